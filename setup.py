@@ -1,0 +1,85 @@
+"""The Python package; its name, version and licence stand in package.xml alone."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+MANIFEST = ElementTree.parse(HERE / "package.xml").getroot()
+NAME = MANIFEST.findtext("name")
+SHARE = f"share/{NAME}"
+
+
+def files(pattern: str) -> list[str]:
+    """Files under the package that match `pattern`, relative to it."""
+    return sorted(str(p.relative_to(HERE)) for p in HERE.glob(pattern) if p.is_file())
+
+
+# What a robot's computer needs is in `install_requires`; rclpy comes from the ROS installation
+# or, on a machine without one, from the wheels in the extra `ros`.
+SIM = [
+    "mujoco>=4,<5",
+    "gymnasium>=1.1",
+    "typer>=0.15",
+    "rich>=13",
+    "matplotlib>=3.8",
+    "pillow>=10.1",
+]
+ROS = [
+    f"ros-jazzy-{name}"
+    for name in (
+        "rclpy",
+        "rmw-fastrtps-cpp",
+        "lifecycle-msgs",
+        "rcl-interfaces",
+        "rosgraph-msgs",
+        "std-msgs",
+        "std-srvs",
+        "geometry-msgs",
+        "nav-msgs",
+        "sensor-msgs",
+    )
+]
+TRAIN = [*SIM, "torch>=2.4", "tensorboard>=2.16", "onnx>=1.17"]
+# 7.4 is the pytest of Ubuntu 24.04, which `colcon test` takes.
+TEST = ["pytest>=7.4", "pytest-timeout>=2.3", "pytest-xdist>=3.3"]
+DEV = [*TEST, "ruff>=0.9", "mypy>=1.13", "import-linter>=2.1", "types-PyYAML"]
+
+setup(
+    name=NAME,
+    version=MANIFEST.findtext("version"),
+    description=MANIFEST.findtext("description"),
+    maintainer=MANIFEST.findtext("maintainer"),
+    maintainer_email=MANIFEST.find("maintainer").get("email"),
+    license=MANIFEST.findtext("license"),
+    python_requires=">=3.10",
+    packages=find_packages(include=["mlsh_ros*", "sim*", "policies*"]),
+    package_data={
+        "sim": ["py.typed", "robots/*/*.yaml", "robots/*/*.xml"],
+        "policies": [
+            "py.typed",
+            "pretrained/*/*.json",
+            "pretrained/*/*.npz",
+            "pretrained/*/*/*.onnx",
+        ],
+        "mlsh_ros": ["py.typed"],
+    },
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (SHARE, ["package.xml"]),
+        (f"{SHARE}/launch", files("launch/*.launch.py")),
+        (f"{SHARE}/config", files("config/*.yaml")),
+    ],
+    zip_safe=False,
+    install_requires=["numpy>=1.26", "onnxruntime>=1.17", "pydantic>=2.5", "pyyaml>=6"],
+    extras_require={"sim": SIM, "ros": ROS, "train": TRAIN, "test": TEST, "dev": DEV},
+    entry_points={
+        "console_scripts": [
+            "mlsh = mlsh_ros.cli:main",
+            "skill_node = mlsh_ros.nodes.skill_node:main",
+            "master_node = mlsh_ros.nodes.master_node:main",
+            "sim_node = mlsh_ros.nodes.sim_node:main",
+        ],
+    },
+)

@@ -1,0 +1,77 @@
+"""From the names in an interface to places in a model's arrays; a wrong name is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.errors import UserError, unknown
+from sim.interface import ActionTerm, Interface, ObservationTerm
+
+Indices = NDArray[np.intp]
+SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
+
+
+def check_names(model: mujoco.MjModel, interface: Interface) -> None:
+    """Refuse an interface that names what the model does not have, or has otherwise.
+
+    Raises:
+        UserError: the term, the key, and the name with the valid choices.
+    """
+    for term in interface.observation:
+        if not term.mujoco.task:
+            address(model, term)
+    for action in interface.action:
+        actuators(model, action)
+
+
+def address(model: mujoco.MjModel, term: ObservationTerm) -> tuple[str, Indices]:
+    """The MjData array that a term reads ("qpos", "qvel" or "sensordata"), and its columns."""
+    where, source = f"observation term {term.name!r}: mujoco", term.mujoco
+    if source.qpos:
+        return "qpos", _joints(model, f"{where}.qpos", source.qpos, model.jnt_qposadr)
+    if source.qvel:
+        return "qvel", _joints(model, f"{where}.qvel", source.qvel, model.jnt_dofadr)
+    index = _id(model, f"{where}.sensor", "sensor", source.sensor)
+    size = int(model.sensor_dim[index])
+    if size != term.size:
+        raise UserError(
+            f"{where}.sensor: sensor {source.sensor!r} has {size} elements, size is {term.size}"
+        )
+    return "sensordata", model.sensor_adr[index] + np.arange(size)
+
+
+def actuators(model: mujoco.MjModel, term: ActionTerm) -> list[int]:
+    """The columns of ctrl that a term drives."""
+    where = f"action term {term.name!r}: mujoco.actuators"
+    ids = [_id(model, where, "actuator", name) for name in term.mujoco.actuators]
+    for name, index in zip(term.mujoco.actuators, ids, strict=True):
+        low, high = (float(bound) for bound in model.actuator_ctrlrange[index])
+        if model.actuator_ctrllimited[index] and not low <= term.limit[0] < term.limit[1] <= high:
+            # MuJoCo would cut the command in silence, the robot would not.
+            raise UserError(
+                f"{where}: limit {term.limit} is beyond the ctrlrange {(low, high)} of {name!r}"
+            )
+    return ids
+
+
+def _joints(
+    model: mujoco.MjModel, where: str, names: Sequence[str], addresses: NDArray[np.int32]
+) -> Indices:
+    ids = [_id(model, where, "joint", name) for name in names]
+    for name, index in zip(names, ids, strict=True):
+        if model.jnt_type[index] not in SCALAR:
+            raise UserError(f"{where}: joint {name!r} is neither hinge nor slide; use a sensor")
+    return addresses[ids].astype(np.intp)
+
+
+def _id(model: mujoco.MjModel, where: str, kind: str, name: str | None) -> int:
+    index = mujoco.mj_name2id(model, getattr(mujoco.mjtObj, f"mjOBJ_{kind.upper()}"), name)
+    if index < 0:
+        count = {"joint": model.njnt, "sensor": model.nsensor, "actuator": model.nu}[kind]
+        choices = (getattr(model, kind)(i).name for i in range(count))
+        raise UserError(f"{where}: {unknown(kind, name, choices)}")
+    return int(index)

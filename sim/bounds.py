@@ -1,0 +1,81 @@
+"""What returns are possible: the yard-stick for every result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.interface import Floats
+from sim.robot import Robot
+from sim.seeding import Stream, generator
+from sim.tasks.task import TaskFamily
+from sim.world import World
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Mean undiscounted returns on one task, over the same episodes."""
+
+    random: float  # uniform actions within the limits
+    collapsed: float  # a good controller that ignores the task
+    optimum: float  # the controller that knows it
+
+    def normalise(self, value: float) -> float:
+        """0 for random, 1 for the optimum."""
+        return (value - self.random) / (self.optimum - self.random)
+
+
+def episode_rng(seed: int, episode: int) -> np.random.Generator:
+    """The randomness of an evaluation episode, here, in offline rollouts and in sim_node."""
+    return generator(seed, Stream.EPISODE, 0, episode)
+
+
+def bounds(
+    robot: Robot, family: TaskFamily, task: int, *, seed: int = 0, episodes: int = 1024
+) -> Bounds:
+    """Simulate the three controllers on episodes 0 .. episodes-1 of `seed`."""
+    world = World(robot, family, episodes, threads=1)
+    rng = generator(seed, Stream.ACTIONS)
+    low, high = world.interface.limits
+
+    def at_random(fields: dict[str, Floats]) -> Floats:
+        return rng.uniform(low, high, (episodes, len(low)))
+
+    def expert(fields: dict[str, Floats]) -> Floats:
+        return family.expert(world.layout, fields)
+
+    def collapsed(fields: dict[str, Floats]) -> Floats:
+        return family.collapsed(world.layout, fields)
+
+    def mean_return(controller: Callable[[dict[str, Floats]], Floats]) -> float:
+        rngs = [episode_rng(seed, n) for n in range(episodes)]
+        world.reset(np.arange(episodes, dtype=np.int32), [task] * episodes, rngs)
+        return float(_returns(world, controller).mean())
+
+    return Bounds(
+        random=mean_return(at_random),
+        collapsed=mean_return(collapsed),
+        optimum=mean_return(expert),
+    )
+
+
+@lru_cache(maxsize=16)
+def all_bounds(robot: Robot, family: TaskFamily) -> list[Bounds]:
+    """Of every task of the family, in order."""
+    return [bounds(robot, family, task) for task in range(len(family.tasks))]
+
+
+def _returns(world: World, controller: Callable[[dict[str, Floats]], Floats]) -> Floats:
+    total = np.zeros(world.size)
+    running: NDArray[np.bool_] = np.ones(world.size, bool)
+    fields = world.fields()
+    while running.any():
+        action = world.interface.action_for(controller(fields))
+        fields, outcome = world.step(action.astype(np.float32))
+        total += np.where(running, outcome.reward, 0.0)
+        running &= ~(outcome.terminated | outcome.truncated)
+    return total

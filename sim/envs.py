@@ -1,0 +1,116 @@
+"""The task families as gymnasium environments: `import sim.envs`, then `gymnasium.make(...)`.
+
+`gymnasium.make("sim.envs:mlsh/MovingBandits-v0")` imports it by itself.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.registry import FAMILIES, make_family, task_number
+from sim.robot import load_robot
+from sim.vec_env import TaskVectorEnv
+
+
+class TaskEnv(gym.Env):  # type: ignore[type-arg]
+    """One robot on one task of a family; by default the task is drawn anew in every episode.
+
+    Args:
+        family: name of the task family.
+        robot: name or folder of the robot.
+        task: name of the task, or None to draw one per episode.
+        parameters: of the family.
+
+    Raises:
+        UserError: no such family, robot, task or parameter.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012
+
+    def __init__(
+        self,
+        family: str,
+        robot: str = "omni",
+        task: str | None = None,
+        parameters: dict[str, Any] | None = None,
+    ) -> None:
+        self._env = make_vector(family, 1, robot, task, parameters)
+        # What the vector environment shows when it has begun the next episode by itself.
+        self._next: NDArray[np.float32] | None = None
+        self.observation_space = self._env.single_observation_space
+        self.action_space = self._env.single_action_space
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """A new episode; with a seed the first of a run, else the next of the run."""
+        super().reset(seed=seed)
+        observation, self._next = self._next, None
+        if seed is not None or observation is None:
+            observation, _ = self._env.reset(seed=seed)
+        return observation[0], {}
+
+    def step(
+        self, action: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """One tick; at the end of an episode info says whether it was a `success`."""
+        observation, reward, terminated, truncated, info = self._env.step(np.asarray(action)[None])
+        extra = {}
+        if info:
+            self._next, observation = observation, info["final_obs"]
+            extra["success"] = bool(info["success"][0])
+        return observation[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), extra
+
+
+def make_vector(
+    family: str,
+    num_envs: int = 1,
+    robot: str = "omni",
+    task: str | None = None,
+    parameters: dict[str, Any] | None = None,
+    threads: int = 1,
+) -> TaskVectorEnv:
+    """Many robots; what `TaskEnv` does with a seed, row 0 does with the same seed.
+
+    Args:
+        family: name of the task family.
+        num_envs: B.
+        robot: name or folder of the robot.
+        task: name of the task, or None for each robot to draw one per episode.
+        parameters: of the family.
+        threads: simulation threads.
+
+    Raises:
+        UserError: no such family, robot, task or parameter.
+    """
+    chosen = make_family(family, parameters)
+    return TaskVectorEnv(
+        load_robot(robot),
+        chosen,
+        groups=num_envs,
+        envs=1,
+        seed=secrets.randbits(62),  # gymnasium: without a seed, different every time
+        threads=threads,
+        noise=False,
+        tasks=None if task is None else [task_number(chosen, task)] * num_envs,
+        redraw=task is None,
+    )
+
+
+def environment_id(family: str) -> str:
+    """moving_bandits -> mlsh/MovingBandits-v0."""
+    return f"mlsh/{''.join(part.capitalize() for part in family.split('_'))}-v0"
+
+
+for _name in FAMILIES:
+    gym.register(
+        environment_id(_name),
+        entry_point="sim.envs:TaskEnv",
+        vector_entry_point="sim.envs:make_vector",
+        kwargs={"family": _name},
+    )

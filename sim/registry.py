@@ -1,0 +1,57 @@
+"""The task families by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from sim.errors import UserError, invalid, unknown
+from sim.tasks.moving_bandits import MovingBandits
+from sim.tasks.ring_bandits import RingBandits
+from sim.tasks.task import TaskFamily
+
+FAMILIES: dict[str, type[TaskFamily]] = {cls.name: cls for cls in (MovingBandits, RingBandits)}
+
+
+def make_family(name: str, parameters: Mapping[str, Any] | None = None) -> TaskFamily:
+    """A task family with the given parameters, the others at their defaults.
+
+    Raises:
+        UserError: no such family or parameter.
+    """
+    if name not in FAMILIES:
+        raise unknown("task family", name, FAMILIES)
+    try:
+        family: TaskFamily = TypeAdapter(FAMILIES[name]).validate_python(dict(parameters or {}))
+    except ValidationError as error:
+        raise invalid(f"task family {name!r}", error) from None
+    return family
+
+
+def task_number(family: TaskFamily, task: str) -> int:
+    """The number of a task by its name.
+
+    Raises:
+        UserError: no such task; the valid ones are named.
+    """
+    if task not in family.tasks:
+        raise unknown("task", task, family.tasks)
+    return family.tasks.index(task)
+
+
+def split_task(text: str) -> tuple[TaskFamily, int]:
+    """The family and the task number that `family/task` names.
+
+    Raises:
+        UserError: no such family or task; the valid ones are named.
+    """
+    name, slash, task = text.partition("/")
+    family = make_family(name)
+    choices = [f"{name}/{each}" for each in family.tasks]
+    if not slash:
+        raise UserError(f"task {text!r} names a family only. Valid: {', '.join(choices)}")
+    if task not in family.tasks:
+        raise unknown("task", text, choices)
+    return family, family.tasks.index(task)

@@ -1,0 +1,30 @@
+"""Randomness without state: every stream is a pure function of what it is for.
+
+Philox is counter based, so a generator is made where it is needed, from the seed and the place;
+nothing has to be saved to resume a run, and a run does not depend on what was drawn elsewhere.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+
+class Stream(IntEnum):
+    """What randomness is used for; streams never overlap."""
+
+    EPISODE = 0
+    NOISE = 1
+    INIT = 2
+    TASKS = 3
+    ACTIONS = 4
+    DECISIONS = 5
+    SHUFFLE = 6
+    PROBE = 7
+
+
+def generator(seed: int, stream: Stream, a: int = 0, b: int = 0) -> np.random.Generator:
+    """The generator for place (a, b) of a stream, for example (simulation, episode)."""
+    counter = np.array([0, stream, a, b], np.uint64)  # element 0 counts the draws
+    return np.random.Generator(np.random.Philox(key=seed, counter=counter))

@@ -1,0 +1,105 @@
+"""What the families with planar goals share: goals that are seen, one of which counts."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from sim.interface import STRICT, Floats, MujocoState, ObservationTerm, Positive, RosField
+from sim.tasks.task import Fields, Layout
+
+Count = Annotated[int, Field(gt=0)]
+
+COLOURS = ((0.86, 0.37, 0.16, 0.55), (0.16, 0.45, 0.78, 0.55), (0.20, 0.60, 0.35, 0.55))
+APPROACH_GAIN = 4.0  # 1/s; full speed until the radius is reached, then brake
+
+
+@dataclass(frozen=True, config=STRICT)
+class GoalTask:
+    """Reward 1 per tick within `radius` of the goal that counts.
+
+    A family says how many goals are `shown`, and draws `goals` (shown, 2), m, and the `slot` of
+    the one that counts.
+    """
+
+    requires: ClassVar[tuple[str, ...]] = ("position",)
+
+    ticks: Count = 50  # of an episode
+    radius: Positive = 0.25  # m
+
+    @property
+    def shown(self) -> int:
+        """How many goals are seen."""
+        raise NotImplementedError
+
+    @property
+    def terms(self) -> tuple[ObservationTerm, ...]:
+        """The goals' positions; a perception node publishes them as a PoseArray."""
+        axes = (f"poses[{i}].position.{axis}" for i in range(self.shown) for axis in "xy")
+        return (
+            ObservationTerm(
+                name="goals",
+                size=2 * self.shown,
+                unit="m",
+                frame="odom",
+                scale=1.0,
+                clip=None,
+                noise=0.0,
+                max_age=1.0,
+                mujoco=MujocoState(task="goals"),
+                ros=RosField(
+                    topic="goals", type="geometry_msgs/msg/PoseArray", fields=tuple(axes)
+                ),
+            ),
+        )
+
+    def scene(self, spec: mujoco.MjSpec) -> None:
+        """A flat disc for each goal, placed by its mocap body; it is drawn, not touched."""
+        for i in range(self.shown):
+            body = spec.worldbody.add_body(name=f"goals_{i}", mocap=True, pos=[0, 0, 0.002])
+            body.add_geom(
+                type=mujoco.mjtGeom.mjGEOM_CYLINDER,
+                size=[self.radius, 0.002, 0],
+                rgba=COLOURS[i % len(COLOURS)],
+                contype=0,
+                conaffinity=0,
+            )
+
+    def place(self, layout: Layout) -> dict[str, Floats]:
+        """Where the scene's mocap bodies stand, (n, 2) by name."""
+        return {f"goals_{i}": layout["goals"][:, i] for i in range(self.shown)}
+
+    def fields(self, layout: Layout) -> dict[str, Floats]:
+        """The goals' positions as one term."""
+        return {"goals": layout["goals"].reshape(len(layout["goals"]), -1)}
+
+    def target(self, layout: Layout) -> Floats:
+        """(n, 2) the goal that counts, m."""
+        slot = layout["slot"].astype(np.intp)
+        return layout["goals"][np.arange(len(slot)), slot]
+
+    def reward(self, layout: Layout, fields: Fields) -> Floats:
+        """1 inside the radius, else 0."""
+        return self.success(layout, fields).astype(np.float64)
+
+    def success(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+        """Inside the radius of the goal that counts."""
+        offset = fields["position"] - self.target(layout)
+        return np.asarray((offset**2).sum(axis=-1) < self.radius**2)
+
+    def terminated(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+        """Never: only time ends an episode."""
+        return np.zeros(len(fields["position"]), bool)
+
+    def expert(self, layout: Layout, fields: Fields) -> Floats:
+        """Straight to the goal that counts, each axis as fast as the robot's limits allow."""
+        return APPROACH_GAIN * (self.target(layout) - fields["position"])
+
+    def collapsed(self, layout: Layout, fields: Fields) -> Floats:
+        """Straight to the first goal, whichever counts."""
+        return APPROACH_GAIN * (layout["goals"][:, 0] - fields["position"])

@@ -1,0 +1,35 @@
+"""Moving Bandits (Frans et al. 2017, section 6.1) on a robot that drives in the plane.
+
+Two goals are seen, one counts, and which one is hidden: that is the task. Both goals are drawn
+anew in every episode. The paper's arena of 400 units with steps of 20 becomes 2 m with 0.1 m.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from pydantic.dataclasses import dataclass
+
+from sim.interface import STRICT, Floats, Positive
+from sim.tasks.goals import Count, GoalTask
+
+
+@dataclass(frozen=True, config=STRICT)
+class MovingBandits(GoalTask):
+    """The task is the slot of the goal that counts."""
+
+    name: ClassVar[str] = "moving_bandits"
+
+    shown: Count = 2
+    half_width: Positive = 1.0  # m, goals are uniform in the square of twice this side
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """goal-0, goal-1."""
+        return tuple(f"goal-{i}" for i in range(self.shown))
+
+    def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
+        """Goals uniform in the square, whatever the task: they must not tell it."""
+        goals = rng.uniform(-self.half_width, self.half_width, (self.shown, 2))
+        return {"goals": goals, "slot": np.float64(task)}

@@ -1,0 +1,66 @@
+"""What a task family is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.interface import Floats, ObservationTerm
+
+Fields = Mapping[str, Floats]  # per term (n, size)
+Layout = dict[str, Floats]  # what each episode drew, per name (n, ...): goals, which one counts
+
+
+class TaskFamily(Protocol):
+    """A distribution of tasks on one scene; which task it is stays hidden from the observation.
+
+    A family is a frozen dataclass of its parameters. A task is a number, the index into `tasks`;
+    it decides what `reset` draws, and everything after that reads the layout of the episode.
+    All calls but `reset` are for n simulations at once.
+    """
+
+    name: ClassVar[str]
+    requires: ClassVar[tuple[str, ...]]  # observation terms that the robot must have
+
+    @property
+    def ticks(self) -> int:
+        """Until an episode is truncated."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Task names; a task's number is its place here."""
+
+    @property
+    def terms(self) -> tuple[ObservationTerm, ...]:
+        """Observation terms that the family adds to the robot's."""
+
+    def scene(self, spec: mujoco.MjSpec) -> None:
+        """Add goals, walls and so on to the robot's model."""
+
+    def place(self, layout: Layout) -> dict[str, Floats]:
+        """Where the scene's mocap bodies stand, (n, 2) by name; for pictures only."""
+
+    def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
+        """Draw one episode of a task: its row of every layout entry."""
+
+    def fields(self, layout: Layout) -> dict[str, Floats]:
+        """Values of the family's own terms, (n, size)."""
+
+    def reward(self, layout: Layout, fields: Fields) -> Floats:
+        """(n,) rewards for the state after a tick."""
+
+    def success(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+        """(n,) whether the state counts as solved; judged at the end of an episode."""
+
+    def terminated(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+        """(n,) whether the episode ends here for a reason of the task (not of time)."""
+
+    def expert(self, layout: Layout, fields: Fields) -> Floats:
+        """(n, A) the command of a controller that knows the task: it defines the optimum."""
+
+    def collapsed(self, layout: Layout, fields: Fields) -> Floats:
+        """(n, A) the command of a good controller that ignores the task."""

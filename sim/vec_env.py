@@ -1,0 +1,194 @@
+"""G groups of E simulations as one gymnasium vector environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import ArrayLike, NDArray
+
+from sim.interface import Floats
+from sim.robot import Robot
+from sim.seeding import Stream, generator
+from sim.tasks.task import TaskFamily
+from sim.world import World
+
+
+class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
+    """B = G * E robots; the E simulations of a group share a task.
+
+    Episode n of simulation b is a pure function of (seed, b, n) and of the task, so a run can be
+    repeated or resumed bit for bit, with any number of threads. Simulations are reset in the step
+    that ends their episode; `info["final_obs"]` then holds the observation before the reset in
+    the rows marked by `info["_final_obs"]`.
+
+    Args:
+        robot: the robot.
+        family: the task family.
+        groups: G.
+        envs: E, simulations per group.
+        seed: of everything random here.
+        threads: simulation threads.
+        noise: whether observations carry the noise that the interface declares. It is drawn for
+            the whole batch, so it depends on B and on the number of steps taken.
+        tasks: (G,) task numbers; by default drawn for each group here and at `reset(seed=...)`.
+        redraw: a group draws another task for every episode; needs E = 1.
+
+    Attributes:
+        tasks: (G,) task numbers; a change takes effect when an episode begins.
+        diverged: how often a simulation's state was no longer finite. It ends that episode as
+            truncated and disturbs no other.
+
+    Raises:
+        ValueError: `tasks` has another length than G, or E > 1 with `redraw`.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012
+
+    def __init__(
+        self,
+        robot: Robot,
+        family: TaskFamily,
+        *,
+        groups: int,
+        envs: int,
+        seed: int = 0,
+        threads: int = 1,
+        noise: bool = True,
+        tasks: ArrayLike | None = None,
+        redraw: bool = False,
+    ) -> None:
+        self.world = World(robot, family, groups * envs, threads)
+        self.interface = self.world.interface
+        self.groups, self.envs, self.num_envs = groups, envs, groups * envs
+        self.seed = seed
+        self._fixed_tasks: NDArray[np.intp] | None = None
+        if tasks is not None:
+            self._fixed_tasks = np.array(tasks, np.intp)
+            if self._fixed_tasks.shape != (groups,):
+                raise ValueError(f"{groups} groups need as many tasks, got {tasks!r}")
+        if redraw and (envs > 1 or tasks is not None):
+            raise ValueError("redraw needs groups of one simulation, and no fixed tasks")
+        self._redraw = redraw
+        self.tasks = self._draw_tasks()
+        self.diverged = 0
+        self._episodes = np.zeros(self.num_envs, np.int64)
+        self._steps = 0
+        self._noise = {
+            t.name: t.noise for t in self.interface.observation if noise and t.noise > 0
+        }
+        size, bound = self.interface.observation_size, np.float32(np.inf)
+        self.single_observation_space = gym.spaces.Box(-bound, bound, (size,), np.float32)
+        size = self.interface.action_size
+        self.single_action_space = gym.spaces.Box(-1, 1, (size,), np.float32)
+        batch = gym.vector.utils.batch_space
+        self.observation_space = batch(self.single_observation_space, self.num_envs)
+        self.action_space = batch(self.single_action_space, self.num_envs)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Begin a new episode everywhere; with a seed, begin the run anew.
+
+        Returns:
+            Observation (B, O) and an empty info.
+        """
+        super().reset(seed=seed)
+        if seed is not None:
+            self.seed, self._steps = seed, 0
+            self._episodes[:] = 0
+            self.tasks = self._draw_tasks()
+        self._begin(np.arange(self.num_envs, dtype=np.int32), redraw=self._redraw)
+        return self._observe(self.world.fields()), {}
+
+    def step(
+        self, actions: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], Floats, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """One tick of every simulation.
+
+        Returns:
+            Observation (B, O) after any reset, reward (B,), terminated (B,), truncated (B,) and
+            never both, info. Info is empty unless episodes ended; then it has `final_obs` (B, O)
+            before the reset and `success` (B,), and `_final_obs`, `_success` (B,) with the rows
+            that they hold for.
+
+        Raises:
+            ValueError: the actions are not finite or not (B, A).
+        """
+        fields, outcome = self.world.step(np.asarray(actions))
+        self._steps += 1
+        observation = self._observe(fields)
+        info: dict[str, Any] = {}
+        self.diverged += int(outcome.diverged.sum())
+        done = outcome.terminated | outcome.truncated
+        if done.any():
+            success = self.world.family.success(self.world.layout, fields)
+            info = {
+                "final_obs": observation.copy(),
+                "_final_obs": done,
+                "success": success & done & ~outcome.diverged,
+                "_success": done,
+            }
+            self._begin(np.flatnonzero(done).astype(np.int32), redraw=self._redraw)
+            observation[done] = self._observe(self.world.fields())[done]
+        return observation, outcome.reward, outcome.terminated, outcome.truncated, info
+
+    def begin_group(self, group: int, task: int) -> NDArray[np.float32]:
+        """Give a group another task; its episodes begin anew.
+
+        Returns:
+            The observations (B, O); those of the other groups are what they were.
+        """
+        self.tasks[group] = task
+        ids = np.arange(group * self.envs, (group + 1) * self.envs, dtype=np.int32)
+        self._begin(ids, redraw=False)
+        return self._observe(self.world.fields())
+
+    def snapshot(self) -> dict[str, NDArray[np.generic]]:
+        """The whole state as arrays, the seed included."""
+        return {
+            **self.world.snapshot(),
+            "episodes": self._episodes.copy(),
+            "tasks": self.tasks.copy(),
+            "steps": np.array(self._steps),
+            "seed": np.array(self.seed, np.uint64),
+        }
+
+    def restore(self, state: dict[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+        """Continue from a `snapshot`, bit for bit; returns the current observation (B, O).
+
+        Raises:
+            ValueError: the snapshot is of another model or number of simulations.
+        """
+        self.world.restore(state)
+        self._episodes[:] = state["episodes"]
+        self.tasks = state["tasks"].astype(np.intp)
+        self._steps, self.seed = int(state["steps"]), int(state["seed"])
+        return self._observe(self.world.fields())
+
+    def _draw_tasks(self) -> NDArray[np.intp]:
+        if self._fixed_tasks is not None:
+            return np.array(self._fixed_tasks, np.intp)
+        rng = generator(self.seed, Stream.TASKS)
+        return rng.integers(len(self.world.family.tasks), size=self.groups)
+
+    def _begin(self, ids: NDArray[np.int32], *, redraw: bool) -> None:
+        if redraw:
+            for b in ids:
+                rng = generator(self.seed, Stream.TASKS, b, self._episodes[b])
+                self.tasks[b] = rng.integers(len(self.world.family.tasks))
+        rngs = [generator(self.seed, Stream.EPISODE, b, self._episodes[b]) for b in ids]
+        self.world.reset(ids, self.tasks[ids // self.envs].tolist(), rngs)
+        self._episodes[ids] += 1
+
+    def _observe(self, fields: dict[str, Floats]) -> NDArray[np.float32]:
+        if not self._noise:
+            return self.interface.observe(fields)
+        rng = generator(self.seed, Stream.NOISE, self._steps)
+        noisy = {  # apart from `fields`: what the sensors show is not what the task judges
+            name: fields[name] + deviation * rng.standard_normal(fields[name].shape)
+            for name, deviation in self._noise.items()
+        }
+        return self.interface.observe({**fields, **noisy})

@@ -1,0 +1,135 @@
+"""Robots at work on tasks: physics and family together, B at once.
+
+Training, offline evaluation and sim_node all run this class; they differ in who decides when an
+episode begins and who sends the command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.errors import UserError
+from sim.interface import Floats
+from sim.physics import Physics
+from sim.robot import Robot
+from sim.tasks.task import Layout, TaskFamily
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one tick brought, for the state after it."""
+
+    reward: Floats  # (B,)
+    terminated: NDArray[np.bool_]  # (B,) the task ended the episode
+    truncated: NDArray[np.bool_]  # (B,) something else ended it: time, or that it diverged
+    diverged: NDArray[np.bool_]  # (B,) not finite; it stands at the model's defaults again
+
+
+class World:
+    """B robots, each on a task of the family.
+
+    Args:
+        robot: the robot.
+        family: the task family.
+        size: B.
+        threads: simulation threads; results do not depend on it.
+    """
+
+    def __init__(self, robot: Robot, family: TaskFamily, size: int, threads: int = 1) -> None:
+        have = [term.name for term in robot.interface.observation]
+        if missing := [name for name in family.requires if name not in have]:
+            raise UserError(
+                f"task family {family.name!r} needs the observation term {missing[0]!r}, "
+                f"which robot {robot.name!r} does not have. It has: {', '.join(have)}"
+            )
+        self.family = family
+        self.interface = robot.interface.with_terms(family.terms)
+        self.physics = Physics(self.interface, robot.compile(family.scene), size, threads)
+        self.layout: Layout = {}
+        self.ticks = np.zeros(size, np.int64)  # (B,) since the episode began
+        self.command = np.tile(self.interface.safe, (size, 1))  # (B, A) in force
+
+    @property
+    def size(self) -> int:
+        """B, the number of simulations."""
+        return self.physics.size
+
+    def reset(
+        self, ids: NDArray[np.int32], tasks: Sequence[int], rngs: Sequence[np.random.Generator]
+    ) -> None:
+        """Begin new episodes in simulations `ids`, each with its task and its randomness.
+
+        Raises:
+            ValueError: a task number that the family does not have.
+        """
+        count = len(self.family.tasks)
+        if bad := [task for task in tasks if not 0 <= task < count]:
+            raise ValueError(f"{self.family.name} has tasks 0 .. {count - 1}, not {bad[0]}")
+        self.physics.reset(ids)
+        for i, task, rng in zip(ids, tasks, rngs, strict=True):
+            for name, row in self.family.reset(int(task), rng).items():
+                if name not in self.layout:
+                    self.layout[name] = np.zeros((self.size, *np.shape(row)))
+                self.layout[name][i] = row
+        self.ticks[ids] = 0
+        self.command = self.command.copy()  # it may be the caller's, see `obey`
+        self.command[ids] = self.interface.safe
+
+    def fields(self) -> dict[str, Floats]:
+        """Every observation term's true value, (B, size)."""
+        return {**self.physics.fields(), **self.family.fields(self.layout)}
+
+    def step(self, action: NDArray[np.float32]) -> tuple[dict[str, Floats], Outcome]:
+        """One tick with a policy's action (B, A)."""
+        return self.obey(self.interface.command(action, self.command))
+
+    def obey(self, command: Floats) -> tuple[dict[str, Floats], Outcome]:
+        """One tick with a command (B, A) that has passed `Interface.command` already."""
+        self.command = command
+        self.physics.step(command)
+        return self.judge()
+
+    def judge(self) -> tuple[dict[str, Floats], Outcome]:
+        """Count a tick that has been simulated, and say what it brought.
+
+        A simulation that has diverged is put back to the model's defaults, so that its fields are
+        finite; it earns nothing and its episode is truncated.
+        """
+        self.ticks += 1
+        diverged = self.physics.diverged()
+        if diverged.any():
+            self.physics.reset(np.flatnonzero(diverged).astype(np.int32))
+        fields = self.fields()
+        terminated = self.family.terminated(self.layout, fields) & ~diverged
+        return fields, Outcome(
+            reward=np.where(diverged, 0.0, self.family.reward(self.layout, fields)),
+            terminated=terminated,
+            truncated=((self.ticks >= self.family.ticks) | diverged) & ~terminated,
+            diverged=diverged,
+        )
+
+    def snapshot(self) -> dict[str, NDArray[np.generic]]:
+        """Everything that the next tick depends on, as arrays."""
+        own = {"ticks": self.ticks.copy(), "command": self.command.copy()}
+        layout = {f"layout.{name}": value.copy() for name, value in self.layout.items()}
+        return {**self.physics.snapshot(), **own, **layout}
+
+    def restore(self, state: dict[str, NDArray[np.generic]]) -> None:
+        """Continue from a `snapshot`, bit for bit.
+
+        Raises:
+            ValueError: the snapshot is of another model or number of simulations.
+        """
+        self.physics.restore(state)
+        self.ticks[:] = state["ticks"]
+        self.command = state["command"].astype(np.float64)
+        prefix = "layout."
+        self.layout = {
+            key.removeprefix(prefix): value.astype(np.float64)
+            for key, value in state.items()
+            if key.startswith(prefix)
+        }

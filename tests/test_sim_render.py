@@ -1,0 +1,203 @@
+"""Pictures: what is drawn is what happened; without OpenGL there is one line and no traceback."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sim import render
+from sim.bounds import episode_rng
+from sim.errors import UserError
+from sim.registry import make_family
+from sim.render import Frame, NoGraphics, Scene, film
+from sim.robot import Robot, load_robot
+from sim.world import World
+
+ROBOT = load_robot("omni")
+FAMILY = make_family("moving_bandits")
+SIZE = (240, 180)
+RED, BLUE = (0.9, 0.1, 0.3), (0.2, 0.2, 0.9)
+
+
+def has_gl() -> bool:
+    """Asked of MuJoCo, not of the module under test."""
+    try:
+        from mujoco.egl import GLContext
+
+        GLContext(8, 8).free()
+    except Exception:
+        return False
+    return True
+
+
+GL = has_gl()
+
+
+def drive(task: int, number: int, ticks: int) -> Scene:
+    """An episode of the expert, in two colours."""
+    world = World(ROBOT, FAMILY, 1)
+    world.reset(np.zeros(1, np.int32), [task], [episode_rng(0, number)])
+    fields, frames = world.fields(), []
+    for tick in range(ticks):
+        row = {name: value[0] for name, value in fields.items()}
+        frames.append(Frame(row, f"tick {tick}", RED if tick < ticks // 4 else BLUE))
+        command = FAMILY.expert(world.layout, fields)
+        fields, _ = world.step(world.interface.action_for(command).astype(np.float32))
+    return Scene(f"{FAMILY.name}/{FAMILY.tasks[task]}", dict(world.layout), frames)
+
+
+def draw(path: Path, *scenes: Scene, robot: Robot = ROBOT) -> Image.Image:
+    """The picture; where OpenGL is missing the test ends with the law that holds there."""
+    if not GL:
+        with pytest.raises(NoGraphics):
+            film(robot, FAMILY, scenes, path, size=SIZE)
+        assert not path.exists()
+        pytest.xfail("no OpenGL here, and film said so")
+    film(robot, FAMILY, scenes, path, size=SIZE)
+    return Image.open(path)
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("RGB"), int)
+
+
+def deck(image: Image.Image) -> np.ndarray:
+    """(2,) where the robot's white deck is in the picture, right and up."""
+    rows, columns = np.nonzero((pixels(image) > 246).all(axis=-1))
+    assert len(rows) > 20
+    return np.array([columns.mean(), -rows.mean()])
+
+
+def like(image: Image.Image, colour: tuple[float, float, float]) -> int:
+    """How many pixels have about the colour."""
+    return int((abs(pixels(image) - np.array(colour) * 255).max(axis=-1) < 60).sum())
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_a_film_shows_every_tick_and_the_robot_where_it_was(tmp_path, number):
+    scene, other = drive(0, number, 12), drive(1, number, 5)
+    image = draw(tmp_path / "film.gif", scene, other)
+    assert (image.format, image.size, image.n_frames) == ("GIF", SIZE, 12 + 5)
+    first = deck(image)
+    image.seek(11)
+    moved = deck(image) - first
+    start, end = (scene.frames[i].fields["position"] for i in (0, 11))
+    assert np.abs(end - start).max() > 0.2  # m, so that there is something to see
+    for axis in np.flatnonzero(np.abs(end - start) > 0.1):
+        assert np.sign(moved[axis]) == np.sign((end - start)[axis])
+    image.seek(12)  # the next episode begins where all do
+    np.testing.assert_allclose(deck(image), first, atol=1.5)
+
+
+def test_a_long_film_skips_ticks_but_shows_each_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(render, "MAX_PICTURES", 3)
+    scene = drive(0, 0, 8)
+    image = draw(tmp_path / "film.gif", scene)
+    assert image.n_frames == 3  # every third of 8 ticks: 1, 4, 7
+    assert image.info["duration"] == 3 * 1000 // 20
+    image.seek(2)
+    still = draw(tmp_path / "still.png", scene)
+    np.testing.assert_allclose(deck(image), deck(still), atol=0.5)  # a tick is some 5 pixels
+
+
+def test_a_still_shows_the_trail_in_the_colours_of_the_skills(tmp_path):
+    scene = drive(1, 0, 20)
+    image = draw(tmp_path / "end.png", drive(0, 3, 3), scene)
+    assert (image.format, image.size) == ("PNG", SIZE)
+    # Nothing has been travelled yet, but the swatch has the last skill's colour.
+    arrived = replace(scene, frames=[replace(scene.frames[-1])])
+    without = draw(tmp_path / "start.png", arrived)
+    for colour in (RED, BLUE):
+        assert like(image, colour) > like(without, colour) + 15
+
+
+def test_goals_stand_where_the_layout_says(tmp_path):
+    scene = drive(1, 0, 1)
+    seen = []
+    for x, y in ((-0.8, -0.6), (0.5, 0.7)):
+        layout = scene.layout | {"goals": np.array([[[x, y], [0.0, 0.0]]])}
+        image = draw(tmp_path / "a.png", replace(scene, layout=layout))
+        rows, columns = np.nonzero(abs(pixels(image) - (224, 122, 77)).max(axis=-1) < 12)
+        seen.append([columns.mean() / SIZE[0], 1 - rows.mean() / SIZE[1]])
+    # Left and near, then right and far; (0, 0) is bottom left.
+    assert np.all(np.array(seen[0]) < [0.35, 0.35])
+    assert np.all(np.array(seen[1]) > [0.6, 0.6])
+
+
+def test_the_goal_that_counts_is_marked(tmp_path):
+    scene = drive(0, 0, 2)
+    swapped = replace(scene, layout=scene.layout | {"slot": np.ones(1)})
+    zero, one = (draw(tmp_path / f"{i}.png", s) for i, s in enumerate((scene, swapped)))
+    assert (np.abs(pixels(zero) - pixels(one)).max(axis=-1) > 60).sum() > 50
+
+
+def test_a_robot_without_the_overview_camera_is_drawn(tmp_path):
+    text = ROBOT.model_path.read_text()
+    assert '"overview"' in text
+    (tmp_path / "model.xml").write_text(text.replace('"overview"', '"other"'))
+    bare = replace(ROBOT, model_path=tmp_path / "model.xml")
+    scene = drive(0, 0, 12)
+    image, usual = draw(tmp_path / "a.png", scene, robot=bare), draw(tmp_path / "b.png", scene)
+    assert np.abs(deck(image) - deck(usual)).max() > 2  # another camera, which shows
+    assert min(like(image, colour) for colour in (RED, BLUE)) > 15  # the trail
+    assert like(image, (0.88, 0.48, 0.30)) > 200  # and the first goal
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "message"),
+    [
+        ("a.mp4", 2, r"no picture format '\.mp4'\. Valid: \.gif, \.png"),
+        ("none/a.gif", 2, r"folder '.*none' does not exist"),
+        ("a.gif", 0, r"nothing to draw"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_in_one_line(tmp_path, name, frames, message):
+    with pytest.raises(UserError, match=message) as info:
+        film(ROBOT, FAMILY, [drive(0, 0, frames)], tmp_path / name)
+    assert "\n" not in str(info.value)
+    assert not isinstance(info.value, NoGraphics)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_sim_render as t
+for _ in range(2):
+    try:
+        t.film(t.ROBOT, t.FAMILY, [t.drive(0, 0, 1)], Path(sys.argv[2]))
+    except t.NoGraphics as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("missing", ["driver", "library", "permission"])
+def test_without_opengl_there_is_one_line_and_nothing_else(tmp_path, missing):
+    for name in ("libEGL.so", "libEGL.so.1"):
+        (tmp_path / name).write_text("not a library")
+    broken = {
+        "driver": {"__EGL_VENDOR_LIBRARY_FILENAMES": "/nonexistent"},
+        "library": {"LD_LIBRARY_PATH": str(tmp_path)},
+        "permission": {"MUJOCO_GL": "disabled"},
+    }[missing]
+    reason = {"driver": "EGL", "library": "libEGL.so.1", "permission": "MUJOCO_GL"}[missing]
+    env = {k: v for k, v in os.environ.items() if k != "MUJOCO_GL"} | broken
+    here = Path(__file__).parent
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, str(here), str(tmp_path / "a.png")],
+        env=env,
+        cwd=here.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert (child.returncode, child.stderr) == (0, "")
+    first, second = child.stdout.splitlines()
+    assert first == second  # asking again is safe
+    assert first.startswith("no OpenGL to draw with (")
+    assert reason in first
+    assert "libegl1 libgl1-mesa-dri" in first

@@ -1,0 +1,375 @@
+"""Robots: what a robot.yaml may not say, and that the simulation is MuJoCo's own, by name."""
+
+import copy
+import shutil
+from pathlib import Path
+
+import mujoco
+import numpy as np
+import pytest
+import yaml
+
+from sim.errors import UserError
+from sim.physics import Physics
+from sim.registry import make_family
+from sim.robot import ROBOTS, Robot, load_robot, robot_names
+from sim.world import World
+
+ODD_MODEL = """
+<mujoco model="odd">
+  <option timestep="0.01" integrator="implicitfast" gravity="0 0 -9.81"/>
+  <worldbody>
+    <body name="base">
+      <inertial pos="0 0 0" mass="5" diaginertia=".1 .1 .1"/>
+      <joint name="y" type="slide" axis="0 1 0"/>
+      <joint name="x" type="slide" axis="1 0 0"/>
+      <site name="imu"/>
+      <body name="arm" pos="0 0 .2">
+        <joint name="elbow" type="hinge" axis="0 0 1" damping=".1"/>
+        <geom type="capsule" fromto="0 0 0 .2 0 0" size=".02" mass=".5"/>
+      </body>
+    </body>
+    <body name="ball" pos="9 9 9"><freejoint name="loose"/><geom size=".1"/></body>
+  </worldbody>
+  <actuator>
+    <position name="bend" joint="elbow" kp="5" kv="1"/>
+    <velocity name="go_y" joint="y" kv="50"/>
+    <velocity name="go_x" joint="x" kv="50" ctrlrange="-.8 .9"/>
+  </actuator>
+  <sensor>
+    <framepos name="hand" objtype="body" objname="arm"/>
+    <jointpos name="angle" joint="elbow"/>
+    <accelerometer name="shake" site="imu"/>
+  </sensor>
+</mujoco>
+"""
+
+ODD_ROBOT = """
+schema: 1
+robot: odd
+control_dt: 0.05
+physics_dt: 0.01
+observation:
+  - {name: angle, size: 1, unit: rad, frame: arm, scale: 2.0, clip: [-0.5, 0.5], noise: 0.01,
+     max_age: 0.1, mujoco: {sensor: angle},
+     ros: {topic: joint_states, type: sensor_msgs/msg/JointState, fields: ["position[elbow]"]}}
+  - {name: position, size: 2, unit: m, frame: odom, scale: 1.0, clip: null, noise: 0.02,
+     max_age: 0.1, mujoco: {qpos: [x, y]},
+     ros: {topic: odom, type: nav_msgs/msg/Odometry, fields: [pose.x, pose.y]}}
+  - {name: shake, size: 3, unit: m/s^2, frame: base, scale: 0.1, clip: null, noise: 0.0,
+     max_age: 0.1, mujoco: {sensor: shake},
+     ros: {topic: imu, type: sensor_msgs/msg/Imu, fields: [a.x, a.y, a.z]}}
+  - {name: rates, size: 2, unit: mixed, frame: arm, scale: -1.0, clip: null, noise: 0.0,
+     max_age: 0.1, mujoco: {qvel: [elbow, x]},
+     ros: {topic: joint_states, type: sensor_msgs/msg/JointState,
+           fields: ["velocity[elbow]", "velocity[x]"]}}
+action:
+  - {name: arm, size: 1, unit: rad, frame: arm, scale: 0.5, offset: 0.2, limit: [-0.3, 0.9],
+     rate_limit: 4.0, safe: [0.2], mujoco: {actuators: [bend]},
+     ros: {topic: arm, type: std_msgs/msg/Float64, fields: [data]}}
+  - {name: drive, size: 2, unit: m/s, frame: base, scale: -0.8, offset: 0.0, limit: [-0.8, 0.7],
+     rate_limit: 2.0, safe: [0.0, 0.0], mujoco: {actuators: [go_x, go_y]},
+     ros: {topic: cmd_vel, type: geometry_msgs/msg/Twist, fields: [linear.x, linear.y]}}
+"""
+
+
+def odd_robot(folder: Path) -> Robot:
+    """A robot with all that omni lacks: sensors, joints out of order, noise, clip, offset."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "robot.yaml").write_text(ODD_ROBOT)
+    (folder / "model.xml").write_text(ODD_MODEL)
+    return load_robot(str(folder))
+
+
+@pytest.fixture
+def odd(tmp_path) -> Robot:
+    return odd_robot(tmp_path / "odd")
+
+
+def moving(robot: Robot, size: int = 1) -> World:
+    world = World(robot, make_family("moving_bandits"), size)
+    rngs = [np.random.default_rng(i) for i in range(size)]
+    world.reset(np.arange(size, dtype=np.int32), [0] * size, rngs)
+    return world
+
+
+# What a robot.yaml may not say ------------------------------------------------------------
+
+GONE = object()
+NAN, INF = float("nan"), float("inf")
+POSITION, DRIVE = ("observation", 1), ("action", 1)
+CORRUPTIONS = [
+    # where in the file, what stands there, what the one line must name
+    (("schema",), GONE, ["schema None", "Valid: 1"]),
+    (("schema",), 2, ["schema 2", "Valid: 1"]),
+    (("robot",), GONE, ["robot: field required"]),
+    (("robot",), "", ["robot: ", "at least 1 character"]),
+    (("robot",), [1], ["robot: ", "got [1]"]),
+    (("control_dt",), GONE, ["control_dt: field required"]),
+    (("control_dt",), 0, ["control_dt: ", "greater than 0", "got 0"]),
+    (("control_dt",), 0.055, ["control_dt 0.055", "multiple of physics_dt 0.01"]),
+    (("control_dt",), 0.005, ["control_dt 0.005", "multiple of physics_dt 0.01"]),
+    (("physics_dt",), NAN, ["physics_dt: ", "finite", "got nan"]),
+    (("physics_dt",), 0.05, ["timestep 0.01", "physics_dt 0.05"]),
+    (("colour",), "red", ["colour: unexpected", "got 'red'"]),
+    (("observation",), [], ["observation: ", "at least 1 item", "got []"]),
+    (("observation",), "all", ["observation: ", "got 'all'"]),
+    (("action",), GONE, ["action: field required"]),
+    (("action",), [], ["action: ", "at least 1 item", "got []"]),
+    ((*POSITION, "unit"), GONE, ["observation.1.unit: field required"]),
+    ((*POSITION, "colour"), "red", ["observation.1.colour: unexpected", "got 'red'"]),
+    ((*POSITION, "name"), "angle", ["observation term 'angle' is given twice"]),
+    ((*POSITION, "size"), 3, ["'position'", "ros.fields has 2 elements, size is 3"]),
+    ((*POSITION, "size"), 0, ["observation.1.size: ", "greater than 0", "got 0"]),
+    ((*POSITION, "size"), "two", ["observation.1.size: ", "got 'two'"]),
+    ((*POSITION, "scale"), INF, ["observation.1.scale: ", "finite", "got inf"]),
+    ((*POSITION, "scale"), 0, ["observation.1.scale: 0 would make the term dead"]),
+    ((*POSITION, "clip"), [1, 1], ["'position'", "clip (1.0, 1.0) is empty"]),
+    ((*POSITION, "clip"), [NAN, 1], ["observation.1.clip.0: ", "finite", "got nan"]),
+    ((*POSITION, "clip"), [1], ["observation.1.clip.1: field required"]),
+    ((*POSITION, "noise"), -0.1, ["observation.1.noise: ", "got -0.1"]),
+    ((*POSITION, "max_age"), 0, ["observation.1.max_age: ", "greater than 0", "got 0"]),
+    ((*POSITION, "mujoco"), {}, ["observation.1.mujoco: ", "exactly one", "got none"]),
+    ((*POSITION, "mujoco", "sensor"), "angle", ["exactly one", "got ['qpos', 'sensor']"]),
+    ((*POSITION, "mujoco"), {"task": "goals"}, ["'position'", "mujoco.task", "task family"]),
+    (
+        (*POSITION, "mujoco", "qpos"),
+        ["x"],
+        ["'position'", "mujoco.qpos has 1 elements, size is 2"],
+    ),
+    (
+        (*POSITION, "mujoco", "qpos"),
+        ["x", "z"],
+        ["'position': mujoco.qpos: no joint 'z'", "Valid: y, x, elbow"],
+    ),
+    (
+        (*POSITION, "mujoco"),
+        {"qvel": ["x", "ex"]},
+        ["'position': mujoco.qvel: no joint 'ex'", "Did you mean 'x'?"],
+    ),
+    (
+        (*POSITION, "mujoco", "qpos"),
+        ["x", "loose"],
+        ["'position': mujoco.qpos: joint 'loose' is neither hinge nor slide"],
+    ),
+    (
+        ("observation", 0, "mujoco", "sensor"),
+        "angel",
+        ["'angle': mujoco.sensor: no sensor 'angel'. Did you mean 'angle'?", "hand, angle, shake"],
+    ),
+    (
+        ("observation", 0, "mujoco", "sensor"),
+        "hand",
+        ["'angle': mujoco.sensor: sensor 'hand' has 3 elements, size is 1"],
+    ),
+    ((*POSITION, "ros", "topic"), "/odom", ["observation.1.ros: topic '/odom' must be relative"]),
+    ((*POSITION, "ros", "type"), "Odometry", ["observation.1.ros.type: ", "got 'Odometry'"]),
+    ((*POSITION, "ros", "fields"), ["pose.x"], ["'position'", "ros.fields has 1 elements"]),
+    ((*DRIVE, "limit"), [0.7, -0.8], ["'drive'", "limit (0.7, -0.8) is empty"]),
+    ((*DRIVE, "limit"), [-0.8, INF], ["action.1.limit.1: ", "finite", "got inf"]),
+    (
+        (*DRIVE, "limit"),
+        [-0.85, 0.7],
+        ["'drive': mujoco.actuators: limit (-0.85, 0.7)", "ctrlrange (-0.8, 0.9) of 'go_x'"],
+    ),
+    ((*DRIVE, "scale"), 0.0, ["action.1.scale: 0 would make the term dead"]),
+    ((*DRIVE, "offset"), None, ["action.1.offset: ", "got None"]),
+    ((*DRIVE, "rate_limit"), 0, ["action.1.rate_limit: ", "greater than 0", "got 0"]),
+    ((*DRIVE, "safe"), [0.0, 0.71], ["'drive'", "safe value 0.71 is outside limit (-0.8, 0.7)"]),
+    ((*DRIVE, "safe"), [0.0], ["'drive'", "safe has 1 elements, size is 2"]),
+    ((*DRIVE, "safe"), [0.0, NAN], ["action.1.safe.1: ", "finite", "got nan"]),
+    ((*DRIVE, "name"), "arm", ["action term 'arm' is given twice"]),
+    (
+        (*DRIVE, "mujoco", "actuators"),
+        ["go_x", "go_z"],
+        ["'drive': mujoco.actuators: no actuator 'go_z'", "Valid: bend, go_y, go_x"],
+    ),
+    ((*DRIVE, "mujoco", "actuators"), ["go_x", "bend"], ["actuator 'bend' is given twice"]),
+    ((*DRIVE, "mujoco", "motors"), [], ["action.1.mujoco.motors: unexpected"]),
+    ((*DRIVE, "ros", "fields"), ["v", "v"], ["ROS field 'cmd_vel v' is given twice"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "names"),
+    CORRUPTIONS,
+    ids=[f"{'.'.join(map(str, c[0]))}={c[1] if c[1] is not GONE else ''}" for c in CORRUPTIONS],
+)
+def test_every_corruption_is_refused_in_one_line(odd, where, value, names):
+    path = odd.model_path.with_name("robot.yaml")
+    data = copy.deepcopy(yaml.safe_load(ODD_ROBOT))
+    place = data
+    for key in where[:-1]:
+        place = place[key]
+    if value is GONE:
+        del place[where[-1]]
+    else:
+        place[where[-1]] = value
+    path.write_text(yaml.safe_dump(data))
+    with pytest.raises(UserError) as info:
+        load_robot(str(path.parent)).compile()
+    message = str(info.value)
+    assert "\n" not in message
+    assert str(path.parent) in message
+    for name in names:
+        assert name in message
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (b"robot: [", ["robot.yaml: not YAML"]),
+        (b"- robot", ["robot.yaml: a mapping is expected, got list"]),
+        (b"", ["robot.yaml: a mapping is expected, got NoneType"]),
+        (b"robot: \xff\xfe", ["robot.yaml: not YAML", "0xff"]),
+        (b"schema: 1\nrobot: a\nrobot: b", ["robot.yaml: not YAML: key 'robot' is given twice"]),
+        (b"schema: 1\nrobot: 2020-01-01\nphysics_dt: 2020-01-01", ["physics_dt", "'2020-01-01'"]),
+    ],
+)
+def test_what_is_no_robot_file_is_refused_in_one_line(odd, text, names):
+    path = odd.model_path.with_name("robot.yaml")
+    path.write_bytes(text)
+    with pytest.raises(UserError) as info:
+        load_robot(str(path.parent))
+    assert "\n" not in str(info.value)
+    for name in [str(path), *names]:
+        assert name in str(info.value)
+
+
+@pytest.mark.parametrize("name", ["robot.yaml", "model.xml"])
+def test_a_missing_file_is_named(odd, name):
+    (odd.model_path.parent / name).unlink()
+    with pytest.raises(UserError, match=f"{name} does not exist"):
+        load_robot(str(odd.model_path.parent))
+
+
+def test_a_model_that_does_not_load_is_one_line(odd):
+    odd.model_path.write_text("<mujoco>\n<nonsense/>\n</mujoco>")
+    with pytest.raises(UserError, match=r"model\.xml: .*nonsense") as info:
+        odd.compile()
+    assert "\n" not in str(info.value)
+
+
+def test_an_unknown_robot_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match=r"no robot 'omny'\. Did you mean 'omni'\? Valid: .*omni"):
+        load_robot("omny")
+
+
+def test_a_robot_is_its_two_files_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in robot_names():
+        shutil.copytree(ROBOTS / name, tmp_path / "mine" / name)
+        for path in (str(tmp_path / "mine" / name), f"mine/{name}"):
+            assert load_robot(path).interface == load_robot(name).interface
+
+
+def test_a_family_needs_its_terms_and_may_not_repeat_them(odd):
+    path = odd.model_path.with_name("robot.yaml")
+    family = make_family("moving_bandits")
+    path.write_text(ODD_ROBOT.replace("name: position", "name: place"))
+    without = load_robot(str(path.parent))
+    with pytest.raises(
+        UserError, match=r"needs the observation term 'position'.*It has: angle, place"
+    ):
+        World(without, family, 1)
+    path.write_text(ODD_ROBOT.replace("name: shake", "name: goals"))
+    twice = load_robot(str(path.parent))
+    with pytest.raises(UserError, match=r"robot 'odd'.*'goals' is given twice") as info:
+        World(twice, family, 1)
+    assert "\n" not in str(info.value)
+
+
+# The simulation is MuJoCo's ---------------------------------------------------------------
+
+
+def test_fields_are_what_mujoco_says_by_name(odd):
+    """Bit for bit a plain mj_step loop with named access, one tick of 5 physics steps."""
+    world, model = moving(odd), odd.compile()
+    data = mujoco.MjData(model)
+    for tick in range(30):
+        command = np.array([[0.4 * np.sin(tick), 0.3, -0.2 * np.cos(tick)]])
+        fields, _ = world.obey(command)
+        for name, value in zip(("bend", "go_x", "go_y"), command[0], strict=True):
+            data.actuator(name).ctrl[0] = value
+        for _ in range(5):
+            mujoco.mj_step(model, data)
+        x, y, elbow = (data.joint(name) for name in ("x", "y", "elbow"))
+        np.testing.assert_array_equal(fields["position"][0], [x.qpos[0], y.qpos[0]])
+        np.testing.assert_array_equal(fields["rates"][0], [elbow.qvel[0], x.qvel[0]])
+        # A sensor is not a physics step late, as it would be after mj_step.
+        np.testing.assert_array_equal(fields["angle"][0], elbow.qpos)
+        np.testing.assert_array_equal(fields["shake"][0], data.sensor("shake").data)
+    assert all(np.abs(value).max() > 0.01 for value in fields.values())
+
+
+def test_five_substeps_are_a_tick(odd):
+    one, two = moving(odd), moving(odd)
+    command = np.array([[0.4, 0.3, -0.2]])
+    one.physics.step(command)
+    for _ in range(5):
+        two.physics.substep(command)
+    for name, value in one.fields().items():
+        np.testing.assert_array_equal(two.fields()[name], value)
+
+
+def test_after_a_reset_sensors_show_the_new_episode(odd):
+    world, fresh = moving(odd, 3), moving(odd, 3).fields()
+    np.testing.assert_allclose(fresh["shake"], [[0, 0, 9.81]] * 3, atol=1e-9)  # at rest: gravity
+    for _ in range(10):
+        last, _ = world.obey(np.full((3, 3), 0.5))
+    world.reset(np.array([1], np.int32), [0], [np.random.default_rng(1)])
+    fields = world.fields()
+    for name in ("angle", "shake", "position", "rates"):
+        np.testing.assert_array_equal(fields[name][1], fresh[name][1])
+        np.testing.assert_array_equal(fields[name][[0, 2]], last[name][[0, 2]])
+    assert (last["angle"] > 0.1).all()
+
+
+def test_only_mujocos_own_resets_count_as_divergence(odd):
+    physics = Physics(odd.interface, odd.compile(), 3, 1)
+    physics.batch.warning[0, int(mujoco.mjtWarning.mjWARN_CONTACTFULL)] = 1
+    physics.batch.bind("qvel")[1, 0] = np.inf
+    physics.batch.warning[2, int(mujoco.mjtWarning.mjWARN_BADQACC)] = 1
+    assert physics.diverged().tolist() == [False, True, True]
+    physics.reset(np.array([1, 2], np.int32))
+    assert not physics.diverged().any()
+
+
+def test_a_snapshot_of_another_size_is_refused(odd):
+    with pytest.raises(ValueError, match=r"shapes \[\(1, .*, not \[\(2, "):
+        moving(odd, 2).restore(moving(odd, 1).snapshot())
+
+
+# The shipped omni, by hand ----------------------------------------------------------------
+
+
+def test_omni_reaches_the_speed_where_forces_balance():
+    world = moving(load_robot("omni"))
+    for _ in range(30):
+        world.obey(np.array([[1.0, -0.5]]))
+    # kv (u - v) = d v, so v = kv u / (kv + d) = 300 u / 305 = 0.98361 u
+    expected = [[300 / 305, -0.5 * 300 / 305]]
+    np.testing.assert_allclose(world.fields()["velocity"], expected, atol=1e-6)
+
+
+def test_omni_accelerates_no_faster_than_its_force_allows():
+    world = moving(load_robot("omni"))
+    speed = [0.0]
+    for _ in range(20):
+        world.physics.substep(np.array([[1.0, 1.0]]))
+        speed.append(float(world.fields()["velocity"][0, 0]))
+    # 80 N / 20 kg = 4 m/s2, in a step of 0.02 s 0.08 m/s; the first is slowed by damping only:
+    # implicit, v = 0.08 / (1 + 0.02 * 5 / 20) = 0.0796
+    assert np.diff(speed).max() <= 0.08
+    assert speed[1] == pytest.approx(0.08 / 1.005)
+    # Force limited while 300 (1 - v) > 80, v < 0.733: at least 0.733 / 0.08 = 9.2 steps
+    assert speed[9] < 0.733 < speed[11]
+
+
+def test_omnis_position_is_the_sum_of_its_velocities():
+    world = moving(load_robot("omni"))
+    total = np.zeros((1, 2))
+    for _ in range(50):
+        world.physics.substep(np.array([[0.7, -1.0]]))
+        total += 0.02 * world.fields()["velocity"]  # semi-implicit Euler: x += h v(new)
+    np.testing.assert_allclose(world.fields()["position"], total, atol=1e-12)
