@@ -1,0 +1,442 @@
+"""The bundle: everything a robot needs to run a hierarchical policy, in one folder or zip file.
+
+    manifest.json     what it is, for which robot, and the SHA-256 of every other file
+    skills/0.onnx ..  the skills, shared by all tasks
+    masters/NAME.onnx one small head for each task
+    golden.npz        recorded observations with the outputs of every network
+
+Nothing here is ever executed or unpickled, and a bundle that does not hold is refused by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, RootModel, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from policies.checkpoint import DAMAGED_ZIP, read_npz
+from policies.onnx_file import read_graph
+from sim.errors import UserError, invalid, unknown
+from sim.interface import STRICT, Interface
+
+SCHEMA = 1
+PRETRAINED = Path(__file__).parent / "pretrained"
+MANIFEST, GOLDEN = "manifest.json", "golden.npz"
+MAX_FILE_BYTES = 64 * 2**20
+MAX_BUNDLE_BYTES = 512 * 2**20
+MAX_FILES = 1000
+Float32 = NDArray[np.float32]
+NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+@checked(frozen=True, config=STRICT)
+class Score:
+    """What a master reached when it was trained, greedy, over `episodes` episodes."""
+
+    value: float  # mean return
+    random: float  # bounds of the task, as returns
+    collapsed: float
+    optimum: float
+    episodes: int
+
+    @property
+    def normalised(self) -> float:
+        """0 for a random policy, 1 for the optimum."""
+        return (self.value - self.random) / (self.optimum - self.random)
+
+
+@checked(frozen=True, config=STRICT)
+class Provenance:
+    """Where weights come from; enough to make them again."""
+
+    command: str
+    seed: int
+    steps: int  # environment steps
+    updates: int
+    config: dict[str, Any]
+    versions: dict[str, str]
+    commit: str | None
+
+
+@checked(frozen=True, config=STRICT)
+class Master:
+    """One master of a bundle."""
+
+    task: str  # family/task
+    score: Score
+    provenance: Provenance
+
+
+@checked(frozen=True, config=STRICT)
+class Family:
+    """The task family that the skills were trained on."""
+
+    name: str
+    parameters: dict[str, float | int]
+
+
+@checked(frozen=True, config=STRICT)
+class Manifest:
+    """The bundle's description, as in manifest.json."""
+
+    schema: Literal[1]
+    name: Name
+    interface: Interface
+    family: Family
+    decision_ticks: Annotated[int, Field(ge=1)]  # N
+    decision_lead: Literal[0, 1]  # L
+    skills: Annotated[tuple[Name, ...], Field(min_length=1)]  # K; skill k is skills/k.onnx
+    masters: Annotated[dict[Name, Master], Field(min_length=1)]
+    provenance: Provenance
+    files: dict[str, Sha256]
+    digest: Sha256  # of the manifest without this entry
+
+    @property
+    def skill_files(self) -> tuple[str, ...]:
+        """The files of the skills in order."""
+        return tuple(f"skills/{k}.onnx" for k in range(len(self.skills)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, floats in full precision."""
+        data: dict[str, Any] = RootModel[Manifest](self).model_dump(mode="json")
+        return data
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Recorded rows that every copy of the bundle must reproduce."""
+
+    observation: Float32  # (n, O)
+    action: Float32  # (K, n, A) of every skill
+    logits: dict[str, Float32]  # per master (n, K)
+    skill: dict[str, NDArray[np.int64]]  # per master (n,) the greedy choice
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory, checked."""
+
+    manifest: Manifest
+    files: dict[str, bytes]
+    golden: Golden
+    source: Path
+
+    @property
+    def interface(self) -> Interface:
+        """What the robot must show and obey."""
+        return self.manifest.interface
+
+    @property
+    def skills(self) -> list[bytes]:
+        """ONNX files of the skills in order."""
+        return [self.files[name] for name in self.manifest.skill_files]
+
+    def master(self, name: str) -> bytes:
+        """ONNX file of a master.
+
+        Raises:
+            UserError: the bundle has no such master.
+        """
+        if name not in self.manifest.masters:
+            raise unknown("master", name, self.manifest.masters)
+        return self.files[f"masters/{name}.onnx"]
+
+    def skill_hashes(self) -> list[str]:
+        """SHA-256 of every skill file."""
+        return [self.manifest.files[name] for name in self.manifest.skill_files]
+
+
+def pretrained_names() -> list[str]:
+    """Bundles that ship with the package."""
+    return sorted(path.parent.name for path in PRETRAINED.glob(f"*/{MANIFEST}"))
+
+
+def load_bundle(name: str | Path) -> Bundle:
+    """A shipped bundle by name, or a bundle folder or zip file by path.
+
+    Raises:
+        UserError: whatever does not hold, by name, in one line.
+    """
+    path = PRETRAINED / name if str(name) in pretrained_names() else Path(name)
+    if not path.exists():
+        raise unknown("bundle", str(name), pretrained_names())
+    if not (path.is_dir() or path.is_file()):
+        raise UserError(f"{path}: neither a folder nor a zip file")
+    files = _read_folder(path) if path.is_dir() else _read_zip(path)
+    return check_bundle(files, path)
+
+
+def check_bundle(files: dict[str, bytes], source: Path) -> Bundle:
+    """Every check that needs no inference; `policies.runtime` replays the golden rows.
+
+    Raises:
+        UserError: unknown schema; a file missing, extra or changed; a manifest, a graph or golden
+            rows that do not hold.
+    """
+    if MANIFEST not in files:
+        raise UserError(f"{source}: {MANIFEST} is missing; this is not a bundle")
+    manifest = _parse_manifest(files[MANIFEST], f"{source}/{MANIFEST}")
+    listed = set(manifest.files)
+    expected = {*manifest.skill_files, *(f"masters/{m}.onnx" for m in manifest.masters), GOLDEN}
+    if wrong := sorted(listed ^ expected):
+        raise UserError(f"{source}/{MANIFEST}: files lists {wrong[0]!r} or lacks it; see masters")
+    if missing := sorted(expected - set(files)):
+        raise UserError(f"{source}: file {missing[0]!r} is missing")
+    if extra := sorted(set(files) - expected - {MANIFEST}):
+        raise UserError(f"{source}: file {extra[0]!r} does not belong to the bundle")
+    for name, digest in sorted(manifest.files.items()):
+        if sha256(files[name]) != digest:
+            raise UserError(f"{source}: file {name!r} is not the one that the manifest describes")
+    sizes = manifest.interface.observation_size, manifest.interface.action_size
+    for name in manifest.skill_files:
+        _check_shapes(files[name], f"{source}/{name}", *sizes)
+    for name in manifest.masters:
+        file = f"masters/{name}.onnx"
+        _check_shapes(files[file], f"{source}/{file}", sizes[0], len(manifest.skills))
+    golden = _read_golden(files[GOLDEN], manifest, f"{source}/{GOLDEN}")
+    return Bundle(manifest, files, golden, source)
+
+
+def make_manifest(manifest: Manifest, files: dict[str, bytes]) -> Manifest:
+    """The manifest with the hashes of `files` and its own digest filled in."""
+    listed = replace(manifest, files={name: sha256(data) for name, data in sorted(files.items())})
+    return replace(listed, digest=_digest(listed.to_dict()))
+
+
+def write_bundle(manifest: Manifest, files: dict[str, bytes], path: Path) -> Bundle:
+    """Write a bundle folder; an existing one is replaced only when the new one is complete.
+
+    Args:
+        manifest: hashes and digest are filled in here.
+        files: everything but the manifest.
+        path: the folder.
+
+    Returns:
+        The bundle as it was read back.
+
+    Raises:
+        UserError: it could not be written, or `path` is something other than a bundle.
+    """
+    whole = make_manifest(manifest, files)
+    text = json.dumps(whole.to_dict(), indent=1, sort_keys=True)
+    contents = {**files, MANIFEST: text.encode()}
+    check_target(path)
+    check_bundle(contents, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; nothing was written") from None
+    try:
+        for name, data in contents.items():
+            (fresh / name).parent.mkdir(exist_ok=True)
+            (fresh / name).write_bytes(data)
+        fresh.chmod(0o755)
+        _replace(path, fresh)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; the bundle was not written") from None
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return load_bundle(path)
+
+
+def check_target(path: Path) -> None:
+    """Refuse a place where writing a bundle would lose something else.
+
+    Raises:
+        UserError: something other than a whole bundle stands there.
+    """
+    if not (path.exists() or path.is_symlink()):
+        return
+    try:
+        if path.is_symlink() or not path.is_dir():
+            raise UserError(f"{path}: not a folder")
+        check_bundle(_read_folder(path), path)
+    except UserError as error:
+        raise UserError(
+            f"{path} exists and is not a bundle, so nothing was written; give another path "
+            f"or remove it ({error})"
+        ) from None
+
+
+def check_name(kind: str, name: str) -> None:
+    """Refuse a name that a manifest cannot have.
+
+    Raises:
+        UserError: it is made of something other than letters, digits, - and _.
+    """
+    if not re.fullmatch(NAME, name):
+        raise UserError(f"{kind} name {name!r}: letters, digits, - and _ are accepted")
+
+
+def _replace(path: Path, fresh: Path) -> None:
+    """Put `fresh` at `path`; whatever fails, one of the two stands there."""
+    if not path.exists():
+        os.replace(fresh, path)
+        return
+    old = fresh.with_name(f"{fresh.name}.old")
+    os.replace(path, old)
+    try:
+        os.replace(fresh, path)
+    except OSError:
+        os.replace(old, path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal SHA-256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def golden_bytes(golden: Golden) -> bytes:
+    """golden.npz."""
+    arrays: dict[str, Any] = {"observation": golden.observation, "action": golden.action}
+    arrays |= {f"logits.{name}": value for name, value in golden.logits.items()}
+    arrays |= {f"skill.{name}": value for name, value in golden.skill.items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _digest(data: dict[str, Any]) -> str:
+    rest = {key: value for key, value in data.items() if key != "digest"}
+    return sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())
+
+
+def _parse_manifest(data: bytes, where: str) -> Manifest:
+    try:
+        raw = json.loads(data)
+    except (ValueError, RecursionError):
+        raise UserError(f"{where}: not JSON") from None
+    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+        schema = raw.get("schema") if isinstance(raw, dict) else None
+        raise UserError(f"{where}: schema {schema!r} is not known. Valid: {SCHEMA}")
+    try:
+        manifest = TypeAdapter(Manifest).validate_json(data)
+    except ValidationError as error:
+        raise invalid(where, error) from None
+    if _digest(raw) != manifest.digest:
+        raise UserError(f"{where}: was changed after it was written (its digest does not match)")
+    return manifest
+
+
+def _check_shapes(data: bytes, where: str, inputs: int, outputs: int) -> None:
+    graph = read_graph(data, where)
+    layers = sum(name.startswith("weight") for name in graph.initializers)
+    try:
+        shift, scale = graph.initializers["shift"], graph.initializers["scale"]
+        weights = [graph.initializers[f"weight{i}"] for i in range(layers)]
+        biases = [graph.initializers[f"bias{i}"] for i in range(layers)]
+    except KeyError as error:
+        raise UserError(f"{where}: weights {error} are missing") from None
+    size = inputs
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        if weight.ndim != 2 or weight.shape[0] != size or bias.shape != weight.shape[1:]:
+            raise UserError(
+                f"{where}: layer {i} has weights {weight.shape} and biases {bias.shape} "
+                f"for {size} inputs"
+            )
+        size = weight.shape[1]
+    if shift.shape != (inputs,) or scale.shape != (inputs,) or size != outputs:
+        raise UserError(
+            f"{where}: {shift.size} inputs and {size} outputs, not {inputs} and {outputs}"
+        )
+
+
+def _read_golden(data: bytes, manifest: Manifest, where: str) -> Golden:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > MAX_FILE_BYTES:
+                raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
+        arrays: dict[str, NDArray[Any]] = dict(read_npz(io.BytesIO(data)))
+    except (ValueError, *DAMAGED_ZIP) as error:
+        raise UserError(f"{where}: not readable ({error})") from None
+    k, o = len(manifest.skills), manifest.interface.observation_size
+    n = len(np.atleast_1d(arrays.get("observation", np.zeros(0))))
+    expected: dict[str, tuple[tuple[int, ...], type]] = {
+        "observation": ((n, o), np.float32),
+        "action": ((k, n, manifest.interface.action_size), np.float32),
+        **{f"logits.{name}": ((n, k), np.float32) for name in manifest.masters},
+        **{f"skill.{name}": ((n,), np.int64) for name in manifest.masters},
+    }
+    if wrong := sorted(set(arrays) ^ set(expected)):
+        raise UserError(f"{where}: array {wrong[0]!r} is missing or does not belong there")
+    for name, (shape, kind) in expected.items():
+        array = arrays[name]
+        if array.shape != shape or array.dtype != kind or n == 0:
+            raise UserError(
+                f"{where}: array {name!r} is {array.shape} {array.dtype}, "
+                f"not {shape} {np.dtype(kind)} with at least one row"
+            )
+        if not np.isfinite(array).all():
+            raise UserError(f"{where}: array {name!r} is not finite")
+    return Golden(
+        observation=arrays["observation"],
+        action=arrays["action"],
+        logits={name: arrays[f"logits.{name}"] for name in manifest.masters},
+        skill={name: arrays[f"skill.{name}"] for name in manifest.masters},
+    )
+
+
+def _read_folder(path: Path) -> dict[str, bytes]:
+    if not (path / MANIFEST).is_file():  # before everything below some wrong folder is looked at
+        raise UserError(f"{path}: {MANIFEST} is missing; this is not a bundle")
+    names = sorted(p for p in path.rglob("*") if p.is_symlink() or not p.is_dir())
+    _check_count(path, len(names))
+    files: dict[str, bytes] = {}
+    for each in names:
+        name = each.relative_to(path).as_posix()
+        if each.is_symlink() or not each.is_file():
+            raise UserError(f"{path}: {name!r} is a link or device; a bundle has plain files only")
+        try:
+            with each.open("rb") as stream:
+                _add(files, name, stream, path)
+        except OSError as error:
+            raise UserError(f"{path}: {name!r} is not readable ({error.strerror})") from None
+    return files
+
+
+def _read_zip(path: Path) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            _check_count(path, len(entries))
+            for entry in entries:
+                with archive.open(entry) as stream:
+                    _add(files, entry.filename, stream, path)
+    except DAMAGED_ZIP as error:
+        raise UserError(f"{path}: not a readable zip file ({error})") from None
+    return files
+
+
+def _check_count(path: Path, count: int) -> None:
+    if count > MAX_FILES:
+        raise UserError(f"{path}: {count} files, at most {MAX_FILES} are accepted")
+
+
+def _add(files: dict[str, bytes], name: str, stream: IO[bytes], path: Path) -> None:
+    if name in files:
+        raise UserError(f"{path}: {name!r} stands in it twice")
+    data = stream.read(MAX_FILE_BYTES + 1)  # a declared size may lie
+    if len(data) > MAX_FILE_BYTES:
+        raise UserError(f"{path}: {name!r} is larger than {MAX_FILE_BYTES} bytes")
+    files[name] = data
+    if sum(map(len, files.values())) > MAX_BUNDLE_BYTES:
+        raise UserError(f"{path}: larger than {MAX_BUNDLE_BYTES} bytes, at {name!r}")

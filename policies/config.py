@@ -1,0 +1,278 @@
+"""Everything a training run depends on, as frozen dataclasses that read and write YAML."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from typing_extensions import Self
+
+from sim.errors import UserError, invalid, unknown
+from sim.interface import STRICT
+
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class PpoConfig:
+    """Proximal policy optimisation of one level."""
+
+    learning_rate: Rate
+    gamma: Fraction  # per decision for the master, per tick for the skills
+    gae_lambda: Fraction
+    epochs: Count
+    minibatch: Count  # samples; larger than the data means one full batch
+    clip: Rate = 0.2
+    entropy: Annotated[float, Field(ge=0)] = 0.0
+    value_coefficient: Rate = 0.5
+    max_grad_norm: Rate | None = 1.0
+    adam_epsilon: Rate = 1e-8
+    # Switches of `faithful-2017`; docs/faithful-2017.md explains each.
+    value_clip: Rate | None = None
+    drop_remainder: bool = False
+
+
+@dataclass(frozen=True, config=STRICT)
+class MlshConfig:
+    """The method. Letters as in the paper and in docs/reading-guide.md."""
+
+    skills: Annotated[int, Field(ge=1)]  # K
+    decision_ticks: Count  # N
+    warmup: Natural  # W, updates of the master alone
+    joint: Count  # U, updates of master and skills together
+    groups: Count  # G
+    envs: Count  # E
+    rollout_ticks: Count  # T
+    decision_lead: Literal[0, 1] = 1  # L
+    # Against collapse.
+    balanced_tasks: bool = True
+    probe: Literal["none", "plain", "relative"] = "relative"
+    probe_rate: Fraction = 0.2
+    reseed_below: Fraction = 0.12  # of the best mean return; 0 is off, and so it is without probe
+    skill_bootstrap: Literal["same", "next"] = "same"
+    master_advantage: Literal["group", "global", "centred"] = "centred"
+    # Switches of `faithful-2017`.
+    master_epsilon: Fraction = 0.0
+    fresh_adam: bool = True
+    same_init: bool = False
+    stale_first_decision: bool = False
+    bootstrap_truncated: bool = True
+    scaled_returns: bool = True
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.rollout_ticks % self.decision_ticks:
+            raise ValueError(
+                f"rollout_ticks {self.rollout_ticks} is not a multiple of decision_ticks "
+                f"{self.decision_ticks} ({self.rollout_ticks} = "
+                f"{self.rollout_ticks // self.decision_ticks} x {self.decision_ticks} + "
+                f"{self.rollout_ticks % self.decision_ticks})"
+            )
+        if self.decision_lead >= self.decision_ticks:
+            raise ValueError(
+                f"decision_lead {self.decision_lead} must be below decision_ticks "
+                f"{self.decision_ticks}"
+            )
+        if self.probe != "none" and self.envs < 2 * self.skills:
+            raise ValueError(
+                f"the probe needs two simulations per skill: envs {self.envs} < 2 x {self.skills}"
+            )
+        return self
+
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps that a group collects per update of its master."""
+        return self.envs * self.rollout_ticks
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Environment steps that all groups collect per iteration."""
+        return self.groups * self.steps_per_update
+
+
+@dataclass(frozen=True, config=STRICT)
+class NetworkConfig:
+    """Two tanh layers for every policy and value function, as in the paper."""
+
+    hidden: tuple[Count, ...] = (64, 64)
+    initial_log_std: float = 0.0
+    normalise_observations: bool = True
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainConfig:
+    """A whole run."""
+
+    family: str
+    robot: str
+    mlsh: MlshConfig
+    master: PpoConfig
+    skill: PpoConfig
+    network: NetworkConfig = NetworkConfig()
+    family_parameters: dict[str, float | int] = Field(default_factory=dict)
+    seed: Natural = 0
+    steps: Count = 2_000_000  # environment steps of meta-training
+    threads: Count = 2  # of the simulator
+    checkpoint_every: Count = 20  # iterations
+
+    @property
+    def iterations(self) -> int:
+        """Iterations that fit into `steps`, at least one."""
+        return max(1, self.steps // self.mlsh.steps_per_iteration)
+
+    def with_values(self, assignments: list[str]) -> TrainConfig:
+        """A copy with `section.key=value` assignments, values as in YAML.
+
+        Raises:
+            UserError: no such key, or a value that does not hold.
+        """
+        data = asdict(self)
+        for assignment in assignments:
+            path, equals, text = assignment.partition("=")
+            *parents, leaf = path.split(".")
+            if not equals:
+                raise UserError(f"setting {assignment!r}: key=value is expected")
+            section: Any = data
+            for parent in parents:
+                section = section.get(parent) if isinstance(section, dict) else None
+            free = parents == ["family_parameters"]  # the family knows the names
+            if not isinstance(section, dict) or not (free or leaf in section):
+                raise unknown("setting", path, _paths(asdict(self)))
+            try:
+                section[leaf] = yaml.safe_load(text)
+            except yaml.YAMLError:
+                raise UserError(f"setting {path}: {text!r} is not YAML") from None
+        return config_from_dict(data, "settings")
+
+
+def default_config(family: str, robot: str, seed: int = 0) -> TrainConfig:
+    """The recipe of docs/results.md."""
+    return TrainConfig(
+        family=family,
+        robot=robot,
+        seed=seed,
+        mlsh=MlshConfig(
+            skills=2, decision_ticks=10, warmup=20, joint=10, groups=10, envs=32, rollout_ticks=50
+        ),
+        master=PpoConfig(
+            learning_rate=0.01,
+            gamma=0.99,
+            gae_lambda=0.98,
+            epochs=10,
+            minibatch=100_000,
+            # A decided master has next to no gradient; Adam's usual 1e-8 would blow it up to
+            # full steps of pure noise.
+            adam_epsilon=1e-2,
+        ),
+        skill=PpoConfig(
+            learning_rate=3e-4, gamma=0.99, gae_lambda=0.98, epochs=10, minibatch=1024
+        ),
+    )
+
+
+def faithful_config(family: str, robot: str, seed: int = 0) -> TrainConfig:
+    """The released code of 2017 with its quirks; docs/faithful-2017.md lists them one by one."""
+    base = default_config(family, robot, seed)
+    return replace(
+        base,
+        mlsh=replace(
+            base.mlsh,
+            warmup=9,
+            joint=2,  # the code's `>=` makes U = 1 two updates
+            decision_lead=0,
+            balanced_tasks=False,
+            probe="none",
+            reseed_below=0.0,
+            skill_bootstrap="next",
+            master_advantage="global",
+            master_epsilon=0.1,
+            fresh_adam=False,
+            same_init=True,
+            stale_first_decision=True,
+            bootstrap_truncated=False,
+            scaled_returns=False,
+        ),
+        master=replace(
+            base.master,
+            minibatch=64,
+            adam_epsilon=1e-8,
+            value_clip=0.2,
+            drop_remainder=True,
+            max_grad_norm=None,
+        ),
+        skill=replace(
+            base.skill, learning_rate=3e-5, value_clip=0.2, drop_remainder=True, max_grad_norm=None
+        ),
+        network=NetworkConfig(hidden=(32, 32)),
+    )
+
+
+PRESETS = {"default": default_config, "faithful-2017": faithful_config}
+
+
+def preset(name: str, family: str, robot: str, seed: int = 0) -> TrainConfig:
+    """A named recipe.
+
+    Raises:
+        UserError: no such preset.
+    """
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return PRESETS[name](family, robot, seed)
+
+
+_ADAPTER = TypeAdapter(TrainConfig)
+
+
+def config_from_dict(data: object, where: str) -> TrainConfig:
+    """Validate plain data into a configuration.
+
+    Raises:
+        UserError: one line that names the key.
+    """
+    try:
+        return _ADAPTER.validate_python(data)
+    except ValidationError as error:
+        raise invalid(where, error) from None
+
+
+def config_to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Plain data that `config_from_dict` reads back equal."""
+    data: dict[str, Any] = _ADAPTER.dump_python(config, mode="json")
+    return data
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Read a configuration from YAML.
+
+    Raises:
+        UserError: the file is missing, not readable, or does not hold.
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable ({error})") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    return config_from_dict(data, str(path))
+
+
+def write_config(config: TrainConfig, path: Path) -> None:
+    """Write a configuration as YAML."""
+    path.write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False))
+
+
+def _paths(data: dict[str, Any], prefix: str = "") -> list[str]:
+    paths = []
+    for key, value in data.items():
+        paths += _paths(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+    return paths

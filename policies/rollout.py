@@ -1,0 +1,253 @@
+"""Collecting experience: masters decide every N ticks, skills act on every tick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.agent import Agent, put
+from policies.config import MlshConfig
+from sim.seeding import Stream, generator
+from sim.vec_env import TaskVectorEnv
+
+Bools = NDArray[np.bool_]
+Float32 = NDArray[np.float32]
+LOG_2PI = float(np.log(2 * np.pi))
+NOBODY = -1  # in `forced`: the master decides
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """T ticks of B simulations. Observations are normalised as the policies saw them."""
+
+    raw: Float32  # (T, B, O) before normalisation
+    obs: Float32  # (T+1, B, O)
+    action: Float32  # (T, B, A) before the interface's limits
+    log_prob: Float32  # (T, B) of the action under the active skill
+    skill: NDArray[np.intp]  # (T, B) active
+    reward: Float32  # (T, B)
+    terminated: Bools  # (T, B)
+    truncated: Bools  # (T, B)
+    success: Bools  # (T, B) episode ended here and was solved
+    final_at: NDArray[np.intp]  # (M, 2) tick and simulation of each episode end
+    final_obs: Float32  # (M, O) the observation there, before the reset
+    decided: Bools  # (T, B) a decision takes effect here
+    decision_obs: Float32  # (T, B, O) what it was taken from; zero elsewhere
+    decision_log_prob: Float32  # (T, B)
+
+    @property
+    def done(self) -> Bools:
+        """(T, B) an episode ended."""
+        return self.terminated | self.truncated
+
+
+@dataclass
+class Decision:
+    """A master's choice for each simulation, and what it was made from."""
+
+    skill: NDArray[np.intp]  # (B,)
+    log_prob: Float32  # (B,)
+    obs: Float32  # (B, O)
+
+
+class Collector:
+    """Runs an agent in an environment; holds what must survive from one rollout to the next.
+
+    The rule of docs/reading-guide.md, "when the master decides": macro step k of an episode covers
+    ticks kN .. (k+1)N-1; its skill is chosen from the observation of tick kN - L, and at the
+    beginning of an episode from the first observation.
+    """
+
+    def __init__(self, env: TaskVectorEnv, agent: Agent, config: MlshConfig, seed: int) -> None:
+        self.env, self.agent, self.config, self.seed = env, agent, config, seed
+        size, length = env.num_envs, env.interface.observation_size
+        self.raw, _ = env.reset()
+        self.skill = np.zeros(size, np.intp)
+        self.pending = Decision(
+            np.zeros(size, np.intp),
+            np.zeros(size, np.float32),
+            np.zeros((size, length), np.float32),
+        )
+
+    def begin_group(self, group: int, task: int) -> None:
+        """Give a group another task; its episodes begin anew."""
+        mine = slice(group * self.env.envs, (group + 1) * self.env.envs)
+        self.raw[mine] = self.env.begin_group(group, task)[mine]
+
+    def collect(
+        self,
+        iteration: int,
+        *,
+        ticks: int,
+        forced: NDArray[np.intp] | None = None,
+        greedy_master: bool = False,
+        greedy_skills: bool = False,
+    ) -> Rollout:
+        """Run `ticks` ticks.
+
+        Args:
+            iteration: selects the randomness of this rollout.
+            ticks: T.
+            forced: (B,) a skill that runs whatever the master says, or NOBODY.
+            greedy_master: the most probable skill instead of a sample.
+            greedy_skills: the mean action instead of a sample, as on a robot.
+        """
+        env, agent, config = self.env, self.agent, self.config
+        b, o = self.raw.shape
+        a, n, lead = env.interface.action_size, config.decision_ticks, config.decision_lead
+        raw = np.empty((ticks, b, o), np.float32)
+        obs = np.empty((ticks + 1, b, o), np.float32)
+        action = np.empty((ticks, b, a), np.float32)
+        skill = np.empty((ticks, b), np.intp)
+        reward = np.empty((ticks, b), np.float32)
+        terminated, truncated, success, decided = np.zeros((4, ticks, b), bool)
+        decision_obs = np.zeros((ticks, b, o), np.float32)
+        decision_log_prob = np.zeros((ticks, b), np.float32)
+        final_at: list[NDArray[np.intp]] = []
+        final_obs: list[Float32] = []
+        rng = generator(self.seed, Stream.ACTIONS, iteration)
+        noise = rng.standard_normal((ticks, b, a), np.float32) * np.float32(not greedy_skills)
+        std = np.exp(agent.log_std())
+        chooser = Chooser(self, iteration, ticks, forced, greedy_master)
+
+        for t in range(ticks):
+            raw[t] = self.raw
+            obs[t] = agent.normaliser(self.raw)
+            tick = env.world.ticks.copy()  # (B,) of each simulation's episode
+            due = tick % n == 0
+            if due.any():
+                now = due if lead == 0 else tick == 0
+                if now.any():
+                    self._take(now, chooser.decide(obs[t], t, first=True))
+                self.skill = np.where(due, self.pending.skill, self.skill)
+                decided[t] = due
+                decision_obs[t, due] = self.pending.obs[due]
+                decision_log_prob[t] = self.pending.log_prob
+            skill[t] = self.skill
+            mean = agent.means(obs[t], self.skill)
+            action[t] = mean + std[self.skill] * noise[t]
+            soon = (tick + 1) % n == 0
+            if lead == 1 and soon.any():
+                self._take(soon, chooser.decide(obs[t], t, first=False))
+            self.raw, reward[t], terminated[t], truncated[t], info = env.step(action[t])
+            if info:
+                ended = info["_final_obs"]
+                ids = np.flatnonzero(ended)
+                final_at.append(np.stack([np.full(len(ids), t), ids], axis=1))
+                final_obs.append(agent.normaliser(info["final_obs"][ended]))
+                success[t] = info["success"]
+        obs[ticks] = agent.normaliser(self.raw)
+        chooser.finish(obs[ticks])
+        log_prob = (
+            -0.5 * (noise**2).sum(axis=-1)
+            - agent.log_std().sum(axis=-1)[skill]
+            - 0.5 * a * np.float32(LOG_2PI)
+        )
+        return Rollout(
+            raw=raw,
+            obs=obs,
+            action=action,
+            log_prob=log_prob.astype(np.float32),
+            skill=skill,
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            success=success,
+            final_at=np.concatenate(final_at) if final_at else np.zeros((0, 2), np.intp),
+            final_obs=np.concatenate(final_obs) if final_obs else np.zeros((0, o), np.float32),
+            decided=decided,
+            decision_obs=decision_obs,
+            decision_log_prob=decision_log_prob,
+        )
+
+    def _take(self, where: Bools, decision: Decision) -> None:
+        self.pending.skill = np.where(where, decision.skill, self.pending.skill)
+        self.pending.log_prob = np.where(where, decision.log_prob, self.pending.log_prob)
+        self.pending.obs = np.where(where[:, None], decision.obs, self.pending.obs)
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """The environment and what a decision in flight needs."""
+        own = {
+            "collector.skill": self.skill.copy(),
+            "collector.pending.skill": self.pending.skill.copy(),
+            "collector.pending.log_prob": self.pending.log_prob.copy(),
+            "collector.pending.obs": self.pending.obs.copy(),
+        }
+        return own | {f"env.{key}": value for key, value in self.env.snapshot().items()}
+
+    def restore(self, arrays: dict[str, NDArray[np.generic]]) -> None:
+        """Read back what `state` wrote.
+
+        Raises:
+            KeyError: an array is missing.
+            ValueError: an array has another shape.
+        """
+        put(arrays, "collector.skill", self.skill)
+        put(arrays, "collector.pending.skill", self.pending.skill)
+        put(arrays, "collector.pending.log_prob", self.pending.log_prob)
+        put(arrays, "collector.pending.obs", self.pending.obs)
+        prefix = "env."
+        self.raw = self.env.restore(
+            {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+        )
+
+
+class Chooser:
+    """How a skill is drawn from the master's logits in one rollout.
+
+    Args:
+        collector: whose masters are asked.
+        iteration: selects the randomness.
+        ticks: T.
+        forced: (B,) a skill that runs whatever the master says, or NOBODY.
+        greedy: the most probable skill instead of a sample.
+    """
+
+    def __init__(
+        self,
+        collector: Collector,
+        iteration: int,
+        ticks: int,
+        forced: NDArray[np.intp] | None,
+        greedy: bool,
+    ) -> None:
+        self.collector, self.greedy = collector, greedy
+        self.agent, self.config = collector.agent, collector.config
+        self.forced = forced
+        rng = generator(collector.seed, Stream.DECISIONS, iteration)
+        size = collector.env.num_envs
+        self.uniform = rng.random((ticks, size))
+        self.stray = rng.random((ticks, size)) < self.config.master_epsilon
+        self.anywhere = rng.integers(self.agent.skills.count, size=(ticks, size))
+
+    def decide(self, obs: Float32, t: int, *, first: bool) -> Decision:
+        """A decision for every simulation.
+
+        Args:
+            obs: (B, O) normalised.
+            t: tick of the rollout.
+            first: whether it takes effect at once; only the stale first decision asks.
+        """
+        logits = self.agent.logits(obs)
+        logits = logits - logits.max(axis=1, keepdims=True)
+        log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        if self.greedy:
+            skill = logits.argmax(axis=1)
+        else:
+            below = np.exp(log_probs).cumsum(axis=1) < self.uniform[t][:, None]
+            skill = np.minimum(below.sum(axis=1), logits.shape[1] - 1)
+            if self.config.master_epsilon:
+                # As released in 2017: recorded as if the master had chosen it.
+                skill = np.where(self.stray[t], self.anywhere[t], skill)
+            if self.config.stale_first_decision and first and t == 0:
+                skill = self.collector.pending.skill
+        if self.forced is not None:
+            skill = np.where(self.forced == NOBODY, skill, self.forced)
+        return Decision(skill, log_probs[np.arange(len(skill)), skill], obs.copy())
+
+    def finish(self, obs: Float32) -> None:
+        """As released in 2017: the next rollout's first choice is made before the update."""
+        if self.config.stale_first_decision:
+            self.collector.pending.skill = self.decide(obs, 0, first=False).skill

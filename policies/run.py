@@ -1,0 +1,259 @@
+"""A run folder: one training, from its configuration to its curves.
+
+config.yaml      the resolved configuration
+versions.json    of Python, this package and what it computes with; command and commit
+metrics.csv      one row per iteration; the same in tensorboard/
+checkpoint.npz   everything needed to go on bit for bit
+curves.png       learning curves
+adaptation.csv   a fresh master for each task, learned with the final skills frozen
+
+`create_run` begins one, `train` fills it, `open_run` reads it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from policies.adapt import Adapted, Progress, adapt
+from policies.agent import Agent
+from policies.checkpoint import load_arrays, save_arrays
+from policies.config import TrainConfig, read_config, write_config
+from policies.metrics import CsvLog, Row, column_names, describe, plot_curves, read_rows
+from policies.mlsh import Mlsh
+from sim.errors import UserError
+from sim.registry import make_family
+
+ADAPTATION_UPDATES = 10
+PACKAGES = ("mlsh_ros", "numpy", "torch", "mujoco", "gymnasium", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder."""
+
+    path: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The latest state."""
+        return self.path / "checkpoint.npz"
+
+    @property
+    def config(self) -> TrainConfig:
+        """The configuration it was started with."""
+        return read_config(self.path / "config.yaml")
+
+    @property
+    def provenance(self) -> dict[str, object]:
+        """versions.json."""
+        try:
+            data: dict[str, object] = json.loads((self.path / "versions.json").read_text())
+            return {key: data[key] for key in ("command", "commit", "versions")}
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{self.path}/versions.json: not readable ({error})") from None
+
+
+def open_run(path: Path) -> Run:
+    """An existing run folder with a checkpoint.
+
+    Raises:
+        UserError: it is not one, or training stopped before the first checkpoint.
+    """
+    run = Run(path)
+    if not (path / "config.yaml").is_file():
+        near = sorted(p.parent.name for p in path.parent.glob("*/config.yaml"))
+        raise UserError(f"no run {str(path)!r}. Runs beside it: {', '.join(near) or 'none'}")
+    if not run.checkpoint.is_file():
+        raise UserError(
+            f"run {str(path)!r} has no checkpoint.npz: it stopped before the first checkpoint; "
+            "train again"
+        )
+    return run
+
+
+def create_run(config: TrainConfig, path: Path) -> Run:
+    """A new run folder.
+
+    Raises:
+        UserError: it exists already, or cannot be written.
+    """
+    if (path / "config.yaml").exists():
+        raise UserError(f"run {str(path)!r} exists; give another --run, or go on with --resume")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        write_config(config, path / "config.yaml")
+        text = json.dumps(environment(), indent=1)
+        (path / "versions.json").write_text(text + "\n")
+    except OSError as error:
+        raise UserError(f"{path}: could not be written ({error.strerror})") from None
+    return Run(path)
+
+
+def environment() -> dict[str, object]:
+    """Command, commit and versions: what a result depends on besides its configuration."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return {"command": command, "commit": _commit(), "versions": versions}
+
+
+def _commit() -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+@dataclass
+class Training:
+    """A training in progress, to be looked at while it runs."""
+
+    run: Run
+    learner: Mlsh
+    rows: list[Row]
+    finished: bool = False
+
+
+def train(
+    run: Run,
+    *,
+    resume: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_iteration: Callable[[Training], None] = lambda _: None,
+) -> Training:
+    """Train until the configured number of steps or until asked to stop; leaves a checkpoint.
+
+    Args:
+        run: the run folder.
+        resume: go on from its checkpoint, bit for bit.
+        should_stop: asked before every iteration.
+        on_iteration: called after every iteration.
+
+    Raises:
+        UserError: the run cannot be resumed, or the disk is full.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    config = run.config
+    learner = Mlsh(config)
+    earlier = 0.0
+    if resume:
+        earlier = _restore(learner, run)
+    tasks, bounds = learner.family.tasks, learner.bounds
+    columns = column_names(tasks, config.mlsh.skills)
+    training = Training(run, learner, [])
+    try:
+        log = CsvLog(run.path / "metrics.csv", columns, keep_until=learner.iteration)
+        training.rows = read_rows(run.path / "metrics.csv")
+        board = SummaryWriter(str(run.path / "tensorboard"), purge_step=learner.iteration + 1)
+    except OSError as error:
+        raise UserError(f"{run.path}: could not be written ({error.strerror})") from None
+    start = time.perf_counter()
+
+    def seconds() -> float:
+        return earlier + time.perf_counter() - start
+
+    def save() -> None:
+        save_arrays(run.checkpoint, {**learner.state(), "seconds": np.array(seconds())})
+
+    try:
+        while learner.iteration < config.iterations and not should_stop():
+            before = time.perf_counter()
+            iteration = learner.iterate()
+            rate = config.mlsh.steps_per_iteration / (time.perf_counter() - before)
+            row = describe(iteration, tasks, bounds, config.mlsh.warmup, seconds(), rate)
+            log.write(row)
+            for name, value in row.items():
+                board.add_scalar(name, value, iteration.number)
+            training.rows.append(row)
+            if iteration.number % config.checkpoint_every == 0:
+                save()
+            on_iteration(training)
+        save()
+        plot_curves(training.rows, tasks, bounds, config.mlsh.skills, run.path / "curves.png")
+    except OSError as error:
+        raise UserError(f"{run.path}: could not be written ({error.strerror})") from None
+    finally:
+        log.close()
+        with suppress(OSError):  # as above: rows are on disk, or the error is on its way already
+            board.close()
+    training.finished = learner.iteration >= config.iterations
+    return training
+
+
+def _restore(learner: Mlsh, run: Run) -> float:
+    """Put the run's state into the learner; returns the seconds that it had trained."""
+    arrays = load_arrays(run.checkpoint)
+    try:
+        learner.restore(arrays)
+        return float(arrays["seconds"])
+    except (KeyError, ValueError) as error:
+        raise _misfit(run, error) from None
+
+
+def _misfit(run: Run, error: Exception) -> UserError:
+    return UserError(
+        f"{run.checkpoint}: does not fit config.yaml and this version ({error.args[0]})"
+    )
+
+
+def learn_masters(
+    run: Run, on_update: Callable[[list[Progress]], None] = lambda _: None
+) -> Adapted:
+    """A master for every task of the family, skills frozen; their curves go to the run.
+
+    Raises:
+        UserError: the checkpoint is damaged or of another configuration, or the disk is full.
+    """
+    config, arrays = run.config, load_arrays(run.checkpoint)
+    tasks = make_family(config.family, config.family_parameters).tasks
+
+    def install(agent: Agent) -> None:
+        try:
+            agent.restore_skills(arrays)
+        except (KeyError, ValueError) as error:
+            raise _misfit(run, error) from None
+
+    result = adapt(
+        config, install, list(range(len(tasks))), updates=ADAPTATION_UPDATES, on_update=on_update
+    )
+    write_adaptation(run.path / "adaptation.csv", tasks, result.curves)
+    return result
+
+
+def write_adaptation(path: Path, tasks: tuple[str, ...], curves: list[list[Progress]]) -> None:
+    """Learning curves of masters as CSV."""
+    try:
+        with path.open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["task", "updates", "steps", "seconds", "greedy_return", "success"])
+            for task, curve in zip(tasks, curves, strict=True):
+                for p in curve:
+                    numbers = (f"{x:.4f}" for x in (p.seconds, p.greedy, p.success))
+                    writer.writerow([task, p.updates, p.steps, *numbers])
+    except OSError as error:
+        raise UserError(f"{path}: could not be written ({error.strerror})") from None

@@ -1,0 +1,80 @@
+"""What tests share: a small real bundle with random weights, and ROS confined to this machine."""
+
+import os
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+# As the command line does, before numpy is imported: the simulator gets the cores, not BLAS.
+for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+# No DDS packet may leave this machine; set before rclpy is imported anywhere.
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+# No test uses domain 0, where a user's own nodes may be.
+os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 100))
+
+from policies.bundle import Bundle, load_bundle
+from policies.config import TrainConfig, default_config
+from sim.seeding import Stream, generator
+
+
+def small_config(seed: int = 0) -> TrainConfig:
+    """The default recipe in a size that one iteration of takes a few hundredths of a second."""
+    config = default_config("moving_bandits", "omni", seed)
+    method = replace(config.mlsh, groups=2, envs=4, warmup=1, joint=1)
+    skill = replace(config.skill, epochs=2)
+    return replace(config, mlsh=method, skill=skill, steps=2000, threads=1, checkpoint_every=1)
+
+
+def restless_bundle(path: Path, lead: int = 1) -> Bundle:
+    """A bundle whose masters are thermostats: they change the skill whenever the sign changes.
+
+    Master goal-0 watches x, goal-1 watches y; skill 0 drives up both axes, skill 1 down, each
+    with a random network on top.
+    """
+    # Imported here: on a machine with ROS and without torch the other tests still run.
+    from policies.adapt import Progress
+    from policies.export import export, master_entry, provenance_of
+    from policies.mlsh import Mlsh
+    from policies.run import environment
+
+    config = small_config()
+    config = replace(config, mlsh=replace(config.mlsh, decision_lead=lead, decision_ticks=5))
+    learner = Mlsh(config)
+    agent = learner.agent
+    for k, direction in enumerate((0.7, -0.7)):
+        rng = generator(7, Stream.INIT, 0, k)
+        agent.skills.policy.initialise(k, rng, output_gain=0.3)
+        _, bias = agent.skills.policy.layers(k)[-1]
+        bias[:] = direction
+    agent.masters.policy.numpy[:] = 0
+    for axis in range(agent.masters.count):
+        (first, _), (second, _), (last, _) = agent.masters.policy.layers(axis)
+        first[axis, 0] = second[0, 0] = 3.0
+        last[0] = (-3.0, 3.0)
+    provenance = provenance_of(config, environment(), 0, 0)
+    curve = [Progress(0, 0, 0.0, 1.0, 0.0)]
+    masters = {
+        task: master_entry(f"moving_bandits/{task}", curve, limit, provenance, 1)
+        for task, limit in zip(learner.family.tasks, learner.bounds, strict=True)
+    }
+    bundle, _ = export(config, learner, masters, provenance, "restless", path)
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory) -> Bundle:
+    return restless_bundle(tmp_path_factory.mktemp("bundle") / "restless")
+
+
+@pytest.fixture
+def bundle_path(bundle, tmp_path) -> Path:
+    """A copy that a test may damage."""
+    import shutil
+
+    target = tmp_path / "copy"
+    shutil.copytree(bundle.source, target)
+    load_bundle(target)
+    return target

@@ -1,0 +1,258 @@
+"""Laws for every robot on every task family: determinism, independence, one observation."""
+
+import numpy as np
+import pytest
+from test_sim_robot import odd_robot
+
+from sim.bounds import episode_rng
+from sim.registry import FAMILIES, make_family
+from sim.robot import Robot, load_robot, robot_names
+from sim.seeding import Stream, generator
+from sim.vec_env import TaskVectorEnv
+from sim.world import World
+
+G, E, TICKS = 3, 2, 64  # longer than an episode
+B = G * E
+
+
+@pytest.fixture(scope="module")
+def robots(tmp_path_factory) -> dict[str, Robot]:
+    """The shipped ones, and one with sensors, noise, clips and offsets."""
+    odd = odd_robot(tmp_path_factory.mktemp("robots") / "odd")
+    return {"odd": odd, **{name: load_robot(name) for name in robot_names()}}
+
+
+@pytest.fixture(params=["odd", *robot_names()])
+def robot(request, robots) -> Robot:
+    return robots[request.param]
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return make_family(request.param)
+
+
+def environment(robot, family, **changes) -> TaskVectorEnv:
+    return TaskVectorEnv(robot, family, **{"groups": G, "envs": E, "seed": 0, **changes})
+
+
+def actions(env, count: int = TICKS) -> np.ndarray:
+    """(count, B, A) that keep a direction, so that the robot gets somewhere."""
+    rng = np.random.default_rng(0)
+    shape = (env.num_envs, env.interface.action_size)
+    return (rng.normal(0, 0.6, shape) + rng.normal(0, 0.3, (count, *shape))).astype(np.float32)
+
+
+def play(env, count: int = TICKS) -> list[np.ndarray]:
+    """Everything that a run shows, from the reset on."""
+    observation, _ = env.reset()
+    shown = [observation.copy()]
+    for action in actions(env, count):
+        *arrays, info = env.step(action)
+        shown += [np.copy(a) for a in arrays] + [np.copy(info[k]) for k in sorted(info)]
+    return shown
+
+
+def same(one, two) -> bool:
+    return len(one) == len(two) and all(map(np.array_equal, one, two))
+
+
+# Determinism ------------------------------------------------------------------------------
+
+
+def test_same_seed_same_bits(robot, family):
+    assert same(play(environment(robot, family)), play(environment(robot, family)))
+
+
+def test_a_seed_begins_the_run_anew(robot, family):
+    env, fresh = environment(robot, family), environment(robot, family, seed=7)
+    play(env)
+    env.reset(seed=7)
+    fresh.reset()
+    for action in actions(env):
+        assert same(env.step(action)[:4], fresh.step(action)[:4])
+
+
+def test_another_seed_other_bits(robot, family):
+    one, two = (environment(robot, family, seed=seed).reset()[0] for seed in (0, 1))
+    assert (one != two).any(axis=1).all()
+    assert len(np.unique(np.concatenate([one, two]), axis=0)) == 2 * B
+
+
+def test_no_two_episodes_are_alike(robot, family):
+    env = environment(robot, family, noise=False)
+    seen = [env.reset()[0] for _ in range(20)]
+    assert len(np.unique(np.concatenate(seen), axis=0)) == 20 * B
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_do_not_matter(robot, family, threads):
+    one, many = environment(robot, family), environment(robot, family, threads=threads)
+    assert many.world.physics.batch.nthread == threads
+    assert same(play(one), play(many))
+
+
+def test_a_row_is_that_simulation_alone(robot, family):
+    """Episode n of row b is (seed, b, n) and the task, whoever else is in the batch."""
+    env = environment(robot, family, noise=False)
+    observation, _ = env.reset()
+    episode = 0
+    alone = [World(robot, family, 1) for _ in range(B)]
+    for action in [None, *actions(env)]:
+        if action is not None:
+            observation, reward, terminated, truncated, _ = env.step(action)
+        for b, world in enumerate(alone):
+            if action is not None:
+                _, outcome = world.step(action[b : b + 1])
+                assert outcome.reward[0] == reward[b]
+                assert outcome.terminated[0] == terminated[b]
+                assert outcome.truncated[0] == truncated[b]
+            if action is None or truncated[b]:
+                rng = generator(0, Stream.EPISODE, b, episode)
+                world.reset(np.zeros(1, np.int32), [env.tasks[b // E]], [rng])
+            np.testing.assert_array_equal(
+                world.interface.observe(world.fields())[0], observation[b]
+            )
+        episode += action is None or bool(truncated.any())
+    assert episode == 2
+
+
+def test_the_evaluation_episodes_are_those_of_row_zero(robot, family):
+    """So that a rollout through ROS and one in the vector environment can be compared."""
+    env = environment(robot, family, noise=False, seed=5)
+    for number in range(3):
+        observation, _ = env.reset()
+        world = World(robot, family, 1)
+        world.reset(np.zeros(1, np.int32), [env.tasks[0]], [episode_rng(5, number)])
+        np.testing.assert_array_equal(world.interface.observe(world.fields())[0], observation[0])
+
+
+# Independence -----------------------------------------------------------------------------
+
+
+def test_beginning_one_group_disturbs_no_other(robot, family):
+    """Also not the noise, which is drawn for the batch."""
+    env, undisturbed = environment(robot, family), environment(robot, family)
+    before, _ = env.reset()
+    undisturbed.reset()
+    others = np.arange(B) // E != 1
+    for tick, action in enumerate(actions(env)):
+        if tick in (10, 30):
+            after = env.begin_group(1, tick % len(family.tasks))
+            np.testing.assert_array_equal(after[others], before[others])
+            assert (after[~others] != before[~others]).any(axis=1).all()
+            assert (env.world.ticks[~others] == 0).all()
+            assert (env.world.command[~others] == env.interface.safe).all()
+            assert env.tasks[1] == tick % len(family.tasks)
+        before, *got = env.step(action)
+        expected, *rest = undisturbed.step(action)
+        for mine, theirs in zip([before, *got[:3]], [expected, *rest[:3]], strict=True):
+            np.testing.assert_array_equal(mine[others], theirs[others])
+
+
+@pytest.mark.parametrize("tick", [0, 1, 23, 50, 57])
+def test_a_snapshot_goes_on_bit_for_bit(robot, family, tick):
+    env = environment(robot, family, seed=3)
+    observation, _ = env.reset()
+    plan = actions(env, 2 * TICKS)
+    for action in plan[:tick]:
+        observation = env.step(action)[0]
+    state = env.snapshot()
+    frozen = {name: value.copy() for name, value in state.items()}
+    # Into another environment that has lived, with another seed and other tasks.
+    other = environment(robot, family, seed=4)
+    play(other, 9)
+    np.testing.assert_array_equal(other.restore(state), observation)
+    for action in plan[tick:]:
+        (*mine, info), (*theirs, their_info) = env.step(action), other.step(action)
+        assert same(mine, theirs)
+        assert same([info[k] for k in sorted(info)], [their_info[k] for k in sorted(their_info)])
+    # And back in the first one; the snapshot is a copy, whatever was done since.
+    for group in range(G):
+        env.begin_group(group, (env.tasks[group] + 1) % len(family.tasks))
+    for name, value in state.items():
+        np.testing.assert_array_equal(value, frozen[name])
+    np.testing.assert_array_equal(env.restore(state), observation)
+    np.testing.assert_array_equal(env.begin_group(0, 1), other_begin(other, state))
+
+
+def other_begin(env, state):
+    env.restore(state)
+    return env.begin_group(0, 1)
+
+
+def test_what_is_handed_out_is_a_copy(robot, family):
+    env = environment(robot, family, noise=False)
+    env.reset()
+    plan = actions(env)
+    kept = [env.step(action) for action in plan[:3]]
+    shown = [[np.copy(a) for a in step[:4]] for step in kept]
+    fields, command = env.world.physics.fields(), env.world.command
+    numbers = [np.copy(a) for a in (*fields.values(), command)]
+    for action in plan[3:55]:
+        env.step(action)
+    for step, copies in zip(kept, shown, strict=True):
+        assert same(step[:4], copies)
+    assert same([*fields.values(), command], numbers)
+
+
+def test_a_reset_does_not_write_into_the_callers_command(robot, family):
+    world = World(robot, family, 1)
+    ids, rng = np.zeros(1, np.int32), episode_rng(0, 0)
+    world.reset(ids, [0], [rng])
+    command = np.array([world.interface.limits[1]])
+    world.obey(command)
+    world.reset(ids, [0], [rng])
+    np.testing.assert_array_equal(command[0], world.interface.limits[1])
+    np.testing.assert_array_equal(world.command[0], world.interface.safe)
+
+
+# One observation, one command -------------------------------------------------------------
+
+
+def test_an_observation_is_observe_of_the_fields(robot, family):
+    env = environment(robot, family, noise=False)
+    observation, _ = env.reset()
+    for action in actions(env):
+        np.testing.assert_array_equal(observation, env.interface.observe(env.world.fields()))
+        observation = env.step(action)[0]
+    names = [t.name for t in env.interface.observation]
+    assert names == [t.name for t in (*robot.interface.observation, *family.terms)]
+
+
+def test_a_command_is_command_of_the_action(robot, family):
+    env = environment(robot, family)
+    env.reset()
+    expected = np.tile(env.interface.safe, (B, 1))
+    for action in actions(env, 49):
+        expected = env.interface.command(action, expected)
+        env.step(action)
+        np.testing.assert_array_equal(env.world.command, expected)
+        columns = [
+            env.world.physics.model.actuator(name).id
+            for term in robot.interface.action
+            for name in term.mujoco.actuators
+        ]
+        np.testing.assert_array_equal(env.world.physics.batch.ctrl[:, columns], expected)
+
+
+def test_the_task_shows_in_no_term_of_the_robot(robot, family):
+    """The skills see no task id: otherwise the master would have nothing to choose."""
+    size, own = 16, [t.name for t in robot.interface.observation]
+    shown = []
+    for task in range(len(family.tasks)):
+        world = World(robot, family, size)
+        rngs = [episode_rng(0, n) for n in range(size)]
+        world.reset(np.arange(size, dtype=np.int32), [task] * size, rngs)
+        for _ in range(5):
+            world.obey(np.tile(world.interface.limits[1], (size, 1)))
+        shown.append(world.fields())
+    for fields in shown[1:]:
+        for name in own:
+            np.testing.assert_array_equal(fields[name], shown[0][name])
+
+
+def test_the_observation_does_not_tell_the_task_of_moving_bandits(robot):
+    family = make_family("moving_bandits")
+    first, second = (environment(robot, family, tasks=[task] * G).reset()[0] for task in range(2))
+    np.testing.assert_array_equal(first, second)

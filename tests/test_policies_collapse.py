@@ -1,0 +1,125 @@
+"""The probe's arithmetic, and when a skill is started anew."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from conftest import small_config
+from policies.collapse import WINDOW, Probe
+from policies.config import MlshConfig
+
+
+def probe(floor=0.0, span=10.0, **changes) -> Probe:
+    # Two skills, four simulations: 0 and 2 run skill 0, 1 and 3 run skill 1.
+    method: MlshConfig = replace(small_config().mlsh, **changes)
+    return Probe(method, floor, span)
+
+
+def returns(skill_0, skill_1) -> np.ndarray:
+    return np.array([skill_0[0], skill_1[0], skill_0[1], skill_1[1]], np.float64)
+
+
+def test_every_skill_has_its_share_of_simulations():
+    assert probe().plan().tolist() == [0, 1, 0, 1]
+    three = probe(skills=3, envs=8).plan()
+    assert np.bincount(three).tolist() == [3, 3, 2]
+
+
+def test_bias_is_the_preference_in_standard_errors():
+    # Means 6 and 4: preference +1, -1. Variances 2 and 0 of 2 each: error sqrt((2/2 + 0) / 2).
+    # bias = +-1 / .7071 = +-1.4142
+    bias = probe(probe="plain").bias(returns((5, 7), (4, 4)))
+    assert bias == pytest.approx([1.4142, -1.4142], abs=1e-4)
+    assert bias.dtype == np.float32
+
+
+def test_bias_is_bounded():
+    # No variance at all: whatever small difference would be infinitely significant.
+    assert probe().bias(returns((5, 5), (4, 4))).tolist() == [3, -3]
+
+
+def test_relative_bias_subtracts_what_other_tasks_prefer():
+    each = probe(probe_rate=0.2)
+    # First task: preference (1, -1); m is 0, so it counts in full, and m becomes .2 * (1, -1).
+    each.bias(returns((5, 7), (4, 4)))
+    assert each.usual == pytest.approx([0.2, -0.2])
+    # Second task: both skills return 3 and 3, variances 2 and 2, error sqrt((1 + 1) / 2) = 1.
+    # bias = (0 - .2, 0 + .2) / 1: the skill that the other task does not prefer.
+    assert each.bias(returns((2, 4), (2, 4))) == pytest.approx([-0.2, 0.2])
+    # m moves a fifth of the way to (0, 0).
+    assert each.usual == pytest.approx([0.16, -0.16])
+
+
+def test_plain_bias_does_not():
+    each = probe(probe="plain")
+    each.bias(returns((5, 7), (4, 4)))
+    assert each.bias(returns((2, 4), (2, 4))).tolist() == [0, 0]
+
+
+# Starting a skill anew ----------------------------------------------------------------------
+
+
+def after(*means, **changes) -> int | None:
+    """The dispensable skill after probes with these mean returns of the skills, repeated."""
+    each = probe(skills=len(means[0]), envs=2 * len(means[0]), **changes)
+    for i in range(WINDOW):
+        each.bias(np.tile(np.array(means[i % len(means)], np.float64), 2))
+    return each.dispensable()
+
+
+def test_two_skills_that_do_the_same_are_one_too_many():
+    # Both go to goal 0: 8 and 8 on one task, 2 and 2 on the other. Neither would be missed.
+    assert after((8, 8), (2, 2)) in (0, 1)
+
+
+def test_a_skill_that_never_learned_anything_is_found():
+    # Skill 1 is missed by 5 on the first task, skill 0 by nobody, ever.
+    assert after((3, 8), (1, 2)) == 0
+    # Of three, it is the one that is never the best.
+    assert after((8, 1, 3), (2, 1, 7)) == 1
+
+
+def test_healthy_skills_are_left_alone():
+    # Each task misses one of them by 6, and 12 % of the best return is 0.96.
+    assert after((8, 2), (2, 8)) is None
+
+
+def test_threshold_is_a_fraction_of_the_best_return():
+    # Skill 1 is better than skill 0 by 0.5 on one task only: missed less than 12 % of 8 = 0.96.
+    assert after((8, 2), (7, 7.5)) == 1
+    # By 1.0: missed enough.
+    assert after((8, 2), (7, 8)) is None
+    assert after((8, 2), (7, 8), reseed_below=0.2) == 1  # 20 % of 8 = 1.6
+    assert after((8, 8), (2, 2), reseed_below=0.0) is None  # switched off
+
+
+def test_a_single_skill_is_indispensable():
+    assert after((8,)) is None
+
+
+def test_nothing_is_started_anew_before_anything_is_learned():
+    # Floor 0, span 10: 20 % of the way is 2.0.
+    assert after((1, 1), (1.9, 1.9)) is None
+
+
+def test_nothing_is_started_anew_on_few_probes():
+    each = probe()
+    for _ in range(WINDOW - 1):
+        each.bias(returns((8, 8), (8, 8)))
+    assert each.dispensable() is None
+    each.bias(returns((8, 8), (8, 8)))
+    assert each.dispensable() is not None
+    each.clear()
+    assert each.dispensable() is None
+    assert not each.usual.any()
+
+
+def test_state_comes_back():
+    one, other = probe(), probe()
+    for value in (3.0, 8.0, 5.0):
+        one.bias(returns((value, value + 1), (4, 6)))
+    other.restore(one.state())
+    assert np.array_equal(other.state()["probe.recent"], one.state()["probe.recent"])
+    more = returns((2, 3), (4, 4))
+    assert np.array_equal(one.bias(more), other.bias(more))

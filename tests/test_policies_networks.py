@@ -1,0 +1,149 @@
+"""Stacks, their optimiser and the observation statistics against torch and numpy themselves."""
+
+import numpy as np
+import pytest
+import torch
+
+from policies.networks import Adam, Normaliser, Stack
+
+ROWS, INPUTS, OUTPUTS, EXTRA = 3, 5, 2, 2
+
+
+def stack(hidden=(8, 6), gain=1.0) -> Stack:
+    result = Stack(ROWS, (INPUTS, *hidden, OUTPUTS), EXTRA)
+    for row in range(ROWS):
+        result.initialise(row, np.random.default_rng(row), output_gain=gain, extra=-0.5)
+    return result
+
+
+def inputs(n=17):
+    return np.random.default_rng(9).standard_normal((ROWS, n, INPUTS)).astype(np.float32)
+
+
+# Stack ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hidden", [(), (8,), (8, 6)])
+def test_torch_and_numpy_agree(hidden):
+    nets, x = stack(hidden), inputs()
+    by_torch = nets.forward(nets.parameters, torch.from_numpy(x)).numpy()
+    assert np.abs(nets.forward_numpy(x) - by_torch).max() <= 1e-6
+    for row in range(ROWS):
+        assert np.abs(nets.forward_row(row, x[row]) - by_torch[row]).max() <= 1e-6
+
+
+def test_stack_is_what_torch_calls_an_mlp():
+    nets, x = stack(), inputs()
+    for row in range(ROWS):
+        modules = []
+        for weight, bias in nets.layers(row):
+            linear = torch.nn.Linear(*weight.shape)
+            linear.weight.data = torch.from_numpy(weight.T.copy())
+            linear.bias.data = torch.from_numpy(bias.copy())
+            modules += [linear, torch.nn.Tanh()]
+        plain = torch.nn.Sequential(*modules[:-1])
+        expected = plain(torch.from_numpy(x[row])).detach().numpy()
+        assert np.abs(nets.forward_row(row, x[row]) - expected).max() <= 1e-6
+
+
+def test_numpy_and_torch_are_one_memory():
+    nets = stack()
+    nets.parameters[1] = 7
+    assert (nets.numpy[1] == 7).all()
+    weight, bias = nets.layers(2)[-1]
+    weight[:], bias[:], nets.extras(2)[:] = 3, 4, 5
+    # The last layer and the free parameters are the end of the row.
+    end = [3.0] * (6 * OUTPUTS) + [4.0] * OUTPUTS + [5.0] * EXTRA
+    assert nets.parameters[2, -len(end) :].tolist() == end
+    assert nets.free(nets.parameters)[2].tolist() == [5, 5]
+
+
+def test_initial_weights_are_orthogonal_with_the_gain_of_their_layer():
+    nets = stack((8, 6), gain=0.01)
+    for row in range(ROWS):
+        (first, b0), (second, b1), (last, b2) = nets.layers(row)
+        # As many orthonormal rows or columns as fit, times the gain: W W^T = gain^2 I.
+        assert first @ first.T == pytest.approx(2 * np.eye(INPUTS), abs=1e-5)
+        assert second.T @ second == pytest.approx(2 * np.eye(6), abs=1e-5)
+        assert last.T @ last == pytest.approx(1e-4 * np.eye(OUTPUTS), abs=1e-8)
+        assert not any(b.any() for b in (b0, b1, b2))
+        assert nets.extras(row).tolist() == [-0.5, -0.5]
+
+
+# Adam -------------------------------------------------------------------------------------
+
+
+def test_adam_is_torch_adam_on_each_row_by_itself():
+    rng = np.random.default_rng(0)
+    start = torch.from_numpy(rng.standard_normal((ROWS, 4)).astype(np.float32))
+    ours = start.clone()
+    adam = Adam(ours, learning_rate=0.03, epsilon=1e-3)
+    theirs = [row.clone().requires_grad_() for row in start]
+
+    def optimiser(row):
+        return torch.optim.Adam([theirs[row]], lr=0.03, eps=1e-3)
+
+    single = [optimiser(row) for row in range(ROWS)]
+    for step in range(12):
+        if step == 5:  # row 1 forgets its moments and its count, and nobody else does
+            adam.reset(1)
+            single[1] = optimiser(1)
+        gradient = torch.from_numpy(rng.standard_normal((ROWS, 4)).astype(np.float32))
+        active = torch.tensor([step % 2 == 0, True, step != 7])
+        before = ours.clone()
+        adam.step(gradient, active)
+        for row in range(ROWS):
+            if active[row]:
+                theirs[row].grad = gradient[row].clone()
+                single[row].step()
+            else:
+                assert torch.equal(ours[row], before[row])
+            assert ours[row].numpy() == pytest.approx(theirs[row].detach().numpy(), abs=1e-5)
+    assert adam.steps[:, 0].tolist() == [6, 7, 11]
+
+
+def test_adam_ignores_the_gradient_of_an_inactive_row():
+    parameters = torch.ones(2, 3)
+    adam = Adam(parameters, learning_rate=0.1)
+    gradient = torch.tensor([[1.0, 2.0, 3.0], [np.inf, np.inf, np.inf]])
+    adam.step(gradient, torch.tensor([True, False]))
+    assert parameters[1].tolist() == [1, 1, 1]
+    assert not adam.first[1].any()
+    assert not adam.second[1].any()
+
+
+# Normaliser -------------------------------------------------------------------------------
+
+
+def test_normaliser_is_numpys_mean_and_variance():
+    rng = np.random.default_rng(4)
+    parts = [rng.normal(3, 2, (n, 2, 4)).astype(np.float32) for n in (1, 50, 7)]
+    normaliser = Normaliser(4)
+    for part in parts:
+        normaliser.update(part)
+    everything = np.concatenate(parts).reshape(-1, 4).astype(np.float64)
+    assert normaliser.mean == pytest.approx(everything.mean(axis=0))
+    assert normaliser.square / normaliser.count == pytest.approx(everything.var(axis=0))
+    x = parts[1]
+    expected = (x - everything.mean(axis=0)) / everything.std(axis=0)
+    assert normaliser(x) == pytest.approx(expected, abs=1e-5)
+    assert normaliser(x).dtype == np.float32
+
+
+def test_normaliser_passes_everything_before_the_first_update():
+    x = inputs()
+    assert np.array_equal(Normaliser(INPUTS)(x), x)
+
+
+def test_normaliser_bounds_outliers_and_constants():
+    normaliser = Normaliser(2)
+    normaliser.update(np.array([[0, 5], [2, 5]], np.float32))  # deviations 1 and 0
+    # 1e6 is bounded; the constant's variance counts as 1e-4, so 5.01 is (.01) / sqrt(1e-4) = 1.
+    assert normaliser(np.array([[1e6, 5.01]], np.float32))[0] == pytest.approx([10, 1], abs=1e-3)
+
+
+def test_fixed_statistics_win():
+    normaliser = Normaliser(1)
+    normaliser.update(np.array([[0], [2]], np.float32))
+    normaliser.fixed = np.array([10], np.float32), np.array([2], np.float32)
+    assert normaliser(np.array([[11]], np.float32)).tolist() == [[2]]
