@@ -1,0 +1,68 @@
+"""`mlsh`: one command for everything. Each sub-command stands in mlsh_ros/commands/."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from mlsh_ros.roots import require_one_root
+
+# numpy and torch each bring a BLAS; more than one thread in either takes the simulator's cores.
+# Set before numpy is imported for the first time.
+for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Entry point: faults of input are one line on stderr and status 1 (2 for usage)."""
+    require_one_root()
+    try:
+        import typer
+    except ImportError as error:
+        missing = str(error.name)
+        sys.exit(f"error: {missing} is not installed; pip install 'mlsh_ros[sim]' brings it")
+    from sim.errors import UserError
+
+    # click's ClickException, whether typer brings a click of its own (0.26 and later) or not.
+    usage: type[Exception] = typer.BadParameter.__mro__[2]
+    try:
+        from mlsh_ros.commands.app import app
+
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        sys.stdout.flush()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except usage as error:
+        sys.stderr.write(f"error: {' '.join(error.format_message().split())}\n")  # type: ignore[attr-defined]
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("interrupted\n")
+        sys.exit(INTERRUPTED)
+    except ModuleNotFoundError as error:
+        extra = {"torch": "train", "onnx": "train", "tensorboard": "train", "rclpy": "ros"}
+        name = str(error.name).partition(".")[0]
+        if name in ("sim", "policies", "mlsh_ros"):
+            raise
+        sys.exit(
+            f"error: {name} is not installed; pip install 'mlsh_ros[{extra.get(name, 'sim')}]' "
+            "brings it"
+        )
+    except OSError as error:
+        what = error.filename or "input or output"
+        _give_up_output()
+        sys.exit(f"error: {what}: {error.strerror or error}")
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _give_up_output() -> None:
+    """Drop unwritten output: the interpreter would try again while it ends, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""The command line's tree."""
+
+from __future__ import annotations
+
+import typer
+
+from mlsh_ros.commands import check, demo, evaluate, export, finetune, summary, train, up
+
+app = typer.Typer(
+    name="mlsh",
+    help="Hierarchical skills: trained in simulation, run in ROS 2.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(train.train)
+app.command()(summary.summary)
+app.command()(export.export)
+app.command()(check.check)
+app.command()(evaluate.evaluate)
+app.command()(finetune.finetune)
+app.command()(up.up)
+app.command()(demo.demo)

@@ -1,0 +1,60 @@
+"""mlsh check: validate a bundle and say what it is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from mlsh_ros.commands.console import console, percent
+from policies.bundle import Bundle, load_bundle
+
+
+def check(
+    bundle: Annotated[
+        str, typer.Argument(help="A shipped bundle by name, or a folder or zip file.")
+    ],
+) -> None:
+    """Validate a bundle, replay its golden rows, and print what it is."""
+    from policies.runtime import load_master, load_skills
+
+    loaded = load_bundle(bundle)
+    load_skills(loaded)
+    for name in loaded.manifest.masters:
+        load_master(loaded, name)
+    describe(loaded)
+
+
+def describe(bundle: Bundle) -> None:
+    """Print a bundle that has been checked."""
+    m = bundle.manifest
+    size = sum(len(data) for data in bundle.files.values())
+    o, a = m.interface.observation_size, m.interface.action_size
+    console.print(f"bundle {m.name} ({bundle.source}, {size / 1024:.0f} kB): valid")
+    console.print(
+        f"  robot {m.interface.robot}: {o} observations, {a} actions, a tick every "
+        f"{m.interface.control_dt:g} s"
+    )
+    console.print(
+        f"  {len(m.skills)} skills trained on {m.family.name}, seed {m.provenance.seed}, "
+        f"{m.provenance.steps:,} steps; a decision every {m.decision_ticks} ticks, taken "
+        f"{m.decision_lead} tick(s) ahead"
+    )
+    for name, digest in zip(m.skills, bundle.skill_hashes(), strict=True):
+        console.print(f"  {name}  sha256 {digest[:16]}")
+    table = Table(box=None, padding=(0, 2))
+    for head in ("master", "task", "return", "optimum", "normalised", "updates", "steps"):
+        table.add_column(head)
+    for name, master in m.masters.items():
+        score = master.score
+        table.add_row(
+            name,
+            master.task,
+            f"{score.value:.1f}",
+            f"{score.optimum:.1f}",
+            percent(score.normalised),
+            f"{master.provenance.updates}",
+            f"{master.provenance.steps:,}",
+        )
+    console.print(table)

@@ -1,0 +1,162 @@
+"""mlsh demo: the shipped bundle drives the simulated robot through the real nodes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.live import Live
+from rich.table import Table
+
+from mlsh_ros.commands.console import MAX_SEED, console
+from mlsh_ros.commands.evaluate import show
+
+if TYPE_CHECKING:
+    from mlsh_ros.core.records import Episode
+    from policies.bundle import Bundle
+    from sim.tasks.task import Layout, TaskFamily
+
+BUNDLE = "moving_bandits"
+SKILL_COLOURS = ((0.00, 0.45, 0.70), (0.84, 0.37, 0.00), (0.00, 0.62, 0.45), (0.80, 0.47, 0.65))
+FILM_FPS = 20
+
+
+def demo(
+    bundle: Annotated[
+        str, typer.Option(help="A shipped bundle, or a folder or zip file.")
+    ] = BUNDLE,
+    episodes: Annotated[int, typer.Option(min=1, help="Per task.")] = 2,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the report and the film.")
+    ] = Path("reports/demo"),
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the episodes.")] = 0,
+    domain: Annotated[int | None, typer.Option(help="ROS domain.")] = None,
+) -> None:
+    """Drive the simulated robot through real ROS nodes in real time; leaves report and film."""
+    from mlsh_ros.backends import jobs, run_ros
+    from mlsh_ros.evaluation import summarise
+    from mlsh_ros.report import write_report
+    from policies.bundle import load_bundle
+
+    loaded = load_bundle(bundle)
+    robot, work = loaded.interface.robot, jobs(loaded, None, None)
+    output.mkdir(parents=True, exist_ok=True)
+    console.print(
+        "starting skill_node, master_node and sim_node (real ROS 2 nodes, this computer only)"
+    )
+    start = time.monotonic()
+    table = LiveTable(loaded, episodes)
+    with table:
+        done = run_ros(
+            loaded,
+            robot,
+            work,
+            episodes=episodes,
+            seed=seed,
+            mode="realtime",
+            domain=domain,
+            on_episode=table.finish,
+            on_tick=table.tick,
+        )
+    result = summarise(loaded, robot, "ros-realtime", seed, done)
+    show(result)
+    result.write_json(output / "report.json")
+    write_report(result, output / "report.html")
+    console.print(f"report: {output / 'report.html'}")
+    _film(loaded, done, seed, output / "demo.gif")
+    console.print(f"done in {time.monotonic() - start:.0f} s")
+
+
+def _film(bundle: Bundle, episodes: list[Episode], seed: int, path: Path) -> None:
+    from sim.render import Frame, NoGraphics, Scene, film
+    from sim.robot import load_robot
+
+    robot = load_robot(bundle.interface.robot)
+    scenes = []
+    for episode in episodes:
+        family, layout = _layout(episode, seed)
+        frames = []
+        for t, skill in enumerate(episode.skill.tolist()):
+            fields = {
+                term.name: episode.observation[t, where] / term.scale
+                for term in bundle.interface.observation
+                for where in [bundle.interface.observation_slices[term.name]]
+            }
+            name = bundle.manifest.skills[skill]
+            colour = SKILL_COLOURS[skill % len(SKILL_COLOURS)]
+            frames.append(Frame(fields, f"tick {t}  {name}", colour))
+        scenes.append(Scene(episode.task, layout, frames))
+    try:
+        film(robot, family, scenes, path, fps=FILM_FPS)
+        film(robot, family, scenes, path.with_suffix(".png"))
+    except NoGraphics as error:
+        console.print(f"no film: {error}")
+        return
+    console.print(f"film: {path}, {path.stat().st_size / 1e6:.1f} MB, twice real time")
+
+
+def _layout(episode: Episode, seed: int) -> tuple[TaskFamily, Layout]:
+    """The episode's family and what was drawn for it: a function of seed and number alone."""
+    import numpy as np
+
+    from sim.bounds import episode_rng
+    from sim.registry import split_task
+
+    family, task = split_task(episode.task)
+    rows = family.reset(task, episode_rng(seed, episode.number))
+    return family, {name: np.asarray(row)[None] for name, row in rows.items()}
+
+
+class LiveTable:
+    """One row per episode, the running one moving."""
+
+    def __init__(self, bundle: Bundle, episodes: int) -> None:
+        self.bundle, self.episodes = bundle, episodes
+        self.rows: list[Episode] = []
+        self.live = Live(console=console, refresh_per_second=10)
+        self.current: tuple[dict[str, float], float] | None = None
+
+    def __enter__(self) -> LiveTable:
+        if console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if console.is_terminal:
+            self.live.update(self._table())
+            self.live.stop()
+
+    def tick(self, trace: dict[str, float], value: float) -> None:
+        """Show a tick of the running episode."""
+        self.current = trace, value
+        if console.is_terminal:
+            self.live.update(self._table())
+
+    def finish(self, episode: Episode) -> None:
+        """Keep a finished episode."""
+        self.rows.append(episode)
+        self.current = None
+        if console.is_terminal:
+            self.live.update(self._table())
+        else:
+            console.print(
+                f"{episode.task}, episode {episode.number}: return {episode.value:.0f}, "
+                f"{'solved' if episode.success else 'not solved'}, {episode.late} late decisions"
+            )
+
+    def _table(self) -> Table:
+        table = Table(box=None, padding=(0, 2))
+        for head in ("task", "episode", "tick", "skill", "return", "late"):
+            table.add_column(head)
+        names = self.bundle.manifest.skills
+        for e in self.rows:
+            used = " ".join(names[k] for k in dict.fromkeys(e.skill.tolist()))
+            cells = f"{e.number}", f"{len(e.skill)}", used, f"{e.value:.0f}", f"{e.late}"
+            table.add_row(e.task, *cells)
+        if self.current is not None:
+            trace, value = self.current
+            name = names[int(trace["skill"])]
+            table.add_row("…", "", f"{trace['tick']:.0f}", name, f"{value:.0f}", "")
+        return table

@@ -1,0 +1,128 @@
+"""mlsh evaluate: scores of a bundle, offline or through the real nodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from mlsh_ros.commands.console import MAX_SEED, console, milliseconds, percent
+from mlsh_ros.params import MODES
+from sim.errors import unknown
+
+if TYPE_CHECKING:
+    from mlsh_ros.backends import Job
+    from mlsh_ros.core.records import Episode
+    from mlsh_ros.evaluation import Evaluation
+    from policies.bundle import Bundle
+
+BACKENDS = ("sim", "ros")
+
+
+def evaluate(
+    bundle: Annotated[
+        str, typer.Argument(help="A shipped bundle by name, or a folder or zip file.")
+    ],
+    backend: Annotated[
+        str, typer.Option(help="sim: in this process. ros: the real nodes.")
+    ] = "sim",
+    mode: Annotated[str, typer.Option(help="With ros: lockstep or realtime.")] = "lockstep",
+    episodes: Annotated[int, typer.Option(min=1, help="Per task.")] = 50,
+    task: Annotated[
+        str | None, typer.Option(help="family/task; default: every master's own.")
+    ] = None,
+    master: Annotated[str | None, typer.Option(help="Default: the task's own.")] = None,
+    robot: Annotated[
+        str | None, typer.Option(help="Name or folder; default: the bundle's.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the episodes.")] = 0,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for report.html and report.json.")
+    ] = Path("reports"),
+    domain: Annotated[int | None, typer.Option(help="ROS domain, with ros.")] = None,
+) -> None:
+    """Measure return, success, skill usage and timing; writes an HTML report and JSON."""
+    from mlsh_ros.backends import jobs
+    from mlsh_ros.evaluation import summarise
+    from mlsh_ros.report import write_report
+    from policies.bundle import load_bundle
+
+    if backend not in BACKENDS:
+        raise unknown("backend", backend, BACKENDS)
+    if mode not in MODES:
+        raise unknown("mode", mode, MODES)
+    loaded = load_bundle(bundle)
+    work = jobs(loaded, task, master)
+    body = robot or loaded.interface.robot
+    output.mkdir(parents=True, exist_ok=True)
+    done = _run(loaded, body, work, backend, mode, episodes, seed, domain)
+    label = backend if backend == "sim" else f"ros-{mode}"
+    result = summarise(loaded, body, label, seed, done)
+    show(result)
+    result.write_json(output / "report.json")
+    write_report(result, output / "report.html")
+    console.print(f"report: {output / 'report.html'}")
+
+
+def _run(
+    bundle: Bundle,
+    robot: str,
+    work: list[Job],
+    backend: str,
+    mode: str,
+    episodes: int,
+    seed: int,
+    domain: int | None,
+) -> list[Episode]:
+    from mlsh_ros.backends import run_offline, run_ros
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(f"{backend}: episodes", total=episodes * len(work))
+
+        def advance(_: Episode) -> None:
+            progress.advance(bar)
+
+        if backend == "sim":
+            return run_offline(
+                bundle, robot, work, episodes=episodes, seed=seed, on_episode=advance
+            )
+        return run_ros(
+            bundle,
+            robot,
+            work,
+            episodes=episodes,
+            seed=seed,
+            mode=mode,
+            domain=domain,
+            on_episode=advance,
+        )
+
+
+def show(result: Evaluation) -> None:
+    """Print the score table."""
+    table = Table(box=None, padding=(0, 1))
+    heads = ["task", "master", "episodes", "return", "optimum", "normalised", "success"]
+    heads += ["usage", "switches", "late", "lateness p99", "compute p50", "p99 (ms)"]
+    for head in heads:
+        table.add_column(head, justify="left" if head in ("task", "master") else "right")
+    for line in result.lines:
+        table.add_row(
+            line.task,
+            line.master,
+            f"{line.episodes}",
+            f"{line.value:.2f} ± {line.deviation:.2f}",
+            f"{line.bounds.optimum:.2f}",
+            percent(line.normalised),
+            percent(line.success),
+            " ".join(f"{u:.0%}" for u in line.usage),
+            f"{line.switches:.1f}",
+            f"{line.late}",
+            milliseconds(line.lateness_p99),
+            milliseconds(line.compute_p50),
+            milliseconds(line.compute_p99),
+        )
+    console.print(table)

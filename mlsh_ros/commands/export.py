@@ -1,0 +1,74 @@
+"""mlsh export: from a run folder to a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mlsh_ros.commands.check import describe
+from mlsh_ros.commands.console import console
+from mlsh_ros.commands.train import report
+
+if TYPE_CHECKING:
+    from policies.adapt import Progress
+    from policies.bundle import Master
+
+SCORE_EPISODES = 256
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder of mlsh train.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Bundle folder; default RUN/bundle.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the bundle; default the task family's.")] = "",
+) -> None:
+    """Learn a master for each task, export all networks to ONNX, and check them against torch."""
+    from policies.bundle import check_name, check_target
+    from policies.checkpoint import load_arrays
+    from policies.export import export as write
+    from policies.export import master_entry, provenance_of
+    from policies.run import learn_masters, open_run
+    from policies.runtime import TOLERANCE
+
+    folder = open_run(run)
+    config, facts = folder.config, folder.provenance
+    target = output or run / "bundle"
+    check_name("bundle", name or config.family)
+    check_target(target)  # now, not after the learning
+    result = learn_masters(folder)
+    learner, tasks = result.learner, result.learner.family.tasks
+    report(tasks, result.curves, [b.optimum for b in learner.bounds])
+
+    def entry(task: str, curve: list[Progress], index: int) -> Master:
+        last = curve[-1]
+        return master_entry(
+            f"{config.family}/{task}",
+            curve,
+            learner.bounds[index],
+            provenance_of(config, facts, last.steps, last.updates),
+            SCORE_EPISODES,
+        )
+
+    masters = {
+        task: entry(task, curve, i)
+        for i, (task, curve) in enumerate(zip(tasks, result.curves, strict=True))
+    }
+    # What was trained, not what was planned: the run may have been stopped early.
+    iterations = int(load_arrays(folder.checkpoint)["iteration"])
+    steps = iterations * config.mlsh.steps_per_iteration
+    bundle, parity = write(
+        config,
+        learner,
+        masters,
+        provenance_of(config, facts, steps, iterations),
+        name or config.family,
+        target,
+    )
+    console.print(
+        f"parity torch / ONNX Runtime: {parity.golden:.1e} on golden rows, {parity.random:.1e} on "
+        f"10,000 random observations (at most {TOLERANCE:g})"
+    )
+    describe(bundle)

@@ -1,0 +1,98 @@
+"""mlsh finetune: one more master, skills frozen, beside PPO from scratch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from mlsh_ros.commands.check import describe
+from mlsh_ros.commands.console import MAX_SEED, console, percent
+
+if TYPE_CHECKING:
+    from policies.adapt import Progress
+
+
+def finetune(
+    bundle: Annotated[
+        str, typer.Argument(help="A shipped bundle by name, or a folder or zip file.")
+    ],
+    task: Annotated[str, typer.Option(help="family/task, also of a family the skills never saw.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="New bundle folder.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the new master; default: the task's.")
+    ] = None,
+    start_from: Annotated[
+        str | None, typer.Option("--from", help="Start from this master instead of a fresh one.")
+    ] = None,
+    updates: Annotated[int, typer.Option(min=1, help="Of the master.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of everything random.")] = 0,
+    robot: Annotated[
+        str | None, typer.Option(help="Name or folder; default: the bundle's.")
+    ] = None,
+    baseline: Annotated[
+        bool, typer.Option(help="Also learn the task from scratch with the same experience.")
+    ] = True,
+) -> None:
+    """Learn a new task by training the master alone; the skill files stay byte-identical."""
+    from policies.adapt import from_scratch
+    from policies.bundle import load_bundle
+    from policies.finetune import finetune as learn
+    from policies.finetune import task_config
+    from policies.finetune_plot import plot_adaptation, write_curves
+    from policies.run import environment
+    from policies.runtime import TOLERANCE
+    from sim.bounds import bounds
+    from sim.registry import split_task
+    from sim.robot import load_robot
+
+    loaded = load_bundle(bundle)
+    family, number = split_task(task)
+    label = name or task.partition("/")[2]
+    target = output or Path("runs") / f"{loaded.manifest.name}-{label}"
+    result = learn(
+        loaded,
+        task,
+        target,
+        name=label,
+        updates=updates,
+        seed=seed,
+        robot=robot,
+        start_from=start_from,
+        facts=environment(),
+    )
+    curves = {"master only": result.adapted.curves[0]}
+    config, _ = task_config(loaded, task, seed=seed, robot=robot)
+    if baseline:
+        curves["PPO from scratch"] = from_scratch(config, number, updates=updates).curves[0]
+    limit = bounds(load_robot(config.robot), family, number)
+    _show(curves, limit.optimum, family.ticks)
+    folder = target.parent
+    write_curves(curves, folder / f"{target.name}-finetune.csv")
+    plot_adaptation(curves, limit, task, family.ticks, folder / f"{target.name}-finetune.png")
+    console.print(f"curves: {folder / target.name}-finetune.png and .csv")
+    console.print(
+        f"parity torch / ONNX Runtime: {result.parity.worst:.1e} (at most {TOLERANCE:g}); "
+        f"{len(loaded.skills)} skill files unchanged"
+    )
+    describe(result.bundle)
+
+
+def _show(curves: dict[str, list[Progress]], optimum: float, ticks: int) -> None:
+    table = Table(box=None, padding=(0, 2))
+    for head in ("updates", "steps", "episodes"):
+        table.add_column(head, justify="right")
+    for label in curves:
+        table.add_column(label, justify="right")
+        table.add_column("of optimum", justify="right")
+        table.add_column("seconds", justify="right")
+    for row in zip(*curves.values(), strict=True):
+        cells = [f"{row[0].updates}", f"{row[0].steps:,}", f"{row[0].steps / ticks:.0f}"]
+        for p in row:
+            cells += [f"{p.greedy:.1f}", percent(p.greedy / optimum), f"{p.seconds:.2f}"]
+        table.add_row(*cells)
+    console.print(table)

@@ -1,0 +1,187 @@
+"""mlsh train: meta-training with a live display."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mlsh_ros.commands.console import MAX_SEED, console, percent
+from sim.errors import UserError
+
+if TYPE_CHECKING:
+    from policies.adapt import Progress as MasterProgress
+    from policies.run import Run, Training
+
+PIPED_EVERY = 10  # iterations between two lines where no terminal shows the live display
+
+
+def train(
+    family: Annotated[
+        str | None, typer.Argument(help="Task family, for example moving_bandits.")
+    ] = None,
+    robot: Annotated[
+        str, typer.Option(help="Robot: a shipped one by name, or a folder.")
+    ] = "omni",
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of everything random.")] = 0,
+    recipe: Annotated[
+        str,
+        typer.Option("--preset", help="default, or faithful-2017: the released code's quirks."),
+    ] = "default",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a setting, e.g. --set mlsh.groups=20. Repeatable."),
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Run folder; by default under runs/.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this run folder, bit for bit.")
+    ] = None,
+) -> int:
+    """Train skills and masters over many tasks of a family."""
+    # Imported when needed, here and in the other commands: torch alone takes a second.
+    from policies.config import preset
+    from policies.run import create_run, open_run
+    from sim.registry import make_family
+    from sim.robot import load_robot
+
+    if resume is not None:
+        if family is not None or settings:
+            raise UserError("--resume takes family and settings from the run; give neither")
+        folder = open_run(resume)
+    else:
+        if family is None:
+            raise UserError("which task family? For example: mlsh train moving_bandits")
+        make_family(family)
+        load_robot(robot)
+        config = preset(recipe, family, robot, seed).with_values(settings or [])
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        folder = create_run(config, run or Path("runs") / f"{family}-{robot}-s{seed}-{stamp}")
+    return _train(folder, resume=resume is not None)
+
+
+def _train(folder: Run, *, resume: bool) -> int:
+    from policies.run import learn_masters
+    from policies.run import train as run_training
+
+    stop = threading.Event()
+    previous = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    display = Display(folder)
+    try:
+        with display:
+            training = run_training(
+                folder, resume=resume, should_stop=stop.is_set, on_iteration=display.show
+            )
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if not training.finished:
+        console.print(
+            f"stopped after {training.learner.steps:,} steps; everything is saved. "
+            f"Go on with: mlsh train --resume {folder.path}"
+        )
+        return 130
+    console.print(
+        f"trained in {training.rows[-1]['seconds']:.0f} s; curves: {folder.path}/curves.png"
+    )
+    console.print("a fresh master for each task, skills frozen:")
+    result = learn_masters(folder)
+    report(result.learner.family.tasks, result.curves, [b.optimum for b in result.learner.bounds])
+    console.print(f"next: mlsh export {folder.path}")
+    return 0
+
+
+def report(
+    tasks: tuple[str, ...], curves: list[list[MasterProgress]], optimum: list[float]
+) -> None:
+    """Print greedy returns over master updates, as fractions of the optimum."""
+    table = Table(box=None, padding=(0, 1))
+    table.add_column("task")
+    for p in curves[0]:
+        table.add_column(f"{p.updates}", justify="right")
+    table.add_column("of optimum", justify="right")
+    for task, curve, best in zip(tasks, curves, optimum, strict=True):
+        cells = [f"{p.greedy:.1f}" for p in curve]
+        table.add_row(task, *cells, percent(curve[-1].greedy / best))
+    console.print(table)
+    steps = curves[0][-1].steps // max(1, curves[0][-1].updates)
+    console.print(f"(greedy return after 0, 1, 2 .. updates of {steps:,} environment steps)")
+
+
+class Display:
+    """Progress, phase, returns, usage: a live panel on a terminal, lines in a pipe."""
+
+    def __init__(self, run: Run) -> None:
+        config = run.config
+        self.path, self.total, self.config = run.path, config.iterations, config
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self.task = self.bar.add_task(
+            f"{config.family} on {config.robot}", total=self.total, note=""
+        )
+        self.live = Live(self.bar, console=console, refresh_per_second=4)
+
+    def __enter__(self) -> Display:
+        console.print(f"run folder: {self.path}")
+        if console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if console.is_terminal:
+            self.live.stop()
+
+    def show(self, training: Training) -> None:
+        """Show the latest iteration."""
+        row = training.rows[-1]
+        note = (
+            f"{row['steps'] / 1e6:.2f} M steps, {row['steps_per_second']:,.0f}/s, "
+            f"{row['groups_warming_up']:.0f} groups warming up, {row['groups_joint']:.0f} joint"
+        )
+        number = int(row["iteration"])
+        if not console.is_terminal:
+            if number % PIPED_EVERY == 0 or number == self.total:
+                left = (self.total - number) * row["seconds"] / number
+                score = percent(row["score"]) if "score" in row else "-"
+                console.print(f"{number}/{self.total}: {note}, score {score}, {left:.0f} s left")
+            return
+        self.bar.update(self.task, completed=number, note=note)
+        self.live.update(Group(self.bar, self._table(training)))
+
+    def _table(self, training: Training) -> Table:
+        rows = training.rows
+        table = Table(box=None, padding=(0, 2))
+        for head in ("task", "return", "of optimum", "usage of skills"):
+            table.add_column(head)
+        bounds = training.learner.bounds
+        for index, task in enumerate(training.learner.family.tasks):
+            # Not every task has a warmed-up group in every iteration: show its latest.
+            known = next((r for r in reversed(rows) if f"return/{task}" in r), None)
+            if known is None:
+                table.add_row(task, "-", "-", "-")
+                continue
+            value = known[f"return/{task}"]
+            usage = [known[f"usage/{task}/skill-{k}"] for k in range(self.config.mlsh.skills)]
+            table.add_row(
+                task,
+                f"{value:.1f}",
+                percent(value / bounds[index].optimum),
+                " ".join(f"{u:4.0%}" for u in usage),
+            )
+        score = percent(rows[-1]["score"]) if "score" in rows[-1] else "-"
+        shared = f"I(skill; task) {rows[-1]['mutual_information']:.2f} bits"
+        table.add_row("normalised score", score, "", shared)
+        if restarts := sum(r["reseeded"] >= 0 for r in rows):
+            table.add_row("", "", "", f"{restarts} skill(s) started anew: no task missed them")
+        return table

@@ -1,0 +1,1 @@
+"""What the nodes do, without ROS: no rclpy, torch or mujoco is imported here."""

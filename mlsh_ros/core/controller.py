@@ -1,0 +1,114 @@
+"""One control tick: fields to observation, skill, action, command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlsh_ros.core.hierarchy import Hierarchy
+from sim.interface import Floats, Interface
+
+Float32 = NDArray[np.float32]
+Skill = Callable[[Float32], Float32]  # (1, O) to (1, A)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A question to the master."""
+
+    macro: int  # the macro step to decide
+    tick: int  # whose observation this is
+    observation: Float32  # (O,)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What one tick did."""
+
+    tick: int
+    skill: int
+    observation: Float32  # (O,)
+    action: Float32  # (A,) as the skill gave it
+    command: Floats  # (A,) in physical units
+    saturated: bool  # a limit cut the action
+    late: bool  # its decision had not come: the skill before went on
+
+
+class Controller:
+    """Runs the skills of a bundle on one robot; deterministic, knows no time and no ROS.
+
+    A tick has two halves: `begin` takes the sensors and may ask the master; `finish` runs the
+    skill. Between them, with decision_lead 0 or on the first tick, the master must answer.
+
+    Args:
+        interface: of the bundle.
+        skills: the K skill networks.
+        decision_ticks: N.
+        decision_lead: L.
+    """
+
+    def __init__(
+        self,
+        interface: Interface,
+        skills: Sequence[Skill],
+        decision_ticks: int,
+        decision_lead: int,
+    ) -> None:
+        self.interface, self.skills = interface, tuple(skills)
+        self.hierarchy = Hierarchy(decision_ticks, decision_lead, len(self.skills))
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a session at tick 0, from the safe command."""
+        self.hierarchy.reset()
+        self.tick = 0
+        self.command = self.interface.safe.copy()  # (A,) in force
+        self._observation: Float32 | None = None
+
+    def begin(self, fields: Mapping[str, NDArray[Any]]) -> Request | None:
+        """Take the sensors of this tick; returns the question to put to the master, if any.
+
+        Raises:
+            ValueError: a field is missing, has another size, or is not finite.
+        """
+        observation = self.interface.observe(fields)
+        if not np.isfinite(observation).all():
+            names = np.array(self.interface.observation_names)[~np.isfinite(observation)]
+            raise ValueError(f"observation is not finite: {', '.join(names)}")
+        self._observation = observation
+        macro = self.hierarchy.asks(self.tick)
+        return None if macro is None else Request(macro, self.tick, observation)
+
+    def finish(self) -> Tick:
+        """Run the active skill on the observation taken by `begin`.
+
+        Raises:
+            ValueError: no decision has ever come, or the action is not finite.
+        """
+        observation = self._observation
+        if observation is None:
+            raise ValueError("finish without begin")
+        late = self.hierarchy.late
+        skill = self.hierarchy.skill(self.tick)
+        action = self.skills[skill](observation[None])[0]
+        command = self.interface.command(action, self.command)
+        saturated = bool(self.interface.saturated(action).any())
+        was_late = self.hierarchy.late > late
+        done = Tick(self.tick, skill, observation, action, command, saturated, was_late)
+        self.command, self._observation = command, None
+        self.tick += 1
+        return done
+
+    def brake(self) -> bool:
+        """Take the command one tick nearer to the safe one; False if it is there already."""
+        safe = self.interface.safe
+        if (self.command == safe).all():
+            return False
+        nearer = self.interface.command(self.interface.action_for(safe), self.command)
+        # No nearer than before: what is left is rounding of scale and offset.
+        self.command = safe.copy() if (nearer == self.command).all() else nearer
+        return True

@@ -1,0 +1,222 @@
+"""Messages to fields and commands to messages, by the paths that the interface names.
+
+Paths (`sim.interface.RosField`): `a.b`, `a[3].b`, or `a[joint]`, which looks `joint` up in the
+message's own `name` array. This file touches attributes only and imports no ROS.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.errors import UserError
+from sim.interface import ActionTerm, Floats, ObservationTerm, RosField
+
+_STEP = re.compile(r"([A-Za-z_]\w*)(?:\[([^\]]+)\])?$")
+Step = tuple[str, str | None]
+
+
+class MessageError(ValueError):
+    """A message does not hold what the interface says; it is not used."""
+
+
+@dataclass(frozen=True)
+class TopicReader:
+    """Reads every observation term that one topic carries."""
+
+    topic: str
+    type: str
+    terms: tuple[tuple[str, tuple[tuple[Step, ...], ...]], ...]  # name, path of each element
+
+    def read(self, message: Any) -> dict[str, Floats]:
+        """Per term (size,) in the term's unit.
+
+        Raises:
+            MessageError: an element is missing or not finite.
+        """
+        fields = {}
+        for name, paths in self.terms:
+            values = np.array([_get(message, path, self.topic) for path in paths], np.float64)
+            if not np.isfinite(values).all():
+                raise MessageError(f"{self.topic}: {name} is not finite: {values.tolist()}")
+            fields[name] = values
+        return fields
+
+    def write(self, message: Any, fields: Mapping[str, NDArray[Any]]) -> None:
+        """The inverse of `read`, for a simulator that plays the robot."""
+        for name, paths in self.terms:
+            for path, value in zip(paths, fields[name].tolist(), strict=True):
+                _set(message, path, value)
+
+
+def topic_readers(terms: Iterable[ObservationTerm]) -> list[TopicReader]:
+    """One reader per topic, in order of appearance.
+
+    Raises:
+        UserError: a malformed path, or one topic with two message types.
+    """
+    topics: dict[str, list[ObservationTerm]] = {}
+    for term in terms:
+        topics.setdefault(term.ros.topic, []).append(term)
+    readers = []
+    for topic, group in topics.items():
+        kind = _one_type(topic, [term.ros.type for term in group])
+        paths = tuple((t.name, tuple(parse_path(p) for p in t.ros.fields)) for t in group)
+        readers.append(TopicReader(topic, kind, paths))
+    return readers
+
+
+def _one_type(topic: str, types: list[str]) -> str:
+    if len(different := sorted(set(types))) > 1:
+        raise UserError(f"topic {topic!r} is given two message types: {', '.join(different)}")
+    return types[0]
+
+
+@dataclass(frozen=True)
+class CommandWriter:
+    """Writes the elements of a command vector into one topic's message."""
+
+    topic: str
+    type: str
+    frame: str
+    elements: tuple[tuple[int, tuple[Step, ...]], ...]  # index in the command, path
+
+    def write(self, message: Any, command: Floats) -> None:
+        """Fill a message from the command vector (A,)."""
+        for index, path in self.elements:
+            _set(message, path, float(command[index]))
+
+    def read(self, message: Any, command: Floats) -> None:
+        """The inverse of `write`: fill this topic's part of a command vector (A,).
+
+        Raises:
+            MessageError: an element is missing or not finite.
+        """
+        for index, path in self.elements:
+            value = _get(message, path, self.topic)
+            if not np.isfinite(value):
+                raise MessageError(f"{self.topic}: command is not finite: {value}")
+            command[index] = value
+
+
+def command_writers(terms: Iterable[ActionTerm], *, stamped: bool = True) -> list[CommandWriter]:
+    """One writer per command topic.
+
+    Args:
+        terms: the action terms in vector order.
+        stamped: False turns a TwistStamped into a Twist, for bases that take no stamp.
+
+    Raises:
+        UserError: a malformed path, or one topic with two message types.
+    """
+    topics: dict[str, list[tuple[int, RosField, str]]] = {}
+    start = 0
+    for term in terms:
+        ros = term.ros if stamped else unstamped(term.ros)
+        topics.setdefault(ros.topic, []).append((start, ros, term.frame))
+        start += term.size
+    writers = []
+    for topic, group in topics.items():
+        kind = _one_type(topic, [ros.type for _, ros, _ in group])
+        elements = tuple(
+            (first + i, parse_path(path))
+            for first, ros, _ in group
+            for i, path in enumerate(ros.fields)
+        )
+        writers.append(CommandWriter(topic, kind, group[0][2], elements))
+    return writers
+
+
+def unstamped(ros: RosField) -> RosField:
+    """A TwistStamped field as a Twist field; anything else as it is."""
+    if ros.type != "geometry_msgs/msg/TwistStamped":
+        return ros
+    fields = tuple(path.removeprefix("twist.") for path in ros.fields)
+    return RosField(topic=ros.topic, type="geometry_msgs/msg/Twist", fields=fields)
+
+
+def parse_path(path: str) -> tuple[Step, ...]:
+    """`poses[1].position.x` to steps (name, index or None).
+
+    Raises:
+        UserError: the path is malformed.
+    """
+    steps = []
+    for part in path.split("."):
+        match = _STEP.match(part)
+        if match is None:
+            raise UserError(f"message path {path!r}: {part!r} is neither `name` nor `name[index]`")
+        steps.append((match[1], match[2]))
+    return tuple(steps)
+
+
+def _get(message: Any, path: tuple[Step, ...], topic: str) -> float:
+    value = message
+    try:
+        for name, index in path:
+            owner, value = value, getattr(value, name)
+            if index is not None:
+                value = value[_position(owner, index)]
+        if isinstance(value, (str, bytes)):  # float() would read digits out of it
+            raise TypeError(f"{type(value).__name__} is not a number")
+        return float(value)
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise MessageError(f"{topic}: {_text(path)}: {error}") from None
+
+
+def _set(message: Any, path: tuple[Step, ...], value: float) -> None:
+    *parents, (last, last_index) = path
+    owner = message
+    for name, index in parents:
+        child = getattr(owner, name)
+        owner = child if index is None else _element(owner, name, int(index))
+    if last_index is None:
+        setattr(owner, last, value)
+    elif last_index.isdigit():
+        _grow(getattr(owner, last), int(last_index), float)
+        getattr(owner, last)[int(last_index)] = value
+    else:
+        if last_index not in owner.name:
+            owner.name.append(last_index)
+        position = list(owner.name).index(last_index)
+        _grow(getattr(owner, last), position, float)
+        getattr(owner, last)[position] = value
+
+
+def _element(owner: Any, name: str, index: int) -> Any:
+    """Element `index` of an array of messages, made if it is not there yet."""
+    array = getattr(owner, name)
+    kind = owner.get_fields_and_field_types()[name]  # sequence<geometry_msgs/Pose>
+    package, _, message = re.sub(r"^sequence<(.*?)(, \d+)?>$", r"\1", kind).partition("/")
+    _grow(array, index, partial(_make, package, message))
+    return array[index]
+
+
+def _make(package: str, message: str) -> Any:
+    from importlib import import_module
+
+    return getattr(import_module(f"{package}.msg"), message)()
+
+
+def _grow(array: Any, index: int, make: Callable[[], Any]) -> None:
+    while len(array) <= index:
+        array.append(make())
+
+
+def _position(owner: Any, index: str) -> int:
+    if index.isdigit():
+        return int(index)
+    names = list(owner.name)
+    if index not in names:
+        raise ValueError(f"no {index!r} in name {names}")
+    return names.index(index)
+
+
+def _text(path: tuple[Step, ...]) -> str:
+    return ".".join(name if index is None else f"{name}[{index}]" for name, index in path)

@@ -1,0 +1,83 @@
+"""When the master decides and which skill runs: the same rule as in training.
+
+Macro step k covers ticks kN .. (k+1)N-1. Its skill is chosen from the observation of tick kN - L
+(L is 0 or 1), and for k = 0 from the first observation.
+"""
+
+from __future__ import annotations
+
+from sim.errors import UserError
+
+
+class Hierarchy:
+    """Keeps the decisions of one session.
+
+    Args:
+        decision_ticks: N.
+        decision_lead: L.
+        skills: K.
+
+    Raises:
+        UserError: L is not below N: a macro step would begin before it could be asked for.
+    """
+
+    def __init__(self, decision_ticks: int, decision_lead: int, skills: int) -> None:
+        if decision_lead >= decision_ticks:
+            raise UserError(
+                f"decision_lead {decision_lead} must be below decision_ticks {decision_ticks}"
+            )
+        self.decision_ticks, self.decision_lead = decision_ticks, decision_lead
+        self.skills = skills
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a session: no decision has been taken."""
+        self._answers: dict[int, int] = {}
+        self._skill: int | None = None
+        self.late = 0  # decisions that had not come when they were due
+        self.switches = 0
+
+    def asks(self, tick: int) -> int | None:
+        """The macro step that the observation of `tick` decides, if any."""
+        if tick == 0:
+            return 0
+        due = tick + self.decision_lead
+        return due // self.decision_ticks if due % self.decision_ticks == 0 else None
+
+    def needs(self, tick: int) -> int | None:
+        """The macro step that begins at `tick`, if its decision has not come yet."""
+        macro, within = divmod(tick, self.decision_ticks)
+        return macro if within == 0 and macro not in self._answers else None
+
+    def answer(self, macro: int, skill: int) -> None:
+        """Take a decision; one for a macro step that has begun already changes nothing.
+
+        Raises:
+            ValueError: there is no such skill.
+        """
+        if not 0 <= skill < self.skills:
+            raise ValueError(f"decision {macro}: no skill {skill}. Valid: 0 to {self.skills - 1}")
+        self._answers.setdefault(macro, skill)
+
+    def skill(self, tick: int) -> int:
+        """The skill that runs on `tick`; call once per tick, in order.
+
+        A late decision keeps the current skill and is counted.
+
+        Raises:
+            ValueError: the very first decision has not come: there is no skill to keep.
+        """
+        macro, within = divmod(tick, self.decision_ticks)
+        if within == 0:
+            decided = self._answers.pop(macro, None)
+            self._answers = {k: v for k, v in self._answers.items() if k > macro}
+            if decided is None and self._skill is None:
+                raise ValueError("no decision for the first tick")
+            if decided is None:
+                self.late += 1
+            else:
+                self.switches += self._skill is not None and decided != self._skill
+                self._skill = decided
+        if self._skill is None:
+            raise ValueError(f"tick {tick} before tick 0")
+        return self._skill

@@ -1,0 +1,138 @@
+"""Scores of a bundle over episodes, from whichever backend drove them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlsh_ros.core.records import Episode
+from policies.bundle import Bundle
+from sim.bounds import Bounds, bounds
+from sim.errors import UserError
+from sim.registry import split_task
+from sim.robot import load_robot
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Line:
+    """One task's scores."""
+
+    task: str
+    master: str
+    episodes: int
+    value: float  # mean return
+    deviation: float  # of the return over episodes
+    worst: float
+    bounds: Bounds  # over the very same episodes
+    success: float  # fraction of episodes
+    usage: tuple[float, ...]  # (K,)
+    switches: float  # per episode
+    late: int  # decisions, in all episodes
+    lateness_p99: float | None  # s
+    compute_p50: float | None  # s
+    compute_p99: float | None  # s
+
+    @property
+    def normalised(self) -> float:
+        """0 for a random policy, 1 for the optimum."""
+        return self.bounds.normalise(self.value)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A bundle's evaluation."""
+
+    bundle: Bundle
+    robot: str
+    backend: str  # sim, ros-lockstep or ros-realtime
+    seed: int
+    lines: list[Line]
+    episodes: list[Episode]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, with a versioned schema."""
+        manifest = self.bundle.manifest
+        return {
+            "schema": SCHEMA,
+            "bundle": manifest.name,
+            "digest": manifest.digest,
+            "robot": manifest.interface.robot,
+            "backend": self.backend,
+            "seed": self.seed,
+            "tasks": [
+                {
+                    "task": line.task,
+                    "master": line.master,
+                    "episodes": line.episodes,
+                    "return_mean": line.value,
+                    "return_deviation": line.deviation,
+                    "return_worst": line.worst,
+                    "normalised": line.normalised,
+                    "bounds": vars(line.bounds),
+                    "success": line.success,
+                    "usage": list(line.usage),
+                    "switches": line.switches,
+                    "late_decisions": line.late,
+                    "lateness_p99": line.lateness_p99,
+                    "compute_p50": line.compute_p50,
+                    "compute_p99": line.compute_p99,
+                }
+                for line in self.lines
+            ],
+        }
+
+    def write_json(self, path: Path) -> None:
+        """Write `to_dict`.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        try:
+            path.write_text(json.dumps(self.to_dict(), indent=1) + "\n")
+        except OSError as error:
+            raise UserError(f"{path}: could not be written ({error.strerror})") from None
+
+
+def summarise(
+    bundle: Bundle, robot: str, backend: str, seed: int, episodes: list[Episode]
+) -> Evaluation:
+    """Scores per task; the bounds are simulated on the same episodes."""
+    lines = []
+    for task, master in dict.fromkeys((e.task, e.master) for e in episodes):
+        mine = [e for e in episodes if (e.task, e.master) == (task, master)]
+        family, number = split_task(task)
+        limit = bounds(
+            load_robot(robot), family, number, seed=seed, episodes=1 + max(e.number for e in mine)
+        )
+        values = np.array([e.value for e in mine])
+        usage = np.mean([e.usage(len(bundle.manifest.skills)) for e in mine], axis=0)
+        lines.append(
+            Line(
+                task=task,
+                master=master,
+                episodes=len(mine),
+                value=float(values.mean()),
+                deviation=float(values.std()),
+                worst=float(values.min()),
+                bounds=limit,
+                success=float(np.mean([e.success for e in mine])),
+                usage=tuple(usage.tolist()),
+                switches=float(np.mean([e.switches for e in mine])),
+                late=sum(e.late for e in mine),
+                lateness_p99=_quantile([e.lateness for e in mine], 99),
+                compute_p50=_quantile([e.compute for e in mine], 50),
+                compute_p99=_quantile([e.compute for e in mine], 99),
+            )
+        )
+    return Evaluation(bundle, robot, backend, seed, lines, episodes)
+
+
+def _quantile(parts: list[Any], percent: float) -> float | None:
+    present = [part for part in parts if part is not None]
+    return float(np.percentile(np.concatenate(present), percent)) if present else None

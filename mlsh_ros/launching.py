@@ -1,0 +1,85 @@
+"""A graph as a ROS launch description; needs `launch` and `launch_ros`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import launch.logging
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
+from launch.events.process import ProcessExited
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from mlsh_ros.graph import PACKAGE, Graph, NodeSpec
+from mlsh_ros.params import Value
+from sim.errors import UserError
+
+
+def describe(graph: Graph) -> LaunchDescription:
+    """Arguments and nodes of `graph`, for `generate_launch_description`."""
+    arguments = [
+        DeclareLaunchArgument(
+            a.name,
+            default_value=a.default,
+            description=a.description,
+            choices=list(a.choices) or None,
+        )
+        for a in graph.arguments
+    ]
+    nodes = OpaqueFunction(function=_nodes, args=[graph])
+    return LaunchDescription([*arguments, *_network(graph), nodes])
+
+
+def _network(graph: Graph) -> list[Any]:
+    """A simulation talks to this computer only, unless the user has said otherwise."""
+    if graph.name != "sim":
+        return []
+    name = "ROS_AUTOMATIC_DISCOVERY_RANGE"
+    return [SetEnvironmentVariable(name, EnvironmentVariable(name, default_value="LOCALHOST"))]
+
+
+def _nodes(context: LaunchContext, graph: Graph) -> list[Any]:
+    """The nodes; what is wrong with the arguments is said before any of them starts."""
+    names = [a.name for a in graph.arguments]
+    _warn_of_slips(context.launch_configurations, names)
+    values = graph.resolve({name: LaunchConfiguration(name).perform(context) for name in names})
+    parameters = graph.parameters(values)
+    return [_node(spec, parameters[spec.name], values) for spec in graph.nodes]
+
+
+def _node(spec: NodeSpec, parameters: Mapping[str, Value], values: Mapping[str, str]) -> Node:
+    # Without a type, launch would read text such as "1" as a number.
+    typed = {name: ParameterValue(v, value_type=type(v)) for name, v in parameters.items()}
+    return Node(
+        package=PACKAGE,
+        executable=spec.executable,
+        name=spec.name,
+        namespace=values["namespace"],
+        parameters=[typed, *filter(None, [values["params_file"]])],
+        arguments=["--ros-args", "--log-level", values["log_level"]],
+        output="screen",
+        on_exit=_on_exit,
+    )
+
+
+def _on_exit(event: ProcessExited, context: LaunchContext) -> list[Any] | None:
+    """One node without the others is of no use, and a failure must show in the exit status."""
+    if context.is_shutdown:
+        return None
+    name = event.process_name.partition("-")[0]  # skill_node-2
+    if event.returncode != 0:
+        raise UserError(f"{name} ended with status {event.returncode}; its reason is above")
+    return [Shutdown(reason=f"{name} has ended")]
+
+
+def _warn_of_slips(given: Iterable[str], known: list[str]) -> None:
+    """`ros2 launch` takes any argument; say so when one is nearly one of ours."""
+    for name in given:
+        if name not in known and (near := difflib.get_close_matches(name, known, n=1, cutoff=0.8)):
+            launch.logging.get_logger("launch").warning(
+                f"argument {name!r} is not used. Did you mean {near[0]!r}?"
+            )

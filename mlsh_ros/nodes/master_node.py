@@ -1,0 +1,116 @@
+"""master_node: answers every question of skill_node with a skill."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from std_msgs.msg import Float64MultiArray, String
+
+from mlsh_ros.core.conversion import MessageError
+from mlsh_ros.core.packing import answer_layout, request_layout
+from mlsh_ros.nodes.node import EXCHANGE, LATCHED, CoreNode, array_message, run
+from mlsh_ros.params import MASTER_NODE
+from policies.bundle import Bundle, load_bundle
+from policies.runtime import choose, load_master
+from sim.errors import UserError
+
+REQUEST_TOPIC, ANSWER_TOPIC = "decision/request", "decision/answer"
+
+
+class MasterNode(CoreNode):
+    """Wiring: decision/request -> master network -> decision/answer."""
+
+    def __init__(self) -> None:
+        super().__init__("master_node", MASTER_NODE)
+        self.bundle: Bundle | None = None  # None: not configured
+        self.add_on_set_parameters_callback(self._on_parameters)
+
+    def configure(self) -> None:
+        """Load the bundle and connect."""
+        bundle = load_bundle(str(self.values["bundle"]))
+        manifest = bundle.manifest
+        # The parameter may have changed since the node began.
+        self._use(bundle, str(self.get_parameter("master").value))
+        self._request = request_layout(manifest.interface.observation_names)
+        self._answer_layout = answer_layout(manifest.skills)
+        self._answer = array_message(self._answer_layout)
+        self._rng = None
+        if not self.values["greedy"]:
+            self._rng = np.random.default_rng(int(self.values["seed"]))
+        self._name_publisher = self.create_publisher(String, "~/master", LATCHED)
+        self._publisher = self.create_lifecycle_publisher(
+            Float64MultiArray, ANSWER_TOPIC, EXCHANGE
+        )
+        self._subscription = self.create_subscription(
+            Float64MultiArray, REQUEST_TOPIC, self._on_request, EXCHANGE
+        )
+        self.bundle = bundle
+
+    def activate(self) -> None:
+        """Say which master answers."""
+        self._name_publisher.publish(String(data=self.master_name))
+        self.get_logger().info(f"active: master {self.master_name!r}")
+
+    def cleanup(self) -> None:
+        """Disconnect."""
+        self.bundle = None
+        self.destroy_subscription(self._subscription)
+        self.destroy_publisher(self._publisher)
+        self.destroy_publisher(self._name_publisher)
+
+    def _use(self, bundle: Bundle, name: str) -> None:
+        name = name or self._default(bundle)
+        self.master, self.master_name = load_master(bundle, name), name
+
+    def _default(self, bundle: Bundle) -> str:
+        task, masters = str(self.values["task"]), bundle.manifest.masters
+        own = [name for name, master in masters.items() if master.task == task]
+        if task and not own:
+            raise UserError(
+                f"no master was trained on task {task!r}; name one of: {', '.join(masters)}"
+            )
+        return own[0] if own else next(iter(masters))
+
+    def _on_parameters(self, changes: list[Any]) -> Any:
+        from rcl_interfaces.msg import SetParametersResult
+
+        for change in changes:
+            if change.name != "master" or self.bundle is None:
+                continue
+            try:
+                self._use(self.bundle, str(change.value))
+            except UserError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+            self._name_publisher.publish(String(data=self.master_name))
+        return SetParametersResult(successful=True)
+
+    def _on_request(self, message: Float64MultiArray) -> None:
+        try:
+            scalars, vectors = self._request.read(message)
+        except MessageError as error:
+            self.get_logger().warning(f"{REQUEST_TOPIC}: {error}", throttle_duration_sec=1.0)
+            return
+        logits = self.master(vectors["observation"].astype(np.float32)[None])[0]
+        if not np.isfinite(logits).all():
+            # Silence is the safe answer: skill_node keeps its skill and then stops.
+            self.get_logger().error(f"logits are not finite: {logits.tolist()}")
+            return
+        self._answer.data = self._answer_layout.pack(
+            scalars["session"],
+            scalars["macro"],
+            scalars["tick"],
+            choose(logits, self._rng),
+            vectors=(logits,),
+        )
+        self._publisher.publish(self._answer)
+
+
+def main() -> None:
+    """Entry point."""
+    sys.exit(run(MasterNode))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,302 @@
+"""sim_node: MuJoCo as the robot, with exactly the topics of the real one."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import SetBool, Trigger
+
+from mlsh_ros.core.conversion import CommandWriter, MessageError, command_writers, topic_readers
+from mlsh_ros.core.packing import OUTCOME
+from mlsh_ros.nodes.node import (
+    COMMAND,
+    EXCHANGE,
+    TRACE,
+    CoreNode,
+    array_message,
+    message_type,
+    one_line,
+    run,
+)
+from mlsh_ros.params import SIM_NODE
+from sim.bounds import episode_rng
+from sim.errors import UserError
+from sim.registry import split_task
+from sim.robot import load_robot
+from sim.world import World
+
+ASK_AGAIN = 0.5  # s without a command in lockstep before the sensors are sent again
+
+
+class SimNode(CoreNode):
+    """Wiring: command -> World -> sensors and outcome.
+
+    An episode begins at a reset and waits, sensors flowing, for the first command. In lockstep
+    the world then moves one tick for each command that carries the stamp of the last sensors; in
+    realtime it moves with the clock, and a new command acts at the next physics step.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("sim_node", SIM_NODE)
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._lock = threading.Lock()  # the world: services and the physics thread both use it
+        self._timer: Any = None
+        self._configured = False
+        # Not the parameter itself: the physics thread must not wait for parameter services.
+        self._next_episode = int(self.values["episode"])
+        self.add_on_set_parameters_callback(self._on_parameters)
+
+    def configure(self) -> None:
+        """Build the world and connect."""
+        self.lockstep = self.values["mode"] == "lockstep"
+        self.robot = load_robot(str(self.values["robot"]))
+        self._task = str(self.get_parameter("task").value)  # may have changed meanwhile
+        family, self._number = split_task(self._task)
+        self.world = World(self.robot, family, size=1)
+        self.interface = self.world.interface
+        stamped = bool(self.values["stamped_cmd_vel"])
+        writers = command_writers(self.interface.action, stamped=stamped)
+        sources = [(message_type(r.type), r) for r in topic_readers(self.interface.observation)]
+        sinks = [(message_type(w.type), w) for w in writers]
+        types = [(make, r.topic) for make, r in sources] + [(make, w.topic) for make, w in sinks]
+        for make, topic in types:
+            if self.lockstep and not hasattr(make(), "header"):
+                raise UserError(
+                    f"mode 'lockstep' needs stamps; {make.__name__} {topic!r} has none"
+                )
+        self._frames = {t.ros.topic: t.frame for t in reversed(self.interface.observation)}
+        self._sensors = [
+            (self.create_lifecycle_publisher(make, r.topic, EXCHANGE), make, r)
+            for make, r in sources
+        ]
+        self._clock_publisher = self.create_publisher(Clock, "/clock", EXCHANGE)
+        self._outcome = array_message(OUTCOME)
+        self._outcome_publisher = self.create_lifecycle_publisher(
+            Float64MultiArray, "~/outcome", TRACE
+        )
+        self._subscriptions_made = [
+            self.create_subscription(make, w.topic, partial(self._on_command, w), COMMAND)
+            for make, w in sinks
+        ]
+        self._services_made = [
+            self.create_service(Trigger, "~/reset", self._on_reset),
+            self.create_service(SetBool, "~/pause", self._on_pause),
+        ]
+        self._topics = {w.topic for w in writers}
+        self._moment = 0  # ticks and resets since the node began: the simulated clock
+        self._configured = True
+        self._started = self._done = self._paused = False
+        self._substep = 0
+        self._forget_commands()
+
+    def activate(self) -> None:
+        """Begin the first episode."""
+        self._reset()
+        if self.lockstep:
+            self._timer = self.create_timer(ASK_AGAIN, self._ask_again)
+        else:
+            self._stop.clear()
+            self._thread = threading.Thread(target=self._run, name="physics", daemon=True)
+            self._thread.start()
+        self.get_logger().info(
+            f"robot {self.robot.name!r} on task {self._task!r}, {self.values['mode']}"
+        )
+
+    def deactivate(self) -> None:
+        """Stop the physics."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._timer is not None:
+            self.destroy_timer(self._timer)
+            self._timer = None
+
+    def cleanup(self) -> None:
+        """Disconnect."""
+        self._configured = False
+        for publisher, _, _ in self._sensors:
+            self.destroy_publisher(publisher)
+        for subscription in self._subscriptions_made:
+            self.destroy_subscription(subscription)
+        for service in self._services_made:
+            self.destroy_service(service)
+        self.destroy_publisher(self._clock_publisher)
+        self.destroy_publisher(self._outcome_publisher)
+
+    # Episodes -----------------------------------------------------------------------------
+
+    def _set_task(self, task: str) -> None:
+        family, number = split_task(task)
+        if family.name != self.world.family.name:
+            self.world = World(self.robot, family, size=1)
+        self._task, self._number = task, number
+
+    def _forget_commands(self) -> None:
+        self._received = np.tile(self.interface.safe, (1, 1))  # (1, A)
+        self._awaited = set(self._topics)  # of whose command the lockstep tick still waits
+
+    def _reset(self) -> None:
+        with self._lock:
+            task = str(self.get_parameter("task").value)
+            if task != self._task:
+                self._set_task(task)
+            self._episode, self._next_episode = self._next_episode, self._next_episode + 1
+            seed = int(self.get_parameter("seed").value)
+            rng = episode_rng(seed, self._episode)
+            self.world.reset(np.zeros(1, np.int32), [self._number], [rng])
+            self._forget_commands()
+            self._started = self._done = False
+            self._substep = 0
+            self._moment += 1  # sensors of before must not pass for those of the new episode
+        if self.lockstep:
+            self._send_sensors()
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            self._reset()
+        except UserError as error:
+            response.message = str(error)
+            return response
+        response.success = True
+        response.message = f"episode {self._episode} of {self._task}"
+        return response
+
+    def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._paused = request.data
+        response.success = True
+        return response
+
+    def _on_parameters(self, changes: list[Any]) -> Any:
+        from rcl_interfaces.msg import SetParametersResult
+
+        for change in changes:
+            if change.name == "episode":
+                self._next_episode = int(change.value)
+            if change.name != "task":
+                continue
+            try:
+                family, _ = split_task(str(change.value))
+                # The publishers stand: another set of terms needs another sim_node.
+                if (
+                    self._configured
+                    and self.robot.interface.with_terms(family.terms) != self.interface
+                ):
+                    raise UserError(
+                        f"task {change.value!r} has other observation terms than {self._task!r}"
+                    )
+            except UserError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _judge(self) -> None:
+        """A tick has been simulated: say what it brought, and go on to the next episode."""
+        fields, outcome = self.world.judge()
+        self._moment += 1
+        self._done = bool((outcome.terminated | outcome.truncated)[0])
+        success = bool(self.world.family.success(self.world.layout, fields)[0])
+        self._outcome.data = OUTCOME.pack(
+            self._episode,
+            int(self.world.ticks[0]) - 1,
+            float(outcome.reward[0]),
+            success,
+            self._done,
+        )
+        self._outcome_publisher.publish(self._outcome)
+
+    # Commands in, sensors out -------------------------------------------------------------
+
+    def _on_command(self, writer: CommandWriter, message: Any) -> None:
+        if self.lockstep:
+            stamp = message.header.stamp
+            if stamp.sec * 10**9 + stamp.nanosec != self._now_ns() or self._done or self._paused:
+                return
+        command = self._received.copy()
+        try:
+            writer.read(message, command[0])
+        except MessageError as error:
+            self.get_logger().warning(f"refused: {error}", throttle_duration_sec=1.0)
+            return
+        with self._lock:
+            self._received, self._started = command, True
+            self._awaited.discard(writer.topic)
+            if not self.lockstep or self._awaited:
+                return
+            self._awaited = set(self._topics)
+            self.world.command = command
+            self.world.physics.step(command)
+            self._judge()
+        if self._done and self.values["loop"]:
+            self._reset()
+        elif not self._done:
+            self._send_sensors()
+
+    def _now_ns(self) -> int:
+        return round(self._moment * self.interface.control_dt * 1e9)
+
+    def _send_sensors(self) -> None:
+        fields = {name: value[0] for name, value in self.world.fields().items()}
+        if self.lockstep:
+            stamp = self.get_clock().now().to_msg()
+            stamp.sec, stamp.nanosec = divmod(self._now_ns(), 10**9)
+            if self.values["publish_clock"]:
+                self._clock_publisher.publish(Clock(clock=stamp))
+        else:
+            stamp = self.get_clock().now().to_msg()
+        for publisher, make, reader in self._sensors:
+            message = make()
+            if hasattr(message, "header"):
+                message.header.stamp = stamp
+                message.header.frame_id = self._frames[reader.topic]
+            reader.write(message, fields)
+            publisher.publish(message)
+
+    def _ask_again(self) -> None:
+        if not self._done and not self._paused:
+            self._send_sensors()
+
+    def _run(self) -> None:
+        try:
+            self._simulate()
+        except Exception as error:  # otherwise the thread would end without a word
+            self.get_logger().error(f"the simulation has stopped: {one_line(error)}")
+
+    def _simulate(self) -> None:
+        """Physics against the clock, on an absolute grid."""
+        dt = self.interface.physics_dt
+        due = time.monotonic()
+        while not self._stop.is_set():
+            due += dt
+            with self._lock:
+                if self._started and not self._done and not self._paused:
+                    self.world.command = self._received
+                    self.world.physics.substep(self._received)
+                    self._substep += 1
+                    if self._substep % self.interface.substeps == 0:
+                        self._judge()
+                self._send_sensors()
+                again = self._done and bool(self.values["loop"])
+            if again:
+                self._reset()
+                self._started = True  # nobody restarts the controller: time goes on
+            delay = due - time.monotonic()
+            if delay < -1.0:  # hopelessly late: time is lost, not caught up in a burst
+                due = time.monotonic()
+            time.sleep(max(0.0, delay))
+
+
+def main() -> None:
+    """Entry point."""
+    sys.exit(run(SimNode))
+
+
+if __name__ == "__main__":
+    main()

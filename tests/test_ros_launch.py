@@ -1,0 +1,578 @@
+"""The node graph: what it declares, how ROS's launch and `mlsh up` start it, how it ends.
+
+`launch` is part of a ROS installation and cannot be had from a package registry. Where it is not
+installed, the launch files run against a stand-in that records what they declare.
+"""
+
+import ast
+import importlib
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import yaml
+
+from mlsh_ros.graph import GRAPHS, ROBOT, SIM, Arg, NodeSpec
+from mlsh_ros.params import NODES
+from sim.errors import UserError
+
+TREE = Path(__file__).parent.parent
+LAUNCH_FILES = sorted((TREE / "launch").iterdir())
+FOR_THE_STARTER = {"namespace", "params_file", "log_level"}  # arguments of no node's parameter
+EXAMPLE = TREE / "config" / "params.example.yaml"
+START_UP = 40.0  # s; DDS discovery alone takes up to five
+
+graphs = pytest.mark.parametrize("graph", GRAPHS.values(), ids=list(GRAPHS))
+
+
+# The graph as data -----------------------------------------------------------------------------
+
+
+@graphs
+def test_every_parameter_and_argument_exists_is_used_and_described(graph):
+    arguments = {a.name: a for a in graph.arguments}
+    assert len(arguments) == len(graph.arguments)
+    used = set(FOR_THE_STARTER)
+    for node in graph.nodes:
+        known = {param.name: param for param in NODES[node.executable]}
+        assert set(node.parameters) <= set(known), f"{node.name} has no such parameter"
+        for name, value in node.parameters.items():
+            if not isinstance(value, Arg):
+                assert type(value) is type(known[name].default)
+                continue
+            used.add(value.name)
+            choices = arguments[value.name].choices
+            if isinstance(known[name].default, bool):
+                assert choices, f"{value.name} takes true or false and must say so"
+                assert set(choices) <= {"true", "false"}
+            if known[name].choices:
+                assert choices
+                assert set(choices) <= set(known[name].choices)
+    assert used == set(arguments)
+    for a in graph.arguments:
+        assert len(a.description.split()) >= 3, f"{a.name} needs a description"
+        assert a.description.endswith(".")
+        assert not a.choices or a.default in a.choices
+    graph.parameters(graph.resolve({}))  # the defaults hold
+
+
+@graphs
+def test_both_sides_get_the_same_bundle_mode_and_message_type(graph):
+    for name in ("bundle", "mode", "stamped_cmd_vel"):
+        given = [n.parameters[name] for n in graph.nodes if _declares(n, name)]
+        assert given
+        assert set(given) == {Arg(name)}, f"{name} does not reach every node that has it"
+
+
+def _declares(node: NodeSpec, name: str) -> bool:
+    return any(param.name == name for param in NODES[node.executable])
+
+
+def test_a_robot_never_starts_by_itself_and_follows_the_clock():
+    parameters = ROBOT.parameters(ROBOT.resolve({}))
+    assert parameters["skill_node"]["start_by_itself"] is False
+    assert parameters["skill_node"]["mode"] == "realtime"
+    assert "sim_node" not in parameters
+    for name, value in (("autostart", "true"), ("mode", "lockstep")):
+        with pytest.raises(UserError, match=f"no value for {name} {value!r}"):
+            ROBOT.resolve({name: value})
+
+
+def test_text_that_looks_like_a_number_stays_text():
+    values = SIM.resolve({"master": "1", "bundle": "007", "seed": "7", "loop": "false"})
+    parameters = SIM.parameters(values)
+    master = parameters["master_node"]
+    assert (master["bundle"], master["master"]) == ("007", "1")
+    assert parameters["sim_node"]["seed"] == 7
+    assert parameters["sim_node"]["loop"] is False
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("namspace", "bot1", "no argument 'namspace'. Did you mean 'namespace'? Valid: bundle, "),
+        ("mode", "fast", "no value for mode 'fast'. Valid: realtime, lockstep"),
+        ("loop", "True", "no value for loop 'True'. Did you mean 'true'? Valid: true, false"),
+        ("seed", "abc", "argument seed: 'abc' is not a whole number"),
+        ("seed", "1.5", "argument seed: '1.5' is not a whole number"),
+        ("seed", "-1", "argument seed: -1 is below 0"),
+        ("namespace", "bot-1", "namespace 'bot-1' is not valid; letters, digits, "),
+        ("namespace", "fleet/1", "namespace 'fleet/1' is not valid; "),
+        ("params_file", "/nowhere.yaml", "params_file /nowhere.yaml: No such file or directory"),
+    ],
+)
+def test_a_bad_argument_is_refused_in_one_line(name, value, message):
+    with pytest.raises(UserError) as caught:
+        SIM.parameters(SIM.resolve({name: value}))
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("namespace", ["", "/", "bot1", "/bot1", "fleet/bot_1", "/fleet/bot1/"])
+def test_a_good_namespace_is_taken(namespace):
+    assert SIM.resolve({"namespace": namespace})["namespace"] == namespace
+
+
+# Parameter files -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("skill_node: [", "not YAML: "),
+        ("- 1", "a mapping of nodes is expected, got list"),
+        ("", "a mapping of nodes is expected, got NoneType"),
+        (
+            "/bot1/skill_node: {ros__parameters: {late_decision: 5}}",
+            "skill_node: no parameter 'late_decision'. Did you mean 'late_decisions'? Valid: ",
+        ),
+        (
+            "bot1: {sim_node: {ros__parameters: {greedy: false}}}",
+            "sim_node: no parameter 'greedy'. Did you mean 'seed'? Valid: autostart, ",
+        ),
+        (
+            "/**: {ros__parameters: {start_by_itself: true}}",
+            "skill_node: start_by_itself must stay false",
+        ),
+        (
+            "/**/skill_node: {ros__parameters: {mode: lockstep}}",
+            'skill_node: mode must stay "realtime"',
+        ),
+    ],
+)
+def test_a_bad_parameter_file_is_refused_in_one_line(tmp_path, text, message):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        ROBOT.parameters(ROBOT.resolve({"params_file": str(path)}))
+    assert str(caught.value).startswith(f"params_file {path}: {message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_good_parameter_file_is_taken(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        "/**: {ros__parameters: {start_by_itself: true, use_sim_time: true}}\n"
+        "/bot1/skill_node: {ros__parameters: {late_decisions: 5, use_sim_time: true}}\n"
+        "/bot1/somebody_elses_node: {ros__parameters: {speed: 5}}\n"
+    )
+    SIM.parameters(SIM.resolve({"params_file": str(path)}))
+
+
+def test_the_example_file_documents_every_parameter():
+    """Each parameter stands there once, at its default, under its description and range.
+
+    Those that a launch argument gives are commented out: the file would beat the argument.
+    """
+    entry = re.compile(r"    (# )?([a-z_]+): (\S+)$")
+    sections: dict[str, dict[str, tuple[bool, object, str]]] = {}
+    comment: list[str] = []
+    for line in EXAMPLE.read_text().splitlines():
+        if line.startswith("/**/"):
+            current = sections.setdefault(line.removeprefix("/**/").rstrip(":"), {})
+        elif match := entry.match(line):
+            off, name, value = match.groups()
+            assert name not in current
+            current[name] = (bool(off), yaml.safe_load(value), " ".join(comment))
+            comment = []
+        elif line.startswith("    # "):
+            comment.append(line.removeprefix("    # "))
+        else:
+            comment = []
+    assert {node: list(found) for node, found in sections.items()} == {
+        node: [param.name for param in params] for node, params in NODES.items()
+    }
+    nodes = {node.name: node.parameters for node in SIM.nodes}
+    for node, params in NODES.items():
+        for param in params:
+            off, value, text = sections[node][param.name]
+            assert value == param.default
+            assert type(value) is type(param.default)
+            assert text.startswith(param.description)
+            if param.low is not None:
+                assert f"From {param.low:.10g} to {param.high:.10g}." in text, param.name
+            if param.choices:
+                assert f"One of: {', '.join(param.choices)}." in text
+            given = nodes[node].get(param.name)
+            assert off == isinstance(given, Arg), param.name
+            if isinstance(given, Arg):
+                assert f"Launch argument: {given.name}." in text
+            assert ("May change while the node runs" in text) == (not param.read_only)
+    for graph in GRAPHS.values():
+        graph.parameters(graph.resolve({"params_file": str(EXAMPLE)}))
+
+
+# Launch files against a stand-in for `launch` --------------------------------------------------
+
+
+class Recorded:
+    """Any class of launch: remembers how it was made."""
+
+    def __init__(self, *args, **kwargs):
+        self.kind, self.args, self.kwargs = type(self).__name__, args, kwargs
+
+    def perform(self, context):
+        return context.launch_configurations[self.args[0]]
+
+
+class Context:
+    """A launch context with the values of arguments."""
+
+    is_shutdown = False
+
+    def __init__(self, values):
+        self.launch_configurations = dict(values)
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """`launch` and `launch_ros` replaced; returns the warnings that launch was asked to log."""
+    warnings = []
+
+    class Stand(ModuleType):
+        def __getattr__(self, name):
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return type(name, (Recorded,), {})
+
+    names = "", ".actions", ".events", ".events.process", ".substitutions", ".logging"
+    names = [f"launch{n}" for n in names]
+    names += ["launch_ros", "launch_ros.actions", "launch_ros.parameter_descriptions"]
+    for name in names:
+        module = Stand(name)
+        monkeypatch.setitem(sys.modules, name, module)
+        parent, _, last = name.rpartition(".")
+        if parent:
+            setattr(sys.modules[parent], last, module)
+    logger = SimpleNamespace(warning=warnings.append)
+    sys.modules["launch.logging"].get_logger = lambda name: logger
+    monkeypatch.delitem(sys.modules, "mlsh_ros.launching", raising=False)
+    yield warnings
+    sys.modules.pop("mlsh_ros.launching", None)
+    vars(importlib.import_module("mlsh_ros")).pop("launching", None)
+
+
+def described(path):
+    """The actions of a launch file by kind."""
+    description = runpy.run_path(str(path))["generate_launch_description"]()
+    by_kind = {}
+    for action in description.args[0]:
+        by_kind.setdefault(action.kind, []).append(action)
+    return by_kind
+
+
+def started(path, **given):
+    """The nodes that a launch file starts with these arguments, by executable."""
+    actions = described(path)
+    values = {a.args[0]: a.kwargs["default_value"] for a in actions["DeclareLaunchArgument"]}
+    (later,) = actions["OpaqueFunction"]
+    nodes = later.kwargs["function"](Context(values | given), *later.kwargs["args"])
+    return {node.kwargs["executable"]: node.kwargs for node in nodes}
+
+
+def test_there_is_a_launch_file_for_every_graph_and_it_holds_nothing_else():
+    assert [path.name for path in LAUNCH_FILES] == sorted(f"{n}.launch.py" for n in GRAPHS)
+    for path in LAUNCH_FILES:
+        tree = ast.parse(path.read_text())
+        names = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        assert names == {"launch", "mlsh_ros.graph", "mlsh_ros.launching"}
+        assert not [n for n in ast.walk(tree) if isinstance(n, ast.Import)]
+
+
+@graphs
+def test_a_launch_file_declares_what_the_graph_says(graph, stand_in):
+    actions = described(TREE / "launch" / f"{graph.name}.launch.py")
+    assert [
+        (a.args[0], a.kwargs["default_value"], a.kwargs["description"], a.kwargs["choices"])
+        for a in actions["DeclareLaunchArgument"]
+    ] == [(a.name, a.default, a.description, list(a.choices) or None) for a in graph.arguments]
+    # A simulation stays on this computer; where a real robot is, the user says.
+    confined = [a.args[0] for a in actions.get("SetEnvironmentVariable", [])]
+    assert confined == (["ROS_AUTOMATIC_DISCOVERY_RANGE"] if graph is SIM else [])
+
+
+@graphs
+def test_a_launch_file_starts_the_nodes_of_the_graph(graph, stand_in):
+    nodes = started(TREE / "launch" / f"{graph.name}.launch.py", master="1", namespace="bot1")
+    expected = graph.parameters(graph.resolve({"master": "1", "namespace": "bot1"}))
+    assert list(nodes) == [node.executable for node in graph.nodes]
+    for node in graph.nodes:
+        made = nodes[node.executable]
+        assert made["package"] == "mlsh_ros"
+        assert (made["name"], made["namespace"]) == (node.name, "bot1")
+        (parameters,) = made["parameters"]
+        assert {k: v.args[0] for k, v in parameters.items()} == expected[node.name]
+        # Without its type launch would make a number of master:=1.
+        for value in parameters.values():
+            assert value.kwargs["value_type"] is type(value.args[0])
+    assert stand_in == []
+
+
+def test_a_parameter_file_comes_after_the_arguments(stand_in):
+    nodes = started(TREE / "launch" / "sim.launch.py", params_file=str(EXAMPLE))
+    for made in nodes.values():
+        assert made["parameters"][1:] == [str(EXAMPLE)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("seed", "abc", "'abc' is not a whole number"),
+        ("namespace", "bot-1", "namespace 'bot-1' is not valid"),
+        ("params_file", "/nowhere.yaml", "params_file /nowhere.yaml: No such file"),
+    ],
+)
+def test_launch_refuses_before_it_starts_a_node(stand_in, name, value, message):
+    with pytest.raises(UserError, match=message):
+        started(TREE / "launch" / "sim.launch.py", **{name: value})
+
+
+def test_launch_warns_of_an_argument_that_it_would_ignore(stand_in):
+    started(TREE / "launch" / "sim.launch.py", namspace="bot1", of_another_launch_file="1")
+    assert stand_in == ["argument 'namspace' is not used. Did you mean 'namespace'?"]
+
+
+def test_a_node_that_ends_ends_the_launch_and_shows_in_its_status(stand_in):
+    on_exit = started(TREE / "launch" / "sim.launch.py")["skill_node"]["on_exit"]
+    context = Context({})
+
+    def event(status):
+        return SimpleNamespace(process_name="skill_node-2", returncode=status)
+
+    (action,) = on_exit(event(0), context)
+    assert action.kind == "Shutdown"
+    # launch's exit status is 1 after an exception, and only then.
+    with pytest.raises(UserError, match="skill_node ended with status 1"):
+        on_exit(event(1), context)
+    context.is_shutdown = True
+    assert on_exit(event(-2), context) is None
+
+
+# Launch files with the real `launch` -----------------------------------------------------------
+
+
+@pytest.mark.ros
+def test_the_real_launch_runs_the_simulation(monkeypatch):
+    # Not `launch` itself: without ROS, our folder launch/ answers to that name.
+    pytest.importorskip("launch_ros", reason="not a ROS installation")
+    index = pytest.importorskip("ament_index_python")
+    try:
+        share = Path(index.get_package_share_directory("mlsh_ros"))
+    except (LookupError, OSError):
+        pytest.skip("mlsh_ros is not built by colcon, or its install/setup.bash is not sourced")
+    from launch import LaunchDescription, LaunchService
+    from launch.actions import (
+        EmitEvent,
+        IncludeLaunchDescription,
+        RegisterEventHandler,
+        TimerAction,
+    )
+    from launch.event_handlers import OnProcessExit, OnProcessIO
+    from launch.events import Shutdown
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    said, ended = [], {}
+
+    def hear(event):
+        said.append((event.process_name, event.text.decode()))
+        running = "skill_node]: running" in said[-1][1]
+        return [EmitEvent(event=Shutdown(reason="test"))] if running else None
+
+    def note(event, context):
+        ended[event.process_name.partition("-")[0]] = event.returncode
+
+    included = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(str(share / "launch" / "sim.launch.py")),
+        launch_arguments={"namespace": "bot1", "mode": "lockstep", "master": "goal-1"}.items(),
+    )
+    too_late = EmitEvent(event=Shutdown(reason="too late"))
+    service = LaunchService(noninteractive=True)
+    service.include_launch_description(
+        LaunchDescription(
+            [
+                RegisterEventHandler(OnProcessIO(on_stdout=hear, on_stderr=hear)),
+                RegisterEventHandler(OnProcessExit(on_exit=note)),
+                included,
+                TimerAction(period=START_UP, actions=[too_late]),
+            ]
+        )
+    )
+    assert service.run() == 0
+    text = "".join(line for _, line in said)
+    assert "bot1.skill_node]: running" in text
+    assert "active: master 'goal-1'" in text
+    assert "lockstep" in text
+    assert ended == {"skill_node": 0, "master_node": 0, "sim_node": 0}
+
+
+# mlsh up, over DDS -----------------------------------------------------------------------------
+
+
+class Up:
+    """`mlsh up` as a process of its own; ends with the `with` block."""
+
+    def __init__(self, folder, *arguments):
+        self.output = folder / "output.txt"
+        self.arguments = arguments
+
+    def __enter__(self):
+        with self.output.open("w") as stream:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "mlsh_ros.cli", "up", *self.arguments],
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.nodes = set()
+        return self
+
+    def __exit__(self, *_):
+        for pid in (self.process.pid, *self.nodes):
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    @property
+    def text(self):
+        return self.output.read_text()
+
+    def wait_for(self, line):
+        deadline = time.monotonic() + START_UP
+        while line not in self.text:
+            assert self.process.poll() is None, self.text
+            assert time.monotonic() < deadline, self.text
+            time.sleep(0.05)
+        self.nodes |= children(self.process.pid)
+
+    def end(self, number):
+        self.nodes |= children(self.process.pid)
+        self.process.send_signal(number)
+        return self.process.wait(timeout=20)
+
+
+def children(pid):
+    """Ids of the processes that a process has started."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return {int(child) for task in tasks for child in task.read_text().split()}
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until_gone(pids, seconds):
+    deadline = time.monotonic() + seconds
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(map(alive, pids))
+
+
+@pytest.fixture
+def watcher():
+    """A node of ROS that keeps what it hears; `watcher(type, topic)` gives the list."""
+    rclpy = pytest.importorskip("rclpy")
+    from rclpy.signals import SignalHandlerOptions
+
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    node = rclpy.create_node("watcher")
+
+    def watch(kind, topic):
+        heard = []
+        node.create_subscription(kind, topic, heard.append, 1000)
+        return heard
+
+    def spin_until(happened):
+        deadline = time.monotonic() + START_UP
+        while not happened() and time.monotonic() < deadline:
+            rclpy.spin_once(node, timeout_sec=0.1)
+        return happened()
+
+    watch.spin_until = spin_until
+    yield watch
+    node.destroy_node()
+    rclpy.try_shutdown()
+
+
+@pytest.mark.ros
+def test_up_drives_in_a_namespace_and_ends_with_the_safe_command(bundle, tmp_path, watcher):
+    from geometry_msgs.msg import TwistStamped
+    from std_msgs.msg import Float64MultiArray
+
+    commands = watcher(TwistStamped, "/bot1/cmd_vel")
+    outcomes = watcher(Float64MultiArray, "/bot1/sim_node/outcome")
+    arguments = (f"bundle:={bundle.source}", "namespace:=bot1", "task:=moving_bandits/goal-1")
+    with Up(tmp_path, "sim", *arguments) as up:
+        up.wait_for("[bot1.skill_node]: running")
+        driven = watcher.spin_until(lambda: len(outcomes) >= 5 and len(commands) >= 5)
+        assert driven, f"{len(commands)} commands, {len(outcomes)} outcomes\n{up.text}"
+        assert any(speed(c) != 0 for c in commands)
+        assert len(up.nodes) == 3
+        assert up.end(signal.SIGINT) == 0, up.text
+        assert wait_until_gone(up.nodes, 0.0), "a node outlived mlsh up"
+        assert watcher.spin_until(lambda: speed(commands[-1]) == 0)
+    assert "moving_bandits/goal-1" in up.text
+    assert up.text.rstrip().endswith("[bot1.skill_node]: disarmed")
+    assert "Traceback" not in up.text
+
+
+def speed(command):
+    return abs(command.twist.linear.x) + abs(command.twist.linear.y)
+
+
+@pytest.mark.ros
+def test_up_robot_does_not_move_before_it_is_told_to(bundle, tmp_path, watcher):
+    from geometry_msgs.msg import TwistStamped
+
+    commands = watcher(TwistStamped, "/cmd_vel")
+    with Up(tmp_path, "robot", f"bundle:={bundle.source}") as up:
+        up.wait_for("[skill_node]: ready")
+        end = time.monotonic() + 3.0
+        watcher.spin_until(lambda: time.monotonic() > end)
+        assert len(up.nodes) == 2
+        assert up.end(signal.SIGTERM) == 0, up.text
+        assert wait_until_gone(up.nodes, 0.0)
+    assert commands == []
+    assert "running" not in up.text
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("bundle:=nowhere", "no bundle 'nowhere'. Valid: "),
+        ("robot:=nobody", "no robot 'nobody'. Valid: "),
+        ("master:=1", "no master '1'. Valid: goal-0, goal-1"),
+    ],
+)
+def test_up_says_why_a_node_does_not_start(bundle, tmp_path, argument, reason):
+    pytest.importorskip("rclpy")
+    with Up(tmp_path, "sim", f"bundle:={bundle.source}", argument) as up:
+        assert up.process.wait(timeout=START_UP) == 1, up.text
+    assert any(reason in line for line in up.text.splitlines())
+    assert "Traceback" not in up.text
+    assert up.text.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.ros
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process of its parent's death")
+def test_no_node_outlives_an_up_that_is_killed(bundle, tmp_path):
+    """A robot would drive on with nobody to stop it."""
+    pytest.importorskip("rclpy")
+    with Up(tmp_path, "sim", f"bundle:={bundle.source}", "namespace:=killed") as up:
+        up.wait_for("[killed.skill_node]: running")
+        nodes = up.nodes
+        assert len(nodes) == 3
+        up.end(signal.SIGKILL)
+        assert wait_until_gone(nodes, 10.0)

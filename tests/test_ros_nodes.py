@@ -1,0 +1,470 @@
+"""The real nodes, each in its own process, over real DDS on this computer."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import pytest
+
+from mlsh_ros.backends import jobs, run_offline, run_ros
+
+rclpy = pytest.importorskip("rclpy")
+
+from geometry_msgs.msg import TwistStamped  # noqa: E402
+from lifecycle_msgs.msg import Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
+from nav_msgs.msg import Odometry  # noqa: E402
+from rcl_interfaces.srv import SetParameters  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.signals import SignalHandlerOptions  # noqa: E402
+from std_msgs.msg import Float64MultiArray, String  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
+
+from mlsh_ros.core.packing import answer_layout, trace_layout  # noqa: E402
+from mlsh_ros.nodes.node import EXCHANGE, LATCHED, SENSOR, TRACE  # noqa: E402
+
+pytestmark = pytest.mark.ros
+
+DT = 0.1  # s, a tick of omni
+N = 5  # ticks of a macro step of the restless bundle
+RATE = 0.5  # m/s, that the command may change in a tick
+MAX_AGE = 0.3  # s, of odom
+START_TIMEOUT = 1.2  # s, given to skill_node where nothing comes; 5 otherwise
+LATE_DECISIONS = 2  # given to skill_node
+SLACK = 0.25  # s, for a machine that has other work
+
+
+def wait_for(happened, timeout, what):
+    deadline = time.monotonic() + timeout
+    while not (value := happened()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {timeout} s: {what if isinstance(what, str) else what()}")
+        time.sleep(0.01)
+    return value
+
+
+class Observer:
+    """Another computer in the graph: keeps what it hears, with the time, and calls services."""
+
+    def __init__(self, bundle):
+        interface = bundle.interface
+        self.traces = trace_layout(interface.observation_names, interface.action_names)
+        self.answers = answer_layout(bundle.manifest.skills)
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, signal_handler_options=SignalHandlerOptions.NO)
+        self.node = rclpy.create_node("observer", context=self.context)
+        self.heard = {}
+        for topic, kind, quality in (
+            ("cmd_vel", TwistStamped, TRACE),  # every command, not the newest only
+            ("skill_node/state", String, LATCHED),
+            ("master_node/master", String, LATCHED),
+            ("skill_node/trace", Float64MultiArray, TRACE),
+            ("decision/answer", Float64MultiArray, EXCHANGE),
+            ("odom", Odometry, SENSOR),
+        ):
+            self.heard[topic] = []
+            self.node.create_subscription(kind, topic, self._keeper(topic), quality)
+        self.odom = self.node.create_publisher(Odometry, "odom", EXCHANGE)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.clients = {}  # kept: rclpy may still be waiting on one that is destroyed
+        self.closing = threading.Event()
+        self.thread = threading.Thread(target=self._spin, daemon=True)
+        self.thread.start()
+
+    def _spin(self):
+        while not self.closing.is_set():
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def _keeper(self, topic):
+        return lambda message: self.heard[topic].append((time.monotonic(), message))
+
+    def close(self):
+        self.closing.set()
+        self.thread.join()  # before anything that it uses goes away
+        self.executor.shutdown()
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+    def call(self, kind, name, timeout=8.0, **values):
+        if name not in self.clients:
+            self.clients[name] = self.node.create_client(kind, name)
+        client = self.clients[name]
+        assert client.wait_for_service(timeout_sec=15.0), name
+        future = client.call_async(kind.Request(**values))
+        wait_for(future.done, timeout, f"answer of {name}")
+        return future.result()
+
+    def state(self):
+        return self.heard["skill_node/state"][-1][1].data if self.heard["skill_node/state"] else ""
+
+    def times(self, state):
+        """When a state that begins so was told."""
+        told = self.heard["skill_node/state"]
+        return [t for t, message in told if message.data.startswith(state)]
+
+    def commands(self, after=0.0):
+        """(n, 2) commands after a time."""
+        told = [m.twist.linear for t, m in self.heard["cmd_vel"] if t > after]
+        return np.array([(v.x, v.y) for v in told]).reshape(-1, 2)
+
+    def ticks(self):
+        return [self.traces.read(m)[0] for _, m in list(self.heard["skill_node/trace"])]
+
+    def wait(self, state, timeout=15.0):
+        wait_for(lambda: self.state().startswith(state), timeout, f"{state}; it is {self.state()}")
+
+    def drive(self):
+        """Start, and wait until the robot has been moving for a while."""
+        self.wait("ready")
+        wait_for(lambda: self.heard["odom"], 15.0, "sensors")
+        answer = self.call(Trigger, "skill_node/start")
+        assert answer.success, answer.message
+        # Past the first decision, and fast enough that coming to rest takes more than a tick.
+        wait_for(
+            lambda: (
+                len(self.heard["skill_node/trace"]) > N + 3
+                and np.abs(self.commands()[-1:]).max(initial=0.0) > RATE
+            ),
+            20.0,
+            lambda: f"moving: {self.state()}, {self.ticks()[-3:]}, {self.commands()[-5:]}",
+        )
+
+    def change(self, node, transition, *, illegal=False):
+        values = {"transition": Transition(id=transition)}
+        try:
+            patience = 0.3 if illegal else 8.0
+            return self.call(ChangeState, f"{node}/change_state", patience, **values).success
+        except pytest.fail.Exception:
+            if illegal:
+                return False  # Jazzy gives no answer, Kilted says no
+            raise
+
+    def lifecycle(self, node):
+        return self.call(GetState, f"{node}/get_state").current_state.label
+
+
+class World:
+    """Some nodes of one domain, and their observer."""
+
+    def __init__(self, bundle, stack):
+        self.bundle, self.stack = bundle, stack
+        self.nodes = {}
+        self.environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        self.observer = Observer(bundle)
+        stack.callback(self.observer.close)
+
+    def start(self, name, *arguments, **parameters):
+        if name != "sim_node":
+            parameters.setdefault("bundle", str(self.bundle.source))
+        if name == "skill_node":
+            parameters.setdefault("late_decisions", LATE_DECISIONS)
+        self.nodes[name] = launch(name, *arguments, env=self.environment, **parameters)
+        self.stack.callback(end, self.nodes[name])
+        return self.nodes[name]
+
+    def start_all(self, **skill):
+        # First what takes longest.
+        self.start("sim_node")
+        self.start("master_node")
+        self.start("skill_node", **skill)
+        wait_for(lambda: self.observer.heard["master_node/master"], 15.0, "master_node")
+        return self.observer
+
+
+def launch(name, *arguments, env=None, **parameters):
+    command = [sys.executable, "-m", f"mlsh_ros.nodes.{name}", "--ros-args"]
+    for key, value in parameters.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        command += ["-p", f"{key}:={text}"]
+    return subprocess.Popen(
+        [*command, *arguments],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def end(process):
+    if process.poll() is None:
+        process.kill()
+    if not process.stdout.closed:
+        process.communicate()
+
+
+@pytest.fixture
+def world(bundle):
+    with new_domain() as stack:
+        yield World(bundle, stack)
+
+
+@contextmanager
+def new_domain():
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.setenv("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
+        yield stack
+
+
+def assert_brought_to_rest(observer, since):
+    """The commands after `since` go to the safe one by the rate limit and stay there."""
+    wait_for(lambda: len(c := observer.commands(since)) and not c[-1].any(), 3.0, "safe command")
+    time.sleep(2.5 * DT)
+    path = observer.commands(since - 2.5 * DT)
+    assert not path[-1].any()
+    assert np.abs(np.diff(path, axis=0)).max() <= RATE + 1e-9
+    rest = observer.commands(since)
+    assert (np.diff(np.abs(rest), axis=0) <= 1e-9).all()  # never faster again
+    assert np.isfinite(observer.commands()).all()
+
+
+# Start, stop, fault ---------------------------------------------------------------------------
+
+
+def test_a_robot_waits_for_start_and_faults_without_sensors(world):
+    observer = world.observer
+    world.start("master_node")
+    world.start("skill_node", start_timeout=START_TIMEOUT)
+    observer.wait("ready")
+    time.sleep(1.0)
+    assert observer.heard["cmd_vel"] == []
+    assert observer.heard["decision/answer"] == []
+
+    for _ in range(2):  # and again after the reset
+        begun = time.monotonic()
+        observer.heard["cmd_vel"].clear()
+        assert observer.call(Trigger, "skill_node/start").success
+        observer.wait("fault: sensors_missing: nothing from odom, goals within 1.2 s", 5.0)
+        assert observer.times("fault")[-1] - begun < START_TIMEOUT + SLACK
+        wait_for(lambda: len(observer.commands()), 2.0, "safe command")
+        assert not observer.commands().any()
+        # Latched: no start, and a newcomer hears of it.
+        refused = observer.call(Trigger, "skill_node/start")
+        assert not refused.success
+        assert refused.message.startswith("cannot start: fault: sensors_missing")
+        newcomer = Observer(world.bundle)
+        newcomer.wait("fault: sensors_missing", 5.0)
+        newcomer.close()
+        assert observer.call(Trigger, "skill_node/reset").success
+        observer.wait("ready", 2.0)
+        assert not observer.call(Trigger, "skill_node/reset").success
+
+    # A stop while it waits is a stop, not a fault.
+    assert observer.call(Trigger, "skill_node/start").success
+    assert observer.call(Trigger, "skill_node/stop").success
+    observer.wait("ready", 2.0)
+
+
+def test_a_dead_simulator_stops_the_robot(world):
+    observer = world.start_all()
+    observer.drive()
+    killed = time.monotonic()
+    world.nodes["sim_node"].kill()
+    observer.wait("fault: sensors_stale: odom", 5.0)
+    assert observer.times("fault")[-1] - killed < MAX_AGE + 2 * DT + SLACK
+    assert_brought_to_rest(observer, observer.times("fault")[-1])
+
+
+def test_a_dead_master_stops_the_robot(world):
+    observer = world.start_all()
+    observer.drive()
+    killed = time.monotonic()
+    world.nodes["master_node"].kill()
+    observer.wait("fault: master_silent", 8.0)
+    told = observer.times("fault")[-1]
+    # `late_decisions` may pass, the one after that may not; the next boundary is within N ticks.
+    macro = N * DT
+    assert LATE_DECISIONS * macro - DT < told - killed
+    assert told - killed < (LATE_DECISIONS + 2) * macro + DT + SLACK
+    late = [t["tick"] for t in observer.ticks() if t["late"]]
+    assert [tick % N for tick in late] == [0] * (LATE_DECISIONS + 1)
+    assert_brought_to_rest(observer, told)
+    # With a new master it drives again.
+    world.start("master_node")
+    wait_for(lambda: len(observer.heard["master_node/master"]) > 1, 15.0, "the new master")
+    assert observer.call(Trigger, "skill_node/reset").success
+    observer.heard["skill_node/trace"].clear()
+    observer.drive()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_brings_the_robot_to_rest(world, number):
+    observer = world.start_all()
+    observer.drive()
+    process = world.nodes["skill_node"]
+    since = time.monotonic()
+    process.send_signal(number)
+    assert process.wait(timeout=2.0) == 0
+    assert_brought_to_rest(observer, since)
+    assert "Traceback" not in process.communicate()[0]
+
+
+def test_nan_from_a_sensor_is_not_used(world):
+    observer = world.start_all()
+    observer.drive()
+    world.nodes["sim_node"].kill()
+    since = time.monotonic()
+    message = Odometry()
+    message.pose.pose.position.x = float("nan")
+    while not observer.state().startswith("fault") and time.monotonic() < since + 3.0:
+        message.header.stamp = observer.node.get_clock().now().to_msg()
+        observer.odom.publish(message)
+        time.sleep(0.02)
+    assert observer.state().startswith("fault: sensors_stale: odom")
+    assert_brought_to_rest(observer, observer.times("fault")[-1])
+
+
+# Lifecycle and parameters ---------------------------------------------------------------------
+
+
+def test_lifecycle_by_service_and_an_illegal_transition_does_no_harm(world):
+    observer = world.observer
+    for name in ("skill_node", "master_node", "sim_node"):
+        world.start(name, autostart=False)
+    for name in ("sim_node", "master_node", "skill_node"):
+        assert observer.lifecycle(name) == "unconfigured"
+        assert not observer.change(name, Transition.TRANSITION_ACTIVATE, illegal=True)
+        for _ in range(2):
+            assert observer.change(name, Transition.TRANSITION_CONFIGURE)
+            assert observer.lifecycle(name) == "inactive"
+            assert observer.change(name, Transition.TRANSITION_ACTIVATE)
+            assert observer.change(name, Transition.TRANSITION_DEACTIVATE)
+            assert observer.change(name, Transition.TRANSITION_CLEANUP)
+            assert observer.lifecycle(name) == "unconfigured"
+        assert observer.change(name, Transition.TRANSITION_CONFIGURE)
+        assert observer.change(name, Transition.TRANSITION_ACTIVATE)
+    observer.drive()
+    # Deactivated while it drives: to rest first.
+    since = time.monotonic()
+    assert observer.change("skill_node", Transition.TRANSITION_DEACTIVATE)
+    assert_brought_to_rest(observer, since)
+    assert observer.state() == "disarmed"
+    assert not observer.call(Trigger, "skill_node/start").success
+    for process in world.nodes.values():
+        process.terminate()
+    assert [p.wait(timeout=5.0) for p in world.nodes.values()] == [0, 0, 0]
+
+
+WRONG = [
+    ("skill_node", {"start_timeout": 99.0}, "start_timeout"),
+    ("skill_node", {"late_decisions": "many"}, "late_decisions"),
+    ("skill_node", {"mode": "fast"}, "mode: 'fast' is not one of realtime, lockstep"),
+    ("skill_node", {"bundle": "moving_bandit"}, "Did you mean 'moving_bandits'?"),
+    ("master_node", {"seed": -1}, "seed"),
+    ("master_node", {"master": "goal"}, "no master 'goal'"),
+    ("sim_node", {"robot": "omnii"}, "no robot 'omnii'. Did you mean 'omni'?"),
+    ("sim_node", {"task": "moving_bandits"}, "names a family only"),
+    ("sim_node", {"mode": "lockstep", "stamped_cmd_vel": False}, "needs stamps"),
+]
+
+
+def test_a_wrong_parameter_is_one_line_and_a_failure(bundle):
+    with new_domain():
+        # At once: most of the time is for imports.
+        running = []
+        for name, parameters, said in WRONG:
+            if name != "sim_node":
+                parameters = {"bundle": str(bundle.source), **parameters}
+            running.append((launch(name, **parameters), parameters, said))
+        for process, parameters, said in running:
+            try:
+                output = process.communicate(timeout=60)[0]
+            finally:
+                end(process)
+            assert process.returncode == 1, (parameters, output)
+            assert len(output.splitlines()) == 1, (parameters, output)
+            assert said in output
+            assert "error" in output.lower()
+
+
+def test_the_master_can_be_changed_while_it_drives(world):
+    observer = world.start_all()
+
+    def use(master):
+        return observer.call(
+            SetParameters,
+            "master_node/set_parameters",
+            parameters=[Parameter("master", value=master).to_parameter_msg()],
+        ).results[0]
+
+    observer.drive()
+    assert observer.heard["master_node/master"][-1][1].data == "goal-0"
+    refused = use("goal-7")
+    assert not refused.successful
+    assert refused.reason.startswith("no master 'goal-7'")
+    assert refused.reason.endswith("Valid: goal-0, goal-1")
+    assert use("goal-1").successful
+    changed = time.monotonic()
+    assert observer.heard["master_node/master"][-1][1].data == "goal-1"
+    wait_for(lambda: observer.heard["skill_node/trace"][-1][0] > changed + 1.5, 5.0, "ticks")
+    # Goal-0 watches x, goal-1 watches y; the logits say who has answered.
+    from policies.runtime import load_master
+
+    for name, told in (
+        ("goal-0", lambda t: t < changed - SLACK),
+        ("goal-1", lambda t: t > changed),
+    ):
+        master = load_master(world.bundle, name)
+        answers = [
+            observer.answers.read(m) for t, m in observer.heard["decision/answer"] if told(t)
+        ]
+        assert answers
+        seen = {
+            int(observer.traces.read(m)[0]["tick"]): observer.traces.read(m)[1]["observation"]
+            for _, m in observer.heard["skill_node/trace"]
+        }
+        for scalars, vectors in answers:
+            tick = int(scalars["tick"])
+            if tick == 0:
+                continue  # the first observation is read anew when the decision has come
+            expected = master(seen[tick].astype(np.float32)[None])[0]
+            np.testing.assert_array_equal(vectors["logits"].astype(np.float32), expected)
+    ticks = observer.ticks()
+    assert [int(t["tick"]) for t in ticks] == list(range(len(ticks)))
+    assert sum(t["missed"] for t in ticks) == 0
+    assert sum(t["late"] for t in ticks) == 0
+
+
+def test_a_graph_of_the_simulation_starts_by_itself_and_stays_stopped(world):
+    observer = world.observer
+    world.start("sim_node")
+    world.start("skill_node", start_by_itself=True)
+    observer.wait("ready")
+    time.sleep(0.7)
+    assert observer.state() == "ready"  # no master yet
+    world.start("master_node")
+    observer.wait("running", 10.0)
+    wait_for(lambda: len(observer.ticks()) > 3, 5.0, "ticks")
+    assert observer.call(Trigger, "skill_node/stop").success
+    time.sleep(1.2)
+    assert observer.state() == "ready"
+    assert not observer.commands()[-1].any()
+
+
+# Real time ------------------------------------------------------------------------------------
+
+
+def test_realtime_through_ros_is_as_good_as_offline():
+    from policies.bundle import load_bundle
+
+    bundle = load_bundle("moving_bandits")
+    work = jobs(bundle, "moving_bandits/goal-0", None)
+    offline = run_offline(bundle, "omni", work, episodes=2, seed=0)
+    domain = random.SystemRandom().randint(1, 100)
+    through_ros = run_ros(bundle, "omni", work, episodes=2, seed=0, mode="realtime", domain=domain)
+    a, b = (np.mean([e.value for e in x]) for x in (offline, through_ros))
+    assert abs(a - b) < 0.1 * a
+    assert [e.late for e in through_ros] == [0, 0]
+    for episode in through_ros:
+        assert len(episode.reward) == len(episode.skill) == 50
+        # The record is of one session: positions follow each other.
+        steps = np.diff(episode.term(bundle.interface, "position"), axis=0)
+        assert np.abs(steps).max() < 0.35
