@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mlsh_ros.core.controller import Controller
@@ -22,6 +24,7 @@ from sim.world import World
 if TYPE_CHECKING:
     from mlsh_ros.remote import Remote
 
+_log = logging.getLogger(__name__)
 OnTick = Callable[[dict[str, float], float], None]  # the tick's trace, the return so far
 OnEpisode = Callable[[Episode], None]
 
@@ -156,7 +159,7 @@ def nodes(
         "namespace": namespace,
     }
     with (
-        Processes(SIM, arguments, lambda *_: None, domain) as processes,
+        Processes(SIM, arguments, partial(_log.info, "%s: %s"), domain) as processes,
         Remote(bundle, namespace, processes.check) as client,
     ):
         client.wait_until_active("skill_node", "master_node", "sim_node")

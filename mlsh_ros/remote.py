@@ -28,6 +28,7 @@ from sim.errors import UserError
 
 START_UP = 30.0  # s for all nodes to be active; DDS discovery alone takes up to five
 CALL = 10.0  # s for a service to answer
+AGAIN = 1.0  # s without an answer before a node is asked once more how it is
 
 
 class Remote:
@@ -96,14 +97,10 @@ class Remote:
             UserError: one is not, in time; or another graph answers under the same names.
         """
         deadline = time.monotonic() + START_UP
+        self._know_each_other()
         for name in nodes:
             client = self._client(GetState, f"{name}/get_state")
-            while True:
-                self.alive()
-                if client.wait_for_service(timeout_sec=0.1):
-                    answer = self._result(client.call_async(GetState.Request()), name)
-                    if answer.current_state.id == LifecycleState.PRIMARY_STATE_ACTIVE:
-                        break
+            while not self._is_active(client):
                 if time.monotonic() > deadline:
                     raise UserError(f"{name} is not active after {START_UP:g} s")
                 time.sleep(0.02)
@@ -119,6 +116,32 @@ class Remote:
                     f"two nodes publish {topic!r}: another graph runs in the same ROS domain and "
                     "namespace; end it, or choose another domain"
                 )
+
+    def _know_each_other(self) -> None:
+        """Make the clients of everything that `run_episode` asks for.
+
+        With Fast DDS the answer to the first request of a client may be lost: the server answers
+        before it has discovered where to (ros2/rmw_fastrtps#842). Endpoints become known in the
+        order in which they were made: a node that has answered the newest client knows these.
+        """
+        for node in ("sim_node", "master_node"):
+            self._client(SetParameters, f"{node}/set_parameters")
+        for service in ("sim_node/reset", "skill_node/start", "skill_node/stop"):
+            self._client(Trigger, service)
+
+    def _is_active(self, client: Any) -> bool:
+        self.alive()
+        if not client.wait_for_service(timeout_sec=0.1):
+            return False
+        future = client.call_async(GetState.Request())
+        deadline = time.monotonic() + AGAIN
+        while not future.done() and time.monotonic() < deadline:
+            self._check()
+            time.sleep(0.001)
+        if not future.done():  # lost; to ask again does no harm
+            client.remove_pending_request(future)
+            return False
+        return bool(future.result().current_state.id == LifecycleState.PRIMARY_STATE_ACTIVE)
 
     def _client(self, kind: Any, name: str) -> Any:
         """A service client, kept: the executor may still wait on one that is destroyed."""

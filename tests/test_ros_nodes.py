@@ -94,13 +94,29 @@ class Observer:
         self.context.try_shutdown()
 
     def call(self, kind, name, timeout=8.0, **values):
-        if name not in self.clients:
+        if new := name not in self.clients:
             self.clients[name] = self.node.create_client(kind, name)
         client = self.clients[name]
         assert client.wait_for_service(timeout_sec=15.0), name
+        if new:
+            self.greet(name.rpartition("/")[0])
         future = client.call_async(kind.Request(**values))
         wait_for(future.done, timeout, f"answer of {name}")
         return future.result()
+
+    def greet(self, node):
+        """Until the node knows where to send its answers; see Remote._know_each_other."""
+        client = self.node.create_client(GetState, f"{node}/get_state")
+        self.clients[client] = client
+        assert client.wait_for_service(timeout_sec=15.0), node
+        for _ in range(15):
+            future = client.call_async(GetState.Request())
+            deadline = time.monotonic() + 1.0
+            while not future.done() and time.monotonic() < deadline:
+                time.sleep(0.005)
+            if future.done():
+                return
+        pytest.fail(f"{node} does not answer")
 
     def state(self):
         return self.heard["skill_node/state"][-1][1].data if self.heard["skill_node/state"] else ""

@@ -15,8 +15,12 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy")
 
+from lifecycle_msgs.msg import State as LifecycleState  # noqa: E402
+from lifecycle_msgs.srv import GetState  # noqa: E402
+from rclpy.callback_groups import ReentrantCallbackGroup  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.signals import SignalHandlerOptions  # noqa: E402
+from rclpy.task import Future  # noqa: E402
 from std_msgs.msg import Float64MultiArray, String  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
@@ -108,6 +112,13 @@ class Impostor:
         self.release = threading.Event()
         self.node.create_service(Trigger, "~/silent", self._silent)
         self.node.create_service(Trigger, "~/no", self._no)
+        self.asked = 0  # how it is
+        self.node.create_service(
+            GetState,
+            "~/get_state",
+            self._lose_the_first_answer,
+            callback_group=ReentrantCallbackGroup(),
+        )
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.closing = threading.Event()
@@ -117,6 +128,13 @@ class Impostor:
     def _spin(self):
         while not self.closing.is_set():
             self.executor.spin_once(timeout_sec=0.05)
+
+    async def _lose_the_first_answer(self, _, response):
+        self.asked += 1
+        if self.asked == 1:
+            await Future()
+        response.current_state.id = LifecycleState.PRIMARY_STATE_ACTIVE
+        return response
 
     def _silent(self, _, response):
         self.release.wait(10.0)
@@ -169,6 +187,16 @@ def test_the_client_gives_up_by_name_instead_of_waiting_for_ever(bundle, imposto
         assert time.monotonic() - start < 1.5
         dead.clear()
         impostor.release.set()
+
+
+@pytest.mark.ros
+def test_a_lost_answer_is_asked_for_again(bundle, impostor, monkeypatch):
+    monkeypatch.setattr(remote_module, "START_UP", 10.0)
+    monkeypatch.setattr(remote_module, "AGAIN", 0.3)
+    impostor.state.publish(String(data="ready"))
+    with Remote(bundle) as remote:
+        remote.wait_until_active("skill_node")
+    assert impostor.asked == 2
 
 
 @pytest.mark.ros
