@@ -24,13 +24,14 @@ from typing import IO, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, RootModel, TypeAdapter, ValidationError
+from pydantic import Field, RootModel, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass as checked
+from typing_extensions import Self
 
 from policies.checkpoint import DAMAGED_ZIP, read_npz
 from policies.onnx_file import read_graph
 from sim.errors import UserError, invalid, unknown
-from sim.interface import STRICT, Interface
+from sim.interface import STRICT, Interface, Range
 
 SCHEMA = 1
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -101,10 +102,25 @@ class Manifest:
     decision_ticks: Annotated[int, Field(ge=1)]  # N
     decision_lead: Literal[0, 1]  # L
     skills: Annotated[tuple[Name, ...], Field(min_length=1)]  # K; skill k is skills/k.onnx
+    # Per skill and observation term, in place of the interface's: a skill that gets up is tilted.
+    skill_limits: dict[Name, dict[str, Range]]
     masters: Annotated[dict[Name, Master], Field(min_length=1)]
     provenance: Provenance
     files: dict[str, Sha256]
     digest: Sha256  # of the manifest without this entry
+
+    @model_validator(mode="after")
+    def _limits_name_what_there_is(self) -> Self:
+        terms = [term.name for term in self.interface.observation]
+        for skill, limits in self.skill_limits.items():
+            if skill not in self.skills:
+                raise unknown("skill", skill, self.skills)
+            for term, (low, high) in limits.items():
+                if term not in terms:
+                    raise unknown("observation term", term, terms)
+                if not low < high:
+                    raise ValueError(f"skill_limits.{skill}.{term}: ({low}, {high}) is empty")
+        return self
 
     @property
     def skill_files(self) -> tuple[str, ...]:

@@ -168,6 +168,7 @@ def export(
         decision_ticks=config.mlsh.decision_ticks,
         decision_lead=config.mlsh.decision_lead,
         skills=tuple(f"skill-{k}" for k in range(agent.skills.count)),
+        skill_limits={},
         masters=masters,
         provenance=provenance,
         files={},

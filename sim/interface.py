@@ -96,6 +96,8 @@ class ObservationTerm:
     clip: Range | None  # of the scaled value
     noise: NonNegative  # standard deviation in `unit`, added in training
     max_age: Positive  # s, older values are stale
+    limit: Range | None  # in `unit`; a robot that shows anything beyond it is stopped
+    infinite: Range | None  # what stands for -inf and +inf (REP-117); null: both are refused
     mujoco: MujocoState
     ros: RosField
 
@@ -105,9 +107,19 @@ class ObservationTerm:
         for key in ("qpos", "qvel"):
             if names := getattr(self.mujoco, key):
                 _check_size(self.name, f"mujoco.{key}", names, self.size)
-        if self.clip is not None:
-            _check_range(self.name, "clip", self.clip)
+        for key in ("clip", "limit", "infinite"):
+            if (bounds := getattr(self, key)) is not None:
+                _check_range(self.name, key, bounds)
         return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class Tracking:
+    """A measurement that has to follow the command; where it does not, something is broken."""
+
+    term: str  # an observation term of the action term's size and unit
+    tolerance: Positive  # in that unit
+    time: Positive  # s that the difference may last
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -125,10 +137,12 @@ class ActionTerm:
     size: Annotated[int, Field(gt=0)]
     unit: str
     frame: str
-    scale: NonZero  # command = offset + scale * action, then limit, then rate_limit
+    scale: NonZero  # command = offset + scale * action, then limit, blend, rate_limit
     offset: float
     limit: Range  # in `unit`
+    blend: NonNegative  # s, time constant with which the command follows; 0: at once
     rate_limit: Positive  # `unit` per second
+    tracking: Tracking | None
     safe: tuple[float, ...]  # the command that stops the robot, per element
     mujoco: MujocoActuators
     ros: RosField
@@ -165,6 +179,9 @@ class Interface:
                 f"control_dt {self.control_dt} is not a multiple of physics_dt {self.physics_dt}"
             )
         _check_unique("observation term", [t.name for t in self.observation])
+        for action in self.action:
+            if action.tracking is not None:
+                self._check_tracking(action, action.tracking)
         _check_unique("action term", [t.name for t in self.action])
         # The later of two writers would win in silence.
         _check_unique("actuator", [name for t in self.action for name in t.mujoco.actuators])
@@ -172,6 +189,18 @@ class Interface:
             "ROS field", [f"{t.ros.topic} {f}" for t in self.action for f in t.ros.fields]
         )
         return self
+
+    def _check_tracking(self, action: ActionTerm, tracking: Tracking) -> None:
+        terms = {t.name: t for t in self.observation}
+        where = f"action {action.name!r}: tracking.term {tracking.term!r}"
+        if tracking.term not in terms:
+            raise ValueError(f"{where} is no observation term. Valid: {', '.join(terms)}")
+        term = terms[tracking.term]
+        if (term.size, term.unit) != (action.size, action.unit):
+            raise ValueError(
+                f"{where} has {term.size} elements in {term.unit}, "
+                f"not {action.size} in {action.unit}"
+            )
 
     # Sizes and layout ---------------------------------------------------------------------
 
@@ -263,7 +292,7 @@ class Interface:
         return out
 
     def command(self, action: NDArray[Any], previous: Floats) -> Floats:
-        """Action to command in physical units: scale and offset, limit, rate limit.
+        """Action to command in physical units: scale and offset, limit, blend, rate limit.
 
         Args:
             action: the policy's output (..., A).
@@ -281,7 +310,12 @@ class Interface:
         if not np.isfinite(action).all():
             raise ValueError(f"action is not finite: {np.asarray(action).tolist()}")
         target = np.clip(self._offset + self._scale * action.astype(np.float64), *self.limits)
+        target = previous + self._share * (target - previous) if self._blends else target
         return np.clip(target, previous - self._rate, previous + self._rate)
+
+    def brake(self, previous: Floats) -> Floats:
+        """One tick nearer to the safe command (..., A), as fast as the rate limit allows."""
+        return np.clip(self.safe, previous - self._rate, previous + self._rate)
 
     def saturated(self, action: NDArray[Any]) -> NDArray[np.bool_]:
         """Elements (..., A) of an action that are cut by a limit (not: by the rate limit)."""
@@ -309,6 +343,16 @@ class Interface:
     @cached_property
     def _offset(self) -> Floats:
         return self._spread(lambda t: t.offset)
+
+    @cached_property
+    def _share(self) -> Floats:
+        """(A,) part of the way to its target that a command goes in a tick."""
+        tick = self.control_dt
+        return self._spread(lambda t: -np.expm1(-tick / t.blend) if t.blend else 1.0)
+
+    @cached_property
+    def _blends(self) -> bool:
+        return any(term.blend for term in self.action)
 
     @cached_property
     def _rate(self) -> Floats:

@@ -196,7 +196,7 @@ def altered_robot(folder: Path, old: str, new: str) -> str:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("name: velocity", "name: speed", "no term 'velocity'"),
+        ("name: position", "name: place", "no term 'position'"),
         ("scale: 1.0", "scale: 2.0", "term 'position'"),
         ("limit: [-1.0, 1.0]", "limit: [-2.0, 2.0]", "term 'base_velocity'"),
         ("rate_limit: 5.0", "rate_limit: 6.0", "term 'base_velocity'"),

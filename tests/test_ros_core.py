@@ -1,6 +1,7 @@
 """The deployment's core: decisions, ticks, messages, sensors, states. No node is started here."""
 
 import itertools
+import math
 import threading
 import time
 from dataclasses import replace
@@ -225,7 +226,7 @@ def test_braking_keeps_the_rate_limit_and_ends_exactly_at_the_safe_command(bundl
 # Conversion ----------------------------------------------------------------------------------
 
 
-def term(name, topic, kind, fields):
+def term(name, topic, kind, fields, infinite=None):
     return ObservationTerm(
         name=name,
         size=len(fields),
@@ -235,6 +236,8 @@ def term(name, topic, kind, fields):
         clip=None,
         noise=0.0,
         max_age=0.5,
+        limit=None,
+        infinite=infinite,
         mujoco=MujocoState(task=name),
         ros=RosField(topic=topic, type=kind, fields=tuple(fields)),
     )
@@ -249,7 +252,9 @@ def action_term(name, topic, kind, fields):
         scale=1.0,
         offset=0.0,
         limit=(-1.0, 1.0),
+        blend=0.0,
         rate_limit=5.0,
+        tracking=None,
         safe=(0.0,) * len(fields),
         mujoco=MujocoActuators(tuple(f"{name}_{i}" for i in range(len(fields)))),
         ros=RosField(topic=topic, type=kind, fields=tuple(fields)),
@@ -281,6 +286,22 @@ def test_joints_are_found_by_name_in_any_order():
     for names in itertools.permutations("abc"):
         message = SimpleNamespace(name=list(names), position=[ord(n) for n in names])
         assert joints.read(message)["joints"].tolist() == [ord("a"), ord("b")]
+
+
+def test_an_infinite_value_is_what_the_term_says_and_nan_is_refused():
+    (reader,) = topic_readers(
+        [term("scan", "scan", "sensor_msgs/msg/LaserScan", ["ranges[0]", "ranges[1]"], (0.1, 3.5))]
+    )
+    message = SimpleNamespace(ranges=[math.inf, -math.inf])  # REP-117: nothing there; too close
+    np.testing.assert_array_equal(reader.read(message)["scan"], [3.5, 0.1])
+    back = SimpleNamespace(ranges=[0.0, 0.0])
+    reader.write(back, {"scan": np.array([3.5, 0.1])})
+    assert back.ranges == [math.inf, -math.inf]
+    with pytest.raises(MessageError, match="scan: scan is not finite"):
+        reader.read(SimpleNamespace(ranges=[1.0, math.nan]))
+    (strict,) = topic_readers([term("scan", "scan", "sensor_msgs/msg/LaserScan", ["ranges[0]"])])
+    with pytest.raises(MessageError, match="scan: scan is not finite"):
+        strict.read(SimpleNamespace(ranges=[math.inf]))
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ def make_bundle(skills=2):
         decision_ticks=N,
         decision_lead=0,
         skills=names,
+        skill_limits={},
         masters={
             f"goal-{i}": Master(f"moving_bandits/goal-{i}", score, provenance) for i in (0, 1)
         },

@@ -10,7 +10,7 @@ import yaml
 from test_sim_robot import ODD_ROBOT
 
 from sim.errors import UserError
-from sim.interface import Interface, interface_from_dict, interface_to_dict
+from sim.interface import Interface, Tracking, interface_from_dict, interface_to_dict
 from sim.registry import FAMILIES, make_family
 from sim.robot import load_robot, robot_names
 
@@ -29,9 +29,15 @@ def ugly() -> Interface:
     return replace(odd(), observation=(term, replace(other, max_age=1e9 / 7), *rest))
 
 
+def sluggish() -> Interface:
+    """The command follows the policy slowly."""
+    return replace(odd(), action=tuple(replace(t, blend=0.08) for t in odd().action))
+
+
 INTERFACES = {
     "odd": odd(),
     "ugly": ugly(),
+    "sluggish": sluggish(),
     **{name: load_robot(name).interface for name in robot_names()},
     **{
         f"{name}, {family}": load_robot(name).interface.with_terms(make_family(family).terms)
@@ -143,6 +149,37 @@ def test_command_by_hand():
     assert command.dtype == np.float64
 
 
+def test_a_blended_command_goes_part_of_the_way_by_hand():
+    previous = np.array([0.2, 0.0, 0.1])
+    command = sluggish().command(np.array([0.1, 0.05, -1.0], np.float32), previous)
+    # share: 1 - exp(-0.05 / 0.08) = 0.464739
+    # arm: 0.2 + 0.5 * 0.1 = 0.25; from 0.2 by 0.464739 * 0.05 -> 0.22323695
+    # drive x: -0.8 * 0.05 = -0.04; from 0 -> -0.01858956
+    # drive y: 0.8, limit 0.7; from 0.1 by 0.464739 * 0.6 = 0.2788, at most 0.1 -> 0.2
+    np.testing.assert_allclose(command, [0.22323695, -0.01858956, 0.2], atol=1e-6)
+
+
+def test_braking_reaches_the_safe_command_exactly_and_in_no_more_ticks_than_needed(any_interface):
+    i, rng = any_interface, np.random.default_rng(4)
+    rate = np.concatenate([np.full(t.size, t.rate_limit * i.control_dt) for t in i.action])
+    command = rng.uniform(*i.limits, (50, i.action_size))
+    needed = int(np.ceil(np.abs(command - i.safe) / rate - 1e-9).max())
+    for _ in range(needed):
+        before, command = command, i.brake(command)
+        assert (np.abs(command - before) <= rate * (1 + 1e-12)).all()
+    np.testing.assert_array_equal(command, np.tile(i.safe, (50, 1)))
+
+
+def test_tracking_names_a_term_of_the_same_kind():
+    data = interface_to_dict(load_robot("omni").interface)
+    data["action"][0]["tracking"]["term"] = "speed"
+    with pytest.raises(UserError, match=r"tracking.term 'speed' is no obs.* Valid: pos"):
+        interface_from_dict(data, "here")
+    data["action"][0]["tracking"]["term"] = "position"
+    with pytest.raises(UserError, match=r"'position' has 2 elements in m, not 2 in m/s"):
+        interface_from_dict(data, "here")
+
+
 def test_commands_keep_every_limit_whatever_the_policy_says(any_interface):
     i, rng = any_interface, np.random.default_rng(0)
     low, high = i.limits
@@ -156,7 +193,8 @@ def test_commands_keep_every_limit_whatever_the_policy_says(any_interface):
         before, command = command, i.command(action, command)
         assert ((low <= command) & (command <= high)).all()
         assert (np.abs(command - before) <= rate * (1 + 1e-12)).all()
-        reached |= (command == low).any(axis=0), (command == high).any(axis=0)
+        near = 0.1 * (high - low)  # a blended command comes near its target only
+        reached |= (command < low + near).any(axis=0), (command > high - near).any(axis=0)
     assert reached.all()
 
 
@@ -242,12 +280,20 @@ def changed(data, path, value):
 
 def other(path, value):
     """A valid value that differs; None where the field cannot change alone."""
-    alone = {"size", "sensor", "task", "qpos", "qvel"}  # with others, see the next test
+    alone = {
+        "size",
+        "sensor",
+        "task",
+        "qpos",
+        "qvel",
+        "term",
+        "tracking",
+    }  # with others, see the next test
     if path[-1] in alone and not (path[-1] in ("sensor", "task") and value):
         return None
     if path[-1] in ("control_dt", "physics_dt"):
         return {"control_dt": 2 * value, "physics_dt": value / 2}[path[-1]]
-    if path[-1] == "clip":
+    if path[-1] in ("clip", "limit", "infinite"):
         return [-3.0, 3.0]
     return value + "x" if isinstance(value, str) else value + 1e-3 * (-1 if path[-1] == 0 else 1)
 
@@ -260,6 +306,9 @@ def test_the_interface_survives_json_bit_for_bit(any_interface):
 
 
 def test_the_digest_changes_with_every_field(any_interface):
+    # Tracking ties two terms together; the next test has it.
+    loose = tuple(replace(term, tracking=None) for term in any_interface.action)
+    any_interface = replace(any_interface, action=loose)
     data = interface_to_dict(any_interface)
     digests, fields = {any_interface.digest}, 0
     for path, value in leaves(data):
@@ -276,10 +325,12 @@ def test_the_digest_changes_with_every_field(any_interface):
 def test_the_digest_changes_with_order_and_source():
     term = odd().observation[0]
     source = replace(term.mujoco, sensor=None, task="angle")
+    arm, *drive = odd().action
     variants = [
         odd(),
         replace(odd(), observation=odd().observation[::-1]),
         replace(odd(), action=odd().action[::-1]),
+        replace(odd(), action=(replace(arm, tracking=Tracking("angle", 0.1, 0.2)), *drive)),
         replace(odd(), observation=(replace(term, mujoco=source), *odd().observation[1:])),
     ]
     assert len({v.digest for v in variants}) == len(variants)

@@ -51,24 +51,29 @@ control_dt: 0.05
 physics_dt: 0.01
 observation:
   - {name: angle, size: 1, unit: rad, frame: arm, scale: 2.0, clip: [-0.5, 0.5], noise: 0.01,
-     max_age: 0.1, mujoco: {sensor: angle},
+     max_age: 0.1, limit: null, infinite: null,
+     mujoco: {sensor: angle},
      ros: {topic: joint_states, type: sensor_msgs/msg/JointState, fields: ["position[elbow]"]}}
   - {name: position, size: 2, unit: m, frame: odom, scale: 1.0, clip: null, noise: 0.02,
-     max_age: 0.1, mujoco: {qpos: [x, y]},
+     max_age: 0.1, limit: null, infinite: null,
+     mujoco: {qpos: [x, y]},
      ros: {topic: odom, type: nav_msgs/msg/Odometry, fields: [pose.x, pose.y]}}
   - {name: shake, size: 3, unit: m/s^2, frame: base, scale: 0.1, clip: null, noise: 0.0,
-     max_age: 0.1, mujoco: {sensor: shake},
+     max_age: 0.1, limit: null, infinite: null,
+     mujoco: {sensor: shake},
      ros: {topic: imu, type: sensor_msgs/msg/Imu, fields: [a.x, a.y, a.z]}}
   - {name: rates, size: 2, unit: mixed, frame: arm, scale: -1.0, clip: null, noise: 0.0,
-     max_age: 0.1, mujoco: {qvel: [elbow, x]},
+     max_age: 0.1, limit: null, infinite: null,
+     mujoco: {qvel: [elbow, x]},
      ros: {topic: joint_states, type: sensor_msgs/msg/JointState,
            fields: ["velocity[elbow]", "velocity[x]"]}}
 action:
   - {name: arm, size: 1, unit: rad, frame: arm, scale: 0.5, offset: 0.2, limit: [-0.3, 0.9],
-     rate_limit: 4.0, safe: [0.2], mujoco: {actuators: [bend]},
+     blend: 0.0, rate_limit: 4.0, tracking: null, safe: [0.2], mujoco: {actuators: [bend]},
      ros: {topic: arm, type: std_msgs/msg/Float64, fields: [data]}}
   - {name: drive, size: 2, unit: m/s, frame: base, scale: -0.8, offset: 0.0, limit: [-0.8, 0.7],
-     rate_limit: 2.0, safe: [0.0, 0.0], mujoco: {actuators: [go_x, go_y]},
+     blend: 0.0, rate_limit: 2.0, tracking: null, safe: [0.0, 0.0],
+     mujoco: {actuators: [go_x, go_y]},
      ros: {topic: cmd_vel, type: geometry_msgs/msg/Twist, fields: [linear.x, linear.y]}}
 """
 

@@ -105,10 +105,7 @@ class Controller:
 
     def brake(self) -> bool:
         """Take the command one tick nearer to the safe one; False if it is there already."""
-        safe = self.interface.safe
-        if (self.command == safe).all():
+        if (self.command == self.interface.safe).all():
             return False
-        nearer = self.interface.command(self.interface.action_for(safe), self.command)
-        # No nearer than before: what is left is rounding of scale and offset.
-        self.command = safe.copy() if (nearer == self.command).all() else nearer
+        self.command = self.interface.brake(self.command)
         return True

@@ -32,7 +32,7 @@ class TopicReader:
 
     topic: str
     type: str
-    terms: tuple[tuple[str, tuple[tuple[Step, ...], ...]], ...]  # name, path of each element
+    terms: tuple[tuple[ObservationTerm, tuple[tuple[Step, ...], ...]], ...]  # paths of elements
 
     def read(self, message: Any) -> dict[str, Floats]:
         """Per term (size,) in the term's unit.
@@ -41,17 +41,24 @@ class TopicReader:
             MessageError: an element is missing or not finite.
         """
         fields = {}
-        for name, paths in self.terms:
+        for term, paths in self.terms:
             values = np.array([_get(message, path, self.topic) for path in paths], np.float64)
+            if term.infinite is not None:
+                values = np.where(np.isneginf(values), term.infinite[0], values)
+                values = np.where(np.isposinf(values), term.infinite[1], values)
             if not np.isfinite(values).all():
-                raise MessageError(f"{self.topic}: {name} is not finite: {values.tolist()}")
-            fields[name] = values
+                raise MessageError(f"{self.topic}: {term.name} is not finite: {values.tolist()}")
+            fields[term.name] = values
         return fields
 
     def write(self, message: Any, fields: Mapping[str, NDArray[Any]]) -> None:
         """The inverse of `read`, for a simulator that plays the robot."""
-        for name, paths in self.terms:
-            for path, value in zip(paths, fields[name].tolist(), strict=True):
+        for term, paths in self.terms:
+            values = fields[term.name]
+            if term.infinite is not None:
+                values = np.where(values <= term.infinite[0], -np.inf, values)
+                values = np.where(values >= term.infinite[1], np.inf, values)
+            for path, value in zip(paths, values.tolist(), strict=True):
                 _set(message, path, value)
 
 
@@ -67,7 +74,7 @@ def topic_readers(terms: Iterable[ObservationTerm]) -> list[TopicReader]:
     readers = []
     for topic, group in topics.items():
         kind = _one_type(topic, [term.ros.type for term in group])
-        paths = tuple((t.name, tuple(parse_path(p) for p in t.ros.fields)) for t in group)
+        paths = tuple((t, tuple(parse_path(p) for p in t.ros.fields)) for t in group)
         readers.append(TopicReader(topic, kind, paths))
     return readers
 

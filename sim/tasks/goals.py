@@ -51,6 +51,8 @@ class GoalTask:
                 clip=None,
                 noise=0.0,
                 max_age=1.0,
+                limit=None,
+                infinite=None,
                 mujoco=MujocoState(task="goals"),
                 ros=RosField(
                     topic="goals", type="geometry_msgs/msg/PoseArray", fields=tuple(axes)
