@@ -155,6 +155,7 @@ def nodes(
         "mode": mode,
         "autostart": "false",
         "loop": "false",
+        "watchdog": "true" if mode == "realtime" else "false",
         "log_level": "warn",
         "namespace": namespace,
     }

@@ -46,6 +46,7 @@ class NodeSpec:
 
     executable: str
     parameters: Mapping[str, Value | Arg] = field(default_factory=dict)
+    when: Arg | None = None  # starts only if this argument is "true"
 
     @property
     def name(self) -> str:
@@ -86,6 +87,10 @@ class Graph:
                 "no digit after a /"
             )
         return values
+
+    def started(self, values: Mapping[str, str]) -> tuple[NodeSpec, ...]:
+        """The nodes that the `resolve`d arguments ask for."""
+        return tuple(n for n in self.nodes if n.when is None or values[n.when.name] == "true")
 
     def parameters(self, values: Mapping[str, str]) -> dict[str, dict[str, Value]]:
         """For each node its parameters, typed, from the `resolve`d arguments.
@@ -137,6 +142,11 @@ COMMON = (
         "stamped_cmd_vel", "true", "Velocity commands are TwistStamped; false: Twist.", _BOOL
     ),
 )
+_WATCHDOG = NodeSpec(
+    "watchdog_node",
+    {"bundle": Arg("bundle"), "stamped_cmd_vel": Arg("stamped_cmd_vel")},
+    when=Arg("watchdog"),
+)
 _MASTER = {"bundle": Arg("bundle"), "master": Arg("master")}
 _SKILLS = NodeSpec(
     "skill_node",
@@ -155,8 +165,9 @@ ROBOT = Graph(
         *COMMON,
         Argument("mode", "realtime", "Always realtime on a robot.", ("realtime",)),
         Argument("autostart", "false", "A robot never starts to move by itself.", ("false",)),
+        Argument("watchdog", "true", "A robot is always watched by watchdog_node.", ("true",)),
     ),
-    nodes=(NodeSpec("master_node", _MASTER), _SKILLS),
+    nodes=(NodeSpec("master_node", _MASTER), _WATCHDOG, _SKILLS),
 )
 SIM = Graph(
     name="sim",
@@ -169,9 +180,11 @@ SIM = Graph(
         Argument("task", "moving_bandits/goal-0", "Task, as family/task; chooses the master too."),
         Argument("seed", "0", "Seed of the episodes: where the goals are."),
         Argument("loop", "true", "Begin the next episode by itself.", _BOOL),
+        Argument("watchdog", "true", "Start watchdog_node too; of no use in lockstep.", _BOOL),
     ),
     nodes=(
         NodeSpec("master_node", {**_MASTER, "task": Arg("task")}),
+        _WATCHDOG,
         _SKILLS,
         NodeSpec(
             "sim_node",

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from mlsh_ros.core.injection import INJECTIONS
 from sim.errors import UserError
 
 Value = bool | int | float | str
@@ -53,6 +54,7 @@ _MODE = Param(
     "realtime: ticks follow the clock. lockstep: simulator and controller wait for each other.",
     choices=MODES,
 )
+_STAMPED = Param("stamped_cmd_vel", True, "Publish TwistStamped; false publishes Twist instead.")
 
 SKILL_NODE = (
     _BUNDLE,
@@ -61,9 +63,9 @@ SKILL_NODE = (
     Param(
         "start_by_itself",
         False,
-        "Start to drive as soon as all sensors and the master are there. For simulation only.",
+        "Arm and start as soon as all sensors and the master are there. For simulation only.",
     ),
-    Param("stamped_cmd_vel", True, "Publish TwistStamped; false publishes Twist instead."),
+    _STAMPED,
     Param(
         "late_decisions",
         3,
@@ -71,6 +73,54 @@ SKILL_NODE = (
         low=1,
         high=1000,
     ),
+    Param(
+        "missed_ticks",
+        3,
+        "Ticks missed in a row that stop the robot.",
+        low=1,
+        high=1000,
+    ),
+    Param(
+        "max_switches",
+        10,
+        "Changes of the skill in 10 decisions that are accepted; 10 accepts any.",
+        low=0,
+        high=10,
+    ),
+    Param(
+        "check_clock",
+        True,
+        "Stop when stamps are older than max_age or the system's clock jumps; false where sensors "
+        "are stamped by a computer with another clock.",
+    ),
+    Param(
+        "clock_jump",
+        0.1,
+        "Seconds that the system's clock may be set by while the robot moves.",
+        low=0.001,
+        high=10.0,
+    ),
+    Param(
+        "estop",
+        False,
+        "Require the topic `estop` (std_msgs/Bool): arm only while it says false, stop when it "
+        "falls silent. True on it always stops.",
+    ),
+    Param(
+        "estop_max_age",
+        0.5,
+        "Seconds after which a required `estop` counts as lost.",
+        low=0.05,
+        high=10.0,
+    ),
+    Param(
+        "realtime_priority",
+        0,
+        "Priority of the tick's thread under SCHED_FIFO; 0 leaves the scheduling alone.",
+        low=0,
+        high=99,
+    ),
+    Param("cpu", -1, "Core for the tick's thread; -1 leaves it to the system.", low=-1, high=1023),
     Param(
         "start_timeout",
         5.0,
@@ -87,6 +137,19 @@ MASTER_NODE = (
     Param("task", "", "Task, as family/task, that chooses the master; empty: the first one's."),
     Param("greedy", True, "Take the most probable skill; false draws it from the softmax."),
     Param("seed", 0, "Of the draws when greedy is false.", low=0, high=2**31 - 1),
+)
+
+WATCHDOG_NODE = (
+    _BUNDLE,
+    _AUTOSTART,
+    _STAMPED,
+    Param(
+        "patience",
+        2.5,
+        "Ticks that a moving command may stand before the robot is brought to rest.",
+        low=1.2,
+        high=1000.0,
+    ),
 )
 
 SIM_NODE = (
@@ -110,10 +173,22 @@ SIM_NODE = (
     ),
     Param("loop", True, "Begin the next episode by itself; false waits for the reset service."),
     Param("stamped_cmd_vel", True, "Expect TwistStamped; false expects Twist."),
+    Param(
+        "inject",
+        "none",
+        "A fault of the robot, for tests: see mlsh_ros/core/injection.py. Realtime only.",
+        choices=INJECTIONS,
+        read_only=False,
+    ),
     Param("publish_clock", True, "Publish /clock in lockstep mode, for nodes with use_sim_time."),
 )
 
-NODES = {"skill_node": SKILL_NODE, "master_node": MASTER_NODE, "sim_node": SIM_NODE}
+NODES = {
+    "skill_node": SKILL_NODE,
+    "master_node": MASTER_NODE,
+    "watchdog_node": WATCHDOG_NODE,
+    "sim_node": SIM_NODE,
+}
 
 
 def declare(node: Any, params: Iterable[Param]) -> dict[str, Value]:

@@ -126,8 +126,9 @@ class Remote:
         """
         for node in ("sim_node", "master_node"):
             self._client(SetParameters, f"{node}/set_parameters")
-        for service in ("sim_node/reset", "skill_node/start", "skill_node/stop"):
-            self._client(Trigger, service)
+        for service in ("arm", "start", "stop"):
+            self._client(Trigger, f"skill_node/{service}")
+        self._client(Trigger, "sim_node/reset")
 
     def _is_active(self, client: Any) -> bool:
         self.alive()
@@ -201,6 +202,8 @@ class Remote:
         with self._news:
             self._ticks, self._outcomes = [], []
         self.trigger("sim_node/reset")
+        if self.state == "disarmed":
+            self.trigger("skill_node/arm")
         self.trigger("skill_node/start")
         patience = CALL + ticks * self.bundle.interface.control_dt
         deadline, seen = time.monotonic() + patience, 0

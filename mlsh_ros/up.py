@@ -62,7 +62,7 @@ class Processes:
         """Start every node."""
         self._folder = tempfile.TemporaryDirectory(prefix="mlsh_up_")
         try:
-            for spec in self.graph.nodes:
+            for spec in self.graph.started(self.values):
                 self._processes[spec.name] = self._start(spec)
         except BaseException:
             self.stop()

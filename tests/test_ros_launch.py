@@ -39,7 +39,7 @@ graphs = pytest.mark.parametrize("graph", GRAPHS.values(), ids=list(GRAPHS))
 def test_every_parameter_and_argument_exists_is_used_and_described(graph):
     arguments = {a.name: a for a in graph.arguments}
     assert len(arguments) == len(graph.arguments)
-    used = set(FOR_THE_STARTER)
+    used = set(FOR_THE_STARTER) | {n.when.name for n in graph.nodes if n.when}
     for node in graph.nodes:
         known = {param.name: param for param in NODES[node.executable]}
         assert set(node.parameters) <= set(known), f"{node.name} has no such parameter"
@@ -518,7 +518,7 @@ def test_up_drives_in_a_namespace_and_ends_with_the_safe_command(bundle, tmp_pat
         driven = watcher.spin_until(lambda: len(outcomes) >= 5 and len(commands) >= 5)
         assert driven, f"{len(commands)} commands, {len(outcomes)} outcomes\n{up.text}"
         assert any(speed(c) != 0 for c in commands)
-        assert len(up.nodes) == 3
+        assert len(up.nodes) == 4
         assert up.end(signal.SIGINT) == 0, up.text
         assert wait_until_gone(up.nodes, 0.0), "a node outlived mlsh up"
         assert watcher.spin_until(lambda: speed(commands[-1]) == 0)
@@ -537,10 +537,10 @@ def test_up_robot_does_not_move_before_it_is_told_to(bundle, tmp_path, watcher):
 
     commands = watcher(TwistStamped, "/cmd_vel")
     with Up(tmp_path, "robot", f"bundle:={bundle.source}") as up:
-        up.wait_for("[skill_node]: ready")
+        up.wait_for("[skill_node]: disarmed")
         end = time.monotonic() + 3.0
         watcher.spin_until(lambda: time.monotonic() > end)
-        assert len(up.nodes) == 2
+        assert len(up.nodes) == 3
         assert up.end(signal.SIGTERM) == 0, up.text
         assert wait_until_gone(up.nodes, 0.0)
     assert commands == []
@@ -573,6 +573,6 @@ def test_no_node_outlives_an_up_that_is_killed(bundle, tmp_path):
     with Up(tmp_path, "sim", f"bundle:={bundle.source}", "namespace:=killed") as up:
         up.wait_for("[killed.skill_node]: running")
         nodes = up.nodes
-        assert len(nodes) == 3
+        assert len(nodes) == 4
         up.end(signal.SIGKILL)
         assert wait_until_gone(nodes, 10.0)

@@ -35,6 +35,7 @@ class Tick:
     action: Float32  # (A,) as the skill gave it
     command: Floats  # (A,) in physical units
     saturated: bool  # a limit cut the action
+    decides: bool  # a macro step begins here
     late: bool  # its decision had not come: the skill before went on
 
 
@@ -98,7 +99,8 @@ class Controller:
         command = self.interface.command(action, self.command)
         saturated = bool(self.interface.saturated(action).any())
         was_late = self.hierarchy.late > late
-        done = Tick(self.tick, skill, observation, action, command, saturated, was_late)
+        decides = self.tick % self.hierarchy.decision_ticks == 0
+        done = Tick(self.tick, skill, observation, action, command, saturated, decides, was_late)
         self.command, self._observation = command, None
         self.tick += 1
         return done

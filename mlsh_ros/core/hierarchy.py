@@ -37,6 +37,11 @@ class Hierarchy:
         self.late = 0  # decisions that had not come when they were due
         self.switches = 0
 
+    @property
+    def current(self) -> int | None:
+        """The skill of the newest tick; None before the first."""
+        return self._skill
+
     def asks(self, tick: int) -> int | None:
         """The macro step that the observation of `tick` decides, if any."""
         if tick == 0:

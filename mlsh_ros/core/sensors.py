@@ -59,15 +59,31 @@ class Sensors:
         """Topics from which nothing has come."""
         return [r.topic for r in self.readers if r.topic not in self._samples]
 
-    def stale(self, now: float) -> list[str]:
-        """Topics whose newest sample is older than its terms allow, with the age; or missing."""
+    def stale(self, now: float, system: float | None = None) -> list[str]:
+        """Topics whose newest sample is older than its terms allow, with the age; or missing.
+
+        Args:
+            now: monotonic, s.
+            system: the clock that stamps messages, s; None leaves stamps alone.
+        """
         samples = self._samples
         late = [f"{topic} (never received)" for topic in self.missing()]
         for topic, sample in samples.items():
+            limit = self._max_age[topic]
             age = now - sample.received
-            if age > self._max_age[topic]:
-                late.append(f"{topic} ({age:.2f} s old, at most {self._max_age[topic]:g} s)")
+            if age > limit:
+                late.append(f"{topic} ({age:.2f} s old, at most {limit:g} s)")
+            elif system is not None and sample.stamp:
+                # A sample may be fresh off the wire, and of a moment long ago or yet to come.
+                age = system - sample.stamp / 1e9
+                if abs(age) > limit:
+                    when = "ago" if age > 0 else "ahead"
+                    late.append(f"{topic} (stamped {abs(age):.2f} s {when}, at most {limit:g} s)")
         return late
+
+    def ages(self, now: float) -> dict[str, float]:
+        """Per topic that has spoken, s since its newest sample came."""
+        return {topic: now - sample.received for topic, sample in self._samples.items()}
 
     def complete_stamp(self) -> int | None:
         """The stamp that the newest samples of all topics share, if they do."""

@@ -1,7 +1,8 @@
 """Whether the robot may move, and why not.
 
-DISARMED -> READY -> RUNNING -> STOPPING -> READY; from any of them FAULT, which stays until it is
-reset, and then leads to DISARMED. Nothing here moves anything: the node asks before every command.
+DISARMED -(arm)-> READY -(start)-> RUNNING -(stop)-> STOPPING -> READY; from any of them FAULT,
+which stays until it is reset, and then leads to DISARMED. Nothing here moves anything: the node
+asks before every command.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from enum import Enum
 class State(Enum):
     """What the skill node is doing."""
 
-    DISARMED = "disarmed"  # not configured or not active
-    READY = "ready"  # active, waits for `start`
+    DISARMED = "disarmed"  # not active, or not armed yet
+    READY = "ready"  # armed, waits for `start`
     RUNNING = "running"  # commands the robot
     STOPPING = "stopping"  # bringing it to the safe command
     FAULT = "fault"  # latched

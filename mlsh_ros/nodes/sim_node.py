@@ -9,11 +9,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
 
 from mlsh_ros.core.conversion import CommandWriter, MessageError, command_writers, topic_readers
+from mlsh_ros.core.injection import spoil
 from mlsh_ros.core.packing import OUTCOME
 from mlsh_ros.nodes.node import (
     COMMAND,
@@ -50,7 +52,8 @@ class SimNode(CoreNode):
         self._lock = threading.Lock()  # the world: services and the physics thread both use it
         self._timer: Any = None
         self._configured = False
-        # Not the parameter itself: the physics thread must not wait for parameter services.
+        # Not the parameters themselves: the physics thread must not wait for their services.
+        self._inject = str(self.values["inject"])
         self._next_episode = int(self.values["episode"])
         self.add_on_set_parameters_callback(self._on_parameters)
 
@@ -179,6 +182,8 @@ class SimNode(CoreNode):
         from rcl_interfaces.msg import SetParametersResult
 
         for change in changes:
+            if change.name == "inject":
+                self._inject = str(change.value)
             if change.name == "episode":
                 self._next_episode = int(change.value)
             if change.name != "task":
@@ -244,20 +249,20 @@ class SimNode(CoreNode):
 
     def _send_sensors(self) -> None:
         fields = {name: value[0] for name, value in self.world.fields().items()}
-        if self.lockstep:
-            stamp = self.get_clock().now().to_msg()
-            stamp.sec, stamp.nanosec = divmod(self._now_ns(), 10**9)
-            if self.values["publish_clock"]:
-                self._clock_publisher.publish(Clock(clock=stamp))
-        else:
-            stamp = self.get_clock().now().to_msg()
+        now = self._now_ns() if self.lockstep else self.get_clock().now().nanoseconds
+        stamp = Time(nanoseconds=now).to_msg()
+        if self.lockstep and self.values["publish_clock"]:
+            self._clock_publisher.publish(Clock(clock=stamp))
+        first = True
         for publisher, make, reader in self._sensors:
             message = make()
             if hasattr(message, "header"):
                 message.header.stamp = stamp
                 message.header.frame_id = self._frames[reader.topic]
             reader.write(message, fields)
-            publisher.publish(message)
+            if not first or spoil(self._inject, message, reader, now):
+                publisher.publish(message)
+            first = False
 
     def _ask_again(self) -> None:
         if not self._done and not self._paused:
@@ -278,7 +283,10 @@ class SimNode(CoreNode):
             with self._lock:
                 if self._started and not self._done and not self._paused:
                     self.world.command = self._received
-                    self.world.physics.substep(self._received)
+                    stuck = self._inject == "stuck"
+                    self.world.physics.substep(
+                        np.tile(self.interface.safe, (1, 1)) if stuck else self._received
+                    )
                     self._substep += 1
                     if self._substep % self.interface.substeps == 0:
                         self._judge()

@@ -9,50 +9,48 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from rclpy.clock import Clock as RosClock
+from rclpy.clock import ClockType
 from rclpy.duration import Duration
-from std_msgs.msg import Float64MultiArray, String
+from std_msgs.msg import Bool, Float64MultiArray, String
 from std_srvs.srv import Trigger
 
-from mlsh_ros.core.controller import Controller, Request, Tick
-from mlsh_ros.core.conversion import (
-    CommandWriter,
-    MessageError,
-    TopicReader,
-    command_writers,
-)
-from mlsh_ros.core.packing import answer_layout, request_layout, trace_layout
+from mlsh_ros.core.controller import Controller, Request
+from mlsh_ros.core.conversion import MessageError, TopicReader, command_writers
+from mlsh_ros.core.diagnosis import diagnose
+from mlsh_ros.core.faults import FaultError
+from mlsh_ros.core.guard import Guard, Rules
+from mlsh_ros.core.loop import Clock, Done, Loop
+from mlsh_ros.core.packing import answer_layout, request_layout
+from mlsh_ros.core.realtime import no_collection, prefer_this_thread
 from mlsh_ros.core.sensors import Sample, Sensors
 from mlsh_ros.core.supervisor import State, Status, Supervisor
+from mlsh_ros.core.timing import Timing
+from mlsh_ros.nodes.commander import Commander
 from mlsh_ros.nodes.master_node import ANSWER_TOPIC, REQUEST_TOPIC
 from mlsh_ros.nodes.node import (
-    COMMAND,
     EXCHANGE,
     LATCHED,
     SENSOR,
-    TRACE,
     CoreNode,
     array_message,
     message_type,
     run,
 )
+from mlsh_ros.nodes.reporter import DIAGNOSTICS_PERIOD, Reporter
+from mlsh_ros.nodes.watchdog_node import TRIPPED, WATCHDOG
 from mlsh_ros.params import SKILL_NODE
-from policies.bundle import load_bundle
+from policies.bundle import Bundle, load_bundle
 from policies.runtime import load_skills
 from sim.errors import UserError
 from sim.interface import Floats
 
 LOCKSTEP_PATIENCE = 10.0  # s without a sensor or a decision before a lockstep session gives up
-RETRY = 0.5  # s between two attempts to start by itself, or two questions to a silent master
+AUTOSTART = 0.5  # s between two attempts to start by itself
+WATCH = 0.05  # s between two looks at the emergency stop
+GRAPH = 10  # of those looks between two at who else publishes commands
 BRAKING = 3.0  # s that coming to rest may take; who asked the node to end waits no longer
 DELIVERY = 0.2  # s that the last command may take to arrive before the node ends
-
-
-class FaultError(Exception):
-    """A reason to stop the robot and stay stopped: a name and what was seen."""
-
-    def __init__(self, name: str, detail: str) -> None:
-        super().__init__(f"{name}: {detail}")
-        self.name, self.detail = name, detail
 
 
 class SkillNode(CoreNode):
@@ -61,70 +59,73 @@ class SkillNode(CoreNode):
     def __init__(self) -> None:
         self.supervisor = Supervisor(self._on_status)
         self._state_publisher: Any = None
+        self._stop = threading.Event()  # ends a session
+        self._news = threading.Condition()  # a sensor sample or a decision has come
         super().__init__("skill_node", SKILL_NODE)
-        self._start_timeout = float(self.values["start_timeout"])
-        self._commands: list[tuple[Any, Any, CommandWriter]] = []  # publisher, message type
+        self._commander: Commander | None = None
         self._thread: threading.Thread | None = None
         self._turn = threading.RLock()  # one session begins or ends at a time
         self._session = 0  # counts starts, so that an answer to an earlier one is not taken
-        self._news = threading.Condition()  # a sensor sample or a decision has come
-        self._stop = threading.Event()
-        self._timer: Any = None
-        self._answered: tuple[int, list[tuple[Any, Any]]] | None = None  # stamp, messages sent
+        self._timers: list[Any] = []
+        self._autostart: Any = None  # timer
+        self._answered: int | None = None  # ns, stamp of the sensors that a command answered
         self._last_stamp = -1  # ns, of the sensors that the last lockstep tick answered
+        self._estop: tuple[bool, float] | None = None  # what it says, when, s monotonic
+        self._looks = 0
+        self.timing = Timing()
 
     # Lifecycle ----------------------------------------------------------------------------
 
     def configure(self) -> None:
         """Load the bundle and connect."""
-        bundle = load_bundle(str(self.values["bundle"]))
+        self.bundle = bundle = load_bundle(str(self.values["bundle"]))
         manifest = bundle.manifest
         self.interface = manifest.interface
-        self.controller = Controller(
-            self.interface,
-            load_skills(bundle),
-            manifest.decision_ticks,
-            manifest.decision_lead,
-        )
         self.lockstep = self.values["mode"] == "lockstep"
-        stamped = bool(self.values["stamped_cmd_vel"])
-        writers = command_writers(self.interface.action, stamped=stamped)
-        types = [message_type(writer.type) for writer in writers]
+        self.controller = Controller(
+            self.interface, load_skills(bundle), manifest.decision_ticks, manifest.decision_lead
+        )
         self.sensors = Sensors(self.interface, ordered=not self.lockstep)
-        sources = [(message_type(r.type), r) for r in self.sensors.readers]
-        if self.lockstep and not all(hasattr(each(), "header") for each in types):
+        self.loop = self._make_loop(bundle)
+        writers = command_writers(
+            self.interface.action, stamped=bool(self.values["stamped_cmd_vel"])
+        )
+        commander = Commander(self, writers, lifecycle=True)
+        if self.lockstep and not commander.stamped:
             raise UserError("mode 'lockstep' needs stamped commands; set stamped_cmd_vel to true")
-        self._commands = [
-            (self.create_lifecycle_publisher(each, writer.topic, COMMAND), each, writer)
-            for each, writer in zip(types, writers, strict=True)
-        ]
+        self._commander = commander
         # In lockstep a lost message would stop the world.
         quality = EXCHANGE if self.lockstep else SENSOR
         self._subscriptions_made = [
-            self.create_subscription(each, r.topic, partial(self._on_sensor, r), quality)
-            for each, r in sources
+            self.create_subscription(
+                message_type(r.type), r.topic, partial(self._on_sensor, r), quality
+            )
+            for r in self.sensors.readers
         ]
         self._request_layout = request_layout(self.interface.observation_names)
         self._answer_layout = answer_layout(manifest.skills)
-        self._trace_layout = trace_layout(
-            self.interface.observation_names, self.interface.action_names
-        )
         self._request = array_message(self._request_layout)
-        self._trace = array_message(self._trace_layout)
         self._request_publisher = self.create_lifecycle_publisher(
             Float64MultiArray, REQUEST_TOPIC, EXCHANGE
         )
-        self._trace_publisher = self.create_lifecycle_publisher(
-            Float64MultiArray, "~/trace", TRACE
-        )
-        self._subscriptions_made.append(
-            self.create_subscription(Float64MultiArray, ANSWER_TOPIC, self._on_answer, EXCHANGE)
-        )
+        self._reporter = Reporter(self, self.interface)
+        self._subscriptions_made += [
+            self.create_subscription(Float64MultiArray, ANSWER_TOPIC, self._on_answer, EXCHANGE),
+            self.create_subscription(Bool, "estop", self._on_estop, SENSOR),
+            self.create_subscription(String, f"{WATCHDOG}/state", self._on_watchdog, LATCHED),
+        ]
+        self._watchdog = ""
         if self._state_publisher is None:
             self._state_publisher = self.create_publisher(String, "~/state", LATCHED)
         self._services_made = [
-            self.create_service(Trigger, f"~/{name}", getattr(self, f"_on_{name}"))
-            for name in ("start", "stop", "reset")
+            self.create_service(Trigger, f"~/{name}", partial(self._serve, name, action))
+            for name, action in (
+                ("arm", self._arm),
+                ("disarm", self._disarm),
+                ("start", self._start),
+                ("stop", self._end),
+                ("reset", self._reset),
+            )
         ]
         self._on_status(self.supervisor.status)
         self.get_logger().info(
@@ -133,20 +134,51 @@ class SkillNode(CoreNode):
             f"of {self.interface.control_dt:g} s"
         )
 
+    def _make_loop(self, bundle: Bundle) -> Loop:
+        values = self.values
+        rules = Rules(
+            late_decisions=int(values["late_decisions"]),
+            missed_ticks=int(values["missed_ticks"]),
+            max_switches=int(values["max_switches"]),
+            clock_jump=float(values["clock_jump"]),
+        )
+        manifest = bundle.manifest
+        guard = Guard(manifest.interface, manifest.skills, manifest.skill_limits, rules)
+        compares = values["check_clock"] and not self.get_parameter("use_sim_time").value
+        return Loop(
+            self.controller,
+            self.sensors,
+            guard,
+            self,
+            self._news,
+            self._stop,
+            start_timeout=float(values["start_timeout"]),
+            clock=Clock(system=time.time if compares else None),
+        )
+
     def activate(self) -> None:
-        """Become ready; the robot does not move before `start`."""
-        self.supervisor.go(State.READY)
+        """Listen and report; nothing moves before `arm` and `start`."""
+        self._reporter.begin()
+        steady = RosClock(clock_type=ClockType.STEADY_TIME)  # goes on when simulated time stops
+        self._timers = [
+            self.create_timer(WATCH, self._watch, clock=steady),
+            self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=steady),
+        ]
         if self.values["start_by_itself"]:
-            self._timer = self.create_timer(RETRY, self._start_by_itself)
+            self._autostart = self.create_timer(AUTOSTART, self._start_by_itself)
 
     def deactivate(self) -> None:
         """Bring the robot to its safe command and disarm."""
-        self._forget_timer()
+        self._forget_autostart()
+        for timer in self._timers:
+            self.destroy_timer(timer)
+        self._timers = []
         with self._turn:
             self._end_session()
             self.supervisor.go(State.DISARMED)
-        for publisher, _, _ in self._commands:
-            publisher.wait_for_all_acked(Duration(seconds=DELIVERY))
+        if self._commander is not None:
+            self._commander.wait_for_delivery(Duration(seconds=DELIVERY))
+            self._reporter.end()
 
     def cleanup(self) -> None:
         """Disconnect."""
@@ -154,45 +186,144 @@ class SkillNode(CoreNode):
             self.destroy_subscription(subscription)
         for service in self._services_made:
             self.destroy_service(service)
-        for publisher, _, _ in self._commands:
-            self.destroy_publisher(publisher)
-        self._commands = []
+        if self._commander is not None:
+            self._commander.destroy()
+            self._commander = None
         self.destroy_publisher(self._request_publisher)
-        self.destroy_publisher(self._trace_publisher)
+        self._reporter.destroy()
 
     # Services -----------------------------------------------------------------------------
 
-    def _on_start(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        started = self._begin_session()
-        response.success = started
-        response.message = "" if started else f"cannot start: {_describe(self.supervisor.status)}"
+    def _serve(
+        self,
+        name: str,
+        action: Callable[[], str],
+        _: Trigger.Request,
+        response: Trigger.Response,
+    ) -> Trigger.Response:
+        self._forget_autostart()  # someone else decides now
+        refusal = action()
+        response.success = not refusal
+        response.message = f"cannot {name}: {refusal}" if refusal else self.supervisor.state.value
         return response
 
-    def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._forget_timer()  # otherwise it would soon begin again
-        self._end_session()
-        response.success = True
-        return response
+    def _arm(self) -> str:
+        """DISARMED to READY; returns why not, if not."""
+        if self.supervisor.state is not State.DISARMED:
+            return self._here()
+        if refusal := self._unfit():
+            return refusal
+        return "" if self.supervisor.go(State.READY) else self._here()
 
-    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    def _disarm(self) -> str:
         self._end_session()
-        response.success = self.supervisor.state is State.FAULT
-        if response.success:
-            self.supervisor.go(State.DISARMED)
-            self.supervisor.go(State.READY)
-        else:
-            response.message = f"nothing to reset: {_describe(self.supervisor.status)}"
-        return response
+        ready = self.supervisor.state in (State.READY, State.STOPPING)
+        return "" if ready and self.supervisor.go(State.DISARMED) else self._here()
+
+    def _start(self) -> str:
+        """READY to RUNNING; returns why not, if not."""
+        with self._turn:
+            if self.supervisor.state is not State.READY:
+                return self._here()
+            if self._thread is not None:
+                self._thread.join()
+            self._stop.clear()  # before RUNNING: a fault from now on sets it again
+            if not self.supervisor.go(State.RUNNING):
+                return self._here()
+            with self._news:
+                self._session += 1
+                self.controller.reset()
+                self.timing.clear()
+                if not self.lockstep:
+                    # What was seen before `start` may be of a robot that has been moved since.
+                    self.sensors.clear()
+            self._thread = threading.Thread(target=self._drive, name="tick", daemon=True)
+            self._thread.start()
+            return ""
+
+    def _end(self) -> str:
+        self._end_session()
+        return ""
+
+    def _reset(self) -> str:
+        """FAULT to DISARMED; returns why not, if not."""
+        self._end_session()
+        if self.supervisor.state is not State.FAULT:
+            return self._here()
+        self.supervisor.go(State.DISARMED)
+        return ""
+
+    def _here(self) -> str:
+        status = self.supervisor.status
+        hint = {State.DISARMED: "; arm first", State.FAULT: "; reset first"}
+        return f"it is {_describe(status)}{hint.get(status.state, '')}"
 
     def _start_by_itself(self) -> None:
+        if self.supervisor.state is State.DISARMED:
+            self._arm()
         ready = self.supervisor.state is State.READY and not self.sensors.missing()
-        if ready and self.count_publishers(ANSWER_TOPIC):
-            self._begin_session()
+        if ready and self.count_publishers(ANSWER_TOPIC) and not self._start():
+            self._forget_autostart()
 
-    def _forget_timer(self) -> None:
-        if self._timer is not None:
-            self.destroy_timer(self._timer)
-            self._timer = None
+    def _forget_autostart(self) -> None:
+        if self._autostart is not None:
+            self.destroy_timer(self._autostart)
+            self._autostart = None
+
+    # What else may stop the robot -----------------------------------------------------------
+
+    def _unfit(self) -> str:
+        """Why the robot must not be armed now; empty if it may."""
+        try:
+            now = load_bundle(self.bundle.source).manifest.digest
+        except UserError as error:
+            return f"the bundle on disk does not hold any more: {error}"
+        if now != self.bundle.manifest.digest:
+            return f"the bundle {self.bundle.source} was changed on disk after it was loaded"
+        if self._watchdog.startswith(TRIPPED):
+            return f"{WATCHDOG} is {self._watchdog}; reset it first"
+        if fault := self._estop_says():
+            return str(fault)
+        return self._others()
+
+    def _others(self) -> str:
+        """Who else publishes commands; empty if nobody does."""
+        if self._commander is None:
+            return ""
+        return self._commander.others((WATCHDOG,))
+
+    def _estop_says(self) -> FaultError | None:
+        """The fault of the emergency stop, if there is one now."""
+        said, limit = self._estop, float(self.values["estop_max_age"])
+        if said is not None and said[0]:
+            return FaultError("estop", "topic 'estop' says true")
+        if not self.values["estop"]:
+            return None
+        if said is None:
+            return FaultError("estop_lost", "topic 'estop' has not been heard")
+        age = time.monotonic() - said[1]
+        if age > limit:
+            return FaultError("estop_lost", f"topic 'estop' is silent for {age:.2f} s")
+        return None
+
+    def _watch(self) -> None:
+        if self.supervisor.state not in (State.READY, State.RUNNING, State.STOPPING):
+            return
+        if fault := self._estop_says():
+            self.supervisor.fault(fault.name, fault.detail)
+        self._looks += 1
+        if self._looks % GRAPH == 0 and (others := self._others()):
+            self.supervisor.fault("second_publisher", others)
+
+    def _on_estop(self, message: Bool) -> None:
+        self._estop = bool(message.data), time.monotonic()
+        if message.data:
+            self._watch()
+
+    def _on_watchdog(self, message: String) -> None:
+        self._watchdog = message.data
+        if message.data.startswith(TRIPPED) and self.supervisor.state is not State.DISARMED:
+            self.supervisor.fault("watchdog", message.data)
 
     # Messages in --------------------------------------------------------------------------
 
@@ -201,27 +332,25 @@ class SkillNode(CoreNode):
             fields = reader.read(message)
         except MessageError as error:
             # Not used: the term grows stale, and that stops the robot.
-            self.get_logger().warning(f"refused: {error}", throttle_duration_sec=1.0)
+            self._reporter.refused(str(error))
             return
         header = getattr(message, "header", None)
         stamp = 0 if header is None else header.stamp.sec * 10**9 + header.stamp.nanosec
         with self._news:
             if not self.sensors.put(reader.topic, Sample(fields, time.monotonic(), stamp)):
-                self.get_logger().warning(
-                    f"refused: {reader.topic}: its stamp is no later than the one before",
-                    throttle_duration_sec=1.0,
+                self._reporter.refused(
+                    f"{reader.topic}: its stamp is no later than the one before"
                 )
             self._news.notify_all()
-            if self._answered is not None and self._answered[0] == stamp:
+            if self._answered == stamp and self._commander is not None:
                 # The simulator asks again: our answer was lost.
-                for publisher, command in self._answered[1]:
-                    publisher.publish(command)
+                self._commander.send_again()
 
     def _on_answer(self, message: Float64MultiArray) -> None:
         try:
             scalars, _ = self._answer_layout.read(message)
         except MessageError as error:
-            self.get_logger().warning(f"{ANSWER_TOPIC}: {error}", throttle_duration_sec=1.0)
+            self._reporter.refused(f"{ANSWER_TOPIC}: {error}")
             return
         with self._news:
             if int(scalars["session"]) != self._session or self._over():
@@ -233,6 +362,10 @@ class SkillNode(CoreNode):
             self._news.notify_all()
 
     def _on_status(self, status: Status) -> None:
+        if status.state is State.FAULT:
+            self._stop.set()
+            # Not in this thread: the one that ticks may hold the lock and wait for the supervisor.
+            threading.Thread(target=self._wake, daemon=True).start()
         if self._state_publisher is None:
             return
         self._state_publisher.publish(String(data=_describe(status)))
@@ -241,30 +374,16 @@ class SkillNode(CoreNode):
         else:
             self.get_logger().info(_describe(status))
 
-    # A session ----------------------------------------------------------------------------
+    def _wake(self) -> None:
+        with self._news:
+            self._news.notify_all()
 
-    def _begin_session(self) -> bool:
-        with self._turn:
-            if not self.supervisor.go(State.RUNNING):
-                return False
-            if self._thread is not None:
-                self._thread.join()
-            with self._news:
-                self._session += 1
-                self.controller.reset()
-                if not self.lockstep:
-                    # What was seen before `start` may be of a robot that has been moved since.
-                    self.sensors.clear()
-            self._stop.clear()
-            self._thread = threading.Thread(target=self._drive, name="tick", daemon=True)
-            self._thread.start()
-            return True
+    # A session ----------------------------------------------------------------------------
 
     def _end_session(self) -> None:
         with self._turn:
             self._stop.set()
-            with self._news:
-                self._news.notify_all()
+            self._wake()
             if self._thread is not None:
                 self._thread.join()
                 self._thread = None
@@ -274,8 +393,12 @@ class SkillNode(CoreNode):
         return self._stop.is_set() or self.supervisor.state is not State.RUNNING
 
     def _drive(self) -> None:
+        priority, cpu = int(self.values["realtime_priority"]), int(self.values["cpu"])
+        for refused in prefer_this_thread(priority, cpu):
+            self.get_logger().warning(refused)
         try:
-            self._drive_lockstep() if self.lockstep else self._drive_realtime()
+            with no_collection():
+                self._drive_lockstep() if self.lockstep else self.loop.run()
         except FaultError as fault:
             self.supervisor.fault(fault.name, fault.detail)
         except ValueError as error:  # the core's word for a value that must not be used
@@ -289,140 +412,26 @@ class SkillNode(CoreNode):
                 self._make_safe()
             self.supervisor.go(State.READY)
 
-    def _drive_realtime(self) -> None:
-        dt = self.interface.control_dt
-        if not self._await(lambda: not self.sensors.missing(), self._start_timeout):
-            silent = ", ".join(self.sensors.missing())
-            raise FaultError(
-                "sensors_missing", f"nothing from {silent} within {self._start_timeout:g} s"
-            )
-        if self._over():
-            return
-        self._decide(self.controller.begin(self._fresh_fields()), self._start_timeout)
-        late_in_a_row, missed = 0, 0
-        due = time.monotonic()
-        while not self._over():
-            time.sleep(max(0.0, due - time.monotonic()))
-            now = time.monotonic()
-            first = self.controller.tick == 0
-            request = self.controller.begin(self._fresh_fields())
-            if not first:
-                self._ask(request)
-            with self._news:
-                # Only with decision_lead 0: the tick itself waits, but not for ever.
-                patience = now + dt / 2
-                while self._undecided() and request is not None and time.monotonic() < patience:
-                    self._news.wait(patience - time.monotonic())
-                tick = self.controller.finish()
-            self._publish(tick.command, self.get_clock().now().to_msg())
-            done = time.monotonic()
-            self._tell(tick, missed, now - due, done - now)
-            if tick.tick % self.controller.hierarchy.decision_ticks == 0:
-                late_in_a_row = late_in_a_row + 1 if tick.late else 0
-            if late_in_a_row > int(self.values["late_decisions"]):
-                raise FaultError(
-                    "master_silent", f"{late_in_a_row} decisions in a row did not come"
-                )
-            due += dt
-            behind = time.monotonic() - due
-            # Skip and count: a burst of old ticks would help nobody.
-            missed = int(behind / dt) + 1 if behind > 0 else 0
-            if missed:
-                self.get_logger().warning(f"{missed} ticks missed", throttle_duration_sec=1.0)
-            due += missed * dt
-
     def _drive_lockstep(self) -> None:
         while True:
             with self._news:
-                if not self._await(self._has_news, LOCKSTEP_PATIENCE):
+                if not self.loop.wait(self._has_news, LOCKSTEP_PATIENCE):
                     raise FaultError("sensors_stale", "the simulator sends nothing more")
                 if self._over():
                     return
                 last = self._last_stamp = self.sensors.complete_stamp() or 0
-                self._decide(self.controller.begin(self.sensors.fields()), LOCKSTEP_PATIENCE)
+                self.loop.decide(self.controller.begin(self.sensors.fields()), LOCKSTEP_PATIENCE)
                 if self._over():
                     return
                 tick = self.controller.finish()
-                stamp = self.get_clock().now().to_msg()
-                stamp.sec, stamp.nanosec = divmod(last, 10**9)
                 # Told before it acts: whoever sees the outcome will soon see the tick.
-                self._tell(tick, 0, 0.0, 0.0)
-                self._answered = (last, self._publish(tick.command, stamp))
+                self.tell(Done(tick, 0, 0.0, 0.0))
+                self._send(tick.command, last)
+                self._answered = last
 
     def _has_news(self) -> bool:
         """Whether all sensors show one moment that no session has answered yet."""
         return self.sensors.complete_stamp() not in (None, self._last_stamp)
-
-    def _undecided(self) -> bool:
-        return self.controller.hierarchy.needs(self.controller.tick) is not None
-
-    def _await(self, happened: Callable[[], bool], timeout: float) -> bool:
-        """Wait until it happened or the session is over; False: it took too long."""
-        with self._news:
-            return self._news.wait_for(lambda: happened() or self._over(), timeout)
-
-    def _decide(self, request: Request | None, timeout: float) -> None:
-        """Ask the master and wait for the decision of this tick, if it needs one.
-
-        Asks again and again: a question is lost on a master that has not been discovered yet.
-        """
-        deadline = time.monotonic() + timeout
-        self._ask(request)
-        while not self._await(lambda: not self._undecided(), RETRY):
-            if time.monotonic() > deadline:
-                raise FaultError(
-                    "master_silent",
-                    f"no decision for tick {self.controller.tick} within {timeout:g} s",
-                )
-            self._ask(request)
-
-    def _fresh_fields(self) -> dict[str, Floats]:
-        if stale := self.sensors.stale(time.monotonic()):
-            raise FaultError("sensors_stale", ", ".join(stale))
-        return self.sensors.fields()
-
-    # Messages out -------------------------------------------------------------------------
-
-    def _ask(self, request: Request | None) -> None:
-        if request is None:
-            return
-        self._request.data = self._request_layout.pack(
-            self._session, request.macro, request.tick, vectors=(request.observation,)
-        )
-        self._request_publisher.publish(self._request)
-
-    def _publish(self, command: Floats, stamp: Any) -> list[tuple[Any, Any]]:
-        """Send a command (A,), to every topic even if one fails; returns what was sent where."""
-        sent: list[tuple[Any, Any]] = []
-        failed: Exception | None = None
-        for publisher, make, writer in self._commands:
-            try:
-                message = make()
-                if hasattr(message, "header"):
-                    message.header.stamp = stamp
-                    message.header.frame_id = writer.frame
-                writer.write(message, command)
-                publisher.publish(message)
-                sent.append((publisher, message))
-            except Exception as error:
-                failed = error
-        if failed is not None:
-            raise failed
-        return sent
-
-    def _tell(self, tick: Tick, missed: int, lateness: float, compute: float) -> None:
-        self._trace.data = self._trace_layout.pack(
-            self._session,
-            tick.tick,
-            tick.skill,
-            tick.late,
-            missed,
-            tick.saturated,
-            lateness,
-            compute,
-            vectors=(tick.observation, tick.action, tick.command),
-        )
-        self._trace_publisher.publish(self._trace)
 
     def _make_safe(self) -> None:
         """Bring the command to the safe one as fast as the interface's rate limit allows."""
@@ -431,10 +440,52 @@ class SkillNode(CoreNode):
         deadline = time.monotonic() + BRAKING
         try:
             while not self.lockstep and time.monotonic() < deadline and self.controller.brake():
-                self._publish(self.controller.command, self.get_clock().now().to_msg())
+                self.send(self.controller.command)
                 time.sleep(self.interface.control_dt)
         finally:
-            self._publish(self.interface.safe, self.get_clock().now().to_msg())
+            self.send(self.interface.safe)
+
+    # What the loop says (core.loop.Port) --------------------------------------------------
+
+    def ask(self, request: Request) -> None:
+        """A question to the master."""
+        self._request.data = self._request_layout.pack(
+            self._session, request.macro, request.tick, vectors=(request.observation,)
+        )
+        self._request_publisher.publish(self._request)
+
+    def send(self, command: Floats) -> None:
+        """The command (A,) to the robot, stamped now."""
+        self._send(command, self.get_clock().now().nanoseconds)
+
+    def _send(self, command: Floats, stamp: int) -> None:
+        if self._commander is not None:
+            self._commander.send(command, stamp)
+
+    def tell(self, done: Done) -> None:
+        """Count a tick, and have it told outside the tick."""
+        tick = done.tick
+        self.timing.add(
+            done.lateness,
+            done.compute,
+            missed=done.missed,
+            late=tick.late,
+            saturated=tick.saturated,
+        )
+        self._reporter.tell(self._session, done)
+
+    def _diagnose(self) -> None:
+        self._reporter.diagnose(
+            diagnose(
+                self.supervisor.status,
+                self.timing.summary(),
+                self.interface,
+                self.sensors.ages(time.monotonic()),
+                self.bundle.manifest.skills,
+                self.controller.hierarchy,
+                self._reporter.refusals,
+            )
+        )
 
 
 def _describe(status: Status) -> str:

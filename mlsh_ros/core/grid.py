@@ -1,0 +1,35 @@
+"""The control tick's moments in time."""
+
+from __future__ import annotations
+
+import math
+
+
+class Grid:
+    """Moments start + n * dt: what is late shifts nothing, what is missed is not caught up.
+
+    Args:
+        dt: s between two ticks.
+        start: s, the moment of tick 0.
+    """
+
+    def __init__(self, dt: float, start: float) -> None:
+        self.dt, self.start = dt, start
+        self._n = 0
+
+    @property
+    def due(self) -> float:
+        """The moment of the current tick, s."""
+        # Not a running sum, whose rounding would drift away from the clock.
+        return self.start + self._n * self.dt
+
+    def advance(self, now: float) -> int:
+        """Go on to the next tick that can still begin in the first half of its period.
+
+        Returns:
+            How many had to be left out.
+        """
+        self._n += 1
+        missed = max(0, math.floor((now - self.due) / self.dt + 0.5))
+        self._n += missed
+        return missed

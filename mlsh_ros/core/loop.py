@@ -1,0 +1,178 @@
+"""The tick engine: sensors in, command out, on an absolute time grid. Knows no ROS."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from mlsh_ros.core.controller import Controller, Request, Tick
+from mlsh_ros.core.faults import FaultError
+from mlsh_ros.core.grid import Grid
+from mlsh_ros.core.guard import Guard
+from mlsh_ros.core.sensors import Sensors
+from sim.interface import Floats
+
+ALERT = 0.02  # s before a tick from which on the thread only sleeps, for the sake of precision
+RETRY = 0.5  # s between two questions to a silent master
+
+
+@dataclass(frozen=True)
+class Done:
+    """A tick with its timing, in seconds."""
+
+    tick: Tick
+    missed: int  # ticks left out just before
+    lateness: float  # how long after its moment it began
+    compute: float  # from there until the command was out
+
+
+class Port(Protocol):
+    """Where the loop's words go."""
+
+    def ask(self, request: Request) -> None:
+        """A question to the master."""
+
+    def send(self, command: Floats) -> None:
+        """The command (A,) to the robot, at once."""
+
+    def tell(self, done: Done) -> None:
+        """What was done; may be told later."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Time, as arguments."""
+
+    now: Callable[[], float] = time.monotonic  # s
+    system: Callable[[], float] | None = time.time  # s, that stamps messages; None: not compared
+    sleep: Callable[[float], None] = time.sleep
+
+
+class Loop:
+    """Drives one robot in real time, session by session.
+
+    Args:
+        controller: computes the ticks.
+        sensors: the newest values.
+        guard: what must hold.
+        port: where commands, questions and reports go.
+        news: guards the controller's decisions and is notified of new ones, and of sensors.
+        stop: set to end the session.
+        start_timeout: s that the sensors and the first decision may take.
+        clock: time.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        sensors: Sensors,
+        guard: Guard,
+        port: Port,
+        news: threading.Condition,
+        stop: threading.Event,
+        *,
+        start_timeout: float,
+        clock: Clock | None = None,
+    ) -> None:
+        self.controller, self.sensors, self.guard = controller, sensors, guard
+        self.port, self.news, self.stop = port, news, stop
+        self.start_timeout, self.clock = start_timeout, clock or Clock()
+        self._question: Request | None = None  # the newest one
+
+    def run(self) -> None:
+        """One session, until told to stop.
+
+        Raises:
+            FaultError: a rule is broken; the command of that tick has not been sent.
+            ValueError: the core met a value that must not be used.
+        """
+        self.guard.begin()
+        if not self.wait(lambda: not self.sensors.missing(), self.start_timeout):
+            silent = ", ".join(self.sensors.missing())
+            raise FaultError(
+                "sensors_missing", f"nothing from {silent} within {self.start_timeout:g} s"
+            )
+        if self.stop.is_set():
+            return
+        self._check_sensors(self.clock.now())
+        self.decide(self.controller.begin(self.sensors.fields()), self.start_timeout)
+        grid, missed = Grid(self.controller.interface.control_dt, self.clock.now()), 0
+        while self._rest(grid.due):
+            self._tick(grid.due, missed)
+            missed = grid.advance(self.clock.now())
+
+    def _tick(self, due: float, missed: int) -> None:
+        now, system = self.clock.now(), self.clock.system
+        self.guard.time(now, system() if system else None, missed)
+        self._check_sensors(now)
+        fields = self.sensors.fields()
+        first = self.controller.tick == 0  # decided before the loop began
+        request = self.controller.begin(fields)
+        if request is not None and not first:
+            self.port.ask(request)
+        with self.news:
+            if request is not None and self._undecided():
+                # Only with decision_lead 0: the tick itself waits, but not for ever.
+                self._await_decision(now + self.controller.interface.control_dt / 2)
+            before = self.controller.command
+            tick = self.controller.finish()
+        try:
+            self.guard.judge(tick, fields, now)
+        except FaultError:
+            self.controller.command = before  # still in force: braking begins from there
+            raise
+        self.port.send(tick.command)
+        self.port.tell(Done(tick, missed, now - due, self.clock.now() - now))
+
+    def decide(self, request: Request | None, timeout: float) -> None:
+        """Ask the master, and wait for the decision of this tick if it has not come yet.
+
+        Asks again and again: a question is lost on a master that has not been discovered yet.
+
+        Raises:
+            FaultError: no answer in time.
+        """
+        if request is not None:
+            self._question = request
+            self.port.ask(request)
+        deadline = self.clock.now() + timeout
+        while not self.wait(lambda: not self._undecided(), RETRY):
+            if self.clock.now() > deadline:
+                raise FaultError(
+                    "master_silent",
+                    f"no decision for tick {self.controller.tick} within {timeout:g} s",
+                )
+            if self._question is not None:
+                self.port.ask(self._question)
+
+    def wait(self, happened: Callable[[], bool], timeout: float) -> bool:
+        """Wait until it happened or the session is over; False: it took too long."""
+        with self.news:
+            return self.news.wait_for(lambda: happened() or self.stop.is_set(), timeout)
+
+    def _check_sensors(self, now: float) -> None:
+        system = self.clock.system() if self.clock.system else None
+        if stale := self.sensors.stale(now, system):
+            raise FaultError("sensors_stale", ", ".join(stale))
+
+    def _undecided(self) -> bool:
+        return self.controller.hierarchy.needs(self.controller.tick) is not None
+
+    def _await_decision(self, patience: float) -> None:
+        while self._undecided() and (left := patience - self.clock.now()) > 0:
+            self.news.wait(left)
+
+    def _rest(self, until: float) -> bool:
+        """Sleep until a moment; False: the session is over."""
+        while not self.stop.is_set():
+            left = until - self.clock.now()
+            if left <= 0:
+                return True
+            if left > ALERT:
+                self.stop.wait(left - ALERT)
+            else:
+                self.clock.sleep(left)
+        return False

@@ -1,0 +1,56 @@
+"""What the operating system and Python can do for the thread that ticks."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+FIFO = getattr(os, "SCHED_FIFO", None)
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """No garbage collection inside: a full one takes longer than many a control period."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+def prefer_this_thread(priority: int, cpu: int) -> list[str]:
+    """Ask for real-time scheduling of the calling thread, and for a core of its own.
+
+    Args:
+        priority: of SCHED_FIFO, 1 to 99; 0 leaves the scheduling alone.
+        cpu: number of a core; -1 leaves the affinity alone.
+
+    Returns:
+        What was refused, a line each with what to do about it; the thread runs on without.
+    """
+    refused = []
+    if priority:
+        try:
+            if FIFO is None:
+                raise OSError(0, "this system has no SCHED_FIFO")
+            os.sched_setscheduler(0, FIFO, os.sched_param(priority))
+        except OSError as error:
+            refused.append(
+                f"realtime_priority {priority}: {error.strerror}; it needs CAP_SYS_NICE, or a "
+                "line such as '@realtime - rtprio 99' in /etc/security/limits.conf"
+            )
+    if cpu >= 0:
+        try:
+            os.sched_setaffinity(0, {cpu})
+        except (OSError, AttributeError) as error:
+            known = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+            refused.append(
+                f"cpu {cpu}: {getattr(error, 'strerror', None) or error}. Valid: "
+                f"{', '.join(map(str, known)) or 'none on this system'}"
+            )
+    return refused

@@ -1,0 +1,99 @@
+"""What skill_node says about itself, outside the tick: traces, diagnostics, refused messages."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from queue import SimpleQueue
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from std_msgs.msg import Float64MultiArray
+
+from mlsh_ros.core.diagnosis import Finding
+from mlsh_ros.core.loop import Done
+from mlsh_ros.core.packing import trace_layout
+from mlsh_ros.nodes.node import TRACE, array_message
+from sim.interface import Interface
+
+DIAGNOSTICS_PERIOD = 1.0  # s
+
+
+class Reporter:
+    """Builds and publishes reports in a thread of its own.
+
+    Args:
+        node: skill_node.
+        interface: names the elements of a trace.
+    """
+
+    def __init__(self, node: Any, interface: Interface) -> None:
+        self._node, self._interface = node, interface
+        self._layout = trace_layout(interface.observation_names, interface.action_names)
+        self._trace = array_message(self._layout)
+        self._traces = node.create_lifecycle_publisher(Float64MultiArray, "~/trace", TRACE)
+        self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._queue: SimpleQueue[tuple[int, Done] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self.refusals: dict[str, int] = {}  # text of a refused message: how often
+
+    def begin(self) -> None:
+        """Start to tell."""
+        self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Tell what is left, then stop."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join(timeout=2.0)
+            self._thread = None
+
+    def tell(self, session: int, done: Done) -> None:
+        """A tick is done; costs the tick one entry in a queue."""
+        self._queue.put((session, done))
+
+    def refused(self, text: str) -> None:
+        """A message could not be used: it is counted, shown in diagnostics, and not acted on."""
+        topic = text.partition(":")[0]
+        self.refusals[topic] = self.refusals.get(topic, 0) + 1
+        self._node.get_logger().warning(f"refused: {text}", throttle_duration_sec=1.0)
+
+    def diagnose(self, findings: Sequence[Finding]) -> None:
+        """Publish diagnostics (REP-107)."""
+        message = DiagnosticArray()
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        prefix = self._node.get_fully_qualified_name().lstrip("/")
+        message.status = [
+            DiagnosticStatus(
+                level=bytes([int(finding.level)]),
+                name=f"{prefix}: {finding.name}",
+                message=finding.message,
+                hardware_id=self._interface.robot,
+                values=[KeyValue(key=k, value=v) for k, v in finding.values.items()],
+            )
+            for finding in findings
+        ]
+        self._diagnostics.publish(message)
+
+    def destroy(self) -> None:
+        """Take the publishers away."""
+        self._node.destroy_publisher(self._traces)
+        self._node.destroy_publisher(self._diagnostics)
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            session, done = item
+            tick = done.tick
+            self._trace.data = self._layout.pack(
+                session,
+                tick.tick,
+                tick.skill,
+                tick.late,
+                done.missed,
+                tick.saturated,
+                done.lateness,
+                done.compute,
+                vectors=(tick.observation, tick.action, tick.command),
+            )
+            self._traces.publish(self._trace)

@@ -1,0 +1,149 @@
+"""watchdog_node: brings the robot to rest when skill_node dies, hangs or comes too late."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from functools import partial
+from typing import Any
+
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from mlsh_ros.core.conversion import CommandWriter, MessageError, command_writers
+from mlsh_ros.core.watchdog import Watchdog
+from mlsh_ros.nodes.commander import Commander
+from mlsh_ros.nodes.node import COMMAND, LATCHED, CoreNode, message_type, one_line, run
+from mlsh_ros.params import WATCHDOG_NODE
+from policies.bundle import load_bundle
+
+WATCHDOG = "watchdog_node"
+WATCHING, TRIPPED = "watching", "tripped"
+
+
+class WatchdogNode(CoreNode):
+    """Wiring: commands -> Watchdog -> braking commands.
+
+    A process of its own, so that whatever stops skill_node does not stop it. It needs no
+    heartbeat: the commands are one, and they are what keeps the robot moving.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(WATCHDOG, WATCHDOG_NODE)
+        self._commander: Commander | None = None
+        self._thread: threading.Thread | None = None
+        self._news = threading.Condition()
+        self._closing = False
+
+    def configure(self) -> None:
+        """Load the interface and connect."""
+        interface = load_bundle(str(self.values["bundle"])).interface
+        self.interface = interface
+        dt = interface.control_dt
+        self.watchdog = Watchdog(interface, float(self.values["patience"]) * dt)
+        writers = command_writers(interface.action, stamped=bool(self.values["stamped_cmd_vel"]))
+        self._state = self.create_publisher(String, "~/state", LATCHED)
+        self._commander = Commander(self, writers, lifecycle=False)
+        self._subscriptions_made = [
+            self.create_subscription(
+                message_type(w.type), w.topic, partial(self._on_command, w), COMMAND
+            )
+            for w in writers
+        ]
+        self._service = self.create_service(Trigger, "~/reset", self._on_reset)
+
+    def activate(self) -> None:
+        """Begin to watch."""
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+        self._thread.start()
+        self._tell(WATCHING)
+
+    def deactivate(self) -> None:
+        """Stop watching; a robot that is being braked is left at the safe command."""
+        with self._news:
+            self._closing = True
+            self._news.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def cleanup(self) -> None:
+        """Disconnect."""
+        for subscription in self._subscriptions_made:
+            self.destroy_subscription(subscription)
+        self.destroy_service(self._service)
+        self.destroy_publisher(self._state)
+        if self._commander is not None:
+            self._commander.destroy()
+            self._commander = None
+
+    def _on_command(self, writer: CommandWriter, message: Any) -> None:
+        command = self.watchdog.command.copy()
+        with self._news:
+            try:
+                writer.read(message, command)
+            except MessageError as error:
+                self.watchdog.refuse(str(error))
+            self.watchdog.hear(command, time.monotonic())
+            self._news.notify_all()
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        with self._news:
+            response.success = bool(self.watchdog.cause)
+            response.message = WATCHING if response.success else f"nothing to reset: {WATCHING}"
+            self.watchdog.reset()
+        self._tell(WATCHING)
+        return response
+
+    def _run(self) -> None:
+        try:
+            while self._watch():
+                self._brake()
+        except Exception as error:  # otherwise the thread would end without a word
+            self.get_logger().error(f"{WATCHDOG} has stopped watching: {one_line(error)}")
+            self._tell(f"{TRIPPED}: {one_line(error)}")
+
+    def _watch(self) -> bool:
+        """Wait until a command stands too long; False: the node ends."""
+        with self._news:
+            while not self._closing and not self.watchdog.check(time.monotonic()):
+                deadline = self.watchdog.deadline
+                self._news.wait(None if deadline is None else deadline - time.monotonic())
+            return not self._closing
+
+    def _brake(self) -> None:
+        """Send the way to the safe command and then the safe command, until reset."""
+        self._send()
+        self._tell(f"{TRIPPED}: {self.watchdog.cause}")
+        while self._wait_a_tick():
+            self._send()
+
+    def _wait_a_tick(self) -> bool:
+        with self._news:
+            over = self._news.wait_for(
+                lambda: self._closing or not self.watchdog.cause, self.interface.control_dt
+            )
+            return not over
+
+    def _send(self) -> None:
+        assert self._commander is not None
+        with self._news:
+            if self.watchdog.cause:
+                command = self.watchdog.brake()
+                self._commander.send(command, self.get_clock().now().nanoseconds)
+
+    def _tell(self, text: str) -> None:
+        self._state.publish(String(data=text))
+        if text.startswith(TRIPPED):
+            self.get_logger().error(text)
+
+
+def main() -> None:
+    """Entry point."""
+    sys.exit(run(WatchdogNode))
+
+
+if __name__ == "__main__":
+    main()
