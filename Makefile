@@ -12,7 +12,7 @@ INPUTS := setup.py package.xml pyproject.toml constraints.txt
 # ROS 2 stays on this computer in everything started from here.
 export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 
-.PHONY: demo test setup lint type imports pytest format clean
+.PHONY: demo test setup lint type imports pytest bench-tick format clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/mlsh demo
@@ -35,6 +35,10 @@ imports: setup
 pytest: setup
 	$(BIN)/python -m pytest -n 2 -m 'not ros'
 	$(BIN)/python -m pytest -m ros
+
+# Alone on the machine; nothing else may run while it measures.
+bench-tick: setup
+	$(BIN)/python -m mlsh_ros.bench.tick
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -14,6 +14,7 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy")
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
 from geometry_msgs.msg import TwistStamped  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
@@ -73,12 +74,23 @@ class Scene:
         self.observer.node.create_subscription(
             String, "watchdog_node/state", lambda m: self.watchdog.append(m.data), LATCHED
         )
+        self.diagnostics = {}
+        self.observer.node.create_subscription(
+            DiagnosticArray, "/diagnostics", self._on_diagnostics, 10
+        )
         self.estop = Estop(self.observer)
         nodes.start("watchdog_node")
         nodes.start_all(estop=True, estop_max_age=ESTOP_MAX_AGE)
         wait_for(lambda: self.watchdog, 15.0, "watchdog_node")
         wait_for(self.estop.publisher.get_subscription_count, 15.0, "skill_node at the estop")
         time.sleep(0.3)  # heard at least once
+
+    def _on_diagnostics(self, message):
+        self.diagnostics |= {status.name: status for status in message.status}
+
+    def told_in_diagnostics(self):
+        state = self.diagnostics.get("skill_node: state")
+        return state if state and state.level == DiagnosticStatus.ERROR else None
 
     def inject(self, what):
         answer = self.observer.call(
@@ -114,7 +126,9 @@ class Scene:
 @pytest.fixture(scope="module")
 def scene(bundle):
     with new_domain() as stack:
-        yield Scene(Nodes(bundle, stack))
+        made = Scene(Nodes(bundle, stack))
+        yield made
+        made.estop.fall_silent()  # before its node goes away
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -144,10 +158,13 @@ SENSORS = {
 def test_a_fault_of_the_robot(scene, what):
     fault, bound = SENSORS[what]
     scene.drive()
+    scene.diagnostics.pop("skill_node: state", None)
     since = time.monotonic()
     scene.inject(what)
     try:
         scene.expect(f"robot: {what}", fault, since, bound)
+        state = wait_for(scene.told_in_diagnostics, 2.5, "an error in /diagnostics")
+        assert state.message.startswith(fault)
     finally:
         scene.inject("none")
     scene.recover()

@@ -255,6 +255,20 @@ def test_an_overrun_is_counted_and_the_grid_goes_on(bundle):
     assert bench.sent[12][0] == pytest.approx(1.3)
 
 
+def test_a_sleep_that_takes_too_long_is_an_overrun_too(bundle):
+    bench = Bench(bundle)
+    calm = bench.sleep
+
+    def sleep(seconds):
+        calm(seconds + 0.4 * (len(bench.sent) == hang))
+
+    hang = 5
+    bench.stop.wait = sleep
+    with fault("deadline", "4 ticks of 0.1 s in a row"):
+        bench.loop.run()
+    assert len(bench.sent) == hang
+
+
 def test_three_ticks_missed_in_a_row_are_a_fault_and_nothing_more_is_sent(bundle):
     bench = Bench(bundle, work=lambda n: 0.45 if n == 10 else 0.0)
     with fault("deadline"):

@@ -43,9 +43,7 @@ def demo(
     loaded = load_bundle(bundle)
     robot, work = loaded.interface.robot, jobs(loaded, None, None)
     output.mkdir(parents=True, exist_ok=True)
-    console.print(
-        "starting skill_node, master_node and sim_node (real ROS 2 nodes, this computer only)"
-    )
+    console.print("starting skill, master, sim and watchdog node (real ROS 2, this computer only)")
     start = time.monotonic()
     table = LiveTable(loaded, episodes)
     with table:

@@ -30,6 +30,14 @@ class Grid:
             How many had to be left out.
         """
         self._n += 1
+        return self.catch_up(now)
+
+    def catch_up(self, now: float) -> int:
+        """Leave out what is too late by `now`, as after a sleep that took too long.
+
+        Returns:
+            How many had to be left out.
+        """
         missed = max(0, math.floor((now - self.due) / self.dt + 0.5))
         self._n += missed
         return missed

@@ -101,6 +101,7 @@ class Loop:
         self.decide(self.controller.begin(self.sensors.fields()), self.start_timeout)
         grid, missed = Grid(self.controller.interface.control_dt, self.clock.now()), 0
         while self._rest(grid.due):
+            missed += grid.catch_up(self.clock.now())
             self._tick(grid.due, missed)
             missed = grid.advance(self.clock.now())
 

@@ -1,0 +1,1 @@
+"""Measurements of the deployment; each is a module to run, see the Makefile."""
