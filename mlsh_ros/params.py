@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlsh_ros.core.injection import INJECTIONS
@@ -43,6 +43,7 @@ class Param:
 MODES = ("realtime", "lockstep")
 
 _BUNDLE = Param("bundle", "", "Bundle to run: a shipped one by name, or a folder or zip file.")
+_SWAPPED = replace(_BUNDLE, read_only=False)
 _AUTOSTART = Param(
     "autostart",
     True,
@@ -57,7 +58,7 @@ _MODE = Param(
 _STAMPED = Param("stamped_cmd_vel", True, "Publish TwistStamped; false publishes Twist instead.")
 
 SKILL_NODE = (
-    _BUNDLE,
+    _SWAPPED,
     _AUTOSTART,
     _MODE,
     Param(
@@ -131,7 +132,7 @@ SKILL_NODE = (
 )
 
 MASTER_NODE = (
-    _BUNDLE,
+    _SWAPPED,
     _AUTOSTART,
     Param("master", "", "Master to run; empty runs the one of `task`.", read_only=False),
     Param("task", "", "Task, as family/task, that chooses the master; empty: the first one's."),

@@ -158,6 +158,11 @@ class Bundle:
         return self.manifest.interface
 
     @property
+    def fingerprint(self) -> int:
+        """The manifest's digest as a number that a float64 holds exactly."""
+        return int(self.manifest.digest[:12], 16)
+
+    @property
     def skills(self) -> list[bytes]:
         """ONNX files of the skills in order."""
         return [self.files[name] for name in self.manifest.skill_files]
@@ -171,6 +176,26 @@ class Bundle:
         if name not in self.manifest.masters:
             raise unknown("master", name, self.manifest.masters)
         return self.files[f"masters/{name}.onnx"]
+
+    def check_replaces(self, old: Bundle) -> None:
+        """Refuse to take the place of another bundle while the robot moves.
+
+        Raises:
+            UserError: names what differs.
+        """
+        new, running = self.manifest, old.manifest
+        for what, one, other in (
+            ("interface", new.interface.digest[:12], running.interface.digest[:12]),
+            ("decision_ticks", new.decision_ticks, running.decision_ticks),
+            ("decision_lead", new.decision_lead, running.decision_lead),
+            ("skills", ", ".join(new.skills), ", ".join(running.skills)),
+            ("skill_limits", new.skill_limits, running.skill_limits),
+        ):
+            if one != other:
+                raise UserError(
+                    f"bundle {self.source} cannot replace {old.source} while it runs: {what} "
+                    f"{one} is not {other}"
+                )
 
     def skill_hashes(self) -> list[str]:
         """SHA-256 of every skill file."""

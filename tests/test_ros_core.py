@@ -165,6 +165,30 @@ def test_controller_is_observe_skill_and_command_by_hand(bundle, controller):
     assert set(decided.values()) == {0, 1}
 
 
+def test_another_bundles_skills_take_over_with_the_macro_step_that_its_master_decides(bundle):
+    def skills(value):
+        return [lambda _: np.full((1, 2), value, np.float32)] * 2
+
+    controller = Controller(bundle.interface, skills(0.1), 5, 1, fingerprint=7)
+    asked, actions = [], []
+    for t in range(20):
+        if t == 7:
+            controller.swap(skills(0.2), 8)
+        request = controller.begin(fields_at(bundle.interface, t))
+        if request is not None:
+            asked.append((t, request.bundle))
+            controller.hierarchy.answer(request.macro, 0)
+        actions.append(round(float(controller.finish().action[0]), 3))
+    # Offered at tick 7, asked for at tick 9 (lead 1), in force from tick 10 on.
+    assert asked == [(0, 7), (4, 7), (9, 8), (14, 8), (19, 8)]
+    assert actions == [0.1] * 10 + [0.2] * 10
+    controller.swap(skills(0.3), 9)
+    controller.reset()  # between two sessions: with the first tick of the next one
+    assert controller.begin(fields_at(bundle.interface, 0)).bundle == 9
+    controller.hierarchy.answer(0, 0)
+    assert controller.finish().action[0] == np.float32(0.3)
+
+
 def test_a_tick_says_that_its_decision_was_late(bundle, controller):
     flags = []
     for t in range(11):
@@ -417,8 +441,8 @@ def test_packing_round_trip_is_exact_for_float32_and_large_ticks():
     rng = np.random.default_rng(0)
     values = (rng.normal(size=64) * 10.0 ** rng.integers(-30, 30, 64)).astype(np.float32)
     tick = 2**53 - 1
-    scalars, vectors = layout.unpack(layout.pack(3, 7, tick, vectors=(values,)))
-    assert scalars == {"session": 3, "macro": 7, "tick": tick}
+    scalars, vectors = layout.unpack(layout.pack(3, 7, tick, 2**48 - 1, vectors=(values,)))
+    assert scalars == {"session": 3, "macro": 7, "tick": tick, "bundle": 2**48 - 1}
     np.testing.assert_array_equal(vectors["observation"].astype(np.float32), values)
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -459,6 +460,80 @@ def test_the_master_can_be_changed_while_it_drives(world):
     assert [int(t["tick"]) for t in ticks] == list(range(len(ticks)))
     assert sum(t["missed"] for t in ticks) == 0
     assert sum(t["late"] for t in ticks) == 0
+
+
+def opposite(bundle, path):
+    """The same bundle with its two skills exchanged."""
+    from policies.bundle import GOLDEN, golden_bytes, write_bundle
+
+    golden = replace(bundle.golden, action=bundle.golden.action[::-1].copy())
+    files = {name: data for name, data in bundle.files.items() if name != "manifest.json"}
+    first, second = bundle.manifest.skill_files
+    files |= {first: files[second], second: files[first], GOLDEN: golden_bytes(golden)}
+    return write_bundle(bundle.manifest, files, path)
+
+
+def test_a_whole_bundle_is_changed_while_it_drives(world, bundle, tmp_path):
+    other = opposite(bundle, tmp_path / "opposite")
+    observer = world.start_all()
+
+    def use(node, path):
+        return observer.call(
+            SetParameters,
+            f"{node}/set_parameters",
+            parameters=[Parameter("bundle", value=str(path)).to_parameter_msg()],
+        ).results[0]
+
+    observer.drive()
+    refused = use("skill_node", "moving_bandits")
+    assert not refused.successful
+    assert "cannot replace" in refused.reason
+    assert "decision_ticks 10 is not 5" in refused.reason
+    for node in ("master_node", "skill_node"):
+        answer = use(node, other.source)
+        assert answer.successful, answer.reason
+    swapped = len(observer.ticks())
+    wait_for(lambda: len(observer.ticks()) > swapped + 4 * N, 10.0, "ticks")
+    ticks = observer.ticks()
+    assert sum(t["missed"] for t in ticks) == sum(t["late"] for t in ticks) == 0
+    assert [int(t["tick"]) for t in ticks] == list(range(len(ticks)))
+    # Which skills made the actions: those of one bundle up to a macro step, then of the other.
+    from policies.runtime import load_skills
+
+    old, new = load_skills(bundle), load_skills(other)
+    made = []
+    for _, m in list(observer.heard["skill_node/trace"]):
+        scalars, vectors = observer.traces.read(m)
+        row = vectors["observation"].astype(np.float32)[None]
+        skill = int(scalars["skill"])
+        by = [
+            bool((s[skill](row)[0] == vectors["action"].astype(np.float32)).all())
+            for s in (old, new)
+        ]
+        assert by in ([True, False], [False, True])
+        made.append(by[1])
+    at = made.index(True)
+    assert at % N == 0
+    assert all(made[at:])
+    path = observer.commands()
+    assert np.abs(np.diff(path, axis=0)).max() <= RATE + 1e-9
+
+
+def test_a_respawned_master_joins_without_a_jump(world):
+    observer = world.start_all(late_decisions=100)
+    observer.drive()
+    world.nodes["master_node"].kill()
+    wait_for(lambda: any(t["late"] for t in observer.ticks()), 5.0, "a late decision")
+    world.start("master_node")
+    answers = len(observer.heard["decision/answer"])
+    wait_for(lambda: len(observer.heard["decision/answer"]) > answers + 2, 20.0, "answers again")
+    last = len(observer.ticks())
+    wait_for(lambda: len(observer.ticks()) > last + 2 * N, 5.0, "ticks")
+    ticks = observer.ticks()
+    assert observer.state() == "running"
+    assert not any(t["late"] for t in ticks[-N:])
+    assert [int(t["tick"]) for t in ticks] == list(range(len(ticks)))
+    assert np.abs(np.diff(observer.commands(), axis=0)).max() <= RATE + 1e-9
 
 
 def test_a_graph_of_the_simulation_starts_by_itself_and_stays_stopped(world):

@@ -23,6 +23,7 @@ class Request:
     macro: int  # the macro step to decide
     tick: int  # whose observation this is
     observation: Float32  # (O,)
+    bundle: int  # fingerprint of the bundle whose skill is to be named
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Controller:
         skills: the K skill networks.
         decision_ticks: N.
         decision_lead: L.
+        fingerprint: of the bundle that the skills are of, see `policies.bundle.Bundle`.
     """
 
     def __init__(
@@ -58,17 +60,31 @@ class Controller:
         skills: Sequence[Skill],
         decision_ticks: int,
         decision_lead: int,
+        fingerprint: int = 0,
     ) -> None:
         self.interface, self.skills = interface, tuple(skills)
+        self.fingerprint = fingerprint  # of the newest question's bundle
+        self._offered: tuple[tuple[Skill, ...], int] | None = None
+        self._coming: tuple[int, tuple[Skill, ...]] | None = None  # at which macro step
         self.hierarchy = Hierarchy(decision_ticks, decision_lead, len(self.skills))
         self.reset()
 
     def reset(self) -> None:
         """Begin a session at tick 0, from the safe command."""
+        if self._coming is not None:  # its macro step will not come any more
+            (_, self.skills), self._coming = self._coming, None
         self.hierarchy.reset()
         self.tick = 0
         self.command = self.interface.safe.copy()  # (A,) in force
         self._observation: Float32 | None = None
+
+    def swap(self, skills: Sequence[Skill], fingerprint: int) -> None:
+        """Take the skills of another bundle from a macro step on; may be called by any thread.
+
+        The next question to the master is about the new ones, and with the macro step that it
+        decides they take over.
+        """
+        self._offered = tuple(skills), fingerprint
 
     def begin(self, fields: Mapping[str, NDArray[Any]]) -> Request | None:
         """Take the sensors of this tick; returns the question to put to the master, if any.
@@ -82,7 +98,12 @@ class Controller:
             raise ValueError(f"observation is not finite: {', '.join(names)}")
         self._observation = observation
         macro = self.hierarchy.asks(self.tick)
-        return None if macro is None else Request(macro, self.tick, observation)
+        if macro is None:
+            return None
+        if self._offered is not None:
+            (skills, self.fingerprint), self._offered = self._offered, None
+            self._coming = macro, skills
+        return Request(macro, self.tick, observation, self.fingerprint)
 
     def finish(self) -> Tick:
         """Run the active skill on the observation taken by `begin`.
@@ -93,6 +114,8 @@ class Controller:
         observation = self._observation
         if observation is None:
             raise ValueError("finish without begin")
+        if self._coming and self.tick == self._coming[0] * self.hierarchy.decision_ticks:
+            (_, self.skills), self._coming = self._coming, None
         late = self.hierarchy.late
         skill = self.hierarchy.skill(self.tick)
         action = self.skills[skill](observation[None])[0]

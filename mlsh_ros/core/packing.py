@@ -82,8 +82,8 @@ class Layout:
 
 
 def request_layout(observation_names: tuple[str, ...]) -> Layout:
-    """skill_node asks: for which macro step, with which observation."""
-    return Layout(("session", "macro", "tick"), (("observation", observation_names),))
+    """skill_node asks: for which macro step, with which observation, of which bundle's master."""
+    return Layout(("session", "macro", "tick", "bundle"), (("observation", observation_names),))
 
 
 def answer_layout(skills: tuple[str, ...]) -> Layout:

@@ -13,7 +13,7 @@ from mlsh_ros.core.packing import answer_layout, request_layout
 from mlsh_ros.nodes.node import EXCHANGE, LATCHED, CoreNode, array_message, run
 from mlsh_ros.params import MASTER_NODE
 from policies.bundle import Bundle, load_bundle
-from policies.runtime import choose, load_master
+from policies.runtime import Network, choose, load_master
 from sim.errors import UserError
 
 REQUEST_TOPIC, ANSWER_TOPIC = "decision/request", "decision/answer"
@@ -25,13 +25,15 @@ class MasterNode(CoreNode):
     def __init__(self) -> None:
         super().__init__("master_node", MASTER_NODE)
         self.bundle: Bundle | None = None  # None: not configured
+        self._masters: dict[int, Network] = {}  # per fingerprint of their bundle
         self.add_on_set_parameters_callback(self._on_parameters)
 
     def configure(self) -> None:
         """Load the bundle and connect."""
-        bundle = load_bundle(str(self.values["bundle"]))
+        # The parameters may have changed since the node began.
+        bundle = load_bundle(str(self.get_parameter("bundle").value))
         manifest = bundle.manifest
-        # The parameter may have changed since the node began.
+        self._masters = {}
         self._use(bundle, str(self.get_parameter("master").value))
         self._request = request_layout(manifest.interface.observation_names)
         self._answer_layout = answer_layout(manifest.skills)
@@ -46,7 +48,6 @@ class MasterNode(CoreNode):
         self._subscription = self.create_subscription(
             Float64MultiArray, REQUEST_TOPIC, self._on_request, EXCHANGE
         )
-        self.bundle = bundle
 
     def activate(self) -> None:
         """Say which master answers."""
@@ -62,7 +63,9 @@ class MasterNode(CoreNode):
 
     def _use(self, bundle: Bundle, name: str) -> None:
         name = name or self._default(bundle)
-        self.master, self.master_name = load_master(bundle, name), name
+        # Those of another bundle stay: skill_node says whose master it asks.
+        self._masters[bundle.fingerprint] = load_master(bundle, name)
+        self.bundle, self.master_name = bundle, name
 
     def _default(self, bundle: Bundle) -> str:
         task, masters = str(self.values["task"]), bundle.manifest.masters
@@ -76,14 +79,18 @@ class MasterNode(CoreNode):
     def _on_parameters(self, changes: list[Any]) -> Any:
         from rcl_interfaces.msg import SetParametersResult
 
-        for change in changes:
-            if change.name != "master" or self.bundle is None:
-                continue
-            try:
-                self._use(self.bundle, str(change.value))
-            except UserError as error:
-                return SetParametersResult(successful=False, reason=str(error))
-            self._name_publisher.publish(String(data=self.master_name))
+        given = {change.name: str(change.value) for change in changes}
+        if self.bundle is None or not given.keys() & {"bundle", "master"}:
+            return SetParametersResult(successful=True)
+        try:
+            bundle = self.bundle
+            if "bundle" in given:
+                bundle = load_bundle(given["bundle"])
+                bundle.check_replaces(self.bundle)
+            self._use(bundle, given.get("master", self.master_name))
+        except UserError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self._name_publisher.publish(String(data=self.master_name))
         return SetParametersResult(successful=True)
 
     def _on_request(self, message: Float64MultiArray) -> None:
@@ -92,7 +99,15 @@ class MasterNode(CoreNode):
         except MessageError as error:
             self.get_logger().warning(f"{REQUEST_TOPIC}: {error}", throttle_duration_sec=1.0)
             return
-        logits = self.master(vectors["observation"].astype(np.float32)[None])[0]
+        master = self._masters.get(int(scalars["bundle"]))
+        if master is None:
+            self.get_logger().warning(
+                "asked for the master of a bundle that is not loaded here; set the parameter "
+                "'bundle' of master_node first",
+                throttle_duration_sec=1.0,
+            )
+            return
+        logits = master(vectors["observation"].astype(np.float32)[None])[0]
         if not np.isfinite(logits).all():
             # Silence is the safe answer: skill_node keeps its skill and then stops.
             self.get_logger().error(f"logits are not finite: {logits.tolist()}")

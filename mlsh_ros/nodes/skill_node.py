@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock as RosClock
 from rclpy.clock import ClockType
 from rclpy.duration import Duration
@@ -73,17 +74,23 @@ class SkillNode(CoreNode):
         self._estop: tuple[bool, float] | None = None  # what it says, when, s monotonic
         self._looks = 0
         self.timing = Timing()
+        self.add_on_set_parameters_callback(self._on_parameters)
 
     # Lifecycle ----------------------------------------------------------------------------
 
     def configure(self) -> None:
         """Load the bundle and connect."""
-        self.bundle = bundle = load_bundle(str(self.values["bundle"]))
+        # The parameter may have changed since the node began.
+        self.bundle = bundle = load_bundle(str(self.get_parameter("bundle").value))
         manifest = bundle.manifest
         self.interface = manifest.interface
         self.lockstep = self.values["mode"] == "lockstep"
         self.controller = Controller(
-            self.interface, load_skills(bundle), manifest.decision_ticks, manifest.decision_lead
+            self.interface,
+            load_skills(bundle),
+            manifest.decision_ticks,
+            manifest.decision_lead,
+            bundle.fingerprint,
         )
         self.sensors = Sensors(self.interface, ordered=not self.lockstep)
         self.loop = self._make_loop(bundle)
@@ -270,6 +277,22 @@ class SkillNode(CoreNode):
             self.destroy_timer(self._autostart)
             self._autostart = None
 
+    def _on_parameters(self, changes: list[Any]) -> SetParametersResult:
+        for change in changes:
+            if change.name == "bundle" and self._commander is not None:
+                try:
+                    self._take(load_bundle(str(change.value)))
+                except UserError as error:
+                    return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _take(self, bundle: Bundle) -> None:
+        """Replace the bundle at the next macro step; everything is read and checked before."""
+        bundle.check_replaces(self.bundle)
+        self.controller.swap(load_skills(bundle), bundle.fingerprint)
+        self.bundle = bundle
+        self.get_logger().info(f"bundle {bundle.source} from the next macro step on")
+
     # What else may stop the robot -----------------------------------------------------------
 
     def _unfit(self) -> str:
@@ -450,7 +473,11 @@ class SkillNode(CoreNode):
     def ask(self, request: Request) -> None:
         """A question to the master."""
         self._request.data = self._request_layout.pack(
-            self._session, request.macro, request.tick, vectors=(request.observation,)
+            self._session,
+            request.macro,
+            request.tick,
+            request.bundle,
+            vectors=(request.observation,),
         )
         self._request_publisher.publish(self._request)
 
