@@ -39,6 +39,7 @@ pytest: setup
 # Alone on the machine; nothing else may run while it measures.
 bench-tick: setup
 	$(BIN)/python -m mlsh_ros.bench.tick
+	$(BIN)/python -m mlsh_ros.bench.ros
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -336,6 +336,29 @@ def test_a_stop_ends_the_session_without_another_command(bundle):
     assert len(bench.sent) == 5
 
 
+def test_no_switch_moves_the_command_by_more_than_the_rate_limit(bundle):
+    rng = np.random.default_rng(0)
+    interface = bundle.interface
+    # Two skills that want opposite things, ten times as much as the robot may.
+    skills = [
+        lambda o: np.full((1, 2), 10.0, np.float32),
+        lambda o: np.full((1, 2), -10.0, np.float32),
+    ]
+    controller = Controller(interface, skills, 1, 0)
+    rate = np.array([t.rate_limit for t in interface.action for _ in range(t.size)]) * DT
+    before, largest, switches, last = controller.command, 0.0, 0, None
+    values = fields()
+    while switches < 10_000:
+        request = controller.begin(values)
+        controller.hierarchy.answer(request.macro, int(rng.integers(2)))
+        done = controller.finish()
+        largest = max(largest, np.abs((done.command - before) / rate).max())
+        switches += last is not None and done.skill != last
+        before, last = done.command, done.skill
+    assert controller.hierarchy.switches == switches
+    assert 0.99 < largest <= 1 + 1e-12  # reached, and never exceeded
+
+
 # Timing and diagnostics -------------------------------------------------------------------------
 
 

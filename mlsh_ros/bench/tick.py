@@ -11,6 +11,7 @@ import argparse
 import threading
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
@@ -20,12 +21,29 @@ from mlsh_ros.core.guard import Guard, Rules
 from mlsh_ros.core.loop import Clock, Done, Loop
 from mlsh_ros.core.realtime import no_collection
 from mlsh_ros.core.sensors import Sample, Sensors
+from policies.bundle import (
+    GOLDEN,
+    Bundle,
+    Family,
+    Golden,
+    Manifest,
+    Master,
+    Provenance,
+    Score,
+    golden_bytes,
+    write_bundle,
+)
 from policies.onnx_write import write_graph
 from policies.runtime import Network
 from sim.interface import Floats, Interface, interface_from_dict
 
 JOINTS, N, HIDDEN = 12, 10, 256
-TERMS = ("position", "velocity", "effort", "reference")  # of each joint: 48 observations
+TERMS = {  # of each joint, with topic and field: 48 observations
+    "position": ("joint_states", "position"),
+    "velocity": ("joint_states", "velocity"),
+    "effort": ("joint_states", "effort"),
+    "reference": ("references", "position"),
+}
 RATES = (50, 200, 500, 1000)  # Hz
 
 
@@ -46,12 +64,12 @@ def legged(rate: float) -> Interface:
             "infinite": None,
             "mujoco": {"task": term},
             "ros": {
-                "topic": f"{term}s",
+                "topic": topic,
                 "type": "sensor_msgs/msg/JointState",
-                "fields": [f"position[{name}]" for name in names],
+                "fields": [f"{field}[{name}]" for name in names],
             },
         }
-        for term in TERMS
+        for term, (topic, field) in TERMS.items()
     ]
     action = {
         "name": "target",
@@ -82,15 +100,49 @@ def legged(rate: float) -> Interface:
     return interface_from_dict(data, "bench")
 
 
-def network(rng: np.random.Generator, inputs: int, outputs: int) -> Network:
-    """An exported network with random weights."""
+def network(rng: np.random.Generator, inputs: int, outputs: int) -> bytes:
+    """An ONNX file with random weights."""
     sizes = (inputs, HIDDEN, HIDDEN, outputs)
     layers = [
         (rng.normal(0, 0.1, (a, b)).astype(np.float32), np.zeros(b, np.float32))
         for a, b in pairwise(sizes)
     ]
     zeros, ones = np.zeros(inputs, np.float32), np.ones(inputs, np.float32)
-    return Network(write_graph("bench", zeros, ones, 10.0, layers), "bench")
+    return write_graph("bench", zeros, ones, 10.0, layers)
+
+
+def make_bundle(rate: float, path: Path) -> Bundle:
+    """A whole bundle of that size with random weights, for nodes."""
+    rng, interface = np.random.default_rng(0), legged(rate)
+    size = interface.observation_size
+    files = {f"skills/{k}.onnx": network(rng, size, JOINTS) for k in range(2)}
+    files["masters/any.onnx"] = network(rng, size, 2)
+    run = {name: Network(data, name) for name, data in files.items()}
+    rows = rng.normal(size=(8, size)).astype(np.float32)
+    logits = run["masters/any.onnx"](rows)
+    golden = Golden(
+        observation=rows,
+        action=np.stack([run[f"skills/{k}.onnx"](rows) for k in range(2)]),
+        logits={"any": logits},
+        skill={"any": logits.argmax(axis=1).astype(np.int64)},
+    )
+    files[GOLDEN] = golden_bytes(golden)
+    none = Provenance("bench", 0, 0, 0, {}, {}, None)
+    manifest = Manifest(
+        schema=1,
+        name="bench",
+        interface=interface,
+        family=Family("bench", {}),
+        decision_ticks=N,
+        decision_lead=1,
+        skills=("a", "b"),
+        skill_limits={},
+        masters={"any": Master("bench/any", Score(0.0, 0.0, 0.0, 1.0, 1), none)},
+        provenance=none,
+        files={},
+        digest="0" * 64,
+    )
+    return write_bundle(manifest, files, path)
 
 
 class Stand:
@@ -100,8 +152,8 @@ class Stand:
         rng = np.random.default_rng(0)
         self.interface = legged(rate)
         size = self.interface.observation_size
-        skills = [network(rng, size, JOINTS) for _ in range(2)]
-        self.master = network(rng, size, 2)
+        skills = [Network(network(rng, size, JOINTS), "skill") for _ in range(2)]
+        self.master = Network(network(rng, size, 2), "master")
         self.controller = Controller(self.interface, skills, N, 1)
         self.sensors = Sensors(self.interface)
         rules = Rules(late_decisions=3, missed_ticks=10**9, max_switches=10, clock_jump=10.0)
@@ -125,8 +177,9 @@ class Stand:
     def refresh(self, number: int) -> None:
         """New sensor values."""
         now, row = time.monotonic(), self._rows[number % len(self._rows)]
-        for i, term in enumerate(TERMS):
-            self.sensors.put(f"{term}s", Sample({term: row[i]}, now, 0))
+        fields = dict(zip(TERMS, row, strict=True))
+        self.sensors.put("references", Sample({"reference": fields.pop("reference")}, now, 0))
+        self.sensors.put("joint_states", Sample(fields, now, 0))
 
     def ask(self, request: Request) -> None:
         """The master answers at once."""
