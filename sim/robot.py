@@ -67,10 +67,20 @@ def load_robot(name: str) -> Robot:
     Raises:
         UserError: no such robot, a missing file, or a robot.yaml that does not hold; one line.
     """
+    folder = robot_folder(name)
+    return Robot(read_interface(folder / "robot.yaml"), _existing(folder / "model.xml"))
+
+
+def robot_folder(name: str) -> Path:
+    """Where a robot stands: a shipped one by name, or any folder by path.
+
+    Raises:
+        UserError: no such folder.
+    """
     folder = ROBOTS / name if name in robot_names() else Path(name)
     if not folder.is_dir():
         raise unknown("robot", name, robot_names())
-    return Robot(read_interface(folder / "robot.yaml"), _existing(folder / "model.xml"))
+    return folder
 
 
 def read_interface(path: Path) -> Interface:
@@ -78,6 +88,21 @@ def read_interface(path: Path) -> Interface:
 
     Raises:
         UserError: the file is missing, is no YAML mapping, has another schema, or does not hold.
+    """
+    interface = interface_from_dict(read_data(path), str(path))
+    if hidden := [term.name for term in interface.observation if term.mujoco.task]:
+        raise UserError(
+            f"{path}: observation term {hidden[0]!r}: mujoco.task is for terms of a task family; "
+            "a robot's own are in qpos, qvel or a sensor"
+        )
+    return interface
+
+
+def read_data(path: Path) -> dict[str, Any]:
+    """What stands in a robot.yaml, its schema checked and taken off.
+
+    Raises:
+        UserError: the file is missing, is no YAML mapping, or has another schema.
     """
     try:
         data: Any = yaml.load(_existing(path).read_text("utf-8"), _Loader)
@@ -88,13 +113,7 @@ def read_interface(path: Path) -> Interface:
     schema = data.pop("schema", None)
     if schema != SCHEMA:
         raise UserError(f"{path}: schema {schema!r} is not known. Valid: {SCHEMA}")
-    interface = interface_from_dict(data, str(path))
-    if hidden := [term.name for term in interface.observation if term.mujoco.task]:
-        raise UserError(
-            f"{path}: observation term {hidden[0]!r}: mujoco.task is for terms of a task family; "
-            "a robot's own are in qpos, qvel or a sensor"
-        )
-    return interface
+    return data
 
 
 class _Loader(yaml.SafeLoader):

@@ -600,10 +600,10 @@ them:
   reproduce;
 - **robot's own files**: `load_robot` and `Robot.compile`, robot.yaml against itself and model.xml;
 - **check_fits**: the robot on disk against the robot in the bundle. It needs robot.yaml, so it
-  guards `mlsh evaluate`, `mlsh finetune` and sim_node. A robot's computer may have the bundle alone.
+  guards `mlsh evaluate`, `mlsh finetune` and sim_node; a robot's own computer has only the bundle.
 
-{count} mutations: {refused} refused, {excused} named exceptions (at the end), none silent. Forgeries
-by guard: {tally}.
+{count} mutations: {refused} refused, {excused} named exceptions (at the end), none silent.
+Forgeries by guard: {tally}.
 The digest is no signature: who can write all of a bundle can make another one that holds
 ([security](security.md)).
 """
