@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from mlsh_ros.commands.console import console
@@ -135,7 +136,8 @@ def _table(*heads: str) -> Table:
 
 def _print(table: Table) -> None:
     # In a pipe there is no width to keep to; paths of messages are long.
-    console.print(table, width=None if console.is_terminal else 220)
+    wide = console if console.is_terminal else Console(highlight=False, width=220)
+    wide.print(table)
 
 
 def _show(interface: Interface, model: mujoco.MjModel) -> None:
