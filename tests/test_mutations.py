@@ -6,10 +6,14 @@ import pytest
 
 import mutations
 from mutations import FITS, HASH, ROWS, VALIDATION, Mutation, fresh, outcome, row
+from policies import bundle
 from policies.bundle import load_bundle
+from policies.onnx_file import OPERATORS
+from sim.robot import MAX_BYTES, MAX_VALUES
 
 TABLE = mutations.table()
-DOCUMENT = (Path(__file__).parents[1] / "docs" / "mutations.md").read_text()
+DOCS = Path(__file__).parents[1] / "docs"
+DOCUMENT = (DOCS / "mutations.md").read_text()
 
 
 @pytest.mark.parametrize("mutation", TABLE, ids=[f"{m.where}: {m.name}" for m in TABLE])
@@ -41,3 +45,12 @@ def test_the_whole_one_passes(tmp_path):
     whole = Mutation("nothing", mutations.MANIFEST, lambda place: place.repair())
     assert outcome(whole, tmp_path) == (None, None)
     assert fresh(tmp_path / "more").bundle.is_dir()
+
+
+def test_the_limits_in_the_security_page_are_those_of_the_code():
+    page = (DOCS / "security.md").read_text()
+    assert f"{bundle.MAX_FILE_BYTES // 2**20} MiB a file" in page
+    assert f"{bundle.MAX_BUNDLE_BYTES // 2**20} MiB in all, {bundle.MAX_FILES} files" in page
+    assert f"{MAX_BYTES // 2**20} MiB, {MAX_VALUES:,} values" in page
+    assert f"five operators: {', '.join(sorted(OPERATORS, key=page.index))}" in page
+    assert len(OPERATORS) == 5
