@@ -9,12 +9,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
+from xml.parsers import expat
+from xml.sax.saxutils import quoteattr
 
 import mujoco
 
 from sim.draft import draft
 from sim.errors import UserError
 
+NAMED_BY = ("joint", "jointinparent", "tendon", "site", "body", "actuator", "objname", "geom")
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 # A free joint's position is neither a hinge's nor a slide's: a term reads it through sensors.
 FREE_SENSORS = {"framepos": "position", "framequat": "orientation"}
@@ -52,12 +55,13 @@ def adopt(name: str, mjcf: Path, folder: Path) -> str:
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}; nothing was written") from None
     try:
-        (fresh / "model.xml").write_text(_with_sensors(mjcf, model), "utf-8")
+        data, notes = _named(mjcf.read_bytes())
+        (fresh / "model.xml").write_bytes(_with_sensors(data, mjcf, model))
         for path in sorted(set(_files(mjcf, root))):
             (fresh / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(mjcf.parent / path, fresh / path)
         try:
-            text = draft(name, _compile(fresh / "model.xml", mjcf))
+            text = draft(name, _compile(fresh / "model.xml", mjcf), notes)
         except UserError as error:
             raise UserError(f"{mjcf}: {error}" if str(mjcf) not in str(error) else error) from None
         (fresh / "robot.yaml").write_text(text, "utf-8")
@@ -88,8 +92,43 @@ def _compile(path: Path, shown: Path) -> mujoco.MjModel:
         raise UserError(f"{shown}: {copied}{' '.join(str(error).split())}") from None
 
 
-def _with_sensors(mjcf: Path, model: mujoco.MjModel) -> str:
-    text = mjcf.read_text("utf-8")
+def _named(data: bytes) -> tuple[bytes, list[str]]:
+    """A model whose actuators and sensors have names, and what was named.
+
+    Everything is mapped by name, and many models name their joints only.
+    """
+    found: list[tuple[int, str, dict[str, str]]] = []  # place in the file, tag, attributes
+    path: list[str] = []
+    parser = expat.ParserCreate()
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        if path in (["mujoco", "actuator"], ["mujoco", "sensor"]):
+            found.append((parser.CurrentByteIndex, tag, attributes))
+        path.append(tag)
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = lambda _: path.pop()
+    parser.Parse(data, True)
+    taken = {attributes["name"] for _, _, attributes in found if "name" in attributes}
+    pieces, end, notes = [], 0, []
+    for place, tag, attributes in found:
+        if "name" in attributes:
+            continue
+        of = next((attributes[key] for key in NAMED_BY if key in attributes), "")
+        stem = of or tag
+        choices = (stem, f"{stem}_{tag}", *(f"{stem}_{tag}_{i}" for i in range(len(found))))
+        name = next(choice for choice in choices if choice not in taken)
+        taken.add(name)
+        head = place + 1 + len(tag.encode())  # behind "<tag"
+        pieces += [data[end:head], f" name={quoteattr(name)}".encode()]
+        end = head
+        notes.append(
+            f"the {tag} of {of or 'no joint'} has no name in the model; the copy says {name}"
+        )
+    return b"".join([*pieces, data[end:]]), notes
+
+
+def _with_sensors(data: bytes, mjcf: Path, model: mujoco.MjModel) -> bytes:
     lines = []
     for j in range(model.njnt):
         if model.jnt_type[j] != mujoco.mjtJoint.mjJNT_FREE:
@@ -103,11 +142,11 @@ def _with_sensors(mjcf: Path, model: mujoco.MjModel) -> str:
             if not _has_sensor(model, tag, index)
         ]
     if not lines:
-        return text
+        return data
     note = "  <!-- Added for the free joint: a term reads it through sensors. -->"
     added = "\n".join([note, "  <sensor>", *lines, "  </sensor>\n"])
-    head, end, tail = text.rpartition("</mujoco>")
-    return head + added + end + tail
+    head, end, tail = data.rpartition(b"</mujoco>")
+    return head + added.encode() + end + tail
 
 
 def _has_sensor(model: mujoco.MjModel, tag: str, body: int) -> bool:

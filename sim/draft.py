@@ -56,19 +56,20 @@ SENSORS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
 }
 
 
-def draft(name: str, model: mujoco.MjModel) -> str:
+def draft(name: str, model: mujoco.MjModel, notes: Sequence[str] = ()) -> str:
     """The text of a robot.yaml.
 
     Args:
         name: of the robot.
         model: compiled from the MJCF.
+        notes: to stand at the top.
 
     Raises:
         UserError: something that a term would name has no name in the model.
     """
     _check_names(model)
     base = _planar_base(model)
-    notes: list[str] = []
+    notes = list(notes)
     observation = [*_base_terms(base), *_joint_terms(model, base), *_sensor_terms(model, notes)]
     action = _action_terms(model, base, observation)
     if not observation or not action:

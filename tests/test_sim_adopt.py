@@ -185,6 +185,21 @@ def test_the_shipped_robots_are_drafted_with_the_terms_they_have(name, tmp_path)
         assert found["action/base_velocity"]["tracking"]["term"] == "velocity"
 
 
+def test_actuators_and_sensors_without_a_name_get_one_in_the_copy(mjcf, tmp_path):
+    text = MAIN.replace('<position name="hip_servo"', "<position")
+    text = text.replace('<position name="knee_servo"', "<!-- <position joint='x'/> --><position")
+    text = text.replace('<gyro name="rates"', '<gyro noise="0"')
+    text = text.replace('<accelerometer name="shake"', "<accelerometer")
+    mjcf.write_text(text)
+    drafted = adopt("beast", mjcf, tmp_path / "mine")
+    found = terms(drafted)
+    assert found["action/joint_position"]["mujoco"] == {"actuators": ["hip", "knee"]}
+    assert found["observation/imu"]["mujoco"] == {"sensor": "imu"}  # the gyro, at site imu
+    assert found["observation/imu_accelerometer"]["mujoco"] == {"sensor": "imu_accelerometer"}
+    assert "the position of knee has no name in the model; the copy says knee" in drafted
+    assert mjcf.read_text() == text
+
+
 # Refusals ---------------------------------------------------------------------------------------
 
 
@@ -209,7 +224,6 @@ def test_nothing_is_overwritten(mjcf, tmp_path, there):
         ('file="hull.obj"', 'file="more.obj"', "more.obj"),
         ('file="parts/arm.xml"', 'file="../arm.xml"', "arm.xml"),
         ('<joint name="hip"', "<joint", "hip"),
-        ('<position name="hip_servo"', "<position", "actuator 0"),
         ("</mujoco>", "", "not XML"),
         ("<worldbody>", "<worldbodies>", "not XML"),
         ("<option", "<nonsense/><option", "nonsense"),
