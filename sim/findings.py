@@ -186,11 +186,7 @@ def _followed(interface: Interface, drive: Drive) -> Iterator[tuple[str, str]]:
 
 def _static(interface: Interface, model: mujoco.MjModel) -> Iterator[str]:
     for term in interface.observation:
-        if (
-            term.mujoco.sensor
-            and int(model.sensor(term.mujoco.sensor).type[0]) in QUATERNIONS
-            and [path.rsplit(".", 1)[-1] for path in term.ros.fields] != list("wxyz")
-        ):
+        if not _in_order(model, term):
             yield (
                 f"term {term.name}: quaternion order: MuJoCo w,x,y,z, ROS x,y,z,w; ros.fields "
                 "must name them in MuJoCo's order: .w, .x, .y, .z"
@@ -212,6 +208,18 @@ def _static(interface: Interface, model: mujoco.MjModel) -> Iterator[str]:
     for index in range(model.nu):
         if (name := model.actuator(index).name) not in driven:
             yield f"actuator {name or index}: no action term drives it, it stays at 0"
+
+
+def _in_order(model: mujoco.MjModel, term: ObservationTerm) -> bool:
+    """Whether a quaternion's elements go to the ROS fields of the same name."""
+    if not term.mujoco.sensor:
+        return True
+    sensor = model.sensor(term.mujoco.sensor)
+    if int(sensor.type[0]) not in QUATERNIONS:
+        return True
+    _, columns = address(model, term)
+    letters = ["wxyz"[int(column) - int(sensor.adr[0])] for column in columns]
+    return letters == [path.rsplit(".", 1)[-1] for path in term.ros.fields]
 
 
 def _range(model: mujoco.MjModel, action: ActionTerm, name: str) -> Iterator[str]:

@@ -162,7 +162,7 @@ def _followed(
     # Area between command and answer per unit of way: for a linear system its mean delay.
     lag = None
     if settled and gain >= FOLLOWS:
-        lag = float((wanted - up / gain).sum() * dt / way)
+        lag = max(0.0, float((wanted - up / gain).sum() * dt / way))
     tracking = _term(interface, element)[0].tracking
     ends = slice(interface.substeps - 1, None, interface.substeps)
     error = np.abs(measured - commands)[ends]

@@ -112,6 +112,28 @@ def test_wrong_topics_types_and_paths_are_all_named(omni, tmp_path):
     assert "Traceback" not in out
 
 
+def test_a_term_of_many_elements_is_one_line(omni, tmp_path):
+    joints = ", ".join(["slide_x"] * 9)
+    edited(
+        omni,
+        ("name: position\n    size: 2", "name: position\n    size: 9"),
+        (
+            "[slide_x, slide_y]}\n    ros:\n      topic: odom",
+            f"[{joints}]}}\n    ros:\n      topic: x",
+        ),
+    )
+    text = (omni / "robot.yaml").read_text()
+    fields = ", ".join(["pose.pose.position.x"] * 8 + ["pose.pose.position.y"])
+    text = text.replace("[pose.pose.position.x, pose.pose.position.y]", f"[{fields}]")
+    text = text.replace(f"{{qvel: [{joints}]", "{qvel: [slide_x, slide_y]")
+    (omni / "robot.yaml").write_text(text)
+    status, out = run(["check-robot", str(omni), "--seconds", "1"], tmp_path)
+    assert status == 0, out
+    (line,) = [each for each in out.splitlines() if "position." in each and "m " in each]
+    assert "position.0 .. 8" in line
+    assert "x Odometry pose.pose.position.x .. pose.pose.position.y" in line
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from sim.trial import Drive, Trial
 
+MANY = 8  # elements of a term beyond which they are shown in one line
+
 
 def check_robot(
     robot: Annotated[str, typer.Argument(help="A shipped robot by name, or a robot folder.")],
@@ -150,15 +152,20 @@ def _show(interface: Interface, model: mujoco.MjModel) -> None:
     )
     table = _table("observation", "unit", "frame", "limit", "max age", "MuJoCo", "ROS")
     for term in i.observation:
-        for k, place in enumerate(places(model, term)):
+        sources, fields = places(model, term), term.ros.fields
+        labels = [f"{term.name}.{k}" for k in range(term.size)]
+        if term.size > MANY:
+            labels = [f"{term.name}.0 .. {term.size - 1}"]
+            sources, fields = [f"{sources[0]} .."], (f"{fields[0]} .. {fields[-1]}",)
+        for name, place, field in zip(labels, sources, fields, strict=True):
             table.add_row(
-                f"{term.name}.{k}",
+                name,
                 term.unit,
                 term.frame,
                 "none" if term.limit is None else _range(term.limit),
                 f"{term.max_age:g} s",
                 _plain(place),
-                _plain(f"{term.ros.topic} {term.ros.type.split('/')[-1]} {term.ros.fields[k]}"),
+                _plain(f"{term.ros.topic} {term.ros.type.split('/')[-1]} {field}"),
             )
     _print(table)
     table = _table("action", "unit", "frame", "limit", "rate limit", "safe", "blend", "tracking")
