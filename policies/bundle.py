@@ -53,7 +53,13 @@ class Score:
     random: float  # bounds of the task, as returns
     collapsed: float
     optimum: float
-    episodes: int
+    episodes: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _has_a_scale(self) -> Self:
+        if not self.random < self.optimum:
+            raise ValueError(f"optimum {self.optimum} is not above random {self.random}")
+        return self
 
     @property
     def normalised(self) -> float:
@@ -67,8 +73,8 @@ class Provenance:
 
     command: str
     seed: int
-    steps: int  # environment steps
-    updates: int
+    steps: Annotated[int, Field(ge=0)]  # environment steps
+    updates: Annotated[int, Field(ge=0)]
     config: dict[str, Any]
     versions: dict[str, str]
     commit: str | None
@@ -112,6 +118,8 @@ class Manifest:
     @model_validator(mode="after")
     def _limits_name_what_there_is(self) -> Self:
         terms = [term.name for term in self.interface.observation]
+        if len(set(self.skills)) < len(self.skills):
+            raise ValueError(f"skills: a name is given twice: {', '.join(self.skills)}")
         for skill, limits in self.skill_limits.items():
             if skill not in self.skills:
                 raise unknown("skill", skill, self.skills)
@@ -236,6 +244,7 @@ def check_bundle(files: dict[str, bytes], source: Path) -> Bundle:
     expected = {*manifest.skill_files, *(f"masters/{m}.onnx" for m in manifest.masters), GOLDEN}
     if wrong := sorted(listed ^ expected):
         raise UserError(f"{source}/{MANIFEST}: files lists {wrong[0]!r} or lacks it; see masters")
+    _check_training(manifest, f"{source}/{MANIFEST}")
     if missing := sorted(expected - set(files)):
         raise UserError(f"{source}: file {missing[0]!r} is missing")
     if extra := sorted(set(files) - expected - {MANIFEST}):
@@ -244,11 +253,16 @@ def check_bundle(files: dict[str, bytes], source: Path) -> Bundle:
         if sha256(files[name]) != digest:
             raise UserError(f"{source}: file {name!r} is not the one that the manifest describes")
     sizes = manifest.interface.observation_size, manifest.interface.action_size
-    for name in manifest.skill_files:
-        _check_shapes(files[name], f"{source}/{name}", *sizes)
+    clips = {
+        name: _check_graph(files[name], f"{source}/{name}", *sizes)
+        for name in manifest.skill_files
+    }
     for name in manifest.masters:
         file = f"masters/{name}.onnx"
-        _check_shapes(files[file], f"{source}/{file}", sizes[0], len(manifest.skills))
+        clips[file] = _check_graph(files[file], f"{source}/{file}", sizes[0], len(manifest.skills))
+    # Golden rows need not reach the clip, so that another one would pass them.
+    if len(set(clips.values())) > 1:
+        raise UserError(f"{source}: the networks clip their observation differently: {clips}")
     golden = _read_golden(files[GOLDEN], manifest, f"{source}/{GOLDEN}")
     return Bundle(manifest, files, golden, source)
 
@@ -377,11 +391,39 @@ def _parse_manifest(data: bytes, where: str) -> Manifest:
     return manifest
 
 
-def _check_shapes(data: bytes, where: str, inputs: int, outputs: int) -> None:
+def _check_training(manifest: Manifest, where: str) -> None:
+    """Golden rows know neither N nor L nor the task; the recorded configurations do."""
+    method = {
+        "skills": len(manifest.skills),
+        "decision_ticks": manifest.decision_ticks,
+        "decision_lead": manifest.decision_lead,
+    }
+    own: dict[str, Any] = {
+        "family": manifest.family.name,
+        "family_parameters": manifest.family.parameters,
+    }
+    stated = [("provenance", manifest.provenance, own)]
+    for name, master in manifest.masters.items():
+        family: dict[str, Any] = {"family": master.task.partition("/")[0]}
+        stated.append((f"masters.{name}.provenance", master.provenance, family))
+    for key, provenance, top in stated:
+        config = provenance.config
+        for part, values in ((config, top), (config.get("mlsh"), method)):
+            for name, value in values.items():
+                recorded = part.get(name, value) if isinstance(part, dict) else value
+                if recorded != value:
+                    raise UserError(
+                        f"{where}: says {name} {value!r}, but {key} was trained with {recorded!r}"
+                    )
+
+
+def _check_graph(data: bytes, where: str, inputs: int, outputs: int) -> float:
+    """Refuse a graph whose weights do not fit each other; returns its observation clip."""
     graph = read_graph(data, where)
     layers = sum(name.startswith("weight") for name in graph.initializers)
     try:
         shift, scale = graph.initializers["shift"], graph.initializers["scale"]
+        low, high = graph.initializers["low"], graph.initializers["high"]
         weights = [graph.initializers[f"weight{i}"] for i in range(layers)]
         biases = [graph.initializers[f"bias{i}"] for i in range(layers)]
     except KeyError as error:
@@ -398,6 +440,11 @@ def _check_shapes(data: bytes, where: str, inputs: int, outputs: int) -> None:
         raise UserError(
             f"{where}: {shift.size} inputs and {size} outputs, not {inputs} and {outputs}"
         )
+    if more := len(graph.initializers) - 4 - 2 * layers:
+        raise UserError(f"{where}: {more} weights belong to no layer")
+    if low.size != 1 or high.size != 1 or not low.item() == -high.item() < 0:
+        raise UserError(f"{where}: observations are clipped to {low} .. {high}, not to -c .. c")
+    return float(high.item())
 
 
 def _read_golden(data: bytes, manifest: Manifest, where: str) -> Golden:

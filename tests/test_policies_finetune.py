@@ -170,7 +170,7 @@ class TestRefused:
     def test_configuration_of_another_bundle(self, bundle, bundle_path, tmp_path):
         files = {n: d for n, d in bundle.files.items() if n != MANIFEST}
         config = dict(bundle.manifest.provenance.config)
-        config["mlsh"] = {**config["mlsh"], "decision_ticks": 25}
+        config["network"] = {**config["network"], "hidden": [32, 32]}
         provenance = replace(bundle.manifest.provenance, config=config)
         manifest = replace(bundle.manifest, provenance=provenance)
         other = write_bundle(manifest, files, bundle_path)

@@ -228,6 +228,17 @@ def test_every_corruption_is_refused_in_one_line(odd, where, value, names):
         (b"", ["robot.yaml: a mapping is expected, got NoneType"]),
         (b"robot: \xff\xfe", ["robot.yaml: not YAML", "0xff"]),
         (b"schema: 1\nrobot: a\nrobot: b", ["robot.yaml: not YAML: key 'robot' is given twice"]),
+        (b"a: &a [*a]", ["robot.yaml: more than 100000 values"]),
+        (
+            b"a: &a [x, x, x, x, x, x, x, x]\n"
+            + b"".join(
+                b"%c: &%c [%s]\n" % (i, i, b", ".join([b"*%c" % (i - 1)] * 8))
+                for i in b"bcdefghij"
+            ),
+            ["robot.yaml: more than 100000 values"],
+        ),
+        (b"[" * 100_000, ["robot.yaml: not YAML: nested too deeply"]),
+        (b"#" * 2**21, ["robot.yaml: larger than 1048576 bytes"]),
         (b"schema: 1\nrobot: 2020-01-01\nphysics_dt: 2020-01-01", ["physics_dt", "'2020-01-01'"]),
     ],
 )

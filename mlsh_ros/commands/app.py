@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from mlsh_ros.commands import check, demo, evaluate, export, finetune, summary, train, up
+from mlsh_ros.commands import (
+    check,
+    check_robot,
+    demo,
+    evaluate,
+    export,
+    finetune,
+    new_robot,
+    summary,
+    train,
+    up,
+)
 
 app = typer.Typer(
     name="mlsh",
@@ -18,6 +29,8 @@ app.command()(train.train)
 app.command()(summary.summary)
 app.command()(export.export)
 app.command()(check.check)
+app.command("new-robot")(new_robot.new_robot)
+app.command("check-robot")(check_robot.check_robot)
 app.command()(evaluate.evaluate)
 app.command()(finetune.finetune)
 app.command()(up.up)

@@ -1,0 +1,235 @@
+"""mlsh check-robot: everything that is wrong with a robot, or what it is and how it behaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mlsh_ros.commands.console import console
+from sim.errors import UserError
+from sim.interface import Interface
+
+if TYPE_CHECKING:
+    import mujoco
+
+    from sim.trial import Drive, Trial
+
+MANY = 8  # elements of a term beyond which they are shown in one line
+
+
+def check_robot(
+    robot: Annotated[str, typer.Argument(help="A shipped robot by name, or a robot folder.")],
+    seconds: Annotated[
+        float, typer.Option(min=0.5, max=60, help="That each command is held, simulated.")
+    ] = 3.0,
+) -> None:
+    """Explain each mistake in a robot folder; if there is none, show and try the robot."""
+    from sim.findings import doubts, mistakes
+    from sim.robot import load_robot, robot_folder
+    from sim.trial import try_robot
+
+    folder = robot_folder(robot)
+    wrong = mistakes(folder)
+    if not wrong:
+        loaded = load_robot(robot)
+        wrong = ros_mistakes(loaded.interface)
+    if wrong:
+        _refuse(folder, wrong)
+    interface, model = loaded.interface, loaded.compile()
+    _show(interface, model)
+    trial = try_robot(interface, model, seconds)
+    if not trial.held.finite:
+        _refuse(folder, ["with its safe command held, the simulation does not stay finite"])
+    _show_trial(interface, trial, seconds)
+    found = doubts(interface, model, trial)
+    for each in found:
+        console.print(f"  warning: {each}", markup=False, soft_wrap=True)
+    console.print(f"robot {interface.robot}: sound, {len(found)} warning(s)")
+    if bad := [drive for drive in trial.drives if not drive.shown.finite]:
+        raise UserError(
+            f"{folder}: with {bad[0].term}.{bad[0].element} at {bad[0].target:g} the simulation "
+            "does not stay finite"
+        )
+
+
+def _refuse(folder: object, wrong: list[str]) -> None:
+    if len(wrong) > 1:
+        for number, each in enumerate(wrong, 1):
+            console.print(f"{number:3}. {each}", markup=False, soft_wrap=True)
+        raise UserError(f"{folder}: {len(wrong)} mistakes")
+    text = wrong[0]
+    raise UserError(text if str(folder) in text else f"{folder}: {text}")
+
+
+# ROS --------------------------------------------------------------------------------------------
+
+
+def ros_mistakes(interface: Interface) -> list[str]:
+    """Topics, message types and paths that do not hold; types only as far as ROS is installed."""
+    from mlsh_ros.core.conversion import command_writers, topic_readers
+
+    size = {term.name: [0.0] * term.size for term in interface.observation}
+    found = []
+    for term in interface.observation:
+        found += _refusal(
+            f"observation term {term.name!r}",
+            term.ros.type,
+            lambda message, term=term: topic_readers([term])[0].write(  # type: ignore[misc]
+                message, {name: _array(value) for name, value in size.items()}
+            ),
+        )
+    for action in interface.action:
+        found += _refusal(
+            f"action term {action.name!r}",
+            action.ros.type,
+            lambda message, action=action: command_writers([action])[0].write(  # type: ignore[misc]
+                message, _array([0.0] * action.size)
+            ),
+        )
+    for check in (
+        lambda: topic_readers(interface.observation),
+        lambda: command_writers(interface.action),
+    ):
+        try:
+            check()
+        except UserError as error:
+            found.append(str(error))
+    return list(dict.fromkeys(found))
+
+
+def _array(values: list[float]) -> Any:
+    import numpy as np
+
+    return np.array(values)
+
+
+def _refusal(where: str, kind: str, write: Callable[[Any], None]) -> list[str]:
+    from importlib import import_module
+
+    package, _, name = kind.split("/")
+    try:
+        module = import_module(f"{package}.msg")
+    except ModuleNotFoundError:  # not on this machine: the node says so when it starts
+        return []
+    if not hasattr(module, name):
+        return [f"{where}: ros.type: package {package} has no message {name!r}"]
+    try:
+        write(getattr(module, name)())
+    except UserError as error:
+        return [f"{where}: ros.fields: {error}"]
+    except (AttributeError, KeyError, TypeError, IndexError, AssertionError, ValueError) as error:
+        return [f"{where}: ros.fields: {kind}: {' '.join(str(error).split())}"]
+    return []
+
+
+# What it is -------------------------------------------------------------------------------------
+
+
+def _table(*heads: str) -> Table:
+    table = Table(box=None, padding=(0, 1))
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    return table
+
+
+def _print(table: Table) -> None:
+    # In a pipe there is no width to keep to; paths of messages are long.
+    wide = console if console.is_terminal else Console(highlight=False, width=220)
+    wide.print(table)
+
+
+def _show(interface: Interface, model: mujoco.MjModel) -> None:
+    from sim.findings import places
+
+    i = interface
+    console.print(
+        f"robot {i.robot}: {i.observation_size} observations, {i.action_size} actions, a tick "
+        f"every {i.control_dt:g} s, {i.substeps} physics steps of {i.physics_dt:g} s"
+    )
+    table = _table("observation", "unit", "frame", "limit", "max age", "MuJoCo", "ROS")
+    for term in i.observation:
+        sources, fields = places(model, term), term.ros.fields
+        labels = [f"{term.name}.{k}" for k in range(term.size)]
+        if term.size > MANY:
+            labels = [f"{term.name}.0 .. {term.size - 1}"]
+            sources, fields = [f"{sources[0]} .."], (f"{fields[0]} .. {fields[-1]}",)
+        for name, place, field in zip(labels, sources, fields, strict=True):
+            table.add_row(
+                name,
+                term.unit,
+                term.frame,
+                "none" if term.limit is None else _range(term.limit),
+                f"{term.max_age:g} s",
+                _plain(place),
+                _plain(f"{term.ros.topic} {term.ros.type.split('/')[-1]} {field}"),
+            )
+    _print(table)
+    table = _table("action", "unit", "frame", "limit", "rate limit", "safe", "blend", "tracking")
+    for name in ("MuJoCo", "ROS"):
+        table.add_column(name, overflow="fold")
+    for action in i.action:
+        t = action.tracking
+        for k, actuator in enumerate(action.mujoco.actuators):
+            table.add_row(
+                f"{action.name}.{k}",
+                action.unit,
+                action.frame,
+                _range(action.limit),
+                f"{action.rate_limit:g}/s",
+                f"{action.safe[k]:g}",
+                f"{action.blend:g} s",
+                "none" if t is None else f"{t.term} {t.tolerance:g} for {t.time:g} s",
+                _plain(f"{actuator} = ctrl[{model.actuator(actuator).id}]"),
+                _plain(
+                    f"{action.ros.topic} {action.ros.type.split('/')[-1]} {action.ros.fields[k]}"
+                ),
+            )
+    _print(table)
+
+
+def _show_trial(interface: Interface, trial: Trial, seconds: float) -> None:
+    moved = max(
+        (float((high - trial.held.low[name]).max()) for name, high in trial.held.high.items()),
+        default=0.0,
+    )
+    console.print(
+        f"held at its safe command for {seconds:g} s: finite, no value moves by more than "
+        f"{moved:.2g}"
+    )
+    table = _table("driven to", "gain", "lag (ms)", "worst error", "beyond tolerance (s)")
+    for name in ("command stops (s)", "robot stops (s)"):
+        table.add_column(name)
+    for drive in trial.drives:
+        table.add_row(*_cells(drive))
+    _print(table)
+
+
+def _cells(drive: Drive) -> tuple[str, ...]:
+    from sim.findings import label
+
+    did = drive.followed
+    if did is None:
+        return (label(drive), "-", "-", "-", "-", f"{drive.ramp:.2f}", "-")
+    return (
+        label(drive),
+        f"{did.gain:.2f}",
+        "-" if did.lag is None else f"{1e3 * did.lag:.0f}",
+        f"{did.error:.2g}",
+        f"{did.longest:.2g}",
+        f"{drive.ramp:.2f}",
+        "-" if did.stop is None else f"{did.stop:.2f}",
+    )
+
+
+def _range(bounds: tuple[float, float]) -> str:
+    return f"{bounds[0]:g} .. {bounds[1]:g}"
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,32 @@
+"""mlsh new-robot: a robot folder from an MJCF model; what it does not tell is left open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlsh_ros.commands.console import console
+
+
+def new_robot(
+    name: Annotated[str, typer.Argument(help="Of the robot: letters, digits, - and _.")],
+    mjcf: Annotated[Path, typer.Option(help="The model's main MJCF file.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to make; must not exist.")
+    ],
+) -> None:
+    """Draft robot.yaml from a MuJoCo model and copy the model beside it."""
+    from sim.adopt import adopt
+    from sim.todo import TODO
+
+    text = adopt(name, mjcf, output)
+    count = sum(TODO in line.partition("#")[0] for line in text.splitlines())
+    console.print(
+        f"robot {name}: {output / 'robot.yaml'} and {output / 'model.xml'}\n"
+        f"{count} lines of robot.yaml are {TODO}: the model does not tell them\n"
+        f"next: mlsh check-robot {output}",
+        markup=False,
+        soft_wrap=True,
+    )
