@@ -239,7 +239,7 @@ def term(name, topic, kind, fields, infinite=None):
         limit=None,
         infinite=infinite,
         mujoco=MujocoState(task=name),
-        ros=RosField(topic=topic, type=kind, fields=tuple(fields)),
+        ros=RosField(topic=topic, type=kind, fields=tuple(fields), constants=()),
     )
 
 
@@ -257,7 +257,7 @@ def action_term(name, topic, kind, fields):
         tracking=None,
         safe=(0.0,) * len(fields),
         mujoco=MujocoActuators(tuple(f"{name}_{i}" for i in range(len(fields)))),
-        ros=RosField(topic=topic, type=kind, fields=tuple(fields)),
+        ros=RosField(topic=topic, type=kind, fields=tuple(fields), constants=()),
     )
 
 
@@ -341,11 +341,15 @@ def test_one_topic_has_one_message_type():
 
 def test_unstamped_turns_twist_stamped_into_twist_and_nothing_else():
     stamped = RosField(
-        topic="cmd_vel", type="geometry_msgs/msg/TwistStamped", fields=("twist.linear.x",)
+        topic="cmd_vel",
+        type="geometry_msgs/msg/TwistStamped",
+        fields=("twist.linear.x",),
+        constants=(("header.frame_id", "base_link"), ("twist.linear.z", 0.0)),
     )
     plain = unstamped(stamped)
     assert (plain.type, plain.fields) == ("geometry_msgs/msg/Twist", ("linear.x",))
-    other = RosField(topic="c", type="sensor_msgs/msg/JointState", fields=("velocity[a]",))
+    assert plain.constants == (("linear.z", 0.0),)
+    other = RosField("c", "sensor_msgs/msg/JointState", ("velocity[a]",), ())
     assert unstamped(other) is other
 
 

@@ -283,9 +283,12 @@ def other(path, value):
     alone = {
         "size",
         "sensor",
+        "elements",
+        "rays",
         "task",
         "qpos",
         "qvel",
+        "constants",  # if empty
         "term",
         "tracking",
     }  # with others, see the next test

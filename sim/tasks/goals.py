@@ -55,7 +55,10 @@ class GoalTask:
                 infinite=None,
                 mujoco=MujocoState(task="goals"),
                 ros=RosField(
-                    topic="goals", type="geometry_msgs/msg/PoseArray", fields=tuple(axes)
+                    topic="goals",
+                    type="geometry_msgs/msg/PoseArray",
+                    fields=tuple(axes),
+                    constants=(),
                 ),
             ),
         )
