@@ -8,7 +8,6 @@ from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from sim.addresses import actuators, address, ray_site, start_address
-from sim.errors import UserError
 from sim.interface import Floats, Interface, ObservationTerm
 
 # Where MuJoCo itself puts a simulation back to the model's defaults, or ignores its commands.
@@ -100,17 +99,10 @@ class Physics:
     def place(self, ids: NDArray[np.int32], pose: Floats) -> None:
         """Put the robots of simulations `ids` at (len(ids), 3): x, y in m, heading in rad.
 
-        A robot that keeps its heading ignores it. The sign of a quaternion follows from the
-        heading's half, so a heading and the same plus a turn differ in it.
-
-        Raises:
-            UserError: the robot is neither on a free joint nor on two slides.
+        Only if `movable`. A robot that keeps its heading ignores it. A heading and the same plus a
+        turn differ in the sign of the quaternion.
         """
-        if self._start is None:
-            raise UserError(
-                f"robot {self.interface.robot!r} cannot be placed: it has neither a body "
-                "'base_link' on a free joint nor a term 'position' from two slides"
-            )
+        assert self._start is not None
         self._qpos[np.ix_(ids, self._start.xy)] = pose[:, :2]
         if len(self._start.quaternion):
             half = pose[:, 2] / 2

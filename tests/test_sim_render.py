@@ -12,6 +12,7 @@ from PIL import Image
 
 from sim import render
 from sim.bounds import episode_rng
+from sim.drive import Driver
 from sim.errors import UserError
 from sim.registry import make_family
 from sim.render import Frame, NoGraphics, Scene, film
@@ -19,6 +20,7 @@ from sim.robot import Robot, load_robot
 from sim.world import World
 
 ROBOT = load_robot("omni")
+DRIVER = Driver(ROBOT.interface)
 FAMILY = make_family("moving_bandits")
 SIZE = (240, 180)
 RED, BLUE = (0.9, 0.1, 0.3), (0.2, 0.2, 0.9)
@@ -46,7 +48,7 @@ def drive(task: int, number: int, ticks: int) -> Scene:
     for tick in range(ticks):
         row = {name: value[0] for name, value in fields.items()}
         frames.append(Frame(row, f"tick {tick}", RED if tick < ticks // 4 else BLUE))
-        command = FAMILY.expert(world.layout, fields)
+        command = DRIVER.command(fields, FAMILY.expert(world.layout, fields))
         fields, _ = world.step(world.interface.action_for(command).astype(np.float32))
     return Scene(f"{FAMILY.name}/{FAMILY.tasks[task]}", dict(world.layout), frames)
 

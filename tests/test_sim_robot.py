@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from sim.errors import UserError
+from sim.interface import Interface, interface_from_dict
 from sim.physics import Physics
 from sim.registry import make_family
 from sim.robot import ROBOTS, Robot, load_robot, robot_names
@@ -86,6 +87,13 @@ def odd_robot(folder: Path) -> Robot:
     (folder / "robot.yaml").write_text(ODD_ROBOT)
     (folder / "model.xml").write_text(ODD_MODEL)
     return load_robot(str(folder))
+
+
+def odd_interface() -> Interface:
+    """Of that robot, without its files."""
+    data = yaml.safe_load(ODD_ROBOT)
+    del data["schema"]
+    return interface_from_dict(data, "odd")
 
 
 @pytest.fixture
