@@ -11,10 +11,11 @@ from sim.errors import UserError, invalid, unknown
 from sim.tasks.body_bandits import BodyBandits
 from sim.tasks.moving_bandits import MovingBandits
 from sim.tasks.ring_bandits import RingBandits
+from sim.tasks.rooms import Rooms
 from sim.tasks.task import TaskFamily
 
 FAMILIES: dict[str, type[TaskFamily]] = {
-    cls.name: cls for cls in (MovingBandits, RingBandits, BodyBandits)
+    cls.name: cls for cls in (MovingBandits, RingBandits, BodyBandits, Rooms)
 }
 
 
