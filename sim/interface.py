@@ -128,9 +128,18 @@ def _pairs(value: object) -> object:
     return tuple(value.items()) if isinstance(value, Mapping) else value
 
 
-# A mapping in files; pairs in memory, because a dict would make the dataclass unhashable.
+def _by_path(pairs: tuple[tuple[str, float | str], ...]) -> tuple[tuple[str, float | str], ...]:
+    _check_unique("constant", [path for path, _ in pairs])
+    return tuple(sorted(pairs, key=lambda pair: pair[0]))
+
+
+# A mapping in files; pairs in memory, because a dict would make the dataclass unhashable. Sorted,
+# because a file's order means nothing.
 Constants = Annotated[
-    tuple[tuple[str, float | str], ...], BeforeValidator(_pairs), PlainSerializer(dict)
+    tuple[tuple[str, float | str], ...],
+    BeforeValidator(_pairs),
+    AfterValidator(_by_path),
+    PlainSerializer(dict),
 ]
 
 

@@ -250,6 +250,11 @@ def test_a_constant_may_be_a_text_and_is_exact():
     assert reader.read(made)["scan"].tolist() == [0.3]
 
 
+def test_a_constant_is_given_once():
+    with pytest.raises(ValueError, match=r"constant 'a' is given twice"):
+        RosField("topic", "some/msg/Thing", (), (("a", 1.0), ("b", 2.0), ("a", 1.0)))
+
+
 def test_two_terms_of_a_topic_may_not_contradict_each_other():
     one, two = scan_term(), replace(scan_term(), name="other")
     constants = (*two.ros.constants, ("scan_time", 0.1))

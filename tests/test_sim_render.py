@@ -203,3 +203,19 @@ def test_without_opengl_there_is_one_line_and_nothing_else(tmp_path, missing):
     assert first.startswith("no OpenGL to draw with (")
     assert reason in first
     assert "libegl1 libgl1-mesa-dri" in first
+
+
+def test_a_base_on_a_free_joint_stands_where_its_fields_say():
+    rover, family = load_robot("rover"), make_family("body_bandits")
+    world = World(rover, family, 1)
+    world.reset(np.zeros(1, np.int32), [0], [episode_rng(0, 0)])
+    for _ in range(10):
+        fields, _ = world.obey(np.array([[0.2, 1.0]]))
+    frame = Frame({name: value[0] for name, value in fields.items()}, "", RED)
+    stage = render._Stage(rover, family, rover.compile(family.scene))
+    stage._pose(frame, dict(world.layout))
+    shown, true = stage._data.body("base_link"), world.physics.batch.qpos[0]
+    np.testing.assert_allclose(shown.xpos[:2], true[:2], atol=1e-12)
+    np.testing.assert_allclose(shown.xquat, true[3:7], atol=3e-3)  # it tilts a little
+    goal = stage._data.body("goals_1").xpos[:2]
+    np.testing.assert_allclose(goal, world.layout["goals"][0, 1])
