@@ -233,18 +233,27 @@ def test_the_expert_against_the_shortest_way_on_a_grid(robot, task):
 
 
 def test_waypoints_by_hand():
-    goal = np.array([FAMILY.spot(0)] * 6)
+    goal = np.array([FAMILY.spot(0)] * 7)
     position = np.array(
         [
             [0.3, 0.9],  # in the same room: the goal
             [-0.5, 0.5],  # in room 1, in line with door 0: through it
-            [-0.8, 0.8],  # not in line: before the door first
+            [-0.4, 0.8],  # in sight of it, (0.4, -0.3) away: 0.4 m beyond its middle
+            [-0.2, 0.9],  # not in sight: before the door first
             [0.01, 0.5],  # in door 0: on into the room
             [-0.1, -0.5],  # in door 2, rooms 2 and 3: on into room 3, door 3 is nearer
             [-0.9, -0.1],  # in room 2, up is nearer: before door 1, not that it is in it
         ]
     )
-    expected = [[0.75, 0.75], [0.4, 0.5], [-0.25, 0.5], [0.4, 0.5], [0.4, -0.5], [-0.5, -0.25]]
+    expected = [
+        [0.75, 0.75],
+        [0.4, 0.5],
+        [0.32, 0.26],
+        [-0.25, 0.5],
+        [0.4, 0.5],
+        [0.4, -0.5],
+        [-0.5, -0.25],
+    ]
     np.testing.assert_allclose(FAMILY.waypoint(position, goal), expected, atol=1e-12)
 
 

@@ -33,6 +33,7 @@ JITTER = 0.03  # m, of the start around the middle of a door
 BEFORE, THROUGH = 0.25, 0.4  # where to line up with a door, where to head for beyond it
 PASSAGE = 0.15  # nearer than this to the wall's line, the robot is in the door
 ALIGNED = 0.06  # sideways; a robot of 0.2 m then fits
+CONE = 0.8  # sideways per distance from the wall: the same robot fits at 39 degrees
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -153,9 +154,13 @@ class Rooms:
         take = np.where(passing, door, np.where(onward, here, here - 1)) % ROOMS
         sense = np.where(onward, 1.0, -1.0)[:, None]
         rows = np.arange(len(position))
-        lined_up = (aside[rows, take] < ALIGNED) | passing
-        distance = np.where(lined_up, THROUGH, -BEFORE)[:, None]
-        point = middle[take] + sense * distance * into[take]
+        lateral, far = aside[rows, take], np.abs(beyond[rows, take])
+        # In sight of the door straight through its middle, else to where it comes into sight.
+        way = -offset[rows, take]
+        straight = way / np.maximum(np.linalg.norm(way, axis=-1, keepdims=True), 1e-9)
+        aim = np.where(passing[:, None], sense * into[take], straight) * THROUGH
+        in_sight = ((lateral < np.maximum(ALIGNED, CONE * far)) | passing)[:, None]
+        point = middle[take] + np.where(in_sight, aim, -BEFORE * sense * into[take])
         return np.where(((here == there) & ~passing)[:, None], goal, point)
 
     def _length(
