@@ -24,7 +24,7 @@ MEANING = {
     "time": "s that the measurement may be further than `tolerance` from the command",
     "unit": "the unit of the values, for people and for the check of `tracking`",
     "topic": "the ROS topic, relative",
-    "type": "the ROS message type, as package/msg/Name",
+    "type": "the ROS message type, such as nav_msgs/msg/Odometry",
     "fields": "the path of each element in the message: a.b, a[3].b, or a[joint] by name",
     "name": "a name for the term",
     "frame": "the frame of the values (REP-105 for mobile bases)",
