@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import mujoco
 import numpy as np
@@ -15,6 +16,31 @@ Indices = NDArray[np.intp]
 SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 
 
+@dataclass(frozen=True)
+class Start:
+    """The columns of qpos that say where a robot stands."""
+
+    xy: Indices  # (2,)
+    quaternion: Indices  # (4,) w, x, y, z; empty for a robot that keeps its heading
+
+
+BASE = "base_link"  # REP-105
+
+
+def start_address(model: mujoco.MjModel, interface: Interface) -> Start | None:
+    """Of a base on a free joint, or on the two slides of a term `position`; else None."""
+    body = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, BASE)
+    if body >= 0 and model.body_jntnum[body] == 1:
+        joint = model.body_jntadr[body]
+        if model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_FREE:
+            first = int(model.jnt_qposadr[joint])
+            return Start(first + np.arange(2), first + 3 + np.arange(4))
+    for term in interface.observation:
+        if term.name == "position" and len(term.mujoco.qpos) == 2:
+            return Start(address(model, term)[1], np.zeros(0, np.intp))
+    return None
+
+
 def check_names(model: mujoco.MjModel, interface: Interface) -> None:
     """Refuse an interface that names what the model does not have, or has otherwise.
 
@@ -22,7 +48,9 @@ def check_names(model: mujoco.MjModel, interface: Interface) -> None:
         UserError: the term, the key, and the name with the valid choices.
     """
     for term in interface.observation:
-        if not term.mujoco.task:
+        if term.mujoco.rays:
+            ray_site(model, term)
+        elif not term.mujoco.task:
             address(model, term)
     for action in interface.action:
         actuators(model, action)
@@ -37,11 +65,24 @@ def address(model: mujoco.MjModel, term: ObservationTerm) -> tuple[str, Indices]
         return "qvel", _joints(model, f"{where}.qvel", source.qvel, model.jnt_dofadr)
     index = _id(model, f"{where}.sensor", "sensor", source.sensor)
     size = int(model.sensor_dim[index])
-    if size != term.size:
+    elements = source.elements or tuple(range(size))
+    if max(elements) >= size:
+        raise UserError(
+            f"{where}.elements: sensor {source.sensor!r} has no element {max(elements)}. "
+            f"Valid: 0 to {size - 1}"
+        )
+    if len(elements) != term.size:
         raise UserError(
             f"{where}.sensor: sensor {source.sensor!r} has {size} elements, size is {term.size}"
         )
-    return "sensordata", model.sensor_adr[index] + np.arange(size)
+    return "sensordata", model.sensor_adr[index] + np.array(elements)
+
+
+def ray_site(model: mujoco.MjModel, term: ObservationTerm) -> int:
+    """The site from which a term's rays are cast."""
+    assert term.mujoco.rays is not None
+    where = f"observation term {term.name!r}: mujoco.rays.site"
+    return _id(model, where, "site", term.mujoco.rays.site)
 
 
 def actuators(model: mujoco.MjModel, term: ActionTerm) -> list[int]:
@@ -71,7 +112,12 @@ def _joints(
 def _id(model: mujoco.MjModel, where: str, kind: str, name: str | None) -> int:
     index = mujoco.mj_name2id(model, getattr(mujoco.mjtObj, f"mjOBJ_{kind.upper()}"), name)
     if index < 0:
-        count = {"joint": model.njnt, "sensor": model.nsensor, "actuator": model.nu}[kind]
+        count = {
+            "joint": model.njnt,
+            "sensor": model.nsensor,
+            "actuator": model.nu,
+            "site": model.nsite,
+        }[kind]
         choices = (getattr(model, kind)(i).name for i in range(count))
         raise UserError(f"{where}: {unknown(kind, name, choices)}")
     return int(index)

@@ -9,11 +9,14 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.drive import Driver
 from sim.interface import Floats
 from sim.robot import Robot
 from sim.seeding import Stream, generator
 from sim.tasks.task import TaskFamily
 from sim.world import World
+
+TICKS = 51_200  # of simulation for a controller on a task: 1024 episodes of 50
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ def bounds(
 ) -> Bounds:
     """Simulate the three controllers on episodes 0 .. episodes-1 of `seed`."""
     world = World(robot, family, episodes, threads=1)
+    driver = Driver(world.interface)
     rng = generator(seed, Stream.ACTIONS)
     low, high = world.interface.limits
 
@@ -46,10 +50,10 @@ def bounds(
         return rng.uniform(low, high, (episodes, len(low)))
 
     def expert(fields: dict[str, Floats]) -> Floats:
-        return family.expert(world.layout, fields)
+        return driver.command(fields, family.expert(world.layout, fields))
 
     def collapsed(fields: dict[str, Floats]) -> Floats:
-        return family.collapsed(world.layout, fields)
+        return driver.command(fields, family.collapsed(world.layout, fields))
 
     def mean_return(controller: Callable[[dict[str, Floats]], Floats]) -> float:
         rngs = [episode_rng(seed, n) for n in range(episodes)]
@@ -65,8 +69,9 @@ def bounds(
 
 @lru_cache(maxsize=16)
 def all_bounds(robot: Robot, family: TaskFamily) -> list[Bounds]:
-    """Of every task of the family, in order."""
-    return [bounds(robot, family, task) for task in range(len(family.tasks))]
+    """Of every task of the family, in order; the longer the episodes, the fewer of them."""
+    episodes = max(128, min(1024, TICKS // family.ticks))
+    return [bounds(robot, family, t, episodes=episodes) for t in range(len(family.tasks))]
 
 
 def _returns(world: World, controller: Callable[[dict[str, Floats]], Floats]) -> Floats:

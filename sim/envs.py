@@ -22,7 +22,7 @@ class TaskEnv(gym.Env):  # type: ignore[type-arg]
 
     Args:
         family: name of the task family.
-        robot: name or folder of the robot.
+        robot: name or folder of the robot, or None for the one that the family is meant for.
         task: name of the task, or None to draw one per episode.
         parameters: of the family.
 
@@ -35,7 +35,7 @@ class TaskEnv(gym.Env):  # type: ignore[type-arg]
     def __init__(
         self,
         family: str,
-        robot: str = "omni",
+        robot: str | None = None,
         task: str | None = None,
         parameters: dict[str, Any] | None = None,
     ) -> None:
@@ -70,7 +70,7 @@ class TaskEnv(gym.Env):  # type: ignore[type-arg]
 def make_vector(
     family: str,
     num_envs: int = 1,
-    robot: str = "omni",
+    robot: str | None = None,
     task: str | None = None,
     parameters: dict[str, Any] | None = None,
     threads: int = 1,
@@ -80,7 +80,7 @@ def make_vector(
     Args:
         family: name of the task family.
         num_envs: B.
-        robot: name or folder of the robot.
+        robot: name or folder of the robot, or None for the one that the family is meant for.
         task: name of the task, or None for each robot to draw one per episode.
         parameters: of the family.
         threads: simulation threads.
@@ -90,7 +90,7 @@ def make_vector(
     """
     chosen = make_family(family, parameters)
     return TaskVectorEnv(
-        load_robot(robot),
+        load_robot(robot or chosen.robot),
         chosen,
         groups=num_envs,
         envs=1,

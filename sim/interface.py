@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -18,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     RootModel,
     TypeAdapter,
     ValidationError,
@@ -46,23 +49,98 @@ NonZero = Annotated[float, AfterValidator(_non_zero)]
 Range = tuple[float, float]
 
 
+SOURCES = ("qpos", "qvel", "sensor", "rays", "task")
+LASER_SCAN = "sensor_msgs/msg/LaserScan"
+
+
+@dataclass(frozen=True, config=STRICT)
+class Rays:
+    """A fan of rays in the xy plane of a site, evenly spaced; the names are LaserScan's.
+
+    Angles are counter-clockwise from the site's x axis (REP-103). There are as many rays as the
+    term has elements, the first at `angle_min`, the last at `angle_max`. The site's own body is
+    not seen.
+    """
+
+    site: str
+    angle_min: float  # rad
+    angle_max: float  # rad
+    range_min: NonNegative  # m; nearer counts as -inf (REP-117)
+    range_max: Positive  # m; this far, farther or nothing there counts as +inf
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        _check_range("rays", "range_min .. range_max", (self.range_min, self.range_max))
+        return self
+
+    def step(self, count: int) -> float:
+        """Rad between neighbours of `count` rays; LaserScan's angle_increment."""
+        return (self.angle_max - self.angle_min) / max(count - 1, 1)
+
+    def directions(self, count: int) -> Floats:
+        """(count, 3) unit vectors in the site's frame."""
+        angle = self.angle_min + self.step(count) * np.arange(count)
+        return np.stack([np.cos(angle), np.sin(angle), np.zeros(count)], axis=-1)
+
+    def ranges(self, distance: Floats, infinite: Range) -> Floats:
+        """What a scanner says of true distances, m, negative where nothing was hit.
+
+        LaserScan carries float32: rounded here already, a range survives the message unchanged.
+        """
+        rounded = distance.astype(np.float32).astype(np.float64)
+        far = (rounded < 0) | (rounded >= self.range_max)
+        near = ~far & (rounded <= self.range_min)
+        return np.where(far, infinite[1], np.where(near, infinite[0], rounded))
+
+    def constants(self, count: int) -> dict[str, float]:
+        """What a LaserScan has to say of itself so that its ranges are these rays."""
+        return {
+            "angle_min": self.angle_min,
+            "angle_max": self.angle_max,
+            "angle_increment": self.step(count),
+            "range_min": self.range_min,
+            "range_max": self.range_max,
+        }
+
+
 @dataclass(frozen=True, config=STRICT)
 class MujocoState:
-    """Where an observation term stands in MuJoCo: exactly one of the four is given."""
+    """Where an observation term stands in MuJoCo: exactly one of `SOURCES` is given."""
 
     qpos: tuple[str, ...] = ()  # one scalar joint per element
     qvel: tuple[str, ...] = ()
     sensor: str | None = None
+    elements: tuple[Annotated[int, Field(ge=0)], ...] = ()  # of the sensor, in order; empty: all
+    rays: Rays | None = None
     task: str | None = None  # a quantity of the task family, not of the robot
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = [name for name, value in asdict(self).items() if value]
+        given = [name for name in SOURCES if getattr(self, name)]
         if len(given) != 1:
-            raise ValueError(
-                f"give exactly one of qpos, qvel, sensor, task; got {given or 'none'}"
-            )
+            raise ValueError(f"give exactly one of {', '.join(SOURCES)}; got {given or 'none'}")
+        if self.elements and self.sensor is None:
+            raise ValueError(f"elements {self.elements} are of a sensor; {given[0]} has none")
         return self
+
+
+def _pairs(value: object) -> object:
+    return tuple(value.items()) if isinstance(value, Mapping) else value
+
+
+def _by_path(pairs: tuple[tuple[str, float | str], ...]) -> tuple[tuple[str, float | str], ...]:
+    _check_unique("constant", [path for path, _ in pairs])
+    return tuple(sorted(pairs, key=lambda pair: pair[0]))
+
+
+# A mapping in files; pairs in memory, because a dict would make the dataclass unhashable. Sorted,
+# because a file's order means nothing.
+Constants = Annotated[
+    tuple[tuple[str, float | str], ...],
+    BeforeValidator(_pairs),
+    AfterValidator(_by_path),
+    PlainSerializer(dict),
+]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -76,6 +154,9 @@ class RosField:
     topic: str  # relative, so that namespaces work
     type: Annotated[str, Field(pattern=r"^\w+/msg/\w+$")]
     fields: tuple[str, ...]
+    # What the message has to say of itself, value by path: a number within a tolerance, or a
+    # text. A simulator writes it; a message that says otherwise is refused.
+    constants: Constants
 
     @model_validator(mode="after")
     def _relative(self) -> Self:
@@ -107,10 +188,44 @@ class ObservationTerm:
         for key in ("qpos", "qvel"):
             if names := getattr(self.mujoco, key):
                 _check_size(self.name, f"mujoco.{key}", names, self.size)
+        if elements := self.mujoco.elements:
+            _check_size(self.name, "mujoco.elements", elements, self.size)
         for key in ("clip", "limit", "infinite"):
             if (bounds := getattr(self, key)) is not None:
                 _check_range(self.name, key, bounds)
+        if self.mujoco.rays is not None:
+            self._check_rays(self.mujoco.rays)
         return self
+
+    def _check_rays(self, rays: Rays) -> None:
+        where = f"term {self.name!r}: mujoco.rays"
+        if self.infinite is None:
+            raise ValueError(f"{where} needs infinite: what stands for nothing there")
+        low, high = self.infinite
+        if low > rays.range_min or high < rays.range_max:
+            # A true range would pass for an infinite one.
+            raise ValueError(
+                f"{where} has ranges {(rays.range_min, rays.range_max)} beyond infinite "
+                f"{self.infinite}"
+            )
+        if self.ros.type == LASER_SCAN:
+            said = dict(self.ros.constants)
+            for path, value in rays.constants(self.size).items():
+                if path not in said or not same_constant(said[path], value):
+                    raise ValueError(
+                        f"{where} makes {path} {value:.6g}, ros.constants says "
+                        f"{said.get(path, 'nothing')}"
+                    )
+
+
+TOLERANCE = 1e-4  # relative, and absolute near 0: drivers count angles in float32
+
+
+def same_constant(value: float | str, expected: float | str) -> bool:
+    """Whether a message's value is the one that the interface names."""
+    if isinstance(value, str) or isinstance(expected, str):
+        return value == expected
+    return math.isclose(value, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -7,8 +7,8 @@ import numpy as np
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
-from sim.addresses import actuators, address
-from sim.interface import Floats, Interface
+from sim.addresses import actuators, address, ray_site, start_address
+from sim.interface import Floats, Interface, ObservationTerm
 
 # Where MuJoCo itself puts a simulation back to the model's defaults, or ignores its commands.
 # Its other warnings, such as a full contact buffer, leave the state as it is.
@@ -41,14 +41,18 @@ class Physics:
         # Bound once: a field that is bound between steps reads zero until the next step.
         self._qpos, self._qvel = self.batch.bind("qpos"), self.batch.bind("qvel")
         self._ctrl = self.batch.bind("ctrl")
-        self._reads = [
-            (t.name, *address(model, t)) for t in interface.observation if not t.mujoco.task
-        ]
+        robot = [t for t in interface.observation if not t.mujoco.task]
+        self._reads = [(t.name, *address(model, t)) for t in robot if not t.mujoco.rays]
+        self._scanners = [_Scanner(self.batch, t) for t in robot if t.mujoco.rays]
         self._actuators = [index for term in interface.action for index in actuators(model, term)]
-        self._has_sensors = any(array == "sensordata" for _, array, _ in self._reads)
-        # A copy, because MuJoCo's own is not part of the state that `restore` can set.
+        self._start = start_address(model, interface)
+        has_sensors = any(array == "sensordata" for _, array, _ in self._reads)
+        # Copies, because MuJoCo's own are not part of the state that `restore` can set.
         self._sensors = np.zeros((size, model.nsensordata))
-        self._measured = self.batch.bind("sensordata") if self._has_sensors else self._sensors
+        self._scans = np.zeros((size, sum(scanner.count for scanner in self._scanners)))
+        self._measured = self.batch.bind("sensordata") if has_sensors else self._sensors
+        # Whether anything is read that MuJoCo derives from the state.
+        self._derives = has_sensors or bool(self._scanners)
 
     @property
     def size(self) -> int:
@@ -58,7 +62,12 @@ class Physics:
     def fields(self) -> dict[str, Floats]:
         """Per robot term (B, size), copies, in the term's unit."""
         arrays = {"qpos": self._qpos, "qvel": self._qvel, "sensordata": self._sensors}
-        return {name: arrays[array][:, columns] for name, array, columns in self._reads}
+        fields = {name: arrays[array][:, columns] for name, array, columns in self._reads}
+        start = 0
+        for scanner in self._scanners:
+            fields[scanner.name] = self._scans[:, start : start + scanner.count].copy()
+            start += scanner.count
+        return fields
 
     def step(self, command: Floats) -> None:
         """Hold `command` (B, A) for one tick."""
@@ -71,16 +80,45 @@ class Physics:
     def _advance(self, command: Floats, steps: int) -> None:
         self._ctrl[:, self._actuators] = command
         # Without it sensors would be one physics step late; the price is a fifth of the speed.
-        stage = mujoco.mjtStage.mjSTAGE_VEL if self._has_sensors else mujoco.mjtStage.mjSTAGE_NONE
+        stage = mujoco.mjtStage.mjSTAGE_VEL if self._derives else mujoco.mjtStage.mjSTAGE_NONE
         self.batch.step(nstep=steps, stage=int(stage))
-        self._sensors[:] = self._measured
+        self._measure(None)
 
     def reset(self, ids: NDArray[np.int32]) -> None:
         """Put simulations `ids` at the model's defaults."""
         # Sensors would go on showing the end of the episode before.
-        stage = mujoco.mjtStage.mjSTAGE_ACC if self._has_sensors else mujoco.mjtStage.mjSTAGE_NONE
+        stage = mujoco.mjtStage.mjSTAGE_ACC if self._derives else mujoco.mjtStage.mjSTAGE_NONE
         self.batch.reset(ids, stage=int(stage))
-        self._sensors[ids] = self._measured[ids]
+        self._measure(ids)
+
+    @property
+    def movable(self) -> bool:
+        """Whether `place` knows how to put this robot somewhere."""
+        return self._start is not None
+
+    def place(self, ids: NDArray[np.int32], pose: Floats) -> None:
+        """Put the robots of simulations `ids` at (len(ids), 3): x, y in m, heading in rad.
+
+        Only if `movable`. A robot that keeps its heading ignores it. A heading and the same plus a
+        turn differ in the sign of the quaternion.
+        """
+        assert self._start is not None
+        self._qpos[np.ix_(ids, self._start.xy)] = pose[:, :2]
+        if len(self._start.quaternion):
+            half = pose[:, 2] / 2
+            zero = np.zeros_like(half)
+            wxyz = np.stack([np.cos(half), zero, zero, np.sin(half)], axis=-1)
+            self._qpos[np.ix_(ids, self._start.quaternion)] = wxyz
+        if self._derives:
+            self.batch.forward(ids)
+            self._measure(ids)
+
+    def _measure(self, ids: NDArray[np.int32] | None) -> None:
+        """Take what the sensors and the scanners show at the state that was just computed."""
+        rows = slice(None) if ids is None else ids
+        self._sensors[rows] = self._measured[rows]
+        if self._scanners:
+            self._scans[rows] = np.concatenate([s.scan(ids) for s in self._scanners], axis=1)
 
     def diverged(self) -> NDArray[np.bool_]:
         """(B,) whose state is not finite, or that MuJoCo itself had to reset, since `reset`."""
@@ -88,8 +126,12 @@ class Physics:
         return np.asarray(~finite | self.batch.warning[:, BAD, NUMBER].any(axis=1))
 
     def snapshot(self) -> dict[str, NDArray[np.generic]]:
-        """The state (B, ...) and what the sensors show."""
-        return {"physics": self.batch.state.copy(), "sensors": self._sensors.copy()}
+        """The state (B, ...) and what the sensors and scanners show."""
+        return {
+            "physics": self.batch.state.copy(),
+            "sensors": self._sensors.copy(),
+            "scans": self._scans.copy(),
+        }
 
     def restore(self, state: dict[str, NDArray[np.generic]]) -> None:
         """Continue from a `snapshot`, bit for bit.
@@ -97,8 +139,38 @@ class Physics:
         Raises:
             ValueError: the snapshot is of another model or number of simulations.
         """
-        shapes = [state[name].shape for name in ("physics", "sensors")]
-        expected = [self.batch.state.shape, self._sensors.shape]
+        names = ("physics", "sensors", "scans")
+        targets = [self.batch.state, self._sensors, self._scans]
+        shapes = [state[name].shape for name in names]
+        expected = [target.shape for target in targets]
         if shapes != expected:
             raise ValueError(f"the snapshot has shapes {shapes}, not {expected}")
-        self.batch.state[:], self._sensors[:] = state["physics"], state["sensors"]
+        for name, target in zip(names, targets, strict=True):
+            target[:] = state[name]
+
+
+class _Scanner:
+    """Casts the rays of one term in many simulations at once."""
+
+    def __init__(self, batch: Batch, term: ObservationTerm) -> None:
+        assert term.mujoco.rays is not None
+        assert term.infinite is not None
+        self.name, self.count = term.name, term.size
+        self._rays, self._infinite, self._batch = term.mujoco.rays, term.infinite, batch
+        self._site = ray_site(batch.model, term)
+        self._body = int(batch.model.site_bodyid[self._site])
+        self._directions = self._rays.directions(term.size)  # (count, 3) in the site's frame
+        self._origin = batch.bind("site_xpos")  # (B, sites, 3)
+        self._rotation = batch.bind("site_xmat")  # (B, sites, 9), rows first
+
+    def scan(self, ids: NDArray[np.int32] | None) -> Floats:
+        """Ranges (len(ids), count) at the state that was just computed, m."""
+        rows = slice(None) if ids is None else ids
+        origin = self._origin[rows, self._site]
+        rotation = self._rotation[rows, self._site].reshape(-1, 3, 3)
+        # A simulation that has diverged has no frame; its scan is not used.
+        vectors = np.nan_to_num(np.einsum("nij,rj->nri", rotation, self._directions))
+        distance, _ = self._batch.ray(
+            np.nan_to_num(origin)[:, None], vectors, bodyexclude=self._body, ids=ids
+        )
+        return self._rays.ranges(distance, self._infinite)

@@ -8,11 +8,15 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sim.errors import UserError, invalid, unknown
+from sim.tasks.body_bandits import BodyBandits
 from sim.tasks.moving_bandits import MovingBandits
 from sim.tasks.ring_bandits import RingBandits
+from sim.tasks.rooms import Rooms
 from sim.tasks.task import TaskFamily
 
-FAMILIES: dict[str, type[TaskFamily]] = {cls.name: cls for cls in (MovingBandits, RingBandits)}
+FAMILIES: dict[str, type[TaskFamily]] = {
+    cls.name: cls for cls in (MovingBandits, RingBandits, BodyBandits, Rooms)
+}
 
 
 def make_family(name: str, parameters: Mapping[str, Any] | None = None) -> TaskFamily:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from sim.addresses import Start, start_address
 from sim.errors import UserError
 from sim.interface import Floats
 from sim.robot import Robot
@@ -142,6 +143,8 @@ class _Stage:
 
     def __init__(self, robot: Robot, family: TaskFamily, model: mujoco.MjModel) -> None:
         self._terms = [t for t in robot.interface.observation if t.mujoco.qpos]
+        start = start_address(model, robot.interface)
+        self._base = start if start is not None and len(start.quaternion) else None
         self._family = family
         self._model, self._data = model, mujoco.MjData(model)
         self._scene = mujoco.MjvScene(model, maxgeom=MAX_GEOMS)
@@ -170,9 +173,19 @@ class _Stage:
         for term in self._terms:
             for joint, value in zip(term.mujoco.qpos, frame.fields[term.name], strict=True):
                 self._data.joint(joint).qpos[0] = value
+        if self._base is not None:
+            self._pose_base(self._base, frame)
         for body, xy in self._family.place(layout).items():
             self._data.mocap_pos[self._model.body(body).mocapid[0], :2] = xy[0]
         mujoco.mj_forward(self._model, self._data)
+
+    def _pose_base(self, base: Start, frame: Frame) -> None:
+        """A base on a free joint, as far as its fields say where it is."""
+        if "position" in frame.fields:
+            self._data.qpos[base.xy] = frame.fields["position"][:2]
+        if "heading" in frame.fields:
+            z, w = frame.fields["heading"]
+            self._data.qpos[base.quaternion] = w, 0, 0, z
 
     def _aim(self, scene: Scene) -> None:
         """Show the goals and the whole path, if the model has no camera of its own for that."""

@@ -49,6 +49,12 @@ class World:
         self.family = family
         self.interface = robot.interface.with_terms(family.terms)
         self.physics = Physics(self.interface, robot.compile(family.scene), size, threads)
+        if family.places and not self.physics.movable:
+            raise UserError(
+                f"task family {family.name!r} needs a robot that can be put somewhere: robot "
+                f"{robot.name!r} has neither a body 'base_link' on a free joint nor a term "
+                "'position' from two slides"
+            )
         self.layout: Layout = {}
         self.ticks = np.zeros(size, np.int64)  # (B,) since the episode began
         self.command = np.tile(self.interface.safe, (size, 1))  # (B, A) in force
@@ -75,13 +81,16 @@ class World:
                 if name not in self.layout:
                     self.layout[name] = np.zeros((self.size, *np.shape(row)))
                 self.layout[name][i] = row
+        if self.family.places:
+            self.physics.place(ids, self.layout["start"][ids])
         self.ticks[ids] = 0
         self.command = self.command.copy()  # it may be the caller's, see `obey`
         self.command[ids] = self.interface.safe
 
     def fields(self) -> dict[str, Floats]:
         """Every observation term's true value, (B, size)."""
-        return {**self.physics.fields(), **self.family.fields(self.layout)}
+        robot = self.physics.fields()
+        return {**robot, **self.family.fields(self.layout, robot)}
 
     def step(self, action: NDArray[np.float32]) -> tuple[dict[str, Floats], Outcome]:
         """One tick with a policy's action (B, A)."""

@@ -20,15 +20,19 @@ from policies.config import TrainConfig, default_config
 from sim.seeding import Stream, generator
 
 
-def small_config(seed: int = 0) -> TrainConfig:
+def small_config(
+    seed: int = 0, family: str = "moving_bandits", robot: str = "omni"
+) -> TrainConfig:
     """The default recipe in a size that one iteration of takes a few hundredths of a second."""
-    config = default_config("moving_bandits", "omni", seed)
+    config = default_config(family, robot, seed)
     method = replace(config.mlsh, groups=2, envs=4, warmup=1, joint=1)
     skill = replace(config.skill, epochs=2)
     return replace(config, mlsh=method, skill=skill, steps=2000, threads=1, checkpoint_every=1)
 
 
-def restless_bundle(path: Path, lead: int = 1) -> Bundle:
+def restless_bundle(
+    path: Path, lead: int = 1, family: str = "moving_bandits", robot: str = "omni"
+) -> Bundle:
     """A bundle whose masters are thermostats: they change the skill whenever the sign changes.
 
     Master goal-0 watches x, goal-1 watches y; skill 0 drives up both axes, skill 1 down, each
@@ -40,7 +44,7 @@ def restless_bundle(path: Path, lead: int = 1) -> Bundle:
     from policies.mlsh import Mlsh
     from policies.run import environment
 
-    config = small_config()
+    config = small_config(family=family, robot=robot)
     config = replace(config, mlsh=replace(config.mlsh, decision_lead=lead, decision_ticks=5))
     learner = Mlsh(config)
     agent = learner.agent
@@ -57,7 +61,7 @@ def restless_bundle(path: Path, lead: int = 1) -> Bundle:
     provenance = provenance_of(config, environment(), 0, 0)
     curve = [Progress(0, 0, 0.0, 1.0, 0.0)]
     masters = {
-        task: master_entry(f"moving_bandits/{task}", curve, limit, provenance, 1)
+        task: master_entry(f"{family}/{task}", curve, limit, provenance, 1)
         for task, limit in zip(learner.family.tasks, learner.bounds, strict=True)
     }
     bundle, _ = export(config, learner, masters, provenance, "restless", path)

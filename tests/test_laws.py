@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
-from test_sim_robot import odd_robot
+from test_sim_robot import odd_interface, odd_robot
 
 from sim.bounds import episode_rng
+from sim.errors import UserError
+from sim.interface import Interface
 from sim.registry import FAMILIES, make_family
 from sim.robot import Robot, load_robot, robot_names
 from sim.seeding import Stream, generator
@@ -22,14 +24,45 @@ def robots(tmp_path_factory) -> dict[str, Robot]:
     return {"odd": odd, **{name: load_robot(name) for name in robot_names()}}
 
 
-@pytest.fixture(params=["odd", *robot_names()])
-def robot(request, robots) -> Robot:
-    return robots[request.param]
+def lacks(interface: Interface, name: str) -> list[str]:
+    """Observation terms that the family needs and the robot does not have."""
+    have = [term.name for term in interface.observation]
+    return [term for term in FAMILIES[name].requires if term not in have]
 
 
-@pytest.fixture(params=FAMILIES)
-def family(request):
-    return make_family(request.param)
+INTERFACES = {"odd": odd_interface(), **{r: load_robot(r).interface for r in robot_names()}}
+PAIRS = [(r, f) for r in INTERFACES for f in FAMILIES if not lacks(INTERFACES[r], f)]
+
+
+@pytest.fixture(params=PAIRS, ids="-".join)
+def pair(request) -> tuple[str, str]:
+    return request.param
+
+
+@pytest.fixture
+def robot(pair, robots) -> Robot:
+    return robots[pair[0]]
+
+
+@pytest.fixture
+def family(pair):
+    return make_family(pair[1], {"ticks": 50})
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("which", INTERFACES)
+def test_a_robot_without_what_a_family_needs_is_refused_by_name(robots, which, name):
+    family, robot = make_family(name), robots[which]
+    assert not lacks(INTERFACES[family.robot], name)  # it fits the one that it is meant for
+    missing = lacks(robot.interface, name)
+    if not missing:
+        World(robot, family, 1)
+        return
+    with pytest.raises(UserError) as info:
+        World(robot, family, 1)
+    known = ", ".join(term.name for term in robot.interface.observation)
+    for word in (repr(name), repr(missing[0]), repr(robot.name), f"It has: {known}"):
+        assert word in str(info.value)
 
 
 def environment(robot, family, **changes) -> TaskVectorEnv:
@@ -252,7 +285,11 @@ def test_the_task_shows_in_no_term_of_the_robot(robot, family):
             np.testing.assert_array_equal(fields[name], shown[0][name])
 
 
-def test_the_observation_does_not_tell_the_task_of_moving_bandits(robot):
-    family = make_family("moving_bandits")
+@pytest.mark.parametrize(
+    ("which", "name"),
+    [(r, f) for r, f in PAIRS if f in ("moving_bandits", "body_bandits", "rooms")],
+)
+def test_the_observation_does_not_tell_the_task(robots, which, name):
+    robot, family = robots[which], make_family(name)
     first, second = (environment(robot, family, tasks=[task] * G).reset()[0] for task in range(2))
     np.testing.assert_array_equal(first, second)

@@ -25,7 +25,14 @@ from mlsh_ros.core.supervisor import State, Status, Supervisor
 from mlsh_ros.params import NODES, Param
 from policies.runtime import choose, load_master, load_skills
 from sim.errors import UserError
-from sim.interface import ActionTerm, MujocoActuators, MujocoState, ObservationTerm, RosField
+from sim.interface import (
+    ActionTerm,
+    MujocoActuators,
+    MujocoState,
+    ObservationTerm,
+    RosField,
+    same_constant,
+)
 
 # Hierarchy -----------------------------------------------------------------------------------
 
@@ -239,7 +246,7 @@ def term(name, topic, kind, fields, infinite=None):
         limit=None,
         infinite=infinite,
         mujoco=MujocoState(task=name),
-        ros=RosField(topic=topic, type=kind, fields=tuple(fields)),
+        ros=RosField(topic=topic, type=kind, fields=tuple(fields), constants=()),
     )
 
 
@@ -257,7 +264,7 @@ def action_term(name, topic, kind, fields):
         tracking=None,
         safe=(0.0,) * len(fields),
         mujoco=MujocoActuators(tuple(f"{name}_{i}" for i in range(len(fields)))),
-        ros=RosField(topic=topic, type=kind, fields=tuple(fields)),
+        ros=RosField(topic=topic, type=kind, fields=tuple(fields), constants=()),
     )
 
 
@@ -341,11 +348,15 @@ def test_one_topic_has_one_message_type():
 
 def test_unstamped_turns_twist_stamped_into_twist_and_nothing_else():
     stamped = RosField(
-        topic="cmd_vel", type="geometry_msgs/msg/TwistStamped", fields=("twist.linear.x",)
+        topic="cmd_vel",
+        type="geometry_msgs/msg/TwistStamped",
+        fields=("twist.linear.x",),
+        constants=(("header.frame_id", "base_link"), ("twist.linear.z", 0.0)),
     )
     plain = unstamped(stamped)
     assert (plain.type, plain.fields) == ("geometry_msgs/msg/Twist", ("linear.x",))
-    other = RosField(topic="c", type="sensor_msgs/msg/JointState", fields=("velocity[a]",))
+    assert plain.constants == (("linear.z", 0.0),)
+    other = RosField("c", "sensor_msgs/msg/JointState", ("velocity[a]",), ())
     assert unstamped(other) is other
 
 
@@ -406,6 +417,41 @@ def test_two_terms_share_a_topic_and_commands_keep_their_place():
     one.c = np.nan
     with pytest.raises(MessageError, match="base: command is not finite"):
         base.read(one, back)
+
+
+def test_a_command_says_and_keeps_its_constants():
+    term = action_term("x", "cmd", "a/msg/A", ["data.speed"])
+    ros = replace(term.ros, constants=(("mode", "velocity"), ("data.gear", 1.0)))
+    (writer,) = command_writers([replace(term, ros=ros)])
+    message = SimpleNamespace(data=SimpleNamespace())
+    writer.write(message, np.array([0.5]))
+    assert (message.mode, vars(message.data)) == ("velocity", {"gear": 1.0, "speed": 0.5})
+    back = np.zeros(1)
+    writer.read(message, back)
+    assert back.tolist() == [0.5]
+    message.data.gear = 2.0
+    with pytest.raises(MessageError, match=r"^cmd: data\.gear is 2\.0, not 1\.0$"):
+        writer.read(message, back)
+    del message.data.gear
+    with pytest.raises(MessageError, match=r"^cmd: data\.gear: .*no attribute 'gear'"):
+        writer.read(message, back)
+
+
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [
+        (1.0, True),
+        (1.00009, True),
+        (1.0002, False),
+        (-1.0, False),
+        (math.nan, False),
+        ("1", False),
+    ],
+)
+def test_a_constant_is_compared_within_a_ten_thousandth(value, fits):
+    assert same_constant(value, 1.0) == fits
+    assert same_constant(1e-5, 0.0)
+    assert not same_constant(2e-4, 0.0)
 
 
 # Packing -------------------------------------------------------------------------------------

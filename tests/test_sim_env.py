@@ -104,12 +104,14 @@ def test_spaces(name):
 def test_alone_in_gymnasiums_own_vector_or_in_ours_it_is_the_same(which, touch):
     """gymnasium's SyncVectorEnv around the single environment is the reference, bit for bit."""
     name = touch if which == "touch" else which
-    ours = gymnasium.make_vec(name, num_envs=1)
+    short = {} if which == "touch" else {"parameters": {"ticks": 50}}
+    ours = gymnasium.make_vec(name, num_envs=1, **short)
     theirs = gymnasium.make_vec(
         name,
         num_envs=1,
         vectorization_mode="sync",
         vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
+        **short,
     )
     assert type(theirs.unwrapped).__name__ == "SyncVectorEnv"
     mine, _ = ours.reset(seed=5)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from sim import render
 from sim.bounds import episode_rng
+from sim.drive import Driver
 from sim.errors import UserError
 from sim.registry import make_family
 from sim.render import Frame, NoGraphics, Scene, film
@@ -19,6 +20,7 @@ from sim.robot import Robot, load_robot
 from sim.world import World
 
 ROBOT = load_robot("omni")
+DRIVER = Driver(ROBOT.interface)
 FAMILY = make_family("moving_bandits")
 SIZE = (240, 180)
 RED, BLUE = (0.9, 0.1, 0.3), (0.2, 0.2, 0.9)
@@ -46,7 +48,7 @@ def drive(task: int, number: int, ticks: int) -> Scene:
     for tick in range(ticks):
         row = {name: value[0] for name, value in fields.items()}
         frames.append(Frame(row, f"tick {tick}", RED if tick < ticks // 4 else BLUE))
-        command = FAMILY.expert(world.layout, fields)
+        command = DRIVER.command(fields, FAMILY.expert(world.layout, fields))
         fields, _ = world.step(world.interface.action_for(command).astype(np.float32))
     return Scene(f"{FAMILY.name}/{FAMILY.tasks[task]}", dict(world.layout), frames)
 
@@ -201,3 +203,19 @@ def test_without_opengl_there_is_one_line_and_nothing_else(tmp_path, missing):
     assert first.startswith("no OpenGL to draw with (")
     assert reason in first
     assert "libegl1 libgl1-mesa-dri" in first
+
+
+def test_a_base_on_a_free_joint_stands_where_its_fields_say():
+    rover, family = load_robot("rover"), make_family("body_bandits")
+    world = World(rover, family, 1)
+    world.reset(np.zeros(1, np.int32), [0], [episode_rng(0, 0)])
+    for _ in range(10):
+        fields, _ = world.obey(np.array([[0.2, 1.0]]))
+    frame = Frame({name: value[0] for name, value in fields.items()}, "", RED)
+    stage = render._Stage(rover, family, rover.compile(family.scene))
+    stage._pose(frame, dict(world.layout))
+    shown, true = stage._data.body("base_link"), world.physics.batch.qpos[0]
+    np.testing.assert_allclose(shown.xpos[:2], true[:2], atol=1e-12)
+    np.testing.assert_allclose(shown.xquat, true[3:7], atol=3e-3)  # it tilts a little
+    goal = stage._data.body("goals_1").xpos[:2]
+    np.testing.assert_allclose(goal, world.layout["goals"][0, 1])

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from sim.errors import UserError
+from sim.interface import Interface, interface_from_dict
 from sim.physics import Physics
 from sim.registry import make_family
 from sim.robot import ROBOTS, Robot, load_robot, robot_names
@@ -53,28 +54,30 @@ observation:
   - {name: angle, size: 1, unit: rad, frame: arm, scale: 2.0, clip: [-0.5, 0.5], noise: 0.01,
      max_age: 0.1, limit: null, infinite: null,
      mujoco: {sensor: angle},
-     ros: {topic: joint_states, type: sensor_msgs/msg/JointState, fields: ["position[elbow]"]}}
+     ros: {topic: joint_states, type: sensor_msgs/msg/JointState,
+           fields: ["position[elbow]"], constants: {}}}
   - {name: position, size: 2, unit: m, frame: odom, scale: 1.0, clip: null, noise: 0.02,
      max_age: 0.1, limit: null, infinite: null,
      mujoco: {qpos: [x, y]},
-     ros: {topic: odom, type: nav_msgs/msg/Odometry, fields: [pose.x, pose.y]}}
+     ros: {topic: odom, type: nav_msgs/msg/Odometry, fields: [pose.x, pose.y], constants: {}}}
   - {name: shake, size: 3, unit: m/s^2, frame: base, scale: 0.1, clip: null, noise: 0.0,
      max_age: 0.1, limit: null, infinite: null,
      mujoco: {sensor: shake},
-     ros: {topic: imu, type: sensor_msgs/msg/Imu, fields: [a.x, a.y, a.z]}}
+     ros: {topic: imu, type: sensor_msgs/msg/Imu, fields: [a.x, a.y, a.z], constants: {}}}
   - {name: rates, size: 2, unit: mixed, frame: arm, scale: -1.0, clip: null, noise: 0.0,
      max_age: 0.1, limit: null, infinite: null,
      mujoco: {qvel: [elbow, x]},
      ros: {topic: joint_states, type: sensor_msgs/msg/JointState,
-           fields: ["velocity[elbow]", "velocity[x]"]}}
+           fields: ["velocity[elbow]", "velocity[x]"], constants: {}}}
 action:
   - {name: arm, size: 1, unit: rad, frame: arm, scale: 0.5, offset: 0.2, limit: [-0.3, 0.9],
      blend: 0.0, rate_limit: 4.0, tracking: null, safe: [0.2], mujoco: {actuators: [bend]},
-     ros: {topic: arm, type: std_msgs/msg/Float64, fields: [data]}}
+     ros: {topic: arm, type: std_msgs/msg/Float64, fields: [data], constants: {}}}
   - {name: drive, size: 2, unit: m/s, frame: base, scale: -0.8, offset: 0.0, limit: [-0.8, 0.7],
      blend: 0.0, rate_limit: 2.0, tracking: null, safe: [0.0, 0.0],
      mujoco: {actuators: [go_x, go_y]},
-     ros: {topic: cmd_vel, type: geometry_msgs/msg/Twist, fields: [linear.x, linear.y]}}
+     ros: {topic: cmd_vel, type: geometry_msgs/msg/Twist, fields: [linear.x, linear.y],
+           constants: {}}}
 """
 
 
@@ -84,6 +87,13 @@ def odd_robot(folder: Path) -> Robot:
     (folder / "robot.yaml").write_text(ODD_ROBOT)
     (folder / "model.xml").write_text(ODD_MODEL)
     return load_robot(str(folder))
+
+
+def odd_interface() -> Interface:
+    """Of that robot, without its files."""
+    data = yaml.safe_load(ODD_ROBOT)
+    del data["schema"]
+    return interface_from_dict(data, "odd")
 
 
 @pytest.fixture
@@ -103,6 +113,26 @@ def moving(robot: Robot, size: int = 1) -> World:
 GONE = object()
 NAN, INF = float("nan"), float("inf")
 POSITION, DRIVE = ("observation", 1), ("action", 1)
+FAN = {"site": "imu", "angle_min": -1.0, "angle_max": 1.0, "range_min": 0.1, "range_max": 3.0}
+SCAN = {
+    **yaml.safe_load(ODD_ROBOT)["observation"][0],
+    "name": "scan",
+    "size": 3,
+    "infinite": [0.1, 3.0],
+    "mujoco": {"rays": FAN},
+    "ros": {
+        "topic": "scan",
+        "type": "sensor_msgs/msg/LaserScan",
+        "fields": ["ranges[0]", "ranges[1]", "ranges[2]"],
+        "constants": {
+            "angle_min": -1.0,
+            "angle_max": 1.0,
+            "angle_increment": 1.0,
+            "range_min": 0.1,
+            "range_max": 3.0,
+        },
+    },
+}
 CORRUPTIONS = [
     # where in the file, what stands there, what the one line must name
     (("schema",), GONE, ["schema None", "Valid: 1"]),
@@ -167,6 +197,49 @@ CORRUPTIONS = [
         "hand",
         ["'angle': mujoco.sensor: sensor 'hand' has 3 elements, size is 1"],
     ),
+    (
+        (*POSITION, "mujoco", "elements"),
+        [0, 1],
+        ["elements (0, 1) are of a sensor; qpos has none"],
+    ),
+    (
+        ("observation", 0, "mujoco"),
+        {"sensor": "hand", "elements": [3]},
+        ["'angle': mujoco.elements: sensor 'hand' has no element 3. Valid: 0 to 2"],
+    ),
+    (
+        ("observation", 0, "mujoco"),
+        {"sensor": "hand", "elements": [1, 0]},
+        ["'angle'", "mujoco.elements has 2 elements, size is 1"],
+    ),
+    (
+        ("observation", 0, "mujoco"),
+        {"rays": FAN},
+        ["'angle': mujoco.rays needs infinite"],
+    ),
+    (
+        ("observation", 0),
+        SCAN | {"mujoco": {"rays": FAN | {"site": "lidar"}}},
+        ["'scan': mujoco.rays.site: no site 'lidar'", "Valid: imu"],
+    ),
+    (
+        ("observation", 0),
+        SCAN | {"mujoco": {"rays": FAN | {"range_max": 5.5}}},
+        ["'scan': mujoco.rays has ranges (0.1, 5.5) beyond infinite (0.1, 3.0)"],
+    ),
+    (
+        ("observation", 0),
+        SCAN | {"mujoco": {"rays": FAN | {"range_max": 0.1}}},
+        ["range_min .. range_max (0.1, 0.1) is empty"],
+    ),
+    (
+        ("observation", 0),
+        SCAN | {"mujoco": {"rays": FAN | {"angle_max": 0.9}}},
+        ["'scan': mujoco.rays makes angle_max 0.9, ros.constants says 1.0"],
+    ),
+    ((*POSITION, "ros", "constants"), GONE, ["observation.1.ros.constants: field required"]),
+    ((*POSITION, "ros", "constants"), [1], ["observation.1.ros.constants", "got 1"]),
+    ((*POSITION, "ros", "constants"), {"a": NAN}, ["observation.1.ros.constants", "got nan"]),
     ((*POSITION, "ros", "topic"), "/odom", ["observation.1.ros: topic '/odom' must be relative"]),
     ((*POSITION, "ros", "type"), "Odometry", ["observation.1.ros.type: ", "got 'Odometry'"]),
     ((*POSITION, "ros", "fields"), ["pose.x"], ["'position'", "ros.fields has 1 elements"]),

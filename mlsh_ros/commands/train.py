@@ -29,8 +29,9 @@ def train(
         str | None, typer.Argument(help="Task family, for example moving_bandits.")
     ] = None,
     robot: Annotated[
-        str, typer.Option(help="Robot: a shipped one by name, or a folder.")
-    ] = "omni",
+        str | None,
+        typer.Option(help="Robot: a shipped one by name, or a folder; by default the family's."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of everything random.")] = 0,
     recipe: Annotated[
         str,
@@ -59,7 +60,7 @@ def train(
     else:
         if family is None:
             raise UserError("which task family? For example: mlsh train moving_bandits")
-        make_family(family)
+        robot = robot or make_family(family).robot
         load_robot(robot)
         config = preset(recipe, family, robot, seed).with_values(settings or [])
         stamp = time.strftime("%Y%m%d-%H%M%S")

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.errors import UserError
-from sim.interface import ActionTerm, Floats, ObservationTerm, RosField
+from sim.interface import ActionTerm, Floats, ObservationTerm, RosField, same_constant
 
 _STEP = re.compile(r"([A-Za-z_]\w*)(?:\[([^\]]+)\])?$")
 Step = tuple[str, str | None]
+Constants = tuple[tuple[tuple[Step, ...], float | str], ...]  # what a message says of itself
 
 
 class MessageError(ValueError):
@@ -33,13 +34,16 @@ class TopicReader:
     topic: str
     type: str
     terms: tuple[tuple[ObservationTerm, tuple[tuple[Step, ...], ...]], ...]  # paths of elements
+    constants: Constants
 
     def read(self, message: Any) -> dict[str, Floats]:
         """Per term (size,) in the term's unit.
 
         Raises:
-            MessageError: an element is missing or not finite.
+            MessageError: an element is missing or not finite, or the message says of itself
+                something else than the interface.
         """
+        _check_constants(message, self.constants, self.topic)
         fields = {}
         for term, paths in self.terms:
             values = np.array([_get(message, path, self.topic) for path in paths], np.float64)
@@ -53,6 +57,7 @@ class TopicReader:
 
     def write(self, message: Any, fields: Mapping[str, NDArray[Any]]) -> None:
         """The inverse of `read`, for a simulator that plays the robot."""
+        _set_constants(message, self.constants)
         for term, paths in self.terms:
             values = fields[term.name]
             if term.infinite is not None:
@@ -75,7 +80,7 @@ def topic_readers(terms: Iterable[ObservationTerm]) -> list[TopicReader]:
     for topic, group in topics.items():
         kind = _one_type(topic, [term.ros.type for term in group])
         paths = tuple((t, tuple(parse_path(p) for p in t.ros.fields)) for t in group)
-        readers.append(TopicReader(topic, kind, paths))
+        readers.append(TopicReader(topic, kind, paths, _constants(topic, [t.ros for t in group])))
     return readers
 
 
@@ -83,6 +88,31 @@ def _one_type(topic: str, types: list[str]) -> str:
     if len(different := sorted(set(types))) > 1:
         raise UserError(f"topic {topic!r} is given two message types: {', '.join(different)}")
     return types[0]
+
+
+def _constants(topic: str, sources: Iterable[RosField]) -> Constants:
+    """What all terms of a topic say of its message, parsed.
+
+    Raises:
+        UserError: two of them say different things, or a malformed path.
+    """
+    merged: dict[str, float | str] = {}
+    for path, value in (pair for ros in sources for pair in ros.constants):
+        if merged.setdefault(path, value) != value:
+            raise UserError(f"topic {topic!r} is given {path} {merged[path]!r} and {value!r}")
+    return tuple((parse_path(path), value) for path, value in merged.items())
+
+
+def _set_constants(message: Any, constants: Constants) -> None:
+    for path, value in constants:
+        _set(message, path, value)
+
+
+def _check_constants(message: Any, constants: Constants, topic: str) -> None:
+    for path, expected in constants:
+        value = _find(message, path, topic)
+        if not same_constant(value, expected):
+            raise MessageError(f"{topic}: {_text(path)} is {value!r}, not {expected!r}")
 
 
 @dataclass(frozen=True)
@@ -93,9 +123,11 @@ class CommandWriter:
     type: str
     frame: str
     elements: tuple[tuple[int, tuple[Step, ...]], ...]  # index in the command, path
+    constants: Constants
 
     def write(self, message: Any, command: Floats) -> None:
         """Fill a message from the command vector (A,)."""
+        _set_constants(message, self.constants)
         for index, path in self.elements:
             _set(message, path, float(command[index]))
 
@@ -103,8 +135,10 @@ class CommandWriter:
         """The inverse of `write`: fill this topic's part of a command vector (A,).
 
         Raises:
-            MessageError: an element is missing or not finite.
+            MessageError: an element is missing or not finite, or the message says of itself
+                something else than the interface.
         """
+        _check_constants(message, self.constants, self.topic)
         for index, path in self.elements:
             value = _get(message, path, self.topic)
             if not np.isfinite(value):
@@ -136,7 +170,8 @@ def command_writers(terms: Iterable[ActionTerm], *, stamped: bool = True) -> lis
             for first, ros, _ in group
             for i, path in enumerate(ros.fields)
         )
-        writers.append(CommandWriter(topic, kind, group[0][2], elements))
+        constants = _constants(topic, [ros for _, ros, _ in group])
+        writers.append(CommandWriter(topic, kind, group[0][2], elements, constants))
     return writers
 
 
@@ -145,7 +180,13 @@ def unstamped(ros: RosField) -> RosField:
     if ros.type != "geometry_msgs/msg/TwistStamped":
         return ros
     fields = tuple(path.removeprefix("twist.") for path in ros.fields)
-    return RosField(topic=ros.topic, type="geometry_msgs/msg/Twist", fields=fields)
+    # A Twist has no header to say anything of.
+    constants = {
+        path.removeprefix("twist."): value
+        for path, value in ros.constants
+        if not path.startswith("header.")
+    }
+    return RosField(ros.topic, "geometry_msgs/msg/Twist", fields, tuple(constants.items()))
 
 
 def parse_path(path: str) -> tuple[Step, ...]:
@@ -163,21 +204,29 @@ def parse_path(path: str) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _get(message: Any, path: tuple[Step, ...], topic: str) -> float:
+def _find(message: Any, path: tuple[Step, ...], topic: str) -> Any:
     value = message
     try:
         for name, index in path:
             owner, value = value, getattr(value, name)
             if index is not None:
                 value = value[_position(owner, index)]
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise MessageError(f"{topic}: {_text(path)}: {error}") from None
+    return value
+
+
+def _get(message: Any, path: tuple[Step, ...], topic: str) -> float:
+    value = _find(message, path, topic)
+    try:
         if isinstance(value, (str, bytes)):  # float() would read digits out of it
             raise TypeError(f"{type(value).__name__} is not a number")
         return float(value)
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise MessageError(f"{topic}: {_text(path)}: {error}") from None
 
 
-def _set(message: Any, path: tuple[Step, ...], value: float) -> None:
+def _set(message: Any, path: tuple[Step, ...], value: float | str) -> None:
     *parents, (last, last_index) = path
     owner = message
     for name, index in parents:

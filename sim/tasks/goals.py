@@ -11,12 +11,12 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, MujocoState, ObservationTerm, Positive, RosField
+from sim.tasks.scenery import add_disc
 from sim.tasks.task import Fields, Layout
 
 Count = Annotated[int, Field(gt=0)]
 
 COLOURS = ((0.86, 0.37, 0.16, 0.55), (0.16, 0.45, 0.78, 0.55), (0.20, 0.60, 0.35, 0.55))
-APPROACH_GAIN = 4.0  # 1/s; full speed until the radius is reached, then brake
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -27,7 +27,10 @@ class GoalTask:
     the one that counts.
     """
 
+    robot: ClassVar[str] = "omni"
     requires: ClassVar[tuple[str, ...]] = ("position",)
+    places: ClassVar[bool] = False
+    frame: ClassVar[str] = "odom"  # of the goals that are seen
 
     ticks: Count = 50  # of an episode
     radius: Positive = 0.25  # m
@@ -46,7 +49,7 @@ class GoalTask:
                 name="goals",
                 size=2 * self.shown,
                 unit="m",
-                frame="odom",
+                frame=self.frame,
                 scale=1.0,
                 clip=None,
                 noise=0.0,
@@ -55,7 +58,10 @@ class GoalTask:
                 infinite=None,
                 mujoco=MujocoState(task="goals"),
                 ros=RosField(
-                    topic="goals", type="geometry_msgs/msg/PoseArray", fields=tuple(axes)
+                    topic="goals",
+                    type="geometry_msgs/msg/PoseArray",
+                    fields=tuple(axes),
+                    constants=(),
                 ),
             ),
         )
@@ -63,20 +69,13 @@ class GoalTask:
     def scene(self, spec: mujoco.MjSpec) -> None:
         """A flat disc for each goal, placed by its mocap body; it is drawn, not touched."""
         for i in range(self.shown):
-            body = spec.worldbody.add_body(name=f"goals_{i}", mocap=True, pos=[0, 0, 0.002])
-            body.add_geom(
-                type=mujoco.mjtGeom.mjGEOM_CYLINDER,
-                size=[self.radius, 0.002, 0],
-                rgba=COLOURS[i % len(COLOURS)],
-                contype=0,
-                conaffinity=0,
-            )
+            add_disc(spec, f"goals_{i}", self.radius, COLOURS[i % len(COLOURS)])
 
     def place(self, layout: Layout) -> dict[str, Floats]:
         """Where the scene's mocap bodies stand, (n, 2) by name."""
         return {f"goals_{i}": layout["goals"][:, i] for i in range(self.shown)}
 
-    def fields(self, layout: Layout) -> dict[str, Floats]:
+    def fields(self, layout: Layout, robot: Fields) -> dict[str, Floats]:
         """The goals' positions as one term."""
         return {"goals": layout["goals"].reshape(len(layout["goals"]), -1)}
 
@@ -99,9 +98,9 @@ class GoalTask:
         return np.zeros(len(fields["position"]), bool)
 
     def expert(self, layout: Layout, fields: Fields) -> Floats:
-        """Straight to the goal that counts, each axis as fast as the robot's limits allow."""
-        return APPROACH_GAIN * (self.target(layout) - fields["position"])
+        """Straight to the goal that counts."""
+        return self.target(layout)
 
     def collapsed(self, layout: Layout, fields: Fields) -> Floats:
         """Straight to the first goal, whichever counts."""
-        return APPROACH_GAIN * (layout["goals"][:, 0] - fields["position"])
+        return layout["goals"][:, 0]

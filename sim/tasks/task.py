@@ -24,7 +24,9 @@ class TaskFamily(Protocol):
     """
 
     name: ClassVar[str]
+    robot: ClassVar[str]  # the shipped robot that it is meant for
     requires: ClassVar[tuple[str, ...]]  # observation terms that the robot must have
+    places: ClassVar[bool]  # whether `reset` draws a `start`: x, y in m, heading in rad
 
     @property
     def ticks(self) -> int:
@@ -47,8 +49,8 @@ class TaskFamily(Protocol):
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
         """Draw one episode of a task: its row of every layout entry."""
 
-    def fields(self, layout: Layout) -> dict[str, Floats]:
-        """Values of the family's own terms, (n, size)."""
+    def fields(self, layout: Layout, robot: Fields) -> dict[str, Floats]:
+        """Values of the family's own terms, (n, size), given those of the robot's."""
 
     def reward(self, layout: Layout, fields: Fields) -> Floats:
         """(n,) rewards for the state after a tick."""
@@ -60,7 +62,10 @@ class TaskFamily(Protocol):
         """(n,) whether the episode ends here for a reason of the task (not of time)."""
 
     def expert(self, layout: Layout, fields: Fields) -> Floats:
-        """(n, A) the command of a controller that knows the task: it defines the optimum."""
+        """(n, 2) where to head for when one knows the task, m; it defines the optimum.
+
+        In the frame of the robot's `position`; `sim.drive` makes commands of it.
+        """
 
     def collapsed(self, layout: Layout, fields: Fields) -> Floats:
-        """(n, A) the command of a good controller that ignores the task."""
+        """(n, 2) where a good controller that ignores the task would head for, m."""

@@ -1,0 +1,51 @@
+"""Body Bandits: Moving Bandits as a robot sees them, the goals relative to itself.
+
+A camera or a scanner knows where a goal is from here, not where it is in the odometry's frame.
+The robot begins with any heading, so that nothing but the goals' positions relative to it says
+where to drive.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from pydantic.dataclasses import dataclass
+
+from sim.interface import STRICT, Floats, Positive
+from sim.tasks.goals import Count, GoalTask
+from sim.tasks.planar import to_base
+from sim.tasks.task import Fields, Layout
+
+
+@dataclass(frozen=True, config=STRICT)
+class BodyBandits(GoalTask):
+    """The task is the slot of the goal that counts."""
+
+    name: ClassVar[str] = "body_bandits"
+    robot: ClassVar[str] = "rover"
+    requires: ClassVar[tuple[str, ...]] = ("position", "heading")
+    places: ClassVar[bool] = True
+    frame: ClassVar[str] = "base_link"
+
+    ticks: Count = 100  # of an episode; at 0.22 m/s the farthest goal is 5 s away
+    radius: Positive = 0.2  # m
+    shown: Count = 2
+    half_width: Positive = 0.7  # m, goals are uniform in the square of twice this side
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """goal-0, goal-1."""
+        return tuple(f"goal-{i}" for i in range(self.shown))
+
+    def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
+        """Goals uniform in the square, and any heading, whatever the task."""
+        goals = rng.uniform(-self.half_width, self.half_width, (self.shown, 2))
+        # Two turns: a heading is shown as a quaternion, and both signs of it are the same one.
+        start = np.array([0.0, 0.0, rng.uniform(-2 * np.pi, 2 * np.pi)])
+        return {"goals": goals, "slot": np.float64(task), "start": start}
+
+    def fields(self, layout: Layout, robot: Fields) -> dict[str, Floats]:
+        """The goals' positions relative to base_link, as one term."""
+        relative = to_base(layout["goals"] - robot["position"][:, None], robot)
+        return {"goals": relative.reshape(len(relative), -1)}

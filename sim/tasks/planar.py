@@ -1,0 +1,31 @@
+"""Headings and frames in the plane. A heading is a quaternion's (z, w), as in Odometry."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sim.interface import Floats
+from sim.tasks.task import Fields
+
+
+def to_base(vector: Floats, fields: Fields) -> Floats:
+    """Vectors (n, ..., 2) of the odom frame in base_link; without a heading they are the same."""
+    if "heading" not in fields:
+        return vector
+    cos, sin = axis_of(fields["heading"])
+    lead = (len(cos), *[1] * (vector.ndim - 2))
+    cos, sin = cos.reshape(lead), sin.reshape(lead)
+    x, y = vector[..., 0], vector[..., 1]
+    return np.stack([cos * x + sin * y, cos * y - sin * x], axis=-1)
+
+
+def axis_of(heading: Floats) -> tuple[Floats, Floats]:
+    """Cosine and sine (n,) of headings (n, 2) given as z, w; the quaternion's sign is free."""
+    z, w = heading[:, 0], heading[:, 1]
+    norm = z * z + w * w  # below 1 for a base that tilts
+    return (w * w - z * z) / norm, 2 * w * z / norm
+
+
+def bearing_to(offset: Floats) -> Floats:
+    """(n,) rad, counter-clockwise from ahead, of offsets (n, 2) in base_link."""
+    return np.arctan2(offset[:, 1], offset[:, 0])

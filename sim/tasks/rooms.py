@@ -1,0 +1,184 @@
+"""Rooms: the paper's Fourrooms as navigation: four rooms, four doors, and a goal that is hidden.
+
++-----+-----+      Rooms are counted counter-clockwise from the upper right one, door i lies
+|  1  0  0  |      between the rooms i and i + 1. An episode begins in one of the doors, where
++--1--+--3--+      the paper's begins in a hallway. Two spots of each room can be the goal:
+|  2  2  3  |      the outer corner, and the inner one, near the middle of the whole.
++-----+-----+
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from sim.interface import STRICT, Floats, ObservationTerm, Positive
+from sim.tasks.goals import Count
+from sim.tasks.scenery import add_disc, add_walls
+from sim.tasks.task import Fields, Layout
+
+ROOMS = 4
+SPOTS = {"corner": 0.75, "inner": 0.3}  # in both axes, of the half width
+GOAL_COLOUR = (0.20, 0.60, 0.35, 0.55)
+THICKNESS = 0.04  # m, of a wall
+HEIGHT = 0.3  # m, above any scanner
+JITTER = 0.03  # m, of the start around the middle of a door
+
+# For the expert. Distances are from the line of the wall and from the middle of the door, m.
+BEFORE, THROUGH = 0.25, 0.4  # where to line up with a door, where to head for beyond it
+PASSAGE = 0.15  # nearer than this to the wall's line, the robot is in the door
+ALIGNED = 0.06  # sideways; a robot of 0.2 m then fits
+CONE = 0.8  # sideways per distance from the wall: the same robot fits at 39 degrees
+
+
+@dataclass(frozen=True, config=STRICT)
+class Rooms:
+    """The task is the spot that is the goal; reward 1 per tick within `radius` of it."""
+
+    name: ClassVar[str] = "rooms"
+    robot: ClassVar[str] = "omni"
+    requires: ClassVar[tuple[str, ...]] = ("position",)
+    places: ClassVar[bool] = True
+
+    ticks: Count = 200  # of an episode: eight decisions of 25 ticks; 4.4 m at 0.22 m/s
+    radius: Positive = 0.25  # m
+    half_width: Positive = 1.0  # m, of the whole, inside; a room is this wide
+    door: Positive = 0.4  # m
+    # How many of each room's spots, from the last, are no tasks: goals that training never sees.
+    held_out: Annotated[int, Field(ge=0, lt=len(SPOTS))] = 0
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """corner-0 .. corner-3, inner-0 .. inner-3, less what is held out."""
+        spots = list(SPOTS)[: len(SPOTS) - self.held_out]
+        return tuple(f"{spot}-{room}" for spot in spots for room in range(ROOMS))
+
+    @property
+    def terms(self) -> tuple[ObservationTerm, ...]:
+        """None: the goal is hidden."""
+        return ()
+
+    def scene(self, spec: mujoco.MjSpec) -> None:
+        """The walls, and a disc that shows people the goal."""
+        add_disc(spec, "goal", self.radius, GOAL_COLOUR)
+        add_walls(spec, self.walls, HEIGHT)
+
+    @property
+    def walls(self) -> list[tuple[float, float, float, float]]:
+        """Centre x, y and half sizes x, y, m: four outer walls, then those with the doors."""
+        t, w = THICKNESS / 2, self.half_width
+        outer = [(s * (w + t), 0.0, t, w + 2 * t) for s in (-1, 1)]
+        # Along an axis: jamb, door, the middle, door, jamb.
+        jamb, middle = (w - self.door) / 4, (w - self.door) / 2
+        pieces = [(-w + jamb, jamb), (0.0, middle), (w - jamb, jamb)]
+        inner = [(at, 0.0, half, t) for at, half in pieces]
+        across = [(y, x, half_y, half_x) for x, y, half_x, half_y in (*outer, *inner)]
+        return [*outer, *across[:2], *inner, *across[2:]]
+
+    @property
+    def doors(self) -> tuple[Floats, Floats]:
+        """Middles (4, 2), m, and the directions (4, 2) from room i into room i + 1."""
+        angle = np.pi / 2 * (np.arange(ROOMS) + 1)
+        out = np.stack([np.cos(angle), np.sin(angle)], axis=-1).round()
+        return out * self.half_width / 2, np.stack([-out[:, 1], out[:, 0]], axis=-1)
+
+    def spot(self, task: int) -> Floats:
+        """(2,) where a task's goal is, m."""
+        share, room = list(SPOTS.values())[task // ROOMS], task % ROOMS
+        signs = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])[room]
+        return np.asarray(share * self.half_width * signs, np.float64)
+
+    def place(self, layout: Layout) -> dict[str, Floats]:
+        """The goal's disc."""
+        return {"goal": layout["goal"]}
+
+    def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
+        """Any door and any heading, whatever the task."""
+        middle = self.doors[0][rng.integers(ROOMS)]
+        xy = middle + rng.uniform(-JITTER, JITTER, 2)
+        # Two turns: a heading is shown as a quaternion, and both signs of it are the same one.
+        heading = rng.uniform(-2 * np.pi, 2 * np.pi)
+        return {"goal": self.spot(task), "start": np.array([*xy, heading])}
+
+    def fields(self, layout: Layout, robot: Fields) -> dict[str, Floats]:
+        """None."""
+        return {}
+
+    def target(self, layout: Layout) -> Floats:
+        """(n, 2) the goal, m."""
+        return layout["goal"]
+
+    def reward(self, layout: Layout, fields: Fields) -> Floats:
+        """1 inside the radius, else 0."""
+        return self.success(layout, fields).astype(np.float64)
+
+    def success(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+        """Inside the radius of the goal."""
+        offset = fields["position"] - layout["goal"]
+        return np.asarray((offset**2).sum(axis=-1) < self.radius**2)
+
+    def terminated(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+        """Never: only time ends an episode."""
+        return np.zeros(len(fields["position"]), bool)
+
+    def expert(self, layout: Layout, fields: Fields) -> Floats:
+        """The next point on the shortest way to the goal."""
+        return self.waypoint(fields["position"], layout["goal"])
+
+    def collapsed(self, layout: Layout, fields: Fields) -> Floats:
+        """As the expert, to the first spot, wherever the goal is."""
+        return self.waypoint(fields["position"], np.tile(self.spot(0), (len(layout["goal"]), 1)))
+
+    # The shortest way -----------------------------------------------------------------------
+
+    def waypoint(self, position: Floats, goal: Floats) -> Floats:
+        """(n, 2) where to head for from `position` (n, 2) on the shortest way to `goal` (n, 2)."""
+        middle, into = self.doors
+        offset = position[:, None] - middle  # (n, 4, 2)
+        beyond = (offset * into).sum(axis=-1)  # (n, 4) m, > 0 in room i + 1
+        aside = np.linalg.norm(offset - beyond[..., None] * into, axis=-1)
+        inside = (np.abs(beyond) < PASSAGE) & (aside < self.door / 2)
+        here, there = _room(position), _room(goal)
+        passing, door = inside.any(axis=1), inside.argmax(axis=1)
+        # From a door both neighbours are open: ahead lies door + 1, behind lies door.
+        ahead, behind = np.where(passing, door + 1, here), np.where(passing, door, here)
+        forward = self._length(position, goal, ahead, there, 1)
+        backward = self._length(position, goal, behind, there, -1)
+        onward = forward <= backward
+        # Which door to take, and whether into the next room or into the one before.
+        take = np.where(passing, door, np.where(onward, here, here - 1)) % ROOMS
+        sense = np.where(onward, 1.0, -1.0)[:, None]
+        rows = np.arange(len(position))
+        lateral, far = aside[rows, take], np.abs(beyond[rows, take])
+        # In sight of the door straight through its middle, else to where it comes into sight.
+        way = -offset[rows, take]
+        straight = way / np.maximum(np.linalg.norm(way, axis=-1, keepdims=True), 1e-9)
+        aim = np.where(passing[:, None], sense * into[take], straight) * THROUGH
+        in_sight = ((lateral < np.maximum(ALIGNED, CONE * far)) | passing)[:, None]
+        point = middle[take] + np.where(in_sight, aim, -BEFORE * sense * into[take])
+        return np.where(((here == there) & ~passing)[:, None], goal, point)
+
+    def _length(
+        self, start: Floats, goal: Floats, room: NDArray[np.intp], last: NDArray[np.intp], way: int
+    ) -> Floats:
+        """(n,) m from `start` through the doors from `room` to room `last`, all one way round."""
+        middle, _ = self.doors
+        count = (way * (last - room)) % ROOMS
+        at, total = start, np.zeros(len(start))
+        for i in range(ROOMS - 1):
+            door = middle[(room + way * i - (way < 0)) % ROOMS]
+            going = i < count
+            total += np.where(going, np.linalg.norm(door - at, axis=-1), 0)
+            at = np.where(going[:, None], door, at)
+        return np.asarray(total + np.linalg.norm(goal - at, axis=-1))
+
+
+def _room(position: Floats) -> NDArray[np.intp]:
+    """(n,) the room that each position (n, 2) is in."""
+    right, up = position[:, 0] >= 0, position[:, 1] >= 0
+    return np.where(up, np.where(right, 0, 1), np.where(right, 3, 2)).astype(np.intp)

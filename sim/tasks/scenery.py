@@ -1,0 +1,55 @@
+"""What families put into a robot's scene: discs to look at, walls to bump into."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mujoco
+
+Colour = tuple[float, float, float, float]  # RGBA, 0 to 1
+
+WALL = 1 << 8  # the contact bit of walls in a model that has no contacts of its own
+WALL_COLOUR: Colour = (0.62, 0.66, 0.71, 1.0)
+
+
+def add_disc(spec: mujoco.MjSpec, name: str, radius: float, colour: Colour) -> None:
+    """A flat disc on the floor, placed by its mocap body; it is drawn, not touched."""
+    body = spec.worldbody.add_body(name=name, mocap=True, pos=[0, 0, 0.002])
+    body.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_CYLINDER,
+        size=[radius, 0.002, 0],
+        rgba=colour,
+        contype=0,
+        conaffinity=0,
+    )
+
+
+def add_walls(
+    spec: mujoco.MjSpec, boxes: Sequence[tuple[float, float, float, float]], height: float
+) -> None:
+    """Walls that the robot cannot pass, also one whose model has contacts switched off.
+
+    Such a model gets contacts with the walls and no others, see docs/adr/0007-walls.md.
+
+    Args:
+        spec: of the robot, changed in place.
+        boxes: centre x, y and half sizes x, y of each, m.
+        height: m.
+    """
+    bit = 1
+    if spec.option.disableflags & int(mujoco.mjtDisableBit.mjDSBL_CONTACT):
+        spec.option.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_CONTACT)
+        bit = WALL
+        for geom in spec.geoms:
+            solid = bool(geom.contype or geom.conaffinity)
+            geom.contype, geom.conaffinity = 0, WALL if solid else 0
+    for i, (x, y, half_x, half_y) in enumerate(boxes):
+        spec.worldbody.add_geom(
+            name=f"wall_{i}",
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            pos=[x, y, height / 2],
+            size=[half_x, half_y, height / 2],
+            rgba=WALL_COLOUR,
+            contype=bit,
+            conaffinity=0 if bit == WALL else bit,
+        )

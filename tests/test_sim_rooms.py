@@ -1,0 +1,287 @@
+"""Rooms: walls that hold, a goal that is hidden, and the shortest way as the yard-stick."""
+
+import heapq
+import itertools
+
+import mujoco
+import numpy as np
+import pytest
+
+from sim.bounds import bounds, episode_rng
+from sim.drive import Driver
+from sim.errors import UserError
+from sim.registry import make_family
+from sim.robot import load_robot
+from sim.tasks.rooms import SPOTS, Rooms
+from sim.world import World
+
+FAMILY = Rooms()
+ROBOTS = {name: load_robot(name) for name in ("omni", "rover")}
+REACH = {"omni": 0.10, "rover": 0.038}  # m, from the middle of the base to its nearest side
+EPISODES = 24
+
+
+@pytest.fixture(params=ROBOTS)
+def robot(request):
+    return ROBOTS[request.param]
+
+
+def begun(robot, size: int = EPISODES, task: int = 0, family: Rooms = FAMILY) -> World:
+    world = World(robot, family, size)
+    rngs = [episode_rng(0, n) for n in range(size)]
+    world.reset(np.arange(size, dtype=np.int32), [task] * size, rngs)
+    return world
+
+
+# Tasks ------------------------------------------------------------------------------------
+
+
+def test_held_out_goals_are_the_last_tasks():
+    assert FAMILY.tasks[:4] == ("corner-0", "corner-1", "corner-2", "corner-3")
+    assert Rooms(held_out=1).tasks == FAMILY.tasks[:4]
+    for task in range(4):  # a task keeps its number and its goal
+        np.testing.assert_array_equal(Rooms(held_out=1).spot(task), FAMILY.spot(task))
+    with pytest.raises(UserError, match=r"'rooms': held_out: .* less than 2, got 2"):
+        make_family("rooms", {"held_out": 2})
+
+
+def test_goals_by_hand():
+    # Rooms counter-clockwise from the upper right one, outer corners and then inner ones.
+    signs = [[1, 1], [-1, 1], [-1, -1], [1, -1]]
+    expected = [[s * at for s in pair] for at in SPOTS.values() for pair in signs]
+    np.testing.assert_allclose([FAMILY.spot(t) for t in range(8)], expected)
+
+
+def test_an_episode_begins_in_a_door_with_the_goal_unseen(robot):
+    world = begun(robot, 200, task=5)
+    xy = world.fields()["position"]
+    middles, _ = FAMILY.doors
+    distance = np.abs(xy[:, None] - middles).max(axis=-1)
+    assert (distance.min(axis=1) <= 0.03).all()
+    assert np.bincount(distance.argmin(axis=1)).min() > 25  # 50 +- 6 each
+    other = begun(robot, 200, task=2)
+    seen = [w.interface.observe(w.fields()) for w in (world, other)]
+    np.testing.assert_array_equal(*seen)
+    assert FAMILY.terms == ()
+    np.testing.assert_array_equal(FAMILY.target(world.layout), np.tile([-0.3, 0.3], (200, 1)))
+
+
+def test_reward_is_one_strictly_inside_the_radius():
+    layout = {"goal": np.array([[0.75, 0.75]] * 4)}
+    fields = {"position": np.array([[0.75, 0.75], [0.75, 0.501], [0.75, 0.5], [0, 0]])}
+    np.testing.assert_array_equal(FAMILY.reward(layout, fields), [1, 1, 0, 0])
+    np.testing.assert_array_equal(FAMILY.success(layout, fields), [1, 1, 0, 0])
+    assert not FAMILY.terminated(layout, fields).any()
+
+
+# Walls ------------------------------------------------------------------------------------
+
+
+def inside_a_wall(points: np.ndarray, margin: float = 0.0) -> np.ndarray:
+    """(n,) whether points (n, 2) are within `margin` of a wall."""
+    hit = np.zeros(len(points), bool)
+    for x, y, half_x, half_y in FAMILY.walls:
+        gap = np.abs(points - [x, y]) - [half_x, half_y]
+        # Outside the distance from the box, inside (negative) from its nearest side.
+        far = np.linalg.norm(np.maximum(gap, 0), axis=1) + np.minimum(gap.max(axis=1), 0)
+        hit |= far < margin
+    return hit
+
+
+def test_the_floor_plan_by_hand():
+    free = [[0, 0.5], [0, -0.5], [0.5, 0], [-0.5, 0], [0, 0.69], [0.31, 0], [0.9, -0.9]]
+    wall = [[0, 0], [0, 0.2], [0, 0.71], [-0.29, 0], [0.71, 0], [1.01, 0.3], [0.4, -1.01]]
+    assert not inside_a_wall(np.array(free, float)).any()
+    assert inside_a_wall(np.array(wall, float)).all()
+
+
+def test_no_robot_gets_through_a_wall(robot):
+    """Random full speed for a whole episode: it stays inside and off the walls."""
+    world, rng = begun(robot, 32), np.random.default_rng(0)
+    low, high = world.interface.limits
+    margin = REACH[robot.name] - 0.02  # contacts give a little
+    for tick in range(FAMILY.ticks):
+        if tick % 20 == 0:
+            command = rng.choice([-1.0, 1.0], (32, len(low))) * high
+            command[:, -1] *= rng.uniform(0, 1, 32)
+        fields, outcome = world.step(world.interface.action_for(command).astype(np.float32))
+        assert not inside_a_wall(fields["position"], margin).any()
+        assert np.abs(fields["position"]).max() < 1.0 - margin
+        assert not outcome.diverged.any()
+    spread = fields["position"].std(axis=0)
+    assert spread.min() > 0.2  # they got somewhere
+
+
+def test_a_wall_stops_what_drives_against_it(robot):
+    world = begun(robot, 1)
+    world.physics.place(np.zeros(1, np.int32), np.array([[0.5, 0.85, np.pi]]))
+    command = np.array([[-1.0, 0.0] if robot.name == "omni" else [0.22, 0.0]])
+    for _ in range(60):  # to the wall between the rooms 0 and 1, beside its door
+        fields, _ = world.obey(command)
+    # The wall's side is at 0.02; the omni's radius is 0.10, the rover ends 0.038 m ahead.
+    ahead = {"omni": 0.10, "rover": 0.038}[robot.name]
+    assert fields["position"][0, 0] == pytest.approx(0.02 + ahead, abs=0.015)
+    np.testing.assert_allclose(fields["position"][0, 1], 0.85, atol=0.03)
+    assert np.abs(next(v for k, v in fields.items() if k in ("velocity", "speed"))).max() < 0.05
+
+
+def test_a_robot_without_contacts_gets_those_with_walls_only():
+    bare = ROBOTS["omni"].compile()
+    assert bare.opt.disableflags & int(mujoco.mjtDisableBit.mjDSBL_CONTACT)
+    model = ROBOTS["omni"].compile(FAMILY.scene)
+    assert not model.opt.disableflags & int(mujoco.mjtDisableBit.mjDSBL_CONTACT)
+    walls = {i for i in range(model.ngeom) if model.geom(i).name.startswith("wall_")}
+    assert len(walls) == len(FAMILY.walls) == 10
+    for a, b in itertools.combinations(range(model.ngeom), 2):
+        touch = (model.geom_contype[a] & model.geom_conaffinity[b]) | (
+            model.geom_contype[b] & model.geom_conaffinity[a]
+        )
+        solid = [model.geom(i).name != "" for i in (a, b)]
+        assert bool(touch) == ((a in walls) != (b in walls) and all(solid))
+
+
+def test_walls_do_not_change_how_the_omni_drives():
+    """Away from them, bit for bit."""
+    free = World(ROBOTS["omni"], make_family("moving_bandits"), 1)
+    free.reset(np.zeros(1, np.int32), [0], [episode_rng(0, 0)])
+    walled = begun(ROBOTS["omni"], 1)
+    start = np.array([[0.5, 0.5, 0.0]])
+    for world in (free, walled):
+        world.physics.place(np.zeros(1, np.int32), start)
+    for tick in range(30):
+        command = np.array([[0.3 * np.sin(tick), 0.3 * np.cos(tick)]])
+        one, two = free.obey(command)[0], walled.obey(command)[0]
+        np.testing.assert_array_equal(one["position"], two["position"])
+
+
+def test_the_scanner_sees_walls_and_not_the_goal():
+    world = begun(ROBOTS["rover"], 1)
+    world.physics.place(np.zeros(1, np.int32), np.array([[0.532, 0.5, 0.0]]))
+    scan = world.fields()["scan"][0]
+    # From (0.5, 0.5): the outer wall at 1 ahead and to the left, wall or door behind and right.
+    assert scan[12] == pytest.approx(0.5, rel=0.01)  # ahead
+    assert scan[18] == pytest.approx(0.5, rel=0.01)  # left
+    assert scan[0] == pytest.approx(1.5, rel=0.01)  # behind: through a door to the other side
+    assert scan[6] == pytest.approx(1.5, rel=0.01)  # right: the same
+    other = begun(ROBOTS["rover"], 1, task=4)
+    other.physics.place(np.zeros(1, np.int32), np.array([[0.532, 0.5, 0.0]]))
+    np.testing.assert_array_equal(other.fields()["scan"][0], scan)
+
+
+# What returns are possible ----------------------------------------------------------------
+
+CELL = 0.02  # m
+
+
+def grid_distance(goal: np.ndarray, body: float) -> np.ndarray:
+    """(n, n) m from every cell to the goal on an 8-connected grid, inf where a body cannot be.
+
+    Dijkstra, independent of the family's own geometry of doors. Along a straight line it is up to
+    8 % too long (1 / cos 22.5 degrees).
+    """
+    n = round(2 / CELL)
+    axis = -1 + CELL * (np.arange(n) + 0.5)
+    cells = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1)
+    free = ~inside_a_wall(cells.reshape(-1, 2), body).reshape(n, n)
+    distance = np.full((n, n), np.inf)
+    start = tuple(np.abs(cells - goal).sum(axis=-1).ravel().argmin() // np.array([n, 1]) % n)
+    distance[start], queue = 0.0, [(0.0, start)]
+    steps = [s for s in itertools.product((-1, 0, 1), repeat=2) if any(s)]
+    while queue:
+        far, (i, j) = heapq.heappop(queue)
+        if far > distance[i, j]:
+            continue
+        for di, dj in steps:
+            a, b = i + di, j + dj
+            if 0 <= a < n and 0 <= b < n and free[a, b]:
+                there = far + CELL * np.hypot(di, dj)
+                if there < distance[a, b] - 1e-9:
+                    distance[a, b] = there
+                    heapq.heappush(queue, (there, (a, b)))
+    return distance
+
+
+def drive(robot, task: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns of the expert, and where it began (EPISODES, 2)."""
+    world = begun(robot, task=task)
+    driver, fields, total = Driver(world.interface), world.fields(), np.zeros(EPISODES)
+    start = fields["position"]
+    for _ in range(FAMILY.ticks):
+        command = driver.command(fields, FAMILY.expert(world.layout, fields))
+        fields, outcome = world.step(world.interface.action_for(command).astype(np.float32))
+        total += outcome.reward
+    return total, start
+
+
+@pytest.mark.parametrize("task", [0, 2, 5, 7])
+def test_the_expert_against_the_shortest_way_on_a_grid(robot, task):
+    mine, start = drive(robot, task)
+    # A point could cut every corner; the grid is at most 8 % too long, and a cell is lost.
+    distance = grid_distance(FAMILY.spot(task), 0.0)
+    cell = ((start + 1) / CELL).astype(int)
+    way = distance[cell[:, 0], cell[:, 1]]
+    speed = {"omni": np.sqrt(2) * 0.1, "rover": 0.022}[robot.name]  # m a tick, at most
+    shortest = np.maximum(way * np.cos(np.pi / 8) - CELL - FAMILY.radius, 0)
+    possible = FAMILY.ticks - np.maximum(np.ceil(shortest / speed), 1) + 1
+    assert (mine <= possible).all()
+    # It reaches the goal every time, and by no great detour: the way of a body of the robot's
+    # size at the speed that it has along one axis, turns and door posts taken into account.
+    slow = {"omni": 0.1, "rover": 0.022}[robot.name]
+    body = grid_distance(FAMILY.spot(task), REACH[robot.name])[cell[:, 0], cell[:, 1]]
+    allowance = {"omni": 8, "rover": 45}[robot.name]  # ticks
+    assert (mine >= FAMILY.ticks - np.maximum(body - FAMILY.radius, 0) / slow - allowance).all()
+
+
+def test_waypoints_by_hand():
+    goal = np.array([FAMILY.spot(0)] * 7)
+    position = np.array(
+        [
+            [0.3, 0.9],  # in the same room: the goal
+            [-0.5, 0.5],  # in room 1, in line with door 0: through it
+            [-0.4, 0.8],  # in sight of it, (0.4, -0.3) away: 0.4 m beyond its middle
+            [-0.2, 0.9],  # not in sight: before the door first
+            [0.01, 0.5],  # in door 0: on into the room
+            [-0.1, -0.5],  # in door 2, rooms 2 and 3: on into room 3, door 3 is nearer
+            [-0.9, -0.1],  # in room 2, up is nearer: before door 1, not that it is in it
+        ]
+    )
+    expected = [
+        [0.75, 0.75],
+        [0.4, 0.5],
+        [0.32, 0.26],
+        [-0.25, 0.5],
+        [0.4, 0.5],
+        [0.4, -0.5],
+        [-0.5, -0.25],
+    ]
+    np.testing.assert_allclose(FAMILY.waypoint(position, goal), expected, atol=1e-12)
+
+
+def test_bounds_are_in_order(robot):
+    for task in (0, 6):
+        bound = bounds(robot, FAMILY, task, episodes=EPISODES)
+        assert 0 <= bound.random < 0.2 * bound.optimum
+        assert bound.optimum > 0.7 * FAMILY.ticks
+        if task:
+            assert bound.collapsed < 0.05 * bound.optimum  # the other side of the house
+        else:
+            assert bound.collapsed == bound.optimum
+
+
+def test_a_robot_that_cannot_be_placed_is_refused(tmp_path):
+    source = ROBOTS["omni"].model_path.parent
+    text = (source / "robot.yaml").read_text()
+    moved = text.replace("mujoco: {qpos: [slide_x, slide_y]}", "mujoco: {sensor: where}")
+    (tmp_path / "robot.yaml").write_text(moved)
+    model = (source / "model.xml").read_text()
+    sensor = '<sensor><framepos name="where" objtype="body" objname="base_link"/></sensor>'
+    (tmp_path / "model.xml").write_text(model.replace("</mujoco>", f"{sensor}</mujoco>"))
+    (tmp_path / "robot.yaml").write_text(
+        moved.replace("{sensor: where}", "{sensor: where, elements: [0, 1]}")
+    )
+    robot = load_robot(str(tmp_path))
+    World(robot, make_family("moving_bandits"), 1)
+    with pytest.raises(
+        UserError, match=r"'rooms' needs a robot that can be put somewhere.*'omni'"
+    ):
+        World(robot, FAMILY, 1)
