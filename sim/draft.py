@@ -341,6 +341,7 @@ def _ros_lines(term: Draft) -> list[str]:
         f"      topic: {_text(term.topic)}",
         f"      type: {term.type}",
         f"      fields: {_list(term.fields)}",
+        "      constants: {}   # what the message has to say of itself, by path; see a laser scan",
     ]
 
 

@@ -111,7 +111,7 @@ def places(model: mujoco.MjModel, term: ObservationTerm) -> list[str]:
     """Per element of a term, its MuJoCo source with the address that it resolves to."""
     kind, value = source(term)
     if kind not in PLACED:
-        return [f"{kind} [{i}]" for i in range(term.size)]
+        return [f"{kind} of site {value['site']} [{i}]" for i in range(term.size)]
     array, columns = address(model, term)
     names = [value] * term.size if kind == "sensor" else value
     return [

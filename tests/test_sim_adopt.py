@@ -167,7 +167,12 @@ def test_a_draft_with_its_gaps_filled_in_is_a_robot(mjcf, tmp_path):
         if "safe" in term and term["safe"] == TODO:
             term["safe"] = [0.0] * term["size"]
     data["action"][0]["tracking"] |= {"tolerance": 0.5, "time": 0.5}
-    data["action"][-1]["ros"] = {"topic": "t", "type": "std_msgs/msg/Float64", "fields": ["data"]}
+    data["action"][-1]["ros"] = {
+        "topic": "t",
+        "type": "std_msgs/msg/Float64",
+        "fields": ["data"],
+        "constants": {},
+    }
     (tmp_path / "mine/robot.yaml").write_text(yaml.safe_dump(data))
     assert mistakes(tmp_path / "mine") == []
 

@@ -42,13 +42,13 @@ observation:
   - {name: speed, size: 2, unit: m/s, frame: odom, scale: 1.0, clip: null, noise: 0.0,
      max_age: 0.1, limit: [-3.0, 3.0], infinite: null, mujoco: {qvel: [a, b]},
      ros: {topic: joint_states, type: sensor_msgs/msg/JointState,
-           fields: ["velocity[a]", "velocity[b]"]}}
+           fields: ["velocity[a]", "velocity[b]"], constants: {}}}
 action:
   - {name: speed, size: 2, unit: m/s, frame: odom, scale: 1.0, offset: 0.0, limit: [-2.0, 1.0],
      blend: 0.0, rate_limit: 4.0, tracking: {term: speed, tolerance: 0.9, time: 0.5},
      safe: [0.0, 0.0], mujoco: {actuators: [go_a, go_b]},
      ros: {topic: joint_commands, type: sensor_msgs/msg/JointState,
-           fields: ["velocity[a]", "velocity[b]"]}}
+           fields: ["velocity[a]", "velocity[b]"], constants: {}}}
 """
 
 
@@ -205,6 +205,7 @@ def test_the_order_of_a_quaternion(folder, order, wrong):
             "topic": "imu",
             "type": "sensor_msgs/msg/Imu",
             "fields": [f"orientation.{a}" for a in order],
+            "constants": {},
         },
     }
     edit(folder, observation=[yaml.safe_load(ROBOT)["observation"][0], term])
