@@ -67,6 +67,7 @@ def legged(rate: float) -> Interface:
                 "topic": topic,
                 "type": "sensor_msgs/msg/JointState",
                 "fields": [f"{field}[{name}]" for name in names],
+                "constants": {},
             },
         }
         for term, (topic, field) in TERMS.items()
@@ -88,6 +89,7 @@ def legged(rate: float) -> Interface:
             "topic": "command",
             "type": "sensor_msgs/msg/JointState",
             "fields": [f"position[{name}]" for name in names],
+            "constants": {},
         },
     }
     data = {
