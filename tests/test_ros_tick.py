@@ -2,10 +2,12 @@
 
 import gc
 import os
+import re
 import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +28,13 @@ from sim.interface import Tracking
 
 RULES = Rules(late_decisions=2, missed_ticks=3, max_switches=10, clock_jump=0.1)
 DT = 0.1
+
+
+def test_the_safety_page_lists_every_fault_with_its_meaning():
+    page = (Path(__file__).parent.parent / "docs" / "safety.md").read_text()
+    listed = re.findall(r"^\| `([a-z_]+)` \| (.*?) \|", page, re.M)
+    assert listed == list(FAULTS.items())
+
 
 # Grid -------------------------------------------------------------------------------------------
 
