@@ -48,7 +48,7 @@ def _nodes(context: LaunchContext, graph: Graph) -> list[Any]:
     _warn_of_slips(context.launch_configurations, names)
     values = graph.resolve({name: LaunchConfiguration(name).perform(context) for name in names})
     parameters = graph.parameters(values)
-    return [_node(spec, parameters[spec.name], values) for spec in graph.nodes]
+    return [_node(spec, parameters[spec.name], values) for spec in graph.chosen(values)]
 
 
 def _node(spec: NodeSpec, parameters: Mapping[str, Value], values: Mapping[str, str]) -> Node:

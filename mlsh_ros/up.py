@@ -52,17 +52,18 @@ class Processes:
         self.graph, self.on_line = graph, on_line
         self.values = graph.resolve(arguments)
         self.parameters = graph.parameters(self.values)
+        self._specs = graph.chosen(self.values)
         self.environment = ros_environment(domain)
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._readers: dict[str, threading.Thread] = {}
-        self._lines = {spec.name: deque[str](maxlen=KEPT) for spec in graph.nodes}
+        self._lines = {spec.name: deque[str](maxlen=KEPT) for spec in self._specs}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Self:
         """Start every node."""
         self._folder = tempfile.TemporaryDirectory(prefix="mlsh_up_")
         try:
-            for spec in self.graph.nodes:
+            for spec in self._specs:
                 self._processes[spec.name] = self._start(spec)
         except BaseException:
             self.stop()

@@ -25,7 +25,12 @@ from sim.errors import UserError
 
 TREE = Path(__file__).parent.parent
 LAUNCH_FILES = sorted((TREE / "launch").iterdir())
-FOR_THE_STARTER = {"namespace", "params_file", "log_level"}  # arguments of no node's parameter
+FOR_THE_STARTER = {
+    "namespace",
+    "params_file",
+    "log_level",
+    "record",
+}  # arguments of no node's parameter
 EXAMPLE = TREE / "config" / "params.example.yaml"
 START_UP = 40.0  # s; DDS discovery alone takes up to five
 
@@ -83,6 +88,22 @@ def test_a_robot_never_starts_by_itself_and_follows_the_clock():
     for name, value in (("autostart", "true"), ("mode", "lockstep")):
         with pytest.raises(UserError, match=f"no value for {name} {value!r}"):
             ROBOT.resolve({name: value})
+
+
+@graphs
+def test_a_node_with_a_condition_is_started_when_its_argument_is_true(graph, stand_in, tmp_path):
+    path = TREE / "launch" / f"{graph.name}.launch.py"
+    always = [node.executable for node in graph.nodes if node.when is None]
+    assert list(started(path)) == always
+    given = {"record": "true", "record_to": str(tmp_path / "new")}
+    nodes = started(path, **given)
+    assert list(nodes) == ["recorder_node", *always]
+    (parameters,) = nodes["recorder_node"]["parameters"]
+    assert parameters["record_to"].args[0] == str(tmp_path / "new")
+    for node in graph.nodes:
+        if node.when is not None:
+            choices = {a.name: a.choices for a in graph.arguments}[node.when.name]
+            assert choices == ("true", "false")
 
 
 def test_text_that_looks_like_a_number_stays_text():
@@ -302,8 +323,9 @@ def test_a_launch_file_declares_what_the_graph_says(graph, stand_in):
 def test_a_launch_file_starts_the_nodes_of_the_graph(graph, stand_in):
     nodes = started(TREE / "launch" / f"{graph.name}.launch.py", master="1", namespace="bot1")
     expected = graph.parameters(graph.resolve({"master": "1", "namespace": "bot1"}))
-    assert list(nodes) == [node.executable for node in graph.nodes]
-    for node in graph.nodes:
+    chosen = graph.chosen(graph.resolve({}))
+    assert list(nodes) == [node.executable for node in chosen]
+    for node in chosen:
         made = nodes[node.executable]
         assert made["package"] == "mlsh_ros"
         assert (made["name"], made["namespace"]) == (node.name, "bot1")

@@ -126,7 +126,7 @@ def test_share_holds_what_ros_looks_for(setup):
 
 def test_console_scripts_exist(setup):
     scripts = dict(s.split(" = ") for s in setup["entry_points"]["console_scripts"])
-    assert set(scripts) == {"mlsh", "skill_node", "master_node", "sim_node"}
+    assert set(scripts) == {"mlsh", "skill_node", "master_node", "sim_node", "recorder_node"}
     for target in scripts.values():
         module, function = target.split(":")
         if module.startswith("mlsh_ros.nodes"):

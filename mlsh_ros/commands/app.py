@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mlsh_ros.commands import check, demo, evaluate, export, finetune, summary, train, up
+from mlsh_ros.commands import check, demo, evaluate, export, finetune, replay, summary, train, up
 
 app = typer.Typer(
     name="mlsh",
@@ -21,4 +21,5 @@ app.command()(check.check)
 app.command()(evaluate.evaluate)
 app.command()(finetune.finetune)
 app.command()(up.up)
+app.command()(replay.replay)
 app.command()(demo.demo)
