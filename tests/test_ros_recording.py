@@ -1,10 +1,13 @@
 """Recordings: what recorder_node writes, who can read it, and what `mlsh replay` says of it."""
 
 import json
+import os
 import random
 import resource
+import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +29,7 @@ from mlsh_ros.core.replay import replay
 from mlsh_ros.core.schemas import Schemas
 from mlsh_ros.core.topics import ANSWER, MASTER, REQUEST, STATE, TRACE, recorded_topics
 from mlsh_ros.core.topics import OUTCOME as OUTCOME_TOPIC
-from mlsh_ros.graph import GRAPHS
+from mlsh_ros.graph import GRAPHS, SIM
 from policies.bundle import MANIFEST, golden_bytes, write_bundle
 from policies.runtime import choose, load_master, load_skills
 from sim.errors import UserError
@@ -239,7 +242,7 @@ def test_nothing_is_ever_written_over(bundle, folder):
 def test_two_recorders_that_look_at_once_do_not_share_a_file(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr("mlsh_ros.core.recording.check_place", lambda folder: None)
     open_recorder(bundle, tmp_path / "bag").close()
-    with pytest.raises(UserError, match="record_to .*bag: File exists"):
+    with pytest.raises(UserError, match=r"record_to .*bag: File exists"):
         open_recorder(bundle, tmp_path / "bag")
 
 
@@ -305,7 +308,7 @@ def test_a_disk_that_fills_up_ends_the_recording_once_and_by_name(bundle, said, 
 
 
 def test_a_disk_that_is_full_at_once_is_one_line(bundle, tmp_path):
-    with disk_of(1000), pytest.raises(UserError, match="record_to .*bag: File too large"):
+    with disk_of(1000), pytest.raises(UserError, match=r"record_to .*bag: File too large"):
         open_recorder(bundle, tmp_path / "bag")
 
 
@@ -496,19 +499,22 @@ def test_a_skill_node_that_was_restarted_begins_another_session_1(bundle, said, 
     assert (result.sessions, result.equal, result.unseen) == (3, True, [])
 
 
+def opened(path):
+    """The recording, or None if it is refused, which takes a UserError."""
+    try:
+        return Recording(path)
+    except UserError:
+        return None
+
+
 def test_a_recording_that_breaks_off_anywhere_is_read_up_to_there(bundle, folder, tmp_path):
     data = (folder / "bag_0.mcap").read_bytes()
     whole = list(Recording(folder).entries())
     path, counts = tmp_path / "cut.mcap", []
     for size in range(0, len(data), 997):
         path.write_bytes(data[:size])
-        try:
-            recording = Recording(path)
-        except UserError as error:
-            assert "\n" not in str(error)
-            counts.append(0)
-            continue
-        found = list(recording.entries())
+        recording = opened(path)
+        found = [] if recording is None else list(recording.entries())
         assert [(e.topic, e.data) for e in found] == [
             (e.topic, e.data) for e in whole[: len(found)]
         ]
@@ -522,18 +528,14 @@ def test_a_damaged_recording_is_read_up_to_the_damage(bundle, folder, tmp_path):
     data = bytearray((folder / "bag_0.mcap").read_bytes())
     rng, path = random.Random(3), tmp_path / "damaged.mcap"
     whole = {(e.topic, e.data) for e in Recording(folder).entries()}
-    for _ in range(60):
+    for _ in range(200):
         place = rng.randrange(len(data))
         damaged = data.copy()
         damaged[place] ^= 1 << rng.randrange(8)
         path.write_bytes(damaged)
-        try:
-            recording = Recording(path)
-            found = {(e.topic, e.data) for e in recording.entries()}
-        except UserError as error:
-            assert "\n" not in str(error)
-            continue
-        assert found <= whole or recording.about != Recording(folder).about
+        recording = opened(path)
+        if recording is not None:
+            assert {(e.topic, e.data) for e in recording.entries()} <= whole
 
 
 @pytest.mark.parametrize(
@@ -615,3 +617,237 @@ main()
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# The node, over DDS ----------------------------------------------------------------------------
+
+
+def fresh_domain():
+    return random.SystemRandom().randint(1, 100)
+
+
+def wait_for(happened, what, seconds=START_UP):
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, what() if callable(what) else what
+        time.sleep(0.02)
+
+
+@pytest.mark.ros
+def test_what_the_nodes_do_in_lockstep_is_recorded_whole_and_replays_equal(
+    bundle, tmp_path, monkeypatch
+):
+    """Every message that was sent is in it, and every tick's observation can be built again."""
+    pytest.importorskip("rclpy")
+    from mlsh_ros.remote import Remote
+    from mlsh_ros.up import Processes
+
+    domain, place, episodes = fresh_domain(), tmp_path / "bag", 3
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+    arguments = {
+        "bundle": str(bundle.source),
+        "mode": "lockstep",
+        "autostart": "false",
+        "loop": "false",
+        "namespace": "bot1",
+        "record": "true",
+        "record_to": str(place),
+    }
+    lines = []
+    with (
+        Processes(SIM, arguments, lambda *said: lines.append(said), domain) as processes,
+        Remote(bundle, "bot1", processes.check) as client,
+    ):
+        client.wait_until_active("recorder_node", "skill_node", "master_node", "sim_node")
+        driven = [
+            client.run_episode(
+                task=f"moving_bandits/{master}",
+                master=master,
+                seed=3,
+                number=n,
+                ticks=50,
+                realtime=False,
+            )
+            for n, master in enumerate(["goal-0", "goal-1", "goal-0"])
+        ]
+    recording = Recording(place)
+    result = replay(recording, bundle)
+    assert result.equal, (result.first_tick, result.first_decision)
+    # A decision for tick 0, and one 1 tick ahead of every 5.
+    counts = (result.sessions, result.ticks, result.decisions)
+    assert counts == (episodes, episodes * 50, episodes * 11)
+    assert result.unseen == result.unjudged == []
+    assert recording.cut == ""
+    assert recording.about["namespace"] == "/bot1"
+    with AnyReader([place]) as reader:
+        found = {c.topic: c.msgcount for c in reader.connections}
+        traces = [
+            reader.deserialize(data, c.msgtype).data
+            for c, _, data in reader.messages()
+            if c.topic == "/bot1/skill_node/trace"
+        ]
+        said = [
+            reader.deserialize(data, c.msgtype).data
+            for c, _, data in reader.messages()
+            if c.topic == "/bot1/skill_node/state"
+        ]
+    assert set(found) == {
+        f"/bot1/{t.name}" for t in recorded_topics(bundle.interface, stamped=True, lockstep=True)
+    }
+    assert found["/bot1/sim_node/outcome"] == episodes * 50
+    # The recorder hears skill_node out, whose last word this is.
+    assert said[-1] == "disarmed"
+    layout = trace_layout(bundle.interface.observation_names, bundle.interface.action_names)
+    actions = np.array([layout.unpack(trace)[1]["action"] for trace in traces])
+    np.testing.assert_array_equal(actions, np.concatenate([e.action for e in driven]))
+    assert any("messages in" in line for node, line in lines if node == "recorder_node")
+
+
+@pytest.mark.ros
+def test_a_killed_recorder_leaves_what_it_had_written(bundle, tmp_path):
+    """In realtime; and the graph ends in order, the robot brought to rest."""
+    pytest.importorskip("rclpy")
+    from mlsh_ros.up import Processes
+
+    place, lines = tmp_path / "bag", []
+    arguments = {"bundle": str(bundle.source), "record": "true", "record_to": str(place)}
+    with Processes(SIM, arguments, lambda *said: lines.append(said), fresh_domain()) as processes:
+        wait_for(lambda: any("running" in line for _, line in lines), lambda: lines)
+        processes.check()
+        time.sleep(2.5)
+        os.kill(processes.pid("recorder_node"), signal.SIGKILL)
+        with pytest.raises(UserError, match="recorder_node"):
+            wait_for(lambda: processes.check(), "its end is noticed", 5.0)
+    assert any("disarmed" in line for node, line in lines[-3:])
+    assert not (place / "metadata.yaml").exists()
+    recording = Recording(place)
+    result = replay(recording, bundle)
+    assert recording.cut
+    assert result.equal, (result.first_tick, result.first_decision)
+    # 2.5 s at 10 Hz, less the last half second, less what discovery took at the beginning.
+    assert result.ticks >= 15
+    assert len(result.unseen) <= 1
+    with Reader(place / "bag_0.mcap") as reader:  # another reader manages without the index too
+        assert reader.message_count == len(list(recording.entries()))
+
+
+class Alone:
+    """recorder_node as a process, and somebody who talks to it."""
+
+    def __init__(self, bundle, place, monkeypatch, disk=None):
+        domain = fresh_domain()
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+        self.output = place.parent / "output.txt"
+        command = [sys.executable, "-m", "mlsh_ros.nodes.recorder_node", "--ros-args"]
+        for name, value in (("bundle", bundle.source), ("record_to", place), ("flush_every", 0.1)):
+            command += ["-p", f"{name}:={value}"]
+
+        def limit():
+            if disk is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (disk, disk))
+
+        with self.output.open("w") as stream:
+            self.process = subprocess.Popen(
+                command,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "ROS_LOG_DIR": str(place.parent / "log")},
+                preexec_fn=limit,
+            )
+
+    @property
+    def text(self):
+        return self.output.read_text()
+
+    def end(self, number):
+        self.process.send_signal(number)
+        return self.process.wait(timeout=10.0)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def traces():
+    """Somebody who says `count` traces that everybody who is there hears."""
+    rclpy = pytest.importorskip("rclpy")
+    from std_msgs.msg import Float64MultiArray
+
+    from mlsh_ros.nodes.node import TRACE as QUALITY
+
+    context = rclpy.Context()
+    made = []
+
+    def say(count):
+        if not made:
+            rclpy.init(context=context)
+            node = rclpy.create_node("talker", context=context)
+            made.extend((node, node.create_publisher(Float64MultiArray, TRACE, QUALITY)))
+        publisher = made[1]
+        wait_for(lambda: publisher.get_subscription_count() == 1, "recorder_node listens")
+        for i in range(count):
+            publisher.publish(Float64MultiArray(data=[float(i)] * 20))
+
+    yield say
+    if made:
+        made[0].destroy_node()
+        context.try_shutdown()
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_closes_the_file_and_nothing_is_lost(
+    bundle, tmp_path, monkeypatch, traces, number
+):
+    place = tmp_path / "bag"
+    with Alone(bundle, place, monkeypatch) as alone:
+        traces(800)
+        wait_for(lambda: list(place.glob("*.mcap")) and recorded(place) == 800, "800 traces")
+        assert alone.end(number) == 0, alone.text
+        assert "Traceback" not in alone.text
+    with Reader(place) as reader:
+        assert reader.message_count == 800
+    with AnyReader([place]) as reader:
+        found = [reader.deserialize(d, c.msgtype).data[0] for c, _, d in reader.messages()]
+    assert found == list(range(800))
+
+
+def recorded(place):
+    return sum(entry.topic == TRACE for entry in Recording(place).entries())
+
+
+@pytest.mark.ros
+def test_a_disk_that_fills_up_is_an_error_in_the_log_and_disturbs_nobody(
+    bundle, tmp_path, monkeypatch, traces
+):
+    place = tmp_path / "bag"
+    with Alone(bundle, place, monkeypatch, disk=24_000) as alone:
+        for _ in range(4):
+            traces(900)
+            time.sleep(0.15)
+        wait_for(lambda: "ERROR" in alone.text, lambda: alone.text, 10.0)
+        time.sleep(0.3)
+        assert alone.process.poll() is None
+        errors = [line for line in alone.text.splitlines() if "ERROR" in line]
+        assert len(errors) == 1, alone.text
+        assert "File too large; it ends after" in errors[0]
+        assert alone.end(signal.SIGTERM) == 1
+        assert "Traceback" not in alone.text
+    assert 0 <= recorded(place) < 3600
+
+
+@pytest.mark.ros
+def test_a_recorder_that_cannot_begin_ends_with_one_line(bundle, tmp_path, monkeypatch):
+    pytest.importorskip("rclpy")
+    place = tmp_path / "bag"
+    place.mkdir()
+    (place / "mine").write_text("precious")
+    with Alone(bundle, place, monkeypatch) as alone:
+        assert alone.process.wait(timeout=START_UP) == 1
+        (line,) = alone.text.splitlines()
+    assert "is not empty, and nothing is ever written over" in line
+    assert [p.name for p in place.iterdir()] == ["mine"]

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from mcap.data_stream import ReadDataStream
 from mcap.exceptions import InvalidMagic, McapError
-from mcap.records import Attachment, Channel, McapRecord, Message, Metadata, Schema
+from mcap.records import Attachment, Channel, DataEnd, McapRecord, Message, Metadata, Schema
 from mcap.stream_reader import StreamReader, read_magic
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -70,9 +70,15 @@ class Recording:
         schemas: dict[int, Schema] = {}
         channels: dict[int, tuple[str, str]] = {}
         for record in self._records():
+            if isinstance(record, DataEnd):
+                return  # what follows repeats what was said
             if isinstance(record, Schema):
                 schemas[record.id] = record
-                self._learn(record)
+                try:
+                    self._learn(record)
+                except Exception as error:  # rosbags, of a definition that is damaged
+                    self.cut = type(error).__name__
+                    return
             elif isinstance(record, Channel):
                 name = record.metadata.get(TOPIC, record.topic)
                 channels[record.id] = name, schemas[record.schema_id].name

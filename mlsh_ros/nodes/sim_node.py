@@ -73,7 +73,7 @@ class SimNode(CoreNode):
                     f"mode 'lockstep' needs stamps; {make.__name__} {topic!r} has none"
                 )
         self._frames = {t.ros.topic: t.frame for t in reversed(self.interface.observation)}
-        # In lockstep hundreds of ticks a second: a listener that was held up may still ask for them.
+        # Lockstep makes hundreds of ticks a second: who was held up may still ask for them.
         quality = TRACE if self.lockstep else EXCHANGE
         self._sensors = [
             (self.create_lifecycle_publisher(make, r.topic, quality), make, r)
