@@ -49,6 +49,7 @@ class NodeSpec:
     executable: str
     parameters: Mapping[str, Value | Arg] = field(default_factory=dict)
     when: Arg | None = None  # started only if this argument is true
+    ready: str = ""  # what it prints when those after it may be started; empty: at once
 
     @property
     def name(self) -> str:
@@ -163,6 +164,8 @@ RECORDER = NodeSpec(
         "record_to": Arg("record_to"),
     },
     when=Arg("record"),
+    # First it listens: what cannot be recorded is not driven, and no tick is missed.
+    ready="recording to ",
 )
 _MASTER = {"bundle": Arg("bundle"), "master": Arg("master")}
 _SKILLS = NodeSpec(

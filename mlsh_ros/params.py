@@ -115,7 +115,6 @@ SIM_NODE = (
 
 RECORDER_NODE = (
     _BUNDLE,
-    _AUTOSTART,
     _MODE,
     Param("stamped_cmd_vel", True, "Listen to TwistStamped; false listens to Twist."),
     Param(

@@ -25,6 +25,7 @@ from mlsh_ros.graph import Graph, NodeSpec
 from sim.errors import UserError
 
 GRACE = 5.0  # s that a node has to bring its robot to rest before it is killed
+START_UP = 30.0  # s that a node may take before those after it are started
 _LIBC = ctypes.CDLL(None)  # loaded here: nothing may be imported between fork and exec
 KEPT = 50  # lines of each node
 # [ERROR] [1790000000.1] [skill_node]:
@@ -65,6 +66,7 @@ class Processes:
         try:
             for spec in self._specs:
                 self._processes[spec.name] = self._start(spec)
+                self._await(spec)
         except BaseException:
             self.stop()
             raise
@@ -115,6 +117,15 @@ class Processes:
             reader.join(timeout=1.0)
         if self._folder is not None:
             self._folder.cleanup()
+
+    def _await(self, spec: NodeSpec) -> None:
+        """Wait for what a node prints when those after it may be started."""
+        deadline = time.monotonic() + START_UP
+        while spec.ready and not any(spec.ready in line for line in [*self._lines[spec.name]]):
+            self.check()
+            if time.monotonic() > deadline:
+                raise UserError(f"{spec.name} does not say that it is ready in {START_UP:g} s")
+            time.sleep(0.02)
 
     def _start(self, spec: NodeSpec) -> subprocess.Popen[str]:
         assert self._folder is not None

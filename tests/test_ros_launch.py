@@ -96,9 +96,19 @@ def test_a_node_with_a_condition_is_started_when_its_argument_is_true(graph, sta
     always = [node.executable for node in graph.nodes if node.when is None]
     assert list(started(path)) == always
     given = {"record": "true", "record_to": str(tmp_path / "new")}
-    nodes = started(path, **given)
-    assert list(nodes) == ["recorder_node", *always]
-    (parameters,) = nodes["recorder_node"]["parameters"]
+    assert list(graph.parameters(graph.resolve(given))) == ["recorder_node", *always]
+    handler, recorder = made(path, **given)
+    assert recorder.kwargs["executable"] == "recorder_node"
+    (on_io,) = handler.args
+    assert on_io.kwargs["target_action"] is recorder
+    # The others wait until it listens, however its words are cut into pieces.
+    say, text = on_io.kwargs["on_stdout"], "loading\nrecording to x.mcap\n"
+    assert say is on_io.kwargs["on_stderr"]
+    assert say(SimpleNamespace(text=text[:15].encode())) is None
+    later = say(SimpleNamespace(text=text[15:].encode()))
+    assert [node.kwargs["executable"] for node in later] == always
+    assert not say(SimpleNamespace(text=text.encode())), "started twice"
+    (parameters,) = recorder.kwargs["parameters"]
     assert parameters["record_to"].args[0] == str(tmp_path / "new")
     for node in graph.nodes:
         if node.when is not None:
@@ -264,6 +274,7 @@ def stand_in(monkeypatch):
             return type(name, (Recorded,), {})
 
     names = "", ".actions", ".events", ".events.process", ".substitutions", ".logging"
+    names += (".event_handlers",)
     names = [f"launch{n}" for n in names]
     names += ["launch_ros", "launch_ros.actions", "launch_ros.parameter_descriptions"]
     for name in names:
@@ -291,11 +302,15 @@ def described(path):
 
 def started(path, **given):
     """The nodes that a launch file starts with these arguments, by executable."""
+    return {node.kwargs["executable"]: node.kwargs for node in made(path, **given)}
+
+
+def made(path, **given):
+    """The actions that a launch file makes of these arguments."""
     actions = described(path)
     values = {a.args[0]: a.kwargs["default_value"] for a in actions["DeclareLaunchArgument"]}
     (later,) = actions["OpaqueFunction"]
-    nodes = later.kwargs["function"](Context(values | given), *later.kwargs["args"])
-    return {node.kwargs["executable"]: node.kwargs for node in nodes}
+    return later.kwargs["function"](Context(values | given), *later.kwargs["args"])
 
 
 def test_there_is_a_launch_file_for_every_graph_and_it_holds_nothing_else():

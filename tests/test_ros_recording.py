@@ -695,8 +695,9 @@ def test_what_the_nodes_do_in_lockstep_is_recorded_whole_and_replays_equal(
         f"/bot1/{t.name}" for t in recorded_topics(bundle.interface, stamped=True, lockstep=True)
     }
     assert found["/bot1/sim_node/outcome"] == episodes * 50
-    # The recorder hears skill_node out, whose last word this is.
-    assert said[-1] == "disarmed"
+    # The recorder hears skill_node out; its very last word, "disarmed", may die with it.
+    assert said[-1] in ("ready", "disarmed")
+    assert said.count("running") == episodes
     layout = trace_layout(bundle.interface.observation_names, bundle.interface.action_names)
     actions = np.array([layout.unpack(trace)[1]["action"] for trace in traces])
     np.testing.assert_array_equal(actions, np.concatenate([e.action for e in driven]))
@@ -704,17 +705,26 @@ def test_what_the_nodes_do_in_lockstep_is_recorded_whole_and_replays_equal(
 
 
 @pytest.mark.ros
-def test_a_killed_recorder_leaves_what_it_had_written(bundle, tmp_path):
+def test_a_killed_recorder_leaves_what_it_had_written(bundle, tmp_path, monkeypatch):
     """In realtime; and the graph ends in order, the robot brought to rest."""
     pytest.importorskip("rclpy")
+    from mlsh_ros.remote import Remote
     from mlsh_ros.up import Processes
 
-    place, lines = tmp_path / "bag", []
-    arguments = {"bundle": str(bundle.source), "record": "true", "record_to": str(place)}
-    with Processes(SIM, arguments, lambda *said: lines.append(said), fresh_domain()) as processes:
-        wait_for(lambda: any("running" in line for _, line in lines), lambda: lines)
-        processes.check()
-        time.sleep(2.5)
+    place, lines, domain = tmp_path / "bag", [], fresh_domain()
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+    arguments = {
+        "bundle": str(bundle.source),
+        "autostart": "false",
+        "record": "true",
+        "record_to": str(place),
+    }
+    with Processes(SIM, arguments, lambda *said: lines.append(said), domain) as processes:
+        with Remote(bundle, "", processes.check) as client:
+            client.wait_until_active("skill_node", "master_node", "sim_node")
+            wait_for(lambda: any("hears every" in line for _, line in lines), lambda: lines)
+            client.trigger("skill_node/start")
+            time.sleep(2.5)
         os.kill(processes.pid("recorder_node"), signal.SIGKILL)
         with pytest.raises(UserError, match="recorder_node"):
             wait_for(lambda: processes.check(), "its end is noticed", 5.0)
@@ -724,11 +734,9 @@ def test_a_killed_recorder_leaves_what_it_had_written(bundle, tmp_path):
     result = replay(recording, bundle)
     assert recording.cut
     assert result.equal, (result.first_tick, result.first_decision)
-    # 2.5 s at 10 Hz, less the last half second, less what discovery took at the beginning.
+    # 2.5 s at 10 Hz, less the last half second. The last tick's sensors are in it if it is.
     assert result.ticks >= 15
-    assert len(result.unseen) <= 1
-    with Reader(place / "bag_0.mcap") as reader:  # another reader manages without the index too
-        assert reader.message_count == len(list(recording.entries()))
+    assert result.unseen == result.unjudged == []
 
 
 class Alone:

@@ -173,6 +173,11 @@ class Recorder:
         """Messages written."""
         return sum(channel.count for channel in self._channels.values())
 
+    @property
+    def silent(self) -> list[str]:
+        """Topics of which nothing has come."""
+        return [channel.name for channel in self._channels.values() if not channel.count]
+
     def _flush(self) -> None:
         self._writer.flush()  # type: ignore[no-untyped-call]
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
+from mlsh_ros.core.conversion import topic_readers
 from mlsh_ros.core.place import check_place, default_folder
-from mlsh_ros.core.topics import QUEUE, STATE, Topic, recorded_topics
+from mlsh_ros.core.topics import MASTER, QUEUE, STATE, Topic, recorded_topics
+from mlsh_ros.graph import RECORDER
 from mlsh_ros.nodes.node import CoreNode, message_type, one_line, run
 from mlsh_ros.params import RECORDER_NODE
 from policies.bundle import MANIFEST, load_bundle
@@ -20,9 +22,9 @@ from sim.errors import UserError
 if TYPE_CHECKING:
     from mlsh_ros.core.recording import Recorder
 
-# s that a recorder which is told to end waits for skill_node, told at the same time, to begin to
-# stop, and then for its last command.
-NOTICE, BRAKING = 1.0, 3.5
+# s that a recorder which is told to end waits, by the state of skill_node, which may have been told
+# at the same time: to begin to stop, for its last command, for its last word.
+PATIENCE = {"running": 1.0, "stopping": 3.5, "ready": 0.5}
 
 
 class RecorderNode(CoreNode):
@@ -30,6 +32,8 @@ class RecorderNode(CoreNode):
 
     def __init__(self) -> None:
         super().__init__("recorder_node", RECORDER_NODE)
+        # The other nodes are started when it listens: there is nobody yet who could tell it to.
+        self.values = {**self.values, "autostart": True}
         self._recorder: Recorder | None = None
         self._subscriptions_made: list[Any] = []
         self._timer: Any = None
@@ -54,6 +58,8 @@ class RecorderNode(CoreNode):
         }
         self._recorder = Recorder(folder, names, about, bundle.files[MANIFEST])
         self._state = ""
+        sensors = [reader.topic for reader in topic_readers(bundle.interface.observation)]
+        self._awaited = {*sensors, MASTER}
         self._subscriptions_made = [
             self.create_subscription(
                 kind, topic.name, partial(self._on_message, topic.name), _qos(topic), raw=True
@@ -61,7 +67,9 @@ class RecorderNode(CoreNode):
             for kind, topic in zip(types, topics, strict=True)
         ]
         self._timer = self.create_timer(float(self.values["flush_every"]), self._flush)
-        self.get_logger().info(f"recording to {self._recorder.file}")
+        # Not to the log, which has a level: who starts the other nodes waits for it.
+        sys.stdout.write(f"{RECORDER.ready}{self._recorder.file}\n")
+        sys.stdout.flush()
 
     def activate(self) -> None:
         """Nothing more: it has been listening since it was configured."""
@@ -80,6 +88,8 @@ class RecorderNode(CoreNode):
         if self._recorder.fault:
             raise UserError(self._recorder.fault)
         self._recorder.close()
+        if silent := self._recorder.silent:
+            self.get_logger().warning(f"nothing came from {', '.join(silent)}")
         self.get_logger().info(f"{self._recorder.count} messages in {self._recorder.file}")
 
     def cleanup(self) -> None:
@@ -89,14 +99,17 @@ class RecorderNode(CoreNode):
 
     def _hear_out(self) -> None:
         began = time.monotonic()
-        while self._state in ("running", "stopping"):
-            if time.monotonic() - began > (BRAKING if self._state == "stopping" else NOTICE):
-                return
+        while time.monotonic() - began < PATIENCE.get(self._state, 0.0):
             time.sleep(0.02)
 
     def _on_message(self, topic: str, data: bytes) -> None:
         if self._recorder is None:
             return
+        if topic in self._awaited:
+            self._awaited.discard(topic)
+            if not self._awaited:
+                # DDS may take seconds until all know each other; now nothing is missed.
+                self.get_logger().info("hears every sensor and the master")
         if topic == STATE:  # CDR: four bytes of header, four of length, text, zero
             self._state = data[8:].rstrip(b"\0").decode(errors="replace").partition(":")[0]
         try:
