@@ -18,7 +18,9 @@ def files(pattern: str) -> list[str]:
 
 # What a robot's computer needs is in `install_requires`; rclpy comes from the ROS installation
 # or, on a machine without one, from the wheels in the extra `ros`.
+RECORD = ["mcap>=1.6", "rosbags>=0.11"]
 SIM = [
+    *RECORD,
     "mujoco>=4,<5",
     "gymnasium>=1.1",
     "typer>=0.15",
@@ -70,11 +72,18 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (SHARE, ["package.xml"]),
         (f"{SHARE}/launch", files("launch/*.launch.py")),
-        (f"{SHARE}/config", files("config/*.yaml")),
+        (f"{SHARE}/config", files("config/*.yaml") + files("config/*.json")),
     ],
     zip_safe=False,
     install_requires=["numpy>=1.26", "onnxruntime>=1.17", "pydantic>=2.5", "pyyaml>=6"],
-    extras_require={"sim": SIM, "ros": ROS, "train": TRAIN, "test": TEST, "dev": DEV},
+    extras_require={
+        "sim": SIM,
+        "record": RECORD,
+        "ros": ROS,
+        "train": TRAIN,
+        "test": TEST,
+        "dev": DEV,
+    },
     entry_points={
         "console_scripts": [
             "mlsh = mlsh_ros.cli:main",
@@ -82,6 +91,7 @@ setup(
             "master_node = mlsh_ros.nodes.master_node:main",
             "watchdog_node = mlsh_ros.nodes.watchdog_node:main",
             "sim_node = mlsh_ros.nodes.sim_node:main",
+            "recorder_node = mlsh_ros.nodes.recorder_node:main",
         ],
     },
 )

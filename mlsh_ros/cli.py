@@ -41,7 +41,14 @@ def main() -> None:
         sys.stderr.write("interrupted\n")
         sys.exit(INTERRUPTED)
     except ModuleNotFoundError as error:
-        extra = {"torch": "train", "onnx": "train", "tensorboard": "train", "rclpy": "ros"}
+        extra = {
+            "torch": "train",
+            "onnx": "train",
+            "tensorboard": "train",
+            "rclpy": "ros",
+            "mcap": "record",
+            "rosbags": "record",
+        }
         name = str(error.name).partition(".")[0]
         if name in ("sim", "policies", "mlsh_ros"):
             raise

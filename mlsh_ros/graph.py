@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mlsh_ros.roots import require_one_root
 
 require_one_root()  # the first of our modules that a launch file imports
 
+from mlsh_ros.core.place import check_place, default_folder  # noqa: E402
 from mlsh_ros.params import MODES, NODES, Param, Value  # noqa: E402
 from mlsh_ros.params_file import check_params_file  # noqa: E402
 from sim.errors import UserError, unknown  # noqa: E402
@@ -46,7 +48,8 @@ class NodeSpec:
 
     executable: str
     parameters: Mapping[str, Value | Arg] = field(default_factory=dict)
-    when: Arg | None = None  # starts only if this argument is "true"
+    when: Arg | None = None  # started only if this argument is true
+    ready: str = ""  # what it prints when those after it may be started; empty: at once
 
     @property
     def name(self) -> str:
@@ -88,28 +91,32 @@ class Graph:
             )
         return values
 
-    def started(self, values: Mapping[str, str]) -> tuple[NodeSpec, ...]:
-        """The nodes that the `resolve`d arguments ask for."""
+    def chosen(self, values: Mapping[str, str]) -> tuple[NodeSpec, ...]:
+        """The nodes to start, from the `resolve`d arguments."""
         return tuple(n for n in self.nodes if n.when is None or values[n.when.name] == "true")
 
     def parameters(self, values: Mapping[str, str]) -> dict[str, dict[str, Value]]:
         """For each node its parameters, typed, from the `resolve`d arguments.
 
         Raises:
-            UserError: a value cannot be read as its parameter's type or is out of its range, or
-                the parameter file does not hold.
+            UserError: a value cannot be read as its parameter's type or is out of its range, the
+                parameter file does not hold, or a recording cannot be written.
         """
         if values["params_file"]:
             check_params_file(values["params_file"], self._fixed())
-        return {
+        typed = {
             node.name: {
                 name: _typed(_param(node, name), value.name, values[value.name])
                 if isinstance(value, Arg)
                 else value
                 for name, value in node.parameters.items()
             }
-            for node in self.nodes
+            for node in self.chosen(values)
         }
+        if recorder := typed.get(RECORDER.name):
+            # The node would find out as well, but only while the others begin to drive.
+            check_place(Path(str(recorder["record_to"]) or default_folder()))
+        return typed
 
     def _fixed(self) -> dict[str, dict[str, Value]]:
         """Parameters whose argument has a single choice: a parameter file must not change them."""
@@ -141,6 +148,24 @@ COMMON = (
     Argument(
         "stamped_cmd_vel", "true", "Velocity commands are TwistStamped; false: Twist.", _BOOL
     ),
+    Argument("record", "false", "Write everything that the nodes say to an MCAP file.", _BOOL),
+    Argument(
+        "record_to",
+        "",
+        "Folder of the recording; must not exist. Empty: one named by time, in the current one.",
+    ),
+)
+RECORDER = NodeSpec(
+    "recorder_node",
+    {
+        "bundle": Arg("bundle"),
+        "mode": Arg("mode"),
+        "stamped_cmd_vel": Arg("stamped_cmd_vel"),
+        "record_to": Arg("record_to"),
+    },
+    when=Arg("record"),
+    # First it listens: what cannot be recorded is not driven, and no tick is missed.
+    ready="recording to ",
 )
 _WATCHDOG = NodeSpec(
     "watchdog_node",
@@ -167,7 +192,7 @@ ROBOT = Graph(
         Argument("autostart", "false", "A robot never starts to move by itself.", ("false",)),
         Argument("watchdog", "true", "A robot is always watched by watchdog_node.", ("true",)),
     ),
-    nodes=(NodeSpec("master_node", _MASTER), _WATCHDOG, _SKILLS),
+    nodes=(RECORDER, NodeSpec("master_node", _MASTER), _WATCHDOG, _SKILLS),
 )
 SIM = Graph(
     name="sim",
@@ -183,6 +208,7 @@ SIM = Graph(
         Argument("watchdog", "true", "Start watchdog_node too; of no use in lockstep.", _BOOL),
     ),
     nodes=(
+        RECORDER,
         NodeSpec("master_node", {**_MASTER, "task": Arg("task")}),
         _WATCHDOG,
         _SKILLS,

@@ -8,8 +8,15 @@ from typing import Any
 
 import launch.logging
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
-from launch.events.process import ProcessExited
+from launch.actions import (
+    DeclareLaunchArgument,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+    Shutdown,
+)
+from launch.event_handlers import OnProcessIO
+from launch.events.process import ProcessExited, ProcessIO
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -48,7 +55,27 @@ def _nodes(context: LaunchContext, graph: Graph) -> list[Any]:
     _warn_of_slips(context.launch_configurations, names)
     values = graph.resolve({name: LaunchConfiguration(name).perform(context) for name in names})
     parameters = graph.parameters(values)
-    return [_node(spec, parameters[spec.name], values) for spec in graph.started(values)]
+    specs = graph.chosen(values)
+    first, *rest = [_node(spec, parameters[spec.name], values) for spec in specs]
+    if not specs[0].ready:
+        return [first, *rest]
+    later = _When(specs[0].ready, rest)
+    handler = OnProcessIO(target_action=first, on_stdout=later, on_stderr=later)
+    return [RegisterEventHandler(handler), first]
+
+
+class _When:
+    """Starts actions once, when a process has printed a text."""
+
+    def __init__(self, text: str, actions: list[Any]) -> None:
+        self._text, self._actions, self._heard = text, actions, ""
+
+    def __call__(self, event: ProcessIO) -> list[Any] | None:
+        self._heard += event.text.decode(errors="replace")  # a line may come in pieces
+        if self._text not in self._heard:
+            return None
+        started, self._actions = self._actions, []
+        return started
 
 
 def _node(spec: NodeSpec, parameters: Mapping[str, Value], values: Mapping[str, str]) -> Node:

@@ -184,11 +184,30 @@ SIM_NODE = (
     Param("publish_clock", True, "Publish /clock in lockstep mode, for nodes with use_sim_time."),
 )
 
+RECORDER_NODE = (
+    _BUNDLE,
+    _MODE,
+    Param("stamped_cmd_vel", True, "Listen to TwistStamped; false listens to Twist."),
+    Param(
+        "record_to",
+        "",
+        "Folder of the recording; must not exist. Empty: one named by time, where the node runs.",
+    ),
+    Param(
+        "flush_every",
+        0.5,
+        "Seconds of recording that are lost if the node is killed.",
+        low=0.05,
+        high=60.0,
+    ),
+)
+
 NODES = {
     "skill_node": SKILL_NODE,
     "master_node": MASTER_NODE,
     "watchdog_node": WATCHDOG_NODE,
     "sim_node": SIM_NODE,
+    "recorder_node": RECORDER_NODE,
 }
 
 

@@ -25,6 +25,7 @@ from mlsh_ros.graph import Graph, NodeSpec
 from sim.errors import UserError
 
 GRACE = 5.0  # s that a node has to bring its robot to rest before it is killed
+START_UP = 30.0  # s that a node may take before those after it are started
 _LIBC = ctypes.CDLL(None)  # loaded here: nothing may be imported between fork and exec
 KEPT = 50  # lines of each node
 # [ERROR] [1790000000.1] [skill_node]:
@@ -52,18 +53,20 @@ class Processes:
         self.graph, self.on_line = graph, on_line
         self.values = graph.resolve(arguments)
         self.parameters = graph.parameters(self.values)
+        self._specs = graph.chosen(self.values)
         self.environment = ros_environment(domain)
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._readers: dict[str, threading.Thread] = {}
-        self._lines = {spec.name: deque[str](maxlen=KEPT) for spec in graph.nodes}
+        self._lines = {spec.name: deque[str](maxlen=KEPT) for spec in self._specs}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Self:
         """Start every node."""
         self._folder = tempfile.TemporaryDirectory(prefix="mlsh_up_")
         try:
-            for spec in self.graph.started(self.values):
+            for spec in self._specs:
                 self._processes[spec.name] = self._start(spec)
+                self._await(spec)
         except BaseException:
             self.stop()
             raise
@@ -114,6 +117,15 @@ class Processes:
             reader.join(timeout=1.0)
         if self._folder is not None:
             self._folder.cleanup()
+
+    def _await(self, spec: NodeSpec) -> None:
+        """Wait for what a node prints when those after it may be started."""
+        deadline = time.monotonic() + START_UP
+        while spec.ready and not any(spec.ready in line for line in [*self._lines[spec.name]]):
+            self.check()
+            if time.monotonic() > deadline:
+                raise UserError(f"{spec.name} does not say that it is ready in {START_UP:g} s")
+            time.sleep(0.02)
 
     def _start(self, spec: NodeSpec) -> subprocess.Popen[str]:
         assert self._folder is not None

@@ -25,7 +25,12 @@ from sim.errors import UserError
 
 TREE = Path(__file__).parent.parent
 LAUNCH_FILES = sorted((TREE / "launch").iterdir())
-FOR_THE_STARTER = {"namespace", "params_file", "log_level"}  # arguments of no node's parameter
+FOR_THE_STARTER = {
+    "namespace",
+    "params_file",
+    "log_level",
+    "record",
+}  # arguments of no node's parameter
 EXAMPLE = TREE / "config" / "params.example.yaml"
 START_UP = 40.0  # s; DDS discovery alone takes up to five
 
@@ -83,6 +88,33 @@ def test_a_robot_never_starts_by_itself_and_follows_the_clock():
     for name, value in (("autostart", "true"), ("mode", "lockstep")):
         with pytest.raises(UserError, match=f"no value for {name} {value!r}"):
             ROBOT.resolve({name: value})
+
+
+@graphs
+def test_a_node_with_a_condition_is_started_when_its_argument_is_true(graph, stand_in, tmp_path):
+    path = TREE / "launch" / f"{graph.name}.launch.py"
+    always = [node.executable for node in graph.chosen(graph.resolve({}))]
+    assert "recorder_node" not in always
+    assert list(started(path)) == always
+    given = {"record": "true", "record_to": str(tmp_path / "new")}
+    assert list(graph.parameters(graph.resolve(given))) == ["recorder_node", *always]
+    handler, recorder = made(path, **given)
+    assert recorder.kwargs["executable"] == "recorder_node"
+    (on_io,) = handler.args
+    assert on_io.kwargs["target_action"] is recorder
+    # The others wait until it listens, however its words are cut into pieces.
+    say, text = on_io.kwargs["on_stdout"], "loading\nrecording to x.mcap\n"
+    assert say is on_io.kwargs["on_stderr"]
+    assert say(SimpleNamespace(text=text[:15].encode())) is None
+    later = say(SimpleNamespace(text=text[15:].encode()))
+    assert [node.kwargs["executable"] for node in later] == always
+    assert not say(SimpleNamespace(text=text.encode())), "started twice"
+    (parameters,) = recorder.kwargs["parameters"]
+    assert parameters["record_to"].args[0] == str(tmp_path / "new")
+    for node in graph.nodes:
+        if node.when is not None:
+            choices = {a.name: a.choices for a in graph.arguments}[node.when.name]
+            assert choices in (("true", "false"), ("true",))
 
 
 def test_text_that_looks_like_a_number_stays_text():
@@ -243,6 +275,7 @@ def stand_in(monkeypatch):
             return type(name, (Recorded,), {})
 
     names = "", ".actions", ".events", ".events.process", ".substitutions", ".logging"
+    names += (".event_handlers",)
     names = [f"launch{n}" for n in names]
     names += ["launch_ros", "launch_ros.actions", "launch_ros.parameter_descriptions"]
     for name in names:
@@ -270,11 +303,15 @@ def described(path):
 
 def started(path, **given):
     """The nodes that a launch file starts with these arguments, by executable."""
+    return {node.kwargs["executable"]: node.kwargs for node in made(path, **given)}
+
+
+def made(path, **given):
+    """The actions that a launch file makes of these arguments."""
     actions = described(path)
     values = {a.args[0]: a.kwargs["default_value"] for a in actions["DeclareLaunchArgument"]}
     (later,) = actions["OpaqueFunction"]
-    nodes = later.kwargs["function"](Context(values | given), *later.kwargs["args"])
-    return {node.kwargs["executable"]: node.kwargs for node in nodes}
+    return later.kwargs["function"](Context(values | given), *later.kwargs["args"])
 
 
 def test_there_is_a_launch_file_for_every_graph_and_it_holds_nothing_else():
@@ -302,8 +339,9 @@ def test_a_launch_file_declares_what_the_graph_says(graph, stand_in):
 def test_a_launch_file_starts_the_nodes_of_the_graph(graph, stand_in):
     nodes = started(TREE / "launch" / f"{graph.name}.launch.py", master="1", namespace="bot1")
     expected = graph.parameters(graph.resolve({"master": "1", "namespace": "bot1"}))
-    assert list(nodes) == [node.executable for node in graph.nodes]
-    for node in graph.nodes:
+    chosen = graph.chosen(graph.resolve({}))
+    assert list(nodes) == [node.executable for node in chosen]
+    for node in chosen:
         made = nodes[node.executable]
         assert made["package"] == "mlsh_ros"
         assert (made["name"], made["namespace"]) == (node.name, "bot1")

@@ -12,6 +12,7 @@ from mlsh_ros.commands import (
     export,
     finetune,
     new_robot,
+    replay,
     summary,
     train,
     up,
@@ -34,4 +35,5 @@ app.command("check-robot")(check_robot.check_robot)
 app.command()(evaluate.evaluate)
 app.command()(finetune.finetune)
 app.command()(up.up)
+app.command()(replay.replay)
 app.command()(demo.demo)

@@ -76,8 +76,10 @@ class SimNode(CoreNode):
                     f"mode 'lockstep' needs stamps; {make.__name__} {topic!r} has none"
                 )
         self._frames = {t.ros.topic: t.frame for t in reversed(self.interface.observation)}
+        # Lockstep makes hundreds of ticks a second: who was held up may still ask for them.
+        quality = TRACE if self.lockstep else EXCHANGE
         self._sensors = [
-            (self.create_lifecycle_publisher(make, r.topic, EXCHANGE), make, r)
+            (self.create_lifecycle_publisher(make, r.topic, quality), make, r)
             for make, r in sources
         ]
         self._clock_publisher = self.create_publisher(Clock, "/clock", EXCHANGE)

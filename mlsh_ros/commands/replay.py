@@ -1,0 +1,80 @@
+"""mlsh replay: a recording through its bundle once more, offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mlsh_ros.commands.console import console
+from policies.bundle import Bundle, load_bundle
+
+if TYPE_CHECKING:
+    from mlsh_ros.core.recorded import Recording
+    from mlsh_ros.core.replay import Result
+
+SHOWN = 3  # places named of a longer list
+
+
+def replay(
+    bag: Annotated[Path, typer.Argument(help="A recording: its MCAP file, or its folder.")],
+    bundle: Annotated[
+        str, typer.Argument(help="A shipped bundle by name, or a folder or zip file.")
+    ],
+    master: Annotated[
+        str | None, typer.Option(help="Master that decided; by default the recorded one.")
+    ] = None,
+    drawn: Annotated[
+        bool,
+        typer.Option("--drawn", help="The master drew its skills (greedy false): logits only."),
+    ] = False,
+) -> int:
+    """Compare every tick and decision of a recording with what the bundle makes of it.
+
+    Ends with status 1 at the first difference, and says where it is.
+    """
+    from mlsh_ros.core.recorded import Recording
+    from mlsh_ros.core.replay import replay as compare
+
+    recording, loaded = Recording(bag), load_bundle(bundle)
+    _introduce(recording, loaded)
+    result = compare(recording, loaded, master=master, drawn=drawn)
+    if recording.cut:
+        _say(f"the recording breaks off ({recording.cut}); compared up to there")
+    _report(result)
+    return 0 if result.equal else 1
+
+
+def _introduce(recording: Recording, bundle: Bundle) -> None:
+    ran = recording.about
+    _say(f"recording {recording.file}: bundle {ran.get('bundle')}, {ran.get('mode')}")
+    digest, other = str(recording.manifest.get("digest")), bundle.manifest.digest
+    if digest != other:
+        _say(
+            f"another bundle ran: its digest is {digest[:16]}, that of {bundle.manifest.name} "
+            f"is {other[:16]}; compared all the same"
+        )
+
+
+def _report(result: Result) -> None:
+    counts = f"{result.sessions} sessions, {result.ticks} ticks, {result.decisions} decisions"
+    _say(f"{counts}, all equal" if result.equal else counts)
+    for kind, first, number, total in (
+        ("", result.first_tick, result.different_ticks, result.ticks),
+        ("of decisions ", result.first_decision, result.different_decisions, result.decisions),
+    ):
+        if first is not None:
+            _say(f"first difference {kind}({number} of {total}): {first}")
+    _list("ticks whose observation no recorded sensor messages give", result.unseen)
+    _list("could not be compared, what they rest on is not recorded", result.unjudged)
+
+
+def _list(what: str, places: list[str]) -> None:
+    if places:
+        more = ", .." if len(places) > SHOWN else ""
+        _say(f"{len(places)} {what}: {', '.join(places[:SHOWN])}{more}")
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True)

@@ -1,0 +1,300 @@
+"""A recording through its bundle once more, offline: is everything what the bundle says?
+
+Three things are compared, bit for bit, each with what was recorded just before it, so that one
+difference does not make all that follow: every decision of the master with the observation that it
+was asked about; every tick's skill with the decisions; and every tick's action and command with
+its observation and the command before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlsh_ros.core.conversion import MessageError
+from mlsh_ros.core.hierarchy import Hierarchy
+from mlsh_ros.core.packing import Layout, answer_layout, request_layout, trace_layout
+from mlsh_ros.core.recorded import Recording
+from mlsh_ros.core.seen import Seen
+from mlsh_ros.core.topics import ANSWER, MASTER, REQUEST, TRACE
+from policies.bundle import Bundle
+from policies.runtime import Network, choose, load_master, load_skills
+from sim.errors import UserError
+from sim.interface import Floats
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first place where recording and bundle disagree."""
+
+    session: int
+    tick: int
+    what: str  # such as `action base_velocity.0`
+    recorded: str
+    replayed: str
+
+    def __str__(self) -> str:
+        return (
+            f"session {self.session} tick {self.tick}: {self.what} recorded {self.recorded}, "
+            f"replayed {self.replayed}"
+        )
+
+
+@dataclass(frozen=True)
+class Told:
+    """One recorded tick."""
+
+    tick: int
+    skill: int
+    late: bool
+    observation: Float32  # (O,)
+    action: Float32  # (A,)
+    command: Floats  # (A,)
+    received: int  # ns
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One recorded decision."""
+
+    tick: int  # whose observation decided
+    skill: int
+    logits: Float32  # (K,)
+    master: str  # that said so; empty if the recording does not tell
+
+
+@dataclass
+class Session:
+    """What was recorded of one session."""
+
+    number: int
+    ticks: list[Told] = field(default_factory=list)
+    questions: dict[int, Float32] = field(default_factory=dict)  # macro step: observation (O,)
+    answers: dict[int, Answer] = field(default_factory=dict)  # macro step
+
+
+@dataclass
+class Result:
+    """What a replay found."""
+
+    sessions: int = 0
+    ticks: int = 0
+    decisions: int = 0
+    different_ticks: int = 0
+    different_decisions: int = 0
+    first_tick: Difference | None = None
+    first_decision: Difference | None = None
+    unseen: list[str] = field(default_factory=list)  # ticks that no recorded sensors explain
+    unjudged: list[str] = field(default_factory=list)  # for which something is not recorded
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs."""
+        return not self.different_ticks and not self.different_decisions
+
+
+def replay(
+    recording: Recording, bundle: Bundle, *, master: str | None = None, drawn: bool = False
+) -> Result:
+    """Compare a recording with a bundle.
+
+    Args:
+        recording: of recorder_node.
+        bundle: the one that ran, or another one for the same observation and action.
+        master: that decided; None: the one that the recording names.
+        drawn: the master drew its skills, so that only its logits are compared.
+
+    Raises:
+        UserError: the recording is of another observation or action, or no master is known.
+    """
+    sessions, seen = _collect(recording, bundle)
+    result = Result()
+    skills = load_skills(bundle)
+    masters: dict[str, Network] = {}
+    for session in sessions:
+        if not session.ticks:
+            continue
+        result.sessions += 1
+        judge = _Judge(bundle, session, result)
+        judge.ticks(skills, seen)
+        for macro, answer in sorted(session.answers.items()):
+            name = master or answer.master
+            if not name:
+                raise UserError(
+                    f"recording {recording.file}: it does not say which master decided; name it "
+                    f"with --master. Masters: {', '.join(bundle.manifest.masters)}"
+                )
+            if name not in masters:
+                masters[name] = load_master(bundle, name)
+            judge.decision(macro, answer, masters[name], drawn)
+    if not result.ticks:
+        raise UserError(f"recording {recording.file}: no tick is in it, the robot did not drive")
+    return result
+
+
+def _collect(recording: Recording, bundle: Bundle) -> tuple[list[Session], Seen]:
+    """Sort the messages into sessions and sensors."""
+    interface = bundle.interface
+    layouts = {
+        REQUEST: request_layout(interface.observation_names),
+        ANSWER: answer_layout(bundle.manifest.skills),
+        TRACE: trace_layout(interface.observation_names, interface.action_names),
+    }
+    sessions: list[Session] = []
+    seen = Seen(interface, lockstep=recording.about.get("mode") == "lockstep")
+    master = ""
+    for entry in recording.entries():
+        if entry.topic in seen.topics:
+            seen.add(entry.topic, recording.message(entry), entry.received)
+        elif entry.topic == MASTER:
+            master = str(recording.message(entry).data)
+        elif entry.topic in layouts:
+            message = recording.message(entry)
+            scalars, vectors = _unpack(layouts[entry.topic], message, entry.topic, recording)
+            session = _session(sessions, entry.topic, scalars)
+            if entry.topic == TRACE:
+                session.ticks.append(_told(scalars, vectors, entry.received))
+            elif entry.topic == REQUEST:
+                question = vectors["observation"].astype(np.float32)
+                session.questions.setdefault(int(scalars["macro"]), question)
+            else:
+                session.answers.setdefault(
+                    int(scalars["macro"]), _answer(scalars, vectors, master)
+                )
+    return sessions, seen
+
+
+def _unpack(layout: Layout, message: Any, topic: str, recording: Recording) -> Any:
+    try:
+        return layout.read(message)
+    except MessageError as error:
+        raise UserError(
+            f"recording {recording.file}: {topic} is not of this bundle's robot: {error}"
+        ) from None
+
+
+def _session(sessions: list[Session], topic: str, scalars: dict[str, float]) -> Session:
+    """The session that a message belongs to; skill_node counts from 1 again when it restarts."""
+    number = int(scalars["session"])
+    for session in reversed(sessions):
+        if session.number == number:
+            again = topic == REQUEST and scalars["tick"] == 0 and len(session.ticks) > 1
+            if not again:
+                return session
+            break
+    sessions.append(Session(number))
+    return sessions[-1]
+
+
+def _told(scalars: dict[str, float], vectors: dict[str, Floats], received: int) -> Told:
+    return Told(
+        tick=int(scalars["tick"]),
+        skill=int(scalars["skill"]),
+        late=bool(scalars["late"]),
+        observation=vectors["observation"].astype(np.float32),
+        action=vectors["action"].astype(np.float32),
+        command=vectors["command"],
+        received=received,
+    )
+
+
+def _answer(scalars: dict[str, float], vectors: dict[str, Floats], master: str) -> Answer:
+    logits = vectors["logits"].astype(np.float32)
+    return Answer(int(scalars["tick"]), int(scalars["skill"]), logits, master)
+
+
+class _Judge:
+    """Compares one session and notes what it finds in `result`."""
+
+    def __init__(self, bundle: Bundle, session: Session, result: Result) -> None:
+        self.bundle, self.session, self.result = bundle, session, result
+
+    def ticks(self, skills: Sequence[Callable[[Float32], Float32]], seen: Seen) -> None:
+        """Every tick: could it see that, was it this skill's turn, action, command."""
+        manifest, interface = self.bundle.manifest, self.bundle.interface
+        hierarchy = Hierarchy(manifest.decision_ticks, manifest.decision_lead, len(skills))
+        before: Told | None = None
+        seen.begin()
+        for told in self.session.ticks:
+            self.result.ticks += 1
+            if not seen.explains(told.observation, told.received):
+                self.result.unseen.append(self._place(told.tick))
+            difference = self._skill(hierarchy, told, before)
+            if difference is None:
+                action = skills[told.skill](told.observation[None])[0]
+                names = interface.action_names
+                difference = self._first(told.tick, "action", names, told.action, action)
+            if difference is None:
+                previous = interface.safe if told.tick == 0 else None
+                if before is not None and before.tick == told.tick - 1:
+                    previous = before.command
+                if previous is None:
+                    self.result.unjudged.append(f"{self._place(told.tick)}: command")
+                else:
+                    command = interface.command(told.action, previous)
+                    difference = self._first(
+                        told.tick, "command", interface.action_names, told.command, command
+                    )
+            if difference is not None:
+                self.result.different_ticks += 1
+                self.result.first_tick = self.result.first_tick or difference
+            before = told
+
+    def _skill(self, hierarchy: Hierarchy, told: Told, before: Told | None) -> Difference | None:
+        """Whether it is this skill's turn, by the recorded decisions."""
+        macro, within = divmod(told.tick, hierarchy.decision_ticks)
+        expected: int | None = None
+        if within or told.late:
+            expected = before.skill if before and before.tick == told.tick - 1 else None
+        elif macro in self.session.answers:
+            expected = self.session.answers[macro].skill
+        if expected is None:
+            self.result.unjudged.append(f"{self._place(told.tick)}: skill")
+            expected = told.skill
+        if told.skill >= hierarchy.skills:
+            last = f"none such, 0 to {hierarchy.skills - 1}"
+            return self._difference(told.tick, "skill", str(told.skill), last)
+        if told.skill != expected:
+            return self._difference(told.tick, "skill", str(told.skill), str(expected))
+        return None
+
+    def decision(self, macro: int, answer: Answer, network: Network, drawn: bool) -> None:
+        """One decision: logits, and the skill that follows from them."""
+        observation = self.session.questions.get(macro)
+        if observation is None:
+            told = [t.observation for t in self.session.ticks if t.tick == answer.tick]
+            observation = told[0] if told else None
+        if observation is None:
+            self.result.unjudged.append(f"{self._place(answer.tick)}: decision {macro}")
+            return
+        self.result.decisions += 1
+        logits = network(observation[None])[0]
+        what, names = f"decision {macro}: logit", self.bundle.manifest.skills
+        difference = self._first(answer.tick, what, names, answer.logits, logits)
+        if difference is None and not drawn and answer.skill != choose(logits):
+            difference = self._difference(
+                answer.tick, f"decision {macro}: skill", str(answer.skill), str(choose(logits))
+            )
+        if difference is not None:
+            self.result.different_decisions += 1
+            self.result.first_decision = self.result.first_decision or difference
+
+    def _place(self, tick: int) -> str:
+        return f"session {self.session.number} tick {tick}"
+
+    def _first(
+        self, tick: int, what: str, names: Iterable[str], recorded: Any, replayed: Any
+    ) -> Difference | None:
+        for name, a, b in zip(names, recorded, replayed, strict=True):
+            if a != b:
+                return self._difference(tick, f"{what} {name}", str(a), str(b))
+        return None
+
+    def _difference(self, tick: int, what: str, recorded: str, replayed: str) -> Difference:
+        return Difference(self.session.number, tick, what, recorded, replayed)

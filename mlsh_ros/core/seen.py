@@ -1,0 +1,90 @@
+"""Whether an observation can be built from recorded sensor messages."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlsh_ros.core.conversion import MessageError, TopicReader, topic_readers
+from sim.interface import Interface
+
+SLACK = 10**9  # ns that a message may have waited longer than another before it was recorded
+
+
+class Seen:
+    """Recorded sensors of one robot, by what they make of the observation.
+
+    Every message goes through conversion and `Interface.observe`, as in skill_node. A tick is
+    explained if each topic had a message, young enough, that gives its part of the observation;
+    in lockstep the messages must also carry one stamp, later than that of the tick before.
+
+    Args:
+        interface: of the bundle.
+        lockstep: stamps say which messages belong together.
+    """
+
+    def __init__(self, interface: Interface, *, lockstep: bool) -> None:
+        self._interface, self._lockstep = interface, lockstep
+        self.topics: dict[str, TopicReader] = {
+            reader.topic: reader for reader in topic_readers(interface.observation)
+        }
+        self._blank = {t.name: np.zeros(t.size) for t in interface.observation}
+        self._parts = {topic: self._part(reader) for topic, reader in self.topics.items()}
+        self._max_age = {
+            topic: min(term.max_age for term, _ in reader.terms)
+            for topic, reader in self.topics.items()
+        }
+        # Per topic: the bytes of its part of the observation, to the moments (ns) of messages
+        # that give it: stamps in lockstep, arrival otherwise; in order.
+        self._moments: dict[str, dict[bytes, list[int]]] = {topic: {} for topic in self.topics}
+        self.begin()
+
+    def _part(self, reader: TopicReader) -> NDArray[np.intp]:
+        indices = np.arange(self._interface.observation_size)
+        slices = self._interface.observation_slices
+        return np.concatenate([indices[slices[term.name]] for term, _ in reader.terms])
+
+    def add(self, topic: str, message: Any, received: int) -> None:
+        """Take a message; one that skill_node would have refused is left out."""
+        reader = self.topics[topic]
+        try:
+            fields = reader.read(message)
+        except MessageError:
+            return
+        observation = self._interface.observe(self._blank | fields)
+        moment = received
+        if self._lockstep:
+            moment = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        key = observation[self._parts[topic]].tobytes()
+        self._moments[topic].setdefault(key, []).append(moment)
+
+    def begin(self) -> None:
+        """A session begins."""
+        self._last = -1  # stamp of the tick before
+
+    def explains(self, observation: NDArray[np.float32], told: int) -> bool:
+        """Whether recorded messages give this observation (O,).
+
+        Args:
+            observation: as recorded.
+            told: ns, when the tick's trace was received.
+        """
+        found = {
+            topic: moments.get(observation[self._parts[topic]].tobytes(), [])
+            for topic, moments in self._moments.items()
+        }
+        if not self._lockstep:
+            return all(self._young(topic, moments, told) for topic, moments in found.items())
+        common = set.intersection(*map(set, found.values()))
+        later = [stamp for stamp in common if stamp > self._last]
+        if later:
+            self._last = min(later)
+        return bool(later)
+
+    def _young(self, topic: str, moments: list[int], told: int) -> bool:
+        oldest = told - round(self._max_age[topic] * 1e9) - SLACK
+        place = bisect_left(moments, oldest)
+        return place < len(moments) and moments[place] <= told + SLACK
