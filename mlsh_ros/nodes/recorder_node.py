@@ -22,8 +22,8 @@ from sim.errors import UserError
 if TYPE_CHECKING:
     from mlsh_ros.core.recording import Recorder
 
-# s that a recorder which is told to end waits, by the state of skill_node, which may have been told
-# at the same time: to begin to stop, for its last command, for its last word.
+# s that a recorder which is told to end waits, by the state of skill_node, which may have been
+# told at the same time: to begin to stop, for its last command, for its last word.
 PATIENCE = {"running": 1.0, "stopping": 3.5, "ready": 0.5}
 
 
