@@ -66,7 +66,7 @@ setup(
             "pretrained/*/*.npz",
             "pretrained/*/*/*.onnx",
         ],
-        "mlsh_ros": ["py.typed"],
+        "mlsh_ros": ["py.typed", "fastdds_local.xml"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),

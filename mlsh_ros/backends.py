@@ -141,7 +141,9 @@ def nodes(
     from mlsh_ros.up import Processes, require_ros, ros_environment
 
     require_ros()
-    os.environ.update({k: v for k, v in ros_environment(domain).items() if k.startswith("ROS_")})
+    # The client that comes next is in this process.
+    wanted = ("ROS_", "FASTRTPS_", "FASTDDS_")
+    os.environ.update({k: v for k, v in ros_environment(domain).items() if k.startswith(wanted)})
     from mlsh_ros.remote import Remote
 
     # A namespace of its own, so that no other graph in the domain is disturbed or taken for ours.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,11 +18,12 @@ from launch.actions import (
 )
 from launch.event_handlers import OnProcessIO
 from launch.events.process import ProcessExited, ProcessIO
-from launch.substitutions import EnvironmentVariable, LaunchConfiguration
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from mlsh_ros.graph import PACKAGE, Graph, NodeSpec
+from mlsh_ros.network import confined
 from mlsh_ros.params import Value
 from sim.errors import UserError
 
@@ -45,8 +47,7 @@ def _network(graph: Graph) -> list[Any]:
     """A simulation talks to this computer only, unless the user has said otherwise."""
     if graph.name != "sim":
         return []
-    name = "ROS_AUTOMATIC_DISCOVERY_RANGE"
-    return [SetEnvironmentVariable(name, EnvironmentVariable(name, default_value="LOCALHOST"))]
+    return [SetEnvironmentVariable(name, value) for name, value in confined(os.environ).items()]
 
 
 def _nodes(context: LaunchContext, graph: Graph) -> list[Any]:

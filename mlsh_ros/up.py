@@ -22,6 +22,7 @@ import yaml
 from typing_extensions import Self
 
 from mlsh_ros.graph import Graph, NodeSpec
+from mlsh_ros.network import confined
 from sim.errors import UserError
 
 GRACE = 5.0  # s that a node has to bring its robot to rest before it is killed
@@ -182,7 +183,7 @@ def ros_environment(domain: int | None = None) -> dict[str, str]:
         UserError: the domain is out of range.
     """
     environment = dict(os.environ)
-    environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    environment |= confined(environment)
     environment.setdefault("PYTHONUNBUFFERED", "1")
     # `python -m` would look for the nodes' imports in the current folder first (Python 3.11).
     environment.setdefault("PYTHONSAFEPATH", "1")

@@ -12,6 +12,9 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 # No DDS packet may leave this machine; set before rclpy is imported anywhere.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+from mlsh_ros.network import confined
+
+os.environ.update(confined(os.environ))  # nodes find each other at once
 # No test uses domain 0, where a user's own nodes may be.
 os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 100))
 

@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from mlsh_ros.graph import GRAPHS, ROBOT, SIM, Arg, NodeSpec
+from mlsh_ros.network import LOCAL, PROFILES, confined
 from mlsh_ros.params import NODES
 from sim.errors import UserError
 
@@ -323,16 +324,27 @@ def test_there_is_a_launch_file_for_every_graph_and_it_holds_nothing_else():
         assert not [n for n in ast.walk(tree) if isinstance(n, ast.Import)]
 
 
+def test_a_simulation_is_confined_unless_the_user_has_said_otherwise():
+    found = confined({})
+    assert found["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert {found[name] for name in PROFILES} == {str(LOCAL)}
+    assert LOCAL.is_file()
+    assert confined({"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}) == {}
+    assert list(confined({PROFILES[0]: "mine.xml"})) == ["ROS_AUTOMATIC_DISCOVERY_RANGE"]
+
+
 @graphs
-def test_a_launch_file_declares_what_the_graph_says(graph, stand_in):
+def test_a_launch_file_declares_what_the_graph_says(graph, stand_in, monkeypatch):
+    for name in confined({}):
+        monkeypatch.delenv(name, raising=False)
     actions = described(TREE / "launch" / f"{graph.name}.launch.py")
     assert [
         (a.args[0], a.kwargs["default_value"], a.kwargs["description"], a.kwargs["choices"])
         for a in actions["DeclareLaunchArgument"]
     ] == [(a.name, a.default, a.description, list(a.choices) or None) for a in graph.arguments]
     # A simulation stays on this computer; where a real robot is, the user says.
-    confined = [a.args[0] for a in actions.get("SetEnvironmentVariable", [])]
-    assert confined == (["ROS_AUTOMATIC_DISCOVERY_RANGE"] if graph is SIM else [])
+    given = {a.args[0]: a.args[1] for a in actions.get("SetEnvironmentVariable", [])}
+    assert given == (confined({}) if graph is SIM else {})
 
 
 @graphs

@@ -27,9 +27,10 @@ import numpy as np
 
 from mlsh_ros.bench.tick import JOINTS, bare, make_bundle
 from mlsh_ros.core.packing import trace_layout
+from mlsh_ros.network import confined
 from policies.bundle import Bundle
 
-os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+os.environ.update(confined(os.environ))
 START_UP = 30.0  # s
 TIMER = """
 import sys, time
