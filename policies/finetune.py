@@ -30,6 +30,7 @@ from policies.runtime import Network
 from sim.errors import UserError
 from sim.registry import split_task
 from sim.robot import load_robot
+from sim.tasks.task import HELD_OUT
 
 SCORE_EPISODES = 256
 
@@ -134,7 +135,8 @@ def task_config(
     _check_config(bundle, config)
     # A family other than the skills' own comes with its own parameters.
     own = family.name == config.family
-    parameters = config.family_parameters if own else {}
+    parameters = dict(config.family_parameters) if own else {}
+    parameters.pop(HELD_OUT, None)  # a goal that training did not see is what this is for
     changed = replace(config, family=family.name, family_parameters=parameters, seed=seed)
     return replace(changed, robot=robot or bundle.interface.robot), number
 

@@ -21,7 +21,7 @@ from policies.run import environment
 from policies.runtime import load_policy
 from sim.bounds import Bounds
 from sim.errors import UserError
-from sim.registry import FAMILIES
+from sim.registry import FAMILIES, make_family
 from sim.robot import ROBOTS, load_robot
 from sim.tasks.moving_bandits import MovingBandits
 
@@ -311,3 +311,9 @@ def test_curves_are_written(tmp_path):
     assert (tmp_path / "curves.png").stat().st_size > 1000
     (tmp_path / "file").write_text("")
     assert "could not be written" in refusal(write_curves, curves, tmp_path / "file" / "x.csv")
+
+
+def test_a_goal_that_training_did_not_see_is_found():
+    config, number = task_config(load_bundle("rooms"), "rooms/inner-1", seed=0)
+    assert load_bundle("rooms").manifest.family.parameters == {"held_out": 1}
+    assert make_family(config.family, config.family_parameters).tasks[number] == "inner-1"

@@ -105,7 +105,11 @@ WRONG = {
     "seed": (["evaluate", B, "--seed", "-1"], "--seed"),
     "large seed": (["train", B, "--seed", str(2**31)], "--seed"),
     "bundle": (["check", "moving_bandit"], "no bundle 'moving_bandit'. Did you mean"),
-    "bundle (evaluate)": (["evaluate", "nope"], "no bundle 'nope'", "Valid: moving_bandits"),
+    "bundle (evaluate)": (
+        ["evaluate", "nope"],
+        "no bundle 'nope'",
+        "Valid: body_bandits, moving_bandits, rooms",
+    ),
     "bundle (finetune)": (["finetune", "nope", "--task", f"{B}/goal-0"], "no bundle 'nope'"),
     "bundle (demo)": (["demo", "--bundle", "nope"], "no bundle 'nope'"),
     "not a bundle": (["check", "/"], "is not a bundle"),

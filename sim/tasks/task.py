@@ -14,6 +14,9 @@ from sim.interface import Floats, ObservationTerm
 Fields = Mapping[str, Floats]  # per term (n, size)
 Layout = dict[str, Floats]  # what each episode drew, per name (n, ...): goals, which one counts
 
+# A parameter of this name keeps tasks, the last ones, from training; the others keep their number.
+HELD_OUT = "held_out"
+
 
 class TaskFamily(Protocol):
     """A distribution of tasks on one scene; which task it is stays hidden from the observation.
