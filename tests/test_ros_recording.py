@@ -725,7 +725,7 @@ def test_a_killed_recorder_leaves_what_it_had_written(bundle, tmp_path, monkeypa
             wait_for(lambda: any("hears every" in line for _, line in lines), lambda: lines)
             client.trigger("skill_node/arm")
             client.trigger("skill_node/start")
-            time.sleep(2.5)
+            time.sleep(3.0)
         os.kill(processes.pid("recorder_node"), signal.SIGKILL)
         with pytest.raises(UserError, match="recorder_node"):
             wait_for(lambda: processes.check(), "its end is noticed", 5.0)
@@ -735,7 +735,7 @@ def test_a_killed_recorder_leaves_what_it_had_written(bundle, tmp_path, monkeypa
     result = replay(recording, bundle)
     assert recording.cut
     assert result.equal, (result.first_tick, result.first_decision)
-    # 2.5 s at 10 Hz, less the last half second. The last tick's sensors are in it if it is.
+    # 3 s at 10 Hz, less the start and the last half second. The last tick's sensors are in it if it is.
     assert result.ticks >= 15
     assert result.unseen == result.unjudged == []
 

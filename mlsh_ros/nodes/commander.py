@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 
 from rclpy.duration import Duration
@@ -10,6 +11,9 @@ from rclpy.node import Node
 from mlsh_ros.core.conversion import CommandWriter
 from mlsh_ros.nodes.node import COMMAND, message_type
 from sim.interface import Floats
+
+UNKNOWN = "_NODE_NAME_UNKNOWN_"  # what rmw calls a node whose name it has not heard
+INTRODUCTION = 2.0  # s that it may take to be heard; whoever has no name then is not of ROS
 
 
 class Commander:
@@ -29,6 +33,7 @@ class Commander:
             create(kind, w.topic, COMMAND) for kind, w in zip(types, writers, strict=True)
         ]
         self._messages = [kind() for kind in types]
+        self._strangers: dict[str, float] = {}  # per topic: since when somebody has no name, s
         for message, writer in zip(self._messages, writers, strict=True):
             if hasattr(message, "header"):
                 message.header.frame_id = writer.frame
@@ -72,6 +77,8 @@ class Commander:
             nodes = [(info.node_name, info.node_namespace) for info in found]
             if own in nodes:
                 nodes.remove(own)
+            if self._still_unknown(writer.topic, nodes):
+                continue
             for name, namespace in nodes:
                 if namespace == own[1] and name in friends:
                     continue
@@ -81,6 +88,17 @@ class Commander:
                     "for up to 20 s)"
                 )
         return ""
+
+    def _still_unknown(self, topic: str, nodes: Collection[tuple[str, str]]) -> bool:
+        """Whether someone who publishes may yet turn out to be a friend.
+
+        DDS knows a new publisher a moment before it knows which node it belongs to.
+        """
+        if not any(UNKNOWN in name for name, _ in nodes):
+            self._strangers.pop(topic, None)
+            return False
+        now = time.monotonic()
+        return now - self._strangers.setdefault(topic, now) < INTRODUCTION
 
     def wait_for_delivery(self, patience: Duration) -> None:
         """Until the last command has arrived everywhere, or `patience` is over."""

@@ -29,7 +29,7 @@ def add_walls(
 ) -> None:
     """Walls that the robot cannot pass, also one whose model has contacts switched off.
 
-    Such a model gets contacts with the walls and no others, see docs/adr/0007-walls.md.
+    Such a model gets contacts with the walls and no others, see docs/adr/0011-walls.md.
 
     Args:
         spec: of the robot, changed in place.
