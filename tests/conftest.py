@@ -55,7 +55,7 @@ def restless_bundle(
 
     config = small_config(family=family, robot=robot)
     config = replace(config, mlsh=replace(config.mlsh, decision_lead=lead, decision_ticks=5))
-    # Its weights are made up, so its scores are too; to simulate bounds takes longer than the test.
+    # Its weights are made up, so its scores are too: bounds take longer than the whole test.
     with mock.patch("policies.mlsh.all_bounds", made_up_bounds):
         learner = Mlsh(config)
     agent = learner.agent

@@ -659,6 +659,7 @@ def test_what_the_nodes_do_in_lockstep_is_recorded_whole_and_replays_equal(
         Remote(bundle, "bot1", processes.check) as client,
     ):
         client.wait_until_active("recorder_node", "skill_node", "master_node", "sim_node")
+        wait_for(lambda: any("hears every" in line for _, line in lines), lambda: lines)
         driven = [
             client.run_episode(
                 task=f"moving_bandits/{master}",
@@ -735,7 +736,7 @@ def test_a_killed_recorder_leaves_what_it_had_written(bundle, tmp_path, monkeypa
     result = replay(recording, bundle)
     assert recording.cut
     assert result.equal, (result.first_tick, result.first_decision)
-    # 3 s at 10 Hz, less the start and the last half second. The last tick's sensors are in it if it is.
+    # 3 s at 10 Hz, less the start and the last half second.
     assert result.ticks >= 15
     assert result.unseen == result.unjudged == []
 
