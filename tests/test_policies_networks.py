@@ -6,6 +6,9 @@ import torch
 
 from policies.networks import Adam, Normaliser, Stack
 
+# Imports triton, where torch brings it, before a test has loaded Mesa: their two LLVMs crash.
+torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+
 ROWS, INPUTS, OUTPUTS, EXTRA = 3, 5, 2, 2
 
 
