@@ -257,8 +257,8 @@ def test_a_skill_node_that_hangs_and_comes_back(scene):
         assert_brought_to_rest(scene.observer, told)
     finally:
         process.send_signal(signal.SIGCONT)
-    # It finds that it has missed its ticks, has not heard the emergency stop for too long, or hears
-    # from the watchdog, whichever comes first.
+    # It has missed its ticks, has not heard the emergency stop for too long, and hears from the
+    # watchdog: whichever it notices first.
     scene.observer.wait("fault", 3.0)
     causes = tuple(f"fault: {name}" for name in ("deadline", "estop_lost", "watchdog"))
     assert scene.observer.state().startswith(causes)
