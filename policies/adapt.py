@@ -68,6 +68,7 @@ def adapt(
         config.mlsh,
         groups=len(tasks),
         envs=envs_per_update(config),
+        commitment=0.0,  # as on a robot
         # With frozen skills there is no symmetry to break; a given master needs no first guess.
         probe="none" if config.mlsh.probe == "none" or install_masters else "plain",
     )
@@ -83,6 +84,7 @@ def from_scratch(
     task: int,
     *,
     updates: int,
+    install_skill: Callable[[Agent], None] | None = None,
     episodes: int = 256,
     on_update: Callable[[list[Progress]], None] = lambda _: None,
 ) -> Adapted:
@@ -92,6 +94,7 @@ def from_scratch(
         config: family, robot, method and seed.
         task: task number of the family.
         updates: of the policy.
+        install_skill: puts a policy to go on from into the agent; by default it is fresh.
         episodes: greedy episodes after every update.
         on_update: called with the latest `Progress`, in a list of one.
     """
@@ -106,6 +109,8 @@ def from_scratch(
         reseed_below=0.0,
     )
     learner = Mlsh(replace(config, mlsh=method), tasks=[task])
+    if install_skill is not None:
+        install_skill(learner.agent)
     return _learn(learner, updates, episodes, on_update)
 
 

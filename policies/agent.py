@@ -41,8 +41,8 @@ class Level:
         self.initial_log_std = network.initial_log_std
         self.policy = Stack(count, (inputs, *hidden, outputs), extra)
         self.value = Stack(count, (inputs, *hidden, 1))
-        self.policy_adam = Adam(self.policy.parameters, ppo.learning_rate, ppo.adam_epsilon)
-        self.value_adam = Adam(self.value.parameters, ppo.learning_rate)
+        self.policy_adam = Adam(self.policy.numpy, ppo.learning_rate, ppo.adam_epsilon)
+        self.value_adam = Adam(self.value.numpy, ppo.learning_rate)
         self.returns = Normaliser(1)  # only its deviation is used: the unit of the value functions
         self.scaled = True
 
@@ -83,9 +83,9 @@ class Level:
             ("value", self.value, self.value_adam),
         ):
             arrays[f"{prefix}.{name}"] = stack.numpy.copy()
-            arrays[f"{prefix}.{name}.first"] = adam.first.numpy().copy()
-            arrays[f"{prefix}.{name}.second"] = adam.second.numpy().copy()
-            arrays[f"{prefix}.{name}.steps"] = adam.steps.numpy().copy()
+            arrays[f"{prefix}.{name}.first"] = adam.first.copy()
+            arrays[f"{prefix}.{name}.second"] = adam.second.copy()
+            arrays[f"{prefix}.{name}.steps"] = adam.steps.copy()
         return arrays | normaliser_state(self.returns, f"{prefix}.returns")
 
     def restore(self, prefix: str, arrays: dict[str, NDArray[np.generic]]) -> None:
@@ -100,9 +100,9 @@ class Level:
             ("value", self.value, self.value_adam),
         ):
             put(arrays, f"{prefix}.{name}", stack.numpy)
-            put(arrays, f"{prefix}.{name}.first", adam.first.numpy())
-            put(arrays, f"{prefix}.{name}.second", adam.second.numpy())
-            put(arrays, f"{prefix}.{name}.steps", adam.steps.numpy())
+            put(arrays, f"{prefix}.{name}.first", adam.first)
+            put(arrays, f"{prefix}.{name}.second", adam.second)
+            put(arrays, f"{prefix}.{name}.steps", adam.steps)
         restore_normaliser(self.returns, f"{prefix}.returns", arrays)
 
 
@@ -114,6 +114,7 @@ class Agent:
         action_size: A.
         skills: K.
         groups: G, the number of masters.
+        first: number of the first of them, where these are some of many.
         network: shapes.
         master: hyper-parameters of the masters' level.
         skill: hyper-parameters of the skills' level.
@@ -131,6 +132,7 @@ class Agent:
         master: PpoConfig,
         skill: PpoConfig,
         seed: int,
+        first: int = 0,
     ) -> None:
         self.masters = Level(groups, observation_size, skills, network, master, extra=0)
         self.skills = Level(
@@ -141,7 +143,7 @@ class Agent:
         for k in range(skills):
             self.skills.fresh(k, generator(seed, Stream.INIT, 0, k))
         for g in range(groups):
-            self.masters.fresh(g, generator(seed, Stream.INIT, 1, g))
+            self.masters.fresh(g, generator(seed, Stream.INIT, 1, first + g))
 
     def logits(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """(B, K) of every group's master for normalised observations x (B, O)."""

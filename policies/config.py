@@ -58,6 +58,8 @@ class MlshConfig:
     reseed_below: Fraction = 0.12  # of the best mean return; 0 is off, and so it is without probe
     skill_bootstrap: Literal["same", "next"] = "same"
     master_advantage: Literal["group", "global", "centred"] = "centred"
+    commitment: Annotated[float, Field(ge=0, lt=1)] = 0.0  # a decision lasts N (1 -+ this) ticks
+    information: Annotated[float, Field(ge=0)] = 0.0  # bonus, of a decision's spread of rewards
     # Switches of `faithful-2017`.
     master_epsilon: Fraction = 0.0
     fresh_adam: bool = True
@@ -79,6 +81,12 @@ class MlshConfig:
             raise ValueError(
                 f"decision_lead {self.decision_lead} must be below decision_ticks "
                 f"{self.decision_ticks}"
+            )
+        if self.decision_ticks - round(self.commitment * self.decision_ticks) <= self.decision_lead:
+            raise ValueError(
+                f"commitment {self.commitment} of decision_ticks {self.decision_ticks} leaves "
+                f"{self.decision_ticks - round(self.commitment * self.decision_ticks)} ticks, "
+                f"decision_lead {self.decision_lead} needs more"
             )
         if self.probe != "none" and self.envs < 2 * self.skills:
             raise ValueError(

@@ -58,14 +58,23 @@ def network_bytes(level: Level, row: int, normaliser: Normaliser, name: str) -> 
     return write_graph(name, shift, scale, Normaliser.CLIP, level.policy.layers(row))
 
 
+def torch_module(level: Level, row: int) -> torch.nn.Sequential:
+    """One policy of a level, for normalised observations, as torch knows it."""
+    modules: list[torch.nn.Module] = []
+    for weight, bias in level.policy.layers(row):
+        linear = torch.nn.Linear(*weight.shape)
+        linear.weight.data = torch.from_numpy(weight.T.copy())
+        linear.bias.data = torch.from_numpy(bias.copy())
+        modules += [linear, torch.nn.Tanh()]
+    return torch.nn.Sequential(*modules[:-1])
+
+
 def torch_outputs(level: Level, row: int, normaliser: Normaliser, obs: Float32) -> Float32:
     """The same policy in torch, (n, outputs)."""
     shift, scale = (torch.from_numpy(x) for x in normaliser.shift_and_scale)
     x = ((torch.from_numpy(obs) - shift) * scale).clamp(-Normaliser.CLIP, Normaliser.CLIP)
     with torch.no_grad():
-        parameters = level.policy.parameters
-        out = level.policy.forward(parameters, x.expand(level.count, -1, -1))
-    result: Float32 = out[row].numpy()
+        result: Float32 = torch_module(level, row)(x).numpy()
     return result
 
 

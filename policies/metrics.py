@@ -37,6 +37,7 @@ def describe(
         "groups_joint": int((it.age >= warmup).sum()),
         "groups_probing": int(it.probing.sum()),
         "mutual_information": mutual_information(it, warmup),
+        "skill_distance": it.distance,
     }
     warm = it.age >= warmup
     scores = []
@@ -55,6 +56,7 @@ def describe(
     for level, report in (("master", it.master), ("skill", it.skill)):
         if report is not None:
             row |= {f"{level}/{name}": value for name, value in vars(report).items()}
+    row["diverged"] = it.diverged
     row["reseeded"] = -1 if it.reseeded is None else it.reseeded
     return row
 
@@ -118,6 +120,7 @@ def _kept_rows(path: Path, keep_until: int) -> list[dict[str, str]]:
 def column_names(tasks: tuple[str, ...], skills: int) -> list[str]:
     """Every column that `describe` can fill, in order."""
     names = ["iteration", "steps", "seconds", "steps_per_second", "score", "mutual_information"]
+    names += ["skill_distance", "diverged"]
     names += ["groups_warming_up", "groups_joint", "groups_probing", "reseeded"]
     for task in tasks:
         names += [f"return/{task}", f"success/{task}"]
@@ -138,11 +141,11 @@ def read_rows(path: Path) -> list[Row]:
 def plot_curves(
     rows: list[Row], tasks: tuple[str, ...], bounds: list[Bounds], skills: int, path: Path
 ) -> None:
-    """Learning curves: return, skill usage and mutual information over environment steps."""
+    """Learning curves: return, usage of skills, what tells tasks and skills apart, over steps."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 8), layout="constrained")
-    returns, usage, information = figure.subplots(3, 1, sharex=True)
+    figure = Figure(figsize=(9, 10), layout="constrained")
+    returns, usage, information, distance = figure.subplots(4, 1, sharex=True)
     for index, task in enumerate(tasks):
         colour = f"C{index}"
         x, y = _series(rows, f"return/{task}")
@@ -157,10 +160,13 @@ def plot_curves(
     information.plot(*_series(rows, "mutual_information"), "k")
     information.set_ylabel("I(skill; task), bits")
     information.set_ylim(-0.05, np.log2(min(skills, len(tasks))) + 0.05)
-    information.set_xlabel("environment steps")
+    distance.plot(*_series(rows, "skill_distance"), "k")
+    distance.set_ylabel("nearest two skills,\ndeviations apart")
+    distance.set_ylim(bottom=0)
+    distance.set_xlabel("environment steps")
     for axis in (returns, usage):
         axis.legend(loc="lower right", fontsize=8)
-    for axis in (returns, usage, information):
+    for axis in (returns, usage, information, distance):
         axis.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
 

@@ -15,14 +15,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from policies.advantage import master_advantages, skill_advantages
 from policies.agent import Agent, put
 from policies.collapse import Probe
 from policies.config import TrainConfig
-from policies.ppo import Report, Samples, ppo_update
+from policies.losses import Samples
+from policies.networks import Total, alone
+from policies.ppo import Report, ppo_update
+from policies.ranks import Ranks
 from policies.rollout import NOBODY, Collector, Rollout
 from sim.bounds import Bounds, all_bounds
 from sim.registry import make_family
@@ -32,6 +34,10 @@ from sim.vec_env import TaskVectorEnv
 
 # Observations (n, O) and the row of the level to ask (n,), to values (n,).
 Values = Callable[[NDArray[np.float32], NDArray[np.intp]], NDArray[np.float32]]
+
+
+ALONE = Ranks()
+SEEN = 256  # observations on which skills are compared
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,11 @@ class Iteration:
     success: NDArray[np.float64]  # (G,) fraction of episodes
     usage: NDArray[np.float64]  # (G, K) fraction of ticks
     probing: NDArray[np.bool_]  # (G,)
+    distance: float  # between the two skills that are nearest to one another, in deviations
     master: Report
     skill: Report | None
     reseeded: int | None  # the skill that was started anew
+    diverged: int  # simulations that failed since training began or was resumed
 
 
 class Mlsh:
@@ -58,38 +66,47 @@ class Mlsh:
         config: everything the run depends on.
         adapt_only: freeze the skills and never change the tasks: masters learn, nothing else.
         tasks: (G,) fixed task of each group, only with `adapt_only`.
+        ranks: the processes that share the groups. What concerns all groups is worked out by
+            each of them alike; its rollouts and masters are of its own groups only.
     """
 
     def __init__(
-        self, config: TrainConfig, *, adapt_only: bool = False, tasks: list[int] | None = None
+        self,
+        config: TrainConfig,
+        *,
+        adapt_only: bool = False,
+        tasks: list[int] | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        torch.set_num_threads(1)  # the simulator gets the cores
         self.config, self.method = config, config.mlsh
-        self.adapt_only = adapt_only
+        self.adapt_only, self.ranks = adapt_only, ranks
         self.robot = load_robot(config.robot)
         self.family = make_family(config.family, config.family_parameters)
         method = self.method
-        if tasks is None:
-            tasks = self._first_tasks()
+        mine = ranks.share(method.groups)
+        self.mine = slice(mine.start, mine.stop)
+        self.tasks = np.array(self._first_tasks() if tasks is None else tasks, np.intp)  # (G,)
         self.env = TaskVectorEnv(
             self.robot,
             self.family,
-            groups=method.groups,
+            groups=len(mine),
             envs=method.envs,
             seed=config.seed,
             threads=config.threads,
-            tasks=tasks,
+            tasks=self.tasks[self.mine],
+            first=mine.start,
         )
         interface = self.env.interface
         self.agent = Agent(
             observation_size=interface.observation_size,
             action_size=interface.action_size,
             skills=method.skills,
-            groups=method.groups,
+            groups=len(mine),
             network=config.network,
             master=config.master,
             skill=config.skill,
             seed=config.seed,
+            first=mine.start,
         )
         self.agent.masters.scaled = self.agent.skills.scaled = method.scaled_returns
         self.collector = Collector(self.env, self.agent, method, config.seed)
@@ -123,7 +140,7 @@ class Mlsh:
         rollout = self.collector.collect(
             self.iteration,
             ticks=self.method.rollout_ticks,
-            forced=self._forced(probing),
+            forced=self._forced(probing[self.mine]),
             greedy_skills=self.adapt_only,  # frozen skills act as they do on a robot
         )
         reseeded = self._learn_from_probe(rollout, probing)
@@ -131,7 +148,7 @@ class Mlsh:
         joint = (self.age >= self.method.warmup) & (not self.adapt_only)
         skill = self._update_skills(rollout, joint) if joint.any() else None
         if self.agent.learns_statistics and not self.adapt_only:
-            self.agent.normaliser.update(rollout.raw)
+            self.agent.normaliser.update(rollout.raw, self.ranks.total)
         age = self.age.copy()
         self.age += 1
         self.fresh[:] = False
@@ -158,15 +175,18 @@ class Mlsh:
         finished = np.flatnonzero(self.age >= self.method.warmup + self.method.joint)
         for g in finished.tolist():
             rng = generator(self.config.seed, Stream.TASKS, self.iteration + 1, g)
-            self.collector.begin_group(g, self._draw_task(np.delete(self.env.tasks, g), rng))
-            self._fresh_master(g)
+            self.tasks[g] = self._draw_task(np.delete(self.tasks, g), rng)
+            if (own := g - self.mine.start) in range(self.env.groups):
+                self.collector.begin_group(own, int(self.tasks[g]))
+                self._fresh_master(g)
+            self.masters_made += 1
             self.age[g], self.fresh[g] = 0, True
 
     def _fresh_master(self, group: int) -> None:
         which = group if self.method.same_init else self.masters_made
         rng = generator(self.config.seed, Stream.INIT, 1, which)
-        self.agent.masters.fresh(group, rng, adam=self.method.fresh_adam)
-        self.masters_made += 1
+        own = group - self.mine.start
+        self.agent.masters.fresh(own, rng, adam=self.method.fresh_adam)
 
     # Probe --------------------------------------------------------------------------------
 
@@ -177,12 +197,16 @@ class Mlsh:
         return forced.ravel()
 
     def _learn_from_probe(self, rollout: Rollout, probing: NDArray[np.bool_]) -> int | None:
-        totals = rollout.reward.sum(axis=0, dtype=np.float64).reshape(self.method.groups, -1)
-        totals *= self.family.ticks / self.method.rollout_ticks  # per episode
+        if not probing.any():
+            return None
+        totals = rollout.reward.sum(axis=0, dtype=np.float64).reshape(self.env.groups, -1)
+        totals = self.ranks.gather(totals) * (self.family.ticks / self.method.rollout_ticks)
         for g in np.flatnonzero(probing).tolist():
-            _, bias = self.agent.masters.policy.layers(g)[-1]
-            bias[:] = self.probe.bias(totals[g])
-        skill = None if self.adapt_only or not probing.any() else self.probe.dispensable()
+            first_guess = self.probe.bias(totals[g])  # per episode
+            if (own := g - self.mine.start) in range(self.env.groups):
+                _, bias = self.agent.masters.policy.layers(own)[-1]
+                bias[:] = first_guess
+        skill = None if self.adapt_only else self.probe.dispensable()
         if skill is not None:
             rng = generator(self.config.seed, Stream.INIT, 2, self.iteration)
             self.agent.skills.fresh(skill, rng)
@@ -193,7 +217,7 @@ class Mlsh:
 
     def _update_masters(self, rollout: Rollout, active: NDArray[np.bool_]) -> Report:
         level, ppo = self.agent.masters, self.config.master
-        group = np.repeat(np.arange(self.method.groups), self.method.envs)
+        group = np.repeat(np.arange(self.env.groups), self.method.envs)
         value = np.zeros_like(rollout.reward)
         t, b = np.nonzero(rollout.decided)
         value[t, b] = level.values(rollout.decision_obs[t, b], group[b])
@@ -201,7 +225,7 @@ class Mlsh:
         end = self._end_values(rollout, level.values, asked)
         last = level.values(rollout.obs[-1], group) * self.method.bootstrap_truncated
         advantage = master_advantages(
-            rollout.reward,
+            rollout.reward + self._information(rollout),
             rollout.decided,
             value,
             rollout.done,
@@ -211,8 +235,8 @@ class Mlsh:
             gae_lambda=ppo.gae_lambda,
         )
         samples, targets = [], []
-        for g in range(self.method.groups):
-            mine = (group[b] == g) & active[g]
+        for g in range(self.env.groups):
+            mine = (group[b] == g) & active[self.mine][g]
             at = t[mine], b[mine]
             target = advantage[at] + value[at]
             targets.append(target)
@@ -224,19 +248,23 @@ class Mlsh:
                     advantage=advantage[at],
                     value=value[at],
                     target=target,
+                    group=group[b[mine]],
                 )
             )
         if active.any():
-            level.returns.update(np.concatenate(targets)[:, None])
-        samples = normalise_advantages(samples, self.method.master_advantage)
-        rng = generator(self.config.seed, Stream.SHUFFLE, self.iteration, 0)
-        return ppo_update(level, samples, rng)
+            level.returns.update(np.concatenate(targets)[:, None], self.ranks.total)
+        samples = normalise_advantages(
+            samples, self.method.master_advantage, everyone=self.ranks.total
+        )
+        report = ppo_update(level, samples, self._shuffle_masters, entropy=self._entropy())
+        return self._mean(report, sum(len(s) > 0 for s in samples))
 
     def _update_skills(self, rollout: Rollout, joint: NDArray[np.bool_]) -> Report:
         level, ppo, method = self.agent.skills, self.config.skill, self.method
-        columns = np.flatnonzero(np.repeat(joint, method.envs))
+        columns = np.flatnonzero(np.repeat(joint[self.mine], method.envs))
         reward, skill = rollout.reward[:, columns], rollout.skill[:, columns]
         obs, done = rollout.obs[:, columns], rollout.done[:, columns]
+        group = np.broadcast_to(columns // method.envs, reward.shape)
 
         def values(o: NDArray[np.float32], z: NDArray[np.intp]) -> NDArray[np.float32]:
             return level.values(o.reshape(-1, o.shape[-1]), z.ravel()).reshape(z.shape)
@@ -254,7 +282,8 @@ class Mlsh:
             reward, value, next_value, cut, gamma=ppo.gamma, gae_lambda=ppo.gae_lambda
         )
         target = advantage + value
-        level.returns.update(target.reshape(-1, 1))
+        total = self.ranks.total
+        level.returns.update(target.reshape(-1, 1), total)
         samples = []
         for k in range(method.skills):
             mine = skill == k
@@ -266,10 +295,51 @@ class Mlsh:
                     advantage=advantage[mine],
                     value=value[mine],
                     target=target[mine],
+                    group=group[mine],
                 )
             )
-        rng = generator(self.config.seed, Stream.SHUFFLE, self.iteration, 1)
-        return ppo_update(level, normalise_advantages(samples, "group"), rng)
+        samples = normalise_advantages(samples, "group", own=total, everyone=total)
+        return ppo_update(level, samples, self._shuffle_skills, total=total)
+
+    def _information(self, rollout: Rollout) -> NDArray[np.float32]:
+        """(T, B) bonus for choices that tell a group's task from the others, less and less.
+
+        A choice of skill z is worth log p(z | group) - log p(z), whose mean is I(z; group), in
+        units of the masters' returns.
+        """
+        bonus = np.zeros_like(rollout.reward)
+        weight = self.method.information * (1 - self.iteration / self.config.iterations)
+        if weight <= 0 or self.adapt_only:
+            return bonus
+        one_hot = rollout.decided[..., None] & (
+            rollout.skill[..., None] == np.arange(self.method.skills)
+        )
+        count = one_hot.sum(axis=0).reshape(self.env.groups, -1, self.method.skills).sum(axis=1)
+        chance = (count + 1) / (count + 1).sum(axis=1, keepdims=True)  # (G, K)
+        apart = np.log(chance / self.ranks.gather(chance).mean(axis=0))
+        each = np.repeat(apart, self.method.envs, axis=0)  # (B, K)
+        values = np.take_along_axis(
+            np.broadcast_to(each, one_hot.shape), rollout.skill[..., None], axis=-1
+        )[..., 0]
+        bonus[rollout.decided] = weight * self.agent.masters.unit * values[rollout.decided]
+        return bonus
+
+    def _entropy(self) -> list[float]:
+        """Coefficient of each master's entropy: it falls to zero while the master warms up."""
+        left = 1 - self.age[self.mine] / max(1, self.method.warmup)
+        return (self.config.master.entropy * left.clip(min=0)).tolist()
+
+    def _mean(self, report: Report, policies: int) -> Report:
+        """Of the reports of all processes, each of so many policies."""
+        sums = self.ranks.total(policies * np.array([1, *vars(report).values()]))
+        return Report(*(sums[1:] / max(1, sums[0])).tolist())
+
+    def _shuffle_masters(self, row: int, group: int) -> np.random.Generator:
+        return generator(self.config.seed, Stream.SHUFFLE, self.iteration, self.mine.start + group)
+
+    def _shuffle_skills(self, row: int, group: int) -> np.random.Generator:
+        place = (self.mine.start + group) * self.method.skills + row
+        return generator(self.config.seed, Stream.SHUFFLE_SKILLS, self.iteration, place)
 
     def _end_values(
         self, rollout: Rollout, values: Values, asked: NDArray[np.intp]
@@ -301,34 +371,57 @@ class Mlsh:
         skill: Report | None,
         reseeded: int | None,
     ) -> Iteration:
-        groups, k = self.method.groups, self.method.skills
+        groups, k = self.env.groups, self.method.skills
         episodes = self.method.envs * self.method.rollout_ticks / self.family.ticks
         by_group = rollout.reward.sum(axis=0, dtype=np.float64).reshape(groups, -1).sum(axis=1)
         ended = rollout.done.sum(axis=0).reshape(groups, -1).sum(axis=1)
         solved = rollout.success.sum(axis=0).reshape(groups, -1).sum(axis=1)
         one_hot = rollout.skill[..., None] == np.arange(k)
         usage = one_hot.mean(axis=0).reshape(groups, -1, k).mean(axis=1)
+        gather = self.ranks.gather
         return Iteration(
             number=self.iteration,
             steps=self.steps,
             age=age,
-            task=self.env.tasks.copy(),
-            returns=by_group / episodes,
-            success=solved / np.maximum(ended, 1),
-            usage=usage,
+            task=self.tasks.copy(),
+            returns=gather(by_group / episodes),
+            success=gather(solved / np.maximum(ended, 1)),
+            usage=gather(usage),
             probing=probing,
+            distance=self._distance(rollout),
             master=master,
             skill=skill,
             reseeded=reseeded,
+            diverged=int(self.ranks.total(np.array([self.env.diverged], np.float64))[0]),
         )
+
+    def _distance(self, rollout: Rollout) -> float:
+        """How far apart the mean actions of the nearest pair of skills are, where they were used.
+
+        Root mean square over observations and elements, in their exploration's deviations.
+        """
+        k = self.method.skills
+        if k < 2:
+            return 0.0
+        seen = rollout.obs[:-1].reshape(-1, rollout.obs.shape[-1])
+        rows = np.linspace(0, len(seen) - 1, SEEN).astype(np.intp)
+        level = self.agent.skills.policy
+        means = np.stack([level.forward_row(i, seen[rows]) for i in range(k)])
+        square = np.exp(2 * self.agent.log_std())  # (K, A)
+        apart = [
+            float(np.sqrt(np.mean(2 * (means[i] - means[j]) ** 2 / (square[i] + square[j]))))
+            for i in range(k)
+            for j in range(i)
+        ]
+        return min(apart)
 
     # State --------------------------------------------------------------------------------
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """Everything needed to go on bit for bit, as arrays."""
+        """Everything needed to go on bit for bit, as arrays; the same for any number of ranks."""
+        own = {**self.agent.state(), **self.collector.state()}
         return {
-            **self.agent.state(),
-            **self.collector.state(),
+            **{name: self.ranks.gather(a) if _shared(name, a) else a for name, a in own.items()},
             **self.probe.state(),
             "iteration": np.array(self.iteration),
             "masters_made": np.array(self.masters_made),
@@ -343,39 +436,60 @@ class Mlsh:
             KeyError: an array is missing.
             ValueError: an array has another shape: the state is of another configuration.
         """
-        self.agent.restore(arrays)
-        self.collector.restore(arrays)
+        size, rank = self.ranks.size, self.ranks.rank
+        own = {
+            name: np.split(a, size)[rank] if size > 1 and _shared(name, a) else a
+            for name, a in arrays.items()
+        }
+        self.agent.restore(own)
+        self.collector.restore(own)
         self.probe.restore(arrays)
         self.iteration = int(arrays["iteration"])
         self.masters_made = int(arrays["masters_made"])
         put(arrays, "age", self.age)
         put(arrays, "fresh", self.fresh)
+        put(arrays, "env.tasks", self.tasks)
 
 
-def normalise_advantages(samples: list[Samples], how: str) -> list[Samples]:
+def _shared(name: str, array: NDArray[np.generic]) -> bool:
+    """Whether an array of the state has a row for each group or simulation."""
+    parts = ("masters.policy", "masters.value", "collector.", "env.")
+    return bool(array.ndim) and name.startswith(parts)
+
+
+def normalise_advantages(
+    samples: list[Samples], how: str, *, own: Total = alone, everyone: Total = alone
+) -> list[Samples]:
     """Advantages of comparable size for each policy.
 
     group: zero mean and unit deviation for each. global: over all together. centred: zero mean
     for each, divided by the deviation over all, so that a group whose returns are only noise does
     not turn the noise into full-size updates.
+
+    Args:
+        samples: of each policy.
+        how: as above.
+        own: adds up over the processes that share each of the policies.
+        everyone: adds up over all processes.
     """
-    full = [s.advantage for s in samples if len(s)]
-    if not full:
-        return samples
-    everything = np.concatenate(full)
-    centred = np.concatenate([a - a.mean() for a in full])
-    out = []
-    for s in samples:
-        if not len(s):
-            out.append(s)
-            continue
-        if how == "group":
-            mean, deviation = s.advantage.mean(), s.advantage.std()
-        elif how == "global":
-            mean, deviation = everything.mean(), everything.std()
-        else:
-            mean, deviation = s.advantage.mean(), centred.std()
-        out.append(
-            replace(s, advantage=((s.advantage - mean) / (deviation + 1e-8)).astype(np.float32))
-        )
-    return out
+    rows = [_moments(own, [s.advantage]) for s in samples]
+    if how == "global":
+        mean, deviation = _moments(everyone, [s.advantage for s in samples])
+        rows = [(mean, deviation)] * len(samples)
+    elif how == "centred":
+        centred = [s.advantage - mean for s, (mean, _) in zip(samples, rows, strict=True)]
+        _, deviation = _moments(everyone, centred)
+        rows = [(mean, deviation) for mean, _ in rows]
+    return [
+        replace(s, advantage=((s.advantage - mean) / (deviation + 1e-8)).astype(np.float32))
+        for s, (mean, deviation) in zip(samples, rows, strict=True)
+    ]
+
+
+def _moments(total: Total, parts: list[NDArray[np.float32]]) -> tuple[float, float]:
+    """Mean and standard deviation of all elements in all processes; zeros if there are none."""
+    x = np.concatenate(parts).astype(np.float64)
+    count, first = total(np.array([len(x), x.sum()]))
+    mean = first / max(1.0, count)
+    second = total(np.array([((x - mean) ** 2).sum()]))[0]
+    return float(mean), float(np.sqrt(second / max(1.0, count)))

@@ -1,19 +1,26 @@
 """Stacks of small networks: S networks of one shape, each a row of one matrix.
 
 A row holds all parameters of one network, so that resetting, saving, exporting and Adam's moments
-are row operations. The rollout reads the same memory through numpy that torch updates.
+are row operations. Gradients are by hand: `activations`, then `backward`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+
+# Adds up an array over all processes that learn together.
+Total = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+
+def alone(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One process: its sums are the totals."""
+    return sums
 
 
 class Stack:
@@ -29,8 +36,7 @@ class Stack:
         self.count, self.sizes, self.extra = count, tuple(sizes), extra
         self._shapes = [shape for i, o in pairwise(sizes) for shape in ((i, o), (1, o))]
         self._lengths = [i * o for i, o in self._shapes] + ([extra] if extra else [])
-        self.parameters = torch.zeros(count, sum(self._lengths))  # (S, P)
-        self.numpy = self.parameters.numpy()  # the same memory
+        self.numpy = np.zeros((count, sum(self._lengths)), np.float32)  # (S, P)
 
     def initialise(
         self, row: int, rng: np.random.Generator, *, output_gain: float, extra: float = 0.0
@@ -85,28 +91,64 @@ class Stack:
             start += self._lengths[i] + self._lengths[i + 1]
         return x
 
-    def forward(self, parameters: Tensor, x: Tensor) -> Tensor:
-        """All networks on x (S, n, in), in torch: (S, n, out). Differentiates by `parameters`."""
-        parts = torch.split(parameters, self._lengths, dim=1)
-        views = [p.reshape(-1, *s) for p, s in zip(parts, self._shapes, strict=False)]
-        last = len(views) - 2
-        for i in range(0, len(views), 2):
-            x = torch.baddbmm(views[i + 1], x, views[i])
-            if i < last:
-                x = torch.tanh(x)
-        return x
+    def activations(self, row: int, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """What each layer of network `row` gets for x (n, in), and its output (n, out)."""
+        *hidden, (weight, bias) = self.layers(row)
+        saved = [x]
+        for w, b in hidden:
+            y = saved[-1] @ w
+            y += b
+            saved.append(np.tanh(y, out=y))
+        return [*saved, saved[-1] @ weight + bias]
 
-    def free(self, parameters: Tensor) -> Tensor:
-        """The free parameters (S, extra)."""
-        return parameters[:, parameters.shape[1] - self.extra :]
+    def backward(
+        self,
+        row: int,
+        saved: list[NDArray[np.float32]],
+        slope: NDArray[np.float32],
+        extra: NDArray[np.generic] | None = None,
+    ) -> NDArray[np.float32]:
+        """(P,) gradient by the parameters of network `row`.
+
+        Args:
+            row: which network.
+            saved: its `activations`.
+            slope: (n, out) gradient by its output.
+            extra: (extra,) gradient by its free parameters.
+        """
+        gradient = np.zeros(self.numpy.shape[1], np.float32)
+        end = len(gradient) - self.extra
+        if extra is not None:
+            gradient[end:] = extra
+        for layer, (weight, bias) in reversed(list(enumerate(self.layers(row)))):
+            begin = end - weight.size - bias.size
+            np.matmul(
+                saved[layer].T,
+                slope,
+                out=gradient[begin : begin + weight.size].reshape(weight.shape),
+            )
+            gradient[end - bias.size : end] = slope.sum(axis=0)
+            end = begin
+            if layer:
+                slope = slope @ weight.T
+                slope *= 1 - saved[layer] * saved[layer]
+        return gradient
 
 
 class Adam:
-    """Adam whose rows are independent: each has its own step count and can be reset alone."""
+    """Adam whose rows are independent: each has its own step count and can be reset alone.
+
+    Args:
+        parameters: (S, P), changed in place.
+        learning_rate: of every row.
+        epsilon: below the root of the second moment.
+        beta1: of the first moment.
+        beta2: of the second moment.
+    """
 
     def __init__(
         self,
-        parameters: Tensor,
+        parameters: NDArray[np.float32],
         learning_rate: float,
         epsilon: float = 1e-8,
         beta1: float = 0.9,
@@ -114,26 +156,26 @@ class Adam:
     ) -> None:
         self.parameters, self.learning_rate, self.epsilon = parameters, learning_rate, epsilon
         self.beta1, self.beta2 = beta1, beta2
-        self.first = torch.zeros_like(parameters)
-        self.second = torch.zeros_like(parameters)
-        self.steps = torch.zeros(len(parameters), 1)
+        self.first = np.zeros_like(parameters)
+        self.second = np.zeros_like(parameters)
+        self.steps = np.zeros((len(parameters), 1), np.float32)
 
-    def step(self, gradient: Tensor, active: Tensor) -> None:
-        """Update the rows where `active` (S,) holds; the others do not move."""
-        rows = active[:, None]
-        self.steps += rows
-        self.first.copy_(torch.where(rows, self.first.lerp(gradient, 1 - self.beta1), self.first))
-        square = gradient * gradient
-        self.second.copy_(torch.where(rows, self.second.lerp(square, 1 - self.beta2), self.second))
-        count = self.steps.clamp(min=1)
-        mean = self.first / (1 - self.beta1**count)
-        deviation = (self.second / (1 - self.beta2**count)).sqrt() + self.epsilon
-        self.parameters -= self.learning_rate * rows * mean / deviation
+    def step(self, row: int, gradient: NDArray[np.float32]) -> None:
+        """Update a row by its gradient (P,); the others do not move."""
+        first, second = self.first[row], self.second[row]
+        self.steps[row] += 1
+        count = float(self.steps[row, 0])
+        first += np.float32(1 - self.beta1) * (gradient - first)
+        second += np.float32(1 - self.beta2) * (gradient * gradient - second)
+        deviation = np.sqrt(second / np.float32(1 - self.beta2**count))
+        deviation += np.float32(self.epsilon)
+        rate = np.float32(self.learning_rate / (1 - self.beta1**count))
+        self.parameters[row] -= rate * first / deviation
 
     def reset(self, row: int) -> None:
         """Forget the moments of one row."""
-        for tensor in (self.first, self.second, self.steps):
-            tensor[row] = 0
+        for array in (self.first, self.second, self.steps):
+            array[row] = 0
 
 
 class Normaliser:
@@ -148,15 +190,17 @@ class Normaliser:
         self.square = np.zeros(size)  # sum of squared deviations
         self.fixed: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
-    def update(self, x: NDArray[np.float32]) -> None:
-        """Take in observations (..., O)."""
-        x = x.reshape(-1, len(self.mean)).astype(np.float64)
-        n, mean = len(x), x.mean(axis=0)
-        total = self.count + n
-        delta = mean - self.mean
-        self.square += ((x - mean) ** 2).sum(axis=0) + delta**2 * self.count * n / total
-        self.mean += delta * n / total
-        self.count = total
+    def update(self, x: NDArray[np.float32], total: Total = alone) -> None:
+        """Take in observations (..., O), and those of the other processes."""
+        x = x.reshape(-1, len(self.mean)) - self.mean
+        sums = total(np.concatenate([[len(x)], x.sum(axis=0), (x * x).sum(axis=0)]))
+        n, (first, second) = sums[0], np.split(sums[1:], 2)
+        if not n:
+            return
+        together, delta = self.count + n, first / n
+        self.square += second - first * delta + delta**2 * self.count * n / together
+        self.mean += delta * n / together
+        self.count = together
 
     @property
     def shift_and_scale(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from sim.vec_env import TaskVectorEnv
 Bools = NDArray[np.bool_]
 Float32 = NDArray[np.float32]
 LOG_2PI = float(np.log(2 * np.pi))
+Draw = Callable[[np.random.Generator, int], NDArray[Any]]
 NOBODY = -1  # in `forced`: the master decides
 
 
@@ -65,6 +68,7 @@ class Collector:
         size, length = env.num_envs, env.interface.observation_size
         self.raw, _ = env.reset()
         self.skill = np.zeros(size, np.intp)
+        self.left = np.zeros(size, np.int64)  # ticks until the next decision takes effect
         self.pending = Decision(
             np.zeros(size, np.intp),
             np.zeros(size, np.float32),
@@ -96,7 +100,7 @@ class Collector:
         """
         env, agent, config = self.env, self.agent, self.config
         b, o = self.raw.shape
-        a, n, lead = env.interface.action_size, config.decision_ticks, config.decision_lead
+        a, lead = env.interface.action_size, config.decision_lead
         raw = np.empty((ticks, b, o), np.float32)
         obs = np.empty((ticks + 1, b, o), np.float32)
         action = np.empty((ticks, b, a), np.float32)
@@ -107,8 +111,10 @@ class Collector:
         decision_log_prob = np.zeros((ticks, b), np.float32)
         final_at: list[NDArray[np.intp]] = []
         final_obs: list[Float32] = []
-        rng = generator(self.seed, Stream.ACTIONS, iteration)
-        noise = rng.standard_normal((ticks, b, a), np.float32) * np.float32(not greedy_skills)
+        noise = self.by_group(
+            Stream.ACTIONS, iteration, lambda r, e: r.standard_normal((ticks, e, a), np.float32)
+        )
+        noise *= np.float32(not greedy_skills)
         std = np.exp(agent.log_std())
         chooser = Chooser(self, iteration, ticks, forced, greedy_master)
 
@@ -116,8 +122,9 @@ class Collector:
             raw[t] = self.raw
             obs[t] = agent.normaliser(self.raw)
             tick = env.world.ticks.copy()  # (B,) of each simulation's episode
-            due = tick % n == 0
+            due = (tick == 0) | (self.left == 0)
             if due.any():
+                self.left = np.where(due, chooser.lasts[t], self.left)
                 now = due if lead == 0 else tick == 0
                 if now.any():
                     self._take(now, chooser.decide(obs[t], t, first=True))
@@ -128,7 +135,8 @@ class Collector:
             skill[t] = self.skill
             mean = agent.means(obs[t], self.skill)
             action[t] = mean + std[self.skill] * noise[t]
-            soon = (tick + 1) % n == 0
+            self.left -= 1
+            soon = self.left == 0
             if lead == 1 and soon.any():
                 self._take(soon, chooser.decide(obs[t], t, first=False))
             self.raw, reward[t], terminated[t], truncated[t], info = env.step(action[t])
@@ -167,10 +175,17 @@ class Collector:
         self.pending.log_prob = np.where(where, decision.log_prob, self.pending.log_prob)
         self.pending.obs = np.where(where[:, None], decision.obs, self.pending.obs)
 
+    def by_group(self, stream: Stream, iteration: int, draw: Draw) -> NDArray[Any]:
+        """(T, B, ...) drawn for each group by itself: the same whoever has the other groups."""
+        first, each = self.env.first, self.env.envs
+        rngs = [generator(self.seed, stream, iteration, first + g) for g in range(self.env.groups)]
+        return np.concatenate([draw(rng, each) for rng in rngs], axis=1)
+
     def state(self) -> dict[str, NDArray[np.generic]]:
         """The environment and what a decision in flight needs."""
         own = {
             "collector.skill": self.skill.copy(),
+            "collector.left": self.left.copy(),
             "collector.pending.skill": self.pending.skill.copy(),
             "collector.pending.log_prob": self.pending.log_prob.copy(),
             "collector.pending.obs": self.pending.obs.copy(),
@@ -185,6 +200,7 @@ class Collector:
             ValueError: an array has another shape.
         """
         put(arrays, "collector.skill", self.skill)
+        put(arrays, "collector.left", self.left)
         put(arrays, "collector.pending.skill", self.pending.skill)
         put(arrays, "collector.pending.log_prob", self.pending.log_prob)
         put(arrays, "collector.pending.obs", self.pending.obs)
@@ -216,11 +232,19 @@ class Chooser:
         self.collector, self.greedy = collector, greedy
         self.agent, self.config = collector.agent, collector.config
         self.forced = forced
-        rng = generator(collector.seed, Stream.DECISIONS, iteration)
-        size = collector.env.num_envs
-        self.uniform = rng.random((ticks, size))
-        self.stray = rng.random((ticks, size)) < self.config.master_epsilon
-        self.anywhere = rng.integers(self.agent.skills.count, size=(ticks, size))
+        n, skills = self.config.decision_ticks, self.agent.skills.count
+        spread = round(self.config.commitment * n)
+
+        def draw(rng: np.random.Generator, envs: int) -> NDArray[np.float64]:
+            return rng.random((ticks, envs, 4))
+
+        # For each tick: the choice, whether it goes astray and where to, how long it will last.
+        self.uniform, stray, anywhere, lasts = np.moveaxis(
+            collector.by_group(Stream.DECISIONS, iteration, draw), -1, 0
+        )
+        self.stray = stray < self.config.master_epsilon
+        self.anywhere = (anywhere * skills).astype(np.intp)
+        self.lasts = n - spread + (lasts * (2 * spread + 1)).astype(np.int64)
 
     def decide(self, obs: Float32, t: int, *, first: bool) -> Decision:
         """A decision for every simulation.

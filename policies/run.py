@@ -5,6 +5,7 @@ versions.json    of Python, this package and what it computes with; command and 
 metrics.csv      one row per iteration; the same in tensorboard/
 checkpoint.npz   everything needed to go on bit for bit
 curves.png       learning curves
+failures/        ticks after which a simulation was not finite, to be repeated
 adaptation.csv   a fresh master for each task, learned with the final skills frozen
 
 `create_run` begins one, `train` fills it, `open_run` reads it.
@@ -30,8 +31,10 @@ from policies.adapt import Adapted, Progress, adapt
 from policies.agent import Agent
 from policies.checkpoint import load_arrays, save_arrays
 from policies.config import TrainConfig, read_config, write_config
+from policies.failures import write_failures
 from policies.metrics import CsvLog, Row, column_names, describe, plot_curves, read_rows
-from policies.mlsh import Mlsh
+from policies.mlsh import ALONE, Mlsh
+from policies.ranks import Ranks
 from sim.errors import UserError
 from sim.registry import make_family
 
@@ -135,6 +138,7 @@ class Training:
     run: Run
     learner: Mlsh
     rows: list[Row]
+    failures: int = 0  # of simulations that were kept
     finished: bool = False
 
 
@@ -144,6 +148,7 @@ def train(
     resume: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     on_iteration: Callable[[Training], None] = lambda _: None,
+    ranks: Ranks = ALONE,
 ) -> Training:
     """Train until the configured number of steps or until asked to stop; leaves a checkpoint.
 
@@ -152,57 +157,83 @@ def train(
         resume: go on from its checkpoint, bit for bit.
         should_stop: asked before every iteration.
         on_iteration: called after every iteration.
+        ranks: the processes that train together; the first one alone writes.
 
     Raises:
         UserError: the run cannot be resumed, or the disk is full.
     """
-    from torch.utils.tensorboard import SummaryWriter
-
     config = run.config
-    learner = Mlsh(config)
+    learner = Mlsh(config, ranks=ranks)
     earlier = 0.0
     if resume:
         earlier = _restore(learner, run)
     tasks, bounds = learner.family.tasks, learner.bounds
-    columns = column_names(tasks, config.mlsh.skills)
     training = Training(run, learner, [])
-    try:
-        log = CsvLog(run.path / "metrics.csv", columns, keep_until=learner.iteration)
-        training.rows = read_rows(run.path / "metrics.csv")
-        board = SummaryWriter(str(run.path / "tensorboard"), purge_step=learner.iteration + 1)
-    except OSError as error:
-        raise UserError(f"{run.path}: could not be written ({error.strerror})") from None
+    log = _Log(run, learner, training) if ranks.first else None
     start = time.perf_counter()
 
     def seconds() -> float:
         return earlier + time.perf_counter() - start
 
     def save() -> None:
-        save_arrays(run.checkpoint, {**learner.state(), "seconds": np.array(seconds())})
+        state = learner.state()  # of all ranks
+        if log is not None:
+            save_arrays(run.checkpoint, {**state, "seconds": np.array(seconds())})
 
     try:
-        while learner.iteration < config.iterations and not should_stop():
+        while learner.iteration < config.iterations and not ranks.any(should_stop()):
             before = time.perf_counter()
             iteration = learner.iterate()
             rate = config.mlsh.steps_per_iteration / (time.perf_counter() - before)
             row = describe(iteration, tasks, bounds, config.mlsh.warmup, seconds(), rate)
-            log.write(row)
-            for name, value in row.items():
-                board.add_scalar(name, value, iteration.number)
             training.rows.append(row)
+            if log is not None:
+                log.write(row)
+                failures = learner.env.world.failures
+                write_failures(run.path, failures, training.failures)
+                training.failures = len(failures)
             if iteration.number % config.checkpoint_every == 0:
                 save()
             on_iteration(training)
         save()
-        plot_curves(training.rows, tasks, bounds, config.mlsh.skills, run.path / "curves.png")
+        if log is not None:
+            skills = config.mlsh.skills
+            plot_curves(training.rows, tasks, bounds, skills, run.path / "curves.png")
     except OSError as error:
         raise UserError(f"{run.path}: could not be written ({error.strerror})") from None
     finally:
-        log.close()
-        with suppress(OSError):  # as above: rows are on disk, or the error is on its way already
-            board.close()
+        if log is not None:
+            log.close()
     training.finished = learner.iteration >= config.iterations
     return training
+
+
+class _Log:
+    """metrics.csv and tensorboard/ of a run; takes up the rows that are there."""
+
+    def __init__(self, run: Run, learner: Mlsh, training: Training) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        columns = column_names(learner.family.tasks, learner.method.skills)
+        try:
+            self._csv = CsvLog(run.path / "metrics.csv", columns, keep_until=learner.iteration)
+            training.rows = read_rows(run.path / "metrics.csv")
+            folder = str(run.path / "tensorboard")
+            self._board = SummaryWriter(folder, purge_step=learner.iteration + 1)
+        except OSError as error:
+            raise UserError(f"{run.path}: could not be written ({error.strerror})") from None
+
+    def write(self, row: Row) -> None:
+        """Append an iteration."""
+        self._csv.write(row)
+        for name, value in row.items():
+            self._board.add_scalar(name, value, int(row["iteration"]))
+
+    def close(self) -> None:
+        """Close both."""
+        self._csv.close()
+        with suppress(OSError):  # rows are on disk, or the error is on its way already
+            self._board.close()
 
 
 def _restore(learner: Mlsh, run: Run) -> float:

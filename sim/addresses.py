@@ -60,9 +60,9 @@ def address(model: mujoco.MjModel, term: ObservationTerm) -> tuple[str, Indices]
     """The MjData array that a term reads ("qpos", "qvel" or "sensordata"), and its columns."""
     where, source = f"observation term {term.name!r}: mujoco", term.mujoco
     if source.qpos:
-        return "qpos", _joints(model, f"{where}.qpos", source.qpos, model.jnt_qposadr)
+        return "qpos", _joints(model, f"{where}.qpos", source.qpos, model.jnt_qposadr, 7)
     if source.qvel:
-        return "qvel", _joints(model, f"{where}.qvel", source.qvel, model.jnt_dofadr)
+        return "qvel", _joints(model, f"{where}.qvel", source.qvel, model.jnt_dofadr, 6)
     index = _id(model, f"{where}.sensor", "sensor", source.sensor)
     size = int(model.sensor_dim[index])
     elements = source.elements or tuple(range(size))
@@ -100,13 +100,33 @@ def actuators(model: mujoco.MjModel, term: ActionTerm) -> list[int]:
 
 
 def _joints(
-    model: mujoco.MjModel, where: str, names: Sequence[str], addresses: NDArray[np.int32]
+    model: mujoco.MjModel,
+    where: str,
+    names: Sequence[str],
+    addresses: NDArray[np.int32],
+    free_size: int,
 ) -> Indices:
-    ids = [_id(model, where, "joint", name) for name in names]
-    for name, index in zip(names, ids, strict=True):
-        if model.jnt_type[index] not in SCALAR:
-            raise UserError(f"{where}: joint {name!r} is neither hinge nor slide; use a sensor")
-    return addresses[ids].astype(np.intp)
+    """Of scalar joints by name, and of elements of a free joint as `joint[i]`."""
+    free = model.jnt_type == mujoco.mjtJoint.mjJNT_FREE
+    columns = []
+    for name in names:
+        joint, bracket, element = name.partition("[")
+        index = _id(model, where, "joint", joint)
+        if bracket and free[index]:
+            i = element.removesuffix("]")
+            if not i.isdecimal() or int(i) >= free_size:
+                raise UserError(
+                    f"{where}: {name!r}: joint {joint!r} has elements 0 to {free_size - 1}"
+                )
+            columns.append(addresses[index] + int(i))
+        elif bracket or model.jnt_type[index] not in SCALAR:
+            raise UserError(
+                f"{where}: joint {name!r} is neither hinge nor slide; use a sensor, or name an "
+                "element of a free joint as joint[i]"
+            )
+        else:
+            columns.append(addresses[index])
+    return np.array(columns, np.intp)
 
 
 def _id(model: mujoco.MjModel, where: str, kind: str, name: str | None) -> int:

@@ -22,6 +22,7 @@ class Stream(IntEnum):
     DECISIONS = 5
     SHUFFLE = 6
     PROBE = 7
+    SHUFFLE_SKILLS = 8
 
 
 def generator(seed: int, stream: Stream, a: int = 0, b: int = 0) -> np.random.Generator:

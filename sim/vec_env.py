@@ -32,9 +32,10 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         seed: of everything random here.
         threads: simulation threads.
         noise: whether observations carry the noise that the interface declares. It is drawn for
-            the whole batch, so it depends on B and on the number of steps taken.
+            a whole group, so it depends on E and on the number of steps taken.
         tasks: (G,) task numbers; by default drawn for each group here and at `reset(seed=...)`.
         redraw: a group draws another task for every episode; needs E = 1.
+        first: number of the first group, where these are some of many groups.
 
     Attributes:
         tasks: (G,) task numbers; a change takes effect when an episode begins.
@@ -59,10 +60,11 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         noise: bool = True,
         tasks: ArrayLike | None = None,
         redraw: bool = False,
+        first: int = 0,
     ) -> None:
         self.world = World(robot, family, groups * envs, threads)
         self.interface = self.world.interface
-        self.groups, self.envs, self.num_envs = groups, envs, groups * envs
+        self.groups, self.envs, self.num_envs, self.first = groups, envs, groups * envs, first
         self.seed = seed
         self._fixed_tasks: NDArray[np.intp] | None = None
         if tasks is not None:
@@ -179,16 +181,24 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
             for b in ids:
                 rng = generator(self.seed, Stream.TASKS, b, self._episodes[b])
                 self.tasks[b] = rng.integers(len(self.world.family.tasks))
-        rngs = [generator(self.seed, Stream.EPISODE, b, self._episodes[b]) for b in ids]
+        before = self.first * self.envs
+        rngs = [generator(self.seed, Stream.EPISODE, before + b, self._episodes[b]) for b in ids]
         self.world.reset(ids, self.tasks[ids // self.envs].tolist(), rngs)
         self._episodes[ids] += 1
 
     def _observe(self, fields: dict[str, Floats]) -> NDArray[np.float32]:
         if not self._noise:
             return self.interface.observe(fields)
-        rng = generator(self.seed, Stream.NOISE, self._steps)
+        rngs = [
+            generator(self.seed, Stream.NOISE, self._steps, self.first + g)
+            for g in range(self.groups)
+        ]
         noisy = {  # apart from `fields`: what the sensors show is not what the task judges
-            name: fields[name] + deviation * rng.standard_normal(fields[name].shape)
+            name: fields[name]
+            + deviation
+            * np.concatenate(
+                [r.standard_normal((self.envs, fields[name].shape[1])) for r in rngs]
+            )
             for name, deviation in self._noise.items()
         }
         return self.interface.observe({**fields, **noisy})

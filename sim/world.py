@@ -29,6 +29,19 @@ class Outcome:
     diverged: NDArray[np.bool_]  # (B,) not finite; it stands at the model's defaults again
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A tick after which a simulation was not finite any more, and all it takes to repeat it."""
+
+    simulation: int  # which of the B
+    tick: int  # of its episode
+    state: Floats  # (n,) MuJoCo's whole state before the tick
+    command: Floats  # (A,)
+
+
+FAILURES = 20  # are kept; a model that fails all the time fills no memory
+
+
 class World:
     """B robots, each on a task of the family.
 
@@ -37,6 +50,9 @@ class World:
         family: the task family.
         size: B.
         threads: simulation threads; results do not depend on it.
+
+    Attributes:
+        failures: the first ticks that ended in a state that is not finite.
     """
 
     def __init__(self, robot: Robot, family: TaskFamily, size: int, threads: int = 1) -> None:
@@ -58,6 +74,8 @@ class World:
         self.layout: Layout = {}
         self.ticks = np.zeros(size, np.int64)  # (B,) since the episode began
         self.command = np.tile(self.interface.safe, (size, 1))  # (B, A) in force
+        self.failures: list[Failure] = []
+        self._before = self.physics.batch.state.copy()
 
     @property
     def size(self) -> int:
@@ -99,6 +117,7 @@ class World:
     def obey(self, command: Floats) -> tuple[dict[str, Floats], Outcome]:
         """One tick with a command (B, A) that has passed `Interface.command` already."""
         self.command = command
+        self._before[:] = self.physics.batch.state
         self.physics.step(command)
         return self.judge()
 
@@ -111,6 +130,7 @@ class World:
         self.ticks += 1
         diverged = self.physics.diverged()
         if diverged.any():
+            self._remember(np.flatnonzero(diverged))
             self.physics.reset(np.flatnonzero(diverged).astype(np.int32))
         fields = self.fields()
         terminated = self.family.terminated(self.layout, fields) & ~diverged
@@ -120,6 +140,20 @@ class World:
             truncated=((self.ticks >= self.family.ticks) | diverged) & ~terminated,
             diverged=diverged,
         )
+
+    def _remember(self, ids: NDArray[np.intp]) -> None:
+        for i in ids[: FAILURES - len(self.failures)]:
+            tick = int(self.ticks[i]) - 1
+            failure = Failure(int(i), tick, self._before[i].copy(), self.command[i].copy())
+            self.failures.append(failure)
+
+    def repeat(self, failure: Failure) -> bool:
+        """Simulate a failed tick once more, in simulation 0; says whether it fails again."""
+        self.physics.batch.state[0] = failure.state
+        command = self.command.copy()
+        command[0] = failure.command
+        self.physics.step(command)
+        return bool(self.physics.diverged()[0])
 
     def snapshot(self) -> dict[str, NDArray[np.generic]]:
         """Everything that the next tick depends on, as arrays."""

@@ -7,7 +7,9 @@ import pytest
 
 from conftest import small_config
 from policies.collapse import WINDOW, Probe
-from policies.config import MlshConfig
+from policies.config import MlshConfig, default_config
+from policies.verdict import collapse_warning
+from sim.bounds import Bounds
 
 
 def probe(floor=0.0, span=10.0, **changes) -> Probe:
@@ -123,3 +125,43 @@ def test_state_comes_back():
     assert np.array_equal(other.state()["probe.recent"], one.state()["probe.recent"])
     more = returns((2, 3), (4, 4))
     assert np.array_equal(one.bias(more), other.bias(more))
+
+
+# In words ---------------------------------------------------------------------------------
+
+
+def rows(left, right, information, distance):
+    row = {"mutual_information": information, "skill_distance": distance}
+    return [{**row, "return/left": left, "return/right": right}] * 10
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "information", "distance", "said"),
+    [
+        (40, 40, 1.0, 3.0, []),  # each has its own
+        (40, 10, 1.0, 3.0, []),  # one is not learned yet, but they are apart
+        (40, 40, 0.0, 3.0, []),  # one skill serves both tasks: nobody is missed
+        (40, 10, 0.1, 3.0, ["right at 25 %", "0.10 of 1.00 bits"]),
+        (40, 10, 0.1, 0.2, ["right at 25 %", "two skills act alike (0.20 deviations"]),
+    ],
+)
+def test_collapse_is_said_with_its_tasks(left, right, information, distance, said):
+    bounds = [Bounds(0.0, 20.0, 40.0)] * 2
+    method = small_config().mlsh
+    text = collapse_warning(
+        rows(left, right, information, distance), ("left", "right"), bounds, method
+    )
+    assert bool(text) == bool(said)
+    assert "\n" not in text
+    for part in said:
+        assert part in text
+
+
+def test_what_is_off_is_tried_first():
+    bounds = [Bounds(0.0, 20.0, 40.0)] * 2
+    method = replace(small_config().mlsh, probe="none", reseed_below=0.0)
+    text = collapse_warning(rows(40, 10, 0, 0), ("left", "right"), bounds, method)
+    assert "Try --set mlsh.probe=relative, --set mlsh.reseed_below=0.12" in text
+    recipe = default_config("moving_bandits", "omni").mlsh
+    on = collapse_warning(rows(40, 10, 0, 0), ("left", "right"), bounds, recipe)
+    assert "Try --set mlsh.groups=20, another --seed" in on

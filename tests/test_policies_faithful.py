@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from test_policies_ppo import draw, level, plain, rng
+from test_policies_ppo import draw, level, plain, shuffle
 
 from conftest import small_config
 from policies import ppo as ppo_module
 from policies.config import MlshConfig, PpoConfig, TrainConfig, default_config, faithful_config
 from policies.mlsh import Mlsh
-from policies.ppo import Report, Samples, ppo_update
+from policies.ppo import Report, ppo_update
 
 DOC = Path(__file__).parents[1] / "docs" / "faithful-2017.md"
 
@@ -30,7 +30,7 @@ def learned_from(each: Mlsh, monkeypatch, iterations=1):
     rollouts, calls = [], []
     collect = each.collector.collect
 
-    def update(policies, samples, random):
+    def update(policies, samples, shuffle, **_):
         calls.append(samples)
         return Report(0, 0, 0, 0, 0)
 
@@ -119,7 +119,7 @@ def test_same_init(same):
 def test_master_advantage(how, monkeypatch):
     given = []
 
-    def normalise(samples, kind):
+    def normalise(samples, kind, **_):
         given.append(kind)
         return samples
 
@@ -146,7 +146,7 @@ def test_bootstrap_truncated(bootstrap, monkeypatch):
         stack.numpy[:] = 0
         for row in range(stack.count):
             stack.layers(row)[-1][1][:] = 7
-    monkeypatch.setattr("policies.mlsh.normalise_advantages", lambda samples, how: samples)
+    monkeypatch.setattr("policies.mlsh.normalise_advantages", lambda samples, how, **_: samples)
     rollout, masters, skills = learned_from(each, monkeypatch)
     # Time limit at tick 49, end of the rollout at tick 69; gamma .99 per tick and per decision.
     after = 0.99 * 7 if bootstrap else 0
@@ -194,7 +194,7 @@ def test_value_clip(clip):
     values = policies.values(drawn.obs, np.zeros(64, np.intp))
     samples = replace(drawn, value=values, target=np.full(64, 50, np.float32))
     policies.value_adam.learning_rate = 0.01
-    ppo_update(policies, [samples], rng())
+    ppo_update(policies, [samples], shuffle())
     moved = policies.values(samples.obs, np.zeros(64, np.intp)) - values
     if clip is None:
         assert moved.mean() > 2
@@ -207,8 +207,8 @@ def test_value_clip(clip):
 def test_drop_remainder(drop):
     # The released example: 100 decisions make one minibatch of 64, the other 36 are dropped.
     ppo = replace(level().ppo, minibatch=64, drop_remainder=drop)
-    batches = ppo_module._minibatches([100], ppo, rng())
-    assert [int(w.sum()) for _, w in batches] == ([64] if drop else [50, 50])
+    batches = ppo_module._deal([np.arange(100)], ppo_module._minibatches(100, ppo), ppo)
+    assert [len(batch) for batch in batches] == ([64] if drop else [50, 50])
 
 
 # Skills ---------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def test_skill_bootstrap(bootstrap, monkeypatch):
     stack.numpy[:] = 0
     for k, value in enumerate((3, 5)):
         stack.layers(k)[-1][1][:] = value
-    monkeypatch.setattr("policies.mlsh.normalise_advantages", lambda samples, how: samples)
+    monkeypatch.setattr("policies.mlsh.normalise_advantages", lambda samples, how, **_: samples)
     rollout, _, skills = learned_from(each, monkeypatch)
     t, b = np.nonzero(rollout.skill == 0)
     switch = (t < 49) & (rollout.skill[np.minimum(t + 1, 49), b] == 1)
@@ -288,7 +288,3 @@ def test_preset_trains():
         it = each.iterate()
         for report in (it.master, it.skill):
             assert report is None or np.isfinite(list(vars(report).values())).all()
-
-
-def test_samples_are_named_as_the_update_expects():
-    assert [f.name for f in fields(Samples)] == list(ppo_module._Part.__dataclass_fields__)

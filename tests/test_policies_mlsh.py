@@ -70,7 +70,7 @@ def test_only_groups_in_their_joint_phase_teach_the_skills(monkeypatch):
     learner = Mlsh(config(groups=4, warmup=1, joint=1, skill_bootstrap="same", probe="none"))
     seen = []
 
-    def update(level, samples, rng):
+    def update(level, samples, shuffle, **_):
         seen.append((level, samples))
         return Report(0, 0, 0, 0, 0)
 

@@ -380,6 +380,8 @@ def test_mutual_information_of_skill_and_task(usage, bits):
         master=None,
         skill=None,
         reseeded=None,
+        distance=1.0,
+        diverged=0,
     )
     assert mutual_information(it, warmup=5) == pytest.approx(bits, abs=1e-5)
     assert mutual_information(it, warmup=6) == 0  # nobody has warmed up

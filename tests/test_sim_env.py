@@ -357,6 +357,12 @@ def test_a_diverged_simulation_ends_and_poisons_nothing(tmp_path, monkeypatch, f
             assert info["_final_obs"].tolist() == [False] * 4 + [True, False]
             assert not info["success"].any()
     assert env.diverged == 1
+    # What it takes to repeat it is kept; a world that never failed fails from there, too.
+    (failure,) = env.world.failures
+    assert (failure.simulation, failure.tick) == (4, 20)
+    assert World(robot, family, 1).repeat(failure)
+    sound = replace(failure, state=np.nan_to_num(twin.world.physics.batch.state[4]))
+    assert not World(robot, family, 1).repeat(sound)
     # It ended at 21 and at 71, the twin at 50 and at 100: after 110 both show the third episode.
     np.testing.assert_array_equal(got[0][4, 4:], expected[0][4, 4:])
     assert (env.world.ticks[4], twin.world.ticks[4]) == (110 - 71, 110 - 100)

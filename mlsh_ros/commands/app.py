@@ -14,6 +14,7 @@ from mlsh_ros.commands import (
     new_robot,
     replay,
     summary,
+    sweep,
     train,
     up,
 )
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.command()(train.train)
 app.command()(summary.summary)
+app.command()(sweep.sweep)
 app.command()(export.export)
 app.command()(check.check)
 app.command("new-robot")(new_robot.new_robot)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,8 +20,10 @@ from sim.errors import UserError
 
 if TYPE_CHECKING:
     from policies.adapt import Progress as MasterProgress
+    from policies.ranks import Ranks
     from policies.run import Run, Training
 
+PATIENCE = 30  # iterations in a row with collapsed skills before it is said: they begin alike
 PIPED_EVERY = 10  # iterations between two lines where no terminal shows the live display
 
 
@@ -49,10 +52,12 @@ def train(
     """Train skills and masters over many tasks of a family."""
     # Imported when needed, here and in the other commands: torch alone takes a second.
     from policies.config import preset
-    from policies.run import create_run, open_run
+    from policies.ranks import ranks_of_this_run
+    from policies.run import Run, create_run, open_run
     from sim.registry import make_family
     from sim.robot import load_robot
 
+    ranks = ranks_of_this_run()
     if resume is not None:
         if family is not None or settings:
             raise UserError("--resume takes family and settings from the run; give neither")
@@ -63,25 +68,38 @@ def train(
         robot = robot or make_family(family).robot
         load_robot(robot)
         config = preset(recipe, family, robot, seed).with_values(settings or [])
+        ranks.share(config.mlsh.groups)  # says so before a folder is made
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        folder = create_run(config, run or Path("runs") / f"{family}-{robot}-s{seed}-{stamp}")
-    return _train(folder, resume=resume is not None)
+        if run is None and ranks.size > 1:
+            raise UserError("several processes need one folder; give --run")
+        path = run or Path("runs") / f"{family}-{robot}-s{seed}-{stamp}"
+        folder = create_run(config, path) if ranks.first else Run(path)
+        ranks.any(True)  # nobody reads it before it is there
+    return _train(folder, ranks, resume=resume is not None)
 
 
-def _train(folder: Run, *, resume: bool) -> int:
+def _train(folder: Run, ranks: Ranks, *, resume: bool) -> int:
     from policies.run import learn_masters
     from policies.run import train as run_training
+    from policies.verdict import collapse_warning
 
     stop = threading.Event()
     previous = signal.signal(signal.SIGINT, lambda *_: stop.set())
-    display = Display(folder)
+    display = Display(folder) if ranks.first else nullcontext()
+    show = display.show if isinstance(display, Display) else lambda _: None
     try:
         with display:
             training = run_training(
-                folder, resume=resume, should_stop=stop.is_set, on_iteration=display.show
+                folder,
+                resume=resume,
+                should_stop=stop.is_set,
+                on_iteration=show,
+                ranks=ranks,
             )
     finally:
         signal.signal(signal.SIGINT, previous)
+    if not ranks.first:
+        return 0 if training.finished else 130
     if not training.finished:
         console.print(
             f"stopped after {training.learner.steps:,} steps; everything is saved. "
@@ -91,6 +109,11 @@ def _train(folder: Run, *, resume: bool) -> int:
     console.print(
         f"trained in {training.rows[-1]['seconds']:.0f} s; curves: {folder.path}/curves.png"
     )
+    learner = training.learner
+    if warning := collapse_warning(
+        training.rows, learner.family.tasks, learner.bounds, learner.method
+    ):
+        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
     console.print("a fresh master for each task, skills frozen:")
     result = learn_masters(folder)
     report(result.learner.family.tasks, result.curves, [b.optimum for b in result.learner.bounds])
@@ -131,6 +154,7 @@ class Display:
         self.task = self.bar.add_task(
             f"{config.family} on {config.robot}", total=self.total, note=""
         )
+        self.warnings, self.diverged = 0, 0.0
         self.live = Live(self.bar, console=console, refresh_per_second=4)
 
     def __enter__(self) -> Display:
@@ -146,6 +170,12 @@ class Display:
     def show(self, training: Training) -> None:
         """Show the latest iteration."""
         row = training.rows[-1]
+        if row["diverged"] > self.diverged:
+            self.diverged = row["diverged"]
+            console.print(
+                f"{self.diverged:.0f} simulation(s) were not finite any more and were put back; "
+                f"repeat one: python -m policies.failures {self.path}/failures/0.npz"
+            )
         note = (
             f"{row['steps'] / 1e6:.2f} M steps, {row['steps_per_second']:,.0f}/s, "
             f"{row['groups_warming_up']:.0f} groups warming up, {row['groups_joint']:.0f} joint"
@@ -161,6 +191,8 @@ class Display:
         self.live.update(Group(self.bar, self._table(training)))
 
     def _table(self, training: Training) -> Table:
+        from policies.verdict import collapse_warning
+
         rows = training.rows
         table = Table(box=None, padding=(0, 2))
         for head in ("task", "return", "of optimum", "usage of skills"):
@@ -181,8 +213,17 @@ class Display:
                 " ".join(f"{u:4.0%}" for u in usage),
             )
         score = percent(rows[-1]["score"]) if "score" in rows[-1] else "-"
-        shared = f"I(skill; task) {rows[-1]['mutual_information']:.2f} bits"
+        shared = (
+            f"I(skill; task) {rows[-1]['mutual_information']:.2f} bits, "
+            f"skills {rows[-1]['skill_distance']:.1f} deviations apart"
+        )
         table.add_row("normalised score", score, "", shared)
         if restarts := sum(r["reseeded"] >= 0 for r in rows):
             table.add_row("", "", "", f"{restarts} skill(s) started anew: no task missed them")
+        if warning := collapse_warning(rows, training.learner.family.tasks, bounds, self.config.mlsh):
+            self.warnings += 1
+            if self.warnings > PATIENCE:
+                table.add_row("", "", "", warning)
+        else:
+            self.warnings = 0
         return table

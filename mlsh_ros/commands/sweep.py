@@ -1,0 +1,95 @@
+"""mlsh sweep: variants x seeds over the cores, one table and one plot."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from mlsh_ros.commands.console import console, percent
+from sim.errors import UserError
+
+if TYPE_CHECKING:
+    from policies.sweep_table import Summary
+
+
+def sweep(
+    family: Annotated[str, typer.Argument(help="Task family, for example moving_bandits.")],
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(help="baselines, ablations, or one by name; repeatable. Default: mlsh."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many: 0, 1, 2 ..")] = 10,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="For all variants, as in train; a,b,c makes a grid. Repeatable."
+        ),
+    ] = None,
+    robot: Annotated[
+        str | None, typer.Option(help="Name or folder; by default the family's.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of all runs; goes on with what is there."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at the same time; default: one per core.")
+    ] = None,
+    goal: Annotated[float, typer.Option(help="Fraction of the optimum to reach.")] = 0.95,
+) -> int:
+    """Train variants with several seeds and compare what they reach on every task learned anew."""
+    from policies.sweep import plan
+    from policies.sweep import sweep as run_all
+    from policies.sweep_table import plot, summarise, write_table
+    from policies.variants import grid, variants
+    from sim.registry import make_family
+    from sim.robot import load_robot
+
+    robot = robot or make_family(family).robot
+    load_robot(robot)
+    folder = output or Path("runs") / f"sweep-{family}"
+    chosen = grid(variants(variant or ["mlsh"]), settings or [])
+    planned = plan(family, robot, chosen, list(range(seeds)), folder)
+    failed = 0
+    for number, (job, reason) in enumerate(run_all(planned, jobs or os.cpu_count() or 1), 1):
+        failed += bool(reason)
+        console.print(f"{number}/{len(planned)} {job.path}: {reason or 'done'}", markup=False)
+    summaries = summarise(planned)
+    if not summaries:
+        raise UserError(f"no run of {folder} has a result")
+    _show(summaries, goal)
+    write_table(summaries, folder / "sweep.csv")
+    plot(summaries, goal, folder / "sweep.png")
+    console.print(f"every number: {folder}/sweep.csv; learning curves: {folder}/sweep.png")
+    return 1 if failed else 0
+
+
+def _show(summaries: list[Summary], goal: float) -> None:
+    table = Table(box=None, padding=(0, 2))
+    heads = ("variant", "seeds", f">= {percent(goal)}", "mean", "95 % of the mean")
+    for head in (*heads, "worst seed", "its worst task", "seconds"):
+        table.add_column(head, justify="left" if head == "variant" else "right")
+    for s in summaries:
+        low, high = s.interval
+        weakest, count = s.weakest, len(s.outcomes)
+        seconds = sum(o.seconds for o in s.outcomes) / count
+        table.add_row(
+            s.variant,
+            f"{count}",
+            f"{s.reached(goal)}",
+            percent(s.mean),
+            f"{percent(low)} .. {percent(high)}",
+            f"{weakest.job.config.seed}",
+            percent(weakest.worst),
+            f"{seconds:.0f}",
+        )
+    updates = len(summaries[0].outcomes[0].steps) - 1
+    console.print(table)
+    console.print(
+        f"of the optimum, greedy, after {updates} updates on each task; {percent(goal)}: seeds of "
+        "which every task reaches it"
+    )

@@ -1,0 +1,77 @@
+"""Several processes that learn together: each has some of the groups, the skills are common."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.errors import UserError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process and how many there are; alone by default. What it returns is the same in all."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def share(self, groups: int) -> range:
+        """The groups of this process.
+
+        Raises:
+            UserError: they cannot be shared out evenly.
+        """
+        if groups % self.size:
+            raise UserError(
+                f"mlsh.groups {groups} is not a multiple of {self.size} processes "
+                f"({groups} = {groups // self.size} x {self.size} + {groups % self.size})"
+            )
+        each = groups // self.size
+        return range(self.rank * each, (self.rank + 1) * each)
+
+    def total(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The sum of everybody's arrays."""
+        if self.size == 1:
+            return sums
+        import torch
+
+        tensor = torch.from_numpy(np.array(sums, np.float64))
+        torch.distributed.all_reduce(tensor)
+        return tensor.numpy()
+
+    def gather(self, mine: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Everybody's arrays (n, ...), one after the other, in the order of ranks."""
+        if self.size == 1:
+            return mine
+        import torch
+
+        data = torch.from_numpy(np.frombuffer(np.ascontiguousarray(mine).tobytes(), np.uint8).copy())
+        parts = [torch.empty_like(data) for _ in range(self.size)]
+        torch.distributed.all_gather(parts, data)
+        return np.concatenate(
+            [np.frombuffer(p.numpy().tobytes(), mine.dtype).reshape(mine.shape) for p in parts]
+        )
+
+    def any(self, mine: bool) -> bool:
+        """Whether it holds in any process."""
+        return bool(self.total(np.array([mine], np.float64))[0])
+
+
+def ranks_of_this_run() -> Ranks:
+    """As torchrun has started us; alone without it."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Ranks()
+    import torch
+
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    return Ranks(torch.distributed.get_rank(), size)

@@ -1,0 +1,129 @@
+"""Many runs: variants x seeds over the cores, each in a process and a run folder of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from policies.adapt import Adapted, from_scratch
+from policies.agent import Agent
+from policies.checkpoint import load_arrays
+from policies.config import TrainConfig
+from policies.run import (
+    ADAPTATION_UPDATES,
+    Run,
+    create_run,
+    learn_masters,
+    open_run,
+    train,
+    write_adaptation,
+)
+from policies.variants import Adaptation, Variant
+from sim.errors import UserError
+from sim.registry import make_family
+
+DONE = "adaptation.csv"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep."""
+
+    variant: str
+    adaptation: Adaptation
+    config: TrainConfig
+    path: Path
+
+    @property
+    def done(self) -> bool:
+        """Whether it has its result."""
+        return (self.path / DONE).is_file()
+
+
+def plan(
+    family: str,
+    robot: str,
+    variants: dict[str, Variant],
+    seeds: list[int],
+    folder: Path,
+) -> list[Job]:
+    """All runs, seeds first, so that every variant soon has something to show.
+
+    Raises:
+        UserError: a setting does not hold, or a folder has a run of another configuration.
+    """
+    jobs = []
+    for seed in seeds:
+        for name, variant in variants.items():
+            config = replace(variant.config(family, robot, seed), threads=1)
+            job = Job(name, variant.adaptation, config, folder / f"{name}-{seed}")
+            if (job.path / "config.yaml").exists() and Run(job.path).config != config:
+                raise UserError(f"{job.path} has a run of other settings; give another folder")
+            jobs.append(job)
+    return jobs
+
+
+def sweep(jobs: list[Job], processes: int) -> Iterator[tuple[Job, str]]:
+    """Do what is not done yet; yields each run that is, with the reason if it failed."""
+    open_jobs = [job for job in jobs if not job.done]
+    yield from ((job, "") for job in jobs if job.done)
+    if not open_jobs:
+        return
+    context = multiprocessing.get_context("spawn")  # torch does not survive a fork
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        futures: dict[Future[str], Job] = {pool.submit(run_job, job): job for job in open_jobs}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def run_job(job: Job) -> str:
+    """Train, then learn every task anew; returns why not, if not."""
+    try:
+        resume = (job.path / "checkpoint.npz").is_file()
+        started = (job.path / "config.yaml").is_file()
+        folder = Run(job.path) if started else create_run(job.config, job.path)
+        if job.adaptation == "scratch":
+            _write(folder, lambda task: from_scratch(job.config, task, updates=ADAPTATION_UPDATES))
+            return ""
+        train(folder, resume=resume)
+        if job.adaptation == "shared":
+            arrays = load_arrays(open_run(job.path).checkpoint)
+
+            def install(agent: Agent) -> None:
+                agent.restore_skills(arrays)
+
+            _write(
+                folder,
+                lambda task: from_scratch(
+                    job.config, task, updates=ADAPTATION_UPDATES, install_skill=install
+                ),
+            )
+        else:
+            learn_masters(folder)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _write(folder: Run, learn: Callable[[int], Adapted]) -> None:
+    config = folder.config
+    tasks = make_family(config.family, config.family_parameters).tasks
+    curves = [learn(task).curves[0] for task in range(len(tasks))]
+    write_adaptation(folder.path / DONE, tasks, curves)
+
+
+def interval(values: list[float], draws: int = 10_000) -> tuple[float, float]:
+    """95 % of the mean of `values`, by drawing them again and again (bootstrap)."""
+    data = np.asarray(values)
+    rng = np.random.default_rng(0)
+    means = data[rng.integers(len(data), size=(draws, len(data)))].mean(axis=1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(high)

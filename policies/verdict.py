@@ -1,0 +1,55 @@
+"""Whether the skills have collapsed, in words, and what to change."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from policies.config import MlshConfig
+from policies.metrics import Row
+from sim.bounds import Bounds
+
+LAST = 0.2  # of the iterations are looked at
+POOR = 0.7  # of the optimum; below it a task is not served
+SHARED = 0.5  # of the information that masters could need; below it they all choose alike
+ALIKE = 0.5  # deviations between two skills' actions; below it they are one skill
+
+
+def collapse_warning(
+    rows: list[Row], tasks: tuple[str, ...], bounds: list[Bounds], method: MlshConfig
+) -> str:
+    """One line that names the tasks, the skills and what to try; empty if all is well.
+
+    Collapsed are skills among which masters find no choice that tells one task from another,
+    while a task is poorly served.
+    """
+    recent = rows[-max(1, round(LAST * len(rows))) :]
+    share = {
+        task: float(np.mean(values)) / limit.optimum
+        for task, limit in zip(tasks, bounds, strict=True)
+        if (values := [row[f"return/{task}"] for row in recent if f"return/{task}" in row])
+    }
+    possible = float(np.log2(min(method.skills, len(tasks))))
+    poor = {task: part for task, part in share.items() if part < POOR}
+    information = float(np.mean([row["mutual_information"] for row in recent]))
+    if not poor or possible == 0 or information >= SHARED * possible:
+        return ""
+    worst = ", ".join(f"{task} at {100 * part:.0f} % of its optimum" for task, part in poor.items())
+    distance = float(np.mean([row["skill_distance"] for row in recent]))
+    alike = f"; two skills act alike ({distance:.2f} deviations apart)" if distance < ALIKE else ""
+    return (
+        f"the skills have collapsed: masters choose alike on all tasks ({information:.2f} of "
+        f"{possible:.2f} bits){alike}, {worst}. Try {', '.join(_remedies(method))}"
+    )
+
+
+def _remedies(method: MlshConfig) -> list[str]:
+    """Settings that are not as in the recipe first, then more of everything."""
+    off = {
+        "mlsh.probe=relative": method.probe != "relative",
+        "mlsh.reseed_below=0.12": method.reseed_below == 0,
+        "mlsh.warmup=20": method.warmup < 5,
+        "mlsh.balanced_tasks=true": not method.balanced_tasks,
+        "mlsh.master_advantage=centred": method.master_advantage != "centred",
+        f"mlsh.groups={2 * method.groups}": True,
+    }
+    return [f"--set {setting}" for setting, useful in off.items() if useful] + ["another --seed"]

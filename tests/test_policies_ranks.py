@@ -1,0 +1,129 @@
+"""Several processes learn what one learns, and a lost one costs no more than the last stretch."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from policies.checkpoint import load_arrays
+from policies.ranks import Ranks
+from sim.errors import UserError
+
+SETTINGS = [
+    "mlsh.groups=4",
+    "mlsh.envs=8",
+    "mlsh.warmup=2",
+    "mlsh.joint=2",
+    "threads=1",
+    "checkpoint_every=2",
+]
+
+
+def command(folder: Path, *more: str, ranks: int, iterations=6) -> list[str]:
+    launcher = []
+    if ranks > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        launcher = ["torch.distributed.run", f"--nproc-per-node={ranks}", "--master-addr=127.0.0.1"]
+        launcher += [f"--master-port={port}", "-m"]
+    steps = iterations * 4 * 8 * 50
+    settings = [f"--set={s}" for s in (*SETTINGS, f"steps={steps}")]
+    what = more or ("moving_bandits", "--run", str(folder), *settings)
+    return [sys.executable, "-m", *launcher, "mlsh_ros.cli", "train", *what]
+
+
+def start(*args, **kwargs) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command(*args, **kwargs),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    try:
+        out, _ = process.communicate(timeout=120)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    return out
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    process = start(folder, ranks=1)
+    out = finish(process)
+    assert process.returncode == 0, out
+    return load_arrays(folder / "checkpoint.npz")
+
+
+def close(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, array in ours.items():
+        if name == "seconds":
+            continue
+        assert array.shape == theirs[name].shape, name
+        # Sums in another order differ in the last bits; learning makes them a little larger.
+        assert np.allclose(array, theirs[name], rtol=1e-3, atol=2e-3), name
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(alone, tmp_path):
+    process = start(tmp_path / "run", ranks=2)
+    out = finish(process)
+    assert process.returncode == 0, out
+    assert out.count("run folder") == 1  # one of them prints
+    close(load_arrays(tmp_path / "run" / "checkpoint.npz"), alone)
+
+
+@pytest.mark.slow
+def test_a_killed_process_costs_what_came_after_the_last_checkpoint(alone, tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder, ranks=2, iterations=2000)
+    deadline = time.monotonic() + 60
+    while not (folder / "checkpoint.npz").is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    ranks = subprocess.run(
+        ["pgrep", "-g", str(process.pid), "-f", "mlsh_ros.cli"], capture_output=True, text=True
+    ).stdout.split()
+    os.kill(int(ranks[-1]), signal.SIGKILL)
+    finish(process)
+    assert process.returncode != 0
+    left = load_arrays(folder / "checkpoint.npz")
+    assert int(left["iteration"]) % 2 == 0
+    # Another number of processes goes on from there.
+    config = (folder / "config.yaml").read_text()
+    steps = (int(left["iteration"]) + 2) * 4 * 8 * 50
+    (folder / "config.yaml").write_text(config.replace(f"{2000 * 1600}", f"{steps}"))
+    again = start(folder, "--resume", str(folder), ranks=1)
+    out = finish(again)
+    assert again.returncode == 0, out
+    assert int(load_arrays(folder / "checkpoint.npz")["iteration"]) == int(left["iteration"]) + 2
+
+
+def test_groups_are_shared_out_evenly():
+    shares = [list(Ranks(r, 4).share(8)) for r in range(4)]
+    assert sum(shares, []) == list(range(8))
+    assert {len(share) for share in shares} == {2}
+    with pytest.raises(UserError, match=r"10 is not a multiple of 4 processes \(10 = 2 x 4 \+ 2\)"):
+        Ranks(0, 4).share(10)
+
+
+def test_alone_everything_is_ones_own():
+    ranks, x = Ranks(), np.arange(6.0).reshape(3, 2)
+    assert ranks.first
+    assert np.array_equal(ranks.total(x), x)
+    assert np.array_equal(ranks.gather(x), x)
+    assert [ranks.any(True), ranks.any(False)] == [True, False]
