@@ -82,7 +82,10 @@ class MlshConfig:
                 f"decision_lead {self.decision_lead} must be below decision_ticks "
                 f"{self.decision_ticks}"
             )
-        if self.decision_ticks - round(self.commitment * self.decision_ticks) <= self.decision_lead:
+        if (
+            self.decision_ticks - round(self.commitment * self.decision_ticks)
+            <= self.decision_lead
+        ):
             raise ValueError(
                 f"commitment {self.commitment} of decision_ticks {self.decision_ticks} leaves "
                 f"{self.decision_ticks - round(self.commitment * self.decision_ticks)} ticks, "

@@ -1,6 +1,6 @@
 """Simulations that failed in a training run: kept, and simulated once more.
 
-    python -m policies.failures runs/first/failures/0.npz
+python -m policies.failures runs/first/failures/0.npz
 """
 
 from __future__ import annotations
@@ -66,8 +66,10 @@ def main() -> int:
         sys.stderr.write(f"error: {error}\n")
         return 1
     how = "fails again" if again else "does not fail"
-    print(f"tick {failure.tick} of simulation {failure.simulation}, command "
-          f"{failure.command.tolist()}: it {how}")
+    print(
+        f"tick {failure.tick} of simulation {failure.simulation}, command "
+        f"{failure.command.tolist()}: it {how}"
+    )
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ class Samples:
     """What one policy learns from, n samples."""
 
     obs: Float32  # (n, O)
-    action: NDArray[np.generic]  # (n,) skill, or (n, A)
+    action: NDArray[Any]  # (n,) skill, or (n, A)
     log_prob: Float32  # (n,) when it was drawn
     advantage: Float32  # (n,)
     value: Float32  # (n,) when it was drawn
@@ -93,7 +94,7 @@ def policy_sums(stack: Stack, row: int, part: Samples, ppo: PpoConfig, entropy: 
 
 
 def value_sums(stack: Stack, row: int, part: Samples, ppo: PpoConfig, unit: float) -> Sums:
-    """The squared error of value function `row`, times its coefficient; `unit` is of its output."""
+    """The squared error of value function `row`, with its coefficient; `unit` is of its output."""
     saved = stack.activations(row, part.obs)
     predicted = saved[-1][:, 0]
     off = predicted - part.target / np.float32(unit)

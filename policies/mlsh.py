@@ -327,7 +327,8 @@ class Mlsh:
     def _entropy(self) -> list[float]:
         """Coefficient of each master's entropy: it falls to zero while the master warms up."""
         left = 1 - self.age[self.mine] / max(1, self.method.warmup)
-        return (self.config.master.entropy * left.clip(min=0)).tolist()
+        coefficients: list[float] = (self.config.master.entropy * left.clip(min=0)).tolist()
+        return coefficients
 
     def _mean(self, report: Report, policies: int) -> Report:
         """Of the reports of all processes, each of so many policies."""

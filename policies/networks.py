@@ -13,7 +13,6 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-
 # Adds up an array over all processes that learn together.
 Total = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -192,8 +191,8 @@ class Normaliser:
 
     def update(self, x: NDArray[np.float32], total: Total = alone) -> None:
         """Take in observations (..., O), and those of the other processes."""
-        x = x.reshape(-1, len(self.mean)) - self.mean
-        sums = total(np.concatenate([[len(x)], x.sum(axis=0), (x * x).sum(axis=0)]))
+        off = x.reshape(-1, len(self.mean)) - self.mean
+        sums = total(np.concatenate([[len(off)], off.sum(axis=0), (off * off).sum(axis=0)]))
         n, (first, second) = sums[0], np.split(sums[1:], 2)
         if not n:
             return

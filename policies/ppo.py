@@ -17,6 +17,7 @@ from policies.networks import Total, alone
 # The randomness that orders the samples of a policy (its row) and a group.
 Shuffle = Callable[[int, int], np.random.Generator]
 
+
 @dataclass(frozen=True)
 class Report:
     """Means over the samples of the last epoch, and over the policies that learned."""
@@ -70,7 +71,9 @@ def _learn(
     random = [shuffle(row, int(samples.group[members[0]])) for members in groups]
     told = np.zeros(6)
     for epoch in range(ppo.epochs):
-        orders = [members[r.permutation(len(members))] for members, r in zip(groups, random)]
+        orders = [
+            members[r.permutation(len(members))] for members, r in zip(groups, random, strict=True)
+        ]
         batches = _deal(orders, count, ppo)
         ordered = samples.take(np.concatenate([np.zeros(0, np.intp), *batches]))
         edges = np.cumsum([0, *map(len, batches)]).tolist()
@@ -122,4 +125,5 @@ def _clip(gradient: Float32, ppo: PpoConfig) -> Float32:
     if ppo.max_grad_norm is None:
         return gradient
     norm = float(np.linalg.norm(gradient))
-    return gradient * np.float32(ppo.max_grad_norm / max(norm, ppo.max_grad_norm))
+    clipped: Float32 = gradient * np.float32(ppo.max_grad_norm / max(norm, ppo.max_grad_norm))
+    return clipped

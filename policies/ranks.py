@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.errors import UserError
 
+T = TypeVar("T", bound=np.generic)
+
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process and how many there are; alone by default. What it returns is the same in all."""
+    """This process of how many; alone by default. What `total` and `gather` return is common."""
 
     rank: int = 0
     size: int = 1
@@ -47,13 +50,15 @@ class Ranks:
         torch.distributed.all_reduce(tensor)
         return tensor.numpy()
 
-    def gather(self, mine: NDArray[np.generic]) -> NDArray[np.generic]:
+    def gather(self, mine: NDArray[T]) -> NDArray[T]:
         """Everybody's arrays (n, ...), one after the other, in the order of ranks."""
         if self.size == 1:
             return mine
         import torch
 
-        data = torch.from_numpy(np.frombuffer(np.ascontiguousarray(mine).tobytes(), np.uint8).copy())
+        data = torch.from_numpy(
+            np.frombuffer(np.ascontiguousarray(mine).tobytes(), np.uint8).copy()
+        )
         parts = [torch.empty_like(data) for _ in range(self.size)]
         torch.distributed.all_gather(parts, data)
         return np.concatenate(

@@ -34,7 +34,9 @@ class Variant:
 
 BASELINES = {
     "mlsh": Variant("the recipe"),
-    "no-warm-up": Variant("W = 0: skills learn under masters that know nothing", ("mlsh.warmup=0",)),
+    "no-warm-up": Variant(
+        "W = 0: skills learn under masters that know nothing", ("mlsh.warmup=0",)
+    ),
     "primitive": Variant(
         "N = 1: the master decides on every tick",
         ("mlsh.decision_ticks=1", "mlsh.decision_lead=0"),
@@ -49,9 +51,7 @@ BASELINES = {
 }
 ABLATIONS = {
     "no-probe": Variant("masters start uniform", ("mlsh.probe=none",)),
-    "plain-probe": Variant(
-        "the probe looks at this task only", ("mlsh.probe=plain",)
-    ),
+    "plain-probe": Variant("the probe looks at this task only", ("mlsh.probe=plain",)),
     "no-restart": Variant("a dispensable skill is never started anew", ("mlsh.reseed_below=0",)),
     "drawn-tasks": Variant("tasks are drawn, not balanced", ("mlsh.balanced_tasks=false",)),
     "next-bootstrap": Variant(

@@ -33,7 +33,9 @@ def collapse_warning(
     information = float(np.mean([row["mutual_information"] for row in recent]))
     if not poor or possible == 0 or information >= SHARED * possible:
         return ""
-    worst = ", ".join(f"{task} at {100 * part:.0f} % of its optimum" for task, part in poor.items())
+    worst = ", ".join(
+        f"{task} at {100 * part:.0f} % of its optimum" for task, part in poor.items()
+    )
     distance = float(np.mean([row["skill_distance"] for row in recent]))
     alike = f"; two skills act alike ({distance:.2f} deviations apart)" if distance < ALIKE else ""
     return (

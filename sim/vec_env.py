@@ -196,9 +196,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         noisy = {  # apart from `fields`: what the sensors show is not what the task judges
             name: fields[name]
             + deviation
-            * np.concatenate(
-                [r.standard_normal((self.envs, fields[name].shape[1])) for r in rngs]
-            )
+            * np.concatenate([r.standard_normal((self.envs, fields[name].shape[1])) for r in rngs])
             for name, deviation in self._noise.items()
         }
         return self.interface.observe({**fields, **noisy})

@@ -128,7 +128,9 @@ def test_ratio_is_one_before_the_first_step(first_ratios, name):
 
 def test_report_of_the_first_step_has_no_divergence():
     policies = level(extra=2, outputs=2, ppo=replace(PPO, epochs=1))
-    report = ppo_update(policies, [draw(policies, r, 64, reward=plain) for r in range(2)], shuffle())
+    report = ppo_update(
+        policies, [draw(policies, r, 64, reward=plain) for r in range(2)], shuffle()
+    )
     assert report.kl == pytest.approx(0, abs=1e-6)
     assert report.clipped == 0
     # Two actions with deviation 1: entropy 2 * (0.5 + 0.5 ln 2 pi).
@@ -273,7 +275,7 @@ def test_every_sample_is_used_once_per_epoch(lengths):
 
 
 def test_an_update_is_the_same_in_parts():
-    """Two processes with a group each, whose sums are added up, learn what one learns with both."""
+    """Two processes with a group each learn what one learns with both."""
     ppo = replace(PPO, minibatch=16)
     both, split = level(extra=2, outputs=2, ppo=ppo), level(extra=2, outputs=2, ppo=ppo)
     parts = [

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +32,15 @@ def command(folder: Path, *more: str, ranks: int, iterations=6) -> list[str]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        launcher = ["torch.distributed.run", f"--nproc-per-node={ranks}", "--master-addr=127.0.0.1"]
+        launcher = [
+            "torch.distributed.run",
+            f"--nproc-per-node={ranks}",
+            "--master-addr=127.0.0.1",
+        ]
         launcher += [f"--master-port={port}", "-m"]
     steps = iterations * 4 * 8 * 50
     settings = [f"--set={s}" for s in (*SETTINGS, f"steps={steps}")]
-    what = more or ("moving_bandits", "--run", str(folder), *settings)
+    what = more or ("moving_bandits", "-o", str(folder), *settings)  # torchrun has --run-..
     return [sys.executable, "-m", *launcher, "mlsh_ros.cli", "train", *what]
 
 
@@ -51,12 +56,19 @@ def start(*args, **kwargs) -> subprocess.Popen:
     )
 
 
+def children(process: subprocess.Popen) -> list[int]:
+    """The ranks; torchrun puts them into sessions of their own."""
+    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
 def finish(process: subprocess.Popen) -> str:
     try:
-        out, _ = process.communicate(timeout=120)
+        out, _ = process.communicate(timeout=100)
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        for pid in [*children(process), process.pid] if process.poll() is None else []:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     return out
 
 
@@ -95,10 +107,7 @@ def test_a_killed_process_costs_what_came_after_the_last_checkpoint(alone, tmp_p
     deadline = time.monotonic() + 60
     while not (folder / "checkpoint.npz").is_file() and time.monotonic() < deadline:
         time.sleep(0.05)
-    ranks = subprocess.run(
-        ["pgrep", "-g", str(process.pid), "-f", "mlsh_ros.cli"], capture_output=True, text=True
-    ).stdout.split()
-    os.kill(int(ranks[-1]), signal.SIGKILL)
+    os.kill(children(process)[-1], signal.SIGKILL)
     finish(process)
     assert process.returncode != 0
     left = load_arrays(folder / "checkpoint.npz")
@@ -114,10 +123,12 @@ def test_a_killed_process_costs_what_came_after_the_last_checkpoint(alone, tmp_p
 
 
 def test_groups_are_shared_out_evenly():
-    shares = [list(Ranks(r, 4).share(8)) for r in range(4)]
-    assert sum(shares, []) == list(range(8))
+    shares = [Ranks(r, 4).share(8) for r in range(4)]
+    assert [g for share in shares for g in share] == list(range(8))
     assert {len(share) for share in shares} == {2}
-    with pytest.raises(UserError, match=r"10 is not a multiple of 4 processes \(10 = 2 x 4 \+ 2\)"):
+    with pytest.raises(
+        UserError, match=r"10 is not a multiple of 4 processes \(10 = 2 x 4 \+ 2\)"
+    ):
         Ranks(0, 4).share(10)
 
 

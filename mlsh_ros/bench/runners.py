@@ -188,7 +188,7 @@ FAMILIES.setdefault(Directions.name, Directions)
 class RunnerMlsh(Mlsh):
     """The learner, where no optimum is known."""
 
-    bounds = [Bounds(0.0, 0.0, 1000.0)] * len(Directions.tasks)  # noqa: RUF012
+    bounds = [Bounds(0.0, 0.0, 1000.0)] * len(Directions.tasks)
 
 
 def config(robot: str, settings: list[str]) -> TrainConfig:

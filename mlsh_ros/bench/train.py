@@ -3,8 +3,8 @@
     python -m mlsh_ros.bench.train [--repeats 3] [--threads 2] [--no-sb3]
 
 Everything in one run, in turns. Rows: raw `Batch.step` with random commands; our collection; whole
-MLSH training; PPO of one policy on everything, in our code; and SB3's PPO over our environment with
-the same batch sizes, and with its defaults over gymnasium's own environment (one simulation).
+MLSH training; PPO of one policy on everything, in our code; and SB3's PPO over our environment
+with the same batch sizes, and with its defaults over gymnasium's own environment (one simulation).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the simulator gets the cores
 
-import numpy as np  # noqa: E402
-from mujoco.batch import Batch  # noqa: E402
+import numpy as np
+from mujoco.batch import Batch
 
-from mlsh_ros.bench.runners import ENVS, GROUPS, RUNNERS, TICKS, Runner, RunnerMlsh, config  # noqa: E402
-from policies.config import TrainConfig  # noqa: E402
-from sim.robot import load_robot  # noqa: E402
+from mlsh_ros.bench.runners import ENVS, GROUPS, RUNNERS, TICKS, Runner, RunnerMlsh, config
+from policies.config import TrainConfig
+from sim.robot import load_robot
 
 LARGE = ["skill.minibatch=4096", "skill.epochs=5"]
 PPO = ["mlsh.skills=1", "mlsh.probe=none", "mlsh.warmup=0", "mlsh.joint=1000000"]
@@ -105,7 +105,9 @@ def _table(runner: Runner, folder: Path, given: argparse.Namespace) -> None:
         turns["SB3 over ours, 4096 x 5"] = sb3_over_ours(config(robot, [threads, *PPO, *LARGE]))
         turns[f"SB3 defaults, {runner.gym}"] = default_sb3(runner.gym)
     rows = [{name: turn() for name, turn in turns.items()} for _ in range(given.repeats)]
-    print(f"{runner.name}: control steps per second, medians of {given.repeats}; B = {GROUPS * ENVS}")
+    print(
+        f"{runner.name}: control steps per second, medians of {given.repeats}; B = {GROUPS * ENVS}"
+    )
     for name in turns:
         speed = np.median([row[name] for row in rows])
         ratio = np.median([row[name] / row["raw MuJoCo"] for row in rows])

@@ -44,7 +44,9 @@ def train(
         list[str] | None,
         typer.Option("--set", help="Change a setting, e.g. --set mlsh.groups=20. Repeatable."),
     ] = None,
-    run: Annotated[Path | None, typer.Option(help="Run folder; by default under runs/.")] = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", "-o", help="Run folder; by default under runs/.")
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this run folder, bit for bit.")
     ] = None,
@@ -220,7 +222,9 @@ class Display:
         table.add_row("normalised score", score, "", shared)
         if restarts := sum(r["reseeded"] >= 0 for r in rows):
             table.add_row("", "", "", f"{restarts} skill(s) started anew: no task missed them")
-        if warning := collapse_warning(rows, training.learner.family.tasks, bounds, self.config.mlsh):
+        if warning := collapse_warning(
+            rows, training.learner.family.tasks, bounds, self.config.mlsh
+        ):
             self.warnings += 1
             if self.warnings > PATIENCE:
                 table.add_row("", "", "", warning)
