@@ -27,6 +27,7 @@ SPOTS = {"corner": 0.75, "inner": 0.3}  # in both axes, of the half width
 GOAL_COLOUR = (0.20, 0.60, 0.35, 0.55)
 THICKNESS = 0.04  # m, of a wall
 HEIGHT = 0.3  # m, above any scanner
+CLEAR = 0.15  # m, of a start in a room from the walls
 JITTER = 0.03  # m, of the start around the middle of a door
 
 # For the expert. Distances are from the line of the wall and from the middle of the door, m.
@@ -51,6 +52,9 @@ class Rooms:
     door: Positive = 0.4  # m
     # How many of each room's spots, from the last, are no tasks: goals that training never sees.
     held_out: Annotated[int, Field(ge=0, lt=len(SPOTS))] = 0
+    # Of the episodes that begin somewhere in a room instead: a robot that turns before it drives
+    # would hardly ever come from a door to a corner by chance.
+    scattered: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -98,9 +102,11 @@ class Rooms:
         return {"goal": layout["goal"]}
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """Any door and any heading, whatever the task."""
+        """Any door and any heading, whatever the task; or anywhere in any room."""
         middle = self.doors[0][rng.integers(ROOMS)]
         xy = middle + rng.uniform(-JITTER, JITTER, 2)
+        if self.scattered and rng.random() < self.scattered:
+            xy = rng.uniform(CLEAR, self.half_width - CLEAR, 2) * rng.choice((-1, 1), 2)
         # Two turns: a heading is shown as a quaternion, and both signs of it are the same one.
         heading = rng.uniform(-2 * np.pi, 2 * np.pi)
         return {"goal": self.spot(task), "start": np.array([*xy, heading])}
