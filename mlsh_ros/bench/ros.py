@@ -1,23 +1,25 @@
 """How well skill_node keeps its time through ROS, beside a bare loop and a plain rclpy timer.
 
-    python -m mlsh_ros.bench.ros [--rates 50 200 500 1000] [--seconds 20] [--repeats 3] [--busy]
+    python -m mlsh_ros.bench.ros [--rates 50 200 500 1000] [--seconds 20] [--repeats 3]
+                                 [--together] [--busy] [--record FOLDER]
 
-Three processes over DDS on this computer: skill_node and master_node with the bundle of
+Processes over DDS on this computer: skill_node and master_node with the bundle of
 `mlsh_ros.bench.tick` (48 observations, 12 actions, 2 x 256), and this one, which plays the robot.
-A turn of each rate measures, one after the other: a thread that only sleeps, a node with an rclpy
-timer that publishes the same command, and skill_node.
+A turn of each rate measures, one after the other or `--together` at the same time: a thread that
+only sleeps, a node with an rclpy timer that publishes a command, and skill_node.
+With `--record` skill_node takes a second turn, with recorder_node beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import multiprocessing
 import os
 import random
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,128 +27,29 @@ from pathlib import Path
 
 import numpy as np
 
-from mlsh_ros.bench.tick import JOINTS, bare, make_bundle
-from mlsh_ros.core.packing import trace_layout
+from mlsh_ros.bench.floor import KINDS, Floor
+from mlsh_ros.bench.robot import START_UP, Robot
+from mlsh_ros.bench.tick import make_bundle
 from mlsh_ros.network import confined
 from policies.bundle import Bundle
 
-os.environ.update(confined(os.environ))
-START_UP = 30.0  # s
-TIMER = """
-import sys, time
-import rclpy
-from rclpy.node import Node
-from sensor_msgs.msg import JointState
-rate, seconds = float(sys.argv[1]), float(sys.argv[2])
-rclpy.init()
-node = Node("plain")
-publisher = node.create_publisher(JointState, "plain_command", 1)
-message = JointState(name=[f"joint_{i}" for i in range(12)], position=[0.0] * 12)
-start = []
-def tick():
-    now = time.monotonic()
-    start.append(now)
-    message.header.stamp = node.get_clock().now().to_msg()
-    publisher.publish(message)
-node.create_timer(1 / rate, tick)
-end = time.monotonic() + seconds
-while time.monotonic() < end:
-    rclpy.spin_once(node, timeout_sec=0.1)
-print(" ".join(repr(t) for t in start))
-rclpy.shutdown()
-"""
+STATES = 1000.0  # per second
+Columns = dict[str, np.ndarray]
 
 
-class Robot:
-    """Plays the robot: publishes its sensors, drives skill_node, keeps what it tells."""
-
-    def __init__(self, bundle: Bundle, rate: float) -> None:
-        import rclpy
-        from rclpy.executors import SingleThreadedExecutor
-        from sensor_msgs.msg import JointState
-        from std_msgs.msg import Float64MultiArray, String
-
-        from mlsh_ros.nodes.node import LATCHED, SENSOR, TRACE
-
-        interface = bundle.interface
-        self._layout = trace_layout(interface.observation_names, interface.action_names)
-        self.traces: list[dict[str, float]] = []
-        self.transport: list[float] = []  # s, from a command's stamp to its arrival
-        self.state = ""
-        rclpy.init()
-        self.node = rclpy.create_node("bench_robot")
-        names = [f"joint_{i}" for i in range(JOINTS)]
-        self._message = JointState(name=names)
-        for field in ("position", "velocity", "effort"):
-            setattr(self._message, field, [0.1] * JOINTS)
-        self._sensors = self.node.create_publisher(JointState, "joint_states", SENSOR)
-        self._references = self.node.create_publisher(JointState, "references", SENSOR)
-        self.node.create_subscription(Float64MultiArray, "skill_node/trace", self._on_trace, TRACE)
-        self.node.create_subscription(String, "skill_node/state", self._on_state, LATCHED)
-        self.node.create_subscription(JointState, "command", self._on_command, 1)
-        self.node.create_timer(1 / rate, self._publish)
-        self.executor = SingleThreadedExecutor()
-        self.executor.add_node(self.node)
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
-
-    def _publish(self) -> None:
-        self._message.header.stamp = self.node.get_clock().now().to_msg()
-        self._sensors.publish(self._message)
-        self._references.publish(self._message)
-
-    def _on_trace(self, message: object) -> None:
-        self.traces.append(self._layout.read(message)[0])
-
-    def _on_state(self, message: object) -> None:
-        self.state = str(getattr(message, "data", ""))
-
-    def _on_command(self, message: object) -> None:
-        stamp = message.header.stamp  # type: ignore[attr-defined]
-        self.transport.append(time.time() - stamp.sec - stamp.nanosec * 1e-9)
-
-    def _spin(self) -> None:
-        while not self._closing.is_set():
-            self.executor.spin_once(timeout_sec=0.1)
-
-    def call(self, service: str) -> None:
-        """One of skill_node's."""
-        from std_srvs.srv import Trigger
-
-        client = self.node.create_client(Trigger, f"skill_node/{service}")
-        assert client.wait_for_service(timeout_sec=START_UP)
-        time.sleep(1.0)  # both sides know each other
-        future = client.call_async(Trigger.Request())
-        deadline = time.monotonic() + START_UP
-        while not future.done() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert future.result().success, future.result().message
-
-    def close(self) -> None:
-        """Leave."""
-        import rclpy
-
-        self._closing.set()
-        self._thread.join()
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.try_shutdown()
-
-
-def skill_node(bundle: Bundle, rate: float, seconds: float) -> tuple[dict[str, np.ndarray], float]:
-    """Traces of a session as columns, with `transport`; and CPU of skill_node as a fraction."""
-    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-    nodes = []
-    for name, more in (
-        ("master_node", ()),
-        # At a rate that the machine does not keep, misses are to be counted, not to stop it.
-        ("skill_node", ("-p", "missed_ticks:=1000", "-p", "late_decisions:=1000")),
-    ):
-        command = [sys.executable, "-m", f"mlsh_ros.nodes.{name}", "--ros-args"]
-        command += ["-p", f"bundle:={bundle.source}", *more, "--log-level", "error"]
-        nodes.append(subprocess.Popen(command, env=environment))
-    robot = Robot(bundle, rate)
+def skill_node(
+    bundle: Bundle, rate: float, seconds: float, record_to: Path | None = None
+) -> tuple[Columns, float]:
+    """What each tick told, with `transport` and `reaction`, s; skill_node's CPU as a fraction."""
+    # At a rate that the machine does not keep, misses are to be counted, not to stop it.
+    wanted: dict[str, dict[str, object]] = {
+        "master_node": {},
+        "skill_node": {"missed_ticks": 1000, "late_decisions": 1000},
+    }
+    if record_to is not None:
+        wanted["recorder_node"] = {"record_to": record_to}
+    nodes = {name: _start(name, {"bundle": bundle.source, **p}) for name, p in wanted.items()}
+    robot = Robot(bundle, STATES)
     try:
         deadline = time.monotonic() + START_UP
         while robot.state != "disarmed" and time.monotonic() < deadline:
@@ -155,29 +58,31 @@ def skill_node(bundle: Bundle, rate: float, seconds: float) -> tuple[dict[str, n
         robot.call("start")
         while len(robot.traces) < rate and time.monotonic() < deadline:  # a second to warm up
             time.sleep(0.05)
-        robot.traces.clear()
-        robot.transport.clear()
-        before = _cpu(nodes[1].pid)
+        robot.forget()
+        before = _cpu(nodes["skill_node"].pid)
         time.sleep(seconds)
-        cpu = (_cpu(nodes[1].pid) - before) / seconds
-        rows = list(robot.traces)
+        cpu = (_cpu(nodes["skill_node"].pid) - before) / seconds
+        rows, reaction = list(robot.traces), robot.reaction
         assert robot.state == "running", robot.state
+        robot.call("stop")
     finally:
-        for node in nodes:
+        for node in nodes.values():
             node.terminate()
-        for node in nodes:
+        for node in nodes.values():
             node.wait(timeout=10)
         robot.close()
     columns = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-    return columns | {"transport": np.array(robot.transport)}, cpu
+    return columns | {"transport": np.array(robot.transport), "reaction": reaction}, cpu
 
 
-def plain_timer(rate: float, seconds: float) -> np.ndarray:
-    """How far each period of a plain rclpy timer was from its length, s."""
-    command = [sys.executable, "-c", TIMER, str(rate), str(seconds)]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    begun = np.array([float(t) for t in text.split()])[int(rate) :]
-    return np.abs(np.diff(begun) - 1 / rate)
+def _start(name: str, parameters: dict[str, object]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", f"mlsh_ros.nodes.{name}", "--ros-args"]
+    for key, value in parameters.items():
+        command += ["-p", f"{key}:={value}"]
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    return subprocess.Popen(
+        [*command, "--log-level", "error"], env=environment, stdout=subprocess.DEVNULL
+    )
 
 
 def _cpu(pid: int) -> float:
@@ -204,58 +109,127 @@ def busy(wanted: bool) -> Iterator[None]:
             process.join()
 
 
-def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rates", type=float, nargs="+", default=[50, 200, 500, 1000])
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each rate and repeat")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--busy", action="store_true", help="with one core busy")
-    given = parser.parse_args()
-    os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 100))
-    print("ms, median of the repeats. jitter: how far a period is from its length")
-    print("  rate   bare late  skill late   bare jitter  skill jitter  timer jitter    compute")
-    print(
-        "           p50/p99     p50/p99           p99           p99           p99    p50/p99",
-        end="",
-    )
-    print("   transport p99   missed   CPU   period off")
-    with busy(given.busy), tempfile.TemporaryDirectory() as folder:
-        for rate in given.rates:
-            bundle = make_bundle(rate, Path(folder) / f"bench-{rate:g}")
-            rows = [_turn(bundle, rate, given.seconds) for _ in range(given.repeats)]
-            m = {key: float(np.median([row[key] for row in rows])) for key in rows[0]}
-            print(
-                f"{rate:6g}  {m['bare50']:5.2f}/{m['bare99']:5.2f}  {m['skill50']:5.2f}/"
-                f"{m['skill99']:5.2f}   {m['bare_jitter']:11.3f}   {m['skill_jitter']:11.3f}   "
-                f"{m['timer_jitter']:11.3f}   {m['compute50']:4.2f}/{m['compute99']:4.2f}   "
-                f"{m['transport']:13.2f}   {m['missed']:6.0f}   {m['cpu']:3.0%}   "
-                f"{m['off'] * 100:+.5f} %"
-            )
+def turn(bundle: Bundle, rate: float, seconds: float, together: bool) -> dict[str, float]:
+    """The three of a rate; ms."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if together:
+            # skill_node takes some seconds to start and to stop.
+            floors = [Floor(kind, rate, seconds + 12, folder) for kind in KINDS]
+            columns, cpu = skill_node(bundle, rate, seconds)
+            bare, timer = (floor.wait() for floor in floors)
+        else:
+            bare, timer = (Floor(kind, rate, seconds + 2, folder).wait() for kind in KINDS)
+            columns, cpu = skill_node(bundle, rate, seconds)
+    return {
+        "bare50": _ms(bare, 50),
+        "bare99": _ms(bare, 99),
+        "bare_jitter": _ms(np.abs(np.diff(bare)), 99),
+        "timer_jitter": _ms(np.abs(np.diff(timer)), 99),
+        "cpu": cpu,
+        **_skill(columns, rate),
+    }
 
 
-def _turn(bundle: Bundle, rate: float, seconds: float) -> dict[str, float]:
-    floor = bare(rate, seconds)
-    timer = plain_timer(rate, seconds + 2)
-    columns, cpu = skill_node(bundle, rate, seconds)
+def _skill(columns: Columns, rate: float) -> dict[str, float]:
     late, missed = columns["lateness"], columns["missed"]
     # A tick begins at its moment plus its lateness; moments are a period apart.
     begun = (1 + missed).cumsum() / rate + late
     return {
-        "bare50": np.percentile(floor, 50) * 1e3,
-        "bare99": np.percentile(floor, 99) * 1e3,
-        "skill50": np.percentile(late, 50) * 1e3,
-        "skill99": np.percentile(late, 99) * 1e3,
-        "bare_jitter": np.percentile(np.abs(np.diff(floor)), 99) * 1e3,
-        "skill_jitter": np.percentile(np.abs(np.diff(begun) - (1 + missed[1:]) / rate), 99) * 1e3,
-        "timer_jitter": np.percentile(timer, 99) * 1e3,
-        "compute50": np.percentile(columns["compute"], 50) * 1e3,
-        "compute99": np.percentile(columns["compute"], 99) * 1e3,
-        "transport": np.percentile(columns["transport"], 99) * 1e3,
-        "missed": missed.sum(),
-        "cpu": cpu,
-        "off": (late[-1] - late[0]) / (begun[-1] - begun[0]),
+        "skill50": _ms(late, 50),
+        "skill99": _ms(late, 99),
+        "skill_jitter": _ms(np.abs(np.diff(begun) - (1 + missed[1:]) / rate), 99),
+        "compute50": _ms(columns["compute"], 50),
+        "compute99": _ms(columns["compute"], 99),
+        "transport99": _ms(columns["transport"], 99),
+        "reaction50": _ms(columns["reaction"], 50),
+        "reaction99": _ms(columns["reaction"], 99),
+        "ticks": float(len(late)),
+        "missed": float(missed.sum()),
+        "off": (late[-1] - late[0]) / (begun[-1] - begun[0]) * 100,
     }
+
+
+def _ms(seconds: np.ndarray, percentile: float) -> float:
+    return float(np.percentile(seconds, percentile)) * 1e3
+
+
+def _median(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {key: float(np.median([row[key] for row in rows])) for key in rows[0]}
+
+
+HEAD = """\
+ms, median of the repeats. late: after the tick's moment; jitter: how far a period is from its
+length; command: from the sending of the state that a tick saw to the arrival of its command, with
+{states:g} states per second; ratio: skill_node to the bare loop, and to the plain timer
+  rate   late p50/p99            ratio   jitter p99               ratio    compute     command
+         bare       skill                bare   skill   timer    to timer   p50/p99     p50/p99\
+   missed of ticks  CPU  period off"""
+
+
+def _row(rate: float, rows: list[dict[str, float]]) -> str:
+    m = _median(rows)
+    late = float(np.median([row["skill99"] / row["bare99"] for row in rows]))
+    jitter = float(np.median([row["skill_jitter"] / row["timer_jitter"] for row in rows]))
+    return (
+        f"{rate:6g}   {m['bare50']:.2f}/{m['bare99']:.2f}  {m['skill50']:.2f}/{m['skill99']:.2f}"
+        f"   {late:8.2f}   {m['bare_jitter']:.3f}   {m['skill_jitter']:.3f}   "
+        f"{m['timer_jitter']:.3f}   {jitter:8.2f}   {m['compute50']:.2f}/{m['compute99']:.2f}   "
+        f"{m['reaction50']:.2f}/{m['reaction99']:.2f}   {m['missed']:6.0f} {m['ticks']:8,.0f}  "
+        f"{m['cpu']:4.0%}  {m['off']:+.5f} %"
+    )
+
+
+def _cost(rate: float, bundle: Bundle, seconds: float, repeats: int, folder: Path) -> str:
+    """What recording costs: p99 with recorder_node less p99 without, in turns."""
+    rows = []
+    for repeat in range(repeats):
+        row: dict[str, float] = {}
+        for name, place in (("off", None), ("on", folder / f"{rate:g}-hz-{repeat}")):
+            columns, _ = skill_node(bundle, rate, seconds, place)
+            row |= {f"{name}_{key}": v for key, v in _skill(columns, rate).items()}
+        for key in ("skill99", "compute99", "transport99"):
+            row[f"cost_{key}"] = row[f"on_{key}"] - row[f"off_{key}"]
+        rows.append(row)
+    m = _median(rows)
+    parts = [
+        f"{what} {m[f'off_{key}']:.3f} -> {m[f'on_{key}']:.3f} ({m[f'cost_{key}']:+.3f})"
+        for what, key in (("late", "skill99"), ("compute", "compute99"), ("way", "transport99"))
+    ]
+    return f"{rate:6g}   {', '.join(parts)}; missed {m['off_missed']:.0f} -> {m['on_missed']:.0f}"
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rates", type=float, nargs="+", default=[50, 200, 500, 1000])
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each rate and repeat")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--together", action="store_true", help="all three at the same time")
+    parser.add_argument("--busy", action="store_true", help="with one core busy")
+    parser.add_argument(
+        "--record", type=Path, help="compare with recorder_node instead; recordings stay there"
+    )
+    given = parser.parse_args()
+    os.environ.update(confined(os.environ))
+    os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 100))
+    gc.disable()  # the robot's own pauses are not skill_node's
+    print(
+        "p99 in ms without and with recorder_node" if given.record else HEAD.format(states=STATES)
+    )
+    with busy(given.busy), tempfile.TemporaryDirectory() as name:
+        folder = given.record or Path(name)
+        for rate in given.rates:
+            bundle = make_bundle(rate, folder / f"bundle-{rate:g}-hz")
+            if given.record:
+                print(_cost(rate, bundle, given.seconds, given.repeats, folder), flush=True)
+                continue
+            rows = [
+                turn(bundle, rate, given.seconds, given.together) for _ in range(given.repeats)
+            ]
+            print(_row(rate, rows), flush=True)
 
 
 if __name__ == "__main__":
