@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from sim.errors import invalid
 from sim.interface.numbers import STRICT, Floats, Positive, check_unique
-from sim.interface.terms import ActionTerm, ObservationTerm, Tracking
+from sim.interface.terms import ActionTerm, ObservationTerm, Tracking, drop_later
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -38,6 +38,8 @@ class Interface:
                 f"control_dt {self.control_dt} is not a multiple of physics_dt {self.physics_dt}"
             )
         check_unique("observation term", [t.name for t in self.observation])
+        if not any(term.observed for term in self.observation):
+            raise ValueError("no observation term is observed: a policy would see nothing")
         for action in self.action:
             if action.tracking is not None:
                 self._check_tracking(action, action.tracking)
@@ -55,6 +57,8 @@ class Interface:
         if tracking.term not in terms:
             raise ValueError(f"{where} is no observation term. Valid: {', '.join(terms)}")
         term = terms[tracking.term]
+        if term.derive is not None:
+            raise ValueError(f"{where} shows {term.derive!r}, which follows no command")
         if (term.size, term.unit) != (action.size, action.unit):
             raise ValueError(
                 f"{where} has {term.size} elements in {term.unit}, "
@@ -66,7 +70,7 @@ class Interface:
     @cached_property
     def observation_size(self) -> int:
         """O, elements of an observation."""
-        return sum(term.size for term in self.observation)
+        return sum(term.width for term in self.observation)
 
     @cached_property
     def action_size(self) -> int:
@@ -80,18 +84,18 @@ class Interface:
 
     @cached_property
     def observation_slices(self) -> dict[str, slice]:
-        """Where each observation term lies in the vector."""
-        return _slices(self.observation)
+        """Where each observation term lies in the vector; what is not observed is empty."""
+        return _slices((term.name, term.width) for term in self.observation)
 
     @cached_property
     def action_slices(self) -> dict[str, slice]:
         """Where each action term lies in the vector."""
-        return _slices(self.action)
+        return _slices((term.name, term.size) for term in self.action)
 
     @cached_property
     def observation_names(self) -> tuple[str, ...]:
         """A label for every element of the observation, `term.0` and so on."""
-        return tuple(f"{t.name}.{i}" for t in self.observation for i in range(t.size))
+        return tuple(f"{t.name}.{i}" for t in self.observation for i in range(t.width))
 
     @cached_property
     def action_names(self) -> tuple[str, ...]:
@@ -112,20 +116,24 @@ class Interface:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over everything that must agree between training and robot."""
-        text = json.dumps(asdict(self), sort_keys=True)  # type: ignore[call-overload]
+        text = json.dumps(asdict(self, dict_factory=drop_later), sort_keys=True)  # type: ignore[call-overload]
         return hashlib.sha256(text.encode()).hexdigest()
 
     # The two functions --------------------------------------------------------------------
 
     def observe(
-        self, fields: Mapping[str, NDArray[Any]], out: NDArray[np.float32] | None = None
+        self,
+        fields: Mapping[str, NDArray[Any]],
+        out: NDArray[np.float32] | None = None,
+        noise: Mapping[str, Floats] | None = None,
     ) -> NDArray[np.float32]:
         """Fields to observation.
 
         Args:
-            fields: per term name an array (..., size) in the term's unit and frame; the leading
-                axes are the same for all. Names that are no terms are ignored.
+            fields: per term name an array (..., size), as sensors and messages have it; the
+                leading axes are the same for all. Names that are no terms are ignored.
             out: written to if given, (..., O).
+            noise: per term name (..., count), in its unit, added to what the term shows.
 
         Returns:
             The observation (..., O), float32.
@@ -144,7 +152,12 @@ class Interface:
         if out is None:
             out = np.empty((*lead, self.observation_size), np.float32)
         for term in self.observation:
-            scaled = fields[term.name] * term.scale
+            if not term.observed:
+                continue
+            values = term.values(fields[term.name])
+            if noise and term.name in noise:
+                values = values + noise[term.name]
+            scaled = values * term.scale
             if term.clip is not None:
                 scaled = np.clip(scaled, *term.clip)
             out[..., self.observation_slices[term.name]] = scaled
@@ -245,9 +258,9 @@ def interface_to_dict(interface: Interface) -> dict[str, Any]:
     return data
 
 
-def _slices(terms: Sequence[ObservationTerm] | Sequence[ActionTerm]) -> dict[str, slice]:
+def _slices(terms: Iterable[tuple[str, int]]) -> dict[str, slice]:
     slices, start = {}, 0
-    for term in terms:
-        slices[term.name] = slice(start, start + term.size)
-        start += term.size
+    for name, size in terms:
+        slices[name] = slice(start, start + size)
+        start += size
     return slices

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
+from numpy.typing import NDArray
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
+from sim.interface.derived import DERIVED, ORDER
 from sim.interface.numbers import (
     STRICT,
     NonNegative,
@@ -103,6 +113,8 @@ class ObservationTerm:
     infinite: Range | None  # what stands for -inf and +inf (REP-117); null: both are refused
     mujoco: MujocoState
     ros: RosField
+    derive: Literal["up", "tilt"] | None = None  # what it shows of a quaternion; None: the fields
+    observed: bool = True  # False: judged by its limit, not seen by the policy
 
     @model_validator(mode="after")
     def _sizes(self) -> Self:
@@ -112,11 +124,15 @@ class ObservationTerm:
                 check_size(self.name, f"mujoco.{key}", names, self.size)
         if elements := self.mujoco.elements:
             check_size(self.name, "mujoco.elements", elements, self.size)
-        for key in ("clip", "limit", "infinite"):
+        for key in ("clip", "infinite"):
             if (bounds := getattr(self, key)) is not None:
                 check_range(self.name, key, bounds)
         if self.mujoco.rays is not None:
             self._check_rays(self.mujoco.rays)
+        if self.derive is not None:
+            self._check_derived(self.derive)
+        if self.limit is not None:
+            self.check_limit("limit", self.limit)
         return self
 
     def _check_rays(self, rays: Rays) -> None:
@@ -138,6 +154,65 @@ class ObservationTerm:
                         f"{where} makes {path} {value:.6g}, ros.constants says "
                         f"{said.get(path, 'nothing')}"
                     )
+
+    def _check_derived(self, name: str) -> None:
+        where, made = f"term {self.name!r}: derive {name!r}", DERIVED[name]
+        if self.size != len(ORDER):
+            raise ValueError(f"{where} is of a quaternion, 4 elements, size is {self.size}")
+        if not (self.mujoco.sensor or self.mujoco.task):
+            raise ValueError(f"{where} is of a sensor, and mujoco names none")
+        if self.mujoco.elements not in ((), (0, 1, 2, 3)):
+            raise ValueError(
+                f"{where} is of a whole quaternion, mujoco.elements are {self.mujoco.elements}"
+            )
+        places = [path.rpartition(".") for path in self.ros.fields]
+        if tuple(last for *_, last in places) != ORDER or len({stem for stem, *_ in places}) > 1:
+            raise ValueError(
+                f"{where} needs w, x, y, z of one quaternion, in MuJoCo's order; ros.fields are "
+                f"{', '.join(self.ros.fields)}"
+            )
+        if self.unit != made.unit:
+            raise ValueError(f"{where} is in {made.unit}, not in {self.unit}")
+
+    def check_limit(self, key: str, limit: Range) -> None:
+        """Refuse a limit that is empty, or that nothing could pass, such as one in degrees."""
+        check_range(self.name, key, limit)
+        if self.derive is None:
+            return
+        low, high = DERIVED[self.derive].range
+        if limit[0] <= low and high <= limit[1]:
+            raise ValueError(
+                f"term {self.name!r}: {key} {limit} is never passed, because {self.derive!r} is "
+                f"{low:.4g} to {high:.4g} {self.unit}"
+            )
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return drop_later(plain(self).items())
+
+    @property
+    def count(self) -> int:
+        """Elements that it shows."""
+        return self.size if self.derive is None else DERIVED[self.derive].size
+
+    @property
+    def width(self) -> int:
+        """Elements in the observation."""
+        return self.count if self.observed else 0
+
+    def values(self, field: NDArray[Any]) -> NDArray[Any]:
+        """What it shows (..., count), in its unit, of a field (..., size)."""
+        return field if self.derive is None else DERIVED[self.derive].of(field)
+
+
+# Keys of ObservationTerm that came later. Where they say nothing they are left out, so that
+# digests and files are those of before.
+LATER = (("derive", None), ("observed", True))
+
+
+def drop_later(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A dictionary without the keys that say nothing; for `asdict` too."""
+    return {key: value for key, value in items if (key, value) not in LATER}
 
 
 TOLERANCE = 1e-4  # relative, and absolute near 0: drivers count angles in float32
