@@ -12,7 +12,7 @@ INPUTS := setup.py package.xml pyproject.toml constraints.txt
 # ROS 2 stays on this computer in everything started from here.
 export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 
-.PHONY: demo test setup lint type imports pytest bench-tick format clean
+.PHONY: demo test setup lint type imports pytest bench-tick bench-train format clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/mlsh demo
@@ -40,6 +40,10 @@ pytest: setup
 bench-tick: setup
 	$(BIN)/python -m mlsh_ros.bench.tick
 	$(BIN)/python -m mlsh_ros.bench.ros
+
+bench-train: setup
+	$(INSTALL) -e '.[bench]'
+	$(BIN)/python -m mlsh_ros.bench.train
 
 format: setup
 	$(BIN)/ruff check --fix .

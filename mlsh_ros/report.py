@@ -262,7 +262,7 @@ def where(evaluation: Evaluation) -> str:
     """Paths of some episodes, from the worst to the best."""
     title = "Where did it go?"
     manifest = evaluation.bundle.manifest
-    terms = {term.name: term for term in manifest.interface.observation}
+    terms = {term.name: term for term in manifest.interface.observation if term.observed}
     if "position" not in terms or terms["position"].size < 2:
         return _section(
             title, "", "The robot observes no position in the plane: no paths to draw."

@@ -74,7 +74,7 @@ class Route:
 def route_of(episode: Episode, interface: Interface, seed: int) -> Route:
     """Where an episode went, in the term's unit, and its goals where it shows any."""
     position = _term(episode, interface, "position")[:, :2]
-    names = {term.name for term in interface.observation}
+    names = {term.name for term in interface.observation if term.observed}
     shown = _term(episode, interface, "goals")[0] if "goals" in names else np.zeros(0)
     goals = shown.reshape(-1, 2) if shown.size % 2 == 0 else np.zeros((0, 2))
     radius, counts = _hidden(episode, goals, seed)

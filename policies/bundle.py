@@ -30,6 +30,7 @@ from typing_extensions import Self
 
 from policies.checkpoint import DAMAGED_ZIP, read_npz
 from policies.onnx_file import read_graph
+from policies.skill_limits import check_skill_limits
 from sim.errors import UserError, invalid, unknown
 from sim.interface import STRICT, Interface, Range
 
@@ -108,7 +109,7 @@ class Manifest:
     decision_ticks: Annotated[int, Field(ge=1)]  # N
     decision_lead: Literal[0, 1]  # L
     skills: Annotated[tuple[Name, ...], Field(min_length=1)]  # K; skill k is skills/k.onnx
-    # Per skill and observation term, in place of the interface's: a skill that gets up is tilted.
+    # Per skill and observation term, narrower than the interface's: who walks must stand upright.
     skill_limits: dict[Name, dict[str, Range]]
     masters: Annotated[dict[Name, Master], Field(min_length=1)]
     provenance: Provenance
@@ -117,17 +118,9 @@ class Manifest:
 
     @model_validator(mode="after")
     def _limits_name_what_there_is(self) -> Self:
-        terms = [term.name for term in self.interface.observation]
         if len(set(self.skills)) < len(self.skills):
             raise ValueError(f"skills: a name is given twice: {', '.join(self.skills)}")
-        for skill, limits in self.skill_limits.items():
-            if skill not in self.skills:
-                raise unknown("skill", skill, self.skills)
-            for term, (low, high) in limits.items():
-                if term not in terms:
-                    raise unknown("observation term", term, terms)
-                if not low < high:
-                    raise ValueError(f"skill_limits.{skill}.{term}: ({low}, {high}) is empty")
+        check_skill_limits(self.skill_limits, self.skills, self.interface)
         return self
 
     @property
@@ -208,6 +201,11 @@ class Bundle:
     def skill_hashes(self) -> list[str]:
         """SHA-256 of every skill file."""
         return [self.manifest.files[name] for name in self.manifest.skill_files]
+
+
+def skill_names(count: int) -> tuple[str, ...]:
+    """Names of the skills of a new bundle."""
+    return tuple(f"skill-{k}" for k in range(count))
 
 
 def pretrained_names() -> list[str]:

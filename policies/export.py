@@ -23,6 +23,7 @@ from policies.bundle import (
     check_name,
     check_target,
     golden_bytes,
+    skill_names,
     write_bundle,
 )
 from policies.config import TrainConfig, config_to_dict
@@ -30,6 +31,7 @@ from policies.mlsh import Mlsh
 from policies.networks import Normaliser
 from policies.onnx_write import write_graph
 from policies.runtime import TOLERANCE, Network
+from policies.skill_limits import SkillLimits
 from sim.bounds import Bounds
 from sim.errors import UserError
 from sim.seeding import Stream, generator
@@ -137,6 +139,7 @@ def export(
     provenance: Provenance,
     name: str,
     path: Path,
+    skill_limits: SkillLimits | None = None,
 ) -> tuple[Bundle, Parity]:
     """Write a bundle from a learner whose group g is the g-th of `masters`.
 
@@ -147,6 +150,7 @@ def export(
         provenance: of the skills.
         name: of the bundle.
         path: the folder.
+        skill_limits: what the robot may show while a skill is active, by name of the skill.
 
     Raises:
         UserError: parity fails, a name does not hold, or the bundle cannot be written.
@@ -156,9 +160,10 @@ def export(
     check_target(path)
     agent: Agent = learner.agent
     observation = golden_observations(learner)
+    names = skill_names(agent.skills.count)
     skill_files = {
-        f"skills/{k}.onnx": network_bytes(agent.skills, k, agent.normaliser, f"skill-{k}")
-        for k in range(agent.skills.count)
+        f"skills/{k}.onnx": network_bytes(agent.skills, k, agent.normaliser, skill)
+        for k, skill in enumerate(names)
     }
     master_files = {
         f"masters/{label}.onnx": network_bytes(agent.masters, g, agent.normaliser, label)
@@ -176,8 +181,8 @@ def export(
         family=Family(config.family, dict(config.family_parameters)),
         decision_ticks=config.mlsh.decision_ticks,
         decision_lead=config.mlsh.decision_lead,
-        skills=tuple(f"skill-{k}" for k in range(agent.skills.count)),
-        skill_limits={},
+        skills=names,
+        skill_limits=skill_limits or {},
         masters=masters,
         provenance=provenance,
         files={},

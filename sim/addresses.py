@@ -64,6 +64,12 @@ def address(model: mujoco.MjModel, term: ObservationTerm) -> tuple[str, Indices]
     if source.qvel:
         return "qvel", _joints(model, f"{where}.qvel", source.qvel, model.jnt_dofadr, 6)
     index = _id(model, f"{where}.sensor", "sensor", source.sensor)
+    if term.derive and not _is_orientation(model, index):
+        choices = [model.sensor(i).name for i in range(model.nsensor) if _is_orientation(model, i)]
+        raise UserError(
+            f"{where}.sensor: {term.derive!r} needs the orientation in the world, which sensor "
+            f"{source.sensor!r} is not. Valid: {', '.join(choices) or 'none, add a framequat'}"
+        )
     size = int(model.sensor_dim[index])
     elements = source.elements or tuple(range(size))
     if max(elements) >= size:
@@ -76,6 +82,11 @@ def address(model: mujoco.MjModel, term: ObservationTerm) -> tuple[str, Indices]
             f"{where}.sensor: sensor {source.sensor!r} has {size} elements, size is {term.size}"
         )
     return "sensordata", model.sensor_adr[index] + np.array(elements)
+
+
+def _is_orientation(model: mujoco.MjModel, sensor: int) -> bool:
+    kind, reference = model.sensor_type[sensor], model.sensor_refid[sensor]
+    return bool(kind == mujoco.mjtSensor.mjSENS_FRAMEQUAT and reference < 0)
 
 
 def ray_site(model: mujoco.MjModel, term: ObservationTerm) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -41,7 +42,7 @@ def bounds(
     robot: Robot, family: TaskFamily, task: int, *, seed: int = 0, episodes: int = 1024
 ) -> Bounds:
     """Simulate the three controllers on episodes 0 .. episodes-1 of `seed`."""
-    world = World(robot, family, episodes, threads=1)
+    world = World(robot, family, episodes, threads=os.cpu_count() or 1)
     driver = Driver(world.interface)
     rng = generator(seed, Stream.ACTIONS)
     low, high = world.interface.limits

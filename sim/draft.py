@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mujoco
@@ -44,6 +44,8 @@ class Draft:
     tracked: str = ""  # the observation term that measures it
     joints: tuple[str, ...] = ()  # that an action term drives
     kind: str = ""  # what an action commands
+    derive: str = ""  # what an observation term shows of its quaternion
+    observed: bool = True
 
 
 # Sensors of MuJoCo: unit, message type, topic, fields.
@@ -210,7 +212,25 @@ def _sensor_terms(model: mujoco.MjModel, notes: list[str]) -> list[Draft]:
         terms.append(
             Draft(sensor.name, unit, frame, ("sensor", sensor.name), topic, message, paths)
         )
-    return terms
+    return [*terms, *_tilt(model, terms)]
+
+
+def _tilt(model: mujoco.MjModel, terms: Sequence[Draft]) -> list[Draft]:
+    """For a robot that can fall over: how far it leans, to be limited and not to be seen."""
+    orientations = [
+        term
+        for term in terms
+        if term.fields[0].endswith("orientation.w")
+        and model.sensor_refid[model.sensor(term.source[1]).id] < 0  # in the world
+    ]
+    if FREE not in model.jnt_type or not orientations:
+        return []
+    # An IMU is asked first: odometry may be a guess from wheels, always upright.
+    whole = min(orientations, key=lambda term: term.type != IMU)
+    taken = [term.name for term in terms]
+    name = next(n for n in ("tilt", f"{whole.name}_tilt", "tilt_limit") if n not in taken)
+    base = replace(whole, name=name, unit="rad", frame="base_link")
+    return [replace(base, derive="tilt", observed=False)]
 
 
 # Action -----------------------------------------------------------------------------------------
@@ -348,6 +368,11 @@ def _ros_lines(term: Draft) -> list[str]:
 def _observation_lines(term: Draft) -> list[str]:
     key, value = term.source
     shown = _text(value) if isinstance(value, str) else _list(value)
+    derived = []
+    if term.derive:
+        derived.append(f"    derive: {term.derive}   # of its z axis to the world's")
+    if not term.observed:
+        derived.append("    observed: false   # the guard checks it, the policy does not see it")
     return [
         f"  - name: {_text(term.name)}",
         f"    size: {len(term.fields)}",
@@ -355,10 +380,11 @@ def _observation_lines(term: Draft) -> list[str]:
         f"    frame: {term.frame}",
         "    scale: 1.0   # the numbers as they are; training normalises them",
         "    clip: null",
-        f"    noise: {TODO}",
+        f"    noise: {TODO}" if term.observed else "    noise: 0.0   # not observed",
         f"    max_age: {TODO}",
         f"    limit: {_numbers(term.limit, term.why)}",
         "    infinite: null   # infinite values are refused",
+        *derived,
         f"    mujoco: {{{key}: {shown}}}",
         *_ros_lines(term),
     ]

@@ -185,7 +185,13 @@ def _followed(interface: Interface, drive: Drive) -> Iterator[tuple[str, str]]:
 
 
 def _static(interface: Interface, model: mujoco.MjModel) -> Iterator[str]:
+    tracked = {t.tracking.term for t in interface.action if t.tracking is not None}
     for term in interface.observation:
+        if not term.observed and term.limit is None and term.name not in tracked:
+            yield (
+                f"term {term.name}: not observed, not limited, not tracked: nobody looks at it, "
+                "unless skill_limits name it"
+            )
         if not _in_order(model, term):
             yield (
                 f"term {term.name}: quaternion order: MuJoCo w,x,y,z, ROS x,y,z,w; ros.fields "

@@ -171,6 +171,8 @@ class _Stage:
 
     def _pose(self, frame: Frame, layout: Layout) -> None:
         for term in self._terms:
+            if term.name not in frame.fields:  # what is not observed is not known
+                continue
             for joint, value in zip(term.mujoco.qpos, frame.fields[term.name], strict=True):
                 self._data.joint(joint).qpos[0] = value
         if self._base is not None:

@@ -24,7 +24,7 @@ ONE = np.zeros(1, np.int32)
 class Shown:
     """What a robot showed while it did something, without its task's terms."""
 
-    low: dict[str, Floats]  # per term (size,)
+    low: dict[str, Floats]  # per term (count,)
     high: dict[str, Floats]
     finite: bool
 
@@ -110,6 +110,7 @@ class _Record:
 
     def __init__(self, physics: Physics) -> None:
         self.physics = physics
+        self.terms = {t.name: t for t in physics.interface.observation}
         self.fields: dict[str, list[Floats]] = {name: [] for name in physics.fields()}
         self.commands: list[Floats] = []
         self.finite = True
@@ -119,7 +120,7 @@ class _Record:
         self.finite &= not self.physics.diverged()[0]
         self.commands.append(command)
         for name, values in self.physics.fields().items():
-            self.fields[name].append(values[0])
+            self.fields[name].append(self.terms[name].values(values[0]))
 
     def shown(self) -> Shown:
         arrays = {name: np.array(values) for name, values in self.fields.items()}

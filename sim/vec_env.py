@@ -78,9 +78,9 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         self.diverged = 0
         self._episodes = np.zeros(self.num_envs, np.int64)
         self._steps = 0
-        self._noise = {
-            t.name: t.noise for t in self.interface.observation if noise and t.noise > 0
-        }
+        self._noise = [
+            t for t in self.interface.observation if noise and t.noise > 0 and t.observed
+        ]
         size, bound = self.interface.observation_size, np.float32(np.inf)
         self.single_observation_space = gym.spaces.Box(-bound, bound, (size,), np.float32)
         size = self.interface.action_size
@@ -193,10 +193,10 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
             generator(self.seed, Stream.NOISE, self._steps, self.first + g)
             for g in range(self.groups)
         ]
-        noisy = {  # apart from `fields`: what the sensors show is not what the task judges
-            name: fields[name]
-            + deviation
-            * np.concatenate([r.standard_normal((self.envs, fields[name].shape[1])) for r in rngs])
-            for name, deviation in self._noise.items()
+        # Apart from `fields`: what the sensors show is not what the task judges.
+        noise = {
+            term.name: term.noise
+            * np.concatenate([r.standard_normal((self.envs, term.count)) for r in rngs])
+            for term in self._noise
         }
-        return self.interface.observe({**fields, **noisy})
+        return self.interface.observe(fields, noise=noise)

@@ -291,6 +291,18 @@ def attribute(name: str, value: Any) -> Callable[[Any], None]:
 
 POSITION, VELOCITY, DRIVE = "observation/0", "observation/1", "action/0"
 
+WXYZ = [f"orientation.{axis}" for axis in "wxyz"]
+IMU = {"topic": "imu", "type": "sensor_msgs/msg/Imu", "fields": WXYZ, "constants": {}}
+
+
+def tilted(**changes: Any) -> Callable[[list[Any]], list[Any]]:
+    """The observation with a tilt that only the guard looks at, or with what is no such thing."""
+    term = {"name": "tilt", "size": 4, "unit": "rad", "frame": "base_link", "scale": 1.0}
+    term |= {"clip": None, "noise": 0.0, "max_age": 0.1, "limit": [0.0, 0.8], "infinite": None}
+    term |= {"derive": "tilt", "observed": False, "mujoco": {"sensor": "attitude"}, "ros": IMU}
+    return lambda observation: [*observation, {**term, **changes}]
+
+
 # In the robot's interface: tried in the bundle's copy and in the robot's own file.
 INTERFACE: dict[str, tuple[str, Any]] = {
     "other robot name": ("robot", "omni2"),
@@ -356,6 +368,16 @@ INTERFACE: dict[str, tuple[str, Any]] = {
     "an actuator twice": (f"{DRIVE}/mujoco/actuators", ["drive_x", "drive_x"]),
     "command fields swapped": (f"{DRIVE}/ros/fields", backwards),
     "command topic": (f"{DRIVE}/ros/topic", "cmd"),
+    "derived from no quaternion": (f"{POSITION}/derive", "tilt"),
+    "derived in an unknown way": (f"{POSITION}/derive", "lean"),
+    "a term not observed": (f"{POSITION}/observed", False),
+    "observed neither true nor false": (f"{POSITION}/observed", "perhaps"),
+    "nothing observed": ("observation", lambda o: [{**t, "observed": False} for t in o]),
+    "a tilt limit added": ("observation", tilted()),
+    "a tilt limit in degrees": ("observation", tilted(limit=[0.0, 60.0])),
+    "a tilt in degrees": ("observation", tilted(unit="deg")),
+    "a tilt of x, y, z, w": ("observation", tilted(ros={**IMU, "fields": backwards(WXYZ)})),
+    "a tilt of a joint": ("observation", tilted(mujoco={"qpos": ["slide_x"] * 4})),
     "NaN": (f"{DRIVE}/offset", float("nan")),
     "text for a number": (f"{DRIVE}/rate_limit", "fast"),
 }
@@ -383,6 +405,7 @@ MANIFESTS: dict[str, tuple[str, Any]] = {
     "limit of an unknown skill": ("skill_limits", {"skill-9": {"velocity": [-9.0, 9.0]}}),
     "limit of an unknown term": ("skill_limits", {"skill-0": {"height": [-9.0, 9.0]}}),
     "limit of a skill backwards": ("skill_limits", {"skill-0": {"velocity": [9.0, -9.0]}}),
+    "limit of a skill wider": ("skill_limits", {"skill-0": {"velocity": [-9.0, 9.0]}}),
     "optimum below random": ("masters/goal-0/score/optimum", 1.0),
     "optimum equal to random": ("masters/goal-0/score/optimum", lambda _: 2.1181640625),
     "score from 0 episodes": ("masters/goal-0/score/episodes", 0),
@@ -418,11 +441,11 @@ UNCHECKED = {
         "two masters for one task are valid, and what a master is good at shows only when it "
         "drives: `mlsh evaluate` gives 3.8 in place of 44.7",
     ),
-    "limit of a skill wider": (
+    "limit of a skill narrower": (
         "skill_limits",
-        {"skill-0": {"velocity": [-9.0, 9.0]}},
-        "stated by whoever exported the skill, recorded nowhere else; `mlsh check-robot` knows "
-        "the robot's own limits only",
+        {"skill-0": {"velocity": [-0.5, 0.5]}},
+        "stated by whoever exported the skill, recorded nowhere else; it is never "
+        "beyond the robot's own",
     ),
 }
 

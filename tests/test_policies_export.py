@@ -1,14 +1,17 @@
 """From torch to ONNX: the same numbers, the same bytes, and a gate that closes."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
+import yaml
 
-from conftest import small_config
+from conftest import made_up_bounds, small_config
 from policies import export as module
 from policies.adapt import Progress
+from policies.bundle import MANIFEST
 from policies.export import check_parity, export, master_entry, network_bytes, provenance_of
 from policies.mlsh import Mlsh
 from policies.networks import Normaliser
@@ -16,6 +19,7 @@ from policies.onnx_file import OPERATORS, read_graph
 from policies.run import create_run, environment, learn_masters, open_run, train
 from policies.runtime import TOLERANCE, Network
 from sim.errors import UserError
+from sim.robot import ROBOTS
 
 OBSERVATIONS = np.random.default_rng(0).normal(0, 0.5, (64, 8)).astype(np.float32)
 
@@ -212,3 +216,23 @@ def test_names_that_a_file_cannot_have(learner, tmp_path, name):
     with pytest.raises(UserError, match="master name"):
         exported(learner, tmp_path / "bundle", masters={name: None})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_term_that_nobody_observes_changes_no_byte_of_a_network(tmp_path, monkeypatch):
+    monkeypatch.setattr("policies.mlsh.all_bounds", made_up_bounds)
+    data = yaml.safe_load((ROBOTS / "omni" / "robot.yaml").read_text())
+    position, velocity = data["observation"]
+    velocity["noise"] = 0.05  # drawn as it would be without the term before it
+    hidden = {**velocity, "name": "hidden", "noise": 0.3, "observed": False}
+    bundles = []
+    for name, terms in (("plain", []), ("more", [hidden])):
+        robot = shutil.copytree(ROBOTS / "omni", tmp_path / name)
+        data["observation"] = [*terms, position, velocity]
+        (robot / "robot.yaml").write_text(yaml.safe_dump(data))
+        learner = Mlsh(small_config(3, robot=str(robot)))
+        learner.iterate()
+        bundles.append(exported(learner, tmp_path / f"{name}-bundle")[0])
+    names = [[term.name for term in each.interface.observation] for each in bundles]
+    assert names[1] == ["hidden", *names[0]]
+    plain, more = ({n: d for n, d in b.files.items() if n != MANIFEST} for b in bundles)
+    assert plain == more

@@ -249,6 +249,15 @@ def test_output_folder_of_something_else(mlsh, run, tmp_path):
         assert [p.name for p in folder.iterdir()] == ["thesis.tex"]
 
 
+def test_limits_of_skills_are_refused_before_anything_is_learned(mlsh, run, tmp_path):
+    (tmp_path / "limits.yaml").write_text("skill-1: {velocity: [-0.5, 9.0]}")
+    before = contents(run)
+    result = mlsh("export", run, "--skill-limits", "limits.yaml")
+    assert_refused(result, "limits.yaml: ", "beyond the robot's own limit (-1.3, 1.3)")
+    assert_refused(mlsh("export", run, "--skill-limits", "none.yaml"), "none.yaml does not exist")
+    assert contents(run) == before
+
+
 def test_reports_where_a_folder_is(mlsh, tmp_path):
     (tmp_path / "reports" / "report.json").mkdir(parents=True)
     assert_refused(mlsh("evaluate", B, "--episodes", "1"), "report.json")
@@ -388,9 +397,11 @@ def test_evaluate_offline_leaves_report_and_json(mlsh, tmp_path):
 def test_train_export_check_finetune_and_evaluate(mlsh, run, tmp_path):
     names = {"config.yaml", "checkpoint.npz", "metrics.csv", "adaptation.csv", "curves.png"}
     assert names <= {p.name for p in run.iterdir()}
-    code, out, err = mlsh("export", run, "--name", "mine")
+    (tmp_path / "limits.yaml").write_text("skill-1: {velocity: [-0.5, 1.0]}")
+    code, out, err = mlsh("export", run, "--name", "mine", "--skill-limits", "limits.yaml")
     assert (code, err) == (0, "")
     assert "parity torch / ONNX Runtime" in out
+    assert "may see velocity -0.5 to 1" in out
     bundle = run / "bundle"
     assert mlsh("check", bundle)[0] == 0
 
@@ -403,6 +414,7 @@ def test_train_export_check_finetune_and_evaluate(mlsh, run, tmp_path):
     more = tmp_path / "more"
     assert list(contents(more / "skills").values()) == list(skills.values())
     assert contents(bundle / "skills") == skills
+    assert "may see velocity -0.5 to 1" in out
     assert (tmp_path / "more-finetune.csv").exists()
     code, out, err = mlsh("evaluate", more, "--master", "again", "--episodes", "2")
     assert (code, err) == (0, "")

@@ -108,6 +108,7 @@ def test_every_part_of_the_model_becomes_a_term(mjcf, tmp_path):
         "observation/rates": ({"sensor": "rates"}, "imu", "angular_velocity.z"),
         "observation/shake": ({"sensor": "shake"}, "imu", "linear_acceleration.z"),
         "observation/attitude": ({"sensor": "attitude"}, "imu", "orientation.z"),
+        "observation/tilt": ({"sensor": "attitude"}, "imu", "orientation.z"),
         # The free joint is read through a sensor that was added.
         "observation/trunk_position": (
             {"sensor": "trunk_position"},
@@ -167,6 +168,7 @@ def test_a_draft_with_its_gaps_filled_in_is_a_robot(mjcf, tmp_path):
         if "safe" in term and term["safe"] == TODO:
             term["safe"] = [0.0] * term["size"]
     data["action"][0]["tracking"] |= {"tolerance": 0.5, "time": 0.5}
+    next(t for t in data["observation"] if t["name"] == "tilt")["limit"] = [0.0, 0.8]
     data["action"][-1]["ros"] = {
         "topic": "t",
         "type": "std_msgs/msg/Float64",

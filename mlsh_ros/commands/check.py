@@ -43,6 +43,8 @@ def describe(bundle: Bundle) -> None:
     )
     for name, digest in zip(m.skills, bundle.skill_hashes(), strict=True):
         console.print(f"  {name}  sha256 {digest[:16]}")
+        for term, (low, high) in m.skill_limits.get(name, {}).items():
+            console.print(f"    may see {term} {low:g} to {high:g}")
     table = Table(box=None, padding=(0, 2))
     for head in ("master", "task", "return", "optimum", "normalised", "updates", "steps"):
         table.add_column(head)

@@ -146,17 +146,21 @@ def _show(interface: Interface, model: mujoco.MjModel) -> None:
     from sim.findings import places
 
     i = interface
+    checked = sum(term.count for term in i.observation if not term.observed)
+    hidden = f" and {checked} (in brackets) for the guard alone" if checked else ""
     console.print(
-        f"robot {i.robot}: {i.observation_size} observations, {i.action_size} actions, a tick "
-        f"every {i.control_dt:g} s, {i.substeps} physics steps of {i.physics_dt:g} s"
+        f"robot {i.robot}: {i.observation_size} observations{hidden}, {i.action_size} actions, a "
+        f"tick every {i.control_dt:g} s, {i.substeps} physics steps of {i.physics_dt:g} s"
     )
     table = _table("observation", "unit", "frame", "limit", "max age", "MuJoCo", "ROS")
     for term in i.observation:
         sources, fields = places(model, term), term.ros.fields
-        labels = [f"{term.name}.{k}" for k in range(term.size)]
-        if term.size > MANY:
-            labels = [f"{term.name}.0 .. {term.size - 1}"]
+        labels = [f"{term.name}.{k}" for k in range(term.count)]
+        if term.size > MANY or term.derive:
+            labels = [labels[0] + (f" .. {term.count - 1}" if term.count > 1 else "")]
             sources, fields = [f"{sources[0]} .."], (f"{fields[0]} .. {fields[-1]}",)
+        if not term.observed:
+            labels = [f"({label})" for label in labels]
         for name, place, field in zip(labels, sources, fields, strict=True):
             table.add_row(
                 name,

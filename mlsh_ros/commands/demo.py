@@ -80,6 +80,7 @@ def _film(bundle: Bundle, episodes: list[Episode], seed: int, path: Path) -> Non
             fields = {
                 term.name: episode.observation[t, where] / term.scale
                 for term in bundle.interface.observation
+                if term.observed
                 for where in [bundle.interface.observation_slices[term.name]]
             }
             name = bundle.manifest.skills[skill]

@@ -24,20 +24,32 @@ def export(
         Path | None, typer.Option("--output", "-o", help="Bundle folder; default RUN/bundle.")
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the bundle; default the task family's.")] = "",
+    skill_limits: Annotated[
+        Path | None,
+        typer.Option(help="YAML: per skill and observation term [lowest, highest]."),
+    ] = None,
 ) -> None:
     """Learn a master for each task, export all networks to ONNX, and check them against torch."""
-    from policies.bundle import check_name, check_target
+    from policies.bundle import check_name, check_target, skill_names
     from policies.checkpoint import load_arrays
     from policies.export import export as write
     from policies.export import master_entry, provenance_of
     from policies.run import learn_masters, open_run
     from policies.runtime import TOLERANCE
+    from policies.skill_limits import read_skill_limits
+    from sim.registry import make_family
+    from sim.robot import load_robot
 
     folder = open_run(run)
     config, facts = folder.config, folder.provenance
     target = output or run / "bundle"
     check_name("bundle", name or config.family)
     check_target(target)  # now, not after the learning
+    limits = {}
+    if skill_limits is not None:
+        family = make_family(config.family, config.family_parameters)
+        interface = load_robot(config.robot).interface.with_terms(family.terms)
+        limits = read_skill_limits(skill_limits, skill_names(config.mlsh.skills), interface)
     result = learn_masters(folder)
     learner, tasks = result.learner, result.learner.family.tasks
     report(tasks, result.curves, [b.optimum for b in learner.bounds])
@@ -66,6 +78,7 @@ def export(
         provenance_of(config, facts, steps, iterations),
         name or config.family,
         target,
+        limits,
     )
     console.print(
         f"parity torch / ONNX Runtime: {parity.golden:.1e} on golden rows, {parity.random:.1e} on "

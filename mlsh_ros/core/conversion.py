@@ -16,11 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.errors import UserError
-from sim.interface import ActionTerm, Floats, ObservationTerm, RosField, same_constant
+from sim.interface import (
+    ActionTerm,
+    Floats,
+    ObservationTerm,
+    RosField,
+    is_unit,
+    same_constant,
+)
 
 _STEP = re.compile(r"([A-Za-z_]\w*)(?:\[([^\]]+)\])?$")
 Step = tuple[str, str | None]
 Constants = tuple[tuple[tuple[Step, ...], float | str], ...]  # what a message says of itself
+# Parts that an Imu may lack, which element 0 of their covariance says with -1, by its definition.
+IMU, LACKING = "sensor_msgs/msg/Imu", -1.0
+PARTS = ("orientation", "angular_velocity", "linear_acceleration")
 
 
 class MessageError(ValueError):
@@ -35,15 +45,20 @@ class TopicReader:
     type: str
     terms: tuple[tuple[ObservationTerm, tuple[tuple[Step, ...], ...]], ...]  # paths of elements
     constants: Constants
+    covariances: tuple[tuple[Step, ...], ...]  # where the message says that it lacks a part
 
     def read(self, message: Any) -> dict[str, Floats]:
         """Per term (size,) in the term's unit.
 
         Raises:
-            MessageError: an element is missing or not finite, or the message says of itself
-                something else than the interface.
+            MessageError: an element is missing or not finite, a quaternion is none, or the message
+                says of itself something else than the interface, or that it lacks a part.
         """
         _check_constants(message, self.constants, self.topic)
+        for path in self.covariances:
+            if _get(message, path, self.topic) == LACKING:
+                part = path[0][0].removesuffix("_covariance")
+                raise MessageError(f"{self.topic}: {_text(path)} is -1: it has no {part}")
         fields = {}
         for term, paths in self.terms:
             values = np.array([_get(message, path, self.topic) for path in paths], np.float64)
@@ -52,6 +67,11 @@ class TopicReader:
                 values = np.where(np.isposinf(values), term.infinite[1], values)
             if not np.isfinite(values).all():
                 raise MessageError(f"{self.topic}: {term.name} is not finite: {values.tolist()}")
+            if term.derive is not None and not is_unit(values):
+                raise MessageError(
+                    f"{self.topic}: {term.name}: quaternion {values.tolist()} has length "
+                    f"{np.linalg.norm(values):.4g}, not 1"
+                )
             fields[term.name] = values
         return fields
 
@@ -80,7 +100,8 @@ def topic_readers(terms: Iterable[ObservationTerm]) -> list[TopicReader]:
     for topic, group in topics.items():
         kind = _one_type(topic, [term.ros.type for term in group])
         paths = tuple((t, tuple(parse_path(p) for p in t.ros.fields)) for t in group)
-        readers.append(TopicReader(topic, kind, paths, _constants(topic, [t.ros for t in group])))
+        constants = _constants(topic, [t.ros for t in group])
+        readers.append(TopicReader(topic, kind, paths, constants, _covariances(kind, paths)))
     return readers
 
 
@@ -101,6 +122,15 @@ def _constants(topic: str, sources: Iterable[RosField]) -> Constants:
         if merged.setdefault(path, value) != value:
             raise UserError(f"topic {topic!r} is given {path} {merged[path]!r} and {value!r}")
     return tuple((parse_path(path), value) for path, value in merged.items())
+
+
+def _covariances(
+    kind: str, terms: Iterable[tuple[ObservationTerm, tuple[tuple[Step, ...], ...]]]
+) -> tuple[tuple[Step, ...], ...]:
+    if kind != IMU:
+        return ()
+    used = {path[0][0] for _, paths in terms for path in paths}
+    return tuple(((f"{part}_covariance", "0"),) for part in PARTS if part in used)
 
 
 def _set_constants(message: Any, constants: Constants) -> None:

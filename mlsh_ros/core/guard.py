@@ -48,7 +48,7 @@ class Guard:
         self.interface, self.skills, self.rules = interface, skills, rules
         own = {t.name: t.limit for t in interface.observation if t.limit is not None}
         self._limits = [{**own, **skill_limits.get(name, {})} for name in skills]
-        self._units = {t.name: t.unit for t in interface.observation}
+        self._terms = {t.name: t for t in interface.observation}
         self._slices = interface.action_slices
         self._tracked = [t for t in interface.action if t.tracking is not None]
         self.begin()
@@ -102,12 +102,12 @@ class Guard:
             now: when they were read, monotonic, s.
         """
         for name, (low, high) in self._limits[tick.skill].items():
-            values = fields[name]
-            if (values < low).any() or (values > high).any():
+            values = self._terms[name].values(fields[name])
+            if not ((values >= low) & (values <= high)).all():  # so that NaN is beyond, too
                 i = int(np.argmax(np.maximum(low - values, values - high)))
                 raise FaultError(
                     "limit",
-                    f"{name}.{i} is {values[i]:.4g} {self._units[name]}, skill "
+                    f"{name}.{i} is {values[i]:.4g} {self._terms[name].unit}, skill "
                     f"{self.skills[tick.skill]!r} may see {low:g} to {high:g}",
                 )
         if self._command is not None:

@@ -1,0 +1,58 @@
+"""What a robot may show while a skill is active: by skill and observation term, within its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from sim.errors import UserError, invalid, unknown
+from sim.interface import STRICT, Interface, Range
+from sim.yaml_file import read_mapping
+
+SkillLimits = dict[str, dict[str, Range]]
+_ADAPTER = TypeAdapter(SkillLimits, config=STRICT)
+
+
+def check_skill_limits(
+    limits: Mapping[str, Mapping[str, Range]], skills: Sequence[str], interface: Interface
+) -> None:
+    """Refuse what the robot does not know, and what it would not bear itself.
+
+    Raises:
+        ValueError: no such skill or term; an empty limit, or one beyond the interface's own.
+    """
+    terms = {term.name: term for term in interface.observation}
+    for skill, own in limits.items():
+        if skill not in skills:
+            raise unknown("skill", skill, skills)
+        for name, limit in own.items():
+            if name not in terms:
+                raise unknown("observation term", name, terms)
+            term = terms[name]
+            term.check_limit(f"skill_limits.{skill}", limit)
+            if term.limit and not term.limit[0] <= limit[0] < limit[1] <= term.limit[1]:
+                raise UserError(
+                    f"term {name!r}: skill_limits.{skill} {limit} is beyond the robot's own limit "
+                    f"{term.limit}"
+                )
+
+
+def read_skill_limits(path: Path, skills: Sequence[str], interface: Interface) -> SkillLimits:
+    """From a YAML file: skill, observation term, [lowest, highest].
+
+    Raises:
+        UserError: the file or what it says does not hold; one line that names it.
+    """
+    data = read_mapping(path)
+    try:
+        # JSON mode turns lists into tuples; `default`, because YAML has dates and sets too.
+        limits = _ADAPTER.validate_json(json.dumps(data, default=str))
+        check_skill_limits(limits, skills, interface)
+    except ValidationError as error:
+        raise invalid(path, error) from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+    return limits

@@ -1,0 +1,49 @@
+"""What a robot shows and obeys: the only place where fields become a vector and back.
+
+Training, evaluation, sim_node and skill_node all call `Interface.observe` and
+`Interface.command`; nothing else in the project builds an observation or a command.
+numpy and pydantic only: this package runs on the robot's own computer.
+
+contract.py   `Interface`: all terms in vector order, and the two functions
+terms.py      one term, with its places in MuJoCo and in ROS
+rays.py       a fan of rays, as a LaserScan has it
+derived.py    what a term may show of an orientation
+numbers.py    what a number in robot.yaml may be
+"""
+
+from sim.interface.contract import Interface, interface_from_dict, interface_to_dict
+from sim.interface.derived import DERIVED, is_unit
+from sim.interface.numbers import STRICT, Floats, NonNegative, NonZero, Positive, Range
+from sim.interface.rays import LASER_SCAN, Rays
+from sim.interface.terms import (
+    ActionTerm,
+    MujocoActuators,
+    MujocoState,
+    ObservationTerm,
+    RosField,
+    Tracking,
+    same_constant,
+)
+
+__all__ = [
+    "DERIVED",
+    "LASER_SCAN",
+    "STRICT",
+    "ActionTerm",
+    "Floats",
+    "Interface",
+    "MujocoActuators",
+    "MujocoState",
+    "NonNegative",
+    "NonZero",
+    "ObservationTerm",
+    "Positive",
+    "Range",
+    "Rays",
+    "RosField",
+    "Tracking",
+    "interface_from_dict",
+    "interface_to_dict",
+    "is_unit",
+    "same_constant",
+]

@@ -1,0 +1,266 @@
+"""A robot's whole contract: its terms in vector order, and the two functions over them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, RootModel, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from typing_extensions import Self
+
+from sim.errors import invalid
+from sim.interface.numbers import STRICT, Floats, Positive, check_unique
+from sim.interface.terms import ActionTerm, ObservationTerm, Tracking, drop_later
+
+
+@dataclass(frozen=True, config=STRICT)
+class Interface:
+    """A robot's whole contract, in vector order. It travels inside every bundle."""
+
+    robot: str
+    control_dt: Positive  # s per tick
+    physics_dt: Positive  # s per physics step
+    observation: Annotated[tuple[ObservationTerm, ...], Field(min_length=1)]
+    action: Annotated[tuple[ActionTerm, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        ratio = self.control_dt / self.physics_dt
+        if abs(ratio - round(ratio)) > 1e-9 or ratio < 1:
+            raise ValueError(
+                f"control_dt {self.control_dt} is not a multiple of physics_dt {self.physics_dt}"
+            )
+        check_unique("observation term", [t.name for t in self.observation])
+        if not any(term.observed for term in self.observation):
+            raise ValueError("no observation term is observed: a policy would see nothing")
+        for action in self.action:
+            if action.tracking is not None:
+                self._check_tracking(action, action.tracking)
+        check_unique("action term", [t.name for t in self.action])
+        # The later of two writers would win in silence.
+        check_unique("actuator", [name for t in self.action for name in t.mujoco.actuators])
+        check_unique(
+            "ROS field", [f"{t.ros.topic} {f}" for t in self.action for f in t.ros.fields]
+        )
+        return self
+
+    def _check_tracking(self, action: ActionTerm, tracking: Tracking) -> None:
+        terms = {t.name: t for t in self.observation}
+        where = f"action {action.name!r}: tracking.term {tracking.term!r}"
+        if tracking.term not in terms:
+            raise ValueError(f"{where} is no observation term. Valid: {', '.join(terms)}")
+        term = terms[tracking.term]
+        if term.derive is not None:
+            raise ValueError(f"{where} shows {term.derive!r}, which follows no command")
+        if (term.size, term.unit) != (action.size, action.unit):
+            raise ValueError(
+                f"{where} has {term.size} elements in {term.unit}, "
+                f"not {action.size} in {action.unit}"
+            )
+
+    # Sizes and layout ---------------------------------------------------------------------
+
+    @cached_property
+    def observation_size(self) -> int:
+        """O, elements of an observation."""
+        return sum(term.width for term in self.observation)
+
+    @cached_property
+    def action_size(self) -> int:
+        """A, elements of an action."""
+        return sum(term.size for term in self.action)
+
+    @cached_property
+    def substeps(self) -> int:
+        """Physics steps per tick."""
+        return round(self.control_dt / self.physics_dt)
+
+    @cached_property
+    def observation_slices(self) -> dict[str, slice]:
+        """Where each observation term lies in the vector; what is not observed is empty."""
+        return _slices((term.name, term.width) for term in self.observation)
+
+    @cached_property
+    def action_slices(self) -> dict[str, slice]:
+        """Where each action term lies in the vector."""
+        return _slices((term.name, term.size) for term in self.action)
+
+    @cached_property
+    def observation_names(self) -> tuple[str, ...]:
+        """A label for every element of the observation, `term.0` and so on."""
+        return tuple(f"{t.name}.{i}" for t in self.observation for i in range(t.width))
+
+    @cached_property
+    def action_names(self) -> tuple[str, ...]:
+        """A label for every element of the action."""
+        return tuple(f"{t.name}.{i}" for t in self.action for i in range(t.size))
+
+    def with_terms(self, extra: Sequence[ObservationTerm]) -> Interface:
+        """This robot with a task family's own observation terms appended.
+
+        Raises:
+            UserError: the robot has a term of the same name.
+        """
+        try:
+            return replace(self, observation=(*self.observation, *extra))
+        except ValidationError as error:
+            raise invalid(f"robot {self.robot!r} with a task family's terms", error) from None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over everything that must agree between training and robot."""
+        text = json.dumps(asdict(self, dict_factory=drop_later), sort_keys=True)  # type: ignore[call-overload]
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    # The two functions --------------------------------------------------------------------
+
+    def observe(
+        self,
+        fields: Mapping[str, NDArray[Any]],
+        out: NDArray[np.float32] | None = None,
+        noise: Mapping[str, Floats] | None = None,
+    ) -> NDArray[np.float32]:
+        """Fields to observation.
+
+        Args:
+            fields: per term name an array (..., size), as sensors and messages have it; the
+                leading axes are the same for all. Names that are no terms are ignored.
+            out: written to if given, (..., O).
+            noise: per term name (..., count), in its unit, added to what the term shows.
+
+        Returns:
+            The observation (..., O), float32.
+
+        Raises:
+            ValueError: a term is missing or has another shape; `out` is untouched then.
+        """
+        if missing := [term.name for term in self.observation if term.name not in fields]:
+            raise ValueError(f"observation term {missing[0]!r} is missing; got {sorted(fields)}")
+        lead = np.shape(fields[self.observation[0].name] if out is None else out)[:-1]
+        for term in self.observation:
+            if (shape := np.shape(fields[term.name])) != (*lead, term.size):
+                raise ValueError(
+                    f"observation term {term.name!r} has shape {shape}, not {(*lead, term.size)}"
+                )
+        if out is None:
+            out = np.empty((*lead, self.observation_size), np.float32)
+        for term in self.observation:
+            if not term.observed:
+                continue
+            values = term.values(fields[term.name])
+            if noise and term.name in noise:
+                values = values + noise[term.name]
+            scaled = values * term.scale
+            if term.clip is not None:
+                scaled = np.clip(scaled, *term.clip)
+            out[..., self.observation_slices[term.name]] = scaled
+        return out
+
+    def command(self, action: NDArray[Any], previous: Floats) -> Floats:
+        """Action to command in physical units: scale and offset, limit, blend, rate limit.
+
+        Args:
+            action: the policy's output (..., A).
+            previous: the command of the tick before, (..., A).
+
+        Returns:
+            The command (..., A), float64.
+
+        Raises:
+            ValueError: the action is not finite, nothing may be commanded from it; or it has
+                another shape than the command before.
+        """
+        if np.shape(action) != np.shape(previous):
+            raise ValueError(f"action has shape {np.shape(action)}, not {np.shape(previous)}")
+        if not np.isfinite(action).all():
+            raise ValueError(f"action is not finite: {np.asarray(action).tolist()}")
+        target = np.clip(self._offset + self._scale * action.astype(np.float64), *self.limits)
+        target = previous + self._share * (target - previous) if self._blends else target
+        return np.clip(target, previous - self._rate, previous + self._rate)
+
+    def brake(self, previous: Floats) -> Floats:
+        """One tick nearer to the safe command (..., A), as fast as the rate limit allows."""
+        return np.clip(self.safe, previous - self._rate, previous + self._rate)
+
+    def saturated(self, action: NDArray[Any]) -> NDArray[np.bool_]:
+        """Elements (..., A) of an action that are cut by a limit (not: by the rate limit)."""
+        target = self._offset + self._scale * action.astype(np.float64)
+        return (target < self.limits[0]) | (target > self.limits[1])
+
+    def action_for(self, command: Floats) -> Floats:
+        """The action whose target is `command`: the inverse of scale and offset."""
+        return (command - self._offset) / self._scale
+
+    @cached_property
+    def safe(self) -> Floats:
+        """(A,) the command that stops the robot."""
+        return np.concatenate([np.asarray(term.safe, np.float64) for term in self.action])
+
+    @cached_property
+    def limits(self) -> tuple[Floats, Floats]:
+        """(A,) lowest and highest command."""
+        return self._spread(lambda t: t.limit[0]), self._spread(lambda t: t.limit[1])
+
+    @cached_property
+    def _scale(self) -> Floats:
+        return self._spread(lambda t: t.scale)
+
+    @cached_property
+    def _offset(self) -> Floats:
+        return self._spread(lambda t: t.offset)
+
+    @cached_property
+    def _share(self) -> Floats:
+        """(A,) part of the way to its target that a command goes in a tick."""
+        tick = self.control_dt
+        return self._spread(lambda t: -np.expm1(-tick / t.blend) if t.blend else 1.0)
+
+    @cached_property
+    def _blends(self) -> bool:
+        return any(term.blend for term in self.action)
+
+    @cached_property
+    def _rate(self) -> Floats:
+        return self._spread(lambda t: t.rate_limit * self.control_dt)
+
+    def _spread(self, value: Any) -> Floats:
+        return np.concatenate(
+            [np.full(term.size, value(term), np.float64) for term in self.action]
+        )
+
+
+_ADAPTER = TypeAdapter(Interface)
+
+
+def interface_from_dict(data: object, where: str) -> Interface:
+    """Validate plain data (from YAML or JSON) into an `Interface`.
+
+    Raises:
+        UserError: one line that names `where`, the key and what is wrong with it.
+    """
+    try:
+        # JSON mode turns lists into tuples; `default`, because YAML has dates and sets too.
+        return _ADAPTER.validate_json(json.dumps(data, default=str), strict=False)
+    except ValidationError as error:
+        raise invalid(where, error) from None
+
+
+def interface_to_dict(interface: Interface) -> dict[str, Any]:
+    """The interface as plain data; `interface_from_dict` reads it back equal."""
+    data: dict[str, Any] = RootModel[Interface](interface).model_dump(mode="json")
+    return data
+
+
+def _slices(terms: Iterable[tuple[str, int]]) -> dict[str, slice]:
+    slices, start = {}, 0
+    for name, size in terms:
+        slices[name] = slice(start, start + size)
+        start += size
+    return slices

@@ -1,0 +1,62 @@
+"""A fan of rays, as MuJoCo casts it and as a LaserScan carries it."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import model_validator
+from pydantic.dataclasses import dataclass
+from typing_extensions import Self
+
+from sim.interface.numbers import STRICT, Floats, NonNegative, Positive, Range, check_range
+
+LASER_SCAN = "sensor_msgs/msg/LaserScan"
+
+
+@dataclass(frozen=True, config=STRICT)
+class Rays:
+    """A fan of rays in the xy plane of a site, evenly spaced; the names are LaserScan's.
+
+    Angles are counter-clockwise from the site's x axis (REP-103). There are as many rays as the
+    term has elements, the first at `angle_min`, the last at `angle_max`. The site's own body is
+    not seen.
+    """
+
+    site: str
+    angle_min: float  # rad
+    angle_max: float  # rad
+    range_min: NonNegative  # m; nearer counts as -inf (REP-117)
+    range_max: Positive  # m; this far, farther or nothing there counts as +inf
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        check_range("rays", "range_min .. range_max", (self.range_min, self.range_max))
+        return self
+
+    def step(self, count: int) -> float:
+        """Rad between neighbours of `count` rays; LaserScan's angle_increment."""
+        return (self.angle_max - self.angle_min) / max(count - 1, 1)
+
+    def directions(self, count: int) -> Floats:
+        """(count, 3) unit vectors in the site's frame."""
+        angle = self.angle_min + self.step(count) * np.arange(count)
+        return np.stack([np.cos(angle), np.sin(angle), np.zeros(count)], axis=-1)
+
+    def ranges(self, distance: Floats, infinite: Range) -> Floats:
+        """What a scanner says of true distances, m, negative where nothing was hit.
+
+        LaserScan carries float32: rounded here already, a range survives the message unchanged.
+        """
+        rounded = distance.astype(np.float32).astype(np.float64)
+        far = (rounded < 0) | (rounded >= self.range_max)
+        near = ~far & (rounded <= self.range_min)
+        return np.where(far, infinite[1], np.where(near, infinite[0], rounded))
+
+    def constants(self, count: int) -> dict[str, float]:
+        """What a LaserScan has to say of itself so that its ranges are these rays."""
+        return {
+            "angle_min": self.angle_min,
+            "angle_max": self.angle_max,
+            "angle_increment": self.step(count),
+            "range_min": self.range_min,
+            "range_max": self.range_max,
+        }

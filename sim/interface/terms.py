@@ -1,0 +1,273 @@
+"""One term of a robot: a named part of a vector, with its places in MuJoCo and in ROS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from numpy.typing import NDArray
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
+from typing_extensions import Self
+
+from sim.interface.derived import DERIVED, ORDER
+from sim.interface.numbers import (
+    STRICT,
+    NonNegative,
+    NonZero,
+    Positive,
+    Range,
+    check_range,
+    check_size,
+    check_unique,
+)
+from sim.interface.rays import LASER_SCAN, Rays
+
+SOURCES = ("qpos", "qvel", "sensor", "rays", "task")
+
+
+@dataclass(frozen=True, config=STRICT)
+class MujocoState:
+    """Where an observation term stands in MuJoCo: exactly one of `SOURCES` is given."""
+
+    qpos: tuple[str, ...] = ()  # one scalar joint per element
+    qvel: tuple[str, ...] = ()
+    sensor: str | None = None
+    elements: tuple[Annotated[int, Field(ge=0)], ...] = ()  # of the sensor, in order; empty: all
+    rays: Rays | None = None
+    task: str | None = None  # a quantity of the task family, not of the robot
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in SOURCES if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(SOURCES)}; got {given or 'none'}")
+        if self.elements and self.sensor is None:
+            raise ValueError(f"elements {self.elements} are of a sensor; {given[0]} has none")
+        return self
+
+
+def _pairs(value: object) -> object:
+    return tuple(value.items()) if isinstance(value, Mapping) else value
+
+
+def _by_path(pairs: tuple[tuple[str, float | str], ...]) -> tuple[tuple[str, float | str], ...]:
+    check_unique("constant", [path for path, _ in pairs])
+    return tuple(sorted(pairs, key=lambda pair: pair[0]))
+
+
+# A mapping in files; pairs in memory, because a dict would make the dataclass unhashable. Sorted,
+# because a file's order means nothing.
+Constants = Annotated[
+    tuple[tuple[str, float | str], ...],
+    BeforeValidator(_pairs),
+    AfterValidator(_by_path),
+    PlainSerializer(dict),
+]
+
+
+@dataclass(frozen=True, config=STRICT)
+class RosField:
+    """Where a term stands in ROS: a message and the path of each element in it.
+
+    A path is `a.b`, `a[3].b` (index) or `a[joint]` (by name: the index of `joint` in the
+    message's own `name` array, because ROS does not promise the order of joints).
+    """
+
+    topic: str  # relative, so that namespaces work
+    type: Annotated[str, Field(pattern=r"^\w+/msg/\w+$")]
+    fields: tuple[str, ...]
+    # What the message has to say of itself, value by path: a number within a tolerance, or a
+    # text. A simulator writes it; a message that says otherwise is refused.
+    constants: Constants
+
+    @model_validator(mode="after")
+    def _relative(self) -> Self:
+        if self.topic.startswith("/"):
+            raise ValueError(f"topic {self.topic!r} must be relative, without a leading '/'")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class ObservationTerm:
+    """A named part of the observation vector: `scale * value`, clipped where `clip` says so."""
+
+    name: str
+    size: Annotated[int, Field(gt=0)]
+    unit: str
+    frame: str
+    scale: NonZero
+    clip: Range | None  # of the scaled value
+    noise: NonNegative  # standard deviation in `unit`, added in training
+    max_age: Positive  # s, older values are stale
+    limit: Range | None  # in `unit`; a robot that shows anything beyond it is stopped
+    infinite: Range | None  # what stands for -inf and +inf (REP-117); null: both are refused
+    mujoco: MujocoState
+    ros: RosField
+    derive: Literal["up", "tilt"] | None = None  # what it shows of a quaternion; None: the fields
+    observed: bool = True  # False: judged by its limit, not seen by the policy
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        check_size(self.name, "ros.fields", self.ros.fields, self.size)
+        for key in ("qpos", "qvel"):
+            if names := getattr(self.mujoco, key):
+                check_size(self.name, f"mujoco.{key}", names, self.size)
+        if elements := self.mujoco.elements:
+            check_size(self.name, "mujoco.elements", elements, self.size)
+        for key in ("clip", "infinite"):
+            if (bounds := getattr(self, key)) is not None:
+                check_range(self.name, key, bounds)
+        if self.mujoco.rays is not None:
+            self._check_rays(self.mujoco.rays)
+        if self.derive is not None:
+            self._check_derived(self.derive)
+        if self.limit is not None:
+            self.check_limit("limit", self.limit)
+        return self
+
+    def _check_rays(self, rays: Rays) -> None:
+        where = f"term {self.name!r}: mujoco.rays"
+        if self.infinite is None:
+            raise ValueError(f"{where} needs infinite: what stands for nothing there")
+        low, high = self.infinite
+        if low > rays.range_min or high < rays.range_max:
+            # A true range would pass for an infinite one.
+            raise ValueError(
+                f"{where} has ranges {(rays.range_min, rays.range_max)} beyond infinite "
+                f"{self.infinite}"
+            )
+        if self.ros.type == LASER_SCAN:
+            said = dict(self.ros.constants)
+            for path, value in rays.constants(self.size).items():
+                if path not in said or not same_constant(said[path], value):
+                    raise ValueError(
+                        f"{where} makes {path} {value:.6g}, ros.constants says "
+                        f"{said.get(path, 'nothing')}"
+                    )
+
+    def _check_derived(self, name: str) -> None:
+        where, made = f"term {self.name!r}: derive {name!r}", DERIVED[name]
+        if self.size != len(ORDER):
+            raise ValueError(f"{where} is of a quaternion, 4 elements, size is {self.size}")
+        if not (self.mujoco.sensor or self.mujoco.task):
+            raise ValueError(f"{where} is of a sensor, and mujoco names none")
+        if self.mujoco.elements not in ((), (0, 1, 2, 3)):
+            raise ValueError(
+                f"{where} is of a whole quaternion, mujoco.elements are {self.mujoco.elements}"
+            )
+        places = [path.rpartition(".") for path in self.ros.fields]
+        if tuple(last for *_, last in places) != ORDER or len({stem for stem, *_ in places}) > 1:
+            raise ValueError(
+                f"{where} needs w, x, y, z of one quaternion, in MuJoCo's order; ros.fields are "
+                f"{', '.join(self.ros.fields)}"
+            )
+        if self.unit != made.unit:
+            raise ValueError(f"{where} is in {made.unit}, not in {self.unit}")
+
+    def check_limit(self, key: str, limit: Range) -> None:
+        """Refuse a limit that is empty, or that nothing could pass, such as one in degrees."""
+        check_range(self.name, key, limit)
+        if self.derive is None:
+            return
+        low, high = DERIVED[self.derive].range
+        if limit[0] <= low and high <= limit[1]:
+            raise ValueError(
+                f"term {self.name!r}: {key} {limit} is never passed, because {self.derive!r} is "
+                f"{low:.4g} to {high:.4g} {self.unit}"
+            )
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return drop_later(plain(self).items())
+
+    @property
+    def count(self) -> int:
+        """Elements that it shows."""
+        return self.size if self.derive is None else DERIVED[self.derive].size
+
+    @property
+    def width(self) -> int:
+        """Elements in the observation."""
+        return self.count if self.observed else 0
+
+    def values(self, field: NDArray[Any]) -> NDArray[Any]:
+        """What it shows (..., count), in its unit, of a field (..., size)."""
+        return field if self.derive is None else DERIVED[self.derive].of(field)
+
+
+# Keys of ObservationTerm that came later. Where they say nothing they are left out, so that
+# digests and files are those of before.
+LATER = (("derive", None), ("observed", True))
+
+
+def drop_later(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A dictionary without the keys that say nothing; for `asdict` too."""
+    return {key: value for key, value in items if (key, value) not in LATER}
+
+
+TOLERANCE = 1e-4  # relative, and absolute near 0: drivers count angles in float32
+
+
+def same_constant(value: float | str, expected: float | str) -> bool:
+    """Whether a message's value is the one that the interface names."""
+    if isinstance(value, str) or isinstance(expected, str):
+        return value == expected
+    return math.isclose(value, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Tracking:
+    """A measurement that has to follow the command; where it does not, something is broken."""
+
+    term: str  # an observation term of the action term's size and unit
+    tolerance: Positive  # in that unit
+    time: Positive  # s that the difference may last
+
+
+@dataclass(frozen=True, config=STRICT)
+class MujocoActuators:
+    """The MuJoCo actuators that a command drives, one per element."""
+
+    actuators: tuple[str, ...]
+
+
+@dataclass(frozen=True, config=STRICT)
+class ActionTerm:
+    """A named part of the action vector and the command it becomes, in physical units."""
+
+    name: str
+    size: Annotated[int, Field(gt=0)]
+    unit: str
+    frame: str
+    scale: NonZero  # command = offset + scale * action, then limit, blend, rate_limit
+    offset: float
+    limit: Range  # in `unit`
+    blend: NonNegative  # s, time constant with which the command follows; 0: at once
+    rate_limit: Positive  # `unit` per second
+    tracking: Tracking | None
+    safe: tuple[float, ...]  # the command that stops the robot, per element
+    mujoco: MujocoActuators
+    ros: RosField
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        check_size(self.name, "ros.fields", self.ros.fields, self.size)
+        check_size(self.name, "mujoco.actuators", self.mujoco.actuators, self.size)
+        check_size(self.name, "safe", self.safe, self.size)
+        check_range(self.name, "limit", self.limit)
+        low, high = self.limit
+        if bad := [value for value in self.safe if not low <= value <= high]:
+            raise ValueError(
+                f"action {self.name!r}: safe value {bad[0]} is outside limit {self.limit}"
+            )
+        return self
