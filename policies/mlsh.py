@@ -304,8 +304,8 @@ class Mlsh:
     def _information(self, rollout: Rollout) -> NDArray[np.float32]:
         """(T, B) bonus for choices that tell a group's task from the others, less and less.
 
-        A choice of skill z is worth log p(z | group) - log p(z), whose mean is I(z; group), in
-        units of the masters' returns.
+        A choice of skill z is worth log p(z | task) - log p(z), whose mean is I(z; task), in units
+        of the masters' returns.
         """
         bonus = np.zeros_like(rollout.reward)
         weight = self.method.information * (1 - self.iteration / self.config.iterations)
@@ -315,8 +315,10 @@ class Mlsh:
             rollout.skill[..., None] == np.arange(self.method.skills)
         )
         count = one_hot.sum(axis=0).reshape(self.env.groups, -1, self.method.skills).sum(axis=1)
-        chance = (count + 1) / (count + 1).sum(axis=1, keepdims=True)  # (G, K)
-        apart = np.log(chance / self.ranks.gather(chance).mean(axis=0))
+        chance = self.ranks.gather((count + 1) / (count + 1).sum(axis=1, keepdims=True))  # (G, K)
+        same = self.tasks[:, None] == self.tasks
+        by_task = same @ chance / same.sum(axis=1, keepdims=True)  # (G, K) of each group's task
+        apart = np.log(by_task / chance.mean(axis=0))[self.mine]
         each = np.repeat(apart, self.method.envs, axis=0)  # (B, K)
         values = np.take_along_axis(
             np.broadcast_to(each, one_hot.shape), rollout.skill[..., None], axis=-1
