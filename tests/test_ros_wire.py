@@ -17,6 +17,7 @@ rclpy = pytest.importorskip("rclpy")
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from geometry_msgs.msg import TwistStamped  # noqa: E402
+from lifecycle_msgs.msg import Transition  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
 from std_msgs.msg import Bool, Float64MultiArray, String  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
@@ -457,13 +458,19 @@ def publisher(observer, kind, topic, quality):
     return observer.node.create_publisher(kind, topic, quality)
 
 
+def forward(speed):
+    message = TwistStamped()
+    message.twist.linear.x = speed
+    return message
+
+
 BAD_COMMANDS = {
     "garbage": b"\0\1\0\0garbage",
     "an empty message": b"\0\1\0\0",
-    "nan": np.nan,
-    "infinite": -np.inf,
-    "beyond": 1e300,
-    "a little beyond": 1.01,
+    "nan": forward(np.nan),
+    "infinite": forward(-np.inf),
+    "beyond": forward(1e300),
+    "a little beyond": forward(1.01),
 }
 
 
@@ -478,25 +485,28 @@ def test_bad_commands_trip_the_watchdog_and_do_not_move_the_simulator(bundle, ha
         )
         sender = publisher(observer, TwistStamped, "cmd_vel", COMMAND)
         world.start("sim_node")
-        world.start("watchdog_node")
-        wait_for(lambda: sender.get_subscription_count() >= 3, 20.0, "sim_node and watchdog_node")
-        wait_for(lambda: said and observer.heard["odom"], 15.0, "sim_node and watchdog_node")
+        world.start("watchdog_node", autostart=False)  # so that nobody brakes for sim_node
+        wait_for(lambda: sender.get_subscription_count() >= 2, 20.0, "sim_node")
+        wait_for(lambda: observer.heard["odom"], 15.0, "sim_node")
+        for bad in BAD_COMMANDS.values():
+            sender.publish(bad)
+            time.sleep(0.1)
+        assert observer.call(SetBool, "sim_node/pause", data=True).success
+        speeds = [m.twist.twist.linear for _, m in observer.heard["odom"]]
+        assert max(abs(v) for speed in speeds for v in (speed.x, speed.y)) < 1e-3
+
+        for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+            assert observer.change("watchdog_node", transition)
+        wait_for(lambda: sender.get_subscription_count() >= 3, 20.0, "watchdog_node")
+        wait_for(lambda: said, 15.0, "watchdog_node")
         for what, bad in BAD_COMMANDS.items():
             begun = time.monotonic()
-            if isinstance(bad, bytes):
-                sender.publish(bad)
-            else:
-                message = TwistStamped()
-                message.twist.linear.x = bad
-                sender.publish(message)
+            sender.publish(bad)
             wait_for(lambda: said[-1].startswith("tripped: "), 2.0, f"{what}: {said[-1]}")
             assert time.monotonic() - begun < DT + SLACK, what
             assert said[-1].startswith(("tripped: cmd_vel: ", "tripped: command base_velocity.0"))
             assert observer.call(Trigger, "watchdog_node/reset").success
             wait_for(lambda: said[-1] == "watching", 2.0, what)
-        assert observer.call(SetBool, "sim_node/pause", data=True).success
-        speeds = [m.twist.twist.linear for _, m in observer.heard["odom"]]
-        assert max(abs(v) for speed in speeds for v in (speed.x, speed.y)) < 1e-3
         finite = [c for c in observer.commands() if np.isfinite(c).all() and np.abs(c).max() < 1]
         assert not np.any(finite)  # what the watchdog sent
         for process in world.nodes.values():
