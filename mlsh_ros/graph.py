@@ -50,6 +50,7 @@ class NodeSpec:
     parameters: Mapping[str, Value | Arg] = field(default_factory=dict)
     when: Arg | None = None  # started only if this argument is true
     ready: str = ""  # what it prints when those after it may be started; empty: at once
+    vital: bool = True  # False: the others go on without it
 
     @property
     def name(self) -> str:
@@ -166,6 +167,8 @@ RECORDER = NodeSpec(
     when=Arg("record"),
     # First it listens: what cannot be recorded is not driven, and no tick is missed.
     ready="recording to ",
+    # A robot does not stop because nobody takes notes.
+    vital=False,
 )
 _WATCHDOG = NodeSpec(
     "watchdog_node",
@@ -180,6 +183,7 @@ _SKILLS = NodeSpec(
         "stamped_cmd_vel": Arg("stamped_cmd_vel"),
         "mode": Arg("mode"),
         "start_by_itself": Arg("autostart"),
+        "await_recorder": Arg("record"),
     },
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import launch.logging
@@ -26,6 +26,8 @@ from mlsh_ros.graph import PACKAGE, Graph, NodeSpec
 from mlsh_ros.network import confined
 from mlsh_ros.params import Value
 from sim.errors import UserError
+
+OnExit = Callable[[ProcessExited, LaunchContext], list[Any] | None]
 
 
 def describe(graph: Graph) -> LaunchDescription:
@@ -57,10 +59,12 @@ def _nodes(context: LaunchContext, graph: Graph) -> list[Any]:
     values = graph.resolve({name: LaunchConfiguration(name).perform(context) for name in names})
     parameters = graph.parameters(values)
     specs = graph.chosen(values)
-    first, *rest = [_node(spec, parameters[spec.name], values) for spec in specs]
+    rest = [_node(spec, parameters[spec.name], values) for spec in specs[1:]]
+    later = _When(specs[0].ready, rest)
+    on_exit = _on_exit if specs[0].vital else later.on_exit
+    first = _node(specs[0], parameters[specs[0].name], values, on_exit)
     if not specs[0].ready:
         return [first, *rest]
-    later = _When(specs[0].ready, rest)
     handler = OnProcessIO(target_action=first, on_stdout=later, on_stderr=later)
     return [RegisterEventHandler(handler), first]
 
@@ -78,8 +82,17 @@ class _When:
         started, self._actions = self._actions, []
         return started
 
+    def on_exit(self, event: ProcessExited, context: LaunchContext) -> list[Any] | None:
+        """Of a process that the others need only to begin."""
+        return _on_exit(event, context) if self._actions else None
 
-def _node(spec: NodeSpec, parameters: Mapping[str, Value], values: Mapping[str, str]) -> Node:
+
+def _node(
+    spec: NodeSpec,
+    parameters: Mapping[str, Value],
+    values: Mapping[str, str],
+    on_exit: OnExit | None = None,
+) -> Node:
     # Without a type, launch would read text such as "1" as a number.
     typed = {name: ParameterValue(v, value_type=type(v)) for name, v in parameters.items()}
     return Node(
@@ -90,7 +103,7 @@ def _node(spec: NodeSpec, parameters: Mapping[str, Value], values: Mapping[str, 
         parameters=[typed, *filter(None, [values["params_file"]])],
         arguments=["--ros-args", "--log-level", values["log_level"]],
         output="screen",
-        on_exit=_on_exit,
+        on_exit=on_exit or _on_exit,
     )
 
 

@@ -66,6 +66,12 @@ SKILL_NODE = (
         False,
         "Arm and start as soon as all sensors and the master are there. For simulation only.",
     ),
+    Param(
+        "await_recorder",
+        False,
+        "Do not start before recorder_node says that it hears everyone.",
+        read_only=False,
+    ),
     _STAMPED,
     Param(
         "late_decisions",

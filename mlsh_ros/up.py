@@ -55,6 +55,8 @@ class Processes:
         self.values = graph.resolve(arguments)
         self.parameters = graph.parameters(self.values)
         self._specs = graph.chosen(self.values)
+        self._needed = {spec.name for spec in self._specs}  # by the others
+        self._gone: set[str] = set()  # of those who are not, whose end has been told
         self.environment = ros_environment(domain)
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._readers: dict[str, threading.Thread] = {}
@@ -71,6 +73,7 @@ class Processes:
         except BaseException:
             self.stop()
             raise
+        self._needed -= {spec.name for spec in self._specs if not spec.vital}
         return self
 
     def __exit__(
@@ -88,7 +91,7 @@ class Processes:
         return {name: status for name, status in states.items() if status is not None}
 
     def check(self) -> None:
-        """See that every node runs.
+        """See that every node runs that the others need.
 
         Raises:
             UserError: one has ended; says its status and its reason.
@@ -96,6 +99,11 @@ class Processes:
         for name, status in self.dead().items():
             self._readers[name].join(timeout=1.0)  # its last words may still be in the pipe
             how = f"status {status}" if status >= 0 else signal.Signals(-status).name
+            if name not in self._needed:
+                if name not in self._gone:
+                    self._gone.add(name)
+                    self.on_line(name, f"[ERROR] ended with {how}; the others go on")
+                continue
             raise UserError(f"{name} ended with {how}: {_reason(list(self._lines[name]))}")
 
     def pid(self, name: str) -> int:

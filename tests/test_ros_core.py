@@ -88,8 +88,8 @@ def test_a_late_decision_keeps_the_skill_and_is_counted_once(n, lead):
 def test_an_answer_to_a_macro_step_that_has_begun_changes_nothing():
     hierarchy = Hierarchy(4, 1, skills=3)
     drive(hierarchy, 5, answers=lambda macro: macro == 0)  # tick 4 began macro step 1 undecided
-    hierarchy.answer(1, 2)
-    hierarchy.answer(0, 1)
+    assert not hierarchy.answer(1, 2)
+    assert not hierarchy.answer(0, 1)
     assert [hierarchy.skill(t) for t in (5, 6, 7)] == [0, 0, 0]
     assert hierarchy.needs(8) == 2
     assert hierarchy.skill(8) == 0
@@ -98,8 +98,8 @@ def test_an_answer_to_a_macro_step_that_has_begun_changes_nothing():
 
 def test_the_first_answer_to_a_macro_step_holds():
     hierarchy = Hierarchy(4, 0, skills=3)
-    hierarchy.answer(0, 1)
-    hierarchy.answer(0, 2)
+    assert hierarchy.answer(0, 1)
+    assert not hierarchy.answer(0, 2)
     assert hierarchy.skill(0) == 1
 
 
@@ -194,6 +194,25 @@ def test_another_bundles_skills_take_over_with_the_macro_step_that_its_master_de
     assert controller.begin(fields_at(bundle.interface, 0)).bundle == 9
     controller.hierarchy.answer(0, 0)
     assert controller.finish().action[0] == np.float32(0.3)
+
+
+def test_only_a_decision_that_somebody_waits_for_is_taken(bundle, controller):
+    """Not one of the future; not twice; not after its macro step began."""
+    assert not controller.answer(0, 1)  # nothing has been asked yet
+    asked = {}
+    for t in range(23):
+        request = controller.begin(fields_at(bundle.interface, t))
+        assert not controller.answer(controller.asked + 1, 1)
+        assert not controller.answer(10**6, 1)
+        assert not controller.answer(-1, 1)
+        if request is not None:
+            asked[request.macro] = request.macro % 2
+            assert controller.answer(request.macro, asked[request.macro])
+            assert not controller.answer(request.macro, 1 - asked[request.macro])
+        assert controller.finish().skill == asked[t // 5]
+        assert not controller.answer(t // 5, 1 - asked[t // 5])
+    with pytest.raises(ValueError, match="no skill 2"):
+        controller.answer(10**6, 2)
 
 
 def test_a_tick_says_that_its_decision_was_late(bundle, controller):
@@ -339,7 +358,12 @@ def test_an_infinite_value_is_what_the_term_says_and_nan_is_refused():
     ("message", "said"),
     [
         (SimpleNamespace(name=["a", "c"], position=[0, 0]), r"position\[b\]: no 'b' in name"),
-        (SimpleNamespace(name=["a", "b"], position=[0]), r"position\[b\]: .*index out of range"),
+        (SimpleNamespace(name=["a", "b"], position=[0]), r"position\[a\]: 1 values for 2 names"),
+        (SimpleNamespace(name=["a", "b"], position=[0, 0, 0]), r"position\[a\]: 3 values for 2 "),
+        (
+            SimpleNamespace(name=["a", "b", "a"], position=[0, 1, 2]),
+            r"position\[a\]: 'a' stands 2",
+        ),
         (SimpleNamespace(name=[], position=[]), r"position\[a\]: no 'a' in name \[\]"),
         (SimpleNamespace(position=[1, 2]), r"position\[a\]: .*'name'"),
         (SimpleNamespace(name=["a", "b"]), r"position\[a\]: .*'position'"),
@@ -347,6 +371,10 @@ def test_an_infinite_value_is_what_the_term_says_and_nan_is_refused():
         (SimpleNamespace(name=["a", "b"], position=[[], 1]), r"position\[a\]: .*list"),
         (SimpleNamespace(name=["a", "b"], position=[0, np.nan]), r"joints is not finite: .*nan"),
         (SimpleNamespace(name=["a", "b"], position=[-np.inf, 0]), r"joints is not finite: .*inf"),
+        (
+            SimpleNamespace(name=["a", "b"], position=[0, 1e300]),
+            r"joints is no float32: .*1e\+300",
+        ),
     ],
 )
 def test_a_message_that_does_not_hold_is_refused_with_topic_and_path(message, said):
@@ -516,6 +544,9 @@ def test_a_message_of_another_length_label_or_with_nan_is_refused():
     good[3] = np.nan
     with pytest.raises(MessageError, match=r"not finite: v\.y"):
         layout.unpack(good)
+    with pytest.raises(MessageError, match="not a whole number: b"):
+        layout.unpack(layout.pack(1, 2.5, vectors=(np.zeros(2),)))
+    replace(layout, fractions=("b",)).unpack(layout.pack(1, 2.5, vectors=(np.zeros(2),)))
     other = Layout(("a", "b"), (("v", ("y", "x")),))
     with pytest.raises(MessageError, match=r"label 'a,b,v\.y,v\.x' is not 'a,b,v\.x,v\.y'"):
         layout.read(message(other, layout.pack(1, 2, vectors=(np.zeros(2),))))
@@ -583,6 +614,13 @@ def test_the_newest_sample_wins_and_an_overtaken_or_repeated_one_does_not(sensor
     assert sensors.fields()["position"].tolist() == [5]
     sensors.clear()
     assert put(5.0, 1, 6)  # a clock that was set back, after a new start
+
+
+def test_a_sample_without_a_stamp_among_stamped_ones_is_not_taken(sensors):
+    assert sensors.put("odom", sample(1.0, 0, position=[1]))
+    assert sensors.put("odom", sample(2.0, 100, position=[2]))
+    assert not sensors.put("odom", sample(3.0, 0, position=[3]))
+    assert sensors.fields()["position"].tolist() == [2]
 
 
 def test_without_stamps_the_order_of_arrival_counts(sensors):

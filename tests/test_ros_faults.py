@@ -240,6 +240,10 @@ def test_a_dead_master(scene):
     scene.nodes.nodes["master_node"].kill()
     bound = (LATE_DECISIONS + 2) * N * DT
     scene.expect("master_node killed", "master_silent", since, bound)
+    # `late_decisions` may pass, and the one after that is not sent any more.
+    assert scene.observer.times("fault")[-1] - since > (LATE_DECISIONS * N - 1) * DT
+    late = [t["tick"] for t in scene.observer.ticks() if t["late"]]
+    assert [tick % N for tick in late] == [0] * LATE_DECISIONS
     scene.recover()
     scene.nodes.start("master_node")
     heard = scene.observer.heard["master_node/master"]

@@ -104,12 +104,17 @@ def test_a_node_with_a_condition_is_started_when_its_argument_is_true(graph, sta
     (on_io,) = handler.args
     assert on_io.kwargs["target_action"] is recorder
     # The others wait until it listens, however its words are cut into pieces.
+    end, context = recorder.kwargs["on_exit"], Context({})
+    killed = SimpleNamespace(process_name="recorder_node-1", returncode=-9)
+    with pytest.raises(UserError, match="recorder_node ended with status -9"):
+        end(killed, context)
     say, text = on_io.kwargs["on_stdout"], "loading\nrecording to x.mcap\n"
     assert say is on_io.kwargs["on_stderr"]
     assert say(SimpleNamespace(text=text[:15].encode())) is None
     later = say(SimpleNamespace(text=text[15:].encode()))
     assert [node.kwargs["executable"] for node in later] == always
     assert not say(SimpleNamespace(text=text.encode())), "started twice"
+    assert end(killed, context) is None, "a robot drives on without a recorder"
     (parameters,) = recorder.kwargs["parameters"]
     assert parameters["record_to"].args[0] == str(tmp_path / "new")
     for node in graph.nodes:

@@ -292,38 +292,6 @@ def test_a_robot_waits_for_start_and_faults_without_sensors(world):
     observer.wait("disarmed", 2.0)
 
 
-def test_a_dead_simulator_stops_the_robot(world):
-    observer = world.start_all()
-    observer.drive()
-    killed = time.monotonic()
-    world.nodes["sim_node"].kill()
-    observer.wait("fault: sensors_stale: odom", 5.0)
-    assert observer.times("fault")[-1] - killed < MAX_AGE + 2 * DT + SLACK
-    assert_brought_to_rest(observer, observer.times("fault")[-1])
-
-
-def test_a_dead_master_stops_the_robot(world):
-    observer = world.start_all()
-    observer.drive()
-    killed = time.monotonic()
-    world.nodes["master_node"].kill()
-    observer.wait("fault: master_silent", 8.0)
-    told = observer.times("fault")[-1]
-    # `late_decisions` may pass, the one after that may not; the next boundary is within N ticks.
-    macro = N * DT
-    assert LATE_DECISIONS * macro - DT < told - killed
-    assert told - killed < (LATE_DECISIONS + 2) * macro + DT + SLACK
-    late = [t["tick"] for t in observer.ticks() if t["late"]]
-    assert [tick % N for tick in late] == [0] * LATE_DECISIONS  # the next one was not sent
-    assert_brought_to_rest(observer, told)
-    # With a new master it drives again.
-    world.start("master_node")
-    wait_for(lambda: len(observer.heard["master_node/master"]) > 1, 15.0, "the new master")
-    assert observer.call(Trigger, "skill_node/reset").success
-    observer.heard["skill_node/trace"].clear()
-    observer.drive()
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_brings_the_robot_to_rest(world, number):
     observer = world.start_all()
@@ -336,19 +304,36 @@ def test_a_signal_brings_the_robot_to_rest(world, number):
     assert "Traceback" not in process.communicate()[0]
 
 
-def test_nan_from_a_sensor_is_not_used(world):
-    observer = world.start_all()
-    observer.drive()
-    world.nodes["sim_node"].kill()
-    since = time.monotonic()
-    message = Odometry()
-    message.pose.pose.position.x = float("nan")
-    while not observer.state().startswith("fault") and time.monotonic() < since + 3.0:
-        message.header.stamp = observer.node.get_clock().now().to_msg()
-        observer.odom.publish(message)
-        time.sleep(0.02)
-    assert observer.state().startswith("fault: sensors_stale: odom")
-    assert_brought_to_rest(observer, observer.times("fault")[-1])
+def test_a_robot_that_is_to_be_recorded_does_not_start_before_the_recorder_hears(world):
+    observer = world.observer
+    world.start("skill_node", await_recorder=True)
+    observer.arm()
+
+    def refusal():
+        answer = observer.call(Trigger, "skill_node/start")
+        assert not answer.success
+        observer.wait("ready", 2.0)
+        return answer.message
+
+    way_out = "set await_recorder to false to go on without a recording"
+    assert refusal() == f"cannot start: recorder_node is not there; {way_out}"
+    recorder = observer.node.create_publisher(String, "recorder_node/state", LATCHED)
+    for said in ("waiting: odom, goals", "fault: no space left on device", "ended"):
+        recorder.publish(String(data=said))
+        wait_for(lambda said=said: said in refusal(), 5.0, said)
+        assert refusal() == f"cannot start: recorder_node is {said}; {way_out}"
+    recorder.publish(String(data="recording"))
+    wait_for(lambda: observer.call(Trigger, "skill_node/start").success, 5.0, "a start")
+    # Once it is started nobody asks any more: a dead recorder stops no robot.
+    recorder.publish(String(data="ended"))
+    time.sleep(0.3)
+    assert observer.state() == "running"
+    assert observer.call(Trigger, "skill_node/stop").success
+    assert "ended" in refusal()
+    without = Parameter("await_recorder", value=False).to_parameter_msg()
+    answer = observer.call(SetParameters, "skill_node/set_parameters", parameters=[without])
+    assert answer.results[0].successful
+    assert observer.call(Trigger, "skill_node/start").success
 
 
 # Lifecycle and parameters ---------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import json
 import os
+import posixpath
 import random
 import resource
 import signal
@@ -27,7 +28,16 @@ from mlsh_ros.core.recorded import Recording
 from mlsh_ros.core.recording import Recorder
 from mlsh_ros.core.replay import replay
 from mlsh_ros.core.schemas import Schemas
-from mlsh_ros.core.topics import ANSWER, MASTER, REQUEST, STATE, TRACE, recorded_topics
+from mlsh_ros.core.topics import (
+    ANSWER,
+    DIAGNOSTICS,
+    MASTER,
+    REQUEST,
+    STATE,
+    TRACE,
+    WATCHDOG_STATE,
+    recorded_topics,
+)
 from mlsh_ros.core.topics import OUTCOME as OUTCOME_TOPIC
 from mlsh_ros.graph import GRAPHS, SIM
 from policies.bundle import MANIFEST, golden_bytes, write_bundle
@@ -131,6 +141,7 @@ def drive(bundle, sessions=2, first=1, master="goal-0"):
                 said.append((writer.topic, message))
             said.append((OUTCOME_TOPIC, array(OUTCOME, session, t, 0.0, 0, 0)))
         said.append((STATE, text("ready")))
+        said.append((DIAGNOSTICS, blank("diagnostic_msgs/msg/DiagnosticArray")))
     return said
 
 
@@ -139,12 +150,12 @@ def open_recorder(bundle, folder, mode="lockstep"):
     manifest = bundle.manifest
     about = {"bundle": manifest.name, "digest": manifest.digest, "mode": mode}
     # Remapped: a reader goes by the relative name.
-    names = [(f"/bot1/{topic.name}", topic) for topic in topics]
+    names = [(posixpath.join("/bot1", topic.name), topic) for topic in topics]
     return Recorder(folder, names, about, bundle.files[MANIFEST])
 
 
-def write(bundle, folder, said, mode="lockstep", start=0, close=True):
-    recorder = open_recorder(bundle, folder, mode)
+def write(bundle, folder, said, mode="lockstep", start=0, close=True, recorder=None):
+    recorder = recorder or open_recorder(bundle, folder, mode)
     kinds = {
         t.name: t.type
         for t in recorded_topics(bundle.interface, stamped=True, lockstep=mode == "lockstep")
@@ -196,7 +207,7 @@ def test_another_reader_finds_every_message_in_it(bundle, said, folder, which):
         assert reader.message_count == len(said)
     with AnyReader([folder]) as reader:
         found = [(c.topic, reader.deserialize(d, c.msgtype)) for c, _, d in reader.messages()]
-    assert [topic for topic, _ in found] == [f"/bot1/{topic}" for topic, _ in said]
+    assert [topic for topic, _ in found] == [posixpath.join("/bot1", topic) for topic, _ in said]
     for (_, read), (topic, message) in zip(found, said, strict=True):
         if topic == TRACE:
             np.testing.assert_array_equal(read.data, message.data)
@@ -220,6 +231,10 @@ def test_metadata_is_what_rosbag2_expects(folder, said):
     }
     (state,) = topics["/bot1/skill_node/state"]["offered_qos_profiles"]
     assert (state["durability"], state["reliability"]) == ("transient_local", "reliable")
+    assert topics["/bot1/watchdog_node/state"]["offered_qos_profiles"] == [state]
+    # One for all robots, and nobody hears it a second time.
+    (diagnostics,) = topics["/diagnostics"]["offered_qos_profiles"]
+    assert (diagnostics["durability"], diagnostics["reliability"]) == ("volatile", "reliable")
     for topic in topics.values():
         assert topic["type_description_hash"].startswith("RIHS01_")
 
@@ -230,6 +245,13 @@ def test_the_manifest_stands_in_it(bundle, folder):
     assert recording.about["digest"] == bundle.manifest.digest
     list(recording.entries())
     assert recording.cut == ""
+
+
+def test_the_silence_of_what_a_graph_may_be_without_is_no_news(bundle, said, tmp_path):
+    silent = write(bundle, tmp_path / "bag", said[:1]).silent
+    assert {"/bot1/odom", "/bot1/skill_node/trace", "/diagnostics"} <= set(silent)
+    assert not {"/bot1/watchdog_node/state", "/bot1/sim_node/outcome"} & set(silent)
+    assert write(bundle, tmp_path / "whole", said).silent == []
 
 
 def test_nothing_is_ever_written_over(bundle, folder):
@@ -330,8 +352,10 @@ def test_messages_of_a_robots_own_package_are_found_where_ros_installs_them(tmp_
 def test_topics_have_the_names_that_the_nodes_use(bundle):
     pytest.importorskip("rclpy")
     from mlsh_ros.nodes.master_node import ANSWER_TOPIC, REQUEST_TOPIC
+    from mlsh_ros.nodes.watchdog_node import WATCHDOG
 
     assert (REQUEST, ANSWER) == (REQUEST_TOPIC, ANSWER_TOPIC)
+    assert f"{WATCHDOG}/state" == WATCHDOG_STATE
     for lockstep in (False, True):
         topics = {
             t.name: t for t in recorded_topics(bundle.interface, stamped=True, lockstep=lockstep)
@@ -340,6 +364,12 @@ def test_topics_have_the_names_that_the_nodes_use(bundle):
         assert {topics[n].reliable for n in ("odom", "goals", "cmd_vel")} == {lockstep}
         assert topics[TRACE].reliable
         assert topics[STATE].latched
+        assert topics[WATCHDOG_STATE].latched
+        # Who is heard on one of the last knows of all before it: nothing of a tick comes later.
+        order = list(topics)
+        heard_first = min(order.index(name) for name in ("odom", "goals", STATE, MASTER))
+        for name in (REQUEST, ANSWER, TRACE, OUTCOME_TOPIC, "cmd_vel"):
+            assert order.index(name) < heard_first
 
 
 def test_the_layout_for_foxglove_shows_what_its_labels_say(bundle):
@@ -348,10 +378,18 @@ def test_the_layout_for_foxglove_shows_what_its_labels_say(bundle):
         "/skill_node/trace": trace_layout(interface.observation_names, interface.action_names),
         "/decision/answer": answer_layout(bundle.manifest.skills),
     }
+    topics = {
+        posixpath.join("/", t.name)
+        for t in recorded_topics(interface, stamped=True, lockstep=False)
+    }
     layout = json.loads((TREE / "config" / "foxglove.json").read_text())
-    shown = set()
+    shown, listened = set(), set()
     for panel in layout["configById"].values():
+        if "topicPath" in panel or "topicToRender" in panel:
+            whole = panel.get("topicPath") or panel["topicToRender"]
+            listened.add(whole.partition(".")[0])
         for path in panel.get("paths", []):
+            listened.add(path["value"].partition(".")[0])
             topic, _, rest = path["value"].partition(".data[")
             if topic in names:
                 name = names[topic].names[int(rest.rstrip("]"))]
@@ -362,6 +400,8 @@ def test_the_layout_for_foxglove_shows_what_its_labels_say(bundle):
                 assert name == what, path
                 shown.add(name)
     assert {"skill", "lateness", "compute", "late"} <= shown
+    assert listened <= topics
+    assert {"/skill_node/state", "/watchdog_node/state", "/diagnostics"} <= listened
 
     def leaves(node):
         return {node} if isinstance(node, str) else leaves(node["first"]) | leaves(node["second"])
@@ -376,8 +416,9 @@ def test_with_the_bundle_that_ran_everything_is_equal(bundle, folder):
     for path in (folder, folder / "bag_0.mcap"):
         result = replay(Recording(path), bundle)
         assert result.equal
+        assert result.whole
         assert (result.sessions, result.ticks, result.decisions) == (2, 2 * TICKS, 10)
-        assert result.unseen == result.unjudged == []
+        assert result.unseen == result.unjudged == result.missing == result.unread == []
 
 
 def swapped(bundle, path):
@@ -490,6 +531,36 @@ def test_a_recording_that_begins_late_is_compared_from_there(bundle, said, tmp_p
     assert result.equal
     assert result.ticks == 2 * TICKS - 3
     assert result.unjudged == ["session 1 tick 3: skill", "session 1 tick 3: command"]
+    assert result.missing == ["session 1 tick 0 to 2"]
+    assert not result.whole
+
+
+def test_ticks_that_are_missing_are_named(bundle, said, tmp_path):
+    for index in (TICKS + 9, 6, 4, 3):  # a change shifts those after it
+        said = changed(said, TRACE, index, None)
+    write(bundle, tmp_path / "bag", said)
+    result = replay(Recording(tmp_path / "bag"), bundle)
+    assert result.missing == ["session 1 tick 3 to 4", "session 1 tick 6", "session 2 tick 9"]
+    assert result.equal
+    assert not result.whole
+    assert result.ticks == 2 * TICKS - 4
+
+
+def test_what_no_node_could_read_is_left_out_by_replay_too(bundle, said, tmp_path):
+    """As somebody else on the network may say; the ticks in between are whole."""
+    recorder = write(bundle, tmp_path / "bag", said[: len(said) // 2], close=False)
+    recorder.write("odom", b"garbage", received=10**18)
+    recorder.write(ANSWER, b"\0\1\0\0", received=10**18)
+    wrong = array(OUTCOME, 1, 2, 3, 4, 5)
+    data = bytes(STORE.serialize_cdr(wrong, "std_msgs/msg/Float64MultiArray"))
+    recorder.write(ANSWER, data, received=10**18)
+    write(bundle, None, said[len(said) // 2 :], start=len(said) // 2, recorder=recorder)
+    result = replay(Recording(tmp_path / "bag"), bundle)
+    assert result.equal
+    assert result.whole
+    assert len(result.unread) == 3
+    assert "a message of odom is not a nav_msgs/msg/Odometry" in result.unread[0]
+    assert result.unread[2].startswith("decision/answer: label 'episode,tick,reward,success,")
 
 
 def test_a_skill_node_that_was_restarted_begins_another_session_1(bundle, said, tmp_path):
@@ -587,7 +658,33 @@ def mlsh(*arguments):
     )
 
 
-def test_the_command_says_what_it_found_and_ends_with_0_or_1(bundle, folder, tmp_path):
+HOLES = {
+    "a tick is missing": (TRACE, 7),
+    "a sensor message is missing": ("odom", 4),
+    "a decision is missing": (ANSWER, 2),
+}
+
+
+@pytest.mark.parametrize("what", [*HOLES, "it breaks off", "it has a hole and a difference"])
+def test_a_recording_with_holes_ends_with_3_unless_something_differs(bundle, said, tmp_path, what):
+    place = tmp_path / "bag"
+    if what == "it breaks off":
+        write(bundle, place, said[: len(said) * 2 // 3], close=False).flush()
+    elif what in HOLES:
+        write(bundle, place, changed(said, *HOLES[what], None))
+    else:
+        holed = changed(said, TRACE, 7, None)
+        write(bundle, place, changed(holed, TRACE, 12, set_to(16, 0.25)))
+    done = mlsh("replay", place, bundle.source)
+    if "difference" in what:
+        assert (done.returncode, done.stderr) == (1, "")
+        assert "session 1 tick 13: action base_velocity.0 recorded 0.25" in done.stdout
+    else:
+        assert (done.returncode, done.stderr) == (3, "")
+        assert "decisions, equal as far as recorded" in done.stdout
+
+
+def test_the_command_says_what_it_found_and_ends_with_0_1_or_2(bundle, folder, tmp_path):
     done = mlsh("replay", folder, bundle.source)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "2 sessions, 46 ticks, 10 decisions, all equal"
@@ -599,6 +696,7 @@ def test_the_command_says_what_it_found_and_ends_with_0_or_1(bundle, folder, tmp
     done = mlsh("replay", tmp_path / "nothing", bundle.source)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"error: recording {tmp_path / 'nothing'}: no such file or folder\n"
+    assert mlsh("replay", folder).returncode == 2
 
 
 def test_replay_needs_neither_ros_nor_torch_nor_mujoco(bundle, folder):
@@ -693,7 +791,8 @@ def test_what_the_nodes_do_in_lockstep_is_recorded_whole_and_replays_equal(
             if c.topic == "/bot1/skill_node/state"
         ]
     assert set(found) == {
-        f"/bot1/{t.name}" for t in recorded_topics(bundle.interface, stamped=True, lockstep=True)
+        posixpath.join("/bot1", t.name)
+        for t in recorded_topics(bundle.interface, stamped=True, lockstep=True)
     }
     assert found["/bot1/sim_node/outcome"] == episodes * 50
     # The recorder hears skill_node out; its very last word, "disarmed", may die with it.
@@ -707,7 +806,7 @@ def test_what_the_nodes_do_in_lockstep_is_recorded_whole_and_replays_equal(
 
 @pytest.mark.ros
 def test_a_killed_recorder_leaves_what_it_had_written(bundle, tmp_path, monkeypatch):
-    """In realtime; and the graph ends in order, the robot brought to rest."""
+    """In realtime; and the robot drives on until it is told to stop."""
     pytest.importorskip("rclpy")
     from mlsh_ros.remote import Remote
     from mlsh_ros.up import Processes
@@ -720,17 +819,24 @@ def test_a_killed_recorder_leaves_what_it_had_written(bundle, tmp_path, monkeypa
         "record": "true",
         "record_to": str(place),
     }
-    with Processes(SIM, arguments, lambda *said: lines.append(said), domain) as processes:
-        with Remote(bundle, "", processes.check) as client:
-            client.wait_until_active("skill_node", "master_node", "sim_node")
-            wait_for(lambda: any("hears every" in line for _, line in lines), lambda: lines)
-            client.trigger("skill_node/arm")
-            client.trigger("skill_node/start")
-            time.sleep(3.0)
+    with (
+        Processes(SIM, arguments, lambda *said: lines.append(said), domain) as processes,
+        Remote(bundle, "", processes.check) as client,
+    ):
+        client.wait_until_active("skill_node", "master_node", "sim_node")
+        wait_for(lambda: any("hears every" in line for _, line in lines), lambda: lines)
+        client.trigger("skill_node/arm")
+        client.trigger("skill_node/start")
+        time.sleep(3.0)
         os.kill(processes.pid("recorder_node"), signal.SIGKILL)
-        with pytest.raises(UserError, match="recorder_node"):
-            wait_for(lambda: processes.check(), "its end is noticed", 5.0)
-    assert any("disarmed" in line for node, line in lines[-3:])
+        for _ in range(15):
+            processes.check()
+            time.sleep(0.1)
+        assert client.state == "running"
+        client.trigger("skill_node/stop")
+    said = [line for node, line in lines if node == "recorder_node"]
+    assert said[-1] == "[ERROR] ended with SIGKILL; the others go on"
+    assert not [line for node, line in lines if node == "skill_node" and "ERROR" in line]
     assert not (place / "metadata.yaml").exists()
     recording = Recording(place)
     result = replay(recording, bundle)
@@ -739,6 +845,47 @@ def test_a_killed_recorder_leaves_what_it_had_written(bundle, tmp_path, monkeypa
     # 3 s at 10 Hz, less the start and the last half second.
     assert result.ticks >= 15
     assert result.unseen == result.unjudged == []
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("mode", ["lockstep", "realtime"])
+def test_a_graph_that_starts_by_itself_is_recorded_from_its_first_tick(
+    bundle, tmp_path, monkeypatch, mode
+):
+    """It waits for the recorder: every tick, what it saw, and who watched it."""
+    pytest.importorskip("rclpy")
+    from mlsh_ros.up import Processes
+
+    domain, place, lines = fresh_domain(), tmp_path / "bag", []
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+    arguments = {
+        "bundle": str(bundle.source),
+        "mode": mode,
+        "namespace": "bot1",
+        "record": "true",
+        "record_to": str(place),
+    }
+
+    def said(node, text):
+        return any(name == node and text in line for name, line in lines)
+
+    with Processes(SIM, arguments, lambda *said: lines.append(said), domain) as processes:
+        wait_for(lambda: processes.check() or said("skill_node", "running"), lambda: lines)
+        time.sleep(2.0)
+    heard, running = (
+        next(i for i, (node, line) in enumerate(lines) if (node, text in line) == (who, True))
+        for who, text in (("recorder_node", "hears every"), ("skill_node", "]: running"))
+    )
+    assert heard < running
+    result = replay(Recording(place), bundle)
+    assert result.equal, (result.first_tick, result.first_decision)
+    assert result.whole, result
+    assert result.ticks >= 15
+    with Reader(place) as reader:
+        counts = {c.topic: c.msgcount for c in reader.connections}
+    assert counts["/diagnostics"] >= 2
+    assert counts["/bot1/watchdog_node/state"] == 1
+    assert not said("recorder_node", "nothing came from"), lines
 
 
 class Alone:

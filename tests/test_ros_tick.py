@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mlsh_ros.core.controller import Controller, Tick
-from mlsh_ros.core.diagnosis import Level, diagnose
+from mlsh_ros.core.diagnosis import Level, Refused, diagnose
 from mlsh_ros.core.faults import FAULTS, FaultError
 from mlsh_ros.core.grid import Grid
 from mlsh_ros.core.guard import WINDOW, Guard, Rules
@@ -407,7 +407,10 @@ def test_diagnostics_say_what_is_wrong_in_words(bundle):
         state = found(Status(State.FAULT, name, "what was seen"))["state"]
         assert (state.level, state.values["meaning"]) == (Level.ERROR, FAULTS[name])
     assert found(ages={"odom": 0.4})["sensors"].message == "silent: odom, goals"
-    assert found(refused={"odom": 3})["sensors"].values["odom refused"] == "3"
+    refused = found(refused={"odom": Refused(3, "odom: why")})["sensors"]
+    assert (refused.level, refused.message) == (Level.WARN, "refused: odom")
+    assert refused.values["odom refused"] == "3"
+    assert refused.values["odom refused last"] == "odom: why"
     timing.add(0.001, 0.0005, missed=2, late=True, saturated=True)
     hierarchy.answer(0, 1)
     hierarchy.skill(0)
@@ -467,6 +470,16 @@ def test_the_safe_command_may_stand_for_ever(bundle):
     watchdog.hear(bundle.interface.safe, 0.1)
     assert watchdog.deadline is None
     assert not watchdog.check(1e9)
+
+
+@pytest.mark.parametrize("wild", [1e300, -1.0001])
+def test_a_command_beyond_its_limit_trips_at_once_and_is_not_braked_from(bundle, wild):
+    watchdog = Watchdog(bundle.interface, 0.25)
+    watchdog.hear(np.array([0.8, -1.0]), 0.0)  # at the limit
+    watchdog.hear(np.array([0.8, wild]), 0.1)
+    assert watchdog.check(0.1)
+    assert watchdog.cause.endswith(f"base_velocity.1 is {wild:.6g}, its limit is -1 to 1")
+    np.testing.assert_allclose(watchdog.brake(), [0.3, -0.5])  # from the last good one
 
 
 def test_a_command_that_is_no_number_trips_at_once(bundle):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mlsh_ros.core.replay import Result
 
 SHOWN = 3  # places named of a longer list
+DIFFERENT, HOLES = 1, 3  # exit status; 2 is wrong usage, as everywhere
 
 
 def replay(
@@ -32,7 +33,9 @@ def replay(
 ) -> int:
     """Compare every tick and decision of a recording with what the bundle makes of it.
 
-    Ends with status 1 at the first difference, and says where it is.
+    Status 0: all is equal, and the recording is whole. 1: there is a difference, and it says where
+    the first one is; or something cannot be read. 2: wrong usage. 3: what could be compared is
+    equal, but the recording has holes or breaks off.
     """
     from mlsh_ros.core.recorded import Recording
     from mlsh_ros.core.replay import replay as compare
@@ -42,8 +45,11 @@ def replay(
     result = compare(recording, loaded, master=master, drawn=drawn)
     if recording.cut:
         _say(f"the recording breaks off ({recording.cut}); compared up to there")
-    _report(result)
-    return 0 if result.equal else 1
+    whole = result.whole and not recording.cut
+    _report(result, whole)
+    if not result.equal:
+        return DIFFERENT
+    return 0 if whole else HOLES
 
 
 def _introduce(recording: Recording, bundle: Bundle) -> None:
@@ -57,17 +63,20 @@ def _introduce(recording: Recording, bundle: Bundle) -> None:
         )
 
 
-def _report(result: Result) -> None:
+def _report(result: Result, whole: bool) -> None:
     counts = f"{result.sessions} sessions, {result.ticks} ticks, {result.decisions} decisions"
-    _say(f"{counts}, all equal" if result.equal else counts)
+    equal = "all equal" if whole else "equal as far as recorded"
+    _say(f"{counts}, {equal}" if result.equal else counts)
     for kind, first, number, total in (
         ("", result.first_tick, result.different_ticks, result.ticks),
         ("of decisions ", result.first_decision, result.different_decisions, result.decisions),
     ):
         if first is not None:
             _say(f"first difference {kind}({number} of {total}): {first}")
+    _list("gaps between the ticks", result.missing)
     _list("ticks whose observation no recorded sensor messages give", result.unseen)
     _list("could not be compared, what they rest on is not recorded", result.unjudged)
+    _list("messages that nobody could read, left out", result.unread)
 
 
 def _list(what: str, places: list[str]) -> None:

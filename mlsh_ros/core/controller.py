@@ -75,6 +75,7 @@ class Controller:
             (_, self.skills), self._coming = self._coming, None
         self.hierarchy.reset()
         self.tick = 0
+        self.asked = -1  # the newest macro step that a question was about
         self.command = self.interface.safe.copy()  # (A,) in force
         self._observation: Float32 | None = None
 
@@ -100,10 +101,22 @@ class Controller:
         macro = self.hierarchy.asks(self.tick)
         if macro is None:
             return None
+        self.asked = macro
         if self._offered is not None:
             (skills, self.fingerprint), self._offered = self._offered, None
             self._coming = macro, skills
         return Request(macro, self.tick, observation, self.fingerprint)
+
+    def answer(self, macro: int, skill: int) -> bool:
+        """Take a decision; False, and it changes nothing, if nobody waits for it.
+
+        Raises:
+            ValueError: there is no such skill.
+        """
+        if macro > self.asked:  # it would be acted on later, as if it had been asked for
+            self.hierarchy.check(macro, skill)
+            return False
+        return self.hierarchy.answer(macro, skill)
 
     def finish(self) -> Tick:
         """Run the active skill on the observation taken by `begin`.

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ from sim.interface import (
 _STEP = re.compile(r"([A-Za-z_]\w*)(?:\[([^\]]+)\])?$")
 Step = tuple[str, str | None]
 Constants = tuple[tuple[tuple[Step, ...], float | str], ...]  # what a message says of itself
+LARGEST = float(np.finfo(np.float32).max)  # an observation is float32
+LINE = 300  # characters
 # Parts that an Imu may lack, which element 0 of their covariance says with -1, by its definition.
 IMU, LACKING = "sensor_msgs/msg/Imu", -1.0
 PARTS = ("orientation", "angular_velocity", "linear_acceleration")
@@ -35,6 +38,11 @@ PARTS = ("orientation", "angular_velocity", "linear_acceleration")
 
 class MessageError(ValueError):
     """A message does not hold what the interface says; it is not used."""
+
+
+def shorten(text: str) -> str:
+    """A line that holds what strangers have sent, no longer than a person reads."""
+    return text if len(text) <= LINE else f"{text[: LINE - 3]}..."
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,9 @@ class TopicReader:
         """Per term (size,) in the term's unit.
 
         Raises:
-            MessageError: an element is missing or not finite, a quaternion is none, or the message
-                says of itself something else than the interface, or that it lacks a part.
+            MessageError: an element is missing, not finite or beyond what a policy can read, a
+                quaternion is none, or the message says of itself something else than the
+                interface, or that it lacks a part.
         """
         _check_constants(message, self.constants, self.topic)
         for path in self.covariances:
@@ -67,6 +76,8 @@ class TopicReader:
                 values = np.where(np.isposinf(values), term.infinite[1], values)
             if not np.isfinite(values).all():
                 raise MessageError(f"{self.topic}: {term.name} is not finite: {values.tolist()}")
+            if (np.abs(values) > LARGEST).any():
+                raise MessageError(f"{self.topic}: {term.name} is no float32: {values.tolist()}")
             if term.derive is not None and not is_unit(values):
                 raise MessageError(
                     f"{self.topic}: {term.name}: quaternion {values.tolist()} has length "
@@ -77,6 +88,7 @@ class TopicReader:
 
     def write(self, message: Any, fields: Mapping[str, NDArray[Any]]) -> None:
         """The inverse of `read`, for a simulator that plays the robot."""
+        _name_joints(message, chain(*(paths for _, paths in self.terms), _paths(self.constants)))
         _set_constants(message, self.constants)
         for term, paths in self.terms:
             values = fields[term.name]
@@ -85,6 +97,21 @@ class TopicReader:
                 values = np.where(values >= term.infinite[1], np.inf, values)
             for path, value in zip(paths, values.tolist(), strict=True):
                 _set(message, path, value)
+
+
+def stamp_of(message: Any, topic: str) -> int:
+    """When a message was made, ns since 1970; 0 if it does not say.
+
+    Raises:
+        MessageError: what it says is no time.
+    """
+    header = getattr(message, "header", None)
+    if header is None:
+        return 0
+    sec, nanosec = header.stamp.sec, header.stamp.nanosec
+    if sec < 0 or not 0 <= nanosec < 10**9:
+        raise MessageError(f"{topic}: stamp is no time: {sec} s and {nanosec} ns")
+    return int(sec) * 10**9 + int(nanosec)
 
 
 def topic_readers(terms: Iterable[ObservationTerm]) -> list[TopicReader]:
@@ -124,6 +151,10 @@ def _constants(topic: str, sources: Iterable[RosField]) -> Constants:
     return tuple((parse_path(path), value) for path, value in merged.items())
 
 
+def _paths(constants: Constants) -> Iterable[tuple[Step, ...]]:
+    return (path for path, _ in constants)
+
+
 def _covariances(
     kind: str, terms: Iterable[tuple[ObservationTerm, tuple[tuple[Step, ...], ...]]]
 ) -> tuple[tuple[Step, ...], ...]:
@@ -157,6 +188,7 @@ class CommandWriter:
 
     def write(self, message: Any, command: Floats) -> None:
         """Fill a message from the command vector (A,)."""
+        _name_joints(message, chain((p for _, p in self.elements), _paths(self.constants)))
         _set_constants(message, self.constants)
         for index, path in self.elements:
             _set(message, path, float(command[index]))
@@ -240,7 +272,7 @@ def _find(message: Any, path: tuple[Step, ...], topic: str) -> Any:
         for name, index in path:
             owner, value = value, getattr(value, name)
             if index is not None:
-                value = value[_position(owner, index)]
+                value = value[_position(owner, index, value)]
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise MessageError(f"{topic}: {_text(path)}: {error}") from None
     return value
@@ -258,21 +290,32 @@ def _get(message: Any, path: tuple[Step, ...], topic: str) -> float:
 
 def _set(message: Any, path: tuple[Step, ...], value: float | str) -> None:
     *parents, (last, last_index) = path
-    owner = message
-    for name, index in parents:
-        child = getattr(owner, name)
-        owner = child if index is None else _element(owner, name, int(index))
+    owner = _owner(message, parents)
     if last_index is None:
         setattr(owner, last, value)
     elif last_index.isdigit():
         _grow(getattr(owner, last), int(last_index), float)
         getattr(owner, last)[int(last_index)] = value
     else:
-        if last_index not in owner.name:
-            owner.name.append(last_index)
-        position = list(owner.name).index(last_index)
-        _grow(getattr(owner, last), position, float)
-        getattr(owner, last)[position] = value
+        names = list(owner.name)
+        _grow(getattr(owner, last), len(names) - 1, float)
+        getattr(owner, last)[names.index(last_index)] = value
+
+
+def _owner(message: Any, parents: Iterable[Step]) -> Any:
+    for name, index in parents:
+        child = getattr(message, name)
+        message = child if index is None else _element(message, name, int(index))
+    return message
+
+
+def _name_joints(message: Any, paths: Iterable[tuple[Step, ...]]) -> None:
+    """Every joint before the first value: `name` and the arrays that go with it are as long."""
+    for *parents, (_, index) in paths:
+        if index is not None and not index.isdigit():
+            owner = _owner(message, parents)
+            if index not in owner.name:
+                owner.name.append(index)
 
 
 def _element(owner: Any, name: str, index: int) -> Any:
@@ -295,12 +338,17 @@ def _grow(array: Any, index: int, make: Callable[[], Any]) -> None:
         array.append(make())
 
 
-def _position(owner: Any, index: str) -> int:
+def _position(owner: Any, index: str, array: Any) -> int:
     if index.isdigit():
         return int(index)
     names = list(owner.name)
     if index not in names:
         raise ValueError(f"no {index!r} in name {names}")
+    # Whose value it is, is sure only then (sensor_msgs/JointState).
+    if len(array) != len(names):
+        raise ValueError(f"{len(array)} values for {len(names)} names")
+    if names.count(index) > 1:
+        raise ValueError(f"{index!r} stands {names.count(index)} times in name {names}")
     return names.index(index)
 
 

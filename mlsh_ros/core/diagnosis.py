@@ -32,6 +32,14 @@ class Finding:
     values: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Refused:
+    """Messages of one topic that could not be used."""
+
+    count: int
+    reason: str  # of the newest
+
+
 def diagnose(
     status: Status,
     timing: Summary,
@@ -39,7 +47,8 @@ def diagnose(
     ages: Mapping[str, float],
     skills: tuple[str, ...],
     hierarchy: Hierarchy,
-    refused: Mapping[str, int],
+    refused: Mapping[str, Refused],
+    unused: int = 0,
 ) -> list[Finding]:
     """State, ticks, sensors and decisions of skill_node.
 
@@ -51,12 +60,13 @@ def diagnose(
         skills: their names.
         hierarchy: of the session.
         refused: per topic, messages that could not be used.
+        unused: decisions that nobody waited for.
     """
     return [
         _state(status),
         _ticks(timing, interface),
         _sensors(interface, ages, refused),
-        _decisions(timing, skills, hierarchy),
+        _decisions(timing, skills, hierarchy, unused),
     ]
 
 
@@ -84,7 +94,7 @@ def _ticks(timing: Summary, interface: Interface) -> Finding:
 
 
 def _sensors(
-    interface: Interface, ages: Mapping[str, float], refused: Mapping[str, int]
+    interface: Interface, ages: Mapping[str, float], refused: Mapping[str, Refused]
 ) -> Finding:
     values, silent = {}, []
     for topic in dict.fromkeys(term.ros.topic for term in interface.observation):
@@ -93,7 +103,8 @@ def _sensors(
         values[f"{topic} age (s)"] = "never received" if age is None else f"{age:.3f}"
         if age is None or age > limit:
             silent.append(topic)
-    values |= {f"{topic} refused": str(count) for topic, count in refused.items()}
+    for topic, of in refused.items():
+        values |= {f"{topic} refused": str(of.count), f"{topic} refused last": of.reason}
     if silent:
         return Finding("sensors", Level.STALE, f"silent: {', '.join(silent)}", values)
     if refused:
@@ -101,7 +112,9 @@ def _sensors(
     return Finding("sensors", Level.OK, "fresh", values)
 
 
-def _decisions(timing: Summary, skills: tuple[str, ...], hierarchy: Hierarchy) -> Finding:
+def _decisions(
+    timing: Summary, skills: tuple[str, ...], hierarchy: Hierarchy, unused: int
+) -> Finding:
     skill = hierarchy.current
     name = "none yet" if skill is None else skills[skill]
     macros = max(1, timing.ticks // hierarchy.decision_ticks)
@@ -110,6 +123,7 @@ def _decisions(timing: Summary, skills: tuple[str, ...], hierarchy: Hierarchy) -
         "switches": str(hierarchy.switches),
         "switches per decision": f"{hierarchy.switches / macros:.3f}",
         "late": str(timing.late_decisions),
+        "not used": str(unused),
     }
     level = Level.WARN if timing.late_decisions else Level.OK
     return Finding("decisions", level, f"skill {name}, {timing.late_decisions} late", values)

@@ -34,6 +34,7 @@ class Hierarchy:
         """Begin a session: no decision has been taken."""
         self._answers: dict[int, int] = {}
         self._skill: int | None = None
+        self._begun = -1  # the newest macro step that has begun
         self.late = 0  # decisions that had not come when they were due
         self.switches = 0
 
@@ -54,15 +55,26 @@ class Hierarchy:
         macro, within = divmod(tick, self.decision_ticks)
         return macro if within == 0 and macro not in self._answers else None
 
-    def answer(self, macro: int, skill: int) -> None:
-        """Take a decision; one for a macro step that has begun already changes nothing.
+    def answer(self, macro: int, skill: int) -> bool:
+        """Take a decision; False, and it changes nothing, if its macro step is decided or begun.
+
+        Raises:
+            ValueError: there is no such skill.
+        """
+        self.check(macro, skill)
+        if macro <= self._begun or macro in self._answers:
+            return False
+        self._answers[macro] = skill
+        return True
+
+    def check(self, macro: int, skill: int) -> None:
+        """See that a decision names a skill.
 
         Raises:
             ValueError: there is no such skill.
         """
         if not 0 <= skill < self.skills:
             raise ValueError(f"decision {macro}: no skill {skill}. Valid: 0 to {self.skills - 1}")
-        self._answers.setdefault(macro, skill)
 
     def skill(self, tick: int) -> int:
         """The skill that runs on `tick`; call once per tick, in order.
@@ -78,6 +90,7 @@ class Hierarchy:
             self._answers = {k: v for k, v in self._answers.items() if k > macro}
             if decided is None and self._skill is None:
                 raise ValueError("no decision for the first tick")
+            self._begun = macro
             if decided is None:
                 self.late += 1
             else:

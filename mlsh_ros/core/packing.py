@@ -24,6 +24,7 @@ class Layout:
 
     scalars: tuple[str, ...]
     vectors: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    fractions: tuple[str, ...] = ()  # scalars that need not be whole numbers
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -66,7 +67,8 @@ class Layout:
         """The inverse of `pack`: scalars and vectors by name.
 
         Raises:
-            MessageError: another number of elements, or one that is not finite.
+            MessageError: another number of elements, one that is not finite, or a fraction where
+                something is counted.
         """
         if len(data) != self.size:
             raise MessageError(f"{len(data)} elements, {self.size} expected")
@@ -74,6 +76,8 @@ class Layout:
             names = np.array(self.names)[~np.isfinite(data)]
             raise MessageError(f"not finite: {', '.join(names)}")
         scalars = dict(zip(self.scalars, data, strict=False))
+        if odd := [n for n, v in scalars.items() if v % 1 and n not in self.fractions]:
+            raise MessageError(f"not a whole number: {', '.join(odd)}")
         vectors, start = {}, len(self.scalars)
         for name, elements in self.vectors:
             vectors[name] = np.array(data[start : start + len(elements)], np.float64)
@@ -102,8 +106,9 @@ def trace_layout(observation_names: tuple[str, ...], action_names: tuple[str, ..
             ("action", action_names),
             ("command", action_names),
         ),
+        fractions=("lateness", "compute"),
     )
 
 
 # sim_node tells after every tick what it brought.
-OUTCOME = Layout(("episode", "tick", "reward", "success", "done"))
+OUTCOME = Layout(("episode", "tick", "reward", "success", "done"), fractions=("reward",))

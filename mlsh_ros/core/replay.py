@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.core.conversion import MessageError
+from mlsh_ros.core.conversion import MessageError, shorten
 from mlsh_ros.core.hierarchy import Hierarchy
-from mlsh_ros.core.packing import Layout, answer_layout, request_layout, trace_layout
-from mlsh_ros.core.recorded import Recording
+from mlsh_ros.core.packing import answer_layout, request_layout, trace_layout
+from mlsh_ros.core.recorded import Entry, Recording
 from mlsh_ros.core.seen import Seen
 from mlsh_ros.core.topics import ANSWER, MASTER, REQUEST, TRACE
 from policies.bundle import Bundle
@@ -92,11 +92,18 @@ class Result:
     first_decision: Difference | None = None
     unseen: list[str] = field(default_factory=list)  # ticks that no recorded sensors explain
     unjudged: list[str] = field(default_factory=list)  # for which something is not recorded
+    missing: list[str] = field(default_factory=list)  # ticks that are not recorded, as ranges
+    unread: list[str] = field(default_factory=list)  # messages that nobody could have used
 
     @property
     def equal(self) -> bool:
         """Whether nothing differs."""
         return not self.different_ticks and not self.different_decisions
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is missing of what was compared."""
+        return not (self.unseen or self.unjudged or self.missing)
 
 
 def replay(
@@ -113,8 +120,8 @@ def replay(
     Raises:
         UserError: the recording is of another observation or action, or no master is known.
     """
-    sessions, seen = _collect(recording, bundle)
     result = Result()
+    sessions, seen = _collect(recording, bundle, result)
     skills = load_skills(bundle)
     masters: dict[str, Network] = {}
     for session in sessions:
@@ -138,8 +145,8 @@ def replay(
     return result
 
 
-def _collect(recording: Recording, bundle: Bundle) -> tuple[list[Session], Seen]:
-    """Sort the messages into sessions and sensors."""
+def _collect(recording: Recording, bundle: Bundle, result: Result) -> tuple[list[Session], Seen]:
+    """Sort the messages into sessions and sensors; name what is neither in `result`."""
     interface = bundle.interface
     layouts = {
         REQUEST: request_layout(interface.observation_names),
@@ -149,34 +156,52 @@ def _collect(recording: Recording, bundle: Bundle) -> tuple[list[Session], Seen]
     sessions: list[Session] = []
     seen = Seen(interface, lockstep=recording.about.get("mode") == "lockstep")
     master = ""
+    refused: dict[str, MessageError] = {}  # the first of each topic
+    read: set[str] = set()
     for entry in recording.entries():
-        if entry.topic in seen.topics:
-            seen.add(entry.topic, recording.message(entry), entry.received)
-        elif entry.topic == MASTER:
-            master = str(recording.message(entry).data)
-        elif entry.topic in layouts:
+        if entry.topic not in (*seen.topics, *layouts, MASTER):
+            continue
+        try:
             message = recording.message(entry)
-            scalars, vectors = _unpack(layouts[entry.topic], message, entry.topic, recording)
+        except UserError as error:
+            result.unread.append(str(error))  # the nodes could not read it either
+            continue
+        if entry.topic in seen.topics:
+            seen.add(entry.topic, message, entry.received)
+        elif entry.topic == MASTER:
+            master = str(message.data)
+        else:
+            try:
+                scalars, vectors = layouts[entry.topic].read(message)
+            except MessageError as error:
+                refused.setdefault(entry.topic, error)
+                result.unread.append(shorten(f"{entry.topic}: {error}"))
+                continue
             session = _session(sessions, entry.topic, scalars)
-            if entry.topic == TRACE:
-                session.ticks.append(_told(scalars, vectors, entry.received))
-            elif entry.topic == REQUEST:
-                question = vectors["observation"].astype(np.float32)
-                session.questions.setdefault(int(scalars["macro"]), question)
-            else:
-                session.answers.setdefault(
-                    int(scalars["macro"]), _answer(scalars, vectors, master)
-                )
+            _add(session, entry, scalars, vectors, master)
+            read.add(entry.topic)
+    for topic, cause in refused.items():
+        if topic not in read:
+            raise UserError(
+                f"recording {recording.file}: {topic} is not of this bundle's robot: {cause}"
+            )
     return sessions, seen
 
 
-def _unpack(layout: Layout, message: Any, topic: str, recording: Recording) -> Any:
-    try:
-        return layout.read(message)
-    except MessageError as error:
-        raise UserError(
-            f"recording {recording.file}: {topic} is not of this bundle's robot: {error}"
-        ) from None
+def _add(
+    session: Session,
+    entry: Entry,
+    scalars: dict[str, float],
+    vectors: dict[str, Floats],
+    master: str,
+) -> None:
+    macro = int(scalars.get("macro", 0))
+    if entry.topic == TRACE:
+        session.ticks.append(_told(scalars, vectors, entry.received))
+    elif entry.topic == REQUEST:
+        session.questions.setdefault(macro, vectors["observation"].astype(np.float32))
+    else:
+        session.answers.setdefault(macro, _answer(scalars, vectors, master))
 
 
 def _session(sessions: list[Session], topic: str, scalars: dict[str, float]) -> Session:
@@ -222,6 +247,7 @@ class _Judge:
         before: Told | None = None
         seen.begin()
         for told in self.session.ticks:
+            self._follows(told.tick, before.tick if before else -1)
             self.result.ticks += 1
             if not seen.explains(told.observation, told.received):
                 self.result.unseen.append(self._place(told.tick))
@@ -245,6 +271,12 @@ class _Judge:
                 self.result.different_ticks += 1
                 self.result.first_tick = self.result.first_tick or difference
             before = told
+
+    def _follows(self, tick: int, last: int) -> None:
+        """Whether no tick is missing after the last one; a session begins with tick 0."""
+        if tick > last + 1:
+            until = f" to {tick - 1}" if tick > last + 2 else ""
+            self.result.missing.append(f"{self._place(last + 1)}{until}")
 
     def _skill(self, hierarchy: Hierarchy, told: Told, before: Told | None) -> Difference | None:
         """Whether it is this skill's turn, by the recorded decisions."""

@@ -43,10 +43,11 @@ class Sensors:
         """Keep a sample; False, and it changes nothing, if it is no newer than the one kept.
 
         A sample that came twice or was overtaken would pass for fresh otherwise, as would those
-        of a driver that repeats its last reading. Without stamps the order of arrival counts.
+        of a driver that repeats its last reading. Without stamps the order of arrival counts; one
+        without a stamp among stamped ones is not of the same driver.
         """
         kept = self._samples.get(topic)
-        if self._ordered and kept is not None and 0 < sample.stamp <= kept.stamp:
+        if self._ordered and kept is not None and kept.stamp > 0 and sample.stamp <= kept.stamp:
             return False
         self._samples[topic] = sample
         return True

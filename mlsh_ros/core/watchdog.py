@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlsh_ros.core.limits import beyond
 from sim.interface import Floats, Interface
 
 
@@ -19,10 +20,12 @@ class Watchdog:
 
     def __init__(self, interface: Interface, patience: float) -> None:
         self.interface, self.patience = interface, patience
+        self.resets = 0  # how often it has begun anew
         self.reset()
 
     def reset(self) -> None:
         """Nothing is known to move."""
+        self.resets += 1
         self.cause = ""  # why it is tripped
         self.command: Floats = self.interface.safe.copy()  # (A,) last heard, or braking
         self._heard = 0.0  # s
@@ -35,7 +38,8 @@ class Watchdog:
         return self._heard + self.patience
 
     def hear(self, command: Floats, now: float) -> None:
-        """A command (A,) is in force; ignored when tripped."""
+        """A command (A,) is in force; one beyond its limit trips at once. Ignored when tripped."""
+        self.cause = self.cause or beyond(self.interface, command)
         if not self.cause:
             self.command, self._heard = command, now
 

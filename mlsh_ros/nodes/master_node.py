@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from std_msgs.msg import Float64MultiArray, String
 
-from mlsh_ros.core.conversion import MessageError
+from mlsh_ros.core.conversion import MessageError, shorten
 from mlsh_ros.core.packing import answer_layout, request_layout
 from mlsh_ros.nodes.node import EXCHANGE, LATCHED, CoreNode, array_message, run
 from mlsh_ros.params import MASTER_NODE
@@ -45,8 +45,8 @@ class MasterNode(CoreNode):
         self._publisher = self.create_lifecycle_publisher(
             Float64MultiArray, ANSWER_TOPIC, EXCHANGE
         )
-        self._subscription = self.create_subscription(
-            Float64MultiArray, REQUEST_TOPIC, self._on_request, EXCHANGE
+        self._subscription = self.listen(
+            Float64MultiArray, REQUEST_TOPIC, self._on_request, EXCHANGE, self._refuse
         )
 
     def activate(self) -> None:
@@ -93,12 +93,14 @@ class MasterNode(CoreNode):
         self._name_publisher.publish(String(data=self.master_name))
         return SetParametersResult(successful=True)
 
+    def _refuse(self, text: str) -> None:
+        self.get_logger().warning(f"refused: {shorten(text)}", throttle_duration_sec=1.0)
+
     def _on_request(self, message: Float64MultiArray) -> None:
         try:
             scalars, vectors = self._request.read(message)
         except MessageError as error:
-            self.get_logger().warning(f"{REQUEST_TOPIC}: {error}", throttle_duration_sec=1.0)
-            return
+            raise MessageError(f"{REQUEST_TOPIC}: {error}") from None
         master = self._masters.get(int(scalars["bundle"]))
         if master is None:
             self.get_logger().warning(

@@ -19,9 +19,11 @@ import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
+from mlsh_ros.core.conversion import MessageError
 from mlsh_ros.core.packing import Layout
 from mlsh_ros.params import Param, Value, declare
 from sim.errors import UserError
@@ -95,6 +97,37 @@ class CoreNode(LifecycleNode):  # type: ignore[misc]
             return FAILURE
         return SUCCESS
 
+    def listen(
+        self,
+        kind: Any,
+        topic: str,
+        use: Callable[[Any], None],
+        quality: QoSProfile,
+        refuse: Callable[[str], None],
+    ) -> Any:
+        """Subscribe to a topic, on which anybody may say anything.
+
+        Bytes that are not of the type, and messages that `use` cannot use, are refused. Taken as
+        they are: an exception in the executor would name no topic, and leave messages behind.
+
+        Args:
+            kind: message class.
+            topic: its name.
+            use: takes a message; raises MessageError if it does not hold.
+            quality: of service.
+            refuse: told, in one line that begins with the topic.
+        """
+
+        def receive(data: bytes) -> None:
+            try:
+                use(decoded(data, kind, topic))
+            except MessageError as error:
+                refuse(str(error))
+            except Exception as error:
+                refuse(f"{topic}: {one_line(error)}")
+
+        return self.create_subscription(kind, topic, receive, quality, raw=True)
+
     def trigger(self, name: str) -> bool:
         """Make a transition of this node from inside; says whether it succeeded."""
         return bool(getattr(self, f"trigger_{name}")() == SUCCESS)
@@ -111,6 +144,18 @@ def message_type(name: str) -> Any:
         return getattr(importlib.import_module(f"{package}.msg"), message)
     except (ImportError, AttributeError):
         raise UserError(f"ROS message {name!r} is not installed") from None
+
+
+def decoded(data: bytes, kind: Any, topic: str) -> Any:
+    """CDR as a message.
+
+    Raises:
+        MessageError: the bytes are not of this type.
+    """
+    try:
+        return deserialize_message(data, kind)
+    except Exception:  # of rclpy, or of whatever the bytes drive it to
+        raise MessageError(f"{topic}: {len(data)} bytes are not a {kind.__name__}") from None
 
 
 def array_message(layout: Layout) -> Any:

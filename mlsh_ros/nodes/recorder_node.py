@@ -9,12 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from std_msgs.msg import String
 
-from mlsh_ros.core.conversion import topic_readers
+from mlsh_ros.core.conversion import command_writers, topic_readers
 from mlsh_ros.core.place import check_place, default_folder
-from mlsh_ros.core.topics import MASTER, QUEUE, STATE, Topic, recorded_topics
+from mlsh_ros.core.topics import (
+    ANSWER,
+    MASTER,
+    QUEUE,
+    RECORDING,
+    REQUEST,
+    STATE,
+    TRACE,
+    WAITING,
+    Topic,
+    recorded_topics,
+)
 from mlsh_ros.graph import RECORDER
-from mlsh_ros.nodes.node import CoreNode, message_type, one_line, run
+from mlsh_ros.nodes.node import LATCHED, CoreNode, message_type, one_line, run
 from mlsh_ros.params import RECORDER_NODE
 from policies.bundle import MANIFEST, load_bundle
 from sim.errors import UserError
@@ -25,6 +37,8 @@ if TYPE_CHECKING:
 # s that a recorder which is told to end waits, by the state of skill_node, which may have been
 # told at the same time: to begin to stop, for its last command, for its last word.
 PATIENCE = {"running": 1.0, "stopping": 3.5, "ready": 0.5}
+LOOK = 0.1  # s between two looks at who is heard
+FAULT, ENDED = "fault", "ended"  # what it says of itself beside WAITING and RECORDING
 
 
 class RecorderNode(CoreNode):
@@ -35,9 +49,11 @@ class RecorderNode(CoreNode):
         # The other nodes are started when it listens: there is nobody yet who could tell it to.
         self.values = {**self.values, "autostart": True}
         self._recorder: Recorder | None = None
-        self._subscriptions_made: list[Any] = []
-        self._timer: Any = None
-        self._state = ""  # of skill_node
+        self._subscriptions_made: dict[str, Any] = {}  # by topic
+        self._timers: list[Any] = []
+        self._driver = ""  # state of skill_node
+        self._told = ""  # our own
+        self._publisher: Any = None  # of it
 
     def configure(self) -> None:
         """Open the file and listen."""
@@ -57,16 +73,22 @@ class RecorderNode(CoreNode):
             "namespace": self.get_namespace(),
         }
         self._recorder = Recorder(folder, names, about, bundle.files[MANIFEST])
-        self._state = ""
+        self._driver = ""
         sensors = [reader.topic for reader in topic_readers(bundle.interface.observation)]
-        self._awaited = {*sensors, MASTER}
-        self._subscriptions_made = [
-            self.create_subscription(
+        writers = command_writers(bundle.interface.action, stamped=stamped)
+        self._awaited = {*sensors, STATE, MASTER}
+        self._matched = {REQUEST, ANSWER, TRACE, *(writer.topic for writer in writers)}
+        if self._publisher is None:
+            self._publisher = self.create_publisher(String, "~/state", LATCHED)
+        self._tell(f"{WAITING}: {', '.join(self._unheard())}")
+        for kind, topic in zip(types, topics, strict=True):
+            self._subscriptions_made[topic.name] = self.create_subscription(
                 kind, topic.name, partial(self._on_message, topic.name), _qos(topic), raw=True
             )
-            for kind, topic in zip(types, topics, strict=True)
+        self._timers = [
+            self.create_timer(float(self.values["flush_every"]), self._flush),
+            self.create_timer(LOOK, self._look),
         ]
-        self._timer = self.create_timer(float(self.values["flush_every"]), self._flush)
         # Not to the log, which has a level: who starts the other nodes waits for it.
         sys.stdout.write(f"{RECORDER.ready}{self._recorder.file}\n")
         sys.stdout.flush()
@@ -81,10 +103,13 @@ class RecorderNode(CoreNode):
         if self._recorder is None or not self._subscriptions_made:
             return
         self._hear_out()
-        for subscription in self._subscriptions_made:
+        for subscription in self._subscriptions_made.values():
             self.destroy_subscription(subscription)
-        self._subscriptions_made = []
-        self.destroy_timer(self._timer)
+        self._subscriptions_made = {}
+        for timer in self._timers:
+            self.destroy_timer(timer)
+        if not self._told.startswith(FAULT):
+            self._tell(ENDED)
         if self._recorder.fault:
             raise UserError(self._recorder.fault)
         self._recorder.close()
@@ -99,23 +124,49 @@ class RecorderNode(CoreNode):
 
     def _hear_out(self) -> None:
         began = time.monotonic()
-        while time.monotonic() - began < PATIENCE.get(self._state, 0.0):
+        while time.monotonic() - began < PATIENCE.get(self._driver, 0.0):
             time.sleep(0.02)
 
     def _on_message(self, topic: str, data: bytes) -> None:
         if self._recorder is None:
             return
-        if topic in self._awaited:
-            self._awaited.discard(topic)
-            if not self._awaited:
-                # DDS may take seconds until all know each other; now nothing is missed.
-                self.get_logger().info("hears every sensor and the master")
+        self._awaited.discard(topic)
         if topic == STATE:  # CDR: four bytes of header, four of length, text, zero
-            self._state = data[8:].rstrip(b"\0").decode(errors="replace").partition(":")[0]
+            self._driver = data[8:].rstrip(b"\0").decode(errors="replace").partition(":")[0]
         try:
             self._recorder.write(topic, data, received=time.time_ns())
         except UserError as error:
-            self.get_logger().error(str(error))
+            self._fail(str(error))
+
+    def _look(self) -> None:
+        """Say when nothing is missed any more; DDS may take seconds until all know each other."""
+        if not self._told.startswith(WAITING):
+            return
+        if unheard := self._unheard():
+            self._tell(f"{WAITING}: {', '.join(unheard)}")
+        else:
+            self._tell(RECORDING)
+            self.get_logger().info("hears every sensor, the master and skill_node")
+
+    def _unheard(self) -> list[str]:
+        """Topics of which something should have come or could be lost; see `recorded_topics`."""
+        listening = self._subscriptions_made
+        alone = {
+            topic
+            for topic in self._matched
+            if topic not in listening or not listening[topic].get_publisher_count()
+        }
+        return sorted(self._awaited | alone)
+
+    def _tell(self, text: str) -> None:
+        if text != self._told:
+            self._told = text
+            self._publisher.publish(String(data=text))
+
+    def _fail(self, text: str) -> None:
+        """The others go on: a robot does not stop because nobody takes notes."""
+        self.get_logger().error(text)
+        self._tell(f"{FAULT}: {text}")
 
     def _flush(self) -> None:
         if self._recorder is None:
@@ -123,10 +174,9 @@ class RecorderNode(CoreNode):
         try:
             self._recorder.flush()
         except UserError as error:
-            # The others go on: a robot does not stop because nobody takes notes.
-            self.get_logger().error(str(error))
+            self._fail(str(error))
         except Exception as error:
-            self.get_logger().error(one_line(error))
+            self._fail(one_line(error))
 
 
 def _qos(topic: Topic) -> QoSProfile:

@@ -10,7 +10,8 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_msgs.msg import Float64MultiArray
 
-from mlsh_ros.core.diagnosis import Finding
+from mlsh_ros.core.conversion import shorten
+from mlsh_ros.core.diagnosis import Finding, Refused
 from mlsh_ros.core.loop import Done
 from mlsh_ros.core.packing import trace_layout
 from mlsh_ros.nodes.node import TRACE, array_message
@@ -35,7 +36,8 @@ class Reporter:
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._queue: SimpleQueue[tuple[int, Done] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self.refusals: dict[str, int] = {}  # text of a refused message: how often
+        self.refusals: dict[str, Refused] = {}  # per topic
+        self.unused = 0  # decisions that nobody waited for
 
     def begin(self) -> None:
         """Start to tell."""
@@ -55,9 +57,15 @@ class Reporter:
 
     def refused(self, text: str) -> None:
         """A message could not be used: it is counted, shown in diagnostics, and not acted on."""
-        topic = text.partition(":")[0]
-        self.refusals[topic] = self.refusals.get(topic, 0) + 1
+        topic, text = text.partition(":")[0], shorten(text)
+        count = self.refusals[topic].count if topic in self.refusals else 0
+        self.refusals[topic] = Refused(count + 1, text)
         self._node.get_logger().warning(f"refused: {text}", throttle_duration_sec=1.0)
+
+    @property
+    def heard(self) -> bool:
+        """Whether anybody listens to the traces."""
+        return bool(self._traces.get_subscription_count())
 
     def diagnose(self, findings: Sequence[Finding]) -> None:
         """Publish diagnostics (REP-107)."""

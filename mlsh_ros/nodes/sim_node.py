@@ -14,8 +14,15 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
 
-from mlsh_ros.core.conversion import CommandWriter, MessageError, command_writers, topic_readers
+from mlsh_ros.core.conversion import (
+    CommandWriter,
+    MessageError,
+    command_writers,
+    shorten,
+    topic_readers,
+)
 from mlsh_ros.core.injection import spoil
+from mlsh_ros.core.limits import beyond
 from mlsh_ros.core.packing import OUTCOME
 from mlsh_ros.nodes.node import (
     COMMAND,
@@ -88,7 +95,7 @@ class SimNode(CoreNode):
             Float64MultiArray, "~/outcome", TRACE
         )
         self._subscriptions_made = [
-            self.create_subscription(make, w.topic, partial(self._on_command, w), COMMAND)
+            self.listen(make, w.topic, partial(self._on_command, w), COMMAND, self._refuse)
             for make, w in sinks
         ]
         self._services_made = [
@@ -226,13 +233,11 @@ class SimNode(CoreNode):
             stamp = message.header.stamp
             if stamp.sec * 10**9 + stamp.nanosec != self._now_ns() or self._done or self._paused:
                 return
-        command = self._received.copy()
-        try:
-            writer.read(message, command[0])
-        except MessageError as error:
-            self.get_logger().warning(f"refused: {error}", throttle_duration_sec=1.0)
-            return
         with self._lock:
+            command = self._received.copy()
+            writer.read(message, command[0])
+            if text := beyond(self.interface, command[0]):
+                raise MessageError(f"{writer.topic}: {text}")
             self._received, self._started = command, True
             self._awaited.discard(writer.topic)
             if not self.lockstep or self._awaited:
@@ -245,6 +250,9 @@ class SimNode(CoreNode):
             self._reset()
         elif not self._done:
             self._send_sensors()
+
+    def _refuse(self, text: str) -> None:
+        self.get_logger().warning(f"refused: {shorten(text)}", throttle_duration_sec=1.0)
 
     def _now_ns(self) -> int:
         return round(self._moment * self.interface.control_dt * 1e9)

@@ -17,7 +17,13 @@ from std_msgs.msg import Bool, Float64MultiArray, String
 from std_srvs.srv import Trigger
 
 from mlsh_ros.core.controller import Controller, Request
-from mlsh_ros.core.conversion import MessageError, TopicReader, command_writers
+from mlsh_ros.core.conversion import (
+    MessageError,
+    TopicReader,
+    command_writers,
+    shorten,
+    stamp_of,
+)
 from mlsh_ros.core.diagnosis import diagnose
 from mlsh_ros.core.faults import FaultError
 from mlsh_ros.core.guard import Guard, Rules
@@ -27,6 +33,7 @@ from mlsh_ros.core.realtime import no_collection, prefer_this_thread
 from mlsh_ros.core.sensors import Sample, Sensors
 from mlsh_ros.core.supervisor import State, Status, Supervisor
 from mlsh_ros.core.timing import Timing
+from mlsh_ros.core.topics import RECORDER_STATE, RECORDING, WATCHDOG_STATE
 from mlsh_ros.nodes.commander import Commander
 from mlsh_ros.nodes.master_node import ANSWER_TOPIC, REQUEST_TOPIC
 from mlsh_ros.nodes.node import (
@@ -103,9 +110,11 @@ class SkillNode(CoreNode):
         self._commander = commander
         # In lockstep a lost message would stop the world.
         quality = EXCHANGE if self.lockstep else SENSOR
+        self._reporter = Reporter(self, self.interface)
+        refuse = self._reporter.refused
         self._subscriptions_made = [
-            self.create_subscription(
-                message_type(r.type), r.topic, partial(self._on_sensor, r), quality
+            self.listen(
+                message_type(r.type), r.topic, partial(self._on_sensor, r), quality, refuse
             )
             for r in self.sensors.readers
         ]
@@ -115,13 +124,13 @@ class SkillNode(CoreNode):
         self._request_publisher = self.create_lifecycle_publisher(
             Float64MultiArray, REQUEST_TOPIC, EXCHANGE
         )
-        self._reporter = Reporter(self, self.interface)
+        self._watchdog = self._recorder = ""
         self._subscriptions_made += [
-            self.create_subscription(Float64MultiArray, ANSWER_TOPIC, self._on_answer, EXCHANGE),
-            self.create_subscription(Bool, "estop", self._on_estop, SENSOR),
-            self.create_subscription(String, f"{WATCHDOG}/state", self._on_watchdog, LATCHED),
+            self.listen(Float64MultiArray, ANSWER_TOPIC, self._on_answer, EXCHANGE, refuse),
+            self.listen(Bool, "estop", self._on_estop, SENSOR, refuse),
+            self.listen(String, WATCHDOG_STATE, self._on_watchdog, LATCHED, refuse),
+            self.listen(String, RECORDER_STATE, self._on_recorder, LATCHED, refuse),
         ]
-        self._watchdog = ""
         if self._state_publisher is None:
             self._state_publisher = self.create_publisher(String, "~/state", LATCHED)
         self._services_made = [
@@ -232,6 +241,8 @@ class SkillNode(CoreNode):
         with self._turn:
             if self.supervisor.state is not State.READY:
                 return self._here()
+            if refusal := self._unrecorded():
+                return refusal
             if self._thread is not None:
                 self._thread.join()
             self._stop.clear()  # before RUNNING: a fault from now on sets it again
@@ -348,17 +359,28 @@ class SkillNode(CoreNode):
         if message.data.startswith(TRIPPED) and self.supervisor.state is not State.DISARMED:
             self.supervisor.fault("watchdog", message.data)
 
+    def _on_recorder(self, message: String) -> None:
+        self._recorder = message.data
+
+    def _unrecorded(self) -> str:
+        """Why a session that is to be recorded would not be; empty if it would."""
+        if not self.get_parameter("await_recorder").value:
+            return ""
+        if not self.count_publishers(RECORDER_STATE):
+            why = "is not there"
+        elif self._recorder != RECORDING:
+            why = f"is {shorten(self._recorder)}" if self._recorder else "has said nothing yet"
+        elif not self._reporter.heard:
+            why = "does not hear skill_node yet"
+        else:
+            return ""
+        return f"recorder_node {why}; set await_recorder to false to go on without a recording"
+
     # Messages in --------------------------------------------------------------------------
 
     def _on_sensor(self, reader: TopicReader, message: Any) -> None:
-        try:
-            fields = reader.read(message)
-        except MessageError as error:
-            # Not used: the term grows stale, and that stops the robot.
-            self._reporter.refused(str(error))
-            return
-        header = getattr(message, "header", None)
-        stamp = 0 if header is None else header.stamp.sec * 10**9 + header.stamp.nanosec
+        # What is refused is not used: the term grows stale, and that stops the robot.
+        fields, stamp = reader.read(message), stamp_of(message, reader.topic)
         with self._news:
             if not self.sensors.put(reader.topic, Sample(fields, time.monotonic(), stamp)):
                 self._reporter.refused(
@@ -373,13 +395,14 @@ class SkillNode(CoreNode):
         try:
             scalars, _ = self._answer_layout.read(message)
         except MessageError as error:
-            self._reporter.refused(f"{ANSWER_TOPIC}: {error}")
-            return
+            raise MessageError(f"{ANSWER_TOPIC}: {error}") from None
+        macro, skill = int(scalars["macro"]), int(scalars["skill"])
         with self._news:
             if int(scalars["session"]) != self._session or self._over():
+                self._reporter.unused += 1
                 return
             try:
-                self.controller.hierarchy.answer(int(scalars["macro"]), int(scalars["skill"]))
+                self._reporter.unused += not self.controller.answer(macro, skill)
             except ValueError as error:
                 self.supervisor.fault("invalid_decision", str(error))
             self._news.notify_all()
@@ -511,6 +534,7 @@ class SkillNode(CoreNode):
                 self.bundle.manifest.skills,
                 self.controller.hierarchy,
                 self._reporter.refusals,
+                self._reporter.unused,
             )
         )
 

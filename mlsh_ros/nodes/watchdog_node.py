@@ -11,7 +11,7 @@ from typing import Any
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from mlsh_ros.core.conversion import CommandWriter, MessageError, command_writers
+from mlsh_ros.core.conversion import CommandWriter, command_writers, shorten
 from mlsh_ros.core.watchdog import Watchdog
 from mlsh_ros.nodes.commander import Commander
 from mlsh_ros.nodes.node import COMMAND, LATCHED, CoreNode, message_type, one_line, run
@@ -46,8 +46,8 @@ class WatchdogNode(CoreNode):
         self._state = self.create_publisher(String, "~/state", LATCHED)
         self._commander = Commander(self, writers, lifecycle=False)
         self._subscriptions_made = [
-            self.create_subscription(
-                message_type(w.type), w.topic, partial(self._on_command, w), COMMAND
+            self.listen(
+                message_type(w.type), w.topic, partial(self._on_command, w), COMMAND, self._refuse
             )
             for w in writers
         ]
@@ -80,13 +80,16 @@ class WatchdogNode(CoreNode):
             self._commander = None
 
     def _on_command(self, writer: CommandWriter, message: Any) -> None:
-        command = self.watchdog.command.copy()
         with self._news:
-            try:
-                writer.read(message, command)
-            except MessageError as error:
-                self.watchdog.refuse(str(error))
+            command = self.watchdog.command.copy()
+            writer.read(message, command)
             self.watchdog.hear(command, time.monotonic())
+            self._news.notify_all()
+
+    def _refuse(self, text: str) -> None:
+        """A command that cannot be read: nobody knows what the robot makes of it."""
+        with self._news:
+            self.watchdog.refuse(shorten(text))
             self._news.notify_all()
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -94,7 +97,8 @@ class WatchdogNode(CoreNode):
             response.success = bool(self.watchdog.cause)
             response.message = WATCHING if response.success else f"nothing to reset: {WATCHING}"
             self.watchdog.reset()
-        self._tell(WATCHING)
+            self._tell(WATCHING)  # not later: it may be tripped again
+            self._news.notify_all()
         return response
 
     def _run(self) -> None:
@@ -116,14 +120,19 @@ class WatchdogNode(CoreNode):
     def _brake(self) -> None:
         """Send the way to the safe command and then the safe command, until reset."""
         self._send()
-        self._tell(f"{TRIPPED}: {self.watchdog.cause}")
-        while self._wait_a_tick():
+        with self._news:
+            turn = self.watchdog.resets
+            if self.watchdog.cause:
+                self._tell(f"{TRIPPED}: {self.watchdog.cause}")
+        while self._wait_a_tick(turn):
             self._send()
 
-    def _wait_a_tick(self) -> bool:
+    def _wait_a_tick(self, turn: int) -> bool:
+        """Wait a tick; False: the node ends, or somebody has reset it, tripped again or not."""
         with self._news:
             over = self._news.wait_for(
-                lambda: self._closing or not self.watchdog.cause, self.interface.control_dt
+                lambda: self._closing or not self.watchdog.cause or self.watchdog.resets != turn,
+                self.interface.control_dt,
             )
             return not over
 

@@ -1,0 +1,19 @@
+"""Whether a command that somebody else has made is one that a robot may be given."""
+
+from __future__ import annotations
+
+from sim.interface import Floats, Interface
+
+ROUNDING = 1e-6  # of the range: a message may carry float32
+
+
+def beyond(interface: Interface, command: Floats) -> str:
+    """What of a command (A,) is beyond its limit, with the limit; empty if nothing is."""
+    low, high = interface.limits
+    slack = ROUNDING * (high - low)
+    outside = (command < low - slack) | (command > high + slack)
+    if not outside.any():
+        return ""
+    i = int(outside.argmax())
+    name = interface.action_names[i]
+    return f"command {name} is {command[i]:.6g}, its limit is {low[i]:g} to {high[i]:g}"
