@@ -9,7 +9,7 @@ from mutations import FITS, HASH, ROWS, VALIDATION, Mutation, fresh, outcome, ro
 from policies import bundle
 from policies.bundle import load_bundle
 from policies.onnx_file import OPERATORS
-from sim.robot import MAX_BYTES, MAX_VALUES
+from sim.robot_file import MAX_BYTES, MAX_VALUES
 
 TABLE = mutations.table()
 DOCS = Path(__file__).parents[1] / "docs"
