@@ -22,9 +22,10 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from mlsh_ros.graph import PACKAGE, Graph, NodeSpec
+from mlsh_ros.graph import PACKAGE, RESPAWN, Graph, NodeSpec
 from mlsh_ros.network import confined
 from mlsh_ros.params import Value
+from mlsh_ros.settle import settle
 from sim.errors import UserError
 
 
@@ -54,10 +55,11 @@ def _nodes(context: LaunchContext, graph: Graph) -> list[Any]:
     """The nodes; what is wrong with the arguments is said before any of them starts."""
     names = [a.name for a in graph.arguments]
     _warn_of_slips(context.launch_configurations, names)
-    values = graph.resolve({name: LaunchConfiguration(name).perform(context) for name in names})
+    given = {name: LaunchConfiguration(name).perform(context) for name in names}
+    values = settle(graph, graph.resolve(given))
     parameters = graph.parameters(values)
     specs = graph.chosen(values)
-    first, *rest = [_node(spec, parameters[spec.name], values) for spec in specs]
+    first, *rest = [_node(graph, spec, parameters[spec.name], values) for spec in specs]
     if not specs[0].ready:
         return [first, *rest]
     later = _When(specs[0].ready, rest)
@@ -79,7 +81,10 @@ class _When:
         return started
 
 
-def _node(spec: NodeSpec, parameters: Mapping[str, Value], values: Mapping[str, str]) -> Node:
+def _node(
+    graph: Graph, spec: NodeSpec, parameters: Mapping[str, Value], values: Mapping[str, str]
+) -> Node:
+    respawn = graph.respawns(spec, values)
     # Without a type, launch would read text such as "1" as a number.
     typed = {name: ParameterValue(v, value_type=type(v)) for name, v in parameters.items()}
     return Node(
@@ -88,9 +93,12 @@ def _node(spec: NodeSpec, parameters: Mapping[str, Value], values: Mapping[str, 
         name=spec.name,
         namespace=values["namespace"],
         parameters=[typed, *filter(None, [values["params_file"]])],
+        remappings=list(graph.remappings(values).items()),
         arguments=["--ros-args", "--log-level", values["log_level"]],
         output="screen",
-        on_exit=_on_exit,
+        respawn=respawn,
+        respawn_delay=RESPAWN,
+        on_exit=None if respawn else _on_exit,
     )
 
 

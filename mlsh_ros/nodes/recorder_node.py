@@ -14,6 +14,7 @@ from mlsh_ros.core.conversion import topic_readers
 from mlsh_ros.core.place import check_place, default_folder
 from mlsh_ros.core.topics import MASTER, QUEUE, STATE, Topic, recorded_topics
 from mlsh_ros.graph import RECORDER
+from mlsh_ros.nodes.clock import steady
 from mlsh_ros.nodes.node import CoreNode, message_type, one_line, run
 from mlsh_ros.params import RECORDER_NODE
 from policies.bundle import MANIFEST, load_bundle
@@ -66,7 +67,8 @@ class RecorderNode(CoreNode):
             )
             for kind, topic in zip(types, topics, strict=True)
         ]
-        self._timer = self.create_timer(float(self.values["flush_every"]), self._flush)
+        every = float(self.values["flush_every"])
+        self._timer = self.create_timer(every, self._flush, clock=steady())
         # Not to the log, which has a level: who starts the other nodes waits for it.
         sys.stdout.write(f"{RECORDER.ready}{self._recorder.file}\n")
         sys.stdout.flush()

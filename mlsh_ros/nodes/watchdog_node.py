@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from functools import partial
 from typing import Any
 
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from mlsh_ros.core.clock import PATIENCE
 from mlsh_ros.core.conversion import CommandWriter, MessageError, command_writers
+from mlsh_ros.core.faults import FaultError
 from mlsh_ros.core.watchdog import Watchdog
+from mlsh_ros.nodes.clock import make_clock
 from mlsh_ros.nodes.commander import Commander
 from mlsh_ros.nodes.node import COMMAND, LATCHED, CoreNode, message_type, one_line, run
 from mlsh_ros.params import WATCHDOG_NODE
@@ -20,6 +22,8 @@ from policies.bundle import load_bundle
 
 WATCHDOG = "watchdog_node"
 WATCHING, TRIPPED = "watching", "tripped"
+# Of PATIENCE: skill_node comes first where time stands still, and brakes by itself.
+SECOND = 2.0
 
 
 class WatchdogNode(CoreNode):
@@ -42,10 +46,14 @@ class WatchdogNode(CoreNode):
         self.interface = interface
         dt = interface.control_dt
         self.watchdog = Watchdog(interface, float(self.values["patience"]) * dt)
+        self.time, self._subscriptions_made = make_clock(
+            self, self._news, patience=SECOND * PATIENCE
+        )
+        self._heard = self.time.steady()  # s of the system's clock, the newest command
         writers = command_writers(interface.action, stamped=bool(self.values["stamped_cmd_vel"]))
         self._state = self.create_publisher(String, "~/state", LATCHED)
         self._commander = Commander(self, writers, lifecycle=False)
-        self._subscriptions_made = [
+        self._subscriptions_made += [
             self.create_subscription(
                 message_type(w.type), w.topic, partial(self._on_command, w), COMMAND
             )
@@ -86,7 +94,10 @@ class WatchdogNode(CoreNode):
                 writer.read(message, command)
             except MessageError as error:
                 self.watchdog.refuse(str(error))
-            self.watchdog.hear(command, time.monotonic())
+            if self.watchdog.deadline is None:  # at rest until now
+                self.time.begin()
+            self.watchdog.hear(command, self.time.now())
+            self._heard = self.time.steady()
             self._news.notify_all()
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -108,9 +119,11 @@ class WatchdogNode(CoreNode):
     def _watch(self) -> bool:
         """Wait until a command stands too long; False: the node ends."""
         with self._news:
-            while not self._closing and not self.watchdog.check(time.monotonic()):
-                deadline = self.watchdog.deadline
-                self._news.wait(None if deadline is None else deadline - time.monotonic())
+            while not self._closing and not self.watchdog.check(self.time.now()):
+                try:
+                    self.time.wait(self._news, self.watchdog.deadline, self._heard)
+                except FaultError as fault:  # a moving command in a time that stands still
+                    self.watchdog.refuse(str(fault))
             return not self._closing
 
     def _brake(self) -> None:
@@ -121,11 +134,11 @@ class WatchdogNode(CoreNode):
             self._send()
 
     def _wait_a_tick(self) -> bool:
-        with self._news:
-            over = self._news.wait_for(
-                lambda: self._closing or not self.watchdog.cause, self.interface.control_dt
-            )
-            return not over
+        return not self.time.pause(
+            self.interface.control_dt,
+            self._news,
+            lambda: self._closing or not self.watchdog.cause,
+        )
 
     def _send(self) -> None:
         assert self._commander is not None
