@@ -13,6 +13,9 @@ from mlsh_ros.core.faults import FaultError
 
 ALERT = 0.02  # s before a moment from which on the thread only sleeps, for the sake of precision
 PATIENCE = 1.0  # s of the system's clock that simulated time may stand while something moves
+# s of the system's clock for which our simulator holds its time when a command is late, and before
+# which lateness in simulated time is nobody's fault: a busy machine is no reason to stop.
+HOLD = 0.2
 EXACT = 1e-6  # s; moments of the grid and of /clock are the same but for rounding
 
 
@@ -39,6 +42,9 @@ class Time(Protocol):
 
     def reached(self, moment: float) -> bool:
         """Whether it is that late."""
+
+    def fair(self, since: float) -> bool:
+        """Whether lateness since a moment of `steady` is more than a hiccup of the machine."""
 
     def rest(self, until: float, stop: threading.Event, news: threading.Condition) -> bool:
         """Sleep until a moment; False: told to stop.
@@ -94,6 +100,10 @@ class Clock:
         """Whether it is that late."""
         return self.now() >= moment
 
+    def fair(self, since: float) -> bool:
+        """Always: on a robot a hiccup counts."""
+        return True
+
     def rest(self, until: float, stop: threading.Event, news: threading.Condition) -> bool:
         """Sleep until a moment, as exactly as the system can; False: told to stop."""
         while not stop.is_set():
@@ -128,7 +138,6 @@ class SimulatedClock:
 
     Args:
         news: notified whenever time has moved.
-        compare: whether stamps of messages, which are of the same time, are compared with it.
         patience: s of the system's clock.
         steady: the system's clock.
     """
@@ -137,12 +146,10 @@ class SimulatedClock:
         self,
         news: threading.Condition,
         *,
-        compare: bool = True,
         patience: float = PATIENCE,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._news, self._compare, self._patience = news, compare, patience
-        self._steady = steady
+        self._news, self._patience, self._steady = news, patience, steady
         self._now = math.nan
         self._moved = steady()  # when it last moved, or when one began to listen
         self._back: float | None = None  # s by which it went back in this session
@@ -162,8 +169,8 @@ class SimulatedClock:
         return self._now
 
     def stamping(self) -> float | None:
-        """The same as `now`: the simulator stamps messages by its own time."""
-        return self._now if self._compare else None
+        """None: at some speed a word on /clock is overtaken by the messages of its moment."""
+        return None
 
     def steady(self) -> float:
         """The system's clock."""
@@ -192,6 +199,10 @@ class SimulatedClock:
     def reached(self, moment: float) -> bool:
         """Whether it is that late."""
         return self._now >= moment - EXACT
+
+    def fair(self, since: float) -> bool:
+        """Whether so much of the system's time has passed that the machine is no excuse."""
+        return self._steady() - since >= HOLD
 
     def rest(self, until: float, stop: threading.Event, news: threading.Condition) -> bool:
         """Sleep until a moment; False: told to stop; who tells so notifies `news` too.

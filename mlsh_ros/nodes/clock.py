@@ -30,12 +30,12 @@ def make_clock(
         node: with the parameter use_sim_time.
         news: notified when time has moved.
         lockstep: there, messages make the ticks, and patience is the system's.
-        compare: whether stamps of messages are compared with it.
+        compare: whether stamps of messages are compared with the system's clock.
         patience: s of the system's clock that simulated time may stand while something moves.
     """
     if lockstep or not node.get_parameter("use_sim_time").value:
         return (Clock() if compare else Clock(system=None)), []
-    clock = SimulatedClock(news, compare=compare, patience=patience)
+    clock = SimulatedClock(news, patience=patience)
 
     def on_clock(message: ClockMessage) -> None:
         clock.tell(message.clock.sec + message.clock.nanosec * 1e-9)

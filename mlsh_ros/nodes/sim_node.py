@@ -14,6 +14,7 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
 
+from mlsh_ros.core.clock import HOLD
 from mlsh_ros.core.conversion import CommandWriter, MessageError, command_writers, topic_readers
 from mlsh_ros.core.injection import spoil
 from mlsh_ros.core.packing import OUTCOME
@@ -37,6 +38,7 @@ from sim.world import World
 
 ASK_AGAIN = 0.5  # s without a command in lockstep before the sensors are sent again
 LOST = 1.0  # s behind the clock after which time is lost, not caught up in a burst
+LATE = 1.5  # ticks since the last command of a robot that moves
 SLOWEST = 0.5  # s that a physics step may take; simulated time stands meanwhile
 
 
@@ -47,7 +49,8 @@ class SimNode(CoreNode):
     the world then moves one tick for each command that carries the stamp of the last sensors; in
     realtime it moves with the clock, `speed` times as fast, and a new command acts at the next
     physics step. In lockstep and with use_sim_time it has a time of its own, which /clock tells:
-    of its ticks or of its physics steps since the node began, and pausing stops it.
+    of its ticks or of its physics steps since the node began. Pausing stops it, and for a moment
+    it waits for a command that is late.
     """
 
     def __init__(self) -> None:
@@ -56,6 +59,7 @@ class SimNode(CoreNode):
         self._stop = threading.Event()
         self._lock = threading.Lock()  # the world: services and the physics thread both use it
         self._timer: Any = None
+        self._answer = threading.Event()  # a command has come
         self._configured = False
         # Not the parameters themselves: the physics thread must not wait for their services.
         self._inject = str(self.values["inject"])
@@ -175,6 +179,8 @@ class SimNode(CoreNode):
     def _forget_commands(self) -> None:
         self._received = np.tile(self.interface.safe, (1, 1))  # (1, A)
         self._awaited = set(self._topics)  # of whose command the lockstep tick still waits
+        self._unanswered = 0  # physics steps since the last command
+        self._waited = False  # in vain for the next one
 
     def _reset(self) -> None:
         with self._lock:
@@ -263,6 +269,8 @@ class SimNode(CoreNode):
             return
         with self._lock:
             self._received, self._started = command, True
+            self._unanswered, self._waited = 0, False
+            self._answer.set()
             self._awaited.discard(writer.topic)
             if not self.lockstep or self._awaited:
                 return
@@ -315,16 +323,32 @@ class SimNode(CoreNode):
         while not self._stop.is_set():
             due += self._period
             if not (self.simulated and self._paused):
+                self._hold()
                 self._go_on()
             delay = due - time.monotonic()
             if delay < -lost:
                 due = time.monotonic()
             time.sleep(max(0.0, delay))
 
+    def _hold(self) -> None:
+        """Let time of our own stand while a busy machine makes the next command late.
+
+        Not for long, and once: who has stopped sending commands is not waited for.
+        """
+        if not self.simulated or self._waited:
+            return
+        with self._lock:
+            late = self._unanswered > LATE * self.interface.substeps
+            if not late or self._done or (self._received == self.interface.safe).all():
+                return
+            self._answer.clear()
+        self._waited = not self._answer.wait(HOLD)
+
     def _go_on(self) -> None:
         """One physics step."""
         with self._lock:
             self._moment += 1
+            self._unanswered += 1
             if self._started and not self._done and not self._paused:
                 self.world.command = self._received
                 stuck = self._inject == "stuck"

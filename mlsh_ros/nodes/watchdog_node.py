@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from functools import partial
@@ -119,12 +120,17 @@ class WatchdogNode(CoreNode):
     def _watch(self) -> bool:
         """Wait until a command stands too long; False: the node ends."""
         with self._news:
-            while not self._closing and not self.watchdog.check(self.time.now()):
+            while not self._closing and not self._expired():
                 try:
                     self.time.wait(self._news, self.watchdog.deadline, self._heard)
                 except FaultError as fault:  # a moving command in a time that stands still
                     self.watchdog.refuse(str(fault))
             return not self._closing
+
+    def _expired(self) -> bool:
+        """Whether the command has stood too long, and not because the machine was busy."""
+        now = self.time.now() if self.time.fair(self._heard) else -math.inf
+        return self.watchdog.check(now)
 
     def _brake(self) -> None:
         """Send the way to the safe command and then the safe command, until reset."""
