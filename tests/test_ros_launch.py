@@ -798,9 +798,9 @@ def watcher():
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("watcher")
 
-    def watch(kind, topic):
+    def watch(kind, topic, quality=1000):
         heard = []
-        node.create_subscription(kind, topic, heard.append, 1000)
+        node.create_subscription(kind, topic, heard.append, quality)
         return heard
 
     def spin_until(happened):
@@ -893,11 +893,13 @@ def test_two_worlds_in_one_domain_go_their_own_ways_and_the_dead_come_back(
     from rosgraph_msgs.msg import Clock
     from std_msgs.msg import Float64MultiArray, String
 
+    from mlsh_ros.nodes.node import LATCHED
+
     names, speeds = ("a", "b"), {"a": 2, "b": 4}
     commands = {n: watcher(TwistStamped, f"/{n}/cmd_vel") for n in names}
     outcomes = {n: watcher(Float64MultiArray, f"/{n}/sim_node/outcome") for n in names}
     clocks = {n: watcher(Clock, f"/{n}/clock") for n in names}
-    states = {n: watcher(String, f"/{n}/skill_node/state") for n in names}
+    states = {n: watcher(String, f"/{n}/skill_node/state", LATCHED) for n in names}
     everybodys = watcher(Clock, "/clock")
     with ExitStack() as stack:
         ups = {}
@@ -919,9 +921,10 @@ def test_two_worlds_in_one_domain_go_their_own_ways_and_the_dead_come_back(
             assert gone / (time.monotonic() - wall) == pytest.approx(speeds[name], rel=0.25)
             told = np.array([seconds(c.clock) for c in clocks[name]])
             assert (np.diff(told) > 0).all()  # of one clock only
+            assert len(commands[name]) > 20, f"{states[name]}\n{ups[name].text}"
             between = np.diff([seconds(c.header.stamp) for c in commands[name][5:]])
             assert between.mean() == pytest.approx(DT, rel=0.05)  # ticks of its own time
-            assert (between > 0).all()
+            assert (between >= 0).all()
         assert everybodys == []
         # A dead skill_node comes back, and does not move; the other world goes on.
         (victim,) = (p for p in ups["a"].nodes if named(p, "skill_node"))

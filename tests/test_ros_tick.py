@@ -520,7 +520,8 @@ def test_simulated_time_that_stands_stops_the_robot_within_patience(bundle):
         simulated.tell(5.0 + n * STEP, ticks=n // 5 + 1)
     sent, stood = len(simulated.bench.sent), time.monotonic()
     assert sent == 3
-    for _ in range(10):  # sensors that go on are no excuse, nor is a clock that repeats itself
+    # Sensors that go on are no excuse, nor is a clock that repeats itself.
+    while simulated.thread.is_alive() and time.monotonic() < stood + 5 * SHORT:
         time.sleep(SHORT / 8)
         with simulated.bench.loop.news:
             simulated.bench.loop.news.notify_all()
@@ -616,6 +617,16 @@ def test_a_watchdog_waits_for_ever_at_rest_and_not_where_time_stands():
         clock.wait(news, 1.0, heard)  # a command has just come: patience begins with it
         with fault("clock_stopped"):
             clock.wait(news, 1.0, heard)
+
+
+def test_in_simulated_time_a_message_is_of_its_stamp_unless_that_is_of_another_clock():
+    clock = SimulatedClock(threading.Condition())
+    clock.tell(50.0)
+    assert clock.moment(49_500_000_000) == 49.5  # it was under way for long
+    assert clock.moment(51_000_000_000) == 51.0  # it has overtaken /clock
+    assert clock.moment(0) == 50.0  # it has none
+    assert clock.moment(1_790_000_000 * 10**9) == 50.0  # it is of the system's clock
+    assert Clock(now=lambda: 3.0).moment(49_500_000_000) == 3.0
 
 
 def test_a_hiccup_of_the_machine_is_held_against_nobody_in_simulated_time():

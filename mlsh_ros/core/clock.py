@@ -16,6 +16,7 @@ PATIENCE = 1.0  # s of the system's clock that simulated time may stand while so
 # s of the system's clock for which our simulator holds its time when a command is late, and before
 # which lateness in simulated time is nobody's fault: a busy machine is no reason to stop.
 HOLD = 0.2
+AHEAD = 10.0  # s that a stamp may be ahead of simulated time whose words come late
 EXACT = 1e-6  # s; moments of the grid and of /clock are the same but for rounding
 
 
@@ -30,6 +31,13 @@ class Time(Protocol):
 
     def stamping(self) -> float | None:
         """The moment by the clock that stamps messages; None: not to be compared."""
+
+    def moment(self, stamp: int) -> float:
+        """Of a message that has just come, by which its age is counted.
+
+        Args:
+            stamp: ns; 0 if it has none.
+        """
 
     def steady(self) -> float:
         """For what takes computing time, whatever time it is: never stands or jumps."""
@@ -84,6 +92,10 @@ class Clock:
     def stamping(self) -> float | None:
         """The moment by the clock that stamps messages; None: not to be compared."""
         return self.system() if self.system else None
+
+    def moment(self, stamp: int) -> float:
+        """Now, when it came; stamps are compared for themselves."""
+        return self.now()
 
     def steady(self) -> float:
         """The same as `now`."""
@@ -169,8 +181,16 @@ class SimulatedClock:
         return self._now
 
     def stamping(self) -> float | None:
-        """None: at some speed a word on /clock is overtaken by the messages of its moment."""
+        """None: `moment` goes by the stamps already."""
         return None
+
+    def moment(self, stamp: int) -> float:
+        """When it was stamped, by this same time: words of time may come later than messages.
+
+        A stamp far ahead is of another clock, and the message is of now.
+        """
+        said = stamp * 1e-9
+        return said if stamp and said <= self._now + AHEAD else self._now
 
     def steady(self) -> float:
         """The system's clock."""

@@ -13,7 +13,8 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from mlsh_ros.core.clock import PATIENCE, Clock, SimulatedClock, Time
 
 TOPIC = "/clock"
-NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # as rclpy's own
+# Word by word and not the newest only, which would overtake the sensors that came before it.
+IN_ORDER = QoSProfile(depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 def make_clock(
@@ -40,7 +41,7 @@ def make_clock(
     def on_clock(message: ClockMessage) -> None:
         clock.tell(message.clock.sec + message.clock.nanosec * 1e-9)
 
-    return clock, [node.create_subscription(ClockMessage, TOPIC, on_clock, NEWEST)]
+    return clock, [node.create_subscription(ClockMessage, TOPIC, on_clock, IN_ORDER)]
 
 
 def steady() -> RosClock:

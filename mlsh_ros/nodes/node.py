@@ -113,6 +113,12 @@ def message_type(name: str) -> Any:
         raise UserError(f"ROS message {name!r} is not installed") from None
 
 
+def stamp_of(message: Any) -> int:
+    """Ns, from a message's header; 0 if it has none."""
+    header = getattr(message, "header", None)
+    return 0 if header is None else int(header.stamp.sec * 10**9 + header.stamp.nanosec)
+
+
 def array_message(layout: Layout) -> Any:
     """An empty Float64MultiArray whose label names the elements of `layout`."""
     from std_msgs.msg import Float64MultiArray, MultiArrayDimension

@@ -36,6 +36,7 @@ from mlsh_ros.nodes.node import (
     array_message,
     message_type,
     run,
+    stamp_of,
 )
 from mlsh_ros.nodes.reporter import DIAGNOSTICS_PERIOD, Reporter
 from mlsh_ros.nodes.watchdog_node import TRIPPED, WATCHDOG
@@ -363,10 +364,10 @@ class SkillNode(CoreNode):
             # Not used: the term grows stale, and that stops the robot.
             self._reporter.refused(str(error))
             return
-        header = getattr(message, "header", None)
-        stamp = 0 if header is None else header.stamp.sec * 10**9 + header.stamp.nanosec
+        stamp = stamp_of(message)
         with self._news:
-            if not self.sensors.put(reader.topic, Sample(fields, self.time.now(), stamp)):
+            sample = Sample(fields, self.time.moment(stamp), stamp)
+            if not self.sensors.put(reader.topic, sample):
                 self._reporter.refused(
                     f"{reader.topic}: its stamp is no later than the one before"
                 )

@@ -17,7 +17,15 @@ from mlsh_ros.core.faults import FaultError
 from mlsh_ros.core.watchdog import Watchdog
 from mlsh_ros.nodes.clock import make_clock
 from mlsh_ros.nodes.commander import Commander
-from mlsh_ros.nodes.node import COMMAND, LATCHED, CoreNode, message_type, one_line, run
+from mlsh_ros.nodes.node import (
+    COMMAND,
+    LATCHED,
+    CoreNode,
+    message_type,
+    one_line,
+    run,
+    stamp_of,
+)
 from mlsh_ros.params import WATCHDOG_NODE
 from policies.bundle import load_bundle
 
@@ -97,7 +105,7 @@ class WatchdogNode(CoreNode):
                 self.watchdog.refuse(str(error))
             if self.watchdog.deadline is None:  # at rest until now
                 self.time.begin()
-            self.watchdog.hear(command, self.time.now())
+            self.watchdog.hear(command, self.time.moment(stamp_of(message)))
             self._heard = self.time.steady()
             self._news.notify_all()
 
