@@ -180,7 +180,10 @@ def _arguments(
     """The arguments that every graph has, in one order; then its own."""
     return (
         Argument(
-            "robot", "", "Robot: a shipped one by name, or a folder; empty: the bundle's, by name."
+            "robot",
+            "",
+            "Robot, which the bundle must be for: a shipped one by name, or a folder; empty: the "
+            "bundle's.",
         ),
         Argument(
             "bundle", "moving_bandits", "Bundle: a shipped one by name, or a folder or zip file."
