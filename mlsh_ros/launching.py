@@ -22,9 +22,10 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from mlsh_ros.graph import PACKAGE, Graph, NodeSpec
+from mlsh_ros.graph import PACKAGE, RESPAWN, Graph, NodeSpec
 from mlsh_ros.network import confined
 from mlsh_ros.params import Value
+from mlsh_ros.settle import settle
 from sim.errors import UserError
 
 OnExit = Callable[[ProcessExited, LaunchContext], list[Any] | None]
@@ -56,13 +57,14 @@ def _nodes(context: LaunchContext, graph: Graph) -> list[Any]:
     """The nodes; what is wrong with the arguments is said before any of them starts."""
     names = [a.name for a in graph.arguments]
     _warn_of_slips(context.launch_configurations, names)
-    values = graph.resolve({name: LaunchConfiguration(name).perform(context) for name in names})
+    given = {name: LaunchConfiguration(name).perform(context) for name in names}
+    values = settle(graph, graph.resolve(given))
     parameters = graph.parameters(values)
     specs = graph.chosen(values)
-    rest = [_node(spec, parameters[spec.name], values) for spec in specs[1:]]
+    rest = [_node(graph, spec, parameters[spec.name], values) for spec in specs[1:]]
     later = _When(specs[0].ready, rest)
     on_exit = _on_exit if specs[0].vital else later.on_exit
-    first = _node(specs[0], parameters[specs[0].name], values, on_exit)
+    first = _node(graph, specs[0], parameters[specs[0].name], values, on_exit)
     if not specs[0].ready:
         return [first, *rest]
     handler = OnProcessIO(target_action=first, on_stdout=later, on_stderr=later)
@@ -88,11 +90,13 @@ class _When:
 
 
 def _node(
+    graph: Graph,
     spec: NodeSpec,
     parameters: Mapping[str, Value],
     values: Mapping[str, str],
     on_exit: OnExit | None = None,
 ) -> Node:
+    respawn = graph.respawns(spec, values)
     # Without a type, launch would read text such as "1" as a number.
     typed = {name: ParameterValue(v, value_type=type(v)) for name, v in parameters.items()}
     return Node(
@@ -101,9 +105,12 @@ def _node(
         name=spec.name,
         namespace=values["namespace"],
         parameters=[typed, *filter(None, [values["params_file"]])],
+        remappings=list(graph.remappings(values).items()),
         arguments=["--ros-args", "--log-level", values["log_level"]],
         output="screen",
-        on_exit=on_exit or _on_exit,
+        respawn=respawn,
+        respawn_delay=RESPAWN,
+        on_exit=None if respawn else on_exit or _on_exit,
     )
 
 

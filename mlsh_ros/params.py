@@ -59,6 +59,12 @@ _STAMPED = Param("stamped_cmd_vel", True, "Publish TwistStamped; false publishes
 
 SKILL_NODE = (
     _SWAPPED,
+    Param(
+        "robot",
+        "",
+        "Robot whose robot.yaml the bundle must agree with: a shipped one by name, or a folder; "
+        "empty: whatever the bundle says.",
+    ),
     _AUTOSTART,
     _MODE,
     Param(
@@ -162,6 +168,13 @@ WATCHDOG_NODE = (
 SIM_NODE = (
     _AUTOSTART,
     _MODE,
+    Param(
+        "speed",
+        1.0,
+        "Seconds of simulated time in a second, in realtime; other than 1 needs use_sim_time.",
+        low=0.1,
+        high=20.0,
+    ),
     Param("robot", "omni", "Robot to simulate: a shipped one by name, or a folder."),
     Param(
         "task",
@@ -187,7 +200,7 @@ SIM_NODE = (
         choices=INJECTIONS,
         read_only=False,
     ),
-    Param("publish_clock", True, "Publish /clock in lockstep mode, for nodes with use_sim_time."),
+    Param("publish_clock", True, "Publish /clock in lockstep mode and with use_sim_time."),
 )
 
 RECORDER_NODE = (

@@ -6,7 +6,7 @@ are judged by the nodes themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,23 @@ def check_params_file(path: str, fixed: Mapping[str, Mapping[str, Any]]) -> None
                         raise UserError(
                             f"params_file {path}: {other}: {name} must stay {dumps(values[name])}"
                         )
+
+
+def said_by_file(path: str, namespace: str, names: Collection[str]) -> dict[str, str]:
+    """What a parameter file says of some text parameters, for whichever node of a namespace.
+
+    Args:
+        path: the file.
+        namespace: of the nodes.
+        names: of the parameters.
+    """
+    here = {"", "**", namespace.strip("/")}
+    said: dict[str, str] = {}
+    for section, parameters in _sections(_read(path)):
+        above, _, node = section.rpartition("/")
+        if section in EVERY_NODE or (node in NODES and above.strip("/") in here):
+            said |= {k: v for k, v in parameters.items() if k in names and isinstance(v, str)}
+    return said
 
 
 def _read(path: str) -> dict[str, Any]:

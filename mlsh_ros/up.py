@@ -21,8 +21,9 @@ from typing import IO
 import yaml
 from typing_extensions import Self
 
-from mlsh_ros.graph import Graph, NodeSpec
+from mlsh_ros.graph import RESPAWN, Graph, NodeSpec
 from mlsh_ros.network import confined
+from mlsh_ros.settle import settle
 from sim.errors import UserError
 
 GRACE = 5.0  # s that a node has to bring its robot to rest before it is killed
@@ -52,7 +53,7 @@ class Processes:
     ) -> None:
         require_ros()
         self.graph, self.on_line = graph, on_line
-        self.values = graph.resolve(arguments)
+        self.values = settle(graph, graph.resolve(arguments))
         self.parameters = graph.parameters(self.values)
         self._specs = graph.chosen(self.values)
         self._needed = {spec.name for spec in self._specs}  # by the others
@@ -60,6 +61,7 @@ class Processes:
         self.environment = ros_environment(domain)
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._readers: dict[str, threading.Thread] = {}
+        self._again: dict[str, float] = {}  # when a dead node is started once more, s
         self._lines = {spec.name: deque[str](maxlen=KEPT) for spec in self._specs}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -86,12 +88,16 @@ class Processes:
         self.stop()
 
     def dead(self) -> dict[str, int]:
-        """Nodes that have ended, with their exit status."""
+        """Nodes that have ended, with their exit status; but for those that are started again."""
         states = {name: process.poll() for name, process in self._processes.items()}
-        return {name: status for name, status in states.items() if status is not None}
+        return {
+            name: status
+            for name, status in states.items()
+            if status is not None and name not in self._again
+        }
 
     def check(self) -> None:
-        """See that every node runs that the others need.
+        """See that every node runs that the others need; start again those that shall be.
 
         Raises:
             UserError: one has ended; says its status and its reason.
@@ -104,7 +110,17 @@ class Processes:
                     self._gone.add(name)
                     self.on_line(name, f"[ERROR] ended with {how}; the others go on")
                 continue
-            raise UserError(f"{name} ended with {how}: {_reason(list(self._lines[name]))}")
+            said = f"{name} ended with {how}: {_reason(list(self._lines[name]))}"
+            if not self.graph.respawns(self._spec(name), self.values):
+                raise UserError(said)
+            self.on_line(name, f"{said}; it is started again in {RESPAWN:g} s")
+            self._again[name] = time.monotonic() + RESPAWN
+        for name in [n for n, moment in self._again.items() if time.monotonic() >= moment]:
+            del self._again[name]
+            self._processes[name] = self._start(self._spec(name))
+
+    def _spec(self, name: str) -> NodeSpec:
+        return next(spec for spec in self._specs if spec.name == name)
 
     def pid(self, name: str) -> int:
         """Process id of a node."""
@@ -145,6 +161,8 @@ class Processes:
             command += ["--params-file", self.values["params_file"]]
         if self.values["namespace"]:
             command += ["-r", f"__ns:=/{self.values['namespace'].strip('/')}"]
+        for name, other in self.graph.remappings(self.values).items():
+            command += ["-r", f"{name}:={other}"]
         command += ["--log-level", self.values["log_level"]]
         process = subprocess.Popen(
             command,

@@ -15,7 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from sim.addresses import actuators, address
 from sim.errors import UserError, problems
 from sim.interface import ActionTerm, Interface, ObservationTerm
-from sim.robot import Robot, load_robot, read_data
+from sim.robot import Robot, load_robot
+from sim.robot_file import read_data
 from sim.todo import TODO, explain
 from sim.trial import FOLLOWS, Drive, Trial
 

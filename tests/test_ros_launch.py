@@ -9,30 +9,37 @@ import importlib
 import os
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 
-from mlsh_ros.graph import GRAPHS, ROBOT, SIM, Arg, NodeSpec
+from mlsh_ros.graph import GRAPHS, RESPAWN, ROBOT, SIM, Arg, NodeSpec
 from mlsh_ros.network import LOCAL, PROFILES, confined
 from mlsh_ros.params import NODES
+from mlsh_ros.settle import settle
+from policies.agrees import check_agrees
+from policies.bundle import write_bundle
 from sim.errors import UserError
+from sim.robot_file import ROBOTS, read_interface
 
 TREE = Path(__file__).parent.parent
 LAUNCH_FILES = sorted((TREE / "launch").iterdir())
-FOR_THE_STARTER = {
-    "namespace",
-    "params_file",
-    "log_level",
-    "record",
-}  # arguments of no node's parameter
+# Arguments of no node's parameter; a robot's speed is nobody's.
+FOR_THE_STARTER = {"namespace", "params_file", "log_level", "record", "use_respawn"}
+FOR_THE_STARTER |= {"use_sim_time", "speed"}
+OF_A_WORLD = ["task", "seed", "loop"]  # arguments that only a simulation has
 EXAMPLE = TREE / "config" / "params.example.yaml"
+DT = 0.1  # s, a tick of omni
 START_UP = 40.0  # s; DDS discovery alone takes up to five
 
 graphs = pytest.mark.parametrize("graph", GRAPHS.values(), ids=list(GRAPHS))
@@ -81,12 +88,28 @@ def _declares(node: NodeSpec, name: str) -> bool:
     return any(param.name == name for param in NODES[node.executable])
 
 
+def test_both_graphs_have_the_same_arguments_and_a_robot_fewer_choices():
+    names = [a.name for a in ROBOT.arguments]
+    assert [a.name for a in SIM.arguments] == names + OF_A_WORLD
+    robot = {a.name: a for a in ROBOT.arguments}
+    for a in SIM.arguments[: len(names)]:
+        if a != robot[a.name]:
+            assert robot[a.name].choices == (robot[a.name].default,), a.name
+    assert {n for n, a in robot.items() if len(a.choices) == 1} == {
+        "autostart",
+        "speed",
+        "mode",
+        "watchdog",
+    }
+
+
 def test_a_robot_never_starts_by_itself_and_follows_the_clock():
     parameters = ROBOT.parameters(ROBOT.resolve({}))
     assert parameters["skill_node"]["start_by_itself"] is False
     assert parameters["skill_node"]["mode"] == "realtime"
     assert "sim_node" not in parameters
-    for name, value in (("autostart", "true"), ("mode", "lockstep")):
+    others = ("autostart", "true"), ("mode", "lockstep"), ("watchdog", "false"), ("speed", "5")
+    for name, value in others:
         with pytest.raises(UserError, match=f"no value for {name} {value!r}"):
             ROBOT.resolve({name: value})
 
@@ -135,12 +158,18 @@ def test_text_that_looks_like_a_number_stays_text():
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("namspace", "bot1", "no argument 'namspace'. Did you mean 'namespace'? Valid: bundle, "),
+        ("namspace", "bot1", "no argument 'namspace'. Did you mean 'namespace'? Valid: robot, "),
         ("mode", "fast", "no value for mode 'fast'. Valid: realtime, lockstep"),
         ("loop", "True", "no value for loop 'True'. Did you mean 'true'? Valid: true, false"),
         ("seed", "abc", "argument seed: 'abc' is not a whole number"),
         ("seed", "1.5", "argument seed: '1.5' is not a whole number"),
         ("seed", "-1", "argument seed: -1 is below 0"),
+        ("speed", "fast", "argument speed: 'fast' is not a number"),
+        ("speed", "0.05", "argument speed: 0.05 is below 0.1"),
+        ("speed", "21", "argument speed: 21.0 is above 20"),
+        ("speed", "nan", "argument speed: nan is not finite"),
+        ("use_respawn", "yes", "no value for use_respawn 'yes'. Valid: true, false"),
+        ("use_sim_time", "True", "no value for use_sim_time 'True'. Did you mean 'true'? "),
         ("namespace", "bot-1", "namespace 'bot-1' is not valid; letters, digits, "),
         ("namespace", "fleet/1", "namespace 'fleet/1' is not valid; "),
         ("params_file", "/nowhere.yaml", "params_file /nowhere.yaml: No such file or directory"),
@@ -151,6 +180,208 @@ def test_a_bad_argument_is_refused_in_one_line(name, value, message):
         SIM.parameters(SIM.resolve({name: value}))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@graphs
+def test_any_speed_but_the_clocks_makes_every_node_follow_simulated_time(graph):
+    by_default = graph.parameters(graph.resolve({}))
+    assert not any("use_sim_time" in parameters for parameters in by_default.values())
+    told = [{"use_sim_time": "true"}] + [{"speed": "5"}, {"speed": "0.5"}] * graph.simulates
+    for given in told:
+        parameters = graph.parameters(graph.resolve(given))
+        assert [p["use_sim_time"] for p in parameters.values()] == [True] * len(parameters)
+
+
+def test_lockstep_has_no_speed():
+    with pytest.raises(UserError, match=r"^argument speed: 5 is for mode realtime; "):
+        SIM.parameters(SIM.resolve({"speed": "5", "mode": "lockstep"}))
+    SIM.parameters(SIM.resolve({"speed": "1.0", "mode": "lockstep", "use_sim_time": "true"}))
+
+
+def test_a_world_in_a_namespace_has_its_own_clock_a_robot_has_not():
+    """Two worlds on one /clock would pull at each other's time; a robot's is somebody else's."""
+    for namespace in ("a", "/a", "/a/"):
+        assert SIM.remappings(SIM.resolve({"namespace": namespace})) == {"/clock": "/a/clock"}
+    assert SIM.remappings(SIM.resolve({})) == SIM.remappings(SIM.resolve({"namespace": "/"})) == {}
+    assert ROBOT.remappings(ROBOT.resolve({"namespace": "a"})) == {}
+
+
+@graphs
+def test_what_is_started_again_is_neither_the_world_nor_a_recording(graph):
+    again = graph.resolve({"use_respawn": "true"})
+    names = {node.name for node in graph.nodes if graph.respawns(node, again)}
+    assert names == {"master_node", "watchdog_node", "skill_node"}
+    assert not any(graph.respawns(node, graph.resolve({})) for node in graph.nodes)
+
+
+# Bundle, robot and task agree, or no node is started ---------------------------------------------
+
+
+def settled(graph, **given):
+    return settle(graph, graph.resolve(given))
+
+
+def test_robot_and_task_are_the_bundles_where_nobody_says_otherwise():
+    values = settled(SIM)
+    assert (values["robot"], values["task"], values["master"]) == (
+        "omni",
+        "moving_bandits/goal-0",
+        "",
+    )
+    assert settled(SIM, master="goal-1")["task"] == "moving_bandits/goal-1"
+    values = settled(SIM, bundle="body_bandits")
+    assert (values["robot"], values["task"]) == ("rover", "body_bandits/goal-0")
+    assert settled(ROBOT, bundle="body_bandits")["robot"] == ""
+    assert settled(ROBOT, bundle="body_bandits", robot="rover")["robot"] == "rover"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"bundle": "nowhere"}, "no bundle 'nowhere'. Valid: body_bandits, "),
+        ({"master": "1"}, "no master '1'. Valid: goal-0, goal-1"),
+        ({"robot": "nobody"}, "no robot 'nobody'. Valid: omni, rover. The bundle is for "),
+        ({"task": "moving_bandits"}, "task 'moving_bandits' names a family only. Valid: "),
+        ({"task": "moving_bandits/goal-9"}, "no task 'moving_bandits/goal-9'. Did you mean "),
+        (
+            {"task": "rooms/corner-0"},
+            "no master of bundle 'moving_bandits' was trained on task 'rooms/corner-0'. Valid: "
+            "moving_bandits/goal-0 (goal-0), moving_bandits/goal-1 (goal-1); or name one as ",
+        ),
+        (
+            {"task": "rooms/corner-0", "master": "goal-0"},
+            "task 'rooms/corner-0' on robot 'omni' has no term 'goals', which bundle ",
+        ),
+        (
+            {"robot": "rover"},
+            "term 'position' of task 'moving_bandits/goal-0' on robot 'rover' is not ",
+        ),
+    ],
+)
+def test_a_world_that_does_not_fit_the_bundle_is_refused_in_one_line(given, message):
+    with pytest.raises(UserError) as caught:
+        settled(SIM, **given)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def forged(bundle, path, **changes):
+    """The bundle with another interface, written so that it holds in itself."""
+    interface = bundle.interface
+    if changes:
+        action = (replace(interface.action[0], **changes), *interface.action[1:])
+        interface = replace(interface, action=action)
+    files = {name: data for name, data in bundle.files.items() if name != "manifest.json"}
+    return write_bundle(replace(bundle.manifest, interface=interface), files, path).source
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"limit": (-2.0, 2.0)}, "base_velocity.limit is (-2.0, 2.0) in the bundle and (-1.0, "),
+        ({"rate_limit": 50.0}, "base_velocity.rate_limit is 50.0 in the bundle and 5.0 there"),
+        ({"name": "base"}, "order of terms is base in the bundle and base_velocity there"),
+    ],
+)
+def test_a_forged_interface_is_refused_by_a_robot_that_knows_itself(
+    bundle, tmp_path, changes, key
+):
+    path = forged(bundle, tmp_path / "forged", **changes)
+    settled(ROBOT, bundle=str(path))  # it holds in itself, and nobody knows better
+    with pytest.raises(UserError) as caught:
+        settled(ROBOT, bundle=str(path), robot="omni")
+    assert str(caught.value).startswith(f"bundle 'restless' is not for the robot in {ROBOTS}")
+    assert key in str(caught.value)
+    assert "\n" not in str(caught.value)
+    settled(ROBOT, bundle=str(bundle.source), robot="omni")
+    folder = tmp_path / "mine"  # of a robot's own computer: no model
+    folder.mkdir()
+    shutil.copy(ROBOTS / "omni" / "robot.yaml", folder)
+    settled(ROBOT, bundle=str(bundle.source), robot=str(folder))
+    with pytest.raises(UserError, match="robot is omni in the bundle and rover there"):
+        settled(ROBOT, bundle=str(bundle.source), robot="rover")
+
+
+@pytest.mark.parametrize("name", ["omni", "rover"])
+def test_any_difference_of_an_interface_is_found(bundle, name):
+    """Of every key of every term of the robot's own; a task family's are not the robot's."""
+    own = read_interface(ROBOTS / name / "robot.yaml")
+    family = tuple(t for t in bundle.interface.observation if t.mujoco.task)
+    assert family
+
+    def carries(interface):
+        manifest = SimpleNamespace(name="b")
+        return SimpleNamespace(manifest=manifest, interface=interface)
+
+    check_agrees(carries(own.with_terms(family)), name)
+    check_agrees(carries(own), name)
+    terms = own.observation
+    wrong = [
+        replace(own, observation=(*family, *terms)),
+        replace(own, observation=terms[::-1]),
+        replace(own, observation=terms[1:]),
+        replace(own, control_dt=own.control_dt * 2),
+        replace(own, robot="other"),
+        *(
+            replace(
+                own, observation=tuple(replace(t, **change) if t is each else t for t in terms)
+            )
+            for each in terms
+            for change in ({"noise": each.noise + 1.0}, {"max_age": 9.0}, {"frame": "moon"})
+        ),
+    ]
+    for interface in wrong:
+        with pytest.raises(UserError, match=r"^bundle 'b' is not for the robot in "):
+            check_agrees(carries(interface), name)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("/**/skill_node: {ros__parameters: {robot: ''}}", 'robot must stay "omni"'),
+        ("/**: {ros__parameters: {bundle: nowhere}}", "no bundle 'nowhere'"),
+        ("/bot1/skill_node: {ros__parameters: {bundle: nowhere}}", "no bundle 'nowhere'"),
+        ("/bot2/skill_node: {ros__parameters: {bundle: nowhere}}", ""),
+        ("bot1: {skill_node: {ros__parameters: {bundle: nowhere}}}", "no bundle 'nowhere'"),
+    ],
+)
+def test_a_parameter_file_cannot_avoid_the_comparison(tmp_path, text, said):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    given = {"robot": "omni", "namespace": "bot1", "params_file": str(path)}
+    if not said:
+        ROBOT.parameters(settled(ROBOT, **given))
+        return
+    with pytest.raises(UserError, match=re.escape(said)):
+        ROBOT.parameters(settled(ROBOT, **given))
+
+
+def test_no_parameter_file_takes_a_node_out_of_simulated_time(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("/**/watchdog_node: {ros__parameters: {use_sim_time: false}}")
+    given = {"params_file": str(path)}
+    SIM.parameters(SIM.resolve(given))
+    with pytest.raises(UserError, match="watchdog_node: use_sim_time must stay true"):
+        SIM.parameters(SIM.resolve({**given, "speed": "5"}))
+
+
+def test_a_robots_computer_needs_no_mujoco_and_a_simulation_says_that_it_does():
+    code = """if True:
+        import sys
+        sys.modules["mujoco"] = None
+        from mlsh_ros.graph import ROBOT, SIM
+        from mlsh_ros.settle import settle
+        settle(ROBOT, ROBOT.resolve({"robot": "omni"}))
+        import mlsh_ros.nodes.skill_node
+        try:
+            settle(SIM, SIM.resolve({}))
+        except ValueError as error:
+            print(error)
+    """
+    pytest.importorskip("rclpy")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("mujoco is not installed, which a simulation needs; pip install")
 
 
 @pytest.mark.parametrize("namespace", ["", "/", "bot1", "/bot1", "fleet/bot_1", "/fleet/bot1/"])
@@ -354,8 +585,9 @@ def test_a_launch_file_declares_what_the_graph_says(graph, stand_in, monkeypatch
 
 @graphs
 def test_a_launch_file_starts_the_nodes_of_the_graph(graph, stand_in):
-    nodes = started(TREE / "launch" / f"{graph.name}.launch.py", master="1", namespace="bot1")
-    expected = graph.parameters(graph.resolve({"master": "1", "namespace": "bot1"}))
+    nodes = started(TREE / "launch" / f"{graph.name}.launch.py", master="goal-1", namespace="bot1")
+    given = settle(graph, graph.resolve({"master": "goal-1", "namespace": "bot1"}))
+    expected = graph.parameters(given)
     chosen = graph.chosen(graph.resolve({}))
     assert list(nodes) == [node.executable for node in chosen]
     for node in chosen:
@@ -387,6 +619,34 @@ def test_a_parameter_file_comes_after_the_arguments(stand_in):
 def test_launch_refuses_before_it_starts_a_node(stand_in, name, value, message):
     with pytest.raises(UserError, match=message):
         started(TREE / "launch" / "sim.launch.py", **{name: value})
+
+
+@graphs
+def test_launch_starts_dead_nodes_again_if_it_is_asked_to(graph, stand_in, tmp_path):
+    path = TREE / "launch" / f"{graph.name}.launch.py"
+    record = {"record": "true", "record_to": str(tmp_path / "new")}
+    handler, recorder = made(path, use_respawn="true", **record)
+    (on_io,) = handler.args
+    rest = on_io.kwargs["on_stdout"](SimpleNamespace(text=b"recording to x.mcap"))
+    for node in [recorder, *rest]:
+        again = node.kwargs["executable"] not in ("recorder_node", "sim_node")
+        assert node.kwargs["respawn"] == again
+        assert node.kwargs["respawn_delay"] == RESPAWN
+        # on_exit is called before launch starts it again, and would end the graph.
+        assert (node.kwargs["on_exit"] is None) == again
+    for node in started(path).values():
+        assert not node["respawn"]
+        assert node["on_exit"] is not None
+
+
+@graphs
+def test_launch_gives_a_world_its_own_clock(graph, stand_in):
+    path = TREE / "launch" / f"{graph.name}.launch.py"
+    own = [("/clock", "/a/clock")] if graph.simulates else []
+    for node in started(path, namespace="a", use_sim_time="true").values():
+        assert node["remappings"] == own
+        assert node["parameters"][0]["use_sim_time"].args[0] is True
+    assert all(node["remappings"] == [] for node in started(path).values())
 
 
 def test_launch_warns_of_an_argument_that_it_would_ignore(stand_in):
@@ -543,9 +803,9 @@ def watcher():
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("watcher")
 
-    def watch(kind, topic):
+    def watch(kind, topic, quality=1000):
         heard = []
-        node.create_subscription(kind, topic, heard.append, 1000)
+        node.create_subscription(kind, topic, heard.append, quality)
         return heard
 
     def spin_until(happened):
@@ -602,22 +862,109 @@ def test_up_robot_does_not_move_before_it_is_told_to(bundle, tmp_path, watcher):
     assert "running" not in up.text
 
 
-@pytest.mark.ros
 @pytest.mark.parametrize(
-    ("argument", "reason"),
+    ("arguments", "reason"),
     [
-        ("bundle:=nowhere", "no bundle 'nowhere'. Valid: "),
-        ("robot:=nobody", "no robot 'nobody'. Valid: "),
-        ("master:=1", "no master '1'. Valid: goal-0, goal-1"),
+        (("sim", "bundle:=nowhere"), "no bundle 'nowhere'. Valid: "),
+        (("sim", "task:=rooms/corner-0"), "no master of bundle 'moving_bandits' was trained on "),
+        (("robot", "robot:=rover"), "bundle 'moving_bandits' is not for the robot in "),
     ],
 )
-def test_up_says_why_a_node_does_not_start(bundle, tmp_path, argument, reason):
+def test_up_refuses_what_does_not_fit_before_it_starts_a_node(tmp_path, arguments, reason):
     pytest.importorskip("rclpy")
-    with Up(tmp_path, "sim", f"bundle:={bundle.source}", argument) as up:
+    with Up(tmp_path, *arguments) as up:
         assert up.process.wait(timeout=START_UP) == 1, up.text
-    assert any(reason in line for line in up.text.splitlines())
+    (line,) = up.text.splitlines()
+    assert line.startswith(f"error: {reason}")
+
+
+@pytest.mark.ros
+def test_up_says_why_a_node_does_not_start(bundle, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("/**/skill_node: {ros__parameters: {start_timeout: 99.0}}")
+    with Up(tmp_path, "sim", f"bundle:={bundle.source}", f"params_file:={path}") as up:
+        assert up.process.wait(timeout=START_UP) == 1, up.text
     assert "Traceback" not in up.text
-    assert up.text.splitlines()[-1].startswith("error: ")
+    assert up.text.splitlines()[-1].startswith("error: skill_node ended with status 1: ")
+    assert "start_timeout" in up.text.splitlines()[-1]
+
+
+@pytest.mark.ros
+def test_two_worlds_in_one_domain_go_their_own_ways_and_the_dead_come_back(
+    bundle, tmp_path, watcher
+):
+    """Each has its topics, its robot and its time; one loses a node, the other does not notice."""
+    from geometry_msgs.msg import TwistStamped
+    from rosgraph_msgs.msg import Clock
+    from std_msgs.msg import Float64MultiArray, String
+
+    from mlsh_ros.nodes.node import LATCHED
+
+    names, speeds = ("a", "b"), {"a": 2, "b": 4}
+    commands = {n: watcher(TwistStamped, f"/{n}/cmd_vel") for n in names}
+    outcomes = {n: watcher(Float64MultiArray, f"/{n}/sim_node/outcome") for n in names}
+    clocks = {n: watcher(Clock, f"/{n}/clock") for n in names}
+    states = {n: watcher(String, f"/{n}/skill_node/state", LATCHED) for n in names}
+    everybodys = watcher(Clock, "/clock")
+    with ExitStack() as stack:
+        ups = {}
+        for name in names:
+            (tmp_path / name).mkdir()
+            arguments = f"bundle:={bundle.source}", f"namespace:=/{name}", "use_respawn:=true"
+            fast = f"speed:={speeds[name]}"
+            ups[name] = stack.enter_context(Up(tmp_path / name, "sim", *arguments, fast))
+        for name, up in ups.items():
+            up.wait_for(f"[{name}.skill_node]: running")
+        assert watcher.spin_until(lambda: all(len(outcomes[n]) >= 10 for n in names))
+        assert any(speed(c) != 0 for n in names for c in commands[n])
+        began = {n: (clocks[n][-1].clock, time.monotonic()) for n in names}
+        end = time.monotonic() + 2.0
+        watcher.spin_until(lambda: time.monotonic() > end)
+        for name in names:
+            then, wall = began[name]
+            gone = seconds(clocks[name][-1].clock) - seconds(then)
+            assert gone / (time.monotonic() - wall) == pytest.approx(speeds[name], rel=0.25)
+            told = np.array([seconds(c.clock) for c in clocks[name]])
+            assert (np.diff(told) > 0).all()  # of one clock only
+            assert len(commands[name]) > 20, f"{states[name]}\n{ups[name].text}"
+            between = np.diff([seconds(c.header.stamp) for c in commands[name][5:]])
+            assert between.mean() == pytest.approx(DT, rel=0.05)  # ticks of its own time
+            assert (between >= 0).all()
+        assert everybodys == []
+        # A dead skill_node comes back, and does not move; the other world goes on.
+        (victim,) = (p for p in ups["a"].nodes if named(p, "skill_node"))
+        os.kill(victim, signal.SIGKILL)
+        ups["a"].wait_for("skill_node ended with SIGKILL")
+        ups["a"].wait_for("started again in 2 s")
+        ups["a"].wait_for("tripped: command (")
+        assert watcher.spin_until(lambda: speed(commands["a"][-1]) == 0)
+        for heard in (*outcomes.values(), *commands.values(), *states.values()):
+            heard.clear()
+        assert watcher.spin_until(lambda: len(states["a"]) >= 1), ups["a"].text
+        assert [s.data for s in states["a"]] == ["disarmed"]
+        assert commands["a"]
+        assert all(speed(c) == 0 for c in commands["a"])
+        assert watcher.spin_until(lambda: len(outcomes["b"]) >= 20)
+        assert states["b"] == []
+        assert ups["b"].process.poll() is None
+        # Without its world a graph is of no use.
+        ups["a"].nodes |= children(ups["a"].process.pid)
+        (world,) = (p for p in ups["a"].nodes if named(p, "sim_node"))
+        os.kill(world, signal.SIGKILL)
+        assert ups["a"].process.wait(timeout=20) == 1
+        assert "error: sim_node ended with SIGKILL" in ups["a"].text
+        assert ups["b"].end(signal.SIGINT) == 0, ups["b"].text
+
+
+def seconds(stamp):
+    return stamp.sec + stamp.nanosec * 1e-9
+
+
+def named(pid, name):
+    try:
+        return f"mlsh_ros.nodes.{name}" in Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return False
 
 
 @pytest.mark.ros

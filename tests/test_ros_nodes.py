@@ -26,7 +26,7 @@ from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.signals import SignalHandlerOptions  # noqa: E402
 from std_msgs.msg import Float64MultiArray, String  # noqa: E402
-from std_srvs.srv import Trigger  # noqa: E402
+from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from mlsh_ros.core.packing import answer_layout, trace_layout  # noqa: E402
 from mlsh_ros.nodes.node import EXCHANGE, LATCHED, SENSOR, TRACE  # noqa: E402
@@ -377,6 +377,9 @@ WRONG = [
     ("sim_node", {"robot": "omnii"}, "no robot 'omnii'. Did you mean 'omni'?"),
     ("sim_node", {"task": "moving_bandits"}, "names a family only"),
     ("sim_node", {"mode": "lockstep", "stamped_cmd_vel": False}, "needs stamps"),
+    ("sim_node", {"speed": 5.0}, "speed 5 needs use_sim_time"),
+    ("sim_node", {"speed": 5.0, "mode": "lockstep"}, "speed 5 is for mode realtime"),
+    ("skill_node", {"robot": "rover"}, "is not for the robot in"),
 ]
 
 
@@ -535,6 +538,68 @@ def test_a_graph_of_the_simulation_starts_by_itself_and_stays_stopped(world):
     time.sleep(1.2)
     assert observer.state() == "ready"
     assert not observer.commands()[-1].any()
+
+
+# Simulated time -------------------------------------------------------------------------------
+
+
+SPEED = 4.0
+STANDS = 1.0  # s of the system's clock that simulated time may stand; twice that for the watchdog
+
+
+def test_simulated_time_that_stands_leaves_no_command_standing(world):
+    observer = world.observer
+    watchdog = []
+    observer.node.create_subscription(
+        String, "watchdog_node/state", lambda m: watchdog.append(m.data), LATCHED
+    )
+    world.start("watchdog_node", use_sim_time=True)
+    world.start("sim_node", use_sim_time=True, speed=SPEED)
+    world.start("master_node", use_sim_time=True)
+    world.start("skill_node", use_sim_time=True)
+    wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")
+    wait_for(lambda: watchdog, 15.0, "watchdog_node")
+    observer.wait("disarmed")
+    wait_for(lambda: observer.call(Trigger, "skill_node/arm").success, 15.0, "/clock")
+    assert observer.call(Trigger, "skill_node/disarm").success
+    observer.drive()
+
+    # It is the same behaviour, only faster.
+    begun, ticks = time.monotonic(), len(observer.ticks())
+    wait_for(lambda: len(observer.ticks()) >= ticks + 60, 10.0, "ticks")
+    assert time.monotonic() - begun == pytest.approx(60 * DT / SPEED, rel=0.2)
+    ticks = observer.ticks()
+    assert [int(t["tick"]) for t in ticks] == list(range(len(ticks)))
+    assert sum(t["missed"] for t in ticks) == sum(t["late"] for t in ticks) == 0
+    assert max(t["lateness"] for t in ticks) < DT / 2
+    assert np.abs(np.diff(observer.commands(), axis=0)).max() <= RATE + 1e-9
+    stamps = [m.header.stamp for _, m in observer.heard["cmd_vel"]]
+    moments = np.array([s.sec + s.nanosec * 1e-9 for s in stamps])
+    assert np.diff(moments).mean() == pytest.approx(DT, rel=0.05)
+
+    # The world is held.
+    paused = time.monotonic()
+    assert observer.call(SetBool, "sim_node/pause", data=True).success
+    observer.wait("fault: clock_stopped: simulated time has stood at ", 5.0)
+    told = observer.times("fault")[-1]
+    assert told - paused < STANDS + SLACK
+    assert_brought_to_rest(observer, told)
+    assert observer.call(Trigger, "skill_node/reset").success
+    refused = observer.call(Trigger, "skill_node/arm")
+    assert refused.message.startswith("cannot arm: clock_stopped: simulated time has stood at ")
+    assert watchdog == ["watching"]  # it was not needed
+    assert observer.call(SetBool, "sim_node/pause", data=False).success
+    observer.heard["skill_node/trace"].clear()
+    time.sleep(0.1)
+    observer.drive()
+
+    # Nobody is left but the watchdog.
+    world.nodes["skill_node"].send_signal(signal.SIGSTOP)
+    world.nodes["sim_node"].kill()
+    stopped = time.monotonic()
+    wait_for(lambda: watchdog[-1].startswith("tripped: "), 5.0, "the watchdog")
+    assert time.monotonic() - stopped < 2 * STANDS + SLACK
+    assert_brought_to_rest(observer, time.monotonic() - SLACK)
 
 
 # Real time ------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The tick engine, its guard and the watchdog: laws and arithmetic, without ROS or time."""
 
 import gc
+import math
 import os
 import re
 import threading
@@ -12,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlsh_ros.core.clock import HOLD, Clock, SimulatedClock
 from mlsh_ros.core.controller import Controller, Tick
 from mlsh_ros.core.diagnosis import Level, Refused, diagnose
 from mlsh_ros.core.faults import FAULTS, FaultError
 from mlsh_ros.core.grid import Grid
 from mlsh_ros.core.guard import WINDOW, Guard, Rules
 from mlsh_ros.core.hierarchy import Hierarchy
-from mlsh_ros.core.loop import Clock, Loop
+from mlsh_ros.core.loop import Loop
 from mlsh_ros.core.realtime import no_collection, prefer_this_thread
 from mlsh_ros.core.sensors import Sample, Sensors
 from mlsh_ros.core.supervisor import State, Status
@@ -441,6 +443,202 @@ def test_what_the_system_refuses_is_said_with_what_to_do(monkeypatch):
     assert line.startswith("realtime_priority 80: Operation not permitted; it needs CAP_SYS_NICE")
     (line,) = prefer_this_thread(0, 1023)
     assert line.startswith("cpu 1023: Invalid argument. Valid: ")
+
+
+# Simulated time ---------------------------------------------------------------------------------
+
+
+STEP = 0.02  # s that a word of the simulator moves time by
+SHORT = 0.15  # s of the system's clock that it may stand here
+
+
+class Simulated:
+    """A bench whose time somebody else tells, while the loop runs in a thread of its own."""
+
+    def __init__(self, bundle, start=0.0):
+        self.bench = Bench(bundle)
+        bench = self.bench
+        bench.time = start
+        bench.stop.wait = threading.Event().wait
+        self.clock = SimulatedClock(bench.loop.news, patience=SHORT)
+        bench.loop.clock = self.clock
+        self.raised = None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self):
+        try:
+            self.bench.loop.run()
+        except FaultError as error:
+            self.raised = error
+
+    def begin(self, moment):
+        """The first tick is at that moment."""
+        self.tell(moment)
+        self.thread.start()
+        self._await(1)
+
+    def tell(self, moment, ticks=0):
+        """It is that late; returns when that many ticks are done."""
+        self.bench.time = moment
+        self.bench.see()
+        self.clock.tell(moment)
+        self._await(ticks)
+
+    def _await(self, ticks):
+        deadline = time.monotonic() + 2.0
+        while len(self.bench.told) < ticks and self.thread.is_alive():
+            assert time.monotonic() < deadline, self.raised
+            time.sleep(0.0005)
+
+    def ended(self):
+        self.thread.join(timeout=2.0)
+        assert not self.thread.is_alive()
+        return self.raised
+
+
+def test_in_simulated_time_the_ticks_are_those_of_real_time(bundle):
+    real = Bench(bundle)
+    real.last = 20
+    real.loop.run()
+    simulated = Simulated(bundle)
+    simulated.bench.last = 20
+    simulated.begin(0.0)
+    for n in range(1, 5 * 20):
+        nanoseconds = round(n * STEP * 1e9)  # as a message says it
+        simulated.tell(nanoseconds * 1e-9, ticks=n // 5 + 1)
+    assert simulated.ended() is None
+    times = [t for t, _ in simulated.bench.sent]
+    np.testing.assert_allclose(times, [t for t, _ in real.sent], atol=1e-8)
+    np.testing.assert_allclose(
+        [c for _, c in simulated.bench.sent], [c for _, c in real.sent], atol=1e-8
+    )
+    assert [d.missed for d in simulated.bench.told] == [0] * 20
+    assert max(abs(d.lateness) for d in simulated.bench.told) < 1e-6
+
+
+def test_simulated_time_that_stands_stops_the_robot_within_patience(bundle):
+    simulated = Simulated(bundle)
+    simulated.begin(5.0)
+    for n in range(1, 12):
+        simulated.tell(5.0 + n * STEP, ticks=n // 5 + 1)
+    sent, stood = len(simulated.bench.sent), time.monotonic()
+    assert sent == 3
+    # Sensors that go on are no excuse, nor is a clock that repeats itself.
+    while simulated.thread.is_alive() and time.monotonic() < stood + 5 * SHORT:
+        time.sleep(SHORT / 8)
+        with simulated.bench.loop.news:
+            simulated.bench.loop.news.notify_all()
+        simulated.clock.tell(5.0 + 11 * STEP)
+    error = simulated.ended()
+    assert time.monotonic() - stood < 2 * SHORT + 0.1
+    assert error.name == "clock_stopped"
+    assert error.detail.startswith("simulated time has stood at 5.220 s for 0.")
+    assert len(simulated.bench.sent) == sent
+
+
+def test_simulated_time_that_goes_back_stops_the_robot(bundle):
+    simulated = Simulated(bundle)
+    simulated.begin(5.0)
+    for n in range(1, 12):
+        simulated.tell(5.0 + n * STEP, ticks=n // 5 + 1)
+    sent = len(simulated.bench.sent)
+    for n in range(12):  # of another simulator, which has just begun
+        simulated.tell(1.0 + n * STEP)
+    error = simulated.ended()
+    assert (error.name, error.detail) == ("clock_jumped", "simulated time went back by 4.220 s")
+    assert len(simulated.bench.sent) == sent
+
+
+def test_a_jump_of_simulated_time_is_missed_ticks(bundle):
+    simulated = Simulated(bundle)
+    simulated.begin(5.0)
+    simulated.tell(5.1, ticks=2)
+    simulated.tell(9.0)
+    assert simulated.ended().name == "deadline"
+
+
+def test_a_stop_ends_the_wait_for_a_time_that_stands(bundle):
+    simulated = Simulated(bundle)
+    simulated.begin(5.0)
+    simulated.tell(5.02)
+    simulated.bench.stop.set()
+    with simulated.bench.loop.news:
+        simulated.bench.loop.news.notify_all()
+    assert simulated.ended() is None
+
+
+def test_nothing_begins_by_a_clock_that_is_unknown_or_stands():
+    news = threading.Condition()
+    clock = SimulatedClock(news, patience=0.05)
+    assert math.isnan(clock.now())
+    assert str(clock.fault()) == "clock_stopped: nothing has come on /clock yet"
+    clock.tell(3.0)
+    assert clock.fault() is None
+    assert (clock.now(), clock.stamping()) == (3.0, None)
+    clock.tell(2.0)
+    assert clock.fault() is None  # nothing moved; from now on it is what it is
+    time.sleep(0.06)
+    assert clock.fault().name == "clock_stopped"
+    assert Clock().fault() is None
+
+
+@pytest.mark.parametrize("state", ["unknown", "standing", "went back"])
+def test_braking_goes_on_by_the_systems_clock_where_simulated_time_does_not(state):
+    news = threading.Condition()
+    clock = SimulatedClock(news, patience=0.05)
+    if state != "unknown":
+        clock.tell(3.0)
+    if state == "went back":
+        clock.tell(2.0)
+    time.sleep(0.06)
+    began = time.monotonic()
+    for _ in range(3):
+        assert not clock.pause(0.02, news)
+    assert 0.06 <= time.monotonic() - began < 0.2
+    assert clock.pause(9.0, news, lambda: True)
+
+
+def test_a_pause_is_of_simulated_time_where_that_goes_on():
+    news = threading.Condition()
+    clock = SimulatedClock(news, patience=2.0)
+    clock.tell(3.0)
+    teller = threading.Timer(0.05, clock.tell, [3.5])
+    teller.start()
+    began = time.monotonic()
+    assert not clock.pause(0.5, news)
+    assert 0.04 < time.monotonic() - began < 0.4
+
+
+def test_a_watchdog_waits_for_ever_at_rest_and_not_where_time_stands():
+    news = threading.Condition()
+    clock = SimulatedClock(news, patience=0.1)
+    woken = threading.Timer(0.25, lambda: [news.acquire(), news.notify_all(), news.release()])
+    woken.start()
+    with news:
+        clock.wait(news, None)  # longer than its patience, and nothing is wrong
+        heard = clock.steady()
+        clock.wait(news, 1.0, heard)  # a command has just come: patience begins with it
+        with fault("clock_stopped"):
+            clock.wait(news, 1.0, heard)
+
+
+def test_in_simulated_time_a_message_is_of_its_stamp_unless_that_is_of_another_clock():
+    clock = SimulatedClock(threading.Condition())
+    clock.tell(50.0)
+    assert clock.moment(49_500_000_000) == 49.5  # it was under way for long
+    assert clock.moment(51_000_000_000) == 51.0  # it has overtaken /clock
+    assert clock.moment(0) == 50.0  # it has none
+    assert clock.moment(1_790_000_000 * 10**9) == 50.0  # it is of the system's clock
+    assert Clock(now=lambda: 3.0).moment(49_500_000_000) == 3.0
+
+
+def test_a_hiccup_of_the_machine_is_held_against_nobody_in_simulated_time():
+    seconds = [10.0]
+    clock = SimulatedClock(threading.Condition(), steady=lambda: seconds[0])
+    assert not clock.fair(10.0)
+    seconds[0] += 1.01 * HOLD
+    assert clock.fair(10.0)
+    assert Clock().fair(time.monotonic())  # on a robot every one counts
 
 
 # Watchdog ---------------------------------------------------------------------------------------

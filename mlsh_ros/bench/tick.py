@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mlsh_ros.core.clock import Clock
 from mlsh_ros.core.controller import Controller, Request
 from mlsh_ros.core.grid import Grid
 from mlsh_ros.core.guard import Guard, Rules
-from mlsh_ros.core.loop import Clock, Done, Loop
+from mlsh_ros.core.loop import Done, Loop
 from mlsh_ros.core.realtime import no_collection
 from mlsh_ros.core.sensors import Sample, Sensors
 from policies.bundle import (

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from mlsh_ros.core.clock import Clock, Time
 from mlsh_ros.core.controller import Controller, Request, Tick
 from mlsh_ros.core.faults import FaultError
 from mlsh_ros.core.grid import Grid
@@ -15,7 +15,6 @@ from mlsh_ros.core.guard import Guard
 from mlsh_ros.core.sensors import Sensors
 from sim.interface import Floats
 
-ALERT = 0.02  # s before a tick from which on the thread only sleeps, for the sake of precision
 RETRY = 0.5  # s between two questions to a silent master
 
 
@@ -26,7 +25,7 @@ class Done:
     tick: Tick
     missed: int  # ticks left out just before
     lateness: float  # how long after its moment it began
-    compute: float  # from there until the command was out
+    compute: float  # from there until the command was out, of the system's time
 
 
 class Port(Protocol):
@@ -42,17 +41,8 @@ class Port(Protocol):
         """What was done; may be told later."""
 
 
-@dataclass(frozen=True)
-class Clock:
-    """Time, as arguments."""
-
-    now: Callable[[], float] = time.monotonic  # s
-    system: Callable[[], float] | None = time.time  # s, that stamps messages; None: not compared
-    sleep: Callable[[float], None] = time.sleep
-
-
 class Loop:
-    """Drives one robot in real time, session by session.
+    """Drives one robot in real or simulated time, session by session.
 
     Args:
         controller: computes the ticks.
@@ -62,7 +52,7 @@ class Loop:
         news: guards the controller's decisions and is notified of new ones, and of sensors.
         stop: set to end the session.
         start_timeout: s that the sensors and the first decision may take.
-        clock: time.
+        clock: what ticks and ages go by.
     """
 
     def __init__(
@@ -75,11 +65,12 @@ class Loop:
         stop: threading.Event,
         *,
         start_timeout: float,
-        clock: Clock | None = None,
+        clock: Time | None = None,
     ) -> None:
         self.controller, self.sensors, self.guard = controller, sensors, guard
         self.port, self.news, self.stop = port, news, stop
-        self.start_timeout, self.clock = start_timeout, clock or Clock()
+        self.start_timeout = start_timeout
+        self.clock: Time = clock or Clock()
         self._question: Request | None = None  # the newest one
 
     def run(self) -> None:
@@ -89,6 +80,7 @@ class Loop:
             FaultError: a rule is broken; the command of that tick has not been sent.
             ValueError: the core met a value that must not be used.
         """
+        self.clock.begin()
         self.guard.begin()
         if not self.wait(lambda: not self.sensors.missing(), self.start_timeout):
             silent = ", ".join(self.sensors.missing())
@@ -100,14 +92,14 @@ class Loop:
         self._check_sensors(self.clock.now())
         self.decide(self.controller.begin(self.sensors.fields()), self.start_timeout)
         grid, missed = Grid(self.controller.interface.control_dt, self.clock.now()), 0
-        while self._rest(grid.due):
+        while self.clock.rest(grid.due, self.stop, self.news):
             missed += grid.catch_up(self.clock.now())
             self._tick(grid.due, missed)
             missed = grid.advance(self.clock.now())
 
     def _tick(self, due: float, missed: int) -> None:
-        now, system = self.clock.now(), self.clock.system
-        self.guard.time(now, system() if system else None, missed)
+        now, began = self.clock.now(), self.clock.steady()
+        self.guard.time(now, self.clock.stamping(), missed)
         self._check_sensors(now)
         fields = self.sensors.fields()
         first = self.controller.tick == 0  # decided before the loop began
@@ -126,7 +118,7 @@ class Loop:
             self.controller.command = before  # still in force: braking begins from there
             raise
         self.port.send(tick.command)
-        self.port.tell(Done(tick, missed, now - due, self.clock.now() - now))
+        self.port.tell(Done(tick, missed, now - due, self.clock.steady() - began))
 
     def decide(self, request: Request | None, timeout: float) -> None:
         """Ask the master, and wait for the decision of this tick if it has not come yet.
@@ -139,9 +131,9 @@ class Loop:
         if request is not None:
             self._question = request
             self.port.ask(request)
-        deadline = self.clock.now() + timeout
+        deadline = self.clock.steady() + timeout
         while not self.wait(lambda: not self._undecided(), RETRY):
-            if self.clock.now() > deadline:
+            if self.clock.steady() > deadline:
                 raise FaultError(
                     "master_silent",
                     f"no decision for tick {self.controller.tick} within {timeout:g} s",
@@ -155,25 +147,12 @@ class Loop:
             return self.news.wait_for(lambda: happened() or self.stop.is_set(), timeout)
 
     def _check_sensors(self, now: float) -> None:
-        system = self.clock.system() if self.clock.system else None
-        if stale := self.sensors.stale(now, system):
+        if stale := self.sensors.stale(now, self.clock.stamping()):
             raise FaultError("sensors_stale", ", ".join(stale))
 
     def _undecided(self) -> bool:
         return self.controller.hierarchy.needs(self.controller.tick) is not None
 
     def _await_decision(self, patience: float) -> None:
-        while self._undecided() and (left := patience - self.clock.now()) > 0:
-            self.news.wait(left)
-
-    def _rest(self, until: float) -> bool:
-        """Sleep until a moment; False: the session is over."""
-        while not self.stop.is_set():
-            left = until - self.clock.now()
-            if left <= 0:
-                return True
-            if left > ALERT:
-                self.stop.wait(left - ALERT)
-            else:
-                self.clock.sleep(left)
-        return False
+        while self._undecided() and not self.clock.reached(patience):
+            self.clock.wait(self.news, patience)

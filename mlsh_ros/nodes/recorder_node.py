@@ -26,6 +26,7 @@ from mlsh_ros.core.topics import (
     recorded_topics,
 )
 from mlsh_ros.graph import RECORDER
+from mlsh_ros.nodes.clock import steady
 from mlsh_ros.nodes.node import LATCHED, CoreNode, message_type, one_line, run
 from mlsh_ros.params import RECORDER_NODE
 from policies.bundle import MANIFEST, load_bundle
@@ -86,8 +87,8 @@ class RecorderNode(CoreNode):
                 kind, topic.name, partial(self._on_message, topic.name), _qos(topic), raw=True
             )
         self._timers = [
-            self.create_timer(float(self.values["flush_every"]), self._flush),
-            self.create_timer(LOOK, self._look),
+            self.create_timer(float(self.values["flush_every"]), self._flush, clock=steady()),
+            self.create_timer(LOOK, self._look, clock=steady()),
         ]
         # Not to the log, which has a level: who starts the other nodes waits for it.
         sys.stdout.write(f"{RECORDER.ready}{self._recorder.file}\n")

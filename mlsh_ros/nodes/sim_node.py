@@ -14,6 +14,7 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
 
+from mlsh_ros.core.clock import HOLD
 from mlsh_ros.core.conversion import (
     CommandWriter,
     MessageError,
@@ -24,6 +25,7 @@ from mlsh_ros.core.conversion import (
 from mlsh_ros.core.injection import spoil
 from mlsh_ros.core.limits import beyond
 from mlsh_ros.core.packing import OUTCOME
+from mlsh_ros.nodes.clock import steady
 from mlsh_ros.nodes.node import (
     COMMAND,
     EXCHANGE,
@@ -42,6 +44,9 @@ from sim.robot import load_robot
 from sim.world import World
 
 ASK_AGAIN = 0.5  # s without a command in lockstep before the sensors are sent again
+LOST = 1.0  # s behind the clock after which time is lost, not caught up in a burst
+LATE = 1.5  # ticks since the last command of a robot that moves
+SLOWEST = 0.5  # s that a physics step may take; simulated time stands meanwhile
 
 
 class SimNode(CoreNode):
@@ -49,7 +54,10 @@ class SimNode(CoreNode):
 
     An episode begins at a reset and waits, sensors flowing, for the first command. In lockstep
     the world then moves one tick for each command that carries the stamp of the last sensors; in
-    realtime it moves with the clock, and a new command acts at the next physics step.
+    realtime it moves with the clock, `speed` times as fast, and a new command acts at the next
+    physics step. In lockstep and with use_sim_time it has a time of its own, which /clock tells:
+    of its ticks or of its physics steps since the node began. Pausing stops it, and for a moment
+    it waits for a command that is late.
     """
 
     def __init__(self) -> None:
@@ -58,6 +66,7 @@ class SimNode(CoreNode):
         self._stop = threading.Event()
         self._lock = threading.Lock()  # the world: services and the physics thread both use it
         self._timer: Any = None
+        self._answer = threading.Event()  # a command has come
         self._configured = False
         # Not the parameters themselves: the physics thread must not wait for their services.
         self._inject = str(self.values["inject"])
@@ -67,11 +76,13 @@ class SimNode(CoreNode):
     def configure(self) -> None:
         """Build the world and connect."""
         self.lockstep = self.values["mode"] == "lockstep"
+        self.simulated = self.lockstep or bool(self.get_parameter("use_sim_time").value)
         self.robot = load_robot(str(self.values["robot"]))
         self._task = str(self.get_parameter("task").value)  # may have changed meanwhile
         family, self._number = split_task(self._task)
         self.world = World(self.robot, family, size=1)
         self.interface = self.world.interface
+        self._period = self._wall_period()
         stamped = bool(self.values["stamped_cmd_vel"])
         writers = command_writers(self.interface.action, stamped=stamped)
         sources = [(message_type(r.type), r) for r in topic_readers(self.interface.observation)]
@@ -103,7 +114,8 @@ class SimNode(CoreNode):
             self.create_service(SetBool, "~/pause", self._on_pause),
         ]
         self._topics = {w.topic for w in writers}
-        self._moment = 0  # ticks and resets since the node began: the simulated clock
+        # The simulated clock: ticks and resets, or physics steps, since the node began.
+        self._moment = 0
         self._configured = True
         self._started = self._done = self._paused = False
         self._substep = 0
@@ -113,14 +125,12 @@ class SimNode(CoreNode):
         """Begin the first episode."""
         self._reset()
         if self.lockstep:
-            self._timer = self.create_timer(ASK_AGAIN, self._ask_again)
+            self._timer = self.create_timer(ASK_AGAIN, self._ask_again, clock=steady())
         else:
             self._stop.clear()
             self._thread = threading.Thread(target=self._run, name="physics", daemon=True)
             self._thread.start()
-        self.get_logger().info(
-            f"robot {self.robot.name!r} on task {self._task!r}, {self.values['mode']}"
-        )
+        self.get_logger().info(f"robot {self.robot.name!r} on task {self._task!r}, {self._how()}")
 
     def deactivate(self) -> None:
         """Stop the physics."""
@@ -131,6 +141,27 @@ class SimNode(CoreNode):
         if self._timer is not None:
             self.destroy_timer(self._timer)
             self._timer = None
+
+    def _how(self) -> str:
+        speed = float(self.values["speed"])
+        return str(self.values["mode"]) + (f", {speed:g} times as fast" if speed != 1 else "")
+
+    def _wall_period(self) -> float:
+        """S of the system's clock for a physics step."""
+        speed = float(self.values["speed"])
+        if speed != 1 and self.lockstep:
+            raise UserError(
+                f"speed {speed:g} is for mode realtime; lockstep goes as fast as it can"
+            )
+        if speed != 1 and not self.simulated:
+            raise UserError(f"speed {speed:g} needs use_sim_time, for all nodes; only 1 does not")
+        period = self.interface.physics_dt / speed
+        if self.simulated and not self.lockstep and period > SLOWEST:
+            raise UserError(
+                f"speed {speed:g} makes {period:g} s of a physics step, at most {SLOWEST:g} s are "
+                f"accepted; speed {self.interface.physics_dt / SLOWEST:g} or more is valid"
+            )
+        return period
 
     def cleanup(self) -> None:
         """Disconnect."""
@@ -155,6 +186,8 @@ class SimNode(CoreNode):
     def _forget_commands(self) -> None:
         self._received = np.tile(self.interface.safe, (1, 1))  # (1, A)
         self._awaited = set(self._topics)  # of whose command the lockstep tick still waits
+        self._unanswered = 0  # physics steps since the last command
+        self._waited = False  # in vain for the next one
 
     def _reset(self) -> None:
         with self._lock:
@@ -168,7 +201,8 @@ class SimNode(CoreNode):
             self._forget_commands()
             self._started = self._done = False
             self._substep = 0
-            self._moment += 1  # sensors of before must not pass for those of the new episode
+            if self.lockstep:  # sensors of before must not pass for those of the new episode
+                self._moment += 1
         if self.lockstep:
             self._send_sensors()
 
@@ -214,7 +248,8 @@ class SimNode(CoreNode):
     def _judge(self) -> None:
         """A tick has been simulated: say what it brought, and go on to the next episode."""
         fields, outcome = self.world.judge()
-        self._moment += 1
+        if self.lockstep:
+            self._moment += 1
         self._done = bool((outcome.terminated | outcome.truncated)[0])
         success = bool(self.world.family.success(self.world.layout, fields)[0])
         self._outcome.data = OUTCOME.pack(
@@ -239,6 +274,8 @@ class SimNode(CoreNode):
             if text := beyond(self.interface, command[0]):
                 raise MessageError(f"{writer.topic}: {text}")
             self._received, self._started = command, True
+            self._unanswered, self._waited = 0, False
+            self._answer.set()
             self._awaited.discard(writer.topic)
             if not self.lockstep or self._awaited:
                 return
@@ -255,14 +292,13 @@ class SimNode(CoreNode):
         self.get_logger().warning(f"refused: {shorten(text)}", throttle_duration_sec=1.0)
 
     def _now_ns(self) -> int:
-        return round(self._moment * self.interface.control_dt * 1e9)
+        step = self.interface.control_dt if self.lockstep else self.interface.physics_dt
+        return round(self._moment * step * 1e9)
 
     def _send_sensors(self) -> None:
         fields = {name: value[0] for name, value in self.world.fields().items()}
-        now = self._now_ns() if self.lockstep else self.get_clock().now().nanoseconds
+        now = self._now_ns() if self.simulated else self.get_clock().now().nanoseconds
         stamp = Time(nanoseconds=now).to_msg()
-        if self.lockstep and self.values["publish_clock"]:
-            self._clock_publisher.publish(Clock(clock=stamp))
         first = True
         for publisher, make, reader in self._sensors:
             message = make()
@@ -273,6 +309,9 @@ class SimNode(CoreNode):
             if not first or spoil(self._inject, message, reader, now):
                 publisher.publish(message)
             first = False
+        if self.simulated and self.values["publish_clock"]:
+            # The last: who ticks by it has the sensors of this moment.
+            self._clock_publisher.publish(Clock(clock=stamp))
 
     def _ask_again(self) -> None:
         if not self._done and not self._paused:
@@ -286,29 +325,52 @@ class SimNode(CoreNode):
 
     def _simulate(self) -> None:
         """Physics against the clock, on an absolute grid."""
-        dt = self.interface.physics_dt
+        # Simulated time may as well pass a little later, and others need theirs to follow it.
+        lost = self._period * self.interface.substeps if self.simulated else LOST
         due = time.monotonic()
         while not self._stop.is_set():
-            due += dt
-            with self._lock:
-                if self._started and not self._done and not self._paused:
-                    self.world.command = self._received
-                    stuck = self._inject == "stuck"
-                    self.world.physics.substep(
-                        np.tile(self.interface.safe, (1, 1)) if stuck else self._received
-                    )
-                    self._substep += 1
-                    if self._substep % self.interface.substeps == 0:
-                        self._judge()
-                self._send_sensors()
-                again = self._done and bool(self.values["loop"])
-            if again:
-                self._reset()
-                self._started = True  # nobody restarts the controller: time goes on
+            due += self._period
+            if not (self.simulated and self._paused):
+                self._hold()
+                self._go_on()
             delay = due - time.monotonic()
-            if delay < -1.0:  # hopelessly late: time is lost, not caught up in a burst
+            if delay < -lost:
                 due = time.monotonic()
             time.sleep(max(0.0, delay))
+
+    def _hold(self) -> None:
+        """Let time of our own stand while a busy machine makes the next command late.
+
+        Not for long, and once: who has stopped sending commands is not waited for.
+        """
+        if not self.simulated or self._waited:
+            return
+        with self._lock:
+            late = self._unanswered > LATE * self.interface.substeps
+            if not late or self._done or (self._received == self.interface.safe).all():
+                return
+            self._answer.clear()
+        self._waited = not self._answer.wait(HOLD)
+
+    def _go_on(self) -> None:
+        """One physics step."""
+        with self._lock:
+            self._moment += 1
+            self._unanswered += 1
+            if self._started and not self._done and not self._paused:
+                self.world.command = self._received
+                stuck = self._inject == "stuck"
+                self.world.physics.substep(
+                    np.tile(self.interface.safe, (1, 1)) if stuck else self._received
+                )
+                self._substep += 1
+                if self._substep % self.interface.substeps == 0:
+                    self._judge()
+            self._send_sensors()
+            again = self._done and bool(self.values["loop"])
+        if again:
+            self._reset()
+            self._started = True  # nobody restarts the controller: time goes on
 
 
 def main() -> None:

@@ -10,8 +10,6 @@ from functools import partial
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock as RosClock
-from rclpy.clock import ClockType
 from rclpy.duration import Duration
 from std_msgs.msg import Bool, Float64MultiArray, String
 from std_srvs.srv import Trigger
@@ -27,13 +25,14 @@ from mlsh_ros.core.conversion import (
 from mlsh_ros.core.diagnosis import diagnose
 from mlsh_ros.core.faults import FaultError
 from mlsh_ros.core.guard import Guard, Rules
-from mlsh_ros.core.loop import Clock, Done, Loop
+from mlsh_ros.core.loop import Done, Loop
 from mlsh_ros.core.packing import answer_layout, request_layout
 from mlsh_ros.core.realtime import no_collection, prefer_this_thread
 from mlsh_ros.core.sensors import Sample, Sensors
 from mlsh_ros.core.supervisor import State, Status, Supervisor
 from mlsh_ros.core.timing import Timing
 from mlsh_ros.core.topics import RECORDER_STATE, RECORDING, WATCHDOG_STATE
+from mlsh_ros.nodes.clock import make_clock, steady
 from mlsh_ros.nodes.commander import Commander
 from mlsh_ros.nodes.master_node import ANSWER_TOPIC, REQUEST_TOPIC
 from mlsh_ros.nodes.node import (
@@ -48,6 +47,7 @@ from mlsh_ros.nodes.node import (
 from mlsh_ros.nodes.reporter import DIAGNOSTICS_PERIOD, Reporter
 from mlsh_ros.nodes.watchdog_node import TRIPPED, WATCHDOG
 from mlsh_ros.params import SKILL_NODE
+from policies.agrees import check_agrees
 from policies.bundle import Bundle, load_bundle
 from policies.runtime import load_skills
 from sim.errors import UserError
@@ -89,6 +89,8 @@ class SkillNode(CoreNode):
         """Load the bundle and connect."""
         # The parameter may have changed since the node began.
         self.bundle = bundle = load_bundle(str(self.get_parameter("bundle").value))
+        if robot := str(self.values["robot"]):
+            check_agrees(bundle, robot)
         manifest = bundle.manifest
         self.interface = manifest.interface
         self.lockstep = self.values["mode"] == "lockstep"
@@ -100,6 +102,12 @@ class SkillNode(CoreNode):
             bundle.fingerprint,
         )
         self.sensors = Sensors(self.interface, ordered=not self.lockstep)
+        self.time, self._subscriptions_made = make_clock(
+            self,
+            self._news,
+            lockstep=self.lockstep,
+            compare=bool(self.values["check_clock"]),
+        )
         self.loop = self._make_loop(bundle)
         writers = command_writers(
             self.interface.action, stamped=bool(self.values["stamped_cmd_vel"])
@@ -112,7 +120,7 @@ class SkillNode(CoreNode):
         quality = EXCHANGE if self.lockstep else SENSOR
         self._reporter = Reporter(self, self.interface)
         refuse = self._reporter.refused
-        self._subscriptions_made = [
+        self._subscriptions_made += [
             self.listen(
                 message_type(r.type), r.topic, partial(self._on_sensor, r), quality, refuse
             )
@@ -160,7 +168,6 @@ class SkillNode(CoreNode):
         )
         manifest = bundle.manifest
         guard = Guard(manifest.interface, manifest.skills, manifest.skill_limits, rules)
-        compares = values["check_clock"] and not self.get_parameter("use_sim_time").value
         return Loop(
             self.controller,
             self.sensors,
@@ -169,19 +176,18 @@ class SkillNode(CoreNode):
             self._news,
             self._stop,
             start_timeout=float(values["start_timeout"]),
-            clock=Clock(system=time.time if compares else None),
+            clock=self.time,
         )
 
     def activate(self) -> None:
         """Listen and report; nothing moves before `arm` and `start`."""
         self._reporter.begin()
-        steady = RosClock(clock_type=ClockType.STEADY_TIME)  # goes on when simulated time stops
         self._timers = [
-            self.create_timer(WATCH, self._watch, clock=steady),
-            self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=steady),
+            self.create_timer(WATCH, self._watch, clock=steady()),
+            self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=steady()),
         ]
         if self.values["start_by_itself"]:
-            self._autostart = self.create_timer(AUTOSTART, self._start_by_itself)
+            self._autostart = self.create_timer(AUTOSTART, self._start_by_itself, clock=steady())
 
     def deactivate(self) -> None:
         """Bring the robot to its safe command and disarm."""
@@ -316,7 +322,7 @@ class SkillNode(CoreNode):
             return f"the bundle {self.bundle.source} was changed on disk after it was loaded"
         if self._watchdog.startswith(TRIPPED):
             return f"{WATCHDOG} is {self._watchdog}; reset it first"
-        if fault := self._estop_says():
+        if fault := self._estop_says() or self.time.fault():
             return str(fault)
         return self._others()
 
@@ -382,7 +388,8 @@ class SkillNode(CoreNode):
         # What is refused is not used: the term grows stale, and that stops the robot.
         fields, stamp = reader.read(message), stamp_of(message, reader.topic)
         with self._news:
-            if not self.sensors.put(reader.topic, Sample(fields, time.monotonic(), stamp)):
+            sample = Sample(fields, self.time.moment(stamp), stamp)
+            if not self.sensors.put(reader.topic, sample):
                 self._reporter.refused(
                     f"{reader.topic}: its stamp is no later than the one before"
                 )
@@ -487,7 +494,7 @@ class SkillNode(CoreNode):
         try:
             while not self.lockstep and time.monotonic() < deadline and self.controller.brake():
                 self.send(self.controller.command)
-                time.sleep(self.interface.control_dt)
+                self.time.pause(self.interface.control_dt, self._news)
         finally:
             self.send(self.interface.safe)
 
@@ -530,7 +537,7 @@ class SkillNode(CoreNode):
                 self.supervisor.status,
                 self.timing.summary(),
                 self.interface,
-                self.sensors.ages(time.monotonic()),
+                self.sensors.ages(self.time.now()),
                 self.bundle.manifest.skills,
                 self.controller.hierarchy,
                 self._reporter.refusals,

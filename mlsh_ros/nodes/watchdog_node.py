@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
-import time
 from functools import partial
 from typing import Any
 
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from mlsh_ros.core.conversion import CommandWriter, command_writers, shorten
+from mlsh_ros.core.clock import PATIENCE
+from mlsh_ros.core.conversion import CommandWriter, command_writers, shorten, stamp_of
+from mlsh_ros.core.faults import FaultError
 from mlsh_ros.core.watchdog import Watchdog
+from mlsh_ros.nodes.clock import make_clock
 from mlsh_ros.nodes.commander import Commander
-from mlsh_ros.nodes.node import COMMAND, LATCHED, CoreNode, message_type, one_line, run
+from mlsh_ros.nodes.node import (
+    COMMAND,
+    LATCHED,
+    CoreNode,
+    message_type,
+    one_line,
+    run,
+)
 from mlsh_ros.params import WATCHDOG_NODE
 from policies.bundle import load_bundle
 
 WATCHDOG = "watchdog_node"
 WATCHING, TRIPPED = "watching", "tripped"
+# Of PATIENCE: skill_node comes first where time stands still, and brakes by itself.
+SECOND = 2.0
 
 
 class WatchdogNode(CoreNode):
@@ -42,10 +54,14 @@ class WatchdogNode(CoreNode):
         self.interface = interface
         dt = interface.control_dt
         self.watchdog = Watchdog(interface, float(self.values["patience"]) * dt)
+        self.time, self._subscriptions_made = make_clock(
+            self, self._news, patience=SECOND * PATIENCE
+        )
+        self._heard = self.time.steady()  # s of the system's clock, the newest command
         writers = command_writers(interface.action, stamped=bool(self.values["stamped_cmd_vel"]))
         self._state = self.create_publisher(String, "~/state", LATCHED)
         self._commander = Commander(self, writers, lifecycle=False)
-        self._subscriptions_made = [
+        self._subscriptions_made += [
             self.listen(
                 message_type(w.type), w.topic, partial(self._on_command, w), COMMAND, self._refuse
             )
@@ -83,7 +99,10 @@ class WatchdogNode(CoreNode):
         with self._news:
             command = self.watchdog.command.copy()
             writer.read(message, command)
-            self.watchdog.hear(command, time.monotonic())
+            if self.watchdog.deadline is None:  # at rest until now
+                self.time.begin()
+            self.watchdog.hear(command, self.time.moment(stamp_of(message, writer.topic)))
+            self._heard = self.time.steady()
             self._news.notify_all()
 
     def _refuse(self, text: str) -> None:
@@ -112,10 +131,17 @@ class WatchdogNode(CoreNode):
     def _watch(self) -> bool:
         """Wait until a command stands too long; False: the node ends."""
         with self._news:
-            while not self._closing and not self.watchdog.check(time.monotonic()):
-                deadline = self.watchdog.deadline
-                self._news.wait(None if deadline is None else deadline - time.monotonic())
+            while not self._closing and not self._expired():
+                try:
+                    self.time.wait(self._news, self.watchdog.deadline, self._heard)
+                except FaultError as fault:  # a moving command in a time that stands still
+                    self.watchdog.refuse(str(fault))
             return not self._closing
+
+    def _expired(self) -> bool:
+        """Whether the command has stood too long, and not because the machine was busy."""
+        now = self.time.now() if self.time.fair(self._heard) else -math.inf
+        return self.watchdog.check(now)
 
     def _brake(self) -> None:
         """Send the way to the safe command and then the safe command, until reset."""
@@ -129,12 +155,11 @@ class WatchdogNode(CoreNode):
 
     def _wait_a_tick(self, turn: int) -> bool:
         """Wait a tick; False: the node ends, or somebody has reset it, tripped again or not."""
-        with self._news:
-            over = self._news.wait_for(
-                lambda: self._closing or not self.watchdog.cause or self.watchdog.resets != turn,
-                self.interface.control_dt,
-            )
-            return not over
+        return not self.time.pause(
+            self.interface.control_dt,
+            self._news,
+            lambda: self._closing or not self.watchdog.cause or self.watchdog.resets != turn,
+        )
 
     def _send(self) -> None:
         assert self._commander is not None

@@ -1,0 +1,49 @@
+"""Which time a node goes by: the system's, or that of /clock with `use_sim_time`."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from rclpy.clock import Clock as RosClock
+from rclpy.clock import ClockType
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock as ClockMessage
+
+from mlsh_ros.core.clock import PATIENCE, Clock, SimulatedClock, Time
+
+TOPIC = "/clock"
+# Word by word and not the newest only, which would overtake the sensors that came before it.
+IN_ORDER = QoSProfile(depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+def make_clock(
+    node: Any,
+    news: threading.Condition,
+    *,
+    lockstep: bool = False,
+    compare: bool = True,
+    patience: float = PATIENCE,
+) -> tuple[Time, list[Any]]:
+    """The time for ticks and ages, and the subscriptions that it needs.
+
+    Args:
+        node: with the parameter use_sim_time.
+        news: notified when time has moved.
+        lockstep: there, messages make the ticks, and patience is the system's.
+        compare: whether stamps of messages are compared with the system's clock.
+        patience: s of the system's clock that simulated time may stand while something moves.
+    """
+    if lockstep or not node.get_parameter("use_sim_time").value:
+        return (Clock() if compare else Clock(system=None)), []
+    clock = SimulatedClock(news, patience=patience)
+
+    def on_clock(message: ClockMessage) -> None:
+        clock.tell(message.clock.sec + message.clock.nanosec * 1e-9)
+
+    return clock, [node.create_subscription(ClockMessage, TOPIC, on_clock, IN_ORDER)]
+
+
+def steady() -> RosClock:
+    """A clock for timers that go on when simulated time stands."""
+    return RosClock(clock_type=ClockType.STEADY_TIME)

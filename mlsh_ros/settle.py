@@ -1,0 +1,74 @@
+"""What the arguments of a graph come to, once bundle, robot and task have been looked at.
+
+All of it is refused by the nodes too, but only when others have started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mlsh_ros.graph import Graph
+from mlsh_ros.params_file import said_by_file
+from policies.agrees import check_agrees
+from policies.bundle import Bundle, load_bundle
+from sim.errors import UserError
+from sim.robot_file import robot_names
+
+FILLED = {"bundle", "robot", "master", "task"}
+
+
+def settle(graph: Graph, values: Mapping[str, str]) -> dict[str, str]:
+    """The `resolve`d arguments with robot, master and task filled in where they follow.
+
+    Raises:
+        UserError: there is no such bundle, robot, master or task, or they do not fit each other.
+    """
+    values = dict(values)
+    if file := values["params_file"]:  # beats the arguments, but for a robot that was named
+        open_ = FILLED & values.keys() - ({"robot"} if values["robot"] else set())
+        values |= said_by_file(file, values["namespace"], open_)
+    bundle = load_bundle(values["bundle"])
+    if values["master"]:
+        bundle.master(values["master"])
+    if graph.simulates:
+        return _simulated(bundle, values)
+    if values["robot"]:
+        check_agrees(bundle, values["robot"])
+    return values
+
+
+def _simulated(bundle: Bundle, values: dict[str, str]) -> dict[str, str]:
+    """With a world, whose robot and task have to be the bundle's."""
+    try:  # a robot's computer has no MuJoCo
+        from policies.fits import check_fits
+        from sim.registry import split_task
+        from sim.robot import load_robot
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{error.name} is not installed, which a simulation needs; pip install "
+            "'mlsh_ros[sim]' brings it"
+        ) from None
+    robot = values["robot"] or bundle.interface.robot
+    if not values["robot"] and robot not in robot_names():
+        raise UserError(
+            f"bundle {bundle.manifest.name!r} is for robot {robot!r}, which does not ship with "
+            "the package; give its folder as robot:=PATH"
+        )
+    masters = bundle.manifest.masters
+    master = values["master"] or next(iter(masters))
+    task = values["task"] or masters[master].task
+    split_task(task)
+    known = ", ".join(f"{entry.task} ({name})" for name, entry in masters.items())
+    if not values["master"] and task not in [entry.task for entry in masters.values()]:
+        raise UserError(
+            f"no master of bundle {bundle.manifest.name!r} was trained on task {task!r}. Valid: "
+            f"{known}; or name one as master:=NAME"
+        )
+    try:
+        check_fits(bundle, load_robot(robot), task)
+    except UserError as error:
+        raise UserError(
+            f"{error}. The bundle is for robot {bundle.interface.robot!r} and has masters for: "
+            f"{known}"
+        ) from None
+    return {**values, "robot": robot, "task": task}
