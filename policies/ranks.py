@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -14,12 +17,22 @@ from sim.errors import UserError
 T = TypeVar("T", bound=np.generic)
 
 
+@dataclass
+class Meter:
+    """What was said between the processes."""
+
+    calls: int = 0
+    bytes: int = 0  # that this process gave
+    seconds: float = 0.0  # waiting for the slowest included
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process of how many; alone by default. What `total` and `gather` return is common."""
 
     rank: int = 0
     size: int = 1
+    meter: Meter = field(default_factory=Meter, compare=False)
 
     @property
     def first(self) -> bool:
@@ -47,8 +60,10 @@ class Ranks:
         import torch
 
         tensor = torch.from_numpy(np.array(sums, np.float64))
-        torch.distributed.all_reduce(tensor)
-        return tensor.numpy()
+        with self._metered(tensor.nbytes):
+            torch.distributed.all_reduce(tensor)
+        total: NDArray[np.float64] = tensor.numpy()
+        return total
 
     def gather(self, mine: NDArray[T]) -> NDArray[T]:
         """Everybody's arrays (n, ...), one after the other, in the order of ranks."""
@@ -60,10 +75,19 @@ class Ranks:
             np.frombuffer(np.ascontiguousarray(mine).tobytes(), np.uint8).copy()
         )
         parts = [torch.empty_like(data) for _ in range(self.size)]
-        torch.distributed.all_gather(parts, data)
+        with self._metered(data.nbytes):
+            torch.distributed.all_gather(parts, data)
         return np.concatenate(
             [np.frombuffer(p.numpy().tobytes(), mine.dtype).reshape(mine.shape) for p in parts]
         )
+
+    @contextmanager
+    def _metered(self, size: int) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.meter.calls += 1
+        self.meter.bytes += size
+        self.meter.seconds += time.perf_counter() - start
 
     def any(self, mine: bool) -> bool:
         """Whether it holds in any process."""

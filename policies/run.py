@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from policies.mlsh import ALONE, Mlsh
 from policies.ranks import Ranks
 from sim.errors import UserError
 from sim.registry import make_family
+from sim.tasks.task import HELD_OUT
 
 ADAPTATION_UPDATES = 10
 PACKAGES = ("mlsh_ros", "numpy", "torch", "mujoco", "gymnasium", "onnxruntime")
@@ -253,14 +254,24 @@ def _misfit(run: Run, error: Exception) -> UserError:
 
 
 def learn_masters(
-    run: Run, on_update: Callable[[list[Progress]], None] = lambda _: None
+    run: Run,
+    on_update: Callable[[list[Progress]], None] = lambda _: None,
+    *,
+    held_out: bool = False,
 ) -> Adapted:
     """A master for every task of the family, skills frozen; their curves go to the run.
+
+    Args:
+        run: a finished one.
+        on_update: called with the latest `Progress` of every task.
+        held_out: of those tasks too that training has not seen.
 
     Raises:
         UserError: the checkpoint is damaged or of another configuration, or the disk is full.
     """
     config, arrays = run.config, load_arrays(run.checkpoint)
+    if held_out:
+        config = with_all_tasks(config)
     tasks = make_family(config.family, config.family_parameters).tasks
 
     def install(agent: Agent) -> None:
@@ -274,6 +285,12 @@ def learn_masters(
     )
     write_adaptation(run.path / "adaptation.csv", tasks, result.curves)
     return result
+
+
+def with_all_tasks(config: TrainConfig) -> TrainConfig:
+    """The configuration with nothing held out."""
+    seen = {k: v for k, v in config.family_parameters.items() if k != HELD_OUT}
+    return replace(config, family_parameters=seen)
 
 
 def write_adaptation(path: Path, tasks: tuple[str, ...], curves: list[list[Progress]]) -> None:

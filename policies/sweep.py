@@ -21,6 +21,7 @@ from policies.run import (
     learn_masters,
     open_run,
     train,
+    with_all_tasks,
     write_adaptation,
 )
 from policies.variants import Adaptation, Variant
@@ -90,8 +91,9 @@ def run_job(job: Job) -> str:
         resume = (job.path / "checkpoint.npz").is_file()
         started = (job.path / "config.yaml").is_file()
         folder = Run(job.path) if started else create_run(job.config, job.path)
+        everything = with_all_tasks(job.config)
         if job.adaptation == "scratch":
-            _write(folder, lambda task: from_scratch(job.config, task, updates=ADAPTATION_UPDATES))
+            _write(folder, lambda task: from_scratch(everything, task, updates=ADAPTATION_UPDATES))
             return ""
         train(folder, resume=resume)
         if job.adaptation == "shared":
@@ -103,18 +105,18 @@ def run_job(job: Job) -> str:
             _write(
                 folder,
                 lambda task: from_scratch(
-                    job.config, task, updates=ADAPTATION_UPDATES, install_skill=install
+                    everything, task, updates=ADAPTATION_UPDATES, install_skill=install
                 ),
             )
         else:
-            learn_masters(folder)
+            learn_masters(folder, held_out=True)
     except UserError as error:
         return str(error)
     return ""
 
 
 def _write(folder: Run, learn: Callable[[int], Adapted]) -> None:
-    config = folder.config
+    config = with_all_tasks(folder.config)
     tasks = make_family(config.family, config.family_parameters).tasks
     curves = [learn(task).curves[0] for task in range(len(tasks))]
     write_adaptation(folder.path / DONE, tasks, curves)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.metrics import read_rows
+from policies.run import with_all_tasks
 from policies.sweep import DONE, Job, interval
 from sim.bounds import all_bounds
 from sim.errors import UserError
@@ -34,6 +35,11 @@ class Outcome:
     def score(self) -> float:
         """Mean over tasks after the last update."""
         return float(self.share[:, -1].mean())
+
+    @property
+    def worst_task(self) -> str:
+        """Its name."""
+        return self.tasks[int(self.share[:, -1].argmin())]
 
     @property
     def worst(self) -> float:
@@ -74,7 +80,8 @@ def read_outcome(job: Job) -> Outcome:
     Raises:
         UserError: it is not finished.
     """
-    family = make_family(job.config.family, job.config.family_parameters)
+    config = with_all_tasks(job.config)
+    family = make_family(config.family, config.family_parameters)
     bounds = all_bounds(load_robot(job.config.robot), family)  # type: ignore[arg-type]
     try:
         with (job.path / DONE).open(newline="") as stream:

@@ -310,3 +310,41 @@ def test_two_skills_come_to_divide_two_tasks():
     result = adapt(large, lambda a: a.restore_skills(state), [0, 1], updates=5, episodes=64)
     for curve, limit in zip(result.curves, learner.bounds, strict=True):
         assert limit.normalise(curve[-1].greedy) > 0.5
+
+
+# Keeping masters undecided, and apart ------------------------------------------------------------
+
+
+def test_the_masters_entropy_counts_less_and_less_while_it_warms_up():
+    learner = Mlsh(config(groups=4, warmup=4, joint=4))
+    ppo = replace(learner.config.master, entropy=0.1)
+    learner.config = replace(learner.config, master=ppo)
+    learner.age = np.array([0, 1, 4, 7])
+    assert learner._entropy() == pytest.approx([0.1, 0.075, 0, 0])
+
+
+def test_information_pays_choices_that_tell_the_task():
+    learner = Mlsh(config(groups=2, envs=4, information=0.5, probe="none"))
+    learner.tasks = np.array([0, 1])
+    rollout = learner.collector.collect(0, ticks=20)
+    decided = np.zeros_like(rollout.decided)
+    decided[[0, 10]] = True
+    skill = rollout.skill.copy()
+    skill[:, :4], skill[:, 4:] = 0, 1  # each group has its own
+    rollout = replace(rollout, decided=decided, skill=skill)
+    bonus = learner._information(rollout)
+    # Of 8 choices (8 + 1) / (8 + 2) and 1 / 10 on either task, 1/2 over both.
+    expected = 0.5 * learner.agent.masters.unit * np.log(0.9 / 0.5)
+    assert bonus[decided] == pytest.approx(expected)
+    assert not bonus[~decided].any()
+    # Both on one task tell nothing, nor do two that choose alike.
+    learner.tasks = np.array([0, 0])
+    assert np.abs(learner._information(rollout)).max() == pytest.approx(0, abs=1e-6)
+    learner.tasks = np.array([0, 1])
+    alike = replace(rollout, skill=np.zeros_like(skill))
+    assert np.abs(learner._information(alike)).max() == pytest.approx(0, abs=1e-6)
+    # It fades, and a master on frozen skills never gets it.
+    learner.iteration = learner.config.iterations
+    assert not learner._information(rollout).any()
+    learner.iteration, learner.adapt_only = 0, True
+    assert not learner._information(rollout).any()

@@ -1,6 +1,7 @@
 """Who decides when, and what is recorded. The rule is told a second time here, in plain loops."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -113,6 +114,27 @@ def test_when_the_master_decides_and_from_what(lead, family):
                 tick = 0
     assert (early > 10) == (family.name == "fenced_bandits")
     assert len(np.unique(skill)) == K
+
+
+@pytest.mark.parametrize("lead", [0, 1])
+def test_a_commitment_lasts_about_as_long_as_it_is_told(lead):
+    collector = make(lead=lead, commitment=0.4, family=MovingBandits(ticks=400))
+    rollouts = [collector.collect(i, ticks=200) for i in range(4)]
+    decided, skill = joined(rollouts, "decided"), joined(rollouts, "skill")
+    obs, seen = joined(rollouts, "obs"), joined(rollouts, "decision_obs")
+    lengths = []
+    for b in range(B):
+        at = np.flatnonzero(decided[:, b])
+        inside = [t for t in at if t % 400]  # of an episode, after its first decision
+        for t in inside:
+            assert np.array_equal(seen[t, b], obs[t - lead, b])
+        for start, end in pairwise(at):
+            assert (skill[start:end, b] == skill[start, b]).all()
+            if end % 400:
+                lengths.append(end - start)
+    # N = 5, 40 % of it is 2: 3 to 7 ticks, all as likely. About 900 of them: error of the mean .05.
+    assert np.unique(lengths).tolist() == [3, 4, 5, 6, 7]
+    assert np.mean(lengths) == pytest.approx(5, abs=0.25)
 
 
 @pytest.mark.parametrize("lead", [0, 1])

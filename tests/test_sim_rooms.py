@@ -48,8 +48,32 @@ def test_held_out_goals_are_the_last_tasks():
 def test_goals_by_hand():
     # Rooms counter-clockwise from the upper right one, outer corners and then inner ones.
     signs = [[1, 1], [-1, 1], [-1, -1], [1, -1]]
-    expected = [[s * at for s in pair] for at in SPOTS.values() for pair in signs]
+    expected = [[s * at for s in pair] for at, _ in SPOTS.values() for pair in signs]
     np.testing.assert_allclose([FAMILY.spot(t) for t in range(8)], expected)
+
+
+def test_of_a_pair_both_goals_are_in_reach_from_between_them():
+    family = Rooms(pairs=True)
+    assert [task.partition("-")[0] for task in family.tasks[::4]] == ["long", "high", "between"]
+    assert Rooms(pairs=True, held_out=1).tasks == family.tasks[:8]
+    for room in range(4):
+        long, high, between = (family.spot(4 * i + room) for i in range(3))
+        assert 0.3 < np.linalg.norm(long - high) < 2 * family.radius
+        for goal in (long, high):
+            assert 0 < np.linalg.norm(goal - between) < family.radius
+            assert (np.sign(goal) == np.sign(between)).all()
+
+
+def test_scattered_episodes_begin_anywhere_but_at_a_wall():
+    family, rng = Rooms(scattered=0.5), np.random.default_rng(0)
+    xy = np.array([family.reset(0, rng)["start"][:2] for _ in range(2000)])
+    in_door = (np.abs(xy[:, None] - family.doors[0]).max(axis=-1) <= 0.03).any(axis=1)
+    # Standard error of a half of 2000: 0.011.
+    assert in_door.mean() == pytest.approx(0.5, abs=0.05)
+    away = np.abs(xy[~in_door])
+    assert away.min() >= 0.15
+    assert away.max() <= family.half_width - 0.15
+    assert len(np.unique(np.sign(xy[~in_door]), axis=0)) == 4
 
 
 def test_an_episode_begins_in_a_door_with_the_goal_unseen(robot):

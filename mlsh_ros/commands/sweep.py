@@ -84,7 +84,7 @@ def _show(summaries: list[Summary], goal: float) -> None:
             percent(s.mean),
             f"{percent(low)} .. {percent(high)}",
             f"{weakest.job.config.seed}",
-            percent(weakest.worst),
+            f"{weakest.worst_task} {percent(weakest.worst)}",
             f"{seconds:.0f}",
         )
     updates = len(summaries[0].outcomes[0].steps) - 1

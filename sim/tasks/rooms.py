@@ -23,7 +23,9 @@ from sim.tasks.scenery import add_disc, add_walls
 from sim.tasks.task import Fields, Layout
 
 ROOMS = 4
-SPOTS = {"corner": 0.75, "inner": 0.3}  # in both axes, of the half width
+SPOTS = {"corner": (0.75, 0.75), "inner": (0.3, 0.3)}  # along x and y, of the half width
+# Two goals that share a place from where both are in reach, and one in between.
+PAIRS = {"long": (0.85, 0.6), "high": (0.6, 0.85), "between": (0.725, 0.725)}
 GOAL_COLOUR = (0.20, 0.60, 0.35, 0.55)
 THICKNESS = 0.04  # m, of a wall
 HEIGHT = 0.3  # m, above any scanner
@@ -51,6 +53,7 @@ class Rooms:
     half_width: Positive = 1.0  # m, of the whole, inside; a room is this wide
     door: Positive = 0.4  # m
     # How many of each room's spots, from the last, are no tasks: goals that training never sees.
+    pairs: bool = False  # goals at PAIRS instead of SPOTS
     held_out: Annotated[int, Field(ge=0, lt=len(SPOTS))] = 0
     # Of the episodes that begin somewhere in a room instead: a robot that turns before it drives
     # would hardly ever come from a door to a corner by chance.
@@ -58,9 +61,14 @@ class Rooms:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """corner-0 .. corner-3, inner-0 .. inner-3, less what is held out."""
-        spots = list(SPOTS)[: len(SPOTS) - self.held_out]
+        """corner-0 .. corner-3, inner-0 .. inner-3, or of pairs; less what is held out."""
+        spots = list(self.spots)[: len(self.spots) - self.held_out]
         return tuple(f"{spot}-{room}" for spot in spots for room in range(ROOMS))
+
+    @property
+    def spots(self) -> dict[str, tuple[float, float]]:
+        """Where goals can be in a room."""
+        return PAIRS if self.pairs else SPOTS
 
     @property
     def terms(self) -> tuple[ObservationTerm, ...]:
@@ -93,9 +101,9 @@ class Rooms:
 
     def spot(self, task: int) -> Floats:
         """(2,) where a task's goal is, m."""
-        share, room = list(SPOTS.values())[task // ROOMS], task % ROOMS
+        share, room = list(self.spots.values())[task // ROOMS], task % ROOMS
         signs = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])[room]
-        return np.asarray(share * self.half_width * signs, np.float64)
+        return np.asarray(np.array(share) * self.half_width * signs, np.float64)
 
     def place(self, layout: Layout) -> dict[str, Floats]:
         """The goal's disc."""

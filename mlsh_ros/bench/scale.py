@@ -1,0 +1,124 @@
+"""Training by several processes: speed, what they say to one another, and what to expect of more.
+
+    python -m mlsh_ros.bench.scale [--family moving_bandits] [--iterations 20] [--repeats 3]
+
+Runs the same training with one rank and with two, one thread each, in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+WARM = 3  # iterations before the clock
+RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Means over iterations, of the first rank."""
+
+    seconds: float
+    steps: int
+    skills: float  # part of iterations in which skills learn
+    calls: float
+    bytes: float
+    talk: float  # s
+
+
+def worker(family: str, iterations: int) -> None:
+    """One rank; the first one prints."""
+    from policies.config import default_config
+    from policies.mlsh import Mlsh
+    from policies.ranks import ranks_of_this_run
+    from sim.registry import make_family
+
+    ranks = ranks_of_this_run()
+    config = replace(default_config(family, make_family(family).robot), threads=1)
+    learner = Mlsh(config, ranks=ranks)
+    for _ in range(WARM):
+        learner.iterate()
+    meter = replace(ranks.meter)
+    start, learned = time.perf_counter(), 0
+    for _ in range(iterations):
+        learned += learner.iterate().skill is not None
+    seconds = time.perf_counter() - start
+    if ranks.first:
+        run = Run(
+            seconds=seconds / iterations,
+            steps=config.mlsh.steps_per_iteration,
+            skills=learned / iterations,
+            calls=(ranks.meter.calls - meter.calls) / iterations,
+            bytes=(ranks.meter.bytes - meter.bytes) / iterations,
+            talk=(ranks.meter.seconds - meter.seconds) / iterations,
+        )
+        print(json.dumps(vars(run)), flush=True)
+
+
+def start(ranks: int, family: str, iterations: int) -> Run:
+    """A training with so many ranks."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = ["torch.distributed.run", f"--nproc-per-node={ranks}", "--master-addr=127.0.0.1"]
+    command = [sys.executable, "-m", *launcher, f"--master-port={port}", "-m", __spec__.name]
+    given = ["--worker", "--family", family, "--iterations", str(iterations)]
+    out = subprocess.run([*command, *given], capture_output=True, text=True, check=True).stdout
+    return Run(**json.loads(out.strip().splitlines()[-1]))
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--family", default="moving_bandits")
+    parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
+    if given.worker:
+        worker(given.family, given.iterations)
+        return
+    turns = [
+        [start(n, given.family, given.iterations) for n in (1, 2)] for _ in range(given.repeats)
+    ]
+    one, two = (
+        Run(*np.median([list(vars(turn[i]).values()) for turn in turns], axis=0)) for i in (0, 1)
+    )
+    ratio = float(np.median([a.seconds / b.seconds for a, b in turns]))
+    print(f"{given.family}: {one.steps:,.0f} steps per iteration, one thread per rank, medians")
+    for n, run in ((1, one), (2, two)):
+        print(
+            f"{n} rank(s): {run.steps / run.seconds:9,.0f} steps/s, {run.seconds * 1e3:.0f} ms per "
+            f"iteration; {run.calls:.0f} messages, {run.bytes / 1e3:,.0f} kB, "
+            f"{run.talk * 1e3:.1f} ms of talk and waiting"
+        )
+    print(f"two ranks are {ratio:.2f} times as fast as one")
+    _predict(one, two)
+
+
+def _predict(one: Run, two: Run) -> None:
+    """Groups grow with the ranks, minibatches with them: work per rank and messages stay."""
+    each = two.talk / max(1.0, two.calls)  # s, of a message between two
+    print(f"a message takes {each * 1e6:.0f} us between two ranks; with R ranks log2(R) times that:")
+    for n in RANKS:
+        # Work as with one rank, for as many groups per rank.
+        seconds = one.seconds + two.calls * each * np.log2(n)
+        print(
+            f"  {n:4} ranks  {n * one.steps / seconds:12,.0f} steps/s  "
+            f"{one.seconds / seconds:5.0%} of linear"
+        )
+
+
+if __name__ == "__main__":
+    main()
