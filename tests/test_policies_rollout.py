@@ -132,7 +132,7 @@ def test_a_commitment_lasts_about_as_long_as_it_is_told(lead):
             assert (skill[start:end, b] == skill[start, b]).all()
             if end % 400:
                 lengths.append(end - start)
-    # N = 5, 40 % of it is 2: 3 to 7 ticks, all as likely. About 900 of them: error of the mean .05.
+    # N = 5, 40 % of it is 2: 3 to 7 ticks, all as likely. About 900: error of the mean .05.
     assert np.unique(lengths).tolist() == [3, 4, 5, 6, 7]
     assert np.mean(lengths) == pytest.approx(5, abs=0.25)
 

@@ -18,7 +18,7 @@ from policies.mlsh import Mlsh
 from sim.bounds import Bounds
 from sim.interface import STRICT, Floats, ObservationTerm
 from sim.registry import FAMILIES
-from sim.robot import SCHEMA
+from sim.robot_file import SCHEMA
 from sim.tasks.goals import Count
 from sim.tasks.task import Fields, Layout
 

@@ -99,7 +99,7 @@ def main() -> None:
     print(f"{given.family}: {one.steps:,.0f} steps per iteration, one thread per rank, medians")
     for n, run in ((1, one), (2, two)):
         print(
-            f"{n} rank(s): {run.steps / run.seconds:9,.0f} steps/s, {run.seconds * 1e3:.0f} ms per "
+            f"{n} rank: {run.steps / run.seconds:9,.0f} steps/s, {run.seconds * 1e3:.0f} ms an "
             f"iteration; {run.calls:.0f} messages, {run.bytes / 1e3:,.0f} kB, "
             f"{run.talk * 1e3:.1f} ms of talk and waiting"
         )
@@ -110,7 +110,7 @@ def main() -> None:
 def _predict(one: Run, two: Run) -> None:
     """Groups grow with the ranks, minibatches with them: work per rank and messages stay."""
     each = two.talk / max(1.0, two.calls)  # s, of a message between two
-    print(f"a message takes {each * 1e6:.0f} us between two ranks; with R ranks log2(R) times that:")
+    print(f"a message takes {each * 1e6:.0f} us between two ranks; with R ranks log2(R) times it:")
     for n in RANKS:
         # Work as with one rank, for as many groups per rank.
         seconds = one.seconds + two.calls * each * np.log2(n)

@@ -13,6 +13,7 @@ import argparse
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sb3", action=argparse.BooleanOptionalAction, default=True)
     given = parser.parse_args()
+    warnings.simplefilter("ignore")  # of batch sizes that do not divide, by SB3
     with tempfile.TemporaryDirectory() as folder:
         for runner in RUNNERS:
             _table(runner, Path(folder), given)
