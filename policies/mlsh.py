@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -475,13 +476,13 @@ def normalise_advantages(
         own: adds up over the processes that share each of the policies.
         everyone: adds up over all processes.
     """
-    rows = [_moments(own, [s.advantage]) for s in samples]
+    rows = _moments(own, [s.advantage for s in samples])
     if how == "global":
-        mean, deviation = _moments(everyone, [s.advantage for s in samples])
-        rows = [(mean, deviation)] * len(samples)
+        rows = _moments(everyone, [np.concatenate([s.advantage for s in samples])])
+        rows = rows * len(samples)
     elif how == "centred":
         centred = [s.advantage - mean for s, (mean, _) in zip(samples, rows, strict=True)]
-        _, deviation = _moments(everyone, centred)
+        ((_, deviation),) = _moments(everyone, [np.concatenate(centred)])
         rows = [(mean, deviation) for mean, _ in rows]
     return [
         replace(s, advantage=((s.advantage - mean) / (deviation + 1e-8)).astype(np.float32))
@@ -489,10 +490,12 @@ def normalise_advantages(
     ]
 
 
-def _moments(total: Total, parts: list[NDArray[np.float32]]) -> tuple[float, float]:
-    """Mean and standard deviation of all elements in all processes; zeros if there are none."""
-    x = np.concatenate(parts).astype(np.float64)
-    count, first = total(np.array([len(x), x.sum()]))
-    mean = first / max(1.0, count)
-    second = total(np.array([((x - mean) ** 2).sum()]))[0]
-    return float(mean), float(np.sqrt(second / max(1.0, count)))
+def _moments(total: Total, rows: list[NDArray[Any]]) -> list[tuple[float, float]]:
+    """Mean and standard deviation of each row over all processes; zeros where it is empty."""
+    exact = [row.astype(np.float64) for row in rows]
+    first = total(np.array([[len(row), row.sum()] for row in exact]))
+    size = np.maximum(1, first[:, 0])
+    mean = first[:, 1] / size
+    off = [((row - m) ** 2).sum() for row, m in zip(exact, mean, strict=True)]
+    deviation = np.sqrt(total(np.array(off)) / size)
+    return list(zip(mean.tolist(), deviation.tolist(), strict=True))

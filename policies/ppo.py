@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,6 +16,11 @@ from policies.networks import Total, alone
 
 # The randomness that orders the samples of a policy (its row) and a group.
 Shuffle = Callable[[int, int], np.random.Generator]
+
+
+# One policy's update: gives its sums, gets the totals.
+Array = NDArray[np.float64]
+Learner = Generator[Array, Array, "Report | None"]
 
 
 @dataclass(frozen=True)
@@ -49,24 +54,38 @@ def ppo_update(
         entropy: coefficient of each policy's entropy; by default the level's.
         total: over the processes that share these policies.
     """
-    reports = []
-    for row, mine in enumerate(samples):
-        bonus = level.ppo.entropy if entropy is None else entropy[row]
-        if report := _learn(level, row, mine, shuffle, bonus, total):
-            reports.append(report)
+    learners = [
+        _learn(level, row, mine, shuffle, level.ppo.entropy if entropy is None else entropy[row])
+        for row, mine in enumerate(samples)
+    ]
+    reports = [report for report in _together(learners, total) if report is not None]
     if not reports:
         return Report(0, 0, 0, 0, 0)
     return Report(*np.mean([list(vars(r).values()) for r in reports], axis=0).tolist())
 
 
-def _learn(
-    level: Level, row: int, samples: Samples, shuffle: Shuffle, entropy: float, total: Total
-) -> Report | None:
+def _together(learners: Sequence[Learner], total: Total) -> list[Report | None]:
+    """Let all policies learn in step, so that what they have to add up makes one message."""
+    reports: list[Report | None] = [None] * len(learners)
+    waiting = {i: next(learner) for i, learner in enumerate(learners)}
+    while waiting:
+        everything = total(np.concatenate(list(waiting.values())))
+        for i, mine in list(waiting.items()):
+            answer, everything = np.split(everything, [len(mine)])
+            try:
+                waiting[i] = learners[i].send(answer)
+            except StopIteration as end:
+                reports[i] = end.value
+                del waiting[i]
+    return reports
+
+
+def _learn(level: Level, row: int, samples: Samples, shuffle: Shuffle, entropy: float) -> Learner:
     ppo = level.ppo
-    everyone = int(total(np.array([len(samples)], np.float64))[0])
-    if not everyone:
+    everyone = yield np.array([len(samples)], np.float64)
+    if not everyone[0]:
         return None
-    count = _minibatches(everyone, ppo)
+    count = _minibatches(int(everyone[0]), ppo)
     groups = [np.flatnonzero(samples.group == g) for g in np.unique(samples.group)]
     random = [shuffle(row, int(samples.group[members[0]])) for members in groups]
     told = np.zeros(6)
@@ -79,7 +98,7 @@ def _learn(
         edges = np.cumsum([0, *map(len, batches)]).tolist()
         for begin, end in pairwise(edges):
             part = ordered.take(slice(begin, end))
-            sums = total(_sums(level, row, part, entropy))
+            sums = yield _sums(level, row, part, entropy)
             size, told_now = sums[0], sums[1:6]
             policy, value = np.split(sums[6:] / size, [level.policy.numpy.shape[1]])
             level.policy_adam.step(row, _clip(policy.astype(np.float32), ppo))

@@ -2,6 +2,8 @@
 
     python -m mlsh_ros.bench.scale [--family moving_bandits] [--iterations 20] [--repeats 3]
 
+Family `directions` is that of the training bench, on gymnasium's half-cheetah.
+
 Runs the same training with one rank and with two, one thread each, in turns.
 """
 
@@ -13,8 +15,10 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -36,14 +40,21 @@ class Run:
 
 def worker(family: str, iterations: int) -> None:
     """One rank; the first one prints."""
+    from mlsh_ros.bench.runners import RUNNERS, Directions, RunnerMlsh
+    from mlsh_ros.bench.runners import config as runner_config
     from policies.config import default_config
     from policies.mlsh import Mlsh
     from policies.ranks import ranks_of_this_run
     from sim.registry import make_family
 
     ranks = ranks_of_this_run()
-    config = replace(default_config(family, make_family(family).robot), threads=1)
-    learner = Mlsh(config, ranks=ranks)
+    if family == Directions.name:
+        folder = Path(tempfile.mkdtemp(prefix="mlsh_scale_"))
+        config = runner_config(RUNNERS[0].write(folder), ["threads=1"])
+        learner: Mlsh = RunnerMlsh(config, ranks=ranks)
+    else:
+        config = replace(default_config(family, make_family(family).robot), threads=1)
+        learner = Mlsh(config, ranks=ranks)
     for _ in range(WARM):
         learner.iterate()
     meter = replace(ranks.meter)
