@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,7 @@ class Agent:
         action_size: A.
         skills: K.
         groups: G, the number of masters.
-        first: number of the first of them, where these are some of many.
+        numbers: (G,) of them, where these are some of many; by default from 0 on.
         network: shapes.
         master: hyper-parameters of the masters' level.
         skill: hyper-parameters of the skills' level.
@@ -132,7 +133,7 @@ class Agent:
         master: PpoConfig,
         skill: PpoConfig,
         seed: int,
-        first: int = 0,
+        numbers: Sequence[int] | None = None,
     ) -> None:
         self.masters = Level(groups, observation_size, skills, network, master, extra=0)
         self.skills = Level(
@@ -142,8 +143,8 @@ class Agent:
         self.learns_statistics = network.normalise_observations
         for k in range(skills):
             self.skills.fresh(k, generator(seed, Stream.INIT, 0, k))
-        for g in range(groups):
-            self.masters.fresh(g, generator(seed, Stream.INIT, 1, first + g))
+        for g, number in enumerate(range(groups) if numbers is None else numbers):
+            self.masters.fresh(g, generator(seed, Stream.INIT, 1, number))
 
     def logits(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """(B, K) of every group's master for normalised observations x (B, O)."""

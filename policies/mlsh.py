@@ -25,7 +25,7 @@ from policies.config import TrainConfig
 from policies.losses import Samples
 from policies.networks import Total, alone
 from policies.ppo import Report, ppo_update
-from policies.ranks import Ranks
+from policies.ranks import Ranks, T
 from policies.rollout import NOBODY, Collector, Rollout
 from sim.bounds import Bounds, all_bounds
 from sim.registry import make_family
@@ -84,8 +84,8 @@ class Mlsh:
         self.robot = load_robot(config.robot)
         self.family = make_family(config.family, config.family_parameters)
         method = self.method
-        mine = ranks.share(method.groups)
-        self.mine = slice(mine.start, mine.stop)
+        self.numbers = mine = ranks.share(method.groups)
+        self.mine = slice(mine.start, None, mine.step)
         self.tasks = np.array(self._first_tasks() if tasks is None else tasks, np.intp)  # (G,)
         self.env = TaskVectorEnv(
             self.robot,
@@ -95,7 +95,7 @@ class Mlsh:
             seed=config.seed,
             threads=config.threads,
             tasks=self.tasks[self.mine],
-            first=mine.start,
+            numbers=mine,
         )
         interface = self.env.interface
         self.agent = Agent(
@@ -107,7 +107,7 @@ class Mlsh:
             master=config.master,
             skill=config.skill,
             seed=config.seed,
-            first=mine.start,
+            numbers=mine,
         )
         self.agent.masters.scaled = self.agent.skills.scaled = method.scaled_returns
         self.collector = Collector(self.env, self.agent, method, config.seed)
@@ -177,8 +177,8 @@ class Mlsh:
         for g in finished.tolist():
             rng = generator(self.config.seed, Stream.TASKS, self.iteration + 1, g)
             self.tasks[g] = self._draw_task(np.delete(self.tasks, g), rng)
-            if (own := g - self.mine.start) in range(self.env.groups):
-                self.collector.begin_group(own, int(self.tasks[g]))
+            if g in self.numbers:
+                self.collector.begin_group(self.numbers.index(g), int(self.tasks[g]))
                 self._fresh_master(g)
             self.masters_made += 1
             self.age[g], self.fresh[g] = 0, True
@@ -186,7 +186,7 @@ class Mlsh:
     def _fresh_master(self, group: int) -> None:
         which = group if self.method.same_init else self.masters_made
         rng = generator(self.config.seed, Stream.INIT, 1, which)
-        own = group - self.mine.start
+        own = self.numbers.index(group)
         self.agent.masters.fresh(own, rng, adam=self.method.fresh_adam)
 
     # Probe --------------------------------------------------------------------------------
@@ -201,11 +201,11 @@ class Mlsh:
         if not probing.any():
             return None
         totals = rollout.reward.sum(axis=0, dtype=np.float64).reshape(self.env.groups, -1)
-        totals = self.ranks.gather(totals) * (self.family.ticks / self.method.rollout_ticks)
+        totals = self._gather(totals) * (self.family.ticks / self.method.rollout_ticks)
         for g in np.flatnonzero(probing).tolist():
             first_guess = self.probe.bias(totals[g])  # per episode
-            if (own := g - self.mine.start) in range(self.env.groups):
-                _, bias = self.agent.masters.policy.layers(own)[-1]
+            if g in self.numbers:
+                _, bias = self.agent.masters.policy.layers(self.numbers.index(g))[-1]
                 bias[:] = first_guess
         skill = None if self.adapt_only else self.probe.dispensable()
         if skill is not None:
@@ -316,7 +316,7 @@ class Mlsh:
             rollout.skill[..., None] == np.arange(self.method.skills)
         )
         count = one_hot.sum(axis=0).reshape(self.env.groups, -1, self.method.skills).sum(axis=1)
-        chance = self.ranks.gather((count + 1) / (count + 1).sum(axis=1, keepdims=True))  # (G, K)
+        chance = self._gather((count + 1) / (count + 1).sum(axis=1, keepdims=True))  # (G, K)
         same = self.tasks[:, None] == self.tasks
         by_task = same @ chance / same.sum(axis=1, keepdims=True)  # (G, K) of each group's task
         apart = np.log(by_task / chance.mean(axis=0))[self.mine]
@@ -339,10 +339,10 @@ class Mlsh:
         return Report(*(sums[1:] / max(1, sums[0])).tolist())
 
     def _shuffle_masters(self, row: int, group: int) -> np.random.Generator:
-        return generator(self.config.seed, Stream.SHUFFLE, self.iteration, self.mine.start + group)
+        return generator(self.config.seed, Stream.SHUFFLE, self.iteration, self.numbers[group])
 
     def _shuffle_skills(self, row: int, group: int) -> np.random.Generator:
-        place = (self.mine.start + group) * self.method.skills + row
+        place = self.numbers[group] * self.method.skills + row
         return generator(self.config.seed, Stream.SHUFFLE_SKILLS, self.iteration, place)
 
     def _end_values(
@@ -382,7 +382,7 @@ class Mlsh:
         solved = rollout.success.sum(axis=0).reshape(groups, -1).sum(axis=1)
         one_hot = rollout.skill[..., None] == np.arange(k)
         usage = one_hot.mean(axis=0).reshape(groups, -1, k).mean(axis=1)
-        gather = self.ranks.gather
+        gather = self._gather
         return Iteration(
             number=self.iteration,
             steps=self.steps,
@@ -421,11 +421,15 @@ class Mlsh:
 
     # State --------------------------------------------------------------------------------
 
+    def _gather(self, mine: NDArray[T]) -> NDArray[T]:
+        """Rows of every group, or of its simulations, from the rows of this process."""
+        return self.ranks.gather(mine, self.env.groups)
+
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Everything needed to go on bit for bit, as arrays; the same for any number of ranks."""
         own = {**self.agent.state(), **self.collector.state()}
         return {
-            **{name: self.ranks.gather(a) if _shared(name, a) else a for name, a in own.items()},
+            **{name: self._gather(a) if _shared(name, a) else a for name, a in own.items()},
             **self.probe.state(),
             "iteration": np.array(self.iteration),
             "masters_made": np.array(self.masters_made),
@@ -440,9 +444,8 @@ class Mlsh:
             KeyError: an array is missing.
             ValueError: an array has another shape: the state is of another configuration.
         """
-        size, rank = self.ranks.size, self.ranks.rank
         own = {
-            name: np.split(a, size)[rank] if size > 1 and _shared(name, a) else a
+            name: self.ranks.own(a, self.env.groups) if _shared(name, a) else a
             for name, a in arrays.items()
         }
         self.agent.restore(own)

@@ -50,8 +50,8 @@ class Ranks:
                 f"mlsh.groups {groups} is not a multiple of {self.size} processes "
                 f"({groups} = {groups // self.size} x {self.size} + {groups % self.size})"
             )
-        each = groups // self.size
-        return range(self.rank * each, (self.rank + 1) * each)
+        # In turns, because neighbours are in the same phase: each rank is to have work in all.
+        return range(self.rank, groups, self.size)
 
     def total(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         """The sum of everybody's arrays."""
@@ -65,8 +65,8 @@ class Ranks:
         total: NDArray[np.float64] = tensor.numpy()
         return total
 
-    def gather(self, mine: NDArray[T]) -> NDArray[T]:
-        """Everybody's arrays (n, ...), one after the other, in the order of ranks."""
+    def gather(self, mine: NDArray[T], groups: int) -> NDArray[T]:
+        """Everybody's rows in the order of groups; `mine` (n, ...) has as many for each of them."""
         if self.size == 1:
             return mine
         import torch
@@ -77,9 +77,14 @@ class Ranks:
         parts = [torch.empty_like(data) for _ in range(self.size)]
         with self._metered(data.nbytes):
             torch.distributed.all_gather(parts, data)
-        return np.concatenate(
-            [np.frombuffer(p.numpy().tobytes(), mine.dtype).reshape(mine.shape) for p in parts]
-        )
+        by_group = (groups, len(mine) // groups, *mine.shape[1:])
+        arrays = [np.frombuffer(p.numpy().tobytes(), mine.dtype).reshape(by_group) for p in parts]
+        return np.stack(arrays, axis=1).reshape(-1, *mine.shape[1:])
+
+    def own(self, everybody: NDArray[T], groups: int) -> NDArray[T]:
+        """The rows of this process's `groups` from those of all: the inverse of `gather`."""
+        rows = everybody.reshape(groups, self.size, -1, *everybody.shape[1:])
+        return rows[:, self.rank].reshape(-1, *everybody.shape[1:])
 
     @contextmanager
     def _metered(self, size: int) -> Iterator[None]:

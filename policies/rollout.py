@@ -177,9 +177,8 @@ class Collector:
 
     def by_group(self, stream: Stream, iteration: int, draw: Draw) -> NDArray[Any]:
         """(T, B, ...) drawn for each group by itself: the same whoever has the other groups."""
-        first, each = self.env.first, self.env.envs
-        rngs = [generator(self.seed, stream, iteration, first + g) for g in range(self.env.groups)]
-        return np.concatenate([draw(rng, each) for rng in rngs], axis=1)
+        rngs = [generator(self.seed, stream, iteration, g) for g in self.env.numbers]
+        return np.concatenate([draw(rng, self.env.envs) for rng in rngs], axis=1)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """The environment and what a decision in flight needs."""

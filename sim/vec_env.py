@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -35,7 +36,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
             a whole group, so it depends on E and on the number of steps taken.
         tasks: (G,) task numbers; by default drawn for each group here and at `reset(seed=...)`.
         redraw: a group draws another task for every episode; needs E = 1.
-        first: number of the first group, where these are some of many groups.
+        numbers: (G,) numbers of the groups, where these are some of many; by default from 0 on.
 
     Attributes:
         tasks: (G,) task numbers; a change takes effect when an episode begins.
@@ -60,11 +61,12 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         noise: bool = True,
         tasks: ArrayLike | None = None,
         redraw: bool = False,
-        first: int = 0,
+        numbers: Sequence[int] | None = None,
     ) -> None:
         self.world = World(robot, family, groups * envs, threads)
         self.interface = self.world.interface
-        self.groups, self.envs, self.num_envs, self.first = groups, envs, groups * envs, first
+        self.groups, self.envs, self.num_envs = groups, envs, groups * envs
+        self.numbers = tuple(range(groups) if numbers is None else numbers)
         self.seed = seed
         self._fixed_tasks: NDArray[np.intp] | None = None
         if tasks is not None:
@@ -181,18 +183,16 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
             for b in ids:
                 rng = generator(self.seed, Stream.TASKS, b, self._episodes[b])
                 self.tasks[b] = rng.integers(len(self.world.family.tasks))
-        before = self.first * self.envs
-        rngs = [generator(self.seed, Stream.EPISODE, before + b, self._episodes[b]) for b in ids]
+        number = np.repeat(self.numbers, self.envs) * self.envs
+        number += np.arange(self.num_envs) % self.envs  # of each simulation among all
+        rngs = [generator(self.seed, Stream.EPISODE, number[b], self._episodes[b]) for b in ids]
         self.world.reset(ids, self.tasks[ids // self.envs].tolist(), rngs)
         self._episodes[ids] += 1
 
     def _observe(self, fields: dict[str, Floats]) -> NDArray[np.float32]:
         if not self._noise:
             return self.interface.observe(fields)
-        rngs = [
-            generator(self.seed, Stream.NOISE, self._steps, self.first + g)
-            for g in range(self.groups)
-        ]
+        rngs = [generator(self.seed, Stream.NOISE, self._steps, g) for g in self.numbers]
         # Apart from `fields`: what the sensors show is not what the task judges.
         noise = {
             term.name: term.noise
