@@ -66,7 +66,7 @@ class Ranks:
         return total
 
     def gather(self, mine: NDArray[T], groups: int) -> NDArray[T]:
-        """Everybody's rows in the order of groups; `mine` (n, ...) has as many for each of them."""
+        """Everybody's rows in the order of groups; `mine` (n, ...) has n / `groups` of each."""
         if self.size == 1:
             return mine
         import torch
@@ -79,12 +79,14 @@ class Ranks:
             torch.distributed.all_gather(parts, data)
         by_group = (groups, len(mine) // groups, *mine.shape[1:])
         arrays = [np.frombuffer(p.numpy().tobytes(), mine.dtype).reshape(by_group) for p in parts]
-        return np.stack(arrays, axis=1).reshape(-1, *mine.shape[1:])
+        # Sizes in full: an array without columns has no size to guess from.
+        return np.stack(arrays, axis=1).reshape(self.size * len(mine), *mine.shape[1:])
 
     def own(self, everybody: NDArray[T], groups: int) -> NDArray[T]:
         """The rows of this process's `groups` from those of all: the inverse of `gather`."""
-        rows = everybody.reshape(groups, self.size, -1, *everybody.shape[1:])
-        return rows[:, self.rank].reshape(-1, *everybody.shape[1:])
+        each = len(everybody) // (groups * self.size)
+        rows = everybody.reshape(groups, self.size, each, *everybody.shape[1:])
+        return rows[:, self.rank].reshape(groups * each, *everybody.shape[1:])
 
     @contextmanager
     def _metered(self, size: int) -> Iterator[None]:

@@ -132,6 +132,14 @@ def test_groups_are_shared_out_evenly():
         Ranks(0, 4).share(10)
 
 
+@pytest.mark.parametrize("columns", [(), (3,), (0,)])
+def test_own_rows_are_those_of_ones_groups(columns):
+    everybody = np.random.default_rng(0).random((12, *columns))
+    # 6 groups of 2 rows in 3 processes: the second one has the groups 1 and 4.
+    mine = Ranks(1, 3).own(everybody, 2)
+    assert np.array_equal(mine, everybody[[2, 3, 8, 9]])
+
+
 def test_alone_everything_is_ones_own():
     ranks, x = Ranks(), np.arange(6.0).reshape(3, 2)
     assert ranks.first

@@ -82,7 +82,10 @@ def start(ranks: int, family: str, iterations: int) -> Run:
     launcher = ["torch.distributed.run", f"--nproc-per-node={ranks}", "--master-addr=127.0.0.1"]
     command = [sys.executable, "-m", *launcher, f"--master-port={port}", "-m", __spec__.name]
     given = ["--worker", "--family", family, "--iterations", str(iterations)]
-    out = subprocess.run([*command, *given], capture_output=True, text=True, check=True).stdout
+    done = subprocess.run([*command, *given], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    out = done.stdout
     return Run(**json.loads(out.strip().splitlines()[-1]))
 
 
