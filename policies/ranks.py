@@ -84,7 +84,9 @@ class Ranks:
 
     def own(self, everybody: NDArray[T], groups: int) -> NDArray[T]:
         """The rows of this process's `groups` from those of all: the inverse of `gather`."""
-        each = len(everybody) // (groups * self.size)
+        each, rest = divmod(len(everybody), groups * self.size)
+        if self.size == 1 or rest or not each:  # of other groups: whoever takes it will say so
+            return everybody
         rows = everybody.reshape(groups, self.size, each, *everybody.shape[1:])
         return rows[:, self.rank].reshape(groups * each, *everybody.shape[1:])
 
