@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from collections.abc import Iterator
@@ -112,4 +113,6 @@ def ranks_of_this_run() -> Ranks:
 
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
+        # Its threads must not outlive us: the process would be aborted, after all work was done.
+        atexit.register(torch.distributed.destroy_process_group)
     return Ranks(torch.distributed.get_rank(), size)
