@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -80,7 +81,11 @@ def sweep(jobs: list[Job], processes: int) -> Iterator[tuple[Job, str]]:
         futures: dict[Future[str], Job] = {pool.submit(run_job, job): job for job in open_jobs}
         try:
             for future in as_completed(futures):
-                yield futures[future], future.result()
+                try:
+                    reason = future.result()
+                except BrokenProcessPool:  # the others of the pool end with it
+                    reason = "its process or another one was killed; sweep again to go on"
+                yield futures[future], reason
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -17,6 +17,7 @@ import pytest
 from conftest import small_config
 from policies.checkpoint import load_arrays, save_arrays
 from policies.config import write_config
+from policies.failures import read_failure, repeat
 from policies.metrics import CsvLog, column_names, mutual_information, read_rows
 from policies.mlsh import Iteration
 from policies.run import create_run, learn_masters, open_run, train
@@ -46,6 +47,28 @@ def refusal(call, *args, **kwargs) -> str:
 
 def no_space(*_, **__):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_failed_simulation_is_kept_and_training_goes_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes MUJOCO_LOG.TXT where it stands
+    run = create_run(config(), tmp_path / "run")
+
+    def spoil(training):
+        if training.learner.iteration == 1:  # the second group gets another task next
+            training.learner.env.world.physics.batch.bind("qvel")[3, 0] = np.nan
+
+    training = train(run, on_iteration=spoil)
+    assert training.finished
+    assert [row["diverged"] for row in training.rows] == [0, 1, 1, 1, 1]
+    failure = read_failure(run.path / "failures" / "0.npz")
+    assert (failure.simulation, failure.tick) == (3, 0)
+    assert repeat(failure, run.config)
+    sound = replace(failure, state=np.nan_to_num(failure.state))
+    assert not repeat(sound, run.config)
+    (run.path / "failures" / "0.npz").write_bytes(b"half")
+    assert "0.npz: not a readable checkpoint" in refusal(
+        read_failure, run.path / "failures" / "0.npz"
+    )
 
 
 def timeless(rows):

@@ -109,7 +109,6 @@ class Runner:
         }
 
 
-LEGS = tuple(f"{part}_{i}" for i in range(1, 5) for part in ("hip", "ankle"))
 RUNNERS = (
     Runner(
         name="half_cheetah",
