@@ -23,6 +23,16 @@ def inputs(n=17):
     return np.random.default_rng(9).standard_normal((ROWS, n, INPUTS)).astype(np.float32)
 
 
+def as_torch(nets: Stack, row: int) -> torch.nn.Sequential:
+    modules = []
+    for weight, bias in nets.layers(row):
+        linear = torch.nn.Linear(*weight.shape)
+        linear.weight.data = torch.from_numpy(weight.T.copy())
+        linear.bias.data = torch.from_numpy(bias.copy())
+        modules += [linear, torch.nn.Tanh()]
+    return torch.nn.Sequential(*modules[:-1])
+
+
 # Stack ------------------------------------------------------------------------------------
 
 
@@ -38,13 +48,7 @@ def test_rows_and_stack_agree(hidden):
 def test_stack_is_what_torch_calls_an_mlp():
     nets, x = stack(), inputs()
     for row in range(ROWS):
-        modules = []
-        for weight, bias in nets.layers(row):
-            linear = torch.nn.Linear(*weight.shape)
-            linear.weight.data = torch.from_numpy(weight.T.copy())
-            linear.bias.data = torch.from_numpy(bias.copy())
-            modules += [linear, torch.nn.Tanh()]
-        plain = torch.nn.Sequential(*modules[:-1])
+        plain = as_torch(nets, row)
         expected = plain(torch.from_numpy(x[row])).detach().numpy()
         assert np.abs(nets.forward_row(row, x[row]) - expected).max() <= 1e-6
 
@@ -63,13 +67,7 @@ def test_backward_is_torchs(hidden):
     nets, x = stack(hidden), inputs()
     slope = np.random.default_rng(2).standard_normal((len(x[0]), OUTPUTS)).astype(np.float32)
     for row in range(ROWS):
-        modules = []
-        for weight, bias in nets.layers(row):
-            linear = torch.nn.Linear(*weight.shape)
-            linear.weight.data = torch.from_numpy(weight.T.copy())
-            linear.bias.data = torch.from_numpy(bias.copy())
-            modules += [linear, torch.nn.Tanh()]
-        plain = torch.nn.Sequential(*modules[:-1])
+        plain = as_torch(nets, row)
         (plain(torch.from_numpy(x[row])) * torch.from_numpy(slope)).sum().backward()
         parts = [p.grad.numpy().T.ravel() for p in plain.parameters()]
         expected = np.concatenate([*parts, [7.0, 8.0]])
