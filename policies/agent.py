@@ -26,6 +26,7 @@ class Level:
         network: shapes and the first log standard deviation.
         ppo: hyper-parameters.
         extra: A for skills (the log standard deviations), 0 for masters.
+        blind: elements of the observation that the policies do not see; value functions do.
     """
 
     def __init__(
@@ -36,11 +37,12 @@ class Level:
         network: NetworkConfig,
         ppo: PpoConfig,
         extra: int,
+        blind: Sequence[int] = (),
     ) -> None:
         hidden = network.hidden
         self.ppo = ppo
         self.initial_log_std = network.initial_log_std
-        self.policy = Stack(count, (inputs, *hidden, outputs), extra)
+        self.policy = Stack(count, (inputs, *hidden, outputs), extra, blind)
         self.value = Stack(count, (inputs, *hidden, 1))
         self.policy_adam = Adam(self.policy.numpy, ppo.learning_rate, ppo.adam_epsilon)
         self.value_adam = Adam(self.value.numpy, ppo.learning_rate)
@@ -120,6 +122,7 @@ class Agent:
         master: hyper-parameters of the masters' level.
         skill: hyper-parameters of the skills' level.
         seed: of the initial weights.
+        blind: elements of the observation that the skills do not see.
     """
 
     def __init__(
@@ -134,10 +137,11 @@ class Agent:
         skill: PpoConfig,
         seed: int,
         numbers: Sequence[int] | None = None,
+        blind: Sequence[int] = (),
     ) -> None:
         self.masters = Level(groups, observation_size, skills, network, master, extra=0)
         self.skills = Level(
-            skills, observation_size, action_size, network, skill, extra=action_size
+            skills, observation_size, action_size, network, skill, action_size, blind
         )
         self.normaliser = Normaliser(observation_size)
         self.learns_statistics = network.normalise_observations

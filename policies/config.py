@@ -115,6 +115,9 @@ class NetworkConfig:
     hidden: tuple[Count, ...] = (64, 64)
     initial_log_std: float = 0.0
     normalise_observations: bool = True
+    # Observation terms that the masters see and the skills do not: how to walk does not depend on
+    # where one is, and what was never seen in training can do no harm.
+    hidden_from_skills: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, config=STRICT)

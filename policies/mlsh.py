@@ -10,7 +10,8 @@ shared by all. Over many tasks the skills become those that masters can make the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -28,6 +29,8 @@ from policies.ppo import Report, ppo_update
 from policies.ranks import Ranks, T
 from policies.rollout import NOBODY, Collector, Rollout
 from sim.bounds import Bounds, all_bounds
+from sim.errors import unknown
+from sim.interface import Interface
 from sim.registry import make_family
 from sim.robot import load_robot
 from sim.seeding import Stream, generator
@@ -108,6 +111,7 @@ class Mlsh:
             skill=config.skill,
             seed=config.seed,
             numbers=mine,
+            blind=_columns(interface, config.network.hidden_from_skills),
         )
         self.agent.masters.scaled = self.agent.skills.scaled = method.scaled_returns
         self.collector = Collector(self.env, self.agent, method, config.seed)
@@ -456,6 +460,14 @@ class Mlsh:
         put(arrays, "age", self.age)
         put(arrays, "fresh", self.fresh)
         put(arrays, "env.tasks", self.tasks)
+
+
+def _columns(interface: Interface, terms: Sequence[str]) -> list[int]:
+    """Elements of the observation that belong to `terms`."""
+    places = interface.observation_slices
+    if missing := [name for name in terms if name not in places]:
+        raise unknown("hidden_from_skills", missing[0], places)
+    return [i for name in terms for i in range(*places[name].indices(sys.maxsize))]
 
 
 def _shared(name: str, array: NDArray[np.generic]) -> bool:

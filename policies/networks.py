@@ -29,10 +29,13 @@ class Stack:
         count: S.
         sizes: inputs, hidden sizes, outputs.
         extra: free parameters at the end of each row, for example a log standard deviation.
+        blind: inputs that the networks do not see: their weights are zero and stay so.
     """
 
-    def __init__(self, count: int, sizes: Sequence[int], extra: int = 0) -> None:
-        self.count, self.sizes, self.extra = count, tuple(sizes), extra
+    def __init__(
+        self, count: int, sizes: Sequence[int], extra: int = 0, blind: Sequence[int] = ()
+    ) -> None:
+        self.count, self.sizes, self.extra, self.blind = count, tuple(sizes), extra, list(blind)
         self._shapes = [shape for i, o in pairwise(sizes) for shape in ((i, o), (1, o))]
         self._lengths = [i * o for i, o in self._shapes] + ([extra] if extra else [])
         self.numpy = np.zeros((count, sum(self._lengths)), np.float32)  # (S, P)
@@ -52,6 +55,7 @@ class Stack:
             parts += [weight.ravel(), np.zeros(outputs)]
         parts.append(np.full(self.extra, extra))
         self.numpy[row] = np.concatenate(parts)
+        self.layers(row)[0][0][self.blind] = 0
 
     def layers(self, row: int) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         """Weights (in, out) and biases (out,) of network `row`, as views."""
@@ -131,6 +135,8 @@ class Stack:
             if layer:
                 slope = slope @ weight.T
                 slope *= 1 - saved[layer] * saved[layer]
+        if self.blind:
+            gradient[: self._lengths[0]].reshape(self._shapes[0])[self.blind] = 0
         return gradient
 
 

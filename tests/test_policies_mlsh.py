@@ -12,6 +12,7 @@ from policies.checkpoint import load_arrays, save_arrays
 from policies.config import TrainConfig
 from policies.mlsh import Mlsh
 from policies.ppo import Report
+from sim.errors import UserError
 from sim.registry import FAMILIES
 
 
@@ -348,3 +349,31 @@ def test_information_pays_choices_that_tell_the_task():
     assert not learner._information(rollout).any()
     learner.iteration, learner.adapt_only = 0, True
     assert not learner._information(rollout).any()
+
+
+# What skills see ---------------------------------------------------------------------------
+
+
+def test_skills_do_not_see_what_is_hidden_from_them():
+    small = config(warmup=0, joint=2, groups=2)
+    blind = replace(small.network, hidden_from_skills=("position",))
+    learner = Mlsh(replace(small, network=blind))
+    before = networks(learner, "skills")
+    for _ in range(3):
+        learner.iterate()
+    assert not np.array_equal(networks(learner, "skills"), before)
+    columns = learner.env.interface.observation_slices["position"]
+    obs = np.random.default_rng(0).standard_normal((40, learner.env.interface.observation_size))
+    moved = obs.copy()
+    moved[:, columns] += 3
+    skills, masters = learner.agent.skills, learner.agent.masters
+    for level, sees in ((skills.policy, False), (skills.value, True), (masters.policy, True)):
+        one, other = (level.forward_row(1, x.astype(np.float32)) for x in (obs, moved))
+        assert np.array_equal(one, other) != sees
+
+
+def test_an_unknown_term_cannot_be_hidden():
+    small = config()
+    blind = replace(small.network, hidden_from_skills=("altitude",))
+    with pytest.raises(UserError, match=r"hidden_from_skills 'altitude'.*position"):
+        Mlsh(replace(small, network=blind))
