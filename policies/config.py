@@ -133,7 +133,7 @@ class TrainConfig:
     family_parameters: dict[str, float | int] = Field(default_factory=dict)
     seed: Natural = 0
     steps: Count = 2_000_000  # environment steps of meta-training
-    threads: Count = 2  # of the simulator
+    threads: Count = 2  # of the simulator, and of the skills' updates
     checkpoint_every: Count = 20  # iterations
 
     @property
