@@ -188,7 +188,7 @@ def default_config(family: str, robot: str, seed: int = 0) -> TrainConfig:
         robot=robot,
         seed=seed,
         mlsh=MlshConfig(
-            skills=2, decision_ticks=10, warmup=20, joint=10, groups=10, envs=32, rollout_ticks=50
+            skills=2, decision_ticks=10, warmup=1, joint=10, groups=10, envs=32, rollout_ticks=50
         ),
         master=PpoConfig(
             learning_rate=0.01,
