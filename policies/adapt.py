@@ -18,6 +18,7 @@ from sim.registry import make_family
 from sim.vec_env import TaskVectorEnv
 
 EVALUATION_SEED = 1_000_000  # episodes that no training run sees
+SCORED_TICKS = 12_800  # 256 episodes of 50
 MAX_UPDATE_STEPS = 2000  # environment steps per master update, if a rollout allows: the paper's D
 
 
@@ -45,6 +46,11 @@ def envs_per_update(config: TrainConfig) -> int:
     return max(2 * config.mlsh.skills, MAX_UPDATE_STEPS // config.mlsh.rollout_ticks)
 
 
+def scored_episodes(ticks: int) -> int:
+    """Greedy episodes of so many ticks that measure a policy: the longer, the fewer."""
+    return max(32, min(256, SCORED_TICKS // ticks))
+
+
 def envs_for_episodes(config: TrainConfig, episodes: int) -> int:
     """Simulations that run so many episodes in one update.
 
@@ -70,7 +76,7 @@ def adapt(
     updates: int,
     envs: int | None = None,
     install_masters: Callable[[Agent], None] | None = None,
-    episodes: int = 256,
+    episodes: int | None = None,
     on_update: Callable[[list[Progress]], None] = lambda _: None,
 ) -> Adapted:
     """Train a master for each task, all at once, with the skills frozen.
@@ -82,7 +88,7 @@ def adapt(
         updates: of each master.
         envs: simulations per update; by default `envs_per_update`.
         install_masters: puts masters to start from into the agent; by default they are fresh.
-        episodes: greedy episodes after every update.
+        episodes: greedy episodes after every update; by default `scored_episodes`.
         on_update: called with the latest `Progress` of every task.
     """
     method = replace(
@@ -107,7 +113,7 @@ def from_scratch(
     updates: int,
     envs: int | None = None,
     install_skill: Callable[[Agent], None] | None = None,
-    episodes: int = 256,
+    episodes: int | None = None,
     on_update: Callable[[list[Progress]], None] = lambda _: None,
 ) -> Adapted:
     """Plain PPO on one task with the same experience: one skill, no master to speak of.
@@ -118,7 +124,7 @@ def from_scratch(
         updates: of the policy.
         envs: simulations per update; by default `envs_per_update`.
         install_skill: puts a policy to go on from into the agent; by default it is fresh.
-        episodes: greedy episodes after every update.
+        episodes: greedy episodes after every update; by default `scored_episodes`.
         on_update: called with the latest `Progress`, in a list of one.
     """
     method = replace(
@@ -138,8 +144,9 @@ def from_scratch(
 
 
 def _learn(
-    learner: Mlsh, updates: int, episodes: int, on_update: Callable[[list[Progress]], None]
+    learner: Mlsh, updates: int, episodes: int | None, on_update: Callable[[list[Progress]], None]
 ) -> Adapted:
+    episodes = episodes or scored_episodes(learner.family.ticks)
     curves: list[list[Progress]] = [[] for _ in range(learner.method.groups)]
     seconds = 0.0
     for update in range(updates + 1):
