@@ -24,6 +24,19 @@ def add_disc(spec: mujoco.MjSpec, name: str, radius: float, colour: Colour) -> N
     )
 
 
+def add_block(
+    spec: mujoco.MjSpec, name: str, half: tuple[float, float, float], colour: Colour
+) -> None:
+    """A box to bump into that a family can put elsewhere: a mocap body.
+
+    Only for models whose contacts are switched on: the robot's geoms have bit 0.
+    """
+    body = spec.worldbody.add_body(name=name, mocap=True, pos=[0, 0, half[2]])
+    body.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_BOX, size=list(half), rgba=colour, contype=1, conaffinity=1
+    )
+
+
 def add_walls(
     spec: mujoco.MjSpec, boxes: Sequence[tuple[float, float, float, float]], height: float
 ) -> None:
