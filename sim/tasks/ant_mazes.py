@@ -90,9 +90,9 @@ class AntMazes(RunningTask):
 
     def scene(self, spec: mujoco.MjSpec) -> None:
         """Outer walls, a block per cell, and a disc that shows people the goal."""
-        add_walls(spec, WALLS, 2 * HALF_BLOCK[2])
+        bit = add_walls(spec, WALLS, 2 * HALF_BLOCK[2])
         for cell in CELLS:
-            add_block(spec, f"block_{cell}", HALF_BLOCK, WALL_COLOUR)
+            add_block(spec, f"block_{cell}", HALF_BLOCK, WALL_COLOUR, bit)
         add_disc(spec, "goal", self.radius, GOAL_COLOUR)
 
     def place(self, layout: Layout) -> dict[str, Floats]:
