@@ -28,17 +28,26 @@ BASE = "base_link"  # REP-105
 
 
 def start_address(model: mujoco.MjModel, interface: Interface) -> Start | None:
-    """Of a base on a free joint, or on the two slides of a term `position`; else None."""
+    """Of a base on a free joint, or on the two slides of a term `position`; else None.
+
+    The free joint is that of `base_link`, or the one whose elements `position` shows.
+    """
+    free = model.jnt_type == mujoco.mjtJoint.mjJNT_FREE
     body = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, BASE)
-    if body >= 0 and model.body_jntnum[body] == 1:
-        joint = model.body_jntadr[body]
-        if model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_FREE:
-            first = int(model.jnt_qposadr[joint])
-            return Start(first + np.arange(2), first + 3 + np.arange(4))
+    if body >= 0 and model.body_jntnum[body] == 1 and free[joint := model.body_jntadr[body]]:
+        return _free_start(int(model.jnt_qposadr[joint]))
     for term in interface.observation:
         if term.name == "position" and len(term.mujoco.qpos) == 2:
-            return Start(address(model, term)[1], np.zeros(0, np.intp))
+            columns = address(model, term)[1]
+            first = next((int(a) for a in model.jnt_qposadr[free] if a == columns[0]), None)
+            if first is not None and columns[1] == first + 1:
+                return _free_start(first)
+            return Start(columns, np.zeros(0, np.intp))
     return None
+
+
+def _free_start(first: int) -> Start:
+    return Start(first + np.arange(2), first + 3 + np.arange(4))
 
 
 def check_names(model: mujoco.MjModel, interface: Interface) -> None:

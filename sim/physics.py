@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import mujoco
 import numpy as np
 from mujoco.batch import Batch
@@ -41,6 +43,7 @@ class Physics:
         # Bound once: a field that is bound between steps reads zero until the next step.
         self._qpos, self._qvel = self.batch.bind("qpos"), self.batch.bind("qvel")
         self._ctrl = self.batch.bind("ctrl")
+        self._mocap = self.batch.bind("mocap_pos") if model.nmocap else None
         robot = [t for t in interface.observation if not t.mujoco.task]
         self._reads = [(t.name, *address(model, t)) for t in robot if not t.mujoco.rays]
         self._scanners = [_Scanner(self.batch, t) for t in robot if t.mujoco.rays]
@@ -120,6 +123,14 @@ class Physics:
     def bend(self, ids: NDArray[np.int32], angles: Floats) -> None:
         """Turn the hinges of simulations `ids` by (len(ids), hinges), rad, in model order."""
         self._qpos[np.ix_(ids, self._hinges)] += angles
+        self._refresh(ids)
+
+    def stand(self, ids: NDArray[np.int32], places: Mapping[str, Floats]) -> None:
+        """Put mocap bodies of simulations `ids` at (len(ids), 2 or 3) by name, m."""
+        for body, place in places.items():
+            assert self._mocap is not None
+            index = int(self.model.body(body).mocapid[0])
+            self._mocap[ids, index, : place.shape[1]] = place
         self._refresh(ids)
 
     def put_upright(self, ids: NDArray[np.int32]) -> None:

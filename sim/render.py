@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from sim.addresses import Start, start_address
+from sim.addresses import Start, address, start_address
 from sim.errors import UserError
 from sim.interface import Floats
 from sim.robot import Robot
@@ -142,7 +142,8 @@ class _Stage:
     """Puts the robot, the goals and the trail where a frame has them."""
 
     def __init__(self, robot: Robot, family: TaskFamily, model: mujoco.MjModel) -> None:
-        self._terms = [t for t in robot.interface.observation if t.mujoco.qpos]
+        terms = [t for t in robot.interface.observation if t.mujoco.qpos]
+        self._joints = [(t.name, address(model, t)[1]) for t in terms]  # columns of qpos
         start = start_address(model, robot.interface)
         self._base = start if start is not None and len(start.quaternion) else None
         self._family = family
@@ -170,15 +171,14 @@ class _Stage:
         return self._scene
 
     def _pose(self, frame: Frame, layout: Layout) -> None:
-        for term in self._terms:
-            if term.name not in frame.fields:  # what is not observed is not known
-                continue
-            for joint, value in zip(term.mujoco.qpos, frame.fields[term.name], strict=True):
-                self._data.joint(joint).qpos[0] = value
+        for name, columns in self._joints:
+            if name in frame.fields:  # what is not observed is not known
+                self._data.qpos[columns] = frame.fields[name]
         if self._base is not None:
             self._pose_base(self._base, frame)
-        for body, xy in self._family.place(layout).items():
-            self._data.mocap_pos[self._model.body(body).mocapid[0], :2] = xy[0]
+        for body, place in self._family.place(layout).items():
+            index = self._model.body(body).mocapid[0]
+            self._data.mocap_pos[index, : place.shape[1]] = place[0]
         mujoco.mj_forward(self._model, self._data)
 
     def _pose_base(self, base: Start, frame: Frame) -> None:
@@ -191,7 +191,8 @@ class _Stage:
 
     def _aim(self, scene: Scene) -> None:
         """Show the goals and the whole path, if the model has no camera of its own for that."""
-        points = [xy[0] for xy in self._family.place(scene.layout).values()] + _path(scene.frames)
+        places = self._family.place(scene.layout).values()
+        points = [each[0, :2] for each in places] + _path(scene.frames)
         if points:
             low, high = np.min(points, axis=0), np.max(points, axis=0)
             self._camera.lookat[:2] = (low + high) / 2

@@ -16,7 +16,7 @@ from sim.errors import UserError
 from sim.interface import Floats
 from sim.physics import Physics
 from sim.robot import Robot
-from sim.tasks.task import Costly, Layout, Lively, Posed, TaskFamily
+from sim.tasks.task import Costly, Layout, Lively, Posed, Solid, TaskFamily
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,9 @@ class World:
                 if name not in self.layout:
                     self.layout[name] = np.zeros((self.size, *np.shape(row)))
                 self.layout[name][i] = row
+        if isinstance(self.family, Solid) and self.family.solid:
+            mine = {name: value[ids] for name, value in self.layout.items()}
+            self.physics.stand(ids, self.family.place(mine))
         if self.family.places:
             self.physics.place(ids, self.layout["start"][ids])
         if self._posed is not None and self._posed.shake:
