@@ -133,7 +133,7 @@ class TrainConfig:
     family_parameters: dict[str, float | int] = Field(default_factory=dict)
     seed: Natural = 0
     steps: Count = 2_000_000  # environment steps of meta-training
-    threads: Count = 2  # of the simulator
+    threads: Count = 2  # of the simulator, and of the skills' updates
     checkpoint_every: Count = 20  # iterations
 
     @property
@@ -178,6 +178,15 @@ FAMILY_SETTINGS = {
         "mlsh.groups=8",
         "mlsh.envs=16",
     ],
+    # The paper's 200 ticks; where a robot is is none of the skills' business.
+    "ant_movement": [
+        "mlsh.decision_ticks=200",
+        "mlsh.rollout_ticks=200",
+        "mlsh.groups=6",
+        "mlsh.envs=16",
+        "network.hidden_from_skills=[position]",
+        "network.initial_log_std=-0.5",
+    ],
 }
 
 
@@ -188,7 +197,7 @@ def default_config(family: str, robot: str, seed: int = 0) -> TrainConfig:
         robot=robot,
         seed=seed,
         mlsh=MlshConfig(
-            skills=2, decision_ticks=10, warmup=20, joint=10, groups=10, envs=32, rollout_ticks=50
+            skills=2, decision_ticks=10, warmup=1, joint=10, groups=10, envs=32, rollout_ticks=50
         ),
         master=PpoConfig(
             learning_rate=0.01,

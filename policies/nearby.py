@@ -72,7 +72,7 @@ def block(size: int) -> int:
 
 def create(size: int) -> str:
     """A file for them; its path."""
-    folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108  memory, if any
+    folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     handle, path = tempfile.mkstemp(prefix="mlsh_", dir=folder)
     os.truncate(handle, block(size))
     os.close(handle)

@@ -62,7 +62,8 @@ class Ranks:
             return sums
         mine = np.array(sums, np.float64)
         if self.nearby is not None:
-            return self._exchange(mine).sum(axis=0)
+            everybody = self._exchange(mine)
+            return np.asarray(everybody.sum(axis=0))
         import torch
 
         tensor = torch.from_numpy(mine)

@@ -46,6 +46,7 @@ class Physics:
         self._scanners = [_Scanner(self.batch, t) for t in robot if t.mujoco.rays]
         self._actuators = [index for term in interface.action for index in actuators(model, term)]
         self._start = start_address(model, interface)
+        self._hinges = model.jnt_qposadr[model.jnt_type == int(mujoco.mjtJoint.mjJNT_HINGE)]
         has_sensors = any(array == "sensordata" for _, array, _ in self._reads)
         # Copies, because MuJoCo's own are not part of the state that `restore` can set.
         self._sensors = np.zeros((size, model.nsensordata))
@@ -114,6 +115,32 @@ class Physics:
             zero = np.zeros_like(half)
             wxyz = np.stack([np.cos(half), zero, zero, np.sin(half)], axis=-1)
             self._qpos[np.ix_(ids, self._start.quaternion)] = wxyz
+        self._refresh(ids)
+
+    @property
+    def hinges(self) -> int:
+        """How many hinges the model has."""
+        return len(self._hinges)
+
+    def bend(self, ids: NDArray[np.int32], angles: Floats) -> None:
+        """Turn the hinges of simulations `ids` by (len(ids), hinges), rad, in model order."""
+        self._qpos[np.ix_(ids, self._hinges)] += angles
+        self._refresh(ids)
+
+    def put_upright(self, ids: NDArray[np.int32]) -> None:
+        """Put the robots of simulations `ids` at rest in their default pose, at the same x, y.
+
+        Only if `movable`.
+        """
+        assert self._start is not None
+        where = np.ix_(ids, self._start.xy)
+        xy = self._qpos[where]
+        self._qpos[ids] = self.model.qpos0
+        self._qpos[where] = xy
+        self._qvel[ids] = 0.0
+        self._refresh(ids)
+
+    def _refresh(self, ids: NDArray[np.int32]) -> None:
         if self._derives:
             self.batch.forward(ids)
             self._measure(ids)

@@ -16,7 +16,7 @@ from sim.errors import UserError
 from sim.interface import Floats
 from sim.physics import Physics
 from sim.robot import Robot
-from sim.tasks.task import Layout, TaskFamily
+from sim.tasks.task import Costly, Layout, Lively, Posed, TaskFamily
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,9 @@ class World:
                 f"{robot.name!r} has neither a body 'base_link' on a free joint nor a term "
                 "'position' from two slides"
             )
+        self._lively = family if isinstance(family, Lively) else None
+        self._costly = family if isinstance(family, Costly) else None
+        self._posed = family if isinstance(family, Posed) else None
         self.layout: Layout = {}
         self.ticks = np.zeros(size, np.int64)  # (B,) since the episode began
         self.command = np.tile(self.interface.safe, (size, 1))  # (B, A) in force
@@ -101,6 +104,10 @@ class World:
                 self.layout[name][i] = row
         if self.family.places:
             self.physics.place(ids, self.layout["start"][ids])
+        if self._posed is not None and self._posed.shake:
+            far = self._posed.shake
+            turns = [rng.uniform(-far, far, self.physics.hinges) for rng in rngs]
+            self.physics.bend(ids, np.array(turns))
         self.ticks[ids] = 0
         self.command = self.command.copy()  # it may be the caller's, see `obey`
         self.command[ids] = self.interface.safe
@@ -132,14 +139,34 @@ class World:
         if diverged.any():
             self._remember(np.flatnonzero(diverged))
             self.physics.reset(np.flatnonzero(diverged).astype(np.int32))
+        self._put_upright(diverged)
         fields = self.fields()
+        if self._lively is not None:
+            changes = self._lively.advance(self.layout, fields, self.interface.control_dt)
+            for name, value in changes.items():
+                self.layout[name][:] = value
         terminated = self.family.terminated(self.layout, fields) & ~diverged
         return fields, Outcome(
-            reward=np.where(diverged, 0.0, self.family.reward(self.layout, fields)),
+            reward=np.where(diverged, 0.0, self._reward(fields)),
             terminated=terminated,
             truncated=((self.ticks >= self.family.ticks) | diverged) & ~terminated,
             diverged=diverged,
         )
+
+    def _reward(self, fields: dict[str, Floats]) -> Floats:
+        reward = self.family.reward(self.layout, fields)
+        if self._costly is None:
+            return reward
+        return reward - self._costly.cost(self.interface.action_for(self.command))
+
+    def _put_upright(self, diverged: NDArray[np.bool_]) -> None:
+        """Those whose time has come; not at the end, which is judged as it is."""
+        every = 0 if self._posed is None else self._posed.pose_reset
+        if not every:
+            return
+        due = (self.ticks % every == 0) & (self.ticks < self.family.ticks) & ~diverged
+        if due.any():
+            self.physics.put_upright(np.flatnonzero(due).astype(np.int32))
 
     def _remember(self, ids: NDArray[np.intp]) -> None:
         for i in ids[: FAILURES - len(self.failures)]:
