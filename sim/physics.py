@@ -73,6 +73,11 @@ class Physics:
             start += scanner.count
         return fields
 
+    @property
+    def pose(self) -> Floats:
+        """(B, nq) a copy of where every joint is; for pictures only."""
+        return np.array(self._qpos)
+
     def step(self, command: Floats) -> None:
         """Hold `command` (B, A) for one tick."""
         self._advance(command, self.interface.substeps)
