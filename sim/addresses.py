@@ -18,10 +18,11 @@ SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 
 @dataclass(frozen=True)
 class Start:
-    """The columns of qpos that say where a robot stands."""
+    """The columns of qpos that say where a robot stands, and of qvel how it moves."""
 
     xy: Indices  # (2,)
     quaternion: Indices  # (4,) w, x, y, z; empty for a robot that keeps its heading
+    velocity: Indices  # (2,) of qvel: along x and y of the world
 
 
 BASE = "base_link"  # REP-105
@@ -34,10 +35,13 @@ def start_address(model: mujoco.MjModel, interface: Interface) -> Start | None:
         joint = model.body_jntadr[body]
         if model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_FREE:
             first = int(model.jnt_qposadr[joint])
-            return Start(first + np.arange(2), first + 3 + np.arange(4))
+            xy, quaternion = first + np.arange(2), first + 3 + np.arange(4)
+            return Start(xy, quaternion, int(model.jnt_dofadr[joint]) + np.arange(2))
     for term in interface.observation:
         if term.name == "position" and len(term.mujoco.qpos) == 2:
-            return Start(address(model, term)[1], np.zeros(0, np.intp))
+            slides = "position", term.mujoco.qpos
+            speeds = _joints(model, *slides, model.jnt_dofadr, 6)
+            return Start(address(model, term)[1], np.zeros(0, np.intp), speeds)
     return None
 
 
