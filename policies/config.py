@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from sim.errors import UserError, invalid, unknown
 from sim.interface import STRICT
+from sim.reality import Reality
 
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -135,6 +136,8 @@ class TrainConfig:
     steps: Count = 1_000_000  # environment steps of meta-training
     threads: Count = 2  # of the simulator, and of the skills' updates
     checkpoint_every: Count = 20  # iterations
+    randomise: bool = False  # every episode draws from the ranges in the robot's randomise.yaml
+    reality: Reality | None = None  # what differs from the nominal model, fixed
 
     @property
     def iterations(self) -> int:

@@ -190,7 +190,7 @@ class Stage:
 
     def _way(self, scene: Scene) -> Floats:
         """(n, 2) the path and the goals, which a picture should hold."""
-        goals = [xy[0] for xy in self._family.place(scene.layout).values()]
+        goals = [place[0, :2] for place in self._family.place(scene.layout).values()]
         return np.concatenate([np.reshape(goals, (-1, 2)), scene.path])
 
     def _robot_size(self) -> float:
