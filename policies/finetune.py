@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.adapt import Adapted, Progress, adapt
+from policies.adapt import Adapted, Progress, adapt, scored_episodes
 from policies.agent import Agent, Level, put
 from policies.bundle import (
     GOLDEN,
@@ -32,8 +32,6 @@ from sim.reality import Reality
 from sim.registry import split_task
 from sim.robot import load_robot
 from sim.tasks.task import HELD_OUT
-
-SCORE_EPISODES = 256
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,6 @@ def finetune(
         [number],
         updates=updates,
         install_masters=None if start is None else install_master,
-        episodes=SCORE_EPISODES,
         on_update=on_update,
     )
     agent = adapted.learner.agent
@@ -110,10 +107,11 @@ def finetune(
         [(data, agent.masters, 0)], agent.normaliser, bundle.golden.observation, seed
     )
     last = adapted.curves[0][-1]
+    episodes = scored_episodes(adapted.learner.family.ticks)
     limit = adapted.learner.bounds[number]
     entry = Master(
         task=task,
-        score=Score(value=last.greedy, **asdict(limit), episodes=SCORE_EPISODES),
+        score=Score(value=last.greedy, **asdict(limit), episodes=episodes),
         provenance=provenance_of(config, facts, last.steps, last.updates),
     )
     whole = add_master(bundle, name, entry, data, path)

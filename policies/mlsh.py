@@ -28,6 +28,7 @@ from policies.networks import Total, alone
 from policies.ppo import Report, ppo_update
 from policies.ranks import Ranks, T
 from policies.rollout import NOBODY, Collector, Rollout
+from policies.threads import Threads
 from sim.bounds import Bounds, all_bounds
 from sim.errors import unknown
 from sim.interface import Interface
@@ -121,6 +122,7 @@ class Mlsh:
         floor = float(np.mean([b.random for b in self.bounds]))
         span = float(np.mean([b.optimum for b in self.bounds])) - floor
         self.probe = Probe(method, floor, span)
+        self.threads = Threads(config.threads)
         self.iteration = 0
         self.masters_made = method.groups
         self.fresh = np.ones(method.groups, bool)  # master has not been updated on its task yet
@@ -307,7 +309,7 @@ class Mlsh:
                 )
             )
         samples = normalise_advantages(samples, "group", own=total, everyone=total)
-        return ppo_update(level, samples, self._shuffle_skills, total=total)
+        return ppo_update(level, samples, self._shuffle_skills, total=total, threads=self.threads)
 
     def _information(self, rollout: Rollout) -> NDArray[np.float32]:
         """(T, B) bonus for choices that tell a group's task from the others, less and less.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -13,14 +14,15 @@ from policies.agent import Level
 from policies.config import PpoConfig
 from policies.losses import Float32, Samples, policy_sums, value_sums
 from policies.networks import Total, alone
+from policies.threads import ONE, Threads
 
 # The randomness that orders the samples of a policy (its row) and a group.
 Shuffle = Callable[[int, int], np.random.Generator]
 
 
-# One policy's update: gives its sums, gets the totals.
+# One policy's update: gives the sums that it needs as work to be done, gets the totals.
 Array = NDArray[np.float64]
-Learner = Generator[Array, Array, "Report | None"]
+Learner = Generator[list[Callable[[], Array]], list[Array], "Report | None"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ def ppo_update(
     *,
     entropy: Sequence[float] | None = None,
     total: Total = alone,
+    threads: Threads = ONE,
 ) -> Report:
     """Improve each policy of `level` on its own samples; one without samples does not move.
 
@@ -53,27 +56,29 @@ def ppo_update(
         shuffle: orders the samples.
         entropy: coefficient of each policy's entropy; by default the level's.
         total: over the processes that share these policies.
+        threads: share the work; what is learned does not depend on them.
     """
     learners = [
         _learn(level, row, mine, shuffle, level.ppo.entropy if entropy is None else entropy[row])
         for row, mine in enumerate(samples)
     ]
-    reports = [report for report in _together(learners, total) if report is not None]
+    reports = [report for report in _together(learners, total, threads) if report is not None]
     if not reports:
         return Report(0, 0, 0, 0, 0)
     return Report(*np.mean([list(vars(r).values()) for r in reports], axis=0).tolist())
 
 
-def _together(learners: Sequence[Learner], total: Total) -> list[Report | None]:
+def _together(learners: Sequence[Learner], total: Total, threads: Threads) -> list[Report | None]:
     """Let all policies learn in step, so that what they have to add up makes one message."""
     reports: list[Report | None] = [None] * len(learners)
     waiting = {i: next(learner) for i, learner in enumerate(learners)}
     while waiting:
-        everything = total(np.concatenate(list(waiting.values())))
-        for i, mine in list(waiting.items()):
-            answer, everything = np.split(everything, [len(mine)])
+        mine = threads.run([job for work in waiting.values() for job in work])
+        edges = np.cumsum([len(sums) for sums in mine])[:-1]
+        answers = iter(np.split(total(np.concatenate(mine)), edges))
+        for i, work in list(waiting.items()):
             try:
-                waiting[i] = learners[i].send(answer)
+                waiting[i] = learners[i].send([next(answers) for _ in work])
             except StopIteration as end:
                 reports[i] = end.value
                 del waiting[i]
@@ -82,7 +87,7 @@ def _together(learners: Sequence[Learner], total: Total) -> list[Report | None]:
 
 def _learn(level: Level, row: int, samples: Samples, shuffle: Shuffle, entropy: float) -> Learner:
     ppo = level.ppo
-    everyone = yield np.array([len(samples)], np.float64)
+    (everyone,) = yield [lambda: np.array([len(samples)], np.float64)]
     if not everyone[0]:
         return None
     count = _minibatches(int(everyone[0]), ppo)
@@ -98,22 +103,29 @@ def _learn(level: Level, row: int, samples: Samples, shuffle: Shuffle, entropy: 
         edges = np.cumsum([0, *map(len, batches)]).tolist()
         for begin, end in pairwise(edges):
             part = ordered.take(slice(begin, end))
-            sums = yield _sums(level, row, part, entropy)
-            size, told_now = sums[0], sums[1:6]
-            policy, value = np.split(sums[6:] / size, [level.policy.numpy.shape[1]])
-            level.policy_adam.step(row, _clip(policy.astype(np.float32), ppo))
-            level.value_adam.step(row, _clip(value.astype(np.float32), ppo))
+            policy, value = yield [
+                partial(_policy_work, level, row, part, entropy),
+                partial(_value_work, level, row, part),
+            ]
+            size = policy[0]
+            level.policy_adam.step(row, _clip((policy[5:] / size).astype(np.float32), ppo))
+            level.value_adam.step(row, _clip((value[1:] / size).astype(np.float32), ppo))
             if epoch == ppo.epochs - 1:
-                told += [size, *told_now]
+                told += [size, policy[1], value[0], *policy[2:5]]
     return Report(*(told[1:] / told[0]).tolist())
 
 
-def _sums(level: Level, row: int, part: Samples, entropy: float) -> NDArray[np.float64]:
-    """Samples; loss, value's loss, entropy, kl, clipped; gradient, value's gradient."""
-    policy = policy_sums(level.policy, row, part, level.ppo, entropy)
-    value = value_sums(level.value, row, part, level.ppo, level.unit)
-    told = [len(part), policy.loss, value.loss, policy.entropy, policy.kl, policy.clipped]
-    return np.concatenate([told, policy.gradient, value.gradient])
+def _policy_work(level: Level, row: int, part: Samples, entropy: float) -> Array:
+    """Samples; loss, entropy, kl, clipped; gradient."""
+    sums = policy_sums(level.policy, row, part, level.ppo, entropy)
+    told = [len(part), sums.loss, sums.entropy, sums.kl, sums.clipped]
+    return np.concatenate([told, sums.gradient])
+
+
+def _value_work(level: Level, row: int, part: Samples) -> Array:
+    """Loss; gradient."""
+    sums = value_sums(level.value, row, part, level.ppo, level.unit)
+    return np.concatenate([[sums.loss], sums.gradient])
 
 
 def _minibatches(samples: int, ppo: PpoConfig) -> int:

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.nearby import Nearby, create
 from sim.errors import UserError
 
 T = TypeVar("T", bound=np.generic)
@@ -34,6 +35,7 @@ class Ranks:
     rank: int = 0
     size: int = 1
     meter: Meter = field(default_factory=Meter, compare=False)
+    nearby: Nearby | None = field(default=None, compare=False)  # all are on this computer
 
     @property
     def first(self) -> bool:
@@ -58,9 +60,13 @@ class Ranks:
         """The sum of everybody's arrays."""
         if self.size == 1:
             return sums
+        mine = np.array(sums, np.float64)
+        if self.nearby is not None:
+            everybody = self._exchange(mine)
+            return np.asarray(everybody.sum(axis=0))
         import torch
 
-        tensor = torch.from_numpy(np.array(sums, np.float64))
+        tensor = torch.from_numpy(mine)
         with self._metered(tensor.nbytes):
             torch.distributed.all_reduce(tensor)
         total: NDArray[np.float64] = tensor.numpy()
@@ -70,18 +76,10 @@ class Ranks:
         """Everybody's rows in the order of groups; `mine` (n, ...) has n / `groups` of each."""
         if self.size == 1:
             return mine
-        import torch
-
-        data = torch.from_numpy(
-            np.frombuffer(np.ascontiguousarray(mine).tobytes(), np.uint8).copy()
-        )
-        parts = [torch.empty_like(data) for _ in range(self.size)]
-        with self._metered(data.nbytes):
-            torch.distributed.all_gather(parts, data)
-        by_group = (groups, len(mine) // groups, *mine.shape[1:])
-        arrays = [np.frombuffer(p.numpy().tobytes(), mine.dtype).reshape(by_group) for p in parts]
         # Sizes in full: an array without columns has no size to guess from.
-        return np.stack(arrays, axis=1).reshape(self.size * len(mine), *mine.shape[1:])
+        by_group = (self.size, groups, len(mine) // groups, *mine.shape[1:])
+        everybody = self._exchange(mine).reshape(by_group)
+        return np.swapaxes(everybody, 0, 1).reshape(self.size * len(mine), *mine.shape[1:])
 
     def own(self, everybody: NDArray[T], groups: int) -> NDArray[T]:
         """The rows of this process's `groups` from those of all: the inverse of `gather`."""
@@ -90,6 +88,20 @@ class Ranks:
             return everybody
         rows = everybody.reshape(groups, self.size, each, *everybody.shape[1:])
         return rows[:, self.rank].reshape(groups * each, *everybody.shape[1:])
+
+    def _exchange(self, mine: NDArray[T]) -> NDArray[T]:
+        """Everybody's arrays (size, ...) in the order of ranks."""
+        data = np.frombuffer(np.ascontiguousarray(mine).tobytes(), np.uint8)
+        with self._metered(data.nbytes):
+            if self.nearby is not None:
+                parts = self.nearby.exchange(data)
+            else:
+                import torch
+
+                received = torch.empty((self.size, len(data)), dtype=torch.uint8)
+                torch.distributed.all_gather(list(received), torch.from_numpy(data.copy()))
+                parts = received.numpy()
+        return parts.reshape(-1).view(mine.dtype).reshape(self.size, *mine.shape)
 
     @contextmanager
     def _metered(self, size: int) -> Iterator[None]:
@@ -115,4 +127,19 @@ def ranks_of_this_run() -> Ranks:
         torch.distributed.init_process_group("gloo")
         # Its threads must not outlive us: the process would be aborted, after all work was done.
         atexit.register(torch.distributed.destroy_process_group)
-    return Ranks(torch.distributed.get_rank(), size)
+    rank = torch.distributed.get_rank()
+    together = size == int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
+    return Ranks(rank, size, nearby=_meet(rank, size) if together else None)
+
+
+def _meet(rank: int, size: int) -> Nearby:
+    """Share memory with the other processes of this computer."""
+    import torch
+
+    where = [create(size) if rank == 0 else ""]
+    torch.distributed.broadcast_object_list(where)
+    nearby = Nearby(where[0], rank, size)
+    torch.distributed.barrier()
+    if rank == 0:
+        os.unlink(where[0])  # it lives as long as somebody maps it, and ends with the last one
+    return nearby

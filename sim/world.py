@@ -17,7 +17,7 @@ from sim.interface import Floats
 from sim.physics import Physics
 from sim.reality import Reality
 from sim.robot import Robot
-from sim.tasks.task import Layout, TaskFamily
+from sim.tasks.task import Costly, Layout, Lively, Posed, Solid, TaskFamily
 from sim.varied import NOMINAL, Varied
 
 
@@ -84,6 +84,9 @@ class World:
                 f"{robot.name!r} has neither a body 'base_link' on a free joint nor a term "
                 "'position' from two slides"
             )
+        self._lively = family if isinstance(family, Lively) else None
+        self._costly = family if isinstance(family, Costly) else None
+        self._posed = family if isinstance(family, Posed) else None
         self.varied: Varied | None = None
         if (reality or NOMINAL, randomise or NOMINAL) != (NOMINAL, NOMINAL):
             both = reality or NOMINAL, randomise or NOMINAL
@@ -119,8 +122,15 @@ class World:
         if self.varied is not None:
             self.varied.draw(ids, rngs)
         self.physics.reset(ids)
+        if isinstance(self.family, Solid) and self.family.solid:
+            mine = {name: value[ids] for name, value in self.layout.items()}
+            self.physics.stand(ids, self.family.place(mine))
         if self.family.places:
             self.physics.place(ids, self.layout["start"][ids])
+        if self._posed is not None and self._posed.shake:
+            far = self._posed.shake
+            turns = [rng.uniform(-far, far, self.physics.hinges) for rng in rngs]
+            self.physics.bend(ids, np.array(turns))
         self.ticks[ids] = 0
         self.command = self.command.copy()  # it may be the caller's, see `obey`
         self.command[ids] = self.interface.safe
@@ -170,16 +180,36 @@ class World:
         if len(ids):
             self._remember(ids)
             self.physics.reset(ids)
+        self._put_upright(diverged)
         fields = self.fields()
+        if self._lively is not None:
+            changes = self._lively.advance(self.layout, fields, self.interface.control_dt)
+            for name, value in changes.items():
+                self.layout[name][:] = value
         if self.varied is not None:
             self.varied.tick(fields, ids)
         terminated = self.family.terminated(self.layout, fields) & ~diverged
         return fields, Outcome(
-            reward=np.where(diverged, 0.0, self.family.reward(self.layout, fields)),
+            reward=np.where(diverged, 0.0, self._reward(fields)),
             terminated=terminated,
             truncated=((self.ticks >= self.family.ticks) | diverged) & ~terminated,
             diverged=diverged,
         )
+
+    def _reward(self, fields: dict[str, Floats]) -> Floats:
+        reward = self.family.reward(self.layout, fields)
+        if self._costly is None:
+            return reward
+        return reward - self._costly.cost(self.interface.action_for(self.command))
+
+    def _put_upright(self, diverged: NDArray[np.bool_]) -> None:
+        """Those whose time has come; not at the end, which is judged as it is."""
+        every = 0 if self._posed is None else self._posed.pose_reset
+        if not every:
+            return
+        due = (self.ticks % every == 0) & (self.ticks < self.family.ticks) & ~diverged
+        if due.any():
+            self.physics.put_upright(np.flatnonzero(due).astype(np.int32))
 
     def _remember(self, ids: NDArray[np.int32]) -> None:
         for i in ids[: FAILURES - len(self.failures)]:

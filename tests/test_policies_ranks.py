@@ -1,5 +1,6 @@
 """Several processes learn what one learns, and a lost one costs no more than the last stretch."""
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -12,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import policies.nearby as nearby_module
 from policies.checkpoint import load_arrays
+from policies.nearby import Nearby
 from policies.ranks import Ranks
 from sim.errors import UserError
 
@@ -147,3 +150,66 @@ def test_alone_everything_is_ones_own():
     assert np.array_equal(ranks.gather(x, 3), x)
     assert np.array_equal(ranks.own(x, 3), x)
     assert [ranks.any(True), ranks.any(False)] == [True, False]
+
+
+# Shared memory ------------------------------------------------------------------------------
+
+
+def talk(path, rank, size, turns, results):
+    nearby = Nearby(path, rank, size)
+    rng = np.random.default_rng(rank)
+    heard = [nearby.exchange(rng.integers(0, 256, n, np.uint8)) for n in turns]
+    results.put((rank, [h.tobytes() for h in heard]))
+
+
+def test_processes_hear_each_other_in_the_order_of_ranks():
+    """Three of them, with nothing but the counters to keep them in step."""
+    size, turns = 3, [0, 1, 100, 7, *[50] * 200, nearby_module.ROOM + 5, 3]
+    path = nearby_module.create(size)
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    others = [
+        context.Process(target=talk, args=(path, rank, size, turns, results), daemon=True)
+        for rank in range(size)
+    ]
+    for other in others:
+        other.start()
+    heard = dict(results.get(timeout=60) for _ in others)
+    for other in others:
+        other.join(10)
+    os.unlink(path)
+    said = [np.random.default_rng(rank) for rank in range(size)]
+    expected = [b"".join(r.integers(0, 256, n, np.uint8).tobytes() for r in said) for n in turns]
+    assert heard == dict.fromkeys(range(size), expected)
+
+
+@pytest.mark.slow
+def test_memory_is_shared_on_one_computer_and_left_behind_by_nobody():
+    before = set(Path("/dev/shm").glob("mlsh_*"))
+    for together, called in ((True, True), (False, False)):
+        code = (
+            "import policies.ranks as r, numpy as np; ranks = r.ranks_of_this_run();"
+            f"assert (ranks.nearby is not None) is {called};"
+            "assert ranks.total(np.array([ranks.rank + 1.0])) == 3;"
+            "rows = np.arange(2) + 10 * ranks.rank;"
+            "assert ranks.gather(rows, 2).tolist() == [0, 10, 1, 11]"
+        )
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        both = [
+            subprocess.Popen(
+                [sys.executable, "-c", code],
+                env={
+                    **os.environ,
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": port,
+                    "WORLD_SIZE": "2",
+                    "RANK": str(rank),
+                    "LOCAL_WORLD_SIZE": "2" if together else "1",
+                },
+            )
+            for rank in range(2)
+        ]
+        assert [one.wait(timeout=60) for one in both] == [0, 0]
+    assert set(Path("/dev/shm").glob("mlsh_*")) == before

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from mlsh_ros import cli
+from policies.adapt import envs_for_episodes
+from policies.checkpoint import load_arrays
 from policies.config import default_config
 from policies.run import create_run
 from policies.sweep import interval, plan, run_job
@@ -101,6 +103,35 @@ def test_what_is_done_is_not_done_again_and_other_settings_are_refused(swept, ca
     assert (swept / "mlsh-0" / "adaptation.csv").stat().st_mtime_ns == before
     with pytest.raises(UserError, match=r"mlsh-0 has a run of other settings"):
         jobs(swept, ["mlsh"], settings=[*SMALL[:-1], "steps=1200"])
+
+
+def test_a_new_task_can_be_learned_in_smaller_steps_without_training_again(
+    swept, capsys, monkeypatch
+):
+    before = (swept / "mlsh-0" / "checkpoint.npz").read_bytes()
+    settings = [f"--set={s}" for s in SMALL]
+    words = ["mlsh", "sweep", "moving_bandits", "--seeds", "1", "-o", str(swept), *settings]
+    for variant in ("mlsh", "shared", "scratch"):
+        given = [*words, "--variant", variant, "--episodes", "10"]
+        monkeypatch.setattr("sys.argv", given)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
+        # 10 episodes of 50 ticks.
+        assert "updates of 500 steps" in capsys.readouterr().out
+        rows = list(csv.DictReader((swept / f"{variant}-0" / "adaptation-10.csv").open()))
+        assert [int(r["steps"]) for r in rows if r["task"] == "goal-0"] == list(
+            range(0, 5001, 500)
+        )
+    after = load_arrays(swept / "mlsh-0" / "checkpoint.npz")
+    (swept / "before.npz").write_bytes(before)
+    for name, array in load_arrays(swept / "before.npz").items():
+        assert name == "seconds" or np.array_equal(array, after[name])
+    (job,) = jobs(swept, ["mlsh"])
+    with pytest.raises(
+        UserError, match=r"3 episodes per update are 3 simulations of 50 ticks.* 4"
+    ):
+        envs_for_episodes(job.config, 3)
 
 
 def test_a_damaged_run_is_named_and_stops_no_other(tmp_path):

@@ -39,6 +39,10 @@ def sweep(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Runs at the same time; default: one per core.")
     ] = None,
+    episodes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Per update on a new task; default: 2,000 environment steps."),
+    ] = None,
     goal: Annotated[float, typer.Option(help="Fraction of the optimum to reach.")] = 0.95,
 ) -> int:
     """Train variants with several seeds and compare what they reach on every task learned anew."""
@@ -53,7 +57,7 @@ def sweep(
     load_robot(robot)
     folder = output or Path("runs") / f"sweep-{family}"
     chosen = grid(variants(variant or ["mlsh"]), settings or [])
-    planned = plan(family, robot, chosen, list(range(seeds)), folder)
+    planned = plan(family, robot, chosen, list(range(seeds)), folder, episodes)
     failed = 0
     for number, (job, reason) in enumerate(run_all(planned, jobs or os.cpu_count() or 1), 1):
         failed += bool(reason)
@@ -62,15 +66,16 @@ def sweep(
     if not summaries:
         raise UserError(f"no run of {folder} has a result")
     _show(summaries, goal)
-    write_table(summaries, folder / "sweep.csv")
-    plot(summaries, goal, folder / "sweep.png")
-    console.print(f"every number: {folder}/sweep.csv; learning curves: {folder}/sweep.png")
+    stem = folder / ("sweep" if episodes is None else f"sweep-{episodes}")
+    write_table(summaries, stem.with_suffix(".csv"))
+    plot(summaries, goal, stem.with_suffix(".png"))
+    console.print(f"every number: {stem}.csv; learning curves: {stem}.png")
     return 1 if failed else 0
 
 
 def _show(summaries: list[Summary], goal: float) -> None:
     table = Table(box=None, padding=(0, 2))
-    heads = ("variant", "seeds", f">= {percent(goal)}", "mean", "95 % of the mean")
+    heads = ("variant", "seeds", f">= {percent(goal)}", "1 update", "mean", "95 % of the mean")
     for head in (*heads, "worst seed", "its worst task", "seconds"):
         table.add_column(head, justify="left" if head == "variant" else "right")
     for s in summaries:
@@ -81,6 +86,7 @@ def _show(summaries: list[Summary], goal: float) -> None:
             s.variant,
             f"{count}",
             f"{s.reached(goal)}",
+            percent(s.after(1)),
             percent(s.mean),
             f"{percent(low)} .. {percent(high)}",
             f"{weakest.job.config.seed}",
@@ -90,6 +96,7 @@ def _show(summaries: list[Summary], goal: float) -> None:
     updates = len(summaries[0].outcomes[0].steps) - 1
     console.print(table)
     console.print(
-        f"of the optimum, greedy, after {updates} updates on each task; {percent(goal)}: seeds of "
-        "which every task reaches it"
+        f"of the optimum, greedy, after {updates} updates of "
+        f"{summaries[0].outcomes[0].steps[1]:,} steps on each task (and after one); "
+        f"{percent(goal)}: seeds of which every task reaches it"
     )
