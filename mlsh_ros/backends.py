@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mlsh_ros.core.controller import Controller
 from mlsh_ros.core.records import Episode
 from mlsh_ros.graph import SIM
-from mlsh_ros.offline import run_episode
+from mlsh_ros.offline import Watch, run_episode
 from policies.bundle import Bundle
 from policies.fits import check_fits
 from policies.runtime import load_master, load_skills
@@ -68,6 +68,7 @@ def run_offline(
     episodes: int,
     seed: int,
     on_episode: OnEpisode = lambda _: None,
+    watch: Watch = lambda *_: None,
 ) -> list[Episode]:
     """Drive episodes 0 .. episodes-1 of `seed` for every job, in this process."""
     manifest, body = bundle.manifest, load_robot(robot)
@@ -90,6 +91,7 @@ def run_offline(
                     master_name=job.master,
                     seed=seed,
                     number=n,
+                    watch=watch,
                 )
             )
             on_episode(done[-1])

@@ -18,10 +18,11 @@ SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 
 @dataclass(frozen=True)
 class Start:
-    """The columns of qpos that say where a robot stands."""
+    """The columns of qpos that say where a robot stands, and of qvel how it moves."""
 
     xy: Indices  # (2,)
     quaternion: Indices  # (4,) w, x, y, z; empty for a robot that keeps its heading
+    velocity: Indices  # (2,) of qvel: along x and y of the world
 
 
 BASE = "base_link"  # REP-105
@@ -35,19 +36,23 @@ def start_address(model: mujoco.MjModel, interface: Interface) -> Start | None:
     free = model.jnt_type == mujoco.mjtJoint.mjJNT_FREE
     body = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, BASE)
     if body >= 0 and model.body_jntnum[body] == 1 and free[joint := model.body_jntadr[body]]:
-        return _free_start(int(model.jnt_qposadr[joint]))
+        return _free_start(model, int(joint))
     for term in interface.observation:
         if term.name == "position" and len(term.mujoco.qpos) == 2:
             columns = address(model, term)[1]
-            first = next((int(a) for a in model.jnt_qposadr[free] if a == columns[0]), None)
-            if first is not None and columns[1] == first + 1:
-                return _free_start(first)
-            return Start(columns, np.zeros(0, np.intp))
+            for joint in np.flatnonzero(free):
+                start = _free_start(model, int(joint))
+                if np.array_equal(columns, start.xy):
+                    return start
+            slides = "position", term.mujoco.qpos
+            speeds = _joints(model, *slides, model.jnt_dofadr, 6)
+            return Start(columns, np.zeros(0, np.intp), speeds)
     return None
 
 
-def _free_start(first: int) -> Start:
-    return Start(first + np.arange(2), first + 3 + np.arange(4))
+def _free_start(model: mujoco.MjModel, joint: int) -> Start:
+    first, speed = int(model.jnt_qposadr[joint]), int(model.jnt_dofadr[joint])
+    return Start(first + np.arange(2), first + 3 + np.arange(4), speed + np.arange(2))
 
 
 def check_names(model: mujoco.MjModel, interface: Interface) -> None:

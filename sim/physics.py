@@ -73,13 +73,33 @@ class Physics:
             start += scanner.count
         return fields
 
+    @property
+    def pose(self) -> Floats:
+        """(B, nq) a copy of where every joint is; for pictures only."""
+        return np.array(self._qpos)
+
     def step(self, command: Floats) -> None:
         """Hold `command` (B, A) for one tick."""
         self._advance(command, self.interface.substeps)
 
-    def substep(self, command: Floats) -> None:
-        """Hold `command` (B, A) for one physics step."""
-        self._advance(command, 1)
+    def substep(self, command: Floats, measured: NDArray[np.int32] | None = None) -> None:
+        """Hold `command` (B, A) for one physics step.
+
+        Args:
+            command: of every simulation.
+            measured: simulations whose sensors and scanners are read after it, all by default;
+                those of the others go on showing what they did.
+        """
+        if measured is None or not self._derives:
+            self._advance(command, 1)
+            return
+        self._ctrl[:, self._actuators] = command
+        rest = np.setdiff1d(np.arange(self.size, dtype=np.int32), measured)
+        if len(rest):
+            self.batch.step(rest)
+        if len(measured):
+            self.batch.step(measured, stage=int(mujoco.mjtStage.mjSTAGE_VEL))
+            self._measure(measured)
 
     def _advance(self, command: Floats, steps: int) -> None:
         self._ctrl[:, self._actuators] = command
@@ -150,6 +170,14 @@ class Physics:
         if self._derives:
             self.batch.forward(ids)
             self._measure(ids)
+
+    def push(self, ids: NDArray[np.intp], velocity: Floats) -> None:
+        """Add (len(ids), 2) m/s along x and y of the world to the velocity of the base.
+
+        Only if `movable`.
+        """
+        assert self._start is not None
+        self._qvel[np.ix_(ids, self._start.velocity)] += velocity
 
     def _measure(self, ids: NDArray[np.int32] | None) -> None:
         """Take what the sensors and the scanners show at the state that was just computed."""

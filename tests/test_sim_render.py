@@ -17,6 +17,7 @@ from sim.errors import UserError
 from sim.registry import make_family
 from sim.render import Frame, NoGraphics, Scene, film
 from sim.robot import Robot, load_robot
+from sim.stage import Stage
 from sim.world import World
 
 ROBOT = load_robot("omni")
@@ -50,17 +51,17 @@ def drive(task: int, number: int, ticks: int) -> Scene:
         frames.append(Frame(row, f"tick {tick}", RED if tick < ticks // 4 else BLUE))
         command = DRIVER.command(fields, FAMILY.expert(world.layout, fields))
         fields, _ = world.step(world.interface.action_for(command).astype(np.float32))
-    return Scene(f"{FAMILY.name}/{FAMILY.tasks[task]}", dict(world.layout), frames)
+    return Scene(FAMILY, f"{FAMILY.name}/{FAMILY.tasks[task]}", dict(world.layout), frames)
 
 
 def draw(path: Path, *scenes: Scene, robot: Robot = ROBOT) -> Image.Image:
     """The picture; where OpenGL is missing the test ends with the law that holds there."""
     if not GL:
         with pytest.raises(NoGraphics):
-            film(robot, FAMILY, scenes, path, size=SIZE)
+            film(robot, scenes, path, size=SIZE)
         assert not path.exists()
         pytest.xfail("no OpenGL here, and film said so")
-    film(robot, FAMILY, scenes, path, size=SIZE)
+    film(robot, scenes, path, size=SIZE)
     return Image.open(path)
 
 
@@ -153,14 +154,14 @@ def test_a_robot_without_the_overview_camera_is_drawn(tmp_path):
 @pytest.mark.parametrize(
     ("name", "frames", "message"),
     [
-        ("a.mp4", 2, r"no picture format '\.mp4'\. Valid: \.gif, \.png"),
+        ("a.avi", 2, r"no picture format '\.avi'\. Valid: \.mp4, \.gif, \.png"),
         ("none/a.gif", 2, r"folder '.*none' does not exist"),
         ("a.gif", 0, r"nothing to draw"),
     ],
 )
 def test_what_cannot_be_written_is_refused_in_one_line(tmp_path, name, frames, message):
     with pytest.raises(UserError, match=message) as info:
-        film(ROBOT, FAMILY, [drive(0, 0, frames)], tmp_path / name)
+        film(ROBOT, [drive(0, 0, frames)], tmp_path / name)
     assert "\n" not in str(info.value)
     assert not isinstance(info.value, NoGraphics)
 
@@ -172,7 +173,7 @@ sys.path.insert(0, sys.argv[1])
 import test_sim_render as t
 for _ in range(2):
     try:
-        t.film(t.ROBOT, t.FAMILY, [t.drive(0, 0, 1)], Path(sys.argv[2]))
+        t.film(t.ROBOT, [t.drive(0, 0, 1)], Path(sys.argv[2]))
     except t.NoGraphics as error:
         print(error)
 """
@@ -212,10 +213,10 @@ def test_a_base_on_a_free_joint_stands_where_its_fields_say():
     for _ in range(10):
         fields, _ = world.obey(np.array([[0.2, 1.0]]))
     frame = Frame({name: value[0] for name, value in fields.items()}, "", RED)
-    stage = render._Stage(rover, family, rover.compile(family.scene))
-    stage._pose(frame, dict(world.layout))
-    shown, true = stage._data.body("base_link"), world.physics.batch.qpos[0]
+    stage = Stage(rover, family)
+    stage.pose(frame, dict(world.layout))
+    shown, true = stage.data.body("base_link"), world.physics.batch.qpos[0]
     np.testing.assert_allclose(shown.xpos[:2], true[:2], atol=1e-12)
     np.testing.assert_allclose(shown.xquat, true[3:7], atol=3e-3)  # it tilts a little
-    goal = stage._data.body("goals_1").xpos[:2]
+    goal = stage.data.body("goals_1").xpos[:2]
     np.testing.assert_allclose(goal, world.layout["goals"][0, 1])

@@ -12,6 +12,8 @@ from mlsh_ros.commands import (
     export,
     finetune,
     new_robot,
+    play,
+    plot,
     replay,
     summary,
     sweep,
@@ -38,4 +40,6 @@ app.command()(evaluate.evaluate)
 app.command()(finetune.finetune)
 app.command()(up.up)
 app.command()(replay.replay)
+app.command()(play.play)
+app.command()(plot.plot)
 app.command()(demo.demo)
