@@ -69,6 +69,7 @@ class Evaluation:
     seed: int
     lines: list[Line]
     episodes: list[Episode]
+    reality: str = ""  # name or file; empty: nominal
     distance: float | None = None  # between the nearest two skills, 0 to 1 (policies.usage)
 
     @property
@@ -93,6 +94,7 @@ class Evaluation:
             "robot": manifest.interface.robot,
             "backend": self.backend,
             "seed": self.seed,
+            "reality": self.reality or None,
             "tasks": [
                 {
                     "task": line.task,
@@ -130,9 +132,15 @@ class Evaluation:
 
 
 def summarise(
-    bundle: Bundle, robot: str, backend: str, seed: int, episodes: list[Episode]
+    bundle: Bundle,
+    robot: str,
+    backend: str,
+    seed: int,
+    episodes: list[Episode],
+    *,
+    reality: str = "",
 ) -> Evaluation:
-    """Scores per task; the bounds are simulated on the same episodes."""
+    """Scores per task; the bounds are simulated on the same episodes, of the nominal model."""
     lines = []
     for task, master in dict.fromkeys((e.task, e.master) for e in episodes):
         mine = [e for e in episodes if (e.task, e.master) == (task, master)]
@@ -164,7 +172,7 @@ def summarise(
     if bundle.files and episodes:
         seen = np.concatenate([e.observation for e in episodes])
         apart = distance(load_skills(bundle), seen)
-    return Evaluation(bundle, robot, backend, seed, lines, episodes, apart)
+    return Evaluation(bundle, robot, backend, seed, lines, episodes, reality, apart)
 
 
 def _sharing(family: str, lines: list[Line], bundle: Bundle) -> Sharing:

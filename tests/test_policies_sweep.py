@@ -59,6 +59,7 @@ def test_a_grid_has_every_combination_and_a_variants_own_settings_win():
     two = {"a": Variant("", ("mlsh.warmup=0",)), "b": Variant("")}
     made = grid(two, ["mlsh.warmup=1,2", "mlsh.joint=3", "network.hidden=[8, 8]"])
     assert list(made) == ["a-warmup=1", "a-warmup=2", "b-warmup=1", "b-warmup=2"]
+    assert list(grid(two, ["mlsh.information=0,0.5"]))[1] == "a-information=0.5"
     configs = {name: v.config("moving_bandits", "omni", 0) for name, v in made.items()}
     assert [c.mlsh.warmup for c in configs.values()] == [0, 0, 1, 2]
     assert {c.mlsh.joint for c in configs.values()} == {3}

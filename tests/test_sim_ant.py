@@ -426,7 +426,10 @@ def test_a_block_stops_the_ant_where_it_stands_and_only_there():
 def test_the_corner_is_reached_past_monster_and_walls_along_the_axes_alone():
     family = AntObstacles()
     walls = boxes(begun(family), 0)
-    assert len(walls) == 6
+    # Room from -3 to 40; a wall at x = 30 up to y = 25, and from there to the right.
+    published = [[28, -3, 35, 0.3], [28, 40, 35, 0.3], [-3, 28, 0.3, 35], [40, 28, 0.3, 35]]
+    published += [[35, 25, 5, 0.3], [30, 10, 0.3, 15]]
+    np.testing.assert_allclose(walls, published)
     lair = np.array([[*ant_obstacles.LAIR, 15 - BODY, 15 - BODY]])  # the square around its round
     reached = steps_from((0, 0), np.vstack([walls, lair]), (-3, -3), (40, 40))
     paid = [n for xy, n in reached.items() if family.success({}, {"position": np.array([xy])})[0]]
