@@ -527,7 +527,23 @@ def test_bounds_of_obstacles_by_the_published_numbers():
 def test_the_random_bound_is_simulated_and_the_others_are_not():
     family = AntMovement(ticks=20, speed=3.0, lateral=0.0)
     bound = bounds(ANT, family, 1, episodes=4)
-    assert (bound.collapsed, bound.optimum) == (0.0, 60.0)
+    assert (bound.collapsed, bound.optimum) == pytest.approx((0.0, 60.0))
     # Uniform actions: 0.1 * 8 / 3 per tick is their effort.
     assert -15 < bound.random < 0
     assert bound.random != bounds(ANT, family, 1, episodes=4, seed=1).random
+
+
+def test_a_room_ends_the_run_at_its_wall_and_falling_costs():
+    family = AntMovement(ticks=400, speed=4.0, lateral=0.0, effort=0.0, room=21.5, fall=2.0)
+    # 10 s at 4 m/s are 40 m, all of the width between starts: on average half of it, 20 m, is free.
+    assert family.estimate(0, 0.025)[1] == pytest.approx(20.0 / 0.025)
+    # 5 s are 20 m: 20 - 20^2 / (2 x 40) = 15 m.
+    half = AntMovement(ticks=200, speed=4.0, lateral=0.0, room=21.5)
+    assert half.estimate(0, 0.025)[1] == pytest.approx(15.0 / 0.025)
+    starts = [family.reset(0, np.random.default_rng(i))["start"] for i in range(200)]
+    assert 19 < np.abs(starts)[:, :2].max() <= 20.0
+    assert ANT.compile(family.scene).ngeom == ANT.compile(AntMovement().scene).ngeom + 4
+    still = {"ahead": np.array([[1.0, 0.0]] * 2), "rate": np.zeros((2, 2))}
+    upright, turned = [1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]
+    fields = {"position": np.zeros((2, 2)), "orientation": np.array([upright, turned])}
+    assert family.reward(still, fields).tolist() == [0.0, -2.0]
