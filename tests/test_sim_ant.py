@@ -9,6 +9,7 @@ import pytest
 
 from sim.bounds import bounds, episode_rng
 from sim.errors import UserError
+from sim.footprint import footprints
 from sim.interface.derived import axes
 from sim.registry import FAMILIES, make_family
 from sim.robot import load_robot
@@ -418,6 +419,16 @@ def test_a_block_stops_the_ant_where_it_stands_and_only_there():
     fields, _ = hold(world, 20)
     assert fields["position"][0, 0] < 16.15
     assert fields["position"][1, 0] == pytest.approx(16.2, abs=0.02)
+
+
+def test_from_above_one_sees_the_blocks_that_are_there(mazes):
+    data = mazes.physics.batch.get_data(0)
+    mujoco.mj_forward(mazes.physics.model, data)
+    shapes = footprints(mazes.physics.model, data)
+    middles = {tuple(s.outline.mean(axis=0).round(6)) for s in shapes if np.ptp(s.outline) > 15}
+    assert {CELLS[cell] for cell in CELLS if cell not in MAZES[0][1]} <= middles
+    assert not {CELLS[cell] for cell in MAZES[0][1]} & middles
+    assert len(shapes) == 4 + 7 + 1  # walls, blocks, the goal's disc
 
 
 # Obstacles --------------------------------------------------------------------------------
