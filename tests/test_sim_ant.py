@@ -7,7 +7,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from sim.bounds import bounds, episode_rng
+from sim.bounds import Bounds, bounds, enough, episode_rng
 from sim.errors import UserError
 from sim.footprint import footprints
 from sim.interface.derived import axes
@@ -533,6 +533,18 @@ def test_bounds_of_obstacles_by_the_published_numbers():
         assert of(speed, published=True) == pytest.approx(to_corner, abs=10)
     assert of(2.0) == pytest.approx(2000 - 20 * (76 - 2 * np.sqrt(2)))
     assert of(1.0) == 0
+
+
+def test_a_share_of_a_cost_is_of_the_way_from_random():
+    assert Bounds(random=2.0, collapsed=23.0, optimum=44.0).share(22.0) == 0.5
+    # Half of -0.3 is not twice as good as -0.3: from -0.75 it is two thirds of the way to -0.3.
+    cost = Bounds(random=-0.75, collapsed=-0.8, optimum=-0.3)
+    assert cost.share(-0.45) == pytest.approx(2 / 3)
+    assert cost.share(-0.75) == 0
+    # 51,200 ticks of 600, of 2000 at least 32 episodes; of 200 where controllers are simulated.
+    assert enough(AntMovement()) == 85
+    assert enough(AntObstacles()) == 32
+    assert enough(make_family("rooms")) == 256
 
 
 def test_the_random_bound_is_simulated_and_the_others_are_not():
