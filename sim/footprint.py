@@ -77,7 +77,7 @@ def _colour(model: mujoco.MjModel, geom: int) -> tuple[float, float, float, floa
 def _points(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> Floats:
     """(n, 3) points in the world whose hull from above is the geom's; none of a plane."""
     kinds = mujoco.mjtGeom
-    kind, size = model.geom_type[geom], model.geom_size[geom]
+    kind, size = kinds(int(model.geom_type[geom])), model.geom_size[geom]
     turn = data.geom_xmat[geom].reshape(3, 3)
     angles = np.linspace(0, 2 * np.pi, EDGES, endpoint=False)
     circle = np.stack([np.cos(angles), np.sin(angles), np.zeros(EDGES)], axis=-1)

@@ -119,7 +119,9 @@ class World:
                 if name not in self.layout:
                     self.layout[name] = np.zeros((self.size, *np.shape(row)))
                 self.layout[name][i] = row
-        if self.varied is not None:
+        shake = 0.0 if self._posed is None else self._posed.shake
+        turns = [rng.uniform(-shake, shake, self.physics.hinges) for rng in rngs] if shake else []
+        if self.varied is not None:  # the last: the rest is as it would be without
             self.varied.draw(ids, rngs)
         self.physics.reset(ids)
         if isinstance(self.family, Solid) and self.family.solid:
@@ -127,9 +129,7 @@ class World:
             self.physics.stand(ids, self.family.place(mine))
         if self.family.places:
             self.physics.place(ids, self.layout["start"][ids])
-        if self._posed is not None and self._posed.shake:
-            far = self._posed.shake
-            turns = [rng.uniform(-far, far, self.physics.hinges) for rng in rngs]
+        if turns:
             self.physics.bend(ids, np.array(turns))
         self.ticks[ids] = 0
         self.command = self.command.copy()  # it may be the caller's, see `obey`

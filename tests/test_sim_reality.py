@@ -19,9 +19,10 @@ from sim.reality import (
     reality_names,
     reality_to_dict,
 )
-from sim.registry import make_family
+from sim.registry import FAMILIES, make_family
 from sim.robot import ROBOTS, Robot, load_robot, robot_names
 from sim.seeding import Stream, generator
+from sim.varied import BLOCK
 from sim.vec_env import TaskVectorEnv
 from sim.world import World
 
@@ -29,6 +30,9 @@ OMNI, ROVER = load_robot("omni"), load_robot("rover")
 BANDITS, BODY = make_family("moving_bandits"), make_family("body_bandits")
 DT = 0.02  # s, a physics step of omni; its tick has 5
 MOTORS = 'kv="300" ctrlrange="-1 1" forcerange="-80 80"'
+# A family that each robot is meant for, with short episodes; of omni, longer than a draw of noise.
+HOME = {cls.robot: make_family(name, {"ticks": 12}) for name, cls in FAMILIES.items()}
+HOME["omni"] = replace(BANDITS, ticks=BLOCK + 8)
 LOADED = [name for name in robot_names() if reality_names(load_robot(name))]
 
 
@@ -349,9 +353,10 @@ def test_pushes_change_the_velocity_when_they_are_due():
 # Nominal, and composition ------------------------------------------------------------------------
 
 
-def play(env, ticks: int = 60) -> list[np.ndarray]:
+def play(env) -> list[np.ndarray]:
+    """What it shows in an episode and the beginning of the next."""
     shown = [env.reset()[0].copy()]
-    shape = (ticks, env.num_envs, env.interface.action_size)
+    shape = (env.world.family.ticks + 4, env.num_envs, env.interface.action_size)
     for action in np.random.default_rng(0).normal(0, 0.8, shape).astype(np.float32):
         *arrays, info = env.step(action)
         shown += [np.copy(a) for a in arrays] + [np.copy(info[k]) for k in sorted(info)]
@@ -363,8 +368,7 @@ def same(one, two) -> bool:
 
 
 def env_of(name: str, **changes) -> TaskVectorEnv:
-    robot, family = (OMNI, BANDITS) if name == "omni" else (ROVER, BODY)
-    family = replace(family, ticks=25)
+    robot, family = load_robot(name), HOME[name]
     return TaskVectorEnv(robot, family, **{"groups": 3, "envs": 2, "seed": 5, **changes})
 
 
@@ -457,7 +461,7 @@ def test_an_episode_is_a_function_of_seed_row_and_number(name):
     observation, _ = env.reset()
     robot, family = load_robot(name), env.world.family
     alone = [World(robot, family, 1, randomise=ranges_of(name)) for _ in range(env.num_envs)]
-    shape = (40, env.num_envs, 2)
+    shape = (family.ticks + 4, env.num_envs, env.interface.action_size)
     episode = 0
     for action in [None, *np.random.default_rng(0).normal(0, 0.8, shape).astype(np.float32)]:
         if action is not None:
@@ -479,13 +483,15 @@ def test_an_episode_is_a_function_of_seed_row_and_number(name):
 def test_a_snapshot_goes_on_bit_for_bit(name):
     env, fresh = (env_of(name, randomise=ranges_of(name), reality=shipped(name)) for _ in range(2))
     env.reset()
-    orders = np.random.default_rng(0).normal(0, 0.8, (90, env.num_envs, 2)).astype(np.float32)
-    for action in orders[:37]:
+    ticks = env.world.family.ticks
+    shape = (2 * ticks, env.num_envs, env.interface.action_size)
+    orders = np.random.default_rng(0).normal(0, 0.8, shape).astype(np.float32)
+    for action in orders[: ticks - 3]:
         observation, *_ = env.step(action)
     state = {key: value.copy() for key, value in env.snapshot().items()}
     fresh.reset()
     np.testing.assert_array_equal(fresh.restore(state), observation)
-    for action in orders[37:]:
+    for action in orders[ticks - 3 :]:
         one, two = env.step(action), fresh.step(action)
         assert same([*one[:4], *one[4].values()], [*two[:4], *two[4].values()])
     with pytest.raises(ValueError, match="of another reality"):
@@ -516,9 +522,9 @@ def test_a_diverged_simulation_shows_finite_values_and_fails_again(tmp_path, mon
         if tick == 12:
             assert np.isfinite(got[4]["final_obs"]).all()
     (failure,) = env.world.failures
-    assert World(OMNI, BANDITS, 1, **made).repeat(failure)
+    assert World(OMNI, env.world.family, 1, **made).repeat(failure)
     with pytest.raises(ValueError, match="reality"):
-        World(OMNI, BANDITS, 1, randomise=ranges_of("omni")).repeat(failure)
+        World(OMNI, env.world.family, 1, randomise=ranges_of("omni")).repeat(failure)
 
 
 # Files -------------------------------------------------------------------------------------------
@@ -529,14 +535,13 @@ SHIPPED = [(name, each) for name in LOADED for each in reality_names(load_robot(
 @pytest.mark.parametrize(("robot", "reality"), SHIPPED)
 def test_every_shipped_reality_holds_for_its_robot(robot, reality):
     body = load_robot(robot)
-    family = BANDITS if robot == "omni" else BODY
-    made = world(load_reality(reality, body), robot=body, family=family)
+    made = world(load_reality(reality, body), robot=body, family=HOME[robot])
     _, high = body.interface.limits
     for _ in range(10):
         fields, outcome = made.obey((0.5 * high)[None])
         assert not outcome.diverged.any()
         for term in body.interface.observation:
-            value = made.shown(fields)[term.name]
+            value = term.values(made.shown(fields)[term.name])
             assert np.isfinite(value).all()
             if term.limit is not None:  # the guard would stop the robot
                 assert (value >= term.limit[0]).all()
