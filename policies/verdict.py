@@ -29,7 +29,7 @@ def collapse_warning(
     """
     recent = rows[-max(1, round(LAST * len(rows))) :]
     share = {
-        task: float(np.mean(values)) / limit.optimum
+        task: limit.share(float(np.mean(values)))
         for task, limit in zip(tasks, bounds, strict=True)
         if (values := [row[f"return/{task}"] for row in recent if f"return/{task}" in row])
     }

@@ -7,8 +7,9 @@ import mujoco
 import numpy as np
 import pytest
 
-from sim.bounds import bounds, episode_rng
+from sim.bounds import Bounds, bounds, enough, episode_rng
 from sim.errors import UserError
+from sim.footprint import footprints
 from sim.interface.derived import axes
 from sim.registry import FAMILIES, make_family
 from sim.robot import load_robot
@@ -420,6 +421,16 @@ def test_a_block_stops_the_ant_where_it_stands_and_only_there():
     assert fields["position"][1, 0] == pytest.approx(16.2, abs=0.02)
 
 
+def test_from_above_one_sees_the_blocks_that_are_there(mazes):
+    data = mazes.physics.batch.get_data(0)
+    mujoco.mj_forward(mazes.physics.model, data)
+    shapes = footprints(mazes.physics.model, data)
+    middles = {tuple(s.outline.mean(axis=0).round(6)) for s in shapes if np.ptp(s.outline) > 15}
+    assert {CELLS[cell] for cell in CELLS if cell not in MAZES[0][1]} <= middles
+    assert not {CELLS[cell] for cell in MAZES[0][1]} & middles
+    assert len(shapes) == 4 + 7 + 1  # walls, blocks, the goal's disc
+
+
 # Obstacles --------------------------------------------------------------------------------
 
 
@@ -522,6 +533,18 @@ def test_bounds_of_obstacles_by_the_published_numbers():
         assert of(speed, published=True) == pytest.approx(to_corner, abs=10)
     assert of(2.0) == pytest.approx(2000 - 20 * (76 - 2 * np.sqrt(2)))
     assert of(1.0) == 0
+
+
+def test_a_share_of_a_cost_is_of_the_way_from_random():
+    assert Bounds(random=2.0, collapsed=23.0, optimum=44.0).share(22.0) == 0.5
+    # Half of -0.3 is not twice as good as -0.3: from -0.75 it is two thirds of the way to -0.3.
+    cost = Bounds(random=-0.75, collapsed=-0.8, optimum=-0.3)
+    assert cost.share(-0.45) == pytest.approx(2 / 3)
+    assert cost.share(-0.75) == 0
+    # 51,200 ticks of 600, of 2000 at least 32 episodes; of 200 where controllers are simulated.
+    assert enough(AntMovement()) == 85
+    assert enough(AntObstacles()) == 32
+    assert enough(make_family("rooms")) == 256
 
 
 def test_the_random_bound_is_simulated_and_the_others_are_not():
