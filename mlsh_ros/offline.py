@@ -45,15 +45,16 @@ def run_episode(
     controller.reset()
     ticks: list[Tick] = []
     rewards: list[float] = []
-    fields, success, done = world.fields(), False, False
+    shown, success, done = world.shown(world.fields()), False, False
     while not done:
-        request = controller.begin({name: value[0] for name, value in fields.items()})
+        request = controller.begin({name: value[0] for name, value in shown.items()})
         if request is not None:
             logits = master(request.observation[None])[0]
             controller.hierarchy.answer(request.macro, int(logits.argmax()))
         tick = controller.finish()
         watch(world, tick)
         fields, outcome = world.obey(tick.command[None])
+        shown = world.shown(fields)
         ticks.append(tick)
         rewards.append(float(outcome.reward[0]))
         done = bool((outcome.terminated | outcome.truncated)[0])

@@ -172,6 +172,7 @@ def greedy_scores(learner: Mlsh, episodes: int) -> list[tuple[float, float]]:
         threads=learner.config.threads,
         noise=False,
         tasks=learner.env.tasks,
+        reality=learner.config.reality,
     )
     collector = Collector(env, learner.agent, learner.method, EVALUATION_SEED)
     rollout = collector.collect(

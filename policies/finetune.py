@@ -28,6 +28,7 @@ from policies.fits import check_fits
 from policies.onnx_file import Graph, read_graph
 from policies.runtime import Network
 from sim.errors import UserError
+from sim.reality import Reality
 from sim.registry import split_task
 from sim.robot import load_robot
 from sim.tasks.task import HELD_OUT
@@ -53,6 +54,7 @@ def finetune(
     seed: int,
     robot: str | None = None,
     start_from: str | None = None,
+    reality: Reality | None = None,
     facts: dict[str, object],
     on_update: Callable[[list[Progress]], None] = lambda _: None,
 ) -> Finetuned:
@@ -68,6 +70,7 @@ def finetune(
         seed: of everything random.
         robot: name or folder, by default the bundle's.
         start_from: a master of the bundle to start from, by default a fresh one.
+        reality: what differs from the nominal model, by default what did in the bundle's training.
         facts: of `policies.run.environment`, for the provenance.
         on_update: called with the latest `Progress`.
 
@@ -81,7 +84,7 @@ def finetune(
             f"bundle {bundle.manifest.name!r} has a master {name!r} already; give another --name. "
             f"Taken: {', '.join(bundle.manifest.masters)}"
         )
-    config, number = task_config(bundle, task, seed=seed, robot=robot)
+    config, number = task_config(bundle, task, seed=seed, robot=robot, reality=reality)
     start = None
     if start_from is not None:
         start = read_graph(bundle.master(start_from), f"{bundle.source}/masters/{start_from}.onnx")
@@ -118,7 +121,12 @@ def finetune(
 
 
 def task_config(
-    bundle: Bundle, task: str, *, seed: int, robot: str | None = None
+    bundle: Bundle,
+    task: str,
+    *,
+    seed: int,
+    robot: str | None = None,
+    reality: Reality | None = None,
 ) -> tuple[TrainConfig, int]:
     """The bundle's own training configuration, turned to another task; and the task's number.
 
@@ -136,6 +144,11 @@ def task_config(
     parameters = dict(config.family_parameters) if own else {}
     parameters.pop(HELD_OUT, None)  # a goal that training did not see is what this is for
     changed = replace(config, family=family.name, family_parameters=parameters, seed=seed)
+    if not own:  # whole episodes, as the skills' own family has been given in its recipe
+        n = config.mlsh.decision_ticks
+        ticks = -(-family.ticks // n) * n
+        changed = replace(changed, mlsh=replace(config.mlsh, rollout_ticks=ticks))
+    changed = replace(changed, reality=reality or config.reality)
     return replace(changed, robot=robot or bundle.interface.robot), number
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from policies.adapt import Adapted, envs_for_episodes, from_scratch
+from policies.adapt import Progress, envs_for_episodes, from_scratch
 from policies.agent import Agent
 from policies.checkpoint import load_arrays
 from policies.config import TrainConfig
@@ -71,11 +72,17 @@ def plan(
         episodes: per update on a new task; by default 2,000 steps.
 
     Raises:
-        UserError: a setting does not hold, or a folder has a run of another configuration.
+        UserError: a setting does not hold, a folder has a run of another configuration, or
+            Stable-Baselines3 is wanted and missing.
     """
+    missing = find_spec("stable_baselines3") is None
     jobs = []
     for seed in seeds:
         for name, variant in variants.items():
+            if variant.adaptation == "sb3" and missing:
+                raise UserError(
+                    f"variant {name!r} needs stable-baselines3: pip install 'mlsh_ros[bench]'"
+                )
             config = replace(variant.config(family, robot, seed), threads=1)
             job = Job(name, variant.adaptation, config, folder / f"{name}-{seed}", episodes)
             if episodes is not None:
@@ -117,7 +124,17 @@ def run_job(job: Job) -> str:
         if job.adaptation == "scratch":
             _write(
                 job,
-                lambda task: from_scratch(everything, task, updates=ADAPTATION_UPDATES, envs=envs),
+                lambda task: from_scratch(
+                    everything, task, updates=ADAPTATION_UPDATES, envs=envs
+                ).curves[0],
+            )
+            return ""
+        if job.adaptation == "sb3":
+            from policies import sb3  # its packages are of the extra `bench`
+
+            _write(
+                job,
+                lambda task: sb3.learn(everything, task, updates=ADAPTATION_UPDATES, envs=envs),
             )
             return ""
         train(folder, resume=resume)
@@ -135,7 +152,7 @@ def run_job(job: Job) -> str:
                     updates=ADAPTATION_UPDATES,
                     envs=envs,
                     install_skill=install,
-                ),
+                ).curves[0],
             )
         else:
             learn_masters(folder, held_out=True, envs=envs, name=job.result.name)
@@ -144,10 +161,10 @@ def run_job(job: Job) -> str:
     return ""
 
 
-def _write(job: Job, learn: Callable[[int], Adapted]) -> None:
+def _write(job: Job, learn: Callable[[int], list[Progress]]) -> None:
     config = with_all_tasks(job.config)
     tasks = make_family(config.family, config.family_parameters).tasks
-    curves = [learn(task).curves[0] for task in range(len(tasks))]
+    curves = [learn(task) for task in range(len(tasks))]
     write_adaptation(job.result, tasks, curves)
 
 

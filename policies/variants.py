@@ -14,8 +14,8 @@ from policies.config import TrainConfig, preset
 from sim.errors import unknown
 
 # How a new task is learned: a fresh master with the skills frozen; the one shared policy as a
-# whole, from where meta-training left it; or a policy from nothing.
-Adaptation = Literal["master", "shared", "scratch"]
+# whole, from where meta-training left it; or a policy from nothing, ours or Stable-Baselines3's.
+Adaptation = Literal["master", "shared", "scratch", "sb3"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ BASELINES = {
         adaptation="shared",
     ),
     "scratch": Variant("PPO on the new task alone", adaptation="scratch"),
+    "sb3": Variant("the same by Stable-Baselines3, its own settings", adaptation="sb3"),
     "faithful-2017": Variant("the released code", preset="faithful-2017"),
 }
 ABLATIONS = {
@@ -112,6 +113,12 @@ def grid(chosen: Mapping[str, Variant], settings: list[str]) -> dict[str, Varian
     out = {}
     for name, variant in chosen.items():
         for combination in product(*choices):
-            label = "-".join([name, *(combination[i].rpartition(".")[2] for i in varied)])
+            label = "-".join([name, *(_short(combination[i]) for i in varied)])
             out[label] = replace(variant, settings=(*combination, *variant.settings))
     return out
+
+
+def _short(setting: str) -> str:
+    """mlsh.information=0.5 -> information=0.5."""
+    path, equals, value = setting.partition("=")
+    return path.rpartition(".")[2] + equals + value

@@ -117,8 +117,9 @@ class Stage:
             self.data.qpos[:] = frame.qpos
         else:
             self._pose_by_fields(frame)
-        for body, xy in self._family.place(layout).items():
-            self.data.mocap_pos[self.model.body(body).mocapid[0], :2] = xy[0]
+        for body, place in self._family.place(layout).items():
+            index = self.model.body(body).mocapid[0]
+            self.data.mocap_pos[index, : place.shape[1]] = place[0]
         mujoco.mj_forward(self.model, self.data)
 
     def _pose_by_fields(self, frame: Frame) -> None:
@@ -196,7 +197,7 @@ class Stage:
 
     def _way(self, scene: Scene) -> Floats:
         """(n, 2) the path and the goals, which a picture should hold."""
-        goals = [xy[0] for xy in self._family.place(scene.layout).values()]
+        goals = [place[0, :2] for place in self._family.place(scene.layout).values()]
         return np.concatenate([np.reshape(goals, (-1, 2)), scene.path])
 
     def _robot_size(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import mujoco
@@ -73,6 +74,22 @@ class RunningTask:
         if not self.tilt:
             return np.zeros(len(fields["position"]), bool)
         return leans(fields["orientation"], self.tilt)
+
+
+def run(points: Sequence[tuple[float, float]], speed: float, dt: float, ticks: int) -> Floats:
+    """(ticks, 2) where one is after every tick who runs along points, and stays at the last.
+
+    Args:
+        points: the first is the start, m.
+        speed: m/s, from the first tick on.
+        dt: s per tick.
+        ticks: how many.
+    """
+    corners = np.asarray(points, np.float64)
+    legs = np.linalg.norm(np.diff(corners, axis=0), axis=1)
+    reached = np.concatenate([[0.0], np.cumsum(legs)])  # m
+    way = speed * dt * np.arange(1, ticks + 1)
+    return np.stack([np.interp(way, reached, corners[:, i]) for i in range(2)], axis=-1)
 
 
 def leans(quaternion: Floats, angle: float) -> NDArray[np.bool_]:

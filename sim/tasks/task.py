@@ -47,7 +47,10 @@ class TaskFamily(Protocol):
         """Add goals, walls and so on to the robot's model."""
 
     def place(self, layout: Layout) -> dict[str, Floats]:
-        """Where the scene's mocap bodies stand, (n, 2) by name; for pictures only."""
+        """Where the scene's mocap bodies stand, m, (n, 2) or (n, 3) by name.
+
+        For pictures; only of a family that is `Solid` they also stand there in the simulation.
+        """
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
         """Draw one episode of a task: its row of every layout entry."""
@@ -93,6 +96,13 @@ class Estimated(Protocol):
             task: its number.
             dt: s per tick.
         """
+
+
+@runtime_checkable
+class Solid(Protocol):
+    """Has things to bump into that stand elsewhere in every episode."""
+
+    solid: bool  # the mocap bodies of `place` are put there when an episode begins
 
 
 @runtime_checkable
