@@ -23,7 +23,7 @@ from sim.errors import UserError
 from sim.footprint import Shape
 from sim.interface import Floats
 from sim.robot import Robot
-from sim.stage import Stage
+from sim.stage import GREYS, Stage
 
 SUFFIXES = (".png", ".svg", ".pdf")
 INK, PAPER, MUTED = "#1c2633", "#ffffff", "#5b6879"
@@ -37,7 +37,6 @@ START: dict[str, Any] = {"marker": "o", "ms": 5.5, "mfc": PAPER, "mec": INK, "me
 SWITCH: dict[str, Any] = {"marker": "o", "ms": 2.6, "mfc": PAPER, "mec": INK, "mew": 0.6}
 END: dict[str, Any] = {"marker": "s", "ms": 3.4, "mfc": INK, "mec": PAPER, "mew": 0.6}
 RING: dict[str, Any] = {"marker": "o", "ms": 8, "mfc": "none", "mec": INK, "mew": 0.9}
-GREYS = (0.299, 0.587, 0.114)  # how bright red, green and blue are (ITU-R BT.601)
 STYLE: dict[Any, Any] = {
     "font.size": 8,
     "text.color": INK,

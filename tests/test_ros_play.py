@@ -226,6 +226,14 @@ def test_a_master_on_another_task_is_said_so():
     assert len(figure.axes) == 2
 
 
+def test_all_tasks_are_checked_before_the_first_is_driven():
+    bundle, driven = load_bundle("moving_bandits"), []
+    work = [Job("moving_bandits/goal-0", "goal-0"), Job("rooms/corner-0", "goal-0")]
+    with pytest.raises(UserError, match=r"'rooms/corner-0' .*'goals'"):
+        drive(bundle, load_robot("omni"), work, episodes=1, seed=0, on_episode=driven.append)
+    assert not driven
+
+
 # The commands -----------------------------------------------------------------------------------
 
 
