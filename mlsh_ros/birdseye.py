@@ -129,7 +129,8 @@ def _draw(axes: Axes, panel: Sequence[Take], shapes: Sequence[Shape], colours: l
     for take in panel:
         if take.scene.target is not None:
             x, y = take.scene.target
-            ring = Circle((x, y), take.scene.radius, fill=False, ec=INK, lw=0.9, gid="target")
+            ring = Circle((x, y), take.scene.radius, fill=False, ec=INK, lw=0.9)
+            ring.set(zorder=2.5, gid="target")  # above the walls
             axes.add_patch(ring)
     for take in panel:
         _draw_route(axes, take.scene.path, take.episode.skill, colours)
@@ -156,13 +157,13 @@ def _draw_route(
 
 def _patch(shape: Shape) -> Polygon:
     grey = np.dot(shape.colour[:3], GREYS)  # colours are those of skills
-    alpha = shape.colour[3] * (1.0 if shape.fixed else 0.25)
+    alpha = shape.colour[3] * (1.0 if shape.fixed or shape.solid else 0.25)
     return Polygon(
         shape.outline,
         closed=True,
         facecolor=(grey, grey, grey, alpha),
         linewidth=0,
-        zorder=1 + 1e-3 * shape.top,
+        zorder=1 + np.arctan(shape.top) / np.pi,
         gid="fixed" if shape.fixed else "placed",
     )
 

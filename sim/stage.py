@@ -92,7 +92,8 @@ class Stage:
         self.model = robot.compile(family.scene)
         self.data = mujoco.MjData(self.model)
         # Colours are those of skills: a blue goal would seem to be the blue skill's.
-        goals = self.model.body_mocapid[self.model.geom_bodyid] >= 0
+        drawn = (self.model.geom_contype == 0) & (self.model.geom_conaffinity == 0)
+        goals = drawn & (self.model.body_mocapid[self.model.geom_bodyid] >= 0)
         colours = self.model.geom_rgba[goals, :3]
         self.model.geom_rgba[goals, :3] = (colours @ GREYS)[:, None]
         self._terms: list[tuple[str, Indices]] = [
