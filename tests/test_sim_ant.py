@@ -558,7 +558,7 @@ def test_the_random_bound_is_simulated_and_the_others_are_not():
 
 def test_a_room_ends_the_run_at_its_wall_and_falling_costs():
     family = AntMovement(ticks=400, speed=4.0, lateral=0.0, effort=0.0, room=21.5, fall=2.0)
-    # 10 s at 4 m/s are 40 m, all of the width between starts: on average half of it, 20 m, is free.
+    # 10 s at 4 m/s are 40 m, the width between starts: on average half of it, 20 m, is free.
     assert family.estimate(0, 0.025)[1] == pytest.approx(20.0 / 0.025)
     # 5 s are 20 m: 20 - 20^2 / (2 x 40) = 15 m.
     half = AntMovement(ticks=200, speed=4.0, lateral=0.0, room=21.5)
