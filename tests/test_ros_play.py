@@ -189,7 +189,8 @@ def test_every_family_can_be_drawn(name):
         # 8 ticks of skills 0, 0, 0, 1, 1, 1, 2, 2
         assert [len(s) for s in routes(axes)[0].get_segments()] == [4, 4, 3]
         placed = [p for p in axes.patches if p.get_gid() == "placed"]
-        assert len(placed) == len(take.scene.family.place(take.scene.layout))
+        places = take.scene.family.place(take.scene.layout).values()
+        assert len(placed) == sum(len(at) < 3 or at[2] > 0 for (at,) in places)  # none sunk
     width, height = figure.get_size_inches()
     assert 0.4 < height / width < 2
 
