@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from mlsh_ros.report_plots import runs, skill_colours
 from mlsh_ros.takes import Take
-from policies.bundle import Bundle
 from sim.errors import UserError
 from sim.footprint import Shape
 from sim.interface import Floats
 from sim.robot import Robot
-from sim.stage import Stage
+from sim.stage import GREYS, Stage
 
 SUFFIXES = (".png", ".svg", ".pdf")
 INK, PAPER, MUTED = "#1c2633", "#ffffff", "#5b6879"
@@ -38,7 +37,6 @@ START: dict[str, Any] = {"marker": "o", "ms": 5.5, "mfc": PAPER, "mec": INK, "me
 SWITCH: dict[str, Any] = {"marker": "o", "ms": 2.6, "mfc": PAPER, "mec": INK, "mew": 0.6}
 END: dict[str, Any] = {"marker": "s", "ms": 3.4, "mfc": INK, "mec": PAPER, "mew": 0.6}
 RING: dict[str, Any] = {"marker": "o", "ms": 8, "mfc": "none", "mec": INK, "mew": 0.9}
-GREYS = (0.299, 0.587, 0.114)  # how bright red, green and blue are (ITU-R BT.601)
 STYLE: dict[Any, Any] = {
     "font.size": 8,
     "text.color": INK,
@@ -92,20 +90,18 @@ def require_position(robot: Robot) -> None:
         )
 
 
-def draw_birdseye(bundle: Bundle, robot: Robot, takes: Sequence[Take], *, seed: int) -> Figure:
+def draw_birdseye(
+    robot: Robot, takes: Sequence[Take], *, skills: Sequence[str], title: str
+) -> Figure:
     """One panel per task and master, every episode in it.
 
     Args:
-        bundle: names and colours of the skills.
-        robot: drove.
-        takes: in the order of their tasks; at least one.
-        seed: of the episodes, for the title.
+        robot: drove; it has a `position`, see `require_position`.
+        takes: at least one; those of a task and master stand together.
+        skills: names of the K skills.
+        title: of the figure.
     """
-    panels = [
-        list(group)
-        for _, group in groupby(takes, key=lambda t: (t.episode.task, t.episode.master))
-    ]
-    names = bundle.manifest.skills
+    panels = [list(group) for _, group in groupby(takes, key=lambda take: take.label)]
     unit = next(t.unit for t in robot.interface.observation if t.name == "position")
     with matplotlib.rc_context(STYLE):
         shapes = [_shapes(robot, panel) for panel in panels]
@@ -113,18 +109,14 @@ def draw_birdseye(bundle: Bundle, robot: Robot, takes: Sequence[Take], *, seed: 
         figure = Figure()
         axes = _grid(figure, boxes)
         for axis, panel, around, box in zip(axes, panels, shapes, boxes, strict=True):
-            _draw(axis, panel, around, skill_colours(len(names)))
+            _draw(axis, panel, around, skill_colours(len(skills)))
             (left, low), (right, high) = box
             axis.set(xlim=(left, right), ylim=(low, high), aspect="equal")
-            axis.set_title(_title(bundle, panel), size=8.5)
+            axis.set_title(_title(panel), size=8.5)
             axis.set(xlabel=f"x ({unit})", ylabel=f"y ({unit})")
             axis.label_outer()
-        count = max(len(panel) for panel in panels)
-        episodes = f"{count} episodes per task" if count > 1 else "one episode per task"
-        figure.suptitle(
-            f"bundle {bundle.manifest.name} on {robot.name}, {episodes}, seed {seed}", size=10
-        )
-        _legend(figure, bundle, takes)
+        figure.suptitle(title, size=10)
+        _legend(figure, skills, takes)
     return figure
 
 
@@ -186,14 +178,10 @@ def _shapes(robot: Robot, panel: Sequence[Take]) -> list[Shape]:
     return list(found.values())
 
 
-def _title(bundle: Bundle, panel: Sequence[Take]) -> str:
-    episode = panel[0].episode
-    name = episode.task
-    if bundle.manifest.masters[episode.master].task != episode.task:
-        name += f" with master {episode.master}"
+def _title(panel: Sequence[Take]) -> str:
     value = np.mean([take.episode.value for take in panel])
     solved = sum(take.episode.success for take in panel)
-    return f"{name}\nreturn {value:,.1f}, {solved} of {len(panel)} solved"
+    return f"{panel[0].label}\nreturn {value:,.1f}, {solved} of {len(panel)} solved"
 
 
 def _family(panel: Sequence[Take]) -> str:
@@ -252,13 +240,10 @@ def _ratios(size: Floats) -> tuple[float, float]:
     return float(size[0] / size[1]), float(size[1] / size[0])
 
 
-def _legend(figure: Figure, bundle: Bundle, takes: Iterable[Take]) -> None:
-    takes = list(takes)
+def _legend(figure: Figure, skills: Sequence[str], takes: Sequence[Take]) -> None:
     used = sorted({int(k) for take in takes for k in np.unique(take.episode.skill)})
-    colours = skill_colours(len(bundle.manifest.skills))
-    entries: list[Artist] = [
-        Line2D([], [], color=colours[k], lw=2, label=bundle.manifest.skills[k]) for k in used
-    ]
+    colours = skill_colours(len(skills))
+    entries: list[Artist] = [Line2D([], [], color=colours[k], lw=2, label=skills[k]) for k in used]
     marks = {"start": START, "end": END}
     if any(take.episode.switches for take in takes):
         marks["switch of skill"] = SWITCH

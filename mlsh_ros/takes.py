@@ -25,6 +25,7 @@ from sim.world import World
 class Take:
     """One episode, T ticks long, and what it looked like."""
 
+    label: str  # of its task, and of its master if that is not the task's own
     episode: Episode
     scene: Scene  # T + 1 frames, or T if the simulation diverged in the end
 
@@ -91,11 +92,9 @@ class _Recorder:
             name = self._manifest.skills[skills[t]]
             caption = f"{t * self._dt:.1f} s   {name}   return {returns[t]:.4g}"
             frames.append(Frame(fields, caption, self._colours[skills[t]], qpos))
-        scene = Scene(self._world.family, self._title(episode), layout, frames)
-        self.takes.append(Take(episode, scene))
-        self._states = []
-
-    def _title(self, episode: Episode) -> str:
         own = self._manifest.masters[episode.master].task == episode.task
-        master = "" if own else f" with master {episode.master}"
-        return f"{episode.task}{master}, episode {episode.number}"
+        label = episode.task if own else f"{episode.task} with master {episode.master}"
+        title = f"{label}, episode {episode.number}"
+        scene = Scene(self._world.family, title, layout, frames)
+        self.takes.append(Take(label, episode, scene))
+        self._states = []

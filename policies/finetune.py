@@ -144,6 +144,10 @@ def task_config(
     parameters = dict(config.family_parameters) if own else {}
     parameters.pop(HELD_OUT, None)  # a goal that training did not see is what this is for
     changed = replace(config, family=family.name, family_parameters=parameters, seed=seed)
+    if not own:  # whole episodes, as the skills' own family has been given in its recipe
+        n = config.mlsh.decision_ticks
+        ticks = -(-family.ticks // n) * n
+        changed = replace(changed, mlsh=replace(config.mlsh, rollout_ticks=ticks))
     changed = replace(changed, reality=reality or config.reality)
     return replace(changed, robot=robot or bundle.interface.robot), number
 

@@ -113,6 +113,12 @@ def grid(chosen: Mapping[str, Variant], settings: list[str]) -> dict[str, Varian
     out = {}
     for name, variant in chosen.items():
         for combination in product(*choices):
-            label = "-".join([name, *(combination[i].rpartition(".")[2] for i in varied)])
+            label = "-".join([name, *(_short(combination[i]) for i in varied)])
             out[label] = replace(variant, settings=(*combination, *variant.settings))
     return out
+
+
+def _short(setting: str) -> str:
+    """mlsh.information=0.5 -> information=0.5."""
+    path, equals, value = setting.partition("=")
+    return path.rpartition(".")[2] + equals + value

@@ -28,6 +28,8 @@ class Shape:
 def footprints(model: mujoco.MjModel, data: mujoco.MjData) -> list[Shape]:
     """Everything visible that does not move, from the lowest to the highest; no planes.
 
+    What a family has sunk below the floor is not there.
+
     Args:
         model: of the robot and the family's scene.
         data: with frames computed, as by `mj_forward`.
@@ -40,8 +42,7 @@ def footprints(model: mujoco.MjModel, data: mujoco.MjData) -> list[Shape]:
         if not (fixed or placed) or model.geom_group[geom] >= HIDDEN or not alpha:
             continue
         points = _points(model, data, geom)
-        if len(points):
-            top = float(points[:, 2].max())
+        if len(points) and (top := float(points[:, 2].max())) > 0:
             outline = hull(points[:, :2])
             shapes.append(Shape(outline, (red, green, blue, alpha), top, not placed))
     return sorted(shapes, key=lambda shape: shape.top)
@@ -76,7 +77,7 @@ def _colour(model: mujoco.MjModel, geom: int) -> tuple[float, float, float, floa
 def _points(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> Floats:
     """(n, 3) points in the world whose hull from above is the geom's; none of a plane."""
     kinds = mujoco.mjtGeom
-    kind, size = model.geom_type[geom], model.geom_size[geom]
+    kind, size = kinds(int(model.geom_type[geom])), model.geom_size[geom]
     turn = data.geom_xmat[geom].reshape(3, 3)
     angles = np.linspace(0, 2 * np.pi, EDGES, endpoint=False)
     circle = np.stack([np.cos(angles), np.sin(angles), np.zeros(EDGES)], axis=-1)

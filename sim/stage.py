@@ -21,12 +21,14 @@ Colour = tuple[float, float, float]  # RGB, 0 to 1
 
 CAMERA = "overview"
 MAX_GEOMS = 20_000  # the model's and those of the trail, one per tick
-TRAIL_HEIGHT, TRAIL_RADIUS = 0.02, 0.014  # m
-RING_RADIUS, RING_WIDTH = 0.25, 0.014  # m, around the goal that counts
+TRAIL_HEIGHT = 0.02  # m
+THIN, PEN = 0.014, 0.03  # m, robot sizes: radius of trail and ring, whichever is more
+RING_RADIUS = 0.25  # m, around a goal that counts and has none of its own
+GREYS = (0.299, 0.587, 0.114)  # how bright red, green and blue are (ITU-R BT.601)
 RING_COLOUR = (0.11, 0.15, 0.20)
-WIDEST = 12.0  # robot sizes; what is wider does not fit a picture, and the camera follows
+WIDEST = 9.0  # robot sizes; what is wider does not fit a picture, and the camera follows
 CLOSE = 6.0  # robot sizes from a robot that is followed
-HIGH = 1.7  # times its width, from where a free camera shows all of a square
+HIGH = 1.4  # times its width, from where a free camera shows all of a square
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,10 @@ class Stage:
     def __init__(self, robot: Robot, family: TaskFamily) -> None:
         self.model = robot.compile(family.scene)
         self.data = mujoco.MjData(self.model)
+        # Colours are those of skills: a blue goal would seem to be the blue skill's.
+        goals = self.model.body_mocapid[self.model.geom_bodyid] >= 0
+        colours = self.model.geom_rgba[goals, :3]
+        self.model.geom_rgba[goals, :3] = (colours @ GREYS)[:, None]
         self._terms: list[tuple[str, Indices]] = [
             (t.name, address(self.model, t)[1])
             for t in robot.interface.observation
@@ -99,6 +105,7 @@ class Stage:
         self._family = family
         mujoco.mj_forward(self.model, self.data)
         self._size = self._robot_size()
+        self._pen = max(THIN, PEN * self._size)
         self._scene: mujoco.MjvScene | None = None
         self._camera = mujoco.MjvCamera()
 
@@ -162,10 +169,10 @@ class Stage:
         way = scene.path[: tick + 1]
         points = [_point(xy, TRAIL_HEIGHT + 2e-4 * i) for i, xy in enumerate(way)]
         for frame, (start, end) in zip(scene.frames, pairwise(points), strict=False):
-            _line(into, start, end, TRAIL_RADIUS, frame.colour)
+            _line(into, start, end, self._pen, frame.colour)
         if scene.target is not None:
-            for start, end in pairwise(_circle(scene.target, scene.radius)):
-                _line(into, start, end, RING_WIDTH, RING_COLOUR)
+            for start, end in pairwise(_circle(scene.target, scene.radius, self._pen)):
+                _line(into, start, end, self._pen, RING_COLOUR)
 
     def view(self, scene: Scene, tick: int = 0) -> View:
         """From where a free camera shows everything, or at least the way, or follows the robot."""
@@ -177,7 +184,7 @@ class Stage:
             low, high = points.min(axis=0), points.max(axis=0)
             span = float((high - low).max())
             if span <= WIDEST * self._size:
-                return View((low + high) / 2, HIGH * span + 2 * self._size, False)
+                return View((low + high) / 2, HIGH * span + 1.5 * self._size, False)
         path = scene.path
         middle = path[tick] if tick < len(path) else self.data.xpos[self.base, :2].copy()
         return View(middle, CLOSE * self._size, True)
@@ -223,10 +230,10 @@ class Stage:
         return bool(inside.all())
 
 
-def _circle(xy: Floats, radius: float) -> list[Floats]:
+def _circle(xy: Floats, radius: float, height: float) -> list[Floats]:
     angles = np.linspace(0, 2 * np.pi, 49)
     edge = xy + radius * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
-    return [_point(each, RING_WIDTH) for each in edge]
+    return [_point(each, height) for each in edge]
 
 
 def _line(

@@ -18,6 +18,7 @@ from mlsh_ros.commands import (
     summary,
     sweep,
     train,
+    transfer,
     up,
 )
 
@@ -38,6 +39,7 @@ app.command("new-robot")(new_robot.new_robot)
 app.command("check-robot")(check_robot.check_robot)
 app.command()(evaluate.evaluate)
 app.command()(finetune.finetune)
+app.command()(transfer.transfer)
 app.command()(up.up)
 app.command()(replay.replay)
 app.command()(play.play)

@@ -190,3 +190,10 @@ def show(result: Evaluation) -> None:
             milliseconds(line.compute_p99),
         )
     console.print(table)
+    for each in result.sharing:
+        console.print(
+            f"{each.family}: I(skill; task) {each.information:.2f} of {each.possible:.2f} bits",
+            markup=False,
+        )
+        if each.collapsed:
+            console.print(f"warning: {each.collapsed}", markup=False, soft_wrap=True)

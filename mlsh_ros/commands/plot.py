@@ -39,5 +39,8 @@ def plot(
     body = load_robot(robot or loaded.interface.robot)
     require_position(body)
     takes = take(loaded, body, jobs(loaded, task, master), episodes, seed)
-    write_birdseye(draw_birdseye(loaded, body, takes, seed=seed), output)
+    name, skills = loaded.manifest.name, loaded.manifest.skills
+    each = f"{episodes} episodes" if episodes > 1 else "one episode"
+    title = f"bundle {name} on {body.name}, {each} per task, seed {seed}"
+    write_birdseye(draw_birdseye(body, takes, skills=skills, title=title), output)
     console.print(f"{output}: {len(takes)} episodes", markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,14 +15,39 @@ from sim.errors import UserError
 
 if TYPE_CHECKING:
     from policies.sweep_table import Summary
+    from policies.variants import Variant
+
+
+def show_variants(wanted: bool) -> None:
+    """Print every variant and set, and end."""
+    if not wanted:
+        return
+    from policies.variants import SETS, VARIANTS
+
+    for name, members in SETS.items():
+        console.print(f"{name}: {', '.join(members)}", markup=False, soft_wrap=True)
+    _explain(VARIANTS)
+    raise typer.Exit
 
 
 def sweep(
     family: Annotated[str, typer.Argument(help="Task family, for example moving_bandits.")],
     variant: Annotated[
         list[str] | None,
-        typer.Option(help="baselines, ablations, or one by name; repeatable. Default: mlsh."),
+        typer.Option(
+            help="baselines, ablations, or one by name (--list shows all); repeatable. "
+            "Default: mlsh."
+        ),
     ] = None,
+    list_variants: Annotated[
+        bool,
+        typer.Option(
+            "--list",
+            callback=show_variants,
+            is_eager=True,
+            help="Show what each variant is, and end.",
+        ),
+    ] = False,
     seeds: Annotated[int, typer.Option(min=1, help="How many: 0, 1, 2 ..")] = 10,
     settings: Annotated[
         list[str] | None,
@@ -66,6 +92,7 @@ def sweep(
     if not summaries:
         raise UserError(f"no run of {folder} has a result")
     _show(summaries, goal)
+    _explain({s.variant: chosen[s.variant] for s in summaries})
     stem = folder / ("sweep" if episodes is None else f"sweep-{episodes}")
     write_table(summaries, stem.with_suffix(".csv"))
     plot(summaries, goal, stem.with_suffix(".png"))
@@ -100,3 +127,11 @@ def _show(summaries: list[Summary], goal: float) -> None:
         f"{summaries[0].outcomes[0].steps[1]:,} steps on each task (and after one); "
         f"{percent(goal)}: seeds of which every task reaches it"
     )
+
+
+def _explain(variants: Mapping[str, Variant]) -> None:
+    """What each variant is."""
+    table = Table(box=None, padding=(0, 2), show_header=False)
+    for name, variant in variants.items():
+        table.add_row(name, variant.why)
+    console.print(table, markup=False)
