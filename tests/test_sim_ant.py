@@ -11,7 +11,7 @@ from sim.bounds import Bounds, bounds, enough, episode_rng
 from sim.errors import UserError
 from sim.footprint import footprints
 from sim.interface.derived import axes
-from sim.registry import FAMILIES, make_family
+from sim.registry import FAMILIES, make_family, split_task
 from sim.robot import load_robot
 from sim.tasks import ant_bandits, ant_mazes, ant_obstacles
 from sim.tasks.ant_bandits import AntBandits
@@ -237,6 +237,13 @@ def test_movement_pays_the_way_ahead_less_what_strays():
     np.testing.assert_allclose(family.reward(layout, {"position": at}), expected)
     far = AntMovement(directions=4, far=1.5)
     assert far.success(layout, {"position": at}).tolist() == [False, True, False, False]
+
+
+def test_every_direction_is_a_task_that_can_be_asked_for():
+    assert AntMovement().tasks == ("right", "up")  # as published
+    for number, name in enumerate(DIRECTIONS):
+        family, found = split_task(f"ant_movement/{name}")
+        assert (family.tasks[found], found) == (name, number)
 
 
 def test_effort_is_of_the_action_in_force():

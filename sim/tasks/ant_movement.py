@@ -35,6 +35,7 @@ class AntMovement(RunningTask):
     """The task is the direction to run in."""
 
     name: ClassVar[str] = "ant_movement"
+    all_tasks: ClassVar[dict[str, int]] = {"directions": len(DIRECTIONS)}
 
     ticks: Count = 600  # of an episode: 15 s of the ant
     directions: Annotated[int, Field(ge=2, le=len(DIRECTIONS))] = 2
