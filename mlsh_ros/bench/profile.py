@@ -2,7 +2,7 @@
 
     python -m mlsh_ros.bench.profile [--family moving_bandits] [--iterations 10] [--threads 2]
 
-Families `half_cheetah` and `ant` are the directions of the training bench. A part's time is its own:
+Families `half_cheetah` and `ant` are those of the training bench. A part's time is its own:
 what it calls and is a part too is not in it.
 """
 
