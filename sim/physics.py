@@ -113,6 +113,13 @@ class Physics:
             self.batch.forward(ids)
             self._measure(ids)
 
+    def show(self) -> dict[str, Floats]:
+        """`fields` of a state that was written into the batch."""
+        if self._derives:
+            self.batch.forward()
+            self._measure(None)
+        return self.fields()
+
     def _measure(self, ids: NDArray[np.int32] | None) -> None:
         """Take what the sensors and the scanners show at the state that was just computed."""
         rows = slice(None) if ids is None else ids
