@@ -190,7 +190,7 @@ class _View:
         few = windows = thin(whole, keep)
         prediction = twin.run(windows, state, (model.change,))
         terms = list(dict.fromkeys(element.term for element in search.elements))
-        samples = {term: _fewer(few.samples[term]) for term in terms}
+        samples = {term: fewer(few.samples[term]) for term in terms}
         mine = {term: [e for e in search.elements if e.term == term] for term in terms}
         compared = {
             term: compare(term, mine[term], samples[term], prediction, model.sensor(term), model.delay)
@@ -484,7 +484,7 @@ def corrected(windows: Windows, twin: Twin, model: Model) -> Windows:
     return replace(windows, start=start)
 
 
-def _fewer(samples: Samples) -> Samples:
+def fewer(samples: Samples) -> Samples:
     """Evenly spread ones."""
     count = len(samples.time)
     if count <= MOST:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -174,9 +173,21 @@ class Twin:
 
     # States -----------------------------------------------------------------------------------
 
+    def placed(self, fields: dict[str, Floats]) -> Physics:
+        """n robots, scans included, in the states that these fields (n, size) show."""
+        count = len(next(iter(fields.values())))
+        bare = self.bare()._physics(count)
+        _reset(bare)
+        bare.batch.state[:] = self._standing()
+        _solve(bare, [t for t in self.bare().terms if _of_state(bare.model, t)], fields)
+        physics = self._physics(count)
+        _reset(physics)
+        physics.batch.state[:] = bare.batch.state
+        return physics
+
     def _physics(self, size: int) -> Physics:
         body = replace(self.interface, observation=self.terms)
-        return Physics(body, self.model, size, os.cpu_count() or 1)
+        return Physics(body, self.model, size, 1)
 
     def _start(self, windows: Windows, guess: Floats | None) -> Floats:
         """(W, n) the states nearest to `guess` that show what was recorded at the start."""

@@ -91,7 +91,7 @@ def cut(signals: Signals, plan: Plan) -> Windows:
     ]
     skills = [_skill(stretches[i], begin - plan.before, plan) for i, begin, *_ in rows]
     shape = (len(rows), plan.ticks)
-    fields = [_fields(signals, stretch) for stretch in stretches]
+    fields = [fields_of(signals, stretch) for stretch in stretches]
     return Windows(
         plan=plan,
         stretch=table[:, 0],
@@ -158,7 +158,7 @@ def unscaled(term: ObservationTerm, interface: Interface, observation: NDArray[n
     return observation[..., interface.observation_slices[term.name]].astype(np.float64) / term.scale
 
 
-def _fields(signals: Signals, stretch: Stretch) -> dict[str, Floats]:
+def fields_of(signals: Signals, stretch: Stretch) -> dict[str, Floats]:
     """Per term (T, size) the newest field at every tick of a stretch; nan where there is none."""
     drive, fields = stretch.drive, {}
     for term in signals.interface.observation:
