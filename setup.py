@@ -46,10 +46,12 @@ ROS = [
 ]
 TRAIN = [*SIM, "torch>=2.4", "tensorboard>=2.16", "onnx>=1.17"]
 # Only to be compared with; gymnasium's MuJoCo environments import imageio.
-BENCH = ["stable-baselines3>=2.9", "imageio>=2.30"]
+SB3 = "stable-baselines3>=2.9"
+BENCH = [SB3, "imageio>=2.30"]
+VIDEO = ["imageio-ffmpeg>=0.5"]  # brings ffmpeg, for MP4
 # 7.4 is the pytest of Ubuntu 24.04, which `colcon test` takes.
 TEST = ["pytest>=7.4", "pytest-timeout>=2.3", "pytest-xdist>=3.3"]
-DEV = [*TEST, "ruff>=0.9", "mypy>=1.13", "import-linter>=2.1", "types-PyYAML"]
+DEV = [*TEST, *VIDEO, SB3, "ruff>=0.9", "mypy>=1.13", "import-linter>=2.1", "types-PyYAML"]
 
 setup(
     name=NAME,
@@ -61,7 +63,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["mlsh_ros*", "sim*", "policies*"]),
     package_data={
-        "sim": ["py.typed", "robots/*/*.yaml", "robots/*/*.xml"],
+        "sim": ["py.typed", "robots/*/*.yaml", "robots/*/*.xml", "robots/*/realities/*.yaml"],
         "policies": [
             "py.typed",
             "pretrained/*/*.json",
@@ -84,6 +86,7 @@ setup(
         "ros": ROS,
         "train": TRAIN,
         "bench": BENCH,
+        "video": VIDEO,
         "test": TEST,
         "dev": DEV,
     },

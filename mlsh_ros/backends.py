@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from mlsh_ros.core.controller import Controller
 from mlsh_ros.core.records import Episode
 from mlsh_ros.graph import SIM
-from mlsh_ros.offline import run_episode
+from mlsh_ros.offline import Watch, run_episode
 from policies.bundle import Bundle
 from policies.fits import check_fits
 from policies.runtime import load_master, load_skills
 from sim.errors import UserError
+from sim.reality import Reality
 from sim.registry import split_task
 from sim.robot import load_robot
 from sim.world import World
@@ -67,7 +68,9 @@ def run_offline(
     *,
     episodes: int,
     seed: int,
+    reality: Reality | None = None,
     on_episode: OnEpisode = lambda _: None,
+    watch: Watch = lambda *_: None,
 ) -> list[Episode]:
     """Drive episodes 0 .. episodes-1 of `seed` for every job, in this process."""
     manifest, body = bundle.manifest, load_robot(robot)
@@ -78,7 +81,7 @@ def run_offline(
     for job in work:
         check_fits(bundle, body, job.task)
         family, number = split_task(job.task)
-        world, master = World(body, family, size=1), load_master(bundle, job.master)
+        world, master = World(body, family, 1, reality=reality), load_master(bundle, job.master)
         for n in range(episodes):
             done.append(
                 run_episode(
@@ -90,6 +93,7 @@ def run_offline(
                     master_name=job.master,
                     seed=seed,
                     number=n,
+                    watch=watch,
                 )
             )
             on_episode(done[-1])
@@ -105,14 +109,15 @@ def run_ros(
     seed: int,
     mode: str,
     domain: int | None = None,
+    reality: str = "",
     on_episode: OnEpisode = lambda _: None,
     on_tick: OnTick = lambda *_: None,
 ) -> list[Episode]:
-    """The same episodes through skill_node, master_node and sim_node."""
+    """The same through skill_node, master_node and sim_node; `reality` is a name or a file."""
     for job in work:
         check_fits(bundle, load_robot(robot), job.task)
     done = []
-    with nodes(bundle, robot, work[0], seed, mode, domain) as client:
+    with nodes(bundle, robot, work[0], seed, mode, domain, reality) as client:
         for job in work:
             ticks = split_task(job.task)[0].ticks
             for n in range(episodes):
@@ -133,7 +138,13 @@ def run_ros(
 
 @contextmanager
 def nodes(
-    bundle: Bundle, robot: str, first: Job, seed: int, mode: str, domain: int | None
+    bundle: Bundle,
+    robot: str,
+    first: Job,
+    seed: int,
+    mode: str,
+    domain: int | None,
+    reality: str = "",
 ) -> Iterator[Remote]:
     """The simulation graph, started and active, with a client to drive it."""
     import os
@@ -154,6 +165,7 @@ def nodes(
         "robot": robot,
         "task": first.task,
         "seed": str(seed),
+        "reality": reality,
         "mode": mode,
         "autostart": "false",
         "loop": "false",

@@ -54,6 +54,7 @@ class Evaluation:
     seed: int
     lines: list[Line]
     episodes: list[Episode]
+    reality: str = ""  # name or file; empty: nominal
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with a versioned schema."""
@@ -65,6 +66,7 @@ class Evaluation:
             "robot": manifest.interface.robot,
             "backend": self.backend,
             "seed": self.seed,
+            "reality": self.reality or None,
             "tasks": [
                 {
                     "task": line.task,
@@ -100,9 +102,15 @@ class Evaluation:
 
 
 def summarise(
-    bundle: Bundle, robot: str, backend: str, seed: int, episodes: list[Episode]
+    bundle: Bundle,
+    robot: str,
+    backend: str,
+    seed: int,
+    episodes: list[Episode],
+    *,
+    reality: str = "",
 ) -> Evaluation:
-    """Scores per task; the bounds are simulated on the same episodes."""
+    """Scores per task; the bounds are simulated on the same episodes, of the nominal model."""
     lines = []
     for task, master in dict.fromkeys((e.task, e.master) for e in episodes):
         mine = [e for e in episodes if (e.task, e.master) == (task, master)]
@@ -130,7 +138,7 @@ def summarise(
                 compute_p99=_quantile([e.compute for e in mine], 99),
             )
         )
-    return Evaluation(bundle, robot, backend, seed, lines, episodes)
+    return Evaluation(bundle, robot, backend, seed, lines, episodes, reality)
 
 
 def _quantile(parts: list[Any], percent: float) -> float | None:

@@ -289,6 +289,11 @@ SIM = Graph(
     arguments=_arguments(
         Argument("task", "", "Task, as family/task; empty: what the master was trained for."),
         Argument("seed", "0", "Seed of the episodes: where the goals are."),
+        Argument(
+            "reality",
+            "",
+            "What differs from the nominal model: a reality of the robot by name, or a file.",
+        ),
         Argument("loop", "true", "Begin the next episode by itself.", _BOOL),
         autostart=Argument(
             "autostart", "true", "Begin to drive as soon as everything is there.", _BOOL
@@ -314,6 +319,7 @@ SIM = Graph(
                 "robot": Arg("robot"),
                 "task": Arg("task"),
                 "seed": Arg("seed"),
+                "reality": Arg("reality"),
                 "mode": Arg("mode"),
                 "speed": Arg("speed"),
                 "loop": Arg("loop"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from mlsh_ros.core.controller import Controller, Skill, Tick
@@ -10,6 +12,7 @@ from sim.bounds import episode_rng
 from sim.world import World
 
 INT32 = np.int32
+Watch = Callable[[World, Tick | None], None]  # the world before each tick; at the end with None
 
 
 def run_episode(
@@ -22,6 +25,7 @@ def run_episode(
     master_name: str,
     seed: int,
     number: int,
+    watch: Watch = lambda *_: None,
 ) -> Episode:
     """Drive one episode with the greedy master.
 
@@ -34,23 +38,29 @@ def run_episode(
         master_name: for the record.
         seed: of the evaluation.
         number: of the episode.
+        watch: is shown the world before each tick, and as the last one left it; not the state
+            that a simulation which diverged is put back to.
     """
     world.reset(np.zeros(1, INT32), [task], [episode_rng(seed, number)])
     controller.reset()
     ticks: list[Tick] = []
     rewards: list[float] = []
-    fields, success, done = world.fields(), False, False
+    shown, success, done = world.shown(world.fields()), False, False
     while not done:
-        request = controller.begin({name: value[0] for name, value in fields.items()})
+        request = controller.begin({name: value[0] for name, value in shown.items()})
         if request is not None:
             logits = master(request.observation[None])[0]
             controller.hierarchy.answer(request.macro, int(logits.argmax()))
         tick = controller.finish()
+        watch(world, tick)
         fields, outcome = world.obey(tick.command[None])
+        shown = world.shown(fields)
         ticks.append(tick)
         rewards.append(float(outcome.reward[0]))
         done = bool((outcome.terminated | outcome.truncated)[0])
         success = bool(world.family.success(world.layout, fields)[0])
+    if not outcome.diverged[0]:
+        watch(world, None)
     return Episode(
         task=label,
         master=master_name,

@@ -182,6 +182,11 @@ SIM_NODE = (
         "Task as family/task; from the next reset.",
         read_only=False,
     ),
+    Param(
+        "reality",
+        "",
+        "What differs from the nominal model: a reality of the robot by name, or a file.",
+    ),
     Param("seed", 0, "Of the episodes.", low=0, high=2**31 - 1, read_only=False),
     Param(
         "episode",

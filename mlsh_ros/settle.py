@@ -41,6 +41,7 @@ def _simulated(bundle: Bundle, values: dict[str, str]) -> dict[str, str]:
     """With a world, whose robot and task have to be the bundle's."""
     try:  # a robot's computer has no MuJoCo
         from policies.fits import check_fits
+        from sim.reality import load_reality
         from sim.registry import split_task
         from sim.robot import load_robot
     except ModuleNotFoundError as error:
@@ -65,10 +66,13 @@ def _simulated(bundle: Bundle, values: dict[str, str]) -> dict[str, str]:
             f"{known}; or name one as master:=NAME"
         )
     try:
-        check_fits(bundle, load_robot(robot), task)
+        body = load_robot(robot)
+        check_fits(bundle, body, task)
     except UserError as error:
         raise UserError(
             f"{error}. The bundle is for robot {bundle.interface.robot!r} and has masters for: "
             f"{known}"
         ) from None
+    if values["reality"]:
+        load_reality(values["reality"], body)
     return {**values, "robot": robot, "task": task}

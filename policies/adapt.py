@@ -13,9 +13,12 @@ from policies.agent import Agent
 from policies.config import TrainConfig
 from policies.mlsh import Mlsh
 from policies.rollout import Collector
+from sim.errors import UserError
+from sim.registry import make_family
 from sim.vec_env import TaskVectorEnv
 
 EVALUATION_SEED = 1_000_000  # episodes that no training run sees
+SCORED_TICKS = 12_800  # 256 episodes of 50
 MAX_UPDATE_STEPS = 2000  # environment steps per master update, if a rollout allows: the paper's D
 
 
@@ -43,14 +46,37 @@ def envs_per_update(config: TrainConfig) -> int:
     return max(2 * config.mlsh.skills, MAX_UPDATE_STEPS // config.mlsh.rollout_ticks)
 
 
+def scored_episodes(ticks: int) -> int:
+    """Greedy episodes of so many ticks that measure a policy: the longer, the fewer."""
+    return max(32, min(256, SCORED_TICKS // ticks))
+
+
+def envs_for_episodes(config: TrainConfig, episodes: int) -> int:
+    """Simulations that run so many episodes in one update.
+
+    Raises:
+        UserError: too few for the probe.
+    """
+    ticks = make_family(config.family, config.family_parameters).ticks
+    envs = -(-episodes * ticks // config.mlsh.rollout_ticks)
+    if envs < 2 * config.mlsh.skills:
+        raise UserError(
+            f"{episodes} episodes per update are {envs} simulations of "
+            f"{config.mlsh.rollout_ticks} ticks; the probe of {config.mlsh.skills} skills "
+            f"needs {2 * config.mlsh.skills}"
+        )
+    return envs
+
+
 def adapt(
     config: TrainConfig,
     install_skills: Callable[[Agent], None],
     tasks: list[int],
     *,
     updates: int,
+    envs: int | None = None,
     install_masters: Callable[[Agent], None] | None = None,
-    episodes: int = 256,
+    episodes: int | None = None,
     on_update: Callable[[list[Progress]], None] = lambda _: None,
 ) -> Adapted:
     """Train a master for each task, all at once, with the skills frozen.
@@ -59,15 +85,16 @@ def adapt(
         config: family, robot, method and seed.
         install_skills: puts the skills and their observation statistics into the agent.
         tasks: task numbers of the family.
-        updates: of each master, `envs_per_update` simulations each.
+        updates: of each master.
+        envs: simulations per update; by default `envs_per_update`.
         install_masters: puts masters to start from into the agent; by default they are fresh.
-        episodes: greedy episodes after every update.
+        episodes: greedy episodes after every update; by default `scored_episodes`.
         on_update: called with the latest `Progress` of every task.
     """
     method = replace(
         config.mlsh,
         groups=len(tasks),
-        envs=envs_per_update(config),
+        envs=envs or envs_per_update(config),
         commitment=0.0,  # as on a robot
         # With frozen skills there is no symmetry to break; a given master needs no first guess.
         probe="none" if config.mlsh.probe == "none" or install_masters else "plain",
@@ -84,8 +111,9 @@ def from_scratch(
     task: int,
     *,
     updates: int,
+    envs: int | None = None,
     install_skill: Callable[[Agent], None] | None = None,
-    episodes: int = 256,
+    episodes: int | None = None,
     on_update: Callable[[list[Progress]], None] = lambda _: None,
 ) -> Adapted:
     """Plain PPO on one task with the same experience: one skill, no master to speak of.
@@ -94,15 +122,16 @@ def from_scratch(
         config: family, robot, method and seed.
         task: task number of the family.
         updates: of the policy.
+        envs: simulations per update; by default `envs_per_update`.
         install_skill: puts a policy to go on from into the agent; by default it is fresh.
-        episodes: greedy episodes after every update.
+        episodes: greedy episodes after every update; by default `scored_episodes`.
         on_update: called with the latest `Progress`, in a list of one.
     """
     method = replace(
         config.mlsh,
         skills=1,
         groups=1,
-        envs=envs_per_update(config),
+        envs=envs or envs_per_update(config),
         warmup=0,
         joint=updates + 1,  # never another task
         probe="none",
@@ -115,8 +144,9 @@ def from_scratch(
 
 
 def _learn(
-    learner: Mlsh, updates: int, episodes: int, on_update: Callable[[list[Progress]], None]
+    learner: Mlsh, updates: int, episodes: int | None, on_update: Callable[[list[Progress]], None]
 ) -> Adapted:
+    episodes = episodes or scored_episodes(learner.family.ticks)
     curves: list[list[Progress]] = [[] for _ in range(learner.method.groups)]
     seconds = 0.0
     for update in range(updates + 1):
@@ -142,6 +172,7 @@ def greedy_scores(learner: Mlsh, episodes: int) -> list[tuple[float, float]]:
         threads=learner.config.threads,
         noise=False,
         tasks=learner.env.tasks,
+        reality=learner.config.reality,
     )
     collector = Collector(env, learner.agent, learner.method, EVALUATION_SEED)
     rollout = collector.collect(

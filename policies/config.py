@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from sim.errors import UserError, invalid, unknown
 from sim.interface import STRICT
+from sim.reality import Reality
 
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -132,9 +133,11 @@ class TrainConfig:
     network: NetworkConfig = NetworkConfig()
     family_parameters: dict[str, float | int] = Field(default_factory=dict)
     seed: Natural = 0
-    steps: Count = 2_000_000  # environment steps of meta-training
+    steps: Count = 1_000_000  # environment steps of meta-training
     threads: Count = 2  # of the simulator, and of the skills' updates
     checkpoint_every: Count = 20  # iterations
+    randomise: bool = False  # every episode draws from the ranges in the robot's randomise.yaml
+    reality: Reality | None = None  # what differs from the nominal model, fixed
 
     @property
     def iterations(self) -> int:
@@ -178,6 +181,15 @@ FAMILY_SETTINGS = {
         "mlsh.groups=8",
         "mlsh.envs=16",
     ],
+    # The paper's 200 ticks; where a robot is is none of the skills' business.
+    "ant_movement": [
+        "mlsh.decision_ticks=200",
+        "mlsh.rollout_ticks=200",
+        "mlsh.groups=6",
+        "mlsh.envs=16",
+        "network.hidden_from_skills=[position]",
+        "network.initial_log_std=-0.5",
+    ],
 }
 
 
@@ -188,7 +200,7 @@ def default_config(family: str, robot: str, seed: int = 0) -> TrainConfig:
         robot=robot,
         seed=seed,
         mlsh=MlshConfig(
-            skills=2, decision_ticks=10, warmup=20, joint=10, groups=10, envs=32, rollout_ticks=50
+            skills=2, decision_ticks=10, warmup=1, joint=10, groups=10, envs=32, rollout_ticks=50
         ),
         master=PpoConfig(
             learning_rate=0.01,
@@ -200,9 +212,7 @@ def default_config(family: str, robot: str, seed: int = 0) -> TrainConfig:
             # full steps of pure noise.
             adam_epsilon=1e-2,
         ),
-        skill=PpoConfig(
-            learning_rate=3e-4, gamma=0.99, gae_lambda=0.98, epochs=10, minibatch=1024
-        ),
+        skill=PpoConfig(learning_rate=1e-3, gamma=0.99, gae_lambda=0.98, epochs=5, minibatch=1024),
     )
     return base.with_values(FAMILY_SETTINGS.get(family, []))
 
@@ -238,7 +248,12 @@ def faithful_config(family: str, robot: str, seed: int = 0) -> TrainConfig:
             max_grad_norm=None,
         ),
         skill=replace(
-            base.skill, learning_rate=3e-5, value_clip=0.2, drop_remainder=True, max_grad_norm=None
+            base.skill,
+            learning_rate=3e-5,
+            epochs=10,
+            value_clip=0.2,
+            drop_remainder=True,
+            max_grad_norm=None,
         ),
         network=NetworkConfig(hidden=(32, 32)),
     )

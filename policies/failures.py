@@ -13,6 +13,7 @@ import numpy as np
 from policies.checkpoint import load_arrays, save_arrays
 from policies.config import TrainConfig, read_config
 from sim.errors import UserError
+from sim.reality import read_ranges
 from sim.registry import make_family
 from sim.robot import load_robot
 from sim.world import Failure, World
@@ -41,6 +42,7 @@ def read_failure(path: Path) -> Failure:
             tick=int(arrays["tick"]),
             state=np.asarray(arrays["state"], np.float64),
             command=np.asarray(arrays["command"], np.float64),
+            varied=np.asarray(arrays.get("varied", []), np.float64),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path}: not a failure of a simulation ({error})") from None
@@ -49,7 +51,9 @@ def read_failure(path: Path) -> Failure:
 def repeat(failure: Failure, config: TrainConfig) -> bool:
     """Simulate the failed tick once more; says whether it fails again."""
     family = make_family(config.family, config.family_parameters)
-    world = World(load_robot(config.robot), family, size=1)
+    robot = load_robot(config.robot)
+    ranges = read_ranges(robot) if config.randomise else None
+    world = World(robot, family, size=1, reality=config.reality, randomise=ranges)
     return world.repeat(failure)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.adapt import Adapted, Progress, adapt
+from policies.adapt import Adapted, Progress, adapt, scored_episodes
 from policies.agent import Agent, Level, put
 from policies.bundle import (
     GOLDEN,
@@ -28,11 +28,10 @@ from policies.fits import check_fits
 from policies.onnx_file import Graph, read_graph
 from policies.runtime import Network
 from sim.errors import UserError
+from sim.reality import Reality
 from sim.registry import split_task
 from sim.robot import load_robot
 from sim.tasks.task import HELD_OUT
-
-SCORE_EPISODES = 256
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,7 @@ def finetune(
     seed: int,
     robot: str | None = None,
     start_from: str | None = None,
+    reality: Reality | None = None,
     facts: dict[str, object],
     on_update: Callable[[list[Progress]], None] = lambda _: None,
 ) -> Finetuned:
@@ -70,6 +70,7 @@ def finetune(
         seed: of everything random.
         robot: name or folder, by default the bundle's.
         start_from: a master of the bundle to start from, by default a fresh one.
+        reality: what differs from the nominal model, by default what did in the bundle's training.
         facts: of `policies.run.environment`, for the provenance.
         on_update: called with the latest `Progress`.
 
@@ -83,7 +84,7 @@ def finetune(
             f"bundle {bundle.manifest.name!r} has a master {name!r} already; give another --name. "
             f"Taken: {', '.join(bundle.manifest.masters)}"
         )
-    config, number = task_config(bundle, task, seed=seed, robot=robot)
+    config, number = task_config(bundle, task, seed=seed, robot=robot, reality=reality)
     start = None
     if start_from is not None:
         start = read_graph(bundle.master(start_from), f"{bundle.source}/masters/{start_from}.onnx")
@@ -98,7 +99,6 @@ def finetune(
         [number],
         updates=updates,
         install_masters=None if start is None else install_master,
-        episodes=SCORE_EPISODES,
         on_update=on_update,
     )
     agent = adapted.learner.agent
@@ -107,10 +107,11 @@ def finetune(
         [(data, agent.masters, 0)], agent.normaliser, bundle.golden.observation, seed
     )
     last = adapted.curves[0][-1]
+    episodes = scored_episodes(adapted.learner.family.ticks)
     limit = adapted.learner.bounds[number]
     entry = Master(
         task=task,
-        score=Score(value=last.greedy, **asdict(limit), episodes=SCORE_EPISODES),
+        score=Score(value=last.greedy, **asdict(limit), episodes=episodes),
         provenance=provenance_of(config, facts, last.steps, last.updates),
     )
     whole = add_master(bundle, name, entry, data, path)
@@ -120,7 +121,12 @@ def finetune(
 
 
 def task_config(
-    bundle: Bundle, task: str, *, seed: int, robot: str | None = None
+    bundle: Bundle,
+    task: str,
+    *,
+    seed: int,
+    robot: str | None = None,
+    reality: Reality | None = None,
 ) -> tuple[TrainConfig, int]:
     """The bundle's own training configuration, turned to another task; and the task's number.
 
@@ -138,6 +144,11 @@ def task_config(
     parameters = dict(config.family_parameters) if own else {}
     parameters.pop(HELD_OUT, None)  # a goal that training did not see is what this is for
     changed = replace(config, family=family.name, family_parameters=parameters, seed=seed)
+    if not own:  # whole episodes, as the skills' own family has been given in its recipe
+        n = config.mlsh.decision_ticks
+        ticks = -(-family.ticks // n) * n
+        changed = replace(changed, mlsh=replace(config.mlsh, rollout_ticks=ticks))
+    changed = replace(changed, reality=reality or config.reality)
     return replace(changed, robot=robot or bundle.interface.robot), number
 
 

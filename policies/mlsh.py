@@ -32,6 +32,7 @@ from policies.threads import Threads
 from sim.bounds import Bounds, all_bounds
 from sim.errors import unknown
 from sim.interface import Interface
+from sim.reality import read_ranges
 from sim.registry import make_family
 from sim.robot import load_robot
 from sim.seeding import Stream, generator
@@ -100,6 +101,8 @@ class Mlsh:
             threads=config.threads,
             tasks=self.tasks[self.mine],
             numbers=mine,
+            reality=config.reality,
+            randomise=read_ranges(self.robot) if config.randomise else None,
         )
         interface = self.env.interface
         self.agent = Agent(

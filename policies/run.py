@@ -258,6 +258,8 @@ def learn_masters(
     on_update: Callable[[list[Progress]], None] = lambda _: None,
     *,
     held_out: bool = False,
+    envs: int | None = None,
+    name: str = "adaptation.csv",
 ) -> Adapted:
     """A master for every task of the family, skills frozen; their curves go to the run.
 
@@ -265,6 +267,8 @@ def learn_masters(
         run: a finished one.
         on_update: called with the latest `Progress` of every task.
         held_out: of those tasks too that training has not seen.
+        envs: simulations per update; by default those of 2,000 steps.
+        name: of the file with the curves.
 
     Raises:
         UserError: the checkpoint is damaged or of another configuration, or the disk is full.
@@ -281,9 +285,14 @@ def learn_masters(
             raise _misfit(run, error) from None
 
     result = adapt(
-        config, install, list(range(len(tasks))), updates=ADAPTATION_UPDATES, on_update=on_update
+        config,
+        install,
+        list(range(len(tasks))),
+        updates=ADAPTATION_UPDATES,
+        envs=envs,
+        on_update=on_update,
     )
-    write_adaptation(run.path / "adaptation.csv", tasks, result.curves)
+    write_adaptation(run.path / name, tasks, result.curves)
     return result
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from policies.adapt import Adapted, from_scratch
+from policies.adapt import Progress, envs_for_episodes, from_scratch
 from policies.agent import Agent
 from policies.checkpoint import load_arrays
 from policies.config import TrainConfig
@@ -29,8 +30,6 @@ from policies.variants import Adaptation, Variant
 from sim.errors import UserError
 from sim.registry import make_family
 
-DONE = "adaptation.csv"
-
 
 @dataclass(frozen=True)
 class Job:
@@ -40,11 +39,18 @@ class Job:
     adaptation: Adaptation
     config: TrainConfig
     path: Path
+    episodes: int | None = None  # per update on a new task; None: 2,000 steps
+
+    @property
+    def result(self) -> Path:
+        """The curves of new tasks; of other numbers of episodes beside one another."""
+        more = "" if self.episodes is None else f"-{self.episodes}"
+        return self.path / f"adaptation{more}.csv"
 
     @property
     def done(self) -> bool:
         """Whether it has its result."""
-        return (self.path / DONE).is_file()
+        return self.result.is_file()
 
 
 def plan(
@@ -53,17 +59,34 @@ def plan(
     variants: dict[str, Variant],
     seeds: list[int],
     folder: Path,
+    episodes: int | None = None,
 ) -> list[Job]:
     """All runs, seeds first, so that every variant soon has something to show.
 
+    Args:
+        family: task family.
+        robot: name or folder.
+        variants: by name.
+        seeds: of each variant.
+        folder: of all runs; one that is trained already only learns the tasks anew.
+        episodes: per update on a new task; by default 2,000 steps.
+
     Raises:
-        UserError: a setting does not hold, or a folder has a run of another configuration.
+        UserError: a setting does not hold, a folder has a run of another configuration, or
+            Stable-Baselines3 is wanted and missing.
     """
+    missing = find_spec("stable_baselines3") is None
     jobs = []
     for seed in seeds:
         for name, variant in variants.items():
+            if variant.adaptation == "sb3" and missing:
+                raise UserError(
+                    f"variant {name!r} needs stable-baselines3: pip install 'mlsh_ros[bench]'"
+                )
             config = replace(variant.config(family, robot, seed), threads=1)
-            job = Job(name, variant.adaptation, config, folder / f"{name}-{seed}")
+            job = Job(name, variant.adaptation, config, folder / f"{name}-{seed}", episodes)
+            if episodes is not None:
+                envs_for_episodes(config, episodes)  # says so before anything runs
             if (job.path / "config.yaml").exists() and Run(job.path).config != config:
                 raise UserError(f"{job.path} has a run of other settings; give another folder")
             jobs.append(job)
@@ -93,12 +116,26 @@ def sweep(jobs: list[Job], processes: int) -> Iterator[tuple[Job, str]]:
 def run_job(job: Job) -> str:
     """Train, then learn every task anew; returns why not, if not."""
     try:
+        envs = None if job.episodes is None else envs_for_episodes(job.config, job.episodes)
         resume = (job.path / "checkpoint.npz").is_file()
         started = (job.path / "config.yaml").is_file()
         folder = Run(job.path) if started else create_run(job.config, job.path)
         everything = with_all_tasks(job.config)
         if job.adaptation == "scratch":
-            _write(folder, lambda task: from_scratch(everything, task, updates=ADAPTATION_UPDATES))
+            _write(
+                job,
+                lambda task: from_scratch(
+                    everything, task, updates=ADAPTATION_UPDATES, envs=envs
+                ).curves[0],
+            )
+            return ""
+        if job.adaptation == "sb3":
+            from policies import sb3  # its packages are of the extra `bench`
+
+            _write(
+                job,
+                lambda task: sb3.learn(everything, task, updates=ADAPTATION_UPDATES, envs=envs),
+            )
             return ""
         train(folder, resume=resume)
         if job.adaptation == "shared":
@@ -108,23 +145,27 @@ def run_job(job: Job) -> str:
                 agent.restore_skills(arrays)
 
             _write(
-                folder,
+                job,
                 lambda task: from_scratch(
-                    everything, task, updates=ADAPTATION_UPDATES, install_skill=install
-                ),
+                    everything,
+                    task,
+                    updates=ADAPTATION_UPDATES,
+                    envs=envs,
+                    install_skill=install,
+                ).curves[0],
             )
         else:
-            learn_masters(folder, held_out=True)
+            learn_masters(folder, held_out=True, envs=envs, name=job.result.name)
     except UserError as error:
         return str(error)
     return ""
 
 
-def _write(folder: Run, learn: Callable[[int], Adapted]) -> None:
-    config = with_all_tasks(folder.config)
+def _write(job: Job, learn: Callable[[int], list[Progress]]) -> None:
+    config = with_all_tasks(job.config)
     tasks = make_family(config.family, config.family_parameters).tasks
-    curves = [learn(task).curves[0] for task in range(len(tasks))]
-    write_adaptation(folder.path / DONE, tasks, curves)
+    curves = [learn(task) for task in range(len(tasks))]
+    write_adaptation(job.result, tasks, curves)
 
 
 def interval(values: list[float], draws: int = 10_000) -> tuple[float, float]:

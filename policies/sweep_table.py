@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from policies.metrics import read_rows
 from policies.run import with_all_tasks
-from policies.sweep import DONE, Job, interval
+from policies.sweep import Job, interval
 from sim.bounds import all_bounds
 from sim.errors import UserError
 from sim.registry import make_family
@@ -59,6 +59,10 @@ class Summary:
         """Over seeds and tasks."""
         return float(np.mean([o.score for o in self.outcomes]))
 
+    def after(self, updates: int) -> float:
+        """Mean over seeds and tasks after so many updates."""
+        return float(np.mean([o.share[:, updates].mean() for o in self.outcomes]))
+
     @property
     def interval(self) -> tuple[float, float]:
         """95 % of the mean over seeds, by bootstrap."""
@@ -84,7 +88,7 @@ def read_outcome(job: Job) -> Outcome:
     family = make_family(config.family, config.family_parameters)
     bounds = all_bounds(load_robot(job.config.robot), family)  # type: ignore[arg-type]
     try:
-        with (job.path / DONE).open(newline="") as stream:
+        with job.result.open(newline="") as stream:
             rows = list(csv.DictReader(stream))
         returns = np.array(
             [[float(r["greedy_return"]) for r in rows if r["task"] == t] for t in family.tasks]

@@ -14,8 +14,8 @@ from policies.config import TrainConfig, preset
 from sim.errors import unknown
 
 # How a new task is learned: a fresh master with the skills frozen; the one shared policy as a
-# whole, from where meta-training left it; or a policy from nothing.
-Adaptation = Literal["master", "shared", "scratch"]
+# whole, from where meta-training left it; or a policy from nothing, ours or Stable-Baselines3's.
+Adaptation = Literal["master", "shared", "scratch", "sb3"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Variant:
 BASELINES = {
     "mlsh": Variant("the recipe"),
     "no-warm-up": Variant(
-        "W = 0: skills learn under masters that know nothing", ("mlsh.warmup=0",)
+        "W = 0 and no probe: skills learn under masters that know nothing",
+        ("mlsh.warmup=0", "mlsh.probe=none"),
     ),
     "primitive": Variant(
         "N = 1: the master decides on every tick",
@@ -47,10 +48,16 @@ BASELINES = {
         adaptation="shared",
     ),
     "scratch": Variant("PPO on the new task alone", adaptation="scratch"),
+    "sb3": Variant("the same by Stable-Baselines3, its own settings", adaptation="sb3"),
     "faithful-2017": Variant("the released code", preset="faithful-2017"),
 }
 ABLATIONS = {
     "no-probe": Variant("masters start uniform", ("mlsh.probe=none",)),
+    "long-warm-up": Variant("W = 20, as in the paper, after the probe", ("mlsh.warmup=20",)),
+    "only-warm-up": Variant(
+        "W = 20, as in the paper, and no probe", ("mlsh.warmup=20", "mlsh.probe=none")
+    ),
+    "probe-teaches": Variant("W = 0: skills learn from the probe's rollout", ("mlsh.warmup=0",)),
     "plain-probe": Variant("the probe looks at this task only", ("mlsh.probe=plain",)),
     "no-restart": Variant("a dispensable skill is never started anew", ("mlsh.reseed_below=0",)),
     "drawn-tasks": Variant("tasks are drawn, not balanced", ("mlsh.balanced_tasks=false",)),
@@ -67,6 +74,10 @@ ABLATIONS = {
     "plain-observations": Variant(
         "observations are not normalised", ("network.normalise_observations=false",)
     ),
+    # Not in the recipe: with each of them.
+    "entropy": Variant("masters are paid for disorder at first", ("master.entropy=0.05",)),
+    "information": Variant("masters are paid for telling tasks apart", ("mlsh.information=0.5",)),
+    "commitment": Variant("a decision lasts N (1 -+ 0.5) ticks", ("mlsh.commitment=0.5",)),
 }
 VARIANTS = BASELINES | ABLATIONS
 SETS = {"baselines": tuple(BASELINES), "ablations": ("mlsh", *ABLATIONS)}
@@ -102,6 +113,12 @@ def grid(chosen: Mapping[str, Variant], settings: list[str]) -> dict[str, Varian
     out = {}
     for name, variant in chosen.items():
         for combination in product(*choices):
-            label = "-".join([name, *(combination[i].rpartition(".")[2] for i in varied)])
+            label = "-".join([name, *(_short(combination[i]) for i in varied)])
             out[label] = replace(variant, settings=(*combination, *variant.settings))
     return out
+
+
+def _short(setting: str) -> str:
+    """mlsh.information=0.5 -> information=0.5."""
+    path, equals, value = setting.partition("=")
+    return path.rpartition(".")[2] + equals + value

@@ -18,27 +18,41 @@ SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 
 @dataclass(frozen=True)
 class Start:
-    """The columns of qpos that say where a robot stands."""
+    """The columns of qpos that say where a robot stands, and of qvel how it moves."""
 
     xy: Indices  # (2,)
     quaternion: Indices  # (4,) w, x, y, z; empty for a robot that keeps its heading
+    velocity: Indices  # (2,) of qvel: along x and y of the world
 
 
 BASE = "base_link"  # REP-105
 
 
 def start_address(model: mujoco.MjModel, interface: Interface) -> Start | None:
-    """Of a base on a free joint, or on the two slides of a term `position`; else None."""
+    """Of a base on a free joint, or on the two slides of a term `position`; else None.
+
+    The free joint is that of `base_link`, or the one whose elements `position` shows.
+    """
+    free = model.jnt_type == mujoco.mjtJoint.mjJNT_FREE
     body = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, BASE)
-    if body >= 0 and model.body_jntnum[body] == 1:
-        joint = model.body_jntadr[body]
-        if model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_FREE:
-            first = int(model.jnt_qposadr[joint])
-            return Start(first + np.arange(2), first + 3 + np.arange(4))
+    if body >= 0 and model.body_jntnum[body] == 1 and free[joint := model.body_jntadr[body]]:
+        return _free_start(model, int(joint))
     for term in interface.observation:
         if term.name == "position" and len(term.mujoco.qpos) == 2:
-            return Start(address(model, term)[1], np.zeros(0, np.intp))
+            columns = address(model, term)[1]
+            for joint in np.flatnonzero(free):
+                start = _free_start(model, int(joint))
+                if np.array_equal(columns, start.xy):
+                    return start
+            slides = "position", term.mujoco.qpos
+            speeds = _joints(model, *slides, model.jnt_dofadr, 6)
+            return Start(columns, np.zeros(0, np.intp), speeds)
     return None
+
+
+def _free_start(model: mujoco.MjModel, joint: int) -> Start:
+    first, speed = int(model.jnt_qposadr[joint]), int(model.jnt_dofadr[joint])
+    return Start(first + np.arange(2), first + 3 + np.arange(4), speed + np.arange(2))
 
 
 def check_names(model: mujoco.MjModel, interface: Interface) -> None:

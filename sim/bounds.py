@@ -1,4 +1,8 @@
-"""What returns are possible: the yard-stick for every result."""
+"""What returns are possible: the yard-stick for every result.
+
+Of a random policy they are simulated. The other two are simulated where a controller can be
+written (`Guided`), and computed by the family where not (`Estimated`): robots with legs.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,11 @@ from sim.drive import Driver
 from sim.interface import Floats
 from sim.robot import Robot
 from sim.seeding import Stream, generator
-from sim.tasks.task import TaskFamily
+from sim.tasks.task import Estimated, Guided, TaskFamily
 from sim.world import World
 
 TICKS = 51_200  # of simulation for a controller on a task: 1024 episodes of 50
+FEWEST = {True: 32, False: 128}  # episodes, by whether only the random policy is simulated
 
 
 @dataclass(frozen=True)
@@ -41,25 +46,34 @@ def episode_rng(seed: int, episode: int) -> np.random.Generator:
 def bounds(
     robot: Robot, family: TaskFamily, task: int, *, seed: int = 0, episodes: int = 1024
 ) -> Bounds:
-    """Simulate the three controllers on episodes 0 .. episodes-1 of `seed`."""
+    """Of three controllers on episodes 0 .. episodes-1 of `seed`.
+
+    Raises:
+        UserError: the family has no estimate, and the robot is not one that can be driven.
+    """
     world = World(robot, family, episodes, threads=os.cpu_count() or 1)
-    driver = Driver(world.interface)
     rng = generator(seed, Stream.ACTIONS)
     low, high = world.interface.limits
 
     def at_random(fields: dict[str, Floats]) -> Floats:
         return rng.uniform(low, high, (episodes, len(low)))
 
-    def expert(fields: dict[str, Floats]) -> Floats:
-        return driver.command(fields, family.expert(world.layout, fields))
-
-    def collapsed(fields: dict[str, Floats]) -> Floats:
-        return driver.command(fields, family.collapsed(world.layout, fields))
-
     def mean_return(controller: Callable[[dict[str, Floats]], Floats]) -> float:
         rngs = [episode_rng(seed, n) for n in range(episodes)]
         world.reset(np.arange(episodes, dtype=np.int32), [task] * episodes, rngs)
         return float(_returns(world, controller).mean())
+
+    if isinstance(family, Estimated):
+        low_return, high_return = family.estimate(task, world.interface.control_dt)
+        return Bounds(random=mean_return(at_random), collapsed=low_return, optimum=high_return)
+    assert isinstance(family, Guided), f"{family.name} has neither an expert nor an estimate"
+    driver, guide = Driver(world.interface), family
+
+    def expert(fields: dict[str, Floats]) -> Floats:
+        return driver.command(fields, guide.expert(world.layout, fields))
+
+    def collapsed(fields: dict[str, Floats]) -> Floats:
+        return driver.command(fields, guide.collapsed(world.layout, fields))
 
     return Bounds(
         random=mean_return(at_random),
@@ -71,7 +85,8 @@ def bounds(
 @lru_cache(maxsize=16)
 def all_bounds(robot: Robot, family: TaskFamily) -> list[Bounds]:
     """Of every task of the family, in order; the longer the episodes, the fewer of them."""
-    episodes = max(128, min(1024, TICKS // family.ticks))
+    fewest = FEWEST[isinstance(family, Estimated)]
+    episodes = max(fewest, min(1024, TICKS // family.ticks))
     return [bounds(robot, family, t, episodes=episodes) for t in range(len(family.tasks))]
 
 

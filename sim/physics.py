@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import mujoco
 import numpy as np
 from mujoco.batch import Batch
@@ -41,11 +43,13 @@ class Physics:
         # Bound once: a field that is bound between steps reads zero until the next step.
         self._qpos, self._qvel = self.batch.bind("qpos"), self.batch.bind("qvel")
         self._ctrl = self.batch.bind("ctrl")
+        self._mocap = self.batch.bind("mocap_pos") if model.nmocap else None
         robot = [t for t in interface.observation if not t.mujoco.task]
         self._reads = [(t.name, *address(model, t)) for t in robot if not t.mujoco.rays]
         self._scanners = [_Scanner(self.batch, t) for t in robot if t.mujoco.rays]
         self._actuators = [index for term in interface.action for index in actuators(model, term)]
         self._start = start_address(model, interface)
+        self._hinges = model.jnt_qposadr[model.jnt_type == int(mujoco.mjtJoint.mjJNT_HINGE)]
         has_sensors = any(array == "sensordata" for _, array, _ in self._reads)
         # Copies, because MuJoCo's own are not part of the state that `restore` can set.
         self._sensors = np.zeros((size, model.nsensordata))
@@ -69,13 +73,33 @@ class Physics:
             start += scanner.count
         return fields
 
+    @property
+    def pose(self) -> Floats:
+        """(B, nq) a copy of where every joint is; for pictures only."""
+        return np.array(self._qpos)
+
     def step(self, command: Floats) -> None:
         """Hold `command` (B, A) for one tick."""
         self._advance(command, self.interface.substeps)
 
-    def substep(self, command: Floats) -> None:
-        """Hold `command` (B, A) for one physics step."""
-        self._advance(command, 1)
+    def substep(self, command: Floats, measured: NDArray[np.int32] | None = None) -> None:
+        """Hold `command` (B, A) for one physics step.
+
+        Args:
+            command: of every simulation.
+            measured: simulations whose sensors and scanners are read after it, all by default;
+                those of the others go on showing what they did.
+        """
+        if measured is None or not self._derives:
+            self._advance(command, 1)
+            return
+        self._ctrl[:, self._actuators] = command
+        rest = np.setdiff1d(np.arange(self.size, dtype=np.int32), measured)
+        if len(rest):
+            self.batch.step(rest)
+        if len(measured):
+            self.batch.step(measured, stage=int(mujoco.mjtStage.mjSTAGE_VEL))
+            self._measure(measured)
 
     def _advance(self, command: Floats, steps: int) -> None:
         self._ctrl[:, self._actuators] = command
@@ -109,6 +133,40 @@ class Physics:
             zero = np.zeros_like(half)
             wxyz = np.stack([np.cos(half), zero, zero, np.sin(half)], axis=-1)
             self._qpos[np.ix_(ids, self._start.quaternion)] = wxyz
+        self._refresh(ids)
+
+    @property
+    def hinges(self) -> int:
+        """How many hinges the model has."""
+        return len(self._hinges)
+
+    def bend(self, ids: NDArray[np.int32], angles: Floats) -> None:
+        """Turn the hinges of simulations `ids` by (len(ids), hinges), rad, in model order."""
+        self._qpos[np.ix_(ids, self._hinges)] += angles
+        self._refresh(ids)
+
+    def stand(self, ids: NDArray[np.int32], places: Mapping[str, Floats]) -> None:
+        """Put mocap bodies of simulations `ids` at (len(ids), 2 or 3) by name, m."""
+        for body, place in places.items():
+            assert self._mocap is not None
+            index = int(self.model.body(body).mocapid[0])
+            self._mocap[ids, index, : place.shape[1]] = place
+        self._refresh(ids)
+
+    def put_upright(self, ids: NDArray[np.int32]) -> None:
+        """Put the robots of simulations `ids` at rest in their default pose, at the same x, y.
+
+        Only if `movable`.
+        """
+        assert self._start is not None
+        where = np.ix_(ids, self._start.xy)
+        xy = self._qpos[where]
+        self._qpos[ids] = self.model.qpos0
+        self._qpos[where] = xy
+        self._qvel[ids] = 0.0
+        self._refresh(ids)
+
+    def _refresh(self, ids: NDArray[np.int32]) -> None:
         if self._derives:
             self.batch.forward(ids)
             self._measure(ids)
@@ -119,6 +177,14 @@ class Physics:
             self.batch.forward()
             self._measure(None)
         return self.fields()
+
+    def push(self, ids: NDArray[np.intp], velocity: Floats) -> None:
+        """Add (len(ids), 2) m/s along x and y of the world to the velocity of the base.
+
+        Only if `movable`.
+        """
+        assert self._start is not None
+        self._qvel[np.ix_(ids, self._start.velocity)] += velocity
 
     def _measure(self, ids: NDArray[np.int32] | None) -> None:
         """Take what the sensors and the scanners show at the state that was just computed."""

@@ -8,6 +8,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sim.errors import UserError, invalid, unknown
+from sim.tasks.ant_bandits import AntBandits
+from sim.tasks.ant_mazes import AntMazes
+from sim.tasks.ant_movement import AntMovement
+from sim.tasks.ant_obstacles import AntObstacles
 from sim.tasks.body_bandits import BodyBandits
 from sim.tasks.moving_bandits import MovingBandits
 from sim.tasks.ring_bandits import RingBandits
@@ -15,7 +19,17 @@ from sim.tasks.rooms import Rooms
 from sim.tasks.task import TaskFamily
 
 FAMILIES: dict[str, type[TaskFamily]] = {
-    cls.name: cls for cls in (MovingBandits, RingBandits, BodyBandits, Rooms)
+    cls.name: cls
+    for cls in (
+        MovingBandits,
+        RingBandits,
+        BodyBandits,
+        Rooms,
+        AntMovement,
+        AntBandits,
+        AntMazes,
+        AntObstacles,
+    )
 }
 
 

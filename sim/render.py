@@ -1,126 +1,146 @@
-"""Pictures of episodes: an animated GIF, or a still PNG, drawn without a display."""
+"""Pictures of episodes: a film (MP4 or GIF) or a still (PNG), drawn without a display."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import mujoco
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from sim.addresses import Start, start_address
 from sim.errors import UserError
-from sim.interface import Floats
+from sim.mp4 import find_encoder, write_mp4
 from sim.robot import Robot
-from sim.tasks.task import Layout, TaskFamily
+from sim.stage import Frame, Scene, Stage
+from sim.tasks.task import TaskFamily
 
-Colour = tuple[float, float, float]  # RGB, 0 to 1
+__all__ = ["SUFFIXES", "Frame", "NoGraphics", "Scene", "check_film", "film"]
+
 Draw = Callable[[mujoco.MjvScene], Image.Image]
+Shown = list[tuple[Scene, range]]  # the ticks of each episode that become pictures
+OnPicture = Callable[[int, int], None]  # pictures drawn so far, of how many
 
-CAMERA = "overview"
-SUFFIXES = (".gif", ".png")
-MAX_GEOMS = 20_000  # the model's and those of the trail, one per tick
+SUFFIXES = (".mp4", ".gif", ".png")
 MAX_PICTURES = 240  # in a GIF; longer films show every second tick, or every third, ...
+MAX_RATE = 30  # pictures per second of a film; of faster ticks it shows every second, ...
 PAUSE = 800  # ms, on the last picture of a scene
 COLOURS = 256  # in a GIF's palette
 INK, MUTED = (28, 38, 51), (91, 104, 121)  # text
-TRAIL_HEIGHT, TRAIL_RADIUS = 0.02, 0.014  # m
-RING_RADIUS, RING_WIDTH = 0.25, 0.014  # m, around the goal that counts
-RING_COLOUR = (0.11, 0.15, 0.20)
 
 
 class NoGraphics(UserError):  # noqa: N818  a state of the machine, not a bug
     """OpenGL cannot draw here; callers say so and go on without pictures."""
 
 
-@dataclass(frozen=True)
-class Frame:
-    """One tick."""
-
-    fields: Mapping[str, NDArray[Any]]  # per term (size,), in the term's unit
-    caption: str
-    colour: Colour  # of the skill that acts from here to the next frame
-
-
-@dataclass(frozen=True)
-class Scene:
-    """One episode."""
-
-    title: str
-    layout: Layout  # of one simulation, (1, ...) per name; a copy, a World writes to its own
-    frames: Sequence[Frame]  # in time order
-
-
-def film(
-    robot: Robot,
-    family: TaskFamily,
-    scenes: Sequence[Scene],
-    path: Path,
-    *,
-    size: tuple[int, int] = (480, 360),
-    fps: int = 20,
-) -> None:
-    """Draw the episodes one after the other.
-
-    Args:
-        robot: the robot.
-        family: places the goals. If it has a `target(layout)`, (1, 2) in m, a ring of its `radius`
-            marks the goal that counts.
-        scenes: at least one, none empty.
-        path: `.gif` for a film, `.png` for the last frame of the last scene.
-        size: width and height in pixels.
-        fps: frames per second of a film.
+def check_film(path: Path) -> None:
+    """Refuse what `film` cannot write, before anything is driven for it.
 
     Raises:
-        UserError: another suffix, no such folder, or nothing to draw.
-        NoGraphics: OpenGL is missing.
+        UserError: another suffix, no such folder, or MP4 without an encoder.
     """
-    _check(path, scenes)
-    model = robot.compile(family.scene)
-    with _offscreen(model, size) as draw:
-        stage = _Stage(robot, family, model)
-        if path.suffix == ".png":
-            _picture(stage, draw, scenes[-1], len(scenes[-1].frames) - 1).save(path, optimize=True)
-        else:
-            _write_gif(stage, draw, scenes, path, fps)
-
-
-def _check(path: Path, scenes: Sequence[Scene]) -> None:
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path}: no picture format {path.suffix!r}. Valid: {', '.join(SUFFIXES)}")
     if not path.parent.is_dir():
         raise UserError(f"{path}: folder {str(path.parent)!r} does not exist")
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder")
+    if path.suffix == ".mp4":
+        find_encoder()
+
+
+def film(
+    robot: Robot,
+    scenes: Sequence[Scene],
+    path: Path,
+    *,
+    size: tuple[int, int] = (480, 360),
+    fps: float = 20,
+    on_picture: OnPicture = lambda *_: None,
+) -> None:
+    """Draw the episodes one after the other.
+
+    A ring marks the goal that counts, in a family that has one.
+
+    Args:
+        robot: the robot.
+        scenes: at least one, none empty.
+        path: `.mp4` or `.gif` for a film, `.png` for the last frame of the last scene.
+        size: width and height in pixels; even numbers for an MP4.
+        fps: frames of a scene per second of a film.
+        on_picture: is told how far it is.
+
+    Raises:
+        UserError: see `check_film`; nothing to draw; or the file could not be written.
+        NoGraphics: OpenGL is missing.
+    """
+    check_film(path)
     if not scenes or not all(scene.frames for scene in scenes):
         raise UserError(f"{path}: nothing to draw, a scene without frames or no scene at all")
+    with ExitStack() as studios:
+        studio = _Studio(robot, size, studios)
+        try:
+            if path.suffix == ".png":
+                studio.picture(scenes[-1], len(scenes[-1].frames) - 1).save(path, optimize=True)
+            elif path.suffix == ".gif":
+                _write_gif(studio, scenes, path, fps, on_picture)
+            else:
+                _write_mp4(studio, scenes, path, fps, on_picture)
+        except OSError as error:
+            raise UserError(f"{path}: could not be written ({error.strerror or error})") from None
 
 
-def _write_gif(stage: _Stage, draw: Draw, scenes: Sequence[Scene], path: Path, fps: int) -> None:
-    stride = -(-sum(len(scene.frames) for scene in scenes) // MAX_PICTURES)
+def _shown(scenes: Sequence[Scene], stride: int) -> Shown:
     # Backwards from the last tick, so that every scene shows its end.
-    ticks = [range(len(scene.frames))[::-1][::stride][::-1] for scene in scenes]
+    return [(scene, range(len(scene.frames))[::-1][::stride][::-1]) for scene in scenes]
+
+
+def _stride(fps: float) -> int:
+    """Of how many ticks a film shows one."""
+    return int(np.ceil(fps / MAX_RATE))
+
+
+def _write_gif(
+    studio: _Studio, scenes: Sequence[Scene], path: Path, fps: float, on_picture: OnPicture
+) -> None:
+    total = sum(len(scene.frames) for scene in scenes)
+    stride = max(-(-total // MAX_PICTURES), _stride(fps))
+    shown = _shown(scenes, stride)
     # The ends hold every colour of the trails.
-    palette = _palette(
-        [_picture(stage, draw, s, t[-1]) for s, t in zip(scenes, ticks, strict=True)]
-    )
+    palette = _palette([studio.picture(scene, ticks[-1]) for scene, ticks in shown])
     pictures = (
-        _picture(stage, draw, scene, tick).quantize(palette=palette, dither=Image.Dither.NONE)
-        for scene, shown in zip(scenes, ticks, strict=True)
-        for tick in shown
+        picture.quantize(palette=palette, dither=Image.Dither.NONE)
+        for picture, _ in studio.pictures(shown, on_picture)
     )
-    step = round(1000 * stride / fps)
-    durations = [step if tick != shown[-1] else PAUSE for shown in ticks for tick in shown]
+    # GIF counts in 10 ms: rounded up and down in turns, so that a film keeps its pace.
+    marks = [10 * round(100 * i * stride / fps) for i in range(MAX_PICTURES + 1)]
+    durations = [
+        marks[i + 1] - marks[i] if tick != ticks[-1] else PAUSE
+        for _, ticks in shown
+        for i, tick in enumerate(ticks)
+    ]
     next(pictures).save(
         path, save_all=True, append_images=pictures, duration=durations, loop=0, optimize=True
     )
+
+
+def _write_mp4(
+    studio: _Studio, scenes: Sequence[Scene], path: Path, fps: float, on_picture: OnPicture
+) -> None:
+    stride = _stride(fps)
+    rate = fps / stride
+    pause = round(rate * PAUSE / 1000)
+    pictures = (
+        picture
+        for picture, is_last in studio.pictures(_shown(scenes, stride), on_picture)
+        for _ in range(1 + pause * is_last)
+    )
+    write_mp4(pictures, path, size=studio.size, rate=rate)
 
 
 def _palette(pictures: Sequence[Image.Image]) -> Image.Image:
@@ -131,105 +151,37 @@ def _palette(pictures: Sequence[Image.Image]) -> Image.Image:
     return sheet.quantize(COLOURS, method=Image.Quantize.MEDIANCUT)
 
 
-def _picture(stage: _Stage, draw: Draw, scene: Scene, tick: int) -> Image.Image:
-    """The frame at `tick` of a scene, with the path to it and its caption."""
-    picture = draw(stage.compose(scene, tick))
-    _write(picture, scene.title, scene.frames[tick])
-    return picture
+class _Studio:
+    """Draws frames of any family's scenes; graphics live as long as `exits` is open."""
 
+    def __init__(self, robot: Robot, size: tuple[int, int], exits: ExitStack) -> None:
+        self._robot, self.size, self._exits = robot, size, exits
+        self._open: list[tuple[TaskFamily, Stage, Draw]] = []
 
-class _Stage:
-    """Puts the robot, the goals and the trail where a frame has them."""
+    def pictures(self, shown: Shown, on_picture: OnPicture) -> Iterator[tuple[Image.Image, bool]]:
+        """Every picture in order, and whether it is the last of its scene."""
+        total, done = sum(len(ticks) for _, ticks in shown), 0
+        for scene, ticks in shown:
+            for tick in ticks:
+                yield self.picture(scene, tick), tick == ticks[-1]
+                done += 1
+                on_picture(done, total)
 
-    def __init__(self, robot: Robot, family: TaskFamily, model: mujoco.MjModel) -> None:
-        self._terms = [t for t in robot.interface.observation if t.mujoco.qpos]
-        start = start_address(model, robot.interface)
-        self._base = start if start is not None and len(start.quaternion) else None
-        self._family = family
-        self._model, self._data = model, mujoco.MjData(model)
-        self._scene = mujoco.MjvScene(model, maxgeom=MAX_GEOMS)
-        self._camera = mujoco.MjvCamera()
-        mujoco.mjv_defaultFreeCamera(model, self._camera)
-        self._camera.azimuth, self._camera.elevation = 90, -55  # y is up in the picture
-        index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, CAMERA)
-        if index >= 0:
-            self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-            self._camera.fixedcamid = index
+    def picture(self, scene: Scene, tick: int) -> Image.Image:
+        """The frame at `tick` of a scene, with the path to it and its caption."""
+        stage, draw = self._of(scene.family)
+        picture = draw(stage.compose(scene, tick, self.size[0] / self.size[1]))
+        _write(picture, scene.title, scene.frames[tick])
+        return picture
 
-    def compose(self, scene: Scene, tick: int) -> mujoco.MjvScene:
-        """What there is to see at `tick`; valid until the next call."""
-        self._pose(scene.frames[tick], scene.layout)
-        self._aim(scene)
-        every = mujoco.mjtCatBit.mjCAT_ALL
-        mujoco.mjv_updateScene(
-            self._model, self._data, mujoco.MjvOption(), None, self._camera, every, self._scene
-        )
-        self._trail(scene.frames[: tick + 1])
-        if target := getattr(self._family, "target", None):
-            self._ring(target(scene.layout)[0])
-        return self._scene
-
-    def _pose(self, frame: Frame, layout: Layout) -> None:
-        for term in self._terms:
-            if term.name not in frame.fields:  # what is not observed is not known
-                continue
-            for joint, value in zip(term.mujoco.qpos, frame.fields[term.name], strict=True):
-                self._data.joint(joint).qpos[0] = value
-        if self._base is not None:
-            self._pose_base(self._base, frame)
-        for body, xy in self._family.place(layout).items():
-            self._data.mocap_pos[self._model.body(body).mocapid[0], :2] = xy[0]
-        mujoco.mj_forward(self._model, self._data)
-
-    def _pose_base(self, base: Start, frame: Frame) -> None:
-        """A base on a free joint, as far as its fields say where it is."""
-        if "position" in frame.fields:
-            self._data.qpos[base.xy] = frame.fields["position"][:2]
-        if "heading" in frame.fields:
-            z, w = frame.fields["heading"]
-            self._data.qpos[base.quaternion] = w, 0, 0, z
-
-    def _aim(self, scene: Scene) -> None:
-        """Show the goals and the whole path, if the model has no camera of its own for that."""
-        points = [xy[0] for xy in self._family.place(scene.layout).values()] + _path(scene.frames)
-        if points:
-            low, high = np.min(points, axis=0), np.max(points, axis=0)
-            self._camera.lookat[:2] = (low + high) / 2
-            self._camera.distance = 2 * self._model.stat.extent + 1.4 * np.max(high - low)
-
-    def _trail(self, frames: Sequence[Frame]) -> None:
-        # A little higher every tick: where the path crosses itself, the later part lies on top.
-        points = [_point(xy, TRAIL_HEIGHT + 2e-4 * i) for i, xy in enumerate(_path(frames))]
-        for frame, start, end in zip(frames, points, points[1:], strict=False):
-            self._line(start, end, TRAIL_RADIUS, frame.colour)
-
-    def _ring(self, xy: Floats) -> None:
-        radius = getattr(self._family, "radius", RING_RADIUS)
-        angles = np.linspace(0, 2 * np.pi, 49)
-        edge = xy + radius * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
-        points = [_point(each, RING_WIDTH) for each in edge]
-        for start, end in pairwise(points):
-            self._line(start, end, RING_WIDTH, RING_COLOUR)
-
-    def _line(self, start: Floats, end: Floats, radius: float, colour: Colour) -> None:
-        geom = self._scene.geoms[self._scene.ngeom]
-        capsule = mujoco.mjtGeom.mjGEOM_CAPSULE
-        rgba = np.array([*colour, 1], np.float32)
-        mujoco.mjv_initGeom(geom, capsule, np.zeros(3), np.zeros(3), np.eye(3).ravel(), rgba)
-        mujoco.mjv_connector(geom, capsule, radius, start, end)
-        geom.emission = 0.1  # about the colour of the caption's swatch, in this light
-        geom.category = mujoco.mjtCatBit.mjCAT_DECOR
-        self._scene.ngeom += 1
-
-
-def _path(frames: Sequence[Frame]) -> list[NDArray[Any]]:
-    """Where the robot was, (2,) per frame; empty for a robot that does not say."""
-    places = [f.fields["position"][:2] for f in frames if "position" in f.fields]
-    return [xy for xy in places if len(xy) == 2]
-
-
-def _point(xy: NDArray[Any], height: float) -> Floats:
-    return np.array([xy[0], xy[1], height], np.float64)
+    def _of(self, family: TaskFamily) -> tuple[Stage, Draw]:
+        for known, stage, draw in self._open:
+            if known == family:
+                return stage, draw
+        stage = Stage(self._robot, family)
+        draw = self._exits.enter_context(_offscreen(stage.model, self.size))
+        self._open.append((family, stage, draw))
+        return stage, draw
 
 
 def _write(picture: Image.Image, title: str, frame: Frame) -> None:
@@ -265,18 +217,20 @@ def _offscreen(model: mujoco.MjModel, size: tuple[int, int]) -> Iterator[Draw]:
             f"no OpenGL to draw with ({_first_sentence(error)}). "
             "On Debian or Ubuntu: apt install libegl1 libgl1-mesa-dri"
         ) from None
+    mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
     pixels = np.empty((height, width, 3), np.uint8)
     area = mujoco.MjrRect(0, 0, width, height)
 
     def draw(scene: mujoco.MjvScene) -> Image.Image:
+        gl.make_current()  # another family's may have been in use
         mujoco.mjr_render(area, scene, context)
         mujoco.mjr_readPixels(pixels, None, area, context)
         return Image.fromarray(pixels[::-1])  # OpenGL counts rows from below
 
     try:
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
         yield draw
     finally:
+        gl.make_current()
         context.free()
         gl.free()
 

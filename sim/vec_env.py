@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import ArrayLike, NDArray
 
 from sim.interface import Floats
+from sim.reality import Reality
 from sim.robot import Robot
 from sim.seeding import Stream, generator
 from sim.tasks.task import TaskFamily
@@ -37,6 +38,8 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         tasks: (G,) task numbers; by default drawn for each group here and at `reset(seed=...)`.
         redraw: a group draws another task for every episode; needs E = 1.
         numbers: (G,) numbers of the groups, where these are some of many; by default from 0 on.
+        reality: what differs from the nominal model, fixed.
+        randomise: what each episode draws around that, as ranges.
 
     Attributes:
         tasks: (G,) task numbers; a change takes effect when an episode begins.
@@ -62,8 +65,10 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         tasks: ArrayLike | None = None,
         redraw: bool = False,
         numbers: Sequence[int] | None = None,
+        reality: Reality | None = None,
+        randomise: Reality | None = None,
     ) -> None:
-        self.world = World(robot, family, groups * envs, threads)
+        self.world = World(robot, family, groups * envs, threads, reality, randomise)
         self.interface = self.world.interface
         self.groups, self.envs, self.num_envs = groups, envs, groups * envs
         self.numbers = tuple(range(groups) if numbers is None else numbers)
@@ -190,6 +195,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         self._episodes[ids] += 1
 
     def _observe(self, fields: dict[str, Floats]) -> NDArray[np.float32]:
+        fields = self.world.shown(fields)
         if not self._noise:
             return self.interface.observe(fields)
         rngs = [generator(self.seed, Stream.NOISE, self._steps, g) for g in self.numbers]

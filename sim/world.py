@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from sim.errors import UserError
 from sim.interface import Floats
 from sim.physics import Physics
+from sim.reality import Reality
 from sim.robot import Robot
-from sim.tasks.task import Layout, TaskFamily
+from sim.tasks.task import Costly, Layout, Lively, Posed, Solid, TaskFamily
+from sim.varied import NOMINAL, Varied
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Failure:
     tick: int  # of its episode
     state: Floats  # (n,) MuJoCo's whole state before the tick
     command: Floats  # (A,)
+    varied: Floats  # (m,) of `Varied.state`; empty where all is nominal
 
 
 FAILURES = 20  # are kept; a model that fails all the time fills no memory
@@ -50,12 +53,22 @@ class World:
         family: the task family.
         size: B.
         threads: simulation threads; results do not depend on it.
+        reality: what differs from the nominal model, fixed.
+        randomise: what each episode draws around that, as ranges.
 
     Attributes:
         failures: the first ticks that ended in a state that is not finite.
     """
 
-    def __init__(self, robot: Robot, family: TaskFamily, size: int, threads: int = 1) -> None:
+    def __init__(
+        self,
+        robot: Robot,
+        family: TaskFamily,
+        size: int,
+        threads: int = 1,
+        reality: Reality | None = None,
+        randomise: Reality | None = None,
+    ) -> None:
         have = [term.name for term in robot.interface.observation]
         if missing := [name for name in family.requires if name not in have]:
             raise UserError(
@@ -71,11 +84,19 @@ class World:
                 f"{robot.name!r} has neither a body 'base_link' on a free joint nor a term "
                 "'position' from two slides"
             )
+        self._lively = family if isinstance(family, Lively) else None
+        self._costly = family if isinstance(family, Costly) else None
+        self._posed = family if isinstance(family, Posed) else None
+        self.varied: Varied | None = None
+        if (reality or NOMINAL, randomise or NOMINAL) != (NOMINAL, NOMINAL):
+            both = reality or NOMINAL, randomise or NOMINAL
+            self.varied = Varied(self.physics, self.interface, *both)
         self.layout: Layout = {}
         self.ticks = np.zeros(size, np.int64)  # (B,) since the episode began
         self.command = np.tile(self.interface.safe, (size, 1))  # (B, A) in force
         self.failures: list[Failure] = []
         self._before = self.physics.batch.state.copy()
+        self._varied_before = np.zeros((size, 0))
 
     @property
     def size(self) -> int:
@@ -93,33 +114,59 @@ class World:
         count = len(self.family.tasks)
         if bad := [task for task in tasks if not 0 <= task < count]:
             raise ValueError(f"{self.family.name} has tasks 0 .. {count - 1}, not {bad[0]}")
-        self.physics.reset(ids)
         for i, task, rng in zip(ids, tasks, rngs, strict=True):
             for name, row in self.family.reset(int(task), rng).items():
                 if name not in self.layout:
                     self.layout[name] = np.zeros((self.size, *np.shape(row)))
                 self.layout[name][i] = row
+        shake = 0.0 if self._posed is None else self._posed.shake
+        turns = [rng.uniform(-shake, shake, self.physics.hinges) for rng in rngs] if shake else []
+        if self.varied is not None:  # the last: the rest is as it would be without
+            self.varied.draw(ids, rngs)
+        self.physics.reset(ids)
+        if isinstance(self.family, Solid) and self.family.solid:
+            mine = {name: value[ids] for name, value in self.layout.items()}
+            self.physics.stand(ids, self.family.place(mine))
         if self.family.places:
             self.physics.place(ids, self.layout["start"][ids])
+        if turns:
+            self.physics.bend(ids, np.array(turns))
         self.ticks[ids] = 0
         self.command = self.command.copy()  # it may be the caller's, see `obey`
         self.command[ids] = self.interface.safe
+        if self.varied is not None:
+            self.varied.begin(ids, self.physics.fields())
 
     def fields(self) -> dict[str, Floats]:
         """Every observation term's true value, (B, size)."""
         robot = self.physics.fields()
         return {**robot, **self.family.fields(self.layout, robot)}
 
+    def shown(self, fields: dict[str, Floats]) -> dict[str, Floats]:
+        """What the sensors show of `fields`, which are those of now; (B, size) per term."""
+        return fields if self.varied is None else self.varied.shown(fields)
+
     def step(self, action: NDArray[np.float32]) -> tuple[dict[str, Floats], Outcome]:
-        """One tick with a policy's action (B, A)."""
+        """One tick with a policy's action (B, A); returns the true fields."""
         return self.obey(self.interface.command(action, self.command))
 
     def obey(self, command: Floats) -> tuple[dict[str, Floats], Outcome]:
         """One tick with a command (B, A) that has passed `Interface.command` already."""
         self.command = command
         self._before[:] = self.physics.batch.state
-        self.physics.step(command)
+        if self.varied is not None:
+            self._varied_before = self.varied.state.copy()
+        self.advance(command, self.interface.substeps)
         return self.judge()
+
+    def advance(self, command: Floats, steps: int) -> None:
+        """Hold a command (B, A) for a tick or, with `steps` 1, for one physics step of it."""
+        if self.varied is not None:
+            self.varied.advance(command, steps)
+        elif steps == 1:
+            self.physics.substep(command)
+        else:
+            self.physics.step(command)
 
     def judge(self) -> tuple[dict[str, Floats], Outcome]:
         """Count a tick that has been simulated, and say what it brought.
@@ -129,45 +176,80 @@ class World:
         """
         self.ticks += 1
         diverged = self.physics.diverged()
-        if diverged.any():
-            self._remember(np.flatnonzero(diverged))
-            self.physics.reset(np.flatnonzero(diverged).astype(np.int32))
+        ids = np.flatnonzero(diverged).astype(np.int32)
+        if len(ids):
+            self._remember(ids)
+            self.physics.reset(ids)
+        self._put_upright(diverged)
         fields = self.fields()
+        if self._lively is not None:
+            changes = self._lively.advance(self.layout, fields, self.interface.control_dt)
+            for name, value in changes.items():
+                self.layout[name][:] = value
+        if self.varied is not None:
+            self.varied.tick(fields, ids)
         terminated = self.family.terminated(self.layout, fields) & ~diverged
         return fields, Outcome(
-            reward=np.where(diverged, 0.0, self.family.reward(self.layout, fields)),
+            reward=np.where(diverged, 0.0, self._reward(fields)),
             terminated=terminated,
             truncated=((self.ticks >= self.family.ticks) | diverged) & ~terminated,
             diverged=diverged,
         )
 
-    def _remember(self, ids: NDArray[np.intp]) -> None:
+    def _reward(self, fields: dict[str, Floats]) -> Floats:
+        reward = self.family.reward(self.layout, fields)
+        if self._costly is None:
+            return reward
+        return reward - self._costly.cost(self.interface.action_for(self.command))
+
+    def _put_upright(self, diverged: NDArray[np.bool_]) -> None:
+        """Those whose time has come; not at the end, which is judged as it is."""
+        every = 0 if self._posed is None else self._posed.pose_reset
+        if not every:
+            return
+        due = (self.ticks % every == 0) & (self.ticks < self.family.ticks) & ~diverged
+        if due.any():
+            self.physics.put_upright(np.flatnonzero(due).astype(np.int32))
+
+    def _remember(self, ids: NDArray[np.int32]) -> None:
         for i in ids[: FAILURES - len(self.failures)]:
             tick = int(self.ticks[i]) - 1
-            failure = Failure(int(i), tick, self._before[i].copy(), self.command[i].copy())
-            self.failures.append(failure)
+            before = self._before[i].copy(), self.command[i].copy(), self._varied_before[i].copy()
+            self.failures.append(Failure(int(i), tick, *before))
 
     def repeat(self, failure: Failure) -> bool:
-        """Simulate a failed tick once more, in simulation 0; says whether it fails again."""
+        """Simulate a failed tick once more, in simulation 0; says whether it fails again.
+
+        Raises:
+            ValueError: it failed with another reality.
+        """
+        if self.varied is not None:
+            self.varied.restore(failure.varied[None], np.zeros(1, np.int32))
         self.physics.batch.state[0] = failure.state
         command = self.command.copy()
         command[0] = failure.command
-        self.physics.step(command)
+        self.advance(command, self.interface.substeps)
         return bool(self.physics.diverged()[0])
 
     def snapshot(self) -> dict[str, NDArray[np.generic]]:
         """Everything that the next tick depends on, as arrays."""
         own = {"ticks": self.ticks.copy(), "command": self.command.copy()}
         layout = {f"layout.{name}": value.copy() for name, value in self.layout.items()}
+        if self.varied is not None:
+            own["varied"] = self.varied.state.copy()
         return {**self.physics.snapshot(), **own, **layout}
 
     def restore(self, state: dict[str, NDArray[np.generic]]) -> None:
         """Continue from a `snapshot`, bit for bit.
 
         Raises:
-            ValueError: the snapshot is of another model or number of simulations.
+            ValueError: the snapshot is of another model, reality or number of simulations.
         """
+        if ("varied" in state) != (self.varied is not None):
+            raise ValueError("the snapshot is of another reality: one is nominal, one is not")
         self.physics.restore(state)
+        if self.varied is not None:
+            self.varied.restore(state["varied"].astype(np.float64))
         self.ticks[:] = state["ticks"]
         self.command = state["command"].astype(np.float64)
         prefix = "layout."

@@ -31,7 +31,13 @@ def lacks(interface: Interface, name: str) -> list[str]:
 
 
 INTERFACES = {"odd": odd_interface(), **{r: load_robot(r).interface for r in robot_names()}}
-PAIRS = [(r, f) for r in INTERFACES for f in FAMILIES if not lacks(INTERFACES[r], f)]
+# A robot with legs on the families for wheels would show nothing that the others do not.
+PAIRS = [
+    (r, f)
+    for r in INTERFACES
+    for f in FAMILIES
+    if not lacks(INTERFACES[r], f) and (r != "ant" or FAMILIES[f].robot == r)
+]
 
 
 @pytest.fixture(params=PAIRS, ids="-".join)
@@ -206,12 +212,13 @@ def test_a_snapshot_goes_on_bit_for_bit(robot, family, tick):
     for name, value in state.items():
         np.testing.assert_array_equal(value, frozen[name])
     np.testing.assert_array_equal(env.restore(state), observation)
-    np.testing.assert_array_equal(env.begin_group(0, 1), other_begin(other, state))
+    task = 1 % len(family.tasks)
+    np.testing.assert_array_equal(env.begin_group(0, task), other_begin(other, state, task))
 
 
-def other_begin(env, state):
+def other_begin(env, state, task):
     env.restore(state)
-    return env.begin_group(0, 1)
+    return env.begin_group(0, task)
 
 
 def test_what_is_handed_out_is_a_copy(robot, family):

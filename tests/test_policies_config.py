@@ -15,6 +15,7 @@ from policies.config import (
     write_config,
 )
 from sim.errors import UserError
+from sim.reality import reality_from_dict
 
 
 def refusal(call, *args) -> str:
@@ -29,6 +30,8 @@ def refusal(call, *args) -> str:
 def test_yaml_comes_back_equal(tmp_path, name):
     config = preset(name, "ring_bandits", "omni", seed=7)
     config = replace(config, family_parameters={"radius": 0.1 + 0.2, "ticks": 60})
+    reality = {"physics": {"mass_factor": 0.1 + 0.2}, "sensors": {"velocity": {"bias": -1}}}
+    config = replace(config, randomise=True, reality=reality_from_dict(reality, "test"))
     write_config(config, tmp_path / "config.yaml")
     assert read_config(tmp_path / "config.yaml") == config
     assert config_from_dict(config_to_dict(config), "here") == config

@@ -30,7 +30,7 @@ OTHER = "ring_bandits/sector-1"
 
 @pytest.fixture(autouse=True)
 def light(monkeypatch):
-    monkeypatch.setattr(module, "SCORE_EPISODES", 16)
+    monkeypatch.setattr("policies.adapt.SCORED_TICKS", 32 * 50)
     monkeypatch.setattr("policies.adapt.MAX_UPDATE_STEPS", 400)
 
 

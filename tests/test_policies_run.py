@@ -17,11 +17,14 @@ import pytest
 from conftest import small_config
 from policies.checkpoint import load_arrays, save_arrays
 from policies.config import write_config
+from policies.export import provenance_of
 from policies.failures import read_failure, repeat
 from policies.metrics import CsvLog, column_names, mutual_information, read_rows
 from policies.mlsh import Iteration
 from policies.run import create_run, learn_masters, open_run, train
 from sim.errors import UserError
+from sim.reality import load_reality
+from sim.robot import load_robot
 
 TIMES = {"seconds", "steps_per_second"}
 
@@ -157,6 +160,23 @@ def test_resumed_training_is_the_uninterrupted_one(whole, tmp_path, killed):
     assert [k for k in arrays if not np.array_equal(arrays[k], others[k])] == ["seconds"]
     seconds = [row["seconds"] for row in rows]
     assert seconds == sorted(seconds)  # and time goes on as well
+
+
+def test_a_randomised_run_is_resumed_bit_for_bit_and_its_provenance_says_so(tmp_path):
+    reality = load_reality("slow", load_robot("omni"))
+    chosen = config(randomise=True, reality=reality, steps=1200)
+    one, two = (create_run(chosen, tmp_path / name) for name in ("one", "two"))
+    train(one)
+    assert not train(two, should_stop=stop_after(2)).finished
+    done = train(open_run(two.path), resume=True)
+    arrays, others = (load_arrays(run.checkpoint) for run in (one, two))
+    assert [k for k in arrays if not np.array_equal(arrays[k], others[k])] == ["seconds"]
+    assert done.learner.env.world.varied is not None
+    assert (arrays["env.varied"] != 0).any()
+    facts = {"command": "mlsh", "versions": {}, "commit": None}
+    said = provenance_of(open_run(two.path).config, facts, 0, 0).config
+    assert said["randomise"] is True
+    assert said["reality"]["actuators"]["drive_x"]["delay_s"] == 0.1
 
 
 def test_resuming_a_finished_run_changes_nothing(copy):

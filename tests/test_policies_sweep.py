@@ -1,11 +1,17 @@
 """Variants, grids, and what comes out of many runs."""
 
 import csv
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
 
 from mlsh_ros import cli
+from policies import sweep
+from policies.adapt import envs_for_episodes
+from policies.checkpoint import load_arrays
 from policies.config import default_config
 from policies.run import create_run
 from policies.sweep import interval, plan, run_job
@@ -39,10 +45,21 @@ def test_a_sets_name_stands_for_its_variants():
         variants(["mish"])
 
 
+def test_the_list_says_what_each_variant_is(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["mlsh", "sweep", "--list"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert {f"{name} {variant.why}" for name, variant in VARIANTS.items()} <= set(lines)
+    assert f"baselines: {', '.join(SETS['baselines'])}" in lines
+
+
 def test_a_grid_has_every_combination_and_a_variants_own_settings_win():
     two = {"a": Variant("", ("mlsh.warmup=0",)), "b": Variant("")}
     made = grid(two, ["mlsh.warmup=1,2", "mlsh.joint=3", "network.hidden=[8, 8]"])
     assert list(made) == ["a-warmup=1", "a-warmup=2", "b-warmup=1", "b-warmup=2"]
+    assert list(grid(two, ["mlsh.information=0,0.5"]))[1] == "a-information=0.5"
     configs = {name: v.config("moving_bandits", "omni", 0) for name, v in made.items()}
     assert [c.mlsh.warmup for c in configs.values()] == [0, 0, 1, 2]
     assert {c.mlsh.joint for c in configs.values()} == {3}
@@ -97,10 +114,40 @@ def test_what_is_done_is_not_done_again_and_other_settings_are_refused(swept, ca
     out = capsys.readouterr().out
     assert not ended.value.code
     assert "1/1" in out
+    assert "the recipe" in out  # what the variant is
     assert "sweep.png" in out
     assert (swept / "mlsh-0" / "adaptation.csv").stat().st_mtime_ns == before
     with pytest.raises(UserError, match=r"mlsh-0 has a run of other settings"):
         jobs(swept, ["mlsh"], settings=[*SMALL[:-1], "steps=1200"])
+
+
+def test_a_new_task_can_be_learned_in_smaller_steps_without_training_again(
+    swept, capsys, monkeypatch
+):
+    before = (swept / "mlsh-0" / "checkpoint.npz").read_bytes()
+    settings = [f"--set={s}" for s in SMALL]
+    words = ["mlsh", "sweep", "moving_bandits", "--seeds", "1", "-o", str(swept), *settings]
+    for variant in ("mlsh", "shared", "scratch"):
+        given = [*words, "--variant", variant, "--episodes", "10"]
+        monkeypatch.setattr("sys.argv", given)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
+        # 10 episodes of 50 ticks.
+        assert "updates of 500 steps" in capsys.readouterr().out
+        rows = list(csv.DictReader((swept / f"{variant}-0" / "adaptation-10.csv").open()))
+        assert [int(r["steps"]) for r in rows if r["task"] == "goal-0"] == list(
+            range(0, 5001, 500)
+        )
+    after = load_arrays(swept / "mlsh-0" / "checkpoint.npz")
+    (swept / "before.npz").write_bytes(before)
+    for name, array in load_arrays(swept / "before.npz").items():
+        assert name == "seconds" or np.array_equal(array, after[name])
+    (job,) = jobs(swept, ["mlsh"])
+    with pytest.raises(
+        UserError, match=r"3 episodes per update are 3 simulations of 50 ticks.* 4"
+    ):
+        envs_for_episodes(job.config, 3)
 
 
 def test_a_damaged_run_is_named_and_stops_no_other(tmp_path):
@@ -108,3 +155,29 @@ def test_a_damaged_run_is_named_and_stops_no_other(tmp_path):
     create_run(job.config, job.path)
     (job.path / "checkpoint.npz").write_bytes(b"half")
     assert "mlsh-0/checkpoint.npz: not a readable checkpoint" in run_job(job)
+
+
+def first_seed_alone(job):
+    """Seed 1 gets killed, unless it was before."""
+    with (job.path.parent / "log").open("a") as log:
+        log.write(f"{job.path.name} ")
+    if job.path.name == "mlsh-1" and not (job.path.parent / "killed").exists():
+        (job.path.parent / "killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    job.path.mkdir()
+    job.result.touch()
+    return ""
+
+
+def test_a_killed_process_is_named_and_the_next_sweep_goes_on(tmp_path, monkeypatch):
+    # Forked, so that the processes know the work above; torch is not used in them.
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(sweep.multiprocessing, "get_context", lambda method: fork)
+    monkeypatch.setattr(sweep, "run_job", first_seed_alone)
+    planned = jobs(tmp_path, ["mlsh"], seeds=(0, 1, 2))
+    told = {job.path.name: reason for job, reason in sweep.sweep(planned, 1)}
+    killed = "its process or another one was killed; sweep again to go on"
+    assert told == {"mlsh-0": "", "mlsh-1": killed, "mlsh-2": killed}
+    told = {job.path.name: reason for job, reason in sweep.sweep(planned, 1)}
+    assert told == {"mlsh-0": "", "mlsh-1": "", "mlsh-2": ""}
+    assert (tmp_path / "log").read_text() == "mlsh-0 mlsh-1 mlsh-1 mlsh-2 "

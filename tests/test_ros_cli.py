@@ -123,7 +123,18 @@ WRONG = {
     "setting's value": (["train", B, "--set", "mlsh.groups=two"], "mlsh.groups", "'two'"),
     "setting's form": (["train", B, "--set", "mlsh.groups"], "mlsh.groups"),
     "settings that clash": (["train", B, "--set", "mlsh.decision_ticks=7"], "rollout_ticks 50"),
-    "settings of another run": (["train", B, "--resume", "x"], "give neither"),
+    "settings of another run": (["train", B, "--resume", "x"], "give none of them"),
+    "reality of another run": (["train", "--resume", "x", "--reality", "slow"], "give none of"),
+    "reality": (["train", B, "--reality", "slwo"], "no reality 'slwo'. Did you mean 'slow'?"),
+    "reality (evaluate)": (
+        ["evaluate", B, "--reality", "x"],
+        "Valid: heavy, noisy, slow; or a file",
+    ),
+    "reality (finetune)": (
+        ["finetune", B, "--task", f"{B}/goal-0", "--name", "n", "--reality", "x"],
+        "no reality 'x'",
+    ),
+    "reality (up)": (["up", "sim", "reality:=x"], "no reality 'x'"),
     "run (resume)": (["train", "--resume", "nope"], "no run 'nope'"),
     "run (export)": (["export", "nope"], "no run 'nope'"),
     "run (summary)": (["summary", "nope"], "no run 'nope'"),
@@ -165,6 +176,22 @@ def test_a_wrong_word_is_one_line(mlsh, tmp_path, name):
     assert_refused(mlsh(*arguments), *said)
     left = [p.name for p in tmp_path.rglob("*") if p.is_file()]
     assert left == []
+
+
+def test_an_evaluation_says_what_was_other_than_the_model(mlsh, tmp_path):
+    (tmp_path / "own.yaml").write_text("schema: 1\nphysics: {mass_factor: 4.0}\n")
+    found = {}
+    for reality in ("", "slow", "own.yaml"):
+        chosen = ["--reality", reality] if reality else []
+        command = ["evaluate", B, "--task", f"{B}/goal-0", "--episodes", "2", "-o", "r", *chosen]
+        code, _, err = mlsh(*command)
+        assert (code, err) == (0, "")
+        data = json.loads((tmp_path / "r/report.json").read_text())
+        found[data["reality"]] = data["tasks"][0]
+    assert set(found) == {None, "slow", "own.yaml"}
+    assert len({task["return_mean"] for task in found.values()}) == 3
+    # The yard-stick is the nominal model's.
+    assert len({task["bounds"]["optimum"] for task in found.values()}) == 1
 
 
 def test_help_is_not_an_error(mlsh):

@@ -71,6 +71,7 @@ def plausible(reader):
     """Per term (size,), values that any robot may show."""
     return {
         t.name: np.clip(np.linspace(-0.3, 0.3, t.size), *(t.infinite or (-1, 1)))
+        / (np.sqrt(0.2) if t.derive else 1.0)  # a quaternion has length 1
         for t, _ in reader.terms
     }
 
@@ -203,6 +204,20 @@ def refusal(what, use, *args):
     pytest.fail(f"{what} was taken")
 
 
+def length_of(message) -> int:
+    """Bytes that the message needs; some middlewares give a few more, which mean nothing."""
+    wire = serialize_message(message)
+    spare = (n for n in range(4) if not equal(wire[: len(wire) - n - 1], message))
+    return len(wire) - next(spare, 4)
+
+
+def equal(data, message) -> bool:
+    try:
+        return decoded(data, type(message), "any") == message
+    except MessageError:
+        return False
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_bad_message_is_refused_by_topic_and_changes_nothing(family):
     sensors = Sensors(interface_of(family))
@@ -210,7 +225,7 @@ def test_a_bad_message_is_refused_by_topic_and_changes_nothing(family):
         assert take(sensors, reader, serialize_message(good(reader)))
     before = sensors.fields()
     for reader in sensors.readers:
-        length = len(serialize_message(good(reader)))
+        length = length_of(good(reader))
         table = bad_sensors(reader, cuts=range(length))
         assert len(table) > length + 10
         for what, data in table:
@@ -296,13 +311,14 @@ def test_tiny_numbers_are_numbers(family):
     for value in TINY:
         fields = {}
         for reader in topic_readers(interface.observation):
-            tiny = {t.name: np.full(t.size, value) for t, _ in reader.terms if not t.infinite}
+            small = [t for t, _ in reader.terms if not (t.infinite or t.derive)]
+            tiny = {t.name: np.full(t.size, value) for t in small}
             wire = serialize_message(good(reader, **tiny))
             fields |= reader.read(decoded(wire, message_type(reader.type), reader.topic))
         observation = interface.observe(fields)
         assert np.isfinite(observation).all()
         for term in interface.observation:
-            if not term.infinite:
+            if not (term.infinite or term.derive):
                 assert (np.abs(observation[interface.observation_slices[term.name]]) < 1e-37).all()
 
 

@@ -410,13 +410,13 @@ MISTAKES = [
     ({"mujoco.sensor": "gyro"}, "which sensor 'gyro' is not. Valid: attitude"),
     ({"mujoco.sensor": "relative"}, "which sensor 'relative' is not. Valid: attitude"),
     ({"mujoco.elements": [1, 2, 3, 0]}, "mujoco.elements are (1, 2, 3, 0)"),
-    ({"mujoco": {"qpos": ["a", "b", "c", "d"]}}, "is of a sensor, and mujoco names none"),
+    ({"mujoco": {"qpos": ["a", "b", "c", "d"]}}, "is of a sensor or of elements 3 to 6 of a free"),
     ({"ros.fields": [*WXYZ[1:], WXYZ[0]]}, "ros.fields are orientation.x, orientation.y"),
     ({"ros.fields": [*WXYZ[:3], "other.z"]}, "needs w, x, y, z of one quaternion"),
     ({"unit": "deg"}, "derive 'tilt' is in rad, not in deg"),
     ({"limit": [0.0, 60.0]}, "limit (0.0, 60.0) is never passed, because 'tilt' is 0 to 3.142"),
     ({"limit": [1.0, 0.0]}, "limit (1.0, 0.0) is empty"),
-    ({"derive": "lean"}, "derive: input should be 'up' or 'tilt', got 'lean'"),
+    ({"derive": "lean"}, "derive: input should be 'axes', 'up' or 'tilt', got 'lean'"),
     ({"observed": "perhaps"}, "observed: input should be a valid boolean"),
 ]
 

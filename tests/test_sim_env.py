@@ -118,7 +118,7 @@ def test_alone_in_gymnasiums_own_vector_or_in_ours_it_is_the_same(which, touch):
     other, _ = theirs.reset(seed=5)
     np.testing.assert_array_equal(mine, other)
     ends = 0
-    for action in actions(230, 1, 2):
+    for action in actions(230, 1, ours.single_action_space.shape[0]):
         (mine, *rest, info), (other, *others, their_info) = ours.step(action), theirs.step(action)
         np.testing.assert_array_equal(mine, other)
         for one, two in zip(rest, others, strict=True):

@@ -3,20 +3,22 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from sim import render
 from sim.bounds import episode_rng
 from sim.drive import Driver
 from sim.errors import UserError
 from sim.registry import make_family
-from sim.render import Frame, NoGraphics, Scene, film
+from sim.render import Frame, NoGraphics, Scene, check_film, film
 from sim.robot import Robot, load_robot
+from sim.stage import Stage
 from sim.world import World
 
 ROBOT = load_robot("omni")
@@ -50,17 +52,17 @@ def drive(task: int, number: int, ticks: int) -> Scene:
         frames.append(Frame(row, f"tick {tick}", RED if tick < ticks // 4 else BLUE))
         command = DRIVER.command(fields, FAMILY.expert(world.layout, fields))
         fields, _ = world.step(world.interface.action_for(command).astype(np.float32))
-    return Scene(f"{FAMILY.name}/{FAMILY.tasks[task]}", dict(world.layout), frames)
+    return Scene(FAMILY, f"{FAMILY.name}/{FAMILY.tasks[task]}", dict(world.layout), frames)
 
 
 def draw(path: Path, *scenes: Scene, robot: Robot = ROBOT) -> Image.Image:
     """The picture; where OpenGL is missing the test ends with the law that holds there."""
     if not GL:
         with pytest.raises(NoGraphics):
-            film(robot, FAMILY, scenes, path, size=SIZE)
+            film(robot, scenes, path, size=SIZE)
         assert not path.exists()
         pytest.xfail("no OpenGL here, and film said so")
-    film(robot, FAMILY, scenes, path, size=SIZE)
+    film(robot, scenes, path, size=SIZE)
     return Image.open(path)
 
 
@@ -105,6 +107,110 @@ def test_a_long_film_skips_ticks_but_shows_each_end(tmp_path, monkeypatch):
     image.seek(2)
     still = draw(tmp_path / "still.png", scene)
     np.testing.assert_allclose(deck(image), deck(still), atol=0.5)  # a tick is some 5 pixels
+
+
+def blank(monkeypatch):
+    """Pictures without OpenGL: only their number counts."""
+
+    @contextmanager
+    def offscreen(model, size):
+        yield lambda scene: Image.new("RGB", size)
+
+    monkeypatch.setattr(render, "_offscreen", offscreen)
+
+
+@pytest.mark.parametrize(
+    ("fps", "count", "rate"),
+    [
+        # 6 ticks and 3, and the last of each for 0.8 s longer
+        (10, (6 + 8) + (3 + 8), 10),
+        # beyond 30 a second: ticks 1, 3, 5 and 0, 2, at 20 a second, so that 0.8 s are 16
+        (40, (3 + 16) + (2 + 16), 20),
+    ],
+)
+def test_an_mp4_shows_every_frame_at_its_pace(tmp_path, monkeypatch, fps, count, rate):
+    from imageio_ffmpeg import count_frames_and_secs, read_frames  # of the extra `video`, in dev
+
+    blank(monkeypatch)
+    scenes, told = [drive(0, 0, 6), drive(1, 0, 3)], []
+    path = tmp_path / "-odd: name.mp4"
+    film(ROBOT, scenes, path, fps=fps, size=(64, 48), on_picture=lambda *n: told.append(n))
+    frames, seconds = count_frames_and_secs(f"file:{path}")
+    assert (frames, round(seconds * rate)) == (count, count)
+    about = next(read_frames(f"file:{path}"))
+    assert (about["size"], about["codec"], about["fps"]) == ((64, 48), "h264", rate)
+    shown = 9 if fps == 10 else 5
+    assert told == [(i + 1, shown) for i in range(shown)]
+
+
+def test_a_gif_keeps_its_pace(tmp_path, monkeypatch):
+    blank(monkeypatch)
+    film(ROBOT, [drive(0, 0, 9)], tmp_path / "a.gif", fps=40, size=(64, 48))
+    # Every second tick, 2 / 40 s each.
+    assert durations(tmp_path / "a.gif") == [50, 50, 50, 50, render.PAUSE]
+    film(ROBOT, [drive(0, 0, 9)], tmp_path / "b.gif", fps=30, size=(64, 48))
+    *times, last = durations(tmp_path / "b.gif")  # GIF has no 33.3 ms, but 8 of them are 270
+    assert set(times) == {30, 40}
+    assert (len(times), sum(times), last) == (8, 270, render.PAUSE)
+
+
+def durations(path):
+    with Image.open(path) as image:
+        return [frame.info["duration"] for frame in ImageSequence.Iterator(image)]
+
+
+def test_what_ffmpeg_says_is_passed_on_and_nothing_is_left(tmp_path, monkeypatch):
+    blank(monkeypatch)
+    scene = drive(0, 0, 2)
+    with pytest.raises(UserError, match=r"a\.mp4: could not be written, ffmpeg says: .*not div"):
+        film(ROBOT, [scene], tmp_path / "a.mp4", size=(63, 47))
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        film(ROBOT, [scene], tmp_path / "a.mp4", on_picture=interrupt)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("missing", ["package", "binary"])
+def test_mp4_without_its_extra_is_refused_before_anything_is_drawn(tmp_path, monkeypatch, missing):
+    if missing == "package":
+        monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    else:
+        monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", raise_runtime_error)
+    with pytest.raises(UserError, match=r"MP4 needs .*imageio-ffmpeg.* GIF works without") as info:
+        check_film(tmp_path / "a.mp4")
+    assert ("mlsh_ros[video]" in str(info.value)) == (missing == "package")
+    check_film(tmp_path / "a.gif")
+
+
+def raise_runtime_error():
+    raise RuntimeError("No ffmpeg exe could be found.")
+
+
+def test_scenes_of_several_families_make_one_film(tmp_path):
+    rooms = make_family("rooms")
+    layout = {k: np.asarray(v)[None] for k, v in rooms.reset(0, episode_rng(0, 0)).items()}
+    goal = replace(drive(0, 0, 1), family=rooms, layout=layout)
+    both, alone = draw(tmp_path / "a.png", drive(0, 0, 1), goal), draw(tmp_path / "b.png", goal)
+    np.testing.assert_array_equal(pixels(both), pixels(alone))
+    film(ROBOT, [drive(0, 0, 2), goal, drive(0, 0, 2)], tmp_path / "c.gif", size=SIZE)
+    with Image.open(tmp_path / "c.gif") as image:
+        shown = [pixels(frame.copy()) for frame in ImageSequence.Iterator(image)]
+    np.testing.assert_array_equal(shown[0], shown[3])  # each in its own scene again
+    assert (np.abs(shown[0] - shown[2]) > 60).any()
+
+
+def test_whole_poses_show_joints_that_no_term_tells():
+    rover, family = load_robot("rover"), make_family("body_bandits")
+    stage = Stage(rover, family)
+    qpos = stage.data.qpos.copy()
+    wheel = stage.model.joint("wheel_left").qposadr[0]
+    qpos[wheel] = 1.2
+    layout = {k: np.asarray(v)[None] for k, v in family.reset(0, episode_rng(0, 0)).items()}
+    stage.pose(Frame({}, "", RED, qpos), layout)
+    assert stage.data.body("wheel_left").xquat[2] == pytest.approx(np.sin(0.6))  # about y
 
 
 def test_a_still_shows_the_trail_in_the_colours_of_the_skills(tmp_path):
@@ -153,14 +259,14 @@ def test_a_robot_without_the_overview_camera_is_drawn(tmp_path):
 @pytest.mark.parametrize(
     ("name", "frames", "message"),
     [
-        ("a.mp4", 2, r"no picture format '\.mp4'\. Valid: \.gif, \.png"),
+        ("a.avi", 2, r"no picture format '\.avi'\. Valid: \.mp4, \.gif, \.png"),
         ("none/a.gif", 2, r"folder '.*none' does not exist"),
         ("a.gif", 0, r"nothing to draw"),
     ],
 )
 def test_what_cannot_be_written_is_refused_in_one_line(tmp_path, name, frames, message):
     with pytest.raises(UserError, match=message) as info:
-        film(ROBOT, FAMILY, [drive(0, 0, frames)], tmp_path / name)
+        film(ROBOT, [drive(0, 0, frames)], tmp_path / name)
     assert "\n" not in str(info.value)
     assert not isinstance(info.value, NoGraphics)
 
@@ -172,7 +278,7 @@ sys.path.insert(0, sys.argv[1])
 import test_sim_render as t
 for _ in range(2):
     try:
-        t.film(t.ROBOT, t.FAMILY, [t.drive(0, 0, 1)], Path(sys.argv[2]))
+        t.film(t.ROBOT, [t.drive(0, 0, 1)], Path(sys.argv[2]))
     except t.NoGraphics as error:
         print(error)
 """
@@ -212,10 +318,10 @@ def test_a_base_on_a_free_joint_stands_where_its_fields_say():
     for _ in range(10):
         fields, _ = world.obey(np.array([[0.2, 1.0]]))
     frame = Frame({name: value[0] for name, value in fields.items()}, "", RED)
-    stage = render._Stage(rover, family, rover.compile(family.scene))
-    stage._pose(frame, dict(world.layout))
-    shown, true = stage._data.body("base_link"), world.physics.batch.qpos[0]
+    stage = Stage(rover, family)
+    stage.pose(frame, dict(world.layout))
+    shown, true = stage.data.body("base_link"), world.physics.batch.qpos[0]
     np.testing.assert_allclose(shown.xpos[:2], true[:2], atol=1e-12)
     np.testing.assert_allclose(shown.xquat, true[3:7], atol=3e-3)  # it tilts a little
-    goal = stage._data.body("goals_1").xpos[:2]
+    goal = stage.data.body("goals_1").xpos[:2]
     np.testing.assert_allclose(goal, world.layout["goals"][0, 1])

@@ -42,7 +42,7 @@ def layout_of(family, task: int, episodes: int):
 
 
 def test_every_task_is_found_by_its_name(family):
-    assert len(set(family.tasks)) == len(family.tasks) > 1
+    assert len(set(family.tasks)) == len(family.tasks) > 0
     for number, task in enumerate(family.tasks):
         assert task_number(family, task) == number
         assert split_task(f"{family.name}/{task}") == (family, number)

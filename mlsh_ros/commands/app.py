@@ -11,11 +11,15 @@ from mlsh_ros.commands import (
     evaluate,
     export,
     finetune,
+    gap,
     new_robot,
+    play,
+    plot,
     replay,
     summary,
     sweep,
     train,
+    transfer,
     up,
 )
 
@@ -36,6 +40,10 @@ app.command("new-robot")(new_robot.new_robot)
 app.command("check-robot")(check_robot.check_robot)
 app.command()(evaluate.evaluate)
 app.command()(finetune.finetune)
+app.command()(transfer.transfer)
 app.command()(up.up)
 app.command()(replay.replay)
+app.command()(gap.gap)
+app.command()(play.play)
+app.command()(plot.plot)
 app.command()(demo.demo)

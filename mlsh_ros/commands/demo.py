@@ -80,16 +80,16 @@ def _film(bundle: Bundle, episodes: list[Episode], seed: int, path: Path) -> Non
             fields = {
                 term.name: episode.observation[t, where] / term.scale
                 for term in bundle.interface.observation
-                if term.observed
+                if term.observed and term.derive is None
                 for where in [bundle.interface.observation_slices[term.name]]
             }
             name = bundle.manifest.skills[skill]
             colour = SKILL_COLOURS[skill % len(SKILL_COLOURS)]
             frames.append(Frame(fields, f"tick {t}  {name}", colour))
-        scenes.append(Scene(episode.task, layout, frames))
+        scenes.append(Scene(family, episode.task, layout, frames))
     try:
-        film(robot, family, scenes, path, fps=FILM_FPS)
-        film(robot, family, scenes, path.with_suffix(".png"))
+        film(robot, scenes, path, fps=FILM_FPS)
+        film(robot, scenes, path.with_suffix(".png"))
     except NoGraphics as error:
         console.print(f"no film: {error}")
         return

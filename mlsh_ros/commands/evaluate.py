@@ -39,6 +39,9 @@ def evaluate(
         str | None, typer.Option(help="Name or folder; default: the bundle's.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the episodes.")] = 0,
+    reality: Annotated[
+        str, typer.Option(help="What differs from the model: by name, or a file.")
+    ] = "",
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for report.html and report.json.")
     ] = Path("reports"),
@@ -58,9 +61,9 @@ def evaluate(
     work = jobs(loaded, task, master)
     body = robot or loaded.interface.robot
     output.mkdir(parents=True, exist_ok=True)
-    done = _run(loaded, body, work, backend, mode, episodes, seed, domain)
+    done = _run(loaded, body, work, backend, mode, episodes, seed, domain, reality)
     label = backend if backend == "sim" else f"ros-{mode}"
-    result = summarise(loaded, body, label, seed, done)
+    result = summarise(loaded, body, label, seed, done, reality=reality)
     show(result)
     result.write_json(output / "report.json")
     write_report(result, output / "report.html")
@@ -76,9 +79,13 @@ def _run(
     episodes: int,
     seed: int,
     domain: int | None,
+    reality: str,
 ) -> list[Episode]:
     from mlsh_ros.backends import run_offline, run_ros
+    from sim.reality import load_reality
+    from sim.robot import load_robot
 
+    differs = load_reality(reality, load_robot(robot)) if reality else None
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task(f"{backend}: episodes", total=episodes * len(work))
@@ -88,7 +95,13 @@ def _run(
 
         if backend == "sim":
             return run_offline(
-                bundle, robot, work, episodes=episodes, seed=seed, on_episode=advance
+                bundle,
+                robot,
+                work,
+                episodes=episodes,
+                seed=seed,
+                reality=differs,
+                on_episode=advance,
             )
         return run_ros(
             bundle,
@@ -98,6 +111,7 @@ def _run(
             seed=seed,
             mode=mode,
             domain=domain,
+            reality=reality,
             on_episode=advance,
         )
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from policies.adapt import Progress
     from policies.bundle import Master
 
-SCORE_EPISODES = 256
-
 
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder of mlsh train.")],
@@ -30,6 +28,7 @@ def export(
     ] = None,
 ) -> None:
     """Learn a master for each task, export all networks to ONNX, and check them against torch."""
+    from policies.adapt import scored_episodes
     from policies.bundle import check_name, check_target, skill_names
     from policies.checkpoint import load_arrays
     from policies.export import export as write
@@ -61,7 +60,7 @@ def export(
             curve,
             learner.bounds[index],
             provenance_of(config, facts, last.steps, last.updates),
-            SCORE_EPISODES,
+            scored_episodes(result.learner.family.ticks),
         )
 
     masters = {

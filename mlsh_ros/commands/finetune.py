@@ -34,6 +34,10 @@ def finetune(
     robot: Annotated[
         str | None, typer.Option(help="Name or folder; default: the bundle's.")
     ] = None,
+    reality: Annotated[
+        str,
+        typer.Option(help="What differs from the model: by name, or a file. Default: as trained."),
+    ] = "",
     baseline: Annotated[
         bool, typer.Option(help="Also learn the task from scratch with the same experience.")
     ] = True,
@@ -47,6 +51,7 @@ def finetune(
     from policies.run import environment
     from policies.runtime import TOLERANCE
     from sim.bounds import bounds
+    from sim.reality import load_reality
     from sim.registry import split_task
     from sim.robot import load_robot
 
@@ -54,6 +59,8 @@ def finetune(
     family, number = split_task(task)
     label = name or task.partition("/")[2]
     target = output or Path("runs") / f"{loaded.manifest.name}-{label}"
+    body = load_robot(robot or loaded.interface.robot)
+    differs = load_reality(reality, body) if reality else None
     result = learn(
         loaded,
         task,
@@ -63,10 +70,11 @@ def finetune(
         seed=seed,
         robot=robot,
         start_from=start_from,
+        reality=differs,
         facts=environment(),
     )
     curves = {"master only": result.adapted.curves[0]}
-    config, _ = task_config(loaded, task, seed=seed, robot=robot)
+    config, _ = task_config(loaded, task, seed=seed, robot=robot, reality=differs)
     if baseline:
         curves["PPO from scratch"] = from_scratch(config, number, updates=updates).curves[0]
     limit = bounds(load_robot(config.robot), family, number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,14 +15,39 @@ from sim.errors import UserError
 
 if TYPE_CHECKING:
     from policies.sweep_table import Summary
+    from policies.variants import Variant
+
+
+def show_variants(wanted: bool) -> None:
+    """Print every variant and set, and end."""
+    if not wanted:
+        return
+    from policies.variants import SETS, VARIANTS
+
+    for name, members in SETS.items():
+        console.print(f"{name}: {', '.join(members)}", markup=False, soft_wrap=True)
+    _explain(VARIANTS)
+    raise typer.Exit
 
 
 def sweep(
     family: Annotated[str, typer.Argument(help="Task family, for example moving_bandits.")],
     variant: Annotated[
         list[str] | None,
-        typer.Option(help="baselines, ablations, or one by name; repeatable. Default: mlsh."),
+        typer.Option(
+            help="baselines, ablations, or one by name (--list shows all); repeatable. "
+            "Default: mlsh."
+        ),
     ] = None,
+    list_variants: Annotated[
+        bool,
+        typer.Option(
+            "--list",
+            callback=show_variants,
+            is_eager=True,
+            help="Show what each variant is, and end.",
+        ),
+    ] = False,
     seeds: Annotated[int, typer.Option(min=1, help="How many: 0, 1, 2 ..")] = 10,
     settings: Annotated[
         list[str] | None,
@@ -39,6 +65,10 @@ def sweep(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Runs at the same time; default: one per core.")
     ] = None,
+    episodes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Per update on a new task; default: 2,000 environment steps."),
+    ] = None,
     goal: Annotated[float, typer.Option(help="Fraction of the optimum to reach.")] = 0.95,
 ) -> int:
     """Train variants with several seeds and compare what they reach on every task learned anew."""
@@ -53,7 +83,7 @@ def sweep(
     load_robot(robot)
     folder = output or Path("runs") / f"sweep-{family}"
     chosen = grid(variants(variant or ["mlsh"]), settings or [])
-    planned = plan(family, robot, chosen, list(range(seeds)), folder)
+    planned = plan(family, robot, chosen, list(range(seeds)), folder, episodes)
     failed = 0
     for number, (job, reason) in enumerate(run_all(planned, jobs or os.cpu_count() or 1), 1):
         failed += bool(reason)
@@ -62,15 +92,17 @@ def sweep(
     if not summaries:
         raise UserError(f"no run of {folder} has a result")
     _show(summaries, goal)
-    write_table(summaries, folder / "sweep.csv")
-    plot(summaries, goal, folder / "sweep.png")
-    console.print(f"every number: {folder}/sweep.csv; learning curves: {folder}/sweep.png")
+    _explain({s.variant: chosen[s.variant] for s in summaries})
+    stem = folder / ("sweep" if episodes is None else f"sweep-{episodes}")
+    write_table(summaries, stem.with_suffix(".csv"))
+    plot(summaries, goal, stem.with_suffix(".png"))
+    console.print(f"every number: {stem}.csv; learning curves: {stem}.png")
     return 1 if failed else 0
 
 
 def _show(summaries: list[Summary], goal: float) -> None:
     table = Table(box=None, padding=(0, 2))
-    heads = ("variant", "seeds", f">= {percent(goal)}", "mean", "95 % of the mean")
+    heads = ("variant", "seeds", f">= {percent(goal)}", "1 update", "mean", "95 % of the mean")
     for head in (*heads, "worst seed", "its worst task", "seconds"):
         table.add_column(head, justify="left" if head == "variant" else "right")
     for s in summaries:
@@ -81,6 +113,7 @@ def _show(summaries: list[Summary], goal: float) -> None:
             s.variant,
             f"{count}",
             f"{s.reached(goal)}",
+            percent(s.after(1)),
             percent(s.mean),
             f"{percent(low)} .. {percent(high)}",
             f"{weakest.job.config.seed}",
@@ -90,6 +123,15 @@ def _show(summaries: list[Summary], goal: float) -> None:
     updates = len(summaries[0].outcomes[0].steps) - 1
     console.print(table)
     console.print(
-        f"of the optimum, greedy, after {updates} updates on each task; {percent(goal)}: seeds of "
-        "which every task reaches it"
+        f"of the optimum, greedy, after {updates} updates of "
+        f"{summaries[0].outcomes[0].steps[1]:,} steps on each task (and after one); "
+        f"{percent(goal)}: seeds of which every task reaches it"
     )
+
+
+def _explain(variants: Mapping[str, Variant]) -> None:
+    """What each variant is."""
+    table = Table(box=None, padding=(0, 2), show_header=False)
+    for name, variant in variants.items():
+        table.add_row(name, variant.why)
+    console.print(table, markup=False)

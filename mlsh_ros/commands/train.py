@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,6 +45,9 @@ def train(
         list[str] | None,
         typer.Option("--set", help="Change a setting, e.g. --set mlsh.groups=20. Repeatable."),
     ] = None,
+    reality: Annotated[
+        str, typer.Option(help="What differs from the model: by name, or a file.")
+    ] = "",
     run: Annotated[
         Path | None, typer.Option("--run", "-o", help="Run folder; by default under runs/.")
     ] = None,
@@ -56,20 +60,25 @@ def train(
     from policies.config import preset
     from policies.ranks import ranks_of_this_run
     from policies.run import Run, create_run, open_run
+    from sim.reality import load_reality
     from sim.registry import make_family
     from sim.robot import load_robot
 
     ranks = ranks_of_this_run()
     if resume is not None:
-        if family is not None or settings:
-            raise UserError("--resume takes family and settings from the run; give neither")
+        if family is not None or settings or reality:
+            raise UserError(
+                "--resume takes family, settings and reality from the run; give none of them"
+            )
         folder = open_run(resume)
     else:
         if family is None:
             raise UserError("which task family? For example: mlsh train moving_bandits")
         robot = robot or make_family(family).robot
-        load_robot(robot)
+        body = load_robot(robot)
         config = preset(recipe, family, robot, seed).with_values(settings or [])
+        if reality:
+            config = replace(config, reality=load_reality(reality, body))
         ranks.share(config.mlsh.groups)  # says so before a folder is made
         stamp = time.strftime("%Y%m%d-%H%M%S")
         if run is None and ranks.size > 1:

@@ -39,6 +39,7 @@ from mlsh_ros.nodes.node import (
 from mlsh_ros.params import SIM_NODE
 from sim.bounds import episode_rng
 from sim.errors import UserError
+from sim.reality import load_reality
 from sim.registry import split_task
 from sim.robot import load_robot
 from sim.world import World
@@ -80,7 +81,9 @@ class SimNode(CoreNode):
         self.robot = load_robot(str(self.values["robot"]))
         self._task = str(self.get_parameter("task").value)  # may have changed meanwhile
         family, self._number = split_task(self._task)
-        self.world = World(self.robot, family, size=1)
+        name = str(self.values["reality"])
+        self._reality = load_reality(name, self.robot) if name else None
+        self.world = World(self.robot, family, size=1, reality=self._reality)
         self.interface = self.world.interface
         self._period = self._wall_period()
         stamped = bool(self.values["stamped_cmd_vel"])
@@ -144,7 +147,8 @@ class SimNode(CoreNode):
 
     def _how(self) -> str:
         speed = float(self.values["speed"])
-        return str(self.values["mode"]) + (f", {speed:g} times as fast" if speed != 1 else "")
+        how = str(self.values["mode"]) + (f", {speed:g} times as fast" if speed != 1 else "")
+        return how + (f", reality {self.values['reality']}" if self._reality else "")
 
     def _wall_period(self) -> float:
         """S of the system's clock for a physics step."""
@@ -180,7 +184,7 @@ class SimNode(CoreNode):
     def _set_task(self, task: str) -> None:
         family, number = split_task(task)
         if family.name != self.world.family.name:
-            self.world = World(self.robot, family, size=1)
+            self.world = World(self.robot, family, size=1, reality=self._reality)
         self._task, self._number = task, number
 
     def _forget_commands(self) -> None:
@@ -281,7 +285,7 @@ class SimNode(CoreNode):
                 return
             self._awaited = set(self._topics)
             self.world.command = command
-            self.world.physics.step(command)
+            self.world.advance(command, self.interface.substeps)
             self._judge()
         if self._done and self.values["loop"]:
             self._reset()
@@ -296,7 +300,8 @@ class SimNode(CoreNode):
         return round(self._moment * step * 1e9)
 
     def _send_sensors(self) -> None:
-        fields = {name: value[0] for name, value in self.world.fields().items()}
+        shown = self.world.shown(self.world.fields())
+        fields = {name: value[0] for name, value in shown.items()}
         now = self._now_ns() if self.simulated else self.get_clock().now().nanoseconds
         stamp = Time(nanoseconds=now).to_msg()
         first = True
@@ -360,8 +365,8 @@ class SimNode(CoreNode):
             if self._started and not self._done and not self._paused:
                 self.world.command = self._received
                 stuck = self._inject == "stuck"
-                self.world.physics.substep(
-                    np.tile(self.interface.safe, (1, 1)) if stuck else self._received
+                self.world.advance(
+                    np.tile(self.interface.safe, (1, 1)) if stuck else self._received, 1
                 )
                 self._substep += 1
                 if self._substep % self.interface.substeps == 0:

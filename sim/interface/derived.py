@@ -1,4 +1,4 @@
-"""What a term may show of an orientation: which way is up, and how far the robot leans.
+"""What a term may show of an orientation: the world's axes, which way is up, how far it leans.
 
 MuJoCo and messages carry the quaternion whole, so that other terms can read their part of the same
 one, and a simulator can write it. Where its length is not 1 it is no orientation: then everything
@@ -33,6 +33,19 @@ def up(quaternion: Floats) -> Floats:
     return np.where(is_unit(quaternion)[..., None], axis, np.nan)
 
 
+def axes(quaternion: Floats) -> Floats:
+    """(..., 6) the world's x axis and its z axis in the body's frame, for quaternions (..., 4).
+
+    The whole orientation, heading included, without a jump and without a sign to choose.
+    """
+    w, x, y, z = np.moveaxis(quaternion, -1, 0)
+    ahead = np.stack(
+        [w * w + x * x - y * y - z * z, 2 * (x * y - w * z), 2 * (x * z + w * y)], axis=-1
+    )
+    ahead = np.where(is_unit(quaternion)[..., None], ahead, np.nan)
+    return np.concatenate([ahead, up(quaternion)], axis=-1)
+
+
 def tilt(quaternion: Floats) -> Floats:
     """(..., 1) angle between the body's z axis and the world's, rad, 0 to pi."""
     x, y, z = np.moveaxis(up(quaternion), -1, 0)
@@ -50,6 +63,7 @@ class Derivation:
 
 
 DERIVED = {
+    "axes": Derivation(axes, 6, "1", (-1.0, 1.0)),
     "up": Derivation(up, 3, "1", (-1.0, 1.0)),
     "tilt": Derivation(tilt, 1, "rad", (0.0, np.pi)),
 }

@@ -113,7 +113,7 @@ class ObservationTerm:
     infinite: Range | None  # what stands for -inf and +inf (REP-117); null: both are refused
     mujoco: MujocoState
     ros: RosField
-    derive: Literal["up", "tilt"] | None = None  # what it shows of a quaternion; None: the fields
+    derive: Literal["axes", "up", "tilt"] | None = None  # what of a quaternion; None: fields
     observed: bool = True  # False: judged by its limit, not seen by the policy
 
     @model_validator(mode="after")
@@ -159,8 +159,12 @@ class ObservationTerm:
         where, made = f"term {self.name!r}: derive {name!r}", DERIVED[name]
         if self.size != len(ORDER):
             raise ValueError(f"{where} is of a quaternion, 4 elements, size is {self.size}")
-        if not (self.mujoco.sensor or self.mujoco.task):
-            raise ValueError(f"{where} is of a sensor, and mujoco names none")
+        free = _is_free_quaternion(self.mujoco.qpos)
+        if not (self.mujoco.sensor or self.mujoco.task or free):
+            raise ValueError(
+                f"{where} is of a sensor or of elements 3 to 6 of a free joint, and mujoco names "
+                "neither"
+            )
         if self.mujoco.elements not in ((), (0, 1, 2, 3)):
             raise ValueError(
                 f"{where} is of a whole quaternion, mujoco.elements are {self.mujoco.elements}"
@@ -203,6 +207,11 @@ class ObservationTerm:
     def values(self, field: NDArray[Any]) -> NDArray[Any]:
         """What it shows (..., count), in its unit, of a field (..., size)."""
         return field if self.derive is None else DERIVED[self.derive].of(field)
+
+
+def _is_free_quaternion(names: tuple[str, ...]) -> bool:
+    joint = names[0].partition("[")[0] if names else ""
+    return names == tuple(f"{joint}[{i}]" for i in range(3, 7))
 
 
 # Keys of ObservationTerm that came later. Where they say nothing they are left out, so that

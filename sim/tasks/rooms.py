@@ -25,7 +25,7 @@ from sim.tasks.task import Fields, Layout
 ROOMS = 4
 SPOTS = {"corner": (0.75, 0.75), "inner": (0.3, 0.3)}  # along x and y, of the half width
 # Two goals that share a place from where both are in reach, and one in between.
-PAIRS = {"long": (0.85, 0.6), "high": (0.6, 0.85), "between": (0.725, 0.725)}
+PAIRS = {"long": (0.8, 0.65), "high": (0.65, 0.8), "between": (0.725, 0.725)}
 GOAL_COLOUR = (0.20, 0.60, 0.35, 0.55)
 THICKNESS = 0.04  # m, of a wall
 HEIGHT = 0.3  # m, above any scanner

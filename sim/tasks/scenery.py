@@ -24,9 +24,31 @@ def add_disc(spec: mujoco.MjSpec, name: str, radius: float, colour: Colour) -> N
     )
 
 
+def add_block(
+    spec: mujoco.MjSpec, name: str, half: tuple[float, float, float], colour: Colour, bit: int
+) -> None:
+    """A box to bump into that a family can put elsewhere: a mocap body.
+
+    Args:
+        spec: of the robot, changed in place.
+        name: of the body.
+        half: half sizes, m.
+        colour: of the box.
+        bit: what `add_walls` has returned.
+    """
+    body = spec.worldbody.add_body(name=name, mocap=True, pos=[0, 0, half[2]])
+    body.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        size=list(half),
+        rgba=colour,
+        contype=bit,
+        conaffinity=0 if bit == WALL else bit,
+    )
+
+
 def add_walls(
     spec: mujoco.MjSpec, boxes: Sequence[tuple[float, float, float, float]], height: float
-) -> None:
+) -> int:
     """Walls that the robot cannot pass, also one whose model has contacts switched off.
 
     Such a model gets contacts with the walls and no others, see docs/adr/0011-walls.md.
@@ -35,6 +57,9 @@ def add_walls(
         spec: of the robot, changed in place.
         boxes: centre x, y and half sizes x, y of each, m.
         height: m.
+
+    Returns:
+        The contact bit of the walls.
     """
     bit = 1
     if spec.option.disableflags & int(mujoco.mjtDisableBit.mjDSBL_CONTACT):
@@ -53,3 +78,4 @@ def add_walls(
             contype=bit,
             conaffinity=0 if bit == WALL else bit,
         )
+    return bit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import mujoco
 import numpy as np
@@ -47,7 +47,10 @@ class TaskFamily(Protocol):
         """Add goals, walls and so on to the robot's model."""
 
     def place(self, layout: Layout) -> dict[str, Floats]:
-        """Where the scene's mocap bodies stand, (n, 2) by name; for pictures only."""
+        """Where the scene's mocap bodies stand, m, (n, 2) or (n, 3) by name.
+
+        For pictures; only of a family that is `Solid` they also stand there in the simulation.
+        """
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
         """Draw one episode of a task: its row of every layout entry."""
@@ -64,6 +67,14 @@ class TaskFamily(Protocol):
     def terminated(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
         """(n,) whether the episode ends here for a reason of the task (not of time)."""
 
+
+# What a family may say besides. None of it is asked for; the world looks whether it is there.
+
+
+@runtime_checkable
+class Guided(Protocol):
+    """Knows where to drive: the bounds of its tasks are simulated."""
+
     def expert(self, layout: Layout, fields: Fields) -> Floats:
         """(n, 2) where to head for when one knows the task, m; it defines the optimum.
 
@@ -72,3 +83,50 @@ class TaskFamily(Protocol):
 
     def collapsed(self, layout: Layout, fields: Fields) -> Floats:
         """(n, 2) where a good controller that ignores the task would head for, m."""
+
+
+@runtime_checkable
+class Estimated(Protocol):
+    """Knows what returns are possible, where nobody can write the controller: robots with legs."""
+
+    def estimate(self, task: int, dt: float) -> tuple[float, float]:
+        """Returns of a good controller that ignores the task, and of one that knows it.
+
+        Args:
+            task: its number.
+            dt: s per tick.
+        """
+
+
+@runtime_checkable
+class Solid(Protocol):
+    """Has things to bump into that stand elsewhere in every episode."""
+
+    solid: bool  # the mocap bodies of `place` are put there when an episode begins
+
+
+@runtime_checkable
+class Lively(Protocol):
+    """Has a layout that goes on with every tick."""
+
+    def advance(self, layout: Layout, fields: Fields, dt: float) -> dict[str, Floats]:
+        """New values (n, ...) of layout entries, given the state after a tick of `dt` s.
+
+        Before that tick is judged. The entries are part of what `reset` draws.
+        """
+
+
+@runtime_checkable
+class Costly(Protocol):
+    """Takes something off the reward for what the robot was told to do."""
+
+    def cost(self, action: Floats) -> Floats:
+        """(n,) of the action (n, A) that was in force, within its limits."""
+
+
+@runtime_checkable
+class Posed(Protocol):
+    """Has a say in the robot's joints."""
+
+    shake: float  # rad; an episode begins with every hinge this far from its default, at most
+    pose_reset: int  # ticks after which the robot is put upright where it stands; 0: never

@@ -1,0 +1,95 @@
+"""mlsh play: watch a bundle drive, in a window or as a film."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from mlsh_ros.commands.console import MAX_SEED, console
+
+if TYPE_CHECKING:
+    from mlsh_ros.backends import Job
+    from mlsh_ros.takes import Take
+    from policies.bundle import Bundle
+    from sim.robot import Robot
+
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+
+
+def play(
+    bundle: Annotated[
+        str, typer.Argument(help="A shipped bundle by name, or a folder or zip file.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="FILE.mp4 or .gif: a film. FILE.png: the end of the last episode. "
+            "Without it a window opens.",
+        ),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="family/task; default: every master's own.")
+    ] = None,
+    master: Annotated[str | None, typer.Option(help="Default: the task's own.")] = None,
+    robot: Annotated[
+        str | None, typer.Option(help="Name or folder; default: the bundle's.")
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Per task.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the episodes.")] = 0,
+    speed: Annotated[float, typer.Option(min=0.01, max=100, help="1 is real time.")] = 1.0,
+) -> None:
+    """Watch the episodes that mlsh evaluate scores, in MuJoCo's viewer or as a film.
+
+    In the window: space pauses, the arrow keys change the episode, the mouse moves the camera.
+    """
+    from mlsh_ros.backends import jobs
+    from policies.bundle import load_bundle
+    from sim.render import check_film, film
+    from sim.robot import load_robot
+    from sim.viewer import require_display, show
+
+    if output is None:
+        require_display()
+    else:
+        check_film(output)
+    loaded = load_bundle(bundle)
+    body = load_robot(robot or loaded.interface.robot)
+    takes = take(loaded, body, jobs(loaded, task, master), episodes, seed)
+    scenes = [each.scene for each in takes]
+    rate = speed / loaded.interface.control_dt
+    if output is None:
+        console.print("close the window to end")
+        show(body, scenes, period=1 / rate)
+        return
+    with Progress(*COLUMNS, console=console, transient=True) as progress:
+        bar = progress.add_task("pictures", total=None)
+        film(
+            body,
+            scenes,
+            output,
+            fps=rate,
+            on_picture=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+    size = output.stat().st_size
+    console.print(f"{output}: {len(scenes)} episodes, {size / 1e3:,.0f} kB", markup=False)
+
+
+def take(bundle: Bundle, robot: Robot, work: list[Job], episodes: int, seed: int) -> list[Take]:
+    """Drive with a progress bar."""
+    from mlsh_ros.takes import drive
+
+    with Progress(*COLUMNS, console=console, transient=True) as progress:
+        bar = progress.add_task("episodes", total=episodes * len(work))
+        return drive(
+            bundle,
+            robot,
+            work,
+            episodes=episodes,
+            seed=seed,
+            on_episode=lambda _: progress.advance(bar),
+        )

@@ -1,0 +1,108 @@
+"""mlsh transfer: frozen skills on all tasks of a family, over seeds, beside PPO from scratch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from mlsh_ros.commands.console import console, percent
+
+if TYPE_CHECKING:
+    from policies.adapt import Progress
+    from policies.transfer import Transferred
+    from sim.bounds import Bounds
+
+
+def transfer(
+    bundle: Annotated[
+        str, typer.Argument(help="A shipped bundle by name, or a folder or zip file.")
+    ],
+    family: Annotated[str, typer.Argument(help="Task family, also one the skills never saw.")],
+    seeds: Annotated[int, typer.Option(min=1, help="How many: 0, 1, 2 ..")] = 10,
+    episodes: Annotated[int, typer.Option(min=1, help="Whole ones per update and task.")] = 8,
+    updates: Annotated[int, typer.Option(min=1, help="Of each master.")] = 6,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a setting, as in train. Repeatable."),
+    ] = None,
+    baseline: Annotated[
+        bool, typer.Option(help="Also learn each task from scratch with the same experience.")
+    ] = True,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="CSV file with every number.")
+    ] = None,
+) -> None:
+    """Learn all tasks of a family with a bundle's frozen skills, over seeds."""
+    from policies.bundle import load_bundle
+    from policies.transfer import transfer as run
+    from policies.transfer import write_transfer
+    from sim.bounds import all_bounds
+    from sim.registry import make_family
+    from sim.robot import load_robot
+
+    loaded = load_bundle(bundle)
+    target = output or Path("runs") / f"{loaded.manifest.name}-{family}.csv"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    results: list[Transferred] = []
+    for result in run(
+        loaded,
+        family,
+        list(range(seeds)),
+        updates=updates,
+        episodes=episodes,
+        threads=os.cpu_count() or 1,
+        settings=settings or [],
+        baseline=baseline,
+        on_update=_say,
+    ):
+        results.append(result)
+        write_transfer(results, target)
+    chosen = make_family(family)
+    limits = all_bounds(load_robot(loaded.interface.robot), chosen)  # type: ignore[arg-type]
+    for learner in dict.fromkeys(r.learner for r in results):
+        _show([r for r in results if r.learner == learner], limits)
+    console.print(f"every number: {target}")
+
+
+def _say(learner: str, seed: int, latest: list[Progress]) -> None:
+    mean = sum(p.greedy for p in latest) / len(latest)
+    success = sum(p.success for p in latest) / len(latest)
+    console.print(
+        f"{learner}, seed {seed}, {latest[0].updates} updates: return {mean:.1f}, "
+        f"success {percent(success)}"
+    )
+
+
+def _show(results: list[Transferred], limits: list[Bounds]) -> None:
+    last = results[0].last[0]
+    table = Table(box=None, padding=(0, 2), title=f"{results[0].learner}, {last.updates} updates")
+    table.add_column("task")
+    heads = ("return", "worst seed", "success", "seeds with > 50 %", "random", "optimum")
+    for head in heads:
+        table.add_column(head, justify="right")
+    for i, (task, limit) in enumerate(zip(results[0].tasks, limits, strict=True)):
+        ends = [r.last[i] for r in results]
+        worst = min(results, key=lambda r, i=i: r.last[i].greedy)  # type: ignore[misc]
+        table.add_row(
+            task,
+            f"{sum(p.greedy for p in ends) / len(ends):.1f}",
+            f"{worst.last[i].greedy:.1f} ({worst.seed})",
+            percent(sum(p.success for p in ends) / len(ends)),
+            f"{sum(p.success > 0.5 for p in ends)} of {len(ends)}",
+            f"{limit.random:.1f}",
+            f"{limit.optimum:.1f}",
+        )
+    console.print(table)
+    mean = sum(r.mean for r in results) / len(results)
+    success = sum(r.success for r in results) / len(results)
+    solved = [r.solved for r in results]
+    seconds = sum(r.last[0].seconds for r in results) / len(results)
+    console.print(
+        f"mean return {mean:.1f}, success {percent(success)}; of {len(limits)} task(s) "
+        f"{min(solved)} to {max(solved)} are solved; {last.steps // results[0].ticks} episodes, "
+        f"{last.steps:,} steps per task, {seconds:.0f} s"
+    )

@@ -1,0 +1,82 @@
+"""Ant bandits: two targets, 5 m to the right and 5 m up; the hidden task is which one counts.
+
+Published (openai/mlsh, AntBandits-v1): a tick pays minus the square root of the distance to the
+target, over 3000, and nothing is taken off for effort. The distance is to a point 1 m above the
+floor, so that standing at the target costs a little, too.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass
+
+from sim.interface import STRICT, Floats, NonNegative, Positive
+from sim.tasks.goals import COLOURS, Count
+from sim.tasks.running import RunningTask, run
+from sim.tasks.scenery import add_disc
+from sim.tasks.task import Fields, Layout
+
+TARGETS = {"right": (5.0, 0.0), "up": (0.0, 5.0)}  # m
+TARGET_HEIGHT = 1.0  # m
+STANDING = 0.48  # m, height of the ant's torso
+PER_ROOT = 3000.0  # ticks that cost 1 at 1 m
+
+
+@dataclass(frozen=True, config=STRICT)
+class AntBandits(RunningTask):
+    """The task is the target that counts."""
+
+    name: ClassVar[str] = "ant_bandits"
+    requires: ClassVar[tuple[str, ...]] = ("position", "height", "orientation")
+    tasks: ClassVar[tuple[str, ...]] = tuple(TARGETS)
+
+    ticks: Count = 1000  # of an episode: 25 s of the ant
+    effort: NonNegative = 0.0
+    radius: Positive = 1.0  # m around the target that count as success
+
+    def scene(self, spec: mujoco.MjSpec) -> None:
+        """A flat disc for each target, for people."""
+        for i, name in enumerate(TARGETS):
+            add_disc(spec, name, self.radius, COLOURS[i])
+
+    def place(self, layout: Layout) -> dict[str, Floats]:
+        """Both discs, wherever the task is."""
+        count = len(layout["goal"])
+        return {name: np.tile(xy, (count, 1)) for name, xy in TARGETS.items()}
+
+    def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
+        """At the origin, nearly along x, whatever the task."""
+        return {**self.begin(0.0, 0.0, rng), "goal": np.array(TARGETS[self.tasks[task]])}
+
+    def target(self, layout: Layout) -> Floats:
+        """(n, 2) the target that counts, m."""
+        return layout["goal"]
+
+    def reward(self, layout: Layout, fields: Fields) -> Floats:
+        """Minus the root of the distance, over 3000."""
+        flat = np.linalg.norm(fields["position"] - layout["goal"], axis=1)
+        return paid(flat, TARGET_HEIGHT - fields["height"][:, 0])
+
+    def success(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+        """Within the radius of the target."""
+        offset = fields["position"] - layout["goal"]
+        return np.asarray((offset**2).sum(axis=1) < self.radius**2)
+
+    def estimate(self, task: int, dt: float) -> tuple[float, float]:
+        """Running to the first target whatever the task; running to the one that counts."""
+        first, goal = TARGETS["right"], TARGETS[self.tasks[task]]
+        return self._running_to(first, goal, dt), self._running_to(goal, goal, dt)
+
+    def _running_to(self, aim: tuple[float, float], goal: tuple[float, float], dt: float) -> float:
+        path = run([(0.0, 0.0), aim], self.speed, dt, self.ticks)
+        flat = np.linalg.norm(path - goal, axis=1)
+        return float(paid(flat, TARGET_HEIGHT - STANDING).sum())
+
+
+def paid(flat: Floats, above: Floats | float) -> Floats:
+    """(n,) what a tick pays at distances `flat` on the floor and `above` upwards, m."""
+    return np.asarray(-np.sqrt(np.hypot(flat, above)) / PER_ROOT)

@@ -1,0 +1,148 @@
+"""Ant mazes: corridors on a grid of 3 x 3 cells of 16 m; the hidden task is the maze.
+
++----+----+----+  y 16   Every maze closes some cells with blocks and leaves a way of free ones
+| 00 | 01 | 02 |         from the start, at the left of cell 10, to its goal. Mazes 0 to 8 are
++----+----+----+  y 0    those of MLSH (openai/mlsh, AntObstaclesGen-v1), 9 to 12 the test mazes of
+S 10 | 11 | 12 |         FAMP (Kuric and van Hoof 2023).
++----+----+----+  y -16
+| 20 | 21 | 22 |         Published, a tick pays the speed along x and y, each towards the goal,
++----+----+----+         less 0.1 of the squared action.
+x 8    24   40
+
+Towards the goal is a sign there, taken before the tick: who crosses the goal's line is paid for
+all of the way, and once more for coming back, so that walking to and fro over it pays without end.
+By default a tick pays by how much nearer it came, along x and y together, per second: the same
+until the line is reached, and no more than the way to the goal in total. `published`: by signs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from sim.interface import STRICT, Floats, Positive
+from sim.tasks.goals import Count
+from sim.tasks.running import RunningTask
+from sim.tasks.scenery import WALL_COLOUR, add_block, add_disc, add_walls
+from sim.tasks.task import Fields, Layout
+
+START = (2.0, 0.0)  # m
+CELL = 16.0  # m
+CELLS = {
+    f"{row}{column}": (8 + CELL * column, 16 - CELL * row)
+    for row in range(3)
+    for column in range(3)
+}  # middle of each cell, m
+HALF_BLOCK = (7.6, 7.6, 1.0)  # m; published 5 m high, which no ant climbs either
+SUNK = -2.0  # m, where the middle of a block is that is not there
+# Centre x, y and half sizes, m.
+WALLS = (
+    (24.0, -24.0, 24.0, 0.3),
+    (24.0, 24.0, 24.0, 0.3),
+    (0.0, 0.0, 0.3, 24.0),
+    (48.0, 0.0, 0.3, 24.0),
+)
+OUTER = 47.7  # m, where the right one begins
+REACH = 0.25  # m, from the middle of the ant's torso to a wall that it leans against
+
+# Goal, m, and free cells.
+MAZES: tuple[tuple[tuple[float, float], tuple[str, ...]], ...] = (
+    ((8, 24), ("10", "00")),
+    ((8, -24), ("10", "20")),
+    ((24, 24), ("10", "11", "01")),
+    ((24, -24), ("10", "11", "21")),
+    ((48, 0), ("10", "11", "12")),
+    ((40, 24), ("10", "11", "12", "02")),
+    ((40, -24), ("10", "11", "12", "22")),
+    ((32, 16), ("10", "00", "01")),
+    ((32, -16), ("10", "20", "21")),
+    ((40, 24), ("10", "00", "01", "02")),
+    ((40, -24), ("10", "20", "21", "22")),
+    ((40, 24), ("10", "11", "01", "02")),
+    ((40, -24), ("10", "11", "21", "22")),
+)
+TEST_MAZES = 4  # the last ones
+GOAL_COLOUR = (0.20, 0.60, 0.35, 0.55)
+
+
+@dataclass(frozen=True, config=STRICT)
+class AntMazes(RunningTask):
+    """The task is the maze: its blocks and its goal."""
+
+    name: ClassVar[str] = "ant_mazes"
+    solid: ClassVar[bool] = True
+
+    ticks: Count = 1000  # of an episode: 25 s of the ant
+    radius: Positive = 3.0  # m around the goal that count as success
+    # How many mazes, from the last, are no tasks: 4 keeps the test mazes from training.
+    held_out: Annotated[int, Field(ge=0, lt=len(MAZES))] = 0
+    published: bool = False  # a reward by signs
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """maze-0 .. maze-12, less what is held out."""
+        return tuple(f"maze-{i}" for i in range(len(MAZES) - self.held_out))
+
+    def scene(self, spec: mujoco.MjSpec) -> None:
+        """Outer walls, a block per cell, and a disc that shows people the goal."""
+        bit = add_walls(spec, WALLS, 2 * HALF_BLOCK[2])
+        for cell in CELLS:
+            add_block(spec, f"block_{cell}", HALF_BLOCK, WALL_COLOUR, bit)
+        add_disc(spec, "goal", self.radius, GOAL_COLOUR)
+
+    def place(self, layout: Layout) -> dict[str, Floats]:
+        """The goal's disc, and the blocks: below the floor where the cell is free."""
+        places = {"goal": layout["goal"]}
+        for i, (cell, xy) in enumerate(CELLS.items()):
+            height = np.where(layout["free"][:, i] > 0, SUNK, HALF_BLOCK[2])
+            places[f"block_{cell}"] = np.stack(np.broadcast_arrays(*xy, height), axis=-1)
+        return places
+
+    def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
+        """At the left of the middle row, nearly along x, whatever the task."""
+        goal, free = MAZES[task]
+        cells = np.array([cell in free for cell in CELLS], np.float64)
+        begun = {**self.begin(*START, rng), "goal": np.array(goal, np.float64)}
+        return {**begun, "free": cells, "nearer": np.float64(0)}
+
+    def advance(self, layout: Layout, fields: Fields, dt: float) -> dict[str, Floats]:
+        """How fast it came nearer to the goal, m/s, besides."""
+        changes = super().advance(layout, fields, dt)
+        before, goal = layout["before"], layout["goal"]
+        if self.published:
+            towards = changes["rate"] * np.where(before < goal, 1.0, -1.0)
+        else:
+            towards = (np.abs(before - goal) - np.abs(fields["position"] - goal)) / dt
+        return {**changes, "nearer": towards.sum(axis=1)}
+
+    def target(self, layout: Layout) -> Floats:
+        """(n, 2) the goal, m."""
+        return layout["goal"]
+
+    def reward(self, layout: Layout, fields: Fields) -> Floats:
+        """Speed towards the goal, along x and y together."""
+        return layout["nearer"]
+
+    def success(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+        """Within the radius of the goal."""
+        offset = fields["position"] - layout["goal"]
+        return np.asarray((offset**2).sum(axis=1) < self.radius**2)
+
+    def estimate(self, task: int, dt: float) -> tuple[float, float]:
+        """Running right to the wall whatever the task; the way to the goal, or as far as one gets.
+
+        Along x and y together: all mazes can be run through without a step away from the goal.
+        """
+        (x, y), free = MAZES[task]
+        row = ("10", "11", "12")
+        open_cells = next((i for i, cell in enumerate(row) if cell not in free), len(row))
+        walls = [CELLS[cell][0] - HALF_BLOCK[0] for cell in row] + [OUTER]
+        end = min(START[0] + self.speed * dt * self.ticks, walls[open_cells] - REACH)
+        collapsed = (abs(x - START[0]) - abs(x - end)) / dt
+        metres = abs(x - START[0]) + abs(y - START[1])
+        return collapsed, min(metres / dt, self.speed * self.ticks)

@@ -1,0 +1,120 @@
+"""Ant obstacles: a room with two walls, a monster, and a reward in the far corner alone.
+
++-------------------+ 40   Exact geometry of openai/mlsh, AntObstacles-v1. From (0, 0) the way is
+|              goal |      right, past the monster's round of 15 m about (0, 20), up, past the
+|              -----+ 25   wall's upper end, right and up again: 76 m along the axes.
+| monster     |     |
+|             |     |      Sparse, as the paper says: 1 per tick in the goal's region, else 0.
+| start       |     |      The released code has it commented out and pays where x + y > 77.6,
++-------------+-----+ -3   since its arrays do not fit: beyond the goal's box at (38, 38), not in
+-3           30    40      it. `published` has that; by default it is a circle around the box.
+
+The monster, a ball of 3 m, comes by 1 m per tick along x and y while the robot is in its round.
+Published, it weighs 25 t and hurls the robot away. Here an episode ends where it touches it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass
+
+from sim.interface import STRICT, Floats, NonNegative, Positive
+from sim.tasks.goals import Count
+from sim.tasks.running import RunningTask
+from sim.tasks.scenery import add_disc, add_walls
+from sim.tasks.task import Fields, Layout
+
+# Centre x, y and half sizes, m: lower, upper, left, right, on the wall's top, the wall.
+WALLS = (
+    (28.0, -3.0, 35.0, 0.3),
+    (28.0, 40.0, 35.0, 0.3),
+    (-3.0, 28.0, 0.3, 35.0),
+    (40.0, 28.0, 0.3, 35.0),
+    (35.0, 25.0, 5.0, 0.3),
+    (30.0, 10.0, 0.3, 15.0),
+)
+HEIGHT = 2.0  # m; published 5 m
+GOAL = (38.0, 38.0)  # m
+CORNER = 77.6  # m, of x + y: 2 (x + y) - 200 squared is below 2000 from here on
+LAIR, ROUND, STRIDE = (0.0, 20.0), 15.0, 1.0  # m
+# m, between the middles: a ball of 3 m at 1 m above the floor and the torso, 0.25 m at 0.48 m.
+TOUCH = 3.2
+GOAL_COLOUR, MONSTER_COLOUR = (0.20, 0.60, 0.35, 0.55), (0.78, 0.16, 0.16, 0.55)
+ROUND_COLOUR = (0.78, 0.16, 0.16, 0.12)
+
+
+@dataclass(frozen=True, config=STRICT)
+class AntObstacles(RunningTask):
+    """One task, which no learner solves from scratch."""
+
+    name: ClassVar[str] = "ant_obstacles"
+    tasks: ClassVar[tuple[str, ...]] = ("corner",)
+
+    ticks: Count = 2000  # of an episode: 50 s of the ant; the paper's, the code registers 1000
+    effort: NonNegative = 0.0
+    radius: Positive = 2.0  # m around the goal that pay
+    published: bool = False  # what pays is beyond x + y = 77.6 m
+    monster: bool = True
+
+    def scene(self, spec: mujoco.MjSpec) -> None:
+        """The walls; goal, monster and its round are discs, for people."""
+        add_walls(spec, WALLS, HEIGHT)
+        add_disc(spec, "goal", self.radius, GOAL_COLOUR)
+        if self.monster:
+            add_disc(spec, "round", ROUND, ROUND_COLOUR)
+            add_disc(spec, "monster", TOUCH, MONSTER_COLOUR)
+
+    def place(self, layout: Layout) -> dict[str, Floats]:
+        """The discs."""
+        monster = layout["monster"]
+        places = {"goal": np.tile(GOAL, (len(monster), 1))}
+        if self.monster:
+            places |= {"round": np.tile(LAIR, (len(monster), 1)), "monster": monster}
+        return places
+
+    def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
+        """At the origin, nearly along x, the monster in its lair."""
+        return {**self.begin(0.0, 0.0, rng), "monster": np.array(LAIR)}
+
+    def advance(self, layout: Layout, fields: Fields, dt: float) -> dict[str, Floats]:
+        """A stride of the monster, besides."""
+        changes = super().advance(layout, fields, dt)
+        if not self.monster:
+            return changes
+        position, monster = fields["position"], layout["monster"]
+        near = ((position - LAIR) ** 2).sum(axis=1) < ROUND**2
+        stride = STRIDE * np.sign(position - monster) * near[:, None]
+        return {**changes, "monster": monster + stride}
+
+    def target(self, layout: Layout) -> Floats:
+        """(n, 2) the goal, m."""
+        return np.tile(GOAL, (len(layout["monster"]), 1))
+
+    def reward(self, layout: Layout, fields: Fields) -> Floats:
+        """1 in the goal's region, else 0."""
+        return self.success(layout, fields).astype(np.float64)
+
+    def success(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+        """In the goal's region."""
+        position = fields["position"]
+        if self.published:
+            return np.asarray(position.sum(axis=1) > CORNER)
+        return np.asarray(((position - GOAL) ** 2).sum(axis=1) < self.radius**2)
+
+    def terminated(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+        """Touched by the monster, or leaning too far if that counts."""
+        ended = super().terminated(layout, fields)
+        if self.monster:
+            offset = fields["position"] - layout["monster"]
+            ended = ended | ((offset**2).sum(axis=1) < TOUCH**2)
+        return ended
+
+    def estimate(self, task: int, dt: float) -> tuple[float, float]:
+        """Nothing for who runs one way only; else all ticks but those of the way there."""
+        # Along the axes, to the nearest point of the circle.
+        metres = CORNER if self.published else sum(GOAL) - 2**0.5 * self.radius
+        return 0.0, max(0.0, self.ticks - metres / (self.speed * dt))

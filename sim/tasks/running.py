@@ -1,0 +1,98 @@
+"""What the families of robots with legs share: a start, a cost of effort, an end when it falls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from sim.interface import STRICT, Floats, NonNegative, ObservationTerm, Positive
+from sim.tasks.task import Fields, Layout
+
+Natural = Annotated[int, Field(ge=0)]
+
+# m/s, the best measured speed of a single skill of the ant; every bound is computed from it.
+SPEED = 2.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class RunningTask:
+    """A robot that begins upright, and is paid by where it gets on the floor.
+
+    `rate` in the layout is the mean velocity over the last tick, so that its sum over an episode
+    is the way that was made, whatever the robot does between two ticks.
+    """
+
+    robot: ClassVar[str] = "ant"
+    requires: ClassVar[tuple[str, ...]] = ("position", "orientation")
+    places: ClassVar[bool] = True
+
+    speed: Positive = SPEED  # m/s, for the bounds alone
+    effort: NonNegative = 0.1  # taken off per tick, times the action's squared length
+    heading: NonNegative = 0.1  # rad, of the start, at most to either side
+    shake: NonNegative = 0.05  # rad, of every joint at the start, at most
+    pose_reset: Natural = 0  # ticks; 200 in the released code; 0: the skills recover themselves
+    tilt: NonNegative = 0.0  # rad, lean that ends an episode; 0: none does
+
+    @property
+    def terms(self) -> tuple[ObservationTerm, ...]:
+        """None: the task is hidden."""
+        return ()
+
+    def scene(self, spec: mujoco.MjSpec) -> None:
+        """Nothing but the floor."""
+
+    def place(self, layout: Layout) -> dict[str, Floats]:
+        """Nothing."""
+        return {}
+
+    def begin(self, x: float, y: float, rng: np.random.Generator) -> dict[str, Floats]:
+        """Rows of the layout for an episode that begins at x, y, m."""
+        start = np.array([x, y, rng.uniform(-self.heading, self.heading)])
+        return {"start": start, "before": start[:2], "rate": np.zeros(2)}
+
+    def advance(self, layout: Layout, fields: Fields, dt: float) -> dict[str, Floats]:
+        """Where it was a tick before, m, and how fast it came from there, m/s."""
+        position = fields["position"]
+        return {"before": position, "rate": (position - layout["before"]) / dt}
+
+    def fields(self, layout: Layout, robot: Fields) -> dict[str, Floats]:
+        """None."""
+        return {}
+
+    def cost(self, action: Floats) -> Floats:
+        """`effort` times the squared length of the action."""
+        return np.asarray(self.effort * np.einsum("na,na->n", action, action))
+
+    def terminated(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+        """Leaning too far, if that is to end an episode."""
+        if not self.tilt:
+            return np.zeros(len(fields["position"]), bool)
+        return leans(fields["orientation"], self.tilt)
+
+
+def run(points: Sequence[tuple[float, float]], speed: float, dt: float, ticks: int) -> Floats:
+    """(ticks, 2) where one is after every tick who runs along points, and stays at the last.
+
+    Args:
+        points: the first is the start, m.
+        speed: m/s, from the first tick on.
+        dt: s per tick.
+        ticks: how many.
+    """
+    corners = np.asarray(points, np.float64)
+    legs = np.linalg.norm(np.diff(corners, axis=0), axis=1)
+    reached = np.concatenate([[0.0], np.cumsum(legs)])  # m
+    way = speed * dt * np.arange(1, ticks + 1)
+    return np.stack([np.interp(way, reached, corners[:, i]) for i in range(2)], axis=-1)
+
+
+def leans(quaternion: Floats, angle: float) -> NDArray[np.bool_]:
+    """(n,) whether the z axis of bodies (n, 4), w first, is further than `angle` from upright."""
+    x, y = quaternion[:, 1], quaternion[:, 2]
+    return np.asarray(1 - 2 * (x * x + y * y) < np.cos(angle))

@@ -1,0 +1,72 @@
+"""The benches' own parts, in sizes that measure nothing."""
+
+import json
+from unittest import mock
+
+import mujoco
+import numpy as np
+import pytest
+
+from mlsh_ros.bench import scale
+from sim.registry import FAMILIES
+from sim.robot import load_robot
+from sim.world import World
+
+
+@pytest.fixture
+def runners():
+    """The module; its family is one only while a test runs."""
+    with mock.patch.dict(FAMILIES):
+        from mlsh_ros.bench import runners
+
+        FAMILIES.setdefault(runners.Directions.name, runners.Directions)
+        yield runners
+
+
+@pytest.mark.parametrize("name", ["half_cheetah", "ant"])
+def test_a_runner_is_gymnasiums_robot_and_is_paid_for_its_speed(runners, name, tmp_path):
+    (runner,) = (r for r in runners.RUNNERS if r.name == name)
+    robot = load_robot(runner.write(tmp_path))
+    theirs = mujoco.MjModel.from_xml_path(str(runners.ASSETS / f"{name}.xml"))
+    driven = [theirs.joint(i).name for i in theirs.actuator_trnid[:, 0]]
+    assert runner.joints == tuple(driven)  # actions are in gymnasium's order
+    assert robot.interface.action_size == len(driven)
+    world = World(robot, runners.Directions(ticks=5), 2)
+    rngs = [np.random.default_rng(i) for i in range(2)]
+    world.reset(np.arange(2, dtype=np.int32), [0, 1], rngs)
+    for tick in range(5):
+        action = np.full((2, robot.interface.action_size), 0.5, np.float32)
+        fields, outcome = world.step(action)
+        assert np.isfinite(fields["joints"]).all()
+        # The same robot twice, ahead and back.
+        np.testing.assert_allclose(outcome.reward, fields["speed"][:, 0] * [1, -1], rtol=1e-6)
+        assert outcome.truncated.tolist() == [tick == 4] * 2
+    assert abs(fields["speed"][0, 0]) > 1e-3
+
+
+def test_a_rank_of_the_scaling_bench_reports_its_run(runners, monkeypatch, capsys):
+    monkeypatch.setattr(runners, "GROUPS", 2)
+    monkeypatch.setattr(runners, "ENVS", 4)
+    monkeypatch.setattr(runners, "TICKS", 20)
+    monkeypatch.setattr(scale, "WARM", 1)
+    scale.worker("directions", 2)
+    run = scale.Run(**json.loads(capsys.readouterr().out))
+    assert run.steps == 2 * 4 * 20
+    assert run.seconds > 0
+    assert run.skills in (0, 0.5, 1)
+    assert run.calls == run.bytes == 0  # alone it speaks to nobody
+
+
+def test_what_more_ranks_are_expected_to_bring(capsys):
+    # 1 s for 1,000 steps; two ranks wait 0.1 s for 10 messages: 10 ms each.
+    # R ranks: 1 + 10 * 0.01 * log2(R) s for R * 1,000 steps.
+    # 1: 1 s, 1,000/s; 4: 1.2 s, 3,333/s, 83 %; 128: 1.7 s, 75,294/s, 59 %.
+    one = scale.Run(seconds=1.0, steps=1000, skills=1.0, calls=0.0, bytes=0.0, talk=0.0)
+    two = scale.Run(seconds=1.1, steps=1000, skills=1.0, calls=10.0, bytes=8e4, talk=0.1)
+    scale._predict(one, two)
+    head, *lines = (" ".join(line.split()) for line in capsys.readouterr().out.splitlines())
+    assert "10000 us" in head
+    assert [int(line.split()[0]) for line in lines] == list(scale.RANKS)
+    assert lines[0] == "1 ranks 1,000 steps/s 100% of linear"
+    assert lines[2] == "4 ranks 3,333 steps/s 83% of linear"
+    assert lines[-1] == "128 ranks 75,294 steps/s 59% of linear"
