@@ -28,6 +28,8 @@ from sim.registry import split_task
 
 # Okabe and Ito 2008, https://jfly.uni-koeln.de/color/, without the black and the pale yellow.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+
+
 @dataclass(frozen=True)
 class Route:
     """One episode in the plane."""

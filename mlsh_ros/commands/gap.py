@@ -47,9 +47,7 @@ def gap(
     from policies.bundle import load_bundle
 
     gates = [_gate(text) for text in fail_above or []]
-    found = analyse(
-        load_bundle(bundle), bags, robot=robot, master=master, namespace=namespace
-    )
+    found = analyse(load_bundle(bundle), bags, robot=robot, master=master, namespace=namespace)
     data = found.to_dict()
     limits = [(key, limit, number_at(data, key)) for key, limit in gates]
     output.mkdir(parents=True, exist_ok=True)
@@ -61,8 +59,8 @@ def gap(
         _say(f"{number}. {line}" if found.findings else line)
     _say(f"report: {output / 'gap.html'}")
     above = [(k, limit, v) for k, limit, v in limits if v is not None and v > limit]
-    for key, limit, value in above:
-        _say(f"{key} is {value:.4g}, at most {limit:g} is allowed")
+    for key, limit, high in above:
+        _say(f"{key} is {high:.4g}, at most {limit:g} is allowed")
     for key, _, value in limits:
         if value is None:
             _say(f"{key} is not known in this recording")

@@ -14,7 +14,7 @@ import numpy as np
 from mlsh_ros.core.replay import Result
 from mlsh_ros.gap import findings as say
 from mlsh_ros.gap.causes import Cause, Search, corrected
-from mlsh_ros.gap.compare import elements_of
+from mlsh_ros.gap.compare import Element, Model, action_labels, elements_of
 from mlsh_ros.gap.findings import Finding
 from mlsh_ros.gap.health import (
     Channel,
@@ -32,7 +32,7 @@ from mlsh_ros.gap.reading import Loaded, load
 from mlsh_ros.gap.score import Earned, earned, interval
 from mlsh_ros.gap.signals import Signals
 from mlsh_ros.gap.twin import Prediction, Twin
-from mlsh_ros.gap.windows import Windows, cut, merge, plan_for, thin
+from mlsh_ros.gap.windows import Plan, Windows, cut, merge, plan_for, thin
 from policies.bundle import Bundle
 from sim.errors import UserError
 from sim.interface import Floats
@@ -42,6 +42,9 @@ from sim.tasks.task import TaskFamily
 
 SCHEMA = 1
 NO_GAP = "no gap"
+SHORT = 0.3  # s, windows of a robot that does not forget
+# What is left of a nudge after a second, from where on it is such a robot: of a velocity, else.
+LASTS, GROWS = 0.5, 1.5
 PLOTTED = 8  # elements of which a window is drawn: the worst, then the first
 
 
@@ -89,7 +92,9 @@ class Gap:
             "compared": {"windows": self.windows, "seconds": self.seconds},
             "worst": self._worst(),
             "terms": {m.element.name: _measured(m, manifest.skills) for m in self.measures},
-            "explained": {m.element.name: {"rmse": m.rmse, "nrmse": m.nrmse} for m in self.explained},
+            "explained": {
+                m.element.name: {"rmse": m.rmse, "nrmse": m.nrmse} for m in self.explained
+            },
             "topics": [{c.topic: asdict(c) for c in each} for each in self.channels],
             "timing": asdict(self.timing),
             "action": {e.name: asdict(e) for e in self.efforts},
@@ -108,6 +113,7 @@ class Gap:
     def _worst(self) -> dict[str, float | None]:
         """One number of each kind, for gates."""
         every = [c for each in self.channels for c in each]
+        errors = [m.nrmse for m in self.measures if not math.isnan(m.nrmse)]
         lags = [abs(m.lag) for m in self.measures if m.lag is not None]
         gains = [abs(m.gain - 1) for m in self.measures if m.gain is not None]
         losses = [
@@ -115,7 +121,7 @@ class Gap:
         ]
         return {
             "findings": float(len(self.findings)),
-            "nrmse": max((m.nrmse for m in self.measures if not math.isnan(m.nrmse)), default=None),
+            "nrmse": max(errors, default=None),
             "lag": max(lags, default=None),
             "gain_error": max(gains, default=None),
             "stale": max((c.stale for c in every), default=None),
@@ -151,9 +157,7 @@ def _measured(m: Measure, skills: Sequence[str]) -> dict[str, Any]:
         "movement": m.element.scale,
         "rmse_after": {f"{h:g}": v for h, v in zip(HORIZONS, m.horizons, strict=True)},
         "nrmse_by_skill": dict(zip(skills, m.by_skill, strict=True)),
-        "nrmse_by_ticks_since_switch": {
-            str(s): v for s, v in zip(SINCE, m.by_since, strict=True)
-        },
+        "nrmse_by_ticks_since_switch": {str(s): v for s, v in zip(SINCE, m.by_since, strict=True)},
     }
 
 
@@ -219,9 +223,7 @@ def analyse(
     )
 
 
-def _load(
-    bundle: Bundle, bags: Sequence[Path], namespace: str
-) -> tuple[list[Loaded], list[str]]:
+def _load(bundle: Bundle, bags: Sequence[Path], namespace: str) -> tuple[list[Loaded], list[str]]:
     loaded, notes = [], []
     for bag in bags:
         try:
@@ -258,20 +260,26 @@ def analyse_signals(
     interface = bundle.interface
     twin = _twin(bundle, signals, robot)
     told = [*notes, *(f"{s.name}: {note}" for s in signals for note in s.notes)]
-    windows = merge([cut(each, plan_for(interface)) for each in signals])
-    if not windows.count:
-        raise UserError(
-            f"{', '.join(s.name for s in signals)}: no stretch of ticks is long enough to compare"
+    windows = _windows(signals, plan_for(interface))
+    memory = twin.memory(windows)
+    if _restless(memory, twin):
+        windows = _windows(signals, plan_for(interface, SHORT, 0.0))
+        memory = twin.memory(windows)
+        told.append(
+            "the robot does not forget where it was pushed: it is compared in short windows, and "
+            "from the recorded velocities"
         )
     windows, nominal = _finite(windows, twin, told)
-    elements = elements_of(interface, nominal, windows, twin.memory(windows), twin.model)
+    elements = elements_of(interface, nominal, windows, memory, twin.model)
     if not elements:
         raise UserError(
             f"{', '.join(s.name for s in signals)}: no sensor of {interface.robot} is in it"
         )
     skipped = {t.name for t in interface.observation} - {e.term for e in elements}
     if skipped:
-        told.append(f"not compared, because not recorded or simulated: {', '.join(sorted(skipped))}")
+        told.append(
+            f"not compared, because not recorded or simulated: {', '.join(sorted(skipped))}"
+        )
     skills = len(bundle.manifest.skills)
     measures = measure(windows, nominal, elements, interface, skills)
     causes, model = Search(twin, windows, elements).causes()
@@ -283,9 +291,10 @@ def analyse_signals(
     lines = [channels(each, stale) for each in signals]
     ticks, work, seen = timing(signals), efforts(signals), drifts(signals, bundle.golden)
     scores = earned(signals, bundle, twin)
-    largest = np.abs(windows.command).max(axis=(0, 1))
+    largest = np.abs(windows.command).max(axis=(0, 1)).tolist()
+    ceilings = dict(zip(action_labels(interface), largest, strict=True))
     found = [
-        *say.from_causes(causes, dict(zip(interface.action_names, largest.tolist(), strict=True))),
+        *say.from_causes(causes, ceilings),
         *say.from_channels([c for each in lines for c in each], causes),
         *say.from_measures(explained),
         *say.from_ticks(ticks, interface.control_dt),
@@ -310,9 +319,27 @@ def analyse_signals(
         drifts=seen,
         earned=scores,
         replayed=replayed,
-        traces=_traces(measures, windows, nominal, final, twin),
+        traces=_traces(measures, windows, nominal, final, twin, model),
         windows=windows.count,
         seconds=length * interface.control_dt,
+    )
+
+
+def _windows(signals: list[Signals], plan: Plan) -> Windows:
+    windows = merge([cut(each, plan) for each in signals])
+    if not windows.count:
+        raise UserError(
+            f"{', '.join(s.name for s in signals)}: no stretch of ticks is long enough to compare"
+        )
+    return windows
+
+
+def _restless(memory: dict[str, Floats], twin: Twin) -> bool:
+    """Whether a simulation from a state that is a little wrong goes elsewhere."""
+    units = {term.name: term.unit for term in twin.interface.observation}
+    return any(
+        bool((np.abs(kept) > (LASTS if units[name].endswith("/s") else GROWS)).any())
+        for name, kept in memory.items()
     )
 
 
@@ -339,7 +366,9 @@ def _finite(windows: Windows, twin: Twin, notes: list[str]) -> tuple[Windows, Pr
         return windows, nominal
     if not good.any():
         raise UserError("the simulation fails in every window: is this the robot's model?")
-    notes.append(f"{(~good).sum()} of {windows.count} windows left out: the simulation fails there")
+    notes.append(
+        f"{(~good).sum()} of {windows.count} windows left out: the simulation fails there"
+    )
     windows = thin(windows, np.flatnonzero(good))
     return windows, twin.follow(windows)
 
@@ -347,7 +376,7 @@ def _finite(windows: Windows, twin: Twin, notes: list[str]) -> tuple[Windows, Pr
 def _usual(bundle: Bundle) -> list[float]:
     """(A,) share of the golden rows' actions that a limit cuts."""
     action = bundle.golden.action.reshape(-1, bundle.interface.action_size)
-    return bundle.interface.saturated(action).mean(axis=0).tolist()
+    return [float(x) for x in bundle.interface.saturated(action).mean(axis=0)]
 
 
 def _traces(
@@ -356,13 +385,17 @@ def _traces(
     nominal: Prediction,
     final: Prediction,
     twin: Twin,
+    model: Model,
 ) -> dict[str, tuple[Trace, Trace]]:
     moving = [m for m in measures if m.element.moves]
-    worst = sorted(moving, key=lambda m: -m.nrmse)[:PLOTTED]
-    return {
-        m.element.name: (
-            trace_of(m.element, windows, nominal, twin.interface),
-            trace_of(m.element, windows, final, twin.interface),
+    mine: dict[str, list[Element]] = {}
+    for m in measures:
+        mine.setdefault(m.element.term, []).append(m.element)
+    interface, found = twin.interface, {}
+    for m in sorted(moving, key=lambda m: -m.nrmse)[:PLOTTED]:
+        e, all_ = m.element, mine[m.element.term]
+        found[e.name] = (
+            trace_of(e, all_, windows, nominal, interface),
+            trace_of(e, all_, windows, final, interface, model),
         )
-        for m in worst
-    }
+    return found

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlsh_ros.gap.compare import (
     SMALLEST,
@@ -20,12 +21,14 @@ from mlsh_ros.gap.compare import (
     Element,
     Model,
     Sensor,
+    action_labels,
     compare,
     mean_squares,
 )
-from mlsh_ros.gap.moments import arranged, moments_of, turned
+from mlsh_ros.gap.moments import Moments, arranged, moments_of, turned
+from mlsh_ros.gap.signals import Ints
 from mlsh_ros.gap.twin import NOMINAL, Change, Prediction, Twin
-from mlsh_ros.gap.windows import Ints, Samples, Windows, angular, thin, unview, view
+from mlsh_ros.gap.windows import Samples, Windows, angular, thin, unview, view
 from sim.interface import Floats
 
 ROUNDS = 4  # causes that are looked for, one after the other
@@ -36,7 +39,9 @@ CLEARER = 0.85  # and leave at most this part of what was there
 NATS = 12.0  # and make the recording e^12 times as probable, beyond its own free numbers
 EARLIEST, LATEST = -0.06, 0.3  # s of lag that are tried; what is more, a user sees
 MOST = 4000  # samples per term in the search
-COST = 2.5e-6  # s per physics step and degree of freedom, here: only sets how many windows are used
+COST = (
+    2.5e-6  # s per physics step and degree of freedom, here: only sets how many windows are used
+)
 PATIENCE = 1.5  # s of simulation per set of assumptions
 FEWEST, ENOUGH = 4, 24  # windows
 FEW = 4  # actuators; of more each is tried with fewer values
@@ -50,6 +55,10 @@ TURNS = tuple(np.deg2rad(range(-150, 181, 30)).tolist())
 REFINED, POINTS = 3, 4  # families of changes that are looked at more closely, values between two
 EVIDENT, AS_GOOD = ("late", "stale", "sign", "swap"), 0.9
 IN_TICKS = 0.02  # a time base that differs by less is the same
+
+
+# Changes of one kind: kind, where, and (value, change) in order.
+Family = tuple[str, tuple[str, ...], list[tuple[float, Change]]]
 
 
 @dataclass(frozen=True)
@@ -124,10 +133,12 @@ class Search:
         chosen = chosen[chosen >= 0]
         return thin(self.windows, chosen), np.flatnonzero(np.isin(chosen, keep))
 
-    def _changes(self, base: Change) -> list[tuple[str, tuple[str, ...], list[tuple[float, Change]]]]:
+    def _changes(
+        self, base: Change
+    ) -> list[tuple[str, tuple[str, ...], list[tuple[float, Change]]]]:
         """Families of changes of the robot itself: kind, where, and (value, change)."""
         interface = self.twin.interface
-        names = interface.action_names
+        names = tuple(action_labels(interface))
         size = len(names)
         mix = np.array(base.mix) if base.mix else np.eye(size)
         largest = np.abs(self.windows.command).max(axis=(0, 1), initial=1e-9)
@@ -135,23 +146,28 @@ class Search:
         every = np.ones(size, bool)
         gains = GAINS if size <= FEW else FEWER_GAINS
 
-        def gain(which: np.ndarray) -> list[tuple[float, Change]]:
-            return [(g, replace(base, mix=_rows(np.where(which, g, 1.0)[:, None] * mix))) for g in gains]
+        def gain(which: NDArray[np.bool_]) -> list[tuple[float, Change]]:
+            return [
+                (g, replace(base, mix=_rows(np.where(which, g, 1.0)[:, None] * mix)))
+                for g in gains
+            ]
 
-        def limit(which: np.ndarray) -> list[tuple[float, Change]]:
+        def limit(which: NDArray[np.bool_]) -> list[tuple[float, Change]]:
             return [
                 (c, replace(base, ceiling=tuple(np.where(which, c * largest, ceiling))))
                 for c in CEILINGS
             ]
 
-        families: list[tuple[str, tuple[str, ...], list[tuple[float, Change]]]] = []
+        families: list[Family] = []
         masks = [(names[i : i + 1], np.arange(size) == i) for i in range(size)]
         for where, which in [*masks, (names, every)] if size > 1 else masks:
             families.append(("gain", where, gain(which)))
             families.append(("ceiling", where, limit(which)))
         for kind, values in (("mass", MASSES), ("damping", DAMPINGS), ("friction", FRICTIONS)):
             now = getattr(base, kind)
-            families.append((kind, (), [(now * v, replace(base, **{kind: now * v})) for v in values]))
+            families.append(
+                (kind, (), [(now * v, replace(base, **{kind: now * v})) for v in values])
+            )
         for i, j in combinations(range(size), 2):
             order = np.arange(size)
             order[[i, j]] = j, i
@@ -193,7 +209,9 @@ class _View:
         samples = {term: fewer(few.samples[term]) for term in terms}
         mine = {term: [e for e in search.elements if e.term == term] for term in terms}
         compared = {
-            term: compare(term, mine[term], samples[term], prediction, model.sensor(term), model.delay)
+            term: compare(
+                term, mine[term], samples[term], prediction, model.sensor(term), model.delay
+            )
             for term in terms
             if len(samples[term].time)
         }
@@ -239,7 +257,7 @@ class _View:
 
     def _gain(self, each: _Try) -> float:
         free = 0.5 * each.free * np.log(max(self.ticks, 2))
-        return sum(self._nats(term, left) for term, left in each.left.items()) - free
+        return float(sum(self._nats(t, left) for t, left in each.left.items()) - free)
 
     def _judge(self, each: _Try) -> Cause | None:
         nats, share, clear = self._gain(each), 0.0, False
@@ -274,7 +292,7 @@ class _View:
                 *,
                 term: str = term,
                 sensor: Sensor = sensor,
-                moments=moments,
+                moments: Moments = moments,
             ) -> _Try:
                 shown = _then(sensor, matrix, np.zeros(len(matrix)))
                 return _Try(
@@ -317,13 +335,15 @@ class _View:
             for i, e in enumerate(mine):
                 if not e.remembers:
                     bias = np.where(np.arange(count) == i, moments.mean, 0.0)
-                    left = np.where(bias != 0, moments.unbiased(), self.left[term])
+                    unbiased = np.where(bias != 0, moments.unbiased(), self.left[term])
                     model = self.model.with_sensor(term, _then(sensor, one, bias))
                     value = float(moments.mean[i])
-                    yield _Try("bias", (e.name,), value, model, 1, {term: left})
+                    yield _Try("bias", (e.name,), value, model, 1, {term: unbiased})
 
     def _rays(self, term: str) -> bool:
-        return any(t.name == term and t.mujoco.rays for t in self.search.twin.interface.observation)
+        return any(
+            t.name == term and t.mujoco.rays for t in self.search.twin.interface.observation
+        )
 
     # Time -------------------------------------------------------------------------------------
 
@@ -334,7 +354,7 @@ class _View:
     def _lags(self) -> Iterator[_Try]:
         terms, step = self.terms(), 1 / self.prediction.fine
         tick = self.search.twin.interface.control_dt
-        topics = {t: [e.topic for e in self.mine(t)][0] for t in terms}
+        topics = {t: next(e.topic for e in self.mine(t)) for t in terms}
         robots = [t for t in terms if not self._of_task(t)]
         groups: list[tuple[str, tuple[str, ...], list[str]]] = [
             ("lag", (topic,), [t for t in terms if topics[t] == topic])
@@ -380,7 +400,9 @@ class _View:
             yield _Try(kind, where, best * tick, model, 1, {t: left(t, best) for t in group})
 
     def _of_task(self, term: str) -> bool:
-        return any(t.name == term and t.mujoco.task for t in self.search.twin.interface.observation)
+        return any(
+            t.name == term and t.mujoco.task for t in self.search.twin.interface.observation
+        )
 
     def _bases(self) -> Iterator[_Try]:
         """Topics that come late by their own stamps, or that repeat old values."""
@@ -443,7 +465,7 @@ class _View:
 
     def _closer(
         self,
-        family: tuple[str, tuple[str, ...], list[tuple[float, Change]]],
+        family: Family,
         tried: list[_Try],
     ) -> list[_Try]:
         """Values between the best one and its neighbours."""
@@ -505,7 +527,7 @@ def _refine(score: Callable[[float], float], grid: Floats) -> float:
 
 
 def _with(matrix: Floats, index: int, value: float) -> Floats:
-    changed = matrix.copy()
+    changed = np.array(matrix)
     changed[index, index] = value
     return changed
 
@@ -515,7 +537,7 @@ def _rows(matrix: Floats) -> tuple[tuple[float, ...], ...]:
 
 
 def _matrix(sensor: Sensor, count: int) -> Floats:
-    return np.array(sensor.matrix) if sensor.matrix else np.eye(count)
+    return np.array(sensor.matrix if sensor.matrix else np.eye(count), np.float64)
 
 
 def _then(sensor: Sensor, matrix: Floats, bias: Floats) -> Sensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.gap.twin import Change, Prediction, is_quaternion
+from mlsh_ros.gap.twin import NOMINAL, Change, Prediction, is_quaternion
 from mlsh_ros.gap.windows import Samples, Windows, angular, count_of
 from sim.interface import Floats, Interface, ObservationTerm
 
@@ -49,7 +50,7 @@ class Element:
 
 @dataclass(frozen=True)
 class Sensor:
-    """What stands between a true value and what was recorded: matrix @ value(time - lag) + bias."""
+    """From a true value to what was recorded: matrix @ value(time - lag) + bias."""
 
     base: str = "time"  # which of the sample's times counts: time, stamp or first
     lag: float = 0.0  # ticks
@@ -73,7 +74,7 @@ class Sensor:
 class Model:
     """An assumption about the whole robot; the default is the nominal simulation."""
 
-    change: Change = Change()
+    change: Change = NOMINAL
     delay: float = 0.0  # ticks, from a command to its effect
     sensors: dict[str, Sensor] = field(default_factory=dict)  # per term
 
@@ -84,6 +85,9 @@ class Model:
     def with_sensor(self, term: str, sensor: Sensor) -> Model:
         """The same with another sensor."""
         return replace(self, sensors={**self.sensors, term: sensor})
+
+
+PLAIN, PERFECT = Sensor(), Model()
 
 
 def elements_of(
@@ -138,9 +142,32 @@ def labels(term: ObservationTerm) -> list[str]:
         return numbers
     if term.derive is not None:
         return list("xyz")[: term.count] if term.count <= len("xyz") else numbers
-    last = [path.rpartition(".")[2] for path in term.ros.fields]
+    return _ends(term.ros.fields)
+
+
+def _ends(paths: Sequence[str]) -> list[str]:
+    last = [path.rpartition(".")[2] for path in paths]
     inside = [each.partition("[")[2].removesuffix("]") or each for each in last]
-    return inside if len(set(inside)) == len(inside) else numbers
+    return inside if len(set(inside)) == len(inside) else [str(i) for i in range(len(inside))]
+
+
+def observation_labels(interface: Interface) -> list[str]:
+    """A name for every element of the observation, as elements are named here."""
+    return [
+        f"{term.name}.{end}" if term.count > 1 else term.name
+        for term in interface.observation
+        if term.observed
+        for end in (labels(term) if not angular(term) else "zw")
+    ]
+
+
+def action_labels(interface: Interface) -> list[str]:
+    """A name for every element of the action."""
+    return [
+        f"{term.name}.{end}" if term.size > 1 else term.name
+        for term in interface.action
+        for end in _ends(term.ros.fields)
+    ]
 
 
 def centred(values: Floats, window: NDArray[np.int64]) -> Floats:
@@ -148,9 +175,7 @@ def centred(values: Floats, window: NDArray[np.int64]) -> Floats:
     if not len(values):
         return values
     count = np.bincount(window, minlength=int(window.max()) + 1)
-    means = [
-        (np.bincount(window, column) / np.maximum(count, 1))[window] for column in values.T
-    ]
+    means = [(np.bincount(window, column) / np.maximum(count, 1))[window] for column in values.T]
     return values - np.stack(means, axis=1)
 
 
@@ -161,7 +186,9 @@ class Comparison:
     recorded: Floats  # (n, count)
     simulated: Floats  # (n, count)
     samples: Samples
-    offset: Floats  # (n, count) that was taken out of recorded - simulated: 0 but where it remembers
+    offset: (
+        Floats  # (n, count) that was taken out of recorded - simulated: 0 but where it remembers
+    )
 
     @property
     def residual(self) -> Floats:
@@ -174,7 +201,7 @@ def compare(
     elements: list[Element],
     samples: Samples,
     prediction: Prediction,
-    sensor: Sensor = Sensor(),
+    sensor: Sensor = PLAIN,
     delay: float = 0.0,
 ) -> Comparison:
     """Compare one term.
@@ -205,4 +232,4 @@ def compare(
 
 def mean_squares(residual: Floats) -> Floats:
     """(count,)."""
-    return (residual**2).mean(axis=0)
+    return np.asarray((residual**2).mean(axis=0), np.float64)

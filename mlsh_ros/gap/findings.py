@@ -151,8 +151,8 @@ SAID: dict[str, Say] = {
         "the sensor's way to the controller is slow: shorten it, or add this delay to the sensor",
     ),
     "stale": lambda c: (
-        f"{_names(c.where)} is stale in {100 * c.value:.0f} % of the samples: old values come again",
-        "look at the driver's rate and buffers",
+        f"{_names(c.where)} is stale in {100 * c.value:.0f} % of the samples",
+        "old values come again: look at the driver's rate and buffers",
     ),
     "gain": _gain,
     "ceiling": lambda c: (
@@ -209,15 +209,17 @@ def from_channels(channels: Sequence[Channel], causes: Sequence[Cause]) -> list[
     found = []
     for c in channels:
         if c.stale > STALE and c.topic not in told:
-            text = f"{c.topic} is stale in {100 * c.stale:.0f} % of the samples: old values come again"
-            advice = "look at the driver's rate and buffers"
+            text = f"{c.topic} is stale in {100 * c.stale:.0f} % of the samples"
+            advice = "old values come again: look at the driver's rate and buffers"
             found.append(Finding("stale", CAUSE, c.stale, text, advice, (c.topic,), c.stale))
         if c.lost > LOST:
             text = (
                 f"{100 * c.lost:.0f} % of the messages of {c.topic} are lost, "
                 f"at worst for {_ms(c.longest)}"
             )
-            advice = "look at the network, the queue and the load; is the recorder on the same host?"
+            advice = (
+                "look at the network, the queue and the load; is the recorder on the same host?"
+            )
             found.append(Finding("lost", CAUSE, c.lost, text, advice, (c.topic,), c.lost))
     return found
 

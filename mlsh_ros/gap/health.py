@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlsh_ros.gap.compare import action_labels, observation_labels
 from mlsh_ros.gap.signals import Signals, Stream
 from mlsh_ros.gap.windows import OLDEST
 from policies.bundle import Golden
@@ -146,14 +147,14 @@ def efforts(signals: list[Signals]) -> list[Effort]:
     if not drives:
         return []
     saturated = np.concatenate([interface.saturated(d.action) for d in drives])
-    held = np.concatenate([_held(interface, d.action, d.command) for d in drives])
+    held = np.concatenate([_held(interface, d.command) for d in drives])
     return [
         Effort(name, float(saturated[:, i].mean()), float(held[:, i].mean()))
-        for i, name in enumerate(interface.action_names)
+        for i, name in enumerate(action_labels(interface))
     ]
 
 
-def _held(interface: Interface, action: Floats, command: Floats) -> Floats:
+def _held(interface: Interface, command: Floats) -> Floats:
     """(T - 1, A) where the command differs from what it would be without a rate limit."""
     before, after = command[:-1], command[1:]
     rate = np.abs(interface.brake(interface.safe + 1e6) - (interface.safe + 1e6))
@@ -168,7 +169,7 @@ def drifts(signals: list[Signals], golden: Golden) -> list[Drift]:
     # An element that never moved has no range of its own.
     span = np.where(high > low, high - low, np.maximum(np.abs(high), 1e-6)).astype(np.float64)
     beyond = np.maximum(low - seen, seen - high) / span  # (T, O)
-    names = signals[0].interface.observation_names
+    names = observation_labels(signals[0].interface)
     return [
         Drift(
             name=name,

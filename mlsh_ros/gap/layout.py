@@ -1,4 +1,4 @@
-"""What an episode drew, as far as the recording tells: goals that are seen, and which one counts."""
+"""What an episode drew, as far as a recording tells: goals that are seen, which one counts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from sim.tasks.rooms import Rooms
 from sim.tasks.task import TaskFamily
 
 
-def layout_of(family: TaskFamily, task: int, fields: dict[str, Floats]) -> dict[str, Floats] | None:
+def layout_of(
+    family: TaskFamily, task: int, fields: dict[str, Floats]
+) -> dict[str, Floats] | None:
     """The layout (n, ...) of n moments, by what the sensors show then; None: not to be told.
 
     Args:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlsh_ros.gap.causes import EARLIEST, IN_TICKS, LATEST, fewer
-from mlsh_ros.gap.compare import Comparison, Element, Model, Sensor, centred, compare
+from mlsh_ros.gap.compare import PERFECT, Comparison, Element, Model, Sensor, centred, compare
+from mlsh_ros.gap.signals import Ints
 from mlsh_ros.gap.twin import Prediction
-from mlsh_ros.gap.windows import Ints, Windows
+from mlsh_ros.gap.windows import Windows
 from sim.interface import Floats, Interface
 
 HORIZONS = (0.0, 0.25, 0.5, 1.0, 2.0)  # s after a window's begin; the first one means one tick
@@ -20,6 +22,7 @@ WILD = 8.0  # robust standard deviations beyond which a sample is an outlier ..
 WILD_SHARE = 0.3  # .. if it is also this part of the movement away
 TO_SIGMA = 1.4826  # from a median of magnitudes to a standard deviation
 LAG_POINTS = 25
+NOTHING = 1e-9  # of its movement: rounding
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def measure(
     elements: list[Element],
     interface: Interface,
     skills: int,
-    model: Model = Model(),
+    model: Model = PERFECT,
 ) -> list[Measure]:
     """All elements, in order.
 
@@ -75,7 +78,7 @@ def measure(
         mine = [e for e in elements if e.term == term]
         samples = windows.samples[term]
         shown = compare(term, mine, samples, prediction, model.sensor(term), model.delay)
-        lags = _lags(term, mine, windows, prediction, interface, model)
+        lags = lags_of(term, mine, windows, prediction, interface, model)
         tick = np.clip(samples.time.astype(int), 0, windows.plan.length - 1)
         column = tick + windows.plan.before
         skill = windows.skill[samples.window, column]
@@ -91,7 +94,7 @@ def _measure(
     element: Element,
     i: int,
     shown: Comparison,
-    lag: tuple[float, float, float] | None,
+    lag: float | None,
     skill: Ints,
     since: Ints,
     interface: Interface,
@@ -101,6 +104,7 @@ def _measure(
     error = shown.residual[:, i]
     raw = (shown.recorded - shown.simulated)[:, i]
     scale = element.scale if element.moves else np.nan
+    error = np.where(np.abs(error) < NOTHING * max(element.scale, 1.0), 0.0, error)
     rmse = float(np.sqrt((error**2).mean()))
     gain, gain_error, correlation = _slope(element, i, shown, interface, windows)
     spread = TO_SIGMA * float(np.median(np.abs(error - np.median(error))))
@@ -118,15 +122,13 @@ def _measure(
         bias=None if element.remembers else float(raw.mean()),
         gain=gain,
         gain_error=gain_error,
-        lag=None if lag is None else lag[0],
+        lag=lag,
         correlation=correlation,
         noise=_white(error, shown.samples.window),
         outliers=float(wild.mean()),
         horizons=_horizons(element, raw, shown, interface),
         by_skill=tuple(part(skill == k) for k in range(skills)),
-        by_since=tuple(
-            part((since >= a) & (since < b)) for a, b in zip(edges, edges[1:], strict=False)
-        ),
+        by_since=tuple(part((since >= a) & (since < b)) for a, b in itertools.pairwise(edges)),
     )
 
 
@@ -151,14 +153,14 @@ def _slope(
     return gain, error, float(x @ y) / float(np.sqrt(xx * yy))
 
 
-def _lags(
+def lags_of(
     term: str,
     mine: list[Element],
     windows: Windows,
     prediction: Prediction,
     interface: Interface,
     model: Model,
-) -> list[tuple[float, float, float] | None]:
+) -> list[float | None]:
     """Per element the lag (s) at which recorded and simulated resemble each other most."""
     tick = interface.control_dt
     samples = fewer(windows.samples[term])
@@ -177,10 +179,10 @@ def _lags(
         x = np.where(keeps, centred(x, samples.window), x - x.mean(axis=0))
         norm = np.sqrt((y**2).sum(axis=0) * (x**2).sum(axis=0))
         # By magnitude: a wrong sign is another matter.
-        return np.abs((y * x).sum(axis=0)) / np.where(norm > 0, norm, np.inf)
+        return np.asarray(np.abs((y * x).sum(axis=0)) / np.where(norm > 0, norm, np.inf))
 
     table = np.array([alike(lag) for lag in grid])
-    result: list[tuple[float, float, float] | None] = []
+    result: list[float | None] = []
     for i, element in enumerate(mine):
         if not element.moves:
             result.append(None)
@@ -190,7 +192,7 @@ def _lags(
             around = np.linspace(best - width, best + width, 9)
             best = float(around[np.argmax([alike(lag)[i] for lag in around])])
             width /= 4
-        result.append((best * tick, 0.0, 0.0))
+        result.append(best * tick)
     return result
 
 
@@ -240,7 +242,9 @@ def stale_shares(
         behind = samples.time - samples.first > IN_TICKS
         now = prediction.at(term, samples.window, samples.time)
         then = prediction.at(term, samples.window, samples.first)
-        least = np.array([STALE_MOVES * max(e.scale, e.noise) if e.moves else np.inf for e in mine])
+        least = np.array(
+            [STALE_MOVES * max(e.scale, e.noise) if e.moves else np.inf for e in mine]
+        )
         moved = (np.abs(now - then) > least).any(axis=1)
         share = float((behind & moved).mean()) if len(behind) else 0.0
         shares[mine[0].topic] = max(shares.get(mine[0].topic, 0.0), share)
@@ -248,21 +252,35 @@ def stale_shares(
 
 
 def trace_of(
-    element: Element, windows: Windows, prediction: Prediction, interface: Interface
+    element: Element,
+    mine: list[Element],
+    windows: Windows,
+    prediction: Prediction,
+    interface: Interface,
+    model: Model = PERFECT,
 ) -> Trace:
-    """The window in which an element moves most, for a plot."""
+    """The window in which an element moves most, for a plot.
+
+    Args:
+        element: which.
+        mine: all elements of its term, in order.
+        windows: all.
+        prediction: under the model's change.
+        interface: for the length of a tick.
+        model: of sensors and delay.
+    """
     samples = windows.samples[element.term]
     values = samples.values[:, element.index]
     spread = [
         float(values[samples.window == w].std()) if (samples.window == w).any() else -1.0
         for w in range(windows.count)
     ]
-    rows = samples.window == int(np.argmax(spread))
-    chosen = samples.take(rows)
+    chosen = samples.take(samples.window == int(np.argmax(spread)))
+    sensor = model.sensor(element.term)
+    shown = compare(element.term, mine, chosen, prediction, sensor, model.delay)
     order = np.argsort(chosen.time, kind="stable")
-    simulated = prediction.at(element.term, chosen.window, chosen.time)[:, element.index]
-    recorded = chosen.values[:, element.index]
-    if element.angle:
-        recorded = recorded - 2 * np.pi * np.round((recorded - simulated) / (2 * np.pi))
-    time = chosen.time * interface.control_dt
-    return Trace(time[order], recorded[order], simulated[order])
+    i = element.index
+    simulated = shown.simulated[:, i] + shown.offset[:, i]
+    return Trace(
+        chosen.time[order] * interface.control_dt, shown.recorded[order, i], simulated[order]
+    )

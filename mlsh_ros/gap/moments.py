@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlsh_ros.gap.compare import Comparison, Element, centred
 from sim.interface import Floats
@@ -22,7 +23,9 @@ class Moments:
     def left(self, matrix: Floats) -> Floats:
         """(count,) mean squares of y - matrix @ x."""
         cross = (matrix * self.yx).sum(axis=1)
-        return np.maximum(self.yy - 2 * cross + ((matrix @ self.xx) * matrix).sum(axis=1), 0.0)
+        return np.asarray(
+            np.maximum(self.yy - 2 * cross + ((matrix @ self.xx) * matrix).sum(axis=1), 0.0)
+        )
 
     def unbiased(self) -> Floats:
         """(count,) mean squares of y - x less its mean."""
@@ -41,9 +44,7 @@ class Moments:
 
     def rotation(self) -> float:
         """Rad, by which x must be turned to leave least; of two elements."""
-        return float(
-            np.arctan2(self.yx[1, 0] - self.yx[0, 1], self.yx[0, 0] + self.yx[1, 1])
-        )
+        return float(np.arctan2(self.yx[1, 0] - self.yx[0, 1], self.yx[0, 0] + self.yx[1, 1]))
 
 
 def moments_of(comparison: Comparison, elements: list[Element]) -> Moments:
@@ -62,6 +63,6 @@ def turned(angle: float) -> Floats:
     return np.array([[cos, -sin], [sin, cos]])
 
 
-def arranged(order: Floats) -> Floats:
+def arranged(order: NDArray[np.int64]) -> Floats:
     """(n, n) that takes element order[i] to place i."""
-    return np.eye(len(order))[np.asarray(order, int)]
+    return np.asarray(np.eye(len(order))[order])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,15 @@ from pathlib import Path
 
 from mlsh_ros.gap.analysis import Gap
 from mlsh_ros.gap.measures import HORIZONS, SINCE, Measure
-from mlsh_ros.gap.plots import EXPLAINED, ROBOT, SIM, draw_earned, draw_horizons, draw_range, draw_trace
+from mlsh_ros.gap.plots import (
+    EXPLAINED,
+    ROBOT,
+    SIM,
+    draw_earned,
+    draw_horizons,
+    draw_range,
+    draw_trace,
+)
 from mlsh_ros.gap.score import interval
 from mlsh_ros.report import PERCENT, SCRIPT, STYLE
 from sim.errors import UserError
@@ -92,7 +101,8 @@ def _verdict(gap: Gap) -> str:
         text = f'<p class="verdict">{escape(gap.verdict[0])}</p>'
     if gap.notes:
         notes = "".join(f"<li>{escape(note)}</li>" for note in gap.notes)
-        text += f'<p class="caption">What could not be used or compared:</p><ul class="notes">{notes}</ul>'
+        text += '<p class="caption">What could not be used or compared:</p>'
+        text += f'<ul class="notes">{notes}</ul>'
     return text
 
 
@@ -193,10 +203,14 @@ def cost(gap: Gap) -> str:
 def when(gap: Gap) -> str:
     """By skill, and around switches."""
     skills = gap.bundle.manifest.skills
-    edges = [*(f"{a}" if b - a == 1 else f"{a}-{b - 1}" for a, b in zip(SINCE, SINCE[1:], strict=False)),
+    edges = [*(f"{a}" if b - a == 1 else f"{a}-{b - 1}" for a, b in itertools.pairwise(SINCE)),
              f"{SINCE[-1]}+"]  # fmt: skip
     rows = [
-        [Cell(escape(m.element.name), m.element.name), *map(_share, m.by_skill), *map(_share, m.by_since)]
+        [
+            Cell(escape(m.element.name), m.element.name),
+            *map(_share, m.by_skill),
+            *map(_share, m.by_since),
+        ]
         for m in gap.measures
         if m.element.moves
     ]
@@ -204,8 +218,8 @@ def when(gap: Gap) -> str:
     return _section(
         "In which skill, and how long after a switch?",
         _table(head, rows),
-        "Rms error by the term's own movement, over the ticks of each skill, and by how many ticks "
-        "ago the master switched; the last class holds ticks without a switch in their window too.",
+        "Rms error by the term's own movement, over the ticks of each skill, and by how many "
+        "ticks ago the master switched; the last class holds ticks without a switch too.",
     )
 
 
@@ -239,7 +253,11 @@ def inside(gap: Gap) -> str:
         for d in sorted(gap.drifts, key=lambda d: -d.outside)
     ]
     efforts = [
-        [Cell(escape(e.name), e.name), _share(e.saturated, digits=1), _share(e.rate_limited, digits=1)]
+        [
+            Cell(escape(e.name), e.name),
+            _share(e.saturated, digits=1),
+            _share(e.rate_limited, digits=1),
+        ]
         for e in gap.efforts
     ]
     table = _table(["element", "lowest", "highest", "outside", "farthest"], rows)
@@ -271,8 +289,8 @@ def messages(gap: Gap) -> str:
         for each in gap.channels
         for c in each
     ]
-    head = ["topic", "messages", "per s", "lost", "longest gap ms", "stale", "age ms", "age p99 ms",
-            "refused"]  # fmt: skip
+    head = ["topic", "messages", "per s", "lost", "longest gap ms", "stale", "age ms",
+            "age p99 ms", "refused"]  # fmt: skip
     t = gap.timing
     words = [
         f"{t.ticks} ticks, {t.missed} left out, {t.late_decisions} decisions late",
@@ -339,7 +357,9 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
 
 def _row(cells: Sequence[Cell]) -> str:
     first, *others = cells
-    name = f'<th scope="row" class="text" data-value="{escape(str(first.value))}">{first.text}</th>'
+    name = (
+        f'<th scope="row" class="text" data-value="{escape(str(first.value))}">{first.text}</th>'
+    )
     return name + "".join(f'<td data-value="{c.value!r}">{c.text}</td>' for c in others)
 
 

@@ -68,14 +68,16 @@ def draw_range(drifts: list[Drift], *, key: str, label: str) -> str:
 def draw_earned(line: Earned, *, key: str, label: str) -> str:
     """Every drive's return, on the robot over in simulation from the same start."""
     with styled():
-        axes = axes_of((3.0, 2.8), (0.17, 0.15, 0.8, 0.82))
+        axes = axes_of((4.2, 3.4), (0.14, 0.13, 0.84, 0.84))
         both = np.concatenate([line.robot, line.simulation])
         low, high = float(both.min()), float(both.max())
         margin = 0.06 * (high - low) or 1.0
         span = (low - margin, high + margin)
         axes.plot(span, span, color=INK, lw=0.9, alpha=QUIET)
         good = line.robot_success
-        axes.plot(line.simulation[good], line.robot[good], "o", ms=4, mfc=ROBOT, mec=PAPER, mew=0.5)
+        axes.plot(
+            line.simulation[good], line.robot[good], "o", ms=4, mfc=ROBOT, mec=PAPER, mew=0.5
+        )
         axes.plot(line.simulation[~good], line.robot[~good], "x", ms=4.5, color=ROBOT, mew=1.2)
         axes.set(xlim=span, ylim=span, xlabel="return in simulation", ylabel="return on the robot")
         return to_svg(axes, key, label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -113,19 +114,17 @@ class Signals:
         for drive in self.drives:
             edges = [0, *(np.flatnonzero(self._holes(drive)) + 1).tolist(), len(drive)]
             found += [
-                Stretch(drive, a, b)
-                for a, b in zip(edges, edges[1:], strict=False)
-                if b - a >= SHORTEST
+                Stretch(drive, a, b) for a, b in itertools.pairwise(edges) if b - a >= SHORTEST
             ]
         return found
 
     def _holes(self, drive: Drive) -> NDArray[np.bool_]:
         """(T - 1,) where a tick is missing after, or the recorder's clock jumped."""
-        holes = np.diff(drive.tick) != 1
+        holes: NDArray[np.bool_] = np.diff(drive.tick) != 1
         if self.lockstep:
             return holes
         step = np.diff(drive.received)
-        return holes | (step < 0) | (step > PAUSE + self.interface.control_dt)
+        return np.asarray(holes | (step < 0) | (step > PAUSE + self.interface.control_dt))
 
 
 class Listener:
@@ -201,9 +200,7 @@ class Listener:
             self._origin = received
         self._ticks.append((self._count, received - self._origin, master, numbers))
 
-    def _sensor(
-        self, reader: TopicReader, kind: str, at: tuple[int, int], message: Any
-    ) -> None:
+    def _sensor(self, reader: TopicReader, kind: str, at: tuple[int, int], message: Any) -> None:
         self._types.setdefault(reader.topic, kind)
         if kind != reader.type:
             raise MessageError(f"{reader.topic}: a {kind}, {reader.type} is expected")
@@ -243,7 +240,9 @@ class Listener:
                 f"{': ' if notes else ''}{'; '.join(notes)}"
             )
         if not self._ticks:
-            notes.append("no trace of skill_node is in it: nothing is said of skills and decisions")
+            notes.append(
+                "no trace of skill_node is in it: nothing is said of skills and decisions"
+            )
         return Signals(
             name=name,
             interface=self.interface,
@@ -272,7 +271,7 @@ class Listener:
         session, tick = numbers[:, 0].astype(int), numbers[:, 1].astype(int)
         new = (np.diff(session) != 0) | (np.diff(tick) <= 0)
         edges = [0, *(np.flatnonzero(new) + 1).tolist(), len(numbers)]
-        return [self._drive(numbers, a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        return [self._drive(numbers, a, b) for a, b in itertools.pairwise(edges)]
 
     def _drive(self, numbers: Floats, begin: int, end: int) -> Drive:
         rows, table = self._ticks[begin:end], numbers[begin:end]
@@ -304,9 +303,9 @@ class Listener:
         held = np.array(self.interface.safe)
         rows, want = [], iter(self._commands)
         for row in last:
-            for order, _, _, command in want:
+            for place, _, _, command in want:
                 held = np.where(np.isnan(command), held, command)
-                if order == row[0]:
+                if place == row[0]:
                     break
             rows.append((row[0], row[1], held.copy()))
         if len(rows) < SHORTEST:
@@ -320,7 +319,7 @@ class Listener:
         observation = _newest(self.interface, streams, order)
         return [
             _untraced(n, order[a:b], received[a:b], observation[a:b], command[a:b])
-            for n, (a, b) in enumerate(zip(edges, edges[1:], strict=False))
+            for n, (a, b) in enumerate(itertools.pairwise(edges))
             if b - a >= SHORTEST
         ]
 

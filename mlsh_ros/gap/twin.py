@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import mujoco
 import numpy as np
-from numpy.typing import NDArray
 
-from mlsh_ros.gap.windows import Ints, Windows, angular, thin, unview, view
+from mlsh_ros.gap.signals import Ints
+from mlsh_ros.gap.windows import Windows, angular, thin, unview, view
 from sim.interface import Floats, Interface, ObservationTerm
 from sim.physics import Physics
 from sim.robot import Robot
@@ -151,7 +151,9 @@ class Twin:
         """
         few = windows_to_nudge(windows)
         twin = self.bare()
-        names = [t for t in twin.terms if t.derive is None and np.isfinite(few.start[t.name]).all()]
+        names = [
+            t for t in twin.terms if t.derive is None and np.isfinite(few.start[t.name]).all()
+        ]
         base, left = twin._unsettled(few), {}
         for term in names:
             viewed = view(term, few.start[term.name])
@@ -174,7 +176,7 @@ class Twin:
     # States -----------------------------------------------------------------------------------
 
     def placed(self, fields: dict[str, Floats]) -> Physics:
-        """n robots, scans included, in the states that these fields (n, size) show."""
+        """N robots, scans included, in the states that these fields (n, size) show."""
         count = len(next(iter(fields.values())))
         bare = self.bare()._physics(count)
         _reset(bare)
@@ -200,7 +202,7 @@ class Twin:
         target = {t.name: windows.start[t.name] for t in seen}
         if seen:
             _solve(physics, seen, target)
-        return physics.batch.state.copy()
+        return np.array(physics.batch.state)
 
     def _standing(self) -> Floats:
         """(n,) the state of a robot at rest."""
@@ -211,7 +213,8 @@ class Twin:
             for _ in range(round(SETTLE / self.interface.physics_dt)):
                 physics.substep(safe)
             self._rest["state"] = physics.batch.state[0].copy()
-        return self._rest["state"]
+        standing: Floats = self._rest["state"]
+        return standing
 
     # Simulation -------------------------------------------------------------------------------
 
@@ -248,8 +251,10 @@ class Twin:
             return {}
         size, length = next(iter(fields.values())).shape[:2]
         flat = {k: v.reshape(size * length, -1) for k, v in fields.items()}
-        wide = {k: np.repeat(np.tile(v, (times, *(1,) * (v.ndim - 1))), length, axis=0)
-                for k, v in layout.items()}
+        wide = {
+            k: np.repeat(np.tile(v, (times, *(1,) * (v.ndim - 1))), length, axis=0)
+            for k, v in layout.items()
+        }
         own = self.family.fields(wide, flat)
         return {k: v.reshape(size, length, -1) for k, v in own.items()}
 
@@ -258,7 +263,9 @@ def windows_to_nudge(windows: Windows) -> Windows:
     """A few windows that do not begin at rest, spread over all."""
     known = np.flatnonzero(~windows.rest)
     known = known if len(known) else np.arange(windows.count)
-    return thin(windows, known[np.linspace(0, len(known) - 1, min(NUDGED, len(known))).astype(int)])
+    return thin(
+        windows, known[np.linspace(0, len(known) - 1, min(NUDGED, len(known))).astype(int)]
+    )
 
 
 def _continuous(term: ObservationTerm, fields: Floats) -> Floats:
@@ -299,7 +306,7 @@ def _apply(physics: Physics, changes: tuple[Change, ...], count: int) -> None:
         physics.batch.set_const()
 
 
-# The state that shows what was recorded -----------------------------------------------------------
+# The state that shows what was recorded -----------------------------------------------------
 
 
 def _of_state(model: mujoco.MjModel, term: ObservationTerm) -> bool:
@@ -319,9 +326,7 @@ def is_quaternion(model: mujoco.MjModel, term: ObservationTerm) -> bool:
     return kind in (int(mujoco.mjtSensor.mjSENS_FRAMEQUAT), int(mujoco.mjtSensor.mjSENS_BALLQUAT))
 
 
-def _solve(
-    physics: Physics, terms: list[ObservationTerm], target: Mapping[str, Floats]
-) -> None:
+def _solve(physics: Physics, terms: list[ObservationTerm], target: Mapping[str, Floats]) -> None:
     """Newton's method on positions and velocities, with the smallest change that does it."""
     model, nv = physics.model, physics.model.nv
     qpos, qvel = physics.batch.bind("qpos"), physics.batch.bind("qvel")
@@ -387,9 +392,4 @@ def _turn(quaternion: Floats, rotation: Floats) -> Floats:
     turned = np.concatenate(
         [w0 * w - (v0 * v).sum(axis=1, keepdims=True), w0 * v + w * v0 + np.cross(v0, v)], axis=1
     )
-    return turned / np.linalg.norm(turned, axis=1, keepdims=True)
-
-
-def diverged(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(W,) windows in which a simulation showed something that is not finite."""
-    return ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+    return np.asarray(turned / np.linalg.norm(turned, axis=1, keepdims=True))

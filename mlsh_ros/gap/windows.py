@@ -6,8 +6,8 @@ recording does not tell of its state.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ def plan_for(interface: Interface, length: float = LENGTH, before: float = BEFOR
 
 @dataclass(frozen=True)
 class Samples:
-    """What one term showed, n times in all windows; a time is in ticks since the window's begin."""
+    """What one term showed, n times in all windows; times in ticks since the window's begin."""
 
     window: Ints  # (n,)
     time: Floats  # (n,) when it came
@@ -76,14 +76,13 @@ class Windows:
 
 def cut(signals: Signals, plan: Plan) -> Windows:
     """All windows of a recording; the last one of a stretch may show less than its length."""
-    begins, rows = [], []
+    rows: list[tuple[int, int, bool, int]] = []
     stretches = signals.stretches()
     for i, stretch in enumerate(stretches):
         rest = stretch.begin == 0 and int(stretch.drive.tick[0]) == 0
         first = 0 if rest else plan.before
         for n, begin in enumerate(range(first, len(stretch), plan.length)):
             rows.append((i, begin, rest and n == 0, len(rows) - 1 if n else -1))
-            begins.append(begin - plan.before)
     table = np.array(rows, np.int64).reshape(-1, 4)
     command = [
         _command(signals.interface, stretches[i], begin - plan.before, plan, bool(rest))
@@ -113,9 +112,7 @@ def cut(signals: Signals, plan: Plan) -> Windows:
     )
 
 
-def _command(
-    interface: Interface, stretch: Stretch, begin: int, plan: Plan, rest: bool
-) -> Floats:
+def _command(interface: Interface, stretch: Stretch, begin: int, plan: Plan, rest: bool) -> Floats:
     """(P, A) from tick `begin` of the stretch on; before it begins, the safe command."""
     drive = stretch.drive
     wanted = np.arange(begin, begin + plan.ticks) + stretch.begin
@@ -153,9 +150,13 @@ def unview(term: ObservationTerm, viewed: Floats) -> Floats:
     return np.concatenate([np.sin(viewed / 2), np.cos(viewed / 2)], axis=-1)
 
 
-def unscaled(term: ObservationTerm, interface: Interface, observation: NDArray[np.float32]) -> Floats:
+def unscaled(
+    term: ObservationTerm, interface: Interface, observation: NDArray[np.float32]
+) -> Floats:
     """(..., count) what a term showed, in its unit, of observations; a clip stays."""
-    return observation[..., interface.observation_slices[term.name]].astype(np.float64) / term.scale
+    return (
+        observation[..., interface.observation_slices[term.name]].astype(np.float64) / term.scale
+    )
 
 
 def fields_of(signals: Signals, stretch: Stretch) -> dict[str, Floats]:
@@ -198,7 +199,11 @@ def _samples(
         shift = begin[at]
         parts.append(
             Samples(
-                place[at], shown.time - shift, shown.stamp - shift, shown.first - shift, shown.values
+                place[at],
+                shown.time - shift,
+                shown.stamp - shift,
+                shown.first - shift,
+                shown.values,
             )
         )
     if not parts:
@@ -321,8 +326,8 @@ def merge(windows: list[Windows]) -> Windows:
         number = np.concatenate([s.window + n for s, n in zip(shown, shift, strict=False)])
         samples[name] = Samples(number, *joined)
 
-    def join(parts: Mapping[int, NDArray] | list[NDArray]) -> NDArray:
-        return np.concatenate(list(parts))
+    def join(parts: list[NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate(parts)
 
     return Windows(
         plan=windows[0].plan,
@@ -330,7 +335,10 @@ def merge(windows: list[Windows]) -> Windows:
         begin=join([w.begin for w in windows]),
         rest=join([w.rest for w in windows]),
         previous=join(
-            [np.where(w.previous < 0, -1, w.previous + n) for w, n in zip(windows, shift, strict=False)]
+            [
+                np.where(w.previous < 0, -1, w.previous + n)
+                for w, n in zip(windows, shift, strict=False)
+            ]
         ),
         command=join([w.command for w in windows]),
         skill=join([w.skill for w in windows]),
