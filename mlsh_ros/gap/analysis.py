@@ -289,8 +289,11 @@ def analyse_signals(
         explained = measure(windows, final, elements, interface, skills, model)
     stale = stale_shares(windows, nominal, elements)
     lines = [channels(each, stale) for each in signals]
-    ticks, work, seen = timing(signals), efforts(signals), drifts(signals, bundle.golden)
+    ticks, work = timing(signals), efforts(signals)
     scores = earned(signals, bundle, twin)
+    # The golden rows are few; the simulation from the same starts sees what training saw there.
+    known = np.concatenate([bundle.golden.observation, *(line.seen for line in scores)])
+    seen = drifts(signals, known)
     largest = np.abs(windows.command).max(axis=(0, 1)).tolist()
     ceilings = dict(zip(action_labels(interface), largest, strict=True))
     found = [
@@ -298,7 +301,7 @@ def analyse_signals(
         *say.from_channels([c for each in lines for c in each], causes),
         *say.from_measures(explained),
         *say.from_ticks(ticks, interface.control_dt),
-        *say.from_range(seen),
+        *say.from_range(seen, sparse=not scores),
         *say.from_efforts(work, _usual(bundle)),
         *say.from_replay(replayed),
         *say.from_score(scores),

@@ -17,7 +17,9 @@ from mlsh_ros.gap.score import Earned
 DOUBT, CAUSE, SYMPTOM = 0, 1, 2
 STALE = 0.02  # share of the samples; a value that stays for once is no fault
 LOST = 0.02  # share of the messages
-OUTSIDE = 0.05  # share of the ticks outside of the training's range
+# Share of the ticks outside of what is seen in simulation; or, without a simulation of the task,
+# of the few golden rows.
+OUTSIDE, OUTSIDE_GOLDEN = 0.05, 0.25
 NOISY = 1.5  # times the declared noise, beside MUCH
 MUCH = 0.03  # of an element's movement, of noise that nobody declared
 WHITE = 0.7  # part of what is left that must change from sample to sample to be noise
@@ -292,9 +294,10 @@ def from_ticks(timing: Timing, period: float) -> list[Finding]:
     return found
 
 
-def from_range(drifts: Sequence[Drift]) -> list[Finding]:
-    """Of observations that training has not seen."""
-    out = sorted((d for d in drifts if d.outside > OUTSIDE), key=lambda d: -d.outside)
+def from_range(drifts: Sequence[Drift], *, sparse: bool) -> list[Finding]:
+    """Of observations that training has not seen; `sparse`: little is known of those."""
+    least = OUTSIDE_GOLDEN if sparse else OUTSIDE
+    out = sorted((d for d in drifts if d.outside > least), key=lambda d: -d.outside)
     if not out:
         return []
     names = tuple(d.name for d in out)

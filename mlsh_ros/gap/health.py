@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlsh_ros.gap.compare import action_labels, observation_labels
 from mlsh_ros.gap.signals import Signals, Stream
 from mlsh_ros.gap.windows import OLDEST
-from policies.bundle import Golden
 from sim.interface import Floats, Interface
 
 GAP = 1.5  # periods between two messages from which on one is missing
-# A sample leaves the range of n others once in (n + 1) / 2 times; a tenth of the range beyond it
-# is where the networks have never been.
+# A tenth of the range beyond what was seen is where the networks have not been.
 MARGIN = 0.1
 NEAR = 1e-9  # of a command at its limit
 MILLI = 1e3
@@ -61,10 +60,10 @@ class Effort:
 
 @dataclass(frozen=True)
 class Drift:
-    """One element of the observation against the range that the bundle was recorded in."""
+    """One element of the observation against what the policy sees in simulation."""
 
     name: str
-    low: float  # of the golden rows, as the policy sees it
+    low: float  # of what was seen in simulation, as the policy sees it
     high: float
     outside: float  # share of the ticks that are further outside than a tenth of the range
     farthest: float  # ranges beyond it, the most
@@ -161,11 +160,11 @@ def _held(interface: Interface, command: Floats) -> Floats:
     return (np.abs(after - before) > rate * (1 - 1e-6) - NEAR).astype(float)
 
 
-def drifts(signals: list[Signals], golden: Golden) -> list[Drift]:
-    """Of every observation element."""
+def drifts(signals: list[Signals], known: NDArray[np.float32]) -> list[Drift]:
+    """Of every observation element, against known observations (n, O) of the training."""
     seen = np.concatenate([d.observation for each in signals for d in each.drives])
     seen = seen[np.isfinite(seen).all(axis=1)]
-    low, high = golden.observation.min(axis=0), golden.observation.max(axis=0)
+    low, high = known.min(axis=0), known.max(axis=0)
     # An element that never moved has no range of its own.
     span = np.where(high > low, high - low, np.maximum(np.abs(high), 1e-6)).astype(np.float64)
     beyond = np.maximum(low - seen, seen - high) / span  # (T, O)

@@ -267,7 +267,8 @@ def inside(gap: Gap) -> str:
     return _section(
         "Did the robot stay where the policy was trained?",
         f'<div class="grid">{_panel("farthest from the training", drawing)}</div>{table}',
-        "Against the golden rows that the bundle carries. Outside: share of the ticks that are "
+        "Against the golden rows that the bundle carries, and what the policy sees in simulation "
+        "from the same starts, if the task is known. Outside: share of the ticks that are "
         "further out than a tenth of the range; farthest: in ranges beyond it.",
     )
 

@@ -33,6 +33,7 @@ class Earned:
     simulation: Floats  # (n,)
     robot_success: NDArray[np.bool_]  # (n,) at the last tick that is counted
     simulation_success: NDArray[np.bool_]
+    seen: NDArray[np.float32]  # (m, O) all observations in the simulation
 
     @property
     def difference(self) -> tuple[float, float, float]:
@@ -84,7 +85,7 @@ def _earned(
         shown = {k: v[1:n] for k, v in fields.items()}
         robot.append(float(np.nansum(family.reward(wide, shown))))
         robot_success.append(bool(family.success(wide, shown)[-1]))
-    rewards, success = _drive(bundle, twin, master, layout, first, max(count))
+    rewards, success, seen = _drive(bundle, twin, master, layout, first, max(count))
     last = np.array(count) - 2
     each = np.arange(len(drives))
     return Earned(
@@ -95,6 +96,7 @@ def _earned(
         simulation=np.cumsum(rewards, axis=0)[last, each],
         robot_success=np.array(robot_success),
         simulation_success=success[last, each],
+        seen=seen,
     )
 
 
@@ -105,8 +107,8 @@ def _drive(
     layout: dict[str, Floats],
     first: dict[str, Floats],
     ticks: int,
-) -> tuple[Floats, NDArray[np.bool_]]:
-    """(ticks - 1, n) rewards and success of the bundle on the nominal simulation."""
+) -> tuple[Floats, NDArray[np.bool_], NDArray[np.float32]]:
+    """(ticks - 1, n) rewards and success on the nominal simulation, and all observations."""
     manifest, interface = bundle.manifest, bundle.interface
     count = len(next(iter(first.values())))
     skills, network = load_skills(bundle), load_master(bundle, master)
@@ -116,7 +118,7 @@ def _drive(
     ]
     physics = twin.placed(first)
     family, _ = split_task(manifest.masters[master].task)
-    rewards, success = [], []
+    rewards, success, seen = [], [], []
 
     def shown() -> dict[str, Floats]:
         robot = physics.fields()
@@ -134,6 +136,7 @@ def _drive(
             commands.append(controller.finish().command)
         physics.step(np.array(commands))
         fields = shown()
+        seen.append(interface.observe(fields))
         rewards.append(family.reward(layout, fields))
         success.append(family.success(layout, fields))
-    return np.array(rewards), np.array(success)
+    return np.array(rewards), np.array(success), np.concatenate(seen)
