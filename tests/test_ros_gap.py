@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from gap_robot import Robot, Wrong
+
 from mlsh_ros.gap.analysis import NO_GAP, analyse_signals
 from policies.bundle import load_bundle
 
@@ -56,7 +56,7 @@ def test_twenty_robots_with_nothing_wrong_raise_no_alarm(moving):
         # Ticks are late by up to a few ms, and sensors come with every physics step or tick.
         robot = drive(moving, seed=seed, sessions=3, jitter=5e-4, every=(1, 5)[seed % 2])
         verdicts[seed] = found(moving, robot).verdict
-    assert verdicts == dict.fromkeys(range(20), [NO_GAP])
+    assert verdicts == {seed: [NO_GAP] for seed in range(20)}
 
 
 def test_what_is_equal_is_measured_as_equal(moving):
@@ -92,7 +92,7 @@ FAULTS = {
         ("position.x", "position.y"),
         (1.1, 0.005),
     ),
-    "bias": (sense(velocity=lambda v, _: v + [0.05, 0]), "bias", (X,), (0.05, 0.005)),
+    "bias": (sense(velocity=lambda v, _: v + np.array([0.05, 0])), "bias", (X,), (0.05, 0.005)),
     "noise": (
         sense(velocity=lambda v, rng: v + 0.05 * rng.normal(size=2)),
         "noise",
@@ -159,5 +159,8 @@ def test_a_delay_that_the_stamps_hide_is_not_said_to_be_in_one_place(moving):
 def test_two_faults_are_both_found(moving):
     wrong = sense(velocity=lambda v, _: v * [1, -1], position=lambda v, _: v * 1.1)
     gap = found(moving, drive(moving, wrong, seed=1))
-    assert {(f.kind, f.where[0]) for f in gap.findings[:2]} == {("sign", Y), ("scale", "position.x")}
+    assert {(f.kind, f.where[0]) for f in gap.findings[:2]} == {
+        ("sign", Y),
+        ("scale", "position.x"),
+    }
     assert max(m.nrmse for m in gap.explained if m.element.moves) < 0.02

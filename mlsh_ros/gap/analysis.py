@@ -363,17 +363,23 @@ def _finite(windows: Windows, twin: Twin, notes: list[str]) -> tuple[Windows, Pr
     """The windows that the simulation survives."""
     nominal = twin.follow(windows)
     good = np.ones(windows.count, bool)
-    for values in nominal.values.values():
-        good &= np.isfinite(values).all(axis=(1, 2))
+    for name, values in list(nominal.values.items()):
+        finite = np.isfinite(values).all(axis=(1, 2))
+        # What a family makes of fields that were not recorded is not known.
+        if not finite.any() and any(t.name == name for t in twin.family.terms):
+            del nominal.values[name]
+        else:
+            good &= finite
     if good.all():
         return windows, nominal
     if not good.any():
-        raise UserError("the simulation fails in every window: is this the robot's model?")
+        raise UserError(
+            "the simulation fails in every window: is this the robot's model? " + "; ".join(notes)
+        )
     notes.append(
         f"{(~good).sum()} of {windows.count} windows left out: the simulation fails there"
     )
-    windows = thin(windows, np.flatnonzero(good))
-    return windows, twin.follow(windows)
+    return _finite(thin(windows, np.flatnonzero(good)), twin, notes)
 
 
 def _usual(bundle: Bundle) -> list[float]:

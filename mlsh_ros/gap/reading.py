@@ -74,7 +74,11 @@ def _ours(recording: Recording, bundle: Bundle) -> Loaded:
 
 
 def _origin(recording: Recording, bundle: Bundle) -> list[str]:
-    """What differs between the bundle that ran and the one that it is compared with."""
+    """What differs between the bundle that ran and the one that it is compared with.
+
+    Raises:
+        UserError: they are for different robots.
+    """
     manifest = bundle.manifest
     digest = str(recording.manifest.get("digest"))
     if digest == manifest.digest:
@@ -87,7 +91,10 @@ def _origin(recording: Recording, bundle: Bundle) -> list[str]:
         f"({manifest.digest[:SHOWN]})"
     ]
     if robot != manifest.interface.robot:
-        notes.append(f"another robot was recorded: {robot}, not {manifest.interface.robot}")
+        raise UserError(
+            f"recording {recording.file}: another robot was recorded: {robot}, not "
+            f"{manifest.interface.robot}"
+        )
     return notes
 
 

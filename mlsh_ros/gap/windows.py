@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.gap.signals import Drive, Ints, Signals, Stream, Stretch
+from mlsh_ros.gap.signals import PAUSE, Drive, Ints, Signals, Stream, Stretch
 from sim.interface import Floats, Interface, ObservationTerm
 
 LENGTH, BEFORE = 2.0, 1.0  # s that are compared, and before them
@@ -229,7 +229,10 @@ def _from_stream(
     step = signals.interface.control_dt
     low, high = _between(signals, drive, stretch)
     inside = (stream.order > low) & (stream.order < high)
-    inside &= stream.received > moments[0] - 2 * step
+    # By its place it lies near a tick; by its time too, unless the recorder's clock has jumped.
+    order = drive.order[stretch.begin : stretch.end]
+    near = moments[np.maximum(np.searchsorted(order, stream.order) - 1, 0)]
+    inside &= (stream.received > near - 2 * step) & (stream.received < near + PAUSE + 2 * step)
     received, stamp = stream.received[inside], stream.stamp[inside]
     age = np.median(received - stamp) if len(stamp) else np.nan
     if not abs(age) < OLDEST:  # nan too
