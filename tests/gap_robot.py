@@ -13,9 +13,10 @@ from rosbags.typesys import Stores, get_typestore
 
 from mlsh_ros.core.controller import Controller
 from mlsh_ros.core.conversion import command_writers, topic_readers
-from mlsh_ros.core.packing import trace_layout
+from mlsh_ros.core.packing import OUTCOME, trace_layout
 from mlsh_ros.core.recording import Recorder
 from mlsh_ros.core.topics import MASTER, TRACE, recorded_topics
+from mlsh_ros.core.topics import OUTCOME as OUTCOME_TOPIC
 from mlsh_ros.gap.signals import Listener
 from policies.bundle import MANIFEST
 from policies.runtime import load_master, load_skills
@@ -76,24 +77,29 @@ class Robot:
         )
         self.world, self.session = None, 0
 
-    def drive(self, master, *, sessions=4, ticks=None):
+    def drive(self, master, *, sessions=4, ticks=None, one_drive=False):
+        """Drive sessions; or one of several episodes, as a simulator that loops has it."""
         task = self.bundle.manifest.masters[master].task
         family, number = split_task(task)
         if self.world is None:
             self.world = World(self.robot, family, 1)
             self.wrong.model(self.world.physics.batch)
         network = load_master(self.bundle, master)
-        for _ in range(sessions):
-            self.session += 1
-            self.world.reset(ONE, [number], [episode_rng(self.seed, self.session)])
+        for n in range(sessions):
+            if not (one_drive and n):
+                self.session += 1
+                self.controller.reset()
+            self.world.reset(ONE, [number], [episode_rng(self.seed, 10 * self.session + n)])
             self._session(master, network, ticks or family.ticks)
+            if one_drive:
+                done = np.array([n, (ticks or family.ticks) - 1, 0.0, 0.0, 1.0])
+                self.heard.append((self.now, len(self.heard), OUTCOME_TOPIC, done))
         return self
 
     def _session(self, master, network, ticks):
         interface, world = self.bundle.interface, self.world
         pdt = round(interface.physics_dt * 1e9)
         readers = topic_readers(interface.observation)
-        self.controller.reset()
         history, frozen = [], dict.fromkeys((r.topic for r in readers), (-1, None))
         pending = {r.topic: [] for r in readers}  # (received, fields)
         newest = {}
@@ -182,6 +188,9 @@ class Robot:
         writers = command_writers(interface.action)
         last = None
         for received, _, topic, content in sorted(self.heard, key=lambda row: row[:2]):
+            if topic == OUTCOME_TOPIC:
+                yield received, topic, array(OUTCOME, content)
+                continue
             if topic != TRACE:
                 stamp, fields = content
                 yield received, topic, sensor(readers[topic], fields, stamp)

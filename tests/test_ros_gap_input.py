@@ -132,6 +132,29 @@ def test_a_hole_in_the_recording_is_no_lag(moving, robot, said, tmp_path):
     assert [f.kind for f in found.findings if f.rank == 1] == ["sign"]
 
 
+def test_a_lockstep_recording_is_compared_tick_by_tick(moving, robot, said, tmp_path):
+    about = {"bundle": "moving_bandits", "digest": moving.manifest.digest, "mode": "lockstep"}
+    # Wall time means nothing there: messages come in bursts.
+    burst = [(said[0][0] + 1000 * n, topic, m) for n, (_, topic, m) in enumerate(said)]
+    found = analyse(moving, [robot.bag(tmp_path / "bag", burst, about=about)])
+    assert [f.kind for f in found.findings if f.rank == 1] == ["sign"]
+    assert {m.samples for m in found.measures} == {100}
+
+
+def test_a_next_episode_of_the_simulator_is_no_jump_of_the_robot(moving, tmp_path):
+    robot = Robot(moving, seed=3).drive("goal-1", sessions=2, one_drive=True)
+    found = analyse(moving, [robot.bag(tmp_path / "bag")])
+    assert found.verdict == [NO_GAP]
+    assert len(found.earned[0].robot) == 1
+
+
+def test_a_few_ticks_are_not_called_proof(moving, tmp_path):
+    robot = Robot(moving, seed=3).drive("goal-1", sessions=1, ticks=20)
+    found = analyse(moving, [robot.bag(tmp_path / "bag")])
+    assert noted(found, "only 2.0 s of driving")
+    assert found.verdict == [f"{NO_GAP} in what could be compared"]
+
+
 def test_another_bundle_is_named(moving, bag):
     other = replace(moving, manifest=replace(moving.manifest, name="other", digest="0" * 64))
     found = analyse(other, [bag])

@@ -45,6 +45,7 @@ NO_GAP = "no gap"
 SHORT = 0.3  # s, windows of a robot that does not forget
 # What is left of a nudge after a second, from where on it is such a robot: of a velocity, else.
 LASTS, GROWS = 0.5, 1.5
+LITTLE = 5.0  # s of driving that say little
 PLOTTED = 8  # elements of which a window is drawn: the worst, then the first
 
 
@@ -282,6 +283,7 @@ def analyse_signals(
         )
     skills = len(bundle.manifest.skills)
     measures = measure(windows, nominal, elements, interface, skills)
+    seconds = interface.control_dt * sum(len(s) for each in signals for s in each.stretches())
     causes, model = Search(twin, windows, elements).causes()
     final, explained = nominal, measures
     if causes:
@@ -302,11 +304,12 @@ def analyse_signals(
         *say.from_measures(explained),
         *say.from_ticks(ticks, interface.control_dt),
         *say.from_range(seen, sparse=not scores),
-        *say.from_efforts(work, _usual(bundle)),
+        *say.from_efforts(work, _usual(bundle, scores)),
         *say.from_replay(replayed),
         *say.from_score(scores),
     ]
-    length = sum(len(s) for each in signals for s in each.stretches())
+    if seconds < LITTLE:
+        told.append(f"only {seconds:.1f} s of driving: too little to be sure of anything")
     return Gap(
         bundle=bundle,
         robot=twin.robot.name,
@@ -324,7 +327,7 @@ def analyse_signals(
         replayed=replayed,
         traces=_traces(measures, windows, nominal, final, twin, model),
         windows=windows.count,
-        seconds=length * interface.control_dt,
+        seconds=seconds,
     )
 
 
@@ -382,10 +385,12 @@ def _finite(windows: Windows, twin: Twin, notes: list[str]) -> tuple[Windows, Pr
     return _finite(thin(windows, np.flatnonzero(good)), twin, notes)
 
 
-def _usual(bundle: Bundle) -> list[float]:
-    """(A,) share of the golden rows' actions that a limit cuts."""
-    action = bundle.golden.action.reshape(-1, bundle.interface.action_size)
-    return [float(x) for x in bundle.interface.saturated(action).mean(axis=0)]
+def _usual(bundle: Bundle, scores: list[Earned]) -> list[float]:
+    """(A,) share of the actions that a limit cuts, in simulation or else in the golden rows."""
+    size = bundle.interface.action_size
+    known = [line.action for line in scores] or [bundle.golden.action.reshape(-1, size)]
+    share = bundle.interface.saturated(np.concatenate(known)).mean(axis=0)
+    return [float(each) for each in share]
 
 
 def _traces(

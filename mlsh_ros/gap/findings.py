@@ -25,7 +25,7 @@ MUCH = 0.03  # of an element's movement, of noise that nobody declared
 WHITE = 0.7  # part of what is left that must change from sample to sample to be noise
 UNEXPLAINED = 0.06  # of an element's movement
 OUTLIERS = 0.002  # share of the samples
-SATURATED = 0.25  # share of the ticks, more than in the bundle's golden rows
+SATURATED = 0.25  # share of the ticks, more than in simulation
 LATE_DECISIONS, MISSED = 0.01, 0.001  # share of the ticks
 LATE = 0.1  # of the control period, lateness p99
 WORSE = 0.05  # of the simulation's return
@@ -310,13 +310,13 @@ def from_range(drifts: Sequence[Drift], *, sparse: bool) -> list[Finding]:
 
 
 def from_efforts(efforts: Sequence[Effort], usual: Sequence[float]) -> list[Finding]:
-    """Of actions at their limits, against those of the golden rows."""
+    """Of actions at their limits, against what is usual."""
     found = []
     for effort, normal in zip(efforts, usual, strict=False):
         if effort.saturated > normal + SATURATED:
             text = (
                 f"action {effort.name} is cut by its limit in {100 * effort.saturated:.0f} % of "
-                f"the ticks, in training in {100 * normal:.0f} %"
+                f"the ticks, in simulation in {100 * normal:.0f} %"
             )
             advice = "the policy asks for more than the robot may do: look for what it fights"
             share = effort.saturated - normal

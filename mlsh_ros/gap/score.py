@@ -34,6 +34,7 @@ class Earned:
     robot_success: NDArray[np.bool_]  # (n,) at the last tick that is counted
     simulation_success: NDArray[np.bool_]
     seen: NDArray[np.float32]  # (m, O) all observations in the simulation
+    action: NDArray[np.float32]  # (m, A) all actions in it
 
     @property
     def difference(self) -> tuple[float, float, float]:
@@ -85,7 +86,7 @@ def _earned(
         shown = {k: v[1:n] for k, v in fields.items()}
         robot.append(float(np.nansum(family.reward(wide, shown))))
         robot_success.append(bool(family.success(wide, shown)[-1]))
-    rewards, success, seen = _drive(bundle, twin, master, layout, first, max(count))
+    rewards, success, seen, action = _drive(bundle, twin, master, layout, first, max(count))
     last = np.array(count) - 2
     each = np.arange(len(drives))
     return Earned(
@@ -97,6 +98,7 @@ def _earned(
         robot_success=np.array(robot_success),
         simulation_success=success[last, each],
         seen=seen,
+        action=action,
     )
 
 
@@ -107,8 +109,8 @@ def _drive(
     layout: dict[str, Floats],
     first: dict[str, Floats],
     ticks: int,
-) -> tuple[Floats, NDArray[np.bool_], NDArray[np.float32]]:
-    """(ticks - 1, n) rewards and success on the nominal simulation, and all observations."""
+) -> tuple[Floats, NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
+    """(ticks - 1, n) rewards and success on the nominal simulation; all it saw and did."""
     manifest, interface = bundle.manifest, bundle.interface
     count = len(next(iter(first.values())))
     skills, network = load_skills(bundle), load_master(bundle, master)
@@ -118,7 +120,7 @@ def _drive(
     ]
     physics = twin.placed(first)
     family, _ = split_task(manifest.masters[master].task)
-    rewards, success, seen = [], [], []
+    rewards, success, seen, done = [], [], [], []
 
     def shown() -> dict[str, Floats]:
         robot = physics.fields()
@@ -133,10 +135,12 @@ def _drive(
             if request is not None:
                 logits = network(request.observation[None])[0]
                 controller.hierarchy.answer(request.macro, int(logits.argmax()))
-            commands.append(controller.finish().command)
+            tick = controller.finish()
+            commands.append(tick.command)
+            done.append(tick.action)
         physics.step(np.array(commands))
         fields = shown()
         seen.append(interface.observe(fields))
         rewards.append(family.reward(layout, fields))
         success.append(family.success(layout, fields))
-    return np.array(rewards), np.array(success), np.concatenate(seen)
+    return np.array(rewards), np.array(success), np.concatenate(seen), np.array(done)

@@ -31,6 +31,7 @@ Float32 = NDArray[np.float32]
 PAUSE = 0.5  # s of silence, or of a clock's jump, that ends a stretch: no window lies across it
 SHORTEST = 5  # ticks; a shorter stretch says nothing
 NANO = 1e-9
+DONE = OUTCOME.scalars.index("done")
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Signals:
     simulated: bool  # sim_node's outcomes are in it: the robot was a simulator
     drives: list[Drive]
     streams: list[Stream]
-    outcomes: Floats  # (n, 5) episode, tick, reward, success, done
+    ends: Ints  # places at which sim_node ended an episode: the next one begins elsewhere
     notes: list[str] = field(default_factory=list)  # what could not be used, in words
 
     @property
@@ -121,6 +122,9 @@ class Signals:
     def _holes(self, drive: Drive) -> NDArray[np.bool_]:
         """(T - 1,) where a tick is missing after, or the recorder's clock jumped."""
         holes: NDArray[np.bool_] = np.diff(drive.tick) != 1
+        # The simulator's message and the tick's own may have overtaken each other.
+        for place in np.searchsorted(drive.order, self.ends):
+            holes[max(place - 2, 0) : place + 1] = True
         if self.lockstep:
             return holes
         step = np.diff(drive.received)
@@ -152,7 +156,7 @@ class Listener:
         self._refused: dict[str, list[str]] = {}
         self._ticks: list[tuple[int, int, str, NDArray[np.float64]]] = []
         self._commands: list[tuple[int, int, CommandWriter, Floats]] = []
-        self._outcomes: list[NDArray[np.float64]] = []
+        self._outcomes: list[tuple[int, NDArray[np.float64]]] = []
         self._master = ""
         self._count = 0
         self._origin: int | None = None
@@ -178,7 +182,7 @@ class Listener:
             elif topic == TRACE:
                 self._ticks.append((*at, self._master, self._numbers(message, self._trace)))
             elif topic == OUTCOME_TOPIC:
-                self._outcomes.append(self._numbers(message, OUTCOME))
+                self._outcomes.append((at[0], self._numbers(message, OUTCOME)))
             elif topic == MASTER:
                 self._master = str(message.data)
             elif topic in self.topics:
@@ -250,7 +254,7 @@ class Listener:
             simulated=bool(self._outcomes) if simulated is None else simulated,
             drives=drives,
             streams=streams,
-            outcomes=np.array(self._outcomes).reshape(-1, OUTCOME.size),
+            ends=np.array([at for at, row in self._outcomes if row[DONE]], np.int64),
             notes=notes,
         )
 
