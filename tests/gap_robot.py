@@ -27,6 +27,7 @@ from sim.world import World
 
 START = 10**18  # ns
 WIRE = 300_000  # ns, from a message's making to its recording
+PAUSE = 10**9  # ns between sessions
 BEFORE = 10  # physics steps at rest before a session
 ONE = np.zeros(1, np.int32)
 
@@ -91,6 +92,7 @@ class Robot:
                 self.controller.reset()
             self.world.reset(ONE, [number], [episode_rng(self.seed, 10 * self.session + n)])
             self._session(master, network, ticks or family.ticks)
+            self.now += 0 if one_drive else PAUSE
             if one_drive:
                 done = np.array([n, (ticks or family.ticks) - 1, 0.0, 0.0, 1.0])
                 self.heard.append((self.now, len(self.heard), OUTCOME_TOPIC, done))
@@ -121,7 +123,7 @@ class Robot:
                 command = self._tick(fields, master, network, now + WIRE + late)
                 begin = now + late + round(self.wrong.actuation_delay * 1e9)
                 commands.append((begin, command))
-        self.now += (ticks * interface.substeps + BEFORE) * pdt + 10**9
+        self.now += (ticks * interface.substeps + BEFORE) * pdt
 
     def _in_force(self, commands, now, pdt):
         """Mean over the physics step that ends now."""
