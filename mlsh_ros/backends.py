@@ -69,10 +69,23 @@ def run_offline(
     episodes: int,
     seed: int,
     reality: Reality | None = None,
+    around: Reality | None = None,
     on_episode: OnEpisode = lambda _: None,
     watch: Watch = lambda *_: None,
 ) -> list[Episode]:
-    """Drive episodes 0 .. episodes-1 of `seed` for every job, in this process."""
+    """Drive episodes 0 .. episodes-1 of `seed` for every job, in this process.
+
+    Args:
+        bundle: what drives.
+        robot: name or folder.
+        work: masters and tasks.
+        episodes: of each.
+        seed: of them.
+        reality: what differs from the nominal model.
+        around: what differs from that, perhaps in ranges from which each episode draws.
+        on_episode: called with each that is over.
+        watch: as of `run_episode`.
+    """
     manifest, body = bundle.manifest, load_robot(robot)
     controller = Controller(
         bundle.interface, load_skills(bundle), manifest.decision_ticks, manifest.decision_lead
@@ -81,7 +94,8 @@ def run_offline(
     for job in work:
         check_fits(bundle, body, job.task)
         family, number = split_task(job.task)
-        world, master = World(body, family, 1, reality=reality), load_master(bundle, job.master)
+        world = World(body, family, 1, reality=reality, randomise=around)
+        master = load_master(bundle, job.master)
         for n in range(episodes):
             done.append(
                 run_episode(

@@ -23,7 +23,7 @@ from sim.errors import UserError
 from sim.footprint import Shape
 from sim.interface import Floats
 from sim.robot import Robot
-from sim.stage import Stage
+from sim.stage import GREYS, Stage
 
 SUFFIXES = (".png", ".svg", ".pdf")
 INK, PAPER, MUTED = "#1c2633", "#ffffff", "#5b6879"
@@ -37,7 +37,6 @@ START: dict[str, Any] = {"marker": "o", "ms": 5.5, "mfc": PAPER, "mec": INK, "me
 SWITCH: dict[str, Any] = {"marker": "o", "ms": 2.6, "mfc": PAPER, "mec": INK, "mew": 0.6}
 END: dict[str, Any] = {"marker": "s", "ms": 3.4, "mfc": INK, "mec": PAPER, "mew": 0.6}
 RING: dict[str, Any] = {"marker": "o", "ms": 8, "mfc": "none", "mec": INK, "mew": 0.9}
-GREYS = (0.299, 0.587, 0.114)  # how bright red, green and blue are (ITU-R BT.601)
 STYLE: dict[Any, Any] = {
     "font.size": 8,
     "text.color": INK,
@@ -130,7 +129,8 @@ def _draw(axes: Axes, panel: Sequence[Take], shapes: Sequence[Shape], colours: l
     for take in panel:
         if take.scene.target is not None:
             x, y = take.scene.target
-            ring = Circle((x, y), take.scene.radius, fill=False, ec=INK, lw=0.9, gid="target")
+            ring = Circle((x, y), take.scene.radius, fill=False, ec=INK, lw=0.9)
+            ring.set(zorder=2.5, gid="target")  # above the walls
             axes.add_patch(ring)
     for take in panel:
         _draw_route(axes, take.scene.path, take.episode.skill, colours)
@@ -157,13 +157,13 @@ def _draw_route(
 
 def _patch(shape: Shape) -> Polygon:
     grey = np.dot(shape.colour[:3], GREYS)  # colours are those of skills
-    alpha = shape.colour[3] * (1.0 if shape.fixed else 0.25)
+    alpha = shape.colour[3] * (1.0 if shape.fixed or shape.solid else 0.25)
     return Polygon(
         shape.outline,
         closed=True,
         facecolor=(grey, grey, grey, alpha),
         linewidth=0,
-        zorder=1 + 1e-3 * shape.top,
+        zorder=1 + np.arctan(shape.top) / np.pi,
         gid="fixed" if shape.fixed else "placed",
     )
 

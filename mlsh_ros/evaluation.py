@@ -11,6 +11,10 @@ import numpy as np
 
 from mlsh_ros.core.records import Episode
 from policies.bundle import Bundle
+from policies.config import MlshConfig, config_from_dict
+from policies.runtime import load_skills
+from policies.usage import distance, information
+from policies.verdict import bits, collapse
 from sim.bounds import Bounds, bounds
 from sim.errors import UserError
 from sim.registry import split_task
@@ -45,6 +49,17 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Sharing:
+    """How the tasks of a family share the skills."""
+
+    family: str
+    tasks: int
+    information: float  # I(skill; task), bits
+    possible: float  # bits that it could be at most
+    collapsed: str  # what there is to say when the skills have collapsed, else empty
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """A bundle's evaluation."""
 
@@ -55,6 +70,19 @@ class Evaluation:
     lines: list[Line]
     episodes: list[Episode]
     reality: str = ""  # name or file; empty: nominal
+    distance: float | None = None  # between the nearest two skills, 0 to 1 (policies.usage)
+
+    @property
+    def sharing(self) -> list[Sharing]:
+        """Of every family of which more than one task was driven."""
+        families: dict[str, list[Line]] = {}
+        for line in self.lines:
+            families.setdefault(line.task.partition("/")[0], []).append(line)
+        return [
+            _sharing(family, mine, self.bundle)
+            for family, mine in families.items()
+            if len({line.task for line in mine}) > 1
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with a versioned schema."""
@@ -87,6 +115,8 @@ class Evaluation:
                 }
                 for line in self.lines
             ],
+            "sharing": [vars(each) for each in self.sharing],
+            "skill_distance": self.distance,
         }
 
     def write_json(self, path: Path) -> None:
@@ -138,7 +168,37 @@ def summarise(
                 compute_p99=_quantile([e.compute for e in mine], 99),
             )
         )
-    return Evaluation(bundle, robot, backend, seed, lines, episodes, reality)
+    apart = None
+    if bundle.files and episodes:
+        seen = np.concatenate([e.observation for e in episodes])
+        apart = distance(load_skills(bundle), seen)
+    return Evaluation(bundle, robot, backend, seed, lines, episodes, reality, apart)
+
+
+def _sharing(family: str, lines: list[Line], bundle: Bundle) -> Sharing:
+    used = np.array([line.usage for line in lines])
+    skills, tasks = used.shape[1], len({line.task for line in lines})
+    share = {
+        line.task: (line.value - line.bounds.random) / span
+        for line in lines
+        if (span := line.bounds.optimum - line.bounds.random)
+    }
+    told = information(used)
+    return Sharing(
+        family=family,
+        tasks=tasks,
+        information=told,
+        possible=bits(skills, tasks),
+        collapsed=collapse(share, told, skills, method=_method(bundle)),
+    )
+
+
+def _method(bundle: Bundle) -> MlshConfig | None:
+    """What the skills were trained with, if this version knows such settings."""
+    try:
+        return config_from_dict(bundle.manifest.provenance.config, "provenance").mlsh
+    except UserError:
+        return None
 
 
 def _quantile(parts: list[Any], percent: float) -> float | None:

@@ -133,7 +133,7 @@ def render(evaluation: Evaluation) -> str:
         "seed": evaluation.seed,
         "digest": manifest.digest[:12],
     }
-    sections = [scores, where, how_good, who_drives, on_time, provenance]
+    sections = [scores, where, how_good, who_drives, who_shares, on_time, provenance]
     return PAGE.format(
         policy=b64encode(sha256(SCRIPT.encode()).digest()).decode(),
         style=STYLE,
@@ -164,6 +164,9 @@ def verdict(evaluation: Evaluation) -> str:
         gain = sum(line.value - line.bounds.collapsed for line in mine)
         if len({line.task for line in mine}) > 1 and gain <= 0:
             text += f" Over {family} it is no better than a controller that ignores the task."
+    for each in evaluation.sharing:
+        if each.collapsed:
+            text += f" On {each.family} {each.collapsed}."
     return f"{text} {_lateness(evaluation)}"
 
 
@@ -348,6 +351,36 @@ def who_drives(evaluation: Evaluation) -> str:
         f"The master decides at every cut, once in {manifest.decision_ticks} ticks "
         f"({manifest.decision_ticks * manifest.interface.control_dt:g} s).",
     )
+
+
+def who_shares(evaluation: Evaluation) -> str:
+    """Whether the skills tell the tasks of a family apart."""
+    title = "Do tasks differ in their skills?"
+    words = []
+    if evaluation.distance is not None and len(evaluation.bundle.manifest.skills) > 1:
+        words.append(
+            f"The nearest two skills are {evaluation.distance:.2f} apart: half the root mean "
+            "square difference of their actions on what was seen, 0 for skills that act alike, "
+            "1 for opposite ones at their limits."
+        )
+    if not evaluation.sharing:
+        return _section(title, "", " ".join(["One task has nothing to differ from.", *words]))
+    rows = [
+        (
+            each.family,
+            f"{each.tasks}",
+            f"{each.information:.2f} of {each.possible:.2f} bits",
+            each.collapsed or "not collapsed",
+        )
+        for each in evaluation.sharing
+    ]
+    words.append(
+        "I(skill; task) is what the active skill tells about the task: 0 when the master uses "
+        "the skills alike on all tasks. Collapsed are skills for which it is less than half of "
+        "what is possible, while a task stays poor."
+    )
+    body = _table(("family", "tasks", "I(skill; task)", "the skills"), rows)
+    return _section(title, body, " ".join(words))
 
 
 def on_time(evaluation: Evaluation) -> str:

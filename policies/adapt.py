@@ -48,7 +48,7 @@ def envs_per_update(config: TrainConfig) -> int:
 
 def scored_episodes(ticks: int) -> int:
     """Greedy episodes of so many ticks that measure a policy: the longer, the fewer."""
-    return max(32, min(256, SCORED_TICKS // ticks))
+    return max(16, min(256, SCORED_TICKS // ticks))
 
 
 def envs_for_episodes(config: TrainConfig, episodes: int) -> int:

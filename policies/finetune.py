@@ -29,7 +29,7 @@ from policies.onnx_file import Graph, read_graph
 from policies.runtime import Network
 from sim.errors import UserError
 from sim.reality import Reality
-from sim.registry import split_task
+from sim.registry import all_tasks, split_task
 from sim.robot import load_robot
 from sim.tasks.task import HELD_OUT
 
@@ -143,6 +143,7 @@ def task_config(
     own = family.name == config.family
     parameters = dict(config.family_parameters) if own else {}
     parameters.pop(HELD_OUT, None)  # a goal that training did not see is what this is for
+    parameters |= all_tasks(family.name)
     changed = replace(config, family=family.name, family_parameters=parameters, seed=seed)
     if not own:  # whole episodes, as the skills' own family has been given in its recipe
         n = config.mlsh.decision_ticks

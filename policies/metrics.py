@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from policies.mlsh import Iteration
+from policies.usage import information
 from sim.bounds import Bounds
 
 Row = dict[str, float]
@@ -65,15 +65,8 @@ def mutual_information(it: Iteration, warmup: int) -> float:
     """I(skill; task) in bits over warmed-up groups: 1 for two skills that divide two tasks."""
     warm = it.age >= warmup
     tasks = np.unique(it.task[warm])
-    if len(tasks) < 2:
-        return 0.0
-    use = np.stack([it.usage[warm & (it.task == task)].mean(axis=0) for task in tasks])
-    return float(_entropy(use.mean(axis=0)) - np.mean([_entropy(row) for row in use]))
-
-
-def _entropy(p: NDArray[np.float64]) -> float:
-    p = p[p > 0]
-    return float(-(p * np.log2(p)).sum())
+    use = [it.usage[warm & (it.task == task)].mean(axis=0) for task in tasks]
+    return information(np.array(use))
 
 
 class CsvLog:

@@ -14,8 +14,9 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv
 
-from policies.adapt import EVALUATION_SEED, Progress, envs_per_update
+from policies.adapt import EVALUATION_SEED, Progress, envs_per_update, scored_episodes
 from policies.config import TrainConfig
+from sim.reality import read_ranges
 from sim.registry import make_family
 from sim.robot import load_robot
 from sim.vec_env import TaskVectorEnv
@@ -74,7 +75,7 @@ def learn(
     *,
     updates: int,
     envs: int | None = None,
-    episodes: int = 256,
+    episodes: int | None = None,
 ) -> list[Progress]:
     """Its PPO on one task from nothing, with the experience that our learners get.
 
@@ -86,13 +87,16 @@ def learn(
         task: task number of the family.
         updates: of the policy.
         envs: simulations per update; by default those of 2,000 steps.
-        episodes: greedy episodes after every update, those that our learners are scored on.
+        episodes: greedy episodes after every update, those that our learners are scored on; by
+            default as many.
     """
     torch.set_num_threads(config.threads)
     ticks, envs = config.mlsh.rollout_ticks, envs or envs_per_update(config)
+    family = make_family(config.family, config.family_parameters)
+    episodes = episodes or scored_episodes(family.ticks)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # 2,000 samples are no multiple of 64
-        env = OverOurs(_environment(config, task, envs, seed=config.seed, noise=True))
+        env = OverOurs(_environment(config, task, envs, seed=config.seed, learning=True))
         model = PPO("MlpPolicy", env, n_steps=ticks, seed=config.seed, device="cpu")
         curve, seconds = [], 0.0
         for update in range(updates + 1):
@@ -106,23 +110,27 @@ def learn(
 
 
 def _environment(
-    config: TrainConfig, task: int, envs: int, *, seed: int, noise: bool
+    config: TrainConfig, task: int, envs: int, *, seed: int, learning: bool
 ) -> TaskVectorEnv:
+    """As for our learners: noise and what is drawn per episode belong to learning alone."""
+    robot = load_robot(config.robot)
     return TaskVectorEnv(
-        load_robot(config.robot),
+        robot,
         make_family(config.family, config.family_parameters),
         groups=1,
         envs=envs,
         seed=seed,
         threads=config.threads,
-        noise=noise,
+        noise=learning,
         tasks=[task],
+        reality=config.reality,
+        randomise=read_ranges(robot) if config.randomise and learning else None,
     )
 
 
 def _greedy(model: Any, config: TrainConfig, task: int, episodes: int) -> tuple[float, float]:
     """Mean return and success of the episodes of `policies.adapt.greedy_scores`."""
-    env = _environment(config, task, episodes, seed=EVALUATION_SEED, noise=False)
+    env = _environment(config, task, episodes, seed=EVALUATION_SEED, learning=False)
     obs, _ = env.reset()
     total, solved, running = np.zeros(episodes), np.zeros(episodes, bool), np.ones(episodes, bool)
     for _ in range(env.world.family.ticks):

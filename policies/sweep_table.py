@@ -98,8 +98,8 @@ def read_outcome(job: Job) -> Outcome:
         raise UserError(f"run {str(job.path)!r} is not finished; sweep again") from None
     log = job.path / "metrics.csv"
     seconds = read_rows(log)[-1]["seconds"] if log.is_file() else 0.0
-    optimum = np.array([b.optimum for b in bounds])[:, None]
-    return Outcome(job, family.tasks, steps, returns, returns / optimum, seconds)
+    share = np.array([[b.share(r) for r in row] for b, row in zip(bounds, returns, strict=True)])
+    return Outcome(job, family.tasks, steps, returns, share, seconds)
 
 
 def summarise(jobs: list[Job]) -> list[Summary]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from policies.config import MlshConfig
-from policies.metrics import Row
-from sim.bounds import Bounds
+
+if TYPE_CHECKING:  # neither torch nor MuJoCo is needed for words
+    from policies.metrics import Row
+    from sim.bounds import Bounds
 
 LAST = 0.2  # of the iterations are looked at
 POOR = 0.7  # of the optimum; below it a task is not served
@@ -24,24 +29,49 @@ def collapse_warning(
     """
     recent = rows[-max(1, round(LAST * len(rows))) :]
     share = {
-        task: float(np.mean(values)) / limit.optimum
+        task: limit.share(float(np.mean(values)))
         for task, limit in zip(tasks, bounds, strict=True)
         if (values := [row[f"return/{task}"] for row in recent if f"return/{task}" in row])
     }
-    possible = float(np.log2(min(method.skills, len(tasks))))
-    poor = {task: part for task, part in share.items() if part < POOR}
     information = float(np.mean([row["mutual_information"] for row in recent]))
+    distance = float(np.mean([row["skill_distance"] for row in recent]))
+    alike = f"; two skills act alike ({distance:.2f} deviations apart)" if distance < ALIKE else ""
+    return collapse(share, information, method.skills, alike, method)
+
+
+def collapse(
+    share: Mapping[str, float],
+    information: float,
+    skills: int,
+    alike: str = "",
+    method: MlshConfig | None = None,
+) -> str:
+    """One line as `collapse_warning`, empty if all is well.
+
+    Args:
+        share: of its optimum that each task reaches.
+        information: I(skill; task), bits.
+        skills: K.
+        alike: what else speaks for it.
+        method: what it was trained with, for what to try; None if that is not known.
+    """
+    possible = bits(skills, len(share))
+    poor = {task: part for task, part in share.items() if part < POOR}
     if not poor or possible == 0 or information >= SHARED * possible:
         return ""
     worst = ", ".join(
         f"{task} at {100 * part:.0f} % of its optimum" for task, part in poor.items()
     )
-    distance = float(np.mean([row["skill_distance"] for row in recent]))
-    alike = f"; two skills act alike ({distance:.2f} deviations apart)" if distance < ALIKE else ""
+    remedy = "" if method is None else f". Try {', '.join(_remedies(method))}"
     return (
         f"the skills have collapsed: masters choose alike on all tasks ({information:.2f} of "
-        f"{possible:.2f} bits){alike}, {worst}. Try {', '.join(_remedies(method))}"
+        f"{possible:.2f} bits){alike}, {worst}{remedy}"
     )
+
+
+def bits(skills: int, tasks: int) -> float:
+    """The most that the choice of one of K skills can tell about so many tasks."""
+    return float(np.log2(max(1, min(skills, tasks))))
 
 
 def _remedies(method: MlshConfig) -> list[str]:

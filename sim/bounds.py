@@ -37,6 +37,10 @@ class Bounds:
         """0 for random, 1 for the optimum."""
         return (value - self.random) / (self.optimum - self.random)
 
+    def share(self, value: float) -> float:
+        """Of the optimum; where returns are costs, of the way there from a random policy."""
+        return value / self.optimum if self.optimum > 0 else self.normalise(value)
+
 
 def episode_rng(seed: int, episode: int) -> np.random.Generator:
     """The randomness of an evaluation episode, here, in offline rollouts and in sim_node."""
@@ -82,11 +86,15 @@ def bounds(
     )
 
 
+def enough(family: TaskFamily) -> int:
+    """Episodes to simulate: the longer they are, the fewer."""
+    return max(FEWEST[isinstance(family, Estimated)], min(1024, TICKS // family.ticks))
+
+
 @lru_cache(maxsize=16)
 def all_bounds(robot: Robot, family: TaskFamily) -> list[Bounds]:
-    """Of every task of the family, in order; the longer the episodes, the fewer of them."""
-    fewest = FEWEST[isinstance(family, Estimated)]
-    episodes = max(fewest, min(1024, TICKS // family.ticks))
+    """Of every task of the family, in order."""
+    episodes = enough(family)
     return [bounds(robot, family, t, episodes=episodes) for t in range(len(family.tasks))]
 
 

@@ -23,10 +23,13 @@ class Shape:
     colour: tuple[float, float, float, float]  # RGBA, 0 to 1
     top: float  # m, how high it reaches
     fixed: bool  # it is a part of the world; otherwise an episode puts it somewhere
+    solid: bool  # one bumps into it; otherwise it is only drawn
 
 
 def footprints(model: mujoco.MjModel, data: mujoco.MjData) -> list[Shape]:
     """Everything visible that does not move, from the lowest to the highest; no planes.
+
+    What a family has sunk below the floor is not there.
 
     Args:
         model: of the robot and the family's scene.
@@ -40,10 +43,10 @@ def footprints(model: mujoco.MjModel, data: mujoco.MjData) -> list[Shape]:
         if not (fixed or placed) or model.geom_group[geom] >= HIDDEN or not alpha:
             continue
         points = _points(model, data, geom)
-        if len(points):
-            top = float(points[:, 2].max())
+        if len(points) and (top := float(points[:, 2].max())) > 0:
             outline = hull(points[:, :2])
-            shapes.append(Shape(outline, (red, green, blue, alpha), top, not placed))
+            solid = bool(model.geom_contype[geom] or model.geom_conaffinity[geom])
+            shapes.append(Shape(outline, (red, green, blue, alpha), top, not placed, solid))
     return sorted(shapes, key=lambda shape: shape.top)
 
 

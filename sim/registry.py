@@ -59,6 +59,14 @@ def task_number(family: TaskFamily, task: str) -> int:
     return family.tasks.index(task)
 
 
+def all_tasks(name: str) -> dict[str, float | int]:
+    """The parameters with which a family has every task that there is; mostly none.
+
+    Tasks keep their number, whatever a run has seen of them.
+    """
+    return dict(getattr(FAMILIES[name], "all_tasks", {}))
+
+
 def split_task(text: str) -> tuple[TaskFamily, int]:
     """The family and the task number that `family/task` names.
 
@@ -66,7 +74,7 @@ def split_task(text: str) -> tuple[TaskFamily, int]:
         UserError: no such family or task; the valid ones are named.
     """
     name, slash, task = text.partition("/")
-    family = make_family(name)
+    family = make_family(name, all_tasks(name) if name in FAMILIES else None)
     choices = [f"{name}/{each}" for each in family.tasks]
     if not slash:
         raise UserError(f"task {text!r} names a family only. Valid: {', '.join(choices)}")

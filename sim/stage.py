@@ -24,6 +24,7 @@ MAX_GEOMS = 20_000  # the model's and those of the trail, one per tick
 TRAIL_HEIGHT = 0.02  # m
 THIN, PEN = 0.014, 0.03  # m, robot sizes: radius of trail and ring, whichever is more
 RING_RADIUS = 0.25  # m, around a goal that counts and has none of its own
+GREYS = (0.299, 0.587, 0.114)  # how bright red, green and blue are (ITU-R BT.601)
 RING_COLOUR = (0.11, 0.15, 0.20)
 WIDEST = 9.0  # robot sizes; what is wider does not fit a picture, and the camera follows
 CLOSE = 6.0  # robot sizes from a robot that is followed
@@ -90,6 +91,11 @@ class Stage:
     def __init__(self, robot: Robot, family: TaskFamily) -> None:
         self.model = robot.compile(family.scene)
         self.data = mujoco.MjData(self.model)
+        # Colours are those of skills: a blue goal would seem to be the blue skill's.
+        drawn = (self.model.geom_contype == 0) & (self.model.geom_conaffinity == 0)
+        goals = drawn & (self.model.body_mocapid[self.model.geom_bodyid] >= 0)
+        colours = self.model.geom_rgba[goals, :3]
+        self.model.geom_rgba[goals, :3] = (colours @ GREYS)[:, None]
         self._terms: list[tuple[str, Indices]] = [
             (t.name, address(self.model, t)[1])
             for t in robot.interface.observation

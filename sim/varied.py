@@ -76,6 +76,7 @@ class Varied:
         self._late = np.flatnonzero(changed[0]).tolist()  # terms that are shown late
         self._late_columns = _columns([self._terms[i] for i in self._late])
         self._late_commands = both.differs("command_delay")
+        self._pushes = both.differs("push_every")
         self._channels, self._source = _sources(self._terms)
         self._make_state()
         self.restore(self.state.copy())
@@ -191,7 +192,7 @@ class Varied:
 
     def _push(self) -> None:
         """At the beginning of a tick, strike those whose turn it is."""
-        if not self._differences.differs("push_every"):
+        if not self._pushes:
             return
         every = self._of("push_every")[:, 0]
         ticks = np.where(every > 0, every, np.inf) / self._interface.control_dt

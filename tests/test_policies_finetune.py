@@ -65,7 +65,7 @@ def test_a_master_for_a_task_of_another_family(bundle, tmp_path):
     assert masters == bundle.manifest.masters
     assert entry.task == OTHER
     assert entry.score.value == result.adapted.curves[0][-1].greedy
-    assert entry.score.episodes == 16
+    assert entry.score.episodes == 32
     assert entry.provenance.seed == 5
     assert (entry.provenance.updates, entry.provenance.steps) == (2, 800)
     assert entry.provenance.config["family"] == "ring_bandits"

@@ -1,13 +1,16 @@
 """The benches' own parts, in sizes that measure nothing."""
 
 import json
+import time
 from unittest import mock
 
 import mujoco
 import numpy as np
 import pytest
 
+from conftest import small_config
 from mlsh_ros.bench import scale
+from policies.mlsh import Mlsh
 from sim.registry import FAMILIES
 from sim.robot import load_robot
 from sim.world import World
@@ -70,3 +73,20 @@ def test_what_more_ranks_are_expected_to_bring(capsys):
     assert lines[0] == "1 ranks 1,000 steps/s 100% of linear"
     assert lines[2] == "4 ranks 3,333 steps/s 83% of linear"
     assert lines[-1] == "128 ranks 75,294 steps/s 59% of linear"
+
+
+def test_a_profile_is_all_of_the_time_and_each_part_is_its_own(runners):
+    from mlsh_ros.bench import profile
+
+    training = Mlsh(small_config())
+    with profile.measured() as seconds:
+        start = time.perf_counter()
+        training.iterate()
+        whole = time.perf_counter() - start
+    assert set(seconds) <= set(profile.PARTS)
+    assert {"physics", "skills act", "masters learn", "rest"} <= set(seconds)
+    assert min(seconds.values()) >= 0
+    assert sum(seconds.values()) == pytest.approx(whole, rel=0.02)
+    kept = dict(seconds)
+    training.iterate()  # not measured any more
+    assert seconds == kept

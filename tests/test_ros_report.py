@@ -10,9 +10,20 @@ import pytest
 
 from mlsh_ros.core.records import Episode
 from mlsh_ros.evaluation import Evaluation, summarise
-from mlsh_ros.report import render, verdict, write_report
+from mlsh_ros.report import render, verdict, who_shares, write_report
 from mlsh_ros.report_plots import route_of, runs, skill_colours
-from policies.bundle import Bundle, Family, Golden, Manifest, Master, Provenance, Score
+from policies.bundle import (
+    Bundle,
+    Family,
+    Golden,
+    Manifest,
+    Master,
+    Provenance,
+    Score,
+    load_bundle,
+)
+from policies.config import config_to_dict, default_config
+from policies.usage import distance
 from sim.bounds import episode_rng
 from sim.errors import UserError
 from sim.registry import split_task
@@ -294,6 +305,74 @@ def test_verdict_in_plain_words(offline, scores, expected):
     text = verdict(with_scores(offline, *scores)).replace("\u00a0", " ")
     assert expected in text
     assert "the worst episode reached 61 %" in text
+
+
+def shared(evaluation, *usage, value=1.0):
+    """Tasks at `value` of the optimum, each with such a usage of the two skills."""
+    made = with_scores(evaluation, *[value] * len(usage))
+    lines = [replace(x, usage=u) for x, u in zip(made.lines, usage, strict=True)]
+    return replace(made, lines=lines)
+
+
+def test_what_tasks_have_of_the_skills(offline):
+    # Two skills that divide two tasks: 1 bit. Half of the time on one of them: the skills' share
+    # over both is (3/4, 1/4), H = 0.811; of the tasks H = 0 and 1; 0.811 - 0.5 = 0.311.
+    divided = shared(offline, (1.0, 0.0), (0.0, 1.0)).sharing
+    assert [(s.family, s.tasks, s.possible) for s in divided] == [("t", 2, 1.0)]
+    assert divided[0].information == pytest.approx(1.0)
+    (partly,) = shared(offline, (1.0, 0.0), (0.5, 0.5)).sharing
+    assert partly.information == pytest.approx(0.311, abs=1e-3)
+    assert shared(offline, (1.0, 0.0)).sharing == []  # one task
+    assert "One task has nothing to differ from" in who_shares(shared(offline, (1.0, 0.0)))
+
+
+def test_collapse_in_plain_words(offline):
+    alike, apart = [(0.5, 0.5)] * 2, [(1.0, 0.0), (0.0, 1.0)]
+    told = "On t the skills have collapsed: masters choose alike on all tasks (0.00 of 1.00 bits)"
+    collapsed = shared(offline, *alike, value=0.6)
+    assert told in verdict(collapsed)
+    assert "t/0 at 60 % of its optimum, t/1 at 60 % of its optimum" in verdict(collapsed)
+    assert "0.00 of 1.00 bits" in Page(who_shares(collapsed)).text
+    # Alike but good, or poor but apart, is no collapse.
+    for fine in (shared(offline, *alike, value=0.8), shared(offline, *apart, value=0.6)):
+        assert "collapsed:" not in verdict(fine)
+        assert "not collapsed" in Page(who_shares(fine)).text
+    # With the settings of the training it says what to try.
+    manifest = offline.bundle.manifest
+    settings = config_to_dict(replace(default_config("moving_bandits", "omni"), seed=0))
+    origin = replace(manifest.provenance, config=settings)
+    bundle = replace(offline.bundle, manifest=replace(manifest, provenance=origin))
+    assert "Try --set mlsh." in verdict(replace(collapsed, bundle=bundle))
+    assert "Try" not in verdict(collapsed)
+
+
+def test_an_evaluations_json_has_it_too(offline):
+    data = offline.to_dict()
+    (entry,) = data["sharing"]
+    assert entry["family"] == "moving_bandits"
+    assert 0.5 < entry["information"] <= entry["possible"] == 1.0
+    assert data["skill_distance"] is None  # a bundle without graphs
+    assert who_shares(offline) in render(offline)
+
+
+def test_distance_of_skills():
+    def skill(*action):
+        return lambda obs: np.tile(np.array(action, np.float32), (len(obs), 1))
+
+    seen = np.zeros((3, 4), np.float32)
+    # Beyond the limits nothing counts: (1, 1) and (-1, -1) differ by 2, half of which is 1.
+    assert distance([skill(5, 1), skill(-1, -9)], seen) == 1.0
+    # The nearest pair: (0, 0) and (1, 0): sqrt(1 / 2) / 2.
+    near = distance([skill(1, 0), skill(-1, 1), skill(0, 0)], seen)
+    assert near == pytest.approx(np.sqrt(0.5) / 2)
+    assert distance([skill(1, 0)], seen) == 0.0
+
+
+def test_a_bundles_skills_are_compared_on_what_was_seen(offline):
+    shipped = load_bundle("moving_bandits")
+    evaluation = summarise(shipped, "omni", "sim", SEED, offline.episodes)
+    assert 0.2 < evaluation.distance < 1  # each drives to a goal of its own
+    assert f"The nearest two skills are {evaluation.distance:.2f} apart" in who_shares(evaluation)
 
 
 def test_verdict_counts_late_decisions(offline, timed):

@@ -7,10 +7,11 @@ import mujoco
 import numpy as np
 import pytest
 
-from sim.bounds import bounds, episode_rng
+from sim.bounds import Bounds, bounds, enough, episode_rng
 from sim.errors import UserError
+from sim.footprint import footprints
 from sim.interface.derived import axes
-from sim.registry import FAMILIES, make_family
+from sim.registry import FAMILIES, make_family, split_task
 from sim.robot import load_robot
 from sim.tasks import ant_bandits, ant_mazes, ant_obstacles
 from sim.tasks.ant_bandits import AntBandits
@@ -238,6 +239,13 @@ def test_movement_pays_the_way_ahead_less_what_strays():
     assert far.success(layout, {"position": at}).tolist() == [False, True, False, False]
 
 
+def test_every_direction_is_a_task_that_can_be_asked_for():
+    assert AntMovement().tasks == ("right", "up")  # as published
+    for number, name in enumerate(DIRECTIONS):
+        family, found = split_task(f"ant_movement/{name}")
+        assert (family.tasks[found], found) == (name, number)
+
+
 def test_effort_is_of_the_action_in_force():
     quiet, costly = (begun(AntMovement(effort=e, **CALM)) for e in (0.0, 0.1))
     # Cut to 1 by the limit of the joints; reached from 0 by at most 25 rad/s.
@@ -420,6 +428,16 @@ def test_a_block_stops_the_ant_where_it_stands_and_only_there():
     assert fields["position"][1, 0] == pytest.approx(16.2, abs=0.02)
 
 
+def test_from_above_one_sees_the_blocks_that_are_there(mazes):
+    data = mazes.physics.batch.get_data(0)
+    mujoco.mj_forward(mazes.physics.model, data)
+    shapes = footprints(mazes.physics.model, data)
+    middles = {tuple(s.outline.mean(axis=0).round(6)) for s in shapes if np.ptp(s.outline) > 15}
+    assert {CELLS[cell] for cell in CELLS if cell not in MAZES[0][1]} <= middles
+    assert not {CELLS[cell] for cell in MAZES[0][1]} & middles
+    assert len(shapes) == 4 + 7 + 1  # walls, blocks, the goal's disc
+
+
 # Obstacles --------------------------------------------------------------------------------
 
 
@@ -524,10 +542,38 @@ def test_bounds_of_obstacles_by_the_published_numbers():
     assert of(1.0) == 0
 
 
+def test_a_share_of_a_cost_is_of_the_way_from_random():
+    assert Bounds(random=2.0, collapsed=23.0, optimum=44.0).share(22.0) == 0.5
+    # Half of -0.3 is not twice as good as -0.3: from -0.75 it is two thirds of the way to -0.3.
+    cost = Bounds(random=-0.75, collapsed=-0.8, optimum=-0.3)
+    assert cost.share(-0.45) == pytest.approx(2 / 3)
+    assert cost.share(-0.75) == 0
+    # 51,200 ticks of 600, of 2000 at least 32 episodes; of 200 where controllers are simulated.
+    assert enough(AntMovement()) == 85
+    assert enough(AntObstacles()) == 32
+    assert enough(make_family("rooms")) == 256
+
+
 def test_the_random_bound_is_simulated_and_the_others_are_not():
     family = AntMovement(ticks=20, speed=3.0, lateral=0.0)
     bound = bounds(ANT, family, 1, episodes=4)
-    assert (bound.collapsed, bound.optimum) == (0.0, 60.0)
+    assert (bound.collapsed, bound.optimum) == pytest.approx((0.0, 60.0))
     # Uniform actions: 0.1 * 8 / 3 per tick is their effort.
     assert -15 < bound.random < 0
     assert bound.random != bounds(ANT, family, 1, episodes=4, seed=1).random
+
+
+def test_a_room_ends_the_run_at_its_wall_and_falling_costs():
+    family = AntMovement(ticks=400, speed=4.0, lateral=0.0, effort=0.0, room=21.5, fall=2.0)
+    # 10 s at 4 m/s are 40 m, the width between starts: on average half of it, 20 m, is free.
+    assert family.estimate(0, 0.025)[1] == pytest.approx(20.0 / 0.025)
+    # 5 s are 20 m: 20 - 20^2 / (2 x 40) = 15 m.
+    half = AntMovement(ticks=200, speed=4.0, lateral=0.0, room=21.5)
+    assert half.estimate(0, 0.025)[1] == pytest.approx(15.0 / 0.025)
+    starts = [family.reset(0, np.random.default_rng(i))["start"] for i in range(200)]
+    assert 19 < np.abs(starts)[:, :2].max() <= 20.0
+    assert ANT.compile(family.scene).ngeom == ANT.compile(AntMovement().scene).ngeom + 4
+    still = {"ahead": np.array([[1.0, 0.0]] * 2), "rate": np.zeros((2, 2))}
+    upright, turned = [1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]
+    fields = {"position": np.zeros((2, 2)), "orientation": np.array([upright, turned])}
+    assert family.reward(still, fields).tolist() == [0.0, -2.0]

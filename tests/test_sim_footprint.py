@@ -77,7 +77,9 @@ def test_only_what_stands_and_is_visible_counts():
     assert not seen('<body><freejoint/><body><geom type="box" size="1 1 1"/></body></body>')
     (post,) = seen('<body><geom type="box" size="1 1 1"/></body>')
     (goal,) = seen('<body mocap="true"><geom type="box" size="1 1 1"/></body>')
+    (disc,) = seen('<geom size="1" contype="0" conaffinity="0"/>')
     assert (post.fixed, goal.fixed) == (True, False)
+    assert (post.solid, disc.solid) == (True, False)
 
 
 def test_what_is_lower_comes_first():

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -110,17 +111,23 @@ def test_a_long_film_skips_ticks_but_shows_each_end(tmp_path, monkeypatch):
 
 
 def blank(monkeypatch):
-    """Pictures without OpenGL: only their number counts."""
+    """Pictures without OpenGL: only their number counts; no two are the same."""
+    numbers = count()
 
     @contextmanager
     def offscreen(model, size):
-        yield lambda scene: Image.new("RGB", size)
+        def draw(scene):
+            picture = Image.new("RGB", size, "white")
+            picture.putpixel((next(numbers) % size[0], size[1] - 1), (0, 0, 0))
+            return picture
+
+        yield draw
 
     monkeypatch.setattr(render, "_offscreen", offscreen)
 
 
 @pytest.mark.parametrize(
-    ("fps", "count", "rate"),
+    ("fps", "number", "rate"),
     [
         # 6 ticks and 3, and the last of each for 0.8 s longer
         (10, (6 + 8) + (3 + 8), 10),
@@ -128,7 +135,7 @@ def blank(monkeypatch):
         (40, (3 + 16) + (2 + 16), 20),
     ],
 )
-def test_an_mp4_shows_every_frame_at_its_pace(tmp_path, monkeypatch, fps, count, rate):
+def test_an_mp4_shows_every_frame_at_its_pace(tmp_path, monkeypatch, fps, number, rate):
     from imageio_ffmpeg import count_frames_and_secs, read_frames  # of the extra `video`, in dev
 
     blank(monkeypatch)
@@ -136,7 +143,7 @@ def test_an_mp4_shows_every_frame_at_its_pace(tmp_path, monkeypatch, fps, count,
     path = tmp_path / "-odd: name.mp4"
     film(ROBOT, scenes, path, fps=fps, size=(64, 48), on_picture=lambda *n: told.append(n))
     frames, seconds = count_frames_and_secs(f"file:{path}")
-    assert (frames, round(seconds * rate)) == (count, count)
+    assert (frames, round(seconds * rate)) == (number, number)
     about = next(read_frames(f"file:{path}"))
     assert (about["size"], about["codec"], about["fps"]) == ((64, 48), "h264", rate)
     shown = 9 if fps == 10 else 5
@@ -168,6 +175,7 @@ def test_what_ffmpeg_says_is_passed_on_and_nothing_is_left(tmp_path, monkeypatch
     def interrupt(done, total):
         raise KeyboardInterrupt
 
+    (tmp_path / "a.mp4").touch()  # as an ffmpeg that has got farther leaves it
     with pytest.raises(KeyboardInterrupt):
         film(ROBOT, [scene], tmp_path / "a.mp4", on_picture=interrupt)
     assert not list(tmp_path.iterdir())
@@ -230,7 +238,7 @@ def test_goals_stand_where_the_layout_says(tmp_path):
     for x, y in ((-0.8, -0.6), (0.5, 0.7)):
         layout = scene.layout | {"goals": np.array([[[x, y], [0.0, 0.0]]])}
         image = draw(tmp_path / "a.png", replace(scene, layout=layout))
-        rows, columns = np.nonzero(abs(pixels(image) - (224, 122, 77)).max(axis=-1) < 12)
+        rows, columns = np.nonzero(abs(pixels(image) - (149, 149, 151)).max(axis=-1) < 12)
         seen.append([columns.mean() / SIZE[0], 1 - rows.mean() / SIZE[1]])
     # Left and near, then right and far; (0, 0) is bottom left.
     assert np.all(np.array(seen[0]) < [0.35, 0.35])
@@ -251,9 +259,9 @@ def test_a_robot_without_the_overview_camera_is_drawn(tmp_path):
     bare = replace(ROBOT, model_path=tmp_path / "model.xml")
     scene = drive(0, 0, 12)
     image, usual = draw(tmp_path / "a.png", scene, robot=bare), draw(tmp_path / "b.png", scene)
-    assert np.abs(deck(image) - deck(usual)).max() > 2  # another camera, which shows
+    assert (np.abs(pixels(image) - pixels(usual)) > 60).sum() > 500  # another camera
     assert min(like(image, colour) for colour in (RED, BLUE)) > 15  # the trail
-    assert like(image, (0.88, 0.48, 0.30)) > 200  # and the first goal
+    assert like(image, (0.58, 0.58, 0.59)) > 200  # and the first goal
 
 
 @pytest.mark.parametrize(

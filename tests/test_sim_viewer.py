@@ -127,9 +127,10 @@ def test_keys_change_the_episode(key, titles):
 
 
 def test_left_in_the_midst_of_an_episode_begins_it_again():
-    desk = Desk(6, keys={4: LEFT})  # tick 3 of 5, 1.5 s after the beginning
-    seen = desk.show(scene("a", ticks=5), scene("b"))
-    assert [text[-1] for _, text, *_ in seen] == list("012301")
+    desk = Desk(9, keys={7: LEFT})  # tick 3 of b, 1.5 s after its beginning
+    seen = desk.show(scene("a"), scene("b", ticks=5))
+    shown = " ".join(text[0] + text[-1] for _, text, *_ in seen)
+    assert shown == "a0 a1 a2 b0 b1 b2 b3 b0 b1"
 
 
 def test_a_paused_window_stands_still_and_can_be_closed():

@@ -11,12 +11,13 @@ from rich.table import Table
 
 from mlsh_ros.commands.console import MAX_SEED, console, milliseconds, percent
 from mlsh_ros.params import MODES
-from sim.errors import unknown
+from sim.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from mlsh_ros.backends import Job
     from mlsh_ros.core.records import Episode
     from mlsh_ros.evaluation import Evaluation
+    from mlsh_ros.robustness import Axis
     from policies.bundle import Bundle
 
 BACKENDS = ("sim", "ros")
@@ -42,6 +43,12 @@ def evaluate(
     reality: Annotated[
         str, typer.Option(help="What differs from the model: by name, or a file.")
     ] = "",
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Map the score over what differs, e.g. friction=0.3:1.2 delay=0:60ms. Repeatable."
+        ),
+    ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for report.html and report.json.")
     ] = Path("reports"),
@@ -51,6 +58,7 @@ def evaluate(
     from mlsh_ros.backends import jobs
     from mlsh_ros.evaluation import summarise
     from mlsh_ros.report import write_report
+    from mlsh_ros.robustness import parse_axes
     from policies.bundle import load_bundle
 
     if backend not in BACKENDS:
@@ -60,7 +68,13 @@ def evaluate(
     loaded = load_bundle(bundle)
     work = jobs(loaded, task, master)
     body = robot or loaded.interface.robot
+    axes = parse_axes(sweep or [])
+    if axes and backend != "sim":
+        raise UserError(f"--sweep is for backend sim, not {backend}")
     output.mkdir(parents=True, exist_ok=True)
+    if axes:
+        _map(loaded, body, work, axes, episodes, seed, reality, output)
+        return
     done = _run(loaded, body, work, backend, mode, episodes, seed, domain, reality)
     label = backend if backend == "sim" else f"ros-{mode}"
     result = summarise(loaded, body, label, seed, done, reality=reality)
@@ -68,6 +82,42 @@ def evaluate(
     result.write_json(output / "report.json")
     write_report(result, output / "report.html")
     console.print(f"report: {output / 'report.html'}")
+
+
+def _map(
+    bundle: Bundle,
+    robot: str,
+    work: list[Job],
+    axes: list[Axis],
+    episodes: int,
+    seed: int,
+    reality: str,
+    output: Path,
+) -> None:
+    from mlsh_ros.robustness import plot_map, points_of, robustness
+    from sim.reality import load_reality
+    from sim.robot import load_robot
+
+    base = load_reality(reality, load_robot(robot)) if reality else None
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("points", total=points_of(axes))
+        found = robustness(
+            bundle,
+            robot,
+            work,
+            axes,
+            episodes=episodes,
+            seed=seed,
+            reality=base,
+            on_point=lambda: progress.advance(bar),
+        )
+    console.print(f"score without a difference: {percent(found.nominal.score)}")
+    for axis in axes:
+        console.print(found.verdict(axis.name), markup=False)
+    found.write_json(output / "robustness.json")
+    plot_map(found, output / "robustness.png")
+    console.print(f"map: {output / 'robustness.png'} and .json")
 
 
 def _run(
@@ -140,3 +190,10 @@ def show(result: Evaluation) -> None:
             milliseconds(line.compute_p99),
         )
     console.print(table)
+    for each in result.sharing:
+        console.print(
+            f"{each.family}: I(skill; task) {each.information:.2f} of {each.possible:.2f} bits",
+            markup=False,
+        )
+        if each.collapsed:
+            console.print(f"warning: {each.collapsed}", markup=False, soft_wrap=True)

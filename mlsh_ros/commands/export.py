@@ -51,7 +51,7 @@ def export(
         limits = read_skill_limits(skill_limits, skill_names(config.mlsh.skills), interface)
     result = learn_masters(folder)
     learner, tasks = result.learner, result.learner.family.tasks
-    report(tasks, result.curves, [b.optimum for b in learner.bounds])
+    report(tasks, result.curves, learner.bounds)
 
     def entry(task: str, curve: list[Progress], index: int) -> Master:
         last = curve[-1]

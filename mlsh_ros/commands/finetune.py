@@ -13,6 +13,7 @@ from mlsh_ros.commands.console import MAX_SEED, console, percent
 
 if TYPE_CHECKING:
     from policies.adapt import Progress
+    from sim.bounds import Bounds
 
 
 def finetune(
@@ -50,7 +51,7 @@ def finetune(
     from policies.finetune_plot import plot_adaptation, write_curves
     from policies.run import environment
     from policies.runtime import TOLERANCE
-    from sim.bounds import bounds
+    from sim.bounds import bounds, enough
     from sim.reality import load_reality
     from sim.registry import split_task
     from sim.robot import load_robot
@@ -77,8 +78,8 @@ def finetune(
     config, _ = task_config(loaded, task, seed=seed, robot=robot, reality=differs)
     if baseline:
         curves["PPO from scratch"] = from_scratch(config, number, updates=updates).curves[0]
-    limit = bounds(load_robot(config.robot), family, number)
-    _show(curves, limit.optimum, family.ticks)
+    limit = bounds(load_robot(config.robot), family, number, episodes=enough(family))
+    _show(curves, limit, family.ticks)
     folder = target.parent
     write_curves(curves, folder / f"{target.name}-finetune.csv")
     plot_adaptation(curves, limit, task, family.ticks, folder / f"{target.name}-finetune.png")
@@ -90,7 +91,8 @@ def finetune(
     describe(result.bundle)
 
 
-def _show(curves: dict[str, list[Progress]], optimum: float, ticks: int) -> None:
+def _show(curves: dict[str, list[Progress]], limit: Bounds, ticks: int) -> None:
+    digits = 1 if abs(limit.optimum) >= 10 else 3
     table = Table(box=None, padding=(0, 2))
     for head in ("updates", "steps", "episodes"):
         table.add_column(head, justify="right")
@@ -101,6 +103,7 @@ def _show(curves: dict[str, list[Progress]], optimum: float, ticks: int) -> None
     for row in zip(*curves.values(), strict=True):
         cells = [f"{row[0].updates}", f"{row[0].steps:,}", f"{row[0].steps / ticks:.0f}"]
         for p in row:
-            cells += [f"{p.greedy:.1f}", percent(p.greedy / optimum), f"{p.seconds:.2f}"]
+            share = percent(limit.share(p.greedy))
+            cells += [f"{p.greedy:.{digits}f}", share, f"{p.seconds:.2f}"]
         table.add_row(*cells)
     console.print(table)

@@ -68,13 +68,13 @@ def _read(path: Path) -> Outcome:
     config = run.config
     family = make_family(config.family, config.family_parameters)
     limits = all_bounds(load_robot(config.robot), family)  # type: ignore[arg-type]
-    optimum = {task: limit.optimum for task, limit in zip(family.tasks, limits, strict=True)}
+    share = {task: limit.share for task, limit in zip(family.tasks, limits, strict=True)}
     try:
         rows = read_rows(path / "metrics.csv")
         with (path / "adaptation.csv").open(newline="") as stream:
             masters = list(csv.DictReader(stream))
         last = {row["task"]: row for row in masters}  # rows are in the order of updates
-        reached = {t: float(row["greedy_return"]) / optimum[t] for t, row in last.items()}
+        reached = {t: share[t](float(row["greedy_return"])) for t, row in last.items()}
         updates = int(masters[-1]["updates"])
         steps, seconds = int(rows[-1]["steps"]), rows[-1]["seconds"]
     except (OSError, KeyError, IndexError, ValueError):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from policies.adapt import Progress as MasterProgress
     from policies.ranks import Ranks
     from policies.run import Run, Training
+    from sim.bounds import Bounds
 
 PATIENCE = 30  # iterations in a row with collapsed skills before it is said: they begin alike
 PIPED_EVERY = 10  # iterations between two lines where no terminal shows the live display
@@ -127,13 +128,13 @@ def _train(folder: Run, ranks: Ranks, *, resume: bool) -> int:
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)
     console.print("a fresh master for each task, skills frozen:")
     result = learn_masters(folder)
-    report(result.learner.family.tasks, result.curves, [b.optimum for b in result.learner.bounds])
+    report(result.learner.family.tasks, result.curves, result.learner.bounds)
     console.print(f"next: mlsh export {folder.path}")
     return 0
 
 
 def report(
-    tasks: tuple[str, ...], curves: list[list[MasterProgress]], optimum: list[float]
+    tasks: tuple[str, ...], curves: list[list[MasterProgress]], bounds: list[Bounds]
 ) -> None:
     """Print greedy returns over master updates, as fractions of the optimum."""
     table = Table(box=None, padding=(0, 1))
@@ -141,9 +142,10 @@ def report(
     for p in curves[0]:
         table.add_column(f"{p.updates}", justify="right")
     table.add_column("of optimum", justify="right")
-    for task, curve, best in zip(tasks, curves, optimum, strict=True):
-        cells = [f"{p.greedy:.1f}" for p in curve]
-        table.add_row(task, *cells, percent(curve[-1].greedy / best))
+    for task, curve, limit in zip(tasks, curves, bounds, strict=True):
+        digits = 1 if abs(limit.optimum) >= 10 else 3
+        cells = [f"{p.greedy:.{digits}f}" for p in curve]
+        table.add_row(task, *cells, percent(limit.share(curve[-1].greedy)))
     console.print(table)
     steps = curves[0][-1].steps // max(1, curves[0][-1].updates)
     console.print(f"(greedy return after 0, 1, 2 .. updates of {steps:,} environment steps)")

@@ -5,13 +5,15 @@ the squared action, less 0.5 per metre beside the line through the start: the de
 
 That last part teaches a skill that sees where it is to come back to the line. Carried into a maze,
 where the line is another one, it walks into walls. For skills that are to be transferred:
-`lateral: 0`, and `sideways`, which takes off the speed aside instead of the way.
+`lateral: 0`, and `sideways`, which takes off the speed aside instead of the way; and a `room`,
+whose walls teach what to do when one runs into one: nothing wild. `fall` makes lying cost.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
+import mujoco
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
@@ -20,9 +22,11 @@ from pydantic.dataclasses import dataclass
 from sim.interface import STRICT, Floats, NonNegative, Positive
 from sim.tasks.goals import Count
 from sim.tasks.running import RunningTask
+from sim.tasks.scenery import add_walls
 from sim.tasks.task import Fields, Layout
 
 # Two as published; three are what the mazes are made of.
+CLEAR, THICKNESS, HEIGHT = 1.5, 0.3, 2.0  # m: of a start from the walls, and of these
 DIRECTIONS = {"right": (1.0, 0.0), "up": (0.0, 1.0), "down": (0.0, -1.0), "left": (-1.0, 0.0)}
 
 
@@ -31,12 +35,14 @@ class AntMovement(RunningTask):
     """The task is the direction to run in."""
 
     name: ClassVar[str] = "ant_movement"
+    all_tasks: ClassVar[dict[str, int]] = {"directions": len(DIRECTIONS)}
 
     ticks: Count = 600  # of an episode: 15 s of the ant
     directions: Annotated[int, Field(ge=2, le=len(DIRECTIONS))] = 2
     lateral: NonNegative = 0.5  # taken off per tick and metre beside the line
     sideways: NonNegative = 0.0  # taken off per tick and m/s aside
     far: Positive = 15.0  # m in the direction that count as success
+    room: NonNegative = 0.0  # m, half the width of walls around the origin; 0: no walls
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -44,9 +50,18 @@ class AntMovement(RunningTask):
         return tuple(DIRECTIONS)[: self.directions]
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """At the origin, nearly along x, whatever the task."""
+        """At the origin, or anywhere in the room; nearly along x, whatever the task."""
         ahead = np.array(DIRECTIONS[self.tasks[task]])
-        return {**self.begin(0.0, 0.0, rng), "ahead": ahead}
+        within = max(0.0, self.room - CLEAR)
+        x, y = rng.uniform(-within, within, 2) if within else (0.0, 0.0)
+        return {**self.begin(x, y, rng), "ahead": ahead}
+
+    def scene(self, spec: mujoco.MjSpec) -> None:
+        """The room's walls, if it has any."""
+        if self.room:
+            half, t = self.room, THICKNESS / 2
+            sides = [(s * (half + t), 0.0, t, half + 2 * t) for s in (-1, 1)]
+            add_walls(spec, [*sides, *((y, x, b, a) for x, y, a, b in sides)], HEIGHT)
 
     def reward(self, layout: Layout, fields: Fields) -> Floats:
         """Speed ahead, less what strays."""
@@ -56,7 +71,7 @@ class AntMovement(RunningTask):
             reward -= self.lateral * np.abs(aside(self._way(layout, fields), ahead))
         if self.sideways:
             reward -= self.sideways * np.abs(aside(rate, ahead))
-        return reward
+        return np.asarray(reward - self.fallen(fields))
 
     def success(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
         """Far enough ahead."""
@@ -68,7 +83,8 @@ class AntMovement(RunningTask):
     def estimate(self, task: int, dt: float) -> tuple[float, float]:
         """Running right whatever the task; running ahead in line from the first tick on.
 
-        Nobody pays for effort here, and nobody has to get going.
+        Nobody pays for effort here, and nobody has to get going. In a room the way to its wall is
+        anything from nothing to its width, and ends the run.
         """
         ahead = np.array(DIRECTIONS[self.tasks[task]])
         right = np.array(DIRECTIONS["right"])
@@ -78,7 +94,12 @@ class AntMovement(RunningTask):
             self.ticks * self.speed * (float(dot(right, ahead)) - self.sideways * beside)
             - self.lateral * beside * metres
         )
-        return collapsed, self.ticks * self.speed
+        way = self.speed * dt * self.ticks
+        width = 2 * max(0.0, self.room - CLEAR)
+        if width:  # the mean of what is shorter: the way in the time, or to the wall
+            way = way - way**2 / (2 * width) if way < width else width / 2
+            collapsed *= way / (self.speed * dt * self.ticks)
+        return collapsed, way / dt
 
 
 def dot(vector: Floats, ahead: Floats) -> Floats:

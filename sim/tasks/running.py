@@ -18,6 +18,7 @@ Natural = Annotated[int, Field(ge=0)]
 
 # m/s, the best measured speed of a single skill of the ant; every bound is computed from it.
 SPEED = 2.0
+FALLEN = 1.0  # rad from upright
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -37,6 +38,7 @@ class RunningTask:
     heading: NonNegative = 0.1  # rad, of the start, at most to either side
     shake: NonNegative = 0.05  # rad, of every joint at the start, at most
     pose_reset: Natural = 0  # ticks; 200 in the released code; 0: the skills recover themselves
+    fall: NonNegative = 0.0  # taken off per tick while it leans by more than FALLEN
     tilt: NonNegative = 0.0  # rad, lean that ends an episode; 0: none does
 
     @property
@@ -68,6 +70,12 @@ class RunningTask:
     def cost(self, action: Floats) -> Floats:
         """`effort` times the squared length of the action."""
         return np.asarray(self.effort * np.einsum("na,na->n", action, action))
+
+    def fallen(self, fields: Fields) -> Floats:
+        """(n,) `fall` where the robot has fallen."""
+        if not self.fall:
+            return np.zeros(len(fields["position"]))
+        return np.asarray(self.fall * leans(fields["orientation"], FALLEN), np.float64)
 
     def terminated(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
         """Leaning too far, if that is to end an episode."""

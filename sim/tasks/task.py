@@ -16,6 +16,8 @@ Layout = dict[str, Floats]  # what each episode drew, per name (n, ...): goals, 
 
 # A parameter of this name keeps tasks, the last ones, from training; the others keep their number.
 HELD_OUT = "held_out"
+# A family whose default has fewer tasks than there are says in a class variable `all_tasks`, by
+# name, with which parameters it has all of them: for whoever asks for a task by its name.
 
 
 class TaskFamily(Protocol):
