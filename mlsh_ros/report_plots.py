@@ -6,24 +6,21 @@ Names of tasks and masters stand in the page, not in the drawings.
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
-from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mlsh_ros.core.records import Episode
+from mlsh_ros.svg import INK, PAPER, QUIET
+from mlsh_ros.svg import axes_of as _axes
+from mlsh_ros.svg import styled as _style
+from mlsh_ros.svg import to_svg as _svg
 from sim.bounds import Bounds, episode_rng
 from sim.errors import UserError
 from sim.interface import Floats, Interface
@@ -31,25 +28,6 @@ from sim.registry import split_task
 
 # Okabe and Ito 2008, https://jfly.uni-koeln.de/color/, without the black and the pale yellow.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-INK, PAPER = "#010203", "#fefdfc"  # drawn with, then replaced by the page's own two colours
-QUIET = 0.55  # opacity of what is not data
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "mlsh_ros",
-    "font.size": 8,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 
 
 @dataclass(frozen=True)
@@ -262,19 +240,6 @@ def _term(episode: Episode, interface: Interface, name: str) -> Floats:
     return episode.term(interface, name).astype(np.float64) / scale
 
 
-@contextmanager
-def _style() -> Iterator[None]:
-    """Our settings for a while, on matplotlib's own defaults: no matplotlibrc changes a report."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield
-
-
-def _axes(size: tuple[float, float], place: tuple[float, float, float, float]) -> Axes:
-    return Figure(size).add_axes(place)
-
-
 def _draw_goal(axes: Axes, goal: Floats, radius: float, counts: bool) -> None:
     if radius > 0:
         turn = np.linspace(0, 2 * np.pi, 49)
@@ -299,22 +264,3 @@ def _round_number(value: float) -> float:
     """The largest of 1, 2, 5 times a power of ten that is not above `value`."""
     power = 10 ** np.floor(np.log10(value))
     return float(max(m * power for m in (1, 2, 5) if m * power <= value * (1 + 1e-9)))
-
-
-def _svg(axes: Axes, key: str, label: str) -> str:
-    """The figure for inline use: no prologue, no metadata, ids of its own, page colours."""
-    buffer = io.StringIO()
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
-    _, opening, body = text.partition("<svg ")
-    attributes, _, body = body.partition(">")
-    box = re.search(r'viewBox="[^"]*"', attributes)
-    assert opening
-    assert box is not None
-    body = body.replace("xlink:href", "href")
-    body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{key}-", body)
-    body = body.replace(INK, "currentColor").replace(PAPER, "var(--paper)")
-    name = escape(label)
-    return f'<svg {box[0]} role="img" aria-label="{name}"><title>{name}</title>{body.strip()}'

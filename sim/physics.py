@@ -171,6 +171,13 @@ class Physics:
             self.batch.forward(ids)
             self._measure(ids)
 
+    def show(self) -> dict[str, Floats]:
+        """`fields` of a state that was written into the batch."""
+        if self._derives:
+            self.batch.forward()
+            self._measure(None)
+        return self.fields()
+
     def push(self, ids: NDArray[np.intp], velocity: Floats) -> None:
         """Add (len(ids), 2) m/s along x and y of the world to the velocity of the base.
 

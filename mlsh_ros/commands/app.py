@@ -11,6 +11,7 @@ from mlsh_ros.commands import (
     evaluate,
     export,
     finetune,
+    gap,
     new_robot,
     play,
     plot,
@@ -42,6 +43,7 @@ app.command()(finetune.finetune)
 app.command()(transfer.transfer)
 app.command()(up.up)
 app.command()(replay.replay)
+app.command()(gap.gap)
 app.command()(play.play)
 app.command()(plot.plot)
 app.command()(demo.demo)

@@ -33,12 +33,13 @@ class Recording:
 
     Args:
         path: the file, or its folder.
+        ours: refuse what recorder_node did not write; otherwise `about` may be empty.
 
     Raises:
         UserError: no such file, not MCAP, or not a recording of ours.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, ours: bool = True) -> None:
         self.file = _file(path)
         self.about: dict[str, str] = {}  # mode, bundle, digest
         self.manifest: dict[str, Any] = {}  # of the bundle that ran
@@ -59,7 +60,7 @@ class Recording:
                 self.about = dict(record.metadata)
             if isinstance(record, Attachment) and record.name == MANIFEST:
                 self.manifest = _json(record.data)
-        if not self.about or not self.manifest:
+        if ours and not (self.about and self.manifest):
             raise UserError(
                 f"recording {self.file}: it does not say which bundle ran; "
                 "only what recorder_node wrote can be replayed"

@@ -27,6 +27,7 @@ from sim.errors import UserError
 from sim.interface import Floats
 
 Float32 = NDArray[np.float32]
+Listen = Callable[[Entry, Any], None]
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,12 @@ class Result:
 
 
 def replay(
-    recording: Recording, bundle: Bundle, *, master: str | None = None, drawn: bool = False
+    recording: Recording,
+    bundle: Bundle,
+    *,
+    master: str | None = None,
+    drawn: bool = False,
+    listen: Listen | None = None,
 ) -> Result:
     """Compare a recording with a bundle.
 
@@ -116,12 +122,13 @@ def replay(
         bundle: the one that ran, or another one for the same observation and action.
         master: that decided; None: the one that the recording names.
         drawn: the master drew its skills, so that only its logits are compared.
+        listen: is told every message that can be read, so that one reading serves two.
 
     Raises:
         UserError: the recording is of another observation or action, or no master is known.
     """
     result = Result()
-    sessions, seen = _collect(recording, bundle, result)
+    sessions, seen = _collect(recording, bundle, result, listen)
     skills = load_skills(bundle)
     masters: dict[str, Network] = {}
     for session in sessions:
@@ -145,7 +152,9 @@ def replay(
     return result
 
 
-def _collect(recording: Recording, bundle: Bundle, result: Result) -> tuple[list[Session], Seen]:
+def _collect(
+    recording: Recording, bundle: Bundle, result: Result, listen: Listen | None
+) -> tuple[list[Session], Seen]:
     """Sort the messages into sessions and sensors; name what is neither in `result`."""
     interface = bundle.interface
     layouts = {
@@ -159,12 +168,18 @@ def _collect(recording: Recording, bundle: Bundle, result: Result) -> tuple[list
     refused: dict[str, MessageError] = {}  # the first of each topic
     read: set[str] = set()
     for entry in recording.entries():
-        if entry.topic not in (*seen.topics, *layouts, MASTER):
+        known = entry.topic in (*seen.topics, *layouts, MASTER)
+        if not known and listen is None:
             continue
         try:
             message = recording.message(entry)
         except UserError as error:
-            result.unread.append(str(error))  # the nodes could not read it either
+            if known:
+                result.unread.append(str(error))  # the nodes could not read it either
+            continue
+        if listen is not None:
+            listen(entry, message)
+        if not known:
             continue
         if entry.topic in seen.topics:
             seen.add(entry.topic, message, entry.received)

@@ -1,0 +1,105 @@
+"""mlsh gap: recordings of a robot against the simulation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mlsh_ros.commands.console import console
+from sim.errors import UserError
+
+ABOVE = 2  # exit status: a gate is passed
+
+
+def gap(
+    bundle: Annotated[
+        str, typer.Argument(help="A shipped bundle by name, or a folder or zip file.")
+    ],
+    bags: Annotated[
+        list[Path], typer.Argument(help="Recordings: MCAP files, or folders of rosbag2.")
+    ],
+    robot: Annotated[
+        str | None, typer.Option(help="Nominal robot, name or folder; default: the bundle's.")
+    ] = None,
+    master: Annotated[
+        str | None, typer.Option(help="That decided, where a recording does not say.")
+    ] = None,
+    namespace: Annotated[
+        str, typer.Option(help="Of the robot, in a recording with several.")
+    ] = "",
+    fail_above: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=VALUE: status 2 if that number of gap.json is larger. Repeatable."),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for gap.html and gap.json.")
+    ] = Path("reports"),
+) -> int:
+    """Say how robot and simulation differ, why, and what to do: a verdict, HTML and JSON.
+
+    The simulation replays the recorded commands. Status 0: it was compared, whatever was found.
+    2: a number is above what --fail-above allows, or wrong usage. 1: nothing could be compared.
+    """
+    from mlsh_ros.gap.analysis import analyse
+    from mlsh_ros.gap.page import write_page
+    from policies.bundle import load_bundle
+
+    gates = [_gate(text) for text in fail_above or []]
+    found = analyse(load_bundle(bundle), bags, robot=robot, master=master, namespace=namespace)
+    data = found.to_dict()
+    limits = [(key, limit, number_at(data, key)) for key, limit in gates]
+    output.mkdir(parents=True, exist_ok=True)
+    found.write_json(output / "gap.json")
+    write_page(found, output / "gap.html")
+    for note in found.notes:
+        _say(f"note: {note}")
+    for number, line in enumerate(found.verdict, 1):
+        _say(f"{number}. {line}" if found.findings else line)
+    _say(f"report: {output / 'gap.html'}")
+    above = [(k, limit, v) for k, limit, v in limits if v is not None and v > limit]
+    for key, limit, high in above:
+        _say(f"{key} is {high:.4g}, at most {limit:g} is allowed")
+    for key, _, value in limits:
+        if value is None:
+            _say(f"{key} is not known in this recording")
+    # What is not known has not passed a gate.
+    return ABOVE if above or any(value is None for *_, value in limits) else 0
+
+
+def _gate(text: str) -> tuple[str, float]:
+    key, equals, value = text.partition("=")
+    try:
+        if not (key and equals):
+            raise ValueError
+        return key, float(value)
+    except ValueError:
+        raise typer.BadParameter(f"--fail-above {text!r} is not KEY=VALUE, a number") from None
+
+
+def number_at(data: dict[str, Any], key: str) -> float | None:
+    """The number at a path such as `worst.nrmse` or `terms.velocity.x.lag`; null is None.
+
+    Raises:
+        UserError: there is none; the keys at the place where it goes wrong are named.
+    """
+    place: Any = data
+    left = key
+    while left:
+        if not isinstance(place, dict):
+            break
+        # Names of terms hold dots themselves: the longest one that fits.
+        fits = [name for name in place if left == name or left.startswith(f"{name}.")]
+        if not fits:
+            break
+        name = max(fits, key=len)
+        place, left = place[name], left[len(name) + 1 :]
+    if left or isinstance(place, (dict, list, str)):
+        choices = ", ".join(place) if isinstance(place, dict) else "none below it"
+        raise UserError(f"--fail-above {key}: no number of that name. Valid there: {choices}")
+    return None if place is None else float(place)
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True)

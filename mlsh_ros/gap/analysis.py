@@ -1,0 +1,415 @@
+"""Recordings of a robot against the simulation of its bundle: everything that is measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlsh_ros.core.replay import Result
+from mlsh_ros.gap import findings as say
+from mlsh_ros.gap.causes import Cause, Search, corrected
+from mlsh_ros.gap.compare import Element, Model, action_labels, elements_of
+from mlsh_ros.gap.findings import Finding
+from mlsh_ros.gap.health import (
+    Channel,
+    Drift,
+    Effort,
+    Timing,
+    channels,
+    drifts,
+    efforts,
+    timing,
+)
+from mlsh_ros.gap.layout import layout_of
+from mlsh_ros.gap.measures import HORIZONS, SINCE, Measure, Trace, measure, stale_shares, trace_of
+from mlsh_ros.gap.reading import Loaded, load
+from mlsh_ros.gap.score import Earned, earned, interval
+from mlsh_ros.gap.signals import Signals
+from mlsh_ros.gap.twin import Prediction, Twin
+from mlsh_ros.gap.windows import Plan, Windows, cut, merge, plan_for, thin
+from policies.bundle import Bundle
+from sim.errors import UserError
+from sim.interface import Floats
+from sim.registry import split_task
+from sim.robot import load_robot
+from sim.tasks.task import TaskFamily
+
+SCHEMA = 1
+NO_GAP = "no gap"
+SHORT = 0.3  # s, windows of a robot that does not forget
+# What is left of a nudge after a second, from where on it is such a robot: of a velocity, else.
+LASTS, GROWS = 0.5, 1.5
+LITTLE = 5.0  # s of driving that say little
+PLOTTED = 8  # elements of which a window is drawn: the worst, then the first
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What was found."""
+
+    bundle: Bundle
+    robot: str
+    recordings: list[str]
+    notes: list[str]  # what could not be used or compared
+    findings: list[Finding]  # worst first
+    causes: list[Cause]
+    measures: list[Measure]  # against the nominal simulation
+    explained: list[Measure]  # against the simulation with all causes
+    channels: list[list[Channel]]  # per recording
+    timing: Timing
+    efforts: list[Effort]
+    drifts: list[Drift]
+    earned: list[Earned]
+    replayed: list[Result]
+    traces: dict[str, tuple[Trace, Trace]]  # per element: nominal, and with all causes
+    windows: int
+    seconds: float  # of driving that were compared
+
+    @property
+    def verdict(self) -> list[str]:
+        """In plain words, worst first."""
+        if self.findings:
+            return [str(finding) for finding in self.findings]
+        return [f"{NO_GAP} in what could be compared" if self.notes else NO_GAP]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, with a versioned schema; what is not known is null."""
+        manifest = self.bundle.manifest
+        data = {
+            "schema": SCHEMA,
+            "bundle": manifest.name,
+            "digest": manifest.digest,
+            "robot": self.robot,
+            "recordings": self.recordings,
+            "notes": self.notes,
+            "verdict": self.verdict,
+            "findings": [asdict(f) for f in self.findings],
+            "compared": {"windows": self.windows, "seconds": self.seconds},
+            "worst": self._worst(),
+            "terms": {m.element.name: _measured(m, manifest.skills) for m in self.measures},
+            "explained": {
+                m.element.name: {"rmse": m.rmse, "nrmse": m.nrmse} for m in self.explained
+            },
+            "topics": [{c.topic: asdict(c) for c in each} for each in self.channels],
+            "timing": asdict(self.timing),
+            "action": {e.name: asdict(e) for e in self.efforts},
+            "range": {d.name: asdict(d) for d in self.drifts},
+            "tasks": {f"{e.task} {e.master}": _scored(e) for e in self.earned},
+            "replay": {
+                "ticks": sum(r.ticks for r in self.replayed),
+                "decisions": sum(r.decisions for r in self.replayed),
+                "different_ticks": sum(r.different_ticks for r in self.replayed),
+                "different_decisions": sum(r.different_decisions for r in self.replayed),
+                "unseen_ticks": sum(len(r.unseen) for r in self.replayed),
+            },
+        }
+        return _plain(data)  # type: ignore[no-any-return]
+
+    def _worst(self) -> dict[str, float | None]:
+        """One number of each kind, for gates."""
+        every = [c for each in self.channels for c in each]
+        errors = [m.nrmse for m in self.measures if not math.isnan(m.nrmse)]
+        lags = [abs(m.lag) for m in self.measures if m.lag is not None]
+        gains = [abs(m.gain - 1) for m in self.measures if m.gain is not None]
+        losses = [
+            -e.difference[0] / max(float(np.abs(e.simulation).mean()), 1e-12) for e in self.earned
+        ]
+        return {
+            "findings": float(len(self.findings)),
+            "nrmse": max(errors, default=None),
+            "lag": max(lags, default=None),
+            "gain_error": max(gains, default=None),
+            "stale": max((c.stale for c in every), default=None),
+            "lost": max((c.lost for c in every), default=None),
+            "outside": max((d.outside for d in self.drifts), default=None),
+            "saturated": max((e.saturated for e in self.efforts), default=None),
+            "lateness_p99": self.timing.lateness_p99,
+            "return_loss": max(losses, default=None),
+        }
+
+    def write_json(self, path: Path) -> None:
+        """Write `to_dict`.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        try:
+            path.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+        except OSError as error:
+            raise UserError(f"{path}: could not be written ({error.strerror})") from None
+
+
+def _measured(m: Measure, skills: Sequence[str]) -> dict[str, Any]:
+    whole = {
+        key: getattr(m, key)
+        for key in (
+            "samples", "rmse", "nrmse", "bias", "gain", "gain_error", "lag", "correlation",
+            "noise", "outliers",
+        )
+    }  # fmt: skip
+    return whole | {
+        "unit": m.element.unit,
+        "movement": m.element.scale,
+        "rmse_after": {f"{h:g}": v for h, v in zip(HORIZONS, m.horizons, strict=True)},
+        "nrmse_by_skill": dict(zip(skills, m.by_skill, strict=True)),
+        "nrmse_by_ticks_since_switch": {str(s): v for s, v in zip(SINCE, m.by_since, strict=True)},
+    }
+
+
+def _scored(e: Earned) -> dict[str, Any]:
+    mean, low, high = e.difference
+    return {
+        "drives": len(e.robot),
+        "ticks": e.ticks,
+        "robot_return": float(e.robot.mean()),
+        "robot_return_95": interval(e.robot),
+        "simulation_return": float(e.simulation.mean()),
+        "simulation_return_95": interval(e.simulation),
+        "difference": mean,
+        "difference_95": (low, high),
+        "robot_success": float(e.robot_success.mean()),
+        "simulation_success": float(e.simulation_success.mean()),
+    }
+
+
+def _plain(data: Any) -> Any:
+    """JSON has no word for what is not a number."""
+    if isinstance(data, dict):
+        return {key: _plain(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_plain(value) for value in data]
+    if isinstance(data, float) and not math.isfinite(data):
+        return None
+    return data
+
+
+# How it is found ------------------------------------------------------------------------------
+
+
+def analyse(
+    bundle: Bundle,
+    bags: Sequence[Path],
+    *,
+    robot: str | None = None,
+    master: str | None = None,
+    namespace: str = "",
+) -> Gap:
+    """Compare recordings with the simulation.
+
+    Args:
+        bundle: that ran.
+        bags: recordings.
+        robot: the nominal one, name or folder; None: the bundle's.
+        master: that decided, where a recording does not say.
+        namespace: of the robot, in a foreign recording with several.
+
+    Raises:
+        UserError: no recording can be used, or the names are none.
+    """
+    if master is not None:
+        bundle.master(master)
+    loaded, notes = _load(bundle, bags, namespace)
+    return analyse_signals(
+        bundle,
+        [_named(each.signals, master) for each in loaded],
+        [each.replayed for each in loaded if each.replayed is not None],
+        robot=robot,
+        notes=notes,
+    )
+
+
+def _load(bundle: Bundle, bags: Sequence[Path], namespace: str) -> tuple[list[Loaded], list[str]]:
+    loaded, notes = [], []
+    for bag in bags:
+        try:
+            loaded.append(load(bag, bundle, namespace))
+        except UserError as error:
+            notes.append(f"{error}; left out")
+            if len(bags) == 1:
+                raise
+    if not loaded:
+        raise UserError("; ".join(notes))
+    return loaded, notes
+
+
+def _named(signals: Signals, master: str | None) -> Signals:
+    if master is None:
+        return signals
+    drives = [d if d.master else replace(d, master=master) for d in signals.drives]
+    return replace(signals, drives=drives)
+
+
+def analyse_signals(
+    bundle: Bundle,
+    signals: list[Signals],
+    replayed: list[Result],
+    *,
+    robot: str | None = None,
+    notes: Sequence[str] = (),
+) -> Gap:
+    """`analyse` of what has been read.
+
+    Raises:
+        UserError: nothing in it can be compared.
+    """
+    interface = bundle.interface
+    twin = _twin(bundle, signals, robot)
+    told = [*notes, *(f"{s.name}: {note}" for s in signals for note in s.notes)]
+    windows = _windows(signals, plan_for(interface))
+    memory = twin.memory(windows)
+    if _restless(memory, twin):
+        windows = _windows(signals, plan_for(interface, SHORT, 0.0))
+        memory = twin.memory(windows)
+        told.append(
+            "the robot does not forget where it was pushed: it is compared in short windows, and "
+            "from the recorded velocities"
+        )
+    windows, nominal = _finite(windows, twin, told)
+    elements = elements_of(interface, nominal, windows, memory, twin.model)
+    if not elements:
+        raise UserError(
+            f"{', '.join(s.name for s in signals)}: no sensor of {interface.robot} is in it"
+        )
+    skipped = {t.name for t in interface.observation} - {e.term for e in elements}
+    if skipped:
+        told.append(
+            f"not compared, because not recorded or simulated: {', '.join(sorted(skipped))}"
+        )
+    skills = len(bundle.manifest.skills)
+    measures = measure(windows, nominal, elements, interface, skills)
+    seconds = interface.control_dt * sum(len(s) for each in signals for s in each.stretches())
+    causes, model = Search(twin, windows, elements).causes()
+    final, explained = nominal, measures
+    if causes:
+        final = twin.follow(corrected(windows, twin, model), model.change)
+        explained = measure(windows, final, elements, interface, skills, model)
+    stale = stale_shares(windows, nominal, elements)
+    lines = [channels(each, stale) for each in signals]
+    ticks, work = timing(signals), efforts(signals)
+    scores = earned(signals, bundle, twin)
+    # The golden rows are few; the simulation from the same starts sees what training saw there.
+    known = np.concatenate([bundle.golden.observation, *(line.seen for line in scores)])
+    seen = drifts(signals, known)
+    largest = np.abs(windows.command).max(axis=(0, 1)).tolist()
+    ceilings = dict(zip(action_labels(interface), largest, strict=True))
+    found = [
+        *say.from_causes(causes, ceilings),
+        *say.from_channels([c for each in lines for c in each], causes),
+        *say.from_measures(explained),
+        *say.from_ticks(ticks, interface.control_dt),
+        *say.from_range(seen, sparse=not scores),
+        *say.from_efforts(work, _usual(bundle, scores)),
+        *say.from_replay(replayed),
+        *say.from_score(scores),
+    ]
+    if seconds < LITTLE:
+        told.append(f"only {seconds:.1f} s of driving: too little to be sure of anything")
+    return Gap(
+        bundle=bundle,
+        robot=twin.robot.name,
+        recordings=[s.name for s in signals],
+        notes=told,
+        findings=say.ranked(found),
+        causes=causes,
+        measures=measures,
+        explained=explained,
+        channels=lines,
+        timing=ticks,
+        efforts=work,
+        drifts=seen,
+        earned=scores,
+        replayed=replayed,
+        traces=_traces(measures, windows, nominal, final, twin, model),
+        windows=windows.count,
+        seconds=seconds,
+    )
+
+
+def _windows(signals: list[Signals], plan: Plan) -> Windows:
+    windows = merge([cut(each, plan) for each in signals])
+    if not windows.count:
+        raise UserError(
+            f"{', '.join(s.name for s in signals)}: no stretch of ticks is long enough to compare"
+        )
+    return windows
+
+
+def _restless(memory: dict[str, Floats], twin: Twin) -> bool:
+    """Whether a simulation from a state that is a little wrong goes elsewhere."""
+    units = {term.name: term.unit for term in twin.interface.observation}
+    return any(
+        bool((np.abs(kept) > (LASTS if units[name].endswith("/s") else GROWS)).any())
+        for name, kept in memory.items()
+    )
+
+
+def _twin(bundle: Bundle, signals: list[Signals], robot: str | None) -> Twin:
+    masters = bundle.manifest.masters
+    named = [d.master for each in signals for d in each.drives if d.master in masters]
+    task = masters[named[0] if named else next(iter(masters))].task
+    family, number = split_task(task)
+
+    def layouts(fields: dict[str, Floats], family: TaskFamily = family) -> Any:
+        return layout_of(family, number, fields)
+
+    body = load_robot(robot or bundle.interface.robot)
+    return Twin(body, bundle.interface, family, layouts)
+
+
+def _finite(windows: Windows, twin: Twin, notes: list[str]) -> tuple[Windows, Prediction]:
+    """The windows that the simulation survives."""
+    nominal = twin.follow(windows)
+    good = np.ones(windows.count, bool)
+    for name, values in list(nominal.values.items()):
+        finite = np.isfinite(values).all(axis=(1, 2))
+        # What a family makes of fields that were not recorded is not known.
+        if not finite.any() and any(t.name == name for t in twin.family.terms):
+            del nominal.values[name]
+        else:
+            good &= finite
+    if good.all():
+        return windows, nominal
+    if not good.any():
+        raise UserError(
+            "the simulation fails in every window: is this the robot's model? " + "; ".join(notes)
+        )
+    notes.append(
+        f"{(~good).sum()} of {windows.count} windows left out: the simulation fails there"
+    )
+    return _finite(thin(windows, np.flatnonzero(good)), twin, notes)
+
+
+def _usual(bundle: Bundle, scores: list[Earned]) -> list[float]:
+    """(A,) share of the actions that a limit cuts, in simulation or else in the golden rows."""
+    size = bundle.interface.action_size
+    known = [line.action for line in scores] or [bundle.golden.action.reshape(-1, size)]
+    share = bundle.interface.saturated(np.concatenate(known)).mean(axis=0)
+    return [float(each) for each in share]
+
+
+def _traces(
+    measures: list[Measure],
+    windows: Windows,
+    nominal: Prediction,
+    final: Prediction,
+    twin: Twin,
+    model: Model,
+) -> dict[str, tuple[Trace, Trace]]:
+    moving = [m for m in measures if m.element.moves]
+    mine: dict[str, list[Element]] = {}
+    for m in measures:
+        mine.setdefault(m.element.term, []).append(m.element)
+    interface, found = twin.interface, {}
+    for m in sorted(moving, key=lambda m: -m.nrmse)[:PLOTTED]:
+        e, all_ = m.element, mine[m.element.term]
+        found[e.name] = (
+            trace_of(e, all_, windows, nominal, interface),
+            trace_of(e, all_, windows, final, interface, model),
+        )
+    return found

@@ -1,0 +1,390 @@
+"""What a recording holds, as arrays: sensors as fields, ticks, commands, outcomes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlsh_ros.core.conversion import (
+    CommandWriter,
+    MessageError,
+    TopicReader,
+    command_writers,
+    shorten,
+    stamp_of,
+    topic_readers,
+)
+from mlsh_ros.core.packing import OUTCOME, trace_layout
+from mlsh_ros.core.topics import MASTER, TRACE
+from mlsh_ros.core.topics import OUTCOME as OUTCOME_TOPIC
+from sim.errors import UserError
+from sim.interface import Floats, Interface
+
+Ints = NDArray[np.int64]
+Float32 = NDArray[np.float32]
+
+PAUSE = 0.5  # s of silence, or of a clock's jump, that ends a stretch: no window lies across it
+SHORTEST = 5  # ticks; a shorter stretch says nothing
+NANO = 1e-9
+DONE = OUTCOME.scalars.index("done")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The messages of one sensor topic, n of them, in the order in which they came."""
+
+    topic: str
+    order: Ints  # (n,) place among all messages of the recording
+    received: Floats  # (n,) s since the recording's first message
+    stamp: Floats  # (n,) s on the same scale, by the sender's clock; nan where it says none
+    fields: dict[str, Floats]  # per term (n, size), in the term's unit
+    refused: int  # messages that skill_node could not have used
+    reason: str  # of the first of them
+
+
+@dataclass(frozen=True)
+class Drive:
+    """The ticks of one session, T of them; without traces, one tick per command."""
+
+    number: int
+    master: str  # empty if the recording does not say
+    traced: bool  # False: made of the command messages alone
+    order: Ints  # (T,) place among all messages
+    received: Floats  # (T,) s, when the tick's trace came: just after its command
+    tick: Ints  # (T,)
+    skill: Ints  # (T,); -1 without traces
+    late: Ints  # (T,) 1 where a decision came late
+    missed: Ints  # (T,) ticks left out before this one
+    lateness: Floats  # (T,) s; nan without traces
+    compute: Floats  # (T,) s
+    observation: Float32  # (T, O) as the policy saw it
+    action: Float32  # (T, A); nan without traces
+    command: Floats  # (T, A)
+
+    def __len__(self) -> int:
+        return len(self.tick)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Ticks of a drive that follow one another without a hole."""
+
+    drive: Drive
+    begin: int
+    end: int  # not part of it
+
+    def __len__(self) -> int:
+        return self.end - self.begin
+
+
+@dataclass(frozen=True)
+class Signals:
+    """One recording."""
+
+    name: str
+    interface: Interface
+    mode: str  # lockstep, realtime, or empty where nobody says
+    simulated: bool  # sim_node's outcomes are in it: the robot was a simulator
+    drives: list[Drive]
+    streams: list[Stream]
+    ends: Ints  # places at which sim_node ended an episode: the next one begins elsewhere
+    notes: list[str] = field(default_factory=list)  # what could not be used, in words
+
+    @property
+    def lockstep(self) -> bool:
+        """Simulator and controller waited for each other: the tick is the only clock."""
+        return self.mode == "lockstep"
+
+    @property
+    def ticks(self) -> int:
+        """Of all drives."""
+        return sum(len(drive) for drive in self.drives)
+
+    def stream(self, term: str) -> Stream | None:
+        """The stream that carries a term."""
+        return next((s for s in self.streams if term in s.fields), None)
+
+    def stretches(self) -> list[Stretch]:
+        """Every run of ticks without a hole, long enough to say something."""
+        found = []
+        for drive in self.drives:
+            edges = [0, *(np.flatnonzero(self._holes(drive)) + 1).tolist(), len(drive)]
+            found += [
+                Stretch(drive, a, b) for a, b in itertools.pairwise(edges) if b - a >= SHORTEST
+            ]
+        return found
+
+    def _holes(self, drive: Drive) -> NDArray[np.bool_]:
+        """(T - 1,) where a tick is missing after, or the recorder's clock jumped."""
+        holes: NDArray[np.bool_] = np.diff(drive.tick) != 1
+        # The simulator's message and the tick's own may have overtaken each other.
+        for place in np.searchsorted(drive.order, self.ends):
+            holes[max(place - 2, 0) : place + 1] = True
+        if self.lockstep:
+            return holes
+        step = np.diff(drive.received)
+        return np.asarray(holes | (step < 0) | (step > PAUSE + self.interface.control_dt))
+
+
+class Listener:
+    """Takes messages one by one and makes `Signals` of them.
+
+    Args:
+        interface: of the bundle.
+    """
+
+    def __init__(self, interface: Interface) -> None:
+        self.interface = interface
+        self._readers = {r.topic: r for r in topic_readers(interface.observation)}
+        self._writers: dict[tuple[str, str], CommandWriter] = {
+            (w.topic, w.type): w
+            for stamped in (True, False)
+            for w in command_writers(interface.action, stamped=stamped)
+        }
+        commands = {topic for topic, _ in self._writers}
+        self.topics = {*self._readers, *commands, TRACE, MASTER, OUTCOME_TOPIC}
+        self._trace = trace_layout(interface.observation_names, interface.action_names)
+        self._sensors: dict[str, list[tuple[int, int, int, dict[str, Floats]]]] = {
+            topic: [] for topic in self._readers
+        }
+        self._types: dict[str, str] = {}
+        self._refused: dict[str, list[str]] = {}
+        self._ticks: list[tuple[int, int, str, NDArray[np.float64]]] = []
+        self._commands: list[tuple[int, int, CommandWriter, Floats]] = []
+        self._outcomes: list[tuple[int, NDArray[np.float64]]] = []
+        self._master = ""
+        self._count = 0
+        self._origin: int | None = None
+
+    def take(self, topic: str, kind: str, received: int, message: Any) -> None:
+        """Take a message.
+
+        Args:
+            topic: its relative name.
+            kind: its type.
+            received: ns.
+            message: anything with the attributes of that type.
+        """
+        self._count += 1
+        if self._origin is None:
+            self._origin = received
+        at = self._count, received - self._origin
+        try:
+            if topic in self._readers:
+                self._sensor(self._readers[topic], kind, at, message)
+            elif (topic, kind) in self._writers:
+                self._command(self._writers[topic, kind], at, message)
+            elif topic == TRACE:
+                self._ticks.append((*at, self._master, self._numbers(message, self._trace)))
+            elif topic == OUTCOME_TOPIC:
+                self._outcomes.append((at[0], self._numbers(message, OUTCOME)))
+            elif topic == MASTER:
+                self._master = str(message.data)
+            elif topic in self.topics:
+                raise MessageError(f"{topic}: a {kind} is not what the robot takes")
+        except MessageError as error:
+            self._refused.setdefault(topic, []).append(shorten(str(error)))
+
+    def add_fields(self, topic: str, received: int, stamp: int, fields: dict[str, Floats]) -> None:
+        """Take the fields of a sensor message that someone has read already; times in ns."""
+        self._count += 1
+        if self._origin is None:
+            self._origin = received
+        self._sensors[topic].append((self._count, received - self._origin, stamp, fields))
+
+    def add_tick(self, received: int, master: str, numbers: NDArray[np.float64]) -> None:
+        """Take the numbers of a trace, in the order of its layout."""
+        self._count += 1
+        if self._origin is None:
+            self._origin = received
+        self._ticks.append((self._count, received - self._origin, master, numbers))
+
+    def _sensor(self, reader: TopicReader, kind: str, at: tuple[int, int], message: Any) -> None:
+        self._types.setdefault(reader.topic, kind)
+        if kind != reader.type:
+            raise MessageError(f"{reader.topic}: a {kind}, {reader.type} is expected")
+        stamp = stamp_of(message, reader.topic)
+        self._sensors[reader.topic].append((*at, stamp, reader.read(message)))
+
+    def _command(self, writer: CommandWriter, at: tuple[int, int], message: Any) -> None:
+        command = np.full(self.interface.action_size, np.nan)
+        writer.read(message, command)
+        self._commands.append((*at, writer, command))
+
+    def _numbers(self, message: Any, layout: Any) -> NDArray[np.float64]:
+        dims = message.layout.dim
+        if (label := dims[0].label if dims else "") != layout.label:
+            raise MessageError(f"it speaks of {shorten(label)!r}, another robot or bundle")
+        data = np.asarray(message.data, np.float64)
+        if len(data) != layout.size or not np.isfinite(data).all():
+            raise MessageError(f"{len(data)} numbers, {layout.size} finite ones are expected")
+        return data
+
+    def finish(self, name: str, mode: str, *, simulated: bool | None = None) -> Signals:
+        """Everything taken so far.
+
+        Raises:
+            UserError: there is neither a tick nor a command, or no usable sensor message.
+        """
+        streams = [
+            _stream(topic, rows, self._origin or 0, self._refused.get(topic, []))
+            for topic, rows in self._sensors.items()
+            if rows
+        ]
+        notes = self._notes()
+        drives = self._drives() if self._ticks else self._silent_drives(streams)
+        if not drives:
+            raise UserError(
+                f"recording {name}: neither a tick of skill_node nor a command is in it"
+                f"{': ' if notes else ''}{'; '.join(notes)}"
+            )
+        if not self._ticks:
+            notes.append(
+                "no trace of skill_node is in it: nothing is said of skills and decisions"
+            )
+        return Signals(
+            name=name,
+            interface=self.interface,
+            mode=mode,
+            simulated=bool(self._outcomes) if simulated is None else simulated,
+            drives=drives,
+            streams=streams,
+            ends=np.array([at for at, row in self._outcomes if row[DONE]], np.int64),
+            notes=notes,
+        )
+
+    def _notes(self) -> list[str]:
+        notes = [
+            f"{len(reasons)} messages of {topic} could not be used, the first one because "
+            f"{reasons[0]}"
+            for topic, reasons in self._refused.items()
+        ]
+        for reader in self._readers.values():
+            if not self._sensors[reader.topic] and reader.topic not in self._refused:
+                terms = ", ".join(term.name for term, _ in reader.terms)
+                notes.append(f"topic {reader.topic} is missing: it carries {terms}")
+        return notes
+
+    def _drives(self) -> list[Drive]:
+        numbers = np.array([row[3] for row in self._ticks])
+        session, tick = numbers[:, 0].astype(int), numbers[:, 1].astype(int)
+        new = (np.diff(session) != 0) | (np.diff(tick) <= 0)
+        edges = [0, *(np.flatnonzero(new) + 1).tolist(), len(numbers)]
+        return [self._drive(numbers, a, b) for a, b in itertools.pairwise(edges)]
+
+    def _drive(self, numbers: Floats, begin: int, end: int) -> Drive:
+        rows, table = self._ticks[begin:end], numbers[begin:end]
+        whole = table[:, :6].astype(np.int64)
+        start, size = len(self._trace.scalars), self.interface.observation_size
+        action = start + size + self.interface.action_size
+        return Drive(
+            number=int(whole[0, 0]),
+            master=rows[-1][2],
+            traced=True,
+            order=np.array([row[0] for row in rows]),
+            received=np.array([row[1] for row in rows]) * NANO,
+            tick=whole[:, 1],
+            skill=whole[:, 2],
+            late=whole[:, 3],
+            missed=whole[:, 4],
+            lateness=table[:, 6],
+            compute=table[:, 7],
+            observation=table[:, start : start + size].astype(np.float32),
+            action=table[:, start + size : action].astype(np.float32),
+            command=table[:, action:],
+        )
+
+    def _silent_drives(self, streams: Sequence[Stream]) -> list[Drive]:
+        """Ticks where only commands are recorded: the newest of every topic, once per message."""
+        topics = list(dict.fromkeys(topic for topic, _ in self._writers))
+        last = [row for row in self._commands if row[2].topic == topics[-1]]
+        # A tick has come when the last of its topics has spoken; the others hold their newest.
+        held = np.array(self.interface.safe)
+        rows, want = [], iter(self._commands)
+        for row in last:
+            for place, _, _, command in want:
+                held = np.where(np.isnan(command), held, command)
+                if place == row[0]:
+                    break
+            rows.append((row[0], row[1], held.copy()))
+        if len(rows) < SHORTEST:
+            return []
+        order = np.array([row[0] for row in rows])
+        received = np.array([row[1] for row in rows]) * NANO
+        command = np.array([row[2] for row in rows])
+        pause = PAUSE + self.interface.control_dt
+        cut = (np.diff(received) < 0) | (np.diff(received) > pause)
+        edges = [0, *(np.flatnonzero(cut) + 1).tolist(), len(rows)]
+        observation = _newest(self.interface, streams, order)
+        return [
+            _untraced(n, order[a:b], received[a:b], observation[a:b], command[a:b])
+            for n, (a, b) in enumerate(itertools.pairwise(edges))
+            if b - a >= SHORTEST
+        ]
+
+
+def _untraced(
+    number: int, order: Ints, received: Floats, observation: Float32, command: Floats
+) -> Drive:
+    count = len(order)
+    none, unknown = np.zeros(count, np.int64), np.full(count, np.nan)
+    return Drive(
+        number=number,
+        master="",
+        traced=False,
+        order=order,
+        received=received,
+        tick=np.arange(count),
+        skill=none - 1,
+        late=none,
+        missed=none,
+        lateness=unknown,
+        compute=unknown,
+        observation=observation,
+        action=np.full(command.shape, np.nan, np.float32),
+        command=command,
+    )
+
+
+def _newest(interface: Interface, streams: Sequence[Stream], order: Ints) -> Float32:
+    """(T, O) what a policy would have seen at these places of the recording; nan if nothing."""
+    fields = {t.name: np.full((len(order), t.size), np.nan) for t in interface.observation}
+    for stream in streams:
+        newest = np.searchsorted(stream.order, order) - 1
+        for name, values in stream.fields.items():
+            fields[name][newest >= 0] = values[newest[newest >= 0]]
+    return interface.observe(fields)
+
+
+def _stream(
+    topic: str,
+    rows: Sequence[tuple[int, int, int, dict[str, Floats]]],
+    origin: int,
+    refused: Sequence[str],
+) -> Stream:
+    stamps = np.array([row[2] for row in rows], np.int64)
+    return Stream(
+        topic=topic,
+        order=np.array([row[0] for row in rows]),
+        received=np.array([row[1] for row in rows]) * NANO,
+        # Differences of integers: a float does not hold ns since 1970.
+        stamp=np.where(stamps > 0, (stamps - origin) * NANO, np.nan),
+        fields={name: np.array([row[3][name] for row in rows]) for name in rows[0][3]},
+        refused=len(refused),
+        reason=refused[0] if refused else "",
+    )
+
+
+def listen(
+    interface: Interface, entries: Iterable[tuple[str, str, int, Any]], name: str, mode: str
+) -> Signals:
+    """`Signals` of (topic, type, received, message) in the order in which they came."""
+    listener = Listener(interface)
+    for topic, kind, received, message in entries:
+        listener.take(topic, kind, received, message)
+    return listener.finish(name, mode)

@@ -1,0 +1,175 @@
+"""The verdict of `mlsh gap`: silent where nothing is wrong, and right where something is."""
+
+import numpy as np
+import pytest
+from gap_robot import Robot, Wrong
+
+from mlsh_ros.gap.analysis import NO_GAP, analyse_signals
+from policies.bundle import load_bundle
+
+MASTERS = ("goal-0", "goal-1")
+
+
+@pytest.fixture(scope="module")
+def moving():
+    return load_bundle("moving_bandits")
+
+
+def drive(bundle, wrong=None, *, seed=0, sessions=5, **more):
+    robot = Robot(bundle, wrong, seed=seed, **more)
+    return robot.drive(MASTERS[seed % 2], sessions=sessions)
+
+
+def found(bundle, robot, **more):
+    return analyse_signals(bundle, [robot.signals(**more)], [])
+
+
+def sense(**change):
+    """What is done to the values of some terms."""
+
+    def spoil(fields, rng):
+        return {k: change[k](v, rng) if k in change else v for k, v in fields.items()}
+
+    return Wrong(sense=spoil)
+
+
+def scaled(*names, by):
+    def change(batch):
+        for name in names:
+            batch.expand(name)[:] *= by
+        batch.set_const()
+
+    return Wrong(model=change)
+
+
+def turned(angle):
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+# Nothing wrong ----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_twenty_robots_with_nothing_wrong_raise_no_alarm(moving):
+    verdicts = {}
+    for seed in range(20):
+        # Ticks are late by up to a few ms, and sensors come with every physics step or tick.
+        robot = drive(moving, seed=seed, sessions=3, jitter=5e-4, every=(1, 5)[seed % 2])
+        verdicts[seed] = found(moving, robot).verdict
+    assert verdicts == {seed: [NO_GAP] for seed in range(20)}
+
+
+def test_what_is_equal_is_measured_as_equal(moving):
+    gap = found(moving, drive(moving, seed=3, sessions=2), simulated=True)
+    assert gap.verdict == [NO_GAP]
+    moves = [m for m in gap.measures if m.element.moves]
+    assert [m.element.name for m in moves] == [
+        "position.x",
+        "position.y",
+        "velocity.x",
+        "velocity.y",
+    ]
+    for m in moves:
+        assert m.rmse < 1e-6
+        assert m.gain == pytest.approx(1, abs=1e-6)
+        assert m.lag == pytest.approx(0, abs=1e-3)
+        assert m.correlation == pytest.approx(1, abs=1e-6)
+    (line,) = gap.earned
+    np.testing.assert_array_equal(line.robot, line.simulation)
+
+
+# Something wrong --------------------------------------------------------------------------------
+
+X, Y = "velocity.x", "velocity.y"
+BOTH = ("base_velocity.x", "base_velocity.y")
+# What is wrong, and what is named first: kind, where, the number and how near it has to be.
+FAULTS = {
+    "swapped elements": (sense(velocity=lambda v, _: v[::-1].copy()), "swap", (X, Y), None),
+    "wrong sign": (sense(velocity=lambda v, _: v * [1, -1]), "sign", (Y,), None),
+    "wrong scale": (
+        sense(position=lambda v, _: v * 1.1),
+        "scale",
+        ("position.x", "position.y"),
+        (1.1, 0.005),
+    ),
+    "bias": (sense(velocity=lambda v, _: v + np.array([0.05, 0])), "bias", (X,), (0.05, 0.005)),
+    "noise": (
+        sense(velocity=lambda v, rng: v + 0.05 * rng.normal(size=2)),
+        "noise",
+        (X, Y),
+        (0.05, 0.01),
+    ),
+    "wrong frame": (
+        sense(velocity=lambda v, _: turned(0.5) @ v),
+        "turn",
+        (X, Y),
+        (0.5, 0.02),
+    ),
+    "stale sensor": (Wrong(frozen={"odom": 0.12}), "stale", ("odom",), (0.12, 0.06)),
+    "dropout": (Wrong(dropped={"odom": 0.2}), "lost", ("odom",), (0.2, 0.05)),
+    "delay in the sensor": (Wrong(sensor_delay={"odom": 0.02}), "late", ("odom",), (0.02, 0.002)),
+    "delay in actuation": (Wrong(actuation_delay=0.02), "delay", ("odom",), (0.02, 0.002)),
+    # 20 % of gain within 3 %.
+    "weak actuator": (
+        Wrong(command=lambda c: c * [0.8, 1]),
+        "gain",
+        BOTH[:1],
+        (0.8, 0.024),
+    ),
+    "saturated actuator": (
+        Wrong(command=lambda c: np.clip(c, [-1, -0.5], [1, 0.5])),
+        "ceiling",
+        BOTH[1:],
+        (0.5, 0.03),
+    ),
+    # Mass within 10 %.
+    "another mass": (scaled("body_mass", "body_inertia", by=2.0), "mass", (), (2.0, 0.2)),
+    "more friction in the joints": (scaled("dof_damping", by=8.0), "damping", (), (8.0, 0.8)),
+    "commands in another frame": (
+        Wrong(command=lambda c: turned(0.5) @ c),
+        "turned_command",
+        BOTH,
+        (0.5, 0.05),
+    ),
+    "swapped actuators": (Wrong(command=lambda c: c[::-1].copy()), "crossed", BOTH, None),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_right_cause_is_named_first(moving, name):
+    wrong, kind, where, number = FAULTS[name]
+    gap = found(moving, drive(moving, wrong, seed=1))
+    first = gap.findings[0]
+    assert (first.kind, first.where) == (kind, where), gap.verdict
+    if number is not None:
+        assert first.value == pytest.approx(number[0], abs=number[1])
+    assert ": " in gap.verdict[0]  # and what to do
+
+
+def test_a_delay_that_the_stamps_hide_is_not_said_to_be_in_one_place(moving):
+    gap = found(moving, drive(moving, Wrong(filter_delay={"odom": 0.02}), seed=1, sessions=3))
+    assert gap.findings[0].kind == "delay"
+    assert "cannot be told apart" in gap.verdict[0]
+    assert gap.findings[0].value == pytest.approx(0.02, abs=0.002)
+    by_name = {m.element.name: m for m in gap.measures}
+    assert by_name[X].lag == pytest.approx(0.02, abs=0.004)
+
+
+def test_two_faults_are_both_found(moving):
+    wrong = sense(velocity=lambda v, _: v * [1, -1], position=lambda v, _: v * 1.1)
+    gap = found(moving, drive(moving, wrong, seed=1))
+    assert {(f.kind, f.where[0]) for f in gap.findings[:2]} == {
+        ("sign", Y),
+        ("scale", "position.x"),
+    }
+    assert max(m.nrmse for m in gap.explained if m.element.moves) < 0.02
+
+
+@pytest.mark.slow
+def test_zeros_for_lost_readings_are_jumps_and_nothing_else(moving):
+    wrong = sense(velocity=lambda v, rng: v * (rng.random() > 0.03))
+    gap = found(moving, drive(moving, wrong, seed=1))
+    causes = [f for f in gap.findings if f.rank == 1]
+    assert causes
+    assert {f.kind for f in causes} == {"outliers"}
