@@ -79,7 +79,7 @@ def _remedies(method: MlshConfig) -> list[str]:
     off = {
         "mlsh.probe=relative": method.probe != "relative",
         "mlsh.reseed_below=0.12": method.reseed_below == 0,
-        "mlsh.warmup=20": method.warmup < 5,
+        "mlsh.information=0.5": method.information == 0,
         "mlsh.balanced_tasks=true": not method.balanced_tasks,
         "mlsh.master_advantage=centred": method.master_advantage != "centred",
         f"mlsh.groups={2 * method.groups}": True,

@@ -164,4 +164,4 @@ def test_what_is_off_is_tried_first():
     assert "Try --set mlsh.probe=relative, --set mlsh.reseed_below=0.12" in text
     recipe = default_config("moving_bandits", "omni").mlsh
     on = collapse_warning(rows(40, 10, 0, 0), ("left", "right"), bounds, recipe)
-    assert "Try --set mlsh.groups=20, another --seed" in on
+    assert "Try --set mlsh.information=0.5, --set mlsh.groups=20, another --seed" in on

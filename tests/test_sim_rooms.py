@@ -59,7 +59,7 @@ def test_of_a_pair_both_goals_are_in_reach_from_between_them():
     assert Rooms(pairs=True, held_out=1).tasks == family.tasks[:8]
     for room in range(4):
         long, high, between = (family.spot(4 * i + room) for i in range(3))
-        assert 0.3 < np.linalg.norm(long - high) < 2 * family.radius
+        assert 0.2 < np.linalg.norm(long - high) < family.radius
         for goal in (long, high):
             assert 0 < np.linalg.norm(goal - between) < family.radius
             assert (np.sign(goal) == np.sign(between)).all()
