@@ -164,3 +164,12 @@ def test_two_faults_are_both_found(moving):
         ("scale", "position.x"),
     }
     assert max(m.nrmse for m in gap.explained if m.element.moves) < 0.02
+
+
+@pytest.mark.slow
+def test_zeros_for_lost_readings_are_jumps_and_nothing_else(moving):
+    wrong = sense(velocity=lambda v, rng: v * (rng.random() > 0.03))
+    gap = found(moving, drive(moving, wrong, seed=1))
+    causes = [f for f in gap.findings if f.rank == 1]
+    assert causes
+    assert {f.kind for f in causes} == {"outliers"}

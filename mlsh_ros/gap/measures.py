@@ -78,6 +78,7 @@ def measure(
         mine = [e for e in elements if e.term == term]
         samples = windows.samples[term]
         shown = compare(term, mine, samples, prediction, model.sensor(term), model.delay)
+        around = _around(term, mine, windows, prediction, model, shown)
         lags = lags_of(term, mine, windows, prediction, interface, model)
         tick = np.clip(samples.time.astype(int), 0, windows.plan.length - 1)
         column = tick + windows.plan.before
@@ -85,7 +86,18 @@ def measure(
         after = since[samples.window, column]
         for i, element in enumerate(mine):
             found.append(
-                _measure(element, i, shown, lags[i], skill, after, interface, windows, skills)
+                _measure(
+                    element,
+                    i,
+                    shown,
+                    around[:, i],
+                    lags[i],
+                    skill,
+                    after,
+                    interface,
+                    windows,
+                    skills,
+                )
             )
     return found
 
@@ -94,6 +106,7 @@ def _measure(
     element: Element,
     i: int,
     shown: Comparison,
+    around: Floats,
     lag: float | None,
     skill: Ints,
     since: Ints,
@@ -108,7 +121,7 @@ def _measure(
     rmse = float(np.sqrt((error**2).mean()))
     gain, gain_error, correlation = _slope(element, i, shown, interface, windows)
     spread = TO_SIGMA * float(np.median(np.abs(error - np.median(error))))
-    wild = np.abs(error) > max(WILD * spread, WILD_SHARE * max(element.scale, element.noise))
+    wild = around > max(WILD * spread, WILD_SHARE * max(element.scale, element.noise))
 
     def part(rows: NDArray[np.bool_]) -> float:
         return float(np.sqrt((error[rows] ** 2).mean()) / scale) if rows.any() else float("nan")
@@ -130,6 +143,27 @@ def _measure(
         by_skill=tuple(part(skill == k) for k in range(skills)),
         by_since=tuple(part((since >= a) & (since < b)) for a, b in itertools.pairwise(edges)),
     )
+
+
+def _around(
+    term: str,
+    mine: list[Element],
+    windows: Windows,
+    prediction: Prediction,
+    model: Model,
+    shown: Comparison,
+) -> Floats:
+    """(n, count) how far a value is from all that was simulated just before, then and after.
+
+    A blow that comes a moment early is no jump of the sensor.
+    """
+    samples, sensor, step = windows.samples[term], model.sensor(term), 1 / prediction.fine
+    near = [shown.simulated]
+    for shift in (-2, -1, 1, 2):
+        delay = model.delay + shift * step
+        near.append(compare(term, mine, samples, prediction, sensor, delay).simulated)
+    low, high = np.min(near, axis=0) + shown.offset, np.max(near, axis=0) + shown.offset
+    return np.asarray(np.maximum(np.maximum(low - shown.recorded, shown.recorded - high), 0.0))
 
 
 def _slope(
