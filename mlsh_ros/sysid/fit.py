@@ -44,17 +44,13 @@ class Fit:
     def __post_init__(self) -> None:
         follower = self.follower
         self.values = follower.differences.draw(np.zeros((1, follower.differences.size)))[0]
-        for each in self.all_unknowns(self.unknowns):
+        for each in self.unknowns:
             self._put(self.values, each, each.known)
         self._fitted = self.use[follower.window]
         self._sigma = self._first_sigma()
         self._weight = np.ones(follower.windows.count)
         self._subspaces: list[tuple[NDArray[np.int64], Floats]] = []
         self._turns = follower.angles()
-
-    def all_unknowns(self, unknowns: Sequence[Unknown]) -> list[Unknown]:
-        """In the order of the sequence."""
-        return list(unknowns)
 
     # Values -----------------------------------------------------------------------------------
 
@@ -186,10 +182,12 @@ class Fit:
             residual,
             optimizer="mujoco",
             verbose=False,
-            eps=STEP,
+            jacobian=lambda x, _: self._slopes(x[:, 0]),
+            x_scale="jac",
             max_iters=ITERATIONS,
             xtol=1e-5,
             gtol=1e-6,
+            mu_factor=4.0,  # its own takes a hundred tries to find that it is at the end
             output=io.StringIO(),
         )
         self.values = self._columns(found.as_vector()[:, None])[0]
@@ -208,14 +206,29 @@ class Fit:
         cost = (self._residuals(columns) ** 2).sum(axis=0)
         self.values = columns[int(cost.argmin())]
 
+    def _slopes(self, unit: Floats) -> Floats:
+        """(rows, k) of the residuals per unit of the bounds, by central differences.
+
+        What is shown has a bend wherever a delay is a whole number of physics steps: a slope of a
+        delay is taken over one of them.
+        """
+        widths = np.array([each.high - each.low for each in self.unknowns])
+        late = np.array([each.quantity in DELAYS for each in self.unknowns])
+        half = np.where(late, 0.5 * self.follower.interface.physics_dt / widths, STEP)
+        # A little beyond a bound is no harm to a slope, but negative factors are none.
+        above = unit[:, None] + np.diag(half)
+        below = unit[:, None] - np.diag(np.where((unit < half) & ~late, 0.0, half))
+        left = self._residuals(self._columns(np.concatenate([above, below], axis=1)))
+        count = len(unit)
+        span = np.diag(above) - np.diag(below)
+        return np.asarray((left[:, :count] - left[:, count:]) / span)
+
     def _jacobian(self) -> tuple[Floats, Floats]:
-        """(rows, k) per unit of the ranges, and the residuals (rows,)."""
+        """(rows, k) per width of the ranges, and the residuals (rows,)."""
         unit = self._unit()
-        step = np.where(unit > 0.5, -STEP, STEP)
-        columns = np.concatenate([unit[:, None], unit[:, None] + np.diag(step)], axis=1)
-        left = self._residuals(self._columns(columns))
+        left = self._residuals(self._columns(unit[:, None]))[:, 0]
         widths = np.array([e.width / (e.high - e.low) for e in self.unknowns])
-        return (left[:, 1:] - left[:, :1]) / step * widths, left[:, 0]
+        return self._slopes(unit) * widths, left
 
     def _errors(self, strict: bool = False) -> tuple[Floats, Floats]:
         """(k,) standard errors in the ranges' widths, (k, k) correlations."""
