@@ -98,6 +98,6 @@ def test_everything_with_a_range_is_unknown_within_bounds_that_hold_it():
 
 def test_a_recording_that_is_none_is_refused(tmp_path):
     bag = tmp_path / "torn.mcap"
-    bag.write_bytes(b"MCAP")
+    bag.write_bytes(b"not a recording")
     with pytest.raises(UserError, match="torn.mcap"):
         sysid("moving_bandits", [bag])

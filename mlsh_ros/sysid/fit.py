@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlsh_ros.sysid.follow import Follower
-from mlsh_ros.sysid.unknowns import DELAYS, FIRST_KEPT, Unknown
+from mlsh_ros.sysid.unknowns import DELAYS, FIRST_KEPT, Unknown, values_of
 from sim.interface import Floats
 
 TELLS = 0.15  # standard error, of the range's width, up to which a recording tells a number
@@ -43,7 +43,7 @@ class Fit:
 
     def __post_init__(self) -> None:
         follower = self.follower
-        self.values = follower.differences.draw(np.zeros((1, follower.differences.size)))[0]
+        self.values = values_of(follower.interface, follower.bodies, follower.known)
         for each in self.unknowns:
             self._put(self.values, each, each.known)
         self._fitted = self.use[follower.window]
@@ -154,8 +154,8 @@ class Fit:
         self._drop(strict=True)
         for _ in range(2):
             self._optimize()
-            self._forget_starts()
             self._reweigh()
+            self._forget_starts()
         while True:
             self._optimize()
             if not self._drop(strict=False):

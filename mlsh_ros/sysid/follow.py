@@ -93,26 +93,17 @@ class Follower:
 
     def pose_effects(self, values: Floats) -> Floats:
         """(rows, D) change of what is shown per change of the start's positions, for (n,)."""
-        physics, _ = self._batch(1)
-        model, nv = physics.model, physics.model.nv
-        state = np.tile(self.state, (nv + 1, 1))
-        for d in range(nv):
-            self._move(physics, model, state, d)
-        shown = self._run(np.tile(values, (nv + 1, 1)), state)
+        model, count = self.twin.model, self.windows.count
+        state = np.tile(self.state, (model.nv + 1, 1))
+        # MuJoCo's order of a state: time, positions, velocities, ..
+        first = mujoco.mj_stateSize(model, int(mujoco.mjtState.mjSTATE_TIME))
+        qpos = state[:, first : first + model.nq]
+        for d, row in np.ndindex(model.nv, count):
+            moved = self.state[row, first : first + model.nq].copy()
+            mujoco.mj_integratePos(model, moved, np.eye(model.nv)[d] * NUDGE, 1.0)
+            qpos[(d + 1) * count + row] = moved
+        shown = self._run(np.tile(values, (model.nv + 1, 1)), state)
         return (shown[:, 1:] - shown[:, :1]) / NUDGE
-
-    def _move(self, physics: Physics, model: mujoco.MjModel, state: Floats, degree: int) -> None:
-        """Turn or shift one degree of freedom in the copy of all windows that is its own."""
-        count = self.windows.count
-        velocity = np.zeros(model.nv)
-        velocity[degree] = NUDGE
-        physics.batch.state[:] = self.state
-        qpos = physics.batch.bind("qpos")
-        for row in range(count):
-            moved = qpos[row].copy()
-            mujoco.mj_integratePos(model, moved, velocity, 1.0)
-            qpos[row] = moved
-        state[(degree + 1) * count : (degree + 2) * count] = physics.batch.state
 
     def _batch(self, columns: int) -> tuple[Physics, Expanded]:
         if columns not in self._batches:
