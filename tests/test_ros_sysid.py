@@ -8,15 +8,15 @@ import pytest
 pytest.importorskip("scipy")
 pytest.importorskip("tabulate")
 
-from mlsh_ros.commands.sysid import sysid  # noqa: E402
-from mlsh_ros.sysid.identify import identify  # noqa: E402
-from mlsh_ros.sysid.rehearsal import rehearse  # noqa: E402
-from mlsh_ros.sysid.unknowns import NOMINAL, reality_of, unknowns, values_of  # noqa: E402
-from policies.bundle import load_bundle  # noqa: E402
-from sim.errors import UserError  # noqa: E402
-from sim.expanded import body_names  # noqa: E402
-from sim.reality import load_reality, read_ranges, read_reality, reality_from_dict  # noqa: E402
-from sim.robot import load_robot  # noqa: E402
+from mlsh_ros.commands.sysid import sysid
+from mlsh_ros.sysid.identify import identify
+from mlsh_ros.sysid.rehearsal import rehearse
+from mlsh_ros.sysid.unknowns import NOMINAL, reality_of, unknowns, values_of
+from policies.bundle import load_bundle
+from sim.errors import UserError
+from sim.expanded import body_names
+from sim.reality import load_reality, read_ranges, read_reality, reality_from_dict
+from sim.robot import load_robot
 
 DRIVES = {"gain_factor": 0.8, "delay_s": 0.02}
 
@@ -65,7 +65,7 @@ def test_a_robot_that_stands_still_tells_nothing(moving, weak):
 
 
 def test_names_that_are_none_are_refused(moving, weak):
-    with pytest.raises(UserError, match="no parameter 'weight'.*mass_factor"):
+    with pytest.raises(UserError, match=r"no parameter 'weight'.*mass_factor"):
         identify(moving, [weak], only=["weight"])
     with pytest.raises(UserError, match="no parameter is left"):
         identify(moving, [weak], only=["mass_factor"], keep=["mass_factor"])
@@ -99,5 +99,5 @@ def test_everything_with_a_range_is_unknown_within_bounds_that_hold_it():
 def test_a_recording_that_is_none_is_refused(tmp_path):
     bag = tmp_path / "torn.mcap"
     bag.write_bytes(b"not a recording")
-    with pytest.raises(UserError, match="torn.mcap"):
+    with pytest.raises(UserError, match=r"torn\.mcap"):
         sysid("moving_bandits", [bag])

@@ -10,6 +10,7 @@ mass is not. That is because no recording tells mass and force apart.
 from __future__ import annotations
 
 import argparse
+import logging
 import time
 
 import numpy as np
@@ -30,7 +31,7 @@ EXACT = ("push_velocity", "push_every")  # stay nominal
 
 
 def hidden(interface: Interface, bodies: list[str], ranges: Reality, seed: int, n: int) -> Floats:
-    """(n values,) of hidden reality n; delays are whole physics steps, as the simulation has it."""
+    """(values,) of hidden reality n; delays are whole physics steps, as in the simulation."""
     both = Differences(interface, bodies, NOMINAL, ranges)
     rng = np.random.default_rng([seed, n])
     values = both.draw(rng.random((1, both.size)))
@@ -45,29 +46,35 @@ def hidden(interface: Interface, bodies: list[str], ranges: Reality, seed: int, 
 
 
 def judge(
-    found: Identified, both: Differences, truth: Floats, interface: Interface
+    found: Identified, both: Differences, truth: Floats, interface: Interface, weight: float
 ) -> list[str]:
     """A line per number: truth, found, error. Delays are of the whole way, as that is all."""
     lines = []
+    untold = {n.unknown.name for n in found.numbers if n.why_not}
     sensors = both.of(truth[None], "sensor_delay")[0]
     simulated = [i for i, t in enumerate(robot_terms(interface)) if not t.mujoco.rays]
     least = float(sensors[simulated].min()) if found.gauge else 0.0
     for number in found.numbers:
         each = number.unknown
         true = float(both.of(truth[None], each.quantity)[0, each.element])
+        name = each.name
+        if each.quantity == "mass_factor" and "payload_kg" in untold:
+            # What is found is of all that weighs.
+            true += float(both.of(truth[None], "payload_kg")[0, 0]) / weight
+            name = "mass_factor with load"
         if each.quantity == "command_delay":
             true += least
         elif each.quantity == "sensor_delay":
             true -= least
         if number.why_not:
-            lines.append(f"  {each.name:28} true {true:8.4f}  not told")
+            lines.append(f"  {name:28} true {true:8.4f}  not told")
             continue
         off = number.value - true
         much = f"{1e3 * off:+.1f} ms" if "delay" in each.quantity else f"{off:+.4f}"
         if each.quantity.endswith("factor") or each.quantity == "scale":
             much = f"{100 * off / true:+.1f} %"
         lines.append(
-            f"  {each.name:28} true {true:8.4f}  found {number.value:8.4f} "
+            f"  {name:28} true {true:8.4f}  found {number.value:8.4f} "
             f"+- {number.error:.4f}  off {much}"
         )
     return lines
@@ -82,10 +89,12 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--sessions", type=int, default=8)
     options = parser.parse_args()
+    logging.getLogger("absl").setLevel(logging.ERROR)  # of numbers that start at a bound
     bundle = load_bundle(options.bundle)
     interface, robot = bundle.interface, load_robot(bundle.interface.robot)
     ranges, bodies = read_ranges(robot), body_names(robot.compile())
     both = Differences(interface, bodies, NOMINAL, ranges)
+    weight = float(robot.compile().body_mass.sum())
     for n in range(options.first, options.first + options.count):
         began = time.monotonic()
         truth = hidden(interface, bodies, ranges, options.seed, n)
@@ -100,7 +109,7 @@ def main() -> None:
             f"{found.before:.4g} -> {found.after:.4g}, {ratio:.1f} x lower "
             f"({time.monotonic() - began:.0f} s)"
         )
-        print("\n".join(judge(found, both, truth, interface)), flush=True)
+        print("\n".join(judge(found, both, truth, interface, weight)), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -46,19 +48,18 @@ def sysid(
 
     What the recording does not tell stays as it is, and is named. Status 1: nothing can be told.
     """
-    try:
-        import scipy  # noqa: F401
-        import tabulate  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{error.name} is not installed, which mujoco.sysid needs: pip install 'mlsh_ros[sysid]'"
-        ) from None
+    for needed in ("scipy", "tabulate"):
+        if find_spec(needed) is None:
+            raise UserError(
+                f"{needed} is not installed, which mujoco.sysid needs: install the extra `sysid`"
+            )
     from mlsh_ros.gap.reading import load
     from mlsh_ros.sysid.identify import identify
     from policies.bundle import load_bundle
     from sim.reality import load_ranges, load_reality
     from sim.robot import load_robot
 
+    logging.getLogger("absl").setLevel(logging.ERROR)  # of numbers that start at a bound
     loaded = load_bundle(bundle)
     body = load_robot(robot or loaded.interface.robot)
     found = identify(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import mujoco.sysid as mj
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.sysid.follow import Follower
+from mlsh_ros.sysid.follow import Element, Follower
 from mlsh_ros.sysid.unknowns import DELAYS, FIRST_KEPT, Unknown, values_of
 from sim.interface import Floats
 
@@ -20,8 +19,9 @@ TOGETHER = 0.9  # correlation of two errors from which on they are told only tog
 OFFSET = 0.3  # rad or m that a start may be off: sensors are late and not exact
 FLOOR = 2e-3  # of an element's movement: no model is better than that
 STEP = 1e-3  # of the bounds, for derivatives: longer than what contacts make uneven
-SCAN = 13  # delays tried before
+SCAN = 25  # delays tried, over all that is possible
 ITERATIONS = 25
+MEDIAN = 0.6745  # of the magnitude of a normal number
 ROUGH = 3.0  # times the usual error from which on a window counts less: somebody pushed it
 
 
@@ -132,8 +132,7 @@ class Fit:
         for element in self.follower.elements:
             mine = np.zeros(len(left), bool)
             mine[element.rows] = True
-            own = left[mine & self._fitted]
-            spread = float(np.sqrt(np.mean(own**2))) if len(own) else 0.0
+            spread = self._noise(element, left[mine & self._fitted])
             least = FLOOR * self._movement(element.rows)
             self._sigma[element.rows] = max(spread, least, 1e-9)
         square = (left / self._sigma) ** 2
@@ -142,6 +141,15 @@ class Fit:
         rms = np.sqrt(sums / np.maximum(counts, 1))
         usual = float(np.median(rms[self.use & (counts > 0)]))
         self._weight = np.minimum(1.0, ROUGH * usual / np.maximum(rms, 1e-12))
+
+    def _noise(self, element: Element, left: Floats) -> float:
+        """What changes from tick to tick: what is left of a bad fit changes slowly."""
+        time = self.follower.windows.samples[element.term].time
+        if len(left) < 2 or not len(time):
+            return 0.0
+        lag = max(1, round(1 / max(float(np.median(np.abs(np.diff(time)))), 1e-3)))
+        change = np.abs(left[lag:] - left[:-lag])
+        return float(np.median(change)) / MEDIAN / np.sqrt(2) if len(change) else 0.0
 
     # Solving ----------------------------------------------------------------------------------
 
@@ -153,6 +161,8 @@ class Fit:
         self._forget_starts()
         self._drop(strict=True)
         for _ in range(2):
+            self._optimize()
+            self._scan()
             self._optimize()
             self._reweigh()
             self._forget_starts()
@@ -193,18 +203,21 @@ class Fit:
         self.values = self._columns(found.as_vector()[:, None])[0]
 
     def _scan(self) -> None:
-        """Begin with the delay of all actuators that explains most: it has other minima."""
-        late = [each for each in self.unknowns if each.quantity == "command_delay"]
-        if not late:
-            return
-        share = np.linspace(0, 1, SCAN)
-        unit = np.tile(self._unit()[:, None], (1, SCAN))
-        for row, each in enumerate(self.unknowns):
-            if each in late:
-                unit[row] = share
-        columns = self._columns(unit)
-        cost = (self._residuals(columns) ** 2).sum(axis=0)
-        self.values = columns[int(cost.argmin())]
+        """Move delays to where they explain most: there are other minima.
+
+        First those of all actuators together, then each sensor's.
+        """
+        groups = [[i for i, e in enumerate(self.unknowns) if e.quantity == DELAYS[0]]]
+        groups += [[i] for i, e in enumerate(self.unknowns) if e.quantity == DELAYS[1]]
+        for group in groups:
+            now = self._unit()
+            shift = np.r_[0.0, np.linspace(-1, 1, SCAN)]
+            unit = np.tile(now[:, None], (1, len(shift)))
+            for row in group:
+                unit[row] = np.clip(now[row] + shift, 0, 1)
+            columns = self._columns(unit)
+            cost = (self._residuals(columns) ** 2).sum(axis=0)
+            self.values = columns[int(cost.argmin())]
 
     def _slopes(self, unit: Floats) -> Floats:
         """(rows, k) of the residuals per unit of the bounds, by central differences.
@@ -274,8 +287,19 @@ class Fit:
                 else "too little of it shows in the recording"
             )
             self._put(self.values, each, each.known)
+            self._take_over(each)
             dropped = True
         return dropped
+
+    def _take_over(self, gone: Unknown) -> None:
+        """What a load would have been, the mass may be."""
+        if gone.quantity != "payload_kg":
+            return
+        more = gone.high / float(self.follower.twin.model.body_mass.sum())
+        self.unknowns = [
+            replace(e, high=e.high + more) if e.quantity == "mass_factor" else e
+            for e in self.unknowns
+        ]
 
     # Delays -----------------------------------------------------------------------------------
 
@@ -297,15 +321,7 @@ class Fit:
             if each.name == f"{self.gauge}.delay_s":
                 gone = index
             elif each.quantity == "sensor_delay":
-                self.unknowns[index] = Unknown(
-                    each.name,
-                    each.quantity,
-                    each.element,
-                    each.known,
-                    each.width,
-                    -each.high,
-                    each.high,
-                )
+                self.unknowns[index] = replace(each, low=-each.high)
         self._put(self.values, self.unknowns.pop(gone), 0.0)
 
     def _move_gauge(self) -> None:

@@ -128,8 +128,7 @@ class Follower:
             if (step + 1) % stride == 0:
                 shown.append(physics.fields())
         fields = {
-            term.name: np.stack([each[term.name] for each in shown], axis=1)
-            for term in self.terms
+            term.name: np.stack([each[term.name] for each in shown], axis=1) for term in self.terms
         }
         return self._shown(values, fields)
 
@@ -197,4 +196,3 @@ class Follower:
         for element in self.elements:
             turns[element.rows] = element.term in names
         return turns
-

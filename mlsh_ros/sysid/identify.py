@@ -76,14 +76,14 @@ class Identified:
             if n.why_not
         ]
         delays = (
-            ["delays: only the sum of a command's and a sensor's is told; the freshest sensor "
-             "counts as on time"]
+            [
+                "delays: only the sum of a command's and a sensor's is told; the freshest sensor "
+                "counts as on time"
+            ]
             if self.gauge
             else []
         )
-        rmse = [
-            f"{t.name}: RMSE {t.before:.3g} before, {t.after:.3g} after" for t in self.terms
-        ]
+        rmse = [f"{t.name}: RMSE {t.before:.3g} before, {t.after:.3g} after" for t in self.terms]
         total = (
             f"prediction on {self.held_out} windows that were not fitted: RMSE {self.before:.3g} "
             f"before, {self.after:.3g} after, of what moves"
@@ -206,14 +206,16 @@ def _numbers(
     wanted: list[Unknown], fit: Fit, errors: Floats, blind: list[Unknown]
 ) -> list[Number]:
     told = {each.name: error for each, error in zip(fit.unknowns, errors, strict=True)}
-    numbers = []
+    numbers: list[Number] = []
     for each in wanted:
         error = told.get(each.name, np.nan) * each.width
         why = fit.told_not.get(each.name, "")
         if each.name == f"{fit.gauge}.delay_s":
             # Its error is that of the others, which are counted from it.
-            error = max((n.error for n in numbers if n.unknown.quantity == each.quantity),
-                        default=TELLS * each.width)
+            error = max(
+                (n.error for n in numbers if n.unknown.quantity == each.quantity),
+                default=TELLS * each.width,
+            )
         numbers.append(Number(each, fit.value(each), float(error), why))
     return numbers + [
         Number(each, each.known, np.nan, "the term is not simulated, or not recorded")
@@ -243,7 +245,8 @@ def _validate(fit: Fit, start: Floats, held: Floats) -> tuple[list[Term], float,
 
 def _with_noise(fit: Fit, ranges: Reality) -> Floats:
     """The values, and what is left of terms that may be noisy taken for their noise."""
-    follower, values = fit.follower, fit.values.copy()
+    follower = fit.follower
+    values: Floats = fit.values.copy()
     left = fit.differences(values[None])[:, 0]
     noise = follower.differences.of(values[None], "noise")[0]
     order = [term.name for term in follower.robot_terms]

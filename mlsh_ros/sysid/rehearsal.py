@@ -35,9 +35,9 @@ def rehearse(
     """
     manifest, interface = bundle.manifest, bundle.interface
     listener, now = Listener(interface), START
-    topics = [(r.topic, [term.name for term, _ in r.terms]) for r in topic_readers(
-        interface.observation
-    )]
+    topics = [
+        (r.topic, [term.name for term, _ in r.terms]) for r in topic_readers(interface.observation)
+    ]
     step = round(interface.physics_dt * 1e9)
     skills, masters = load_skills(bundle), sorted(manifest.masters)
     worlds: dict[str, World] = {}
@@ -48,9 +48,7 @@ def rehearse(
         if family.name not in worlds:
             worlds[family.name] = World(load_robot(interface.robot), family, 1, reality=reality)
         world = worlds[family.name]
-        controller = Controller(
-            interface, skills, manifest.decision_ticks, manifest.decision_lead
-        )
+        controller = Controller(interface, skills, manifest.decision_ticks, manifest.decision_lead)
         world.reset(ONE, [number], [episode_rng(seed, session)])
         controller.reset()
         for _ in range(family.ticks):

@@ -14,6 +14,7 @@ from sim.reality import (
     LONGEST,
     Actuator,
     Dynamics,
+    Pair,
     Reality,
     Sensor,
     actuator_names,
@@ -130,9 +131,7 @@ def twin_of(terms: Sequence[ObservationTerm], index: int) -> int:
     return next(i for i in range(index + 1) if shown & set(places(terms[i])))
 
 
-def chosen(
-    found: Sequence[Unknown], only: Sequence[str], keep: Sequence[str]
-) -> list[Unknown]:
+def chosen(found: Sequence[Unknown], only: Sequence[str], keep: Sequence[str]) -> list[Unknown]:
     """Those that shall be identified; a key such as gain_factor stands for all that end so.
 
     Raises:
@@ -236,11 +235,11 @@ def _pair(value: float) -> tuple[float, float]:
     return value, value
 
 
-def _three(values: list[float]) -> tuple[tuple[float, float], ...]:
-    return tuple(_pair(v) for v in values)
+def _three(values: list[float]) -> tuple[Pair, Pair, Pair]:
+    x, y, z = values
+    return _pair(x), _pair(y), _pair(z)
 
 
 def _round(value: float) -> float:
     """Six digits: a file that one can read."""
     return float(f"{value:.6g}")
-
