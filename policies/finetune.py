@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.adapt import Adapted, Progress, adapt, scored_episodes
+from policies.adapt import Adapted, Progress, adapt, envs_for_episodes, scored_episodes
 from policies.agent import Agent, Level, put
 from policies.bundle import (
     GOLDEN,
@@ -55,6 +55,8 @@ def finetune(
     robot: str | None = None,
     start_from: str | None = None,
     reality: Reality | None = None,
+    settings: Sequence[str] = (),
+    episodes: int | None = None,
     facts: dict[str, object],
     on_update: Callable[[list[Progress]], None] = lambda _: None,
 ) -> Finetuned:
@@ -71,6 +73,8 @@ def finetune(
         robot: name or folder, by default the bundle's.
         start_from: a master of the bundle to start from, by default a fresh one.
         reality: what differs from the nominal model, by default what did in the bundle's training.
+        settings: `section.key=value` over the bundle's configuration.
+        episodes: whole ones per update, by default 2,000 steps.
         facts: of `policies.run.environment`, for the provenance.
         on_update: called with the latest `Progress`.
 
@@ -85,6 +89,7 @@ def finetune(
             f"Taken: {', '.join(bundle.manifest.masters)}"
         )
     config, number = task_config(bundle, task, seed=seed, robot=robot, reality=reality)
+    config = config.with_values(list(settings))
     start = None
     if start_from is not None:
         start = read_graph(bundle.master(start_from), f"{bundle.source}/masters/{start_from}.onnx")
@@ -98,6 +103,7 @@ def finetune(
         lambda agent: install_skills(agent, bundle),
         [number],
         updates=updates,
+        envs=None if episodes is None else envs_for_episodes(config, episodes),
         install_masters=None if start is None else install_master,
         on_update=on_update,
     )
@@ -107,11 +113,11 @@ def finetune(
         [(data, agent.masters, 0)], agent.normaliser, bundle.golden.observation, seed
     )
     last = adapted.curves[0][-1]
-    episodes = scored_episodes(adapted.learner.family.ticks)
+    scored = scored_episodes(adapted.learner.family.ticks)
     limit = adapted.learner.bounds[number]
     entry = Master(
         task=task,
-        score=Score(value=last.greedy, **asdict(limit), episodes=episodes),
+        score=Score(value=last.greedy, **asdict(limit), episodes=scored),
         provenance=provenance_of(config, facts, last.steps, last.updates),
     )
     whole = add_master(bundle, name, entry, data, path)

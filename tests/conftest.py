@@ -44,8 +44,8 @@ def restless_bundle(
 ) -> Bundle:
     """A bundle whose masters are thermostats: they change the skill whenever the sign changes.
 
-    Master goal-0 watches x, goal-1 watches y; skill 0 drives up both axes, skill 1 down, each
-    with a random network on top.
+    Master goal-0 watches x, goal-1 watches y, of an ant the first two hips; skill 0 drives up
+    all that it commands, skill 1 down, each with a random network on top.
     """
     # Imported here: on a machine with ROS and without torch the other tests still run.
     from policies.adapt import Progress
@@ -65,9 +65,10 @@ def restless_bundle(
         _, bias = agent.skills.policy.layers(k)[-1]
         bias[:] = direction
     agent.masters.policy.numpy[:] = 0
+    watched = learner.env.interface.observation_slices.get("hip", slice(0, 0)).start
     for axis in range(agent.masters.count):
         (first, _), (second, _), (last, _) = agent.masters.policy.layers(axis)
-        first[axis, 0] = second[0, 0] = 3.0
+        first[watched + axis, 0] = second[0, 0] = 3.0
         last[0] = (-3.0, 3.0)
     provenance = provenance_of(config, environment(), 0, 0)
     curve = [Progress(0, 0, 0.0, 1.0, 0.0)]

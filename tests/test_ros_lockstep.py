@@ -20,18 +20,19 @@ EPISODES = 10  # x 2 tasks x 50 ticks = 1,000 ticks
     [
         (0, "moving_bandits", "omni"),
         (1, "moving_bandits", "omni"),
+        (1, "ant_movement", "ant"),  # eight joints by name, axes of a quaternion
         (1, "body_bandits", "rover"),  # a LaserScan, quaternions, goals relative to the robot
     ],
 )
 def test_rollout_through_ros_equals_offline(tmp_path, lead, family, robot):
     bundle = restless_bundle(tmp_path / "restless", lead, family, robot)
     work = jobs(bundle, None, None)
-    episodes = EPISODES * 50 // make_family(family).ticks
+    episodes = max(1, EPISODES * 50 // make_family(family).ticks)
     offline = run_offline(bundle, robot, work, episodes=episodes, seed=3)
     through_ros = run_ros(
         bundle, robot, work, episodes=episodes, seed=3, mode="lockstep", domain=some_domain()
     )
-    assert sum(len(e.skill) for e in offline) == 1000
+    assert sum(len(e.skill) for e in offline) >= 1000
     # Otherwise nothing is said about switching.
     assert sum(e.switches for e in offline) > 25
     compare(offline, through_ros)

@@ -20,6 +20,7 @@ from sim.errors import UserError
 from sim.registry import FAMILIES, make_family
 from sim.robot import load_robot
 from sim.stage import Frame, Scene
+from sim.tasks.task import Costly, Lively
 from sim.world import World
 
 
@@ -82,7 +83,8 @@ def test_what_is_shown_is_what_is_scored(shipped):
         # Rewards are for the state after a tick, so the family agrees with the last frame.
         last = {"position": take.scene.path[-1:]}
         family, layout = take.scene.family, take.scene.layout
-        assert float(family.reward(layout, last)[0]) == episode.reward[-1]
+        if not isinstance(family, Costly | Lively):  # nor what else a tick has to do with it
+            assert float(family.reward(layout, last)[0]) == episode.reward[-1]
         assert f"return {episode.value:.4g}" in take.scene.frames[-1].caption
 
 

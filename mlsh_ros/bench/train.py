@@ -97,7 +97,7 @@ def _table(runner: Runner, folder: Path, given: argparse.Namespace) -> None:
     turns: dict[str, Callable[[], float]] = {
         "raw MuJoCo": lambda: raw(robot, given.threads),
         "our collection": mlsh.collect,
-        "MLSH, default (1024 x 10)": mlsh.train,
+        "MLSH, default (1024 x 5)": mlsh.train,
         "MLSH, 4096 x 5": large.train,
         "one policy, 4096 x 5": ppo.train,
     }

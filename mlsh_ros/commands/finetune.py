@@ -39,12 +39,20 @@ def finetune(
         str,
         typer.Option(help="What differs from the model: by name, or a file. Default: as trained."),
     ] = "",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a setting, as in train. Repeatable."),
+    ] = None,
+    episodes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Whole ones per update; default: 2,000 environment steps."),
+    ] = None,
     baseline: Annotated[
         bool, typer.Option(help="Also learn the task from scratch with the same experience.")
     ] = True,
 ) -> None:
     """Learn a new task by training the master alone; the skill files stay byte-identical."""
-    from policies.adapt import from_scratch
+    from policies.adapt import envs_for_episodes, from_scratch
     from policies.bundle import load_bundle
     from policies.finetune import finetune as learn
     from policies.finetune import task_config
@@ -72,12 +80,17 @@ def finetune(
         robot=robot,
         start_from=start_from,
         reality=differs,
+        settings=settings or [],
+        episodes=episodes,
         facts=environment(),
     )
     curves = {"master only": result.adapted.curves[0]}
     config, _ = task_config(loaded, task, seed=seed, robot=robot, reality=differs)
+    config = config.with_values(settings or [])
     if baseline:
-        curves["PPO from scratch"] = from_scratch(config, number, updates=updates).curves[0]
+        envs = None if episodes is None else envs_for_episodes(config, episodes)
+        alone = from_scratch(config, number, updates=updates, envs=envs)
+        curves["PPO from scratch"] = alone.curves[0]
     limit = bounds(load_robot(config.robot), family, number, episodes=enough(family))
     _show(curves, limit, family.ticks)
     folder = target.parent

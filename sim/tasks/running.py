@@ -17,7 +17,7 @@ from sim.tasks.task import Fields, Layout
 Natural = Annotated[int, Field(ge=0)]
 
 # m/s, the best measured speed of a single skill of the ant; every bound is computed from it.
-SPEED = 2.0
+SPEED = 5.2
 FALLEN = 1.0  # rad from upright
 
 
