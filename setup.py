@@ -48,10 +48,11 @@ TRAIN = [*SIM, "torch>=2.4", "tensorboard>=2.16", "onnx>=1.17"]
 # Only to be compared with; gymnasium's MuJoCo environments import imageio.
 SB3 = "stable-baselines3>=2.9"
 BENCH = [SB3, "imageio>=2.30"]
+SYSID = [*SIM, "mujoco[sysid]>=4,<5"]  # scipy, plotly and others that MuJoCo's own wants
 VIDEO = ["imageio-ffmpeg>=0.5"]  # brings ffmpeg, for MP4
 # 7.4 is the pytest of Ubuntu 24.04, which `colcon test` takes.
 TEST = ["pytest>=7.4", "pytest-timeout>=2.3", "pytest-xdist>=3.3"]
-DEV = [*TEST, *VIDEO, SB3, "ruff>=0.9", "mypy>=1.13", "import-linter>=2.1", "types-PyYAML"]
+DEV = [*TEST, *VIDEO, *SYSID, SB3, "ruff>=0.9", "mypy>=1.13", "import-linter>=2.1", "types-PyYAML"]
 
 setup(
     name=NAME,
@@ -87,6 +88,7 @@ setup(
         "train": TRAIN,
         "bench": BENCH,
         "video": VIDEO,
+        "sysid": SYSID,
         "test": TEST,
         "dev": DEV,
     },

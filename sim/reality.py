@@ -175,6 +175,15 @@ def read_ranges(robot: Robot) -> Reality:
             f"robot {robot.name!r} cannot be randomised: {path} does not exist; see "
             "docs/reality.md"
         )
+    return load_ranges(path, robot)
+
+
+def load_ranges(path: Path, robot: Robot) -> Reality:
+    """Ranges of a file.
+
+    Raises:
+        UserError: it is missing, does not hold, or names what the robot does not have.
+    """
     reality = _read(path)
     check_reality(reality, robot.interface, str(path))
     return reality

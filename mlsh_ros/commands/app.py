@@ -18,6 +18,7 @@ from mlsh_ros.commands import (
     replay,
     summary,
     sweep,
+    sysid,
     train,
     transfer,
     up,
@@ -44,6 +45,7 @@ app.command()(transfer.transfer)
 app.command()(up.up)
 app.command()(replay.replay)
 app.command()(gap.gap)
+app.command()(sysid.sysid)
 app.command()(play.play)
 app.command()(plot.plot)
 app.command()(demo.demo)

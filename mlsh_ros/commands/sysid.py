@@ -1,0 +1,80 @@
+"""mlsh sysid: what of a robot differs from its model, by recordings."""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlsh_ros.commands.console import console
+from sim.errors import UserError
+
+
+def sysid(
+    bundle: Annotated[
+        str, typer.Argument(help="A shipped bundle by name, or a folder or zip file.")
+    ],
+    bags: Annotated[
+        list[Path], typer.Argument(help="Recordings: MCAP files, or folders of rosbag2.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File for what was identified.")
+    ] = Path("reality.yaml"),
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Identify this alone: gain_factor, drive_x.delay_s, .. Repeatable."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="Do not identify this, such as what was measured. Repeatable."),
+    ] = None,
+    known: Annotated[
+        str, typer.Option(help="What differs for certain: a reality by name, or a file.")
+    ] = "",
+    ranges: Annotated[
+        Path | None, typer.Option(help="What may differ; default: the robot's randomise.yaml.")
+    ] = None,
+    robot: Annotated[
+        str | None, typer.Option(help="Nominal robot, name or folder; default: the bundle's.")
+    ] = None,
+    namespace: Annotated[
+        str, typer.Option(help="Of the robot, in a recording with several.")
+    ] = "",
+) -> int:
+    """Identify masses, frictions, gains, delays and biases; writes a reality.yaml with errors.
+
+    What the recording does not tell stays as it is, and is named. Status 1: nothing can be told.
+    """
+    for needed in ("scipy", "tabulate"):
+        if find_spec(needed) is None:
+            raise UserError(
+                f"{needed} is not installed, which mujoco.sysid needs: install the extra `sysid`"
+            )
+    from mlsh_ros.gap.reading import load
+    from mlsh_ros.sysid.identify import identify
+    from policies.bundle import load_bundle
+    from sim.reality import load_ranges, load_reality
+    from sim.robot import load_robot
+
+    logging.getLogger("absl").setLevel(logging.ERROR)  # of numbers that start at a bound
+    loaded = load_bundle(bundle)
+    body = load_robot(robot or loaded.interface.robot)
+    found = identify(
+        loaded,
+        [load(bag, loaded, namespace).signals for bag in bags],
+        robot=robot,
+        known=load_reality(known, body) if known else None,
+        ranges=load_ranges(ranges, body) if ranges else None,
+        only=only or (),
+        keep=keep or (),
+    )
+    for line in found.lines():
+        console.print(line, markup=False, soft_wrap=True)
+    if all(number.why_not for number in found.numbers):
+        raise UserError("the recordings tell none of these numbers; nothing is written")
+    found.write(output, [str(bag) for bag in bags])
+    console.print(f"reality: {output}", markup=False, soft_wrap=True)
+    return 0

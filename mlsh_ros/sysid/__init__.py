@@ -1,0 +1,1 @@
+"""System identification: what of a robot differs from its model, by its recordings."""

@@ -1,0 +1,338 @@
+"""Least squares over what the sensors showed; what a recording tells, and what it does not."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field, replace
+
+import mujoco.sysid as mj
+import numpy as np
+from numpy.typing import NDArray
+
+from mlsh_ros.sysid.follow import Element, Follower
+from mlsh_ros.sysid.unknowns import DELAYS, FIRST_KEPT, Unknown, values_of
+from sim.interface import Floats
+
+TELLS = 0.15  # standard error, of the range's width, up to which a recording tells a number
+ALIKE = 0.4  # of the largest standard error: who else may stay as it is in its place
+TOGETHER = 0.9  # correlation of two errors from which on they are told only together
+OFFSET = 0.3  # rad or m that a start may be off: sensors are late and not exact
+FLOOR = 2e-3  # of an element's movement: no model is better than that
+STEP = 1e-3  # of the bounds, for derivatives: longer than what contacts make uneven
+SCAN = 25  # delays tried, over all that is possible
+ITERATIONS = 25
+MEDIAN = 0.6745  # of the magnitude of a normal number
+ROUGH = 3.0  # times the usual error from which on a window counts less: somebody pushed it
+
+
+@dataclass
+class Fit:
+    """The problem: some unknowns, the windows that may be used.
+
+    Args:
+        follower: that predicts.
+        unknowns: to identify.
+        use: (W,) windows that are fitted.
+    """
+
+    follower: Follower
+    unknowns: list[Unknown]
+    use: NDArray[np.bool_]
+    told_not: dict[str, str] = field(default_factory=dict)  # name: why it stays as it is
+    gauge: str = ""  # the term whose delay counts as 0, if only sums of delays can be told
+
+    def __post_init__(self) -> None:
+        follower = self.follower
+        self.values = values_of(follower.interface, follower.bodies, follower.known)
+        for each in self.unknowns:
+            self._put(self.values, each, each.known)
+        self._fitted = self.use[follower.window]
+        self._sigma = self._first_sigma()
+        self._weight = np.ones(follower.windows.count)
+        self._subspaces: list[tuple[NDArray[np.int64], Floats]] = []
+        self._turns = follower.angles()
+
+    # Values -----------------------------------------------------------------------------------
+
+    def _put(self, values: Floats, each: Unknown, value: float) -> None:
+        self.follower.differences.of(values[None], each.quantity)[0, each.element] = value
+
+    def _columns(self, unit: Floats) -> Floats:
+        """(C, n) of unknowns in units of their bounds, (k, C)."""
+        columns = np.tile(self.values, (unit.shape[1], 1))
+        for each, row in zip(self.unknowns, unit, strict=True):
+            part = self.follower.differences.of(columns, each.quantity)
+            part[:, each.element] = each.low + row * (each.high - each.low)
+        return columns
+
+    def _unit(self) -> Floats:
+        """(k,) of the present values."""
+        of = self.follower.differences.of
+        now = [of(self.values[None], e.quantity)[0, e.element] for e in self.unknowns]
+        low, high = (np.array([getattr(e, k) for e in self.unknowns]) for k in ("low", "high"))
+        return np.asarray((np.array(now) - low) / (high - low))
+
+    def value(self, each: Unknown) -> float:
+        """Its present value."""
+        return float(
+            self.follower.differences.of(self.values[None], each.quantity)[0, each.element]
+        )
+
+    # Residuals --------------------------------------------------------------------------------
+
+    def _first_sigma(self) -> Floats:
+        """(rows,) what is declared of noise, and a share of the movement."""
+        follower, sigma = self.follower, np.ones(len(self.follower.measured))
+        terms = {term.name: term for term in follower.terms}
+        for element in follower.elements:
+            moved = self._movement(element.rows)
+            sigma[element.rows] = max(terms[element.term].noise, 5 * FLOOR * moved, 1e-9)
+        return sigma
+
+    def _movement(self, rows: slice) -> float:
+        shown = self.follower.measured[rows]
+        return float(np.std(shown)) if len(shown) else 0.0
+
+    def differences(self, values: Floats) -> Floats:
+        """(rows, C) recorded less predicted, in each term's unit, wherever the robot started."""
+        predicted = self.follower.predict(values)
+        left = self.follower.measured[:, None] - predicted
+        turned = np.round(left / (2 * np.pi)) * 2 * np.pi
+        left = left - np.where(self._turns[:, None], turned, 0.0)
+        left = np.nan_to_num(left, nan=1e3, posinf=1e3, neginf=-1e3) / self._sigma[:, None]
+        for rows, basis in self._subspaces:
+            left[rows] -= basis @ (basis.T @ left[rows])
+        return np.asarray(left * self._sigma[:, None])
+
+    def _residuals(self, values: Floats) -> Floats:
+        weight = self._weight[self.follower.window] / self._sigma
+        return np.asarray((self.differences(values) * weight[:, None])[self._fitted])
+
+    def _forget_starts(self) -> None:
+        """Of each window, what another position at its start would have changed.
+
+        It is taken out of the differences, as far as it is no larger than `OFFSET` explains.
+        """
+        effects = self.follower.pose_effects(self.values) / self._sigma[:, None]
+        effects = np.clip(np.nan_to_num(effects), -1e6, 1e6)
+        self._subspaces = []
+        for window in range(self.follower.windows.count):
+            rows = np.flatnonzero(self.follower.window == window)
+            if not len(rows):
+                continue
+            u, s, _ = np.linalg.svd(effects[rows], full_matrices=False)
+            s = s * OFFSET
+            # Square root of what a prior of that size leaves: I - u (1 - 1/sqrt(1 + s^2)) u'.
+            share = 1 - 1 / np.sqrt(1 + s**2)
+            self._subspaces.append((rows, u * np.sqrt(share)))
+
+    def _reweigh(self) -> None:
+        """Give each element and window the weight that its differences deserve."""
+        left = self.differences(self.values[None])[:, 0]
+        for element in self.follower.elements:
+            mine = np.zeros(len(left), bool)
+            mine[element.rows] = True
+            spread = self._noise(element, left[mine & self._fitted])
+            least = FLOOR * self._movement(element.rows)
+            self._sigma[element.rows] = max(spread, least, 1e-9)
+        square = (left / self._sigma) ** 2
+        counts = np.bincount(self.follower.window, minlength=len(self._weight))
+        sums = np.bincount(self.follower.window, square, minlength=len(self._weight))
+        rms = np.sqrt(sums / np.maximum(counts, 1))
+        usual = float(np.median(rms[self.use & (counts > 0)]))
+        self._weight = np.minimum(1.0, ROUGH * usual / np.maximum(rms, 1e-12))
+
+    def _noise(self, element: Element, left: Floats) -> float:
+        """What changes from tick to tick: what is left of a bad fit changes slowly."""
+        time = self.follower.windows.samples[element.term].time
+        if len(left) < 2 or not len(time):
+            return 0.0
+        lag = max(1, round(1 / max(float(np.median(np.abs(np.diff(time)))), 1e-3)))
+        change = np.abs(left[lag:] - left[:-lag])
+        return float(np.median(change)) / MEDIAN / np.sqrt(2) if len(change) else 0.0
+
+    # Solving ----------------------------------------------------------------------------------
+
+    def run(self) -> Floats:
+        """Identify; returns (k,) standard errors of the unknowns that are left."""
+        self._fix_gauge()
+        self._forget_starts()
+        self._scan()
+        self._forget_starts()
+        self._drop(strict=True)
+        for _ in range(2):
+            self._optimize()
+            self._scan()
+            self._optimize()
+            self._reweigh()
+            self._forget_starts()
+        while True:
+            self._optimize()
+            if not self._drop(strict=False):
+                break
+        errors = self._errors()[0]
+        self._move_gauge()
+        return errors
+
+    def _optimize(self) -> None:
+        """Levenberg and Marquardt's method within bounds, as mujoco.sysid has it."""
+        if not self.unknowns:
+            return
+        params = mj.ParameterDict()
+        for each, unit in zip(self.unknowns, self._unit(), strict=True):
+            params.add(mj.Parameter(each.name, float(np.clip(unit, 0.0, 1.0)), 0.0, 1.0))
+
+        def residual(x: Floats, _: object) -> tuple[list[Floats], None, None]:
+            columns = x if x.ndim == 2 else x[:, None]
+            left = self._residuals(self._columns(columns))
+            return [left if x.ndim == 2 else left[:, 0]], None, None
+
+        found, _ = mj.optimize(
+            params,
+            residual,
+            optimizer="mujoco",
+            verbose=False,
+            jacobian=lambda x, _: self._slopes(x[:, 0]),
+            x_scale="jac",
+            max_iters=ITERATIONS,
+            xtol=1e-5,
+            gtol=1e-6,
+            mu_factor=4.0,  # its own takes a hundred tries to find that it is at the end
+            output=io.StringIO(),
+        )
+        self.values = self._columns(found.as_vector()[:, None])[0]
+
+    def _scan(self) -> None:
+        """Move delays to where they explain most: there are other minima.
+
+        First those of all actuators together, then each sensor's.
+        """
+        groups = [[i for i, e in enumerate(self.unknowns) if e.quantity == DELAYS[0]]]
+        groups += [[i] for i, e in enumerate(self.unknowns) if e.quantity == DELAYS[1]]
+        for group in groups:
+            now = self._unit()
+            shift = np.r_[0.0, np.linspace(-1, 1, SCAN)]
+            unit = np.tile(now[:, None], (1, len(shift)))
+            for row in group:
+                unit[row] = np.clip(now[row] + shift, 0, 1)
+            columns = self._columns(unit)
+            cost = (self._residuals(columns) ** 2).sum(axis=0)
+            self.values = columns[int(cost.argmin())]
+
+    def _slopes(self, unit: Floats) -> Floats:
+        """(rows, k) of the residuals per unit of the bounds, by central differences.
+
+        What is shown has a bend wherever a delay is a whole number of physics steps: a slope of a
+        delay is taken over one of them.
+        """
+        widths = np.array([each.high - each.low for each in self.unknowns])
+        late = np.array([each.quantity in DELAYS for each in self.unknowns])
+        half = np.where(late, 0.5 * self.follower.interface.physics_dt / widths, STEP)
+        # A little beyond a bound is no harm to a slope, but negative factors are none.
+        above = unit[:, None] + np.diag(half)
+        below = unit[:, None] - np.diag(np.where((unit < half) & ~late, 0.0, half))
+        left = self._residuals(self._columns(np.concatenate([above, below], axis=1)))
+        count = len(unit)
+        span = np.diag(above) - np.diag(below)
+        return np.asarray((left[:, :count] - left[:, count:]) / span)
+
+    def _jacobian(self) -> tuple[Floats, Floats]:
+        """(rows, k) per width of the ranges, and the residuals (rows,)."""
+        unit = self._unit()
+        left = self._residuals(self._columns(unit[:, None]))[:, 0]
+        widths = np.array([e.width / (e.high - e.low) for e in self.unknowns])
+        return self._slopes(unit) * widths, left
+
+    def _errors(self, strict: bool = False) -> tuple[Floats, Floats]:
+        """(k,) standard errors in the ranges' widths, (k, k) correlations."""
+        if not self.unknowns:
+            return np.zeros(0), np.zeros((0, 0))
+        jacobian, left = self._jacobian()
+        count = len(self.unknowns)
+        inverse = np.linalg.pinv(jacobian.T @ jacobian + 1e-9 * np.eye(count))
+        # Strict: as if the declared noise were all there is.
+        variance = 1.0 if strict else float(left @ left) / max(len(left) - count, 1)
+        covariance = variance * inverse
+        if not strict:
+            # What is left of a window hangs together: count windows, not samples.
+            window = self.follower.window[self._fitted]
+            scores = np.stack(
+                [jacobian[window == w].T @ left[window == w] for w in np.unique(window)]
+            )
+            clustered = inverse @ (scores.T @ scores) @ inverse
+            worse = np.maximum(np.diag(clustered), np.diag(covariance)) / np.diag(covariance)
+            covariance = covariance * np.sqrt(np.outer(worse, worse))
+        errors = np.sqrt(np.diag(covariance))
+        return errors, covariance / np.outer(errors, errors)
+
+    def _drop(self, *, strict: bool) -> bool:
+        """Let stay as it was what the recording does not tell; says whether there was any."""
+        dropped = False
+        while self.unknowns:
+            errors, correlation = self._errors(strict)
+            if errors.max() <= TELLS:
+                break
+            wanted = [i for i, e in enumerate(errors) if e > max(TELLS, ALIKE * errors.max())]
+            out = min(wanted, key=lambda i: FIRST_KEPT.index(self.unknowns[i].quantity))
+            each = self.unknowns.pop(out)
+            # Those of them that are told without it.
+            others = [
+                self.unknowns[i - (i > out)].name
+                for i in range(len(errors))
+                if i != out and abs(correlation[out, i]) > TOGETHER
+            ]
+            self.told_not[each.name] = (
+                f"only together with {', '.join(others)}"
+                if others
+                else "too little of it shows in the recording"
+            )
+            self._put(self.values, each, each.known)
+            self._take_over(each)
+            dropped = True
+        return dropped
+
+    def _take_over(self, gone: Unknown) -> None:
+        """What a load would have been, the mass may be."""
+        if gone.quantity != "payload_kg":
+            return
+        more = gone.high / float(self.follower.twin.model.body_mass.sum())
+        self.unknowns = [
+            replace(e, high=e.high + more) if e.quantity == "mass_factor" else e
+            for e in self.unknowns
+        ]
+
+    # Delays -----------------------------------------------------------------------------------
+
+    def _fix_gauge(self) -> None:
+        """A command that acts later and sensors that show later look alike.
+
+        If all of both are unknown, one sensor's delay counts as 0; the others may be less.
+        """
+        shown = {term.name for term in self.follower.terms}
+        late = [e for e in self.unknowns if e.quantity == "sensor_delay"]
+        names = {e.name.partition(".")[0]: e for e in late}
+        motors = [e for e in self.unknowns if e.quantity == "command_delay"]
+        if not motors or len(motors) != self.follower.interface.action_size:
+            return
+        if shown - set(names):
+            return
+        self.gauge = next(n for n in names if n in shown)
+        for index, each in enumerate(self.unknowns):
+            if each.name == f"{self.gauge}.delay_s":
+                gone = index
+            elif each.quantity == "sensor_delay":
+                self.unknowns[index] = replace(each, low=-each.high)
+        self._put(self.values, self.unknowns.pop(gone), 0.0)
+
+    def _move_gauge(self) -> None:
+        """The freshest sensor counts as on time; commands are as late as that makes them."""
+        if not self.gauge:
+            return
+        shown = {term.name for term in self.follower.terms}
+        index = [i for i, t in enumerate(self.follower.robot_terms) if t.name in shown]
+        sensors = self.follower.differences.of(self.values[None], DELAYS[1])[0]
+        commands = self.follower.differences.of(self.values[None], DELAYS[0])[0]
+        least = float(sensors[index].min())
+        sensors[index] -= least
+        commands += least
+        np.clip(commands, 0.0, None, out=commands)

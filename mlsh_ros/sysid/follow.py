@@ -1,0 +1,198 @@
+"""Simulations under many values at once that follow recorded commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from mlsh_ros.gap.twin import Twin
+from mlsh_ros.gap.windows import Windows, angular, view
+from sim.expanded import Expanded, body_names
+from sim.interface import Floats, ObservationTerm
+from sim.physics import Physics
+from sim.randomize import Differences
+from sim.reality import Reality, robot_terms
+
+NUDGE = 1e-4  # rad or m, of the pose at a window's start
+
+
+@dataclass(frozen=True)
+class Element:
+    """One number of a term, in every window."""
+
+    term: str
+    index: int  # of what is compared of the term
+    rows: slice  # of a prediction
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.term}.{self.index}"
+
+
+@dataclass
+class Follower:
+    """Predicts what the sensors show in some windows, for columns of values.
+
+    Args:
+        twin: of the nominal robot.
+        windows: of the recordings.
+        ranges: what may differ; other values stay nominal.
+        known: what differs for certain.
+        threads: of the simulation.
+    """
+
+    twin: Twin
+    windows: Windows
+    ranges: Reality
+    known: Reality
+    threads: int = 1
+    _batches: dict[int, tuple[Physics, Expanded]] = field(default_factory=dict, repr=False)
+    _states: list[Floats] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        self.twin = self.twin.bare()
+        self.interface = self.twin.interface
+        self.bodies = body_names(self.twin.model)
+        self.differences = Differences(self.interface, self.bodies, self.known, self.ranges)
+        self.robot_terms = robot_terms(self.interface)
+        simulated = {term.name for term in self.twin.terms}
+        self.terms: list[ObservationTerm] = [
+            term
+            for term in self.robot_terms
+            if term.name in simulated and len(self.windows.samples[term.name].window)
+        ]
+        self.elements: list[Element] = []
+        first = 0
+        for term in self.terms:
+            samples = self.windows.samples[term.name]
+            for i in range(samples.values.shape[1]):
+                rows = slice(first, first + len(samples.window))
+                self.elements.append(Element(term.name, i, rows))
+                first = rows.stop
+        none = np.zeros(0)
+        shown = [(self.windows.samples[e.term], e.index) for e in self.elements]
+        self.measured: Floats = np.concatenate([none, *(s.values[:, i] for s, i in shown)])
+        window = [s.window for s, _ in shown]
+        self.window: NDArray[np.int64] = np.concatenate([np.zeros(0, np.int64), *window])
+
+    @property
+    def state(self) -> Floats:
+        """(W, n) where the windows start, by what the sensors showed."""
+        if not self._states:
+            self._states.append(self.twin.states(self.windows))
+        return self._states[0]
+
+    def predict(self, values: Floats) -> Floats:
+        """(rows, C) what the sensors show, for values (C, n)."""
+        return self._run(values, np.tile(self.state, (len(values), 1)))
+
+    def pose_effects(self, values: Floats) -> Floats:
+        """(rows, D) change of what is shown per change of the start's positions, for (n,)."""
+        model, count = self.twin.model, self.windows.count
+        state = np.tile(self.state, (model.nv + 1, 1))
+        # MuJoCo's order of a state: time, positions, velocities, ..
+        first = mujoco.mj_stateSize(model, int(mujoco.mjtState.mjSTATE_TIME))
+        qpos = state[:, first : first + model.nq]
+        for d, row in np.ndindex(model.nv, count):
+            moved = self.state[row, first : first + model.nq].copy()
+            mujoco.mj_integratePos(model, moved, np.eye(model.nv)[d] * NUDGE, 1.0)
+            qpos[(d + 1) * count + row] = moved
+        shown = self._run(np.tile(values, (model.nv + 1, 1)), state)
+        return (shown[:, 1:] - shown[:, :1]) / NUDGE
+
+    def _batch(self, columns: int) -> tuple[Physics, Expanded]:
+        if columns not in self._batches:
+            body = replace(self.interface, observation=self.twin.terms)
+            size = columns * self.windows.count
+            physics = Physics(body, self.twin.model, size, self.threads)
+            self._batches[columns] = physics, Expanded(physics.batch, body, self.differences)
+        return self._batches[columns]
+
+    def _run(self, values: Floats, state: Floats) -> Floats:
+        columns, count = len(values), self.windows.count
+        physics, expanded = self._batch(columns)
+        ids = np.arange(physics.size, dtype=np.int32)
+        physics.reset(ids)
+        expanded.write(ids, np.repeat(values, count, axis=0))
+        physics.batch.state[:] = state
+        command = self._commands(values)  # (C * W, steps, A)
+        stride = self.twin.stride
+        shown = [{k: v.copy() for k, v in physics.fields().items()}]
+        for step in range(command.shape[1]):
+            physics.substep(command[:, step])
+            if (step + 1) % stride == 0:
+                shown.append(physics.fields())
+        fields = {
+            term.name: np.stack([each[term.name] for each in shown], axis=1) for term in self.terms
+        }
+        return self._shown(values, fields)
+
+    def _commands(self, values: Floats) -> Floats:
+        """(C * W, steps, A) the mean command in every physics step, delays of any length.
+
+        A delay that is no whole number of steps changes a command within a step: so what is shown
+        changes evenly with it.
+        """
+        told = self.windows.command  # (W, P, A)
+        substeps, dt = self.interface.substeps, self.interface.control_dt
+        count, ticks, size = told.shape
+        edges = np.arange(ticks * substeps + 1) / substeps  # ticks
+        total = np.concatenate([np.zeros((count, 1, size)), np.cumsum(told, axis=1)], axis=1)
+        delay = self.differences.of(values, "command_delay") / dt  # (C, A) ticks
+        means = np.empty((len(values), count, ticks * substeps, size))
+        for a in range(size):
+            for c, late in enumerate(delay[:, a].tolist()):
+                moment = edges - late
+                low = np.clip(np.floor(moment), 0, ticks - 1).astype(np.int64)
+                # Before the first tick its command held.
+                summed = total[:, low, a] + (moment - low) * told[:, low, a]
+                means[c, :, :, a] = np.diff(summed, axis=1) * substeps
+        return means.reshape(-1, ticks * substeps, size)
+
+    def _shown(self, values: Floats, fields: dict[str, Floats]) -> Floats:
+        columns, count = len(values), self.windows.count
+        of = self.differences.of
+        delay, scale, bias = of(values, "sensor_delay"), of(values, "scale"), of(values, "bias")
+        first = dict(
+            zip(
+                (term.name for term in self.robot_terms),
+                np.cumsum([0, *(term.size for term in self.robot_terms)]).tolist(),
+                strict=False,
+            )
+        )
+        order = [term.name for term in self.robot_terms]
+        fine, dt, before = self.twin.fine, self.interface.control_dt, self.windows.plan.before
+        out = np.empty((len(self.measured), columns))
+        parts = {element.term: element for element in reversed(self.elements)}
+        for term in self.terms:
+            number, samples = order.index(term.name), self.windows.samples[term.name]
+            viewed = view(term, term.values(fields[term.name]))
+            viewed = np.unwrap(viewed, axis=1) if angular(term) else viewed
+            viewed = viewed.reshape(columns, count, *viewed.shape[1:])
+            start, size = parts[term.name].rows.start, len(samples.window)
+            for c in range(columns):
+                place = (samples.time + before - delay[c, number] / dt) * fine
+                place = np.clip(place, 0, viewed.shape[2] - 1.000001)
+                low = place.astype(np.int64)
+                part = (place - low)[:, None]
+                seen = (1 - part) * viewed[c, samples.window, low]
+                seen += part * viewed[c, samples.window, low + 1]
+                if term.derive is None and not angular(term):
+                    own = bias[c, first[term.name] : first[term.name] + seen.shape[1]]
+                    seen = scale[c, number] * seen + own
+                for i in range(seen.shape[1]):
+                    out[start + i * size : start + (i + 1) * size, c] = seen[:, i]
+        return out
+
+    def angles(self) -> NDArray[np.bool_]:
+        """(rows,) whose difference means the same with a whole turn more."""
+        turns = np.zeros(len(self.measured), bool)
+        names: Sequence[str] = [term.name for term in self.terms if angular(term)]
+        for element in self.elements:
+            turns[element.rows] = element.term in names
+        return turns

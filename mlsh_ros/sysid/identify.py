@@ -1,0 +1,263 @@
+"""From recordings to a reality, with errors and a validation on what was not fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from mlsh_ros.gap.layout import layout_of
+from mlsh_ros.gap.signals import Signals
+from mlsh_ros.gap.twin import Twin
+from mlsh_ros.gap.windows import Windows, cut, merge, plan_for, thin
+from mlsh_ros.sysid.fit import TELLS, Fit
+from mlsh_ros.sysid.follow import Follower
+from mlsh_ros.sysid.unknowns import NOMINAL, Unknown, chosen, reality_of, unknowns
+from policies.bundle import Bundle
+from sim.errors import UserError
+from sim.expanded import body_names
+from sim.interface import Floats
+from sim.reality import SCHEMA, Reality, check_reality, read_ranges, reality_to_dict
+from sim.registry import split_task
+from sim.robot import Robot, load_robot
+
+HELD_OUT = 4  # of so many windows the last one is not fitted
+FEWEST = 4  # windows
+NOISE = 0.01  # of an element's movement; what is left below that is no noise
+STILL = 1e-3  # of an action's limits: commands that change less move nothing
+
+
+@dataclass(frozen=True)
+class Number:
+    """One unknown and what became of it."""
+
+    unknown: Unknown
+    value: float
+    error: float  # standard error; nan where it is not told
+    why_not: str  # empty where it is told
+
+
+@dataclass(frozen=True)
+class Term:
+    """How well a term is predicted in the windows that were not fitted; in its unit."""
+
+    name: str
+    before: float  # RMSE of the nominal model
+    after: float
+
+
+@dataclass(frozen=True)
+class Identified:
+    """What the recordings tell."""
+
+    reality: Reality
+    numbers: list[Number]
+    terms: list[Term]
+    before: float  # RMSE of held-out windows, all elements, in units of their movement
+    after: float
+    fitted: int  # windows
+    held_out: int
+    gauge: bool  # only sums of the commands' and the sensors' delays are told
+    notes: list[str]
+
+    def lines(self) -> list[str]:
+        """For people, one a line."""
+        told = [
+            f"{n.unknown.name}: {n.value:.4g} +- {n.error:.2g}"
+            for n in self.numbers
+            if not n.why_not
+        ]
+        not_told = [
+            f"{n.unknown.name}: not to be told, kept at {n.value:.4g}: {n.why_not}"
+            for n in self.numbers
+            if n.why_not
+        ]
+        delays = (
+            [
+                "delays: only the sum of a command's and a sensor's is told; the freshest sensor "
+                "counts as on time"
+            ]
+            if self.gauge
+            else []
+        )
+        rmse = [f"{t.name}: RMSE {t.before:.3g} before, {t.after:.3g} after" for t in self.terms]
+        total = (
+            f"prediction on {self.held_out} windows that were not fitted: RMSE {self.before:.3g} "
+            f"before, {self.after:.3g} after, of what moves"
+        )
+        return [*told, *not_told, *delays, total, *rmse, *(f"note: {n}" for n in self.notes)]
+
+    def write(self, path: Path, recordings: Sequence[str]) -> None:
+        """A reality.yaml; what is known about its numbers stands in comments above."""
+        head = [
+            f"Identified from {', '.join(recordings)}: {self.fitted} windows.",
+            "Value +- standard error:",
+            *self.lines(),
+        ]
+        text = "".join(f"# {line}\n" for line in head)
+        data = {"schema": SCHEMA, **reality_to_dict(self.reality)}
+        path.write_text(text + yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+
+
+def identify(
+    bundle: Bundle,
+    recordings: Sequence[Signals],
+    *,
+    robot: str | None = None,
+    known: Reality | None = None,
+    ranges: Reality | None = None,
+    only: Sequence[str] = (),
+    keep: Sequence[str] = (),
+    threads: int = 1,
+) -> Identified:
+    """Identify what differs.
+
+    Args:
+        bundle: that drove.
+        recordings: of one robot.
+        robot: the nominal one, name or folder; None: the bundle's.
+        known: what differs for certain.
+        ranges: of what may differ beside it; None: the robot's own.
+        only: names to identify, or last parts of names; empty: all that have a range.
+        keep: names to leave as they are.
+        threads: of the simulation.
+
+    Raises:
+        UserError: nothing can be compared, or a name is none.
+    """
+    body = load_robot(robot or bundle.interface.robot)
+    known, ranges = known or NOMINAL, ranges or read_ranges(body)
+    for each, where in ((known, "known"), (ranges, "ranges")):
+        check_reality(each, bundle.interface, where)
+    twin = _twin(bundle, recordings, body)
+    names = body_names(twin.model)
+    wanted = chosen(unknowns(bundle.interface, names, known, ranges), only, keep)
+    windows, notes = _windows(bundle, recordings)
+    follower = Follower(twin, windows, ranges, known, threads)
+    wanted, blind = _visible(wanted, follower)
+    held = np.zeros(windows.count, bool)
+    held[HELD_OUT - 1 :: HELD_OUT] = True
+    fit = Fit(follower, list(wanted), ~held)
+    start = fit.values.copy()
+    errors = fit.run()
+    numbers = _numbers(wanted, fit, errors, blind)
+    terms, before, after = _validate(fit, start, held)
+    values = _with_noise(fit, ranges)
+    reality = reality_of(bundle.interface, names, values, known)
+    return Identified(
+        reality=reality,
+        numbers=numbers,
+        terms=terms,
+        before=before,
+        after=after,
+        fitted=int((~held).sum()),
+        held_out=int(held.sum()),
+        gauge=bool(fit.gauge),
+        notes=[*(n for s in recordings for n in s.notes), *notes],
+    )
+
+
+def _twin(bundle: Bundle, recordings: Sequence[Signals], body: Robot) -> Twin:
+    masters = bundle.manifest.masters
+    named = [d.master for s in recordings for d in s.drives if d.master in masters]
+    task = masters[named[0] if named else next(iter(masters))].task
+    family, number = split_task(task)
+    return Twin(body, bundle.interface, family, lambda fields: layout_of(family, number, fields))
+
+
+def _windows(bundle: Bundle, recordings: Sequence[Signals]) -> tuple[Windows, list[str]]:
+    interface = bundle.interface
+    windows = merge([cut(signals, plan_for(interface)) for signals in recordings])
+    own = [t for t in interface.observation if not t.mujoco.task and not t.mujoco.rays]
+    seen = np.ones(windows.count, bool)
+    for term in own:
+        finite = np.isfinite(windows.start[term.name]).all(axis=1)
+        if finite.any():
+            seen &= finite
+    notes = []
+    if not seen.all():
+        notes.append(f"{(~seen).sum()} windows left out: sensors are missing at their start")
+        windows = thin(windows, np.flatnonzero(seen))
+    if windows.count < FEWEST:
+        raise UserError(
+            f"{windows.count} windows of {plan_for(interface).length} ticks are recorded, "
+            f"{FEWEST} are needed: drive longer"
+        )
+    scale = np.concatenate([np.full(t.size, t.limit[1] - t.limit[0]) for t in interface.action])
+    if (windows.command.std(axis=(0, 1)) < STILL * scale).all():
+        raise UserError("the robot was told to stand still all the time: nothing shows in that")
+    return windows, notes
+
+
+def _visible(wanted: list[Unknown], follower: Follower) -> tuple[list[Unknown], list[Unknown]]:
+    """Unknowns of sensors that are compared, and of those that are not."""
+    shown = {term.name for term in follower.terms}
+    sensors = {term.name for term in follower.robot_terms}
+    blind = [
+        e for e in wanted if (name := e.name.partition(".")[0]) in sensors and name not in shown
+    ]
+    return [e for e in wanted if e not in blind], blind
+
+
+def _numbers(
+    wanted: list[Unknown], fit: Fit, errors: Floats, blind: list[Unknown]
+) -> list[Number]:
+    told = {each.name: error for each, error in zip(fit.unknowns, errors, strict=True)}
+    numbers: list[Number] = []
+    for each in wanted:
+        error = told.get(each.name, np.nan) * each.width
+        why = fit.told_not.get(each.name, "")
+        if each.name == f"{fit.gauge}.delay_s":
+            # Its error is that of the others, which are counted from it.
+            error = max(
+                (n.error for n in numbers if n.unknown.quantity == each.quantity),
+                default=TELLS * each.width,
+            )
+        numbers.append(Number(each, fit.value(each), float(error), why))
+    return numbers + [
+        Number(each, each.known, np.nan, "the term is not simulated, or not recorded")
+        for each in blind
+    ]
+
+
+def _validate(fit: Fit, start: Floats, held: Floats) -> tuple[list[Term], float, float]:
+    follower = fit.follower
+    left = fit.differences(np.stack([start, fit.values]))
+    rows = held[follower.window]
+    terms, shares = [], []
+    for term in follower.terms:
+        mine = np.zeros(len(rows), bool)
+        for element in follower.elements:
+            if element.term == term.name:
+                mine[element.rows] = True
+        own = left[mine & rows]
+        if not len(own):
+            continue
+        rmse = np.sqrt(np.mean(own**2, axis=0))
+        terms.append(Term(term.name, float(rmse[0]), float(rmse[1])))
+        shares.append(rmse / max(float(follower.measured[mine].std()), 1e-9))
+    total = np.sqrt(np.mean(np.square(shares), axis=0))
+    return terms, float(total[0]), float(total[1])
+
+
+def _with_noise(fit: Fit, ranges: Reality) -> Floats:
+    """The values, and what is left of terms that may be noisy taken for their noise."""
+    follower = fit.follower
+    values: Floats = fit.values.copy()
+    left = fit.differences(values[None])[:, 0]
+    noise = follower.differences.of(values[None], "noise")[0]
+    order = [term.name for term in follower.robot_terms]
+    for term in follower.terms:
+        if term.name not in ranges.sensors or ranges.sensors[term.name].noise == (0.0, 0.0):
+            continue
+        rows = [e.rows for e in follower.elements if e.term == term.name]
+        own = np.concatenate([left[r] for r in rows])
+        moved = float(np.concatenate([follower.measured[r] for r in rows]).std())
+        # Half of the middle half: dropouts and pushes are no noise.
+        spread = float(np.subtract(*np.percentile(own, [75, 25]))) / 1.349
+        more = np.sqrt(max(spread**2 - term.noise**2, 0.0))
+        noise[order.index(term.name)] = more if more > NOISE * moved else 0.0
+    return values

@@ -1,0 +1,82 @@
+"""A bundle drives a robot that differs, offline, and what a recorder would have heard."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlsh_ros.core.controller import Controller
+from mlsh_ros.core.conversion import topic_readers
+from mlsh_ros.gap.signals import Listener, Signals
+from policies.bundle import Bundle
+from policies.runtime import load_master, load_skills
+from sim.bounds import episode_rng
+from sim.reality import Reality
+from sim.registry import split_task
+from sim.robot import load_robot
+from sim.world import World
+
+START = 10**18  # ns
+WIRE = 300_000  # ns from a message's making to its recording
+PAUSE = 10**9  # ns between sessions
+ONE = np.zeros(1, np.int32)
+
+
+def rehearse(
+    bundle: Bundle, reality: Reality | None, *, sessions: int, seed: int, every: int = 1
+) -> Signals:
+    """Drive sessions of one episode each, masters in turn, in simulated real time.
+
+    Args:
+        bundle: its skills and masters.
+        reality: of the robot that drives.
+        sessions: episodes.
+        seed: of goals, starts and noise.
+        every: physics steps per message of a sensor.
+    """
+    manifest, interface = bundle.manifest, bundle.interface
+    listener, now = Listener(interface), START
+    topics = [
+        (r.topic, [term.name for term, _ in r.terms]) for r in topic_readers(interface.observation)
+    ]
+    step = round(interface.physics_dt * 1e9)
+    skills, masters = load_skills(bundle), sorted(manifest.masters)
+    worlds: dict[str, World] = {}
+    for session in range(sessions):
+        master = masters[session % len(masters)]
+        network = load_master(bundle, master)
+        family, number = split_task(manifest.masters[master].task)
+        if family.name not in worlds:
+            worlds[family.name] = World(load_robot(interface.robot), family, 1, reality=reality)
+        world = worlds[family.name]
+        controller = Controller(interface, skills, manifest.decision_ticks, manifest.decision_lead)
+        world.reset(ONE, [number], [episode_rng(seed, session)])
+        controller.reset()
+        for _ in range(family.ticks):
+            fields: dict[str, np.ndarray] = {}
+            command = interface.safe
+            for sub in range(interface.substeps):
+                if sub % every == 0 or sub == 0:
+                    shown = world.shown(world.fields())
+                    fields = {name: value[0].copy() for name, value in shown.items()}
+                    for topic, names in topics:
+                        part = {name: fields[name] for name in names}
+                        listener.add_fields(topic, now + WIRE, now, part)
+                if sub == 0:
+                    request = controller.begin(fields)
+                    if request is not None:
+                        logits = network(request.observation[None])[0]
+                        controller.hierarchy.answer(request.macro, int(logits.argmax()))
+                    tick = controller.finish()
+                    head = [session + 1, tick.tick, tick.skill, tick.late, 0, 0.0, 0.0, 0.0]
+                    head[5] = float(tick.saturated)
+                    parts = [np.array(head), tick.observation, tick.action, tick.command]
+                    listener.add_tick(now + WIRE, master, np.concatenate(parts))
+                    command = tick.command
+                    world.command = command[None]
+                world.advance(command[None], 1)
+                now += step
+            _, outcome = world.judge()
+            if (outcome.terminated | outcome.truncated)[0]:
+                break
+        now += PAUSE
+    return listener.finish("rehearsal", "realtime", simulated=False)
