@@ -609,6 +609,27 @@ def test_a_damaged_recording_is_read_up_to_the_damage(bundle, folder, tmp_path):
             assert {(e.topic, e.data) for e in recording.entries()} <= whole
 
 
+def test_an_index_that_became_a_message_is_none(folder, tmp_path):
+    """One flipped bit makes opcode 7 a 5, and nothing outside of chunks has a checksum there."""
+    data = bytearray((folder / "bag_0.mcap").read_bytes())
+    whole = [(e.topic, e.data) for e in Recording(folder).entries()]
+    place, indices = 8, []  # after the magic
+    while data[place] != 0x0F:  # DataEnd
+        if data[place] == 0x07:
+            indices.append(place)
+        place += 9 + int.from_bytes(data[place + 1 : place + 9], "little")
+    assert indices
+    for index in indices:
+        damaged = data.copy()
+        damaged[index] = 0x05
+        path = tmp_path / "damaged.mcap"
+        path.write_bytes(damaged)
+        read = Recording(path)
+        found = [(e.topic, e.data) for e in read.entries()]
+        assert found == whole[: len(found)]
+        assert read.cut
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -10,8 +10,8 @@ from typing import IO, Any
 
 from mcap.data_stream import ReadDataStream
 from mcap.exceptions import InvalidMagic, McapError
-from mcap.records import Attachment, Channel, DataEnd, McapRecord, Message, Metadata, Schema
-from mcap.stream_reader import StreamReader, read_magic
+from mcap.records import Attachment, Channel, Chunk, DataEnd, McapRecord, Message, Metadata, Schema
+from mcap.stream_reader import StreamReader, breakup_chunk, read_magic
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from mlsh_ros.core.recording import ABOUT, MANIFEST, TOPIC
@@ -40,7 +40,7 @@ class Recording:
     """
 
     def __init__(self, path: Path, *, ours: bool = True) -> None:
-        self.file = _file(path)
+        self.file, self._ours = _file(path), ours
         self.about: dict[str, str] = {}  # mode, bundle, digest
         self.manifest: dict[str, Any] = {}  # of the bundle that ran
         self.cut = ""  # why it could not be read to its end; known after `entries`
@@ -111,13 +111,20 @@ class Recording:
     def _records(self) -> Iterator[McapRecord]:
         with self.file.open("rb") as stream:
             try:
-                yield from _until_the_end(stream)
+                yield from _until_the_end(stream, self._ours)
             except Exception as error:  # mcap, zstd and struct each have their own
                 self.cut = type(error).__name__
 
 
-def _until_the_end(stream: IO[bytes]) -> Iterator[McapRecord]:
-    yield from StreamReader(stream, validate_crcs=True).records
+def _until_the_end(stream: IO[bytes], ours: bool) -> Iterator[McapRecord]:
+    for record in StreamReader(stream, emit_chunks=True, validate_crcs=True).records:
+        if isinstance(record, Chunk):
+            yield from breakup_chunk(record, validate_crc=True)
+        elif ours and isinstance(record, Message):
+            # Ours are all in chunks, which have a checksum each: this was another record once.
+            raise McapError("a message outside of a chunk")
+        else:
+            yield record
 
 
 def _file(path: Path) -> Path:
