@@ -635,6 +635,7 @@ def test_an_index_that_became_a_message_is_none(folder, tmp_path):
     [
         (None, "recording {}: no such file or folder"),
         (b"", "recording {}: not an MCAP file"),
+        (b"abc", "recording {}: not an MCAP file"),
         (b"SQLite format 3\0" * 10, "recording {}: not an MCAP file"),
         ("empty folder", "recording {}: 0 files *.mcap in it, one is expected"),
         ("foreign", "recording {}: it does not say which bundle ran; only what recorder_node "),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ class Recording:
                 read_magic(ReadDataStream(stream))
         except OSError as error:
             raise UserError(f"recording {self.file}: {error.strerror}") from None
-        except (InvalidMagic, McapError):
+        except (InvalidMagic, McapError, struct.error):  # the last: shorter than the magic
             raise UserError(f"recording {self.file}: not an MCAP file") from None
         for record in self._records():
             if isinstance(record, Message):
