@@ -13,6 +13,7 @@ from policies.adapt import Progress, adapt, envs_for_episodes, from_scratch
 from policies.bundle import Bundle
 from policies.finetune import install_skills, task_config
 from sim.registry import make_family
+from sim.tasks.task import TaskFamily
 
 SKILLS, SCRATCH = "master only", "PPO from scratch"
 HEADER = (
@@ -34,9 +35,18 @@ class Transferred:
 
     learner: str
     seed: int
-    tasks: tuple[str, ...]
-    ticks: int  # of an episode
+    family: TaskFamily
     curves: list[list[Progress]]  # (tasks, updates + 1)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Their names."""
+        return self.family.tasks
+
+    @property
+    def ticks(self) -> int:
+        """Of an episode."""
+        return self.family.ticks
 
     @property
     def last(self) -> list[Progress]:
@@ -106,7 +116,7 @@ def transfer(
             envs=envs,
             on_update=report(SKILLS),
         )
-        yield Transferred(SKILLS, seed, chosen.tasks, chosen.ticks, learned.curves)
+        yield Transferred(SKILLS, seed, chosen, learned.curves)
         if baseline:
             curves = [
                 from_scratch(
@@ -114,7 +124,7 @@ def transfer(
                 ).curves[0]
                 for task in numbers
             ]
-            yield Transferred(SCRATCH, seed, chosen.tasks, chosen.ticks, curves)
+            yield Transferred(SCRATCH, seed, chosen, curves)
 
 
 def write_transfer(results: list[Transferred], path: Path) -> None:

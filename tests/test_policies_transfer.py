@@ -83,6 +83,19 @@ def test_the_command_prints_each_learners_table_and_writes_every_number(
     assert {r["episodes"] for r in rows} == {"0", "4"}
 
 
+def test_the_command_knows_the_tasks_of_a_changed_family(tmp_path, monkeypatch, capsys):
+    """Of eight spots four are held out."""
+    words = ["mlsh", "transfer", "rooms", "rooms", "--seeds", "1", "--updates", "1"]
+    words += ["--no-baseline", "--set", "family_parameters.held_out=1", "-o"]
+    monkeypatch.setattr("sys.argv", [*words, str(tmp_path / "all.csv")])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    out = capsys.readouterr().out
+    assert "corner-3" in out
+    assert "inner-0" not in out
+
+
 def test_too_few_episodes_for_the_probe_are_refused():
     with pytest.raises(UserError, match=r"3 episodes per update are 3 simulations .* needs 4"):
         run(episodes=3)

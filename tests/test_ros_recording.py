@@ -828,7 +828,10 @@ def test_what_the_nodes_do_in_lockstep_is_recorded_whole_and_replays_equal(
 
 @pytest.mark.ros
 def test_a_killed_recorder_leaves_what_it_had_written(bundle, tmp_path, monkeypatch):
-    """In realtime; and the robot drives on until it is told to stop."""
+    """In realtime; and the robot drives on until it is told to stop.
+
+    In simulated time, in which a machine that is busy elsewhere is no fault of the robot's.
+    """
     pytest.importorskip("rclpy")
     from mlsh_ros.remote import Remote
     from mlsh_ros.up import Processes
@@ -840,6 +843,7 @@ def test_a_killed_recorder_leaves_what_it_had_written(bundle, tmp_path, monkeypa
         "autostart": "false",
         "record": "true",
         "record_to": str(place),
+        "use_sim_time": "true",
     }
     with (
         Processes(SIM, arguments, lambda *said: lines.append(said), domain) as processes,

@@ -113,6 +113,17 @@ def inside_a_wall(points: np.ndarray, margin: float = 0.0) -> np.ndarray:
     return hit
 
 
+def test_over_the_fringe_the_reward_falls_to_nothing():
+    """Radius 0.25 and fringe 0.5: 0.5 m away it is 1 - 0.25 / 0.5; success stays what it was."""
+    family = Rooms(fringe=0.5)
+    goal = np.tile(family.spot(0), (5, 1))
+    away = np.array([0.0, 0.24, 0.5, 0.7, 0.9])
+    fields = {"position": goal - np.stack([away, np.zeros(5)], axis=-1)}
+    reward = family.reward({"goal": goal}, fields)
+    np.testing.assert_allclose(reward, [1.0, 1.0, 0.5, 0.1, 0.0], atol=1e-12)
+    assert family.success({"goal": goal}, fields).tolist() == [True, True, False, False, False]
+
+
 def test_the_floor_plan_by_hand():
     free = [[0, 0.5], [0, -0.5], [0.5, 0], [-0.5, 0], [0, 0.69], [0.31, 0], [0.9, -0.9]]
     wall = [[0, 0], [0, 0.2], [0, 0.71], [-0.29, 0], [0.71, 0], [1.01, 0.3], [0.4, -1.01]]

@@ -41,7 +41,6 @@ def transfer(
     from policies.transfer import transfer as run
     from policies.transfer import write_transfer
     from sim.bounds import all_bounds
-    from sim.registry import make_family
     from sim.robot import load_robot
 
     loaded = load_bundle(bundle)
@@ -61,8 +60,7 @@ def transfer(
     ):
         results.append(result)
         write_transfer(results, target)
-    chosen = make_family(family)
-    limits = all_bounds(load_robot(loaded.interface.robot), chosen)  # type: ignore[arg-type]
+    limits = all_bounds(load_robot(loaded.interface.robot), results[0].family)  # type: ignore[arg-type]
     for learner in dict.fromkeys(r.learner for r in results):
         _show([r for r in results if r.learner == learner], limits)
     console.print(f"every number: {target}")

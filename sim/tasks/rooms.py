@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from sim.interface import STRICT, Floats, ObservationTerm, Positive
+from sim.interface import STRICT, Floats, NonNegative, ObservationTerm, Positive
 from sim.tasks.goals import Count
 from sim.tasks.scenery import add_disc, add_walls
 from sim.tasks.task import Fields, Layout
@@ -41,7 +41,11 @@ CONE = 0.8  # sideways per distance from the wall: the same robot fits at 39 deg
 
 @dataclass(frozen=True, config=STRICT)
 class Rooms:
-    """The task is the spot that is the goal; reward 1 per tick within `radius` of it."""
+    """The task is the spot that is the goal; reward 1 per tick within `radius` of it.
+
+    With a `fringe` the reward falls to 0 over so much more way, so that a skill that serves two
+    goals feels the one that it misses. It is for training: success is the radius alone.
+    """
 
     name: ClassVar[str] = "rooms"
     robot: ClassVar[str] = "omni"
@@ -50,6 +54,7 @@ class Rooms:
 
     ticks: Count = 200  # of an episode: eight decisions of 25 ticks; 4.4 m at 0.22 m/s
     radius: Positive = 0.25  # m
+    fringe: NonNegative = 0.0  # m
     half_width: Positive = 1.0  # m, of the whole, inside; a room is this wide
     door: Positive = 0.4  # m
     # How many of each room's spots, from the last, are no tasks: goals that training never sees.
@@ -128,8 +133,11 @@ class Rooms:
         return layout["goal"]
 
     def reward(self, layout: Layout, fields: Fields) -> Floats:
-        """1 inside the radius, else 0."""
-        return self.success(layout, fields).astype(np.float64)
+        """1 inside the radius, and less and less over the fringe around it."""
+        if not self.fringe:
+            return self.success(layout, fields).astype(np.float64)
+        beyond = np.linalg.norm(fields["position"] - layout["goal"], axis=-1) - self.radius
+        return np.asarray(np.clip(1 - beyond / self.fringe, 0, 1))
 
     def success(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
         """Inside the radius of the goal."""
