@@ -59,7 +59,7 @@ def envs_for_episodes(config: TrainConfig, episodes: int) -> int:
     """
     ticks = make_family(config.family, config.family_parameters).ticks
     envs = -(-episodes * ticks // config.mlsh.rollout_ticks)
-    if envs < 2 * config.mlsh.skills:
+    if config.mlsh.probe != "none" and envs < 2 * config.mlsh.skills:
         raise UserError(
             f"{episodes} episodes per update are {envs} simulations of "
             f"{config.mlsh.rollout_ticks} ticks; the probe of {config.mlsh.skills} skills "

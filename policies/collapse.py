@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from policies.agent import put
 from policies.config import MlshConfig
 
-MAX_BIAS = 3.0  # logits
 WINDOW = 10  # probes that the decision to start a skill anew looks back on
 LEARNED = 0.2  # normalised return below which nothing has been learned yet
 
@@ -49,10 +48,11 @@ class Probe:
         by_skill = [returns[self.plan() == i] for i in range(k)]
         mean = np.array([r.mean() for r in by_skill])
         error = float(np.sqrt(np.mean([r.var(ddof=1) / len(r) for r in by_skill])))
+        most = self.config.probe_limit
         preference = mean - mean.mean()
         expected = self.usual if self.config.probe == "relative" else np.zeros(k)
         bias: NDArray[np.float32] = np.clip(
-            (preference - expected) / max(error, 1e-6), -MAX_BIAS, MAX_BIAS
+            (preference - expected) / max(error, 1e-6), -most, most
         ).astype(np.float32)
         self.usual += self.config.probe_rate * (preference - self.usual)
         if self.recent or (mean.max() - self.floor) / self.span > LEARNED:

@@ -56,6 +56,8 @@ class MlshConfig:
     balanced_tasks: bool = True
     probe: Literal["none", "plain", "relative"] = "relative"
     probe_rate: Fraction = 0.2
+    # Logits, of the first guess: a long task needs several skills, and a master that still tries.
+    probe_limit: Rate = 3.0
     reseed_below: Fraction = 0.12  # of the best mean return; 0 is off, and so it is without probe
     skill_bootstrap: Literal["same", "next"] = "same"
     master_advantage: Literal["group", "global", "centred"] = "centred"

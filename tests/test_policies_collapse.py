@@ -39,6 +39,7 @@ def test_bias_is_the_preference_in_standard_errors():
 def test_bias_is_bounded():
     # No variance at all: whatever small difference would be infinitely significant.
     assert probe().bias(returns((5, 5), (4, 4))).tolist() == [3, -3]
+    assert probe(probe_limit=1.0).bias(returns((5, 5), (4, 4))).tolist() == [1, -1]
 
 
 def test_relative_bias_subtracts_what_other_tasks_prefer():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from mlsh_ros import cli
+from policies.adapt import envs_for_episodes
 from policies.bundle import load_bundle
 from policies.finetune import task_config
 from policies.transfer import SCRATCH, SKILLS, transfer
@@ -99,3 +100,5 @@ def test_the_command_knows_the_tasks_of_a_changed_family(tmp_path, monkeypatch, 
 def test_too_few_episodes_for_the_probe_are_refused():
     with pytest.raises(UserError, match=r"3 episodes per update are 3 simulations .* needs 4"):
         run(episodes=3)
+    config, _ = task_config(load_bundle("moving_bandits"), "ring_bandits/sector-0", seed=0)
+    assert envs_for_episodes(config.with_values(["mlsh.probe=none"]), 3) == 3
