@@ -26,6 +26,7 @@ SETTINGS = [
     "mlsh.joint=2",
     "threads=1",
     "checkpoint_every=2",
+    "family_parameters.ticks=10",  # scores are of 256 episodes
 ]
 
 
