@@ -3,7 +3,8 @@
 `python -m mlsh_ros.bench.loop [--steps N] [--sessions N] [--only NAME] [--folder DIR]`
 
 For omni and Moving Bandits. Only the recordings and the evaluations know the hidden reality;
-`mlsh finetune` (the masters alone) and `mlsh train` get the file that identification wrote.
+`mlsh finetune` (the masters alone) and `mlsh train` get the file that identification wrote. With
+`--steps 0` nothing is trained anew.
 """
 
 from __future__ import annotations
@@ -121,10 +122,10 @@ def main() -> None:
         lost = nominal - before
         parts = [f"{name}: {before:.1f}, {lost / nominal:.0%} lost"]
         parts.append(f"held-out RMSE {found.before:.3g} -> {found.after:.3g}")
-        for how, (other, work) in {
-            "finetuned": finetuned(file, folder),
-            "trained": trained(file, folder, options.steps),
-        }.items():
+        bundles = {"finetuned": finetuned(file, folder)}
+        if options.steps:
+            bundles["trained"] = trained(file, folder, options.steps)
+        for how, (other, work) in bundles.items():
             value = mean_return(other, work, hidden)
             parts.append(f"{how} {value:.1f}, {(value - before) / lost:.0%} won back")
         print("; ".join(parts) + f" ({time.monotonic() - began:.0f} s)", flush=True)
