@@ -166,6 +166,14 @@ def test_two_faults_are_both_found(moving):
     assert max(m.nrmse for m in gap.explained if m.element.moves) < 0.02
 
 
+def test_ticks_that_come_unevenly_are_named_where_they_show(moving):
+    """The simulation holds a command for a tick: 20 ms more or less of 100 show in velocities."""
+    gap = found(moving, drive(moving, seed=1, sessions=2, jitter=0.01))
+    assert gap.findings[0].kind == "unexplained"
+    assert "off their period" in gap.verdict[0]
+    assert "the model lacks" not in gap.verdict[0]
+
+
 @pytest.mark.slow
 def test_zeros_for_lost_readings_are_jumps_and_nothing_else(moving):
     wrong = sense(velocity=lambda v, rng: v * (rng.random() > 0.03))

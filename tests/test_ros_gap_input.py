@@ -177,6 +177,15 @@ def test_what_is_no_recording_is_refused_in_one_line(moving, tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("names", [[], ["a.mcap", "b.mcap"], ["notes.txt"]])
+def test_a_folder_that_is_no_recording_says_what_is_in_it(moving, tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    count = sum(name.endswith(".mcap") for name in names)
+    with pytest.raises(UserError, match=rf"^[^\n]*{count} MCAP files and no metadata.yaml[^\n]*$"):
+        analyse(moving, [tmp_path])
+
+
 def test_one_bad_recording_of_two_is_left_out_by_name(moving, bag, tmp_path):
     found = analyse(moving, [bag, tmp_path / "nowhere"])
     assert noted(found, "nowhere: no such file or folder; left out")

@@ -301,7 +301,7 @@ def analyse_signals(
     found = [
         *say.from_causes(causes, ceilings),
         *say.from_channels([c for each in lines for c in each], causes),
-        *say.from_measures(explained),
+        *say.from_measures(explained, ticks, interface.control_dt),
         *say.from_ticks(ticks, interface.control_dt),
         *say.from_range(seen, sparse=not scores),
         *say.from_efforts(work, _usual(bundle, scores)),

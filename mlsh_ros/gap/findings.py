@@ -28,6 +28,7 @@ OUTLIERS = 0.005  # share of the samples; a blow that the simulation takes other
 SATURATED = 0.25  # share of the ticks, more than in simulation
 LATE_DECISIONS, MISSED = 0.01, 0.001  # share of the ticks
 LATE = 0.1  # of the control period, lateness p99
+UNEVEN = 0.15  # of the control period, p99 of what is between ticks: then it shows in velocities
 WORSE = 0.05  # of the simulation's return
 UNSEEN = 0.01  # share of the ticks
 
@@ -226,12 +227,15 @@ def from_channels(channels: Sequence[Channel], causes: Sequence[Cause]) -> list[
     return found
 
 
-def from_measures(final: Sequence[Measure]) -> list[Finding]:
+def from_measures(final: Sequence[Measure], timing: Timing, period: float) -> list[Finding]:
     """Of what no cause explains: noise, outliers, and the rest.
 
     Args:
         final: measured against the model with all causes.
+        timing: of the ticks.
+        period: s, that they should have.
     """
+    uneven = timing.period_p99 > UNEVEN * period
     found: list[Finding] = []
     noisy: dict[str, list[Measure]] = {}
     rest: dict[str, list[Measure]] = {}
@@ -269,6 +273,12 @@ def from_measures(final: Sequence[Measure]) -> list[Finding]:
             "for a reason that is none of those tried"
         )
         advice = "see where in the plots; the model lacks something there"
+        if uneven:
+            text += (
+                f"; but 1 % of the ticks came more than {_ms(timing.period_p99)} off their "
+                "period, which the simulation does not follow"
+            )
+            advice = "record on a computer that has time for it, and compare again"
         # After what is explained, however large.
         found.append(Finding("unexplained", SYMPTOM, share, text, advice, names, share))
     return found

@@ -14,7 +14,7 @@ from mlsh_ros.gap.signals import Listener, Signals
 from policies.bundle import Bundle
 from sim.errors import UserError
 
-DATABASE = ".db3"
+DATABASE, METADATA = ".db3", "metadata.yaml"
 SHOWN = 16  # characters of a digest
 
 
@@ -39,6 +39,12 @@ def load(path: Path, bundle: Bundle, namespace: str = "") -> Loaded:
     """
     if not path.exists():
         raise UserError(f"recording {path}: no such file or folder")
+    if path.is_dir() and not _is_mcap(path) and not (path / METADATA).is_file():
+        count = len(list(path.glob("*.mcap")))
+        raise UserError(
+            f"recording {path}: {count} MCAP files and no {METADATA} in it; name a file, or a "
+            "folder with one of the two"
+        )
     if _is_mcap(path):
         recording = Recording(path, ours=False)
         if recording.about and recording.manifest:

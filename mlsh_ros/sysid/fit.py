@@ -168,6 +168,8 @@ class Fit:
             self._forget_starts()
         while True:
             self._optimize()
+            if self._scan():
+                self._optimize()
             if not self._drop(strict=False):
                 break
         errors = self._errors()[0]
@@ -202,22 +204,35 @@ class Fit:
         )
         self.values = self._columns(found.as_vector()[:, None])[0]
 
-    def _scan(self) -> None:
-        """Move delays to where they explain most: there are other minima.
+    def _scan(self) -> bool:
+        """Move delays to where they explain most: there are other minima; says whether any moved.
 
-        First those of all actuators together, then each sensor's.
+        First those of all actuators together, then each sensor's, then that of the sensor which
+        counts as on time: the commands come later by as much as the other sensors come earlier.
+        Between whole physics steps lies a ridge that no descent crosses.
         """
-        groups = [[i for i, e in enumerate(self.unknowns) if e.quantity == DELAYS[0]]]
-        groups += [[i] for i, e in enumerate(self.unknowns) if e.quantity == DELAYS[1]]
-        for group in groups:
-            now = self._unit()
-            shift = np.r_[0.0, np.linspace(-1, 1, SCAN)]
-            unit = np.tile(now[:, None], (1, len(shift)))
-            for row in group:
-                unit[row] = np.clip(now[row] + shift, 0, 1)
+        size = len(self.unknowns)
+        motors = np.array([e.quantity == DELAYS[0] for e in self.unknowns], float)
+        late = np.array([e.quantity == DELAYS[1] for e in self.unknowns], float)
+        ways = [
+            motors,
+            *(late[:, None] * np.eye(size)).T,
+            *([motors - late] if self.gauge else []),
+        ]
+        before = self.values.copy()
+        width = np.array([each.high - each.low for each in self.unknowns])
+        for way in ways:
+            if not way.any():
+                continue
+            now, longest = self._unit(), float(width[way != 0].max())
+            step = max(longest / (SCAN // 2), 0.5 * self.follower.interface.physics_dt)
+            count = int(longest / step)
+            shift = np.r_[0, np.arange(-count, count + 1)] * step
+            unit = np.clip(now[:, None] + (way / width)[:, None] * shift, 0, 1)
             columns = self._columns(unit)
             cost = (self._residuals(columns) ** 2).sum(axis=0)
             self.values = columns[int(cost.argmin())]
+        return not np.allclose(self.values, before)
 
     def _slopes(self, unit: Floats) -> Floats:
         """(rows, k) of the residuals per unit of the bounds, by central differences.
