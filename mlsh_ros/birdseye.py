@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Polygon
 from numpy.typing import NDArray
 
+from mlsh_ros.commands.console import amount
 from mlsh_ros.report_plots import runs, skill_colours
 from mlsh_ros.takes import Take
 from sim.errors import UserError
@@ -180,9 +181,9 @@ def _shapes(robot: Robot, panel: Sequence[Take]) -> list[Shape]:
 
 
 def _title(panel: Sequence[Take]) -> str:
-    value = np.mean([take.episode.value for take in panel])
+    value = float(np.mean([take.episode.value for take in panel]))
     solved = sum(take.episode.success for take in panel)
-    return f"{panel[0].label}\nreturn {value:,.1f}, {solved} of {len(panel)} solved"
+    return f"{panel[0].label}\nreturn {amount(value)}, {solved} of {len(panel)} solved"
 
 
 def _family(panel: Sequence[Take]) -> str:

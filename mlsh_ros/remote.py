@@ -205,18 +205,19 @@ class Remote:
         if self.state == "disarmed":
             self.trigger("skill_node/arm")
         self.trigger("skill_node/start")
-        patience = CALL + ticks * self.bundle.interface.control_dt
-        deadline, seen = time.monotonic() + patience, 0
+        heard, deadline, seen = 0, time.monotonic() + CALL, 0
         with self._news:
             while not (self._outcomes and self._outcomes[-1]["done"]):
                 self._news.wait(0.5)
                 self._check()
                 if self.state.startswith("fault"):
                     raise UserError(f"skill_node stopped the robot: {self.state}")
+                if len(self._outcomes) > heard:
+                    heard, deadline = len(self._outcomes), time.monotonic() + CALL
                 if time.monotonic() > deadline:
                     raise UserError(
-                        f"episode {number} of {task}: {len(self._outcomes)} of {ticks} ticks "
-                        f"after {patience:.0f} s, skill_node is {self.state!r}"
+                        f"episode {number} of {task}: {heard} of {ticks} ticks, then nothing for "
+                        f"{CALL:g} s; skill_node is {self.state!r}"
                     )
                 value = sum(outcome["reward"] for outcome in self._outcomes)
                 for trace, _ in self._ticks[seen:]:

@@ -11,6 +11,7 @@ from PIL import Image
 from mlsh_ros import cli
 from mlsh_ros.backends import Job, jobs, run_offline
 from mlsh_ros.birdseye import draw_birdseye, require_position
+from mlsh_ros.commands.console import amount
 from mlsh_ros.core.records import Episode
 from mlsh_ros.report_plots import skill_colours
 from mlsh_ros.takes import Take, drive
@@ -105,7 +106,9 @@ def test_a_panel_per_task_and_lines_in_the_colours_of_the_skills_that_were_used(
     for axes, (label, panel) in zip(figure.axes, panels.items(), strict=True):
         solved = sum(t.episode.success for t in panel)
         value = np.mean([t.episode.value for t in panel])
-        assert axes.get_title() == f"{label}\nreturn {value:,.1f}, {solved} of {len(panel)} solved"
+        assert (
+            axes.get_title() == f"{label}\nreturn {amount(value)}, {solved} of {len(panel)} solved"
+        )
         drawn = routes(axes)
         assert len(drawn) == len(panel)
         for lines, take in zip(drawn, panel, strict=True):

@@ -86,6 +86,23 @@ def test_a_trace_that_comes_after_its_outcome_is_awaited(feed):
     timer.join()
 
 
+def test_an_episode_may_take_its_time_but_not_fall_silent(feed, monkeypatch):
+    """Three ticks, each well within the patience of 0.5 s and together beyond it; then nothing."""
+    for name in ("set_parameters", "trigger", "_check"):
+        monkeypatch.setattr(feed.remote, name, lambda *_, **__: None)
+
+    def tell():
+        for tick in range(3):
+            time.sleep(0.3)
+            feed.outcome(0, tick)
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    with pytest.raises(UserError, match=r"of t: 3 of 9 ticks, then nothing for 0\.5 s"):
+        feed.remote.run_episode(task="t", master="m", seed=0, number=0, ticks=9, realtime=False)
+    thread.join()
+
+
 def test_lost_messages_are_an_error_not_a_shorter_episode(feed):
     feed.trace(1, 0)
     feed.outcome(0, 0)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from mlsh_ros.commands.console import console, percent
+from mlsh_ros.commands.console import amount, console, percent
 from policies.bundle import Bundle, load_bundle
 
 
@@ -53,8 +53,8 @@ def describe(bundle: Bundle) -> None:
         table.add_row(
             name,
             master.task,
-            f"{score.value:.1f}",
-            f"{score.optimum:.1f}",
+            amount(score.value),
+            amount(score.optimum),
             percent(score.normalised),
             f"{master.provenance.updates}",
             f"{master.provenance.steps:,}",

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mlsh_ros.commands.console import MAX_SEED, console, percent
+from mlsh_ros.commands.console import MAX_SEED, amount, console, percent
 from sim.errors import UserError
 
 if TYPE_CHECKING:
@@ -221,8 +221,8 @@ class Display:
             usage = [known[f"usage/{task}/skill-{k}"] for k in range(self.config.mlsh.skills)]
             table.add_row(
                 task,
-                f"{value:.1f}",
-                percent(value / bounds[index].optimum),
+                amount(value),
+                percent(bounds[index].share(value)),
                 " ".join(f"{u:4.0%}" for u in usage),
             )
         score = percent(rows[-1]["score"]) if "score" in rows[-1] else "-"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from mlsh_ros.commands.console import console, percent
+from mlsh_ros.commands.console import amount, console, percent
 
 if TYPE_CHECKING:
     from policies.adapt import Progress
@@ -70,7 +70,7 @@ def _say(learner: str, seed: int, latest: list[Progress]) -> None:
     mean = sum(p.greedy for p in latest) / len(latest)
     success = sum(p.success for p in latest) / len(latest)
     console.print(
-        f"{learner}, seed {seed}, {latest[0].updates} updates: return {mean:.1f}, "
+        f"{learner}, seed {seed}, {latest[0].updates} updates: return {amount(mean)}, "
         f"success {percent(success)}"
     )
 
@@ -87,12 +87,12 @@ def _show(results: list[Transferred], limits: list[Bounds]) -> None:
         worst = min(results, key=lambda r, i=i: r.last[i].greedy)  # type: ignore[misc]
         table.add_row(
             task,
-            f"{sum(p.greedy for p in ends) / len(ends):.1f}",
-            f"{worst.last[i].greedy:.1f} ({worst.seed})",
+            amount(sum(p.greedy for p in ends) / len(ends)),
+            f"{amount(worst.last[i].greedy)} ({worst.seed})",
             percent(sum(p.success for p in ends) / len(ends)),
             f"{sum(p.success > 0.5 for p in ends)} of {len(ends)}",
-            f"{limit.random:.1f}",
-            f"{limit.optimum:.1f}",
+            amount(limit.random),
+            amount(limit.optimum),
         )
     console.print(table)
     mean = sum(r.mean for r in results) / len(results)
@@ -100,7 +100,7 @@ def _show(results: list[Transferred], limits: list[Bounds]) -> None:
     solved = [r.solved for r in results]
     seconds = sum(r.last[0].seconds for r in results) / len(results)
     console.print(
-        f"mean return {mean:.1f}, success {percent(success)}; of {len(limits)} task(s) "
+        f"mean return {amount(mean)}, success {percent(success)}; of {len(limits)} task(s) "
         f"{min(solved)} to {max(solved)} are solved; {last.steps // results[0].ticks} episodes, "
         f"{last.steps:,} steps per task, {seconds:.0f} s"
     )
