@@ -14,11 +14,10 @@ from mlsh_ros.core.records import Episode
 from mlsh_ros.graph import SIM
 from mlsh_ros.offline import Watch, run_episode
 from policies.bundle import Bundle
-from policies.fits import check_fits
+from policies.fits import check_fits, task_of
 from policies.runtime import load_master, load_skills
 from sim.errors import UserError
 from sim.reality import Reality
-from sim.registry import split_task
 from sim.robot import load_robot
 from sim.world import World
 
@@ -50,7 +49,7 @@ def jobs(bundle: Bundle, task: str | None, master: str | None) -> list[Job]:
         return [Job(task or masters[master].task, master)]
     if task is None:
         return [Job(entry.task, name) for name, entry in masters.items()]
-    split_task(task)
+    task_of(bundle, task)
     own = [name for name, entry in masters.items() if entry.task == task]
     if not own:
         known = ", ".join(f"{name} ({entry.task})" for name, entry in masters.items())
@@ -93,7 +92,7 @@ def run_offline(
     done = []
     for job in work:
         check_fits(bundle, body, job.task)
-        family, number = split_task(job.task)
+        family, number = task_of(bundle, job.task)
         world = World(body, family, 1, reality=reality, randomise=around)
         master = load_master(bundle, job.master)
         for n in range(episodes):
@@ -133,7 +132,7 @@ def run_ros(
     done = []
     with nodes(bundle, robot, work[0], seed, mode, domain, reality) as client:
         for job in work:
-            ticks = split_task(job.task)[0].ticks
+            ticks = task_of(bundle, job.task)[0].ticks
             for n in range(episodes):
                 done.append(
                     client.run_episode(

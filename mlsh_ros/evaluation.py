@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ import numpy as np
 from mlsh_ros.core.records import Episode
 from policies.bundle import Bundle
 from policies.config import MlshConfig, config_from_dict
+from policies.fits import changed_parameters, task_of
 from policies.runtime import load_skills
 from policies.usage import distance, information
 from policies.verdict import bits, collapse
 from sim.bounds import Bounds, bounds
 from sim.errors import UserError
-from sim.registry import split_task
 from sim.robot import load_robot
 
 SCHEMA = 1
@@ -84,6 +85,24 @@ class Evaluation:
             if len({line.task for line in mine}) > 1
         ]
 
+    @property
+    def changed(self) -> dict[str, dict[str, float | int]]:
+        """Per family its parameters that are the bundle's, where those are not the defaults."""
+        tasks = {line.task.partition("/")[0]: line.task for line in self.lines}
+        found = {}
+        for name, task in tasks.items():
+            with suppress(UserError):  # a family that this computer does not know
+                found[name] = changed_parameters(self.bundle, task)
+        return {name: values for name, values in found.items() if values}
+
+    @property
+    def changes(self) -> list[str]:
+        """`changed` in words, a line for each family."""
+        return [
+            f"{name} as the bundle was trained: {', '.join(f'{k} {v:g}' for k, v in new.items())}"
+            for name, new in self.changed.items()
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with a versioned schema."""
         manifest = self.bundle.manifest
@@ -95,6 +114,7 @@ class Evaluation:
             "backend": self.backend,
             "seed": self.seed,
             "reality": self.reality or None,
+            "family_parameters": self.changed,
             "tasks": [
                 {
                     "task": line.task,
@@ -144,7 +164,7 @@ def summarise(
     lines = []
     for task, master in dict.fromkeys((e.task, e.master) for e in episodes):
         mine = [e for e in episodes if (e.task, e.master) == (task, master)]
-        family, number = split_task(task)
+        family, number = task_of(bundle, task)
         limit = bounds(
             load_robot(robot), family, number, seed=seed, episodes=1 + max(e.number for e in mine)
         )

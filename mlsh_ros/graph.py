@@ -317,6 +317,7 @@ SIM = Graph(
             "sim_node",
             {
                 "robot": Arg("robot"),
+                "bundle": Arg("bundle"),
                 "task": Arg("task"),
                 "seed": Arg("seed"),
                 "reality": Arg("reality"),

@@ -177,6 +177,11 @@ SIM_NODE = (
     ),
     Param("robot", "omni", "Robot to simulate: a shipped one by name, or a folder."),
     Param(
+        "bundle",
+        "",
+        "Bundle whose training says what parameters the task's family has; empty: its defaults.",
+    ),
+    Param(
         "task",
         "moving_bandits/goal-0",
         "Task as family/task; from the next reset.",

@@ -133,6 +133,8 @@ def render(evaluation: Evaluation) -> str:
         "seed": evaluation.seed,
         "digest": manifest.digest[:12],
     }
+    if evaluation.changes:
+        facts["parameters"] = "; ".join(evaluation.changes)
     sections = [scores, where, how_good, who_drives, who_shares, on_time, provenance]
     return PAGE.format(
         policy=b64encode(sha256(SCRIPT.encode()).digest()).decode(),
@@ -275,7 +277,7 @@ def where(evaluation: Evaluation) -> str:
         ranked = sorted(_episodes(evaluation, line), key=lambda e: (e.value, e.number))
         picks = np.linspace(0, len(ranked) - 1, min(ROUTES, len(ranked))).round().astype(int)
         chosen = [ranked[pick] for pick in picks]
-        routes = [route_of(e, manifest.interface, evaluation.seed) for e in chosen]
+        routes = [route_of(e, evaluation.bundle, evaluation.seed) for e in chosen]
         told = told or any(route.counts is not None for route in routes)
         within = square(np.concatenate([route.corners for route in routes]))
         panels = []

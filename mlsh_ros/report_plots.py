@@ -21,10 +21,11 @@ from mlsh_ros.svg import INK, PAPER, QUIET
 from mlsh_ros.svg import axes_of as _axes
 from mlsh_ros.svg import styled as _style
 from mlsh_ros.svg import to_svg as _svg
+from policies.bundle import Bundle
+from policies.fits import task_of
 from sim.bounds import Bounds, episode_rng
 from sim.errors import UserError
 from sim.interface import Floats, Interface
-from sim.registry import split_task
 
 # Okabe and Ito 2008, https://jfly.uni-koeln.de/color/, without the black and the pale yellow.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -49,20 +50,23 @@ class Route:
         return np.stack([points.min(axis=0), points.max(axis=0)])
 
 
-def route_of(episode: Episode, interface: Interface, seed: int) -> Route:
+def route_of(episode: Episode, bundle: Bundle, seed: int) -> Route:
     """Where an episode went, in the term's unit, and its goals where it shows any."""
+    interface = bundle.interface
     position = _term(episode, interface, "position")[:, :2]
     names = {term.name for term in interface.observation if term.observed}
     shown = _term(episode, interface, "goals")[0] if "goals" in names else np.zeros(0)
     goals = shown.reshape(-1, 2) if shown.size % 2 == 0 else np.zeros((0, 2))
-    radius, counts = _hidden(episode, goals, seed)
+    radius, counts = _hidden(episode, bundle, goals, seed)
     return Route(position, episode.skill, goals, radius, counts)
 
 
-def _hidden(episode: Episode, goals: Floats, seed: int) -> tuple[float, int | None]:
+def _hidden(
+    episode: Episode, bundle: Bundle, goals: Floats, seed: int
+) -> tuple[float, int | None]:
     """Radius of the goals (0: none) and which one counts, by drawing the episode again."""
     try:
-        family, number = split_task(episode.task)
+        family, number = task_of(bundle, episode.task)
     except UserError:  # a family that this computer does not know
         return 0.0, None
     radius = float(getattr(family, "radius", 0.0))

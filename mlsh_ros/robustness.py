@@ -13,6 +13,7 @@ import numpy as np
 
 from mlsh_ros.backends import Job, run_offline
 from policies.bundle import Bundle
+from policies.fits import task_of
 from sim.bounds import bounds
 from sim.errors import UserError, unknown
 from sim.interface import Floats, Interface
@@ -23,7 +24,6 @@ from sim.reality import (
     reality_from_dict,
     robot_terms,
 )
-from sim.registry import split_task
 from sim.robot import load_robot
 
 SCHEMA = 1
@@ -204,7 +204,7 @@ def robustness(
     body = load_robot(robot)
     limits = {}
     for job in work:
-        family, number = split_task(job.task)
+        family, number = task_of(bundle, job.task)
         limits[job.task] = bounds(body, family, number, seed=seed, episodes=episodes)
 
     def score(values: dict[str, float]) -> Point:

@@ -40,9 +40,8 @@ def settle(graph: Graph, values: Mapping[str, str]) -> dict[str, str]:
 def _simulated(bundle: Bundle, values: dict[str, str]) -> dict[str, str]:
     """With a world, whose robot and task have to be the bundle's."""
     try:  # a robot's computer has no MuJoCo
-        from policies.fits import check_fits
+        from policies.fits import check_fits, task_of
         from sim.reality import load_reality
-        from sim.registry import split_task
         from sim.robot import load_robot
     except ModuleNotFoundError as error:
         raise UserError(
@@ -58,7 +57,7 @@ def _simulated(bundle: Bundle, values: dict[str, str]) -> dict[str, str]:
     masters = bundle.manifest.masters
     master = values["master"] or next(iter(masters))
     task = values["task"] or masters[master].task
-    split_task(task)
+    task_of(bundle, task)
     known = ", ".join(f"{entry.task} ({name})" for name, entry in masters.items())
     if not values["master"] and task not in [entry.task for entry in masters.values()]:
         raise UserError(

@@ -24,12 +24,12 @@ from policies.bundle import (
 )
 from policies.config import TrainConfig, config_from_dict
 from policies.export import Parity, check_parity, network_bytes, provenance_of
-from policies.fits import check_fits
+from policies.fits import check_fits, task_of
 from policies.onnx_file import Graph, read_graph
 from policies.runtime import Network
 from sim.errors import UserError
 from sim.reality import Reality
-from sim.registry import all_tasks, split_task
+from sim.registry import all_tasks
 from sim.robot import load_robot
 from sim.tasks.task import HELD_OUT
 
@@ -140,7 +140,7 @@ def task_config(
         UserError: no such task; robot and family do not give the skills their observation; or
             the configuration in the bundle is not that of its networks.
     """
-    family, number = split_task(task)
+    family, number = task_of(bundle, task)
     body = load_robot(robot or bundle.interface.robot)
     check_fits(bundle, body, task)
     config = config_from_dict(bundle.manifest.provenance.config, f"{bundle.source}: provenance")

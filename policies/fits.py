@@ -1,12 +1,37 @@
-"""Whether a bundle fits a robot and a task; needs no torch."""
+"""What a task is for a bundle, and whether the bundle fits it and a robot; needs no torch."""
 
 from __future__ import annotations
+
+from dataclasses import fields
 
 from policies.bundle import Bundle
 from sim.errors import UserError
 from sim.interface import ActionTerm, Interface, ObservationTerm
 from sim.registry import split_task
 from sim.robot import Robot
+from sim.tasks.task import TaskFamily
+
+
+def task_of(bundle: Bundle, task: str) -> tuple[TaskFamily, int]:
+    """The family and the number of `family/task`.
+
+    The family that the skills were trained on has the parameters that it had then, any other one
+    its defaults.
+
+    Raises:
+        UserError: no such family or task; the valid ones are named.
+    """
+    own = bundle.manifest.family
+    return split_task(task, own.parameters if task.partition("/")[0] == own.name else None)
+
+
+def changed_parameters(bundle: Bundle, task: str) -> dict[str, float | int]:
+    """Parameters of a task's family that are not its defaults, see `task_of`."""
+    family, _ = task_of(bundle, task)
+    default, _ = split_task(task)
+    names = [field.name for field in fields(family)]  # type: ignore[arg-type]
+    values = {name: getattr(family, name) for name in names}
+    return {k: v for k, v in values.items() if v != getattr(default, k)}
 
 
 def check_fits(bundle: Bundle, robot: Robot, task: str) -> None:
@@ -15,7 +40,7 @@ def check_fits(bundle: Bundle, robot: Robot, task: str) -> None:
     Raises:
         UserError: names the first difference.
     """
-    family, _ = split_task(task)
+    family, _ = task_of(bundle, task)
     offered, wanted = robot.interface.with_terms(family.terms), bundle.interface
     if offered == wanted:
         return

@@ -154,8 +154,8 @@ def plot_curves(
     information.set_ylabel("I(skill; task), bits")
     information.set_ylim(-0.05, np.log2(min(skills, len(tasks))) + 0.05)
     distance.plot(*_series(rows, "skill_distance"), "k")
-    distance.set_ylabel("nearest two skills,\ndeviations apart")
-    distance.set_ylim(bottom=0)
+    distance.set_ylabel("nearest two skills,\n0 alike, 1 opposite")
+    distance.set_ylim(0, 1)
     distance.set_xlabel("environment steps")
     for axis in (returns, usage):
         axis.legend(loc="lower right", fontsize=8)

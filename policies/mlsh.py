@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from policies.ppo import Report, ppo_update
 from policies.ranks import Ranks, T
 from policies.rollout import NOBODY, Collector, Rollout
 from policies.threads import Threads
+from policies.usage import distance
 from sim.bounds import Bounds, all_bounds
 from sim.errors import unknown
 from sim.interface import Interface
@@ -43,7 +44,6 @@ Values = Callable[[NDArray[np.float32], NDArray[np.intp]], NDArray[np.float32]]
 
 
 ALONE = Ranks()
-SEEN = 256  # observations on which skills are compared
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Iteration:
     success: NDArray[np.float64]  # (G,) fraction of episodes
     usage: NDArray[np.float64]  # (G, K) fraction of ticks
     probing: NDArray[np.bool_]  # (G,)
-    distance: float  # between the two skills that are nearest to one another, in deviations
+    distance: float  # between the nearest two skills, 0 to 1 (policies.usage)
     master: Report
     skill: Report | None
     reseeded: int | None  # the skill that was started anew
@@ -412,24 +412,10 @@ class Mlsh:
         )
 
     def _distance(self, rollout: Rollout) -> float:
-        """How far apart the mean actions of the nearest pair of skills are, where they were used.
-
-        Root mean square over observations and elements, in their exploration's deviations.
-        """
-        k = self.method.skills
-        if k < 2:
-            return 0.0
+        """Of the skills' mean actions, where they were used; see `usage.distance`."""
         seen = rollout.obs[:-1].reshape(-1, rollout.obs.shape[-1])
-        rows = np.linspace(0, len(seen) - 1, SEEN).astype(np.intp)
         level = self.agent.skills.policy
-        means = np.stack([level.forward_row(i, seen[rows]) for i in range(k)])
-        square = np.exp(2 * self.agent.log_std())  # (K, A)
-        apart = [
-            float(np.sqrt(np.mean(2 * (means[i] - means[j]) ** 2 / (square[i] + square[j]))))
-            for i in range(k)
-            for j in range(i)
-        ]
-        return min(apart)
+        return distance([partial(level.forward_row, k) for k in range(self.method.skills)], seen)
 
     # State --------------------------------------------------------------------------------
 
@@ -468,6 +454,17 @@ class Mlsh:
         put(arrays, "age", self.age)
         put(arrays, "fresh", self.fresh)
         put(arrays, "env.tasks", self.tasks)
+
+
+def check_names(config: TrainConfig) -> None:
+    """Refuse what the configuration names and its robot and family do not have.
+
+    Raises:
+        UserError: names it, and what there is.
+    """
+    family = make_family(config.family, config.family_parameters)
+    interface = load_robot(config.robot).interface.with_terms(family.terms)
+    _columns(interface, config.network.hidden_from_skills)
 
 
 def _columns(interface: Interface, terms: Sequence[str]) -> list[int]:

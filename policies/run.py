@@ -33,7 +33,7 @@ from policies.checkpoint import load_arrays, save_arrays
 from policies.config import TrainConfig, read_config, write_config
 from policies.failures import write_failures
 from policies.metrics import CsvLog, Row, column_names, describe, plot_curves, read_rows
-from policies.mlsh import ALONE, Mlsh
+from policies.mlsh import ALONE, Mlsh, check_names
 from policies.ranks import Ranks
 from sim.errors import UserError
 from sim.registry import make_family
@@ -91,8 +91,10 @@ def create_run(config: TrainConfig, path: Path) -> Run:
     """A new run folder.
 
     Raises:
-        UserError: it exists already, or cannot be written.
+        UserError: the configuration names what its robot or family does not have, or the folder
+            exists already or cannot be written.
     """
+    check_names(config)
     if (path / "config.yaml").exists():
         raise UserError(f"run {str(path)!r} exists; give another --run, or go on with --resume")
     try:

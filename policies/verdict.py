@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # neither torch nor MuJoCo is needed for words
 LAST = 0.2  # of the iterations are looked at
 POOR = 0.7  # of the optimum; below it a task is not served
 SHARED = 0.5  # of the information that masters could need; below it they all choose alike
-ALIKE = 0.5  # deviations between two skills' actions; below it they are one skill
+ALIKE = 0.1  # of the largest distance (policies.usage); below it two skills are one
 
 
 def collapse_warning(
@@ -35,7 +35,7 @@ def collapse_warning(
     }
     information = float(np.mean([row["mutual_information"] for row in recent]))
     distance = float(np.mean([row["skill_distance"] for row in recent]))
-    alike = f"; two skills act alike ({distance:.2f} deviations apart)" if distance < ALIKE else ""
+    alike = f"; two skills act alike ({distance:.2f} apart, of 1)" if distance < ALIKE else ""
     return collapse(share, information, method.skills, alike, method)
 
 

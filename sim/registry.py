@@ -16,7 +16,7 @@ from sim.tasks.body_bandits import BodyBandits
 from sim.tasks.moving_bandits import MovingBandits
 from sim.tasks.ring_bandits import RingBandits
 from sim.tasks.rooms import Rooms
-from sim.tasks.task import TaskFamily
+from sim.tasks.task import HELD_OUT, TaskFamily
 
 FAMILIES: dict[str, type[TaskFamily]] = {
     cls.name: cls
@@ -67,14 +67,21 @@ def all_tasks(name: str) -> dict[str, float | int]:
     return dict(getattr(FAMILIES[name], "all_tasks", {}))
 
 
-def split_task(text: str) -> tuple[TaskFamily, int]:
+def split_task(
+    text: str, parameters: Mapping[str, float | int] | None = None
+) -> tuple[TaskFamily, int]:
     """The family and the task number that `family/task` names.
 
+    Args:
+        text: family/task.
+        parameters: of the family; which tasks a training saw does not count among them.
+
     Raises:
-        UserError: no such family or task; the valid ones are named.
+        UserError: no such family, parameter or task; the valid ones are named.
     """
     name, slash, task = text.partition("/")
-    family = make_family(name, all_tasks(name) if name in FAMILIES else None)
+    given = {k: v for k, v in (parameters or {}).items() if k != HELD_OUT}
+    family = make_family(name, {**given, **all_tasks(name)} if name in FAMILIES else None)
     choices = [f"{name}/{each}" for each in family.tasks]
     if not slash:
         raise UserError(f"task {text!r} names a family only. Valid: {', '.join(choices)}")

@@ -16,8 +16,16 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 from mlsh_ros.network import confined
 
 os.environ.update(confined(os.environ))  # nodes find each other at once
-# No test uses domain 0, where a user's own nodes may be.
-os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 100))
+
+
+def fresh_domain() -> int:
+    """A ROS domain for a test: never 0, where a user's own nodes may be, nor a neighbour's."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return random.SystemRandom().choice(range(1 + worker, 101, workers))
+
+
+os.environ["ROS_DOMAIN_ID"] = str(fresh_domain())
 
 from policies.bundle import Bundle, load_bundle
 from policies.config import TrainConfig, default_config
@@ -40,7 +48,11 @@ def made_up_bounds(robot, family) -> list[Bounds]:
 
 
 def restless_bundle(
-    path: Path, lead: int = 1, family: str = "moving_bandits", robot: str = "omni"
+    path: Path,
+    lead: int = 1,
+    family: str = "moving_bandits",
+    robot: str = "omni",
+    **parameters: float,
 ) -> Bundle:
     """A bundle whose masters are thermostats: they change the skill whenever the sign changes.
 
@@ -53,7 +65,7 @@ def restless_bundle(
     from policies.mlsh import Mlsh
     from policies.run import environment
 
-    config = small_config(family=family, robot=robot)
+    config = replace(small_config(family=family, robot=robot), family_parameters=parameters)
     config = replace(config, mlsh=replace(config.mlsh, decision_lead=lead, decision_ticks=5))
     # Its weights are made up, so its scores are too: bounds take longer than the whole test.
     with mock.patch("policies.mlsh.all_bounds", made_up_bounds):

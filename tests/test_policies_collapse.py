@@ -148,11 +148,11 @@ def rows(left, right, information, distance):
 @pytest.mark.parametrize(
     ("left", "right", "information", "distance", "said"),
     [
-        (40, 40, 1.0, 3.0, []),  # each has its own
-        (40, 10, 1.0, 3.0, []),  # one is not learned yet, but they are apart
-        (40, 40, 0.0, 3.0, []),  # one skill serves both tasks: nobody is missed
-        (40, 10, 0.1, 3.0, ["right at 25 %", "0.10 of 1.00 bits"]),
-        (40, 10, 0.1, 0.2, ["right at 25 %", "two skills act alike (0.20 deviations"]),
+        (40, 40, 1.0, 0.6, []),  # each has its own
+        (40, 10, 1.0, 0.6, []),  # one is not learned yet, but they are apart
+        (40, 40, 0.0, 0.6, []),  # one skill serves both tasks: nobody is missed
+        (40, 10, 0.1, 0.6, ["right at 25 %", "0.10 of 1.00 bits"]),
+        (40, 10, 0.1, 0.05, ["right at 25 %", "two skills act alike (0.05 apart, of 1)"]),
     ],
 )
 def test_collapse_is_said_with_its_tasks(left, right, information, distance, said):

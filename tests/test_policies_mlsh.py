@@ -351,6 +351,20 @@ def test_information_pays_choices_that_tell_the_task():
     assert not learner._information(rollout).any()
 
 
+# How far apart skills are ---------------------------------------------------------------------
+
+
+def test_distance_is_a_share_of_the_largest_possible_however_sharp_the_exploration():
+    learner = Mlsh(config(groups=2), adapt_only=True, tasks=[0, 1])
+    skills = learner.agent.skills.policy
+    for k, (x, y) in enumerate(((1, 0.5), (-9, 0.5))):
+        skills.initialise(k, np.random.default_rng(0), output_gain=0.0, extra=-3.0 * k)
+        _, bias = skills.layers(k)[-1]
+        bias[:] = x, y
+    # Beyond its limit a command goes no further: (1, 0.5) and (-1, 0.5), half of sqrt(4 / 2).
+    assert learner.iterate().distance == pytest.approx(np.sqrt(2) / 2)
+
+
 # What skills see ---------------------------------------------------------------------------
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 import policies.nearby as nearby_module
+from mlsh_ros import cli
 from policies.checkpoint import load_arrays
 from policies.nearby import Nearby
-from policies.ranks import Ranks
+from policies.ranks import Ranks, ranks_of_this_run
 from sim.errors import UserError
 
 SETTINGS = [
@@ -30,29 +31,32 @@ SETTINGS = [
 ]
 
 
-def command(folder: Path, *more: str, ranks: int, iterations=6) -> list[str]:
-    launcher = []
-    if ranks > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        launcher = [
-            "torch.distributed.run",
-            f"--nproc-per-node={ranks}",
-            "--master-addr=127.0.0.1",
-        ]
-        launcher += [f"--master-port={port}", "-m"]
-    steps = iterations * 4 * 8 * 50
-    settings = [f"--set={s}" for s in (*SETTINGS, f"steps={steps}")]
-    what = more or ("moving_bandits", "-o", str(folder), *settings)  # torchrun has --run-..
-    return [sys.executable, "-m", *launcher, "mlsh_ros.cli", "train", *what]
+def words(folder: Path, iterations=6) -> list[str]:
+    settings = [f"--set={s}" for s in (*SETTINGS, f"steps={iterations * 4 * 8 * 50}")]
+    return ["moving_bandits", "-o", str(folder), *settings]  # torchrun has --run-..
 
 
-def start(*args, **kwargs) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def train_here(*words: str) -> None:
+    """One process is this one: it has torch already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["mlsh", "train", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    assert not ended.value.code
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def start_two(*words: str) -> subprocess.Popen:
+    launcher = ["torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1"]
+    launcher += [f"--master-port={free_port()}", "-m"]
     return subprocess.Popen(
-        command(*args, **kwargs),
-        env=environment,
+        [sys.executable, "-m", *launcher, "mlsh_ros.cli", "train", *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -79,9 +83,7 @@ def finish(process: subprocess.Popen) -> str:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone") / "run"
-    process = start(folder, ranks=1)
-    out = finish(process)
-    assert process.returncode == 0, out
+    train_here(*words(folder))
     return load_arrays(folder / "checkpoint.npz")
 
 
@@ -97,7 +99,7 @@ def close(ours, theirs):
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(alone, tmp_path):
-    process = start(tmp_path / "run", ranks=2)
+    process = start_two(*words(tmp_path / "run"))
     out = finish(process)
     assert process.returncode == 0, out
     assert out.count("run folder") == 1  # one of them prints
@@ -107,7 +109,7 @@ def test_two_processes_learn_what_one_learns(alone, tmp_path):
 @pytest.mark.slow
 def test_a_killed_process_costs_what_came_after_the_last_checkpoint(alone, tmp_path):
     folder = tmp_path / "run"
-    process = start(folder, ranks=2, iterations=2000)
+    process = start_two(*words(folder, iterations=2000))
     deadline = time.monotonic() + 60
     while not (folder / "checkpoint.npz").is_file() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -120,9 +122,7 @@ def test_a_killed_process_costs_what_came_after_the_last_checkpoint(alone, tmp_p
     config = (folder / "config.yaml").read_text()
     steps = (int(left["iteration"]) + 2) * 4 * 8 * 50
     (folder / "config.yaml").write_text(config.replace(f"{2000 * 1600}", f"{steps}"))
-    again = start(folder, "--resume", str(folder), ranks=1)
-    out = finish(again)
-    assert again.returncode == 0, out
+    train_here("--resume", str(folder))
     assert int(load_arrays(folder / "checkpoint.npz")["iteration"]) == int(left["iteration"]) + 2
 
 
@@ -184,33 +184,33 @@ def test_processes_hear_each_other_in_the_order_of_ranks():
     assert heard == dict.fromkeys(range(size), expected)
 
 
+def meet(rank: int, port: int, together: bool) -> None:
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "RANK": str(rank),
+        "LOCAL_WORLD_SIZE": "2" if together else "1",
+    }
+    ranks = ranks_of_this_run()
+    assert (ranks.nearby is not None) is together
+    assert ranks.total(np.array([ranks.rank + 1.0])) == 3
+    rows = np.arange(2) + 10 * ranks.rank
+    assert ranks.gather(rows, 2).tolist() == [0, 10, 1, 11]
+
+
 @pytest.mark.slow
 def test_memory_is_shared_on_one_computer_and_left_behind_by_nobody():
     before = set(Path("/dev/shm").glob("mlsh_*"))
-    for together, called in ((True, True), (False, False)):
-        code = (
-            "import policies.ranks as r, numpy as np; ranks = r.ranks_of_this_run();"
-            f"assert (ranks.nearby is not None) is {called};"
-            "assert ranks.total(np.array([ranks.rank + 1.0])) == 3;"
-            "rows = np.arange(2) + 10 * ranks.rank;"
-            "assert ranks.gather(rows, 2).tolist() == [0, 10, 1, 11]"
-        )
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        both = [
-            subprocess.Popen(
-                [sys.executable, "-c", code],
-                env={
-                    **os.environ,
-                    "MASTER_ADDR": "127.0.0.1",
-                    "MASTER_PORT": port,
-                    "WORLD_SIZE": "2",
-                    "RANK": str(rank),
-                    "LOCAL_WORLD_SIZE": "2" if together else "1",
-                },
-            )
-            for rank in range(2)
-        ]
-        assert [one.wait(timeout=60) for one in both] == [0, 0]
+    # Torch does not survive a fork of what has threads; from a server it is imported only once.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch.distributed"])
+    for together in (True, False):
+        port = free_port()
+        both = [context.Process(target=meet, args=(rank, port, together)) for rank in range(2)]
+        for one in both:
+            one.start()
+        for one in both:
+            one.join(60)
+        assert [one.exitcode for one in both] == [0, 0]
     assert set(Path("/dev/shm").glob("mlsh_*")) == before

@@ -122,6 +122,12 @@ WRONG = {
     "setting": (["train", B, "--set", "mlsh.group=2"], "no setting 'mlsh.group'", "mlsh.groups"),
     "setting's value": (["train", B, "--set", "mlsh.groups=two"], "mlsh.groups", "'two'"),
     "setting's form": (["train", B, "--set", "mlsh.groups"], "mlsh.groups"),
+    "term to hide": (
+        ["train", B, "--set", "network.hidden_from_skills=[altitude]"],
+        "hidden_from_skills 'altitude'",
+        "position",
+    ),
+    "family's parameter": (["train", B, "--set", "family_parameters.tick=9"], "tick"),
     "settings that clash": (["train", B, "--set", "mlsh.decision_ticks=7"], "rollout_ticks 50"),
     "settings of another run": (["train", B, "--resume", "x"], "give none of them"),
     "reality of another run": (["train", "--resume", "x", "--reality", "slow"], "give none of"),

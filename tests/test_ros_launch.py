@@ -674,6 +674,7 @@ def test_a_node_that_ends_ends_the_launch_and_shows_in_its_status(stand_in):
 
 
 @pytest.mark.ros
+@pytest.mark.realtime
 def test_the_real_launch_runs_the_simulation(monkeypatch):
     # Not `launch` itself: without ROS, our folder launch/ answers to that name.
     pytest.importorskip("launch_ros", reason="not a ROS installation")
@@ -821,6 +822,7 @@ def watcher():
 
 
 @pytest.mark.ros
+@pytest.mark.realtime
 def test_up_drives_in_a_namespace_and_ends_with_the_safe_command(bundle, tmp_path, watcher):
     from geometry_msgs.msg import TwistStamped
     from std_msgs.msg import Float64MultiArray
@@ -847,6 +849,7 @@ def speed(command):
 
 
 @pytest.mark.ros
+@pytest.mark.realtime
 def test_up_robot_does_not_move_before_it_is_told_to(bundle, tmp_path, watcher):
     from geometry_msgs.msg import TwistStamped
 
@@ -879,6 +882,7 @@ def test_up_refuses_what_does_not_fit_before_it_starts_a_node(tmp_path, argument
 
 
 @pytest.mark.ros
+@pytest.mark.realtime
 def test_up_says_why_a_node_does_not_start(bundle, tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("/**/skill_node: {ros__parameters: {start_timeout: 99.0}}")
@@ -890,6 +894,7 @@ def test_up_says_why_a_node_does_not_start(bundle, tmp_path):
 
 
 @pytest.mark.ros
+@pytest.mark.realtime
 def test_two_worlds_in_one_domain_go_their_own_ways_and_the_dead_come_back(
     bundle, tmp_path, watcher
 ):
@@ -968,6 +973,7 @@ def named(pid, name):
 
 
 @pytest.mark.ros
+@pytest.mark.realtime
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process of its parent's death")
 def test_no_node_outlives_an_up_that_is_killed(bundle, tmp_path):
     """A robot would drive on with nobody to stop it."""

@@ -1,14 +1,12 @@
 """In lockstep the rollout through ROS is the offline rollout, bit for bit."""
 
-import random
-
 import numpy as np
 import pytest
 
-from conftest import restless_bundle
+from conftest import fresh_domain, restless_bundle
 from mlsh_ros.backends import jobs, run_offline, run_ros
+from policies.fits import task_of
 from sim.reality import load_reality
-from sim.registry import make_family
 from sim.robot import load_robot
 
 EPISODES = 10  # x 2 tasks x 50 ticks = 1,000 ticks
@@ -16,21 +14,23 @@ EPISODES = 10  # x 2 tasks x 50 ticks = 1,000 ticks
 
 @pytest.mark.ros
 @pytest.mark.parametrize(
-    ("lead", "family", "robot"),
+    ("lead", "family", "robot", "parameters"),
     [
-        (0, "moving_bandits", "omni"),
-        (1, "moving_bandits", "omni"),
-        (1, "ant_movement", "ant"),  # eight joints by name, axes of a quaternion
-        (1, "body_bandits", "rover"),  # a LaserScan, quaternions, goals relative to the robot
+        (0, "moving_bandits", "omni", {"ticks": 25, "half_width": 2.0}),  # not the defaults
+        (1, "moving_bandits", "omni", {}),
+        (1, "ant_movement", "ant", {}),  # eight joints by name, axes of a quaternion
+        (1, "body_bandits", "rover", {}),  # a LaserScan, quaternions, goals seen by the robot
     ],
 )
-def test_rollout_through_ros_equals_offline(tmp_path, lead, family, robot):
-    bundle = restless_bundle(tmp_path / "restless", lead, family, robot)
+def test_rollout_through_ros_equals_offline(tmp_path, lead, family, robot, parameters):
+    bundle = restless_bundle(tmp_path / "restless", lead, family, robot, **parameters)
     work = jobs(bundle, None, None)
-    episodes = max(1, EPISODES * 50 // make_family(family).ticks)
+    ticks = task_of(bundle, work[0].task)[0].ticks
+    assert ticks == parameters.get("ticks", ticks)
+    episodes = max(1, EPISODES * 50 // ticks)
     offline = run_offline(bundle, robot, work, episodes=episodes, seed=3)
     through_ros = run_ros(
-        bundle, robot, work, episodes=episodes, seed=3, mode="lockstep", domain=some_domain()
+        bundle, robot, work, episodes=episodes, seed=3, mode="lockstep", domain=fresh_domain()
     )
     assert sum(len(e.skill) for e in offline) >= 1000
     # Otherwise nothing is said about switching.
@@ -63,17 +63,13 @@ def test_with_a_reality_it_still_does(tmp_path):
     nominal = run_offline(bundle, "rover", work, **how)
     offline = run_offline(bundle, "rover", work, reality=reality, **how)
     through_ros = run_ros(
-        bundle, "rover", work, mode="lockstep", domain=some_domain(), reality=str(file), **how
+        bundle, "rover", work, mode="lockstep", domain=fresh_domain(), reality=str(file), **how
     )
     compare(offline, through_ros)
     for one, two in zip(nominal, offline, strict=True):
         # Goals are where they were, 2 at the end of the observation; it is only seen otherwise.
         np.testing.assert_array_equal(one.observation[0, -4:], two.observation[0, -4:])
         assert (one.observation[1:] != two.observation[1:]).any(axis=1).all()
-
-
-def some_domain() -> int:
-    return random.SystemRandom().randint(1, 100)
 
 
 def compare(offline, through_ros):

@@ -1,7 +1,6 @@
 """The real nodes, each in its own process, over real DDS on this computer."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from conftest import fresh_domain
 from mlsh_ros.backends import jobs, run_offline, run_ros
 
 rclpy = pytest.importorskip("rclpy")
@@ -31,7 +31,7 @@ from std_srvs.srv import SetBool, Trigger  # noqa: E402
 from mlsh_ros.core.packing import answer_layout, trace_layout  # noqa: E402
 from mlsh_ros.nodes.node import EXCHANGE, LATCHED, SENSOR, TRACE  # noqa: E402
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.realtime]
 
 DT = 0.1  # s, a tick of omni
 N = 5  # ticks of a macro step of the restless bundle
@@ -40,6 +40,14 @@ MAX_AGE = 0.3  # s, of odom
 START_TIMEOUT = 1.2  # s, given to skill_node where nothing comes; 5 otherwise
 LATE_DECISIONS = 2  # given to skill_node
 SLACK = 0.25  # s, for a machine that has other work
+
+
+def tell(rows, *, head=""):
+    """Write measured reactions to faults to the end of the file that MLSH_FAULTS names, if any."""
+    if place := os.environ.get("MLSH_FAULTS"):
+        lines = [f"| {a} | `{b}` | {c:.3f} | {d:.2f} | {e} |\n" for a, b, c, d, e in rows]
+        with open(place, "a") as stream:
+            stream.write(head + "".join(lines))
 
 
 def wait_for(happened, timeout, what):
@@ -233,7 +241,7 @@ def world(bundle):
 @contextmanager
 def new_domain():
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        patch.setenv("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
+        patch.setenv("ROS_DOMAIN_ID", str(fresh_domain()))
         yield stack
 
 
@@ -584,6 +592,7 @@ def test_simulated_time_that_stands_leaves_no_command_standing(world):
     told = observer.times("fault")[-1]
     assert told - paused < STANDS + SLACK
     assert_brought_to_rest(observer, told)
+    tell([("sim_node paused", "clock_stopped", told - paused, STANDS, "safe command, latched")])
     assert observer.call(Trigger, "skill_node/reset").success
     refused = observer.call(Trigger, "skill_node/arm")
     assert refused.message.startswith("cannot arm: clock_stopped: simulated time has stood at ")
@@ -611,7 +620,7 @@ def test_realtime_through_ros_is_as_good_as_offline():
     bundle = load_bundle("moving_bandits")
     work = jobs(bundle, "moving_bandits/goal-0", None)
     offline = run_offline(bundle, "omni", work, episodes=2, seed=0)
-    domain = random.SystemRandom().randint(1, 100)
+    domain = fresh_domain()
     through_ros = run_ros(bundle, "omni", work, episodes=2, seed=0, mode="realtime", domain=domain)
     a, b = (np.mean([e.value for e in x]) for x in (offline, through_ros))
     assert abs(a - b) < 0.1 * a

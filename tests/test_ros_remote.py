@@ -1,7 +1,6 @@
 """The client of a graph: it never hangs, and what it records is one whole episode."""
 
 import os
-import random
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from rclpy.task import Future  # noqa: E402
 from std_msgs.msg import Float64MultiArray, String  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
+from conftest import fresh_domain  # noqa: E402
 from mlsh_ros import remote as remote_module  # noqa: E402
 from mlsh_ros.backends import jobs, run_ros  # noqa: E402
 from mlsh_ros.core.packing import OUTCOME, trace_layout  # noqa: E402
@@ -172,7 +172,7 @@ class Impostor:
 
 @pytest.fixture
 def impostor(monkeypatch):
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(fresh_domain()))
     monkeypatch.setattr(remote_module, "CALL", 2.0)
     monkeypatch.setattr(remote_module, "START_UP", 1.0)
     made = Impostor()
@@ -181,6 +181,7 @@ def impostor(monkeypatch):
 
 
 @pytest.mark.ros
+@pytest.mark.realtime
 def test_the_client_gives_up_by_name_instead_of_waiting_for_ever(bundle, impostor):
     dead = []
 
@@ -207,6 +208,7 @@ def test_the_client_gives_up_by_name_instead_of_waiting_for_ever(bundle, imposto
 
 
 @pytest.mark.ros
+@pytest.mark.realtime
 def test_a_lost_answer_is_asked_for_again(bundle, impostor, monkeypatch):
     monkeypatch.setattr(remote_module, "START_UP", 10.0)
     monkeypatch.setattr(remote_module, "AGAIN", 0.3)
@@ -217,6 +219,7 @@ def test_a_lost_answer_is_asked_for_again(bundle, impostor, monkeypatch):
 
 
 @pytest.mark.ros
+@pytest.mark.realtime
 def test_a_service_that_never_answers_and_a_trace_of_another_bundle(bundle, impostor):
     with Remote(bundle) as remote:
         with pytest.raises(UserError, match="'skill_node/silent' does not answer within 2 s"):
@@ -250,6 +253,7 @@ def children(word):
 
 
 @pytest.mark.ros
+@pytest.mark.realtime
 @pytest.mark.parametrize("victim", ["sim_node", "master_node", "skill_node"])
 def test_a_node_that_dies_ends_the_evaluation_by_name_and_leaves_no_process(bundle, victim):
     killed = []
@@ -261,7 +265,7 @@ def test_a_node_that_dies_ends_the_evaluation_by_name_and_leaves_no_process(bund
             os.kill(number, 9)
 
     work = jobs(bundle, None, "goal-0")
-    domain = random.SystemRandom().randint(1, 100)
+    domain = fresh_domain()
     with pytest.raises(UserError, match=f"{victim} ended with SIGKILL"):
         run_ros(
             bundle, "omni", work, episodes=1, seed=0, mode="realtime", domain=domain, on_tick=kill
@@ -284,7 +288,7 @@ def test_an_interruption_leaves_no_process(bundle):
             episodes=1,
             seed=0,
             mode="lockstep",
-            domain=random.SystemRandom().randint(1, 100),
+            domain=fresh_domain(),
             on_tick=interrupt,
         )
     assert children("mlsh_ros.nodes") == []
@@ -292,7 +296,7 @@ def test_an_interruption_leaves_no_process(bundle):
 
 @pytest.mark.ros
 def test_two_evaluations_in_one_domain_do_not_disturb_each_other(bundle, tmp_path):
-    domain = str(random.SystemRandom().randint(1, 100))
+    domain = str(fresh_domain())
     command = [sys.executable, "-m", "mlsh_ros.cli", "evaluate", str(bundle.source)]
     command += ["--backend", "ros", "--domain", domain]
     command += ["--episodes", "3", "--master", "goal-0", "-o"]

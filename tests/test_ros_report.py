@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlsh_ros.backends import jobs, run_offline
+from mlsh_ros.commands.evaluate import show
 from mlsh_ros.core.records import Episode
 from mlsh_ros.evaluation import Evaluation, summarise
 from mlsh_ros.report import render, verdict, who_shares, write_report
@@ -23,6 +25,7 @@ from policies.bundle import (
     load_bundle,
 )
 from policies.config import config_to_dict, default_config
+from policies.fits import task_of
 from policies.usage import distance
 from sim.bounds import episode_rng
 from sim.errors import UserError
@@ -232,13 +235,13 @@ def test_a_skill_has_the_same_colour_in_every_drawing():
 
 
 def test_goal_that_counts_is_known_only_where_the_goals_are_the_ones_seen(offline):
-    interface = offline.bundle.interface
+    bundle = offline.bundle
     by_task = {e.task: e for e in offline.episodes}
-    found = {task: route_of(e, interface, SEED).counts for task, e in by_task.items()}
+    found = {task: route_of(e, bundle, SEED).counts for task, e in by_task.items()}
     assert found == {"moving_bandits/goal-0": 0, "moving_bandits/goal-1": 1}
     episode = offline.episodes[0]
-    assert route_of(episode, interface, SEED + 1).counts is None
-    assert route_of(replace(episode, task="unheard/of"), interface, SEED).counts is None
+    assert route_of(episode, bundle, SEED + 1).counts is None
+    assert route_of(replace(episode, task="unheard/of"), bundle, SEED).counts is None
     assert "the goal that counts" in render(offline)
     assert "the goal that counts" not in render(replace(offline, seed=SEED + 1))
 
@@ -250,9 +253,10 @@ def test_positions_are_drawn_in_their_unit(offline):
         for t in manifest.interface.observation
     ]
     interface = replace(manifest.interface, observation=tuple(scaled))
+    bundle = replace(offline.bundle, manifest=replace(manifest, interface=interface))
     episode = offline.episodes[0]
     np.testing.assert_allclose(
-        route_of(episode, interface, SEED).position, episode.observation[:, :2] / 2
+        route_of(episode, bundle, SEED).position, episode.observation[:, :2] / 2
     )
 
 
@@ -373,6 +377,25 @@ def test_a_bundles_skills_are_compared_on_what_was_seen(offline):
     evaluation = summarise(shipped, "omni", "sim", SEED, offline.episodes)
     assert 0.2 < evaluation.distance < 1  # each drives to a goal of its own
     assert f"The nearest two skills are {evaluation.distance:.2f} apart" in who_shares(evaluation)
+
+
+def test_a_bundle_is_measured_on_the_family_that_it_was_trained_on(capsys):
+    shipped = load_bundle("moving_bandits")
+    assert summarise(shipped, "omni", "sim", SEED, []).to_dict()["family_parameters"] == {}
+    # held_out says what training did not see, not what there is.
+    family = Family("moving_bandits", {"ticks": 20, "held_out": 1})
+    own = replace(shipped, manifest=replace(shipped.manifest, family=family))
+    episodes = run_offline(own, "omni", jobs(own, None, "goal-1"), episodes=2, seed=SEED)
+    assert [len(episode.skill) for episode in episodes] == [20, 20]
+    result = summarise(own, "omni", "sim", SEED, episodes)
+    assert 0 < result.lines[0].bounds.optimum <= 20  # 1 per tick at best
+    assert result.to_dict()["family_parameters"] == {"moving_bandits": {"ticks": 20}}
+    show(result)
+    said = "moving_bandits as the bundle was trained: ticks 20"
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert said in render(result)
+    # Another family has its own parameters.
+    assert task_of(own, "ring_bandits/sector-0") == split_task("ring_bandits/sector-0")
 
 
 def test_verdict_counts_late_decisions(offline, timed):

@@ -397,6 +397,7 @@ def hardened(monkeypatch):
 
 
 @pytest.mark.ros
+@pytest.mark.realtime
 def test_a_robot_drives_on_whatever_else_is_sent_to_it(bundle, hardened):
     """The whole table, from another process, to one running skill_node."""
     with new_domain() as stack:
@@ -491,6 +492,7 @@ BAD_COMMANDS = {
 
 
 @pytest.mark.ros
+@pytest.mark.realtime
 def test_bad_commands_trip_the_watchdog_and_do_not_move_the_simulator(bundle, hardened):
     with new_domain() as stack:
         world = World(bundle, stack)

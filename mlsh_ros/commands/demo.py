@@ -74,7 +74,7 @@ def _film(bundle: Bundle, episodes: list[Episode], seed: int, path: Path) -> Non
     robot = load_robot(bundle.interface.robot)
     scenes = []
     for episode in episodes:
-        family, layout = _layout(episode, seed)
+        family, layout = _layout(bundle, episode, seed)
         frames = []
         for t, skill in enumerate(episode.skill.tolist()):
             fields = {
@@ -96,14 +96,14 @@ def _film(bundle: Bundle, episodes: list[Episode], seed: int, path: Path) -> Non
     console.print(f"film: {path}, {path.stat().st_size / 1e6:.1f} MB, twice real time")
 
 
-def _layout(episode: Episode, seed: int) -> tuple[TaskFamily, Layout]:
+def _layout(bundle: Bundle, episode: Episode, seed: int) -> tuple[TaskFamily, Layout]:
     """The episode's family and what was drawn for it: a function of seed and number alone."""
     import numpy as np
 
+    from policies.fits import task_of
     from sim.bounds import episode_rng
-    from sim.registry import split_task
 
-    family, task = split_task(episode.task)
+    family, task = task_of(bundle, episode.task)
     rows = family.reset(task, episode_rng(seed, episode.number))
     return family, {name: np.asarray(row)[None] for name, row in rows.items()}
 

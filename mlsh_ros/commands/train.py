@@ -228,7 +228,7 @@ class Display:
         score = percent(rows[-1]["score"]) if "score" in rows[-1] else "-"
         shared = (
             f"I(skill; task) {rows[-1]['mutual_information']:.2f} bits, "
-            f"skills {rows[-1]['skill_distance']:.1f} deviations apart"
+            f"nearest skills {rows[-1]['skill_distance']:.2f} apart, of 1"
         )
         table.add_row("normalised score", score, "", shared)
         if restarts := sum(r["reseeded"] >= 0 for r in rows):

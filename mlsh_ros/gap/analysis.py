@@ -34,9 +34,9 @@ from mlsh_ros.gap.signals import Signals
 from mlsh_ros.gap.twin import Prediction, Twin
 from mlsh_ros.gap.windows import Plan, Windows, cut, merge, plan_for, thin
 from policies.bundle import Bundle
+from policies.fits import task_of
 from sim.errors import UserError
 from sim.interface import Floats
-from sim.registry import split_task
 from sim.robot import load_robot
 from sim.tasks.task import TaskFamily
 
@@ -353,7 +353,7 @@ def _twin(bundle: Bundle, signals: list[Signals], robot: str | None) -> Twin:
     masters = bundle.manifest.masters
     named = [d.master for each in signals for d in each.drives if d.master in masters]
     task = masters[named[0] if named else next(iter(masters))].task
-    family, number = split_task(task)
+    family, number = task_of(bundle, task)
 
     def layouts(fields: dict[str, Floats], family: TaskFamily = family) -> Any:
         return layout_of(family, number, fields)

@@ -13,9 +13,9 @@ from mlsh_ros.gap.signals import Signals, Stretch
 from mlsh_ros.gap.twin import Twin
 from mlsh_ros.gap.windows import fields_of
 from policies.bundle import Bundle
+from policies.fits import task_of
 from policies.runtime import load_master, load_skills
 from sim.interface import Floats
-from sim.registry import split_task
 
 MOST = 64  # drives that are simulated
 DRAWS = 2000  # of the bootstrap
@@ -71,7 +71,7 @@ def _earned(
     drives: list[tuple[Signals, Stretch]], bundle: Bundle, twin: Twin, master: str
 ) -> Earned | None:
     task = bundle.manifest.masters[master].task
-    family, number = split_task(task)
+    family, number = task_of(bundle, task)
     recorded = [fields_of(each, stretch) for each, stretch in drives]
     count = [min(len(stretch), family.ticks) for _, stretch in drives]
     first = {k: np.stack([fields[k][0] for fields in recorded]) for k in recorded[0]}
@@ -119,7 +119,7 @@ def _drive(
         for _ in range(count)
     ]
     physics = twin.placed(first)
-    family, _ = split_task(manifest.masters[master].task)
+    family, _ = task_of(bundle, manifest.masters[master].task)
     rewards, success, seen, done = [], [], [], []
 
     def shown() -> dict[str, Floats]:

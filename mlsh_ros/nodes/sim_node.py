@@ -37,11 +37,14 @@ from mlsh_ros.nodes.node import (
     run,
 )
 from mlsh_ros.params import SIM_NODE
+from policies.bundle import Bundle, load_bundle
+from policies.fits import task_of
 from sim.bounds import episode_rng
 from sim.errors import UserError
 from sim.reality import load_reality
 from sim.registry import split_task
 from sim.robot import load_robot
+from sim.tasks.task import TaskFamily
 from sim.world import World
 
 ASK_AGAIN = 0.5  # s without a command in lockstep before the sensors are sent again
@@ -72,6 +75,7 @@ class SimNode(CoreNode):
         # Not the parameters themselves: the physics thread must not wait for their services.
         self._inject = str(self.values["inject"])
         self._next_episode = int(self.values["episode"])
+        self._bundle: Bundle | None = None
         self.add_on_set_parameters_callback(self._on_parameters)
 
     def configure(self) -> None:
@@ -79,8 +83,10 @@ class SimNode(CoreNode):
         self.lockstep = self.values["mode"] == "lockstep"
         self.simulated = self.lockstep or bool(self.get_parameter("use_sim_time").value)
         self.robot = load_robot(str(self.values["robot"]))
+        bundle = str(self.values["bundle"])
+        self._bundle = load_bundle(bundle) if bundle else None
         self._task = str(self.get_parameter("task").value)  # may have changed meanwhile
-        family, self._number = split_task(self._task)
+        family, self._number = self._find(self._task)
         name = str(self.values["reality"])
         self._reality = load_reality(name, self.robot) if name else None
         self.world = World(self.robot, family, size=1, reality=self._reality)
@@ -181,8 +187,11 @@ class SimNode(CoreNode):
 
     # Episodes -----------------------------------------------------------------------------
 
+    def _find(self, task: str) -> tuple[TaskFamily, int]:
+        return split_task(task) if self._bundle is None else task_of(self._bundle, task)
+
     def _set_task(self, task: str) -> None:
-        family, number = split_task(task)
+        family, number = self._find(task)
         if family.name != self.world.family.name:
             self.world = World(self.robot, family, size=1, reality=self._reality)
         self._task, self._number = task, number
@@ -236,7 +245,7 @@ class SimNode(CoreNode):
             if change.name != "task":
                 continue
             try:
-                family, _ = split_task(str(change.value))
+                family, _ = self._find(str(change.value))
                 # The publishers stand: another set of terms needs another sim_node.
                 if (
                     self._configured

@@ -17,11 +17,11 @@ from mlsh_ros.sysid.fit import TELLS, Fit
 from mlsh_ros.sysid.follow import Follower
 from mlsh_ros.sysid.unknowns import NOMINAL, Unknown, chosen, reality_of, unknowns
 from policies.bundle import Bundle
+from policies.fits import task_of
 from sim.errors import UserError
 from sim.expanded import body_names
 from sim.interface import Floats
 from sim.reality import SCHEMA, Reality, check_reality, read_ranges, reality_to_dict
-from sim.registry import split_task
 from sim.robot import Robot, load_robot
 
 HELD_OUT = 4  # of so many windows the last one is not fitted
@@ -164,7 +164,7 @@ def _twin(bundle: Bundle, recordings: Sequence[Signals], body: Robot) -> Twin:
     masters = bundle.manifest.masters
     named = [d.master for s in recordings for d in s.drives if d.master in masters]
     task = masters[named[0] if named else next(iter(masters))].task
-    family, number = split_task(task)
+    family, number = task_of(bundle, task)
     return Twin(body, bundle.interface, family, lambda fields: layout_of(family, number, fields))
 
 

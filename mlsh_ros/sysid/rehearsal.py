@@ -8,10 +8,10 @@ from mlsh_ros.core.controller import Controller
 from mlsh_ros.core.conversion import topic_readers
 from mlsh_ros.gap.signals import Listener, Signals
 from policies.bundle import Bundle
+from policies.fits import task_of
 from policies.runtime import load_master, load_skills
 from sim.bounds import episode_rng
 from sim.reality import Reality
-from sim.registry import split_task
 from sim.robot import load_robot
 from sim.world import World
 
@@ -44,7 +44,7 @@ def rehearse(
     for session in range(sessions):
         master = masters[session % len(masters)]
         network = load_master(bundle, master)
-        family, number = split_task(manifest.masters[master].task)
+        family, number = task_of(bundle, manifest.masters[master].task)
         if family.name not in worlds:
             worlds[family.name] = World(load_robot(interface.robot), family, 1, reality=reality)
         world = worlds[family.name]
