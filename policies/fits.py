@@ -7,7 +7,7 @@ from dataclasses import fields
 from policies.bundle import Bundle
 from sim.errors import UserError
 from sim.interface import ActionTerm, Interface, ObservationTerm
-from sim.registry import split_task
+from sim.registry import make_family, split_task
 from sim.robot import Robot
 from sim.tasks.task import TaskFamily
 
@@ -21,8 +21,17 @@ def task_of(bundle: Bundle, task: str) -> tuple[TaskFamily, int]:
     Raises:
         UserError: no such family or task; the valid ones are named.
     """
+    return split_task(task, _parameters(bundle, task.partition("/")[0]))
+
+
+def first_task(bundle: Bundle, family: str) -> str:
+    """`family/task` of the first one, see `task_of`."""
+    return f"{family}/{make_family(family, _parameters(bundle, family)).tasks[0]}"
+
+
+def _parameters(bundle: Bundle, family: str) -> dict[str, float | int] | None:
     own = bundle.manifest.family
-    return split_task(task, own.parameters if task.partition("/")[0] == own.name else None)
+    return own.parameters if family == own.name else None
 
 
 def changed_parameters(bundle: Bundle, task: str) -> dict[str, float | int]:

@@ -12,6 +12,7 @@ import numpy as np
 from policies.adapt import Progress, adapt, envs_for_episodes, from_scratch
 from policies.bundle import Bundle
 from policies.finetune import install_skills, task_config
+from policies.fits import first_task
 from sim.registry import make_family
 from sim.tasks.task import TaskFamily
 
@@ -97,9 +98,9 @@ def transfer(
     Raises:
         UserError: the family does not fit the bundle, or a setting does not hold.
     """
-    first = make_family(family).tasks[0]
+    first = first_task(bundle, family)
     for seed in seeds:
-        config, _ = task_config(bundle, f"{family}/{first}", seed=seed)
+        config, _ = task_config(bundle, first, seed=seed)
         config = config.with_values([f"threads={threads}", *settings])
         chosen = make_family(config.family, config.family_parameters)
         envs = envs_for_episodes(config, episodes)
