@@ -190,8 +190,8 @@ def show(result: Evaluation) -> None:
             milliseconds(line.compute_p99),
         )
     console.print(table)
-    for line in result.changes:
-        console.print(line, markup=False, soft_wrap=True)
+    for change in result.changes:
+        console.print(change, markup=False, soft_wrap=True)
     for each in result.sharing:
         console.print(
             f"{each.family}: I(skill; task) {each.information:.2f} of {each.possible:.2f} bits",
