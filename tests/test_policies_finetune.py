@@ -220,7 +220,7 @@ def test_a_task_that_does_not_fit_is_refused_by_term(bundle, monkeypatch, shown)
     (goals,) = family.terms
     renamed = replace(goals, name="targets") if shown == 2 else goals
     offered = SimpleNamespace(name="x", terms=(renamed,))
-    monkeypatch.setattr("policies.fits.split_task", lambda _: (offered, 0))
+    monkeypatch.setattr("policies.fits.split_task", lambda *_: (offered, 0))
     text = refusal(check_fits, bundle, load_robot("omni"), "x/y")
     assert ("no term 'goals'" if shown == 2 else "term 'goals' of task 'x/y'") in text
 

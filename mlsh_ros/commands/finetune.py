@@ -61,11 +61,10 @@ def finetune(
     from policies.runtime import TOLERANCE
     from sim.bounds import bounds, enough
     from sim.reality import load_reality
-    from sim.registry import split_task
+    from sim.registry import make_family
     from sim.robot import load_robot
 
     loaded = load_bundle(bundle)
-    family, number = split_task(task)
     label = name or task.partition("/")[2]
     target = output or Path("runs") / f"{loaded.manifest.name}-{label}"
     body = load_robot(robot or loaded.interface.robot)
@@ -85,8 +84,9 @@ def finetune(
         facts=environment(),
     )
     curves = {"master only": result.adapted.curves[0]}
-    config, _ = task_config(loaded, task, seed=seed, robot=robot, reality=differs)
+    config, number = task_config(loaded, task, seed=seed, robot=robot, reality=differs)
     config = config.with_values(settings or [])
+    family = make_family(config.family, config.family_parameters)  # what was learned on
     if baseline:
         envs = None if episodes is None else envs_for_episodes(config, episodes)
         alone = from_scratch(config, number, updates=updates, envs=envs)
