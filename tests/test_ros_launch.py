@@ -238,7 +238,7 @@ def test_robot_and_task_are_the_bundles_where_nobody_says_otherwise():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"bundle": "nowhere"}, "no bundle 'nowhere'. Valid: ant_movement, "),
+        ({"bundle": "nowhere"}, "no bundle 'nowhere'. Valid: ant_bandits, "),
         ({"master": "1"}, "no master '1'. Valid: goal-0, goal-1"),
         ({"robot": "nobody"}, "no robot 'nobody'. Valid: ant, omni, rover. The bundle is for "),
         ({"task": "moving_bandits"}, "task 'moving_bandits' names a family only. Valid: "),

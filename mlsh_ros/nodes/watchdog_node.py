@@ -18,8 +18,8 @@ from mlsh_ros.core.watchdog import Watchdog
 from mlsh_ros.nodes.clock import make_clock
 from mlsh_ros.nodes.commander import Commander
 from mlsh_ros.nodes.node import (
-    COMMAND,
     LATCHED,
+    SENSOR,
     CoreNode,
     message_type,
     one_line,
@@ -61,9 +61,10 @@ class WatchdogNode(CoreNode):
         writers = command_writers(interface.action, stamped=bool(self.values["stamped_cmd_vel"]))
         self._state = self.create_publisher(String, "~/state", LATCHED)
         self._commander = Commander(self, writers, lifecycle=False)
+        # Best effort: hears whoever sends, never waits for what is lost, holds nobody up.
         self._subscriptions_made += [
             self.listen(
-                message_type(w.type), w.topic, partial(self._on_command, w), COMMAND, self._refuse
+                message_type(w.type), w.topic, partial(self._on_command, w), SENSOR, self._refuse
             )
             for w in writers
         ]
