@@ -69,13 +69,6 @@ class Level:
             self.policy_adam.reset(row)
             self.value_adam.reset(row)
 
-    def copy(self, row: int, source: int) -> None:
-        """Row `row` becomes what row `source` is; its optimiser begins anew."""
-        for stack in (self.policy, self.value):
-            stack.numpy[row] = stack.numpy[source]
-        self.policy_adam.reset(row)
-        self.value_adam.reset(row)
-
     def values(self, x: NDArray[np.float32], row: NDArray[np.intp]) -> NDArray[np.float32]:
         """(n,) return that value function `row[i]` expects for observation x[i] (n, O)."""
         out = np.empty(len(x), np.float32)

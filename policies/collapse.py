@@ -73,13 +73,6 @@ class Probe:
         least = int(missed.argmin())
         return least if missed[least] < self.config.reseed_below * returns.max() else None
 
-    def busiest(self, but: int) -> int:
-        """The skill that most recent tasks did best with, another than `but`."""
-        best = np.array(self.recent).argmax(axis=1)
-        wanted = np.bincount(best, minlength=self.config.skills)
-        wanted[but] = -1
-        return int(wanted.argmax())
-
     def clear(self) -> None:
         """Forget everything, after a skill was started anew."""
         self.usual[:] = 0

@@ -59,9 +59,6 @@ class MlshConfig:
     # Logits, of the first guess: a long task needs several skills, and a master that still tries.
     probe_limit: Rate = 3.0
     reseed_below: Fraction = 0.12  # of the best mean return; 0 is off, and so it is without probe
-    # What a dispensable skill becomes: a fresh one, or a copy of the one that most tasks want, so
-    # that they need not share it.
-    reseed_from: Literal["nothing", "busiest"] = "nothing"
     skill_bootstrap: Literal["same", "next"] = "same"
     master_advantage: Literal["group", "global", "centred"] = "centred"
     commitment: Annotated[float, Field(ge=0, lt=1)] = 0.0  # a decision lasts N (1 -+ this) ticks

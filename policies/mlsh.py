@@ -218,11 +218,8 @@ class Mlsh:
                 bias[:] = first_guess
         skill = None if self.adapt_only else self.probe.dispensable()
         if skill is not None:
-            if self.method.reseed_from == "busiest":
-                self.agent.skills.copy(skill, self.probe.busiest(skill))
-            else:
-                rng = generator(self.config.seed, Stream.INIT, 2, self.iteration)
-                self.agent.skills.fresh(skill, rng)
+            rng = generator(self.config.seed, Stream.INIT, 2, self.iteration)
+            self.agent.skills.fresh(skill, rng)
             self.probe.clear()
         return skill
 

@@ -118,15 +118,6 @@ def test_nothing_is_started_anew_on_few_probes():
     assert not each.usual.any()
 
 
-def test_the_busiest_is_the_one_that_most_tasks_do_best_with():
-    """Of ten probes six go to skill 0, three to skill 2, one to skill 1."""
-    each = probe(skills=3, envs=6)
-    for best in (0, 0, 2, 0, 1, 0, 2, 0, 2, 0):
-        each.bias(np.where(each.plan() == best, 9.0, np.array([3.0, 4, 3, 4, 3, 4])))
-    assert each.busiest(but=1) == 0
-    assert each.busiest(but=0) == 2
-
-
 def test_state_comes_back():
     one, other = probe(), probe()
     for value in (3.0, 8.0, 5.0):

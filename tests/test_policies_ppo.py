@@ -352,17 +352,3 @@ def advantages(how):
 def test_normalised_advantages(how, expected):
     for ours, theirs in zip(advantages(how), expected, strict=True):
         assert ours == pytest.approx(theirs, abs=1e-4)
-
-
-def test_a_copy_is_the_other_one_and_leaves_the_rest_alone():
-    policies = level(count=3)
-    before = weights(policies)
-    policies.policy_adam.first[2] = 1.0
-    policies.copy(2, source=0)
-    after = weights(policies)
-    np.testing.assert_array_equal(after[2], before[0])
-    np.testing.assert_array_equal(after[:2], before[:2])
-    assert not policies.policy_adam.first[2].any()
-    # A copy, no second name: learning on one leaves the other as it was.
-    policies.policy.numpy[2] += 1
-    np.testing.assert_array_equal(weights(policies)[0], before[0])
