@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -850,7 +850,12 @@ def test_a_killed_recorder_leaves_what_it_had_written(bundle, tmp_path, monkeypa
     ):
         client.wait_until_active("skill_node", "master_node", "sim_node")
         wait_for(lambda: any("hears every" in line for _, line in lines), lambda: lines)
-        client.trigger("skill_node/arm")
+
+        def armed():
+            with suppress(UserError):  # nothing has come on /clock yet
+                return client.trigger("skill_node/arm")
+
+        wait_for(armed, lambda: lines)
         client.trigger("skill_node/start")
         time.sleep(4.5)
         os.kill(processes.pid("recorder_node"), signal.SIGKILL)

@@ -609,6 +609,18 @@ def test_a_pause_is_of_simulated_time_where_that_goes_on():
     assert 0.04 < time.monotonic() - began < 0.4
 
 
+def test_a_pause_goes_by_the_pace_of_before_where_nothing_is_heard():
+    """As of skill_node while it serves `stop` in the thread that would hear the time."""
+    moments = iter([10.0, 10.0, 10.3, 20.0, 20.0, 20.0])  # the system's; then it stands as well
+    clock = SimulatedClock(news := threading.Condition(), steady=lambda: next(moments))
+    clock.tell(3.0)
+    clock.tell(4.5)  # five times as fast
+    began = time.monotonic()
+    with pytest.raises(StopIteration):  # awake after 1.5 times what half a second should take
+        clock.pause(0.5, news)
+    assert 0.14 < time.monotonic() - began < 0.5
+
+
 def test_a_watchdog_waits_for_ever_at_rest_and_not_where_time_stands():
     news = threading.Condition()
     clock = SimulatedClock(news, patience=0.1)

@@ -17,6 +17,8 @@ PATIENCE = 1.0  # s of the system's clock that simulated time may stand while so
 # which lateness in simulated time is nobody's fault: a busy machine is no reason to stop.
 HOLD = 0.2
 AHEAD = 10.0  # s that a stamp may be ahead of simulated time whose words come late
+SPAN = 0.2  # s of the system's clock over which the pace of simulated time is taken
+TOO_LONG = 1.5  # times what a pause should take by that pace, after which it is over anyway
 EXACT = 1e-6  # s; moments of the grid and of /clock are the same but for rounding
 
 
@@ -78,7 +80,7 @@ class Time(Protocol):
     def pause(
         self, seconds: float, news: threading.Condition, over: Callable[[], bool] = lambda: False
     ) -> bool:
-        """Let time pass, or as much of the system's where this one stands; True: it is over."""
+        """Let time pass, also where nothing is heard of it; True: it is over."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,8 @@ class SimulatedClock:
         self._now = math.nan
         self._moved = steady()  # when it last moved, or when one began to listen
         self._back: float | None = None  # s by which it went back in this session
+        self._pace = 1.0  # simulated s per s of the system's clock
+        self._since = math.nan, self._moved  # moments from which the pace is taken next
 
     def tell(self, moment: float) -> None:
         """It is that late now; called by the thread that hears."""
@@ -174,7 +178,16 @@ class SimulatedClock:
             if moment < self._now - EXACT:
                 self._back = self._now - moment
             self._now, self._moved = moment, self._steady()
+            self._take_pace()
             self._news.notify_all()
+
+    def _take_pace(self) -> None:
+        began, since = self._since
+        if self._moved - since < SPAN and not math.isnan(began):
+            return
+        if self._now > began:  # not if it went back
+            self._pace = (self._now - began) / (self._moved - since)
+        self._since = self._now, self._moved
 
     def now(self) -> float:
         """The moment; NaN if none has been told."""
@@ -257,14 +270,17 @@ class SimulatedClock:
     def pause(
         self, seconds: float, news: threading.Condition, over: Callable[[], bool] = lambda: False
     ) -> bool:
-        """Let time pass, or as much of the system's where this one stands; True: it is over."""
+        """Let time pass; True: it is over.
+
+        For who is on the way to rest: goes on by the pace that time had when nothing is heard of
+        it, be it that it stands, or that the thread that hears waits for this one.
+        """
         with news:
             until = self._now + seconds
+            latest = self._steady() + min(TOO_LONG * seconds / self._pace, self._patience)
             while not over():
-                if self._back is None and self.reached(until):
+                left = latest - self._steady()
+                if left <= 0 or (self._back is None and self.reached(until)):
                     return False
-                try:
-                    self.wait(news, until)
-                except FaultError:
-                    return news.wait_for(over, seconds)
+                news.wait(left)
             return True

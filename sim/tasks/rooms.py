@@ -24,8 +24,7 @@ from sim.tasks.task import Fields, Layout
 
 ROOMS = 4
 SPOTS = {"corner": (0.75, 0.75), "inner": (0.3, 0.3)}  # along x and y, of the half width
-# Two goals that share a place from where both are in reach, and one in between.
-PAIRS = {"long": (0.8, 0.65), "high": (0.65, 0.8), "between": (0.725, 0.725)}
+BETWEEN = 0.725  # the same, in the middle of a pair
 GOAL_COLOUR = (0.20, 0.60, 0.35, 0.55)
 THICKNESS = 0.04  # m, of a wall
 HEIGHT = 0.3  # m, above any scanner
@@ -58,7 +57,9 @@ class Rooms:
     half_width: Positive = 1.0  # m, of the whole, inside; a room is this wide
     door: Positive = 0.4  # m
     # How many of each room's spots, from the last, are no tasks: goals that training never sees.
-    pairs: bool = False  # goals at PAIRS instead of SPOTS
+    # Instead of SPOTS: two goals that share a place, from where both are in reach, and one between.
+    pairs: bool = False
+    spread: Positive = 0.075  # of the half width: a pair's goals off the one between, in x and y
     held_out: Annotated[int, Field(ge=0, lt=len(SPOTS))] = 0
     # Of the episodes that begin somewhere in a room instead: a robot that turns before it drives
     # would hardly ever come from a door to a corner by chance.
@@ -73,7 +74,10 @@ class Rooms:
     @property
     def spots(self) -> dict[str, tuple[float, float]]:
         """Where goals can be in a room."""
-        return PAIRS if self.pairs else SPOTS
+        if not self.pairs:
+            return SPOTS
+        far, near = BETWEEN + self.spread, BETWEEN - self.spread
+        return {"long": (far, near), "high": (near, far), "between": (BETWEEN, BETWEEN)}
 
     @property
     def terms(self) -> tuple[ObservationTerm, ...]:
