@@ -56,10 +56,11 @@ class Rooms:
     fringe: NonNegative = 0.0  # m
     half_width: Positive = 1.0  # m, of the whole, inside; a room is this wide
     door: Positive = 0.4  # m
-    # How many of each room's spots, from the last, are no tasks: goals that training never sees.
-    # Instead of SPOTS: two goals that share a place, from where both are in reach, and one between.
+    # Instead of SPOTS: two goals that share a place, from where both are in reach, and one in
+    # between; how far the two are off that, in x and y, of the half width.
     pairs: bool = False
-    spread: Positive = 0.075  # of the half width: a pair's goals off the one between, in x and y
+    spread: Positive = 0.075
+    # How many of each room's spots, from the last, are no tasks: goals that training never sees.
     held_out: Annotated[int, Field(ge=0, lt=len(SPOTS))] = 0
     # Of the episodes that begin somewhere in a room instead: a robot that turns before it drives
     # would hardly ever come from a door to a corner by chance.
