@@ -46,20 +46,12 @@ class Level:
         self.value = Stack(count, (inputs, *hidden, 1))
         self.policy_adam = Adam(self.policy.numpy, ppo.learning_rate, ppo.adam_epsilon)
         self.value_adam = Adam(self.value.numpy, ppo.learning_rate)
-        self.returns = Normaliser(1)  # only its deviation is used: the unit of the value functions
-        self.scaled = True
+        self.unit = 1.0  # of the value functions' outputs, as a return
 
     @property
     def count(self) -> int:
         """S."""
         return self.policy.count
-
-    @property
-    def unit(self) -> float:
-        """Returns per unit of value output."""
-        if not self.scaled or self.returns.count == 0:
-            return 1.0
-        return float(max(np.sqrt(self.returns.square[0] / self.returns.count), 1e-3))
 
     def fresh(self, row: int, rng: np.random.Generator, *, adam: bool = True) -> None:
         """Start row `row` anew: weights, and the optimiser's moments unless `adam` is False."""
@@ -79,7 +71,7 @@ class Level:
         return out
 
     def state(self, prefix: str) -> dict[str, NDArray[np.generic]]:
-        """Weights, optimiser and scale as arrays."""
+        """Weights and optimiser as arrays."""
         arrays: dict[str, NDArray[np.generic]] = {}
         for name, stack, adam in (
             ("policy", self.policy, self.policy_adam),
@@ -89,7 +81,7 @@ class Level:
             arrays[f"{prefix}.{name}.first"] = adam.first.copy()
             arrays[f"{prefix}.{name}.second"] = adam.second.copy()
             arrays[f"{prefix}.{name}.steps"] = adam.steps.copy()
-        return arrays | normaliser_state(self.returns, f"{prefix}.returns")
+        return arrays
 
     def restore(self, prefix: str, arrays: dict[str, NDArray[np.generic]]) -> None:
         """Read back what `state` wrote.
@@ -106,7 +98,6 @@ class Level:
             put(arrays, f"{prefix}.{name}.first", adam.first)
             put(arrays, f"{prefix}.{name}.second", adam.second)
             put(arrays, f"{prefix}.{name}.steps", adam.steps)
-        restore_normaliser(self.returns, f"{prefix}.returns", arrays)
 
 
 class Agent:

@@ -62,7 +62,7 @@ class MlshConfig:
     skill_bootstrap: Literal["same", "next"] = "same"
     master_advantage: Literal["group", "global", "centred"] = "centred"
     commitment: Annotated[float, Field(ge=0, lt=1)] = 0.0  # a decision lasts N (1 -+ this) ticks
-    information: Annotated[float, Field(ge=0)] = 0.0  # bonus, of a decision's spread of rewards
+    information: Annotated[float, Field(ge=0)] = 0.0  # bonus, of what a decision can earn
     # Switches of `faithful-2017`.
     master_epsilon: Fraction = 0.0
     fresh_adam: bool = True

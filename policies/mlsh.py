@@ -117,7 +117,13 @@ class Mlsh:
             numbers=mine,
             blind=_columns(interface, config.network.hidden_from_skills),
         )
-        self.agent.masters.scaled = self.agent.skills.scaled = method.scaled_returns
+        # What a tick and a decision can earn. Known beforehand: a spread of returns that are
+        # estimates themselves would grow by its own influence.
+        best = max(max(abs(b.random), abs(b.optimum)) for b in self.bounds) or 1.0
+        tick = best / self.family.ticks
+        self.stake = tick * method.decision_ticks
+        if method.scaled_returns:
+            self.agent.skills.unit, self.agent.masters.unit = tick, self.stake
         self.collector = Collector(self.env, self.agent, method, config.seed)
         floor = float(np.mean([b.random for b in self.bounds]))
         span = float(np.mean([b.optimum for b in self.bounds])) - floor
@@ -244,12 +250,10 @@ class Mlsh:
             gamma=ppo.gamma,
             gae_lambda=ppo.gae_lambda,
         )
-        samples, targets = [], []
+        samples = []
         for g in range(self.env.groups):
             mine = (group[b] == g) & active[self.mine][g]
             at = t[mine], b[mine]
-            target = advantage[at] + value[at]
-            targets.append(target)
             samples.append(
                 Samples(
                     obs=rollout.decision_obs[at],
@@ -257,12 +261,10 @@ class Mlsh:
                     log_prob=rollout.decision_log_prob[at],
                     advantage=advantage[at],
                     value=value[at],
-                    target=target,
+                    target=advantage[at] + value[at],
                     group=group[b[mine]],
                 )
             )
-        if active.any():
-            level.returns.update(np.concatenate(targets)[:, None], self.ranks.total)
         samples = normalise_advantages(
             samples, self.method.master_advantage, everyone=self.ranks.total
         )
@@ -293,7 +295,6 @@ class Mlsh:
         )
         target = advantage + value
         total = self.ranks.total
-        level.returns.update(target.reshape(-1, 1), total)
         samples = []
         for k in range(method.skills):
             mine = skill == k
@@ -315,7 +316,7 @@ class Mlsh:
         """(T, B) bonus for choices that tell a group's task from the others, less and less.
 
         A choice of skill z is worth log p(z | task) - log p(z), whose mean is I(z; task), in units
-        of the masters' returns.
+        of what a decision can earn.
         """
         bonus = np.zeros_like(rollout.reward)
         weight = self.method.information * (1 - self.iteration / self.config.iterations)
@@ -333,7 +334,7 @@ class Mlsh:
         values = np.take_along_axis(
             np.broadcast_to(each, one_hot.shape), rollout.skill[..., None], axis=-1
         )[..., 0]
-        bonus[rollout.decided] = weight * self.agent.masters.unit * values[rollout.decided]
+        bonus[rollout.decided] = weight * self.stake * values[rollout.decided]
         return bonus
 
     def _entropy(self) -> list[float]:

@@ -142,6 +142,7 @@ def test_balanced_tasks_and_probe_are_off():
 def test_bootstrap_truncated(bootstrap, monkeypatch):
     each = learner(bootstrap_truncated=bootstrap, rollout_ticks=70)
     # Every value is 7, so that what a target holds shows.
+    each.agent.masters.unit = each.agent.skills.unit = 1
     for stack in (each.agent.masters.value, each.agent.skills.value):
         stack.numpy[:] = 0
         for row in range(stack.count):
@@ -168,22 +169,13 @@ def test_bootstrap_truncated(bootstrap, monkeypatch):
 
 
 @pytest.mark.parametrize("scaled", [True, False])
-def test_scaled_returns(scaled, monkeypatch):
+def test_scaled_returns(scaled):
+    """Value functions learn in units of what a step of their level can earn, or raw."""
     each = learner(scaled_returns=scaled)
-    collect = each.collector.collect
-
-    def rich(*args, **kwargs):
-        rollout = collect(*args, **kwargs)
-        rollout.reward[:] = np.random.default_rng(0).normal(0, 100, rollout.reward.shape)
-        return rollout
-
-    monkeypatch.setattr(each.collector, "collect", rich)
-    each.iterate()
-    # Value functions learn returns in units of their spread, or raw.
-    for policies in (each.agent.masters, each.agent.skills):
-        spread = np.sqrt(policies.returns.square[0] / policies.returns.count)
-        assert spread > 100
-        assert policies.unit == pytest.approx(spread if scaled else 1)
+    assert each.bounds[0].optimum == pytest.approx(44.8, abs=0.1)  # of 50 ticks
+    assert each.stake == pytest.approx(8.97, abs=0.02)  # of the 10 ticks of a decision
+    assert each.agent.masters.unit == (each.stake if scaled else 1)
+    assert each.agent.skills.unit == pytest.approx(each.stake / 10 if scaled else 1)
 
 
 @pytest.mark.parametrize("clip", [None, 0.2])
@@ -217,6 +209,7 @@ def test_drop_remainder(drop):
 @pytest.mark.parametrize("bootstrap", ["same", "next"])
 def test_skill_bootstrap(bootstrap, monkeypatch):
     each = learner(skill_bootstrap=bootstrap)
+    each.agent.skills.unit = 1
     stack = each.agent.skills.value
     stack.numpy[:] = 0
     for k, value in enumerate((3, 5)):

@@ -335,7 +335,7 @@ def test_information_pays_choices_that_tell_the_task():
     rollout = replace(rollout, decided=decided, skill=skill)
     bonus = learner._information(rollout)
     # Of 8 choices (8 + 1) / (8 + 2) and 1 / 10 on either task, 1/2 over both.
-    expected = 0.5 * learner.agent.masters.unit * np.log(0.9 / 0.5)
+    expected = 0.5 * learner.stake * np.log(0.9 / 0.5)
     assert bonus[decided] == pytest.approx(expected)
     assert not bonus[~decided].any()
     # Both on one task tell nothing, nor do two that choose alike.

@@ -283,6 +283,7 @@ def test_only_the_published_maze_reward_pays_for_walking_to_and_fro():
     sums = {}
     for family in (AntMazes(), AntMazes(published=True)):
         layout, total = {"goal": goal, "before": np.array([[ways[0], 0.0]])}, 0.0
+        layout["reached"] = np.zeros(1)
         for x in ways[1:]:
             changes = family.advance(layout, {"position": np.array([[x, 0.0]])}, DT)
             layout |= changes
@@ -290,6 +291,17 @@ def test_only_the_published_maze_reward_pays_for_walking_to_and_fro():
         sums[family.published] = total * DT
     # From 7 to 8.5 and back, twice: 1.5 m each time by signs, and nothing in the end.
     assert sums == {False: pytest.approx(0), True: pytest.approx(6.0)}
+
+
+def test_a_maze_is_solved_by_who_has_been_at_its_goal():
+    family = AntMazes()
+    layout = {"goal": np.array([[8.0, 24.0]]), "before": np.zeros((1, 2)), "reached": np.zeros(1)}
+    solved = []
+    for y in (20.9, 21.1, 20.9):  # 3.1 m from it, 2.9 m, and away again
+        fields = {"position": np.array([[8.0, y]])}
+        layout |= family.advance(layout, fields, DT)
+        solved += family.success(layout, fields).tolist()
+    assert solved == [False, True, True]
 
 
 def test_bandits_pay_the_root_of_the_distance_to_a_point_in_the_air():

@@ -78,7 +78,7 @@ class AntMazes(RunningTask):
     solid: ClassVar[bool] = True
 
     ticks: Count = 1000  # of an episode: 25 s of the ant
-    radius: Positive = 3.0  # m around the goal that count as success
+    radius: Positive = 3.0  # m around the goal; who comes so near has reached it
     # How many mazes, from the last, are no tasks: 4 keeps the test mazes from training.
     held_out: Annotated[int, Field(ge=0, lt=len(MAZES))] = 0
     published: bool = False  # a reward by signs
@@ -108,17 +108,18 @@ class AntMazes(RunningTask):
         goal, free = MAZES[task]
         cells = np.array([cell in free for cell in CELLS], np.float64)
         begun = {**self.begin(*START, rng), "goal": np.array(goal, np.float64)}
-        return {**begun, "free": cells, "nearer": np.float64(0)}
+        return {**begun, "free": cells, "nearer": np.float64(0), "reached": np.float64(0)}
 
     def advance(self, layout: Layout, fields: Fields, dt: float) -> dict[str, Floats]:
-        """How fast it came nearer to the goal, m/s, besides."""
+        """How fast it came nearer to the goal, m/s, and whether it has been there, besides."""
         changes = super().advance(layout, fields, dt)
         before, goal = layout["before"], layout["goal"]
         if self.published:
             towards = changes["rate"] * np.where(before < goal, 1.0, -1.0)
         else:
             towards = (np.abs(before - goal) - np.abs(fields["position"] - goal)) / dt
-        return {**changes, "nearer": towards.sum(axis=1)}
+        reached = np.maximum(layout["reached"], self._within(layout, fields))
+        return {**changes, "nearer": towards.sum(axis=1), "reached": reached}
 
     def target(self, layout: Layout) -> Floats:
         """(n, 2) the goal, m."""
@@ -129,7 +130,10 @@ class AntMazes(RunningTask):
         return layout["nearer"]
 
     def success(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
-        """Within the radius of the goal."""
+        """Has come within the radius of the goal; it need not stay there."""
+        return np.asarray(layout["reached"] > 0)
+
+    def _within(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
         offset = fields["position"] - layout["goal"]
         return np.asarray((offset**2).sum(axis=1) < self.radius**2)
 
