@@ -277,22 +277,55 @@ def test_a_page_without_a_gap_says_so(moving, tmp_path):
     assert np.isfinite([m.rmse for m in found.measures]).all()
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium on this machine")
-def test_a_browser_has_nothing_to_complain_of(gap, tmp_path):
-    (tmp_path / "gap.html").write_text(render(gap))
+NEEDS_CHROMIUM = pytest.mark.skipif(
+    shutil.which("chromium") is None, reason="no Chromium on this machine"
+)
+
+
+def browse(page, folder):
+    """What Chromium makes of a page, as HTML."""
+    (folder / "page.html").write_text(page)
     flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
     done = subprocess.run(
         [
             "chromium",
             *flags.split(),
             "--enable-logging=stderr",
-            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--user-data-dir={folder / 'profile'}",
             "--dump-dom",
-            (tmp_path / "gap.html").as_uri(),
+            (folder / "page.html").as_uri(),
         ],
         capture_output=True,
         text=True,
         timeout=100,
     )
     assert "CONSOLE" not in done.stderr
-    assert done.stdout.count("<svg ") == render(gap).count("<svg ")
+    return done.stdout
+
+
+@NEEDS_CHROMIUM
+def test_a_browser_has_nothing_to_complain_of(gap, tmp_path):
+    page = render(gap)
+    assert browse(page, tmp_path).count("<svg ") == page.count("<svg ")
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.parametrize("clicks", [1, 2])
+def test_a_click_on_a_heading_sorts(gap, tmp_path, clicks):
+    page, column = render(gap), 1
+    click = f"""<script>for (const table of document.querySelectorAll("table"))
+        for (let i = 0; i < {clicks}; i++)
+            table.querySelectorAll("th button")[{column}]?.click();</script></body>"""
+    # Its policy lets no other script run: not this one either.
+    clicked = re.sub(r"'sha256-[^']*'", "'unsafe-inline'", page).replace("</body>", click)
+
+    def columns(html):
+        tables = [t for t in html.split("<table")[1:] if "<button" in t]
+        rows = [re.findall("<tr>(.*?)</tr>", t.partition("<tbody>")[2], re.S) for t in tables]
+        cells = [[re.findall(r'data-value="([^"]*)"', row) for row in table] for table in rows]
+        return [[float(row[column]) for row in table] for table in cells]
+
+    shown, found = columns(page), columns(browse(clicked, tmp_path))
+    assert len(shown) >= 2
+    assert found == [sorted(values, reverse=clicks == 2) for values in shown]
+    assert found != shown
