@@ -50,11 +50,12 @@ def turned(angle):
 
 
 @pytest.mark.slow
-def test_twenty_robots_with_nothing_wrong_raise_no_alarm(moving):
+@pytest.mark.parametrize("jitter", [5e-4, 0.01])
+def test_twenty_robots_with_nothing_wrong_raise_no_alarm(moving, jitter):
     verdicts = {}
     for seed in range(20):
-        # Ticks are late by up to a few ms, and sensors come with every physics step or tick.
-        robot = drive(moving, seed=seed, sessions=3, jitter=5e-4, every=(1, 5)[seed % 2])
+        # Ticks are late, and sensors come with every physics step or tick.
+        robot = drive(moving, seed=seed, sessions=3, jitter=jitter, every=(1, 5)[seed // 2 % 2])
         verdicts[seed] = found(moving, robot).verdict
     assert verdicts == {seed: [NO_GAP] for seed in range(20)}
 
@@ -166,9 +167,19 @@ def test_two_faults_are_both_found(moving):
     assert max(m.nrmse for m in gap.explained if m.element.moves) < 0.02
 
 
-def test_ticks_that_come_unevenly_are_named_where_they_show(moving):
-    """The simulation holds a command for a tick: 20 ms more or less of 100 show in velocities."""
-    gap = found(moving, drive(moving, seed=1, sessions=2, jitter=0.01))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wrong sign", "delay in actuation", "weak actuator"])
+def test_the_right_cause_is_named_first_where_ticks_come_unevenly(moving, name):
+    wrong, kind, where, number = FAULTS[name]
+    first = found(moving, drive(moving, wrong, seed=1, jitter=0.01)).findings[0]
+    assert (first.kind, first.where) == (kind, where)
+    if number is not None:
+        assert first.value == pytest.approx(number[0], abs=number[1])
+
+
+def test_ticks_that_the_recorder_hears_unevenly_are_named_where_they_show(moving):
+    """The commands acted in time; the recording has them up to 20 ms late."""
+    gap = found(moving, drive(moving, seed=1, sessions=2, hears=0.01))
     assert gap.findings[0].kind == "unexplained"
     assert "off their period" in gap.verdict[0]
     assert "the model lacks" not in gap.verdict[0]

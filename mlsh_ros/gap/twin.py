@@ -231,14 +231,13 @@ class Twin:
         shown = [{k: v.copy() for k, v in physics.show().items()}]
         command = np.concatenate([_commanded(windows.command, change) for change in changes])
         kept = np.zeros_like(state)
-        for tick in range(plan.ticks):
-            if tick == plan.length:
+        for step in range(command.shape[1]):
+            if step == plan.length * self.interface.substeps:
                 # The window after begins `before` ticks earlier than where this one ends.
                 kept[:] = physics.batch.state[:count]
-            for step in range(self.interface.substeps):
-                physics.substep(command[:, tick])
-                if (step + 1) % self.stride == 0:
-                    shown.append(physics.fields())
+            physics.substep(command[:, step])
+            if (step + 1) % self.stride == 0:
+                shown.append(physics.fields())
         fields = {name: np.stack([each[name] for each in shown], axis=1) for name in shown[0]}
         fields |= self._task(windows, fields, times)
         terms = {term.name: term for term in self.interface.observation}
