@@ -246,6 +246,12 @@ def test_gates_decide_the_exit_status(bag, tmp_path, capsys):
         run(bag, tmp_path, "worst.nrmse")
 
 
+def test_the_command_takes_a_reality(bag, tmp_path):
+    command("moving_bandits", [bag], output=tmp_path, reality="heavy")
+    assert json.loads((tmp_path / "gap.json").read_text())["reality"] == "heavy"
+    assert "<dt>simulated in</dt><dd>heavy</dd>" in (tmp_path / "gap.html").read_text()
+
+
 def test_the_json_is_plain_and_versioned(gap):
     data = json.loads(json.dumps(gap.to_dict(), allow_nan=False))
     assert data["schema"] == SCHEMA == 1

@@ -260,7 +260,7 @@ def from_measures(final: Sequence[Measure], timing: Timing, period: float) -> li
         e, names = worst.element, tuple(m.element.name for m in parts)
         text = (
             f"{_names(names)} is noisier than declared: {worst.noise:.2g} {e.unit}, "
-            f"robot.yaml says {e.noise:g}"
+            f"{e.noise:g} is declared"
         )
         share = worst.noise / max(e.scale, e.noise)
         advice = "declare this noise for training, or filter the sensor"
