@@ -6,7 +6,7 @@ physics step, and what is wrong stands between the simulation and the messages.
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from rosbags.interfaces import Nodetype
@@ -18,8 +18,9 @@ from mlsh_ros.core.packing import OUTCOME, trace_layout
 from mlsh_ros.core.recording import Recorder
 from mlsh_ros.core.topics import MASTER, TRACE, recorded_topics
 from mlsh_ros.core.topics import OUTCOME as OUTCOME_TOPIC
+from mlsh_ros.gap.analysis import analyse_signals
 from mlsh_ros.gap.signals import Listener
-from policies.bundle import MANIFEST
+from policies.bundle import MANIFEST, load_bundle, make_manifest, write_bundle
 from policies.runtime import load_master, load_skills
 from sim.bounds import episode_rng
 from sim.registry import split_task
@@ -235,9 +236,6 @@ class Robot:
 
 def uneven():
     """How much a robot with nothing wrong differs where ticks, or what hears them, come late."""
-    from mlsh_ros.gap.analysis import analyse_signals
-    from policies.bundle import load_bundle
-
     bundle = load_bundle("moving_bandits")
     for jitter, hears in itertools.product((0.002, 0.005, 0.01, 0.02), (0.0, 0.002, 0.005)):
         robot = Robot(bundle, seed=1, jitter=jitter, hears=hears).drive("goal-1", sessions=5)
@@ -248,6 +246,18 @@ def uneven():
             f"off by {1e3 * gap.timing.period_p99:.0f} ms, velocity by {worst:.1%}",
             [finding.kind for finding in gap.findings],
         )
+
+
+def long(folder):
+    """Write a bundle of 50 Hz, and ten minutes of a robot with a weak drive and uneven ticks."""
+    old = load_bundle("moving_bandits")
+    interface = replace(old.interface, control_dt=0.02)
+    files = {name: data for name, data in old.files.items() if name != MANIFEST}
+    manifest = make_manifest(replace(old.manifest, interface=interface), files)
+    bundle = write_bundle(manifest, files, folder / "bundle")
+    weak = Wrong(command=lambda command: command * [0.8, 1])
+    robot = Robot(bundle, weak, seed=1, jitter=0.001)
+    robot.drive("goal-1", sessions=60, ticks=500).bag(folder / "bag")
 
 
 # Messages of rosbags ----------------------------------------------------------------------------

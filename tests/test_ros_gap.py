@@ -89,6 +89,28 @@ def test_what_is_equal_is_measured_as_equal(moving):
     np.testing.assert_array_equal(line.robot, line.simulation)
 
 
+def test_a_simulators_late_steps_are_steps_all_the_same(moving):
+    """Every ninth physics step of 20 ms comes 50 ms late, and those after it catch up."""
+    signals = drive(moving, seed=3, sessions=2).signals(simulated=True)
+    received = signals.streams[0].received
+    steps = np.arange(len(received))
+    late, apart = np.where(steps % 9 == 8, 0.05, 0.0), 5e-4 * steps
+    heard = np.maximum.accumulate(received + late - apart) + apart
+
+    def then(times):
+        return np.interp(times, received, heard)
+
+    streams = [
+        replace(s, received=then(s.received), stamp=then(s.received) - 1e-4)
+        for s in signals.streams
+    ]
+    drives = [replace(d, received=then(d.received)) for d in signals.drives]
+    gap = analyse_signals(moving, [replace(signals, streams=streams, drives=drives)], [])
+    assert gap.verdict == [NO_GAP]
+    assert gap.timing.period_p99 > 0.03
+    assert max(m.nrmse for m in gap.measures if m.element.moves) < 0.01
+
+
 # Something wrong --------------------------------------------------------------------------------
 
 X, Y = "velocity.x", "velocity.y"
