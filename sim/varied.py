@@ -57,8 +57,8 @@ class Varied:
     ) -> None:
         self._physics, self._interface = physics, interface
         bodies = body_names(physics.model)
-        _check(reality, interface, bodies, "reality")
-        _check(ranges, interface, bodies, "randomise")
+        check_model(reality, interface, bodies, "reality")
+        check_model(ranges, interface, bodies, "randomise")
         self._differences = both = Differences(interface, bodies, reality, ranges)
         self._expanded = Expanded(physics.batch, interface, both)
         if both.differs("push_every") and not physics.movable:
@@ -296,7 +296,12 @@ class Varied:
         )
 
 
-def _check(reality: Reality, interface: Interface, bodies: list[str], where: str) -> None:
+def check_model(reality: Reality, interface: Interface, bodies: list[str], where: str) -> None:
+    """`check_reality`, and refuse bodies that the model does not have.
+
+    Raises:
+        UserError: names `where`, the thing and the valid choices.
+    """
     check_reality(reality, interface, where)
     for name in reality.physics.body_mass_factors:
         if name not in bodies[1:]:

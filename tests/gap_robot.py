@@ -4,8 +4,9 @@ No ROS and no clock: a session's physics steps and ticks lie on exact moments, s
 physics step, and what is wrong stands between the simulation and the messages.
 """
 
+import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from rosbags.interfaces import Nodetype
@@ -17,8 +18,9 @@ from mlsh_ros.core.packing import OUTCOME, trace_layout
 from mlsh_ros.core.recording import Recorder
 from mlsh_ros.core.topics import MASTER, TRACE, recorded_topics
 from mlsh_ros.core.topics import OUTCOME as OUTCOME_TOPIC
+from mlsh_ros.gap.analysis import analyse_signals
 from mlsh_ros.gap.signals import Listener
-from policies.bundle import MANIFEST
+from policies.bundle import MANIFEST, load_bundle, make_manifest, write_bundle
 from policies.runtime import load_master, load_skills
 from sim.bounds import episode_rng
 from sim.registry import split_task
@@ -60,11 +62,12 @@ class Robot:
         robot: name or folder.
         every: physics steps per sensor message.
         jitter: s, standard deviation of a tick's lateness.
+        hears: s, standard deviation of how late the recorder hears a tick.
     """
 
-    def __init__(self, bundle, wrong=None, *, robot=None, seed=0, every=1, jitter=0.0):
+    def __init__(self, bundle, wrong=None, *, robot=None, seed=0, every=1, jitter=0.0, hears=0.0):
         self.bundle, self.wrong = bundle, wrong or Wrong()
-        self.every, self.jitter = every, jitter
+        self.every, self.jitter, self.hears = every, jitter, hears
         self.robot = load_robot(robot or bundle.interface.robot)
         self.seed, self.rng = seed, np.random.default_rng(seed)
         self.heard = []  # (received, order of making, topic, content)
@@ -167,7 +170,8 @@ class Robot:
         tick = self.controller.finish()
         numbers = [self.session, tick.tick, tick.skill, tick.late, 0, tick.saturated, 0.0, 0.0]
         parts = [np.array(numbers, float), tick.observation, tick.action, tick.command]
-        self.heard.append((now, len(self.heard), TRACE, (master, np.concatenate(parts))))
+        late = abs(int(self.rng.normal(0, self.hears) * 1e9)) if self.hears else 0
+        self.heard.append((now + late, len(self.heard), TRACE, (master, np.concatenate(parts))))
         return tick.command
 
     # What was heard ---------------------------------------------------------------------------
@@ -225,6 +229,35 @@ class Robot:
             recorder.write(topic, data, received=received)
         recorder.close()
         return folder
+
+
+# Tables of docs/results/gap.md ------------------------------------------------------------------
+
+
+def uneven():
+    """How much a robot with nothing wrong differs where ticks, or what hears them, come late."""
+    bundle = load_bundle("moving_bandits")
+    for jitter, hears in itertools.product((0.002, 0.005, 0.01, 0.02), (0.0, 0.002, 0.005)):
+        robot = Robot(bundle, seed=1, jitter=jitter, hears=hears).drive("goal-1", sessions=5)
+        gap = analyse_signals(bundle, [robot.signals()], [])
+        worst = max(m.nrmse for m in gap.measures if m.element.term == "velocity")
+        print(
+            f"lateness {1e3 * jitter:.0f} ms, heard {1e3 * hears:.0f} ms late: 1 % of the periods "
+            f"off by {1e3 * gap.timing.period_p99:.0f} ms, velocity by {worst:.1%}",
+            [finding.kind for finding in gap.findings],
+        )
+
+
+def long(folder):
+    """Write a bundle of 50 Hz, and ten minutes of a robot with a weak drive and uneven ticks."""
+    old = load_bundle("moving_bandits")
+    interface = replace(old.interface, control_dt=0.02)
+    files = {name: data for name, data in old.files.items() if name != MANIFEST}
+    manifest = make_manifest(replace(old.manifest, interface=interface), files)
+    bundle = write_bundle(manifest, files, folder / "bundle")
+    weak = Wrong(command=lambda command: command * [0.8, 1])
+    robot = Robot(bundle, weak, seed=1, jitter=0.001)
+    robot.drive("goal-1", sessions=60, ticks=500).bag(folder / "bag")
 
 
 # Messages of rosbags ----------------------------------------------------------------------------

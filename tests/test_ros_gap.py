@@ -1,11 +1,21 @@
 """The verdict of `mlsh gap`: silent where nothing is wrong, and right where something is."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import yaml
 from gap_robot import Robot, Wrong
 
 from mlsh_ros.gap.analysis import NO_GAP, analyse_signals
+from mlsh_ros.gap.twin import Twin
+from mlsh_ros.gap.windows import cut, plan_for
+from mlsh_ros.sysid.rehearsal import rehearse
 from policies.bundle import load_bundle
+from policies.fits import task_of
+from sim.errors import UserError
+from sim.reality import load_reality
+from sim.robot import load_robot
 
 MASTERS = ("goal-0", "goal-1")
 
@@ -50,11 +60,12 @@ def turned(angle):
 
 
 @pytest.mark.slow
-def test_twenty_robots_with_nothing_wrong_raise_no_alarm(moving):
+@pytest.mark.parametrize("jitter", [5e-4, 0.01])
+def test_twenty_robots_with_nothing_wrong_raise_no_alarm(moving, jitter):
     verdicts = {}
     for seed in range(20):
-        # Ticks are late by up to a few ms, and sensors come with every physics step or tick.
-        robot = drive(moving, seed=seed, sessions=3, jitter=5e-4, every=(1, 5)[seed % 2])
+        # Ticks are late, and sensors come with every physics step or tick.
+        robot = drive(moving, seed=seed, sessions=3, jitter=jitter, every=(1, 5)[seed // 2 % 2])
         verdicts[seed] = found(moving, robot).verdict
     assert verdicts == {seed: [NO_GAP] for seed in range(20)}
 
@@ -76,6 +87,28 @@ def test_what_is_equal_is_measured_as_equal(moving):
         assert m.correlation == pytest.approx(1, abs=1e-6)
     (line,) = gap.earned
     np.testing.assert_array_equal(line.robot, line.simulation)
+
+
+def test_a_simulators_late_steps_are_steps_all_the_same(moving):
+    """Every ninth physics step of 20 ms comes 50 ms late, and those after it catch up."""
+    signals = drive(moving, seed=3, sessions=2).signals(simulated=True)
+    received = signals.streams[0].received
+    steps = np.arange(len(received))
+    late, apart = np.where(steps % 9 == 8, 0.05, 0.0), 5e-4 * steps
+    heard = np.maximum.accumulate(received + late - apart) + apart
+
+    def then(times):
+        return np.interp(times, received, heard)
+
+    streams = [
+        replace(s, received=then(s.received), stamp=then(s.received) - 1e-4)
+        for s in signals.streams
+    ]
+    drives = [replace(d, received=then(d.received)) for d in signals.drives]
+    gap = analyse_signals(moving, [replace(signals, streams=streams, drives=drives)], [])
+    assert gap.verdict == [NO_GAP]
+    assert gap.timing.period_p99 > 0.03
+    assert max(m.nrmse for m in gap.measures if m.element.moves) < 0.01
 
 
 # Something wrong --------------------------------------------------------------------------------
@@ -166,9 +199,19 @@ def test_two_faults_are_both_found(moving):
     assert max(m.nrmse for m in gap.explained if m.element.moves) < 0.02
 
 
-def test_ticks_that_come_unevenly_are_named_where_they_show(moving):
-    """The simulation holds a command for a tick: 20 ms more or less of 100 show in velocities."""
-    gap = found(moving, drive(moving, seed=1, sessions=2, jitter=0.01))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wrong sign", "delay in actuation", "weak actuator"])
+def test_the_right_cause_is_named_first_where_ticks_come_unevenly(moving, name):
+    wrong, kind, where, number = FAULTS[name]
+    first = found(moving, drive(moving, wrong, seed=1, jitter=0.01)).findings[0]
+    assert (first.kind, first.where) == (kind, where)
+    if number is not None:
+        assert first.value == pytest.approx(number[0], abs=number[1])
+
+
+def test_ticks_that_the_recorder_hears_unevenly_are_named_where_they_show(moving):
+    """The commands acted in time; the recording has them up to 20 ms late."""
+    gap = found(moving, drive(moving, seed=1, sessions=2, hears=0.01))
     assert gap.findings[0].kind == "unexplained"
     assert "off their period" in gap.verdict[0]
     assert "the model lacks" not in gap.verdict[0]
@@ -181,3 +224,75 @@ def test_zeros_for_lost_readings_are_jumps_and_nothing_else(moving):
     causes = [f for f in gap.findings if f.rank == 1]
     assert causes
     assert {f.kind for f in causes} == {"outliers"}
+
+
+# In a reality -----------------------------------------------------------------------------------
+
+DRIVES = {"gain_factor": 0.8, "command_factor": 0.9, "delay_s": 0.04}
+HIDDEN = {
+    "physics": {"payload_kg": 8.0, "damping_factor": 1.5},
+    "actuators": {"drive_x": DRIVES, "drive_y": DRIVES},
+    "sensors": {
+        "position": {"delay_s": 0.06, "scale": 1.05, "bias": 0.1},
+        "velocity": {"delay_s": 0.06, "element_bias": [0.1, -0.1]},
+    },
+}
+
+
+def driven_in(reality, moving, folder):
+    """A reality's file, and a robot that drove in it."""
+    path = folder / "hidden.yaml"
+    path.write_text(yaml.safe_dump({"schema": 1, **reality}))
+    reality = load_reality(str(path), load_robot("omni"))
+    return str(path), rehearse(moving, reality, sessions=4, seed=3)
+
+
+@pytest.fixture(scope="module")
+def hidden(moving, tmp_path_factory):
+    return driven_in(HIDDEN, moving, tmp_path_factory.mktemp("hidden"))
+
+
+def test_a_reality_leaves_no_gap_of_a_robot_that_drove_in_it(moving, hidden):
+    path, signals = hidden
+    nominal = analyse_signals(moving, [signals], [])
+    assert "mass" in {f.kind for f in nominal.findings}
+    assert nominal.to_dict()["reality"] is None
+    gap = analyse_signals(moving, [signals], [], reality=path)
+    assert gap.verdict == [NO_GAP]
+    assert gap.to_dict()["reality"] == path
+    assert max(m.nrmse for m in gap.measures if m.element.moves) < 0.02
+    for line in gap.earned:  # the same starts in the same reality
+        np.testing.assert_array_equal(line.robot, line.simulation)
+
+
+def test_noise_of_a_reality_is_declared_noise(moving, tmp_path):
+    path, signals = driven_in({"sensors": {"velocity": {"noise": 0.06}}}, moving, tmp_path)
+    assert analyse_signals(moving, [signals], []).findings
+    assert analyse_signals(moving, [signals], [], reality=path).verdict == [NO_GAP]
+
+
+def test_a_window_starts_where_the_sensors_of_a_reality_say(moving, hidden):
+    path, signals = hidden
+    reality = load_reality(path, load_robot("omni"))
+    windows = cut(signals, plan_for(moving.interface))
+    family, _ = task_of(moving, moving.manifest.masters["goal-0"].task)
+    on_time = {k: replace(s, delay_s=(0.0, 0.0)) for k, s in reality.sensors.items()}
+    reality = replace(reality, sensors=on_time)
+    twin = Twin(load_robot("omni"), moving.interface, family, lambda _: None, reality=reality)
+    shown = twin.follow(windows).values
+    later = ~windows.rest
+    for term in ("position", "velocity"):
+        np.testing.assert_allclose(shown[term][later, 0], windows.start[term][later], atol=1e-6)
+
+
+def test_what_a_reality_names_must_be_there(moving, hidden):
+    _, signals = hidden
+    with pytest.raises(UserError, match=r"no reality 'slwo'.*slow.*or a file"):
+        analyse_signals(moving, [signals], [], reality="slwo")
+
+
+def test_a_reality_of_a_body_that_is_none_is_refused(moving, hidden, tmp_path):
+    path = tmp_path / "other.yaml"
+    path.write_text("schema: 1\nphysics: {body_mass_factors: {tail: 2.0}}\n")
+    with pytest.raises(UserError, match="no body 'tail'"):
+        analyse_signals(moving, [hidden[1]], [], reality=str(path))

@@ -13,6 +13,7 @@ from gap_robot import STORE, Robot, Wrong, blank
 
 from mlsh_ros.commands.gap import gap as command
 from mlsh_ros.commands.gap import number_at
+from mlsh_ros.core.topics import TRACE
 from mlsh_ros.gap.analysis import NO_GAP, SCHEMA, analyse
 from mlsh_ros.gap.page import render
 from policies.bundle import load_bundle
@@ -97,6 +98,13 @@ def test_where_no_sensor_was_recorded_the_traces_stand_in(moving, robot, said, t
     assert the_sign(found)
     # Now only what the policy saw tells of it, and that came from nowhere.
     assert any(f.kind == "unseen" for f in found.findings)
+
+
+def test_where_no_trace_was_recorded_the_commands_stand_in(moving, robot, said, tmp_path):
+    without = [row for row in said if row[1] != TRACE]
+    found = analyse(moving, [robot.bag(tmp_path / "bag", without)], master="goal-0")
+    assert noted(found, "no trace of skill_node is in it")
+    assert the_sign(found)
 
 
 def test_messages_that_do_not_hold_are_counted_and_left_out(moving, robot, said, tmp_path):
@@ -244,6 +252,12 @@ def test_gates_decide_the_exit_status(bag, tmp_path, capsys):
         run(bag, tmp_path, "worst.nothing=1")
     with pytest.raises(typer.BadParameter, match="is not KEY=VALUE"):
         run(bag, tmp_path, "worst.nrmse")
+
+
+def test_the_command_takes_a_reality(bag, tmp_path):
+    command("moving_bandits", [bag], output=tmp_path, reality="heavy")
+    assert json.loads((tmp_path / "gap.json").read_text())["reality"] == "heavy"
+    assert "<dt>simulated in</dt><dd>heavy</dd>" in (tmp_path / "gap.html").read_text()
 
 
 def test_the_json_is_plain_and_versioned(gap):

@@ -23,6 +23,9 @@ def gap(
     robot: Annotated[
         str | None, typer.Option(help="Nominal robot, name or folder; default: the bundle's.")
     ] = None,
+    reality: Annotated[
+        str, typer.Option(help="In which it is simulated: a reality by name, or a file.")
+    ] = "",
     master: Annotated[
         str | None, typer.Option(help="That decided, where a recording does not say.")
     ] = None,
@@ -47,7 +50,14 @@ def gap(
     from policies.bundle import load_bundle
 
     gates = [_gate(text) for text in fail_above or []]
-    found = analyse(load_bundle(bundle), bags, robot=robot, master=master, namespace=namespace)
+    found = analyse(
+        load_bundle(bundle),
+        bags,
+        robot=robot,
+        reality=reality,
+        master=master,
+        namespace=namespace,
+    )
     data = found.to_dict()
     limits = [(key, limit, number_at(data, key)) for key, limit in gates]
     output.mkdir(parents=True, exist_ok=True)

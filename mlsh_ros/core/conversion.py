@@ -74,10 +74,9 @@ class TopicReader:
             if term.infinite is not None:
                 values = np.where(np.isneginf(values), term.infinite[0], values)
                 values = np.where(np.isposinf(values), term.infinite[1], values)
-            if not np.isfinite(values).all():
-                raise MessageError(f"{self.topic}: {term.name} is not finite: {values.tolist()}")
-            if (np.abs(values) > LARGEST).any():
-                raise MessageError(f"{self.topic}: {term.name} is no float32: {values.tolist()}")
+            if not (np.abs(values) <= LARGEST).all():  # nan too
+                what = "no float32" if np.isfinite(values).all() else "not finite"
+                raise MessageError(f"{self.topic}: {term.name} is {what}: {values.tolist()}")
             if term.derive is not None and not is_unit(values):
                 raise MessageError(
                     f"{self.topic}: {term.name}: quaternion {values.tolist()} has length "

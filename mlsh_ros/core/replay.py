@@ -27,7 +27,8 @@ from sim.errors import UserError
 from sim.interface import Floats
 
 Float32 = NDArray[np.float32]
-Listen = Callable[[Entry, Any], None]
+# Takes a message, and what it says or why it was refused; None where it is of no sensor.
+Listen = Callable[[Entry, Any, dict[str, Floats] | MessageError | None], None]
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ def replay(
     master: str | None = None,
     drawn: bool = False,
     listen: Listen | None = None,
+    wants: Callable[[str], bool] = lambda topic: False,
 ) -> Result:
     """Compare a recording with a bundle.
 
@@ -122,13 +124,14 @@ def replay(
         bundle: the one that ran, or another one for the same observation and action.
         master: that decided; None: the one that the recording names.
         drawn: the master drew its skills, so that only its logits are compared.
-        listen: is told every message that can be read, so that one reading serves two.
+        listen: is told every message that is read, so that one reading serves two.
+        wants: says by topic, for each message, whether it is read for `listen` alone.
 
     Raises:
         UserError: the recording is of another observation or action, or no master is known.
     """
     result = Result()
-    sessions, seen = _collect(recording, bundle, result, listen)
+    sessions, seen = _collect(recording, bundle, result, listen, wants)
     skills = load_skills(bundle)
     masters: dict[str, Network] = {}
     for session in sessions:
@@ -153,7 +156,11 @@ def replay(
 
 
 def _collect(
-    recording: Recording, bundle: Bundle, result: Result, listen: Listen | None
+    recording: Recording,
+    bundle: Bundle,
+    result: Result,
+    listen: Listen | None,
+    wants: Callable[[str], bool],
 ) -> tuple[list[Session], Seen]:
     """Sort the messages into sessions and sensors; name what is neither in `result`."""
     interface = bundle.interface
@@ -169,7 +176,7 @@ def _collect(
     read: set[str] = set()
     for entry in recording.entries():
         known = entry.topic in (*seen.topics, *layouts, MASTER)
-        if not known and listen is None:
+        if not known and not wants(entry.topic):
             continue
         try:
             message = recording.message(entry)
@@ -177,13 +184,13 @@ def _collect(
             if known:
                 result.unread.append(str(error))  # the nodes could not read it either
             continue
+        sensor = entry.topic in seen.topics
+        said = seen.add(entry.topic, message, entry.received) if sensor else None
         if listen is not None:
-            listen(entry, message)
-        if not known:
+            listen(entry, message, said)
+        if sensor or not known:
             continue
-        if entry.topic in seen.topics:
-            seen.add(entry.topic, message, entry.received)
-        elif entry.topic == MASTER:
+        if entry.topic == MASTER:
             master = str(message.data)
         else:
             try:

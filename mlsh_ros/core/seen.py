@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlsh_ros.core.conversion import MessageError, TopicReader, topic_readers
-from sim.interface import Interface
+from sim.interface import Floats, Interface
 
 SLACK = 10**9  # ns that a message may have waited longer than another before it was recorded
 
@@ -31,7 +31,6 @@ class Seen:
         self.topics: dict[str, TopicReader] = {
             reader.topic: reader for reader in topic_readers(interface.observation)
         }
-        self._blank = {t.name: np.zeros(t.size) for t in interface.observation}
         self._parts = {topic: self._part(reader) for topic, reader in self.topics.items()}
         self._max_age = {
             topic: min(term.max_age for term, _ in reader.terms)
@@ -40,6 +39,7 @@ class Seen:
         # Per topic: the bytes of its part of the observation, to the moments (ns) of messages
         # that give it: stamps in lockstep, arrival otherwise; in order.
         self._moments: dict[str, dict[bytes, list[int]]] = {topic: {} for topic in self.topics}
+        self._new: dict[str, list[tuple[int, dict[str, Floats]]]] = {t: [] for t in self.topics}
         self.begin()
 
     def _part(self, reader: TopicReader) -> NDArray[np.intp]:
@@ -47,19 +47,33 @@ class Seen:
         slices = self._interface.observation_slices
         return np.concatenate([indices[slices[term.name]] for term, _ in reader.terms])
 
-    def add(self, topic: str, message: Any, received: int) -> None:
-        """Take a message; one that skill_node would have refused is left out."""
-        reader = self.topics[topic]
+    def add(self, topic: str, message: Any, received: int) -> dict[str, Floats] | MessageError:
+        """Take a message; one that skill_node would have refused is left out.
+
+        Returns:
+            What it says, or why it was refused.
+        """
         try:
-            fields = reader.read(message)
-        except MessageError:
-            return
-        observation = self._interface.observe(self._blank | fields)
+            fields = self.topics[topic].read(message)
+        except MessageError as error:
+            return error
         moment = received
         if self._lockstep:
             moment = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-        key = observation[self._parts[topic]].tobytes()
-        self._moments[topic].setdefault(key, []).append(moment)
+        self._new[topic].append((moment, fields))
+        return fields
+
+    def _observe(self) -> None:
+        """Observations of all that is new: many at once take a fraction of the time."""
+        for topic, rows in self._new.items():
+            if not rows:
+                continue
+            blank = {t.name: np.zeros((len(rows), t.size)) for t in self._interface.observation}
+            fields = {name: np.array([each[name] for _, each in rows]) for name in rows[0][1]}
+            observation = self._interface.observe(blank | fields)[:, self._parts[topic]]
+            for (moment, _), part in zip(rows, observation, strict=True):
+                self._moments[topic].setdefault(part.tobytes(), []).append(moment)
+            rows.clear()
 
     def begin(self) -> None:
         """A session begins."""
@@ -72,6 +86,7 @@ class Seen:
             observation: as recorded.
             told: ns, when the tick's trace was received.
         """
+        self._observe()
         found = {
             topic: moments.get(observation[self._parts[topic]].tobytes(), [])
             for topic, moments in self._moments.items()

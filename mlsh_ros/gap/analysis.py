@@ -36,7 +36,8 @@ from mlsh_ros.gap.windows import Plan, Windows, cut, merge, plan_for, thin
 from policies.bundle import Bundle
 from policies.fits import task_of
 from sim.errors import UserError
-from sim.interface import Floats
+from sim.interface import Floats, Interface
+from sim.reality import Reality, load_reality
 from sim.robot import load_robot
 from sim.tasks.task import TaskFamily
 
@@ -55,6 +56,7 @@ class Gap:
 
     bundle: Bundle
     robot: str
+    reality: str  # in which it was simulated, name or file; empty: the nominal model
     recordings: list[str]
     notes: list[str]  # what could not be used or compared
     findings: list[Finding]  # worst first
@@ -86,6 +88,7 @@ class Gap:
             "bundle": manifest.name,
             "digest": manifest.digest,
             "robot": self.robot,
+            "reality": self.reality or None,
             "recordings": self.recordings,
             "notes": self.notes,
             "verdict": self.verdict,
@@ -197,6 +200,7 @@ def analyse(
     bags: Sequence[Path],
     *,
     robot: str | None = None,
+    reality: str = "",
     master: str | None = None,
     namespace: str = "",
 ) -> Gap:
@@ -206,6 +210,7 @@ def analyse(
         bundle: that ran.
         bags: recordings.
         robot: the nominal one, name or folder; None: the bundle's.
+        reality: in which it is simulated, name or file; empty: the nominal model.
         master: that decided, where a recording does not say.
         namespace: of the robot, in a foreign recording with several.
 
@@ -220,6 +225,7 @@ def analyse(
         [_named(each.signals, master) for each in loaded],
         [each.replayed for each in loaded if each.replayed is not None],
         robot=robot,
+        reality=reality,
         notes=notes,
     )
 
@@ -251,6 +257,7 @@ def analyse_signals(
     replayed: list[Result],
     *,
     robot: str | None = None,
+    reality: str = "",
     notes: Sequence[str] = (),
 ) -> Gap:
     """`analyse` of what has been read.
@@ -258,8 +265,8 @@ def analyse_signals(
     Raises:
         UserError: nothing in it can be compared.
     """
-    interface = bundle.interface
-    twin = _twin(bundle, signals, robot)
+    twin = _twin(bundle, signals, robot, reality)
+    interface = twin.interface
     told = [*notes, *(f"{s.name}: {note}" for s in signals for note in s.notes)]
     windows = _windows(signals, plan_for(interface))
     memory = twin.memory(windows)
@@ -313,6 +320,7 @@ def analyse_signals(
     return Gap(
         bundle=bundle,
         robot=twin.robot.name,
+        reality=reality,
         recordings=[s.name for s in signals],
         notes=told,
         findings=say.ranked(found),
@@ -349,7 +357,7 @@ def _restless(memory: dict[str, Floats], twin: Twin) -> bool:
     )
 
 
-def _twin(bundle: Bundle, signals: list[Signals], robot: str | None) -> Twin:
+def _twin(bundle: Bundle, signals: list[Signals], robot: str | None, reality: str) -> Twin:
     masters = bundle.manifest.masters
     named = [d.master for each in signals for d in each.drives if d.master in masters]
     task = masters[named[0] if named else next(iter(masters))].task
@@ -359,7 +367,21 @@ def _twin(bundle: Bundle, signals: list[Signals], robot: str | None) -> Twin:
         return layout_of(family, number, fields)
 
     body = load_robot(robot or bundle.interface.robot)
-    return Twin(body, bundle.interface, family, layouts)
+    if not reality:
+        return Twin(body, bundle.interface, family, layouts)
+    differs = load_reality(reality, body)
+    interface = _noisy(bundle.interface, differs)
+    return Twin(body, interface, family, layouts, reality=differs)
+
+
+def _noisy(interface: Interface, reality: Reality) -> Interface:
+    """The interface that declares the noise of a reality too."""
+    more = {name: sensor.noise[0] for name, sensor in reality.sensors.items()}
+    terms = [
+        replace(term, noise=float(np.hypot(term.noise, more.get(term.name, 0.0))))
+        for term in interface.observation
+    ]
+    return replace(interface, observation=tuple(terms))
 
 
 def _finite(windows: Windows, twin: Twin, notes: list[str]) -> tuple[Windows, Prediction]:

@@ -28,7 +28,8 @@ OUTLIERS = 0.005  # share of the samples; a blow that the simulation takes other
 SATURATED = 0.25  # share of the ticks, more than in simulation
 LATE_DECISIONS, MISSED = 0.01, 0.001  # share of the ticks
 LATE = 0.1  # of the control period, lateness p99
-UNEVEN = 0.15  # of the control period, p99 of what is between ticks: then it shows in velocities
+# Of the control period, p99 of what is between ticks: if that is the recorder, velocities show it.
+UNEVEN = 0.15
 WORSE = 0.05  # of the simulation's return
 UNSEEN = 0.01  # share of the ticks
 
@@ -259,7 +260,7 @@ def from_measures(final: Sequence[Measure], timing: Timing, period: float) -> li
         e, names = worst.element, tuple(m.element.name for m in parts)
         text = (
             f"{_names(names)} is noisier than declared: {worst.noise:.2g} {e.unit}, "
-            f"robot.yaml says {e.noise:g}"
+            f"{e.noise:g} is declared"
         )
         share = worst.noise / max(e.scale, e.noise)
         advice = "declare this noise for training, or filter the sensor"
@@ -275,8 +276,9 @@ def from_measures(final: Sequence[Measure], timing: Timing, period: float) -> li
         advice = "see where in the plots; the model lacks something there"
         if uneven:
             text += (
-                f"; but 1 % of the ticks came more than {_ms(timing.period_p99)} off their "
-                "period, which the simulation does not follow"
+                f"; but 1 % of the ticks were heard more than {_ms(timing.period_p99)} off their "
+                "period: where the recorder was late and not the tick, the simulation has their "
+                "commands too late"
             )
             advice = "record on a computer that has time for it, and compare again"
         # After what is explained, however large.

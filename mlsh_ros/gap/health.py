@@ -80,6 +80,8 @@ def _channel(signals: Signals, stream: Stream, stale: float) -> Channel:
     lost = 0.0
     if usual > 0 and not signals.lockstep:
         absent = np.where(steps > GAP * usual, np.round(steps / usual) - 1, 0).sum()
+        # What was only late has come all the same.
+        absent = min(absent, max(steps.sum() / usual - len(steps), 0.0))
         lost = float(absent / (absent + len(steps)))
     age = stream.received - stream.stamp
     age = age[np.isfinite(age)]

@@ -71,6 +71,7 @@ def render(gap: Gap) -> str:
     """The report as HTML."""
     facts = {
         "robot": gap.robot,
+        "simulated in": gap.reality or "the nominal model",
         "recordings": len(gap.recordings),
         "compared": f"{gap.seconds:.0f} s in {gap.windows} windows",
         "ticks": gap.timing.ticks,

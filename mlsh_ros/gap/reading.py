@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlsh_ros.core.conversion import shorten
+from mlsh_ros.core.conversion import MessageError, shorten
 from mlsh_ros.core.recorded import Entry, Recording
 from mlsh_ros.core.replay import Result, replay
 from mlsh_ros.gap.signals import Listener, Signals
 from policies.bundle import Bundle
 from sim.errors import UserError
+from sim.interface import Floats
 
 DATABASE, METADATA = ".db3", "metadata.yaml"
 SHOWN = 16  # characters of a digest
@@ -61,13 +62,13 @@ def _is_mcap(path: Path) -> bool:
 def _ours(recording: Recording, bundle: Bundle) -> Loaded:
     listener = Listener(bundle.interface)
 
-    def take(entry: Entry, message: Any) -> None:
+    def take(entry: Entry, message: Any, said: dict[str, Floats] | MessageError | None) -> None:
         if entry.topic in listener.topics:
-            listener.take(entry.topic, entry.type, entry.received, message)
+            listener.take(entry.topic, entry.type, entry.received, message, said)
 
     notes, replayed = _origin(recording, bundle), None
     try:
-        replayed = replay(recording, bundle, listen=take)
+        replayed = replay(recording, bundle, listen=take, wants=listener.wants)
     except UserError as error:
         notes.append(str(error).removeprefix(f"recording {recording.file}: "))
     if recording.cut:

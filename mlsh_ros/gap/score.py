@@ -15,7 +15,9 @@ from mlsh_ros.gap.windows import fields_of
 from policies.bundle import Bundle
 from policies.fits import task_of
 from policies.runtime import load_master, load_skills
+from sim.bounds import episode_rng
 from sim.interface import Floats
+from sim.varied import NOMINAL, Varied
 
 MOST = 64  # drives that are simulated
 DRAWS = 2000  # of the bootstrap
@@ -110,7 +112,7 @@ def _drive(
     first: dict[str, Floats],
     ticks: int,
 ) -> tuple[Floats, NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
-    """(ticks - 1, n) rewards and success on the nominal simulation; all it saw and did."""
+    """(ticks - 1, n) rewards and success in simulation, by what is shown; all it saw and did."""
     manifest, interface = bundle.manifest, bundle.interface
     count = len(next(iter(first.values())))
     skills, network = load_skills(bundle), load_master(bundle, master)
@@ -119,14 +121,22 @@ def _drive(
         for _ in range(count)
     ]
     physics = twin.placed(first)
+    varied = None
+    if twin.reality != NOMINAL:
+        varied = Varied(physics, physics.interface, twin.reality, NOMINAL)
     family, _ = task_of(bundle, manifest.masters[master].task)
     rewards, success, seen, done = [], [], [], []
 
     def shown() -> dict[str, Floats]:
         robot = physics.fields()
-        return {**robot, **family.fields(layout, robot)}
+        seen = robot if varied is None else varied.shown(robot)
+        return {**seen, **family.fields(layout, robot)}
 
     physics.show()
+    if varied is not None:
+        ids = np.arange(count, dtype=np.int32)
+        varied.draw(ids, [episode_rng(0, i) for i in range(count)])
+        varied.begin(ids, physics.fields())
     fields = shown()
     for _ in range(ticks - 1):
         commands = []
@@ -138,7 +148,11 @@ def _drive(
             tick = controller.finish()
             commands.append(tick.command)
             done.append(tick.action)
-        physics.step(np.array(commands))
+        if varied is None:
+            physics.step(np.array(commands))
+        else:
+            varied.advance(np.array(commands), interface.substeps)
+            varied.tick(physics.fields(), ids[:0])
         fields = shown()
         seen.append(interface.observe(fields))
         rewards.append(family.reward(layout, fields))

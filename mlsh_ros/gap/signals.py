@@ -147,6 +147,7 @@ class Listener:
             for w in command_writers(interface.action, stamped=stamped)
         }
         commands = {topic for topic, _ in self._writers}
+        self._silent = commands - {*self._readers}  # once there are ticks
         self.topics = {*self._readers, *commands, TRACE, MASTER, OUTCOME_TOPIC}
         self._trace = trace_layout(interface.observation_names, interface.action_names)
         self._sensors: dict[str, list[tuple[int, int, int, dict[str, Floats]]]] = {
@@ -161,7 +162,18 @@ class Listener:
         self._count = 0
         self._origin: int | None = None
 
-    def take(self, topic: str, kind: str, received: int, message: Any) -> None:
+    def wants(self, topic: str) -> bool:
+        """Whether a message would be of use: commands are not, where ticks tell of them."""
+        return topic in self.topics and not (self._ticks and topic in self._silent)
+
+    def take(
+        self,
+        topic: str,
+        kind: str,
+        received: int,
+        message: Any,
+        said: dict[str, Floats] | MessageError | None = None,
+    ) -> None:
         """Take a message.
 
         Args:
@@ -169,6 +181,7 @@ class Listener:
             kind: its type.
             received: ns.
             message: anything with the attributes of that type.
+            said: what a sensor's message says or why it was refused, if somebody has read it.
         """
         self._count += 1
         if self._origin is None:
@@ -176,7 +189,7 @@ class Listener:
         at = self._count, received - self._origin
         try:
             if topic in self._readers:
-                self._sensor(self._readers[topic], kind, at, message)
+                self._sensor(self._readers[topic], kind, at, message, said)
             elif (topic, kind) in self._writers:
                 self._command(self._writers[topic, kind], at, message)
             elif topic == TRACE:
@@ -204,12 +217,21 @@ class Listener:
             self._origin = received
         self._ticks.append((self._count, received - self._origin, master, numbers))
 
-    def _sensor(self, reader: TopicReader, kind: str, at: tuple[int, int], message: Any) -> None:
+    def _sensor(
+        self,
+        reader: TopicReader,
+        kind: str,
+        at: tuple[int, int],
+        message: Any,
+        said: dict[str, Floats] | MessageError | None,
+    ) -> None:
         self._types.setdefault(reader.topic, kind)
         if kind != reader.type:
             raise MessageError(f"{reader.topic}: a {kind}, {reader.type} is expected")
         stamp = stamp_of(message, reader.topic)
-        self._sensors[reader.topic].append((*at, stamp, reader.read(message)))
+        if isinstance(said, MessageError):
+            raise said
+        self._sensors[reader.topic].append((*at, stamp, said or reader.read(message)))
 
     def _command(self, writer: CommandWriter, at: tuple[int, int], message: Any) -> None:
         command = np.full(self.interface.action_size, np.nan)

@@ -9,11 +9,16 @@ import mujoco
 import numpy as np
 
 from mlsh_ros.gap.signals import Ints
-from mlsh_ros.gap.windows import Windows, angular, thin, unview, view
+from mlsh_ros.gap.windows import Windows, angular, delayed, thin, unview, view
+from sim.expanded import Expanded, body_names
 from sim.interface import Floats, Interface, ObservationTerm
 from sim.physics import Physics
+from sim.randomize import Differences
+from sim.reality import Reality, robot_terms
 from sim.robot import Robot
 from sim.tasks.task import TaskFamily
+from sim.varied import NOMINAL as AS_MODELLED
+from sim.varied import check_model
 
 FINEST = 10  # samples of the simulation per tick; in between it is interpolated
 SETTLE = 0.5  # s at the safe command until the robot stands on its floor
@@ -75,6 +80,10 @@ class Twin:
         layouts: per window what the episode drew, of the fields at its start; None if the family
             does not tell, and its terms are not simulated then.
         scans: simulate what casts rays; it takes the longest.
+        reality: what differs from the nominal model. Dropouts and pushes are not simulated.
+
+    Raises:
+        UserError: the reality names what the robot does not have.
     """
 
     robot: Robot
@@ -82,8 +91,13 @@ class Twin:
     family: TaskFamily
     layouts: Layouts
     scans: bool = True
+    reality: Reality = AS_MODELLED
     _rest: dict[str, Floats] = field(default_factory=dict, repr=False)
     _compiled: list[mujoco.MjModel] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.reality != AS_MODELLED:
+            check_model(self.reality, self.interface, body_names(self.model), "reality")
 
     @property
     def model(self) -> mujoco.MjModel:
@@ -181,7 +195,8 @@ class Twin:
         bare = self.bare()._physics(count)
         _reset(bare)
         bare.batch.state[:] = self._standing()
-        _solve(bare, [t for t in self.bare().terms if _of_state(bare.model, t)], fields)
+        seen = [t for t in self.bare().terms if _of_state(bare.model, t)]
+        _solve(bare, seen, self._true(fields))
         physics = self._physics(count)
         _reset(physics)
         physics.batch.state[:] = bare.batch.state
@@ -189,7 +204,12 @@ class Twin:
 
     def _physics(self, size: int) -> Physics:
         body = replace(self.interface, observation=self.terms)
-        return Physics(body, self.model, size, 1)
+        physics = Physics(body, self.model, size, 1)
+        if self.reality != AS_MODELLED:
+            differences, values = self._differences()
+            ids = np.arange(size, dtype=np.int32)
+            Expanded(physics.batch, body, differences).write(ids, np.repeat(values, size, axis=0))
+        return physics
 
     def _start(self, windows: Windows, guess: Floats | None) -> Floats:
         """(W, n) the states nearest to `guess` that show what was recorded at the start."""
@@ -199,7 +219,8 @@ class Twin:
             guess = np.tile(self._standing(), (windows.count, 1))
         physics.batch.state[:] = guess
         seen = [t for t in self.bare().terms if _of_state(physics.model, t)]
-        target = {t.name: windows.start[t.name] for t in seen}
+        shown = self._true(windows.start)
+        target = {t.name: shown[t.name] for t in seen}
         if seen:
             _solve(physics, seen, target)
         return np.array(physics.batch.state)
@@ -230,23 +251,24 @@ class Twin:
         physics.batch.state[:] = np.tile(state, (times, 1))
         shown = [{k: v.copy() for k, v in physics.show().items()}]
         command = np.concatenate([_commanded(windows.command, change) for change in changes])
+        command = self._late(command)
         kept = np.zeros_like(state)
-        for tick in range(plan.ticks):
-            if tick == plan.length:
+        for step in range(command.shape[1]):
+            if step == plan.length * self.interface.substeps:
                 # The window after begins `before` ticks earlier than where this one ends.
                 kept[:] = physics.batch.state[:count]
-            for step in range(self.interface.substeps):
-                physics.substep(command[:, tick])
-                if (step + 1) % self.stride == 0:
-                    shown.append(physics.fields())
+            physics.substep(command[:, step])
+            if (step + 1) % self.stride == 0:
+                shown.append(physics.fields())
         fields = {name: np.stack([each[name] for each in shown], axis=1) for name in shown[0]}
         fields |= self._task(windows, fields, times)
+        fields = self._seen(fields)
         terms = {term.name: term for term in self.interface.observation}
         return {name: _continuous(terms[name], value) for name, value in fields.items()}, kept
 
     def _task(self, windows: Windows, fields: dict[str, Floats], times: int) -> dict[str, Floats]:
         """The family's own terms, for goals where they were seen at the start."""
-        layout = self.layouts(windows.start)
+        layout = self.layouts(self._true(windows.start))
         if layout is None or not self.family.terms:
             return {}
         size, length = next(iter(fields.values())).shape[:2]
@@ -257,6 +279,66 @@ class Twin:
         }
         own = self.family.fields(wide, flat)
         return {k: v.reshape(size, length, -1) for k, v in own.items()}
+
+    # A reality ----------------------------------------------------------------------------------
+
+    def _differences(self) -> tuple[Differences, Floats]:
+        """Of the reality, and its values (1, n)."""
+        bodies = body_names(self.model)
+        differences = Differences(self.interface, bodies, self.reality, AS_MODELLED)
+        return differences, differences.draw(np.zeros((1, differences.size)))
+
+    def _late(self, command: Floats) -> Floats:
+        """(W, S, A) the commands that act."""
+        if self.reality == AS_MODELLED:
+            return command
+        differences, values = self._differences()
+        late = differences.of(values, "command_delay")[0]
+        return delayed(command, late / self.interface.physics_dt) if late.any() else command
+
+    def _sensors(self) -> dict[str, tuple[float, float, Floats]]:
+        """Per term delay in s, scale, and bias of each element; those that change anything."""
+        if self.reality == AS_MODELLED:
+            return {}
+        differences, values = self._differences()
+        delay, scale, bias = (
+            differences.of(values, name)[0] for name in ("sensor_delay", "scale", "bias")
+        )
+        terms = robot_terms(self.interface)
+        each = np.split(bias, np.cumsum([term.size for term in terms])[:-1])
+        found = {
+            t.name: s for t, s in zip(terms, zip(delay, scale, each, strict=True), strict=True)
+        }
+        return {k: s for k, s in found.items() if s[0] or s[1] != 1 or s[2].any()}
+
+    def _seen(self, fields: dict[str, Floats]) -> dict[str, Floats]:
+        """What sensors show (W, F, size) of the true values, as `sim.varied` does it."""
+        step, shown = self.stride * self.interface.physics_dt, dict(fields)
+        terms = {term.name: term for term in self.interface.observation}
+        for name, (delay, scale, bias) in self._sensors().items():
+            if name not in fields:
+                continue
+            infinite = terms[name].infinite
+            place = np.arange(fields[name].shape[1]) - delay / step
+            # Between a wall and no wall there is nothing.
+            place = np.maximum(place if infinite is None else np.round(place), 0)
+            low = place.astype(np.int64)
+            high = np.minimum(low + 1, len(place) - 1)
+            part = (place - low)[:, None]
+            then = (1 - part) * fields[name][:, low] + part * fields[name][:, high]
+            value = scale * then + bias
+            if infinite is not None:
+                nothing = (then <= infinite[0]) | (then >= infinite[1])
+                value = np.where(nothing, then, np.clip(value, *infinite))
+            shown[name] = value
+        return shown
+
+    def _true(self, fields: dict[str, Floats]) -> dict[str, Floats]:
+        """What these sensors mean, (.., size); as old as they are. nan where a scale is zero."""
+        true = dict(fields)
+        for name, (_, scale, bias) in self._sensors().items():
+            true[name] = (fields[name] - bias) / (scale or np.nan)
+        return true
 
 
 def windows_to_nudge(windows: Windows) -> Windows:

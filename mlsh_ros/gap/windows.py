@@ -1,12 +1,13 @@
 """A recording cut into windows of one length, for the simulation to follow side by side.
 
 A window begins some ticks before what is compared: by then the simulation has forgotten what the
-recording does not tell of its state.
+recording does not tell of its state. It begins with the sensors that a tick saw; from there on the
+clock counts, so that a command holds for as long as it did on the robot.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from sim.interface import Floats, Interface, ObservationTerm
 LENGTH, BEFORE = 2.0, 1.0  # s that are compared, and before them
 OLDEST = 1.0  # s; stamps that are further from the time of arrival are of another clock
 REACH = 1.0  # ticks after the last one that its command is taken to hold
+SAME = 1e-6  # s; moments that are nearer differ by rounding
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,10 @@ def plan_for(interface: Interface, length: float = LENGTH, before: float = BEFOR
 
 @dataclass(frozen=True)
 class Samples:
-    """What one term showed, n times in all windows; times in ticks since the window's begin."""
+    """What one term showed, n times in all windows.
+
+    Times count from where the comparison begins, in ticks of the length that they should have.
+    """
 
     window: Ints  # (n,)
     time: Floats  # (n,) when it came
@@ -63,7 +68,7 @@ class Windows:
     begin: Ints  # (W,) tick of the stretch at which the comparison begins
     rest: NDArray[np.bool_]  # (W,) begins with the drive: the robot stood until then
     previous: Ints  # (W,) the window that covers the ticks before; -1: none
-    command: Floats  # (W, P, A)
+    command: Floats  # (W, S, A) the mean one in each physics step, S of them
     skill: Ints  # (W, P)
     start: dict[str, Floats]  # per term (W, size): the fields at the first tick
     samples: dict[str, Samples]  # per term
@@ -74,50 +79,121 @@ class Windows:
         return len(self.begin)
 
 
+@dataclass(frozen=True)
+class _Timed:
+    """A stretch, and when what happened, in s."""
+
+    stretch: Stretch
+    moments: Floats  # (T,) from when on each command acts
+    received: Floats  # (n,) when messages came ..
+    happened: Floats  # (n,) .. and when what they show was; empty: at once
+
+    def when(self, received: Floats) -> Floats:
+        """When what is shown by messages was that came then."""
+        if not len(self.received):
+            return received
+        late = np.interp(received, self.received, self.received - self.happened)
+        return np.asarray(received - late)
+
+
 def cut(signals: Signals, plan: Plan) -> Windows:
     """All windows of a recording; the last one of a stretch may show less than its length."""
     rows: list[tuple[int, int, bool, int]] = []
-    stretches = signals.stretches()
-    for i, stretch in enumerate(stretches):
+    stretches = [_timed(signals, stretch) for stretch in signals.stretches()]
+    for i, timed in enumerate(stretches):
+        stretch = timed.stretch
         rest = stretch.begin == 0 and int(stretch.drive.tick[0]) == 0
         first = 0 if rest else plan.before
         for n, begin in enumerate(range(first, len(stretch), plan.length)):
             rows.append((i, begin, rest and n == 0, len(rows) - 1 if n else -1))
     table = np.array(rows, np.int64).reshape(-1, 4)
+    interface = signals.interface
+    starts = [_start(signals, stretches[i], begin - plan.before) for i, begin, *_ in rows]
     command = [
-        _command(signals.interface, stretches[i], begin - plan.before, plan, bool(rest))
-        for i, begin, rest, _ in rows
+        _command(interface, stretches[i], start, plan, bool(rest))
+        for (i, _, rest, _), start in zip(rows, starts, strict=True)
     ]
-    skills = [_skill(stretches[i], begin - plan.before, plan) for i, begin, *_ in rows]
-    shape = (len(rows), plan.ticks)
-    fields = [fields_of(signals, stretch) for stretch in stretches]
+    skills = [_skill(stretches[i].stretch, begin - plan.before, plan) for i, begin, *_ in rows]
+    fields = [fields_of(signals, timed.stretch) for timed in stretches]
+    count, steps = len(rows), plan.ticks * interface.substeps
+    begins = np.array(starts) + plan.before * interface.control_dt
     return Windows(
         plan=plan,
         stretch=table[:, 0],
         begin=table[:, 1],
         rest=table[:, 2].astype(bool),
         previous=table[:, 3],
-        command=np.array(command).reshape(*shape, signals.interface.action_size),
-        skill=np.array(skills, np.int64).reshape(shape),
+        command=np.array(command).reshape(count, steps, interface.action_size),
+        skill=np.array(skills, np.int64).reshape(count, plan.ticks),
         start={
             term.name: np.array(
                 [fields[i][term.name][max(0, begin - plan.before)] for i, begin, *_ in rows]
-            ).reshape(len(rows), term.size)
-            for term in signals.interface.observation
+            ).reshape(count, term.size)
+            for term in interface.observation
         },
         samples={
-            term.name: _samples(signals, stretches, term, table, plan)
-            for term in signals.interface.observation
+            term.name: _samples(signals, stretches, term, table[:, 0], begins, plan)
+            for term in interface.observation
         },
     )
 
 
-def _command(interface: Interface, stretch: Stretch, begin: int, plan: Plan, rest: bool) -> Floats:
-    """(P, A) from tick `begin` of the stretch on; before it begins, the safe command."""
-    drive = stretch.drive
-    wanted = np.arange(begin, begin + plan.ticks) + stretch.begin
-    held = drive.command[np.clip(wanted, stretch.begin, stretch.end - 1)]
-    return np.where((wanted < stretch.begin)[:, None], interface.safe, held) if rest else held
+def _start(signals: Signals, timed: _Timed, tick: int) -> float:
+    """When the newest sensors came that a tick saw, s: steps of the simulation begin there too.
+
+    A tick before the first one by the period that it should have.
+    """
+    period, at = signals.interface.control_dt, max(tick, 0)
+    moment, order = timed.moments[at], timed.stretch.drive.order[timed.stretch.begin + at]
+    seen = [moment - period]
+    for stream in signals.streams if not signals.lockstep else ():
+        place = int(np.searchsorted(stream.order, order)) - 1
+        if place >= 0 and not _of_task(signals.interface, stream):
+            came = float(timed.when(stream.received[place : place + 1])[0])
+            seen += [came] if came <= moment else []
+    newest = max(seen)
+    return float((newest if newest > seen[0] else moment) + min(tick, 0) * period)
+
+
+def _of_task(interface: Interface, stream: Stream) -> bool:
+    terms = [term for term in interface.observation if term.name in stream.fields]
+    return all(term.mujoco.task for term in terms)
+
+
+def _command(interface: Interface, timed: _Timed, start: float, plan: Plan, rest: bool) -> Floats:
+    """(S, A) the mean command in every physics step from moment `start` on.
+
+    Before the first tick it was the safe one, if the robot stood, and otherwise the first one.
+    """
+    stretch, step = timed.stretch, interface.physics_dt
+    edges = start + step * np.arange(plan.ticks * interface.substeps + 1)
+    first, last = np.searchsorted(timed.moments, [edges[0], edges[-1]], side="right")
+    first = max(int(first) - 1, 0)
+    moments = timed.moments[first:last]
+    told = stretch.drive.command[stretch.begin + first : stretch.begin + int(last)]
+    before = interface.safe if rest else stretch.drive.command[stretch.begin]
+    moments, told = np.r_[start, np.maximum(moments, start)], np.r_[before[None], told]
+    total = np.r_[np.zeros_like(told[:1]), np.cumsum(told[:-1] * np.diff(moments)[:, None], 0)]
+    now = np.searchsorted(moments, edges, side="right") - 1
+    summed = total[now] + (edges - moments[now])[:, None] * told[now]
+    return np.asarray(np.diff(summed, axis=0) / step)
+
+
+def delayed(command: Floats, late: Floats) -> Floats:
+    """(W, S, A) the mean commands of physics steps where `command` acts `late` (A,) steps later.
+
+    A delay that is no whole number of steps changes a command within a step. Before the first step
+    its command held.
+    """
+    count, steps, size = command.shape
+    total = np.concatenate([np.zeros((count, 1, size)), np.cumsum(command, axis=1)], axis=1)
+    means = np.empty_like(command)
+    for a in range(size):
+        moment = np.arange(steps + 1) - late[a]
+        low = np.clip(np.floor(moment), 0, steps - 1).astype(np.int64)
+        summed = total[:, low, a] + (moment - low) * command[:, low, a]
+        means[:, :, a] = np.diff(summed, axis=1)
+    return means
 
 
 def _skill(stretch: Stretch, begin: int, plan: Plan) -> Ints:
@@ -177,44 +253,56 @@ def fields_of(signals: Signals, stretch: Stretch) -> dict[str, Floats]:
 
 
 def _samples(
-    signals: Signals, stretches: list[Stretch], term: ObservationTerm, table: Ints, plan: Plan
+    signals: Signals,
+    stretches: list[_Timed],
+    term: ObservationTerm,
+    stretch: Ints,
+    begins: Floats,
+    plan: Plan,
 ) -> Samples:
+    """Of a term.
+
+    Args:
+        signals: all.
+        stretches: of it.
+        term: which.
+        stretch: (W,) of the windows.
+        begins: (W,) s, when their comparisons begin.
+        plan: of the windows.
+    """
     stream = None if signals.lockstep else signals.stream(term.name)
+    tick = signals.interface.control_dt
     parts = []
-    for i, stretch in enumerate(stretches):
+    for i, timed in enumerate(stretches):
         if stream is not None:
-            shown = _from_stream(signals, stretch, stream, term)
-        elif term.observed and stretch.drive.traced:
-            shown = _from_trace(signals.interface, stretch, term)
+            shown = _from_stream(signals, timed, stream, term)
+        elif term.observed and timed.stretch.drive.traced:
+            shown = _from_trace(signals.interface, timed, term)
         else:
             continue
-        place = np.flatnonzero(table[:, 0] == i)
+        place = np.flatnonzero(stretch == i)
         if not len(place):
             continue
-        # Which window a sample lies in: they follow one another without a hole.
-        begin = table[place, 1]
-        at = np.searchsorted(begin, shown.time, side="right") - 1
-        inside = (at >= 0) & (shown.time < len(stretch) - 1 + REACH)
+        # Windows follow one another; where ticks came unevenly, with holes that nobody simulates.
+        begin = begins[place]
+        at = np.searchsorted(begin - SAME, shown.time, side="right") - 1
+        inside = (at >= 0) & (shown.time < timed.moments[-1] + REACH * tick)
+        inside &= shown.time - begin[at] < plan.length * tick + SAME
         shown, at = shown.take(inside), at[inside]
-        shift = begin[at]
-        parts.append(
-            Samples(
-                place[at],
-                shown.time - shift,
-                shown.stamp - shift,
-                shown.first - shift,
-                shown.values,
-            )
+        time, stamp, first = (
+            (each - begin[at]) / tick for each in (shown.time, shown.stamp, shown.first)
         )
+        parts.append(Samples(place[at], time, stamp, first, shown.values))
     if not parts:
         return Samples(np.zeros(0, np.int64), *(np.zeros(0),) * 3, np.zeros((0, count_of(term))))
     columns = zip(*(vars(part).values() for part in parts), strict=True)
     return Samples(*(np.concatenate(column) for column in columns))
 
 
-def _from_trace(interface: Interface, stretch: Stretch, term: ObservationTerm) -> Samples:
+def _from_trace(interface: Interface, timed: _Timed, term: ObservationTerm) -> Samples:
+    """Times in s."""
+    stretch, time = timed.stretch, timed.moments
     observation = stretch.drive.observation[stretch.begin : stretch.end]
-    time = np.arange(len(stretch), dtype=np.float64)
     values = unscaled(term, interface, observation)
     first = _first(time, values)
     shown = view(term, values)
@@ -222,31 +310,31 @@ def _from_trace(interface: Interface, stretch: Stretch, term: ObservationTerm) -
 
 
 def _from_stream(
-    signals: Signals, stretch: Stretch, stream: Stream, term: ObservationTerm
+    signals: Signals, timed: _Timed, stream: Stream, term: ObservationTerm
 ) -> Samples:
-    drive = stretch.drive
-    moments = command_moments(signals, drive)[stretch.begin : stretch.end]
-    step = signals.interface.control_dt
+    """Times in s."""
+    inside = _within(signals, timed.stretch, stream)
+    received = stream.received[inside]
+    age = received - stream.stamp[inside]
+    if not abs(np.median(age) if len(age) else np.nan) < OLDEST:  # nan too
+        age = age + np.nan
+    whole = stream.fields[term.name][inside]
+    time = timed.when(received)
+    values = view(term, term.values(whole))
+    return Samples(np.zeros(len(time), np.int64), time, time - age, _first(time, whole), values)
+
+
+def _within(signals: Signals, stretch: Stretch, stream: Stream) -> NDArray[np.bool_]:
+    """(n,) which messages came during a stretch."""
+    drive, step = stretch.drive, signals.interface.control_dt
     low, high = _between(signals, drive, stretch)
     inside = (stream.order > low) & (stream.order < high)
     # By its place it lies near a tick; by its time too, unless the recorder's clock has jumped.
     order = drive.order[stretch.begin : stretch.end]
-    near = moments[np.maximum(np.searchsorted(order, stream.order) - 1, 0)]
+    ticks = drive.received[stretch.begin : stretch.end]
+    near = ticks[np.maximum(np.searchsorted(order, stream.order) - 1, 0)]
     inside &= (stream.received > near - 2 * step) & (stream.received < near + PAUSE + 2 * step)
-    received, stamp = stream.received[inside], stream.stamp[inside]
-    age = np.median(received - stamp) if len(stamp) else np.nan
-    if not abs(age) < OLDEST:  # nan too
-        stamp = stamp + np.nan
-    values = view(term, term.values(stream.fields[term.name][inside]))
-    whole = stream.fields[term.name][inside]
-    time = _in_ticks(received, moments, step)
-    return Samples(
-        np.zeros(len(time), np.int64),
-        time,
-        _in_ticks(stamp, moments, step),
-        _first(time, whole),
-        values,
-    )
+    return inside
 
 
 def _between(signals: Signals, drive: Drive, stretch: Stretch) -> tuple[int, int]:
@@ -258,28 +346,36 @@ def _between(signals: Signals, drive: Drive, stretch: Stretch) -> tuple[int, int
     return low, int(ticks[after]) if after < len(ticks) else np.iinfo(np.int64).max
 
 
-def command_moments(signals: Signals, drive: Drive) -> Floats:
-    """(T,) s, from when on each command acts.
+def _timed(signals: Signals, stretch: Stretch) -> _Timed:
+    """When what happened in a stretch.
 
     sim_node takes a command with its next physics step, and sends sensors after every step: the
-    step that obeys begins when the sensors before the command were sent.
+    step that obeys begins when the sensors before the command were sent. A late step is
+    one step all the same, and those after it catch up: none can have been due later than all that
+    follow allow.
     """
+    interface, none = signals.interface, np.zeros(0)
+    ticks = stretch.drive.received[stretch.begin : stretch.end]
+    if signals.lockstep:
+        grid = interface.control_dt * np.arange(len(stretch), dtype=np.float64)
+        return _Timed(stretch, grid, none, none)
     if not signals.simulated or not signals.streams:
-        return drive.received
+        return _Timed(stretch, ticks, none, none)
     finest = max(signals.streams, key=lambda stream: len(stream.received))
-    place = np.searchsorted(finest.order, drive.order) - 1
-    before = finest.received[np.maximum(place, 0)]
-    step = signals.interface.physics_dt
-    near = (place >= 0) & (drive.received - before < 2 * step) & (before <= drive.received)
-    return np.where(near, before, drive.received)
-
-
-def _in_ticks(moment: Floats, ticks: Floats, step: float) -> Floats:
-    """Moments in s as ticks; before the first and after the last one by the nominal period."""
-    inside = np.interp(moment, ticks, np.arange(len(ticks), dtype=np.float64))
-    before, after = moment - ticks[0], moment - ticks[-1]
-    inside = np.where(before < 0, before / step, inside)
-    return np.where(after > 0, len(ticks) - 1 + after / step, inside)
+    inside = _within(signals, stretch, finest)
+    received = finest.received[inside]
+    if not len(received):
+        return _Timed(stretch, ticks, none, none)
+    steps = interface.physics_dt * np.arange(len(received), dtype=np.float64)
+    happened = np.minimum.accumulate((received - steps)[::-1])[::-1] + steps
+    timed = _Timed(stretch, none, received, happened)
+    order = stretch.drive.order[stretch.begin : stretch.end]
+    place = np.searchsorted(finest.order[inside], order) - 1
+    before = np.maximum(place, 0)
+    behind = ticks - received[before]
+    near = (place >= 0) & (behind >= 0) & (behind < 2 * interface.physics_dt)
+    moments = np.where(near, happened[before], timed.when(ticks))
+    return replace(timed, moments=np.maximum.accumulate(moments))
 
 
 def _first(time: Floats, values: Floats) -> Floats:

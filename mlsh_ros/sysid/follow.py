@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlsh_ros.gap.twin import Twin
-from mlsh_ros.gap.windows import Windows, angular, view
+from mlsh_ros.gap.windows import Windows, angular, delayed, view
 from sim.expanded import Expanded, body_names
 from sim.interface import Floats, ObservationTerm
 from sim.physics import Physics
@@ -120,7 +120,7 @@ class Follower:
         physics.reset(ids)
         expanded.write(ids, np.repeat(values, count, axis=0))
         physics.batch.state[:] = state
-        command = self._commands(values)  # (C * W, steps, A)
+        command = self._commands(values)  # (C * W, S, A)
         stride = self.twin.stride
         shown = [{k: v.copy() for k, v in physics.fields().items()}]
         for step in range(command.shape[1]):
@@ -133,26 +133,12 @@ class Follower:
         return self._shown(values, fields)
 
     def _commands(self, values: Floats) -> Floats:
-        """(C * W, steps, A) the mean command in every physics step, delays of any length.
+        """(C * W, S, A) the mean command in every physics step, delays of any length.
 
-        A delay that is no whole number of steps changes a command within a step: so what is shown
-        changes evenly with it.
+        So what is shown changes evenly with a delay.
         """
-        told = self.windows.command  # (W, P, A)
-        substeps, dt = self.interface.substeps, self.interface.control_dt
-        count, ticks, size = told.shape
-        edges = np.arange(ticks * substeps + 1) / substeps  # ticks
-        total = np.concatenate([np.zeros((count, 1, size)), np.cumsum(told, axis=1)], axis=1)
-        delay = self.differences.of(values, "command_delay") / dt  # (C, A) ticks
-        means = np.empty((len(values), count, ticks * substeps, size))
-        for a in range(size):
-            for c, late in enumerate(delay[:, a].tolist()):
-                moment = edges - late
-                low = np.clip(np.floor(moment), 0, ticks - 1).astype(np.int64)
-                # Before the first tick its command held.
-                summed = total[:, low, a] + (moment - low) * told[:, low, a]
-                means[c, :, :, a] = np.diff(summed, axis=1) * substeps
-        return means.reshape(-1, ticks * substeps, size)
+        delay = self.differences.of(values, "command_delay") / self.interface.physics_dt
+        return np.concatenate([delayed(self.windows.command, late) for late in delay])
 
     def _shown(self, values: Floats, fields: dict[str, Floats]) -> Floats:
         columns, count = len(values), self.windows.count
