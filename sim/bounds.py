@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sim.drive import Driver
 from sim.interface import Floats
+from sim.reality import Reality
 from sim.robot import Robot
 from sim.seeding import Stream, generator
 from sim.tasks.task import Estimated, Guided, TaskFamily
@@ -48,14 +49,20 @@ def episode_rng(seed: int, episode: int) -> np.random.Generator:
 
 
 def bounds(
-    robot: Robot, family: TaskFamily, task: int, *, seed: int = 0, episodes: int = 1024
+    robot: Robot,
+    family: TaskFamily,
+    task: int,
+    *,
+    seed: int = 0,
+    episodes: int = 1024,
+    reality: Reality | None = None,
 ) -> Bounds:
-    """Of three controllers on episodes 0 .. episodes-1 of `seed`.
+    """Of three controllers on episodes 0 .. episodes-1 of `seed`, which know no reality.
 
     Raises:
         UserError: the family has no estimate, and the robot is not one that can be driven.
     """
-    world = World(robot, family, episodes, threads=os.cpu_count() or 1)
+    world = World(robot, family, episodes, threads=os.cpu_count() or 1, reality=reality)
     rng = generator(seed, Stream.ACTIONS)
     low, high = world.interface.limits
 

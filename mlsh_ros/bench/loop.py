@@ -23,7 +23,10 @@ from mlsh_ros.backends import Job, jobs, run_offline
 from mlsh_ros.sysid.identify import identify
 from mlsh_ros.sysid.rehearsal import rehearse
 from policies.bundle import Bundle, load_bundle
+from sim.bounds import bounds
 from sim.reality import Reality, reality_from_dict
+from sim.registry import make_family
+from sim.robot import load_robot
 
 BUNDLE = "moving_bandits"
 EPISODES, SEED = 50, 7  # per task, the same everywhere; recordings have seed 0
@@ -67,6 +70,14 @@ def mean_return(bundle: Bundle, work: list[Job], reality: Reality | None) -> flo
     robot = bundle.interface.robot
     done = run_offline(bundle, robot, work, episodes=EPISODES, seed=SEED, reality=reality)
     return float(np.mean([each.value for each in done]))
+
+
+def expert(bundle: Bundle, reality: Reality) -> float:
+    """Mean over all tasks of the controller that knows the goal, and nothing of the reality."""
+    family = make_family(BUNDLE)
+    robot, numbers = load_robot(bundle.interface.robot), range(len(family.tasks))
+    found = [bounds(robot, family, n, seed=SEED, reality=reality) for n in numbers]
+    return float(np.mean([each.optimum for each in found]))
 
 
 def finetuned(reality: Path, folder: Path) -> tuple[Bundle, list[Job]]:
@@ -121,6 +132,7 @@ def main() -> None:
         before = mean_return(bundle, shipped, hidden)
         lost = nominal - before
         parts = [f"{name}: {before:.1f}, {lost / nominal:.0%} lost"]
+        parts.append(f"who knows the goal drives {expert(bundle, hidden):.1f}")
         parts.append(f"held-out RMSE {found.before:.3g} -> {found.after:.3g}")
         bundles = {"finetuned": finetuned(file, folder)}
         if options.steps:
