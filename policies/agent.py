@@ -70,10 +70,6 @@ class Level:
         out *= np.float32(self.unit)
         return out
 
-    def learn_at(self, rate: float) -> None:
-        """The learning rate from now on."""
-        self.policy_adam.learning_rate = self.value_adam.learning_rate = rate
-
     def state(self, prefix: str) -> dict[str, NDArray[np.generic]]:
         """Weights and optimiser as arrays."""
         arrays: dict[str, NDArray[np.generic]] = {}

@@ -63,7 +63,6 @@ class MlshConfig:
     master_advantage: Literal["group", "global", "centred"] = "centred"
     commitment: Annotated[float, Field(ge=0, lt=1)] = 0.0  # a decision lasts N (1 -+ this) ticks
     information: Annotated[float, Field(ge=0)] = 0.0  # bonus, of what a decision can earn
-    final_rate: Fraction = 1.0  # of the skills' learning rate, when training ends
     # Switches of `faithful-2017`.
     master_epsilon: Fraction = 0.0
     fresh_adam: bool = True

@@ -298,27 +298,14 @@ def test_a_state_of_one_group_is_not_spread_over_two():
 # Exploration --------------------------------------------------------------------------------
 
 
-def test_skills_explore_and_move_less_and_less(monkeypatch):
-    base = config(warmup=0, joint=2, probe="none", final_rate=0.2)
+def test_skills_explore_less_and_less_down_to_the_final_deviation():
+    base = config(warmup=0, joint=2, probe="none")
     base = replace(base, steps=4 * base.mlsh.steps_per_iteration)
     learner = Mlsh(replace(base, network=replace(base.network, final_log_std=-1.6)))
-    collect, seen = learner.collector.collect, []
-
-    def watched(*args, **kwargs):
-        level = learner.agent.skills
-        seen.append((learner.agent.log_std().max(), level.policy_adam.learning_rate))
-        assert level.value_adam.learning_rate == level.policy_adam.learning_rate
-        return collect(*args, **kwargs)
-
-    monkeypatch.setattr(learner.collector, "collect", watched)
-    for _ in range(5):  # one more than the run has
+    for most in (-0.4, -0.8, -1.2, -1.6, -1.6):  # a fifth iteration is one too many
         learner.iterate()
-    most, rates = zip(*seen, strict=True)
-    # By a quarter each: from 0 to -1.6, and from 1 to 0.2 of the learning rate.
-    assert (np.array(most) <= np.float32([-0.4, -0.8, -1.2, -1.6, -1.6])).all()
-    assert most[0] == np.float32(-0.4)  # nothing else took it there
-    start = base.skill.learning_rate
-    assert np.array(rates) / start == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.2])
+        assert learner.agent.log_std().max() <= np.float32(most)
+    assert learner.agent.log_std().max() == np.float32(-1.6)  # nothing else took them there
     # Where skills are frozen, so is what they explore.
     frozen = Mlsh(learner.config, adapt_only=True)
     frozen.iterate()
