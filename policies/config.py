@@ -117,9 +117,6 @@ class NetworkConfig:
 
     hidden: tuple[Count, ...] = (64, 64)
     initial_log_std: float = 0.0
-    # No skill explores more than this at the end, and than in between on the way there: a robot
-    # runs without noise, and a skill must not need it, to come round a corner for example.
-    final_log_std: float | None = None
     normalise_observations: bool = True
     # Observation terms that the masters see and the skills do not: how to walk does not depend on
     # where one is, and what was never seen in training can do no harm.

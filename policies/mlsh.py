@@ -163,8 +163,6 @@ class Mlsh:
         master = self._update_masters(rollout, ~probing)
         joint = (self.age >= self.method.warmup) & (not self.adapt_only)
         skill = self._update_skills(rollout, joint) if joint.any() else None
-        if not self.adapt_only:
-            self._calm_down()
         if self.agent.learns_statistics and not self.adapt_only:
             self.agent.normaliser.update(rollout.raw, self.ranks.total)
         age = self.age.copy()
@@ -313,16 +311,6 @@ class Mlsh:
             )
         samples = normalise_advantages(samples, "group", own=total, everyone=total)
         return ppo_update(level, samples, self._shuffle_skills, total=total, threads=self.threads)
-
-    def _calm_down(self) -> None:
-        """Limit the skills' exploration, more and more."""
-        first, last = self.config.network.initial_log_std, self.config.network.final_log_std
-        if last is None:
-            return
-        most = first + (last - first) * min(1.0, (self.iteration + 1) / self.config.iterations)
-        for k in range(self.method.skills):
-            log_std = self.agent.skills.policy.extras(k)
-            np.minimum(log_std, most, out=log_std)
 
     def _information(self, rollout: Rollout) -> NDArray[np.float32]:
         """(T, B) bonus for choices that tell a group's task from the others, less and less.

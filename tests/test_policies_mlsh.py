@@ -295,23 +295,6 @@ def test_a_state_of_one_group_is_not_spread_over_two():
         Mlsh(config(groups=2)).restore(state)
 
 
-# Exploration --------------------------------------------------------------------------------
-
-
-def test_skills_explore_less_and_less_down_to_the_final_deviation():
-    base = config(warmup=0, joint=2, probe="none")
-    base = replace(base, steps=4 * base.mlsh.steps_per_iteration)
-    learner = Mlsh(replace(base, network=replace(base.network, final_log_std=-1.6)))
-    for most in (-0.4, -0.8, -1.2, -1.6, -1.6):  # a fifth iteration is one too many
-        learner.iterate()
-        assert learner.agent.log_std().max() <= np.float32(most)
-    assert learner.agent.log_std().max() == np.float32(-1.6)  # nothing else took them there
-    # Where skills are frozen, so is what they explore.
-    frozen = Mlsh(learner.config, adapt_only=True)
-    frozen.iterate()
-    assert (frozen.agent.log_std() == 0).all()
-
-
 # It works -----------------------------------------------------------------------------------
 
 
