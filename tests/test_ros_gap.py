@@ -60,12 +60,11 @@ def turned(angle):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("jitter", [5e-4, 0.01])
-def test_twenty_robots_with_nothing_wrong_raise_no_alarm(moving, jitter):
+def test_twenty_robots_with_nothing_wrong_raise_no_alarm(moving):
     verdicts = {}
     for seed in range(20):
-        # Ticks are late, and sensors come with every physics step or tick.
-        robot = drive(moving, seed=seed, sessions=3, jitter=jitter, every=(1, 5)[seed // 2 % 2])
+        # Ticks are late by 10 ms, and sensors come with every physics step or tick.
+        robot = drive(moving, seed=seed, sessions=3, jitter=0.01, every=(1, 5)[seed // 2 % 2])
         verdicts[seed] = found(moving, robot).verdict
     assert verdicts == {seed: [NO_GAP] for seed in range(20)}
 
