@@ -10,6 +10,7 @@ shared by all. Over many tasks the skills become those that masters can make the
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -63,6 +64,17 @@ class Iteration:
     skill: Report | None
     reseeded: int | None  # the skill that was started anew
     diverged: int  # simulations that failed since training began or was resumed
+
+    @property
+    def not_finite(self) -> str:
+        """The losses that are no numbers any more, by name; empty if all are."""
+        levels = {"master": self.master, "skill": self.skill}
+        return ", ".join(
+            f"{level}/{name}"
+            for level, report in levels.items()
+            for name, value in (vars(report) if report else {}).items()
+            if not math.isfinite(value)
+        )
 
 
 class Mlsh:

@@ -163,7 +163,7 @@ def train(
         ranks: the processes that train together; the first one alone writes.
 
     Raises:
-        UserError: the run cannot be resumed, or the disk is full.
+        UserError: the run cannot be resumed, the disk is full, or a loss is not finite any more.
     """
     config = run.config
     learner = Mlsh(config, ranks=ranks)
@@ -195,6 +195,12 @@ def train(
                 failures = learner.env.world.failures
                 write_failures(run.path, failures, training.failures)
                 training.failures = len(failures)
+            if lost := iteration.not_finite:
+                # Before this reaches the checkpoint, from which one can go on.
+                raise UserError(
+                    f"{run.path}: {lost} not finite in iteration {iteration.number}; the last "
+                    "checkpoint is of before: lower learning_rate in config.yaml and resume"
+                )
             if iteration.number % config.checkpoint_every == 0:
                 save()
             on_iteration(training)

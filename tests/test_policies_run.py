@@ -360,6 +360,20 @@ def test_a_full_disk_keeps_the_previous_checkpoint(copy, monkeypatch, when):
     assert not list(copy.path.glob(".*"))
 
 
+def test_a_loss_that_is_not_finite_ends_training_before_the_checkpoint(tmp_path):
+    run = create_run(config(), tmp_path / "run")
+
+    def spoil(training):
+        if training.learner.iteration == 3:
+            training.learner.agent.masters.value.numpy[:] = np.nan
+
+    with np.errstate(all="ignore"):
+        text = refusal(train, run, on_iteration=spoil)
+    assert "master/policy_loss, master/value_loss not finite in iteration 4; the last" in text
+    assert int(load_arrays(run.checkpoint)["iteration"]) == 2
+    assert train(run, resume=True).finished
+
+
 def test_a_disk_that_fills_up_while_training(tmp_path, monkeypatch):
     run = create_run(config(), tmp_path / "run")
 
