@@ -4,6 +4,7 @@ import json
 import os
 import posixpath
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -901,11 +902,14 @@ def test_a_graph_that_starts_by_itself_is_recorded_from_its_first_tick(
     def said(node, text):
         return any(name == node and text in line for name, line in lines)
 
+    def moment(line):  # of the log: lines of two processes may come in any order
+        return float(re.match(r"\[INFO\] \[([0-9.]+)\]", line)[1])
+
     with Processes(SIM, arguments, lambda *said: lines.append(said), domain) as processes:
         wait_for(lambda: processes.check() or said("skill_node", "running"), lambda: lines)
         time.sleep(2.0)
     heard, running = (
-        next(i for i, (node, line) in enumerate(lines) if (node, text in line) == (who, True))
+        next(moment(line) for node, line in lines if (node, text in line) == (who, True))
         for who, text in (("recorder_node", "hears every"), ("skill_node", "]: running"))
     )
     assert heard < running

@@ -146,8 +146,8 @@ class RecorderNode(CoreNode):
         if unheard := self._unheard():
             self._tell(f"{WAITING}: {', '.join(unheard)}")
         else:
-            self._tell(RECORDING)
             self.get_logger().info("hears every sensor, the master and skill_node")
+            self._tell(RECORDING)  # the last: skill_node may start on it
 
     def _unheard(self) -> list[str]:
         """Topics of which something should have come or could be lost; see `recorded_topics`."""
