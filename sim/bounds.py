@@ -57,7 +57,15 @@ def bounds(
     episodes: int = 1024,
     reality: Reality | None = None,
 ) -> Bounds:
-    """Of three controllers on episodes 0 .. episodes-1 of `seed`, which know no reality.
+    """Of three controllers on episodes 0 .. episodes-1 of `seed`.
+
+    Args:
+        robot: nominal.
+        family: of the task.
+        task: its number.
+        seed: of the episodes.
+        episodes: how many.
+        reality: what differs from the nominal robot; the controllers do not know it.
 
     Raises:
         UserError: the family has no estimate, and the robot is not one that can be driven.

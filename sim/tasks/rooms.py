@@ -59,7 +59,7 @@ class Rooms:
     # Instead of SPOTS: two goals that share a place, from where both are in reach, and one in
     # between; how far the two are off that, in x and y, of the half width.
     pairs: bool = False
-    spread: Positive = 0.075
+    spread: Annotated[float, Field(gt=0, lt=1 - BETWEEN)] = 0.075
     # How many of each room's spots, from the last, are no tasks: goals that training never sees.
     held_out: Annotated[int, Field(ge=0, lt=len(SPOTS))] = 0
     # Of the episodes that begin somewhere in a room instead: a robot that turns before it drives
