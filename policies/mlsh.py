@@ -57,7 +57,7 @@ class Iteration:
     task: NDArray[np.intp]  # (G,)
     returns: NDArray[np.float64]  # (G,) mean return per `family.ticks` ticks
     success: NDArray[np.float64]  # (G,) fraction of episodes
-    usage: NDArray[np.float64]  # (G, K) fraction of ticks
+    usage: NDArray[np.float64]  # (G, K) fraction of the ticks that a master decided about
     probing: NDArray[np.bool_]  # (G,)
     distance: float  # between the nearest two skills, 0 to 1 (policies.usage)
     master: Report
@@ -170,6 +170,7 @@ class Mlsh:
             ticks=self.method.rollout_ticks,
             forced=self._forced(probing[self.mine]),
             greedy_skills=self.adapt_only,  # frozen skills act as they do on a robot
+            stray=not self.adapt_only,
         )
         reseeded = self._learn_from_probe(rollout, probing)
         master = self._update_masters(rollout, ~probing)
@@ -263,8 +264,9 @@ class Mlsh:
             gae_lambda=ppo.gae_lambda,
         )
         samples = []
+        chosen = ~rollout.astray[t, b]
         for g in range(self.env.groups):
-            mine = (group[b] == g) & active[self.mine][g]
+            mine = (group[b] == g) & active[self.mine][g] & chosen
             at = t[mine], b[mine]
             samples.append(
                 Samples(
@@ -288,6 +290,7 @@ class Mlsh:
         columns = np.flatnonzero(np.repeat(joint[self.mine], method.envs))
         reward, skill = rollout.reward[:, columns], rollout.skill[:, columns]
         obs, done = rollout.obs[:, columns], rollout.done[:, columns]
+        chosen = ~rollout.astray[:, columns]
         group = np.broadcast_to(columns // method.envs, reward.shape)
 
         def values(o: NDArray[np.float32], z: NDArray[np.intp]) -> NDArray[np.float32]:
@@ -309,7 +312,7 @@ class Mlsh:
         total = self.ranks.total
         samples = []
         for k in range(method.skills):
-            mine = skill == k
+            mine = (skill == k) & chosen
             samples.append(
                 Samples(
                     obs=obs[:-1][mine],
@@ -334,9 +337,8 @@ class Mlsh:
         weight = self.method.information * (1 - self.iteration / self.config.iterations)
         if weight <= 0 or self.adapt_only:
             return bonus
-        one_hot = rollout.decided[..., None] & (
-            rollout.skill[..., None] == np.arange(self.method.skills)
-        )
+        chosen = rollout.decided & ~rollout.astray
+        one_hot = chosen[..., None] & (rollout.skill[..., None] == np.arange(self.method.skills))
         count = one_hot.sum(axis=0).reshape(self.env.groups, -1, self.method.skills).sum(axis=1)
         chance = self._gather((count + 1) / (count + 1).sum(axis=1, keepdims=True))  # (G, K)
         same = self.tasks[:, None] == self.tasks
@@ -346,7 +348,7 @@ class Mlsh:
         values = np.take_along_axis(
             np.broadcast_to(each, one_hot.shape), rollout.skill[..., None], axis=-1
         )[..., 0]
-        bonus[rollout.decided] = weight * self.stake * values[rollout.decided]
+        bonus[chosen] = weight * self.stake * values[chosen]
         return bonus
 
     def _entropy(self) -> list[float]:
@@ -402,8 +404,9 @@ class Mlsh:
         by_group = rollout.reward.sum(axis=0, dtype=np.float64).reshape(groups, -1).sum(axis=1)
         ended = rollout.done.sum(axis=0).reshape(groups, -1).sum(axis=1)
         solved = rollout.success.sum(axis=0).reshape(groups, -1).sum(axis=1)
-        one_hot = rollout.skill[..., None] == np.arange(k)
-        usage = one_hot.mean(axis=0).reshape(groups, -1, k).mean(axis=1)
+        chosen = ~rollout.astray[..., None] & (rollout.skill[..., None] == np.arange(k))
+        count = chosen.sum(axis=0).reshape(groups, -1, k).sum(axis=1)
+        usage = count / np.maximum(1, count.sum(axis=1, keepdims=True))
         gather = self._gather
         return Iteration(
             number=self.iteration,

@@ -30,6 +30,7 @@ class Rollout:
     action: Float32  # (T, B, A) before the interface's limits
     log_prob: Float32  # (T, B) of the action under the active skill
     skill: NDArray[np.intp]  # (T, B) active
+    astray: Bools  # (T, B) it was drawn, not chosen: nobody learns from this tick
     reward: Float32  # (T, B)
     terminated: Bools  # (T, B)
     truncated: Bools  # (T, B)
@@ -53,6 +54,7 @@ class Decision:
     skill: NDArray[np.intp]  # (B,)
     log_prob: Float32  # (B,)
     obs: Float32  # (B, O)
+    astray: Bools  # (B,) drawn, not chosen
 
 
 class Collector:
@@ -68,11 +70,13 @@ class Collector:
         size, length = env.num_envs, env.interface.observation_size
         self.raw, _ = env.reset()
         self.skill = np.zeros(size, np.intp)
+        self.astray = np.zeros(size, bool)
         self.left = np.zeros(size, np.int64)  # ticks until the next decision takes effect
         self.pending = Decision(
             np.zeros(size, np.intp),
             np.zeros(size, np.float32),
             np.zeros((size, length), np.float32),
+            np.zeros(size, bool),
         )
 
     def begin_group(self, group: int, task: int) -> None:
@@ -88,6 +92,7 @@ class Collector:
         forced: NDArray[np.intp] | None = None,
         greedy_master: bool = False,
         greedy_skills: bool = False,
+        stray: bool = False,
     ) -> Rollout:
         """Run `ticks` ticks.
 
@@ -97,6 +102,7 @@ class Collector:
             forced: (B,) a skill that runs whatever the master says, or NOBODY.
             greedy_master: the most probable skill instead of a sample.
             greedy_skills: the mean action instead of a sample, as on a robot.
+            stray: some decisions are drawn, as `MlshConfig.stray` says.
         """
         env, agent, config = self.env, self.agent, self.config
         b, o = self.raw.shape
@@ -106,7 +112,7 @@ class Collector:
         action = np.empty((ticks, b, a), np.float32)
         skill = np.empty((ticks, b), np.intp)
         reward = np.empty((ticks, b), np.float32)
-        terminated, truncated, success, decided = np.zeros((4, ticks, b), bool)
+        terminated, truncated, success, decided, astray = np.zeros((5, ticks, b), bool)
         decision_obs = np.zeros((ticks, b, o), np.float32)
         decision_log_prob = np.zeros((ticks, b), np.float32)
         final_at: list[NDArray[np.intp]] = []
@@ -116,7 +122,7 @@ class Collector:
         )
         noise *= np.float32(not greedy_skills)
         std = np.exp(agent.log_std())
-        chooser = Chooser(self, iteration, ticks, forced, greedy_master)
+        chooser = Chooser(self, iteration, ticks, forced, greedy_master, stray)
 
         for t in range(ticks):
             raw[t] = self.raw
@@ -129,10 +135,11 @@ class Collector:
                 if now.any():
                     self._take(now, chooser.decide(obs[t], t, first=True))
                 self.skill = np.where(due, self.pending.skill, self.skill)
+                self.astray = np.where(due, self.pending.astray, self.astray)
                 decided[t] = due
                 decision_obs[t, due] = self.pending.obs[due]
                 decision_log_prob[t] = self.pending.log_prob
-            skill[t] = self.skill
+            skill[t], astray[t] = self.skill, self.astray
             mean = agent.means(obs[t], self.skill)
             action[t] = mean + std[self.skill] * noise[t]
             self.left -= 1
@@ -159,6 +166,7 @@ class Collector:
             action=action,
             log_prob=log_prob.astype(np.float32),
             skill=skill,
+            astray=astray,
             reward=reward,
             terminated=terminated,
             truncated=truncated,
@@ -174,6 +182,7 @@ class Collector:
         self.pending.skill = np.where(where, decision.skill, self.pending.skill)
         self.pending.log_prob = np.where(where, decision.log_prob, self.pending.log_prob)
         self.pending.obs = np.where(where[:, None], decision.obs, self.pending.obs)
+        self.pending.astray = np.where(where, decision.astray, self.pending.astray)
 
     def by_group(self, stream: Stream, iteration: int, draw: Draw) -> NDArray[Any]:
         """(T, B, ...) drawn for each group by itself: the same whoever has the other groups."""
@@ -184,10 +193,12 @@ class Collector:
         """The environment and what a decision in flight needs."""
         own = {
             "collector.skill": self.skill.copy(),
+            "collector.astray": self.astray.copy(),
             "collector.left": self.left.copy(),
             "collector.pending.skill": self.pending.skill.copy(),
             "collector.pending.log_prob": self.pending.log_prob.copy(),
             "collector.pending.obs": self.pending.obs.copy(),
+            "collector.pending.astray": self.pending.astray.copy(),
         }
         return own | {f"env.{key}": value for key, value in self.env.snapshot().items()}
 
@@ -199,10 +210,12 @@ class Collector:
             ValueError: an array has another shape.
         """
         put(arrays, "collector.skill", self.skill)
+        put(arrays, "collector.astray", self.astray)
         put(arrays, "collector.left", self.left)
         put(arrays, "collector.pending.skill", self.pending.skill)
         put(arrays, "collector.pending.log_prob", self.pending.log_prob)
         put(arrays, "collector.pending.obs", self.pending.obs)
+        put(arrays, "collector.pending.astray", self.pending.astray)
         prefix = "env."
         self.raw = self.env.restore(
             {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
@@ -218,6 +231,7 @@ class Chooser:
         ticks: T.
         forced: (B,) a skill that runs whatever the master says, or NOBODY.
         greedy: the most probable skill instead of a sample.
+        stray: whether some decisions are drawn from all skills, for nobody to learn from.
     """
 
     def __init__(
@@ -227,6 +241,7 @@ class Chooser:
         ticks: int,
         forced: NDArray[np.intp] | None,
         greedy: bool,
+        stray: bool,
     ) -> None:
         self.collector, self.greedy = collector, greedy
         self.agent, self.config = collector.agent, collector.config
@@ -238,10 +253,11 @@ class Chooser:
             return rng.random((ticks, envs, 4))
 
         # For each tick: the choice, whether it goes astray and where to, how long it will last.
-        self.uniform, stray, anywhere, lasts = np.moveaxis(
+        self.uniform, chance, anywhere, lasts = np.moveaxis(
             collector.by_group(Stream.DECISIONS, iteration, draw), -1, 0
         )
-        self.stray = stray < self.config.master_epsilon
+        self.epsilon = chance < self.config.master_epsilon
+        self.stray = chance >= 1 - self.config.stray * stray
         self.anywhere = (anywhere * skills).astype(np.intp)
         self.lasts = n - spread + (lasts * (2 * spread + 1)).astype(np.int64)
 
@@ -263,12 +279,15 @@ class Chooser:
             skill = np.minimum(below.sum(axis=1), logits.shape[1] - 1)
             if self.config.master_epsilon:
                 # As released in 2017: recorded as if the master had chosen it.
-                skill = np.where(self.stray[t], self.anywhere[t], skill)
+                skill = np.where(self.epsilon[t], self.anywhere[t], skill)
             if self.config.stale_first_decision and first and t == 0:
                 skill = self.collector.pending.skill
+        astray = self.stray[t].copy()
+        skill = np.where(astray, self.anywhere[t], skill)
         if self.forced is not None:
             skill = np.where(self.forced == NOBODY, skill, self.forced)
-        return Decision(skill, log_probs[np.arange(len(skill)), skill], obs.copy())
+            astray &= self.forced == NOBODY
+        return Decision(skill, log_probs[np.arange(len(skill)), skill], obs.copy(), astray)
 
     def finish(self, obs: Float32) -> None:
         """As released in 2017: the next rollout's first choice is made before the update."""

@@ -239,6 +239,37 @@ def test_a_skill_is_started_anew_once_no_task_misses_it(monkeypatch):
     assert learner.iterate().reseeded is None  # no probe in this iteration, so no decision
 
 
+# Astray -----------------------------------------------------------------------------------
+
+
+def test_nobody_learns_from_what_went_astray():
+    learner = Mlsh(config(groups=1, warmup=0, joint=9, probe="none", stray=0.4))
+    _, bias = learner.agent.masters.policy.layers(0)[-1]
+    bias[:] = (100, -100)  # skill 1 is never chosen
+    before, used = networks(learner, "skills"), False
+    master = learner.agent.masters.policy.numpy.copy()
+    for _ in range(3):
+        it = learner.iterate()
+        used |= learner.collector.skill.any()
+        assert it.usage.tolist() == [[1, 0]]
+    after = networks(learner, "skills")
+    assert used
+    assert not np.array_equal(before[0], after[0])
+    assert np.array_equal(before[1], after[1])
+    # A choice that was certain has no gradient at all; one that was never made would have.
+    assert np.array_equal(learner.agent.masters.policy.numpy, master)
+
+
+def test_a_master_that_learns_alone_is_not_led_astray():
+    learner = Mlsh(config(stray=0.9, probe="none"), adapt_only=True, tasks=[0, 1])
+    for g in range(2):
+        _, bias = learner.agent.masters.policy.layers(g)[-1]
+        bias[:] = (100, -100)
+    learner.iterate()
+    assert not learner.collector.skill.any()
+    assert not learner.collector.astray.any()
+
+
 # Going on bit for bit -----------------------------------------------------------------------
 
 
@@ -251,7 +282,7 @@ def numbers(it) -> list:
 @pytest.mark.parametrize("ending", ["in time", "early"])
 def test_resume_is_bit_identical(tmp_path, fenced, ticks, ending):
     family = fenced if ending == "early" else "moving_bandits"
-    each = config(family=family, groups=3, warmup=1, joint=1, rollout_ticks=ticks)
+    each = config(family=family, groups=3, warmup=1, joint=1, rollout_ticks=ticks, stray=0.3)
     whole = Mlsh(each)
     expected = [whole.iterate() for _ in range(6)]
     first = Mlsh(each)

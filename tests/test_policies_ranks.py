@@ -25,6 +25,7 @@ SETTINGS = [
     "mlsh.envs=8",
     "mlsh.warmup=2",
     "mlsh.joint=2",
+    "mlsh.stray=0.3",
     "threads=1",
     "checkpoint_every=2",
     "family_parameters.ticks=10",  # scores are of 256 episodes

@@ -220,6 +220,28 @@ def test_forced_skills_run_whatever_the_master_says(lead):
     assert np.array_equal(rollout.skill[:, 3:], free.skill[:, 3:])
 
 
+@pytest.mark.parametrize("lead", [0, 1])
+def test_some_decisions_are_drawn_and_said_to_be(lead):
+    collector = make(lead=lead, gain=0.0, stray=0.3)
+    for g in range(GROUPS):
+        _, bias = collector.agent.masters.policy.layers(g)[-1]
+        bias[:] = (100, 0, 0)
+    rollouts = [collector.collect(i, ticks=100, stray=True) for i in range(10)]
+    skill, astray, decided = (joined(rollouts, n) for n in ("skill", "astray", "decided"))
+    # Of 1200 decisions: standard errors sqrt(.3 x .7 / 1200) = .013, sqrt(.1 x .9 / 1200) = .009.
+    assert astray[decided].mean() == pytest.approx(0.3, abs=0.05)
+    share = np.bincount(skill[astray & decided], minlength=K) / decided.sum()
+    assert share == pytest.approx([0.1, 0.1, 0.1], abs=0.04)
+    assert not skill[~astray].any()
+    changes = np.diff(astray.astype(int), axis=0) != 0
+    assert decided[1:][changes].all()  # a whole decision, or none of it
+    forced = np.array([0, 1, 2, NOBODY, NOBODY, NOBODY])
+    rollout = collector.collect(10, ticks=100, forced=forced, stray=True)
+    assert (rollout.skill[N:, :3] == forced[:3]).all()
+    assert not rollout.astray[N:, :3].any()
+    assert rollout.astray[:, 3:].any()
+
+
 # Repeatable -------------------------------------------------------------------------------
 
 
@@ -240,13 +262,13 @@ def test_same_seed_same_rollout_with_any_number_of_threads():
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_continues_from_its_state(family):
-    collector = make(family=family)
-    collector.collect(0, ticks=15)  # the decision for tick 15 has been taken on tick 14
+    collector = make(family=family, stray=0.5)
+    collector.collect(0, ticks=15, stray=True)  # that for tick 15 has been decided on tick 14
     state = collector.state()
-    expected = collector.collect(1, ticks=17)
-    other = make(family=family)
+    expected = collector.collect(1, ticks=17, stray=True)
+    other = make(family=family, stray=0.5)
     other.restore(state)
-    assert equal(expected, other.collect(1, ticks=17))
+    assert equal(expected, other.collect(1, ticks=17, stray=True))
 
 
 def test_another_task_begins_that_groups_episodes_anew_and_no_others():
