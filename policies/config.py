@@ -61,8 +61,9 @@ class MlshConfig:
     reseed_below: Fraction = 0.12  # of the best mean return; 0 is off, and so it is without probe
     skill_bootstrap: Literal["same", "next"] = "same"
     master_advantage: Literal["group", "global", "centred"] = "centred"
-    # Part of the decisions that are drawn, for nobody to learn from: a skill has to go on from
-    # wherever another one has led, not only from where episodes begin.
+    # Part of the decisions that are drawn, carried out without noise, for nobody to learn from: a
+    # skill has to go on from wherever another one leads on a robot, not only from where episodes
+    # begin and noise leads.
     stray: Annotated[float, Field(ge=0, lt=1)] = 0.0
     commitment: Annotated[float, Field(ge=0, lt=1)] = 0.0  # a decision lasts N (1 -+ this) ticks
     information: Annotated[float, Field(ge=0)] = 0.0  # bonus, of what a decision can earn

@@ -140,6 +140,7 @@ class Collector:
                 decision_obs[t, due] = self.pending.obs[due]
                 decision_log_prob[t] = self.pending.log_prob
             skill[t], astray[t] = self.skill, self.astray
+            noise[t, self.astray] = 0  # as on a robot, and into whatever corner that leads
             mean = agent.means(obs[t], self.skill)
             action[t] = mean + std[self.skill] * noise[t]
             self.left -= 1
@@ -231,7 +232,8 @@ class Chooser:
         ticks: T.
         forced: (B,) a skill that runs whatever the master says, or NOBODY.
         greedy: the most probable skill instead of a sample.
-        stray: whether some decisions are drawn from all skills, for nobody to learn from.
+        stray: whether some decisions are drawn from all skills, for nobody to learn from; the
+            skills act without noise then.
     """
 
     def __init__(

@@ -78,6 +78,9 @@ ABLATIONS = {
     "entropy": Variant("masters are paid for disorder at first", ("master.entropy=0.05",)),
     "information": Variant("masters are paid for telling tasks apart", ("mlsh.information=0.5",)),
     "commitment": Variant("a decision lasts N (1 -+ 0.5) ticks", ("mlsh.commitment=0.5",)),
+    "stray": Variant(
+        "three of ten decisions are drawn, and nobody learns from them", ("mlsh.stray=0.3",)
+    ),
 }
 VARIANTS = BASELINES | ABLATIONS
 SETS = {"baselines": tuple(BASELINES), "ablations": ("mlsh", *ABLATIONS)}

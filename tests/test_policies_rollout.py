@@ -233,6 +233,10 @@ def test_some_decisions_are_drawn_and_said_to_be(lead):
     share = np.bincount(skill[astray & decided], minlength=K) / decided.sum()
     assert share == pytest.approx([0.1, 0.1, 0.1], abs=0.04)
     assert not skill[~astray].any()
+    for rollout in rollouts[:1]:
+        for t in range(100):
+            same = rollout.action[t] == collector.agent.means(rollout.obs[t], rollout.skill[t])
+            assert np.array_equal(same.all(axis=1), rollout.astray[t])
     changes = np.diff(astray.astype(int), axis=0) != 0
     assert decided[1:][changes].all()  # a whole decision, or none of it
     forced = np.array([0, 1, 2, NOBODY, NOBODY, NOBODY])
