@@ -119,16 +119,28 @@ class Signals:
             ]
         return found
 
+    @property
+    def broken(self) -> int:
+        """Places where a tick is missing or the recorder's clock jumped."""
+        torn = sum(int(self._torn(drive).sum()) for drive in self.drives)
+        # Commands alone are a new drive after every pause.
+        return torn + max(sum(not drive.traced for drive in self.drives) - 1, 0)
+
     def _holes(self, drive: Drive) -> NDArray[np.bool_]:
-        """(T - 1,) where a tick is missing after, or the recorder's clock jumped."""
-        holes: NDArray[np.bool_] = np.diff(drive.tick) != 1
+        """(T - 1,) where a stretch ends before the drive does."""
+        holes = self._torn(drive)
         # The simulator's message and the tick's own may have overtaken each other.
         for place in np.searchsorted(drive.order, self.ends):
             holes[max(place - 2, 0) : place + 1] = True
+        return holes
+
+    def _torn(self, drive: Drive) -> NDArray[np.bool_]:
+        """(T - 1,) where a tick is missing after, or the recorder's clock jumped."""
+        torn: NDArray[np.bool_] = np.diff(drive.tick) != 1
         if self.lockstep:
-            return holes
+            return torn
         step = np.diff(drive.received)
-        return np.asarray(holes | (step < 0) | (step > PAUSE + self.interface.control_dt))
+        return np.asarray(torn | (step < 0) | (step > PAUSE + self.interface.control_dt))
 
 
 class Listener:
