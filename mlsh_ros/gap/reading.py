@@ -10,7 +10,7 @@ from typing import Any
 from mlsh_ros.core.conversion import MessageError, shorten
 from mlsh_ros.core.recorded import Entry, Recording
 from mlsh_ros.core.replay import Result, replay
-from mlsh_ros.gap.signals import Listener, Signals
+from mlsh_ros.gap.signals import UNTRACED, Listener, Signals
 from mlsh_ros.gap.subject import Subject
 from policies.bundle import Bundle
 from sim.errors import UserError
@@ -161,9 +161,12 @@ def _foreign(
     except UserError as error:
         seen = ", ".join(sorted(topic for topic in relative if topic)) or "none"
         raise UserError("; ".join([f"{error}. Topics in it: {seen}", *notes])) from None
+    own = signals.notes
     if isinstance(subject, Bundle):
         notes.insert(0, "it is not of recorder_node: nobody says which bundle ran")
-    return replace(signals, notes=[*notes, *signals.notes])
+    else:
+        own = [note for note in own if note != UNTRACED]
+    return replace(signals, notes=[*notes, *own])
 
 
 def _relative(topic: str, wanted: set[str], namespace: str) -> str | None:

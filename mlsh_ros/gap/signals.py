@@ -29,6 +29,7 @@ Ints = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 
 PAUSE = 0.5  # s of silence, or of a clock's jump, that ends a stretch: no window lies across it
+UNTRACED = "no trace of skill_node is in it: nothing is said of skills and decisions"
 SHORTEST = 5  # ticks; a shorter stretch says nothing
 NANO = 1e-9
 DONE = OUTCOME.scalars.index("done")
@@ -278,9 +279,7 @@ class Listener:
                 f"{': ' if notes else ''}{'; '.join(notes)}"
             )
         if not self._ticks:
-            notes.append(
-                "no trace of skill_node is in it: nothing is said of skills and decisions"
-            )
+            notes.append(UNTRACED)
         return Signals(
             name=name,
             interface=self.interface,
