@@ -79,7 +79,7 @@ def judge(
             continue
         off = number.value - true
         much = f"{1e3 * off:+.1f} ms" if "delay" in each.quantity else f"{off:+.4f}"
-        if each.quantity.endswith("factor") or each.quantity == "scale":
+        if "factor" in each.quantity or each.quantity == "scale":
             much = f"{100 * off / true:+.1f} %"
         lines.append(
             f"  {name:28} true {true:8.4f}  found {number.value:8.4f} "
