@@ -291,10 +291,11 @@ def record(arm: Arm, bag: Path, *, seconds: float, seed: int) -> Path:
     """Drive and write an ordinary rosbag2: joint states and commands, nothing of ours."""
     from rosbags.rosbag2 import StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
+    from rosbags.typesys.stores.ros2_jazzy import builtin_interfaces__msg__Time as Time
 
     store = get_typestore(Stores.ROS2_JAZZY)
     joint_state = store.types["sensor_msgs/msg/JointState"]
-    header, stamp = store.types["std_msgs/msg/Header"], store.types["builtin_interfaces/msg/Time"]
+    header = store.types["std_msgs/msg/Header"]
     (reader,) = topic_readers(arm.robot.interface.observation)
     (writer,) = command_writers(arm.robot.interface.action)
     with Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP) as out:
@@ -303,7 +304,7 @@ def record(arm: Arm, bag: Path, *, seconds: float, seed: int) -> Path:
             for each in (reader, writer)
         }
         for now, said in arm.drive(seconds, seed):
-            made = stamp(*divmod(now - WIRE, 10**9))
+            made = Time(*divmod(now - WIRE, 10**9))
             message = joint_state(header(made, ""), [], [], [], [])
             if isinstance(said, dict):
                 reader.write(message, said)
