@@ -47,6 +47,42 @@ def test_a_runner_is_gymnasiums_robot_and_is_paid_for_its_speed(runners, name, t
     assert abs(fields["speed"][0, 0]) > 1e-3
 
 
+ARM = """<mujoco><compiler angle="radian"/><option timestep=".004" integrator="implicitfast"/>
+<worldbody><body name="upper"><joint name="shoulder" axis="0 1 0" damping=".4" armature=".05"/>
+  <geom type="capsule" fromto="0 0 0 .3 0 0" size=".03" mass="1"/>
+  <body name="hand" pos=".3 0 0"><joint name="elbow" axis="0 0 1" damping=".2" armature=".05"/>
+    <geom type="capsule" fromto="0 0 0 .2 0 0" size=".02" mass=".5"/></body></body></worldbody>
+<actuator><position name="lift" joint="shoulder" kp="40" kv="1" ctrlrange="-3 3"/>
+  <position name="bend" joint="elbow" kp="20" kv=".5" ctrlrange="-3 3"/></actuator></mujoco>"""
+
+
+def test_somebody_elses_arm_is_identified_without_a_bundle(monkeypatch, tmp_path):
+    pytest.importorskip("scipy")
+    pytest.importorskip("tabulate")
+    from mlsh_ros.bench import third
+    from mlsh_ros.gap.reading import load
+    from mlsh_ros.sysid.identify import identify
+    from sim.reality import reality_from_dict
+
+    (tmp_path / "arm.xml").write_text(ARM)
+    model = third.Model("none", "arm.xml", "hand", (0.0, 0.0), (0.5, 0.5), 0.004)
+    monkeypatch.setattr(third, "source", lambda _: tmp_path / "arm.xml")
+    monkeypatch.setitem(third.MODELS, "arm", model)
+    robot = third.adopt("arm", tmp_path / "arm")
+    late = {"lift": {"delay_s": 0.031}, "bend": {"delay_s": 0.011, "gain_factor": 0.8}}
+    physics = {"damping_factor": 1.5}
+    hidden = reality_from_dict({"actuators": late, "physics": physics}, "hidden")
+    arm = third.Arm(model, robot, hidden, 0.0)
+    signals = load(third.record(arm, tmp_path / "bag", seconds=10, seed=0), robot).signals
+    assert signals.notes == []
+    names = ["damping_factor", "gain_factor", "lift.delay_s", "bend.delay_s"]
+    found = {n.unknown.name: n.value for n in identify(robot, [signals], only=names).numbers}
+    assert found["lift.delay_s"] == pytest.approx(0.031, abs=0.002)
+    assert found["bend.delay_s"] == pytest.approx(0.011, abs=0.002)
+    assert found["bend.gain_factor"] == pytest.approx(0.8, rel=0.03)
+    assert found["damping_factor"] == pytest.approx(1.5, rel=0.1)
+
+
 def test_a_rank_of_the_scaling_bench_reports_its_run(runners, monkeypatch, capsys):
     monkeypatch.setattr(runners, "GROUPS", 2)
     monkeypatch.setattr(runners, "ENVS", 4)

@@ -16,6 +16,7 @@ from mlsh_ros.commands.gap import number_at
 from mlsh_ros.core.topics import TRACE
 from mlsh_ros.gap.analysis import NO_GAP, SCHEMA, analyse
 from mlsh_ros.gap.page import render
+from mlsh_ros.gap.subject import load_subject
 from policies.bundle import load_bundle
 from sim.errors import UserError
 
@@ -105,6 +106,20 @@ def test_where_no_trace_was_recorded_the_commands_stand_in(moving, robot, said, 
     found = analyse(moving, [robot.bag(tmp_path / "bag", without)], master="goal-0")
     assert noted(found, "no trace of skill_node is in it")
     assert the_sign(found)
+
+
+def test_a_robot_that_no_bundle_drove_is_compared(robot, said, tmp_path):
+    commanded = [row for row in said if row[1] in ("odom", "cmd_vel")]
+    omni = load_subject("omni")
+    found = analyse(omni, [robot.bag(tmp_path / "bag", commanded)])
+    assert the_sign(found)
+    assert {f.kind for f in found.findings if f.rank == 1} == {"sign"}
+    assert found.drifts == found.earned == []
+    assert found.to_dict()["bundle"] is None
+    page = render(found)
+    assert "no bundle" in page
+    assert str(omni.name) in page
+    assert load_subject(str(omni.model_path.parent)) == omni
 
 
 def test_messages_that_do_not_hold_are_counted_and_left_out(moving, robot, said, tmp_path):

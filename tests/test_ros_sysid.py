@@ -1,14 +1,18 @@
 """`mlsh sysid`: what differs is found again, and what cannot be told is said to be so."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from gap_robot import Robot, Wrong
 
 pytest.importorskip("scipy")
 pytest.importorskip("tabulate")
 
 from mlsh_ros.commands.sysid import sysid
+from mlsh_ros.core.topics import TRACE
+from mlsh_ros.gap.reading import load
 from mlsh_ros.sysid.identify import identify
 from mlsh_ros.sysid.rehearsal import rehearse
 from mlsh_ros.sysid.unknowns import NOMINAL, reality_of, unknowns, values_of
@@ -18,6 +22,7 @@ from sim.expanded import body_names
 from sim.reality import load_reality, read_ranges, read_reality, reality_from_dict
 from sim.robot import load_robot
 
+SECOND = 10**9
 DRIVES = {"gain_factor": 0.8, "delay_s": 0.02}
 
 
@@ -101,3 +106,89 @@ def test_a_recording_that_is_none_is_refused(tmp_path):
     bag.write_bytes(b"not a recording")
     with pytest.raises(UserError, match=r"torn\.mcap"):
         sysid("moving_bandits", [bag])
+
+
+# Bad recordings ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def late(moving):
+    """Three sessions of a robot whose commands act 20 ms late, as a recorder hears them."""
+    robot = Robot(moving, Wrong(actuation_delay=0.02), seed=1).drive("goal-0", sessions=3)
+    return robot, list(robot.messages())
+
+
+def identified(subject, robot, said, folder):
+    """The drives' delays, s, and the notes."""
+    signals = load(robot.bag(folder / "bag", said), subject).signals
+    found = identify(subject, [signals], only=["drive_x.delay_s", "drive_y.delay_s"])
+    assert not [n for n in found.numbers if n.why_not]
+    return [n.value for n in found.numbers], found.notes
+
+
+def test_a_whole_recording_is_used_without_a_note(moving, late, tmp_path):
+    delays, notes = identified(moving, *late, tmp_path)
+    assert delays == pytest.approx([0.02, 0.02], abs=0.002)
+    assert notes == []
+
+
+def test_a_clock_that_jumps_back_is_noted_and_spoils_nothing(moving, late, tmp_path):
+    robot, said = late
+    middle = said[0][0] + 3 * SECOND
+    jumped = [(t - 2 * SECOND if t > middle else t, topic, m) for t, topic, m in said]
+    delays, notes = identified(moving, robot, jumped, tmp_path)
+    assert delays == pytest.approx([0.02, 0.02], abs=0.002)
+    assert any(re.search("cut at 1 place.*the clock jumped", note) for note in notes)
+
+
+def test_a_hole_is_noted_and_spoils_nothing(moving, late, tmp_path):
+    robot, said = late
+    begin = said[0][0] + 2 * SECOND
+    holes = [row for row in said if not begin < row[0] < begin + 1.5 * SECOND]
+    delays, notes = identified(moving, robot, holes, tmp_path)
+    assert delays == pytest.approx([0.02, 0.02], abs=0.002)
+    assert any(re.search("cut at 1 place.*ticks are missing", note) for note in notes)
+
+
+def test_sensors_that_are_silent_for_a_while_spoil_nothing(moving, late, tmp_path):
+    robot, said = late
+    begin = said[0][0] + 2 * SECOND
+    holes = [r for r in said if not (begin < r[0] < begin + 1.5 * SECOND and r[1] == "odom")]
+    delays, _ = identified(moving, robot, holes, tmp_path)
+    assert delays == pytest.approx([0.02, 0.02], abs=0.002)
+
+
+def test_where_a_topic_is_missing_what_the_policy_saw_stands_in(moving, late, tmp_path):
+    robot, said = late
+    without = [row for row in said if row[1] != "odom"]
+    delays, notes = identified(moving, robot, without, tmp_path)
+    # Once per tick of 100 ms, and rounded to float32.
+    assert delays == pytest.approx([0.02, 0.02], abs=0.01)
+    assert any("topic odom is missing: it carries position, velocity" in note for note in notes)
+
+
+def test_where_no_sensor_is_recorded_nothing_is_identified(moving, late, tmp_path):
+    robot, said = late
+    without = [row for row in said if row[1] not in ("odom", "goals", TRACE)]
+    with pytest.raises(UserError, match="odom"):
+        identified(moving, robot, without, tmp_path)
+
+
+# A robot without a bundle ------------------------------------------------------------------------
+
+
+def test_a_robot_that_no_bundle_drove_is_identified(late, tmp_path):
+    robot, said = late
+    commanded = [row for row in said if row[1] in ("odom", "cmd_vel")]
+    delays, _ = identified(load_robot("omni"), robot, commanded, tmp_path)
+    assert delays == pytest.approx([0.02, 0.02], abs=0.002)
+
+
+def test_what_moves_nothing_is_not_told(moving, weak):
+    # Omni touches nothing. Beside numbers that are told very well rounding must not tell it.
+    physics, drive = {"friction_factor": [0.5, 1.5]}, {"command_factor": [0.5, 2.0]}
+    actuators = {"drive_x": drive, "drive_y": drive}
+    ranges = reality_from_dict({"physics": physics, "actuators": actuators}, "test")
+    numbers = {n.unknown.name: n for n in identify(moving, [weak], ranges=ranges).numbers}
+    assert "too little" in numbers["friction_factor"].why_not
+    assert not numbers["drive_x.command_factor"].why_not

@@ -25,20 +25,28 @@ from sim.randomize import Differences
 from sim.reality import Reality, read_ranges, robot_terms
 from sim.robot import load_robot
 
-WEIGHED = ("mass_factor", "payload_kg")
+WEIGHED = ("mass_factor", "body_mass_factors", "payload_kg")
 MOTORS = ("gain_factor",)
 EXACT = ("push_velocity", "push_every")  # stay nominal
 
 
-def hidden(interface: Interface, bodies: list[str], ranges: Reality, seed: int, n: int) -> Floats:
-    """(values,) of hidden reality n; delays are whole physics steps, as in the simulation."""
+def hidden(
+    interface: Interface,
+    bodies: list[str],
+    ranges: Reality,
+    seed: int,
+    n: int,
+    *,
+    whole: bool = True,
+) -> Floats:
+    """(values,) of hidden reality n; delays are whole physics steps, as in `sim`, or any."""
     both = Differences(interface, bodies, NOMINAL, ranges)
     rng = np.random.default_rng([seed, n])
     values = both.draw(rng.random((1, both.size)))
     nominal = values_of(interface, bodies, NOMINAL)[None]
     for name in (*EXACT, *(WEIGHED if n % 2 == 0 else MOTORS)):
         both.of(values, name)[:] = both.of(nominal, name)
-    for name in ("command_delay", "sensor_delay"):
+    for name in ("command_delay", "sensor_delay") if whole else ():
         part = both.of(values, name)
         part[:] = np.round(part / interface.physics_dt) * interface.physics_dt
     out: Floats = values[0]
@@ -71,7 +79,7 @@ def judge(
             continue
         off = number.value - true
         much = f"{1e3 * off:+.1f} ms" if "delay" in each.quantity else f"{off:+.4f}"
-        if each.quantity.endswith("factor") or each.quantity == "scale":
+        if "factor" in each.quantity or each.quantity == "scale":
             much = f"{100 * off / true:+.1f} %"
         lines.append(
             f"  {name:28} true {true:8.4f}  found {number.value:8.4f} "
@@ -101,7 +109,7 @@ def main() -> None:
         reality = reality_of(interface, bodies, truth, NOMINAL)
         signals = rehearse(bundle, reality, sessions=options.sessions, seed=options.seed + n)
         keep = WEIGHED if n % 2 == 0 else MOTORS
-        mine = [name for name in keep if name != "payload_kg" or ranges.physics.payload_kg[1]]
+        mine = [name for name in keep if both.differs(name)]
         found = identify(bundle, [signals], ranges=ranges, keep=mine)
         ratio = found.before / max(found.after, 1e-12)
         print(

@@ -15,7 +15,8 @@ ABOVE = 2  # exit status: a gate is passed
 
 def gap(
     bundle: Annotated[
-        str, typer.Argument(help="A shipped bundle by name, or a folder or zip file.")
+        str,
+        typer.Argument(help="A bundle, or a robot that anything else drove; by name or path."),
     ],
     bags: Annotated[
         list[Path], typer.Argument(help="Recordings: MCAP files, or folders of rosbag2.")
@@ -47,11 +48,11 @@ def gap(
     """
     from mlsh_ros.gap.analysis import analyse
     from mlsh_ros.gap.page import write_page
-    from policies.bundle import load_bundle
+    from mlsh_ros.gap.subject import load_subject
 
     gates = [_gate(text) for text in fail_above or []]
     found = analyse(
-        load_bundle(bundle),
+        load_subject(bundle),
         bags,
         robot=robot,
         reality=reality,

@@ -15,7 +15,8 @@ from sim.errors import UserError
 
 def sysid(
     bundle: Annotated[
-        str, typer.Argument(help="A shipped bundle by name, or a folder or zip file.")
+        str,
+        typer.Argument(help="A bundle, or a robot that anything else drove; by name or path."),
     ],
     bags: Annotated[
         list[Path], typer.Argument(help="Recordings: MCAP files, or folders of rosbag2.")
@@ -54,14 +55,13 @@ def sysid(
                 f"{needed} is not installed, which mujoco.sysid needs: install the extra `sysid`"
             )
     from mlsh_ros.gap.reading import load
+    from mlsh_ros.gap.subject import load_subject, nominal
     from mlsh_ros.sysid.identify import identify
-    from policies.bundle import load_bundle
     from sim.reality import load_ranges, load_reality
-    from sim.robot import load_robot
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # of numbers that start at a bound
-    loaded = load_bundle(bundle)
-    body = load_robot(robot or loaded.interface.robot)
+    loaded = load_subject(bundle)
+    body = nominal(loaded, robot)
     found = identify(
         loaded,
         [load(bag, loaded, namespace).signals for bag in bags],

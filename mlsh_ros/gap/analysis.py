@@ -26,20 +26,17 @@ from mlsh_ros.gap.health import (
     efforts,
     timing,
 )
-from mlsh_ros.gap.layout import layout_of
 from mlsh_ros.gap.measures import HORIZONS, SINCE, Measure, Trace, measure, stale_shares, trace_of
 from mlsh_ros.gap.reading import Loaded, load
 from mlsh_ros.gap.score import Earned, earned, interval
 from mlsh_ros.gap.signals import Signals
+from mlsh_ros.gap.subject import Subject, nominal, twin_of
 from mlsh_ros.gap.twin import Prediction, Twin
 from mlsh_ros.gap.windows import Plan, Windows, cut, merge, plan_for, thin
 from policies.bundle import Bundle
-from policies.fits import task_of
 from sim.errors import UserError
 from sim.interface import Floats, Interface
 from sim.reality import Reality, load_reality
-from sim.robot import load_robot
-from sim.tasks.task import TaskFamily
 
 SCHEMA = 1
 NO_GAP = "no gap"
@@ -54,7 +51,7 @@ PLOTTED = 8  # elements of which a window is drawn: the worst, then the first
 class Gap:
     """What was found."""
 
-    bundle: Bundle
+    subject: Subject  # a bundle, or a robot, whatever drove it
     robot: str
     reality: str  # in which it was simulated, name or file; empty: the nominal model
     recordings: list[str]
@@ -74,6 +71,22 @@ class Gap:
     seconds: float  # of driving that were compared
 
     @property
+    def name(self) -> str:
+        """Of what the recordings are held against."""
+        subject = self.subject
+        return subject.manifest.name if isinstance(subject, Bundle) else subject.name
+
+    @property
+    def digest(self) -> str | None:
+        """Of the bundle."""
+        return self.subject.manifest.digest if isinstance(self.subject, Bundle) else None
+
+    @property
+    def skills(self) -> tuple[str, ...]:
+        """Of the bundle; none where there is none."""
+        return self.subject.manifest.skills if isinstance(self.subject, Bundle) else ()
+
+    @property
     def verdict(self) -> list[str]:
         """In plain words, worst first."""
         if self.findings:
@@ -82,11 +95,10 @@ class Gap:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with a versioned schema; what is not known is null."""
-        manifest = self.bundle.manifest
         data = {
             "schema": SCHEMA,
-            "bundle": manifest.name,
-            "digest": manifest.digest,
+            "bundle": self.name if isinstance(self.subject, Bundle) else None,
+            "digest": self.digest,
             "robot": self.robot,
             "reality": self.reality or None,
             "recordings": self.recordings,
@@ -95,7 +107,7 @@ class Gap:
             "findings": [asdict(f) for f in self.findings],
             "compared": {"windows": self.windows, "seconds": self.seconds},
             "worst": self._worst(),
-            "terms": {m.element.name: _measured(m, manifest.skills) for m in self.measures},
+            "terms": {m.element.name: _measured(m, self.skills) for m in self.measures},
             "explained": {
                 m.element.name: {"rmse": m.rmse, "nrmse": m.nrmse} for m in self.explained
             },
@@ -196,7 +208,7 @@ def _plain(data: Any) -> Any:
 
 
 def analyse(
-    bundle: Bundle,
+    subject: Subject,
     bags: Sequence[Path],
     *,
     robot: str | None = None,
@@ -207,9 +219,9 @@ def analyse(
     """Compare recordings with the simulation.
 
     Args:
-        bundle: that ran.
+        subject: the bundle that ran, or a robot, whatever drove it.
         bags: recordings.
-        robot: the nominal one, name or folder; None: the bundle's.
+        robot: the nominal one, name or folder; None: the subject's.
         reality: in which it is simulated, name or file; empty: the nominal model.
         master: that decided, where a recording does not say.
         namespace: of the robot, in a foreign recording with several.
@@ -217,11 +229,11 @@ def analyse(
     Raises:
         UserError: no recording can be used, or the names are none.
     """
-    if master is not None:
-        bundle.master(master)
-    loaded, notes = _load(bundle, bags, namespace)
+    if master is not None and isinstance(subject, Bundle):
+        subject.master(master)
+    loaded, notes = _load(subject, bags, namespace)
     return analyse_signals(
-        bundle,
+        subject,
         [_named(each.signals, master) for each in loaded],
         [each.replayed for each in loaded if each.replayed is not None],
         robot=robot,
@@ -230,11 +242,13 @@ def analyse(
     )
 
 
-def _load(bundle: Bundle, bags: Sequence[Path], namespace: str) -> tuple[list[Loaded], list[str]]:
+def _load(
+    subject: Subject, bags: Sequence[Path], namespace: str
+) -> tuple[list[Loaded], list[str]]:
     loaded, notes = [], []
     for bag in bags:
         try:
-            loaded.append(load(bag, bundle, namespace))
+            loaded.append(load(bag, subject, namespace))
         except UserError as error:
             notes.append(f"{error}; left out")
             if len(bags) == 1:
@@ -252,7 +266,7 @@ def _named(signals: Signals, master: str | None) -> Signals:
 
 
 def analyse_signals(
-    bundle: Bundle,
+    subject: Subject,
     signals: list[Signals],
     replayed: list[Result],
     *,
@@ -265,7 +279,8 @@ def analyse_signals(
     Raises:
         UserError: nothing in it can be compared.
     """
-    twin = _twin(bundle, signals, robot, reality)
+    bundle = subject if isinstance(subject, Bundle) else None
+    twin = _twin(subject, signals, robot, reality)
     interface = twin.interface
     told = [*notes, *(f"{s.name}: {note}" for s in signals for note in s.notes)]
     windows = _windows(signals, plan_for(interface))
@@ -288,7 +303,7 @@ def analyse_signals(
         told.append(
             f"not compared, because not recorded or simulated: {', '.join(sorted(skipped))}"
         )
-    skills = len(bundle.manifest.skills)
+    skills = len(bundle.manifest.skills) if bundle else 0
     measures = measure(windows, nominal, elements, interface, skills)
     seconds = interface.control_dt * sum(len(s) for each in signals for s in each.stretches())
     causes, model = Search(twin, windows, elements).causes()
@@ -299,10 +314,7 @@ def analyse_signals(
     stale = stale_shares(windows, nominal, elements)
     lines = [channels(each, stale) for each in signals]
     ticks, work = timing(signals), efforts(signals)
-    scores = earned(signals, bundle, twin)
-    # The golden rows are few; the simulation from the same starts sees what training saw there.
-    known = np.concatenate([bundle.golden.observation, *(line.seen for line in scores)])
-    seen = drifts(signals, known)
+    scores, seen = _trained(bundle, signals, twin)
     largest = np.abs(windows.command).max(axis=(0, 1)).tolist()
     ceilings = dict(zip(action_labels(interface), largest, strict=True))
     found = [
@@ -311,14 +323,14 @@ def analyse_signals(
         *say.from_measures(explained, ticks, interface.control_dt),
         *say.from_ticks(ticks, interface.control_dt),
         *say.from_range(seen, sparse=not scores),
-        *say.from_efforts(work, _usual(bundle, scores)),
+        *(say.from_efforts(work, _usual(bundle, scores)) if bundle else []),
         *say.from_replay(replayed),
         *say.from_score(scores),
     ]
     if seconds < LITTLE:
         told.append(f"only {seconds:.1f} s of driving: too little to be sure of anything")
     return Gap(
-        bundle=bundle,
+        subject=subject,
         robot=twin.robot.name,
         reality=reality,
         recordings=[s.name for s in signals],
@@ -357,21 +369,25 @@ def _restless(memory: dict[str, Floats], twin: Twin) -> bool:
     )
 
 
-def _twin(bundle: Bundle, signals: list[Signals], robot: str | None, reality: str) -> Twin:
-    masters = bundle.manifest.masters
-    named = [d.master for each in signals for d in each.drives if d.master in masters]
-    task = masters[named[0] if named else next(iter(masters))].task
-    family, number = task_of(bundle, task)
-
-    def layouts(fields: dict[str, Floats], family: TaskFamily = family) -> Any:
-        return layout_of(family, number, fields)
-
-    body = load_robot(robot or bundle.interface.robot)
+def _twin(subject: Subject, signals: list[Signals], robot: str | None, reality: str) -> Twin:
+    body = nominal(subject, robot)
     if not reality:
-        return Twin(body, bundle.interface, family, layouts)
+        return twin_of(subject, signals, body)
     differs = load_reality(reality, body)
-    interface = _noisy(bundle.interface, differs)
-    return Twin(body, interface, family, layouts, reality=differs)
+    interface = _noisy(subject.interface, differs)
+    return twin_of(subject, signals, body, interface=interface, reality=differs)
+
+
+def _trained(
+    bundle: Bundle | None, signals: list[Signals], twin: Twin
+) -> tuple[list[Earned], list[Drift]]:
+    """What its skills earn, and how far out of their training the robot went."""
+    if bundle is None:
+        return [], []
+    scores = earned(signals, bundle, twin)
+    # The golden rows are few; the simulation from the same starts sees what training saw there.
+    known = np.concatenate([bundle.golden.observation, *(line.seen for line in scores)])
+    return scores, drifts(signals, known)
 
 
 def _noisy(interface: Interface, reality: Reality) -> Interface:

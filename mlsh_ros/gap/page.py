@@ -75,14 +75,14 @@ def render(gap: Gap) -> str:
         "recordings": len(gap.recordings),
         "compared": f"{gap.seconds:.0f} s in {gap.windows} windows",
         "ticks": gap.timing.ticks,
-        "digest": gap.bundle.manifest.digest[:12],
+        "digest": gap.digest[:12] if gap.digest else "no bundle",
     }
     sections = [apart, looks, cost, when, horizon, inside, messages, choices]
     return PAGE.format(
         policy=b64encode(sha256(SCRIPT.encode()).digest()).decode(),
         style=STYLE + MORE_STYLE,
         script=SCRIPT,
-        name=escape(gap.bundle.manifest.name),
+        name=escape(gap.name),
         facts="".join(
             f"<div><dt>{k}</dt><dd>{escape(str(v))}</dd></div>" for k, v in facts.items()
         ),
@@ -203,7 +203,7 @@ def cost(gap: Gap) -> str:
 
 def when(gap: Gap) -> str:
     """By skill, and around switches."""
-    skills = gap.bundle.manifest.skills
+    skills = gap.skills
     edges = [*(f"{a}" if b - a == 1 else f"{a}-{b - 1}" for a, b in itertools.pairwise(SINCE)),
              f"{SINCE[-1]}+"]  # fmt: skip
     rows = [
@@ -241,6 +241,9 @@ def horizon(gap: Gap) -> str:
 
 def inside(gap: Gap) -> str:
     """The range of training."""
+    title = "Did the robot stay where the policy was trained?"
+    if not gap.drifts:
+        return _section(title, "", "There is no bundle: nobody says what was trained.")
     worst = sorted(gap.drifts, key=lambda d: (-d.outside, -d.farthest))[:RANGES]
     drawing = draw_range(worst, key="inside", label="Reach of each term beyond the training")
     rows = [
@@ -266,7 +269,7 @@ def inside(gap: Gap) -> str:
         table += "<h3>Actions at their limits</h3>"
         table += _table(["action", "cut by its limit", "held by its rate limit"], efforts)
     return _section(
-        "Did the robot stay where the policy was trained?",
+        title,
         f'<div class="grid">{_panel("farthest from the training", drawing)}</div>{table}',
         "Against the golden rows that the bundle carries, and what the policy sees in simulation "
         "from the same starts, if the task is known. Outside: share of the ticks that are "

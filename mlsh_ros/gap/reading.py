@@ -10,7 +10,8 @@ from typing import Any
 from mlsh_ros.core.conversion import MessageError, shorten
 from mlsh_ros.core.recorded import Entry, Recording
 from mlsh_ros.core.replay import Result, replay
-from mlsh_ros.gap.signals import Listener, Signals
+from mlsh_ros.gap.signals import UNTRACED, Listener, Signals
+from mlsh_ros.gap.subject import Subject
 from policies.bundle import Bundle
 from sim.errors import UserError
 from sim.interface import Floats
@@ -27,12 +28,12 @@ class Loaded:
     replayed: Result | None  # None: it holds no decisions or traces to compare
 
 
-def load(path: Path, bundle: Bundle, namespace: str = "") -> Loaded:
+def load(path: Path, subject: Subject, namespace: str = "") -> Loaded:
     """Read a recording once, from front to end.
 
     Args:
         path: an MCAP file, a folder of rosbag2, or its .db3 file.
-        bundle: names the topics and their fields.
+        subject: a bundle or a robot: names the topics and their fields.
         namespace: of the robot, for a foreign recording with several.
 
     Raises:
@@ -48,10 +49,11 @@ def load(path: Path, bundle: Bundle, namespace: str = "") -> Loaded:
         )
     if _is_mcap(path):
         recording = Recording(path, ours=False)
-        if recording.about and recording.manifest:
-            return _ours(recording, bundle)
-        return Loaded(_foreign(recording.file.name, _entries(recording), bundle, namespace), None)
-    return Loaded(_foreign(path.name, _rosbag(path), bundle, namespace), None)
+        if recording.about and recording.manifest and isinstance(subject, Bundle):
+            return _ours(recording, subject)
+        entries = _entries(recording)
+        return Loaded(_foreign(recording.file.name, entries, subject, namespace), None)
+    return Loaded(_foreign(path.name, _rosbag(path), subject, namespace), None)
 
 
 def _is_mcap(path: Path) -> bool:
@@ -135,9 +137,9 @@ def _rosbag(path: Path) -> Iterator[tuple[str, str, int, Any]]:
 
 
 def _foreign(
-    name: str, entries: Iterator[tuple[str, str, int, Any]], bundle: Bundle, namespace: str
+    name: str, entries: Iterator[tuple[str, str, int, Any]], subject: Subject, namespace: str
 ) -> Signals:
-    listener = Listener(bundle.interface)
+    listener = Listener(subject.interface)
     relative: dict[str, str | None] = {"": None}
     notes: list[str] = []
     unread = 0
@@ -159,8 +161,12 @@ def _foreign(
     except UserError as error:
         seen = ", ".join(sorted(topic for topic in relative if topic)) or "none"
         raise UserError("; ".join([f"{error}. Topics in it: {seen}", *notes])) from None
-    notes.insert(0, "it is not of recorder_node: nobody says which bundle ran")
-    return replace(signals, notes=[*notes, *signals.notes])
+    own = signals.notes
+    if isinstance(subject, Bundle):
+        notes.insert(0, "it is not of recorder_node: nobody says which bundle ran")
+    else:
+        own = [note for note in own if note != UNTRACED]
+    return replace(signals, notes=[*notes, *own])
 
 
 def _relative(topic: str, wanted: set[str], namespace: str) -> str | None:

@@ -29,6 +29,7 @@ Ints = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 
 PAUSE = 0.5  # s of silence, or of a clock's jump, that ends a stretch: no window lies across it
+UNTRACED = "no trace of skill_node is in it: nothing is said of skills and decisions"
 SHORTEST = 5  # ticks; a shorter stretch says nothing
 NANO = 1e-9
 DONE = OUTCOME.scalars.index("done")
@@ -119,16 +120,28 @@ class Signals:
             ]
         return found
 
+    @property
+    def broken(self) -> int:
+        """Places where a tick is missing or the recorder's clock jumped."""
+        torn = sum(int(self._torn(drive).sum()) for drive in self.drives)
+        # Commands alone are a new drive after every pause.
+        return torn + max(sum(not drive.traced for drive in self.drives) - 1, 0)
+
     def _holes(self, drive: Drive) -> NDArray[np.bool_]:
-        """(T - 1,) where a tick is missing after, or the recorder's clock jumped."""
-        holes: NDArray[np.bool_] = np.diff(drive.tick) != 1
+        """(T - 1,) where a stretch ends before the drive does."""
+        holes = self._torn(drive)
         # The simulator's message and the tick's own may have overtaken each other.
         for place in np.searchsorted(drive.order, self.ends):
             holes[max(place - 2, 0) : place + 1] = True
+        return holes
+
+    def _torn(self, drive: Drive) -> NDArray[np.bool_]:
+        """(T - 1,) where a tick is missing after, or the recorder's clock jumped."""
+        torn: NDArray[np.bool_] = np.diff(drive.tick) != 1
         if self.lockstep:
-            return holes
+            return torn
         step = np.diff(drive.received)
-        return np.asarray(holes | (step < 0) | (step > PAUSE + self.interface.control_dt))
+        return np.asarray(torn | (step < 0) | (step > PAUSE + self.interface.control_dt))
 
 
 class Listener:
@@ -266,9 +279,7 @@ class Listener:
                 f"{': ' if notes else ''}{'; '.join(notes)}"
             )
         if not self._ticks:
-            notes.append(
-                "no trace of skill_node is in it: nothing is said of skills and decisions"
-            )
+            notes.append(UNTRACED)
         return Signals(
             name=name,
             interface=self.interface,

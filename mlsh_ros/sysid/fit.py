@@ -13,6 +13,7 @@ from mlsh_ros.sysid.follow import Element, Follower
 from mlsh_ros.sysid.unknowns import DELAYS, FIRST_KEPT, Unknown, values_of
 from sim.interface import Floats
 
+BLIND = 100.0  # ranges: the standard error of what changes nothing
 TELLS = 0.15  # standard error, of the range's width, up to which a recording tells a number
 ALIKE = 0.4  # of the largest standard error: who else may stay as it is in its place
 TOGETHER = 0.9  # correlation of two errors from which on they are told only together
@@ -264,7 +265,9 @@ class Fit:
             return np.zeros(0), np.zeros((0, 0))
         jacobian, left = self._jacobian()
         count = len(self.unknowns)
-        inverse = np.linalg.pinv(jacobian.T @ jacobian + 1e-9 * np.eye(count))
+        # Not of the product: it has lost what the weakest of many unknowns show.
+        _, size, way = np.linalg.svd(np.linalg.qr(jacobian, mode="r"))
+        inverse = (way.T / (size**2 + BLIND**-2)) @ way
         # Strict: as if the declared noise were all there is.
         variance = 1.0 if strict else float(left @ left) / max(len(left) - count, 1)
         covariance = variance * inverse

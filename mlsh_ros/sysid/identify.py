@@ -9,20 +9,16 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from mlsh_ros.gap.layout import layout_of
 from mlsh_ros.gap.signals import Signals
-from mlsh_ros.gap.twin import Twin
+from mlsh_ros.gap.subject import Subject, nominal, twin_of
 from mlsh_ros.gap.windows import Windows, cut, merge, plan_for, thin
 from mlsh_ros.sysid.fit import TELLS, Fit
 from mlsh_ros.sysid.follow import Follower
 from mlsh_ros.sysid.unknowns import NOMINAL, Unknown, chosen, reality_of, unknowns
-from policies.bundle import Bundle
-from policies.fits import task_of
 from sim.errors import UserError
 from sim.expanded import body_names
-from sim.interface import Floats
+from sim.interface import Floats, Interface
 from sim.reality import SCHEMA, Reality, check_reality, read_ranges, reality_to_dict
-from sim.robot import Robot, load_robot
 
 HELD_OUT = 4  # of so many windows the last one is not fitted
 FEWEST = 4  # windows
@@ -103,7 +99,7 @@ class Identified:
 
 
 def identify(
-    bundle: Bundle,
+    subject: Subject,
     recordings: Sequence[Signals],
     *,
     robot: str | None = None,
@@ -116,9 +112,9 @@ def identify(
     """Identify what differs.
 
     Args:
-        bundle: that drove.
+        subject: the bundle that drove, or the robot, whatever drove it.
         recordings: of one robot.
-        robot: the nominal one, name or folder; None: the bundle's.
+        robot: the nominal one, name or folder; None: the subject's.
         known: what differs for certain.
         ranges: of what may differ beside it; None: the robot's own.
         only: names to identify, or last parts of names; empty: all that have a range.
@@ -128,15 +124,21 @@ def identify(
     Raises:
         UserError: nothing can be compared, or a name is none.
     """
-    body = load_robot(robot or bundle.interface.robot)
+    interface = subject.interface
+    body = nominal(subject, robot)
     known, ranges = known or NOMINAL, ranges or read_ranges(body)
     for each, where in ((known, "known"), (ranges, "ranges")):
-        check_reality(each, bundle.interface, where)
-    twin = _twin(bundle, recordings, body)
+        check_reality(each, interface, where)
+    twin = twin_of(subject, recordings, body)
     names = body_names(twin.model)
-    wanted = chosen(unknowns(bundle.interface, names, known, ranges), only, keep)
-    windows, notes = _windows(bundle, recordings)
+    wanted = chosen(unknowns(interface, names, known, ranges), only, keep)
+    windows, notes = _windows(interface, recordings)
     follower = Follower(twin, windows, ranges, known, threads)
+    told = [*(f"{s.name}: {note}" for s in recordings for note in s.notes), *notes]
+    if not follower.terms:
+        raise UserError(
+            f"no sensor of {interface.robot} that is simulated is recorded: {'; '.join(told)}"
+        )
     wanted, blind = _visible(wanted, follower)
     held = np.zeros(windows.count, bool)
     held[HELD_OUT - 1 :: HELD_OUT] = True
@@ -146,7 +148,7 @@ def identify(
     numbers = _numbers(wanted, fit, errors, blind)
     terms, before, after = _validate(fit, start, held)
     values = _with_noise(fit, ranges)
-    reality = reality_of(bundle.interface, names, values, known)
+    reality = reality_of(interface, names, values, known)
     return Identified(
         reality=reality,
         numbers=numbers,
@@ -156,20 +158,11 @@ def identify(
         fitted=int((~held).sum()),
         held_out=int(held.sum()),
         gauge=bool(fit.gauge),
-        notes=[*(n for s in recordings for n in s.notes), *notes],
+        notes=told,
     )
 
 
-def _twin(bundle: Bundle, recordings: Sequence[Signals], body: Robot) -> Twin:
-    masters = bundle.manifest.masters
-    named = [d.master for s in recordings for d in s.drives if d.master in masters]
-    task = masters[named[0] if named else next(iter(masters))].task
-    family, number = task_of(bundle, task)
-    return Twin(body, bundle.interface, family, lambda fields: layout_of(family, number, fields))
-
-
-def _windows(bundle: Bundle, recordings: Sequence[Signals]) -> tuple[Windows, list[str]]:
-    interface = bundle.interface
+def _windows(interface: Interface, recordings: Sequence[Signals]) -> tuple[Windows, list[str]]:
     windows = merge([cut(signals, plan_for(interface)) for signals in recordings])
     own = [t for t in interface.observation if not t.mujoco.task and not t.mujoco.rays]
     seen = np.ones(windows.count, bool)
@@ -177,7 +170,11 @@ def _windows(bundle: Bundle, recordings: Sequence[Signals]) -> tuple[Windows, li
         finite = np.isfinite(windows.start[term.name]).all(axis=1)
         if finite.any():
             seen &= finite
-    notes = []
+    notes = [
+        f"{each.name}: cut at {each.broken} place(s): ticks are missing, or the clock jumped"
+        for each in recordings
+        if each.broken
+    ]
     if not seen.all():
         notes.append(f"{(~seen).sum()} windows left out: sensors are missing at their start")
         windows = thin(windows, np.flatnonzero(seen))
