@@ -108,7 +108,7 @@ WRONG = {
     "bundle (evaluate)": (
         ["evaluate", "nope"],
         "no bundle 'nope'",
-        "Valid: ant_bandits, ant_movement, ant_three, body_bandits, moving_bandits, rooms",
+        "Valid: ant_bandits, ant_four, ant_movement, body_bandits, moving_bandits, rooms",
     ),
     "bundle (finetune)": (["finetune", "nope", "--task", f"{B}/goal-0"], "no bundle 'nope'"),
     "bundle (demo)": (["demo", "--bundle", "nope"], "no bundle 'nope'"),
