@@ -85,16 +85,18 @@ def test_the_command_prints_each_learners_table_and_writes_every_number(
 
 
 def test_the_command_knows_the_tasks_of_a_changed_family(tmp_path, monkeypatch, capsys):
-    """Of eight spots four are held out."""
-    words = ["mlsh", "transfer", "rooms", "rooms", "--seeds", "1", "--updates", "1"]
-    words += ["--no-baseline", "--set", "family_parameters.held_out=1", "-o"]
+    """Two of the four directions that the bundle was trained on."""
+    words = ["mlsh", "transfer", "ant_four", "ant_movement", "--seeds=1", "--updates=1"]
+    words += ["--no-baseline", "--set=family_parameters.directions=2", "--episodes=8"]
+    words += ["--set=family_parameters.ticks=50", "--set=mlsh.rollout_ticks=50", "-o"]
     monkeypatch.setattr("sys.argv", [*words, str(tmp_path / "all.csv")])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert not ended.value.code
     out = capsys.readouterr().out
-    assert "corner-3" in out
-    assert "inner-0" not in out
+    assert "of 2 task(s)" in out
+    assert "right" in out
+    assert "down" not in out
 
 
 def test_too_few_episodes_for_the_probe_are_refused():
