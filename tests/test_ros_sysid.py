@@ -63,6 +63,13 @@ def test_mass_and_force_are_told_only_together(moving, weak):
     assert numbers["drive_x.gain_factor"].value == pytest.approx(0.8, rel=0.03)
 
 
+def test_what_the_numbers_asked_for_cannot_explain_is_said(moving, weak):
+    found = identify(moving, [weak], only=["velocity.scale"])
+    assert any("most of the difference is left" in note for note in found.notes)
+    whole = identify(moving, [weak], only=["gain_factor", "drive_x.delay_s", "drive_y.delay_s"])
+    assert not any("is left" in note for note in whole.notes)
+
+
 def test_a_robot_that_stands_still_tells_nothing(moving, weak):
     still = [replace(d, command=np.zeros_like(d.command)) for d in weak.drives]
     with pytest.raises(UserError, match="stand still"):

@@ -23,6 +23,7 @@ from sim.reality import SCHEMA, Reality, check_reality, read_ranges, reality_to_
 HELD_OUT = 4  # of so many windows the last one is not fitted
 FEWEST = 4  # windows
 NOISE = 0.01  # of an element's movement; what is left below that is no noise
+UNEXPLAINED = 0.1  # of what moves; less is not worth a word
 STILL = 1e-3  # of an action's limits: commands that change less move nothing
 
 
@@ -147,6 +148,11 @@ def identify(
     errors = fit.run()
     numbers = _numbers(wanted, fit, errors, blind)
     terms, before, after = _validate(fit, start, held)
+    if after > UNEXPLAINED and after > before / 2:
+        told.append(
+            f"most of the difference is left (RMSE {before:.3g}, now {after:.3g} of what moves): "
+            "it lies outside the ranges, or in what was kept or taken for known"
+        )
     values = _with_noise(fit, ranges)
     reality = reality_of(interface, names, values, known)
     return Identified(
