@@ -12,8 +12,9 @@ import argparse
 
 import numpy as np
 
-from policies.bundle import load_bundle
+from policies.bundle import Bundle, load_bundle
 from policies.runtime import Network
+from sim.errors import UserError
 from sim.registry import make_family
 from sim.robot import load_robot
 from sim.seeding import Stream, generator
@@ -32,11 +33,18 @@ def main() -> None:
     parser.add_argument("--room", type=float, default=12.0, help="half its width, m")
     parser.add_argument("--episodes", type=int, default=16)
     given = parser.parse_args()
-    bundle = load_bundle(given.bundle)
-    interface, names, n = bundle.interface, bundle.manifest.skills, given.episodes
+    try:
+        measure(load_bundle(given.bundle), given.room, given.episodes)
+    except UserError as error:
+        parser.error(str(error))
+
+
+def measure(bundle: Bundle, room: float, n: int) -> None:
+    """Print all pairs of skills, of n ants each in a room of that half width, m."""
+    interface, names = bundle.interface, bundle.manifest.skills
     skills = [Network(data, name) for name, data in zip(names, bundle.skills, strict=True)]
     first, then = (round(s / interface.control_dt) for s in (FIRST, THEN))
-    family = make_family("ant_movement", {"ticks": first + then + 1, "room": given.room})
+    family = make_family("ant_movement", {"ticks": first + then + 1, "room": room})
     world = World(load_robot(interface.robot), family, len(skills) * n)
     ids = np.arange(len(skills) * n, dtype=np.int32)
     total, stuck = [], 0
