@@ -13,6 +13,7 @@ pytest.importorskip("tabulate")
 from mlsh_ros.commands.sysid import sysid
 from mlsh_ros.core.topics import TRACE
 from mlsh_ros.gap.reading import load
+from mlsh_ros.gap.subject import load_subject
 from mlsh_ros.sysid.identify import identify
 from mlsh_ros.sysid.rehearsal import rehearse
 from mlsh_ros.sysid.unknowns import NOMINAL, reality_of, unknowns, values_of
@@ -179,6 +180,11 @@ def test_where_no_sensor_is_recorded_nothing_is_identified(moving, late, tmp_pat
     without = [row for row in said if row[1] not in ("odom", "goals", TRACE)]
     with pytest.raises(UserError, match="odom"):
         identified(moving, robot, without, tmp_path)
+
+
+def test_a_name_of_neither_bundle_nor_robot_is_told_both():
+    with pytest.raises(UserError, match=r"'nobody'.*moving_bandits.*omni"):
+        load_subject("nobody")
 
 
 # A robot without a bundle ------------------------------------------------------------------------

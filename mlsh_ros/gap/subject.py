@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from mlsh_ros.gap.layout import layout_of
 from mlsh_ros.gap.signals import Signals
 from mlsh_ros.gap.twin import Twin
-from policies.bundle import Bundle, load_bundle
+from policies.bundle import Bundle, load_bundle, pretrained_names
 from policies.fits import task_of
+from sim.errors import unknown
 from sim.interface import Floats, Interface, ObservationTerm
 from sim.reality import Reality
 from sim.robot import Robot, load_robot, robot_names
@@ -77,6 +78,8 @@ def load_subject(name: str) -> Subject:
     """
     if name in robot_names() or (Path(name) / "robot.yaml").is_file():
         return load_robot(name)
+    if name not in pretrained_names() and not Path(name).exists():
+        raise unknown("bundle or robot", name, [*pretrained_names(), *robot_names()])
     return load_bundle(name)
 
 
