@@ -52,7 +52,9 @@ SYSID = [*SIM, "mujoco[sysid]>=4,<5"]  # scipy, plotly and others that MuJoCo's 
 VIDEO = ["imageio-ffmpeg>=0.5"]  # brings ffmpeg, for MP4
 # 7.4 is the pytest of Ubuntu 24.04, which `colcon test` takes.
 TEST = ["pytest>=7.4", "pytest-timeout>=2.3", "pytest-xdist>=3.3"]
-DEV = [*TEST, *VIDEO, *SYSID, SB3, "ruff>=0.9", "mypy>=1.13", "import-linter>=2.1", "types-PyYAML"]
+REPEAT = "pytest-rerunfailures>=14"  # `make test` alone repeats tests, see tests/stalls.py
+LINT = ["ruff>=0.9", "mypy>=1.13", "import-linter>=2.1", "types-PyYAML"]
+DEV = [*TEST, *VIDEO, *SYSID, SB3, REPEAT, *LINT]
 
 setup(
     name=NAME,

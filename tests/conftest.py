@@ -31,6 +31,22 @@ from policies.bundle import Bundle, load_bundle
 from policies.config import TrainConfig, default_config
 from sim.bounds import Bounds
 from sim.seeding import Stream, generator
+from stalls import LIMIT, MachineStallError, Witness
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """A test that is judged by the clock says so if it failed while the machine stood still."""
+    if item.get_closest_marker("realtime") is None:
+        return (yield)
+    witness = Witness()
+    try:
+        with witness:
+            return (yield)
+    except (Exception, pytest.fail.Exception) as error:
+        if witness.longest > LIMIT:
+            raise MachineStallError(f"for {witness.longest:.3f} s while this ran") from error
+        raise
 
 
 def small_config(
