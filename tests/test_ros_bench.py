@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from conftest import small_config
+from mlsh_ros.backends import jobs
 from mlsh_ros.bench import scale
+from policies.bundle import load_bundle
 from policies.mlsh import Mlsh
-from sim.registry import FAMILIES
+from sim.bounds import episode_rng
+from sim.registry import FAMILIES, make_family
 from sim.robot import load_robot
 from sim.world import World
 
@@ -126,3 +129,29 @@ def test_a_profile_is_all_of_the_time_and_each_part_is_its_own(runners):
     kept = dict(seconds)
     training.iterate()  # not measured any more
     assert seconds == kept
+
+
+def test_what_no_controller_can_exceed_is_what_force_and_delay_leave():
+    pytest.importorskip("scipy")
+    from mlsh_ros.bench import loop
+
+    bundle = load_bundle(loop.BUNDLE)
+    work = jobs(bundle, None, None)
+    drives = [{"gain_factor": 1e-6}] * 2
+    family = make_family(loop.BUNDLE)
+    goals = [
+        family.reset(slot, episode_rng(loop.SEED, n))["goals"][slot]
+        for slot in range(2)
+        for n in range(loop.EPISODES)
+    ]
+    at_hand = np.linalg.norm(goals, axis=1) <= family.radius
+    # Without force only goals count that lie where the robot stands.
+    assert loop.at_most(bundle, work, loop._robot(*drives)) == family.ticks * at_hand.mean()
+    # Two ticks later everywhere; goals that are reached in less lose less.
+    most = loop.at_most(bundle, work, None)
+    lost = most - loop.at_most(bundle, work, loop.HIDDEN["late"])
+    assert 1.7 < lost <= 2 * (1 - at_hand.mean())
+    # Nobody is sooner than along the diagonal at 1 m/s in both axes; a tick is 0.1 s.
+    away = np.maximum(np.linalg.norm(goals, axis=1) - family.radius, 0.0)
+    soonest = np.ceil(away / np.sqrt(2) / 0.1)  # ticks
+    assert most <= (family.ticks - np.maximum(soonest - 1, 0)).mean()
