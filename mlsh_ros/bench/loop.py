@@ -28,9 +28,10 @@ from sim.bounds import bounds, episode_rng
 from sim.reality import Reality, reality_from_dict
 from sim.registry import make_family, task_number
 from sim.robot import load_robot
+from sim.tasks.moving_bandits import MovingBandits
 from sim.world import World
 
-BUNDLE = "moving_bandits"
+BUNDLE = MovingBandits.name  # the shipped one
 EPISODES, SEED = 50, 7  # per task, the same everywhere; recordings have seed 0
 FINETUNED = "here-"  # before the names of masters that were learned for this robot
 
@@ -89,7 +90,7 @@ def at_most(bundle: Bundle, work: list[Job], reality: Reality | None) -> float:
     From rest, full commands along both axes reach the corner of a box that grows; a goal counts
     from the tick on in which the box touches its disc, as if nobody had to stop there.
     """
-    robot, family = load_robot(bundle.interface.robot), make_family(BUNDLE)
+    robot, family = load_robot(bundle.interface.robot), MovingBandits()
     world = World(robot, family, 1, reality=reality)
     world.reset(np.zeros(1, np.int32), [0], [episode_rng(SEED, 0)])
     start, corner = world.fields()["position"][0], []
