@@ -1,5 +1,6 @@
 """The benches' own parts, in sizes that measure nothing."""
 
+import importlib
 import json
 import time
 from unittest import mock
@@ -155,3 +156,20 @@ def test_what_no_controller_can_exceed_is_what_force_and_delay_leave():
     away = np.maximum(np.linalg.norm(goals, axis=1) - family.radius, 0.0)
     soonest = np.ceil(away / np.sqrt(2) / 0.1)  # ticks
     assert most <= (family.ticks - np.maximum(soonest - 1, 0)).mean()
+
+
+@pytest.mark.parametrize(
+    ("bench", "arguments"),
+    [
+        ("pace", ["nobody"]),
+        ("walls", ["nobody"]),
+        ("profile", ["--family", "nobody"]),
+        ("scale", ["--family", "nobody"]),
+        ("single", ["nobody", "right"]),
+        ("single", ["ant_bandits", "nobody"]),
+    ],
+)
+def test_a_wrong_name_is_one_line(bench, arguments, monkeypatch):
+    monkeypatch.setattr("sys.argv", [bench, *arguments])
+    with mock.patch.dict(FAMILIES), pytest.raises(SystemExit, match=r"^no .* 'nobody'.*Valid: .*"):
+        importlib.import_module(f"mlsh_ros.bench.{bench}").main()

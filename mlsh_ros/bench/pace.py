@@ -12,6 +12,7 @@ import argparse
 
 import numpy as np
 
+from mlsh_ros.bench import one_line_errors
 from policies.bundle import load_bundle
 from policies.runtime import Network
 from sim.registry import make_family
@@ -21,6 +22,7 @@ from sim.tasks.running import FALLEN, leans
 from sim.world import World
 
 
+@one_line_errors
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(

@@ -21,6 +21,7 @@ from unittest.mock import patch
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the simulator gets the cores
 
+from mlsh_ros.bench import one_line_errors
 from mlsh_ros.bench.runners import RUNNERS, RunnerMlsh, config
 from policies.agent import Agent
 from policies.config import default_config
@@ -83,6 +84,7 @@ def learner(family: str, threads: int, folder: Path) -> Mlsh:
     return Mlsh(settings.with_values([f"threads={threads}"]))
 
 
+@one_line_errors
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(

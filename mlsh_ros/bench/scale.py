@@ -22,6 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mlsh_ros.bench import one_line_errors
+
 WARM = 3  # iterations before the clock
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -89,6 +91,7 @@ def start(ranks: int, family: str, iterations: int) -> Run:
     return Run(**json.loads(out.strip().splitlines()[-1]))
 
 
+@one_line_errors
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(
@@ -103,6 +106,10 @@ def main() -> None:
     if given.worker:
         worker(given.family, given.iterations)
         return
+    import mlsh_ros.bench.runners  # noqa: F401  adds its family
+    from sim.registry import make_family
+
+    make_family(given.family)  # a wrong name is said once, and not by every rank
     turns = [
         [start(n, given.family, given.iterations) for n in (1, 2)] for _ in range(given.repeats)
     ]

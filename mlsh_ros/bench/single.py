@@ -13,13 +13,14 @@ import argparse
 import time
 from dataclasses import replace
 
+from mlsh_ros.bench import one_line_errors
 from policies.adapt import greedy_scores, scored_episodes
 from policies.config import TrainConfig, default_config
 from policies.mlsh import Mlsh
-from sim.errors import UserError
 from sim.registry import make_family, task_number
 
 
+@one_line_errors
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(
@@ -31,11 +32,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()
-    try:
-        config = default_config(given.family, make_family(given.family).robot, given.seed)
-        learn(config.with_values(given.set), given.task, given.steps)
-    except UserError as error:
-        parser.error(str(error))
+    config = default_config(given.family, make_family(given.family).robot, given.seed)
+    learn(config.with_values(given.set), given.task, given.steps)
 
 
 def learn(config: TrainConfig, task: str, steps: int) -> None:

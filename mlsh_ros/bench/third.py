@@ -27,6 +27,7 @@ import mujoco
 import numpy as np
 import yaml
 
+from mlsh_ros.bench import one_line_errors
 from mlsh_ros.bench.sysid import hidden, judge
 from mlsh_ros.core.conversion import command_writers, topic_readers
 from mlsh_ros.gap.analysis import analyse
@@ -317,6 +318,7 @@ def record(arm: Arm, bag: Path, *, seconds: float, seed: int) -> Path:
     return bag
 
 
+@one_line_errors
 def main() -> None:
     """Print all numbers of every reality."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -331,10 +333,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.getLogger("absl").setLevel(logging.ERROR)  # of numbers that start at a bound
     folder = options.folder or Path(tempfile.mkdtemp(prefix="mlsh_third_"))
-    try:
-        robot = adopt(options.model, folder / options.model)
-    except UserError as error:
-        parser.error(str(error))
+    robot = adopt(options.model, folder / options.model)
     for n in range(options.first, options.first + options.count):
         one(robot, folder, n, options)
 

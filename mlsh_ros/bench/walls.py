@@ -12,9 +12,9 @@ import argparse
 
 import numpy as np
 
+from mlsh_ros.bench import one_line_errors
 from policies.bundle import Bundle, load_bundle
 from policies.runtime import Network
-from sim.errors import UserError
 from sim.registry import make_family
 from sim.robot import load_robot
 from sim.seeding import Stream, generator
@@ -24,6 +24,7 @@ FIRST, THEN = 10.0, 5.0  # s
 STUCK = 2.0  # m
 
 
+@one_line_errors
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(
@@ -33,10 +34,7 @@ def main() -> None:
     parser.add_argument("--room", type=float, default=12.0, help="half its width, m")
     parser.add_argument("--episodes", type=int, default=16)
     given = parser.parse_args()
-    try:
-        measure(load_bundle(given.bundle), given.room, given.episodes)
-    except UserError as error:
-        parser.error(str(error))
+    measure(load_bundle(given.bundle), given.room, given.episodes)
 
 
 def measure(bundle: Bundle, room: float, n: int) -> None:
