@@ -26,7 +26,8 @@ class Level:
         network: shapes and the first log standard deviation.
         ppo: hyper-parameters.
         extra: A for skills (the log standard deviations), 0 for masters.
-        blind: elements of the observation that the policies do not see; value functions do.
+        blind: elements of the observation that the policies do not see.
+        blind_values: those that the value functions do not see.
     """
 
     def __init__(
@@ -38,12 +39,13 @@ class Level:
         ppo: PpoConfig,
         extra: int,
         blind: Sequence[int] = (),
+        blind_values: Sequence[int] = (),
     ) -> None:
         hidden = network.hidden
         self.ppo = ppo
         self.initial_log_std = network.initial_log_std
         self.policy = Stack(count, (inputs, *hidden, outputs), extra, blind)
-        self.value = Stack(count, (inputs, *hidden, 1))
+        self.value = Stack(count, (inputs, *hidden, 1), blind=blind_values)
         self.policy_adam = Adam(self.policy.numpy, ppo.learning_rate, ppo.adam_epsilon)
         self.value_adam = Adam(self.value.numpy, ppo.learning_rate)
         self.unit = 1.0  # of the value functions' outputs, as a return
@@ -113,7 +115,8 @@ class Agent:
         master: hyper-parameters of the masters' level.
         skill: hyper-parameters of the skills' level.
         seed: of the initial weights.
-        blind: elements of the observation that the skills do not see.
+        blind: elements of the observation that the skills do not see; their value functions do.
+        blind_masters: those that the masters and their value functions do not see.
     """
 
     def __init__(
@@ -129,8 +132,18 @@ class Agent:
         seed: int,
         numbers: Sequence[int] | None = None,
         blind: Sequence[int] = (),
+        blind_masters: Sequence[int] = (),
     ) -> None:
-        self.masters = Level(groups, observation_size, skills, network, master, extra=0)
+        self.masters = Level(
+            groups,
+            observation_size,
+            skills,
+            network,
+            master,
+            extra=0,
+            blind=blind_masters,
+            blind_values=blind_masters,
+        )
         self.skills = Level(
             skills, observation_size, action_size, network, skill, action_size, blind
         )

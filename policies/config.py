@@ -125,6 +125,8 @@ class NetworkConfig:
     # Observation terms that the masters see and the skills do not: how to walk does not depend on
     # where one is, and what was never seen in training can do no harm.
     hidden_from_skills: tuple[str, ...] = ()
+    # And the other way round: a few hundred decisions do not teach which of many joints matter.
+    hidden_from_masters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from policies.advantage import master_advantages, skill_advantages
 from policies.agent import Agent, put
 from policies.collapse import Probe
-from policies.config import TrainConfig
+from policies.config import NetworkConfig, TrainConfig
 from policies.losses import Samples
 from policies.networks import Total, alone
 from policies.ppo import Report, ppo_update
@@ -127,7 +127,8 @@ class Mlsh:
             skill=config.skill,
             seed=config.seed,
             numbers=mine,
-            blind=_columns(interface, config.network.hidden_from_skills),
+            blind=_columns(interface, config.network, "hidden_from_skills"),
+            blind_masters=_columns(interface, config.network, "hidden_from_masters"),
         )
         # What a tick and a decision can earn. Known beforehand: a spread of returns that are
         # estimates themselves would grow by its own influence.
@@ -477,14 +478,15 @@ def check_names(config: TrainConfig) -> None:
     """
     family = make_family(config.family, config.family_parameters)
     interface = load_robot(config.robot).interface.with_terms(family.terms)
-    _columns(interface, config.network.hidden_from_skills)
+    for setting in ("hidden_from_skills", "hidden_from_masters"):
+        _columns(interface, config.network, setting)
 
 
-def _columns(interface: Interface, terms: Sequence[str]) -> list[int]:
-    """Elements of the observation that belong to `terms`."""
-    places = interface.observation_slices
+def _columns(interface: Interface, network: NetworkConfig, setting: str) -> list[int]:
+    """Elements of the observation that belong to the terms that a setting names."""
+    places, terms = interface.observation_slices, getattr(network, setting)
     if missing := [name for name in terms if name not in places]:
-        raise unknown("hidden_from_skills", missing[0], places)
+        raise unknown(setting, missing[0], places)
     return [i for name in terms for i in range(*places[name].indices(sys.maxsize))]
 
 

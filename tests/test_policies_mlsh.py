@@ -417,8 +417,27 @@ def test_skills_do_not_see_what_is_hidden_from_them():
         assert np.array_equal(one, other) != sees
 
 
-def test_an_unknown_term_cannot_be_hidden():
+def test_masters_do_not_see_what_is_hidden_from_them():
+    small = config(warmup=0, joint=2, groups=2)
+    blind = replace(small.network, hidden_from_masters=("velocity",))
+    learner = Mlsh(replace(small, network=blind))
+    before = networks(learner, "masters")
+    for _ in range(3):
+        learner.iterate()
+    assert not np.array_equal(networks(learner, "masters"), before)
+    columns = learner.env.interface.observation_slices["velocity"]
+    obs = np.random.default_rng(0).standard_normal((40, learner.env.interface.observation_size))
+    moved = obs.copy()
+    moved[:, columns] += 3
+    skills, masters = learner.agent.skills, learner.agent.masters
+    for level, sees in ((masters.policy, False), (masters.value, False), (skills.policy, True)):
+        one, other = (level.forward_row(1, x.astype(np.float32)) for x in (obs, moved))
+        assert np.array_equal(one, other) != sees
+
+
+@pytest.mark.parametrize("setting", ["hidden_from_skills", "hidden_from_masters"])
+def test_an_unknown_term_cannot_be_hidden(setting):
     small = config()
-    blind = replace(small.network, hidden_from_skills=("altitude",))
-    with pytest.raises(UserError, match=r"hidden_from_skills 'altitude'.*position"):
+    blind = replace(small.network, **{setting: ("altitude",)})
+    with pytest.raises(UserError, match=rf"{setting} 'altitude'.*position"):
         Mlsh(replace(small, network=blind))
