@@ -9,6 +9,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from mlsh_ros.gap.signals import Ints
 from mlsh_ros.gap.twin import Twin
 from mlsh_ros.gap.windows import Windows, angular, delayed, view
 from sim.expanded import Expanded, body_names
@@ -17,6 +18,7 @@ from sim.physics import Physics
 from sim.randomize import Differences
 from sim.reality import Reality, robot_terms
 
+SEEN = ("sensor_delay", "scale", "bias", "noise", "dropout")  # quantities that move nothing
 NUDGE = 1e-4  # rad or m, of the pose at a window's start
 
 
@@ -60,6 +62,9 @@ class Follower:
         self.bodies = body_names(self.twin.model)
         self.differences = Differences(self.interface, self.bodies, self.known, self.ranges)
         self.robot_terms = robot_terms(self.interface)
+        self._moves = np.ones(self.differences.size, bool)
+        for quantity in SEEN:
+            self.differences.of(self._moves[None], quantity)[:] = False
         simulated = {term.name for term in self.twin.terms}
         self.terms: list[ObservationTerm] = [
             term
@@ -78,7 +83,7 @@ class Follower:
         shown = [(self.windows.samples[e.term], e.index) for e in self.elements]
         self.measured: Floats = np.concatenate([none, *(s.values[:, i] for s, i in shown)])
         window = [s.window for s, _ in shown]
-        self.window: NDArray[np.int64] = np.concatenate([np.zeros(0, np.int64), *window])
+        self.window: Ints = np.concatenate([np.zeros(0, np.int64), *window])
 
     @property
     def state(self) -> Floats:
@@ -88,8 +93,15 @@ class Follower:
         return self._states[0]
 
     def predict(self, values: Floats) -> Floats:
-        """(rows, C) what the sensors show, for values (C, n)."""
-        return self._run(values, np.tile(self.state, (len(values), 1)))
+        """(rows, C) what the sensors show, for values (C, n).
+
+        Columns that differ in what the sensors make of a motion are simulated once.
+        """
+        moving, first, motion = np.unique(
+            values[:, self._moves], axis=0, return_index=True, return_inverse=True
+        )
+        fields = self._run(values[first], np.tile(self.state, (len(moving), 1)))
+        return self._shown(values, fields, motion)
 
     def pose_effects(self, values: Floats) -> Floats:
         """(rows, D) change of what is shown per change of the start's positions, for (n,)."""
@@ -102,7 +114,8 @@ class Follower:
             moved = self.state[row, first : first + model.nq].copy()
             mujoco.mj_integratePos(model, moved, np.eye(model.nv)[d] * NUDGE, 1.0)
             qpos[(d + 1) * count + row] = moved
-        shown = self._run(np.tile(values, (model.nv + 1, 1)), state)
+        columns = np.tile(values, (model.nv + 1, 1))
+        shown = self._shown(columns, self._run(columns, state), np.arange(model.nv + 1))
         return (shown[:, 1:] - shown[:, :1]) / NUDGE
 
     def _batch(self, columns: int) -> tuple[Physics, Expanded]:
@@ -113,7 +126,8 @@ class Follower:
             self._batches[columns] = physics, Expanded(physics.batch, body, self.differences)
         return self._batches[columns]
 
-    def _run(self, values: Floats, state: Floats) -> Floats:
+    def _run(self, values: Floats, state: Floats) -> dict[str, Floats]:
+        """Per term (C * W, F, size) its true values, for values (C, n)."""
         columns, count = len(values), self.windows.count
         physics, expanded = self._batch(columns)
         ids = np.arange(physics.size, dtype=np.int32)
@@ -127,10 +141,9 @@ class Follower:
             physics.substep(command[:, step])
             if (step + 1) % stride == 0:
                 shown.append(physics.fields())
-        fields = {
+        return {
             term.name: np.stack([each[term.name] for each in shown], axis=1) for term in self.terms
         }
-        return self._shown(values, fields)
 
     def _commands(self, values: Floats) -> Floats:
         """(C * W, S, A) the mean command in every physics step, delays of any length.
@@ -140,7 +153,8 @@ class Follower:
         delay = self.differences.of(values, "command_delay") / self.interface.physics_dt
         return np.concatenate([delayed(self.windows.command, late) for late in delay])
 
-    def _shown(self, values: Floats, fields: dict[str, Floats]) -> Floats:
+    def _shown(self, values: Floats, fields: dict[str, Floats], motion: Ints) -> Floats:
+        """(rows, C) for values (C, n) and the number (C,) of the motion among `fields`."""
         columns, count = len(values), self.windows.count
         of = self.differences.of
         delay, scale, bias = of(values, "sensor_delay"), of(values, "scale"), of(values, "bias")
@@ -159,15 +173,16 @@ class Follower:
             number, samples = order.index(term.name), self.windows.samples[term.name]
             viewed = view(term, term.values(fields[term.name]))
             viewed = np.unwrap(viewed, axis=1) if angular(term) else viewed
-            viewed = viewed.reshape(columns, count, *viewed.shape[1:])
+            viewed = viewed.reshape(-1, count, *viewed.shape[1:])
             start, size = parts[term.name].rows.start, len(samples.window)
             for c in range(columns):
                 place = (samples.time + before - delay[c, number] / dt) * fine
                 place = np.clip(place, 0, viewed.shape[2] - 1.000001)
                 low = place.astype(np.int64)
                 part = (place - low)[:, None]
-                seen = (1 - part) * viewed[c, samples.window, low]
-                seen += part * viewed[c, samples.window, low + 1]
+                moved = viewed[motion[c]]
+                seen = (1 - part) * moved[samples.window, low]
+                seen += part * moved[samples.window, low + 1]
                 if term.derive is None and not angular(term):
                     own = bias[c, first[term.name] : first[term.name] + seen.shape[1]]
                     seen = scale[c, number] * seen + own
