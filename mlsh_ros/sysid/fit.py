@@ -94,9 +94,12 @@ class Fit:
         shown = self.follower.measured[rows]
         return float(np.std(shown)) if len(shown) else 0.0
 
-    def differences(self, values: Floats) -> Floats:
-        """(rows, C) recorded less predicted, in each term's unit, wherever the robot started."""
-        predicted = self.follower.predict(values)
+    def differences(self, values: Floats, use: NDArray[np.bool_] | None = None) -> Floats:
+        """(rows, C) recorded less predicted, in each term's unit, wherever the robot started.
+
+        Of windows `use` (W,), all by default; the rows of others mean nothing.
+        """
+        predicted = self.follower.predict(values, use)
         left = self.follower.measured[:, None] - predicted
         turned = np.round(left / (2 * np.pi)) * 2 * np.pi
         left = left - np.where(self._turns[:, None], turned, 0.0)
@@ -107,7 +110,7 @@ class Fit:
 
     def _residuals(self, values: Floats) -> Floats:
         weight = self._weight[self.follower.window] / self._sigma
-        return np.asarray((self.differences(values) * weight[:, None])[self._fitted])
+        return np.asarray((self.differences(values, self.use) * weight[:, None])[self._fitted])
 
     def _forget_starts(self) -> None:
         """Of each window, what another position at its start would have changed.
