@@ -22,6 +22,7 @@ FLOOR = 2e-3  # of an element's movement: no model is better than that
 STEP = 1e-3  # of the bounds, for derivatives: longer than what contacts make uneven
 SCAN = 25  # delays tried, over all that is possible
 ITERATIONS = 25
+ENOUGH = 1e-4  # of the cost, or of what noise costs: an iteration that gains less is the last one
 MEDIAN = 0.6745  # of the magnitude of a normal number
 ROUGH = 3.0  # times the usual error from which on a window counts less: somebody pushed it
 
@@ -131,13 +132,17 @@ class Fit:
             self._subspaces.append((rows, u * np.sqrt(share)))
 
     def _reweigh(self) -> None:
-        """Give each element and window the weight that its differences deserve."""
+        """Give each element and window the weight that its differences deserve.
+
+        No sensor is taken for better than it is declared to be.
+        """
         left = self.differences(self.values[None])[:, 0]
+        declared = {term.name: term.noise for term in self.follower.terms}
         for element in self.follower.elements:
             mine = np.zeros(len(left), bool)
             mine[element.rows] = True
             spread = self._noise(element, left[mine & self._fitted])
-            least = FLOOR * self._movement(element.rows)
+            least = max(FLOOR * self._movement(element.rows), declared[element.term])
             self._sigma[element.rows] = max(spread, least, 1e-9)
         square = (left / self._sigma) ** 2
         counts = np.bincount(self.follower.window, minlength=len(self._weight))
@@ -166,8 +171,8 @@ class Fit:
         self._drop(strict=True)
         for _ in range(2):
             self._optimize()
-            self._scan()
-            self._optimize()
+            if self._scan():
+                self._optimize()
             self._reweigh()
             self._forget_starts()
         while True:
@@ -193,12 +198,20 @@ class Fit:
             left = self._residuals(self._columns(columns))
             return [left if x.ndim == 2 else left[:, 0]], None, None
 
+        costs = [np.inf]
+
+        def slopes(x: Floats, left: Floats) -> Floats:
+            costs.append(float((left**2).sum()))
+            if costs[-2] - costs[-1] < ENOUGH * max(costs[-1], len(left)):
+                return np.zeros((len(left), len(x)))  # without a gradient it ends here
+            return self._slopes(x[:, 0])
+
         found, _ = mj.optimize(
             params,
             residual,
             optimizer="mujoco",
             verbose=False,
-            jacobian=lambda x, _: self._slopes(x[:, 0]),
+            jacobian=slopes,
             x_scale="jac",
             max_iters=ITERATIONS,
             xtol=1e-5,
@@ -225,11 +238,13 @@ class Fit:
         ]
         before = self.values.copy()
         width = np.array([each.high - each.low for each in self.unknowns])
+        dt = self.follower.interface.physics_dt
         for way in ways:
             if not way.any():
                 continue
             now, longest = self._unit(), float(width[way != 0].max())
-            step = max(longest / (SCAN // 2), 0.5 * self.follower.interface.physics_dt)
+            # Whole steps away lies the other side of the ridge, in between the ridge.
+            step = dt * max(1, round(longest / (SCAN // 2) / dt))
             count = int(longest / step)
             shift = np.r_[0, np.arange(-count, count + 1)] * step
             unit = np.clip(now[:, None] + (way / width)[:, None] * shift, 0, 1)
