@@ -22,7 +22,7 @@ FLOOR = 2e-3  # of an element's movement: no model is better than that
 STEP = 1e-3  # of the bounds, for derivatives: longer than what contacts make uneven
 SCAN = 25  # delays tried, over all that is possible
 ITERATIONS = 25
-ENOUGH = 1e-4  # of the cost, or of what noise costs: an iteration that gains less is the last one
+ENOUGH = 1e-6  # of the cost, or of what noise costs: an iteration that gains less is the last one
 MEDIAN = 0.6745  # of the magnitude of a normal number
 ROUGH = 3.0  # times the usual error from which on a window counts less: somebody pushed it
 
