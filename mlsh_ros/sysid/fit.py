@@ -167,6 +167,7 @@ class Fit:
         self._fix_gauge()
         self._forget_starts()
         self._scan()
+        self._scan_friction()
         self._forget_starts()
         self._drop(strict=True)
         for _ in range(2):
@@ -247,11 +248,23 @@ class Fit:
             step = dt * max(1, round(longest / (SCAN // 2) / dt))
             count = int(longest / step)
             shift = np.r_[0, np.arange(-count, count + 1)] * step
-            unit = np.clip(now[:, None] + (way / width)[:, None] * shift, 0, 1)
-            columns = self._columns(unit)
-            cost = (self._residuals(columns) ** 2).sum(axis=0)
-            self.values = columns[int(cost.argmin())]
+            self._take_best(np.clip(now[:, None] + (way / width)[:, None] * shift, 0, 1))
         return not np.allclose(self.values, before)
+
+    def _scan_friction(self) -> None:
+        """Move friction to where it explains most: where everything grips it has no slope."""
+        for index, each in enumerate(self.unknowns):
+            if each.quantity == "friction_factor":
+                tries = np.r_[self.value(each), np.geomspace(each.low, each.high, SCAN)]
+                unit = np.tile(self._unit()[:, None], len(tries))
+                unit[index] = (tries - each.low) / (each.high - each.low)
+                self._take_best(unit)
+
+    def _take_best(self, unit: Floats) -> None:
+        """Move to that one of the columns (k, C) that explains most."""
+        columns = self._columns(unit)
+        cost = (self._residuals(columns) ** 2).sum(axis=0)
+        self.values = columns[int(cost.argmin())]
 
     def _slopes(self, unit: Floats) -> Floats:
         """(rows, k) of the residuals per unit of the bounds, by central differences.
