@@ -20,7 +20,8 @@ TOGETHER = 0.9  # correlation of two errors from which on they are told only tog
 OFFSET = 0.3  # rad or m that a start may be off: sensors are late and not exact
 FLOOR = 2e-3  # of an element's movement: no model is better than that
 STEP = 1e-3  # of the bounds, for derivatives: longer than what contacts make uneven
-SCAN = 25  # delays tried, over all that is possible
+SCAN = 25  # delays, or frictions, tried over all that is possible
+SLIPS = 0.1  # of the cost, or of what noise costs, that another friction has to explain
 ITERATIONS = 25
 ENOUGH = 1e-6  # of the cost, or of what noise costs: an iteration that gains less is the last one
 MEDIAN = 0.6745  # of the magnitude of a normal number
@@ -53,6 +54,7 @@ class Fit:
         self._weight = np.ones(follower.windows.count)
         self._subspaces: list[tuple[NDArray[np.int64], Floats]] = []
         self._turns = follower.angles()
+        self._wanted = list(self.unknowns)
 
     # Values -----------------------------------------------------------------------------------
 
@@ -167,12 +169,11 @@ class Fit:
         self._fix_gauge()
         self._forget_starts()
         self._scan()
-        self._scan_friction()
         self._forget_starts()
         self._drop(strict=True)
         for _ in range(2):
             self._optimize()
-            if self._scan():
+            if self._scan() | self._scan_friction():
                 self._optimize()
             self._reweigh()
             self._forget_starts()
@@ -248,23 +249,35 @@ class Fit:
             step = dt * max(1, round(longest / (SCAN // 2) / dt))
             count = int(longest / step)
             shift = np.r_[0, np.arange(-count, count + 1)] * step
-            self._take_best(np.clip(now[:, None] + (way / width)[:, None] * shift, 0, 1))
+            unit = np.clip(now[:, None] + (way / width)[:, None] * shift, 0, 1)
+            columns = self._columns(unit)
+            cost = (self._residuals(columns) ** 2).sum(axis=0)
+            self.values = columns[int(cost.argmin())]
         return not np.allclose(self.values, before)
 
-    def _scan_friction(self) -> None:
-        """Move friction to where it explains most: where everything grips it has no slope."""
-        for index, each in enumerate(self.unknowns):
-            if each.quantity == "friction_factor":
-                tries = np.r_[self.value(each), np.geomspace(each.low, each.high, SCAN)]
-                unit = np.tile(self._unit()[:, None], len(tries))
-                unit[index] = (tries - each.low) / (each.high - each.low)
-                self._take_best(unit)
+    def _scan_friction(self) -> bool:
+        """Move friction to where it explains much more, if there is such; says whether it moved.
 
-    def _take_best(self, unit: Floats) -> None:
-        """Move to that one of the columns (k, C) that explains most."""
-        columns = self._columns(unit)
+        Where everything grips no slope leads away from it, and it may have been dropped for that.
+        The other unknowns begin again then: until now they stood in for slipping wheels.
+        """
+        each = next((e for e in self._wanted if e.quantity == "friction_factor"), None)
+        if each is None:
+            return False
+        columns = np.tile(self.values, (SCAN + 1, 1))
+        part = self.follower.differences.of(columns, each.quantity)
+        part[1:, each.element] = np.geomspace(each.low, each.high, SCAN)
         cost = (self._residuals(columns) ** 2).sum(axis=0)
-        self.values = columns[int(cost.argmin())]
+        if cost[0] - cost.min() < SLIPS * max(cost[0], int(self._fitted.sum())):
+            return False
+        for other in self.unknowns:
+            self._put(self.values, other, other.known)
+        self._put(self.values, each, float(part[int(cost.argmin()), each.element]))
+        if each not in self.unknowns:
+            self.unknowns.append(each)
+            del self.told_not[each.name]
+        self._scan()
+        return True
 
     def _slopes(self, unit: Floats) -> Floats:
         """(rows, k) of the residuals per unit of the bounds, by central differences.
