@@ -21,6 +21,7 @@ OFFSET = 0.3  # rad or m that a start may be off: sensors are late and not exact
 FLOOR = 2e-3  # of an element's movement: no model is better than that
 STEP = 1e-3  # of the bounds, for derivatives: longer than what contacts make uneven
 SCAN = 25  # delays, or frictions, tried over all that is possible
+NEARBY = 2  # physics steps
 SLIPS = 0.1  # of the cost, or of what noise costs, that another friction has to explain
 ITERATIONS = 25
 ENOUGH = 1e-6  # of the cost, or of what noise costs: an iteration that gains less is the last one
@@ -228,6 +229,7 @@ class Fit:
 
         First those of all actuators together, then each sensor's, then that of the sensor which
         counts as on time: the commands come later by as much as the other sensors come earlier.
+        Then, nearby, single actuators against single sensors.
         Between whole physics steps lies a ridge that no descent crosses.
         """
         size = len(self.unknowns)
@@ -238,16 +240,20 @@ class Fit:
             *(late[:, None] * np.eye(size)).T,
             *([motors - late] if self.gauge else []),
         ]
+        each = np.eye(size)
+        pairs = [m - s for m in each[motors > 0] for s in each[late > 0]] if motors.sum() > 1 else []
         before = self.values.copy()
         width = np.array([each.high - each.low for each in self.unknowns])
         dt = self.follower.interface.physics_dt
-        for way in ways:
+        for way in (*ways, *pairs):
             if not way.any():
                 continue
             now, longest = self._unit(), float(width[way != 0].max())
             # Whole steps away lies the other side of the ridge, in between the ridge.
             step = dt * max(1, round(longest / (SCAN // 2) / dt))
             count = int(longest / step)
+            if any(way is pair for pair in pairs):
+                step, count = dt, NEARBY
             shift = np.r_[0, np.arange(-count, count + 1)] * step
             unit = np.clip(now[:, None] + (way / width)[:, None] * shift, 0, 1)
             columns = self._columns(unit)
