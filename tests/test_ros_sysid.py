@@ -256,19 +256,23 @@ def test_windows_that_nobody_asks_for_are_not_simulated(four):
     assert np.isnan(part[~mine]).all()
 
 
+def put(fit, values):
+    """Give some unknowns these values."""
+    for each in fit.unknowns:
+        fit._put(fit.values, each, values[each.name])
+    fit._forget_starts()
+
+
 def test_delays_a_whole_physics_step_wrong_are_put_right(four):
     four._fix_gauge()
     assert four.gauge == "position"
-    names = {each.name: each for each in four.unknowns}
-    wrong = {"drive_x.delay_s": 0.04, "drive_y.delay_s": 0.04, "velocity.delay_s": -0.02}
     gains = {"drive_x.gain_factor": 0.8, "drive_y.gain_factor": 0.8}
-    for name, value in {**wrong, **gains}.items():
-        four._put(four.values, names[name], value)
-    four._forget_starts()
-    assert four._scan()
-    found = {name: four.value(names[name]) for name in wrong}
+    wrong = {"drive_x.delay_s": 0.04, "drive_y.delay_s": 0.04, "velocity.delay_s": -0.02}
     right = {"drive_x.delay_s": 0.02, "drive_y.delay_s": 0.02, "velocity.delay_s": 0.0}
-    assert found == pytest.approx(right, abs=1e-6)
+    put(four, wrong | gains)
+    assert four._scan()
+    found = {each.name: four.value(each) for each in four.unknowns}
+    assert found == pytest.approx(right | gains, abs=1e-6)
 
 
 def test_a_search_ends_where_it_gains_nothing(four, monkeypatch):
@@ -283,19 +287,38 @@ def test_a_search_ends_where_it_gains_nothing(four, monkeypatch):
 # Contacts ----------------------------------------------------------------------------------------
 
 
-def floor(friction, seed):
-    """A rover on a floor with so many times the model's friction, and what is to be found of it."""
+def rover(hidden, ranges):
+    """What is to be found of a rover that differs so, in two seconds of driving."""
     bundle = load_bundle("body_bandits")
-    hidden = reality_from_dict({"physics": {"friction_factor": friction}}, "hidden")
-    signals = rehearse(bundle, hidden, sessions=1, seed=seed, every=5)
-    fit = fit_of(bundle, signals, {"physics": {"friction_factor": [0.05, 1.0]}}, [0])
+    reality = reality_from_dict(hidden, "hidden")
+    signals = rehearse(bundle, reality, sessions=1, seed=3, every=5)
+    fit = fit_of(bundle, signals, ranges, [0])
     fit._forget_starts()
     return fit
 
 
+def floor(friction):
+    """A rover on a floor with so many times the model's friction."""
+    ranges = {"physics": {"friction_factor": [0.05, 1.0]}}
+    return rover({"physics": {"friction_factor": friction}}, ranges)
+
+
+def test_a_single_actuator_as_late_as_its_sensor_is_early_is_put_right():
+    late = {"delay_s": 0.03}
+    hidden = {"actuators": {"drive": late, "turn": late}, "sensors": {"speed": {"delay_s": 0.02}}}
+    perhaps = {"delay_s": [0.0, 0.06]}
+    ranges = {"actuators": {"drive": perhaps, "turn": perhaps}, "sensors": {"speed": perhaps}}
+    fit = rover(hidden, ranges)
+    put(fit, {"drive.delay_s": 0.02, "turn.delay_s": 0.03, "speed.delay_s": 0.03})
+    assert fit._scan()
+    found = {each.name: fit.value(each) for each in fit.unknowns}
+    right = {"drive.delay_s": 0.03, "turn.delay_s": 0.03, "speed.delay_s": 0.02}
+    assert found == pytest.approx(right, abs=1e-6)
+
+
 def test_friction_of_a_floor_on_which_wheels_slip_is_found():
     # At the model's own friction nothing slips, so that no slope leads away from it.
-    fit = floor(0.15, seed=3)
+    fit = floor(0.15)
     fit._drop(strict=True)
     assert "too little" in fit.told_not["friction_factor"]
     assert fit._scan_friction()
@@ -308,7 +331,7 @@ def test_friction_of_a_floor_on_which_wheels_slip_is_found():
 
 
 def test_friction_of_a_floor_that_holds_is_said_not_to_be_told():
-    fit = floor(0.9, seed=3)
+    fit = floor(0.9)
     fit._drop(strict=True)
     assert not fit._scan_friction()
     assert "too little" in fit.told_not["friction_factor"]

@@ -5,8 +5,8 @@
 
 Realities are drawn from the ranges of the robot's randomise.yaml, all of them are listed. Even
 numbers: the robot was weighed, its motors are not known. Odd numbers: the motors are known, its
-mass is not. That is because no recording tells mass and force apart. Slippery floors have 5 to 30 %
-of the model's friction.
+mass is not. That is because no recording tells mass and force apart. Slippery floors have 5 to 30
+percent of the model's friction.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ OFFSET = 0.3  # rad or m that a start may be off: sensors are late and not exact
 FLOOR = 2e-3  # of an element's movement: no model is better than that
 STEP = 1e-3  # of the bounds, for derivatives: longer than what contacts make uneven
 SCAN = 25  # delays, or frictions, tried over all that is possible
-NEARBY = 2  # physics steps
+NEARBY = 2  # physics steps that a single actuator is tried later, a single sensor earlier
 SLIPS = 0.1  # of the cost, or of what noise costs, that another friction has to explain
 ITERATIONS = 25
 ENOUGH = 1e-6  # of the cost, or of what noise costs: an iteration that gains less is the last one
@@ -232,34 +232,38 @@ class Fit:
         Then, nearby, single actuators against single sensors.
         Between whole physics steps lies a ridge that no descent crosses.
         """
-        size = len(self.unknowns)
-        motors = np.array([e.quantity == DELAYS[0] for e in self.unknowns], float)
-        late = np.array([e.quantity == DELAYS[1] for e in self.unknowns], float)
-        ways = [
-            motors,
-            *(late[:, None] * np.eye(size)).T,
-            *([motors - late] if self.gauge else []),
-        ]
-        each = np.eye(size)
-        pairs = [m - s for m in each[motors > 0] for s in each[late > 0]] if motors.sum() > 1 else []
+        each = np.eye(len(self.unknowns))
+        motors = np.array([e.quantity == DELAYS[0] for e in self.unknowns])
+        late = np.array([e.quantity == DELAYS[1] for e in self.unknowns])
+        far = [each[motors].sum(axis=0), *each[late]]
+        if self.gauge:
+            far.append(each[motors].sum(axis=0) - each[late].sum(axis=0))
+        single = each[motors] if motors.sum() > 1 else []
         before = self.values.copy()
-        width = np.array([each.high - each.low for each in self.unknowns])
+        for way in far:
+            self._try_delays(way, nearby=False)
+        for motor in single:
+            for sensor in each[late]:
+                self._try_delays(motor - sensor, nearby=True)
+        return not np.allclose(self.values, before)
+
+    def _try_delays(self, way: Floats, *, nearby: bool) -> None:
+        """Move delays along a way (k,) to where they explain most."""
+        if not way.any():
+            return
         dt = self.follower.interface.physics_dt
-        for way in (*ways, *pairs):
-            if not way.any():
-                continue
-            now, longest = self._unit(), float(width[way != 0].max())
+        width = np.array([each.high - each.low for each in self.unknowns])
+        step, count = dt, NEARBY
+        if not nearby:
+            longest = float(width[way != 0].max())
             # Whole steps away lies the other side of the ridge, in between the ridge.
             step = dt * max(1, round(longest / (SCAN // 2) / dt))
             count = int(longest / step)
-            if any(way is pair for pair in pairs):
-                step, count = dt, NEARBY
-            shift = np.r_[0, np.arange(-count, count + 1)] * step
-            unit = np.clip(now[:, None] + (way / width)[:, None] * shift, 0, 1)
-            columns = self._columns(unit)
-            cost = (self._residuals(columns) ** 2).sum(axis=0)
-            self.values = columns[int(cost.argmin())]
-        return not np.allclose(self.values, before)
+        shift = np.r_[0, np.arange(-count, count + 1)] * step
+        unit = np.clip(self._unit()[:, None] + (way / width)[:, None] * shift, 0, 1)
+        columns = self._columns(unit)
+        cost = (self._residuals(columns) ** 2).sum(axis=0)
+        self.values = columns[int(cost.argmin())]
 
     def _scan_friction(self) -> bool:
         """Move friction to where it explains much more, if there is such; says whether it moved.
