@@ -233,8 +233,8 @@ class Fit:
         Between whole physics steps lies a ridge that no descent crosses.
         """
         each = np.eye(len(self.unknowns))
-        motors = np.array([e.quantity == DELAYS[0] for e in self.unknowns])
-        late = np.array([e.quantity == DELAYS[1] for e in self.unknowns])
+        motors = np.array([e.quantity == DELAYS[0] for e in self.unknowns], bool)
+        late = np.array([e.quantity == DELAYS[1] for e in self.unknowns], bool)
         far = [each[motors].sum(axis=0), *each[late]]
         if self.gauge:
             far.append(each[motors].sum(axis=0) - each[late].sum(axis=0))
