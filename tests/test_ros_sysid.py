@@ -13,7 +13,11 @@ pytest.importorskip("tabulate")
 from mlsh_ros.commands.sysid import sysid
 from mlsh_ros.core.topics import TRACE
 from mlsh_ros.gap.reading import load
-from mlsh_ros.gap.subject import load_subject
+from mlsh_ros.gap.subject import load_subject, twin_of
+from mlsh_ros.gap.windows import cut, plan_for, thin
+from mlsh_ros.sysid import fit as fitting
+from mlsh_ros.sysid.fit import Fit
+from mlsh_ros.sysid.follow import Follower
 from mlsh_ros.sysid.identify import identify
 from mlsh_ros.sysid.rehearsal import rehearse
 from mlsh_ros.sysid.unknowns import NOMINAL, reality_of, unknowns, values_of
@@ -205,3 +209,129 @@ def test_what_moves_nothing_is_not_told(moving, weak):
     numbers = {n.unknown.name: n for n in identify(moving, [weak], ranges=ranges).numbers}
     assert "too little" in numbers["friction_factor"].why_not
     assert not numbers["drive_x.command_factor"].why_not
+
+
+# Few simulations ---------------------------------------------------------------------------------
+
+
+def fit_of(subject, signals, ranges, windows):
+    """The problem that some windows of a recording pose."""
+    robot, ranges = load_robot(subject.interface.robot), reality_from_dict(ranges, "ranges")
+    chosen = thin(cut(signals, plan_for(subject.interface)), np.array(windows))
+    twin = twin_of(subject, [signals], robot)
+    found = unknowns(subject.interface, body_names(twin.model), NOMINAL, ranges)
+    follower = Follower(twin, chosen, ranges, NOMINAL)
+    return Fit(follower, found, np.ones(len(windows), bool))
+
+
+@pytest.fixture
+def four(moving, weak):
+    """Of the weak robot: two drives and two sensors, all of them perhaps late."""
+    late = {"delay_s": [0.0, 0.06]}
+    both = {**late, "gain_factor": [0.6, 1.0]}
+    ranges = {
+        "actuators": {"drive_x": both, "drive_y": both},
+        "sensors": {"position": late, "velocity": late},
+    }
+    return fit_of(moving, weak, ranges, [1, 2])
+
+
+def test_what_only_sensors_make_different_is_simulated_once(four):
+    follower = four.follower
+    values = np.tile(four.values, (3, 1))
+    follower.differences.of(values, "sensor_delay")[1, 0] = 0.03
+    follower.differences.of(values, "gain_factor")[2, 0] = 0.8
+    shown = follower.predict(values)
+    assert set(follower._batches) == {2 * follower.windows.count}
+    one_by_one = np.concatenate([follower.predict(row[None]) for row in values], axis=1)
+    np.testing.assert_array_equal(shown, one_by_one)
+    assert (shown[:, 0] != shown[:, 1]).any()
+
+
+def test_windows_that_nobody_asks_for_are_not_simulated(four):
+    follower, use = four.follower, np.array([False, True])
+    mine = use[follower.window]
+    whole, part = follower.predict(four.values[None]), follower.predict(four.values[None], use)
+    np.testing.assert_array_equal(part[mine], whole[mine])
+    assert np.isnan(part[~mine]).all()
+
+
+def put(fit, values):
+    """Give some unknowns these values."""
+    for each in fit.unknowns:
+        fit._put(fit.values, each, values[each.name])
+    fit._forget_starts()
+
+
+def test_delays_a_whole_physics_step_wrong_are_put_right(four):
+    four._fix_gauge()
+    assert four.gauge == "position"
+    gains = {"drive_x.gain_factor": 0.8, "drive_y.gain_factor": 0.8}
+    wrong = {"drive_x.delay_s": 0.04, "drive_y.delay_s": 0.04, "velocity.delay_s": -0.02}
+    right = {"drive_x.delay_s": 0.02, "drive_y.delay_s": 0.02, "velocity.delay_s": 0.0}
+    put(four, wrong | gains)
+    assert four._scan()
+    found = {each.name: four.value(each) for each in four.unknowns}
+    assert found == pytest.approx(right | gains, abs=1e-6)
+
+
+def test_a_search_ends_where_it_gains_nothing(four, monkeypatch):
+    four.unknowns = [each for each in four.unknowns if each.quantity == "gain_factor"]
+    slopes, taken = four._slopes, []
+    monkeypatch.setattr(four, "_slopes", lambda unit: taken.append(unit) or slopes(unit))
+    monkeypatch.setattr(fitting, "ENOUGH", 1e9)
+    four._optimize()
+    assert len(taken) == 1
+
+
+# Contacts ----------------------------------------------------------------------------------------
+
+
+def rover(hidden, ranges):
+    """What is to be found of a rover that differs so, in two seconds of driving."""
+    bundle = load_bundle("body_bandits")
+    reality = reality_from_dict(hidden, "hidden")
+    signals = rehearse(bundle, reality, sessions=1, seed=3, every=5)
+    fit = fit_of(bundle, signals, ranges, [0])
+    fit._forget_starts()
+    return fit
+
+
+def floor(friction):
+    """A rover on a floor with so many times the model's friction."""
+    ranges = {"physics": {"friction_factor": [0.05, 1.0]}}
+    return rover({"physics": {"friction_factor": friction}}, ranges)
+
+
+def test_a_single_actuator_as_late_as_its_sensor_is_early_is_put_right():
+    late = {"delay_s": 0.03}
+    hidden = {"actuators": {"drive": late, "turn": late}, "sensors": {"speed": {"delay_s": 0.02}}}
+    perhaps = {"delay_s": [0.0, 0.06]}
+    ranges = {"actuators": {"drive": perhaps, "turn": perhaps}, "sensors": {"speed": perhaps}}
+    fit = rover(hidden, ranges)
+    put(fit, {"drive.delay_s": 0.02, "turn.delay_s": 0.03, "speed.delay_s": 0.03})
+    assert fit._scan()
+    found = {each.name: fit.value(each) for each in fit.unknowns}
+    right = {"drive.delay_s": 0.03, "turn.delay_s": 0.03, "speed.delay_s": 0.02}
+    assert found == pytest.approx(right, abs=1e-6)
+
+
+def test_friction_of_a_floor_on_which_wheels_slip_is_found():
+    # At the model's own friction nothing slips, so that no slope leads away from it.
+    fit = floor(0.15)
+    fit._drop(strict=True)
+    assert "too little" in fit.told_not["friction_factor"]
+    assert fit._scan_friction()
+    assert not fit.told_not
+    assert fit.value(fit.unknowns[0]) == pytest.approx(0.15, rel=0.1)
+    fit._reweigh()
+    for element in fit.follower.elements:
+        declared = next(t.noise for t in fit.follower.terms if t.name == element.term)
+        assert fit._sigma[element.rows].min() >= declared
+
+
+def test_friction_of_a_floor_that_holds_is_said_not_to_be_told():
+    fit = floor(0.9)
+    fit._drop(strict=True)
+    assert not fit._scan_friction()
+    assert "too little" in fit.told_not["friction_factor"]

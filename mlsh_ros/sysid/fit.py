@@ -20,8 +20,11 @@ TOGETHER = 0.9  # correlation of two errors from which on they are told only tog
 OFFSET = 0.3  # rad or m that a start may be off: sensors are late and not exact
 FLOOR = 2e-3  # of an element's movement: no model is better than that
 STEP = 1e-3  # of the bounds, for derivatives: longer than what contacts make uneven
-SCAN = 25  # delays tried, over all that is possible
+SCAN = 25  # delays, or frictions, tried over all that is possible
+NEARBY = 2  # physics steps that a single actuator is tried later, a single sensor earlier
+SLIPS = 0.1  # of the cost, or of what noise costs, that another friction has to explain
 ITERATIONS = 25
+ENOUGH = 1e-6  # of the cost, or of what noise costs: an iteration that gains less is the last one
 MEDIAN = 0.6745  # of the magnitude of a normal number
 ROUGH = 3.0  # times the usual error from which on a window counts less: somebody pushed it
 
@@ -52,6 +55,7 @@ class Fit:
         self._weight = np.ones(follower.windows.count)
         self._subspaces: list[tuple[NDArray[np.int64], Floats]] = []
         self._turns = follower.angles()
+        self._wanted = list(self.unknowns)
 
     # Values -----------------------------------------------------------------------------------
 
@@ -94,9 +98,12 @@ class Fit:
         shown = self.follower.measured[rows]
         return float(np.std(shown)) if len(shown) else 0.0
 
-    def differences(self, values: Floats) -> Floats:
-        """(rows, C) recorded less predicted, in each term's unit, wherever the robot started."""
-        predicted = self.follower.predict(values)
+    def differences(self, values: Floats, use: NDArray[np.bool_] | None = None) -> Floats:
+        """(rows, C) recorded less predicted, in each term's unit, wherever the robot started.
+
+        Of windows `use` (W,), all by default; the rows of others mean nothing.
+        """
+        predicted = self.follower.predict(values, use)
         left = self.follower.measured[:, None] - predicted
         turned = np.round(left / (2 * np.pi)) * 2 * np.pi
         left = left - np.where(self._turns[:, None], turned, 0.0)
@@ -107,7 +114,7 @@ class Fit:
 
     def _residuals(self, values: Floats) -> Floats:
         weight = self._weight[self.follower.window] / self._sigma
-        return np.asarray((self.differences(values) * weight[:, None])[self._fitted])
+        return np.asarray((self.differences(values, self.use) * weight[:, None])[self._fitted])
 
     def _forget_starts(self) -> None:
         """Of each window, what another position at its start would have changed.
@@ -128,13 +135,17 @@ class Fit:
             self._subspaces.append((rows, u * np.sqrt(share)))
 
     def _reweigh(self) -> None:
-        """Give each element and window the weight that its differences deserve."""
+        """Give each element and window the weight that its differences deserve.
+
+        No sensor is taken for better than it is declared to be.
+        """
         left = self.differences(self.values[None])[:, 0]
+        declared = {term.name: term.noise for term in self.follower.terms}
         for element in self.follower.elements:
             mine = np.zeros(len(left), bool)
             mine[element.rows] = True
             spread = self._noise(element, left[mine & self._fitted])
-            least = FLOOR * self._movement(element.rows)
+            least = max(FLOOR * self._movement(element.rows), declared[element.term])
             self._sigma[element.rows] = max(spread, least, 1e-9)
         square = (left / self._sigma) ** 2
         counts = np.bincount(self.follower.window, minlength=len(self._weight))
@@ -163,8 +174,8 @@ class Fit:
         self._drop(strict=True)
         for _ in range(2):
             self._optimize()
-            self._scan()
-            self._optimize()
+            if self._scan() | self._scan_friction():
+                self._optimize()
             self._reweigh()
             self._forget_starts()
         while True:
@@ -190,12 +201,20 @@ class Fit:
             left = self._residuals(self._columns(columns))
             return [left if x.ndim == 2 else left[:, 0]], None, None
 
+        costs = [np.inf]
+
+        def slopes(x: Floats, left: Floats) -> Floats:
+            costs.append(float((left**2).sum()))
+            if costs[-2] - costs[-1] < ENOUGH * max(costs[-1], len(left)):
+                return np.zeros((len(left), len(x)))  # without a gradient it ends here
+            return self._slopes(x[:, 0])
+
         found, _ = mj.optimize(
             params,
             residual,
             optimizer="mujoco",
             verbose=False,
-            jacobian=lambda x, _: self._slopes(x[:, 0]),
+            jacobian=slopes,
             x_scale="jac",
             max_iters=ITERATIONS,
             xtol=1e-5,
@@ -210,30 +229,65 @@ class Fit:
 
         First those of all actuators together, then each sensor's, then that of the sensor which
         counts as on time: the commands come later by as much as the other sensors come earlier.
+        Then, nearby, single actuators against single sensors.
         Between whole physics steps lies a ridge that no descent crosses.
         """
-        size = len(self.unknowns)
-        motors = np.array([e.quantity == DELAYS[0] for e in self.unknowns], float)
-        late = np.array([e.quantity == DELAYS[1] for e in self.unknowns], float)
-        ways = [
-            motors,
-            *(late[:, None] * np.eye(size)).T,
-            *([motors - late] if self.gauge else []),
-        ]
+        each = np.eye(len(self.unknowns))
+        motors = np.array([e.quantity == DELAYS[0] for e in self.unknowns], bool)
+        late = np.array([e.quantity == DELAYS[1] for e in self.unknowns], bool)
+        far = [each[motors].sum(axis=0), *each[late]]
+        if self.gauge:
+            far.append(each[motors].sum(axis=0) - each[late].sum(axis=0))
+        single = each[motors] if motors.sum() > 1 else []
         before = self.values.copy()
-        width = np.array([each.high - each.low for each in self.unknowns])
-        for way in ways:
-            if not way.any():
-                continue
-            now, longest = self._unit(), float(width[way != 0].max())
-            step = max(longest / (SCAN // 2), 0.5 * self.follower.interface.physics_dt)
-            count = int(longest / step)
-            shift = np.r_[0, np.arange(-count, count + 1)] * step
-            unit = np.clip(now[:, None] + (way / width)[:, None] * shift, 0, 1)
-            columns = self._columns(unit)
-            cost = (self._residuals(columns) ** 2).sum(axis=0)
-            self.values = columns[int(cost.argmin())]
+        for way in far:
+            self._try_delays(way, nearby=False)
+        for motor in single:
+            for sensor in each[late]:
+                self._try_delays(motor - sensor, nearby=True)
         return not np.allclose(self.values, before)
+
+    def _try_delays(self, way: Floats, *, nearby: bool) -> None:
+        """Move delays along a way (k,) to where they explain most."""
+        if not way.any():
+            return
+        dt = self.follower.interface.physics_dt
+        width = np.array([each.high - each.low for each in self.unknowns])
+        step, count = dt, NEARBY
+        if not nearby:
+            longest = float(width[way != 0].max())
+            # Whole steps away lies the other side of the ridge, in between the ridge.
+            step = dt * max(1, round(longest / (SCAN // 2) / dt))
+            count = int(longest / step)
+        shift = np.r_[0, np.arange(-count, count + 1)] * step
+        unit = np.clip(self._unit()[:, None] + (way / width)[:, None] * shift, 0, 1)
+        columns = self._columns(unit)
+        cost = (self._residuals(columns) ** 2).sum(axis=0)
+        self.values = columns[int(cost.argmin())]
+
+    def _scan_friction(self) -> bool:
+        """Move friction to where it explains much more, if there is such; says whether it moved.
+
+        Where everything grips no slope leads away from it, and it may have been dropped for that.
+        The other unknowns begin again then: until now they stood in for slipping wheels.
+        """
+        each = next((e for e in self._wanted if e.quantity == "friction_factor"), None)
+        if each is None:
+            return False
+        columns = np.tile(self.values, (SCAN + 1, 1))
+        part = self.follower.differences.of(columns, each.quantity)
+        part[1:, each.element] = np.geomspace(each.low, each.high, SCAN)
+        cost = (self._residuals(columns) ** 2).sum(axis=0)
+        if cost[0] - cost.min() < SLIPS * max(cost[0], int(self._fitted.sum())):
+            return False
+        for other in self.unknowns:
+            self._put(self.values, other, other.known)
+        self._put(self.values, each, float(part[int(cost.argmin()), each.element]))
+        if each not in self.unknowns:
+            self.unknowns.append(each)
+            del self.told_not[each.name]
+        self._scan()
+        return True
 
     def _slopes(self, unit: Floats) -> Floats:
         """(rows, k) of the residuals per unit of the bounds, by central differences.

@@ -9,6 +9,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from mlsh_ros.gap.signals import Ints
 from mlsh_ros.gap.twin import Twin
 from mlsh_ros.gap.windows import Windows, angular, delayed, view
 from sim.expanded import Expanded, body_names
@@ -17,6 +18,7 @@ from sim.physics import Physics
 from sim.randomize import Differences
 from sim.reality import Reality, robot_terms
 
+SEEN = ("sensor_delay", "scale", "bias", "noise", "dropout")  # quantities that move nothing
 NUDGE = 1e-4  # rad or m, of the pose at a window's start
 
 
@@ -60,6 +62,9 @@ class Follower:
         self.bodies = body_names(self.twin.model)
         self.differences = Differences(self.interface, self.bodies, self.known, self.ranges)
         self.robot_terms = robot_terms(self.interface)
+        self._moves = np.ones(self.differences.size, bool)
+        for quantity in SEEN:
+            self.differences.of(self._moves[None], quantity)[:] = False
         simulated = {term.name for term in self.twin.terms}
         self.terms: list[ObservationTerm] = [
             term
@@ -78,7 +83,7 @@ class Follower:
         shown = [(self.windows.samples[e.term], e.index) for e in self.elements]
         self.measured: Floats = np.concatenate([none, *(s.values[:, i] for s, i in shown)])
         window = [s.window for s, _ in shown]
-        self.window: NDArray[np.int64] = np.concatenate([np.zeros(0, np.int64), *window])
+        self.window: Ints = np.concatenate([np.zeros(0, np.int64), *window])
 
     @property
     def state(self) -> Floats:
@@ -87,9 +92,18 @@ class Follower:
             self._states.append(self.twin.states(self.windows))
         return self._states[0]
 
-    def predict(self, values: Floats) -> Floats:
-        """(rows, C) what the sensors show, for values (C, n)."""
-        return self._run(values, np.tile(self.state, (len(values), 1)))
+    def predict(self, values: Floats, use: NDArray[np.bool_] | None = None) -> Floats:
+        """(rows, C) what the sensors show, for values (C, n); nan outside of windows `use` (W,).
+
+        Columns that differ in what the sensors make of a motion are simulated once.
+        """
+        windows = np.flatnonzero(np.ones(self.windows.count, bool) if use is None else use)
+        moving, first, motion = np.unique(
+            values[:, self._moves], axis=0, return_index=True, return_inverse=True
+        )
+        state = np.tile(self.state[windows], (len(moving), 1))
+        fields = self._run(values[first], state, windows)
+        return self._shown(values, fields, motion, windows)
 
     def pose_effects(self, values: Floats) -> Floats:
         """(rows, D) change of what is shown per change of the start's positions, for (n,)."""
@@ -102,46 +116,51 @@ class Follower:
             moved = self.state[row, first : first + model.nq].copy()
             mujoco.mj_integratePos(model, moved, np.eye(model.nv)[d] * NUDGE, 1.0)
             qpos[(d + 1) * count + row] = moved
-        shown = self._run(np.tile(values, (model.nv + 1, 1)), state)
+        columns, windows = np.tile(values, (model.nv + 1, 1)), np.arange(count)
+        fields = self._run(columns, state, windows)
+        shown = self._shown(columns, fields, np.arange(model.nv + 1), windows)
         return (shown[:, 1:] - shown[:, :1]) / NUDGE
 
-    def _batch(self, columns: int) -> tuple[Physics, Expanded]:
-        if columns not in self._batches:
+    def _batch(self, size: int) -> tuple[Physics, Expanded]:
+        if size not in self._batches:
             body = replace(self.interface, observation=self.twin.terms)
-            size = columns * self.windows.count
             physics = Physics(body, self.twin.model, size, self.threads)
-            self._batches[columns] = physics, Expanded(physics.batch, body, self.differences)
-        return self._batches[columns]
+            self._batches[size] = physics, Expanded(physics.batch, body, self.differences)
+        return self._batches[size]
 
-    def _run(self, values: Floats, state: Floats) -> Floats:
-        columns, count = len(values), self.windows.count
-        physics, expanded = self._batch(columns)
+    def _run(self, values: Floats, state: Floats, windows: Ints) -> dict[str, Floats]:
+        """Per term (C * w, F, size) its true values, for values (C, n) in w windows."""
+        count = len(windows)
+        physics, expanded = self._batch(len(values) * count)
         ids = np.arange(physics.size, dtype=np.int32)
         physics.reset(ids)
         expanded.write(ids, np.repeat(values, count, axis=0))
         physics.batch.state[:] = state
-        command = self._commands(values)  # (C * W, S, A)
+        command = self._commands(values, windows)  # (C * w, S, A)
         stride = self.twin.stride
         shown = [{k: v.copy() for k, v in physics.fields().items()}]
         for step in range(command.shape[1]):
             physics.substep(command[:, step])
             if (step + 1) % stride == 0:
                 shown.append(physics.fields())
-        fields = {
+        return {
             term.name: np.stack([each[term.name] for each in shown], axis=1) for term in self.terms
         }
-        return self._shown(values, fields)
 
-    def _commands(self, values: Floats) -> Floats:
-        """(C * W, S, A) the mean command in every physics step, delays of any length.
+    def _commands(self, values: Floats, windows: Ints) -> Floats:
+        """(C * w, S, A) the mean command in every physics step, delays of any length.
 
         So what is shown changes evenly with a delay.
         """
         delay = self.differences.of(values, "command_delay") / self.interface.physics_dt
-        return np.concatenate([delayed(self.windows.command, late) for late in delay])
+        command = self.windows.command[windows]
+        return np.concatenate([delayed(command, late) for late in delay])
 
-    def _shown(self, values: Floats, fields: dict[str, Floats]) -> Floats:
-        columns, count = len(values), self.windows.count
+    def _shown(
+        self, values: Floats, fields: dict[str, Floats], motion: Ints, windows: Ints
+    ) -> Floats:
+        """(rows, C) for values (C, n) and the number (C,) of the motion among `fields`."""
+        columns, count = len(values), len(windows)
         of = self.differences.of
         delay, scale, bias = of(values, "sensor_delay"), of(values, "scale"), of(values, "bias")
         first = dict(
@@ -153,26 +172,31 @@ class Follower:
         )
         order = [term.name for term in self.robot_terms]
         fine, dt, before = self.twin.fine, self.interface.control_dt, self.windows.plan.before
-        out = np.empty((len(self.measured), columns))
+        out = np.full((len(self.measured), columns), np.nan)
+        number_of = np.full(self.windows.count, -1)
+        number_of[windows] = np.arange(count)
         parts = {element.term: element for element in reversed(self.elements)}
         for term in self.terms:
             number, samples = order.index(term.name), self.windows.samples[term.name]
             viewed = view(term, term.values(fields[term.name]))
             viewed = np.unwrap(viewed, axis=1) if angular(term) else viewed
-            viewed = viewed.reshape(columns, count, *viewed.shape[1:])
+            viewed = viewed.reshape(-1, count, *viewed.shape[1:])
             start, size = parts[term.name].rows.start, len(samples.window)
+            inside = np.flatnonzero(number_of[samples.window] >= 0)
+            window, time = number_of[samples.window[inside]], samples.time[inside]
             for c in range(columns):
-                place = (samples.time + before - delay[c, number] / dt) * fine
+                place = (time + before - delay[c, number] / dt) * fine
                 place = np.clip(place, 0, viewed.shape[2] - 1.000001)
                 low = place.astype(np.int64)
                 part = (place - low)[:, None]
-                seen = (1 - part) * viewed[c, samples.window, low]
-                seen += part * viewed[c, samples.window, low + 1]
+                moved = viewed[motion[c]]
+                seen = (1 - part) * moved[window, low]
+                seen += part * moved[window, low + 1]
                 if term.derive is None and not angular(term):
                     own = bias[c, first[term.name] : first[term.name] + seen.shape[1]]
                     seen = scale[c, number] * seen + own
                 for i in range(seen.shape[1]):
-                    out[start + i * size : start + (i + 1) * size, c] = seen[:, i]
+                    out[start + i * size + inside, c] = seen[:, i]
         return out
 
     def angles(self) -> NDArray[np.bool_]:
