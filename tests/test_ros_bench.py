@@ -166,6 +166,7 @@ def test_what_no_controller_can_exceed_is_what_force_and_delay_leave():
         ("profile", ["--family", "nobody"]),
         ("scale", ["--family", "nobody"]),
         ("single", ["nobody", "right"]),
+        ("sysid", ["--bundle", "nobody"]),
         ("single", ["ant_bandits", "nobody"]),
     ],
 )

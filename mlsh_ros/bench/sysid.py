@@ -18,6 +18,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mlsh_ros.bench import one_line_errors
 from mlsh_ros.sysid.identify import Identified, identify
 from mlsh_ros.sysid.rehearsal import rehearse
 from mlsh_ros.sysid.unknowns import NOMINAL, reality_of, values_of
@@ -92,6 +93,7 @@ def judge(
     return lines
 
 
+@one_line_errors
 def main() -> None:
     """Print all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
