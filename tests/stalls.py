@@ -16,8 +16,8 @@ LIMIT = 0.08  # s; these tests alone are up to 12 ms late, two at a time 30 to 5
 WITNESS = """
 import os, select, sys, time
 os.sched_setaffinity(0, [int(sys.argv[1])])
-print("ready", flush=True)
 longest, last = 0.0, time.monotonic()
+print("ready", flush=True)
 while not select.select([sys.stdin], [], [], 0.01)[0]:
     now = time.monotonic()
     longest, last = max(longest, now - last - 0.01), now
