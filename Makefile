@@ -53,9 +53,10 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# A pip of 2023 takes twice as long to find out what to install.
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) --upgrade pip  # one of 2023 takes twice as long to find out what to install
+	$(INSTALL) --upgrade pip
 
 $(VENV)/.runtime: $(VENV)/bin/python $(INPUTS)
 	$(INSTALL) --no-compile -e '.[ros,sim]'
