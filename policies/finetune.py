@@ -1,9 +1,9 @@
-"""One more master for a bundle: the skills are frozen, their files stay as they are."""
+"""More masters for a bundle: the skills are frozen, their files stay as they are."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +16,14 @@ from policies.bundle import (
     Bundle,
     Golden,
     Master,
-    Score,
     check_name,
     check_target,
     golden_bytes,
     write_bundle,
 )
 from policies.config import TrainConfig, config_from_dict
-from policies.export import Parity, check_parity, network_bytes, provenance_of
-from policies.fits import check_fits, task_of
+from policies.export import Parity, check_parity, master_entry, network_bytes, provenance_of
+from policies.fits import check_fits, task_of, tasks_of
 from policies.onnx_file import Graph, read_graph
 from policies.runtime import Network
 from sim.errors import UserError
@@ -36,10 +35,10 @@ from sim.tasks.task import HELD_OUT
 
 @dataclass(frozen=True)
 class Finetuned:
-    """The new bundle and how its new master was learned."""
+    """The new bundle and how its new masters were learned."""
 
     bundle: Bundle
-    master: str
+    masters: dict[str, list[Progress]]  # their curves
     adapted: Adapted
     parity: Parity
 
@@ -49,7 +48,8 @@ def finetune(
     task: str,
     path: Path,
     *,
-    name: str,
+    name: str | None = None,
+    replacing: bool = False,
     updates: int,
     seed: int,
     robot: str | None = None,
@@ -64,11 +64,13 @@ def finetune(
 
     Args:
         bundle: whose skills are used, and not touched.
-        task: family/task; the family may be another one than the skills were trained on, as long
-            as robot and family give the observation that the skills take.
+        task: family/task, or a family for a master of each of its tasks; it may be another one
+            than the skills were trained on, as long as robot and family give the observation
+            that the skills take.
         path: the new bundle; may be the old one's folder.
-        name: of the new master.
-        updates: of the master.
+        name: of the new master, by default the task's.
+        replacing: masters of the same name, instead of refusing that.
+        updates: of each master.
         seed: of everything random.
         robot: name or folder, by default the bundle's.
         start_from: a master of the bundle to start from, by default a fresh one.
@@ -76,54 +78,86 @@ def finetune(
         settings: `section.key=value` over the bundle's configuration.
         episodes: whole ones per update, by default 2,000 steps.
         facts: of `policies.run.environment`, for the provenance.
-        on_update: called with the latest `Progress`.
+        on_update: called with the latest `Progress` of every task.
 
     Raises:
-        UserError: the name is taken, the task does not fit, or the bundle cannot be written.
+        UserError: a name is taken, the task does not fit, a setting is not the bundle's, or the
+            bundle cannot be written.
     """
-    check_name("master", name)
+    tasks = tasks_of(bundle, task)
+    names = _names(bundle, tasks, name, replacing)
     check_target(path)
-    if name in bundle.manifest.masters:
-        raise UserError(
-            f"bundle {bundle.manifest.name!r} has a master {name!r} already; give another --name. "
-            f"Taken: {', '.join(bundle.manifest.masters)}"
-        )
-    config, number = task_config(bundle, task, seed=seed, robot=robot, reality=reality)
+    config, _ = task_config(bundle, tasks[0], seed=seed, robot=robot, reality=reality)
     config = config.with_values(list(settings))
+    _check_decisions(bundle, config)
+    numbers = [task_of(bundle, each)[1] for each in tasks]
     start = None
     if start_from is not None:
         start = read_graph(bundle.master(start_from), f"{bundle.source}/masters/{start_from}.onnx")
 
-    def install_master(agent: Agent) -> None:
+    def install_masters(agent: Agent) -> None:
         if start is not None:
-            _install_policy(agent.masters, 0, start)
+            for row in range(len(tasks)):
+                _install_policy(agent.masters, row, start)
 
     adapted = adapt(
         config,
         lambda agent: install_skills(agent, bundle),
-        [number],
+        numbers,
         updates=updates,
         envs=None if episodes is None else envs_for_episodes(config, episodes),
-        install_masters=None if start is None else install_master,
+        install_masters=None if start is None else install_masters,
         on_update=on_update,
     )
     agent = adapted.learner.agent
-    data = network_bytes(agent.masters, 0, agent.normaliser, name)
-    parity = check_parity(
-        [(data, agent.masters, 0)], agent.normaliser, bundle.golden.observation, seed
-    )
-    last = adapted.curves[0][-1]
+    data = [network_bytes(agent.masters, g, agent.normaliser, n) for g, n in enumerate(names)]
+    graphs = [(each, agent.masters, g) for g, each in enumerate(data)]
+    parity = check_parity(graphs, agent.normaliser, bundle.golden.observation, seed)
     scored = scored_episodes(adapted.learner.family.ticks)
-    limit = adapted.learner.bounds[number]
-    entry = Master(
-        task=task,
-        score=Score(value=last.greedy, **asdict(limit), episodes=scored),
-        provenance=provenance_of(config, facts, last.steps, last.updates),
+    limits = [adapted.learner.bounds[number] for number in numbers]
+    entries = [
+        master_entry(
+            task,
+            curve,
+            limit,
+            provenance_of(config, facts, curve[-1].steps, curve[-1].updates),
+            scored,
+        )
+        for task, curve, limit in zip(tasks, adapted.curves, limits, strict=True)
+    ]
+    whole = add_masters(
+        bundle, dict(zip(names, zip(entries, data, strict=True), strict=True)), path
     )
-    whole = add_master(bundle, name, entry, data, path)
     if whole.skill_hashes() != bundle.skill_hashes():
         raise UserError(f"{path}: the skill files changed; the bundle must not be used")
-    return Finetuned(whole, name, adapted, parity)
+    return Finetuned(whole, dict(zip(names, adapted.curves, strict=True)), adapted, parity)
+
+
+def _names(bundle: Bundle, tasks: list[str], name: str | None, replacing: bool) -> list[str]:
+    if name is not None and len(tasks) > 1:
+        raise UserError(
+            f"name {name!r}: one name for {len(tasks)} masters, of {tasks[0]} to {tasks[-1]}; "
+            f"leave it out, or give one task"
+        )
+    names = [task.partition("/")[2] for task in tasks] if name is None else [name]
+    for each in names:
+        check_name("master", each)
+        if each in bundle.manifest.masters and not replacing:
+            raise UserError(
+                f"bundle {bundle.manifest.name!r} has a master {each!r} already; give another "
+                f"--name, or --replace it. Taken: {', '.join(bundle.manifest.masters)}"
+            )
+    return names
+
+
+def _check_decisions(bundle: Bundle, config: TrainConfig) -> None:
+    # One N and one lead for all masters of a bundle: one takes over from another as it drives.
+    for key in ("decision_ticks", "decision_lead"):
+        given, own = getattr(config.mlsh, key), getattr(bundle.manifest, key)
+        if given != own:
+            raise UserError(
+                f"mlsh.{key} {given}: all masters of bundle {bundle.manifest.name!r} have {own}"
+            )
 
 
 def task_config(
@@ -187,19 +221,21 @@ def install_skills(agent: Agent, bundle: Bundle) -> None:
     agent.learns_statistics = False
 
 
-def add_master(bundle: Bundle, name: str, entry: Master, data: bytes, path: Path) -> Bundle:
-    """Write the bundle with one more master; every other file stays byte-identical but golden."""
+def add_masters(bundle: Bundle, masters: dict[str, tuple[Master, bytes]], path: Path) -> Bundle:
+    """Write the bundle with these masters too; all other files but golden stay byte-identical."""
     golden = bundle.golden
-    logits = Network(data, name)(golden.observation)
+    logits = {name: Network(data, name)(golden.observation) for name, (_, data) in masters.items()}
     more = Golden(
         observation=golden.observation,
         action=golden.action,
-        logits={**golden.logits, name: logits},
-        skill={**golden.skill, name: logits.argmax(axis=1)},
+        logits={**golden.logits, **logits},
+        skill={**golden.skill, **{name: x.argmax(axis=1) for name, x in logits.items()}},
     )
     files = {f: d for f, d in bundle.files.items() if f in bundle.manifest.files}
-    files |= {f"masters/{name}.onnx": data, GOLDEN: golden_bytes(more)}
-    manifest = replace(bundle.manifest, masters={**bundle.manifest.masters, name: entry})
+    files |= {f"masters/{name}.onnx": data for name, (_, data) in masters.items()}
+    files[GOLDEN] = golden_bytes(more)
+    entries = {name: entry for name, (entry, _) in masters.items()}
+    manifest = replace(bundle.manifest, masters={**bundle.manifest.masters, **entries})
     return write_bundle(manifest, files, path)
 
 

@@ -1,20 +1,24 @@
-"""Learning curves of a new task: over updates, episodes and seconds."""
+"""Learning curves of new tasks: over updates, episodes and seconds."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from policies.adapt import Progress
 from sim.bounds import Bounds
 from sim.errors import UserError
 
-Curves = dict[str, list[Progress]]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Curves = dict[str, list[Progress]]  # of each learner
 
 
-def write_curves(curves: Curves, path: Path) -> None:
-    """All curves as one CSV.
+def write_curves(curves: dict[str, Curves], path: Path) -> None:
+    """All curves of all tasks as one CSV.
 
     Raises:
         UserError: it could not be written.
@@ -22,41 +26,61 @@ def write_curves(curves: Curves, path: Path) -> None:
     try:
         with path.open("w", newline="") as stream:
             writer = csv.writer(stream)
-            writer.writerow(["learner", "updates", "steps", "seconds", "greedy_return", "success"])
-            for label, curve in curves.items():
-                for p in curve:
-                    numbers = (f"{x:.4f}" for x in (p.seconds, p.greedy, p.success))
-                    writer.writerow([label, p.updates, p.steps, *numbers])
+            head = ["task", "learner", "updates", "steps", "seconds", "greedy_return", "success"]
+            writer.writerow(head)
+            for task, of_task in curves.items():
+                for label, curve in of_task.items():
+                    for p in curve:
+                        numbers = (f"{x:.4f}" for x in (p.seconds, p.greedy, p.success))
+                        writer.writerow([task, label, p.updates, p.steps, *numbers])
     except OSError as error:
         raise UserError(f"{path}: could not be written ({error.strerror})") from None
 
 
-def plot_adaptation(curves: Curves, bounds: Bounds, task: str, ticks: int, path: Path) -> None:
-    """Greedy return over updates, episodes of `ticks` ticks and seconds, side by side.
+def plot_adaptation(
+    curves: dict[str, Curves], bounds: dict[str, Bounds], ticks: int, path: Path
+) -> None:
+    """Greedy return over episodes of `ticks` ticks; of a single task over updates and seconds too.
 
     Raises:
         UserError: it could not be written.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    axes = figure.subplots(1, 3, sharey=True)
     scales: dict[str, Callable[[Progress], float]] = {
         "updates": lambda p: p.updates,
         "episodes": lambda p: p.steps / ticks,
         "seconds": lambda p: p.seconds,
     }
-    for axis, (label, scale) in zip(axes, scales.items(), strict=True):
-        for name, curve in curves.items():
-            axis.plot([scale(p) for p in curve], [p.greedy for p in curve], ".-", label=name)
-        axis.axhline(bounds.optimum, color="0.3", ls=":", lw=1, label="optimum")
-        axis.axhline(bounds.random, color="0.6", ls="--", lw=1, label="random")
-        axis.set_xlabel(label)
-        axis.grid(alpha=0.3)
+    one = len(curves) == 1
+    panels = [(task, label) for task in curves for label in (scales if one else ["episodes"])]
+    columns = 3 if one else min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(
+        figsize=(3.67 * columns, 3.6 * rows if one else 2.4 * rows), layout="constrained"
+    )
+    axes = figure.subplots(rows, columns, squeeze=False, sharey="row" if one else False).ravel()
+    for axis, (task, label) in zip(axes, panels, strict=False):
+        _draw(axis, curves[task], bounds[task], label, scales[label])
+        if not one:
+            axis.set_title(task, fontsize=9)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
     axes[0].set_ylabel("greedy return")
     axes[0].legend(fontsize=8, loc="center right")
-    figure.suptitle(f"Learning {task}")
+    figure.suptitle(f"Learning {next(iter(curves))}" if one else f"Learning {len(curves)} tasks")
     try:
         figure.savefig(path, dpi=120)
     except OSError as error:
         raise UserError(f"{path}: could not be written ({error.strerror})") from None
+
+
+def _draw(
+    axis: Axes, curves: Curves, bounds: Bounds, label: str, scale: Callable[[Progress], float]
+) -> None:
+    for name, curve in curves.items():
+        axis.plot([scale(p) for p in curve], [p.greedy for p in curve], ".-", label=name)
+    axis.axhline(bounds.optimum, color="0.3", ls=":", lw=1, label="optimum")
+    axis.axhline(bounds.random, color="0.6", ls="--", lw=1, label="random")
+    axis.set_xlabel(label)
+    axis.grid(alpha=0.3)

@@ -26,7 +26,15 @@ def task_of(bundle: Bundle, task: str) -> tuple[TaskFamily, int]:
 
 def first_task(bundle: Bundle, family: str) -> str:
     """`family/task` of the first one, see `task_of`."""
-    return f"{family}/{make_family(family, _parameters(bundle, family)).tasks[0]}"
+    return tasks_of(bundle, family)[0]
+
+
+def tasks_of(bundle: Bundle, task: str) -> list[str]:
+    """The `family/task` itself, or those of all tasks of a family that is named without one."""
+    family, slash, _ = task.partition("/")
+    if slash:
+        return [task]
+    return [f"{family}/{name}" for name in make_family(family, _parameters(bundle, family)).tasks]
 
 
 def _parameters(bundle: Bundle, family: str) -> dict[str, float | int] | None:

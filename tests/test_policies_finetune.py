@@ -16,6 +16,7 @@ from policies.finetune import finetune, install_skills, task_config
 from policies.finetune_plot import plot_adaptation, write_curves
 from policies.fits import check_fits
 from policies.mlsh import Mlsh
+from policies.onnx_file import read_graph
 from policies.rollout import Collector
 from policies.run import environment
 from policies.runtime import load_policy
@@ -72,6 +73,39 @@ def test_a_master_for_a_task_of_another_family(bundle, tmp_path):
     assert more.manifest.provenance == bundle.manifest.provenance  # of the skills
     assert result.parity.worst <= 1e-5
     assert [p.updates for (p,) in latest] == [0, 1, 2]
+
+
+def test_a_master_for_each_task_of_a_family(bundle, tmp_path):
+    result = learn(bundle, tmp_path / "more", "ring_bandits", name=None)
+    more = load_bundle(tmp_path / "more")
+    names = [f"sector-{i}" for i in range(3)]
+    assert list(result.masters) == names
+    assert set(more.manifest.masters) == {"goal-0", "goal-1", *names}
+    assert more.skill_hashes() == bundle.skill_hashes()
+    # Each is the one that learned its task.
+    learner = result.adapted.learner
+    assert learner.env.tasks.tolist() == [0, 1, 2]
+    for row, (name, curve) in enumerate(result.masters.items()):
+        graph = read_graph(more.master(name), name)
+        for i, (weight, _) in enumerate(learner.agent.masters.policy.layers(row)):
+            assert np.array_equal(graph.initializers[f"weight{i}"], weight)
+        assert more.manifest.masters[name].task == f"ring_bandits/{name}"
+        assert more.manifest.masters[name].score.value == curve[-1].greedy
+        load_policy(more, name)  # compares with the golden rows
+    assert len({more.master(name) for name in names}) == 3
+    text = refusal(learn, bundle, tmp_path / "x", "ring_bandits")
+    assert text.startswith("name 'new': one name for 3 masters, of ring_bandits/sector-0 to ")
+
+
+def test_a_master_is_replaced_only_when_told(bundle, tmp_path):
+    result = learn(bundle, tmp_path / "more", name="goal-1", replacing=True)
+    old, new = bundle.manifest.masters, result.bundle.manifest.masters
+    assert list(new) == list(old)
+    assert new["goal-0"] == old["goal-0"]
+    assert new["goal-1"].task == OTHER
+    assert result.bundle.master("goal-0") == bundle.master("goal-0")
+    assert result.bundle.master("goal-1") != bundle.master("goal-1")
+    load_policy(result.bundle, "goal-1")
 
 
 def test_golden_rows_are_extended(bundle, tmp_path):
@@ -140,7 +174,13 @@ class TestRefused:
     def test_name_clash(self, bundle, tmp_path):
         text = refusal(learn, bundle, tmp_path / "x", name="goal-1")
         assert "has a master 'goal-1' already" in text
-        assert "Taken: goal-0, goal-1" in text
+        assert "--replace it. Taken: goal-0, goal-1" in text
+
+    @pytest.mark.parametrize(("key", "given", "own"), [("ticks", 10, 5), ("lead", 0, 1)])
+    def test_decisions_that_are_not_the_bundles(self, bundle, tmp_path, key, given, own):
+        settings = [f"mlsh.decision_{key}={given}"]
+        text = refusal(learn, bundle, tmp_path / "x", settings=settings)
+        assert text == f"mlsh.decision_{key} {given}: all masters of bundle 'restless' have {own}"
 
     @pytest.mark.parametrize("name", ["a b", "../x", "", "x\n"])
     def test_name_that_a_file_cannot_have(self, bundle, tmp_path, name):
@@ -154,7 +194,8 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("task", "words"),
         [
-            ("ring_bandits", "Valid: ring_bandits/sector-0"),
+            ("ring_bandits/", "Valid: ring_bandits/sector-0"),
+            ("chess", "no task family 'chess'"),
             ("ring_bandits/sector-9", "no task 'ring_bandits/sector-9'"),
             ("chess/white", "no task family 'chess'"),
         ],
@@ -300,17 +341,19 @@ def test_adapting_leaves_tasks_and_skills_alone(bundle):
 def test_curves_are_written(tmp_path):
     curve = [Progress(i, 400 * i, 0.5 * i, 10.0 + i, 0.25) for i in range(3)]
     curves = {"master only": curve, "PPO from scratch": curve}
-    write_curves(curves, tmp_path / "curves.csv")
+    two = {OTHER: curves, "ring_bandits/sector-2": {"master only": curve}}
+    write_curves(two, tmp_path / "curves.csv")
     lines = (tmp_path / "curves.csv").read_text().splitlines()
-    assert lines[0] == "learner,updates,steps,seconds,greedy_return,success"
-    assert lines[2] == "master only,1,400,0.5000,11.0000,0.2500"
-    assert len(lines) == 7
-    plot_adaptation(
-        curves, Bounds(random=2, collapsed=20, optimum=40), OTHER, 50, tmp_path / "curves.png"
-    )
-    assert (tmp_path / "curves.png").stat().st_size > 1000
+    assert lines[0] == "task,learner,updates,steps,seconds,greedy_return,success"
+    assert lines[2] == "ring_bandits/sector-1,master only,1,400,0.5000,11.0000,0.2500"
+    assert lines[7].startswith("ring_bandits/sector-2,master only,0,")
+    assert len(lines) == 10
+    limits = dict.fromkeys(two, Bounds(random=2, collapsed=20, optimum=40))
+    for name, shown in (("one", {OTHER: curves}), ("two", two)):
+        plot_adaptation(shown, limits, 50, tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 1000
     (tmp_path / "file").write_text("")
-    assert "could not be written" in refusal(write_curves, curves, tmp_path / "file" / "x.csv")
+    assert "could not be written" in refusal(write_curves, two, tmp_path / "file" / "x.csv")
 
 
 def test_a_goal_that_training_did_not_see_is_found():

@@ -11,7 +11,7 @@ from mlsh_ros.core.controller import Tick
 from mlsh_ros.core.faults import FaultError
 from mlsh_ros.core.guard import Guard, Rules
 from policies.bundle import MANIFEST, load_bundle, replace, skill_names, write_bundle
-from policies.finetune import add_master
+from policies.finetune import add_masters
 from policies.skill_limits import check_skill_limits, read_skill_limits
 from sim.errors import UserError
 
@@ -116,7 +116,7 @@ def test_a_bundle_whose_skill_may_do_more_than_its_robot_is_not_written(bundle, 
 
 def test_one_more_master_leaves_the_limits_alone(limited, tmp_path):
     entry = limited.manifest.masters["goal-0"]
-    more = add_master(limited, "again", entry, limited.master("goal-0"), tmp_path / "more")
+    more = add_masters(limited, {"again": (entry, limited.master("goal-0"))}, tmp_path / "more")
     assert set(more.manifest.masters) == {"goal-0", "goal-1", "again"}
     assert more.manifest.skill_limits == limited.manifest.skill_limits
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mlsh_ros import cli
+from policies.bundle import load_bundle
 
 B = "moving_bandits"
 TINY = {
@@ -455,6 +456,13 @@ def test_train_export_check_finetune_and_evaluate(mlsh, run, tmp_path):
     code, out, err = mlsh("evaluate", more, "--master", "again", "--episodes", "2")
     assert (code, err) == (0, "")
     assert "again" in out
+    code, out, err = mlsh(
+        *("finetune", bundle, "--task", "ring_bandits", "--updates", "1", "-o", "all"),
+        "--no-baseline",
+    )
+    assert (code, err) == (0, "")
+    assert "ring_bandits/sector-2" in out
+    assert load_bundle(tmp_path / "all").manifest.masters.keys() >= {"sector-0", "sector-2"}
     code, out, err = mlsh("summary", run)
     assert (code, err) == (0, "")
     assert "0 of 1 runs" in out or "1 of 1 runs" in out

@@ -1,4 +1,4 @@
-"""mlsh finetune: one more master, skills frozen, beside PPO from scratch."""
+"""mlsh finetune: more masters, skills frozen, beside PPO from scratch."""
 
 from __future__ import annotations
 
@@ -20,13 +20,21 @@ def finetune(
     bundle: Annotated[
         str, typer.Argument(help="A shipped bundle by name, or a folder or zip file.")
     ],
-    task: Annotated[str, typer.Option(help="family/task, also of a family the skills never saw.")],
+    task: Annotated[
+        str,
+        typer.Option(
+            help="family/task, also of a family the skills never saw; or a family: all its tasks."
+        ),
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="New bundle folder.")
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Of the new master; default: the task's.")
     ] = None,
+    replacing: Annotated[
+        bool, typer.Option("--replace", help="A master that has the name already.")
+    ] = False,
     start_from: Annotated[
         str | None, typer.Option("--from", help="Start from this master instead of a fresh one.")
     ] = None,
@@ -57,6 +65,7 @@ def finetune(
     from policies.finetune import finetune as learn
     from policies.finetune import task_config
     from policies.finetune_plot import plot_adaptation, write_curves
+    from policies.fits import tasks_of
     from policies.run import environment
     from policies.runtime import TOLERANCE
     from sim.bounds import bounds, enough
@@ -65,7 +74,7 @@ def finetune(
     from sim.robot import load_robot
 
     loaded = load_bundle(bundle)
-    label = name or task.partition("/")[2]
+    label = name or task.partition("/")[2] or task
     target = output or Path("runs") / f"{loaded.manifest.name}-{label}"
     body = load_robot(robot or loaded.interface.robot)
     differs = load_reality(reality, body) if reality else None
@@ -73,7 +82,8 @@ def finetune(
         loaded,
         task,
         target,
-        name=label,
+        name=name,
+        replacing=replacing,
         updates=updates,
         seed=seed,
         robot=robot,
@@ -83,19 +93,28 @@ def finetune(
         episodes=episodes,
         facts=environment(),
     )
-    curves = {"master only": result.adapted.curves[0]}
-    config, number = task_config(loaded, task, seed=seed, robot=robot, reality=differs)
+    tasks = tasks_of(loaded, task)
+    curves = {
+        each: {"master only": curve}
+        for each, curve in zip(tasks, result.adapted.curves, strict=True)
+    }
+    config, _ = task_config(loaded, tasks[0], seed=seed, robot=robot, reality=differs)
     config = config.with_values(settings or [])
     family = make_family(config.family, config.family_parameters)  # what was learned on
-    if baseline:
-        envs = None if episodes is None else envs_for_episodes(config, episodes)
-        alone = from_scratch(config, number, updates=updates, envs=envs)
-        curves["PPO from scratch"] = alone.curves[0]
-    limit = bounds(load_robot(config.robot), family, number, episodes=enough(family))
-    _show(curves, limit, family.ticks)
+    limits = {}
+    for each in tasks:
+        number = family.tasks.index(each.partition("/")[2])
+        if baseline:
+            envs = None if episodes is None else envs_for_episodes(config, episodes)
+            alone = from_scratch(config, number, updates=updates, envs=envs)
+            curves[each]["PPO from scratch"] = alone.curves[0]
+        limits[each] = bounds(body, family, number, episodes=enough(family))
+        if len(tasks) > 1:
+            console.print(each)
+        _show(curves[each], limits[each], family.ticks)
     folder = target.parent
     write_curves(curves, folder / f"{target.name}-finetune.csv")
-    plot_adaptation(curves, limit, task, family.ticks, folder / f"{target.name}-finetune.png")
+    plot_adaptation(curves, limits, family.ticks, folder / f"{target.name}-finetune.png")
     console.print(f"curves: {folder / target.name}-finetune.png and .csv")
     console.print(
         f"parity torch / ONNX Runtime: {result.parity.worst:.1e} (at most {TOLERANCE:g}); "
