@@ -8,11 +8,14 @@ import yaml
 from gap_robot import Robot, Wrong
 
 from mlsh_ros.gap.analysis import NO_GAP, analyse_signals
+from mlsh_ros.gap.health import drifts
+from mlsh_ros.gap.trained import SPREAD, graphs_of, known_to, read_by
 from mlsh_ros.gap.twin import Twin
 from mlsh_ros.gap.windows import cut, plan_for
 from mlsh_ros.sysid.rehearsal import rehearse
 from policies.bundle import load_bundle
 from policies.fits import task_of
+from policies.onnx_file import Graph
 from sim.errors import UserError
 from sim.reality import load_reality
 from sim.robot import load_robot
@@ -54,6 +57,48 @@ def scaled(*names, by):
 
 def turned(angle):
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+# The range of training --------------------------------------------------------------------------
+
+
+def test_the_range_of_training_is_that_of_its_statistics_too(moving):
+    graphs = graphs_of(moving)
+    assert len(graphs) == 4  # two skills, two masters
+    known, golden = known_to(moving, graphs), moving.golden.observation
+    scale = graphs[0].initializers["scale"]
+    assert (known.min(axis=0) <= golden.min(axis=0)).all()
+    np.testing.assert_allclose((known[-1] - known[-2]) * scale, 2 * SPREAD, rtol=1e-5)
+    # The robot leaves it on one side alone, by more than a tenth of the range.
+    signals = drive(moving, seed=3, sessions=1).signals()
+    seen = signals.drives[0].observation.copy()
+    names = moving.interface.observation_names
+    x, range_of_x = names.index("position.0"), np.ptp(known, axis=0)[names.index("position.0")]
+    seen[:10, x] = known[:, x].max() + 0.11 * range_of_x
+    seen[10:, x] = known[:, x].max() + 0.09 * range_of_x
+    away = replace(signals, drives=[replace(signals.drives[0], observation=seen)])
+    everything = np.ones(len(names), bool)
+    by_name = {d.name: d for d in drifts([away], known, everything)}
+    assert by_name["position.x"].outside == pytest.approx(10 / len(seen))
+    assert sum(d.outside for d in by_name.values()) == by_name["position.x"].outside
+    # Where no network looks, none has to guess.
+    assert "position.x" not in {d.name for d in drifts([away], known, ~np.eye(8, dtype=bool)[x])}
+    assert read_by(graphs).all()
+
+
+def test_what_is_hidden_from_all_networks_is_read_by_none():
+    def graph(*rows):
+        weight = np.zeros((4, 2), np.float32)
+        weight[list(rows), 1] = -0.1
+        return Graph((), {"weight0": weight})
+
+    assert read_by([graph(0, 2), graph(0, 1)]).tolist() == [True, True, True, False]
+
+
+def test_without_statistics_the_golden_rows_are_all_that_is_known(moving):
+    zeros, ones = np.zeros(8, np.float32), np.ones(8, np.float32)
+    plain = [Graph((), {"shift": zeros, "scale": ones})]
+    assert np.array_equal(known_to(moving, plain), moving.golden.observation)
 
 
 # Nothing wrong ----------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from mlsh_ros.gap.reading import Loaded, load
 from mlsh_ros.gap.score import Earned, earned, interval
 from mlsh_ros.gap.signals import Signals
 from mlsh_ros.gap.subject import Subject, nominal, twin_of
+from mlsh_ros.gap.trained import graphs_of, known_to, read_by
 from mlsh_ros.gap.twin import Prediction, Twin
 from mlsh_ros.gap.windows import Plan, Windows, cut, merge, plan_for, thin
 from policies.bundle import Bundle
@@ -385,9 +386,10 @@ def _trained(
     if bundle is None:
         return [], []
     scores = earned(signals, bundle, twin)
+    graphs = graphs_of(bundle)
     # The golden rows are few; the simulation from the same starts sees what training saw there.
-    known = np.concatenate([bundle.golden.observation, *(line.seen for line in scores)])
-    return scores, drifts(signals, known)
+    known = [known_to(bundle, graphs), *(line.seen for line in scores)]
+    return scores, drifts(signals, np.concatenate(known), read_by(graphs))
 
 
 def _noisy(interface: Interface, reality: Reality) -> Interface:

@@ -162,8 +162,10 @@ def _held(interface: Interface, command: Floats) -> Floats:
     return (np.abs(after - before) > rate * (1 - 1e-6) - NEAR).astype(float)
 
 
-def drifts(signals: list[Signals], known: NDArray[np.float32]) -> list[Drift]:
-    """Of every observation element, against known observations (n, O) of the training."""
+def drifts(
+    signals: list[Signals], known: NDArray[np.float32], read: NDArray[np.bool_]
+) -> list[Drift]:
+    """Of the observation elements that are `read` (O,), against `known` ones (n, O)."""
     seen = np.concatenate([d.observation for each in signals for d in each.drives])
     seen = seen[np.isfinite(seen).all(axis=1)]
     low, high = known.min(axis=0), known.max(axis=0)
@@ -180,4 +182,5 @@ def drifts(signals: list[Signals], known: NDArray[np.float32]) -> list[Drift]:
             farthest=float(max(beyond[:, i].max(initial=0.0), 0.0)),
         )
         for i, name in enumerate(names)
+        if read[i]
     ]

@@ -271,9 +271,10 @@ def inside(gap: Gap) -> str:
     return _section(
         title,
         f'<div class="grid">{_panel("farthest from the training", drawing)}</div>{table}',
-        "Against the golden rows that the bundle carries, and what the policy sees in simulation "
-        "from the same starts, if the task is known. Outside: share of the ticks that are "
-        "further out than a tenth of the range; farthest: in ranges beyond it.",
+        "Against the golden rows that the bundle carries, two standard deviations of its training "
+        "on either side of the mean, and what the policy sees in simulation from the same starts, "
+        "if the task is known. What no network reads is left out. Outside: share of the ticks "
+        "that are further out than a tenth of the range; farthest: in ranges beyond it.",
     )
 
 
