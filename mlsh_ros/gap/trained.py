@@ -36,4 +36,4 @@ def known_to(bundle: Bundle, graphs: Sequence[Graph]) -> NDArray[np.float32]:
 def read_by(graphs: Sequence[Graph]) -> NDArray[np.bool_]:
     """(O,) whether any of the networks makes a difference between an element's values."""
     weights = np.concatenate([graph.initializers["weight0"] for graph in graphs], axis=1)
-    return np.logical_or.reduce(weights != 0, axis=1)
+    return np.asarray(weights.any(axis=1))
