@@ -51,6 +51,7 @@ QUANTITIES: dict[str, tuple[str, Callable[[Interface, float], Sections]]] = {
     "payload": ("kg", _physics("payload_kg")),
     "friction": ("x nominal", _physics("friction_factor")),
     "damping": ("x nominal", _physics("damping_factor")),
+    "joint_friction": ("N m or N", _physics("joint_friction")),
     "gain": ("x nominal", _motors("gain_factor")),
     "command": ("x nominal", _motors("command_factor")),
     "delay": ("s", _motors("delay_s")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import mujoco
 import numpy as np
@@ -25,6 +25,14 @@ LINEAR = (
 def body_names(model: mujoco.MjModel) -> list[str]:
     """Of all bodies of a model, in order."""
     return [model.body(i).name for i in range(model.nbody)]
+
+
+def _dofs(model: mujoco.MjModel) -> Iterator[int]:
+    """Of all hinges and slides."""
+    turning = int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)
+    for i in range(model.njnt):
+        if model.jnt_type[i] in turning:
+            yield int(model.jnt_dofadr[i])
 
 
 class Expanded:
@@ -59,6 +67,14 @@ class Expanded:
             self._writers.append(self._damping)
         if differs("armature_factor"):
             self._writers.append(self._armature)
+        if differs("joint_friction"):
+            self._rubbing = np.array(list(_dofs(model)), np.intp)
+            if not self._rubbing.size:
+                raise UserError(
+                    f"joint_friction is of hinge and slide joints, which robot "
+                    f"{interface.robot!r} does not have"
+                )
+            self._writers.append(self._joint_friction)
         if differs("gravity_offset"):
             self._writers.append(self._gravity)
         if differs("gain_factor", "command_factor"):
@@ -107,6 +123,11 @@ class Expanded:
 
     def _armature(self, ids: NDArray[np.int32], values: Floats) -> None:
         self._scale("dof_armature", ids, self._of(values, "armature_factor"))
+
+    def _joint_friction(self, ids: NDArray[np.int32], values: Floats) -> None:
+        friction = self._batch.expand("dof_frictionloss")
+        friction[ids] = self._model.dof_frictionloss
+        friction[np.ix_(ids, self._rubbing)] += self._of(values, "joint_friction")
 
     def _gravity(self, ids: NDArray[np.int32], values: Floats) -> None:
         gravity = self._batch.expand("opt.gravity")

@@ -58,6 +58,7 @@ def quantities(interface: Interface, bodies: int) -> dict[str, Quantity]:
         "dropout": Quantity(len(terms), 0.0, _at_least_one),
         "push_velocity": Quantity(1, 0.0, _either),
         "push_every": Quantity(1, 0.0, _either),
+        "joint_friction": amount(),  # last: what episodes draw of the others stays what it was
     }
 
 
@@ -171,6 +172,7 @@ def _flat(reality: Reality, interface: Interface, bodies: Sequence[str]) -> Floa
         (sensor.dropout for sensor in sensors),
         [push.velocity_m_s if push else ZERO],
         [push.every_s if push else ZERO],
+        [physics.joint_friction],
     ]
     return np.array([pair for part in parts for pair in part], np.float64)
 

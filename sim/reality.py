@@ -79,6 +79,7 @@ class Dynamics:
     friction_factor: Positive = ONE  # of sliding friction, of all contacts
     damping_factor: NonNegative = ONE  # of the joints
     armature_factor: NonNegative = ONE  # of the joints
+    joint_friction: NonNegative = ZERO  # N m of hinges, N of slides: dry friction beside theirs
     gravity_offset_m_s2: tuple[Spread, Spread, Spread] = (ZERO, ZERO, ZERO)  # x, y, z, world
 
 

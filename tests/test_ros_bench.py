@@ -74,17 +74,18 @@ def test_somebody_elses_arm_is_identified_without_a_bundle(monkeypatch, tmp_path
     monkeypatch.setitem(third.MODELS, "arm", model)
     robot = third.adopt("arm", tmp_path / "arm")
     late = {"lift": {"delay_s": 0.031}, "bend": {"delay_s": 0.011, "gain_factor": 0.8}}
-    physics = {"damping_factor": 1.5}
+    physics = {"damping_factor": 1.5, "joint_friction": 0.2}
     hidden = reality_from_dict({"actuators": late, "physics": physics}, "hidden")
-    arm = third.Arm(model, robot, hidden, 0.0)
+    arm = third.Arm(model, robot, hidden)
     signals = load(third.record(arm, tmp_path / "bag", seconds=10, seed=0), robot).signals
     assert signals.notes == []
-    names = ["damping_factor", "gain_factor", "lift.delay_s", "bend.delay_s"]
+    names = ["damping_factor", "joint_friction", "gain_factor", "lift.delay_s", "bend.delay_s"]
     found = {n.unknown.name: n.value for n in identify(robot, [signals], only=names).numbers}
     assert found["lift.delay_s"] == pytest.approx(0.031, abs=0.002)
     assert found["bend.delay_s"] == pytest.approx(0.011, abs=0.002)
     assert found["bend.gain_factor"] == pytest.approx(0.8, rel=0.03)
     assert found["damping_factor"] == pytest.approx(1.5, rel=0.1)
+    assert found["joint_friction"] == pytest.approx(0.2, rel=0.1)
 
 
 def test_a_rank_of_the_scaling_bench_reports_its_run(runners, monkeypatch, capsys):

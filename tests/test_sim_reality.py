@@ -137,6 +137,25 @@ def test_friction_is_what_holds_a_box(tmp_path):
             speed = made.fields()["velocity"][0, 0]
             # What is left over, 0.05 x 98.1 N, would make 0.1 m/s of 20 kg in 0.4 s.
             assert speed > 0.05 * factor if slides else abs(speed) < 0.01
+    with pytest.raises(UserError, match="joint_friction is of hinge and slide joints, which"):
+        world(sections(physics={"joint_friction": 1.0}), robot=robot)
+
+
+def test_joint_friction_holds_and_brakes(pushed):
+    """100 N on 20 kg and an armature of 5 kg, against dry friction of 60 and of 120 N.
+
+    What is held creeps, as all constraints of MuJoCo give way: at 0.01 m/s.
+    """
+    for friction, speed, creep in ((60.0, 40 / 25 * DT, 1e-6), (120.0, 0.0, 0.01)):
+        varied = sections(physics={"joint_friction": friction})
+        assert speed_after_a_step(pushed, varied) == pytest.approx(speed, abs=creep)
+        drawn = world(None, varied, robot=pushed)  # in a range it is the same
+        drawn.advance(np.array([[1.0, 0.0]]), 1)
+        assert drawn.fields()["velocity"][0, 0] == speed_after_a_step(pushed, varied)
+    # Beside the model's own, in hinges and slides, and not in what moves freely.
+    rubbing = real(physics={"joint_friction": 0.3})
+    made = world(rubbing, robot=load_robot("ant"), family=HOME["ant"], size=2)
+    assert made.physics.batch.get_model(1).dof_frictionloss.tolist() == [0.0] * 6 + [0.3] * 8
 
 
 def test_a_gain_is_of_the_force_and_of_its_limit(pushed):

