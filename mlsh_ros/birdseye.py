@@ -107,6 +107,7 @@ def draw_birdseye(
     with matplotlib.rc_context(STYLE):
         shapes = [_shapes(robot, panel) for panel in panels]
         boxes = _boxes(panels, shapes)
+        alike = all(np.array_equal(box, boxes[0]) for box in boxes)
         figure = Figure()
         axes = _grid(figure, boxes)
         for axis, panel, around, box in zip(axes, panels, shapes, boxes, strict=True):
@@ -115,7 +116,8 @@ def draw_birdseye(
             axis.set(xlim=(left, right), ylim=(low, high), aspect="equal")
             axis.set_title(_title(panel), size=8.5)
             axis.set(xlabel=f"x ({unit})", ylabel=f"y ({unit})")
-            axis.label_outer()
+            if alike:  # else each has a scale of its own
+                axis.label_outer()
         figure.suptitle(title, size=10)
         _legend(figure, skills, takes)
     return figure
