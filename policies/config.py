@@ -189,13 +189,16 @@ FAMILY_SETTINGS = {
         "mlsh.groups=8",
         "mlsh.envs=16",
     ],
-    # The paper's 200 ticks; where a robot is is none of the skills' business.
+    # The paper's 200 ticks; where a robot is is none of the skills' business, and how its joints
+    # are none of the masters'.
     "ant_movement": [
         "mlsh.decision_ticks=200",
         "mlsh.rollout_ticks=200",
         "mlsh.groups=6",
         "mlsh.envs=16",
         "network.hidden_from_skills=[position]",
+        "network.hidden_from_masters="
+        "[height, angular_velocity, hip, ankle, hip_velocity, ankle_velocity]",
         "network.initial_log_std=-0.5",
     ],
 }
