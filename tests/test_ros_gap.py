@@ -1,5 +1,6 @@
 """The verdict of `mlsh gap`: silent where nothing is wrong, and right where something is."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from gap_robot import Robot, Wrong
 
 from mlsh_ros.gap.analysis import NO_GAP, analyse_signals
 from mlsh_ros.gap.health import drifts
+from mlsh_ros.gap.measures import sudden
 from mlsh_ros.gap.trained import SPREAD, graphs_of, known_to, read_by
 from mlsh_ros.gap.twin import Twin
 from mlsh_ros.gap.windows import cut, plan_for
@@ -262,6 +264,22 @@ def test_ticks_that_the_recorder_hears_unevenly_are_named_where_they_show(moving
 
 
 @pytest.mark.slow
+def test_a_jump_is_sudden_and_a_way_apart_is_none():
+    apart = np.array([0, 1, 2, 3, 4, 5, 6, 7.0])  # grows, and the window ends
+    spike = np.array([0, 0, 9, 0, 0, 0, 0, 0.0])
+    gone = np.array([0, 0, 0, 9, 9, 9, 0, 0.0])  # for a while
+    begun = np.array([9, 9, 0, 0, 0, 0, 0, 0.0])  # since before the window
+    recorded = np.concatenate([apart, spike, gone, begun])
+    window, time = np.repeat(np.arange(4), 8), np.tile(np.arange(8.0), 4)
+    jolts = np.where((time == 5) & (window == 0), 10.0, 0.0)  # elsewhere: it can do that
+    for simulated, expected in ((0 * recorded, [0, 1, 3, 2]), (jolts, [0, 0, 0, 0])):
+        for order in (np.arange(32), np.random.default_rng(0).permutation(32)):
+            values = np.stack([recorded, simulated])[:, order]
+            found = np.zeros(32, bool)
+            found[order] = sudden(values[0] > 3.5, values, 1.75, window[order], time[order])
+            assert found.reshape(4, 8).sum(axis=1).tolist() == expected
+
+
 def test_zeros_for_lost_readings_are_jumps_and_nothing_else(moving):
     wrong = sense(velocity=lambda v, rng: v * (rng.random() > 0.03))
     gap = found(moving, drive(moving, wrong, seed=1))
@@ -340,3 +358,32 @@ def test_a_reality_of_a_body_that_is_none_is_refused(moving, hidden, tmp_path):
     path.write_text("schema: 1\nphysics: {body_mass_factors: {tail: 2.0}}\n")
     with pytest.raises(UserError, match="no body 'tail'"):
         analyse_signals(moving, [hidden[1]], [], reality=str(path))
+
+
+# A robot that does not forget --------------------------------------------------------------------
+
+ON_LEGS = {
+    "nothing": (None, f"{NO_GAP} in what could be compared"),
+    "a wrong sign": (
+        sense(hip=lambda v, rng: v * [-1, 1, 1, 1]),
+        "hip.hip_front_left has the wrong sign",
+    ),
+    "another mass": (
+        scaled("body_mass", "body_inertia", by=1.3),
+        r"the robot moves as if it had 1\.(2[5-9]|3\d?) times its mass",
+    ),
+    "late": (
+        Wrong(actuation_delay=0.025),
+        r"the robot follows its commands 2[0-9] ms late",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ON_LEGS)
+def test_a_robot_on_legs_is_told_from_its_contacts(name):
+    """After a contact that comes a moment early it goes another way: that is no fault."""
+    bundle, (wrong, words) = load_bundle("ant_bandits"), ON_LEGS[name]
+    robot = Robot(bundle, wrong, seed=1).drive("right", sessions=1, ticks=240)
+    verdict = found(bundle, robot).verdict
+    assert re.match(words, verdict[0]), verdict

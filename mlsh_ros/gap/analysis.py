@@ -165,8 +165,8 @@ def _measured(m: Measure, skills: Sequence[str]) -> dict[str, Any]:
     whole = {
         key: getattr(m, key)
         for key in (
-            "samples", "rmse", "nrmse", "bias", "gain", "gain_error", "lag", "correlation",
-            "noise", "outliers",
+            "samples", "rmse", "usual", "nrmse", "bias", "gain", "gain_error", "lag",
+            "correlation", "noise", "outliers",
         )
     }  # fmt: skip
     return whole | {
@@ -286,7 +286,8 @@ def analyse_signals(
     told = [*notes, *(f"{s.name}: {note}" for s in signals for note in s.notes)]
     windows = _windows(signals, plan_for(interface))
     memory = twin.memory(windows)
-    if _restless(memory, twin):
+    restless = _restless(memory, twin)
+    if restless:
         windows = _windows(signals, plan_for(interface, SHORT, 0.0))
         memory = twin.memory(windows)
         told.append(
@@ -321,7 +322,7 @@ def analyse_signals(
     found = [
         *say.from_causes(causes, ceilings),
         *say.from_channels([c for each in lines for c in each], causes),
-        *say.from_measures(explained, ticks, interface.control_dt),
+        *say.from_measures(explained, ticks, interface.control_dt, restless=restless),
         *say.from_ticks(ticks, interface.control_dt),
         *say.from_range(seen, sparse=not scores),
         *(say.from_efforts(work, _usual(bundle, scores)) if bundle else []),

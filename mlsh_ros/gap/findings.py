@@ -228,13 +228,17 @@ def from_channels(channels: Sequence[Channel], causes: Sequence[Cause]) -> list[
     return found
 
 
-def from_measures(final: Sequence[Measure], timing: Timing, period: float) -> list[Finding]:
+def from_measures(
+    final: Sequence[Measure], timing: Timing, period: float, *, restless: bool = False
+) -> list[Finding]:
     """Of what no cause explains: noise, outliers, and the rest.
 
     Args:
         final: measured against the model with all causes.
         timing: of the ticks.
         period: s, that they should have.
+        restless: the robot does not forget where it was pushed: a contact that comes a moment
+            early makes another way of the rest of a window, so the usual window counts.
     """
     uneven = timing.period_p99 > UNEVEN * period
     found: list[Finding] = []
@@ -253,7 +257,7 @@ def from_measures(final: Sequence[Measure], timing: Timing, period: float) -> li
         limit = np.hypot(NOISY * e.noise, MUCH * e.scale)
         if m.noise > limit and m.noise > WHITE * m.rmse and limit > 0:
             noisy.setdefault(e.term, []).append(m)
-        elif m.rmse > np.hypot(NOISY * e.noise, UNEXPLAINED * e.scale) and scale > 0:
+        elif _off(m, restless) > np.hypot(NOISY * e.noise, UNEXPLAINED * e.scale) and scale > 0:
             rest.setdefault(e.term, []).append(m)
     for parts in noisy.values():
         worst = max(parts, key=lambda m: m.noise / max(m.element.scale, m.element.noise, 1e-12))
@@ -266,9 +270,8 @@ def from_measures(final: Sequence[Measure], timing: Timing, period: float) -> li
         advice = "declare this noise for training, or filter the sensor"
         found.append(Finding("noise", CAUSE, share, text, advice, names, worst.noise))
     for parts in rest.values():
-        worst = max(parts, key=lambda m: m.rmse / max(m.element.scale, m.element.noise, 1e-12))
-        names = tuple(m.element.name for m in parts)
-        share = worst.rmse / max(worst.element.scale, worst.element.noise)
+        shares = [_off(m, restless) / max(m.element.scale, m.element.noise, 1e-12) for m in parts]
+        names, share = tuple(m.element.name for m in parts), max(shares)
         text = (
             f"{_names(names)} differs by {100 * share:.0f} % of its movement "
             "for a reason that is none of those tried"
@@ -284,6 +287,10 @@ def from_measures(final: Sequence[Measure], timing: Timing, period: float) -> li
         # After what is explained, however large.
         found.append(Finding("unexplained", SYMPTOM, share, text, advice, names, share))
     return found
+
+
+def _off(m: Measure, restless: bool) -> float:
+    return m.usual if restless else m.rmse
 
 
 def from_ticks(timing: Timing, period: float) -> list[Finding]:

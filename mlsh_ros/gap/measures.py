@@ -32,6 +32,7 @@ class Measure:
     element: Element
     samples: int
     rmse: float  # in the unit
+    usual: float  # rms error of half of the windows is below it, in the unit
     nrmse: float  # of the element's own movement in the simulation; nan if it stands still
     bias: float | None
     gain: float | None  # recorded per simulated, at the best lag; None: it stands still
@@ -121,7 +122,9 @@ def _measure(
     rmse = float(np.sqrt((error**2).mean()))
     gain, gain_error, correlation = _slope(element, i, shown, interface, windows)
     spread = TO_SIGMA * float(np.median(np.abs(error - np.median(error))))
-    wild = around > max(WILD * spread, WILD_SHARE * max(element.scale, element.noise))
+    limit = max(WILD * spread, WILD_SHARE * max(element.scale, element.noise))
+    values = np.stack([shown.recorded[:, i], shown.simulated[:, i]])
+    wild = sudden(around > limit, values, limit / 2, shown.samples.window, shown.samples.time)
 
     def part(rows: NDArray[np.bool_]) -> float:
         return float(np.sqrt((error[rows] ** 2).mean()) / scale) if rows.any() else float("nan")
@@ -131,6 +134,7 @@ def _measure(
         element=element,
         samples=len(error),
         rmse=rmse,
+        usual=_usual(error, shown.samples.window),
         nrmse=rmse / scale,
         bias=None if element.remembers else float(raw.mean()),
         gain=gain,
@@ -164,6 +168,38 @@ def _around(
         near.append(compare(term, mine, samples, prediction, sensor, delay).simulated)
     low, high = np.min(near, axis=0) + shown.offset, np.max(near, axis=0) + shown.offset
     return np.asarray(np.maximum(np.maximum(low - shown.recorded, shown.recorded - high), 0.0))
+
+
+def sudden(
+    far: NDArray[np.bool_], values: Floats, least: float, window: Ints, time: Floats
+) -> NDArray[np.bool_]:
+    """(n,) which of the samples that are far from the simulation came there or left all at once.
+
+    After a contact a robot may go another way than its simulation, and be far from it: step by
+    step, or with a jolt as the simulation has them too.
+
+    Args:
+        far: (n,) samples.
+        values: (2, n) recorded and simulated.
+        least: change from one sample to the next that may be called sudden.
+        window: (n,) of each sample.
+        time: (n,) within it.
+    """
+    order = np.lexsort((time, window))
+    far, near = far[order], window[order][1:] == window[order][:-1]
+    recorded, simulated = np.abs(np.diff(values[:, order])) * near
+    step = recorded > max(least, simulated.max(initial=0.0))
+    goes_on = far[1:] & far[:-1] & near  # from one sample to the next
+    begins, ends = far.copy(), far.copy()
+    begins[1:] &= ~goes_on
+    ends[:-1] &= ~goes_on
+    edge = np.zeros(len(far), bool)
+    edge[1:] |= begins[1:] & step
+    edge[:-1] |= ends[:-1] & step
+    stretch = np.cumsum(begins)
+    found = np.zeros(len(far), bool)
+    found[order] = far & np.isin(stretch, stretch[edge])
+    return found
 
 
 def _slope(
@@ -228,6 +264,13 @@ def lags_of(
             width /= 4
         result.append(best * tick)
     return result
+
+
+def _usual(error: Floats, window: Ints) -> float:
+    """Median over windows of their rms error."""
+    counts = np.bincount(window)
+    squares = np.bincount(window, error**2)[counts > 0] / counts[counts > 0]
+    return float(np.sqrt(np.median(squares)))
 
 
 def _white(error: Floats, window: Ints) -> float:
