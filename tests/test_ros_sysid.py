@@ -256,11 +256,42 @@ def test_windows_that_nobody_asks_for_are_not_simulated(four):
     assert np.isnan(part[~mine]).all()
 
 
+def test_the_sensor_that_counts_as_on_time_leaves_room_for_its_delay(four):
+    """The commands have it in them, and the other sensors may be earlier by as much."""
+    before = {each.name: each for each in four.unknowns}
+    four._fix_gauge()
+    own = before.pop(f"{four.gauge}.delay_s").high
+    assert {each.name for each in four.unknowns} == set(before)
+    for each in four.unknowns:
+        if each.quantity == "command_delay":
+            assert each.high == pytest.approx(before[each.name].high + own)
+        elif each.quantity == "sensor_delay":
+            assert each.low == -own
+
+
 def put(fit, values):
     """Give some unknowns these values."""
     for each in fit.unknowns:
         fit._put(fit.values, each, values[each.name])
     fit._forget_starts()
+
+
+def test_what_stands_beside_a_bend_slides_to_it(four):
+    """At whole steps all else is right too; beside them all else holds the delays there."""
+    four._fix_gauge()
+    gains = {"drive_x.gain_factor": 0.8, "drive_y.gain_factor": 0.8, "velocity.delay_s": 0.0}
+    put(four, {"drive_x.delay_s": 0.02, "drive_y.delay_s": 0.02} | gains)
+    best = cost(four)
+    put(four, {"drive_x.delay_s": 0.0185, "drive_y.delay_s": 0.0215} | gains)
+    four._settle()
+    beside = cost(four)
+    assert four._slide()
+    four._settle()
+    assert cost(four) - best < 0.01 * (beside - best)
+
+
+def cost(fit):
+    return float((fit._residuals(fit.values[None]) ** 2).sum())
 
 
 def test_delays_a_whole_physics_step_wrong_are_put_right(four):

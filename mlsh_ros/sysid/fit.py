@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mlsh_ros.sysid.follow import Element, Follower
 from mlsh_ros.sysid.unknowns import DELAYS, FIRST_KEPT, Unknown, values_of
 from sim.interface import Floats
+from sim.reality import LONGEST
 
 BLIND = 100.0  # ranges: the standard error of what changes nothing
 TELLS = 0.15  # standard error, of the range's width, up to which a recording tells a number
@@ -22,6 +23,11 @@ FLOOR = 2e-3  # of an element's movement: no model is better than that
 STEP = 1e-3  # of the bounds, for derivatives: longer than what contacts make uneven
 SCAN = 25  # delays, or frictions, tried over all that is possible
 NEARBY = 2  # physics steps that a single actuator is tried later, a single sensor earlier
+NEAR = 0.05  # physics steps that a delay is tried beside where it is
+WEAKEST = 3  # ways of which the recording tells least, along which is looked for more
+FLAT = 0.5  # of the ranges' widths: how far along them
+GAINS = 1e-3  # of the cost: a move that gains less is none
+ROUNDS = 5  # of such moves
 SLIPS = 0.1  # of the cost, or of what noise costs, that another friction has to explain
 ITERATIONS = 25
 ENOUGH = 1e-6  # of the cost, or of what noise costs: an iteration that gains less is the last one
@@ -182,6 +188,10 @@ class Fit:
             self._optimize()
             if self._scan():
                 self._optimize()
+            for _ in range(ROUNDS):
+                self._settle()
+                if not (self._slide() | self._scan_valleys()):
+                    break
             if not self._drop(strict=False):
                 break
         errors = self._errors()[0]
@@ -223,6 +233,46 @@ class Fit:
             output=io.StringIO(),
         )
         self.values = self._columns(found.as_vector()[:, None])[0]
+
+    def _settle(self) -> None:
+        """Descend with the delays where they are: at their bends a descent of all ends early."""
+        everything = self.unknowns
+        self.unknowns = [each for each in everything if each.quantity not in DELAYS]
+        self._optimize()
+        self.unknowns = everything
+
+    def _slide(self) -> bool:
+        """Move delays to where they explain most if everything else gives way to them.
+
+        At a whole step a delay has a bend, and the other numbers hold it beside that: neither it
+        nor they get any better alone. Says whether any moved.
+        """
+        late = np.array([each.quantity in DELAYS for each in self.unknowns], bool)
+        if not late.any() or late.all():
+            return False
+        dt = self.follower.interface.physics_dt
+        low = np.array([each.low for each in self.unknowns])
+        width = np.array([each.high for each in self.unknowns]) - low
+        unit = self._unit()
+        basis, triangle = np.linalg.qr(self._slopes(unit)[:, ~late])
+        moved = False
+        for mine in (late, *np.eye(len(late), dtype=bool)[late]):
+            now = low + unit * width
+            whole = [np.round(now / dt), *(np.floor(now / dt) + n for n in (-1, 0, 1, 2))]
+            near = [now - NEAR * dt, now + NEAR * dt]
+            tried = [now, *(np.where(mine, x, now) for x in (*(w * dt for w in whole), *near))]
+            units = np.clip((np.array(tried) - low) / width, 0, 1).T
+            left = self._residuals(self._columns(units))
+            along = basis.T @ left
+            cost = (left**2).sum(axis=0) - (along**2).sum(axis=0)
+            best = int(cost.argmin())
+            if cost[0] - cost[best] > GAINS * cost[0]:
+                unit = units[:, best]
+                unit[~late] -= np.linalg.lstsq(triangle, along[:, best], rcond=None)[0]
+                unit = np.clip(unit, 0, 1)
+                moved = True
+        self.values = self._columns(unit[:, None])[0]
+        return moved
 
     def _scan(self) -> bool:
         """Move delays to where they explain most: there are other minima; says whether any moved.
@@ -287,6 +337,27 @@ class Fit:
             self.unknowns.append(each)
             del self.told_not[each.name]
         self._scan()
+        return True
+
+    def _scan_valleys(self) -> bool:
+        """Move along the ways that the recording tells least of; says whether that was worth it.
+
+        Where servos saturate there are bumps in the valley that no descent crosses.
+        """
+        if not self.unknowns:
+            return False
+        jacobian, left = self._jacobian()
+        _, _, ways = np.linalg.svd(np.linalg.qr(jacobian, mode="r"))
+        widths = np.array([e.width / (e.high - e.low) for e in self.unknowns])
+        far = FLAT * 2.0 ** -np.arange(6)
+        shift, unit = np.r_[-far, far], self._unit()[:, None]
+        units = [unit + (way * widths)[:, None] * shift for way in ways[-WEAKEST:]]
+        columns = self._columns(np.clip(np.concatenate(units, axis=1), 0, 1))
+        cost = (self._residuals(columns) ** 2).sum(axis=0)
+        now = float((left**2).sum())
+        if now - cost.min() < GAINS * now:
+            return False
+        self.values = columns[int(cost.argmin())]
         return True
 
     def _slopes(self, unit: Floats) -> Floats:
@@ -389,11 +460,14 @@ class Fit:
         if shown - set(names):
             return
         self.gauge = next(n for n in names if n in shown)
+        own = names[self.gauge].high
         for index, each in enumerate(self.unknowns):
             if each.name == f"{self.gauge}.delay_s":
                 gone = index
             elif each.quantity == "sensor_delay":
-                self.unknowns[index] = replace(each, low=-each.high)
+                self.unknowns[index] = replace(each, low=-own)
+            elif each.quantity == "command_delay":  # which has that sensor's in it
+                self.unknowns[index] = replace(each, high=min(each.high + own, LONGEST))
         self._put(self.values, self.unknowns.pop(gone), 0.0)
 
     def _move_gauge(self) -> None:
