@@ -515,6 +515,7 @@ def test_a_whole_bundle_is_changed_while_it_drives(world, bundle, tmp_path):
     assert np.abs(np.diff(path, axis=0)).max() <= RATE + 1e-9
 
 
+@pytest.mark.respawns
 def test_a_respawned_master_joins_without_a_jump(world):
     observer = world.start_all(late_decisions=100)
     observer.drive()
@@ -524,7 +525,9 @@ def test_a_respawned_master_joins_without_a_jump(world):
     answers = len(observer.heard["decision/answer"])
     wait_for(lambda: len(observer.heard["decision/answer"]) > answers + 2, 20.0, "answers again")
     last = len(observer.ticks())
-    wait_for(lambda: len(observer.ticks()) > last + 2 * N, 5.0, "ticks")
+    wait_for(
+        lambda: len(observer.ticks()) > last + 2 * N, 5.0, lambda: f"ticks: {observer.state()}"
+    )
     ticks = observer.ticks()
     assert observer.state() == "running"
     assert not any(t["late"] for t in ticks[-N:])
