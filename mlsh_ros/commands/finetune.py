@@ -68,7 +68,6 @@ def finetune(
     from policies.fits import tasks_of
     from policies.run import environment
     from policies.runtime import TOLERANCE
-    from sim.bounds import bounds, enough
     from sim.reality import load_reality
     from sim.registry import make_family
     from sim.robot import load_robot
@@ -108,7 +107,7 @@ def finetune(
             envs = None if episodes is None else envs_for_episodes(config, episodes)
             alone = from_scratch(config, number, updates=updates, envs=envs)
             curves[each]["PPO from scratch"] = alone.curves[0]
-        limits[each] = bounds(body, family, number, episodes=enough(family))
+        limits[each] = result.adapted.learner.bounds[number]
         if len(tasks) > 1:
             console.print(each)
         _show(curves[each], limits[each], family.ticks)
