@@ -306,6 +306,56 @@ def test_delays_a_whole_physics_step_wrong_are_put_right(four):
     assert found == pytest.approx(right | gains, abs=1e-6)
 
 
+def test_a_search_looks_along_what_is_told_least(four):
+    """A wrong gain is on the way to the right one; from there on nothing more is gained."""
+    late = {"drive_x.delay_s": 0.02, "drive_y.delay_s": 0.02}
+    put(four, dict.fromkeys((each.name for each in four.unknowns), 0.0) | late)
+    four.unknowns = [each for each in four.unknowns if each.quantity == "gain_factor"]
+    put(four, {"drive_x.gain_factor": 0.65, "drive_y.gain_factor": 0.65})
+    before = cost(four)
+    assert four._scan_valleys()
+    assert cost(four) < 0.6 * before
+    put(four, {"drive_x.gain_factor": 0.8, "drive_y.gain_factor": 0.8})
+    assert not four._scan_valleys()
+
+
+def test_an_error_counts_windows_and_what_was_fitted_to_them(four, monkeypatch):
+    """Two windows, one unknown, slope 1; each window is off by 1 or -1 all the time.
+
+    So the unknown is the mean of all samples. With as many in each window its variance is that
+    of the mean of two: 1/2, twice that because the fit has taken one of the two.
+    """
+    four.unknowns = four.unknowns[:1]
+    window = four.follower.window
+    left = np.where(window == 0, 1.0, -1.0)
+    monkeypatch.setattr(four, "_jacobian", lambda *, far: (np.ones((len(window), 1)), left))
+    share = np.bincount(window) / len(window)
+    error = np.sqrt(2 * (share**2).sum())
+    assert error == pytest.approx(1.0, abs=0.1)
+    assert four._errors()[0] == pytest.approx([error], rel=1e-3)
+
+
+def test_what_a_load_weighs_is_the_masses_where_only_the_sum_shows(moving, weak):
+    ranges = {"physics": {"mass_factor": [0.8, 1.2], "payload_kg": [0.0, 5.0]}}
+    fit = fit_of(moving, weak, ranges, [1, 2])
+    put(fit, {"mass_factor": 1.05, "payload_kg": 2.0})
+    before = cost(fit)
+    assert fit._weigh_together()
+    assert fit.told_not == {"payload_kg": "only together with mass_factor"}
+    (mass,) = fit.unknowns
+    assert fit.value(mass) == pytest.approx(1.05 + 2.0 / 20.0)  # of omni's 20 kg
+    assert cost(fit) == pytest.approx(before)
+
+
+def test_a_load_that_is_harder_to_turn_than_mass_keeps_what_it_weighs():
+    """A load at the axis of turning is turned by anybody."""
+    ranges = {"physics": {"mass_factor": [0.8, 1.2], "payload_kg": [0.0, 0.5]}}
+    fit = rover({"physics": {"payload_kg": 0.3}}, ranges)
+    put(fit, {"mass_factor": 1.0, "payload_kg": 0.3})
+    assert not fit._weigh_together()
+    assert len(fit.unknowns) == 2
+
+
 def test_a_search_ends_where_it_gains_nothing(four, monkeypatch):
     four.unknowns = [each for each in four.unknowns if each.quantity == "gain_factor"]
     slopes, taken = four._slopes, []

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, field, replace
 
+import mujoco
 import mujoco.sysid as mj
 import numpy as np
 from numpy.typing import NDArray
 
 from mlsh_ros.sysid.follow import Element, Follower
 from mlsh_ros.sysid.unknowns import DELAYS, FIRST_KEPT, Unknown, values_of
+from sim.addresses import BASE
 from sim.interface import Floats
 from sim.reality import LONGEST
 
@@ -21,6 +23,7 @@ TOGETHER = 0.9  # correlation of two errors from which on they are told only tog
 OFFSET = 0.3  # rad or m that a start may be off: sensors are late and not exact
 FLOOR = 2e-3  # of an element's movement: no model is better than that
 STEP = 1e-3  # of the bounds, for derivatives: longer than what contacts make uneven
+FAR = 0.3  # of a range, for errors: over that the jumps of servos that saturate even out
 SCAN = 25  # delays, or frictions, tried over all that is possible
 NEARBY = 2  # physics steps that a single actuator is tried later, a single sensor earlier
 NEAR = 0.05  # physics steps that a delay is tried beside where it is
@@ -360,15 +363,15 @@ class Fit:
         self.values = columns[int(cost.argmin())]
         return True
 
-    def _slopes(self, unit: Floats) -> Floats:
+    def _slopes(self, unit: Floats, step: Floats | float = STEP) -> Floats:
         """(rows, k) of the residuals per unit of the bounds, by central differences.
 
-        What is shown has a bend wherever a delay is a whole number of physics steps: a slope of a
-        delay is taken over one of them.
+        Over `step` to either side, in units of the bounds. What is shown has a bend wherever a
+        delay is a whole number of physics steps: a slope of a delay is taken over one of them.
         """
         widths = np.array([each.high - each.low for each in self.unknowns])
         late = np.array([each.quantity in DELAYS for each in self.unknowns])
-        half = np.where(late, 0.5 * self.follower.interface.physics_dt / widths, STEP)
+        half = np.where(late, 0.5 * self.follower.interface.physics_dt / widths, step)
         # A little beyond a bound is no harm to a slope, but negative factors are none.
         above = unit[:, None] + np.diag(half)
         below = unit[:, None] - np.diag(np.where((unit < half) & ~late, 0.0, half))
@@ -377,18 +380,19 @@ class Fit:
         span = np.diag(above) - np.diag(below)
         return np.asarray((left[:, :count] - left[:, count:]) / span)
 
-    def _jacobian(self) -> tuple[Floats, Floats]:
+    def _jacobian(self, *, far: bool = True) -> tuple[Floats, Floats]:
         """(rows, k) per width of the ranges, and the residuals (rows,)."""
         unit = self._unit()
         left = self._residuals(self._columns(unit[:, None]))[:, 0]
         widths = np.array([e.width / (e.high - e.low) for e in self.unknowns])
-        return self._slopes(unit) * widths, left
+        return self._slopes(unit, FAR * widths if far else STEP) * widths, left
 
     def _errors(self, strict: bool = False) -> tuple[Floats, Floats]:
         """(k,) standard errors in the ranges' widths, (k, k) correlations."""
         if not self.unknowns:
             return np.zeros(0), np.zeros((0, 0))
-        jacobian, left = self._jacobian()
+        # At the beginning, where nothing fits, what is far away says nothing of it.
+        jacobian, left = self._jacobian(far=not strict)
         count = len(self.unknowns)
         # Not of the product: it has lost what the weakest of many unknowns show.
         _, size, way = np.linalg.svd(np.linalg.qr(jacobian, mode="r"))
@@ -397,12 +401,14 @@ class Fit:
         variance = 1.0 if strict else float(left @ left) / max(len(left) - count, 1)
         covariance = variance * inverse
         if not strict:
-            # What is left of a window hangs together: count windows, not samples.
+            # What is left of a window hangs together: count windows, not samples. Each unknown
+            # has taken one of them to fit itself.
             window = self.follower.window[self._fitted]
             scores = np.stack(
                 [jacobian[window == w].T @ left[window == w] for w in np.unique(window)]
             )
             clustered = inverse @ (scores.T @ scores) @ inverse
+            clustered *= len(scores) / max(len(scores) - count, 1)
             worse = np.maximum(np.diag(clustered), np.diag(covariance)) / np.diag(covariance)
             covariance = covariance * np.sqrt(np.outer(worse, worse))
         errors = np.sqrt(np.diag(covariance))
@@ -410,7 +416,7 @@ class Fit:
 
     def _drop(self, *, strict: bool) -> bool:
         """Let stay as it was what the recording does not tell; says whether there was any."""
-        dropped = False
+        dropped = not strict and self._weigh_together()
         while self.unknowns:
             errors, correlation = self._errors(strict)
             if errors.max() <= TELLS:
@@ -434,15 +440,45 @@ class Fit:
             dropped = True
         return dropped
 
+    def _weigh_together(self) -> bool:
+        """Give the mass what a load weighs, if that shows as well; says whether it did.
+
+        Of a base that only slides no more than the sum shows. Slopes say otherwise now and then:
+        a servo that saturates a step earlier makes motions jump.
+        """
+        found = {each.quantity: each for each in self.unknowns}
+        load, mass = found.get("payload_kg"), found.get("mass_factor")
+        if load is None or mass is None:
+            return False
+        shift = np.array([0.0, load.known - self.value(load), load.width / 2])
+        columns = np.tile(self.values, (len(shift), 1))
+        of = self.follower.differences.of
+        of(columns, load.quantity)[:, load.element] += shift
+        of(columns, mass.quantity)[:, mass.element] -= shift / self._mass_kg()
+        cost = (self._residuals(columns) ** 2).sum(axis=0)
+        if cost.max() - cost[0] > TELLS * cost[0]:
+            return False
+        self.told_not[load.name] = f"only together with {mass.name}"
+        self.unknowns.remove(load)
+        self.values = columns[1]
+        self._take_over(load)
+        return True
+
     def _take_over(self, gone: Unknown) -> None:
         """What a load would have been, the mass may be."""
         if gone.quantity != "payload_kg":
             return
-        more = gone.high / float(self.follower.twin.model.body_mass.sum())
+        more = gone.high / self._mass_kg()
         self.unknowns = [
             replace(e, high=e.high + more) if e.quantity == "mass_factor" else e
             for e in self.unknowns
         ]
+
+    def _mass_kg(self) -> float:
+        """(kg) of the nominal robot, without what a task puts around it."""
+        model = self.follower.twin.model
+        base = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, BASE)
+        return float(model.body_subtreemass[base])
 
     # Delays -----------------------------------------------------------------------------------
 
