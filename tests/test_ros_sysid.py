@@ -15,11 +15,13 @@ from mlsh_ros.core.topics import TRACE
 from mlsh_ros.gap.reading import load
 from mlsh_ros.gap.subject import load_subject, twin_of
 from mlsh_ros.gap.windows import cut, plan_for, thin
-from mlsh_ros.sysid import fit as fitting
-from mlsh_ros.sysid.fit import Fit
+from mlsh_ros.sysid import search
+from mlsh_ros.sysid.fit import fix_gauge
 from mlsh_ros.sysid.follow import Follower
 from mlsh_ros.sysid.identify import identify
+from mlsh_ros.sysid.problem import Problem
 from mlsh_ros.sysid.rehearsal import rehearse
+from mlsh_ros.sysid.told import drop, errors, weigh_together
 from mlsh_ros.sysid.unknowns import NOMINAL, reality_of, unknowns, values_of
 from policies.bundle import load_bundle
 from sim.errors import UserError
@@ -221,7 +223,7 @@ def fit_of(subject, signals, ranges, windows):
     twin = twin_of(subject, [signals], robot)
     found = unknowns(subject.interface, body_names(twin.model), NOMINAL, ranges)
     follower = Follower(twin, chosen, ranges, NOMINAL)
-    return Fit(follower, found, np.ones(len(windows), bool))
+    return Problem(follower, found, np.ones(len(windows), bool))
 
 
 @pytest.fixture
@@ -259,7 +261,7 @@ def test_windows_that_nobody_asks_for_are_not_simulated(four):
 def test_the_sensor_that_counts_as_on_time_leaves_room_for_its_delay(four):
     """The commands have it in them, and the other sensors may be earlier by as much."""
     before = {each.name: each for each in four.unknowns}
-    four._fix_gauge()
+    fix_gauge(four)
     own = before.pop(f"{four.gauge}.delay_s").high
     assert {each.name for each in four.unknowns} == set(before)
     for each in four.unknowns:
@@ -272,36 +274,36 @@ def test_the_sensor_that_counts_as_on_time_leaves_room_for_its_delay(four):
 def put(fit, values):
     """Give some unknowns these values."""
     for each in fit.unknowns:
-        fit._put(fit.values, each, values[each.name])
-    fit._forget_starts()
+        fit.put(fit.values, each, values[each.name])
+    fit.forget_starts()
 
 
 def test_what_stands_beside_a_bend_slides_to_it(four):
     """At whole steps all else is right too; beside them all else holds the delays there."""
-    four._fix_gauge()
+    fix_gauge(four)
     gains = {"drive_x.gain_factor": 0.8, "drive_y.gain_factor": 0.8, "velocity.delay_s": 0.0}
     put(four, {"drive_x.delay_s": 0.02, "drive_y.delay_s": 0.02} | gains)
     best = cost(four)
     put(four, {"drive_x.delay_s": 0.0185, "drive_y.delay_s": 0.0215} | gains)
-    four._settle()
+    search.settle(four)
     beside = cost(four)
-    assert four._slide()
-    four._settle()
+    assert search.slide(four)
+    search.settle(four)
     assert cost(four) - best < 0.01 * (beside - best)
 
 
 def cost(fit):
-    return float((fit._residuals(fit.values[None]) ** 2).sum())
+    return float(fit.cost(fit.values[None])[0])
 
 
 def test_delays_a_whole_physics_step_wrong_are_put_right(four):
-    four._fix_gauge()
+    fix_gauge(four)
     assert four.gauge == "position"
     gains = {"drive_x.gain_factor": 0.8, "drive_y.gain_factor": 0.8}
     wrong = {"drive_x.delay_s": 0.04, "drive_y.delay_s": 0.04, "velocity.delay_s": -0.02}
     right = {"drive_x.delay_s": 0.02, "drive_y.delay_s": 0.02, "velocity.delay_s": 0.0}
     put(four, wrong | gains)
-    assert four._scan()
+    assert search.scan(four)
     found = {each.name: four.value(each) for each in four.unknowns}
     assert found == pytest.approx(right | gains, abs=1e-6)
 
@@ -313,10 +315,10 @@ def test_a_search_looks_along_what_is_told_least(four):
     four.unknowns = [each for each in four.unknowns if each.quantity == "gain_factor"]
     put(four, {"drive_x.gain_factor": 0.65, "drive_y.gain_factor": 0.65})
     before = cost(four)
-    assert four._scan_valleys()
+    assert search.scan_valleys(four)
     assert cost(four) < 0.6 * before
     put(four, {"drive_x.gain_factor": 0.8, "drive_y.gain_factor": 0.8})
-    assert not four._scan_valleys()
+    assert not search.scan_valleys(four)
 
 
 def test_an_error_counts_windows_and_what_was_fitted_to_them(four, monkeypatch):
@@ -328,11 +330,11 @@ def test_an_error_counts_windows_and_what_was_fitted_to_them(four, monkeypatch):
     four.unknowns = four.unknowns[:1]
     window = four.follower.window
     left = np.where(window == 0, 1.0, -1.0)
-    monkeypatch.setattr(four, "_jacobian", lambda *, far: (np.ones((len(window), 1)), left))
+    monkeypatch.setattr(four, "jacobian", lambda *, far: (np.ones((len(window), 1)), left))
     share = np.bincount(window) / len(window)
     error = np.sqrt(2 * (share**2).sum())
     assert error == pytest.approx(1.0, abs=0.1)
-    assert four._errors()[0] == pytest.approx([error], rel=1e-3)
+    assert errors(four)[0] == pytest.approx([error], rel=1e-3)
 
 
 def test_what_a_load_weighs_is_the_masses_where_only_the_sum_shows(moving, weak):
@@ -340,7 +342,7 @@ def test_what_a_load_weighs_is_the_masses_where_only_the_sum_shows(moving, weak)
     fit = fit_of(moving, weak, ranges, [1, 2])
     put(fit, {"mass_factor": 1.05, "payload_kg": 2.0})
     before = cost(fit)
-    assert fit._weigh_together()
+    assert weigh_together(fit)
     assert fit.told_not == {"payload_kg": "only together with mass_factor"}
     (mass,) = fit.unknowns
     assert fit.value(mass) == pytest.approx(1.05 + 2.0 / 20.0)  # of omni's 20 kg
@@ -352,16 +354,16 @@ def test_a_load_that_is_harder_to_turn_than_mass_keeps_what_it_weighs():
     ranges = {"physics": {"mass_factor": [0.8, 1.2], "payload_kg": [0.0, 0.5]}}
     fit = rover({"physics": {"payload_kg": 0.3}}, ranges)
     put(fit, {"mass_factor": 1.0, "payload_kg": 0.3})
-    assert not fit._weigh_together()
+    assert not weigh_together(fit)
     assert len(fit.unknowns) == 2
 
 
 def test_a_search_ends_where_it_gains_nothing(four, monkeypatch):
     four.unknowns = [each for each in four.unknowns if each.quantity == "gain_factor"]
-    slopes, taken = four._slopes, []
-    monkeypatch.setattr(four, "_slopes", lambda unit: taken.append(unit) or slopes(unit))
-    monkeypatch.setattr(fitting, "ENOUGH", 1e9)
-    four._optimize()
+    slopes, taken = four.slopes, []
+    monkeypatch.setattr(four, "slopes", lambda unit: taken.append(unit) or slopes(unit))
+    monkeypatch.setattr(search, "ENOUGH", 1e9)
+    search.optimize(four)
     assert len(taken) == 1
 
 
@@ -374,7 +376,7 @@ def rover(hidden, ranges):
     reality = reality_from_dict(hidden, "hidden")
     signals = rehearse(bundle, reality, sessions=1, seed=3, every=5)
     fit = fit_of(bundle, signals, ranges, [0])
-    fit._forget_starts()
+    fit.forget_starts()
     return fit
 
 
@@ -391,7 +393,7 @@ def test_a_single_actuator_as_late_as_its_sensor_is_early_is_put_right():
     ranges = {"actuators": {"drive": perhaps, "turn": perhaps}, "sensors": {"speed": perhaps}}
     fit = rover(hidden, ranges)
     put(fit, {"drive.delay_s": 0.02, "turn.delay_s": 0.03, "speed.delay_s": 0.03})
-    assert fit._scan()
+    assert search.scan(fit)
     found = {each.name: fit.value(each) for each in fit.unknowns}
     right = {"drive.delay_s": 0.03, "turn.delay_s": 0.03, "speed.delay_s": 0.02}
     assert found == pytest.approx(right, abs=1e-6)
@@ -400,19 +402,19 @@ def test_a_single_actuator_as_late_as_its_sensor_is_early_is_put_right():
 def test_friction_of_a_floor_on_which_wheels_slip_is_found():
     # At the model's own friction nothing slips, so that no slope leads away from it.
     fit = floor(0.15)
-    fit._drop(strict=True)
+    drop(fit, strict=True)
     assert "too little" in fit.told_not["friction_factor"]
-    assert fit._scan_friction()
+    assert search.scan_friction(fit)
     assert not fit.told_not
     assert fit.value(fit.unknowns[0]) == pytest.approx(0.15, rel=0.1)
-    fit._reweigh()
+    fit.reweigh()
     for element in fit.follower.elements:
         declared = next(t.noise for t in fit.follower.terms if t.name == element.term)
-        assert fit._sigma[element.rows].min() >= declared
+        assert fit.sigma[element.rows].min() >= declared
 
 
 def test_friction_of_a_floor_that_holds_is_said_not_to_be_told():
     fit = floor(0.9)
-    fit._drop(strict=True)
-    assert not fit._scan_friction()
+    drop(fit, strict=True)
+    assert not search.scan_friction(fit)
     assert "too little" in fit.told_not["friction_factor"]

@@ -12,8 +12,10 @@ import yaml
 from mlsh_ros.gap.signals import Signals
 from mlsh_ros.gap.subject import Subject, nominal, twin_of
 from mlsh_ros.gap.windows import Windows, cut, merge, plan_for, thin
-from mlsh_ros.sysid.fit import TELLS, Fit
+from mlsh_ros.sysid.fit import solve
 from mlsh_ros.sysid.follow import Follower
+from mlsh_ros.sysid.problem import Problem
+from mlsh_ros.sysid.told import TELLS
 from mlsh_ros.sysid.unknowns import NOMINAL, Unknown, chosen, reality_of, unknowns
 from sim.errors import UserError
 from sim.expanded import body_names
@@ -143,9 +145,9 @@ def identify(
     wanted, blind = _visible(wanted, follower)
     held = np.zeros(windows.count, bool)
     held[HELD_OUT - 1 :: HELD_OUT] = True
-    fit = Fit(follower, list(wanted), ~held)
+    fit = Problem(follower, list(wanted), ~held)
     start = fit.values.copy()
-    errors = fit.run()
+    errors = solve(fit)
     numbers = _numbers(wanted, fit, errors, blind)
     terms, before, after = _validate(fit, start, held)
     if after > UNEXPLAINED and after > before / 2:
@@ -206,7 +208,7 @@ def _visible(wanted: list[Unknown], follower: Follower) -> tuple[list[Unknown], 
 
 
 def _numbers(
-    wanted: list[Unknown], fit: Fit, errors: Floats, blind: list[Unknown]
+    wanted: list[Unknown], fit: Problem, errors: Floats, blind: list[Unknown]
 ) -> list[Number]:
     told = {each.name: error for each, error in zip(fit.unknowns, errors, strict=True)}
     numbers: list[Number] = []
@@ -226,7 +228,7 @@ def _numbers(
     ]
 
 
-def _validate(fit: Fit, start: Floats, held: Floats) -> tuple[list[Term], float, float]:
+def _validate(fit: Problem, start: Floats, held: Floats) -> tuple[list[Term], float, float]:
     follower = fit.follower
     left = fit.differences(np.stack([start, fit.values]))
     rows = held[follower.window]
@@ -246,7 +248,7 @@ def _validate(fit: Fit, start: Floats, held: Floats) -> tuple[list[Term], float,
     return terms, float(total[0]), float(total[1])
 
 
-def _with_noise(fit: Fit, ranges: Reality) -> Floats:
+def _with_noise(fit: Problem, ranges: Reality) -> Floats:
     """The values, and what is left of terms that may be noisy taken for their noise."""
     follower = fit.follower
     values: Floats = fit.values.copy()

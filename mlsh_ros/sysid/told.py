@@ -1,0 +1,105 @@
+"""What a recording tells of the unknowns, and what it does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from mlsh_ros.sysid.problem import Problem
+from mlsh_ros.sysid.unknowns import FIRST_KEPT, Unknown
+from sim.interface import Floats
+
+BLIND = 100.0  # ranges: the standard error of what changes nothing
+TELLS = 0.15  # standard error, of the range's width, up to which a recording tells a number
+ALIKE = 0.4  # of the largest standard error: who else may stay as it is in its place
+TOGETHER = 0.9  # correlation of two errors from which on they are told only together
+
+
+def errors(problem: Problem, strict: bool = False) -> tuple[Floats, Floats]:
+    """(k,) standard errors in the ranges' widths, (k, k) correlations."""
+    if not problem.unknowns:
+        return np.zeros(0), np.zeros((0, 0))
+    # At the beginning, where nothing fits, what is far away says nothing of it.
+    jacobian, left = problem.jacobian(far=not strict)
+    count = len(problem.unknowns)
+    # Not of the product: it has lost what the weakest of many unknowns show.
+    _, size, way = np.linalg.svd(np.linalg.qr(jacobian, mode="r"))
+    inverse = (way.T / (size**2 + BLIND**-2)) @ way
+    # Strict: as if the declared noise were all there is.
+    variance = 1.0 if strict else float(left @ left) / max(len(left) - count, 1)
+    covariance = variance * inverse
+    if not strict:
+        # What is left of a window hangs together: count windows, not samples. Each unknown
+        # has taken one of them to fit itself.
+        window = problem.follower.window[problem.fitted]
+        scores = np.stack([jacobian[window == w].T @ left[window == w] for w in np.unique(window)])
+        clustered = inverse @ (scores.T @ scores) @ inverse
+        clustered *= len(scores) / max(len(scores) - count, 1)
+        worse = np.maximum(np.diag(clustered), np.diag(covariance)) / np.diag(covariance)
+        covariance = covariance * np.sqrt(np.outer(worse, worse))
+    error = np.sqrt(np.diag(covariance))
+    return error, covariance / np.outer(error, error)
+
+
+def drop(problem: Problem, *, strict: bool) -> bool:
+    """Let stay as it was what the recording does not tell; says whether there was any."""
+    dropped = not strict and weigh_together(problem)
+    while problem.unknowns:
+        error, correlation = errors(problem, strict)
+        if error.max() <= TELLS:
+            break
+        wanted = [i for i, e in enumerate(error) if e > max(TELLS, ALIKE * error.max())]
+        out = min(wanted, key=lambda i: FIRST_KEPT.index(problem.unknowns[i].quantity))
+        each = problem.unknowns.pop(out)
+        # Those of them that are told without it.
+        others = [
+            problem.unknowns[i - (i > out)].name
+            for i in range(len(error))
+            if i != out and abs(correlation[out, i]) > TOGETHER
+        ]
+        problem.told_not[each.name] = (
+            f"only together with {', '.join(others)}"
+            if others
+            else "too little of it shows in the recording"
+        )
+        problem.put(problem.values, each, each.known)
+        _take_over(problem, each)
+        dropped = True
+    return dropped
+
+
+def weigh_together(problem: Problem) -> bool:
+    """Give the mass what a load weighs, if that shows as well; says whether it did.
+
+    Of a base that only slides no more than the sum shows. Slopes say otherwise now and then:
+    a servo that saturates a step earlier makes motions jump.
+    """
+    found = {each.quantity: each for each in problem.unknowns}
+    load, mass = found.get("payload_kg"), found.get("mass_factor")
+    if load is None or mass is None:
+        return False
+    shift = np.array([0.0, load.known - problem.value(load), load.width / 2])
+    columns = np.tile(problem.values, (len(shift), 1))
+    of = problem.follower.differences.of
+    of(columns, load.quantity)[:, load.element] += shift
+    of(columns, mass.quantity)[:, mass.element] -= shift / problem.mass_kg()
+    cost = problem.cost(columns)
+    if cost.max() - cost[0] > TELLS * cost[0]:
+        return False
+    problem.told_not[load.name] = f"only together with {mass.name}"
+    problem.unknowns.remove(load)
+    problem.values = columns[1]
+    _take_over(problem, load)
+    return True
+
+
+def _take_over(problem: Problem, gone: Unknown) -> None:
+    """What a load would have been, the mass may be."""
+    if gone.quantity != "payload_kg":
+        return
+    more = gone.high / problem.mass_kg()
+    problem.unknowns = [
+        replace(e, high=e.high + more) if e.quantity == "mass_factor" else e
+        for e in problem.unknowns
+    ]
