@@ -321,18 +321,18 @@ def test_a_search_looks_along_what_is_told_least(four):
     assert not search.scan_valleys(four)
 
 
-def test_an_error_counts_windows_and_what_was_fitted_to_them(four, monkeypatch):
+def test_an_error_is_what_a_window_less_would_change(four, monkeypatch):
     """Two windows, one unknown, slope 1; each window is off by 1 or -1 all the time.
 
-    So the unknown is the mean of all samples. With as many in each window its variance is that
-    of the mean of two: 1/2, twice that because the fit has taken one of the two.
+    So the unknown is the mean of all samples, and 1 or -1 without the other window: the jackknife's
+    variance is (2 - 1) / 2 of the sum of the squared changes.
     """
     four.unknowns = four.unknowns[:1]
     window = four.follower.window
-    left = np.where(window == 0, 1.0, -1.0)
+    shown = np.where(window == 0, 1.0, -1.0)
+    left = shown - shown.mean()
     monkeypatch.setattr(four, "jacobian", lambda *, far: (np.ones((len(window), 1)), left))
-    share = np.bincount(window) / len(window)
-    error = np.sqrt(2 * (share**2).sum())
+    error = np.sqrt(((shown.mean() - np.array([1.0, -1.0])) ** 2).sum() / 2)
     assert error == pytest.approx(1.0, abs=0.1)
     assert errors(four)[0] == pytest.approx([error], rel=1e-3)
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 
 from mlsh_ros.sysid.problem import Problem
-from mlsh_ros.sysid.search import optimize, scan, scan_friction, scan_valleys, settle, slide
+from mlsh_ros.sysid.search import cross, optimize, scan, scan_friction, scan_valleys, settle, slide
 from mlsh_ros.sysid.told import drop, errors
 from mlsh_ros.sysid.unknowns import DELAYS
 from sim.interface import Floats
 from sim.reality import LONGEST
 
-ROUNDS = 5  # of such moves
+ROUNDS = 10  # of such moves
 
 
 def solve(problem: Problem) -> Floats:
@@ -35,7 +35,7 @@ def solve(problem: Problem) -> Floats:
             optimize(problem)
         for _ in range(ROUNDS):
             settle(problem)
-            if not (slide(problem) | scan_valleys(problem)):
+            if not (slide(problem) | scan_valleys(problem)) and not cross(problem):
                 break
         if not drop(problem, strict=False):
             break
@@ -67,6 +67,7 @@ def fix_gauge(problem: Problem) -> None:
         elif each.quantity == "command_delay":  # which has that sensor's in it
             problem.unknowns[index] = replace(each, high=min(each.high + own, LONGEST))
     problem.put(problem.values, problem.unknowns.pop(gone), 0.0)
+    problem.leave_out(own)
 
 
 def move_gauge(problem: Problem) -> None:
@@ -81,3 +82,5 @@ def move_gauge(problem: Problem) -> None:
     sensors[index] -= least
     commands += least
     np.clip(commands, 0.0, None, out=commands)
+    problem.leave_out(0.0)
+    problem.forget_starts()

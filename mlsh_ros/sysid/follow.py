@@ -84,6 +84,9 @@ class Follower:
         self.measured: Floats = np.concatenate([none, *(s.values[:, i] for s, i in shown)])
         window = [s.window for s, _ in shown]
         self.window: Ints = np.concatenate([np.zeros(0, np.int64), *window])
+        # (s) until a window's simulation ends
+        tick, length = self.interface.control_dt, self.windows.plan.length
+        self.left: Floats = np.concatenate([none, *((length - s.time) * tick for s, _ in shown)])
 
     @property
     def state(self) -> Floats:

@@ -43,6 +43,7 @@ class Problem:
         for each in self.unknowns:
             self.put(self.values, each, each.known)
         self.fitted = self.use[follower.window]
+        self._shown = np.ones(len(follower.window), bool)
         self.sigma = self._first_sigma()
         self._weight = np.ones(follower.windows.count)
         self._subspaces: list[tuple[NDArray[np.int64], Floats]] = []
@@ -129,6 +130,19 @@ class Problem:
         """(k,) widths of the ranges, in units of the bounds."""
         return np.array([each.width for each in self.unknowns]) / self.spans()
 
+    def leave_out(self, seconds: float) -> None:
+        """Fit nothing of the last seconds of a window, or of none again.
+
+        A sensor that may be earlier than the one that counts as on time would show what comes
+        after the simulation's end.
+        """
+        self._shown = self.follower.left >= seconds
+        self.fitted = self.use[self.follower.window] & self._shown
+
+    def indices(self, quantity: str) -> NDArray[np.intp]:
+        """(n,) where among the unknowns those of a quantity are."""
+        return np.flatnonzero([each.quantity == quantity for each in self.unknowns])
+
     def late(self) -> NDArray[np.bool_]:
         """(k,) which unknowns are delays."""
         return np.array([each.quantity in DELAYS for each in self.unknowns], bool)
@@ -142,7 +156,7 @@ class Problem:
         effects = np.clip(np.nan_to_num(effects), -1e6, 1e6)
         self._subspaces = []
         for window in range(self.follower.windows.count):
-            rows = np.flatnonzero(self.follower.window == window)
+            rows = np.flatnonzero((self.follower.window == window) & self._shown)
             if not len(rows):
                 continue
             u, s, _ = np.linalg.svd(effects[rows], full_matrices=False)

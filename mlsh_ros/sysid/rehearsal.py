@@ -18,6 +18,7 @@ from sim.world import World
 START = 10**18  # ns
 WIRE = 300_000  # ns from a message's making to its recording
 PAUSE = 10**9  # ns between sessions
+STANDS = 0.2  # s before a session: a robot stands on its wheels, a model falls onto them
 ONE = np.zeros(1, np.int32)
 
 
@@ -51,6 +52,9 @@ def rehearse(
         controller = Controller(interface, skills, manifest.decision_ticks, manifest.decision_lead)
         world.reset(ONE, [number], [episode_rng(seed, session)])
         controller.reset()
+        safe = interface.safe[None]
+        for _ in range(round(STANDS / interface.physics_dt)):
+            world.advance(safe, 1)
         for _ in range(family.ticks):
             fields: dict[str, np.ndarray] = {}
             command = interface.safe

@@ -71,7 +71,8 @@ def slide(problem: Problem) -> bool:
     """Move delays to where they explain most if everything else gives way to them.
 
     At a whole step a delay has a bend, and the other numbers hold it beside that: neither it
-    nor they get any better alone. Says whether any moved.
+    nor they get any better alone. All delays go to whole steps, then commands come later by as
+    much as sensors come earlier, then single ones move. Says whether any moved.
     """
     late = problem.late()
     if not late.any() or late.all():
@@ -81,10 +82,15 @@ def slide(problem: Problem) -> bool:
     unit = problem.unit()
     basis, triangle = np.linalg.qr(problem.slopes(unit)[:, ~late])
     moved = False
-    for mine in (late, *np.eye(len(late), dtype=bool)[late]):
+    motors = np.isin(np.arange(len(late)), problem.indices(DELAYS[0]))
+    against = np.where(motors, 1.0, -1.0)
+    ways = [(late, against)] if motors.any() and problem.gauge else []
+    ways += [(one, np.ones(len(late))) for one in (late, *np.eye(len(late), dtype=bool)[late])]
+    for mine, way in ways:
         now = low + unit * width
-        whole = [np.round(now / dt), *(np.floor(now / dt) + n for n in (-1, 0, 1, 2))]
-        near = [now - NEAR * dt, now + NEAR * dt]
+        whole = [np.round(now / dt), *(np.floor(now / dt) + n * way for n in (-1, 0, 1, 2))]
+        whole += [np.round(now / dt) + n * way for n in (-2, -1, 1, 2)]
+        near = [now - NEAR * dt * way, now + NEAR * dt * way]
         tried = [now, *(np.where(mine, x, now) for x in (*(w * dt for w in whole), *near))]
         units = np.clip((np.array(tried) - low) / width, 0, 1).T
         left = problem.residuals(problem.columns(units))
@@ -100,6 +106,30 @@ def slide(problem: Problem) -> bool:
     return moved
 
 
+def cross(problem: Problem) -> bool:
+    """Go over the ridge between two whole steps, and stay if it is deeper there; says whether.
+
+    Commands come a physics step later and sensors as much earlier, or the other way: only the
+    sensor that counts as on time tells these apart, and the other numbers make up for most of it.
+    """
+    motors, sensors = (problem.indices(quantity) for quantity in DELAYS)
+    if not problem.gauge:
+        return False
+    before, now = problem.values.copy(), float(problem.cost(problem.values[None])[0])
+    step = problem.follower.interface.physics_dt / problem.spans()
+    for way in (1.0, -1.0):
+        unit = problem.unit()
+        unit[motors] += way * step[motors]
+        unit[sensors] -= way * step[sensors]
+        problem.values = problem.columns(np.clip(unit, 0, 1)[:, None])[0]
+        settle(problem)
+        slide(problem)
+        if now - float(problem.cost(problem.values[None])[0]) > GAINS * now:
+            return True
+        problem.values = before.copy()
+    return False
+
+
 def scan(problem: Problem) -> bool:
     """Move delays to where they explain most: there are other minima; says whether any moved.
 
@@ -109,17 +139,16 @@ def scan(problem: Problem) -> bool:
     Between whole physics steps lies a ridge that no descent crosses.
     """
     each = np.eye(len(problem.unknowns))
-    motors = np.array([e.quantity == DELAYS[0] for e in problem.unknowns], bool)
-    late = np.array([e.quantity == DELAYS[1] for e in problem.unknowns], bool)
-    far = [each[motors].sum(axis=0), *each[late]]
+    motors, sensors = each[problem.indices(DELAYS[0])], each[problem.indices(DELAYS[1])]
+    far = [motors.sum(axis=0), *sensors]
     if problem.gauge:
-        far.append(each[motors].sum(axis=0) - each[late].sum(axis=0))
-    single = each[motors] if motors.sum() > 1 else []
+        far.append(motors.sum(axis=0) - sensors.sum(axis=0))
+    single = motors if len(motors) > 1 else motors[:0]
     before = problem.values.copy()
     for way in far:
         _try_delays(problem, way, nearby=False)
     for motor in single:
-        for sensor in each[late]:
+        for sensor in sensors:
             _try_delays(problem, motor - sensor, nearby=True)
     return not np.allclose(problem.values, before)
 

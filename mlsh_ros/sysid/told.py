@@ -13,6 +13,8 @@ from sim.interface import Floats
 BLIND = 100.0  # ranges: the standard error of what changes nothing
 TELLS = 0.15  # standard error, of the range's width, up to which a recording tells a number
 ALIKE = 0.4  # of the largest standard error: who else may stay as it is in its place
+DEAR = 0.1  # of the cost: an unknown that explains more is no idle one
+GIVES_WAY = 5  # steps of the others, when one stays as it was
 TOGETHER = 0.9  # correlation of two errors from which on they are told only together
 
 
@@ -30,12 +32,16 @@ def errors(problem: Problem, strict: bool = False) -> tuple[Floats, Floats]:
     variance = 1.0 if strict else float(left @ left) / max(len(left) - count, 1)
     covariance = variance * inverse
     if not strict:
-        # What is left of a window hangs together: count windows, not samples. Each unknown
-        # has taken one of them to fit itself.
+        # What is left of a window hangs together: how much would each change if one were missing?
         window = problem.follower.window[problem.fitted]
-        scores = np.stack([jacobian[window == w].T @ left[window == w] for w in np.unique(window)])
-        clustered = inverse @ (scores.T @ scores) @ inverse
-        clustered *= len(scores) / max(len(scores) - count, 1)
+        changes = []
+        for one in np.unique(window):
+            mine = jacobian[window == one]
+            score = np.linalg.solve(
+                np.eye(count) - mine.T @ mine @ inverse, mine.T @ left[window == one]
+            )
+            changes.append(inverse @ score)
+        clustered = (1 - 1 / len(changes)) * np.transpose(changes) @ np.array(changes)
         worse = np.maximum(np.diag(clustered), np.diag(covariance)) / np.diag(covariance)
         covariance = covariance * np.sqrt(np.outer(worse, worse))
     error = np.sqrt(np.diag(covariance))
@@ -50,6 +56,10 @@ def drop(problem: Problem, *, strict: bool) -> bool:
         if error.max() <= TELLS:
             break
         wanted = [i for i, e in enumerate(error) if e > max(TELLS, ALIKE * error.max())]
+        if not strict:
+            wanted = [i for i in wanted if not _needed(problem, i)]
+        if not wanted:
+            break
         out = min(wanted, key=lambda i: FIRST_KEPT.index(problem.unknowns[i].quantity))
         each = problem.unknowns.pop(out)
         # Those of them that are told without it.
@@ -67,6 +77,22 @@ def drop(problem: Problem, *, strict: bool) -> bool:
         _take_over(problem, each)
         dropped = True
     return dropped
+
+
+def _needed(problem: Problem, index: int) -> bool:
+    """Whether the others explain much less without it, give way as they may."""
+    unit, others = problem.unit(), np.arange(len(problem.unknowns)) != index
+    each = problem.unknowns[index]
+    slopes = problem.jacobian()[0][:, others] / problem.shares()[others]
+    now = float(problem.cost(problem.values[None])[0])
+    unit[index] = (each.known - each.low) / (each.high - each.low)
+    for _ in range(GIVES_WAY):
+        left = problem.residuals(problem.columns(unit[:, None]))[:, 0]
+        if float(left @ left) - now < DEAR * now:
+            return False
+        way = np.linalg.lstsq(slopes, left, rcond=None)[0]
+        unit[others] = np.clip(unit[others] - way, 0, 1)
+    return True
 
 
 def weigh_together(problem: Problem) -> bool:
