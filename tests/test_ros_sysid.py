@@ -15,7 +15,7 @@ from mlsh_ros.core.topics import TRACE
 from mlsh_ros.gap.reading import load
 from mlsh_ros.gap.subject import load_subject, twin_of
 from mlsh_ros.gap.windows import cut, plan_for, thin
-from mlsh_ros.sysid import search
+from mlsh_ros.sysid import search, told
 from mlsh_ros.sysid.fit import fix_gauge
 from mlsh_ros.sysid.follow import Follower
 from mlsh_ros.sysid.identify import identify
@@ -271,6 +271,52 @@ def test_the_sensor_that_counts_as_on_time_leaves_room_for_its_delay(four):
             assert each.low == -own
 
 
+def test_what_comes_after_a_windows_end_is_not_fitted(four):
+    """A sensor that is 40 ms earlier than the one that counts as on time would show it."""
+    follower = four.follower
+    before = int(four.fitted.sum())
+    fix_gauge(four)
+    late = max(0.0, *(-each.low for each in four.unknowns if each.quantity == "sensor_delay"))
+    assert late == pytest.approx(0.09)  # of its bounds, twice the range of 0 to 60 ms
+    assert (follower.left[four.fitted] >= late).all()
+    assert (follower.left[~four.fitted] < late).all()
+    assert four.fitted.sum() < before
+    four.leave_out(0.0)
+    assert four.fitted.sum() == before
+
+
+def test_commands_and_sensors_that_are_a_step_off_against_each_other_are_put_right(four):
+    fix_gauge(four)
+    right = {"drive_x.delay_s": 0.02, "drive_y.delay_s": 0.02, "velocity.delay_s": 0.0}
+    put(four, {"drive_x.gain_factor": 0.8, "drive_y.gain_factor": 0.8} | right)
+    best = cost(four)
+    assert not search.cross(four)
+    # The other numbers make up for some of it.
+    put(four, {"drive_x.gain_factor": 0.7, "drive_y.gain_factor": 0.7} | right)
+    put(four, {each.name: four.value(each) for each in four.unknowns} | shifted(right, 0.02))
+    wrong = cost(four)
+    assert search.cross(four)
+    assert cost(four) - best < 0.05 * (wrong - best)
+    found = {each.name: four.value(each) for each in four.unknowns}
+    assert {name: found[name] for name in right} == pytest.approx(right, abs=1e-6)
+
+
+def shifted(delays, by):
+    """Commands later, sensors earlier."""
+    return {name: d + (by if name.startswith("drive") else -by) for name, d in delays.items()}
+
+
+def test_what_explains_much_is_kept_however_uncertain_it_is(four, monkeypatch):
+    right = {"drive_x.gain_factor": 0.8, "drive_y.gain_factor": 0.8}
+    late = {"drive_x.delay_s": 0.02, "drive_y.delay_s": 0.02}
+    put(four, dict.fromkeys((each.name for each in four.unknowns), 0.0) | right | late)
+    four.unknowns = [each for each in four.unknowns if each.quantity == "gain_factor"]
+    monkeypatch.setattr(told, "TELLS", 0.0)  # nothing is certain enough
+    assert not drop(four, strict=False)
+    put(four, {each.name: each.known for each in four.unknowns})
+    assert drop(four, strict=False)  # what changes nothing may go
+
+
 def put(fit, values):
     """Give some unknowns these values."""
     for each in fit.unknowns:
@@ -324,8 +370,8 @@ def test_a_search_looks_along_what_is_told_least(four):
 def test_an_error_is_what_a_window_less_would_change(four, monkeypatch):
     """Two windows, one unknown, slope 1; each window is off by 1 or -1 all the time.
 
-    So the unknown is the mean of all samples, and 1 or -1 without the other window: the jackknife's
-    variance is (2 - 1) / 2 of the sum of the squared changes.
+    So the unknown is the mean of all samples, and 1 or -1 without the other window: the
+    jackknife's variance is (2 - 1) / 2 of the sum of the squared changes.
     """
     four.unknowns = four.unknowns[:1]
     window = four.follower.window
