@@ -338,6 +338,28 @@ def test_what_stands_beside_a_bend_slides_to_it(four):
     assert cost(four) - best < 0.01 * (beside - best)
 
 
+def test_a_slide_makes_nothing_worse(moving, weak):
+    """Slopes promise much along what is hardly told, such as a load against mass."""
+    drives = {"delay_s": [0.0, 0.06], "command_factor": [0.9, 1.1]}
+    ranges = {
+        "physics": {"mass_factor": [0.8, 1.2], "payload_kg": [0.0, 5.0]},
+        "actuators": {"drive_x": drives, "drive_y": drives},
+        "sensors": {"velocity": {"delay_s": [0.0, 0.06]}},
+    }
+    fit = fit_of(moving, weak, ranges, [1, 2])
+    for late in (0.0, 0.0185, 0.0215, 0.045):
+        for kg in (0.0, 1.0, 5.0):
+            put(fit, {each.name: each.known for each in fit.unknowns} | {"payload_kg": kg})
+            put(fit, {each.name: fit.value(each) for each in fit.unknowns} | delayed_by(late))
+            before = cost(fit)
+            fell = search.slide(fit)
+            assert cost(fit) < before if fell else cost(fit) == before
+
+
+def delayed_by(late):
+    return {"drive_x.delay_s": late, "drive_y.delay_s": late}
+
+
 def cost(fit):
     return float(fit.cost(fit.values[None])[0])
 

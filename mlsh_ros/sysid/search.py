@@ -15,6 +15,7 @@ SCAN = 25  # delays, or frictions, tried over all that is possible
 NEARBY = 2  # physics steps that a single actuator is tried later, a single sensor earlier
 NEAR = 0.05  # physics steps that a delay is tried beside where it is
 WEAKEST = 3  # ways of which the recording tells least, along which is looked for more
+WEAK = 1e-3  # of the strongest way of slopes: along weaker ones nothing is made up for
 FLAT = 0.5  # of the ranges' widths: how far along them
 GAINS = 1e-3  # of the cost: a move that gains less is none
 SLIPS = 0.1  # of the cost, or of what noise costs, that another friction has to explain
@@ -97,12 +98,14 @@ def slide(problem: Problem) -> bool:
         along = basis.T @ left
         cost = (left**2).sum(axis=0) - (along**2).sum(axis=0)
         best = int(cost.argmin())
-        if cost[0] - cost[best] > GAINS * cost[0]:
-            unit = units[:, best]
-            unit[~late] -= np.linalg.lstsq(triangle, along[:, best], rcond=None)[0]
-            unit = np.clip(unit, 0, 1)
-            moved = True
-    problem.values = problem.columns(unit[:, None])[0]
+        if cost[0] - cost[best] <= GAINS * cost[0]:
+            continue
+        there = units[:, best]
+        there[~late] -= np.linalg.lstsq(triangle, along[:, best], rcond=WEAK)[0]
+        there = np.clip(there, 0, 1)
+        # The others give way as far as slopes say: look whether that is so.
+        if problem.cheapest(problem.columns(np.stack([unit, there], axis=1)), GAINS):
+            unit, moved = there, True
     return moved
 
 
