@@ -12,6 +12,7 @@ from sim.interface import Floats
 
 BLIND = 100.0  # ranges: the standard error of what changes nothing
 TELLS = 0.15  # standard error, of the range's width, up to which a recording tells a number
+TINY = 1e-9
 ALIKE = 0.4  # of the largest standard error: who else may stay as it is in its place
 DEAR = 0.1  # of the cost: an unknown that explains more is no idle one
 GIVES_WAY = 5  # steps of the others, when one stays as it was
@@ -23,7 +24,12 @@ def errors(problem: Problem, strict: bool = False) -> tuple[Floats, Floats]:
     if not problem.unknowns:
         return np.zeros(0), np.zeros((0, 0))
     # At the beginning, where nothing fits, what is far away says nothing of it.
-    jacobian, left = problem.jacobian(far=not strict)
+    return _errors(problem, *problem.jacobian(far=not strict), strict)
+
+
+def _errors(
+    problem: Problem, jacobian: Floats, left: Floats, strict: bool
+) -> tuple[Floats, Floats]:
     count = len(problem.unknowns)
     # Not of the product: it has lost what the weakest of many unknowns show.
     _, size, way = np.linalg.svd(np.linalg.qr(jacobian, mode="r"))
@@ -38,7 +44,9 @@ def errors(problem: Problem, strict: bool = False) -> tuple[Floats, Floats]:
         for one in np.unique(window):
             mine = jacobian[window == one]
             score = np.linalg.solve(
-                np.eye(count) - mine.T @ mine @ inverse, mine.T @ left[window == one]
+                # What only this window tells changes without bound, but is no division by zero.
+                (1 + TINY) * np.eye(count) - mine.T @ mine @ inverse,
+                mine.T @ left[window == one],
             )
             changes.append(inverse @ score)
         clustered = (1 - 1 / len(changes)) * np.transpose(changes) @ np.array(changes)
@@ -52,12 +60,13 @@ def drop(problem: Problem, *, strict: bool) -> bool:
     """Let stay as it was what the recording does not tell; says whether there was any."""
     dropped = not strict and weigh_together(problem)
     while problem.unknowns:
-        error, correlation = errors(problem, strict)
+        jacobian, left = problem.jacobian(far=not strict)
+        error, correlation = _errors(problem, jacobian, left, strict)
         if error.max() <= TELLS:
             break
         wanted = [i for i, e in enumerate(error) if e > max(TELLS, ALIKE * error.max())]
         if not strict:
-            wanted = [i for i in wanted if not _needed(problem, i)]
+            wanted = [i for i in wanted if not _needed(problem, i, jacobian)]
         if not wanted:
             break
         out = min(wanted, key=lambda i: FIRST_KEPT.index(problem.unknowns[i].quantity))
@@ -79,11 +88,11 @@ def drop(problem: Problem, *, strict: bool) -> bool:
     return dropped
 
 
-def _needed(problem: Problem, index: int) -> bool:
+def _needed(problem: Problem, index: int, jacobian: Floats) -> bool:
     """Whether the others explain much less without it, give way as they may."""
     unit, others = problem.unit(), np.arange(len(problem.unknowns)) != index
     each = problem.unknowns[index]
-    slopes = problem.jacobian()[0][:, others] / problem.shares()[others]
+    slopes = jacobian[:, others] / problem.shares()[others]
     now = float(problem.cost(problem.values[None])[0])
     unit[index] = (each.known - each.low) / (each.high - each.low)
     for _ in range(GIVES_WAY):
