@@ -9,7 +9,9 @@ import yaml
 from gap_robot import Robot, Wrong
 
 from mlsh_ros.gap.analysis import NO_GAP, analyse_signals
+from mlsh_ros.gap.findings import from_angles
 from mlsh_ros.gap.health import drifts
+from mlsh_ros.gap.joints import angles
 from mlsh_ros.gap.measures import sudden
 from mlsh_ros.gap.trained import SPREAD, graphs_of, known_to, read_by
 from mlsh_ros.gap.twin import Twin
@@ -380,6 +382,21 @@ ON_LEGS = {
 
 
 @pytest.mark.slow
+def test_an_angle_that_its_velocity_contradicts_is_named():
+    """Without a simulation: a window that begins in such a pose stands on air."""
+    bundle = load_bundle("ant_bandits")
+    wrong = sense(ankle=lambda v, rng: v * [1, 1.3, 1, 1])
+    signals = Robot(bundle, wrong, seed=1).drive("right", sessions=1, ticks=120).signals()
+    seen = {each.name: each for each in angles(bundle.interface, [signals])}
+    assert len(seen) == 8  # hips and ankles
+    assert seen.pop("ankle.ankle_front_right").ratio == pytest.approx(1.3, rel=0.02)
+    for each in seen.values():
+        assert each.ratio == pytest.approx(1.0, rel=0.02)
+        assert each.correlation > 0.99
+    (named,) = from_angles(angles(bundle.interface, [signals]))
+    assert re.match(r"ankle.ankle_front_right turns 1\.\d\d times as far", str(named))
+
+
 @pytest.mark.parametrize("name", ON_LEGS)
 def test_a_robot_on_legs_is_told_from_its_contacts(name):
     """After a contact that comes a moment early it goes another way: that is no fault."""

@@ -26,6 +26,7 @@ from mlsh_ros.gap.health import (
     efforts,
     timing,
 )
+from mlsh_ros.gap.joints import angles
 from mlsh_ros.gap.measures import HORIZONS, SINCE, Measure, Trace, measure, stale_shares, trace_of
 from mlsh_ros.gap.reading import Loaded, load
 from mlsh_ros.gap.score import Earned, earned, interval
@@ -322,6 +323,7 @@ def analyse_signals(
     found = [
         *say.from_causes(causes, ceilings),
         *say.from_channels([c for each in lines for c in each], causes),
+        *say.from_angles(angles(interface, signals)),
         *say.from_measures(explained, ticks, interface.control_dt, restless=restless),
         *say.from_ticks(ticks, interface.control_dt),
         *say.from_range(seen, sparse=not scores),

@@ -10,6 +10,7 @@ import numpy as np
 from mlsh_ros.core.replay import Result
 from mlsh_ros.gap.causes import Cause
 from mlsh_ros.gap.health import Channel, Drift, Effort, Timing
+from mlsh_ros.gap.joints import HOLDS, Angle
 from mlsh_ros.gap.measures import Measure
 from mlsh_ros.gap.score import Earned
 
@@ -30,6 +31,7 @@ LATE_DECISIONS, MISSED = 0.01, 0.001  # share of the ticks
 LATE = 0.1  # of the control period, lateness p99
 # Of the control period, p99 of what is between ticks: if that is the recorder, velocities show it.
 UNEVEN = 0.15
+CONTRADICTS = 0.1  # of an angle, that its velocity does not sum up to
 WORSE = 0.05  # of the simulation's return
 UNSEEN = 0.01  # share of the ticks
 
@@ -226,6 +228,24 @@ def from_channels(channels: Sequence[Channel], causes: Sequence[Cause]) -> list[
             )
             found.append(Finding("lost", CAUSE, c.lost, text, advice, (c.topic,), c.lost))
     return found
+
+
+def from_angles(angles: Sequence[Angle]) -> list[Finding]:
+    """Of joints that turn further, or less far, than their own velocity says."""
+    off = [a for a in angles if a.correlation > HOLDS and abs(a.ratio - 1) > CONTRADICTS]
+    return [
+        Finding(
+            "angle",
+            DOUBT,
+            abs(float(np.log(a.ratio))),
+            f"{a.name} turns {_times(a.ratio)} as far as its velocity sums up to",
+            "one of them is wrong, and windows begin where it says: check the scale of both, such "
+            "as the gear ratio of its encoder",
+            (a.name,),
+            a.ratio,
+        )
+        for a in off
+    ]
 
 
 def from_measures(
