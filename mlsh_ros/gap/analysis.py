@@ -323,7 +323,8 @@ def analyse_signals(
     found = [
         *say.from_causes(causes, ceilings),
         *say.from_channels([c for each in lines for c in each], causes),
-        *say.from_angles(angles(interface, signals)),
+        # Elsewhere the simulation tells an angle's scale: it does not begin anew all the time.
+        *(say.from_angles(angles(interface, signals)) if restless else []),
         *say.from_measures(explained, ticks, interface.control_dt, restless=restless),
         *say.from_ticks(ticks, interface.control_dt),
         *say.from_range(seen, sparse=not scores),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlsh_ros.gap.compare import labels
 from mlsh_ros.gap.signals import PAUSE, Ints, Signals
 from sim.interface import Floats, Interface
 
@@ -29,11 +30,13 @@ class Angle:
 def angles(interface: Interface, recordings: Sequence[Signals]) -> list[Angle]:
     """Of every joint that shows both, and moves."""
     pairs = [
-        (place, (other.name, other.mujoco.qvel.index(joint)), f"{term.name}.{joint}")
-        for term in interface.observation
-        for place, joint in zip(
-            ((term.name, i) for i in range(term.size)), term.mujoco.qpos, strict=False
+        (
+            (term.name, i),
+            (other.name, other.mujoco.qvel.index(joint)),
+            f"{term.name}.{labels(term)[i]}",
         )
+        for term in interface.observation
+        for i, joint in enumerate(term.mujoco.qpos)
         for other in interface.observation
         if joint in other.mujoco.qvel and "[" not in joint  # a free joint's: turns have no sum
     ]
