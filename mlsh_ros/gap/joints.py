@@ -36,7 +36,7 @@ def angles(interface: Interface, recordings: Sequence[Signals]) -> list[Angle]:
             f"{term.name}.{labels(term)[i]}",
         )
         for term in interface.observation
-        for i, joint in enumerate(term.mujoco.qpos)
+        for i, (joint, name) in enumerate(zip(term.mujoco.qpos, labels(term), strict=False))
         for other in interface.observation
         if joint in other.mujoco.qvel and "[" not in joint  # a free joint's: turns have no sum
     ]
