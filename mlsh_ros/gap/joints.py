@@ -30,11 +30,7 @@ class Angle:
 def angles(interface: Interface, recordings: Sequence[Signals]) -> list[Angle]:
     """Of every joint that shows both, and moves."""
     pairs = [
-        (
-            (term.name, i),
-            (other.name, other.mujoco.qvel.index(joint)),
-            f"{term.name}.{labels(term)[i]}",
-        )
+        ((term.name, i), (other.name, other.mujoco.qvel.index(joint)), f"{term.name}.{name}")
         for term in interface.observation
         for i, (joint, name) in enumerate(zip(term.mujoco.qpos, labels(term), strict=False))
         for other in interface.observation

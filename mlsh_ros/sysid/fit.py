@@ -13,7 +13,7 @@ from mlsh_ros.sysid.unknowns import DELAYS
 from sim.interface import Floats
 from sim.reality import LONGEST
 
-ROUNDS = 10  # of such moves
+ROUNDS = 10  # of moves, until something is let go
 
 
 def solve(problem: Problem) -> Floats:
@@ -39,9 +39,9 @@ def solve(problem: Problem) -> Floats:
                 break
         if not drop(problem, strict=False):
             break
-    left = errors(problem)[0]
+    found = errors(problem)
     move_gauge(problem)
-    return left
+    return found
 
 
 def fix_gauge(problem: Problem) -> None:

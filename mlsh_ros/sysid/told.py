@@ -19,17 +19,17 @@ GIVES_WAY = 5  # steps of the others, when one stays as it was
 TOGETHER = 0.9  # correlation of two errors from which on they are told only together
 
 
-def errors(problem: Problem, strict: bool = False) -> tuple[Floats, Floats]:
-    """(k,) standard errors in the ranges' widths, (k, k) correlations."""
+def errors(problem: Problem) -> Floats:
+    """(k,) standard errors of the unknowns, in widths of their ranges."""
     if not problem.unknowns:
-        return np.zeros(0), np.zeros((0, 0))
-    # At the beginning, where nothing fits, what is far away says nothing of it.
-    return _errors(problem, *problem.jacobian(far=not strict), strict)
+        return np.zeros(0)
+    return _errors(problem, *problem.jacobian(), strict=False)[0]
 
 
 def _errors(
     problem: Problem, jacobian: Floats, left: Floats, strict: bool
 ) -> tuple[Floats, Floats]:
+    """(k,) standard errors, (k, k) their correlations; strict: of the declared noise alone."""
     count = len(problem.unknowns)
     # Not of the product: it has lost what the weakest of many unknowns show.
     _, size, way = np.linalg.svd(np.linalg.qr(jacobian, mode="r"))
@@ -60,6 +60,7 @@ def drop(problem: Problem, *, strict: bool) -> bool:
     """Let stay as it was what the recording does not tell; says whether there was any."""
     dropped = not strict and weigh_together(problem)
     while problem.unknowns:
+        # At the beginning, where nothing fits, what is far away says nothing of it.
         jacobian, left = problem.jacobian(far=not strict)
         error, correlation = _errors(problem, jacobian, left, strict)
         if error.max() <= TELLS:
