@@ -180,7 +180,14 @@ class TrainConfig:
 # What a family needs other than the default: whole episodes in a rollout, and of rooms the
 # paper's four skills, 25 ticks and durations.
 FAMILY_SETTINGS = {
-    "body_bandits": ["mlsh.rollout_ticks=100", "mlsh.envs=16"],
+    # Goals relative to the robot: where the odometry began means nothing, nor what there is to be
+    # scanned. A skill that sees it is good at the places of its training alone.
+    "body_bandits": [
+        "mlsh.rollout_ticks=100",
+        "mlsh.envs=16",
+        "network.hidden_from_skills=[position, heading, scan]",
+        "network.hidden_from_masters=[position, heading, scan]",
+    ],
     "rooms": [
         "mlsh.skills=4",
         "mlsh.decision_ticks=25",
