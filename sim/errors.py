@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from itertools import accumulate
 
 from pydantic import ValidationError
 
@@ -14,18 +15,46 @@ class UserError(ValueError):
     Command-line tools and nodes print it without a traceback and end with a non-zero status.
     """
 
+    def __init__(self, text: object) -> None:
+        super().__init__(visible(str(text)))
 
-def unknown(kind: str, name: object, choices: Iterable[object]) -> UserError:
-    """The error for a name that is not one of `choices`."""
-    known = [str(choice) for choice in choices]
-    near = difflib.get_close_matches(str(name), known, n=1)
+
+def visible(text: str) -> str:
+    """A text in one line, with all that a terminal would act on or not show written out.
+
+    What comes from a file or a message must not look as if the program had said it.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def short(value: object, most: int = 80) -> str:
+    """A value as it may stand in an error: its `repr`, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]} .."
+
+
+def listed(texts: Iterable[str], separator: str = ", ", most: int = 280) -> str:
+    """As many texts as fit into so many characters, at least one, and how many there are more."""
+    known = list(texts)
+    ends = accumulate(len(text) + len(separator) for text in known)
+    fit = max(1, sum(end <= most for end in ends))
+    left = len(known) - fit
+    return separator.join([*known[:fit], *([f"and {left} more"] if left > 0 else [])])
+
+
+def unknown(kind: str, name: object, choices: Iterable[object], most: int = 280) -> UserError:
+    """The error for a name that is not one of `choices`, of which so many characters are shown."""
+    given, known = str(name)[:80], [str(choice)[:80] for choice in choices]
+    near = difflib.get_close_matches(given, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return UserError(f"no {kind} {str(name)!r}.{hint} Valid: {', '.join(known) or 'none'}")
+    return UserError(f"no {kind} {given!r}.{hint} Valid: {listed(known, most=most) or 'none'}")
 
 
 def invalid(where: object, error: ValidationError) -> UserError:
     """A pydantic report as one line: where, which key, what is wrong, the value."""
-    return UserError(f"{where}: " + "; ".join(text for text, _ in problems(error)))
+    return UserError(f"{where}: {listed((text for text, _ in problems(error)), '; ')}")
 
 
 def problems(error: ValidationError) -> list[tuple[str, object]]:
@@ -34,10 +63,11 @@ def problems(error: ValidationError) -> list[tuple[str, object]]:
     for item in error.errors(include_url=False, include_context=False):
         if item["type"] == "too_short" and item["input"]:
             continue  # it is long enough, but pydantic counts only what is valid in it
-        key = ".".join(str(part) for part in item["loc"]) or "top level"
+        key = ".".join(str(part)[:60] for part in item["loc"]) or "top level"
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] != "value_error":  # pydantic's own wording
             message = message[0].lower() + message[1:]
-        value = "" if item["type"] in ("missing", "value_error") else f", got {item['input']!r}"
+        said = item["type"] in ("missing", "value_error")
+        value = "" if said else f", got {short(item['input'])}"
         parts.append((f"{key}: {message}{value}"[:300], item["input"]))
     return parts

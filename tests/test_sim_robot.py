@@ -240,7 +240,7 @@ CORRUPTIONS = [
     ((*POSITION, "ros", "constants"), GONE, ["observation.1.ros.constants: field required"]),
     ((*POSITION, "ros", "constants"), [1], ["observation.1.ros.constants", "got 1"]),
     ((*POSITION, "ros", "constants"), {"a": NAN}, ["observation.1.ros.constants", "got nan"]),
-    ((*POSITION, "ros", "topic"), "/odom", ["observation.1.ros: topic '/odom' must be relative"]),
+    ((*POSITION, "ros", "topic"), "/odom", ["topic '/odom' must be relative"]),
     ((*POSITION, "ros", "type"), "Odometry", ["observation.1.ros.type: ", "got 'Odometry'"]),
     ((*POSITION, "ros", "fields"), ["pose.x"], ["'position'", "ros.fields has 1 elements"]),
     ((*DRIVE, "limit"), [0.7, -0.8], ["'drive'", "limit (0.7, -0.8) is empty"]),
@@ -265,6 +265,48 @@ CORRUPTIONS = [
     ((*DRIVE, "mujoco", "actuators"), ["go_x", "bend"], ["actuator 'bend' is given twice"]),
     ((*DRIVE, "mujoco", "motors"), [], ["action.1.mujoco.motors: unexpected"]),
     ((*DRIVE, "ros", "fields"), ["v", "v"], ["ROS field 'cmd_vel v' is given twice"]),
+    # Numbers that would overflow in what is computed from them, and what is no number.
+    (("control_dt",), 1e308, ["control_dt: ", "got 1e+308"]),
+    (("control_dt",), 60, ["control_dt: ", "less than or equal to 10", "got 60"]),
+    (("physics_dt",), 1e-300, ["physics_dt: ", "got 1e-300"]),
+    (("control_dt",), True, ["control_dt: a number is expected, got True"]),
+    (("control_dt",), "0.1", ["control_dt: a number is expected, got '0.1'"]),
+    (("control_dt",), 10**400, ["control_dt: "]),
+    ((*POSITION, "size"), 10**9, ["observation.1.size: ", "equal to 10000", "got 1000000000"]),
+    ((*POSITION, "size"), True, ["observation.1.size: a number is expected"]),
+    ((*POSITION, "scale"), 1e300, ["observation.1.scale: ", "got 1e+300"]),
+    ((*POSITION, "scale"), 1e-300, ["observation.1.scale: 1e-300 is too near 0"]),
+    ((*POSITION, "noise"), 1e300, ["observation.1.noise: ", "got 1e+300"]),
+    ((*POSITION, "clip"), [-1e300, 1], ["observation.1.clip.0: ", "got -1e+300"]),
+    ((*DRIVE, "offset"), -1e300, ["action.1.offset: ", "got -1e+300"]),
+    ((*DRIVE, "limit"), [-1, 1e300], ["action.1.limit.1: ", "got 1e+300"]),
+    ((*DRIVE, "rate_limit"), 1e300, ["action.1.rate_limit: ", "got 1e+300"]),
+    # Names that would break a line, a topic or a terminal.
+    (("robot",), "omni\nall is well", [r"robot: 'omni\nall is well' is not a name"]),
+    (("robot",), "omni\x1b[31m", [r"robot: 'omni\x1b[31m' is not a name"]),
+    (("robot",), "<script>", ["robot: '<script>' is not a name"]),
+    (("robot",), "../omni", ["robot: '../omni' is not a name"]),
+    (("robot",), "a" * 101, ["robot: ", "at most 100 characters"]),
+    ((*POSITION, "name"), "pos[0]", ["observation.1.name: 'pos[0]' is not a name"]),
+    ((*POSITION, "unit"), "m[/x]", ["observation.1.unit: 'm[/x]' is not a name: a unit"]),
+    ((*POSITION, "frame"), "odom\t", [r"observation.1.frame: 'odom\t' is not a name"]),
+    ((*POSITION, "mujoco", "qpos"), ["x", "y\n"], [r"mujoco.qpos.1: 'y\n' has characters"]),
+    ((*DRIVE, "mujoco", "actuators"), ["\u202ex", "y"], ["actuators.0: ", "has characters"]),
+    ((*DRIVE, "ros", "fields"), ["a\x1b", "b"], ["ros.fields.0: ", "has characters"]),
+    *(
+        ((*DRIVE, "ros", "topic"), name, [f"{name!r} is not a relative topic name"])
+        for name in ("a b", "a//b", "a/", "1a", "~/a", "a-b", "a{b}", "caf\xe9")
+    ),
+    *(
+        ((*place, "ros", "topic"), name, [f"topic '{name}' belongs to the nodes themselves"])
+        for place in (POSITION, DRIVE)
+        for name in ("estop", "decision/answer", "skill_node/arm", "watchdog_node/state", "clock")
+    ),
+    (
+        (*POSITION, "ros", "topic"),
+        "cmd_vel",
+        ["observation term 'position' reads topic 'cmd_vel', on which the command goes out"],
+    ),
 ]
 
 
@@ -289,8 +331,16 @@ def test_every_corruption_is_refused_in_one_line(odd, where, value, names):
     message = str(info.value)
     assert "\n" not in message
     assert str(path.parent) in message
+    assert len(message) - len(str(path)) < 350
     for name in names:
         assert name in message
+
+
+@pytest.mark.parametrize("name", ["left arm/joint[1]", "1", "arm.j1", "Gelenk_\u00fc", "a:b"])
+def test_whatever_a_joint_is_called_in_mujoco_may_stand_in_robot_yaml(odd, name):
+    data = yaml.safe_load(ODD_ROBOT.replace("[x, y]", f"[{name!r}, y]"))
+    del data["schema"]
+    assert interface_from_dict(data, "odd").observation[1].mujoco.qpos == (name, "y")
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ terms.py      one term, with its places in MuJoCo and in ROS
 rays.py       a fan of rays, as a LaserScan has it
 derived.py    what a term may show of an orientation
 numbers.py    what a number in robot.yaml may be
+names.py      what a name in it may be
 """
 
 from sim.interface.contract import Interface, interface_from_dict, interface_to_dict
 from sim.interface.derived import DERIVED, is_unit
-from sim.interface.numbers import STRICT, Floats, NonNegative, NonZero, Positive, Range
+from sim.interface.names import Label, RobotName, Text
+from sim.interface.numbers import STRICT, Floats, NonNegative, NonZero, Number, Positive, Range
 from sim.interface.rays import LASER_SCAN, Rays
 from sim.interface.terms import (
     ActionTerm,
@@ -32,15 +34,19 @@ __all__ = [
     "ActionTerm",
     "Floats",
     "Interface",
+    "Label",
     "MujocoActuators",
     "MujocoState",
     "NonNegative",
     "NonZero",
+    "Number",
     "ObservationTerm",
     "Positive",
     "Range",
     "Rays",
+    "RobotName",
     "RosField",
+    "Text",
     "Tracking",
     "interface_from_dict",
     "interface_to_dict",

@@ -16,19 +16,22 @@ from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
 from sim.errors import invalid
+from sim.interface.names import RobotName
 from sim.interface.numbers import STRICT, Floats, Positive, check_unique
 from sim.interface.terms import ActionTerm, ObservationTerm, Tracking, drop_later
+
+MAX_TERMS = 1000
 
 
 @dataclass(frozen=True, config=STRICT)
 class Interface:
     """A robot's whole contract, in vector order. It travels inside every bundle."""
 
-    robot: str
-    control_dt: Positive  # s per tick
-    physics_dt: Positive  # s per physics step
-    observation: Annotated[tuple[ObservationTerm, ...], Field(min_length=1)]
-    action: Annotated[tuple[ActionTerm, ...], Field(min_length=1)]
+    robot: RobotName
+    control_dt: Annotated[Positive, Field(ge=1e-4, le=10)]  # s per tick
+    physics_dt: Annotated[Positive, Field(ge=1e-6, le=10)]  # s per physics step
+    observation: Annotated[tuple[ObservationTerm, ...], Field(min_length=1, max_length=MAX_TERMS)]
+    action: Annotated[tuple[ActionTerm, ...], Field(min_length=1, max_length=MAX_TERMS)]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -44,12 +47,23 @@ class Interface:
             if action.tracking is not None:
                 self._check_tracking(action, action.tracking)
         check_unique("action term", [t.name for t in self.action])
+        self._check_topics()
         # The later of two writers would win in silence.
         check_unique("actuator", [name for t in self.action for name in t.mujoco.actuators])
         check_unique(
             "ROS field", [f"{t.ros.topic} {f}" for t in self.action for f in t.ros.fields]
         )
         return self
+
+    def _check_topics(self) -> None:
+        """Who reads back its own command would always find it obeyed."""
+        commands = {term.ros.topic for term in self.action}
+        for term in self.observation:
+            if term.ros.topic in commands:
+                raise ValueError(
+                    f"observation term {term.name!r} reads topic {term.ros.topic!r}, on which "
+                    "the command goes out; it has to show what the robot measures"
+                )
 
     def _check_tracking(self, action: ActionTerm, tracking: Tracking) -> None:
         terms = {t.name: t for t in self.observation}

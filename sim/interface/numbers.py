@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, str_min_length=1)
+# No quantity of a robot is larger, and nothing that is computed from two such overflows.
+LARGEST, SMALLEST = 1e9, 1e-9
+MAX_SIZE = 10_000  # elements of a term
 
 
 def _non_zero(value: float) -> float:
     if value == 0:
         raise ValueError("0 would make the term dead; leave it out instead")
+    if abs(value) < SMALLEST:
+        raise ValueError(f"{value} is too near 0 to divide by")
+    return value
+
+
+def _a_number(value: object) -> object:
+    if isinstance(value, (bool, str)):
+        raise ValueError(f"a number is expected, got {value!r}")
     return value
 
 
 Floats = NDArray[np.float64]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-NonZero = Annotated[float, AfterValidator(_non_zero)]
-Range = tuple[float, float]
+Number = Annotated[
+    float, BeforeValidator(_a_number), Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)
+]
+Positive = Annotated[Number, Field(gt=0)]
+NonNegative = Annotated[Number, Field(ge=0)]
+NonZero = Annotated[Number, AfterValidator(_non_zero)]
+Range = tuple[Number, Number]
+Size = Annotated[int, BeforeValidator(_a_number), Field(gt=0, le=MAX_SIZE)]
+Index = Annotated[int, BeforeValidator(_a_number), Field(ge=0, lt=MAX_SIZE)]
 
 
 def check_size(term: str, key: str, names: Sequence[object], size: int) -> None:
@@ -33,7 +50,7 @@ def check_size(term: str, key: str, names: Sequence[object], size: int) -> None:
 
 def check_unique(kind: str, names: Sequence[str]) -> None:
     """Refuse a name that is given twice."""
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
+    if repeated := sorted(name for name, count in Counter(names).items() if count > 1):
         raise ValueError(f"{kind} {repeated[0]!r} is given twice")
 
 

@@ -7,7 +7,16 @@ from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
-from sim.interface.numbers import STRICT, Floats, NonNegative, Positive, Range, check_range
+from sim.interface.names import Text
+from sim.interface.numbers import (
+    STRICT,
+    Floats,
+    NonNegative,
+    Number,
+    Positive,
+    Range,
+    check_range,
+)
 
 LASER_SCAN = "sensor_msgs/msg/LaserScan"
 
@@ -21,9 +30,9 @@ class Rays:
     not seen.
     """
 
-    site: str
-    angle_min: float  # rad
-    angle_max: float  # rad
+    site: Text
+    angle_min: Number  # rad
+    angle_max: Number  # rad
     range_min: NonNegative  # m; nearer counts as -inf (REP-117)
     range_max: Positive  # m; this far, farther or nothing there counts as +inf
 

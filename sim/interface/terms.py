@@ -20,12 +20,16 @@ from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
 from sim.interface.derived import DERIVED, ORDER
+from sim.interface.names import Label, Text, Topic, Unit
 from sim.interface.numbers import (
     STRICT,
+    Index,
     NonNegative,
     NonZero,
+    Number,
     Positive,
     Range,
+    Size,
     check_range,
     check_size,
     check_unique,
@@ -39,12 +43,12 @@ SOURCES = ("qpos", "qvel", "sensor", "rays", "task")
 class MujocoState:
     """Where an observation term stands in MuJoCo: exactly one of `SOURCES` is given."""
 
-    qpos: tuple[str, ...] = ()  # one scalar joint per element
-    qvel: tuple[str, ...] = ()
-    sensor: str | None = None
-    elements: tuple[Annotated[int, Field(ge=0)], ...] = ()  # of the sensor, in order; empty: all
+    qpos: tuple[Text, ...] = ()  # one scalar joint per element
+    qvel: tuple[Text, ...] = ()
+    sensor: Text | None = None
+    elements: tuple[Index, ...] = ()  # of the sensor, in order; empty: all
     rays: Rays | None = None
-    task: str | None = None  # a quantity of the task family, not of the robot
+    task: Text | None = None  # a quantity of the task family, not of the robot
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -68,7 +72,7 @@ def _by_path(pairs: tuple[tuple[str, float | str], ...]) -> tuple[tuple[str, flo
 # A mapping in files; pairs in memory, because a dict would make the dataclass unhashable. Sorted,
 # because a file's order means nothing.
 Constants = Annotated[
-    tuple[tuple[str, float | str], ...],
+    tuple[tuple[Text, Number | Text], ...],
     BeforeValidator(_pairs),
     AfterValidator(_by_path),
     PlainSerializer(dict),
@@ -83,28 +87,22 @@ class RosField:
     message's own `name` array, because ROS does not promise the order of joints).
     """
 
-    topic: str  # relative, so that namespaces work
+    topic: Topic
     type: Annotated[str, Field(pattern=r"^\w+/msg/\w+$")]
-    fields: tuple[str, ...]
+    fields: tuple[Text, ...]
     # What the message has to say of itself, value by path: a number within a tolerance, or a
     # text. A simulator writes it; a message that says otherwise is refused.
     constants: Constants
-
-    @model_validator(mode="after")
-    def _relative(self) -> Self:
-        if self.topic.startswith("/"):
-            raise ValueError(f"topic {self.topic!r} must be relative, without a leading '/'")
-        return self
 
 
 @dataclass(frozen=True, config=STRICT)
 class ObservationTerm:
     """A named part of the observation vector: `scale * value`, clipped where `clip` says so."""
 
-    name: str
-    size: Annotated[int, Field(gt=0)]
-    unit: str
-    frame: str
+    name: Label
+    size: Size
+    unit: Unit
+    frame: Label
     scale: NonZero
     clip: Range | None  # of the scaled value
     noise: NonNegative  # standard deviation in `unit`, added in training
@@ -247,24 +245,24 @@ class Tracking:
 class MujocoActuators:
     """The MuJoCo actuators that a command drives, one per element."""
 
-    actuators: tuple[str, ...]
+    actuators: tuple[Text, ...]
 
 
 @dataclass(frozen=True, config=STRICT)
 class ActionTerm:
     """A named part of the action vector and the command it becomes, in physical units."""
 
-    name: str
-    size: Annotated[int, Field(gt=0)]
-    unit: str
-    frame: str
+    name: Label
+    size: Size
+    unit: Unit
+    frame: Label
     scale: NonZero  # command = offset + scale * action, then limit, blend, rate_limit
-    offset: float
+    offset: Number
     limit: Range  # in `unit`
     blend: NonNegative  # s, time constant with which the command follows; 0: at once
     rate_limit: Positive  # `unit` per second
     tracking: Tracking | None
-    safe: tuple[float, ...]  # the command that stops the robot, per element
+    safe: tuple[Number, ...]  # the command that stops the robot, per element
     mujoco: MujocoActuators
     ros: RosField
 

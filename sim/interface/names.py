@@ -1,0 +1,58 @@
+"""What a name in robot.yaml may be: none can break a line, a path, a topic or a terminal."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+LONGEST = 100  # characters
+ROBOT = r"[A-Za-z0-9][A-Za-z0-9_-]*"
+LABEL = r"[A-Za-z0-9_][A-Za-z0-9_./-]*"
+UNIT = r"[A-Za-z0-9%°µ][A-Za-z0-9%°µ·²³ _/*^.()-]*"
+TOPIC = r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*"
+# Of our nodes and of every ROS graph. Whoever else used one would be taken for them.
+NODES = ("skill_node", "watchdog_node", "master_node", "recorder_node", "sim_node")
+OWNED = (
+    *("estop", "decision/request", "decision/answer"),
+    *("clock", "diagnostics", "rosout", "parameter_events"),
+)
+
+
+def _made_of(pattern: str, of: str) -> AfterValidator:
+    compiled = re.compile(pattern, re.ASCII)
+
+    def check(name: str) -> str:
+        if not compiled.fullmatch(name):
+            raise ValueError(f"{name!r} is not a name: {of}")
+        return name
+
+    return AfterValidator(check)
+
+
+def _in_sight(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError(f"{name!r} has characters that nobody can see")
+    return name
+
+
+def _free_topic(name: str) -> str:
+    if name.startswith("/"):
+        raise ValueError(f"topic {name!r} must be relative, without a leading '/'")
+    if not re.fullmatch(TOPIC, name, re.ASCII):
+        raise ValueError(
+            f"{name!r} is not a relative topic name: letters, digits, _ and /, no digit first"
+        )
+    if name in OWNED or name.partition("/")[0] in NODES:
+        raise ValueError(f"topic {name!r} belongs to the nodes themselves; give another one")
+    return name
+
+
+_Bounded = Annotated[str, Field(max_length=LONGEST)]
+RobotName = Annotated[_Bounded, _made_of(ROBOT, "letters, digits, - and _ are accepted")]
+Label = Annotated[_Bounded, _made_of(LABEL, "letters, digits, _ . / and - are accepted")]
+Unit = Annotated[_Bounded, _made_of(UNIT, "a unit such as rad/s, m/s^2, N m or 1 is expected")]
+Topic = Annotated[_Bounded, AfterValidator(_free_topic)]  # relative, so that namespaces work
+# Of a joint, a sensor or a path in a message: whatever MuJoCo or a driver calls it.
+Text = Annotated[str, Field(max_length=2 * LONGEST), AfterValidator(_in_sight)]
