@@ -240,8 +240,8 @@ def draw_histogram(values: Floats, *, key: str, label: str) -> str:
 
 def _term(episode: Episode, interface: Interface, name: str) -> Floats:
     """(T, size) an observation term in its own unit."""
-    scale = next(term.scale for term in interface.observation if term.name == name)
-    return episode.term(interface, name).astype(np.float64) / scale
+    scales = next(term.scales for term in interface.observation if term.name == name)
+    return episode.term(interface, name).astype(np.float64) / scales
 
 
 def _draw_goal(axes: Axes, goal: Floats, radius: float, counts: bool) -> None:

@@ -32,7 +32,7 @@ from policies.checkpoint import DAMAGED_ZIP, read_npz
 from policies.onnx_file import read_graph
 from policies.skill_limits import check_skill_limits
 from sim.errors import UserError, invalid, unknown
-from sim.interface import STRICT, Interface, Range
+from sim.interface import STRICT, Interface, Ranges
 
 SCHEMA = 1
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -110,7 +110,7 @@ class Manifest:
     decision_lead: Literal[0, 1]  # L
     skills: Annotated[tuple[Name, ...], Field(min_length=1)]  # K; skill k is skills/k.onnx
     # Per skill and observation term, narrower than the interface's: who walks must stand upright.
-    skill_limits: dict[Name, dict[str, Range]]
+    skill_limits: dict[Name, dict[str, Ranges]]
     masters: Annotated[dict[Name, Master], Field(min_length=1)]
     provenance: Provenance
     files: dict[str, Sha256]

@@ -9,15 +9,15 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from sim.errors import UserError, invalid, unknown
-from sim.interface import STRICT, Interface, Range
+from sim.interface import STRICT, Interface, Ranges, spread_range
 from sim.yaml_file import read_mapping
 
-SkillLimits = dict[str, dict[str, Range]]
+SkillLimits = dict[str, dict[str, Ranges]]
 _ADAPTER = TypeAdapter(SkillLimits, config=STRICT)
 
 
 def check_skill_limits(
-    limits: Mapping[str, Mapping[str, Range]], skills: Sequence[str], interface: Interface
+    limits: Mapping[str, Mapping[str, Ranges]], skills: Sequence[str], interface: Interface
 ) -> None:
     """Refuse what the robot does not know, and what it would not bear itself.
 
@@ -33,7 +33,10 @@ def check_skill_limits(
                 raise unknown("observation term", name, terms)
             term = terms[name]
             term.check_limit(f"skill_limits.{skill}", limit)
-            if term.limit and not term.limit[0] <= limit[0] < limit[1] <= term.limit[1]:
+            if term.limits is None:
+                continue
+            (low, high), bounds = spread_range(limit, term.count), term.limits
+            if (low < bounds[0]).any() or (high > bounds[1]).any():
                 raise UserError(
                     f"term {name!r}: skill_limits.{skill} {limit} is beyond the robot's own limit "
                     f"{term.limit}"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.errors import UserError, unknown
-from sim.interface import ActionTerm, Interface, ObservationTerm
+from sim.interface import ActionTerm, Interface, ObservationTerm, exceeds
 
 Indices = NDArray[np.intp]
 SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
@@ -114,12 +114,13 @@ def actuators(model: mujoco.MjModel, term: ActionTerm) -> list[int]:
     """The columns of ctrl that a term drives."""
     where = f"action term {term.name!r}: mujoco.actuators"
     ids = [_id(model, where, "actuator", name) for name in term.mujoco.actuators]
-    for name, index in zip(term.mujoco.actuators, ids, strict=True):
+    for name, index, *limit in zip(term.mujoco.actuators, ids, *term.limits, strict=True):
         low, high = (float(bound) for bound in model.actuator_ctrlrange[index])
-        if model.actuator_ctrllimited[index] and not low <= term.limit[0] < term.limit[1] <= high:
+        own = (float(limit[0]), float(limit[1]))
+        if model.actuator_ctrllimited[index] and exceeds(own, (low, high)):
             # MuJoCo would cut the command in silence, the robot would not.
             raise UserError(
-                f"{where}: limit {term.limit} is beyond the ctrlrange {(low, high)} of {name!r}"
+                f"{where}: limit {own} is beyond the ctrlrange {(low, high)} of {name!r}"
             )
     return ids
 

@@ -28,7 +28,7 @@ class Driver:
     def __init__(self, interface: Interface) -> None:
         self._safe = interface.safe
         paths = [path for term in interface.action for path in term.ros.fields]
-        rates = [term.rate_limit for term in interface.action for _ in range(term.size)]
+        rates = np.concatenate([term.rate_limits for term in interface.action])
         places = {".".join(path.split(".")[-2:]): i for i, path in enumerate(paths)}
         self._x, self._y = places.get("linear.x"), places.get("linear.y")
         self._yaw = places.get("angular.z")

@@ -8,6 +8,9 @@ from itertools import accumulate
 
 from pydantic import ValidationError
 
+# How a value that may be a list per element was read (`sim.interface.numbers`); no key of a file.
+ALL, EACH = "<all>", "<each>"
+
 
 class UserError(ValueError):
     """A fault of input: one line that names the thing, the value and the valid choices.
@@ -63,7 +66,8 @@ def problems(error: ValidationError) -> list[tuple[str, object]]:
     for item in error.errors(include_url=False, include_context=False):
         if item["type"] == "too_short" and item["input"]:
             continue  # it is long enough, but pydantic counts only what is valid in it
-        key = ".".join(str(part)[:60] for part in item["loc"]) or "top level"
+        place = (str(part)[:60] for part in item["loc"] if part not in (ALL, EACH))
+        key = ".".join(place) or "top level"
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] != "value_error":  # pydantic's own wording
             message = message[0].lower() + message[1:]

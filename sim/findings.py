@@ -14,7 +14,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from sim.addresses import actuators, address
 from sim.errors import UserError, problems
-from sim.interface import ActionTerm, Interface, ObservationTerm
+from sim.interface import (
+    ActionTerm,
+    Interface,
+    ObservationTerm,
+    Range,
+    exceeds,
+    ranges,
+    spread,
+)
 from sim.robot import Robot, load_robot
 from sim.robot_file import read_data
 from sim.todo import TODO, explain
@@ -23,6 +31,7 @@ from sim.trial import FOLLOWS, Drive, Trial
 QUATERNIONS = [
     int(getattr(mujoco.mjtSensor, f"mjSENS_{kind}")) for kind in ("FRAMEQUAT", "BALLQUAT")
 ]
+MISREAD = 10.0  # how much smaller a range is than a limit where degrees were meant to be radians
 # Sources in MuJoCo that have an address of their own.
 PLACED = ("qpos", "qvel", "sensor")
 
@@ -155,7 +164,7 @@ def label(drive: Drive) -> str:
 
 def _limit(interface: Interface, name: str) -> str:
     limit = next(term.limit for term in interface.observation if term.name == name)
-    return "none" if limit is None else f"[{limit[0]:g}, {limit[1]:g}]"
+    return "none" if limit is None else ", ".join(f"[{a:g}, {b:g}]" for a, b in ranges(limit))
 
 
 def _followed(interface: Interface, drive: Drive) -> Iterator[tuple[str, str]]:
@@ -165,7 +174,8 @@ def _followed(interface: Interface, drive: Drive) -> Iterator[tuple[str, str]]:
         yield "finite", f"{label(drive)}: the simulation does not stay finite"
     if (did := drive.followed) is None or (tracking := term.tracking) is None:
         return
-    what = f"{label(drive)}: {tracking.term}"
+    at = term.measured[drive.element]
+    what = f"{label(drive)}: {tracking.term}" + ("" if at == drive.element else f".{at}")
     if did.gain < -0.1:
         yield "gain", f"{what} moves the other way (gain {did.gain:.2f}): a sign is wrong"
     elif did.gain < FOLLOWS:
@@ -176,10 +186,11 @@ def _followed(interface: Interface, drive: Drive) -> Iterator[tuple[str, str]]:
         yield "overshoot", f"{what} overshoots by {100 * did.overshoot:.0f} %"
     if did.stop is None:
         yield "stop", f"{what} does not come to rest under the rate limit while it is watched"
+    tolerance = spread(tracking.tolerance, term.size)[drive.element]
     if did.longest > tracking.time:
         yield (
             "tracking",
-            f"{label(drive)}: tracking.tolerance {tracking.tolerance:g} would trip: the measured "
+            f"{label(drive)}: tracking.tolerance {tolerance:g} would trip: the measured "
             f"error reaches {did.error:.2g} and is beyond it for {did.longest:.2g} s, "
             f"tracking.time is {tracking.time:g}",
         )
@@ -198,6 +209,11 @@ def _static(interface: Interface, model: mujoco.MjModel) -> Iterator[str]:
                 f"term {term.name}: quaternion order: MuJoCo w,x,y,z, ROS x,y,z,w; ros.fields "
                 "must name them in MuJoCo's order: .w, .x, .y, .z"
             )
+        if turning := _turning(model, term):
+            yield (
+                f"term {term.name}: joint {turning} turns without end: say `wraps: true` if its "
+                "driver's angle jumps at pi, `wraps: false` if it goes on counting"
+            )
     if model.nkey:
         yield "model.xml has keyframes: simulation begins at its default pose, not at one of them"
     driven = set()
@@ -207,14 +223,31 @@ def _static(interface: Interface, model: mujoco.MjModel) -> Iterator[str]:
                 f"action {action.name}: no tracking: a command that is not obeyed will not be "
                 "noticed, and lag is not measured here"
             )
-        for name in action.mujoco.actuators:
+        for name, low, high in zip(action.mujoco.actuators, *action.limits, strict=True):
             driven.add(name)
             if _undamped(model, int(model.actuator(name).id)):
                 yield f"actuator {name}: position servo without damping: it will swing"
-            yield from _range(model, action, name)
+            yield from _range(model, action, name, (float(low), float(high)))
     for index in range(model.nu):
         if (name := model.actuator(index).name) not in driven:
             yield f"actuator {name or index}: no action term drives it, it stays at 0"
+
+
+def _turning(model: mujoco.MjModel, term: ObservationTerm) -> str:
+    """The first joint of an angle that could wrap, of which nobody says whether it does."""
+    if term.wraps is not None or term.unit != "rad":
+        return ""
+    names: tuple[str, ...] = term.mujoco.qpos
+    if term.mujoco.sensor:
+        sensor = model.sensor(term.mujoco.sensor)
+        if int(sensor.type[0]) == int(mujoco.mjtSensor.mjSENS_JOINTPOS):
+            names = (model.joint(int(sensor.objid[0])).name,)
+    for name in names:
+        index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, name)
+        hinge = index >= 0 and model.jnt_type[index] == mujoco.mjtJoint.mjJNT_HINGE
+        if hinge and not model.jnt_limited[index]:
+            return name
+    return ""
 
 
 def _in_order(model: mujoco.MjModel, term: ObservationTerm) -> bool:
@@ -229,18 +262,19 @@ def _in_order(model: mujoco.MjModel, term: ObservationTerm) -> bool:
     return letters == [path.rsplit(".", 1)[-1] for path in term.ros.fields]
 
 
-def _range(model: mujoco.MjModel, action: ActionTerm, name: str) -> Iterator[str]:
+def _range(model: mujoco.MjModel, action: ActionTerm, name: str, limit: Range) -> Iterator[str]:
     """A position servo that may be sent beyond its joint's range; often degrees for radians."""
     index = int(model.actuator(name).id)
     joint = int(model.actuator_trnid[index][0])
     if not _is_position_servo(model, index) or not model.jnt_limited[joint]:
         return
     low, high = (float(bound) for bound in model.jnt_range[joint])
-    if action.limit[0] < low or action.limit[1] > high:
+    if exceeds(limit, (low, high)):
+        degrees = limit[1] - limit[0] > MISREAD * (high - low)
         yield (
-            f"action {action.name}: limit [{action.limit[0]:g}, {action.limit[1]:g}] is beyond "
-            f"the range {low:.3g} .. {high:.3g} of joint {model.joint(joint).name}; MJCF angles "
-            'are degrees without <compiler angle="radian"/>'
+            f"action {action.name}: limit [{limit[0]:g}, {limit[1]:g}] is beyond "
+            f"the range {low:g} .. {high:g} of joint {model.joint(joint).name}"
+            + ('; MJCF angles are degrees without <compiler angle="radian"/>' if degrees else "")
         )
 
 

@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.interface import ActionTerm, Floats, Interface
+from sim.interface import ActionTerm, Floats, Interface, spread
 from sim.physics import Physics
 
 STOPPED = 0.05  # part of the way that may be left when the robot counts as stopped or settled
@@ -32,12 +32,13 @@ class Shown:
         """Per term whose `limit` was passed, the value that is furthest outside."""
         found = {}
         for term in interface.observation:
-            if term.limit is None or term.name not in self.low:
+            if term.limits is None or term.name not in self.low:
                 continue
-            low, high = float(self.low[term.name].min()), float(self.high[term.name].max())
-            outside, worst = max((term.limit[0] - low, low), (high - term.limit[1], high))
-            if outside > 0:
-                found[term.name] = worst
+            shown = np.concatenate([self.low[term.name], self.high[term.name]])
+            outside = np.concatenate([term.limits[0], -term.limits[1]])
+            outside -= np.concatenate([self.low[term.name], -self.high[term.name]])
+            if outside.max() > 0:
+                found[term.name] = float(shown[outside.argmax()])
         return found
 
 
@@ -134,10 +135,10 @@ def _drive(physics: Physics, element: int, target: float, seconds: float) -> Dri
     aim = interface.safe.copy()
     aim[element] = target
     action, command, record = interface.action_for(aim), interface.safe, _Record(physics)
-    name = None if term.tracking is None else term.tracking.term
-    rest = None if name is None else float(physics.fields()[name][0, index])
-    ramp = abs(target - interface.safe[element]) / term.rate_limit
-    ticks = _steps(ramp + 3 * term.blend + seconds, interface.control_dt)
+    name, at = interface.measured[element] or (None, 0)
+    rest = None if name is None else float(physics.fields()[name][0, at])
+    ramp = float(abs(target - interface.safe[element]) / term.rate_limits[index])
+    ticks = _steps(ramp + 3 * float(term.blends[index]) + seconds, interface.control_dt)
     for tick in range(2 * ticks):
         driving = tick < ticks
         command = interface.command(action, command) if driving else interface.brake(command)
@@ -145,7 +146,9 @@ def _drive(physics: Physics, element: int, target: float, seconds: float) -> Dri
             record.step(command)
     followed = None
     if name is not None and rest is not None and record.finite:
-        measured = np.array(record.fields[name])[:, index]
+        measured = np.array(record.fields[name])[:, at]
+        if record.terms[name].wrapped[at]:
+            measured = np.unwrap([rest, *measured])[1:]
         commands = np.array(record.commands)[:, element]
         followed = _followed(interface, element, rest, measured, commands)
     return Drive(term.name, index, target, ramp, record.shown(), followed)
@@ -164,10 +167,10 @@ def _followed(
     lag = None
     if settled and gain >= FOLLOWS:
         lag = max(0.0, float((wanted - up / gain).sum() * dt / way))
-    tracking = _term(interface, element)[0].tracking
+    term, index = _term(interface, element)
     ends = slice(interface.substeps - 1, None, interface.substeps)
     error = np.abs(measured - commands)[ends]
-    tolerance = np.inf if tracking is None else tracking.tolerance
+    tolerance = spread(term.tracking.tolerance, term.size)[index] if term.tracking else np.inf
     # At rest is where the robot came back to: a position servo sags, a base does not.
     left = np.abs(measured[half:] - measured[-1]) > STOPPED * abs(way)
     moving = int(np.flatnonzero(left)[-1] + 1) if left.any() else 0

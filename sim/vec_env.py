@@ -86,7 +86,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         self._episodes = np.zeros(self.num_envs, np.int64)
         self._steps = 0
         self._noise = [
-            t for t in self.interface.observation if noise and t.noise > 0 and t.observed
+            t for t in self.interface.observation if noise and t.noises.any() and t.observed
         ]
         size, bound = self.interface.observation_size, np.float32(np.inf)
         self.single_observation_space = gym.spaces.Box(-bound, bound, (size,), np.float32)
@@ -201,7 +201,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         rngs = [generator(self.seed, Stream.NOISE, self._steps, g) for g in self.numbers]
         # Apart from `fields`: what the sensors show is not what the task judges.
         noise = {
-            term.name: term.noise
+            term.name: term.noises
             * np.concatenate([r.standard_normal((self.envs, term.count)) for r in rngs])
             for term in self._noise
         }

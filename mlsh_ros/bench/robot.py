@@ -34,7 +34,7 @@ class Robot:
 
         interface = bundle.interface
         self._layout = trace_layout(interface.observation_names, interface.action_names)
-        self._scale = interface.observation[0].scale
+        self._scale = float(interface.observation[0].scales[0])
         self._draw = random.Random(0)
         self.traces: list[dict[str, float]] = []
         self._seen: list[tuple[float, float]] = []  # of a tick: first position, first command

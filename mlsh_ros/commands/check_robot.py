@@ -11,7 +11,7 @@ from rich.table import Table
 
 from mlsh_ros.commands.console import console
 from sim.errors import UserError
-from sim.interface import Interface
+from sim.interface import ActionTerm, Interface, ObservationTerm, spread
 
 if TYPE_CHECKING:
     import mujoco
@@ -156,17 +156,19 @@ def _show(interface: Interface, model: mujoco.MjModel) -> None:
     for term in i.observation:
         sources, fields = places(model, term), term.ros.fields
         labels = [f"{term.name}.{k}" for k in range(term.count)]
-        if term.size > MANY or term.derive:
+        limits = _limits(term)
+        if (term.size > MANY and len(set(limits)) == 1) or term.derive:
             labels = [labels[0] + (f" .. {term.count - 1}" if term.count > 1 else "")]
+            limits = [", ".join(dict.fromkeys(limits))]
             sources, fields = [f"{sources[0]} .."], (f"{fields[0]} .. {fields[-1]}",)
         if not term.observed:
             labels = [f"({label})" for label in labels]
-        for name, place, field in zip(labels, sources, fields, strict=True):
+        for name, limit, place, field in zip(labels, limits, sources, fields, strict=True):
             table.add_row(
                 name,
                 term.unit,
                 term.frame,
-                "none" if term.limit is None else _range(term.limit),
+                limit,
                 f"{term.max_age:g} s",
                 _plain(place),
                 _plain(f"{term.ros.topic} {term.ros.type.split('/')[-1]} {field}"),
@@ -176,17 +178,16 @@ def _show(interface: Interface, model: mujoco.MjModel) -> None:
     for name in ("MuJoCo", "ROS"):
         table.add_column(name, overflow="fold")
     for action in i.action:
-        t = action.tracking
         for k, actuator in enumerate(action.mujoco.actuators):
             table.add_row(
                 f"{action.name}.{k}",
                 action.unit,
                 action.frame,
-                _range(action.limit),
-                f"{action.rate_limit:g}/s",
+                _range(action.limits[0][k], action.limits[1][k]),
+                f"{action.rate_limits[k]:g}/s",
                 f"{action.safe[k]:g}",
-                f"{action.blend:g} s",
-                "none" if t is None else f"{t.term} {t.tolerance:g} for {t.time:g} s",
+                f"{action.blends[k]:g} s",
+                _tracking(action, k),
                 _plain(f"{actuator} = ctrl[{model.actuator(actuator).id}]"),
                 _plain(
                     f"{action.ros.topic} {action.ros.type.split('/')[-1]} {action.ros.fields[k]}"
@@ -229,8 +230,22 @@ def _cells(drive: Drive) -> tuple[str, ...]:
     )
 
 
-def _range(bounds: tuple[float, float]) -> str:
-    return f"{bounds[0]:g} .. {bounds[1]:g}"
+def _limits(term: ObservationTerm) -> list[str]:
+    if term.limits is None:
+        return ["none"] * term.count
+    return [_range(low, high) for low, high in zip(*term.limits, strict=True)]
+
+
+def _tracking(action: ActionTerm, element: int) -> str:
+    rule, at = action.tracking, action.measured[element]
+    if rule is None or at is None:
+        return "none"
+    tolerance = spread(rule.tolerance, action.size)[element]
+    return f"{rule.term}.{at} {tolerance:g} for {rule.time:g} s"
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:g} .. {high:g}"
 
 
 def _plain(text: str) -> str:

@@ -78,7 +78,7 @@ def _film(bundle: Bundle, episodes: list[Episode], seed: int, path: Path) -> Non
         frames = []
         for t, skill in enumerate(episode.skill.tolist()):
             fields = {
-                term.name: episode.observation[t, where] / term.scale
+                term.name: episode.observation[t, where] / term.scales
                 for term in bundle.interface.observation
                 if term.observed and term.derive is None
                 for where in [bundle.interface.observation_slices[term.name]]

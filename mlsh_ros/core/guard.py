@@ -11,7 +11,7 @@ import numpy as np
 
 from mlsh_ros.core.controller import Tick
 from mlsh_ros.core.faults import FaultError
-from sim.interface import ActionTerm, Floats, Interface, Range
+from sim.interface import ActionTerm, Floats, Interface, Ranges, fold, spread, spread_range
 
 WINDOW = 10  # decisions over which switches are counted
 
@@ -24,6 +24,52 @@ class Rules:
     missed_ticks: int  # in a row; one fewer is tolerated
     max_switches: int  # of the skill in the last WINDOW decisions
     clock_jump: float  # s, of the system's clock against the monotonic one, between two ticks
+
+
+class Follower:
+    """An action term, and the measurement that has to follow it.
+
+    Args:
+        action: the term, with its `tracking`.
+        interface: that it is of.
+    """
+
+    def __init__(self, action: ActionTerm, interface: Interface) -> None:
+        assert action.tracking is not None
+        self._name, self._unit, self._rule = action.name, action.unit, action.tracking
+        pairs = [(i, at) for i, at in enumerate(action.measured) if at is not None]
+        self._own, self._measuring = [i for i, _ in pairs], [at for _, at in pairs]
+        self._commanded = interface.action_slices[action.name].start + np.array(self._own)
+        self._tolerance = spread(self._rule.tolerance, action.size)[self._own]
+        term = next(t for t in interface.observation if t.name == self._rule.term)
+        self._wrapped = term.wrapped[self._measuring]
+        self._circle = bool(self._wrapped.any())
+        self.begin()
+
+    def begin(self) -> None:
+        """A session begins."""
+        self._since: float | None = None  # it has not followed, s monotonic
+
+    def judge(self, command: Floats, fields: Mapping[str, Floats], now: float) -> None:
+        """Compare the command in force (A,) with what the fields of a tick show of it."""
+        commanded, shown = command[self._commanded], fields[self._rule.term][self._measuring]
+        error = shown - commanded
+        if self._circle:  # 3.2 rad and -3.1 rad are neighbours
+            error = np.where(self._wrapped, fold(error), error)
+        error = np.abs(error)
+        if (error <= self._tolerance).all():
+            self._since = None
+            return
+        self._since = now if self._since is None else self._since
+        if now - self._since >= self._rule.time:
+            i = int((error - self._tolerance).argmax())
+            raise FaultError(
+                "tracking",
+                f"{self._name}.{self._own[i]} is commanded {commanded[i]:.3g} {self._unit}, "
+                f"{self._rule.term}.{self._measuring[i]} shows {shown[i]:.3g} "
+                f"for {now - self._since:.2f} s; {self._tolerance[i]:g} away is accepted for "
+                f"{self._rule.time:g} s",
+            )
 
 
 class Guard:
@@ -42,22 +88,28 @@ class Guard:
         self,
         interface: Interface,
         skills: tuple[str, ...],
-        skill_limits: Mapping[str, Mapping[str, Range]],
+        skill_limits: Mapping[str, Mapping[str, Ranges]],
         rules: Rules,
     ) -> None:
         self.interface, self.skills, self.rules = interface, skills, rules
-        own = {t.name: t.limit for t in interface.observation if t.limit is not None}
-        self._limits = [{**own, **skill_limits.get(name, {})} for name in skills]
         self._terms = {t.name: t for t in interface.observation}
-        self._slices = interface.action_slices
-        self._tracked = [t for t in interface.action if t.tracking is not None]
+        own = {t.name: t.limit for t in interface.observation if t.limit is not None}
+        self._limits = [
+            {
+                name: spread_range(limit, self._terms[name].count)
+                for name, limit in {**own, **skill_limits.get(skill, {})}.items()
+            }
+            for skill in skills
+        ]
+        self._followers = [Follower(t, interface) for t in interface.action if t.tracking]
         self.begin()
 
     def begin(self) -> None:
         """A session begins: nothing is held against the robot."""
         self.late_in_a_row = self.missed_in_a_row = 0
         self._clock: tuple[float, float] | None = None  # monotonic and system time, s
-        self._away: dict[str, float] = {}  # since when a term has not tracked, s monotonic
+        for follower in self._followers:
+            follower.begin()
         self._command: Floats | None = None  # (A,) in force since the tick before
         self._decisions: deque[int] = deque(maxlen=WINDOW + 1)
 
@@ -108,33 +160,14 @@ class Guard:
                 raise FaultError(
                     "limit",
                     f"{name}.{i} is {values[i]:.4g} {self._terms[name].unit}, skill "
-                    f"{self.skills[tick.skill]!r} may see {low:g} to {high:g}",
+                    f"{self.skills[tick.skill]!r} may see {low[i]:g} to {high[i]:g}",
                 )
         if self._command is not None:
-            for term in self._tracked:
-                self._track(term, self._command[self._slices[term.name]], fields, now)
+            for follower in self._followers:
+                follower.judge(self._command, fields, now)
         self._command = tick.command
         if tick.decides:
             self._decide(tick)
-
-    def _track(
-        self, term: ActionTerm, command: Floats, fields: Mapping[str, Floats], now: float
-    ) -> None:
-        assert term.tracking is not None
-        error = np.abs(fields[term.tracking.term] - command)
-        if (error <= term.tracking.tolerance).all():
-            self._away.pop(term.name, None)
-            return
-        since = self._away.setdefault(term.name, now)
-        if now - since >= term.tracking.time:
-            i = int(error.argmax())
-            raise FaultError(
-                "tracking",
-                f"{term.name}.{i} is commanded {command[i]:.3g} {term.unit}, "
-                f"{term.tracking.term}.{i} shows {fields[term.tracking.term][i]:.3g} "
-                f"for {now - since:.2f} s; {term.tracking.tolerance:g} away is accepted for "
-                f"{term.tracking.time:g} s",
-            )
 
     def _decide(self, tick: Tick) -> None:
         self.late_in_a_row = self.late_in_a_row + 1 if tick.late else 0

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from sim.interface import Floats, Interface
 
-ROUNDING = 1e-6  # of the range: a message may carry float32
+ROUNDING = 1e-6  # of the range or its bounds: a message may carry float32
 
 
 def beyond(interface: Interface, command: Floats) -> str:
     """What of a command (A,) is beyond its limit, with the limit; empty if nothing is."""
     low, high = interface.limits
-    slack = ROUNDING * (high - low)
+    slack = ROUNDING * np.max([high - low, np.abs(low), np.abs(high)], axis=0)
     outside = (command < low - slack) | (command > high + slack)
     if not outside.any():
         return ""

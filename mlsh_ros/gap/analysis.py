@@ -400,7 +400,7 @@ def _noisy(interface: Interface, reality: Reality) -> Interface:
     """The interface that declares the noise of a reality too."""
     more = {name: sensor.noise[0] for name, sensor in reality.sensors.items()}
     terms = [
-        replace(term, noise=float(np.hypot(term.noise, more.get(term.name, 0.0))))
+        replace(term, noise=tuple(np.hypot(term.noises, more.get(term.name, 0.0)).tolist()))
         for term in interface.observation
     ]
     return replace(interface, observation=tuple(terms))

@@ -116,6 +116,7 @@ def elements_of(
         kept = memory.get(term.name, np.zeros(count_of(term)))
         steady = values - values.mean(axis=0)
         moving = centred(values, shown.window)
+        noises = np.resize(term.noises, count_of(term))
         for index, label in enumerate(labels(term)):
             remembers = bool(term.mujoco.task or quaternion or kept[index] > REMEMBERS)
             found.append(
@@ -125,7 +126,7 @@ def elements_of(
                     index=index,
                     topic=term.ros.topic,
                     unit="rad" if angular(term) else term.unit,
-                    noise=term.noise,
+                    noise=float(noises[index]),
                     scale=float((moving if remembers else steady)[:, index].std()),
                     remembers=remembers,
                     angle=angular(term),

@@ -230,9 +230,8 @@ def unscaled(
     term: ObservationTerm, interface: Interface, observation: NDArray[np.float32]
 ) -> Floats:
     """(..., count) what a term showed, in its unit, of observations; a clip stays."""
-    return (
-        observation[..., interface.observation_slices[term.name]].astype(np.float64) / term.scale
-    )
+    shown = observation[..., interface.observation_slices[term.name]].astype(np.float64)
+    return np.asarray(shown / term.scales)
 
 
 def fields_of(signals: Signals, stretch: Stretch) -> dict[str, Floats]:

@@ -191,7 +191,8 @@ def _windows(interface: Interface, recordings: Sequence[Signals]) -> tuple[Windo
             f"{windows.count} windows of {plan_for(interface).length} ticks are recorded, "
             f"{FEWEST} are needed: drive longer"
         )
-    scale = np.concatenate([np.full(t.size, t.limit[1] - t.limit[0]) for t in interface.action])
+    low, high = interface.limits
+    scale = high - low
     if (windows.command.std(axis=(0, 1)) < STILL * scale).all():
         raise UserError("the robot was told to stand still all the time: nothing shows in that")
     return windows, notes
@@ -263,6 +264,6 @@ def _with_noise(fit: Problem, ranges: Reality) -> Floats:
         moved = float(np.concatenate([follower.measured[r] for r in rows]).std())
         # Half of the middle half: dropouts and pushes are no noise.
         spread = float(np.subtract(*np.percentile(own, [75, 25]))) / 1.349
-        more = np.sqrt(max(spread**2 - term.noise**2, 0.0))
+        more = np.sqrt(max(spread**2 - np.mean(term.noises**2), 0.0))
         noise[order.index(term.name)] = more if more > NOISE * moved else 0.0
     return values

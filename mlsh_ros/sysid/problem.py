@@ -78,11 +78,15 @@ class Problem:
     def _first_sigma(self) -> Floats:
         """(rows,) what is declared of noise, and a share of the movement."""
         follower, sigma = self.follower, np.ones(len(self.follower.measured))
-        terms = {term.name: term for term in follower.terms}
         for element in follower.elements:
             moved = self._movement(element.rows)
-            sigma[element.rows] = max(terms[element.term].noise, 5 * FLOOR * moved, 1e-9)
+            sigma[element.rows] = max(self._declared(element), 5 * FLOOR * moved, 1e-9)
         return sigma
+
+    def _declared(self, element: Element) -> float:
+        """The noise of a term's element, in its unit; of an angle in a quaternion, the first's."""
+        term = next(term for term in self.follower.terms if term.name == element.term)
+        return float(term.noises[element.index])
 
     def _movement(self, rows: slice) -> float:
         shown = self.follower.measured[rows]
@@ -171,12 +175,11 @@ class Problem:
         No sensor is taken for better than it is declared to be.
         """
         left = self.differences(self.values[None])[:, 0]
-        declared = {term.name: term.noise for term in self.follower.terms}
         for element in self.follower.elements:
             mine = np.zeros(len(left), bool)
             mine[element.rows] = True
             spread = self._noise(element, left[mine & self.fitted])
-            least = max(FLOOR * self._movement(element.rows), declared[element.term])
+            least = max(FLOOR * self._movement(element.rows), self._declared(element))
             self.sigma[element.rows] = max(spread, least, 1e-9)
         square = (left / self.sigma) ** 2
         counts = np.bincount(self.follower.window, minlength=len(self._weight))

@@ -15,7 +15,20 @@ names.py      what a name in it may be
 from sim.interface.contract import Interface, interface_from_dict, interface_to_dict
 from sim.interface.derived import DERIVED, is_unit
 from sim.interface.names import Label, RobotName, Text
-from sim.interface.numbers import STRICT, Floats, NonNegative, NonZero, Number, Positive, Range
+from sim.interface.numbers import (
+    STRICT,
+    Floats,
+    NonNegative,
+    NonZero,
+    Number,
+    Positive,
+    Range,
+    Ranges,
+    exceeds,
+    ranges,
+    spread,
+    spread_range,
+)
 from sim.interface.rays import LASER_SCAN, Rays
 from sim.interface.terms import (
     ActionTerm,
@@ -24,6 +37,7 @@ from sim.interface.terms import (
     ObservationTerm,
     RosField,
     Tracking,
+    fold,
     same_constant,
 )
 
@@ -43,13 +57,19 @@ __all__ = [
     "ObservationTerm",
     "Positive",
     "Range",
+    "Ranges",
     "Rays",
     "RobotName",
     "RosField",
     "Text",
     "Tracking",
+    "exceeds",
+    "fold",
     "interface_from_dict",
     "interface_to_dict",
     "is_unit",
+    "ranges",
     "same_constant",
+    "spread",
+    "spread_range",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from sim.errors import invalid
 from sim.interface.names import RobotName
-from sim.interface.numbers import STRICT, Floats, Positive, check_unique
+from sim.interface.numbers import STRICT, Floats, Positive, check_unique, spread
 from sim.interface.terms import ActionTerm, ObservationTerm, Tracking, drop_later
 
 MAX_TERMS = 1000
@@ -73,10 +73,17 @@ class Interface:
         term = terms[tracking.term]
         if term.derive is not None:
             raise ValueError(f"{where} shows {term.derive!r}, which follows no command")
-        if (term.size, term.unit) != (action.size, action.unit):
+        same = tracking.elements is not None or term.size == action.size
+        if not same or term.unit != action.unit:
             raise ValueError(
                 f"{where} has {term.size} elements in {term.unit}, "
                 f"not {action.size} in {action.unit}"
+                + ("" if same else "; tracking.elements can say which of them measure it")
+            )
+        if (last := max(i for i in action.measured if i is not None)) >= term.size:
+            raise ValueError(
+                f"{where} has no element {last}, which tracking.elements name. "
+                f"Valid: 0 to {term.size - 1}"
             )
 
     # Sizes and layout ---------------------------------------------------------------------
@@ -165,17 +172,27 @@ class Interface:
                 )
         if out is None:
             out = np.empty((*lead, self.observation_size), np.float32)
-        for term in self.observation:
-            if not term.observed:
-                continue
+        for term, where, scale, clip in self._shown:
             values = term.values(fields[term.name])
             if noise and term.name in noise:
                 values = values + noise[term.name]
-            scaled = values * term.scale
-            if term.clip is not None:
-                scaled = np.clip(scaled, *term.clip)
-            out[..., self.observation_slices[term.name]] = scaled
+            scaled = values * scale
+            if clip is not None:
+                scaled = np.clip(scaled, *clip)
+            out[..., where] = scaled
         return out
+
+    @cached_property
+    def _shown(self) -> list[tuple[ObservationTerm, slice, Any, Any]]:
+        """What is observed, with its place, scale and clip: arrays where elements differ."""
+        shown: list[tuple[ObservationTerm, slice, Any, Any]] = []
+        for term in self.observation:
+            scale = term.scales if isinstance(term.scale, tuple) else term.scale
+            many = term.clip is not None and isinstance(term.clip[0], tuple)
+            clip = np.array(term.clip).T if many else term.clip
+            if term.observed:
+                shown.append((term, self.observation_slices[term.name], scale, clip))
+        return shown
 
     def command(self, action: NDArray[Any], previous: Floats) -> Floats:
         """Action to command in physical units: scale and offset, limit, blend, rate limit.
@@ -220,7 +237,17 @@ class Interface:
     @cached_property
     def limits(self) -> tuple[Floats, Floats]:
         """(A,) lowest and highest command."""
-        return self._spread(lambda t: t.limit[0]), self._spread(lambda t: t.limit[1])
+        low, high = zip(*(term.limits for term in self.action), strict=True)
+        return np.concatenate(low), np.concatenate(high)
+
+    @cached_property
+    def measured(self) -> tuple[tuple[str, int] | None, ...]:
+        """(A,) the observation term and its element that measure a command; None: nothing does."""
+        return tuple(
+            None if term.tracking is None or element is None else (term.tracking.term, element)
+            for term in self.action
+            for element in term.measured
+        )
 
     @cached_property
     def _scale(self) -> Floats:
@@ -233,21 +260,20 @@ class Interface:
     @cached_property
     def _share(self) -> Floats:
         """(A,) part of the way to its target that a command goes in a tick."""
-        tick = self.control_dt
-        return self._spread(lambda t: -np.expm1(-tick / t.blend) if t.blend else 1.0)
+        times = self._spread(lambda t: t.blend)
+        with np.errstate(divide="ignore"):
+            return np.where(times > 0, -np.expm1(-self.control_dt / times), 1.0)
 
     @cached_property
     def _blends(self) -> bool:
-        return any(term.blend for term in self.action)
+        return bool(self._spread(lambda t: t.blend).any())
 
     @cached_property
     def _rate(self) -> Floats:
-        return self._spread(lambda t: t.rate_limit * self.control_dt)
+        return self._spread(lambda t: t.rate_limit) * self.control_dt
 
-    def _spread(self, value: Any) -> Floats:
-        return np.concatenate(
-            [np.full(term.size, value(term), np.float64) for term in self.action]
-        )
+    def _spread(self, value: Callable[[ActionTerm], float | tuple[float, ...]]) -> Floats:
+        return np.concatenate([spread(value(term), term.size) for term in self.action])
 
 
 _ADAPTER = TypeAdapter(Interface)

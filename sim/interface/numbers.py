@@ -8,7 +8,9 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+from sim.errors import ALL, EACH
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, str_min_length=1)
 # No quantity of a robot is larger, and nothing that is computed from two such overflows.
@@ -37,9 +39,60 @@ Number = Annotated[
 Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
 NonZero = Annotated[Number, AfterValidator(_non_zero)]
+Flag = Annotated[bool, Field(strict=True)]
 Range = tuple[Number, Number]
 Size = Annotated[int, BeforeValidator(_a_number), Field(gt=0, le=MAX_SIZE)]
 Index = Annotated[int, BeforeValidator(_a_number), Field(ge=0, lt=MAX_SIZE)]
+
+
+# One value for all elements of a term, or a list with one for each -------------------------------
+
+
+def _is_list(value: object) -> str:
+    return EACH if isinstance(value, (list, tuple)) else ALL
+
+
+def _holds_lists(value: object) -> str:
+    first = value[0] if isinstance(value, (list, tuple)) and value else None
+    return EACH if isinstance(first, (list, tuple)) else ALL
+
+
+_LIST, _LISTS = Discriminator(_is_list), Discriminator(_holds_lists)
+Numbers = Annotated[
+    Annotated[Number, Tag(ALL)] | Annotated[tuple[Number, ...], Tag(EACH)],
+    _LIST,
+]
+Positives = Annotated[
+    Annotated[Positive, Tag(ALL)] | Annotated[tuple[Positive, ...], Tag(EACH)],
+    _LIST,
+]
+NonNegatives = Annotated[
+    Annotated[NonNegative, Tag(ALL)] | Annotated[tuple[NonNegative, ...], Tag(EACH)],
+    _LIST,
+]
+NonZeros = Annotated[
+    Annotated[NonZero, Tag(ALL)] | Annotated[tuple[NonZero, ...], Tag(EACH)],
+    _LIST,
+]
+Flags = Annotated[
+    Annotated[Flag, Tag(ALL)] | Annotated[tuple[Flag, ...], Tag(EACH)],
+    _LIST,
+]
+Ranges = Annotated[
+    Annotated[Range, Tag(ALL)] | Annotated[tuple[Range, ...], Tag(EACH)],
+    _LISTS,
+]
+
+
+def spread(value: float | tuple[float, ...], size: int) -> Floats:
+    """(size,) one number per element."""
+    return np.full(size, value, np.float64)
+
+
+def spread_range(bounds: Range | tuple[Range, ...], size: int) -> tuple[Floats, Floats]:
+    """(size,) lowest and highest, per element."""
+    low, high = np.broadcast_to(np.asarray(bounds, np.float64), (size, 2)).T.copy()
+    return low, high
 
 
 def check_size(term: str, key: str, names: Sequence[object], size: int) -> None:
@@ -54,7 +107,36 @@ def check_unique(kind: str, names: Sequence[str]) -> None:
         raise ValueError(f"{kind} {repeated[0]!r} is given twice")
 
 
+def check_each(term: str, key: str, value: object, size: int) -> None:
+    """Refuse a list per element that is not as long as its term."""
+    if isinstance(value, tuple):
+        check_size(term, key, value, size)
+
+
 def check_range(term: str, key: str, bounds: Range) -> None:
     """Refuse a range without anything in it."""
     if not bounds[0] < bounds[1]:
         raise ValueError(f"term {term!r}: {key} {bounds} is empty, the first must be the lower")
+
+
+def check_ranges(term: str, key: str, bounds: Range | tuple[Range, ...], size: int) -> None:
+    """Refuse ranges of which one is empty, or a list of them that is not as long as its term."""
+    each = ranges(bounds)
+    if isinstance(bounds[0], tuple):
+        check_size(term, key, each, size)
+    for one in each:
+        check_range(term, key, one)
+
+
+ROUNDING = 1e-4  # of a range or its bounds: what people and vendors round away when they write it
+
+
+def exceeds(inner: Range, outer: Range) -> bool:
+    """Whether a range is beyond another by more than rounding."""
+    slack = ROUNDING * max(outer[1] - outer[0], abs(outer[0]), abs(outer[1]))
+    return inner[0] < outer[0] - slack or inner[1] > outer[1] + slack
+
+
+def ranges(bounds: Range | tuple[Range, ...]) -> tuple[Range, ...]:
+    """The ranges as a list: of one, where all elements share it."""
+    return bounds if isinstance(bounds[0], tuple) else (bounds,)  # type: ignore[return-value]

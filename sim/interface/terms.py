@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
@@ -23,16 +25,26 @@ from sim.interface.derived import DERIVED, ORDER
 from sim.interface.names import Label, Text, Topic, Unit
 from sim.interface.numbers import (
     STRICT,
+    Flags,
+    Floats,
     Index,
-    NonNegative,
-    NonZero,
+    NonNegatives,
+    NonZeros,
     Number,
+    Numbers,
     Positive,
+    Positives,
     Range,
+    Ranges,
     Size,
+    check_each,
     check_range,
+    check_ranges,
     check_size,
     check_unique,
+    ranges,
+    spread,
+    spread_range,
 )
 from sim.interface.rays import LASER_SCAN, Rays
 
@@ -97,22 +109,27 @@ class RosField:
 
 @dataclass(frozen=True, config=STRICT)
 class ObservationTerm:
-    """A named part of the observation vector: `scale * value`, clipped where `clip` says so."""
+    """A named part of the observation vector: `scale * value`, clipped where `clip` says so.
+
+    What is a number or a pair may be a list, one per element that the term shows.
+    """
 
     name: Label
     size: Size
     unit: Unit
     frame: Label
-    scale: NonZero
-    clip: Range | None  # of the scaled value
-    noise: NonNegative  # standard deviation in `unit`, added in training
+    scale: NonZeros
+    clip: Ranges | None  # of the scaled value
+    noise: NonNegatives  # standard deviation in `unit`, added in training
     max_age: Positive  # s, older values are stale
-    limit: Range | None  # in `unit`; a robot that shows anything beyond it is stopped
+    limit: Ranges | None  # in `unit`; a robot that shows anything beyond it is stopped
     infinite: Range | None  # what stands for -inf and +inf (REP-117); null: both are refused
     mujoco: MujocoState
     ros: RosField
     derive: Literal["axes", "up", "tilt"] | None = None  # what of a quaternion; None: fields
     observed: bool = True  # False: judged by its limit, not seen by the policy
+    # True: an angle on a circle, shown within (-pi, pi] however its driver counts turns.
+    wraps: Flags | None = None  # None: not said
 
     @model_validator(mode="after")
     def _sizes(self) -> Self:
@@ -122,13 +139,19 @@ class ObservationTerm:
                 check_size(self.name, f"mujoco.{key}", names, self.size)
         if elements := self.mujoco.elements:
             check_size(self.name, "mujoco.elements", elements, self.size)
-        for key in ("clip", "infinite"):
-            if (bounds := getattr(self, key)) is not None:
-                check_range(self.name, key, bounds)
+        if self.infinite is not None:
+            check_range(self.name, "infinite", self.infinite)
         if self.mujoco.rays is not None:
             self._check_rays(self.mujoco.rays)
         if self.derive is not None:
             self._check_derived(self.derive)
+        if self.clip is not None:
+            check_ranges(self.name, "clip", self.clip, self.count)
+        for key in ("scale", "noise", "wraps"):
+            check_each(self.name, key, getattr(self, key), self.count)
+        if np.any(self.wraps) and (self.derive is not None or self.unit != "rad"):
+            what = f"unit {self.unit!r}" if self.derive is None else f"derive {self.derive!r}"
+            raise ValueError(f"term {self.name!r}: wraps is of angles in rad, this has {what}")
         if self.limit is not None:
             self.check_limit("limit", self.limit)
         return self
@@ -176,17 +199,18 @@ class ObservationTerm:
         if self.unit != made.unit:
             raise ValueError(f"{where} is in {made.unit}, not in {self.unit}")
 
-    def check_limit(self, key: str, limit: Range) -> None:
+    def check_limit(self, key: str, limit: Range | tuple[Range, ...]) -> None:
         """Refuse a limit that is empty, or that nothing could pass, such as one in degrees."""
-        check_range(self.name, key, limit)
+        check_ranges(self.name, key, limit, self.count)
         if self.derive is None:
             return
         low, high = DERIVED[self.derive].range
-        if limit[0] <= low and high <= limit[1]:
-            raise ValueError(
-                f"term {self.name!r}: {key} {limit} is never passed, because {self.derive!r} is "
-                f"{low:.4g} to {high:.4g} {self.unit}"
-            )
+        for one in ranges(limit):
+            if one[0] <= low and high <= one[1]:
+                raise ValueError(
+                    f"term {self.name!r}: {key} {one} is never passed, because {self.derive!r} "
+                    f"is {low:.4g} to {high:.4g} {self.unit}"
+                )
 
     @model_serializer(mode="wrap")
     def _without_later_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -202,9 +226,31 @@ class ObservationTerm:
         """Elements in the observation."""
         return self.count if self.observed else 0
 
+    @property
+    def scales(self) -> Floats:
+        """(count,) of every element."""
+        return spread(self.scale, self.count)
+
+    @property
+    def noises(self) -> Floats:
+        """(count,) of every element, in `unit`."""
+        return spread(self.noise, self.count)
+
+    @property
+    def limits(self) -> tuple[Floats, Floats] | None:
+        """(count,) lowest and highest that may be shown, in `unit`."""
+        return None if self.limit is None else spread_range(self.limit, self.count)
+
+    @cached_property
+    def wrapped(self) -> NDArray[np.bool_]:
+        """(count,) whether an element is an angle on a circle."""
+        return np.full(self.count, self.wraps or False)
+
     def values(self, field: NDArray[Any]) -> NDArray[Any]:
         """What it shows (..., count), in its unit, of a field (..., size)."""
-        return field if self.derive is None else DERIVED[self.derive].of(field)
+        if self.derive is not None:
+            return DERIVED[self.derive].of(field)
+        return np.where(self.wrapped, fold(field), field) if self.wraps else field
 
 
 def _is_free_quaternion(names: tuple[str, ...]) -> bool:
@@ -212,9 +258,9 @@ def _is_free_quaternion(names: tuple[str, ...]) -> bool:
     return names == tuple(f"{joint}[{i}]" for i in range(3, 7))
 
 
-# Keys of ObservationTerm that came later. Where they say nothing they are left out, so that
-# digests and files are those of before.
-LATER = (("derive", None), ("observed", True))
+# Keys that came later. Where they say nothing they are left out, so that digests and files are
+# those of before.
+LATER = (("derive", None), ("observed", True), ("wraps", None), ("elements", None))
 
 
 def drop_later(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -232,13 +278,33 @@ def same_constant(value: float | str, expected: float | str) -> bool:
     return math.isclose(value, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
+def fold(angle: NDArray[Any]) -> NDArray[Any]:
+    """Angles, rad, on the circle: within (-pi, pi], where they are already there the same."""
+    return np.asarray(angle - 2 * np.pi * np.ceil((angle - np.pi) / (2 * np.pi)))
+
+
 @dataclass(frozen=True, config=STRICT)
 class Tracking:
     """A measurement that has to follow the command; where it does not, something is broken."""
 
-    term: str  # an observation term of the action term's size and unit
-    tolerance: Positive  # in that unit
+    term: str  # an observation term of the action term's unit
+    tolerance: Positives  # in that unit; a number, or one per element of the action term
     time: Positive  # s that the difference may last
+    # Per element of the action term: which element of `term` measures it; null: none does.
+    # None: the same, of a term of the same size.
+    elements: tuple[Index | None, ...] | None = None
+
+    @model_validator(mode="after")
+    def _each_measures_one(self) -> Self:
+        given = [element for element in self.elements or () if element is not None]
+        if self.elements is not None and not given:
+            raise ValueError("tracking.elements name nothing; say `tracking: null` instead")
+        check_unique("tracking.elements", [str(element) for element in given])
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return drop_later(plain(self).items())
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -250,17 +316,20 @@ class MujocoActuators:
 
 @dataclass(frozen=True, config=STRICT)
 class ActionTerm:
-    """A named part of the action vector and the command it becomes, in physical units."""
+    """A named part of the action vector and the command it becomes, in physical units.
+
+    What is a number or a pair may be a list, one per element.
+    """
 
     name: Label
     size: Size
     unit: Unit
     frame: Label
-    scale: NonZero  # command = offset + scale * action, then limit, blend, rate_limit
-    offset: Number
-    limit: Range  # in `unit`
-    blend: NonNegative  # s, time constant with which the command follows; 0: at once
-    rate_limit: Positive  # `unit` per second
+    scale: NonZeros  # command = offset + scale * action, then limit, blend, rate_limit
+    offset: Numbers
+    limit: Ranges  # in `unit`
+    blend: NonNegatives  # s, time constant with which the command follows; 0: at once
+    rate_limit: Positives  # `unit` per second
     tracking: Tracking | None
     safe: tuple[Number, ...]  # the command that stops the robot, per element
     mujoco: MujocoActuators
@@ -271,10 +340,39 @@ class ActionTerm:
         check_size(self.name, "ros.fields", self.ros.fields, self.size)
         check_size(self.name, "mujoco.actuators", self.mujoco.actuators, self.size)
         check_size(self.name, "safe", self.safe, self.size)
-        check_range(self.name, "limit", self.limit)
-        low, high = self.limit
-        if bad := [value for value in self.safe if not low <= value <= high]:
-            raise ValueError(
-                f"action {self.name!r}: safe value {bad[0]} is outside limit {self.limit}"
-            )
+        for key in ("scale", "offset", "blend", "rate_limit"):
+            check_each(self.name, key, getattr(self, key), self.size)
+        check_ranges(self.name, "limit", self.limit, self.size)
+        for value, low, high in zip(self.safe, *self.limits, strict=True):
+            if not low <= value <= high:
+                raise ValueError(
+                    f"action {self.name!r}: safe value {value} is outside limit "
+                    f"{(float(low), float(high))}"
+                )
+        if self.tracking is not None:
+            check_each(self.name, "tracking.tolerance", self.tracking.tolerance, self.size)
+            if self.tracking.elements is not None:
+                check_size(self.name, "tracking.elements", self.tracking.elements, self.size)
         return self
+
+    @property
+    def limits(self) -> tuple[Floats, Floats]:
+        """(size,) lowest and highest command, in `unit`."""
+        return spread_range(self.limit, self.size)
+
+    @property
+    def rate_limits(self) -> Floats:
+        """(size,) `unit` per second."""
+        return spread(self.rate_limit, self.size)
+
+    @property
+    def blends(self) -> Floats:
+        """(size,) time constants, s."""
+        return spread(self.blend, self.size)
+
+    @property
+    def measured(self) -> tuple[int | None, ...]:
+        """Per element, the element of `tracking.term` that measures it; None: nothing does."""
+        if self.tracking is None:
+            return (None,) * self.size
+        return self.tracking.elements or tuple(range(self.size))

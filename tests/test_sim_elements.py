@@ -1,0 +1,286 @@
+"""What a term may say per element, which measurement a command has, and angles on a circle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_sim_interface import INTERFACES
+from test_sim_robot import odd_interface
+
+from mlsh_ros.core.controller import Tick
+from mlsh_ros.core.faults import FaultError
+from mlsh_ros.core.guard import Guard, Rules
+from policies.skill_limits import check_skill_limits
+from sim.errors import UserError
+from sim.interface import (
+    Interface,
+    Tracking,
+    exceeds,
+    fold,
+    interface_from_dict,
+    interface_to_dict,
+)
+
+RULES = Rules(late_decisions=3, missed_ticks=5, max_switches=10, clock_jump=1.0)
+
+
+def listed(interface: Interface) -> Interface:
+    """The same robot, every number or pair written out per element."""
+
+    def many(value, size):
+        return None if value is None else (value,) * size
+
+    observation = tuple(
+        replace(
+            t,
+            scale=many(t.scale, t.count),
+            clip=many(t.clip, t.count),
+            noise=many(t.noise, t.count),
+            limit=many(t.limit, t.count),
+        )
+        for t in interface.observation
+    )
+    action = tuple(
+        replace(
+            t,
+            scale=many(t.scale, t.size),
+            offset=many(t.offset, t.size),
+            limit=many(t.limit, t.size),
+            blend=many(t.blend, t.size),
+            rate_limit=many(t.rate_limit, t.size),
+        )
+        for t in interface.action
+    )
+    return replace(interface, observation=observation, action=action)
+
+
+@pytest.mark.parametrize("name", INTERFACES)
+def test_a_list_of_equal_values_is_that_value(name):
+    plain = INTERFACES[name]
+    each, rng = listed(plain), np.random.default_rng(1)
+    assert interface_from_dict(interface_to_dict(each), "x") == each
+    fields = {t.name: rng.normal(size=(50, t.size)) * 3 for t in plain.observation}
+    np.testing.assert_array_equal(plain.observe(fields), each.observe(fields))
+    action = rng.normal(size=(50, plain.action_size)) * 2
+    before = plain.safe + rng.normal(size=(50, plain.action_size)) * 0.1
+    for call in (
+        lambda i: i.command(action, before),
+        lambda i: i.brake(before),
+        lambda i: i.saturated(action),
+        lambda i: i.action_for(before),
+    ):
+        np.testing.assert_array_equal(call(plain), call(each))
+
+
+def test_one_number_stays_one_number_in_files_and_in_the_digest():
+    interface = odd_interface()
+    data = interface_to_dict(interface)
+    assert data["action"][1]["scale"] == -0.8
+    assert data["observation"][0]["clip"] == [-0.5, 0.5]
+    for later in ("wraps", "elements"):
+        assert later not in json.dumps(data["observation"][0] | {"mujoco": None})
+    tracked = replace(interface.action[0], tracking=Tracking("angle", 0.1, 0.2))
+    with_tracking = replace(interface, action=(tracked, *interface.action[1:]))
+    assert set(interface_to_dict(with_tracking)["action"][0]["tracking"]) == {
+        "term",
+        "tolerance",
+        "time",
+    }
+    assert listed(interface).digest != interface.digest
+
+
+def changed(**keys) -> Interface:
+    """The odd robot with other values: `drive__scale=..`, `position__clip=..`."""
+    data = interface_to_dict(odd_interface())
+    for key, value in keys.items():
+        name, key = key.split("__")
+        (term,) = [t for t in data["observation"] + data["action"] if t["name"] == name]
+        term[key] = value
+    return interface_from_dict(data, "robot.yaml")
+
+
+def test_elements_by_hand():
+    i = changed(
+        position__scale=[2.0, -1.0],
+        position__clip=[[-1.0, 1.0], [-9.0, 9.0]],
+        drive__scale=[0.5, 2.0],
+        drive__offset=[0.0, 0.1],
+        drive__limit=[[-0.1, 0.1], [-3.0, 3.0]],
+        drive__rate_limit=[100.0, 1.0],
+    )
+    fields = {t.name: np.zeros(t.size) for t in i.observation} | {"position": np.array([3.0, 4.0])}
+    assert i.observe(fields)[1:3].tolist() == [1.0, -4.0]  # 2 * 3 is clipped to 1; -1 * 4
+    # drive x: 0.5 * 1 is limited to 0.1, from 0 at once; y: 0.1 + 2 * 1 = 2.1, by 1 * 0.05 a tick
+    command = i.command(np.ones(3), np.zeros(3))
+    np.testing.assert_allclose(command[1:], [0.1, 0.05])
+    assert i.saturated(np.ones(3)).tolist()[1:] == [True, False]
+    np.testing.assert_allclose(i.action_for(np.array([0.0, 0.5, 2.1]))[1:], [1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("position__scale", [1.0]),
+        ("position__scale", [1.0, 0.0]),
+        ("position__clip", [[-1.0, 1.0]]),
+        ("position__clip", [[-1.0, 1.0], [2.0, 1.0]]),
+        ("position__noise", [0.1, 0.1, 0.1]),
+        ("position__noise", [0.1, -0.1]),
+        ("position__limit", [[-1.0, 1.0], [3.0, 3.0]]),
+        ("drive__offset", [0.0]),
+        ("drive__limit", [[-1.0, 1.0]]),
+        ("drive__limit", [[-1.0, 1.0], [0.5, 1.0]]),  # the safe command is 0
+        ("drive__rate_limit", [1.0, 0.0]),
+        ("drive__blend", []),
+        ("drive__blend", "fast"),
+        ("position__wraps", True),  # in m
+    ],
+)
+def test_a_list_that_does_not_fit_is_refused_and_named(key, value):
+    name, key = key.split("__")
+    with pytest.raises(UserError, match=rf"(?s){name}.*{key}|\.{key}(\.\d)*: |{key}") as error:
+        changed(**{f"{name}__{key}": value})
+    assert "<" not in str(error.value)
+
+
+def test_a_limit_per_element_is_the_guards_and_bounds_that_of_a_skill():
+    i = changed(position__limit=[[-1.0, 1.0], [-5.0, 5.0]])
+    check_skill_limits({"a": {"position": ((-1.0, 1.0), (-4.0, 5.0))}}, ["a"], i)
+    with pytest.raises(UserError, match="beyond the robot's own"):
+        check_skill_limits({"a": {"position": (-2.0, 2.0)}}, ["a"], i)
+    guard = Guard(i, ("a",), {}, RULES)
+    fields = {t.name: np.zeros(t.size) for t in i.observation}
+    guard.judge(tick(i), fields | {"position": np.array([0.9, 4.9])}, 0.0)
+    with pytest.raises(FaultError, match=r"position.0 is 1.1 .* may see -1 to 1"):
+        guard.judge(tick(i), fields | {"position": np.array([1.1, 4.9])}, 0.1)
+
+
+# Which measurement a command has ----------------------------------------------------------
+
+
+def tick(interface: Interface, command=None) -> Tick:
+    blank = np.zeros(interface.observation_size, np.float32)
+    action = np.zeros(interface.action_size, np.float32)
+    command = interface.safe if command is None else command
+    return Tick(0, 0, blank, action, command, False, False, False)
+
+
+def legs(**drive) -> Interface:
+    """The drive is measured by two of the three elements of `shake`, the other way round."""
+    return changed(drive__unit="m/s^2", drive__tracking={"term": "shake", "time": 0.3, **drive})
+
+
+def test_a_command_is_tracked_by_elements_of_a_larger_term():
+    i = legs(tolerance=[0.5, 0.2], elements=[2, 0])
+    assert i.measured == (None, ("shake", 2), ("shake", 0))
+    assert interface_from_dict(interface_to_dict(i), "x") == i
+    fields = {t.name: np.zeros(t.size) for t in i.observation}
+    command = np.array([0.2, 0.6, -0.3])
+
+    def session(shake):
+        guard = Guard(i, ("a",), {}, RULES)
+        for step in range(9):
+            guard.judge(tick(i, command), fields | {"shake": np.array(shake)}, step * 0.1)
+
+    session([-0.3, 99.0, 0.6])  # element 1 measures nothing here
+    session([-0.45, 99.0, 0.15])
+    with pytest.raises(FaultError, match=r"drive.1 is commanded -0.3 m/s\^2, shake.0 shows -0.6"):
+        session([-0.6, 0.0, 0.6])
+    with pytest.raises(
+        FaultError, match=r"drive.0 is commanded 0.6 .*shake.2 shows -0.3 .* 0.5 a"
+    ):
+        session([-0.3, 0.0, -0.3])  # the order of the elements counts
+
+
+def test_an_element_may_be_measured_by_nothing():
+    i = legs(tolerance=0.1, elements=[None, 1])
+    assert i.measured == (None, None, ("shake", 1))
+    guard = Guard(i, ("a",), {}, RULES)
+    fields = {t.name: np.zeros(t.size) for t in i.observation}
+    for step in range(9):
+        guard.judge(tick(i, np.array([0.2, 0.7, 0.0])), fields, step * 0.1)
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ([0, 3], "no element 3.*Valid: 0 to 2"),
+        ([0], "tracking.elements has 1 elements, size is 2"),
+        ([0, 0], "tracking.elements '0' is given twice"),
+        ([None, None], "name nothing"),
+        ([0, -1], "greater than or equal to 0"),
+        (None, r"3 elements in m/s\^2, not 2 .* tracking.elements can say"),
+    ],
+)
+def test_elements_that_measure_nothing_are_refused(elements, reason):
+    with pytest.raises(UserError, match=reason):
+        legs(tolerance=0.1, elements=elements)
+
+
+# Angles on a circle -----------------------------------------------------------------------
+
+
+def test_fold_keeps_what_is_on_the_circle_and_turns_the_rest_by_whole_turns():
+    inside = np.linspace(-np.pi, np.pi, 1001)[1:]
+    np.testing.assert_array_equal(fold(inside), inside)
+    assert fold(np.array(-np.pi)) == np.pi
+    for turns in (-1000, -3, 1, 2):
+        np.testing.assert_allclose(fold(inside[:-1] + turns * 2 * np.pi), inside[:-1], atol=1e-9)
+    assert np.isnan(fold(np.array([np.nan]))).all()
+
+
+def test_a_simulation_that_counts_turns_shows_what_a_driver_that_wraps_shows():
+    i = changed(angle__wraps=True, angle__clip=None)
+    fields = {t.name: np.zeros(t.size) for t in i.observation}
+    turned = i.observe(fields | {"angle": np.array([0.3 + 4 * np.pi])})
+    np.testing.assert_allclose(turned, i.observe(fields | {"angle": np.array([0.3])}))
+
+
+def circle(wraps) -> Interface:
+    return changed(
+        angle__wraps=wraps,
+        arm__unit="rad",
+        arm__limit=[-4.0, 4.0],
+        arm__tracking={"term": "angle", "tolerance": 0.2, "time": 0.3},
+    )
+
+
+def session(interface: Interface, command: float, angle: float) -> None:
+    guard = Guard(interface, ("a",), {}, RULES)
+    fields = {t.name: np.zeros(t.size) for t in interface.observation}
+    for step in range(9):
+        told = np.array([command, 0.0, 0.0])
+        guard.judge(tick(interface, told), fields | {"angle": np.array([angle])}, step * 0.1)
+
+
+@pytest.mark.parametrize("wraps", [True, [True]])
+def test_an_angle_is_tracked_on_the_circle_where_it_wraps(wraps):
+    session(circle(wraps), 3.2, -3.1)  # 3.2 - 2 pi is -3.083
+    session(circle(wraps), -3.1, 3.2)
+    with pytest.raises(FaultError, match=r"arm.0 is commanded 3.2 rad, angle.0 shows 2.9"):
+        session(circle(wraps), 3.2, 2.9)
+
+
+@pytest.mark.parametrize("wraps", [False, None, [False]])
+def test_it_is_a_line_where_it_does_not(wraps):
+    with pytest.raises(FaultError, match="tracking"):
+        session(circle(wraps), 3.2, -3.1)
+
+
+# Rounding ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("inner", "wrong"),
+    [
+        ((-0.5236, 2.9671), False),  # the same, of four digits
+        ((-0.52, 2.9), False),
+        ((-0.53, 2.96), True),
+        ((-0.5, 2.98), True),
+    ],
+)
+def test_a_range_exceeds_another_by_more_than_rounding(inner, wrong):
+    assert exceeds(inner, (-0.523599, 2.96706)) == wrong
