@@ -169,6 +169,30 @@ def test_braking_reaches_the_safe_command_exactly_and_in_no_more_ticks_than_need
     np.testing.assert_array_equal(command, np.tile(i.safe, (50, 1)))
 
 
+def test_the_longest_stop_is_that_of_the_slowest_element(any_interface):
+    seconds, name = any_interface.braking_time
+    ticks = {}
+    for start in any_interface.limits:
+        command, left = start, 0
+        while (away := command != any_interface.safe).any():
+            command, left = any_interface.brake(command), left + 1
+            for element in np.flatnonzero(away):
+                ticks[any_interface.action_names[element]] = left
+    # Rounding of the last tick aside.
+    assert max(ticks.values()) - 1 <= seconds / any_interface.control_dt + 1e-6
+    assert seconds / any_interface.control_dt <= max(ticks.values()) + 1e-6
+    assert ticks[name] == max(ticks.values())
+
+
+def test_the_longest_stop_by_hand():
+    slow = replace(
+        odd().action[0], limit=(-1.0, 1.0), safe=(0.9,) * odd().action[0].size, rate_limit=0.06
+    )
+    robot = replace(odd(), action=(slow, *odd().action[1:]))
+    # From -1 to 0.9 at 0.06 a second: 1.9 / 0.06 = 31.67 s.
+    assert robot.braking_time == (pytest.approx(31.667, abs=1e-3), f"{slow.name}.0")
+
+
 def test_tracking_names_a_term_of_the_same_kind():
     data = interface_to_dict(load_robot("omni").interface)
     data["action"][0]["tracking"]["term"] = "speed"

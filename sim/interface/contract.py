@@ -220,6 +220,14 @@ class Interface:
         """One tick nearer to the safe command (..., A), as fast as the rate limit allows."""
         return np.clip(self.safe, previous - self._rate, previous + self._rate)
 
+    @cached_property
+    def braking_time(self) -> tuple[float, str]:
+        """S that a stop takes at most under the rate limits, and the element that takes it."""
+        low, high = self.limits
+        ticks = np.maximum(self.safe - low, high - self.safe) / self._rate
+        worst = int(np.argmax(ticks))
+        return float(ticks[worst]) * self.control_dt, self.action_names[worst]
+
     def saturated(self, action: NDArray[Any]) -> NDArray[np.bool_]:
         """Elements (..., A) of an action that are cut by a limit (not: by the rate limit)."""
         target = self._offset + self._scale * action.astype(np.float64)
