@@ -245,29 +245,30 @@ def test_scanner_and_sensors_are_late_as_well(by_steps):
     """Whether it is looked at after every tick, or after every physics step as in realtime."""
     delays = {"scan": 0.13, "speed": 0.02, "acceleration": 0.1, "imu_yaw_rate": 0.0}
     sensors = {name: {"delay_s": delay} for name, delay in delays.items()}
+    steps, dt = ROVER.interface.substeps, ROVER.interface.physics_dt
     family = make_family("rooms")  # has walls to be seen
     made = world(real(sensors=sensors), robot=ROVER, family=family)
     twin = world(robot=ROVER, family=family)
     true = [twin.fields()]
     for command in commands(6, seed=1) * [0.22, 2.8]:
-        for _ in range(10):
+        for _ in range(steps):
             twin.advance(command, 1)
             true.append(twin.fields())
-        shown = [{}] * 9
+        shown = [{}] * (steps - 1)
         if by_steps:
             shown = []
-            for _ in range(10):
+            for _ in range(steps):
                 made.advance(command, 1)
                 shown.append(made.shown(made.fields()))
             made.judge()
         else:
             fields, _ = made.obey(command)
             shown.append(made.shown(fields))
-        for step, fields in enumerate(shown, len(true) - 10):
+        for step, fields in enumerate(shown, len(true) - steps):
             for name in fields and delays:
-                then = true[max(0, step - round(delays[name] / 0.01))]
+                then = true[max(0, step - round(delays[name] / dt))]
                 np.testing.assert_array_equal(fields[name], then[name], err_msg=name)
-    assert (true[-1]["scan"] != true[-14]["scan"]).any()
+    assert (true[-1]["scan"] != true[-1 - round(0.13 / dt)]["scan"]).any()
 
 
 # What sensors do to numbers ---------------------------------------------------------------------
