@@ -6,17 +6,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
-from sim.errors import UserError, invalid, unknown
+from sim.errors import UserError, invalid, short, unknown
 from sim.interface import STRICT
 from sim.reality import Reality
+from sim.yaml_file import dump_yaml, parse_yaml, read_mapping
 
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
+MOST = 10**12  # of anything that is counted
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Natural = Annotated[int, Field(ge=0, le=MOST)]
 Rate = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -44,7 +45,7 @@ class PpoConfig:
 class MlshConfig:
     """The method. Letters as in the paper and in docs/reading-guide.md."""
 
-    skills: Annotated[int, Field(ge=1)]  # K
+    skills: Count  # K
     decision_ticks: Count  # N
     warmup: Natural  # W, updates of the master alone
     joint: Count  # U, updates of master and skills together
@@ -169,11 +170,8 @@ class TrainConfig:
                 section = section.get(parent) if isinstance(section, dict) else None
             free = parents == ["family_parameters"]  # the family knows the names
             if not isinstance(section, dict) or not (free or leaf in section):
-                raise unknown("setting", path, _paths(asdict(self)))
-            try:
-                section[leaf] = yaml.safe_load(text)
-            except yaml.YAMLError:
-                raise UserError(f"setting {path}: {text!r} is not YAML") from None
+                raise unknown("setting", path, _paths(asdict(self)), most=5000)
+            section[leaf] = parse_yaml(text, f"setting {path}={short(text)}")
         return config_from_dict(data, "settings")
 
 
@@ -318,20 +316,12 @@ def read_config(path: Path) -> TrainConfig:
     Raises:
         UserError: the file is missing, not readable, or does not hold.
     """
-    try:
-        data = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable ({error})") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    return config_from_dict(data, str(path))
+    return config_from_dict(read_mapping(path), str(path))
 
 
 def write_config(config: TrainConfig, path: Path) -> None:
     """Write a configuration as YAML."""
-    path.write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False))
+    path.write_text(dump_yaml(config_to_dict(config)))
 
 
 def _paths(data: dict[str, Any], prefix: str = "") -> list[str]:

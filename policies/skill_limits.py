@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -51,8 +50,7 @@ def read_skill_limits(path: Path, skills: Sequence[str], interface: Interface) -
     """
     data = read_mapping(path)
     try:
-        # JSON mode turns lists into tuples; `default`, because YAML has dates and sets too.
-        limits = _ADAPTER.validate_json(json.dumps(data, default=str))
+        limits = _ADAPTER.validate_python(data)
         check_skill_limits(limits, skills, interface)
     except ValidationError as error:
         raise invalid(path, error) from None

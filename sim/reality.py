@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from sim.errors import UserError, invalid, unknown
-from sim.interface import STRICT, Interface, ObservationTerm
+from sim.errors import UserError, invalid, short, unknown
+from sim.interface import LARGEST, STRICT, Interface, ObservationTerm
 from sim.yaml_file import read_mapping
 
 if TYPE_CHECKING:
@@ -33,15 +33,17 @@ def _pair(value: object) -> Pair:
     """A number is a range of one."""
     pair = value if isinstance(value, (list, tuple)) else (value, value)
     try:
-        if len(pair) != 2 or any(isinstance(each, bool) for each in pair):
+        if len(pair) != 2 or any(isinstance(each, (bool, str)) for each in pair):
             raise ValueError
         low, high = (float(each) for each in pair)
-    except (TypeError, ValueError):
-        raise ValueError(f"neither a number nor [low, high], got {value!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"neither a number nor [low, high], got {short(value)}") from None
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(f"not finite, got {value!r}")
+        raise ValueError(f"not finite, got {short(value)}")
     if low > high:
-        raise ValueError(f"the first must be the lower, got {value!r}")
+        raise ValueError(f"the first must be the lower, got {short(value)}")
+    if max(-low, high) > LARGEST:
+        raise ValueError(f"beyond -{LARGEST:g} .. {LARGEST:g}, got {short(value)}")
     return low, high
 
 

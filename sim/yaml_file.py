@@ -1,16 +1,34 @@
-"""YAML that a person wrote, read without trusting it: bounded, and no key twice."""
+"""YAML that somebody wrote, read without trusting it: within limits, no key twice, plain values.
+
+Values are those of the core schema of YAML 1.2: null, true and false, integers, floats, text,
+lists and mappings. `no`, `12:30`, `2020-01-01` and `1_000` are text, `0755` is decimal, 1e6 and
+1e-4 are numbers. Keys are text.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from sim.errors import UserError
+from sim.errors import UserError, short
 
-MAX_BYTES = 2**20
-MAX_VALUES = 100_000
+MAX_BYTES = 2**18
+MAX_VALUES = 10_000
+MAX_DEPTH = 50
+MAX_DIGITS = 18  # of an integer: it fits into 64 bits
+MAX_TEXT = 60  # characters of a number
+
+_NULL = ("", "~", "null", "Null", "NULL")
+_TRUE, _FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
+_INT = re.compile(r"[-+]?[0-9]+", re.ASCII)
+_FLOAT = re.compile(
+    r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    re.ASCII,
+)
+_TAG, _PLAIN = "tag:yaml.org,2002:", "plain"
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -19,44 +37,138 @@ def read_mapping(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, too large, no YAML, or no mapping.
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist")
-    if path.stat().st_size > MAX_BYTES:
-        raise UserError(f"{path}: larger than {MAX_BYTES} bytes")
-    try:
-        data: Any = yaml.load(path.read_text("utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise UserError(f"{path}: not YAML: nested too deeply") from None
-    _check_amount(data, path)
+    data = parse_yaml(_read(path), path)
     if not isinstance(data, dict):
         raise UserError(f"{path}: a mapping is expected, got {type(data).__name__}")
     return data
 
 
-def _check_amount(data: Any, path: Path) -> None:
-    """Aliases of aliases make gigabytes, or no end at all, out of a few lines."""
-    waiting, count = [data], 0
-    while waiting:
-        each = waiting.pop()
-        count += 1
-        if count > MAX_VALUES:
-            raise UserError(f"{path}: more than {MAX_VALUES} values, with its aliases written out")
-        if isinstance(each, dict):
-            waiting.extend(each.values())
-        elif isinstance(each, (list, tuple, set)):
-            waiting.extend(each)
+def parse_yaml(text: bytes | str, where: object) -> Any:
+    """The value that a text holds.
+
+    Raises:
+        UserError: it is no YAML or beyond the limits; one line that begins with `where`.
+    """
+    try:
+        loader = _Loader(text.decode() if isinstance(text, bytes) else text)
+        return _Values().of(loader.get_single_node())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{where}: not YAML: {' '.join(str(error).split())[:200]}") from None
+    except RecursionError:
+        raise UserError(f"{where}: not YAML: nested too deeply") from None
+
+
+def dump_yaml(data: Any) -> str:
+    """A text of which `parse_yaml` makes the same data."""
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False)
+    return text
+
+
+def _read(path: Path) -> bytes:
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
+    if not path.is_file():
+        raise UserError(f"{path}: not a file")
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"{path}: not readable ({error.strerror})") from None
+    if len(data) > MAX_BYTES:
+        raise UserError(f"{path}: larger than {MAX_BYTES} bytes")
+    return data
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice; plain YAML keeps the last one in silence."""
+    """Stops composing where the limits are passed."""
 
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        node = super().compose_mapping_node(anchor)
-        keys = [key.value for key, _ in node.value]
-        if repeated := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.MarkedYAMLError(
-                problem=f"key {repeated[0]!r} is given twice", problem_mark=node.start_mark
-            )
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._count = self._depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self._count += 1
+        self._depth += 1
+        if self._count > MAX_VALUES:
+            raise yaml.YAMLError(f"more than {MAX_VALUES} values")
+        if self._depth > MAX_DEPTH:
+            raise yaml.YAMLError("nested too deeply")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
         return node
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        """The tag of a value that gives none."""
+        if kind is yaml.ScalarNode:
+            return _PLAIN if implicit[0] else f"{_TAG}str"  # the others are quoted
+        return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
+
+
+class _Values:
+    """Makes values of nodes, and counts them again: aliases of aliases make gigabytes of few."""
+
+    def __init__(self) -> None:
+        self._count = self._depth = 0
+
+    def of(self, node: Any) -> Any:
+        self._count += 1
+        self._depth += 1
+        if self._count > MAX_VALUES:
+            raise yaml.YAMLError(f"more than {MAX_VALUES} values, with its aliases written out")
+        if self._depth > MAX_DEPTH:
+            raise yaml.YAMLError("nested too deeply")
+        value = self._value(node)
+        self._depth -= 1
+        return value
+
+    def _value(self, node: Any) -> Any:
+        kind = None if node is None else (type(node), node.tag.removeprefix(_TAG))
+        if kind is None:  # an empty document
+            return None
+        if kind == (yaml.MappingNode, "map"):
+            return self._mapping(node)
+        if kind == (yaml.SequenceNode, "seq"):
+            return [self.of(each) for each in node.value]
+        if kind == (yaml.ScalarNode, "str"):
+            return node.value
+        if kind == (yaml.ScalarNode, _PLAIN):
+            return _plain(node)
+        raise _error(f"tag {short(kind[1])} is not accepted", node)
+
+    def _mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _error("a key is a list or a mapping; text is expected", node)
+            if key.value in data:
+                raise _error(f"key {short(key.value)} is given twice", node)
+            data[key.value] = self.of(value)
+        return data
+
+
+def _plain(node: yaml.ScalarNode) -> Any:
+    text: str = node.value
+    if text in _NULL:
+        return None
+    if text in _TRUE or text in _FALSE:
+        return text in _TRUE
+    if _INT.fullmatch(text):
+        if len(text) > MAX_DIGITS:
+            raise _error(f"{short(text, 30)} is longer than {MAX_DIGITS} digits", node)
+        return int(text)
+    if _FLOAT.fullmatch(text) and len(text) <= MAX_TEXT:
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    return text
+
+
+def _error(problem: str, node: yaml.Node) -> yaml.YAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes a text that would be read as a number here, though not by YAML 1.1."""
+
+
+_Dumper.add_implicit_resolver(
+    _TAG + "float", re.compile(f"({_FLOAT.pattern})$"), [*"-+.0123456789"]
+)

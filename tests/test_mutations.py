@@ -51,6 +51,6 @@ def test_the_limits_in_the_security_page_are_those_of_the_code():
     page = (DOCS / "security.md").read_text()
     assert f"{bundle.MAX_FILE_BYTES // 2**20} MiB a file" in page
     assert f"{bundle.MAX_BUNDLE_BYTES // 2**20} MiB in all, {bundle.MAX_FILES} files" in page
-    assert f"{MAX_BYTES // 2**20} MiB, {MAX_VALUES:,} values" in page
+    assert f"{MAX_BYTES // 2**10} KiB, {MAX_VALUES:,} values" in page
     assert f"five operators: {', '.join(sorted(OPERATORS, key=page.index))}" in page
     assert len(OPERATORS) == 5

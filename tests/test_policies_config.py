@@ -91,7 +91,7 @@ def test_impossible_settings_are_refused(setting, words):
         ("seed.more=1", "no setting 'seed.more'"),
         ("=1", "no setting ''"),
         ("mlsh.groups", "setting 'mlsh.groups': key=value is expected"),
-        ("mlsh.groups=[", "setting mlsh.groups: '[' is not YAML"),
+        ("mlsh.groups=[", "setting mlsh.groups='[': not YAML"),
     ],
 )
 def test_unknown_settings_are_refused(setting, words):
@@ -103,6 +103,7 @@ def test_unknown_settings_are_refused(setting, words):
     [
         ("mlsh.groups=20", "mlsh", "groups", 20),
         ("skill.learning_rate=1e-3", "skill", "learning_rate", 1e-3),  # a string in YAML 1.1
+        ("mlsh.groups=1e1", "mlsh", "groups", 10),
         ("mlsh.probe=none", "mlsh", "probe", "none"),
         ("mlsh.balanced_tasks=false", "mlsh", "balanced_tasks", False),
         ("master.max_grad_norm=null", "master", "max_grad_norm", None),
@@ -135,9 +136,10 @@ def test_later_settings_win_and_combine():
     ("text", "words"),
     [
         (b"a: [", "not YAML"),
-        (b"\xff\xfe\x00", "not readable"),
-        (b"- 1\n- 2\n", "top level"),
-        (b"", "top level"),
+        (b"\xff\xfe\x00", "not YAML"),
+        (b"- 1\n- 2\n", "a mapping is expected, got list"),
+        (b"", "a mapping is expected, got NoneType"),
+        (b"family: a\nfamily: b\n", "key 'family' is given twice"),
         (b"family: moving_bandits\n", "mlsh: field required"),
     ],
 )
@@ -151,7 +153,7 @@ def test_broken_files_are_refused(tmp_path, text, words):
 
 def test_missing_and_unreadable_files(tmp_path):
     assert "does not exist" in refusal(read_config, tmp_path / "none.yaml")
-    assert "not readable" in refusal(read_config, tmp_path)
+    assert "not a file" in refusal(read_config, tmp_path)
 
 
 @pytest.mark.parametrize("section", ["", "mlsh", "master", "skill", "network"])

@@ -47,7 +47,7 @@ def test_what_stands_in_the_file_is_what_is_read(bundle, tmp_path):
         ({"skill-0": {"velocity": [-1.0, 1.31]}}, "is beyond the robot's own limit (-1.3, 1.3)"),
         ({"skill-0": {"velocity": [2.0, 3.0]}}, "is beyond the robot's own limit (-1.3, 1.3)"),
         ({"skill-0": {"velocity": [-1.0]}}, "skill-0.velocity.1: field required"),
-        ({"skill-0": {"velocity": [-1, "fast"]}}, "skill-0.velocity.1: a number is expected, got 'fast'"),
+        ({"skill-0": {"velocity": [-1, "fast"]}}, "skill-0.velocity.1: a number is"),
         ({"skill-0": {"velocity": [-1, float("nan")]}}, "skill-0.velocity.1: input should be a"),
         ({"skill-0": {"velocity": None}}, "skill-0.velocity: "),
         ({"skill-0": None}, "skill-0: "),

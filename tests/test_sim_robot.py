@@ -351,18 +351,27 @@ def test_whatever_a_joint_is_called_in_mujoco_may_stand_in_robot_yaml(odd, name)
         (b"", ["robot.yaml: a mapping is expected, got NoneType"]),
         (b"robot: \xff\xfe", ["robot.yaml: not YAML", "0xff"]),
         (b"schema: 1\nrobot: a\nrobot: b", ["robot.yaml: not YAML: key 'robot' is given twice"]),
-        (b"a: &a [*a]", ["robot.yaml: more than 100000 values"]),
+        (b"a: &a [*a]", ["robot.yaml: not YAML: nested too deeply"]),
         (
             b"a: &a [x, x, x, x, x, x, x, x]\n"
             + b"".join(
                 b"%c: &%c [%s]\n" % (i, i, b", ".join([b"*%c" % (i - 1)] * 8))
                 for i in b"bcdefghij"
             ),
-            ["robot.yaml: more than 100000 values"],
+            ["robot.yaml: not YAML: more than 10000 values"],
         ),
         (b"[" * 100_000, ["robot.yaml: not YAML: nested too deeply"]),
-        (b"#" * 2**21, ["robot.yaml: larger than 1048576 bytes"]),
+        (b"{" * 100_000, ["robot.yaml: not YAML: nested too deeply"]),
+        (b"#" * 2**21, ["robot.yaml: larger than 262144 bytes"]),
+        (b"".join(b"k%d: 1\n" % i for i in range(25_000)), ["more than 10000 values"]),
         (b"schema: 1\nrobot: 2020-01-01\nphysics_dt: 2020-01-01", ["physics_dt", "'2020-01-01'"]),
+        (b"schema: 1\nphysics_dt: 2020-13-45", ["physics_dt: a number is", "got '2020-13-45'"]),
+        (b"schema: 1\nphysics_dt: 0:0.1", ["physics_dt: a number is expected, got '0:0.1'"]),
+        (b"schema: 1\nphysics_dt: " + b"1" * 5000, ["not YAML", "longer than 18 digits"]),
+        (b"schema: 1\nphysics_dt: 0x" + b"f" * 5000, ["physics_dt: a number is expected"]),
+        (b"schema: 1\nrobot: !!binary gIGC", ["robot.yaml: not YAML: tag 'binary' is not"]),
+        (b"schema: 1\nrobot: !!python/name:os.system", ["tag 'python/name:os.system' is not"]),
+        (b"schema: 1\n[a]: 1", ["robot.yaml: not YAML: a key is a list or a mapping"]),
     ],
 )
 def test_what_is_no_robot_file_is_refused_in_one_line(odd, text, names):
@@ -371,6 +380,7 @@ def test_what_is_no_robot_file_is_refused_in_one_line(odd, text, names):
     with pytest.raises(UserError) as info:
         load_robot(str(path.parent))
     assert "\n" not in str(info.value)
+    assert len(str(info.value)) - len(str(path)) < 350
     for name in [str(path), *names]:
         assert name in str(info.value)
 

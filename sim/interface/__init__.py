@@ -16,6 +16,7 @@ from sim.interface.contract import Interface, interface_from_dict, interface_to_
 from sim.interface.derived import DERIVED, is_unit
 from sim.interface.names import Label, RobotName, Text
 from sim.interface.numbers import (
+    LARGEST,
     STRICT,
     Floats,
     NonNegative,
@@ -43,6 +44,7 @@ from sim.interface.terms import (
 
 __all__ = [
     "DERIVED",
+    "LARGEST",
     "LASER_SCAN",
     "STRICT",
     "ActionTerm",

@@ -294,8 +294,7 @@ def interface_from_dict(data: object, where: str) -> Interface:
         UserError: one line that names `where`, the key and what is wrong with it.
     """
     try:
-        # JSON mode turns lists into tuples; `default`, because YAML has dates and sets too.
-        return _ADAPTER.validate_json(json.dumps(data, default=str), strict=False)
+        return _ADAPTER.validate_python(data)
     except ValidationError as error:
         raise invalid(where, error) from None
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from sim.errors import ALL, EACH
+from sim.errors import ALL, EACH, short
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, str_min_length=1)
 # No quantity of a robot is larger, and nothing that is computed from two such overflows.
@@ -28,7 +28,7 @@ def _non_zero(value: float) -> float:
 
 def _a_number(value: object) -> object:
     if isinstance(value, (bool, str)):
-        raise ValueError(f"a number is expected, got {value!r}")
+        raise ValueError(f"a number is expected, got {short(value)}")
     return value
 
 
