@@ -18,9 +18,14 @@ import re
 import shutil
 import tempfile
 import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,21 +33,28 @@ from pydantic import Field, RootModel, TypeAdapter, ValidationError, model_valid
 from pydantic.dataclasses import dataclass as checked
 from typing_extensions import Self
 
-from policies.checkpoint import DAMAGED_ZIP, read_npz
+from policies.checkpoint import open_zip, read_npz, read_piecewise
 from policies.onnx_file import read_graph
 from policies.skill_limits import check_skill_limits
-from sim.errors import UserError, invalid, unknown
-from sim.interface import STRICT, Interface, Ranges
+from sim.errors import UserError, invalid, short, unknown
+from sim.find import find
+from sim.interface import STRICT, Interface, Label, Number, Ranges, Whole
+from sim.json_text import parse_json
 
 SCHEMA = 1
 PRETRAINED = Path(__file__).parent / "pretrained"
 MANIFEST, GOLDEN = "manifest.json", "golden.npz"
-MAX_FILE_BYTES = 64 * 2**20
-MAX_BUNDLE_BYTES = 512 * 2**20
+MAX_MANIFEST_BYTES = 2**20
+MAX_FILE_BYTES = 16 * 2**20
+MAX_BUNDLE_BYTES = 64 * 2**20
 MAX_FILES = 1000
+MAX_COUNT = 10**15  # of anything that is counted
 Float32 = NDArray[np.float32]
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
-Name = Annotated[str, Field(pattern=f"^{NAME}$")]
+Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=100)]
+Task = Annotated[str, Field(pattern=f"^{NAME}/{NAME}$", max_length=200)]
+Count = Annotated[int, Field(strict=True, ge=0, le=MAX_COUNT)]
+Read = Callable[[str, int], bytes]  # of a file by name, so many bytes at most
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -50,11 +62,11 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class Score:
     """What a master reached when it was trained, greedy, over `episodes` episodes."""
 
-    value: float  # mean return
-    random: float  # bounds of the task, as returns
-    collapsed: float
-    optimum: float
-    episodes: Annotated[int, Field(ge=1)]
+    value: Number  # mean return
+    random: Number  # bounds of the task, as returns
+    collapsed: Number
+    optimum: Number
+    episodes: Annotated[Count, Field(ge=1)]
 
     @model_validator(mode="after")
     def _has_a_scale(self) -> Self:
@@ -73,9 +85,9 @@ class Provenance:
     """Where weights come from; enough to make them again."""
 
     command: str
-    seed: int
-    steps: Annotated[int, Field(ge=0)]  # environment steps
-    updates: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(strict=True, ge=-MAX_COUNT, le=MAX_COUNT)]
+    steps: Count  # environment steps
+    updates: Count
     config: dict[str, Any]
     versions: dict[str, str]
     commit: str | None
@@ -85,7 +97,7 @@ class Provenance:
 class Master:
     """One master of a bundle."""
 
-    task: str  # family/task
+    task: Task  # family/task
     score: Score
     provenance: Provenance
 
@@ -94,8 +106,8 @@ class Master:
 class Family:
     """The task family that the skills were trained on."""
 
-    name: str
-    parameters: dict[str, float | int]
+    name: Name
+    parameters: dict[Label, Whole]
 
 
 @checked(frozen=True, config=STRICT)
@@ -106,11 +118,12 @@ class Manifest:
     name: Name
     interface: Interface
     family: Family
-    decision_ticks: Annotated[int, Field(ge=1)]  # N
+    decision_ticks: Annotated[int, Field(strict=True, ge=1, le=100_000)]  # N
     decision_lead: Literal[0, 1]  # L
-    skills: Annotated[tuple[Name, ...], Field(min_length=1)]  # K; skill k is skills/k.onnx
+    # K; skill k is skills/k.onnx
+    skills: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_FILES)]
     # Per skill and observation term, narrower than the interface's: who walks must stand upright.
-    skill_limits: dict[Name, dict[str, Ranges]]
+    skill_limits: dict[Name, dict[Label, Ranges]]
     masters: Annotated[dict[Name, Master], Field(min_length=1)]
     provenance: Provenance
     files: dict[str, Sha256]
@@ -219,13 +232,17 @@ def load_bundle(name: str | Path) -> Bundle:
     Raises:
         UserError: whatever does not hold, by name, in one line.
     """
-    path = PRETRAINED / name if str(name) in pretrained_names() else Path(name)
-    if not path.exists():
-        raise unknown("bundle", str(name), pretrained_names())
-    if not (path.is_dir() or path.is_file()):
+    shipped = {each: PRETRAINED / each for each in pretrained_names()}
+    path = name if isinstance(name, Path) else find("bundle", name, shipped)
+    if path.is_dir():
+        return _load(_folder(path), partial(_read_file, path), path)
+    if not path.is_file():
         raise UserError(f"{path}: neither a folder nor a zip file")
-    files = _read_folder(path) if path.is_dir() else _read_zip(path)
-    return check_bundle(files, path)
+    with ExitStack() as stack:
+        with _archive_errors(path):
+            stream = stack.enter_context(path.open("rb"))
+            archive = stack.enter_context(open_zip(stream))
+        return _load(_zipped(archive, path), partial(_read_entry, archive, path), path)
 
 
 def check_bundle(files: dict[str, bytes], source: Path) -> Bundle:
@@ -235,21 +252,44 @@ def check_bundle(files: dict[str, bytes], source: Path) -> Bundle:
         UserError: unknown schema; a file missing, extra or changed; a manifest, a graph or golden
             rows that do not hold.
     """
-    if MANIFEST not in files:
-        raise UserError(f"{source}: {MANIFEST} is missing; this is not a bundle")
-    manifest = _parse_manifest(files[MANIFEST], f"{source}/{MANIFEST}")
+    return _load(list(files), lambda name, most: files[name][:most], source)
+
+
+def _load(names: list[str], read: Read, source: Path) -> Bundle:
+    """Reads no more than it has to: the manifest says what belongs to the bundle."""
+    if MANIFEST not in names:
+        raise UserError(f"{source}: {MANIFEST} is missing; {_advice(names, source)}")
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"{source}: {short(repeated[0])} stands in it twice")
+    text = _bounded(read, MANIFEST, MAX_MANIFEST_BYTES, source)
+    manifest = _parse_manifest(text, f"{source}/{MANIFEST}")
+    files, size = {MANIFEST: text}, len(text)
+    for name in _expected(manifest, names, source):
+        files[name] = _bounded(read, name, MAX_FILE_BYTES, source)
+        if (size := size + len(files[name])) > MAX_BUNDLE_BYTES:
+            raise UserError(f"{source}: larger than {MAX_BUNDLE_BYTES} bytes, at {name!r}")
+        if sha256(files[name]) != manifest.files[name]:
+            raise UserError(f"{source}: file {name!r} is not the one that the manifest describes")
+    return _check_contents(manifest, files, source)
+
+
+def _expected(manifest: Manifest, names: Sequence[str], source: Path) -> list[str]:
+    """The files of a bundle besides its manifest; refuses any difference from what is there."""
     listed = set(manifest.files)
     expected = {*manifest.skill_files, *(f"masters/{m}.onnx" for m in manifest.masters), GOLDEN}
     if wrong := sorted(listed ^ expected):
-        raise UserError(f"{source}/{MANIFEST}: files lists {wrong[0]!r} or lacks it; see masters")
+        raise UserError(
+            f"{source}/{MANIFEST}: files lists {short(wrong[0])} or lacks it; see masters"
+        )
     _check_training(manifest, f"{source}/{MANIFEST}")
-    if missing := sorted(expected - set(files)):
+    if missing := sorted(expected - set(names)):
         raise UserError(f"{source}: file {missing[0]!r} is missing")
-    if extra := sorted(set(files) - expected - {MANIFEST}):
-        raise UserError(f"{source}: file {extra[0]!r} does not belong to the bundle")
-    for name, digest in sorted(manifest.files.items()):
-        if sha256(files[name]) != digest:
-            raise UserError(f"{source}: file {name!r} is not the one that the manifest describes")
+    if extra := sorted(set(names) - expected - {MANIFEST}):
+        raise UserError(f"{source}: file {short(extra[0])} does not belong to the bundle")
+    return sorted(expected)
+
+
+def _check_contents(manifest: Manifest, files: dict[str, bytes], source: Path) -> Bundle:
     sizes = manifest.interface.observation_size, manifest.interface.action_size
     clips = {
         name: _check_graph(files[name], f"{source}/{name}", *sizes)
@@ -260,7 +300,9 @@ def check_bundle(files: dict[str, bytes], source: Path) -> Bundle:
         clips[file] = _check_graph(files[file], f"{source}/{file}", sizes[0], len(manifest.skills))
     # Golden rows need not reach the clip, so that another one would pass them.
     if len(set(clips.values())) > 1:
-        raise UserError(f"{source}: the networks clip their observation differently: {clips}")
+        raise UserError(
+            f"{source}: the networks clip their observation differently: {short(clips, 250)}"
+        )
     golden = _read_golden(files[GOLDEN], manifest, f"{source}/{GOLDEN}")
     return Bundle(manifest, files, golden, source)
 
@@ -319,7 +361,7 @@ def check_target(path: Path) -> None:
     try:
         if path.is_symlink() or not path.is_dir():
             raise UserError(f"{path}: not a folder")
-        check_bundle(_read_folder(path), path)
+        load_bundle(path)
     except UserError as error:
         raise UserError(
             f"{path} exists and is not a bundle, so nothing was written; give another path "
@@ -373,15 +415,12 @@ def _digest(data: dict[str, Any]) -> str:
 
 
 def _parse_manifest(data: bytes, where: str) -> Manifest:
-    try:
-        raw = json.loads(data)
-    except (ValueError, RecursionError):
-        raise UserError(f"{where}: not JSON") from None
+    raw = parse_json(data, where)
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         schema = raw.get("schema") if isinstance(raw, dict) else None
-        raise UserError(f"{where}: schema {schema!r} is not known. Valid: {SCHEMA}")
+        raise UserError(f"{where}: schema {short(schema)} is not known. Valid: {SCHEMA}")
     try:
-        manifest = TypeAdapter(Manifest).validate_json(data)
+        manifest = TypeAdapter(Manifest).validate_python(raw)
     except ValidationError as error:
         raise invalid(where, error) from None
     if _digest(raw) != manifest.digest:
@@ -411,7 +450,8 @@ def _check_training(manifest: Manifest, where: str) -> None:
                 recorded = part.get(name, value) if isinstance(part, dict) else value
                 if recorded != value:
                     raise UserError(
-                        f"{where}: says {name} {value!r}, but {key} was trained with {recorded!r}"
+                        f"{where}: says {name} {short(value)}, but {key} was trained with "
+                        f"{short(recorded)}"
                     )
 
 
@@ -447,11 +487,8 @@ def _check_graph(data: bytes, where: str, inputs: int, outputs: int) -> float:
 
 def _read_golden(data: bytes, manifest: Manifest, where: str) -> Golden:
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MAX_FILE_BYTES:
-                raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
-        arrays: dict[str, NDArray[Any]] = dict(read_npz(io.BytesIO(data)))
-    except (ValueError, *DAMAGED_ZIP) as error:
+        arrays: dict[str, NDArray[Any]] = dict(read_npz(io.BytesIO(data), MAX_FILE_BYTES))
+    except ValueError as error:
         raise UserError(f"{where}: not readable ({error})") from None
     k, o = len(manifest.skills), manifest.interface.observation_size
     n = len(np.atleast_1d(arrays.get("observation", np.zeros(0))))
@@ -462,7 +499,7 @@ def _read_golden(data: bytes, manifest: Manifest, where: str) -> Golden:
         **{f"skill.{name}": ((n,), np.int64) for name in manifest.masters},
     }
     if wrong := sorted(set(arrays) ^ set(expected)):
-        raise UserError(f"{where}: array {wrong[0]!r} is missing or does not belong there")
+        raise UserError(f"{where}: array {short(wrong[0])} is missing or does not belong there")
     for name, (shape, kind) in expected.items():
         array = arrays[name]
         if array.shape != shape or array.dtype != kind or n == 0:
@@ -480,49 +517,83 @@ def _read_golden(data: bytes, manifest: Manifest, where: str) -> Golden:
     )
 
 
-def _read_folder(path: Path) -> dict[str, bytes]:
+def _bounded(read: Read, name: str, most: int, source: Path) -> bytes:
+    data = read(name, most + 1)  # a declared size may lie
+    if len(data) > most:
+        raise UserError(f"{source}: {name!r} is larger than {most} bytes")
+    return data
+
+
+def _advice(names: Sequence[str], source: Path) -> str:
+    """What to do where no manifest is found, but one folder deeper."""
+    inside = sorted(name[: -len(MANIFEST) - 1] for name in names if name.endswith(f"/{MANIFEST}"))
+    if not inside:
+        return "this is not a bundle"
+    if source.is_dir():
+        return f"the bundle is {source / inside[0]}"
+    return (
+        f"the bundle is in its folder {short(inside[0])}. Unpack it and give that folder, or zip "
+        "what is in the folder, not the folder: cd FOLDER && zip -r ../NAME.zip ."
+    )
+
+
+def _folder(path: Path) -> list[str]:
+    """The names of a folder's files, links and devices refused."""
     if not (path / MANIFEST).is_file():  # before everything below some wrong folder is looked at
-        raise UserError(f"{path}: {MANIFEST} is missing; this is not a bundle")
-    names = sorted(p for p in path.rglob("*") if p.is_symlink() or not p.is_dir())
-    _check_count(path, len(names))
-    files: dict[str, bytes] = {}
-    for each in names:
-        name = each.relative_to(path).as_posix()
-        if each.is_symlink() or not each.is_file():
-            raise UserError(f"{path}: {name!r} is a link or device; a bundle has plain files only")
-        try:
-            with each.open("rb") as stream:
-                _add(files, name, stream, path)
-        except OSError as error:
-            raise UserError(f"{path}: {name!r} is not readable ({error.strerror})") from None
-    return files
+        near = [f"{each.parent.name}/{MANIFEST}" for each in islice(path.glob(f"*/{MANIFEST}"), 1)]
+        raise UserError(f"{path}: {MANIFEST} is missing; {_advice(near, path)}")
+    names: list[str] = []
+    folders = [path]
+    for folder in folders:
+        for each in _entries(folder, path):
+            name = Path(each.path).relative_to(path).as_posix()
+            if each.is_dir(follow_symlinks=False):
+                folders.append(Path(each.path))
+            elif each.is_file(follow_symlinks=False):
+                names.append(name)
+            else:
+                raise UserError(
+                    f"{path}: {name!r} is a link or device; a bundle has plain files only"
+                )
+            _check_count(path, max(len(names), len(folders)))
+    return sorted(names)
 
 
-def _read_zip(path: Path) -> dict[str, bytes]:
-    files: dict[str, bytes] = {}
+def _entries(folder: Path, path: Path) -> list[os.DirEntry[str]]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            _check_count(path, len(entries))
-            for entry in entries:
-                with archive.open(entry) as stream:
-                    _add(files, entry.filename, stream, path)
-    except DAMAGED_ZIP as error:
-        raise UserError(f"{path}: not a readable zip file ({error})") from None
-    return files
+        with os.scandir(folder) as entries:
+            return list(islice(entries, MAX_FILES + 1))
+    except OSError as error:
+        raise UserError(f"{path}: {folder} is not readable ({error.strerror})") from None
+
+
+def _read_file(path: Path, name: str, most: int) -> bytes:
+    try:
+        with (path / name).open("rb") as stream:
+            return stream.read(most)
+    except OSError as error:
+        raise UserError(f"{path}: {name!r} is not readable ({error.strerror})") from None
+
+
+def _zipped(archive: zipfile.ZipFile, path: Path) -> list[str]:
+    names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+    _check_count(path, len(names))
+    return names
+
+
+def _read_entry(archive: zipfile.ZipFile, path: Path, name: str, most: int) -> bytes:
+    with _archive_errors(path), archive.open(name) as stream:
+        return read_piecewise(stream, most)
+
+
+@contextmanager
+def _archive_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever zipfile meets in an archive that is damaged or hostile
+        raise UserError(f"{path}: not a readable zip file ({short(str(error))})") from None
 
 
 def _check_count(path: Path, count: int) -> None:
     if count > MAX_FILES:
-        raise UserError(f"{path}: {count} files, at most {MAX_FILES} are accepted")
-
-
-def _add(files: dict[str, bytes], name: str, stream: IO[bytes], path: Path) -> None:
-    if name in files:
-        raise UserError(f"{path}: {name!r} stands in it twice")
-    data = stream.read(MAX_FILE_BYTES + 1)  # a declared size may lie
-    if len(data) > MAX_FILE_BYTES:
-        raise UserError(f"{path}: {name!r} is larger than {MAX_FILE_BYTES} bytes")
-    files[name] = data
-    if sum(map(len, files.values())) > MAX_BUNDLE_BYTES:
-        raise UserError(f"{path}: larger than {MAX_BUNDLE_BYTES} bytes, at {name!r}")
+        raise UserError(f"{path}: more than {MAX_FILES} files")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import lzma
 import os
 import zipfile
-import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +13,8 @@ from numpy.typing import NDArray
 from sim.errors import UserError
 
 FORMAT = 1
-# What zipfile raises on a damaged, truncated, encrypted or exotic archive.
-DAMAGED_ZIP = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    OSError,
-    EOFError,
-    RuntimeError,
-    NotImplementedError,
-)
+MAX_CHECKPOINT_BYTES = 2**32
+AT_ONCE = 2**18  # bytes
 Arrays = dict[str, NDArray[np.generic]]
 
 
@@ -56,7 +46,7 @@ def load_arrays(path: Path) -> Arrays:
     """
     try:
         with path.open("rb") as stream:
-            arrays = read_npz(stream)
+            arrays = read_npz(stream, MAX_CHECKPOINT_BYTES)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:
@@ -66,16 +56,57 @@ def load_arrays(path: Path) -> Arrays:
     return arrays
 
 
-def read_npz(stream: BinaryIO) -> Arrays:
-    """The arrays of an npz file that may be damaged or hostile.
+def read_npz(stream: BinaryIO, most: int) -> Arrays:
+    """The arrays of an npz file that may be damaged or hostile, of so many bytes at most.
 
     Raises:
         ValueError: it is not one, or it wants something unpickled; one line.
     """
     try:
-        archive = np.load(stream, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("not an npz file")
-        return {name: np.asarray(archive[name]) for name in archive.files}
-    except (*DAMAGED_ZIP, MemoryError, ValueError) as error:
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+        with open_zip(stream) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > most:
+                raise ValueError(f"larger than {most} bytes")
+        stream.seek(0)
+        arrays = np.load(_Piecewise(stream), allow_pickle=False)
+        return {name: np.asarray(arrays[name]) for name in arrays.files}
+    except Exception as error:  # whatever zipfile and numpy meet in it
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(text[:200]) from None
+
+
+def open_zip(stream: IO[bytes]) -> zipfile.ZipFile:
+    """A zip archive that may be hostile: the list of its files is short, or it is refused.
+
+    Raises:
+        zipfile.BadZipFile: it is none.
+    """
+    return zipfile.ZipFile(_Piecewise(stream))  # type: ignore[arg-type]
+
+
+def read_piecewise(stream: IO[bytes], most: int) -> bytes:
+    """So many bytes at most of a file in an archive of `open_zip`."""
+    pieces, left = [], most
+    while left > 0 and (piece := stream.read(min(left, AT_ONCE))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
+class _Piecewise:
+    """A stream of which little is read at once.
+
+    zipfile reads the list of an archive's files whole, however long it claims to be.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:
+            size = AT_ONCE  # the end of the file, where the list is told of
+        if size > AT_ONCE:
+            raise zipfile.BadZipFile(f"{size} bytes in one piece")
+        return self._stream.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

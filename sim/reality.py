@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, PlainSerializer, TypeAdapt
 from pydantic.dataclasses import dataclass
 
 from sim.errors import UserError, invalid, short, unknown
+from sim.find import find
 from sim.interface import LARGEST, STRICT, Interface, ObservationTerm
 from sim.yaml_file import read_mapping
 
@@ -203,11 +204,11 @@ def load_reality(name: str, robot: Robot) -> Reality:
     Raises:
         UserError: there is none, it does not hold, or it names what the robot does not have.
     """
-    path = Path(name)
-    if name in (names := reality_names(robot)):
-        path = robot.model_path.parent / FOLDER / f"{name}.yaml"
-    elif not path.is_file():
-        raise UserError(f"{unknown('reality', name, names)}; or a file")
+    folder = robot.model_path.parent / FOLDER
+    shipped = {each: folder / f"{each}.yaml" for each in reality_names(robot)}
+    path = find("reality", name, shipped)
+    if not path.is_file():
+        raise UserError(f"{unknown('reality', name, shipped)}; or a file")
     reality = read_reality(path)
     check_reality(reality, robot.interface, str(path))
     return reality

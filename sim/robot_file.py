@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.errors import UserError, unknown
+from sim.find import find
 from sim.interface import Interface, interface_from_dict
 from sim.yaml_file import read_mapping
 
@@ -22,9 +23,9 @@ def robot_folder(name: str) -> Path:
     """Where a robot stands: a shipped one by name, or any folder by path.
 
     Raises:
-        UserError: no such folder.
+        UserError: no such folder, or a name that stands for two.
     """
-    folder = ROBOTS / name if name in robot_names() else Path(name)
+    folder = find("robot", name, {each: ROBOTS / each for each in robot_names()})
     if not folder.is_dir():
         raise unknown("robot", name, robot_names())
     return folder

@@ -6,9 +6,11 @@ import pytest
 
 import mutations
 from mutations import FITS, HASH, ROWS, VALIDATION, Mutation, fresh, outcome, row
-from policies import bundle
+from policies import bundle, checkpoint, onnx_file
 from policies.bundle import load_bundle
 from policies.onnx_file import OPERATORS
+from sim import json_text
+from sim.interface import LARGEST
 from sim.yaml_file import MAX_BYTES, MAX_VALUES
 
 TABLE = mutations.table()
@@ -51,6 +53,11 @@ def test_the_limits_in_the_security_page_are_those_of_the_code():
     page = (DOCS / "security.md").read_text()
     assert f"{bundle.MAX_FILE_BYTES // 2**20} MiB a file" in page
     assert f"{bundle.MAX_BUNDLE_BYTES // 2**20} MiB in all, {bundle.MAX_FILES} files" in page
+    assert f"| {bundle.MAX_MANIFEST_BYTES // 2**20} MiB, {json_text.MAX_VALUES:,} values" in page
+    assert f"{onnx_file.MAX_FIELDS:,} fields" in page
+    assert f"files {checkpoint.AT_ONCE // 2**10} KiB" in page
+    assert f"{checkpoint.MAX_CHECKPOINT_BYTES // 2**30} GiB (checkpoints)" in page
+    assert f"numbers of an interface are at most {LARGEST:.0e}".replace("+0", "") in page.lower()
     assert f"{MAX_BYTES // 2**10} KiB, {MAX_VALUES:,} values" in page
     assert f"five operators: {', '.join(sorted(OPERATORS, key=page.index))}" in page
     assert len(OPERATORS) == 5

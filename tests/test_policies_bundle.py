@@ -483,8 +483,16 @@ def test_zip_bomb_is_refused(bundle_path, tmp_path, monkeypatch):
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(2**24))
     assert path.stat().st_size < 2**20
-    text = refusal(load_bundle, path)
-    assert "'zeros' is larger than 1048576 bytes" in text
+    assert "'zeros' does not belong to the bundle" in refusal(load_bundle, path)
+    path = bundle_path.with_name("bomb2.zip")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(bundle_path.rglob("*")):
+            name = file.relative_to(bundle_path).as_posix()
+            if name == "skills/0.onnx":
+                archive.writestr(name, bytes(2**24))
+            else:
+                archive.write(file, name)
+    assert "'skills/0.onnx' is larger than 1048576 bytes" in refusal(load_bundle, path)
 
 
 def test_bomb_inside_the_golden_rows_is_refused(bundle_path, monkeypatch):

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from sim.errors import short
+
 LONGEST = 100  # characters
 ROBOT = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 LABEL = r"[A-Za-z0-9_][A-Za-z0-9_./-]*"
@@ -31,10 +33,13 @@ def _made_of(pattern: str, of: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _in_sight(name: str) -> str:
-    if not name.isprintable():
-        raise ValueError(f"{name!r} has characters that nobody can see")
-    return name
+def in_sight(text: str) -> str:
+    """Refuse a text that is too long or that a terminal would not show as it is."""
+    if len(text) > 2 * LONGEST:
+        raise ValueError(f"{short(text)} is longer than {2 * LONGEST} characters")
+    if not text.isprintable():
+        raise ValueError(f"{text!r} has characters that nobody can see")
+    return text
 
 
 def _free_topic(name: str) -> str:
@@ -55,4 +60,4 @@ Label = Annotated[_Bounded, _made_of(LABEL, "letters, digits, _ . / and - are ac
 Unit = Annotated[_Bounded, _made_of(UNIT, "a unit such as rad/s, m/s^2, N m or 1 is expected")]
 Topic = Annotated[_Bounded, AfterValidator(_free_topic)]  # relative, so that namespaces work
 # Of a joint, a sensor or a path in a message: whatever MuJoCo or a driver calls it.
-Text = Annotated[str, Field(max_length=2 * LONGEST), AfterValidator(_in_sight)]
+Text = Annotated[str, AfterValidator(in_sight)]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from sim.errors import ALL, EACH, short
+from sim.interface.names import in_sight
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, str_min_length=1)
 # No quantity of a robot is larger, and nothing that is computed from two such overflows.
@@ -32,10 +33,27 @@ def _a_number(value: object) -> object:
     return value
 
 
+def _no_flag(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"a number or a text is expected, got {value}")
+    return value
+
+
+def _within(value: float | str) -> float | str:
+    if isinstance(value, str):
+        return in_sight(value)
+    if not abs(value) <= LARGEST:
+        raise ValueError(f"{value} is beyond -{LARGEST:g} .. {LARGEST:g}")
+    return value
+
+
 Floats = NDArray[np.float64]
 Number = Annotated[
     float, BeforeValidator(_a_number), Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)
 ]
+# An integer stays one.
+Whole = Annotated[float | int, BeforeValidator(_a_number), AfterValidator(_within)]
+Said = Annotated[float | str, BeforeValidator(_no_flag), AfterValidator(_within)]
 Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
 NonZero = Annotated[Number, AfterValidator(_non_zero)]

@@ -36,6 +36,7 @@ from sim.interface.numbers import (
     Positives,
     Range,
     Ranges,
+    Said,
     Size,
     check_each,
     check_range,
@@ -84,7 +85,7 @@ def _by_path(pairs: tuple[tuple[str, float | str], ...]) -> tuple[tuple[str, flo
 # A mapping in files; pairs in memory, because a dict would make the dataclass unhashable. Sorted,
 # because a file's order means nothing.
 Constants = Annotated[
-    tuple[tuple[Text, Number | Text], ...],
+    tuple[tuple[Text, Said], ...],
     BeforeValidator(_pairs),
     AfterValidator(_by_path),
     PlainSerializer(dict),

@@ -1,0 +1,28 @@
+"""Which thing a name means: one that ships with the package, or what stands at a path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from sim.errors import UserError, unknown
+
+
+def find(kind: str, name: str, shipped: Mapping[str, Path]) -> Path:
+    """Where a thing stands: a shipped one by name, or any by path. Never a guess between two.
+
+    Raises:
+        UserError: there is none, or one of each.
+    """
+    if name not in shipped:
+        if not name or not os.path.exists(name):  # not Path's: it raises where a name is too long
+            raise unknown(kind, name, shipped)
+        return Path(name)
+    own = shipped[name]
+    if os.path.exists(name) and not os.path.samefile(name, own):
+        raise UserError(
+            f"{kind} {name!r} is a shipped one, and {name!r} stands in the current folder too; "
+            f"write ./{name} for the latter, {own} for the shipped one"
+        )
+    return own
