@@ -31,8 +31,13 @@ def gap(
         str | None, typer.Option(help="That decided, where a recording does not say.")
     ] = None,
     namespace: Annotated[
-        str, typer.Option(help="Of the robot, in a recording with several.")
-    ] = "",
+        str | None,
+        typer.Option(help="Of the robot, in a recording with several; / is the root."),
+    ] = None,
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(help="OURS:=THEIRS: a topic that has another name there. Repeatable."),
+    ] = None,
     fail_above: Annotated[
         list[str] | None,
         typer.Option(help="KEY=VALUE: status 2 if that number of gap.json is larger. Repeatable."),
@@ -48,6 +53,7 @@ def gap(
     """
     from mlsh_ros.gap.analysis import analyse
     from mlsh_ros.gap.page import write_page
+    from mlsh_ros.gap.reading import Where
     from mlsh_ros.gap.subject import load_subject
 
     gates = [_gate(text) for text in fail_above or []]
@@ -57,7 +63,7 @@ def gap(
         robot=robot,
         reality=reality,
         master=master,
-        namespace=namespace,
+        where=Where.of(namespace, topic or ()),
     )
     data = found.to_dict()
     limits = [(key, limit, number_at(data, key)) for key, limit in gates]

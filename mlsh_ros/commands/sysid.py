@@ -42,8 +42,13 @@ def sysid(
         str | None, typer.Option(help="Nominal robot, name or folder; default: the bundle's.")
     ] = None,
     namespace: Annotated[
-        str, typer.Option(help="Of the robot, in a recording with several.")
-    ] = "",
+        str | None,
+        typer.Option(help="Of the robot, in a recording with several; / is the root."),
+    ] = None,
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(help="OURS:=THEIRS: a topic that has another name there. Repeatable."),
+    ] = None,
 ) -> int:
     """Identify masses, frictions, gains, delays and biases; writes a reality.yaml with errors.
 
@@ -54,17 +59,18 @@ def sysid(
             raise UserError(
                 f"{needed} is not installed, which mujoco.sysid needs: install the extra `sysid`"
             )
-    from mlsh_ros.gap.reading import load
+    from mlsh_ros.gap.reading import Where, load
     from mlsh_ros.gap.subject import load_subject, nominal
     from mlsh_ros.sysid.identify import identify
     from sim.reality import load_ranges, load_reality
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # of numbers that start at a bound
+    where = Where.of(namespace, topic or ())
     loaded = load_subject(bundle)
     body = nominal(loaded, robot)
     found = identify(
         loaded,
-        [load(bag, loaded, namespace).signals for bag in bags],
+        [load(bag, loaded, where).signals for bag in bags],
         robot=robot,
         known=load_reality(known, body) if known else None,
         ranges=load_ranges(ranges, body) if ranges else None,

@@ -1,147 +1,184 @@
-"""Reading a recording back: MCAP to messages, without ROS."""
+"""Reading a recording back: from files to messages, without ROS."""
 
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from mcap.data_stream import ReadDataStream
-from mcap.exceptions import InvalidMagic, McapError
-from mcap.records import Attachment, Channel, Chunk, DataEnd, McapRecord, Message, Metadata, Schema
-from mcap.stream_reader import StreamReader, breakup_chunk, read_magic
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from mcap.records import Attachment, Metadata
+from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
 
-from mlsh_ros.core.recording import ABOUT, MANIFEST, TOPIC
+from mlsh_ros.core.recording import ABOUT, MANIFEST
+from mlsh_ros.core.stored import LARGEST_MESSAGE, ZSTD, File, Stored, Topic, files_of, unzstd
 from sim.errors import UserError
+
+# ns by which one topic's messages step back in time: the recorder's clock jumped, and what
+# follows was recorded later all the same.
+JUMP = 500_000_000
+LONGEST = 2**18  # bytes of a type's definition: the parser takes seconds for more
+CDR = "cdr"
 
 
 @dataclass(frozen=True)
 class Entry:
     """One recorded message."""
 
-    topic: str  # relative name, whatever it was remapped to
+    topic: str  # relative name, whatever it was remapped to; of other recorders as it was recorded
     type: str
     received: int  # ns since 1970, by the recorder's clock
-    data: bytes  # CDR
+    data: bytes  # CDR, or what else the topic says
+    source: Topic
 
 
 class Recording:
-    """An MCAP file that recorder_node wrote; read from front to end, nothing is kept.
+    """The files of a recording; read from front to end.
 
     Args:
         path: the file, or its folder.
         ours: refuse what recorder_node did not write; otherwise `about` may be empty.
 
     Raises:
-        UserError: no such file, not MCAP, or not a recording of ours.
+        UserError: no such file, of no kind that can be read, or not a recording of ours.
     """
 
     def __init__(self, path: Path, *, ours: bool = True) -> None:
-        self.file, self._ours = _file(path), ours
+        self._files = _one_mcap(path) if ours else [File(each) for each in files_of(path)]
+        self.file = self._files[0].path if len(self._files) == 1 else path
         self.about: dict[str, str] = {}  # mode, bundle, digest
         self.manifest: dict[str, Any] = {}  # of the bundle that ran
         self.cut = ""  # why it could not be read to its end; known after `entries`
-        self._store = get_typestore(Stores.EMPTY)
-        self._types: set[str] = set()
-        try:
-            with self.file.open("rb") as stream:
-                read_magic(ReadDataStream(stream))
-        except OSError as error:
-            raise UserError(f"recording {self.file}: {error.strerror}") from None
-        except (InvalidMagic, McapError, struct.error):  # the last: shorter than the magic
-            raise UserError(f"recording {self.file}: not an MCAP file") from None
-        for record in self._records():
-            if isinstance(record, Message):
+        self._stores: dict[tuple[str, str, bytes], Typestore | UserError] = {}
+        for record in self._files[0].records():
+            if isinstance(record, Stored):
                 break
             if isinstance(record, Metadata) and record.name == ABOUT:
                 self.about = dict(record.metadata)
             if isinstance(record, Attachment) and record.name == MANIFEST:
                 self.manifest = _json(record.data)
-        if ours and not (self.about and self.manifest):
+        self._ours = bool(self.about and self.manifest)
+        if ours and not self._ours:
             raise UserError(
                 f"recording {self.file}: it does not say which bundle ran; "
                 "only what recorder_node wrote can be replayed"
             )
 
-    def entries(self) -> Iterator[Entry]:
-        """Every message in the order in which it came; ends where the file breaks off."""
-        schemas: dict[int, Schema] = {}
-        channels: dict[int, tuple[str, str]] = {}
-        for record in self._records():
-            if isinstance(record, DataEnd):
-                return  # what follows repeats what was said
-            if isinstance(record, Schema):
-                schemas[record.id] = record
-                try:
-                    self._learn(record)
-                except Exception as error:  # rosbags, of a definition that is damaged
-                    self.cut = type(error).__name__
-                    return
-            elif isinstance(record, Channel):
-                name = record.metadata.get(TOPIC, record.topic)
-                channels[record.id] = name, schemas[record.schema_id].name
-            elif isinstance(record, Message):
-                topic, kind = channels[record.channel_id]
-                yield Entry(topic, kind, record.log_time, record.data)
+    def entries(self, wanted: Callable[[Topic], bool] = lambda topic: True) -> Iterator[Entry]:
+        """The messages of the topics that are wanted, in the order in which they came.
+
+        Files may hold them in another one: the times of logging count.
+        """
+        said: dict[Topic, bool] = {}
+        spans: list[list[Stored]] = [[]]
+        newest: dict[Topic, int] = {}
+        for record in self._stored():
+            topic = record.topic
+            if topic not in said:
+                said[topic] = wanted(topic)
+            if not said[topic]:
+                continue
+            if record.received < newest.get(topic, record.received) - JUMP:
+                spans.append([])
+                newest = {}
+            newest[topic] = max(record.received, newest.get(topic, record.received))
+            spans[-1].append(record)
+        for span in spans:
+            for each in sorted(span, key=lambda stored: stored.received):
+                name = each.topic.told or each.topic.name
+                yield Entry(name, each.topic.type, each.received, each.data, each.topic)
+
+    def _stored(self) -> Iterator[Stored]:
+        self.cut = ""
+        for file in self._files:
+            for record in file.records(ours=self._ours):
+                if isinstance(record, Stored):
+                    yield record
+            self.cut = self.cut or file.cut
 
     def message(self, entry: Entry) -> Any:
         """The message of an entry, with the attributes of its ROS type.
 
         Raises:
-            UserError: its bytes are not of that type.
+            UserError: its bytes are not of that type, or nobody knows the type.
         """
+        where = f"recording {self.file}: a message of {entry.topic}"
+        source, data = entry.source, entry.data
+        if source.encoding != CDR:
+            raise UserError(f"{where} is encoded as {source.encoding!r}, {CDR!r} is expected")
         try:
-            return self._store.deserialize_cdr(entry.data, entry.type)
+            if data.startswith(ZSTD):  # rosbag2's compression by message; no CDR begins so
+                data = unzstd(data, LARGEST_MESSAGE)
+            return self._store(source).deserialize_cdr(data, entry.type)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
         except Exception as error:  # whatever the bytes drive the decoder to
-            raise UserError(
-                f"recording {self.file}: a message of {entry.topic} is not a {entry.type} "
-                f"({type(error).__name__})"
-            ) from None
+            raise UserError(f"{where} is not a {entry.type} ({type(error).__name__})") from None
 
-    def _learn(self, schema: Schema) -> None:
-        if schema.name not in self._types:
-            self._types.add(schema.name)
-            found = get_types_from_msg(schema.data.decode(), schema.name)
-            known = self._store.fielddefs
-            self._store.register({k: v for k, v in found.items() if k not in known})
+    def _store(self, topic: Topic) -> Typestore:
+        """The types that a topic's own definition says.
 
-    def _records(self) -> Iterator[McapRecord]:
-        with self.file.open("rb") as stream:
+        Each topic has its own: two may say different things of one name.
+
+        Raises:
+            UserError: nobody knows its type.
+        """
+        key = topic.type, topic.schema, topic.definition
+        if key not in self._stores:
             try:
-                yield from _until_the_end(stream, self._ours)
-            except Exception as error:  # mcap, zstd and struct each have their own
-                self.cut = type(error).__name__
+                self._stores[key] = _types(topic)
+            except UserError as error:
+                self._stores[key] = error
+            except Exception as error:  # rosbags, of a definition that is damaged
+                self._stores[key] = UserError(
+                    f"the definition of {topic.type} does not hold ({type(error).__name__})"
+                )
+        found = self._stores[key]
+        if isinstance(found, UserError):
+            raise found
+        return found
 
 
-def _until_the_end(stream: IO[bytes], ours: bool) -> Iterator[McapRecord]:
-    for record in StreamReader(stream, emit_chunks=True, validate_crcs=True).records:
-        if isinstance(record, Chunk):
-            yield from breakup_chunk(record, validate_crc=True)
-        elif ours and isinstance(record, Message):
-            # Ours are all in chunks, which have a checksum each: this was another record once.
-            raise McapError("a message outside of a chunk")
-        else:
-            yield record
+def _types(topic: Topic) -> Typestore:
+    if not topic.definition:
+        # Bags of before Jazzy do not hold the definitions of their messages.
+        store = get_typestore(Stores.ROS2_JAZZY)
+        if topic.type not in store.fielddefs:
+            raise UserError(f"nothing in it says what a {topic.type or 'message'} is")
+        return store
+    if len(topic.definition) > LONGEST:
+        raise UserError(f"the definition of {topic.type} has {len(topic.definition)} bytes")
+    text = topic.definition.decode()
+    if topic.schema == "ros2idl":
+        found = get_types_from_idl(text)
+    elif topic.schema == "ros2msg":
+        found = get_types_from_msg(text, topic.type)
+    else:
+        raise UserError(
+            f"the definition of {topic.type} is {topic.schema!r}, ros2msg and ros2idl can be read"
+        )
+    store = get_typestore(Stores.EMPTY)
+    store.register({k: v for k, v in found.items() if k not in store.fielddefs})
+    return store
 
 
-def _file(path: Path) -> Path:
-    if not path.is_dir():
-        if not path.exists():
-            raise UserError(f"recording {path}: no such file or folder")
-        return path
-    files = sorted(path.glob("*.mcap"))
-    if len(files) != 1:
-        raise UserError(f"recording {path}: {len(files)} files *.mcap in it, one is expected")
-    return files[0]
+def _one_mcap(path: Path) -> list[File]:
+    if path.is_dir():
+        files = sorted(path.glob("*.mcap"))
+        if len(files) != 1:
+            raise UserError(f"recording {path}: {len(files)} files *.mcap in it, one is expected")
+        path = files[0]
+    file = File(files_of(path)[0])
+    if not file.mcap:
+        raise UserError(f"recording {path}: not an MCAP file")
+    return [file]
 
 
 def _json(data: bytes) -> dict[str, Any]:
     try:
         found = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

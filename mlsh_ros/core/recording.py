@@ -28,12 +28,13 @@ from rosbags.rosbag2.metadata import dump_qos_v9
 
 from mlsh_ros.core.place import check_place
 from mlsh_ros.core.schemas import Schemas
+from mlsh_ros.core.stored import METADATA, TOLD
 from mlsh_ros.core.topics import Topic
 from sim.errors import UserError
 
 CHUNK = 64 * 1024  # bytes; a reader of a killed recording loses the last chunk
-ABOUT, MANIFEST, TOPIC = "mlsh_ros", "manifest.json", "mlsh_topic"
-METADATA, LAYOUT = "metadata.yaml", 9  # of rosbag2
+ABOUT, MANIFEST = "mlsh_ros", "manifest.json"
+LAYOUT = 9  # of metadata.yaml
 _NEVER = QosTime(9223372036, 854775807)  # as rosbag2 writes it
 
 
@@ -115,7 +116,7 @@ class Recorder:
                 {
                     "offered_qos_profiles": yaml.dump(qos, Dumper=_Plain),
                     "topic_type_hash": digest,
-                    TOPIC: topic.name,
+                    TOLD: topic.name,
                 },
             )
             channels[topic.name] = _Channel(number, name, topic, qos, digest)

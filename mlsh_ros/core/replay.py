@@ -174,8 +174,9 @@ def _collect(
     master = ""
     refused: dict[str, MessageError] = {}  # the first of each topic
     read: set[str] = set()
-    for entry in recording.entries():
-        known = entry.topic in (*seen.topics, *layouts, MASTER)
+    ours = {*seen.topics, *layouts, MASTER}
+    for entry in recording.entries(lambda each: each.told in ours or wants(each.told)):
+        known = entry.topic in ours
         if not known and not wants(entry.topic):
             continue
         try:

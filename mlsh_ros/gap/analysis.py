@@ -28,7 +28,7 @@ from mlsh_ros.gap.health import (
 )
 from mlsh_ros.gap.joints import angles
 from mlsh_ros.gap.measures import HORIZONS, SINCE, Measure, Trace, measure, stale_shares, trace_of
-from mlsh_ros.gap.reading import Loaded, load
+from mlsh_ros.gap.reading import Loaded, Where, load
 from mlsh_ros.gap.score import Earned, earned, interval
 from mlsh_ros.gap.signals import Signals
 from mlsh_ros.gap.subject import Subject, nominal, twin_of
@@ -216,7 +216,7 @@ def analyse(
     robot: str | None = None,
     reality: str = "",
     master: str | None = None,
-    namespace: str = "",
+    where: Where | None = None,
 ) -> Gap:
     """Compare recordings with the simulation.
 
@@ -226,14 +226,14 @@ def analyse(
         robot: the nominal one, name or folder; None: the subject's.
         reality: in which it is simulated, name or file; empty: the nominal model.
         master: that decided, where a recording does not say.
-        namespace: of the robot, in a foreign recording with several.
+        where: the robot's topics are, in a recording of somebody else.
 
     Raises:
         UserError: no recording can be used, or the names are none.
     """
     if master is not None and isinstance(subject, Bundle):
         subject.master(master)
-    loaded, notes = _load(subject, bags, namespace)
+    loaded, notes = _load(subject, bags, where)
     return analyse_signals(
         subject,
         [_named(each.signals, master) for each in loaded],
@@ -245,12 +245,12 @@ def analyse(
 
 
 def _load(
-    subject: Subject, bags: Sequence[Path], namespace: str
+    subject: Subject, bags: Sequence[Path], where: Where | None
 ) -> tuple[list[Loaded], list[str]]:
     loaded, notes = [], []
     for bag in bags:
         try:
-            loaded.append(load(bag, subject, namespace))
+            loaded.append(load(bag, subject, where))
         except UserError as error:
             notes.append(f"{error}; left out")
             if len(bags) == 1:

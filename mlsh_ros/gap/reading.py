@@ -2,22 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mlsh_ros.core.conversion import MessageError, shorten
 from mlsh_ros.core.recorded import Entry, Recording
 from mlsh_ros.core.replay import Result, replay
+from mlsh_ros.core.stored import Topic
 from mlsh_ros.gap.signals import UNTRACED, Listener, Signals
 from mlsh_ros.gap.subject import Subject
 from policies.bundle import Bundle
-from sim.errors import UserError
+from sim.errors import UserError, unknown
 from sim.interface import Floats
 
-DATABASE, METADATA = ".db3", "metadata.yaml"
 SHOWN = 16  # characters of a digest
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where the topics of a robot are, in a recording of somebody else.
+
+    Args:
+        namespace: of the robot, "/" is the root; None: whichever has them.
+        topics: from the robot's own name of a topic to the one in the recording, with its slash.
+    """
+
+    namespace: str | None = None
+    topics: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, namespace: str | None, remaps: Sequence[str]) -> Where:
+        """From `OURS:=THEIRS` for each topic.
+
+        Raises:
+            UserError: it is not of that form, or names a topic twice.
+        """
+        topics: dict[str, str] = {}
+        for text in remaps:
+            ours, sign, theirs = text.partition(":=")
+            if not (ours and sign and theirs.strip("/")):
+                raise UserError(f"--topic {text!r} is not OURS:=THEIRS")
+            if ours in topics:
+                raise UserError(f"--topic {ours}: given twice")
+            topics[ours] = _absolute(theirs)
+        return cls(namespace, topics)
+
+    def check(self, known: Iterable[str]) -> None:
+        """Refuse names that the robot does not have.
+
+        Raises:
+            UserError: with the valid ones.
+        """
+        for name in self.topics:
+            if name not in known:
+                raise unknown("topic of the robot", name, sorted(known))
+
+    def relative(self, topic: Topic, wanted: Iterable[str]) -> str | None:
+        """The robot's name for a topic; None: it is none of the robot's."""
+        for ours, theirs in self.topics.items():
+            if _absolute(topic.name) == theirs:
+                return ours
+        left = [name for name in wanted if name not in self.topics]
+        if topic.told:
+            return topic.told if topic.told in left else None
+        return next((name for name in left if self._is(_absolute(topic.name), name)), None)
+
+    def _is(self, topic: str, name: str) -> bool:
+        if name.startswith("/"):
+            return topic == name
+        if self.namespace is None:
+            return topic.endswith(f"/{name}")
+        space = self.namespace.strip("/")
+        return topic == (f"/{space}/{name}" if space else f"/{name}")
 
 
 @dataclass(frozen=True)
@@ -28,37 +86,21 @@ class Loaded:
     replayed: Result | None  # None: it holds no decisions or traces to compare
 
 
-def load(path: Path, subject: Subject, namespace: str = "") -> Loaded:
-    """Read a recording once, from front to end.
+def load(path: Path, subject: Subject, where: Where | None = None) -> Loaded:
+    """Read a recording.
 
     Args:
-        path: an MCAP file, a folder of rosbag2, or its .db3 file.
+        path: an MCAP file, a .db3 file of rosbag2, or the folder of either; compressed or not.
         subject: a bundle or a robot: names the topics and their fields.
-        namespace: of the robot, for a foreign recording with several.
+        where: the robot's topics are, in a recording of somebody else.
 
     Raises:
         UserError: it cannot be read, or nothing of this robot is in it.
     """
-    if not path.exists():
-        raise UserError(f"recording {path}: no such file or folder")
-    if path.is_dir() and not _is_mcap(path) and not (path / METADATA).is_file():
-        count = len(list(path.glob("*.mcap")))
-        raise UserError(
-            f"recording {path}: {count} MCAP files and no {METADATA} in it; name a file, or a "
-            "folder with one of the two"
-        )
-    if _is_mcap(path):
-        recording = Recording(path, ours=False)
-        if recording.about and recording.manifest and isinstance(subject, Bundle):
-            return _ours(recording, subject)
-        entries = _entries(recording)
-        return Loaded(_foreign(recording.file.name, entries, subject, namespace), None)
-    return Loaded(_foreign(path.name, _rosbag(path), subject, namespace), None)
-
-
-def _is_mcap(path: Path) -> bool:
-    """One MCAP file, which is read even where it breaks off; the rest is left to rosbags."""
-    return len(list(path.glob("*.mcap"))) == 1 if path.is_dir() else path.suffix != DATABASE
+    recording = Recording(path, ours=False)
+    if recording.about and recording.manifest and isinstance(subject, Bundle):
+        return _ours(recording, subject)
+    return Loaded(_foreign(recording, subject, where or Where()), None)
 
 
 def _ours(recording: Recording, bundle: Bundle) -> Loaded:
@@ -107,59 +149,36 @@ def _origin(recording: Recording, bundle: Bundle) -> list[str]:
     return notes
 
 
-def _entries(recording: Recording) -> Iterator[tuple[str, str, int, Any]]:
-    for entry in recording.entries():
-        try:
-            message: Any = recording.message(entry)
-        except UserError as error:
-            message = error
-        yield entry.topic, entry.type, entry.received, message
-    if recording.cut:
-        yield "", "", 0, UserError(f"it breaks off ({recording.cut}); what comes before is used")
-
-
-def _rosbag(path: Path) -> Iterator[tuple[str, str, int, Any]]:
-    from rosbags.highlevel import AnyReader
-    from rosbags.typesys import Stores, get_typestore
-
-    folder = path if path.is_dir() else path.parent
-    try:
-        # Bags of before Jazzy do not hold the definitions of their messages.
-        with AnyReader([folder], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
-            for connection, received, data in reader.messages():
-                try:
-                    message: Any = reader.deserialize(data, connection.msgtype)
-                except Exception as error:  # whatever the bytes drive the decoder to
-                    message = UserError(f"a message of {connection.topic}: {error}")
-                yield connection.topic, connection.msgtype, received, message
-    except Exception as error:  # rosbags, sqlite and struct each have their own
-        yield "", "", 0, UserError(f"{type(error).__name__}: {error}; what comes before is used")
-
-
-def _foreign(
-    name: str, entries: Iterator[tuple[str, str, int, Any]], subject: Subject, namespace: str
-) -> Signals:
+def _foreign(recording: Recording, subject: Subject, where: Where) -> Signals:
     listener = Listener(subject.interface)
-    relative: dict[str, str | None] = {"": None}
-    notes: list[str] = []
-    unread = 0
-    for topic, kind, received, message in entries:
-        if topic not in relative:
-            relative[topic] = _relative(topic, listener.topics, namespace)
-        wanted = relative[topic]
-        if isinstance(message, UserError):
-            if not topic:
-                notes.append(shorten(str(message)))
-            unread += bool(topic and wanted)
-        elif wanted:
-            listener.take(wanted, kind, received, message)
-    _check_one_robot(name, relative)
+    where.check(listener.topics)
+    relative: dict[Topic, str | None] = {}
+
+    def wanted(topic: Topic) -> bool:
+        relative[topic] = where.relative(topic, listener.topics)
+        return relative[topic] is not None
+
+    unread: list[str] = []
+    for entry in recording.entries(wanted):
+        name = relative[entry.source]
+        assert name is not None
+        try:
+            message = recording.message(entry)
+        except UserError as error:
+            unread.append(shorten(str(error).removeprefix(f"recording {recording.file}: ")))
+            continue
+        listener.take(name, entry.type, entry.received, message)
+    notes = _places(recording.file, relative, where)
+    if recording.cut:
+        notes.append(f"it breaks off ({recording.cut}); what comes before is used")
     if unread:
-        notes.append(f"{unread} messages could not be read, left out")
+        notes.append(
+            f"{len(unread)} messages could not be read, left out, the first one because {unread[0]}"
+        )
     try:
-        signals = listener.finish(name, "")
+        signals = listener.finish(recording.file.name, "")
     except UserError as error:
-        seen = ", ".join(sorted(topic for topic in relative if topic)) or "none"
+        seen = ", ".join(sorted({topic.name for topic in relative})) or "none"
         raise UserError("; ".join([f"{error}. Topics in it: {seen}", *notes])) from None
     own = signals.notes
     if isinstance(subject, Bundle):
@@ -169,19 +188,47 @@ def _foreign(
     return replace(signals, notes=[*notes, *own])
 
 
-def _relative(topic: str, wanted: set[str], namespace: str) -> str | None:
-    """The robot's name for a topic: the same behind the namespace, whatever that is."""
-    prefix = f"/{namespace.strip('/')}/" if namespace.strip("/") else "/"
-    if namespace and not topic.startswith(prefix):
-        return None
-    return next((name for name in wanted if f"/{topic}".endswith(f"/{name}")), None)
+def _places(file: Path, relative: dict[Topic, str | None], where: Where) -> list[str]:
+    """What is to be said of where the robot's topics were found.
 
-
-def _check_one_robot(name: str, relative: dict[str, str | None]) -> None:
-    for wanted in {each for each in relative.values() if each}:
-        same = sorted(topic for topic, each in relative.items() if each == wanted)
-        if len(same) > 1:
+    Raises:
+        UserError: several could be one of them, or one that was named is not there.
+    """
+    found: dict[str, set[str]] = {}
+    for topic, name in relative.items():
+        if name:
+            found.setdefault(name, set()).add(topic.name)
+    names = {topic.name for topic in relative}
+    for ours, theirs in where.topics.items():
+        if not any(_absolute(name) == theirs for name in names):
+            there = ", ".join(sorted(names)) or "none"
             raise UserError(
-                f"recording {name}: {len(same)} topics could be {wanted}: {', '.join(same)}; "
-                "say which robot with --namespace"
+                f"recording {file}: no topic {theirs}, which --topic says is {ours}. "
+                f"Topics in it: {there}"
             )
+    for name, same in found.items():
+        if len(same) > 1:
+            spaces = ", ".join(sorted(_space(topic, name) for topic in same))
+            raise UserError(
+                f"recording {file}: {len(same)} topics could be {name}: "
+                f"{', '.join(sorted(same))}; say which robot with --namespace, one of {spaces}, "
+                f"or --topic {name}:=TOPIC"
+            )
+    spaces = {
+        _space(topic, name)
+        for name, same in found.items()
+        for topic in same
+        if name not in where.topics and not name.startswith("/") and topic.startswith("/")
+    }
+    if len(spaces) > 1:
+        return [f"topics of several namespaces are taken for one robot: {', '.join(sorted(spaces))}"]
+    return []
+
+
+def _space(topic: str, name: str) -> str:
+    """The namespace in which a topic has this relative name."""
+    return _absolute(topic).removesuffix(name).rstrip("/") or "/"
+
+
+def _absolute(name: str) -> str:
+    return f"/{name.lstrip('/')}"

@@ -1,0 +1,346 @@
+"""What lies in the files of a recording, whoever wrote them: MCAP, or rosbag2's SQLite.
+
+Files are told by their first bytes, not by their names. Nothing is decoded here, so that a
+channel that nobody asks for costs nothing and breaks nothing, whatever is in it.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import lz4.frame
+import zstandard
+from mcap.data_stream import ReadDataStream
+from mcap.exceptions import McapError
+from mcap.opcode import Opcode
+from mcap.records import Attachment, Channel, Chunk, DataEnd, Metadata, Schema
+
+from sim.errors import UserError
+from sim.yaml_file import read_mapping
+
+METADATA = "metadata.yaml"  # of rosbag2
+TOLD = "mlsh_topic"  # key of a channel's metadata: the relative name, whatever it was remapped to
+MCAP, SQLITE = b"\x89MCAP0\r\n", b"SQLite format 3\0"
+ZSTD, ROS1 = b"\x28\xb5\x2f\xfd", b"#ROSBAG V"
+ENDINGS = (".mcap", ".db3")
+PACKED = (*ENDINGS, *(f"{end}{z}" for end in ENDINGS for z in (".zstd", ".zst")))
+LARGEST_CHUNK = 2**30  # bytes, unpacked: MCAP writers make chunks of some MB
+LARGEST_MESSAGE = 2**28  # bytes, unpacked
+DENSEST = 1000  # times that a packed file may grow: more is no recording
+HEADER = struct.Struct("<HIQQ")  # of a message: channel, sequence, times of logging and publishing
+RECORD = struct.Struct("<BQ")
+_NUMBERS = re.compile(r"(\d+)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A channel: where messages of one type came from."""
+
+    name: str  # as it was recorded
+    told: str  # relative name, by recorder_node; empty: nobody says
+    type: str
+    encoding: str  # of its messages
+    schema: str  # encoding of the definition; empty: there is none
+    definition: bytes
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A message as it lies there."""
+
+    topic: Topic
+    received: int  # ns since 1970, by the recorder's clock
+    data: bytes
+
+
+Record = Stored | Metadata | Attachment
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of a recording: itself, or those of a folder, as its metadata.yaml orders them.
+
+    Raises:
+        UserError: it is not there, or the folder does not say which files it is.
+    """
+    if not path.exists():
+        raise UserError(f"recording {path}: no such file or folder")
+    if not path.is_dir():
+        return [path]
+    there = [each for each in path.iterdir() if each.name.lower().endswith(PACKED)]
+    there.sort(key=lambda each: _natural(each.name))
+    if (path / METADATA).is_file() and there:
+        return _listed(path, there) or there
+    if len(there) == 1:
+        return there
+    raise UserError(
+        f"recording {path}: {len(there)} MCAP files and no {METADATA} in it; name a file, or a "
+        "folder with one of the two"
+    )
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Bag_10 comes after bag_9."""
+    return [(int(part or 0), "") if i % 2 else (0, part) for i, part in enumerate(_NUMBERS.split(name))]
+
+
+def _listed(folder: Path, there: list[Path]) -> list[Path]:
+    """The files that metadata.yaml names; none if nobody can read it."""
+    try:
+        about = read_mapping(folder / METADATA)["rosbag2_bagfile_information"]
+        names = [PurePosixPath(name).name for name in about["relative_file_paths"]]
+    except (UserError, KeyError, TypeError, OSError):
+        return []
+    found = []
+    for name in names:
+        # The file may be packed by now, or no longer.
+        same = [f for f in there if f.name in (name, f"{name}.zstd", Path(name).stem)]
+        exact = [f for f in same if f.name == name]
+        if not same:
+            raise UserError(
+                f"recording {folder}: {name} is missing, which {METADATA} names; name the files "
+                "that are there one by one"
+            )
+        found.append((exact or same)[0])
+    return found
+
+
+class File:
+    """One file of a recording; unpacked into a temporary one if it is compressed as a whole.
+
+    Raises:
+        UserError: it cannot be read, or is of no kind that is known.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.cut = ""  # why it could not be read to its end; known after `records`
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._plain = path
+        try:
+            head = _head(path)
+            if head.startswith(ZSTD):
+                self._unpack()
+                head = _head(self._plain)
+        except OSError as error:
+            raise UserError(f"recording {path}: {error.strerror or error}") from None
+        if head.startswith(ROS1):
+            raise UserError(
+                f"recording {path}: is of ROS 1; `rosbags-convert --src {path} --dst FOLDER` "
+                "makes a rosbag2 of it"
+            )
+        if not head.startswith((MCAP, SQLITE)):
+            raise UserError(
+                f"recording {path}: not an MCAP file, nor a database (.db3) of rosbag2"
+            )
+        self.mcap = head.startswith(MCAP)
+
+    def _unpack(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="mlsh_recording_")
+        self._plain = Path(self._folder.name) / "recording"
+        most = DENSEST * self.path.stat().st_size
+        try:
+            with self.path.open("rb") as packed, self._plain.open("wb") as plain:
+                with zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True) as source:
+                    while block := source.read(2**20):
+                        plain.write(block)
+                        if plain.tell() > most:
+                            raise UserError(
+                                f"recording {self.path}: grows to more than {DENSEST} times its "
+                                "size when it is unpacked; that is no recording"
+                            )
+        except zstandard.ZstdError as error:
+            self.cut = f"zstd: {error}"
+
+    def records(self, *, ours: bool = False) -> Iterator[Record]:
+        """Every record that says something, in the order of the file; ends where it breaks off.
+
+        Args:
+            ours: all messages are in chunks, which have a checksum each.
+        """
+        try:
+            if self.mcap:
+                with self._plain.open("rb") as stream:
+                    yield from _Mcap(stream, ours).records()
+            else:
+                yield from _rows(self._plain)
+        except Exception as error:  # mcap, zstd, sqlite and struct each have their own
+            self.cut = self.cut or _why(error)
+
+
+def _why(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return type(error).__name__ if not text else f"{type(error).__name__}: {text[:100]}"
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(16)
+
+
+# MCAP -------------------------------------------------------------------------------------------
+
+
+class _Mcap:
+    """Reads the data section of an MCAP file from front to end.
+
+    By records and not by the library's reader, which knows no way past a schema or channel that
+    is not as the format says.
+    """
+
+    def __init__(self, stream: IO[bytes], ours: bool) -> None:
+        self._stream, self._ours = stream, ours
+        self._crc = 0
+        self._schemas: dict[int, Schema] = {}
+        self._topics: dict[int, Topic] = {}
+
+    def records(self) -> Iterator[Record]:
+        self._read(len(MCAP))
+        while True:
+            before = self._crc
+            opcode, length = RECORD.unpack(self._read(RECORD.size))
+            content = self._read(length)
+            if opcode == Opcode.DATA_END:
+                told = DataEnd.read(ReadDataStream(BytesIO(content))).data_section_crc
+                if told and told != before:
+                    raise McapError("the checksum of the data is another")
+                return  # what follows repeats what was said
+            if opcode == Opcode.CHUNK:
+                yield from self._chunk(Chunk.read(ReadDataStream(BytesIO(content))))
+            elif opcode == Opcode.MESSAGE and self._ours:
+                # It was another record once.
+                raise McapError("a message outside of a chunk")
+            else:
+                yield from self._record(opcode, memoryview(content))
+
+    def _read(self, count: int) -> bytes:
+        data = bytearray()
+        while len(data) < count:  # piece by piece: the length may be a lie
+            piece = self._stream.read(min(count - len(data), LARGEST_MESSAGE))
+            if not piece:
+                raise McapError("the file ends within a record")
+            data += piece
+        self._crc = zlib.crc32(data, self._crc)
+        return bytes(data)
+
+    def _chunk(self, chunk: Chunk) -> Iterator[Record]:
+        if chunk.uncompressed_size > LARGEST_CHUNK:
+            raise McapError(f"a chunk of {chunk.uncompressed_size} bytes")
+        data = _unpacked(chunk)
+        if chunk.uncompressed_crc and zlib.crc32(data) != chunk.uncompressed_crc:
+            raise McapError("the checksum of a chunk is another")
+        view, place = memoryview(data), 0
+        while place < len(view):
+            opcode, length = RECORD.unpack_from(view, place)
+            place += RECORD.size
+            if length > len(view) - place:
+                raise McapError("a chunk ends within a record")
+            yield from self._record(opcode, view[place : place + length])
+            place += length
+
+    def _record(self, opcode: int, content: memoryview) -> Iterator[Record]:
+        if opcode == Opcode.MESSAGE:
+            channel, _, received, _ = HEADER.unpack_from(content)
+            if channel in self._topics:  # otherwise nobody knows what it is
+                yield Stored(self._topics[channel], received, bytes(content[HEADER.size :]))
+            return
+        stream = ReadDataStream(BytesIO(content))
+        try:
+            if opcode == Opcode.SCHEMA:
+                schema = Schema.read(stream)
+                self._schemas[schema.id] = schema
+            elif opcode == Opcode.CHANNEL:
+                channel = Channel.read(stream)
+                self._topics[channel.id] = self._topic(channel)
+            elif opcode == Opcode.METADATA:
+                yield Metadata.read(stream)
+            elif opcode == Opcode.ATTACHMENT:
+                yield Attachment.read(stream)
+        except (ValueError, McapError, struct.error):
+            return  # it is not as the format says: as if it were not there
+
+    def _topic(self, channel: Channel) -> Topic:
+        schema = self._schemas.get(channel.schema_id)
+        return Topic(
+            name=channel.topic,
+            told=channel.metadata.get(TOLD, ""),
+            type=schema.name if schema else "",
+            encoding=channel.message_encoding,
+            schema=schema.encoding if schema else "",
+            definition=schema.data if schema else b"",
+        )
+
+
+def _unpacked(chunk: Chunk) -> bytes:
+    """The records of a chunk; never more bytes than it says."""
+    size = chunk.uncompressed_size
+    if not chunk.compression:
+        return chunk.data
+    if chunk.compression == "zstd":
+        return unzstd(chunk.data, size)
+    if chunk.compression == "lz4":
+        unpacker = lz4.frame.LZ4FrameDecompressor()
+        data: bytes = unpacker.decompress(chunk.data, size)
+        return data
+    raise McapError(f"compression {chunk.compression!r}; zstd and lz4 can be read")
+
+
+def unzstd(data: bytes, most: int) -> bytes:
+    """Unpack, but no more than `most` bytes.
+
+    Raises:
+        zstandard.ZstdError: it is no zstd, or larger.
+    """
+    told = zstandard.frame_content_size(data)
+    if told > most:
+        raise zstandard.ZstdError(f"{told} bytes, at most {most} are expected")
+    return zstandard.ZstdDecompressor().decompress(data, max_output_size=most)
+
+
+# SQLite -----------------------------------------------------------------------------------------
+
+
+def _rows(path: Path) -> Iterator[Stored]:
+    # Read only, and no journal is written beside what belongs to somebody else.
+    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    with closing(sqlite3.connect(uri, uri=True)) as base:
+        base.execute("PRAGMA trusted_schema = OFF")
+        tables = {name for (name,) in base.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table'"
+        )}  # fmt: skip
+        if not {"topics", "messages"} <= tables:
+            raise UserError("a database without the tables of rosbag2")
+        topics = _topics(base, "message_definitions" in tables)
+        for number, received, data in base.execute(
+            "SELECT topic_id, timestamp, data FROM messages ORDER BY id"
+        ):
+            if number in topics and isinstance(received, int) and isinstance(data, bytes):
+                yield Stored(topics[number], received, data)
+
+
+def _topics(base: sqlite3.Connection, defined: bool) -> dict[int, Topic]:
+    definitions: dict[str, tuple[str, bytes]] = {}
+    if defined:
+        for kind, encoding, text in base.execute(
+            "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
+        ):
+            if isinstance(encoding, str) and isinstance(text, str):
+                definitions[kind] = encoding, text.encode()
+    found = {}
+    for number, name, kind, encoding in base.execute(
+        "SELECT id, name, type, serialization_format FROM topics"
+    ):
+        if all(isinstance(each, str) for each in (name, kind, encoding)):
+            schema, text = definitions.get(kind, ("", b""))
+            found[number] = Topic(name, "", kind, encoding, schema, text)
+    return found
+
