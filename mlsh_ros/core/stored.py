@@ -18,7 +18,7 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-import lz4.frame
+import lz4.frame  # type: ignore[import-untyped]
 import zstandard
 from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
@@ -26,7 +26,6 @@ from mcap.opcode import Opcode
 from mcap.records import Attachment, Channel, Chunk, DataEnd, Metadata, Schema
 
 from sim.errors import UserError
-from sim.yaml_file import read_mapping
 
 METADATA = "metadata.yaml"  # of rosbag2
 TOLD = "mlsh_topic"  # key of a channel's metadata: the relative name, whatever it was remapped to
@@ -39,6 +38,7 @@ LARGEST_MESSAGE = 2**28  # bytes, unpacked
 DENSEST = 1000  # times that a packed file may grow: more is no recording
 HEADER = struct.Struct("<HIQQ")  # of a message: channel, sequence, times of logging and publishing
 RECORD = struct.Struct("<BQ")
+_LISTED = re.compile(r"^ *relative_file_paths:[ \r]*\n((?: *- [^\n]*(?:\n|$))+)", re.MULTILINE)
 _NUMBERS = re.compile(r"(\d+)", re.ASCII)
 
 
@@ -90,16 +90,20 @@ def files_of(path: Path) -> list[Path]:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """Bag_10 comes after bag_9."""
-    return [(int(part or 0), "") if i % 2 else (0, part) for i, part in enumerate(_NUMBERS.split(name))]
+    return [
+        (int(part or 0), "") if i % 2 else (0, part) for i, part in enumerate(_NUMBERS.split(name))
+    ]
 
 
 def _listed(folder: Path, there: list[Path]) -> list[Path]:
-    """The files that metadata.yaml names; none if nobody can read it."""
+    """The files that metadata.yaml names, as rosbag2 writes it; none if it does not say."""
     try:
-        about = read_mapping(folder / METADATA)["rosbag2_bagfile_information"]
-        names = [PurePosixPath(name).name for name in about["relative_file_paths"]]
-    except (UserError, KeyError, TypeError, OSError):
+        about = (folder / METADATA).read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
         return []
+    listed = _LISTED.search(about)
+    lines = listed[1].split("\n") if listed else []
+    names = [PurePosixPath(line.strip(" -'\"\r")).name for line in lines if line.strip()]
     found = []
     for name in names:
         # The file may be packed by now, or no longer.
@@ -147,17 +151,21 @@ class File:
     def _unpack(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="mlsh_recording_")
         self._plain = Path(self._folder.name) / "recording"
+        unpacker = zstandard.ZstdDecompressor()
         most = DENSEST * self.path.stat().st_size
         try:
-            with self.path.open("rb") as packed, self._plain.open("wb") as plain:
-                with zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True) as source:
-                    while block := source.read(2**20):
-                        plain.write(block)
-                        if plain.tell() > most:
-                            raise UserError(
-                                f"recording {self.path}: grows to more than {DENSEST} times its "
-                                "size when it is unpacked; that is no recording"
-                            )
+            with (
+                self.path.open("rb") as packed,
+                self._plain.open("wb") as plain,
+                unpacker.stream_reader(packed, read_across_frames=True) as source,
+            ):
+                while block := source.read(2**20):
+                    plain.write(block)
+                    if plain.tell() > most:
+                        raise UserError(
+                            f"recording {self.path}: grows to more than {DENSEST} times its "
+                            "size when it is unpacked; that is no recording"
+                        )
         except zstandard.ZstdError as error:
             self.cut = f"zstd: {error}"
 
@@ -343,4 +351,3 @@ def _topics(base: sqlite3.Connection, defined: bool) -> dict[int, Topic]:
             schema, text = definitions.get(kind, ("", b""))
             found[number] = Topic(name, "", kind, encoding, schema, text)
     return found
-

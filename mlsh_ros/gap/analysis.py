@@ -30,7 +30,7 @@ from mlsh_ros.gap.joints import angles
 from mlsh_ros.gap.measures import HORIZONS, SINCE, Measure, Trace, measure, stale_shares, trace_of
 from mlsh_ros.gap.reading import Loaded, Where, load
 from mlsh_ros.gap.score import Earned, earned, interval
-from mlsh_ros.gap.signals import Signals
+from mlsh_ros.gap.signals import Signals, because
 from mlsh_ros.gap.subject import Subject, nominal, twin_of
 from mlsh_ros.gap.trained import graphs_of, known_to, read_by
 from mlsh_ros.gap.twin import Prediction, Twin
@@ -285,11 +285,11 @@ def analyse_signals(
     twin = _twin(subject, signals, robot, reality)
     interface = twin.interface
     told = [*notes, *(f"{s.name}: {note}" for s in signals for note in s.notes)]
-    windows = _windows(signals, plan_for(interface))
+    windows = _windows(signals, plan_for(interface), told)
     memory = twin.memory(windows)
     restless = _restless(memory, twin)
     if restless:
-        windows = _windows(signals, plan_for(interface, SHORT, 0.0))
+        windows = _windows(signals, plan_for(interface, SHORT, 0.0), told)
         memory = twin.memory(windows)
         told.append(
             "the robot does not forget where it was pushed: it is compared in short windows, and "
@@ -300,6 +300,7 @@ def analyse_signals(
     if not elements:
         raise UserError(
             f"{', '.join(s.name for s in signals)}: no sensor of {interface.robot} is in it"
+            f"{because(told)}"
         )
     skipped = {t.name for t in interface.observation} - {e.term for e in elements}
     if skipped:
@@ -356,11 +357,12 @@ def analyse_signals(
     )
 
 
-def _windows(signals: list[Signals], plan: Plan) -> Windows:
+def _windows(signals: list[Signals], plan: Plan, notes: Sequence[str]) -> Windows:
     windows = merge([cut(each, plan) for each in signals])
     if not windows.count:
         raise UserError(
             f"{', '.join(s.name for s in signals)}: no stretch of ticks is long enough to compare"
+            f"{because(notes)}"
         )
     return windows
 

@@ -71,7 +71,10 @@ class Drift:
 
 def channels(signals: Signals, stale: dict[str, float]) -> list[Channel]:
     """Of every topic that has come."""
-    return [_channel(signals, stream, stale.get(stream.topic, 0.0)) for stream in signals.streams]
+    # Of a topic whose messages lack a term now and then, what all its messages showed.
+    fullest = {s.topic: s for s in sorted(signals.streams, key=lambda s: len(s.received))}
+    streams = [s for s in signals.streams if fullest[s.topic] is s]
+    return [_channel(signals, stream, stale.get(stream.topic, 0.0)) for stream in streams]
 
 
 def _channel(signals: Signals, stream: Stream, stale: float) -> Channel:

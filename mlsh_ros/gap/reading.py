@@ -173,7 +173,8 @@ def _foreign(recording: Recording, subject: Subject, where: Where) -> Signals:
         notes.append(f"it breaks off ({recording.cut}); what comes before is used")
     if unread:
         notes.append(
-            f"{len(unread)} messages could not be read, left out, the first one because {unread[0]}"
+            f"{len(unread)} messages could not be read, left out, the first one because "
+            f"{unread[0]}"
         )
     try:
         signals = listener.finish(recording.file.name, "")
@@ -208,10 +209,10 @@ def _places(file: Path, relative: dict[Topic, str | None], where: Where) -> list
             )
     for name, same in found.items():
         if len(same) > 1:
-            spaces = ", ".join(sorted(_space(topic, name) for topic in same))
+            choices = ", ".join(sorted(_space(topic, name) for topic in same))
             raise UserError(
                 f"recording {file}: {len(same)} topics could be {name}: "
-                f"{', '.join(sorted(same))}; say which robot with --namespace, one of {spaces}, "
+                f"{', '.join(sorted(same))}; say which robot with --namespace, one of {choices}, "
                 f"or --topic {name}:=TOPIC"
             )
     spaces = {
@@ -221,7 +222,9 @@ def _places(file: Path, relative: dict[Topic, str | None], where: Where) -> list
         if name not in where.topics and not name.startswith("/") and topic.startswith("/")
     }
     if len(spaces) > 1:
-        return [f"topics of several namespaces are taken for one robot: {', '.join(sorted(spaces))}"]
+        return [
+            f"topics of several namespaces are taken for one robot: {', '.join(sorted(spaces))}"
+        ]
     return []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,8 @@ from sim.interface import Floats, Interface
 
 Ints = NDArray[np.int64]
 Float32 = NDArray[np.float32]
+# Of a sensor message: place among all, ns since the first, stamp in ns, and what it says.
+Row = tuple[int, int, int, dict[str, Floats]]
 
 PAUSE = 0.5  # s of silence, or of a clock's jump, that ends a stretch: no window lies across it
 UNTRACED = "no trace of skill_node is in it: nothing is said of skills and decisions"
@@ -154,6 +157,11 @@ class Listener:
     def __init__(self, interface: Interface) -> None:
         self.interface = interface
         self._readers = {r.topic: r for r in topic_readers(interface.observation)}
+        # Of a message that lacks a term, the others count all the same.
+        self._single = {
+            topic: [topic_readers([term])[0] for term, _ in reader.terms]
+            for topic, reader in self._readers.items()
+        }
         self._writers: dict[tuple[str, str], CommandWriter] = {
             (w.topic, w.type): w
             for stamped in (True, False)
@@ -163,9 +171,8 @@ class Listener:
         self._silent = commands - {*self._readers}  # once there are ticks
         self.topics = {*self._readers, *commands, TRACE, MASTER, OUTCOME_TOPIC}
         self._trace = trace_layout(interface.observation_names, interface.action_names)
-        self._sensors: dict[str, list[tuple[int, int, int, dict[str, Floats]]]] = {
-            topic: [] for topic in self._readers
-        }
+        self._sensors: dict[str, list[Row]] = {topic: [] for topic in self._readers}
+        self._partly: dict[str, list[Row]] = {topic: [] for topic in self._readers}
         self._types: dict[str, str] = {}
         self._refused: dict[str, list[str]] = {}
         self._ticks: list[tuple[int, int, str, NDArray[np.float64]]] = []
@@ -242,9 +249,24 @@ class Listener:
         if kind != reader.type:
             raise MessageError(f"{reader.topic}: a {kind}, {reader.type} is expected")
         stamp = stamp_of(message, reader.topic)
+        if said is None:
+            try:
+                said = reader.read(message)
+            except MessageError as error:
+                said = error
         if isinstance(said, MessageError):
+            if part := self._part_of(reader.topic, message):
+                self._partly[reader.topic].append((*at, stamp, part))
             raise said
-        self._sensors[reader.topic].append((*at, stamp, said or reader.read(message)))
+        self._sensors[reader.topic].append((*at, stamp, said))
+
+    def _part_of(self, topic: str, message: Any) -> dict[str, Floats]:
+        """The terms that can be read of a message that does not hold."""
+        fields: dict[str, Floats] = {}
+        for single in self._single[topic]:
+            with suppress(MessageError):
+                fields |= single.read(message)
+        return fields
 
     def _command(self, writer: CommandWriter, at: tuple[int, int], message: Any) -> None:
         command = np.full(self.interface.action_size, np.nan)
@@ -266,17 +288,18 @@ class Listener:
         Raises:
             UserError: there is neither a tick nor a command, or no usable sensor message.
         """
+        self._use_parts()
         streams = [
-            _stream(topic, rows, self._origin or 0, self._refused.get(topic, []))
+            stream
             for topic, rows in self._sensors.items()
-            if rows
+            for stream in _streams(topic, rows, self._origin or 0, self._refused.get(topic, []))
         ]
         notes = self._notes()
         drives = self._drives() if self._ticks else self._silent_drives(streams)
         if not drives:
             raise UserError(
                 f"recording {name}: neither a tick of skill_node nor a command is in it"
-                f"{': ' if notes else ''}{'; '.join(notes)}"
+                f"{because(notes)}"
             )
         if not self._ticks:
             notes.append(UNTRACED)
@@ -291,9 +314,21 @@ class Listener:
             notes=notes,
         )
 
+    def _use_parts(self) -> None:
+        """Of a topic that mostly lacks a term, which no policy could have run on, take the others.
+
+        Of one whose messages do not hold now and then they are as good as lost, as on the robot.
+        """
+        for topic, rows in self._sensors.items():
+            if len(self._partly[topic]) > len(rows):
+                rows[:] = sorted([*rows, *self._partly[topic]], key=lambda row: row[0])
+            else:
+                self._partly[topic].clear()
+
     def _notes(self) -> list[str]:
         notes = [
-            f"{len(reasons)} messages of {topic} could not be used, the first one because "
+            f"{len(reasons)} messages of {topic} could not be used"
+            f"{' as a whole' if self._partly.get(topic) else ''}, the first one because "
             f"{reasons[0]}"
             for topic, reasons in self._refused.items()
         ]
@@ -394,9 +429,27 @@ def _newest(interface: Interface, streams: Sequence[Stream], order: Ints) -> Flo
     return interface.observe(fields)
 
 
+def _streams(
+    topic: str,
+    rows: Sequence[Row],
+    origin: int,
+    refused: Sequence[str],
+) -> list[Stream]:
+    """One of all terms that the same messages showed; mostly that is one."""
+    shown: dict[bytes, list[str]] = {}
+    for name in dict.fromkeys(name for row in rows for name in row[3]):
+        mask = np.array([name in row[3] for row in rows])
+        shown.setdefault(mask.tobytes(), []).append(name)
+    return [
+        _stream(topic, [row for row in rows if names[0] in row[3]], names, origin, refused)
+        for names in shown.values()
+    ]
+
+
 def _stream(
     topic: str,
-    rows: Sequence[tuple[int, int, int, dict[str, Floats]]],
+    rows: Sequence[Row],
+    names: Sequence[str],
     origin: int,
     refused: Sequence[str],
 ) -> Stream:
@@ -407,10 +460,15 @@ def _stream(
         received=np.array([row[1] for row in rows]) * NANO,
         # Differences of integers: a float does not hold ns since 1970.
         stamp=np.where(stamps > 0, (stamps - origin) * NANO, np.nan),
-        fields={name: np.array([row[3][name] for row in rows]) for name in rows[0][3]},
+        fields={name: np.array([row[3][name] for row in rows]) for name in names},
         refused=len(refused),
         reason=refused[0] if refused else "",
     )
+
+
+def because(notes: Sequence[str]) -> str:
+    """What is known of why, behind an error."""
+    return f": {'; '.join(notes)}" if notes else ""
 
 
 def listen(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from mlsh_ros.gap.signals import Signals
+from mlsh_ros.gap.signals import Signals, because
 from mlsh_ros.gap.subject import Subject, nominal, twin_of
 from mlsh_ros.gap.windows import Windows, cut, merge, plan_for, thin
 from mlsh_ros.sysid.fit import solve
@@ -135,9 +135,10 @@ def identify(
     twin = twin_of(subject, recordings, body)
     names = body_names(twin.model)
     wanted = chosen(unknowns(interface, names, known, ranges), only, keep)
-    windows, notes = _windows(interface, recordings)
+    told = [f"{s.name}: {note}" for s in recordings for note in s.notes]
+    windows, notes = _windows(interface, recordings, told)
+    told += notes
     follower = Follower(twin, windows, ranges, known, threads)
-    told = [*(f"{s.name}: {note}" for s in recordings for note in s.notes), *notes]
     if not follower.terms:
         raise UserError(
             f"no sensor of {interface.robot} that is simulated is recorded: {'; '.join(told)}"
@@ -170,7 +171,9 @@ def identify(
     )
 
 
-def _windows(interface: Interface, recordings: Sequence[Signals]) -> tuple[Windows, list[str]]:
+def _windows(
+    interface: Interface, recordings: Sequence[Signals], told: Sequence[str]
+) -> tuple[Windows, list[str]]:
     windows = merge([cut(signals, plan_for(interface)) for signals in recordings])
     own = [t for t in interface.observation if not t.mujoco.task and not t.mujoco.rays]
     seen = np.ones(windows.count, bool)
@@ -189,7 +192,7 @@ def _windows(interface: Interface, recordings: Sequence[Signals]) -> tuple[Windo
     if windows.count < FEWEST:
         raise UserError(
             f"{windows.count} windows of {plan_for(interface).length} ticks are recorded, "
-            f"{FEWEST} are needed: drive longer"
+            f"{FEWEST} are needed: drive longer{because([*told, *notes])}"
         )
     low, high = interface.limits
     scale = high - low
