@@ -1,0 +1,286 @@
+"""How results are written: whole or not at all, over nothing that was not meant, one at a time.
+
+`check_place` looks before the work begins, `replacing` and `write_file` write a file,
+`replacing_folder` a folder, and `locked` keeps a second process out of what one of them changes
+for longer than a moment.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sim.errors import UserError
+
+TOKEN = r"[0-9a-f]{16}"
+
+
+def check_place(path: Path, *, overwrite: bool = False, folder: bool = False) -> None:
+    """Refuse a place where a result could not be written, or would take something's place.
+
+    Args:
+        path: of the file or folder to be.
+        overwrite: whether a file (a folder) of that name may be replaced.
+        folder: whether it is to be a folder.
+
+    Raises:
+        UserError: something stands there, or no folder above it can be written to.
+    """
+    with _reported(path):
+        _check_target(path, overwrite, folder)
+        above = path.absolute().parent
+        while not above.exists():
+            above = above.parent
+    if not above.is_dir():
+        raise UserError(f"{path}: {above} is not a folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"{path}: folder {above} is not writable")
+
+
+@contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        kept = "; what was there is kept" if os.path.lexists(path) else ""
+        reason = error.strerror or error
+        raise UserError(f"{path}: could not be written ({reason}){kept}") from None
+
+
+def _check_target(path: Path, overwrite: bool, folder: bool) -> None:
+    if path.is_symlink():  # what it points to is not ours to change
+        raise UserError(f"{path}: is a symbolic link, which is not followed; give another place")
+    if not path.exists():
+        return
+    if folder and not path.is_dir():
+        raise UserError(f"{path}: is not a folder")
+    if not folder and not path.is_file():
+        kind = "is a folder" if path.is_dir() else "is not a regular file"
+        raise UserError(f"{path}: {kind}")
+    if not overwrite:
+        raise UserError(f"{path} exists; give another place, or --overwrite to replace it")
+
+
+@contextmanager
+def replacing(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary file beside `path`, which becomes it when the block ends without an error.
+
+    It has the suffix of `path`, exists, is empty, and may be opened by its name. An error, an
+    interrupt or a kill leaves `path` as it was; what a kill leaves beside it goes with the next
+    write to the same place. Folders above it are made.
+
+    Args:
+        path: of the file.
+        overwrite: whether a file that is there may be replaced.
+
+    Yields:
+        The temporary file's path.
+
+    Raises:
+        UserError: something stands at `path` that must stay, or it could not be written.
+    """
+    with _reported(path):
+        _check_target(path, overwrite, folder=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        fresh, handle = _claimed_file(path)
+        try:
+            if path.exists():
+                os.fchmod(handle, stat.S_IMODE(path.stat().st_mode))
+            yield fresh
+            os.fsync(handle)
+            _check_target(path, overwrite, folder=False)  # nothing came there meanwhile
+            os.replace(fresh, path)
+            _sync(path.parent)
+        finally:
+            fresh.unlink(missing_ok=True)
+            os.close(handle)
+
+
+def write_file(path: Path, content: bytes | str, *, overwrite: bool = False) -> None:
+    """Write a file as `replacing` does; text as UTF-8.
+
+    Raises:
+        UserError: something stands at `path` that must stay, or it could not be written.
+    """
+    with replacing(path, overwrite=overwrite) as fresh:
+        fresh.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """The same for a folder: a temporary one, which takes the place of `path` as a whole.
+
+    Raises:
+        UserError: something stands at `path` that must stay, or it could not be written.
+    """
+    with _reported(path):
+        _check_target(path, overwrite, folder=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        fresh, handle = _claimed_folder(path)
+        try:
+            yield fresh
+            for each in fresh.rglob("*"):
+                _sync(each)
+            _check_target(path, overwrite, folder=True)
+            _put(fresh, path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+            os.close(handle)
+
+
+def _put(fresh: Path, path: Path) -> None:
+    """Put a folder at `path`; whatever fails, one of the two stands there."""
+    if not path.exists():
+        os.rename(fresh, path)
+        return
+    old = fresh.with_suffix(".old")
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # locked, where that is possible: `_sweep` leaves it alone
+            if not _claim(handle):
+                raise UserError(f"{path} is in use: another process replaces it")
+        os.rename(path, old)  # a kill from here on leaves it to `_sweep`, which puts it back
+        try:
+            os.rename(fresh, path)
+        except OSError:
+            os.rename(old, path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked(file: Path, what: str) -> Iterator[None]:
+    """Hold a lock while the block runs; it ends with the process, however that ends.
+
+    Args:
+        file: the lock; is there while the lock is held.
+        what: it protects, for the message.
+
+    Raises:
+        UserError: another process holds it, or `file` could not be written.
+    """
+    with _reported(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle = _lock(file)
+    if handle is None:
+        holder = ""
+        with suppress(OSError, ValueError):
+            holder = f" (process {int(file.read_text())})"
+        raise UserError(f"{what} is in use: another process{holder} writes there")
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)  # before the lock goes: nobody else's is taken away
+        os.close(handle)
+
+
+def lock_beside(path: Path) -> Path:
+    """The lock of a file or folder that is to be made."""
+    whole = path.resolve()
+    return whole.with_name(f".{whole.name}.lock")
+
+
+def _lock(file: Path) -> int | None:
+    while True:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        if not _claim(handle):
+            os.close(handle)
+            return None
+        if _is_there(file, handle):
+            os.truncate(handle, 0)
+            os.write(handle, str(os.getpid()).encode())
+            return handle
+        os.close(handle)  # its holder ended and took it away; the next one may be ours
+
+
+def _is_there(file: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(file), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def _claim(handle: int) -> bool:
+    """Lock an open file or folder for as long as it stays open; False: another process has it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _partial(path: Path, suffix: str) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial{suffix}")
+
+
+def _claimed_file(path: Path) -> tuple[Path, int]:
+    """A new file, open and locked, so that `_sweep` of another process knows it is in use."""
+    while True:
+        fresh = _partial(path, path.suffix)
+        handle = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        if _claimed(fresh, handle):
+            return fresh, handle
+
+
+def _claimed_folder(path: Path) -> tuple[Path, int]:
+    while True:
+        fresh = _partial(path, "")
+        fresh.mkdir()
+        handle = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if _claimed(fresh, handle):
+            return fresh, handle
+
+
+def _claimed(fresh: Path, handle: int) -> bool:
+    """Whether it is ours; not if it was swept in the moment between its making and its lock."""
+    with suppress(OSError):  # a file system without locks: nothing is swept there either
+        if not _claim(handle) or not _is_there(fresh, handle):
+            os.close(handle)
+            return False
+    return True
+
+
+def _sweep(path: Path) -> None:
+    """Take away what writes to `path` left that were killed; put back what they had moved."""
+    left = re.compile(rf"{re.escape(f'.{path.name}')}\.{TOKEN}\.(partial.*|old)")
+    for each in sorted(path.parent.iterdir()):
+        if left.fullmatch(each.name) and not each.is_symlink():
+            with suppress(OSError):
+                _sweep_one(each, path)
+
+
+def _sweep_one(each: Path, path: Path) -> None:
+    handle = os.open(each, os.O_RDWR if each.is_file() else os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if not _claim(handle):
+            return  # being written
+        if each.suffix == ".old" and not path.exists():
+            os.rename(each, path)
+        elif each.is_dir():
+            shutil.rmtree(each)
+        else:
+            each.unlink()
+    finally:
+        os.close(handle)
+
+
+def _sync(path: Path) -> None:
+    """See that what was written is on the disk, where its file system can say so."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)
