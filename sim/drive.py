@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sim.errors import UserError
-from sim.interface import Floats, Interface
+from sim.interface import Floats, Interface, parse_path, path_text
 from sim.tasks.planar import bearing_to, to_base
 from sim.tasks.task import Fields
 
@@ -29,7 +29,7 @@ class Driver:
         self._safe = interface.safe
         paths = [path for term in interface.action for path in term.ros.fields]
         rates = np.concatenate([term.rate_limits for term in interface.action])
-        places = {".".join(path.split(".")[-2:]): i for i, path in enumerate(paths)}
+        places = {path_text(parse_path(path)[-2:]): i for i, path in enumerate(paths)}
         self._x, self._y = places.get("linear.x"), places.get("linear.y")
         self._yaw = places.get("angular.z")
         if self._x is None or (self._y is None and self._yaw is None):

@@ -20,6 +20,7 @@ from sim.interface import (
     ObservationTerm,
     Range,
     exceeds,
+    parse_path,
     ranges,
     spread,
 )
@@ -259,7 +260,8 @@ def _in_order(model: mujoco.MjModel, term: ObservationTerm) -> bool:
         return True
     _, columns = address(model, term)
     letters = ["wxyz"[int(column) - int(sensor.adr[0])] for column in columns]
-    return letters == [path.rsplit(".", 1)[-1] for path in term.ros.fields]
+    named = [parse_path(path)[-1][0] for path in term.ros.fields]
+    return letters == named or not {*named} & {*"wxyz"}  # of an array's element nobody knows
 
 
 def _range(model: mujoco.MjModel, action: ActionTerm, name: str, limit: Range) -> Iterator[str]:

@@ -365,7 +365,7 @@ def test_an_infinite_value_is_what_the_term_says_and_nan_is_refused():
             r"position\[a\]: 'a' stands 2",
         ),
         (SimpleNamespace(name=[], position=[]), r"position\[a\]: no 'a' in name \[\]"),
-        (SimpleNamespace(position=[1, 2]), r"position\[a\]: .*'name'"),
+        (SimpleNamespace(position=[1, 2]), r"position\[a\]: no array of names stands b"),
         (SimpleNamespace(name=["a", "b"]), r"position\[a\]: .*'position'"),
         (SimpleNamespace(name=["a", "b"], position=[0, "1"]), r"position\[b\]: str is not a"),
         (SimpleNamespace(name=["a", "b"], position=[[], 1]), r"position\[a\]: .*list"),
@@ -424,7 +424,7 @@ MESSAGES = [
     ("geometry_msgs/msg/TwistStamped", ["twist.linear.x", "twist.angular.z"]),
     ("geometry_msgs/msg/Twist", ["linear.x", "angular.z"]),
     ("sensor_msgs/msg/JointState", ["position[a]", "position[b]", "velocity[c]", "effort[a]"]),
-    ("std_msgs/msg/Float64MultiArray", ["data[2]", "data[0]"]),
+    ("std_msgs/msg/Float64MultiArray", ["data[2]", "data[0]", "data[1]"]),
 ]
 
 

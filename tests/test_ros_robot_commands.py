@@ -97,14 +97,14 @@ def test_wrong_topics_types_and_paths_are_all_named(omni, tmp_path):
     edited(
         omni,
         ("pose.pose.position.x", "pose.position.x"),
-        ("twist.twist.linear.y]", '"twist.twist.[y"]'),
+        ("twist.twist.linear.y]", "twist.twist.linear.u]"),
         ("geometry_msgs/msg/TwistStamped  ", "geometry_msgs/msg/TwistStampt  "),
     )
     status, out = run(["check-robot", "omni/../omni"], omni.parent)
     assert status == 1
     for words in (
         "observation term 'position': ros.fields: nav_msgs/msg/Odometry",
-        "'twist.twist.[y'",
+        "twist.twist.linear.u: geometry_msgs/Vector3 has no field 'u'. Valid: x, y, z",
         "package geometry_msgs has no message 'TwistStampt'",
         "error: omni/../omni: ",
     ):

@@ -326,6 +326,8 @@ def other(path, value):
         return [-3.0, 3.0]
     if isinstance(value, bool):
         return not value
+    if "fields" in path:
+        return f"more.{value}"
     return value + "x" if isinstance(value, str) else value + 1e-3 * (-1 if path[-1] == 0 else 1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -72,57 +72,33 @@ def ros_mistakes(interface: Interface) -> list[str]:
     """Topics, message types and paths that do not hold; types only as far as ROS is installed."""
     from mlsh_ros.core.conversion import command_writers, topic_readers
 
-    size = {term.name: [0.0] * term.size for term in interface.observation}
     found = []
     for term in interface.observation:
-        found += _refusal(
-            f"observation term {term.name!r}",
-            term.ros.type,
-            lambda message, term=term: topic_readers([term])[0].write(  # type: ignore[misc]
-                message, {name: _array(value) for name, value in size.items()}
-            ),
-        )
+        where = f"observation term {term.name!r}"
+        found += _refusal(where, term.ros.type, lambda term=term: topic_readers([term]))  # type: ignore[misc]
     for action in interface.action:
-        found += _refusal(
-            f"action term {action.name!r}",
-            action.ros.type,
-            lambda message, action=action: command_writers([action])[0].write(  # type: ignore[misc]
-                message, _array([0.0] * action.size)
-            ),
-        )
-    for check in (
-        lambda: topic_readers(interface.observation),
-        lambda: command_writers(interface.action),
-    ):
-        try:
-            check()
-        except UserError as error:
-            found.append(str(error))
-    return list(dict.fromkeys(found))
+        where = f"action term {action.name!r}"
+        found += _refusal(where, action.ros.type, lambda action=action: command_writers([action]))  # type: ignore[misc]
+    if not found:  # what terms of one topic say of each other
+        found += _refused(lambda: topic_readers(interface.observation))
+        found += _refused(lambda: command_writers(interface.action))
+    return found
 
 
-def _array(values: list[float]) -> Any:
-    import numpy as np
+def _refusal(where: str, kind: str, make: Callable[[], object]) -> list[str]:
+    from mlsh_ros.core.messages import has_package, message_type
 
-    return np.array(values)
-
-
-def _refusal(where: str, kind: str, write: Callable[[Any], None]) -> list[str]:
-    from importlib import import_module
-
-    package, _, name = kind.split("/")
-    try:
-        module = import_module(f"{package}.msg")
-    except ModuleNotFoundError:  # not on this machine: the node says so when it starts
-        return []
-    if not hasattr(module, name):
+    if message_type(kind) is None and has_package(kind):
+        package, _, name = kind.split("/")
         return [f"{where}: ros.type: package {package} has no message {name!r}"]
+    return [f"{where}: ros.fields: {kind}: {text}" for text in _refused(make)]
+
+
+def _refused(make: Callable[[], object]) -> list[str]:
     try:
-        write(getattr(module, name)())
+        make()
     except UserError as error:
-        return [f"{where}: ros.fields: {error}"]
-    except (AttributeError, KeyError, TypeError, IndexError, AssertionError, ValueError) as error:
-        return [f"{where}: ros.fields: {kind}: {' '.join(str(error).split())}"]
+        return [str(error)]
     return []
 
 
@@ -241,7 +217,8 @@ def _tracking(action: ActionTerm, element: int) -> str:
     if rule is None or at is None:
         return "none"
     tolerance = spread(rule.tolerance, action.size)[element]
-    return f"{rule.term}.{at} {tolerance:g} for {rule.time:g} s"
+    term = rule.term if at == element else f"{rule.term}.{at}"
+    return f"{term} {tolerance:g} for {rule.time:g} s"
 
 
 def _range(low: float, high: float) -> str:

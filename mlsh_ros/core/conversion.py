@@ -1,43 +1,30 @@
 """Messages to fields and commands to messages, by the paths that the interface names.
 
-Paths (`sim.interface.RosField`): `a.b`, `a[3].b`, or `a[joint]`, which looks `joint` up in the
-message's own `name` array. This file touches attributes only and imports no ROS.
+Where a path leads in a message is made out in `plan.py`. Neither imports ROS.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.errors import UserError
+from mlsh_ros.core.plan import MessageError as MessageError
+from mlsh_ros.core.plan import Plans
 from sim.interface import (
     ActionTerm,
     Floats,
     ObservationTerm,
+    Path,
     RosField,
     is_unit,
-    same_constant,
+    parse_path,
 )
 
-_STEP = re.compile(r"([A-Za-z_]\w*)(?:\[([^\]]+)\])?$")
-Step = tuple[str, str | None]
-Constants = tuple[tuple[tuple[Step, ...], float | str], ...]  # what a message says of itself
 LARGEST = float(np.finfo(np.float32).max)  # an observation is float32
 LINE = 300  # characters
-# Parts that an Imu may lack, which element 0 of their covariance says with -1, by its definition.
-IMU, LACKING = "sensor_msgs/msg/Imu", -1.0
-PARTS = ("orientation", "angular_velocity", "linear_acceleration")
-
-
-class MessageError(ValueError):
-    """A message does not hold what the interface says; it is not used."""
 
 
 def shorten(text: str) -> str:
@@ -45,15 +32,24 @@ def shorten(text: str) -> str:
     return text if len(text) <= LINE else f"{text[: LINE - 3]}..."
 
 
-@dataclass(frozen=True)
 class TopicReader:
-    """Reads every observation term that one topic carries."""
+    """Reads every observation term that one topic carries.
 
-    topic: str
-    type: str
-    terms: tuple[tuple[ObservationTerm, tuple[tuple[Step, ...], ...]], ...]  # paths of elements
-    constants: Constants
-    covariances: tuple[tuple[Step, ...], ...]  # where the message says that it lacks a part
+    Args:
+        topic: its name.
+        terms: that it carries.
+
+    Raises:
+        UserError: terms contradict, or the type is installed and does not have what they name.
+    """
+
+    def __init__(self, topic: str, terms: Iterable[ObservationTerm]) -> None:
+        self.topic = topic
+        self.terms: tuple[tuple[ObservationTerm, tuple[Path, ...]], ...] = tuple(
+            (term, tuple(map(parse_path, term.ros.fields))) for term in terms
+        )
+        self._plans = Plans(topic, [term.ros for term, _ in self.terms])
+        self.type, self.constants = self._plans.type, self._plans.constants
 
     def read(self, message: Any) -> dict[str, Floats]:
         """Per term (size,) in the term's unit.
@@ -63,39 +59,45 @@ class TopicReader:
                 quaternion is none, or the message says of itself something else than the
                 interface, or that it lacks a part.
         """
-        _check_constants(message, self.constants, self.topic)
-        for path in self.covariances:
-            if _get(message, path, self.topic) == LACKING:
-                part = path[0][0].removesuffix("_covariance")
-                raise MessageError(f"{self.topic}: {_text(path)} is -1: it has no {part}")
+        plan = self._plans.of(message)
+        plan.check(message)
         fields = {}
-        for term, paths in self.terms:
-            values = np.array([_get(message, path, self.topic) for path in paths], np.float64)
-            if term.infinite is not None:
-                values = np.where(np.isneginf(values), term.infinite[0], values)
-                values = np.where(np.isposinf(values), term.infinite[1], values)
-            if not (np.abs(values) <= LARGEST).all():  # nan too
-                what = "no float32" if np.isfinite(values).all() else "not finite"
-                raise MessageError(f"{self.topic}: {term.name} is {what}: {values.tolist()}")
-            if term.derive is not None and not is_unit(values):
-                raise MessageError(
-                    f"{self.topic}: {term.name}: quaternion {values.tolist()} has length "
-                    f"{np.linalg.norm(values):.4g}, not 1"
-                )
-            fields[term.name] = values
+        for (term, _), blocks in zip(self.terms, plan.terms, strict=True):
+            values = np.empty(term.size)
+            for block in blocks:
+                values[block.rows] = plan.read(message, block)
+            fields[term.name] = self._checked(term, values)
         return fields
 
+    def _checked(self, term: ObservationTerm, values: Floats) -> Floats:
+        if term.infinite is not None:
+            values = np.where(np.isneginf(values), term.infinite[0], values)
+            values = np.where(np.isposinf(values), term.infinite[1], values)
+        if not (np.abs(values) <= LARGEST).all():  # nan too
+            what = "no float32" if np.isfinite(values).all() else "not finite"
+            raise MessageError(f"{self.topic}: {term.name} is {what}: {values.tolist()}")
+        if term.derive is not None and not is_unit(values):
+            raise MessageError(
+                f"{self.topic}: {term.name}: quaternion {values.tolist()} has length "
+                f"{np.linalg.norm(values):.4g}, not 1"
+            )
+        return values
+
     def write(self, message: Any, fields: Mapping[str, NDArray[Any]]) -> None:
-        """The inverse of `read`, for a simulator that plays the robot."""
-        _name_joints(message, chain(*(paths for _, paths in self.terms), _paths(self.constants)))
-        _set_constants(message, self.constants)
-        for term, paths in self.terms:
+        """The inverse of `read`, for a simulator that plays the robot.
+
+        Raises:
+            MessageError: a field cannot hold its value.
+        """
+        plan = self._plans.of(message)
+        plan.begin(message)
+        for (term, _), blocks in zip(self.terms, plan.terms, strict=True):
             values = fields[term.name]
             if term.infinite is not None:
                 values = np.where(values <= term.infinite[0], -np.inf, values)
                 values = np.where(values >= term.infinite[1], np.inf, values)
-            for path, value in zip(paths, values.tolist(), strict=True):
-                _set(message, path, value)
+            for block in blocks:
+                plan.write(message, block, values[block.rows].tolist())
 
 
 def stamp_of(message: Any, topic: str) -> int:
@@ -117,80 +119,45 @@ def topic_readers(terms: Iterable[ObservationTerm]) -> list[TopicReader]:
     """One reader per topic, in order of appearance.
 
     Raises:
-        UserError: a malformed path, or one topic with two message types.
+        UserError: as TopicReader.
     """
     topics: dict[str, list[ObservationTerm]] = {}
     for term in terms:
         topics.setdefault(term.ros.topic, []).append(term)
-    readers = []
-    for topic, group in topics.items():
-        kind = _one_type(topic, [term.ros.type for term in group])
-        paths = tuple((t, tuple(parse_path(p) for p in t.ros.fields)) for t in group)
-        constants = _constants(topic, [t.ros for t in group])
-        readers.append(TopicReader(topic, kind, paths, constants, _covariances(kind, paths)))
-    return readers
+    return [TopicReader(topic, group) for topic, group in topics.items()]
 
 
-def _one_type(topic: str, types: list[str]) -> str:
-    if len(different := sorted(set(types))) > 1:
-        raise UserError(f"topic {topic!r} is given two message types: {', '.join(different)}")
-    return types[0]
+class CommandWriter:
+    """Writes the elements of a command vector into one topic's message.
 
-
-def _constants(topic: str, sources: Iterable[RosField]) -> Constants:
-    """What all terms of a topic say of its message, parsed.
+    Args:
+        topic: its name.
+        parts: per action term its first element in the command, the term, and its place in ROS.
 
     Raises:
-        UserError: two of them say different things, or a malformed path.
+        UserError: terms contradict, or the type is installed and does not have what they name, or
+            cannot hold their limits.
     """
-    merged: dict[str, float | str] = {}
-    for path, value in (pair for ros in sources for pair in ros.constants):
-        if merged.setdefault(path, value) != value:
-            raise UserError(f"topic {topic!r} is given {path} {merged[path]!r} and {value!r}")
-    return tuple((parse_path(path), value) for path, value in merged.items())
 
-
-def _paths(constants: Constants) -> Iterable[tuple[Step, ...]]:
-    return (path for path, _ in constants)
-
-
-def _covariances(
-    kind: str, terms: Iterable[tuple[ObservationTerm, tuple[tuple[Step, ...], ...]]]
-) -> tuple[tuple[Step, ...], ...]:
-    if kind != IMU:
-        return ()
-    used = {path[0][0] for _, paths in terms for path in paths}
-    return tuple(((f"{part}_covariance", "0"),) for part in PARTS if part in used)
-
-
-def _set_constants(message: Any, constants: Constants) -> None:
-    for path, value in constants:
-        _set(message, path, value)
-
-
-def _check_constants(message: Any, constants: Constants, topic: str) -> None:
-    for path, expected in constants:
-        value = _find(message, path, topic)
-        if not same_constant(value, expected):
-            raise MessageError(f"{topic}: {_text(path)} is {value!r}, not {expected!r}")
-
-
-@dataclass(frozen=True)
-class CommandWriter:
-    """Writes the elements of a command vector into one topic's message."""
-
-    topic: str
-    type: str
-    frame: str
-    elements: tuple[tuple[int, tuple[Step, ...]], ...]  # index in the command, path
-    constants: Constants
+    def __init__(self, topic: str, parts: Sequence[tuple[int, ActionTerm, RosField]]) -> None:
+        self.topic, self.frame = topic, parts[0][1].frame
+        ranges = [list(zip(*term.limits, strict=True)) for _, term, _ in parts]
+        self._plans = Plans(topic, [ros for *_, ros in parts], ranges)
+        self.type, self.constants = self._plans.type, self._plans.constants
+        self.elements = tuple(  # index in the command, path
+            (first + i, parse_path(path))
+            for first, _, ros in parts
+            for i, path in enumerate(ros.fields)
+        )
+        self._parts = [first + np.arange(term.size) for first, term, _ in parts]
 
     def write(self, message: Any, command: Floats) -> None:
         """Fill a message from the command vector (A,)."""
-        _name_joints(message, chain((p for _, p in self.elements), _paths(self.constants)))
-        _set_constants(message, self.constants)
-        for index, path in self.elements:
-            _set(message, path, float(command[index]))
+        plan = self._plans.of(message)
+        plan.begin(message)
+        for part, blocks in zip(self._parts, plan.terms, strict=True):
+            for block in blocks:
+                plan.write(message, block, command[part[block.rows]].tolist())
 
     def read(self, message: Any, command: Floats) -> None:
         """The inverse of `write`: fill this topic's part of a command vector (A,).
@@ -199,12 +166,15 @@ class CommandWriter:
             MessageError: an element is missing or not finite, or the message says of itself
                 something else than the interface.
         """
-        _check_constants(message, self.constants, self.topic)
-        for index, path in self.elements:
-            value = _get(message, path, self.topic)
-            if not np.isfinite(value):
-                raise MessageError(f"{self.topic}: command is not finite: {value}")
-            command[index] = value
+        plan = self._plans.of(message)
+        plan.check(message)
+        for part, blocks in zip(self._parts, plan.terms, strict=True):
+            for block in blocks:
+                values = np.asarray(plan.read(message, block))
+                if not np.isfinite(values).all():
+                    odd = values[~np.isfinite(values)][0]
+                    raise MessageError(f"{self.topic}: command is not finite: {odd}")
+                command[part[block.rows]] = values
 
 
 def command_writers(terms: Iterable[ActionTerm], *, stamped: bool = True) -> list[CommandWriter]:
@@ -215,25 +185,15 @@ def command_writers(terms: Iterable[ActionTerm], *, stamped: bool = True) -> lis
         stamped: False turns a TwistStamped into a Twist, for bases that take no stamp.
 
     Raises:
-        UserError: a malformed path, or one topic with two message types.
+        UserError: as CommandWriter.
     """
-    topics: dict[str, list[tuple[int, RosField, str]]] = {}
+    topics: dict[str, list[tuple[int, ActionTerm, RosField]]] = {}
     start = 0
     for term in terms:
         ros = term.ros if stamped else unstamped(term.ros)
-        topics.setdefault(ros.topic, []).append((start, ros, term.frame))
+        topics.setdefault(ros.topic, []).append((start, term, ros))
         start += term.size
-    writers = []
-    for topic, group in topics.items():
-        kind = _one_type(topic, [ros.type for _, ros, _ in group])
-        elements = tuple(
-            (first + i, parse_path(path))
-            for first, ros, _ in group
-            for i, path in enumerate(ros.fields)
-        )
-        constants = _constants(topic, [ros for _, ros, _ in group])
-        writers.append(CommandWriter(topic, kind, group[0][2], elements, constants))
-    return writers
+    return [CommandWriter(topic, parts) for topic, parts in topics.items()]
 
 
 def unstamped(ros: RosField) -> RosField:
@@ -248,108 +208,3 @@ def unstamped(ros: RosField) -> RosField:
         if not path.startswith("header.")
     }
     return RosField(ros.topic, "geometry_msgs/msg/Twist", fields, tuple(constants.items()))
-
-
-def parse_path(path: str) -> tuple[Step, ...]:
-    """`poses[1].position.x` to steps (name, index or None).
-
-    Raises:
-        UserError: the path is malformed.
-    """
-    steps = []
-    for part in path.split("."):
-        match = _STEP.match(part)
-        if match is None:
-            raise UserError(f"message path {path!r}: {part!r} is neither `name` nor `name[index]`")
-        steps.append((match[1], match[2]))
-    return tuple(steps)
-
-
-def _find(message: Any, path: tuple[Step, ...], topic: str) -> Any:
-    value = message
-    try:
-        for name, index in path:
-            owner, value = value, getattr(value, name)
-            if index is not None:
-                value = value[_position(owner, index, value)]
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise MessageError(f"{topic}: {_text(path)}: {error}") from None
-    return value
-
-
-def _get(message: Any, path: tuple[Step, ...], topic: str) -> float:
-    value = _find(message, path, topic)
-    try:
-        if isinstance(value, (str, bytes)):  # float() would read digits out of it
-            raise TypeError(f"{type(value).__name__} is not a number")
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise MessageError(f"{topic}: {_text(path)}: {error}") from None
-
-
-def _set(message: Any, path: tuple[Step, ...], value: float | str) -> None:
-    *parents, (last, last_index) = path
-    owner = _owner(message, parents)
-    if last_index is None:
-        setattr(owner, last, value)
-    elif last_index.isdigit():
-        _grow(getattr(owner, last), int(last_index), float)
-        getattr(owner, last)[int(last_index)] = value
-    else:
-        names = list(owner.name)
-        _grow(getattr(owner, last), len(names) - 1, float)
-        getattr(owner, last)[names.index(last_index)] = value
-
-
-def _owner(message: Any, parents: Iterable[Step]) -> Any:
-    for name, index in parents:
-        child = getattr(message, name)
-        message = child if index is None else _element(message, name, int(index))
-    return message
-
-
-def _name_joints(message: Any, paths: Iterable[tuple[Step, ...]]) -> None:
-    """Every joint before the first value: `name` and the arrays that go with it are as long."""
-    for *parents, (_, index) in paths:
-        if index is not None and not index.isdigit():
-            owner = _owner(message, parents)
-            if index not in owner.name:
-                owner.name.append(index)
-
-
-def _element(owner: Any, name: str, index: int) -> Any:
-    """Element `index` of an array of messages, made if it is not there yet."""
-    array = getattr(owner, name)
-    kind = owner.get_fields_and_field_types()[name]  # sequence<geometry_msgs/Pose>
-    package, _, message = re.sub(r"^sequence<(.*?)(, \d+)?>$", r"\1", kind).partition("/")
-    _grow(array, index, partial(_make, package, message))
-    return array[index]
-
-
-def _make(package: str, message: str) -> Any:
-    from importlib import import_module
-
-    return getattr(import_module(f"{package}.msg"), message)()
-
-
-def _grow(array: Any, index: int, make: Callable[[], Any]) -> None:
-    while len(array) <= index:
-        array.append(make())
-
-
-def _position(owner: Any, index: str, array: Any) -> int:
-    if index.isdigit():
-        return int(index)
-    names = list(owner.name)
-    if index not in names:
-        raise ValueError(f"no {index!r} in name {names}")
-    # Whose value it is, is sure only then (sensor_msgs/JointState).
-    if len(array) != len(names):
-        raise ValueError(f"{len(array)} values for {len(names)} names")
-    if names.count(index) > 1:
-        raise ValueError(f"{index!r} stands {names.count(index)} times in name {names}")
-    return names.index(index)
-
-
-def _text(path: tuple[Step, ...]) -> str:
-    return ".".join(name if index is None else f"{name}[{index}]" for name, index in path)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mlsh_ros.gap.twin import NOMINAL, Change, Prediction, is_quaternion
 from mlsh_ros.gap.windows import Samples, Windows, angular, count_of
-from sim.interface import Floats, Interface, ObservationTerm
+from sim.interface import Floats, Interface, ObservationTerm, parse_path
 
 # Parts of an element's own movement. Below the floor a difference is not looked at: rounding,
 # the moment of a tick and interpolation make half of it in a simulation compared with itself.
@@ -147,8 +147,7 @@ def labels(term: ObservationTerm) -> list[str]:
 
 
 def _ends(paths: Sequence[str]) -> list[str]:
-    last = [path.rpartition(".")[2] for path in paths]
-    inside = [each.partition("[")[2].removesuffix("]") or each for each in last]
+    inside = [key or field for field, key in (parse_path(path)[-1] for path in paths)]
     return inside if len(set(inside)) == len(inside) else [str(i) for i in range(len(inside))]
 
 

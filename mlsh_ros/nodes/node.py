@@ -6,7 +6,6 @@ that SIGINT and SIGTERM are noticed at once and the node can still publish while
 
 from __future__ import annotations
 
-import importlib
 import signal
 import sys
 import threading
@@ -23,6 +22,7 @@ from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
+from mlsh_ros.core import messages
 from mlsh_ros.core.conversion import MessageError
 from mlsh_ros.core.packing import Layout
 from mlsh_ros.params import Param, Value, declare
@@ -139,11 +139,9 @@ def message_type(name: str) -> Any:
     Raises:
         UserError: the package or message is not installed.
     """
-    package, _, message = name.split("/")
-    try:
-        return getattr(importlib.import_module(f"{package}.msg"), message)
-    except (ImportError, AttributeError):
-        raise UserError(f"ROS message {name!r} is not installed") from None
+    if (found := messages.message_type(name)) is None:
+        raise UserError(f"ROS message {name!r} is not installed")
+    return found.make
 
 
 def decoded(data: bytes, kind: Any, topic: str) -> Any:

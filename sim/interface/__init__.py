@@ -10,6 +10,7 @@ rays.py       a fan of rays, as a LaserScan has it
 derived.py    what a term may show of an orientation
 numbers.py    what a number in robot.yaml may be
 names.py      what a name in it may be
+paths.py      how it says where a value lies in a message
 """
 
 from sim.interface.contract import Interface, interface_from_dict, interface_to_dict
@@ -31,6 +32,7 @@ from sim.interface.numbers import (
     spread,
     spread_range,
 )
+from sim.interface.paths import Path, Step, element_path, parse_path, path_text
 from sim.interface.rays import LASER_SCAN, Rays
 from sim.interface.terms import (
     ActionTerm,
@@ -58,20 +60,25 @@ __all__ = [
     "NonZero",
     "Number",
     "ObservationTerm",
+    "Path",
     "Positive",
     "Range",
     "Ranges",
     "Rays",
     "RobotName",
     "RosField",
+    "Step",
     "Text",
     "Tracking",
     "Whole",
+    "element_path",
     "exceeds",
     "fold",
     "interface_from_dict",
     "interface_to_dict",
     "is_unit",
+    "parse_path",
+    "path_text",
     "ranges",
     "same_constant",
     "spread",

@@ -22,7 +22,7 @@ from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
 from sim.interface.derived import DERIVED, ORDER
-from sim.interface.names import Label, Text, Topic, Unit
+from sim.interface.names import LONGEST, Label, Text, Topic, Unit
 from sim.interface.numbers import (
     STRICT,
     Flags,
@@ -47,8 +47,11 @@ from sim.interface.numbers import (
     spread,
     spread_range,
 )
+from sim.interface.paths import PathText, parse_path
 from sim.interface.rays import LASER_SCAN, Rays
 
+FIELD = r"^[A-Za-z][A-Za-z0-9_]*$"  # of a message
+TYPE = r"^[A-Za-z][A-Za-z0-9_]*/msg/[A-Za-z][A-Za-z0-9_]*$"
 SOURCES = ("qpos", "qvel", "sensor", "rays", "task")
 
 
@@ -85,7 +88,7 @@ def _by_path(pairs: tuple[tuple[str, float | str], ...]) -> tuple[tuple[str, flo
 # A mapping in files; pairs in memory, because a dict would make the dataclass unhashable. Sorted,
 # because a file's order means nothing.
 Constants = Annotated[
-    tuple[tuple[Text, Said], ...],
+    tuple[tuple[PathText, Said], ...],
     BeforeValidator(_pairs),
     AfterValidator(_by_path),
     PlainSerializer(dict),
@@ -96,16 +99,24 @@ Constants = Annotated[
 class RosField:
     """Where a term stands in ROS: a message and the path of each element in it.
 
-    A path is `a.b`, `a[3].b` (index) or `a[joint]` (by name: the index of `joint` in the
-    message's own `name` array, because ROS does not promise the order of joints).
+    A path is `a.b`, `a[3].b` (index) or `a[joint]` (see `sim.interface.paths`). Where an array of
+    names stands beside `a`, what stands in brackets is a name and never an index, because ROS does
+    not promise the order of joints.
     """
 
     topic: Topic
-    type: Annotated[str, Field(pattern=r"^\w+/msg/\w+$")]
-    fields: tuple[Text, ...]
+    type: Annotated[str, Field(pattern=TYPE, max_length=LONGEST)]
+    fields: tuple[PathText, ...]
     # What the message has to say of itself, value by path: a number within a tolerance, or a
     # text. A simulator writes it; a message that says otherwise is refused.
     constants: Constants
+    # The array of names, where a message of one's own calls it in a way of its own; None: one of
+    # those that ROS's messages have.
+    names: Annotated[str, Field(pattern=FIELD, max_length=LONGEST)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return drop_later(plain(self).items())
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -191,8 +202,11 @@ class ObservationTerm:
             raise ValueError(
                 f"{where} is of a whole quaternion, mujoco.elements are {self.mujoco.elements}"
             )
-        places = [path.rpartition(".") for path in self.ros.fields]
-        if tuple(last for *_, last in places) != ORDER or len({stem for stem, *_ in places}) > 1:
+        steps = [parse_path(path) for path in self.ros.fields]
+        stems, last = {path[:-1] for path in steps}, tuple(path[-1][0] for path in steps)
+        # Elements of an array have no letters: their order is for whoever names them to know.
+        out_of_order = bool({*last} & {*ORDER}) and (last != ORDER or len(stems) > 1)
+        if out_of_order or len({*steps}) < len(steps):
             raise ValueError(
                 f"{where} needs w, x, y, z of one quaternion, in MuJoCo's order; ros.fields are "
                 f"{', '.join(self.ros.fields)}"
@@ -261,7 +275,13 @@ def _is_free_quaternion(names: tuple[str, ...]) -> bool:
 
 # Keys that came later. Where they say nothing they are left out, so that digests and files are
 # those of before.
-LATER = (("derive", None), ("observed", True), ("wraps", None), ("elements", None))
+LATER = (
+    ("derive", None),
+    ("observed", True),
+    ("wraps", None),
+    ("elements", None),
+    ("names", None),
+)
 
 
 def drop_later(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
