@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -136,16 +137,15 @@ def _joints(
     free = model.jnt_type == mujoco.mjtJoint.mjJNT_FREE
     columns = []
     for name in names:
-        joint, bracket, element = name.partition("[")
+        joint, element = _joint_and_element(model, where, name)
         index = _id(model, where, "joint", joint)
-        if bracket and free[index]:
-            i = element.removesuffix("]")
-            if not i.isdecimal() or int(i) >= free_size:
+        if element is not None and free[index]:
+            if element >= free_size:
                 raise UserError(
                     f"{where}: {name!r}: joint {joint!r} has elements 0 to {free_size - 1}"
                 )
-            columns.append(addresses[index] + int(i))
-        elif bracket or model.jnt_type[index] not in SCALAR:
+            columns.append(addresses[index] + element)
+        elif element is not None or model.jnt_type[index] not in SCALAR:
             raise UserError(
                 f"{where}: joint {name!r} is neither hinge nor slide; use a sensor, or name an "
                 "element of a free joint as joint[i]"
@@ -153,6 +153,21 @@ def _joints(
         else:
             columns.append(addresses[index])
     return np.array(columns, np.intp)
+
+
+def _joint_and_element(model: mujoco.MjModel, where: str, name: str) -> tuple[str, int | None]:
+    """`root[0]` is an element of the joint `root`, or a joint that is called so."""
+    match = re.fullmatch(r"(.+)\[(\d+)\]", name)
+    kind = mujoco.mjtObj.mjOBJ_JOINT
+    whole = mujoco.mj_name2id(model, kind, name) >= 0
+    if match is None or (whole and mujoco.mj_name2id(model, kind, match[1]) < 0):
+        return name, None
+    if whole:
+        raise UserError(
+            f"{where}: {name!r} is a joint and could be an element of joint {match[1]!r} too; "
+            "rename one of them"
+        )
+    return match[1], int(match[2])
 
 
 def _id(model: mujoco.MjModel, where: str, kind: str, name: str | None) -> int:

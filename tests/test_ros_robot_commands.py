@@ -112,6 +112,25 @@ def test_wrong_topics_types_and_paths_are_all_named(omni, tmp_path):
     assert "Traceback" not in out
 
 
+def test_an_index_where_names_are_is_told(omni):
+    edited(
+        omni,
+        ("nav_msgs/msg/Odometry", "sensor_msgs/msg/JointState"),
+        ("[pose.pose.position.x, pose.pose.position.y]", '["position[0]", "position[slide_y]"]'),
+        ("[twist.twist.linear.x, twist.twist.linear.y]", '["velocity[0]", "velocity[slide_y]"]'),
+    )
+    status, out = run(["check-robot", str(omni), "--seconds", "1"], omni.parent)
+    assert status == 0, out
+    assert "warning: topic odom: '0' is looked up by name" in " ".join(out.split())
+
+
+def test_a_type_that_is_no_message_is_not_imported(omni):
+    edited(omni, ("geometry_msgs/msg/TwistStamped  ", "this/msg/Zen  "))
+    status, out = run(["check-robot", str(omni), "--seconds", "1"], omni.parent)
+    assert "Beautiful is better" not in out
+    assert status == 0, out  # as for any package that is not installed here
+
+
 def test_a_term_of_many_elements_is_one_line(omni, tmp_path):
     joints = ", ".join(["slide_x"] * 9)
     edited(

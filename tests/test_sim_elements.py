@@ -15,6 +15,7 @@ from mlsh_ros.core.faults import FaultError
 from mlsh_ros.core.guard import Guard, Rules
 from policies.skill_limits import check_skill_limits
 from sim.errors import UserError
+from sim.findings import doubts
 from sim.interface import (
     Interface,
     Tracking,
@@ -23,6 +24,8 @@ from sim.interface import (
     interface_from_dict,
     interface_to_dict,
 )
+from sim.robot import load_robot
+from sim.trial import try_robot
 
 RULES = Rules(late_decisions=3, missed_ticks=5, max_switches=10, clock_jump=1.0)
 
@@ -284,3 +287,115 @@ def test_it_is_a_line_where_it_does_not(wraps):
 )
 def test_a_range_exceeds_another_by_more_than_rounding(inner, wrong):
     assert exceeds(inner, (-0.523599, 2.96706)) == wrong
+
+
+# What check-robot says of it ---------------------------------------------------------------
+
+TURNTABLE = """
+<mujoco>
+  <compiler angle="radian"/>
+  <option timestep="0.01" integrator="implicitfast"/>
+  <worldbody>
+    <body><joint name="1" axis="0 0 1" damping="1"/><geom size=".1" mass="1"/></body>
+    <body pos="0 0 1">
+      <joint name="arm[0]" axis="0 0 1" range="-0.523599 2.96706" limited="true" damping="1"/>
+      <geom size=".1" mass="1"/>
+    </body>
+  </worldbody>
+  <actuator>
+    <position name="turn" joint="1" kp="50" kv="3"/>
+    <position name="bend" joint="arm[0]" kp="50" kv="3"/>
+  </actuator>
+</mujoco>
+"""
+TURNING = """
+schema: 1
+robot: turntable
+control_dt: 0.05
+physics_dt: 0.01
+observation:
+  - {name: angle, size: 2, unit: rad, frame: joint, scale: 1.0, clip: null, noise: 0.0,
+     max_age: 0.1, limit: null, infinite: null, wraps: [true, false],
+     mujoco: {qpos: ["1", "arm[0]"]},
+     ros: {topic: joint_states, type: sensor_msgs/msg/JointState,
+           fields: ["position[1]", 'position["arm[0]"]'], constants: {}}}
+action:
+  - {name: angle, size: 2, unit: rad, frame: joint, scale: 1.0, offset: 0.0,
+     limit: [[-5.0, 5.0], [-0.5236, 2.9671]],
+     blend: 0.0, rate_limit: [3.0, 2.0], tracking: {term: angle, tolerance: 0.5, time: 0.5},
+     safe: [0.0, 0.0], mujoco: {actuators: [turn, bend]},
+     ros: {topic: joint_commands, type: sensor_msgs/msg/JointState,
+           fields: ["position[1]", 'position["arm[0]"]'], constants: {}}}
+"""
+
+
+@pytest.fixture
+def turntable(tmp_path):
+    def make(text=TURNING, model=TURNTABLE):
+        (tmp_path / "model.xml").write_text(model)
+        (tmp_path / "robot.yaml").write_text(text)
+        robot = load_robot(str(tmp_path))
+        trial = try_robot(robot.interface, robot.compile(), 3.0)
+        return trial, doubts(robot.interface, robot.compile(), trial)
+
+    return make
+
+
+def test_a_joint_that_turns_without_end_follows_beyond_pi(turntable):
+    trial, found = turntable()
+    assert found == []  # nor is a limit rounded to four digits beyond its joint's range
+    first = trial.drives[0]
+    assert (first.target, first.ramp) == (-5.0, pytest.approx(5 / 3))
+    for drive in trial.drives:
+        assert drive.followed.gain == pytest.approx(1, abs=0.02)
+        assert drive.followed.error < 0.5
+    assert trial.drives[0].shown.low["angle"][0] > -np.pi
+
+
+def test_a_joint_that_could_wrap_is_asked_about(turntable):
+    _, found = turntable(TURNING.replace("wraps: [true, false],", ""))
+    assert len(found) == 1
+    assert "term angle: joint 1 turns without end: say `wraps: true`" in found[0]
+
+
+def test_an_angle_that_is_not_said_to_wrap_is_tracked_on_a_line(turntable):
+    trial, found = turntable(TURNING.replace("[true, false]", "false"))
+    assert found == []
+    assert trial.drives[0].shown.low["angle"][0] < -4.5
+
+
+@pytest.mark.parametrize(
+    ("limit", "degrees"), [("[-0.6, 2.9671]", False), ("[-30.0, 170.0]", True)]
+)
+def test_a_limit_beyond_its_joints_range_is_explained_by_degrees_only_if_it_could_be(
+    turntable, limit, degrees
+):
+    _, found = turntable(TURNING.replace("[-0.5236, 2.9671]", limit))
+    (text,) = [text for text in found if "is beyond the range -0.523599 .. 2.96706" in text]
+    assert ("MJCF angles are degrees" in text) == degrees
+
+
+def test_a_measurement_of_another_element_does_not_follow(turntable):
+    swapped = TURNING.replace("time: 0.5}", "time: 0.5, elements: [1, 0]}")
+    _, found = turntable(swapped)
+    assert any(text.startswith("angle.0 at -5: angle.1 hardly follows") for text in found)
+
+
+def test_the_limit_of_an_element_is_its_own(turntable):
+    text = TURNING.replace("limit: null", "limit: [[-4.0, 4.0], [-0.6, 1.0]]")
+    _, found = turntable(text)
+    (said,) = [each for each in found if "reached in normal driving" in each]
+    assert "its limit [-4, 4], [-0.6, 1] is reached in normal driving: it shows 2.97" in said
+
+
+def test_a_joint_whose_name_looks_like_an_element_is_that_joint(turntable):
+    trial, _ = turntable()
+    assert trial.drives[-1].element == 1
+    both = TURNTABLE.replace(
+        "<worldbody>",
+        '<worldbody><body pos="0 0 3"><freejoint name="arm"/><geom size=".1" mass="1"/></body>',
+    )
+    with pytest.raises(UserError, match=r"'arm\[0\]' is a joint and could be an element of joint"):
+        turntable(model=both)
+    with pytest.raises(UserError, match=r"'arm\[9\]': joint 'arm' has elements 0 to 6"):
+        turntable(TURNING.replace('"arm[0]"]}', '"arm[9]"]}'), both.replace("arm[0]", "arm_0"))

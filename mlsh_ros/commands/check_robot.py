@@ -45,7 +45,7 @@ def check_robot(
     if not trial.held.finite:
         _refuse(folder, ["with its safe command held, the simulation does not stay finite"])
     _show_trial(interface, trial, seconds)
-    found = doubts(interface, model, trial)
+    found = [*ros_doubts(interface, model), *doubts(interface, model, trial)]
     for each in found:
         console.print(f"  warning: {each}", markup=False, soft_wrap=True)
     console.print(f"robot {interface.robot}: sound, {len(found)} warning(s)")
@@ -83,6 +83,23 @@ def ros_mistakes(interface: Interface) -> list[str]:
         found += _refused(lambda: topic_readers(interface.observation))
         found += _refused(lambda: command_writers(interface.action))
     return found
+
+
+def ros_doubts(interface: Interface, model: mujoco.MjModel) -> list[str]:
+    """Numbers in brackets that may have been meant for indices."""
+    from mlsh_ros.core.conversion import command_writers, topic_readers
+
+    known = {model.joint(i).name for i in range(model.njnt)}
+    known |= {model.actuator(i).name for i in range(model.nu)}
+    named = [(each.topic, each.names) for each in topic_readers(interface.observation)]
+    named += [(each.topic, each.names) for each in command_writers(interface.action)]
+    return [
+        f"topic {topic}: {name!r} is looked up by name, because its array has names beside it; "
+        "the model has no joint of that name"
+        for topic, names in named
+        for name in names
+        if name.isdecimal() and name not in known
+    ]
 
 
 def _refusal(where: str, kind: str, make: Callable[[], object]) -> list[str]:

@@ -50,6 +50,7 @@ class TopicReader:
         )
         self._plans = Plans(topic, [term.ros for term, _ in self.terms])
         self.type, self.constants = self._plans.type, self._plans.constants
+        self.names = self._plans.names
 
     def read(self, message: Any) -> dict[str, Floats]:
         """Per term (size,) in the term's unit.
@@ -149,6 +150,7 @@ class CommandWriter:
             for first, _, ros in parts
             for i, path in enumerate(ros.fields)
         )
+        self.names = self._plans.names
         self._parts = [first + np.arange(term.size) for first, term, _ in parts]
 
     def write(self, message: Any, command: Floats) -> None:

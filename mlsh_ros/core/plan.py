@@ -131,6 +131,18 @@ class Plans:
         if (kind := message_type(self.type)) is not None:
             self._plans[kind.make] = self._plan(Known(kind))
 
+    @property
+    def names(self) -> list[str]:
+        """By which elements are looked up, if the type is installed."""
+        found = [
+            str(hop.key)
+            for plan in self._plans.values()
+            for block in chain(*plan.terms)
+            for hop in (*block.parents, *block.hops)
+            if hop.names is not None
+        ]
+        return list(dict.fromkeys(found))
+
     def of(self, message: Any) -> Plan:
         """For messages of this class.
 
