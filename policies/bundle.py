@@ -15,8 +15,6 @@ import io
 import json
 import os
 import re
-import shutil
-import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +35,7 @@ from policies.checkpoint import open_zip, read_npz, read_piecewise
 from policies.onnx_file import read_graph
 from policies.skill_limits import check_skill_limits
 from sim.errors import UserError, invalid, short, unknown
+from sim.files import check_place, replacing_folder
 from sim.find import find
 from sim.interface import STRICT, Interface, Label, Number, Ranges, Whole
 from sim.json_text import parse_json
@@ -332,41 +331,41 @@ def write_bundle(manifest: Manifest, files: dict[str, bytes], path: Path) -> Bun
     contents = {**files, MANIFEST: text.encode()}
     check_target(path)
     check_bundle(contents, path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; nothing was written") from None
-    try:
+    with replacing_folder(path, overwrite=True) as fresh:
         for name, data in contents.items():
             (fresh / name).parent.mkdir(exist_ok=True)
             (fresh / name).write_bytes(data)
-        fresh.chmod(0o755)
-        _replace(path, fresh)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; the bundle was not written") from None
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return load_bundle(path)
 
 
-def check_target(path: Path) -> None:
-    """Refuse a place where writing a bundle would lose something else.
+def check_target(path: Path, *, overwrite: bool = True, continued: Manifest | None = None) -> None:
+    """Refuse a place where writing a bundle would lose something.
+
+    Args:
+        path: of the bundle to be.
+        overwrite: whether a bundle that is there may be replaced.
+        continued: of a bundle of which the new one has everything: it may be replaced anyway.
 
     Raises:
-        UserError: something other than a whole bundle stands there.
+        UserError: something other than a whole bundle stands there, or one that must stay.
     """
-    if not (path.exists() or path.is_symlink()):
-        return
     try:
-        if path.is_symlink() or not path.is_dir():
-            raise UserError(f"{path}: not a folder")
-        load_bundle(path)
+        check_place(path, folder=True, overwrite=True)
+        if not path.exists():
+            return
+        there = load_bundle(path)
     except UserError as error:
+        if not os.path.lexists(path):
+            raise
         raise UserError(
             f"{path} exists and is not a bundle, so nothing was written; give another path "
             f"or remove it ({error})"
         ) from None
+    if not overwrite and (continued is None or there.manifest.digest != continued.digest):
+        raise UserError(
+            f"{path} has another bundle already; give another --output, or --overwrite to "
+            "replace it"
+        )
 
 
 def check_name(kind: str, name: str) -> None:
@@ -377,21 +376,6 @@ def check_name(kind: str, name: str) -> None:
     """
     if not re.fullmatch(NAME, name):
         raise UserError(f"{kind} name {name!r}: letters, digits, - and _ are accepted")
-
-
-def _replace(path: Path, fresh: Path) -> None:
-    """Put `fresh` at `path`; whatever fails, one of the two stands there."""
-    if not path.exists():
-        os.replace(fresh, path)
-        return
-    old = fresh.with_name(f"{fresh.name}.old")
-    os.replace(path, old)
-    try:
-        os.replace(fresh, path)
-    except OSError:
-        os.replace(old, path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def sha256(data: bytes) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.errors import UserError
+from sim.files import replacing
 
 FORMAT = 1
 MAX_CHECKPOINT_BYTES = 2**32
@@ -24,18 +24,9 @@ def save_arrays(path: Path, arrays: Arrays) -> None:
     Raises:
         UserError: the disk is full or not writable; the previous file is untouched.
     """
-    partial = path.with_name(f".{path.name}.partial")
     contents: dict[str, Any] = {**arrays, "format": np.array(FORMAT)}
-    try:
-        with partial.open("wb") as stream:
-            np.savez(stream, **contents)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        kept = "; the previous one is kept" if path.exists() else ""
-        raise UserError(f"{path}: could not be written ({error.strerror}){kept}") from None
+    with replacing(path, overwrite=True) as fresh, fresh.open("wb") as stream:
+        np.savez(stream, **contents)
 
 
 def load_arrays(path: Path) -> Arrays:

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
 from sim.errors import UserError, invalid, short, unknown
+from sim.files import write_file
 from sim.interface import STRICT
 from sim.reality import Reality
 from sim.yaml_file import dump_yaml, parse_yaml, read_mapping
@@ -321,7 +322,7 @@ def read_config(path: Path) -> TrainConfig:
 
 def write_config(config: TrainConfig, path: Path) -> None:
     """Write a configuration as YAML."""
-    path.write_text(dump_yaml(config_to_dict(config)))
+    write_file(path, dump_yaml(config_to_dict(config)), overwrite=True)
 
 
 def _paths(data: dict[str, Any], prefix: str = "") -> list[str]:

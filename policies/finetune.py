@@ -27,6 +27,7 @@ from policies.fits import check_fits, task_of, tasks_of
 from policies.onnx_file import Graph, read_graph
 from policies.runtime import Network
 from sim.errors import UserError
+from sim.files import lock_beside, locked
 from sim.reality import Reality
 from sim.registry import all_tasks
 from sim.robot import load_robot
@@ -50,6 +51,7 @@ def finetune(
     *,
     name: str | None = None,
     replacing: bool = False,
+    overwrite: bool = False,
     updates: int,
     seed: int,
     robot: str | None = None,
@@ -70,6 +72,7 @@ def finetune(
         path: the new bundle; may be the old one's folder.
         name: of the new master, by default the task's.
         replacing: masters of the same name, instead of refusing that.
+        overwrite: another bundle at `path`, instead of refusing that.
         updates: of each master.
         seed: of everything random.
         robot: name or folder, by default the bundle's.
@@ -86,7 +89,7 @@ def finetune(
     """
     tasks = tasks_of(bundle, task)
     names = _names(bundle, tasks, name, replacing)
-    check_target(path)
+    check_target(path, overwrite=overwrite, continued=bundle.manifest)
     config, _ = task_config(bundle, tasks[0], seed=seed, robot=robot, reality=reality)
     config = config.with_values(list(settings))
     _check_decisions(bundle, config)
@@ -100,37 +103,40 @@ def finetune(
             for row in range(len(tasks)):
                 _install_policy(agent.masters, row, start)
 
-    adapted = adapt(
-        config,
-        lambda agent: install_skills(agent, bundle),
-        numbers,
-        updates=updates,
-        envs=None if episodes is None else envs_for_episodes(config, episodes),
-        install_masters=None if start is None else install_masters,
-        on_update=on_update,
-    )
-    agent = adapted.learner.agent
-    data = [network_bytes(agent.masters, g, agent.normaliser, n) for g, n in enumerate(names)]
-    graphs = [(each, agent.masters, g) for g, each in enumerate(data)]
-    parity = check_parity(graphs, agent.normaliser, bundle.golden.observation, seed)
-    scored = scored_episodes(adapted.learner.family.ticks)
-    limits = [adapted.learner.bounds[number] for number in numbers]
-    entries = [
-        master_entry(
-            task,
-            curve,
-            limit,
-            provenance_of(config, facts, curve[-1].steps, curve[-1].updates),
-            scored,
+    # Locked, so that no other master is written there meanwhile, which this would take away.
+    with locked(lock_beside(path), f"bundle {str(path)!r}"):
+        check_target(path, overwrite=overwrite, continued=bundle.manifest)
+        adapted = adapt(
+            config,
+            lambda agent: install_skills(agent, bundle),
+            numbers,
+            updates=updates,
+            envs=None if episodes is None else envs_for_episodes(config, episodes),
+            install_masters=None if start is None else install_masters,
+            on_update=on_update,
         )
-        for task, curve, limit in zip(tasks, adapted.curves, limits, strict=True)
-    ]
-    whole = add_masters(
-        bundle, dict(zip(names, zip(entries, data, strict=True), strict=True)), path
-    )
-    if whole.skill_hashes() != bundle.skill_hashes():
-        raise UserError(f"{path}: the skill files changed; the bundle must not be used")
-    return Finetuned(whole, dict(zip(names, adapted.curves, strict=True)), adapted, parity)
+        agent = adapted.learner.agent
+        data = [network_bytes(agent.masters, g, agent.normaliser, n) for g, n in enumerate(names)]
+        graphs = [(each, agent.masters, g) for g, each in enumerate(data)]
+        parity = check_parity(graphs, agent.normaliser, bundle.golden.observation, seed)
+        scored = scored_episodes(adapted.learner.family.ticks)
+        limits = [adapted.learner.bounds[number] for number in numbers]
+        entries = [
+            master_entry(
+                task,
+                curve,
+                limit,
+                provenance_of(config, facts, curve[-1].steps, curve[-1].updates),
+                scored,
+            )
+            for task, curve, limit in zip(tasks, adapted.curves, limits, strict=True)
+        ]
+        whole = add_masters(
+            bundle, dict(zip(names, zip(entries, data, strict=True), strict=True)), path
+        )
+        if whole.skill_hashes() != bundle.skill_hashes():
+            raise UserError(f"{path}: the skill files changed; the bundle must not be used")
+        return Finetuned(whole, dict(zip(names, adapted.curves, strict=True)), adapted, parity)
 
 
 def _names(bundle: Bundle, tasks: list[str], name: str | None, replacing: bool) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from policies.adapt import Progress
 from sim.bounds import Bounds
-from sim.errors import UserError
+from sim.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,18 +23,15 @@ def write_curves(curves: dict[str, Curves], path: Path) -> None:
     Raises:
         UserError: it could not be written.
     """
-    try:
-        with path.open("w", newline="") as stream:
-            writer = csv.writer(stream)
-            head = ["task", "learner", "updates", "steps", "seconds", "greedy_return", "success"]
-            writer.writerow(head)
-            for task, of_task in curves.items():
-                for label, curve in of_task.items():
-                    for p in curve:
-                        numbers = (f"{x:.4f}" for x in (p.seconds, p.greedy, p.success))
-                        writer.writerow([task, label, p.updates, p.steps, *numbers])
-    except OSError as error:
-        raise UserError(f"{path}: could not be written ({error.strerror})") from None
+    with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        head = ["task", "learner", "updates", "steps", "seconds", "greedy_return", "success"]
+        writer.writerow(head)
+        for task, of_task in curves.items():
+            for label, curve in of_task.items():
+                for p in curve:
+                    numbers = (f"{x:.4f}" for x in (p.seconds, p.greedy, p.success))
+                    writer.writerow([task, label, p.updates, p.steps, *numbers])
 
 
 def plot_adaptation(
@@ -69,10 +66,8 @@ def plot_adaptation(
     axes[0].set_ylabel("greedy return")
     axes[0].legend(fontsize=8, loc="center right")
     figure.suptitle(f"Learning {next(iter(curves))}" if one else f"Learning {len(curves)} tasks")
-    try:
-        figure.savefig(path, dpi=120)
-    except OSError as error:
-        raise UserError(f"{path}: could not be written ({error.strerror})") from None
+    with replacing(path, overwrite=True) as fresh:
+        figure.savefig(fresh, dpi=120)
 
 
 def _draw(

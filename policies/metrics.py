@@ -12,6 +12,7 @@ import numpy as np
 from policies.mlsh import Iteration
 from policies.usage import information
 from sim.bounds import Bounds
+from sim.files import replacing
 
 Row = dict[str, float]
 
@@ -81,12 +82,10 @@ class CsvLog:
     def __init__(self, path: Path, columns: list[str], keep_until: int) -> None:
         kept = _kept_rows(path, keep_until) if path.exists() else []
         # The rows that were there stay until they are written anew.
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("w", newline="") as stream:
+        with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
             writer = csv.DictWriter(stream, columns, restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(kept)
-        partial.replace(path)
         self._stream: TextIO = path.open("a", newline="")
         self._writer = csv.DictWriter(self._stream, columns, restval="", extrasaction="ignore")
 
@@ -161,7 +160,8 @@ def plot_curves(
         axis.legend(loc="lower right", fontsize=8)
     for axis in (returns, usage, information, distance):
         axis.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    with replacing(path, overwrite=True) as fresh:
+        figure.savefig(fresh, dpi=120)
 
 
 def _series(rows: list[Row], key: str) -> tuple[list[float], list[float]]:

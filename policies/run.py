@@ -16,11 +16,12 @@ from __future__ import annotations
 import csv
 import json
 import platform
+import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,17 +30,20 @@ import numpy as np
 
 from policies.adapt import Adapted, Progress, adapt
 from policies.agent import Agent
-from policies.checkpoint import load_arrays, save_arrays
+from policies.checkpoint import Arrays, load_arrays, save_arrays
 from policies.config import TrainConfig, read_config, write_config
 from policies.failures import write_failures
 from policies.metrics import CsvLog, Row, column_names, describe, plot_curves, read_rows
 from policies.mlsh import ALONE, Mlsh, check_names
 from policies.ranks import Ranks
-from sim.errors import UserError
+from policies.trained import KEY, Trained, read_trained, trained_now
+from sim.errors import UserError, listed
+from sim.files import locked, replacing, write_file
 from sim.registry import make_family
 from sim.tasks.task import HELD_OUT
 
 ADAPTATION_UPDATES = 10
+ALLOW = "--allow-changes"
 PACKAGES = ("mlsh_ros", "numpy", "torch", "mujoco", "gymnasium", "onnxruntime")
 
 
@@ -58,6 +62,32 @@ class Run:
     def config(self) -> TrainConfig:
         """The configuration it was started with."""
         return read_config(self.path / "config.yaml")
+
+    def locked(self) -> AbstractContextManager[None]:
+        """For whoever writes into the folder: a second process is refused meanwhile."""
+        return locked(self.path / ".lock", f"run {str(self.path)!r}")
+
+    @property
+    def trained(self) -> Trained:
+        """What its checkpoint was trained with.
+
+        Raises:
+            UserError: there is no checkpoint, or something was changed after it was written.
+        """
+        return self.still_trained(load_arrays(self.checkpoint))
+
+    def still_trained(self, arrays: Arrays) -> Trained:
+        """The same of a checkpoint that has been read."""
+        kept, now = read_trained(arrays, str(self.checkpoint)), trained_now(self.config)
+        if kept is None:
+            return now
+        if changes := kept.differences(now):
+            raise UserError(
+                f"run {str(self.path)!r} is not what its checkpoint was trained with: "
+                f"{listed(changes, '; ')}. Put that back, or train on with it: "
+                f"{shlex.join(['mlsh', 'train', '--resume', str(self.path), ALLOW])}"
+            )
+        return replace(kept, config=replace(kept.config, threads=now.config.threads))
 
     @property
     def provenance(self) -> dict[str, object]:
@@ -82,7 +112,7 @@ def open_run(path: Path) -> Run:
     if not run.checkpoint.is_file():
         raise UserError(
             f"run {str(path)!r} has no checkpoint.npz: it stopped before the first checkpoint; "
-            "train again"
+            "train again, the same --run may be given"
         )
     return run
 
@@ -92,19 +122,19 @@ def create_run(config: TrainConfig, path: Path) -> Run:
 
     Raises:
         UserError: the configuration names what its robot or family does not have, or the folder
-            exists already or cannot be written.
+            has a checkpoint already, is in use or cannot be written.
     """
     check_names(config)
-    if (path / "config.yaml").exists():
-        raise UserError(f"run {str(path)!r} exists; give another --run, or go on with --resume")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
+    run = Run(path)
+    with run.locked():
+        if run.checkpoint.exists():
+            raise UserError(
+                f"run {str(path)!r} exists; give another --run, or go on with --resume"
+            )
         write_config(config, path / "config.yaml")
         text = json.dumps(environment(), indent=1)
-        (path / "versions.json").write_text(text + "\n")
-    except OSError as error:
-        raise UserError(f"{path}: could not be written ({error.strerror})") from None
-    return Run(path)
+        write_file(path / "versions.json", text + "\n", overwrite=True)
+    return run
 
 
 def environment() -> dict[str, object]:
@@ -115,7 +145,7 @@ def environment() -> dict[str, object]:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     return {"command": command, "commit": _commit(), "versions": versions}
 
 
@@ -149,6 +179,7 @@ def train(
     run: Run,
     *,
     resume: bool = False,
+    allow_changes: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     on_iteration: Callable[[Training], None] = lambda _: None,
     ranks: Ranks = ALONE,
@@ -158,6 +189,7 @@ def train(
     Args:
         run: the run folder.
         resume: go on from its checkpoint, bit for bit.
+        allow_changes: resume although configuration or robot are not the checkpoint's any more.
         should_stop: asked before every iteration.
         on_iteration: called after every iteration.
         ranks: the processes that train together; the first one alone writes.
@@ -165,11 +197,27 @@ def train(
     Raises:
         UserError: the run cannot be resumed, the disk is full, or a loss is not finite any more.
     """
+    with run.locked() if ranks.first else nullcontext():
+        return _train(run, resume, allow_changes, should_stop, on_iteration, ranks)
+
+
+def _train(
+    run: Run,
+    resume: bool,
+    allow_changes: bool,
+    should_stop: Callable[[], bool],
+    on_iteration: Callable[[Training], None],
+    ranks: Ranks,
+) -> Training:
     config = run.config
+    trained = trained_now(config)
+    arrays = load_arrays(run.checkpoint) if resume else {}
+    if resume and not allow_changes:
+        run.still_trained(arrays)
     learner = Mlsh(config, ranks=ranks)
-    earlier = 0.0
-    if resume:
-        earlier = _restore(learner, run)
+    earlier = _restore(learner, run, arrays) if resume else 0.0
+    if resume and (kept := read_trained(arrays, str(run.checkpoint))):
+        trained = kept.followed_by(trained, learner.iteration)
     tasks, bounds = learner.family.tasks, learner.bounds
     training = Training(run, learner, [])
     log = _Log(run, learner, training) if ranks.first else None
@@ -181,7 +229,8 @@ def train(
     def save() -> None:
         state = learner.state()  # of all ranks
         if log is not None:
-            save_arrays(run.checkpoint, {**state, "seconds": np.array(seconds())})
+            more = {"seconds": np.array(seconds()), KEY: trained.to_array()}
+            save_arrays(run.checkpoint, {**state, **more})
 
     try:
         while learner.iteration < config.iterations and not ranks.any(should_stop()):
@@ -197,10 +246,7 @@ def train(
                 training.failures = len(failures)
             if lost := iteration.not_finite:
                 # Before this reaches the checkpoint, from which one can go on.
-                raise UserError(
-                    f"{run.path}: {lost} not finite in iteration {iteration.number}; the last "
-                    "checkpoint is of before: lower learning_rate in config.yaml and resume"
-                )
+                raise _not_finite(run, lost, iteration.number)
             if iteration.number % config.checkpoint_every == 0:
                 save()
             on_iteration(training)
@@ -215,6 +261,22 @@ def train(
             log.close()
     training.finished = learner.iteration >= config.iterations
     return training
+
+
+def _not_finite(run: Run, lost: str, iteration: int) -> UserError:
+    what = f"{run.path}: {lost} not finite in iteration {iteration}; "
+    if not run.checkpoint.is_file():
+        level = lost.partition("/")[0]
+        rate = getattr(run.config, level).learning_rate
+        return UserError(
+            f"{what}there is no checkpoint yet: train again with a lower learning rate, "
+            f"such as --set {level}.learning_rate={rate / 10:.3g}"
+        )
+    resume = shlex.join(["mlsh", "train", "--resume", str(run.path), ALLOW])
+    return UserError(
+        f"{what}the last checkpoint is of before: lower learning_rate in "
+        f"{run.path / 'config.yaml'}, then: {resume}"
+    )
 
 
 class _Log:
@@ -245,9 +307,8 @@ class _Log:
             self._board.close()
 
 
-def _restore(learner: Mlsh, run: Run) -> float:
+def _restore(learner: Mlsh, run: Run, arrays: Arrays) -> float:
     """Put the run's state into the learner; returns the seconds that it had trained."""
-    arrays = load_arrays(run.checkpoint)
     try:
         learner.restore(arrays)
         return float(arrays["seconds"])
@@ -281,7 +342,8 @@ def learn_masters(
     Raises:
         UserError: the checkpoint is damaged or of another configuration, or the disk is full.
     """
-    config, arrays = run.config, load_arrays(run.checkpoint)
+    arrays = load_arrays(run.checkpoint)
+    config = run.still_trained(arrays).config
     if held_out:
         config = with_all_tasks(config)
     tasks = make_family(config.family, config.family_parameters).tasks
@@ -292,15 +354,16 @@ def learn_masters(
         except (KeyError, ValueError) as error:
             raise _misfit(run, error) from None
 
-    result = adapt(
-        config,
-        install,
-        list(range(len(tasks))),
-        updates=ADAPTATION_UPDATES,
-        envs=envs,
-        on_update=on_update,
-    )
-    write_adaptation(run.path / name, tasks, result.curves)
+    with run.locked():
+        result = adapt(
+            config,
+            install,
+            list(range(len(tasks))),
+            updates=ADAPTATION_UPDATES,
+            envs=envs,
+            on_update=on_update,
+        )
+        write_adaptation(run.path / name, tasks, result.curves)
     return result
 
 
@@ -312,13 +375,10 @@ def with_all_tasks(config: TrainConfig) -> TrainConfig:
 
 def write_adaptation(path: Path, tasks: tuple[str, ...], curves: list[list[Progress]]) -> None:
     """Learning curves of masters as CSV."""
-    try:
-        with path.open("w", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["task", "updates", "steps", "seconds", "greedy_return", "success"])
-            for task, curve in zip(tasks, curves, strict=True):
-                for p in curve:
-                    numbers = (f"{x:.4f}" for x in (p.seconds, p.greedy, p.success))
-                    writer.writerow([task, p.updates, p.steps, *numbers])
-    except OSError as error:
-        raise UserError(f"{path}: could not be written ({error.strerror})") from None
+    with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["task", "updates", "steps", "seconds", "greedy_return", "success"])
+        for task, curve in zip(tasks, curves, strict=True):
+            for p in curve:
+                numbers = (f"{x:.4f}" for x in (p.seconds, p.greedy, p.success))
+                writer.writerow([task, p.updates, p.steps, *numbers])

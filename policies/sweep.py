@@ -28,6 +28,7 @@ from policies.run import (
 )
 from policies.variants import Adaptation, Variant
 from sim.errors import UserError
+from sim.files import locked
 from sim.registry import make_family
 
 
@@ -99,6 +100,12 @@ def sweep(jobs: list[Job], processes: int) -> Iterator[tuple[Job, str]]:
     yield from ((job, "") for job in jobs if job.done)
     if not open_jobs:
         return
+    folder = open_jobs[0].path.parent
+    with locked(folder / ".lock", f"sweep {str(folder)!r}"):
+        yield from _run_all(open_jobs, processes)
+
+
+def _run_all(open_jobs: list[Job], processes: int) -> Iterator[tuple[Job, str]]:
     context = multiprocessing.get_context("spawn")  # torch does not survive a fork
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         futures: dict[Future[str], Job] = {pool.submit(run_job, job): job for job in open_jobs}

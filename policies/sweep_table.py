@@ -14,6 +14,7 @@ from policies.run import with_all_tasks
 from policies.sweep import Job, interval
 from sim.bounds import all_bounds
 from sim.errors import UserError
+from sim.files import replacing
 from sim.registry import make_family
 from sim.robot import load_robot
 
@@ -111,7 +112,7 @@ def summarise(jobs: list[Job]) -> list[Summary]:
 
 def write_table(summaries: list[Summary], path: Path) -> None:
     """Every number, one row per variant, seed, task and update."""
-    with path.open("w", newline="") as stream:
+    with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(HEADER)
         for outcome in (o for s in summaries for o in s.outcomes):
@@ -140,4 +141,5 @@ def plot(summaries: list[Summary], goal: float, path: Path) -> None:
     axis.set_ylabel("greedy return, of the optimum")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
+    with replacing(path, overwrite=True) as fresh:
+        figure.savefig(fresh, dpi=120)

@@ -13,6 +13,7 @@ from policies.adapt import Progress, adapt, envs_for_episodes, from_scratch
 from policies.bundle import Bundle
 from policies.finetune import install_skills, task_config
 from policies.fits import first_task
+from sim.files import replacing
 from sim.registry import make_family
 from sim.tasks.task import TaskFamily
 
@@ -130,7 +131,7 @@ def transfer(
 
 def write_transfer(results: list[Transferred], path: Path) -> None:
     """Every number, one row per learner, seed, task and update."""
-    with path.open("w", newline="") as stream:
+    with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(HEADER)
         for result in results:

@@ -34,6 +34,8 @@ def check_place(path: Path, *, overwrite: bool = False, folder: bool = False) ->
         UserError: something stands there, or no folder above it can be written to.
     """
     with _reported(path):
+        if path.parent.is_dir():
+            _sweep(path)  # what a kill had moved aside is back before it is looked for
         _check_target(path, overwrite, folder)
         above = path.absolute().parent
         while not above.exists():
@@ -255,7 +257,7 @@ def _claimed(fresh: Path, handle: int) -> bool:
 def _sweep(path: Path) -> None:
     """Take away what writes to `path` left that were killed; put back what they had moved."""
     left = re.compile(rf"{re.escape(f'.{path.name}')}\.{TOKEN}\.(partial.*|old)")
-    for each in sorted(path.parent.iterdir()):
+    for each in path.parent.iterdir():
         if left.fullmatch(each.name) and not each.is_symlink():
             with suppress(OSError):
                 _sweep_one(each, path)

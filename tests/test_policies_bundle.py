@@ -4,6 +4,9 @@ import io
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from policies.bundle import MANIFEST, check_bundle, load_bundle, pretrained_name
 from policies.onnx_file import read_graph
 from policies.runtime import load_master, load_policy, load_skills
 from sim.errors import UserError
+from sim.files import replacing_folder
 
 MASTERS = ("goal-0", "goal-1")
 FILES = (
@@ -674,7 +678,7 @@ def test_a_bundle_with_something_of_yours_in_it_is_not_overwritten(bundle, bundl
 @pytest.mark.parametrize("call", [1, 2])
 def test_a_write_that_fails_half_way_leaves_the_old_bundle(bundle, bundle_path, monkeypatch, call):
     before = contents(bundle_path.parent)
-    real, calls = os.replace, []
+    real, calls = os.rename, []
 
     def fail(*args):
         calls.append(args)
@@ -682,7 +686,7 @@ def test_a_write_that_fails_half_way_leaves_the_old_bundle(bundle, bundle_path, 
             raise OSError(28, "No space left on device")
         return real(*args)
 
-    monkeypatch.setattr(os, "replace", fail)
+    monkeypatch.setattr(os, "rename", fail)
     assert "No space left on device" in refusal(write_bundle, *parts(bundle), bundle_path)
     assert contents(bundle_path.parent) == before
     load_bundle(bundle_path)
@@ -699,7 +703,9 @@ def test_a_full_disk_leaves_the_old_bundle(bundle, bundle_path, monkeypatch):
         return real(self, data)
 
     monkeypatch.setattr(Path, "write_bytes", fail)
-    assert "the bundle was not written" in refusal(write_bundle, *parts(bundle), bundle_path)
+    assert "No space left on device); what was there is kept" in refusal(
+        write_bundle, *parts(bundle), bundle_path
+    )
     assert contents(bundle_path.parent) == before
     monkeypatch.undo()
     write_bundle(*parts(bundle), bundle_path)
@@ -716,9 +722,37 @@ def test_a_bundle_that_does_not_hold_is_not_written(bundle, bundle_path, tmp_pat
 
 def test_a_place_that_cannot_be_written(bundle, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "nothing was written" in refusal(
+    assert "file is not a folder" in refusal(
         write_bundle, *parts(bundle), tmp_path / "file" / "bundle"
     )
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write(bundle, bundle_path):
+    code = """
+import os, signal, sys
+from pathlib import Path
+from policies.bundle import MANIFEST, load_bundle, write_bundle
+path = Path(sys.argv[1])
+bundle = load_bundle(path)
+rename = os.rename
+calls = []
+def kill(*args):
+    calls.append(args)
+    if len(calls) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(*args)
+os.rename = kill
+write_bundle(bundle.manifest, {n: d for n, d in bundle.files.items() if n != MANIFEST}, path)
+"""
+    before = contents(bundle_path)
+    for call in ("1", "2"):
+        command = [sys.executable, "-c", code, str(bundle_path), call]
+        assert subprocess.run(command).returncode == -signal.SIGKILL
+        assert len(list(bundle_path.parent.iterdir())) >= 2 - bundle_path.exists()
+        with pytest.raises(ZeroDivisionError), replacing_folder(bundle_path, overwrite=True):
+            raise ZeroDivisionError
+        assert [each.name for each in bundle_path.parent.iterdir()] == [bundle_path.name]
+        assert contents(bundle_path) == before
 
 
 # Running ----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from test_policies_rollout import FencedBandits
 from policies import finetune as module
 from policies.adapt import Progress, adapt, envs_per_update, from_scratch, greedy_scores
 from policies.bundle import MANIFEST, load_bundle, write_bundle
-from policies.finetune import finetune, install_skills, task_config
+from policies.finetune import add_masters, finetune, install_skills, task_config
 from policies.finetune_plot import plot_adaptation, write_curves
 from policies.fits import check_fits
 from policies.mlsh import Mlsh
@@ -22,6 +22,7 @@ from policies.run import environment
 from policies.runtime import load_policy
 from sim.bounds import Bounds
 from sim.errors import UserError
+from sim.files import lock_beside, locked
 from sim.registry import FAMILIES, make_family
 from sim.robot import ROBOTS, load_robot
 from sim.tasks.moving_bandits import MovingBandits
@@ -190,6 +191,19 @@ class TestRefused:
         (tmp_path / "thesis.txt").write_text("years of work")
         assert "is not a bundle" in refusal(learn, bundle, tmp_path)
         assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+    def test_another_bundle_stays(self, bundle, bundle_path, tmp_path):
+        # It has a master that the new one would not have.
+        master = bundle.manifest.masters["goal-0"], bundle.master("goal-0")
+        there = shutil.copytree(bundle_path, tmp_path / "x")
+        other = add_masters(bundle, {"own": master}, there)
+        text = refusal(learn, bundle, there)
+        assert "x has another bundle already; give another --output, or --overwrite" in text
+        assert load_bundle(there).manifest == other.manifest
+
+    def test_bundle_that_another_process_writes(self, bundle, tmp_path):
+        with locked(lock_beside(tmp_path / "x"), "x"):
+            assert "x' is in use: another process" in refusal(learn, bundle, tmp_path / "x")
 
     @pytest.mark.parametrize(
         ("task", "words"),

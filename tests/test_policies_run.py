@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import zipfile
 from contextlib import suppress
 from dataclasses import replace
@@ -24,7 +26,7 @@ from policies.mlsh import Iteration
 from policies.run import create_run, learn_masters, open_run, train
 from sim.errors import UserError
 from sim.reality import load_reality
-from sim.robot import load_robot
+from sim.robot import ROBOTS, load_robot
 
 TIMES = {"seconds", "steps_per_second"}
 
@@ -296,7 +298,7 @@ def test_a_pickle_is_refused_and_not_run(copy, tmp_path, kind):
 def test_an_array_file_is_no_checkpoint(copy):
     with copy.checkpoint.open("wb") as stream:
         np.save(stream, np.zeros(3))
-    assert "not an npz file" in refusal(train, copy, resume=True)
+    assert "not a readable checkpoint" in refusal(train, copy, resume=True)
 
 
 def test_a_compressed_checkpoint_that_is_damaged(copy):
@@ -332,7 +334,98 @@ def test_a_checkpoint_of_another_configuration(copy):
     other = config(mlsh=replace(config().mlsh, groups=1))
     write_config(other, copy.path / "config.yaml")
     text = refusal(train, copy, resume=True)
+    assert "mlsh.groups 2 -> 1. Put that back, or train on with it: mlsh train --resume" in text
+    text = refusal(train, copy, resume=True, allow_changes=True)
     assert "does not fit config.yaml and this version (masters.policy has shape (2, " in text
+
+
+def changed(copy, **changes):
+    write_config(replace(copy.config, **changes), copy.path / "config.yaml")
+    return copy
+
+
+def test_what_does_not_change_what_is_learned_may_be_changed(copy):
+    steps = copy.config.mlsh.steps_per_iteration * 6
+    done = train(changed(copy, steps=steps, threads=1, checkpoint_every=1), resume=True)
+    assert done.finished
+    assert done.learner.iteration == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 77}, "seed 0 -> 77"),
+        ({"mlsh": replace(config().mlsh, decision_ticks=5)}, "mlsh.decision_ticks 10 -> 5"),
+        ({"robot": "rover"}, "robot 'omni' -> 'rover'"),
+    ],
+)
+def test_a_changed_configuration_is_named_and_nothing_is_trained_or_told_from_it(
+    copy, changes, named
+):
+    before = copy.checkpoint.read_bytes()
+    for act in (lambda r: train(r, resume=True), learn_masters, lambda r: r.trained):
+        text = refusal(act, changed(copy, **changes))
+        assert named in text
+        assert f"mlsh train --resume {copy.path} --allow-changes" in text
+    assert copy.checkpoint.read_bytes() == before
+
+
+def test_what_was_changed_on_the_way_stays_with_the_checkpoint(copy):
+    steps = copy.config.mlsh.steps_per_iteration * 6
+    train(changed(copy, seed=77, steps=steps), resume=True, allow_changes=True)
+    assert copy.trained.changes == ("from iteration 5: seed 0 -> 77",)
+    assert copy.trained.config.seed == 77
+    train(copy, resume=True)
+    assert copy.trained.changes == ("from iteration 5: seed 0 -> 77",)
+
+
+def test_a_robot_that_was_changed_is_named(tmp_path):
+    robot = shutil.copytree(ROBOTS / "omni", tmp_path / "robot")
+    run = create_run(config(robot=str(robot), steps=400), tmp_path / "run")
+    train(run)
+    assert run.trained.changes == ()
+    text = (robot / "robot.yaml").read_text()
+    (robot / "robot.yaml").write_text(f"# a comment\n{text}")
+    assert run.trained.changes == ()
+    (robot / "robot.yaml").write_text(text.replace("rate_limit: 5.0", "rate_limit: 6.0"))
+    (robot / "model.xml").write_text((robot / "model.xml").read_text() + "<!-- heavier -->")
+    assert "robot.yaml of robot" in refusal(lambda: run.trained)
+    assert "model.xml of robot" in refusal(train, run, resume=True)
+
+
+# Two at a time ----------------------------------------------------------------------------------
+
+
+def test_a_run_has_one_writer_at_a_time(copy):
+    before = copy.checkpoint.read_bytes()
+    code = """
+import sys, time
+from pathlib import Path
+from policies.run import Run
+with Run(Path(sys.argv[1])).locked():
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(copy.path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout.readline() == "ready\n"
+        for act in (lambda r: train(r, resume=True), learn_masters):
+            text = refusal(act, copy)
+            assert f"is in use: another process (process {other.pid}) writes there" in text
+        assert "is in use" in refusal(create_run, config(), copy.path)
+    finally:
+        other.kill()
+        other.communicate()
+    assert copy.checkpoint.read_bytes() == before
+    assert train(copy, resume=True).finished
+
+
+def test_a_run_that_stopped_before_its_first_checkpoint_may_be_begun_anew(tmp_path):
+    run = create_run(config(steps=400), tmp_path / "run")
+    again = create_run(config(steps=400, seed=1), run.path)
+    assert train(again).finished
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"command": 1}'])
@@ -354,7 +447,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(copy, monkeypatch, when):
     monkeypatch.setattr(when, no_space)
     text = refusal(save_arrays, copy.checkpoint, {"a": np.zeros(3)})
     assert "No space left on device" in text
-    assert "the previous one is kept" in text
+    assert "what was there is kept" in text
     monkeypatch.undo()
     assert copy.checkpoint.read_bytes() == before
     assert not list(copy.path.glob(".*"))
@@ -371,7 +464,21 @@ def test_a_loss_that_is_not_finite_ends_training_before_the_checkpoint(tmp_path)
         text = refusal(train, run, on_iteration=spoil)
     assert "master/policy_loss, master/value_loss not finite in iteration 4; the last" in text
     assert int(load_arrays(run.checkpoint)["iteration"]) == 2
+    assert f"then: mlsh train --resume {run.path} --allow-changes" in text
     assert train(run, resume=True).finished
+
+
+def test_a_loss_that_is_not_finite_before_the_first_checkpoint(tmp_path):
+    run = create_run(config(), tmp_path / "run")
+
+    def spoil(training):
+        training.learner.agent.masters.value.numpy[:] = np.nan
+
+    with np.errstate(all="ignore"):
+        text = refusal(train, run, on_iteration=spoil)
+    assert "there is no checkpoint yet: train again with a lower learning rate, such as" in text
+    setting = text.rpartition("--set ")[2]
+    assert create_run(config().with_values([setting]), run.path).config.master.learning_rate
 
 
 def test_a_disk_that_fills_up_while_training(tmp_path, monkeypatch):

@@ -21,6 +21,9 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Bundle folder; default RUN/bundle.")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the bundle that is there.")
+    ] = False,
     name: Annotated[str, typer.Option(help="Name of the bundle; default the task family's.")] = "",
     skill_limits: Annotated[
         Path | None,
@@ -40,10 +43,12 @@ def export(
     from sim.robot import load_robot
 
     folder = open_run(run)
-    config, facts = folder.config, folder.provenance
+    trained, facts = folder.trained, folder.provenance
+    config = trained.config
+    facts["command"] = "; ".join([str(facts["command"]), *trained.changes])
     target = output or run / "bundle"
     check_name("bundle", name or config.family)
-    check_target(target)  # now, not after the learning
+    check_target(target, overwrite=overwrite)  # now, not after the learning
     limits = {}
     if skill_limits is not None:
         family = make_family(config.family, config.family_parameters)

@@ -55,6 +55,9 @@ def finetune(
         int | None,
         typer.Option(min=1, help="Whole ones per update; default: 2,000 environment steps."),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are there.")
+    ] = False,
     baseline: Annotated[
         bool, typer.Option(help="Also learn the task from scratch with the same experience.")
     ] = True,
@@ -68,6 +71,7 @@ def finetune(
     from policies.fits import tasks_of
     from policies.run import environment
     from policies.runtime import TOLERANCE
+    from sim.files import check_place
     from sim.reality import load_reality
     from sim.registry import make_family
     from sim.robot import load_robot
@@ -75,6 +79,9 @@ def finetune(
     loaded = load_bundle(bundle)
     label = name or task.partition("/")[2] or task
     target = output or Path("runs") / f"{loaded.manifest.name}-{label}"
+    curves_at = [target.with_name(f"{target.name}-finetune{each}") for each in (".csv", ".png")]
+    for place in curves_at:
+        check_place(place, overwrite=overwrite)
     body = load_robot(robot or loaded.interface.robot)
     differs = load_reality(reality, body) if reality else None
     result = learn(
@@ -83,6 +90,7 @@ def finetune(
         target,
         name=name,
         replacing=replacing,
+        overwrite=overwrite,
         updates=updates,
         seed=seed,
         robot=robot,
@@ -111,10 +119,9 @@ def finetune(
         if len(tasks) > 1:
             console.print(each)
         _show(curves[each], limits[each], family.ticks)
-    folder = target.parent
-    write_curves(curves, folder / f"{target.name}-finetune.csv")
-    plot_adaptation(curves, limits, family.ticks, folder / f"{target.name}-finetune.png")
-    console.print(f"curves: {folder / target.name}-finetune.png and .csv")
+    write_curves(curves, curves_at[0])
+    plot_adaptation(curves, limits, family.ticks, curves_at[1])
+    console.print(f"curves: {curves_at[1]} and .csv", markup=False, soft_wrap=True)
     console.print(
         f"parity torch / ONNX Runtime: {result.parity.worst:.1e} (at most {TOLERANCE:g}); "
         f"{len(loaded.skills)} skill files unchanged"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 import time
@@ -55,6 +56,13 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this run folder, bit for bit.")
     ] = None,
+    allow_changes: Annotated[
+        bool,
+        typer.Option(
+            "--allow-changes",
+            help="Resume although config.yaml or the robot was changed; the bundle will say so.",
+        ),
+    ] = False,
 ) -> int:
     """Train skills and masters over many tasks of a family."""
     # Imported when needed, here and in the other commands: torch alone takes a second.
@@ -66,6 +74,8 @@ def train(
     from sim.robot import load_robot
 
     ranks = ranks_of_this_run()
+    if allow_changes and resume is None:
+        raise UserError("--allow-changes is for --resume")
     if resume is not None:
         if family is not None or settings or reality:
             raise UserError(
@@ -84,13 +94,13 @@ def train(
         stamp = time.strftime("%Y%m%d-%H%M%S")
         if run is None and ranks.size > 1:
             raise UserError("several processes need one folder; give --run")
-        path = run or Path("runs") / f"{family}-{robot}-s{seed}-{stamp}"
+        path = run or Path("runs") / f"{family}-{body.name}-s{seed}-{stamp}"
         folder = create_run(config, path) if ranks.first else Run(path)
         ranks.any(True)  # nobody reads it before it is there
-    return _train(folder, ranks, resume=resume is not None)
+    return _train(folder, ranks, resume=resume is not None, allow_changes=allow_changes)
 
 
-def _train(folder: Run, ranks: Ranks, *, resume: bool) -> int:
+def _train(folder: Run, ranks: Ranks, *, resume: bool, allow_changes: bool) -> int:
     from policies.run import learn_masters
     from policies.run import train as run_training
     from policies.verdict import collapse_warning
@@ -104,6 +114,7 @@ def _train(folder: Run, ranks: Ranks, *, resume: bool) -> int:
             training = run_training(
                 folder,
                 resume=resume,
+                allow_changes=allow_changes,
                 should_stop=stop.is_set,
                 on_iteration=show,
                 ranks=ranks,
@@ -113,9 +124,11 @@ def _train(folder: Run, ranks: Ranks, *, resume: bool) -> int:
     if not ranks.first:
         return 0 if training.finished else 130
     if not training.finished:
+        again = shlex.join(["mlsh", "train", "--resume", str(folder.path)])
         console.print(
             f"stopped after {training.learner.steps:,} steps; everything is saved. "
-            f"Go on with: mlsh train --resume {folder.path}"
+            f"Go on with: {again}",
+            soft_wrap=True,
         )
         return 130
     console.print(
@@ -129,7 +142,7 @@ def _train(folder: Run, ranks: Ranks, *, resume: bool) -> int:
     console.print("a fresh master for each task, skills frozen:")
     result = learn_masters(folder)
     report(result.learner.family.tasks, result.curves, result.learner.bounds)
-    console.print(f"next: mlsh export {folder.path}")
+    console.print(f"next: {shlex.join(['mlsh', 'export', str(folder.path)])}", soft_wrap=True)
     return 0
 
 
@@ -185,9 +198,12 @@ class Display:
         row = training.rows[-1]
         if row["diverged"] > self.diverged:
             self.diverged = row["diverged"]
+            first = str(self.path / "failures" / "0.npz")
+            again = shlex.join(["python", "-m", "policies.failures", first])
             console.print(
                 f"{self.diverged:.0f} simulation(s) were not finite any more and were put back; "
-                f"repeat one: python -m policies.failures {self.path}/failures/0.npz"
+                f"repeat one: {again}",
+                soft_wrap=True,
             )
         note = (
             f"{row['steps'] / 1e6:.2f} M steps, {row['steps_per_second']:,.0f}/s, "

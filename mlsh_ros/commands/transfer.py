@@ -35,35 +35,42 @@ def transfer(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="CSV file with every number.")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file that is there.")
+    ] = False,
 ) -> None:
     """Learn all tasks of a family with a bundle's frozen skills, over seeds."""
     from policies.bundle import load_bundle
+    from policies.fits import tasks_of
     from policies.transfer import transfer as run
     from policies.transfer import write_transfer
     from sim.bounds import all_bounds
+    from sim.files import check_place, lock_beside, locked
     from sim.robot import load_robot
 
     loaded = load_bundle(bundle)
     target = output or Path("runs") / f"{loaded.manifest.name}-{family}.csv"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    check_place(target, overwrite=overwrite)
+    tasks_of(loaded, family)  # says so before a folder is made
     results: list[Transferred] = []
-    for result in run(
-        loaded,
-        family,
-        list(range(seeds)),
-        updates=updates,
-        episodes=episodes,
-        threads=os.cpu_count() or 1,
-        settings=settings or [],
-        baseline=baseline,
-        on_update=_say,
-    ):
-        results.append(result)
-        write_transfer(results, target)
+    with locked(lock_beside(target), str(target)):
+        for result in run(
+            loaded,
+            family,
+            list(range(seeds)),
+            updates=updates,
+            episodes=episodes,
+            threads=os.cpu_count() or 1,
+            settings=settings or [],
+            baseline=baseline,
+            on_update=_say,
+        ):
+            results.append(result)
+            write_transfer(results, target)
     limits = all_bounds(load_robot(loaded.interface.robot), results[0].family)  # type: ignore[arg-type]
     for learner in dict.fromkeys(r.learner for r in results):
         _show([r for r in results if r.learner == learner], limits)
-    console.print(f"every number: {target}")
+    console.print(f"every number: {target}", markup=False, soft_wrap=True)
 
 
 def _say(learner: str, seed: int, latest: list[Progress]) -> None:
