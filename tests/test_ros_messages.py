@@ -487,6 +487,7 @@ REFUSED = [
     ("std_msgs/msg/Bool", ["data"], {}, r"it is a boolean, 0 to 1: limit -1 to 1 is beyond"),
     ("own_msgs/msg/LowCmd", ["crc"], {}, "it is a uint32"),
     ("own_msgs/msg/LowCmd", ["motor_cmd[20].q"], {}, "motor_cmd has 20 elements"),
+    ("std_msgs/msg/Float64MultiArray", ["data[999999999]"], {}, "has 100000 elements at most"),
     (
         "own_msgs/msg/LowCmd",
         ["motor_cmd[0].q"],

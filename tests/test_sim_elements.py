@@ -242,6 +242,13 @@ def test_a_simulation_that_counts_turns_shows_what_a_driver_that_wraps_shows():
     np.testing.assert_allclose(turned, i.observe(fields | {"angle": np.array([0.3])}))
 
 
+def test_a_limit_across_the_seam_of_a_circle_is_refused():
+    changed(angle__wraps=True, angle__limit=[-4.0, 4.0])
+    changed(angle__wraps=True, angle__limit=[-3.0, 3.14])
+    with pytest.raises(UserError, match=r"limit \(2.0, 4.0\) reaches beyond pi on one side"):
+        changed(angle__wraps=True, angle__limit=[2.0, 4.0])
+
+
 def circle(wraps) -> Interface:
     return changed(
         angle__wraps=wraps,

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from mlsh_ros.commands.console import amount, console, percent
 from policies.bundle import Bundle, load_bundle
+from sim.interface import ranges
 
 
 def check(
@@ -43,8 +44,9 @@ def describe(bundle: Bundle) -> None:
     )
     for name, digest in zip(m.skills, bundle.skill_hashes(), strict=True):
         console.print(f"  {name}  sha256 {digest[:16]}")
-        for term, (low, high) in m.skill_limits.get(name, {}).items():
-            console.print(f"    may see {term} {low:g} to {high:g}")
+        for term, limit in m.skill_limits.get(name, {}).items():
+            seen = ", ".join(f"{low:g} to {high:g}" for low, high in ranges(limit))
+            console.print(f"    may see {term} {seen}")
     table = Table(box=None, padding=(0, 2))
     for head in ("master", "task", "return", "optimum", "normalised", "updates", "steps"):
         table.add_column(head)

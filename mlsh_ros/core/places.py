@@ -29,6 +29,7 @@ POINTS = {
     "trajectory_msgs/MultiDOFJointTrajectoryPoint": ("multi_dof_joint_names", "joint_names"),
 }
 NANO = 10**9
+MOST = 100_000  # elements of an array: every one up to an index has to be made
 Setter = Callable[[Any], Any]
 
 
@@ -160,9 +161,9 @@ def _hop(name: str, key: str | None, chain: Sequence[Any], names: str | None) ->
             f"no array of names stands beside {name} (`names` in robot.yaml says what it is "
             f"called), so {key!r} has to be an index"
         )
-    most = None if kind is None else kind.size if kind.size is not None else kind.most
-    if most is not None and int(key) >= most:
-        raise UserError(f"{chain[-1].name}.{name} has {most} elements")
+    most = MOST if kind is None else kind.size or kind.most or MOST
+    if int(key) >= most:
+        raise UserError(f"{chain[-1].name}.{name} has {most} elements at most")
     return Hop(name, int(key), None, kind)
 
 

@@ -217,6 +217,12 @@ class ObservationTerm:
     def check_limit(self, key: str, limit: Range | tuple[Range, ...]) -> None:
         """Refuse a limit that is empty, or that nothing could pass, such as one in degrees."""
         check_ranges(self.name, key, limit, self.count)
+        for wraps, low, high in zip(self.wrapped, *spread_range(limit, self.count), strict=True):
+            if wraps and (low < -np.pi) != (high > np.pi):
+                raise ValueError(
+                    f"term {self.name!r}: {key} {(float(low), float(high))} reaches beyond pi on "
+                    "one side, and an angle that wraps is shown within -pi and pi"
+                )
         if self.derive is None:
             return
         low, high = DERIVED[self.derive].range
