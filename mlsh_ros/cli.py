@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+import traceback
+from typing import NoReturn
 
 from mlsh_ros.roots import require_one_root
 
@@ -12,30 +15,34 @@ from mlsh_ros.roots import require_one_root
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-INTERRUPTED = 130
+INTERRUPTED, INTERNAL = 130, 70  # exit status; the latter is EX_SOFTWARE of sysexits.h
 
 
 def main() -> None:
-    """Entry point: faults of input are one line on stderr and status 1 (2 for usage)."""
+    """Entry point: faults of input are one line on stderr and status 1 (2 for usage).
+
+    A fault of ours is one line too, with the file in which its details are, and status 70.
+    """
     require_one_root()
     try:
         import typer
     except ImportError as error:
         missing = str(error.name)
         sys.exit(f"error: {missing} is not installed; pip install 'mlsh_ros[sim]' brings it")
-    from sim.errors import UserError
+    from sim.errors import UserError, visible
 
     # click's ClickException, whether typer brings a click of its own (0.26 and later) or not.
     usage: type[Exception] = typer.BadParameter.__mro__[2]
     try:
-        from mlsh_ros.commands.app import app
+        from mlsh_ros.commands.app import command
 
-        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        status = command()(sys.argv[1:] or ["--help"], standalone_mode=False)
         sys.stdout.flush()
     except UserError as error:
         sys.exit(f"error: {error}")
     except usage as error:
-        sys.stderr.write(f"error: {' '.join(error.format_message().split())}\n")  # type: ignore[attr-defined]
+        text = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+        sys.stderr.write(f"error: {visible(text)}\n")
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("interrupted\n")
@@ -51,7 +58,7 @@ def main() -> None:
         }
         name = str(error.name).partition(".")[0]
         if name in ("sim", "policies", "mlsh_ros"):
-            raise
+            _end_by_our_fault(error)
         sys.exit(
             f"error: {name} is not installed; pip install 'mlsh_ros[{extra.get(name, 'sim')}]' "
             "brings it"
@@ -59,8 +66,25 @@ def main() -> None:
     except OSError as error:
         what = error.filename or "input or output"
         _give_up_output()
-        sys.exit(f"error: {what}: {error.strerror or error}")
+        sys.exit(f"error: {visible(f'{what}: {error.strerror or error}')}")
+    except Exception as error:  # whatever nobody foresaw
+        _end_by_our_fault(error)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _end_by_our_fault(error: Exception) -> NoReturn:
+    from sim.errors import visible
+
+    try:
+        handle, where = tempfile.mkstemp(prefix="mlsh-error-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(f"{sys.argv}\n{traceback.format_exc()}")
+        details = f"details in {where}"
+    except OSError:
+        details = "nowhere to write the details"
+    said = visible(f"{type(error).__name__}: {error}")[:300]
+    sys.stderr.write(f"error: internal error: {said}; {details}; please report it\n")
+    sys.exit(INTERNAL)
 
 
 def _give_up_output() -> None:

@@ -18,6 +18,7 @@ from mlsh_ros.core.place import check_place, default_folder  # noqa: E402
 from mlsh_ros.params import MODES, NODES, Param, Value  # noqa: E402
 from mlsh_ros.params_file import check_params_file  # noqa: E402
 from sim.errors import UserError, unknown  # noqa: E402
+from sim.yaml_file import whole_number  # noqa: E402
 
 PACKAGE = "mlsh_ros"
 RESPAWN = 2.0  # s after which a node that has died is started again; as Nav2 does
@@ -117,7 +118,7 @@ class Graph:
                 "as it can"
             )
         if values["params_file"]:
-            check_params_file(values["params_file"], self._fixed(values))
+            check_params_file(values["params_file"], values["namespace"], self._fixed(values))
         typed = {
             node.name: {
                 name: _typed(_param(node, name), value.name, values[value.name])
@@ -352,7 +353,7 @@ def _typed(param: Param, argument: str, text: str) -> Value:
         value = text == "true"
     elif kind in _NUMBERS:
         try:
-            value = kind(text)
+            value = whole_number(text) if kind is int else kind(text)
         except ValueError:
             raise UserError(f"argument {argument}: {text!r} is not {_NUMBERS[kind]}") from None
     if fault := param.check(value):

@@ -1,53 +1,51 @@
 """A user's parameter file, read before any node starts.
 
-ROS ignores a parameter that no node declares, so that a slip of the pen would go unnoticed. Values
-are judged by the nodes themselves.
+ROS ignores a section that no node has and a parameter that no node declares, so that a slip of the
+pen would go unnoticed. Values are judged by the nodes themselves.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from json import dumps
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mlsh_ros.params import NODES
-from sim.errors import UserError, unknown
+from sim.errors import UserError, short, unknown
+from sim.yaml_file import read_mapping
 
 # Declared by rclpy itself.
 BUILT_IN = ("use_sim_time", "qos_overrides", "start_type_description_service")
-EVERY_NODE = ("/**", "**")
 
 
-def check_params_file(path: str, fixed: Mapping[str, Mapping[str, Any]]) -> None:
+def check_params_file(path: str, namespace: str, fixed: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse a file that does not say what its author means.
 
     Args:
         path: the file.
+        namespace: of the nodes.
         fixed: for each node, parameters that no file may change.
 
     Raises:
-        UserError: no such file, not YAML, a parameter that a node of ours does not have, or
-            another value for a fixed one.
+        UserError: no such file, not YAML, a section for no node of ours, a parameter that none of
+            its nodes has, or another value for a fixed one.
     """
-    for section, parameters in _sections(_read(path)):
-        node = section.rpartition("/")[2]
-        if node in NODES:
-            known = [param.name for param in NODES[node]]
-            for name in parameters:
-                if name not in (*known, *BUILT_IN):
+    for section, parameters in _sections(path):
+        last = section.rpartition("/")[2]
+        reached = _reached(section, namespace)
+        for nodes in ([last] if last in NODES else [], reached):
+            _check_names(path, section, parameters, nodes)
+        if not reached:
+            where = f"params_file {path}: no node of this graph is at {short(section)}"
+            raise UserError(f"{where}. Valid: /**, {', '.join(_places(namespace))}")
+        for node in (node for node in fixed if node in reached):
+            for name in fixed[node].keys() & parameters.keys():
+                if parameters[name] != fixed[node][name]:
                     raise UserError(
-                        f"params_file {path}: {node}: {unknown('parameter', name, known)}"
+                        f"params_file {path}: {node}: {name} must stay {dumps(fixed[node][name])}"
                     )
-        for other, values in fixed.items():
-            if section in EVERY_NODE or node == other:
-                for name in values.keys() & parameters.keys():
-                    if parameters[name] != values[name]:
-                        raise UserError(
-                            f"params_file {path}: {other}: {name} must stay {dumps(values[name])}"
-                        )
 
 
 def said_by_file(path: str, namespace: str, names: Collection[str]) -> dict[str, str]:
@@ -58,33 +56,50 @@ def said_by_file(path: str, namespace: str, names: Collection[str]) -> dict[str,
         namespace: of the nodes.
         names: of the parameters.
     """
-    here = {"", "**", namespace.strip("/")}
     said: dict[str, str] = {}
-    for section, parameters in _sections(_read(path)):
-        above, _, node = section.rpartition("/")
-        if section in EVERY_NODE or (node in NODES and above.strip("/") in here):
+    for section, parameters in _sections(path):
+        if _reached(section, namespace):
             said |= {k: v for k, v in parameters.items() if k in names and isinstance(v, str)}
     return said
 
 
-def _read(path: str) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise UserError(f"params_file {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"params_file {path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise UserError(
-            f"params_file {path}: a mapping of nodes is expected, got {type(data).__name__}"
-        )
-    return data
+def _check_names(
+    path: str, section: str, parameters: Mapping[str, Any], nodes: Collection[str]
+) -> None:
+    known = list(dict.fromkeys(param.name for node in nodes for param in NODES[node]))
+    where = next(iter(nodes)) if len(nodes) == 1 else section
+    for name in parameters if nodes else ():
+        if name.partition(".")[0] not in (*known, *BUILT_IN):
+            raise UserError(f"params_file {path}: {where}: {unknown('parameter', name, known)}")
 
 
-def _sections(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def _places(namespace: str) -> dict[str, str]:
+    """The full names of our nodes, and their own."""
+    above = "/".join(part for part in namespace.split("/") if part)
+    return {f"/{above}/{node}" if above else f"/{node}": node for node in NODES}
+
+
+def _reached(section: str, namespace: str) -> list[str]:
+    """Our nodes to which ROS gives a section: * is one part of a name, ** any number of them."""
+    parts = [part for part in section.split("/") if part]
+    forms = {"*": r"/\w+", "**": r"(/\w+)*"}
+    pattern = "".join(forms.get(part, "/" + re.escape(part)) for part in parts)
+    places = _places(namespace)
+    return [node for place, node in places.items() if parts and re.fullmatch(pattern, place)]
+
+
+def _sections(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(node name or pattern, its parameters); the name may be nested, level by level."""
-    for key, value in data.items():
-        if key == "ros__parameters":
-            yield above, value if isinstance(value, dict) else {}
-        elif isinstance(value, dict):
-            yield from _sections(value, f"{above}/{key}" if above else str(key))
+    where = f"params_file {path}"
+    waiting: list[tuple[str, object]] = [("", read_mapping(Path(path), where))]
+    while waiting:
+        above, inside = waiting.pop()
+        if not isinstance(inside, dict):
+            raise UserError(f"{where}: {above}: ros__parameters is missing above it")
+        for key, value in reversed(inside.items()):
+            if key != "ros__parameters":
+                waiting.append((f"{above}/{key}" if above else key, value))
+            elif isinstance(value, dict) and value:
+                yield above, value
+            else:
+                raise UserError(f"{where}: {above}: ros__parameters has no parameters")

@@ -7,6 +7,7 @@ lists and mappings. `no`, `12:30`, `2020-01-01` and `1_000` are text, `0755` is 
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,20 @@ _FLOAT = re.compile(
 _TAG, _PLAIN = "tag:yaml.org,2002:", "plain"
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path, where: object = None) -> dict[str, Any]:
     """The mapping that a file holds.
+
+    Args:
+        path: the file.
+        where: what it is called in an error; by default its path.
 
     Raises:
         UserError: the file is missing, too large, no YAML, or no mapping.
     """
-    data = parse_yaml(_read(path), path)
+    where = path if where is None else where
+    data = parse_yaml(_read(path, where), where)
     if not isinstance(data, dict):
-        raise UserError(f"{path}: a mapping is expected, got {type(data).__name__}")
+        raise UserError(f"{where}: a mapping is expected, got {type(data).__name__}")
     return data
 
 
@@ -58,24 +64,38 @@ def parse_yaml(text: bytes | str, where: object) -> Any:
         raise UserError(f"{where}: not YAML: nested too deeply") from None
 
 
+def whole_number(text: str) -> int:
+    """A whole number as people write it, on a command line too: 1000000 or 1e6.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if len(text) <= MAX_DIGITS and _INT.fullmatch(text):
+        return int(text)
+    value = float(text) if len(text) <= MAX_TEXT and _FLOAT.fullmatch(text) else 0.5
+    if not value.is_integer() or abs(value) >= 2**53:  # beyond which a float64 has gaps
+        raise ValueError(f"{short(text)} is not a whole number")
+    return int(value)
+
+
 def dump_yaml(data: Any) -> str:
     """A text of which `parse_yaml` makes the same data."""
     text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False)
     return text
 
 
-def _read(path: Path) -> bytes:
-    if not path.exists():
-        raise UserError(f"{path} does not exist")
+def _read(path: Path, where: object) -> bytes:
+    if not os.path.exists(path):  # not Path's: it raises where a name is too long
+        raise UserError(f"{where} does not exist")
     if not path.is_file():
-        raise UserError(f"{path}: not a file")
+        raise UserError(f"{where}: not a file")
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise UserError(f"{path}: not readable ({error.strerror})") from None
+        raise UserError(f"{where}: not readable ({error.strerror})") from None
     if len(data) > MAX_BYTES:
-        raise UserError(f"{path}: larger than {MAX_BYTES} bytes")
+        raise UserError(f"{where}: larger than {MAX_BYTES} bytes")
     return data
 
 

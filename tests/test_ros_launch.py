@@ -26,6 +26,7 @@ import yaml
 from mlsh_ros.graph import GRAPHS, RESPAWN, ROBOT, SIM, Arg, NodeSpec
 from mlsh_ros.network import LOCAL, PROFILES, confined
 from mlsh_ros.params import NODES
+from mlsh_ros.params_file import said_by_file
 from mlsh_ros.settle import settle
 from policies.agrees import check_agrees
 from policies.bundle import write_bundle
@@ -172,7 +173,7 @@ def test_text_that_looks_like_a_number_stays_text():
         ("use_sim_time", "True", "no value for use_sim_time 'True'. Did you mean 'true'? "),
         ("namespace", "bot-1", "namespace 'bot-1' is not valid; letters, digits, "),
         ("namespace", "fleet/1", "namespace 'fleet/1' is not valid; "),
-        ("params_file", "/nowhere.yaml", "params_file /nowhere.yaml: No such file or directory"),
+        ("params_file", "/nowhere.yaml", "params_file /nowhere.yaml does not exist"),
     ],
 )
 def test_a_bad_argument_is_refused_in_one_line(name, value, message):
@@ -341,7 +342,10 @@ def test_any_difference_of_an_interface_is_found(bundle, name):
         ("/**/skill_node: {ros__parameters: {robot: ''}}", 'robot must stay "omni"'),
         ("/**: {ros__parameters: {bundle: nowhere}}", "no bundle 'nowhere'"),
         ("/bot1/skill_node: {ros__parameters: {bundle: nowhere}}", "no bundle 'nowhere'"),
-        ("/bot2/skill_node: {ros__parameters: {bundle: nowhere}}", ""),
+        (
+            "/bot2/skill_node: {ros__parameters: {bundle: nowhere}}",
+            "no node of this graph is at '/bot2/skill_node'. Valid: /**, /bot1/skill_node, ",
+        ),
         ("bot1: {skill_node: {ros__parameters: {bundle: nowhere}}}", "no bundle 'nowhere'"),
     ],
 )
@@ -349,9 +353,6 @@ def test_a_parameter_file_cannot_avoid_the_comparison(tmp_path, text, said):
     path = tmp_path / "params.yaml"
     path.write_text(text)
     given = {"robot": "omni", "namespace": "bot1", "params_file": str(path)}
-    if not said:
-        ROBOT.parameters(settled(ROBOT, **given))
-        return
     with pytest.raises(UserError, match=re.escape(said)):
         ROBOT.parameters(settled(ROBOT, **given))
 
@@ -396,8 +397,8 @@ def test_a_good_namespace_is_taken(namespace):
     ("text", "message"),
     [
         ("skill_node: [", "not YAML: "),
-        ("- 1", "a mapping of nodes is expected, got list"),
-        ("", "a mapping of nodes is expected, got NoneType"),
+        ("- 1", "a mapping is expected, got list"),
+        ("", "a mapping is expected, got NoneType"),
         (
             "/bot1/skill_node: {ros__parameters: {late_decision: 5}}",
             "skill_node: no parameter 'late_decision'. Did you mean 'late_decisions'? Valid: ",
@@ -414,6 +415,36 @@ def test_a_good_namespace_is_taken(namespace):
             "/**/skill_node: {ros__parameters: {mode: lockstep}}",
             'skill_node: mode must stay "realtime"',
         ),
+        (
+            "/*: {ros__parameters: {mode: lockstep}}",
+            'recorder_node: mode must stay "realtime"',
+        ),
+        (
+            "skil_node: {ros__parameters: {late_decisions: 5}}",
+            "no node of this graph is at 'skil_node'. Valid: /**, /skill_node, ",
+        ),
+        (
+            "/r1/skill_node: {ros__parameters: {late_decisions: 5}}",
+            "no node of this graph is at '/r1/skill_node'. Valid: /**, /skill_node, ",
+        ),
+        (
+            "/*/skill_node: {ros__parameters: {late_decisions: 5}}",
+            "no node of this graph is at '/*/skill_node'",
+        ),
+        ("/r1/**: {ros__parameters: {seed: 1}}", "no node of this graph is at '/r1/**'"),
+        (
+            "/**: {ros__parameters: {late_decison: 5}}",
+            "/**: no parameter 'late_decison'. Did you mean 'late_decisions'?",
+        ),
+        (
+            "/**/skill_node: {ros__parameters: {estop: true, estop: false}}",
+            "not YAML: key 'estop' is given twice",
+        ),
+        ("skill_node: {late_decisions: 5}", "skill_node/late_decisions: ros__parameters is miss"),
+        ("skill_node: {ros__parameters: }", "skill_node: ros__parameters has no parameters"),
+        ("skill_node: {ros__parameters: 5}", "skill_node: ros__parameters has no parameters"),
+        ("skill_node: !!binary gIGC", "not YAML: tag 'binary' is not accepted"),
+        ("a: " + "[" * 1000, "not YAML: nested too deeply"),
     ],
 )
 def test_a_bad_parameter_file_is_refused_in_one_line(tmp_path, text, message):
@@ -430,9 +461,35 @@ def test_a_good_parameter_file_is_taken(tmp_path):
     path.write_text(
         "/**: {ros__parameters: {start_by_itself: true, use_sim_time: true}}\n"
         "/bot1/skill_node: {ros__parameters: {late_decisions: 5, use_sim_time: true}}\n"
-        "/bot1/somebody_elses_node: {ros__parameters: {speed: 5}}\n"
+        "bot1: {sim_node: {ros__parameters: {speed: 5.0}}}\n"
+        "/*/master_node: {ros__parameters: {seed: 5, qos_overrides./x.publisher.depth: 1}}\n"
     )
-    SIM.parameters(SIM.resolve({"params_file": str(path)}))
+    SIM.parameters(SIM.resolve({"params_file": str(path), "namespace": "bot1"}))
+
+
+@pytest.mark.parametrize("namespace", ["", "bot1", "fleet/bot1"])
+@pytest.mark.parametrize(
+    ("section", "reached"),
+    [
+        ("skill_node", ("",)),
+        ("/skill_node", ("",)),
+        ("/**/skill_node", ("", "bot1", "fleet/bot1")),
+        ("**/skill_node", ("", "bot1", "fleet/bot1")),
+        ("/*/skill_node", ("bot1",)),
+        ("/bot1/skill_node", ("bot1",)),
+        ("bot1/skill_node", ("bot1",)),
+        ("/bot1/*", ("bot1",)),
+        ("/bot1/**", ("bot1",)),
+        ("/**", ("", "bot1", "fleet/bot1")),
+        ("/fleet/**", ("fleet/bot1",)),
+    ],
+)
+def test_a_section_reaches_the_nodes_that_ros_gives_it_to(tmp_path, namespace, section, reached):
+    """As rclpy does; tried with its own nodes."""
+    path = tmp_path / "params.yaml"
+    path.write_text(f"'{section}': {{ros__parameters: {{bundle: rooms}}}}\n")
+    said = said_by_file(str(path), namespace, {"bundle"})
+    assert said == ({"bundle": "rooms"} if namespace in reached else {})
 
 
 def test_the_example_file_documents_every_parameter():
@@ -613,7 +670,7 @@ def test_a_parameter_file_comes_after_the_arguments(stand_in):
     [
         ("seed", "abc", "'abc' is not a whole number"),
         ("namespace", "bot-1", "namespace 'bot-1' is not valid"),
-        ("params_file", "/nowhere.yaml", "params_file /nowhere.yaml: No such file"),
+        ("params_file", "/nowhere.yaml", "params_file /nowhere.yaml does not exist"),
     ],
 )
 def test_launch_refuses_before_it_starts_a_node(stand_in, name, value, message):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
+from rich.markup import escape
 
 from mlsh_ros.commands import (
     check,
@@ -30,6 +33,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(train.train)
@@ -49,3 +53,12 @@ app.command()(sysid.sysid)
 app.command()(play.play)
 app.command()(plot.plot)
 app.command()(demo.demo)
+
+
+def command() -> Any:
+    """The tree, ready to be called with a command line. A bracket in a help text is a bracket."""
+    tree: Any = typer.main.get_command(app)
+    for each in tree.commands.values():
+        for described in (each, *each.params):
+            described.help = escape(described.help or "")
+    return tree

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from mlsh_ros.commands.console import amount, console, percent
+from mlsh_ros.commands.console import amount, console, percent, say
 from policies.bundle import Bundle, load_bundle
 from sim.interface import ranges
 
@@ -32,21 +32,21 @@ def describe(bundle: Bundle) -> None:
     m = bundle.manifest
     size = sum(len(data) for data in bundle.files.values())
     o, a = m.interface.observation_size, m.interface.action_size
-    console.print(f"bundle {m.name} ({bundle.source}, {size / 1024:.0f} kB): valid")
-    console.print(
+    say(f"bundle {m.name} ({bundle.source}, {size / 1024:.0f} kB): valid")
+    say(
         f"  robot {m.interface.robot}: {o} observations, {a} actions, a tick every "
         f"{m.interface.control_dt:g} s"
     )
-    console.print(
+    say(
         f"  {len(m.skills)} skills trained on {m.family.name}, seed {m.provenance.seed}, "
         f"{m.provenance.steps:,} steps; a decision every {m.decision_ticks} ticks, taken "
         f"{m.decision_lead} tick(s) ahead"
     )
     for name, digest in zip(m.skills, bundle.skill_hashes(), strict=True):
-        console.print(f"  {name}  sha256 {digest[:16]}")
+        say(f"  {name}  sha256 {digest[:16]}")
         for term, limit in m.skill_limits.get(name, {}).items():
             seen = ", ".join(f"{low:g} to {high:g}" for low, high in ranges(limit))
-            console.print(f"    may see {term} {seen}")
+            say(f"    may see {term} {seen}")
     table = Table(box=None, padding=(0, 2))
     for head in ("master", "task", "return", "optimum", "normalised", "updates", "steps"):
         table.add_column(head)

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from mlsh_ros.commands.console import console
+from mlsh_ros.commands.console import Screen, console, say
 from sim.errors import UserError
 from sim.interface import ActionTerm, Interface, ObservationTerm, spread
 
@@ -47,8 +46,8 @@ def check_robot(
     _show_trial(interface, trial, seconds)
     found = [*ros_doubts(interface, model), *doubts(interface, model, trial)]
     for each in found:
-        console.print(f"  warning: {each}", markup=False, soft_wrap=True)
-    console.print(f"robot {interface.robot}: sound, {len(found)} warning(s)")
+        say(f"  warning: {each}")
+    say(f"robot {interface.robot}: sound, {len(found)} warning(s)")
     if bad := [drive for drive in trial.drives if not drive.shown.finite]:
         raise UserError(
             f"{folder}: with {bad[0].term}.{bad[0].element} at {bad[0].target:g} the simulation "
@@ -59,7 +58,7 @@ def check_robot(
 def _refuse(folder: object, wrong: list[str]) -> None:
     if len(wrong) > 1:
         for number, each in enumerate(wrong, 1):
-            console.print(f"{number:3}. {each}", markup=False, soft_wrap=True)
+            say(f"{number:3}. {each}")
         raise UserError(f"{folder}: {len(wrong)} mistakes")
     text = wrong[0]
     raise UserError(text if str(folder) in text else f"{folder}: {text}")
@@ -131,7 +130,7 @@ def _table(*heads: str) -> Table:
 
 def _print(table: Table) -> None:
     # In a pipe there is no width to keep to; paths of messages are long.
-    wide = console if console.is_terminal else Console(highlight=False, width=220)
+    wide = console if console.is_terminal else Screen(220)
     wide.print(table)
 
 
@@ -141,7 +140,7 @@ def _show(interface: Interface, model: mujoco.MjModel) -> None:
     i = interface
     checked = sum(term.count for term in i.observation if not term.observed)
     hidden = f" and {checked} (in brackets) for the guard alone" if checked else ""
-    console.print(
+    say(
         f"robot {i.robot}: {i.observation_size} observations{hidden}, {i.action_size} actions, a "
         f"tick every {i.control_dt:g} s, {i.substeps} physics steps of {i.physics_dt:g} s"
     )
@@ -163,8 +162,8 @@ def _show(interface: Interface, model: mujoco.MjModel) -> None:
                 term.frame,
                 limit,
                 f"{term.max_age:g} s",
-                _plain(place),
-                _plain(f"{term.ros.topic} {term.ros.type.split('/')[-1]} {field}"),
+                place,
+                f"{term.ros.topic} {term.ros.type.split('/')[-1]} {field}",
             )
     _print(table)
     table = _table("action", "unit", "frame", "limit", "rate limit", "safe", "blend", "tracking")
@@ -181,10 +180,8 @@ def _show(interface: Interface, model: mujoco.MjModel) -> None:
                 f"{action.safe[k]:g}",
                 f"{action.blends[k]:g} s",
                 _tracking(action, k),
-                _plain(f"{actuator} = ctrl[{model.actuator(actuator).id}]"),
-                _plain(
-                    f"{action.ros.topic} {action.ros.type.split('/')[-1]} {action.ros.fields[k]}"
-                ),
+                f"{actuator} = ctrl[{model.actuator(actuator).id}]",
+                f"{action.ros.topic} {action.ros.type.split('/')[-1]} {action.ros.fields[k]}",
             )
     _print(table)
 
@@ -194,7 +191,7 @@ def _show_trial(interface: Interface, trial: Trial, seconds: float) -> None:
         (float((high - trial.held.low[name]).max()) for name, high in trial.held.high.items()),
         default=0.0,
     )
-    console.print(
+    say(
         f"held at its safe command for {seconds:g} s: finite, no value moves by more than "
         f"{moved:.2g}"
     )
@@ -240,9 +237,3 @@ def _tracking(action: ActionTerm, element: int) -> str:
 
 def _range(low: float, high: float) -> str:
     return f"{low:g} .. {high:g}"
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

@@ -10,7 +10,7 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from mlsh_ros.commands.console import MAX_SEED, console
+from mlsh_ros.commands.console import MAX_SEED, console, say, whole
 from mlsh_ros.commands.evaluate import show
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ def demo(
     bundle: Annotated[
         str, typer.Option(help="A shipped bundle, or a folder or zip file.")
     ] = BUNDLE,
-    episodes: Annotated[int, typer.Option(min=1, help="Per task.")] = 2,
+    episodes: Annotated[int, whole(1, help="Per task.")] = 2,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the report and the film.")
     ] = Path("reports/demo"),
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the episodes.")] = 0,
-    domain: Annotated[int | None, typer.Option(help="ROS domain.")] = None,
+    seed: Annotated[int, whole(0, MAX_SEED, help="Of the episodes.")] = 0,
+    domain: Annotated[int | None, whole(0, 101, help="ROS domain.")] = None,
 ) -> None:
     """Drive the simulated robot through real ROS nodes in real time; leaves report and film."""
     from mlsh_ros.backends import jobs, run_ros
@@ -43,7 +43,7 @@ def demo(
     loaded = load_bundle(bundle)
     robot, work = loaded.interface.robot, jobs(loaded, None, None)
     output.mkdir(parents=True, exist_ok=True)
-    console.print("starting skill, master, sim and watchdog node (real ROS 2, this computer only)")
+    say("starting skill, master, sim and watchdog node (real ROS 2, this computer only)")
     start = time.monotonic()
     table = LiveTable(loaded, episodes)
     with table:
@@ -62,9 +62,9 @@ def demo(
     show(result)
     result.write_json(output / "report.json")
     write_report(result, output / "report.html")
-    console.print(f"report: {output / 'report.html'}")
+    say(f"report: {output / 'report.html'}")
     _film(loaded, done, seed, output / "demo.gif")
-    console.print(f"done in {time.monotonic() - start:.0f} s")
+    say(f"done in {time.monotonic() - start:.0f} s")
 
 
 def _film(bundle: Bundle, episodes: list[Episode], seed: int, path: Path) -> None:
@@ -91,9 +91,9 @@ def _film(bundle: Bundle, episodes: list[Episode], seed: int, path: Path) -> Non
         film(robot, scenes, path, fps=FILM_FPS)
         film(robot, scenes, path.with_suffix(".png"))
     except NoGraphics as error:
-        console.print(f"no film: {error}")
+        say(f"no film: {error}")
         return
-    console.print(f"film: {path}, {path.stat().st_size / 1e6:.1f} MB, twice real time")
+    say(f"film: {path}, {path.stat().st_size / 1e6:.1f} MB, twice real time")
 
 
 def _layout(bundle: Bundle, episode: Episode, seed: int) -> tuple[TaskFamily, Layout]:
@@ -140,7 +140,7 @@ class LiveTable:
         if console.is_terminal:
             self.live.update(self._table())
         else:
-            console.print(
+            say(
                 f"{episode.task}, episode {episode.number}: return {episode.value:.0f}, "
                 f"{'solved' if episode.success else 'not solved'}, {episode.late} late decisions"
             )

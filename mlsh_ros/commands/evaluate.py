@@ -6,10 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import Progress
 from rich.table import Table
 
-from mlsh_ros.commands.console import MAX_SEED, console, milliseconds, percent
+from mlsh_ros.commands.console import (
+    MAX_SEED,
+    console,
+    counting,
+    milliseconds,
+    percent,
+    say,
+    whole,
+)
 from mlsh_ros.params import MODES
 from sim.errors import UserError, unknown
 
@@ -31,7 +39,7 @@ def evaluate(
         str, typer.Option(help="sim: in this process. ros: the real nodes.")
     ] = "sim",
     mode: Annotated[str, typer.Option(help="With ros: lockstep or realtime.")] = "lockstep",
-    episodes: Annotated[int, typer.Option(min=1, help="Per task.")] = 50,
+    episodes: Annotated[int, whole(1, help="Per task.")] = 50,
     task: Annotated[
         str | None, typer.Option(help="family/task; default: every master's own.")
     ] = None,
@@ -39,7 +47,7 @@ def evaluate(
     robot: Annotated[
         str | None, typer.Option(help="Name or folder; default: the bundle's.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the episodes.")] = 0,
+    seed: Annotated[int, whole(0, MAX_SEED, help="Of the episodes.")] = 0,
     reality: Annotated[
         str, typer.Option(help="What differs from the model: by name, or a file.")
     ] = "",
@@ -52,7 +60,7 @@ def evaluate(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for report.html and report.json.")
     ] = Path("reports"),
-    domain: Annotated[int | None, typer.Option(help="ROS domain, with ros.")] = None,
+    domain: Annotated[int | None, whole(0, 101, help="ROS domain, with ros.")] = None,
 ) -> None:
     """Measure return, success, skill usage and timing; writes an HTML report and JSON."""
     from mlsh_ros.backends import jobs
@@ -81,7 +89,7 @@ def evaluate(
     show(result)
     result.write_json(output / "report.json")
     write_report(result, output / "report.html")
-    console.print(f"report: {output / 'report.html'}")
+    say(f"report: {output / 'report.html'}")
 
 
 def _map(
@@ -99,8 +107,7 @@ def _map(
     from sim.robot import load_robot
 
     base = load_reality(reality, load_robot(robot)) if reality else None
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*counting(), console=console, transient=True) as progress:
         bar = progress.add_task("points", total=points_of(axes))
         found = robustness(
             bundle,
@@ -112,12 +119,12 @@ def _map(
             reality=base,
             on_point=lambda: progress.advance(bar),
         )
-    console.print(f"score without a difference: {percent(found.nominal.score)}")
+    say(f"score without a difference: {percent(found.nominal.score)}")
     for axis in axes:
-        console.print(found.verdict(axis.name), markup=False)
+        say(found.verdict(axis.name))
     found.write_json(output / "robustness.json")
     plot_map(found, output / "robustness.png")
-    console.print(f"map: {output / 'robustness.png'} and .json")
+    say(f"map: {output / 'robustness.png'} and .json")
 
 
 def _run(
@@ -136,8 +143,7 @@ def _run(
     from sim.robot import load_robot
 
     differs = load_reality(reality, load_robot(robot)) if reality else None
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*counting(), console=console, transient=True) as progress:
         bar = progress.add_task(f"{backend}: episodes", total=episodes * len(work))
 
         def advance(_: Episode) -> None:
@@ -191,11 +197,10 @@ def show(result: Evaluation) -> None:
         )
     console.print(table)
     for change in result.changes:
-        console.print(change, markup=False, soft_wrap=True)
+        say(change)
     for each in result.sharing:
-        console.print(
+        say(
             f"{each.family}: I(skill; task) {each.information:.2f} of {each.possible:.2f} bits",
-            markup=False,
         )
         if each.collapsed:
-            console.print(f"warning: {each.collapsed}", markup=False, soft_wrap=True)
+            say(f"warning: {each.collapsed}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlsh_ros.commands.check import describe
-from mlsh_ros.commands.console import console
+from mlsh_ros.commands.console import say
 from mlsh_ros.commands.train import report
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def export(
         target,
         limits,
     )
-    console.print(
+    say(
         f"parity torch / ONNX Runtime: {parity.golden:.1e} on golden rows, {parity.random:.1e} on "
         f"10,000 random observations (at most {TOLERANCE:g})"
     )

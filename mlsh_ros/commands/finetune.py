@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from mlsh_ros.commands.check import describe
-from mlsh_ros.commands.console import MAX_SEED, console, percent
+from mlsh_ros.commands.console import MAX_SEED, console, percent, say, whole
 
 if TYPE_CHECKING:
     from policies.adapt import Progress
@@ -38,8 +38,8 @@ def finetune(
     start_from: Annotated[
         str | None, typer.Option("--from", help="Start from this master instead of a fresh one.")
     ] = None,
-    updates: Annotated[int, typer.Option(min=1, help="Of the master.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of everything random.")] = 0,
+    updates: Annotated[int, whole(1, help="Of the master.")] = 10,
+    seed: Annotated[int, whole(0, MAX_SEED, help="Of everything random.")] = 0,
     robot: Annotated[
         str | None, typer.Option(help="Name or folder; default: the bundle's.")
     ] = None,
@@ -53,7 +53,7 @@ def finetune(
     ] = None,
     episodes: Annotated[
         int | None,
-        typer.Option(min=1, help="Whole ones per update; default: 2,000 environment steps."),
+        whole(1, help="Whole ones per update; default: 2,000 environment steps."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are there.")
@@ -117,12 +117,12 @@ def finetune(
             curves[each]["PPO from scratch"] = alone.curves[0]
         limits[each] = result.adapted.learner.bounds[number]
         if len(tasks) > 1:
-            console.print(each)
+            say(each)
         _show(curves[each], limits[each], family.ticks)
     write_curves(curves, curves_at[0])
     plot_adaptation(curves, limits, family.ticks, curves_at[1])
-    console.print(f"curves: {curves_at[1]} and .csv", markup=False, soft_wrap=True)
-    console.print(
+    say(f"curves: {curves_at[1]} and .csv")
+    say(
         f"parity torch / ONNX Runtime: {result.parity.worst:.1e} (at most {TOLERANCE:g}); "
         f"{len(loaded.skills)} skill files unchanged"
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mlsh_ros.commands.console import console
+from mlsh_ros.commands.console import say
 from sim.errors import UserError
 
 ABOVE = 2  # exit status: a gate is passed
@@ -71,16 +71,16 @@ def gap(
     found.write_json(output / "gap.json")
     write_page(found, output / "gap.html")
     for note in found.notes:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     for number, line in enumerate(found.verdict, 1):
-        _say(f"{number}. {line}" if found.findings else line)
-    _say(f"report: {output / 'gap.html'}")
+        say(f"{number}. {line}" if found.findings else line)
+    say(f"report: {output / 'gap.html'}")
     above = [(k, limit, v) for k, limit, v in limits if v is not None and v > limit]
     for key, limit, high in above:
-        _say(f"{key} is {high:.4g}, at most {limit:g} is allowed")
+        say(f"{key} is {high:.4g}, at most {limit:g} is allowed")
     for key, _, value in limits:
         if value is None:
-            _say(f"{key} is not known in this recording")
+            say(f"{key} is not known in this recording")
     # What is not known has not passed a gate.
     return ABOVE if above or any(value is None for *_, value in limits) else 0
 
@@ -116,7 +116,3 @@ def number_at(data: dict[str, Any], key: str) -> float | None:
         choices = ", ".join(place) if isinstance(place, dict) else "none below it"
         raise UserError(f"--fail-above {key}: no number of that name. Valid there: {choices}")
     return None if place is None else float(place)
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)

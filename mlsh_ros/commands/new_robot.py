@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
 
-from mlsh_ros.commands.console import console
+from mlsh_ros.commands.console import say
 
 
 def new_robot(
@@ -23,10 +24,6 @@ def new_robot(
 
     text = adopt(name, mjcf, output)
     count = sum(TODO in line.partition("#")[0] for line in text.splitlines())
-    console.print(
-        f"robot {name}: {output / 'robot.yaml'} and {output / 'model.xml'}\n"
-        f"{count} lines of robot.yaml are {TODO}: the model does not tell them\n"
-        f"next: mlsh check-robot {output}",
-        markup=False,
-        soft_wrap=True,
-    )
+    say(f"robot {name}: {output / 'robot.yaml'} and {output / 'model.xml'}")
+    say(f"{count} lines of robot.yaml are {TODO}: the model does not tell them")
+    say(f"next: mlsh check-robot {quote(str(output))}")

@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import Progress
 
-from mlsh_ros.commands.console import MAX_SEED, console
+from mlsh_ros.commands.console import MAX_SEED, console, counting, say, whole
 
 if TYPE_CHECKING:
     from mlsh_ros.backends import Job
     from mlsh_ros.takes import Take
     from policies.bundle import Bundle
     from sim.robot import Robot
-
-COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
 
 
 def play(
@@ -39,8 +37,8 @@ def play(
     robot: Annotated[
         str | None, typer.Option(help="Name or folder; default: the bundle's.")
     ] = None,
-    episodes: Annotated[int, typer.Option(min=1, help="Per task.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the episodes.")] = 0,
+    episodes: Annotated[int, whole(1, help="Per task.")] = 1,
+    seed: Annotated[int, whole(0, MAX_SEED, help="Of the episodes.")] = 0,
     speed: Annotated[float, typer.Option(min=0.01, max=100, help="1 is real time.")] = 1.0,
 ) -> None:
     """Watch the episodes that mlsh evaluate scores, in MuJoCo's viewer or as a film.
@@ -63,10 +61,10 @@ def play(
     scenes = [each.scene for each in takes]
     rate = speed / loaded.interface.control_dt
     if output is None:
-        console.print("close the window to end")
+        say("close the window to end")
         show(body, scenes, period=1 / rate)
         return
-    with Progress(*COLUMNS, console=console, transient=True) as progress:
+    with Progress(*counting(), console=console, transient=True) as progress:
         bar = progress.add_task("pictures", total=None)
         film(
             body,
@@ -76,14 +74,14 @@ def play(
             on_picture=lambda done, total: progress.update(bar, completed=done, total=total),
         )
     size = output.stat().st_size
-    console.print(f"{output}: {len(scenes)} episodes, {size / 1e3:,.0f} kB", markup=False)
+    say(f"{output}: {len(scenes)} episodes, {size / 1e3:,.0f} kB")
 
 
 def take(bundle: Bundle, robot: Robot, work: list[Job], episodes: int, seed: int) -> list[Take]:
     """Drive with a progress bar."""
     from mlsh_ros.takes import drive
 
-    with Progress(*COLUMNS, console=console, transient=True) as progress:
+    with Progress(*counting(), console=console, transient=True) as progress:
         bar = progress.add_task("episodes", total=episodes * len(work))
         return drive(
             bundle,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mlsh_ros.commands.console import MAX_SEED, console
+from mlsh_ros.commands.console import MAX_SEED, say, whole
 from mlsh_ros.commands.play import take
 
 
@@ -25,8 +25,8 @@ def plot(
     robot: Annotated[
         str | None, typer.Option(help="Name or folder; default: the bundle's.")
     ] = None,
-    episodes: Annotated[int, typer.Option(min=1, help="Per task.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the episodes.")] = 0,
+    episodes: Annotated[int, whole(1, help="Per task.")] = 8,
+    seed: Annotated[int, whole(0, MAX_SEED, help="Of the episodes.")] = 0,
 ) -> None:
     """Draw trajectories from above, a panel per task, in the colours of the active skills."""
     from mlsh_ros.backends import jobs
@@ -43,4 +43,4 @@ def plot(
     each = f"{episodes} episodes" if episodes > 1 else "one episode"
     title = f"bundle {name} on {body.name}, {each} per task, seed {seed}"
     write_birdseye(draw_birdseye(body, takes, skills=skills, title=title), output)
-    console.print(f"{output}: {len(takes)} episodes", markup=False)
+    say(f"{output}: {len(takes)} episodes")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlsh_ros.commands.console import console
+from mlsh_ros.commands.console import say
 from policies.bundle import Bundle, load_bundle
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def replay(
     _introduce(recording, loaded)
     result = compare(recording, loaded, master=master, drawn=drawn)
     if recording.cut:
-        _say(f"the recording breaks off ({recording.cut}); compared up to there")
+        say(f"the recording breaks off ({recording.cut}); compared up to there")
     whole = result.whole and not recording.cut
     _report(result, whole)
     if not result.equal:
@@ -54,10 +54,10 @@ def replay(
 
 def _introduce(recording: Recording, bundle: Bundle) -> None:
     ran = recording.about
-    _say(f"recording {recording.file}: bundle {ran.get('bundle')}, {ran.get('mode')}")
+    say(f"recording {recording.file}: bundle {ran.get('bundle')}, {ran.get('mode')}")
     digest, other = str(recording.manifest.get("digest")), bundle.manifest.digest
     if digest != other:
-        _say(
+        say(
             f"another bundle ran: its digest is {digest[:16]}, that of {bundle.manifest.name} "
             f"is {other[:16]}; compared all the same"
         )
@@ -66,13 +66,13 @@ def _introduce(recording: Recording, bundle: Bundle) -> None:
 def _report(result: Result, whole: bool) -> None:
     counts = f"{result.sessions} sessions, {result.ticks} ticks, {result.decisions} decisions"
     equal = "all equal" if whole else "equal as far as recorded"
-    _say(f"{counts}, {equal}" if result.equal else counts)
+    say(f"{counts}, {equal}" if result.equal else counts)
     for kind, first, number, total in (
         ("", result.first_tick, result.different_ticks, result.ticks),
         ("of decisions ", result.first_decision, result.different_decisions, result.decisions),
     ):
         if first is not None:
-            _say(f"first difference {kind}({number} of {total}): {first}")
+            say(f"first difference {kind}({number} of {total}): {first}")
     _list("gaps between the ticks", result.missing)
     _list("ticks whose observation no recorded sensor messages give", result.unseen)
     _list("could not be compared, what they rest on is not recorded", result.unjudged)
@@ -82,8 +82,4 @@ def _report(result: Result, whole: bool) -> None:
 def _list(what: str, places: list[str]) -> None:
     if places:
         more = ", .." if len(places) > SHOWN else ""
-        _say(f"{len(places)} {what}: {', '.join(places[:SHOWN])}{more}")
-
-
-def _say(text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)
+        say(f"{len(places)} {what}: {', '.join(places[:SHOWN])}{more}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from mlsh_ros.commands.console import console, percent
+from mlsh_ros.commands.console import console, percent, say
 from sim.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def summary(
     console.print(table)
     worst = min(outcomes, key=lambda o: o.worst)
     good = sum(o.worst >= goal for o in outcomes)
-    console.print(
+    say(
         f"{good} of {len(outcomes)} runs reach {percent(goal)} of the optimum on every task after "
         f"{worst.updates} master updates; worst: seed {worst.seed} with {percent(worst.worst)}"
     )
@@ -78,6 +79,8 @@ def _read(path: Path) -> Outcome:
         updates = int(masters[-1]["updates"])
         steps, seconds = int(rows[-1]["steps"]), rows[-1]["seconds"]
     except (OSError, KeyError, IndexError, ValueError):
-        raise UserError(f"run {str(path)!r} is not finished; mlsh train --resume {path}") from None
+        raise UserError(
+            f"run {str(path)!r} is not finished; mlsh train --resume {quote(str(path))}"
+        ) from None
     restarts = sum(row["reseeded"] >= 0 for row in rows)
     return Outcome(run, config.seed, steps, seconds, updates, reached, restarts)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from mlsh_ros.commands.console import console, percent
+from mlsh_ros.commands.console import console, percent, say, whole
 from sim.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def show_variants(wanted: bool) -> None:
     from policies.variants import SETS, VARIANTS
 
     for name, members in SETS.items():
-        console.print(f"{name}: {', '.join(members)}", markup=False, soft_wrap=True)
+        say(f"{name}: {', '.join(members)}")
     _explain(VARIANTS)
     raise typer.Exit
 
@@ -48,7 +48,7 @@ def sweep(
             help="Show what each variant is, and end.",
         ),
     ] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="How many: 0, 1, 2 ..")] = 10,
+    seeds: Annotated[int, whole(1, help="How many: 0, 1, 2 ..")] = 10,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -63,11 +63,11 @@ def sweep(
         typer.Option("--output", "-o", help="Folder of all runs; goes on with what is there."),
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Runs at the same time; default: one per core.")
+        int | None, whole(1, help="Runs at the same time; default: one per core.")
     ] = None,
     episodes: Annotated[
         int | None,
-        typer.Option(min=1, help="Per update on a new task; default: 2,000 environment steps."),
+        whole(1, help="Per update on a new task; default: 2,000 environment steps."),
     ] = None,
     goal: Annotated[float, typer.Option(help="Fraction of the optimum to reach.")] = 0.95,
 ) -> int:
@@ -87,7 +87,7 @@ def sweep(
     failed = 0
     for number, (job, reason) in enumerate(run_all(planned, jobs or os.cpu_count() or 1), 1):
         failed += bool(reason)
-        console.print(f"{number}/{len(planned)} {job.path}: {reason or 'done'}", markup=False)
+        say(f"{number}/{len(planned)} {job.path}: {reason or 'done'}")
     summaries = summarise(planned)
     if not summaries:
         raise UserError(f"no run of {folder} has a result")
@@ -96,7 +96,7 @@ def sweep(
     stem = folder / ("sweep" if episodes is None else f"sweep-{episodes}")
     write_table(summaries, stem.with_suffix(".csv"))
     plot(summaries, goal, stem.with_suffix(".png"))
-    console.print(f"every number: {stem}.csv; learning curves: {stem}.png")
+    say(f"every number: {stem}.csv; learning curves: {stem}.png")
     return 1 if failed else 0
 
 
@@ -122,7 +122,7 @@ def _show(summaries: list[Summary], goal: float) -> None:
         )
     updates = len(summaries[0].outcomes[0].steps) - 1
     console.print(table)
-    console.print(
+    say(
         f"of the optimum, greedy, after {updates} updates of "
         f"{summaries[0].outcomes[0].steps[1]:,} steps on each task (and after one); "
         f"{percent(goal)}: seeds of which every task reaches it"
@@ -134,4 +134,4 @@ def _explain(variants: Mapping[str, Variant]) -> None:
     table = Table(box=None, padding=(0, 2), show_header=False)
     for name, variant in variants.items():
         table.add_row(name, variant.why)
-    console.print(table, markup=False)
+    console.print(table)

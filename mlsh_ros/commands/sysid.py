@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mlsh_ros.commands.console import console
+from mlsh_ros.commands.console import say
 from sim.errors import UserError
 
 
@@ -78,9 +78,9 @@ def sysid(
         keep=keep or (),
     )
     for line in found.lines():
-        console.print(line, markup=False, soft_wrap=True)
+        say(line)
     if all(number.why_not for number in found.numbers):
         raise UserError("the recordings tell none of these numbers; nothing is written")
     found.write(output, [str(bag) for bag in bags])
-    console.print(f"reality: {output}", markup=False, soft_wrap=True)
+    say(f"reality: {output}")
     return 0

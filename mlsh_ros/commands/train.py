@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mlsh_ros.commands.console import MAX_SEED, amount, console, percent
+from mlsh_ros.commands.console import MAX_SEED, amount, console, percent, say, whole
 from sim.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def train(
         str | None,
         typer.Option(help="Robot: a shipped one by name, or a folder; by default the family's."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of everything random.")] = 0,
+    seed: Annotated[int, whole(0, MAX_SEED, help="Of everything random.")] = 0,
     recipe: Annotated[
         str,
         typer.Option("--preset", help="default, or faithful-2017: the released code's quirks."),
@@ -125,24 +125,21 @@ def _train(folder: Run, ranks: Ranks, *, resume: bool, allow_changes: bool) -> i
         return 0 if training.finished else 130
     if not training.finished:
         again = shlex.join(["mlsh", "train", "--resume", str(folder.path)])
-        console.print(
+        say(
             f"stopped after {training.learner.steps:,} steps; everything is saved. "
             f"Go on with: {again}",
-            soft_wrap=True,
         )
         return 130
-    console.print(
-        f"trained in {training.rows[-1]['seconds']:.0f} s; curves: {folder.path}/curves.png"
-    )
+    say(f"trained in {training.rows[-1]['seconds']:.0f} s; curves: {folder.path}/curves.png")
     learner = training.learner
     if warning := collapse_warning(
         training.rows, learner.family.tasks, learner.bounds, learner.method
     ):
-        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
-    console.print("a fresh master for each task, skills frozen:")
+        say(f"warning: {warning}")
+    say("a fresh master for each task, skills frozen:")
     result = learn_masters(folder)
     report(result.learner.family.tasks, result.curves, result.learner.bounds)
-    console.print(f"next: {shlex.join(['mlsh', 'export', str(folder.path)])}", soft_wrap=True)
+    say(f"next: {shlex.join(['mlsh', 'export', str(folder.path)])}")
     return 0
 
 
@@ -161,7 +158,7 @@ def report(
         table.add_row(task, *cells, percent(limit.share(curve[-1].greedy)))
     console.print(table)
     steps = curves[0][-1].steps // max(1, curves[0][-1].updates)
-    console.print(f"(greedy return after 0, 1, 2 .. updates of {steps:,} environment steps)")
+    say(f"(greedy return after 0, 1, 2 .. updates of {steps:,} environment steps)")
 
 
 class Display:
@@ -171,9 +168,9 @@ class Display:
         config = run.config
         self.path, self.total, self.config = run.path, config.iterations, config
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeRemainingColumn(),
             console=console,
         )
@@ -184,7 +181,7 @@ class Display:
         self.live = Live(self.bar, console=console, refresh_per_second=4)
 
     def __enter__(self) -> Display:
-        console.print(f"run folder: {self.path}")
+        say(f"run folder: {self.path}")
         if console.is_terminal:
             self.live.start()
         return self
@@ -200,10 +197,9 @@ class Display:
             self.diverged = row["diverged"]
             first = str(self.path / "failures" / "0.npz")
             again = shlex.join(["python", "-m", "policies.failures", first])
-            console.print(
+            say(
                 f"{self.diverged:.0f} simulation(s) were not finite any more and were put back; "
                 f"repeat one: {again}",
-                soft_wrap=True,
             )
         note = (
             f"{row['steps'] / 1e6:.2f} M steps, {row['steps_per_second']:,.0f}/s, "
@@ -214,7 +210,7 @@ class Display:
             if number % PIPED_EVERY == 0 or number == self.total:
                 left = (self.total - number) * row["seconds"] / number
                 score = percent(row["score"]) if "score" in row else "-"
-                console.print(f"{number}/{self.total}: {note}, score {score}, {left:.0f} s left")
+                say(f"{number}/{self.total}: {note}, score {score}, {left:.0f} s left")
             return
         self.bar.update(self.task, completed=number, note=note)
         self.live.update(Group(self.bar, self._table(training)))

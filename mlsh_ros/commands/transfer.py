@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from mlsh_ros.commands.console import amount, console, percent
+from mlsh_ros.commands.console import amount, console, percent, say, whole
 
 if TYPE_CHECKING:
     from policies.adapt import Progress
@@ -22,9 +22,9 @@ def transfer(
         str, typer.Argument(help="A shipped bundle by name, or a folder or zip file.")
     ],
     family: Annotated[str, typer.Argument(help="Task family, also one the skills never saw.")],
-    seeds: Annotated[int, typer.Option(min=1, help="How many: 0, 1, 2 ..")] = 10,
-    episodes: Annotated[int, typer.Option(min=1, help="Whole ones per update and task.")] = 8,
-    updates: Annotated[int, typer.Option(min=1, help="Of each master.")] = 6,
+    seeds: Annotated[int, whole(1, help="How many: 0, 1, 2 ..")] = 10,
+    episodes: Annotated[int, whole(1, help="Whole ones per update and task.")] = 8,
+    updates: Annotated[int, whole(1, help="Of each master.")] = 6,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change a setting, as in train. Repeatable."),
@@ -70,13 +70,13 @@ def transfer(
     limits = all_bounds(load_robot(loaded.interface.robot), results[0].family)  # type: ignore[arg-type]
     for learner in dict.fromkeys(r.learner for r in results):
         _show([r for r in results if r.learner == learner], limits)
-    console.print(f"every number: {target}", markup=False, soft_wrap=True)
+    say(f"every number: {target}")
 
 
 def _say(learner: str, seed: int, latest: list[Progress]) -> None:
     mean = sum(p.greedy for p in latest) / len(latest)
     success = sum(p.success for p in latest) / len(latest)
-    console.print(
+    say(
         f"{learner}, seed {seed}, {latest[0].updates} updates: return {amount(mean)}, "
         f"success {percent(success)}"
     )
@@ -106,7 +106,7 @@ def _show(results: list[Transferred], limits: list[Bounds]) -> None:
     success = sum(r.success for r in results) / len(results)
     solved = [r.solved for r in results]
     seconds = sum(r.last[0].seconds for r in results) / len(results)
-    console.print(
+    say(
         f"mean return {amount(mean)}, success {percent(success)}; of {len(limits)} task(s) "
         f"{min(solved)} to {max(solved)} are solved; {last.steps // results[0].ticks} episodes, "
         f"{last.steps:,} steps per task, {seconds:.0f} s"

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from mlsh_ros.commands.console import console
+from mlsh_ros.commands.console import console, say, whole
 from mlsh_ros.graph import GRAPHS, Graph
 from mlsh_ros.up import Processes
 from sim.errors import UserError, unknown
@@ -24,7 +24,7 @@ def up(
         list[str] | None, typer.Argument(help="As for ros2 launch: name:=value.")
     ] = None,
     show_args: Annotated[bool, typer.Option(help="List the arguments and end.")] = False,
-    domain: Annotated[int | None, typer.Option(help="ROS domain.")] = None,
+    domain: Annotated[int | None, whole(0, 101, help="ROS domain.")] = None,
 ) -> int:
     """Start the nodes that `ros2 launch mlsh_ros GRAPH.launch.py` starts; Ctrl-C ends them."""
     if graph not in GRAPHS:
@@ -38,10 +38,10 @@ def up(
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: stop.put(number))
 
-    def say(node: str, line: str) -> None:
-        console.print(f"[{node}] {line}", markup=False)
+    def show(node: str, line: str) -> None:
+        say(f"[{node}] {line}")
 
-    with Processes(chosen, _parse(arguments or []), say, domain) as processes:
+    with Processes(chosen, _parse(arguments or []), show, domain) as processes:
         while stop.empty():
             processes.check()
             time.sleep(0.1)
@@ -59,7 +59,7 @@ def _parse(arguments: list[str]) -> dict[str, str]:
 
 
 def _show(graph: Graph) -> None:
-    console.print(graph.description)
+    say(graph.description)
     table = Table(box=None, padding=(0, 2))
     for head in ("argument", "default", "description"):
         table.add_column(head)
