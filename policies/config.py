@@ -165,14 +165,14 @@ class TrainConfig:
             path, equals, text = assignment.partition("=")
             *parents, leaf = path.split(".")
             if not equals:
-                raise UserError(f"setting {assignment!r}: key=value is expected")
+                raise UserError(f"setting {short(assignment)}: key=value is expected")
             section: Any = data
             for parent in parents:
                 section = section.get(parent) if isinstance(section, dict) else None
             free = parents == ["family_parameters"]  # the family knows the names
             if not isinstance(section, dict) or not (free or leaf in section):
-                raise unknown("setting", path, _paths(asdict(self)), most=5000)
-            section[leaf] = parse_yaml(text, f"setting {path}={short(text)}")
+                raise unknown("setting", path, _paths(asdict(self)))
+            section[leaf] = parse_yaml(text, f"setting {short(assignment)}")
         return config_from_dict(data, "settings")
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from policies.bundle import Bundle
 from policies.onnx_file import INPUT, OUTPUT
-from sim.errors import UserError
+from sim.errors import UserError, short
 
 Float32 = NDArray[np.float32]
 TOLERANCE = 1e-5  # absolute, of golden rows and of the export's parity gate
@@ -23,16 +23,16 @@ class Network:
         self._where = where
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what goes wrong is raised, and said once
         try:
             self._session = onnxruntime.InferenceSession(
-                data, options, providers=["CPUExecutionProvider"]
+                data, options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
         except Exception as error:  # onnxruntime has no common base class for its errors
             raise UserError(f"{where}: ONNX Runtime refuses it ({_line(error)})") from None
         names = [x.name for x in (*self._session.get_inputs(), *self._session.get_outputs())]
         if names != [INPUT, OUTPUT]:
-            raise UserError(f"{where}: inputs and outputs {names}, not {[INPUT, OUTPUT]}")
+            raise UserError(f"{where}: inputs and outputs {short(names)}, not {[INPUT, OUTPUT]}")
         self._bind()
 
     def _bind(self) -> None:
@@ -123,7 +123,7 @@ def choose(logits: Float32, rng: np.random.Generator | None = None) -> int:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return " ".join(str(error).split())[:200]
 
 
 def _compare(network: Network, bundle: Bundle, expected: Float32, name: str) -> None:

@@ -38,7 +38,7 @@ def short(value: object, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[: most - 3]} .."
 
 
-def listed(texts: Iterable[str], separator: str = ", ", most: int = 280) -> str:
+def listed(texts: Iterable[str], separator: str = ", ", most: int = 250) -> str:
     """As many texts as fit into so many characters, at least one, and how many there are more."""
     known = list(texts)
     ends = accumulate(len(text) + len(separator) for text in known)
@@ -47,12 +47,12 @@ def listed(texts: Iterable[str], separator: str = ", ", most: int = 280) -> str:
     return separator.join([*known[:fit], *([f"and {left} more"] if left > 0 else [])])
 
 
-def unknown(kind: str, name: object, choices: Iterable[object], most: int = 280) -> UserError:
-    """The error for a name that is not one of `choices`, of which so many characters are shown."""
+def unknown(kind: str, name: object, choices: Iterable[object]) -> UserError:
+    """The error for a name that is not one of `choices`."""
     given, known = str(name)[:80], [str(choice)[:80] for choice in choices]
     near = difflib.get_close_matches(given, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return UserError(f"no {kind} {given!r}.{hint} Valid: {listed(known, most=most) or 'none'}")
+    return UserError(f"no {kind} {short(given)}.{hint} Valid: {listed(known) or 'none'}")
 
 
 def invalid(where: object, error: ValidationError) -> UserError:

@@ -206,9 +206,7 @@ def load_reality(name: str, robot: Robot) -> Reality:
     """
     folder = robot.model_path.parent / FOLDER
     shipped = {each: folder / f"{each}.yaml" for each in reality_names(robot)}
-    path = find("reality", name, shipped)
-    if not path.is_file():
-        raise UserError(f"{unknown('reality', name, shipped)}; or a file")
+    path = find("reality", name, shipped, "; or a file")
     reality = read_reality(path)
     check_reality(reality, robot.interface, str(path))
     return reality

@@ -91,7 +91,7 @@ def test_impossible_settings_are_refused(setting, words):
         ("seed.more=1", "no setting 'seed.more'"),
         ("=1", "no setting ''"),
         ("mlsh.groups", "setting 'mlsh.groups': key=value is expected"),
-        ("mlsh.groups=[", "setting mlsh.groups='[': not YAML"),
+        ("mlsh.groups=[", "setting 'mlsh.groups=[': not YAML"),
     ],
 )
 def test_unknown_settings_are_refused(setting, words):

@@ -32,7 +32,7 @@ def demo(
         Path, typer.Option("--output", "-o", help="Folder for the report and the film.")
     ] = Path("reports/demo"),
     seed: Annotated[int, whole(0, MAX_SEED, help="Of the episodes.")] = 0,
-    domain: Annotated[int | None, whole(0, 101, help="ROS domain.")] = None,
+    domain: Annotated[int | None, typer.Option(help="ROS domain.")] = None,
 ) -> None:
     """Drive the simulated robot through real ROS nodes in real time; leaves report and film."""
     from mlsh_ros.backends import jobs, run_ros

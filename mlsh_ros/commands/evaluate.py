@@ -60,7 +60,7 @@ def evaluate(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for report.html and report.json.")
     ] = Path("reports"),
-    domain: Annotated[int | None, whole(0, 101, help="ROS domain, with ros.")] = None,
+    domain: Annotated[int | None, typer.Option(help="ROS domain, with ros.")] = None,
 ) -> None:
     """Measure return, success, skill usage and timing; writes an HTML report and JSON."""
     from mlsh_ros.backends import jobs

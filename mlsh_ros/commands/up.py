@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from mlsh_ros.commands.console import console, say, whole
+from mlsh_ros.commands.console import console, say
 from mlsh_ros.graph import GRAPHS, Graph
 from mlsh_ros.up import Processes
 from sim.errors import UserError, unknown
@@ -24,7 +24,7 @@ def up(
         list[str] | None, typer.Argument(help="As for ros2 launch: name:=value.")
     ] = None,
     show_args: Annotated[bool, typer.Option(help="List the arguments and end.")] = False,
-    domain: Annotated[int | None, whole(0, 101, help="ROS domain.")] = None,
+    domain: Annotated[int | None, typer.Option(help="ROS domain.")] = None,
 ) -> int:
     """Start the nodes that `ros2 launch mlsh_ros GRAPH.launch.py` starts; Ctrl-C ends them."""
     if graph not in GRAPHS:
