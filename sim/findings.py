@@ -24,9 +24,10 @@ from sim.interface import (
     ranges,
     spread,
 )
+from sim.model_files import load_spec
 from sim.robot import Robot, load_robot
 from sim.robot_file import read_data
-from sim.todo import TODO, explain
+from sim.todo import TODO, explain, todos
 from sim.trial import FOLLOWS, Drive, Trial
 
 QUATERNIONS = [
@@ -46,7 +47,7 @@ def mistakes(folder: Path) -> list[str]:
         data = read_data(folder / "robot.yaml")
     except UserError as error:
         return [str(error)]
-    found = [explain(place) for place in _todos(data, "")]
+    found = [explain(place) for place in todos(data)]
     try:
         TypeAdapter(Interface).validate_json(json.dumps(data, default=str), strict=False)
     except ValidationError as error:
@@ -64,24 +65,13 @@ def _open(value: object) -> bool:
     return value == TODO or (isinstance(value, list) and TODO in value)
 
 
-def _todos(data: Any, place: str) -> Iterator[str]:
-    parts: Iterator[tuple[Any, Any]] = iter(())
-    if isinstance(data, dict):
-        parts = iter(data.items())
-    elif isinstance(data, list):
-        parts = iter(enumerate(data))
-    elif data == TODO:
-        yield place
-    for key, value in parts:
-        yield from _todos(value, f"{place}.{key}" if place else f"{key}")
-
-
 def _against_model(robot: Robot) -> list[str]:
     interface = robot.interface
     try:
-        model = mujoco.MjSpec.from_file(str(robot.model_path)).compile()
-    except ValueError as error:
-        return [f"{robot.model_path.name}: {' '.join(str(error).split())}"]
+        model = load_spec(robot.model_path).compile()
+    except ValueError as error:  # and UserError, which is one
+        said = " ".join(str(error).split()).removeprefix(f"{robot.model_path}: ")
+        return [f"{robot.model_path.name}: {said}"]
     found = []
     # `Robot.compile` says the same, but ends at the first.
     if abs(model.opt.timestep - interface.physics_dt) > 1e-12:

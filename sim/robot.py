@@ -11,6 +11,7 @@ import mujoco
 from sim.addresses import check_names
 from sim.errors import UserError
 from sim.interface import Interface
+from sim.model_files import load_spec
 from sim.robot_file import ROBOTS, existing, read_interface, robot_folder, robot_names
 
 __all__ = ["ROBOTS", "Robot", "load_robot", "robot_folder", "robot_names"]
@@ -36,10 +37,12 @@ class Robot:
                 a joint, sensor or actuator that the interface names.
         """
         try:
-            spec = mujoco.MjSpec.from_file(str(self.model_path))
+            spec = load_spec(self.model_path)
             if scene is not None:
                 scene(spec)
             model = spec.compile()
+        except UserError:
+            raise
         except ValueError as error:
             raise UserError(f"{self.model_path}: {' '.join(str(error).split())}") from None
         if abs(model.opt.timestep - self.interface.physics_dt) > 1e-12:

@@ -19,10 +19,11 @@ def new_robot(
     ],
 ) -> None:
     """Draft robot.yaml from a MuJoCo model and copy the model beside it."""
+    from mlsh_ros.commands.check_robot import ros_mistakes
     from sim.adopt import adopt
     from sim.todo import TODO
 
-    text = adopt(name, mjcf, output)
+    text = adopt(name, mjcf, output, ros_mistakes)
     count = sum(TODO in line.partition("#")[0] for line in text.splitlines())
     say(f"robot {name}: {output / 'robot.yaml'} and {output / 'model.xml'}")
     say(f"{count} lines of robot.yaml are {TODO}: the model does not tell them")

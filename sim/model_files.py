@@ -1,0 +1,106 @@
+"""The files of an MJCF model, as MuJoCo finds them, and its specification read from them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import mujoco
+
+from sim.errors import UserError
+
+# Elements that name another MJCF file.
+NESTING = ("include", "model")
+MAX_DOCUMENTS = 1000
+
+
+def load_spec(path: Path) -> mujoco.MjSpec:
+    """The specification that an MJCF file describes.
+
+    Raises:
+        UserError: it does not load; one line.
+    """
+    documents(path)
+    try:
+        return mujoco.MjSpec.from_file(str(path))
+    except ValueError as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def documents(mjcf: Path) -> dict[Path, ElementTree.Element]:
+    """Every MJCF file of a model with its root element, the main one first.
+
+    A file that is missing is left to MuJoCo, which says so.
+
+    Raises:
+        UserError: one is not XML, or holds itself: MuJoCo would not end.
+    """
+    found: dict[Path, ElementTree.Element] = {}
+    _visit(mjcf, mjcf.parent, found, ())
+    return found
+
+
+def _visit(
+    path: Path, main: Path, found: dict[Path, ElementTree.Element], above: tuple[Path, ...]
+) -> None:
+    if path in above:
+        raise UserError(f"{path}: holds itself, by <include> or <model>")
+    if path in found:
+        return
+    if len(found) >= MAX_DOCUMENTS:
+        raise UserError(f"{above[0]}: more than {MAX_DOCUMENTS} files of MJCF")
+    root = found[path] = _parse(path)
+    for element in root.iter():
+        name = element.get("file")
+        if element.tag not in NESTING or not name:
+            continue
+        for folder in (main, path.parent):
+            nested = Path(os.path.normpath(folder / name))
+            if nested.is_file():
+                # MuJoCo takes a model's own files from the model's folder.
+                base = nested.parent if element.tag == "model" else main
+                _visit(nested, base, found, (*above, path))
+                break
+
+
+def _parse(path: Path) -> ElementTree.Element:
+    try:
+        return ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, UnicodeDecodeError, LookupError, ValueError) as error:
+        raise UserError(f"{path}: not XML ({error})") from None
+    except RecursionError:
+        raise UserError(f"{path}: not XML that can be read (nested too deeply)") from None
+    except OSError as error:
+        raise UserError(f"{path}: not readable ({error.strerror})") from None
+
+
+def assets(mjcf: Path) -> Iterator[Path]:
+    """Every file that a model reads beside its MJCF files.
+
+    Raises:
+        UserError: one is missing.
+    """
+    known = documents(mjcf)
+    folders = [mjcf.parent, *(path.parent for path in known)]
+    compilers = [(path, c) for path, root in known.items() for c in root.iter("compiler")]
+    places = [
+        base / folder
+        for path, compiler in compilers
+        for base in (mjcf.parent, path.parent)
+        for key in ("assetdir", "meshdir", "texturedir")
+        if (folder := compiler.get(key)) is not None
+    ]
+    stripped = any(compiler.get("strippath") == "true" for _, compiler in compilers)
+    inside = {os.path.normpath(path) for path in known}
+    for named in dict.fromkeys(mujoco.mju_getXMLDependencies(str(mjcf))):
+        # MuJoCo names a file as it looks for it first; it goes on beside the file that names it.
+        choices = [mjcf.parent / named, *(folder / named for folder in folders)]
+        bare = [place / os.path.basename(named) for place in (*places, *folders)]
+        choices = [*bare, *choices] if stripped else [*choices, *bare]
+        path = next((choice for choice in choices if choice.is_file()), None)
+        if path is None:
+            raise UserError(f"{mjcf}: file {named!r} does not exist")
+        if os.path.normpath(path) not in inside:
+            yield Path(os.path.normpath(path))
