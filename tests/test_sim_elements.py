@@ -13,6 +13,7 @@ from test_sim_robot import odd_interface
 from mlsh_ros.core.controller import Tick
 from mlsh_ros.core.faults import FaultError
 from mlsh_ros.core.guard import Guard, Rules
+from mlsh_ros.sysid.unknowns import Unknown, chosen
 from policies.skill_limits import check_skill_limits
 from sim.errors import UserError
 from sim.findings import doubts
@@ -395,6 +396,13 @@ def test_the_limit_of_an_element_is_its_own(turntable):
     assert "its limit [-4, 4], [-0.6, 1] is reached in normal driving: it shows 2.97" in said
 
 
+def test_a_name_of_digits_without_quotes_is_explained(turntable):
+    with pytest.raises(
+        UserError, match=r'qpos.0: 1 is a number; a name of digits needs quotes: "1'
+    ):
+        turntable(TURNING.replace('{qpos: ["1",', "{qpos: [1,"))
+
+
 def test_a_joint_whose_name_looks_like_an_element_is_that_joint(turntable):
     trial, _ = turntable()
     assert trial.drives[-1].element == 1
@@ -406,3 +414,18 @@ def test_a_joint_whose_name_looks_like_an_element_is_that_joint(turntable):
         turntable(model=both)
     with pytest.raises(UserError, match=r"'arm\[9\]': joint 'arm' has elements 0 to 6"):
         turntable(TURNING.replace('"arm[0]"]}', '"arm[9]"]}'), both.replace("arm[0]", "arm_0"))
+
+
+def test_a_motor_called_1_is_not_every_second_element_of_something_else():
+    names = ["1.gain_factor", "1.delay_s", "2.gain_factor", "angle.element_bias.1"]
+    found = [Unknown(name, "x", i, 1.0, 0.1, 0.9, 1.1) for i, name in enumerate(names)]
+
+    def left(only=(), keep=()):
+        return [each.name for each in chosen(found, only, keep)]
+
+    assert left(["1"]) == names[:2]
+    assert left(keep=["1"]) == names[2:]
+    assert left(["gain_factor"]) == [names[0], names[2]]
+    assert left(["1", "element_bias.1"], ["1.delay_s"]) == [names[0], names[3]]
+    with pytest.raises(UserError, match="no parameter '3'"):
+        left(["3"])

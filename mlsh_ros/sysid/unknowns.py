@@ -142,21 +142,23 @@ def chosen(found: Sequence[Unknown], only: Sequence[str], keep: Sequence[str]) -
         UserError: a name that nothing has, or nothing is left.
     """
     for name in (*only, *keep):
-        if not any(_named(each, name) for each in found):
+        if not _named(found, name):
             raise unknown("parameter", name, [each.name for each in found])
-    left = [
-        each
-        for each in found
-        if (not only or any(_named(each, name) for name in only))
-        and not any(_named(each, name) for name in keep)
-    ]
+    wanted = {each for name in only for each in _named(found, name)} if only else {*found}
+    kept = {each for name in keep for each in _named(found, name)}
+    left = [each for each in found if each in wanted - kept]
     if not left:
         raise UserError("no parameter is left to identify")
     return left
 
 
-def _named(each: Unknown, name: str) -> bool:
-    return each.name == name or each.name.endswith(f".{name}") or each.name.startswith(f"{name}.")
+def _named(found: Sequence[Unknown], name: str) -> list[Unknown]:
+    """What has this name or is of what has it; if nothing is, all that end so.
+
+    A motor called 1 is not every second element of something else.
+    """
+    own = [each for each in found if each.name == name or each.name.startswith(f"{name}.")]
+    return own or [each for each in found if each.name.endswith(f".{name}")]
 
 
 # Values and realities ---------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from sim.errors import short
 
@@ -42,6 +42,13 @@ def in_sight(text: str) -> str:
     return text
 
 
+def _in_quotes(text: object) -> object:
+    """Tell whoever has a joint called 1 how YAML wants it."""
+    if isinstance(text, (int, float)):
+        raise ValueError(f'{short(text)} is a number; a name of digits needs quotes: "{text}"')
+    return text
+
+
 def _free_topic(name: str) -> str:
     if name.startswith("/"):
         raise ValueError(f"topic {name!r} must be relative, without a leading '/'")
@@ -60,4 +67,4 @@ Label = Annotated[_Bounded, _made_of(LABEL, "letters, digits, _ . / and - are ac
 Unit = Annotated[_Bounded, _made_of(UNIT, "a unit such as rad/s, m/s^2, N m or 1 is expected")]
 Topic = Annotated[_Bounded, AfterValidator(_free_topic)]  # relative, so that namespaces work
 # Of a joint, a sensor or a path in a message: whatever MuJoCo or a driver calls it.
-Text = Annotated[str, AfterValidator(in_sight)]
+Text = Annotated[str, BeforeValidator(_in_quotes), AfterValidator(in_sight)]
