@@ -1,16 +1,11 @@
-"""The first few inputs of every target of tests/fuzz/fuzz.py, and those that were findings."""
+"""The first few inputs of every target of tests/fuzz.py, and those that were findings."""
 
-import importlib.util
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-SPEC = importlib.util.spec_from_file_location("fuzz", Path(__file__).parent / "fuzz" / "fuzz.py")
-fuzz = importlib.util.module_from_spec(SPEC)
-sys.modules["fuzz"] = fuzz
-SPEC.loader.exec_module(fuzz)
+import fuzz
+
 TARGETS = fuzz.targets()
 FINDINGS = {
     "setting": [10, 121, 210, 3300, 3316],  # long errors

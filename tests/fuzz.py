@@ -1,4 +1,4 @@
-"""Mutates files as a stranger might send them: `python tests/fuzz/fuzz.py --seconds 600`.
+"""Mutates files as a stranger might send them: `python tests/fuzz.py --seconds 600`.
 
 The law: whatever comes, it is read, or refused by a UserError of one line that can be seen, within
 two seconds of the processor and 500 MB more of memory. Any other exception is a finding. Every
@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mlsh_ros.graph import ROBOT, SIM
 from mlsh_ros.params_file import check_params_file, said_by_file
@@ -251,7 +251,7 @@ def targets() -> dict[str, Target]:
     graphs = [path.read_bytes() for path in sorted(PRETRAINED.glob("moving_bandits/*/*.onnx"))]
     zips = [zipped(folder) for folder in bundles if folder.name in ("moving_bandits", "rooms")]
     robots = [path.read_bytes() for path in sorted(ROBOTS.glob("*/robot.yaml"))]
-    example = Path(__file__).parents[2] / "config" / "params.example.yaml"
+    example = Path(__file__).parents[1] / "config" / "params.example.yaml"
     whole = load_bundle(bundles[0].name)
     interface = whole.interface
     skills = whole.manifest.skills
