@@ -67,6 +67,10 @@ def _check_amount(data: Any) -> None:
             raise ValueError(f"more than {MAX_VALUES} values")
         if depth > MAX_DEPTH:
             raise ValueError("nested too deeply")
-        inside = each.values() if isinstance(each, dict) else each
-        if isinstance(each, (dict, list)):
-            waiting.extend((value, depth + 1) for value in inside)
+        if isinstance(each, str):
+            each.encode()  # half of a pair of characters cannot be written down again
+        elif isinstance(each, dict):
+            "".join(each).encode()
+            waiting.extend((value, depth + 1) for value in each.values())
+        elif isinstance(each, list):
+            waiting.extend((value, depth + 1) for value in each)

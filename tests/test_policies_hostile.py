@@ -58,6 +58,8 @@ def packed(path: Path, files: dict[str, bytes]) -> Path:
         (b"[" + b"1," * MAX_VALUES + b"1]", f"more than {MAX_VALUES} values"),
         (b"[" + b"[]," * 300_000 + b"[]]", f"more than {MAX_VALUES} values"),
         (b"\xff", "utf-8"),
+        (b'["\\ud800"]', "surrogates not allowed"),
+        (b'{"a": {"\\udfff": 1}}', "surrogates not allowed"),
         (b"", "not JSON"),
         (b"1 2", "Extra data"),
     ],
