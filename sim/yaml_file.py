@@ -58,7 +58,7 @@ def parse_yaml(text: bytes | str, where: object) -> Any:
     try:
         loader = _Loader(text.decode() if isinstance(text, bytes) else text)
         return _Values().of(loader.get_single_node())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeError) as error:
         raise UserError(f"{where}: not YAML: {' '.join(str(error).split())[:200]}") from None
     except RecursionError:
         raise UserError(f"{where}: not YAML: nested too deeply") from None
@@ -150,7 +150,7 @@ class _Values:
         if kind == (yaml.SequenceNode, "seq"):
             return [self.of(each) for each in node.value]
         if kind == (yaml.ScalarNode, "str"):
-            return node.value
+            return _written(node.value)
         if kind == (yaml.ScalarNode, _PLAIN):
             return _plain(node)
         raise _error(f"tag {short(kind[1])} is not accepted", node)
@@ -162,7 +162,7 @@ class _Values:
                 raise _error("a key is a list or a mapping; text is expected", node)
             if key.value in data:
                 raise _error(f"key {short(key.value)} is given twice", node)
-            data[key.value] = self.of(value)
+            data[_written(key.value)] = self.of(value)
         return data
 
 
@@ -178,6 +178,11 @@ def _plain(node: yaml.ScalarNode) -> Any:
         return int(text)
     if _FLOAT.fullmatch(text) and len(text) <= MAX_TEXT:
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    return text
+
+
+def _written(text: str) -> str:
+    text.encode()  # half of a pair of characters cannot be written down again
     return text
 
 

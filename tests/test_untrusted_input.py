@@ -79,6 +79,8 @@ def test_a_long_value_does_not_make_a_long_error():
         ("!!int 12", UserError),
         ("!x {}", UserError),
         ("a: 1\n---\nb: 2", UserError),
+        ('"\\ud800"', UserError),
+        ('{"\\ud800": 1}', UserError),
         ("'\\ud800'", "\\ud800"),
     ],
 )
