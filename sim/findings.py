@@ -27,13 +27,17 @@ from sim.interface import (
 from sim.model_files import load_spec
 from sim.robot import Robot, load_robot
 from sim.robot_file import read_data
+from sim.servo import effect
 from sim.todo import TODO, explain, todos
 from sim.trial import FOLLOWS, Drive, Trial
 
 QUATERNIONS = [
     int(getattr(mujoco.mjtSensor, f"mjSENS_{kind}")) for kind in ("FRAMEQUAT", "BALLQUAT")
 ]
+LONG_STOP = 3.0  # s
+MUCH = 1.5  # gain above which a measurement goes further than it is told
 MISREAD = 10.0  # how much smaller a range is than a limit where degrees were meant to be radians
+JOINT_STATE = "sensor_msgs/msg/JointState"
 # Sources in MuJoCo that have an address of their own.
 PLACED = ("qpos", "qvel", "sensor")
 
@@ -90,7 +94,26 @@ def _against_model(robot: Robot) -> list[str]:
         for action in interface.action
         for text in _refusal(lambda action=action: actuators(model, action))  # type: ignore[misc]
     ]
+    found += _read_twice(model, interface)
     return found or _refusal(robot.compile)
+
+
+def _read_twice(model: mujoco.MjModel, interface: Interface) -> list[str]:
+    """Fields of a message of which the model says that they are two different things."""
+    known: dict[tuple[str, str], tuple[str, str]] = {}
+    found = []
+    for term in interface.observation:
+        if not _refusal(lambda term=term: places(model, term)):  # type: ignore[misc]
+            for field, place in zip(term.ros.fields, places(model, term), strict=True):
+                other, there = known.setdefault((term.ros.topic, field), (term.name, place))
+                if there != place:
+                    found.append(
+                        f"terms {other} and {term.name} both read {field} of topic "
+                        f"{term.ros.topic}, which is {there} for one and {place} for the other; "
+                        "two sensors are two topics"
+                    )
+                    break
+    return found
 
 
 def _refusal(call: Callable[[], object]) -> list[str]:
@@ -125,7 +148,7 @@ def places(model: mujoco.MjModel, term: ObservationTerm) -> list[str]:
 
 def doubts(interface: Interface, model: mujoco.MjModel, trial: Trial) -> list[str]:
     """What is allowed and may still not be meant, in words."""
-    found = [*_static(interface, model)]
+    found = [*slow_stops(interface), *_static(interface, model)]
     for name, value in trial.held.beyond(interface).items():
         found.append(
             f"term {name}: its limit {_limit(interface, name)} is passed while the robot only "
@@ -146,6 +169,18 @@ def doubts(interface: Interface, model: mujoco.MjModel, trial: Trial) -> list[st
             f"shows {value:.3g} with {label(drive)}; the robot would be stopped"
         )
     return list(dict.fromkeys(found))
+
+
+def slow_stops(interface: Interface) -> list[str]:
+    """A stop that takes so long that people would not call it one."""
+    seconds, name = interface.braking_time
+    if seconds <= LONG_STOP:
+        return []
+    return [
+        f"action {name}: a stop takes up to {seconds:.2f} s, from its limit to `safe` under "
+        f"rate_limit; whoever stops the robot waits for that. More than {LONG_STOP:g} s is long: "
+        "a larger rate_limit, or a `safe` nearer to the middle"
+    ]
 
 
 def label(drive: Drive) -> str:
@@ -171,12 +206,16 @@ def _followed(interface: Interface, drive: Drive) -> Iterator[tuple[str, str]]:
         yield "gain", f"{what} moves the other way (gain {did.gain:.2f}): a sign is wrong"
     elif did.gain < FOLLOWS:
         yield "gain", f"{what} hardly follows (gain {did.gain:.2f})"
+    elif did.gain > MUCH:
+        yield "gain", f"{what} goes further than it is told (gain {did.gain:.2f})"
     elif not did.settled:
         yield "settled", f"{what} had not settled; give it longer with --seconds"
     if did.overshoot > 0.2:
         yield "overshoot", f"{what} overshoots by {100 * did.overshoot:.0f} %"
     if did.stop is None:
         yield "stop", f"{what} does not come to rest under the rate limit while it is watched"
+    elif did.stop > LONG_STOP:
+        yield "stop", f"{what} takes {did.stop:.2f} s to come to rest"
     tolerance = spread(tracking.tolerance, term.size)[drive.element]
     if did.longest > tracking.time:
         yield (
@@ -214,11 +253,16 @@ def _static(interface: Interface, model: mujoco.MjModel) -> Iterator[str]:
                 f"action {action.name}: no tracking: a command that is not obeyed will not be "
                 "noticed, and lag is not measured here"
             )
-        for name, low, high in zip(action.mujoco.actuators, *action.limits, strict=True):
+        for i, name in enumerate(action.mujoco.actuators):
             driven.add(name)
+            low, high = (float(bound[i]) for bound in action.limits)
+            if action.ros.type == JOINT_STATE and (
+                odd := effect(model, int(model.actuator(name).id)).odd
+            ):
+                yield f"actuator {name}: {action.ros.fields[i]} is sent as it is, but {odd}"
             if _undamped(model, int(model.actuator(name).id)):
                 yield f"actuator {name}: position servo without damping: it will swing"
-            yield from _range(model, action, name, (float(low), float(high)))
+            yield from _range(model, action, name, (low, high))
     for index in range(model.nu):
         if (name := model.actuator(index).name) not in driven:
             yield f"actuator {name or index}: no action term drives it, it stays at 0"

@@ -93,6 +93,35 @@ def test_a_sound_robot_is_shown_with_its_addresses(tmp_path):
         assert words in out
 
 
+def test_who_runs_away_when_driven_is_not_called_sound(omni):
+    model = (omni / "model.xml").read_text()
+    # Held at 0 it stays; driven, each step answers with more than the step before.
+    away, count = re.subn(r'(<velocity [^>]*?kv=")[^"]*"', r'\g<1>1e6"', model)
+    away = re.sub(r' integrator="\w+"', "", re.sub(r' forcerange="[^"]*"', "", away))
+    assert count
+    (omni / "model.xml").write_text(away)
+    status, out = run(["check-robot", str(omni), "--seconds", "0.5"], omni.parent)
+    assert status == 1
+    assert out.splitlines()[-1].endswith(
+        "base_velocity.0 at -1 the simulation does not stay finite"
+    )
+    assert "sound" not in out
+
+
+def test_who_does_not_stand_is_not_called_sound(tmp_path):
+    folder = Path(shutil.copytree(ROBOTS / "ant", tmp_path / "ant"))
+    model = (folder / "model.xml").read_text()
+    model, count = re.subn(r'<geom name="floor"[^>]*/>', "", model)
+    assert count == 1
+    (folder / "model.xml").write_text(model)
+    status, out = run(["check-robot", str(folder), "--seconds", "0.5"], tmp_path)
+    assert status == 0
+    first = next(line for line in out.splitlines() if "warning" in line)
+    assert "it does not stand: " in first
+    assert "there is no floor in model.xml" in first
+    assert "robot ant: no mistakes, but it does not stay where `safe` holds it, " in out
+
+
 def test_wrong_topics_types_and_paths_are_all_named(omni, tmp_path):
     edited(
         omni,
