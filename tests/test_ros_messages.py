@@ -577,3 +577,17 @@ def test_a_message_that_its_package_does_not_have_is_none():
     assert message_type("std_msgs/msg/Bool") is not None
     for name in ("Bol", "__builtins__", "sys"):
         assert message_type(f"std_msgs/msg/{name}") is None
+
+
+def test_a_constant_of_whole_numbers_is_exact(known):
+    action = action_term("x", "t", "own_msgs/msg/LowCmd", ["motor_cmd[0].q"])
+    ros = replace(action.ros, constants=(("crc", 1_000_000.0),))
+    (writer,) = command_writers([replace(action, ros=ros)])
+    message = made("own_msgs/msg/LowCmd")()
+    writer.write(message, np.array([0.5]))
+    back = np.zeros(1)
+    writer.read(over_the_wire(message), back)
+    message.crc += 1  # less than a ten thousandth
+    for said in (message, over_the_wire(message)):
+        with pytest.raises(MessageError, match=r"t: crc is \D*1000001\)?, not 1000000.0"):
+            writer.read(said, back)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from numbers import Integral
 from typing import Any
 
 from mlsh_ros.core.messages import MessageType, message_type
@@ -68,7 +69,8 @@ class Plan:
         for block, expected in self.constants:
             try:
                 value = block.raw(message)
-                same = same_constant(value if isinstance(value, str) else number(value), expected)
+                exact = isinstance(value, (str, Integral))
+                same = same_constant(value if exact else number(value), expected)
             except FAULTS:
                 raise self._error(block, message) from None
             if not same:

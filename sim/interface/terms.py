@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from numbers import Integral
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -298,10 +299,12 @@ def drop_later(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 TOLERANCE = 1e-4  # relative, and absolute near 0: drivers count angles in float32
 
 
-def same_constant(value: float | str, expected: float | str) -> bool:
+def same_constant(value: float | Integral | str, expected: float | str) -> bool:
     """Whether a message's value is the one that the interface names."""
     if isinstance(value, str) or isinstance(expected, str):
         return value == expected
+    if isinstance(value, Integral) and float(expected).is_integer():
+        return int(value) == int(expected)  # there is nothing to round
     return math.isclose(value, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
