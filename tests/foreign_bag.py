@@ -1,6 +1,9 @@
 """Recordings as other tools write them: mcap, rosbags, and what rosbag2 does to files."""
 
-from gap_robot import STORE, Robot
+import numpy as np
+from gap_robot import STORE, Robot, blank
+
+from mlsh_ros.core.conversion import command_writers, topic_readers
 
 SECOND = 10**9
 
@@ -49,3 +52,49 @@ def mcap(path, messages, *, space="", extra=lambda writer: None, **options):
             writer.add_message(numbers[topic], received, data, received)
         writer.finish()
     return path
+
+
+ARM = """<mujoco><compiler angle="radian"/><option timestep=".004" integrator="implicitfast"/>
+<worldbody><body name="upper"><joint name="shoulder" axis="0 1 0" damping=".4" armature=".05"/>
+  <geom type="capsule" fromto="0 0 0 .3 0 0" size=".03" mass="1"/>
+  <body name="hand" pos=".3 0 0"><joint name="elbow" axis="0 0 1" damping=".2" armature=".05"/>
+    <geom type="capsule" fromto="0 0 0 .2 0 0" size=".02" mass=".5"/></body></body></worldbody>
+<actuator><position name="lift" joint="shoulder" kp="40" kv="1" ctrlrange="-3 3"/>
+  <position name="bend" joint="elbow" kp="20" kv=".5" ctrlrange="-3 3"/></actuator></mujoco>"""
+WHEEL = """<mujoco><compiler angle="radian"/><option timestep=".004" integrator="implicitfast"/>
+<worldbody><body name="hand"><joint name="spin" axis="0 0 1" damping=".1" armature=".02"/>
+  <geom type="capsule" fromto="0 0 0 .2 0 0" size=".02" mass=".5"/></body></worldbody>
+<actuator><velocity name="turn" joint="spin" kv="1" ctrlrange="-5 5"/></actuator></mujoco>"""
+HOME = {"arm": ((0.0, 0.0), (0.7, 0.7), ARM), "wheel": ((0.0,), (4.0,), WHEEL)}
+
+
+def other_robot(name, folder, monkeypatch):
+    """A robot that no bundle drives, and another simulation of it, which is finer."""
+    from mlsh_ros.bench import third
+    from sim.reality import Reality
+
+    home, reach, text = HOME[name]
+    (folder / f"{name}.xml").write_text(text)
+    model = third.Model("none", f"{name}.xml", "hand", home, reach, 0.004)
+    monkeypatch.setattr(third, "source", lambda _: folder / f"{name}.xml")
+    monkeypatch.setitem(third.MODELS, name, model)
+    robot = third.adopt(name, folder / name)
+    return robot, third.Arm(model, robot, Reality())
+
+
+def heard(robot, rows):
+    """(received, topic, message) of fields and commands (A,)."""
+    readers, writers = (
+        topic_readers(robot.interface.observation),
+        command_writers(robot.interface.action),
+    )
+    for received, said in rows:
+        for each in readers if isinstance(said, dict) else writers:
+            message = blank(each.type)
+            if isinstance(said, dict):
+                message.header.stamp.sec, message.header.stamp.nanosec = divmod(received, SECOND)
+            each.write(message, said)
+            for part in ("position", "velocity", "effort", "data"):
+                if hasattr(message, part):
+                    setattr(message, part, np.array(getattr(message, part), np.float64))
+            yield received, each.topic, message

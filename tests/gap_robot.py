@@ -69,6 +69,8 @@ class Robot:
         self.bundle, self.wrong = bundle, wrong or Wrong()
         self.every, self.jitter, self.hears = every, jitter, hears
         self.robot = load_robot(robot or bundle.interface.robot)
+        # Of the physics steps that the bundle knows: a robot may be simulated in finer ones.
+        self.parts = round(bundle.interface.physics_dt / self.robot.interface.physics_dt)
         self.seed, self.rng = seed, np.random.default_rng(seed)
         self.heard = []  # (received, order of making, topic, content)
         self.now = START
@@ -112,7 +114,8 @@ class Robot:
         for n in range(-BEFORE, ticks * interface.substeps):
             now = self.now + (n + BEFORE) * pdt
             if n > 0:
-                world.physics.substep(self._in_force(commands, now, pdt)[None])
+                for _ in range(self.parts):
+                    world.physics.substep(self._in_force(commands, now, pdt)[None])
             history.append({name: value[0].copy() for name, value in world.fields().items()})
             if n % self.every == 0:
                 for reader in readers:

@@ -338,7 +338,7 @@ def test_noise_of_a_reality_is_declared_noise(moving, tmp_path):
 def test_a_window_starts_where_the_sensors_of_a_reality_say(moving, hidden):
     path, signals = hidden
     reality = load_reality(path, load_robot("omni"))
-    windows = cut(signals, plan_for(moving.interface))
+    windows = cut(signals, plan_for(moving.interface), moving.interface)
     family, _ = task_of(moving, moving.manifest.masters["goal-0"].task)
     on_time = {k: replace(s, delay_s=(0.0, 0.0)) for k, s in reality.sensors.items()}
     reality = replace(reality, sensors=on_time)

@@ -53,7 +53,7 @@ def test_a_weak_and_late_robot_is_found(moving, weak, tmp_path):
         assert numbers[f"{drive}.delay_s"].value == pytest.approx(0.02, abs=0.002)
         assert numbers[f"{drive}.gain_factor"].value == pytest.approx(0.8, rel=0.03)
     assert found.before > 3 * found.after
-    found.write(path := tmp_path / "reality.yaml", ["a.mcap"])
+    (path := tmp_path / "reality.yaml").write_text(found.to_yaml(["a.mcap"]))
     # What it writes is what it found, and the robot's simulations take it.
     assert read_reality(path) == found.reality
     assert load_reality(str(path), load_robot("omni")) == found.reality
@@ -219,7 +219,7 @@ def test_what_moves_nothing_is_not_told(moving, weak):
 def fit_of(subject, signals, ranges, windows):
     """The problem that some windows of a recording pose."""
     robot, ranges = load_robot(subject.interface.robot), reality_from_dict(ranges, "ranges")
-    chosen = thin(cut(signals, plan_for(subject.interface)), np.array(windows))
+    chosen = thin(cut(signals, plan_for(subject.interface), subject.interface), np.array(windows))
     twin = twin_of(subject, [signals], robot)
     found = unknowns(subject.interface, body_names(twin.model), NOMINAL, ranges)
     follower = Follower(twin, chosen, ranges, NOMINAL)

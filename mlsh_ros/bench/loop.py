@@ -155,7 +155,7 @@ def main() -> None:
         file = folder / "reality.yaml"
         signals = rehearse(bundle, hidden, sessions=options.sessions, seed=0)
         found = identify(bundle, [signals], ranges=RANGES)
-        found.write(file, [name])
+        file.write_text(found.to_yaml([name]), encoding="utf-8")
         before = mean_return(bundle, shipped, hidden)
         lost = nominal - before
         parts = [f"{name}: {before:.1f}, {lost / nominal:.0%} lost"]

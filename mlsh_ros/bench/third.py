@@ -358,7 +358,7 @@ def one(robot: Robot, folder: Path, n: int, options: argparse.Namespace) -> None
     print("\n".join(judge(found, both, truth, interface, float(compiled.body_mass.sum()))))
     print("\n".join(f"  note: {note}" for note in found.notes), flush=True)
     file = folder / f"{bags[0].name}.yaml"
-    found.write(file, [bags[0].name])
+    file.write_text(found.to_yaml([bags[0].name]), encoding="utf-8")
     if options.gap:
         _gap(robot, bags[1], str(file))
 

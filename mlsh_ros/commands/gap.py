@@ -45,6 +45,9 @@ def gap(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for gap.html and gap.json.")
     ] = Path("reports"),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are there.")
+    ] = False,
 ) -> int:
     """Say how robot and simulation differ, why, and what to do: a verdict, HTML and JSON.
 
@@ -52,11 +55,15 @@ def gap(
     2: a number is above what --fail-above allows, or wrong usage. 1: nothing could be compared.
     """
     from mlsh_ros.gap.analysis import analyse
-    from mlsh_ros.gap.page import write_page
+    from mlsh_ros.gap.page import render
     from mlsh_ros.gap.reading import Where
     from mlsh_ros.gap.subject import load_subject
+    from sim.files import check_place, write_file
 
     gates = [_gate(text) for text in fail_above or []]
+    files = [output / "gap.json", output / "gap.html"]
+    for file in files:
+        check_place(file, overwrite=overwrite)
     found = analyse(
         load_subject(bundle),
         bags,
@@ -67,9 +74,8 @@ def gap(
     )
     data = found.to_dict()
     limits = [(key, limit, number_at(data, key)) for key, limit in gates]
-    output.mkdir(parents=True, exist_ok=True)
-    found.write_json(output / "gap.json")
-    write_page(found, output / "gap.html")
+    for file, text in zip(files, (found.to_json(), render(found)), strict=True):
+        write_file(file, text.encode("utf-8", "replace"), overwrite=overwrite)
     for note in found.notes:
         say(f"note: {note}")
     for number, line in enumerate(found.verdict, 1):

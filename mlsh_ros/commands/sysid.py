@@ -49,10 +49,14 @@ def sysid(
         list[str] | None,
         typer.Option(help="OURS:=THEIRS: a topic that has another name there. Repeatable."),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file that is there.")
+    ] = False,
 ) -> int:
     """Identify masses, frictions, gains, delays and biases; writes a reality.yaml with errors.
 
-    What the recording does not tell stays as it is, and is named. Status 1: nothing can be told.
+    What the recording does not tell stays as it is, and is named. Status 1: nothing can be told,
+    or what was found predicts worse than the nominal model; nothing is written then.
     """
     for needed in ("scipy", "tabulate"):
         if find_spec(needed) is None:
@@ -62,8 +66,10 @@ def sysid(
     from mlsh_ros.gap.reading import Where, load
     from mlsh_ros.gap.subject import load_subject, nominal
     from mlsh_ros.sysid.identify import identify
+    from sim.files import check_place, write_file
     from sim.reality import load_ranges, load_reality
 
+    check_place(output, overwrite=overwrite)
     logging.getLogger("absl").setLevel(logging.ERROR)  # of numbers that start at a bound
     where = Where.of(namespace, topic or ())
     loaded = load_subject(bundle)
@@ -81,6 +87,12 @@ def sysid(
         say(line)
     if all(number.why_not for number in found.numbers):
         raise UserError("the recordings tell none of these numbers; nothing is written")
-    found.write(output, [str(bag) for bag in bags])
+    if not found.after <= found.before:  # nan too
+        raise UserError(
+            f"what was found predicts worse than the nominal model: RMSE {found.before:.3g} before, "
+            f"{found.after:.3g} after, in windows that were not fitted; nothing is written: the "
+            "nominal model is the better one"
+        )
+    write_file(output, found.to_yaml([str(bag) for bag in bags]), overwrite=overwrite)
     say(f"reality: {output}")
     return 0

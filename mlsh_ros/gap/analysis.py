@@ -14,7 +14,15 @@ import numpy as np
 from mlsh_ros.core.replay import Result
 from mlsh_ros.gap import findings as say
 from mlsh_ros.gap.causes import Cause, Search, corrected
-from mlsh_ros.gap.compare import Element, Model, action_labels, elements_of
+from mlsh_ros.gap.compare import (
+    SMALLEST,
+    Element,
+    Model,
+    action_labels,
+    centred,
+    element_names,
+    elements_of,
+)
 from mlsh_ros.gap.findings import Finding
 from mlsh_ros.gap.health import (
     Channel,
@@ -30,7 +38,7 @@ from mlsh_ros.gap.joints import angles
 from mlsh_ros.gap.measures import HORIZONS, SINCE, Measure, Trace, measure, stale_shares, trace_of
 from mlsh_ros.gap.reading import Loaded, Where, load
 from mlsh_ros.gap.score import Earned, earned, interval
-from mlsh_ros.gap.signals import Signals, because
+from mlsh_ros.gap.signals import Signals, Wrap, because
 from mlsh_ros.gap.subject import Subject, nominal, twin_of
 from mlsh_ros.gap.trained import graphs_of, known_to, read_by
 from mlsh_ros.gap.twin import Prediction, Twin
@@ -45,6 +53,9 @@ NO_GAP = "no gap"
 SHORT = 0.3  # s, windows of a robot that does not forget
 # What is left of a nudge after a second, from where on it is such a robot: of a velocity, else.
 LASTS, GROWS = 0.5, 1.5
+STILL = 1e-3  # of an action's limits: commands that change less move nothing
+LEAST = 1e-3  # in a term's unit: a robot that is told nothing and moves less stands
+TRIED = 8  # windows that tell how long the steps should be
 LITTLE = 5.0  # s of driving that say little
 PLOTTED = 8  # elements of which a window is drawn: the worst, then the first
 
@@ -150,16 +161,9 @@ class Gap:
             "return_loss": max(losses, default=None),
         }
 
-    def write_json(self, path: Path) -> None:
-        """Write `to_dict`.
-
-        Raises:
-            UserError: it could not be written.
-        """
-        try:
-            path.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
-        except OSError as error:
-            raise UserError(f"{path}: could not be written ({error.strerror})") from None
+    def to_json(self) -> str:
+        """`to_dict` as text."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
 
 def _measured(m: Measure, skills: Sequence[str]) -> dict[str, Any]:
@@ -285,11 +289,11 @@ def analyse_signals(
     twin = _twin(subject, signals, robot, reality)
     interface = twin.interface
     told = [*notes, *(f"{s.name}: {note}" for s in signals for note in s.notes)]
-    windows = _windows(signals, plan_for(interface), told)
+    twin, windows = _stepped(twin, signals, told)
     memory = twin.memory(windows)
     restless = _restless(memory, twin)
     if restless:
-        windows = _windows(signals, plan_for(interface, SHORT, 0.0), told)
+        windows = _windows(signals, plan_for(interface, SHORT, 0.0), twin, told)
         memory = twin.memory(windows)
         told.append(
             "the robot does not forget where it was pushed: it is compared in short windows, and "
@@ -302,11 +306,14 @@ def analyse_signals(
             f"{', '.join(s.name for s in signals)}: no sensor of {interface.robot} is in it"
             f"{because(told)}"
         )
-    skipped = {t.name for t in interface.observation} - {e.term for e in elements}
+    skipped = {t.name for t in interface.observation if not t.mujoco.task}
+    skipped -= {e.term for e in elements}
     if skipped:
         told.append(
             f"not compared, because not recorded or simulated: {', '.join(sorted(skipped))}"
         )
+    own = {t.ros.topic for t in interface.observation if not t.mujoco.task}
+    told += _unmoved(windows, elements, interface, told)
     skills = len(bundle.manifest.skills) if bundle else 0
     measures = measure(windows, nominal, elements, interface, skills)
     seconds = interface.control_dt * sum(len(s) for each in signals for s in each.stretches())
@@ -322,8 +329,9 @@ def analyse_signals(
     largest = np.abs(windows.command).max(axis=(0, 1)).tolist()
     ceilings = dict(zip(action_labels(interface), largest, strict=True))
     found = [
+        *say.from_wraps(_wraps(interface, signals)),
         *say.from_causes(causes, ceilings),
-        *say.from_channels([c for each in lines for c in each], causes),
+        *say.from_channels([c for each in lines for c in each if c.topic in own], causes),
         # Elsewhere the simulation tells an angle's scale: it does not begin anew all the time.
         *(say.from_angles(angles(interface, signals)) if restless else []),
         *say.from_measures(explained, ticks, interface.control_dt, restless=restless),
@@ -331,8 +339,8 @@ def analyse_signals(
         *say.from_range(seen, sparse=not scores),
         *(say.from_efforts(work, _usual(bundle, scores)) if bundle else []),
         *say.from_replay(replayed),
-        *say.from_score(scores),
     ]
+    found += say.from_score(scores, found)
     if seconds < LITTLE:
         told.append(f"only {seconds:.1f} s of driving: too little to be sure of anything")
     return Gap(
@@ -357,14 +365,77 @@ def analyse_signals(
     )
 
 
-def _windows(signals: list[Signals], plan: Plan, notes: Sequence[str]) -> Windows:
-    windows = merge([cut(each, plan) for each in signals])
+def _wraps(interface: Interface, signals: Sequence[Signals]) -> list[tuple[str, Wrap]]:
+    names = {t.name: element_names(t) for t in interface.observation}
+    return [(names[wrap.term][wrap.index], wrap) for each in signals for wrap in each.wraps]
+
+
+def _stepped(twin: Twin, signals: list[Signals], notes: Sequence[str]) -> tuple[Twin, Windows]:
+    """The twin with the physics steps that show more of the recording, and its windows.
+
+    A robot knows no steps: where those of the model are long, what they change is the model's and
+    no difference of the robot. A simulator has the model's own.
+    """
+    plan, best, least = plan_for(twin.interface), twin, np.inf
+    found = _windows(signals, plan, twin, notes)
+    finer = twin if all(each.simulated or each.lockstep for each in signals) else twin.finer()
+    if finer is twin:
+        return twin, found
+    several = np.unique(np.linspace(0, found.count - 1, TRIED).astype(int))
+    for each in (twin, finer):
+        windows = _windows(signals, plan, each, notes)
+        left = _misfit(each.bare(), thin(windows, several))
+        if left < least:
+            best, found, least = each, windows, left
+    return best, found
+
+
+def _misfit(twin: Twin, windows: Windows) -> float:
+    """Mean square of what the nominal simulation leaves, of the movement of each term."""
+    shown, shares = twin.follow(windows), []
+    for term in twin.terms:
+        samples = windows.samples[term.name]
+        if not len(samples.time):
+            continue
+        values = shown.at(term.name, samples.window, samples.time)
+        off = centred(samples.values - values, samples.window)
+        moved = centred(samples.values, samples.window).std()
+        shares.append((off**2).mean() / max(float(moved), SMALLEST) ** 2)
+    return float(np.nan_to_num(np.mean(shares), nan=np.inf)) if shares else 0.0
+
+
+def _windows(signals: list[Signals], plan: Plan, twin: Twin, notes: Sequence[str]) -> Windows:
+    windows = merge([cut(each, plan, twin.interface) for each in signals])
     if not windows.count:
         raise UserError(
             f"{', '.join(s.name for s in signals)}: no stretch of ticks is long enough to compare"
             f"{because(notes)}"
         )
     return windows
+
+
+def _unmoved(
+    windows: Windows, elements: list[Element], interface: Interface, notes: Sequence[str]
+) -> list[str]:
+    """What is to be said of elements that did not move.
+
+    Raises:
+        UserError: of all of them.
+    """
+    low, high = interface.limits
+    told = bool((windows.command.std(axis=(0, 1)) > STILL * (high - low)).any())
+    if not any(e.recorded > (0 if told else LEAST) or e.scale > LEAST for e in elements) or all(
+        e.still for e in elements
+    ):
+        why = "it and its model stood still, whatever they were told"
+        if not told:
+            why = "it was told to stand still all the time"
+        raise UserError(
+            f"the robot did not move: {why}: nothing shows in that, and nothing can be compared"
+            f"{because(notes)}"
+        )
+    still = ", ".join(e.name for e in elements if e.still)
+    return [f"not compared, because it did not move: {still}"] if still else []
 
 
 def _restless(memory: dict[str, Floats], twin: Twin) -> bool:

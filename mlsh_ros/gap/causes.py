@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlsh_ros.gap.compare import (
-    SMALLEST,
     Comparison,
     Element,
     Model,
@@ -69,6 +68,7 @@ class Cause:
     where: tuple[str, ...]  # elements, topics or action elements that it is about
     value: float  # of its one number, if it has one; times in s
     nats: float  # gained
+    whole: bool  # `where` are topics
     share: float  # of the affected elements' movement that it explains, the most of them
     model: Model  # with it, and with all causes before it
 
@@ -245,7 +245,7 @@ class _View:
 
     def _worth_a_look(self, left: dict[str, Floats]) -> bool:
         return any(
-            value > e.noise**2 + (MATERIAL * e.scale) ** 2 + SMALLEST**2
+            value > e.noise**2 + (MATERIAL * e.size) ** 2 + e.rounding**2
             for term in self.compared
             for e, value in zip(self.mine(term), left[term], strict=True)
         )
@@ -264,13 +264,14 @@ class _View:
         for term, left in each.left.items():
             before, after = np.sqrt(self.left[term]), np.sqrt(left)
             for e, a, b in zip(self.mine(term), before, after, strict=True):
-                scale = max(e.scale, e.noise, 1e-12)
-                share = max(share, (a - b) / scale)
+                share = max(share, (a - b) / e.size)
                 # Noise stays, whatever explains the rest.
-                clear = clear or bool((a - b) >= MATERIAL * scale and b <= CLEARER * a)
+                clear = clear or bool((a - b) >= MATERIAL * e.size and b <= CLEARER * a)
         if nats < NATS or not clear:
             return None
-        return Cause(each.kind, each.where, each.value, nats, float(share), each.model)
+        topics = {e.topic for e in self.search.elements}
+        whole = set(each.where) <= topics
+        return Cause(each.kind, each.where, each.value, nats, whole, float(share), each.model)
 
     # Sensors ----------------------------------------------------------------------------------
 

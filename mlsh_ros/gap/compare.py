@@ -17,6 +17,9 @@ from sim.interface import Floats, Interface, ObservationTerm, parse_path
 # the moment of a tick and interpolation make half of it in a simulation compared with itself.
 FLOOR = 0.01
 SMALLEST = 1e-6  # in the term's unit: an element that moves less stands still
+ROUNDING = 1e-6  # of a value: messages hold seven digits
+BESIDE = 0.03  # of the largest movement in the same unit
+NOISY = 1.5  # times the declared noise
 REMEMBERS = 0.5  # part of a nudge that is left when the comparison begins
 
 
@@ -31,6 +34,9 @@ class Element:
     unit: str
     noise: float  # standard deviation that the interface declares
     scale: float  # its own movement in the simulation: standard deviation
+    recorded: float  # the same in the recording
+    rounding: float  # of its values: what is below is none of the robot's
+    beside: float  # what is little beside the other elements of its unit
     # A value that stays, such as a position: windows are compared from where they begin, and
     # a constant offset is not to be seen.
     remembers: bool
@@ -40,12 +46,22 @@ class Element:
     @property
     def floor(self) -> float:
         """What is below is equal."""
-        return float(np.hypot(self.noise, FLOOR * self.scale))
+        return float(np.hypot(self.noise, FLOOR * self.scale)) + self.rounding
 
     @property
     def moves(self) -> bool:
         """Whether anything can be said of its gain or lag."""
-        return self.scale > max(SMALLEST, self.noise)
+        return self.scale > max(SMALLEST, self.noise, self.rounding)
+
+    @property
+    def still(self) -> bool:
+        """Whether it stood in the recording and in the simulation: nothing is to be seen of it."""
+        return not self.moves and self.recorded <= max(SMALLEST, NOISY * self.noise, self.rounding)
+
+    @property
+    def size(self) -> float:
+        """What a difference is a part of; never a movement that is next to none."""
+        return max(self.scale, self.noise, self.beside, self.rounding, SMALLEST)
 
 
 @dataclass(frozen=True)
@@ -109,31 +125,45 @@ def elements_of(
     found = []
     for term in interface.observation:
         shown = windows.samples[term.name]
-        if term.name not in prediction.values or not len(shown.time):
+        # What a task shows, such as its goals, is no sensor of the robot.
+        if term.mujoco.task or term.name not in prediction.values or not len(shown.time):
             continue
         values = prediction.at(term.name, shown.window, shown.time)
         quaternion = term.derive is None and is_quaternion(model, term) and not angular(term)
         kept = memory.get(term.name, np.zeros(count_of(term)))
         steady = values - values.mean(axis=0)
         moving = centred(values, shown.window)
+        recorded = centred(shown.values, shown.window)
+        largest = np.maximum(np.abs(shown.values).max(axis=0), np.abs(values).max(axis=0))
         noises = np.resize(term.noises, count_of(term))
-        for index, label in enumerate(labels(term)):
-            remembers = bool(term.mujoco.task or quaternion or kept[index] > REMEMBERS)
+        for index, name in enumerate(element_names(term)):
+            remembers = bool(quaternion or kept[index] > REMEMBERS)
+            steadily = shown.values[:, index].std()
             found.append(
                 Element(
-                    name=f"{term.name}.{label}" if count_of(term) > 1 else term.name,
+                    name=name,
                     term=term.name,
                     index=index,
                     topic=term.ros.topic,
                     unit="rad" if angular(term) else term.unit,
                     noise=float(noises[index]),
                     scale=float((moving if remembers else steady)[:, index].std()),
+                    recorded=float(recorded[:, index].std() if remembers else steadily),
+                    rounding=ROUNDING * float(largest[index]),
+                    beside=0.0,
                     remembers=remembers,
                     angle=angular(term),
                     quaternion=quaternion,
                 )
             )
-    return found
+    most = {e.unit: max(o.scale for o in found if o.unit == e.unit) for e in found}
+    return [replace(e, beside=BESIDE * most[e.unit]) for e in found]
+
+
+def element_names(term: ObservationTerm) -> list[str]:
+    """Of what is compared of a term, such as velocity.x."""
+    ends = labels(term)
+    return [f"{term.name}.{end}" for end in ends] if len(ends) > 1 else [term.name]
 
 
 def labels(term: ObservationTerm) -> list[str]:

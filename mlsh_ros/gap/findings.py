@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mlsh_ros.core.replay import Result
 from mlsh_ros.gap.causes import Cause
+from mlsh_ros.gap.compare import NOISY
 from mlsh_ros.gap.health import Channel, Drift, Effort, Timing
 from mlsh_ros.gap.joints import HOLDS, Angle
 from mlsh_ros.gap.measures import Measure
 from mlsh_ros.gap.score import Earned
+from mlsh_ros.gap.signals import Wrap
 
 # Ranks: what makes everything else doubtful, what is a cause, and what follows from causes.
 DOUBT, CAUSE, SYMPTOM = 0, 1, 2
@@ -21,7 +23,6 @@ LOST = 0.02  # share of the messages
 # Share of the ticks outside of what is seen in simulation; or, without a simulation of the task,
 # of the few golden rows.
 OUTSIDE, OUTSIDE_GOLDEN = 0.05, 0.25
-NOISY = 1.5  # times the declared noise, beside MUCH
 MUCH = 0.03  # of an element's movement, of noise that nobody declared
 WHITE = 0.7  # part of what is left that must change from sample to sample to be noise
 UNEXPLAINED = 0.06  # of an element's movement
@@ -33,6 +34,11 @@ LATE = 0.1  # of the control period, lateness p99
 UNEVEN = 0.15
 CONTRADICTS = 0.1  # of an angle, that its velocity does not sum up to
 WORSE = 0.05  # of the simulation's return
+WRAPPED = 100.0  # before all causes: it is seen without a simulation
+# How the numbers of one thing that is found twice belong together.
+ADDED, MULTIPLIED = ("lag", "delay"), ("gain", "scale")
+FACTORS = (*MULTIPLIED, "mass", "damping", "friction")
+AT_ONCE = 1e-3  # s
 UNSEEN = 0.01  # share of the ticks
 
 
@@ -58,6 +64,14 @@ def _names(where: Sequence[str]) -> str:
     return ", ".join(where[:-1]) + (" and " if len(where) > 1 else "") + where[-1] if where else ""
 
 
+def _verb(where: Sequence[str], one: str, several: str) -> str:
+    return several if len(where) > 1 else one
+
+
+def _often(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
 def _times(value: float) -> str:
     return f"{value:.2f} times"
 
@@ -74,14 +88,16 @@ Say = Callable[[Cause], tuple[str, str]]
 
 
 def _lag(cause: Cause) -> tuple[str, str]:
-    what, verb = _names(cause.where), "lags" if cause.value > 0 else "is ahead by"
+    what = _names(cause.where)
     if cause.value > 0:
         return (
-            f"{what} {verb} {_ms(cause.value)}, other topics do not",
+            f"{what} {_verb(cause.where, 'lags', 'lag')} {_ms(cause.value)}, "
+            f"{'the other topics' if cause.whole else 'the rest of the topic'} "
+            f"{'do' if cause.whole else 'does'} not",
             "look for a filter or a slow driver; or add this delay to the sensor in the model",
         )
     return (
-        f"{what} {verb} {_ms(-cause.value)} of the simulation",
+        f"{what} {_verb(cause.where, 'is', 'are')} {_ms(-cause.value)} ahead of the simulation",
         "the model's sensor or actuator is slower than the robot's",
     )
 
@@ -123,11 +139,11 @@ def _gain(cause: Cause) -> tuple[str, str]:
 
 SAID: dict[str, Say] = {
     "sign": lambda c: (
-        f"{_names(c.where)} has the wrong sign",
+        f"{_names(c.where)} {_verb(c.where, 'has', 'have')} the wrong sign",
         "check its axis in robot.yaml and in the driver (REP-103: x ahead, y left, z up)",
     ),
     "scale": lambda c: (
-        f"{_names(c.where)} is scaled by {c.value:.2f}",
+        f"{_names(c.where)} {_verb(c.where, 'is', 'are')} scaled by {c.value:.2f}",
         "check units and calibration (wheel radius, encoder counts, degrees for radians)",
     ),
     "swap": lambda c: (
@@ -188,6 +204,31 @@ SAID: dict[str, Say] = {
 }
 
 
+def _once(causes: Sequence[Cause]) -> list[Cause]:
+    """Of what was found twice, the two together in the place of the first: no line denies another.
+
+    What a later round finds of the same thing comes on top of the first; of masses, damping and
+    friction it is the whole. What takes the first back altogether leaves none of them.
+    """
+    found: dict[tuple[str, tuple[str, ...]], Cause] = {}
+    for cause in causes:
+        key = cause.kind, cause.where
+        if key in found:
+            value = cause.value
+            if cause.kind in ADDED:
+                value = found[key].value + cause.value
+            elif cause.kind in MULTIPLIED:
+                value = found[key].value * cause.value
+            cause = replace(found[key], value=value)
+        found[key] = cause
+    return [
+        cause
+        for cause in found.values()
+        if not (cause.kind in ADDED and abs(cause.value) < AT_ONCE)
+        and not (cause.kind in FACTORS and abs(cause.value - 1) < MUCH)
+    ]
+
+
 def from_causes(causes: Sequence[Cause], ceilings: dict[str, float]) -> list[Finding]:
     """What explains the difference, in the order in which it was found.
 
@@ -196,13 +237,14 @@ def from_causes(causes: Sequence[Cause], ceilings: dict[str, float]) -> list[Fin
         ceilings: per action element, the largest command.
     """
     found = []
+    causes = _once(causes)
     for n, cause in enumerate(causes):
         text, advice = SAID[cause.kind](cause)
         if cause.kind == "ceiling" and len(cause.where) == 1:
             limit = cause.value * ceilings[cause.where[0]]
             text = f"actuator {cause.where[0]} saturates at {limit:.3g}"
         # Found one after the other, each the best of its round: that order is kept.
-        severity = 1 + cause.share / 100 - n * 1e-3 + (len(causes) - n)
+        severity = 1 + min(cause.share, 1.0) / 100 - n * 1e-3 + (len(causes) - n)
         found.append(
             Finding(cause.kind, CAUSE, severity, text, advice, cause.where, float(cause.value))
         )
@@ -228,6 +270,26 @@ def from_channels(channels: Sequence[Channel], causes: Sequence[Cause]) -> list[
             )
             found.append(Finding("lost", CAUSE, c.lost, text, advice, (c.topic,), c.lost))
     return found
+
+
+def from_wraps(wraps: Sequence[tuple[str, Wrap]]) -> list[Finding]:
+    """Of angles that jump by a turn, by their elements' names; they were compared without that."""
+    times: dict[str, Wrap] = {}
+    for name, wrap in wraps:
+        times[name] = replace(wrap, times=wrap.times + (times[name].times if name in times else 0))
+    return [
+        Finding(
+            "wraps",
+            CAUSE,
+            WRAPPED,
+            f"{name} wraps at {wrap.at:.2f} rad, as it did {_often(wrap.times)}",
+            "the model counts turns: say `wraps: true` of it in robot.yaml and train so, or "
+            "let the driver count on",
+            (name,),
+            wrap.at,
+        )
+        for name, wrap in times.items()
+    ]
 
 
 def from_angles(angles: Sequence[Angle]) -> list[Finding]:
@@ -266,7 +328,6 @@ def from_measures(
     rest: dict[str, list[Measure]] = {}
     for m in final:
         e = m.element
-        scale = max(e.scale, e.noise)
         if m.outliers > OUTLIERS:
             text = f"{e.name} jumps in {100 * m.outliers:.1f} % of the samples"
             advice = "look for a loose contact, zeros for lost readings, or a filter that resets"
@@ -274,26 +335,26 @@ def from_measures(
                 Finding("outliers", CAUSE, m.outliers, text, advice, (e.name,), m.outliers)
             )
             continue
-        limit = np.hypot(NOISY * e.noise, MUCH * e.scale)
-        if m.noise > limit and m.noise > WHITE * m.rmse and limit > 0:
+        if m.noise > np.hypot(NOISY * e.noise, MUCH * e.size) and m.noise > WHITE * m.rmse:
             noisy.setdefault(e.term, []).append(m)
-        elif _off(m, restless) > np.hypot(NOISY * e.noise, UNEXPLAINED * e.scale) and scale > 0:
+        elif _off(m, restless) > np.hypot(NOISY * e.noise, UNEXPLAINED * e.size):
             rest.setdefault(e.term, []).append(m)
     for parts in noisy.values():
-        worst = max(parts, key=lambda m: m.noise / max(m.element.scale, m.element.noise, 1e-12))
+        worst = max(parts, key=lambda m: m.noise / m.element.size)
         e, names = worst.element, tuple(m.element.name for m in parts)
         text = (
-            f"{_names(names)} is noisier than declared: {worst.noise:.2g} {e.unit}, "
-            f"{e.noise:g} is declared"
+            f"{_names(names)} {_verb(names, 'is', 'are')} noisier than declared: "
+            f"{worst.noise:.2g} {e.unit}, {e.noise:g} is declared"
         )
-        share = worst.noise / max(e.scale, e.noise)
+        share = worst.noise / e.size
         advice = "declare this noise for training, or filter the sensor"
         found.append(Finding("noise", CAUSE, share, text, advice, names, worst.noise))
     for parts in rest.values():
-        shares = [_off(m, restless) / max(m.element.scale, m.element.noise, 1e-12) for m in parts]
+        shares = [_off(m, restless) / m.element.size for m in parts]
         names, share = tuple(m.element.name for m in parts), max(shares)
+        worst = parts[int(np.argmax(shares))]
         text = (
-            f"{_names(names)} differs by {100 * share:.0f} % of its movement "
+            f"{_names(names)} {_verb(names, 'differs', 'differ')} by {_part(worst, share)} "
             "for a reason that is none of those tried"
         )
         advice = "see where in the plots; the model lacks something there"
@@ -307,6 +368,13 @@ def from_measures(
         # After what is explained, however large.
         found.append(Finding("unexplained", SYMPTOM, share, text, advice, names, share))
     return found
+
+
+def _part(m: Measure, share: float) -> str:
+    """How much that is: of the movement in simulation, where there is one to compare with."""
+    if m.element.moves and m.element.scale >= m.element.beside:
+        return f"{100 * share:.0f} % of its movement"
+    return f"{m.rmse:.2g} {m.element.unit}, where the simulation hardly moves,"
 
 
 def _off(m: Measure, restless: bool) -> float:
@@ -340,9 +408,10 @@ def from_range(drifts: Sequence[Drift], *, sparse: bool) -> list[Finding]:
     if not out:
         return []
     names = tuple(d.name for d in out)
+    most = f", {out[0].name}" if len(names) > 1 else ""
     text = (
-        f"{_names(names)} left the range of training, {out[0].name} in "
-        f"{100 * out[0].outside:.0f} % of the ticks"
+        f"{_names(names)} left the range of training{most} in {100 * out[0].outside:.0f} % of the "
+        "ticks"
     )
     advice = "the networks guess there: keep the robot inside, or train on a wider range"
     return [Finding("drift", SYMPTOM, out[0].outside, text, advice, names, out[0].outside)]
@@ -387,8 +456,9 @@ def from_replay(replayed: Sequence[Result]) -> list[Finding]:
     return found
 
 
-def from_score(earned: Sequence[Earned]) -> list[Finding]:
-    """Of returns."""
+def from_score(earned: Sequence[Earned], others: Sequence[Finding]) -> list[Finding]:
+    """Of returns; `others` are what else was found."""
+    above = any(each.rank < SYMPTOM for each in others)
     found = []
     for line in earned:
         mean, low, high = line.difference
@@ -401,7 +471,8 @@ def from_score(earned: Sequence[Earned]) -> list[Finding]:
             f"{high:+.1f}), success {line.robot_success.mean():.0%} and "
             f"{line.simulation_success.mean():.0%}"
         )
-        advice = "this is what the gap costs; the causes stand above"
+        advice = "this is what the gap costs; "
+        advice += "the causes stand above" if above else "no cause was found"
         share = -mean / max(reference, 1e-12)
         found.append(Finding("return", SYMPTOM, 10 + share, text, advice, (line.task,), share))
     return found

@@ -122,7 +122,7 @@ def _measure(
     rmse = float(np.sqrt((error**2).mean()))
     gain, gain_error, correlation = _slope(element, i, shown, interface, windows)
     spread = TO_SIGMA * float(np.median(np.abs(error - np.median(error))))
-    limit = max(WILD * spread, WILD_SHARE * max(element.scale, element.noise))
+    limit = max(WILD * spread, WILD_SHARE * element.size)
     values = np.stack([shown.recorded[:, i], shown.simulated[:, i]])
     wild = sudden(around > limit, values, limit / 2, shown.samples.window, shown.samples.time)
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from html import escape
-from pathlib import Path
 
 from mlsh_ros.gap.analysis import Gap
 from mlsh_ros.gap.measures import HORIZONS, SINCE, Measure
@@ -24,7 +23,6 @@ from mlsh_ros.gap.plots import (
 )
 from mlsh_ros.gap.score import interval
 from mlsh_ros.report import PERCENT, SCRIPT, STYLE
-from sim.errors import UserError
 
 MILLI = 1e3
 RANGES = 12  # elements in the drawing of the ranges
@@ -54,21 +52,8 @@ class Cell:
     value: float | str
 
 
-def write_page(gap: Gap, path: Path) -> None:
-    """Write the report; the same gap gives the same bytes.
-
-    Raises:
-        UserError: it could not be written.
-    """
-    data = render(gap).encode("utf-8", "replace")
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise UserError(f"{path}: could not be written ({error.strerror})") from None
-
-
 def render(gap: Gap) -> str:
-    """The report as HTML."""
+    """The report as HTML; the same gap gives the same text."""
     facts = {
         "robot": gap.robot,
         "simulated in": gap.reality or "the nominal model",

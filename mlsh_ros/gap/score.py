@@ -58,7 +58,7 @@ def interval(values: Floats) -> tuple[float, float]:
 def earned(signals: list[Signals], bundle: Bundle, twin: Twin) -> list[Earned]:
     """Per master that drove and whose task the recording tells; none if it tells of none."""
     found = []
-    drives = [(each, s) for each in signals for s in each.stretches() if s.begin == 0]
+    drives = [(each, s) for each in signals for s in each.stretches() if _first(s)]
     for name in dict.fromkeys(stretch.drive.master for _, stretch in drives):
         if name not in bundle.manifest.masters:
             continue
@@ -67,6 +67,11 @@ def earned(signals: list[Signals], bundle: Bundle, twin: Twin) -> list[Earned]:
         if line is not None:
             found.append(line)
     return found
+
+
+def _first(stretch: Stretch) -> bool:
+    """Whether a session begins there: one whose first ticks are lost is in the middle of it."""
+    return stretch.begin == 0 and int(stretch.drive.tick[0]) == 0
 
 
 def _earned(
@@ -151,7 +156,7 @@ def _drive(
         if varied is None:
             physics.step(np.array(commands))
         else:
-            varied.advance(np.array(commands), interface.substeps)
+            varied.advance(np.array(commands), twin.interface.substeps)
             varied.tick(physics.fields(), ids[:0])
         fields = shown()
         seen.append(interface.observe(fields))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from mlsh_ros.core.packing import OUTCOME, trace_layout
 from mlsh_ros.core.topics import MASTER, TRACE
 from mlsh_ros.core.topics import OUTCOME as OUTCOME_TOPIC
 from sim.errors import UserError
-from sim.interface import Floats, Interface
+from sim.interface import Floats, Interface, ObservationTerm
 
 Ints = NDArray[np.int64]
 Float32 = NDArray[np.float32]
@@ -35,6 +35,9 @@ PAUSE = 0.5  # s of silence, or of a clock's jump, that ends a stretch: no windo
 UNTRACED = "no trace of skill_node is in it: nothing is said of skills and decisions"
 SHORTEST = 5  # ticks; a shorter stretch says nothing
 NANO = 1e-9
+SAME = 1e-6  # s; moments that are nearer differ by rounding
+NEARLY = 0.5 * np.pi  # rad that a jump by a turn may be off: the joint moves meanwhile
+ROUND = 1e-3  # rad
 DONE = OUTCOME.scalars.index("done")
 
 
@@ -53,7 +56,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class Drive:
-    """The ticks of one session, T of them; without traces, one tick per command."""
+    """The ticks of one session, T of them; without traces, one per control period."""
 
     number: int
     master: str  # empty if the recording does not say
@@ -69,6 +72,11 @@ class Drive:
     observation: Float32  # (T, O) as the policy saw it
     action: Float32  # (T, A); nan without traces
     command: Floats  # (T, A)
+    # When commands came, C of them, and what they said: with traces those of the ticks. Each is
+    # in force until the next one.
+    given: Floats  # (C,) s
+    given_order: Ints  # (C,) place among all messages
+    given_command: Floats  # (C, A)
 
     def __len__(self) -> int:
         return len(self.tick)
@@ -87,6 +95,16 @@ class Stretch:
 
 
 @dataclass(frozen=True)
+class Wrap:
+    """An angle that jumps by a whole turn, though robot.yaml does not say so."""
+
+    term: str
+    index: int
+    at: float  # rad, its largest value
+    times: int
+
+
+@dataclass(frozen=True)
 class Signals:
     """One recording."""
 
@@ -97,6 +115,7 @@ class Signals:
     drives: list[Drive]
     streams: list[Stream]
     ends: Ints  # places at which sim_node ended an episode: the next one begins elsewhere
+    wraps: list[Wrap] = field(default_factory=list)  # angles that jump by a turn, unannounced
     notes: list[str] = field(default_factory=list)  # what could not be used, in words
 
     @property
@@ -295,7 +314,8 @@ class Listener:
             for stream in _streams(topic, rows, self._origin or 0, self._refused.get(topic, []))
         ]
         notes = self._notes()
-        drives = self._drives() if self._ticks else self._silent_drives(streams)
+        drives = self._drives() if self._ticks else self._silent_drives(streams, notes)
+        streams, wraps = _unwound(self.interface, streams)
         if not drives:
             raise UserError(
                 f"recording {name}: neither a tick of skill_node nor a command is in it"
@@ -311,6 +331,7 @@ class Listener:
             drives=drives,
             streams=streams,
             ends=np.array([at for at, row in self._outcomes if row[DONE]], np.int64),
+            wraps=wraps,
             notes=notes,
         )
 
@@ -365,39 +386,102 @@ class Listener:
             observation=table[:, start : start + size].astype(np.float32),
             action=table[:, start + size : action].astype(np.float32),
             command=table[:, action:],
+            given=np.array([row[1] for row in rows]) * NANO,
+            given_order=np.array([row[0] for row in rows]),
+            given_command=table[:, action:],
         )
 
-    def _silent_drives(self, streams: Sequence[Stream]) -> list[Drive]:
-        """Ticks where only commands are recorded: the newest of every topic, once per message."""
-        topics = list(dict.fromkeys(topic for topic, _ in self._writers))
-        last = [row for row in self._commands if row[2].topic == topics[-1]]
-        # A tick has come when the last of its topics has spoken; the others hold their newest.
-        held = np.array(self.interface.safe)
-        rows, want = [], iter(self._commands)
-        for row in last:
-            for place, _, _, command in want:
-                held = np.where(np.isnan(command), held, command)
-                if place == row[0]:
-                    break
-            rows.append((row[0], row[1], held.copy()))
-        if len(rows) < SHORTEST:
+    def _silent_drives(self, streams: Sequence[Stream], notes: list[str]) -> list[Drive]:
+        """Ticks where only commands are recorded: each is in force until the next one."""
+        order, received, command = self._given(notes)
+        if not len(order):
             return []
-        order = np.array([row[0] for row in rows])
-        received = np.array([row[1] for row in rows]) * NANO
-        command = np.array([row[2] for row in rows])
+        messages = np.concatenate([order, *(s.order for s in streams)])
+        heard = np.concatenate([received, *(s.received for s in streams)])
+        rows = np.argsort(messages, kind="stable")
+        messages, heard = messages[rows], heard[rows]
+        edges = [0, *(self._cuts(order, received, command, messages, heard) + 1), len(order)]
+        drives: list[Drive] = []
+        for a, b in itertools.pairwise(edges):
+            end = received[b - 1]
+            if b == len(order) and self._holds(command[-1]):
+                end = _until(end, heard[messages >= order[-1]])
+            time = np.arange(received[a], end + SAME, self.interface.control_dt)
+            if len(time) < SHORTEST:
+                continue
+            later = messages >= order[b] if b < len(order) else messages < 0
+            inside = (messages >= order[a]) & (heard <= end) & ~later
+            moments = np.maximum.accumulate(heard[inside])
+            place = np.searchsorted(moments, time + SAME, side="right") - 1
+            at = messages[inside][place] + 1
+            now = np.searchsorted(received[a:b], time + SAME, side="right") - 1
+            observation = _newest(self.interface, streams, at)
+            given = received[a:b], order[a:b], command[a:b]
+            drives.append(_untraced(len(drives), at, time, observation, command[a:b][now], given))
+        return drives
+
+    def _given(self, notes: list[str]) -> tuple[Ints, Floats, Floats]:
+        """Place (C,), time (C,) and whole command (C, A) of every message that changed it."""
+        writers = {writer.topic: writer for writer in self._writers.values()}
+        spoken = {row[2].topic for row in self._commands}
+        for topic in sorted({*writers} - spoken) if spoken else ():
+            notes.append(f"no command is on {topic}: it is taken for the safe one")
+        missing, held = set(spoken), np.array(self.interface.safe)
+        rows = []
+        for order, at, writer, command in self._commands:
+            held = np.where(np.isnan(command), held, command)
+            missing.discard(writer.topic)
+            if not missing:  # nobody knows what was in force before
+                rows.append((order, at, held))
+        size = self.interface.action_size
+        return (
+            np.array([row[0] for row in rows], np.int64),
+            np.array([row[1] for row in rows], np.float64) * NANO,
+            np.array([row[2] for row in rows]).reshape(-1, size),
+        )
+
+    def _cuts(
+        self, order: Ints, received: Floats, command: Floats, messages: Ints, heard: Floats
+    ) -> Ints:
+        """After which commands a drive ends.
+
+        Where the clock steps back; and in a pause in which nothing was heard, or after which
+        nobody knows whether the robot still obeyed: bases stop by themselves when they are told a
+        velocity no more.
+        """
         pause = PAUSE + self.interface.control_dt
-        cut = (np.diff(received) < 0) | (np.diff(received) > pause)
-        edges = [0, *(np.flatnonzero(cut) + 1).tolist(), len(rows)]
-        observation = _newest(self.interface, streams, order)
-        return [
-            _untraced(n, order[a:b], received[a:b], observation[a:b], command[a:b])
-            for n, (a, b) in enumerate(itertools.pairwise(edges))
-            if b - a >= SHORTEST
-        ]
+        step = np.diff(received)
+        cut = step < 0
+        for i in np.flatnonzero(step > pause):
+            between = heard[(messages >= order[i]) & (messages <= order[i + 1])]
+            deaf = np.abs(np.diff(between)).max(initial=0.0) > pause
+            cut[i] = deaf or not self._holds(command[i])
+        return np.flatnonzero(cut)
+
+    def _holds(self, command: Floats) -> bool:
+        """Whether a robot obeys a command for as long as no other one comes, for certain."""
+        interface = self.interface
+        return all(
+            not term.unit.endswith("/s") or np.array_equal(command[part], interface.safe[part])
+            for term in interface.action
+            for part in (interface.action_slices[term.name],)
+        )
+
+
+def _until(begin: float, heard: Floats) -> float:
+    """When messages stopped coming, after a moment."""
+    times = np.r_[begin, heard]
+    holes = np.flatnonzero(np.abs(np.diff(times)) > PAUSE)
+    return float(times[holes[0]] if len(holes) else times[-1])
 
 
 def _untraced(
-    number: int, order: Ints, received: Floats, observation: Float32, command: Floats
+    number: int,
+    order: Ints,
+    received: Floats,
+    observation: Float32,
+    command: Floats,
+    given: tuple[Floats, Ints, Floats],
 ) -> Drive:
     count = len(order)
     none, unknown = np.zeros(count, np.int64), np.full(count, np.nan)
@@ -416,7 +500,42 @@ def _untraced(
         observation=observation,
         action=np.full(command.shape, np.nan, np.float32),
         command=command,
+        given=given[0],
+        given_order=given[1],
+        given_command=given[2],
     )
+
+
+def unwound(values: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """Angles (n, count) without jumps by a whole turn, and how many there were of each (count,).
+
+    A driver that wraps shows all of them within one turn.
+    """
+    step = np.abs(np.diff(values, axis=0))
+    jumps = (np.abs(step - 2 * np.pi) < NEARLY).sum(axis=0)
+    within = np.ptp(values, axis=0) < 2 * np.pi + ROUND if len(values) else jumps > 0
+    jumps = np.where(within, jumps, 0)
+    return np.where(jumps > 0, np.unwrap(values, axis=0), values), jumps
+
+
+def turns(term: ObservationTerm) -> bool:
+    """Whether a term's numbers are angles that may wrap."""
+    return term.unit == "rad" and term.derive is None and not term.mujoco.task
+
+
+def _unwound(interface: Interface, streams: Sequence[Stream]) -> tuple[list[Stream], list[Wrap]]:
+    """The streams with angles that go on counting, as those of the simulation do."""
+    terms, found, wraps = {t.name: t for t in interface.observation}, [], []
+    for stream in streams:
+        fields = dict(stream.fields)
+        for name, values in stream.fields.items():
+            if not turns(terms[name]):
+                continue
+            fields[name], jumps = unwound(values)
+            for i in np.flatnonzero((jumps > 0) & ~terms[name].wrapped):
+                wraps.append(Wrap(name, int(i), float(values[:, i].max()), int(jumps[i])))
+        found.append(replace(stream, fields=fields))
+    return found, wraps
 
 
 def _newest(interface: Interface, streams: Sequence[Stream], order: Ints) -> Float32:

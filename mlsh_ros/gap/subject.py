@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -116,7 +116,9 @@ def twin_of(
     def layouts(fields: dict[str, Floats]) -> dict[str, Floats] | None:
         return layout_of(family, number, fields)
 
-    return Twin(body, interface or subject.interface, family, layouts, reality=reality)
+    # The step is the model's: whoever simulates it otherwise gets another robot.
+    stepped = replace(interface or subject.interface, physics_dt=body.interface.physics_dt)
+    return Twin(body, stepped, family, layouts, reality=reality)
 
 
 def _task(subject: Subject, recordings: Sequence[Signals]) -> tuple[TaskFamily, int]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 import mujoco
 import numpy as np
 
-from mlsh_ros.gap.signals import Ints
-from mlsh_ros.gap.windows import Windows, angular, delayed, thin, unview, view
+from mlsh_ros.gap.signals import SAME, Ints
+from mlsh_ros.gap.windows import Windows, angular, delayed, thin, unfolded, unview, view
+from sim.addresses import check_names
 from sim.expanded import Expanded, body_names
 from sim.interface import Floats, Interface, ObservationTerm
 from sim.physics import Physics
@@ -20,6 +21,7 @@ from sim.tasks.task import TaskFamily
 from sim.varied import NOMINAL as AS_MODELLED
 from sim.varied import check_model
 
+SHORT_STEP = 4e-3  # s per physics step, from which on a robot hardly moves otherwise
 FINEST = 10  # samples of the simulation per tick; in between it is interpolated
 SETTLE = 0.5  # s at the safe command until the robot stands on its floor
 ROUNDS = 12  # of Newton's method; the first ones only turn the robot around
@@ -103,8 +105,19 @@ class Twin:
     def model(self) -> mujoco.MjModel:
         """MuJoCo's, nominal."""
         if not self._compiled:
-            self._compiled.append(self.robot.compile(self.family.scene))
+            model = self.robot.compile(self.family.scene)
+            check_names(model, self.interface)
+            model.opt.timestep = self.interface.physics_dt
+            self._compiled.append(model)
         return self._compiled[0]
+
+    def finer(self) -> Twin:
+        """The same with steps of at most `SHORT_STEP`; itself where they are that short."""
+        parts = int(np.ceil(self.interface.physics_dt / SHORT_STEP - SAME))
+        if parts <= 1:
+            return self
+        shorter = replace(self.interface, physics_dt=self.interface.physics_dt / parts)
+        return replace(self, interface=shorter, _rest={}, _compiled=[])
 
     def bare(self) -> Twin:
         """Without scans."""
@@ -352,7 +365,7 @@ def windows_to_nudge(windows: Windows) -> Windows:
 
 def _continuous(term: ObservationTerm, fields: Floats) -> Floats:
     """(W, F, count_of) what is compared; an angle without jumps."""
-    viewed = view(term, term.values(fields))
+    viewed = view(term, unfolded(term, fields))
     return np.unwrap(viewed, axis=1) if angular(term) else viewed
 
 

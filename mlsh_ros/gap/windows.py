@@ -13,13 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.gap.signals import PAUSE, Drive, Ints, Signals, Stream, Stretch
+from mlsh_ros.gap.signals import (
+    PAUSE,
+    SAME,
+    Drive,
+    Ints,
+    Signals,
+    Stream,
+    Stretch,
+    turns,
+    unwound,
+)
 from sim.interface import Floats, Interface, ObservationTerm
 
 LENGTH, BEFORE = 2.0, 1.0  # s that are compared, and before them
 OLDEST = 1.0  # s; stamps that are further from the time of arrival are of another clock
 REACH = 1.0  # ticks after the last one that its command is taken to hold
-SAME = 1e-6  # s; moments that are nearer differ by rounding
+STILL = 0.05  # of a velocity's own movement: what is below stands
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,8 @@ class _Timed:
     moments: Floats  # (T,) from when on each command acts
     received: Floats  # (n,) when messages came ..
     happened: Floats  # (n,) .. and when what they show was; empty: at once
+    given: Floats  # (C,) from when on each command of `orders` acts
+    orders: Floats  # (C, A)
 
     def when(self, received: Floats) -> Floats:
         """When what is shown by messages was that came then."""
@@ -96,18 +108,23 @@ class _Timed:
         return np.asarray(received - late)
 
 
-def cut(signals: Signals, plan: Plan) -> Windows:
-    """All windows of a recording; the last one of a stretch may show less than its length."""
+def cut(signals: Signals, plan: Plan, interface: Interface) -> Windows:
+    """All windows of a recording; the last one of a stretch may show less than its length.
+
+    Args:
+        signals: of the recording.
+        plan: how long windows are.
+        interface: of the simulation that follows them: its physics steps.
+    """
     rows: list[tuple[int, int, bool, int]] = []
     stretches = [_timed(signals, stretch) for stretch in signals.stretches()]
     for i, timed in enumerate(stretches):
         stretch = timed.stretch
-        rest = stretch.begin == 0 and int(stretch.drive.tick[0]) == 0
+        rest = _stands(signals, stretch)
         first = 0 if rest else plan.before
         for n, begin in enumerate(range(first, len(stretch), plan.length)):
             rows.append((i, begin, rest and n == 0, len(rows) - 1 if n else -1))
     table = np.array(rows, np.int64).reshape(-1, 4)
-    interface = signals.interface
     starts = [_start(signals, stretches[i], begin - plan.before) for i, begin, *_ in rows]
     command = [
         _command(interface, stretches[i], start, plan, bool(rest))
@@ -155,6 +172,28 @@ def _start(signals: Signals, timed: _Timed, tick: int) -> float:
     return float((newest if newest > seen[0] else moment) + min(tick, 0) * period)
 
 
+def _stands(signals: Signals, stretch: Stretch) -> bool:
+    """Whether a stretch begins with a robot at rest.
+
+    It is the first of its drive, and no velocity shows a movement. Where no trace says that a
+    session began, the first command has to be the safe one, and there has to be a velocity: most
+    recordings of others begin somewhere on the way.
+    """
+    drive, interface = stretch.drive, signals.interface
+    if stretch.begin or int(drive.tick[0]):
+        return False
+    known, fields = drive.traced, fields_of(signals, stretch)
+    for term in interface.observation:
+        if not term.unit.endswith("/s") or term.mujoco.task:
+            continue
+        values = term.values(fields[term.name])
+        spread = np.nan_to_num(np.nanmax(np.abs(values), axis=0, initial=0.0))
+        if (np.abs(values[0]) > STILL * spread + 3 * term.noises).any():
+            return False
+        known = known or bool(np.isfinite(values[0]).all())
+    return known and (drive.traced or bool(np.allclose(drive.command[0], interface.safe)))
+
+
 def _of_task(interface: Interface, stream: Stream) -> bool:
     terms = [term for term in interface.observation if term.name in stream.fields]
     return all(term.mujoco.task for term in terms)
@@ -163,15 +202,15 @@ def _of_task(interface: Interface, stream: Stream) -> bool:
 def _command(interface: Interface, timed: _Timed, start: float, plan: Plan, rest: bool) -> Floats:
     """(S, A) the mean command in every physics step from moment `start` on.
 
-    Before the first tick it was the safe one, if the robot stood, and otherwise the first one.
+    Before the first one it was what that began from, if the robot stood, and otherwise the same.
     """
-    stretch, step = timed.stretch, interface.physics_dt
+    step = interface.physics_dt
     edges = start + step * np.arange(plan.ticks * interface.substeps + 1)
-    first, last = np.searchsorted(timed.moments, [edges[0], edges[-1]], side="right")
+    first, last = np.searchsorted(timed.given, [edges[0], edges[-1]], side="right")
     first = max(int(first) - 1, 0)
-    moments = timed.moments[first:last]
-    told = stretch.drive.command[stretch.begin + first : stretch.begin + int(last)]
-    before = interface.safe if rest else stretch.drive.command[stretch.begin]
+    moments, told = timed.given[first:last], timed.orders[first:last]
+    # The first command is at most one tick's rate from what held the robot.
+    before = interface.brake(timed.orders[0]) if rest else timed.orders[0]
     moments, told = np.r_[start, np.maximum(moments, start)], np.r_[before[None], told]
     total = np.r_[np.zeros_like(told[:1]), np.cumsum(told[:-1] * np.diff(moments)[:, None], 0)]
     now = np.searchsorted(moments, edges, side="right") - 1
@@ -217,6 +256,11 @@ def view(term: ObservationTerm, shown: Floats) -> Floats:
     if not angular(term):
         return shown
     return 2 * np.arctan2(shown[..., :1], shown[..., 1:])
+
+
+def unfolded(term: ObservationTerm, field: Floats) -> Floats:
+    """What a term shows (..., count) of a field (..., size); an angle goes on counting turns."""
+    return field if term.derive is None else term.values(field)
 
 
 def unview(term: ObservationTerm, viewed: Floats) -> Floats:
@@ -274,9 +318,9 @@ def _samples(
     parts = []
     for i, timed in enumerate(stretches):
         if stream is not None:
-            shown = _from_stream(signals, timed, stream, term)
+            found = _from_stream(signals, timed, stream, term)
         elif term.observed and timed.stretch.drive.traced:
-            shown = _from_trace(signals.interface, timed, term)
+            found = _from_trace(signals.interface, timed, term)
         else:
             continue
         place = np.flatnonzero(stretch == i)
@@ -284,14 +328,14 @@ def _samples(
             continue
         # Windows follow one another; where ticks came unevenly, with holes that nobody simulates.
         begin = begins[place]
-        at = np.searchsorted(begin - SAME, shown.time, side="right") - 1
-        inside = (at >= 0) & (shown.time < timed.moments[-1] + REACH * tick)
-        inside &= shown.time - begin[at] < plan.length * tick + SAME
-        shown, at = shown.take(inside), at[inside]
+        at = np.searchsorted(begin - SAME, found.time, side="right") - 1
+        inside = (at >= 0) & (found.time < timed.moments[-1] + REACH * tick)
+        inside &= found.time - begin[at] < plan.length * tick + SAME
+        found, at = found.take(inside), at[inside]
         time, stamp, first = (
-            (each - begin[at]) / tick for each in (shown.time, shown.stamp, shown.first)
+            (each - begin[at]) / tick for each in (found.time, found.stamp, found.first)
         )
-        parts.append(Samples(place[at], time, stamp, first, shown.values))
+        parts.append(Samples(place[at], time, stamp, first, found.values))
     if not parts:
         return Samples(np.zeros(0, np.int64), *(np.zeros(0),) * 3, np.zeros((0, count_of(term))))
     columns = zip(*(vars(part).values() for part in parts), strict=True)
@@ -304,8 +348,10 @@ def _from_trace(interface: Interface, timed: _Timed, term: ObservationTerm) -> S
     observation = stretch.drive.observation[stretch.begin : stretch.end]
     values = unscaled(term, interface, observation)
     first = _first(time, values)
-    shown = view(term, values)
-    return Samples(np.zeros(len(time), np.int64), time, time + np.nan, first, shown)
+    if turns(term):
+        values, _ = unwound(values)
+    viewed = view(term, values)
+    return Samples(np.zeros(len(time), np.int64), time, time + np.nan, first, viewed)
 
 
 def _from_stream(
@@ -319,7 +365,7 @@ def _from_stream(
         age = age + np.nan
     whole = stream.fields[term.name][inside]
     time = timed.when(received)
-    values = view(term, term.values(whole))
+    values = view(term, unfolded(term, whole))
     return Samples(np.zeros(len(time), np.int64), time, time - age, _first(time, whole), values)
 
 
@@ -354,27 +400,41 @@ def _timed(signals: Signals, stretch: Stretch) -> _Timed:
     follow allow.
     """
     interface, none = signals.interface, np.zeros(0)
-    ticks = stretch.drive.received[stretch.begin : stretch.end]
+    drive, part = stretch.drive, slice(stretch.begin, stretch.end)
+    given, orders, places = drive.given, drive.given_command, drive.given_order
+    if drive.traced:
+        given, orders, places = given[part], orders[part], places[part]
+    ticks = drive.received[part]
     if signals.lockstep:
         grid = interface.control_dt * np.arange(len(stretch), dtype=np.float64)
-        return _Timed(stretch, grid, none, none)
+        return _Timed(stretch, grid, none, none, grid, drive.command[part])
+    plain = _Timed(stretch, ticks, none, none, given, orders)
     if not signals.simulated or not signals.streams:
-        return _Timed(stretch, ticks, none, none)
+        return plain
     finest = max(signals.streams, key=lambda stream: len(stream.received))
     inside = _within(signals, stretch, finest)
     received = finest.received[inside]
     if not len(received):
-        return _Timed(stretch, ticks, none, none)
+        return plain
     steps = interface.physics_dt * np.arange(len(received), dtype=np.float64)
     happened = np.minimum.accumulate((received - steps)[::-1])[::-1] + steps
-    timed = _Timed(stretch, none, received, happened)
-    order = stretch.drive.order[stretch.begin : stretch.end]
-    place = np.searchsorted(finest.order[inside], order) - 1
+    timed = replace(plain, received=received, happened=happened)
+    seen = finest.order[inside]
+    moments = _obeyed(timed, seen, drive.order[part], ticks, interface.physics_dt)
+    if drive.traced:
+        return replace(timed, moments=moments, given=moments)
+    given = _obeyed(timed, seen, places, given, interface.physics_dt)
+    return replace(timed, moments=moments, given=given)
+
+
+def _obeyed(timed: _Timed, seen: Ints, order: Ints, came: Floats, step: float) -> Floats:
+    """(T,) the physics steps that obeyed what came then, by the sensors seen before."""
+    place = np.searchsorted(seen, order) - 1
     before = np.maximum(place, 0)
-    behind = ticks - received[before]
-    near = (place >= 0) & (behind >= 0) & (behind < 2 * interface.physics_dt)
-    moments = np.where(near, happened[before], timed.when(ticks))
-    return replace(timed, moments=np.maximum.accumulate(moments))
+    behind = came - timed.received[before]
+    near = (place >= 0) & (behind >= 0) & (behind < 2 * step)
+    moments = np.where(near, timed.happened[before], timed.when(came))
+    return np.asarray(np.maximum.accumulate(moments))
 
 
 def _first(time: Floats, values: Floats) -> Floats:

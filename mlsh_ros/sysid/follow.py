@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mlsh_ros.gap.signals import Ints
 from mlsh_ros.gap.twin import Twin
-from mlsh_ros.gap.windows import Windows, angular, delayed, view
+from mlsh_ros.gap.windows import Windows, angular, delayed, unfolded, view
 from sim.expanded import Expanded, body_names
 from sim.interface import Floats, ObservationTerm
 from sim.physics import Physics
@@ -80,13 +80,13 @@ class Follower:
                 self.elements.append(Element(term.name, i, rows))
                 first = rows.stop
         none = np.zeros(0)
-        shown = [(self.windows.samples[e.term], e.index) for e in self.elements]
-        self.measured: Floats = np.concatenate([none, *(s.values[:, i] for s, i in shown)])
-        window = [s.window for s, _ in shown]
+        parts = [(self.windows.samples[e.term], e.index) for e in self.elements]
+        self.measured: Floats = np.concatenate([none, *(s.values[:, i] for s, i in parts)])
+        window = [s.window for s, _ in parts]
         self.window: Ints = np.concatenate([np.zeros(0, np.int64), *window])
         # (s) until a window's simulation ends
         tick, length = self.interface.control_dt, self.windows.plan.length
-        self.left: Floats = np.concatenate([none, *((length - s.time) * tick for s, _ in shown)])
+        self.left: Floats = np.concatenate([none, *((length - s.time) * tick for s, _ in parts)])
 
     @property
     def state(self) -> Floats:
@@ -181,7 +181,7 @@ class Follower:
         parts = {element.term: element for element in reversed(self.elements)}
         for term in self.terms:
             number, samples = order.index(term.name), self.windows.samples[term.name]
-            viewed = view(term, term.values(fields[term.name]))
+            viewed = view(term, unfolded(term, fields[term.name]))
             viewed = np.unwrap(viewed, axis=1) if angular(term) else viewed
             viewed = viewed.reshape(-1, count, *viewed.shape[1:])
             start, size = parts[term.name].rows.start, len(samples.window)

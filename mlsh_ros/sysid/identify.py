@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import yaml
@@ -89,7 +88,7 @@ class Identified:
         )
         return [*told, *not_told, *delays, total, *rmse, *(f"note: {n}" for n in self.notes)]
 
-    def write(self, path: Path, recordings: Sequence[str]) -> None:
+    def to_yaml(self, recordings: Sequence[str]) -> str:
         """A reality.yaml; what is known about its numbers stands in comments above."""
         head = [
             f"Identified from {', '.join(recordings)}: {self.fitted} windows.",
@@ -98,7 +97,7 @@ class Identified:
         ]
         text = "".join(f"# {line}\n" for line in head)
         data = {"schema": SCHEMA, **reality_to_dict(self.reality)}
-        path.write_text(text + yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+        return text + yaml.safe_dump(data, sort_keys=False)
 
 
 def identify(
@@ -136,8 +135,14 @@ def identify(
     names = body_names(twin.model)
     wanted = chosen(unknowns(interface, names, known, ranges), only, keep)
     told = [f"{s.name}: {note}" for s in recordings for note in s.notes]
-    windows, notes = _windows(interface, recordings, told)
+    windows, notes = _windows(twin.interface, recordings, told)
     told += notes
+    told += [
+        f"{s.name}: {wrap.term} element {wrap.index} wraps at {wrap.at:.2f} rad; its turns are "
+        "counted"
+        for s in recordings
+        for wrap in s.wraps
+    ]
     follower = Follower(twin, windows, ranges, known, threads)
     if not follower.terms:
         raise UserError(
@@ -174,7 +179,7 @@ def identify(
 def _windows(
     interface: Interface, recordings: Sequence[Signals], told: Sequence[str]
 ) -> tuple[Windows, list[str]]:
-    windows = merge([cut(signals, plan_for(interface)) for signals in recordings])
+    windows = merge([cut(signals, plan_for(interface), interface) for signals in recordings])
     own = [t for t in interface.observation if not t.mujoco.task and not t.mujoco.rays]
     seen = np.ones(windows.count, bool)
     for term in own:
