@@ -4,17 +4,25 @@ import random
 import re
 import shutil
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import zstandard
-from foreign_bag import commanded, mcap, rosbag
+from foreign_bag import SECOND, commanded, heard, mcap, other_robot, rosbag
+from gap_robot import Robot
 
 from mlsh_ros.gap.analysis import NO_GAP, analyse
+from mlsh_ros.gap.causes import Cause
+from mlsh_ros.gap.compare import Element, Model
+from mlsh_ros.gap.findings import from_causes, from_score
 from mlsh_ros.gap.reading import Where, load
+from mlsh_ros.gap.score import Earned
 from mlsh_ros.gap.subject import load_subject
 from policies.bundle import load_bundle
 from sim.errors import UserError
+from sim.interface import fold
+from sim.robot import robot_folder
 
 
 @pytest.fixture(scope="module")
@@ -219,3 +227,281 @@ def test_what_is_there_of_a_message_counts_where_a_part_is_missing(omni, said, t
     neither = mcap(tmp_path / "none.mcap", lacking(said, "twist", "pose"))
     with pytest.raises(UserError, match=r"no sensor of omni is in it: .*position is not finite"):
         analyse(omni, [neither])
+
+
+# Robots that no bundle drives ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def patched():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def arm(patched, tmp_path_factory):
+    return other_robot("arm", tmp_path_factory.mktemp("arm"), patched)[0]
+
+
+@pytest.fixture(scope="module")
+def moved(arm, patched, tmp_path_factory):
+    """20 s of an arm: fields and commands."""
+    hidden = other_robot("arm", tmp_path_factory.mktemp("hidden"), patched)[1]
+    return list(hidden.drive(20, 3))
+
+
+def verdict(robot, rows, folder):
+    return analyse(robot, [mcap(folder / "bag.mcap", list(heard(robot, rows)))]).verdict
+
+
+@pytest.mark.parametrize("begin", [0.0, 7.3, 10.0])
+def test_a_recording_that_begins_on_the_way_is_no_gap(arm, moved, tmp_path, begin):
+    rows = [row for row in moved if row[0] >= moved[0][0] + begin * SECOND]
+    assert verdict(arm, rows, tmp_path) == [NO_GAP]
+
+
+def on_change(rows):
+    """Without the commands that say what the one before said."""
+    last = None
+    for received, said in rows:
+        if isinstance(said, dict) or last is None or (said != last).any():
+            yield received, said
+        last = last if isinstance(said, dict) else said
+
+
+def test_a_command_is_in_force_until_the_next_one(arm, moved, tmp_path):
+    rows = list(on_change(moved))
+    assert len(rows) < 0.95 * len(moved)
+    assert verdict(arm, rows, tmp_path) == [NO_GAP]
+    signals = load(tmp_path / "bag.mcap", arm).signals
+    assert [len(drive) for drive in signals.drives] == [1000]  # 20 s of 20 ms
+
+
+def test_a_velocity_that_is_told_no_more_ends_a_drive(omni, said, tmp_path):
+    """Bases stop by themselves then, sooner or later: nobody knows when."""
+    middle = said[0][0] + 2 * SECOND
+    silent = [r for r in said if r[1] == "odom" or not middle < r[0] < middle + 1.5 * SECOND]
+    drives = load(mcap(tmp_path / "bag.mcap", silent), omni).signals.drives
+    assert len(drives) == 3  # two sessions, the first in two parts
+    assert max(np.ptp(drive.given) for drive in drives) < 5.2
+
+
+def test_nothing_that_moved_is_no_pass(arm, moved, tmp_path):
+    still = next(said for _, said in moved if isinstance(said, dict))
+    safe = arm.interface.safe
+    rows = [(t, still if isinstance(said, dict) else safe) for t, said in moved]
+    with pytest.raises(UserError, match="did not move: it was told to stand still all the time"):
+        verdict(arm, rows, tmp_path)
+
+
+def test_what_did_not_move_beside_others_is_named(omni, said, tmp_path):
+    """Driving straight along x says nothing of y, not even its sign."""
+    rows = []
+    for received, topic, message in said:
+        message = deepcopy(message)
+        twist = message.twist if topic == "cmd_vel" else message.twist.twist
+        twist.linear.y = 0.0
+        if topic == "odom":
+            message.pose.pose.position.y = 0.0
+        rows.append((received, topic, message))
+    found = analyse(omni, [mcap(tmp_path / "bag.mcap", rows)])
+    assert found.notes == ["not compared, because it did not move: position.y, velocity.y"]
+    assert found.verdict == [f"{NO_GAP} in what could be compared"]
+
+
+@pytest.fixture(scope="module")
+def wheel(patched, tmp_path_factory):
+    """A robot with a hinge that turns without end, its rows, and the same wrapped."""
+    robot, hidden = other_robot("wheel", tmp_path_factory.mktemp("wheel"), patched)
+    rows = list(hidden.drive(20, 3))
+
+    def wrapped(said):
+        if not isinstance(said, dict):
+            return said
+        return {k: fold(v) if k == "joint_position" else v for k, v in said.items()}
+
+    return robot, rows, [(t, wrapped(said)) for t, said in rows]
+
+
+def test_an_encoder_that_wraps_is_named_so_and_is_no_wrong_sign(wheel, tmp_path):
+    robot, plain, wrapped = wheel
+    assert verdict(robot, plain, tmp_path) == [NO_GAP]
+    (line,) = verdict(robot, wrapped, tmp_path)
+    assert re.match(r"joint_position wraps at 3\.1\d rad, as it did", line)
+    said_so = tuple(
+        replace(term, wraps=True) if term.name == "joint_position" else term
+        for term in robot.interface.observation
+    )
+    declared = replace(robot, interface=replace(robot.interface, observation=said_so))
+    assert verdict(declared, wrapped, tmp_path) == [NO_GAP]
+
+
+def test_what_wraps_is_identified_as_what_counts(wheel, tmp_path):
+    pytest.importorskip("scipy")
+    from mlsh_ros.sysid.identify import identify
+
+    robot, plain, wrapped = wheel
+    found = []
+    for name, rows in (("plain", plain), ("wrapped", wrapped)):
+        path = mcap(tmp_path / f"{name}.mcap", list(heard(robot, rows)))
+        signals = load(path, robot).signals
+        found.append(identify(robot, [signals], only=["turn.delay_s", "damping_factor"]))
+    one, two = ({n.unknown.name: n.value for n in each.numbers} for each in found)
+    assert two == pytest.approx(one, rel=1e-6)
+    assert any("wraps at" in note for note in found[1].notes)
+
+
+# What is the model's own --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fine(tmp_path_factory):
+    """Omni in steps of 2 ms; its own has 20."""
+    source = robot_folder("omni")
+    folder = tmp_path_factory.mktemp("fine") / "omni"
+    shutil.copytree(source, folder)
+    for name, old, new in (
+        ("robot.yaml", "physics_dt: 0.02 ", "physics_dt: 0.002 "),
+        ("model.xml", 'timestep="0.02"', 'timestep="0.002"'),
+    ):
+        text = (folder / name).read_text()
+        assert old in text
+        (folder / name).write_text(text.replace(old, new))
+    return str(folder)
+
+
+def test_another_physics_step_is_no_gap(fine, tmp_path):
+    """Neither of the robot that was recorded, nor of the one that it is held against."""
+    bundle = load_bundle("moving_bandits")
+    bag = Robot(bundle, seed=1, robot=fine).drive("goal-0", sessions=3).bag(tmp_path / "bag")
+    assert analyse(bundle, [bag]).verdict == [NO_GAP]
+    assert analyse(bundle, [bag], robot=fine).verdict == [NO_GAP]
+    own = Robot(bundle, seed=1).drive("goal-0", sessions=3).bag(tmp_path / "own")
+    assert analyse(bundle, [own], robot=fine).verdict == [NO_GAP]
+
+
+def test_another_robot_in_its_place_is_refused_in_one_line(tmp_path):
+    bundle = load_bundle("moving_bandits")
+    bag = Robot(bundle, seed=1).drive("goal-0", sessions=1).bag(tmp_path / "bag")
+    with pytest.raises(UserError, match=r"^[^\n]*(no joint|no actuator|no sensor)[^\n]*$"):
+        analyse(bundle, [bag], robot="rover")
+
+
+def test_goals_are_no_sensor_of_the_robot(tmp_path):
+    """A perception node says them now and then, a little off by rounding."""
+    bundle = load_bundle("moving_bandits")
+    robot = Robot(bundle, seed=1).drive("goal-0", sessions=2)
+    rng, count, rows = np.random.default_rng(0), 0, []
+    for received, topic, message in robot.messages():
+        if topic == "goals":
+            count += 1
+            if count % 40 != 1:
+                continue
+            message = deepcopy(message)
+            for pose in message.poses:
+                pose.position.x = float(np.float32(pose.position.x + rng.normal(0, 1e-7)))
+        rows.append((received, topic, message))
+    found = analyse(bundle, [robot.bag(tmp_path / "bag", rows)])
+    told = [f for f in found.findings if any("goals" in each for each in f.where)]
+    assert told == []
+    assert not any("goals" in m.element.name for m in found.measures)
+
+
+def element(**changed):
+    plain = {
+        "name": "velocity.z", "term": "velocity", "index": 2, "topic": "odom", "unit": "m/s",
+        "noise": 0.0, "scale": 1e-13, "recorded": 1e-7, "rounding": 2e-6, "beside": 0.01,
+        "remembers": False, "angle": False, "quaternion": False,
+    }  # fmt: skip
+    return Element(**{**plain, **changed})
+
+
+def test_rounding_is_no_percentage():
+    """The movement of what stands is rounding, and everything is a lot of that."""
+    e = element()
+    assert e.still
+    assert not e.moves
+    assert e.size == 0.01
+    assert e.floor >= 2e-6
+    assert element(scale=0.5, rounding=0.0).size == 0.5
+
+
+def cause(kind, where, value, whole=False):
+    return Cause(kind, where, value, 100.0, whole, 0.5, Model())
+
+
+def test_no_line_denies_another():
+    """What is found twice is one line; what takes itself back is none."""
+    xy = ("position.x", "position.y")
+    lines = from_causes(
+        [
+            cause("mass", (), 2.5),
+            cause("lag", xy, 0.016),
+            cause("mass", (), 1.3),
+            cause("lag", xy, -0.0155),
+            cause("lag", ("odom",), 0.02, whole=True),
+            cause("lag", ("velocity.x",), 0.01),
+        ],
+        {},
+    )
+    texts = [line.text for line in lines]
+    assert texts[0] == "the robot moves as if it had 1.30 times its mass (or weaker servos)"
+    assert texts[1] == "odom lags 20 ms, the other topics do not"
+    assert texts[2] == "velocity.x lags 10 ms, the rest of the topic does not"
+    assert len(texts) == 3
+
+
+def test_a_return_names_causes_only_where_there_are_some():
+    line = Earned(
+        "moving_bandits/goal-0", "goal-0", 49, np.array([1.0, 1.1]), np.array([9.0, 9.2]),
+        np.array([True, True]), np.array([True, True]), np.zeros((1, 8), np.float32),
+        np.zeros((1, 2), np.float32),
+    )  # fmt: skip
+    (alone,) = from_score([line], [])
+    assert alone.advice == "this is what the gap costs; no cause was found"
+    (below,) = from_score([line], from_causes([cause("sign", ("velocity.y",), -1.0)], {}))
+    assert below.advice == "this is what the gap costs; the causes stand above"
+
+
+# What is written --------------------------------------------------------------------------------
+
+
+def test_a_reality_that_predicts_worse_is_not_written(arm, moved, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("scipy")
+    from mlsh_ros.commands.sysid import sysid
+    from mlsh_ros.sysid import identify as module
+
+    path = mcap(tmp_path / "bag.mcap", list(heard(arm, moved[:3000])))
+    robot, output = str(arm.model_path.parent), tmp_path / "reality.yaml"
+    plain = module._validate
+    for after in (0.002, float("nan")):
+        monkeypatch.setattr(
+            module, "_validate", lambda *args, a=after: (plain(*args)[0], 0.001, a)
+        )
+        with pytest.raises(
+            UserError, match=r"predicts worse than the nominal model: RMSE 0\.001 b"
+        ):
+            sysid(robot, [path], output=output, only=["lift.delay_s"])
+        assert not output.exists()
+    assert "lift.delay_s" in capsys.readouterr().out
+
+
+def test_files_of_the_user_are_kept(said, tmp_path):
+    from mlsh_ros.commands.gap import gap
+
+    bag, output = mcap(tmp_path / "bag.mcap", said), tmp_path / "reports"
+    assert gap("omni", [bag], output=output) == 0
+    first = (output / "gap.json").read_bytes()
+    with pytest.raises(UserError, match=r"gap\.json exists; .*--overwrite"):
+        gap("omni", [bag], output=output)
+    assert gap("omni", [bag], output=output, overwrite=True) == 0
+    assert (output / "gap.json").read_bytes() == first
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (output / "gap.html").unlink()
+    (output / "gap.html").symlink_to(precious)
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=r"gap\.(html|json)"):
+            gap("omni", [bag], output=output, overwrite=overwrite)
+    assert precious.read_text() == "mine"
+    assert sorted(each.name for each in output.iterdir()) == ["gap.html", "gap.json"]

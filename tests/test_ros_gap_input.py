@@ -254,9 +254,7 @@ def test_a_foreign_bag_without_the_topics_names_what_is_there(moving, said, tmp_
 
 
 def run(bag, output, *gates):
-    return command(
-        "moving_bandits", [bag], output=output, fail_above=list(gates), overwrite=True
-    )
+    return command("moving_bandits", [bag], output=output, fail_above=list(gates), overwrite=True)
 
 
 def test_gates_decide_the_exit_status(bag, tmp_path, capsys):

@@ -89,9 +89,9 @@ def sysid(
         raise UserError("the recordings tell none of these numbers; nothing is written")
     if not found.after <= found.before:  # nan too
         raise UserError(
-            f"what was found predicts worse than the nominal model: RMSE {found.before:.3g} before, "
-            f"{found.after:.3g} after, in windows that were not fitted; nothing is written: the "
-            "nominal model is the better one"
+            f"what was found predicts worse than the nominal model: RMSE {found.before:.3g} "
+            f"before, {found.after:.3g} after, in windows that were not fitted; nothing is "
+            "written: the nominal model is the better one"
         )
     write_file(output, found.to_yaml([str(bag) for bag in bags]), overwrite=overwrite)
     say(f"reality: {output}")
