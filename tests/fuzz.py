@@ -424,9 +424,8 @@ def fuzz(name: str, target: Target, seconds: float, first: int, folder: Path) ->
     return findings
 
 
-def main() -> int:
+def main(known: dict[str, Target]) -> int:
     """The command line."""
-    known = targets()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("targets", nargs="*", help=f"of {', '.join(known)}; default: all")
     parser.add_argument("--seconds", type=float, default=600, help="for each target")
@@ -446,4 +445,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(targets()))

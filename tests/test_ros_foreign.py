@@ -229,7 +229,7 @@ def test_what_is_there_of_a_message_counts_where_a_part_is_missing(omni, said, t
         analyse(omni, [neither])
 
 
-# Robots that no bundle drives ---------------------------------------------------------------------
+# Robots that no bundle drives --------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -351,7 +351,7 @@ def test_what_wraps_is_identified_as_what_counts(wheel, tmp_path):
     assert any("wraps at" in note for note in found[1].notes)
 
 
-# What is the model's own --------------------------------------------------------------------------
+# What is of the model alone ---------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

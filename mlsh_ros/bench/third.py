@@ -143,6 +143,8 @@ def adopt(name: str, folder: Path) -> Robot:
     data["control_dt"] = TICK
     for term in data["observation"]:
         term |= {"noise": NOISE[term["name"]], "max_age": 0.1, "limit": None}
+        if "wraps" in term:
+            term["wraps"] = False  # the hidden robot counts turns
     for term in data["action"]:
         safe = [home[each] for each in term["mujoco"]["actuators"]]
         term |= {"blend": 0.0, "rate_limit": 2 * SPEED, "tracking": None, "safe": safe}

@@ -27,6 +27,10 @@ LARGEST = float(np.finfo(np.float32).max)  # an observation is float32
 LINE = 300  # characters
 
 
+# What a message raises that has its type's name and other fields.
+OTHER = (AttributeError, TypeError, ValueError, IndexError, OverflowError, KeyError)
+
+
 def shorten(text: str) -> str:
     """A line that holds what strangers have sent, no longer than a person reads."""
     return text if len(text) <= LINE else f"{text[: LINE - 3]}..."

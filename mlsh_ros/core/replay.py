@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.core.conversion import MessageError, shorten
+from mlsh_ros.core.conversion import OTHER, MessageError, shorten
 from mlsh_ros.core.hierarchy import Hierarchy
 from mlsh_ros.core.packing import answer_layout, request_layout, trace_layout
 from mlsh_ros.core.recorded import Entry, Recording
@@ -186,16 +186,21 @@ def _collect(
                 result.unread.append(str(error))  # the nodes could not read it either
             continue
         sensor = entry.topic in seen.topics
-        said = seen.add(entry.topic, message, entry.received) if sensor else None
+        try:
+            said = seen.add(entry.topic, message, entry.received) if sensor else None
+            name = str(message.data) if entry.topic == MASTER else master
+        except OTHER as error:
+            result.unread.append(shorten(f"{entry.topic}: not a {entry.type}: {error}"))
+            continue
         if listen is not None:
             listen(entry, message, said)
         if sensor or not known:
             continue
         if entry.topic == MASTER:
-            master = str(message.data)
+            master = name
         else:
             try:
-                scalars, vectors = layouts[entry.topic].read(message)
+                scalars, vectors = _read(layouts[entry.topic], message)
             except MessageError as error:
                 refused.setdefault(entry.topic, error)
                 result.unread.append(shorten(f"{entry.topic}: {error}"))
@@ -209,6 +214,15 @@ def _collect(
                 f"recording {recording.file}: {topic} is not of this bundle's robot: {cause}"
             )
     return sessions, seen
+
+
+def _read(
+    layout: Layout, message: Any
+) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
+    try:
+        return layout.read(message)
+    except OTHER as error:  # of another type, whatever it is called
+        raise MessageError(f"{type(error).__name__}: {error}") from None
 
 
 def _add(

@@ -11,10 +11,10 @@ from mlsh_ros.core.conversion import MessageError, shorten
 from mlsh_ros.core.recorded import Entry, Recording
 from mlsh_ros.core.replay import Result, replay
 from mlsh_ros.core.stored import Topic
-from mlsh_ros.gap.signals import UNTRACED, Listener, Signals
+from mlsh_ros.gap.signals import UNTRACED, Listener, Signals, because
 from mlsh_ros.gap.subject import Subject
 from policies.bundle import Bundle
-from sim.errors import UserError, unknown
+from sim.errors import UserError, listed, unknown
 from sim.interface import Floats
 
 SHOWN = 16  # characters of a digest
@@ -120,7 +120,7 @@ def _ours(recording: Recording, bundle: Bundle) -> Loaded:
     try:
         signals = listener.finish(recording.file.name, recording.about.get("mode", ""))
     except UserError as error:
-        raise UserError("; ".join([str(error), *notes])) from None
+        raise UserError(f"{error}{because(notes)}") from None
     return Loaded(replace(signals, notes=[*notes, *signals.notes]), replayed)
 
 
@@ -179,8 +179,8 @@ def _foreign(recording: Recording, subject: Subject, where: Where) -> Signals:
     try:
         signals = listener.finish(recording.file.name, "")
     except UserError as error:
-        seen = ", ".join(sorted({topic.name for topic in relative})) or "none"
-        raise UserError("; ".join([f"{error}. Topics in it: {seen}", *notes])) from None
+        seen = _some({topic.name for topic in relative})
+        raise UserError(f"{error}. Topics in it: {seen}{because(notes)}") from None
     own = signals.notes
     if isinstance(subject, Bundle):
         notes.insert(0, "it is not of recorder_node: nobody says which bundle ran")
@@ -202,17 +202,16 @@ def _places(file: Path, relative: dict[Topic, str | None], where: Where) -> list
     names = {topic.name for topic in relative}
     for ours, theirs in where.topics.items():
         if not any(_absolute(name) == theirs for name in names):
-            there = ", ".join(sorted(names)) or "none"
             raise UserError(
                 f"recording {file}: no topic {theirs}, which --topic says is {ours}. "
-                f"Topics in it: {there}"
+                f"Topics in it: {_some(names)}"
             )
     for name, same in found.items():
         if len(same) > 1:
-            choices = ", ".join(sorted(_space(topic, name) for topic in same))
+            choices = _some(_space(topic, name) for topic in same)
             raise UserError(
                 f"recording {file}: {len(same)} topics could be {name}: "
-                f"{', '.join(sorted(same))}; say which robot with --namespace, one of {choices}, "
+                f"{_some(same)}; say which robot with --namespace, one of {choices}, "
                 f"or --topic {name}:=TOPIC"
             )
     spaces = {
@@ -222,10 +221,12 @@ def _places(file: Path, relative: dict[Topic, str | None], where: Where) -> list
         if name not in where.topics and not name.startswith("/") and topic.startswith("/")
     }
     if len(spaces) > 1:
-        return [
-            f"topics of several namespaces are taken for one robot: {', '.join(sorted(spaces))}"
-        ]
+        return [f"topics of several namespaces are taken for one robot: {_some(spaces)}"]
     return []
+
+
+def _some(names: Iterable[str]) -> str:
+    return listed((name[:60] for name in sorted(names)), most=90) or "none"
 
 
 def _space(topic: str, name: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlsh_ros.core.conversion import (
+    OTHER,
     CommandWriter,
     MessageError,
     TopicReader,
@@ -23,7 +24,7 @@ from mlsh_ros.core.conversion import (
 from mlsh_ros.core.packing import OUTCOME, trace_layout
 from mlsh_ros.core.topics import MASTER, TRACE
 from mlsh_ros.core.topics import OUTCOME as OUTCOME_TOPIC
-from sim.errors import UserError
+from sim.errors import UserError, listed
 from sim.interface import Floats, Interface, ObservationTerm
 
 Ints = NDArray[np.int64]
@@ -33,6 +34,7 @@ Row = tuple[int, int, int, dict[str, Floats]]
 
 PAUSE = 0.5  # s of silence, or of a clock's jump, that ends a stretch: no window lies across it
 UNTRACED = "no trace of skill_node is in it: nothing is said of skills and decisions"
+MOST = 110  # characters of notes behind an error, but for one that is longer
 SHORTEST = 5  # ticks; a shorter stretch says nothing
 NANO = 1e-9
 SAME = 1e-6  # s; moments that are nearer differ by rounding
@@ -241,6 +243,9 @@ class Listener:
                 raise MessageError(f"{topic}: a {kind} is not what the robot takes")
         except MessageError as error:
             self._refused.setdefault(topic, []).append(shorten(str(error)))
+        except OTHER as error:
+            reason = shorten(f"it is not what a {kind} is ({type(error).__name__}: {error})")
+            self._refused.setdefault(topic, []).append(reason)
 
     def add_fields(self, topic: str, received: int, stamp: int, fields: dict[str, Floats]) -> None:
         """Take the fields of a sensor message that someone has read already; times in ns."""
@@ -283,7 +288,7 @@ class Listener:
         """The terms that can be read of a message that does not hold."""
         fields: dict[str, Floats] = {}
         for single in self._single[topic]:
-            with suppress(MessageError):
+            with suppress(MessageError, *OTHER):
                 fields |= single.read(message)
         return fields
 
@@ -587,7 +592,7 @@ def _stream(
 
 def because(notes: Sequence[str]) -> str:
     """What is known of why, behind an error."""
-    return f": {'; '.join(notes)}" if notes else ""
+    return f": {listed((note[:110] for note in notes), '; ', MOST)}" if notes else ""
 
 
 def listen(
