@@ -1,4 +1,4 @@
-"""Mutates recordings as strangers send them: `python tests/fuzz/fuzz_mcap.py --seconds 120`.
+"""Mutates recordings as strangers send them: `python tests/fuzz_mcap.py --seconds 120`.
 
 The law is that of fuzz.py, for what `mlsh gap`, `sysid` and `replay` read: whatever comes
 is read, or refused by a UserError of one line, within a bounded time.
@@ -13,14 +13,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[n]) for n in (0, 1, 2)]
+sys.path[:0] = [str(Path(__file__).parents[n]) for n in (0, 1)]
 
-import fuzz  # noqa: E402
 from foreign_bag import commanded, rosbag  # noqa: E402
 from gap_robot import Robot  # noqa: E402
 from mcap.reader import make_reader  # noqa: E402
 from mcap.writer import CompressionType, Writer  # noqa: E402
 
+import fuzz  # noqa: E402
 from mlsh_ros.core.recorded import Recording  # noqa: E402
 from mlsh_ros.core.replay import replay  # noqa: E402
 from mlsh_ros.gap.analysis import _windows  # noqa: E402

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mlsh_ros.core.conversion import OTHER, MessageError, shorten
 from mlsh_ros.core.hierarchy import Hierarchy
-from mlsh_ros.core.packing import answer_layout, request_layout, trace_layout
+from mlsh_ros.core.packing import Layout, answer_layout, request_layout, trace_layout
 from mlsh_ros.core.recorded import Entry, Recording
 from mlsh_ros.core.seen import Seen
 from mlsh_ros.core.topics import ANSWER, MASTER, REQUEST, TRACE
@@ -216,11 +216,11 @@ def _collect(
     return sessions, seen
 
 
-def _read(
-    layout: Layout, message: Any
-) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
+def _read(layout: Layout, message: Any) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
     try:
         return layout.read(message)
+    except MessageError:
+        raise
     except OTHER as error:  # of another type, whatever it is called
         raise MessageError(f"{type(error).__name__}: {error}") from None
 

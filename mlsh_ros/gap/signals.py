@@ -592,7 +592,7 @@ def _stream(
 
 def because(notes: Sequence[str]) -> str:
     """What is known of why, behind an error."""
-    return f": {listed((note[:110] for note in notes), '; ', MOST)}" if notes else ""
+    return f": {listed((note[:90] for note in notes), '; ', MOST)}" if notes else ""
 
 
 def listen(
