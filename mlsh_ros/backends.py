@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mlsh_ros.core.controller import Controller
 from mlsh_ros.core.records import Episode
 from mlsh_ros.graph import SIM
-from mlsh_ros.offline import Watch, run_episode
+from mlsh_ros.offline import Watch, make_guard, run_episode
 from policies.bundle import Bundle
 from policies.fits import check_fits, task_of
 from policies.runtime import load_master, load_skills
@@ -89,6 +89,7 @@ def run_offline(
     controller = Controller(
         bundle.interface, load_skills(bundle), manifest.decision_ticks, manifest.decision_lead
     )
+    guard = make_guard(bundle)
     done = []
     for job in work:
         check_fits(bundle, body, job.task)
@@ -106,6 +107,7 @@ def run_offline(
                     master_name=job.master,
                     seed=seed,
                     number=n,
+                    guard=guard,
                     watch=watch,
                 )
             )

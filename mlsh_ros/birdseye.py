@@ -21,6 +21,7 @@ from mlsh_ros.commands.console import amount
 from mlsh_ros.report_plots import runs, skill_colours
 from mlsh_ros.takes import Take
 from sim.errors import UserError
+from sim.files import check_place, replacing
 from sim.footprint import Shape
 from sim.interface import Floats
 from sim.robot import Robot
@@ -50,31 +51,27 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def check_plot(path: Path) -> None:
+def check_plot(path: Path, *, overwrite: bool = False) -> None:
     """Refuse what `write_birdseye` cannot write, before anything is driven for it.
 
     Raises:
-        UserError: another suffix, or no such folder.
+        UserError: another suffix, no such folder, or a file that must stay.
     """
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path}: no plot format {path.suffix!r}. Valid: {', '.join(SUFFIXES)}")
     if not path.parent.is_dir():
         raise UserError(f"{path}: folder {str(path.parent)!r} does not exist")
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder")
+    check_place(path, overwrite=overwrite)
 
 
-def write_birdseye(figure: Figure, path: Path) -> None:
+def write_birdseye(figure: Figure, path: Path, *, overwrite: bool = False) -> None:
     """Write the figure as PNG, SVG or PDF.
 
     Raises:
         UserError: it could not be written.
     """
-    try:
-        with matplotlib.rc_context(STYLE):
-            figure.savefig(path, dpi=130, bbox_inches="tight", pad_inches=0.12)
-    except OSError as error:
-        raise UserError(f"{path}: could not be written ({error.strerror})") from None
+    with replacing(path, overwrite=overwrite) as fresh, matplotlib.rc_context(STYLE):
+        figure.savefig(fresh, dpi=130, bbox_inches="tight", pad_inches=0.12)
 
 
 def require_position(robot: Robot) -> None:

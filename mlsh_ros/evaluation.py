@@ -19,6 +19,7 @@ from policies.usage import distance, information
 from policies.verdict import bits, collapse
 from sim.bounds import Bounds, bounds
 from sim.errors import UserError
+from sim.files import write_file
 from sim.robot import load_robot
 
 SCHEMA = 1
@@ -42,6 +43,7 @@ class Line:
     lateness_p99: float | None  # s
     compute_p50: float | None  # s
     compute_p99: float | None  # s
+    faults: tuple[str, ...] = ()  # offline: each rule that an episode broke
 
     @property
     def normalised(self) -> float:
@@ -132,6 +134,7 @@ class Evaluation:
                     "lateness_p99": line.lateness_p99,
                     "compute_p50": line.compute_p50,
                     "compute_p99": line.compute_p99,
+                    "faults": list(line.faults),
                 }
                 for line in self.lines
             ],
@@ -139,16 +142,14 @@ class Evaluation:
             "skill_distance": self.distance,
         }
 
-    def write_json(self, path: Path) -> None:
+    def write_json(self, path: Path, *, overwrite: bool = False) -> None:
         """Write `to_dict`.
 
         Raises:
-            UserError: it could not be written.
+            UserError: it could not be written, or a file that is there must stay.
         """
-        try:
-            path.write_text(json.dumps(self.to_dict(), indent=1) + "\n")
-        except OSError as error:
-            raise UserError(f"{path}: could not be written ({error.strerror})") from None
+        text = json.dumps(self.to_dict(), indent=1) + "\n"
+        write_file(path, text, overwrite=overwrite)
 
 
 def summarise(
@@ -160,7 +161,13 @@ def summarise(
     *,
     reality: str = "",
 ) -> Evaluation:
-    """Scores per task; the bounds are simulated on the same episodes, of the nominal model."""
+    """Scores per task; the bounds are simulated on the same episodes, of the nominal model.
+
+    Raises:
+        UserError: there is no episode to score.
+    """
+    if not episodes:
+        raise UserError("nothing was driven: no episode, so there is no score")
     lines = []
     for task, master in dict.fromkeys((e.task, e.master) for e in episodes):
         mine = [e for e in episodes if (e.task, e.master) == (task, master)]
@@ -186,6 +193,7 @@ def summarise(
                 lateness_p99=_quantile([e.lateness for e in mine], 99),
                 compute_p50=_quantile([e.compute for e in mine], 50),
                 compute_p99=_quantile([e.compute for e in mine], 99),
+                faults=tuple(f"episode {e.number}, {e.fault}" for e in mine if e.fault),
             )
         )
     apart = None

@@ -24,7 +24,7 @@ from mlsh_ros.report_plots import (
 )
 from policies.bundle import Master
 from sim.bounds import Bounds
-from sim.errors import UserError
+from sim.files import write_file
 from sim.interface import Floats
 
 SOLVED = 0.9  # normalised score from which the verdict calls a task solved
@@ -109,18 +109,15 @@ PAGE = """<!doctype html>
 """
 
 
-def write_report(evaluation: Evaluation, path: Path) -> None:
+def write_report(evaluation: Evaluation, path: Path, *, overwrite: bool = False) -> None:
     """Write the report; the same evaluation gives the same bytes.
 
     Raises:
-        UserError: it could not be written.
+        UserError: it could not be written, or a file that is there must stay.
     """
     # File names may hold lone surrogates, which UTF-8 cannot say.
     data = render(evaluation).encode("utf-8", "replace")
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise UserError(f"{path}: could not be written ({error.strerror})") from None
+    write_file(path, data, overwrite=overwrite)
 
 
 def render(evaluation: Evaluation) -> str:
@@ -169,6 +166,9 @@ def verdict(evaluation: Evaluation) -> str:
     for each in evaluation.sharing:
         if each.collapsed:
             text += f" On {each.family} {each.collapsed}."
+    if faults := [fault for line in lines for fault in line.faults]:
+        count = len(faults)
+        text += f" skill_node would have stopped the robot in {count} episodes ({faults[0]})."
     return f"{text} {_lateness(evaluation)}"
 
 

@@ -16,6 +16,7 @@ from policies.bundle import Bundle
 from policies.fits import task_of
 from sim.bounds import bounds
 from sim.errors import UserError, unknown
+from sim.files import replacing, write_file
 from sim.interface import Floats, Interface
 from sim.reality import (
     Reality,
@@ -133,16 +134,14 @@ class Map:
             ],
         }
 
-    def write_json(self, path: Path) -> None:
+    def write_json(self, path: Path, *, overwrite: bool = False) -> None:
         """Write `to_dict`.
 
         Raises:
-            UserError: it could not be written.
+            UserError: it could not be written, or a file that is there must stay.
         """
-        try:
-            path.write_text(json.dumps(self.to_dict(), indent=1) + "\n")
-        except OSError as error:
-            raise UserError(f"{path}: could not be written ({error.strerror})") from None
+        text = json.dumps(self.to_dict(), indent=1) + "\n"
+        write_file(path, text, overwrite=overwrite)
 
 
 def parse_axes(texts: list[str]) -> list[Axis]:
@@ -268,7 +267,7 @@ def reality_at(interface: Interface, values: dict[str, float]) -> Reality:
     return reality
 
 
-def plot_map(found: Map, path: Path) -> None:
+def plot_map(found: Map, path: Path, *, overwrite: bool = False) -> None:
     """A line for each axis and a field for each pair.
 
     Raises:
@@ -301,7 +300,5 @@ def plot_map(found: Map, path: Path) -> None:
     for place in places[count:]:
         place.remove()
     figure.suptitle(f"{found.bundle}: score over what differs from the model")
-    try:
-        figure.savefig(path, dpi=120)
-    except OSError as error:
-        raise UserError(f"{path}: could not be written ({error.strerror})") from None
+    with replacing(path, overwrite=overwrite) as fresh:
+        figure.savefig(fresh, dpi=120)

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from itertools import zip_longest
 
 from policies.bundle import Bundle
-from sim.errors import UserError
+from sim.errors import UserError, short
 from sim.interface import ActionTerm, ObservationTerm
 from sim.robot_file import read_interface, robot_folder
 
 SHOWN = 100  # characters of a value in an error
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "missing"
+
+
+MISSING = _Missing()
 
 
 def check_agrees(bundle: Bundle, robot: str) -> None:
@@ -58,10 +66,30 @@ def _check(
 
 
 def _same(what: str, carried: object, own: object) -> None:
-    if carried != own:
-        raise UserError(f"{what} is {_short(carried)} in the bundle and {_short(own)} there")
+    if (found := difference(carried, own)) is not None:
+        key, one, other = found
+        raise UserError(f"{what}{key} is {_short(one)} in the bundle and {_short(other)} there")
+
+
+def difference(one: object, other: object) -> tuple[str, object, object] | None:
+    """The first part in which two values of an interface differ: its key and both values."""
+    if one == other:
+        return None
+    if is_dataclass(one) and type(one) is type(other):
+        parts = [(f".{f.name}", getattr(one, f.name), getattr(other, f.name)) for f in fields(one)]
+    elif isinstance(one, dict) and isinstance(other, dict):
+        keys = dict.fromkeys([*one, *other])
+        parts = [(f".{k}", one.get(k, MISSING), other.get(k, MISSING)) for k in keys]
+    elif isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)):
+        pairs = zip_longest(one, other, fillvalue=MISSING)
+        parts = [(f"[{i}]", *pair) for i, pair in enumerate(pairs)]
+    else:
+        return "", one, other
+    for key, mine, theirs in parts:
+        if (inner := difference(mine, theirs)) is not None:
+            return f"{key}{inner[0]}", *inner[1:]
+    return "", one, other
 
 
 def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+    return short(value, SHOWN)

@@ -450,7 +450,7 @@ def _check_graph(data: bytes, where: str, inputs: int, outputs: int) -> float:
         biases = [graph.initializers[f"bias{i}"] for i in range(layers)]
     except KeyError as error:
         raise UserError(f"{where}: weights {error} are missing") from None
-    size = inputs
+    size, largest = inputs, float(high.max(initial=0))
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         if weight.ndim != 2 or weight.shape[0] != size or bias.shape != weight.shape[1:]:
             raise UserError(
@@ -458,6 +458,14 @@ def _check_graph(data: bytes, where: str, inputs: int, outputs: int) -> float:
                 f"for {size} inputs"
             )
         size = weight.shape[1]
+        # However the sum is ordered, no part of it is larger.
+        reach = largest * np.abs(weight, dtype=np.float64).sum(axis=0) + np.abs(bias)
+        if (worst := float(reach.max(initial=0))) > float(np.finfo(np.float32).max):
+            raise UserError(
+                f"{where}: layer {i} can reach {worst:.2g}, which is no float32: its output would "
+                "not be finite"
+            )
+        largest = 1.0 if graph.operators.count("Tanh") >= layers - 1 else worst
     if shift.shape != (inputs,) or scale.shape != (inputs,) or size != outputs:
         raise UserError(
             f"{where}: {shift.size} inputs and {size} outputs, not {inputs} and {outputs}"

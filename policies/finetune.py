@@ -23,7 +23,7 @@ from policies.bundle import (
 )
 from policies.config import TrainConfig, config_from_dict
 from policies.export import Parity, check_parity, master_entry, network_bytes, provenance_of
-from policies.fits import check_fits, task_of, tasks_of
+from policies.fits import check_fits, robot_of, task_of, tasks_of
 from policies.onnx_file import Graph, read_graph
 from policies.runtime import Network
 from sim.errors import UserError
@@ -181,7 +181,8 @@ def task_config(
             the configuration in the bundle is not that of its networks.
     """
     family, number = task_of(bundle, task)
-    body = load_robot(robot or bundle.interface.robot)
+    robot = robot_of(bundle, robot)
+    body = load_robot(robot)
     check_fits(bundle, body, task)
     config = config_from_dict(bundle.manifest.provenance.config, f"{bundle.source}: provenance")
     _check_config(bundle, config)
@@ -196,7 +197,7 @@ def task_config(
         ticks = -(-family.ticks // n) * n
         changed = replace(changed, mlsh=replace(config.mlsh, rollout_ticks=ticks))
     changed = replace(changed, reality=reality or config.reality)
-    return replace(changed, robot=robot or bundle.interface.robot), number
+    return replace(changed, robot=robot), number
 
 
 def _check_config(bundle: Bundle, config: TrainConfig) -> None:

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+from policies.agrees import difference
 from policies.bundle import Bundle
-from sim.errors import UserError
+from sim.errors import UserError, short
 from sim.interface import ActionTerm, Interface, ObservationTerm
 from sim.registry import make_family, split_task
-from sim.robot import Robot
+from sim.robot import Robot, robot_names
 from sim.tasks.task import TaskFamily
+
+
+def robot_of(bundle: Bundle, robot: str | None) -> str:
+    """Name or folder of the robot that is asked for, by default the bundle's, if that ships.
+
+    Raises:
+        UserError: the bundle's robot is somebody's own; nothing is guessed from its name.
+    """
+    own = bundle.interface.robot
+    if robot is None and own not in robot_names():
+        raise UserError(
+            f"bundle {bundle.manifest.name!r} is for robot {own!r}, which does not ship with this "
+            f"package; name its folder with --robot FOLDER. Shipped: {', '.join(robot_names())}"
+        )
+    return robot or own
 
 
 def task_of(bundle: Bundle, task: str) -> tuple[TaskFamily, int]:
@@ -69,13 +85,17 @@ def check_fits(bundle: Bundle, robot: Robot, task: str) -> None:
                 f"{bundle.manifest.name!r} needs. It has: {', '.join(theirs)}"
             )
         if theirs[name] != term:
+            key, own, here = difference(term, theirs[name]) or ("", term, theirs[name])
             raise UserError(
                 f"term {name!r} of task {task!r} on robot {robot.name!r} is not the one that "
-                f"bundle {bundle.manifest.name!r} was trained with"
+                f"bundle {bundle.manifest.name!r} was trained with: {name}{key} is "
+                f"{short(own, 100)} in the bundle and {short(here, 100)} there"
             )
+    key, own, here = difference(wanted, offered) or ("", wanted, offered)
     raise UserError(
         f"task {task!r} on robot {robot.name!r} has another interface than bundle "
-        f"{bundle.manifest.name!r}: robot, order of terms or time steps differ"
+        f"{bundle.manifest.name!r}: {key.lstrip('.')} is {short(own, 100)} in the bundle and "
+        f"{short(here, 100)} there"
     )
 
 

@@ -80,6 +80,7 @@ def transfer(
     episodes: int,
     threads: int,
     settings: list[str],
+    robot: str | None = None,
     baseline: bool,
     on_update: Callable[[str, int, list[Progress]], None] = lambda *_: None,
 ) -> Iterator[Transferred]:
@@ -93,6 +94,7 @@ def transfer(
         episodes: whole episodes per update and task.
         threads: of the simulator.
         settings: `section.key=value` over the bundle's configuration.
+        robot: name or folder, by default the bundle's.
         baseline: also PPO from scratch with the same experience.
         on_update: called with learner, seed and the latest `Progress` of every task.
 
@@ -101,7 +103,7 @@ def transfer(
     """
     first = first_task(bundle, family)
     for seed in seeds:
-        config, _ = task_config(bundle, first, seed=seed)
+        config, _ = task_config(bundle, first, seed=seed, robot=robot)
         config = config.with_values([f"threads={threads}", *settings])
         chosen = make_family(config.family, config.family_parameters)
         envs = envs_for_episodes(config, episodes)

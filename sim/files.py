@@ -40,10 +40,11 @@ def check_place(path: Path, *, overwrite: bool = False, folder: bool = False) ->
         above = path.absolute().parent
         while not above.exists():
             above = above.parent
-    if not above.is_dir():
-        raise UserError(f"{path}: {above} is not a folder")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise UserError(f"{path}: folder {above} is not writable")
+        if not above.is_dir():
+            raise UserError(f"{path}: {above} is not a folder")
+        fresh, handle = _claimed_file(above / path.name)  # tried, as permissions do not say it all
+        fresh.unlink()
+        os.close(handle)
 
 
 @contextmanager

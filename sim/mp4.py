@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from sim.errors import UserError
+from sim.files import replacing
 
 
 def find_encoder() -> str:
@@ -34,19 +35,34 @@ def find_encoder() -> str:
 
 
 def write_mp4(
-    pictures: Iterable[Image.Image], path: Path, *, size: tuple[int, int], rate: float
+    pictures: Iterable[Image.Image],
+    path: Path,
+    *,
+    size: tuple[int, int],
+    rate: float,
+    overwrite: bool = False,
 ) -> None:
     """Encode as H.264, which browsers play. What fails or is interrupted leaves no file.
 
     Args:
         pictures: RGB, all of `size`.
-        path: is replaced.
+        path: of the film.
         size: width and height, even numbers.
         rate: pictures per second.
+        overwrite: whether a file that is there may be replaced.
 
     Raises:
         UserError: no ffmpeg, or it fails; says what it said.
     """
+    with replacing(path, overwrite=overwrite) as fresh:
+        if failure := _encode(pictures, fresh, size, rate):
+            raise UserError(f"{path}: could not be written, ffmpeg says: {failure}")
+
+
+def _encode(
+    pictures: Iterable[Image.Image], path: Path, size: tuple[int, int], rate: float
+) -> str:
+    """Run ffmpeg; returns what it says if it fails."""
     width, height = size
     source = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {rate:.6f} -i -"
     # yuv420p: other players than ffmpeg's own know nothing else.
@@ -63,9 +79,5 @@ def write_mp4(
     except BaseException:
         ffmpeg.kill()
         ffmpeg.communicate()
-        path.unlink(missing_ok=True)
         raise
-    if ffmpeg.returncode:
-        path.unlink(missing_ok=True)
-        reason = " ".join(said.split()) or f"status {ffmpeg.returncode}"
-        raise UserError(f"{path}: could not be written, ffmpeg says: {reason}")
+    return (" ".join(said.split()) or f"status {ffmpeg.returncode}") if ffmpeg.returncode else ""

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sim.errors import UserError
+from sim.files import check_place, replacing
 from sim.mp4 import find_encoder, write_mp4
 from sim.robot import Robot
 from sim.stage import Frame, Scene, Stage
@@ -38,7 +39,7 @@ class NoGraphics(UserError):  # noqa: N818  a state of the machine, not a bug
     """OpenGL cannot draw here; callers say so and go on without pictures."""
 
 
-def check_film(path: Path) -> None:
+def check_film(path: Path, *, overwrite: bool = False) -> None:
     """Refuse what `film` cannot write, before anything is driven for it.
 
     Raises:
@@ -48,8 +49,7 @@ def check_film(path: Path) -> None:
         raise UserError(f"{path}: no picture format {path.suffix!r}. Valid: {', '.join(SUFFIXES)}")
     if not path.parent.is_dir():
         raise UserError(f"{path}: folder {str(path.parent)!r} does not exist")
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder")
+    check_place(path, overwrite=overwrite)
     if path.suffix == ".mp4":
         find_encoder()
 
@@ -61,6 +61,7 @@ def film(
     *,
     size: tuple[int, int] = (480, 360),
     fps: float = 20,
+    overwrite: bool = False,
     on_picture: OnPicture = lambda *_: None,
 ) -> None:
     """Draw the episodes one after the other.
@@ -73,26 +74,26 @@ def film(
         path: `.mp4` or `.gif` for a film, `.png` for the last frame of the last scene.
         size: width and height in pixels; even numbers for an MP4.
         fps: frames of a scene per second of a film.
+        overwrite: whether a file that is there may be replaced.
         on_picture: is told how far it is.
 
     Raises:
         UserError: see `check_film`; nothing to draw; or the file could not be written.
         NoGraphics: OpenGL is missing.
     """
-    check_film(path)
+    check_film(path, overwrite=overwrite)
     if not scenes or not all(scene.frames for scene in scenes):
         raise UserError(f"{path}: nothing to draw, a scene without frames or no scene at all")
     with ExitStack() as studios:
         studio = _Studio(robot, size, studios)
-        try:
+        if path.suffix == ".mp4":
+            _write_mp4(studio, scenes, path, fps, overwrite, on_picture)
+            return
+        with replacing(path, overwrite=overwrite) as fresh:
             if path.suffix == ".png":
-                studio.picture(scenes[-1], len(scenes[-1].frames) - 1).save(path, optimize=True)
-            elif path.suffix == ".gif":
-                _write_gif(studio, scenes, path, fps, on_picture)
+                studio.picture(scenes[-1], len(scenes[-1].frames) - 1).save(fresh, optimize=True)
             else:
-                _write_mp4(studio, scenes, path, fps, on_picture)
-        except OSError as error:
-            raise UserError(f"{path}: could not be written ({error.strerror or error})") from None
+                _write_gif(studio, scenes, fresh, fps, on_picture)
 
 
 def _shown(scenes: Sequence[Scene], stride: int) -> Shown:
@@ -130,7 +131,12 @@ def _write_gif(
 
 
 def _write_mp4(
-    studio: _Studio, scenes: Sequence[Scene], path: Path, fps: float, on_picture: OnPicture
+    studio: _Studio,
+    scenes: Sequence[Scene],
+    path: Path,
+    fps: float,
+    overwrite: bool,
+    on_picture: OnPicture,
 ) -> None:
     stride = _stride(fps)
     rate = fps / stride
@@ -140,7 +146,7 @@ def _write_mp4(
         for picture, is_last in studio.pictures(_shown(scenes, stride), on_picture)
         for _ in range(1 + pause * is_last)
     )
-    write_mp4(pictures, path, size=studio.size, rate=rate)
+    write_mp4(pictures, path, size=studio.size, rate=rate, overwrite=overwrite)
 
 
 def _palette(pictures: Sequence[Image.Image]) -> Image.Image:

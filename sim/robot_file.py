@@ -25,7 +25,8 @@ def robot_folder(name: str) -> Path:
     Raises:
         UserError: no such folder, or a name that stands for two.
     """
-    folder = find("robot", name, {each: ROBOTS / each for each in robot_names()})
+    shipped = {each: ROBOTS / each for each in robot_names()}
+    folder = find("robot", name, shipped, "; or the path of a folder")
     if not folder.is_dir():
         raise unknown("robot", name, robot_names())
     return folder

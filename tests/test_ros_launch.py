@@ -299,7 +299,7 @@ def test_a_forged_interface_is_refused_by_a_robot_that_knows_itself(
     folder.mkdir()
     shutil.copy(ROBOTS / "omni" / "robot.yaml", folder)
     settled(ROBOT, bundle=str(bundle.source), robot=str(folder))
-    with pytest.raises(UserError, match="robot is omni in the bundle and rover there"):
+    with pytest.raises(UserError, match="robot is 'omni' in the bundle and 'rover' there"):
         settled(ROBOT, bundle=str(bundle.source), robot="rover")
 
 

@@ -119,4 +119,4 @@ def test_the_verdict_names_where_it_breaks_and_the_files_hold_it(tmp_path):
     plot_map(found, tmp_path / "map.png")
     assert (tmp_path / "map.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(UserError, match="could not be written"):
-        plot_map(found, tmp_path / "no" / "map.png")
+        plot_map(found, tmp_path / "map.json" / "map.png")

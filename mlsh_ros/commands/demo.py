@@ -31,6 +31,9 @@ def demo(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the report and the film.")
     ] = Path("reports/demo"),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are there.")
+    ] = False,
     seed: Annotated[int, whole(0, MAX_SEED, help="Of the episodes.")] = 0,
     domain: Annotated[int | None, typer.Option(help="ROS domain.")] = None,
 ) -> None:
@@ -39,10 +42,13 @@ def demo(
     from mlsh_ros.evaluation import summarise
     from mlsh_ros.report import write_report
     from policies.bundle import load_bundle
+    from policies.fits import robot_of
+    from sim.files import check_place
 
     loaded = load_bundle(bundle)
-    robot, work = loaded.interface.robot, jobs(loaded, None, None)
-    output.mkdir(parents=True, exist_ok=True)
+    robot, work = robot_of(loaded, None), jobs(loaded, None, None)
+    for name in ("report.json", "report.html", "demo.gif", "demo.png"):
+        check_place(output / name, overwrite=overwrite)
     say("starting skill, master, sim and watchdog node (real ROS 2, this computer only)")
     start = time.monotonic()
     table = LiveTable(loaded, episodes)
@@ -60,14 +66,14 @@ def demo(
         )
     result = summarise(loaded, robot, "ros-realtime", seed, done)
     show(result)
-    result.write_json(output / "report.json")
-    write_report(result, output / "report.html")
+    result.write_json(output / "report.json", overwrite=overwrite)
+    write_report(result, output / "report.html", overwrite=overwrite)
     say(f"report: {output / 'report.html'}")
-    _film(loaded, done, seed, output / "demo.gif")
+    _film(loaded, done, seed, output / "demo.gif", overwrite)
     say(f"done in {time.monotonic() - start:.0f} s")
 
 
-def _film(bundle: Bundle, episodes: list[Episode], seed: int, path: Path) -> None:
+def _film(bundle: Bundle, episodes: list[Episode], seed: int, path: Path, overwrite: bool) -> None:
     from sim.render import Frame, NoGraphics, Scene, film
     from sim.robot import load_robot
 
@@ -88,8 +94,8 @@ def _film(bundle: Bundle, episodes: list[Episode], seed: int, path: Path) -> Non
             frames.append(Frame(fields, f"tick {t}  {name}", colour))
         scenes.append(Scene(family, episode.task, layout, frames))
     try:
-        film(robot, scenes, path, fps=FILM_FPS)
-        film(robot, scenes, path.with_suffix(".png"))
+        film(robot, scenes, path, fps=FILM_FPS, overwrite=overwrite)
+        film(robot, scenes, path.with_suffix(".png"), overwrite=overwrite)
     except NoGraphics as error:
         say(f"no film: {error}")
         return

@@ -60,6 +60,9 @@ def evaluate(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for report.html and report.json.")
     ] = Path("reports"),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are there.")
+    ] = False,
     domain: Annotated[int | None, typer.Option(help="ROS domain, with ros.")] = None,
 ) -> None:
     """Measure return, success, skill usage and timing; writes an HTML report and JSON."""
@@ -68,6 +71,8 @@ def evaluate(
     from mlsh_ros.report import write_report
     from mlsh_ros.robustness import parse_axes
     from policies.bundle import load_bundle
+    from policies.fits import robot_of
+    from sim.files import check_place
 
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
@@ -75,21 +80,24 @@ def evaluate(
         raise unknown("mode", mode, MODES)
     loaded = load_bundle(bundle)
     work = jobs(loaded, task, master)
-    body = robot or loaded.interface.robot
+    body = robot_of(loaded, robot)
     axes = parse_axes(sweep or [])
     if axes and backend != "sim":
         raise UserError(f"--sweep is for backend sim, not {backend}")
-    output.mkdir(parents=True, exist_ok=True)
+    stem, kinds = ("robustness", ("json", "png")) if axes else ("report", ("json", "html"))
+    files = [output / f"{stem}.{kind}" for kind in kinds]
+    for file in files:
+        check_place(file, overwrite=overwrite)
     if axes:
-        _map(loaded, body, work, axes, episodes, seed, reality, output)
+        _map(loaded, body, work, axes, episodes, seed, reality, files, overwrite)
         return
     done = _run(loaded, body, work, backend, mode, episodes, seed, domain, reality)
     label = backend if backend == "sim" else f"ros-{mode}"
     result = summarise(loaded, body, label, seed, done, reality=reality)
     show(result)
-    result.write_json(output / "report.json")
-    write_report(result, output / "report.html")
-    say(f"report: {output / 'report.html'}")
+    result.write_json(files[0], overwrite=overwrite)
+    write_report(result, files[1], overwrite=overwrite)
+    say(f"report: {files[1]}")
 
 
 def _map(
@@ -100,7 +108,8 @@ def _map(
     episodes: int,
     seed: int,
     reality: str,
-    output: Path,
+    files: list[Path],
+    overwrite: bool,
 ) -> None:
     from mlsh_ros.robustness import plot_map, points_of, robustness
     from sim.reality import load_reality
@@ -122,9 +131,9 @@ def _map(
     say(f"score without a difference: {percent(found.nominal.score)}")
     for axis in axes:
         say(found.verdict(axis.name))
-    found.write_json(output / "robustness.json")
-    plot_map(found, output / "robustness.png")
-    say(f"map: {output / 'robustness.png'} and .json")
+    found.write_json(files[0], overwrite=overwrite)
+    plot_map(found, files[1], overwrite=overwrite)
+    say(f"map: {files[1]} and .json")
 
 
 def _run(
@@ -196,6 +205,12 @@ def show(result: Evaluation) -> None:
             milliseconds(line.compute_p99),
         )
     console.print(table)
+    for line in result.lines:
+        if line.faults:
+            say(
+                f"warning: {line.task}: skill_node would have stopped the robot in "
+                f"{len(line.faults)} of {line.episodes} episodes, the first: {line.faults[0]}"
+            )
     for change in result.changes:
         say(change)
     for each in result.sharing:

@@ -68,7 +68,7 @@ def finetune(
     from policies.finetune import finetune as learn
     from policies.finetune import task_config
     from policies.finetune_plot import plot_adaptation, write_curves
-    from policies.fits import tasks_of
+    from policies.fits import robot_of, tasks_of
     from policies.run import environment
     from policies.runtime import TOLERANCE
     from sim.files import check_place
@@ -82,7 +82,7 @@ def finetune(
     curves_at = [target.with_name(f"{target.name}-finetune{each}") for each in (".csv", ".png")]
     for place in curves_at:
         check_place(place, overwrite=overwrite)
-    body = load_robot(robot or loaded.interface.robot)
+    body = load_robot(robot_of(loaded, robot))
     differs = load_reality(reality, body) if reality else None
     result = learn(
         loaded,

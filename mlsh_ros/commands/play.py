@@ -30,6 +30,9 @@ def play(
             "Without it a window opens.",
         ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file that is there.")
+    ] = False,
     task: Annotated[
         str | None, typer.Option(help="family/task; default: every master's own.")
     ] = None,
@@ -47,6 +50,7 @@ def play(
     """
     from mlsh_ros.backends import jobs
     from policies.bundle import load_bundle
+    from policies.fits import robot_of
     from sim.render import check_film, film
     from sim.robot import load_robot
     from sim.viewer import require_display, show
@@ -54,9 +58,9 @@ def play(
     if output is None:
         require_display()
     else:
-        check_film(output)
+        check_film(output, overwrite=overwrite)
     loaded = load_bundle(bundle)
-    body = load_robot(robot or loaded.interface.robot)
+    body = load_robot(robot_of(loaded, robot))
     takes = take(loaded, body, jobs(loaded, task, master), episodes, seed)
     scenes = [each.scene for each in takes]
     rate = speed / loaded.interface.control_dt
@@ -71,6 +75,7 @@ def play(
             scenes,
             output,
             fps=rate,
+            overwrite=overwrite,
             on_picture=lambda done, total: progress.update(bar, completed=done, total=total),
         )
     size = output.stat().st_size

@@ -18,6 +18,9 @@ def plot(
     output: Annotated[Path, typer.Option("--output", "-o", help="FILE.png, .svg or .pdf.")] = Path(
         "trajectories.png"
     ),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file that is there.")
+    ] = False,
     task: Annotated[
         str | None, typer.Option(help="family/task; default: every master's own.")
     ] = None,
@@ -32,15 +35,17 @@ def plot(
     from mlsh_ros.backends import jobs
     from mlsh_ros.birdseye import check_plot, draw_birdseye, require_position, write_birdseye
     from policies.bundle import load_bundle
+    from policies.fits import robot_of
     from sim.robot import load_robot
 
-    check_plot(output)
+    check_plot(output, overwrite=overwrite)
     loaded = load_bundle(bundle)
-    body = load_robot(robot or loaded.interface.robot)
+    body = load_robot(robot_of(loaded, robot))
     require_position(body)
     takes = take(loaded, body, jobs(loaded, task, master), episodes, seed)
     name, skills = loaded.manifest.name, loaded.manifest.skills
     each = f"{episodes} episodes" if episodes > 1 else "one episode"
     title = f"bundle {name} on {body.name}, {each} per task, seed {seed}"
-    write_birdseye(draw_birdseye(body, takes, skills=skills, title=title), output)
+    figure = draw_birdseye(body, takes, skills=skills, title=title)
+    write_birdseye(figure, output, overwrite=overwrite)
     say(f"{output}: {len(takes)} episodes")

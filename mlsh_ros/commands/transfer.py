@@ -29,6 +29,9 @@ def transfer(
         list[str] | None,
         typer.Option("--set", help="Change a setting, as in train. Repeatable."),
     ] = None,
+    robot: Annotated[
+        str | None, typer.Option(help="Name or folder; default: the bundle's.")
+    ] = None,
     baseline: Annotated[
         bool, typer.Option(help="Also learn each task from scratch with the same experience.")
     ] = True,
@@ -41,7 +44,7 @@ def transfer(
 ) -> None:
     """Learn all tasks of a family with a bundle's frozen skills, over seeds."""
     from policies.bundle import load_bundle
-    from policies.fits import tasks_of
+    from policies.fits import robot_of, tasks_of
     from policies.transfer import transfer as run
     from policies.transfer import write_transfer
     from sim.bounds import all_bounds
@@ -51,7 +54,7 @@ def transfer(
     loaded = load_bundle(bundle)
     target = output or Path("runs") / f"{loaded.manifest.name}-{family}.csv"
     check_place(target, overwrite=overwrite)
-    tasks_of(loaded, family)  # says so before a folder is made
+    robot_of(loaded, robot), tasks_of(loaded, family)  # says so before a folder is made
     results: list[Transferred] = []
     with locked(lock_beside(target), str(target)):
         for result in run(
@@ -62,12 +65,13 @@ def transfer(
             episodes=episodes,
             threads=os.cpu_count() or 1,
             settings=settings or [],
+            robot=robot,
             baseline=baseline,
             on_update=_say,
         ):
             results.append(result)
             write_transfer(results, target)
-    limits = all_bounds(load_robot(loaded.interface.robot), results[0].family)  # type: ignore[arg-type]
+    limits = all_bounds(load_robot(robot_of(loaded, robot)), results[0].family)  # type: ignore[arg-type]
     for learner in dict.fromkeys(r.learner for r in results):
         _show([r for r in results if r.learner == learner], limits)
     say(f"every number: {target}")
