@@ -14,6 +14,8 @@ from sim.errors import UserError, invalid, short, unknown
 from sim.files import write_file
 from sim.interface import STRICT
 from sim.reality import Reality
+from sim.registry import make_family
+from sim.robot import load_robot
 from sim.yaml_file import dump_yaml, parse_yaml, read_mapping
 
 MOST = 10**12  # of anything that is counted
@@ -231,7 +233,19 @@ def default_config(family: str, robot: str, seed: int = 0) -> TrainConfig:
         ),
         skill=PpoConfig(learning_rate=1e-3, gamma=0.99, gae_lambda=0.98, epochs=5, minibatch=1024),
     )
-    return base.with_values(FAMILY_SETTINGS.get(family, []))
+    return _known_terms(base.with_values(FAMILY_SETTINGS.get(family, [])))
+
+
+def _known_terms(config: TrainConfig) -> TrainConfig:
+    """Without hidden terms that this robot does not have: a recommendation is for all robots."""
+    family = make_family(config.family)
+    names = load_robot(config.robot).interface.with_terms(family.terms).observation_slices
+    network = replace(
+        config.network,
+        hidden_from_skills=tuple(t for t in config.network.hidden_from_skills if t in names),
+        hidden_from_masters=tuple(t for t in config.network.hidden_from_masters if t in names),
+    )
+    return replace(config, network=network)
 
 
 def faithful_config(family: str, robot: str, seed: int = 0) -> TrainConfig:

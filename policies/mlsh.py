@@ -32,7 +32,7 @@ from policies.rollout import NOBODY, Collector, Rollout
 from policies.threads import Threads
 from policies.usage import distance
 from sim.bounds import Bounds, all_bounds
-from sim.errors import unknown
+from sim.errors import UserError, unknown
 from sim.interface import Interface
 from sim.reality import read_ranges
 from sim.registry import make_family
@@ -77,6 +77,11 @@ class Iteration:
         )
 
 
+# A thread costs memory and a start; the rest is what a rollout is held in.
+MAX_THREADS, MAX_SKILLS, MAX_LAYERS, MAX_UNITS = 1024, 1000, 16, 16_384
+MAX_SIMULATIONS, MAX_ROLLOUT = 100_000, 100_000_000
+
+
 class Mlsh:
     """The learner: call `iterate` until satisfied.
 
@@ -96,6 +101,7 @@ class Mlsh:
         tasks: list[int] | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
+        check_sizes(config)
         self.config, self.method = config, config.mlsh
         self.adapt_only, self.ranks = adapt_only, ranks
         self.robot = load_robot(config.robot)
@@ -476,10 +482,41 @@ def check_names(config: TrainConfig) -> None:
     Raises:
         UserError: names it, and what there is.
     """
+    check_sizes(config)
     family = make_family(config.family, config.family_parameters)
+    if config.mlsh.decision_ticks > family.ticks:
+        raise UserError(
+            f"mlsh.decision_ticks {config.mlsh.decision_ticks}: an episode of {config.family} has "
+            f"{family.ticks} ticks, so that its master would decide once and never again; at most "
+            f"{family.ticks}"
+        )
     interface = load_robot(config.robot).interface.with_terms(family.terms)
     for setting in ("hidden_from_skills", "hidden_from_masters"):
         _columns(interface, config.network, setting)
+
+
+def check_sizes(config: TrainConfig) -> None:
+    """Refuse what no computer holds, before anything is allocated for it.
+
+    Raises:
+        UserError: names the setting, what it comes to, and the most that is accepted.
+    """
+    method = config.mlsh
+    simulations = method.groups * method.envs
+    for what, value, most in (
+        ("threads", config.threads, MAX_THREADS),
+        ("mlsh.skills", method.skills, MAX_SKILLS),
+        ("mlsh.groups x mlsh.envs, simulations,", simulations, MAX_SIMULATIONS),
+        (
+            "mlsh.groups x mlsh.envs x mlsh.rollout_ticks, steps of a rollout,",
+            simulations * method.rollout_ticks,
+            MAX_ROLLOUT,
+        ),
+        ("network.hidden, units of a layer,", max(config.network.hidden, default=0), MAX_UNITS),
+        ("network.hidden, layers,", len(config.network.hidden), MAX_LAYERS),
+    ):
+        if value > most:
+            raise UserError(f"{what} {value:,}: at most {most:,} are accepted")
 
 
 def _columns(interface: Interface, network: NetworkConfig, setting: str) -> list[int]:
