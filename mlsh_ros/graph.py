@@ -22,6 +22,7 @@ from sim.yaml_file import whole_number  # noqa: E402
 
 PACKAGE = "mlsh_ros"
 RESPAWN = 2.0  # s after which a node that has died is started again; as Nav2 does
+SOON = 0.2  # s; master_node keeps nothing, and skill_node waits a few macro steps only
 _BOOL = ("true", "false")
 USE_SIM_TIME = "use_sim_time"  # declared by rclpy in every node
 _NUMBERS: dict[type, str] = {int: "a whole number", float: "a number"}
@@ -53,6 +54,7 @@ class NodeSpec:
     parameters: Mapping[str, Value | Arg] = field(default_factory=dict)
     when: Arg | None = None  # started only if this argument is true
     respawn: bool = False  # started again if it dies and the user wants that
+    respawn_delay: float = RESPAWN  # s
     ready: str = ""  # what it prints when those after it may be started; empty: at once
     vital: bool = True  # False: the others go on without it
 
@@ -251,7 +253,11 @@ RECORDER = NodeSpec(
 )
 _WATCHDOG = NodeSpec(
     "watchdog_node",
-    {"bundle": Arg("bundle"), "stamped_cmd_vel": Arg("stamped_cmd_vel")},
+    {
+        "bundle": Arg("bundle"),
+        "mode": Arg("mode"),
+        "stamped_cmd_vel": Arg("stamped_cmd_vel"),
+    },
     when=Arg("watchdog"),
     respawn=True,
 )
@@ -264,6 +270,7 @@ _SKILLS = NodeSpec(
         "stamped_cmd_vel": Arg("stamped_cmd_vel"),
         "mode": Arg("mode"),
         "start_by_itself": Arg("autostart"),
+        "watchdog": Arg("watchdog"),
         "await_recorder": Arg("record"),
     },
     respawn=True,
@@ -282,7 +289,12 @@ ROBOT = Graph(
             "watchdog", "true", "A robot is always watched by watchdog_node.", ("true",)
         ),
     ),
-    nodes=(RECORDER, NodeSpec("master_node", _MASTER, respawn=True), _WATCHDOG, _SKILLS),
+    nodes=(
+        RECORDER,
+        NodeSpec("master_node", _MASTER, respawn=True, respawn_delay=SOON),
+        _WATCHDOG,
+        _SKILLS,
+    ),
 )
 SIM = Graph(
     name="sim",
@@ -306,12 +318,20 @@ SIM = Graph(
         ),
         mode=Argument("mode", "realtime", "realtime, or lockstep: as fast as it goes.", MODES),
         watchdog=Argument(
-            "watchdog", "true", "Start watchdog_node too; of no use in lockstep.", _BOOL
+            "watchdog",
+            "true",
+            "Start watchdog_node too; skill_node then drives only while it watches.",
+            _BOOL,
         ),
     ),
     nodes=(
         RECORDER,
-        NodeSpec("master_node", {**_MASTER, "task": Arg("task")}, respawn=True),
+        NodeSpec(
+            "master_node",
+            {**_MASTER, "task": Arg("task")},
+            respawn=True,
+            respawn_delay=SOON,
+        ),
         _WATCHDOG,
         _SKILLS,
         NodeSpec(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -22,12 +23,13 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from mlsh_ros.graph import PACKAGE, RESPAWN, Graph, NodeSpec
-from mlsh_ros.network import confined
+from mlsh_ros.graph import PACKAGE, Graph, NodeSpec
+from mlsh_ros.network import LAUNCHER, confined
 from mlsh_ros.params import Value
-from mlsh_ros.settle import settle
+from mlsh_ros.settle import GRACE, grace, settle
 from sim.errors import UserError
 
+PUSHED = "ros_namespace"  # the launch configuration that PushRosNamespace sets
 OnExit = Callable[[ProcessExited, LaunchContext], list[Any] | None]
 
 
@@ -43,7 +45,9 @@ def describe(graph: Graph) -> LaunchDescription:
         for a in graph.arguments
     ]
     nodes = OpaqueFunction(function=_nodes, args=[graph])
-    return LaunchDescription([*arguments, *_network(graph), nodes])
+    # No robot drives on alone: nodes that this process starts end with it, see nodes.node.
+    launcher = SetEnvironmentVariable(LAUNCHER, str(os.getpid()))
+    return LaunchDescription([*arguments, launcher, *_network(graph), nodes])
 
 
 def _network(graph: Graph) -> list[Any]:
@@ -59,12 +63,14 @@ def _nodes(context: LaunchContext, graph: Graph) -> list[Any]:
     _warn_of_slips(context.launch_configurations, names)
     given = {name: LaunchConfiguration(name).perform(context) for name in names}
     values = settle(graph, graph.resolve(given))
+    pushed = context.launch_configurations.get(PUSHED, "")
     parameters = graph.parameters(values)
     specs = graph.chosen(values)
-    rest = [_node(graph, spec, parameters[spec.name], values) for spec in specs[1:]]
+    renamed = graph.remappings({**values, "namespace": _joined(pushed, values["namespace"])})
+    rest = [_node(graph, spec, parameters[spec.name], values, renamed) for spec in specs[1:]]
     later = _When(specs[0].ready, rest)
     on_exit = _on_exit if specs[0].vital else later.on_exit
-    first = _node(graph, specs[0], parameters[specs[0].name], values, on_exit)
+    first = _node(graph, specs[0], parameters[specs[0].name], values, renamed, on_exit)
     if not specs[0].ready:
         return [first, *rest]
     handler = OnProcessIO(target_action=first, on_stdout=later, on_stderr=later)
@@ -94,6 +100,7 @@ def _node(
     spec: NodeSpec,
     parameters: Mapping[str, Value],
     values: Mapping[str, str],
+    remappings: Mapping[str, str],
     on_exit: OnExit | None = None,
 ) -> Node:
     respawn = graph.respawns(spec, values)
@@ -105,13 +112,23 @@ def _node(
         name=spec.name,
         namespace=values["namespace"],
         parameters=[typed, *filter(None, [values["params_file"]])],
-        remappings=list(graph.remappings(values).items()),
+        remappings=list(remappings.items()),
         arguments=["--ros-args", "--log-level", values["log_level"]],
         output="screen",
         respawn=respawn,
-        respawn_delay=RESPAWN,
+        respawn_delay=spec.respawn_delay,
+        # Before launch becomes impatient the robot has come to rest.
+        sigterm_timeout=str(grace(values)),
+        sigkill_timeout=str(GRACE),
         on_exit=None if respawn else on_exit or _on_exit,
     )
+
+
+def _joined(outer: str, namespace: str) -> str:
+    """A namespace inside a pushed one, as launch_ros joins them."""
+    if namespace.startswith("/"):
+        return namespace
+    return "/".join(part for part in (outer.rstrip("/"), namespace) if part)
 
 
 def _on_exit(event: ProcessExited, context: LaunchContext) -> list[Any] | None:
@@ -127,6 +144,8 @@ def _on_exit(event: ProcessExited, context: LaunchContext) -> list[Any] | None:
 def _warn_of_slips(given: Iterable[str], known: list[str]) -> None:
     """`ros2 launch` takes any argument; say so when one is nearly one of ours."""
     for name in given:
+        if not any(text.startswith(f"{name}:=") for text in sys.argv):
+            continue  # of a launch file that includes this one
         if name not in known and (near := difflib.get_close_matches(name, known, n=1, cutoff=0.8)):
             launch.logging.get_logger("launch").warning(
                 f"argument {name!r} is not used. Did you mean {near[0]!r}?"

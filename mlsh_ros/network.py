@@ -1,24 +1,47 @@
-"""What of the environment says how far ROS reaches. Imports nothing of ROS."""
+"""What nodes are told by their environment. Imports nothing of ROS."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
+RANGE, RMW = "ROS_AUTOMATIC_DISCOVERY_RANGE", "RMW_IMPLEMENTATION"
 # Fast DDS up to 2.14 (Jazzy) reads the first, later ones the second.
 PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+FAST_DDS = "rmw_fastrtps"
+# The process id of the launcher with which nodes are to end.
+LAUNCHER = "MLSH_LAUNCHER_PID"
 LOCAL = Path(__file__).parent / "fastdds_local.xml"
+HERE, BY_PROFILE = "LOCALHOST", "SYSTEM_DEFAULT"
 
 
 def confined(environment: Mapping[str, str]) -> dict[str, str]:
     """What to add to an environment, so that a simulation stays on this computer.
 
-    Nothing that the user has set is changed. On this computer nodes find each other at once; how
-    Fast DDS does that over a network is left alone.
+    A wider range that the user has set is left alone, and so is a profile. Fast DDS is confined by
+    a profile of ours: where the range is LOCALHOST, rmw_fastrtps adds shared memory whatever a
+    profile says. Tools whose range is LOCALHOST meet these nodes all the same.
     """
-    added = {} if RANGE in environment else {RANGE: "LOCALHOST"}
-    local = {**environment, **added}[RANGE] == "LOCALHOST"
-    if local and not any(name in environment for name in PROFILES):
-        added |= dict.fromkeys(PROFILES, str(LOCAL))
-    return added
+    if environment.get(RANGE, HERE) != HERE:
+        return {}
+    others = [name for name in PROFILES if environment.get(name, str(LOCAL)) != str(LOCAL)]
+    if others or not environment.get(RMW, FAST_DDS).startswith(FAST_DDS):
+        return {RANGE: HERE}
+    return {RANGE: BY_PROFILE} | dict.fromkeys(PROFILES, str(LOCAL))
+
+
+def unconfined(environment: Mapping[str, str], rmw: str) -> str:
+    """Why nodes that `confined` is to keep on this computer would not stay there; else empty.
+
+    Args:
+        environment: of the node.
+        rmw: the identifier of the ROS middleware that it uses.
+    """
+    by_profile = environment.get(RANGE) == BY_PROFILE and any(
+        environment.get(name) == str(LOCAL) for name in PROFILES
+    )
+    if not by_profile:
+        return ""
+    if not rmw.startswith(FAST_DDS):
+        return f"{LOCAL.name} confines {FAST_DDS} to this computer, not {rmw}; set {RANGE}={HERE}"
+    return "" if LOCAL.is_file() else f"{LOCAL} is missing, which keeps ROS on this computer"

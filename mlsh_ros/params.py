@@ -114,10 +114,22 @@ SKILL_NODE = (
         high=10.0,
     ),
     Param(
+        "watchdog",
+        True,
+        "Require watchdog_node: arm only while its heartbeat comes, stop when that ceases. False "
+        "is for simulation only.",
+    ),
+    Param(
+        "shared_topics",
+        "",
+        "Sensor topics, separated by spaces, that several nodes may publish, such as the "
+        "joint_states of an arm and of a gripper. On any other a second publisher is a fault.",
+    ),
+    Param(
         "estop",
         False,
-        "Require the topic `estop` (std_msgs/Bool): arm only while it says false, stop when it "
-        "falls silent. True on it always stops.",
+        "Require the topic `estop` (std_msgs/Bool): arm only while every publisher of it says "
+        "false, stop when one falls silent. True on it always stops.",
     ),
     Param(
         "estop_max_age",
@@ -155,6 +167,7 @@ MASTER_NODE = (
 WATCHDOG_NODE = (
     _BUNDLE,
     _AUTOSTART,
+    _MODE,
     _STAMPED,
     Param(
         "patience",

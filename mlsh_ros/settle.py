@@ -14,6 +14,7 @@ from policies.bundle import Bundle, load_bundle
 from sim.errors import UserError
 from sim.robot_file import robot_names
 
+GRACE = 5.0  # s, beside braking, that a node has to end before it is killed
 FILLED = {"bundle", "robot", "master", "task"}
 
 
@@ -35,6 +36,11 @@ def settle(graph: Graph, values: Mapping[str, str]) -> dict[str, str]:
     if values["robot"]:
         check_agrees(bundle, values["robot"])
     return values
+
+
+def grace(values: Mapping[str, str]) -> float:
+    """S that a node may take to end: what braking the bundle's robot takes, and some more."""
+    return GRACE + load_bundle(values["bundle"]).interface.braking_time[0]
 
 
 def _simulated(bundle: Bundle, values: dict[str, str]) -> dict[str, str]:

@@ -21,12 +21,11 @@ from typing import IO
 import yaml
 from typing_extensions import Self
 
-from mlsh_ros.graph import RESPAWN, Graph, NodeSpec
+from mlsh_ros.graph import Graph, NodeSpec
 from mlsh_ros.network import confined
-from mlsh_ros.settle import settle
+from mlsh_ros.settle import grace, settle
 from sim.errors import UserError
 
-GRACE = 5.0  # s that a node has to bring its robot to rest before it is killed
 START_UP = 30.0  # s that a node may take before those after it are started
 _LIBC = ctypes.CDLL(None)  # loaded here: nothing may be imported between fork and exec
 KEPT = 50  # lines of each node
@@ -54,6 +53,7 @@ class Processes:
         require_ros()
         self.graph, self.on_line = graph, on_line
         self.values = settle(graph, graph.resolve(arguments))
+        self._grace = grace(self.values)
         self.parameters = graph.parameters(self.values)
         self._specs = graph.chosen(self.values)
         self._needed = {spec.name for spec in self._specs}  # by the others
@@ -113,8 +113,9 @@ class Processes:
             said = f"{name} ended with {how}: {_reason(list(self._lines[name]))}"
             if not self.graph.respawns(self._spec(name), self.values):
                 raise UserError(said)
-            self.on_line(name, f"{said}; it is started again in {RESPAWN:g} s")
-            self._again[name] = time.monotonic() + RESPAWN
+            delay = self._spec(name).respawn_delay
+            self.on_line(name, f"{said}; it is started again in {delay:g} s")
+            self._again[name] = time.monotonic() + delay
         for name in [n for n, moment in self._again.items() if time.monotonic() >= moment]:
             del self._again[name]
             self._processes[name] = self._start(self._spec(name))
@@ -135,9 +136,9 @@ class Processes:
                 # Not SIGINT: a node that is still importing would show a KeyboardInterrupt.
                 process.terminate()
             if name == "skill_node":
-                _end(process)
+                _end(process, self._grace)
         for process in self._processes.values():
-            _end(process)
+            _end(process, self._grace)
         for reader in self._readers.values():
             reader.join(timeout=1.0)
         if self._folder is not None:
@@ -237,8 +238,8 @@ def _reason(lines: list[str]) -> str:
     return _PREFIX.sub("", last).removeprefix("error: ")
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + GRACE
+def _end(process: subprocess.Popen[str], patience: float) -> None:
+    deadline = time.monotonic() + patience
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     if process.poll() is None:

@@ -137,6 +137,10 @@ class Varied:
         self._draw_noise(ids)
         self._keep(ids, fields)
 
+    def hold(self, ids: Ids, command: Floats) -> None:
+        """Commands (n, A) that simulations `ids` have held until their episodes begin."""
+        self._commands[ids] = command[:, None]
+
     def _become(self, ids: Ids) -> None:
         """Make simulations `ids` what their values say."""
         self._expanded.write(ids, self._values[ids])
@@ -145,7 +149,6 @@ class Varied:
 
     def _settle(self, ids: Ids, fields: dict[str, Floats]) -> None:
         """Simulations `ids` have not moved here: all before was as it is now."""
-        self._commands[ids] = self._interface.safe
         self._seen[ids] = self._stack(fields, ids, self._late)[:, None]
 
     def _draw_noise(self, ids: Iterable[int]) -> None:

@@ -132,10 +132,17 @@ class World:
         if turns:
             self.physics.bend(ids, np.array(turns))
         self.ticks[ids] = 0
-        self.command = self.command.copy()  # it may be the caller's, see `obey`
-        self.command[ids] = self.interface.safe
         if self.varied is not None:
             self.varied.begin(ids, self.physics.fields())
+        self._begin_commands(ids)
+
+    def _begin_commands(self, ids: NDArray[np.int32]) -> None:
+        """Commands begin where the robot is measured to be, as in every session."""
+        shown = {name: value[ids] for name, value in self.shown(self.fields()).items()}
+        self.command = self.command.copy()  # it may be the caller's, see `obey`
+        self.command[ids] = self.interface.initial_command(shown)
+        if self.varied is not None:
+            self.varied.hold(ids, self.command[ids])
 
     def fields(self) -> dict[str, Floats]:
         """Every observation term's true value, (B, size)."""

@@ -183,7 +183,7 @@ def test_beginning_one_group_disturbs_no_other(robot, family):
             np.testing.assert_array_equal(after[others], before[others])
             assert (after[~others] != before[~others]).any(axis=1).all()
             assert (env.world.ticks[~others] == 0).all()
-            assert (env.world.command[~others] == env.interface.safe).all()
+            np.testing.assert_array_equal(env.world.command[~others], starts(env.world)[~others])
             assert env.tasks[1] == tick % len(family.tasks)
         before, *got = env.step(action)
         expected, *rest = undisturbed.step(action)
@@ -238,6 +238,28 @@ def test_what_is_handed_out_is_a_copy(robot, family):
     assert same([*fields.values(), command], numbers)
 
 
+def starts(world):
+    """(B, A) commands from which episodes begin: where the robots are measured to be."""
+    return world.interface.initial_command(world.shown(world.fields()))
+
+
+def test_an_episode_begins_from_where_the_robot_is(robot, family):
+    """By the arithmetic: what tracks a command measures it, within the command's limits."""
+    world = World(robot, family, 3)
+    tasks = [i % len(family.tasks) for i in range(3)]
+    world.reset(np.arange(3, dtype=np.int32), tasks, [episode_rng(0, i) for i in range(3)])
+    fields, start = world.fields(), 0
+    low, high = world.interface.limits
+    for term in world.interface.action:
+        here = slice(start, start + term.size)
+        expected = np.tile(term.safe, (3, 1))
+        if term.tracking is not None:
+            expected = fields[term.tracking.term][:, list(term.measured)]
+        expected = np.clip(expected, low[here], high[here])
+        np.testing.assert_array_equal(world.command[:, here], expected)
+        start += term.size
+
+
 def test_a_reset_does_not_write_into_the_callers_command(robot, family):
     world = World(robot, family, 1)
     ids, rng = np.zeros(1, np.int32), episode_rng(0, 0)
@@ -246,7 +268,7 @@ def test_a_reset_does_not_write_into_the_callers_command(robot, family):
     world.obey(command)
     world.reset(ids, [0], [rng])
     np.testing.assert_array_equal(command[0], world.interface.limits[1])
-    np.testing.assert_array_equal(world.command[0], world.interface.safe)
+    np.testing.assert_array_equal(world.command, starts(world))
 
 
 # One observation, one command -------------------------------------------------------------
@@ -265,7 +287,7 @@ def test_an_observation_is_observe_of_the_fields(robot, family):
 def test_a_command_is_command_of_the_action(robot, family):
     env = environment(robot, family)
     env.reset()
-    expected = np.tile(env.interface.safe, (B, 1))
+    expected = starts(env.world)
     for action in actions(env, 49):
         expected = env.interface.command(action, expected)
         env.step(action)

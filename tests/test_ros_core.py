@@ -18,6 +18,8 @@ from mlsh_ros.core.conversion import (
     topic_readers,
     unstamped,
 )
+from mlsh_ros.core.faults import FaultError
+from mlsh_ros.core.gate import CommandGate
 from mlsh_ros.core.hierarchy import Hierarchy
 from mlsh_ros.core.packing import OUTCOME, Layout, request_layout, trace_layout
 from mlsh_ros.core.sensors import Sample, Sensors
@@ -89,7 +91,7 @@ def test_an_answer_to_a_macro_step_that_has_begun_changes_nothing():
     hierarchy = Hierarchy(4, 1, skills=3)
     drive(hierarchy, 5, answers=lambda macro: macro == 0)  # tick 4 began macro step 1 undecided
     assert not hierarchy.answer(1, 2)
-    assert not hierarchy.answer(0, 1)
+    assert not hierarchy.answer(0, 0)
     assert [hierarchy.skill(t) for t in (5, 6, 7)] == [0, 0, 0]
     assert hierarchy.needs(8) == 2
     assert hierarchy.skill(8) == 0
@@ -99,8 +101,22 @@ def test_an_answer_to_a_macro_step_that_has_begun_changes_nothing():
 def test_the_first_answer_to_a_macro_step_holds():
     hierarchy = Hierarchy(4, 0, skills=3)
     assert hierarchy.answer(0, 1)
-    assert not hierarchy.answer(0, 2)
+    assert not hierarchy.answer(0, 1)
     assert hierarchy.skill(0) == 1
+
+
+def test_two_answers_to_one_question_that_differ_are_of_two_masters():
+    hierarchy = Hierarchy(4, 0, skills=3)
+    assert hierarchy.answer(0, 1)
+    with pytest.raises(
+        ValueError, match="decision 0: skill 2 is answered after skill 1: two mast"
+    ):
+        hierarchy.answer(0, 2)
+    assert hierarchy.skill(0) == 1
+    with pytest.raises(ValueError, match="two masters"):  # nor when it has begun
+        hierarchy.answer(0, 2)
+    hierarchy.reset()
+    assert hierarchy.answer(0, 2)
 
 
 @pytest.mark.parametrize("skill", [-1, 3, 99])
@@ -149,7 +165,7 @@ def test_controller_is_observe_skill_and_command_by_hand(bundle, controller):
     master = load_master(bundle, "goal-0")
     n, lead = bundle.manifest.decision_ticks, bundle.manifest.decision_lead
     assert (n, lead) == (5, 1)
-    previous, skill, decided = interface.safe, None, {}
+    previous, skill, decided = np.clip(fields_at(interface, 0)["velocity"], -1, 1), None, {}
     for t in range(23):
         fields = fields_at(interface, t)
         request = controller.begin(fields)
@@ -208,9 +224,9 @@ def test_only_a_decision_that_somebody_waits_for_is_taken(bundle, controller):
         if request is not None:
             asked[request.macro] = request.macro % 2
             assert controller.answer(request.macro, asked[request.macro])
-            assert not controller.answer(request.macro, 1 - asked[request.macro])
+            assert not controller.answer(request.macro, asked[request.macro])
         assert controller.finish().skill == asked[t // 5]
-        assert not controller.answer(t // 5, 1 - asked[t // 5])
+        assert not controller.answer(t // 5, asked[t // 5])
     with pytest.raises(ValueError, match="no skill 2"):
         controller.answer(10**6, 2)
 
@@ -246,14 +262,30 @@ def test_finish_without_begin_is_refused(bundle, controller):
         controller.finish()
 
 
-def test_a_session_begins_at_tick_0_from_the_safe_command(bundle, controller):
-    for _ in range(2):
-        request = controller.begin(fields_at(bundle.interface, 0))
+def test_a_session_begins_at_tick_0_from_where_the_robot_is(bundle, controller):
+    for speed in (0.0, -0.7):
+        fields = fields_at(bundle.interface, 0) | {"velocity": np.array([speed, 0.2])}
+        request = controller.begin(fields)
         assert (request.macro, request.tick) == (0, 0)
+        np.testing.assert_array_equal(controller.command, fields["velocity"])
         controller.hierarchy.answer(0, 1)
         first = controller.finish()
-        assert (np.abs(first.command) <= 0.5 + 1e-12).all()  # 5 m/s per s for 0.1 s
+        step = np.abs(first.command - fields["velocity"])
+        assert (step <= 0.5 + 1e-12).all()  # 5 m/s per s for 0.1 s
         controller.reset()
+
+
+def test_no_session_begins_beyond_the_limit_of_a_command(bundle, controller):
+    """Within the tolerance of tracking, 0.5, it is noise; beyond, the robot is elsewhere."""
+    fields = fields_at(bundle.interface, 0) | {"velocity": np.array([0.0, 1.4])}
+    controller.begin(fields)
+    np.testing.assert_array_equal(controller.command, [0.0, 1.0])
+    controller.reset()
+    with pytest.raises(
+        FaultError, match=r"start_out_of_limit: velocity\.1 measures 1\.51"
+    ) as fault:
+        controller.begin(fields | {"velocity": np.array([0.0, 1.51])})
+    assert "commands of base_velocity.1 are -1 to 1" in str(fault.value)
 
 
 @pytest.mark.parametrize(("offset", "scale"), [(0.0, 1.0), (0.1, 0.3), (0.7, -0.9)])
@@ -262,12 +294,15 @@ def test_braking_keeps_the_rate_limit_and_ends_exactly_at_the_safe_command(bundl
     # 1.9 from one end of the range to the safe value at 0.1 x 1.3 a tick: 15 ticks.
     term = replace(term, offset=offset, scale=scale, safe=(0.9, -0.3), rate_limit=1.3)
     interface = replace(bundle.interface, action=(term,))
-    controller = Controller(interface, load_skills(bundle), 5, 1)
-    controller.command = np.array([-1.0, 1.0])
-    path = [controller.command]
-    while controller.brake():
-        path.append(controller.command)
+    start = np.array([-1.0, 1.0])
+    supervisor, path = supervisor_in(State.RUNNING), [start]
+    gate = CommandGate(interface, supervisor, lambda command, stamp: path.append(command))
+    gate.begin(start)
+    assert gate.drive(start, 0.0)
+    supervisor.go(State.STOPPING)
+    while gate.brake(0.0):
         assert len(path) < 20
+    path = path[1:]
     np.testing.assert_array_equal(path[-1], interface.safe)
     assert np.abs(np.diff(path, axis=0)).max() <= 0.13 + 1e-12
     assert len(path) in (16, 17)
@@ -649,12 +684,13 @@ def test_complete_stamp_needs_one_moment_of_all_topics(sensors):
 # Supervisor ----------------------------------------------------------------------------------
 
 D, R, RUN, S, F = State.DISARMED, State.READY, State.RUNNING, State.STOPPING, State.FAULT
-ALLOWED = {(D, R), (R, RUN), (R, D), (RUN, S), (S, R), (S, D), (F, D)}
+ALLOWED = {(D, R), (R, RUN), (R, D), (RUN, S), (S, R), (S, D)}
 WAY = {D: [], R: [R], RUN: [R, RUN], S: [R, RUN, S]}
 
 
 def supervisor_in(state, on_change=lambda _: None):
     made = Supervisor(on_change)
+    made.activate()
     if state is F:
         made.fault("cause", "detail")
     for step in WAY.get(state, []):
@@ -685,8 +721,9 @@ def test_a_fault_latches_its_first_cause_and_clears_to_disarmed_only(here):
     supervisor.fault("first", "the cause")
     supervisor.fault("second", "a consequence")
     assert seen == [supervisor.status] == [Status(F, "first", "the cause")]
-    assert [s for s in State if s is not D and supervisor.go(s)] == []
-    assert supervisor.go(D)
+    assert [s for s in State if supervisor.go(s)] == []
+    assert supervisor.reset()
+    assert not supervisor.reset()
     assert supervisor.status == Status(D)
 
 
@@ -694,6 +731,7 @@ def test_many_threads_make_a_legal_history_with_one_first_fault():
     for _ in range(20):
         history = []
         supervisor = Supervisor(history.append)
+        supervisor.activate()
         start = threading.Barrier(8)
 
         def work(number, supervisor=supervisor, start=start):
@@ -703,12 +741,15 @@ def test_many_threads_make_a_legal_history_with_one_first_fault():
                 if i == 60:
                     supervisor.fault(f"fault-{number}", "")
                 supervisor.go(list(State)[rng.integers(4)])
+                if rng.random() < 0.05:
+                    supervisor.reset()
 
         threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
         [t.start() for t in threads]
         [t.join() for t in threads]
         steps = list(itertools.pairwise([Status(D), *history]))
-        assert all(b.state is F or (a.state, b.state) in ALLOWED for a, b in steps)
+        legal = ALLOWED | {(F, D)}
+        assert all(b.state is F or (a.state, b.state) in legal for a, b in steps)
         assert not any(a.state is F and b.state is F for a, b in steps)
         assert history[-1] == supervisor.status
 

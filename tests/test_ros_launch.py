@@ -23,8 +23,8 @@ import numpy as np
 import pytest
 import yaml
 
-from mlsh_ros.graph import GRAPHS, RESPAWN, ROBOT, SIM, Arg, NodeSpec
-from mlsh_ros.network import LOCAL, PROFILES, confined
+from mlsh_ros.graph import GRAPHS, RESPAWN, ROBOT, SIM, SOON, Arg, NodeSpec
+from mlsh_ros.network import LAUNCHER, LOCAL, PROFILES, RANGE, RMW, confined, unconfined
 from mlsh_ros.params import NODES
 from mlsh_ros.params_file import said_by_file
 from mlsh_ros.settle import settle
@@ -618,12 +618,25 @@ def test_there_is_a_launch_file_for_every_graph_and_it_holds_nothing_else():
 
 
 def test_a_simulation_is_confined_unless_the_user_has_said_otherwise():
-    found = confined({})
-    assert found["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
-    assert {found[name] for name in PROFILES} == {str(LOCAL)}
+    by_profile = {RANGE: "SYSTEM_DEFAULT", **dict.fromkeys(PROFILES, str(LOCAL))}
+    assert confined({}) == confined({RANGE: "LOCALHOST"}) == by_profile
+    assert confined(by_profile) == {}  # of a process that one of ours has started
     assert LOCAL.is_file()
-    assert confined({"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}) == {}
-    assert list(confined({PROFILES[0]: "mine.xml"})) == ["ROS_AUTOMATIC_DISCOVERY_RANGE"]
+    assert confined({RANGE: "SUBNET"}) == {}
+    assert confined({PROFILES[0]: "mine.xml"}) == {RANGE: "LOCALHOST"}
+    assert confined({RMW: "rmw_cyclonedds_cpp"}) == {RANGE: "LOCALHOST"}
+
+
+def test_a_middleware_that_does_not_read_the_profile_is_refused(monkeypatch, tmp_path):
+    environment = confined({})
+    assert unconfined(environment, "rmw_fastrtps_cpp") == ""
+    refused = unconfined(environment, "rmw_cyclonedds_cpp")
+    assert refused.endswith("not rmw_cyclonedds_cpp; set ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST")
+    assert unconfined({RANGE: "SUBNET"}, "rmw_cyclonedds_cpp") == ""
+    gone = tmp_path / "gone.xml"
+    monkeypatch.setattr("mlsh_ros.network.LOCAL", gone)
+    environment = {RANGE: "SYSTEM_DEFAULT", PROFILES[0]: str(gone)}
+    assert unconfined(environment, "rmw_fastrtps_cpp").startswith(f"{gone} is missing")
 
 
 @graphs
@@ -637,6 +650,7 @@ def test_a_launch_file_declares_what_the_graph_says(graph, stand_in, monkeypatch
     ] == [(a.name, a.default, a.description, list(a.choices) or None) for a in graph.arguments]
     # A simulation stays on this computer; where a real robot is, the user says.
     given = {a.args[0]: a.args[1] for a in actions.get("SetEnvironmentVariable", [])}
+    assert given.pop(LAUNCHER) == str(os.getpid())  # with which the nodes end
     assert given == (confined({}) if graph is SIM else {})
 
 
@@ -688,7 +702,8 @@ def test_launch_starts_dead_nodes_again_if_it_is_asked_to(graph, stand_in, tmp_p
     for node in [recorder, *rest]:
         again = node.kwargs["executable"] not in ("recorder_node", "sim_node")
         assert node.kwargs["respawn"] == again
-        assert node.kwargs["respawn_delay"] == RESPAWN
+        soon = node.kwargs["executable"] == "master_node"  # it keeps nothing
+        assert node.kwargs["respawn_delay"] == (SOON if soon else RESPAWN)
         # on_exit is called before launch starts it again, and would end the graph.
         assert (node.kwargs["on_exit"] is None) == again
     for node in started(path).values():
@@ -706,8 +721,14 @@ def test_launch_gives_a_world_its_own_clock(graph, stand_in):
     assert all(node["remappings"] == [] for node in started(path).values())
 
 
-def test_launch_warns_of_an_argument_that_it_would_ignore(stand_in):
-    started(TREE / "launch" / "sim.launch.py", namspace="bot1", of_another_launch_file="1")
+def test_launch_warns_of_an_argument_that_it_would_ignore(stand_in, monkeypatch):
+    """One of the command line; others are of a launch file that includes this one."""
+    monkeypatch.setattr(
+        sys, "argv", ["ros2", "launch", "namspace:=bot1", "of_another_launch_file:=1"]
+    )
+    started(
+        TREE / "launch" / "sim.launch.py", namspace="bot1", of_another_launch_file="1", mastr="x"
+    )
     assert stand_in == ["argument 'namspace' is not used. Did you mean 'namespace'?"]
 
 

@@ -80,7 +80,6 @@ class Observer:
         ):
             self.heard[topic] = []
             self.node.create_subscription(kind, topic, self._keeper(topic), quality)
-        self.odom = self.node.create_publisher(Odometry, "odom", EXCHANGE)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.clients = {}  # kept: rclpy may still be waiting on one that is destroyed
@@ -144,11 +143,16 @@ class Observer:
         return [self.traces.read(m)[0] for _, m in list(self.heard["skill_node/trace"])]
 
     def wait(self, state, timeout=15.0):
-        wait_for(lambda: self.state().startswith(state), timeout, f"{state}; it is {self.state()}")
+        happened = lambda: self.state().startswith(state)  # noqa: E731
+        wait_for(happened, timeout, lambda: f"{state}; it is {self.state()}")
 
     def arm(self):
         self.wait("disarmed")
         answer = self.call(Trigger, "skill_node/arm")
+        deadline = time.monotonic() + 25.0
+        while "a killed node is remembered" in answer.message and time.monotonic() < deadline:
+            time.sleep(0.5)
+            answer = self.call(Trigger, "skill_node/arm")
         assert answer.success, answer.message
         self.wait("ready")
 
@@ -197,6 +201,7 @@ class World:
             parameters.setdefault("bundle", str(self.bundle.source))
         if name == "skill_node":
             parameters.setdefault("late_decisions", LATE_DECISIONS)
+            parameters.setdefault("watchdog", "watchdog_node" in self.nodes)
         self.nodes[name] = launch(name, *arguments, env=self.environment, **parameters)
         self.stack.callback(end, self.nodes[name])
         return self.nodes[name]
@@ -278,8 +283,9 @@ def test_a_robot_waits_for_start_and_faults_without_sensors(world):
         assert observer.call(Trigger, "skill_node/start").success
         observer.wait("fault: sensors_missing: nothing from odom, goals within 1.2 s", 5.0)
         assert observer.times("fault")[-1] - begun < START_TIMEOUT + SLACK
-        wait_for(lambda: len(observer.commands()), 2.0, "safe command")
-        assert not observer.commands().any()
+        # Nothing was commanded, so there is nothing to brake from: to send the safe command to a
+        # robot that is somewhere else would make it jump.
+        assert not len(observer.commands())
         # Latched: no start, and a newcomer hears of it.
         refused = observer.call(Trigger, "skill_node/start")
         assert not refused.success

@@ -189,6 +189,9 @@ class Stand:
         logits = self.master(request.observation[None])[0]
         self.controller.hierarchy.answer(request.macro, int(logits.argmax()))
 
+    def begin(self, initial: Floats) -> None:
+        """No command is judged."""
+
     def send(self, command: Floats) -> None:
         """Nobody listens."""
 

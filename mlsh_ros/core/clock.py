@@ -19,6 +19,7 @@ HOLD = 0.2
 AHEAD = 10.0  # s that a stamp may be ahead of simulated time whose words come late
 SPAN = 0.2  # s of the system's clock over which the pace of simulated time is taken
 TOO_LONG = 1.5  # times what a pause should take by that pace, after which it is over anyway
+FOREVER = 1e6  # s
 EXACT = 1e-6  # s; moments of the grid and of /clock are the same but for rounding
 
 
@@ -64,7 +65,11 @@ class Time(Protocol):
         """
 
     def wait(
-        self, news: threading.Condition, until: float | None, since: float = -math.inf
+        self,
+        news: threading.Condition,
+        until: float | None,
+        since: float = -math.inf,
+        at_most: float = FOREVER,
     ) -> None:
         """Sleep, with `news` held, until notified or a moment has come; or a little less.
 
@@ -72,6 +77,7 @@ class Time(Protocol):
             news: held by the caller.
             until: None: as long as it takes.
             since: by `steady`; time that stood before is not held against it.
+            at_most: s of the system's clock.
 
         Raises:
             FaultError: that moment will not come.
@@ -131,10 +137,14 @@ class Clock:
         return False
 
     def wait(
-        self, news: threading.Condition, until: float | None, since: float = -math.inf
+        self,
+        news: threading.Condition,
+        until: float | None,
+        since: float = -math.inf,
+        at_most: float = FOREVER,
     ) -> None:
         """Sleep, with `news` held, until notified or a moment has come."""
-        news.wait(None if until is None else max(0.0, until - self.now()))
+        news.wait(at_most if until is None else min(at_most, max(0.0, until - self.now())))
 
     def pause(
         self, seconds: float, news: threading.Condition, over: Callable[[], bool] = lambda: False
@@ -251,7 +261,11 @@ class SimulatedClock:
         return False
 
     def wait(
-        self, news: threading.Condition, until: float | None, since: float = -math.inf
+        self,
+        news: threading.Condition,
+        until: float | None,
+        since: float = -math.inf,
+        at_most: float = FOREVER,
     ) -> None:
         """Sleep, with `news` held, until notified or a moment has come.
 
@@ -259,13 +273,13 @@ class SimulatedClock:
             FaultError: time stands still or went back, and a moment is waited for.
         """
         if until is None:
-            news.wait()
+            news.wait(at_most)
             return
         if self._back is not None:
             raise FaultError("clock_jumped", f"simulated time went back by {self._back:.3f} s")
         if fault := self._standing(since):
             raise fault
-        news.wait(max(self._moved, since) + self._patience - self._steady())
+        news.wait(min(at_most, max(self._moved, since) + self._patience - self._steady()))
 
     def pause(
         self, seconds: float, news: threading.Condition, over: Callable[[], bool] = lambda: False

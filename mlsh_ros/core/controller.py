@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlsh_ros.core.faults import FaultError
 from mlsh_ros.core.hierarchy import Hierarchy
 from sim.interface import Floats, Interface
 
@@ -70,7 +71,7 @@ class Controller:
         self.reset()
 
     def reset(self) -> None:
-        """Begin a session at tick 0, from the safe command."""
+        """Begin a session at tick 0, from where `begin` will find the robot."""
         if self._coming is not None:  # its macro step will not come any more
             (_, self.skills), self._coming = self._coming, None
         self.hierarchy.reset()
@@ -92,11 +93,14 @@ class Controller:
 
         Raises:
             ValueError: a field is missing, has another size, or is not finite.
+            FaultError: a session would begin beyond the limit of a command.
         """
         observation = self.interface.observe(fields)
         if not np.isfinite(observation).all():
             names = np.array(self.interface.observation_names)[~np.isfinite(observation)]
             raise ValueError(f"observation is not finite: {', '.join(names)}")
+        if self.tick == 0:
+            self.command = self._initial(fields)
         self._observation = observation
         macro = self.hierarchy.asks(self.tick)
         if macro is None:
@@ -141,9 +145,8 @@ class Controller:
         self.tick += 1
         return done
 
-    def brake(self) -> bool:
-        """Take the command one tick nearer to the safe one; False if it is there already."""
-        if (self.command == self.interface.safe).all():
-            return False
-        self.command = self.interface.brake(self.command)
-        return True
+    def _initial(self, fields: Mapping[str, NDArray[Any]]) -> Floats:
+        """The command (A,) from which a session begins: where the robot is measured to be."""
+        if text := self.interface.start_beyond_limit(fields):
+            raise FaultError("start_out_of_limit", text)
+        return self.interface.initial_command(fields)

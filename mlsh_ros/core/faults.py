@@ -16,8 +16,10 @@ FAULTS = {
     "clock_stopped": "simulated time stands still, and the robot was to move",
     "estop": "the emergency stop topic says stop",
     "estop_lost": "the emergency stop topic has fallen silent",
-    "second_publisher": "another node publishes commands",
-    "watchdog": "the watchdog found the commands standing still, and stopped the robot",
+    "second_publisher": "two nodes publish what only one may: commands, decisions, a sensor, time",
+    "start_out_of_limit": "the robot stands where no command may begin",
+    "watchdog": "the watchdog found the commands standing still or wrong, and stops the robot",
+    "watchdog_lost": "nobody watches: the watchdog is silent, not active, or hears no command",
     "internal": "an error that nobody expected",
 }
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from sim.errors import UserError
 
+REMEMBERED = 8  # macro steps for which another answer is noticed
+
 
 class Hierarchy:
     """Keeps the decisions of one session.
@@ -33,6 +35,7 @@ class Hierarchy:
     def reset(self) -> None:
         """Begin a session: no decision has been taken."""
         self._answers: dict[int, int] = {}
+        self._taken: dict[int, int] = {}  # what the newest macro steps were decided to be
         self._skill: int | None = None
         self._begun = -1  # the newest macro step that has begun
         self.late = 0  # decisions that had not come when they were due
@@ -59,12 +62,19 @@ class Hierarchy:
         """Take a decision; False, and it changes nothing, if its macro step is decided or begun.
 
         Raises:
-            ValueError: there is no such skill.
+            ValueError: there is no such skill, or this macro step was decided otherwise.
         """
         self.check(macro, skill)
+        if (taken := self._taken.get(macro, skill)) != skill:
+            raise ValueError(
+                f"decision {macro}: skill {skill} is answered after skill {taken}: two masters "
+                "answer"
+            )
         if macro <= self._begun or macro in self._answers:
             return False
         self._answers[macro] = skill
+        self._taken[macro] = skill
+        self._taken.pop(macro - REMEMBERED, None)
         return True
 
     def check(self, macro: int, skill: int) -> None:

@@ -34,6 +34,9 @@ class Port(Protocol):
     def ask(self, request: Request) -> None:
         """A question to the master."""
 
+    def begin(self, initial: Floats) -> None:
+        """The session begins; the robot's measured state corresponds to this command (A,)."""
+
     def send(self, command: Floats) -> None:
         """The command (A,) to the robot, at once."""
 
@@ -104,19 +107,16 @@ class Loop:
         fields = self.sensors.fields()
         first = self.controller.tick == 0  # decided before the loop began
         request = self.controller.begin(fields)
-        if request is not None and not first:
+        if first:  # from where the robot is now, not where it was when the master was asked
+            self.port.begin(self.controller.command)
+        elif request is not None:
             self.port.ask(request)
         with self.news:
             if request is not None and self._undecided():
                 # Only with decision_lead 0: the tick itself waits, but not for ever.
                 self._await_decision(now + self.controller.interface.control_dt / 2)
-            before = self.controller.command
             tick = self.controller.finish()
-        try:
-            self.guard.judge(tick, fields, now)
-        except FaultError:
-            self.controller.command = before  # still in force: braking begins from there
-            raise
+        self.guard.judge(tick, fields, now)
         self.port.send(tick.command)
         self.port.tell(Done(tick, missed, now - due, self.clock.steady() - began))
 

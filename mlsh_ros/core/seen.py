@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,13 @@ class Seen:
         # Per topic: the bytes of its part of the observation, to the moments (ns) of messages
         # that give it: stamps in lockstep, arrival otherwise; in order.
         self._moments: dict[str, dict[bytes, list[int]]] = {topic: {} for topic in self.topics}
+        # Of topics that measure commands: what the messages said, from which a session may begin.
+        tracked = {term.tracking.term for term in interface.action if term.tracking is not None}
+        self._fields: dict[str, dict[bytes, list[dict[str, Floats]]]] = {
+            topic: {}
+            for topic, reader in self.topics.items()
+            if tracked & {term.name for term, _ in reader.terms}
+        }
         self._new: dict[str, list[tuple[int, dict[str, Floats]]]] = {t: [] for t in self.topics}
         self.begin()
 
@@ -71,8 +79,10 @@ class Seen:
             blank = {t.name: np.zeros((len(rows), t.size)) for t in self._interface.observation}
             fields = {name: np.array([each[name] for _, each in rows]) for name in rows[0][1]}
             observation = self._interface.observe(blank | fields)[:, self._parts[topic]]
-            for (moment, _), part in zip(rows, observation, strict=True):
+            for (moment, each), part in zip(rows, observation, strict=True):
                 self._moments[topic].setdefault(part.tobytes(), []).append(moment)
+                if topic in self._fields:
+                    self._fields[topic].setdefault(part.tobytes(), []).append(each)
             rows.clear()
 
     def begin(self) -> None:
@@ -98,6 +108,19 @@ class Seen:
         if later:
             self._last = min(later)
         return bool(later)
+
+    def starts(self, observation: NDArray[np.float32]) -> list[Floats]:
+        """Commands (A,) from which a session may have begun whose first observation (O,) this is.
+
+        Several messages may give one observation, which is float32 where they are float64.
+        """
+        self._observe()
+        choices = [
+            said.get(observation[self._parts[topic]].tobytes(), [])
+            for topic, said in self._fields.items()
+        ]
+        merged = ({k: v for part in parts for k, v in part.items()} for parts in product(*choices))
+        return [self._interface.initial_command(fields) for fields in merged]
 
     def _young(self, topic: str, moments: list[int], told: int) -> bool:
         oldest = told - round(self._max_age[topic] * 1e9) - SLACK

@@ -13,7 +13,7 @@ DIAGNOSTIC_ARRAY = "diagnostic_msgs/msg/DiagnosticArray"
 REQUEST, ANSWER = "decision/request", "decision/answer"
 TRACE, STATE = "skill_node/trace", "skill_node/state"
 MASTER, OUTCOME = "master_node/master", "sim_node/outcome"
-WATCHDOG_STATE = "watchdog_node/state"
+WATCHDOG_STATE, WATCHDOG_BEAT = "watchdog_node/state", "watchdog_node/heartbeat"
 DIAGNOSTICS = "/diagnostics"  # REP-107: one for all robots of a domain, in no namespace
 # What recorder_node says of itself, on a topic that it does not record.
 RECORDER_STATE, WAITING, RECORDING = "recorder_node/state", "waiting", "recording"

@@ -11,6 +11,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock as ClockMessage
 
 from mlsh_ros.core.clock import PATIENCE, Clock, SimulatedClock, Time
+from mlsh_ros.core.conversion import shorten
+from mlsh_ros.nodes.inputs import Inputs
 
 TOPIC = "/clock"
 # Word by word and not the newest only, which would overtake the sensors that came before it.
@@ -20,28 +22,34 @@ IN_ORDER = QoSProfile(depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT)
 def make_clock(
     node: Any,
     news: threading.Condition,
+    inputs: Inputs,
     *,
     lockstep: bool = False,
     compare: bool = True,
     patience: float = PATIENCE,
-) -> tuple[Time, list[Any]]:
-    """The time for ticks and ages, and the subscriptions that it needs.
+) -> Time:
+    """The time for ticks and ages.
 
     Args:
         node: with the parameter use_sim_time.
         news: notified when time has moved.
+        inputs: by which simulated time is heard.
         lockstep: there, messages make the ticks, and patience is the system's.
         compare: whether stamps of messages are compared with the system's clock.
         patience: s of the system's clock that simulated time may stand while something moves.
     """
     if lockstep or not node.get_parameter("use_sim_time").value:
-        return (Clock() if compare else Clock(system=None)), []
+        return Clock() if compare else Clock(system=None)
     clock = SimulatedClock(news, patience=patience)
 
     def on_clock(message: ClockMessage) -> None:
         clock.tell(message.clock.sec + message.clock.nanosec * 1e-9)
 
-    return clock, [node.create_subscription(ClockMessage, TOPIC, on_clock, IN_ORDER)]
+    def refuse(text: str) -> None:
+        node.get_logger().warning(f"refused: {shorten(text)}", throttle_duration_sec=1.0)
+
+    inputs.listen(ClockMessage, TOPIC, on_clock, IN_ORDER, refuse)
+    return clock
 
 
 def steady() -> RosClock:

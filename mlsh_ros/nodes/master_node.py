@@ -38,16 +38,21 @@ class MasterNode(CoreNode):
         self._request = request_layout(manifest.interface.observation_names)
         self._answer_layout = answer_layout(manifest.skills)
         self._answer = array_message(self._answer_layout)
+        self._said: tuple[tuple[float, ...], int] | None = None  # question, skill
         self._rng = None
         if not self.values["greedy"]:
             self._rng = np.random.default_rng(int(self.values["seed"]))
-        self._name_publisher = self.create_publisher(String, "~/master", LATCHED)
-        self._publisher = self.create_lifecycle_publisher(
-            Float64MultiArray, ANSWER_TOPIC, EXCHANGE
+        self._name_publisher = self.made(
+            self.create_publisher(String, "~/master", LATCHED), self.destroy_publisher
         )
-        self._subscription = self.listen(
+        self._publisher = self.made(
+            self.create_lifecycle_publisher(Float64MultiArray, ANSWER_TOPIC, EXCHANGE),
+            self.destroy_publisher,
+        )
+        requests = self.listen(
             Float64MultiArray, REQUEST_TOPIC, self._on_request, EXCHANGE, self._refuse
         )
+        self.made(requests, self.destroy_subscription)
 
     def activate(self) -> None:
         """Say which master answers."""
@@ -57,9 +62,7 @@ class MasterNode(CoreNode):
     def cleanup(self) -> None:
         """Disconnect."""
         self.bundle = None
-        self.destroy_subscription(self._subscription)
-        self.destroy_publisher(self._publisher)
-        self.destroy_publisher(self._name_publisher)
+        super().cleanup()
 
     def _use(self, bundle: Bundle, name: str) -> None:
         name = name or self._default(bundle)
@@ -118,10 +121,16 @@ class MasterNode(CoreNode):
             scalars["session"],
             scalars["macro"],
             scalars["tick"],
-            choose(logits, self._rng),
+            self._choose((scalars["session"], scalars["macro"], scalars["bundle"]), logits),
             vectors=(logits,),
         )
         self._publisher.publish(self._answer)
+
+    def _choose(self, question: tuple[float, ...], logits: Any) -> int:
+        """The skill for a question; who asks again is told the same, also where it is drawn."""
+        if self._said is None or self._said[0] != question:
+            self._said = question, choose(logits, self._rng)
+        return self._said[1]
 
 
 def main() -> None:

@@ -1,11 +1,13 @@
 """What the nodes share: QoS, life, and death.
 
 Every node runs its callbacks in one EventsExecutor thread; the main thread waits for a signal, so
-that SIGINT and SIGTERM are noticed at once and the node can still publish while it goes down.
+that SIGINT, SIGTERM, SIGHUP and SIGQUIT are noticed at once and the node can still publish while
+it goes down. A node that a launch file has started ends with its launcher, however that ends.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -25,14 +27,17 @@ from rclpy.task import Future
 from mlsh_ros.core import messages
 from mlsh_ros.core.conversion import MessageError
 from mlsh_ros.core.packing import Layout
+from mlsh_ros.network import LAUNCHER, unconfined
 from mlsh_ros.params import Param, Value, declare
 from sim.errors import UserError
 
-# Commands must arrive, the newest only. Sensors match any publisher, the newest only.
+# Streams: what counts is the newest. Commands must arrive; sensors match any publisher.
 COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+# Events: each counts, and who asks gets an answer or asks again.
 EXCHANGE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 TRACE = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
+# States: the last one is delivered to those who join later, too.
 LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
@@ -41,6 +46,8 @@ FOREVER = 1e6
 
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
+ENDINGS = (signal.SIGINT, signal.SIGTERM)
+LOST_TERMINAL = (signal.SIGHUP, signal.SIGQUIT)  # heard unless ignored, as under nohup
 
 
 class CoreNode(LifecycleNode):  # type: ignore[misc]
@@ -49,9 +56,15 @@ class CoreNode(LifecycleNode):  # type: ignore[misc]
     def __init__(self, name: str, params: Sequence[Param]) -> None:
         super().__init__(name)
         self.values: dict[str, Value] = declare(self, params)
+        self._undo: list[Callable[[], object]] = []
 
     def configure(self) -> None:
         """Load and connect. Faults of input raise UserError."""
+
+    def made(self, thing: Any, destroy: Callable[[Any], object]) -> Any:
+        """Note how a thing that `configure` has made is destroyed; returns the thing."""
+        self._undo.append(lambda: destroy(thing))
+        return thing
 
     def activate(self) -> None:
         """Begin to work."""
@@ -60,17 +73,26 @@ class CoreNode(LifecycleNode):  # type: ignore[misc]
         """Stop working; must leave the robot safe."""
 
     def cleanup(self) -> None:
-        """Undo `configure`."""
+        """Undo `configure`, also one that failed half-way; the newest first."""
+        while self._undo:
+            self._undo.pop()()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lifecycle callback."""
-        return self._guard(self.configure, "configure")
+        """Lifecycle callback; one that fails leaves nothing behind."""
+        done = self._guard(self.configure, "configure")
+        if done != SUCCESS:
+            self._guard(self.cleanup, "cleanup")
+        return done
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lifecycle callback."""
+        """Lifecycle callback; one that fails leaves the node as inactive as before."""
         if super().on_activate(state) != SUCCESS:
             return FAILURE
-        return self._guard(self.activate, "activate")
+        done = self._guard(self.activate, "activate")
+        if done != SUCCESS:
+            self._guard(self.deactivate, "deactivate")
+            super().on_deactivate(state)
+        return done
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lifecycle callback; the safe command goes out before the publishers close."""
@@ -83,8 +105,17 @@ class CoreNode(LifecycleNode):  # type: ignore[misc]
         return self._guard(self.cleanup, "cleanup")
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lifecycle callback."""
-        return self._guard(self.deactivate, "shutdown")
+        """Lifecycle callback; a finalized node has no services and sends nothing."""
+        self.on_deactivate(state)
+        return self._guard(self.cleanup, "shutdown")
+
+    def end(self) -> None:
+        """The process ends: leave the robot safe, in whatever state the node is."""
+        self._guard(self.deactivate, "end")
+
+    def release(self) -> None:
+        """No executor runs any more: let go of everything."""
+        self._guard(self.cleanup, "cleanup")
 
     def _guard(self, action: Callable[[], None], what: str) -> TransitionCallbackReturn:
         try:
@@ -117,15 +148,7 @@ class CoreNode(LifecycleNode):  # type: ignore[misc]
             quality: of service.
             refuse: told, in one line that begins with the topic.
         """
-
-        def receive(data: bytes) -> None:
-            try:
-                use(decoded(data, kind, topic))
-            except MessageError as error:
-                refuse(str(error))
-            except Exception as error:
-                refuse(f"{topic}: {one_line(error)}")
-
+        receive = receiver(kind, topic, use, refuse)
         return self.create_subscription(kind, topic, receive, quality, raw=True)
 
     def trigger(self, name: str) -> bool:
@@ -142,6 +165,22 @@ def message_type(name: str) -> Any:
     if (found := messages.message_type(name)) is None:
         raise UserError(f"ROS message {name!r} is not installed")
     return found.make
+
+
+def receiver(
+    kind: Any, topic: str, use: Callable[[Any], None], refuse: Callable[[str], None]
+) -> Callable[[bytes], None]:
+    """A function that takes a topic's bytes; see `CoreNode.listen`."""
+
+    def receive(data: bytes) -> None:
+        try:
+            use(decoded(data, kind, topic))
+        except MessageError as error:
+            refuse(str(error))
+        except Exception as error:
+            refuse(f"{topic}: {one_line(error)}")
+
+    return receive
 
 
 def decoded(data: bytes, kind: Any, topic: str) -> Any:
@@ -167,11 +206,15 @@ def array_message(layout: Layout) -> Any:
 
 
 def run(make: Callable[[], CoreNode], args: Sequence[str] | None = None) -> int:
-    """Run a node until SIGINT, SIGTERM or the end of the context; returns the exit status."""
+    """Run a node until a signal, its launcher's or the context's end; returns the exit status."""
     # Not an Event: its lock could be held by the very thread that the handler interrupts.
     stop: SimpleQueue[int] = SimpleQueue()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    heard = [n for n in LOST_TERMINAL if signal.getsignal(n) is not signal.SIG_IGN]
+    for number in (*ENDINGS, *heard):
         signal.signal(number, lambda number, _: stop.put(number))
+    if reason := unconfined(os.environ, rclpy.get_rmw_implementation_identifier()):
+        sys.stderr.write(f"error: {reason}\n")
+        return 1
     try:
         # rclpy's own handlers would end the context before the safe command could go out.
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
@@ -188,6 +231,7 @@ def run(make: Callable[[], CoreNode], args: Sequence[str] | None = None) -> int:
         status = 1
     finally:
         if node is not None:
+            node.release()
             node.destroy_node()
         rclpy.try_shutdown()
     return status
@@ -215,7 +259,12 @@ def _spin(node: CoreNode, stop: SimpleQueue[int]) -> int:
     thread = threading.Thread(target=spin, name="executor", daemon=True)
     thread.start()
     status = 0
+    alone = _orphaned()
     while stop.empty():
+        if alone():
+            node.get_logger().error("the launcher has ended; this node ends with it")
+            status = 1
+            break
         if not rclpy.ok() or not thread.is_alive():
             node.get_logger().error("ROS has ended")
             status = 1
@@ -224,13 +273,35 @@ def _spin(node: CoreNode, stop: SimpleQueue[int]) -> int:
             stop.get(timeout=0.2)
             break
     try:
-        node.deactivate()
+        node.end()
     finally:
         done.set_result(None)
         executor.wake()
         thread.join(timeout=2.0)
         executor.shutdown()
     return status
+
+
+def _orphaned() -> Callable[[], bool]:
+    """Whether the launcher that this node is to end with has ended.
+
+    A launcher that is killed, or whose terminal is lost, tells its nodes nothing; their parent
+    process changes then.
+    """
+    launcher, parent = os.environ.get(LAUNCHER, ""), os.getppid()
+    if not launcher.isdigit():
+        return lambda: False
+    return lambda: os.getppid() != parent or not _runs(int(launcher))
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def one_line(error: Exception) -> str:

@@ -122,6 +122,7 @@ class RecorderNode(CoreNode):
         """Forget the recording, so that another one can begin."""
         self.deactivate()
         self._recorder = None
+        super().cleanup()
 
     def _hear_out(self) -> None:
         began = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -105,23 +106,22 @@ class SimNode(CoreNode):
         self._frames = {t.ros.topic: t.frame for t in reversed(self.interface.observation)}
         # Lockstep makes hundreds of ticks a second: who was held up may still ask for them.
         quality = TRACE if self.lockstep else EXCHANGE
-        self._sensors = [
-            (self.create_lifecycle_publisher(make, r.topic, quality), make, r)
-            for make, r in sources
-        ]
-        self._clock_publisher = self.create_publisher(Clock, "/clock", EXCHANGE)
-        self._outcome = array_message(OUTCOME)
-        self._outcome_publisher = self.create_lifecycle_publisher(
-            Float64MultiArray, "~/outcome", TRACE
+        publish = partial(self._publish_from, self.create_lifecycle_publisher)
+        self._sensors = [(publish(make, r.topic, quality), make, r) for make, r in sources]
+        self._clock_publisher = self._publish_from(
+            self.create_publisher, Clock, "/clock", EXCHANGE
         )
-        self._subscriptions_made = [
-            self.listen(make, w.topic, partial(self._on_command, w), COMMAND, self._refuse)
-            for make, w in sinks
-        ]
-        self._services_made = [
-            self.create_service(Trigger, "~/reset", self._on_reset),
-            self.create_service(SetBool, "~/pause", self._on_pause),
-        ]
+        self._outcome = array_message(OUTCOME)
+        self._outcome_publisher = publish(Float64MultiArray, "~/outcome", TRACE)
+        for make, w in sinks:
+            use = partial(self._on_command, w)
+            commands = self.listen(make, w.topic, use, COMMAND, self._refuse)
+            self.made(commands, self.destroy_subscription)
+        for kind, name, action in (
+            (Trigger, "~/reset", self._on_reset),
+            (SetBool, "~/pause", self._on_pause),
+        ):
+            self.made(self.create_service(kind, name, action), self.destroy_service)
         self._topics = {w.topic for w in writers}
         # The simulated clock: ticks and resets, or physics steps, since the node began.
         self._moment = 0
@@ -176,14 +176,13 @@ class SimNode(CoreNode):
     def cleanup(self) -> None:
         """Disconnect."""
         self._configured = False
-        for publisher, _, _ in self._sensors:
-            self.destroy_publisher(publisher)
-        for subscription in self._subscriptions_made:
-            self.destroy_subscription(subscription)
-        for service in self._services_made:
-            self.destroy_service(service)
-        self.destroy_publisher(self._clock_publisher)
-        self.destroy_publisher(self._outcome_publisher)
+        super().cleanup()
+
+    def _publish_from(
+        self, create: Callable[..., Any], kind: Any, topic: str, quality: Any
+    ) -> Any:
+        """A publisher that goes with the configuration."""
+        return self.made(create(kind, topic, quality), self.destroy_publisher)
 
     # Episodes -----------------------------------------------------------------------------
 
@@ -197,7 +196,7 @@ class SimNode(CoreNode):
         self._task, self._number = task, number
 
     def _forget_commands(self) -> None:
-        self._received = np.tile(self.interface.safe, (1, 1))  # (1, A)
+        self._received = self.world.command.copy()  # (1, A)
         self._awaited = set(self._topics)  # of whose command the lockstep tick still waits
         self._unanswered = 0  # physics steps since the last command
         self._waited = False  # in vain for the next one

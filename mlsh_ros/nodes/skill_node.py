@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 import threading
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.duration import Duration
-from std_msgs.msg import Bool, Float64MultiArray, String
+from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
 from mlsh_ros.core.controller import Controller, Request
@@ -23,17 +24,23 @@ from mlsh_ros.core.conversion import (
     stamp_of,
 )
 from mlsh_ros.core.diagnosis import diagnose
+from mlsh_ros.core.estop import EmergencyStop
 from mlsh_ros.core.faults import FaultError
+from mlsh_ros.core.gate import CommandGate
 from mlsh_ros.core.guard import Guard, Rules
+from mlsh_ros.core.heartbeat import HEARTBEAT, Beat, Heartbeat
 from mlsh_ros.core.loop import Done, Loop
 from mlsh_ros.core.packing import answer_layout, request_layout
 from mlsh_ros.core.realtime import no_collection, prefer_this_thread
 from mlsh_ros.core.sensors import Sample, Sensors
+from mlsh_ros.core.session import Session
 from mlsh_ros.core.supervisor import State, Status, Supervisor
 from mlsh_ros.core.timing import Timing
-from mlsh_ros.core.topics import RECORDER_STATE, RECORDING, WATCHDOG_STATE
+from mlsh_ros.core.topics import RECORDER_STATE, RECORDING, WATCHDOG_BEAT, WATCHDOG_STATE
+from mlsh_ros.nodes.clock import TOPIC as CLOCK
 from mlsh_ros.nodes.clock import make_clock, steady
 from mlsh_ros.nodes.commander import Commander
+from mlsh_ros.nodes.inputs import Inputs
 from mlsh_ros.nodes.master_node import ANSWER_TOPIC, REQUEST_TOPIC
 from mlsh_ros.nodes.node import (
     EXCHANGE,
@@ -45,20 +52,23 @@ from mlsh_ros.nodes.node import (
     run,
 )
 from mlsh_ros.nodes.reporter import DIAGNOSTICS_PERIOD, Reporter
+from mlsh_ros.nodes.safety_listener import SafetyListener
+from mlsh_ros.nodes.uniqueness import Single, SinglePublishers
 from mlsh_ros.nodes.watchdog_node import TRIPPED, WATCHDOG
 from mlsh_ros.params import SKILL_NODE
 from policies.agrees import check_agrees
 from policies.bundle import Bundle, load_bundle
 from policies.runtime import load_skills
-from sim.errors import UserError
+from sim.errors import UserError, unknown
 from sim.interface import Floats
 
 LOCKSTEP_PATIENCE = 10.0  # s without a sensor or a decision before a lockstep session gives up
 AUTOSTART = 0.5  # s between two attempts to start by itself
-WATCH = 0.05  # s between two looks at the emergency stop
-GRAPH = 10  # of those looks between two at who else publishes commands
-BRAKING = 3.0  # s that coming to rest may take; who asked the node to end waits no longer
 DELIVERY = 0.2  # s that the last command may take to arrive before the node ends
+DISCOVERY = 1.0  # s that a latched emergency stop may take to be heard by a node that was started
+DEAF = 0.5  # s after which the thread that hears the emergency stop counts as stuck
+LONG_BRAKING = 3.0  # s of braking that are worth a warning
+ARMED = (State.READY, State.RUNNING, State.STOPPING)
 
 
 class SkillNode(CoreNode):
@@ -71,15 +81,13 @@ class SkillNode(CoreNode):
         self._news = threading.Condition()  # a sensor sample or a decision has come
         super().__init__("skill_node", SKILL_NODE)
         self._commander: Commander | None = None
-        self._thread: threading.Thread | None = None
-        self._turn = threading.RLock()  # one session begins or ends at a time
-        self._session = 0  # counts starts, so that an answer to an earlier one is not taken
+        # Counts starts from a number that no other process has: an answer to a session of before
+        # is not taken, whoever says it again. float64 holds it.
+        self._session_number = secrets.randbits(40) << 10
         self._timers: list[Any] = []
         self._autostart: Any = None  # timer
         self._answered: int | None = None  # ns, stamp of the sensors that a command answered
         self._last_stamp = -1  # ns, of the sensors that the last lockstep tick answered
-        self._estop: tuple[bool, float] | None = None  # what it says, when, s monotonic
-        self._looks = 0
         self.timing = Timing()
         self.add_on_set_parameters_callback(self._on_parameters)
 
@@ -94,6 +102,7 @@ class SkillNode(CoreNode):
         manifest = bundle.manifest
         self.interface = manifest.interface
         self.lockstep = self.values["mode"] == "lockstep"
+        self.watched = bool(self.values["watchdog"])
         self.controller = Controller(
             self.interface,
             load_skills(bundle),
@@ -102,61 +111,108 @@ class SkillNode(CoreNode):
             bundle.fingerprint,
         )
         self.sensors = Sensors(self.interface, ordered=not self.lockstep)
-        self.time, self._subscriptions_made = make_clock(
+        inputs = self.made(Inputs(self), Inputs.destroy)
+        self.time = make_clock(
             self,
             self._news,
+            inputs,
             lockstep=self.lockstep,
             compare=bool(self.values["check_clock"]),
         )
-        self.loop = self._make_loop(bundle)
         writers = command_writers(
             self.interface.action, stamped=bool(self.values["stamped_cmd_vel"])
         )
-        commander = Commander(self, writers, lifecycle=True)
-        if self.lockstep and not commander.stamped:
-            raise UserError("mode 'lockstep' needs stamped commands; set stamped_cmd_vel to true")
-        self._commander = commander
-        # In lockstep a lost message would stop the world.
-        quality = EXCHANGE if self.lockstep else SENSOR
-        self._reporter = Reporter(self, self.interface)
-        refuse = self._reporter.refused
-        self._subscriptions_made += [
-            self.listen(
-                message_type(r.type), r.topic, partial(self._on_sensor, r), quality, refuse
+        commander = self.made(Commander(self, writers, lifecycle=True), self._forget_commander)
+        if self.lockstep and commander.unstamped:
+            raise UserError(
+                f"mode 'lockstep' needs commands with a header; {commander.unstamped[0]} has none"
             )
-            for r in self.sensors.readers
-        ]
+        self._commander = commander
+        self.gate = CommandGate(self.interface, self.supervisor, self._publish)
+        self.loop = self._make_loop(bundle)
+        self.session = Session(
+            self.supervisor, self.gate, self._drive, self, self._stop, self._wake, self._log_error
+        )
+        self._reporter = self.made(Reporter(self, self.interface), Reporter.destroy)
         self._request_layout = request_layout(self.interface.observation_names)
         self._answer_layout = answer_layout(manifest.skills)
         self._request = array_message(self._request_layout)
-        self._request_publisher = self.create_lifecycle_publisher(
-            Float64MultiArray, REQUEST_TOPIC, EXCHANGE
+        self._request_publisher = self.made(
+            self.create_lifecycle_publisher(Float64MultiArray, REQUEST_TOPIC, EXCHANGE),
+            self.destroy_publisher,
         )
-        self._watchdog = self._recorder = ""
-        self._subscriptions_made += [
-            self.listen(Float64MultiArray, ANSWER_TOPIC, self._on_answer, EXCHANGE, refuse),
-            self.listen(Bool, "estop", self._on_estop, SENSOR, refuse),
-            self.listen(String, WATCHDOG_STATE, self._on_watchdog, LATCHED, refuse),
-            self.listen(String, RECORDER_STATE, self._on_recorder, LATCHED, refuse),
-        ]
+        self._listen(inputs)
+        self._safety = self.made(self._make_safety_listener(), SafetyListener.destroy)
         if self._state_publisher is None:
             self._state_publisher = self.create_publisher(String, "~/state", LATCHED)
-        self._services_made = [
-            self.create_service(Trigger, f"~/{name}", partial(self._serve, name, action))
-            for name, action in (
-                ("arm", self._arm),
-                ("disarm", self._disarm),
-                ("start", self._start),
-                ("stop", self._end),
-                ("reset", self._reset),
-            )
-        ]
+        for name, action in (
+            ("arm", self._arm),
+            ("disarm", self._disarm),
+            ("start", self._start),
+            ("stop", self._end),
+            ("reset", self._reset),
+        ):
+            service = self.create_service(Trigger, f"~/{name}", partial(self._serve, name, action))
+            self.made(service, self.destroy_service)
         self._on_status(self.supervisor.status)
+        self._introduce()
+
+    def _introduce(self) -> None:
+        manifest = self.bundle.manifest
         self.get_logger().info(
             f"bundle {manifest.name!r} for robot {self.interface.robot!r}: "
             f"{len(manifest.skills)} skills, a decision every {manifest.decision_ticks} ticks "
             f"of {self.interface.control_dt:g} s"
         )
+        if (braking := self.interface.braking_time[0]) > LONG_BRAKING:
+            self.get_logger().warning(
+                f"a stop takes up to {braking:.1f} s, by the rate limits of {self.interface.robot}"
+            )
+
+    def _listen(self, inputs: Inputs) -> None:
+        # In lockstep a lost message would stop the world.
+        quality = EXCHANGE if self.lockstep else SENSOR
+        refuse = self._reporter.refused
+        for reader in self.sensors.readers:
+            use = partial(self._on_sensor, reader)
+            inputs.listen(message_type(reader.type), reader.topic, use, quality, refuse)
+        self._recorder = ""
+        inputs.listen(Float64MultiArray, ANSWER_TOPIC, self._on_answer, EXCHANGE, refuse)
+        inputs.listen(String, RECORDER_STATE, self._on_recorder, LATCHED, refuse)
+        self._singles = SinglePublishers(self, self._single_topics())
+
+    def _single_topics(self) -> list[Single]:
+        """What only one node may publish."""
+        sensors = [reader.topic for reader in self.sensors.readers]
+        shared = str(self.values["shared_topics"]).split()
+        for topic in shared:
+            if topic not in sensors:
+                raise unknown("sensor topic in shared_topics", topic, sensors)
+        writers = command_writers(self.interface.action, stamped=True)
+        commands = [Single(w.topic, own=True, friends=(WATCHDOG,)) for w in writers]
+        others = [ANSWER_TOPIC, WATCHDOG_BEAT, *(t for t in sensors if t not in shared)]
+        if self.get_parameter("use_sim_time").value:
+            others.append(CLOCK)
+        return [*commands, *map(Single, others)]
+
+    def _make_safety_listener(self) -> SafetyListener:
+        required = float(self.values["estop_max_age"]) if self.values["estop"] else None
+        self.estop, self.heartbeat = EmergencyStop(required), Heartbeat()
+        self._watchdog = ""
+        safety = SafetyListener(
+            self,
+            self.estop,
+            on_estop=self._watch,
+            on_poll=self._watch,
+            on_look=self._look,
+            on_failure=lambda text: self.supervisor.fault("internal", text),
+            refuse=self._reporter.refused,
+        )
+        refuse = self._reporter.refused
+        safety.listen(String, WATCHDOG_STATE, self._on_watchdog, LATCHED, refuse)
+        safety.listen(Float64MultiArray, WATCHDOG_BEAT, self._on_heartbeat, SENSOR, refuse)
+        safety.start()
+        return safety
 
     def _make_loop(self, bundle: Bundle) -> Loop:
         values = self.values
@@ -180,39 +236,30 @@ class SkillNode(CoreNode):
         )
 
     def activate(self) -> None:
-        """Listen and report; nothing moves before `arm` and `start`."""
+        """Report; nothing moves before `arm` and `start`."""
         self._reporter.begin()
-        self._timers = [
-            self.create_timer(WATCH, self._watch, clock=steady()),
-            self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=steady()),
-        ]
+        self._timers = [self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=steady())]
         if self.values["start_by_itself"]:
             self._autostart = self.create_timer(AUTOSTART, self._start_by_itself, clock=steady())
+        self.supervisor.activate()
 
     def deactivate(self) -> None:
-        """Bring the robot to its safe command and disarm."""
+        """Bring the robot to its safe command and disarm; a fault stays."""
+        self.supervisor.deactivate()  # first: from now on nobody can arm or start
         self._forget_autostart()
         for timer in self._timers:
             self.destroy_timer(timer)
         self._timers = []
-        with self._turn:
-            self._end_session()
-            self.supervisor.go(State.DISARMED)
-        if self._commander is not None:
-            self._commander.wait_for_delivery(Duration(seconds=DELIVERY))
-            self._reporter.end()
+        if self._commander is None:
+            return
+        self.session.end()
+        self.supervisor.rest()
+        self._commander.wait_for_delivery(Duration(seconds=DELIVERY))
+        self._reporter.end()
 
-    def cleanup(self) -> None:
-        """Disconnect."""
-        for subscription in self._subscriptions_made:
-            self.destroy_subscription(subscription)
-        for service in self._services_made:
-            self.destroy_service(service)
-        if self._commander is not None:
-            self._commander.destroy()
-            self._commander = None
-        self.destroy_publisher(self._request_publisher)
-        self._reporter.destroy()
+    def _forget_commander(self, commander: Commander) -> None:
+        commander.destroy()
+        self._commander = None
 
     # Services -----------------------------------------------------------------------------
 
@@ -224,7 +271,7 @@ class SkillNode(CoreNode):
         response: Trigger.Response,
     ) -> Trigger.Response:
         self._forget_autostart()  # someone else decides now
-        refusal = action()
+        refusal = action() if self.supervisor.active else "skill_node is not active; activate it"
         response.success = not refusal
         response.message = f"cannot {name}: {refusal}" if refusal else self.supervisor.state.value
         return response
@@ -238,44 +285,33 @@ class SkillNode(CoreNode):
         return "" if self.supervisor.go(State.READY) else self._here()
 
     def _disarm(self) -> str:
-        self._end_session()
-        ready = self.supervisor.state in (State.READY, State.STOPPING)
-        return "" if ready and self.supervisor.go(State.DISARMED) else self._here()
+        self.session.end()
+        return "" if self.supervisor.go(State.DISARMED) else self._here()
 
     def _start(self) -> str:
         """READY to RUNNING; returns why not, if not."""
-        with self._turn:
-            if self.supervisor.state is not State.READY:
-                return self._here()
-            if refusal := self._unrecorded():
-                return refusal
-            if self._thread is not None:
-                self._thread.join()
-            self._stop.clear()  # before RUNNING: a fault from now on sets it again
-            if not self.supervisor.go(State.RUNNING):
-                return self._here()
-            with self._news:
-                self._session += 1
-                self.controller.reset()
-                self.timing.clear()
-                if not self.lockstep:
-                    # What was seen before `start` may be of a robot that has been moved since.
-                    self.sensors.clear()
-            self._thread = threading.Thread(target=self._drive, name="tick", daemon=True)
-            self._thread.start()
-            return ""
+        if self.supervisor.state is State.READY and (refusal := self._unrecorded()):
+            return refusal
+        return "" if self.session.start(self._prepare) else self._here()
+
+    def _prepare(self) -> None:
+        with self._news:
+            self._session_number += 1
+            self.controller.reset()
+            self.timing.clear()
+            if not self.lockstep:
+                # What was seen before `start` may be of a robot that has been moved since.
+                self.sensors.clear()
 
     def _end(self) -> str:
-        self._end_session()
+        self.session.end()
         return ""
 
     def _reset(self) -> str:
-        """FAULT to DISARMED; returns why not, if not."""
-        self._end_session()
-        if self.supervisor.state is not State.FAULT:
-            return self._here()
-        self.supervisor.go(State.DISARMED)
-        return ""
+        """FAULT to DISARMED, and forget emergency stops that are gone; why not, if not."""
+        self.session.end()
+        forgotten = self.estop.reset()
+        return "" if self.supervisor.reset() or forgotten else self._here()
 
     def _here(self) -> str:
         status = self.supervisor.status
@@ -320,50 +356,59 @@ class SkillNode(CoreNode):
             return f"the bundle on disk does not hold any more: {error}"
         if now != self.bundle.manifest.digest:
             return f"the bundle {self.bundle.source} was changed on disk after it was loaded"
+        if assumed := self.interface.assumed_start:
+            return (
+                f"nothing says from which command a session begins: action {assumed[0]!r} has "
+                "neither `tracking` nor `initial_command: safe`"
+            )
+        # One that was pressed before this node was started may not have been heard yet.
+        time.sleep(max(0.0, self._safety.began + DISCOVERY - time.monotonic()))
         if self._watchdog.startswith(TRIPPED):
             return f"{WATCHDOG} is {self._watchdog}; reset it first"
-        if fault := self._estop_says() or self.time.fault():
+        self.estop.forget_released()
+        if fault := self._estop_fault() or self._unwatched() or self.time.fault():
             return str(fault)
-        return self._others()
+        return self.estop.unheard() or self._singles.second(patient=False)
 
-    def _others(self) -> str:
-        """Who else publishes commands; empty if nobody does."""
-        if self._commander is None:
-            return ""
-        return self._commander.others((WATCHDOG,))
+    def _estop_fault(self) -> FaultError | None:
+        return self.estop.fault(time.monotonic())
 
-    def _estop_says(self) -> FaultError | None:
-        """The fault of the emergency stop, if there is one now."""
-        said, limit = self._estop, float(self.values["estop_max_age"])
-        if said is not None and said[0]:
-            return FaultError("estop", "topic 'estop' says true")
-        if not self.values["estop"]:
+    def _unwatched(self) -> FaultError | None:
+        """The fault of the watchdog, if there is one now."""
+        if not self.watched:
             return None
-        if said is None:
-            return FaultError("estop_lost", "topic 'estop' has not been heard")
-        age = time.monotonic() - said[1]
-        if age > limit:
-            return FaultError("estop_lost", f"topic 'estop' is silent for {age:.2f} s")
-        return None
+        # In lockstep a world that is paused takes no commands, for as long as it likes.
+        sent = 0 if self.lockstep else self.gate.count
+        return self.heartbeat.fault(time.monotonic(), sent)
 
     def _watch(self) -> None:
-        if self.supervisor.state not in (State.READY, State.RUNNING, State.STOPPING):
-            return
-        if fault := self._estop_says():
+        """Called all the time, in the thread that hears the emergency stop."""
+        if self.supervisor.state in ARMED and (fault := self._estop_fault() or self._unwatched()):
             self.supervisor.fault(fault.name, fault.detail)
-        self._looks += 1
-        if self._looks % GRAPH == 0 and (others := self._others()):
-            self.supervisor.fault("second_publisher", others)
 
-    def _on_estop(self, message: Bool) -> None:
-        self._estop = bool(message.data), time.monotonic()
-        if message.data:
-            self._watch()
+    def _look(self) -> None:
+        """Called when it has looked at the graph."""
+        if self.supervisor.state in ARMED and (others := self._singles.second(patient=True)):
+            self.supervisor.fault("second_publisher", others)
 
     def _on_watchdog(self, message: String) -> None:
         self._watchdog = message.data
         if message.data.startswith(TRIPPED) and self.supervisor.state is not State.DISARMED:
+            self.gate.hand_over()
             self.supervisor.fault("watchdog", message.data)
+
+    def _on_heartbeat(self, message: Float64MultiArray) -> None:
+        try:
+            scalars, _ = HEARTBEAT.read(message)
+        except MessageError as error:
+            raise MessageError(f"{WATCHDOG_BEAT}: {error}") from None
+        beat = Beat(
+            active=bool(scalars["active"]),
+            heard=int(scalars["heard"]),
+            patience=scalars["patience"],
+            received=time.monotonic(),
+        )
+        self.heartbeat.hear(beat, self.gate.count)
 
     def _on_recorder(self, message: String) -> None:
         self._recorder = message.data
@@ -405,7 +450,7 @@ class SkillNode(CoreNode):
             raise MessageError(f"{ANSWER_TOPIC}: {error}") from None
         macro, skill = int(scalars["macro"]), int(scalars["skill"])
         with self._news:
-            if int(scalars["session"]) != self._session or self._over():
+            if int(scalars["session"]) != self._session_number or self._over():
                 self._reporter.unused += 1
                 return
             try:
@@ -433,14 +478,6 @@ class SkillNode(CoreNode):
 
     # A session ----------------------------------------------------------------------------
 
-    def _end_session(self) -> None:
-        with self._turn:
-            self._stop.set()
-            self._wake()
-            if self._thread is not None:
-                self._thread.join()
-                self._thread = None
-
     def _over(self) -> bool:
         """Whether the session has been told to end, or a fault has ended it."""
         return self._stop.is_set() or self.supervisor.state is not State.RUNNING
@@ -452,18 +489,9 @@ class SkillNode(CoreNode):
         try:
             with no_collection():
                 self._drive_lockstep() if self.lockstep else self.loop.run()
-        except FaultError as fault:
-            self.supervisor.fault(fault.name, fault.detail)
-        except ValueError as error:  # the core's word for a value that must not be used
-            self.supervisor.fault("invalid_value", str(error))
-        except Exception as error:  # whatever it is, the robot must not keep its command
-            self.supervisor.fault("internal", f"{type(error).__name__}: {error}")
         finally:
-            try:
-                self.supervisor.go(State.STOPPING)
-            finally:
-                self._make_safe()
-            self.supervisor.go(State.READY)
+            with self._news:
+                self._answered = None  # the simulator may ask again: no moving command for it
 
     def _drive_lockstep(self) -> None:
         while True:
@@ -473,37 +501,39 @@ class SkillNode(CoreNode):
                 if self._over():
                     return
                 last = self._last_stamp = self.sensors.complete_stamp() or 0
-                self.loop.decide(self.controller.begin(self.sensors.fields()), LOCKSTEP_PATIENCE)
+                request = self.controller.begin(self.sensors.fields())
+                if self.controller.tick == 0:
+                    self.begin(self.controller.command)
+                self.loop.decide(request, LOCKSTEP_PATIENCE)
                 if self._over():
                     return
                 tick = self.controller.finish()
                 # Told before it acts: whoever sees the outcome will soon see the tick.
                 self.tell(Done(tick, 0, 0.0, 0.0))
-                self._send(tick.command, last)
-                self._answered = last
+                if self.gate.drive(tick.command, self.time.now(), last):
+                    self._answered = last
 
     def _has_news(self) -> bool:
         """Whether all sensors show one moment that no session has answered yet."""
         return self.sensors.complete_stamp() not in (None, self._last_stamp)
 
-    def _make_safe(self) -> None:
-        """Bring the command to the safe one as fast as the interface's rate limit allows."""
-        with self._news:
-            self._answered = None  # the simulator may ask again: no moving command for it
-        deadline = time.monotonic() + BRAKING
-        try:
-            while not self.lockstep and time.monotonic() < deadline and self.controller.brake():
-                self.send(self.controller.command)
-                self.time.pause(self.interface.control_dt, self._news)
-        finally:
-            self.send(self.interface.safe)
+    # How braking passes the time (core.session.Pace) ---------------------------------------
+
+    def now(self) -> float:
+        """S, by the clock of the ticks."""
+        return self.time.now()
+
+    def wait_a_tick(self) -> None:
+        """Let a control period pass; in lockstep nobody waits for time."""
+        if not self.lockstep:
+            self.time.pause(self.interface.control_dt, self._news)
 
     # What the loop says (core.loop.Port) --------------------------------------------------
 
     def ask(self, request: Request) -> None:
         """A question to the master."""
         self._request.data = self._request_layout.pack(
-            self._session,
+            self._session_number,
             request.macro,
             request.tick,
             request.bundle,
@@ -511,13 +541,31 @@ class SkillNode(CoreNode):
         )
         self._request_publisher.publish(self._request)
 
+    def begin(self, initial: Floats) -> None:
+        """The session begins, from this command (A,)."""
+        beat = self.heartbeat.newest if self.watched and not self.lockstep else None
+        self.gate.begin(initial, beat.patience if beat else None)
+
     def send(self, command: Floats) -> None:
         """The command (A,) to the robot, stamped now."""
-        self._send(command, self.get_clock().now().nanoseconds)
+        if (silence := time.monotonic() - self._safety.alive) > DEAF:
+            raise FaultError(
+                "internal", f"nobody has listened to the emergency stop for {silence:.2f} s"
+            )
+        self.gate.drive(command, self.time.now())
 
-    def _send(self, command: Floats, stamp: int) -> None:
-        if self._commander is not None:
-            self._commander.send(command, stamp)
+    def _publish(self, command: Floats, stamp: int | None) -> None:
+        assert self._commander is not None
+        self._commander.send(command, self._stamp() if stamp is None else stamp)
+
+    def _stamp(self) -> int:
+        """Ns; simulated time as the ticks hear it, which services cannot hold up."""
+        if self.lockstep or not self.get_parameter("use_sim_time").value:
+            return int(self.get_clock().now().nanoseconds)
+        return round(self.time.now() * 1e9)
+
+    def _log_error(self, text: str) -> None:
+        self.get_logger().error(text)
 
     def tell(self, done: Done) -> None:
         """Count a tick, and have it told outside the tick."""
@@ -529,7 +577,7 @@ class SkillNode(CoreNode):
             late=tick.late,
             saturated=tick.saturated,
         )
-        self._reporter.tell(self._session, done)
+        self._reporter.tell(self._session_number, done)
 
     def _diagnose(self) -> None:
         self._reporter.diagnose(

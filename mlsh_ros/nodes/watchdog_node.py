@@ -1,44 +1,66 @@
-"""watchdog_node: brings the robot to rest when skill_node dies, hangs or comes too late."""
+"""watchdog_node: brings the robot to rest when skill_node does not do it."""
 
 from __future__ import annotations
 
 import math
 import sys
 import threading
+import time
 from functools import partial
 from typing import Any
 
-from std_msgs.msg import String
+import numpy as np
+from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
 from mlsh_ros.core.clock import PATIENCE
-from mlsh_ros.core.conversion import CommandWriter, command_writers, shorten, stamp_of
+from mlsh_ros.core.conversion import (
+    CommandWriter,
+    MessageError,
+    TopicReader,
+    command_writers,
+    shorten,
+    stamp_of,
+    topic_readers,
+)
+from mlsh_ros.core.estop import EmergencyStop
 from mlsh_ros.core.faults import FaultError
+from mlsh_ros.core.heartbeat import HEARTBEAT, PERIOD
 from mlsh_ros.core.watchdog import Watchdog
 from mlsh_ros.nodes.clock import make_clock
 from mlsh_ros.nodes.commander import Commander
+from mlsh_ros.nodes.inputs import Inputs
 from mlsh_ros.nodes.node import (
     LATCHED,
     SENSOR,
     CoreNode,
+    array_message,
+    decoded,
     message_type,
     one_line,
     run,
 )
+from mlsh_ros.nodes.safety_listener import SafetyListener
 from mlsh_ros.params import WATCHDOG_NODE
 from policies.bundle import load_bundle
+from sim.interface import Floats
 
 WATCHDOG = "watchdog_node"
-WATCHING, TRIPPED = "watching", "tripped"
+WATCHING, TRIPPED, INACTIVE = "watching", "tripped", "not active"
 # Of PATIENCE: skill_node comes first where time stands still, and brakes by itself.
 SECOND = 2.0
+LOCKSTEP = 10.0  # s that a command may stand in lockstep, as skill_node waits for the simulator
+ENDING = (
+    2.0  # s beyond braking that skill_node is given to come to rest when the watchdog is to end
+)
 
 
 class WatchdogNode(CoreNode):
-    """Wiring: commands -> Watchdog -> braking commands.
+    """Wiring: commands and emergency stop -> Watchdog -> braking commands.
 
-    A process of its own, so that whatever stops skill_node does not stop it. It needs no
-    heartbeat: the commands are one, and they are what keeps the robot moving.
+    A process of its own, so that whatever stops skill_node does not stop it. It needs no heartbeat
+    of skill_node: the commands are one, and they are what keeps the robot moving. Its own
+    heartbeat comes from the thread that watches.
     """
 
     def __init__(self) -> None:
@@ -52,23 +74,69 @@ class WatchdogNode(CoreNode):
         """Load the interface and connect."""
         interface = load_bundle(str(self.values["bundle"])).interface
         self.interface = interface
-        dt = interface.control_dt
-        self.watchdog = Watchdog(interface, float(self.values["patience"]) * dt)
-        self.time, self._subscriptions_made = make_clock(
-            self, self._news, patience=SECOND * PATIENCE
+        lockstep = self.values["mode"] == "lockstep"
+        patience = LOCKSTEP if lockstep else float(self.values["patience"]) * interface.control_dt
+        self.watchdog = Watchdog(interface, patience, self._measured)
+        inputs = self.made(Inputs(self), Inputs.destroy)
+        self.time = make_clock(
+            self, self._news, inputs, lockstep=lockstep, patience=SECOND * PATIENCE
         )
         self._heard = self.time.steady()  # s of the system's clock, the newest command
+        self._state = self.made(
+            self.create_publisher(String, "~/state", LATCHED), self.destroy_publisher
+        )
+        self._beats = self.made(
+            self.create_publisher(Float64MultiArray, "~/heartbeat", SENSOR), self.destroy_publisher
+        )
+        self._beat = array_message(HEARTBEAT)
         writers = command_writers(interface.action, stamped=bool(self.values["stamped_cmd_vel"]))
-        self._state = self.create_publisher(String, "~/state", LATCHED)
-        self._commander = Commander(self, writers, lifecycle=False)
+        self._commander = self.made(
+            Commander(self, writers, lifecycle=False), self._forget_commander
+        )
         # Best effort: hears whoever sends, never waits for what is lost, holds nobody up.
-        self._subscriptions_made += [
-            self.listen(
-                message_type(w.type), w.topic, partial(self._on_command, w), SENSOR, self._refuse
+        for writer in writers:
+            use = partial(self._on_command, writer)
+            inputs.listen(message_type(writer.type), writer.topic, use, SENSOR, self._refuse)
+        self._listen_to_measurements(inputs)
+        self.estop = EmergencyStop()
+        safety = SafetyListener(
+            self,
+            self.estop,
+            on_estop=self._on_estop,
+            on_look=self._on_look,
+            on_failure=self._refuse,
+            refuse=self._warn,
+        )
+        self.made(safety, SafetyListener.destroy)
+        safety.start()
+        self.made(self.create_service(Trigger, "~/reset", self._on_reset), self.destroy_service)
+
+    def _listen_to_measurements(self, inputs: Inputs) -> None:
+        """Keep the newest bytes of what measures the commands; they are read when it brakes."""
+        measured = {t.tracking.term for t in self.interface.action if t.tracking is not None}
+        terms = [term for term in self.interface.observation if term.name in measured]
+        self._readers = [(r, message_type(r.type)) for r in topic_readers(terms)]
+        self._newest: dict[str, bytes] = {}
+        for reader, kind in self._readers:
+            inputs.keep(
+                kind, reader.topic, partial(self._newest.__setitem__, reader.topic), SENSOR
             )
-            for w in writers
-        ]
-        self._service = self.create_service(Trigger, "~/reset", self._on_reset)
+
+    def _measured(self) -> Floats:
+        """(A,) the command that the robot's measured state corresponds to; NaN: not known."""
+        fields: dict[str, Floats] = {}
+        for reader, kind in self._readers:
+            fields |= self._read(reader, kind)
+        return self.interface.initial_command(fields)
+
+    def _read(self, reader: TopicReader, kind: Any) -> dict[str, Floats]:
+        data = self._newest.get(reader.topic)
+        if data is None:
+            return {}
+        try:
+            return reader.read(decoded(data, kind, reader.topic))
+        except MessageError:
+            return {}
 
     def activate(self) -> None:
         """Begin to watch."""
@@ -78,33 +146,44 @@ class WatchdogNode(CoreNode):
         self._tell(WATCHING)
 
     def deactivate(self) -> None:
-        """Stop watching; a robot that is being braked is left at the safe command."""
+        """Stop watching, but not while a command moves the robot: it is brought to rest first."""
+        if self._thread is None:
+            return
+        self._tell(INACTIVE)  # skill_node stops the robot
         with self._news:
             self._closing = True
+            self._end_by = time.monotonic() + ENDING + self.interface.braking_time[0]
             self._news.notify_all()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._thread.join()
+        self._thread = None
+        self._say_beat()
 
-    def cleanup(self) -> None:
-        """Disconnect."""
-        for subscription in self._subscriptions_made:
-            self.destroy_subscription(subscription)
-        self.destroy_service(self._service)
-        self.destroy_publisher(self._state)
-        if self._commander is not None:
-            self._commander.destroy()
-            self._commander = None
+    def _forget_commander(self, commander: Commander) -> None:
+        commander.destroy()
+        self._commander = None
+
+    # What comes in ------------------------------------------------------------------------
 
     def _on_command(self, writer: CommandWriter, message: Any) -> None:
         with self._news:
             command = self.watchdog.command.copy()
             writer.read(message, command)
-            if self.watchdog.deadline is None:  # at rest until now
+            if self.watchdog.at_rest:  # until now
                 self.time.begin()
             self.watchdog.hear(command, self.time.moment(stamp_of(message, writer.topic)))
             self._heard = self.time.steady()
             self._news.notify_all()
+
+    def _on_estop(self) -> None:
+        with self._news:
+            self.watchdog.emergency_stop(self.time.now())
+            self._news.notify_all()
+
+    def _on_look(self) -> None:
+        """It has looked at who publishes what."""
+        if not self.estop.pressed:
+            with self._news:
+                self.watchdog.release()
 
     def _refuse(self, text: str) -> None:
         """A command that cannot be read: nobody knows what the robot makes of it."""
@@ -112,14 +191,23 @@ class WatchdogNode(CoreNode):
             self.watchdog.refuse(shorten(text))
             self._news.notify_all()
 
+    def _warn(self, text: str) -> None:
+        self.get_logger().warning(f"refused: {shorten(text)}", throttle_duration_sec=1.0)
+
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._thread is None or self._closing:
+            response.message = f"cannot reset: {WATCHDOG} is not active; activate it"
+            return response
+        forgotten = self.estop.reset()
         with self._news:
-            response.success = bool(self.watchdog.cause)
+            response.success = bool(self.watchdog.cause) or forgotten
             response.message = WATCHING if response.success else f"nothing to reset: {WATCHING}"
             self.watchdog.reset()
             self._tell(WATCHING)  # not later: it may be tripped again
             self._news.notify_all()
         return response
+
+    # The thread that watches --------------------------------------------------------------
 
     def _run(self) -> None:
         try:
@@ -130,19 +218,27 @@ class WatchdogNode(CoreNode):
             self._tell(f"{TRIPPED}: {one_line(error)}")
 
     def _watch(self) -> bool:
-        """Wait until a command stands too long; False: the node ends."""
+        """Wait until a command stands too long; False: the node may end, the robot is at rest."""
+        late = 0.0
         with self._news:
-            while not self._closing and not self._expired():
+            while not (self._closing and self.watchdog.at_rest):
+                if self._expired(late):
+                    return True
+                self._say_beat()
+                due = self.time.steady() + PERIOD
                 try:
-                    self.time.wait(self._news, self.watchdog.deadline, self._heard)
+                    self.time.wait(self._news, self.watchdog.deadline, self._heard, at_most=PERIOD)
                 except FaultError as fault:  # a moving command in a time that stands still
                     self.watchdog.refuse(str(fault))
-            return not self._closing
+                late = self.time.steady() - due
+        return False
 
-    def _expired(self) -> bool:
+    def _expired(self, late: float) -> bool:
         """Whether the command has stood too long, and not because the machine was busy."""
+        if self._closing and time.monotonic() > self._end_by:
+            self.watchdog.refuse("a command moves the robot although watchdog_node is to end")
         now = self.time.now() if self.time.fair(self._heard) else -math.inf
-        return self.watchdog.check(now)
+        return self.watchdog.look(now, late)
 
     def _brake(self) -> None:
         """Send the way to the safe command and then the safe command, until reset."""
@@ -155,19 +251,34 @@ class WatchdogNode(CoreNode):
             self._send()
 
     def _wait_a_tick(self, turn: int) -> bool:
-        """Wait a tick; False: the node ends, or somebody has reset it, tripped again or not."""
+        """Wait a tick; False: at rest and to end, or it was reset, and tripped again or not."""
+        self._say_beat()
+        if self._closing and self.watchdog.at_rest:
+            return False
         return not self.time.pause(
             self.interface.control_dt,
             self._news,
-            lambda: self._closing or not self.watchdog.cause or self.watchdog.resets != turn,
+            lambda: not self.watchdog.cause or self.watchdog.resets != turn,
         )
 
     def _send(self) -> None:
         assert self._commander is not None
         with self._news:
-            if self.watchdog.cause:
-                command = self.watchdog.brake()
-                self._commander.send(command, self.get_clock().now().nanoseconds)
+            if not self.watchdog.cause:
+                return
+            if np.isnan(command := self.watchdog.brake()).any():
+                self.get_logger().warning(
+                    "nothing is known of the robot's command and state; only what is known is "
+                    "braked",
+                    throttle_duration_sec=1.0,
+                )
+            self._commander.send(command, self.get_clock().now().nanoseconds)
+
+    def _say_beat(self) -> None:
+        self._beat.data = HEARTBEAT.pack(
+            not self._closing, self.watchdog.heard, self.watchdog.patience
+        )
+        self._beats.publish(self._beat)
 
     def _tell(self, text: str) -> None:
         self._state.publish(String(data=text))

@@ -18,7 +18,7 @@ from typing_extensions import Self
 from sim.errors import invalid
 from sim.interface.names import RobotName
 from sim.interface.numbers import STRICT, Floats, Positive, check_unique, spread
-from sim.interface.terms import ActionTerm, ObservationTerm, Tracking, drop_later
+from sim.interface.terms import ActionTerm, ObservationTerm, Tracking, drop_later, fold
 
 MAX_TERMS = 1000
 
@@ -214,17 +214,82 @@ class Interface:
             raise ValueError(f"action is not finite: {np.asarray(action).tolist()}")
         target = np.clip(self._offset + self._scale * action.astype(np.float64), *self.limits)
         target = previous + self._share * (target - previous) if self._blends else target
-        return np.clip(target, previous - self._rate, previous + self._rate)
+        return np.clip(target, previous - self.rate_step, previous + self.rate_step)
 
     def brake(self, previous: Floats) -> Floats:
         """One tick nearer to the safe command (..., A), as fast as the rate limit allows."""
-        return np.clip(self.safe, previous - self._rate, previous + self._rate)
+        return np.clip(self.safe, previous - self.rate_step, previous + self.rate_step)
+
+    def initial_command(self, fields: Mapping[str, NDArray[Any]]) -> Floats:
+        """The command (..., A) from which a session begins: where the robot is measured to be.
+
+        An element that a tracked observation term measures begins there, within its limit. The
+        others begin at the safe command; `assumed_start` names those for which nothing says that
+        they may.
+
+        Args:
+            fields: per observation term (..., size). Where a term is missing its elements are
+                NaN.
+        """
+        shape = next((np.shape(value)[:-1] for value in fields.values()), ())
+        command = np.tile(self.safe, (*shape, 1))
+        for i, (name, element) in self._starts.items():
+            command[..., i] = self._measurement(i, name, element, fields)
+        return np.clip(command, *self.limits)
+
+    def start_beyond_limit(self, fields: Mapping[str, NDArray[Any]]) -> str:
+        """Which element is measured beyond its limit by more than its tolerance; else empty."""
+        low, high = self.limits
+        for i, (name, element) in self._starts.items():
+            value = float(self._measurement(i, name, element, fields))
+            if max(low[i] - value, value - high[i]) > self._tolerance[i]:
+                return (
+                    f"{name}.{element} measures {value:.4g}, commands of {self.action_names[i]} "
+                    f"are {low[i]:g} to {high[i]:g}; bring the robot there first"
+                )
+        return ""
+
+    @cached_property
+    def assumed_start(self) -> tuple[str, ...]:
+        """Elements of which neither a measurement nor robot.yaml says where they begin."""
+        silent = [term.initial_command is None for term in self.action for _ in range(term.size)]
+        found = zip(self.action_names, silent, self.measured, strict=True)
+        return tuple(name for name, says_nothing, by in found if says_nothing and by is None)
+
+    @cached_property
+    def _starts(self) -> dict[int, tuple[str, int]]:
+        """Per action element that begins where it is measured: which term's which element."""
+        safe = [term.initial_command == "safe" for term in self.action for _ in range(term.size)]
+        return {i: by for i, by in enumerate(self.measured) if by is not None and not safe[i]}
+
+    @cached_property
+    def _tolerance(self) -> Floats:
+        """(A,) by how much a measurement may be away from its command; 0 where none is."""
+        return self._spread(lambda t: t.tracking.tolerance if t.tracking is not None else 0.0)
+
+    def _measurement(
+        self, i: int, name: str, element: int, fields: Mapping[str, NDArray[Any]]
+    ) -> Any:
+        """What measures action element `i` (...); an angle that wraps is as near as can be."""
+        if name not in fields:
+            return np.nan
+        value = np.asarray(fields[name][..., element], np.float64)
+        term = next(term for term in self.observation if term.name == name)
+        if not term.wraps or not term.wrapped[element]:
+            return value
+        middle = (self.limits[0][i] + self.limits[1][i]) / 2
+        return middle + fold(value - middle)
+
+    def time_to_rest(self, command: Floats) -> float:
+        """S that braking takes from a command (A,) to the safe one; NaN elements take none."""
+        away = np.abs(command - self.safe) / self.rate_step
+        return float(np.ceil(np.nanmax(away, initial=0.0) - 1e-9)) * self.control_dt
 
     @cached_property
     def braking_time(self) -> tuple[float, str]:
         """S that a stop takes at most under the rate limits, and the element that takes it."""
         low, high = self.limits
-        ticks = np.maximum(self.safe - low, high - self.safe) / self._rate
+        ticks = np.maximum(self.safe - low, high - self.safe) / self.rate_step
         worst = int(np.argmax(ticks))
         return float(ticks[worst]) * self.control_dt, self.action_names[worst]
 
@@ -277,7 +342,8 @@ class Interface:
         return bool(self._spread(lambda t: t.blend).any())
 
     @cached_property
-    def _rate(self) -> Floats:
+    def rate_step(self) -> Floats:
+        """(A,) the most by which a command may differ from the one of the tick before."""
         return self._spread(lambda t: t.rate_limit) * self.control_dt
 
     def _spread(self, value: Callable[[ActionTerm], float | tuple[float, ...]]) -> Floats:

@@ -288,6 +288,7 @@ LATER = (
     ("wraps", None),
     ("elements", None),
     ("names", None),
+    ("initial_command", None),
 )
 
 
@@ -364,9 +365,18 @@ class ActionTerm:
     safe: tuple[Number, ...]  # the command that stops the robot, per element
     mujoco: MujocoActuators
     ros: RosField
+    # From which command a session begins: `measured`, by the term that `tracking` names, or
+    # `safe`, where the robot is at rest under it wherever it stands. None: measured if tracked;
+    # an untracked term has to say `safe` before the robot can be armed.
+    initial_command: Literal["measured", "safe"] | None = None
 
     @model_validator(mode="after")
     def _sizes(self) -> Self:
+        if self.initial_command == "measured" and None in self.measured:
+            raise ValueError(
+                f"action {self.name!r}: initial_command 'measured' needs tracking, which names "
+                "what measures each element"
+            )
         check_size(self.name, "ros.fields", self.ros.fields, self.size)
         check_size(self.name, "mujoco.actuators", self.mujoco.actuators, self.size)
         check_size(self.name, "safe", self.safe, self.size)
@@ -406,3 +416,7 @@ class ActionTerm:
         if self.tracking is None:
             return (None,) * self.size
         return self.tracking.elements or tuple(range(self.size))
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return drop_later(plain(self).items())

@@ -1,0 +1,204 @@
+"""What a node must hear whatever else it is doing: the emergency stop and the watchdog."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from std_msgs.msg import Bool
+
+from mlsh_ros.core.conversion import MessageError
+from mlsh_ros.core.estop import NOBODY, TOPIC, EmergencyStop, Publisher
+from mlsh_ros.nodes.inputs import side_node
+from mlsh_ros.nodes.node import one_line, receiver
+
+POLL = 0.005  # s between two looks for messages
+GRAPH = 0.25  # s between two looks at who publishes what
+_DEPTH = 1000  # words of a panel that may come between two looks
+# A publisher matches if it offers what is asked for. The first hears every publisher; the second
+# asks a reliable one for lost words again; the third is given the last word of a latched one that
+# was said before we joined.
+_ESTOP = [
+    QoSProfile(depth=_DEPTH, reliability=reliability, durability=durability)
+    for reliability, durability in (
+        (ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE),
+        (ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE),
+        (ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL),
+    )
+]
+
+
+class SafetyListener:
+    """A node of its own that no executor spins; a thread takes its messages.
+
+    So nothing that keeps the executor of `owner` busy, such as a service that brakes or a bundle
+    that is loaded, can keep it from hearing.
+
+    Args:
+        owner: the node that it hears for; topics are named and remapped as there.
+        estop: is told what every panel says.
+        on_estop: called whenever a panel says stop.
+        on_poll: called after every look for messages.
+        on_look: called after every look at the graph.
+        on_failure: called with the reason when the thread cannot go on.
+        refuse: told, in one line that begins with the topic, of bytes that are no message.
+    """
+
+    def __init__(
+        self,
+        owner: Node,
+        estop: EmergencyStop,
+        *,
+        on_estop: Callable[[], None],
+        on_poll: Callable[[], None] = lambda: None,
+        on_look: Callable[[], None] = lambda: None,
+        on_failure: Callable[[str], None],
+        refuse: Callable[[str], None],
+    ) -> None:
+        self._owner, self._estop = owner, estop
+        self._on_estop, self._on_poll, self._on_look = on_estop, on_poll, on_look
+        self._on_failure, self._refuse = on_failure, refuse
+        self.node = side_node(owner, "safety")
+        self._topic = owner.resolve_topic_name(TOPIC)
+        self._panels = [self._listen(Bool, self._topic, quality) for quality in _ESTOP]
+        self._take_word = word_taker()
+        self._others: list[tuple[Any, Any, Callable[[bytes], None]]] = []
+        self._closing = threading.Event()
+        self.began = self.alive = time.monotonic()  # s, when its thread last looked
+        self._thread = threading.Thread(target=self._run, name="safety", daemon=True)
+
+    def listen(
+        self,
+        kind: Any,
+        topic: str,
+        use: Callable[[Any], None],
+        quality: QoSProfile,
+        refuse: Callable[[str], None],
+    ) -> None:
+        """Hear another topic in the same thread, see `CoreNode.listen`; before `start`."""
+        subscription = self._listen(kind, self._owner.resolve_topic_name(topic), quality)
+        self._others.append((subscription, kind, receiver(kind, topic, use, refuse)))
+
+    def start(self) -> None:
+        """Begin to hear."""
+        self._thread.start()
+
+    def destroy(self) -> None:
+        """End."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self.node.destroy_node()
+
+    def _listen(self, kind: Any, topic: str, quality: QoSProfile) -> Any:
+        return self.node.create_subscription(kind, topic, lambda _: None, quality)
+
+    def _run(self) -> None:
+        look = 0.0
+        try:
+            while not self._closing.wait(POLL):
+                now = self.alive = time.monotonic()
+                if now >= look:
+                    look = now + GRAPH
+                    self._look()
+                self._poll(now)
+                self._on_poll()
+        except Exception as error:  # the thread would end without a word
+            self._on_failure(f"the safety listener has ended: {one_line(error)}")
+
+    def _poll(self, now: float) -> None:
+        for subscription in self._panels:
+            for _ in range(_DEPTH):  # somebody who floods the topic does not keep us here
+                try:
+                    word = self._take_word(subscription)
+                except MessageError as error:
+                    self._refuse(str(error))
+                    continue
+                if word is None:
+                    break
+                panel, pressed, number = word
+                if self._estop.hear(panel, pressed, now, number):
+                    if not self._estop.knows(panel):
+                        self._find_panels()  # so that the fault can name it
+                    self._on_estop()
+        for subscription, kind, receive in self._others:
+            for _ in range(_DEPTH):
+                taken = subscription.handle.take_message(kind, True)
+                if taken is None:
+                    break
+                receive(taken[0])
+
+    def _look(self) -> None:
+        """Who publishes now."""
+        self._find_panels()
+        self._on_look()
+
+    def _find_panels(self) -> None:
+        self._estop.publishers(
+            {
+                bytes(info.endpoint_gid[: GidInfo.SIZE]): Publisher(
+                    f"{info.node_namespace.rstrip('/')}/{info.node_name}",
+                    info.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL,
+                )
+                for info in self.node.get_publishers_info_by_topic(self._topic)
+            }
+        )
+
+
+class GidInfo(ctypes.Structure):
+    """rmw_message_info_t of rmw/types.h, with room for later members."""
+
+    SIZE = 16  # bytes of RMW_GID_STORAGE_SIZE
+    _fields_ = (
+        ("source_timestamp", ctypes.c_int64),
+        ("received_timestamp", ctypes.c_int64),
+        ("publication_sequence_number", ctypes.c_uint64),
+        ("reception_sequence_number", ctypes.c_uint64),
+        ("implementation_identifier", ctypes.c_char_p),
+        ("publisher_gid", ctypes.c_uint8 * SIZE),
+        ("later", ctypes.c_uint8 * 128),
+    )
+
+
+NOTHING_THERE = 401  # RCL_RET_SUBSCRIPTION_TAKE_FAILED
+Word = tuple[bytes, bool, int]  # whose, pressed, the number of the message
+
+
+def word_taker() -> Callable[[Any], Word | None]:
+    """A function that takes the next std_msgs/Bool of a subscription, and says whose it is.
+
+    rclpy does not tell the publisher of a message, rcl does. Where rcl cannot be reached, words
+    are NOBODY's, which `EmergencyStop` trusts less.
+    """
+    try:
+        take = ctypes.CDLL("librcl.so").rcl_take
+        reset_error = ctypes.CDLL("librcutils.so").rcutils_reset_error
+    except (OSError, AttributeError):
+        return _anonymous
+    take.argtypes, take.restype = [ctypes.c_void_p] * 4, ctypes.c_int
+
+    def word(subscription: Any) -> Word | None:
+        pressed, info = ctypes.c_bool(), GidInfo()  # std_msgs/Bool is one bool in C
+        with subscription.handle:
+            status = take(
+                subscription.handle.pointer, ctypes.byref(pressed), ctypes.byref(info), None
+            )
+        if status == NOTHING_THERE:
+            return None
+        if status != 0:
+            reset_error()
+            raise MessageError(f"{TOPIC}: a message is not a Bool")
+        number = info.publication_sequence_number
+        return bytes(info.publisher_gid), pressed.value, number if number < 2**63 else 0
+
+    return word
+
+
+def _anonymous(subscription: Any) -> Word | None:
+    taken = subscription.handle.take_message(Bool, False)
+    return None if taken is None else (NOBODY, bool(taken[0].data), 0)

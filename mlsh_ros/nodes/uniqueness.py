@@ -1,0 +1,88 @@
+"""One speaker for one thing: whether anybody else publishes what only one node may."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from rclpy.node import Node
+
+UNKNOWN = "_NODE_NAME_UNKNOWN_"  # what rmw calls a node whose name it has not heard
+INTRODUCTION = 2.0  # s that it may take to be heard; whoever has no name then is not of ROS
+REMEMBERED = 30.0  # s after which DDS has forgotten a node that was killed
+HINT = "end one (a killed node is remembered for up to 20 s)"
+
+
+@dataclass(frozen=True)
+class Single:
+    """A topic that one node may publish."""
+
+    topic: str
+    own: bool = False  # that one is ours
+    friends: tuple[str, ...] = ()  # nodes of our namespace that may publish it beside
+
+
+class SinglePublishers:
+    """Looks at the ROS graph for second publishers.
+
+    Args:
+        node: our own.
+        topics: to look at.
+    """
+
+    def __init__(self, node: Node, topics: Iterable[Single]) -> None:
+        self._node, self._topics = node, tuple(topics)
+        self._strangers: dict[str, float] = {}  # per topic: since when somebody has no name, s
+        self._twins: dict[str, float] = {}  # per topic: since when two have the same name, s
+
+    def second(self, *, patient: bool) -> str:
+        """Who publishes what another one publishes, in one line; empty if nobody does.
+
+        Args:
+            patient: two of the same name may be one that was killed and one that was started
+                again; that is accepted as long as DDS remembers the dead.
+        """
+        found = (self._second(single, patient) for single in self._topics)
+        return next((text for text in found if text), "")
+
+    def _second(self, single: Single, patient: bool) -> str:
+        topic, node = single.topic, self._node
+        if node.count_publishers(topic) < 2:
+            self._strangers.pop(topic, None)
+            self._twins.pop(topic, None)
+            return ""
+        own = node.get_name(), node.get_namespace()
+        infos = node.get_publishers_info_by_topic(node.resolve_topic_name(topic))
+        names = [(info.node_name, info.node_namespace) for info in infos]
+        if single.own and own in names:
+            names.remove(own)
+        if self._still_unknown(topic, names):
+            return ""
+        rest = [n for n in names if not (n[1] == own[1] and n[0] in single.friends)]
+        if single.own and rest:
+            return f"{_full(rest[0])} publishes {topic!r} too; {HINT}"
+        if len(set(rest)) > 1:
+            return f"{' and '.join(sorted(map(_full, set(rest))))} publish {topic!r}; {HINT}"
+        if len(rest) < 2:
+            self._twins.pop(topic, None)
+            return ""
+        since = self._twins.setdefault(topic, time.monotonic())
+        if patient and time.monotonic() - since < REMEMBERED:
+            return ""
+        return f"{len(rest)} nodes {_full(rest[0])} publish {topic!r}; {HINT}"
+
+    def _still_unknown(self, topic: str, nodes: Collection[tuple[str, str]]) -> bool:
+        """Whether someone who publishes may yet turn out to be a friend.
+
+        DDS knows a new publisher a moment before it knows which node it belongs to.
+        """
+        if not any(UNKNOWN in name for name, _ in nodes):
+            self._strangers.pop(topic, None)
+            return False
+        now = time.monotonic()
+        return now - self._strangers.setdefault(topic, now) < INTRODUCTION
+
+
+def _full(name: tuple[str, str]) -> str:
+    return f"{name[1].rstrip('/')}/{name[0]}"
