@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
+from sim.errors import unknown
 from sim.registry import FAMILIES, make_family, task_number
 from sim.robot import load_robot
 from sim.vec_env import TaskVectorEnv
@@ -30,7 +33,7 @@ class TaskEnv(gym.Env):  # type: ignore[type-arg]
         UserError: no such family, robot, task or parameter.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012
+    metadata = {"render_modes": []}  # noqa: RUF012  `mlsh play` makes films
 
     def __init__(
         self,
@@ -38,18 +41,35 @@ class TaskEnv(gym.Env):  # type: ignore[type-arg]
         robot: str | None = None,
         task: str | None = None,
         parameters: dict[str, Any] | None = None,
+        render_mode: str | None = None,
     ) -> None:
+        if render_mode is not None:
+            raise unknown("render_mode", render_mode, ["None"])
+        self.render_mode = None
         self._env = make_vector(family, 1, robot, task, parameters)
         # What the vector environment shows when it has begun the next episode by itself.
         self._next: NDArray[np.float32] | None = None
         self.observation_space = self._env.single_observation_space
         self.action_space = self._env.single_action_space
+        self._spec: EnvSpec | None = None
+
+    @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+        """As registered, and after how many steps an episode is truncated."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        ticks = self._env.world.family.ticks
+        self._spec = None if spec is None else replace(spec, max_episode_steps=ticks)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """A new episode; with a seed the first of a run, else the next of the run."""
         super().reset(seed=seed)
+        if options:
+            self._env.reset(options=options)  # says what there is
         observation, self._next = self._next, None
         if seed is not None or observation is None:
             observation, _ = self._env.reset(seed=seed)

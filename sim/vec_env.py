@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import ArrayLike, NDArray
 
+from sim.errors import UserError, short
 from sim.interface import Floats
 from sim.reality import Reality
 from sim.robot import Robot
@@ -103,7 +104,15 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
 
         Returns:
             Observation (B, O) and an empty info.
+
+        Raises:
+            UserError: options are given; there are none.
         """
+        if options:
+            raise UserError(
+                f"reset takes no options, got {short(options)}; a task is chosen when the "
+                "environment is made: task=NAME"
+            )
         super().reset(seed=seed)
         if seed is not None:
             self.seed, self._steps = seed, 0
@@ -125,7 +134,10 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
 
         Raises:
             ValueError: the actions are not finite or not (B, A).
+            ResetNeeded: there is no episode yet.
         """
+        if not self._episodes.all():
+            raise gym.error.ResetNeeded("step before reset: there is no episode yet")
         fields, outcome = self.world.step(np.asarray(actions))
         self._steps += 1
         observation = self._observe(fields)

@@ -385,3 +385,33 @@ def test_a_world_ends_an_episode_whose_command_is_not_finite(tmp_path, monkeypat
     world.reset(np.array([0], np.int32), [0], rngs[:1])
     _, outcome = world.step(np.full((2, 2), 0.5, np.float32))
     assert not outcome.diverged.any()
+
+
+# What gymnasium's users try ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: gymnasium.make(IDS[0]), lambda: gymnasium.make_vec(IDS[0], num_envs=2)]
+)
+def test_step_needs_reset_and_reset_has_no_options(make):
+    env = make().unwrapped
+    with pytest.raises(gymnasium.error.ResetNeeded, match="step before reset"):
+        env.step(env.action_space.sample())
+    with pytest.raises(UserError, match=r"takes no options, got .*task=NAME"):
+        env.reset(options={"task": "goal-1"})
+    env.reset(options={})
+    env.step(env.action_space.sample())
+
+
+def test_the_spec_says_how_long_an_episode_is():
+    for ticks in (25, 100):
+        env = gymnasium.make("mlsh/MovingBandits-v0", parameters={"ticks": ticks})
+        assert env.spec.max_episode_steps == ticks
+        wrapped = gymnasium.wrappers.TimeAwareObservation(env)
+        assert wrapped.reset(seed=0)[0].shape == (env.observation_space.shape[0] + 1,)
+
+
+def test_a_render_mode_that_there_is_not_is_said():
+    gymnasium.make(IDS[0], render_mode=None)
+    with pytest.raises(UserError, match=r"no render_mode 'rgb_array'\. Valid: None"):
+        gymnasium.make(IDS[0], render_mode="rgb_array")
