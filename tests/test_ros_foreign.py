@@ -11,7 +11,11 @@ import pytest
 import zstandard
 from foreign_bag import SECOND, commanded, heard, mcap, other_robot, rosbag
 from gap_robot import Robot
+from mcap.reader import make_reader
+from mcap.writer import Writer
 
+from mlsh_ros.core.recorded import Recording
+from mlsh_ros.core.replay import replay
 from mlsh_ros.gap.analysis import NO_GAP, analyse
 from mlsh_ros.gap.causes import Cause
 from mlsh_ros.gap.compare import Element, Model
@@ -505,3 +509,36 @@ def test_files_of_the_user_are_kept(said, tmp_path):
             gap("omni", [bag], output=output, overwrite=overwrite)
     assert precious.read_text() == "mine"
     assert sorted(each.name for each in output.iterdir()) == ["gap.html", "gap.json"]
+
+
+@pytest.mark.parametrize("topic", ["skill_node/trace", "master_node/master", "odom"])
+def test_a_topic_of_ours_with_messages_of_another_type_is_refused(tmp_path, topic):
+    bundle = load_bundle("moving_bandits")
+    own = Robot(bundle, seed=1).drive("goal-0", sessions=1, ticks=30).bag(tmp_path / "bag")
+    path = tmp_path / "other.mcap"
+    with next(own.glob("*.mcap")).open("rb") as source, path.open("wb") as stream:
+        reader, writer, numbers = make_reader(source), Writer(stream), {}
+        writer.start(profile="ros2", library="")
+        for each in reader.iter_attachments():
+            writer.add_attachment(1, 1, each.name, each.media_type, each.data)
+        for about in reader.iter_metadata():
+            writer.add_metadata(about.name, dict(about.metadata))
+        for schema, channel, message in reader.iter_messages(log_time_order=False):
+            if channel.id not in numbers:
+                other = channel.metadata["mlsh_topic"] == topic
+                text = b"uint8 a\n" if other else schema.data
+                number = writer.register_schema(schema.name, "ros2msg", text)
+                numbers[channel.id] = writer.register_channel(
+                    channel.topic, "cdr", number, dict(channel.metadata)
+                )
+            writer.add_message(numbers[channel.id], message.log_time, message.data, 0)
+        writer.finish()
+    try:
+        replayed = replay(Recording(path), bundle)
+        assert replayed.unread
+    except UserError as error:
+        assert str(error).isprintable()
+    try:
+        assert any(topic in note for note in load(path, bundle).signals.notes)
+    except UserError as error:
+        assert topic in str(error)
