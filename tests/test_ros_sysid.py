@@ -78,7 +78,10 @@ def test_what_the_numbers_asked_for_cannot_explain_is_said(moving, weak):
 
 
 def test_a_robot_that_stands_still_tells_nothing(moving, weak):
-    still = [replace(d, command=np.zeros_like(d.command)) for d in weak.drives]
+    none = [np.zeros_like(d.command) for d in weak.drives]
+    still = [
+        replace(d, command=n, given_command=n) for d, n in zip(weak.drives, none, strict=True)
+    ]
     with pytest.raises(UserError, match="stand still"):
         identify(moving, [replace(weak, drives=still)])
 

@@ -151,7 +151,9 @@ def replay(
                 masters[name] = load_master(bundle, name)
             judge.decision(macro, answer, masters[name], drawn)
     if not result.ticks:
-        raise UserError(f"recording {recording.file}: no tick is in it, the robot did not drive")
+        traces = [shorten(reason) for reason in result.unread if TRACE in reason]
+        why = f"could be read: {traces[0]}" if traces else "is in it, the robot did not drive"
+        raise UserError(f"recording {recording.file}: no tick {why}")
     return result
 
 

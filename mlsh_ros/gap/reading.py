@@ -117,6 +117,8 @@ def _ours(recording: Recording, bundle: Bundle) -> Loaded:
         notes.append(str(error).removeprefix(f"recording {recording.file}: "))
     if recording.cut:
         notes.append(f"it breaks off ({recording.cut}); what comes before is used")
+    if replayed is not None and replayed.unread:
+        notes.append(_unread(replayed.unread))
     try:
         signals = listener.finish(recording.file.name, recording.about.get("mode", ""))
     except UserError as error:
@@ -172,10 +174,7 @@ def _foreign(recording: Recording, subject: Subject, where: Where) -> Signals:
     if recording.cut:
         notes.append(f"it breaks off ({recording.cut}); what comes before is used")
     if unread:
-        notes.append(
-            f"{len(unread)} messages could not be read, left out, the first one because "
-            f"{unread[0]}"
-        )
+        notes.append(_unread(unread))
     try:
         signals = listener.finish(recording.file.name, "")
     except UserError as error:
@@ -187,6 +186,12 @@ def _foreign(recording: Recording, subject: Subject, where: Where) -> Signals:
     else:
         own = [note for note in own if note != UNTRACED]
     return replace(signals, notes=[*notes, *own])
+
+
+def _unread(reasons: Sequence[str]) -> str:
+    return (
+        f"{len(reasons)} messages could not be read, left out, the first one because {reasons[0]}"
+    )
 
 
 def _places(file: Path, relative: dict[Topic, str | None], where: Where) -> list[str]:
