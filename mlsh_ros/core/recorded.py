@@ -19,7 +19,7 @@ from sim.errors import UserError
 # ns by which one topic's messages step back in time: the recorder's clock jumped, and what
 # follows was recorded later all the same.
 JUMP = 500_000_000
-LONGEST = 2**18  # bytes of a type's definition: the parser takes seconds for more
+LONGEST = 2**16  # bytes of a type's definition: the parser takes seconds for more
 CDR = "cdr"
 
 
