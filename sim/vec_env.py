@@ -69,6 +69,20 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         reality: Reality | None = None,
         randomise: Reality | None = None,
     ) -> None:
+        self._arguments: dict[str, Any] = {
+            "robot": robot,
+            "family": family,
+            "groups": groups,
+            "envs": envs,
+            "seed": seed,
+            "threads": threads,
+            "noise": noise,
+            "tasks": tasks,
+            "redraw": redraw,
+            "numbers": numbers,
+            "reality": reality,
+            "randomise": randomise,
+        }
         self.world = World(robot, family, groups * envs, threads, reality, randomise)
         self.interface = self.world.interface
         self.groups, self.envs, self.num_envs = groups, envs, groups * envs
@@ -189,6 +203,10 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         self._steps, self.seed = int(state["steps"]), int(state["seed"])
         return self._observe(self.world.fields())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles go on from where this one is."""
+        return _again, (type(self), self._arguments, self.snapshot())
+
     def _draw_tasks(self) -> NDArray[np.intp]:
         if self._fixed_tasks is not None:
             return np.array(self._fixed_tasks, np.intp)
@@ -218,3 +236,13 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
             for term in self._noise
         }
         return self.interface.observe(fields, noise=noise)
+
+
+def _again(
+    kind: type[TaskVectorEnv], arguments: dict[str, Any], state: dict[str, NDArray[np.generic]]
+) -> TaskVectorEnv:
+    """The environment that a copy or a pickle is of."""
+    env = kind(**arguments)
+    if state["episodes"].any():
+        env.restore(state)
+    return env

@@ -1,5 +1,7 @@
 """The vector environment as gymnasium knows it, noise, and simulations that diverge."""
 
+import copy
+import pickle
 import warnings
 from dataclasses import replace
 from typing import ClassVar
@@ -415,3 +417,21 @@ def test_a_render_mode_that_there_is_not_is_said():
     gymnasium.make(IDS[0], render_mode=None)
     with pytest.raises(UserError, match=r"no render_mode 'rgb_array'\. Valid: None"):
         gymnasium.make(IDS[0], render_mode="rgb_array")
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
+@pytest.mark.parametrize(
+    "make", [lambda: gymnasium.make(IDS[0]), lambda: gymnasium.make_vec(IDS[0], num_envs=2)]
+)
+def test_copies_and_pickles_go_on_alike(make, copied):
+    env = make().unwrapped
+    action = env.action_space.sample() * 0 + 0.5
+    env.reset(seed=3)
+    for _ in range(30):
+        env.step(action)
+    other = copied(env)
+    for _ in range(40):  # past the end of the episode
+        one, two = env.step(action), other.step(action)
+        np.testing.assert_array_equal(one[0], two[0])
+        np.testing.assert_array_equal(one[1], two[1])
+    copied(make().unwrapped).reset()
