@@ -131,7 +131,7 @@ def _copy(mjcf: Path, model: mujoco.MjModel, fresh: Path) -> list[str]:
 
 def _inside(mjcf: Path, path: Path) -> str:
     """Where a file stands, relative to the model."""
-    relative = os.path.relpath(path, mjcf.parent)
+    relative = os.path.relpath(path.absolute(), mjcf.absolute().parent)
     if relative.startswith(os.pardir):
         raise UserError(
             f"{mjcf}: file {str(path)!r} leads out of the model's folder; copy it there "

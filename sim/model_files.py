@@ -82,6 +82,7 @@ def assets(mjcf: Path) -> Iterator[Path]:
     Raises:
         UserError: one is missing.
     """
+    mjcf = mjcf.absolute()  # what MuJoCo names is relative to where we are, else
     known = documents(mjcf)
     folders = [mjcf.parent, *(path.parent for path in known)]
     compilers = [(path, c) for path, root in known.items() for c in root.iter("compiler")]

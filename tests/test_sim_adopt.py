@@ -454,6 +454,19 @@ def test_what_mujoco_loads_is_copied_and_named(tmp_path, files, joint, actuator)
     assert model.nmesh == sum(name.endswith(".obj") for name in files)
 
 
+@pytest.mark.parametrize("files", [NESTED, INCLUDED])
+def test_a_model_may_be_named_from_anywhere(tmp_path, monkeypatch, files):
+    for name, text in files.items():
+        (tmp_path / "a/in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "a/in" / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    adopt("it", Path("a/in/m.xml"), Path("b/it"))
+    monkeypatch.chdir(tmp_path / "a/in")
+    adopt("it", Path("m.xml"), Path("../it"))
+    for folder in ("b/it", "a/it"):
+        load_spec(tmp_path / folder / "model.xml").compile()
+
+
 @pytest.mark.parametrize(
     "tag",
     [
