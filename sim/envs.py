@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from sim.errors import unknown
@@ -94,6 +95,7 @@ def make_vector(
     task: str | None = None,
     parameters: dict[str, Any] | None = None,
     threads: int = 1,
+    autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
 ) -> TaskVectorEnv:
     """Many robots; what `TaskEnv` does with a seed, row 0 does with the same seed.
 
@@ -104,6 +106,7 @@ def make_vector(
         task: name of the task, or None for each robot to draw one per episode.
         parameters: of the family.
         threads: simulation threads.
+        autoreset_mode: SAME_STEP, or NEXT_STEP, which some wrappers of gymnasium ask for.
 
     Raises:
         UserError: no such family, robot, task or parameter.
@@ -119,6 +122,7 @@ def make_vector(
         noise=False,
         tasks=None if task is None else [task_number(chosen, task)] * num_envs,
         redraw=task is None,
+        next_step=AutoresetMode(autoreset_mode) == AutoresetMode.NEXT_STEP,
     )
 
 

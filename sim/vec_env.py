@@ -16,7 +16,9 @@ from sim.reality import Reality
 from sim.robot import Robot
 from sim.seeding import Stream, generator
 from sim.tasks.task import TaskFamily
-from sim.world import World
+from sim.world import Outcome, World
+
+Step = tuple[NDArray[np.float32], Floats, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]
 
 
 class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
@@ -41,6 +43,8 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         numbers: (G,) numbers of the groups, where these are some of many; by default from 0 on.
         reality: what differs from the nominal model, fixed.
         randomise: what each episode draws around that, as ranges.
+        next_step: a simulation is reset in the step after the one that ends its episode, which
+            ignores its action and rewards nothing, as gymnasium's own vector environments do.
 
     Attributes:
         tasks: (G,) task numbers; a change takes effect when an episode begins.
@@ -68,6 +72,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         numbers: Sequence[int] | None = None,
         reality: Reality | None = None,
         randomise: Reality | None = None,
+        next_step: bool = False,
     ) -> None:
         self._arguments: dict[str, Any] = {
             "robot": robot,
@@ -82,6 +87,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
             "numbers": numbers,
             "reality": reality,
             "randomise": randomise,
+            "next_step": next_step,
         }
         self.world = World(robot, family, groups * envs, threads, reality, randomise)
         self.interface = self.world.interface
@@ -95,10 +101,13 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
                 raise ValueError(f"{groups} groups need as many tasks, got {tasks!r}")
         if redraw and (envs > 1 or tasks is not None):
             raise ValueError("redraw needs groups of one simulation, and no fixed tasks")
-        self._redraw = redraw
+        self._redraw, self._next_step = redraw, next_step
+        if next_step:
+            self.metadata = {**self.metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}
         self.tasks = self._draw_tasks()
         self.diverged = 0
         self._episodes = np.zeros(self.num_envs, np.int64)
+        self._ended = np.zeros(self.num_envs, bool)  # to be reset in the next step
         self._steps = 0
         self._noise = [
             t for t in self.interface.observation if noise and t.noises.any() and t.observed
@@ -133,6 +142,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
             self._episodes[:] = 0
             self.tasks = self._draw_tasks()
         self._begin(np.arange(self.num_envs, dtype=np.int32), redraw=self._redraw)
+        self._ended[:] = False
         return self._observe(self.world.fields()), {}
 
     def step(
@@ -154,18 +164,31 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
             raise gym.error.ResetNeeded("step before reset: there is no episode yet")
         fields, outcome = self.world.step(np.asarray(actions))
         self._steps += 1
+        if self._ended.any():
+            return self._after_ends(fields, outcome)
+        return self._shown(fields, outcome)
+
+    def _after_ends(self, fields: dict[str, Floats], outcome: Outcome) -> Step:
+        """A step in which the simulations that had ended begin anew, whatever they did in it."""
+        ended = self._ended.copy()
+        self._begin(np.flatnonzero(ended).astype(np.int32), redraw=self._redraw)
+        fresh = self.world.fields()
+        fields = {name: np.where(ended[:, None], fresh[name], fields[name]) for name in fields}
+        kept = {name: np.where(ended, 0, value) for name, value in vars(outcome).items()}
+        kept |= {n: v.astype(bool) for n, v in kept.items() if n != "reward"}
+        return self._shown(fields, Outcome(**kept))
+
+    def _shown(self, fields: dict[str, Floats], outcome: Outcome) -> Step:
         observation = self._observe(fields)
         info: dict[str, Any] = {}
         self.diverged += int(outcome.diverged.sum())
         done = outcome.terminated | outcome.truncated
+        self._ended = done & self._next_step
         if done.any():
             success = self.world.family.success(self.world.layout, fields)
-            info = {
-                "final_obs": observation.copy(),
-                "_final_obs": done,
-                "success": success & done & ~outcome.diverged,
-                "_success": done,
-            }
+            info = {"success": success & done & ~outcome.diverged, "_success": done}
+        if done.any() and not self._next_step:
+            info = {"final_obs": observation.copy(), "_final_obs": done, **info}
             self._begin(np.flatnonzero(done).astype(np.int32), redraw=self._redraw)
             observation[done] = self._observe(self.world.fields())[done]
         return observation, outcome.reward, outcome.terminated, outcome.truncated, info
@@ -189,6 +212,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
             "tasks": self.tasks.copy(),
             "steps": np.array(self._steps),
             "seed": np.array(self.seed, np.uint64),
+            **({"ended": self._ended.copy()} if self._next_step else {}),
         }
 
     def restore(self, state: dict[str, NDArray[np.generic]]) -> NDArray[np.float32]:
@@ -201,6 +225,8 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         self._episodes[:] = state["episodes"]
         self.tasks = state["tasks"].astype(np.intp)
         self._steps, self.seed = int(state["steps"]), int(state["seed"])
+        if self._next_step:
+            self._ended[:] = state["ended"]
         return self._observe(self.world.fields())
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -435,3 +435,26 @@ def test_copies_and_pickles_go_on_alike(make, copied):
         np.testing.assert_array_equal(one[0], two[0])
         np.testing.assert_array_equal(one[1], two[1])
     copied(make().unwrapped).reset()
+
+
+def test_the_next_step_mode_is_gymnasiums_own():
+    how = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+    ours = gymnasium.make_vec(IDS[0], num_envs=1, task="goal-1", **how)
+    theirs = gymnasium.make_vec(
+        IDS[0], num_envs=1, task="goal-1", vectorization_mode="sync", vector_kwargs=how
+    )
+    assert ours.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
+    np.testing.assert_array_equal(ours.reset(seed=5)[0], theirs.reset(seed=5)[0])
+    action = ours.action_space.sample()
+    for _ in range(120):  # two ends of an episode
+        for one, two in zip(ours.step(action)[:4], theirs.step(action)[:4], strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+def test_wrappers_that_ask_for_the_next_step_mode_take_it():
+    env = gymnasium.make_vec(IDS[0], num_envs=3, autoreset_mode=AutoresetMode.NEXT_STEP)
+    env = gymnasium.wrappers.vector.NormalizeReward(RecordEpisodeStatistics(env))
+    env = gymnasium.wrappers.vector.NormalizeObservation(env)
+    env.reset(seed=0)
+    ended = [env.step(env.action_space.sample())[3] for _ in range(102)]
+    assert sum(e.sum() for e in ended) == 6
