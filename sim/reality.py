@@ -216,7 +216,7 @@ def _read(path: Path) -> Reality:
     data = read_mapping(path)
     schema = data.pop("schema", None)
     if schema != SCHEMA:
-        raise UserError(f"{path}: schema {schema!r} is not known. Valid: {SCHEMA}")
+        raise UserError(f"{path}: schema {short(schema)} is not known. Valid: {SCHEMA}")
     return reality_from_dict(data, str(path))
 
 

@@ -56,7 +56,7 @@ def read_data(path: Path) -> dict[str, Any]:
     data = read_mapping(existing(path))
     schema = data.pop("schema", None)
     if schema != SCHEMA:
-        raise UserError(f"{path}: schema {schema!r} is not known. Valid: {SCHEMA}")
+        raise UserError(f"{path}: schema {short(schema)} is not known. Valid: {SCHEMA}")
     return data
 
 
