@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sim.errors import UserError, unknown
+from sim.errors import UserError, short, unknown
 from sim.find import find
 from sim.interface import Interface, interface_from_dict
 from sim.yaml_file import read_mapping
