@@ -391,7 +391,10 @@ def _stepped(twin: Twin, signals: list[Signals], notes: Sequence[str]) -> tuple[
 
 
 def _misfit(twin: Twin, windows: Windows) -> float:
-    """Mean square of what the nominal simulation leaves, of the movement of each term."""
+    """What the nominal simulation leaves of the term that it shows best, of its movement squared.
+
+    The best one: what is wrong with a sensor says nothing of the steps.
+    """
     shown, shares = twin.follow(windows), []
     for term in twin.terms:
         samples = windows.samples[term.name]
@@ -401,7 +404,7 @@ def _misfit(twin: Twin, windows: Windows) -> float:
         off = centred(samples.values - values, samples.window)
         moved = centred(samples.values, samples.window).std()
         shares.append((off**2).mean() / max(float(moved), SMALLEST) ** 2)
-    return float(np.nan_to_num(np.mean(shares), nan=np.inf)) if shares else 0.0
+    return min((float(np.nan_to_num(each, nan=np.inf)) for each in shares), default=0.0)
 
 
 def _windows(signals: list[Signals], plan: Plan, twin: Twin, notes: Sequence[str]) -> Windows:
