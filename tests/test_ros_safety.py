@@ -5,11 +5,13 @@ limit.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,17 +20,23 @@ rclpy = pytest.importorskip("rclpy")
 
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
+from rcl_interfaces.srv import SetParameters  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
 from std_msgs.msg import Bool, Float64MultiArray, String  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 from test_ros_nodes import RATE, World, new_domain, wait_for  # noqa: E402
+from test_ros_wire import Robot  # noqa: E402
 
+from conftest import restless_bundle  # noqa: E402
+from mlsh_ros.core.conversion import topic_readers  # noqa: E402
 from mlsh_ros.core.packing import answer_layout  # noqa: E402
 from mlsh_ros.network import LAUNCHER  # noqa: E402
 from mlsh_ros.nodes.node import EXCHANGE, LATCHED  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.realtime, pytest.mark.timeout(240)]
 
+SHIPPED = Path(__file__).parent.parent / "sim" / "robots"
 DRIFT = 0.1  # m/s that a robot may still move by at rest
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 VOLATILE, TRANSIENT_LOCAL = DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL
@@ -163,6 +171,25 @@ def test_a_pulse_of_any_panel_stops_the_robot(scene, latched, reliability):
         say(True)
         say(False)  # back to back
         scene.observer.wait("fault: estop", 2.0)
+    scene.ready()
+
+
+def test_a_pulse_is_heard_while_a_bundle_is_loaded(scene, bundle):
+    """Whatever the executor of skill_node does."""
+    scene.drive()
+    change = [Parameter("bundle", value=str(bundle.source)).to_parameter_msg()]
+    with scene.panel() as say:
+        client = scene.observer.node.create_client(SetParameters, "skill_node/set_parameters")
+        assert client.wait_for_service(timeout_sec=15.0)
+        time.sleep(0.3)
+        loads = [client.call_async(SetParameters.Request(parameters=change)) for _ in range(5)]
+        since = time.monotonic()
+        say(True)
+        say(False)
+        scene.observer.wait("fault: estop", 2.0)
+        assert scene.observer.times("fault")[-1] - since < 0.2
+        wait_for(lambda: all(load.done() for load in loads), 20.0, "the bundle")
+    scene.observer.clients["bundle"] = client  # kept, see Observer
     scene.ready()
 
 
@@ -404,3 +431,104 @@ def test_a_finalized_node_has_no_services_and_sends_nothing(bundle):
         time.sleep(0.5)
         assert not observer.commands(since).any()
         assert not observer.node.count_publishers("cmd_vel")
+
+
+# Stops and starts --------------------------------------------------------------------------------
+
+
+def test_a_stop_that_takes_longer_than_anybody_waits_does_not_jump(tmp_path):
+    """By the rate limit it takes over three seconds; the safe command is at the other end."""
+    text = (SHIPPED / "omni" / "robot.yaml").read_text()
+    for old, new in (
+        ("rate_limit: 5.0", "rate_limit: 0.4"),
+        ("safe: [0.0, 0.0]", "safe: [0.9, 0.9]"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    shutil.copytree(SHIPPED / "omni", tmp_path / "slow")
+    (tmp_path / "slow" / "robot.yaml").write_text(text)
+    bundle = restless_bundle(tmp_path / "bundle", robot=str(tmp_path / "slow"))
+    with new_domain() as stack:
+        world = World(bundle, stack)
+        world.start("watchdog_node")
+        world.start("sim_node", robot=str(tmp_path / "slow"))
+        world.start("master_node")
+        world.start("skill_node")
+        observer = world.observer
+        wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")
+        observer.arm()
+        assert observer.call(Trigger, "skill_node/start").success
+        slow = lambda: observer.commands()[-1:].min(initial=0.0) < -0.45  # noqa: E731
+        wait_for(slow, 40.0, lambda: f"{observer.state()} {observer.commands()[-3:]}")
+        began = time.monotonic()
+        assert observer.call(Trigger, "skill_node/stop", 20.0).success
+        assert time.monotonic() - began > 3.0
+        time.sleep(0.3)
+        path = observer.commands()
+        assert (path[-1] == 0.9).all()
+        assert np.abs(np.diff(path, axis=0)).max() <= 0.04 + 1e-9
+        observer.wait("ready")
+
+
+def test_a_session_begins_where_the_robot_is(bundle):
+    """A robot that rolls at 0.9 m/s when it is started; the rate limit is 0.5 m/s a tick."""
+    with new_domain() as stack:
+        world = World(bundle, stack)
+        robot = Robot(world.observer, topic_readers(bundle.interface.observation))
+        stack.callback(robot.close)
+        robot.rolls = np.array([0.9, -0.9])
+        world.start("master_node")
+        world.start("skill_node")
+        observer = world.observer
+        wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")
+        observer.arm()
+        assert observer.call(Trigger, "skill_node/start").success
+        wait_for(lambda: len(observer.commands()), 10.0, observer.state)
+        first = observer.commands()[0]
+        assert np.abs(first - robot.rolls).max() <= RATE + 1e-9
+        assert np.abs(first).max() > 0.3  # from the safe command it could be 0.5 away from 0 only
+
+
+def test_a_robot_beyond_the_limit_of_its_commands_is_not_started(bundle):
+    with new_domain() as stack:
+        world = World(bundle, stack)
+        robot = Robot(world.observer, topic_readers(bundle.interface.observation))
+        stack.callback(robot.close)
+        robot.rolls = np.array([1.6, 0.0])
+        world.start("master_node")
+        world.start("skill_node")
+        observer = world.observer
+        wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")
+        observer.arm()
+        assert observer.call(Trigger, "skill_node/start").success
+        observer.wait("fault", 10.0)
+        # Which of the two comes first is no matter: omni has a limit on what it measures, too.
+        assert observer.state().startswith(("fault: start_out_of_limit", "fault: limit"))
+        assert not len(observer.commands())
+
+
+def test_a_simulation_in_lockstep_may_stand_still(bundle):
+    """As long as it likes, up to the patience of skill_node: nobody counts seconds there."""
+    with new_domain() as stack:
+        world = World(bundle, stack)
+        world.start("watchdog_node", mode="lockstep")
+        world.start("sim_node", mode="lockstep")
+        world.start("master_node")
+        world.start("skill_node", mode="lockstep")
+        observer = world.observer
+        wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")
+        observer.arm()
+        assert observer.call(Trigger, "skill_node/start").success
+        wait_for(lambda: len(observer.heard["skill_node/trace"]) > 20, 20.0, observer.state)
+        sim = world.nodes["sim_node"]
+        sim.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)
+        sim.send_signal(signal.SIGCONT)
+        ticks = len(observer.heard["skill_node/trace"])
+        wait_for(
+            lambda: len(observer.heard["skill_node/trace"]) > ticks + 20, 20.0, observer.state
+        )
+        assert observer.state() == "running"
+        assert observer.call(Trigger, "skill_node/stop").success
+        time.sleep(0.3)
+        assert np.abs(np.diff(observer.commands(), axis=0)).max() <= RATE + 1e-9

@@ -363,12 +363,13 @@ class Robot:
             for r in readers
         }
         self.position, self.closing = np.zeros(2), threading.Event()
+        self.rolls = np.zeros(2)  # m/s, until it is told otherwise
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
     def _run(self):
         while not self.closing.wait(0.02):
-            velocity = (*self.observer.commands()[-1:], np.zeros(2))[0]
+            velocity = (*self.observer.commands()[-1:], self.rolls)[0]
             self.position = self.position + 0.02 * velocity
             for reader in self.readers:
                 self.publishers[reader.topic].publish(self.sees(reader, velocity))
