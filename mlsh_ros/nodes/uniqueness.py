@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from rclpy.node import Node
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 UNKNOWN = "_NODE_NAME_UNKNOWN_"  # what rmw calls a node whose name it has not heard
 INTRODUCTION = 2.0  # s that it may take to be heard; whoever has no name then is not of ROS
@@ -34,7 +35,7 @@ class SinglePublishers:
     def __init__(self, node: Node, topics: Iterable[Single]) -> None:
         self._node, self._topics = node, tuple(topics)
         self._strangers: dict[str, float] = {}  # per topic: since when somebody has no name, s
-        self._twins: dict[str, float] = {}  # per topic: since when two have the same name, s
+        self._known: dict[bytes, float] = {}  # per publisher: since when it has been seen, s
 
     def second(self, *, patient: bool) -> str:
         """Who publishes what another one publishes, in one line; empty if nobody does.
@@ -50,29 +51,34 @@ class SinglePublishers:
         topic, node = single.topic, self._node
         if node.count_publishers(topic) < 2:
             self._strangers.pop(topic, None)
-            self._twins.pop(topic, None)
             return ""
         own = node.get_name(), node.get_namespace()
         infos = node.get_publishers_info_by_topic(node.resolve_topic_name(topic))
         names = [(info.node_name, info.node_namespace) for info in infos]
         if single.own and own in names:
             names.remove(own)
-        if self._still_unknown(topic, names):
+        # One that was killed while it came up never says its name.
+        patience = REMEMBERED if patient and not single.own else INTRODUCTION
+        if self._still_unknown(topic, names, patience):
             return ""
         rest = [n for n in names if not (n[1] == own[1] and n[0] in single.friends)]
         if single.own and rest:
             return f"{_full(rest[0])} publishes {topic!r} too; {HINT}"
         if len(set(rest)) > 1:
             return f"{' and '.join(sorted(map(_full, set(rest))))} publish {topic!r}; {HINT}"
-        if len(rest) < 2:
-            self._twins.pop(topic, None)
-            return ""
-        since = self._twins.setdefault(topic, time.monotonic())
-        if patient and time.monotonic() - since < REMEMBERED:
+        if len(rest) < 2 or (patient and self._old(infos) < 2):
             return ""
         return f"{len(rest)} nodes {_full(rest[0])} publish {topic!r}; {HINT}"
 
-    def _still_unknown(self, topic: str, nodes: Collection[tuple[str, str]]) -> bool:
+    def _old(self, infos: Iterable[TopicEndpointInfo]) -> int:
+        """How many publishers have been there for so long that none of them is a dead one."""
+        now = time.monotonic()
+        since = [self._known.setdefault(bytes(info.endpoint_gid), now) for info in infos]
+        return sum(now - first > REMEMBERED for first in since)
+
+    def _still_unknown(
+        self, topic: str, nodes: Collection[tuple[str, str]], patience: float
+    ) -> bool:
         """Whether someone who publishes may yet turn out to be a friend.
 
         DDS knows a new publisher a moment before it knows which node it belongs to.
@@ -81,7 +87,7 @@ class SinglePublishers:
             self._strangers.pop(topic, None)
             return False
         now = time.monotonic()
-        return now - self._strangers.setdefault(topic, now) < INTRODUCTION
+        return now - self._strangers.setdefault(topic, now) < patience
 
 
 def _full(name: tuple[str, str]) -> str:
