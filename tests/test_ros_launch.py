@@ -241,7 +241,10 @@ def test_robot_and_task_are_the_bundles_where_nobody_says_otherwise():
     [
         ({"bundle": "nowhere"}, "no bundle 'nowhere'. Valid: ant_bandits, "),
         ({"master": "1"}, "no master '1'. Valid: goal-0, goal-1"),
-        ({"robot": "nobody"}, "no robot 'nobody'. Valid: ant, omni, rover. The bundle is for "),
+        (
+            {"robot": "nobody"},
+            "no robot 'nobody'. Valid: ant, omni, rover; or the path of a folder. The bundle is",
+        ),
         ({"task": "moving_bandits"}, "task 'moving_bandits' names a family only. Valid: "),
         ({"task": "moving_bandits/goal-9"}, "no task 'moving_bandits/goal-9'. Did you mean "),
         (
@@ -279,9 +282,9 @@ def forged(bundle, path, **changes):
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
-        ({"limit": (-2.0, 2.0)}, "base_velocity.limit is (-2.0, 2.0) in the bundle and (-1.0, "),
+        ({"limit": (-2.0, 2.0)}, "base_velocity.limit[0] is -2.0 in the bundle and -1.0 there"),
         ({"rate_limit": 50.0}, "base_velocity.rate_limit is 50.0 in the bundle and 5.0 there"),
-        ({"name": "base"}, "order of terms is base in the bundle and base_velocity there"),
+        ({"name": "base"}, "order of terms is 'base' in the bundle and 'base_velocity' there"),
     ],
 )
 def test_a_forged_interface_is_refused_by_a_robot_that_knows_itself(

@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass as checked
 from policies.config import TrainConfig, default_config
 from policies.mlsh import Mlsh
 from sim.bounds import Bounds
-from sim.interface import STRICT, Floats, ObservationTerm
+from sim.interface import STRICT, Floats, ObservationTerm, element_path
 from sim.registry import FAMILIES
 from sim.robot_file import SCHEMA
 from sim.tasks.goals import Count
@@ -61,7 +61,7 @@ class Runner:
         }
 
         def ros(topic: str, names: tuple[str, ...]) -> dict[str, object]:
-            fields = [f"position[{name}]" for name in names]
+            fields = [element_path("position", name) for name in names]
             kind = "sensor_msgs/msg/JointState"
             return {"topic": topic, "type": kind, "fields": fields, "constants": {}}
 

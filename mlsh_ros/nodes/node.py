@@ -109,9 +109,9 @@ class CoreNode(LifecycleNode):  # type: ignore[misc]
         self.on_deactivate(state)
         return self._guard(self.cleanup, "shutdown")
 
-    def end(self) -> None:
-        """The process ends: leave the robot safe, in whatever state the node is."""
-        self._guard(self.deactivate, "end")
+    def end(self) -> bool:
+        """The process ends: leave the robot safe, in whatever state the node is; if it could."""
+        return bool(self._guard(self.deactivate, "end") == SUCCESS)
 
     def release(self) -> None:
         """No executor runs any more: let go of everything."""
@@ -273,7 +273,8 @@ def _spin(node: CoreNode, stop: SimpleQueue[int]) -> int:
             stop.get(timeout=0.2)
             break
     try:
-        node.end()
+        if not node.end():
+            status = 1
     finally:
         done.set_result(None)
         executor.wake()
