@@ -35,6 +35,7 @@ Row = tuple[int, int, int, dict[str, Floats]]
 PAUSE = 0.5  # s of silence, or of a clock's jump, that ends a stretch: no window lies across it
 UNTRACED = "no trace of skill_node is in it: nothing is said of skills and decisions"
 MOST = 110  # characters of notes behind an error, but for one that is longer
+NOTE = 200  # characters of one note: what it is about, and the reason
 SHORTEST = 5  # ticks; a shorter stretch says nothing
 NANO = 1e-9
 SAME = 1e-6  # s; moments that are nearer differ by rounding
@@ -592,7 +593,7 @@ def _stream(
 
 def because(notes: Sequence[str]) -> str:
     """What is known of why, behind an error."""
-    return f": {listed((note[:90] for note in notes), '; ', MOST)}" if notes else ""
+    return f": {listed((note[:NOTE] for note in notes), '; ', MOST)}" if notes else ""
 
 
 def listen(
