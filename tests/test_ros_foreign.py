@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import zstandard
 from foreign_bag import SECOND, commanded, heard, mcap, other_robot, rosbag
-from gap_robot import Robot
+from gap_robot import Robot, Wrong
 from mcap.reader import make_reader
 from mcap.writer import Writer
 
 from mlsh_ros.core.recorded import Recording
 from mlsh_ros.core.replay import replay
-from mlsh_ros.gap.analysis import NO_GAP, analyse
+from mlsh_ros.gap.analysis import NO_GAP, analyse, analyse_signals
 from mlsh_ros.gap.causes import Cause
 from mlsh_ros.gap.compare import Element, Model
 from mlsh_ros.gap.findings import from_causes, from_score
@@ -382,6 +382,17 @@ def test_another_physics_step_is_no_gap(fine, tmp_path):
     assert analyse(bundle, [bag], robot=fine).verdict == [NO_GAP]
     own = Robot(bundle, seed=1).drive("goal-0", sessions=3).bag(tmp_path / "own")
     assert analyse(bundle, [own], robot=fine).verdict == [NO_GAP]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_fault_chooses_no_physics_step(fine, own):
+    """Of the model's own steps, or shorter ones, those remain in which the robot was simulated."""
+    bundle = load_bundle("moving_bandits")
+    robot = Robot(bundle, Wrong(actuation_delay=0.02), seed=1, robot=None if own else fine)
+    gap = analyse_signals(bundle, [robot.drive("goal-0", sessions=3).signals()], [])
+    assert [cause.kind for cause in gap.causes] == ["delay"]
+    assert gap.causes[0].value == pytest.approx(0.02, abs=5e-4)
+    assert max(m.nrmse for m in gap.explained if m.element.moves) < (0.002 if own else 0.01)
 
 
 def test_another_robot_in_its_place_is_refused_in_one_line(tmp_path):

@@ -13,13 +13,12 @@ import numpy as np
 
 from mlsh_ros.core.replay import Result
 from mlsh_ros.gap import findings as say
-from mlsh_ros.gap.causes import Cause, Search, corrected
+from mlsh_ros.gap.causes import CLEARER, MATERIAL, NATS, Cause, Search, corrected
 from mlsh_ros.gap.compare import (
     SMALLEST,
     Element,
     Model,
     action_labels,
-    centred,
     element_names,
     elements_of,
 )
@@ -55,7 +54,6 @@ SHORT = 0.3  # s, windows of a robot that does not forget
 LASTS, GROWS = 0.5, 1.5
 STILL = 1e-3  # of an action's limits: commands that change less move nothing
 LEAST = 1e-3  # in a term's unit: a robot that is told nothing and moves less stands
-TRIED = 8  # windows that tell how long the steps should be
 LITTLE = 5.0  # s of driving that say little
 PLOTTED = 8  # elements of which a window is drawn: the worst, then the first
 
@@ -289,39 +287,13 @@ def analyse_signals(
     twin = _twin(subject, signals, robot, reality)
     interface = twin.interface
     told = [*notes, *(f"{s.name}: {note}" for s in signals for note in s.notes)]
-    twin, windows = _stepped(twin, signals, told)
-    memory = twin.memory(windows)
-    restless = _restless(memory, twin)
-    if restless:
-        windows = _windows(signals, plan_for(interface, SHORT, 0.0), twin, told)
-        memory = twin.memory(windows)
-        told.append(
-            "the robot does not forget where it was pushed: it is compared in short windows, and "
-            "from the recorded velocities"
-        )
-    windows, nominal = _finite(windows, twin, told)
-    elements = elements_of(interface, nominal, windows, memory, twin.model)
-    if not elements:
-        raise UserError(
-            f"{', '.join(s.name for s in signals)}: no sensor of {interface.robot} is in it"
-            f"{because(told)}"
-        )
-    skipped = {t.name for t in interface.observation if not t.mujoco.task}
-    skipped -= {e.term for e in elements}
-    if skipped:
-        told.append(
-            f"not compared, because not recorded or simulated: {', '.join(sorted(skipped))}"
-        )
-    own = {t.ros.topic for t in interface.observation if not t.mujoco.task}
-    told += _unmoved(windows, elements, interface, told)
     skills = len(bundle.manifest.skills) if bundle else 0
-    measures = measure(windows, nominal, elements, interface, skills)
+    got = _stepped(twin, signals, skills, told)
+    twin, windows, restless, told = got.twin, got.windows, got.restless, got.notes
+    elements, measures, causes = got.elements, got.measures, got.causes
+    nominal, final, explained, model = got.nominal, got.final, got.explained, got.model
+    own = {t.ros.topic for t in interface.observation if not t.mujoco.task}
     seconds = interface.control_dt * sum(len(s) for each in signals for s in each.stretches())
-    causes, model = Search(twin, windows, elements).causes()
-    final, explained = nominal, measures
-    if causes:
-        final = twin.follow(corrected(windows, twin, model), model.change)
-        explained = measure(windows, final, elements, interface, skills, model)
     stale = stale_shares(windows, nominal, elements)
     lines = [channels(each, stale) for each in signals]
     ticks, work = timing(signals), efforts(signals)
@@ -370,41 +342,113 @@ def _wraps(interface: Interface, signals: Sequence[Signals]) -> list[tuple[str, 
     return [(names[wrap.term][wrap.index], wrap) for each in signals for wrap in each.wraps]
 
 
-def _stepped(twin: Twin, signals: list[Signals], notes: Sequence[str]) -> tuple[Twin, Windows]:
-    """The twin with the physics steps that show more of the recording, and its windows.
+@dataclass(frozen=True)
+class _Compared:
+    """Recordings beside one twin, and what explains the difference."""
+
+    twin: Twin
+    windows: Windows
+    restless: bool
+    elements: list[Element]
+    nominal: Prediction
+    measures: list[Measure]
+    causes: list[Cause]
+    model: Model  # with all causes
+    final: Prediction
+    explained: list[Measure]
+    notes: list[str]
+
+    @property
+    def left(self) -> dict[str, float]:
+        """What no cause explains, of the elements that move."""
+        return {
+            m.element.name: float(np.nan_to_num(m.usual if self.restless else m.rmse, nan=np.inf))
+            for m in self.explained
+            if m.element.moves
+        }
+
+    @property
+    def settled(self) -> bool:
+        """Whether other steps could show nothing more that counts."""
+        if self.causes:
+            return self.ticks * float(np.log(list(self._over(self.left).values())).sum()) < NATS
+        sizes = {e.name: float(np.hypot(e.noise, MATERIAL * e.size)) for e in self.elements}
+        return all(left <= sizes[name] for name, left in self.left.items())
+
+    def clearer(self, than: _Compared) -> bool:
+        """Whether it shows the recording clearly better, or as well with fewer causes."""
+        before = than._over(than.left)
+        after = than._over({name: left for name, left in self.left.items() if name in before})
+        ratios = [before[name] / over for name, over in after.items()]
+        nats = self.ticks * float(np.log(ratios).sum())
+        fewer = len(than.causes) - len(self.causes)
+        clear = np.hypot.reduce(list(after.values())) <= CLEARER * np.hypot.reduce(
+            [before[name] for name in after]
+        )
+        return bool((clear or fewer > 0) and nats + NATS * fewer >= NATS)
+
+    @property
+    def ticks(self) -> int:
+        """That are compared."""
+        return self.windows.count * self.windows.plan.length
+
+    def _over(self, left: dict[str, float]) -> dict[str, float]:
+        """Per element what is left beside its floor: 1 is nothing."""
+        floors = {e.name: max(e.floor, SMALLEST) for e in self.elements}
+        return {name: float(np.hypot(1, each / floors[name])) for name, each in left.items()}
+
+
+def _stepped(twin: Twin, signals: list[Signals], skills: int, notes: Sequence[str]) -> _Compared:
+    """The recordings beside the twin, or beside one with shorter physics steps.
 
     A robot knows no steps: where those of the model are long, what they change is the model's and
-    no difference of the robot. A simulator has the model's own.
+    no difference of the robot. A simulator has the model's own. A fault can look like shorter
+    steps as long as nothing explains it, so each is judged by what its causes leave. A robot that
+    does not forget goes another way with any other steps, which shows nothing of them.
     """
-    plan, best, least = plan_for(twin.interface), twin, np.inf
-    found = _windows(signals, plan, twin, notes)
+    own = _compared(twin, signals, skills, notes)
     finer = twin if all(each.simulated or each.lockstep for each in signals) else twin.finer()
-    if finer is twin:
-        return twin, found
-    several = np.unique(np.linspace(0, found.count - 1, TRIED).astype(int))
-    for each in (twin, finer):
-        windows = _windows(signals, plan, each, notes)
-        left = _misfit(each.bare(), thin(windows, several))
-        if left < least:
-            best, found, least = each, windows, left
-    return best, found
+    if finer is twin or own.restless or own.settled:
+        return own
+    other = _compared(finer, signals, skills, notes)
+    return other if other.clearer(own) else own
 
 
-def _misfit(twin: Twin, windows: Windows) -> float:
-    """What the nominal simulation leaves of the term that it shows best, of its movement squared.
-
-    The best one: what is wrong with a sensor says nothing of the steps.
-    """
-    shown, shares = twin.follow(windows), []
-    for term in twin.terms:
-        samples = windows.samples[term.name]
-        if not len(samples.time):
-            continue
-        values = shown.at(term.name, samples.window, samples.time)
-        off = centred(samples.values - values, samples.window)
-        moved = centred(samples.values, samples.window).std()
-        shares.append((off**2).mean() / max(float(moved), SMALLEST) ** 2)
-    return min((float(np.nan_to_num(each, nan=np.inf)) for each in shares), default=0.0)
+def _compared(twin: Twin, signals: list[Signals], skills: int, notes: Sequence[str]) -> _Compared:
+    told, interface = list(notes), twin.interface
+    windows = _windows(signals, plan_for(interface), twin, told)
+    memory = twin.memory(windows)
+    restless = _restless(memory, twin)
+    if restless:
+        windows = _windows(signals, plan_for(interface, SHORT, 0.0), twin, told)
+        memory = twin.memory(windows)
+        told.append(
+            "the robot does not forget where it was pushed: it is compared in short windows, and "
+            "from the recorded velocities"
+        )
+    windows, nominal = _finite(windows, twin, told)
+    elements = elements_of(interface, nominal, windows, memory, twin.model)
+    if not elements:
+        raise UserError(
+            f"{', '.join(s.name for s in signals)}: no sensor of {interface.robot} is in it"
+            f"{because(told)}"
+        )
+    skipped = {t.name for t in interface.observation if not t.mujoco.task}
+    skipped -= {e.term for e in elements}
+    if skipped:
+        told.append(
+            f"not compared, because not recorded or simulated: {', '.join(sorted(skipped))}"
+        )
+    told += _unmoved(windows, elements, interface, told)
+    measures = measure(windows, nominal, elements, interface, skills)
+    causes, model = Search(twin, windows, elements).causes()
+    final, explained = nominal, measures
+    if causes:
+        final = twin.follow(corrected(windows, twin, model), model.change)
+        explained = measure(windows, final, elements, interface, skills, model)
+    return _Compared(
+        twin, windows, restless, elements, nominal, measures, causes, model, final, explained, told
+    )
 
 
 def _windows(signals: list[Signals], plan: Plan, twin: Twin, notes: Sequence[str]) -> Windows:
