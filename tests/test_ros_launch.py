@@ -986,7 +986,7 @@ def test_two_worlds_in_one_domain_go_their_own_ways_and_the_dead_come_back(
 
     from mlsh_ros.nodes.node import LATCHED
 
-    names, speeds = ("a", "b"), {"a": 2, "b": 4}
+    names, speeds = ("a", "b"), {"a": 1.5, "b": 3}
     commands = {n: watcher(TwistStamped, f"/{n}/cmd_vel") for n in names}
     outcomes = {n: watcher(Float64MultiArray, f"/{n}/sim_node/outcome") for n in names}
     clocks = {n: watcher(Clock, f"/{n}/clock") for n in names}

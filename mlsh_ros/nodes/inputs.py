@@ -60,13 +60,6 @@ class Inputs:
         receive = receiver(kind, topic, use, refuse)
         return self._node.create_subscription(kind, name, receive, quality, raw=True)
 
-    def keep(
-        self, kind: Any, topic: str, use: Callable[[bytes], None], quality: QoSProfile
-    ) -> None:
-        """Subscribe to a topic, whose bytes are used as they are."""
-        name = self._owner.resolve_topic_name(topic)
-        self._node.create_subscription(kind, name, use, quality, raw=True)
-
     def destroy(self) -> None:
         """End; nothing is heard any more when this returns."""
         self._done.set_result(None)

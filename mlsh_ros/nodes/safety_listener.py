@@ -17,7 +17,7 @@ from mlsh_ros.core.estop import NOBODY, TOPIC, EmergencyStop, Publisher
 from mlsh_ros.nodes.inputs import side_node
 from mlsh_ros.nodes.node import one_line, receiver
 
-POLL = 0.005  # s between two looks for messages
+POLL = 0.01  # s between two looks for messages
 GRAPH = 0.25  # s between two looks at who publishes what
 _DEPTH = 1000  # words of a panel that may come between two looks
 # A publisher matches if it offers what is asked for. The first hears every publisher; the second
@@ -83,6 +83,19 @@ class SafetyListener:
         """Hear another topic in the same thread, see `CoreNode.listen`; before `start`."""
         subscription = self._listen(kind, self._owner.resolve_topic_name(topic), quality)
         self._others.append((subscription, kind, receiver(kind, topic, use, refuse)))
+
+    def newest(self, kind: Any, topic: str, quality: QoSProfile) -> Callable[[], bytes | None]:
+        """The newest bytes of a topic, taken when they are asked for; None: nothing new.
+
+        Costs nothing as long as nobody asks.
+        """
+        subscription = self._listen(kind, self._owner.resolve_topic_name(topic), quality)
+
+        def take() -> bytes | None:
+            taken = subscription.handle.take_message(kind, True)
+            return None if taken is None else bytes(taken[0])
+
+        return take
 
     def start(self) -> None:
         """Begin to hear."""

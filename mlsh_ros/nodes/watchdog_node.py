@@ -6,6 +6,7 @@ import math
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,6 @@ from mlsh_ros.core.clock import PATIENCE
 from mlsh_ros.core.conversion import (
     CommandWriter,
     MessageError,
-    TopicReader,
     command_writers,
     shorten,
     stamp_of,
@@ -97,7 +97,6 @@ class WatchdogNode(CoreNode):
         for writer in writers:
             use = partial(self._on_command, writer)
             inputs.listen(message_type(writer.type), writer.topic, use, SENSOR, self._refuse)
-        self._listen_to_measurements(inputs)
         self.estop = EmergencyStop()
         safety = SafetyListener(
             self,
@@ -107,36 +106,28 @@ class WatchdogNode(CoreNode):
             on_failure=self._refuse,
             refuse=self._warn,
         )
+        self._listen_to_measurements(safety)
         self.made(safety, SafetyListener.destroy)
         safety.start()
         self.made(self.create_service(Trigger, "~/reset", self._on_reset), self.destroy_service)
 
-    def _listen_to_measurements(self, inputs: Inputs) -> None:
-        """Keep the newest bytes of what measures the commands; they are read when it brakes."""
+    def _listen_to_measurements(self, safety: SafetyListener) -> None:
+        """Subscribe to what measures the commands, which is read when it brakes."""
         measured = {t.tracking.term for t in self.interface.action if t.tracking is not None}
         terms = [term for term in self.interface.observation if term.name in measured]
-        self._readers = [(r, message_type(r.type)) for r in topic_readers(terms)]
-        self._newest: dict[str, bytes] = {}
-        for reader, kind in self._readers:
-            inputs.keep(
-                kind, reader.topic, partial(self._newest.__setitem__, reader.topic), SENSOR
-            )
+        kinds = [(reader, message_type(reader.type)) for reader in topic_readers(terms)]
+        self._sources = [
+            (reader, kind, safety.newest(kind, reader.topic, SENSOR)) for reader, kind in kinds
+        ]
 
     def _measured(self) -> Floats:
         """(A,) the command that the robot's measured state corresponds to; NaN: not known."""
         fields: dict[str, Floats] = {}
-        for reader, kind in self._readers:
-            fields |= self._read(reader, kind)
+        for reader, kind, newest in self._sources:
+            if (data := newest()) is not None:
+                with suppress(MessageError):  # then it is not known
+                    fields |= reader.read(decoded(data, kind, reader.topic))
         return self.interface.initial_command(fields)
-
-    def _read(self, reader: TopicReader, kind: Any) -> dict[str, Floats]:
-        data = self._newest.get(reader.topic)
-        if data is None:
-            return {}
-        try:
-            return reader.read(decoded(data, kind, reader.topic))
-        except MessageError:
-            return {}
 
     def activate(self) -> None:
         """Begin to watch."""
