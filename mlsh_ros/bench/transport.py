@@ -83,12 +83,19 @@ class Listener:
         self.node.create_subscription(String, "skill_node/state", self._on_state, LATCHED)
         self.node.create_subscription(String, "watchdog_node/state", self._on_watchdog, LATCHED)
         self._stalled = self._looked = time.monotonic()
-        threading.Thread(target=self._spin, daemon=True).start()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stop listening."""
+        self._ended.set()
+        self._thread.join()
 
     def _spin(self) -> None:
         import rclpy
 
-        while True:
+        while not self._ended.is_set():
             now = time.monotonic()
             if now - self._looked > 0.01 + STALL:
                 self._stalled = now
@@ -101,8 +108,8 @@ class Listener:
             now = time.monotonic()
             gap = now - self.last.get(topic, now)
             self.last[topic] = now
-            if not self.counting or now - self._stalled < gap + 0.5:
-                return
+            if not self.counting or now - self._stalled <= gap:
+                return  # the listener itself was late
             self.count.longest = max(self.count.longest, gap)
             self.count.gaps += gap > GAP
 
@@ -181,6 +188,7 @@ def _measure(processes: Processes, kills: int, joins: int) -> dict[str, Count]:
                 listener.count.trials += 1
             listener.counting = False
             found[what] = listener.count
+        listener.end()
     return found
 
 

@@ -11,7 +11,7 @@ from mlsh_ros.core.conversion import MessageError, shorten
 from mlsh_ros.core.recorded import Entry, Recording
 from mlsh_ros.core.replay import Result, replay
 from mlsh_ros.core.stored import Topic
-from mlsh_ros.gap.signals import UNTRACED, Listener, Signals, because
+from mlsh_ros.gap.signals import UNTRACED, Listener, Signals
 from mlsh_ros.gap.subject import Subject
 from policies.bundle import Bundle
 from sim.errors import UserError, listed, unknown
@@ -119,10 +119,8 @@ def _ours(recording: Recording, bundle: Bundle) -> Loaded:
         notes.append(f"it breaks off ({recording.cut}); what comes before is used")
     if replayed is not None and replayed.unread:
         notes.append(_unread(replayed.unread))
-    try:
-        signals = listener.finish(recording.file.name, recording.about.get("mode", ""))
-    except UserError as error:
-        raise UserError(f"{error}{because(notes)}") from None
+    mode = recording.about.get("mode", "")
+    signals = listener.finish(recording.file.name, mode, known=notes)
     return Loaded(replace(signals, notes=[*notes, *signals.notes]), replayed)
 
 
@@ -176,10 +174,10 @@ def _foreign(recording: Recording, subject: Subject, where: Where) -> Signals:
     if unread:
         notes.append(_unread(unread))
     try:
-        signals = listener.finish(recording.file.name, "")
+        signals = listener.finish(recording.file.name, "", known=notes)
     except UserError as error:
         seen = _some({topic.name for topic in relative})
-        raise UserError(f"{error}. Topics in it: {seen}{because(notes)}") from None
+        raise UserError(f"{error}. Topics in it: {seen}") from None
     own = signals.notes
     if isinstance(subject, Bundle):
         notes.insert(0, "it is not of recorder_node: nobody says which bundle ran")

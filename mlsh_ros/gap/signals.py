@@ -307,8 +307,16 @@ class Listener:
             raise MessageError(f"{len(data)} numbers, {layout.size} finite ones are expected")
         return data
 
-    def finish(self, name: str, mode: str, *, simulated: bool | None = None) -> Signals:
+    def finish(
+        self, name: str, mode: str, *, simulated: bool | None = None, known: Sequence[str] = ()
+    ) -> Signals:
         """Everything taken so far.
+
+        Args:
+            name: of the recording.
+            mode: in which it was made.
+            simulated: whether the robot was; None: tell by its outcomes.
+            known: what else is known of why something may be missing, for the error.
 
         Raises:
             UserError: there is neither a tick nor a command, or no usable sensor message.
@@ -325,7 +333,7 @@ class Listener:
         if not drives:
             raise UserError(
                 f"recording {name}: neither a tick of skill_node nor a command is in it"
-                f"{because(notes)}"
+                f"{because([*notes, *known])}"
             )
         if not self._ticks:
             notes.append(UNTRACED)
