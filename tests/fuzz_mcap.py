@@ -140,7 +140,8 @@ def targets() -> dict[str, fuzz.Target]:
         mcaps = [next(each.glob("*.mcap")).read_bytes() for each in (own, other)]
         rest = [next(base.glob("*.db3")), next(packed.glob("*.zstd"))]
         return {
-            "mcap": fuzz.Target(mcaps, change, read, ".mcap"),
+            # Read three times.
+            "mcap": fuzz.Target(mcaps, change, read, ".mcap", 3 * fuzz.SECONDS),
             "other bags": fuzz.Target([p.read_bytes() for p in rest], change, read, ".db3"),
         }
 

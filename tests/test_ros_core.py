@@ -576,9 +576,12 @@ def test_a_message_of_another_length_label_or_with_nan_is_refused():
     for data in (good[:-1], [*good, 0.0], []):
         with pytest.raises(MessageError, match=f"{len(data)} elements, 4 expected"):
             layout.unpack(data)
-    good[3] = np.nan
-    with pytest.raises(MessageError, match=r"not finite: v\.y"):
-        layout.unpack(good)
+    for beyond in (np.nan, -np.inf, 1e39):  # a float32 ends at 3.4e38
+        good[3] = beyond
+        with pytest.raises(MessageError, match=r"not finite: v\.y"):
+            layout.unpack(good)
+    with pytest.raises(MessageError, match=r"not a whole number: a$"):
+        layout.unpack(layout.pack(1e30, 2, vectors=(np.zeros(2),)))  # no integer of 64 bits
     with pytest.raises(MessageError, match="not a whole number: b"):
         layout.unpack(layout.pack(1, 2.5, vectors=(np.zeros(2),)))
     replace(layout, fractions=("b",)).unpack(layout.pack(1, 2.5, vectors=(np.zeros(2),)))

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.core.conversion import MessageError
+from mlsh_ros.core.conversion import LARGEST, MessageError
+
+LARGEST_COUNT = 2.0**53  # from here on not every whole number is a float64
 
 
 @dataclass(frozen=True)
@@ -67,17 +69,18 @@ class Layout:
         """The inverse of `pack`: scalars and vectors by name.
 
         Raises:
-            MessageError: another number of elements, one that is not finite, or a fraction where
-                something is counted.
+            MessageError: another number of elements, one that is no finite float32, or a fraction
+                where something is counted.
         """
         if len(data) != self.size:
             raise MessageError(f"{len(data)} elements, {self.size} expected")
-        if not np.isfinite(data).all():
-            names = np.array(self.names)[~np.isfinite(data)]
-            raise MessageError(f"not finite: {', '.join(names)}")
+        odd = ~(np.abs(data) <= LARGEST)  # nan too
+        if odd.any():
+            raise MessageError(f"not finite: {', '.join(np.array(self.names)[odd])}")
         scalars = dict(zip(self.scalars, data, strict=False))
-        if odd := [n for n, v in scalars.items() if v % 1 and n not in self.fractions]:
-            raise MessageError(f"not a whole number: {', '.join(odd)}")
+        counts = {n: v for n, v in scalars.items() if n not in self.fractions}
+        if wrong := [n for n, v in counts.items() if v % 1 or abs(v) > LARGEST_COUNT]:
+            raise MessageError(f"not a whole number: {', '.join(wrong)}")
         vectors, start = {}, len(self.scalars)
         for name, elements in self.vectors:
             vectors[name] = np.array(data[start : start + len(elements)], np.float64)

@@ -19,7 +19,8 @@ from sim.errors import UserError
 # ns by which one topic's messages step back in time: the recorder's clock jumped, and what
 # follows was recorded later all the same.
 JUMP = 500_000_000
-LONGEST = 2**16  # bytes of a type's definition: the parser takes seconds for more
+LONGEST = 2**16  # bytes of a type's definition: the parser takes 0.5 s for as many
+DEFINITIONS = 2**17  # bytes of all definitions that are parsed of one recording
 CDR = "cdr"
 
 
@@ -52,6 +53,7 @@ class Recording:
         self.manifest: dict[str, Any] = {}  # of the bundle that ran
         self.cut = ""  # why it could not be read to its end; known after `entries`
         self._stores: dict[tuple[str, str, bytes], Typestore | UserError] = {}
+        self._parsed = 0  # bytes of definitions
         for record in self._files[0].records():
             if isinstance(record, Stored):
                 break
@@ -127,7 +129,10 @@ class Recording:
         """
         key = topic.type, topic.schema, topic.definition
         if key not in self._stores:
+            self._parsed += len(topic.definition)
             try:
+                if self._parsed > DEFINITIONS:
+                    raise UserError(f"its definitions have more than {DEFINITIONS} bytes in all")
                 self._stores[key] = _types(topic)
             except UserError as error:
                 self._stores[key] = error

@@ -21,7 +21,7 @@ from mlsh_ros.core.conversion import (
     stamp_of,
     topic_readers,
 )
-from mlsh_ros.core.packing import OUTCOME, trace_layout
+from mlsh_ros.core.packing import OUTCOME, Layout, trace_layout
 from mlsh_ros.core.topics import MASTER, TRACE
 from mlsh_ros.core.topics import OUTCOME as OUTCOME_TOPIC
 from sim.errors import UserError, listed
@@ -298,13 +298,12 @@ class Listener:
         writer.read(message, command)
         self._commands.append((*at, writer, command))
 
-    def _numbers(self, message: Any, layout: Any) -> NDArray[np.float64]:
+    def _numbers(self, message: Any, layout: Layout) -> NDArray[np.float64]:
         dims = message.layout.dim
         if (label := dims[0].label if dims else "") != layout.label:
             raise MessageError(f"it speaks of {shorten(label)!r}, another robot or bundle")
         data = np.asarray(message.data, np.float64)
-        if len(data) != layout.size or not np.isfinite(data).all():
-            raise MessageError(f"{len(data)} numbers, {layout.size} finite ones are expected")
+        layout.unpack(data)
         return data
 
     def finish(
@@ -333,7 +332,7 @@ class Listener:
         if not drives:
             raise UserError(
                 f"recording {name}: neither a tick of skill_node nor a command is in it"
-                f"{because([*notes, *known])}"
+                f"{because([*known, *notes])}"
             )
         if not self._ticks:
             notes.append(UNTRACED)
