@@ -97,7 +97,7 @@ def test_what_nobody_asked_for_is_skipped_whatever_it_is(omni, said, plain, tmp_
 
 
 def test_many_long_definitions_take_no_longer_than_two(omni, said, plain, tmp_path):
-    """Each takes half a second, and a compressed chunk holds hundreds in a few kB."""
+    """Each takes up to two seconds, and a compressed chunk holds hundreds in a few kB."""
 
     def extra(writer):
         for number in range(100):
@@ -111,7 +111,7 @@ def test_many_long_definitions_take_no_longer_than_two(omni, said, plain, tmp_pa
     began = time.process_time()
     with pytest.raises(UserError, match="odom"):
         analyse(omni, [path])
-    assert time.process_time() - began < 4.0  # 50 s without a limit for all
+    assert time.process_time() - began < 15.0  # over 100 s without a limit for all
 
 
 def test_a_topic_that_cannot_be_read_says_why(omni, said, tmp_path):

@@ -64,7 +64,7 @@ class Layout:
         return self.unpack(message.data)
 
     def unpack(
-        self, data: Sequence[float]
+        self, data: Sequence[float] | NDArray[np.float64]
     ) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
         """The inverse of `pack`: scalars and vectors by name.
 

@@ -19,7 +19,7 @@ from sim.errors import UserError
 # ns by which one topic's messages step back in time: the recorder's clock jumped, and what
 # follows was recorded later all the same.
 JUMP = 500_000_000
-LONGEST = 2**16  # bytes of a type's definition: the parser takes 0.5 s for as many
+LONGEST = 2**16  # bytes of a definition: to make a type of as many takes up to 2 s
 DEFINITIONS = 2**17  # bytes of all definitions that are parsed of one recording
 CDR = "cdr"
 
