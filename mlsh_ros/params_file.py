@@ -67,7 +67,7 @@ def _check_names(
     path: str, section: str, parameters: Mapping[str, Any], nodes: Collection[str]
 ) -> None:
     known = list(dict.fromkeys(param.name for node in nodes for param in NODES[node]))
-    where = next(iter(nodes)) if len(nodes) == 1 else section
+    where = next(iter(nodes)) if len(nodes) == 1 else _named(section)
     for name in parameters if nodes else ():
         if name.partition(".")[0] not in (*known, *BUILT_IN):
             raise UserError(f"params_file {path}: {where}: {unknown('parameter', name, known)}")
@@ -95,11 +95,16 @@ def _sections(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     while waiting:
         above, inside = waiting.pop()
         if not isinstance(inside, dict):
-            raise UserError(f"{where}: {above}: ros__parameters is missing above it")
+            raise UserError(f"{where}: {_named(above)}: ros__parameters is missing above it")
         for key, value in reversed(inside.items()):
             if key != "ros__parameters":
                 waiting.append((f"{above}/{key}" if above else key, value))
             elif isinstance(value, dict) and value:
                 yield above, value
             else:
-                raise UserError(f"{where}: {above}: ros__parameters has no parameters")
+                raise UserError(f"{where}: {_named(above)}: ros__parameters has no parameters")
+
+
+def _named(section: str) -> str:
+    """A section's name in an error, cut where it is long."""
+    return section if len(section) <= 80 else f"{section[:77]} .."

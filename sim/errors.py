@@ -8,6 +8,8 @@ from itertools import accumulate
 
 from pydantic import ValidationError
 
+LONGEST = 1000  # characters of an error, however long what a stranger wrote is
+
 # How a value that may be a list per element was read (`sim.interface.numbers`); no key of a file.
 ALL, EACH = "<all>", "<each>"
 
@@ -19,7 +21,10 @@ class UserError(ValueError):
     """
 
     def __init__(self, text: object) -> None:
-        super().__init__(visible(str(text)))
+        line = visible(str(text))
+        if len(line) > LONGEST:
+            line = f"{line[: LONGEST - 300]} .. {line[-296:]}"
+        super().__init__(line)
 
 
 def visible(text: str) -> str:

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager
@@ -11,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from node_process import NodeProcess
 
 from conftest import fresh_domain
 from mlsh_ros.backends import jobs, run_offline, run_ros
@@ -216,18 +215,11 @@ class World:
 
 
 def launch(name, *arguments, env=None, **parameters):
-    command = [sys.executable, "-m", f"mlsh_ros.nodes.{name}", "--ros-args"]
+    command = ["--ros-args"]
     for key, value in parameters.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         command += ["-p", f"{key}:={text}"]
-    return subprocess.Popen(
-        [*command, *arguments],
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return NodeProcess(name, [*command, *arguments], dict(env or os.environ))
 
 
 def end(process):

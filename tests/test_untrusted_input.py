@@ -6,7 +6,7 @@ import pytest
 
 from mlsh_ros.core import topics
 from mlsh_ros.params import NODES
-from sim.errors import UserError, listed, short, unknown, visible
+from sim.errors import LONGEST, UserError, listed, short, unknown, visible
 from sim.interface import names
 from sim.reality import reality_from_dict
 from sim.yaml_file import MAX_BYTES, dump_yaml, parse_yaml
@@ -35,6 +35,15 @@ def test_no_robot_may_use_a_name_of_the_nodes():
 def test_an_error_is_one_line_of_what_can_be_seen(text, shown):
     assert visible(text) == shown
     assert str(UserError(text)) == shown
+
+
+def test_no_error_is_longer_than_a_screen_whatever_stands_in_it():
+    said = str(UserError(f"robot.yaml: {'x' * 10**6}: is no name. Valid: a, b"))
+    assert len(said) <= LONGEST
+    assert said.startswith("robot.yaml: xxx")
+    assert said.endswith("xxx: is no name. Valid: a, b")
+    path = "/" + "p" * 500
+    assert path in str(UserError(f"{path}: no such file"))  # a long path is told whole
 
 
 def test_a_long_value_does_not_make_a_long_error():
