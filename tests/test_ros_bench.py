@@ -77,7 +77,7 @@ def test_somebody_elses_arm_is_identified_without_a_bundle(monkeypatch, tmp_path
     physics = {"damping_factor": 1.5, "joint_friction": 0.2}
     hidden = reality_from_dict({"actuators": late, "physics": physics}, "hidden")
     arm = third.Arm(model, robot, hidden)
-    signals = load(third.record(arm, tmp_path / "bag", seconds=10, seed=0), robot).signals
+    signals = load(third.record(arm, tmp_path / "bag", seconds=8, seed=0), robot).signals
     assert signals.notes == []
     names = ["damping_factor", "joint_friction", "gain_factor", "lift.delay_s", "bend.delay_s"]
     found = {n.unknown.name: n.value for n in identify(robot, [signals], only=names).numbers}

@@ -401,6 +401,6 @@ def test_an_angle_that_its_velocity_contradicts_is_named():
 def test_a_robot_on_legs_is_told_from_its_contacts(name):
     """After a contact that comes a moment early it goes another way: that is no fault."""
     bundle, (wrong, words) = load_bundle("ant_bandits"), ON_LEGS[name]
-    robot = Robot(bundle, wrong, seed=1).drive("right", sessions=1, ticks=240)
+    robot = Robot(bundle, wrong, seed=1).drive("right", sessions=1, ticks=160)
     verdict = found(bundle, robot).verdict
     assert re.match(words, verdict[0]), verdict

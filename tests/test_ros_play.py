@@ -52,15 +52,17 @@ def marks(axes, name):
     return np.concatenate(found) if found else np.zeros((0, 2))
 
 
-def takes_of(name, episodes=1):
+def takes_of(name, episodes=1, tasks=None):
     bundle = load_bundle(name)
     robot = load_robot(bundle.interface.robot)
-    return bundle, robot, drive(bundle, robot, jobs(bundle, None, None), episodes=episodes, seed=0)
+    work = jobs(bundle, None, None)[:tasks]
+    return bundle, robot, drive(bundle, robot, work, episodes=episodes, seed=0)
 
 
 @pytest.fixture(scope="module", params=pretrained_names())
 def shipped(request):
-    return takes_of(request.param, episodes=1 if request.param == "rooms" else 2)
+    """Two episodes of each task, of the first few tasks."""
+    return takes_of(request.param, episodes=1 if request.param == "rooms" else 2, tasks=4)
 
 
 # What is shown ----------------------------------------------------------------------------------
@@ -69,7 +71,7 @@ def shipped(request):
 def test_what_is_shown_is_what_is_scored(shipped):
     bundle, robot, takes = shipped
     work = jobs(bundle, None, None)[:2]
-    episodes = len(takes) // len(bundle.manifest.masters)
+    episodes = len(takes) // len({take.label for take in takes})
     scored = run_offline(bundle, robot.name, work, episodes=episodes, seed=0)
     takes = takes[: len(scored)]
     assert len(takes) == len(work) * episodes
@@ -101,7 +103,7 @@ def test_a_panel_per_task_and_lines_in_the_colours_of_the_skills_that_were_used(
     colours = skill_colours(len(names))
     figure = draw_birdseye(robot, takes, skills=names, title="t")
     panels = {take.label: [t for t in takes if t.label == take.label] for take in takes}
-    assert len(figure.axes) == len(panels) == len(bundle.manifest.masters)
+    assert len(figure.axes) == len(panels) == min(4, len(bundle.manifest.masters))
     used = set()
     limits = {(*axes.get_xlim(), *axes.get_ylim()) for axes in figure.axes}
     # Where another panel's scale does not hold, each panel says its own.

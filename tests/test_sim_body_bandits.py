@@ -12,7 +12,7 @@ from sim.tasks.planar import to_base
 from sim.world import World
 
 ROVER, FAMILY = load_robot("rover"), make_family("body_bandits")
-EPISODES = 48
+EPISODES = 24
 
 
 def heading(angle: float) -> list[float]:

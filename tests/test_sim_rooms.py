@@ -19,7 +19,7 @@ from sim.world import World
 FAMILY = Rooms()
 ROBOTS = {name: load_robot(name) for name in ("omni", "rover")}
 REACH = {"omni": 0.10, "rover": 0.038}  # m, from the middle of the base to its nearest side
-EPISODES = 24
+EPISODES = 12
 
 
 @pytest.fixture(params=ROBOTS)
