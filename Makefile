@@ -20,7 +20,9 @@ export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 demo: $(VENV)/.runtime
 	$(BIN)/mlsh demo
 
-test: lint type imports pytest
+test: setup
+	$(MAKE) --jobs=3 --output-sync=target lint type imports
+	$(MAKE) pytest
 
 setup: $(VENV)/.all
 

@@ -1,6 +1,7 @@
 """The real nodes, each in its own process, over real DDS on this computer."""
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from node_process import NodeProcess
 
-from conftest import fresh_domain
+from conftest import fresh_domain, restless_bundle
 from mlsh_ros.backends import jobs, run_offline, run_ros
 
 rclpy = pytest.importorskip("rclpy")
@@ -24,11 +25,13 @@ from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.signals import SignalHandlerOptions  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
 from std_msgs.msg import Float64MultiArray, String  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from mlsh_ros.core.packing import answer_layout, trace_layout  # noqa: E402
 from mlsh_ros.nodes.node import EXCHANGE, LATCHED, SENSOR, TRACE  # noqa: E402
+from sim.robot import robot_folder  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.realtime]
 
@@ -389,11 +392,24 @@ WRONG = [
 ]
 
 
-def test_a_wrong_parameter_is_one_line_and_a_failure(bundle):
+def test_a_wrong_parameter_is_one_line_and_a_failure(bundle, tmp_path):
+    shutil.copytree(robot_folder("omni"), tmp_path / "plain")
+    text = (tmp_path / "plain" / "robot.yaml").read_text()
+    for old, new in (
+        ("geometry_msgs/msg/TwistStamped", "std_msgs/msg/Float64MultiArray"),
+        ("[twist.linear.x, twist.linear.y]", '["data[0]", "data[1]"]'),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "plain" / "robot.yaml").write_text(text)
+    plain = restless_bundle(tmp_path / "bundle", robot=str(tmp_path / "plain"))
+    lockstep = {"bundle": str(plain.source), "mode": "lockstep"}
+    said = "needs commands with a header; cmd_vel (std_msgs/msg/Float64MultiArray) has none"
+    wrong = [*WRONG, ("skill_node", lockstep, said)]
     with new_domain():
         # At once: most of the time is for imports.
         running = []
-        for name, parameters, said in WRONG:
+        for name, parameters, said in wrong:
             if name != "sim_node":
                 parameters = {"bundle": str(bundle.source), **parameters}
             running.append((launch(name, **parameters), parameters, said))
@@ -570,6 +586,13 @@ def test_simulated_time_that_stands_leaves_no_command_standing(world):
     wait_for(lambda: watchdog, 15.0, "watchdog_node")
     observer.wait("disarmed")
     wait_for(lambda: observer.call(Trigger, "skill_node/arm").success, 15.0, "/clock")
+    assert observer.call(Trigger, "skill_node/disarm").success
+    intruder = rclpy.create_node("second_clock", context=observer.context)
+    intruder.create_publisher(Clock, "/clock", 1)
+    refused = lambda: observer.call(Trigger, "skill_node/arm").message  # noqa: E731
+    wait_for(lambda: "/second_clock" in (said := refused()) and "/clock" in said, 5.0, refused)
+    intruder.destroy_node()
+    wait_for(lambda: observer.call(Trigger, "skill_node/arm").success, 15.0, refused)
     assert observer.call(Trigger, "skill_node/disarm").success
     observer.drive()
 
