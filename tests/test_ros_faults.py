@@ -20,6 +20,8 @@ from std_msgs.msg import Bool, Float64MultiArray, String  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 from test_ros_nodes import (  # noqa: E402
     DT,
+    HEAD,
+    LATCHED_SAFE,
     LATE_DECISIONS,
     MAX_AGE,
     SLACK,
@@ -40,7 +42,7 @@ pytestmark = [pytest.mark.ros, pytest.mark.realtime, pytest.mark.timeout(240)]
 ESTOP_MAX_AGE = 0.5  # s, of robot.yaml's skill_node
 LOOK = 0.5  # s between two looks at who else publishes commands
 PATIENCE = 3  # ticks in which a dead skill_node must have been replaced by the safe command
-ROWS: list[tuple[str, str, float, float, str]] = []
+ROWS: list[tuple[str, str, float, float, float, str]] = []
 
 
 class Estop:
@@ -112,9 +114,8 @@ class Scene:
         observer.wait(f"fault: {fault}", bound + 3.0)
         told = observer.times("fault")[-1]
         took = told - since
-        if at_rest:
-            assert_brought_to_rest(observer, told)
-        ROWS.append((injected, fault, took, bound, "safe command, latched"))
+        safe = assert_brought_to_rest(observer, told) - since if at_rest else float("nan")
+        ROWS.append((injected, fault, took, bound, safe, LATCHED_SAFE))
         assert took < bound + SLACK, (injected, took, bound)
         assert not observer.call(Trigger, "skill_node/start").success
         assert not observer.call(Trigger, "skill_node/arm").success
@@ -137,8 +138,7 @@ def scene(bundle):
 def table():
     ROWS.clear()
     yield
-    head = "| injected | fault | detected after (s) | bound (s) | action |\n"
-    tell(ROWS, head=head + "|---|---|---|---|---|\n")
+    tell(ROWS, head=HEAD)
 
 
 SENSORS = {
@@ -260,8 +260,9 @@ def test_a_skill_node_that_hangs_and_comes_back(scene):
     process.send_signal(signal.SIGSTOP)
     try:
         told = watchdog_acts(scene, last)
-        ROWS.append(("skill_node stopped", "watchdog", told - last, PATIENCE * DT, "safe command"))
-        assert_brought_to_rest(scene.observer, told)
+        safe = assert_brought_to_rest(scene.observer, told) - last
+        took = told - last
+        ROWS.append(("skill_node stopped", "watchdog", took, PATIENCE * DT, safe, "safe command"))
     finally:
         process.send_signal(signal.SIGCONT)
     # It has missed its ticks, has not heard the emergency stop for too long, and hears from the
@@ -284,8 +285,8 @@ def test_a_killed_skill_node(scene):
     last = time.monotonic()
     scene.nodes.nodes["skill_node"].kill()
     told = watchdog_acts(scene, last)
-    ROWS.append(("skill_node killed -9", "watchdog", told - last, PATIENCE * DT, "safe command"))
-    assert_brought_to_rest(scene.observer, told)
+    safe, took = assert_brought_to_rest(scene.observer, told) - last, told - last
+    ROWS.append(("skill_node killed -9", "watchdog", took, PATIENCE * DT, safe, "safe command"))
     # Latched: it goes on saying so, to whoever comes too.
     said = len(scene.observer.commands())
     time.sleep(5 * DT)

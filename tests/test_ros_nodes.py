@@ -44,10 +44,21 @@ LATE_DECISIONS = 2  # given to skill_node
 SLACK = 0.25  # s, for a machine that has other work
 
 
+LATCHED_SAFE = "safe command, latched"
+HEAD = "| cause | fault | detected after (s) | bound (s) | safe command after (s) | action |\n"
+HEAD += "|---|---|---|---|---|---|\n"
+
+
 def tell(rows, *, head=""):
-    """Write measured reactions to faults to the end of the file that MLSH_FAULTS names, if any."""
+    """Write measured reactions to faults to the end of the file that MLSH_FAULTS names, if any.
+
+    A row is (cause, fault, s until it was detected, bound in s, s until the safe command, action).
+    """
     if place := os.environ.get("MLSH_FAULTS"):
-        lines = [f"| {a} | `{b}` | {c:.3f} | {d:.2f} | {e} |\n" for a, b, c, d, e in rows]
+        lines = [
+            f"| {cause} | `{fault}` | {took:.3f} | {bound:.2f} | {safe:.3f} | {action} |\n"
+            for cause, fault, took, bound, safe, action in rows
+        ]
         with open(place, "a") as stream:
             stream.write(head + "".join(lines))
 
@@ -140,6 +151,12 @@ class Observer:
         """(n, 2) commands after a time."""
         told = [m.twist.linear for t, m in self.heard["cmd_vel"] if t > after]
         return np.array([(v.x, v.y) for v in told]).reshape(-1, 2)
+
+    def safe_since(self):
+        """When the first of the safe commands came that were the last ones."""
+        told = [(t, m.twist.linear) for t, m in self.heard["cmd_vel"]]
+        moving = [t for t, v in told if v.x or v.y]
+        return min(t for t, _ in told if t > max(moving, default=0.0))
 
     def ticks(self):
         return [self.traces.read(m)[0] for _, m in list(self.heard["skill_node/trace"])]
@@ -246,7 +263,11 @@ def new_domain():
 
 
 def assert_brought_to_rest(observer, since):
-    """The commands after `since` go to the safe one by the rate limit and stay there."""
+    """The commands after `since` go to the safe one by the rate limit and stay there.
+
+    Returns:
+        when the first safe command came.
+    """
     wait_for(lambda: len(c := observer.commands(since)) and not c[-1].any(), 3.0, "safe command")
     time.sleep(2.5 * DT)
     path = observer.commands(since - 2.5 * DT)
@@ -255,6 +276,7 @@ def assert_brought_to_rest(observer, since):
     rest = observer.commands(since)
     assert (np.diff(np.abs(rest), axis=0) <= 1e-9).all()  # never faster again
     assert np.isfinite(observer.commands()).all()
+    return observer.safe_since()
 
 
 # Start, stop, fault ---------------------------------------------------------------------------
@@ -615,8 +637,8 @@ def test_simulated_time_that_stands_leaves_no_command_standing(world):
     observer.wait("fault: clock_stopped: simulated time has stood at ", 5.0)
     told = observer.times("fault")[-1]
     assert told - paused < STANDS + SLACK
-    assert_brought_to_rest(observer, told)
-    tell([("sim_node paused", "clock_stopped", told - paused, STANDS, "safe command, latched")])
+    safe = assert_brought_to_rest(observer, told) - paused
+    tell([("sim_node paused", "clock_stopped", told - paused, STANDS, safe, LATCHED_SAFE)])
     assert observer.call(Trigger, "skill_node/reset").success
     refused = observer.call(Trigger, "skill_node/arm")
     assert refused.message.startswith("cannot arm: clock_stopped: simulated time has stood at ")
