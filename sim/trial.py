@@ -6,6 +6,8 @@ and whether the limits of what it may show would trip while nothing is wrong.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import mujoco
@@ -18,6 +20,8 @@ from sim.physics import Physics
 STOPPED = 0.05  # part of the way that may be left when the robot counts as stopped or settled
 FOLLOWS = 0.5  # gain below which a measurement does not follow its command
 ONE = np.zeros(1, np.int32)
+AT_ONCE = 64  # drives that are simulated at a time
+EVERY = slice(None)
 
 
 @dataclass(frozen=True)
@@ -89,17 +93,22 @@ def try_robot(interface: Interface, model: mujoco.MjModel, seconds: float) -> Tr
     physics.reset(ONE)
     held = _Record(physics)
     for _ in range(_steps(seconds, interface.physics_dt)):
-        held.step(interface.safe)
-    start = physics.snapshot()
-    drives = []
+        held.step(interface.safe[None])
     # Where holding still is already too much, driving says nothing.
-    elements = range(interface.action_size) if held.shown().finite else ()
-    for element in elements:
-        for target in (float(limit[element]) for limit in interface.limits):
-            if abs(target - interface.safe[element]) > 1e-9:
-                physics.restore(start)
-                drives.append(_drive(physics, element, target, seconds))
-    return Trial(held.shown(), tuple(drives))
+    elements = range(interface.action_size) if held.finite.all() else ()
+    aims = [
+        (element, target)
+        for element in elements
+        for target in (float(limit[element]) for limit in interface.limits)
+        if abs(target - interface.safe[element]) > 1e-9
+    ]
+    start = physics.snapshot()
+    drives = [
+        drive
+        for first in range(0, len(aims), AT_ONCE)
+        for drive in _drive(interface, model, start, aims[first : first + AT_ONCE], seconds)
+    ]
+    return Trial(held.shown(0), tuple(drives))
 
 
 def _steps(seconds: float, dt: float) -> int:
@@ -107,51 +116,82 @@ def _steps(seconds: float, dt: float) -> int:
 
 
 class _Record:
-    """Physics steps, with everything that the robot showed."""
+    """Physics steps of n simulations, with everything that the robots showed."""
 
     def __init__(self, physics: Physics) -> None:
         self.physics = physics
         self.terms = {t.name: t for t in physics.interface.observation}
-        self.fields: dict[str, list[Floats]] = {name: [] for name in physics.fields()}
-        self.commands: list[Floats] = []
-        self.finite = True
+        self.low = {name: np.full(v.shape, np.inf) for name, v in self._values().items()}
+        self.high = {name: -values for name, values in self.low.items()}
+        self.finite = np.ones(physics.size, np.bool_)
 
-    def step(self, command: Floats) -> None:
-        self.physics.substep(command[None])
-        self.finite &= not self.physics.diverged()[0]
-        self.commands.append(command)
-        for name, values in self.physics.fields().items():
-            self.fields[name].append(self.terms[name].values(values[0]))
+    def _values(self) -> dict[str, Floats]:
+        return {name: self.terms[name].values(v) for name, v in self.physics.fields().items()}
 
-    def shown(self) -> Shown:
-        arrays = {name: np.array(values) for name, values in self.fields.items()}
-        low = {name: values.min(axis=0) for name, values in arrays.items()}
-        return Shown(low, {n: v.max(axis=0) for n, v in arrays.items()}, self.finite)
+    def step(
+        self, command: Floats, judged: slice | NDArray[np.bool_] = EVERY
+    ) -> dict[str, Floats]:
+        """Hold a command (n, A); what is shown then, of which that of `judged` counts."""
+        self.physics.substep(command)
+        self.finite[judged] &= ~self.physics.diverged()[judged]
+        values = self._values()
+        for name, shown in values.items():
+            low, high = self.low[name], self.high[name]
+            low[judged] = np.minimum(low[judged], shown[judged])
+            high[judged] = np.maximum(high[judged], shown[judged])
+        return values
+
+    def shown(self, row: int) -> Shown:
+        low = {name: values[row] for name, values in self.low.items()}
+        high = {name: values[row] for name, values in self.high.items()}
+        return Shown(low, high, bool(self.finite[row]))
 
 
-def _drive(physics: Physics, element: int, target: float, seconds: float) -> Drive:
-    interface = physics.interface
-    term, index = _term(interface, element)
-    aim = interface.safe.copy()
-    aim[element] = target
-    action, command, record = interface.action_for(aim), interface.safe, _Record(physics)
-    name, at = interface.measured[element] or (None, 0)
-    rest = None if name is None else float(physics.fields()[name][0, at])
-    ramp = float(abs(target - interface.safe[element]) / term.rate_limits[index])
-    ticks = _steps(ramp + 3 * float(term.blends[index]) + seconds, interface.control_dt)
-    for tick in range(2 * ticks):
-        driving = tick < ticks
-        command = interface.command(action, command) if driving else interface.brake(command)
-        for _ in range(interface.substeps):
-            record.step(command)
-    followed = None
-    if name is not None and rest is not None and record.finite:
-        measured = np.array(record.fields[name])[:, at]
-        if record.terms[name].wrapped[at]:
-            measured = np.unwrap([rest, *measured])[1:]
-        commands = np.array(record.commands)[:, element]
-        followed = _followed(interface, element, rest, measured, commands)
-    return Drive(term.name, index, target, ramp, record.shown(), followed)
+def _drive(
+    interface: Interface,
+    model: mujoco.MjModel,
+    start: Mapping[str, NDArray[np.generic]],
+    aims: Sequence[tuple[int, float]],
+    seconds: float,
+) -> Iterator[Drive]:
+    """Some (element, target), all at once, each in a simulation of its own."""
+    count = len(aims)
+    physics = Physics(interface, model, count, min(count, os.cpu_count() or 1))
+    physics.reset(np.arange(count, dtype=np.int32))
+    physics.restore({name: np.repeat(values, count, axis=0) for name, values in start.items()})
+    command = np.tile(interface.safe, (count, 1))
+    target, ramps, ticks = command.copy(), [], []
+    for row, (element, aim) in enumerate(aims):
+        target[row, element] = aim
+        term, index = _term(interface, element)
+        ramps.append(float(abs(aim - interface.safe[element]) / term.rate_limits[index]))
+        longest = ramps[-1] + 3 * float(term.blends[index]) + seconds
+        ticks.append(_steps(longest, interface.control_dt))
+    action, record, half = interface.action_for(target), _Record(physics), np.array(ticks)
+    watched = [interface.measured[element] for element, _ in aims]
+    rest = [None if each is None else physics.fields()[each[0]][:, each[1]] for each in watched]
+    measured = np.full((2 * max(ticks) * interface.substeps, count), np.nan)
+    commands = measured.copy()
+    for tick in range(2 * max(ticks)):
+        driving = (tick < half)[:, None]
+        command = np.where(driving, interface.command(action, command), interface.brake(command))
+        for step in range(tick * interface.substeps, (tick + 1) * interface.substeps):
+            values = record.step(command, tick < 2 * half)
+            for row, each in enumerate(watched):
+                commands[step, row] = command[row, aims[row][0]]
+                if each is not None:
+                    measured[step, row] = values[each[0]][row, each[1]]
+    for row, (element, aim) in enumerate(aims):
+        term, index = _term(interface, element)
+        of, begun, followed = watched[row], rest[row], None
+        steps = 2 * ticks[row] * interface.substeps
+        if of is not None and begun is not None and record.finite[row]:
+            path = measured[:steps, row]
+            if record.terms[of[0]].wrapped[of[1]]:
+                path = np.unwrap([begun[row], *path])[1:]
+            told = commands[:steps, row]
+            followed = _followed(interface, element, float(begun[row]), path, told)
+        yield Drive(term.name, index, aim, ramps[row], record.shown(row), followed)
 
 
 def _followed(

@@ -216,8 +216,8 @@ def main() -> None:
             profile.write(SHARED_PROFILE)
             profile.flush()
             shared = {RANGE: "LOCALHOST", **dict.fromkeys(PROFILES, profile.name)}
+            _run(LOOPBACK_UDP, LOOPBACK, options)
             _run(SHARED, shared, options)
-        _run(LOOPBACK_UDP, LOOPBACK, options)
         return
     for what, count in measure(options.kills, options.joins).items():
         row = (options.transport, what, count.trials, len(count.faults), count.gaps)
