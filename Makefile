@@ -40,7 +40,7 @@ imports: setup
 # else; and again if a core was seen to stand still meanwhile (tests/stalls.py).
 pytest: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not realtime'
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m realtime --reruns 2 --only-rerun MachineStallError --only-rerun LostSensorsError
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m realtime --reruns 2 --only-rerun MachineStallError
 
 # Alone on the machine; nothing else may run while it measures.
 bench-tick: setup

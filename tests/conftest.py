@@ -31,7 +31,7 @@ from policies.bundle import Bundle, load_bundle
 from policies.config import TrainConfig, default_config
 from sim.bounds import Bounds
 from sim.seeding import Stream, generator
-from stalls import LIMIT, LOST, LostSensorsError, MachineStallError, Witness
+from stalls import LIMIT, MachineStallError, Witness
 
 
 @pytest.hookimpl(wrapper=True)
@@ -46,8 +46,6 @@ def pytest_runtest_call(item):
     except (Exception, pytest.fail.Exception) as error:
         if witness.longest > LIMIT:
             raise MachineStallError(f"for {witness.longest:.3f} s while this ran") from error
-        if item.get_closest_marker("respawns") and LOST in str(error):
-            raise LostSensorsError(str(error)) from error
         raise
 
 

@@ -29,17 +29,6 @@ class MachineStallError(Exception):
     """A test failed, and the machine had stood still meanwhile."""
 
 
-class LostSensorsError(Exception):
-    """A node was killed and started again, and another one's sensors were gone for a while.
-
-    Fast DDS gives the shared memory of a killed process to the next one, and now and then takes a
-    living one's messages with it. The robot stops as it should; what was to be tested was not.
-    """
-
-
-LOST = "sensors_stale: odom"
-
-
 class Witness:
     """Watches every core of this process from `__enter__` on.
 

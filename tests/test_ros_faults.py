@@ -35,7 +35,6 @@ from test_ros_nodes import World as Nodes  # noqa: E402
 
 from mlsh_ros.core.packing import answer_layout  # noqa: E402
 from mlsh_ros.nodes.node import COMMAND, EXCHANGE, LATCHED, array_message  # noqa: E402
-from stalls import LOST  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.realtime, pytest.mark.timeout(240)]
 
@@ -103,7 +102,7 @@ class Scene:
         assert answer.results[0].successful, answer.results[0].reason
 
     def drive(self):
-        if LOST in self.observer.state():  # a test before this one, or this one, repeated
+        if self.observer.state().startswith("fault"):  # a test before this one failed
             self.recover()
         self.observer.heard["skill_node/trace"].clear()
         self.observer.drive()
@@ -252,7 +251,6 @@ def test_a_dead_master(scene):
     wait_for(lambda: len(heard) > 1, 15.0, "the new master")
 
 
-@pytest.mark.respawns
 def test_a_skill_node_that_hangs_and_comes_back(scene):
     scene.drive()
     process = scene.nodes.nodes["skill_node"]
@@ -279,7 +277,6 @@ def test_a_skill_node_that_hangs_and_comes_back(scene):
     assert scene.observer.call(Trigger, "skill_node/disarm").success
 
 
-@pytest.mark.respawns
 def test_a_killed_skill_node(scene):
     scene.drive()
     last = time.monotonic()

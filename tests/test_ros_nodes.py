@@ -551,7 +551,6 @@ def test_a_whole_bundle_is_changed_while_it_drives(world, bundle, tmp_path):
     assert np.abs(np.diff(path, axis=0)).max() <= RATE + 1e-9
 
 
-@pytest.mark.respawns
 def test_a_respawned_master_joins_without_a_jump(world):
     observer = world.start_all(late_decisions=100)
     observer.drive()

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 import conftest
-from stalls import LIMIT, LOST, LostSensorsError, MachineStallError, Witness
+from stalls import LIMIT, MachineStallError, Witness
 
 STOOD = 0.4  # s, of one witness; far more than scheduling takes
 
@@ -48,14 +48,3 @@ def test_a_failure_is_the_machines_only_if_it_stood_still(failure, still, monkey
     with pytest.raises(MachineStallError if still else type(failure)) as raised:
         running.throw(failure)
     assert failure in (raised.value, raised.value.__cause__)
-
-
-@pytest.mark.parametrize("marks", [{"realtime"}, {"realtime", "respawns"}])
-@pytest.mark.parametrize("words", [f"it is fault: {LOST} (0.30 s old)", "it is fault: deadline"])
-def test_sensors_that_a_killed_node_took_along_are_named_only_where_one_was_killed(words, marks):
-    item = SimpleNamespace(get_closest_marker=lambda name: name in marks or None)
-    running = conftest.pytest_runtest_call(item)
-    next(running)
-    named = LOST in words and "respawns" in marks
-    with pytest.raises(LostSensorsError if named else pytest.fail.Exception):
-        running.throw(pytest.fail.Exception(words))
