@@ -152,6 +152,12 @@ class Observer:
         told = [m.twist.linear for t, m in self.heard["cmd_vel"] if t > after]
         return np.array([(v.x, v.y) for v in told]).reshape(-1, 2)
 
+    def ticks_between(self):
+        """(n,) ticks since the command before, by their stamps; at least 1."""
+        stamps = [m.header.stamp for _, m in self.heard["cmd_vel"]]
+        moments = np.array([s.sec + s.nanosec * 1e-9 for s in stamps])
+        return np.maximum(1, np.round(np.diff(moments, prepend=moments[:1]) / DT))
+
     def safe_since(self):
         """When the first of the safe commands came that were the last ones."""
         told = [(t, m.twist.linear) for t, m in self.heard["cmd_vel"]]
