@@ -123,7 +123,7 @@ class Scene:
         path = self.observer.commands()
         ticks = self.observer.ticks_between()[: len(path)]
         steps = np.abs(np.diff(path, axis=0, prepend=0.0)).max(axis=1, initial=0.0)
-        begins = ~np.concatenate([np.zeros((1, 2)), path[:-1]]).any(axis=1)
+        begins = ~np.concatenate([np.zeros((1, 2)), path])[:-1].any(axis=1)
         assert (steps <= RATE * ticks + np.where(begins, DRIFT, 1e-9)).all(), steps.max()
         LARGEST.append(float((steps / ticks)[~begins].max(initial=0.0)))
 
