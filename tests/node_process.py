@@ -8,6 +8,7 @@ share, without ROS and ONNX Runtime, which have threads, and forks a node from t
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import json
 import os
 import selectors
@@ -50,15 +51,22 @@ class NodeProcess:
         """The exit status, as soon as there is one.
 
         Raises:
-            subprocess.TimeoutExpired: there was none in time.
+            subprocess.TimeoutExpired: there was none in time; where its threads stand is in it.
         """
         deadline = time.monotonic() + (timeout or float("inf"))
         while self.poll() is None:
             if time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired(f"node {self.pid}", timeout or 0.0)
+                raise subprocess.TimeoutExpired(f"node {self.pid}: {self._stacks()}", timeout or 0)
             time.sleep(0.005)
         assert self.returncode is not None
         return self.returncode
+
+    def _stacks(self) -> str:
+        """All that it has said, and at the end where its threads stand."""
+        os.kill(self.pid, signal.SIGUSR1)
+        time.sleep(0.5)
+        os.set_blocking(self.stdout.fileno(), False)
+        return os.read(self.stdout.fileno(), 2**20).decode()
 
     def communicate(self, timeout: float | None = None) -> tuple[str, None]:
         """All that it says, and None for stderr, which is in it.
@@ -153,6 +161,7 @@ def _main() -> NoReturn:
     if (node := _serve(socket.socket(fileno=int(sys.argv[1])))) is None:
         sys.exit()
     name, arguments = node
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     module = import_module(f"mlsh_ros.nodes.{name}")
     sys.argv = [module.__file__ or "", *arguments]
     sys.exit(module.main())

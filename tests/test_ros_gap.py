@@ -32,7 +32,7 @@ def moving():
     return load_bundle("moving_bandits")
 
 
-def drive(bundle, wrong=None, *, seed=0, sessions=5, **more):
+def drive(bundle, wrong=None, *, seed=0, sessions=3, **more):
     robot = Robot(bundle, wrong, seed=seed, **more)
     return robot.drive(MASTERS[seed % 2], sessions=sessions)
 
@@ -308,7 +308,7 @@ def driven_in(reality, moving, folder):
     path = folder / "hidden.yaml"
     path.write_text(yaml.safe_dump({"schema": 1, **reality}))
     reality = load_reality(str(path), load_robot("omni"))
-    return str(path), rehearse(moving, reality, sessions=4, seed=3)
+    return str(path), rehearse(moving, reality, sessions=2, seed=3)
 
 
 @pytest.fixture(scope="module")
