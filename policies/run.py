@@ -109,6 +109,9 @@ def open_run(path: Path) -> Run:
     if not (path / "config.yaml").is_file():
         near = sorted(p.parent.name for p in path.parent.glob("*/config.yaml"))
         raise UserError(f"no run {str(path)!r}. Runs beside it: {', '.join(near) or 'none'}")
+    # A pipe would be waited for, without an end.
+    if odd := [p.name for p in path.iterdir() if not (p.is_file() or p.is_dir())]:
+        raise UserError(f"run {str(path)!r}: {sorted(odd)[0]!r} is neither a file nor a folder")
     if not run.checkpoint.is_file():
         raise UserError(
             f"run {str(path)!r} has no checkpoint.npz: it stopped before the first checkpoint; "

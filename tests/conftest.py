@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -30,6 +31,7 @@ os.environ["ROS_DOMAIN_ID"] = str(fresh_domain())
 from policies.bundle import Bundle, load_bundle
 from policies.config import TrainConfig, default_config
 from sim.bounds import Bounds
+from sim.robot import robot_folder
 from sim.seeding import Stream, generator
 from stalls import LIMIT, MachineStallError, Witness
 
@@ -57,6 +59,17 @@ def small_config(
     method = replace(config.mlsh, groups=2, envs=4, warmup=1, joint=1)
     skill = replace(config.skill, epochs=2)
     return replace(config, mlsh=method, skill=skill, steps=2000, threads=1, checkpoint_every=1)
+
+
+def changed_robot(path: Path, robot: str, *changes: tuple[str, str]) -> str:
+    """A copy of a shipped robot's folder, whose robot.yaml says something else; its path."""
+    shutil.copytree(robot_folder(robot), path)
+    text = (path / "robot.yaml").read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (path / "robot.yaml").write_text(text)
+    return str(path)
 
 
 def made_up_bounds(robot, family) -> list[Bounds]:

@@ -217,6 +217,14 @@ def test_csv_keeps_what_came_before(tmp_path):
 # Refused --------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["metrics.csv", "versions.json", "adaptation.csv"])
+def test_a_pipe_is_not_waited_for(copy, name):
+    (copy.path / name).unlink(missing_ok=True)
+    os.mkfifo(copy.path / name)
+    assert f"{name!r} is neither a file nor a folder" in refusal(open_run, copy.path)
+
+
 def test_no_run(whole):
     text = refusal(open_run, whole.path.parent / "none")
     assert "none" in text

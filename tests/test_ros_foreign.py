@@ -1,5 +1,6 @@
 """`mlsh gap` on what other recorders write: any channel, order, compression and name."""
 
+import os
 import random
 import re
 import shutil
@@ -112,6 +113,15 @@ def test_many_long_definitions_take_no_longer_than_two(omni, said, plain, tmp_pa
     with pytest.raises(UserError, match="odom"):
         analyse(omni, [path])
     assert time.process_time() - began < 15.0  # over 100 s without a limit for all
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_pipe_is_not_waited_for(omni, tmp_path, folder):
+    path = tmp_path / "bag.mcap"
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"bag\.mcap: not a file$"):
+        load(tmp_path if folder else path, omni)
 
 
 def test_a_topic_that_cannot_be_read_says_why(omni, said, tmp_path):

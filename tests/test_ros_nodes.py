@@ -1,7 +1,6 @@
 """The real nodes, each in its own process, over real DDS on this computer."""
 
 import os
-import shutil
 import signal
 import threading
 import time
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from node_process import NodeProcess
 
-from conftest import fresh_domain, restless_bundle
+from conftest import changed_robot, fresh_domain, restless_bundle
 from mlsh_ros.backends import jobs, run_offline, run_ros
 
 rclpy = pytest.importorskip("rclpy")
@@ -31,7 +30,6 @@ from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from mlsh_ros.core.packing import answer_layout, trace_layout  # noqa: E402
 from mlsh_ros.nodes.node import EXCHANGE, LATCHED, SENSOR, TRACE  # noqa: E402
-from sim.robot import robot_folder  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.realtime]
 
@@ -421,16 +419,13 @@ WRONG = [
 
 
 def test_a_wrong_parameter_is_one_line_and_a_failure(bundle, tmp_path):
-    shutil.copytree(robot_folder("omni"), tmp_path / "plain")
-    text = (tmp_path / "plain" / "robot.yaml").read_text()
-    for old, new in (
+    robot = changed_robot(
+        tmp_path / "plain",
+        "omni",
         ("geometry_msgs/msg/TwistStamped", "std_msgs/msg/Float64MultiArray"),
         ("[twist.linear.x, twist.linear.y]", '["data[0]", "data[1]"]'),
-    ):
-        assert old in text
-        text = text.replace(old, new)
-    (tmp_path / "plain" / "robot.yaml").write_text(text)
-    plain = restless_bundle(tmp_path / "bundle", robot=str(tmp_path / "plain"))
+    )
+    plain = restless_bundle(tmp_path / "bundle", robot=robot)
     lockstep = {"bundle": str(plain.source), "mode": "lockstep"}
     said = "needs commands with a header; cmd_vel (std_msgs/msg/Float64MultiArray) has none"
     wrong = [*WRONG, ("skill_node", lockstep, said)]

@@ -5,13 +5,11 @@ limit.
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,7 +36,7 @@ from test_ros_nodes import (  # noqa: E402
 )
 from test_ros_wire import Robot  # noqa: E402
 
-from conftest import restless_bundle  # noqa: E402
+from conftest import changed_robot, restless_bundle  # noqa: E402
 from mlsh_ros.core.conversion import topic_readers  # noqa: E402
 from mlsh_ros.core.packing import answer_layout  # noqa: E402
 from mlsh_ros.network import LAUNCHER  # noqa: E402
@@ -46,7 +44,6 @@ from mlsh_ros.nodes.node import EXCHANGE, LATCHED  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.realtime, pytest.mark.timeout(240)]
 
-SHIPPED = Path(__file__).parent.parent / "sim" / "robots"
 ROWS: list[tuple[str, str, float, float, float, str]] = []
 LARGEST: list[float] = []  # steps of a command, in m/s, one per test
 HEARTBEAT_LOST = 0.5 + DT  # s until a tick misses the heartbeat
@@ -487,20 +484,17 @@ def test_a_finalized_node_has_no_services_and_sends_nothing(bundle):
 
 def test_a_stop_that_takes_longer_than_anybody_waits_does_not_jump(tmp_path):
     """By the rate limit it takes over three seconds; the safe command is at the other end."""
-    text = (SHIPPED / "omni" / "robot.yaml").read_text()
-    for old, new in (
+    robot = changed_robot(
+        tmp_path / "slow",
+        "omni",
         ("rate_limit: 5.0", "rate_limit: 0.4"),
         ("safe: [0.0, 0.0]", "safe: [0.9, 0.9]"),
-    ):
-        assert old in text
-        text = text.replace(old, new)
-    shutil.copytree(SHIPPED / "omni", tmp_path / "slow")
-    (tmp_path / "slow" / "robot.yaml").write_text(text)
-    bundle = restless_bundle(tmp_path / "bundle", robot=str(tmp_path / "slow"))
+    )
+    bundle = restless_bundle(tmp_path / "bundle", robot=robot)
     with new_domain() as stack:
         world = World(bundle, stack)
         world.start("watchdog_node")
-        world.start("sim_node", robot=str(tmp_path / "slow"))
+        world.start("sim_node", robot=robot)
         world.start("master_node")
         world.start("skill_node")
         observer = world.observer

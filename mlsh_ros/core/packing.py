@@ -76,11 +76,11 @@ class Layout:
             raise MessageError(f"{len(data)} elements, {self.size} expected")
         odd = ~(np.abs(data) <= LARGEST)  # nan too
         if odd.any():
-            raise MessageError(f"not finite: {', '.join(np.array(self.names)[odd])}")
+            raise MessageError(f"not a finite float32: {', '.join(np.array(self.names)[odd])}")
         scalars = dict(zip(self.scalars, data, strict=False))
         counts = {n: v for n, v in scalars.items() if n not in self.fractions}
         if wrong := [n for n, v in counts.items() if v % 1 or abs(v) > LARGEST_COUNT]:
-            raise MessageError(f"not a whole number: {', '.join(wrong)}")
+            raise MessageError(f"not a whole number up to 2^53: {', '.join(wrong)}")
         vectors, start = {}, len(self.scalars)
         for name, elements in self.vectors:
             vectors[name] = np.array(data[start : start + len(elements)], np.float64)

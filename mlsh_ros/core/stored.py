@@ -130,6 +130,8 @@ class File:
         self.cut = ""  # why it could not be read to its end; known after `records`
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._plain = path
+        if not path.is_file():  # a pipe would be waited for, without an end
+            raise UserError(f"recording {path}: not a file")
         try:
             head = _head(path)
             if head.startswith(ZSTD):
