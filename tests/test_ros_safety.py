@@ -40,7 +40,7 @@ from conftest import changed_robot, restless_bundle  # noqa: E402
 from mlsh_ros.core.conversion import topic_readers  # noqa: E402
 from mlsh_ros.core.packing import answer_layout  # noqa: E402
 from mlsh_ros.network import LAUNCHER  # noqa: E402
-from mlsh_ros.nodes.node import EXCHANGE, LATCHED  # noqa: E402
+from mlsh_ros.nodes.node import EXCHANGE, LATCHED, RELEASE  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.realtime, pytest.mark.timeout(240)]
 
@@ -462,6 +462,43 @@ def test_a_lost_terminal_brings_the_robot_to_rest(bundle, number):
         path = observer.commands()
         assert not path[-1].any()
         assert np.abs(np.diff(path, axis=0)).max() <= RATE + 1e-9
+
+
+STUCK = """
+import time
+from mlsh_ros.nodes import node
+from mlsh_ros.params import MASTER_NODE
+
+class Stuck(node.CoreNode):
+    def __init__(self):
+        super().__init__("stuck", MASTER_NODE)
+        self.create_timer(0.01, self.never_returns)
+
+    def never_returns(self):
+        print("stuck", flush=True)
+        time.sleep(1000)
+
+raise SystemExit(node.run(Stuck))
+"""
+
+
+def test_a_node_with_a_callback_that_never_returns_ends_all_the_same(bundle):
+    with new_domain() as stack:
+        environment = World(bundle, stack).environment
+        process = subprocess.Popen(
+            [sys.executable, "-c", STUCK],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        assert process.stdout.readline() == "stuck\n"
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30.0)
+        assert time.monotonic() - began < RELEASE + 1.0
+        assert process.returncode == 1
+        assert "in never_returns" in errors  # where its thread stands
 
 
 def test_a_finalized_node_has_no_services_and_sends_nothing(bundle):

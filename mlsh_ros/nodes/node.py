@@ -7,6 +7,7 @@ it goes down. A node that a launch file has started ends with its launcher, howe
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -43,6 +44,9 @@ LATCHED = QoSProfile(
 )
 # For ever: a spin without a time limit does not dispatch anything in some builds of rclpy 7.1.
 FOREVER = 1e6
+# s that a node may take to let go of ROS when its robot is at rest; then its process ends anyway,
+# with status 1, and says where its threads stood. Less than what launch grants before SIGKILL.
+RELEASE = 4.0
 
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
@@ -276,6 +280,7 @@ def _spin(node: CoreNode, stop: SimpleQueue[int]) -> int:
         if not node.end():
             status = 1
     finally:
+        faulthandler.dump_traceback_later(RELEASE, exit=True)  # needs no lock of Python's
         done.set_result(None)
         executor.wake()
         thread.join(timeout=2.0)
