@@ -39,6 +39,7 @@ from sim.files import check_place, replacing_folder
 from sim.find import find
 from sim.interface import STRICT, Interface, Label, Number, Ranges, Whole
 from sim.json_text import parse_json
+from sim.robot_file import robot_names
 
 SCHEMA = 1
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -225,6 +226,10 @@ def pretrained_names() -> list[str]:
     return sorted(path.parent.name for path in PRETRAINED.glob(f"*/{MANIFEST}"))
 
 
+def _not_a_robot(name: str) -> str:
+    return f"; {name!r} is a robot, without policies" if name in robot_names() else ""
+
+
 def load_bundle(name: str | Path) -> Bundle:
     """A shipped bundle by name, or a bundle folder or zip file by path.
 
@@ -232,7 +237,7 @@ def load_bundle(name: str | Path) -> Bundle:
         UserError: whatever does not hold, by name, in one line.
     """
     shipped = {each: PRETRAINED / each for each in pretrained_names()}
-    path = name if isinstance(name, Path) else find("bundle", name, shipped)
+    path = name if isinstance(name, Path) else find("bundle", name, shipped, _not_a_robot(name))
     if path.is_dir():
         return _load(_folder(path), partial(_read_file, path), path)
     if not path.is_file():

@@ -39,6 +39,7 @@ from policies.ranks import Ranks
 from policies.trained import KEY, Trained, read_trained, trained_now
 from sim.errors import UserError, listed
 from sim.files import locked, replacing, write_file
+from sim.json_text import parse_json
 from sim.registry import make_family
 from sim.tasks.task import HELD_OUT
 
@@ -92,11 +93,12 @@ class Run:
     @property
     def provenance(self) -> dict[str, object]:
         """versions.json."""
+        path = self.path / "versions.json"
         try:
-            data: dict[str, object] = json.loads((self.path / "versions.json").read_text())
+            data = parse_json(path.read_bytes(), path)
             return {key: data[key] for key in ("command", "commit", "versions")}
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{self.path}/versions.json: not readable ({error})") from None
+        except (OSError, TypeError, KeyError) as error:
+            raise UserError(f"{path}: not readable ({error})") from None
 
 
 def open_run(path: Path) -> Run:

@@ -12,6 +12,7 @@ import numpy as np
 from policies.checkpoint import Arrays
 from policies.config import TrainConfig, config_from_dict, config_to_dict
 from sim.errors import UserError, short
+from sim.json_text import parse_json
 from sim.reality import RANGES
 from sim.robot import load_robot
 
@@ -73,7 +74,7 @@ def read_trained(arrays: Arrays, where: str) -> Trained | None:
     if KEY not in arrays:
         return None
     try:
-        data = json.loads(arrays[KEY].astype(np.uint8).tobytes())
+        data = parse_json(arrays[KEY].astype(np.uint8).tobytes(), where)
         return Trained(
             config_from_dict(data["config"], where), dict(data["files"]), tuple(data["changes"])
         )
