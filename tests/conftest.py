@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -12,6 +13,10 @@ import pytest
 # As the command line does, before numpy is imported: the simulator gets the cores, not BLAS.
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+# A shell ignores these in what runs in its background, and nohup the first; processes inherit that,
+# and those of ours keep to it.
+for _number in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(_number, signal.SIG_DFL)
 # No DDS packet may leave this machine; set before rclpy is imported anywhere.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 from mlsh_ros.network import confined

@@ -162,9 +162,6 @@ def _main() -> NoReturn:
         sys.exit()
     name, arguments = node
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    # A shell starts what runs in its background with these ignored, and a node would keep to that.
-    for number in (signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_DFL)
     module = import_module(f"mlsh_ros.nodes.{name}")
     sys.argv = [module.__file__ or "", *arguments]
     sys.exit(module.main())
