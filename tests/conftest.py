@@ -13,8 +13,8 @@ import pytest
 # As the command line does, before numpy is imported: the simulator gets the cores, not BLAS.
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
-# A shell ignores these in what runs in its background, and nohup the first; processes inherit that,
-# and those of ours keep to it.
+# A shell ignores these in what runs in its background, and nohup the first; processes inherit
+# that, and ours keep to it.
 for _number in (signal.SIGHUP, signal.SIGQUIT):
     signal.signal(_number, signal.SIG_DFL)
 # No DDS packet may leave this machine; set before rclpy is imported anywhere.
