@@ -37,19 +37,19 @@ imports: setup
 	$(BIN)/lint-imports
 
 # What is judged by the clock mostly waits, so that two of its like may run at a time, but nothing
-# else; and again if a core was seen to stand still meanwhile (tests/stalls.py).
+# else; and again if a core was seen to stand still meanwhile (tests/support/stalls.py).
 pytest: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not realtime'
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m realtime --reruns 2 --only-rerun MachineStallError
 
 # Alone on the machine; nothing else may run while it measures.
 bench-tick: setup
-	$(BIN)/python -m mlsh_ros.bench.tick
-	$(BIN)/python -m mlsh_ros.bench.ros
+	$(BIN)/python -m tests.benchmarks.tick
+	$(BIN)/python -m tests.benchmarks.ros
 
 bench-train: setup
 	$(INSTALL) -e '.[bench]'
-	$(BIN)/python -m mlsh_ros.bench.train
+	$(BIN)/python -m tests.benchmarks.train
 
 format: setup
 	$(BIN)/ruff check --fix .

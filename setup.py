@@ -52,7 +52,7 @@ SYSID = [*SIM, "mujoco[sysid]>=4,<5"]  # scipy, plotly and others that MuJoCo's 
 VIDEO = ["imageio-ffmpeg>=0.5"]  # brings ffmpeg, for MP4
 # 7.4 is the pytest of Ubuntu 24.04, which `colcon test` takes.
 TEST = ["pytest>=7.4", "pytest-timeout>=2.3", "pytest-xdist>=3.3"]
-REPEAT = "pytest-rerunfailures>=14"  # `make test` alone repeats tests, see tests/stalls.py
+REPEAT = "pytest-rerunfailures>=14"  # `make test` alone repeats tests, see tests/support/stalls.py
 LINT = ["ruff>=0.9", "mypy>=1.13", "import-linter>=2.1", "types-PyYAML"]
 DEV = [*TEST, *VIDEO, *SYSID, SB3, REPEAT, *LINT]
 
@@ -73,7 +73,7 @@ setup(
             "pretrained/*/*.npz",
             "pretrained/*/*/*.onnx",
         ],
-        "mlsh_ros": ["py.typed", "fastdds_local.xml"],
+        "mlsh_ros": ["py.typed", "bringup/fastdds_local.xml"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
@@ -96,7 +96,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "mlsh = mlsh_ros.cli:main",
+            "mlsh = mlsh_ros.cli.main:main",
             "skill_node = mlsh_ros.nodes.skill_node:main",
             "master_node = mlsh_ros.nodes.master_node:main",
             "watchdog_node = mlsh_ros.nodes.watchdog_node:main",

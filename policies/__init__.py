@@ -1,4 +1,4 @@
 """Learning, export and runtime of hierarchical policies.
 
-A robot needs `policies.bundle` and `policies.runtime` only (numpy, onnxruntime, pydantic).
+A robot needs `policies.bundle` only (numpy, onnxruntime, pydantic).
 """

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 LONGEST = 1000  # characters of an error, however long what a stranger wrote is
 
-# How a value that may be a list per element was read (`sim.interface.numbers`); no key of a file.
+# How a value that may be a list per element was read (sim.interface.validators); no key of a
+# file.
 ALL, EACH = "<all>", "<each>"
 
 

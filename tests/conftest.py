@@ -1,12 +1,9 @@
 """What tests share: a small real bundle with random weights, and ROS confined to this machine."""
 
 import os
-import random
 import shutil
 import signal
-from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
 import pytest
 
@@ -19,26 +16,17 @@ for _number in (signal.SIGHUP, signal.SIGQUIT):
     signal.signal(_number, signal.SIG_DFL)
 # No DDS packet may leave this machine; set before rclpy is imported anywhere.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-from mlsh_ros.network import confined
+from mlsh_ros.bringup.network import confined
 
 os.environ.update(confined(os.environ))  # nodes find each other at once
 
 
-def fresh_domain() -> int:
-    """A ROS domain for a test: never 0, where a user's own nodes may be, nor a neighbour's."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    return random.SystemRandom().choice(range(1 + worker, 101, workers))
-
+from tests.support.bundles import fresh_domain, restless_bundle
 
 os.environ["ROS_DOMAIN_ID"] = str(fresh_domain())
 
-from policies.bundle import Bundle, load_bundle
-from policies.config import TrainConfig, default_config
-from sim.bounds import Bounds
-from sim.robot import robot_folder
-from sim.seeding import Stream, generator
-from stalls import LIMIT, MachineStallError, Witness
+from policies.bundle.bundle import Bundle, load_bundle
+from tests.support.stalls import LIMIT, MachineStallError, Witness
 
 
 @pytest.hookimpl(wrapper=True)
@@ -56,76 +44,6 @@ def pytest_runtest_call(item):
         raise
 
 
-def small_config(
-    seed: int = 0, family: str = "moving_bandits", robot: str = "omni"
-) -> TrainConfig:
-    """The default recipe in a size that one iteration of takes a few hundredths of a second."""
-    config = default_config(family, robot, seed)
-    method = replace(config.mlsh, groups=2, envs=4, warmup=1, joint=1)
-    skill = replace(config.skill, epochs=2)
-    return replace(config, mlsh=method, skill=skill, steps=2000, threads=1, checkpoint_every=1)
-
-
-def changed_robot(path: Path, robot: str, *changes: tuple[str, str]) -> str:
-    """A copy of a shipped robot's folder, whose robot.yaml says something else; its path."""
-    shutil.copytree(robot_folder(robot), path)
-    text = (path / "robot.yaml").read_text()
-    for old, new in changes:
-        assert old in text
-        text = text.replace(old, new)
-    (path / "robot.yaml").write_text(text)
-    return str(path)
-
-
-def made_up_bounds(robot, family) -> list[Bounds]:
-    return [Bounds(random=0.0, collapsed=20.0, optimum=40.0)] * len(family.tasks)
-
-
-def restless_bundle(
-    path: Path,
-    lead: int = 1,
-    family: str = "moving_bandits",
-    robot: str = "omni",
-    **parameters: float,
-) -> Bundle:
-    """A bundle whose masters are thermostats: they change the skill whenever the sign changes.
-
-    Master goal-0 watches x, goal-1 watches y, of an ant the first two hips; skill 0 drives up
-    all that it commands, skill 1 down, each with a random network on top.
-    """
-    # Imported here: on a machine with ROS and without torch the other tests still run.
-    from policies.adapt import Progress
-    from policies.export import export, master_entry, provenance_of
-    from policies.mlsh import Mlsh
-    from policies.run import environment
-
-    config = replace(small_config(family=family, robot=robot), family_parameters=parameters)
-    config = replace(config, mlsh=replace(config.mlsh, decision_lead=lead, decision_ticks=5))
-    # Its weights are made up, so its scores are too: bounds take longer than the whole test.
-    with mock.patch("policies.mlsh.all_bounds", made_up_bounds):
-        learner = Mlsh(config)
-    agent = learner.agent
-    for k, direction in enumerate((0.7, -0.7)):
-        rng = generator(7, Stream.INIT, 0, k)
-        agent.skills.policy.initialise(k, rng, output_gain=0.3)
-        _, bias = agent.skills.policy.layers(k)[-1]
-        bias[:] = direction
-    agent.masters.policy.numpy[:] = 0
-    watched = learner.env.interface.observation_slices.get("hip", slice(0, 0)).start
-    for axis in range(agent.masters.count):
-        (first, _), (second, _), (last, _) = agent.masters.policy.layers(axis)
-        first[watched + axis, 0] = second[0, 0] = 3.0
-        last[0] = (-3.0, 3.0)
-    provenance = provenance_of(config, environment(), 0, 0)
-    curve = [Progress(0, 0, 0.0, 1.0, 0.0)]
-    masters = {
-        task: master_entry(f"{family}/{task}", curve, limit, provenance, 1)
-        for task, limit in zip(learner.family.tasks, learner.bounds, strict=True)
-    }
-    bundle, _ = export(config, learner, masters, provenance, "restless", path)
-    return bundle
-
-
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory) -> Bundle:
     return restless_bundle(tmp_path_factory.mktemp("bundle") / "restless")
@@ -134,7 +52,6 @@ def bundle(tmp_path_factory) -> Bundle:
 @pytest.fixture
 def bundle_path(bundle, tmp_path) -> Path:
     """A copy that a test may damage."""
-    import shutil
 
     target = tmp_path / "copy"
     shutil.copytree(bundle.source, target)

@@ -10,8 +10,8 @@ from rclpy.clock import ClockType
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock as ClockMessage
 
-from mlsh_ros.core.clock import PATIENCE, Clock, SimulatedClock, Time
-from mlsh_ros.core.conversion import shorten
+from mlsh_ros.control.clock import PATIENCE, Clock, SimulatedClock, Time
+from mlsh_ros.messages.conversion import shorten
 from mlsh_ros.nodes.inputs import Inputs
 
 TOPIC = "/clock"

@@ -8,7 +8,7 @@ import numpy as np
 from rclpy.duration import Duration
 from rclpy.node import Node
 
-from mlsh_ros.core.conversion import CommandWriter
+from mlsh_ros.messages.conversion import CommandWriter
 from mlsh_ros.nodes.node import COMMAND, message_type
 from sim.interface import Floats
 

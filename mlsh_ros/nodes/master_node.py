@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from std_msgs.msg import Float64MultiArray, String
 
-from mlsh_ros.core.conversion import MessageError, shorten
-from mlsh_ros.core.packing import answer_layout, request_layout
+from mlsh_ros.bringup.params import MASTER_NODE
+from mlsh_ros.messages.conversion import MessageError, shorten
+from mlsh_ros.messages.labelled_array import answer_layout, request_layout
 from mlsh_ros.nodes.node import EXCHANGE, LATCHED, CoreNode, array_message, run
-from mlsh_ros.params import MASTER_NODE
-from policies.bundle import Bundle, load_bundle
-from policies.runtime import Network, choose, load_master
+from policies.bundle.bundle import Bundle, load_bundle
+from policies.bundle.runtime import Network, choose, load_master
 from sim.errors import UserError
 
 REQUEST_TOPIC, ANSWER_TOPIC = "decision/request", "decision/answer"

@@ -25,11 +25,11 @@ from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
-from mlsh_ros.core import messages
-from mlsh_ros.core.conversion import MessageError
-from mlsh_ros.core.packing import Layout
-from mlsh_ros.network import LAUNCHER, unconfined
-from mlsh_ros.params import Param, Value, declare
+from mlsh_ros.bringup.network import LAUNCHER, unconfined
+from mlsh_ros.bringup.params import Param, Value, declare
+from mlsh_ros.messages import message_types as messages
+from mlsh_ros.messages.conversion import MessageError
+from mlsh_ros.messages.labelled_array import Layout
 from sim.errors import UserError
 
 # Streams: what counts is the newest. Commands must arrive; sensors match any publisher.

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import String
 
-from mlsh_ros.core.conversion import command_writers, topic_readers
-from mlsh_ros.core.place import check_place, default_folder
-from mlsh_ros.core.topics import (
+from mlsh_ros.bringup.node_graph import RECORDER
+from mlsh_ros.bringup.params import RECORDER_NODE
+from mlsh_ros.messages.conversion import command_writers, topic_readers
+from mlsh_ros.messages.topics import (
     ANSWER,
     MASTER,
     QUEUE,
@@ -25,15 +26,14 @@ from mlsh_ros.core.topics import (
     Topic,
     recorded_topics,
 )
-from mlsh_ros.graph import RECORDER
 from mlsh_ros.nodes.clock import steady
 from mlsh_ros.nodes.node import LATCHED, CoreNode, message_type, one_line, run
-from mlsh_ros.params import RECORDER_NODE
-from policies.bundle import MANIFEST, load_bundle
+from mlsh_ros.recording.output_folder import check_place, default_folder
+from policies.bundle.bundle import MANIFEST, load_bundle
 from sim.errors import UserError
 
 if TYPE_CHECKING:
-    from mlsh_ros.core.recording import Recorder
+    from mlsh_ros.recording.bag_writer import Recorder
 
 # s that a recorder which is told to end waits, by the state of skill_node, which may have been
 # told at the same time: to begin to stop, for its last command, for its last word.
@@ -60,7 +60,7 @@ class RecorderNode(CoreNode):
         """Open the file and listen."""
         folder = Path(str(self.values["record_to"]) or default_folder())
         check_place(folder)  # before what it needs is imported
-        from mlsh_ros.core.recording import Recorder
+        from mlsh_ros.recording.bag_writer import Recorder
 
         bundle = load_bundle(str(self.values["bundle"]))
         stamped, mode = bool(self.values["stamped_cmd_vel"]), str(self.values["mode"])

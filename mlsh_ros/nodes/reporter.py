@@ -10,10 +10,10 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_msgs.msg import Float64MultiArray
 
-from mlsh_ros.core.conversion import shorten
-from mlsh_ros.core.diagnosis import Finding, Refused
-from mlsh_ros.core.loop import Done
-from mlsh_ros.core.packing import trace_layout
+from mlsh_ros.control.diagnostics import Finding, Refused
+from mlsh_ros.control.loop import Done
+from mlsh_ros.messages.conversion import shorten
+from mlsh_ros.messages.labelled_array import trace_layout
 from mlsh_ros.nodes.node import TRACE, array_message
 from sim.interface import Interface
 

@@ -12,8 +12,8 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Bool
 
-from mlsh_ros.core.conversion import MessageError
-from mlsh_ros.core.estop import NOBODY, TOPIC, EmergencyStop, Publisher
+from mlsh_ros.control.emergency_stop import NOBODY, TOPIC, EmergencyStop, Publisher
+from mlsh_ros.messages.conversion import MessageError
 from mlsh_ros.nodes.inputs import side_node
 from mlsh_ros.nodes.node import one_line, receiver
 

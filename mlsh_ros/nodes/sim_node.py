@@ -15,17 +15,18 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
 
-from mlsh_ros.core.clock import HOLD
-from mlsh_ros.core.conversion import (
+from mlsh_ros.bringup.params import SIM_NODE
+from mlsh_ros.control.clock import HOLD
+from mlsh_ros.messages.command_limits import beyond
+from mlsh_ros.messages.conversion import (
     CommandWriter,
     MessageError,
     command_writers,
     shorten,
     topic_readers,
 )
-from mlsh_ros.core.injection import spoil
-from mlsh_ros.core.limits import beyond
-from mlsh_ros.core.packing import OUTCOME
+from mlsh_ros.messages.fault_injection import spoil
+from mlsh_ros.messages.labelled_array import OUTCOME
 from mlsh_ros.nodes.clock import steady
 from mlsh_ros.nodes.node import (
     COMMAND,
@@ -37,16 +38,15 @@ from mlsh_ros.nodes.node import (
     one_line,
     run,
 )
-from mlsh_ros.params import SIM_NODE
-from policies.bundle import Bundle, load_bundle
-from policies.fits import task_of
-from sim.bounds import episode_rng
+from policies.bundle.bundle import Bundle, load_bundle
+from policies.bundle.task_compatibility import task_of
+from sim.envs.reference_returns import episode_rng
+from sim.envs.world import World
 from sim.errors import UserError
-from sim.reality import load_reality
-from sim.registry import split_task
-from sim.robot import load_robot
-from sim.tasks.task import TaskFamily
-from sim.world import World
+from sim.physics.robot_model import load_robot
+from sim.randomization.schema import load_reality
+from sim.tasks.base import TaskFamily
+from sim.tasks.registry import split_task
 
 ASK_AGAIN = 0.5  # s without a command in lockstep before the sensors are sent again
 LOST = 1.0  # s behind the clock after which time is lost, not caught up in a burst

@@ -15,28 +15,29 @@ from rclpy.duration import Duration
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
-from mlsh_ros.core.controller import Controller, Request
-from mlsh_ros.core.conversion import (
+from mlsh_ros.bringup.params import SKILL_NODE
+from mlsh_ros.control.command_gate import CommandGate
+from mlsh_ros.control.controller import Controller, Request
+from mlsh_ros.control.diagnostics import diagnose
+from mlsh_ros.control.emergency_stop import EmergencyStop
+from mlsh_ros.control.faults import FaultError
+from mlsh_ros.control.heartbeat import HEARTBEAT, Beat, Heartbeat
+from mlsh_ros.control.loop import Done, Loop
+from mlsh_ros.control.realtime import no_collection, prefer_this_thread
+from mlsh_ros.control.safety_monitor import Guard, Rules
+from mlsh_ros.control.sensor_buffer import Sample, Sensors
+from mlsh_ros.control.session import Session
+from mlsh_ros.control.supervisor import State, Status, Supervisor
+from mlsh_ros.control.timing import Timing
+from mlsh_ros.messages.conversion import (
     MessageError,
     TopicReader,
     command_writers,
     shorten,
     stamp_of,
 )
-from mlsh_ros.core.diagnosis import diagnose
-from mlsh_ros.core.estop import EmergencyStop
-from mlsh_ros.core.faults import FaultError
-from mlsh_ros.core.gate import CommandGate
-from mlsh_ros.core.guard import Guard, Rules
-from mlsh_ros.core.heartbeat import HEARTBEAT, Beat, Heartbeat
-from mlsh_ros.core.loop import Done, Loop
-from mlsh_ros.core.packing import answer_layout, request_layout
-from mlsh_ros.core.realtime import no_collection, prefer_this_thread
-from mlsh_ros.core.sensors import Sample, Sensors
-from mlsh_ros.core.session import Session
-from mlsh_ros.core.supervisor import State, Status, Supervisor
-from mlsh_ros.core.timing import Timing
-from mlsh_ros.core.topics import RECORDER_STATE, RECORDING, WATCHDOG_BEAT, WATCHDOG_STATE
+from mlsh_ros.messages.labelled_array import answer_layout, request_layout
+from mlsh_ros.messages.topics import RECORDER_STATE, RECORDING, WATCHDOG_BEAT, WATCHDOG_STATE
 from mlsh_ros.nodes.clock import TOPIC as CLOCK
 from mlsh_ros.nodes.clock import make_clock, steady
 from mlsh_ros.nodes.commander import Commander
@@ -54,11 +55,10 @@ from mlsh_ros.nodes.node import (
 from mlsh_ros.nodes.reporter import DIAGNOSTICS_PERIOD, Reporter
 from mlsh_ros.nodes.safety_listener import SafetyListener
 from mlsh_ros.nodes.uniqueness import Single, SinglePublishers
-from mlsh_ros.nodes.watchdog_node import TRIPPED, WATCHDOG
-from mlsh_ros.params import SKILL_NODE
-from policies.agrees import check_agrees
-from policies.bundle import Bundle, load_bundle
-from policies.runtime import load_skills
+from mlsh_ros.nodes.watchdog_node import STOPPED, TRIPPED, WATCHDOG
+from policies.bundle.bundle import Bundle, load_bundle
+from policies.bundle.robot_compatibility import check_agrees
+from policies.bundle.runtime import load_skills
 from sim.errors import UserError, unknown
 from sim.interface import Floats
 
@@ -66,6 +66,7 @@ LOCKSTEP_PATIENCE = 10.0  # s without a sensor or a decision before a lockstep s
 AUTOSTART = 0.5  # s between two attempts to start by itself
 DELIVERY = 0.2  # s that the last command may take to arrive before the node ends
 DISCOVERY = 1.0  # s that a latched emergency stop may take to be heard by a node that was started
+SOON = 0.5  # s after which watchdog_node knows that an emergency stop is released
 DEAF = 0.5  # s after which the thread that hears the emergency stop counts as stuck
 LONG_BRAKING = 3.0  # s of braking that are worth a warning
 ARMED = (State.READY, State.RUNNING, State.STOPPING)
@@ -286,13 +287,29 @@ class SkillNode(CoreNode):
 
     def _disarm(self) -> str:
         self.session.end()
-        return "" if self.supervisor.go(State.DISARMED) else self._here()
+        fault = self.supervisor.state is State.FAULT
+        return "" if self.supervisor.go(State.DISARMED) else self._here(hint=fault)
 
     def _start(self) -> str:
         """READY to RUNNING; returns why not, if not."""
-        if self.supervisor.state is State.READY and (refusal := self._unrecorded()):
+        if self.supervisor.state is State.READY and (
+            refusal := self._unrecorded() or self._unready()
+        ):
             return refusal
         return "" if self.session.start(self._prepare) else self._here()
+
+    def _unready(self) -> str:
+        """Why the robot would not move at once; empty if it would.
+
+        It would begin to move whenever that came, with nobody prepared for it.
+        """
+        if not self.count_publishers(ANSWER_TOPIC):
+            return f"nobody publishes {ANSWER_TOPIC!r}; master_node has to be there"
+        if self.lockstep:  # time stands until the answer
+            late = [f"{topic} (never received)" for topic in self.sensors.missing()]
+        else:
+            late = self.sensors.stale(self.time.now(), self.time.stamping())
+        return f"sensors do not show the robot: {', '.join(late)}" if late else ""
 
     def _prepare(self) -> None:
         with self._news:
@@ -311,12 +328,15 @@ class SkillNode(CoreNode):
         """FAULT to DISARMED, and forget emergency stops that are gone; why not, if not."""
         self.session.end()
         forgotten = self.estop.reset()
-        return "" if self.supervisor.reset() or forgotten else self._here()
+        if self.estop.pressed and (fault := self._estop_fault()):
+            return f"{fault.detail}; release it first"
+        return "" if self.supervisor.reset() or forgotten else self._here(hint=False)
 
-    def _here(self) -> str:
+    def _here(self, *, hint: bool = True) -> str:
+        """Which state is in the way of a service; with a hint, what leads out of it."""
         status = self.supervisor.status
-        hint = {State.DISARMED: "; arm first", State.FAULT: "; reset first"}
-        return f"it is {_describe(status)}{hint.get(status.state, '')}"
+        hints = {State.DISARMED: "; arm first", State.FAULT: "; reset first"}
+        return f"the state is {_describe(status)}{hints.get(status.state, '') if hint else ''}"
 
     def _start_by_itself(self) -> None:
         if self.supervisor.state is State.DISARMED:
@@ -368,6 +388,10 @@ class SkillNode(CoreNode):
         self.estop.forget_released()
         if fault := self._estop_fault() or self._unwatched() or self.time.fault():
             return str(fault)
+        if self._watchdog.startswith(STOPPED):
+            time.sleep(SOON)  # it hears of a release a moment later
+        if self._watchdog.startswith(STOPPED):
+            return f"{WATCHDOG} is {self._watchdog}; reset it too"
         return self.estop.unheard() or self._singles.second(patient=False)
 
     def _estop_fault(self) -> FaultError | None:

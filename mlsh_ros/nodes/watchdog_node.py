@@ -14,8 +14,13 @@ import numpy as np
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
-from mlsh_ros.core.clock import PATIENCE
-from mlsh_ros.core.conversion import (
+from mlsh_ros.bringup.params import WATCHDOG_NODE
+from mlsh_ros.control.clock import PATIENCE
+from mlsh_ros.control.emergency_stop import EmergencyStop
+from mlsh_ros.control.faults import FaultError
+from mlsh_ros.control.heartbeat import HEARTBEAT, PERIOD
+from mlsh_ros.control.watchdog import Watchdog
+from mlsh_ros.messages.conversion import (
     CommandWriter,
     MessageError,
     command_writers,
@@ -23,10 +28,6 @@ from mlsh_ros.core.conversion import (
     stamp_of,
     topic_readers,
 )
-from mlsh_ros.core.estop import EmergencyStop
-from mlsh_ros.core.faults import FaultError
-from mlsh_ros.core.heartbeat import HEARTBEAT, PERIOD
-from mlsh_ros.core.watchdog import Watchdog
 from mlsh_ros.nodes.clock import make_clock
 from mlsh_ros.nodes.commander import Commander
 from mlsh_ros.nodes.inputs import Inputs
@@ -41,12 +42,11 @@ from mlsh_ros.nodes.node import (
     run,
 )
 from mlsh_ros.nodes.safety_listener import SafetyListener
-from mlsh_ros.params import WATCHDOG_NODE
-from policies.bundle import load_bundle
+from policies.bundle.bundle import load_bundle
 from sim.interface import Floats
 
 WATCHDOG = "watchdog_node"
-WATCHING, TRIPPED, INACTIVE = "watching", "tripped", "not active"
+WATCHING, STOPPED, TRIPPED, INACTIVE = "watching", "stopped", "tripped", "not active"
 # Of PATIENCE: skill_node comes first where time stands still, and brakes by itself.
 SECOND = 2.0
 LOCKSTEP = 10.0  # s that a command may stand in lockstep, as skill_node waits for the simulator
@@ -69,6 +69,7 @@ class WatchdogNode(CoreNode):
         self._thread: threading.Thread | None = None
         self._news = threading.Condition()
         self._closing = False
+        self._told = ""  # what ~/state says
 
     def configure(self) -> None:
         """Load the interface and connect."""
@@ -168,13 +169,21 @@ class WatchdogNode(CoreNode):
     def _on_estop(self) -> None:
         with self._news:
             self.watchdog.emergency_stop(self.time.now())
+            self._tell_stopped()
             self._news.notify_all()
 
     def _on_look(self) -> None:
         """It has looked at who publishes what."""
-        if not self.estop.pressed:
-            with self._news:
+        with self._news:
+            if self.watchdog.stopped and not self.estop.pressed:
                 self.watchdog.release()
+                if not self.watchdog.cause and not self._closing:
+                    self._tell(WATCHING)
+
+    def _tell_stopped(self) -> None:
+        """What is held against the robot now; skill_node does not arm against it."""
+        if (fault := self.estop.fault(0.0)) and not self.watchdog.cause and not self._closing:
+            self._tell(f"{STOPPED}: {fault.detail}")
 
     def _refuse(self, text: str) -> None:
         """A command that cannot be read: nobody knows what the robot makes of it."""
@@ -192,9 +201,14 @@ class WatchdogNode(CoreNode):
         forgotten = self.estop.reset()
         with self._news:
             response.success = bool(self.watchdog.cause) or forgotten
-            response.message = WATCHING if response.success else f"nothing to reset: {WATCHING}"
             self.watchdog.reset()
             self._tell(WATCHING)  # not later: it may be tripped again
+            if self.estop.pressed:  # by a panel that is there: no reset takes that away
+                self.watchdog.emergency_stop(self.time.now())
+                self._tell_stopped()
+            response.message = (
+                self._told if response.success else f"nothing to reset: {self._told}"
+            )
             self._news.notify_all()
         return response
 
@@ -272,6 +286,9 @@ class WatchdogNode(CoreNode):
         self._beats.publish(self._beat)
 
     def _tell(self, text: str) -> None:
+        if text == self._told:
+            return
+        self._told = text
         self._state.publish(String(data=text))
         if text.startswith(TRIPPED):
             self.get_logger().error(text)

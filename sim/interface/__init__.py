@@ -13,10 +13,22 @@ names.py      what a name in it may be
 paths.py      how it says where a value lies in a message
 """
 
-from sim.interface.contract import Interface, interface_from_dict, interface_to_dict
-from sim.interface.derived import DERIVED, is_unit
+from sim.interface.interface import Interface, interface_from_dict, interface_to_dict
+from sim.interface.message_paths import Path, Step, element_path, parse_path, path_text
 from sim.interface.names import Label, RobotName, Text
-from sim.interface.numbers import (
+from sim.interface.orientation import DERIVED, is_unit
+from sim.interface.rays import LASER_SCAN, Rays
+from sim.interface.terms import (
+    ActionTerm,
+    MujocoActuators,
+    MujocoState,
+    ObservationTerm,
+    RosField,
+    Tracking,
+    fold,
+    same_constant,
+)
+from sim.interface.validators import (
     LARGEST,
     STRICT,
     Floats,
@@ -31,18 +43,6 @@ from sim.interface.numbers import (
     ranges,
     spread,
     spread_range,
-)
-from sim.interface.paths import Path, Step, element_path, parse_path, path_text
-from sim.interface.rays import LASER_SCAN, Rays
-from sim.interface.terms import (
-    ActionTerm,
-    MujocoActuators,
-    MujocoState,
-    ObservationTerm,
-    RosField,
-    Tracking,
-    fold,
-    same_constant,
 )
 
 __all__ = [

@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
 from sim.interface.names import Text
-from sim.interface.numbers import (
+from sim.interface.validators import (
     STRICT,
     Floats,
     NonNegative,

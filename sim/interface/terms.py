@@ -22,9 +22,11 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
-from sim.interface.derived import DERIVED, ORDER
+from sim.interface.message_paths import PathText, parse_path
 from sim.interface.names import LONGEST, Label, Text, Topic, Unit
-from sim.interface.numbers import (
+from sim.interface.orientation import DERIVED, ORDER
+from sim.interface.rays import LASER_SCAN, Rays
+from sim.interface.validators import (
     STRICT,
     Flags,
     Floats,
@@ -48,8 +50,6 @@ from sim.interface.numbers import (
     spread,
     spread_range,
 )
-from sim.interface.paths import PathText, parse_path
-from sim.interface.rays import LASER_SCAN, Rays
 
 FIELD = r"^[A-Za-z][A-Za-z0-9_]*$"  # of a message
 TYPE = r"^[A-Za-z][A-Za-z0-9_]*/msg/[A-Za-z][A-Za-z0-9_]*$"
@@ -100,7 +100,7 @@ Constants = Annotated[
 class RosField:
     """Where a term stands in ROS: a message and the path of each element in it.
 
-    A path is `a.b`, `a[3].b` (index) or `a[joint]` (see `sim.interface.paths`). Where an array of
+    A path is `a.b`, `a[3].b` (index) or `a[joint]` (see `message_paths`). Where an array of
     names stands beside `a`, what stands in brackets is a name and never an index, because ROS does
     not promise the order of joints.
     """

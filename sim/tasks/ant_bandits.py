@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, NonNegative, Positive
+from sim.tasks.base import Fields, Layout
 from sim.tasks.goals import COLOURS, Count
 from sim.tasks.running import RunningTask, run
 from sim.tasks.scenery import add_disc
-from sim.tasks.task import Fields, Layout
 
 TARGETS = {"right": (5.0, 0.0), "up": (0.0, 5.0)}  # m
 TARGET_HEIGHT = 1.0  # m

@@ -26,10 +26,10 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, Positive
+from sim.tasks.base import Fields, Layout
 from sim.tasks.goals import Count
 from sim.tasks.running import RunningTask
 from sim.tasks.scenery import WALL_COLOUR, add_block, add_disc, add_walls
-from sim.tasks.task import Fields, Layout
 
 START = (2.0, 0.0)  # m
 CELL = 16.0  # m

@@ -20,10 +20,10 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, NonNegative, Positive
+from sim.tasks.base import Fields, Layout
 from sim.tasks.goals import Count
 from sim.tasks.running import RunningTask
 from sim.tasks.scenery import add_walls
-from sim.tasks.task import Fields, Layout
 
 # Two as published; three are what the mazes are made of.
 CLEAR, THICKNESS, HEIGHT = 1.5, 0.3, 2.0  # m: of a start from the walls, and of these

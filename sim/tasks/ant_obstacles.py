@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, NonNegative, Positive
+from sim.tasks.base import Fields, Layout
 from sim.tasks.goals import Count
 from sim.tasks.running import RunningTask
 from sim.tasks.scenery import add_disc, add_walls
-from sim.tasks.task import Fields, Layout
 
 # Centre x, y and half sizes, m: lower, upper, left, right, on the wall's top, the wall.
 WALLS = (

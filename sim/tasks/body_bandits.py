@@ -13,9 +13,9 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, Positive
+from sim.tasks.base import Fields, Layout
 from sim.tasks.goals import Count, GoalTask
 from sim.tasks.planar import to_base
-from sim.tasks.task import Fields, Layout
 
 
 @dataclass(frozen=True, config=STRICT)

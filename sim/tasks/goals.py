@@ -11,8 +11,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, MujocoState, ObservationTerm, Positive, RosField
+from sim.tasks.base import Fields, Layout
 from sim.tasks.scenery import add_disc
-from sim.tasks.task import Fields, Layout
 
 Count = Annotated[int, Field(gt=0)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sim.interface import Floats
-from sim.tasks.task import Fields
+from sim.tasks.base import Fields
 
 
 def to_base(vector: Floats, fields: Fields) -> Floats:

@@ -18,9 +18,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, NonNegative, ObservationTerm, Positive
+from sim.tasks.base import Fields, Layout
 from sim.tasks.goals import Count
 from sim.tasks.scenery import add_disc, add_walls
-from sim.tasks.task import Fields, Layout
 
 ROOMS = 4
 SPOTS = {"corner": (0.75, 0.75), "inner": (0.3, 0.3)}  # along x and y, of the half width

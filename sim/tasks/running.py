@@ -12,7 +12,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, NonNegative, ObservationTerm, Positive
-from sim.tasks.task import Fields, Layout
+from sim.tasks.base import Fields, Layout
 
 Natural = Annotated[int, Field(ge=0)]
 

@@ -1,0 +1,1 @@
+"""Which nodes are started, with which parameters, by `ros2 launch` or by `mlsh`."""

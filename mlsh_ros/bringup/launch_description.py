@@ -1,0 +1,152 @@
+"""A graph as a ROS launch description; needs `launch` and `launch_ros`."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import launch.logging
+from launch import LaunchContext, LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+    Shutdown,
+)
+from launch.event_handlers import OnProcessIO
+from launch.events.process import ProcessExited, ProcessIO
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from mlsh_ros.bringup.network import LAUNCHER, confined
+from mlsh_ros.bringup.node_graph import PACKAGE, Graph, NodeSpec
+from mlsh_ros.bringup.params import Value
+from mlsh_ros.bringup.resolve_arguments import GRACE, grace, settle
+from sim.errors import UserError
+
+PUSHED = "ros_namespace"  # the launch configuration that PushRosNamespace sets
+OnExit = Callable[[ProcessExited, LaunchContext], list[Any] | None]
+
+
+def describe(graph: Graph) -> LaunchDescription:
+    """Arguments and nodes of `graph`, for `generate_launch_description`."""
+    arguments = [
+        DeclareLaunchArgument(
+            a.name,
+            default_value=a.default,
+            description=a.description,
+            choices=list(a.choices) or None,
+        )
+        for a in graph.arguments
+    ]
+    nodes = OpaqueFunction(function=_nodes, args=[graph])
+    # No robot drives on alone: nodes that this process starts end with it, see nodes.node.
+    launcher = SetEnvironmentVariable(LAUNCHER, str(os.getpid()))
+    return LaunchDescription([*arguments, launcher, *_network(graph), nodes])
+
+
+def _network(graph: Graph) -> list[Any]:
+    """A simulation talks to this computer only, unless the user has said otherwise."""
+    if graph.name != "sim":
+        return []
+    return [SetEnvironmentVariable(name, value) for name, value in confined(os.environ).items()]
+
+
+def _nodes(context: LaunchContext, graph: Graph) -> list[Any]:
+    """The nodes; what is wrong with the arguments is said before any of them starts."""
+    names = [a.name for a in graph.arguments]
+    _warn_of_slips(context.launch_configurations, names)
+    given = {name: LaunchConfiguration(name).perform(context) for name in names}
+    values = settle(graph, graph.resolve(given))
+    pushed = context.launch_configurations.get(PUSHED, "")
+    parameters = graph.parameters(values)
+    specs = graph.chosen(values)
+    renamed = graph.remappings({**values, "namespace": _joined(pushed, values["namespace"])})
+    rest = [_node(graph, spec, parameters[spec.name], values, renamed) for spec in specs[1:]]
+    later = _When(specs[0].ready, rest)
+    on_exit = _on_exit if specs[0].vital else later.on_exit
+    first = _node(graph, specs[0], parameters[specs[0].name], values, renamed, on_exit)
+    if not specs[0].ready:
+        return [first, *rest]
+    handler = OnProcessIO(target_action=first, on_stdout=later, on_stderr=later)
+    return [RegisterEventHandler(handler), first]
+
+
+class _When:
+    """Starts actions once, when a process has printed a text."""
+
+    def __init__(self, text: str, actions: list[Any]) -> None:
+        self._text, self._actions, self._heard = text, actions, ""
+
+    def __call__(self, event: ProcessIO) -> list[Any] | None:
+        self._heard += event.text.decode(errors="replace")  # a line may come in pieces
+        if self._text not in self._heard:
+            return None
+        started, self._actions = self._actions, []
+        return started
+
+    def on_exit(self, event: ProcessExited, context: LaunchContext) -> list[Any] | None:
+        """Of a process that the others need only to begin."""
+        return _on_exit(event, context) if self._actions else None
+
+
+def _node(
+    graph: Graph,
+    spec: NodeSpec,
+    parameters: Mapping[str, Value],
+    values: Mapping[str, str],
+    remappings: Mapping[str, str],
+    on_exit: OnExit | None = None,
+) -> Node:
+    respawn = graph.respawns(spec, values)
+    # Without a type, launch would read text such as "1" as a number.
+    typed = {name: ParameterValue(v, value_type=type(v)) for name, v in parameters.items()}
+    return Node(
+        package=PACKAGE,
+        executable=spec.executable,
+        name=spec.name,
+        namespace=values["namespace"],
+        parameters=[typed, *filter(None, [values["params_file"]])],
+        remappings=list(remappings.items()),
+        arguments=["--ros-args", "--log-level", values["log_level"]],
+        output="screen",
+        respawn=respawn,
+        respawn_delay=spec.respawn_delay,
+        # Before launch becomes impatient the robot has come to rest.
+        sigterm_timeout=str(grace(values)),
+        sigkill_timeout=str(GRACE),
+        on_exit=None if respawn else on_exit or _on_exit,
+    )
+
+
+def _joined(outer: str, namespace: str) -> str:
+    """A namespace inside a pushed one, as launch_ros joins them."""
+    if namespace.startswith("/"):
+        return namespace
+    return "/".join(part for part in (outer.rstrip("/"), namespace) if part)
+
+
+def _on_exit(event: ProcessExited, context: LaunchContext) -> list[Any] | None:
+    """One node without the others is of no use, and a failure must show in the exit status."""
+    if context.is_shutdown:
+        return None
+    name = event.process_name.partition("-")[0]  # skill_node-2
+    if event.returncode != 0:
+        raise UserError(f"{name} ended with status {event.returncode}; its reason is above")
+    return [Shutdown(reason=f"{name} has ended")]
+
+
+def _warn_of_slips(given: Iterable[str], known: list[str]) -> None:
+    """`ros2 launch` takes any argument; say so when one is nearly one of ours."""
+    for name in given:
+        if not any(text.startswith(f"{name}:=") for text in sys.argv):
+            continue  # of a launch file that includes this one
+        if name not in known and (near := difflib.get_close_matches(name, known, n=1, cutoff=0.8)):
+            launch.logging.get_logger("launch").warning(
+                f"argument {name!r} is not used. Did you mean {near[0]!r}?"
+            )

@@ -1,0 +1,381 @@
+"""The node graph as data: launch/*.launch.py and `mlsh up` both build from it.
+
+A node's parameter is a value, or `Arg(name)`: the value of a launch argument.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlsh_ros.bringup.import_check import require_one_root
+
+require_one_root()  # the first of our modules that a launch file imports
+
+from mlsh_ros.bringup.params import MODES, NODES, Param, Value  # noqa: E402
+from mlsh_ros.bringup.params_file import check_params_file  # noqa: E402
+from mlsh_ros.recording.output_folder import check_place, default_folder  # noqa: E402
+from sim.errors import UserError, unknown  # noqa: E402
+from sim.files.strict_yaml import whole_number  # noqa: E402
+
+PACKAGE = "mlsh_ros"
+RESPAWN = 2.0  # s after which a node that has died is started again; as Nav2 does
+SOON = 0.2  # s; master_node keeps nothing, and skill_node waits a few macro steps only
+_BOOL = ("true", "false")
+USE_SIM_TIME = "use_sim_time"  # declared by rclpy in every node
+_NUMBERS: dict[type, str] = {int: "a whole number", float: "a number"}
+_NAMESPACE = re.compile(r"/?|/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A launch argument; its value is text until a parameter gives it a type."""
+
+    name: str
+    default: str
+    description: str
+    choices: tuple[str, ...] = ()  # a single one: nobody may change it
+
+
+@dataclass(frozen=True)
+class Arg:
+    """The value of launch argument `name`."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One node of a graph."""
+
+    executable: str
+    parameters: Mapping[str, Value | Arg] = field(default_factory=dict)
+    when: Arg | None = None  # started only if this argument is true
+    respawn: bool = False  # started again if it dies and the user wants that
+    respawn_delay: float = RESPAWN  # s
+    ready: str = ""  # what it prints when those after it may be started; empty: at once
+    vital: bool = True  # False: the others go on without it
+
+    @property
+    def name(self) -> str:
+        """Node name: the executable's."""
+        return self.executable
+
+    @property
+    def module(self) -> str:
+        """What `python -m` runs."""
+        return f"mlsh_ros.nodes.{self.executable}"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes and the arguments they depend on."""
+
+    name: str
+    description: str
+    arguments: tuple[Argument, ...]
+    nodes: tuple[NodeSpec, ...]
+
+    @property
+    def simulates(self) -> bool:
+        """Whether one of its nodes is the world, and tells what time it is there."""
+        return any(node.executable == "sim_node" for node in self.nodes)
+
+    def resolve(self, given: Mapping[str, str]) -> dict[str, str]:
+        """The value of every argument.
+
+        Raises:
+            UserError: an argument is unknown, or its value is not one that it may have.
+        """
+        known = {a.name: a for a in self.arguments}
+        for name, value in given.items():
+            if name not in known:
+                raise unknown("argument", name, known)
+            if known[name].choices and value not in known[name].choices:
+                raise unknown(f"value for {name}", value, known[name].choices)
+        values = {name: given.get(name, a.default) for name, a in known.items()}
+        if not _NAMESPACE.fullmatch(values["namespace"]):
+            raise UserError(
+                f"namespace {values['namespace']!r} is not valid; letters, digits, _ and / only, "
+                "no digit after a /"
+            )
+        return values
+
+    def chosen(self, values: Mapping[str, str]) -> tuple[NodeSpec, ...]:
+        """The nodes to start, from the `resolve`d arguments."""
+        return tuple(n for n in self.nodes if n.when is None or values[n.when.name] == "true")
+
+    def parameters(self, values: Mapping[str, str]) -> dict[str, dict[str, Value]]:
+        """For each node its parameters, typed, from the `resolve`d arguments.
+
+        Raises:
+            UserError: a value cannot be read as its parameter's type or is out of its range, the
+                parameter file does not hold, or a recording cannot be written.
+        """
+        if _speed(values) != 1 and values["mode"] == "lockstep":
+            raise UserError(
+                f"argument speed: {values['speed']} is for mode realtime; lockstep goes as fast "
+                "as it can"
+            )
+        if values["params_file"]:
+            check_params_file(values["params_file"], values["namespace"], self._fixed(values))
+        typed = {
+            node.name: {
+                name: _typed(_param(node, name), value.name, values[value.name])
+                if isinstance(value, Arg)
+                else value
+                for name, value in node.parameters.items()
+            }
+            for node in self.chosen(values)
+        }
+        if self._by_sim_time(values):
+            for parameters in typed.values():
+                parameters[USE_SIM_TIME] = True
+        if recorder := typed.get(RECORDER.name):
+            # The node would find out as well, but only while the others begin to drive.
+            check_place(Path(str(recorder["record_to"]) or default_folder()))
+        return typed
+
+    def remappings(self, values: Mapping[str, str]) -> dict[str, str]:
+        """Names that all nodes use in place of others, from the `resolve`d arguments.
+
+        /clock is one for all nodes of a domain. A world in a namespace has its own time, so that
+        two of them do not pull at each other's.
+        """
+        namespace = values["namespace"].strip("/")
+        return {"/clock": f"/{namespace}/clock"} if self.simulates and namespace else {}
+
+    def respawns(self, node: NodeSpec, values: Mapping[str, str]) -> bool:
+        """Whether a node is started again when it has died."""
+        return node.respawn and values["use_respawn"] == "true"
+
+    def _by_sim_time(self, values: Mapping[str, str]) -> bool:
+        """Whether the nodes go by /clock: as the user says, and at any speed but the clock's."""
+        return values[USE_SIM_TIME] == "true" or _speed(values) != 1
+
+    def _fixed(self, values: Mapping[str, str]) -> dict[str, dict[str, Value]]:
+        """Parameters that a parameter file must not change.
+
+        Those whose argument has a single choice; the robot, once it has been named, because the
+        bundle is compared with it; and the time by which the nodes go where only one is right.
+        """
+        only = {a.name: a.choices[0] for a in self.arguments if len(a.choices) == 1}
+        fixed = {
+            node.name: {
+                name: _typed(_param(node, name), value.name, only[value.name])
+                for name, value in node.parameters.items()
+                if isinstance(value, Arg) and value.name in only
+            }
+            for node in self.nodes
+        }
+        if values["robot"]:
+            fixed[_SKILLS.name]["robot"] = values["robot"]
+        if _speed(values) != 1:
+            for parameters in fixed.values():
+                parameters[USE_SIM_TIME] = True
+        return fixed
+
+
+def _arguments(
+    *own: Argument, autostart: Argument, speed: Argument, mode: Argument, watchdog: Argument
+) -> tuple[Argument, ...]:
+    """The arguments that every graph has, in one order; then its own."""
+    return (
+        Argument(
+            "robot",
+            "",
+            "Robot, which the bundle must be for: a shipped one by name, or a folder; empty: the "
+            "bundle's.",
+        ),
+        Argument(
+            "bundle", "moving_bandits", "Bundle: a shipped one by name, or a folder or zip file."
+        ),
+        Argument("master", "", "Master of the bundle; empty: of the task, or the first."),
+        Argument("namespace", "", "Namespace of all nodes and topics."),
+        Argument(
+            "params_file",
+            "",
+            "YAML file with node parameters; beats the arguments. See config/params.example.yaml.",
+        ),
+        Argument(
+            USE_SIM_TIME,
+            "false",
+            "Ticks, ages and stamps follow /clock, which a simulator publishes.",
+            _BOOL,
+        ),
+        autostart,
+        Argument("record", "false", "Write everything that the nodes say to an MCAP file.", _BOOL),
+        Argument(
+            "record_to",
+            "",
+            "Folder of the recording; must not exist. Empty: one named by time, in the current "
+            "one.",
+        ),
+        Argument(
+            "log_level",
+            "info",
+            "Log level of all nodes.",
+            ("debug", "info", "warn", "error", "fatal"),
+        ),
+        Argument(
+            "use_respawn",
+            "false",
+            "Start master_node, watchdog_node and skill_node again when they die.",
+            _BOOL,
+        ),
+        speed,
+        Argument(
+            "stamped_cmd_vel", "true", "Velocity commands are TwistStamped; false: Twist.", _BOOL
+        ),
+        mode,
+        watchdog,
+        *own,
+    )
+
+
+# Neither recorder_node nor sim_node is started again: a recording is never written over, and a
+# world that begins anew is another one, whose time goes back.
+RECORDER = NodeSpec(
+    "recorder_node",
+    {
+        "bundle": Arg("bundle"),
+        "mode": Arg("mode"),
+        "stamped_cmd_vel": Arg("stamped_cmd_vel"),
+        "record_to": Arg("record_to"),
+    },
+    when=Arg("record"),
+    # First it listens: what cannot be recorded is not driven, and no tick is missed.
+    ready="recording to ",
+    # A robot does not stop because nobody takes notes.
+    vital=False,
+)
+_WATCHDOG = NodeSpec(
+    "watchdog_node",
+    {
+        "bundle": Arg("bundle"),
+        "mode": Arg("mode"),
+        "stamped_cmd_vel": Arg("stamped_cmd_vel"),
+    },
+    when=Arg("watchdog"),
+    respawn=True,
+)
+_MASTER = {"bundle": Arg("bundle"), "master": Arg("master")}
+_SKILLS = NodeSpec(
+    "skill_node",
+    {
+        "bundle": Arg("bundle"),
+        "robot": Arg("robot"),
+        "stamped_cmd_vel": Arg("stamped_cmd_vel"),
+        "mode": Arg("mode"),
+        "start_by_itself": Arg("autostart"),
+        "watchdog": Arg("watchdog"),
+        "await_recorder": Arg("record"),
+    },
+    respawn=True,
+)
+
+ROBOT = Graph(
+    name="robot",
+    description="Policy on a real robot: waits for ~/start before it moves anything.",
+    arguments=_arguments(
+        autostart=Argument(
+            "autostart", "false", "A robot never starts to move by itself.", ("false",)
+        ),
+        speed=Argument("speed", "1", "A robot is as fast as it is: always 1.", ("1",)),
+        mode=Argument("mode", "realtime", "Always realtime on a robot.", ("realtime",)),
+        watchdog=Argument(
+            "watchdog", "true", "A robot is always watched by watchdog_node.", ("true",)
+        ),
+    ),
+    nodes=(
+        RECORDER,
+        NodeSpec("master_node", _MASTER, respawn=True, respawn_delay=SOON),
+        _WATCHDOG,
+        _SKILLS,
+    ),
+)
+SIM = Graph(
+    name="sim",
+    description="MuJoCo as the robot, with the policy.",
+    arguments=_arguments(
+        Argument("task", "", "Task, as family/task; empty: what the master was trained for."),
+        Argument("seed", "0", "Seed of the episodes: where the goals are."),
+        Argument(
+            "reality",
+            "",
+            "What differs from the nominal model: a reality of the robot by name, or a file.",
+        ),
+        Argument("loop", "true", "Begin the next episode by itself.", _BOOL),
+        autostart=Argument(
+            "autostart", "true", "Begin to drive as soon as everything is there.", _BOOL
+        ),
+        speed=Argument(
+            "speed",
+            "1",
+            "Simulated seconds in a second, 0.1 to 20, in realtime; but for 1, use_sim_time too.",
+        ),
+        mode=Argument("mode", "realtime", "realtime, or lockstep: as fast as it goes.", MODES),
+        watchdog=Argument(
+            "watchdog",
+            "true",
+            "Start watchdog_node too; skill_node then drives only while it watches.",
+            _BOOL,
+        ),
+    ),
+    nodes=(
+        RECORDER,
+        NodeSpec(
+            "master_node",
+            {**_MASTER, "task": Arg("task")},
+            respawn=True,
+            respawn_delay=SOON,
+        ),
+        _WATCHDOG,
+        _SKILLS,
+        NodeSpec(
+            "sim_node",
+            {
+                "robot": Arg("robot"),
+                "bundle": Arg("bundle"),
+                "task": Arg("task"),
+                "seed": Arg("seed"),
+                "reality": Arg("reality"),
+                "mode": Arg("mode"),
+                "speed": Arg("speed"),
+                "loop": Arg("loop"),
+                "stamped_cmd_vel": Arg("stamped_cmd_vel"),
+            },
+        ),
+    ),
+)
+GRAPHS = {graph.name: graph for graph in (SIM, ROBOT)}
+
+
+def _param(node: NodeSpec, name: str) -> Param:
+    return next(p for p in NODES[node.executable] if p.name == name)
+
+
+def _speed(values: Mapping[str, str]) -> float:
+    """Of the simulation, from the `resolve`d arguments."""
+    param = next(p for p in NODES["sim_node"] if p.name == "speed")
+    return float(_typed(param, "speed", values["speed"]))
+
+
+def _typed(param: Param, argument: str, text: str) -> Value:
+    """An argument's text as the type of the parameter it is for."""
+    kind = type(param.default)
+    value: Value = text
+    if kind is bool:
+        if text not in _BOOL:
+            raise unknown(f"value for {argument}", text, _BOOL)
+        value = text == "true"
+    elif kind in _NUMBERS:
+        try:
+            value = whole_number(text) if kind is int else kind(text)
+        except ValueError:
+            raise UserError(f"argument {argument}: {text!r} is not {_NUMBERS[kind]}") from None
+    if fault := param.check(value):
+        raise UserError(f"argument {argument}: {fault.partition(': ')[2]}")
+    return value

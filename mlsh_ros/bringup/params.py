@@ -1,0 +1,310 @@
+"""Every parameter of every node, with its description and range; declared from here only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mlsh_ros.messages.fault_injection import INJECTIONS
+from sim.errors import UserError
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Param:
+    """A node parameter."""
+
+    name: str
+    default: Value  # its type is the parameter's type
+    description: str
+    low: float | None = None  # inclusive, for numbers
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    read_only: bool = True  # False: may change while the node runs
+
+    def check(self, value: object) -> str:
+        """Why `value` is not acceptable, in one line; empty if it is."""
+        if self.choices and value not in self.choices:
+            return f"{self.name}: {value!r} is not one of {', '.join(self.choices)}"
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return ""
+        if not math.isfinite(value):
+            return f"{self.name}: {value} is not finite"
+        if self.low is not None and value < self.low:
+            return f"{self.name}: {value} is below {self.low:g}"
+        if self.high is not None and value > self.high:
+            return f"{self.name}: {value} is above {self.high:g}"
+        return ""
+
+
+MODES = ("realtime", "lockstep")
+
+_BUNDLE = Param("bundle", "", "Bundle to run: a shipped one by name, or a folder or zip file.")
+_SWAPPED = replace(_BUNDLE, read_only=False)
+_AUTOSTART = Param(
+    "autostart",
+    True,
+    "Go through configure and activate without being told. Never starts to move the robot.",
+)
+_MODE = Param(
+    "mode",
+    "realtime",
+    "realtime: ticks follow the clock. lockstep: simulator and controller wait for each other.",
+    choices=MODES,
+)
+_STAMPED = Param("stamped_cmd_vel", True, "Publish TwistStamped; false publishes Twist instead.")
+
+SKILL_NODE = (
+    _SWAPPED,
+    Param(
+        "robot",
+        "",
+        "Robot whose robot.yaml the bundle must agree with: a shipped one by name, or a folder; "
+        "empty: whatever the bundle says.",
+    ),
+    _AUTOSTART,
+    _MODE,
+    Param(
+        "start_by_itself",
+        False,
+        "Arm and start as soon as all sensors and the master are there. For simulation only.",
+    ),
+    Param(
+        "await_recorder",
+        False,
+        "Do not start before recorder_node says that it hears everyone.",
+        read_only=False,
+    ),
+    _STAMPED,
+    Param(
+        "late_decisions",
+        3,
+        "Macro steps in a row that may pass without a decision before the robot is stopped.",
+        low=1,
+        high=1000,
+    ),
+    Param(
+        "missed_ticks",
+        3,
+        "Ticks missed in a row that stop the robot.",
+        low=1,
+        high=1000,
+    ),
+    Param(
+        "max_switches",
+        10,
+        "Changes of the skill in 10 decisions that are accepted; 10 accepts any.",
+        low=0,
+        high=10,
+    ),
+    Param(
+        "check_clock",
+        True,
+        "Stop when stamps are older than max_age or the system's clock jumps; false where sensors "
+        "are stamped by a computer with another clock.",
+    ),
+    Param(
+        "clock_jump",
+        0.1,
+        "Seconds that the system's clock may be set by while the robot moves.",
+        low=0.001,
+        high=10.0,
+    ),
+    Param(
+        "watchdog",
+        True,
+        "Require watchdog_node: arm only while its heartbeat comes, stop when that ceases. False "
+        "is for simulation only.",
+    ),
+    Param(
+        "shared_topics",
+        "",
+        "Sensor topics, separated by spaces, that several nodes may publish, such as the "
+        "joint_states of an arm and of a gripper. On any other a second publisher is a fault.",
+    ),
+    Param(
+        "estop",
+        False,
+        "Require the topic `estop` (std_msgs/Bool): arm only while every publisher of it says "
+        "false, stop when one falls silent. True on it always stops.",
+    ),
+    Param(
+        "estop_max_age",
+        0.5,
+        "Seconds after which a required `estop` counts as lost.",
+        low=0.05,
+        high=10.0,
+    ),
+    Param(
+        "realtime_priority",
+        0,
+        "Priority of the tick's thread under SCHED_FIFO; 0 leaves the scheduling alone.",
+        low=0,
+        high=99,
+    ),
+    Param("cpu", -1, "Core for the tick's thread; -1 leaves it to the system.", low=-1, high=1023),
+    Param(
+        "start_timeout",
+        5.0,
+        "Seconds to wait for the sensors and for the first decision after `start`.",
+        low=0.1,
+        high=60.0,
+    ),
+)
+
+MASTER_NODE = (
+    _SWAPPED,
+    _AUTOSTART,
+    Param("master", "", "Master to run; empty runs the one of `task`.", read_only=False),
+    Param("task", "", "Task, as family/task, that chooses the master; empty: the first one's."),
+    Param("greedy", True, "Take the most probable skill; false draws it from the softmax."),
+    Param("seed", 0, "Of the draws when greedy is false.", low=0, high=2**31 - 1),
+)
+
+WATCHDOG_NODE = (
+    _BUNDLE,
+    _AUTOSTART,
+    _MODE,
+    _STAMPED,
+    Param(
+        "patience",
+        2.5,
+        "Ticks that a moving command may stand before the robot is brought to rest.",
+        low=1.2,
+        high=1000.0,
+    ),
+)
+
+SIM_NODE = (
+    _AUTOSTART,
+    _MODE,
+    Param(
+        "speed",
+        1.0,
+        "Seconds of simulated time in a second, in realtime; other than 1 needs use_sim_time.",
+        low=0.1,
+        high=20.0,
+    ),
+    Param("robot", "omni", "Robot to simulate: a shipped one by name, or a folder."),
+    Param(
+        "bundle",
+        "",
+        "Bundle whose training says what parameters the task's family has; empty: its defaults.",
+    ),
+    Param(
+        "task",
+        "moving_bandits/goal-0",
+        "Task as family/task; from the next reset.",
+        read_only=False,
+    ),
+    Param(
+        "reality",
+        "",
+        "What differs from the nominal model: a reality of the robot by name, or a file.",
+    ),
+    Param("seed", 0, "Of the episodes.", low=0, high=2**31 - 1, read_only=False),
+    Param(
+        "episode",
+        0,
+        "Number of the next episode; they count up from here.",
+        low=0,
+        high=2**31 - 1,
+        read_only=False,
+    ),
+    Param("loop", True, "Begin the next episode by itself; false waits for the reset service."),
+    Param("stamped_cmd_vel", True, "Expect TwistStamped; false expects Twist."),
+    Param(
+        "inject",
+        "none",
+        "A fault of the robot, for tests; only in realtime.",
+        choices=INJECTIONS,
+        read_only=False,
+    ),
+    Param("publish_clock", True, "Publish /clock in lockstep mode and with use_sim_time."),
+)
+
+RECORDER_NODE = (
+    _BUNDLE,
+    _MODE,
+    Param("stamped_cmd_vel", True, "Listen to TwistStamped; false listens to Twist."),
+    Param(
+        "record_to",
+        "",
+        "Folder of the recording; must not exist. Empty: one named by time, where the node runs.",
+    ),
+    Param(
+        "flush_every",
+        0.5,
+        "Seconds of recording that are lost if the node is killed.",
+        low=0.05,
+        high=60.0,
+    ),
+)
+
+NODES = {
+    "skill_node": SKILL_NODE,
+    "master_node": MASTER_NODE,
+    "watchdog_node": WATCHDOG_NODE,
+    "sim_node": SIM_NODE,
+    "recorder_node": RECORDER_NODE,
+}
+
+
+def declare(node: Any, params: Iterable[Param]) -> dict[str, Value]:
+    """Declare parameters on an rclpy node and return their values.
+
+    Raises:
+        UserError: a given value has another type or is out of range.
+    """
+    from rcl_interfaces.msg import (
+        FloatingPointRange,
+        IntegerRange,
+        ParameterDescriptor,
+        SetParametersResult,
+    )
+    from rclpy.exceptions import (
+        InvalidParameterTypeException,
+        InvalidParameterValueException,
+        ParameterUninitializedException,
+    )
+
+    specs = {param.name: param for param in params}
+    values: dict[str, Value] = {}
+    for param in specs.values():
+        descriptor = ParameterDescriptor(
+            description=param.description,
+            additional_constraints=f"one of {', '.join(param.choices)}" if param.choices else "",
+            read_only=param.read_only,
+        )
+        if param.low is not None and param.high is not None:
+            if isinstance(param.default, float):
+                descriptor.floating_point_range = [
+                    FloatingPointRange(from_value=param.low, to_value=param.high)
+                ]
+            else:
+                descriptor.integer_range = [
+                    IntegerRange(from_value=int(param.low), to_value=int(param.high), step=1)
+                ]
+        try:
+            value = node.declare_parameter(param.name, param.default, descriptor).value
+        except (
+            InvalidParameterTypeException,
+            InvalidParameterValueException,
+            ParameterUninitializedException,
+        ) as error:
+            raise UserError(f"parameter {param.name!r}: {' '.join(str(error).split())}") from None
+        if fault := param.check(value):
+            raise UserError(f"parameter {fault}")
+        values[param.name] = value
+
+    def judge(changes: Iterable[Any]) -> SetParametersResult:
+        for change in changes:
+            if change.name in specs and (fault := specs[change.name].check(change.value)):
+                return SetParametersResult(successful=False, reason=fault)
+        return SetParametersResult(successful=True)
+
+    node.add_on_set_parameters_callback(judge)
+    return values

@@ -1,0 +1,247 @@
+"""Start a graph as processes of this machine, where no `ros2 launch` is installed."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import yaml
+from typing_extensions import Self
+
+from mlsh_ros.bringup.network import confined
+from mlsh_ros.bringup.node_graph import Graph, NodeSpec
+from mlsh_ros.bringup.resolve_arguments import grace, settle
+from sim.errors import UserError
+
+START_UP = 30.0  # s that a node may take before those after it are started
+_LIBC = ctypes.CDLL(None)  # loaded here: nothing may be imported between fork and exec
+KEPT = 50  # lines of each node
+# [ERROR] [1790000000.1] [skill_node]:
+_PREFIX = re.compile(r"^\[[A-Z]+\] \[[0-9.]+\] \[[^]]*\]: ")
+
+
+class Processes:
+    """A running graph; ends with the `with` block, or with the thread that entered it.
+
+    Args:
+        graph: what to start.
+        arguments: launch arguments; the others are at their defaults.
+        on_line: called with (node, line) for everything that the nodes print.
+        domain: ROS domain, by default the environment's.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        arguments: Mapping[str, str],
+        on_line: Callable[[str, str], None],
+        domain: int | None = None,
+    ) -> None:
+        require_ros()
+        self.graph, self.on_line = graph, on_line
+        self.values = settle(graph, graph.resolve(arguments))
+        self._grace = grace(self.values)
+        self.parameters = graph.parameters(self.values)
+        self._specs = graph.chosen(self.values)
+        self._needed = {spec.name for spec in self._specs}  # by the others
+        self._gone: set[str] = set()  # of those who are not, whose end has been told
+        self.environment = ros_environment(domain)
+        self._processes: dict[str, subprocess.Popen[str]] = {}
+        self._readers: dict[str, threading.Thread] = {}
+        self._again: dict[str, float] = {}  # when a dead node is started once more, s
+        self._lines = {spec.name: deque[str](maxlen=KEPT) for spec in self._specs}
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> Self:
+        """Start every node."""
+        self._folder = tempfile.TemporaryDirectory(prefix="mlsh_up_")
+        try:
+            for spec in self._specs:
+                self._processes[spec.name] = self._start(spec)
+                self._await(spec)
+        except BaseException:
+            self.stop()
+            raise
+        self._needed -= {spec.name for spec in self._specs if not spec.vital}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End every node."""
+        self.stop()
+
+    def dead(self) -> dict[str, int]:
+        """Nodes that have ended, with their exit status; but for those that are started again."""
+        states = {name: process.poll() for name, process in self._processes.items()}
+        return {
+            name: status
+            for name, status in states.items()
+            if status is not None and name not in self._again
+        }
+
+    def check(self) -> None:
+        """See that every node runs that the others need; start again those that shall be.
+
+        Raises:
+            UserError: one has ended; says its status and its reason.
+        """
+        for name, status in self.dead().items():
+            self._readers[name].join(timeout=1.0)  # its last words may still be in the pipe
+            how = f"status {status}" if status >= 0 else signal.Signals(-status).name
+            if name not in self._needed:
+                if name not in self._gone:
+                    self._gone.add(name)
+                    self.on_line(name, f"[ERROR] ended with {how}; the others go on")
+                continue
+            said = f"{name} ended with {how}: {_reason(list(self._lines[name]))}"
+            if not self.graph.respawns(self._spec(name), self.values):
+                raise UserError(said)
+            delay = self._spec(name).respawn_delay
+            self.on_line(name, f"{said}; it is started again in {delay:g} s")
+            self._again[name] = time.monotonic() + delay
+        for name in [n for n, moment in self._again.items() if time.monotonic() >= moment]:
+            del self._again[name]
+            self._processes[name] = self._start(self._spec(name))
+
+    def _spec(self, name: str) -> NodeSpec:
+        return next(spec for spec in self._specs if spec.name == name)
+
+    def pid(self, name: str) -> int:
+        """Process id of a node."""
+        return self._processes[name].pid
+
+    def stop(self) -> None:
+        """Ask every node to end, skill_node first and alone: it has a robot to bring to rest."""
+        order = sorted(self._processes, key=lambda name: name != "skill_node")
+        for name in order:
+            process = self._processes[name]
+            if process.poll() is None:
+                # Not SIGINT: a node that is still importing would show a KeyboardInterrupt.
+                process.terminate()
+            if name == "skill_node":
+                _end(process, self._grace)
+        for process in self._processes.values():
+            _end(process, self._grace)
+        for reader in self._readers.values():
+            reader.join(timeout=1.0)
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def _await(self, spec: NodeSpec) -> None:
+        """Wait for what a node prints when those after it may be started."""
+        deadline = time.monotonic() + START_UP
+        while spec.ready and not any(spec.ready in line for line in [*self._lines[spec.name]]):
+            self.check()
+            if time.monotonic() > deadline:
+                raise UserError(f"{spec.name} does not say that it is ready in {START_UP:g} s")
+            time.sleep(0.02)
+
+    def _start(self, spec: NodeSpec) -> subprocess.Popen[str]:
+        assert self._folder is not None
+        file = Path(self._folder.name) / f"{spec.name}.yaml"
+        file.write_text(yaml.safe_dump({"/**": {"ros__parameters": self.parameters[spec.name]}}))
+        command = [sys.executable, "-m", spec.module, "--ros-args", "--params-file", str(file)]
+        if self.values["params_file"]:
+            command += ["--params-file", self.values["params_file"]]
+        if self.values["namespace"]:
+            command += ["-r", f"__ns:=/{self.values['namespace'].strip('/')}"]
+        for name, other in self.graph.remappings(self.values).items():
+            command += ["-r", f"{name}:={other}"]
+        command += ["--log-level", self.values["log_level"]]
+        process = subprocess.Popen(
+            command,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches us alone; we end the nodes in order
+            preexec_fn=_die_with_parent,
+        )
+        assert process.stdout is not None
+        reader = threading.Thread(
+            target=self._read, args=(spec.name, process.stdout), daemon=True, name=spec.name
+        )
+        reader.start()
+        self._readers[spec.name] = reader
+        return process
+
+    def _read(self, name: str, stream: IO[str]) -> None:
+        for line in stream:
+            text = line.rstrip()
+            self._lines[name].append(text)
+            self.on_line(name, text)
+
+
+def require_ros() -> None:
+    """Refuse to go on without ROS.
+
+    Raises:
+        UserError: rclpy cannot be imported; says how to get it.
+    """
+    if importlib.util.find_spec("rclpy") is None:
+        raise UserError(
+            "ROS 2 is not here: rclpy cannot be imported. Source a ROS 2 installation, or install "
+            "the wheels: pip install 'mlsh_ros[ros]'"
+        )
+
+
+def ros_environment(domain: int | None = None) -> dict[str, str]:
+    """The environment for nodes: confined to this computer unless the user has said otherwise.
+
+    Raises:
+        UserError: the domain is out of range.
+    """
+    environment = dict(os.environ)
+    environment |= confined(environment)
+    environment.setdefault("PYTHONUNBUFFERED", "1")
+    # `python -m` would look for the nodes' imports in the current folder first (Python 3.11).
+    environment.setdefault("PYTHONSAFEPATH", "1")
+    # The console output of a node is for people: no escape codes in pipes.
+    environment.setdefault("RCUTILS_COLORIZED_OUTPUT", "0")
+    if domain is not None:
+        environment["ROS_DOMAIN_ID"] = str(domain)
+    text = environment.get("ROS_DOMAIN_ID", "0")
+    # Above 101 the ports of DDS meet those that the system gives to others.
+    if not text.isdigit() or not 0 <= int(text) <= 101:
+        raise UserError(f"ROS_DOMAIN_ID {text!r} is not valid. Valid: 0 to 101")
+    return environment
+
+
+def _die_with_parent() -> None:
+    """In a node, before it starts: SIGTERM when we are killed. No robot drives on alone."""
+    if sys.platform == "linux":
+        _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _reason(lines: list[str]) -> str:
+    """The last line that speaks of an error, without the log's prefix; else the last line."""
+    errors = [line for line in lines if "ERROR" in line or "error" in line.lower()]
+    last = (errors or [line for line in lines if line] or ["it said nothing"])[-1]
+    return _PREFIX.sub("", last).removeprefix("error: ")
+
+
+def _end(process: subprocess.Popen[str], patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if process.poll() is None:
+        process.kill()
+        process.wait()

@@ -1,0 +1,240 @@
+"""mlsh check-robot: everything that is wrong with a robot, or what it is and how it behaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from mlsh_ros.cli.console import Screen, console, say
+from sim.errors import UserError
+from sim.interface import ActionTerm, Interface, ObservationTerm, spread
+
+if TYPE_CHECKING:
+    import mujoco
+
+    from sim.robot_setup.step_test import Drive, Trial
+
+STILL = 1e-3  # of any unit; what moves by less is not worth a word
+MANY = 8  # elements of a term beyond which they are shown in one line
+
+
+def check_robot(
+    robot: Annotated[str, typer.Argument(help="A shipped robot by name, or a robot folder.")],
+    seconds: Annotated[
+        float, typer.Option(min=0.5, max=60, help="That each command is held, simulated.")
+    ] = 3.0,
+) -> None:
+    """Explain each mistake in a robot folder; if there is none, show and try the robot."""
+    from sim.physics.robot_model import load_robot, robot_folder
+    from sim.robot_setup.rest_test import unrest
+    from sim.robot_setup.step_test import try_robot
+    from sim.robot_setup.time_step_test import coarse
+    from sim.robot_setup.validation import doubts, label, mistakes
+
+    folder = robot_folder(robot)
+    wrong = mistakes(folder)
+    if not wrong:
+        loaded = load_robot(robot)
+        wrong = ros_mistakes(loaded.interface)
+    if wrong:
+        _refuse(folder, wrong)
+    interface, model = loaded.interface, loaded.compile()
+    _show(interface, model)
+    trial = try_robot(interface, model, seconds)
+    if not trial.held.finite:
+        _refuse(folder, ["with its safe command held, the simulation does not stay finite"])
+    _show_trial(interface, trial, seconds)
+    if bad := [drive for drive in trial.drives if not drive.shown.finite]:
+        _refuse(folder, [f"with {label(bad[0])} the simulation does not stay finite"])
+    loose = list(unrest(interface, model, seconds))
+    found = [*loose, *ros_doubts(interface, model), *doubts(interface, model, trial)]
+    if not loose:  # who falls, falls another way at every step
+        found += coarse(interface, model)
+    for each in found:
+        say(f"  warning: {each}")
+    verdict = "no mistakes, but it does not stay where `safe` holds it" if loose else "sound"
+    say(f"robot {interface.robot}: {verdict}, {len(found)} warning(s)")
+
+
+def _refuse(folder: object, wrong: list[str]) -> None:
+    if len(wrong) > 1:
+        for number, each in enumerate(wrong, 1):
+            say(f"{number:3}. {each}")
+        raise UserError(f"{folder}: {len(wrong)} mistakes")
+    text = wrong[0]
+    raise UserError(text if str(folder) in text else f"{folder}: {text}")
+
+
+# ROS --------------------------------------------------------------------------------------------
+
+
+def ros_mistakes(interface: Interface) -> list[str]:
+    """Topics, message types and paths that do not hold; types only as far as ROS is installed."""
+    from mlsh_ros.messages.conversion import command_writers, topic_readers
+
+    found = []
+    for term in interface.observation:
+        where = f"observation term {term.name!r}"
+        found += _refusal(where, term.ros.type, lambda term=term: topic_readers([term]))  # type: ignore[misc]
+    for action in interface.action:
+        where = f"action term {action.name!r}"
+        found += _refusal(where, action.ros.type, lambda action=action: command_writers([action]))  # type: ignore[misc]
+    if not found:  # what terms of one topic say of each other
+        found += _refused(lambda: topic_readers(interface.observation))
+        found += _refused(lambda: command_writers(interface.action))
+    return found
+
+
+def ros_doubts(interface: Interface, model: mujoco.MjModel) -> list[str]:
+    """Numbers in brackets that may have been meant for indices."""
+    from mlsh_ros.messages.conversion import command_writers, topic_readers
+
+    known = {model.joint(i).name for i in range(model.njnt)}
+    known |= {model.actuator(i).name for i in range(model.nu)}
+    named = [(each.topic, each.names) for each in topic_readers(interface.observation)]
+    named += [(each.topic, each.names) for each in command_writers(interface.action)]
+    return [
+        f"topic {topic}: {name!r} is looked up by name, because its array has names beside it; "
+        "the model has no joint of that name"
+        for topic, names in named
+        for name in names
+        if name.isdecimal() and name not in known
+    ]
+
+
+def _refusal(where: str, kind: str, make: Callable[[], object]) -> list[str]:
+    from mlsh_ros.messages.message_types import has_package, message_type
+
+    if message_type(kind) is None and has_package(kind):
+        package, _, name = kind.split("/")
+        return [f"{where}: ros.type: package {package} has no message {name!r}"]
+    return [f"{where}: ros.fields: {kind}: {text}" for text in _refused(make)]
+
+
+def _refused(make: Callable[[], object]) -> list[str]:
+    try:
+        make()
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+# What it is -------------------------------------------------------------------------------------
+
+
+def _table(*heads: str) -> Table:
+    table = Table(box=None, padding=(0, 1))
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    return table
+
+
+def _print(table: Table) -> None:
+    # In a pipe there is no width to keep to; paths of messages are long.
+    wide = console if console.is_terminal else Screen(220)
+    wide.print(table)
+
+
+def _show(interface: Interface, model: mujoco.MjModel) -> None:
+    from sim.robot_setup.validation import places
+
+    i = interface
+    checked = sum(term.count for term in i.observation if not term.observed)
+    hidden = f" and {checked} (in brackets) for the guard alone" if checked else ""
+    say(
+        f"robot {i.robot}: {i.observation_size} observations{hidden}, {i.action_size} actions, a "
+        f"tick every {i.control_dt:g} s, {i.substeps} physics steps of {i.physics_dt:g} s"
+    )
+    table = _table("observation", "unit", "frame", "limit", "max age", "MuJoCo", "ROS")
+    for term in i.observation:
+        sources, fields = places(model, term), term.ros.fields
+        labels = [f"{term.name}.{k}" for k in range(term.count)]
+        limits = _limits(term)
+        if (term.size > MANY and len(set(limits)) == 1) or term.derive:
+            labels = [labels[0] + (f" .. {term.count - 1}" if term.count > 1 else "")]
+            limits = [", ".join(dict.fromkeys(limits))]
+            sources, fields = [f"{sources[0]} .."], (f"{fields[0]} .. {fields[-1]}",)
+        if not term.observed:
+            labels = [f"({label})" for label in labels]
+        for name, limit, place, field in zip(labels, limits, sources, fields, strict=True):
+            table.add_row(
+                name,
+                term.unit,
+                term.frame,
+                limit,
+                f"{term.max_age:g} s",
+                place,
+                f"{term.ros.topic} {term.ros.type.split('/')[-1]} {field}",
+            )
+    _print(table)
+    table = _table("action", "unit", "frame", "limit", "rate limit", "safe", "blend", "tracking")
+    for name in ("MuJoCo", "ROS"):
+        table.add_column(name, overflow="fold")
+    for action in i.action:
+        for k, actuator in enumerate(action.mujoco.actuators):
+            table.add_row(
+                f"{action.name}.{k}",
+                action.unit,
+                action.frame,
+                _range(action.limits[0][k], action.limits[1][k]),
+                f"{action.rate_limits[k]:g}/s",
+                f"{action.safe[k]:g}",
+                f"{action.blends[k]:g} s",
+                _tracking(action, k),
+                f"{actuator} = ctrl[{model.actuator(actuator).id}]",
+                f"{action.ros.topic} {action.ros.type.split('/')[-1]} {action.ros.fields[k]}",
+            )
+    _print(table)
+
+
+def _show_trial(interface: Interface, trial: Trial, seconds: float) -> None:
+    units = {term.name: term.unit for term in interface.observation}
+    moved = {n: float((high - trial.held.low[n]).max()) for n, high in trial.held.high.items()}
+    words = [f"{name} {moved[name]:.2g} {units[name]}" for name in moved if moved[name] > STILL]
+    shown = f"what moves, and by how much: {', '.join(words)}" if words else "nothing moves"
+    say(f"held at its safe command for {seconds:g} s: {shown}")
+    table = _table("driven to", "gain", "lag (ms)", "worst error", "beyond tolerance (s)")
+    for name in ("command stops (s)", "robot stops (s)"):
+        table.add_column(name)
+    for drive in trial.drives:
+        table.add_row(*_cells(drive))
+    _print(table)
+
+
+def _cells(drive: Drive) -> tuple[str, ...]:
+    from sim.robot_setup.validation import label
+
+    did = drive.followed
+    if did is None:
+        return (label(drive), "-", "-", "-", "-", f"{drive.ramp:.2f}", "-")
+    return (
+        label(drive),
+        f"{did.gain:.2f}",
+        "-" if did.lag is None else f"{1e3 * did.lag:.0f}",
+        f"{did.error:.2g}",
+        f"{did.longest:.2g}",
+        f"{drive.ramp:.2f}",
+        "-" if did.stop is None else f"{did.stop:.2f}",
+    )
+
+
+def _limits(term: ObservationTerm) -> list[str]:
+    if term.limits is None:
+        return ["none"] * term.count
+    return [_range(low, high) for low, high in zip(*term.limits, strict=True)]
+
+
+def _tracking(action: ActionTerm, element: int) -> str:
+    rule, at = action.tracking, action.measured[element]
+    if rule is None or at is None:
+        return "none"
+    tolerance = spread(rule.tolerance, action.size)[element]
+    term = rule.term if at == element else f"{rule.term}.{at}"
+    return f"{term} {tolerance:g} for {rule.time:g} s"
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:g} .. {high:g}"

@@ -1,0 +1,62 @@
+"""Where sub-commands print, and the options that several share."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
+from rich.text import Text
+
+from sim.errors import visible
+from sim.files.strict_yaml import whole_number
+
+MAX_SEED = 2**31 - 1  # what a ROS parameter of ours may hold
+
+
+class Screen(Console):
+    """Shows text as it is: names and paths come from files, and a bracket in them is a bracket.
+
+    A control character is written out, so that no file can move the cursor or fake a line. Colour
+    is a matter of `style`, never of the text.
+    """
+
+    def __init__(self, width: int | None) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, width=width)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """A text on its way to the screen, whether printed or in a table."""
+        return super().render_str(visible(text), **how)
+
+
+# In a pipe there is no width to keep to: lines stay whole.
+console = Screen(None if sys.stdout.isatty() else 160)
+
+
+def say(text: str, style: str | None = None) -> None:
+    """Print a line. It stays whole, also where a terminal is narrower."""
+    console.print(text, style=style, soft_wrap=True)
+
+
+def whole(low: int, high: int | None = None, *names: str, help: str) -> Any:
+    """An option that is a whole number from `low` to `high`; 1e6 is one."""
+
+    def parse(value: str | int) -> int:
+        try:
+            number = value if isinstance(value, int) else whole_number(value)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        if number < low or (high is not None and number > high):
+            most = "" if high is None else f" and at most {high}"
+            raise typer.BadParameter(f"{number} is not at least {low}{most}")
+        return number
+
+    metavar = f"INTEGER>={low}" if high is None else f"INTEGER {low}..{high}"
+    return typer.Option(*names, parser=parse, metavar=metavar, help=help)
+
+
+def counting() -> tuple[ProgressColumn, ...]:
+    """The columns of a bar that counts: what, how far, how many of how many."""
+    return TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()

@@ -1,0 +1,167 @@
+"""mlsh demo: the shipped bundle drives the simulated robot through the real nodes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.live import Live
+from rich.table import Table
+
+from mlsh_ros.cli.console import MAX_SEED, console, say, whole
+from mlsh_ros.cli.evaluate import show
+
+if TYPE_CHECKING:
+    from mlsh_ros.evaluation.episode import Episode
+    from policies.bundle.bundle import Bundle
+    from sim.tasks.base import Layout, TaskFamily
+
+BUNDLE = "moving_bandits"
+SKILL_COLOURS = ((0.00, 0.45, 0.70), (0.84, 0.37, 0.00), (0.00, 0.62, 0.45), (0.80, 0.47, 0.65))
+FILM_FPS = 20
+
+
+def demo(
+    bundle: Annotated[
+        str, typer.Option(help="A shipped bundle, or a folder or zip file.")
+    ] = BUNDLE,
+    episodes: Annotated[int, whole(1, help="Per task.")] = 2,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the report and the film.")
+    ] = Path("reports/demo"),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are there.")
+    ] = False,
+    seed: Annotated[int, whole(0, MAX_SEED, help="Of the episodes.")] = 0,
+    domain: Annotated[int | None, typer.Option(help="ROS domain.")] = None,
+) -> None:
+    """Drive the simulated robot through real ROS nodes in real time; leaves report and film."""
+    from mlsh_ros.evaluation.backends import jobs, run_ros
+    from mlsh_ros.evaluation.report import write_report
+    from mlsh_ros.evaluation.scores import summarise
+    from policies.bundle.bundle import load_bundle
+    from policies.bundle.task_compatibility import robot_of
+    from sim.files.output import check_place
+
+    loaded = load_bundle(bundle)
+    robot, work = robot_of(loaded, None), jobs(loaded, None, None)
+    for name in ("report.json", "report.html", "demo.gif", "demo.png"):
+        check_place(output / name, overwrite=overwrite)
+    say("starting skill, master, sim and watchdog node (real ROS 2, this computer only)")
+    start = time.monotonic()
+    table = LiveTable(loaded, episodes)
+    with table:
+        done = run_ros(
+            loaded,
+            robot,
+            work,
+            episodes=episodes,
+            seed=seed,
+            mode="realtime",
+            domain=domain,
+            on_episode=table.finish,
+            on_tick=table.tick,
+        )
+    result = summarise(loaded, robot, "ros-realtime", seed, done)
+    show(result)
+    result.write_json(output / "report.json", overwrite=overwrite)
+    write_report(result, output / "report.html", overwrite=overwrite)
+    say(f"report: {output / 'report.html'}")
+    _film(loaded, done, seed, output / "demo.gif", overwrite)
+    say(f"done in {time.monotonic() - start:.0f} s")
+
+
+def _film(bundle: Bundle, episodes: list[Episode], seed: int, path: Path, overwrite: bool) -> None:
+    from sim.physics.robot_model import load_robot
+    from sim.rendering.offscreen import Frame, NoGraphics, Scene, film
+
+    robot = load_robot(bundle.interface.robot)
+    scenes = []
+    for episode in episodes:
+        family, layout = _layout(bundle, episode, seed)
+        frames = []
+        for t, skill in enumerate(episode.skill.tolist()):
+            fields = {
+                term.name: episode.observation[t, where] / term.scales
+                for term in bundle.interface.observation
+                if term.observed and term.derive is None
+                for where in [bundle.interface.observation_slices[term.name]]
+            }
+            name = bundle.manifest.skills[skill]
+            colour = SKILL_COLOURS[skill % len(SKILL_COLOURS)]
+            frames.append(Frame(fields, f"tick {t}  {name}", colour))
+        scenes.append(Scene(family, episode.task, layout, frames))
+    try:
+        film(robot, scenes, path, fps=FILM_FPS, overwrite=overwrite)
+        film(robot, scenes, path.with_suffix(".png"), overwrite=overwrite)
+    except NoGraphics as error:
+        say(f"no film: {error}")
+        return
+    say(f"film: {path}, {path.stat().st_size / 1e6:.1f} MB, twice real time")
+
+
+def _layout(bundle: Bundle, episode: Episode, seed: int) -> tuple[TaskFamily, Layout]:
+    """The episode's family and what was drawn for it: a function of seed and number alone."""
+    import numpy as np
+
+    from policies.bundle.task_compatibility import task_of
+    from sim.envs.reference_returns import episode_rng
+
+    family, task = task_of(bundle, episode.task)
+    rows = family.reset(task, episode_rng(seed, episode.number))
+    return family, {name: np.asarray(row)[None] for name, row in rows.items()}
+
+
+class LiveTable:
+    """One row per episode, the running one moving."""
+
+    def __init__(self, bundle: Bundle, episodes: int) -> None:
+        self.bundle, self.episodes = bundle, episodes
+        self.rows: list[Episode] = []
+        self.live = Live(console=console, refresh_per_second=10)
+        self.current: tuple[dict[str, float], float] | None = None
+
+    def __enter__(self) -> LiveTable:
+        if console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if console.is_terminal:
+            self.live.update(self._table())
+            self.live.stop()
+
+    def tick(self, trace: dict[str, float], value: float) -> None:
+        """Show a tick of the running episode."""
+        self.current = trace, value
+        if console.is_terminal:
+            self.live.update(self._table())
+
+    def finish(self, episode: Episode) -> None:
+        """Keep a finished episode."""
+        self.rows.append(episode)
+        self.current = None
+        if console.is_terminal:
+            self.live.update(self._table())
+        else:
+            say(
+                f"{episode.task}, episode {episode.number}: return {episode.value:.0f}, "
+                f"{'solved' if episode.success else 'not solved'}, {episode.late} late decisions"
+            )
+
+    def _table(self) -> Table:
+        table = Table(box=None, padding=(0, 2))
+        for head in ("task", "episode", "tick", "skill", "return", "late"):
+            table.add_column(head)
+        names = self.bundle.manifest.skills
+        for e in self.rows:
+            used = " ".join(names[k] for k in dict.fromkeys(e.skill.tolist()))
+            cells = f"{e.number}", f"{len(e.skill)}", used, f"{e.value:.0f}", f"{e.late}"
+            table.add_row(e.task, *cells)
+        if self.current is not None:
+            trace, value = self.current
+            name = names[int(trace["skill"])]
+            table.add_row("…", "", f"{trace['tick']:.0f}", name, f"{value:.0f}", "")
+        return table

@@ -1,0 +1,124 @@
+"""mlsh gap: recordings of a robot against the simulation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mlsh_ros.cli.console import say
+from sim.errors import UserError
+
+ABOVE = 2  # exit status: a gate is passed
+
+
+def gap(
+    bundle: Annotated[
+        str,
+        typer.Argument(help="A bundle, or a robot that anything else drove; by name or path."),
+    ],
+    bags: Annotated[
+        list[Path], typer.Argument(help="Recordings: MCAP files, or folders of rosbag2.")
+    ],
+    robot: Annotated[
+        str | None, typer.Option(help="Nominal robot, name or folder; default: the bundle's.")
+    ] = None,
+    reality: Annotated[
+        str, typer.Option(help="In which it is simulated: a reality by name, or a file.")
+    ] = "",
+    master: Annotated[
+        str | None, typer.Option(help="That decided, where a recording does not say.")
+    ] = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option(help="Of the robot, in a recording with several; / is the root."),
+    ] = None,
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(help="OURS:=THEIRS: a topic that has another name there. Repeatable."),
+    ] = None,
+    fail_above: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=VALUE: status 2 if that number of gap.json is larger. Repeatable."),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for gap.html and gap.json.")
+    ] = Path("reports"),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are there.")
+    ] = False,
+) -> int:
+    """Say how robot and simulation differ, why, and what to do: a verdict, HTML and JSON.
+
+    The simulation replays the recorded commands. Status 0: it was compared, whatever was found.
+    2: a number is above what --fail-above allows, or wrong usage. 1: nothing could be compared.
+    """
+    from mlsh_ros.sim2real.data.recording_data import Where
+    from mlsh_ros.sim2real.data.target import load_subject
+    from mlsh_ros.sim2real.gap.analysis import analyse
+    from mlsh_ros.sim2real.gap.report import render
+    from sim.files.output import check_place, write_file
+
+    gates = [_gate(text) for text in fail_above or []]
+    files = [output / "gap.json", output / "gap.html"]
+    for file in files:
+        check_place(file, overwrite=overwrite)
+    found = analyse(
+        load_subject(bundle),
+        bags,
+        robot=robot,
+        reality=reality,
+        master=master,
+        where=Where.of(namespace, topic or ()),
+    )
+    data = found.to_dict()
+    limits = [(key, limit, number_at(data, key)) for key, limit in gates]
+    for file, text in zip(files, (found.to_json(), render(found)), strict=True):
+        write_file(file, text.encode("utf-8", "replace"), overwrite=overwrite)
+    for note in found.notes:
+        say(f"note: {note}")
+    for number, line in enumerate(found.verdict, 1):
+        say(f"{number}. {line}" if found.findings else line)
+    say(f"report: {output / 'gap.html'}")
+    above = [(k, limit, v) for k, limit, v in limits if v is not None and v > limit]
+    for key, limit, high in above:
+        say(f"{key} is {high:.4g}, at most {limit:g} is allowed")
+    for key, _, value in limits:
+        if value is None:
+            say(f"{key} is not known in this recording")
+    # What is not known has not passed a gate.
+    return ABOVE if above or any(value is None for *_, value in limits) else 0
+
+
+def _gate(text: str) -> tuple[str, float]:
+    key, equals, value = text.partition("=")
+    try:
+        if not (key and equals):
+            raise ValueError
+        return key, float(value)
+    except ValueError:
+        raise typer.BadParameter(f"--fail-above {text!r} is not KEY=VALUE, a number") from None
+
+
+def number_at(data: dict[str, Any], key: str) -> float | None:
+    """The number at a path such as `worst.nrmse` or `terms.velocity.x.lag`; null is None.
+
+    Raises:
+        UserError: there is none; the keys at the place where it goes wrong are named.
+    """
+    place: Any = data
+    left = key
+    while left:
+        if not isinstance(place, dict):
+            break
+        # Names of terms hold dots themselves: the longest one that fits.
+        fits = [name for name in place if left == name or left.startswith(f"{name}.")]
+        if not fits:
+            break
+        name = max(fits, key=len)
+        place, left = place[name], left[len(name) + 1 :]
+    if left or isinstance(place, (dict, list, str)):
+        choices = ", ".join(place) if isinstance(place, dict) else "none below it"
+        raise UserError(f"--fail-above {key}: no number of that name. Valid there: {choices}")
+    return None if place is None else float(place)

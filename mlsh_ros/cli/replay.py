@@ -1,0 +1,85 @@
+"""mlsh replay: a recording through its bundle once more, offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mlsh_ros.cli.console import say
+from policies.bundle.bundle import Bundle, load_bundle
+
+if TYPE_CHECKING:
+    from mlsh_ros.recording.bag_reader import Recording
+    from mlsh_ros.recording.replay import Result
+
+SHOWN = 3  # places named of a longer list
+DIFFERENT, HOLES = 1, 3  # exit status; 2 is wrong usage, as everywhere
+
+
+def replay(
+    bag: Annotated[Path, typer.Argument(help="A recording: its MCAP file, or its folder.")],
+    bundle: Annotated[
+        str, typer.Argument(help="A shipped bundle by name, or a folder or zip file.")
+    ],
+    master: Annotated[
+        str | None, typer.Option(help="Master that decided; by default the recorded one.")
+    ] = None,
+    drawn: Annotated[
+        bool,
+        typer.Option("--drawn", help="The master drew its skills (greedy false): logits only."),
+    ] = False,
+) -> int:
+    """Compare every tick and decision of a recording with what the bundle makes of it.
+
+    Status 0: all is equal, and the recording is whole. 1: there is a difference, and it says where
+    the first one is; or something cannot be read. 2: wrong usage. 3: what could be compared is
+    equal, but the recording has holes or breaks off.
+    """
+    from mlsh_ros.recording.bag_reader import Recording
+    from mlsh_ros.recording.replay import replay as compare
+
+    recording, loaded = Recording(bag), load_bundle(bundle)
+    _introduce(recording, loaded)
+    result = compare(recording, loaded, master=master, drawn=drawn)
+    if recording.cut:
+        say(f"the recording breaks off ({recording.cut}); compared up to there")
+    whole = result.whole and not recording.cut
+    _report(result, whole)
+    if not result.equal:
+        return DIFFERENT
+    return 0 if whole else HOLES
+
+
+def _introduce(recording: Recording, bundle: Bundle) -> None:
+    ran = recording.about
+    say(f"recording {recording.file}: bundle {ran.get('bundle')}, {ran.get('mode')}")
+    digest, other = str(recording.manifest.get("digest")), bundle.manifest.digest
+    if digest != other:
+        say(
+            f"another bundle ran: its digest is {digest[:16]}, that of {bundle.manifest.name} "
+            f"is {other[:16]}; compared all the same"
+        )
+
+
+def _report(result: Result, whole: bool) -> None:
+    counts = f"{result.sessions} sessions, {result.ticks} ticks, {result.decisions} decisions"
+    equal = "all equal" if whole else "equal as far as recorded"
+    say(f"{counts}, {equal}" if result.equal else counts)
+    for kind, first, number, total in (
+        ("", result.first_tick, result.different_ticks, result.ticks),
+        ("of decisions ", result.first_decision, result.different_decisions, result.decisions),
+    ):
+        if first is not None:
+            say(f"first difference {kind}({number} of {total}): {first}")
+    _list("gaps between the ticks", result.missing)
+    _list("ticks whose observation no recorded sensor messages give", result.unseen)
+    _list("could not be compared, what they rest on is not recorded", result.unjudged)
+    _list("messages that nobody could read, left out", result.unread)
+
+
+def _list(what: str, places: list[str]) -> None:
+    if places:
+        more = ", .." if len(places) > SHOWN else ""
+        say(f"{len(places)} {what}: {', '.join(places[:SHOWN])}{more}")

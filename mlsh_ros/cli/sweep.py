@@ -1,0 +1,138 @@
+"""mlsh sweep: variants x seeds over the cores, one table and one plot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from mlsh_ros.cli.console import console, say, whole
+from mlsh_ros.evaluation.number_format import percent
+from sim.errors import UserError
+
+if TYPE_CHECKING:
+    from policies.experiments.ablations import Variant
+    from policies.experiments.results_table import Summary
+
+
+def show_variants(wanted: bool) -> None:
+    """Print every variant and set, and end."""
+    if not wanted:
+        return
+    from policies.experiments.ablations import SETS, VARIANTS
+
+    for name, members in SETS.items():
+        say(f"{name}: {', '.join(members)}")
+    _explain(VARIANTS)
+    raise typer.Exit
+
+
+def sweep(
+    family: Annotated[str, typer.Argument(help="Task family, for example moving_bandits.")],
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="baselines, ablations, or one by name (--list shows all); repeatable. "
+            "Default: mlsh."
+        ),
+    ] = None,
+    list_variants: Annotated[
+        bool,
+        typer.Option(
+            "--list",
+            callback=show_variants,
+            is_eager=True,
+            help="Show what each variant is, and end.",
+        ),
+    ] = False,
+    seeds: Annotated[int, whole(1, help="How many: 0, 1, 2 ..")] = 10,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="For all variants, as in train; a,b,c makes a grid. Repeatable."
+        ),
+    ] = None,
+    robot: Annotated[
+        str | None, typer.Option(help="Name or folder; by default the family's.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of all runs; goes on with what is there."),
+    ] = None,
+    jobs: Annotated[
+        int | None, whole(1, help="Runs at the same time; default: one per core.")
+    ] = None,
+    episodes: Annotated[
+        int | None,
+        whole(1, help="Per update on a new task; default: 2,000 environment steps."),
+    ] = None,
+    goal: Annotated[float, typer.Option(help="Fraction of the optimum to reach.")] = 0.95,
+) -> int:
+    """Train variants with several seeds and compare what they reach on every task learned anew."""
+    from policies.experiments.ablations import grid, variants
+    from policies.experiments.results_table import plot, summarise, write_table
+    from policies.experiments.sweep import plan
+    from policies.experiments.sweep import sweep as run_all
+    from sim.physics.robot_model import load_robot
+    from sim.tasks.registry import make_family
+
+    robot = robot or make_family(family).robot
+    load_robot(robot)
+    folder = output or Path("runs") / f"sweep-{family}"
+    chosen = grid(variants(variant or ["mlsh"]), settings or [])
+    planned = plan(family, robot, chosen, list(range(seeds)), folder, episodes)
+    failed = 0
+    for number, (job, reason) in enumerate(run_all(planned, jobs or os.cpu_count() or 1), 1):
+        failed += bool(reason)
+        say(f"{number}/{len(planned)} {job.path}: {reason or 'done'}")
+    summaries = summarise(planned)
+    if not summaries:
+        raise UserError(f"no run of {folder} has a result")
+    _show(summaries, goal)
+    _explain({s.variant: chosen[s.variant] for s in summaries})
+    stem = folder / ("sweep" if episodes is None else f"sweep-{episodes}")
+    write_table(summaries, stem.with_suffix(".csv"))
+    plot(summaries, goal, stem.with_suffix(".png"))
+    say(f"every number: {stem}.csv; learning curves: {stem}.png")
+    return 1 if failed else 0
+
+
+def _show(summaries: list[Summary], goal: float) -> None:
+    table = Table(box=None, padding=(0, 2))
+    heads = ("variant", "seeds", f">= {percent(goal)}", "1 update", "mean", "95 % of the mean")
+    for head in (*heads, "worst seed", "its worst task", "seconds"):
+        table.add_column(head, justify="left" if head == "variant" else "right")
+    for s in summaries:
+        low, high = s.interval
+        weakest, count = s.weakest, len(s.outcomes)
+        seconds = sum(o.seconds for o in s.outcomes) / count
+        table.add_row(
+            s.variant,
+            f"{count}",
+            f"{s.reached(goal)}",
+            percent(s.after(1)),
+            percent(s.mean),
+            f"{percent(low)} .. {percent(high)}",
+            f"{weakest.job.config.seed}",
+            f"{weakest.worst_task} {percent(weakest.worst)}",
+            f"{seconds:.0f}",
+        )
+    updates = len(summaries[0].outcomes[0].steps) - 1
+    console.print(table)
+    say(
+        f"of the optimum, greedy, after {updates} updates of "
+        f"{summaries[0].outcomes[0].steps[1]:,} steps on each task (and after one); "
+        f"{percent(goal)}: seeds of which every task reaches it"
+    )
+
+
+def _explain(variants: Mapping[str, Variant]) -> None:
+    """What each variant is."""
+    table = Table(box=None, padding=(0, 2), show_header=False)
+    for name, variant in variants.items():
+        table.add_row(name, variant.why)
+    console.print(table)

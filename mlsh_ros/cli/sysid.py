@@ -1,0 +1,98 @@
+"""mlsh sysid: what of a robot differs from its model, by recordings."""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlsh_ros.cli.console import say
+from sim.errors import UserError
+
+
+def sysid(
+    bundle: Annotated[
+        str,
+        typer.Argument(help="A bundle, or a robot that anything else drove; by name or path."),
+    ],
+    bags: Annotated[
+        list[Path], typer.Argument(help="Recordings: MCAP files, or folders of rosbag2.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File for what was identified.")
+    ] = Path("reality.yaml"),
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Identify this alone: gain_factor, drive_x.delay_s, .. Repeatable."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="Do not identify this, such as what was measured. Repeatable."),
+    ] = None,
+    known: Annotated[
+        str, typer.Option(help="What differs for certain: a reality by name, or a file.")
+    ] = "",
+    ranges: Annotated[
+        Path | None, typer.Option(help="What may differ; default: the robot's randomise.yaml.")
+    ] = None,
+    robot: Annotated[
+        str | None, typer.Option(help="Nominal robot, name or folder; default: the bundle's.")
+    ] = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option(help="Of the robot, in a recording with several; / is the root."),
+    ] = None,
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(help="OURS:=THEIRS: a topic that has another name there. Repeatable."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file that is there.")
+    ] = False,
+) -> int:
+    """Identify masses, frictions, gains, delays and biases; writes a reality.yaml with errors.
+
+    What the recording does not tell stays as it is, and is named. Status 1: nothing can be told,
+    or what was found predicts worse than the nominal model; nothing is written then.
+    """
+    for needed in ("scipy", "tabulate"):
+        if find_spec(needed) is None:
+            raise UserError(
+                f"{needed} is not installed, which mujoco.sysid needs: install the extra `sysid`"
+            )
+    from mlsh_ros.sim2real.data.recording_data import Where, load
+    from mlsh_ros.sim2real.data.target import load_subject, nominal
+    from mlsh_ros.sim2real.sysid.identify import identify
+    from sim.files.output import check_place, write_file
+    from sim.randomization.schema import load_ranges, load_reality
+
+    check_place(output, overwrite=overwrite)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # of numbers that start at a bound
+    where = Where.of(namespace, topic or ())
+    loaded = load_subject(bundle)
+    body = nominal(loaded, robot)
+    found = identify(
+        loaded,
+        [load(bag, loaded, where).signals for bag in bags],
+        robot=robot,
+        known=load_reality(known, body) if known else None,
+        ranges=load_ranges(ranges, body) if ranges else None,
+        only=only or (),
+        keep=keep or (),
+    )
+    for line in found.lines():
+        say(line)
+    if all(number.why_not for number in found.numbers):
+        raise UserError("the recordings tell none of these numbers; nothing is written")
+    if not found.after <= found.before:  # nan too
+        raise UserError(
+            f"what was found predicts worse than the nominal model: RMSE {found.before:.3g} "
+            f"before, {found.after:.3g} after, in windows that were not fitted; nothing is "
+            "written: the nominal model is the better one"
+        )
+    write_file(output, found.to_yaml([str(bag) for bag in bags]), overwrite=overwrite)
+    say(f"reality: {output}")
+    return 0

@@ -1,0 +1,257 @@
+"""mlsh train: meta-training with a live display."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import threading
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mlsh_ros.cli.console import MAX_SEED, console, say, whole
+from mlsh_ros.evaluation.number_format import amount, percent
+from sim.errors import UserError
+
+if TYPE_CHECKING:
+    from policies.bundle.adaptation import Progress as MasterProgress
+    from policies.mlsh.distributed import Ranks
+    from policies.training.run import Run, Training
+    from sim.envs.reference_returns import Bounds
+
+PATIENCE = 30  # iterations in a row with collapsed skills before it is said: they begin alike
+PIPED_EVERY = 10  # iterations between two lines where no terminal shows the live display
+
+
+def train(
+    family: Annotated[
+        str | None, typer.Argument(help="Task family, for example moving_bandits.")
+    ] = None,
+    robot: Annotated[
+        str | None,
+        typer.Option(help="Robot: a shipped one by name, or a folder; by default the family's."),
+    ] = None,
+    seed: Annotated[int, whole(0, MAX_SEED, help="Of everything random.")] = 0,
+    recipe: Annotated[
+        str,
+        typer.Option("--preset", help="default, or faithful-2017: the released code's quirks."),
+    ] = "default",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a setting, e.g. --set mlsh.groups=20. Repeatable."),
+    ] = None,
+    reality: Annotated[
+        str, typer.Option(help="What differs from the model: by name, or a file.")
+    ] = "",
+    run: Annotated[
+        Path | None, typer.Option("--run", "-o", help="Run folder; by default under runs/.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this run folder, bit for bit.")
+    ] = None,
+    allow_changes: Annotated[
+        bool,
+        typer.Option(
+            "--allow-changes",
+            help="Resume although config.yaml or the robot was changed; the bundle will say so.",
+        ),
+    ] = False,
+) -> int:
+    """Train skills and masters over many tasks of a family."""
+    # Imported when needed, here and in the other commands: torch alone takes a second.
+    from policies.mlsh.config import preset
+    from policies.mlsh.distributed import ranks_of_this_run
+    from policies.training.run import Run, create_run, open_run
+    from sim.physics.robot_model import load_robot
+    from sim.randomization.schema import load_reality
+    from sim.tasks.registry import make_family
+
+    ranks = ranks_of_this_run()
+    if allow_changes and resume is None:
+        raise UserError("--allow-changes is for --resume")
+    if resume is not None:
+        if family is not None or settings or reality:
+            raise UserError(
+                "--resume takes family, settings and reality from the run; give none of them"
+            )
+        folder = open_run(resume)
+    else:
+        if family is None:
+            raise UserError("which task family? For example: mlsh train moving_bandits")
+        robot = robot or make_family(family).robot
+        body = load_robot(robot)
+        config = preset(recipe, family, robot, seed).with_values(settings or [])
+        if reality:
+            config = replace(config, reality=load_reality(reality, body))
+        ranks.share(config.mlsh.groups)  # says so before a folder is made
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        if run is None and ranks.size > 1:
+            raise UserError("several processes need one folder; give --run")
+        path = run or Path("runs") / f"{family}-{body.name}-s{seed}-{stamp}"
+        folder = create_run(config, path) if ranks.first else Run(path)
+        ranks.any(True)  # nobody reads it before it is there
+    return _train(folder, ranks, resume=resume is not None, allow_changes=allow_changes)
+
+
+def _train(folder: Run, ranks: Ranks, *, resume: bool, allow_changes: bool) -> int:
+    from policies.training.collapse_report import collapse_warning
+    from policies.training.run import learn_masters
+    from policies.training.run import train as run_training
+
+    stop = threading.Event()
+    previous = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    display = Display(folder) if ranks.first else nullcontext()
+    show = display.show if isinstance(display, Display) else lambda _: None
+    try:
+        with display:
+            training = run_training(
+                folder,
+                resume=resume,
+                allow_changes=allow_changes,
+                should_stop=stop.is_set,
+                on_iteration=show,
+                ranks=ranks,
+            )
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if not ranks.first:
+        return 0 if training.finished else 130
+    if not training.finished:
+        again = shlex.join(["mlsh", "train", "--resume", str(folder.path)])
+        say(
+            f"stopped after {training.learner.steps:,} steps; everything is saved. "
+            f"Go on with: {again}",
+        )
+        return 130
+    say(f"trained in {training.rows[-1]['seconds']:.0f} s; curves: {folder.path}/curves.png")
+    learner = training.learner
+    if warning := collapse_warning(
+        training.rows, learner.family.tasks, learner.bounds, learner.method
+    ):
+        say(f"warning: {warning}")
+    say("a fresh master for each task, skills frozen:")
+    result = learn_masters(folder)
+    report(result.learner.family.tasks, result.curves, result.learner.bounds)
+    say(f"next: {shlex.join(['mlsh', 'export', str(folder.path)])}")
+    return 0
+
+
+def report(
+    tasks: tuple[str, ...], curves: list[list[MasterProgress]], bounds: list[Bounds]
+) -> None:
+    """Print greedy returns over master updates, as fractions of the optimum."""
+    table = Table(box=None, padding=(0, 1))
+    table.add_column("task")
+    for p in curves[0]:
+        table.add_column(f"{p.updates}", justify="right")
+    table.add_column("of optimum", justify="right")
+    for task, curve, limit in zip(tasks, curves, bounds, strict=True):
+        digits = 1 if abs(limit.optimum) >= 10 else 3
+        cells = [f"{p.greedy:.{digits}f}" for p in curve]
+        table.add_row(task, *cells, percent(limit.share(curve[-1].greedy)))
+    console.print(table)
+    steps = curves[0][-1].steps // max(1, curves[0][-1].updates)
+    say(f"(greedy return after 0, 1, 2 .. updates of {steps:,} environment steps)")
+
+
+class Display:
+    """Progress, phase, returns, usage: a live panel on a terminal, lines in a pipe."""
+
+    def __init__(self, run: Run) -> None:
+        config = run.config
+        self.path, self.total, self.config = run.path, config.iterations, config
+        self.bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self.task = self.bar.add_task(
+            f"{config.family} on {config.robot}", total=self.total, note=""
+        )
+        self.warnings, self.diverged = 0, 0.0
+        self.live = Live(self.bar, console=console, refresh_per_second=4)
+
+    def __enter__(self) -> Display:
+        say(f"run folder: {self.path}")
+        if console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if console.is_terminal:
+            self.live.stop()
+
+    def show(self, training: Training) -> None:
+        """Show the latest iteration."""
+        row = training.rows[-1]
+        if row["diverged"] > self.diverged:
+            self.diverged = row["diverged"]
+            first = str(self.path / "failures" / "0.npz")
+            again = shlex.join(["python", "-m", "policies.training.divergence", first])
+            say(
+                f"{self.diverged:.0f} simulation(s) were not finite any more and were put back; "
+                f"repeat one: {again}",
+            )
+        note = (
+            f"{row['steps'] / 1e6:.2f} M steps, {row['steps_per_second']:,.0f}/s, "
+            f"{row['groups_warming_up']:.0f} groups warming up, {row['groups_joint']:.0f} joint"
+        )
+        number = int(row["iteration"])
+        if not console.is_terminal:
+            if number % PIPED_EVERY == 0 or number == self.total:
+                left = (self.total - number) * row["seconds"] / number
+                score = percent(row["score"]) if "score" in row else "-"
+                say(f"{number}/{self.total}: {note}, score {score}, {left:.0f} s left")
+            return
+        self.bar.update(self.task, completed=number, note=note)
+        self.live.update(Group(self.bar, self._table(training)))
+
+    def _table(self, training: Training) -> Table:
+        from policies.training.collapse_report import collapse_warning
+
+        rows = training.rows
+        table = Table(box=None, padding=(0, 2))
+        for head in ("task", "return", "of optimum", "usage of skills"):
+            table.add_column(head)
+        bounds = training.learner.bounds
+        for index, task in enumerate(training.learner.family.tasks):
+            # Not every task has a warmed-up group in every iteration: show its latest.
+            known = next((r for r in reversed(rows) if f"return/{task}" in r), None)
+            if known is None:
+                table.add_row(task, "-", "-", "-")
+                continue
+            value = known[f"return/{task}"]
+            usage = [known[f"usage/{task}/skill-{k}"] for k in range(self.config.mlsh.skills)]
+            table.add_row(
+                task,
+                amount(value),
+                percent(bounds[index].share(value)),
+                " ".join(f"{u:4.0%}" for u in usage),
+            )
+        score = percent(rows[-1]["score"]) if "score" in rows[-1] else "-"
+        shared = (
+            f"I(skill; task) {rows[-1]['mutual_information']:.2f} bits, "
+            f"nearest skills {rows[-1]['skill_distance']:.2f} apart, of 1"
+        )
+        table.add_row("normalised score", score, "", shared)
+        if restarts := sum(r["reseeded"] >= 0 for r in rows):
+            table.add_row("", "", "", f"{restarts} skill(s) started anew: no task missed them")
+        if warning := collapse_warning(
+            rows, training.learner.family.tasks, bounds, self.config.mlsh
+        ):
+            self.warnings += 1
+            if self.warnings > PATIENCE:
+                table.add_row("", "", "", warning)
+        else:
+            self.warnings = 0
+        return table

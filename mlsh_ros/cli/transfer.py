@@ -1,0 +1,118 @@
+"""mlsh transfer: frozen skills on all tasks of a family, over seeds, beside PPO from scratch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from mlsh_ros.cli.console import console, say, whole
+from mlsh_ros.evaluation.number_format import amount, percent
+
+if TYPE_CHECKING:
+    from policies.bundle.adaptation import Progress
+    from policies.experiments.transfer import Transferred
+    from sim.envs.reference_returns import Bounds
+
+
+def transfer(
+    bundle: Annotated[
+        str, typer.Argument(help="A shipped bundle by name, or a folder or zip file.")
+    ],
+    family: Annotated[str, typer.Argument(help="Task family, also one the skills never saw.")],
+    seeds: Annotated[int, whole(1, help="How many: 0, 1, 2 ..")] = 10,
+    episodes: Annotated[int, whole(1, help="Whole ones per update and task.")] = 8,
+    updates: Annotated[int, whole(1, help="Of each master.")] = 6,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a setting, as in train. Repeatable."),
+    ] = None,
+    robot: Annotated[
+        str | None, typer.Option(help="Name or folder; default: the bundle's.")
+    ] = None,
+    baseline: Annotated[
+        bool, typer.Option(help="Also learn each task from scratch with the same experience.")
+    ] = True,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="CSV file with every number.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file that is there.")
+    ] = False,
+) -> None:
+    """Learn all tasks of a family with a bundle's frozen skills, over seeds."""
+    from policies.bundle.bundle import load_bundle
+    from policies.bundle.task_compatibility import robot_of, tasks_of
+    from policies.experiments.transfer import transfer as run
+    from policies.experiments.transfer import write_transfer
+    from sim.envs.reference_returns import all_bounds
+    from sim.files.output import check_place, lock_beside, locked
+    from sim.physics.robot_model import load_robot
+
+    loaded = load_bundle(bundle)
+    target = output or Path("runs") / f"{loaded.manifest.name}-{family}.csv"
+    check_place(target, overwrite=overwrite)
+    robot_of(loaded, robot), tasks_of(loaded, family)  # says so before a folder is made
+    results: list[Transferred] = []
+    with locked(lock_beside(target), str(target)):
+        for result in run(
+            loaded,
+            family,
+            list(range(seeds)),
+            updates=updates,
+            episodes=episodes,
+            threads=os.cpu_count() or 1,
+            settings=settings or [],
+            robot=robot,
+            baseline=baseline,
+            on_update=_say,
+        ):
+            results.append(result)
+            write_transfer(results, target)
+    limits = all_bounds(load_robot(robot_of(loaded, robot)), results[0].family)  # type: ignore[arg-type]
+    for learner in dict.fromkeys(r.learner for r in results):
+        _show([r for r in results if r.learner == learner], limits)
+    say(f"every number: {target}")
+
+
+def _say(learner: str, seed: int, latest: list[Progress]) -> None:
+    mean = sum(p.greedy for p in latest) / len(latest)
+    success = sum(p.success for p in latest) / len(latest)
+    say(
+        f"{learner}, seed {seed}, {latest[0].updates} updates: return {amount(mean)}, "
+        f"success {percent(success)}"
+    )
+
+
+def _show(results: list[Transferred], limits: list[Bounds]) -> None:
+    last = results[0].last[0]
+    table = Table(box=None, padding=(0, 2), title=f"{results[0].learner}, {last.updates} updates")
+    table.add_column("task")
+    heads = ("return", "worst seed", "success", "seeds with > 50 %", "random", "optimum")
+    for head in heads:
+        table.add_column(head, justify="right")
+    for i, (task, limit) in enumerate(zip(results[0].tasks, limits, strict=True)):
+        ends = [r.last[i] for r in results]
+        worst = min(results, key=lambda r, i=i: r.last[i].greedy)  # type: ignore[misc]
+        table.add_row(
+            task,
+            amount(sum(p.greedy for p in ends) / len(ends)),
+            f"{amount(worst.last[i].greedy)} ({worst.seed})",
+            percent(sum(p.success for p in ends) / len(ends)),
+            f"{sum(p.success > 0.5 for p in ends)} of {len(ends)}",
+            amount(limit.random),
+            amount(limit.optimum),
+        )
+    console.print(table)
+    mean = sum(r.mean for r in results) / len(results)
+    success = sum(r.success for r in results) / len(results)
+    solved = [r.solved for r in results]
+    seconds = sum(r.last[0].seconds for r in results) / len(results)
+    say(
+        f"mean return {amount(mean)}, success {percent(success)}; of {len(limits)} task(s) "
+        f"{min(solved)} to {max(solved)} are solved; {last.steps // results[0].ticks} episodes, "
+        f"{last.steps:,} steps per task, {seconds:.0f} s"
+    )

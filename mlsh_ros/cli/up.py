@@ -1,0 +1,69 @@
+"""mlsh up: start a graph where there is no `ros2 launch`."""
+
+from __future__ import annotations
+
+import signal
+import time
+from queue import SimpleQueue
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from mlsh_ros.bringup.node_graph import GRAPHS, Graph
+from mlsh_ros.bringup.process_launcher import Processes
+from mlsh_ros.cli.console import console, say
+from sim.errors import UserError, unknown
+
+
+def up(
+    graph: Annotated[
+        str, typer.Argument(help="sim: MuJoCo as the robot. robot: policy only.")
+    ] = "sim",
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="As for ros2 launch: name:=value.")
+    ] = None,
+    show_args: Annotated[bool, typer.Option(help="List the arguments and end.")] = False,
+    domain: Annotated[int | None, typer.Option(help="ROS domain.")] = None,
+) -> int:
+    """Start the nodes that `ros2 launch mlsh_ros GRAPH.launch.py` starts; Ctrl-C ends them."""
+    if graph not in GRAPHS:
+        raise unknown("graph", graph, GRAPHS)
+    chosen = GRAPHS[graph]
+    if show_args:
+        _show(chosen)
+        return 0
+    # Not an Event: its lock could be held by the very thread that the handler interrupts.
+    stop: SimpleQueue[int] = SimpleQueue()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: stop.put(number))
+
+    def show(node: str, line: str) -> None:
+        say(f"[{node}] {line}")
+
+    with Processes(chosen, _parse(arguments or []), show, domain) as processes:
+        while stop.empty():
+            processes.check()
+            time.sleep(0.1)
+    return 0
+
+
+def _parse(arguments: list[str]) -> dict[str, str]:
+    given = {}
+    for text in arguments:
+        name, sign, value = text.partition(":=")
+        if not sign:
+            raise UserError(f"argument {text!r} is not of the form name:=value")
+        given[name] = value
+    return given
+
+
+def _show(graph: Graph) -> None:
+    say(graph.description)
+    table = Table(box=None, padding=(0, 2))
+    for head in ("argument", "default", "description"):
+        table.add_column(head)
+    for a in graph.arguments:
+        choices = f" One of {', '.join(a.choices)}." if a.choices else ""
+        table.add_row(a.name, a.default or "''", a.description + choices)
+    console.print(table)

@@ -1,0 +1,126 @@
+"""The one way by which commands leave: none that its state does not allow, none that jumps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mlsh_ros.control.faults import FaultError
+from mlsh_ros.control.supervisor import Supervisor
+from sim.interface import Floats, Interface
+
+Send = Callable[[Floats, "int | None"], None]
+ROUNDING = 1e-9  # relative and absolute, of a step that is exactly as large as the rate limit
+FRESH = 0.9  # of the watchdog's patience for which a command counts as being in force
+
+
+class CommandGate:
+    """Keeps the command in force, and lets the next one through if it may follow.
+
+    A session begins with `begin`, goes on with `drive`, and ends with `brake` until that returns
+    False. Whatever happens between, a command differs from the one before by no more than the
+    rate limit, because braking begins from the last command that was sent, and there is none
+    where nothing was sent.
+
+    When the last command is so old that watchdog_node may be braking the robot by now, nothing
+    more is sent: two that brake from different commands would make the robot jump.
+
+    Args:
+        interface: with limits, rate limits and the safe command.
+        supervisor: says what its state allows.
+        send: sends a command (A,), with the stamp of the sensors it answers, ns, or None: now.
+    """
+
+    def __init__(self, interface: Interface, supervisor: Supervisor, send: Send) -> None:
+        self.interface, self._supervisor, self._send = interface, supervisor, send
+        self._step = interface.rate_step * (1 + ROUNDING) + ROUNDING  # (A,)
+        self.command: Floats | None = None  # (A,) in force; None: this session has sent none
+        self._before: Floats | None = None  # (A,) that the first command follows
+        self._patience: float | None = None
+        self._given_away = False  # watchdog_node has tripped
+        self._sent = 0.0  # s, when the last one was
+        self.count = 0  # commands sent, in all sessions
+
+    def begin(self, initial: Floats, patience: float | None = None) -> None:
+        """A session begins where the robot is.
+
+        Args:
+            initial: (A,) the command that the robot's measured state corresponds to.
+            patience: s after which watchdog_node brakes; None: nobody watches.
+        """
+        self.command, self._before, self._patience = None, initial, patience
+        self._given_away = False
+
+    def close(self) -> None:
+        """No session: nothing is in force that could be braked from."""
+        self.command = self._before = None
+
+    def hand_over(self) -> None:
+        """watchdog_node has tripped and brakes the robot: nothing more is sent in this session."""
+        self._given_away = True
+
+    def drive(self, command: Floats, now: float, stamp: int | None = None) -> bool:
+        """Send the command (A,) of a tick; False, and nothing is sent, if the robot must not move.
+
+        Args:
+            command: that has passed `Interface.command`.
+            now: s, by the clock of the ticks.
+            stamp: ns, see `send`.
+
+        Raises:
+            FaultError: it does not follow the command in force, or that one is too old.
+        """
+        if not self._supervisor.may_drive or self._before is None or self._given_away:
+            return False
+        if self._handed_over(now):
+            raise FaultError(
+                "deadline",
+                f"the last command was sent {now - self._sent:.3f} s ago, and watchdog_node "
+                f"brakes the robot after {self._patience:g} s",
+            )
+        before = self._before if self.command is None else self.command
+        step = np.abs(command - before)
+        if not (step <= self._step).all():  # so that NaN is beyond, too
+            i = int(np.argmax(np.where(np.isnan(step), np.inf, step - self._step)))
+            raise FaultError(
+                "internal",
+                f"{self.interface.action_names[i]} would jump from {before[i]:.4g} to "
+                f"{command[i]:.4g}, at most {self.interface.rate_step[i]:.4g} a tick is allowed",
+            )
+        self._put(command, now, stamp)
+        return True
+
+    def brake(self, now: float, stamp: int | None = None) -> bool:
+        """Send the next command on the way to the safe one; False: there is none to send.
+
+        That is so at rest, where this session has sent nothing, and where watchdog_node has taken
+        over.
+        """
+        command = self.command
+        if command is None or not self._supervisor.may_brake or self._handed_over(now):
+            return False
+        if (command == self.interface.safe).all():
+            return False
+        self._put(self.interface.brake(command), now, stamp)
+        return True
+
+    def repeat_rest(self, now: float, stamp: int | None = None) -> None:
+        """Send the safe command once more, if the robot has been braked to it."""
+        command = self.command
+        if command is None or not self._supervisor.may_brake or self._handed_over(now):
+            return
+        if (command == self.interface.safe).all():
+            self._put(command, now, stamp)
+
+    def _handed_over(self, now: float) -> bool:
+        if self._given_away:
+            return True
+        if self.command is None or self._patience is None:
+            return False
+        return not now - self._sent < FRESH * self._patience
+
+    def _put(self, command: Floats, now: float, stamp: int | None) -> None:
+        # Before it is sent: where sending fails half-way, a part of it may be in force.
+        self.command, self._sent, self.count = command, now, self.count + 1
+        self._send(command, stamp)

@@ -1,0 +1,152 @@
+"""One control tick: fields to observation, skill, action, command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlsh_ros.control.faults import FaultError
+from mlsh_ros.control.skill_schedule import Hierarchy
+from sim.interface import Floats, Interface
+
+Float32 = NDArray[np.float32]
+Skill = Callable[[Float32], Float32]  # (1, O) to (1, A)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A question to the master."""
+
+    macro: int  # the macro step to decide
+    tick: int  # whose observation this is
+    observation: Float32  # (O,)
+    bundle: int  # fingerprint of the bundle whose skill is to be named
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What one tick did."""
+
+    tick: int
+    skill: int
+    observation: Float32  # (O,)
+    action: Float32  # (A,) as the skill gave it
+    command: Floats  # (A,) in physical units
+    saturated: bool  # a limit cut the action
+    decides: bool  # a macro step begins here
+    late: bool  # its decision had not come: the skill before went on
+
+
+class Controller:
+    """Runs the skills of a bundle on one robot; deterministic, knows no time and no ROS.
+
+    A tick has two halves: `begin` takes the sensors and may ask the master; `finish` runs the
+    skill. Between them, with decision_lead 0 or on the first tick, the master must answer.
+
+    Args:
+        interface: of the bundle.
+        skills: the K skill networks.
+        decision_ticks: N.
+        decision_lead: L.
+        fingerprint: of the bundle that the skills are of, see `policies.bundle.bundle.Bundle`.
+    """
+
+    def __init__(
+        self,
+        interface: Interface,
+        skills: Sequence[Skill],
+        decision_ticks: int,
+        decision_lead: int,
+        fingerprint: int = 0,
+    ) -> None:
+        self.interface, self.skills = interface, tuple(skills)
+        self.fingerprint = fingerprint  # of the newest question's bundle
+        self._offered: tuple[tuple[Skill, ...], int] | None = None
+        self._coming: tuple[int, tuple[Skill, ...]] | None = None  # at which macro step
+        self.hierarchy = Hierarchy(decision_ticks, decision_lead, len(self.skills))
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a session at tick 0, from where `begin` will find the robot."""
+        if self._coming is not None:  # its macro step will not come any more
+            (_, self.skills), self._coming = self._coming, None
+        self.hierarchy.reset()
+        self.tick = 0
+        self.asked = -1  # the newest macro step that a question was about
+        self.command = self.interface.safe.copy()  # (A,) in force
+        self._observation: Float32 | None = None
+
+    def swap(self, skills: Sequence[Skill], fingerprint: int) -> None:
+        """Take the skills of another bundle from a macro step on; may be called by any thread.
+
+        The next question to the master is about the new ones, and with the macro step that it
+        decides they take over.
+        """
+        self._offered = tuple(skills), fingerprint
+
+    def begin(self, fields: Mapping[str, NDArray[Any]]) -> Request | None:
+        """Take the sensors of this tick; returns the question to put to the master, if any.
+
+        Raises:
+            ValueError: a field is missing, has another size, or is not finite.
+            FaultError: a session would begin beyond the limit of a command.
+        """
+        observation = self.interface.observe(fields)
+        if not np.isfinite(observation).all():
+            names = np.array(self.interface.observation_names)[~np.isfinite(observation)]
+            raise ValueError(f"observation is not finite: {', '.join(names)}")
+        if self.tick == 0:
+            self.command = self._initial(fields)
+        self._observation = observation
+        macro = self.hierarchy.asks(self.tick)
+        if macro is None:
+            return None
+        self.asked = macro
+        if self._offered is not None:
+            (skills, self.fingerprint), self._offered = self._offered, None
+            self._coming = macro, skills
+        return Request(macro, self.tick, observation, self.fingerprint)
+
+    def answer(self, macro: int, skill: int) -> bool:
+        """Take a decision; False, and it changes nothing, if nobody waits for it.
+
+        Raises:
+            ValueError: there is no such skill.
+        """
+        if macro > self.asked:  # it would be acted on later, as if it had been asked for
+            self.hierarchy.check(macro, skill)
+            return False
+        return self.hierarchy.answer(macro, skill)
+
+    def finish(self) -> Tick:
+        """Run the active skill on the observation taken by `begin`.
+
+        Raises:
+            ValueError: no decision has ever come, or the action is not finite.
+        """
+        observation = self._observation
+        if observation is None:
+            raise ValueError("finish without begin")
+        if self._coming and self.tick == self._coming[0] * self.hierarchy.decision_ticks:
+            (_, self.skills), self._coming = self._coming, None
+        late = self.hierarchy.late
+        skill = self.hierarchy.skill(self.tick)
+        action = self.skills[skill](observation[None])[0]
+        command = self.interface.command(action, self.command)
+        saturated = bool(self.interface.saturated(action).any())
+        was_late = self.hierarchy.late > late
+        decides = self.tick % self.hierarchy.decision_ticks == 0
+        done = Tick(self.tick, skill, observation, action, command, saturated, decides, was_late)
+        self.command, self._observation = command, None
+        self.tick += 1
+        return done
+
+    def _initial(self, fields: Mapping[str, NDArray[Any]]) -> Floats:
+        """The command (A,) from which a session begins: where the robot is measured to be."""
+        if text := self.interface.start_beyond_limit(fields):
+            raise FaultError("start_out_of_limit", text)
+        return self.interface.initial_command(fields)

@@ -1,0 +1,129 @@
+"""What skill_node tells in /diagnostics, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+from mlsh_ros.control.faults import FAULTS
+from mlsh_ros.control.skill_schedule import Hierarchy
+from mlsh_ros.control.supervisor import State, Status
+from mlsh_ros.control.timing import Summary
+from sim.interface import Interface
+
+
+class Level(IntEnum):
+    """As in diagnostic_msgs/DiagnosticStatus."""
+
+    OK = 0
+    WARN = 1
+    ERROR = 2
+    STALE = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of diagnostics."""
+
+    name: str
+    level: Level
+    message: str
+    values: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Messages of one topic that could not be used."""
+
+    count: int
+    reason: str  # of the newest
+
+
+def diagnose(
+    status: Status,
+    timing: Summary,
+    interface: Interface,
+    ages: Mapping[str, float],
+    skills: tuple[str, ...],
+    hierarchy: Hierarchy,
+    refused: Mapping[str, Refused],
+    unused: int = 0,
+) -> list[Finding]:
+    """State, ticks, sensors and decisions of skill_node.
+
+    Args:
+        status: of the supervisor.
+        timing: of the newest ticks.
+        interface: says how old sensors may be.
+        ages: per topic that has spoken, s.
+        skills: their names.
+        hierarchy: of the session.
+        refused: per topic, messages that could not be used.
+        unused: decisions that nobody waited for.
+    """
+    return [
+        _state(status),
+        _ticks(timing, interface),
+        _sensors(interface, ages, refused),
+        _decisions(timing, skills, hierarchy, unused),
+    ]
+
+
+def _state(status: Status) -> Finding:
+    fault = status.state is State.FAULT
+    values = {"state": status.state.value}
+    if fault:
+        values |= {"fault": status.fault, "meaning": FAULTS[status.fault], "seen": status.detail}
+    message = f"{status.fault}: {status.detail}" if fault else status.state.value
+    return Finding("state", Level.ERROR if fault else Level.OK, message, values)
+
+
+def _ticks(timing: Summary, interface: Interface) -> Finding:
+    values = {
+        "ticks": str(timing.ticks),
+        "missed": str(timing.missed),
+        "saturated": str(timing.saturated),
+        "period (s)": f"{interface.control_dt:g}",
+    }
+    for name, spread in (("lateness", timing.lateness), ("compute", timing.compute)):
+        for what, value in zip(("p50", "p99", "max"), spread, strict=True):
+            values[f"{name} {what} (ms)"] = f"{value * 1e3:.3f}"
+    message = f"{timing.missed} of {timing.ticks + timing.missed} ticks missed"
+    return Finding("ticks", Level.WARN if timing.missed else Level.OK, message, values)
+
+
+def _sensors(
+    interface: Interface, ages: Mapping[str, float], refused: Mapping[str, Refused]
+) -> Finding:
+    values, silent = {}, []
+    for topic in dict.fromkeys(term.ros.topic for term in interface.observation):
+        limit = min(t.max_age for t in interface.observation if t.ros.topic == topic)
+        age = ages.get(topic)
+        values[f"{topic} age (s)"] = "never received" if age is None else f"{age:.3f}"
+        if age is None or age > limit:
+            silent.append(topic)
+    for topic, of in refused.items():
+        values |= {f"{topic} refused": str(of.count), f"{topic} refused last": of.reason}
+    if silent:
+        return Finding("sensors", Level.STALE, f"silent: {', '.join(silent)}", values)
+    if refused:
+        return Finding("sensors", Level.WARN, f"refused: {', '.join(refused)}", values)
+    return Finding("sensors", Level.OK, "fresh", values)
+
+
+def _decisions(
+    timing: Summary, skills: tuple[str, ...], hierarchy: Hierarchy, unused: int
+) -> Finding:
+    skill = hierarchy.current
+    name = "none yet" if skill is None else skills[skill]
+    macros = max(1, timing.ticks // hierarchy.decision_ticks)
+    values = {
+        "skill": name,
+        "switches": str(hierarchy.switches),
+        "switches per decision": f"{hierarchy.switches / macros:.3f}",
+        "late": str(timing.late_decisions),
+        "not used": str(unused),
+    }
+    level = Level.WARN if timing.late_decisions else Level.OK
+    return Finding("decisions", level, f"skill {name}, {timing.late_decisions} late", values)

@@ -1,0 +1,158 @@
+"""The tick engine: sensors in, command out, on an absolute time grid. Knows no ROS."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from mlsh_ros.control.clock import Clock, Time
+from mlsh_ros.control.controller import Controller, Request, Tick
+from mlsh_ros.control.faults import FaultError
+from mlsh_ros.control.safety_monitor import Guard
+from mlsh_ros.control.sensor_buffer import Sensors
+from mlsh_ros.control.tick_schedule import Grid
+from sim.interface import Floats
+
+RETRY = 0.5  # s between two questions to a silent master
+
+
+@dataclass(frozen=True)
+class Done:
+    """A tick with its timing, in seconds."""
+
+    tick: Tick
+    missed: int  # ticks left out just before
+    lateness: float  # how long after its moment it began
+    compute: float  # from there until the command was out, of the system's time
+
+
+class Port(Protocol):
+    """Where the loop's words go."""
+
+    def ask(self, request: Request) -> None:
+        """A question to the master."""
+
+    def begin(self, initial: Floats) -> None:
+        """The session begins; the robot's measured state corresponds to this command (A,)."""
+
+    def send(self, command: Floats) -> None:
+        """The command (A,) to the robot, at once."""
+
+    def tell(self, done: Done) -> None:
+        """What was done; may be told later."""
+
+
+class Loop:
+    """Drives one robot in real or simulated time, session by session.
+
+    Args:
+        controller: computes the ticks.
+        sensors: the newest values.
+        guard: what must hold.
+        port: where commands, questions and reports go.
+        news: guards the controller's decisions and is notified of new ones, and of sensors.
+        stop: set to end the session.
+        start_timeout: s that the sensors and the first decision may take.
+        clock: what ticks and ages go by.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        sensors: Sensors,
+        guard: Guard,
+        port: Port,
+        news: threading.Condition,
+        stop: threading.Event,
+        *,
+        start_timeout: float,
+        clock: Time | None = None,
+    ) -> None:
+        self.controller, self.sensors, self.guard = controller, sensors, guard
+        self.port, self.news, self.stop = port, news, stop
+        self.start_timeout = start_timeout
+        self.clock: Time = clock or Clock()
+        self._question: Request | None = None  # the newest one
+
+    def run(self) -> None:
+        """One session, until told to stop.
+
+        Raises:
+            FaultError: a rule is broken; the command of that tick has not been sent.
+            ValueError: the core met a value that must not be used.
+        """
+        self.clock.begin()
+        self.guard.begin()
+        if not self.wait(lambda: not self.sensors.missing(), self.start_timeout):
+            silent = ", ".join(self.sensors.missing())
+            raise FaultError(
+                "sensors_missing", f"nothing from {silent} within {self.start_timeout:g} s"
+            )
+        if self.stop.is_set():
+            return
+        self._check_sensors(self.clock.now())
+        self.decide(self.controller.begin(self.sensors.fields()), self.start_timeout)
+        grid, missed = Grid(self.controller.interface.control_dt, self.clock.now()), 0
+        while self.clock.rest(grid.due, self.stop, self.news):
+            missed += grid.catch_up(self.clock.now())
+            self._tick(grid.due, missed)
+            missed = grid.advance(self.clock.now())
+
+    def _tick(self, due: float, missed: int) -> None:
+        now, began = self.clock.now(), self.clock.steady()
+        self.guard.time(now, self.clock.stamping(), missed)
+        self._check_sensors(now)
+        fields = self.sensors.fields()
+        first = self.controller.tick == 0  # decided before the loop began
+        request = self.controller.begin(fields)
+        if first:  # from where the robot is now, not where it was when the master was asked
+            self.port.begin(self.controller.command)
+        elif request is not None:
+            self.port.ask(request)
+        with self.news:
+            if request is not None and self._undecided():
+                # Only with decision_lead 0: the tick itself waits, but not for ever.
+                self._await_decision(now + self.controller.interface.control_dt / 2)
+            tick = self.controller.finish()
+        self.guard.judge(tick, fields, now)
+        self.port.send(tick.command)
+        self.port.tell(Done(tick, missed, now - due, self.clock.steady() - began))
+
+    def decide(self, request: Request | None, timeout: float) -> None:
+        """Ask the master, and wait for the decision of this tick if it has not come yet.
+
+        Asks again and again: a question is lost on a master that has not been discovered yet.
+
+        Raises:
+            FaultError: no answer in time.
+        """
+        if request is not None:
+            self._question = request
+            self.port.ask(request)
+        deadline = self.clock.steady() + timeout
+        while not self.wait(lambda: not self._undecided(), RETRY):
+            if self.clock.steady() > deadline:
+                raise FaultError(
+                    "master_silent",
+                    f"no decision for tick {self.controller.tick} within {timeout:g} s",
+                )
+            if self._question is not None:
+                self.port.ask(self._question)
+
+    def wait(self, happened: Callable[[], bool], timeout: float) -> bool:
+        """Wait until it happened or the session is over; False: it took too long."""
+        with self.news:
+            return self.news.wait_for(lambda: happened() or self.stop.is_set(), timeout)
+
+    def _check_sensors(self, now: float) -> None:
+        if stale := self.sensors.stale(now, self.clock.stamping()):
+            raise FaultError("sensors_stale", ", ".join(stale))
+
+    def _undecided(self) -> bool:
+        return self.controller.hierarchy.needs(self.controller.tick) is not None
+
+    def _await_decision(self, patience: float) -> None:
+        while self._undecided() and not self.clock.reached(patience):
+            self.clock.wait(self.news, patience)

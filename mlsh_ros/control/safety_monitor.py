@@ -1,0 +1,184 @@
+"""What must hold on every tick, before its command goes out. Knows no ROS; time is an argument."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from mlsh_ros.control.controller import Tick
+from mlsh_ros.control.faults import FaultError
+from sim.interface import ActionTerm, Floats, Interface, Ranges, fold, spread, spread_range
+
+WINDOW = 10  # decisions over which switches are counted
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How much is tolerated."""
+
+    late_decisions: int  # in a row
+    missed_ticks: int  # in a row; one fewer is tolerated
+    max_switches: int  # of the skill in the last WINDOW decisions
+    clock_jump: float  # s, of the system's clock against the monotonic one, between two ticks
+
+
+class Follower:
+    """An action term, and the measurement that has to follow it.
+
+    Args:
+        action: the term, with its `tracking`.
+        interface: that it is of.
+    """
+
+    def __init__(self, action: ActionTerm, interface: Interface) -> None:
+        assert action.tracking is not None
+        self._name, self._unit, self._rule = action.name, action.unit, action.tracking
+        pairs = [(i, at) for i, at in enumerate(action.measured) if at is not None]
+        self._own, self._measuring = [i for i, _ in pairs], [at for _, at in pairs]
+        self._commanded = interface.action_slices[action.name].start + np.array(self._own)
+        self._tolerance = spread(self._rule.tolerance, action.size)[self._own]
+        term = next(t for t in interface.observation if t.name == self._rule.term)
+        self._wrapped = term.wrapped[self._measuring]
+        self._circle = bool(self._wrapped.any())
+        self.begin()
+
+    def begin(self) -> None:
+        """A session begins."""
+        self._since: float | None = None  # it has not followed, s monotonic
+
+    def judge(self, command: Floats, fields: Mapping[str, Floats], now: float) -> None:
+        """Compare the command in force (A,) with what the fields of a tick show of it."""
+        commanded, shown = command[self._commanded], fields[self._rule.term][self._measuring]
+        error = shown - commanded
+        if self._circle:  # 3.2 rad and -3.1 rad are neighbours
+            error = np.where(self._wrapped, fold(error), error)
+        error = np.abs(error)
+        if (error <= self._tolerance).all():
+            self._since = None
+            return
+        self._since = now if self._since is None else self._since
+        if now - self._since >= self._rule.time:
+            i = int((error - self._tolerance).argmax())
+            raise FaultError(
+                "tracking",
+                f"{self._name}.{self._own[i]} is commanded {commanded[i]:.3g} {self._unit}, "
+                f"{self._rule.term}.{self._measuring[i]} shows {shown[i]:.3g} "
+                f"for {now - self._since:.2f} s; {self._tolerance[i]:g} away is accepted for "
+                f"{self._rule.time:g} s",
+            )
+
+
+class Guard:
+    """The rules of one session: `begin`, then for every tick `time` and `judge`.
+
+    Each raises FaultError with the first rule that is broken.
+
+    Args:
+        interface: with the limits and what has to track.
+        skills: names of the skills.
+        skill_limits: per skill and term, in place of the interface's.
+        rules: the rest.
+    """
+
+    def __init__(
+        self,
+        interface: Interface,
+        skills: tuple[str, ...],
+        skill_limits: Mapping[str, Mapping[str, Ranges]],
+        rules: Rules,
+    ) -> None:
+        self.interface, self.skills, self.rules = interface, skills, rules
+        self._terms = {t.name: t for t in interface.observation}
+        own = {t.name: t.limit for t in interface.observation if t.limit is not None}
+        self._limits = [
+            {
+                name: spread_range(limit, self._terms[name].count)
+                for name, limit in {**own, **skill_limits.get(skill, {})}.items()
+            }
+            for skill in skills
+        ]
+        self._followers = [Follower(t, interface) for t in interface.action if t.tracking]
+        self.begin()
+
+    def begin(self) -> None:
+        """A session begins: nothing is held against the robot."""
+        self.late_in_a_row = self.missed_in_a_row = 0
+        self._clock: tuple[float, float] | None = None  # monotonic and system time, s
+        for follower in self._followers:
+            follower.begin()
+        self._command: Floats | None = None  # (A,) in force since the tick before
+        self._decisions: deque[int] = deque(maxlen=WINDOW + 1)
+
+    @property
+    def switches(self) -> int:
+        """Changes of the skill in the last WINDOW decisions."""
+        return sum(a != b for a, b in pairwise(self._decisions))
+
+    def time(self, now: float, system: float | None, missed: int) -> None:
+        """The tick begins.
+
+        Args:
+            now: monotonic, s.
+            system: the clock that stamps messages, s; None where it is not to be compared.
+            missed: ticks left out just before this one.
+        """
+        self.missed_in_a_row = self.missed_in_a_row + missed if missed else 0
+        if self.missed_in_a_row >= self.rules.missed_ticks:
+            raise FaultError(
+                "deadline",
+                f"{self.missed_in_a_row} ticks of {self.interface.control_dt:g} s in a row "
+                f"were missed, {self.rules.missed_ticks} stop the robot",
+            )
+        if system is None:
+            return
+        if self._clock is not None:
+            jump = (system - self._clock[1]) - (now - self._clock[0])
+            if abs(jump) > self.rules.clock_jump:
+                raise FaultError(
+                    "clock_jumped",
+                    f"the system's clock moved by {jump:+.3f} s within a tick, at most "
+                    f"{self.rules.clock_jump:g} s is accepted",
+                )
+        self._clock = now, system
+
+    def judge(self, tick: Tick, fields: Mapping[str, Floats], now: float) -> None:
+        """The tick is computed; its command may go out if this returns.
+
+        Args:
+            tick: what the controller did.
+            fields: per term (size,), what it was computed from.
+            now: when they were read, monotonic, s.
+        """
+        for name, (low, high) in self._limits[tick.skill].items():
+            values = self._terms[name].values(fields[name])
+            if not ((values >= low) & (values <= high)).all():  # so that NaN is beyond, too
+                i = int(np.argmax(np.maximum(low - values, values - high)))
+                raise FaultError(
+                    "limit",
+                    f"{name}.{i} is {values[i]:.4g} {self._terms[name].unit}, skill "
+                    f"{self.skills[tick.skill]!r} may see {low[i]:g} to {high[i]:g}",
+                )
+        if self._command is not None:
+            for follower in self._followers:
+                follower.judge(self._command, fields, now)
+        self._command = tick.command
+        if tick.decides:
+            self._decide(tick)
+
+    def _decide(self, tick: Tick) -> None:
+        self.late_in_a_row = self.late_in_a_row + 1 if tick.late else 0
+        if self.late_in_a_row > self.rules.late_decisions:
+            raise FaultError(
+                "master_silent", f"{self.late_in_a_row} decisions in a row did not come"
+            )
+        self._decisions.append(tick.skill)
+        if self.switches > self.rules.max_switches:
+            raise FaultError(
+                "skill_chatter",
+                f"{self.switches} switches in {WINDOW} decisions, at most "
+                f"{self.rules.max_switches} are accepted",
+            )

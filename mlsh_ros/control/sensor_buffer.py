@@ -1,0 +1,99 @@
+"""The newest value of every observation term, and how old it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlsh_ros.messages.conversion import TopicReader, topic_readers
+from sim.interface import Floats, Interface
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One message's terms; replaced as a whole, so that readers never see half of it."""
+
+    fields: dict[str, Floats]  # per term (size,)
+    received: float  # s, monotonic
+    stamp: int  # ns, from the message's header; 0 if it has none
+
+
+class Sensors:
+    """Newest-value semantics for one robot: nothing is queued, nothing is made up.
+
+    Written by the thread that receives, read by the thread that ticks.
+
+    Args:
+        interface: names the topics and how old each term may be.
+        ordered: refuse samples that are no newer than the one kept; not in lockstep, where the
+            simulator says the same again until it is heard, and begins at zero when it restarts.
+    """
+
+    def __init__(self, interface: Interface, *, ordered: bool = True) -> None:
+        self._ordered = ordered
+        self.readers: list[TopicReader] = topic_readers(interface.observation)
+        self._max_age = {
+            reader.topic: min(
+                term.max_age for term in interface.observation if term.ros.topic == reader.topic
+            )
+            for reader in self.readers
+        }
+        self._samples: dict[str, Sample] = {}
+
+    def put(self, topic: str, sample: Sample) -> bool:
+        """Keep a sample; False, and it changes nothing, if it is no newer than the one kept.
+
+        A sample that came twice or was overtaken would pass for fresh otherwise, as would those
+        of a driver that repeats its last reading. Without stamps the order of arrival counts; one
+        without a stamp among stamped ones is not of the same driver.
+        """
+        kept = self._samples.get(topic)
+        if self._ordered and kept is not None and kept.stamp > 0 and sample.stamp <= kept.stamp:
+            return False
+        self._samples[topic] = sample
+        return True
+
+    def clear(self) -> None:
+        """Forget everything, as when the robot was just switched on."""
+        self._samples = {}
+
+    def missing(self) -> list[str]:
+        """Topics from which nothing has come."""
+        return [r.topic for r in self.readers if r.topic not in self._samples]
+
+    def stale(self, now: float, system: float | None = None) -> list[str]:
+        """Topics whose newest sample is older than its terms allow, with the age; or missing.
+
+        Args:
+            now: monotonic, s.
+            system: the clock that stamps messages, s; None leaves stamps alone.
+        """
+        samples = self._samples
+        late = [f"{topic} (never received)" for topic in self.missing()]
+        for topic, sample in samples.items():
+            limit = self._max_age[topic]
+            age = now - sample.received
+            if age > limit:
+                late.append(f"{topic} ({age:.2f} s old, at most {limit:g} s)")
+            elif system is not None and sample.stamp:
+                # A sample may be fresh off the wire, and of a moment long ago or yet to come.
+                age = system - sample.stamp / 1e9
+                if abs(age) > limit:
+                    when = "ago" if age > 0 else "ahead"
+                    late.append(f"{topic} (stamped {abs(age):.2f} s {when}, at most {limit:g} s)")
+        return late
+
+    def ages(self, now: float) -> dict[str, float]:
+        """Per topic that has spoken, s since its newest sample came."""
+        return {topic: now - sample.received for topic, sample in self._samples.items()}
+
+    def complete_stamp(self) -> int | None:
+        """The stamp that the newest samples of all topics share, if they do."""
+        samples = self._samples
+        stamps = {sample.stamp for sample in samples.values()}
+        if self.missing() or len(stamps) != 1:
+            return None
+        return stamps.pop()
+
+    def fields(self) -> dict[str, Floats]:
+        """Per term (size,), the newest values."""
+        return {k: v for sample in self._samples.values() for k, v in sample.fields.items()}

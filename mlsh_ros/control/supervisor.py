@@ -1,0 +1,128 @@
+"""Whether the robot may move, and why not.
+
+DISARMED -(arm)-> READY -(start)-> RUNNING -(stop)-> STOPPING -> READY; from any of them FAULT,
+which stays until it is reset, and then leads to DISARMED. READY and RUNNING need an active node:
+`activate` begins in DISARMED and `deactivate` returns there, but for a fault, which stays latched.
+Nothing here moves anything: `command_gate` asks before every command.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+
+class State(Enum):
+    """What the skill node is doing."""
+
+    DISARMED = "disarmed"  # not armed
+    READY = "ready"  # armed, waits for `start`
+    RUNNING = "running"  # commands the robot
+    STOPPING = "stopping"  # bringing it to the safe command
+    FAULT = "fault"  # latched
+
+
+_NEXT = {
+    State.DISARMED: {State.READY},
+    State.READY: {State.RUNNING, State.DISARMED},
+    State.RUNNING: {State.STOPPING},
+    State.STOPPING: {State.READY, State.DISARMED},
+    State.FAULT: set(),  # `reset` alone leaves it
+}
+_NEED_ACTIVE = (State.READY, State.RUNNING)
+
+
+@dataclass(frozen=True)
+class Status:
+    """State and, in a fault, its name and cause."""
+
+    state: State
+    fault: str = ""
+    detail: str = ""
+
+
+class Supervisor:
+    """The state machine; thread safe.
+
+    Args:
+        on_change: called with the new status after every change, in the thread that changed it;
+            in the order of the changes, and not to change the state itself.
+    """
+
+    def __init__(self, on_change: Callable[[Status], None] = lambda _: None) -> None:
+        self._status = Status(State.DISARMED)
+        self._active = False
+        self._lock = threading.Lock()
+        self._on_change = on_change
+
+    @property
+    def status(self) -> Status:
+        """The current status."""
+        return self._status
+
+    @property
+    def state(self) -> State:
+        """The current state."""
+        return self._status.state
+
+    @property
+    def active(self) -> bool:
+        """Whether the node is active in the sense of its lifecycle."""
+        return self._active
+
+    @property
+    def may_drive(self) -> bool:
+        """Whether a command of a skill may leave."""
+        return self._active and self.state is State.RUNNING
+
+    @property
+    def may_brake(self) -> bool:
+        """Whether a command on the way to the safe one may leave."""
+        return self.state in (State.STOPPING, State.FAULT)
+
+    def activate(self) -> None:
+        """The node has become active: it may be armed."""
+        with self._lock:
+            self._active = True
+
+    def deactivate(self) -> None:
+        """The node is no longer active: nothing may begin, and what drives has to come to rest."""
+        with self._lock:
+            self._active = False
+            after = {State.READY: State.DISARMED, State.RUNNING: State.STOPPING}
+            if self.state in after:
+                self._change(Status(after[self.state]))
+
+    def go(self, state: State) -> bool:
+        """Change to `state` if that is allowed from the current one; says whether it was."""
+        with self._lock:
+            if state not in _NEXT[self.state] or (state in _NEED_ACTIVE and not self._active):
+                return False
+            self._change(Status(state))
+        return True
+
+    def rest(self) -> None:
+        """The robot has come to rest after a stop: READY again, or DISARMED if not active."""
+        with self._lock:
+            if self.state is State.STOPPING:
+                self._change(Status(State.READY if self._active else State.DISARMED))
+
+    def reset(self) -> bool:
+        """FAULT to DISARMED, by a person; False in any other state."""
+        with self._lock:
+            if self.state is not State.FAULT:
+                return False
+            self._change(Status(State.DISARMED))
+        return True
+
+    def fault(self, name: str, detail: str) -> None:
+        """Latch a fault; the first one stays, because it is the cause."""
+        with self._lock:
+            if self.state is not State.FAULT:
+                self._change(Status(State.FAULT, name, detail))
+
+    def _change(self, status: Status) -> None:
+        self._status = status
+        self._on_change(status)

@@ -1,0 +1,135 @@
+"""Whether the commands stand, or ignore an emergency stop. Knows no ROS; time is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mlsh_ros.messages.command_limits import ROUNDING, beyond
+from sim.interface import Floats, Interface
+
+
+class Watchdog:
+    """Watches what counts: the commands themselves.
+
+    A command other than the safe one must be followed by another within `patience`; else whoever
+    sends them is dead, stuck or late, and the robot would go on moving. After an emergency stop
+    the commands must go to the safe one. From a breach on it is tripped, until it is reset, and
+    brakes the robot from the last command that was heard, or from where the robot is measured.
+
+    Args:
+        interface: says what is safe, and how fast a command may change.
+        patience: s.
+        measured: (A,) the command that the robot's measured state corresponds to; NaN where it
+            is not known.
+    """
+
+    def __init__(
+        self,
+        interface: Interface,
+        patience: float,
+        measured: Callable[[], Floats] | None = None,
+    ) -> None:
+        self.interface, self.patience = interface, patience
+        self._unknown = np.full(len(interface.safe), np.nan)
+        self._measured = measured or self._unknown.copy
+        self.resets = 0  # how often it has begun anew
+        self.heard = 0  # commands
+        self.reset()
+
+    def reset(self) -> None:
+        """Nothing is known to move."""
+        self.resets += 1
+        self.cause = ""  # why it is tripped
+        self.command: Floats = self._unknown.copy()  # (A,) last heard, or braking; NaN: unknown
+        self._heard = 0.0  # s
+        self._stop: float | None = None  # s, from when on commands must go to the safe one
+
+    @property
+    def stopped(self) -> bool:
+        """Whether an emergency stop is held against the robot."""
+        return self._stop is not None
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no command is known that moves the robot."""
+        command = self.command
+        return bool(((command == self.interface.safe) | np.isnan(command)).all())
+
+    @property
+    def deadline(self) -> float | None:
+        """The moment by which something must have come; None: nothing moves."""
+        if self.cause or self.at_rest:
+            return None
+        late = self._heard + self.patience
+        return late if self._stop is None else min(late, self._rest_by)
+
+    def hear(self, command: Floats, now: float) -> None:
+        """A command (A,) is in force; NaN where nothing has been heard. Ignored when tripped."""
+        self.heard += 1
+        self.cause = self.cause or beyond(self.interface, command) or self._ignores(command, now)
+        if not self.cause:
+            self.command, self._heard = command, now
+
+    def emergency_stop(self, now: float) -> None:
+        """The robot has to come to rest: skill_node brakes, and is given `patience` to begin."""
+        if self._stop is None:
+            self._stop = now + self.patience
+            self._rest_by = self._stop + self.patience + self.interface.time_to_rest(self.command)
+
+    def release(self) -> None:
+        """No emergency stop is pressed any more."""
+        self._stop = None
+
+    def refuse(self, cause: str) -> None:
+        """A command that nobody may send: trip at once."""
+        self.cause = self.cause or cause
+
+    def look(self, now: float, late: float = 0.0) -> bool:
+        """Whether it is tripped, from this moment on at the latest.
+
+        Args:
+            now: s, by the clock of the commands.
+            late: s by which this look comes later than it was to; where this process was held up
+                itself, commands that have come meanwhile are to be heard first.
+        """
+        if late > self.patience / 2 and not self.at_rest:
+            self._heard = max(self._heard, now - self.patience / 2)
+        return self.check(now)
+
+    def check(self, now: float) -> bool:
+        """Whether it is tripped, from this moment on at the latest."""
+        if (deadline := self.deadline) is not None and now >= deadline:
+            standing = ", ".join(f"{value:.3g}" for value in self.command)
+            if self._stop is not None and now >= self._rest_by:
+                self.cause = f"command ({standing}) after an emergency stop"
+            else:
+                self.cause = f"command ({standing}) stood for {now - self._heard:.3f} s"
+        return bool(self.cause)
+
+    def brake(self) -> Floats:
+        """The next command (A,) on the way to the safe one, to be sent every tick.
+
+        NaN where neither a command has been heard nor the robot's state is measured: to send
+        anything there could make it jump.
+        """
+        if (unknown := np.isnan(self.command)).any():
+            self.command = np.where(unknown, self._measured(), self.command)
+        self.command = self.interface.brake(self.command)
+        return self.command
+
+    def _ignores(self, command: Floats, now: float) -> str:
+        """Why a command breaks an emergency stop; empty if it does not."""
+        if self._stop is None or now < self._stop:
+            return ""
+        low, high = self.interface.limits
+        away, before = np.abs(np.stack([command, self.command]) - self.interface.safe)
+        farther = away > before + ROUNDING * (high - low)
+        if not farther.any():
+            return ""
+        i = int(farther.argmax())
+        return (
+            f"command {self.interface.action_names[i]} goes from {self.command[i]:.4g} to "
+            f"{command[i]:.4g} after an emergency stop"
+        )

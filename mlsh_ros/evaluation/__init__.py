@@ -1,0 +1,1 @@
+"""Scores of a bundle in simulation or through the nodes, and their report."""

@@ -1,0 +1,131 @@
+"""A rollout without ROS: what the nodes do in lock-step, in one process.
+
+The rules of skill_node are judged here too, but for those about time and other nodes. The first
+one that an episode breaks is kept with it. The simulation goes on where skill_node would stop the
+robot, so that scores can be compared. Values that are not finite end the evaluation: such a bundle
+is not fit to be scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mlsh_ros.bringup.params import SKILL_NODE
+from mlsh_ros.control.controller import Controller, Skill, Tick
+from mlsh_ros.control.faults import FaultError
+from mlsh_ros.control.safety_monitor import Guard, Rules
+from mlsh_ros.evaluation.episode import Episode
+from policies.bundle.bundle import Bundle
+from sim.envs.reference_returns import episode_rng
+from sim.envs.world import World
+from sim.errors import UserError
+from sim.interface import Floats
+
+INT32 = np.int32
+Watch = Callable[[World, Tick | None], None]  # the world before each tick; at the end with None
+
+
+def run_episode(
+    world: World,
+    controller: Controller,
+    master: Skill,
+    *,
+    task: int,
+    label: str,
+    master_name: str,
+    seed: int,
+    number: int,
+    guard: Guard,
+    watch: Watch = lambda *_: None,
+) -> Episode:
+    """Drive one episode with the greedy master.
+
+    Args:
+        world: of size 1.
+        controller: with the bundle's skills.
+        master: (1, O) to (1, K).
+        task: number of the task in the world's family.
+        label: family/task.
+        master_name: for the record.
+        seed: of the evaluation.
+        number: of the episode.
+        guard: the rules of the bundle, see `make_guard`.
+        watch: is shown the world before each tick, and as the last one left it; not the state
+            that a simulation which diverged is put back to.
+
+    Raises:
+        UserError: an observation, the master's logits or an action are not finite.
+    """
+    world.reset(np.zeros(1, INT32), [task], [episode_rng(seed, number)])
+    controller.reset()
+    guard.begin()
+    fault = ""
+    ticks: list[Tick] = []
+    rewards: list[float] = []
+    shown, success, done = world.shown(world.fields()), False, False
+    while not done:
+        now = {name: value[0] for name, value in shown.items()}
+        try:
+            tick = _tick(controller, master, now)
+        except FaultError as error:
+            raise UserError(f"{label}, episode {number}, tick {len(ticks)}: {error}") from None
+        try:
+            if not fault:
+                guard.judge(tick, now, len(ticks) * world.interface.control_dt)
+        except FaultError as error:
+            fault = f"tick {len(ticks)}: {error}"
+        watch(world, tick)
+        fields, outcome = world.obey(tick.command[None])
+        shown = world.shown(fields)
+        ticks.append(tick)
+        rewards.append(float(outcome.reward[0]))
+        done = bool((outcome.terminated | outcome.truncated)[0])
+        success = bool(world.family.success(world.layout, fields)[0])
+    if not outcome.diverged[0]:
+        watch(world, None)
+    return Episode(
+        task=label,
+        master=master_name,
+        number=number,
+        observation=np.stack([t.observation for t in ticks]),
+        skill=np.array([t.skill for t in ticks]),
+        action=np.stack([t.action for t in ticks]),
+        command=np.stack([t.command for t in ticks]),
+        reward=np.array(rewards),
+        success=success,
+        late=controller.hierarchy.late,
+        lateness=None,
+        compute=None,
+        fault=fault,
+    )
+
+
+def _tick(controller: Controller, master: Skill, fields: dict[str, Floats]) -> Tick:
+    try:
+        request = controller.begin(fields)
+    except ValueError as error:
+        raise FaultError("invalid_value", str(error)) from None
+    if request is not None:
+        logits = master(request.observation[None])[0]
+        if not np.isfinite(logits).all():
+            raise FaultError("master_silent", f"logits are not finite: {logits.tolist()}")
+        controller.hierarchy.answer(request.macro, int(logits.argmax()))
+    try:
+        return controller.finish()
+    except ValueError as error:
+        raise FaultError("invalid_value", str(error)) from None
+
+
+def make_guard(bundle: Bundle) -> Guard:
+    """The rules of skill_node, as its parameters are by default."""
+    values = {param.name: param.default for param in SKILL_NODE}
+    rules = Rules(
+        late_decisions=int(values["late_decisions"]),
+        missed_ticks=int(values["missed_ticks"]),
+        max_switches=int(values["max_switches"]),
+        clock_jump=float(values["clock_jump"]),
+    )
+    manifest = bundle.manifest
+    return Guard(manifest.interface, manifest.skills, manifest.skill_limits, rules)

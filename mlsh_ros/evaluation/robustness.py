@@ -1,0 +1,304 @@
+"""Where a bundle breaks: its score over what may differ from the nominal model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlsh_ros.evaluation.backends import Job, run_offline
+from policies.bundle.bundle import Bundle
+from policies.bundle.task_compatibility import task_of
+from sim.envs.reference_returns import bounds
+from sim.errors import UserError, unknown
+from sim.files.output import replacing, write_file
+from sim.interface import Floats, Interface
+from sim.physics.robot_model import load_robot
+from sim.randomization.schema import (
+    Reality,
+    actuator_names,
+    check_reality,
+    reality_from_dict,
+    robot_terms,
+)
+
+SCHEMA = 1
+POINTS, PAIR_POINTS = 7, 5  # on an axis alone, and on each of a pair
+KEPT = 0.8  # of the nominal score; with less it counts as broken
+UNITS = {"ms": 1e-3, "s": 1.0, "kg": 1.0, "": 1.0}
+Sections = dict[str, dict[str, Any]]
+
+
+def _physics(key: str) -> Callable[[Interface, float], Sections]:
+    return lambda _, value: {"physics": {key: value}}
+
+
+def _motors(key: str) -> Callable[[Interface, float], Sections]:
+    return lambda i, value: {"actuators": {name: {key: value} for name in actuator_names(i)}}
+
+
+def _sensors(key: str) -> Callable[[Interface, float], Sections]:
+    return lambda i, value: {"sensors": {term.name: {key: value} for term in robot_terms(i)}}
+
+
+# What may be swept, with its unit: of all bodies, all actuators, all sensors.
+QUANTITIES: dict[str, tuple[str, Callable[[Interface, float], Sections]]] = {
+    "mass": ("x nominal", _physics("mass_factor")),
+    "payload": ("kg", _physics("payload_kg")),
+    "friction": ("x nominal", _physics("friction_factor")),
+    "damping": ("x nominal", _physics("damping_factor")),
+    "joint_friction": ("N m or N", _physics("joint_friction")),
+    "gain": ("x nominal", _motors("gain_factor")),
+    "command": ("x nominal", _motors("command_factor")),
+    "delay": ("s", _motors("delay_s")),
+    "sensor_delay": ("s", _sensors("delay_s")),
+    "dropout": ("chance per tick", _sensors("dropout")),
+}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A quantity that is swept."""
+
+    name: str
+    low: float
+    high: float
+
+    @property
+    def label(self) -> str:
+        """With its unit."""
+        return f"{self.name} ({QUANTITIES[self.name][0]})"
+
+    def values(self, count: int) -> Floats:
+        """`count` of them, evenly, from the lowest to the highest."""
+        return np.linspace(self.low, self.high, count)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A score where one or two quantities have these values."""
+
+    values: dict[str, float]
+    score: float  # 0 random, 1 optimum, mean over tasks; of the nominal model's bounds
+    success: float  # fraction of episodes
+
+
+@dataclass(frozen=True)
+class Map:
+    """A bundle's scores over axes and over pairs of them."""
+
+    bundle: str
+    digest: str
+    episodes: int  # per task and point
+    seed: int
+    nominal: Point
+    axes: dict[str, tuple[Axis, list[Point]]]
+    pairs: dict[tuple[str, str], list[Point]]  # the second one runs fastest
+
+    def verdict(self, name: str) -> str:
+        """In words, what happens along an axis."""
+        axis, points = self.axes[name]
+        bad = [p.values[name] for p in points if p.score < KEPT * self.nominal.score]
+        if not bad:
+            return f"{axis.label}: keeps {KEPT:.0%} of the nominal score everywhere"
+        return f"{axis.label}: below {KEPT:.0%} of the nominal score at " + ", ".join(
+            f"{value:.3g}" for value in bad
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, with a versioned schema."""
+        return {
+            "schema": SCHEMA,
+            "bundle": self.bundle,
+            "digest": self.digest,
+            "episodes": self.episodes,
+            "seed": self.seed,
+            "kept": KEPT,
+            "nominal": vars(self.nominal),
+            "axes": {
+                name: {
+                    "unit": QUANTITIES[name][0],
+                    "verdict": self.verdict(name),
+                    "points": [vars(p) for p in points],
+                }
+                for name, (_, points) in self.axes.items()
+            },
+            "pairs": [
+                {"axes": list(names), "points": [vars(p) for p in points]}
+                for names, points in self.pairs.items()
+            ],
+        }
+
+    def write_json(self, path: Path, *, overwrite: bool = False) -> None:
+        """Write `to_dict`.
+
+        Raises:
+            UserError: it could not be written, or a file that is there must stay.
+        """
+        text = json.dumps(self.to_dict(), indent=1) + "\n"
+        write_file(path, text, overwrite=overwrite)
+
+
+def parse_axes(texts: list[str]) -> list[Axis]:
+    """Of `friction=0.3:1.2` and `delay=0:60ms`, several in a text too.
+
+    Raises:
+        UserError: a quantity that cannot be swept, or no range.
+    """
+    axes = [_axis(part) for text in texts for part in text.split()]
+    names = [axis.name for axis in axes]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"sweep: {repeated[0]!r} is given twice")
+    return axes
+
+
+def _axis(text: str) -> Axis:
+    name, _, ends = text.partition("=")
+    if name not in QUANTITIES:
+        raise unknown("quantity to sweep", name, QUANTITIES)
+    number = ends.rstrip("abcdefghijklmnopqrstuvwxyz")
+    unit = ends[len(number) :]
+    try:
+        low, high = (float(end) for end in number.split(":"))
+        scale = UNITS[unit]
+    except (ValueError, KeyError):
+        raise UserError(
+            f"sweep {text!r}: low:high is expected, then ms, s or kg, such as delay=0:60ms"
+        ) from None
+    if not low < high or not np.isfinite([low, high]).all():
+        raise UserError(f"sweep {text!r}: the first must be the lower")
+    return Axis(name, low * scale, high * scale)
+
+
+def robustness(
+    bundle: Bundle,
+    robot: str,
+    work: list[Job],
+    axes: list[Axis],
+    *,
+    episodes: int,
+    seed: int,
+    reality: Reality | None = None,
+    on_point: Callable[[], None] = lambda: None,
+) -> Map:
+    """Score a bundle over each axis and over each pair, the others as nominal.
+
+    Args:
+        bundle: what is scored.
+        robot: name or folder.
+        work: masters and tasks; scores are means over them.
+        axes: what is swept.
+        episodes: per point and task, the same everywhere.
+        seed: of them.
+        reality: around which it is swept; by default the nominal model.
+        on_point: called after each point.
+
+    Raises:
+        UserError: an axis goes where nothing can be, or the robot lacks what is swept.
+    """
+    body = load_robot(robot)
+    limits = {}
+    for job in work:
+        family, number = task_of(bundle, job.task)
+        limits[job.task] = bounds(body, family, number, seed=seed, episodes=episodes)
+
+    def score(values: dict[str, float]) -> Point:
+        different = reality_at(body.interface, values)
+        done = run_offline(
+            bundle,
+            robot,
+            work,
+            episodes=episodes,
+            seed=seed,
+            reality=reality,
+            around=different,
+        )
+        on_point()
+        scores = [limits[e.task].normalise(e.value) for e in done]
+        success = float(np.mean([e.success for e in done]))
+        return Point(values, float(np.mean(scores)), success)
+
+    for axis in axes:  # before anything is simulated
+        for end in axis.values(2):
+            reality_at(body.interface, {axis.name: float(end)})
+    return Map(
+        bundle=bundle.manifest.name,
+        digest=bundle.manifest.digest,
+        episodes=episodes,
+        seed=seed,
+        nominal=score({}),
+        axes={a.name: (a, [score({a.name: float(v)}) for v in a.values(POINTS)]) for a in axes},
+        pairs={
+            (a.name, b.name): [
+                score({a.name: float(v), b.name: float(w)})
+                for v in a.values(PAIR_POINTS)
+                for w in b.values(PAIR_POINTS)
+            ]
+            for a, b in combinations(axes, 2)
+        },
+    )
+
+
+def points_of(axes: list[Axis]) -> int:
+    """How many points `robustness` scores."""
+    pairs = len(list(combinations(axes, 2)))
+    return 1 + POINTS * len(axes) + PAIR_POINTS**2 * pairs
+
+
+def reality_at(interface: Interface, values: dict[str, float]) -> Reality:
+    """What differs where the quantities have these values.
+
+    Raises:
+        UserError: one cannot have its value.
+    """
+    merged: Sections = {}
+    for name, value in values.items():
+        for section, entries in QUANTITIES[name][1](interface, value).items():
+            into = merged.setdefault(section, {})
+            for key, entry in entries.items():
+                into[key] = {**into.get(key, {}), **entry} if isinstance(entry, dict) else entry
+    reality = reality_from_dict(merged, f"sweep of {', '.join(values)}")
+    check_reality(reality, interface, "sweep")
+    return reality
+
+
+def plot_map(found: Map, path: Path, *, overwrite: bool = False) -> None:
+    """A line for each axis and a field for each pair.
+
+    Raises:
+        UserError: it could not be written.
+    """
+    from matplotlib.figure import Figure
+
+    columns = 3
+    count = len(found.axes) + len(found.pairs)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(4 * min(columns, count), 3.2 * rows), layout="constrained")
+    grid = figure.subplots(rows, min(columns, count), squeeze=False)
+    places = list(grid.flat)
+    for place, (name, (axis, points)) in zip(places, found.axes.items(), strict=False):
+        place.plot([p.values[name] for p in points], [p.score for p in points], ".-")
+        place.axhline(found.nominal.score, color="0.3", ls=":", lw=1)
+        place.axhline(KEPT * found.nominal.score, color="tab:red", ls="--", lw=1)
+        place.set(xlabel=axis.label, ylabel="score", ylim=(min(0, place.get_ylim()[0]), 1.05))
+        place.grid(alpha=0.3)
+    for place, ((a, b), points) in zip(
+        places[len(found.axes) :], found.pairs.items(), strict=False
+    ):
+        first, second = found.axes[a][0], found.axes[b][0]
+        field = np.reshape([p.score for p in points], (PAIR_POINTS, PAIR_POINTS))
+        image = place.pcolormesh(
+            second.values(PAIR_POINTS), first.values(PAIR_POINTS), field, vmin=0, vmax=1
+        )
+        place.set(xlabel=second.label, ylabel=first.label)
+        figure.colorbar(image, ax=place, label="score")
+    for place in places[count:]:
+        place.remove()
+    figure.suptitle(f"{found.bundle}: score over what differs from the model")
+    with replacing(path, overwrite=overwrite) as fresh:
+        figure.savefig(fresh, dpi=120)

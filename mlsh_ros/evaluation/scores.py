@@ -1,0 +1,234 @@
+"""Scores of a bundle over episodes, from whichever backend drove them."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlsh_ros.evaluation.episode import Episode
+from policies.bundle.bundle import Bundle
+from policies.bundle.runtime import load_skills
+from policies.bundle.task_compatibility import changed_parameters, task_of
+from policies.mlsh.config import MlshConfig, config_from_dict
+from policies.mlsh.skill_metrics import distance, information
+from policies.training.collapse_report import bits, collapse
+from sim.envs.reference_returns import Bounds, bounds
+from sim.errors import UserError
+from sim.files.output import write_file
+from sim.physics.robot_model import load_robot
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Line:
+    """One task's scores."""
+
+    task: str
+    master: str
+    episodes: int
+    value: float  # mean return
+    deviation: float  # of the return over episodes
+    worst: float
+    bounds: Bounds  # over the very same episodes
+    success: float  # fraction of episodes
+    usage: tuple[float, ...]  # (K,)
+    switches: float  # per episode
+    late: int  # decisions, in all episodes
+    lateness_p99: float | None  # s
+    compute_p50: float | None  # s
+    compute_p99: float | None  # s
+    faults: tuple[str, ...] = ()  # offline: each rule that an episode broke
+
+    @property
+    def normalised(self) -> float:
+        """0 for a random policy, 1 for the optimum."""
+        return self.bounds.normalise(self.value)
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How the tasks of a family share the skills."""
+
+    family: str
+    tasks: int
+    information: float  # I(skill; task), bits
+    possible: float  # bits that it could be at most
+    collapsed: str  # what there is to say when the skills have collapsed, else empty
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A bundle's evaluation."""
+
+    bundle: Bundle
+    robot: str
+    backend: str  # sim, ros-lockstep or ros-realtime
+    seed: int
+    lines: list[Line]
+    episodes: list[Episode]
+    reality: str = ""  # name or file; empty: nominal
+    distance: float | None = None  # between the nearest two skills, 0 to 1
+
+    @property
+    def sharing(self) -> list[Sharing]:
+        """Of every family of which more than one task was driven."""
+        families: dict[str, list[Line]] = {}
+        for line in self.lines:
+            families.setdefault(line.task.partition("/")[0], []).append(line)
+        return [
+            _sharing(family, mine, self.bundle)
+            for family, mine in families.items()
+            if len({line.task for line in mine}) > 1
+        ]
+
+    @property
+    def changed(self) -> dict[str, dict[str, float | int]]:
+        """Per family its parameters that are the bundle's, where those are not the defaults."""
+        tasks = {line.task.partition("/")[0]: line.task for line in self.lines}
+        found = {}
+        for name, task in tasks.items():
+            with suppress(UserError):  # a family that this computer does not know
+                found[name] = changed_parameters(self.bundle, task)
+        return {name: values for name, values in found.items() if values}
+
+    @property
+    def changes(self) -> list[str]:
+        """`changed` in words, a line for each family."""
+        return [
+            f"{name} as the bundle was trained: {', '.join(f'{k} {v:g}' for k, v in new.items())}"
+            for name, new in self.changed.items()
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, with a versioned schema."""
+        manifest = self.bundle.manifest
+        return {
+            "schema": SCHEMA,
+            "bundle": manifest.name,
+            "digest": manifest.digest,
+            "robot": manifest.interface.robot,
+            "backend": self.backend,
+            "seed": self.seed,
+            "reality": self.reality or None,
+            "family_parameters": self.changed,
+            "tasks": [
+                {
+                    "task": line.task,
+                    "master": line.master,
+                    "episodes": line.episodes,
+                    "return_mean": line.value,
+                    "return_deviation": line.deviation,
+                    "return_worst": line.worst,
+                    "normalised": line.normalised,
+                    "bounds": vars(line.bounds),
+                    "success": line.success,
+                    "usage": list(line.usage),
+                    "switches": line.switches,
+                    "late_decisions": line.late,
+                    "lateness_p99": line.lateness_p99,
+                    "compute_p50": line.compute_p50,
+                    "compute_p99": line.compute_p99,
+                    "faults": list(line.faults),
+                }
+                for line in self.lines
+            ],
+            "sharing": [vars(each) for each in self.sharing],
+            "skill_distance": self.distance,
+        }
+
+    def write_json(self, path: Path, *, overwrite: bool = False) -> None:
+        """Write `to_dict`.
+
+        Raises:
+            UserError: it could not be written, or a file that is there must stay.
+        """
+        text = json.dumps(self.to_dict(), indent=1) + "\n"
+        write_file(path, text, overwrite=overwrite)
+
+
+def summarise(
+    bundle: Bundle,
+    robot: str,
+    backend: str,
+    seed: int,
+    episodes: list[Episode],
+    *,
+    reality: str = "",
+) -> Evaluation:
+    """Scores per task; the bounds are simulated on the same episodes, of the nominal model.
+
+    Raises:
+        UserError: there is no episode to score.
+    """
+    if not episodes:
+        raise UserError("nothing was driven: no episode, so there is no score")
+    lines = []
+    for task, master in dict.fromkeys((e.task, e.master) for e in episodes):
+        mine = [e for e in episodes if (e.task, e.master) == (task, master)]
+        family, number = task_of(bundle, task)
+        limit = bounds(
+            load_robot(robot), family, number, seed=seed, episodes=1 + max(e.number for e in mine)
+        )
+        values = np.array([e.value for e in mine])
+        usage = np.mean([e.usage(len(bundle.manifest.skills)) for e in mine], axis=0)
+        lines.append(
+            Line(
+                task=task,
+                master=master,
+                episodes=len(mine),
+                value=float(values.mean()),
+                deviation=float(values.std()),
+                worst=float(values.min()),
+                bounds=limit,
+                success=float(np.mean([e.success for e in mine])),
+                usage=tuple(usage.tolist()),
+                switches=float(np.mean([e.switches for e in mine])),
+                late=sum(e.late for e in mine),
+                lateness_p99=_quantile([e.lateness for e in mine], 99),
+                compute_p50=_quantile([e.compute for e in mine], 50),
+                compute_p99=_quantile([e.compute for e in mine], 99),
+                faults=tuple(f"episode {e.number}, {e.fault}" for e in mine if e.fault),
+            )
+        )
+    apart = None
+    if bundle.files and episodes:
+        seen = np.concatenate([e.observation for e in episodes])
+        apart = distance(load_skills(bundle), seen)
+    return Evaluation(bundle, robot, backend, seed, lines, episodes, reality, apart)
+
+
+def _sharing(family: str, lines: list[Line], bundle: Bundle) -> Sharing:
+    used = np.array([line.usage for line in lines])
+    skills, tasks = used.shape[1], len({line.task for line in lines})
+    share = {
+        line.task: (line.value - line.bounds.random) / span
+        for line in lines
+        if (span := line.bounds.optimum - line.bounds.random)
+    }
+    told = information(used)
+    return Sharing(
+        family=family,
+        tasks=tasks,
+        information=told,
+        possible=bits(skills, tasks),
+        collapsed=collapse(share, told, skills, method=_method(bundle)),
+    )
+
+
+def _method(bundle: Bundle) -> MlshConfig | None:
+    """What the skills were trained with, if this version knows such settings."""
+    try:
+        return config_from_dict(bundle.manifest.provenance.config, "provenance").mlsh
+    except UserError:
+        return None
+
+
+def _quantile(parts: list[Any], percent: float) -> float | None:
+    present = [part for part in parts if part is not None]
+    return float(np.percentile(np.concatenate(present), percent)) if present else None

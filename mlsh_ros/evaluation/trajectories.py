@@ -1,0 +1,100 @@
+"""Episodes with all there is to see of them: for films, the viewer and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.colors import to_rgb
+
+from mlsh_ros.control.controller import Tick
+from mlsh_ros.evaluation.backends import Job, run_offline
+from mlsh_ros.evaluation.episode import Episode
+from mlsh_ros.evaluation.report_plots import skill_colours
+from policies.bundle.bundle import Bundle
+from policies.bundle.task_compatibility import check_fits
+from sim.envs.world import World
+from sim.interface import Floats
+from sim.physics.robot_model import Robot
+from sim.rendering.scene import Frame, Scene
+from sim.tasks.base import Layout
+
+
+@dataclass(frozen=True)
+class Take:
+    """One episode, T ticks long, and what it looked like."""
+
+    label: str  # of its task, and of its master if that is not the task's own
+    episode: Episode
+    scene: Scene  # T + 1 frames, or T if the simulation diverged in the end
+
+
+def drive(
+    bundle: Bundle,
+    robot: Robot,
+    work: Sequence[Job],
+    *,
+    episodes: int,
+    seed: int,
+    on_episode: Callable[[Episode], None] = lambda _: None,
+) -> list[Take]:
+    """Drive episodes 0 .. episodes-1 of `seed` for every job, as `mlsh evaluate` does.
+
+    Raises:
+        UserError: robot or task do not fit the bundle; nothing has been simulated then.
+    """
+    for job in work:
+        check_fits(bundle, robot, job.task)
+    recorder = _Recorder(bundle)
+
+    def finish(episode: Episode) -> None:
+        recorder.finish(episode)
+        on_episode(episode)
+
+    run_offline(
+        bundle,
+        str(robot.model_path.parent),
+        list(work),
+        episodes=episodes,
+        seed=seed,
+        on_episode=finish,
+        watch=recorder.watch,
+    )
+    return recorder.takes
+
+
+class _Recorder:
+    """Keeps where everything was; captions need the rewards, which come with the episode."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.takes: list[Take] = []
+        self._manifest, self._dt = bundle.manifest, bundle.interface.control_dt
+        self._colours = [to_rgb(each) for each in skill_colours(len(bundle.manifest.skills))]
+        self._states: list[tuple[Floats, dict[str, Floats]]] = []
+        self._world: World | None = None
+
+    def watch(self, world: World, tick: Tick | None) -> None:
+        """Look at the world."""
+        self._world = world
+        fields = world.physics.fields()
+        seen = {name: fields[name][0] for name in ("position",) if name in fields}
+        self._states.append((world.physics.pose[0], seen))
+
+    def finish(self, episode: Episode) -> None:
+        """Keep an episode that has ended."""
+        assert self._world is not None
+        layout: Layout = {name: row.copy() for name, row in self._world.layout.items()}
+        skills = [*episode.skill.tolist(), int(episode.skill[-1])]
+        returns = np.concatenate([[0.0], np.cumsum(episode.reward)])
+        frames = []
+        for t, (qpos, fields) in enumerate(self._states):
+            name = self._manifest.skills[skills[t]]
+            caption = f"{t * self._dt:.1f} s   {name}   return {returns[t]:.4g}"
+            frames.append(Frame(fields, caption, self._colours[skills[t]], qpos))
+        own = self._manifest.masters[episode.master].task == episode.task
+        label = episode.task if own else f"{episode.task} with master {episode.master}"
+        title = f"{label}, episode {episode.number}"
+        scene = Scene(self._world.family, title, layout, frames)
+        self.takes.append(Take(label, episode, scene))
+        self._states = []

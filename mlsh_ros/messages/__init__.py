@@ -1,0 +1,1 @@
+"""ROS messages as data: topics, types, fields, conversion. Imports no ROS."""

@@ -1,0 +1,117 @@
+"""Named numbers in a std_msgs/Float64MultiArray: the label names every element.
+
+Standard messages only, so that every ROS tool can show them; float64 holds float32 and tick
+numbers exactly.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlsh_ros.messages.conversion import LARGEST, MessageError
+
+LARGEST_COUNT = 2.0**53  # from here on not every whole number is a float64
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names of a message's elements: single numbers first, then whole vectors."""
+
+    scalars: tuple[str, ...]
+    vectors: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    fractions: tuple[str, ...] = ()  # scalars that need not be whole numbers
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """One name per element."""
+        return self.scalars + tuple(f"{v}.{n}" for v, names in self.vectors for n in names)
+
+    @cached_property
+    def label(self) -> str:
+        """What stands in `layout.dim[0].label`."""
+        return ",".join(self.names)
+
+    @cached_property
+    def size(self) -> int:
+        """Number of elements."""
+        return len(self.names)
+
+    def pack(self, *values: float, vectors: Sequence[NDArray[Any]] = ()) -> array[float]:
+        """Numbers in the order of `names`."""
+        data = array("d", values)
+        for vector in vectors:
+            data.extend(vector.tolist())
+        if len(data) != self.size:
+            raise ValueError(f"{len(data)} values for {self.size} names")
+        return data
+
+    def read(self, message: Any) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
+        """`unpack` a message, whose label must name these elements.
+
+        Raises:
+            MessageError: it speaks of something else, such as another bundle's observation.
+        """
+        dims = message.layout.dim
+        if (label := dims[0].label if dims else "") != self.label:
+            raise MessageError(f"label {label!r} is not {self.label!r}")
+        return self.unpack(message.data)
+
+    def unpack(
+        self, data: Sequence[float] | NDArray[np.float64]
+    ) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
+        """The inverse of `pack`: scalars and vectors by name.
+
+        Raises:
+            MessageError: another number of elements, one that is no finite float32, or a fraction
+                where something is counted.
+        """
+        if len(data) != self.size:
+            raise MessageError(f"{len(data)} elements, {self.size} expected")
+        odd = ~(np.abs(data) <= LARGEST)  # nan too
+        if odd.any():
+            raise MessageError(f"not a finite float32: {', '.join(np.array(self.names)[odd])}")
+        scalars = dict(zip(self.scalars, data, strict=False))
+        counts = {n: v for n, v in scalars.items() if n not in self.fractions}
+        if wrong := [n for n, v in counts.items() if v % 1 or abs(v) > LARGEST_COUNT]:
+            raise MessageError(f"not a whole number up to 2^53: {', '.join(wrong)}")
+        vectors, start = {}, len(self.scalars)
+        for name, elements in self.vectors:
+            vectors[name] = np.array(data[start : start + len(elements)], np.float64)
+            start += len(elements)
+        return scalars, vectors
+
+
+def request_layout(observation_names: tuple[str, ...]) -> Layout:
+    """skill_node asks: for which macro step, with which observation, of which bundle's master."""
+    return Layout(("session", "macro", "tick", "bundle"), (("observation", observation_names),))
+
+
+def answer_layout(skills: tuple[str, ...]) -> Layout:
+    """master_node answers: which skill."""
+    return Layout(("session", "macro", "tick", "skill"), (("logits", skills),))
+
+
+def trace_layout(observation_names: tuple[str, ...], action_names: tuple[str, ...]) -> Layout:
+    """skill_node tells after every tick what it did; times in seconds."""
+    # late: 1 if the decision was; missed: ticks left out just before this one
+    scalars = ("session", "tick", "skill", "late", "missed", "saturated", "lateness", "compute")
+    return Layout(
+        scalars,
+        (
+            ("observation", observation_names),
+            ("action", action_names),
+            ("command", action_names),
+        ),
+        fractions=("lateness", "compute"),
+    )
+
+
+# sim_node tells after every tick what it brought.
+OUTCOME = Layout(("episode", "tick", "reward", "success", "done"), fractions=("reward",))

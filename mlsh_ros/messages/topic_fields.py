@@ -1,0 +1,271 @@
+"""The values of one topic: their places in its messages, made out once per class of message.
+
+Where the type is installed, everything is made out and checked before the first message. Messages
+of a recording say no types of their own; theirs are made out when the first one comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from numbers import Integral
+from typing import Any
+
+from mlsh_ros.messages.field_access import (
+    Block,
+    Found,
+    Hop,
+    Known,
+    blocks,
+    check_number,
+    check_value,
+    made_out,
+    number,
+    text,
+)
+from mlsh_ros.messages.message_types import MessageType, message_type
+from sim.errors import UserError
+from sim.interface import Path, Range, RosField, parse_path, path_text, same_constant
+
+FAULTS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+# Parts that an Imu may lack, which element 0 of their covariance says with -1, by its definition.
+IMU, LACKING = "sensor_msgs/msg/Imu", -1.0
+PARTS = ("orientation", "angular_velocity", "linear_acceleration")
+ANY: Range = (float("-inf"), float("inf"))
+
+
+class MessageError(ValueError):
+    """A message does not hold what the interface says; it is not used."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where everything lies in messages of one class."""
+
+    topic: str
+    terms: list[list[Block]]  # their rows are those of the term
+    constants: list[tuple[Block, float | str]]
+    lacking: list[Block]  # covariances, where the message says that it lacks a part
+
+    def read(self, message: Any, block: Block) -> Any:
+        """The numbers of a block.
+
+        Raises:
+            MessageError: one of them is missing, or is no number.
+        """
+        try:
+            return block.read(message)
+        except FAULTS:
+            raise self._error(block, message) from None
+
+    def check(self, message: Any) -> None:
+        """Refuse a message that says of itself something else than the interface.
+
+        Raises:
+            MessageError: so, or it lacks a part.
+        """
+        for block, expected in self.constants:
+            try:
+                value = block.raw(message)
+                exact = isinstance(value, (str, Integral))
+                same = same_constant(value if exact else number(value), expected)
+            except FAULTS:
+                raise self._error(block, message) from None
+            if not same:
+                path = text(block.path)
+                raise MessageError(f"{self.topic}: {path} is {value!r}, not {expected!r}")
+        for block in self.lacking:
+            if self.read(message, block)[0] == LACKING:
+                part = block.hops[0].field.removesuffix("_covariance")
+                raise MessageError(f"{self.topic}: {text(block.path)} is -1: it has no {part}")
+
+    def begin(self, message: Any) -> None:
+        """Names and constants into a message that is to be written."""
+        for block in chain(*self.terms, (block for block, _ in self.constants)):
+            block.enroll(message)
+        for block, value in self.constants:
+            self.write(message, block, [value])
+
+    def write(self, message: Any, block: Block, values: Iterable[Any]) -> None:
+        """The inverse of `read`.
+
+        Raises:
+            MessageError: a field cannot hold its value.
+        """
+        try:
+            block.write(message, values)
+        except (ArithmeticError, ValueError) as error:
+            raise MessageError(f"{self.topic}: {text(block.path)}: {error}") from None
+
+    def _error(self, block: Block, message: Any) -> MessageError:
+        path, why = block.culprit(message)
+        return MessageError(f"{self.topic}: {path}: {why}")
+
+
+class Plans:
+    """The plan of a topic for every class of message.
+
+    Args:
+        topic: its name.
+        sources: what terms say of it.
+        ranges: per term and element what may be commanded; None: nothing is, it is a sensor.
+
+    Raises:
+        UserError: the type is installed and has not what a path says, or terms contradict.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        sources: Sequence[RosField],
+        ranges: Sequence[Sequence[Range]] | None = None,
+    ) -> None:
+        self.topic = topic
+        self.type = _agreed(topic, "message types", [ros.type for ros in sources])
+        names = [ros.names for ros in sources if ros.names is not None]
+        self._names = _agreed(topic, "arrays of names", names) if names else None
+        self.constants = _constants(topic, sources)
+        self._paths = [[parse_path(path) for path in ros.fields] for ros in sources]
+        self._ranges = ranges
+        self._plans: dict[type, Plan] = {}
+        if (kind := message_type(self.type)) is not None:
+            self._plans[kind.make] = self._plan(Known(kind))
+
+    @property
+    def names(self) -> list[str]:
+        """By which elements are looked up, if the type is installed."""
+        found = [
+            str(hop.key)
+            for plan in self._plans.values()
+            for block in chain(*plan.terms)
+            for hop in (*block.parents, *block.hops)
+            if hop.names is not None
+        ]
+        return list(dict.fromkeys(found))
+
+    def of(self, message: Any) -> Plan:
+        """For messages of this class.
+
+        Raises:
+            MessageError: it has not what a path says.
+        """
+        kind = type(message)
+        if kind in self._plans:
+            return self._plans[kind]
+        known = hasattr(kind, "get_fields_and_field_types")
+        name = self.type.replace("/msg/", "/")
+        try:
+            plan = self._plan(Known(MessageType(name, kind)) if known else Found(message))
+        except UserError as error:
+            raise MessageError(str(error).removeprefix("topic ")) from None
+        if known or hasattr(kind, "__msgtype__"):
+            self._plans[kind] = plan
+        return plan
+
+    def _plan(self, root: Known | Found) -> Plan:
+        terms = [[self._made_out(path, root) for path in paths] for paths in self._paths]
+        constants = [self._made_out(path, root) for path, _ in self.constants]
+        if isinstance(root, Known):
+            self._check_types(terms, constants)
+        used = {path[0][0] for paths in self._paths for path in paths}
+        lacking = [
+            self._made_out(((f"{part}_covariance", "0"),), root)
+            for part in PARTS
+            if self.type == IMU and part in used
+        ]
+        values = [value for _, value in self.constants]
+        self._check_names(list(chain(*terms)), constants, values)
+        return Plan(
+            topic=self.topic,
+            terms=[blocks(term) for term in terms],
+            constants=[
+                (blocks([hops])[0], value) for hops, value in zip(constants, values, strict=True)
+            ],
+            lacking=[blocks([hops])[0] for hops in lacking],
+        )
+
+    def _made_out(self, path: Path, root: Known | Found) -> tuple[Hop, ...]:
+        try:
+            return made_out(path, root, self._names)
+        except FAULTS as error:
+            raise UserError(f"topic {self.topic}: {path_text(path)}: {error}") from None
+
+    def _check_types(
+        self, terms: Sequence[Sequence[tuple[Hop, ...]]], constants: Sequence[tuple[Hop, ...]]
+    ) -> None:
+        ranges = self._ranges or [[ANY] * len(term) for term in terms]
+        for hops, bounds in zip(chain(*terms), chain(*ranges), strict=True):
+            self._checked(hops, partial(check_number, bounds=bounds))
+        for hops, (_, value) in zip(constants, self.constants, strict=True):
+            self._checked(hops, partial(check_value, value=value))
+        if self._ranges is not None:
+            self._check_gaps([*chain(*terms), *constants])
+
+    def _checked(self, hops: tuple[Hop, ...], check: Callable[[Any], None]) -> None:
+        kind = hops[-1].type
+        assert kind is not None
+        try:
+            if kind.array and hops[-1].key is None:
+                raise UserError(f"it is an array, {text(hops)}[..] is an element of it")
+            check(kind)
+        except UserError as error:
+            raise UserError(f"topic {self.topic}: {text(hops)}: {error}") from None
+
+    def _check_gaps(self, paths: Sequence[tuple[Hop, ...]]) -> None:
+        """A command's array has no element that nobody gives: it would be commanded 0."""
+        given: dict[Any, set[int]] = {}
+        for hops in paths:
+            for place, hop in enumerate(hops):
+                if isinstance(hop.key, int) and hop.type is not None and hop.type.size is None:
+                    given.setdefault((hops[:place], hop.field), set()).add(hop.key)
+        for (parents, field), indices in given.items():
+            if gaps := sorted(set(range(max(indices))) - indices):
+                path = text((*parents, Hop(field, gaps[0])))
+                raise UserError(
+                    f"topic {self.topic}: nothing says what {path} is, which comes before "
+                    f"{field}[{max(indices)}]: name it in fields or constants"
+                )
+
+    def _check_names(
+        self,
+        paths: Sequence[tuple[Hop, ...]],
+        constants: Sequence[tuple[Hop, ...]],
+        values: Sequence[float | str],
+    ) -> None:
+        """Constants may say the names themselves; then there are no others."""
+        said: dict[Any, list[str]] = {}
+        for hops, value in zip(constants, values, strict=True):
+            if isinstance(hops[-1].key, int) and isinstance(value, str):
+                said.setdefault((hops[:-1], hops[-1].field), []).append(value)
+        for hops in paths:
+            for place, hop in enumerate(hops):
+                if hop.names is None:
+                    continue
+                up, field = hop.names
+                listed = said.get((hops[: place - up], field))
+                if listed is not None and hop.key not in listed:
+                    raise UserError(
+                        f"topic {self.topic}: {text(hops)}: {hop.key!r} is a name, and {field} "
+                        f"is said to be {listed}"
+                    )
+
+
+def _agreed(topic: str, what: str, said: Sequence[str]) -> str:
+    if len(different := sorted(set(said))) > 1:
+        raise UserError(f"topic {topic!r} is given two {what}: {', '.join(different)}")
+    return said[0]
+
+
+def _constants(topic: str, sources: Iterable[RosField]) -> tuple[tuple[Path, float | str], ...]:
+    """What all terms of a topic say of its message.
+
+    Raises:
+        UserError: two of them say different things.
+    """
+    merged: dict[str, float | str] = {}
+    for path, value in (pair for ros in sources for pair in ros.constants):
+        if merged.setdefault(path, value) != value:
+            raise UserError(f"topic {topic!r} is given {path} {merged[path]!r} and {value!r}")
+    return tuple((parse_path(path), value) for path, value in merged.items())

@@ -1,0 +1,58 @@
+"""What the nodes of a graph say, and how a listener that disturbs nobody subscribes to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlsh_ros.messages.conversion import command_writers, topic_readers
+from sim.interface import Interface
+
+ARRAY, TEXT = "std_msgs/msg/Float64MultiArray", "std_msgs/msg/String"
+DIAGNOSTIC_ARRAY = "diagnostic_msgs/msg/DiagnosticArray"
+# The names under which a recording's reader finds them, whatever they were remapped to.
+REQUEST, ANSWER = "decision/request", "decision/answer"
+TRACE, STATE = "skill_node/trace", "skill_node/state"
+MASTER, OUTCOME = "master_node/master", "sim_node/outcome"
+WATCHDOG_STATE, WATCHDOG_BEAT = "watchdog_node/state", "watchdog_node/heartbeat"
+DIAGNOSTICS = "/diagnostics"  # REP-107: one for all robots of a domain, in no namespace
+# What recorder_node says of itself, on a topic that it does not record.
+RECORDER_STATE, WAITING, RECORDING = "recorder_node/state", "waiting", "recording"
+QUEUE = 2000  # messages; what a busy disk may hold up
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic to listen to."""
+
+    name: str  # relative, so that namespaces work; but for DIAGNOSTICS
+    type: str  # such as nav_msgs/msg/Odometry
+    reliable: bool  # asks for lost messages again; only of who offers it
+    latched: bool  # also what was said before we listened
+    optional: bool = False  # a graph may be without it; its silence is no news
+
+
+def recorded_topics(interface: Interface, *, stamped: bool, lockstep: bool) -> list[Topic]:
+    """Everything that tells what a robot saw, why it did what it did, and what it did.
+
+    Sensors may offer BEST_EFFORT only, and who sends a command may wait until every reliable
+    listener has it: there we listen without asking again. In lockstep the simulator offers more,
+    and everything would stand still anyway if something was lost.
+
+    They are to be subscribed to in this order, which proves something: DDS announces subscriptions
+    one after the other. Who is heard on one of the last, the sensors and what is latched, also
+    knows of all before it.
+
+    Args:
+        interface: of the bundle.
+        stamped: velocity commands are TwistStamped.
+        lockstep: simulator and controller wait for each other.
+    """
+    sensors = [(r.topic, r.type) for r in topic_readers(interface.observation)]
+    commands = [(w.topic, w.type) for w in command_writers(interface.action, stamped=stamped)]
+    told = [Topic(name, ARRAY, True, False) for name in (REQUEST, ANSWER, TRACE)]
+    told.append(Topic(OUTCOME, ARRAY, True, False, optional=True))  # a real robot has none
+    shared = Topic(DIAGNOSTICS, DIAGNOSTIC_ARRAY, True, False)
+    light = [Topic(name, kind, lockstep, False) for name, kind in (*commands, *sensors)]
+    watched = Topic(WATCHDOG_STATE, TEXT, True, True, optional=True)
+    latched = [Topic(name, TEXT, True, True) for name in (STATE, MASTER)]
+    return [*told, shared, *light, watched, *latched]

@@ -1,0 +1,1 @@
+"""Recordings (MCAP, rosbag2): writing, reading, checking and replaying them."""

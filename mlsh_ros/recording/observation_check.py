@@ -1,0 +1,128 @@
+"""Whether an observation can be built from recorded sensor messages."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlsh_ros.messages.conversion import MessageError, TopicReader, topic_readers
+from sim.interface import Floats, Interface
+
+SLACK = 10**9  # ns that a message may have waited longer than another before it was recorded
+
+
+class Seen:
+    """Recorded sensors of one robot, by what they make of the observation.
+
+    Every message goes through conversion and `Interface.observe`, as in skill_node. A tick is
+    explained if each topic had a message, young enough, that gives its part of the observation;
+    in lockstep the messages must also carry one stamp, later than that of the tick before.
+
+    Args:
+        interface: of the bundle.
+        lockstep: stamps say which messages belong together.
+    """
+
+    def __init__(self, interface: Interface, *, lockstep: bool) -> None:
+        self._interface, self._lockstep = interface, lockstep
+        self.topics: dict[str, TopicReader] = {
+            reader.topic: reader for reader in topic_readers(interface.observation)
+        }
+        self._parts = {topic: self._part(reader) for topic, reader in self.topics.items()}
+        self._max_age = {
+            topic: min(term.max_age for term, _ in reader.terms)
+            for topic, reader in self.topics.items()
+        }
+        # Per topic: the bytes of its part of the observation, to the moments (ns) of messages
+        # that give it: stamps in lockstep, arrival otherwise; in order.
+        self._moments: dict[str, dict[bytes, list[int]]] = {topic: {} for topic in self.topics}
+        # Of topics that measure commands: what the messages said, from which a session may begin.
+        tracked = {term.tracking.term for term in interface.action if term.tracking is not None}
+        self._fields: dict[str, dict[bytes, list[dict[str, Floats]]]] = {
+            topic: {}
+            for topic, reader in self.topics.items()
+            if tracked & {term.name for term, _ in reader.terms}
+        }
+        self._new: dict[str, list[tuple[int, dict[str, Floats]]]] = {t: [] for t in self.topics}
+        self.begin()
+
+    def _part(self, reader: TopicReader) -> NDArray[np.intp]:
+        indices = np.arange(self._interface.observation_size)
+        slices = self._interface.observation_slices
+        return np.concatenate([indices[slices[term.name]] for term, _ in reader.terms])
+
+    def add(self, topic: str, message: Any, received: int) -> dict[str, Floats] | MessageError:
+        """Take a message; one that skill_node would have refused is left out.
+
+        Returns:
+            What it says, or why it was refused.
+        """
+        try:
+            fields = self.topics[topic].read(message)
+        except MessageError as error:
+            return error
+        moment = received
+        if self._lockstep:
+            moment = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        self._new[topic].append((moment, fields))
+        return fields
+
+    def _observe(self) -> None:
+        """Observations of all that is new: many at once take a fraction of the time."""
+        for topic, rows in self._new.items():
+            if not rows:
+                continue
+            blank = {t.name: np.zeros((len(rows), t.size)) for t in self._interface.observation}
+            fields = {name: np.array([each[name] for _, each in rows]) for name in rows[0][1]}
+            observation = self._interface.observe(blank | fields)[:, self._parts[topic]]
+            for (moment, each), part in zip(rows, observation, strict=True):
+                self._moments[topic].setdefault(part.tobytes(), []).append(moment)
+                if topic in self._fields:
+                    self._fields[topic].setdefault(part.tobytes(), []).append(each)
+            rows.clear()
+
+    def begin(self) -> None:
+        """A session begins."""
+        self._last = -1  # stamp of the tick before
+
+    def explains(self, observation: NDArray[np.float32], told: int) -> bool:
+        """Whether recorded messages give this observation (O,).
+
+        Args:
+            observation: as recorded.
+            told: ns, when the tick's trace was received.
+        """
+        self._observe()
+        found = {
+            topic: moments.get(observation[self._parts[topic]].tobytes(), [])
+            for topic, moments in self._moments.items()
+        }
+        if not self._lockstep:
+            return all(self._young(topic, moments, told) for topic, moments in found.items())
+        common = set.intersection(*map(set, found.values()))
+        later = [stamp for stamp in common if stamp > self._last]
+        if later:
+            self._last = min(later)
+        return bool(later)
+
+    def starts(self, observation: NDArray[np.float32]) -> list[Floats]:
+        """Commands (A,) from which a session may have begun whose first observation (O,) this is.
+
+        Several messages may give one observation, which is float32 where they are float64.
+        """
+        self._observe()
+        choices = [
+            said.get(observation[self._parts[topic]].tobytes(), [])
+            for topic, said in self._fields.items()
+        ]
+        merged = ({k: v for part in parts for k, v in part.items()} for parts in product(*choices))
+        return [self._interface.initial_command(fields) for fields in merged]
+
+    def _young(self, topic: str, moments: list[int], told: int) -> bool:
+        oldest = told - round(self._max_age[topic] * 1e9) - SLACK
+        place = bisect_left(moments, oldest)
+        return place < len(moments) and moments[place] <= told + SLACK

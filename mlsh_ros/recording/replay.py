@@ -1,0 +1,373 @@
+"""A recording through its bundle once more, offline: is everything what the bundle says?
+
+Three things are compared, bit for bit, each with what was recorded just before it, so that one
+difference does not make all that follow: every decision of the master with the observation that it
+was asked about; every tick's skill with the decisions; and every tick's action and command with
+its observation and the command before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlsh_ros.control.skill_schedule import Hierarchy
+from mlsh_ros.messages.conversion import OTHER, MessageError, shorten
+from mlsh_ros.messages.labelled_array import Layout, answer_layout, request_layout, trace_layout
+from mlsh_ros.messages.topics import ANSWER, MASTER, REQUEST, TRACE
+from mlsh_ros.recording.bag_reader import Entry, Recording
+from mlsh_ros.recording.observation_check import Seen
+from policies.bundle.bundle import Bundle
+from policies.bundle.runtime import Network, choose, load_master, load_skills
+from sim.errors import UserError
+from sim.interface import Floats
+
+Float32 = NDArray[np.float32]
+# Takes a message, and what it says or why it was refused; None where it is of no sensor.
+Listen = Callable[[Entry, Any, dict[str, Floats] | MessageError | None], None]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first place where recording and bundle disagree."""
+
+    session: int
+    tick: int
+    what: str  # such as `action base_velocity.0`
+    recorded: str
+    replayed: str
+
+    def __str__(self) -> str:
+        return (
+            f"session {self.session} tick {self.tick}: {self.what} recorded {self.recorded}, "
+            f"replayed {self.replayed}"
+        )
+
+
+@dataclass(frozen=True)
+class Told:
+    """One recorded tick."""
+
+    tick: int
+    skill: int
+    late: bool
+    observation: Float32  # (O,)
+    action: Float32  # (A,)
+    command: Floats  # (A,)
+    received: int  # ns
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One recorded decision."""
+
+    tick: int  # whose observation decided
+    skill: int
+    logits: Float32  # (K,)
+    master: str  # that said so; empty if the recording does not tell
+
+
+@dataclass
+class Session:
+    """What was recorded of one session."""
+
+    number: int
+    ticks: list[Told] = field(default_factory=list)
+    questions: dict[int, Float32] = field(default_factory=dict)  # macro step: observation (O,)
+    answers: dict[int, Answer] = field(default_factory=dict)  # macro step
+
+
+@dataclass
+class Result:
+    """What a replay found."""
+
+    sessions: int = 0
+    ticks: int = 0
+    decisions: int = 0
+    different_ticks: int = 0
+    different_decisions: int = 0
+    first_tick: Difference | None = None
+    first_decision: Difference | None = None
+    unseen: list[str] = field(default_factory=list)  # ticks that no recorded sensors explain
+    unjudged: list[str] = field(default_factory=list)  # for which something is not recorded
+    missing: list[str] = field(default_factory=list)  # ticks that are not recorded, as ranges
+    unread: list[str] = field(default_factory=list)  # messages that nobody could have used
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs."""
+        return not self.different_ticks and not self.different_decisions
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is missing of what was compared."""
+        return not (self.unseen or self.unjudged or self.missing)
+
+
+def replay(
+    recording: Recording,
+    bundle: Bundle,
+    *,
+    master: str | None = None,
+    drawn: bool = False,
+    listen: Listen | None = None,
+    wants: Callable[[str], bool] = lambda topic: False,
+) -> Result:
+    """Compare a recording with a bundle.
+
+    Args:
+        recording: of recorder_node.
+        bundle: the one that ran, or another one for the same observation and action.
+        master: that decided; None: the one that the recording names.
+        drawn: the master drew its skills, so that only its logits are compared.
+        listen: is told every message that is read, so that one reading serves two.
+        wants: says by topic, for each message, whether it is read for `listen` alone.
+
+    Raises:
+        UserError: the recording is of another observation or action, or no master is known.
+    """
+    result = Result()
+    sessions, seen = _collect(recording, bundle, result, listen, wants)
+    skills = load_skills(bundle)
+    masters: dict[str, Network] = {}
+    for session in sessions:
+        if not session.ticks:
+            continue
+        result.sessions += 1
+        judge = _Judge(bundle, session, result)
+        judge.ticks(skills, seen)
+        for macro, answer in sorted(session.answers.items()):
+            name = master or answer.master
+            if not name:
+                raise UserError(
+                    f"recording {recording.file}: it does not say which master decided; name it "
+                    f"with --master. Masters: {', '.join(bundle.manifest.masters)}"
+                )
+            if name not in masters:
+                masters[name] = load_master(bundle, name)
+            judge.decision(macro, answer, masters[name], drawn)
+    if not result.ticks:
+        traces = [shorten(reason) for reason in result.unread if TRACE in reason]
+        why = f"could be read: {traces[0]}" if traces else "is in it, the robot did not drive"
+        raise UserError(f"recording {recording.file}: no tick {why}")
+    return result
+
+
+def _collect(
+    recording: Recording,
+    bundle: Bundle,
+    result: Result,
+    listen: Listen | None,
+    wants: Callable[[str], bool],
+) -> tuple[list[Session], Seen]:
+    """Sort the messages into sessions and sensors; name what is neither in `result`."""
+    interface = bundle.interface
+    layouts = {
+        REQUEST: request_layout(interface.observation_names),
+        ANSWER: answer_layout(bundle.manifest.skills),
+        TRACE: trace_layout(interface.observation_names, interface.action_names),
+    }
+    sessions: list[Session] = []
+    seen = Seen(interface, lockstep=recording.about.get("mode") == "lockstep")
+    master = ""
+    refused: dict[str, MessageError] = {}  # the first of each topic
+    read: set[str] = set()
+    ours = {*seen.topics, *layouts, MASTER}
+    for entry in recording.entries(lambda each: each.told in ours or wants(each.told)):
+        known = entry.topic in ours
+        if not known and not wants(entry.topic):
+            continue
+        try:
+            message = recording.message(entry)
+        except UserError as error:
+            if known:
+                result.unread.append(str(error))  # the nodes could not read it either
+            continue
+        sensor = entry.topic in seen.topics
+        try:
+            said = seen.add(entry.topic, message, entry.received) if sensor else None
+            name = str(message.data) if entry.topic == MASTER else master
+        except OTHER as error:
+            result.unread.append(shorten(f"{entry.topic}: not a {entry.type}: {error}"))
+            continue
+        if listen is not None:
+            listen(entry, message, said)
+        if sensor or not known:
+            continue
+        if entry.topic == MASTER:
+            master = name
+        else:
+            try:
+                scalars, vectors = _read(layouts[entry.topic], message)
+            except MessageError as error:
+                refused.setdefault(entry.topic, error)
+                result.unread.append(shorten(f"{entry.topic}: {error}"))
+                continue
+            session = _session(sessions, entry.topic, scalars)
+            _add(session, entry, scalars, vectors, master)
+            read.add(entry.topic)
+    for topic, cause in refused.items():
+        if topic not in read:
+            raise UserError(
+                f"recording {recording.file}: {topic} is not of this bundle's robot: {cause}"
+            )
+    return sessions, seen
+
+
+def _read(layout: Layout, message: Any) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
+    try:
+        return layout.read(message)
+    except MessageError:
+        raise
+    except OTHER as error:  # of another type, whatever it is called
+        raise MessageError(f"{type(error).__name__}: {error}") from None
+
+
+def _add(
+    session: Session,
+    entry: Entry,
+    scalars: dict[str, float],
+    vectors: dict[str, Floats],
+    master: str,
+) -> None:
+    macro = int(scalars.get("macro", 0))
+    if entry.topic == TRACE:
+        session.ticks.append(_told(scalars, vectors, entry.received))
+    elif entry.topic == REQUEST:
+        session.questions.setdefault(macro, vectors["observation"].astype(np.float32))
+    else:
+        session.answers.setdefault(macro, _answer(scalars, vectors, master))
+
+
+def _session(sessions: list[Session], topic: str, scalars: dict[str, float]) -> Session:
+    """The session that a message belongs to; skill_node counts from 1 again when it restarts."""
+    number = int(scalars["session"])
+    for session in reversed(sessions):
+        if session.number == number:
+            again = topic == REQUEST and scalars["tick"] == 0 and len(session.ticks) > 1
+            if not again:
+                return session
+            break
+    sessions.append(Session(number))
+    return sessions[-1]
+
+
+def _told(scalars: dict[str, float], vectors: dict[str, Floats], received: int) -> Told:
+    return Told(
+        tick=int(scalars["tick"]),
+        skill=int(scalars["skill"]),
+        late=bool(scalars["late"]),
+        observation=vectors["observation"].astype(np.float32),
+        action=vectors["action"].astype(np.float32),
+        command=vectors["command"],
+        received=received,
+    )
+
+
+def _answer(scalars: dict[str, float], vectors: dict[str, Floats], master: str) -> Answer:
+    logits = vectors["logits"].astype(np.float32)
+    return Answer(int(scalars["tick"]), int(scalars["skill"]), logits, master)
+
+
+class _Judge:
+    """Compares one session and notes what it finds in `result`."""
+
+    def __init__(self, bundle: Bundle, session: Session, result: Result) -> None:
+        self.bundle, self.session, self.result = bundle, session, result
+
+    def ticks(self, skills: Sequence[Callable[[Float32], Float32]], seen: Seen) -> None:
+        """Every tick: could it see that, was it this skill's turn, action, command."""
+        manifest, interface = self.bundle.manifest, self.bundle.interface
+        hierarchy = Hierarchy(manifest.decision_ticks, manifest.decision_lead, len(skills))
+        before: Told | None = None
+        seen.begin()
+        for told in self.session.ticks:
+            self._follows(told.tick, before.tick if before else -1)
+            self.result.ticks += 1
+            if not seen.explains(told.observation, told.received):
+                self.result.unseen.append(self._place(told.tick))
+            difference = self._skill(hierarchy, told, before)
+            if difference is None:
+                action = skills[told.skill](told.observation[None])[0]
+                names = interface.action_names
+                difference = self._first(told.tick, "action", names, told.action, action)
+            if difference is None:
+                starts = seen.starts(told.observation) if told.tick == 0 else []
+                if before is not None and before.tick == told.tick - 1:
+                    starts = [before.command]
+                if not starts:
+                    self.result.unjudged.append(f"{self._place(told.tick)}: command")
+                else:
+                    commands = [interface.command(told.action, start) for start in starts]
+                    equal = (c for c in commands if np.array_equal(c, told.command))
+                    command = next(equal, commands[0])
+                    difference = self._first(
+                        told.tick, "command", interface.action_names, told.command, command
+                    )
+            if difference is not None:
+                self.result.different_ticks += 1
+                self.result.first_tick = self.result.first_tick or difference
+            before = told
+
+    def _follows(self, tick: int, last: int) -> None:
+        """Whether no tick is missing after the last one; a session begins with tick 0."""
+        if tick > last + 1:
+            until = f" to {tick - 1}" if tick > last + 2 else ""
+            self.result.missing.append(f"{self._place(last + 1)}{until}")
+
+    def _skill(self, hierarchy: Hierarchy, told: Told, before: Told | None) -> Difference | None:
+        """Whether it is this skill's turn, by the recorded decisions."""
+        macro, within = divmod(told.tick, hierarchy.decision_ticks)
+        expected: int | None = None
+        if within or told.late:
+            expected = before.skill if before and before.tick == told.tick - 1 else None
+        elif macro in self.session.answers:
+            expected = self.session.answers[macro].skill
+        if expected is None:
+            self.result.unjudged.append(f"{self._place(told.tick)}: skill")
+            expected = told.skill
+        if told.skill >= hierarchy.skills:
+            last = f"none such, 0 to {hierarchy.skills - 1}"
+            return self._difference(told.tick, "skill", str(told.skill), last)
+        if told.skill != expected:
+            return self._difference(told.tick, "skill", str(told.skill), str(expected))
+        return None
+
+    def decision(self, macro: int, answer: Answer, network: Network, drawn: bool) -> None:
+        """One decision: logits, and the skill that follows from them."""
+        observation = self.session.questions.get(macro)
+        if observation is None:
+            told = [t.observation for t in self.session.ticks if t.tick == answer.tick]
+            observation = told[0] if told else None
+        if observation is None:
+            self.result.unjudged.append(f"{self._place(answer.tick)}: decision {macro}")
+            return
+        self.result.decisions += 1
+        logits = network(observation[None])[0]
+        what, names = f"decision {macro}: logit", self.bundle.manifest.skills
+        difference = self._first(answer.tick, what, names, answer.logits, logits)
+        if difference is None and not drawn and answer.skill != choose(logits):
+            difference = self._difference(
+                answer.tick, f"decision {macro}: skill", str(answer.skill), str(choose(logits))
+            )
+        if difference is not None:
+            self.result.different_decisions += 1
+            self.result.first_decision = self.result.first_decision or difference
+
+    def _place(self, tick: int) -> str:
+        return f"session {self.session.number} tick {tick}"
+
+    def _first(
+        self, tick: int, what: str, names: Iterable[str], recorded: Any, replayed: Any
+    ) -> Difference | None:
+        for name, a, b in zip(names, recorded, replayed, strict=True):
+            if a != b:
+                return self._difference(tick, f"{what} {name}", str(a), str(b))
+        return None
+
+    def _difference(self, tick: int, what: str, recorded: str, replayed: str) -> Difference:
+        return Difference(self.session.number, tick, what, recorded, replayed)

@@ -1,0 +1,1 @@
+"""From recordings of a robot to the differences between it and its simulation."""

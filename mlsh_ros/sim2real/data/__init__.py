@@ -1,0 +1,1 @@
+"""Recordings as time series, cut into windows."""

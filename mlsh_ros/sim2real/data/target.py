@@ -1,0 +1,99 @@
+"""What a recording is held against: the bundle that drove, or a robot that anything else drove."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from mlsh_ros.sim2real.data.signals import Signals
+from policies.bundle.bundle import Bundle, load_bundle, pretrained_names
+from policies.bundle.task_compatibility import task_of
+from sim.errors import unknown
+from sim.interface import Floats, ObservationTerm
+from sim.physics.robot_model import Robot, load_robot, robot_names
+from sim.tasks.base import Fields, Layout, TaskFamily
+
+Subject = Bundle | Robot
+
+
+@dataclass(frozen=True)
+class NoTask:
+    """The family of a robot alone: nothing stands around it, and nothing is earned."""
+
+    name: ClassVar[str] = "no task"
+    robot: ClassVar[str] = ""
+    requires: ClassVar[tuple[str, ...]] = ()
+    places: ClassVar[bool] = False
+    ticks: ClassVar[int] = 1
+    tasks: ClassVar[tuple[str, ...]] = ("none",)
+    terms: ClassVar[tuple[ObservationTerm, ...]] = ()
+
+    def scene(self, spec: mujoco.MjSpec) -> None:
+        """Nothing is added."""
+
+    def place(self, layout: Layout) -> dict[str, Floats]:
+        """Nothing stands anywhere."""
+        return {}
+
+    def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
+        """Nothing is drawn."""
+        return {}
+
+    def fields(self, layout: Layout, robot: Fields) -> dict[str, Floats]:
+        """No terms of its own."""
+        return {}
+
+    def reward(self, layout: Layout, fields: Fields) -> Floats:
+        """(n,) zeros."""
+        return np.zeros(_count(fields))
+
+    def success(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+        """(n,) false."""
+        return np.zeros(_count(fields), bool)
+
+    def terminated(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+        """(n,) false."""
+        return np.zeros(_count(fields), bool)
+
+
+def _count(fields: Fields) -> int:
+    return len(next(iter(fields.values())))
+
+
+def load_subject(name: str) -> Subject:
+    """A bundle or a robot, shipped by name or by path; a folder with robot.yaml is a robot.
+
+    Raises:
+        UserError: there is none, or it does not hold.
+    """
+    if name in robot_names() or (Path(name) / "robot.yaml").is_file():
+        return load_robot(name)
+    if name not in pretrained_names() and not Path(name).exists():
+        raise unknown("bundle or robot", name, [*pretrained_names(), *robot_names()])
+    return load_bundle(name)
+
+
+def nominal(subject: Subject, robot: str | None) -> Robot:
+    """The nominal robot: the one of that name or folder; None: the subject's.
+
+    Raises:
+        UserError: there is none, or it does not hold.
+    """
+    if robot is None and isinstance(subject, Robot):
+        return subject
+    return load_robot(robot or subject.interface.robot)
+
+
+def recorded_task(subject: Subject, recordings: Sequence[Signals]) -> tuple[TaskFamily, int]:
+    """The family of a recording and the number of its task; of a robot alone, none."""
+    if isinstance(subject, Robot):
+        return NoTask(), 0
+    masters = subject.manifest.masters
+    named = [d.master for each in recordings for d in each.drives if d.master in masters]
+    return task_of(subject, masters[named[0] if named else next(iter(masters))].task)

@@ -1,0 +1,587 @@
+"""Recordings of a robot against the simulation of its bundle: everything that is measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlsh_ros.recording.replay import Result
+from mlsh_ros.sim2real.data.recording_data import Loaded, Where, load
+from mlsh_ros.sim2real.data.signals import Signals, Wrap, because
+from mlsh_ros.sim2real.data.target import Subject, nominal
+from mlsh_ros.sim2real.data.windows import Plan, Windows, cut, merge, plan_for, thin
+from mlsh_ros.sim2real.gap import findings as say
+from mlsh_ros.sim2real.gap.closed_loop_return import Earned, earned, interval
+from mlsh_ros.sim2real.gap.data_quality import (
+    Channel,
+    Drift,
+    Effort,
+    Timing,
+    channels,
+    drifts,
+    efforts,
+    timing,
+)
+from mlsh_ros.sim2real.gap.findings import Finding
+from mlsh_ros.sim2real.gap.hypotheses import CLEARER, MATERIAL, NATS, Cause, Search, corrected
+from mlsh_ros.sim2real.gap.joints import angles
+from mlsh_ros.sim2real.gap.measures import (
+    HORIZONS,
+    SINCE,
+    Measure,
+    Trace,
+    measure,
+    stale_shares,
+    trace_of,
+)
+from mlsh_ros.sim2real.gap.training_range import graphs_of, known_to, read_by
+from mlsh_ros.sim2real.replay.open_loop_replay import Prediction, Twin, twin_of
+from mlsh_ros.sim2real.replay.residuals import (
+    SMALLEST,
+    Element,
+    Model,
+    action_labels,
+    element_names,
+    elements_of,
+)
+from policies.bundle.bundle import Bundle
+from sim.errors import UserError
+from sim.interface import Floats, Interface
+from sim.randomization.schema import Reality, load_reality
+
+SCHEMA = 1
+NO_GAP = "no gap"
+SHORT = 0.3  # s, windows of a robot that does not forget
+# What is left of a nudge after a second, from where on it is such a robot: of a velocity, else.
+LASTS, GROWS = 0.5, 1.5
+STILL = 1e-3  # of an action's limits: commands that change less move nothing
+LEAST = 1e-3  # in a term's unit: a robot that is told nothing and moves less stands
+LITTLE = 5.0  # s of driving that say little
+PLOTTED = 8  # elements of which a window is drawn: the worst, then the first
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What was found."""
+
+    subject: Subject  # a bundle, or a robot, whatever drove it
+    robot: str
+    reality: str  # in which it was simulated, name or file; empty: the nominal model
+    recordings: list[str]
+    notes: list[str]  # what could not be used or compared
+    findings: list[Finding]  # worst first
+    causes: list[Cause]
+    measures: list[Measure]  # against the nominal simulation
+    explained: list[Measure]  # against the simulation with all causes
+    channels: list[list[Channel]]  # per recording
+    timing: Timing
+    efforts: list[Effort]
+    drifts: list[Drift]
+    earned: list[Earned]
+    replayed: list[Result]
+    traces: dict[str, tuple[Trace, Trace]]  # per element: nominal, and with all causes
+    windows: int
+    seconds: float  # of driving that were compared
+
+    @property
+    def name(self) -> str:
+        """Of what the recordings are held against."""
+        subject = self.subject
+        return subject.manifest.name if isinstance(subject, Bundle) else subject.name
+
+    @property
+    def digest(self) -> str | None:
+        """Of the bundle."""
+        return self.subject.manifest.digest if isinstance(self.subject, Bundle) else None
+
+    @property
+    def skills(self) -> tuple[str, ...]:
+        """Of the bundle; none where there is none."""
+        return self.subject.manifest.skills if isinstance(self.subject, Bundle) else ()
+
+    @property
+    def verdict(self) -> list[str]:
+        """In plain words, worst first."""
+        if self.findings:
+            return [str(finding) for finding in self.findings]
+        return [f"{NO_GAP} in what could be compared" if self.notes else NO_GAP]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, with a versioned schema; what is not known is null."""
+        data = {
+            "schema": SCHEMA,
+            "bundle": self.name if isinstance(self.subject, Bundle) else None,
+            "digest": self.digest,
+            "robot": self.robot,
+            "reality": self.reality or None,
+            "recordings": self.recordings,
+            "notes": self.notes,
+            "verdict": self.verdict,
+            "findings": [asdict(f) for f in self.findings],
+            "compared": {"windows": self.windows, "seconds": self.seconds},
+            "worst": self._worst(),
+            "terms": {m.element.name: _measured(m, self.skills) for m in self.measures},
+            "explained": {
+                m.element.name: {"rmse": m.rmse, "nrmse": m.nrmse} for m in self.explained
+            },
+            "topics": [{c.topic: asdict(c) for c in each} for each in self.channels],
+            "timing": asdict(self.timing),
+            "action": {e.name: asdict(e) for e in self.efforts},
+            "range": {d.name: asdict(d) for d in self.drifts},
+            "tasks": {f"{e.task} {e.master}": _scored(e) for e in self.earned},
+            "replay": {
+                "ticks": sum(r.ticks for r in self.replayed),
+                "decisions": sum(r.decisions for r in self.replayed),
+                "different_ticks": sum(r.different_ticks for r in self.replayed),
+                "different_decisions": sum(r.different_decisions for r in self.replayed),
+                "unseen_ticks": sum(len(r.unseen) for r in self.replayed),
+            },
+        }
+        return _plain(data)  # type: ignore[no-any-return]
+
+    def _worst(self) -> dict[str, float | None]:
+        """One number of each kind, for gates."""
+        every = [c for each in self.channels for c in each]
+        errors = [m.nrmse for m in self.measures if not math.isnan(m.nrmse)]
+        lags = [abs(m.lag) for m in self.measures if m.lag is not None]
+        gains = [abs(m.gain - 1) for m in self.measures if m.gain is not None]
+        losses = [
+            -e.difference[0] / max(float(np.abs(e.simulation).mean()), 1e-12) for e in self.earned
+        ]
+        return {
+            "findings": float(len(self.findings)),
+            "nrmse": max(errors, default=None),
+            "lag": max(lags, default=None),
+            "gain_error": max(gains, default=None),
+            "stale": max((c.stale for c in every), default=None),
+            "lost": max((c.lost for c in every), default=None),
+            "outside": max((d.outside for d in self.drifts), default=None),
+            "saturated": max((e.saturated for e in self.efforts), default=None),
+            "lateness_p99": self.timing.lateness_p99,
+            "return_loss": max(losses, default=None),
+        }
+
+    def to_json(self) -> str:
+        """`to_dict` as text."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+
+
+def _measured(m: Measure, skills: Sequence[str]) -> dict[str, Any]:
+    whole = {
+        key: getattr(m, key)
+        for key in (
+            "samples", "rmse", "usual", "nrmse", "bias", "gain", "gain_error", "lag",
+            "correlation", "noise", "outliers",
+        )
+    }  # fmt: skip
+    return whole | {
+        "unit": m.element.unit,
+        "movement": m.element.scale,
+        "rmse_after": {f"{h:g}": v for h, v in zip(HORIZONS, m.horizons, strict=True)},
+        "nrmse_by_skill": dict(zip(skills, m.by_skill, strict=True)),
+        "nrmse_by_ticks_since_switch": {str(s): v for s, v in zip(SINCE, m.by_since, strict=True)},
+    }
+
+
+def _scored(e: Earned) -> dict[str, Any]:
+    mean, low, high = e.difference
+    return {
+        "drives": len(e.robot),
+        "ticks": e.ticks,
+        "robot_return": float(e.robot.mean()),
+        "robot_return_95": interval(e.robot),
+        "simulation_return": float(e.simulation.mean()),
+        "simulation_return_95": interval(e.simulation),
+        "difference": mean,
+        "difference_95": (low, high),
+        "robot_success": float(e.robot_success.mean()),
+        "simulation_success": float(e.simulation_success.mean()),
+    }
+
+
+def _plain(data: Any) -> Any:
+    """JSON has no word for what is not a number."""
+    if isinstance(data, dict):
+        return {key: _plain(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_plain(value) for value in data]
+    if isinstance(data, float) and not math.isfinite(data):
+        return None
+    return data
+
+
+# How it is found ------------------------------------------------------------------------------
+
+
+def analyse(
+    subject: Subject,
+    bags: Sequence[Path],
+    *,
+    robot: str | None = None,
+    reality: str = "",
+    master: str | None = None,
+    where: Where | None = None,
+) -> Gap:
+    """Compare recordings with the simulation.
+
+    Args:
+        subject: the bundle that ran, or a robot, whatever drove it.
+        bags: recordings.
+        robot: the nominal one, name or folder; None: the subject's.
+        reality: in which it is simulated, name or file; empty: the nominal model.
+        master: that decided, where a recording does not say.
+        where: the robot's topics are, in a recording of somebody else.
+
+    Raises:
+        UserError: no recording can be used, or the names are none.
+    """
+    if master is not None and isinstance(subject, Bundle):
+        subject.master(master)
+    loaded, notes = _load(subject, bags, where)
+    return analyse_signals(
+        subject,
+        [_named(each.signals, master) for each in loaded],
+        [each.replayed for each in loaded if each.replayed is not None],
+        robot=robot,
+        reality=reality,
+        notes=notes,
+    )
+
+
+def _load(
+    subject: Subject, bags: Sequence[Path], where: Where | None
+) -> tuple[list[Loaded], list[str]]:
+    loaded, notes = [], []
+    for bag in bags:
+        try:
+            loaded.append(load(bag, subject, where))
+        except UserError as error:
+            notes.append(f"{error}; left out")
+            if len(bags) == 1:
+                raise
+    if not loaded:
+        raise UserError("; ".join(notes))
+    return loaded, notes
+
+
+def _named(signals: Signals, master: str | None) -> Signals:
+    if master is None:
+        return signals
+    drives = [d if d.master else replace(d, master=master) for d in signals.drives]
+    return replace(signals, drives=drives)
+
+
+def analyse_signals(
+    subject: Subject,
+    signals: list[Signals],
+    replayed: list[Result],
+    *,
+    robot: str | None = None,
+    reality: str = "",
+    notes: Sequence[str] = (),
+) -> Gap:
+    """`analyse` of what has been read.
+
+    Raises:
+        UserError: nothing in it can be compared.
+    """
+    bundle = subject if isinstance(subject, Bundle) else None
+    twin = _twin(subject, signals, robot, reality)
+    interface = twin.interface
+    told = [*notes, *(f"{s.name}: {note}" for s in signals for note in s.notes)]
+    skills = len(bundle.manifest.skills) if bundle else 0
+    got = _stepped(twin, signals, skills, told)
+    twin, windows, restless, told = got.twin, got.windows, got.restless, got.notes
+    elements, measures, causes = got.elements, got.measures, got.causes
+    nominal, final, explained, model = got.nominal, got.final, got.explained, got.model
+    own = {t.ros.topic for t in interface.observation if not t.mujoco.task}
+    seconds = interface.control_dt * sum(len(s) for each in signals for s in each.stretches())
+    stale = stale_shares(windows, nominal, elements)
+    lines = [channels(each, stale) for each in signals]
+    ticks, work = timing(signals), efforts(signals)
+    scores, seen = _trained(bundle, signals, twin)
+    largest = np.abs(windows.command).max(axis=(0, 1)).tolist()
+    ceilings = dict(zip(action_labels(interface), largest, strict=True))
+    found = [
+        *say.from_wraps(_wraps(interface, signals)),
+        *say.from_causes(causes, ceilings),
+        *say.from_channels([c for each in lines for c in each if c.topic in own], causes),
+        # Elsewhere the simulation tells an angle's scale: it does not begin anew all the time.
+        *(say.from_angles(angles(interface, signals)) if restless else []),
+        *say.from_measures(explained, ticks, interface.control_dt, restless=restless),
+        *say.from_ticks(ticks, interface.control_dt),
+        *say.from_range(seen, sparse=not scores),
+        *(say.from_efforts(work, _usual(bundle, scores)) if bundle else []),
+        *say.from_replay(replayed),
+    ]
+    found += say.from_score(scores, found)
+    if seconds < LITTLE:
+        told.append(f"only {seconds:.1f} s of driving: too little to be sure of anything")
+    return Gap(
+        subject=subject,
+        robot=twin.robot.name,
+        reality=reality,
+        recordings=[s.name for s in signals],
+        notes=told,
+        findings=say.ranked(found),
+        causes=causes,
+        measures=measures,
+        explained=explained,
+        channels=lines,
+        timing=ticks,
+        efforts=work,
+        drifts=seen,
+        earned=scores,
+        replayed=replayed,
+        traces=_traces(measures, windows, nominal, final, twin, model),
+        windows=windows.count,
+        seconds=seconds,
+    )
+
+
+def _wraps(interface: Interface, signals: Sequence[Signals]) -> list[tuple[str, Wrap]]:
+    names = {t.name: element_names(t) for t in interface.observation}
+    return [(names[wrap.term][wrap.index], wrap) for each in signals for wrap in each.wraps]
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Recordings beside one twin, and what explains the difference."""
+
+    twin: Twin
+    windows: Windows
+    restless: bool
+    elements: list[Element]
+    nominal: Prediction
+    measures: list[Measure]
+    causes: list[Cause]
+    model: Model  # with all causes
+    final: Prediction
+    explained: list[Measure]
+    notes: list[str]
+
+    @property
+    def left(self) -> dict[str, float]:
+        """What no cause explains, of the elements that move."""
+        return {
+            m.element.name: float(np.nan_to_num(m.usual if self.restless else m.rmse, nan=np.inf))
+            for m in self.explained
+            if m.element.moves
+        }
+
+    @property
+    def settled(self) -> bool:
+        """Whether other steps could show nothing more that counts."""
+        if self.causes:
+            return self.ticks * float(np.log(list(self._over(self.left).values())).sum()) < NATS
+        sizes = {e.name: float(np.hypot(e.noise, MATERIAL * e.size)) for e in self.elements}
+        return all(left <= sizes[name] for name, left in self.left.items())
+
+    def clearer(self, than: _Compared) -> bool:
+        """Whether it shows the recording clearly better, or as well with fewer causes."""
+        before = than._over(than.left)
+        after = than._over({name: left for name, left in self.left.items() if name in before})
+        ratios = [before[name] / over for name, over in after.items()]
+        nats = self.ticks * float(np.log(ratios).sum())
+        fewer = len(than.causes) - len(self.causes)
+        clear = np.hypot.reduce(list(after.values())) <= CLEARER * np.hypot.reduce(
+            [before[name] for name in after]
+        )
+        return bool((clear or fewer > 0) and nats + NATS * fewer >= NATS)
+
+    @property
+    def ticks(self) -> int:
+        """That are compared."""
+        return self.windows.count * self.windows.plan.length
+
+    def _over(self, left: dict[str, float]) -> dict[str, float]:
+        """Per element what is left beside its floor: 1 is nothing."""
+        floors = {e.name: max(e.floor, SMALLEST) for e in self.elements}
+        return {name: float(np.hypot(1, each / floors[name])) for name, each in left.items()}
+
+
+def _stepped(twin: Twin, signals: list[Signals], skills: int, notes: Sequence[str]) -> _Compared:
+    """The recordings beside the twin, or beside one with shorter physics steps.
+
+    A robot knows no steps: where those of the model are long, what they change is the model's and
+    no difference of the robot. A simulator has the model's own. A fault can look like shorter
+    steps as long as nothing explains it, so each is judged by what its causes leave. A robot that
+    does not forget goes another way with any other steps, which shows nothing of them.
+    """
+    own = _compared(twin, signals, skills, notes)
+    finer = twin if all(each.simulated or each.lockstep for each in signals) else twin.finer()
+    if finer is twin or own.restless or own.settled:
+        return own
+    other = _compared(finer, signals, skills, notes)
+    return other if other.clearer(own) else own
+
+
+def _compared(twin: Twin, signals: list[Signals], skills: int, notes: Sequence[str]) -> _Compared:
+    told, interface = list(notes), twin.interface
+    windows = _windows(signals, plan_for(interface), twin, told)
+    memory = twin.memory(windows)
+    restless = _restless(memory, twin)
+    if restless:
+        windows = _windows(signals, plan_for(interface, SHORT, 0.0), twin, told)
+        memory = twin.memory(windows)
+        told.append(
+            "the robot does not forget where it was pushed: it is compared in short windows, and "
+            "from the recorded velocities"
+        )
+    windows, nominal = _finite(windows, twin, told)
+    elements = elements_of(interface, nominal, windows, memory, twin.model)
+    if not elements:
+        raise UserError(
+            f"{', '.join(s.name for s in signals)}: no sensor of {interface.robot} is in it"
+            f"{because(told)}"
+        )
+    skipped = {t.name for t in interface.observation if not t.mujoco.task}
+    skipped -= {e.term for e in elements}
+    if skipped:
+        told.append(
+            f"not compared, because not recorded or simulated: {', '.join(sorted(skipped))}"
+        )
+    told += _unmoved(windows, elements, interface, told)
+    measures = measure(windows, nominal, elements, interface, skills)
+    causes, model = Search(twin, windows, elements).causes()
+    final, explained = nominal, measures
+    if causes:
+        final = twin.follow(corrected(windows, twin, model), model.change)
+        explained = measure(windows, final, elements, interface, skills, model)
+    return _Compared(
+        twin, windows, restless, elements, nominal, measures, causes, model, final, explained, told
+    )
+
+
+def _windows(signals: list[Signals], plan: Plan, twin: Twin, notes: Sequence[str]) -> Windows:
+    windows = merge([cut(each, plan, twin.interface) for each in signals])
+    if not windows.count:
+        raise UserError(
+            f"{', '.join(s.name for s in signals)}: no stretch of ticks is long enough to compare"
+            f"{because(notes)}"
+        )
+    return windows
+
+
+def _unmoved(
+    windows: Windows, elements: list[Element], interface: Interface, notes: Sequence[str]
+) -> list[str]:
+    """What is to be said of elements that did not move.
+
+    Raises:
+        UserError: of all of them.
+    """
+    low, high = interface.limits
+    told = bool((windows.command.std(axis=(0, 1)) > STILL * (high - low)).any())
+    if not any(e.recorded > (0 if told else LEAST) or e.scale > LEAST for e in elements) or all(
+        e.still for e in elements
+    ):
+        why = "it and its model stood still, whatever they were told"
+        if not told:
+            why = "it was told to stand still all the time"
+        raise UserError(
+            f"the robot did not move: {why}: nothing shows in that, and nothing can be compared"
+            f"{because(notes)}"
+        )
+    still = ", ".join(e.name for e in elements if e.still)
+    return [f"not compared, because it did not move: {still}"] if still else []
+
+
+def _restless(memory: dict[str, Floats], twin: Twin) -> bool:
+    """Whether a simulation from a state that is a little wrong goes elsewhere."""
+    units = {term.name: term.unit for term in twin.interface.observation}
+    return any(
+        bool((np.abs(kept) > (LASTS if units[name].endswith("/s") else GROWS)).any())
+        for name, kept in memory.items()
+    )
+
+
+def _twin(subject: Subject, signals: list[Signals], robot: str | None, reality: str) -> Twin:
+    body = nominal(subject, robot)
+    if not reality:
+        return twin_of(subject, signals, body)
+    differs = load_reality(reality, body)
+    interface = _noisy(subject.interface, differs)
+    return twin_of(subject, signals, body, interface=interface, reality=differs)
+
+
+def _trained(
+    bundle: Bundle | None, signals: list[Signals], twin: Twin
+) -> tuple[list[Earned], list[Drift]]:
+    """What its skills earn, and how far out of their training the robot went."""
+    if bundle is None:
+        return [], []
+    scores = earned(signals, bundle, twin)
+    graphs = graphs_of(bundle)
+    # The golden rows are few; the simulation from the same starts sees what training saw there.
+    known = [known_to(bundle, graphs), *(line.seen for line in scores)]
+    return scores, drifts(signals, np.concatenate(known), read_by(graphs))
+
+
+def _noisy(interface: Interface, reality: Reality) -> Interface:
+    """The interface that declares the noise of a reality too."""
+    more = {name: sensor.noise[0] for name, sensor in reality.sensors.items()}
+    terms = [
+        replace(term, noise=tuple(np.hypot(term.noises, more.get(term.name, 0.0)).tolist()))
+        for term in interface.observation
+    ]
+    return replace(interface, observation=tuple(terms))
+
+
+def _finite(windows: Windows, twin: Twin, notes: list[str]) -> tuple[Windows, Prediction]:
+    """The windows that the simulation survives."""
+    nominal = twin.follow(windows)
+    good = np.ones(windows.count, bool)
+    for name, values in list(nominal.values.items()):
+        finite = np.isfinite(values).all(axis=(1, 2))
+        # What a family makes of fields that were not recorded is not known.
+        if not finite.any() and any(t.name == name for t in twin.family.terms):
+            del nominal.values[name]
+        else:
+            good &= finite
+    if good.all():
+        return windows, nominal
+    if not good.any():
+        raise UserError(
+            "the simulation fails in every window: is this the robot's model? " + "; ".join(notes)
+        )
+    notes.append(
+        f"{(~good).sum()} of {windows.count} windows left out: the simulation fails there"
+    )
+    return _finite(thin(windows, np.flatnonzero(good)), twin, notes)
+
+
+def _usual(bundle: Bundle, scores: list[Earned]) -> list[float]:
+    """(A,) share of the actions that a limit cuts, in simulation or else in the golden rows."""
+    size = bundle.interface.action_size
+    known = [line.action for line in scores] or [bundle.golden.action.reshape(-1, size)]
+    share = bundle.interface.saturated(np.concatenate(known)).mean(axis=0)
+    return [float(each) for each in share]
+
+
+def _traces(
+    measures: list[Measure],
+    windows: Windows,
+    nominal: Prediction,
+    final: Prediction,
+    twin: Twin,
+    model: Model,
+) -> dict[str, tuple[Trace, Trace]]:
+    moving = [m for m in measures if m.element.moves]
+    mine: dict[str, list[Element]] = {}
+    for m in measures:
+        mine.setdefault(m.element.term, []).append(m.element)
+    interface, found = twin.interface, {}
+    for m in sorted(moving, key=lambda m: -m.nrmse)[:PLOTTED]:
+        e, all_ = m.element, mine[m.element.term]
+        found[e.name] = (
+            trace_of(e, all_, windows, nominal, interface),
+            trace_of(e, all_, windows, final, interface, model),
+        )
+    return found

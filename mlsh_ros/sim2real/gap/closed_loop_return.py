@@ -1,0 +1,165 @@
+"""What the robot earned, and what the simulation earns from the same starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlsh_ros.control.controller import Controller
+from mlsh_ros.sim2real.data.episode_layout import layout_of
+from mlsh_ros.sim2real.data.signals import Signals, Stretch
+from mlsh_ros.sim2real.data.windows import fields_of
+from mlsh_ros.sim2real.replay.open_loop_replay import Twin
+from policies.bundle.bundle import Bundle
+from policies.bundle.runtime import load_master, load_skills
+from policies.bundle.task_compatibility import task_of
+from sim.envs.reference_returns import episode_rng
+from sim.interface import Floats
+from sim.randomization.perturbations import NOMINAL, Varied
+
+MOST = 64  # drives that are simulated
+DRAWS = 2000  # of the bootstrap
+SURE = (2.5, 97.5)  # percent
+
+
+@dataclass(frozen=True)
+class Earned:
+    """One task's returns, per drive: the robot's and the simulation's from the same start."""
+
+    task: str
+    master: str
+    ticks: int  # that are counted, at most
+    robot: Floats  # (n,)
+    simulation: Floats  # (n,)
+    robot_success: NDArray[np.bool_]  # (n,) at the last tick that is counted
+    simulation_success: NDArray[np.bool_]
+    seen: NDArray[np.float32]  # (m, O) all observations in the simulation
+    action: NDArray[np.float32]  # (m, A) all actions in it
+
+    @property
+    def difference(self) -> tuple[float, float, float]:
+        """Robot less simulation: mean, and its 95 % interval over drives (nan for one drive)."""
+        gap = self.robot - self.simulation
+        return (float(gap.mean()), *interval(gap))
+
+
+def interval(values: Floats) -> tuple[float, float]:
+    """95 % of the mean, by bootstrap; always the same numbers for the same values."""
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    rng = np.random.default_rng(0)
+    means = values[rng.integers(len(values), size=(DRAWS, len(values)))].mean(axis=1)
+    low, high = np.percentile(means, SURE)
+    return float(low), float(high)
+
+
+def earned(signals: list[Signals], bundle: Bundle, twin: Twin) -> list[Earned]:
+    """Per master that drove and whose task the recording tells; none if it tells of none."""
+    found = []
+    drives = [(each, s) for each in signals for s in each.stretches() if _first(s)]
+    for name in dict.fromkeys(stretch.drive.master for _, stretch in drives):
+        if name not in bundle.manifest.masters:
+            continue
+        mine = [(each, s) for each, s in drives if s.drive.master == name][:MOST]
+        line = _earned(mine, bundle, twin, name)
+        if line is not None:
+            found.append(line)
+    return found
+
+
+def _first(stretch: Stretch) -> bool:
+    """Whether a session begins there: one whose first ticks are lost is in the middle of it."""
+    return stretch.begin == 0 and int(stretch.drive.tick[0]) == 0
+
+
+def _earned(
+    drives: list[tuple[Signals, Stretch]], bundle: Bundle, twin: Twin, master: str
+) -> Earned | None:
+    task = bundle.manifest.masters[master].task
+    family, number = task_of(bundle, task)
+    recorded = [fields_of(each, stretch) for each, stretch in drives]
+    count = [min(len(stretch), family.ticks) for _, stretch in drives]
+    first = {k: np.stack([fields[k][0] for fields in recorded]) for k in recorded[0]}
+    layout = layout_of(family, number, first)
+    if layout is None or any(not np.isfinite(v).all() for v in first.values()):
+        return None
+    rows = [{k: v[i : i + 1] for k, v in layout.items()} for i in range(len(drives))]
+    robot, robot_success = [], []
+    for row, fields, n in zip(rows, recorded, count, strict=True):
+        # The state after a tick is what the next one sees.
+        wide = {k: np.repeat(v, n - 1, axis=0) for k, v in row.items()}
+        shown = {k: v[1:n] for k, v in fields.items()}
+        robot.append(float(np.nansum(family.reward(wide, shown))))
+        robot_success.append(bool(family.success(wide, shown)[-1]))
+    rewards, success, seen, action = _drive(bundle, twin, master, layout, first, max(count))
+    last = np.array(count) - 2
+    each = np.arange(len(drives))
+    return Earned(
+        task=task,
+        master=master,
+        ticks=max(count) - 1,
+        robot=np.array(robot),
+        simulation=np.cumsum(rewards, axis=0)[last, each],
+        robot_success=np.array(robot_success),
+        simulation_success=success[last, each],
+        seen=seen,
+        action=action,
+    )
+
+
+def _drive(
+    bundle: Bundle,
+    twin: Twin,
+    master: str,
+    layout: dict[str, Floats],
+    first: dict[str, Floats],
+    ticks: int,
+) -> tuple[Floats, NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
+    """(ticks - 1, n) rewards and success in simulation, by what is shown; all it saw and did."""
+    manifest, interface = bundle.manifest, bundle.interface
+    count = len(next(iter(first.values())))
+    skills, network = load_skills(bundle), load_master(bundle, master)
+    controllers = [
+        Controller(interface, skills, manifest.decision_ticks, manifest.decision_lead)
+        for _ in range(count)
+    ]
+    physics = twin.placed(first)
+    varied = None
+    if twin.reality != NOMINAL:
+        varied = Varied(physics, physics.interface, twin.reality, NOMINAL)
+    family, _ = task_of(bundle, manifest.masters[master].task)
+    rewards, success, seen, done = [], [], [], []
+
+    def shown() -> dict[str, Floats]:
+        robot = physics.fields()
+        seen = robot if varied is None else varied.shown(robot)
+        return {**seen, **family.fields(layout, robot)}
+
+    physics.show()
+    if varied is not None:
+        ids = np.arange(count, dtype=np.int32)
+        varied.draw(ids, [episode_rng(0, i) for i in range(count)])
+        varied.begin(ids, physics.fields())
+    fields = shown()
+    for _ in range(ticks - 1):
+        commands = []
+        for i, controller in enumerate(controllers):
+            request = controller.begin({name: value[i] for name, value in fields.items()})
+            if request is not None:
+                logits = network(request.observation[None])[0]
+                controller.hierarchy.answer(request.macro, int(logits.argmax()))
+            tick = controller.finish()
+            commands.append(tick.command)
+            done.append(tick.action)
+        if varied is None:
+            physics.step(np.array(commands))
+        else:
+            varied.advance(np.array(commands), twin.interface.substeps)
+            varied.tick(physics.fields(), ids[:0])
+        fields = shown()
+        seen.append(interface.observe(fields))
+        rewards.append(family.reward(layout, fields))
+        success.append(family.success(layout, fields))
+    return np.array(rewards), np.array(success), np.concatenate(seen), np.array(done)

@@ -1,0 +1,483 @@
+"""What was found, in plain words: worst first, each with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mlsh_ros.recording.replay import Result
+from mlsh_ros.sim2real.data.signals import Wrap
+from mlsh_ros.sim2real.gap.closed_loop_return import Earned
+from mlsh_ros.sim2real.gap.data_quality import Channel, Drift, Effort, Timing
+from mlsh_ros.sim2real.gap.hypotheses import Cause
+from mlsh_ros.sim2real.gap.joints import HOLDS, Angle
+from mlsh_ros.sim2real.gap.measures import Measure
+from mlsh_ros.sim2real.replay.residuals import NOISY
+
+# Ranks: what makes everything else doubtful, what is a cause, and what follows from causes.
+DOUBT, CAUSE, SYMPTOM = 0, 1, 2
+STALE = 0.02  # share of the samples; a value that stays for once is no fault
+LOST = 0.02  # share of the messages
+# Share of the ticks outside of what is seen in simulation; or, without a simulation of the task,
+# of the few golden rows.
+OUTSIDE, OUTSIDE_GOLDEN = 0.05, 0.25
+MUCH = 0.03  # of an element's movement, of noise that nobody declared
+WHITE = 0.7  # part of what is left that must change from sample to sample to be noise
+UNEXPLAINED = 0.06  # of an element's movement
+OUTLIERS = 0.005  # share of the samples; a blow that the simulation takes otherwise is rarer
+SATURATED = 0.25  # share of the ticks, more than in simulation
+LATE_DECISIONS, MISSED = 0.01, 0.001  # share of the ticks
+LATE = 0.1  # of the control period, lateness p99
+# Of the control period, p99 of what is between ticks: if that is the recorder, velocities show it.
+UNEVEN = 0.15
+CONTRADICTS = 0.1  # of an angle, that its velocity does not sum up to
+WORSE = 0.05  # of the simulation's return
+WRAPPED = 100.0  # before all causes: it is seen without a simulation
+# How the numbers of one thing that is found twice belong together.
+ADDED, MULTIPLIED = ("lag", "delay"), ("gain", "scale")
+FACTORS = (*MULTIPLIED, "mass", "damping", "friction")
+AT_ONCE = 1e-3  # s
+UNSEEN = 0.01  # share of the ticks
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the verdict."""
+
+    kind: str
+    rank: int
+    severity: float  # within its rank, larger is worse
+    text: str
+    advice: str
+    where: tuple[str, ...] = ()
+    value: float | None = None  # of the cause's one number; times in s
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.advice}"
+
+
+def _names(where: Sequence[str]) -> str:
+    if len(where) > 4:
+        return f"{where[0]} .. {where[-1]}"
+    return ", ".join(where[:-1]) + (" and " if len(where) > 1 else "") + where[-1] if where else ""
+
+
+def _verb(where: Sequence[str], one: str, several: str) -> str:
+    return several if len(where) > 1 else one
+
+
+def _often(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _times(value: float) -> str:
+    return f"{value:.2f} times"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.0f} ms"
+
+
+def _degrees(angle: float) -> str:
+    return f"{np.rad2deg(angle):.0f} degrees"
+
+
+Say = Callable[[Cause], tuple[str, str]]
+
+
+def _lag(cause: Cause) -> tuple[str, str]:
+    what = _names(cause.where)
+    if cause.value > 0:
+        return (
+            f"{what} {_verb(cause.where, 'lags', 'lag')} {_ms(cause.value)}, "
+            f"{'the other topics' if cause.whole else 'the rest of the topic'} "
+            f"{'do' if cause.whole else 'does'} not",
+            "look for a filter or a slow driver; or add this delay to the sensor in the model",
+        )
+    return (
+        f"{what} {_verb(cause.where, 'is', 'are')} {_ms(-cause.value)} ahead of the simulation",
+        "the model's sensor or actuator is slower than the robot's",
+    )
+
+
+def _delay(cause: Cause) -> tuple[str, str]:
+    if cause.value < 0:
+        return (
+            f"everything is {_ms(-cause.value)} ahead of the simulation",
+            "the model's actuators are slower than the robot's",
+        )
+    if cause.where:
+        return (
+            f"the robot follows its commands {_ms(cause.value)} late, by all that "
+            f"{_names(cause.where)} shows",
+            "add this delay to the actuators of the model; or look for a filter in the sensor: "
+            "with one topic, and stamps that say nothing of it, the two cannot be told apart",
+        )
+    return (
+        f"the robot follows its commands {_ms(cause.value)} late: all topics show it",
+        "add this delay to the actuators of the model, or shorten the way of the command",
+    )
+
+
+def _gain(cause: Cause) -> tuple[str, str]:
+    what = _names(cause.where)
+    if cause.value < -0.5:
+        return (
+            f"actuator {what} turns the wrong way, {_times(cause.value)} its command",
+            "change the sign in robot.yaml or the wiring",
+        )
+    if abs(cause.value) < 0.1:
+        return f"actuator {what} does nothing", "is it switched on, and on this topic?"
+    weak = "weak" if cause.value < 1 else "strong"
+    return (
+        f"actuator {what} is too {weak}: it does {_times(cause.value)} its command",
+        "calibrate it, or give the model this gain",
+    )
+
+
+SAID: dict[str, Say] = {
+    "sign": lambda c: (
+        f"{_names(c.where)} {_verb(c.where, 'has', 'have')} the wrong sign",
+        "check its axis in robot.yaml and in the driver (REP-103: x ahead, y left, z up)",
+    ),
+    "scale": lambda c: (
+        f"{_names(c.where)} {_verb(c.where, 'is', 'are')} scaled by {c.value:.2f}",
+        "check units and calibration (wheel radius, encoder counts, degrees for radians)",
+    ),
+    "swap": lambda c: (
+        f"{_names(c.where)} seem swapped",
+        "check the order and names of the fields in robot.yaml and in the driver",
+    ),
+    "turn": lambda c: (
+        f"{_names(c.where)} are turned by {_degrees(c.value)}",
+        "they come in another frame than robot.yaml says: check frame_id and how it is mounted",
+    ),
+    "shift": lambda c: (
+        f"{_names(c.where)} begin {c.value:.0f} rays further on",
+        "check where the scan's angle_min points",
+    ),
+    "reverse": lambda c: (
+        f"{_names(c.where)} come in the reverse order",
+        "check the scan's sense of turning",
+    ),
+    "bias": lambda c: (
+        f"{_names(c.where)} has a bias of {c.value:.3g}",
+        "calibrate its zero, or randomise the bias in training",
+    ),
+    "lag": _lag,
+    "delay": _delay,
+    "late": lambda c: (
+        f"{_names(c.where)} arrives {_ms(c.value)} after its stamps",
+        "the sensor's way to the controller is slow: shorten it, or add this delay to the sensor",
+    ),
+    "stale": lambda c: (
+        f"{_names(c.where)} is stale in {100 * c.value:.0f} % of the samples",
+        "old values come again: look at the driver's rate and buffers",
+    ),
+    "gain": _gain,
+    "ceiling": lambda c: (
+        f"actuator {_names(c.where)} saturates at {c.value:.2f} of the largest command",
+        "lower its limit in robot.yaml, or look for a current or voltage limit",
+    ),
+    "mass": lambda c: (
+        f"the robot moves as if it had {_times(c.value)} its mass (or weaker servos)",
+        "weigh it; give the model its mass and payload, or identify them",
+    ),
+    "damping": lambda c: (
+        f"the robot moves as if its joints had {_times(c.value)} their damping",
+        "look for friction in the drive, or identify the damping",
+    ),
+    "friction": lambda c: (
+        f"the robot moves as if its contacts had {_times(c.value)} their friction",
+        "another floor or other tyres: identify the friction, or randomise it in training",
+    ),
+    "crossed": lambda c: (
+        f"actuators {_names(c.where)} seem swapped",
+        "check the order and names of the command's fields, and the wiring",
+    ),
+    "turned_command": lambda c: (
+        f"commands {_names(c.where)} act turned by {_degrees(c.value)}",
+        "they are taken in another frame than robot.yaml says",
+    ),
+}
+
+
+def _once(causes: Sequence[Cause]) -> list[Cause]:
+    """Of what was found twice, the two together in the place of the first: no line denies another.
+
+    What a later round finds of the same thing comes on top of the first; of masses, damping and
+    friction it is the whole. What takes the first back altogether leaves none of them.
+    """
+    found: dict[tuple[str, tuple[str, ...]], Cause] = {}
+    for cause in causes:
+        key = cause.kind, cause.where
+        if key in found:
+            value = cause.value
+            if cause.kind in ADDED:
+                value = found[key].value + cause.value
+            elif cause.kind in MULTIPLIED:
+                value = found[key].value * cause.value
+            cause = replace(found[key], value=value)
+        found[key] = cause
+    return [
+        cause
+        for cause in found.values()
+        if not (cause.kind in ADDED and abs(cause.value) < AT_ONCE)
+        and not (cause.kind in FACTORS and abs(cause.value - 1) < MUCH)
+    ]
+
+
+def from_causes(causes: Sequence[Cause], ceilings: dict[str, float]) -> list[Finding]:
+    """What explains the difference, in the order in which it was found.
+
+    Args:
+        causes: of the search.
+        ceilings: per action element, the largest command.
+    """
+    found = []
+    causes = _once(causes)
+    for n, cause in enumerate(causes):
+        text, advice = SAID[cause.kind](cause)
+        if cause.kind == "ceiling" and len(cause.where) == 1:
+            limit = cause.value * ceilings[cause.where[0]]
+            text = f"actuator {cause.where[0]} saturates at {limit:.3g}"
+        # Found one after the other, each the best of its round: that order is kept.
+        severity = 1 + min(cause.share, 1.0) / 100 - n * 1e-3 + (len(causes) - n)
+        found.append(
+            Finding(cause.kind, CAUSE, severity, text, advice, cause.where, float(cause.value))
+        )
+    return found
+
+
+def from_channels(channels: Sequence[Channel], causes: Sequence[Cause]) -> list[Finding]:
+    """Of the messages: stale, lost."""
+    told = {topic for c in causes if c.kind == "stale" for topic in c.where}
+    found = []
+    for c in channels:
+        if c.stale > STALE and c.topic not in told:
+            text = f"{c.topic} is stale in {100 * c.stale:.0f} % of the samples"
+            advice = "old values come again: look at the driver's rate and buffers"
+            found.append(Finding("stale", CAUSE, c.stale, text, advice, (c.topic,), c.stale))
+        if c.lost > LOST:
+            text = (
+                f"{100 * c.lost:.0f} % of the messages of {c.topic} are lost, "
+                f"at worst for {_ms(c.longest)}"
+            )
+            advice = (
+                "look at the network, the queue and the load; is the recorder on the same host?"
+            )
+            found.append(Finding("lost", CAUSE, c.lost, text, advice, (c.topic,), c.lost))
+    return found
+
+
+def from_wraps(wraps: Sequence[tuple[str, Wrap]]) -> list[Finding]:
+    """Of angles that jump by a turn, by their elements' names; they were compared without that."""
+    times: dict[str, Wrap] = {}
+    for name, wrap in wraps:
+        times[name] = replace(wrap, times=wrap.times + (times[name].times if name in times else 0))
+    return [
+        Finding(
+            "wraps",
+            CAUSE,
+            WRAPPED,
+            f"{name} wraps at {wrap.at:.2f} rad, as it did {_often(wrap.times)}",
+            "the model counts turns: say `wraps: true` of it in robot.yaml and train so, or "
+            "let the driver count on",
+            (name,),
+            wrap.at,
+        )
+        for name, wrap in times.items()
+    ]
+
+
+def from_angles(angles: Sequence[Angle]) -> list[Finding]:
+    """Of joints that turn further, or less far, than their own velocity says."""
+    off = [a for a in angles if a.correlation > HOLDS and abs(a.ratio - 1) > CONTRADICTS]
+    return [
+        Finding(
+            "angle",
+            DOUBT,
+            abs(float(np.log(a.ratio))),
+            f"{a.name} turns {_times(a.ratio)} as far as its velocity sums up to",
+            "one of them is wrong, and windows begin where it says: check the scale of both, such "
+            "as the gear ratio of its encoder",
+            (a.name,),
+            a.ratio,
+        )
+        for a in off
+    ]
+
+
+def from_measures(
+    final: Sequence[Measure], timing: Timing, period: float, *, restless: bool = False
+) -> list[Finding]:
+    """Of what no cause explains: noise, outliers, and the rest.
+
+    Args:
+        final: measured against the model with all causes.
+        timing: of the ticks.
+        period: s, that they should have.
+        restless: the robot does not forget where it was pushed: a contact that comes a moment
+            early makes another way of the rest of a window, so the usual window counts.
+    """
+    uneven = timing.period_p99 > UNEVEN * period
+    found: list[Finding] = []
+    noisy: dict[str, list[Measure]] = {}
+    rest: dict[str, list[Measure]] = {}
+    for m in final:
+        e = m.element
+        if m.outliers > OUTLIERS:
+            text = f"{e.name} jumps in {100 * m.outliers:.1f} % of the samples"
+            advice = "look for a loose contact, zeros for lost readings, or a filter that resets"
+            found.append(
+                Finding("outliers", CAUSE, m.outliers, text, advice, (e.name,), m.outliers)
+            )
+            continue
+        if m.noise > np.hypot(NOISY * e.noise, MUCH * e.size) and m.noise > WHITE * m.rmse:
+            noisy.setdefault(e.term, []).append(m)
+        elif _off(m, restless) > np.hypot(NOISY * e.noise, UNEXPLAINED * e.size):
+            rest.setdefault(e.term, []).append(m)
+    for parts in noisy.values():
+        worst = max(parts, key=lambda m: m.noise / m.element.size)
+        e, names = worst.element, tuple(m.element.name for m in parts)
+        text = (
+            f"{_names(names)} {_verb(names, 'is', 'are')} noisier than declared: "
+            f"{worst.noise:.2g} {e.unit}, {e.noise:g} is declared"
+        )
+        share = worst.noise / e.size
+        advice = "declare this noise for training, or filter the sensor"
+        found.append(Finding("noise", CAUSE, share, text, advice, names, worst.noise))
+    for parts in rest.values():
+        shares = [_off(m, restless) / m.element.size for m in parts]
+        names, share = tuple(m.element.name for m in parts), max(shares)
+        worst = parts[int(np.argmax(shares))]
+        text = (
+            f"{_names(names)} {_verb(names, 'differs', 'differ')} by {_part(worst, share)} "
+            "for a reason that is none of those tried"
+        )
+        advice = "see where in the plots; the model lacks something there"
+        if uneven:
+            text += (
+                f"; but 1 % of the ticks were heard more than {_ms(timing.period_p99)} off their "
+                "period: where the recorder was late and not the tick, the simulation has their "
+                "commands too late"
+            )
+            advice = "record on a computer that has time for it, and compare again"
+        # After what is explained, however large.
+        found.append(Finding("unexplained", SYMPTOM, share, text, advice, names, share))
+    return found
+
+
+def _part(m: Measure, share: float) -> str:
+    """How much that is: of the movement in simulation, where there is one to compare with."""
+    if m.element.moves and m.element.scale >= m.element.beside:
+        return f"{100 * share:.0f} % of its movement"
+    return f"{m.rmse:.2g} {m.element.unit}, where the simulation hardly moves,"
+
+
+def _off(m: Measure, restless: bool) -> float:
+    return m.usual if restless else m.rmse
+
+
+def from_ticks(timing: Timing, period: float) -> list[Finding]:
+    """Of the controller's timing."""
+    found, ticks = [], max(timing.ticks, 1)
+    if timing.missed / ticks > MISSED:
+        share = timing.missed / ticks
+        text = f"{timing.missed} of {timing.ticks} ticks were left out"
+        found.append(Finding("missed", CAUSE, share, text, "the computer is too busy", (), share))
+    if timing.late_decisions / ticks > LATE_DECISIONS:
+        share = timing.late_decisions / ticks
+        text = f"{timing.late_decisions} decisions of the master came late"
+        advice = "give the master's node more of the computer"
+        found.append(Finding("late_decisions", CAUSE, share, text, advice, (), share))
+    if timing.lateness_p99 is not None and timing.lateness_p99 > LATE * period:
+        text = f"1 % of the ticks began more than {_ms(timing.lateness_p99)} late"
+        advice = "look at load and scheduling on the robot's computer"
+        share = timing.lateness_p99 / period
+        found.append(Finding("lateness", SYMPTOM, share, text, advice, (), timing.lateness_p99))
+    return found
+
+
+def from_range(drifts: Sequence[Drift], *, sparse: bool) -> list[Finding]:
+    """Of observations that training has not seen; `sparse`: little is known of those."""
+    least = OUTSIDE_GOLDEN if sparse else OUTSIDE
+    out = sorted((d for d in drifts if d.outside > least), key=lambda d: -d.outside)
+    if not out:
+        return []
+    names = tuple(d.name for d in out)
+    most = f", {out[0].name}" if len(names) > 1 else ""
+    text = (
+        f"{_names(names)} left the range of training{most} in {100 * out[0].outside:.0f} % of the "
+        "ticks"
+    )
+    advice = "the networks guess there: keep the robot inside, or train on a wider range"
+    return [Finding("drift", SYMPTOM, out[0].outside, text, advice, names, out[0].outside)]
+
+
+def from_efforts(efforts: Sequence[Effort], usual: Sequence[float]) -> list[Finding]:
+    """Of actions at their limits, against what is usual."""
+    found = []
+    for effort, normal in zip(efforts, usual, strict=False):
+        if effort.saturated > normal + SATURATED:
+            text = (
+                f"action {effort.name} is cut by its limit in {100 * effort.saturated:.0f} % of "
+                f"the ticks, in simulation in {100 * normal:.0f} %"
+            )
+            advice = "the policy asks for more than the robot may do: look for what it fights"
+            share = effort.saturated - normal
+            found.append(Finding("saturated", SYMPTOM, share, text, advice, (effort.name,), share))
+    return found
+
+
+def from_replay(replayed: Sequence[Result]) -> list[Finding]:
+    """Of skills and decisions against the bundle."""
+    found = []
+    ticks = sum(r.different_ticks for r in replayed)
+    decisions = sum(r.different_decisions for r in replayed)
+    if ticks:
+        first = next(r.first_tick for r in replayed if r.first_tick)
+        text = f"{ticks} ticks are not what this bundle's skills make of them ({first})"
+        advice = "another bundle or another build ran on the robot: compare with `mlsh replay`"
+        found.append(Finding("skills", DOUBT, 1.0, text, advice, (), float(ticks)))
+    if decisions:
+        first = next(r.first_decision for r in replayed if r.first_decision)
+        text = f"{decisions} decisions are not what this bundle's master makes of them ({first})"
+        advice = "another master decided, or it drew its skills: see `mlsh replay --master`"
+        found.append(Finding("decisions", DOUBT, 0.9, text, advice, (), float(decisions)))
+    unseen = sum(len(r.unseen) for r in replayed)
+    total = max(sum(r.ticks for r in replayed), 1)
+    if unseen / total > UNSEEN:
+        text = f"{unseen} of {total} ticks saw what no recorded sensor message gives"
+        advice = "the recording lost messages, or another interface ran on the robot"
+        found.append(Finding("unseen", DOUBT, 0.5, text, advice, (), unseen / total))
+    return found
+
+
+def from_score(earned: Sequence[Earned], others: Sequence[Finding]) -> list[Finding]:
+    """Of returns; `others` are what else was found."""
+    above = any(each.rank < SYMPTOM for each in others)
+    found = []
+    for line in earned:
+        mean, low, high = line.difference
+        reference = float(np.abs(line.simulation).mean())
+        if not (np.isfinite(low) and high < 0 and -mean > WORSE * reference):
+            continue
+        text = (
+            f"{line.task} earns {line.robot.mean():.1f} on the robot and "
+            f"{line.simulation.mean():.1f} in simulation ({mean:+.1f}, 95 % {low:+.1f} to "
+            f"{high:+.1f}), success {line.robot_success.mean():.0%} and "
+            f"{line.simulation_success.mean():.0%}"
+        )
+        advice = "this is what the gap costs; "
+        advice += "the causes stand above" if above else "no cause was found"
+        share = -mean / max(reference, 1e-12)
+        found.append(Finding("return", SYMPTOM, 10 + share, text, advice, (line.task,), share))
+    return found
+
+
+def ranked(findings: Sequence[Finding]) -> list[Finding]:
+    """Worst first."""
+    return sorted(findings, key=lambda f: (f.rank, -f.severity))

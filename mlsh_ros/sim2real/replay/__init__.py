@@ -1,0 +1,1 @@
+"""Recorded commands, played again in simulation, and what remains."""

@@ -1,0 +1,86 @@
+"""A bundle drives a robot that differs, offline, and what a recorder would have heard."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlsh_ros.control.controller import Controller
+from mlsh_ros.messages.conversion import topic_readers
+from mlsh_ros.sim2real.data.signals import Listener, Signals
+from policies.bundle.bundle import Bundle
+from policies.bundle.runtime import load_master, load_skills
+from policies.bundle.task_compatibility import task_of
+from sim.envs.reference_returns import episode_rng
+from sim.envs.world import World
+from sim.physics.robot_model import load_robot
+from sim.randomization.schema import Reality
+
+START = 10**18  # ns
+WIRE = 300_000  # ns from a message's making to its recording
+PAUSE = 10**9  # ns between sessions
+STANDS = 0.2  # s before a session: a robot stands on its wheels, a model falls onto them
+ONE = np.zeros(1, np.int32)
+
+
+def rehearse(
+    bundle: Bundle, reality: Reality | None, *, sessions: int, seed: int, every: int = 1
+) -> Signals:
+    """Drive sessions of one episode each, masters in turn, in simulated real time.
+
+    Args:
+        bundle: its skills and masters.
+        reality: of the robot that drives.
+        sessions: episodes.
+        seed: of goals, starts and noise.
+        every: physics steps per message of a sensor.
+    """
+    manifest, interface = bundle.manifest, bundle.interface
+    listener, now = Listener(interface), START
+    topics = [
+        (r.topic, [term.name for term, _ in r.terms]) for r in topic_readers(interface.observation)
+    ]
+    step = round(interface.physics_dt * 1e9)
+    skills, masters = load_skills(bundle), sorted(manifest.masters)
+    worlds: dict[str, World] = {}
+    for session in range(sessions):
+        master = masters[session % len(masters)]
+        network = load_master(bundle, master)
+        family, number = task_of(bundle, manifest.masters[master].task)
+        if family.name not in worlds:
+            worlds[family.name] = World(load_robot(interface.robot), family, 1, reality=reality)
+        world = worlds[family.name]
+        controller = Controller(interface, skills, manifest.decision_ticks, manifest.decision_lead)
+        world.reset(ONE, [number], [episode_rng(seed, session)])
+        controller.reset()
+        safe = interface.safe[None]
+        for _ in range(round(STANDS / interface.physics_dt)):
+            world.advance(safe, 1)
+        for _ in range(family.ticks):
+            fields: dict[str, np.ndarray] = {}
+            command = interface.safe
+            for sub in range(interface.substeps):
+                if sub % every == 0 or sub == 0:
+                    shown = world.shown(world.fields())
+                    fields = {name: value[0].copy() for name, value in shown.items()}
+                    for topic, names in topics:
+                        part = {name: fields[name] for name in names}
+                        listener.add_fields(topic, now + WIRE, now, part)
+                if sub == 0:
+                    request = controller.begin(fields)
+                    if request is not None:
+                        logits = network(request.observation[None])[0]
+                        controller.hierarchy.answer(request.macro, int(logits.argmax()))
+                    tick = controller.finish()
+                    head = [session + 1, tick.tick, tick.skill, tick.late, 0, 0.0, 0.0, 0.0]
+                    head[5] = float(tick.saturated)
+                    parts = [np.array(head), tick.observation, tick.action, tick.command]
+                    listener.add_tick(now + WIRE, master, np.concatenate(parts))
+                    command = tick.command
+                    world.command = command[None]
+                world.advance(command[None], 1)
+                now += step
+            _, outcome = world.judge()
+            if (outcome.terminated | outcome.truncated)[0]:
+                break
+        now += PAUSE
+    return listener.finish("rehearsal", "realtime", simulated=False)

@@ -1,0 +1,278 @@
+"""From recordings to a reality, with errors and a validation on what was not fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import yaml
+
+from mlsh_ros.sim2real.data.signals import Signals, because
+from mlsh_ros.sim2real.data.target import Subject, nominal
+from mlsh_ros.sim2real.data.windows import Windows, cut, merge, plan_for, thin
+from mlsh_ros.sim2real.replay.batched_replay import Follower
+from mlsh_ros.sim2real.replay.open_loop_replay import twin_of
+from mlsh_ros.sim2real.sysid.fit import solve
+from mlsh_ros.sim2real.sysid.identifiability import TELLS
+from mlsh_ros.sim2real.sysid.least_squares import Problem
+from mlsh_ros.sim2real.sysid.parameters import NOMINAL, Unknown, chosen, reality_of, unknowns
+from sim.errors import UserError
+from sim.interface import Floats, Interface
+from sim.randomization.model_fields import body_names
+from sim.randomization.schema import SCHEMA, Reality, check_reality, read_ranges, reality_to_dict
+
+HELD_OUT = 4  # of so many windows the last one is not fitted
+FEWEST = 4  # windows
+NOISE = 0.01  # of an element's movement; what is left below that is no noise
+UNEXPLAINED = 0.1  # of what moves; less is not worth a word
+STILL = 1e-3  # of an action's limits: commands that change less move nothing
+
+
+@dataclass(frozen=True)
+class Number:
+    """One unknown and what became of it."""
+
+    unknown: Unknown
+    value: float
+    error: float  # standard error; nan where it is not told
+    why_not: str  # empty where it is told
+
+
+@dataclass(frozen=True)
+class Term:
+    """How well a term is predicted in the windows that were not fitted; in its unit."""
+
+    name: str
+    before: float  # RMSE of the nominal model
+    after: float
+
+
+@dataclass(frozen=True)
+class Identified:
+    """What the recordings tell."""
+
+    reality: Reality
+    numbers: list[Number]
+    terms: list[Term]
+    before: float  # RMSE of held-out windows, all elements, in units of their movement
+    after: float
+    fitted: int  # windows
+    held_out: int
+    gauge: bool  # only sums of the commands' and the sensors' delays are told
+    notes: list[str]
+
+    def lines(self) -> list[str]:
+        """For people, one a line."""
+        told = [
+            f"{n.unknown.name}: {n.value:.4g} +- {n.error:.2g}"
+            for n in self.numbers
+            if not n.why_not
+        ]
+        not_told = [
+            f"{n.unknown.name}: not to be told, kept at {n.value:.4g}: {n.why_not}"
+            for n in self.numbers
+            if n.why_not
+        ]
+        delays = (
+            [
+                "delays: only the sum of a command's and a sensor's is told; the freshest sensor "
+                "counts as on time"
+            ]
+            if self.gauge
+            else []
+        )
+        rmse = [f"{t.name}: RMSE {t.before:.3g} before, {t.after:.3g} after" for t in self.terms]
+        total = (
+            f"prediction on {self.held_out} windows that were not fitted: RMSE {self.before:.3g} "
+            f"before, {self.after:.3g} after, of what moves"
+        )
+        return [*told, *not_told, *delays, total, *rmse, *(f"note: {n}" for n in self.notes)]
+
+    def to_yaml(self, recordings: Sequence[str]) -> str:
+        """A reality.yaml; what is known about its numbers stands in comments above."""
+        head = [
+            f"Identified from {', '.join(recordings)}: {self.fitted} windows.",
+            "Value +- standard error:",
+            *self.lines(),
+        ]
+        text = "".join(f"# {line}\n" for line in head)
+        data = {"schema": SCHEMA, **reality_to_dict(self.reality)}
+        return text + yaml.safe_dump(data, sort_keys=False)
+
+
+def identify(
+    subject: Subject,
+    recordings: Sequence[Signals],
+    *,
+    robot: str | None = None,
+    known: Reality | None = None,
+    ranges: Reality | None = None,
+    only: Sequence[str] = (),
+    keep: Sequence[str] = (),
+    threads: int = 1,
+) -> Identified:
+    """Identify what differs.
+
+    Args:
+        subject: the bundle that drove, or the robot, whatever drove it.
+        recordings: of one robot.
+        robot: the nominal one, name or folder; None: the subject's.
+        known: what differs for certain.
+        ranges: of what may differ beside it; None: the robot's own.
+        only: names to identify, or last parts of names; empty: all that have a range.
+        keep: names to leave as they are.
+        threads: of the simulation.
+
+    Raises:
+        UserError: nothing can be compared, or a name is none.
+    """
+    interface = subject.interface
+    body = nominal(subject, robot)
+    known, ranges = known or NOMINAL, ranges or read_ranges(body)
+    for each, where in ((known, "known"), (ranges, "ranges")):
+        check_reality(each, interface, where)
+    twin = twin_of(subject, recordings, body)
+    names = body_names(twin.model)
+    wanted = chosen(unknowns(interface, names, known, ranges), only, keep)
+    told = [f"{s.name}: {note}" for s in recordings for note in s.notes]
+    windows, notes = _windows(twin.interface, recordings, told)
+    told += notes
+    told += [
+        f"{s.name}: {wrap.term} element {wrap.index} wraps at {wrap.at:.2f} rad; its turns are "
+        "counted"
+        for s in recordings
+        for wrap in s.wraps
+    ]
+    follower = Follower(twin, windows, ranges, known, threads)
+    if not follower.terms:
+        raise UserError(
+            f"no sensor of {interface.robot} that is simulated is recorded: {'; '.join(told)}"
+        )
+    wanted, blind = _visible(wanted, follower)
+    held = np.zeros(windows.count, bool)
+    held[HELD_OUT - 1 :: HELD_OUT] = True
+    fit = Problem(follower, list(wanted), ~held)
+    start = fit.values.copy()
+    errors = solve(fit)
+    numbers = _numbers(wanted, fit, errors, blind)
+    terms, before, after = _validate(fit, start, held)
+    if after > UNEXPLAINED and after > before / 2:
+        told.append(
+            f"most of the difference is left (RMSE {before:.3g}, now {after:.3g} of what moves): "
+            "it lies outside the ranges, or in what was kept or taken for known"
+        )
+    values = _with_noise(fit, ranges)
+    reality = reality_of(interface, names, values, known)
+    return Identified(
+        reality=reality,
+        numbers=numbers,
+        terms=terms,
+        before=before,
+        after=after,
+        fitted=int((~held).sum()),
+        held_out=int(held.sum()),
+        gauge=bool(fit.gauge),
+        notes=told,
+    )
+
+
+def _windows(
+    interface: Interface, recordings: Sequence[Signals], told: Sequence[str]
+) -> tuple[Windows, list[str]]:
+    windows = merge([cut(signals, plan_for(interface), interface) for signals in recordings])
+    own = [t for t in interface.observation if not t.mujoco.task and not t.mujoco.rays]
+    seen = np.ones(windows.count, bool)
+    for term in own:
+        finite = np.isfinite(windows.start[term.name]).all(axis=1)
+        if finite.any():
+            seen &= finite
+    notes = [
+        f"{each.name}: cut at {each.broken} place(s): ticks are missing, or the clock jumped"
+        for each in recordings
+        if each.broken
+    ]
+    if not seen.all():
+        notes.append(f"{(~seen).sum()} windows left out: sensors are missing at their start")
+        windows = thin(windows, np.flatnonzero(seen))
+    if windows.count < FEWEST:
+        raise UserError(
+            f"{windows.count} windows of {plan_for(interface).length} ticks are recorded, "
+            f"{FEWEST} are needed: drive longer{because([*told, *notes])}"
+        )
+    low, high = interface.limits
+    scale = high - low
+    if (windows.command.std(axis=(0, 1)) < STILL * scale).all():
+        raise UserError("the robot was told to stand still all the time: nothing shows in that")
+    return windows, notes
+
+
+def _visible(wanted: list[Unknown], follower: Follower) -> tuple[list[Unknown], list[Unknown]]:
+    """Unknowns of sensors that are compared, and of those that are not."""
+    shown = {term.name for term in follower.terms}
+    sensors = {term.name for term in follower.robot_terms}
+    blind = [
+        e for e in wanted if (name := e.name.partition(".")[0]) in sensors and name not in shown
+    ]
+    return [e for e in wanted if e not in blind], blind
+
+
+def _numbers(
+    wanted: list[Unknown], fit: Problem, errors: Floats, blind: list[Unknown]
+) -> list[Number]:
+    told = {each.name: error for each, error in zip(fit.unknowns, errors, strict=True)}
+    numbers: list[Number] = []
+    for each in wanted:
+        error = told.get(each.name, np.nan) * each.width
+        why = fit.told_not.get(each.name, "")
+        if each.name == f"{fit.gauge}.delay_s":
+            # Its error is that of the others, which are counted from it.
+            error = max(
+                (n.error for n in numbers if n.unknown.quantity == each.quantity),
+                default=TELLS * each.width,
+            )
+        numbers.append(Number(each, fit.value(each), float(error), why))
+    return numbers + [
+        Number(each, each.known, np.nan, "the term is not simulated, or not recorded")
+        for each in blind
+    ]
+
+
+def _validate(fit: Problem, start: Floats, held: Floats) -> tuple[list[Term], float, float]:
+    follower = fit.follower
+    left = fit.differences(np.stack([start, fit.values]))
+    rows = held[follower.window]
+    terms, shares = [], []
+    for term in follower.terms:
+        mine = np.zeros(len(rows), bool)
+        for element in follower.elements:
+            if element.term == term.name:
+                mine[element.rows] = True
+        own = left[mine & rows]
+        if not len(own):
+            continue
+        rmse = np.sqrt(np.mean(own**2, axis=0))
+        terms.append(Term(term.name, float(rmse[0]), float(rmse[1])))
+        shares.append(rmse / max(float(follower.measured[mine].std()), 1e-9))
+    total = np.sqrt(np.mean(np.square(shares), axis=0))
+    return terms, float(total[0]), float(total[1])
+
+
+def _with_noise(fit: Problem, ranges: Reality) -> Floats:
+    """The values, and what is left of terms that may be noisy taken for their noise."""
+    follower = fit.follower
+    values: Floats = fit.values.copy()
+    left = fit.differences(values[None])[:, 0]
+    noise = follower.differences.of(values[None], "noise")[0]
+    order = [term.name for term in follower.robot_terms]
+    for term in follower.terms:
+        if term.name not in ranges.sensors or ranges.sensors[term.name].noise == (0.0, 0.0):
+            continue
+        rows = [e.rows for e in follower.elements if e.term == term.name]
+        own = np.concatenate([left[r] for r in rows])
+        moved = float(np.concatenate([follower.measured[r] for r in rows]).std())
+        # Half of the middle half: dropouts and pushes are no noise.
+        spread = float(np.subtract(*np.percentile(own, [75, 25]))) / 1.349
+        more = np.sqrt(max(spread**2 - np.mean(term.noises**2), 0.0))
+        noise[order.index(term.name)] = more if more > NOISE * moved else 0.0
+    return values

@@ -1,0 +1,16 @@
+"""How a master learned its task, as it is kept beside it in a bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A policy after some updates on its task."""
+
+    updates: int
+    steps: int  # environment steps of experience on this task
+    seconds: float  # of learning, without the evaluations
+    greedy: float  # mean return of greedy episodes, which are not experience
+    success: float  # fraction of them

@@ -1,0 +1,221 @@
+"""From torch to a bundle: graphs, golden rows, and the gate that compares the two."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from policies.bundle.adaptation import Progress
+from policies.bundle.bundle import (
+    GOLDEN,
+    Bundle,
+    Family,
+    Golden,
+    Manifest,
+    Master,
+    Provenance,
+    Score,
+    check_name,
+    check_target,
+    golden_bytes,
+    skill_names,
+    write_bundle,
+)
+from policies.bundle.onnx_writer import write_graph
+from policies.bundle.runtime import TOLERANCE, Network
+from policies.bundle.skill_limits import SkillLimits
+from policies.mlsh.actor_critic import Agent, Level
+from policies.mlsh.config import TrainConfig, config_to_dict
+from policies.mlsh.mlsh import Mlsh
+from policies.mlsh.networks import Normaliser
+from sim.envs.reference_returns import Bounds
+from sim.errors import UserError
+from sim.seeding import Stream, generator
+
+GOLDEN_ROWS = 64
+RANDOM_ROWS = 10_000
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The largest difference between torch and ONNX Runtime, over all networks."""
+
+    golden: float
+    random: float
+
+    @property
+    def worst(self) -> float:
+        """The larger of the two."""
+        return max(self.golden, self.random)
+
+
+def network_bytes(level: Level, row: int, normaliser: Normaliser, name: str) -> bytes:
+    """One policy of a level as an ONNX file."""
+    shift, scale = normaliser.shift_and_scale
+    return write_graph(name, shift, scale, Normaliser.CLIP, level.policy.layers(row))
+
+
+def torch_module(level: Level, row: int) -> torch.nn.Sequential:
+    """One policy of a level, for normalised observations, as torch knows it."""
+    modules: list[torch.nn.Module] = []
+    for weight, bias in level.policy.layers(row):
+        linear = torch.nn.Linear(*weight.shape)
+        linear.weight.data = torch.from_numpy(weight.T.copy())
+        linear.bias.data = torch.from_numpy(bias.copy())
+        modules += [linear, torch.nn.Tanh()]
+    return torch.nn.Sequential(*modules[:-1])
+
+
+def torch_outputs(level: Level, row: int, normaliser: Normaliser, obs: Float32) -> Float32:
+    """The same policy in torch, (n, outputs)."""
+    shift, scale = (torch.from_numpy(x) for x in normaliser.shift_and_scale)
+    x = ((torch.from_numpy(obs) - shift) * scale).clamp(-Normaliser.CLIP, Normaliser.CLIP)
+    with torch.no_grad():
+        result: Float32 = torch_module(level, row)(x).numpy()
+    return result
+
+
+def check_parity(
+    graphs: list[tuple[bytes, Level, int]], normaliser: Normaliser, golden: Float32, seed: int
+) -> Parity:
+    """Compare every graph with torch on golden and on random observations.
+
+    Raises:
+        UserError: they differ by more than the tolerance; nothing may be exported.
+    """
+    rng = generator(seed, Stream.NOISE, 1)
+    shift, scale = normaliser.shift_and_scale
+    # Three deviations wide, so that the clip of the normaliser is met as well.
+    spread = rng.standard_normal((RANDOM_ROWS, len(shift))) * 3
+    random = (shift + spread / scale).astype(np.float32)
+    worst = []
+    for rows in (golden, random):
+        errors = [
+            np.abs(
+                Network(data, "export")(rows) - torch_outputs(level, row, normaliser, rows)
+            ).max()
+            for data, level, row in graphs
+        ]
+        worst.append(float(max(errors)))
+    parity = Parity(*worst)
+    if not parity.worst <= TOLERANCE:
+        raise UserError(
+            f"export: torch and ONNX Runtime differ by {parity.worst:.2g}, "
+            f"at most {TOLERANCE:g} is accepted; nothing was written"
+        )
+    return parity
+
+
+def golden_observations(learner: Mlsh) -> Float32:
+    """Observations (n, O) from the learner's own rollouts, at random ticks."""
+    rollout = learner.collector.collect(learner.iteration, ticks=learner.family.ticks)
+    raw = rollout.raw.reshape(-1, rollout.raw.shape[-1])
+    rows = generator(learner.config.seed, Stream.NOISE, 2).choice(len(raw), GOLDEN_ROWS)
+    golden: Float32 = raw[rows].copy()
+    return golden
+
+
+def master_entry(
+    task: str,
+    curve: list[Progress],
+    bounds: Bounds,
+    provenance: Provenance,
+    episodes: int,
+) -> Master:
+    """The manifest's description of a master."""
+    score = Score(value=curve[-1].greedy, **asdict(bounds), episodes=episodes)
+    return Master(task=task, score=score, provenance=provenance)
+
+
+def export(
+    config: TrainConfig,
+    learner: Mlsh,
+    masters: dict[str, Master],
+    provenance: Provenance,
+    name: str,
+    path: Path,
+    skill_limits: SkillLimits | None = None,
+) -> tuple[Bundle, Parity]:
+    """Write a bundle from a learner whose group g is the g-th of `masters`.
+
+    Args:
+        config: that the learner was made from.
+        learner: its rollouts give the golden rows.
+        masters: what the manifest says of each, by name.
+        provenance: of the skills.
+        name: of the bundle.
+        path: the folder.
+        skill_limits: what the robot may show while a skill is active, by name of the skill.
+
+    Raises:
+        UserError: parity fails, a name does not hold, or the bundle cannot be written.
+    """
+    for kind, each in (("bundle", name), *(("master", label) for label in masters)):
+        check_name(kind, each)
+    check_target(path)
+    agent: Agent = learner.agent
+    observation = golden_observations(learner)
+    names = skill_names(agent.skills.count)
+    skill_files = {
+        f"skills/{k}.onnx": network_bytes(agent.skills, k, agent.normaliser, skill)
+        for k, skill in enumerate(names)
+    }
+    master_files = {
+        f"masters/{label}.onnx": network_bytes(agent.masters, g, agent.normaliser, label)
+        for g, label in enumerate(masters)
+    }
+    graphs = [(data, agent.skills, k) for k, data in enumerate(skill_files.values())]
+    graphs += [(data, agent.masters, g) for g, data in enumerate(master_files.values())]
+    parity = check_parity(graphs, agent.normaliser, observation, config.seed)
+    files = {**skill_files, **master_files}
+    files[GOLDEN] = golden_bytes(make_golden(observation, skill_files, master_files))
+    manifest = Manifest(
+        schema=1,
+        name=name,
+        interface=learner.env.interface,
+        family=Family(config.family, dict(config.family_parameters)),
+        decision_ticks=config.mlsh.decision_ticks,
+        decision_lead=config.mlsh.decision_lead,
+        skills=names,
+        skill_limits=skill_limits or {},
+        masters=masters,
+        provenance=provenance,
+        files={},
+        digest="0" * 64,
+    )
+    return write_bundle(manifest, files, path), parity
+
+
+def make_golden(
+    observation: Float32, skill_files: dict[str, bytes], master_files: dict[str, bytes]
+) -> Golden:
+    """Golden rows from the exported graphs themselves; parity ties them to torch."""
+    logits = {
+        Path(name).stem: Network(data, name)(observation) for name, data in master_files.items()
+    }
+    return Golden(
+        observation=observation,
+        action=np.stack([Network(data, name)(observation) for name, data in skill_files.items()]),
+        logits=logits,
+        skill={label: value.argmax(axis=1) for label, value in logits.items()},
+    )
+
+
+def provenance_of(
+    config: TrainConfig, facts: dict[str, object], steps: int, updates: int
+) -> Provenance:
+    """Provenance from a configuration and the facts of `policies.training.run.environment`."""
+    return Provenance(
+        command=str(facts["command"]),
+        seed=config.seed,
+        steps=steps,
+        updates=updates,
+        config=config_to_dict(config),
+        versions={str(k): str(v) for k, v in dict(facts["versions"]).items()},  # type: ignore[call-overload]
+        commit=None if facts["commit"] is None else str(facts["commit"]),
+    )

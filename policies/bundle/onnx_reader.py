@@ -1,0 +1,171 @@
+"""Reading the small ONNX graphs of this project; `policies.bundle.onnx_writer` writes them.
+
+Reading walks the protobuf wire format itself, so that a robot can refuse a bad graph before ONNX
+Runtime sees it, without the `onnx` package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.errors import UserError
+
+MAX_FIELDS = 10_000  # of the wire format in one file
+MAX_NAME = 200  # bytes
+MAX_DIMENSIONS = 8
+OPERATORS = frozenset({"Sub", "Mul", "Clip", "Gemm", "Tanh"})
+INPUT, OUTPUT = "observation", "output"
+Float32 = NDArray[np.float32]
+
+# Field numbers of onnx.proto (ModelProto, GraphProto, NodeProto, TensorProto).
+_GRAPH, _FUNCTIONS = 7, 25
+_NODE, _INITIALIZER, _SPARSE = 1, 5, 15
+_OP_TYPE, _DOMAIN = 4, 7
+_DIMS, _DATA_TYPE, _NAME, _RAW, _EXTERNAL, _LOCATION = 1, 2, 8, 9, 13, 14
+_FLOAT = 1
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What stands in an ONNX file."""
+
+    operators: tuple[str, ...]
+    initializers: dict[str, Float32]
+
+
+def read_graph(data: bytes, where: str) -> Graph:
+    """Read a graph and refuse whatever this project does not write.
+
+    Raises:
+        UserError: not an ONNX file, other operators, external data, weights that are not finite.
+    """
+    try:
+        graph = _read(data, where)
+    except UserError:
+        raise
+    except (IndexError, ValueError, OverflowError) as error:
+        raise UserError(f"{where}: not a readable ONNX file ({str(error)[:100]})") from None
+    if other := sorted(set(graph.operators) - OPERATORS):
+        raise UserError(f"{where}: operator {other[0]!r}. Valid: {', '.join(sorted(OPERATORS))}")
+    if not graph.operators:
+        raise UserError(f"{where}: not a readable ONNX file (no operators)")
+    for name, array in graph.initializers.items():
+        if not np.isfinite(array).all():
+            raise UserError(f"{where}: weights {name!r} are not finite")
+    return graph
+
+
+def _read(data: bytes, where: str) -> Graph:
+    operators: list[str] = []
+    initializers: dict[str, Float32] = {}
+    wire = _Wire()
+    for number, value in wire.fields(data):
+        if number == _FUNCTIONS:
+            raise UserError(f"{where}: model-local functions are not accepted")
+        if number != _GRAPH:
+            continue
+        for part, body in wire.fields(_bytes(value)):
+            if part == _SPARSE:
+                raise UserError(f"{where}: sparse weights are not accepted")
+            if part == _NODE:
+                node = dict(wire.fields(_bytes(body)))
+                domain = _name(node.get(_DOMAIN, b""))
+                name = _name(node.get(_OP_TYPE, b""))
+                operators.append(f"{domain}::{name}" if domain else name)
+            if part == _INITIALIZER:
+                name, array = _tensor(wire, _bytes(body), where)
+                if name in initializers:
+                    raise UserError(f"{where}: weights {name!r} stand in it twice")
+                initializers[name] = array
+    return Graph(tuple(operators), initializers)
+
+
+def _tensor(wire: _Wire, data: bytes, where: str) -> tuple[str, Float32]:
+    dims: list[int] = []
+    name, raw, kind = "", b"", 0
+    for number, value in wire.fields(data):
+        if number == _DIMS:
+            # Packed or not, depending on the writer.
+            dims += [value] if isinstance(value, int) else _varints(value)
+        elif number == _NAME:
+            name = _name(value)
+        elif number == _RAW:
+            raw = _bytes(value)
+        elif number == _DATA_TYPE:
+            kind = int(value) if isinstance(value, int) else 0
+        elif number == _EXTERNAL or (number == _LOCATION and value):
+            raise UserError(f"{where}: external data is not accepted")
+    if kind != _FLOAT:
+        raise UserError(f"{where}: weights {name!r} are not 32-bit floats stored as raw data")
+    return name, np.frombuffer(raw, "<f4").reshape(dims)
+
+
+class _Wire:
+    """Reads the fields of messages, and only so many in one file: each costs time."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def fields(self, data: bytes) -> Iterator[tuple[int, int | bytes]]:
+        """Number and value of each field of a message."""
+        at = 0
+        while at < len(data):
+            self._count += 1
+            if self._count > MAX_FIELDS:
+                raise ValueError(f"more than {MAX_FIELDS} fields")
+            key, at = _varint(data, at)
+            number, wire = key >> 3, key & 7
+            if wire == 0:
+                value, at = _varint(data, at)
+                yield number, value
+                continue
+            if wire == 2:
+                length, at = _varint(data, at)
+            elif wire in (1, 5):
+                length = 8 if wire == 1 else 4
+            else:
+                raise ValueError(f"wire type {wire}")
+            if at + length > len(data):
+                raise ValueError("truncated")
+            yield number, data[at : at + length]
+            at += length
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+        if shift > 63:
+            raise ValueError("number too long")
+
+
+def _varints(data: bytes) -> list[int]:
+    values: list[int] = []
+    at = 0
+    while at < len(data):
+        if len(values) == MAX_DIMENSIONS:
+            raise ValueError(f"more than {MAX_DIMENSIONS} dimensions")
+        value, at = _varint(data, at)
+        values.append(value)
+    return values
+
+
+def _bytes(value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        raise ValueError("number where bytes are expected")
+    return value
+
+
+def _name(value: int | bytes) -> str:
+    data = _bytes(value)
+    if len(data) > MAX_NAME:
+        raise ValueError(f"a name of {len(data)} bytes")
+    return data.decode()

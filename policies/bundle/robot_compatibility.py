@@ -1,0 +1,95 @@
+"""Whether a bundle is for the robot that is here; runs on the robot, without MuJoCo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from itertools import zip_longest
+
+from policies.bundle.bundle import Bundle
+from sim.errors import UserError, short
+from sim.interface import ActionTerm, ObservationTerm
+from sim.interface.robot_file import read_interface, robot_folder
+
+SHOWN = 100  # characters of a value in an error
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "missing"
+
+
+MISSING = _Missing()
+
+
+def check_agrees(bundle: Bundle, robot: str) -> None:
+    """Refuse a bundle whose interface is not that of a robot's own robot.yaml.
+
+    A bundle carries its interface, limits and topics included, and whoever can write a bundle can
+    write another one into it. The robot's own file is a second witness. Terms of a task family
+    may follow the robot's own.
+
+    Args:
+        bundle: to be run.
+        robot: a shipped robot by name, or a folder with robot.yaml.
+
+    Raises:
+        UserError: no such robot, a robot.yaml that does not hold, or the first difference.
+    """
+    path = robot_folder(robot) / "robot.yaml"
+    own, carried = read_interface(path), bundle.interface
+    where = f"bundle {bundle.manifest.name!r} is not for the robot in {path}"
+    for key in ("robot", "control_dt", "physics_dt"):
+        _same(f"{where}: {key}", getattr(carried, key), getattr(own, key))
+    extra = [term for term in carried.observation if term.mujoco.task]
+    _check(where, [t for t in carried.observation if t not in extra], own.observation)
+    _check(where, carried.action, own.action)
+    if carried != own.with_terms(extra):
+        raise UserError(f"{where}: its task's terms do not stand behind the robot's own")
+
+
+def _check(
+    where: str,
+    carried: Sequence[ObservationTerm | ActionTerm],
+    own: Sequence[ObservationTerm | ActionTerm],
+) -> None:
+    for one, other in zip_longest(carried, own):
+        if one is None or other is None or one.name != other.name:
+            _same(
+                f"{where}: order of terms",
+                *(", ".join(t.name for t in each) for each in (carried, own)),
+            )
+            continue
+        for each in fields(one):
+            what = f"{where}: {one.name}.{each.name}"
+            _same(what, getattr(one, each.name), getattr(other, each.name))
+
+
+def _same(what: str, carried: object, own: object) -> None:
+    if (found := difference(carried, own)) is not None:
+        key, one, other = found
+        raise UserError(f"{what}{key} is {_short(one)} in the bundle and {_short(other)} there")
+
+
+def difference(one: object, other: object) -> tuple[str, object, object] | None:
+    """The first part in which two values of an interface differ: its key and both values."""
+    if one == other:
+        return None
+    if is_dataclass(one) and type(one) is type(other):
+        parts = [(f".{f.name}", getattr(one, f.name), getattr(other, f.name)) for f in fields(one)]
+    elif isinstance(one, dict) and isinstance(other, dict):
+        keys = dict.fromkeys([*one, *other])
+        parts = [(f".{k}", one.get(k, MISSING), other.get(k, MISSING)) for k in keys]
+    elif isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)):
+        pairs = zip_longest(one, other, fillvalue=MISSING)
+        parts = [(f"[{i}]", *pair) for i, pair in enumerate(pairs)]
+    else:
+        return "", one, other
+    for key, mine, theirs in parts:
+        if (inner := difference(mine, theirs)) is not None:
+            return f"{key}{inner[0]}", *inner[1:]
+    return "", one, other
+
+
+def _short(value: object) -> str:
+    return short(value, SHOWN)

@@ -1,0 +1,59 @@
+"""What a robot may show while a skill is active: by skill and observation term, within its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from sim.errors import UserError, invalid, unknown
+from sim.files.strict_yaml import read_mapping
+from sim.interface import STRICT, Interface, Ranges, spread_range
+
+SkillLimits = dict[str, dict[str, Ranges]]
+_ADAPTER = TypeAdapter(SkillLimits, config=STRICT)
+
+
+def check_skill_limits(
+    limits: Mapping[str, Mapping[str, Ranges]], skills: Sequence[str], interface: Interface
+) -> None:
+    """Refuse what the robot does not know, and what it would not bear itself.
+
+    Raises:
+        ValueError: no such skill or term; an empty limit, or one beyond the interface's own.
+    """
+    terms = {term.name: term for term in interface.observation}
+    for skill, own in limits.items():
+        if skill not in skills:
+            raise unknown("skill", skill, skills)
+        for name, limit in own.items():
+            if name not in terms:
+                raise unknown("observation term", name, terms)
+            term = terms[name]
+            term.check_limit(f"skill_limits.{skill}", limit)
+            if term.limits is None:
+                continue
+            (low, high), bounds = spread_range(limit, term.count), term.limits
+            if (low < bounds[0]).any() or (high > bounds[1]).any():
+                raise UserError(
+                    f"term {name!r}: skill_limits.{skill} {limit} is beyond the robot's own limit "
+                    f"{term.limit}"
+                )
+
+
+def read_skill_limits(path: Path, skills: Sequence[str], interface: Interface) -> SkillLimits:
+    """From a YAML file: skill, observation term, [lowest, highest].
+
+    Raises:
+        UserError: the file or what it says does not hold; one line that names it.
+    """
+    data = read_mapping(path)
+    try:
+        limits = _ADAPTER.validate_python(data)
+        check_skill_limits(limits, skills, interface)
+    except ValidationError as error:
+        raise invalid(path, error) from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+    return limits

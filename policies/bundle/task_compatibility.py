@@ -1,0 +1,103 @@
+"""What a task is for a bundle, and whether the bundle fits it and a robot; needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from policies.bundle.bundle import Bundle
+from policies.bundle.robot_compatibility import difference
+from sim.errors import UserError, short
+from sim.interface import ActionTerm, Interface, ObservationTerm
+from sim.physics.robot_model import Robot, robot_names
+from sim.tasks.base import TaskFamily
+from sim.tasks.registry import make_family, split_task
+
+
+def robot_of(bundle: Bundle, robot: str | None) -> str:
+    """Name or folder of the robot that is asked for, by default the bundle's, if that ships.
+
+    Raises:
+        UserError: the bundle's robot is somebody's own; nothing is guessed from its name.
+    """
+    own = bundle.interface.robot
+    if robot is None and own not in robot_names():
+        raise UserError(
+            f"bundle {bundle.manifest.name!r} is for robot {own!r}, which does not ship with this "
+            f"package; name its folder with --robot FOLDER. Shipped: {', '.join(robot_names())}"
+        )
+    return robot or own
+
+
+def task_of(bundle: Bundle, task: str) -> tuple[TaskFamily, int]:
+    """The family and the number of `family/task`.
+
+    The family that the skills were trained on has the parameters that it had then, any other one
+    its defaults.
+
+    Raises:
+        UserError: no such family or task; the valid ones are named.
+    """
+    return split_task(task, _parameters(bundle, task.partition("/")[0]))
+
+
+def first_task(bundle: Bundle, family: str) -> str:
+    """`family/task` of the first one, see `task_of`."""
+    return tasks_of(bundle, family)[0]
+
+
+def tasks_of(bundle: Bundle, task: str) -> list[str]:
+    """The `family/task` itself, or those of all tasks of a family that is named without one."""
+    family, slash, _ = task.partition("/")
+    if slash:
+        return [task]
+    return [f"{family}/{name}" for name in make_family(family, _parameters(bundle, family)).tasks]
+
+
+def _parameters(bundle: Bundle, family: str) -> dict[str, float | int] | None:
+    own = bundle.manifest.family
+    return own.parameters if family == own.name else None
+
+
+def changed_parameters(bundle: Bundle, task: str) -> dict[str, float | int]:
+    """Parameters of a task's family that are not its defaults, see `task_of`."""
+    family, _ = task_of(bundle, task)
+    default, _ = split_task(task)
+    names = [field.name for field in fields(family)]  # type: ignore[arg-type]
+    values = {name: getattr(family, name) for name in names}
+    return {k: v for k, v in values.items() if v != getattr(default, k)}
+
+
+def check_fits(bundle: Bundle, robot: Robot, task: str) -> None:
+    """Refuse a robot or task whose interface is not the one that the skills were trained for.
+
+    Raises:
+        UserError: names the first difference.
+    """
+    family, _ = task_of(bundle, task)
+    offered, wanted = robot.interface.with_terms(family.terms), bundle.interface
+    if offered == wanted:
+        return
+    theirs = _terms(offered)
+    for name, term in _terms(wanted).items():
+        if name not in theirs:
+            raise UserError(
+                f"task {task!r} on robot {robot.name!r} has no term {name!r}, which bundle "
+                f"{bundle.manifest.name!r} needs. It has: {', '.join(theirs)}"
+            )
+        if theirs[name] != term:
+            key, own, here = difference(term, theirs[name]) or ("", term, theirs[name])
+            raise UserError(
+                f"term {name!r} of task {task!r} on robot {robot.name!r} is not the one that "
+                f"bundle {bundle.manifest.name!r} was trained with: {name}{key} is "
+                f"{short(own, 100)} in the bundle and {short(here, 100)} there"
+            )
+    key, own, here = difference(wanted, offered) or ("", wanted, offered)
+    raise UserError(
+        f"task {task!r} on robot {robot.name!r} has another interface than bundle "
+        f"{bundle.manifest.name!r}: {key.lstrip('.')} is {short(own, 100)} in the bundle and "
+        f"{short(here, 100)} there"
+    )
+
+
+def _terms(interface: Interface) -> dict[str, ObservationTerm | ActionTerm]:
+    return {t.name: t for t in interface.observation} | {t.name: t for t in interface.action}

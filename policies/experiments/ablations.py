@@ -1,0 +1,127 @@
+"""What the recipe is compared with: baselines, and the recipe less one of its parts.
+
+A variant is a list of settings over the default recipe, and a way to learn a new task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Literal
+
+from policies.mlsh.config import TrainConfig, preset
+from sim.errors import unknown
+
+# How a new task is learned: a fresh master with the skills frozen; the one shared policy as a
+# whole, from where meta-training left it; or a policy from nothing, ours or Stable-Baselines3's.
+Adaptation = Literal["master", "shared", "scratch", "sb3"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train, and to learn a new task."""
+
+    why: str
+    settings: tuple[str, ...] = ()
+    adaptation: Adaptation = "master"
+    preset: str = "default"
+
+    def config(self, family: str, robot: str, seed: int) -> TrainConfig:
+        """The whole configuration."""
+        return preset(self.preset, family, robot, seed).with_values(list(self.settings))
+
+
+BASELINES = {
+    "mlsh": Variant("the recipe"),
+    "no-warm-up": Variant(
+        "W = 0 and no probe: skills learn under masters that know nothing",
+        ("mlsh.warmup=0", "mlsh.probe=none"),
+    ),
+    "primitive": Variant(
+        "N = 1: the master decides on every tick",
+        ("mlsh.decision_ticks=1", "mlsh.decision_lead=0"),
+    ),
+    "shared": Variant(
+        "K = 1: one policy for all tasks, trained on as a whole on the new one",
+        ("mlsh.skills=1", "mlsh.probe=none"),
+        adaptation="shared",
+    ),
+    "scratch": Variant("PPO on the new task alone", adaptation="scratch"),
+    "sb3": Variant("the same by Stable-Baselines3, its own settings", adaptation="sb3"),
+    "faithful-2017": Variant("the released code", preset="faithful-2017"),
+}
+ABLATIONS = {
+    "no-probe": Variant("masters start uniform", ("mlsh.probe=none",)),
+    "long-warm-up": Variant("W = 20, as in the paper, after the probe", ("mlsh.warmup=20",)),
+    "only-warm-up": Variant(
+        "W = 20, as in the paper, and no probe", ("mlsh.warmup=20", "mlsh.probe=none")
+    ),
+    "probe-teaches": Variant("W = 0: skills learn from the probe's rollout", ("mlsh.warmup=0",)),
+    "plain-probe": Variant("the probe looks at this task only", ("mlsh.probe=plain",)),
+    "no-restart": Variant("a dispensable skill is never started anew", ("mlsh.reseed_below=0",)),
+    "drawn-tasks": Variant("tasks are drawn, not balanced", ("mlsh.balanced_tasks=false",)),
+    "next-bootstrap": Variant(
+        "a skill's value goes on with the next skill's", ("mlsh.skill_bootstrap=next",)
+    ),
+    "group-advantage": Variant(
+        "master advantages are scaled per group", ("mlsh.master_advantage=group",)
+    ),
+    "adam-1e-8": Variant("Adam's usual epsilon for masters", ("master.adam_epsilon=1e-8",)),
+    "unscaled-values": Variant(
+        "value functions in units of the return", ("mlsh.scaled_returns=false",)
+    ),
+    "plain-observations": Variant(
+        "observations are not normalised", ("network.normalise_observations=false",)
+    ),
+    # Not in the recipe: with each of them.
+    "entropy": Variant("masters are paid for disorder at first", ("master.entropy=0.05",)),
+    "information": Variant("masters are paid for telling tasks apart", ("mlsh.information=0.5",)),
+    "commitment": Variant("a decision lasts N (1 -+ 0.5) ticks", ("mlsh.commitment=0.5",)),
+    "stray": Variant(
+        "three of ten decisions are drawn, and nobody learns from them", ("mlsh.stray=0.3",)
+    ),
+}
+VARIANTS = BASELINES | ABLATIONS
+SETS = {"baselines": tuple(BASELINES), "ablations": ("mlsh", *ABLATIONS)}
+
+
+def variants(names: list[str]) -> dict[str, Variant]:
+    """By name; a set's name stands for all of its variants.
+
+    Raises:
+        UserError: no such variant or set.
+    """
+    chosen: dict[str, Variant] = {}
+    for name in names:
+        for one in SETS.get(name, (name,)):
+            if one not in VARIANTS:
+                raise unknown("variant", one, [*SETS, *VARIANTS])
+            chosen[one] = VARIANTS[one]
+    return chosen
+
+
+def grid(chosen: Mapping[str, Variant], settings: list[str]) -> dict[str, Variant]:
+    """Every variant with every combination of `settings`, of which each may list values.
+
+    A variant's own settings win over these. `mlsh.warmup=0,9` makes two of each.
+    """
+    choices = []
+    for setting in settings:
+        path, _, values = setting.partition("=")
+        # A value in brackets is a list of its own.
+        listed = [values] if values.startswith("[") else values.split(",")
+        choices.append([f"{path}={value}" for value in listed])
+    varied = [i for i, c in enumerate(choices) if len(c) > 1]
+    out = {}
+    for name, variant in chosen.items():
+        for combination in product(*choices):
+            label = "-".join([name, *(_short(combination[i]) for i in varied)])
+            out[label] = replace(variant, settings=(*combination, *variant.settings))
+    return out
+
+
+def _short(setting: str) -> str:
+    """mlsh.information=0.5 -> information=0.5."""
+    path, equals, value = setting.partition("=")
+    return path.rpartition(".")[2] + equals + value

@@ -1,0 +1,145 @@
+"""What a sweep brought: per variant and seed, how near each new task's optimum a learner came."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.experiments.sweep import Job, interval
+from policies.training.metrics import read_rows
+from policies.training.run import with_all_tasks
+from sim.envs.reference_returns import all_bounds
+from sim.errors import UserError
+from sim.files.output import replacing
+from sim.physics.robot_model import load_robot
+from sim.tasks.registry import make_family
+
+HEADER = ("variant", "seed", "task", "updates", "steps", "greedy_return", "of_optimum")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run reached."""
+
+    job: Job
+    tasks: tuple[str, ...]
+    steps: NDArray[np.int64]  # (U+1,) of experience on a new task
+    returns: NDArray[np.float64]  # (tasks, U+1) greedy
+    share: NDArray[np.float64]  # (tasks, U+1) of the optimum
+    seconds: float  # of meta-training; 0 without
+
+    @property
+    def score(self) -> float:
+        """Mean over tasks after the last update."""
+        return float(self.share[:, -1].mean())
+
+    @property
+    def worst_task(self) -> str:
+        """Its name."""
+        return self.tasks[int(self.share[:, -1].argmin())]
+
+    @property
+    def worst(self) -> float:
+        """The worst task after the last update."""
+        return float(self.share[:, -1].min())
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A variant over its seeds, after the last update."""
+
+    variant: str
+    outcomes: list[Outcome]
+
+    @property
+    def mean(self) -> float:
+        """Over seeds and tasks."""
+        return float(np.mean([o.score for o in self.outcomes]))
+
+    def after(self, updates: int) -> float:
+        """Mean over seeds and tasks after so many updates."""
+        return float(np.mean([o.share[:, updates].mean() for o in self.outcomes]))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % of the mean over seeds, by bootstrap."""
+        return interval([o.score for o in self.outcomes])
+
+    @property
+    def weakest(self) -> Outcome:
+        """The seed with the worst task."""
+        return min(self.outcomes, key=lambda o: o.worst)
+
+    def reached(self, goal: float) -> int:
+        """Seeds of which every task reaches `goal` of its optimum."""
+        return sum(o.worst >= goal for o in self.outcomes)
+
+
+def read_outcome(job: Job) -> Outcome:
+    """The result of a finished run.
+
+    Raises:
+        UserError: it is not finished.
+    """
+    config = with_all_tasks(job.config)
+    family = make_family(config.family, config.family_parameters)
+    bounds = all_bounds(load_robot(job.config.robot), family)  # type: ignore[arg-type]
+    try:
+        with job.result.open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        returns = np.array(
+            [[float(r["greedy_return"]) for r in rows if r["task"] == t] for t in family.tasks]
+        )
+        steps = np.array([int(r["steps"]) for r in rows if r["task"] == family.tasks[0]])
+    except (OSError, KeyError, ValueError):
+        raise UserError(f"run {str(job.path)!r} is not finished; sweep again") from None
+    log = job.path / "metrics.csv"
+    seconds = read_rows(log)[-1]["seconds"] if log.is_file() else 0.0
+    share = np.array([[b.share(r) for r in row] for b, row in zip(bounds, returns, strict=True)])
+    return Outcome(job, family.tasks, steps, returns, share, seconds)
+
+
+def summarise(jobs: list[Job]) -> list[Summary]:
+    """Finished runs by variant, in the order of the jobs."""
+    outcomes = [read_outcome(job) for job in jobs if job.done]
+    names = dict.fromkeys(o.job.variant for o in outcomes)
+    return [Summary(name, [o for o in outcomes if o.job.variant == name]) for name in names]
+
+
+def write_table(summaries: list[Summary], path: Path) -> None:
+    """Every number, one row per variant, seed, task and update."""
+    with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(HEADER)
+        for outcome in (o for s in summaries for o in s.outcomes):
+            for i, task in enumerate(outcome.tasks):
+                for u, steps in enumerate(outcome.steps):
+                    numbers = (f"{x[i, u]:.4f}" for x in (outcome.returns, outcome.share))
+                    head = (outcome.job.variant, outcome.job.config.seed, task, u, steps)
+                    writer.writerow([*head, *numbers])
+
+
+def plot(summaries: list[Summary], goal: float, path: Path) -> None:
+    """Learning a new task, mean over tasks: each seed thin, their mean thick."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axis = figure.subplots()
+    for i, summary in enumerate(summaries):
+        curves = np.stack([o.share.mean(axis=0) for o in summary.outcomes])
+        x = summary.outcomes[0].steps
+        axis.plot(x, curves.T, f"C{i % 10}", lw=0.5, alpha=0.4)
+        style = "-" if i < 10 else "--"
+        axis.plot(x, curves.mean(axis=0), f"C{i % 10}{style}", lw=2, label=summary.variant)
+    axis.axhline(goal, color="0.4", ls=":", lw=1)
+    axis.set_ylim(min(0.0, axis.get_ylim()[0]), 1.05)
+    axis.set_xlabel("environment steps on the new task")
+    axis.set_ylabel("greedy return, of the optimum")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    with replacing(path, overwrite=True) as fresh:
+        figure.savefig(fresh, dpi=120)

@@ -1,0 +1,146 @@
+"""What a bundle's frozen skills bring on all tasks of a family, over seeds, beside PPO alone."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from policies.bundle.adaptation import Progress
+from policies.bundle.bundle import Bundle
+from policies.bundle.task_compatibility import first_task
+from policies.training.adapt import adapt, envs_for_episodes, from_scratch
+from policies.training.finetune import install_skills, task_config
+from sim.files.output import replacing
+from sim.tasks.base import TaskFamily
+from sim.tasks.registry import make_family
+
+SKILLS, SCRATCH = "master only", "PPO from scratch"
+HEADER = (
+    "learner",
+    "seed",
+    "task",
+    "updates",
+    "episodes",
+    "steps",
+    "seconds",
+    "return",
+    "success",
+)
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """How one learner came along with one seed."""
+
+    learner: str
+    seed: int
+    family: TaskFamily
+    curves: list[list[Progress]]  # (tasks, updates + 1)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Their names."""
+        return self.family.tasks
+
+    @property
+    def ticks(self) -> int:
+        """Of an episode."""
+        return self.family.ticks
+
+    @property
+    def last(self) -> list[Progress]:
+        """Of each task."""
+        return [curve[-1] for curve in self.curves]
+
+    @property
+    def mean(self) -> float:
+        """Return after the last update, over tasks."""
+        return float(np.mean([p.greedy for p in self.last]))
+
+    @property
+    def success(self) -> float:
+        """Part of the episodes after the last update, over tasks."""
+        return float(np.mean([p.success for p in self.last]))
+
+    @property
+    def solved(self) -> int:
+        """Tasks of which more than half of the episodes succeed."""
+        return sum(p.success > 0.5 for p in self.last)
+
+
+def transfer(
+    bundle: Bundle,
+    family: str,
+    seeds: list[int],
+    *,
+    updates: int,
+    episodes: int,
+    threads: int,
+    settings: list[str],
+    robot: str | None = None,
+    baseline: bool,
+    on_update: Callable[[str, int, list[Progress]], None] = lambda *_: None,
+) -> Iterator[Transferred]:
+    """Learn every task of a family anew, seed by seed.
+
+    Args:
+        bundle: whose skills are used, and not touched.
+        family: of the tasks.
+        seeds: each a learner of its own.
+        updates: of each master.
+        episodes: whole episodes per update and task.
+        threads: of the simulator.
+        settings: `section.key=value` over the bundle's configuration.
+        robot: name or folder, by default the bundle's.
+        baseline: also PPO from scratch with the same experience.
+        on_update: called with learner, seed and the latest `Progress` of every task.
+
+    Raises:
+        UserError: the family does not fit the bundle, or a setting does not hold.
+    """
+    first = first_task(bundle, family)
+    for seed in seeds:
+        config, _ = task_config(bundle, first, seed=seed, robot=robot)
+        config = config.with_values([f"threads={threads}", *settings])
+        chosen = make_family(config.family, config.family_parameters)
+        envs = envs_for_episodes(config, episodes)
+        numbers = list(range(len(chosen.tasks)))
+
+        def report(learner: str, seed: int = seed) -> Callable[[list[Progress]], None]:
+            return lambda latest: on_update(learner, seed, latest)
+
+        learned = adapt(
+            config,
+            lambda agent: install_skills(agent, bundle),
+            numbers,
+            updates=updates,
+            envs=envs,
+            on_update=report(SKILLS),
+        )
+        yield Transferred(SKILLS, seed, chosen, learned.curves)
+        if baseline:
+            curves = [
+                from_scratch(
+                    config, task, updates=updates, envs=envs, on_update=report(SCRATCH)
+                ).curves[0]
+                for task in numbers
+            ]
+            yield Transferred(SCRATCH, seed, chosen, curves)
+
+
+def write_transfer(results: list[Transferred], path: Path) -> None:
+    """Every number, one row per learner, seed, task and update."""
+    with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(HEADER)
+        for result in results:
+            for task, curve in zip(result.tasks, result.curves, strict=True):
+                for p in curve:
+                    numbers = (f"{x:.4f}" for x in (p.seconds, p.greedy, p.success))
+                    episodes = p.steps // result.ticks
+                    head = (result.learner, result.seed, task, p.updates, episodes, p.steps)
+                    writer.writerow([*head, *numbers])

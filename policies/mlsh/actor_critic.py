@@ -1,0 +1,222 @@
+"""What learns: K skills shared by all tasks, and one master per group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.mlsh.config import NetworkConfig, PpoConfig
+from policies.mlsh.networks import Adam, Normaliser, Stack
+from sim.seeding import Stream, generator
+
+POLICY_GAIN = 0.01  # small first outputs: uniform masters, resting skills
+VALUE_GAIN = 1.0
+
+
+class Level:
+    """S policies of one level with their value functions and optimiser states.
+
+    Args:
+        count: S.
+        inputs: O.
+        outputs: K for masters (logits), A for skills (mean actions).
+        network: shapes and the first log standard deviation.
+        ppo: hyper-parameters.
+        extra: A for skills (the log standard deviations), 0 for masters.
+        blind: elements of the observation that the policies do not see.
+        blind_values: those that the value functions do not see.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        inputs: int,
+        outputs: int,
+        network: NetworkConfig,
+        ppo: PpoConfig,
+        extra: int,
+        blind: Sequence[int] = (),
+        blind_values: Sequence[int] = (),
+    ) -> None:
+        hidden = network.hidden
+        self.ppo = ppo
+        self.initial_log_std = network.initial_log_std
+        self.policy = Stack(count, (inputs, *hidden, outputs), extra, blind)
+        self.value = Stack(count, (inputs, *hidden, 1), blind=blind_values)
+        self.policy_adam = Adam(self.policy.numpy, ppo.learning_rate, ppo.adam_epsilon)
+        self.value_adam = Adam(self.value.numpy, ppo.learning_rate)
+        self.unit = 1.0  # of the value functions' outputs, as a return
+
+    @property
+    def count(self) -> int:
+        """S."""
+        return self.policy.count
+
+    def fresh(self, row: int, rng: np.random.Generator, *, adam: bool = True) -> None:
+        """Start row `row` anew: weights, and the optimiser's moments unless `adam` is False."""
+        self.policy.initialise(row, rng, output_gain=POLICY_GAIN, extra=self.initial_log_std)
+        self.value.initialise(row, rng, output_gain=VALUE_GAIN)
+        if adam:
+            self.policy_adam.reset(row)
+            self.value_adam.reset(row)
+
+    def values(self, x: NDArray[np.float32], row: NDArray[np.intp]) -> NDArray[np.float32]:
+        """(n,) return that value function `row[i]` expects for observation x[i] (n, O)."""
+        out = np.empty(len(x), np.float32)
+        for k in np.unique(row):
+            mine = np.flatnonzero(row == k)
+            out[mine] = self.value.forward_row(int(k), x[mine])[:, 0]
+        out *= np.float32(self.unit)
+        return out
+
+    def state(self, prefix: str) -> dict[str, NDArray[np.generic]]:
+        """Weights and optimiser as arrays."""
+        arrays: dict[str, NDArray[np.generic]] = {}
+        for name, stack, adam in (
+            ("policy", self.policy, self.policy_adam),
+            ("value", self.value, self.value_adam),
+        ):
+            arrays[f"{prefix}.{name}"] = stack.numpy.copy()
+            arrays[f"{prefix}.{name}.first"] = adam.first.copy()
+            arrays[f"{prefix}.{name}.second"] = adam.second.copy()
+            arrays[f"{prefix}.{name}.steps"] = adam.steps.copy()
+        return arrays
+
+    def restore(self, prefix: str, arrays: dict[str, NDArray[np.generic]]) -> None:
+        """Read back what `state` wrote.
+
+        Raises:
+            KeyError: an array is missing.
+            ValueError: an array has another shape.
+        """
+        for name, stack, adam in (
+            ("policy", self.policy, self.policy_adam),
+            ("value", self.value, self.value_adam),
+        ):
+            put(arrays, f"{prefix}.{name}", stack.numpy)
+            put(arrays, f"{prefix}.{name}.first", adam.first)
+            put(arrays, f"{prefix}.{name}.second", adam.second)
+            put(arrays, f"{prefix}.{name}.steps", adam.steps)
+
+
+class Agent:
+    """Masters and skills, and the observation statistics that belong to the skills.
+
+    Args:
+        observation_size: O.
+        action_size: A.
+        skills: K.
+        groups: G, the number of masters.
+        numbers: (G,) of them, where these are some of many; by default from 0 on.
+        network: shapes.
+        master: hyper-parameters of the masters' level.
+        skill: hyper-parameters of the skills' level.
+        seed: of the initial weights.
+        blind: elements of the observation that the skills do not see; their value functions do.
+        blind_masters: those that the masters and their value functions do not see.
+    """
+
+    def __init__(
+        self,
+        *,
+        observation_size: int,
+        action_size: int,
+        skills: int,
+        groups: int,
+        network: NetworkConfig,
+        master: PpoConfig,
+        skill: PpoConfig,
+        seed: int,
+        numbers: Sequence[int] | None = None,
+        blind: Sequence[int] = (),
+        blind_masters: Sequence[int] = (),
+    ) -> None:
+        self.masters = Level(
+            groups,
+            observation_size,
+            skills,
+            network,
+            master,
+            extra=0,
+            blind=blind_masters,
+            blind_values=blind_masters,
+        )
+        self.skills = Level(
+            skills, observation_size, action_size, network, skill, action_size, blind
+        )
+        self.normaliser = Normaliser(observation_size)
+        self.learns_statistics = network.normalise_observations
+        for k in range(skills):
+            self.skills.fresh(k, generator(seed, Stream.INIT, 0, k))
+        for g, number in enumerate(range(groups) if numbers is None else numbers):
+            self.masters.fresh(g, generator(seed, Stream.INIT, 1, number))
+
+    def logits(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, K) of every group's master for normalised observations x (B, O)."""
+        groups = self.masters.count
+        y = x.reshape(groups, -1, x.shape[-1])
+        return self.masters.policy.forward_numpy(y).reshape(len(x), -1)
+
+    def means(self, x: NDArray[np.float32], skill: NDArray[np.intp]) -> NDArray[np.float32]:
+        """(n, A) mean action of each row's own skill for normalised observations x (n, O)."""
+        out = np.empty((len(x), self.skills.policy.sizes[-1]), np.float32)
+        for k in range(self.skills.count):
+            rows = np.flatnonzero(skill == k)
+            if len(rows):
+                out[rows] = self.skills.policy.forward_row(k, x[rows])
+        return out
+
+    def log_std(self) -> NDArray[np.float32]:
+        """(K, A) of the skills' exploration."""
+        return np.stack([self.skills.policy.extras(k) for k in range(self.skills.count)])
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Everything learned, as arrays."""
+        return {
+            **self.skills.state("skills"),
+            **self.masters.state("masters"),
+            **normaliser_state(self.normaliser, "observation"),
+        }
+
+    def restore(self, arrays: dict[str, NDArray[np.generic]]) -> None:
+        """Read back what `state` wrote."""
+        self.restore_skills(arrays)
+        self.masters.restore("masters", arrays)
+
+    def restore_skills(self, arrays: dict[str, NDArray[np.generic]]) -> None:
+        """Read back the skills and their observation statistics alone."""
+        self.skills.restore("skills", arrays)
+        restore_normaliser(self.normaliser, "observation", arrays)
+
+
+def put(arrays: dict[str, NDArray[np.generic]], name: str, target: NDArray[Any]) -> None:
+    """Copy an array of a state into `target`; unlike plain assignment it does not broadcast.
+
+    Raises:
+        KeyError: there is no such array.
+        ValueError: it has another shape.
+    """
+    if arrays[name].shape != target.shape:
+        raise ValueError(f"{name} has shape {arrays[name].shape}, not {target.shape}")
+    target[...] = arrays[name]
+
+
+def normaliser_state(normaliser: Normaliser, prefix: str) -> dict[str, NDArray[np.generic]]:
+    """A normaliser as arrays."""
+    return {
+        f"{prefix}.count": np.array(normaliser.count),
+        f"{prefix}.mean": normaliser.mean.copy(),
+        f"{prefix}.square": normaliser.square.copy(),
+    }
+
+
+def restore_normaliser(
+    normaliser: Normaliser, prefix: str, arrays: dict[str, NDArray[np.generic]]
+) -> None:
+    """Read back what `normaliser_state` wrote."""
+    normaliser.count = float(arrays[f"{prefix}.count"])
+    put(arrays, f"{prefix}.mean", normaliser.mean)
+    put(arrays, f"{prefix}.square", normaliser.square)

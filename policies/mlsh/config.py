@@ -1,0 +1,346 @@
+"""Everything a training run depends on, as frozen dataclasses that read and write YAML."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from typing_extensions import Self
+
+from sim.errors import UserError, invalid, short, unknown
+from sim.files.output import write_file
+from sim.files.strict_yaml import dump_yaml, parse_yaml, read_mapping
+from sim.interface import STRICT
+from sim.physics.robot_model import load_robot
+from sim.randomization.schema import Reality
+from sim.tasks.registry import make_family
+
+MOST = 10**12  # of anything that is counted
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Natural = Annotated[int, Field(ge=0, le=MOST)]
+Rate = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class PpoConfig:
+    """Proximal policy optimisation of one level."""
+
+    learning_rate: Rate
+    gamma: Fraction  # per decision for the master, per tick for the skills
+    gae_lambda: Fraction
+    epochs: Count
+    minibatch: Count  # samples; larger than the data means one full batch
+    clip: Rate = 0.2
+    entropy: Annotated[float, Field(ge=0)] = 0.0
+    value_coefficient: Rate = 0.5
+    max_grad_norm: Rate | None = 1.0
+    adam_epsilon: Rate = 1e-8
+    # Switches of `faithful-2017`; docs/faithful-2017.md explains each.
+    value_clip: Rate | None = None
+    drop_remainder: bool = False
+
+
+@dataclass(frozen=True, config=STRICT)
+class MlshConfig:
+    """The method. Letters as in the paper and in docs/reading-guide.md."""
+
+    skills: Count  # K
+    decision_ticks: Count  # N
+    warmup: Natural  # W, updates of the master alone
+    joint: Count  # U, updates of master and skills together
+    groups: Count  # G
+    envs: Count  # E
+    rollout_ticks: Count  # T
+    decision_lead: Literal[0, 1] = 1  # L
+    # Against collapse.
+    balanced_tasks: bool = True
+    probe: Literal["none", "plain", "relative"] = "relative"
+    probe_rate: Fraction = 0.2
+    # Logits, of the first guess: a long task needs several skills, and a master that still tries.
+    probe_limit: Rate = 3.0
+    reseed_below: Fraction = 0.12  # of the best mean return; 0 is off, and so it is without probe
+    skill_bootstrap: Literal["same", "next"] = "same"
+    master_advantage: Literal["group", "global", "centred"] = "centred"
+    # Part of the decisions that are drawn, carried out without noise, for nobody to learn from: a
+    # skill has to go on from wherever another one leads on a robot, not only from where episodes
+    # begin and noise leads.
+    stray: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    commitment: Annotated[float, Field(ge=0, lt=1)] = 0.0  # a decision lasts N (1 -+ this) ticks
+    information: Annotated[float, Field(ge=0)] = 0.0  # bonus, of what a decision can earn
+    # Switches of `faithful-2017`.
+    master_epsilon: Fraction = 0.0
+    fresh_adam: bool = True
+    same_init: bool = False
+    stale_first_decision: bool = False
+    bootstrap_truncated: bool = True
+    scaled_returns: bool = True
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.rollout_ticks % self.decision_ticks:
+            raise ValueError(
+                f"rollout_ticks {self.rollout_ticks} is not a multiple of decision_ticks "
+                f"{self.decision_ticks} ({self.rollout_ticks} = "
+                f"{self.rollout_ticks // self.decision_ticks} x {self.decision_ticks} + "
+                f"{self.rollout_ticks % self.decision_ticks})"
+            )
+        if self.decision_lead >= self.decision_ticks:
+            raise ValueError(
+                f"decision_lead {self.decision_lead} must be below decision_ticks "
+                f"{self.decision_ticks}"
+            )
+        if (
+            self.decision_ticks - round(self.commitment * self.decision_ticks)
+            <= self.decision_lead
+        ):
+            raise ValueError(
+                f"commitment {self.commitment} of decision_ticks {self.decision_ticks} leaves "
+                f"{self.decision_ticks - round(self.commitment * self.decision_ticks)} ticks, "
+                f"decision_lead {self.decision_lead} needs more"
+            )
+        if self.probe != "none" and self.envs < 2 * self.skills:
+            raise ValueError(
+                f"the probe needs two simulations per skill: envs {self.envs} < 2 x {self.skills}"
+            )
+        return self
+
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps that a group collects per update of its master."""
+        return self.envs * self.rollout_ticks
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Environment steps that all groups collect per iteration."""
+        return self.groups * self.steps_per_update
+
+
+@dataclass(frozen=True, config=STRICT)
+class NetworkConfig:
+    """Two tanh layers for every policy and value function, as in the paper."""
+
+    hidden: tuple[Count, ...] = (64, 64)
+    initial_log_std: float = 0.0
+    normalise_observations: bool = True
+    # Observation terms that the masters see and the skills do not: how to walk does not depend on
+    # where one is, and what was never seen in training can do no harm.
+    hidden_from_skills: tuple[str, ...] = ()
+    # And the other way round: a few hundred decisions do not teach which of many joints matter.
+    hidden_from_masters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainConfig:
+    """A whole run."""
+
+    family: str
+    robot: str
+    mlsh: MlshConfig
+    master: PpoConfig
+    skill: PpoConfig
+    network: NetworkConfig = NetworkConfig()
+    family_parameters: dict[str, float | int] = Field(default_factory=dict)
+    seed: Natural = 0
+    steps: Count = 1_000_000  # environment steps of meta-training
+    threads: Count = 2  # of the simulator, and of the skills' updates
+    checkpoint_every: Count = 20  # iterations
+    randomise: bool = False  # every episode draws from the ranges in the robot's randomise.yaml
+    reality: Reality | None = None  # what differs from the nominal model, fixed
+
+    @property
+    def iterations(self) -> int:
+        """Iterations that fit into `steps`, at least one."""
+        return max(1, self.steps // self.mlsh.steps_per_iteration)
+
+    def with_values(self, assignments: list[str]) -> TrainConfig:
+        """A copy with `section.key=value` assignments, values as in YAML.
+
+        Raises:
+            UserError: no such key, or a value that does not hold.
+        """
+        data = asdict(self)
+        for assignment in assignments:
+            path, equals, text = assignment.partition("=")
+            *parents, leaf = path.split(".")
+            if not equals:
+                raise UserError(f"setting {short(assignment)}: key=value is expected")
+            section: Any = data
+            for parent in parents:
+                section = section.get(parent) if isinstance(section, dict) else None
+            free = parents == ["family_parameters"]  # the family knows the names
+            if not isinstance(section, dict) or not (free or leaf in section):
+                raise unknown("setting", path, _paths(asdict(self)))
+            section[leaf] = parse_yaml(text, f"setting {short(assignment)}")
+        return config_from_dict(data, "settings")
+
+
+# What a family needs other than the default: whole episodes in a rollout, and of rooms the
+# paper's four skills, 25 ticks and durations.
+FAMILY_SETTINGS = {
+    # Goals relative to the robot: where the odometry began means nothing, nor what there is to be
+    # scanned. A skill that sees it is good at the places of its training alone.
+    "body_bandits": [
+        "mlsh.rollout_ticks=100",
+        "mlsh.envs=16",
+        "network.hidden_from_skills=[position, heading, scan]",
+        "network.hidden_from_masters=[position, heading, scan]",
+    ],
+    "rooms": [
+        "mlsh.skills=4",
+        "mlsh.decision_ticks=25",
+        "mlsh.rollout_ticks=200",
+        "mlsh.joint=30",
+        "mlsh.groups=8",
+        "mlsh.envs=16",
+    ],
+    # The paper's 200 ticks; where a robot is is none of the skills' business, and how its joints
+    # are none of the masters'.
+    "ant_movement": [
+        "mlsh.decision_ticks=200",
+        "mlsh.rollout_ticks=200",
+        "mlsh.groups=6",
+        "mlsh.envs=16",
+        "network.hidden_from_skills=[position]",
+        "network.hidden_from_masters="
+        "[height, angular_velocity, hip, ankle, hip_velocity, ankle_velocity]",
+        "network.initial_log_std=-0.5",
+    ],
+}
+
+
+def default_config(family: str, robot: str, seed: int = 0) -> TrainConfig:
+    """The recipe of docs/results.md, in the family's own sizes."""
+    base = TrainConfig(
+        family=family,
+        robot=robot,
+        seed=seed,
+        mlsh=MlshConfig(
+            skills=2, decision_ticks=10, warmup=1, joint=10, groups=10, envs=32, rollout_ticks=50
+        ),
+        master=PpoConfig(
+            learning_rate=0.01,
+            gamma=0.99,
+            gae_lambda=0.98,
+            epochs=10,
+            minibatch=100_000,
+            # A decided master has next to no gradient; Adam's usual 1e-8 would blow it up to
+            # full steps of pure noise.
+            adam_epsilon=1e-2,
+        ),
+        skill=PpoConfig(learning_rate=1e-3, gamma=0.99, gae_lambda=0.98, epochs=5, minibatch=1024),
+    )
+    return _known_terms(base.with_values(FAMILY_SETTINGS.get(family, [])))
+
+
+def _known_terms(config: TrainConfig) -> TrainConfig:
+    """Without hidden terms that this robot does not have: a recommendation is for all robots."""
+    family = make_family(config.family)
+    names = load_robot(config.robot).interface.with_terms(family.terms).observation_slices
+    network = replace(
+        config.network,
+        hidden_from_skills=tuple(t for t in config.network.hidden_from_skills if t in names),
+        hidden_from_masters=tuple(t for t in config.network.hidden_from_masters if t in names),
+    )
+    return replace(config, network=network)
+
+
+def faithful_config(family: str, robot: str, seed: int = 0) -> TrainConfig:
+    """The released code of 2017 with its quirks; docs/faithful-2017.md lists them one by one."""
+    base = default_config(family, robot, seed)
+    return replace(
+        base,
+        mlsh=replace(
+            base.mlsh,
+            warmup=9,
+            joint=2,  # the code's `>=` makes U = 1 two updates
+            decision_lead=0,
+            balanced_tasks=False,
+            probe="none",
+            reseed_below=0.0,
+            skill_bootstrap="next",
+            master_advantage="global",
+            master_epsilon=0.1,
+            fresh_adam=False,
+            same_init=True,
+            stale_first_decision=True,
+            bootstrap_truncated=False,
+            scaled_returns=False,
+        ),
+        master=replace(
+            base.master,
+            minibatch=64,
+            adam_epsilon=1e-8,
+            value_clip=0.2,
+            drop_remainder=True,
+            max_grad_norm=None,
+        ),
+        skill=replace(
+            base.skill,
+            learning_rate=3e-5,
+            epochs=10,
+            value_clip=0.2,
+            drop_remainder=True,
+            max_grad_norm=None,
+        ),
+        network=NetworkConfig(hidden=(32, 32)),
+    )
+
+
+PRESETS = {"default": default_config, "faithful-2017": faithful_config}
+
+
+def preset(name: str, family: str, robot: str, seed: int = 0) -> TrainConfig:
+    """A named recipe.
+
+    Raises:
+        UserError: no such preset.
+    """
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return PRESETS[name](family, robot, seed)
+
+
+_ADAPTER = TypeAdapter(TrainConfig)
+
+
+def config_from_dict(data: object, where: str) -> TrainConfig:
+    """Validate plain data into a configuration.
+
+    Raises:
+        UserError: one line that names the key.
+    """
+    try:
+        return _ADAPTER.validate_python(data)
+    except ValidationError as error:
+        raise invalid(where, error) from None
+
+
+def config_to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Plain data that `config_from_dict` reads back equal."""
+    data: dict[str, Any] = _ADAPTER.dump_python(config, mode="json")
+    return data
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Read a configuration from YAML.
+
+    Raises:
+        UserError: the file is missing, not readable, or does not hold.
+    """
+    return config_from_dict(read_mapping(path), str(path))
+
+
+def write_config(config: TrainConfig, path: Path) -> None:
+    """Write a configuration as YAML."""
+    write_file(path, dump_yaml(config_to_dict(config)), overwrite=True)
+
+
+def _paths(data: dict[str, Any], prefix: str = "") -> list[str]:
+    paths = []
+    for key, value in data.items():
+        paths += _paths(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+    return paths

@@ -1,0 +1,145 @@
+"""Several processes that learn together: each has some of the groups, the skills are common."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.mlsh.shared_memory import Nearby, create
+from sim.errors import UserError
+
+T = TypeVar("T", bound=np.generic)
+
+
+@dataclass
+class Meter:
+    """What was said between the processes."""
+
+    calls: int = 0
+    bytes: int = 0  # that this process gave
+    seconds: float = 0.0  # waiting for the slowest included
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process of how many; alone by default. What `total` and `gather` return is common."""
+
+    rank: int = 0
+    size: int = 1
+    meter: Meter = field(default_factory=Meter, compare=False)
+    nearby: Nearby | None = field(default=None, compare=False)  # all are on this computer
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def share(self, groups: int) -> range:
+        """The groups of this process.
+
+        Raises:
+            UserError: they cannot be shared out evenly.
+        """
+        if groups % self.size:
+            raise UserError(
+                f"mlsh.groups {groups} is not a multiple of {self.size} processes "
+                f"({groups} = {groups // self.size} x {self.size} + {groups % self.size})"
+            )
+        # In turns, because neighbours are in the same phase: each rank is to have work in all.
+        return range(self.rank, groups, self.size)
+
+    def total(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The sum of everybody's arrays."""
+        if self.size == 1:
+            return sums
+        mine = np.array(sums, np.float64)
+        if self.nearby is not None:
+            everybody = self._exchange(mine)
+            return np.asarray(everybody.sum(axis=0))
+        import torch
+
+        tensor = torch.from_numpy(mine)
+        with self._metered(tensor.nbytes):
+            torch.distributed.all_reduce(tensor)
+        total: NDArray[np.float64] = tensor.numpy()
+        return total
+
+    def gather(self, mine: NDArray[T], groups: int) -> NDArray[T]:
+        """Everybody's rows in the order of groups; `mine` (n, ...) has n / `groups` of each."""
+        if self.size == 1:
+            return mine
+        # Sizes in full: an array without columns has no size to guess from.
+        by_group = (self.size, groups, len(mine) // groups, *mine.shape[1:])
+        everybody = self._exchange(mine).reshape(by_group)
+        return np.swapaxes(everybody, 0, 1).reshape(self.size * len(mine), *mine.shape[1:])
+
+    def own(self, everybody: NDArray[T], groups: int) -> NDArray[T]:
+        """The rows of this process's `groups` from those of all: the inverse of `gather`."""
+        each, rest = divmod(len(everybody), groups * self.size)
+        if self.size == 1 or rest or not each:  # of other groups: whoever takes it will say so
+            return everybody
+        rows = everybody.reshape(groups, self.size, each, *everybody.shape[1:])
+        return rows[:, self.rank].reshape(groups * each, *everybody.shape[1:])
+
+    def _exchange(self, mine: NDArray[T]) -> NDArray[T]:
+        """Everybody's arrays (size, ...) in the order of ranks."""
+        data = np.frombuffer(np.ascontiguousarray(mine).tobytes(), np.uint8)
+        with self._metered(data.nbytes):
+            if self.nearby is not None:
+                parts = self.nearby.exchange(data)
+            else:
+                import torch
+
+                received = torch.empty((self.size, len(data)), dtype=torch.uint8)
+                torch.distributed.all_gather(list(received), torch.from_numpy(data.copy()))
+                parts = received.numpy()
+        return parts.reshape(-1).view(mine.dtype).reshape(self.size, *mine.shape)
+
+    @contextmanager
+    def _metered(self, size: int) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.meter.calls += 1
+        self.meter.bytes += size
+        self.meter.seconds += time.perf_counter() - start
+
+    def any(self, mine: bool) -> bool:
+        """Whether it holds in any process."""
+        return bool(self.total(np.array([mine], np.float64))[0])
+
+
+def ranks_of_this_run() -> Ranks:
+    """As torchrun has started us; alone without it."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Ranks()
+    import torch
+
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+        # Its threads must not outlive us: the process would be aborted, after all work was done.
+        atexit.register(torch.distributed.destroy_process_group)
+    rank = torch.distributed.get_rank()
+    together = size == int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
+    return Ranks(rank, size, nearby=_meet(rank, size) if together else None)
+
+
+def _meet(rank: int, size: int) -> Nearby:
+    """Share memory with the other processes of this computer."""
+    import torch
+
+    where = [create(size) if rank == 0 else ""]
+    torch.distributed.broadcast_object_list(where)
+    nearby = Nearby(where[0], rank, size)
+    torch.distributed.barrier()
+    if rank == 0:
+        os.unlink(where[0])  # it lives as long as somebody maps it, and ends with the last one
+    return nearby

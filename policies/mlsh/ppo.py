@@ -1,0 +1,167 @@
+"""Proximal policy optimisation (Schulman et al. 2017) of the policies of a level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.mlsh.actor_critic import Level
+from policies.mlsh.config import PpoConfig
+from policies.mlsh.losses import Float32, Samples, policy_sums, value_sums
+from policies.mlsh.networks import Total, alone
+
+# The randomness that orders the samples of a policy (its row) and a group.
+Shuffle = Callable[[int, int], np.random.Generator]
+
+
+# One policy's update: gives the sums that it needs as work to be done, gets the totals.
+Array = NDArray[np.float64]
+Learner = Generator[list[Callable[[], Array]], list[Array], "Report | None"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Means over the samples of the last epoch, and over the policies that learned."""
+
+    policy_loss: float
+    value_loss: float
+    entropy: float
+    kl: float
+    clipped: float  # fraction of ratios outside the clip range
+
+
+def ppo_update(
+    level: Level,
+    samples: Sequence[Samples],
+    shuffle: Shuffle,
+    *,
+    entropy: Sequence[float] | None = None,
+    total: Total = alone,
+    pool: Executor | None = None,
+) -> Report:
+    """Improve each policy of `level` on its own samples; one without samples does not move.
+
+    Every minibatch has of each group the same part: the same in one process and in several, of
+    which each has some of the groups.
+
+    Args:
+        level: whose policies and value functions change.
+        samples: of each policy of the level, in order.
+        shuffle: orders the samples.
+        entropy: coefficient of each policy's entropy; by default the level's.
+        total: over the processes that share these policies.
+        pool: threads that share the work; what is learned does not depend on them.
+    """
+    learners = [
+        _learn(level, row, mine, shuffle, level.ppo.entropy if entropy is None else entropy[row])
+        for row, mine in enumerate(samples)
+    ]
+    reports = [report for report in _together(learners, total, pool) if report is not None]
+    if not reports:
+        return Report(0, 0, 0, 0, 0)
+    return Report(*np.mean([list(vars(r).values()) for r in reports], axis=0).tolist())
+
+
+def _call(job: Callable[[], Array]) -> Array:
+    return job()
+
+
+def _together(
+    learners: Sequence[Learner], total: Total, pool: Executor | None
+) -> list[Report | None]:
+    """Let all policies learn in step, so that what they have to add up makes one message."""
+    reports: list[Report | None] = [None] * len(learners)
+    waiting = {i: next(learner) for i, learner in enumerate(learners)}
+    while waiting:
+        jobs = [job for work in waiting.values() for job in work]
+        mine = [job() for job in jobs] if pool is None else list(pool.map(_call, jobs))
+        edges = np.cumsum([len(sums) for sums in mine])[:-1]
+        answers = iter(np.split(total(np.concatenate(mine)), edges))
+        for i, work in list(waiting.items()):
+            try:
+                waiting[i] = learners[i].send([next(answers) for _ in work])
+            except StopIteration as end:
+                reports[i] = end.value
+                del waiting[i]
+    return reports
+
+
+def _learn(level: Level, row: int, samples: Samples, shuffle: Shuffle, entropy: float) -> Learner:
+    ppo = level.ppo
+    (everyone,) = yield [lambda: np.array([len(samples)], np.float64)]
+    if not everyone[0]:
+        return None
+    count = _minibatches(int(everyone[0]), ppo)
+    groups = [np.flatnonzero(samples.group == g) for g in np.unique(samples.group)]
+    random = [shuffle(row, int(samples.group[members[0]])) for members in groups]
+    told = np.zeros(6)
+    for epoch in range(ppo.epochs):
+        orders = [
+            members[r.permutation(len(members))] for members, r in zip(groups, random, strict=True)
+        ]
+        batches = _deal(orders, count, ppo)
+        ordered = samples.take(np.concatenate([np.zeros(0, np.intp), *batches]))
+        edges = np.cumsum([0, *map(len, batches)]).tolist()
+        for begin, end in pairwise(edges):
+            part = ordered.take(slice(begin, end))
+            policy, value = yield [
+                partial(_policy_work, level, row, part, entropy),
+                partial(_value_work, level, row, part),
+            ]
+            size = policy[0]
+            level.policy_adam.step(row, _clip((policy[5:] / size).astype(np.float32), ppo))
+            level.value_adam.step(row, _clip((value[1:] / size).astype(np.float32), ppo))
+            if epoch == ppo.epochs - 1:
+                told += [size, policy[1], value[0], *policy[2:5]]
+    return Report(*(told[1:] / told[0]).tolist())
+
+
+def _policy_work(level: Level, row: int, part: Samples, entropy: float) -> Array:
+    """Samples; loss, entropy, kl, clipped; gradient."""
+    sums = policy_sums(level.policy, row, part, level.ppo, entropy)
+    told = [len(part), sums.loss, sums.entropy, sums.kl, sums.clipped]
+    return np.concatenate([told, sums.gradient])
+
+
+def _value_work(level: Level, row: int, part: Samples) -> Array:
+    """Loss; gradient."""
+    sums = value_sums(level.value, row, part, level.ppo, level.unit)
+    return np.concatenate([[sums.loss], sums.gradient])
+
+
+def _minibatches(samples: int, ppo: PpoConfig) -> int:
+    """How many make an epoch."""
+    if ppo.drop_remainder:
+        return max(1, samples // ppo.minibatch)
+    return -(-samples // ppo.minibatch)
+
+
+def _deal(
+    orders: Sequence[NDArray[np.intp]], count: int, ppo: PpoConfig
+) -> list[NDArray[np.intp]]:
+    """The groups' samples dealt to `count` minibatches, as evenly as it goes."""
+    dealt = []
+    for m in range(count):
+        parts = []
+        for order in orders:
+            if ppo.drop_remainder:
+                each = min(len(order) // count, ppo.minibatch)
+                parts.append(order[m * each : (m + 1) * each])
+            else:
+                parts.append(order[len(order) * m // count : len(order) * (m + 1) // count])
+        dealt.append(np.concatenate(parts) if parts else np.zeros(0, np.intp))
+    return dealt
+
+
+def _clip(gradient: Float32, ppo: PpoConfig) -> Float32:
+    if ppo.max_grad_norm is None:
+        return gradient
+    norm = float(np.linalg.norm(gradient))
+    clipped: Float32 = gradient * np.float32(ppo.max_grad_norm / max(norm, ppo.max_grad_norm))
+    return clipped

@@ -1,0 +1,297 @@
+"""Collecting experience: masters decide every N ticks, skills act on every tick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.mlsh.actor_critic import Agent, put
+from policies.mlsh.config import MlshConfig
+from sim.envs.vec_env import TaskVectorEnv
+from sim.seeding import Stream, generator
+
+Bools = NDArray[np.bool_]
+Float32 = NDArray[np.float32]
+LOG_2PI = float(np.log(2 * np.pi))
+Draw = Callable[[np.random.Generator, int], NDArray[Any]]
+NOBODY = -1  # in `forced`: the master decides
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """T ticks of B simulations. Observations are normalised as the policies saw them."""
+
+    raw: Float32  # (T, B, O) before normalisation
+    obs: Float32  # (T+1, B, O)
+    action: Float32  # (T, B, A) before the interface's limits
+    log_prob: Float32  # (T, B) of the action under the active skill
+    skill: NDArray[np.intp]  # (T, B) active
+    astray: Bools  # (T, B) it was drawn, not chosen: nobody learns from this tick
+    reward: Float32  # (T, B)
+    terminated: Bools  # (T, B)
+    truncated: Bools  # (T, B)
+    success: Bools  # (T, B) episode ended here and was solved
+    final_at: NDArray[np.intp]  # (M, 2) tick and simulation of each episode end
+    final_obs: Float32  # (M, O) the observation there, before the reset
+    decided: Bools  # (T, B) a decision takes effect here
+    decision_obs: Float32  # (T, B, O) what it was taken from; zero elsewhere
+    decision_log_prob: Float32  # (T, B)
+
+    @property
+    def done(self) -> Bools:
+        """(T, B) an episode ended."""
+        return self.terminated | self.truncated
+
+
+@dataclass
+class Decision:
+    """A master's choice for each simulation, and what it was made from."""
+
+    skill: NDArray[np.intp]  # (B,)
+    log_prob: Float32  # (B,)
+    obs: Float32  # (B, O)
+    astray: Bools  # (B,) drawn, not chosen
+
+
+class Collector:
+    """Runs an agent in an environment; holds what must survive from one rollout to the next.
+
+    The rule of docs/reading-guide.md, "when the master decides": macro step k of an episode covers
+    ticks kN .. (k+1)N-1; its skill is chosen from the observation of tick kN - L, and at the
+    beginning of an episode from the first observation.
+    """
+
+    def __init__(self, env: TaskVectorEnv, agent: Agent, config: MlshConfig, seed: int) -> None:
+        self.env, self.agent, self.config, self.seed = env, agent, config, seed
+        size, length = env.num_envs, env.interface.observation_size
+        self.raw, _ = env.reset()
+        self.skill = np.zeros(size, np.intp)
+        self.astray = np.zeros(size, bool)
+        self.left = np.zeros(size, np.int64)  # ticks until the next decision takes effect
+        self.pending = Decision(
+            np.zeros(size, np.intp),
+            np.zeros(size, np.float32),
+            np.zeros((size, length), np.float32),
+            np.zeros(size, bool),
+        )
+
+    def begin_group(self, group: int, task: int) -> None:
+        """Give a group another task; its episodes begin anew."""
+        mine = slice(group * self.env.envs, (group + 1) * self.env.envs)
+        self.raw[mine] = self.env.begin_group(group, task)[mine]
+
+    def collect(
+        self,
+        iteration: int,
+        *,
+        ticks: int,
+        forced: NDArray[np.intp] | None = None,
+        greedy_master: bool = False,
+        greedy_skills: bool = False,
+        stray: bool = False,
+    ) -> Rollout:
+        """Run `ticks` ticks.
+
+        Args:
+            iteration: selects the randomness of this rollout.
+            ticks: T.
+            forced: (B,) a skill that runs whatever the master says, or NOBODY.
+            greedy_master: the most probable skill instead of a sample.
+            greedy_skills: the mean action instead of a sample, as on a robot.
+            stray: some decisions are drawn, as `MlshConfig.stray` says.
+        """
+        env, agent, config = self.env, self.agent, self.config
+        b, o = self.raw.shape
+        a, lead = env.interface.action_size, config.decision_lead
+        raw = np.empty((ticks, b, o), np.float32)
+        obs = np.empty((ticks + 1, b, o), np.float32)
+        action = np.empty((ticks, b, a), np.float32)
+        skill = np.empty((ticks, b), np.intp)
+        reward = np.empty((ticks, b), np.float32)
+        terminated, truncated, success, decided, astray = np.zeros((5, ticks, b), bool)
+        decision_obs = np.zeros((ticks, b, o), np.float32)
+        decision_log_prob = np.zeros((ticks, b), np.float32)
+        final_at: list[NDArray[np.intp]] = []
+        final_obs: list[Float32] = []
+        noise = self.by_group(
+            Stream.ACTIONS, iteration, lambda r, e: r.standard_normal((ticks, e, a), np.float32)
+        )
+        noise *= np.float32(not greedy_skills)
+        std = np.exp(agent.log_std())
+        chooser = Chooser(self, iteration, ticks, forced, greedy_master, stray)
+
+        for t in range(ticks):
+            raw[t] = self.raw
+            obs[t] = agent.normaliser(self.raw)
+            tick = env.world.ticks.copy()  # (B,) of each simulation's episode
+            due = (tick == 0) | (self.left == 0)
+            if due.any():
+                self.left = np.where(due, chooser.lasts[t], self.left)
+                now = due if lead == 0 else tick == 0
+                if now.any():
+                    self._take(now, chooser.decide(obs[t], t, first=True))
+                self.skill = np.where(due, self.pending.skill, self.skill)
+                self.astray = np.where(due, self.pending.astray, self.astray)
+                decided[t] = due
+                decision_obs[t, due] = self.pending.obs[due]
+                decision_log_prob[t] = self.pending.log_prob
+            skill[t], astray[t] = self.skill, self.astray
+            noise[t, self.astray] = 0  # as on a robot, and into whatever corner that leads
+            mean = agent.means(obs[t], self.skill)
+            action[t] = mean + std[self.skill] * noise[t]
+            self.left -= 1
+            soon = self.left == 0
+            if lead == 1 and soon.any():
+                self._take(soon, chooser.decide(obs[t], t, first=False))
+            self.raw, reward[t], terminated[t], truncated[t], info = env.step(action[t])
+            if info:
+                ended = info["_final_obs"]
+                ids = np.flatnonzero(ended)
+                final_at.append(np.stack([np.full(len(ids), t), ids], axis=1))
+                final_obs.append(agent.normaliser(info["final_obs"][ended]))
+                success[t] = info["success"]
+        obs[ticks] = agent.normaliser(self.raw)
+        chooser.finish(obs[ticks])
+        log_prob = (
+            -0.5 * (noise**2).sum(axis=-1)
+            - agent.log_std().sum(axis=-1)[skill]
+            - 0.5 * a * np.float32(LOG_2PI)
+        )
+        return Rollout(
+            raw=raw,
+            obs=obs,
+            action=action,
+            log_prob=log_prob.astype(np.float32),
+            skill=skill,
+            astray=astray,
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            success=success,
+            final_at=np.concatenate(final_at) if final_at else np.zeros((0, 2), np.intp),
+            final_obs=np.concatenate(final_obs) if final_obs else np.zeros((0, o), np.float32),
+            decided=decided,
+            decision_obs=decision_obs,
+            decision_log_prob=decision_log_prob,
+        )
+
+    def _take(self, where: Bools, decision: Decision) -> None:
+        self.pending.skill = np.where(where, decision.skill, self.pending.skill)
+        self.pending.log_prob = np.where(where, decision.log_prob, self.pending.log_prob)
+        self.pending.obs = np.where(where[:, None], decision.obs, self.pending.obs)
+        self.pending.astray = np.where(where, decision.astray, self.pending.astray)
+
+    def by_group(self, stream: Stream, iteration: int, draw: Draw) -> NDArray[Any]:
+        """(T, B, ...) drawn for each group by itself: the same whoever has the other groups."""
+        rngs = [generator(self.seed, stream, iteration, g) for g in self.env.numbers]
+        return np.concatenate([draw(rng, self.env.envs) for rng in rngs], axis=1)
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """The environment and what a decision in flight needs."""
+        own = {
+            "collector.skill": self.skill.copy(),
+            "collector.astray": self.astray.copy(),
+            "collector.left": self.left.copy(),
+            "collector.pending.skill": self.pending.skill.copy(),
+            "collector.pending.log_prob": self.pending.log_prob.copy(),
+            "collector.pending.obs": self.pending.obs.copy(),
+            "collector.pending.astray": self.pending.astray.copy(),
+        }
+        return own | {f"env.{key}": value for key, value in self.env.snapshot().items()}
+
+    def restore(self, arrays: dict[str, NDArray[np.generic]]) -> None:
+        """Read back what `state` wrote.
+
+        Raises:
+            KeyError: an array is missing.
+            ValueError: an array has another shape.
+        """
+        put(arrays, "collector.skill", self.skill)
+        put(arrays, "collector.astray", self.astray)
+        put(arrays, "collector.left", self.left)
+        put(arrays, "collector.pending.skill", self.pending.skill)
+        put(arrays, "collector.pending.log_prob", self.pending.log_prob)
+        put(arrays, "collector.pending.obs", self.pending.obs)
+        put(arrays, "collector.pending.astray", self.pending.astray)
+        prefix = "env."
+        self.raw = self.env.restore(
+            {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+        )
+
+
+class Chooser:
+    """How a skill is drawn from the master's logits in one rollout.
+
+    Args:
+        collector: whose masters are asked.
+        iteration: selects the randomness.
+        ticks: T.
+        forced: (B,) a skill that runs whatever the master says, or NOBODY.
+        greedy: the most probable skill instead of a sample.
+        stray: whether some decisions are drawn from all skills, for nobody to learn from; the
+            skills act without noise then.
+    """
+
+    def __init__(
+        self,
+        collector: Collector,
+        iteration: int,
+        ticks: int,
+        forced: NDArray[np.intp] | None,
+        greedy: bool,
+        stray: bool,
+    ) -> None:
+        self.collector, self.greedy = collector, greedy
+        self.agent, self.config = collector.agent, collector.config
+        self.forced = forced
+        n, skills = self.config.decision_ticks, self.agent.skills.count
+        spread = round(self.config.commitment * n)
+
+        def draw(rng: np.random.Generator, envs: int) -> NDArray[np.float64]:
+            return rng.random((ticks, envs, 4))
+
+        # For each tick: the choice, whether it goes astray and where to, how long it will last.
+        self.uniform, chance, anywhere, lasts = np.moveaxis(
+            collector.by_group(Stream.DECISIONS, iteration, draw), -1, 0
+        )
+        self.epsilon = chance < self.config.master_epsilon
+        self.stray = chance >= 1 - self.config.stray * stray
+        self.anywhere = (anywhere * skills).astype(np.intp)
+        self.lasts = n - spread + (lasts * (2 * spread + 1)).astype(np.int64)
+
+    def decide(self, obs: Float32, t: int, *, first: bool) -> Decision:
+        """A decision for every simulation.
+
+        Args:
+            obs: (B, O) normalised.
+            t: tick of the rollout.
+            first: whether it takes effect at once; only the stale first decision asks.
+        """
+        logits = self.agent.logits(obs)
+        logits = logits - logits.max(axis=1, keepdims=True)
+        log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        if self.greedy:
+            skill = logits.argmax(axis=1)
+        else:
+            below = np.exp(log_probs).cumsum(axis=1) < self.uniform[t][:, None]
+            skill = np.minimum(below.sum(axis=1), logits.shape[1] - 1)
+            if self.config.master_epsilon:
+                # As released in 2017: recorded as if the master had chosen it.
+                skill = np.where(self.epsilon[t], self.anywhere[t], skill)
+            if self.config.stale_first_decision and first and t == 0:
+                skill = self.collector.pending.skill
+        astray = self.stray[t].copy()
+        skill = np.where(astray, self.anywhere[t], skill)
+        if self.forced is not None:
+            skill = np.where(self.forced == NOBODY, skill, self.forced)
+            astray &= self.forced == NOBODY
+        return Decision(skill, log_probs[np.arange(len(skill)), skill], obs.copy(), astray)
+
+    def finish(self, obs: Float32) -> None:
+        """As released in 2017: the next rollout's first choice is made before the update."""
+        if self.config.stale_first_decision:
+            self.collector.pending.skill = self.decide(obs, 0, first=False).skill

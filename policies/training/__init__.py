@@ -1,0 +1,1 @@
+"""Training runs: folder, checkpoints, metrics, and the adaptation of new masters."""

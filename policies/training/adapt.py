@@ -1,0 +1,177 @@
+"""A new task: frozen skills, a fresh master, a handful of updates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.bundle.adaptation import Progress
+from policies.mlsh.actor_critic import Agent
+from policies.mlsh.config import TrainConfig
+from policies.mlsh.mlsh import Mlsh
+from policies.mlsh.rollout import Collector
+from sim.envs.vec_env import TaskVectorEnv
+from sim.errors import UserError
+from sim.tasks.registry import make_family
+
+EVALUATION_SEED = 1_000_000  # episodes that no training run sees
+SCORED_TICKS = 12_800  # 256 episodes of 50
+MAX_UPDATE_STEPS = 2000  # environment steps per master update, if a rollout allows: the paper's D
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What learning on tasks brought, one curve per task."""
+
+    learner: Mlsh
+    curves: list[list[Progress]]  # (tasks, updates + 1)
+
+
+def envs_per_update(config: TrainConfig) -> int:
+    """Simulations that make one update of MAX_UPDATE_STEPS steps, at least two per skill."""
+    return max(2 * config.mlsh.skills, MAX_UPDATE_STEPS // config.mlsh.rollout_ticks)
+
+
+def scored_episodes(ticks: int) -> int:
+    """Greedy episodes of so many ticks that measure a policy: the longer, the fewer."""
+    return max(16, min(256, SCORED_TICKS // ticks))
+
+
+def envs_for_episodes(config: TrainConfig, episodes: int) -> int:
+    """Simulations that run so many episodes in one update.
+
+    Raises:
+        UserError: too few for the probe.
+    """
+    ticks = make_family(config.family, config.family_parameters).ticks
+    envs = -(-episodes * ticks // config.mlsh.rollout_ticks)
+    if config.mlsh.probe != "none" and envs < 2 * config.mlsh.skills:
+        raise UserError(
+            f"{episodes} episodes per update are {envs} simulations of "
+            f"{config.mlsh.rollout_ticks} ticks; the probe of {config.mlsh.skills} skills "
+            f"needs {2 * config.mlsh.skills}"
+        )
+    return envs
+
+
+def adapt(
+    config: TrainConfig,
+    install_skills: Callable[[Agent], None],
+    tasks: list[int],
+    *,
+    updates: int,
+    envs: int | None = None,
+    install_masters: Callable[[Agent], None] | None = None,
+    episodes: int | None = None,
+    on_update: Callable[[list[Progress]], None] = lambda _: None,
+) -> Adapted:
+    """Train a master for each task, all at once, with the skills frozen.
+
+    Args:
+        config: family, robot, method and seed.
+        install_skills: puts the skills and their observation statistics into the agent.
+        tasks: task numbers of the family.
+        updates: of each master.
+        envs: simulations per update; by default `envs_per_update`.
+        install_masters: puts masters to start from into the agent; by default they are fresh.
+        episodes: greedy episodes after every update; by default `scored_episodes`.
+        on_update: called with the latest `Progress` of every task.
+    """
+    method = replace(
+        config.mlsh,
+        groups=len(tasks),
+        envs=envs or envs_per_update(config),
+        commitment=0.0,  # as on a robot
+        # With frozen skills there is no symmetry to break; a given master needs no first guess.
+        probe="none" if config.mlsh.probe == "none" or install_masters else "plain",
+    )
+    learner = Mlsh(replace(config, mlsh=method), adapt_only=True, tasks=tasks)
+    install_skills(learner.agent)
+    if install_masters is not None:
+        install_masters(learner.agent)
+    return _learn(learner, updates, episodes, on_update)
+
+
+def from_scratch(
+    config: TrainConfig,
+    task: int,
+    *,
+    updates: int,
+    envs: int | None = None,
+    install_skill: Callable[[Agent], None] | None = None,
+    episodes: int | None = None,
+    on_update: Callable[[list[Progress]], None] = lambda _: None,
+) -> Adapted:
+    """Plain PPO on one task with the same experience: one skill, no master to speak of.
+
+    Args:
+        config: family, robot, method and seed.
+        task: task number of the family.
+        updates: of the policy.
+        envs: simulations per update; by default `envs_per_update`.
+        install_skill: puts a policy to go on from into the agent; by default it is fresh.
+        episodes: greedy episodes after every update; by default `scored_episodes`.
+        on_update: called with the latest `Progress`, in a list of one.
+    """
+    method = replace(
+        config.mlsh,
+        skills=1,
+        groups=1,
+        envs=envs or envs_per_update(config),
+        warmup=0,
+        joint=updates + 1,  # never another task
+        probe="none",
+        reseed_below=0.0,
+    )
+    learner = Mlsh(replace(config, mlsh=method), tasks=[task])
+    if install_skill is not None:
+        install_skill(learner.agent)
+    return _learn(learner, updates, episodes, on_update)
+
+
+def _learn(
+    learner: Mlsh, updates: int, episodes: int | None, on_update: Callable[[list[Progress]], None]
+) -> Adapted:
+    episodes = episodes or scored_episodes(learner.family.ticks)
+    curves: list[list[Progress]] = [[] for _ in range(learner.method.groups)]
+    seconds = 0.0
+    for update in range(updates + 1):
+        if update:
+            start = time.perf_counter()
+            learner.iterate()
+            seconds += time.perf_counter() - start
+        steps = update * learner.method.steps_per_update
+        for curve, (value, success) in zip(curves, greedy_scores(learner, episodes), strict=True):
+            curve.append(Progress(update, steps, seconds, value, success))
+        on_update([curve[-1] for curve in curves])
+    return Adapted(learner, curves)
+
+
+def greedy_scores(learner: Mlsh, episodes: int) -> list[tuple[float, float]]:
+    """Mean return and success of each group's master and the skills, without exploration."""
+    env = TaskVectorEnv(
+        learner.robot,
+        learner.family,
+        groups=learner.method.groups,
+        envs=episodes,
+        seed=EVALUATION_SEED,
+        threads=learner.config.threads,
+        noise=False,
+        tasks=learner.env.tasks,
+        reality=learner.config.reality,
+    )
+    collector = Collector(env, learner.agent, learner.method, EVALUATION_SEED)
+    rollout = collector.collect(
+        0, ticks=learner.family.ticks, greedy_master=True, greedy_skills=True
+    )
+    # Only first episodes count: an episode that ended early has started another one.
+    first: NDArray[np.bool_] = np.cumsum(rollout.done, axis=0) - rollout.done == 0
+    returns = (rollout.reward * first).sum(axis=0, dtype=np.float64)
+    success = (rollout.success & first).any(axis=0)
+    shape = (learner.method.groups, episodes)
+    means = returns.reshape(shape).mean(axis=1), success.reshape(shape).mean(axis=1)
+    return list(zip(*(m.tolist() for m in means), strict=True))

@@ -1,0 +1,81 @@
+"""Simulations that failed in a training run: kept, and simulated once more.
+
+python -m policies.training.divergence runs/first/failures/0.npz
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from policies.mlsh.config import TrainConfig, read_config
+from sim.envs.world import Failure, World
+from sim.errors import UserError
+from sim.files.arrays import load_arrays, save_arrays
+from sim.physics.robot_model import load_robot
+from sim.randomization.schema import read_ranges
+from sim.tasks.registry import make_family
+
+FOLDER = "failures"
+
+
+def write_failures(run: Path, failures: list[Failure], written: int) -> None:
+    """Add those from number `written` on to a run folder."""
+    for number, failure in list(enumerate(failures))[written:]:
+        (run / FOLDER).mkdir(exist_ok=True)
+        arrays = {name: np.asarray(value) for name, value in vars(failure).items()}
+        save_arrays(run / FOLDER / f"{number}.npz", arrays)
+
+
+def read_failure(path: Path) -> Failure:
+    """What `write_failures` wrote.
+
+    Raises:
+        UserError: it is not one.
+    """
+    arrays = load_arrays(path)
+    try:
+        return Failure(
+            simulation=int(arrays["simulation"]),
+            tick=int(arrays["tick"]),
+            state=np.asarray(arrays["state"], np.float64),
+            command=np.asarray(arrays["command"], np.float64),
+            varied=np.asarray(arrays.get("varied", []), np.float64),
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: not a failure of a simulation ({error})") from None
+
+
+def repeat(failure: Failure, config: TrainConfig) -> bool:
+    """Simulate the failed tick once more; says whether it fails again."""
+    family = make_family(config.family, config.family_parameters)
+    robot = load_robot(config.robot)
+    ranges = read_ranges(robot) if config.randomise else None
+    world = World(robot, family, size=1, reality=config.reality, randomise=ranges)
+    return world.repeat(failure)
+
+
+def main() -> int:
+    """Entry point."""
+    try:
+        path = Path(sys.argv[1])
+        failure = read_failure(path)
+        again = repeat(failure, read_config(path.parent.parent / "config.yaml"))
+    except IndexError:
+        sys.stderr.write("error: which file? For example runs/first/failures/0.npz\n")
+        return 2
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    how = "fails again" if again else "does not fail"
+    print(
+        f"tick {failure.tick} of simulation {failure.simulation}, command "
+        f"{failure.command.tolist()}: it {how}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

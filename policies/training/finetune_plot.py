@@ -1,0 +1,81 @@
+"""Learning curves of new tasks: over updates, episodes and seconds."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from policies.bundle.adaptation import Progress
+from sim.envs.reference_returns import Bounds
+from sim.files.output import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Curves = dict[str, list[Progress]]  # of each learner
+
+
+def write_curves(curves: dict[str, Curves], path: Path) -> None:
+    """All curves of all tasks as one CSV.
+
+    Raises:
+        UserError: it could not be written.
+    """
+    with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        head = ["task", "learner", "updates", "steps", "seconds", "greedy_return", "success"]
+        writer.writerow(head)
+        for task, of_task in curves.items():
+            for label, curve in of_task.items():
+                for p in curve:
+                    numbers = (f"{x:.4f}" for x in (p.seconds, p.greedy, p.success))
+                    writer.writerow([task, label, p.updates, p.steps, *numbers])
+
+
+def plot_adaptation(
+    curves: dict[str, Curves], bounds: dict[str, Bounds], ticks: int, path: Path
+) -> None:
+    """Greedy return over episodes of `ticks` ticks; of a single task over updates and seconds too.
+
+    Raises:
+        UserError: it could not be written.
+    """
+    from matplotlib.figure import Figure
+
+    scales: dict[str, Callable[[Progress], float]] = {
+        "updates": lambda p: p.updates,
+        "episodes": lambda p: p.steps / ticks,
+        "seconds": lambda p: p.seconds,
+    }
+    one = len(curves) == 1
+    panels = [(task, label) for task in curves for label in (scales if one else ["episodes"])]
+    columns = 3 if one else min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(
+        figsize=(3.67 * columns, 3.6 * rows if one else 2.4 * rows), layout="constrained"
+    )
+    axes = figure.subplots(rows, columns, squeeze=False, sharey="row" if one else False).ravel()
+    for axis, (task, label) in zip(axes, panels, strict=False):
+        _draw(axis, curves[task], bounds[task], label, scales[label])
+        if not one:
+            axis.set_title(task, fontsize=9)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    axes[0].set_ylabel("greedy return")
+    axes[0].legend(fontsize=8, loc="center right")
+    figure.suptitle(f"Learning {next(iter(curves))}" if one else f"Learning {len(curves)} tasks")
+    with replacing(path, overwrite=True) as fresh:
+        figure.savefig(fresh, dpi=120)
+
+
+def _draw(
+    axis: Axes, curves: Curves, bounds: Bounds, label: str, scale: Callable[[Progress], float]
+) -> None:
+    for name, curve in curves.items():
+        axis.plot([scale(p) for p in curve], [p.greedy for p in curve], ".-", label=name)
+    axis.axhline(bounds.optimum, color="0.3", ls=":", lw=1, label="optimum")
+    axis.axhline(bounds.random, color="0.6", ls="--", lw=1, label="random")
+    axis.set_xlabel(label)
+    axis.grid(alpha=0.3)

@@ -1,0 +1,169 @@
+"""What a run reports: one row per iteration, to metrics.csv and TensorBoard, and its curves."""
+
+from __future__ import annotations
+
+import csv
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from policies.mlsh.mlsh import Iteration
+from policies.mlsh.skill_metrics import information
+from sim.envs.reference_returns import Bounds
+from sim.files.output import replacing
+
+Row = dict[str, float]
+
+
+def describe(
+    it: Iteration,
+    tasks: tuple[str, ...],
+    bounds: list[Bounds],
+    warmup: int,
+    seconds: float,
+    rate: float,
+) -> Row:
+    """An iteration as named numbers; a task that no warmed-up group has now is absent.
+
+    `return/...` and `usage/...` are of groups whose master is warmed up, sampled, not greedy.
+    """
+    row: Row = {
+        "iteration": it.number,
+        "steps": it.steps,
+        "seconds": seconds,
+        "steps_per_second": rate,
+        "groups_warming_up": int((it.age < warmup).sum()),
+        "groups_joint": int((it.age >= warmup).sum()),
+        "groups_probing": int(it.probing.sum()),
+        "mutual_information": mutual_information(it, warmup),
+        "skill_distance": it.distance,
+    }
+    warm = it.age >= warmup
+    scores = []
+    for index, task in enumerate(tasks):
+        mine = warm & (it.task == index)
+        if not mine.any():
+            continue
+        value = float(it.returns[mine].mean())
+        row[f"return/{task}"] = value
+        row[f"success/{task}"] = float(it.success[mine].mean())
+        scores.append(bounds[index].normalise(value))
+        for k, used in enumerate(it.usage[mine].mean(axis=0)):
+            row[f"usage/{task}/skill-{k}"] = float(used)
+    if scores:
+        row["score"] = float(np.mean(scores))
+    for level, report in (("master", it.master), ("skill", it.skill)):
+        if report is not None:
+            row |= {f"{level}/{name}": value for name, value in vars(report).items()}
+    row["diverged"] = it.diverged
+    row["reseeded"] = -1 if it.reseeded is None else it.reseeded
+    return row
+
+
+def mutual_information(it: Iteration, warmup: int) -> float:
+    """I(skill; task) in bits over warmed-up groups: 1 for two skills that divide two tasks."""
+    warm = it.age >= warmup
+    tasks = np.unique(it.task[warm])
+    use = [it.usage[warm & (it.task == task)].mean(axis=0) for task in tasks]
+    return information(np.array(use))
+
+
+class CsvLog:
+    """metrics.csv: every row is on disk before the next iteration begins.
+
+    Args:
+        path: continued if it exists.
+        columns: in order; others are left out, absent ones stay empty.
+        keep_until: iteration after which to continue; rows after it are of a lost past.
+    """
+
+    def __init__(self, path: Path, columns: list[str], keep_until: int) -> None:
+        kept = _kept_rows(path, keep_until) if path.exists() else []
+        # The rows that were there stay until they are written anew.
+        with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, columns, restval="", extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(kept)
+        self._stream: TextIO = path.open("a", newline="")
+        self._writer = csv.DictWriter(self._stream, columns, restval="", extrasaction="ignore")
+
+    def write(self, row: Row) -> None:
+        """Append a row."""
+        self._writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Close the file; every row is in it already."""
+        with suppress(OSError):  # what a full disk refused was reported when it was written
+            self._stream.close()
+
+
+def _kept_rows(path: Path, keep_until: int) -> list[dict[str, str]]:
+    with path.open(newline="", errors="replace") as stream:
+        lines = (
+            line for line in stream if line.endswith("\n")
+        )  # a killed run may leave half of one
+        rows = csv.DictReader(lines)
+        return [row for row in rows if float(row["iteration"]) <= keep_until]
+
+
+def column_names(tasks: tuple[str, ...], skills: int) -> list[str]:
+    """Every column that `describe` can fill, in order."""
+    names = ["iteration", "steps", "seconds", "steps_per_second", "score", "mutual_information"]
+    names += ["skill_distance", "diverged"]
+    names += ["groups_warming_up", "groups_joint", "groups_probing", "reseeded"]
+    for task in tasks:
+        names += [f"return/{task}", f"success/{task}"]
+        names += [f"usage/{task}/skill-{k}" for k in range(skills)]
+    reports = ("policy_loss", "value_loss", "entropy", "kl", "clipped")
+    return names + [f"{level}/{name}" for level in ("master", "skill") for name in reports]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """metrics.csv as numbers; empty cells are absent."""
+    with path.open(newline="") as stream:
+        return [
+            {key: float(value) for key, value in row.items() if value}
+            for row in csv.DictReader(stream)
+        ]
+
+
+def plot_curves(
+    rows: list[Row], tasks: tuple[str, ...], bounds: list[Bounds], skills: int, path: Path
+) -> None:
+    """Learning curves: return, usage of skills, what tells tasks and skills apart, over steps."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 10), layout="constrained")
+    returns, usage, information, distance = figure.subplots(4, 1, sharex=True)
+    for index, task in enumerate(tasks):
+        colour = f"C{index}"
+        x, y = _series(rows, f"return/{task}")
+        returns.plot(x, y, colour, label=f"{task}, sampled")
+        returns.axhline(bounds[index].optimum, color=colour, ls=":", lw=1)
+        x, y = _series(rows, f"usage/{task}/skill-0")
+        usage.plot(x, y, colour, label=task)
+    collapsed = float(np.mean([b.collapsed for b in bounds]))
+    returns.axhline(collapsed, color="0.5", ls="--", lw=1, label="collapsed (one goal for all)")
+    returns.set_ylabel("return per episode\n(dotted: optimum)")
+    usage.set_ylabel("time in skill-0")
+    information.plot(*_series(rows, "mutual_information"), "k")
+    information.set_ylabel("I(skill; task), bits")
+    information.set_ylim(-0.05, np.log2(min(skills, len(tasks))) + 0.05)
+    distance.plot(*_series(rows, "skill_distance"), "k")
+    distance.set_ylabel("nearest two skills,\n0 alike, 1 opposite")
+    distance.set_ylim(0, 1)
+    distance.set_xlabel("environment steps")
+    for axis in (returns, usage):
+        axis.legend(loc="lower right", fontsize=8)
+    for axis in (returns, usage, information, distance):
+        axis.grid(alpha=0.3)
+    with replacing(path, overwrite=True) as fresh:
+        figure.savefig(fresh, dpi=120)
+
+
+def _series(rows: list[Row], key: str) -> tuple[list[float], list[float]]:
+    have = [row for row in rows if key in row]
+    return [row["steps"] for row in have], [row[key] for row in have]

@@ -1,0 +1,1 @@
+"""Closed-loop environments over physics and a task family, and their reference returns."""

@@ -1,0 +1,125 @@
+"""What returns are possible: the yard-stick for every result.
+
+Of a random policy they are simulated. The other two are simulated where a controller can be
+written (`Guided`), and computed by the family where not (`Estimated`): robots with legs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.envs.world import World
+from sim.interface import Floats
+from sim.physics.robot_model import Robot
+from sim.randomization.schema import Reality
+from sim.seeding import Stream, generator
+from sim.tasks.base import Estimated, Guided, TaskFamily
+from sim.tasks.expert_controller import Driver
+
+TICKS = 51_200  # of simulation for a controller on a task: 1024 episodes of 50
+FEWEST = {True: 32, False: 128}  # episodes, by whether only the random policy is simulated
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Mean undiscounted returns on one task, over the same episodes."""
+
+    random: float  # uniform actions within the limits
+    collapsed: float  # a good controller that ignores the task
+    optimum: float  # the controller that knows it
+
+    def normalise(self, value: float) -> float:
+        """0 for random, 1 for the optimum."""
+        return (value - self.random) / (self.optimum - self.random)
+
+    def share(self, value: float) -> float:
+        """Of the optimum; where returns are costs, of the way there from a random policy."""
+        return value / self.optimum if self.optimum > 0 else self.normalise(value)
+
+
+def episode_rng(seed: int, episode: int) -> np.random.Generator:
+    """The randomness of an evaluation episode, here, in offline rollouts and in sim_node."""
+    return generator(seed, Stream.EPISODE, 0, episode)
+
+
+def bounds(
+    robot: Robot,
+    family: TaskFamily,
+    task: int,
+    *,
+    seed: int = 0,
+    episodes: int = 1024,
+    reality: Reality | None = None,
+) -> Bounds:
+    """Of three controllers on episodes 0 .. episodes-1 of `seed`.
+
+    Args:
+        robot: nominal.
+        family: of the task.
+        task: its number.
+        seed: of the episodes.
+        episodes: how many.
+        reality: what differs from the nominal robot; the controllers do not know it.
+
+    Raises:
+        UserError: the family has no estimate, and the robot is not one that can be driven.
+    """
+    world = World(robot, family, episodes, threads=os.cpu_count() or 1, reality=reality)
+    rng = generator(seed, Stream.ACTIONS)
+    low, high = world.interface.limits
+
+    def at_random(fields: dict[str, Floats]) -> Floats:
+        return rng.uniform(low, high, (episodes, len(low)))
+
+    def mean_return(controller: Callable[[dict[str, Floats]], Floats]) -> float:
+        rngs = [episode_rng(seed, n) for n in range(episodes)]
+        world.reset(np.arange(episodes, dtype=np.int32), [task] * episodes, rngs)
+        return float(_returns(world, controller).mean())
+
+    if isinstance(family, Estimated):
+        low_return, high_return = family.estimate(task, world.interface.control_dt)
+        return Bounds(random=mean_return(at_random), collapsed=low_return, optimum=high_return)
+    assert isinstance(family, Guided), f"{family.name} has neither an expert nor an estimate"
+    driver, guide = Driver(world.interface), family
+
+    def expert(fields: dict[str, Floats]) -> Floats:
+        return driver.command(fields, guide.expert(world.layout, fields))
+
+    def collapsed(fields: dict[str, Floats]) -> Floats:
+        return driver.command(fields, guide.collapsed(world.layout, fields))
+
+    return Bounds(
+        random=mean_return(at_random),
+        collapsed=mean_return(collapsed),
+        optimum=mean_return(expert),
+    )
+
+
+def enough(family: TaskFamily) -> int:
+    """Episodes to simulate: the longer they are, the fewer."""
+    return max(FEWEST[isinstance(family, Estimated)], min(1024, TICKS // family.ticks))
+
+
+@lru_cache(maxsize=16)
+def all_bounds(robot: Robot, family: TaskFamily) -> list[Bounds]:
+    """Of every task of the family, in order."""
+    episodes = enough(family)
+    return [bounds(robot, family, t, episodes=episodes) for t in range(len(family.tasks))]
+
+
+def _returns(world: World, controller: Callable[[dict[str, Floats]], Floats]) -> Floats:
+    total = np.zeros(world.size)
+    running: NDArray[np.bool_] = np.ones(world.size, bool)
+    fields = world.fields()
+    while running.any():
+        action = world.interface.action_for(controller(fields))
+        fields, outcome = world.step(action.astype(np.float32))
+        total += np.where(running, outcome.reward, 0.0)
+        running &= ~(outcome.terminated | outcome.truncated)
+    return total

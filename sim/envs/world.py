@@ -1,0 +1,267 @@
+"""Robots at work on tasks: physics and family together, B at once.
+
+Training, offline evaluation and sim_node all run this class; they differ in who decides when an
+episode begins and who sends the command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.errors import UserError
+from sim.interface import Floats
+from sim.physics.batched_physics import Physics
+from sim.physics.robot_model import Robot
+from sim.randomization.perturbations import NOMINAL, Varied
+from sim.randomization.schema import Reality
+from sim.tasks.base import Costly, Layout, Lively, Posed, Solid, TaskFamily
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one tick brought, for the state after it."""
+
+    reward: Floats  # (B,)
+    terminated: NDArray[np.bool_]  # (B,) the task ended the episode
+    truncated: NDArray[np.bool_]  # (B,) something else ended it: time, or that it diverged
+    diverged: NDArray[np.bool_]  # (B,) not finite; it stands at the model's defaults again
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A tick after which a simulation was not finite any more, and all it takes to repeat it."""
+
+    simulation: int  # which of the B
+    tick: int  # of its episode
+    state: Floats  # (n,) MuJoCo's whole state before the tick
+    command: Floats  # (A,)
+    varied: Floats  # (m,) of `Varied.state`; empty where all is nominal
+
+
+FAILURES = 20  # are kept; a model that fails all the time fills no memory
+
+
+class World:
+    """B robots, each on a task of the family.
+
+    Args:
+        robot: the robot.
+        family: the task family.
+        size: B.
+        threads: simulation threads; results do not depend on it.
+        reality: what differs from the nominal model, fixed.
+        randomise: what each episode draws around that, as ranges.
+
+    Attributes:
+        failures: the first ticks that ended in a state that is not finite.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        family: TaskFamily,
+        size: int,
+        threads: int = 1,
+        reality: Reality | None = None,
+        randomise: Reality | None = None,
+    ) -> None:
+        have = [term.name for term in robot.interface.observation]
+        if missing := [name for name in family.requires if name not in have]:
+            raise UserError(
+                f"task family {family.name!r} needs the observation term {missing[0]!r}, "
+                f"which robot {robot.name!r} does not have. It has: {', '.join(have)}"
+            )
+        self.family = family
+        self.interface = robot.interface.with_terms(family.terms)
+        self.physics = Physics(self.interface, robot.compile(family.scene), size, threads)
+        if family.places and not self.physics.movable:
+            raise UserError(
+                f"task family {family.name!r} needs a robot that can be put somewhere: robot "
+                f"{robot.name!r} has neither a body 'base_link' on a free joint nor a term "
+                "'position' from two slides"
+            )
+        self._lively = family if isinstance(family, Lively) else None
+        self._costly = family if isinstance(family, Costly) else None
+        self._posed = family if isinstance(family, Posed) else None
+        self.varied: Varied | None = None
+        if (reality or NOMINAL, randomise or NOMINAL) != (NOMINAL, NOMINAL):
+            both = reality or NOMINAL, randomise or NOMINAL
+            self.varied = Varied(self.physics, self.interface, *both)
+        self.layout: Layout = {}
+        self.ticks = np.zeros(size, np.int64)  # (B,) since the episode began
+        self.command = np.tile(self.interface.safe, (size, 1))  # (B, A) in force
+        self.failures: list[Failure] = []
+        self._before = self.physics.batch.state.copy()
+        self._varied_before = np.zeros((size, 0))
+
+    @property
+    def size(self) -> int:
+        """B, the number of simulations."""
+        return self.physics.size
+
+    def reset(
+        self, ids: NDArray[np.int32], tasks: Sequence[int], rngs: Sequence[np.random.Generator]
+    ) -> None:
+        """Begin new episodes in simulations `ids`, each with its task and its randomness.
+
+        Raises:
+            ValueError: a task number that the family does not have.
+        """
+        count = len(self.family.tasks)
+        if bad := [task for task in tasks if not 0 <= task < count]:
+            raise ValueError(f"{self.family.name} has tasks 0 .. {count - 1}, not {bad[0]}")
+        for i, task, rng in zip(ids, tasks, rngs, strict=True):
+            for name, row in self.family.reset(int(task), rng).items():
+                if name not in self.layout:
+                    self.layout[name] = np.zeros((self.size, *np.shape(row)))
+                self.layout[name][i] = row
+        shake = 0.0 if self._posed is None else self._posed.shake
+        turns = [rng.uniform(-shake, shake, self.physics.hinges) for rng in rngs] if shake else []
+        if self.varied is not None:  # the last: the rest is as it would be without
+            self.varied.draw(ids, rngs)
+        self.physics.reset(ids)
+        if isinstance(self.family, Solid) and self.family.solid:
+            mine = {name: value[ids] for name, value in self.layout.items()}
+            self.physics.stand(ids, self.family.place(mine))
+        if self.family.places:
+            self.physics.place(ids, self.layout["start"][ids])
+        if turns:
+            self.physics.bend(ids, np.array(turns))
+        self.ticks[ids] = 0
+        if self.varied is not None:
+            self.varied.begin(ids, self.physics.fields())
+        self._begin_commands(ids)
+
+    def _begin_commands(self, ids: NDArray[np.int32]) -> None:
+        """Commands begin where the robot is measured to be, as in every session."""
+        shown = {name: value[ids] for name, value in self.shown(self.fields()).items()}
+        self.command = self.command.copy()  # it may be the caller's, see `obey`
+        self.command[ids] = self.interface.initial_command(shown)
+        if self.varied is not None:
+            self.varied.hold(ids, self.command[ids])
+
+    def fields(self) -> dict[str, Floats]:
+        """Every observation term's true value, (B, size)."""
+        robot = self.physics.fields()
+        return {**robot, **self.family.fields(self.layout, robot)}
+
+    def shown(self, fields: dict[str, Floats]) -> dict[str, Floats]:
+        """What the sensors show of `fields`, which are those of now; (B, size) per term."""
+        return fields if self.varied is None else self.varied.shown(fields)
+
+    def step(self, action: NDArray[np.float32]) -> tuple[dict[str, Floats], Outcome]:
+        """One tick with a policy's action (B, A); returns the true fields."""
+        return self.obey(self.interface.command(action, self.command))
+
+    def obey(self, command: Floats) -> tuple[dict[str, Floats], Outcome]:
+        """One tick with a command (B, A) that has passed `Interface.command` already."""
+        self.command = command
+        self._before[:] = self.physics.batch.state
+        if self.varied is not None:
+            self._varied_before = self.varied.state.copy()
+        self.advance(command, self.interface.substeps)
+        return self.judge()
+
+    def advance(self, command: Floats, steps: int) -> None:
+        """Hold a command (B, A) for a tick or, with `steps` 1, for one physics step of it."""
+        if self.varied is not None:
+            self.varied.advance(command, steps)
+        elif steps == 1:
+            self.physics.substep(command)
+        else:
+            self.physics.step(command)
+
+    def judge(self) -> tuple[dict[str, Floats], Outcome]:
+        """Count a tick that has been simulated, and say what it brought.
+
+        A simulation that has diverged is put back to the model's defaults, so that its fields are
+        finite; it earns nothing and its episode is truncated.
+        """
+        self.ticks += 1
+        diverged = self.physics.diverged()
+        ids = np.flatnonzero(diverged).astype(np.int32)
+        if len(ids):
+            self._remember(ids)
+            self.physics.reset(ids)
+        self._put_upright(diverged)
+        fields = self.fields()
+        if self._lively is not None:
+            changes = self._lively.advance(self.layout, fields, self.interface.control_dt)
+            for name, value in changes.items():
+                self.layout[name][:] = value
+        if self.varied is not None:
+            self.varied.tick(fields, ids)
+        terminated = self.family.terminated(self.layout, fields) & ~diverged
+        return fields, Outcome(
+            reward=np.where(diverged, 0.0, self._reward(fields)),
+            terminated=terminated,
+            truncated=((self.ticks >= self.family.ticks) | diverged) & ~terminated,
+            diverged=diverged,
+        )
+
+    def _reward(self, fields: dict[str, Floats]) -> Floats:
+        reward = self.family.reward(self.layout, fields)
+        if self._costly is None:
+            return reward
+        return reward - self._costly.cost(self.interface.action_for(self.command))
+
+    def _put_upright(self, diverged: NDArray[np.bool_]) -> None:
+        """Those whose time has come; not at the end, which is judged as it is."""
+        every = 0 if self._posed is None else self._posed.pose_reset
+        if not every:
+            return
+        due = (self.ticks % every == 0) & (self.ticks < self.family.ticks) & ~diverged
+        if due.any():
+            self.physics.put_upright(np.flatnonzero(due).astype(np.int32))
+
+    def _remember(self, ids: NDArray[np.int32]) -> None:
+        for i in ids[: FAILURES - len(self.failures)]:
+            tick = int(self.ticks[i]) - 1
+            before = self._before[i].copy(), self.command[i].copy(), self._varied_before[i].copy()
+            self.failures.append(Failure(int(i), tick, *before))
+
+    def repeat(self, failure: Failure) -> bool:
+        """Simulate a failed tick once more, in simulation 0; says whether it fails again.
+
+        Raises:
+            ValueError: it failed with another reality.
+        """
+        if self.varied is not None:
+            self.varied.restore(failure.varied[None], np.zeros(1, np.int32))
+        self.physics.batch.state[0] = failure.state
+        command = self.command.copy()
+        command[0] = failure.command
+        self.advance(command, self.interface.substeps)
+        return bool(self.physics.diverged()[0])
+
+    def snapshot(self) -> dict[str, NDArray[np.generic]]:
+        """Everything that the next tick depends on, as arrays."""
+        own = {"ticks": self.ticks.copy(), "command": self.command.copy()}
+        layout = {f"layout.{name}": value.copy() for name, value in self.layout.items()}
+        if self.varied is not None:
+            own["varied"] = self.varied.state.copy()
+        return {**self.physics.snapshot(), **own, **layout}
+
+    def restore(self, state: dict[str, NDArray[np.generic]]) -> None:
+        """Continue from a `snapshot`, bit for bit.
+
+        Raises:
+            ValueError: the snapshot is of another model, reality or number of simulations.
+        """
+        if ("varied" in state) != (self.varied is not None):
+            raise ValueError("the snapshot is of another reality: one is nominal, one is not")
+        self.physics.restore(state)
+        if self.varied is not None:
+            self.varied.restore(state["varied"].astype(np.float64))
+        self.ticks[:] = state["ticks"]
+        self.command = state["command"].astype(np.float64)
+        prefix = "layout."
+        self.layout = {
+            key.removeprefix(prefix): value.astype(np.float64)
+            for key, value in state.items()
+            if key.startswith(prefix)
+        }

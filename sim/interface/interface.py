@@ -1,0 +1,379 @@
+"""A robot's whole contract: its terms in vector order, and the two functions over them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, RootModel, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from typing_extensions import Self
+
+from sim.errors import invalid
+from sim.interface.names import RobotName
+from sim.interface.terms import ActionTerm, ObservationTerm, Tracking, drop_later, fold
+from sim.interface.validators import STRICT, Floats, Positive, check_unique, spread
+
+MAX_TERMS = 1000
+
+
+@dataclass(frozen=True, config=STRICT)
+class Interface:
+    """A robot's whole contract, in vector order. It travels inside every bundle."""
+
+    robot: RobotName
+    control_dt: Annotated[Positive, Field(ge=1e-4, le=10)]  # s per tick
+    physics_dt: Annotated[Positive, Field(ge=1e-6, le=10)]  # s per physics step
+    observation: Annotated[tuple[ObservationTerm, ...], Field(min_length=1, max_length=MAX_TERMS)]
+    action: Annotated[tuple[ActionTerm, ...], Field(min_length=1, max_length=MAX_TERMS)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        ratio = self.control_dt / self.physics_dt
+        if abs(ratio - round(ratio)) > 1e-9 or ratio < 1:
+            raise ValueError(
+                f"control_dt {self.control_dt} is not a multiple of physics_dt {self.physics_dt}"
+            )
+        check_unique("observation term", [t.name for t in self.observation])
+        if not any(term.observed for term in self.observation):
+            raise ValueError("no observation term is observed: a policy would see nothing")
+        for action in self.action:
+            if action.tracking is not None:
+                self._check_tracking(action, action.tracking)
+        check_unique("action term", [t.name for t in self.action])
+        self._check_topics()
+        # The later of two writers would win in silence.
+        check_unique("actuator", [name for t in self.action for name in t.mujoco.actuators])
+        check_unique(
+            "ROS field", [f"{t.ros.topic} {f}" for t in self.action for f in t.ros.fields]
+        )
+        return self
+
+    def _check_topics(self) -> None:
+        """Who reads back its own command would always find it obeyed."""
+        commands = {term.ros.topic for term in self.action}
+        for term in self.observation:
+            if term.ros.topic in commands:
+                raise ValueError(
+                    f"observation term {term.name!r} reads topic {term.ros.topic!r}, on which "
+                    "the command goes out; it has to show what the robot measures"
+                )
+
+    def _check_tracking(self, action: ActionTerm, tracking: Tracking) -> None:
+        terms = {t.name: t for t in self.observation}
+        where = f"action {action.name!r}: tracking.term {tracking.term!r}"
+        if tracking.term not in terms:
+            raise ValueError(f"{where} is no observation term. Valid: {', '.join(terms)}")
+        term = terms[tracking.term]
+        if term.derive is not None:
+            raise ValueError(f"{where} shows {term.derive!r}, which follows no command")
+        same = tracking.elements is not None or term.size == action.size
+        if not same or term.unit != action.unit:
+            raise ValueError(
+                f"{where} has {term.size} elements in {term.unit}, "
+                f"not {action.size} in {action.unit}"
+                + ("" if same else "; tracking.elements can say which of them measure it")
+            )
+        if (last := max(i for i in action.measured if i is not None)) >= term.size:
+            raise ValueError(
+                f"{where} has no element {last}, which tracking.elements name. "
+                f"Valid: 0 to {term.size - 1}"
+            )
+
+    # Sizes and layout ---------------------------------------------------------------------
+
+    @cached_property
+    def observation_size(self) -> int:
+        """O, elements of an observation."""
+        return sum(term.width for term in self.observation)
+
+    @cached_property
+    def action_size(self) -> int:
+        """A, elements of an action."""
+        return sum(term.size for term in self.action)
+
+    @cached_property
+    def substeps(self) -> int:
+        """Physics steps per tick."""
+        return round(self.control_dt / self.physics_dt)
+
+    @cached_property
+    def observation_slices(self) -> dict[str, slice]:
+        """Where each observation term lies in the vector; what is not observed is empty."""
+        return _slices((term.name, term.width) for term in self.observation)
+
+    @cached_property
+    def action_slices(self) -> dict[str, slice]:
+        """Where each action term lies in the vector."""
+        return _slices((term.name, term.size) for term in self.action)
+
+    @cached_property
+    def observation_names(self) -> tuple[str, ...]:
+        """A label for every element of the observation, `term.0` and so on."""
+        return tuple(f"{t.name}.{i}" for t in self.observation for i in range(t.width))
+
+    @cached_property
+    def action_names(self) -> tuple[str, ...]:
+        """A label for every element of the action."""
+        return tuple(f"{t.name}.{i}" for t in self.action for i in range(t.size))
+
+    def with_terms(self, extra: Sequence[ObservationTerm]) -> Interface:
+        """This robot with a task family's own observation terms appended.
+
+        Raises:
+            UserError: the robot has a term of the same name.
+        """
+        try:
+            return replace(self, observation=(*self.observation, *extra))
+        except ValidationError as error:
+            raise invalid(f"robot {self.robot!r} with a task family's terms", error) from None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over everything that must agree between training and robot."""
+        text = json.dumps(asdict(self, dict_factory=drop_later), sort_keys=True)  # type: ignore[call-overload]
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    # The two functions --------------------------------------------------------------------
+
+    def observe(
+        self,
+        fields: Mapping[str, NDArray[Any]],
+        out: NDArray[np.float32] | None = None,
+        noise: Mapping[str, Floats] | None = None,
+    ) -> NDArray[np.float32]:
+        """Fields to observation.
+
+        Args:
+            fields: per term name an array (..., size), as sensors and messages have it; the
+                leading axes are the same for all. Names that are no terms are ignored.
+            out: written to if given, (..., O).
+            noise: per term name (..., count), in its unit, added to what the term shows.
+
+        Returns:
+            The observation (..., O), float32.
+
+        Raises:
+            ValueError: a term is missing or has another shape; `out` is untouched then.
+        """
+        if missing := [term.name for term in self.observation if term.name not in fields]:
+            raise ValueError(f"observation term {missing[0]!r} is missing; got {sorted(fields)}")
+        lead = np.shape(fields[self.observation[0].name] if out is None else out)[:-1]
+        for term in self.observation:
+            if (shape := np.shape(fields[term.name])) != (*lead, term.size):
+                raise ValueError(
+                    f"observation term {term.name!r} has shape {shape}, not {(*lead, term.size)}"
+                )
+        if out is None:
+            out = np.empty((*lead, self.observation_size), np.float32)
+        for term, where, scale, clip in self._shown:
+            values = term.values(fields[term.name])
+            if noise and term.name in noise:
+                values = values + noise[term.name]
+            scaled = values * scale
+            if clip is not None:
+                scaled = np.clip(scaled, *clip)
+            out[..., where] = scaled
+        return out
+
+    @cached_property
+    def _shown(self) -> list[tuple[ObservationTerm, slice, Any, Any]]:
+        """What is observed, with its place, scale and clip: arrays where elements differ."""
+        shown: list[tuple[ObservationTerm, slice, Any, Any]] = []
+        for term in self.observation:
+            scale = term.scales if isinstance(term.scale, tuple) else term.scale
+            many = term.clip is not None and isinstance(term.clip[0], tuple)
+            clip = np.array(term.clip).T if many else term.clip
+            if term.observed:
+                shown.append((term, self.observation_slices[term.name], scale, clip))
+        return shown
+
+    def command(self, action: NDArray[Any], previous: Floats) -> Floats:
+        """Action to command in physical units: scale and offset, limit, blend, rate limit.
+
+        Args:
+            action: the policy's output (..., A).
+            previous: the command of the tick before, (..., A).
+
+        Returns:
+            The command (..., A), float64.
+
+        Raises:
+            ValueError: the action is not finite, nothing may be commanded from it; or it has
+                another shape than the command before.
+        """
+        if np.shape(action) != np.shape(previous):
+            raise ValueError(f"action has shape {np.shape(action)}, not {np.shape(previous)}")
+        if not np.isfinite(action).all():
+            raise ValueError(f"action is not finite: {np.asarray(action).tolist()}")
+        target = np.clip(self._offset + self._scale * action.astype(np.float64), *self.limits)
+        target = previous + self._share * (target - previous) if self._blends else target
+        return np.clip(target, previous - self.rate_step, previous + self.rate_step)
+
+    def brake(self, previous: Floats) -> Floats:
+        """One tick nearer to the safe command (..., A), as fast as the rate limit allows."""
+        return np.clip(self.safe, previous - self.rate_step, previous + self.rate_step)
+
+    def initial_command(self, fields: Mapping[str, NDArray[Any]]) -> Floats:
+        """The command (..., A) from which a session begins: where the robot is measured to be.
+
+        An element that a tracked observation term measures begins there, within its limit. The
+        others begin at the safe command; `assumed_start` names those for which nothing says that
+        they may.
+
+        Args:
+            fields: per observation term (..., size). Where a term is missing its elements are
+                NaN.
+        """
+        shape = next((np.shape(value)[:-1] for value in fields.values()), ())
+        command = np.tile(self.safe, (*shape, 1))
+        for i, (name, element) in self._starts.items():
+            command[..., i] = self._measurement(i, name, element, fields)
+        return np.clip(command, *self.limits)
+
+    def start_beyond_limit(self, fields: Mapping[str, NDArray[Any]]) -> str:
+        """Which element is measured beyond its limit by more than its tolerance; else empty."""
+        low, high = self.limits
+        for i, (name, element) in self._starts.items():
+            value = float(self._measurement(i, name, element, fields))
+            if max(low[i] - value, value - high[i]) > self._tolerance[i]:
+                return (
+                    f"{name}.{element} measures {value:.4g}, commands of {self.action_names[i]} "
+                    f"are {low[i]:g} to {high[i]:g}; bring the robot there first"
+                )
+        return ""
+
+    @cached_property
+    def assumed_start(self) -> tuple[str, ...]:
+        """Elements of which neither a measurement nor robot.yaml says where they begin."""
+        silent = [term.initial_command is None for term in self.action for _ in range(term.size)]
+        found = zip(self.action_names, silent, self.measured, strict=True)
+        return tuple(name for name, says_nothing, by in found if says_nothing and by is None)
+
+    @cached_property
+    def _starts(self) -> dict[int, tuple[str, int]]:
+        """Per action element that begins where it is measured: which term's which element."""
+        safe = [term.initial_command == "safe" for term in self.action for _ in range(term.size)]
+        return {i: by for i, by in enumerate(self.measured) if by is not None and not safe[i]}
+
+    @cached_property
+    def _tolerance(self) -> Floats:
+        """(A,) by how much a measurement may be away from its command; 0 where none is."""
+        return self._spread(lambda t: t.tracking.tolerance if t.tracking is not None else 0.0)
+
+    def _measurement(
+        self, i: int, name: str, element: int, fields: Mapping[str, NDArray[Any]]
+    ) -> Any:
+        """What measures action element `i` (...); an angle that wraps is as near as can be."""
+        if name not in fields:
+            return np.nan
+        value = np.asarray(fields[name][..., element], np.float64)
+        term = next(term for term in self.observation if term.name == name)
+        if not term.wraps or not term.wrapped[element]:
+            return value
+        middle = (self.limits[0][i] + self.limits[1][i]) / 2
+        return middle + fold(value - middle)
+
+    def time_to_rest(self, command: Floats) -> float:
+        """S that braking takes from a command (A,) to the safe one; NaN elements take none."""
+        away = np.abs(command - self.safe) / self.rate_step
+        return float(np.ceil(np.nanmax(away, initial=0.0) - 1e-9)) * self.control_dt
+
+    @cached_property
+    def braking_time(self) -> tuple[float, str]:
+        """S that a stop takes at most under the rate limits, and the element that takes it."""
+        low, high = self.limits
+        ticks = np.maximum(self.safe - low, high - self.safe) / self.rate_step
+        worst = int(np.argmax(ticks))
+        return float(ticks[worst]) * self.control_dt, self.action_names[worst]
+
+    def saturated(self, action: NDArray[Any]) -> NDArray[np.bool_]:
+        """Elements (..., A) of an action that are cut by a limit (not: by the rate limit)."""
+        target = self._offset + self._scale * action.astype(np.float64)
+        return (target < self.limits[0]) | (target > self.limits[1])
+
+    def action_for(self, command: Floats) -> Floats:
+        """The action whose target is `command`: the inverse of scale and offset."""
+        return (command - self._offset) / self._scale
+
+    @cached_property
+    def safe(self) -> Floats:
+        """(A,) the command that stops the robot."""
+        return np.concatenate([np.asarray(term.safe, np.float64) for term in self.action])
+
+    @cached_property
+    def limits(self) -> tuple[Floats, Floats]:
+        """(A,) lowest and highest command."""
+        low, high = zip(*(term.limits for term in self.action), strict=True)
+        return np.concatenate(low), np.concatenate(high)
+
+    @cached_property
+    def measured(self) -> tuple[tuple[str, int] | None, ...]:
+        """(A,) the observation term and its element that measure a command; None: nothing does."""
+        return tuple(
+            None if term.tracking is None or element is None else (term.tracking.term, element)
+            for term in self.action
+            for element in term.measured
+        )
+
+    @cached_property
+    def _scale(self) -> Floats:
+        return self._spread(lambda t: t.scale)
+
+    @cached_property
+    def _offset(self) -> Floats:
+        return self._spread(lambda t: t.offset)
+
+    @cached_property
+    def _share(self) -> Floats:
+        """(A,) part of the way to its target that a command goes in a tick."""
+        times = self._spread(lambda t: t.blend)
+        with np.errstate(divide="ignore"):
+            return np.where(times > 0, -np.expm1(-self.control_dt / times), 1.0)
+
+    @cached_property
+    def _blends(self) -> bool:
+        return bool(self._spread(lambda t: t.blend).any())
+
+    @cached_property
+    def rate_step(self) -> Floats:
+        """(A,) the most by which a command may differ from the one of the tick before."""
+        return self._spread(lambda t: t.rate_limit) * self.control_dt
+
+    def _spread(self, value: Callable[[ActionTerm], float | tuple[float, ...]]) -> Floats:
+        return np.concatenate([spread(value(term), term.size) for term in self.action])
+
+
+_ADAPTER = TypeAdapter(Interface)
+
+
+def interface_from_dict(data: object, where: str) -> Interface:
+    """Validate plain data (from YAML or JSON) into an `Interface`.
+
+    Raises:
+        UserError: one line that names `where`, the key and what is wrong with it.
+    """
+    try:
+        return _ADAPTER.validate_python(data)
+    except ValidationError as error:
+        raise invalid(where, error) from None
+
+
+def interface_to_dict(interface: Interface) -> dict[str, Any]:
+    """The interface as plain data; `interface_from_dict` reads it back equal."""
+    data: dict[str, Any] = RootModel[Interface](interface).model_dump(mode="json")
+    return data
+
+
+def _slices(terms: Iterable[tuple[str, int]]) -> dict[str, slice]:
+    slices, start = {}, 0
+    for name, size in terms:
+        slices[name] = slice(start, start + size)
+        start += size
+    return slices

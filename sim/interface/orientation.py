@@ -1,0 +1,69 @@
+"""What a term may show of an orientation: the world's axes, which way is up, how far it leans.
+
+MuJoCo and messages carry the quaternion whole, so that other terms can read their part of the same
+one, and a simulator can write it. Where its length is not 1 it is no orientation: then everything
+here is NaN, which nobody acts on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.interface.validators import Floats, Range
+
+ORDER = ("w", "x", "y", "z")  # MuJoCo's; ROS has x, y, z, w
+SLACK = 0.005  # that a length may be away from 1, because drivers round; tf2 accepts as much
+
+
+def is_unit(quaternion: Floats) -> NDArray[np.bool_]:
+    """(...,) whether quaternions (..., 4) have length 1."""
+    return np.asarray(np.abs(np.linalg.norm(quaternion, axis=-1) - 1) <= SLACK)
+
+
+def up(quaternion: Floats) -> Floats:
+    """(..., 3) the world's z axis in the body's frame, for quaternions (..., 4), body to world."""
+    w, x, y, z = np.moveaxis(quaternion, -1, 0)
+    axis = np.stack(
+        [2 * (x * z - w * y), 2 * (y * z + w * x), w * w - x * x - y * y + z * z], axis=-1
+    )
+    return np.where(is_unit(quaternion)[..., None], axis, np.nan)
+
+
+def axes(quaternion: Floats) -> Floats:
+    """(..., 6) the world's x axis and its z axis in the body's frame, for quaternions (..., 4).
+
+    The whole orientation, heading included, without a jump and without a sign to choose.
+    """
+    w, x, y, z = np.moveaxis(quaternion, -1, 0)
+    ahead = np.stack(
+        [w * w + x * x - y * y - z * z, 2 * (x * y - w * z), 2 * (x * z + w * y)], axis=-1
+    )
+    ahead = np.where(is_unit(quaternion)[..., None], ahead, np.nan)
+    return np.concatenate([ahead, up(quaternion)], axis=-1)
+
+
+def tilt(quaternion: Floats) -> Floats:
+    """(..., 1) angle between the body's z axis and the world's, rad, 0 to pi."""
+    x, y, z = np.moveaxis(up(quaternion), -1, 0)
+    return np.asarray(np.arctan2(np.hypot(x, y), z)[..., None])
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """A way to look at a quaternion."""
+
+    of: Callable[[Floats], Floats]  # (..., 4) to (..., size)
+    size: int
+    unit: str
+    range: Range
+
+
+DERIVED = {
+    "axes": Derivation(axes, 6, "1", (-1.0, 1.0)),
+    "up": Derivation(up, 3, "1", (-1.0, 1.0)),
+    "tilt": Derivation(tilt, 1, "rad", (0.0, np.pi)),
+}

@@ -1,0 +1,67 @@
+"""A robot is data: robots/<name>/robot.yaml and model.xml, here or anywhere on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import mujoco
+
+from sim.errors import UserError
+from sim.interface import Interface
+from sim.interface.robot_file import ROBOTS, existing, read_interface, robot_folder, robot_names
+from sim.physics.mjcf_addresses import check_names
+from sim.physics.model_files import load_spec
+
+__all__ = ["ROBOTS", "Robot", "load_robot", "robot_folder", "robot_names"]
+
+
+@dataclass(frozen=True)
+class Robot:
+    """A robot's interface and the model it moves in."""
+
+    interface: Interface
+    model_path: Path
+
+    @property
+    def name(self) -> str:
+        """The name in robot.yaml."""
+        return self.interface.robot
+
+    def compile(self, scene: Callable[[mujoco.MjSpec], None] | None = None) -> mujoco.MjModel:
+        """The MuJoCo model, with a task family's scene added.
+
+        Raises:
+            UserError: the model does not load, its timestep is not the interface's, or it lacks
+                a joint, sensor or actuator that the interface names.
+        """
+        try:
+            spec = load_spec(self.model_path)
+            if scene is not None:
+                scene(spec)
+            model = spec.compile()
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(f"{self.model_path}: {' '.join(str(error).split())}") from None
+        if abs(model.opt.timestep - self.interface.physics_dt) > 1e-12:
+            raise UserError(
+                f"{self.model_path}: timestep {model.opt.timestep} s is not robot.yaml's "
+                f"physics_dt {self.interface.physics_dt} s"
+            )
+        try:
+            check_names(model, self.interface)
+        except UserError as error:
+            raise UserError(f"{self.model_path.with_name('robot.yaml')}: {error}") from None
+        return model
+
+
+def load_robot(name: str) -> Robot:
+    """A shipped robot by name, or a robot folder by path.
+
+    Raises:
+        UserError: no such robot, a missing file, or a robot.yaml that does not hold; one line.
+    """
+    folder = robot_folder(name)
+    return Robot(read_interface(folder / "robot.yaml"), existing(folder / "model.xml"))

@@ -1,0 +1,254 @@
+"""What there is to see at a tick: the robot, its goals and its trail, posed in a MuJoCo model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.interface import Floats
+from sim.physics.mjcf_addresses import BASE, Indices, Start, address, start_address
+from sim.physics.robot_model import Robot
+from sim.rendering.topdown import Shape, footprints
+from sim.tasks.base import Layout, TaskFamily
+
+Colour = tuple[float, float, float]  # RGB, 0 to 1
+
+CAMERA = "overview"
+MAX_GEOMS = 20_000  # the model's and those of the trail, one per tick
+TRAIL_HEIGHT = 0.02  # m
+THIN, PEN = 0.014, 0.03  # m, robot sizes: radius of trail and ring, whichever is more
+RING_RADIUS = 0.25  # m, around a goal that counts and has none of its own
+GREYS = (0.299, 0.587, 0.114)  # how bright red, green and blue are (ITU-R BT.601)
+RING_COLOUR = (0.11, 0.15, 0.20)
+WIDEST = 9.0  # robot sizes; what is wider does not fit a picture, and the camera follows
+CLOSE = 6.0  # robot sizes from a robot that is followed
+HIGH = 1.4  # times its width, from where a free camera shows all of a square
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One tick."""
+
+    fields: Mapping[str, NDArray[Any]]  # per term (size,), in the term's unit
+    caption: str
+    colour: Colour  # of the skill that acts from here to the next frame
+    qpos: Floats | None = None  # (nq,) of the whole model; without it the fields say what they can
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One episode."""
+
+    family: TaskFamily
+    title: str
+    layout: Layout  # of one simulation, (1, ...) per name; a copy, a World writes to its own
+    frames: Sequence[Frame]  # in time order
+
+    @property
+    def path(self) -> Floats:
+        """(n, 2) where the robot was, frame by frame; empty for a robot that does not say."""
+        places = [f.fields["position"][:2] for f in self.frames if "position" in f.fields]
+        return np.array([xy for xy in places if len(xy) == 2], np.float64).reshape(-1, 2)
+
+    @property
+    def target(self) -> Floats | None:
+        """(2,) the goal that counts, m; None in a family that has no such thing."""
+        target = getattr(self.family, "target", None)
+        return None if target is None else np.asarray(target(self.layout)[0], np.float64)
+
+    @property
+    def radius(self) -> float:
+        """Of the goal that counts, m."""
+        return float(getattr(self.family, "radius", RING_RADIUS))
+
+
+@dataclass(frozen=True)
+class View:
+    """Where a free camera looks, m."""
+
+    lookat: Floats  # (2,)
+    distance: float
+    follows: bool  # the way is too long for one picture
+
+
+class Stage:
+    """Puts the robot, the goals and the trail where a frame has them.
+
+    Args:
+        robot: the robot.
+        family: whose scene it is; `Scene.family` of all that is shown here.
+
+    Raises:
+        UserError: the robot's model does not hold.
+    """
+
+    def __init__(self, robot: Robot, family: TaskFamily) -> None:
+        self.model = robot.compile(family.scene)
+        self.data = mujoco.MjData(self.model)
+        # Colours are those of skills: a blue goal would seem to be the blue skill's.
+        drawn = (self.model.geom_contype == 0) & (self.model.geom_conaffinity == 0)
+        goals = drawn & (self.model.body_mocapid[self.model.geom_bodyid] >= 0)
+        colours = self.model.geom_rgba[goals, :3]
+        self.model.geom_rgba[goals, :3] = (colours @ GREYS)[:, None]
+        self._terms: list[tuple[str, Indices]] = [
+            (t.name, address(self.model, t)[1])
+            for t in robot.interface.observation
+            if t.mujoco.qpos
+        ]
+        start = start_address(self.model, robot.interface)
+        self._base = start if start is not None and len(start.quaternion) else None
+        self._family = family
+        mujoco.mj_forward(self.model, self.data)
+        self._size = self._robot_size()
+        self._pen = max(THIN, PEN * self._size)
+        self._scene: mujoco.MjvScene | None = None
+        self._camera = mujoco.MjvCamera()
+
+    # Posing -------------------------------------------------------------------------------
+
+    def pose(self, frame: Frame, layout: Layout) -> None:
+        """Move `data` to a frame."""
+        if frame.qpos is not None:
+            self.data.qpos[:] = frame.qpos
+        else:
+            self._pose_by_fields(frame)
+        for body, place in self._family.place(layout).items():
+            index = self.model.body(body).mocapid[0]
+            self.data.mocap_pos[index, : place.shape[1]] = place[0]
+        mujoco.mj_forward(self.model, self.data)
+
+    def _pose_by_fields(self, frame: Frame) -> None:
+        for name, columns in self._terms:
+            # What is not observed is not known, nor is what a term shows a part of.
+            if name in frame.fields and len(frame.fields[name]) == len(columns):
+                self.data.qpos[columns] = frame.fields[name]
+        if self._base is not None:
+            self._pose_base(self._base, frame)
+
+    def _pose_base(self, base: Start, frame: Frame) -> None:
+        """A base on a free joint, as far as its fields say where it is."""
+        if "position" in frame.fields:
+            self.data.qpos[base.xy] = frame.fields["position"][:2]
+        if "heading" in frame.fields:
+            z, w = frame.fields["heading"]
+            self.data.qpos[base.quaternion] = w, 0, 0, z
+
+    def footprints(self) -> list[Shape]:
+        """What stands around the robot where `pose` put it, seen from above."""
+        return footprints(self.model, self.data)
+
+    # Pictures -----------------------------------------------------------------------------
+
+    def compose(self, scene: Scene, tick: int, aspect: float) -> mujoco.MjvScene:
+        """What there is to see at `tick`; valid until the next call.
+
+        Args:
+            scene: the episode.
+            tick: the number of its frame.
+            aspect: width of the picture by its height.
+        """
+        if self._scene is None:
+            self._scene = mujoco.MjvScene(self.model, maxgeom=MAX_GEOMS)
+        self.pose(scene.frames[tick], scene.layout)
+        self._aim(scene, tick, aspect)
+        every = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(
+            self.model, self.data, mujoco.MjvOption(), None, self._camera, every, self._scene
+        )
+        self.mark(self._scene, scene, tick)
+        return self._scene
+
+    def mark(self, into: mujoco.MjvScene, scene: Scene, tick: int) -> None:
+        """Add the trail up to `tick`, and a ring around the goal that counts."""
+        # A little higher every tick: where the path crosses itself, the later part lies on top.
+        way = scene.path[: tick + 1]
+        points = [_point(xy, TRAIL_HEIGHT + 2e-4 * i) for i, xy in enumerate(way)]
+        for frame, (start, end) in zip(scene.frames, pairwise(points), strict=False):
+            _line(into, start, end, self._pen, frame.colour)
+        if scene.target is not None:
+            for start, end in pairwise(_circle(scene.target, scene.radius, self._pen)):
+                _line(into, start, end, self._pen, RING_COLOUR)
+
+    def view(self, scene: Scene, tick: int = 0) -> View:
+        """From where a free camera shows everything, or at least the way, or follows the robot."""
+        way = self._way(scene)
+        around = [shape.outline for shape in self.footprints() if shape.fixed]
+        for points in (np.concatenate([way, *around]), way):
+            if not len(points):
+                continue
+            low, high = points.min(axis=0), points.max(axis=0)
+            span = float((high - low).max())
+            if span <= WIDEST * self._size:
+                return View((low + high) / 2, HIGH * span + 1.5 * self._size, False)
+        path = scene.path
+        middle = path[tick] if tick < len(path) else self.data.xpos[self.base, :2].copy()
+        return View(middle, CLOSE * self._size, True)
+
+    @property
+    def base(self) -> int:
+        """Number of the body that a camera follows."""
+        named = mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_BODY, BASE)
+        return named if named >= 0 else int(np.argmax(self.model.body_dofnum > 0))
+
+    def _way(self, scene: Scene) -> Floats:
+        """(n, 2) the path and the goals, which a picture should hold."""
+        goals = [place[0, :2] for place in self._family.place(scene.layout).values()]
+        return np.concatenate([np.reshape(goals, (-1, 2)), scene.path])
+
+    def _robot_size(self) -> float:
+        """Diameter of what moves, m, in the model's default pose."""
+        model, body = self.model, self.model.geom_bodyid
+        moves = (model.body_weldid[body] > 0) & (model.body_mocapid[body] < 0)
+        offset = self.data.geom_xpos[moves] - self.data.xpos[self.base]
+        reach = np.linalg.norm(offset, axis=1) + model.geom_rbound[moves]
+        return 2 * float(reach.max(initial=1e-3))
+
+    def _aim(self, scene: Scene, tick: int, aspect: float) -> None:
+        """By the model's own camera if it has one that sees everything, else from above."""
+        index = mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_CAMERA, CAMERA)
+        if index >= 0 and self._sees(index, self._way(scene), aspect):
+            self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+            self._camera.fixedcamid = index
+            return
+        view = self.view(scene, tick)
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FREE
+        self._camera.azimuth, self._camera.elevation = 90, -55  # y is up in the picture
+        self._camera.lookat[:] = _point(view.lookat, 0.0)
+        self._camera.distance = view.distance
+
+    def _sees(self, camera: int, points: Floats, aspect: float) -> bool:
+        """Whether all points (n, 2) on the floor are in the picture of a model's camera."""
+        offset = np.pad(points, ((0, 0), (0, 1))) - self.data.cam_xpos[camera]
+        x, y, z = (offset @ self.data.cam_xmat[camera].reshape(3, 3)).T  # it looks along -z
+        edge = -z * np.tan(np.radians(self.model.cam_fovy[camera]) / 2)
+        inside = (z < 0) & (np.abs(y) < edge) & (np.abs(x) < aspect * edge)
+        return bool(inside.all())
+
+
+def _circle(xy: Floats, radius: float, height: float) -> list[Floats]:
+    angles = np.linspace(0, 2 * np.pi, 49)
+    edge = xy + radius * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    return [_point(each, height) for each in edge]
+
+
+def _line(
+    into: mujoco.MjvScene, start: Floats, end: Floats, radius: float, colour: Colour
+) -> None:
+    geom = into.geoms[into.ngeom]
+    capsule = mujoco.mjtGeom.mjGEOM_CAPSULE
+    rgba = np.array([*colour, 1], np.float32)
+    mujoco.mjv_initGeom(geom, capsule, np.zeros(3), np.zeros(3), np.eye(3).ravel(), rgba)
+    mujoco.mjv_connector(geom, capsule, radius, start, end)
+    geom.emission = 0.1  # about the colour of the caption's swatch, in this light
+    geom.category = mujoco.mjtCatBit.mjCAT_DECOR
+    into.ngeom += 1
+
+
+def _point(xy: NDArray[Any], height: float) -> Floats:
+    return np.array([xy[0], xy[1], height], np.float64)

@@ -1,0 +1,1 @@
+"""Making a robot folder from an MJCF model, and checking one."""

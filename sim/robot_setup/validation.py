@@ -1,0 +1,327 @@
+"""All that is wrong with a robot folder, and what is doubtful about a robot that is sound."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from sim.errors import UserError, problems
+from sim.interface import (
+    ActionTerm,
+    Interface,
+    ObservationTerm,
+    Range,
+    exceeds,
+    parse_path,
+    ranges,
+    spread,
+)
+from sim.interface.robot_file import read_data
+from sim.physics.mjcf_addresses import actuators, address
+from sim.physics.model_files import load_spec
+from sim.physics.robot_model import Robot, load_robot
+from sim.physics.servo import effect
+from sim.robot_setup.placeholders import TODO, explain, todos
+from sim.robot_setup.step_test import FOLLOWS, Drive, Trial
+
+QUATERNIONS = [
+    int(getattr(mujoco.mjtSensor, f"mjSENS_{kind}")) for kind in ("FRAMEQUAT", "BALLQUAT")
+]
+LONG_STOP = 3.0  # s
+MUCH = 1.5  # gain above which a measurement goes further than it is told
+MISREAD = 10.0  # how much smaller a range is than a limit where degrees were meant to be radians
+JOINT_STATE = "sensor_msgs/msg/JointState"
+# Sources in MuJoCo that have an address of their own.
+PLACED = ("qpos", "qvel", "sensor")
+
+
+def mistakes(folder: Path) -> list[str]:
+    """Every reason why a robot folder is not sound, each in a line that names it.
+
+    What can be judged only once something else is right comes up the next time.
+    """
+    try:
+        data = read_data(folder / "robot.yaml")
+    except UserError as error:
+        return [str(error)]
+    found = [explain(place) for place in todos(data)]
+    try:
+        TypeAdapter(Interface).validate_json(json.dumps(data, default=str), strict=False)
+    except ValidationError as error:
+        found += [text for text, value in problems(error) if not _open(value)]
+    if found:
+        return found
+    try:
+        robot = load_robot(str(folder))
+    except UserError as error:
+        return [str(error)]
+    return _against_model(robot)
+
+
+def _open(value: object) -> bool:
+    return value == TODO or (isinstance(value, list) and TODO in value)
+
+
+def _against_model(robot: Robot) -> list[str]:
+    interface = robot.interface
+    try:
+        model = load_spec(robot.model_path).compile()
+    except ValueError as error:  # and UserError, which is one
+        said = " ".join(str(error).split()).removeprefix(f"{robot.model_path}: ")
+        return [f"{robot.model_path.name}: {said}"]
+    found = []
+    # `Robot.compile` says the same, but ends at the first.
+    if abs(model.opt.timestep - interface.physics_dt) > 1e-12:
+        found.append(
+            f"model.xml: timestep {model.opt.timestep} s is not robot.yaml's physics_dt "
+            f"{interface.physics_dt} s"
+        )
+    found += [
+        text
+        for term in interface.observation
+        if source(term)[0] in PLACED
+        for text in _refusal(lambda term=term: address(model, term))  # type: ignore[misc]
+    ]
+    found += [
+        text
+        for action in interface.action
+        for text in _refusal(lambda action=action: actuators(model, action))  # type: ignore[misc]
+    ]
+    found += _read_twice(model, interface)
+    return found or _refusal(robot.compile)
+
+
+def _read_twice(model: mujoco.MjModel, interface: Interface) -> list[str]:
+    """Fields of a message of which the model says that they are two different things."""
+    known: dict[tuple[str, str], tuple[str, str]] = {}
+    found = []
+    for term in interface.observation:
+        if not _refusal(lambda term=term: places(model, term)):  # type: ignore[misc]
+            for field, place in zip(term.ros.fields, places(model, term), strict=True):
+                other, there = known.setdefault((term.ros.topic, field), (term.name, place))
+                if there != place:
+                    found.append(
+                        f"terms {other} and {term.name} both read {field} of topic "
+                        f"{term.ros.topic}, which is {there} for one and {place} for the other; "
+                        "two sensors are two topics"
+                    )
+                    break
+    return found
+
+
+def _refusal(call: Callable[[], object]) -> list[str]:
+    try:
+        call()
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def source(term: ObservationTerm) -> tuple[str, Any]:
+    """Which MuJoCo source a term has, and what it says."""
+    given = {key: value for key, value in asdict(term.mujoco).items() if value}
+    kind = next(key for key in (*PLACED, *given) if key in given)
+    return kind, given[kind]
+
+
+def places(model: mujoco.MjModel, term: ObservationTerm) -> list[str]:
+    """Per element of a term, its MuJoCo source with the address that it resolves to."""
+    kind, value = source(term)
+    if kind not in PLACED:
+        return [f"{kind} of site {value['site']} [{i}]" for i in range(term.size)]
+    array, columns = address(model, term)
+    names = [value] * term.size if kind == "sensor" else value
+    return [
+        f"{kind} {name} = {array}[{column}]" for name, column in zip(names, columns, strict=True)
+    ]
+
+
+# Doubts -----------------------------------------------------------------------------------------
+
+
+def doubts(interface: Interface, model: mujoco.MjModel, trial: Trial) -> list[str]:
+    """What is allowed and may still not be meant, in words."""
+    found = [*slow_stops(interface), *_static(interface, model)]
+    for name, value in trial.held.beyond(interface).items():
+        found.append(
+            f"term {name}: its limit {_limit(interface, name)} is passed while the robot only "
+            f"holds its safe command: it shows {value:.3g}"
+        )
+    passed: dict[str, list[tuple[float, Drive]]] = {}
+    answers: dict[tuple[str, int, str], str] = {}  # of one direction, if both say the same
+    for drive in trial.drives:
+        for name, value in drive.shown.beyond(interface).items():
+            passed.setdefault(name, []).append((value, drive))
+        for kind, text in _followed(interface, drive):
+            answers.setdefault((drive.term, drive.element, kind), text)
+    found += answers.values()
+    for name, cases in passed.items():
+        value, drive = max(cases, key=lambda case: abs(case[0]))
+        found.append(
+            f"term {name}: its limit {_limit(interface, name)} is reached in normal driving: it "
+            f"shows {value:.3g} with {label(drive)}; the robot would be stopped"
+        )
+    return list(dict.fromkeys(found))
+
+
+def slow_stops(interface: Interface) -> list[str]:
+    """A stop that takes so long that people would not call it one."""
+    seconds, name = interface.braking_time
+    if seconds <= LONG_STOP:
+        return []
+    return [
+        f"action {name}: a stop takes up to {seconds:.2f} s, from its limit to `safe` under "
+        f"rate_limit; whoever stops the robot waits for that. More than {LONG_STOP:g} s is long: "
+        "a larger rate_limit, or a `safe` nearer to the middle"
+    ]
+
+
+def label(drive: Drive) -> str:
+    """`arm.0 at 1.2`."""
+    return f"{drive.term}.{drive.element} at {drive.target:g}"
+
+
+def _limit(interface: Interface, name: str) -> str:
+    limit = next(term.limit for term in interface.observation if term.name == name)
+    return "none" if limit is None else ", ".join(f"[{a:g}, {b:g}]" for a, b in ranges(limit))
+
+
+def _followed(interface: Interface, drive: Drive) -> Iterator[tuple[str, str]]:
+    """Kind of doubt, and its words."""
+    term = next(each for each in interface.action if each.name == drive.term)
+    if not drive.shown.finite:
+        yield "finite", f"{label(drive)}: the simulation does not stay finite"
+    if (did := drive.followed) is None or (tracking := term.tracking) is None:
+        return
+    at = term.measured[drive.element]
+    what = f"{label(drive)}: {tracking.term}" + ("" if at == drive.element else f".{at}")
+    if did.gain < -0.1:
+        yield "gain", f"{what} moves the other way (gain {did.gain:.2f}): a sign is wrong"
+    elif did.gain < FOLLOWS:
+        yield "gain", f"{what} hardly follows (gain {did.gain:.2f})"
+    elif did.gain > MUCH:
+        yield "gain", f"{what} goes further than it is told (gain {did.gain:.2f})"
+    elif not did.settled:
+        yield "settled", f"{what} had not settled; give it longer with --seconds"
+    if did.overshoot > 0.2:
+        yield "overshoot", f"{what} overshoots by {100 * did.overshoot:.0f} %"
+    if did.stop is None:
+        yield "stop", f"{what} does not come to rest under the rate limit while it is watched"
+    elif did.stop > LONG_STOP:
+        yield "stop", f"{what} takes {did.stop:.2f} s to come to rest"
+    tolerance = spread(tracking.tolerance, term.size)[drive.element]
+    if did.longest > tracking.time:
+        yield (
+            "tracking",
+            f"{label(drive)}: tracking.tolerance {tolerance:g} would trip: the measured "
+            f"error reaches {did.error:.2g} and is beyond it for {did.longest:.2g} s, "
+            f"tracking.time is {tracking.time:g}",
+        )
+
+
+def _static(interface: Interface, model: mujoco.MjModel) -> Iterator[str]:
+    tracked = {t.tracking.term for t in interface.action if t.tracking is not None}
+    for term in interface.observation:
+        if not term.observed and term.limit is None and term.name not in tracked:
+            yield (
+                f"term {term.name}: not observed, not limited, not tracked: nobody looks at it, "
+                "unless skill_limits name it"
+            )
+        if not _in_order(model, term):
+            yield (
+                f"term {term.name}: quaternion order: MuJoCo w,x,y,z, ROS x,y,z,w; ros.fields "
+                "must name them in MuJoCo's order: .w, .x, .y, .z"
+            )
+        if turning := _turning(model, term):
+            yield (
+                f"term {term.name}: joint {turning} turns without end: say `wraps: true` if its "
+                "driver's angle jumps at pi, `wraps: false` if it goes on counting"
+            )
+    if model.nkey:
+        yield "model.xml has keyframes: simulation begins at its default pose, not at one of them"
+    driven = set()
+    for action in interface.action:
+        if action.tracking is None:
+            yield (
+                f"action {action.name}: no tracking: a command that is not obeyed will not be "
+                "noticed, and lag is not measured here"
+            )
+        for i, name in enumerate(action.mujoco.actuators):
+            driven.add(name)
+            low, high = (float(bound[i]) for bound in action.limits)
+            if action.ros.type == JOINT_STATE and (
+                odd := effect(model, int(model.actuator(name).id)).odd
+            ):
+                yield f"actuator {name}: {action.ros.fields[i]} is sent as it is, but {odd}"
+            if _undamped(model, int(model.actuator(name).id)):
+                yield f"actuator {name}: position servo without damping: it will swing"
+            yield from _range(model, action, name, (low, high))
+    for index in range(model.nu):
+        if (name := model.actuator(index).name) not in driven:
+            yield f"actuator {name or index}: no action term drives it, it stays at 0"
+
+
+def _turning(model: mujoco.MjModel, term: ObservationTerm) -> str:
+    """The first joint of an angle that could wrap, of which nobody says whether it does."""
+    if term.wraps is not None or term.unit != "rad":
+        return ""
+    names: tuple[str, ...] = term.mujoco.qpos
+    if term.mujoco.sensor:
+        sensor = model.sensor(term.mujoco.sensor)
+        if int(sensor.type[0]) == int(mujoco.mjtSensor.mjSENS_JOINTPOS):
+            names = (model.joint(int(sensor.objid[0])).name,)
+    for name in names:
+        index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, name)
+        hinge = index >= 0 and model.jnt_type[index] == mujoco.mjtJoint.mjJNT_HINGE
+        if hinge and not model.jnt_limited[index]:
+            return name
+    return ""
+
+
+def _in_order(model: mujoco.MjModel, term: ObservationTerm) -> bool:
+    """Whether a quaternion's elements go to the ROS fields of the same name."""
+    if not term.mujoco.sensor:
+        return True
+    sensor = model.sensor(term.mujoco.sensor)
+    if int(sensor.type[0]) not in QUATERNIONS:
+        return True
+    _, columns = address(model, term)
+    letters = ["wxyz"[int(column) - int(sensor.adr[0])] for column in columns]
+    named = [parse_path(path)[-1][0] for path in term.ros.fields]
+    return letters == named or not {*named} & {*"wxyz"}  # of an array's element nobody knows
+
+
+def _range(model: mujoco.MjModel, action: ActionTerm, name: str, limit: Range) -> Iterator[str]:
+    """A position servo that may be sent beyond its joint's range; often degrees for radians."""
+    index = int(model.actuator(name).id)
+    joint = int(model.actuator_trnid[index][0])
+    if not _is_position_servo(model, index) or not model.jnt_limited[joint]:
+        return
+    low, high = (float(bound) for bound in model.jnt_range[joint])
+    if exceeds(limit, (low, high)):
+        degrees = limit[1] - limit[0] > MISREAD * (high - low)
+        yield (
+            f"action {action.name}: limit [{limit[0]:g}, {limit[1]:g}] is beyond "
+            f"the range {low:g} .. {high:g} of joint {model.joint(joint).name}"
+            + ('; MJCF angles are degrees without <compiler angle="radian"/>' if degrees else "")
+        )
+
+
+def _is_position_servo(model: mujoco.MjModel, index: int) -> bool:
+    on_joint = int(model.actuator_trntype[index]) == int(mujoco.mjtTrn.mjTRN_JOINT)
+    return on_joint and bool(model.actuator_biasprm[index][1] < 0)
+
+
+def _undamped(model: mujoco.MjModel, index: int) -> bool:
+    if not _is_position_servo(model, index):
+        return False
+    joint = model.actuator_trnid[index][0]
+    passive = np.any(model.dof_damping[model.jnt_dofadr[joint]] > 0)
+    return bool(model.actuator_biasprm[index][2] == 0 and not passive)

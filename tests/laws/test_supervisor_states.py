@@ -1,0 +1,407 @@
+"""The law of commands: in no reachable combination of lifecycle, state and event does one leave
+that is not allowed, and none differs from the one before by more than the rate limit.
+
+The supervisor, the gate and the emergency stop are the real ones; what the node's thread and the
+world do are events like those of an operator. The whole graph of reachable situations is walked.
+"""
+
+import itertools
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from mlsh_ros.control.command_gate import CommandGate
+from mlsh_ros.control.emergency_stop import NOBODY, EmergencyStop, Publisher
+from mlsh_ros.control.faults import FaultError
+from mlsh_ros.control.heartbeat import Beat, Heartbeat
+from mlsh_ros.control.supervisor import State, Supervisor
+
+DT = 0.1
+PATIENCE = 2.5 * DT
+ACTIVE, INACTIVE, UNCONFIGURED, FINALIZED = "active", "inactive", "unconfigured", "finalized"
+
+
+def small(interface, safe):
+    """Two steps of the rate limit from the safe command to one limit, one to the other."""
+    term = replace(
+        interface.action[0], limit=(-1.0, 1.0), rate_limit=5.0, safe=(safe, safe), blend=0.0
+    )
+    return replace(interface, action=(term,))
+
+
+class Node:
+    """skill_node as far as its commands go: what its services, transitions and thread do."""
+
+    def __init__(self, interface, watched):
+        self.interface, self.watched = interface, watched
+        self.lifecycle = UNCONFIGURED
+        self.supervisor = Supervisor()
+        self.sent = []
+        self.gate = CommandGate(interface, self.supervisor, self._send)
+        self.now = 0.0
+        self.thread = False  # a session's thread runs
+        self.robot = np.zeros(2)  # what the robot does: the newest command on the wire
+        self.pressed = False
+        self.tripped = False
+
+    def _send(self, command, stamp):
+        self.sent.append((self.lifecycle, self.supervisor.status, command.copy()))
+
+    # Events; each says whether it changed anything that can be seen -----------------------
+
+    def configure(self):
+        if self.lifecycle == UNCONFIGURED:
+            self.lifecycle = INACTIVE
+
+    def activate(self):
+        if self.lifecycle == INACTIVE:
+            self.lifecycle = ACTIVE
+            self.supervisor.activate()
+
+    def deactivate(self):
+        if self.lifecycle == ACTIVE:
+            self.supervisor.deactivate()
+            self._finish()
+            self.supervisor.rest()
+            self.lifecycle = INACTIVE
+
+    def cleanup(self):
+        if self.lifecycle == INACTIVE:
+            self.lifecycle = UNCONFIGURED
+
+    def shutdown(self):
+        if self.lifecycle == ACTIVE:
+            self.deactivate()
+        if self.lifecycle != FINALIZED:
+            self.lifecycle = FINALIZED
+
+    def _asked(self):
+        """Services are served in the active state alone."""
+        return self.supervisor.active
+
+    def arm(self):
+        unfit = self.pressed or self.tripped
+        if self._asked() and self.supervisor.state is State.DISARMED and not unfit:
+            self.supervisor.go(State.READY)
+
+    def start(self):
+        if self._asked() and not self.thread and self.supervisor.go(State.RUNNING):
+            self.thread = True
+            self.gate.begin(self.robot.copy(), PATIENCE if self.watched else None)
+
+    def stop(self):
+        if self._asked():
+            self._finish()
+
+    def begin_to_stop(self):
+        """The thread has been told to stop; everything may still happen before it is at rest."""
+        if self.thread:
+            self.supervisor.go(State.STOPPING)
+
+    def disarm(self):
+        if self._asked():
+            self._finish()
+            self.supervisor.go(State.DISARMED)
+
+    def reset(self):
+        if self._asked():
+            self._finish()
+            self.supervisor.reset()
+
+    def press(self):
+        self.pressed = True
+        if self.supervisor.state in (State.READY, State.RUNNING, State.STOPPING):
+            self.supervisor.fault("estop", "pressed")
+
+    def release(self):
+        self.pressed = False
+
+    def sensor_fault(self):
+        if self.thread and self.supervisor.state is State.RUNNING:
+            self.supervisor.fault("sensors_stale", "odom")
+
+    def trip(self):
+        """watchdog_node trips and brings the robot to rest by itself."""
+        if self.watched and not self.tripped:
+            self.tripped = True
+            if self.supervisor.state is not State.DISARMED:
+                self.gate.hand_over()
+                self.supervisor.fault("watchdog", "tripped")
+            self.robot = self.interface.safe.copy()
+
+    def reset_watchdog(self):
+        self.tripped = False
+
+    def freeze(self):
+        """The process is stopped for long, and goes on; the watchdog has braked meanwhile."""
+        self.now += 100.0
+        if self.watched and not (self.robot == self.interface.safe).all():
+            self.robot, self.tripped = self.interface.safe.copy(), True
+
+    def tick_up(self):
+        self._tick(1.0)
+
+    def tick_down(self):
+        self._tick(-1.0)
+
+    def jump(self):
+        """A command that is a jump, as a defect of whoever computes it would make it."""
+        self._tick(1.0, limit=False)
+
+    def _tick(self, aim, limit=True):
+        """The session's thread wants to send a command."""
+        if not self.thread:
+            return
+        self.now += DT
+        before = self.robot if self.gate.command is None else self.gate.command
+        step = self.interface.rate_step if limit else np.full(2, 2.0)
+        command = np.clip(np.full(2, aim), before - step, before + step)
+        try:
+            if self.gate.drive(command, self.now):
+                self.robot = command
+        except FaultError as fault:
+            self.supervisor.fault(fault.name, fault.detail)
+        if self.supervisor.state is not State.RUNNING:
+            self._finish()
+
+    def brake_step(self):
+        """The thread has noticed that it must end, and brakes by one command."""
+        if self.thread and self.supervisor.state is not State.RUNNING:
+            self.now += DT
+            if self.gate.brake(self.now):
+                self.robot = self.gate.command.copy()
+
+    def _finish(self):
+        """What Session does when its thread ends."""
+        if not self.thread:
+            return
+        self.supervisor.go(State.STOPPING)
+        while self.gate.brake(self.now):
+            self.robot = self.gate.command.copy()
+            self.now += DT
+        self.gate.repeat_rest(self.now)
+        self.thread = False
+        self.gate.close()
+        self.supervisor.rest()
+
+
+LIFECYCLE = ["configure", "activate", "deactivate", "cleanup", "shutdown"]
+OPERATOR = ["arm", "start", "stop", "disarm", "reset", "press", "release", "reset_watchdog"]
+WORLD = ["sensor_fault", "trip", "freeze", "begin_to_stop"]
+THREAD = ["tick_up", "tick_down", "jump", "brake_step"]
+EVENTS = [*LIFECYCLE, *OPERATOR, *WORLD, *THREAD]
+
+
+@dataclass(frozen=True)
+class Situation:
+    lifecycle: str
+    status: str
+    active: bool
+    thread: bool
+    robot: tuple
+    command: tuple | None
+    given_away: bool
+    old: bool  # the last command is older than the watchdog's patience
+    pressed: bool
+    tripped: bool
+
+
+def situation(node):
+    gate = node.gate
+    return Situation(
+        node.lifecycle,
+        f"{node.supervisor.state.value}:{node.supervisor.status.fault}",
+        node.supervisor.active,
+        node.thread,
+        tuple(node.robot.round(9)),
+        None if gate.command is None else tuple(gate.command.round(9)),
+        gate._given_away,
+        gate._handed_over(node.now),
+        node.pressed,
+        node.tripped,
+    )
+
+
+def replayed(interface, watched, events):
+    node = Node(interface, watched)
+    for event in events:
+        getattr(node, event)()
+    return node
+
+
+@pytest.mark.parametrize("watched", [True, False])
+@pytest.mark.parametrize("safe", [0.0, 1.0])
+def test_no_reachable_combination_sends_what_is_not_allowed(bundle, watched, safe):
+    interface = small(bundle.interface, safe)
+    ways = {situation(Node(interface, watched)): ()}
+    queue, commands, largest, states = [()], 0, 0.0, set()
+    while queue:
+        way = queue.pop()
+        for event in EVENTS:
+            node = replayed(interface, watched, way)
+            before, robot, said = situation(node), node.robot.copy(), len(node.sent)
+            getattr(node, event)()
+            last = robot
+            for lifecycle, status, command in node.sent[said:]:
+                commands += 1
+                place = (way, event)
+                states.add(status.state)
+                # Commands leave an active node alone, driving when RUNNING, braking after it.
+                assert lifecycle == ACTIVE, place
+                assert status.state in (State.RUNNING, State.STOPPING, State.FAULT), place
+                if status.state is State.RUNNING:
+                    assert event.startswith(("tick", "jump")), place
+                else:
+                    nearer = np.abs(command - safe) <= np.abs(last - safe) + 1e-9
+                    assert nearer.all(), place
+                step = float(np.abs(command - last).max())
+                largest = max(largest, step)
+                assert step <= interface.rate_step[0] + 1e-9, place
+                assert (np.abs(command) <= 1.0).all(), place
+                last = command
+            after = situation(node)
+            if before.lifecycle == FINALIZED:
+                assert after.lifecycle == FINALIZED
+                assert len(node.sent) == said, (way, event)
+            if before.lifecycle != ACTIVE and after.lifecycle == ACTIVE:
+                assert after.status.startswith(("disarmed", "fault")), (way, event)
+            if before.status.startswith("fault") and not after.status.startswith("fault"):
+                assert event == "reset", (way, event)  # latched; also through the lifecycle
+            if not after.thread and not node.tripped:
+                # Nothing that this node has commanded stands.
+                assert tuple(node.robot) == (0.0, 0.0) or tuple(node.robot) == (safe, safe), way
+            if after not in ways and len(way) < 40:
+                ways[after] = (*way, event)
+                queue.append(ways[after])
+    assert states == {State.RUNNING, State.STOPPING, State.FAULT}
+    assert largest == pytest.approx(interface.rate_step[0])  # reached
+    assert len(ways) > 60
+    assert commands > 500
+    seen = {(s.lifecycle, s.status.partition(":")[0]) for s in ways}
+    assert {state.value for state in State} == {status for _, status in seen}
+    assert {ACTIVE, INACTIVE, UNCONFIGURED, FINALIZED} == {lifecycle for lifecycle, _ in seen}
+
+
+def test_a_gate_lets_nothing_through_that_is_no_number(bundle):
+    supervisor = Supervisor()
+    supervisor.activate()
+    assert supervisor.go(State.READY)
+    assert supervisor.go(State.RUNNING)
+    sent = []
+    gate = CommandGate(bundle.interface, supervisor, lambda command, _: sent.append(command))
+    assert not gate.drive(np.zeros(2), 0.0)  # no session has begun
+    gate.begin(np.zeros(2))
+    with pytest.raises(FaultError, match=r"base_velocity\.1 would jump from 0 to nan"):
+        gate.drive(np.array([0.1, np.nan]), 0.0)
+    with pytest.raises(
+        FaultError, match=r"base_velocity.0 would jump from 0 to 0.51, at most 0.5"
+    ):
+        gate.drive(np.array([0.51, 0.0]), 0.0)
+    assert gate.drive(np.array([0.5, 0.0]), 0.0)
+    assert len(sent) == 1
+
+
+def test_nothing_is_braked_that_was_never_commanded(bundle):
+    supervisor = Supervisor()
+    sent = []
+    gate = CommandGate(bundle.interface, supervisor, lambda command, _: sent.append(command))
+    gate.begin(np.array([0.9, 0.0]))  # measured
+    supervisor.fault("master_silent", "")
+    assert not gate.brake(0.0)
+    gate.repeat_rest(0.0)
+    assert sent == []
+
+
+# Emergency stop ---------------------------------------------------------------------------------
+
+A, B = b"a" * 16, b"b" * 16
+PANELS = {A: Publisher("/front", latched=True), B: Publisher("/back", latched=False)}
+
+
+def stop_of(*words, max_age=None, panels=PANELS):
+    stop = EmergencyStop(max_age)
+    stop.publishers(panels)
+    for now, (panel, pressed) in enumerate(words):
+        stop.hear(panel, pressed, float(now))
+    return stop
+
+
+@pytest.mark.parametrize(
+    "words", list(itertools.product(itertools.product([A, B], [True, False]), repeat=4))
+)
+def test_a_panel_that_says_stop_holds_until_that_very_panel_lets_go(words):
+    stop = stop_of(*words)
+    last = dict(words)
+    fault = stop.fault(99.0)
+    assert (fault is not None) == any(last.values())
+    if fault is not None:
+        names = sorted(PANELS[panel].name for panel, pressed in last.items() if pressed)
+        assert str(fault) == f"estop: topic 'estop' says true, from {', '.join(names)}"
+
+
+def test_every_word_that_says_stop_is_an_event_whatever_follows():
+    stop = EmergencyStop()
+    assert stop.hear(A, True, 0.0, 7)
+    assert not stop.hear(A, False, 0.0, 8)
+    assert stop.hear(A, True, 0.0, 7)  # the same word by another subscription: it changes nothing
+    assert stop.fault(0.0) is None
+
+
+def test_a_panel_that_is_gone_holds_until_a_person_resets():
+    stop = stop_of((A, True), (B, False))
+    stop.publishers({B: PANELS[B]})
+    stop.forget_released()
+    assert "from a publisher that is gone" in str(stop.fault(9.0))
+    assert stop.reset()
+    assert stop.fault(9.0) is None
+    assert not stop.reset()
+    stop.hear(B, True, 9.0)
+    assert not stop.reset()  # one that is there is not forgotten
+    assert stop.fault(9.0) is not None
+
+
+def test_words_without_a_name_are_released_by_a_single_panel_only():
+    stop = stop_of((NOBODY, True), (NOBODY, False))
+    assert stop.fault(9.0) is not None
+    stop.publishers({A: PANELS[A]})
+    stop.hear(NOBODY, False, 9.0)
+    assert stop.fault(9.0) is None
+
+
+def test_the_silence_of_any_required_panel_is_a_fault():
+    stop = EmergencyStop(0.5)
+    assert str(stop.fault(0.0)) == "estop_lost: topic 'estop' has not been heard"
+    stop = stop_of((A, False), (B, False), max_age=0.5)
+    stop.hear(B, False, 2.0)
+    assert "silent for 2.00 s, from /front" in str(stop.fault(2.0))
+    stop.publishers({B: PANELS[B]})
+    assert "from a publisher that is gone" in str(stop.fault(2.0))
+    stop.forget_released()
+    assert stop.fault(2.0) is None
+
+
+def test_a_latched_panel_that_has_said_nothing_is_named():
+    stop = stop_of((B, False))
+    assert stop.unheard() == "/front publishes 'estop', latched, and has said nothing yet"
+    stop.hear(A, False, 1.0)
+    assert stop.unheard() == ""
+
+
+# Heartbeat --------------------------------------------------------------------------------------
+
+
+def test_a_watchdog_that_is_silent_asleep_or_deaf_is_lost():
+    heart = Heartbeat()
+    assert "no heartbeat" in str(heart.fault(0.0, 0))
+    heart.hear(Beat(True, 0, 0.25, 1.0), 0)
+    assert heart.fault(1.5, 0) is None
+    assert "came 0.51 s ago, at most 0.5 s" in str(heart.fault(1.51, 0))
+    heart.hear(Beat(False, 0, 0.25, 2.0), 0)
+    assert "not active" in str(heart.fault(2.0, 0))
+    heart.hear(Beat(True, 0, 0.25, 2.5), 9)
+    assert "heard none of the last 9 commands" in str(heart.fault(2.5, 9))
+    heart.hear(Beat(True, 1, 0.25, 2.6), 9)
+    assert heart.fault(2.7, 30) is None  # no time yet to say so
+    heart.hear(Beat(True, 31, 0.25, 3.0), 31)
+    assert heart.fault(3.4, 35) is None

@@ -1,0 +1,199 @@
+"""What `mlsh` prints: data as it is, never as markup; a fault of ours is one line too."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from rich.table import Table
+
+import mlsh_ros.cli
+from mlsh_ros.cli import console as console_module
+from mlsh_ros.cli import main as cli
+from mlsh_ros.cli.app import command
+from mlsh_ros.cli.console import Screen, counting
+from policies.bundle.bundle import PRETRAINED
+from sim.physics.robot_model import ROBOTS
+from tests.support.mutations import fresh
+
+HOSTILE = ["a[/x]", "foo[red]x", "[bold]", "a[link=http://b]c[/link]", ":smile:", "[/]"]
+COMMANDS = sorted(Path(mlsh_ros.cli.__file__).parent.glob("*.py"))
+
+
+@pytest.fixture
+def mlsh(monkeypatch, capsys, tmp_path):
+    """Runs a command in this process, in an empty folder; returns status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["mlsh", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = capsys.readouterr()
+        code = caught.value.code
+        return (1, out, f"{err}{code}\n") if isinstance(code, str) else (code, out, err)
+
+    return run
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_path_is_shown_as_it_is(mlsh, tmp_path, name):
+    folder = tmp_path / name.replace("/", "_")
+    shutil.copytree(PRETRAINED / "moving_bandits", folder)
+    code, out, err = mlsh("check", folder)
+    assert (code, err) == (0, "")
+    assert str(folder) in out.replace("\n", "")
+
+
+@pytest.mark.parametrize("name", ["[/x]", "[red]x"])
+def test_the_folder_of_a_report_is_shown_as_it_is(mlsh, name):
+    code, out, err = mlsh("evaluate", "moving_bandits", "--episodes", "1e0", "-o", name)
+    assert (code, err) == (0, "")
+    assert f"report: {name}/report.html" in out
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "a\nb", "a\x1b[31mb", "a" * 5000])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check"],
+        ["check-robot"],
+        ["evaluate"],
+        ["evaluate", "moving_bandits", "--robot"],
+        ["evaluate", "moving_bandits", "--reality"],
+        ["evaluate", "moving_bandits", "--task"],
+        ["evaluate", "moving_bandits", "--backend"],
+        ["train"],
+        ["train", "moving_bandits", "--set"],
+        ["export"],
+        ["summary"],
+        ["up"],
+        ["--x"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_name_is_one_line_that_shows_it(mlsh, words, name):
+    code, _, err = mlsh(*words, name)
+    assert code in (1, 2)
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert err.rstrip("\n").isprintable()
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "a\x1b[31mb", "a\nb", "\u202eb"])
+def test_the_screen_interprets_nothing(text):
+    screen = Screen(200)
+    with screen.capture() as caught:
+        screen.print(text)
+    shown = caught.get().rstrip("\n")
+    assert shown == text.encode("unicode_escape").decode() or shown == text
+    table = Table(box=None, title=text)
+    table.add_column(text)
+    table.add_row(text)
+    with screen.capture() as caught:
+        screen.print(table)
+    assert caught.get().count(shown) == 3
+    assert all(line.isprintable() for line in caught.get().splitlines())
+
+
+def test_a_bar_interprets_nothing():
+    assert not counting()[0].markup
+
+
+def test_commands_print_through_one_screen():
+    for path in COMMANDS:
+        source = path.read_text()
+        if path.name == "console.py":
+            continue
+        assert not re.search(r"\bprint\(", source.replace("console.print(table)", "")) or (
+            path.name == "check_robot.py"
+        ), path
+        assert "Console(" not in source, path
+        assert "console.print(f" not in source, path
+        for call in re.findall(r"TextColumn\([^)]*\)", source):
+            assert "markup=False" in call, path
+
+
+def test_help_shows_its_brackets(mlsh):
+    code, out, _ = mlsh("export", "--help")
+    assert code == 0
+    assert "[lowest, highest]" in re.sub(r"[\s│]+", " ", out)
+
+
+def test_no_bracket_of_a_help_text_is_lost(mlsh):
+    for name in command().commands:
+        code, _, err = mlsh(name, "--help")
+        assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize("error", [OverflowError, RecursionError, KeyError, MemoryError])
+def test_a_fault_of_ours_is_one_line_and_a_file(mlsh, monkeypatch, tmp_path, error):
+    def fail(_):
+        raise error("int too\nlarge \x1b[31m")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("mlsh_ros.cli.check.load_bundle", fail)
+    code, _, err = mlsh("check", "moving_bandits")
+    assert code == 70
+    assert err.startswith(f"error: internal error: {error.__name__}: ")
+    assert err.count("\n") == 1
+    assert err.rstrip("\n").isprintable()
+    assert "Traceback" not in err
+    (path,) = re.findall(r"details in (\S+); ", err)
+    assert "Traceback" in Path(path).read_text()
+    assert "moving_bandits" in Path(path).read_text()
+
+
+def test_a_fault_of_ours_without_a_place_for_it(mlsh, monkeypatch, tmp_path):
+    def fail(_):
+        raise OverflowError
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    monkeypatch.setattr("mlsh_ros.cli.check.load_bundle", fail)
+    code, _, err = mlsh("check", "moving_bandits")
+    assert code == 70
+    assert "nowhere to write the details" in err
+
+
+@pytest.mark.parametrize("words", [["check"], ["evaluate"], ["play", "-o", "a.png"]])
+def test_a_bundle_of_the_same_name_in_the_folder_is_not_passed_over(mlsh, tmp_path, words):
+    fresh(tmp_path).bundle.rename(tmp_path / "rooms")
+    code, _, err = mlsh(words[0], "rooms", *words[1:])
+    assert code == 1
+    assert "write ./rooms" in err
+    assert mlsh("check", "./rooms")[0] == 0
+
+
+def test_a_robot_of_the_same_name_in_the_folder_is_not_passed_over(mlsh, tmp_path):
+    shutil.copytree(ROBOTS / "omni", tmp_path / "omni")
+    for words in (["check-robot", "omni"], ["evaluate", "moving_bandits"]):
+        code, _, err = mlsh(*words)
+        assert code == 1
+        assert "robot 'omni' is a shipped one, and 'omni' stands in the current folder too" in err
+    code, _, err = mlsh("evaluate", "moving_bandits", "--episodes", "1", "--robot", "./omni")
+    assert (code, err) == (0, "")
+
+
+def test_a_reality_of_the_same_name_in_the_folder_is_not_passed_over(mlsh, tmp_path):
+    name = sorted(ROBOTS.glob("*/realities/*.yaml"))[0]
+    (tmp_path / name.stem).write_text("schema: 1\n")
+    robot = name.parent.parent.name
+    bundle = {"omni": "moving_bandits", "rover": "body_bandits", "ant": "ant_four"}[robot]
+    code, _, err = mlsh("evaluate", bundle, "--reality", name.stem)
+    assert code == 1
+    assert f"reality '{name.stem}' is a shipped one, and" in err
+
+
+@pytest.mark.parametrize("words", [["--seed", "1e0"], ["--episodes", "1E0"]])
+def test_whole_numbers_may_be_written_in_powers_of_ten(mlsh, words):
+    assert mlsh("evaluate", "moving_bandits", "--episodes", "1", *words)[0] == 0
+
+
+def test_the_width_of_a_pipe_cuts_no_line(monkeypatch):
+    screen = Screen(40)
+    monkeypatch.setattr(console_module, "console", screen)
+    with screen.capture() as caught:
+        console_module.say("a " * 100)
+    assert caught.get().count("\n") == 1

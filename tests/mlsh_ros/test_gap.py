@@ -1,0 +1,406 @@
+"""The verdict of `mlsh gap`: silent where nothing is wrong, and right where something is."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+
+from mlsh_ros.sim2real.data.windows import cut, plan_for
+from mlsh_ros.sim2real.gap.analysis import NO_GAP, analyse_signals
+from mlsh_ros.sim2real.gap.data_quality import drifts
+from mlsh_ros.sim2real.gap.findings import from_angles
+from mlsh_ros.sim2real.gap.joints import angles
+from mlsh_ros.sim2real.gap.measures import sudden
+from mlsh_ros.sim2real.gap.training_range import SPREAD, graphs_of, known_to, read_by
+from mlsh_ros.sim2real.replay.open_loop_replay import Twin
+from mlsh_ros.sim2real.replay.synthetic_recording import rehearse
+from policies.bundle.bundle import load_bundle
+from policies.bundle.onnx_reader import Graph
+from policies.bundle.task_compatibility import task_of
+from sim.errors import UserError
+from sim.physics.robot_model import load_robot
+from sim.randomization.schema import load_reality
+from tests.support.gap_robot import Robot, Wrong
+
+MASTERS = ("goal-0", "goal-1")
+
+
+@pytest.fixture(scope="module")
+def moving():
+    return load_bundle("moving_bandits")
+
+
+def drive(bundle, wrong=None, *, seed=0, sessions=3, **more):
+    robot = Robot(bundle, wrong, seed=seed, **more)
+    return robot.drive(MASTERS[seed % 2], sessions=sessions)
+
+
+def found(bundle, robot, **more):
+    return analyse_signals(bundle, [robot.signals(**more)], [])
+
+
+def sense(**change):
+    """What is done to the values of some terms."""
+
+    def spoil(fields, rng):
+        return {k: change[k](v, rng) if k in change else v for k, v in fields.items()}
+
+    return Wrong(sense=spoil)
+
+
+def scaled(*names, by):
+    def change(batch):
+        for name in names:
+            batch.expand(name)[:] *= by
+        batch.set_const()
+
+    return Wrong(model=change)
+
+
+def turned(angle):
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+# The range of training --------------------------------------------------------------------------
+
+
+def test_the_range_of_training_is_that_of_its_statistics_too(moving):
+    graphs = graphs_of(moving)
+    assert len(graphs) == 4  # two skills, two masters
+    known, golden = known_to(moving, graphs), moving.golden.observation
+    scale = graphs[0].initializers["scale"]
+    assert (known.min(axis=0) <= golden.min(axis=0)).all()
+    np.testing.assert_allclose((known[-1] - known[-2]) * scale, 2 * SPREAD, rtol=1e-5)
+    # The robot leaves it on one side alone, by more than a tenth of the range.
+    signals = drive(moving, seed=3, sessions=1).signals()
+    seen = signals.drives[0].observation.copy()
+    names = moving.interface.observation_names
+    x, range_of_x = names.index("position.0"), np.ptp(known, axis=0)[names.index("position.0")]
+    seen[:10, x] = known[:, x].max() + 0.11 * range_of_x
+    seen[10:, x] = known[:, x].max() + 0.09 * range_of_x
+    away = replace(signals, drives=[replace(signals.drives[0], observation=seen)])
+    everything = np.ones(len(names), bool)
+    by_name = {d.name: d for d in drifts([away], known, everything)}
+    assert by_name["position.x"].outside == pytest.approx(10 / len(seen))
+    assert sum(d.outside for d in by_name.values()) == by_name["position.x"].outside
+    # Where no network looks, none has to guess.
+    assert "position.x" not in {d.name for d in drifts([away], known, ~np.eye(8, dtype=bool)[x])}
+    assert read_by(graphs).all()
+
+
+def test_what_is_hidden_from_all_networks_is_read_by_none():
+    def graph(*rows):
+        weight = np.zeros((4, 2), np.float32)
+        weight[list(rows), 1] = -0.1
+        return Graph((), {"weight0": weight})
+
+    assert read_by([graph(0, 2), graph(0, 1)]).tolist() == [True, True, True, False]
+
+
+def test_without_statistics_the_golden_rows_are_all_that_is_known(moving):
+    zeros, ones = np.zeros(8, np.float32), np.ones(8, np.float32)
+    plain = [Graph((), {"shift": zeros, "scale": ones})]
+    assert np.array_equal(known_to(moving, plain), moving.golden.observation)
+
+
+# Nothing wrong ----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_twenty_robots_with_nothing_wrong_raise_no_alarm(moving):
+    verdicts = {}
+    for seed in range(20):
+        # Ticks are late by 10 ms, and sensors come with every physics step or tick.
+        robot = drive(moving, seed=seed, sessions=3, jitter=0.01, every=(1, 5)[seed // 2 % 2])
+        verdicts[seed] = found(moving, robot).verdict
+    assert verdicts == {seed: [NO_GAP] for seed in range(20)}
+
+
+def test_what_is_equal_is_measured_as_equal(moving):
+    gap = found(moving, drive(moving, seed=3, sessions=2), simulated=True)
+    assert gap.verdict == [NO_GAP]
+    moves = [m for m in gap.measures if m.element.moves]
+    assert [m.element.name for m in moves] == [
+        "position.x",
+        "position.y",
+        "velocity.x",
+        "velocity.y",
+    ]
+    for m in moves:
+        assert m.rmse < 1e-6
+        assert m.gain == pytest.approx(1, abs=1e-6)
+        assert m.lag == pytest.approx(0, abs=1e-3)
+        assert m.correlation == pytest.approx(1, abs=1e-6)
+    (line,) = gap.earned
+    np.testing.assert_array_equal(line.robot, line.simulation)
+
+
+def test_a_simulators_late_steps_are_steps_all_the_same(moving):
+    """Every ninth physics step of 20 ms comes 50 ms late, and those after it catch up."""
+    signals = drive(moving, seed=3, sessions=2).signals(simulated=True)
+    received = signals.streams[0].received
+    steps = np.arange(len(received))
+    late, apart = np.where(steps % 9 == 8, 0.05, 0.0), 5e-4 * steps
+    heard = np.maximum.accumulate(received + late - apart) + apart
+
+    def then(times):
+        return np.interp(times, received, heard)
+
+    streams = [
+        replace(s, received=then(s.received), stamp=then(s.received) - 1e-4)
+        for s in signals.streams
+    ]
+    drives = [replace(d, received=then(d.received)) for d in signals.drives]
+    gap = analyse_signals(moving, [replace(signals, streams=streams, drives=drives)], [])
+    assert gap.verdict == [NO_GAP]
+    assert gap.timing.period_p99 > 0.03
+    assert max(m.nrmse for m in gap.measures if m.element.moves) < 0.01
+
+
+# Something wrong --------------------------------------------------------------------------------
+
+X, Y = "velocity.x", "velocity.y"
+BOTH = ("base_velocity.x", "base_velocity.y")
+# What is wrong, and what is named first: kind, where, the number and how near it has to be.
+FAULTS = {
+    "swapped elements": (sense(velocity=lambda v, _: v[::-1].copy()), "swap", (X, Y), None),
+    "wrong sign": (sense(velocity=lambda v, _: v * [1, -1]), "sign", (Y,), None),
+    "wrong scale": (
+        sense(position=lambda v, _: v * 1.1),
+        "scale",
+        ("position.x", "position.y"),
+        (1.1, 0.005),
+    ),
+    "bias": (sense(velocity=lambda v, _: v + np.array([0.05, 0])), "bias", (X,), (0.05, 0.005)),
+    "noise": (
+        sense(velocity=lambda v, rng: v + 0.05 * rng.normal(size=2)),
+        "noise",
+        (X, Y),
+        (0.05, 0.01),
+    ),
+    "wrong frame": (
+        sense(velocity=lambda v, _: turned(0.5) @ v),
+        "turn",
+        (X, Y),
+        (0.5, 0.02),
+    ),
+    "stale sensor": (Wrong(frozen={"odom": 0.12}), "stale", ("odom",), (0.12, 0.06)),
+    "dropout": (Wrong(dropped={"odom": 0.2}), "lost", ("odom",), (0.2, 0.05)),
+    "delay in the sensor": (Wrong(sensor_delay={"odom": 0.02}), "late", ("odom",), (0.02, 0.002)),
+    "delay in actuation": (Wrong(actuation_delay=0.02), "delay", ("odom",), (0.02, 0.002)),
+    # 20 % of gain within 3 %.
+    "weak actuator": (
+        Wrong(command=lambda c: c * [0.8, 1]),
+        "gain",
+        BOTH[:1],
+        (0.8, 0.024),
+    ),
+    "saturated actuator": (
+        Wrong(command=lambda c: np.clip(c, [-1, -0.5], [1, 0.5])),
+        "ceiling",
+        BOTH[1:],
+        (0.5, 0.03),
+    ),
+    # Mass within 10 %.
+    "another mass": (scaled("body_mass", "body_inertia", by=2.0), "mass", (), (2.0, 0.2)),
+    "more friction in the joints": (scaled("dof_damping", by=8.0), "damping", (), (8.0, 0.8)),
+    "commands in another frame": (
+        Wrong(command=lambda c: turned(0.5) @ c),
+        "turned_command",
+        BOTH,
+        (0.5, 0.05),
+    ),
+    "swapped actuators": (Wrong(command=lambda c: c[::-1].copy()), "crossed", BOTH, None),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_right_cause_is_named_first(moving, name):
+    wrong, kind, where, number = FAULTS[name]
+    gap = found(moving, drive(moving, wrong, seed=1))
+    first = gap.findings[0]
+    assert (first.kind, first.where) == (kind, where), gap.verdict
+    if number is not None:
+        assert first.value == pytest.approx(number[0], abs=number[1])
+    assert ": " in gap.verdict[0]  # and what to do
+
+
+def test_a_delay_that_the_stamps_hide_is_not_said_to_be_in_one_place(moving):
+    gap = found(moving, drive(moving, Wrong(filter_delay={"odom": 0.02}), seed=1, sessions=3))
+    assert gap.findings[0].kind == "delay"
+    assert "cannot be told apart" in gap.verdict[0]
+    assert gap.findings[0].value == pytest.approx(0.02, abs=0.002)
+    by_name = {m.element.name: m for m in gap.measures}
+    assert by_name[X].lag == pytest.approx(0.02, abs=0.004)
+
+
+def test_two_faults_are_both_found(moving):
+    wrong = sense(velocity=lambda v, _: v * [1, -1], position=lambda v, _: v * 1.1)
+    gap = found(moving, drive(moving, wrong, seed=1))
+    assert {(f.kind, f.where[0]) for f in gap.findings[:2]} == {
+        ("sign", Y),
+        ("scale", "position.x"),
+    }
+    assert max(m.nrmse for m in gap.explained if m.element.moves) < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wrong sign", "delay in actuation", "weak actuator"])
+def test_the_right_cause_is_named_first_where_ticks_come_unevenly(moving, name):
+    wrong, kind, where, number = FAULTS[name]
+    first = found(moving, drive(moving, wrong, seed=1, jitter=0.01)).findings[0]
+    assert (first.kind, first.where) == (kind, where)
+    if number is not None:
+        assert first.value == pytest.approx(number[0], abs=number[1])
+
+
+def test_ticks_that_the_recorder_hears_unevenly_are_named_where_they_show(moving):
+    """The commands acted in time; the recording has them up to 20 ms late."""
+    gap = found(moving, drive(moving, seed=1, sessions=2, hears=0.01))
+    assert gap.findings[0].kind == "unexplained"
+    assert "off their period" in gap.verdict[0]
+    assert "the model lacks" not in gap.verdict[0]
+
+
+@pytest.mark.slow
+def test_a_jump_is_sudden_and_a_way_apart_is_none():
+    apart = np.array([0, 1, 2, 3, 4, 5, 6, 7.0])  # grows, and the window ends
+    spike = np.array([0, 0, 9, 0, 0, 0, 0, 0.0])
+    gone = np.array([0, 0, 0, 9, 9, 9, 0, 0.0])  # for a while
+    begun = np.array([9, 9, 0, 0, 0, 0, 0, 0.0])  # since before the window
+    recorded = np.concatenate([apart, spike, gone, begun])
+    window, time = np.repeat(np.arange(4), 8), np.tile(np.arange(8.0), 4)
+    jolts = np.where((time == 5) & (window == 0), 10.0, 0.0)  # elsewhere: it can do that
+    for simulated, expected in ((0 * recorded, [0, 1, 3, 2]), (jolts, [0, 0, 0, 0])):
+        for order in (np.arange(32), np.random.default_rng(0).permutation(32)):
+            values = np.stack([recorded, simulated])[:, order]
+            found = np.zeros(32, bool)
+            found[order] = sudden(values[0] > 3.5, values, 1.75, window[order], time[order])
+            assert found.reshape(4, 8).sum(axis=1).tolist() == expected
+
+
+def test_zeros_for_lost_readings_are_jumps_and_nothing_else(moving):
+    wrong = sense(velocity=lambda v, rng: v * (rng.random() > 0.03))
+    gap = found(moving, drive(moving, wrong, seed=1))
+    causes = [f for f in gap.findings if f.rank == 1]
+    assert causes
+    assert {f.kind for f in causes} == {"outliers"}
+
+
+# In a reality -----------------------------------------------------------------------------------
+
+DRIVES = {"gain_factor": 0.8, "command_factor": 0.9, "delay_s": 0.04}
+HIDDEN = {
+    "physics": {"payload_kg": 8.0, "damping_factor": 1.5},
+    "actuators": {"drive_x": DRIVES, "drive_y": DRIVES},
+    "sensors": {
+        "position": {"delay_s": 0.06, "scale": 1.05, "bias": 0.1},
+        "velocity": {"delay_s": 0.06, "element_bias": [0.1, -0.1]},
+    },
+}
+
+
+def driven_in(reality, moving, folder):
+    """A reality's file, and a robot that drove in it."""
+    path = folder / "hidden.yaml"
+    path.write_text(yaml.safe_dump({"schema": 1, **reality}))
+    reality = load_reality(str(path), load_robot("omni"))
+    return str(path), rehearse(moving, reality, sessions=2, seed=3)
+
+
+@pytest.fixture(scope="module")
+def hidden(moving, tmp_path_factory):
+    return driven_in(HIDDEN, moving, tmp_path_factory.mktemp("hidden"))
+
+
+def test_a_reality_leaves_no_gap_of_a_robot_that_drove_in_it(moving, hidden):
+    path, signals = hidden
+    nominal = analyse_signals(moving, [signals], [])
+    assert "mass" in {f.kind for f in nominal.findings}
+    assert nominal.to_dict()["reality"] is None
+    gap = analyse_signals(moving, [signals], [], reality=path)
+    assert gap.verdict == [NO_GAP]
+    assert gap.to_dict()["reality"] == path
+    assert max(m.nrmse for m in gap.measures if m.element.moves) < 0.02
+    for line in gap.earned:  # the same starts in the same reality
+        np.testing.assert_array_equal(line.robot, line.simulation)
+
+
+def test_noise_of_a_reality_is_declared_noise(moving, tmp_path):
+    path, signals = driven_in({"sensors": {"velocity": {"noise": 0.06}}}, moving, tmp_path)
+    assert analyse_signals(moving, [signals], []).findings
+    assert analyse_signals(moving, [signals], [], reality=path).verdict == [NO_GAP]
+
+
+def test_a_window_starts_where_the_sensors_of_a_reality_say(moving, hidden):
+    path, signals = hidden
+    reality = load_reality(path, load_robot("omni"))
+    windows = cut(signals, plan_for(moving.interface), moving.interface)
+    family, _ = task_of(moving, moving.manifest.masters["goal-0"].task)
+    on_time = {k: replace(s, delay_s=(0.0, 0.0)) for k, s in reality.sensors.items()}
+    reality = replace(reality, sensors=on_time)
+    twin = Twin(load_robot("omni"), moving.interface, family, lambda _: None, reality=reality)
+    shown = twin.follow(windows).values
+    later = ~windows.rest
+    for term in ("position", "velocity"):
+        np.testing.assert_allclose(shown[term][later, 0], windows.start[term][later], atol=1e-6)
+
+
+def test_what_a_reality_names_must_be_there(moving, hidden):
+    _, signals = hidden
+    with pytest.raises(UserError, match=r"no reality 'slwo'.*slow.*or a file"):
+        analyse_signals(moving, [signals], [], reality="slwo")
+
+
+def test_a_reality_of_a_body_that_is_none_is_refused(moving, hidden, tmp_path):
+    path = tmp_path / "other.yaml"
+    path.write_text("schema: 1\nphysics: {body_mass_factors: {tail: 2.0}}\n")
+    with pytest.raises(UserError, match="no body 'tail'"):
+        analyse_signals(moving, [hidden[1]], [], reality=str(path))
+
+
+# A robot that does not forget --------------------------------------------------------------------
+
+ON_LEGS = {
+    "nothing": (None, f"{NO_GAP} in what could be compared"),
+    "a wrong sign": (
+        sense(hip=lambda v, rng: v * [-1, 1, 1, 1]),
+        "hip.hip_front_left has the wrong sign",
+    ),
+    "another mass": (
+        scaled("body_mass", "body_inertia", by=1.3),
+        r"the robot moves as if it had 1\.(2[5-9]|3\d?) times its mass",
+    ),
+    "late": (
+        Wrong(actuation_delay=0.025),
+        r"the robot follows its commands 2[0-9] ms late",
+    ),
+}
+
+
+@pytest.mark.slow
+def test_an_angle_that_its_velocity_contradicts_is_named():
+    """Without a simulation: a window that begins in such a pose stands on air."""
+    bundle = load_bundle("ant_bandits")
+    wrong = sense(ankle=lambda v, rng: v * [1, 1.3, 1, 1])
+    signals = Robot(bundle, wrong, seed=1).drive("right", sessions=1, ticks=120).signals()
+    seen = {each.name: each for each in angles(bundle.interface, [signals])}
+    assert len(seen) == 8  # hips and ankles
+    assert seen.pop("ankle.ankle_front_right").ratio == pytest.approx(1.3, rel=0.02)
+    for each in seen.values():
+        assert each.ratio == pytest.approx(1.0, rel=0.02)
+        assert each.correlation > 0.99
+    (named,) = from_angles(angles(bundle.interface, [signals]))
+    assert re.match(r"ankle.ankle_front_right turns 1\.\d\d times as far", str(named))
+
+
+@pytest.mark.parametrize("name", ON_LEGS)
+def test_a_robot_on_legs_is_told_from_its_contacts(name):
+    """After a contact that comes a moment early it goes another way: that is no fault."""
+    bundle, (wrong, words) = load_bundle("ant_bandits"), ON_LEGS[name]
+    robot = Robot(bundle, wrong, seed=1).drive("right", sessions=1, ticks=160)
+    verdict = found(bundle, robot).verdict
+    assert re.match(words, verdict[0]), verdict

@@ -1,0 +1,360 @@
+"""`mlsh gap` on files: recordings that are damaged, foreign or of something else, and the CLI."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import typer
+
+from mlsh_ros.cli.gap import gap as command
+from mlsh_ros.cli.gap import number_at
+from mlsh_ros.messages.topics import TRACE
+from mlsh_ros.sim2real.data.target import load_subject
+from mlsh_ros.sim2real.gap.analysis import NO_GAP, SCHEMA, analyse
+from mlsh_ros.sim2real.gap.report import render
+from policies.bundle.bundle import load_bundle
+from sim.errors import UserError
+from tests.support.gap_robot import STORE, Robot, Wrong, blank
+
+SECOND = 10**9
+
+
+@pytest.fixture(scope="module")
+def moving():
+    return load_bundle("moving_bandits")
+
+
+@pytest.fixture(scope="module")
+def robot(moving):
+    """Two sessions of a robot with a wrong sign."""
+    wrong = Wrong(
+        sense=lambda f, _: {k: v * [1, -1] if k == "velocity" else v for k, v in f.items()}
+    )
+    return Robot(moving, wrong, seed=1).drive("goal-0", sessions=2)
+
+
+@pytest.fixture(scope="module")
+def said(robot):
+    return list(robot.messages())
+
+
+@pytest.fixture(scope="module")
+def bag(robot, tmp_path_factory):
+    return robot.bag(tmp_path_factory.mktemp("gap") / "bag")
+
+
+@pytest.fixture(scope="module")
+def gap(moving, bag):
+    return analyse(moving, [bag])
+
+
+def the_sign(gap):
+    """Whether the verdict names the fault, whatever else is wrong with the recording."""
+    return any(f.kind == "sign" and f.where == ("velocity.y",) for f in gap.findings)
+
+
+def noted(gap, text):
+    return any(re.search(text, note) for note in gap.notes)
+
+
+# What can be used is used, and what cannot is named ----------------------------------------------
+
+
+def test_a_file_says_what_the_signals_say(moving, robot, gap):
+    from mlsh_ros.sim2real.gap.analysis import analyse_signals
+
+    direct = analyse_signals(moving, [robot.signals()], [])
+    assert gap.findings == direct.findings
+    assert [m.rmse for m in gap.measures] == [m.rmse for m in direct.measures]
+    assert gap.notes == []
+    (replayed,) = gap.replayed
+    assert (replayed.ticks, replayed.different_ticks, replayed.unseen) == (100, 0, [])
+
+
+def test_a_truncated_file_is_used_up_to_there(moving, bag, tmp_path):
+    file = next(bag.glob("*.mcap"))
+    cut = tmp_path / "cut.mcap"
+    cut.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
+    found = analyse(moving, [cut])
+    assert noted(found, "it breaks off")
+    assert found.timing.ticks < 100
+    assert the_sign(found)
+
+
+def test_a_missing_topic_is_named_with_its_terms(moving, robot, said, tmp_path):
+    without = [row for row in said if row[1] != "goals"]
+    found = analyse(moving, [robot.bag(tmp_path / "bag", without)])
+    assert noted(found, "topic goals is missing: it carries goals")
+    assert the_sign(found)
+
+
+def test_where_no_sensor_was_recorded_the_traces_stand_in(moving, robot, said, tmp_path):
+    without = [row for row in said if row[1] not in ("goals", "odom")]
+    found = analyse(moving, [robot.bag(tmp_path / "bag", without)])
+    assert noted(found, "topic odom is missing: it carries position, velocity")
+    assert the_sign(found)
+    # Now only what the policy saw tells of it, and that came from nowhere.
+    assert any(f.kind == "unseen" for f in found.findings)
+
+
+def test_where_no_trace_was_recorded_the_commands_stand_in(moving, robot, said, tmp_path):
+    without = [row for row in said if row[1] != TRACE]
+    found = analyse(moving, [robot.bag(tmp_path / "bag", without)], master="goal-0")
+    assert noted(found, "no trace of skill_node is in it")
+    assert the_sign(found)
+
+
+def test_a_robot_that_no_bundle_drove_is_compared(robot, said, tmp_path):
+    commanded = [row for row in said if row[1] in ("odom", "cmd_vel")]
+    omni = load_subject("omni")
+    found = analyse(omni, [robot.bag(tmp_path / "bag", commanded)])
+    assert the_sign(found)
+    assert {f.kind for f in found.findings if f.rank == 1} == {"sign"}
+    assert found.drifts == found.earned == []
+    assert found.to_dict()["bundle"] is None
+    page = render(found)
+    assert "no bundle" in page
+    assert str(omni.name) in page
+    assert load_subject(str(omni.model_path.parent)) == omni
+
+
+def test_messages_that_do_not_hold_are_counted_and_left_out(moving, robot, said, tmp_path):
+    broken, count = [], 0
+    for received, topic, message in said:
+        if topic == "odom":
+            count += 1
+            if count % 10 == 0:
+                message = blank("nav_msgs/msg/Odometry")
+                message.twist.twist.linear.x = float("nan")
+        broken.append((received, topic, message))
+    found = analyse(moving, [robot.bag(tmp_path / "bag", broken)])
+    assert noted(found, r"\d+ messages of odom could not be used, .*velocity is not finite")
+    assert the_sign(found)
+    # A refused message is as good as none.
+    assert any(f.kind == "lost" for f in found.findings)
+
+
+def test_a_clock_that_jumps_back_between_two_ticks_splits_the_recording(
+    moving, robot, said, tmp_path
+):
+    middle = said[0][0] + 3 * SECOND
+    jumped = [(t - 2 * SECOND if t > middle else t, topic, m) for t, topic, m in said]
+    found = analyse(moving, [robot.bag(tmp_path / "bag", jumped)])
+    assert the_sign(found)
+    assert [f.kind for f in found.findings if f.rank == 1] == ["sign"]
+
+
+def test_a_hole_in_the_recording_is_no_lag(moving, robot, said, tmp_path):
+    start = said[0][0]
+    holes = [row for row in said if not start + 2 * SECOND < row[0] < start + 3.5 * SECOND]
+    found = analyse(moving, [robot.bag(tmp_path / "bag", holes)])
+    assert [f.kind for f in found.findings if f.rank == 1] == ["sign"]
+
+
+def test_a_lockstep_recording_is_compared_tick_by_tick(moving, robot, said, tmp_path):
+    about = {"bundle": "moving_bandits", "digest": moving.manifest.digest, "mode": "lockstep"}
+    # Wall time means nothing there: messages come in bursts.
+    burst = [(said[0][0] + 1000 * n, topic, m) for n, (_, topic, m) in enumerate(said)]
+    found = analyse(moving, [robot.bag(tmp_path / "bag", burst, about=about)])
+    assert [f.kind for f in found.findings if f.rank == 1] == ["sign"]
+    assert {m.samples for m in found.measures} == {100}
+
+
+def test_a_next_episode_of_the_simulator_is_no_jump_of_the_robot(moving, tmp_path):
+    robot = Robot(moving, seed=3).drive("goal-1", sessions=2, one_drive=True)
+    found = analyse(moving, [robot.bag(tmp_path / "bag")])
+    assert found.verdict == [NO_GAP]
+    assert len(found.earned[0].robot) == 1
+
+
+def test_a_few_ticks_are_not_called_proof(moving, tmp_path):
+    robot = Robot(moving, seed=3).drive("goal-1", sessions=1, ticks=20)
+    found = analyse(moving, [robot.bag(tmp_path / "bag")])
+    assert noted(found, "only 2.0 s of driving")
+    assert found.verdict == [f"{NO_GAP} in what could be compared"]
+
+
+def test_another_bundle_is_named(moving, bag):
+    other = replace(moving, manifest=replace(moving.manifest, name="other", digest="0" * 64))
+    found = analyse(other, [bag])
+    assert noted(found, "another bundle ran: moving_bandits")
+    assert "in what could be compared" in found.verdict[-1] or found.findings
+
+
+def test_another_robot_is_refused_by_name(bag):
+    with pytest.raises(UserError, match="another robot was recorded: omni, not rover"):
+        analyse(load_bundle("body_bandits"), [bag])
+
+
+@pytest.mark.parametrize("content", [b"", b"not a bag", b"\x89MCAP0\r\n"])
+def test_what_is_no_recording_is_refused_in_one_line(moving, tmp_path, content):
+    path = tmp_path / "bag.mcap"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        analyse(moving, [path])
+    assert "bag.mcap" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("names", [[], ["a.mcap", "b.mcap"], ["notes.txt"]])
+def test_a_folder_that_is_no_recording_says_what_is_in_it(moving, tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    count = sum(name.endswith(".mcap") for name in names)
+    with pytest.raises(UserError, match=rf"^[^\n]*{count} MCAP files and no metadata.yaml[^\n]*$"):
+        analyse(moving, [tmp_path])
+
+
+def test_one_bad_recording_of_two_is_left_out_by_name(moving, bag, tmp_path):
+    found = analyse(moving, [bag, tmp_path / "nowhere"])
+    assert noted(found, "nowhere: no such file or folder; left out")
+    assert the_sign(found)
+
+
+# Recordings of others ---------------------------------------------------------------------------
+
+
+def foreign(said, folder, version, storage):
+    """A bag of `ros2 bag record`: no trace, other names, the commands as the robot took them."""
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    with Writer(folder, version=version, storage_plugin=StoragePlugin[storage]) as writer:
+        connections = {}
+        for received, topic, message in said:
+            if topic not in ("odom", "goals", "cmd_vel"):
+                continue
+            if topic not in connections:
+                kind = message.__msgtype__
+                connections[topic] = writer.add_connection(f"/bot7/{topic}", kind, typestore=STORE)
+            data = bytes(STORE.serialize_cdr(message, message.__msgtype__))
+            writer.write(connections[topic], received, data)
+    return folder
+
+
+@pytest.mark.parametrize("storage", ["MCAP", "SQLITE3"])
+def test_any_rosbag2_with_the_topics_will_do(moving, said, tmp_path, storage):
+    found = analyse(moving, [foreign(said, tmp_path / "bag", 9, storage)], master="goal-0")
+    assert noted(found, "it is not of recorder_node")
+    assert noted(found, "no trace of skill_node is in it")
+    assert the_sign(found)
+    assert [line.task for line in found.earned] == ["moving_bandits/goal-0"]
+
+
+def test_a_foreign_bag_without_the_topics_names_what_is_there(moving, said, tmp_path):
+    others = [row for row in said if row[1] == "goals"]
+    with pytest.raises(UserError, match=r"neither a tick .* Topics in it: /bot7/goals"):
+        analyse(moving, [foreign(others, tmp_path / "bag", 9, "SQLITE3")])
+
+
+# The command and its files ----------------------------------------------------------------------
+
+
+def run(bag, output, *gates):
+    return command("moving_bandits", [bag], output=output, fail_above=list(gates), overwrite=True)
+
+
+def test_gates_decide_the_exit_status(bag, tmp_path, capsys):
+    assert run(bag, tmp_path, "worst.nrmse=3", "terms.velocity.y.lag=0.5") == 0
+    assert run(bag, tmp_path, "worst.nrmse=0.1") == 2
+    out = capsys.readouterr().out
+    assert "1. velocity.y has the wrong sign: check its axis" in out
+    assert re.search(r"worst\.nrmse is 2(\.\d+)?, at most 0\.1 is allowed", out)
+    with pytest.raises(UserError, match=r"worst\.nothing: no number .* findings, nrmse, lag"):
+        run(bag, tmp_path, "worst.nothing=1")
+    with pytest.raises(typer.BadParameter, match="is not KEY=VALUE"):
+        run(bag, tmp_path, "worst.nrmse")
+
+
+def test_the_command_takes_a_reality(bag, tmp_path):
+    command("moving_bandits", [bag], output=tmp_path, reality="heavy")
+    assert json.loads((tmp_path / "gap.json").read_text())["reality"] == "heavy"
+    assert "<dt>simulated in</dt><dd>heavy</dd>" in (tmp_path / "gap.html").read_text()
+
+
+def test_the_json_is_plain_and_versioned(gap):
+    data = json.loads(json.dumps(gap.to_dict(), allow_nan=False))
+    assert data["schema"] == SCHEMA == 1
+    assert data["findings"][0]["kind"] == "sign"
+    assert number_at(data, "terms.velocity.y.gain") == pytest.approx(-1, abs=0.01)
+    assert number_at(data, "terms.position.x.bias") is None
+    assert number_at(data, "replay.different_ticks") == 0
+    assert data["worst"]["nrmse"] == pytest.approx(data["terms"]["velocity.y"]["nrmse"])
+
+
+def test_the_page_needs_nothing_but_itself(gap):
+    page = render(gap)
+    assert page == render(gap)
+    assert not re.search(r'(src|href)="(?!#)', page)
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+    assert page.count("<svg ") >= 6
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert "velocity.y has the wrong sign" in page
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_a_page_without_a_gap_says_so(moving, tmp_path):
+    found = analyse(
+        moving, [Robot(moving, seed=3).drive("goal-1", sessions=2).bag(tmp_path / "b")]
+    )
+    assert found.verdict == [NO_GAP]
+    assert f'<p class="verdict">{NO_GAP}</p>' in render(found)
+    assert np.isfinite([m.rmse for m in found.measures]).all()
+
+
+NEEDS_CHROMIUM = pytest.mark.skipif(
+    shutil.which("chromium") is None, reason="no Chromium on this machine"
+)
+
+
+def browse(page, folder):
+    """What Chromium makes of a page, as HTML."""
+    (folder / "page.html").write_text(page)
+    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
+    done = subprocess.run(
+        [
+            "chromium",
+            *flags.split(),
+            "--enable-logging=stderr",
+            f"--user-data-dir={folder / 'profile'}",
+            "--dump-dom",
+            (folder / "page.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert "CONSOLE" not in done.stderr
+    return done.stdout
+
+
+@NEEDS_CHROMIUM
+def test_a_browser_has_nothing_to_complain_of(gap, tmp_path):
+    page = render(gap)
+    assert browse(page, tmp_path).count("<svg ") == page.count("<svg ")
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.parametrize("clicks", [1, 2])
+def test_a_click_on_a_heading_sorts(gap, tmp_path, clicks):
+    page, column = render(gap), 1
+    click = f"""<script>for (const table of document.querySelectorAll("table"))
+        for (let i = 0; i < {clicks}; i++)
+            table.querySelectorAll("th button")[{column}]?.click();</script></body>"""
+    # Its policy lets no other script run: not this one either.
+    clicked = re.sub(r"'sha256-[^']*'", "'unsafe-inline'", page).replace("</body>", click)
+
+    def columns(html):
+        tables = [t for t in html.split("<table")[1:] if "<button" in t]
+        rows = [re.findall("<tr>(.*?)</tr>", t.partition("<tbody>")[2], re.S) for t in tables]
+        cells = [[re.findall(r'data-value="([^"]*)"', row) for row in table] for table in rows]
+        return [[float(row[column]) for row in table] for table in cells]
+
+    shown, found = columns(page), columns(browse(clicked, tmp_path))
+    assert len(shown) >= 2
+    assert found == [sorted(values, reverse=clicks == 2) for values in shown]
+    assert found != shown

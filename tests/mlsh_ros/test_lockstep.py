@@ -1,0 +1,81 @@
+"""In lockstep the rollout through ROS is the offline rollout, bit for bit."""
+
+import numpy as np
+import pytest
+
+from mlsh_ros.evaluation.backends import jobs, run_offline, run_ros
+from policies.bundle.task_compatibility import task_of
+from sim.physics.robot_model import load_robot
+from sim.randomization.schema import load_reality
+from tests.support.bundles import fresh_domain, restless_bundle
+
+EPISODES = 10  # x 2 tasks x 50 ticks = 1,000 ticks
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    ("lead", "family", "robot", "parameters"),
+    [
+        (0, "moving_bandits", "omni", {"ticks": 25, "half_width": 2.0}),  # not the defaults
+        (1, "moving_bandits", "omni", {}),
+        (1, "ant_movement", "ant", {}),  # eight joints by name, axes of a quaternion
+        (1, "body_bandits", "rover", {}),  # a LaserScan, quaternions, goals seen by the robot
+    ],
+)
+def test_rollout_through_ros_equals_offline(tmp_path, lead, family, robot, parameters):
+    bundle = restless_bundle(tmp_path / "restless", lead, family, robot, **parameters)
+    work = jobs(bundle, None, None)
+    ticks = task_of(bundle, work[0].task)[0].ticks
+    assert ticks == parameters.get("ticks", ticks)
+    episodes = max(1, EPISODES * 50 // ticks)
+    offline = run_offline(bundle, robot, work, episodes=episodes, seed=3)
+    through_ros = run_ros(
+        bundle, robot, work, episodes=episodes, seed=3, mode="lockstep", domain=fresh_domain()
+    )
+    assert sum(len(e.skill) for e in offline) >= 1000
+    # Otherwise nothing is said about switching.
+    assert sum(e.switches for e in offline) > 25
+    compare(offline, through_ros)
+
+
+REALITY = """
+schema: 1
+physics: {mass_factor: 1.2, payload_kg: 0.3, friction_factor: 0.7, damping_factor: 2.0}
+actuators:
+  drive: {gain_factor: 0.9, command_factor: 0.97, delay_s: 0.07}
+  turn: {delay_s: 0.12}
+sensors:
+  position: {delay_s: 0.03, noise: 0.01}
+  yaw_rate: {bias: 0.05, noise: 0.05, dropout: 0.2}
+  scan: {delay_s: 0.15, scale: 1.02, noise: 0.02, dropout: 0.2}
+pushes: {velocity_m_s: 0.05, every_s: 1.3}
+"""
+
+
+@pytest.mark.ros
+def test_with_a_reality_it_still_does(tmp_path):
+    bundle = restless_bundle(tmp_path / "restless", 1, "body_bandits", "rover")
+    file = tmp_path / "reality.yaml"
+    file.write_text(REALITY)
+    work = jobs(bundle, None, None)[:1]
+    reality = load_reality(str(file), load_robot("rover"))
+    how = {"episodes": 1, "seed": 3}
+    nominal = run_offline(bundle, "rover", work, **how)
+    offline = run_offline(bundle, "rover", work, reality=reality, **how)
+    through_ros = run_ros(
+        bundle, "rover", work, mode="lockstep", domain=fresh_domain(), reality=str(file), **how
+    )
+    compare(offline, through_ros)
+    for one, two in zip(nominal, offline, strict=True):
+        # Goals are where they were, 2 at the end of the observation; it is only seen otherwise.
+        np.testing.assert_array_equal(one.observation[0, -4:], two.observation[0, -4:])
+        assert (one.observation[1:] != two.observation[1:]).any(axis=1).all()
+
+
+def compare(offline, through_ros):
+    assert len(through_ros) == len(offline)
+    for a, b in zip(offline, through_ros, strict=True):
+        assert (a.task, a.master, a.number, a.success) == (b.task, b.master, b.number, b.success)
+        assert b.late == 0
+        for name in ("observation", "skill", "action", "command", "reward"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)

@@ -1,0 +1,504 @@
+"""The real nodes, each in its own process, over real DDS on this computer."""
+
+import signal
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from lifecycle_msgs.msg import Transition
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import String
+from std_srvs.srv import SetBool, Trigger
+
+from mlsh_ros.evaluation.backends import jobs, run_offline, run_ros
+from mlsh_ros.nodes.node import LATCHED
+from tests.support.bundles import changed_robot, fresh_domain, restless_bundle
+from tests.support.nodes import (
+    DT,
+    HEAD,
+    LATCHED_SAFE,
+    RATE,
+    SLACK,
+    START_TIMEOUT,
+    N,
+    Observer,
+    World,
+    assert_brought_to_rest,
+    end,
+    launch,
+    new_domain,
+    rclpy,
+    tell,
+    wait_for,
+)
+
+pytestmark = [pytest.mark.ros, pytest.mark.realtime]
+
+
+HEAD += "|---|---|---|---|---|---|\n"
+
+
+@pytest.fixture
+def world(bundle):
+    with new_domain() as stack:
+        yield World(bundle, stack)
+
+
+# Start, stop, fault ---------------------------------------------------------------------------
+
+
+def test_a_robot_is_not_started_without_master_and_sensors(world):
+    """Whenever they came it would begin to move, with nobody prepared for it."""
+    observer = world.observer
+    world.start("skill_node")
+    observer.wait("disarmed")
+    refused = observer.call(Trigger, "skill_node/start")
+    disarmed = "cannot start: the state is disarmed; arm first"
+    assert (refused.success, refused.message) == (False, disarmed)
+    for service in ("disarm", "reset"):
+        refused = observer.call(Trigger, f"skill_node/{service}")
+        assert refused.message == f"cannot {service}: the state is disarmed"
+
+    observer.arm()
+    refused = observer.call(Trigger, "skill_node/start")
+    silent = "cannot start: nobody publishes 'decision/answer'; master_node has to be there"
+    assert (refused.success, refused.message) == (False, silent)
+    world.start("master_node")
+    wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")
+    refused = observer.call(Trigger, "skill_node/start")
+    assert refused.message == (
+        "cannot start: sensors do not show the robot: odom (never received), goals (never "
+        "received)"
+    )
+    assert observer.state() == "ready"
+    time.sleep(1.0)
+    assert observer.heard["cmd_vel"] == []
+    assert observer.heard["decision/answer"] == []
+
+
+def test_a_robot_faults_whose_sensors_end_as_it_starts(world):
+    observer = world.start_all(start_timeout=START_TIMEOUT)
+    for _ in range(2):  # and again after the reset
+        wait_for(lambda: observer.heard["odom"], 15.0, "sensors")
+        observer.arm()
+        observer.heard["cmd_vel"].clear()
+        start_as_sensors_end(world)
+        begun = time.monotonic()
+        observer.wait("fault: sensors_missing: nothing from odom, goals within 1.2 s", 5.0)
+        assert observer.times("fault")[-1] - begun < START_TIMEOUT + SLACK
+        # Nothing was commanded, so there is nothing to brake from: to send the safe command to a
+        # robot that is somewhere else would make it jump.
+        assert not len(observer.commands())
+        # Latched: no start, and a newcomer hears of it.
+        refused = observer.call(Trigger, "skill_node/start")
+        assert not refused.success
+        assert refused.message.startswith("cannot start: the state is fault: sensors_missing")
+        newcomer = Observer(world.bundle)
+        newcomer.wait("fault: sensors_missing", 5.0)
+        newcomer.close()
+        assert observer.call(Trigger, "skill_node/reset").success
+        observer.wait("disarmed", 2.0)
+        assert not observer.call(Trigger, "skill_node/reset").success
+        world.nodes["sim_node"].send_signal(signal.SIGCONT)
+        time.sleep(0.3)  # sensors are fresh again
+
+    # A stop while it waits is a stop, not a fault.
+    observer.arm()
+    start_as_sensors_end(world)
+    assert observer.call(Trigger, "skill_node/stop").success
+    observer.wait("ready", 2.0)
+    assert observer.call(Trigger, "skill_node/disarm").success
+    observer.wait("disarmed", 2.0)
+
+
+def start_as_sensors_end(world):
+    """Nothing comes from the moment on at which the robot is started."""
+    for _ in range(20):
+        world.nodes["sim_node"].send_signal(signal.SIGSTOP)
+        if world.observer.call(Trigger, "skill_node/start").success:
+            return
+        world.nodes["sim_node"].send_signal(signal.SIGCONT)  # it took longer than MAX_AGE
+        time.sleep(0.2)
+    pytest.fail("not started")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_brings_the_robot_to_rest(world, number):
+    observer = world.start_all()
+    observer.drive()
+    process = world.nodes["skill_node"]
+    since = time.monotonic()
+    process.send_signal(number)
+    assert process.wait(timeout=2.0) == 0
+    assert_brought_to_rest(observer, since)
+    assert "Traceback" not in process.communicate()[0]
+
+
+def test_a_robot_that_is_to_be_recorded_does_not_start_before_the_recorder_hears(world):
+    observer = world.observer
+    world.start("skill_node", await_recorder=True)
+    observer.arm()
+
+    def refusal():
+        answer = observer.call(Trigger, "skill_node/start")
+        assert not answer.success
+        observer.wait("ready", 2.0)
+        return answer.message
+
+    way_out = "set await_recorder to false to go on without a recording"
+    assert refusal() == f"cannot start: recorder_node is not there; {way_out}"
+    recorder = observer.node.create_publisher(String, "recorder_node/state", LATCHED)
+    for said in ("waiting: odom, goals", "fault: no space left on device", "ended"):
+        recorder.publish(String(data=said))
+        wait_for(lambda said=said: said in refusal(), 5.0, said)
+        assert refusal() == f"cannot start: recorder_node is {said}; {way_out}"
+    recorder.publish(String(data="recording"))
+    wait_for(lambda: observer.call(Trigger, "skill_node/start").success, 5.0, "a start")
+    # Once it is started nobody asks any more: a dead recorder stops no robot.
+    recorder.publish(String(data="ended"))
+    time.sleep(0.3)
+    assert observer.state() == "running"
+    assert observer.call(Trigger, "skill_node/stop").success
+    assert "ended" in refusal()
+    without = Parameter("await_recorder", value=False).to_parameter_msg()
+    answer = observer.call(SetParameters, "skill_node/set_parameters", parameters=[without])
+    assert answer.results[0].successful
+    assert observer.call(Trigger, "skill_node/start").success
+
+
+# Lifecycle and parameters ---------------------------------------------------------------------
+
+
+def test_lifecycle_by_service_and_an_illegal_transition_does_no_harm(world):
+    observer = world.observer
+    for name in ("skill_node", "master_node", "sim_node"):
+        world.start(name, autostart=False)
+    for name in ("sim_node", "master_node", "skill_node"):
+        assert observer.lifecycle(name) == "unconfigured"
+        assert not observer.change(name, Transition.TRANSITION_ACTIVATE, illegal=True)
+        for _ in range(2):
+            assert observer.change(name, Transition.TRANSITION_CONFIGURE)
+            assert observer.lifecycle(name) == "inactive"
+            assert observer.change(name, Transition.TRANSITION_ACTIVATE)
+            assert observer.change(name, Transition.TRANSITION_DEACTIVATE)
+            assert observer.change(name, Transition.TRANSITION_CLEANUP)
+            assert observer.lifecycle(name) == "unconfigured"
+        assert observer.change(name, Transition.TRANSITION_CONFIGURE)
+        assert observer.change(name, Transition.TRANSITION_ACTIVATE)
+    observer.drive()
+    # Deactivated while it drives: to rest first.
+    since = time.monotonic()
+    assert observer.change("skill_node", Transition.TRANSITION_DEACTIVATE)
+    assert_brought_to_rest(observer, since)
+    assert observer.state() == "disarmed"
+    assert not observer.call(Trigger, "skill_node/start").success
+    for process in world.nodes.values():
+        process.terminate()
+    assert [p.wait(timeout=5.0) for p in world.nodes.values()] == [0, 0, 0]
+
+
+WRONG = [
+    ("skill_node", {"start_timeout": 99.0}, "start_timeout"),
+    ("skill_node", {"late_decisions": "many"}, "late_decisions"),
+    ("skill_node", {"mode": "fast"}, "mode: 'fast' is not one of realtime, lockstep"),
+    ("skill_node", {"bundle": "moving_bandit"}, "Did you mean 'moving_bandits'?"),
+    ("master_node", {"seed": -1}, "seed"),
+    ("master_node", {"master": "goal"}, "no master 'goal'"),
+    ("sim_node", {"robot": "omnii"}, "no robot 'omnii'. Did you mean 'omni'?"),
+    ("sim_node", {"task": "moving_bandits"}, "names a family only"),
+    ("sim_node", {"mode": "lockstep", "stamped_cmd_vel": False}, "needs stamps"),
+    ("sim_node", {"speed": 5.0}, "speed 5 needs use_sim_time"),
+    ("sim_node", {"speed": 5.0, "mode": "lockstep"}, "speed 5 is for mode realtime"),
+    ("skill_node", {"robot": "rover"}, "is not for the robot in"),
+]
+
+
+def test_a_wrong_parameter_is_one_line_and_a_failure(bundle, tmp_path):
+    robot = changed_robot(
+        tmp_path / "plain",
+        "omni",
+        ("geometry_msgs/msg/TwistStamped", "std_msgs/msg/Float64MultiArray"),
+        ("[twist.linear.x, twist.linear.y]", '["data[0]", "data[1]"]'),
+    )
+    plain = restless_bundle(tmp_path / "bundle", robot=robot)
+    lockstep = {"bundle": str(plain.source), "mode": "lockstep"}
+    said = "needs commands with a header; cmd_vel (std_msgs/msg/Float64MultiArray) has none"
+    wrong = [*WRONG, ("skill_node", lockstep, said)]
+    with new_domain():
+        # At once: most of the time is for imports.
+        running = []
+        for name, parameters, said in wrong:
+            if name != "sim_node":
+                parameters = {"bundle": str(bundle.source), **parameters}
+            running.append((launch(name, **parameters), parameters, said))
+        for process, parameters, said in running:
+            try:
+                output = process.communicate(timeout=60)[0]
+            finally:
+                end(process)
+            assert process.returncode == 1, (parameters, output)
+            assert len(output.splitlines()) == 1, (parameters, output)
+            assert said in output
+            assert "error" in output.lower()
+
+
+def test_the_master_can_be_changed_while_it_drives(world):
+    observer = world.start_all()
+
+    def use(master):
+        return observer.call(
+            SetParameters,
+            "master_node/set_parameters",
+            parameters=[Parameter("master", value=master).to_parameter_msg()],
+        ).results[0]
+
+    observer.drive()
+    assert observer.heard["master_node/master"][-1][1].data == "goal-0"
+    refused = use("goal-7")
+    assert not refused.successful
+    assert refused.reason.startswith("no master 'goal-7'")
+    assert refused.reason.endswith("Valid: goal-0, goal-1")
+    assert use("goal-1").successful
+    changed = time.monotonic()
+    assert observer.heard["master_node/master"][-1][1].data == "goal-1"
+    wait_for(lambda: observer.heard["skill_node/trace"][-1][0] > changed + 1.5, 5.0, "ticks")
+    # Goal-0 watches x, goal-1 watches y; the logits say who has answered.
+    from policies.bundle.runtime import load_master
+
+    for name, told in (
+        ("goal-0", lambda t: t < changed - SLACK),
+        ("goal-1", lambda t: t > changed),
+    ):
+        master = load_master(world.bundle, name)
+        answers = [
+            observer.answers.read(m) for t, m in observer.heard["decision/answer"] if told(t)
+        ]
+        assert answers
+        seen = {
+            int(observer.traces.read(m)[0]["tick"]): observer.traces.read(m)[1]["observation"]
+            for _, m in observer.heard["skill_node/trace"]
+        }
+        for scalars, vectors in answers:
+            tick = int(scalars["tick"])
+            if tick == 0:
+                continue  # the first observation is read anew when the decision has come
+            expected = master(seen[tick].astype(np.float32)[None])[0]
+            np.testing.assert_array_equal(vectors["logits"].astype(np.float32), expected)
+    ticks = observer.ticks()
+    assert [int(t["tick"]) for t in ticks] == list(range(len(ticks)))
+    assert sum(t["missed"] for t in ticks) == 0
+    assert sum(t["late"] for t in ticks) == 0
+
+
+def opposite(bundle, path):
+    """The same bundle with its two skills exchanged."""
+    from policies.bundle.bundle import GOLDEN, golden_bytes, write_bundle
+
+    golden = replace(bundle.golden, action=bundle.golden.action[::-1].copy())
+    files = {name: data for name, data in bundle.files.items() if name != "manifest.json"}
+    first, second = bundle.manifest.skill_files
+    files |= {first: files[second], second: files[first], GOLDEN: golden_bytes(golden)}
+    return write_bundle(bundle.manifest, files, path)
+
+
+def test_a_whole_bundle_is_changed_while_it_drives(world, bundle, tmp_path):
+    other = opposite(bundle, tmp_path / "opposite")
+    observer = world.start_all()
+
+    def use(node, path):
+        return observer.call(
+            SetParameters,
+            f"{node}/set_parameters",
+            parameters=[Parameter("bundle", value=str(path)).to_parameter_msg()],
+        ).results[0]
+
+    observer.drive()
+    refused = use("skill_node", "moving_bandits")
+    assert not refused.successful
+    assert "cannot replace" in refused.reason
+    assert "decision_ticks 10 is not 5" in refused.reason
+    for node in ("master_node", "skill_node"):
+        answer = use(node, other.source)
+        assert answer.successful, answer.reason
+    swapped = len(observer.ticks())
+    wait_for(lambda: len(observer.ticks()) > swapped + 4 * N, 10.0, "ticks")
+    ticks = observer.ticks()
+    assert sum(t["missed"] for t in ticks) == sum(t["late"] for t in ticks) == 0
+    assert [int(t["tick"]) for t in ticks] == list(range(len(ticks)))
+    # Which skills made the actions: those of one bundle up to a macro step, then of the other.
+    from policies.bundle.runtime import load_skills
+
+    old, new = load_skills(bundle), load_skills(other)
+    made = []
+    for _, m in list(observer.heard["skill_node/trace"]):
+        scalars, vectors = observer.traces.read(m)
+        row = vectors["observation"].astype(np.float32)[None]
+        skill = int(scalars["skill"])
+        by = [
+            bool((s[skill](row)[0] == vectors["action"].astype(np.float32)).all())
+            for s in (old, new)
+        ]
+        assert by in ([True, False], [False, True])
+        made.append(by[1])
+    at = made.index(True)
+    assert at % N == 0
+    assert all(made[at:])
+    path = observer.commands()
+    assert np.abs(np.diff(path, axis=0)).max() <= RATE + 1e-9
+
+
+def test_a_respawned_master_joins_without_a_jump(world):
+    observer = world.start_all(late_decisions=100)
+    observer.drive()
+    world.nodes["master_node"].kill()
+    wait_for(lambda: any(t["late"] for t in observer.ticks()), 5.0, "a late decision")
+    world.start("master_node")
+    answers = len(observer.heard["decision/answer"])
+    wait_for(lambda: len(observer.heard["decision/answer"]) > answers + 2, 20.0, "answers again")
+    last = len(observer.ticks())
+    wait_for(
+        lambda: len(observer.ticks()) > last + 2 * N, 5.0, lambda: f"ticks: {observer.state()}"
+    )
+    ticks = observer.ticks()
+    assert observer.state() == "running"
+    assert not any(t["late"] for t in ticks[-N:])
+    assert [int(t["tick"]) for t in ticks] == list(range(len(ticks)))
+    assert np.abs(np.diff(observer.commands(), axis=0)).max() <= RATE + 1e-9
+
+
+def test_a_graph_of_the_simulation_starts_by_itself_and_stays_stopped(world):
+    observer = world.observer
+    world.start("sim_node")
+    world.start("skill_node", start_by_itself=True)
+    observer.wait("ready")
+    time.sleep(0.7)
+    assert observer.state() == "ready"  # no master yet
+    world.start("master_node")
+    observer.wait("running", 10.0)
+    wait_for(lambda: len(observer.ticks()) > 3, 5.0, "ticks")
+    assert observer.call(Trigger, "skill_node/stop").success
+    time.sleep(1.2)
+    assert observer.state() == "ready"
+    assert not observer.commands()[-1].any()
+
+
+# Simulated time -------------------------------------------------------------------------------
+
+
+SPEED = 0.5  # at which the longest stall that no MachineStallError names is less than half a tick
+STANDS = 1.0  # s of the system's clock that simulated time may stand; twice that for the watchdog
+
+
+def test_simulated_time_that_stands_leaves_no_command_standing(world):
+    observer = world.observer
+    watchdog = []
+    observer.node.create_subscription(
+        String, "watchdog_node/state", lambda m: watchdog.append(m.data), LATCHED
+    )
+    world.start("watchdog_node", use_sim_time=True)
+    world.start("sim_node", use_sim_time=True, speed=SPEED)
+    world.start("master_node", use_sim_time=True)
+    world.start("skill_node", use_sim_time=True)
+    wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")
+    wait_for(lambda: watchdog, 15.0, "watchdog_node")
+    observer.wait("disarmed")
+    wait_for(lambda: observer.call(Trigger, "skill_node/arm").success, 15.0, "/clock")
+    assert observer.call(Trigger, "skill_node/disarm").success
+    intruder = rclpy.create_node("second_clock", context=observer.context)
+    intruder.create_publisher(Clock, "/clock", 1)
+    refused = lambda: observer.call(Trigger, "skill_node/arm").message  # noqa: E731
+    wait_for(lambda: "/second_clock" in (said := refused()) and "/clock" in said, 5.0, refused)
+    intruder.destroy_node()
+    wait_for(lambda: observer.call(Trigger, "skill_node/arm").success, 15.0, refused)
+    assert observer.call(Trigger, "skill_node/disarm").success
+    observer.drive()
+
+    # It is the same behaviour, only slower.
+    begun, ticks = time.monotonic(), len(observer.ticks())
+    wait_for(lambda: len(observer.ticks()) >= ticks + 25, 10.0, "ticks")
+    assert time.monotonic() - begun == pytest.approx(25 * DT / SPEED, rel=0.1)
+    ticks = observer.ticks()
+    assert [int(t["tick"]) for t in ticks] == list(range(len(ticks)))
+    assert sum(t["missed"] for t in ticks) == sum(t["late"] for t in ticks) == 0
+    assert max(t["lateness"] for t in ticks) < DT / 2
+    assert np.abs(np.diff(observer.commands(), axis=0)).max() <= RATE + 1e-9
+    stamps = [m.header.stamp for _, m in observer.heard["cmd_vel"]]
+    moments = np.array([s.sec + s.nanosec * 1e-9 for s in stamps])
+    assert np.diff(moments).mean() == pytest.approx(DT, rel=0.05)
+
+    # The world is held.
+    paused = time.monotonic()
+    assert observer.call(SetBool, "sim_node/pause", data=True).success
+    observer.wait("fault: clock_stopped: simulated time has stood at ", 5.0)
+    told = observer.times("fault")[-1]
+    assert told - paused < STANDS + SLACK
+    safe = assert_brought_to_rest(observer, told) - paused
+    tell([("sim_node paused", "clock_stopped", told - paused, STANDS, safe, LATCHED_SAFE)])
+    assert observer.call(Trigger, "skill_node/reset").success
+    refused = observer.call(Trigger, "skill_node/arm")
+    assert refused.message.startswith("cannot arm: clock_stopped: simulated time has stood at ")
+    assert watchdog == ["watching"]  # it was not needed
+    assert observer.call(SetBool, "sim_node/pause", data=False).success
+    observer.heard["skill_node/trace"].clear()
+    time.sleep(0.1)
+    observer.drive()
+
+    # Nobody is left but the watchdog.
+    world.nodes["skill_node"].send_signal(signal.SIGSTOP)
+    world.nodes["sim_node"].kill()
+    stopped = time.monotonic()
+    wait_for(lambda: watchdog[-1].startswith("tripped: "), 5.0, "the watchdog")
+    assert time.monotonic() - stopped < 2 * STANDS + SLACK
+    assert_brought_to_rest(observer, time.monotonic() - SLACK)
+
+
+def test_a_stop_by_service_does_not_hold_up_simulated_time(world):
+    """Braking takes ticks of a time that skill_node hears in the thread that serves `stop`."""
+    observer = world.observer
+    watchdog = []
+    observer.node.create_subscription(
+        String, "watchdog_node/state", lambda m: watchdog.append(m.data), LATCHED
+    )
+    for name, more in (
+        ("watchdog_node", {}),
+        ("sim_node", {"speed": 0.5}),
+        ("master_node", {}),
+        ("skill_node", {}),
+    ):
+        world.start(name, use_sim_time=True, **more)
+    wait_for(lambda: observer.heard["master_node/master"] and watchdog, 15.0, "nodes")
+    observer.wait("disarmed")
+    wait_for(lambda: observer.call(Trigger, "skill_node/arm").success, 15.0, "/clock")
+    assert observer.call(Trigger, "skill_node/disarm").success
+    observer.drive()  # so fast that braking takes two ticks
+    begun = time.monotonic()
+    assert observer.call(Trigger, "skill_node/stop").success
+    assert time.monotonic() - begun < 3 * DT / 0.5 + SLACK
+    assert_brought_to_rest(observer, begun)
+    time.sleep(3 * DT / 0.5)
+    assert observer.state() == "ready"
+    assert watchdog == ["watching"]
+
+
+# Real time ------------------------------------------------------------------------------------
+
+
+def test_realtime_through_ros_is_as_good_as_offline():
+    from policies.bundle.bundle import load_bundle
+
+    bundle = load_bundle("moving_bandits")
+    work = jobs(bundle, "moving_bandits/goal-0", None)
+    offline = run_offline(bundle, "omni", work, episodes=2, seed=0)
+    domain = fresh_domain()
+    through_ros = run_ros(bundle, "omni", work, episodes=2, seed=0, mode="realtime", domain=domain)
+    a, b = (np.mean([e.value for e in x]) for x in (offline, through_ros))
+    assert abs(a - b) < 0.1 * a
+    assert [e.late for e in through_ros] == [0, 0]
+    for episode in through_ros:
+        assert len(episode.reward) == len(episode.skill) == 50
+        # The record is of one session: positions follow each other.
+        steps = np.diff(episode.term(bundle.interface, "position"), axis=0)
+        assert np.abs(steps).max() < 0.35

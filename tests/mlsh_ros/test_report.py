@@ -1,0 +1,421 @@
+"""Laws of the HTML report. Its looks are judged by eye."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlsh_ros.cli.evaluate import show
+from mlsh_ros.evaluation.backends import jobs, run_offline
+from mlsh_ros.evaluation.episode import Episode
+from mlsh_ros.evaluation.report import render, verdict, who_shares, write_report
+from mlsh_ros.evaluation.report_plots import route_of, runs, skill_colours
+from mlsh_ros.evaluation.scores import Evaluation, summarise
+from policies.bundle.bundle import (
+    Bundle,
+    Family,
+    Golden,
+    Manifest,
+    Master,
+    Provenance,
+    Score,
+    load_bundle,
+)
+from policies.bundle.task_compatibility import task_of
+from policies.mlsh.config import config_to_dict, default_config
+from policies.mlsh.skill_metrics import distance
+from sim.envs.reference_returns import episode_rng
+from sim.errors import UserError
+from sim.physics.robot_model import load_robot
+from sim.tasks.registry import split_task
+
+N, TICKS, SEED = 10, 50, 3
+HOSTILE = "</td><script>alert('x')</script>&\"$\\frac"
+VOID = {"meta", "br"}
+
+
+def make_bundle(skills=2):
+    family, _ = split_task("moving_bandits/goal-0")
+    provenance = Provenance(
+        command="mlsh train moving_bandits --seed 0 <x>",
+        seed=0,
+        steps=1_500_000,
+        updates=300,
+        config={},
+        versions={"python": "3.11", "torch": "2.8"},
+        commit=None,
+    )
+    score = Score(value=37.0, random=3.0, collapsed=20.0, optimum=38.0, episodes=100)
+    names = tuple(f"skill-{k}" for k in range(skills))
+    manifest = Manifest(
+        schema=1,
+        name="demo",
+        interface=load_robot("omni").interface.with_terms(family.terms),
+        family=Family("moving_bandits", {}),
+        decision_ticks=N,
+        decision_lead=0,
+        skills=names,
+        skill_limits={},
+        masters={
+            f"goal-{i}": Master(f"moving_bandits/goal-{i}", score, provenance) for i in (0, 1)
+        },
+        provenance=provenance,
+        files={f"skills/{k}.onnx": f"{k:064x}" for k in range(skills)},
+        digest="5ca1ab1e" * 8,
+    )
+    empty = np.zeros((0, 0), np.float32)
+    return Bundle(manifest, {}, Golden(empty, empty, {}, {}), Path("demo"))
+
+
+def drive(task, master, number, *, clock=False, wrong=0, late=0):
+    """A point that goes to the goal that counts, the first `wrong` decisions to the other one."""
+    family, index = split_task(task)
+    layout = family.reset(index, episode_rng(SEED, number))
+    slot, goals = int(layout["slot"]), layout["goals"]
+    rng = np.random.default_rng([index, number])
+    skill = np.repeat([1 - slot] * wrong + [slot] * (TICKS // N - wrong), N)
+    position, velocity, path = np.zeros(2), np.zeros(2), []
+    for k in skill:
+        path.append(np.concatenate([position, velocity, goals.ravel()]))
+        velocity = 0.7 * velocity + 0.3 * np.clip(4 * (goals[k] - position), -1, 1)
+        position = position + 0.1 * velocity + rng.normal(0, 0.004, 2)
+    reach = np.array([row[:2] for row in path[1:]] + [position]) - goals[slot]
+    reward = (np.linalg.norm(reach, axis=1) < family.radius).astype(float)
+    return Episode(
+        task=task,
+        master=master,
+        number=number,
+        observation=np.array(path, np.float32),
+        skill=skill,
+        action=np.zeros((TICKS, 2), np.float32),
+        command=np.zeros((TICKS, 2)),
+        reward=reward,
+        success=bool(reward[-1]),
+        late=late,
+        lateness=np.abs(rng.standard_t(3, TICKS)) * 2e-4 if clock else None,
+        compute=1e-3 + rng.gamma(2, 2e-4, TICKS) if clock else None,
+    )
+
+
+def evaluate(*, episodes=8, clock=False, late=0, skills=2):
+    tasks = [(f"moving_bandits/goal-{i}", f"goal-{i}") for i in (0, 1)]
+    driven = [
+        drive(task, master, n, clock=clock, wrong=(n % 7 == 5) * (1 + n % 3), late=late * (n == 5))
+        for task, master in tasks
+        for n in range(episodes)
+    ]
+    return summarise(make_bundle(skills), "omni", "ros-realtime" if clock else "sim", SEED, driven)
+
+
+@pytest.fixture(scope="module")
+def offline() -> Evaluation:
+    return evaluate()
+
+
+@pytest.fixture(scope="module")
+def timed() -> Evaluation:
+    return evaluate(clock=True, late=1)
+
+
+def rename(evaluation, task, master):
+    """The same results under other names for the first task."""
+    old = evaluation.lines[0].task
+    lines = [
+        replace(x, task=task, master=master) if x.task == old else x for x in evaluation.lines
+    ]
+    episodes = [
+        replace(e, task=task, master=master) if e.task == old else e for e in evaluation.episodes
+    ]
+    return replace(evaluation, lines=lines, episodes=episodes)
+
+
+class Page(HTMLParser):
+    """Elements of a page; fails where one is closed that is not open."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.ids, self.text = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.ids += [value for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_needs_no_network(timed):
+    text = re.sub(r'xmlns(:\w+)?="[^"]*"', "", render(timed))
+    assert not re.search(r"https?:|//[a-z]|\bsrc=|@import|<link", text)
+    assert set(re.findall(r"url\((.)", text)) <= {"#"}
+    assert "default-src 'none'" in text
+
+
+def test_same_evaluation_gives_same_bytes(tmp_path, timed):
+    for name in "ab":
+        write_report(timed, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert render(evaluate(clock=True, late=1)).encode() == (tmp_path / "a").read_bytes()
+
+
+def test_matplotlibrc_changes_nothing(offline):
+    import matplotlib
+
+    expected = render(offline)
+    with matplotlib.rc_context({"font.size": 20, "axes.grid": True, "svg.hashsalt": None}):
+        before = dict(matplotlib.rcParams)
+        assert render(offline) == expected
+        assert dict(matplotlib.rcParams) == before
+
+
+def test_is_well_formed_with_ids_used_once(timed):
+    page = Page(render(timed))
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_hostile_names_stay_text(offline):
+    evaluation = rename(offline, HOSTILE, HOSTILE)
+    page, plain = Page(render(evaluation)), Page(render(offline))
+    assert page.tags.count("script") == plain.tags.count("script") == 1
+    assert HOSTILE in page.text
+    assert HOSTILE not in render(evaluation)
+
+
+def test_names_that_utf8_cannot_say_are_written(tmp_path, offline):
+    write_report(rename(offline, "bad\udcff/name", "m"), tmp_path / "r.html")
+    assert "bad?/name" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_offline_has_no_clock_and_says_so(offline, timed):
+    assert "An offline evaluation has no clock" in render(offline)
+    assert "p99" not in render(offline)
+    assert "no clock" not in render(timed)
+    assert {"late p99", "compute p50", "compute p99"} <= set(Page(render(timed)).text)
+
+
+@pytest.mark.parametrize("count", [1, 2, 6, 13])
+def test_every_skill_has_a_colour_of_its_own_that_occurs(count):
+    colours = skill_colours(count)
+    assert len(set(colours)) == count
+    text = render(evaluate(episodes=2, skills=max(2, count)))
+    assert all(text.count(colour) >= 3 for colour in colours)  # table and two legends
+
+
+def test_drawings_use_the_colours_of_the_skills_that_drove(offline):
+    drawings = re.findall(r"<svg.*?</svg>", render(offline), flags=re.DOTALL)
+    coloured = [d for d in drawings if "Path of" in d or "Active skill" in d]
+    assert len(coloured) == 2 * 6 + 2
+    both = [d for d in coloured if "Active skill" in d]
+    assert all(colour in d for d in both for colour in skill_colours(2))
+
+
+def test_a_skill_has_the_same_colour_in_every_drawing():
+    evaluation = evaluate(episodes=1, skills=13)
+    driven = [replace(e, skill=np.full(TICKS, 7)) for e in evaluation.episodes]
+    drawings = re.findall(
+        r"<svg.*?</svg>", render(replace(evaluation, episodes=driven)), flags=re.DOTALL
+    )
+    coloured = [d for d in drawings if "Path of" in d or "Active skill" in d]
+    assert len(coloured) == 4
+    assert all(skill_colours(13)[7] in d for d in coloured)
+
+
+def test_goal_that_counts_is_known_only_where_the_goals_are_the_ones_seen(offline):
+    bundle = offline.bundle
+    by_task = {e.task: e for e in offline.episodes}
+    found = {task: route_of(e, bundle, SEED).counts for task, e in by_task.items()}
+    assert found == {"moving_bandits/goal-0": 0, "moving_bandits/goal-1": 1}
+    episode = offline.episodes[0]
+    assert route_of(episode, bundle, SEED + 1).counts is None
+    assert route_of(replace(episode, task="unheard/of"), bundle, SEED).counts is None
+    assert "the goal that counts" in render(offline)
+    assert "the goal that counts" not in render(replace(offline, seed=SEED + 1))
+
+
+def test_positions_are_drawn_in_their_unit(offline):
+    manifest = offline.bundle.manifest
+    scaled = [
+        replace(t, scale=2.0) if t.name == "position" else t
+        for t in manifest.interface.observation
+    ]
+    interface = replace(manifest.interface, observation=tuple(scaled))
+    bundle = replace(offline.bundle, manifest=replace(manifest, interface=interface))
+    episode = offline.episodes[0]
+    np.testing.assert_allclose(
+        route_of(episode, bundle, SEED).position, episode.observation[:, :2] / 2
+    )
+
+
+def test_a_robot_without_position_has_no_paths(offline):
+    manifest = offline.bundle.manifest
+    terms = [
+        replace(t, name="place") if t.name == "position" else t
+        for t in manifest.interface.observation
+    ]
+    manifest = replace(manifest, interface=replace(manifest.interface, observation=tuple(terms)))
+    text = render(replace(offline, bundle=replace(offline.bundle, manifest=manifest)))
+    assert "no paths to draw" in text
+    assert "Path of" not in text
+
+
+def test_runs_are_the_stretches_of_one_skill():
+    assert runs(np.array([1, 1, 0, 0, 0, 1])) == [(0, 2, 1), (2, 5, 0), (5, 6, 1)]
+    assert runs(np.array([2])) == [(0, 1, 2)]
+
+
+def with_scores(evaluation, *scores, worst=0.61):
+    """Lines whose normalised score and worst episode are the given ones; random 0, optimum 100."""
+    from sim.envs.reference_returns import Bounds
+
+    bounds = Bounds(random=0.0, collapsed=50.0, optimum=100.0)
+    line = evaluation.lines[0]
+    lines = [
+        replace(line, task=f"t/{i}", value=100 * s, worst=100 * worst, bounds=bounds)
+        for i, s in enumerate(scores)
+    ]
+    return replace(evaluation, lines=lines)
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        (
+            (0.97, 0.98),
+            "Both tasks are solved at 97-98 % of the optimum; the worst episode reached",
+        ),
+        ((0.97,), "The task is solved at 97 % of the optimum"),
+        ((0.97, 0.97, 0.99), "All 3 tasks are solved at 97-99 % of the optimum"),
+        ((0.6,), "The task reaches 60 % of the optimum"),
+        ((0.6, 0.95), "1 of 2 tasks reaches 90 % of the optimum, the scores are 60-95 %"),
+        ((0.4, 0.5), "None of 2 tasks reaches 90 % of the optimum, the scores are 40-50 %"),
+        ((0.4, 0.5), "Over t it is no better than a controller that ignores the task."),
+    ],
+)
+def test_verdict_in_plain_words(offline, scores, expected):
+    text = verdict(with_scores(offline, *scores)).replace("\u00a0", " ")
+    assert expected in text
+    assert "the worst episode reached 61 %" in text
+
+
+def shared(evaluation, *usage, value=1.0):
+    """Tasks at `value` of the optimum, each with such a usage of the two skills."""
+    made = with_scores(evaluation, *[value] * len(usage))
+    lines = [replace(x, usage=u) for x, u in zip(made.lines, usage, strict=True)]
+    return replace(made, lines=lines)
+
+
+def test_what_tasks_have_of_the_skills(offline):
+    # Two skills that divide two tasks: 1 bit. Half of the time on one of them: the skills' share
+    # over both is (3/4, 1/4), H = 0.811; of the tasks H = 0 and 1; 0.811 - 0.5 = 0.311.
+    divided = shared(offline, (1.0, 0.0), (0.0, 1.0)).sharing
+    assert [(s.family, s.tasks, s.possible) for s in divided] == [("t", 2, 1.0)]
+    assert divided[0].information == pytest.approx(1.0)
+    (partly,) = shared(offline, (1.0, 0.0), (0.5, 0.5)).sharing
+    assert partly.information == pytest.approx(0.311, abs=1e-3)
+    assert shared(offline, (1.0, 0.0)).sharing == []  # one task
+    assert "One task has nothing to differ from" in who_shares(shared(offline, (1.0, 0.0)))
+
+
+def test_collapse_in_plain_words(offline):
+    alike, apart = [(0.5, 0.5)] * 2, [(1.0, 0.0), (0.0, 1.0)]
+    told = "On t the skills have collapsed: masters choose alike on all tasks (0.00 of 1.00 bits)"
+    collapsed = shared(offline, *alike, value=0.6)
+    assert told in verdict(collapsed)
+    assert "t/0 at 60 % of its optimum, t/1 at 60 % of its optimum" in verdict(collapsed)
+    assert "0.00 of 1.00 bits" in Page(who_shares(collapsed)).text
+    # Alike but good, or poor but apart, is no collapse.
+    for fine in (shared(offline, *alike, value=0.8), shared(offline, *apart, value=0.6)):
+        assert "collapsed:" not in verdict(fine)
+        assert "not collapsed" in Page(who_shares(fine)).text
+    # With the settings of the training it says what to try.
+    manifest = offline.bundle.manifest
+    settings = config_to_dict(replace(default_config("moving_bandits", "omni"), seed=0))
+    origin = replace(manifest.provenance, config=settings)
+    bundle = replace(offline.bundle, manifest=replace(manifest, provenance=origin))
+    assert "Try --set mlsh." in verdict(replace(collapsed, bundle=bundle))
+    assert "Try" not in verdict(collapsed)
+
+
+def test_an_evaluations_json_has_it_too(offline):
+    data = offline.to_dict()
+    (entry,) = data["sharing"]
+    assert entry["family"] == "moving_bandits"
+    assert 0.5 < entry["information"] <= entry["possible"] == 1.0
+    assert data["skill_distance"] is None  # a bundle without graphs
+    assert who_shares(offline) in render(offline)
+
+
+def test_distance_of_skills():
+    def skill(*action):
+        return lambda obs: np.tile(np.array(action, np.float32), (len(obs), 1))
+
+    seen = np.zeros((3, 4), np.float32)
+    # Beyond the limits nothing counts: (1, 1) and (-1, -1) differ by 2, half of which is 1.
+    assert distance([skill(5, 1), skill(-1, -9)], seen) == 1.0
+    # The nearest pair: (0, 0) and (1, 0): sqrt(1 / 2) / 2.
+    near = distance([skill(1, 0), skill(-1, 1), skill(0, 0)], seen)
+    assert near == pytest.approx(np.sqrt(0.5) / 2)
+    assert distance([skill(1, 0)], seen) == 0.0
+
+
+def test_a_bundles_skills_are_compared_on_what_was_seen(offline):
+    shipped = load_bundle("moving_bandits")
+    evaluation = summarise(shipped, "omni", "sim", SEED, offline.episodes)
+    assert 0.2 < evaluation.distance < 1  # each drives to a goal of its own
+    assert f"The nearest two skills are {evaluation.distance:.2f} apart" in who_shares(evaluation)
+
+
+def test_a_bundle_is_measured_on_the_family_that_it_was_trained_on(capsys):
+    shipped = load_bundle("moving_bandits")
+    with pytest.raises(UserError, match="nothing was driven"):
+        summarise(shipped, "omni", "sim", SEED, [])
+    # held_out says what training did not see, not what there is.
+    family = Family("moving_bandits", {"ticks": 20, "held_out": 1})
+    own = replace(shipped, manifest=replace(shipped.manifest, family=family))
+    episodes = run_offline(own, "omni", jobs(own, None, "goal-1"), episodes=2, seed=SEED)
+    assert [len(episode.skill) for episode in episodes] == [20, 20]
+    result = summarise(own, "omni", "sim", SEED, episodes)
+    assert 0 < result.lines[0].bounds.optimum <= 20  # 1 per tick at best
+    assert result.to_dict()["family_parameters"] == {"moving_bandits": {"ticks": 20}}
+    show(result)
+    said = "moving_bandits as the bundle was trained: ticks 20"
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert said in render(result)
+    # Another family has its own parameters.
+    assert task_of(own, "ring_bandits/sector-0") == split_task("ring_bandits/sector-0")
+
+
+def test_verdict_counts_late_decisions(offline, timed):
+    # 16 episodes of 50 ticks, a decision every 10: 80 decisions; one was late in each episode 5.
+    assert verdict(timed).endswith("2 of 80 decisions came late.")
+    assert verdict(evaluate(episodes=1, clock=True)).endswith("No decision came late.")
+    assert verdict(offline).endswith("Without a clock no decision can come late.")
+
+
+def test_nothing_driven_is_a_report_too(offline):
+    text = render(replace(offline, lines=[], episodes=[]))
+    assert "No episode was driven." in text
+    Page(text)
+
+
+@pytest.mark.parametrize("name", ["file/report.html", "."])
+def test_unwritable_path_is_one_line(tmp_path, offline, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"could not be written|is a folder") as caught:
+        write_report(offline, tmp_path / name)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)

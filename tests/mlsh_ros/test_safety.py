@@ -1,0 +1,621 @@
+"""What a stranger may do to running nodes: none of it makes the robot move, jump or not stop.
+
+Every command on the wire is heard, and the largest step of all of them is held against the rate
+limit.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy")
+
+from lifecycle_msgs.msg import Transition
+from nav_msgs.msg import Odometry
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from std_msgs.msg import Bool, Float64MultiArray, String
+from std_srvs.srv import Trigger
+
+from mlsh_ros.bringup.network import LAUNCHER
+from mlsh_ros.messages.conversion import topic_readers
+from mlsh_ros.messages.labelled_array import answer_layout
+from mlsh_ros.nodes.node import EXCHANGE, LATCHED, RELEASE
+from tests.support.bundles import changed_robot, restless_bundle
+from tests.support.nodes import (
+    DT,
+    LATCHED_SAFE,
+    RATE,
+    SLACK,
+    World,
+    assert_brought_to_rest,
+    new_domain,
+    tell,
+    wait_for,
+)
+from tests.support.wire_robot import Robot
+
+pytestmark = [pytest.mark.ros, pytest.mark.realtime, pytest.mark.timeout(240)]
+
+ROWS: list[tuple[str, str, float, float, float, str]] = []
+LARGEST: list[float] = []  # steps of a command, in m/s, one per test
+HEARTBEAT_LOST = 0.5 + DT  # s until a tick misses the heartbeat
+LOOK = 0.5  # s between two looks at who publishes what
+DRIFT = 0.1  # m/s that a robot may still move by at rest
+RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
+VOLATILE, TRANSIENT_LOCAL = DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL
+
+
+def panel_quality(reliability=RELIABLE, durability=VOLATILE, depth=1):
+    return QoSProfile(depth=depth, reliability=reliability, durability=durability)
+
+
+class Scene:
+    """A robot with everything that watches it."""
+
+    def __init__(self, bundle, stack):
+        self.world = World(bundle, stack)
+        self.observer = self.world.observer
+        self.watchdog = []
+        self.observer.node.create_subscription(
+            String, "watchdog_node/state", lambda m: self.watchdog.append(m.data), LATCHED
+        )
+        self.world.start("watchdog_node")
+        self.world.start_all()
+        wait_for(lambda: self.watchdog, 15.0, "watchdog_node")
+
+    def restart(self, name):
+        """Start a node that has ended once more; the robot is disarmed then."""
+        self.world.start(name)
+        time.sleep(4.0)  # its services are known
+        self.ready()
+
+    @contextmanager
+    def panel(self, name="panel", *, latched=False, reliability=RELIABLE):
+        """A publisher of the emergency stop, in a node of its own."""
+        node = rclpy.create_node(name, context=self.observer.context)
+        durability = TRANSIENT_LOCAL if latched else VOLATILE
+        quality = panel_quality(reliability, durability)
+        publisher = node.create_publisher(Bool, "estop", quality)
+        listeners = 2 * (2 + latched if reliability == RELIABLE else 1)  # of both nodes
+        wait_for(lambda: publisher.get_subscription_count() >= listeners, 15.0, "listeners")
+        time.sleep(0.3)  # the listeners know it a moment after it knows them
+        try:
+            yield lambda pressed: publisher.publish(Bool(data=pressed))
+        finally:
+            node.destroy_node()
+
+    def call(self, name):
+        return self.observer.call(Trigger, f"skill_node/{name}")
+
+    def drive(self):
+        self.observer.heard["skill_node/trace"].clear()
+        self.observer.drive()
+
+    def ready(self):
+        """Whatever was before, the robot is disarmed and nothing is latched."""
+        self.observer.call(Trigger, "watchdog_node/reset")
+        answers = self.call("reset").message, self.call("disarm").message
+        happened = lambda: self.observer.state().startswith("disarmed")  # noqa: E731
+        wait_for(happened, 15.0, lambda: f"disarmed: {answers}, {self.observer.state()}")
+
+    def nothing_moves(self, seconds=0.5):
+        since = time.monotonic()
+        time.sleep(seconds)
+        assert not self.observer.commands(since).any()
+
+    def assert_no_jump(self):
+        """No command differs from the one before by more than the rate limit.
+
+        Where the observer missed one, which stamps tell, by as much more.
+        A session begins at the measured velocity, which is not quite 0 at rest.
+        """
+        path = self.observer.commands()
+        ticks = self.observer.ticks_between()[: len(path)]
+        steps = np.abs(np.diff(path, axis=0, prepend=0.0)).max(axis=1, initial=0.0)
+        begins = ~np.concatenate([np.zeros((1, 2)), path])[:-1].any(axis=1)
+        assert (steps <= RATE * ticks + np.where(begins, DRIFT, 1e-9)).all(), steps.max()
+        LARGEST.append(float((steps / ticks)[~begins].max(initial=0.0)))
+
+    def expect(self, cause, fault, since, bound):
+        """The fault within its bound, and the robot at rest by the rate limit."""
+        self.observer.wait(f"fault: {fault}", bound + 3.0)
+        told = self.observer.times(f"fault: {fault}")[-1]
+        safe = assert_brought_to_rest(self.observer, told) - since
+        ROWS.append((cause, fault.partition(":")[0], told - since, bound, safe, LATCHED_SAFE))
+        assert told - since < bound + SLACK
+
+
+@pytest.fixture(scope="module", autouse=True)
+def table():
+    ROWS.clear()
+    LARGEST.clear()
+    yield
+    tell(ROWS)
+    if place := os.environ.get("MLSH_FAULTS"):
+        with open(place, "a") as stream:
+            stream.write(f"\nLargest step of a command: {max(LARGEST):.3f}, limit {RATE}\n")
+
+
+@pytest.fixture(scope="module")
+def scene(bundle):
+    with new_domain() as stack:
+        yield Scene(bundle, stack)
+
+
+@pytest.fixture(autouse=True)
+def no_step_is_too_large(scene):
+    """Over everything that a test does, from the first command on."""
+    tripped = scene.watchdog[-1].startswith("tripped")
+    if tripped or scene.observer.state() != "disarmed":  # a test before this one failed
+        scene.ready()
+    scene.observer.heard["cmd_vel"].clear()
+    yield
+    scene.assert_no_jump()
+
+
+# Lifecycle ---------------------------------------------------------------------------------------
+
+
+def test_services_work_only_while_the_node_is_active(scene):
+    observer = scene.observer
+    scene.drive()
+    assert observer.change("skill_node", Transition.TRANSITION_DEACTIVATE)
+    observer.wait("disarmed")
+    scene.nothing_moves()
+    for service in ("arm", "start", "stop", "disarm", "reset"):
+        answer = scene.call(service)
+        assert not answer.success
+        assert answer.message == f"cannot {service}: skill_node is not active; activate it"
+    assert observer.change("skill_node", Transition.TRANSITION_ACTIVATE)
+    scene.nothing_moves(1.0)
+    assert observer.state() == "disarmed"
+    scene.drive()
+    scene.call("stop")
+    scene.ready()
+
+
+def test_a_fault_survives_the_lifecycle(scene):
+    observer = scene.observer
+    scene.drive()
+    with scene.panel() as say:
+        say(True)
+        observer.wait("fault: estop")
+        say(False)
+    assert observer.change("skill_node", Transition.TRANSITION_DEACTIVATE)
+    assert observer.change("skill_node", Transition.TRANSITION_ACTIVATE)
+    assert observer.state().startswith("fault: estop")
+    assert scene.call("arm").message.startswith("cannot arm: the state is fault: estop")
+    scene.ready()
+
+
+# Emergency stop ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("latched", [False, True])
+@pytest.mark.parametrize("reliability", [RELIABLE, BEST_EFFORT])
+def test_a_pulse_of_any_panel_stops_the_robot(scene, latched, reliability):
+    scene.drive()
+    sort = f"{reliability.name.lower()}, {'latched' if latched else 'volatile'}"
+    with scene.panel(latched=latched, reliability=reliability) as say:
+        since = time.monotonic()
+        say(True)
+        say(False)  # back to back
+        scene.expect(f"estop pressed and released at once ({sort})", "estop", since, DT)
+    scene.ready()
+
+
+def test_a_pulse_is_heard_while_a_bundle_is_loaded(scene, bundle):
+    """Whatever the executor of skill_node does."""
+    scene.drive()
+    change = [Parameter("bundle", value=str(bundle.source)).to_parameter_msg()]
+    with scene.panel() as say:
+        client = scene.observer.node.create_client(SetParameters, "skill_node/set_parameters")
+        assert client.wait_for_service(timeout_sec=15.0)
+        time.sleep(0.3)
+        loads = [client.call_async(SetParameters.Request(parameters=change)) for _ in range(5)]
+        since = time.monotonic()
+        say(True)
+        say(False)
+        scene.observer.wait("fault: estop", 2.0)
+        assert scene.observer.times("fault")[-1] - since < 0.2
+        wait_for(lambda: all(load.done() for load in loads), 20.0, "the bundle")
+    scene.observer.clients["bundle"] = client  # kept, see Observer
+    scene.ready()
+
+
+def test_a_panel_that_was_pressed_before_the_nodes_came_is_heard(scene):
+    scene.ready()
+    with scene.panel(latched=True) as say:
+        say(True)
+        skill = scene.world.nodes["skill_node"]
+        skill.terminate()
+        skill.wait(10.0)
+        scene.observer.heard["skill_node/state"].clear()
+        scene.world.start("skill_node")
+        scene.observer.wait("disarmed")
+        refused = scene.call("arm")
+        assert refused.message == "cannot arm: estop: topic 'estop' says true, from /panel"
+        say(False)
+        time.sleep(0.3)
+        scene.observer.arm()
+        assert scene.call("disarm").success
+
+
+def test_no_panel_speaks_for_another(scene):
+    scene.drive()
+    with scene.panel("front", latched=True) as front, scene.panel("back") as back:
+        front(True)
+        scene.observer.wait("fault: estop: topic 'estop' says true, from /front")
+        for _ in range(5):
+            back(False)
+            time.sleep(0.05)
+        refused = scene.call("reset").message
+        assert refused.endswith("says true, from /front; release it first")
+        front(False)
+        time.sleep(0.3)
+        assert scene.call("reset").success
+        time.sleep(0.3)
+        scene.observer.arm()
+        assert scene.call("disarm").success
+        front(True)
+        time.sleep(0.3)
+    time.sleep(0.5)  # both are gone, and one said stop
+    refused = scene.call("arm")
+    assert refused.message.endswith("says true, from a publisher that is gone")
+    assert scene.call("reset").success
+    # watchdog_node has heard it too, and would trip as soon as the robot moves.
+    held = "watchdog_node is stopped: topic 'estop' says true, from a publisher that is gone"
+    assert scene.call("arm").message == f"cannot arm: {held}; reset it too"
+    assert scene.observer.call(Trigger, "watchdog_node/reset").message == "watching"
+    scene.observer.arm()
+    assert scene.call("disarm").success
+    scene.ready()
+
+
+def test_garbage_on_the_emergency_stop_topic_harms_nobody(scene):
+    with scene.panel() as say:
+        node = rclpy.create_node("vandal", context=scene.observer.context)
+        publisher = node.create_publisher(Bool, "estop", panel_quality(depth=10))
+        wait_for(lambda: publisher.get_subscription_count() >= 4, 15.0, "listeners")
+        for data in (b"\0\1\0\0", b"\0\1\0\0\0\0"):  # no value, and more than one
+            publisher.publish(data)
+        time.sleep(0.3)
+        scene.drive()
+        publisher.publish(b"\0\1\0\0")
+        say(True)
+        scene.observer.wait("fault: estop", 2.0)
+        say(False)
+        node.destroy_node()
+        time.sleep(0.3)
+    scene.ready()
+
+
+# The watchdog is watched -------------------------------------------------------------------------
+
+
+def test_the_robot_stops_when_its_watchdog_is_frozen(scene):
+    scene.drive()
+    watchdog = scene.world.nodes["watchdog_node"]
+    since = time.monotonic()
+    watchdog.send_signal(signal.SIGSTOP)
+    try:
+        lost = "watchdog_lost: the last heartbeat"
+        scene.expect("watchdog_node stopped (SIGSTOP)", lost, since, HEARTBEAT_LOST)
+        assert scene.call("reset").success
+        assert scene.call("arm").message.startswith("cannot arm: watchdog_lost: the last heartb")
+    finally:
+        watchdog.send_signal(signal.SIGCONT)
+    time.sleep(1.0)
+    # Thawed, it has heard that the robot came to rest.
+    scene.nothing_moves()
+    scene.ready()
+
+
+def test_the_robot_stops_when_its_watchdog_is_deactivated(scene):
+    observer = scene.observer
+    scene.drive()
+    since = time.monotonic()
+    assert observer.change("watchdog_node", Transition.TRANSITION_DEACTIVATE)
+    lost = "watchdog_lost: watchdog_node is not active"
+    scene.expect("watchdog_node deactivated", lost, since, HEARTBEAT_LOST)
+    assert scene.call("reset").success
+    assert scene.call("arm").message.startswith("cannot arm: watchdog_lost")
+    assert observer.change("watchdog_node", Transition.TRANSITION_ACTIVATE)
+    time.sleep(0.3)
+    scene.drive()
+    scene.call("stop")
+    scene.ready()
+
+
+def test_the_robot_stops_when_its_watchdog_is_killed(scene):
+    scene.drive()
+    since = time.monotonic()
+    scene.world.nodes["watchdog_node"].kill()
+    scene.expect("watchdog_node killed -9", "watchdog_lost", since, HEARTBEAT_LOST)
+    scene.restart("watchdog_node")
+    scene.observer.arm()  # not before DDS has forgotten the dead one
+    scene.ready()
+
+
+def test_a_watchdog_that_is_told_to_end_leaves_no_robot_moving(scene):
+    scene.drive()
+    watchdog = scene.world.nodes["watchdog_node"]
+    since = time.monotonic()
+    watchdog.terminate()
+    scene.expect("watchdog_node told to end (SIGTERM)", "watchdog_lost", since, HEARTBEAT_LOST)
+    assert watchdog.wait(10.0) == 0
+    scene.restart("watchdog_node")
+    scene.observer.arm()
+    scene.ready()
+
+
+# One speaker for one thing -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("topic", "kind"), [("decision/answer", Float64MultiArray), ("odom", Odometry)]
+)
+def test_a_second_publisher_is_named_and_stops_the_robot(scene, topic, kind):
+    scene.drive()
+    node = rclpy.create_node("intruder", context=scene.observer.context)
+    since = time.monotonic()
+    node.create_publisher(kind, topic, EXCHANGE)
+    try:
+        scene.expect(f"/intruder publishes {topic}", "second_publisher", since, LOOK)
+        assert "/intruder" in scene.observer.state()
+        assert topic in scene.observer.state()
+        assert scene.call("reset").success
+        assert "/intruder" in scene.call("arm").message
+    finally:
+        node.destroy_node()
+    time.sleep(1.0)
+    scene.ready()
+
+
+def test_answers_of_an_earlier_process_are_not_taken_again(scene):
+    observer = scene.observer
+    scene.drive()
+    wait_for(lambda: len(observer.heard["decision/answer"]) >= 3, 10.0, "answers")
+    scene.call("stop")
+    layout = answer_layout(scene.world.bundle.manifest.skills)
+    first = {int(layout.read(m)[0]["session"]) for _, m in observer.heard["decision/answer"]}
+    scene.call("disarm")
+    skill = scene.world.nodes["skill_node"]
+    skill.terminate()
+    skill.wait(10.0)
+    observer.heard["skill_node/state"].clear()
+    observer.heard["decision/answer"].clear()
+    scene.world.start("skill_node")
+    scene.drive()
+    scene.call("stop")
+    again = {int(layout.read(m)[0]["session"]) for _, m in observer.heard["decision/answer"]}
+    assert first
+    assert again
+    assert not first & again
+    assert min(first | again) > 1000
+    scene.ready()
+
+
+# A process that stands still ---------------------------------------------------------------------
+
+
+def test_a_thawed_skill_node_does_not_undo_what_the_watchdog_has_done(scene):
+    scene.drive()
+    skill = scene.world.nodes["skill_node"]
+    skill.send_signal(signal.SIGSTOP)
+    wait_for(lambda: scene.watchdog[-1].startswith("tripped"), 3.0, "watchdog")
+    time.sleep(1.0)
+    since = time.monotonic()
+    skill.send_signal(signal.SIGCONT)
+    scene.observer.wait("fault", 3.0)
+    time.sleep(0.5)
+    assert not scene.observer.commands(since).any()
+    scene.ready()
+
+
+# The launcher ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
+def test_no_node_outlives_its_launcher(scene, bundle, number):
+    """A launcher of one line starts watchdog_node as a launch file does, and is ended."""
+    code = f"""
+import os, subprocess, sys, time
+os.environ[{LAUNCHER!r}] = str(os.getpid())
+print(subprocess.Popen([sys.executable, *sys.argv[1:]]).pid, flush=True)
+time.sleep(60)
+"""
+    arguments = ["-m", "mlsh_ros.nodes.master_node", "--ros-args", "-r", "__ns:=/other"]
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments, "-p", f"bundle:={bundle.source}"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=scene.world.environment,
+    )
+    node = int(launcher.stdout.readline())
+    time.sleep(2.5)
+    assert os.path.exists(f"/proc/{node}")
+    launcher.send_signal(number)
+    launcher.wait(5.0)
+    wait_for(lambda: not runs(node), 10.0, "the node's end")
+
+
+def runs(process):
+    """Whether a process runs; one that nobody waits for is a zombie."""
+    try:
+        with open(f"/proc/{process}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
+def test_a_lost_terminal_brings_the_robot_to_rest(bundle, number):
+    with new_domain() as stack:
+        world = World(bundle, stack)
+        observer = world.start_all()
+        observer.drive()
+        process = world.nodes["skill_node"]
+        process.send_signal(number)
+        assert process.wait(10.0) == 0
+        path = observer.commands()
+        assert not path[-1].any()
+        assert np.abs(np.diff(path, axis=0)).max() <= RATE + 1e-9
+
+
+STUCK = """
+import time
+from mlsh_ros.nodes import node
+from mlsh_ros.bringup.params import MASTER_NODE
+
+class Stuck(node.CoreNode):
+    def __init__(self):
+        super().__init__("stuck", MASTER_NODE)
+        self.create_timer(0.01, self.never_returns)
+
+    def never_returns(self):
+        print("stuck", flush=True)
+        time.sleep(1000)
+
+raise SystemExit(node.run(Stuck))
+"""
+
+
+def test_a_node_with_a_callback_that_never_returns_ends_all_the_same(bundle):
+    with new_domain() as stack:
+        environment = World(bundle, stack).environment
+        process = subprocess.Popen(
+            [sys.executable, "-c", STUCK],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        assert process.stdout.readline() == "stuck\n"
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30.0)
+        assert time.monotonic() - began < RELEASE + 1.0
+        assert process.returncode == 1
+        assert "in never_returns" in errors  # where its thread stands
+
+
+def test_a_finalized_node_has_no_services_and_sends_nothing(bundle):
+    with new_domain() as stack:
+        world = World(bundle, stack)
+        observer = world.start_all()
+        observer.drive()
+        assert observer.change("skill_node", Transition.TRANSITION_ACTIVE_SHUTDOWN)
+        since = time.monotonic()
+        # One that nobody has a client of: those are listed too.
+        names = lambda: dict(observer.node.get_service_names_and_types())  # noqa: E731
+        wait_for(lambda: "/skill_node/disarm" not in names(), 5.0, "services are gone")
+        time.sleep(0.5)
+        assert not observer.commands(since).any()
+        assert not observer.node.count_publishers("cmd_vel")
+
+
+# Stops and starts --------------------------------------------------------------------------------
+
+
+def test_a_stop_that_takes_longer_than_anybody_waits_does_not_jump(tmp_path):
+    """By the rate limit it takes over three seconds; the safe command is at the other end."""
+    robot = changed_robot(
+        tmp_path / "slow",
+        "omni",
+        ("rate_limit: 5.0", "rate_limit: 0.4"),
+        ("safe: [0.0, 0.0]", "safe: [0.9, 0.9]"),
+    )
+    bundle = restless_bundle(tmp_path / "bundle", robot=robot)
+    with new_domain() as stack:
+        world = World(bundle, stack)
+        world.start("watchdog_node")
+        world.start("sim_node", robot=robot)
+        world.start("master_node")
+        world.start("skill_node")
+        observer = world.observer
+        wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")
+        observer.arm()
+        assert observer.call(Trigger, "skill_node/start").success
+        slow = lambda: observer.commands()[-1:].min(initial=0.0) < -0.45  # noqa: E731
+        wait_for(slow, 40.0, lambda: f"{observer.state()} {observer.commands()[-3:]}")
+        began = time.monotonic()
+        assert observer.call(Trigger, "skill_node/stop", 20.0).success
+        assert time.monotonic() - began > 3.0
+        time.sleep(0.3)
+        path = observer.commands()
+        assert (path[-1] == 0.9).all()
+        assert np.abs(np.diff(path, axis=0)).max() <= 0.04 + 1e-9
+        observer.wait("ready")
+
+
+def test_a_session_begins_where_the_robot_is(bundle):
+    """A robot that rolls at 0.9 m/s when it is started; the rate limit is 0.5 m/s a tick."""
+    with new_domain() as stack:
+        world = World(bundle, stack)
+        robot = Robot(world.observer, topic_readers(bundle.interface.observation))
+        stack.callback(robot.close)
+        robot.rolls = np.array([0.9, -0.9])
+        world.start("master_node")
+        world.start("skill_node")
+        observer = world.observer
+        wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")
+        observer.arm()
+        assert observer.call(Trigger, "skill_node/start").success
+        wait_for(lambda: len(observer.commands()), 10.0, observer.state)
+        first = observer.commands()[0]
+        assert np.abs(first - robot.rolls).max() <= RATE + 1e-9
+        assert np.abs(first).max() > 0.3  # from the safe command it could be 0.5 away from 0 only
+
+
+def test_a_robot_beyond_the_limit_of_its_commands_is_not_started(bundle):
+    with new_domain() as stack:
+        world = World(bundle, stack)
+        robot = Robot(world.observer, topic_readers(bundle.interface.observation))
+        stack.callback(robot.close)
+        robot.rolls = np.array([1.6, 0.0])
+        world.start("master_node")
+        world.start("skill_node")
+        observer = world.observer
+        wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")
+        observer.arm()
+        assert observer.call(Trigger, "skill_node/start").success
+        observer.wait("fault", 10.0)
+        # Which of the two comes first is no matter: omni has a limit on what it measures, too.
+        assert observer.state().startswith(("fault: start_out_of_limit", "fault: limit"))
+        assert not len(observer.commands())
+
+
+def test_a_simulation_in_lockstep_may_stand_still(bundle):
+    """As long as it likes, up to the patience of skill_node: nobody counts seconds there."""
+    with new_domain() as stack:
+        world = World(bundle, stack)
+        world.start("watchdog_node", mode="lockstep")
+        world.start("sim_node", mode="lockstep")
+        world.start("master_node")
+        world.start("skill_node", mode="lockstep")
+        observer = world.observer
+        wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")
+        observer.arm()
+        assert observer.call(Trigger, "skill_node/start").success
+        wait_for(lambda: len(observer.heard["skill_node/trace"]) > 20, 20.0, observer.state)
+        sim = world.nodes["sim_node"]
+        sim.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)
+        sim.send_signal(signal.SIGCONT)
+        ticks = len(observer.heard["skill_node/trace"])
+        wait_for(
+            lambda: len(observer.heard["skill_node/trace"]) > ticks + 20, 20.0, observer.state
+        )
+        assert observer.state() == "running"
+        assert observer.call(Trigger, "skill_node/stop").success
+        time.sleep(0.3)
+        assert np.abs(np.diff(observer.commands(), axis=0)).max() <= RATE + 1e-9

@@ -1,0 +1,754 @@
+"""The tick engine, its guard and the watchdog: laws and arithmetic, without ROS or time."""
+
+import gc
+import math
+import os
+import re
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlsh_ros.control.clock import HOLD, Clock, SimulatedClock
+from mlsh_ros.control.controller import Controller, Tick
+from mlsh_ros.control.diagnostics import Level, Refused, diagnose
+from mlsh_ros.control.faults import FAULTS, FaultError
+from mlsh_ros.control.loop import Loop
+from mlsh_ros.control.realtime import no_collection, prefer_this_thread
+from mlsh_ros.control.safety_monitor import WINDOW, Guard, Rules
+from mlsh_ros.control.sensor_buffer import Sample, Sensors
+from mlsh_ros.control.skill_schedule import Hierarchy
+from mlsh_ros.control.supervisor import State, Status
+from mlsh_ros.control.tick_schedule import Grid
+from mlsh_ros.control.timing import KEPT, Timing
+from mlsh_ros.control.watchdog import Watchdog
+from sim.interface import Tracking
+
+RULES = Rules(late_decisions=2, missed_ticks=3, max_switches=10, clock_jump=0.1)
+DT = 0.1
+
+
+def test_the_safety_page_lists_every_fault_with_its_meaning():
+    page = (Path(__file__).parents[2] / "docs" / "safety.md").read_text()
+    listed = re.findall(r"^\| `([a-z_]+)` \| (.*?) \|", page, re.M)
+    assert listed == list(FAULTS.items())
+
+
+# Grid -------------------------------------------------------------------------------------------
+
+
+def test_the_grid_does_not_drift():
+    grid = Grid(0.1, start=1000.0)
+    for _ in range(100_000):
+        assert grid.advance(grid.due) == 0
+    # A running sum of 0.1 is off by about 2e-8 here.
+    assert grid.due == 1000.0 + 100_000 * 0.1
+
+
+def test_a_late_tick_shifts_nothing_and_missed_ones_are_counted_not_caught_up():
+    grid = Grid(0.1, start=0.0)
+    # Tick 0 took 0.14 s: tick 1 at 0.1 can still begin in the first half of its period.
+    assert grid.advance(0.14) == 0
+    assert grid.due == pytest.approx(0.1)
+    # It ended at 0.26: tick 2 (0.2) is too late, tick 3 (0.3) is next.
+    assert grid.advance(0.26) == 1
+    assert grid.due == pytest.approx(0.3)
+    # It ended at 1.03: 4 .. 9 are gone, 10 began 0.03 ago.
+    assert grid.advance(1.03) == 6
+    assert grid.due == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_moment_of_the_grid_is_a_tick_or_counted_and_none_comes_in_a_burst(seed):
+    rng = np.random.default_rng(seed)
+    grid, now, ticks, missed, last = Grid(DT, 0.0), 0.0, 0, 0, -1.0
+    for _ in range(2000):
+        now = max(now, grid.due)  # sleeps until then
+        assert now - last >= DT / 2 - 1e-9 or ticks == 0
+        last = now
+        ticks += 1
+        now += rng.exponential(0.08)
+        missed += grid.advance(now)
+    assert ticks + missed == round(grid.due / DT)
+
+
+# Guard ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def guard(bundle):
+    return Guard(bundle.interface, bundle.manifest.skills, {}, RULES)
+
+
+def tick(number=1, skill=0, command=(0.0, 0.0), late=False, decides=False):
+    command = np.array(command)
+    return Tick(number, skill, np.zeros(8, np.float32), command, command, False, decides, late)
+
+
+def fields(velocity=(0.0, 0.0)):
+    return {
+        "position": np.zeros(2),
+        "velocity": np.array(velocity),
+        "goals": np.zeros(4),
+    }
+
+
+def fault(name, match=""):
+    return pytest.raises(FaultError, match=f"^{name}: .*{match}")
+
+
+def test_a_value_beyond_its_limit_stops_the_robot_and_is_named(guard):
+    guard.judge(tick(), fields((1.3, -1.3)), 0.0)  # at the limit of omni's robot.yaml
+    with fault("limit", r"velocity.1 is -1.31 m/s, skill 'skill-0' may see -1.3 to 1.3"):
+        guard.judge(tick(), fields((0.0, -1.31)), 0.0)
+
+
+def test_a_skill_may_have_limits_of_its_own(bundle):
+    own = {"skill-1": {"velocity": (-2.0, 2.0), "position": (-1.0, 1.0)}}
+    guard = Guard(bundle.interface, bundle.manifest.skills, own, RULES)
+    fast = fields((1.9, 0.0))
+    guard.judge(tick(skill=1), fast, 0.0)
+    with fault("limit", "velocity.0"):
+        guard.judge(tick(skill=0), fast, 0.0)
+    away = {**fields(), "position": np.array([0.0, 1.5])}
+    guard.judge(tick(skill=0), away, 0.0)
+    with fault("limit", "position.1 is 1.5 m, skill 'skill-1'"):
+        guard.judge(tick(skill=1), away, 0.0)
+
+
+def test_tracking_is_measured_against_the_command_of_the_tick_before(bundle):
+    term = replace(bundle.interface.action[0], tracking=Tracking("velocity", 0.2, 0.25))
+    guard = Guard(replace(bundle.interface, action=(term,)), bundle.manifest.skills, {}, RULES)
+    stuck, driving = fields((0.0, 0.0)), fields((0.9, 0.0))
+    guard.judge(tick(command=(1.0, 0.0)), stuck, 0.0)  # nothing was commanded before
+    guard.judge(tick(command=(1.0, 0.0)), stuck, 0.1)  # away since 0.1
+    guard.judge(tick(command=(1.0, 0.0)), driving, 0.2)  # it moves: forgiven
+    guard.judge(tick(command=(1.0, 0.0)), stuck, 0.3)  # away since 0.3
+    guard.judge(tick(command=(1.0, 0.0)), stuck, 0.5)  # for 0.2 s
+    with fault("tracking", r"base_velocity.0 is commanded 1 m/s, velocity.0 shows 0 for 0.30 s"):
+        guard.judge(tick(command=(1.0, 0.0)), stuck, 0.6)
+    guard.begin()
+    guard.judge(tick(command=(1.0, 0.0)), stuck, 0.7)
+    guard.judge(tick(command=(1.0, 0.0)), stuck, 0.8)  # a new session holds nothing against it
+
+
+def test_missed_ticks_in_a_row_stop_the_robot_single_ones_do_not(guard):
+    for _ in range(10):
+        guard.time(0.0, None, 1)
+        guard.time(0.0, None, 0)
+    guard.time(0.0, None, 2)
+    with fault("deadline", "3 ticks of 0.1 s in a row were missed"):
+        guard.time(0.0, None, 1)
+    guard.begin()
+    with fault("deadline"):
+        guard.time(0.0, None, 3)  # in one piece
+
+
+def test_a_jump_of_the_clock_stops_the_robot_slow_drift_does_not(guard):
+    for n in range(100):  # 1 % fast, as when it is being slewed
+        guard.time(n * DT, 5.0 + n * DT * 1.01, 0)
+    guard.begin()
+    guard.time(0.0, 100.0, 0)
+    with fault("clock_jumped", r"moved by -0.900 s within a tick, at most 0.1 s"):
+        guard.time(0.1, 99.2, 0)
+    guard.begin()
+    guard.time(0.0, None, 0)  # not compared
+    guard.time(0.1, None, 0)
+
+
+def test_late_decisions_in_a_row_stop_the_robot(guard):
+    for late in (True, True, False, True, True):
+        guard.judge(tick(decides=True, late=late), fields(), 0.0)
+        guard.judge(tick(), fields(), 0.0)
+    with fault("master_silent", "3 decisions in a row"):
+        guard.judge(tick(decides=True, late=True), fields(), 0.0)
+
+
+def test_chatter_is_counted_over_a_window_of_decisions(bundle):
+    rules = replace(RULES, max_switches=4)
+    guard = Guard(bundle.interface, bundle.manifest.skills, {}, rules)
+    for _ in range(5):  # 4 switches, then quiet for a window, again and again
+        for skill in (0, 1, 0, 1, 0):
+            guard.judge(tick(skill=skill, decides=True), fields(), 0.0)
+        for _ in range(WINDOW):
+            guard.judge(tick(skill=0, decides=True), fields(), 0.0)
+    for skill in (1, 0, 1, 0):
+        guard.judge(tick(skill=skill, decides=True), fields(), 0.0)
+    with fault("skill_chatter", "5 switches in 10 decisions, at most 4"):
+        guard.judge(tick(skill=1, decides=True), fields(), 0.0)
+
+
+# Loop -------------------------------------------------------------------------------------------
+
+
+class Bench:
+    """A loop in a world where time passes only when somebody sleeps or works."""
+
+    def __init__(self, bundle, *, system=None, work=lambda n: 0.0, answer=True):
+        self.time = 0.0
+        self.work, self.answers = work, answer
+        self.sent, self.told, self.asked = [], [], []
+        manifest = bundle.manifest
+        # Never the same command twice, so that it shows which one was sent.
+        skills = [lambda o: np.full((1, 2), 0.3 + 0.1 * np.sin(self.time), np.float32)] * 2
+        self.controller = Controller(
+            bundle.interface, skills, manifest.decision_ticks, manifest.decision_lead
+        )
+        self.sensors = Sensors(bundle.interface)
+        self.stop = threading.Event()
+        self.stop.wait = self.sleep
+        self.loop = Loop(
+            self.controller,
+            self.sensors,
+            Guard(bundle.interface, manifest.skills, {}, RULES),
+            self,
+            threading.Condition(),
+            self.stop,
+            start_timeout=0.05,
+            clock=Clock(now=lambda: self.time, system=system, sleep=self.sleep),
+        )
+        self.last = 50  # ticks until it is told to stop
+        self.frozen = None  # s, when the sensors fall silent
+        self.see()
+
+    def sleep(self, seconds):
+        self.time += max(seconds, 1e-9)  # as a real one, never nothing
+        self.see()
+
+    def see(self):
+        if self.frozen is not None and self.time >= self.frozen:
+            return
+        velocity = self.sent[-1][1] if self.sent else np.zeros(2)
+        sample = {"position": np.zeros(2), "velocity": velocity}
+        stamp = round(self.time * 1e9) + 1
+        self.sensors.put("odom", Sample(sample, self.time, stamp))
+        self.sensors.put("goals", Sample({"goals": np.zeros(4)}, self.time, stamp))
+
+    def ask(self, request):
+        self.asked.append(request.macro)
+        if self.answers:
+            self.controller.hierarchy.answer(request.macro, 0)
+
+    def begin(self, initial):
+        self.initial = initial
+
+    def send(self, command):
+        self.time += self.work(len(self.sent))
+        self.sent.append((self.time, command))
+        if len(self.sent) == self.last:
+            self.stop.set()
+
+    def tell(self, done):
+        self.told.append(done)
+
+
+def test_ticks_stand_on_the_grid_whatever_they_cost(bundle):
+    rng = np.random.default_rng(0)
+    cost = rng.uniform(0.0, 0.6 * DT, 1000)
+    bench = Bench(bundle, work=lambda n: cost[n])
+    bench.last = 1000
+    bench.loop.run()
+    begun = np.array([t - cost[n] for n, (t, _) in enumerate(bench.sent)])
+    np.testing.assert_allclose(begun, np.arange(1000) * DT, atol=1e-9)
+    assert [d.missed for d in bench.told] == [0] * 1000
+    assert max(d.lateness for d in bench.told) < 1e-9
+    np.testing.assert_allclose([d.compute for d in bench.told], cost, atol=1e-9)
+
+
+def test_an_overrun_is_counted_and_the_grid_goes_on(bundle):
+    bench = Bench(bundle, work=lambda n: 0.23 if n == 10 else 0.0)
+    bench.last = 15
+    bench.loop.run()
+    # Tick 10 began at 1.0 and ended at 1.23: 1.1 and 1.2 are gone, but 1.2 began only 0.03 ago.
+    assert [d.missed for d in bench.told][10:13] == [0, 1, 0]
+    assert bench.told[11].lateness == pytest.approx(0.03)
+    assert bench.sent[12][0] == pytest.approx(1.3)
+
+
+def test_a_sleep_that_takes_too_long_is_an_overrun_too(bundle):
+    bench = Bench(bundle)
+    calm = bench.sleep
+
+    def sleep(seconds):
+        calm(seconds + 0.4 * (len(bench.sent) == hang))
+
+    hang = 5
+    bench.stop.wait = sleep
+    with fault("deadline", "4 ticks of 0.1 s in a row"):
+        bench.loop.run()
+    assert len(bench.sent) == hang
+
+
+def test_three_ticks_missed_in_a_row_are_a_fault_and_nothing_more_is_sent(bundle):
+    bench = Bench(bundle, work=lambda n: 0.45 if n == 10 else 0.0)
+    with fault("deadline"):
+        bench.loop.run()
+    assert len(bench.sent) == 11
+
+
+@pytest.mark.parametrize("at", [0.35, 1.0])
+def test_silent_sensors_stop_the_robot_within_max_age_and_a_tick(bundle, at):
+    bench = Bench(bundle)
+    bench.frozen = at
+    with fault("sensors_stale", "odom"):
+        bench.loop.run()
+    assert bench.time <= at + 0.3 + DT + 1e-9  # max_age of odom is 0.3 s
+    assert bench.sent[-1][0] <= at + 0.3 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("offset", "said"), [(0.5, "stamped 0.50 s ago"), (-0.5, "stamped 0.50 s ahead")]
+)
+def test_stamps_from_another_time_are_stale(bundle, offset, said):
+    bench = Bench(bundle, system=lambda: bench.time + offset)
+    with fault("sensors_stale", said):
+        bench.loop.run()
+    assert bench.sent == []
+
+
+def test_nothing_is_sent_without_a_first_decision_or_sensors(bundle):
+    bench = Bench(bundle, answer=False)
+    bench.stop.wait = threading.Event().wait  # here real time passes
+    bench.loop.clock = Clock(system=None)
+    bench.time = time.monotonic()
+    bench.see()
+    bench.loop.start_timeout = 0.6
+    with fault("master_silent", "no decision for tick 0 within 0.6 s"):
+        bench.loop.run()
+    assert bench.asked == [0, 0]  # and again every half a second
+    bench.sensors.clear()
+    with fault("sensors_missing", "nothing from odom, goals within 0.6 s"):
+        bench.loop.run()
+    assert bench.sent == []
+
+
+def test_a_limit_keeps_its_own_tick_from_being_sent(bundle):
+    bench = Bench(bundle)
+    see = bench.see
+
+    def pushed():
+        see()
+        if len(bench.sent) == 7:
+            sample = {"position": np.zeros(2), "velocity": np.array([2.0, 0.0])}
+            bench.sensors.put("odom", Sample(sample, bench.time, round(bench.time * 1e9) + 2))
+
+    bench.see = pushed
+    with fault("limit", "velocity.0 is 2 m/s"):
+        bench.loop.run()
+    assert len(bench.sent) == 7
+
+
+def test_a_stop_ends_the_session_without_another_command(bundle):
+    bench = Bench(bundle)
+    bench.last = 5
+    bench.loop.run()
+    assert len(bench.sent) == 5
+
+
+def test_no_switch_moves_the_command_by_more_than_the_rate_limit(bundle):
+    rng = np.random.default_rng(0)
+    interface = bundle.interface
+    # Two skills that want opposite things, ten times as much as the robot may.
+    skills = [
+        lambda o: np.full((1, 2), 10.0, np.float32),
+        lambda o: np.full((1, 2), -10.0, np.float32),
+    ]
+    controller = Controller(interface, skills, 1, 0)
+    rate = np.array([t.rate_limit for t in interface.action for _ in range(t.size)]) * DT
+    before, largest, switches, last = controller.command, 0.0, 0, None
+    values = fields()
+    while switches < 10_000:
+        request = controller.begin(values)
+        controller.hierarchy.answer(request.macro, int(rng.integers(2)))
+        done = controller.finish()
+        largest = max(largest, np.abs((done.command - before) / rate).max())
+        switches += last is not None and done.skill != last
+        before, last = done.command, done.skill
+    assert controller.hierarchy.switches == switches
+    assert 0.99 < largest <= 1 + 1e-12  # reached, and never exceeded
+
+
+# Timing and diagnostics -------------------------------------------------------------------------
+
+
+def test_percentiles_are_of_the_newest_ticks_and_counters_of_all():
+    timing = Timing()
+    assert np.isnan(timing.summary().lateness).all()
+    for n in range(3 * KEPT):
+        timing.add(n * 1e-6, 1e-3, missed=n % 2, late=n == 5, saturated=False)
+    summary = timing.summary()
+    assert (summary.ticks, summary.missed, summary.late_decisions) == (3 * KEPT, 1500, 1)
+    # 2000 .. 2999 us: median 2499.5, 99th percentile 2989.01, largest 2999
+    np.testing.assert_allclose(summary.lateness, np.array([2499.5, 2989.01, 2999]) * 1e-6)
+    timing.clear()
+    assert timing.summary().ticks == 0
+
+
+def test_diagnostics_say_what_is_wrong_in_words(bundle):
+    hierarchy = Hierarchy(10, 1, 2)
+    timing = Timing()
+
+    def found(status=None, ages=None, refused=None):
+        status = status or Status(State.RUNNING)
+        ages = {"odom": 0.01, "goals": 0.2} if ages is None else ages
+        findings = diagnose(
+            status,
+            timing.summary(),
+            bundle.interface,
+            ages,
+            bundle.manifest.skills,
+            hierarchy,
+            refused or {},
+        )
+        return {f.name: f for f in findings}
+
+    assert {f.level for f in found().values()} == {Level.OK}
+    for name in FAULTS:
+        state = found(Status(State.FAULT, name, "what was seen"))["state"]
+        assert (state.level, state.values["meaning"]) == (Level.ERROR, FAULTS[name])
+    assert found(ages={"odom": 0.4})["sensors"].message == "silent: odom, goals"
+    refused = found(refused={"odom": Refused(3, "odom: why")})["sensors"]
+    assert (refused.level, refused.message) == (Level.WARN, "refused: odom")
+    assert refused.values["odom refused"] == "3"
+    assert refused.values["odom refused last"] == "odom: why"
+    timing.add(0.001, 0.0005, missed=2, late=True, saturated=True)
+    hierarchy.answer(0, 1)
+    hierarchy.skill(0)
+    ticks, decisions = found()["ticks"], found()["decisions"]
+    assert (ticks.level, ticks.message) == (Level.WARN, "2 of 3 ticks missed")
+    assert ticks.values["lateness p99 (ms)"] == "1.000"
+    assert (decisions.level, decisions.values["skill"]) == (Level.WARN, "skill-1")
+
+
+# The operating system ----------------------------------------------------------------------------
+
+
+def test_no_garbage_is_collected_inside_whatever_happens():
+    with suppress(KeyError), no_collection():
+        assert not gc.isenabled()
+        raise KeyError
+    assert gc.isenabled()
+
+
+def test_what_the_system_refuses_is_said_with_what_to_do(monkeypatch):
+    assert prefer_this_thread(0, -1) == []
+
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    (line,) = prefer_this_thread(80, -1)
+    assert line.startswith("realtime_priority 80: Operation not permitted; it needs CAP_SYS_NICE")
+    (line,) = prefer_this_thread(0, 1023)
+    assert line.startswith("cpu 1023: Invalid argument. Valid: ")
+
+
+# Simulated time ---------------------------------------------------------------------------------
+
+
+STEP = 0.02  # s that a word of the simulator moves time by
+SHORT = 0.15  # s of the system's clock that it may stand here
+
+
+class Simulated:
+    """A bench whose time somebody else tells, while the loop runs in a thread of its own."""
+
+    def __init__(self, bundle, start=0.0):
+        self.bench = Bench(bundle)
+        bench = self.bench
+        bench.time = start
+        bench.stop.wait = threading.Event().wait
+        self.clock = SimulatedClock(bench.loop.news, patience=SHORT)
+        bench.loop.clock = self.clock
+        self.raised = None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self):
+        try:
+            self.bench.loop.run()
+        except FaultError as error:
+            self.raised = error
+
+    def begin(self, moment):
+        """The first tick is at that moment."""
+        self.tell(moment)
+        self.thread.start()
+        self._await(1)
+
+    def tell(self, moment, ticks=0):
+        """It is that late; returns when that many ticks are done."""
+        self.bench.time = moment
+        self.bench.see()
+        self.clock.tell(moment)
+        self._await(ticks)
+
+    def _await(self, ticks):
+        deadline = time.monotonic() + 2.0
+        while len(self.bench.told) < ticks and self.thread.is_alive():
+            assert time.monotonic() < deadline, self.raised
+            time.sleep(0.0005)
+
+    def ended(self):
+        self.thread.join(timeout=2.0)
+        assert not self.thread.is_alive()
+        return self.raised
+
+
+def test_in_simulated_time_the_ticks_are_those_of_real_time(bundle):
+    real = Bench(bundle)
+    real.last = 20
+    real.loop.run()
+    simulated = Simulated(bundle)
+    simulated.bench.last = 20
+    simulated.begin(0.0)
+    for n in range(1, 5 * 20):
+        nanoseconds = round(n * STEP * 1e9)  # as a message says it
+        simulated.tell(nanoseconds * 1e-9, ticks=n // 5 + 1)
+    assert simulated.ended() is None
+    times = [t for t, _ in simulated.bench.sent]
+    np.testing.assert_allclose(times, [t for t, _ in real.sent], atol=1e-8)
+    np.testing.assert_allclose(
+        [c for _, c in simulated.bench.sent], [c for _, c in real.sent], atol=1e-8
+    )
+    assert [d.missed for d in simulated.bench.told] == [0] * 20
+    assert max(abs(d.lateness) for d in simulated.bench.told) < 1e-6
+
+
+def test_simulated_time_that_stands_stops_the_robot_within_patience(bundle):
+    simulated = Simulated(bundle)
+    simulated.begin(5.0)
+    for n in range(1, 12):
+        simulated.tell(5.0 + n * STEP, ticks=n // 5 + 1)
+    sent, stood = len(simulated.bench.sent), time.monotonic()
+    assert sent == 3
+    # Sensors that go on are no excuse, nor is a clock that repeats itself.
+    while simulated.thread.is_alive() and time.monotonic() < stood + 5 * SHORT:
+        time.sleep(SHORT / 8)
+        with simulated.bench.loop.news:
+            simulated.bench.loop.news.notify_all()
+        simulated.clock.tell(5.0 + 11 * STEP)
+    error = simulated.ended()
+    assert time.monotonic() - stood < 2 * SHORT + 0.1
+    assert error.name == "clock_stopped"
+    assert error.detail.startswith("simulated time has stood at 5.220 s for 0.")
+    assert len(simulated.bench.sent) == sent
+
+
+def test_simulated_time_that_goes_back_stops_the_robot(bundle):
+    simulated = Simulated(bundle)
+    simulated.begin(5.0)
+    for n in range(1, 12):
+        simulated.tell(5.0 + n * STEP, ticks=n // 5 + 1)
+    sent = len(simulated.bench.sent)
+    for n in range(12):  # of another simulator, which has just begun
+        simulated.tell(1.0 + n * STEP)
+    error = simulated.ended()
+    assert (error.name, error.detail) == ("clock_jumped", "simulated time went back by 4.220 s")
+    assert len(simulated.bench.sent) == sent
+
+
+def test_a_jump_of_simulated_time_is_missed_ticks(bundle):
+    simulated = Simulated(bundle)
+    simulated.begin(5.0)
+    simulated.tell(5.1, ticks=2)
+    simulated.tell(9.0)
+    assert simulated.ended().name == "deadline"
+
+
+def test_a_stop_ends_the_wait_for_a_time_that_stands(bundle):
+    simulated = Simulated(bundle)
+    simulated.begin(5.0)
+    simulated.tell(5.02)
+    simulated.bench.stop.set()
+    with simulated.bench.loop.news:
+        simulated.bench.loop.news.notify_all()
+    assert simulated.ended() is None
+
+
+def test_nothing_begins_by_a_clock_that_is_unknown_or_stands():
+    news = threading.Condition()
+    clock = SimulatedClock(news, patience=0.05)
+    assert math.isnan(clock.now())
+    assert str(clock.fault()) == "clock_stopped: nothing has come on /clock yet"
+    clock.tell(3.0)
+    assert clock.fault() is None
+    assert (clock.now(), clock.stamping()) == (3.0, None)
+    clock.tell(2.0)
+    assert clock.fault() is None  # nothing moved; from now on it is what it is
+    time.sleep(0.06)
+    assert clock.fault().name == "clock_stopped"
+    assert Clock().fault() is None
+
+
+@pytest.mark.parametrize("state", ["unknown", "standing", "went back"])
+def test_braking_goes_on_by_the_systems_clock_where_simulated_time_does_not(state):
+    news = threading.Condition()
+    clock = SimulatedClock(news, patience=0.05)
+    if state != "unknown":
+        clock.tell(3.0)
+    if state == "went back":
+        clock.tell(2.0)
+    time.sleep(0.06)
+    began = time.monotonic()
+    for _ in range(3):
+        assert not clock.pause(0.02, news)
+    assert 0.06 <= time.monotonic() - began < 0.2
+    assert clock.pause(9.0, news, lambda: True)
+
+
+def test_a_pause_is_of_simulated_time_where_that_goes_on():
+    news = threading.Condition()
+    clock = SimulatedClock(news, patience=2.0)
+    clock.tell(3.0)
+    teller = threading.Timer(0.05, clock.tell, [3.5])
+    teller.start()
+    began = time.monotonic()
+    assert not clock.pause(0.5, news)
+    assert 0.04 < time.monotonic() - began < 0.4
+
+
+def test_a_pause_goes_by_the_pace_of_before_where_nothing_is_heard():
+    """As of skill_node while it serves `stop` in the thread that would hear the time."""
+    moments = iter([10.0, 10.0, 10.3, 20.0, 20.0, 20.0])  # the system's; then it stands as well
+    clock = SimulatedClock(news := threading.Condition(), steady=lambda: next(moments))
+    clock.tell(3.0)
+    clock.tell(4.5)  # five times as fast
+    began = time.monotonic()
+    with pytest.raises(StopIteration):  # awake after 1.5 times what half a second should take
+        clock.pause(0.5, news)
+    assert 0.14 < time.monotonic() - began < 0.5
+
+
+def test_a_watchdog_waits_for_ever_at_rest_and_not_where_time_stands():
+    news = threading.Condition()
+    clock = SimulatedClock(news, patience=0.1)
+    woken = threading.Timer(0.25, lambda: [news.acquire(), news.notify_all(), news.release()])
+    woken.start()
+    with news:
+        clock.wait(news, None)  # longer than its patience, and nothing is wrong
+        heard = clock.steady()
+        clock.wait(news, 1.0, heard)  # a command has just come: patience begins with it
+        with fault("clock_stopped"):
+            clock.wait(news, 1.0, heard)
+
+
+def test_in_simulated_time_a_message_is_of_its_stamp_unless_that_is_of_another_clock():
+    clock = SimulatedClock(threading.Condition())
+    clock.tell(50.0)
+    assert clock.moment(49_500_000_000) == 49.5  # it was under way for long
+    assert clock.moment(51_000_000_000) == 51.0  # it has overtaken /clock
+    assert clock.moment(0) == 50.0  # it has none
+    assert clock.moment(1_790_000_000 * 10**9) == 50.0  # it is of the system's clock
+    assert Clock(now=lambda: 3.0).moment(49_500_000_000) == 3.0
+
+
+def test_a_hiccup_of_the_machine_is_held_against_nobody_in_simulated_time():
+    seconds = [10.0]
+    clock = SimulatedClock(threading.Condition(), steady=lambda: seconds[0])
+    assert not clock.fair(10.0)
+    seconds[0] += 1.01 * HOLD
+    assert clock.fair(10.0)
+    assert Clock().fair(time.monotonic())  # on a robot every one counts
+
+
+# Watchdog ---------------------------------------------------------------------------------------
+
+
+def test_the_watchdog_trips_on_a_standing_command_and_brakes_by_the_rate_limit(bundle):
+    watchdog = Watchdog(bundle.interface, 0.25)
+    assert not watchdog.check(1e9)  # nothing has ever been commanded
+    for n in range(10):
+        watchdog.hear(np.array([0.8, -0.1]), n * DT)
+        assert watchdog.deadline == pytest.approx(n * DT + 0.25)
+        assert not watchdog.check(n * DT + 0.249)
+    assert watchdog.check(0.9 + 0.25)
+    assert watchdog.cause.startswith("command (0.8, -0.1) stood for 0.250 s")
+    watchdog.hear(np.array([1.0, 1.0]), 2.0)  # a zombie: latched
+    path = [watchdog.brake().copy() for _ in range(3)]
+    # 5 m/s per s is 0.5 m/s per tick.
+    np.testing.assert_allclose(path, [[0.3, 0.0], [0.0, 0.0], [0.0, 0.0]], atol=1e-12)
+    assert watchdog.check(3.0)
+    watchdog.reset()
+    assert not watchdog.check(1e9)
+
+
+def test_the_safe_command_may_stand_for_ever(bundle):
+    watchdog = Watchdog(bundle.interface, 0.25)
+    watchdog.hear(np.array([0.8, 0.0]), 0.0)
+    watchdog.hear(bundle.interface.safe, 0.1)
+    assert watchdog.deadline is None
+    assert not watchdog.check(1e9)
+
+
+@pytest.mark.parametrize("wild", [1e300, -1.0001])
+def test_a_command_beyond_its_limit_trips_at_once_and_is_not_braked_from(bundle, wild):
+    watchdog = Watchdog(bundle.interface, 0.25)
+    watchdog.hear(np.array([0.8, -1.0]), 0.0)  # at the limit
+    watchdog.hear(np.array([0.8, wild]), 0.1)
+    assert watchdog.check(0.1)
+    assert watchdog.cause.endswith(f"base_velocity.1 is {wild:.6g}, its limit is -1 to 1")
+    np.testing.assert_allclose(watchdog.brake(), [0.3, -0.5])  # from the last good one
+
+
+def test_a_command_that_is_no_number_trips_at_once(bundle):
+    watchdog = Watchdog(bundle.interface, 0.25)
+    watchdog.refuse("cmd_vel: command is not finite: nan")
+    assert watchdog.check(0.0)
+    assert np.isnan(watchdog.brake()).all()  # nothing is known that it could brake from
+
+
+def test_the_watchdog_brakes_from_where_the_robot_is_if_it_has_heard_no_command(bundle):
+    where = np.array([0.7, np.nan])
+    watchdog = Watchdog(bundle.interface, 0.25, lambda: where)
+    watchdog.refuse("cmd_vel: command is not finite: nan")
+    np.testing.assert_allclose(watchdog.brake(), [0.2, np.nan])
+    np.testing.assert_allclose(watchdog.brake(), [0.0, np.nan])
+
+
+def test_a_watchdog_that_was_held_up_itself_hears_what_came_meanwhile_first(bundle):
+    watchdog = Watchdog(bundle.interface, 0.25)
+    watchdog.hear(np.array([0.8, 0.0]), 0.0)
+    assert not watchdog.look(5.0, late=4.9)  # it was frozen, and may have missed the next ones
+    assert not watchdog.look(5.12)
+    assert watchdog.look(5.13)  # half of its patience later there was none
+    assert watchdog.cause.endswith("stood for 0.255 s")
+    watchdog.reset()
+    watchdog.hear(np.array([0.8, 0.0]), 6.0)
+    assert not watchdog.look(9.0, late=2.9)
+    watchdog.hear(bundle.interface.safe, 6.1)  # from the queue
+    assert not watchdog.look(1e9)
+
+
+@pytest.mark.parametrize(
+    ("commands", "trips"),
+    [
+        # 5 m/s per s is 0.5 m/s per tick; the emergency stop comes with the first command.
+        ([1.0, 0.5, 0.0, 0.0, 0.0, 0.0], None),  # brakes at once
+        ([1.0, 1.0, 0.9, 0.5, 0.2, 0.0], None),  # begins within its patience of 2.5 ticks
+        ([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0], 0.7),  # patience, 2 ticks and patience
+        ([1.0, 0.8, 0.6, 0.4, 0.6], 0.4),  # turns back
+        ([0.0, 0.0, 0.0, 0.1], 0.3),  # begins to move
+        ([0.0, -0.4, -0.2, 0.0], None),  # was about to move
+    ],
+)
+def test_the_watchdog_sees_to_an_emergency_stop(bundle, commands, trips):
+    watchdog = Watchdog(bundle.interface, 0.25)
+    tripped = None
+    for n, command in enumerate(commands):
+        watchdog.hear(np.array([command, 0.0]), n * DT)
+        if n == 0:
+            watchdog.emergency_stop(0.0)
+        for now in (n * DT, n * DT + 0.05):
+            if tripped is None and watchdog.look(now):
+                tripped = now
+    assert tripped == pytest.approx(trips) if trips is not None else tripped is None
+    if trips is not None:
+        assert "after an emergency stop" in watchdog.cause
+        watchdog.reset()
+    watchdog.release()
+    watchdog.hear(np.array([0.5, 0.0]), 2.0)
+    assert not watchdog.look(2.0)

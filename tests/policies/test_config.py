@@ -1,0 +1,171 @@
+"""Configurations: YAML, impossible combinations, settings from the command line, presets."""
+
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+from policies.mlsh.config import (
+    PRESETS,
+    config_from_dict,
+    config_to_dict,
+    preset,
+    read_config,
+    write_config,
+)
+from sim.errors import UserError
+from sim.randomization.schema import reality_from_dict
+from tests.support.bundles import small_config
+
+
+def refusal(call, *args) -> str:
+    with pytest.raises(UserError) as caught:
+        call(*args)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_yaml_comes_back_equal(tmp_path, name):
+    config = preset(name, "ring_bandits", "omni", seed=7)
+    config = replace(config, family_parameters={"radius": 0.1 + 0.2, "ticks": 60})
+    reality = {"physics": {"mass_factor": 0.1 + 0.2}, "sensors": {"velocity": {"bias": -1}}}
+    config = replace(config, randomise=True, reality=reality_from_dict(reality, "test"))
+    write_config(config, tmp_path / "config.yaml")
+    assert read_config(tmp_path / "config.yaml") == config
+    assert config_from_dict(config_to_dict(config), "here") == config
+
+
+def test_unknown_preset():
+    text = refusal(preset, "defualt", "moving_bandits", "omni")
+    assert "Did you mean 'default'?" in text
+    assert "faithful-2017" in text
+
+
+def test_steps_and_iterations():
+    config = small_config()  # 2 groups of 4 simulations for 50 ticks, 2000 steps
+    assert config.mlsh.steps_per_update == 200
+    assert config.mlsh.steps_per_iteration == 400
+    assert config.iterations == 5
+    assert replace(config, steps=399).iterations == 1  # never nothing
+
+
+# Impossible combinations --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("mlsh.rollout_ticks=55", "55 is not a multiple of decision_ticks 10 (55 = 5 x 10 + 5)"),
+        ("mlsh.decision_ticks=1", "decision_lead 1 must be below decision_ticks 1"),
+        ("mlsh.envs=3", "two simulations per skill: envs 3 < 2 x 2"),
+        ("mlsh.skills=0", "mlsh.skills: input should be greater than or equal to 1, got 0"),
+        ("mlsh.joint=0", "mlsh.joint"),
+        ("mlsh.warmup=-1", "mlsh.warmup"),
+        ("mlsh.decision_lead=2", "mlsh.decision_lead"),
+        ("mlsh.probe=sometimes", "mlsh.probe"),
+        ("mlsh.master_advantage=none", "mlsh.master_advantage"),
+        ("mlsh.master_epsilon=1.5", "mlsh.master_epsilon"),
+        ("master.learning_rate=0", "master.learning_rate"),
+        ("master.gamma=.nan", "master.gamma"),
+        ("skill.minibatch=0.5", "skill.minibatch"),
+        ("skill.max_grad_norm=-1", "skill.max_grad_norm"),
+        ("network.hidden=[64, 0]", "network.hidden.1"),
+        ("seed=-1", "seed"),
+        ("steps=0", "steps"),
+        ("mlsh.groups=ten", "got 'ten'"),
+        ("mlsh={}", "mlsh.skills: field required"),
+    ],
+)
+def test_impossible_settings_are_refused(setting, words):
+    assert words in refusal(small_config().with_values, [setting])
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("mlsh.groupz=1", "no setting 'mlsh.groupz'. Did you mean 'mlsh.groups'?"),
+        ("groups=1", "no setting 'groups'"),
+        ("mlsh.groups.more=1", "no setting 'mlsh.groups.more'"),
+        ("seed.more=1", "no setting 'seed.more'"),
+        ("=1", "no setting ''"),
+        ("mlsh.groups", "setting 'mlsh.groups': key=value is expected"),
+        ("mlsh.groups=[", "setting 'mlsh.groups=[': not YAML"),
+    ],
+)
+def test_unknown_settings_are_refused(setting, words):
+    assert words in refusal(small_config().with_values, [setting])
+
+
+@pytest.mark.parametrize(
+    ("setting", "section", "key", "value"),
+    [
+        ("mlsh.groups=20", "mlsh", "groups", 20),
+        ("skill.learning_rate=1e-3", "skill", "learning_rate", 1e-3),  # a string in YAML 1.1
+        ("mlsh.groups=1e1", "mlsh", "groups", 10),
+        ("mlsh.probe=none", "mlsh", "probe", "none"),
+        ("mlsh.balanced_tasks=false", "mlsh", "balanced_tasks", False),
+        ("master.max_grad_norm=null", "master", "max_grad_norm", None),
+        ("network.hidden=[32]", "network", "hidden", (32,)),
+        ("family_parameters.radius=0.3", "family_parameters", "radius", 0.3),
+    ],
+)
+def test_settings_are_yaml(setting, section, key, value):
+    before = small_config()
+    after = asdict(before.with_values([setting]))
+    assert after[section][key] == value
+    assert type(after[section][key]) is type(value)
+    after[section].pop(key)
+    expected = asdict(before)
+    expected[section].pop(key, None)
+    assert after == expected  # and nothing else changed
+
+
+def test_later_settings_win_and_combine():
+    config = small_config().with_values(
+        ["mlsh.decision_ticks=25", "seed=1", "mlsh.rollout_ticks=75", "seed=2"]
+    )
+    assert (config.mlsh.decision_ticks, config.mlsh.rollout_ticks, config.seed) == (25, 75, 2)
+
+
+# Files --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"a: [", "not YAML"),
+        (b"\xff\xfe\x00", "not YAML"),
+        (b"- 1\n- 2\n", "a mapping is expected, got list"),
+        (b"", "a mapping is expected, got NoneType"),
+        (b"family: a\nfamily: b\n", "key 'family' is given twice"),
+        (b"family: moving_bandits\n", "mlsh: field required"),
+    ],
+)
+def test_broken_files_are_refused(tmp_path, text, words):
+    path = tmp_path / "config.yaml"
+    path.write_bytes(text)
+    message = refusal(read_config, path)
+    assert str(path) in message
+    assert words in message
+
+
+def test_missing_and_unreadable_files(tmp_path):
+    assert "does not exist" in refusal(read_config, tmp_path / "none.yaml")
+    assert "not a file" in refusal(read_config, tmp_path)
+
+
+@pytest.mark.parametrize("section", ["", "mlsh", "master", "skill", "network"])
+def test_unknown_keys_are_refused_by_name(section):
+    data = config_to_dict(small_config())
+    (data[section] if section else data)["colour"] = 1
+    text = refusal(config_from_dict, data, "here")
+    assert f"{section + '.' if section else ''}colour" in text
+
+
+def test_numbers_survive_in_full_precision(tmp_path):
+    value = float(np.nextafter(0.01, 1))
+    config = small_config().with_values([f"master.learning_rate={value!r}"])
+    write_config(config, tmp_path / "config.yaml")
+    assert read_config(tmp_path / "config.yaml").master.learning_rate == value

@@ -1,0 +1,238 @@
+"""From torch to ONNX: the same numbers, the same bytes, and a gate that closes."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import yaml
+
+from policies.bundle import export as module
+from policies.bundle.bundle import MANIFEST
+from policies.bundle.export import check_parity, export, master_entry, network_bytes, provenance_of
+from policies.bundle.onnx_reader import OPERATORS, read_graph
+from policies.bundle.runtime import TOLERANCE, Network
+from policies.mlsh.mlsh import Mlsh
+from policies.mlsh.networks import Normaliser
+from policies.training.adapt import Progress
+from policies.training.run import create_run, environment, learn_masters, open_run, train
+from sim.errors import UserError
+from sim.physics.robot_model import ROBOTS
+from tests.support.bundles import made_up_bounds, small_config
+
+OBSERVATIONS = np.random.default_rng(0).normal(0, 0.5, (64, 8)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def learner() -> Mlsh:
+    """Trained for a moment, so that the normaliser and all weights are their own."""
+    result = Mlsh(small_config(2))
+    for _ in range(3):
+        result.iterate()
+    for level in (result.agent.masters, result.agent.skills):
+        for row in range(level.count):
+            level.policy.initialise(row, np.random.default_rng(row), output_gain=1.0)
+    return result
+
+
+def graphs(learner, change=lambda data: data):
+    levels = learner.agent.masters, learner.agent.skills
+    return [
+        (change(network_bytes(level, row, learner.agent.normaliser, "x")), level, row)
+        for level in levels
+        for row in range(level.count)
+    ]
+
+
+def exported(learner, path, **changes):
+    provenance = provenance_of(learner.config, environment(), 0, 0)
+    curve = [Progress(0, 0, 0.0, 1.0, 0.0)]
+    masters = {
+        task: master_entry(f"moving_bandits/{task}", curve, limit, provenance, 1)
+        for task, limit in zip(learner.family.tasks, learner.bounds, strict=True)
+    }
+    given = {"masters": masters, "name": "demo"} | changes
+    return export(learner.config, learner, given["masters"], provenance, given["name"], path)
+
+
+# Parity ---------------------------------------------------------------------------------------
+
+
+def test_torch_and_onnx_runtime_agree(learner):
+    parity = check_parity(graphs(learner), learner.agent.normaliser, OBSERVATIONS, seed=0)
+    assert 0 < parity.worst <= TOLERANCE == 1e-5
+
+
+def test_numpy_agrees_with_both(learner):
+    agent = learner.agent
+    x = agent.normaliser(OBSERVATIONS)
+    for data, level, row in graphs(learner):
+        ours = level.policy.forward_row(row, x)
+        assert np.abs(Network(data, "x")(OBSERVATIONS) - ours).max() <= TOLERANCE
+
+
+def perturbed(node=None, weight=None):
+    def change(data):
+        proto = onnx.load_from_string(data)
+        if weight is not None:
+            for tensor in proto.graph.initializer:
+                if tensor.name == weight[0]:
+                    array = onnx.numpy_helper.to_array(tensor) + np.float32(weight[1])
+                    tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+        for old, new in node or ():
+            for each in proto.graph.node:
+                each.op_type = new if each.op_type == old else each.op_type
+        return proto.SerializeToString()
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        perturbed(weight=("bias2", 2e-5)),
+        perturbed(weight=("shift", 1e-2)),
+        perturbed(weight=("scale", 1e-2)),
+        perturbed(weight=("high", -1e-1)),  # shows only where the normaliser clips
+        perturbed(node=[("Tanh", "Sigmoid")]),
+        perturbed(node=[("Sub", "Add")]),
+    ],
+    ids=["bias", "shift", "scale", "clip", "activation", "sign"],
+)
+def test_a_wrong_graph_does_not_pass_the_gate(learner, tmp_path, monkeypatch, change):
+    with pytest.raises(UserError, match="nothing was written"):
+        check_parity(graphs(learner, change), learner.agent.normaliser, OBSERVATIONS, seed=0)
+    monkeypatch.setattr(module, "network_bytes", lambda *args: change(network_bytes(*args)))
+    with pytest.raises(UserError, match="torch and ONNX Runtime differ by"):
+        exported(learner, tmp_path / "bundle")
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_networks_exchanged_do_not_pass_the_gate(learner):
+    (one, level, row), (other, _, second), *_ = graphs(learner)
+    with pytest.raises(UserError, match="differ"):
+        check_parity(
+            [(other, level, row), (one, level, second)],
+            learner.agent.normaliser,
+            OBSERVATIONS,
+            seed=0,
+        )
+
+
+def test_nan_does_not_pass_the_gate(learner):
+    with pytest.raises(UserError, match="differ by nan"):
+        check_parity(
+            graphs(learner, perturbed(weight=("bias2", np.nan))),
+            learner.agent.normaliser,
+            OBSERVATIONS,
+            seed=0,
+        )
+
+
+# Graphs ---------------------------------------------------------------------------------------
+
+
+def test_graph_holds_the_normaliser_and_the_weights(learner):
+    agent = learner.agent
+    graph = read_graph(network_bytes(agent.skills, 1, agent.normaliser, "x"), "x")
+    shift, scale = agent.normaliser.shift_and_scale
+    assert np.array_equal(graph.initializers["shift"], shift)
+    assert np.array_equal(graph.initializers["scale"], scale)
+    assert graph.initializers["high"] == -graph.initializers["low"] == Normaliser.CLIP
+    for i, (weight, bias) in enumerate(agent.skills.policy.layers(1)):
+        assert np.array_equal(graph.initializers[f"weight{i}"], weight)
+        assert np.array_equal(graph.initializers[f"bias{i}"], bias)
+    assert set(graph.operators) == OPERATORS
+
+
+@pytest.mark.parametrize("batch", [1, 2, 1000])
+def test_graph_takes_any_number_of_rows(learner, batch):
+    agent = learner.agent
+    network = Network(network_bytes(agent.skills, 0, agent.normaliser, "x"), "x")
+    assert network(np.zeros((batch, 8), np.float32)).shape == (batch, 2)
+
+
+# Bundles --------------------------------------------------------------------------------------
+
+
+def files(path):
+    return {p.relative_to(path).as_posix(): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+
+def test_same_run_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr("policies.training.run.ADAPTATION_UPDATES", 1)
+    monkeypatch.setattr("policies.training.adapt.MAX_UPDATE_STEPS", 400)
+    train(create_run(replace(small_config(), steps=800), tmp_path / "run"))
+    run = open_run(tmp_path / "run")
+    for target in ("one", "two"):
+        result = learn_masters(run)
+        facts = provenance_of(run.config, run.provenance, 800, 2)
+        masters = {
+            task: master_entry(f"moving_bandits/{task}", curve, limit, facts, 256)
+            for task, curve, limit in zip(
+                result.learner.family.tasks, result.curves, result.learner.bounds, strict=True
+            )
+        }
+        export(run.config, result.learner, masters, facts, "demo", tmp_path / target)
+    one, two = files(tmp_path / "one"), files(tmp_path / "two")
+    assert len(one) == 6
+    assert one == two
+
+
+def test_manifest_tells_the_method(learner, tmp_path):
+    bundle, parity = exported(learner, tmp_path / "bundle")
+    manifest = bundle.manifest
+    assert (manifest.decision_ticks, manifest.decision_lead) == (10, 1)
+    assert manifest.skills == ("skill-0", "skill-1")
+    assert list(manifest.masters) == ["goal-0", "goal-1"]
+    assert manifest.interface == learner.env.interface
+    assert manifest.provenance.config["mlsh"]["decision_ticks"] == 10
+    assert manifest.provenance.versions["torch"]
+    assert parity.worst <= TOLERANCE
+    score = manifest.masters["goal-0"].score
+    # 0 for a random policy, 1 for the optimum.
+    assert score.normalised == (1.0 - score.random) / (score.optimum - score.random)
+
+
+def test_golden_rows_are_observations_of_the_robot(learner, tmp_path):
+    bundle, _ = exported(learner, tmp_path / "bundle")
+    golden = bundle.golden
+    assert golden.observation.shape == (64, 8)
+    assert len(np.unique(golden.observation, axis=0)) > 50
+    assert np.abs(golden.observation[:, 4:]).max() <= 1  # goals lie within a metre
+    for g, name in enumerate(bundle.manifest.masters):
+        ours = learner.agent.masters.policy.forward_row(
+            g, learner.agent.normaliser(golden.observation)
+        )
+        assert np.abs(golden.logits[name] - ours).max() <= TOLERANCE
+        assert np.array_equal(golden.skill[name], golden.logits[name].argmax(axis=1))
+
+
+@pytest.mark.parametrize("name", ["a b", "../x", "", "-x", "x\n", "ü"])
+def test_names_that_a_file_cannot_have(learner, tmp_path, name):
+    with pytest.raises(UserError, match="bundle name"):
+        exported(learner, tmp_path / "bundle", name=name)
+    with pytest.raises(UserError, match="master name"):
+        exported(learner, tmp_path / "bundle", masters={name: None})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_term_that_nobody_observes_changes_no_byte_of_a_network(tmp_path, monkeypatch):
+    monkeypatch.setattr("policies.mlsh.mlsh.all_bounds", made_up_bounds)
+    data = yaml.safe_load((ROBOTS / "omni" / "robot.yaml").read_text())
+    position, velocity = data["observation"]
+    velocity["noise"] = 0.05  # drawn as it would be without the term before it
+    hidden = {**velocity, "name": "hidden", "noise": 0.3, "observed": False}
+    bundles = []
+    for name, terms in (("plain", []), ("more", [hidden])):
+        robot = shutil.copytree(ROBOTS / "omni", tmp_path / name)
+        data["observation"] = [*terms, position, velocity]
+        (robot / "robot.yaml").write_text(yaml.safe_dump(data))
+        learner = Mlsh(small_config(3, robot=str(robot)))
+        learner.iterate()
+        bundles.append(exported(learner, tmp_path / f"{name}-bundle")[0])
+    names = [[term.name for term in each.interface.observation] for each in bundles]
+    assert names[1] == ["hidden", *names[0]]
+    plain, more = ({n: d for n, d in b.files.items() if n != MANIFEST} for b in bundles)
+    assert plain == more

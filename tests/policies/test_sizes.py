@@ -1,0 +1,47 @@
+"""Settings that nobody can mean are refused with a reason, before anything is allocated."""
+
+import shutil
+
+import pytest
+
+from policies.mlsh.config import default_config
+from policies.mlsh.mlsh import Mlsh, check_names
+from sim.errors import UserError
+from sim.physics.robot_model import ROBOTS
+from tests.support.bundles import small_config
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("mlsh.groups=100000000", "simulations, "),
+        ("mlsh.envs=100000000", "simulations, "),
+        ("threads=100000", "threads 100,000: at most 1,024 are accepted"),
+        ("mlsh.rollout_ticks=1000000000", "steps of a rollout, "),
+        ("network.hidden=[100000, 100000]", "units of a layer, 100,000"),
+    ],
+)
+def test_sizes_are_bounded(setting, said):
+    config = small_config().with_values([setting])
+    for act in (Mlsh, check_names):
+        with pytest.raises(UserError, match=said):
+            act(config)
+
+
+def test_a_master_that_would_decide_once():
+    config = small_config().with_values(["mlsh.decision_ticks=200", "mlsh.rollout_ticks=200"])
+    with pytest.raises(UserError, match=r"decision_ticks 200: an episode of .* has 50 ticks"):
+        check_names(config)
+
+
+def test_a_family_s_recommendation_suits_a_robot_with_other_terms(tmp_path):
+    robot = shutil.copytree(ROBOTS / "ant", tmp_path / "walker")
+    text = (robot / "robot.yaml").read_text()
+    assert "name: height" in text
+    (robot / "robot.yaml").write_text(text.replace("name: height", "name: altitude"))
+    config = default_config("ant_movement", str(robot))
+    check_names(config)
+    assert "height" not in config.network.hidden_from_masters
+    assert "ankle" in config.network.hidden_from_masters
+    assert "height" in default_config("ant_movement", "ant").network.hidden_from_masters

@@ -1,0 +1,49 @@
+"""Terms of an interface, made by hand."""
+
+from sim.interface import (
+    ActionTerm,
+    MujocoActuators,
+    MujocoState,
+    ObservationTerm,
+    RosField,
+)
+
+
+def term(name, topic, kind, fields, infinite=None):
+    return ObservationTerm(
+        name=name,
+        size=len(fields),
+        unit="m",
+        frame="odom",
+        scale=1.0,
+        clip=None,
+        noise=0.0,
+        max_age=0.5,
+        limit=None,
+        infinite=infinite,
+        mujoco=MujocoState(task=name),
+        ros=RosField(topic=topic, type=kind, fields=tuple(fields), constants=()),
+    )
+
+
+def action_term(name, topic, kind, fields):
+    return ActionTerm(
+        name=name,
+        size=len(fields),
+        unit="m/s",
+        frame="base_link",
+        scale=1.0,
+        offset=0.0,
+        limit=(-1.0, 1.0),
+        blend=0.0,
+        rate_limit=5.0,
+        tracking=None,
+        safe=(0.0,) * len(fields),
+        mujoco=MujocoActuators(tuple(f"{name}_{i}" for i in range(len(fields)))),
+        ros=RosField(topic=topic, type=kind, fields=tuple(fields), constants=()),
+    )
+
+
+JOINTS = term(
+    "joints", "joint_states", "sensor_msgs/msg/JointState", ["position[a]", "position[b]"]
+)
