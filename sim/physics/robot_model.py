@@ -13,6 +13,7 @@ from sim.interface import Interface
 from sim.interface.robot_file import ROBOTS, existing, read_interface, robot_folder, robot_names
 from sim.physics.mjcf_addresses import check_names
 from sim.physics.model_files import load_spec
+from sim.physics.name_agreement import disagreements
 
 __all__ = ["ROBOTS", "Robot", "load_robot", "robot_folder", "robot_names"]
 
@@ -33,8 +34,9 @@ class Robot:
         """The MuJoCo model, with a task family's scene added.
 
         Raises:
-            UserError: the model does not load, its timestep is not the interface's, or it lacks
-                a joint, sensor or actuator that the interface names.
+            UserError: the model does not load, its timestep is not the interface's, it lacks
+                a joint, sensor or actuator that the interface names, or what the interface says
+                of ROS is another joint, axis or unit than what it says of the model.
         """
         try:
             spec = load_spec(self.model_path)
@@ -54,6 +56,8 @@ class Robot:
             check_names(model, self.interface)
         except UserError as error:
             raise UserError(f"{self.model_path.with_name('robot.yaml')}: {error}") from None
+        if wrong := disagreements(model, self.interface):
+            raise UserError(f"{self.model_path.with_name('robot.yaml')}: {wrong[0]}")
         return model
 
 

@@ -19,21 +19,22 @@ from sim.interface import (
     ObservationTerm,
     Range,
     exceeds,
-    parse_path,
     ranges,
     spread,
 )
 from sim.interface.robot_file import read_data
+from sim.physics.batched_physics import Physics
 from sim.physics.mjcf_addresses import actuators, address
 from sim.physics.model_files import load_spec
+from sim.physics.name_agreement import disagreements
 from sim.physics.robot_model import Robot, load_robot
 from sim.physics.servo import effect
+from sim.randomization.model_fields import body_names
+from sim.randomization.perturbations import NOMINAL, Varied, check_model
+from sim.randomization.schema import FOLDER, RANGES, load_ranges, read_reality
 from sim.robot_setup.placeholders import TODO, explain, todos
 from sim.robot_setup.step_test import FOLLOWS, Drive, Trial
 
-QUATERNIONS = [
-    int(getattr(mujoco.mjtSensor, f"mjSENS_{kind}")) for kind in ("FRAMEQUAT", "BALLQUAT")
-]
 LONG_STOP = 3.0  # s
 MUCH = 1.5  # gain above which a measurement goes further than it is told
 MISREAD = 10.0  # how much smaller a range is than a limit where degrees were meant to be radians
@@ -95,7 +96,31 @@ def _against_model(robot: Robot) -> list[str]:
         for text in _refusal(lambda action=action: actuators(model, action))  # type: ignore[misc]
     ]
     found += _read_twice(model, interface)
-    return found or _refusal(robot.compile)
+    found = found or disagreements(model, interface) or _refusal(robot.compile)
+    return found or _realities(robot, model)
+
+
+def _realities(robot: Robot, model: mujoco.MjModel) -> list[str]:
+    """What is wrong with randomise.yaml and the realities in the folder."""
+    folder = robot.model_path.parent
+    paths = sorted(folder.glob(f"{FOLDER}/*.yaml"))
+    if (ranges := folder / RANGES).exists():
+        paths.append(ranges)
+    return [
+        text
+        for path in paths
+        for text in _refusal(lambda path=path: _check_reality(robot, model, path))  # type: ignore[misc]
+    ]
+
+
+def _check_reality(robot: Robot, model: mujoco.MjModel, path: Path) -> None:
+    interface = robot.interface
+    reality = load_ranges(path, robot) if path.name == RANGES else read_reality(path)
+    check_model(reality, interface, body_names(model), str(path))
+    try:
+        Varied(Physics(interface, model, 1, 1), interface, NOMINAL, reality)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _read_twice(model: mujoco.MjModel, interface: Interface) -> list[str]:
@@ -234,11 +259,6 @@ def _static(interface: Interface, model: mujoco.MjModel) -> Iterator[str]:
                 f"term {term.name}: not observed, not limited, not tracked: nobody looks at it, "
                 "unless skill_limits name it"
             )
-        if not _in_order(model, term):
-            yield (
-                f"term {term.name}: quaternion order: MuJoCo w,x,y,z, ROS x,y,z,w; ros.fields "
-                "must name them in MuJoCo's order: .w, .x, .y, .z"
-            )
         if turning := _turning(model, term):
             yield (
                 f"term {term.name}: joint {turning} turns without end: say `wraps: true` if its "
@@ -283,19 +303,6 @@ def _turning(model: mujoco.MjModel, term: ObservationTerm) -> str:
         if hinge and not model.jnt_limited[index]:
             return name
     return ""
-
-
-def _in_order(model: mujoco.MjModel, term: ObservationTerm) -> bool:
-    """Whether a quaternion's elements go to the ROS fields of the same name."""
-    if not term.mujoco.sensor:
-        return True
-    sensor = model.sensor(term.mujoco.sensor)
-    if int(sensor.type[0]) not in QUATERNIONS:
-        return True
-    _, columns = address(model, term)
-    letters = ["wxyz"[int(column) - int(sensor.adr[0])] for column in columns]
-    named = [parse_path(path)[-1][0] for path in term.ros.fields]
-    return letters == named or not {*named} & {*"wxyz"}  # of an array's element nobody knows
 
 
 def _range(model: mujoco.MjModel, action: ActionTerm, name: str, limit: Range) -> Iterator[str]:

@@ -186,6 +186,15 @@ def test_a_position_servo_without_damping_and_beyond_its_joint(folder):
     (folder / "model.xml").write_text(
         text.replace('name="a"', 'name="a" range="-.5 .5" limited="true"')
     )
+    action = yaml.safe_load(ROBOT)["action"][0]
+    a, b = (
+        action
+        | {"name": name, "size": 1, "unit": unit, "safe": [0.0], "tracking": None}
+        | {"mujoco": {"actuators": [f"go_{name}"]}}
+        | {"ros": action["ros"] | {"fields": [f"{array}[{name}]"]}}
+        for name, unit, array in (("a", "m", "position"), ("b", "m/s", "velocity"))
+    )
+    edit(folder, action=[a, b])
     _, found = tried(folder)
     assert any("go_a: position servo without damping" in each for each in found)
     assert any("is beyond the range -0.5 .. 0.5 of joint a" in each for each in found)
@@ -209,7 +218,7 @@ def test_the_order_of_a_quaternion(folder, order, wrong):
         },
     }
     edit(folder, observation=[yaml.safe_load(ROBOT)["observation"][0], term])
-    assert any("quaternion order: MuJoCo w,x,y,z" in t for t in tried(folder)[1]) is wrong
+    assert any("quaternion order: MuJoCo w,x,y,z" in t for t in mistakes(folder)) is wrong
 
 
 def test_what_does_not_stay_finite_is_not_driven(folder):

@@ -546,10 +546,6 @@ PHYSICS = (
     "the bundle holds no physics: the robot that it runs on has its own. `mlsh check-robot` "
     "measures the answer to every command, `mlsh evaluate` the return"
 )
-CONSISTENT = (
-    "wrong from the beginning in all copies, so that nothing contradicts it. Simulation ignores "
-    "ROS fields; on the robot `tracking` sees a command that is not followed"
-)
 
 
 def hash_entry(place: Copy) -> None:
@@ -599,13 +595,11 @@ def table() -> list[Mutation]:
             "message fields swapped, everywhere",
             "both",
             both(f"{VELOCITY}/ros/fields", backwards),
-            CONSISTENT,
         ),
         Mutation(
             "command fields swapped, everywhere",
             "both",
             both(f"{DRIVE}/ros/fields", backwards),
-            CONSISTENT,
         ),
     ]
 
