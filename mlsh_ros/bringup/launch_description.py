@@ -38,7 +38,7 @@ def describe(graph: Graph) -> LaunchDescription:
     arguments = [
         DeclareLaunchArgument(
             a.name,
-            default_value=a.default,
+            default_value=None if a.required else a.default,
             description=a.description,
             choices=list(a.choices) or None,
         )
@@ -62,7 +62,9 @@ def _nodes(context: LaunchContext, graph: Graph) -> list[Any]:
     names = [a.name for a in graph.arguments]
     _warn_of_slips(context.launch_configurations, names)
     given = {name: LaunchConfiguration(name).perform(context) for name in names}
-    values = settle(graph, graph.resolve(given))
+    # Of an included launch file nobody can tell what was given from what is a default.
+    told = {text.partition(":=")[0] for text in sys.argv if ":=" in text}
+    values = settle(graph, graph.resolve(given), told)
     pushed = context.launch_configurations.get(PUSHED, "")
     parameters = graph.parameters(values)
     specs = graph.chosen(values)

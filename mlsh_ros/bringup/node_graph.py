@@ -37,6 +37,7 @@ class Argument:
     default: str
     description: str
     choices: tuple[str, ...] = ()  # a single one: nobody may change it
+    required: bool = False  # the user has to give it; `default` is empty
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,13 @@ class Graph:
             check_place(Path(str(recorder["record_to"]) or default_folder()))
         return typed
 
+    def told(self, name: str, values: Mapping[str, str]) -> list[str]:
+        """The nodes that get an argument as their parameter of the same name."""
+        nodes = self.chosen(values)
+        if name == USE_SIM_TIME:
+            return [node.name for node in nodes]
+        return [node.name for node in nodes if node.parameters.get(name) == Arg(name)]
+
     def remappings(self, values: Mapping[str, str]) -> dict[str, str]:
         """Names that all nodes use in place of others, from the `resolve`d arguments.
 
@@ -179,7 +187,12 @@ class Graph:
 
 
 def _arguments(
-    *own: Argument, autostart: Argument, speed: Argument, mode: Argument, watchdog: Argument
+    *own: Argument,
+    bundle: Argument,
+    autostart: Argument,
+    speed: Argument,
+    mode: Argument,
+    watchdog: Argument,
 ) -> tuple[Argument, ...]:
     """The arguments that every graph has, in one order; then its own."""
     return (
@@ -189,15 +202,14 @@ def _arguments(
             "Robot, which the bundle must be for: a shipped one by name, or a folder; empty: the "
             "bundle's.",
         ),
-        Argument(
-            "bundle", "moving_bandits", "Bundle: a shipped one by name, or a folder or zip file."
-        ),
+        bundle,
         Argument("master", "", "Master of the bundle; empty: of the task, or the first."),
         Argument("namespace", "", "Namespace of all nodes and topics."),
         Argument(
             "params_file",
             "",
-            "YAML file with node parameters; beats the arguments. See config/params.example.yaml.",
+            "YAML file with node parameters; refused where it contradicts an argument that was "
+            "given. See config/params.example.yaml.",
         ),
         Argument(
             USE_SIM_TIME,
@@ -280,6 +292,12 @@ ROBOT = Graph(
     name="robot",
     description="Policy on a real robot: waits for ~/start before it moves anything.",
     arguments=_arguments(
+        bundle=Argument(
+            "bundle",
+            "",
+            "Bundle, which must be given: a shipped one by name, or a folder or zip file.",
+            required=True,
+        ),
         autostart=Argument(
             "autostart", "false", "A robot never starts to move by itself.", ("false",)
         ),
@@ -308,6 +326,9 @@ SIM = Graph(
             "What differs from the nominal model: a reality of the robot by name, or a file.",
         ),
         Argument("loop", "true", "Begin the next episode by itself.", _BOOL),
+        bundle=Argument(
+            "bundle", "moving_bandits", "Bundle: a shipped one by name, or a folder or zip file."
+        ),
         autostart=Argument(
             "autostart", "true", "Begin to drive as soon as everything is there.", _BOOL
         ),
@@ -355,6 +376,14 @@ GRAPHS = {graph.name: graph for graph in (SIM, ROBOT)}
 
 def _param(node: NodeSpec, name: str) -> Param:
     return next(p for p in NODES[node.executable] if p.name == name)
+
+
+def argument_value(name: str, text: str) -> Value:
+    """An argument's text as the type of the node parameters of its name."""
+    params = (param for node in NODES.values() for param in node if param.name == name)
+    if (param := next(params, None)) is not None:
+        return _typed(param, name, text)
+    return text == "true" if name == USE_SIM_TIME else text
 
 
 def _speed(values: Mapping[str, str]) -> float:

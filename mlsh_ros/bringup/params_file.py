@@ -48,18 +48,18 @@ def check_params_file(path: str, namespace: str, fixed: Mapping[str, Mapping[str
                     )
 
 
-def said_by_file(path: str, namespace: str, names: Collection[str]) -> dict[str, str]:
-    """What a parameter file says of some text parameters, for whichever node of a namespace.
+def said_by_file(path: str, namespace: str) -> dict[str, dict[str, list[Any]]]:
+    """All that a parameter file says, by node and parameter; more than one value is possible.
 
     Args:
         path: the file.
         namespace: of the nodes.
-        names: of the parameters.
     """
-    said: dict[str, str] = {}
+    said: dict[str, dict[str, list[Any]]] = {}
     for section, parameters in _sections(path):
-        if _reached(section, namespace):
-            said |= {k: v for k, v in parameters.items() if k in names and isinstance(v, str)}
+        for node in _reached(section, namespace):
+            for name, value in parameters.items():
+                said.setdefault(node, {}).setdefault(name, []).append(value)
     return said
 
 

@@ -29,7 +29,11 @@ from sim.errors import UserError
 START_UP = 30.0  # s that a node may take before those after it are started
 _LIBC = ctypes.CDLL(None)  # loaded here: nothing may be imported between fork and exec
 KEPT = 50  # lines of each node
+LAST_WORDS = 5.0  # s before a node's end, in which it says why it ends
+# From outside, or for want of memory: a process cannot say anything of these.
+SENT = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 # [ERROR] [1790000000.1] [skill_node]:
+Line = tuple[float, str]  # when it came, s, and what it says
 _PREFIX = re.compile(r"^\[[A-Z]+\] \[[0-9.]+\] \[[^]]*\]: ")
 
 
@@ -52,7 +56,7 @@ class Processes:
     ) -> None:
         require_ros()
         self.graph, self.on_line = graph, on_line
-        self.values = settle(graph, graph.resolve(arguments))
+        self.values = settle(graph, graph.resolve(arguments), arguments)
         self._grace = grace(self.values)
         self.parameters = graph.parameters(self.values)
         self._specs = graph.chosen(self.values)
@@ -62,7 +66,7 @@ class Processes:
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._readers: dict[str, threading.Thread] = {}
         self._again: dict[str, float] = {}  # when a dead node is started once more, s
-        self._lines = {spec.name: deque[str](maxlen=KEPT) for spec in self._specs}
+        self._lines = {spec.name: deque[Line](maxlen=KEPT) for spec in self._specs}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Self:
@@ -110,7 +114,9 @@ class Processes:
                     self._gone.add(name)
                     self.on_line(name, f"[ERROR] ended with {how}; the others go on")
                 continue
-            said = f"{name} ended with {how}: {_reason(list(self._lines[name]))}"
+            said = f"{name} ended with {how}"
+            if -status not in SENT:
+                said += f": {_reason(list(self._lines[name]))}"
             if not self.graph.respawns(self._spec(name), self.values):
                 raise UserError(said)
             delay = self._spec(name).respawn_delay
@@ -147,7 +153,7 @@ class Processes:
     def _await(self, spec: NodeSpec) -> None:
         """Wait for what a node prints when those after it may be started."""
         deadline = time.monotonic() + START_UP
-        while spec.ready and not any(spec.ready in line for line in [*self._lines[spec.name]]):
+        while spec.ready and not any(spec.ready in line for _, line in [*self._lines[spec.name]]):
             self.check()
             if time.monotonic() > deadline:
                 raise UserError(f"{spec.name} does not say that it is ready in {START_UP:g} s")
@@ -186,7 +192,7 @@ class Processes:
     def _read(self, name: str, stream: IO[str]) -> None:
         for line in stream:
             text = line.rstrip()
-            self._lines[name].append(text)
+            self._lines[name].append((time.monotonic(), text))
             self.on_line(name, text)
 
 
@@ -231,10 +237,15 @@ def _die_with_parent() -> None:
         _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
-def _reason(lines: list[str]) -> str:
-    """The last line that speaks of an error, without the log's prefix; else the last line."""
-    errors = [line for line in lines if "ERROR" in line or "error" in line.lower()]
-    last = (errors or [line for line in lines if line] or ["it said nothing"])[-1]
+def _reason(lines: list[Line]) -> str:
+    """The last line of a node's last seconds that speaks of an error, or their last line.
+
+    Without the log's prefix. An error of before has been got over, and is no reason.
+    """
+    since = time.monotonic() - LAST_WORDS
+    late = [text for moment, text in lines if moment >= since and text]
+    errors = [text for text in late if "ERROR" in text or "error" in text.lower()]
+    last = (errors or late or [f"it said nothing in its last {LAST_WORDS:g} s"])[-1]
     return _PREFIX.sub("", last).removeprefix("error: ")
 
 

@@ -5,37 +5,103 @@ All of it is refused by the nodes too, but only when others have started.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from json import dumps
+from pathlib import Path
 
-from mlsh_ros.bringup.node_graph import Graph
+from mlsh_ros.bringup.node_graph import USE_SIM_TIME, Graph, argument_value
 from mlsh_ros.bringup.params_file import said_by_file
-from policies.bundle.bundle import Bundle, load_bundle
+from policies.bundle.bundle import Bundle, load_bundle, pretrained_names
 from policies.bundle.robot_compatibility import check_agrees
 from sim.errors import UserError
 from sim.interface.robot_file import robot_names
 
 GRACE = 5.0  # s, beside braking, that a node has to end before it is killed
-FILLED = {"bundle", "robot", "master", "task"}
+# What all nodes of a graph have to agree on: they are one robot's.
+SHARED = ("bundle", "robot", "mode", "stamped_cmd_vel", USE_SIM_TIME)
+OF_THE_TASK = ("master", "task")  # may be said for one node, and hold for the others
+NAMES = ("bundle", "robot", "reality")  # arguments that nodes look up, as a name or a path
 
 
-def settle(graph: Graph, values: Mapping[str, str]) -> dict[str, str]:
+def settle(graph: Graph, values: Mapping[str, str], given: Collection[str] = ()) -> dict[str, str]:
     """The `resolve`d arguments with robot, master and task filled in where they follow.
 
+    Args:
+        graph: of the nodes.
+        values: of all arguments.
+        given: those that the user gave; any that is not at its default is one too.
+
     Raises:
-        UserError: there is no such bundle, robot, master or task, or they do not fit each other.
+        UserError: there is no such bundle, robot, master or task, they do not fit each other, or
+            the parameter file contradicts an argument or itself.
     """
     values = dict(values)
-    if file := values["params_file"]:  # beats the arguments, but for a robot that was named
-        open_ = FILLED & values.keys() - ({"robot"} if values["robot"] else set())
-        values |= said_by_file(file, values["namespace"], open_)
+    for argument in graph.arguments:
+        if argument.required and not values[argument.name]:
+            raise UserError(
+                f"argument {argument.name} must be given, as {argument.name}:=NAME or a path: "
+                f"which policy drives a robot is never assumed. Valid: "
+                f"{', '.join(pretrained_names())}, or a folder or zip file"
+            )
+    if values["params_file"]:
+        changed = {a.name for a in graph.arguments if values[a.name] != a.default}
+        values |= _agreed(graph, values, changed | {*given})
     bundle = load_bundle(values["bundle"])
     if values["master"]:
         bundle.master(values["master"])
     if graph.simulates:
-        return _simulated(bundle, values)
-    if values["robot"]:
+        values = _simulated(bundle, values)
+    elif values["robot"]:
         check_agrees(bundle, values["robot"])
+    _check_recording(values)
     return values
+
+
+def _agreed(graph: Graph, values: Mapping[str, str], given: Collection[str]) -> dict[str, str]:
+    """What a parameter file says of arguments, where all nodes that they are for can agree.
+
+    Raises:
+        UserError: it contradicts an argument that was given, or two nodes would differ in what
+            they share.
+    """
+    where = f"params_file {values['params_file']}"
+    said = said_by_file(values["params_file"], values["namespace"])
+    found = {}
+    for argument in graph.arguments:
+        name, own = argument.name, argument_value(argument.name, values[argument.name])
+        nodes = graph.told(name, values)
+        told = [(node, value) for node in nodes for value in said.get(node, {}).get(name, [])]
+        wrong = next((node for node, value in told if value != own), None)
+        if wrong is not None and name in given:
+            raise UserError(
+                f"{where}: {wrong}: {name} must stay {dumps(own)}, as the argument says"
+            )
+        if name in SHARED and told:
+            told += [(node, own) for node in nodes if name not in said.get(node, {})]
+        differs = next((each for each in told if each[1] != told[0][1]), None)
+        if differs is not None and name in (*SHARED, *OF_THE_TASK):
+            one, two = (f"{dumps(v, default=str)} for {node}" for node, v in (told[0], differs))
+            raise UserError(
+                f"{where}: {name} is {one} and {two}; all nodes need the same: say it once, under "
+                f"/**, or as {name}:="
+            )
+        # Nobody may change an argument of a single choice; another type is the node's to refuse.
+        if told and differs is None and len(argument.choices) != 1:
+            value = told[0][1]
+            if type(value) is type(own):
+                found[name] = str(value).lower() if isinstance(value, bool) else str(value)
+    return found
+
+
+def _check_recording(values: Mapping[str, str]) -> None:
+    """Refuse a recording that would make a name of this graph mean two things."""
+    folder = values["record_to"]
+    for name in NAMES if folder and values["record"] == "true" else ():
+        if values.get(name) and Path(folder).resolve() == Path(values[name]).resolve():
+            raise UserError(
+                f"record_to {folder}: its folder would stand where {name} {values[name]!r} is "
+                "looked up; choose another name for the recording"
+            )
 
 
 def grace(values: Mapping[str, str]) -> float:

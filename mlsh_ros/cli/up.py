@@ -65,5 +65,6 @@ def _show(graph: Graph) -> None:
         table.add_column(head)
     for a in graph.arguments:
         choices = f" One of {', '.join(a.choices)}." if a.choices else ""
-        table.add_row(a.name, a.default or "''", a.description + choices)
+        default = "must be given" if a.required else a.default or "''"
+        table.add_row(a.name, default, a.description + choices)
     console.print(table)

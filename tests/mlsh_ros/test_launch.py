@@ -27,6 +27,7 @@ from mlsh_ros.bringup.network import LAUNCHER, LOCAL, PROFILES, RANGE, RMW, conf
 from mlsh_ros.bringup.node_graph import GRAPHS, RESPAWN, ROBOT, SIM, SOON, Arg, NodeSpec
 from mlsh_ros.bringup.params import NODES
 from mlsh_ros.bringup.params_file import said_by_file
+from mlsh_ros.bringup.process_launcher import _reason
 from mlsh_ros.bringup.resolve_arguments import settle
 from policies.bundle.bundle import write_bundle
 from policies.bundle.robot_compatibility import check_agrees
@@ -94,7 +95,10 @@ def test_both_graphs_have_the_same_arguments_and_a_robot_fewer_choices():
     assert [a.name for a in SIM.arguments] == names + OF_A_WORLD
     robot = {a.name: a for a in ROBOT.arguments}
     for a in SIM.arguments[: len(names)]:
-        if a != robot[a.name]:
+        if a.name == "bundle":
+            assert robot[a.name].required
+            assert (robot[a.name].default, a.required) == ("", False)
+        elif a != robot[a.name]:
             assert robot[a.name].choices == (robot[a.name].default,), a.name
     assert {n for n, a in robot.items() if len(a.choices) == 1} == {
         "autostart",
@@ -219,6 +223,7 @@ def test_what_is_started_again_is_neither_the_world_nor_a_recording(graph):
 
 
 def settled(graph, **given):
+    given = {"bundle": "moving_bandits", **given}
     return settle(graph, graph.resolve(given))
 
 
@@ -343,13 +348,13 @@ def test_any_difference_of_an_interface_is_found(bundle, name):
     ("text", "said"),
     [
         ("/**/skill_node: {ros__parameters: {robot: ''}}", 'robot must stay "omni"'),
-        ("/**: {ros__parameters: {bundle: nowhere}}", "no bundle 'nowhere'"),
-        ("/bot1/skill_node: {ros__parameters: {bundle: nowhere}}", "no bundle 'nowhere'"),
+        ("/**: {ros__parameters: {bundle: nowhere}}", 'bundle must stay "moving_bandits"'),
+        ("/bot1/skill_node: {ros__parameters: {bundle: b}}", "skill_node: bundle must stay"),
         (
             "/bot2/skill_node: {ros__parameters: {bundle: nowhere}}",
             "no node of this graph is at '/bot2/skill_node'. Valid: /**, /bot1/skill_node, ",
         ),
-        ("bot1: {skill_node: {ros__parameters: {bundle: nowhere}}}", "no bundle 'nowhere'"),
+        ("bot1: {skill_node: {ros__parameters: {bundle: b}}}", "skill_node: bundle must stay"),
     ],
 )
 def test_a_parameter_file_cannot_avoid_the_comparison(tmp_path, text, said):
@@ -358,6 +363,102 @@ def test_a_parameter_file_cannot_avoid_the_comparison(tmp_path, text, said):
     given = {"robot": "omni", "namespace": "bot1", "params_file": str(path)}
     with pytest.raises(UserError, match=re.escape(said)):
         ROBOT.parameters(settled(ROBOT, **given))
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "words"),
+    [
+        # One node for itself, where the others are at the default.
+        ("skill_node: {ros__parameters: {bundle: rooms}}", {}, "bundle is "),
+        ("watchdog_node: {ros__parameters: {bundle: rooms}}", {}, "bundle is "),
+        ("sim_node: {ros__parameters: {robot: rover}}", {}, "robot is "),
+        ("skill_node: {ros__parameters: {robot: rover}}", {}, "robot is "),
+        ("skill_node: {ros__parameters: {use_sim_time: true}}", {}, "use_sim_time is "),
+        ("master_node: {ros__parameters: {use_sim_time: true}}", {}, "use_sim_time is "),
+        ("watchdog_node: {ros__parameters: {mode: lockstep}}", {}, "mode is "),
+        ("sim_node: {ros__parameters: {stamped_cmd_vel: false}}", {}, "stamped_cmd_vel is "),
+        # Two sections.
+        (
+            "skill_node: {ros__parameters: {bundle: rooms}}\n"
+            "watchdog_node: {ros__parameters: {bundle: body_bandits}}",
+            {},
+            'bundle is "body_bandits" for watchdog_node and "rooms" for skill_node',
+        ),
+        (
+            "/**: {ros__parameters: {bundle: rooms}}\n"
+            "skill_node: {ros__parameters: {bundle: body_bandits}}",
+            {},
+            "all nodes need the same: say it once, under /**, or as bundle:=",
+        ),
+        (
+            "master_node: {ros__parameters: {task: moving_bandits/goal-0}}\n"
+            "sim_node: {ros__parameters: {task: moving_bandits/goal-1}}",
+            {},
+            "task is ",
+        ),
+        # Against what was given, be it the default.
+        (
+            "/**: {ros__parameters: {bundle: rooms}}",
+            {"bundle": "moving_bandits"},
+            'bundle must stay "moving_bandits", as the argument says',
+        ),
+        ("sim_node: {ros__parameters: {seed: 5}}", {"seed": "0"}, "sim_node: seed must stay 0"),
+        ("/**: {ros__parameters: {mode: lockstep}}", {"mode": "realtime"}, "mode must stay"),
+        ("sim_node: {ros__parameters: {loop: true}}", {"loop": "false"}, "loop must stay false"),
+        (
+            "/**: {ros__parameters: {use_sim_time: false}}",
+            {"use_sim_time": "true"},
+            "use_sim_time must stay true",
+        ),
+    ],
+)
+def test_the_nodes_of_a_graph_agree_with_each_other_and_the_arguments(
+    tmp_path, text, given, words
+):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        settle(SIM, SIM.resolve({**given, "params_file": str(path)}), given)
+    assert str(caught.value).startswith(f"params_file {path}: ")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_file_says_for_all_nodes_is_the_argument(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        "/**: {ros__parameters: {bundle: body_bandits, mode: lockstep, use_sim_time: true}}\n"
+        "sim_node: {ros__parameters: {seed: 5}}\n"
+    )
+    values = settle(SIM, SIM.resolve({"params_file": str(path), "seed": "5"}), {"seed"})
+    assert (values["bundle"], values["mode"], values["robot"]) == (
+        "body_bandits",
+        "lockstep",
+        "rover",
+    )
+    typed = SIM.parameters(values)
+    assert {p["bundle"] for p in typed.values() if "bundle" in p} == {"body_bandits"}
+    assert {p["mode"] for p in typed.values() if "mode" in p} == {"lockstep"}
+    assert all(p["use_sim_time"] for p in typed.values())
+
+
+def test_a_robot_gets_no_bundle_that_nobody_named(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("skill_node: {ros__parameters: {late_decisions: 5}}")
+    for given in ({}, {"robot": "omni"}, {"params_file": str(path)}):
+        with pytest.raises(UserError, match=r"^argument bundle must be given.* moving_bandits, "):
+            settle(ROBOT, ROBOT.resolve(given), given)
+    assert settle(SIM, SIM.resolve({}))["bundle"] == "moving_bandits"
+
+
+@pytest.mark.parametrize("name", ["heavy", "./heavy", "moving_bandits", "omni"])
+def test_a_recording_does_not_take_the_place_of_a_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    given = {"record": "true", "record_to": name, "reality": "heavy", "robot": "omni"}
+    with pytest.raises(UserError, match=rf"^record_to {name}: its folder would stand where "):
+        settled(SIM, **given)
+    settled(SIM, **given | {"record_to": "recording"})
+    settled(SIM, **given | {"record": "false"})
 
 
 def test_no_parameter_file_takes_a_node_out_of_simulated_time(tmp_path):
@@ -375,7 +476,7 @@ def test_a_robots_computer_needs_no_mujoco_and_a_simulation_says_that_it_does():
         sys.modules["mujoco"] = None
         from mlsh_ros.bringup.node_graph import ROBOT, SIM
         from mlsh_ros.bringup.resolve_arguments import settle
-        settle(ROBOT, ROBOT.resolve({"robot": "omni"}))
+        settle(ROBOT, ROBOT.resolve({"robot": "omni", "bundle": "moving_bandits"}))
         import mlsh_ros.nodes.skill_node
         try:
             settle(SIM, SIM.resolve({}))
@@ -491,14 +592,14 @@ def test_a_section_reaches_the_nodes_that_ros_gives_it_to(tmp_path, namespace, s
     """As rclpy does; tried with its own nodes."""
     path = tmp_path / "params.yaml"
     path.write_text(f"'{section}': {{ros__parameters: {{bundle: rooms}}}}\n")
-    said = said_by_file(str(path), namespace, {"bundle"})
-    assert said == ({"bundle": "rooms"} if namespace in reached else {})
+    said = said_by_file(str(path), namespace).get("skill_node", {})
+    assert said == ({"bundle": ["rooms"]} if namespace in reached else {})
 
 
 def test_the_example_file_documents_every_parameter():
     """Each parameter stands there once, at its default, under its description and range.
 
-    Those that a launch argument gives are commented out: the file would beat the argument.
+    Those that a launch argument gives are commented out: the file would contradict it.
     """
     entry = re.compile(r"    (# )?([a-z_]+): (\S+)$")
     sections: dict[str, dict[str, tuple[bool, object, str]]] = {}
@@ -607,6 +708,8 @@ def made(path, **given):
     """The actions that a launch file makes of these arguments."""
     actions = described(path)
     values = {a.args[0]: a.kwargs["default_value"] for a in actions["DeclareLaunchArgument"]}
+    if values["bundle"] is None:
+        values["bundle"] = "moving_bandits"  # launch wants it to be given
     (later,) = actions["OpaqueFunction"]
     return later.kwargs["function"](Context(values | given), *later.kwargs["args"])
 
@@ -654,7 +757,11 @@ def test_a_launch_file_declares_what_the_graph_says(graph, stand_in, monkeypatch
     assert [
         (a.args[0], a.kwargs["default_value"], a.kwargs["description"], a.kwargs["choices"])
         for a in actions["DeclareLaunchArgument"]
-    ] == [(a.name, a.default, a.description, list(a.choices) or None) for a in graph.arguments]
+    ] == [
+        (a.name, None if a.required else a.default, a.description, list(a.choices) or None)
+        for a in graph.arguments
+    ]
+    assert [a.name for a in graph.arguments if a.required] == ["bundle"] * (graph is ROBOT)
     # A simulation stays on this computer; where a real robot is, the user says.
     given = {a.args[0]: a.args[1] for a in actions.get("SetEnvironmentVariable", [])}
     assert given.pop(LAUNCHER) == str(os.getpid())  # with which the nodes end
@@ -664,7 +771,7 @@ def test_a_launch_file_declares_what_the_graph_says(graph, stand_in, monkeypatch
 @graphs
 def test_a_launch_file_starts_the_nodes_of_the_graph(graph, stand_in):
     nodes = started(TREE / "launch" / f"{graph.name}.launch.py", master="goal-1", namespace="bot1")
-    given = settle(graph, graph.resolve({"master": "goal-1", "namespace": "bot1"}))
+    given = settled(graph, master="goal-1", namespace="bot1")
     expected = graph.parameters(given)
     chosen = graph.chosen(graph.resolve({}))
     assert list(nodes) == [node.executable for node in chosen]
@@ -955,7 +1062,12 @@ def test_up_robot_does_not_move_before_it_is_told_to(bundle, tmp_path, watcher):
     [
         (("sim", "bundle:=nowhere"), "no bundle 'nowhere'. Valid: "),
         (("sim", "task:=rooms/corner-0"), "no master of bundle 'moving_bandits' was trained on "),
-        (("robot", "robot:=rover"), "bundle 'moving_bandits' is not for the robot in "),
+        (
+            ("robot", "bundle:=moving_bandits", "robot:=rover"),
+            "bundle 'moving_bandits' is not for the robot in ",
+        ),
+        (("robot",), "argument bundle must be given, as bundle:=NAME or a path: "),
+        (("robot", "robot:=omni"), "argument bundle must be given, as bundle:=NAME or a path: "),
     ],
 )
 def test_up_refuses_what_does_not_fit_before_it_starts_a_node(tmp_path, arguments, reason):
@@ -976,6 +1088,25 @@ def test_up_says_why_a_node_does_not_start(bundle, tmp_path):
     assert "Traceback" not in up.text
     assert up.text.splitlines()[-1].startswith("error: skill_node ended with status 1: ")
     assert "start_timeout" in up.text.splitlines()[-1]
+
+
+def test_an_error_that_was_got_over_is_no_reason(monkeypatch):
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    old = (80.0, "[ERROR] [1.0] [skill_node]: fault: watchdog: tripped: command stood")
+    assert _reason([old, (99.0, "error: no bundle 'x'"), (99.1, "bye")]) == "no bundle 'x'"
+    assert _reason([old, (99.0, "[INFO] [2.0] [skill_node]: disarmed")]) == "disarmed"
+    assert _reason([old]) == _reason([]) == "it said nothing in its last 5 s"
+
+
+@pytest.mark.ros
+@pytest.mark.realtime
+def test_who_was_killed_has_said_no_reason(bundle, tmp_path):
+    with Up(tmp_path, "sim", f"bundle:={bundle.source}", "namespace:=victim") as up:
+        up.wait_for("[victim.skill_node]: running")
+        (victim,) = (p for p in up.nodes if named(p, "skill_node"))
+        os.kill(victim, signal.SIGKILL)
+        assert up.process.wait(timeout=20) == 1
+    assert up.text.splitlines()[-1] == "error: skill_node ended with SIGKILL"
 
 
 @pytest.mark.ros

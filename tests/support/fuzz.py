@@ -344,7 +344,7 @@ def read_params(path: Path) -> None:
     for graph in (SIM, ROBOT):
         for namespace in ("", "bot1"):
             values = graph.resolve({"namespace": namespace})
-            said_by_file(str(path), namespace, {"bundle"})
+            said_by_file(str(path), namespace)
             check_params_file(str(path), namespace, graph._fixed(values))
 
 
