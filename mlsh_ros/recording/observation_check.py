@@ -68,8 +68,22 @@ class Seen:
         moment = received
         if self._lockstep:
             moment = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-        self._new[topic].append((moment, fields))
+        self.add_fields(topic, moment, fields)
         return fields
+
+    def add_fields(self, topic: str, moment: int, fields: dict[str, Floats]) -> None:
+        """Take what a message said at a moment (ns): its stamp in lockstep, or its arrival."""
+        self._new[topic].append((moment, fields))
+
+    def moments(self, observation: NDArray[np.float32]) -> list[int]:
+        """When (ns) this observation (O,) was shown, in order, by the topics that tell of it."""
+        self._observe()
+        found = [
+            set(moments)
+            for topic, shown in self._moments.items()
+            if (moments := shown.get(observation[self._parts[topic]].tobytes()))
+        ]
+        return sorted(set.intersection(*found)) if found else []
 
     def _observe(self) -> None:
         """Observations of all that is new: many at once take a fraction of the time."""

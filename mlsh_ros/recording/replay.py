@@ -78,6 +78,7 @@ class Session:
     number: int
     ticks: list[Told] = field(default_factory=list)
     questions: dict[int, Float32] = field(default_factory=dict)  # macro step: observation (O,)
+    asked: int = -1  # the last tick of which a request or an answer tells
     answers: dict[int, Answer] = field(default_factory=dict)  # macro step
 
 
@@ -235,6 +236,8 @@ def _add(
     master: str,
 ) -> None:
     macro = int(scalars.get("macro", 0))
+    if entry.topic != TRACE:
+        session.asked = max(session.asked, int(scalars["tick"]))
     if entry.topic == TRACE:
         session.ticks.append(_told(scalars, vectors, entry.received))
     elif entry.topic == REQUEST:
@@ -312,6 +315,8 @@ class _Judge:
                 self.result.different_ticks += 1
                 self.result.first_tick = self.result.first_tick or difference
             before = told
+        # Who asks at a tick has made all those before it.
+        self._follows(self.session.asked, before.tick if before else -1)
 
     def _follows(self, tick: int, last: int) -> None:
         """Whether no tick is missing after the last one; a session begins with tick 0."""

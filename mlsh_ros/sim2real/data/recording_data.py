@@ -119,6 +119,11 @@ def _ours(recording: Recording, bundle: Bundle) -> Loaded:
         notes.append(f"it breaks off ({recording.cut}); what comes before is used")
     if replayed is not None and replayed.unread:
         notes.append(_unread(replayed.unread))
+    if replayed is not None and replayed.missing:
+        notes.append(
+            f"ticks are missing in {len(replayed.missing)} place(s): "
+            f"{listed(replayed.missing, most=90)}; nothing is compared across"
+        )
     mode = recording.about.get("mode", "")
     signals = listener.finish(recording.file.name, mode, known=notes)
     return Loaded(replace(signals, notes=[*notes, *signals.notes]), replayed)

@@ -24,6 +24,7 @@ from mlsh_ros.messages.conversion import (
 from mlsh_ros.messages.labelled_array import OUTCOME, Layout, trace_layout
 from mlsh_ros.messages.topics import MASTER, TRACE
 from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
+from mlsh_ros.recording.observation_check import Seen
 from sim.errors import UserError, listed
 from sim.interface import Floats, Interface, ObservationTerm
 
@@ -32,6 +33,7 @@ Float32 = NDArray[np.float32]
 # Of a sensor message: place among all, ns since the first, stamp in ns, and what it says.
 Row = tuple[int, int, int, dict[str, Floats]]
 
+LOCKSTEP = "lockstep"  # the mode
 PAUSE = 0.5  # s of silence, or of a clock's jump, that ends a stretch: no window lies across it
 UNTRACED = "no trace of skill_node is in it: nothing is said of skills and decisions"
 MOST = 110  # characters of notes behind an error, but for one that is longer
@@ -41,6 +43,8 @@ NANO = 1e-9
 SAME = 1e-6  # s; moments that are nearer differ by rounding
 NEARLY = 0.5 * np.pi  # rad that a jump by a turn may be off: the joint moves meanwhile
 ROUND = 1e-3  # rad
+_NEVER = np.iinfo(np.int64).max
+ASTRAY = 2  # ticks that a topic may be recorded out of step: messages overtake each other
 DONE = OUTCOME.scalars.index("done")
 
 
@@ -52,6 +56,7 @@ class Stream:
     order: Ints  # (n,) place among all messages of the recording
     received: Floats  # (n,) s since the recording's first message
     stamp: Floats  # (n,) s on the same scale, by the sender's clock; nan where it says none
+    moment: Ints  # (n,) ns, the stamp as it is
     fields: dict[str, Floats]  # per term (n, size), in the term's unit
     refused: int  # messages that skill_node could not have used
     reason: str  # of the first of them
@@ -80,6 +85,8 @@ class Drive:
     given: Floats  # (C,) s
     given_order: Ints  # (C,) place among all messages
     given_command: Floats  # (C, A)
+    # In lockstep (T,) the stamp (ns) of the sensors that a tick answered; -1 where none tells it.
+    moment: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.tick)
@@ -124,7 +131,7 @@ class Signals:
     @property
     def lockstep(self) -> bool:
         """Simulator and controller waited for each other: the tick is the only clock."""
-        return self.mode == "lockstep"
+        return self.mode == LOCKSTEP
 
     @property
     def ticks(self) -> int:
@@ -155,6 +162,8 @@ class Signals:
     def _holes(self, drive: Drive) -> NDArray[np.bool_]:
         """(T - 1,) where a stretch ends before the drive does."""
         holes = self._torn(drive)
+        if (drive.moment >= 0).any():
+            return holes | ended(drive.tick, drive.moment, self.interface)
         # The simulator's message and the tick's own may have overtaken each other.
         for place in np.searchsorted(drive.order, self.ends):
             holes[max(place - 2, 0) : place + 1] = True
@@ -167,6 +176,72 @@ class Signals:
             return torn
         step = np.diff(drive.received)
         return np.asarray(torn | (step < 0) | (step > PAUSE + self.interface.control_dt))
+
+
+def moments(candidates: Sequence[Sequence[int]], tick: Ints, period: int) -> Ints:
+    """(T,) when ticks of one session were, ns; -1 where nothing tells it.
+
+    A tick later is a period later, as long as the simulator's episode lasts; the next episode
+    begins later than that. A robot that stands shows the same at many moments: what is certain
+    is held on to, forwards and backwards.
+
+    Args:
+        candidates: per tick, moments at which what it saw was shown.
+        tick: (T,) numbers.
+        period: ns, of a tick.
+    """
+    found = np.full(len(tick), -1, np.int64)
+    told = [i for i, each in enumerate(candidates) if each]
+    if not told:
+        return found
+    sure = next((i for i in told if len(candidates[i]) == 1), told[0])
+    for way in (range(sure, len(tick)), range(sure, -1, -1)):
+        last, at = candidates[sure][0], sure
+        for i in way:
+            due = last + int(tick[i] - tick[at]) * period
+            same = (each for each in candidates[i] if abs(each - due) < period // 2)
+            after = (each for each in candidates[i] if each > due)
+            before = (each for each in reversed(candidates[i]) if each < due)
+            if (one := next(same, next(after if way.step > 0 else before, None))) is not None:
+                found[i] = last = one
+                at = i
+    return found
+
+
+def ended(tick: Ints, moment: Ints, interface: Interface) -> NDArray[np.bool_]:
+    """(T - 1,) where nothing shows that the next tick is of the same episode."""
+    period = round(interface.control_dt / NANO)
+    begin = moment - tick * period  # one number for all ticks of an episode
+    ends = np.ones(len(tick) - 1, bool)
+    for i, j in itertools.pairwise(np.flatnonzero(moment >= 0)):
+        ends[i:j] = abs(int(begin[j] - begin[i])) >= period // 2
+    return ends
+
+
+def lacking(signals: Signals, stream: Stream) -> tuple[int, int]:
+    """Moments of a lockstep recording that a topic lacks, and how many there are.
+
+    Each topic has a message of every moment, or nobody could have driven on: what is missing is
+    missing in the recording alone. The last two may have come after its end.
+    """
+    first = min((int(d.moment[d.moment >= 0].min(initial=_NEVER)) for d in signals.drives))
+    every = [each.moment for each in signals.streams]
+    every += [drive.moment for drive in signals.drives]
+    shown = np.unique(np.concatenate(every))[:-2]
+    shown = shown[shown >= max(first, 0)]
+    return int((~np.isin(shown, stream.moment)).sum()), len(shown)
+
+
+def behind(signals: Signals) -> int:
+    """Ticks of a lockstep recording by which a topic was recorded out of step, at most."""
+    period, most = round(signals.interface.control_dt / NANO), 0
+    for drive, stream in itertools.product(signals.drives, signals.streams):
+        newest = np.searchsorted(stream.order, drive.order) - 1
+        known = (newest >= 0) & (drive.moment >= 0)
+        if known.any():
+            apart = stream.moment[newest[known]] - drive.moment[known]
+            most = max(most, int(np.abs(apart).max()) // period)
+    return most
 
 
 class Listener:
@@ -328,6 +403,8 @@ class Listener:
         ]
         notes = self._notes()
         drives = self._drives() if self._ticks else self._silent_drives(streams, notes)
+        if self._ticks and mode == LOCKSTEP:
+            drives = self._by_stamps(drives, notes)
         streams, wraps = _unwound(self.interface, streams)
         if not drives:
             raise UserError(
@@ -336,7 +413,7 @@ class Listener:
             )
         if not self._ticks:
             notes.append(UNTRACED)
-        return Signals(
+        found = Signals(
             name=name,
             interface=self.interface,
             mode=mode,
@@ -347,6 +424,9 @@ class Listener:
             wraps=wraps,
             notes=notes,
         )
+        if found.lockstep and self._ticks:
+            notes += _out_of_step(found)
+        return found
 
     def _use_parts(self) -> None:
         """Of a topic that mostly lacks a term, which no policy could have run on, take the others.
@@ -371,6 +451,31 @@ class Listener:
                 terms = ", ".join(term.name for term, _ in reader.terms)
                 notes.append(f"topic {reader.topic} is missing: it carries {terms}")
         return notes
+
+    def _by_stamps(self, drives: list[Drive], notes: list[str]) -> list[Drive]:
+        """The drives with the moments of their ticks, whenever their messages were recorded."""
+        seen = Seen(self.interface, lockstep=True)
+        for topic, rows in self._sensors.items():
+            for *_, stamp, fields in rows:
+                seen.add_fields(topic, stamp, fields)
+        period = round(self.interface.control_dt / NANO)
+        found = [
+            replace(d, moment=moments([seen.moments(o) for o in d.observation], d.tick, period))
+            for d in drives
+        ]
+        ticks = sum(len(drive) for drive in found)
+        unknown = sum(int((drive.moment < 0).sum()) for drive in found)
+        if unknown == ticks:
+            notes.append(
+                "no sensor message tells when its ticks were: where a simulator's episode ends is "
+                "taken from the order of recording, which may be wrong"
+            )
+        elif unknown:
+            notes.append(
+                f"{unknown} of {ticks} ticks saw what no recorded sensor message gives: they are "
+                "not compared, unless those before and after are of one episode"
+            )
+        return found
 
     def _drives(self) -> list[Drive]:
         numbers = np.array([row[3] for row in self._ticks])
@@ -551,6 +656,24 @@ def _unwound(interface: Interface, streams: Sequence[Stream]) -> tuple[list[Stre
     return found, wraps
 
 
+def _out_of_step(signals: Signals) -> list[str]:
+    """What a recorder missed, or heard late, of a simulator that waits for everybody."""
+    notes = []
+    for stream in signals.streams:
+        lost, count = lacking(signals, stream)
+        if lost:
+            notes.append(
+                f"{lost} of {count} messages of {stream.topic} are missing: in lockstep nobody "
+                "could go on without them, so it is the recorder that lost them"
+            )
+    if (apart := behind(signals)) > ASTRAY:
+        notes.append(
+            f"the recorder fell behind: topics are recorded up to {apart} ticks out of step; they "
+            "are put together by their stamps"
+        )
+    return notes
+
+
 def _newest(interface: Interface, streams: Sequence[Stream], order: Ints) -> Float32:
     """(T, O) what a policy would have seen at these places of the recording; nan if nothing."""
     fields = {t.name: np.full((len(order), t.size), np.nan) for t in interface.observation}
@@ -592,6 +715,7 @@ def _stream(
         received=np.array([row[1] for row in rows]) * NANO,
         # Differences of integers: a float does not hold ns since 1970.
         stamp=np.where(stamps > 0, (stamps - origin) * NANO, np.nan),
+        moment=stamps,
         fields={name: np.array([row[3][name] for row in rows]) for name in names},
         refused=len(refused),
         reason=refused[0] if refused else "",

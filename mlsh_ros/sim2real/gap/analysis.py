@@ -311,7 +311,16 @@ def analyse_signals(
     found = [
         *say.from_wraps(_wraps(interface, signals)),
         *say.from_causes(causes, ceilings),
-        *say.from_channels([c for each in lines for c in each if c.topic in own], causes),
+        *say.from_channels(
+            # In lockstep it is the recorder that lost messages, as a note says.
+            [
+                replace(c, lost=0.0) if each.lockstep else c
+                for each, line in zip(signals, lines, strict=True)
+                for c in line
+                if c.topic in own
+            ],
+            causes,
+        ),
         # Elsewhere the simulation tells an angle's scale: it does not begin anew all the time.
         *(say.from_angles(angles(interface, signals)) if restless else []),
         *say.from_measures(explained, ticks, interface.control_dt, restless=restless),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.sim2real.data.signals import Signals, Stream
+from mlsh_ros.sim2real.data.signals import Signals, Stream, lacking
 from mlsh_ros.sim2real.data.windows import OLDEST
 from mlsh_ros.sim2real.replay.residuals import action_labels, observation_labels
 from sim.interface import Floats, Interface
@@ -81,7 +81,10 @@ def _channel(signals: Signals, stream: Stream, stale: float) -> Channel:
     steps = np.concatenate([np.zeros(0), *_steps(signals, stream)])
     usual = float(np.median(steps)) if len(steps) else 0.0
     lost = 0.0
-    if usual > 0 and not signals.lockstep:
+    if signals.lockstep:
+        missing, count = lacking(signals, stream)
+        lost = missing / max(count, 1)
+    elif usual > 0:
         absent = np.where(steps > GAP * usual, np.round(steps / usual) - 1, 0).sum()
         # What was only late has come all the same.
         absent = min(absent, max(steps.sum() / usual - len(steps), 0.0))
