@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from mlsh_ros.cli.console import Screen, console, say
+from mlsh_ros.cli.console import Screen, console, number, say
 from sim.errors import UserError
 from sim.interface import ActionTerm, Interface, ObservationTerm, spread
 
@@ -23,9 +23,7 @@ MANY = 8  # elements of a term beyond which they are shown in one line
 
 def check_robot(
     robot: Annotated[str, typer.Argument(help="A shipped robot by name, or a robot folder.")],
-    seconds: Annotated[
-        float, typer.Option(min=0.5, max=60, help="That each command is held, simulated.")
-    ] = 3.0,
+    seconds: Annotated[float, number(0.5, 60, help="That each command is held, simulated.")] = 3.0,
 ) -> None:
     """Explain each mistake in a robot folder; if there is none, show and try the robot."""
     from sim.physics.robot_model import load_robot, robot_folder

@@ -57,6 +57,21 @@ def whole(low: int, high: int | None = None, *names: str, help: str) -> Any:
     return typer.Option(*names, parser=parse, metavar=metavar, help=help)
 
 
+def number(low: float, high: float, *, help: str) -> Any:
+    """An option that is a number from `low` to `high`; nan is none."""
+
+    def parse(value: str | float) -> float:
+        try:
+            found = float(value)
+        except ValueError:
+            raise typer.BadParameter(f"{value!r} is not a number") from None
+        if not low <= found <= high:
+            raise typer.BadParameter(f"{found:g} is not at least {low:g} and at most {high:g}")
+        return found
+
+    return typer.Option(parser=parse, metavar=f"NUMBER {low:g}..{high:g}", help=help)
+
+
 def counting() -> tuple[ProgressColumn, ...]:
     """The columns of a bar that counts: what, how far, how many of how many."""
     return TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,9 +97,14 @@ def _gate(text: str) -> tuple[str, float]:
     try:
         if not (key and equals):
             raise ValueError
-        return key, float(value)
+        limit = float(value)
+        if not math.isfinite(limit):  # nothing is above nan
+            raise ValueError
     except ValueError:
-        raise typer.BadParameter(f"--fail-above {text!r} is not KEY=VALUE, a number") from None
+        raise typer.BadParameter(
+            f"--fail-above {text!r} is not KEY=VALUE, a finite number"
+        ) from None
+    return key, limit
 
 
 def number_at(data: dict[str, Any], key: str) -> float | None:

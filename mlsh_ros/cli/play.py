@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress
 
-from mlsh_ros.cli.console import MAX_SEED, console, counting, say, whole
+from mlsh_ros.cli.console import MAX_SEED, console, counting, number, say, whole
 
 if TYPE_CHECKING:
     from mlsh_ros.evaluation.backends import Job
@@ -42,7 +42,7 @@ def play(
     ] = None,
     episodes: Annotated[int, whole(1, help="Per task.")] = 1,
     seed: Annotated[int, whole(0, MAX_SEED, help="Of the episodes.")] = 0,
-    speed: Annotated[float, typer.Option(min=0.01, max=100, help="1 is real time.")] = 1.0,
+    speed: Annotated[float, number(0.01, 100, help="1 is real time.")] = 1.0,
 ) -> None:
     """Watch the episodes that mlsh evaluate scores, in MuJoCo's viewer or as a film.
 

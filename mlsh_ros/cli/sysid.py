@@ -63,31 +63,41 @@ def sysid(
             raise UserError(
                 f"{needed} is not installed, which mujoco.sysid needs: install the extra `sysid`"
             )
-    from mlsh_ros.sim2real.data.recording_data import Where, load
+    from mlsh_ros.sim2real.data.recording_data import Where, check_distinct, load
     from mlsh_ros.sim2real.data.target import load_subject, nominal
     from mlsh_ros.sim2real.sysid.identify import identify
+    from mlsh_ros.sim2real.sysid.least_squares import FLOOR
     from sim.files.output import check_place, write_file
-    from sim.randomization.schema import load_ranges, load_reality
+    from sim.randomization.schema import RANGES, load_ranges, load_reality
 
     check_place(output, overwrite=overwrite)
     logging.getLogger("absl").setLevel(logging.ERROR)  # of numbers that start at a bound
     where = Where.of(namespace, topic or ())
     loaded = load_subject(bundle)
     body = nominal(loaded, robot)
+    if ranges is None and not body.model_path.with_name(RANGES).is_file():
+        raise UserError(
+            f"robot {body.name!r} has no {RANGES}, so nothing says what may differ: give a file "
+            "with --ranges, as docs/reality.md describes it"
+        )
+    differs = load_ranges(ranges, body) if ranges else None
+    check_distinct(bags)
     found = identify(
         loaded,
         [load(bag, loaded, where).signals for bag in bags],
         robot=robot,
         known=load_reality(known, body) if known else None,
-        ranges=load_ranges(ranges, body) if ranges else None,
+        ranges=differs,
         only=only or (),
         keep=keep or (),
+        report=say,
     )
     for line in found.lines():
         say(line)
     if all(number.why_not for number in found.numbers):
         raise UserError("the recordings tell none of these numbers; nothing is written")
-    if not found.after <= found.before:  # nan too
+    # No model is better than FLOOR: below that neither of two is the better one.
+    if not found.after <= max(found.before, FLOOR):  # nan too
         raise UserError(
             f"what was found predicts worse than the nominal model: RMSE {found.before:.3g} "
             f"before, {found.after:.3g} after, in windows that were not fitted; nothing is "

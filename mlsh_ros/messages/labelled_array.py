@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,16 @@ class Layout:
         """
         dims = message.layout.dim
         if (label := dims[0].label if dims else "") != self.label:
-            raise MessageError(f"label {label!r} is not {self.label!r}")
+            raise MessageError(self.unlike(label))
         return self.unpack(message.data)
+
+    def unlike(self, label: str) -> str:
+        """What tells a message with this label from one that names these elements."""
+        theirs, own = label.split(",") if label else [], self.names
+        for place, (one, other) in enumerate(zip_longest(theirs, own, fillvalue="none")):
+            if one != other:
+                return f"its element {place} is {one[:60]!r}, not {other!r}: of another robot or bundle"
+        return f"label {label[:60]!r} is not one of {len(own)} names"
 
     def unpack(
         self, data: Sequence[float] | NDArray[np.float64]

@@ -76,6 +76,19 @@ class Recording:
                 "only what recorder_node wrote can be replayed"
             )
 
+    def check_robot(self, name: str) -> None:
+        """Refuse a recording that says that it is of another robot.
+
+        Raises:
+            UserError: with both names.
+        """
+        interface = self.manifest.get("interface")
+        robot = interface.get("robot", name) if isinstance(interface, dict) else name
+        if robot != name:
+            raise UserError(
+                f"recording {self.file}: another robot was recorded: {robot}, not {name}"
+            )
+
     def entries(self, wanted: Callable[[Topic], bool] = lambda topic: True) -> Iterator[Entry]:
         """The messages of the topics that are wanted, in the order in which they came.
 

@@ -131,6 +131,7 @@ def replay(
     Raises:
         UserError: the recording is of another observation or action, or no master is known.
     """
+    recording.check_robot(bundle.interface.robot)
     result = Result()
     sessions, seen = _collect(recording, bundle, result, listen, wants)
     skills = load_skills(bundle)

@@ -12,13 +12,17 @@ import typer
 
 from mlsh_ros.cli.gap import gap as command
 from mlsh_ros.cli.gap import number_at
+from mlsh_ros.cli.sysid import sysid
+from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
 from mlsh_ros.messages.topics import TRACE
+from mlsh_ros.sim2real.data.signals import ended, moments
 from mlsh_ros.sim2real.data.target import load_subject
 from mlsh_ros.sim2real.gap.analysis import NO_GAP, SCHEMA, analyse
 from mlsh_ros.sim2real.gap.report import render
 from policies.bundle.bundle import load_bundle
 from sim.errors import UserError
-from tests.support.gap_robot import STORE, Robot, Wrong, blank
+from sim.physics.robot_model import robot_folder
+from tests.support.gap_robot import START, STORE, Robot, Wrong, blank
 
 SECOND = 10**9
 
@@ -164,6 +168,89 @@ def test_a_lockstep_recording_is_compared_tick_by_tick(moving, robot, said, tmp_
     assert {m.samples for m in found.measures} == {100}
 
 
+def waited(robot, folder, about=None, change=list):
+    """A lockstep recording of it, with the clock of a simulator, whose topics may be changed."""
+    moving = robot.bundle
+    told = {"bundle": "moving_bandits", "digest": moving.manifest.digest, "mode": "lockstep"}
+    said = []
+    for received, topic, message in robot.messages():
+        if topic in ("odom", "goals"):
+            stamp = message.header.stamp.sec * SECOND + message.header.stamp.nanosec - START
+            if stamp % round(moving.interface.control_dt * 1e9):
+                continue
+            message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, SECOND)
+        said.append((received, topic, message))
+    return robot.bag(folder, change(said), about=told if about is None else about)
+
+
+def topic_after_topic(said):
+    """As a recorder on a busy machine: what the simulator says comes after all ticks."""
+    last = said[-1][0]
+    order = {TRACE: 0, OUTCOME_TOPIC: 1}
+    ranks = sorted(said, key=lambda row: (order.get(row[1], 2), row[0]))
+    return [(last + 1000 * n, topic, message) for n, (_, topic, message) in enumerate(ranks)]
+
+
+@pytest.fixture(scope="module")
+def episodes(moving):
+    """Four episodes of a robot with nothing wrong, in one session."""
+    return Robot(moving, seed=3).drive("goal-1", sessions=4, one_drive=True)
+
+
+def test_episodes_in_lockstep_end_where_the_stamps_say(moving, episodes, tmp_path):
+    """However late what topic was recorded."""
+    found = analyse(moving, [waited(episodes, tmp_path / "a", change=topic_after_topic)])
+    assert found.findings == []
+    assert noted(found, r"the recorder fell behind: .* ticks out of step")
+    assert found.seconds > 19.0
+    prompt = analyse(moving, [waited(episodes, tmp_path / "b")])
+    assert prompt.findings == []
+    assert not noted(prompt, "fell behind")
+    assert [m.rmse for m in prompt.measures] == [m.rmse for m in found.measures]
+
+
+def test_what_a_lockstep_recording_lost_is_said_and_is_no_fault_of_the_robot(
+    moving, episodes, tmp_path
+):
+    def cut(said):
+        end = said[0][0] + 15 * SECOND
+        return [row for row in said if row[0] < end or row[1] not in ("goals", TRACE)]
+
+    found = analyse(moving, [waited(episodes, tmp_path / "a", change=cut)])
+    assert found.findings == []
+    assert noted(found, r"\d+ of \d+ messages of goals are missing.*recorder that lost them")
+    (channel,) = (c for c in found.channels[0] if c.topic == "goals")
+    assert channel.lost > 0.2
+
+
+def test_lockstep_is_told_by_its_stamps_where_nobody_says_so(moving, episodes, tmp_path):
+    bag = waited(episodes, tmp_path / "bag", about={}, change=topic_after_topic)
+    found = analyse(moving, [bag], master="goal-1")
+    assert noted(found, "nobody says which bundle ran, nor whether in lockstep or in real time")
+    assert noted(found, "its stamps are those of lockstep")
+    assert found.findings == []
+    with pytest.raises(UserError, match="its stamps are those of lockstep, where only ticks"):
+        analyse(load_subject("omni"), [bag])
+
+
+def test_a_lockstep_recording_needs_the_bundle(episodes, tmp_path):
+    with pytest.raises(UserError, match=r"made in lockstep.*give moving_bandits instead"):
+        analyse(load_subject("omni"), [waited(episodes, tmp_path / "bag")])
+
+
+def test_a_robot_that_stands_is_found_again_by_the_ticks_around():
+    stands = [[0], [100, 200, 300], [100, 200, 300], [300, 100], [], [500], [700], [], [900, 50]]
+    tick = np.arange(9)
+    found = moments(stands, tick, 100)
+    assert found.tolist() == [0, 100, 200, 300, -1, 500, 700, -1, 900]
+    assert moments(stands[1:], tick[1:], 100).tolist() == [100, 200, 300, -1, 500, 700, -1, 900]
+    assert moments([[], []], tick[:2], 100).tolist() == [-1, -1]
+    omni = load_subject("omni").interface
+    period = round(omni.control_dt * 1e9)
+    ends = ended(tick, np.where(found < 0, -1, found * (period // 100)), omni)
+    assert ends.tolist() == [False, False, False, False, False, True, False, False]
+
+
 def test_a_next_episode_of_the_simulator_is_no_jump_of_the_robot(moving, tmp_path):
     robot = Robot(moving, seed=3).drive("goal-1", sessions=2, one_drive=True)
     found = analyse(moving, [robot.bag(tmp_path / "bag")])
@@ -185,9 +272,38 @@ def test_another_bundle_is_named(moving, bag):
     assert "in what could be compared" in found.verdict[-1] or found.findings
 
 
-def test_another_robot_is_refused_by_name(bag):
+@pytest.mark.parametrize("subject", ["body_bandits", "rover"])
+def test_another_robot_is_refused_by_name(bag, subject):
     with pytest.raises(UserError, match="another robot was recorded: omni, not rover"):
-        analyse(load_bundle("body_bandits"), [bag])
+        analyse(load_subject(subject), [bag])
+
+
+def test_a_trace_of_another_bundle_is_told_by_its_first_other_element(bag):
+    found = analyse(load_subject("omni"), [bag])
+    assert noted(found, r"its element \d+ is 'observation.goals.0', not 'action")
+
+
+@pytest.mark.parametrize("again", ["same", "file", "link"])
+def test_a_recording_that_is_given_twice_is_refused(moving, bag, tmp_path, again):
+    (link := tmp_path / "link").symlink_to(bag)
+    other = {"same": bag, "file": next(bag.glob("*.mcap")), "link": link}[again]
+    with pytest.raises(UserError, match=f"recording {other}: is given twice, as {bag} too"):
+        analyse(moving, [bag, other])
+    with pytest.raises(UserError, match="given twice"):
+        sysid("moving_bandits", [other, bag], output=tmp_path / "reality.yaml")
+
+
+def test_the_nominal_robot_is_named_wherever_its_folder_is(moving, bag, tmp_path):
+    shutil.copytree(robot_folder("omni"), tmp_path / "mine")
+    model = tmp_path / "mine" / "model.xml"
+    model.write_text(model.read_text() + "<!-- mine -->\n")
+    told = analyse(moving, [bag], robot=str(tmp_path / "mine")).to_dict()["nominal"]
+    usual = analyse(moving, [bag]).to_dict()["nominal"]
+    assert told["folder"] == "mine"
+    assert usual["folder"] == told["name"] == "omni"
+    assert told["model"] != usual["model"]
+    assert told["interface"] == usual["interface"]
+    assert str(tmp_path) not in json.dumps(told)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a bag", b"\x89MCAP0\r\n"])
@@ -267,6 +383,12 @@ def test_gates_decide_the_exit_status(bag, tmp_path, capsys):
         run(bag, tmp_path, "worst.nothing=1")
     with pytest.raises(typer.BadParameter, match="is not KEY=VALUE"):
         run(bag, tmp_path, "worst.nrmse")
+
+
+@pytest.mark.parametrize("limit", ["nan", "inf", "-inf", ""])
+def test_a_gate_that_nothing_can_pass_or_fail_is_refused(bag, tmp_path, limit):
+    with pytest.raises(typer.BadParameter, match="is not KEY=VALUE, a finite number"):
+        run(bag, tmp_path, f"worst.nrmse={limit}")
 
 
 def test_the_command_takes_a_reality(bag, tmp_path):

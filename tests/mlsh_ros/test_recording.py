@@ -562,7 +562,7 @@ def test_what_no_node_could_read_is_left_out_by_replay_too(bundle, said, tmp_pat
     assert result.whole
     assert len(result.unread) == 3
     assert "a message of odom is not a nav_msgs/msg/Odometry" in result.unread[0]
-    assert result.unread[2].startswith("decision/answer: label 'episode,tick,reward,success,")
+    assert result.unread[2].startswith("decision/answer: its element 0 is 'episode', not")
 
 
 def test_a_skill_node_that_was_restarted_begins_another_session_1(bundle, said, tmp_path):
@@ -669,7 +669,7 @@ def test_a_recording_of_another_robot_or_of_no_drive_is_refused(bundle, said, fo
     term = replace(bundle.interface.action[0], name="other")
     interface = replace(bundle.interface, action=(term,))
     other = replace(bundle, manifest=replace(bundle.manifest, interface=interface))
-    with pytest.raises(UserError, match="skill_node/trace is not of this bundle's robot: label"):
+    with pytest.raises(UserError, match="skill_node/trace is not of this bundle's robot: its"):
         replay(Recording(folder), other)
 
 

@@ -1,6 +1,7 @@
 """`mlsh sysid`: what differs is found again, and what cannot be told is said to be so."""
 
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,8 @@ from mlsh_ros.sim2real.replay.batched_replay import Follower
 from mlsh_ros.sim2real.replay.open_loop_replay import twin_of
 from mlsh_ros.sim2real.replay.synthetic_recording import rehearse
 from mlsh_ros.sim2real.sysid import identifiability as told
+from mlsh_ros.sim2real.sysid import identify as identification
+from mlsh_ros.sim2real.sysid import least_squares
 from mlsh_ros.sim2real.sysid import optimizer as search
 from mlsh_ros.sim2real.sysid.fit import fix_gauge
 from mlsh_ros.sim2real.sysid.identifiability import drop, errors, weigh_together
@@ -28,7 +31,7 @@ from mlsh_ros.sim2real.sysid.least_squares import Problem
 from mlsh_ros.sim2real.sysid.parameters import NOMINAL, reality_of, unknowns, values_of
 from policies.bundle.bundle import load_bundle
 from sim.errors import UserError
-from sim.physics.robot_model import load_robot
+from sim.physics.robot_model import load_robot, robot_folder
 from sim.randomization.model_fields import body_names
 from sim.randomization.schema import load_reality, read_ranges, read_reality, reality_from_dict
 
@@ -87,6 +90,54 @@ def test_a_robot_that_stands_still_tells_nothing(moving, weak):
     ]
     with pytest.raises(UserError, match="stand still"):
         identify(moving, [replace(weak, drives=still)])
+
+
+def test_a_number_that_its_bound_holds_is_not_called_measured(moving, weak):
+    narrow = {"actuators": {"drive_x": {"gain_factor": [0.95, 1.05]}}}
+    ranges = reality_from_dict(narrow, "ranges")
+    found = identify(moving, [weak], ranges=ranges)
+    (gain,) = found.numbers
+    assert gain.value == pytest.approx(0.9, abs=1e-3)  # 0.8 is the truth
+    assert gain.bound
+    line = "drive_x.gain_factor: not measured, at its bound 0.9; widen it with --ranges"
+    assert line in found.lines()
+    assert f"# {line}" in found.to_yaml(["a"])
+    assert "+-" not in found.lines()[0]
+
+
+def test_a_nominal_robot_is_said_to_be_one(moving, tmp_path, capsys):
+    """Two numbers of rounding alone say nothing of which model is the better one."""
+    bag = Robot(moving, seed=4).drive("goal-0", sessions=3).bag(tmp_path / "bag")
+    output = tmp_path / "reality.yaml"
+    only = ["gain_factor"]
+    assert sysid("moving_bandits", [bag], output=output, only=only) == 0
+    assert "as the nominal model: it is taken to be good for 0.2%" in capsys.readouterr().out
+    told = read_reality(output)
+    for motor in told.actuators.values():
+        assert motor.gain_factor == pytest.approx((1.0, 1.0), abs=1e-4)
+    head = output.read_text().splitlines()[1]
+    assert re.match(
+        r"# Nominal robot: name omni, folder omni, model \w{64}, interface \w{64}$", head
+    )
+
+
+def test_a_long_recording_is_thinned_and_says_how_far_it_is(moving, weak, monkeypatch):
+    monkeypatch.setattr(identification, "MOST", 4)
+    monkeypatch.setattr(identification, "BLOCK", 2)
+    monkeypatch.setattr(least_squares, "EVERY", 0.0)
+    said = []
+    found = identify(moving, [weak], only=["gain_factor"], report=said.append)
+    assert found.fitted + found.held_out == 4
+    assert any("4 of 12 windows are used, in 2 runs" in note for note in found.notes)
+    assert said[0] == "searching 2 numbers in 4 windows of 2 s"
+    assert any("numbers are left" in line for line in said[1:])
+
+
+def test_without_ranges_it_asks_for_them(moving, tmp_path):
+    shutil.copytree(robot_folder("omni"), tmp_path / "mine")
+    (tmp_path / "mine" / "randomise.yaml").unlink()
+    with pytest.raises(UserError, match=r"has no randomise.yaml.*--ranges"):
+        sysid("moving_bandits", [tmp_path], robot=str(tmp_path / "mine"))
 
 
 def test_names_that_are_none_are_refused(moving, weak):

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mlsh_ros.messages.conversion import MessageError, shorten
-from mlsh_ros.recording.bag_files import Topic
+from mlsh_ros.recording.bag_files import Topic, files_of
 from mlsh_ros.recording.bag_reader import Entry, Recording
 from mlsh_ros.recording.replay import Result, replay
-from mlsh_ros.sim2real.data.signals import UNTRACED, Listener, Signals
+from mlsh_ros.sim2real.data.signals import LOCKSTEP, UNTRACED, Listener, Signals
 from mlsh_ros.sim2real.data.target import Subject
 from policies.bundle.bundle import Bundle
 from sim.errors import UserError, listed, unknown
@@ -86,6 +86,27 @@ class Loaded:
     replayed: Result | None  # None: it holds no decisions or traces to compare
 
 
+def check_distinct(paths: Sequence[Path]) -> None:
+    """Refuse a file that is given twice, whatever it is called: it would count twice.
+
+    Raises:
+        UserError: names both.
+    """
+    seen: dict[tuple[int, int], int] = {}
+    for number, path in enumerate(paths):
+        try:
+            files = [file.stat() for file in files_of(path)]
+        except (UserError, OSError):
+            continue  # who reads it says why it cannot be read
+        for file in files:
+            first = seen.setdefault((file.st_dev, file.st_ino), number)
+            if first != number:
+                raise UserError(
+                    f"recording {path}: is given twice, as {paths[first]} too: it would count "
+                    "twice"
+                )
+
+
 def load(path: Path, subject: Subject, where: Where | None = None) -> Loaded:
     """Read a recording.
 
@@ -139,22 +160,17 @@ def _origin(recording: Recording, bundle: Bundle) -> list[str]:
     digest = str(recording.manifest.get("digest"))
     if digest == manifest.digest:
         return []
-    told = recording.manifest.get("interface", {})
     ran = recording.about.get("bundle", "unknown")
-    robot = told.get("robot") if isinstance(told, Mapping) else None
     notes = [
         f"another bundle ran: {ran} ({digest[:SHOWN]}), not {manifest.name} "
         f"({manifest.digest[:SHOWN]})"
     ]
-    if robot != manifest.interface.robot:
-        raise UserError(
-            f"recording {recording.file}: another robot was recorded: {robot}, not "
-            f"{manifest.interface.robot}"
-        )
+    recording.check_robot(manifest.interface.robot)
     return notes
 
 
 def _foreign(recording: Recording, subject: Subject, where: Where) -> Signals:
+    _same_robot(recording, subject)
     listener = Listener(subject.interface)
     where.check(listener.topics)
     relative: dict[Topic, str | None] = {}
@@ -185,10 +201,29 @@ def _foreign(recording: Recording, subject: Subject, where: Where) -> Signals:
         raise UserError(f"{error}. Topics in it: {seen}") from None
     own = signals.notes
     if isinstance(subject, Bundle):
-        notes.insert(0, "it is not of recorder_node: nobody says which bundle ran")
+        notes.insert(
+            0,
+            "it is not of recorder_node: nobody says which bundle ran, nor whether in lockstep or "
+            "in real time",
+        )
     else:
         own = [note for note in own if note != UNTRACED]
     return replace(signals, notes=[*notes, *own])
+
+
+def _same_robot(recording: Recording, subject: Subject) -> None:
+    """Refuse what recorder_node says is of another robot, or tells only of a bundle's ticks.
+
+    Raises:
+        UserError: with what it is of.
+    """
+    recording.check_robot(subject.interface.robot)
+    if recording.about.get("mode") == LOCKSTEP and not isinstance(subject, Bundle):
+        raise UserError(
+            f"recording {recording.file}: was made in lockstep, where only ticks count, and only "
+            f"the bundle tells of them: give {recording.about.get('bundle', 'it')} instead of the "
+            "robot"
+        )
 
 
 def _unread(reasons: Sequence[str]) -> str:

@@ -34,6 +34,7 @@ Float32 = NDArray[np.float32]
 Row = tuple[int, int, int, dict[str, Floats]]
 
 LOCKSTEP = "lockstep"  # the mode
+MODES = (LOCKSTEP, "realtime")
 PAUSE = 0.5  # s of silence, or of a clock's jump, that ends a stretch: no window lies across it
 UNTRACED = "no trace of skill_node is in it: nothing is said of skills and decisions"
 MOST = 110  # characters of notes behind an error, but for one that is longer
@@ -183,28 +184,39 @@ def moments(candidates: Sequence[Sequence[int]], tick: Ints, period: int) -> Int
 
     A tick later is a period later, as long as the simulator's episode lasts; the next episode
     begins later than that. A robot that stands shows the same at many moments: what is certain
-    is held on to, forwards and backwards.
+    is held on to, forwards and backwards, and where the two disagree nothing is told.
 
     Args:
-        candidates: per tick, moments at which what it saw was shown.
+        candidates: per tick, moments at which what it saw was shown, in order.
         tick: (T,) numbers.
         period: ns, of a tick.
     """
-    found = np.full(len(tick), -1, np.int64)
     told = [i for i, each in enumerate(candidates) if each]
-    if not told:
-        return found
-    sure = next((i for i in told if len(candidates[i]) == 1), told[0])
-    for way in (range(sure, len(tick)), range(sure, -1, -1)):
-        last, at = candidates[sure][0], sure
-        for i in way:
-            due = last + int(tick[i] - tick[at]) * period
-            same = (each for each in candidates[i] if abs(each - due) < period // 2)
-            after = (each for each in candidates[i] if each > due)
-            before = (each for each in reversed(candidates[i]) if each < due)
-            if (one := next(same, next(after if way.step > 0 else before, None))) is not None:
-                found[i] = last = one
-                at = i
+    sure = [i for i in told if len(candidates[i]) == 1] or told
+    if not sure:
+        return np.full(len(tick), -1, np.int64)
+    onwards = _followed(candidates, tick, period, range(sure[0], len(tick)))
+    back = _followed(candidates, tick, period, range(sure[-1], -1, -1))
+    found = np.where(np.arange(len(tick)) < sure[0], back, onwards)
+    both = slice(sure[0], sure[-1] + 1)
+    found[both] = np.where(onwards[both] == back[both], onwards[both], -1)
+    return found
+
+
+def _followed(candidates: Sequence[Sequence[int]], tick: Ints, period: int, way: range) -> Ints:
+    """(T,) moments from one tick on, forwards or backwards; -1 where none fits."""
+    found = np.full(len(tick), -1, np.int64)
+    at, last = way[0], candidates[way[0]][0]
+    for i in way:
+        due = last + int(tick[i] - tick[at]) * period
+        fits = [each for each in candidates[i] if abs(each - due) < period // 2]
+        if not fits and way.step > 0:
+            fits = [each for each in candidates[i] if each > due][:1]
+        elif not fits:
+            fits = [each for each in candidates[i] if each < due][-1:]
+        if fits:
+            found[i] = last = fits[0]
+            at = i
     return found
 
 
@@ -224,7 +236,7 @@ def lacking(signals: Signals, stream: Stream) -> tuple[int, int]:
     Each topic has a message of every moment, or nobody could have driven on: what is missing is
     missing in the recording alone. The last two may have come after its end.
     """
-    first = min((int(d.moment[d.moment >= 0].min(initial=_NEVER)) for d in signals.drives))
+    first = min(int(d.moment[d.moment >= 0].min(initial=_NEVER)) for d in signals.drives)
     every = [each.moment for each in signals.streams]
     every += [drive.moment for drive in signals.drives]
     shown = np.unique(np.concatenate(every))[:-2]
@@ -236,8 +248,8 @@ def behind(signals: Signals) -> int:
     """Ticks of a lockstep recording by which a topic was recorded out of step, at most."""
     period, most = round(signals.interface.control_dt / NANO), 0
     for drive, stream in itertools.product(signals.drives, signals.streams):
-        newest = np.searchsorted(stream.order, drive.order) - 1
-        known = (newest >= 0) & (drive.moment >= 0)
+        newest = np.maximum(np.searchsorted(stream.order, drive.order) - 1, 0)
+        known = drive.moment >= 0
         if known.any():
             apart = stream.moment[newest[known]] - drive.moment[known]
             most = max(most, int(np.abs(apart).max()) // period)
@@ -376,7 +388,7 @@ class Listener:
     def _numbers(self, message: Any, layout: Layout) -> NDArray[np.float64]:
         dims = message.layout.dim
         if (label := dims[0].label if dims else "") != layout.label:
-            raise MessageError(f"it speaks of {shorten(label)!r}, another robot or bundle")
+            raise MessageError(layout.unlike(label))
         data = np.asarray(message.data, np.float64)
         layout.unpack(data)
         return data
@@ -402,6 +414,14 @@ class Listener:
             for stream in _streams(topic, rows, self._origin or 0, self._refused.get(topic, []))
         ]
         notes = self._notes()
+        if mode not in MODES and self._waited():
+            if not self._ticks:
+                raise UserError(
+                    f"recording {name}: its stamps are those of lockstep, where only ticks count, "
+                    f"and it has none of this bundle{because([*known, *notes])}"
+                )
+            mode = LOCKSTEP
+            notes.append("nobody says how it was made; its stamps are those of lockstep")
         drives = self._drives() if self._ticks else self._silent_drives(streams, notes)
         if self._ticks and mode == LOCKSTEP:
             drives = self._by_stamps(drives, notes)
@@ -427,6 +447,19 @@ class Listener:
         if found.lockstep and self._ticks:
             notes += _out_of_step(found)
         return found
+
+    def _waited(self) -> bool:
+        """Whether its stamps are those of a simulator and a controller that wait for each other.
+
+        The simulator's clock begins at 0 and goes on by whole ticks, however many physics steps
+        each of them has.
+        """
+        stamps = np.unique([row[2] for rows in self._sensors.values() for row in rows])
+        period = round(self.interface.control_dt / NANO)
+        if not self._outcomes or self.interface.substeps < 2 or len(stamps) < SHORTEST:
+            return False
+        early = (self._origin or 0) - stamps[-1] > period
+        return bool(early and (np.abs(stamps - np.round(stamps / period) * period) <= 1).all())
 
     def _use_parts(self) -> None:
         """Of a topic that mostly lacks a term, which no policy could have run on, take the others.
@@ -472,8 +505,8 @@ class Listener:
             )
         elif unknown:
             notes.append(
-                f"{unknown} of {ticks} ticks saw what no recorded sensor message gives: they are "
-                "not compared, unless those before and after are of one episode"
+                f"of {unknown} of {ticks} ticks no recorded sensor message tells for certain when "
+                "they were: they are compared only where those around are of one episode"
             )
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,16 @@ def nominal(subject: Subject, robot: str | None) -> Robot:
     if robot is None and isinstance(subject, Robot):
         return subject
     return load_robot(robot or subject.interface.robot)
+
+
+def identity_of(robot: Robot) -> dict[str, str]:
+    """Which robot that is, wherever its folder lies: SHA-256 of what is simulated."""
+    return {
+        "name": robot.name,
+        "folder": robot.model_path.absolute().parent.name,
+        "model": hashlib.sha256(robot.model_path.read_bytes()).hexdigest(),
+        "interface": robot.interface.digest,
+    }
 
 
 def recorded_task(subject: Subject, recordings: Sequence[Signals]) -> tuple[TaskFamily, int]:

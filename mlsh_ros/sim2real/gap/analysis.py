@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from mlsh_ros.recording.replay import Result
-from mlsh_ros.sim2real.data.recording_data import Loaded, Where, load
+from mlsh_ros.sim2real.data.recording_data import Loaded, Where, check_distinct, load
 from mlsh_ros.sim2real.data.signals import Signals, Wrap, because
-from mlsh_ros.sim2real.data.target import Subject, nominal
+from mlsh_ros.sim2real.data.target import Subject, identity_of, nominal
 from mlsh_ros.sim2real.data.windows import Plan, Windows, cut, merge, plan_for, thin
 from mlsh_ros.sim2real.gap import findings as say
 from mlsh_ros.sim2real.gap.closed_loop_return import Earned, earned, interval
@@ -53,6 +53,7 @@ from mlsh_ros.sim2real.replay.residuals import (
 from policies.bundle.bundle import Bundle
 from sim.errors import UserError
 from sim.interface import Floats, Interface
+from sim.physics.robot_model import Robot
 from sim.randomization.schema import Reality, load_reality
 
 SCHEMA = 1
@@ -71,7 +72,7 @@ class Gap:
     """What was found."""
 
     subject: Subject  # a bundle, or a robot, whatever drove it
-    robot: str
+    robot: Robot  # the nominal one
     reality: str  # in which it was simulated, name or file; empty: the nominal model
     recordings: list[str]
     notes: list[str]  # what could not be used or compared
@@ -118,7 +119,8 @@ class Gap:
             "schema": SCHEMA,
             "bundle": self.name if isinstance(self.subject, Bundle) else None,
             "digest": self.digest,
-            "robot": self.robot,
+            "robot": self.robot.name,
+            "nominal": identity_of(self.robot),
             "reality": self.reality or None,
             "recordings": self.recordings,
             "notes": self.notes,
@@ -243,6 +245,7 @@ def analyse(
     """
     if master is not None and isinstance(subject, Bundle):
         subject.master(master)
+    check_distinct(bags)
     loaded, notes = _load(subject, bags, where)
     return analyse_signals(
         subject,
@@ -334,7 +337,7 @@ def analyse_signals(
         told.append(f"only {seconds:.1f} s of driving: too little to be sure of anything")
     return Gap(
         subject=subject,
-        robot=twin.robot.name,
+        robot=twin.robot,
         reality=reality,
         recordings=[s.name for s in signals],
         notes=told,

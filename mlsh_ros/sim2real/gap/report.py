@@ -55,7 +55,7 @@ class Cell:
 def render(gap: Gap) -> str:
     """The report as HTML; the same gap gives the same text."""
     facts = {
-        "robot": gap.robot,
+        "robot": gap.robot.name,
         "simulated in": gap.reality or "the nominal model",
         "recordings": len(gap.recordings),
         "compared": f"{gap.seconds:.0f} s in {gap.windows} windows",

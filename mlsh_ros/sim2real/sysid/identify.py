@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import yaml
 
-from mlsh_ros.sim2real.data.signals import Signals, because
-from mlsh_ros.sim2real.data.target import Subject, nominal
+from mlsh_ros.sim2real.data.signals import Ints, Signals, because
+from mlsh_ros.sim2real.data.target import Subject, identity_of, nominal
 from mlsh_ros.sim2real.data.windows import Windows, cut, merge, plan_for, thin
 from mlsh_ros.sim2real.replay.batched_replay import Follower
 from mlsh_ros.sim2real.replay.open_loop_replay import twin_of
 from mlsh_ros.sim2real.sysid.fit import solve
 from mlsh_ros.sim2real.sysid.identifiability import TELLS
-from mlsh_ros.sim2real.sysid.least_squares import Problem
-from mlsh_ros.sim2real.sysid.parameters import NOMINAL, Unknown, chosen, reality_of, unknowns
+from mlsh_ros.sim2real.sysid.least_squares import FLOOR, Problem
+from mlsh_ros.sim2real.sysid.parameters import (
+    DELAYS,
+    NOMINAL,
+    Unknown,
+    chosen,
+    reality_of,
+    unknowns,
+)
 from sim.errors import UserError
 from sim.interface import Floats, Interface
 from sim.randomization.model_fields import body_names
@@ -24,6 +31,8 @@ from sim.randomization.schema import SCHEMA, Reality, check_reality, read_ranges
 
 HELD_OUT = 4  # of so many windows the last one is not fitted
 FEWEST = 4  # windows
+MOST, BLOCK = 64, 8  # windows that are used, in runs of so many: two minutes tell a robot
+NEAR = 1e-3  # of the way between its bounds: a number that ends nearer to one is held by it
 NOISE = 0.01  # of an element's movement; what is left below that is no noise
 UNEXPLAINED = 0.1  # of what moves; less is not worth a word
 STILL = 1e-3  # of an action's limits: commands that change less move nothing
@@ -37,6 +46,25 @@ class Number:
     value: float
     error: float  # standard error; nan where it is not told
     why_not: str  # empty where it is told
+
+    @property
+    def bound(self) -> bool:
+        """Whether the search ended at a bound: where it would have gone is not known.
+
+        A delay of 0 is none: the freshest sensor counts as on time, and nothing is earlier.
+        """
+        each, near = self.unknown, NEAR * (self.unknown.high - self.unknown.low)
+        at = min(abs(self.value - each.low), abs(self.value - each.high)) <= near
+        usual = each.quantity in DELAYS and self.value <= near
+        return at and not usual and not self.why_not and abs(self.value - each.known) > near
+
+    def __str__(self) -> str:
+        name = self.unknown.name
+        if self.why_not:
+            return f"{name}: not to be told, kept at {self.value:.4g}: {self.why_not}"
+        if self.bound:
+            return f"{name}: not measured, at its bound {self.value:.4g}; widen it with --ranges"
+        return f"{name}: {self.value:.4g} +- {self.error:.2g}"
 
 
 @dataclass(frozen=True)
@@ -61,19 +89,13 @@ class Identified:
     held_out: int
     gauge: bool  # only sums of the commands' and the sensors' delays are told
     notes: list[str]
+    nominal: dict[str, str]  # which robot differs
 
     def lines(self) -> list[str]:
         """For people, one a line."""
-        told = [
-            f"{n.unknown.name}: {n.value:.4g} +- {n.error:.2g}"
-            for n in self.numbers
-            if not n.why_not
-        ]
-        not_told = [
-            f"{n.unknown.name}: not to be told, kept at {n.value:.4g}: {n.why_not}"
-            for n in self.numbers
-            if n.why_not
-        ]
+        told = [str(n) for n in self.numbers if not (n.why_not or n.bound)]
+        not_told = [str(n) for n in self.numbers if n.bound]
+        not_told += [str(n) for n in self.numbers if n.why_not]
         delays = (
             [
                 "delays: only the sum of a command's and a sensor's is told; the freshest sensor "
@@ -87,12 +109,19 @@ class Identified:
             f"prediction on {self.held_out} windows that were not fitted: RMSE {self.before:.3g} "
             f"before, {self.after:.3g} after, of what moves"
         )
-        return [*told, *not_told, *delays, total, *rmse, *(f"note: {n}" for n in self.notes)]
+        same = (
+            [f"as the nominal model: it is taken to be good for {FLOOR:.1%} of what moves"]
+            if self.before <= FLOOR
+            else []
+        )
+        notes = [f"note: {note}" for note in self.notes]
+        return [*told, *not_told, *delays, total, *same, *rmse, *notes]
 
     def to_yaml(self, recordings: Sequence[str]) -> str:
         """A reality.yaml; what is known about its numbers stands in comments above."""
         head = [
             f"Identified from {', '.join(recordings)}: {self.fitted} windows.",
+            f"Nominal robot: {', '.join(f'{k} {v}' for k, v in self.nominal.items())}",
             "Value +- standard error:",
             *self.lines(),
         ]
@@ -111,6 +140,7 @@ def identify(
     only: Sequence[str] = (),
     keep: Sequence[str] = (),
     threads: int = 1,
+    report: Callable[[str], None] = lambda text: None,
 ) -> Identified:
     """Identify what differs.
 
@@ -123,6 +153,7 @@ def identify(
         only: names to identify, or last parts of names; empty: all that have a range.
         keep: names to leave as they are.
         threads: of the simulation.
+        report: told how far it is, a line now and then.
 
     Raises:
         UserError: nothing can be compared, or a name is none.
@@ -152,7 +183,11 @@ def identify(
     wanted, blind = _visible(wanted, follower)
     held = np.zeros(windows.count, bool)
     held[HELD_OUT - 1 :: HELD_OUT] = True
-    fit = Problem(follower, list(wanted), ~held)
+    report(
+        f"searching {len(wanted)} numbers in {windows.count} windows of "
+        f"{windows.plan.length * interface.control_dt:g} s"
+    )
+    fit = Problem(follower, list(wanted), ~held, report=report)
     start = fit.values.copy()
     errors = solve(fit)
     numbers = _numbers(wanted, fit, errors, blind)
@@ -174,6 +209,7 @@ def identify(
         held_out=int(held.sum()),
         gauge=bool(fit.gauge),
         notes=told,
+        nominal=identity_of(body),
     )
 
 
@@ -195,6 +231,12 @@ def _windows(
     if not seen.all():
         notes.append(f"{(~seen).sum()} windows left out: sensors are missing at their start")
         windows = thin(windows, np.flatnonzero(seen))
+    if windows.count > MOST:
+        notes.append(
+            f"{MOST} of {windows.count} windows are used, in {MOST // BLOCK} runs spread evenly "
+            "over the recordings: more of them take longer and tell little more"
+        )
+        windows = thin(windows, _spread(windows.count))
     if windows.count < FEWEST:
         raise UserError(
             f"{windows.count} windows of {plan_for(interface).length} ticks are recorded, "
@@ -205,6 +247,12 @@ def _windows(
     if (windows.command.std(axis=(0, 1)) < STILL * scale).all():
         raise UserError("the robot was told to stand still all the time: nothing shows in that")
     return windows, notes
+
+
+def _spread(count: int) -> Ints:
+    """(MOST,) runs of windows: one that follows another begins in the state of the one before."""
+    begins = np.linspace(0, count - BLOCK, MOST // BLOCK).astype(np.int64)
+    return np.unique(begins[:, None] + np.arange(BLOCK))
 
 
 def _visible(wanted: list[Unknown], follower: Follower) -> tuple[list[Unknown], list[Unknown]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import mujoco
@@ -17,6 +19,7 @@ OFFSET = 0.3  # rad or m that a start may be off: sensors are late and not exact
 FLOOR = 2e-3  # of an element's movement: no model is better than that
 STEP = 1e-3  # of the bounds, for derivatives: longer than what contacts make uneven
 FAR = 0.3  # of a range, for errors: over that the jumps of servos that saturate even out
+EVERY = 10.0  # s between two words of how far it is
 MEDIAN = 0.6745  # of the magnitude of a normal number
 ROUGH = 3.0  # times the usual error from which on a window counts less: somebody pushed it
 
@@ -36,6 +39,7 @@ class Problem:
     use: NDArray[np.bool_]
     told_not: dict[str, str] = field(default_factory=dict)  # name: why it stays as it is
     gauge: str = ""  # the term whose delay counts as 0, if only sums of delays can be told
+    report: Callable[[str], None] = lambda text: None  # told now and then how far it is
 
     def __post_init__(self) -> None:
         follower = self.follower
@@ -49,6 +53,7 @@ class Problem:
         self._subspaces: list[tuple[NDArray[np.int64], Floats]] = []
         self._turns = follower.angles()
         self.wanted = list(self.unknowns)
+        self._began = self._told = time.monotonic()
 
     def put(self, values: Floats, each: Unknown, value: float) -> None:
         """Give an unknown this value, among values (n,)."""
@@ -108,8 +113,17 @@ class Problem:
 
     def residuals(self, values: Floats) -> Floats:
         """(rows, C) of the windows that are fitted, in units of what each may be off."""
+        self._tell()
         weight = self._weight[self.follower.window] / self.sigma
         return np.asarray((self.differences(values, self.use) * weight[:, None])[self.fitted])
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if now - self._told > EVERY:
+            self._told = now
+            self.report(
+                f"searching since {now - self._began:.0f} s, {len(self.unknowns)} numbers are left"
+            )
 
     def cost(self, columns: Floats) -> Floats:
         """(C,) sums of the squared residuals of values (C, n)."""
