@@ -66,10 +66,11 @@ class Layout:
 
     def unlike(self, label: str) -> str:
         """What tells a message with this label from one that names these elements."""
-        theirs, own = label.split(",") if label else [], self.names
-        for place, (one, other) in enumerate(zip_longest(theirs, own, fillvalue="none")):
+        told, own = label.split(",") if label else [], self.names
+        for place, (one, other) in enumerate(zip_longest(told, own, fillvalue="none")):
             if one != other:
-                return f"its element {place} is {one[:60]!r}, not {other!r}: of another robot or bundle"
+                which = f"its element {place} is {one[:60]!r}, not {other!r}"
+                return f"{which}: of another robot or bundle"
         return f"label {label[:60]!r} is not one of {len(own)} names"
 
     def unpack(
