@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from mlsh_ros.messages.topics import (
 )
 from mlsh_ros.nodes.clock import steady
 from mlsh_ros.nodes.node import LATCHED, CoreNode, message_type, one_line, run
+from mlsh_ros.recording.completeness import Completeness
 from mlsh_ros.recording.output_folder import check_place, default_folder
 from policies.bundle.bundle import MANIFEST, load_bundle
 from sim.errors import UserError
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 # s that a recorder which is told to end waits, by the state of skill_node, which may have been
 # told at the same time: to begin to stop, for its last command, for its last word.
 PATIENCE = {"running": 1.0, "stopping": 3.5, "ready": 0.5}
+DRAIN = 3.0  # s in which what has been received has to be written at the end
 LOOK = 0.1  # s between two looks at who is heard
 FAULT, ENDED = "fault", "ended"  # what it says of itself beside WAITING and RECORDING
 
@@ -75,8 +78,13 @@ class RecorderNode(CoreNode):
         }
         self._recorder = Recorder(folder, names, about, bundle.files[MANIFEST])
         self._driver = ""
+        # Of the executor's thread, which is known once it has heard something.
+        self._hearer = threading.get_ident()
         sensors = [reader.topic for reader in topic_readers(bundle.interface.observation)]
         writers = command_writers(bundle.interface.action, stamped=stamped)
+        self._heard = Completeness(
+            bundle.interface, bundle.manifest.skills, sensors if mode == "lockstep" else ()
+        )
         self._awaited = {*sensors, STATE, MASTER}
         self._matched = {REQUEST, ANSWER, TRACE, *(writer.topic for writer in writers)}
         if self._publisher is None:
@@ -100,20 +108,26 @@ class RecorderNode(CoreNode):
             raise UserError("the recording has ended; clean up and configure for another one")
 
     def deactivate(self) -> None:
-        """Hear skill_node out, and close the file."""
+        """Hear skill_node out, write what has been received, and close the file."""
         if self._recorder is None or not self._subscriptions_made:
             return
         self._hear_out()
+        self._drain()
         for subscription in self._subscriptions_made.values():
             self.destroy_subscription(subscription)
         self._subscriptions_made = {}
         for timer in self._timers:
             self.destroy_timer(timer)
+        lost = "; ".join(self._heard.lacking())
         if not self._told.startswith(FAULT):
-            self._tell(ENDED)
+            self._tell(f"{ENDED}, incomplete: {lost}" if lost else ENDED)
         if self._recorder.fault:
             raise UserError(self._recorder.fault)
-        self._recorder.close()
+        self._recorder.close(lost)
+        if lost:
+            self.get_logger().warning(
+                f"the recording lacks {lost}; a busy computer loses messages"
+            )
         if silent := self._recorder.silent:
             self.get_logger().warning(f"nothing came from {', '.join(silent)}")
         self.get_logger().info(f"{self._recorder.count} messages in {self._recorder.file}")
@@ -129,10 +143,25 @@ class RecorderNode(CoreNode):
         while time.monotonic() - began < PATIENCE.get(self._driver, 0.0):
             time.sleep(0.02)
 
+    def _drain(self) -> None:
+        """Let the executor come to all that has been received until now, one after the other.
+
+        Where it is itself what ends the recording there is nobody to wait for.
+        """
+        executor = self.executor
+        if executor is None or threading.get_ident() == self._hearer:
+            return
+        reached = threading.Event()
+        executor.create_task(reached.set)
+        if not reached.wait(DRAIN):
+            self.get_logger().warning(f"{DRAIN:g} s were not enough to write what has come")
+
     def _on_message(self, topic: str, data: bytes) -> None:
         if self._recorder is None:
             return
+        self._hearer = threading.get_ident()
         self._awaited.discard(topic)
+        self._heard.hear(topic, data)
         if topic == STATE:  # CDR: four bytes of header, four of length, text, zero
             self._driver = data[8:].rstrip(b"\0").decode(errors="replace").partition(":")[0]
         try:

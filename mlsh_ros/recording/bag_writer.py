@@ -34,6 +34,7 @@ from sim.errors import UserError
 
 CHUNK = 64 * 1024  # bytes; a reader of a killed recording loses the last chunk
 ABOUT, MANIFEST = "mlsh_ros", "manifest.json"
+LOST = "mlsh_ros_lost"  # in the metadata of a recording that lacks something
 LAYOUT = 9  # of metadata.yaml
 _NEVER = QosTime(9223372036, 854775807)  # as rosbag2 writes it
 
@@ -157,8 +158,11 @@ class Recorder:
             if not self._closed:
                 self._guarded(self._flush)
 
-    def close(self) -> None:
+    def close(self, lost: str = "") -> None:
         """Write the index and metadata.yaml; again changes nothing.
+
+        Args:
+            lost: what is known to be missing in it; stands in both.
 
         Raises:
             UserError: the disk takes no more.
@@ -166,7 +170,7 @@ class Recorder:
         with self._lock:
             if self._closed:
                 return
-            self._guarded(self._finish)
+            self._guarded(lambda: self._finish(lost))
             self._closed = True
 
     @property
@@ -182,10 +186,12 @@ class Recorder:
     def _flush(self) -> None:
         self._writer.flush()  # type: ignore[no-untyped-call]
 
-    def _finish(self) -> None:
+    def _finish(self, lost: str) -> None:
+        if lost:
+            self._writer.add_metadata(LOST, {"lost": lost})
         self._writer.finish()  # type: ignore[no-untyped-call]
         self._stream.close()
-        content = {"rosbag2_bagfile_information": self._metadata()}
+        content = {"rosbag2_bagfile_information": self._metadata(lost)}
         text = yaml.dump(content, Dumper=_Plain, sort_keys=False)
         with (self.folder / METADATA).open("x") as stream:
             stream.write(text)
@@ -203,7 +209,7 @@ class Recorder:
             )
             raise UserError(self.fault) from None
 
-    def _metadata(self) -> dict[str, Any]:
+    def _metadata(self, lost: str) -> dict[str, Any]:
         span = {
             "duration": {"nanoseconds": self._last - self._first},
             "starting_time": {"nanoseconds_since_epoch": self._first},
@@ -231,7 +237,7 @@ class Recorder:
             "compression_mode": "",
             "relative_file_paths": [self.file.name],
             "files": [{"path": self.file.name, **span}],
-            "custom_data": None,
+            "custom_data": {LOST: lost} if lost else None,
             "ros_distro": "jazzy",
         }
 

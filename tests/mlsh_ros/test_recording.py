@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from mcap.reader import make_reader
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Nodetype
 from rosbags.rosbag2 import Reader
@@ -37,7 +39,8 @@ from mlsh_ros.messages.topics import (
 )
 from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
 from mlsh_ros.recording.bag_reader import Recording
-from mlsh_ros.recording.bag_writer import Recorder
+from mlsh_ros.recording.bag_writer import LOST, Recorder
+from mlsh_ros.recording.completeness import Completeness
 from mlsh_ros.recording.output_folder import NEEDED, check_place
 from mlsh_ros.recording.replay import replay
 from mlsh_ros.recording.schemas import Schemas
@@ -546,6 +549,68 @@ def test_ticks_that_are_missing_are_named(bundle, said, tmp_path):
     assert result.equal
     assert not result.whole
     assert result.ticks == 2 * TICKS - 4
+
+
+def test_ticks_that_are_missing_at_the_end_are_named(bundle, said, tmp_path):
+    """Who asks at a tick has made all those before it."""
+    last = max(i for i, (topic, _) in enumerate(said) if topic == REQUEST)
+    tail = [m for m in said[: last + 1] if m[0] != TRACE or m[1].data[0] == 1 or m[1].data[1] < 3]
+    asked = int(said[last][1].data[2])
+    write(bundle, tmp_path / "bag", tail)
+    result = replay(Recording(tmp_path / "bag"), bundle)
+    assert result.missing == [f"session 2 tick 3 to {asked - 1}"]
+    assert not result.whole
+
+
+def heard(bundle, said):
+    kinds = {
+        t.name: t.type for t in recorded_topics(bundle.interface, stamped=True, lockstep=True)
+    }
+    sensors = [reader.topic for reader in topic_readers(bundle.interface.observation)]
+    found = Completeness(bundle.interface, bundle.manifest.skills, sensors)
+    for topic, message in said:
+        found.hear(topic, bytes(STORE.serialize_cdr(message, kinds[topic])))
+    return found
+
+
+def test_a_recorder_knows_what_it_has_lost(bundle, said):
+    assert heard(bundle, said).lacking() == []
+    goals = [i for i, (topic, _) in enumerate(said) if topic == "goals"]
+    traces = [i for i, (topic, _) in enumerate(said) if topic == TRACE]
+    outcomes = [i for i, (topic, _) in enumerate(said) if topic == OUTCOME_TOPIC]
+    gone = {*goals[5:9], *traces[2:4], traces[6], *outcomes[3:5]}
+    lost = heard(bundle, [m for i, m in enumerate(said) if i not in gone]).lacking()
+    assert lost == [
+        "skill_node/trace: ticks 2 to 3, 6 of session 1",
+        "sim_node/outcome: 2 ticks",
+        f"goals: 4 of {len(goals) - 3} messages",
+    ]
+    last = max(i for i, (topic, _) in enumerate(said) if topic == REQUEST)
+    asked = int(said[last][1].data[2])
+    tail = [m for i, m in enumerate(said[: last + 1]) if i not in traces[-asked + 1 :]]
+    (lost,) = heard(bundle, tail).lacking()
+    assert lost.endswith(f"to {asked - 1} of session 2")
+
+
+def test_bytes_that_are_no_message_are_passed_over(bundle):
+    found = heard(bundle, [])
+    for topic in (TRACE, REQUEST, OUTCOME_TOPIC, "odom", "elsewhere"):
+        for data in (b"", b"\0\1\0\0", b"\0\1\0\0abc", b"\0\1" + b"\xff" * 400):
+            found.hear(topic, data)
+    assert found.lacking() == []
+
+
+def test_what_was_lost_stands_in_the_file(bundle, said, tmp_path):
+    recorder = write(bundle, tmp_path / "bag", said, close=False)
+    recorder.close("goals: 4 of 47 messages")
+    with recorder.file.open("rb") as stream:
+        told = {m.name: m.metadata for m in make_reader(stream).iter_metadata()}
+    assert told[LOST] == {"lost": "goals: 4 of 47 messages"}
+    about = yaml.safe_load((tmp_path / "bag" / "metadata.yaml").read_text())
+    assert about["rosbag2_bagfile_information"]["custom_data"] == {LOST: "goals: 4 of 47 messages"}
+    assert replay(Recording(tmp_path / "bag"), bundle).equal
+    with Reader(tmp_path / "bag") as reader:
+        assert reader.message_count == len(said)
 
 
 def test_what_no_node_could_read_is_left_out_by_replay_too(bundle, said, tmp_path):
