@@ -137,6 +137,49 @@ def test_what_is_equal_is_measured_as_equal(moving):
     np.testing.assert_array_equal(line.robot, line.simulation)
 
 
+class Holds:
+    """A simulator that takes one command some physics steps late."""
+
+    def __init__(self, step, steps=2, instead=None):
+        self.hold, self.instead, self.step, self.last = range(step, step + steps), instead, 0, None
+
+    def __call__(self, command):
+        self.step += 1
+        if self.step in self.hold:
+            return self.last if self.instead is None else self.instead
+        self.last = command
+        return command
+
+
+def in_the_simulator(moving, wrong):
+    robot = Robot(moving, wrong, seed=5).drive("goal-1", sessions=4)
+    return analyse_signals(moving, [robot.signals(simulated=True)], [])
+
+
+def test_a_command_that_a_busy_simulator_took_late_is_no_finding(moving):
+    first = 1 + 32 * moving.interface.substeps  # step that should obey tick 32, of the first drive
+    gap = in_the_simulator(moving, Wrong(command=Holds(first)))
+    assert gap.findings == []
+    (note,) = (note for note in gap.notes if "took" in note)
+    # Within a physics step: a command comes in the middle of one.
+    assert re.match("the simulator took 1 of 200 commands up to [46]0 ms late", note)
+    # Of a real robot nobody knows that.
+    robot = Robot(moving, Wrong(command=Holds(first)), seed=5).drive("goal-1", sessions=4)
+    assert not any("took" in note for note in analyse_signals(moving, [robot.signals()], []).notes)
+
+
+@pytest.mark.parametrize("wrong", ["weak", "pushed"])
+def test_what_no_late_command_explains_is_none(moving, wrong):
+    first = 1 + 32 * moving.interface.substeps
+    command = {
+        "weak": lambda command: command * 0.8,
+        "pushed": Holds(first, 12, instead=np.array([-0.5, 0.5])),
+    }[wrong]
+    gap = in_the_simulator(moving, Wrong(command=command))
+    assert not any("took" in note for note in gap.notes)
+    assert gap.findings
+
+
 def test_a_simulators_late_steps_are_steps_all_the_same(moving):
     """Every ninth physics step of 20 ms comes 50 ms late, and those after it catch up."""
     signals = drive(moving, seed=3, sessions=2).signals(simulated=True)

@@ -41,6 +41,7 @@ from mlsh_ros.sim2real.gap.measures import (
     trace_of,
 )
 from mlsh_ros.sim2real.gap.training_range import graphs_of, known_to, read_by
+from mlsh_ros.sim2real.replay.late_commands import late_commands
 from mlsh_ros.sim2real.replay.open_loop_replay import Prediction, Twin, twin_of
 from mlsh_ros.sim2real.replay.residuals import (
     SMALLEST,
@@ -453,6 +454,17 @@ def _compared(twin: Twin, signals: list[Signals], skills: int, notes: Sequence[s
             f"{', '.join(s.name for s in signals)}: no sensor of {interface.robot} is in it"
             f"{because(told)}"
         )
+    if all(each.simulated and not each.lockstep for each in signals) and not restless:
+        windows, late = late_commands(twin, windows, nominal, elements)
+        if late:
+            most = 1e3 * interface.physics_dt * max(each.steps for each in late)
+            told.append(
+                f"the simulator took {len(late)} of {sum(s.ticks for s in signals)} commands up "
+                f"to {most:.0f} ms late, as it does on a busy computer: they are compared as they "
+                "acted"
+            )
+            nominal = twin.follow(windows)
+            elements = elements_of(interface, nominal, windows, memory, twin.model)
     skipped = {t.name for t in interface.observation if not t.mujoco.task}
     skipped -= {e.term for e in elements}
     if skipped:

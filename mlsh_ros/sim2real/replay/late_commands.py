@@ -1,0 +1,152 @@
+"""Commands that a simulator took later than they were heard: what a busy machine does.
+
+A command that reaches sim_node after the physics step that should have obeyed it holds the one
+before for some steps more. That is no fault of the robot and none of its model. Each is found by
+simulating it: only what then shows the recording counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mlsh_ros.sim2real.data.windows import Windows
+from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, Prediction, Twin
+from mlsh_ros.sim2real.replay.residuals import Element
+from sim.interface import Floats
+
+FEW = 0.25  # of the windows, at most: what is in more of them is no accident
+MOST = 8  # windows that are looked at
+EACH = 4  # commands of one window
+OFF = 0.05  # of an element's movement: a window, or a sample, that is further away
+CURED = 0.3  # of a window's error: what a late command has to leave at most
+
+
+@dataclass(frozen=True)
+class Late:
+    """A command that acted later."""
+
+    window: int
+    step: int  # physics step of the window that should have been the first to obey
+    steps: int  # by how many it was later
+
+
+def late_commands(
+    twin: Twin, windows: Windows, nominal: Prediction, elements: Sequence[Element]
+) -> tuple[Windows, list[Late]]:
+    """The windows with their commands as they acted, and which of them were late.
+
+    Nothing is changed where more than a few windows differ, or where late commands leave any of
+    them different.
+    """
+    used = [e for e in elements if e.moves and not (e.remembers or e.angle or e.quaternion)]
+    if not used:
+        return windows, []
+    errors = np.array([_error(windows, nominal, used, w, w) for w in range(windows.count)])
+    off = np.flatnonzero(errors > OFF)
+    if not 0 < len(off) <= min(FEW * windows.count, MOST):
+        return windows, []
+    states, command = twin.states(windows), windows.command.copy()
+    found: list[Late] = []
+    for window in off.tolist():
+        mine = _late_in(twin, windows, states[[window]], used, window)
+        if not mine:
+            return windows, []
+        found += mine
+        for late in mine:
+            command[window] = _later(command[window], late.step, late.steps)
+    return replace(windows, command=command), found
+
+
+def _late_in(
+    twin: Twin, windows: Windows, state: Floats, used: Sequence[Element], window: int
+) -> list[Late]:
+    """What was late in one window; nothing if that does not explain it."""
+    command = windows.command[window]
+    found: list[Late] = []
+    for _ in range(EACH):
+        now = _simulated(twin, windows, state, window, command[None])
+        error = _error(windows, now, used, window, 0)
+        if error <= OFF:
+            return found
+        step = _onset(windows, now, used, window, twin.interface.substeps)
+        changes = np.flatnonzero((np.diff(command, axis=0) != 0).any(axis=1)) + 1
+        tried = [
+            (int(at), steps)
+            for at in changes[changes < step][-2:]
+            for steps in range(1, twin.interface.substeps + 1)
+        ]
+        if not tried:
+            return []
+        commands = np.array([_later(command, *each) for each in tried])
+        prediction = _simulated(twin, windows, state, window, commands)
+        left = [_error(windows, prediction, used, window, i) for i in range(len(tried))]
+        best = int(np.argmin(left))
+        if left[best] > CURED * error:
+            return []
+        found.append(Late(window, *tried[best]))
+        command = commands[best]
+    return []
+
+
+def _later(command: Floats, step: int, steps: int) -> Floats:
+    """(S, A) where the command of a step acts so many steps later."""
+    changed: Floats = command.copy()
+    changed[step : step + steps] = command[step - 1]
+    return changed
+
+
+def _simulated(
+    twin: Twin, windows: Windows, state: Floats, window: int, commands: Floats
+) -> Prediction:
+    """One window under several commands (C, S, A)."""
+    one = np.full(len(commands), window)
+    same = replace(
+        windows,
+        stretch=windows.stretch[one],
+        begin=windows.begin[one],
+        rest=windows.rest[one],
+        previous=np.full(len(commands), -1),
+        command=commands,
+        skill=windows.skill[one],
+        start={name: values[one] for name, values in windows.start.items()},
+        samples={},
+    )
+    return twin.run(same, np.repeat(state, len(commands), axis=0), (NOMINAL,))
+
+
+def _differences(
+    windows: Windows, prediction: Prediction, used: Sequence[Element], window: int, row: int
+) -> tuple[Floats, list[Floats]]:
+    """Times in ticks, and what each element is off, of its movement."""
+    time, found = np.zeros(0), []
+    for element in used:
+        samples = windows.samples[element.term]
+        mine = samples.window == window
+        time = samples.time[mine]
+        shown = prediction.at(element.term, np.full(len(time), row, np.int64), time)
+        off = samples.values[mine][:, element.index] - shown[:, element.index]
+        found.append(np.abs(off) / element.size)
+    return time, found
+
+
+def _error(
+    windows: Windows, prediction: Prediction, used: Sequence[Element], window: int, row: int
+) -> float:
+    """Rms of the element that is furthest off; 0 where nothing was shown."""
+    _, found = _differences(windows, prediction, used, window, row)
+    return max((float(np.sqrt(np.mean(off**2))) for off in found if len(off)), default=0.0)
+
+
+def _onset(
+    windows: Windows, prediction: Prediction, used: Sequence[Element], window: int, substeps: int
+) -> int:
+    """The physics step of the window at whose end an element is off for the first time."""
+    first = []
+    for element in used:
+        time, (off,) = _differences(windows, prediction, [element], window, 0)
+        if (off > OFF).any():
+            first.append(float(time[off > OFF].min()))
+    return round((windows.plan.before + min(first)) * substeps) if first else 0
