@@ -104,7 +104,8 @@ def _numbers(data: bytes, layout: Layout) -> dict[str, float]:
     order = "<" if data[1] == LITTLE else ">"
     names = layout.scalars
     start = len(data) - 8 * layout.size
-    if start < HEADER:
+    # In front of them is how many there are, and perhaps four bytes up to a multiple of eight.
+    if start < HEADER + 8 or layout.size not in struct.unpack_from(f"{order}2I", data, start - 8):
         raise ValueError
     return dict(zip(names, struct.unpack_from(f"{order}{len(names)}d", data, start), strict=True))
 

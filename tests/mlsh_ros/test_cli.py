@@ -68,6 +68,14 @@ def assert_refused(result, *said):
         assert text in err, err
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "0", "1e9", "fast"])
+@pytest.mark.parametrize(
+    "command", [("check-robot", "omni", "--seconds"), ("play", "moving_bandits", "--speed")]
+)
+def test_a_number_that_is_none_or_out_of_its_range_is_refused(mlsh, command, number):
+    assert_refused(mlsh(*command, number), number if number == "fast" else "is not at least")
+
+
 def contents(folder):
     return {p: p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
 

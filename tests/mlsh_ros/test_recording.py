@@ -26,7 +26,13 @@ from rosbags.typesys import Stores, get_typestore
 from mlsh_ros.bringup.node_graph import GRAPHS, SIM
 from mlsh_ros.control.controller import Controller
 from mlsh_ros.messages.conversion import command_writers, topic_readers
-from mlsh_ros.messages.labelled_array import OUTCOME, answer_layout, request_layout, trace_layout
+from mlsh_ros.messages.labelled_array import (
+    OUTCOME,
+    Layout,
+    answer_layout,
+    request_layout,
+    trace_layout,
+)
 from mlsh_ros.messages.topics import (
     ANSWER,
     DIAGNOSTICS,
@@ -597,6 +603,10 @@ def test_bytes_that_are_no_message_are_passed_over(bundle):
     for topic in (TRACE, REQUEST, OUTCOME_TOPIC, "odom", "elsewhere"):
         for data in (b"", b"\0\1\0\0", b"\0\1\0\0abc", b"\0\1" + b"\xff" * 400):
             found.hear(topic, data)
+    longer = array(Layout(tuple(f"a{i}" for i in range(40))), *range(40))
+    for number in (3, 9):  # as if it were a trace of ticks with a hole between them
+        longer.data = np.full(40, float(number))
+        found.hear(TRACE, bytes(STORE.serialize_cdr(longer, "std_msgs/msg/Float64MultiArray")))
     assert found.lacking() == []
 
 
