@@ -12,12 +12,14 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
 import rclpy
+from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -47,6 +49,7 @@ FOREVER = 1e6
 # s that a node may take to let go of ROS when its robot is at rest; then its process ends anyway,
 # with status 1, and says where its threads stood. Less than what launch grants before SIGKILL.
 RELEASE = 4.0
+DELIVERY = 1.0  # s in which listeners may still fetch what a node that ends has said
 
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
@@ -279,6 +282,7 @@ def _spin(node: CoreNode, stop: SimpleQueue[int]) -> int:
     try:
         if not node.end():
             status = 1
+        _deliver(node)
     finally:
         faulthandler.dump_traceback_later(RELEASE, exit=True)  # needs no lock of Python's
         done.set_result(None)
@@ -286,6 +290,15 @@ def _spin(node: CoreNode, stop: SimpleQueue[int]) -> int:
         thread.join(timeout=2.0)
         executor.shutdown()
     return status
+
+
+def _deliver(node: CoreNode) -> None:
+    """Wait, not for long, until reliable listeners have what was said: it would die with us."""
+    until = time.monotonic() + DELIVERY
+    for publisher in node.publishers:
+        left = max(until - time.monotonic(), 0.0)
+        with suppress(Exception):  # it is a courtesy, and the node ends
+            publisher.wait_for_all_acked(Duration(seconds=left))
 
 
 def _orphaned() -> Callable[[], bool]:

@@ -18,6 +18,7 @@ from mlsh_ros.messages.conversion import command_writers, topic_readers
 from mlsh_ros.messages.topics import (
     ANSWER,
     MASTER,
+    OUTCOME,
     QUEUE,
     RECORDING,
     REQUEST,
@@ -40,7 +41,12 @@ if TYPE_CHECKING:
 # s that a recorder which is told to end waits, by the state of skill_node, which may have been
 # told at the same time: to begin to stop, for its last command, for its last word.
 PATIENCE = {"running": 1.0, "stopping": 3.5, "ready": 0.5}
-DRAIN = 3.0  # s in which what has been received has to be written at the end
+QUIET = 0.3  # s in which a node that has stopped says nothing more of what it did
+LATE = 5  # times between two looks from which on this node was held up
+# s in which DDS fetches what was lost meanwhile: a silent writer says what there is every 3 s.
+REPAIR = 3.5
+TOLD = (TRACE, REQUEST, ANSWER, OUTCOME)
+DRAIN = 1.5  # s in which what has been received has to be written at the end
 LOOK = 0.1  # s between two looks at who is heard
 FAULT, ENDED = "fault", "ended"  # what it says of itself beside WAITING and RECORDING
 
@@ -78,6 +84,8 @@ class RecorderNode(CoreNode):
         }
         self._recorder = Recorder(folder, names, about, bundle.files[MANIFEST])
         self._driver = ""
+        self._looked, self._held_up = time.monotonic(), -REPAIR  # s, of `_look`
+        self._newest = 0.0  # s, when a node last said what it did
         # Of the executor's thread, which is known once it has heard something.
         self._hearer = threading.get_ident()
         sensors = [reader.topic for reader in topic_readers(bundle.interface.observation)]
@@ -125,9 +133,7 @@ class RecorderNode(CoreNode):
             raise UserError(self._recorder.fault)
         self._recorder.close(lost)
         if lost:
-            self.get_logger().warning(
-                f"the recording lacks {lost}; a busy computer loses messages"
-            )
+            self.get_logger().warning(f"the recording lacks {lost}")
         if silent := self._recorder.silent:
             self.get_logger().warning(f"nothing came from {', '.join(silent)}")
         self.get_logger().info(f"{self._recorder.count} messages in {self._recorder.file}")
@@ -142,6 +148,14 @@ class RecorderNode(CoreNode):
         began = time.monotonic()
         while time.monotonic() - began < PATIENCE.get(self._driver, 0.0):
             time.sleep(0.02)
+        # What the network held up comes after the last word, one topic after the other.
+        if self._driver != "running":
+            began, lacks = time.monotonic(), bool(self._heard.lacking())
+            while (now := time.monotonic()) - began < REPAIR:
+                late = now - self._looked > LATE * LOOK or now - self._held_up < REPAIR
+                if not (lacks or late) and now - max(began, self._newest) > QUIET:
+                    break
+                time.sleep(0.02)
 
     def _drain(self) -> None:
         """Let the executor come to all that has been received until now, one after the other.
@@ -160,6 +174,8 @@ class RecorderNode(CoreNode):
         if self._recorder is None:
             return
         self._hearer = threading.get_ident()
+        if topic in TOLD:
+            self._newest = time.monotonic()
         self._awaited.discard(topic)
         self._heard.hear(topic, data)
         if topic == STATE:  # CDR: four bytes of header, four of length, text, zero
@@ -171,6 +187,9 @@ class RecorderNode(CoreNode):
 
     def _look(self) -> None:
         """Say when nothing is missed any more; DDS may take seconds until all know each other."""
+        if (now := time.monotonic()) - self._looked > LATE * LOOK:
+            self._held_up = now
+        self._looked = now
         if not self._told.startswith(WAITING):
             return
         if unheard := self._unheard():

@@ -70,7 +70,7 @@ class Completeness:
     def lacking(self) -> list[str]:
         """What has not come, though something else shows that it was sent; in words."""
         found = []
-        for session, ticks in self._ticks.items():
+        for session, ticks in list(self._ticks.items()):  # others may come meanwhile
             # Who asks at a tick has made all those before it.
             known = [*ticks, max(self._asked.get(session, -1), ticks[-1] + 1)]
             holes = [(a + 1, b - 1) for a, b in pairwise(known) if b > a + 1]

@@ -1090,6 +1090,23 @@ def test_a_signal_closes_the_file_and_nothing_is_lost(
     assert found == list(range(800))
 
 
+@pytest.mark.ros
+def test_what_a_recorder_was_too_busy_for_is_written_before_it_ends(
+    bundle, tmp_path, monkeypatch, traces
+):
+    place = tmp_path / "bag"
+    with Alone(bundle, place, monkeypatch) as alone:
+        traces(10)
+        wait_for(lambda: list(place.glob("*.mcap")) and recorded(place) == 10, "10 traces")
+        alone.process.send_signal(signal.SIGSTOP)
+        traces(900)
+        time.sleep(1.0)
+        alone.process.send_signal(signal.SIGINT)
+        alone.process.send_signal(signal.SIGCONT)
+        assert alone.process.wait(timeout=15.0) == 0, alone.text
+    assert recorded(place) == 910
+
+
 def recorded(place):
     return sum(entry.topic == TRACE for entry in Recording(place).entries())
 
