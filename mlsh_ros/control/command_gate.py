@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +16,15 @@ ROUNDING = 1e-9  # relative and absolute, of a step that is exactly as large as 
 FRESH = 0.9  # of the watchdog's patience for which a command counts as being in force
 
 
+@dataclass(frozen=True)
+class Watch:
+    """What the newest heartbeat of watchdog_node said."""
+
+    lives: bool  # no: it has ended, or does not watch any more
+    newer: bool  # than the newest command of this session
+    command: Floats | None  # (A,) last heard, or by which it brakes; None: of none since a reset
+
+
 class CommandGate:
     """Keeps the command in force, and lets the next one through if it may follow.
 
@@ -24,16 +34,25 @@ class CommandGate:
     where nothing was sent.
 
     When the last command is so old that watchdog_node may be braking the robot by now, nothing
-    more is sent: two that brake from different commands would make the robot jump.
+    is sent as long as it lives: two that brake from different commands would make the robot jump.
+    When it ends before the robot is at rest, braking goes on from where it was.
 
     Args:
         interface: with limits, rate limits and the safe command.
         supervisor: says what its state allows.
         send: sends a command (A,), with the stamp of the sensors it answers, ns, or None: now.
+        watch: what the watchdog_node of this session says; None: nobody watches.
     """
 
-    def __init__(self, interface: Interface, supervisor: Supervisor, send: Send) -> None:
+    def __init__(
+        self,
+        interface: Interface,
+        supervisor: Supervisor,
+        send: Send,
+        watch: Callable[[], Watch | None] = lambda: None,
+    ) -> None:
         self.interface, self._supervisor, self._send = interface, supervisor, send
+        self._watch = watch
         self._step = interface.rate_step * (1 + ROUNDING) + ROUNDING  # (A,)
         self.command: Floats | None = None  # (A,) in force; None: this session has sent none
         self._before: Floats | None = None  # (A,) that the first command follows
@@ -57,7 +76,7 @@ class CommandGate:
         self.command = self._before = None
 
     def hand_over(self) -> None:
-        """watchdog_node has tripped and brakes the robot: nothing more is sent in this session."""
+        """watchdog_node has tripped, and brakes the robot as long as it lives."""
         self._given_away = True
 
     def drive(self, command: Floats, now: float, stamp: int | None = None) -> bool:
@@ -92,25 +111,33 @@ class CommandGate:
         return True
 
     def brake(self, now: float, stamp: int | None = None) -> bool:
-        """Send the next command on the way to the safe one; False: there is none to send.
+        """Send the next command on the way to the safe one; False: there is nothing left to do.
 
-        That is so at rest, where this session has sent nothing, and where watchdog_node has taken
-        over.
+        That is so at rest, by whomever, and where this session has sent nothing. While
+        watchdog_node brakes nothing is sent.
         """
-        command = self.command
-        if command is None or not self._supervisor.may_brake or self._handed_over(now):
+        if self.command is None or not self._supervisor.may_brake:
             return False
-        if (command == self.interface.safe).all():
+        watch = self._watch() if self._handed_over(now) else None
+        if watch is not None and watch.newer:
+            # To there it has brought the robot; it is reset at rest only.
+            self.command = self.interface.safe if watch.command is None else watch.command
+        if self._at_rest:
             return False
-        self._put(self.interface.brake(command), now, stamp)
+        if watch is None or not watch.lives:
+            self._put(self.interface.brake(self.command), now, stamp)
         return True
+
+    @property
+    def _at_rest(self) -> bool:
+        return self.command is not None and np.array_equal(self.command, self.interface.safe)
 
     def repeat_rest(self, now: float, stamp: int | None = None) -> None:
         """Send the safe command once more, if the robot has been braked to it."""
         command = self.command
         if command is None or not self._supervisor.may_brake or self._handed_over(now):
             return
-        if (command == self.interface.safe).all():
+        if self._at_rest:
             self._put(command, now, stamp)
 
     def _handed_over(self, now: float) -> bool:

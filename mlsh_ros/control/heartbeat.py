@@ -4,23 +4,42 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlsh_ros.control.command_gate import Watch
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.messages.labelled_array import Layout
+from sim.interface import Floats, Interface
 
 PERIOD = 0.1  # s between two heartbeats
 MAX_AGE = 0.5  # s after which the watchdog counts as lost
 UNHEARD = 8  # commands that it may not have heard yet, beside those of MAX_AGE
-# active: 1, tripped or not; 0 when it is deactivated. heard: commands since it was started.
-HEARTBEAT = Layout(("active", "heard", "patience"), fractions=("patience",))
+
+
+def heartbeat_layout(interface: Interface) -> Layout:
+    """watchdog_node says that it lives, and what it knows; see `Beat`."""
+    # known: 1 if `command` is known. interface: see `interface_number`.
+    scalars = ("instance", "interface", "simulated", "active", "tripped", "heard", "known")
+    return Layout(
+        (*scalars, "patience"), (("command", interface.action_names),), fractions=("patience",)
+    )
+
+
+def interface_number(interface: Interface) -> int:
+    """Of an interface's digest as much as a float64 holds."""
+    return int(interface.digest[:12], 16)
 
 
 @dataclass(frozen=True)
 class Beat:
     """A heartbeat."""
 
-    active: bool
-    heard: int  # commands
+    instance: int  # a number that no other process of watchdog_node has
+    interface: int  # whose commands it watches, see `interface_number`
+    simulated: bool  # whether it goes by simulated time
+    active: bool  # tripped or not; not when it is deactivated
+    tripped: bool
+    heard: int  # commands, since it was started
     patience: float  # s that a moving command may stand
+    command: Floats | None  # (A,) last heard, or by which it brakes; None: not known
     received: float  # s
 
 
@@ -28,12 +47,16 @@ class Heartbeat:
     """Judges the watchdog by its heartbeats: whether it lives, watches, and hears the commands.
 
     Args:
+        interface: that skill_node drives, see `interface_number`.
+        simulated: whether skill_node goes by simulated time.
         max_age: s.
     """
 
-    def __init__(self, max_age: float = MAX_AGE) -> None:
-        self.max_age = max_age
+    def __init__(self, interface: int, *, simulated: bool, max_age: float = MAX_AGE) -> None:
+        self.interface, self.simulated, self.max_age = interface, simulated, max_age
         self.newest: Beat | None = None
+        self._since: dict[int, tuple[float, float]] = {}  # per instance: first and last beat, s
+        self._followed: Beat | None = None  # the newest of the one that watches a session
         self._grown = 0.0  # s, when its count of commands last grew
         self._sent = 0  # commands that had been sent by then
 
@@ -42,6 +65,38 @@ class Heartbeat:
         if self.newest is None or beat.heard != self.newest.heard:
             self._grown, self._sent = beat.received, sent
         self.newest = beat
+        if self._followed is not None and beat.instance == self._followed.instance:
+            self._followed = beat
+        first, _ = self._since.get(beat.instance, (beat.received, 0.0))
+        self._since[beat.instance] = first, beat.received
+        old = beat.received - self.max_age
+        self._since = {each: span for each, span in self._since.items() if span[1] > old}
+
+    def follow(self) -> Beat | None:
+        """A session begins, watched by whoever spoke last; returns what it said."""
+        self._followed = self.newest
+        return self.newest
+
+    def watch(self, now: float, since: float, sent: float) -> Watch | None:
+        """What the watchdog_node of the session said last; None: nobody watches it.
+
+        Args:
+            now: s.
+            since: s, from when on skill_node has listened without a pause.
+            sent: s, when the newest command was sent.
+        """
+        if (beat := self._followed) is None:
+            return None
+        lives = beat.active and now - max(beat.received, since) <= self.max_age
+        return Watch(lives, beat.received > sent + PERIOD, beat.command)
+
+    @property
+    def _several(self) -> bool:
+        """Whether more than one speaks: one that was started again has not heard its successor."""
+        spans = self._since.values()
+        return len(spans) > 1 and min(last for _, last in spans) >= max(
+            begun for begun, _ in spans
+        )
 
     def fault(self, now: float, sent: int) -> FaultError | None:
         """Why nobody watches, if so.
@@ -60,6 +115,21 @@ class Heartbeat:
             )
         if not self.newest.active:
             return FaultError("watchdog_lost", "watchdog_node is not active")
+        if self._several:
+            return FaultError("watchdog_lost", "two processes watchdog_node speak; end one")
+        if self.newest.interface != self.interface:
+            return FaultError(
+                "watchdog_lost",
+                "watchdog_node watches another interface than skill_node drives; both must have "
+                "the same bundle",
+            )
+        if self.newest.simulated != self.simulated:
+            clock = "simulated time" if self.newest.simulated else "the system's time"
+            return FaultError(
+                "watchdog_lost",
+                f"watchdog_node goes by {clock}, skill_node does not; both must have the same "
+                "use_sim_time",
+            )
         unheard = sent - self._sent
         if unheard > UNHEARD and now - self._grown > self.max_age:
             return FaultError(

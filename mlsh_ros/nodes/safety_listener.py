@@ -18,6 +18,7 @@ from mlsh_ros.nodes.inputs import side_node
 from mlsh_ros.nodes.node import one_line, receiver
 
 POLL = 0.01  # s between two looks for messages
+GAP = 0.2  # s without a look, after which what has been heard is not the newest any more
 GRAPH = 0.25  # s between two looks at who publishes what
 _DEPTH = 1000  # words of a panel that may come between two looks
 # A publisher matches if it offers what is asked for. The first hears every publisher; the second
@@ -70,6 +71,7 @@ class SafetyListener:
         self._others: list[tuple[Any, Any, Callable[[bytes], None]]] = []
         self._closing = threading.Event()
         self.began = self.alive = time.monotonic()  # s, when its thread last looked
+        self._since = self.began
         self._thread = threading.Thread(target=self._run, name="safety", daemon=True)
 
     def listen(
@@ -97,6 +99,12 @@ class SafetyListener:
 
         return take
 
+    @property
+    def since(self) -> float:
+        """S, from when on it has listened without a pause, such as of a process that stood."""
+        now = time.monotonic()
+        return now if now - self.alive > GAP else self._since
+
     def start(self) -> None:
         """Begin to hear."""
         self._thread.start()
@@ -115,7 +123,10 @@ class SafetyListener:
         look = 0.0
         try:
             while not self._closing.wait(POLL):
-                now = self.alive = time.monotonic()
+                now = time.monotonic()
+                if now - self.alive > GAP:
+                    self._since = now
+                self.alive = now
                 if now >= look:
                     look = now + GRAPH
                     self._look()

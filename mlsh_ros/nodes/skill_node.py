@@ -16,12 +16,13 @@ from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
 from mlsh_ros.bringup.params import SKILL_NODE
-from mlsh_ros.control.command_gate import CommandGate
+from mlsh_ros.control.clock import SimulatedClock
+from mlsh_ros.control.command_gate import CommandGate, Watch
 from mlsh_ros.control.controller import Controller, Request
 from mlsh_ros.control.diagnostics import diagnose
 from mlsh_ros.control.emergency_stop import EmergencyStop
 from mlsh_ros.control.faults import FaultError
-from mlsh_ros.control.heartbeat import HEARTBEAT, Beat, Heartbeat
+from mlsh_ros.control.heartbeat import Beat, Heartbeat, heartbeat_layout, interface_number
 from mlsh_ros.control.loop import Done, Loop
 from mlsh_ros.control.realtime import no_collection, prefer_this_thread
 from mlsh_ros.control.safety_monitor import Guard, Rules
@@ -66,6 +67,7 @@ LOCKSTEP_PATIENCE = 10.0  # s without a sensor or a decision before a lockstep s
 AUTOSTART = 0.5  # s between two attempts to start by itself
 DELIVERY = 0.2  # s that the last command may take to arrive before the node ends
 DISCOVERY = 1.0  # s that a latched emergency stop may take to be heard by a node that was started
+FRESH = 0.5  # s that sensors may take to come after the robot was armed
 SOON = 0.5  # s after which watchdog_node knows that an emergency stop is released
 DEAF = 0.5  # s after which the thread that hears the emergency stop counts as stuck
 LONG_BRAKING = 3.0  # s of braking that are worth a warning
@@ -85,6 +87,8 @@ class SkillNode(CoreNode):
         # Counts starts from a number that no other process has: an answer to a session of before
         # is not taken, whoever says it again. float64 holds it.
         self._session_number = secrets.randbits(40) << 10
+        self._sent = 0.0  # s, when the newest command was
+        self.estop = EmergencyStop()  # what panels say outlives cleanup and configure
         self._timers: list[Any] = []
         self._autostart: Any = None  # timer
         self._answered: int | None = None  # ns, stamp of the sensors that a command answered
@@ -129,7 +133,9 @@ class SkillNode(CoreNode):
                 f"mode 'lockstep' needs commands with a header; {commander.unstamped[0]} has none"
             )
         self._commander = commander
-        self.gate = CommandGate(self.interface, self.supervisor, self._publish)
+        self.gate = CommandGate(
+            self.interface, self.supervisor, self._publish, self._watch_of_session
+        )
         self.loop = self._make_loop(bundle)
         self.session = Session(
             self.supervisor, self.gate, self._drive, self, self._stop, self._wake, self._log_error
@@ -198,7 +204,11 @@ class SkillNode(CoreNode):
 
     def _make_safety_listener(self) -> SafetyListener:
         required = float(self.values["estop_max_age"]) if self.values["estop"] else None
-        self.estop, self.heartbeat = EmergencyStop(required), Heartbeat()
+        self.estop.max_age = required
+        self._heartbeats = heartbeat_layout(self.interface)
+        self.heartbeat = Heartbeat(
+            interface_number(self.interface), simulated=isinstance(self.time, SimulatedClock)
+        )
         self._watchdog = ""
         safety = SafetyListener(
             self,
@@ -283,6 +293,9 @@ class SkillNode(CoreNode):
             return self._here()
         if refusal := self._unfit():
             return refusal
+        if not self.lockstep:
+            with self._news:  # what came before may be of a robot that has been moved since
+                self.sensors.clear()
         return "" if self.supervisor.go(State.READY) else self._here()
 
     def _disarm(self) -> str:
@@ -303,13 +316,22 @@ class SkillNode(CoreNode):
 
         It would begin to move whenever that came, with nobody prepared for it.
         """
+        if fault := self._estop_fault() or self._unwatched():
+            return str(fault)
+        if self._watchdog.startswith(TRIPPED):
+            return f"{WATCHDOG} is {self._watchdog}; reset it first"
         if not self.count_publishers(ANSWER_TOPIC):
             return f"nobody publishes {ANSWER_TOPIC!r}; master_node has to be there"
+        with self._news:
+            self._news.wait_for(lambda: not self._unsensed(), FRESH)
+        late = ", ".join(self._unsensed())
+        return f"sensors do not show the robot: {late}" if late else ""
+
+    def _unsensed(self) -> list[str]:
+        """Topics that do not show the robot now."""
         if self.lockstep:  # time stands until the answer
-            late = [f"{topic} (never received)" for topic in self.sensors.missing()]
-        else:
-            late = self.sensors.stale(self.time.now(), self.time.stamping())
-        return f"sensors do not show the robot: {', '.join(late)}" if late else ""
+            return [f"{topic} (never received)" for topic in self.sensors.missing()]
+        return self.sensors.stale(self.time.now(), self.time.stamping())
 
     def _prepare(self) -> None:
         with self._news:
@@ -423,13 +445,18 @@ class SkillNode(CoreNode):
 
     def _on_heartbeat(self, message: Float64MultiArray) -> None:
         try:
-            scalars, _ = HEARTBEAT.read(message)
+            scalars, vectors = self._heartbeats.read(message)
         except MessageError as error:
             raise MessageError(f"{WATCHDOG_BEAT}: {error}") from None
         beat = Beat(
+            instance=int(scalars["instance"]),
+            interface=int(scalars["interface"]),
+            simulated=bool(scalars["simulated"]),
             active=bool(scalars["active"]),
+            tripped=bool(scalars["tripped"]),
             heard=int(scalars["heard"]),
             patience=scalars["patience"],
+            command=vectors["command"] if scalars["known"] else None,
             received=time.monotonic(),
         )
         self.heartbeat.hear(beat, self.gate.count)
@@ -567,8 +594,13 @@ class SkillNode(CoreNode):
 
     def begin(self, initial: Floats) -> None:
         """The session begins, from this command (A,)."""
-        beat = self.heartbeat.newest if self.watched and not self.lockstep else None
-        self.gate.begin(initial, beat.patience if beat else None)
+        beat = self.heartbeat.follow() if self.watched else None
+        # In lockstep a world that is paused takes no commands, for as long as it likes.
+        self.gate.begin(initial, beat.patience if beat and not self.lockstep else None)
+
+    def _watch_of_session(self) -> Watch | None:
+        """What the watchdog_node says that watched when the session began."""
+        return self.heartbeat.watch(time.monotonic(), self._safety.since, self._sent)
 
     def send(self, command: Floats) -> None:
         """The command (A,) to the robot, stamped now."""
@@ -580,6 +612,7 @@ class SkillNode(CoreNode):
 
     def _publish(self, command: Floats, stamp: int | None) -> None:
         assert self._commander is not None
+        self._sent = time.monotonic()
         self._commander.send(command, self._stamp() if stamp is None else stamp)
 
     def _stamp(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 import sys
 import threading
 import time
@@ -15,10 +16,10 @@ from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
 from mlsh_ros.bringup.params import WATCHDOG_NODE
-from mlsh_ros.control.clock import PATIENCE
+from mlsh_ros.control.clock import PATIENCE, SimulatedClock
 from mlsh_ros.control.emergency_stop import EmergencyStop
 from mlsh_ros.control.faults import FaultError
-from mlsh_ros.control.heartbeat import HEARTBEAT, PERIOD
+from mlsh_ros.control.heartbeat import PERIOD, heartbeat_layout, interface_number
 from mlsh_ros.control.watchdog import Watchdog
 from mlsh_ros.messages.conversion import (
     CommandWriter,
@@ -70,6 +71,9 @@ class WatchdogNode(CoreNode):
         self._news = threading.Condition()
         self._closing = False
         self._told = ""  # what ~/state says
+        self._instance = secrets.randbits(52)
+        self.watchdog: Any = None  # Watchdog
+        self.estop = EmergencyStop()  # what panels say outlives cleanup and configure
 
     def configure(self) -> None:
         """Load the interface and connect."""
@@ -77,7 +81,10 @@ class WatchdogNode(CoreNode):
         self.interface = interface
         lockstep = self.values["mode"] == "lockstep"
         patience = LOCKSTEP if lockstep else float(self.values["patience"]) * interface.control_dt
-        self.watchdog = Watchdog(interface, patience, self._measured)
+        before, self.watchdog = self.watchdog, Watchdog(interface, patience, self._measured)
+        if before is not None and before.cause:  # a person resets it, not the lifecycle
+            self.watchdog.refuse(before.cause)
+        self._told = ""
         inputs = self.made(Inputs(self), Inputs.destroy)
         self.time = make_clock(
             self, self._news, inputs, lockstep=lockstep, patience=SECOND * PATIENCE
@@ -89,7 +96,10 @@ class WatchdogNode(CoreNode):
         self._beats = self.made(
             self.create_publisher(Float64MultiArray, "~/heartbeat", SENSOR), self.destroy_publisher
         )
-        self._beat = array_message(HEARTBEAT)
+        self._layout = heartbeat_layout(interface)
+        self._beat = array_message(self._layout)
+        simulated = isinstance(self.time, SimulatedClock)
+        self._about = self._instance, interface_number(interface), simulated
         writers = command_writers(interface.action, stamped=bool(self.values["stamped_cmd_vel"]))
         self._commander = self.made(
             Commander(self, writers, lifecycle=False), self._forget_commander
@@ -98,7 +108,6 @@ class WatchdogNode(CoreNode):
         for writer in writers:
             use = partial(self._on_command, writer)
             inputs.listen(message_type(writer.type), writer.topic, use, SENSOR, self._refuse)
-        self.estop = EmergencyStop()
         safety = SafetyListener(
             self,
             self.estop,
@@ -135,7 +144,7 @@ class WatchdogNode(CoreNode):
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
         self._thread.start()
-        self._tell(WATCHING)
+        self._tell_standing()
 
     def deactivate(self) -> None:
         """Stop watching, but not while a command moves the robot: it is brought to rest first."""
@@ -169,7 +178,7 @@ class WatchdogNode(CoreNode):
     def _on_estop(self) -> None:
         with self._news:
             self.watchdog.emergency_stop(self.time.now())
-            self._tell_stopped()
+            self._tell_standing()
             self._news.notify_all()
 
     def _on_look(self) -> None:
@@ -177,13 +186,18 @@ class WatchdogNode(CoreNode):
         with self._news:
             if self.watchdog.stopped and not self.estop.pressed:
                 self.watchdog.release()
-                if not self.watchdog.cause and not self._closing:
-                    self._tell(WATCHING)
+                self._tell_standing()
 
-    def _tell_stopped(self) -> None:
+    def _tell_standing(self) -> None:
         """What is held against the robot now; skill_node does not arm against it."""
-        if (fault := self.estop.fault(0.0)) and not self.watchdog.cause and not self._closing:
+        if self._thread is None or self._closing:
+            return
+        if self.watchdog.cause:
+            self._tell(f"{TRIPPED}: {self.watchdog.cause}")
+        elif fault := self.estop.fault(0.0):
             self._tell(f"{STOPPED}: {fault.detail}")
+        else:
+            self._tell(WATCHING)
 
     def _refuse(self, text: str) -> None:
         """A command that cannot be read: nobody knows what the robot makes of it."""
@@ -198,17 +212,22 @@ class WatchdogNode(CoreNode):
         if self._thread is None or self._closing:
             response.message = f"cannot reset: {WATCHDOG} is not active; activate it"
             return response
+        with self._news:
+            if self.watchdog.cause and not self.watchdog.at_rest:
+                response.message = f"cannot reset: {WATCHDOG} still brakes the robot"
+                return response
         forgotten = self.estop.reset()
         with self._news:
             response.success = bool(self.watchdog.cause) or forgotten
-            self.watchdog.reset()
-            self._tell(WATCHING)  # not later: it may be tripped again
+            if self.watchdog.cause:
+                self.watchdog.reset()
             if self.estop.pressed:  # by a panel that is there: no reset takes that away
                 self.watchdog.emergency_stop(self.time.now())
-                self._tell_stopped()
-            response.message = (
-                self._told if response.success else f"nothing to reset: {self._told}"
-            )
+            elif forgotten:
+                self.watchdog.release()
+            self._tell_standing()  # not later: it may be tripped again
+            nothing = "" if response.success else "nothing to reset: "
+            response.message = nothing + self._told
             self._news.notify_all()
         return response
 
@@ -243,15 +262,14 @@ class WatchdogNode(CoreNode):
         if self._closing and time.monotonic() > self._end_by:
             self.watchdog.refuse("a command moves the robot although watchdog_node is to end")
         now = self.time.now() if self.time.fair(self._heard) else -math.inf
-        return self.watchdog.look(now, late)
+        return bool(self.watchdog.look(now, late))
 
     def _brake(self) -> None:
         """Send the way to the safe command and then the safe command, until reset."""
         self._send()
         with self._news:
             turn = self.watchdog.resets
-            if self.watchdog.cause:
-                self._tell(f"{TRIPPED}: {self.watchdog.cause}")
+            self._tell_standing()
         while self._wait_a_tick(turn):
             self._send()
 
@@ -280,8 +298,16 @@ class WatchdogNode(CoreNode):
             self._commander.send(command, self.get_clock().now().nanoseconds)
 
     def _say_beat(self) -> None:
-        self._beat.data = HEARTBEAT.pack(
-            not self._closing, self.watchdog.heard, self.watchdog.patience
+        watchdog = self.watchdog
+        known = not np.isnan(watchdog.command).any()
+        self._beat.data = self._layout.pack(
+            *self._about,
+            not self._closing,
+            bool(watchdog.cause),
+            watchdog.heard,
+            known,
+            watchdog.patience,
+            vectors=(watchdog.command if known else self.interface.safe,),
         )
         self._beats.publish(self._beat)
 

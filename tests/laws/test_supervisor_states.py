@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from mlsh_ros.control.command_gate import CommandGate
+from mlsh_ros.control.command_gate import CommandGate, Watch
 from mlsh_ros.control.emergency_stop import NOBODY, EmergencyStop, Publisher
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.control.heartbeat import Beat, Heartbeat
@@ -38,15 +38,30 @@ class Node:
         self.lifecycle = UNCONFIGURED
         self.supervisor = Supervisor()
         self.sent = []
-        self.gate = CommandGate(interface, self.supervisor, self._send)
+        self.gate = CommandGate(interface, self.supervisor, self._send, self._watch)
         self.now = 0.0
         self.thread = False  # a session's thread runs
         self.robot = np.zeros(2)  # what the robot does: the newest command on the wire
         self.pressed = False
         self.tripped = False
+        self.watchdog_lives = watched
+        self.last_beat = False, np.zeros(2)
+        self.braked = False  # the watchdog has, since the newest command
+
+    def _watch(self):
+        """It has brought the robot to rest at once when it has tripped."""
+        return Watch(self.watchdog_lives, *self.beat) if self.watched else None
+
+    @property
+    def beat(self):
+        """What the newest heartbeat says: of the one that ended, what it said last."""
+        newer = self.braked or self.now - self.gate._sent >= PATIENCE
+        return (newer, self.robot.copy()) if self.watchdog_lives else self.last_beat
 
     def _send(self, command, stamp):
         self.sent.append((self.lifecycle, self.supervisor.status, command.copy()))
+        self.last_beat = False, self.last_beat[1]  # it is older than this command
+        self.braked = False
 
     # Events; each says whether it changed anything that can be seen -----------------------
 
@@ -81,13 +96,16 @@ class Node:
         return self.supervisor.active
 
     def arm(self):
-        unfit = self.pressed or self.tripped
+        unfit = self.pressed or self.tripped or (self.watched and not self.watchdog_lives)
         if self._asked() and self.supervisor.state is State.DISARMED and not unfit:
             self.supervisor.go(State.READY)
 
     def start(self):
-        if self._asked() and not self.thread and self.supervisor.go(State.RUNNING):
+        if not self._asked() or self.thread or self.tripped:
+            return
+        if self.supervisor.go(State.RUNNING):
             self.thread = True
+            self.last_beat = False, self.last_beat[1]  # that was before
             self.gate.begin(self.robot.copy(), PATIENCE if self.watched else None)
 
     def stop(self):
@@ -123,8 +141,8 @@ class Node:
 
     def trip(self):
         """watchdog_node trips and brings the robot to rest by itself."""
-        if self.watched and not self.tripped:
-            self.tripped = True
+        if self.watchdog_lives and not self.tripped:
+            self.tripped = self.braked = True
             if self.supervisor.state is not State.DISARMED:
                 self.gate.hand_over()
                 self.supervisor.fault("watchdog", "tripped")
@@ -133,11 +151,21 @@ class Node:
     def reset_watchdog(self):
         self.tripped = False
 
+    def kill_watchdog(self):
+        """The fault comes later, or never, such as while this process is frozen."""
+        self.last_beat = self.beat
+        self.watchdog_lives = self.tripped = False
+
+    def lose_watchdog(self):
+        """What the thread that listens says when no heartbeat comes."""
+        if not self.watchdog_lives and self.watched and self.thread:
+            self.supervisor.fault("watchdog_lost", "no heartbeat")
+
     def freeze(self):
         """The process is stopped for long, and goes on; the watchdog has braked meanwhile."""
         self.now += 100.0
-        if self.watched and not (self.robot == self.interface.safe).all():
-            self.robot, self.tripped = self.interface.safe.copy(), True
+        if self.watchdog_lives and not (self.robot == self.interface.safe).all():
+            self.robot, self.tripped, self.braked = self.interface.safe.copy(), True, True
 
     def tick_up(self):
         self._tick(1.0)
@@ -169,7 +197,9 @@ class Node:
         """The thread has noticed that it must end, and brakes by one command."""
         if self.thread and self.supervisor.state is not State.RUNNING:
             self.now += DT
-            if self.gate.brake(self.now):
+            said = len(self.sent)
+            self.gate.brake(self.now)
+            if len(self.sent) > said:
                 self.robot = self.gate.command.copy()
 
     def _finish(self):
@@ -177,9 +207,15 @@ class Node:
         if not self.thread:
             return
         self.supervisor.go(State.STOPPING)
-        while self.gate.brake(self.now):
-            self.robot = self.gate.command.copy()
+        for _ in range(100):
+            said = len(self.sent)
+            if not self.gate.brake(self.now):
+                break
+            if len(self.sent) > said:  # else the watchdog brakes
+                self.robot = self.gate.command.copy()
             self.now += DT
+        else:
+            raise AssertionError("braking does not end")
         self.gate.repeat_rest(self.now)
         self.thread = False
         self.gate.close()
@@ -188,7 +224,7 @@ class Node:
 
 LIFECYCLE = ["configure", "activate", "deactivate", "cleanup", "shutdown"]
 OPERATOR = ["arm", "start", "stop", "disarm", "reset", "press", "release", "reset_watchdog"]
-WORLD = ["sensor_fault", "trip", "freeze", "begin_to_stop"]
+WORLD = ["sensor_fault", "trip", "freeze", "begin_to_stop", "kill_watchdog", "lose_watchdog"]
 THREAD = ["tick_up", "tick_down", "jump", "brake_step"]
 EVENTS = [*LIFECYCLE, *OPERATOR, *WORLD, *THREAD]
 
@@ -205,6 +241,9 @@ class Situation:
     old: bool  # the last command is older than the watchdog's patience
     pressed: bool
     tripped: bool
+    watchdog_lives: bool
+    braked: bool
+    last_beat: tuple
 
 
 def situation(node):
@@ -220,6 +259,9 @@ def situation(node):
         gate._handed_over(node.now),
         node.pressed,
         node.tripped,
+        node.watchdog_lives,
+        node.braked,
+        () if node.watchdog_lives else (node.last_beat[0], *node.last_beat[1].round(9)),
     )
 
 
@@ -391,17 +433,53 @@ def test_a_latched_panel_that_has_said_nothing_is_named():
 # Heartbeat --------------------------------------------------------------------------------------
 
 
+def beat(received, *, active=True, heard=0, instance=1, interface=7, simulated=False):
+    return Beat(instance, interface, simulated, active, False, heard, 0.25, None, received)
+
+
 def test_a_watchdog_that_is_silent_asleep_or_deaf_is_lost():
-    heart = Heartbeat()
+    heart = Heartbeat(7, simulated=False)
     assert "no heartbeat" in str(heart.fault(0.0, 0))
-    heart.hear(Beat(True, 0, 0.25, 1.0), 0)
+    heart.hear(beat(1.0), 0)
     assert heart.fault(1.5, 0) is None
     assert "came 0.51 s ago, at most 0.5 s" in str(heart.fault(1.51, 0))
-    heart.hear(Beat(False, 0, 0.25, 2.0), 0)
+    heart.hear(beat(2.0, active=False), 0)
     assert "not active" in str(heart.fault(2.0, 0))
-    heart.hear(Beat(True, 0, 0.25, 2.5), 9)
+    heart.hear(beat(2.5), 9)
     assert "heard none of the last 9 commands" in str(heart.fault(2.5, 9))
-    heart.hear(Beat(True, 1, 0.25, 2.6), 9)
+    heart.hear(beat(2.6, heard=1), 9)
     assert heart.fault(2.7, 30) is None  # no time yet to say so
-    heart.hear(Beat(True, 31, 0.25, 3.0), 31)
+    heart.hear(beat(3.0, heard=31), 31)
     assert heart.fault(3.4, 35) is None
+
+
+def test_a_watchdog_of_another_robot_or_clock_or_a_second_one_is_named():
+    heart = Heartbeat(7, simulated=False)
+    heart.hear(beat(1.0, interface=8), 0)
+    assert "watches another interface" in str(heart.fault(1.0, 0))
+    heart.hear(beat(1.1, simulated=True), 0)
+    assert "goes by simulated time" in str(heart.fault(1.1, 0))
+    heart = Heartbeat(7, simulated=False)
+    for moment in (1.0, 1.1):
+        heart.hear(beat(moment, instance=1), 0)
+    heart.hear(beat(1.15, instance=2), 0)  # started again after the first was killed
+    assert heart.fault(1.2, 0) is None
+    heart.hear(beat(1.2, instance=1), 0)  # but that one lives
+    assert "two processes watchdog_node speak" in str(heart.fault(1.2, 0))
+    for moment in (1.5, 1.8, 2.1):
+        heart.hear(beat(moment, instance=2), 0)
+    assert heart.fault(2.1, 0) is None
+
+
+def test_what_a_watchdog_said_counts_as_long_as_it_is_newer_than_the_command():
+    heart = Heartbeat(7, simulated=False)
+    assert heart.follow() is None
+    assert heart.watch(0.0, 0.0, 0.0) is None
+    heart.hear(beat(1.0), 0)
+    assert heart.follow().received == 1.0
+    for _ in range(3):
+        heart.hear(beat(1.1, instance=2), 0)  # of another one
+    assert heart.watch(1.4, 0.0, 0.8) == Watch(True, True, None)
+    assert heart.watch(1.4, 0.0, 0.95) == Watch(True, False, None)
+    assert not heart.watch(1.6, 0.0, 0.8).lives
+    assert heart.watch(1.6, 1.2, 0.8).lives  # heard nothing, as this process stood still

@@ -194,12 +194,14 @@ def test_the_emergency_stop_and_its_silence(scene):
     since = time.monotonic()
     scene.estop.press()
     scene.expect("estop: true", "estop", since, 0.1)
-    answer = scene.observer.call(Trigger, "skill_node/reset")
-    assert answer.success
+    refused = scene.observer.call(Trigger, "skill_node/reset")
+    pressed = "topic 'estop' says true, from /observer"
+    assert refused.message == f"cannot reset: {pressed}; release it first"
     refused = scene.observer.call(Trigger, "skill_node/arm")
-    assert refused.message == "cannot arm: estop: topic 'estop' says true, from /observer"
+    assert refused.message == f"cannot arm: the state is fault: estop: {pressed}; reset first"
     scene.estop.pressed = False
     time.sleep(0.3)
+    scene.recover()
     scene.drive()
     since = time.monotonic()
     scene.estop.fall_silent()

@@ -139,7 +139,8 @@ def test_a_signal_brings_the_robot_to_rest(world, number):
 
 def test_a_robot_that_is_to_be_recorded_does_not_start_before_the_recorder_hears(world):
     observer = world.observer
-    world.start("skill_node", await_recorder=True)
+    world.start_all(await_recorder=True)
+    wait_for(lambda: observer.heard["odom"], 15.0, "sensors")
     observer.arm()
 
     def refusal():

@@ -272,7 +272,7 @@ def test_no_panel_speaks_for_another(scene):
     assert refused.message.endswith("says true, from a publisher that is gone")
     assert scene.call("reset").success
     # watchdog_node has heard it too, and would trip as soon as the robot moves.
-    held = "watchdog_node is stopped: topic 'estop' says true, from a publisher that is gone"
+    held = "watchdog_node is stopped: topic 'estop' says true, from /front"
     assert scene.call("arm").message == f"cannot arm: {held}; reset it too"
     assert scene.observer.call(Trigger, "watchdog_node/reset").message == "watching"
     scene.observer.arm()
