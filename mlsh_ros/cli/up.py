@@ -35,7 +35,7 @@ def up(
         return 0
     # Not an Event: its lock could be held by the very thread that the handler interrupts.
     stop: SimpleQueue[int] = SimpleQueue()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP):
         signal.signal(number, lambda number, _: stop.put(number))
 
     def show(node: str, line: str) -> None:

@@ -32,6 +32,7 @@ from mlsh_ros.bringup.params import Param, Value, declare
 from mlsh_ros.messages import message_types as messages
 from mlsh_ros.messages.conversion import MessageError
 from mlsh_ros.messages.labelled_array import Layout
+from mlsh_ros.nodes.output import detach_output
 from sim.errors import UserError
 
 # Streams: what counts is the newest. Commands must arrive; sensors match any publisher.
@@ -47,14 +48,17 @@ LATCHED = QoSProfile(
 # For ever: a spin without a time limit does not dispatch anything in some builds of rclpy 7.1.
 FOREVER = 1e6
 # s that a node may take to let go of ROS when its robot is at rest; then its process ends anyway,
-# with status 1, and says where its threads stood. Less than what launch grants before SIGKILL.
+# by SIGALRM, and says where its threads stood. Less than what launch grants before SIGKILL.
 RELEASE = 4.0
+WORDS = 0.2  # s after that, in which it says where its threads stood
 DELIVERY = 1.0  # s in which listeners may still fetch what a node that ends has said
 
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
 ENDINGS = (signal.SIGINT, signal.SIGTERM)
-LOST_TERMINAL = (signal.SIGHUP, signal.SIGQUIT)  # heard unless ignored, as under nohup
+# A terminal is lost, or suspends what runs in it (Ctrl-Z): heard unless ignored, as under nohup.
+LOST_TERMINAL = (signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
+BACKGROUND = (signal.SIGTTIN, signal.SIGTTOU)  # would stand a node that is in the background
 
 
 class CoreNode(LifecycleNode):  # type: ignore[misc]
@@ -214,11 +218,21 @@ def array_message(layout: Layout) -> Any:
 
 def run(make: Callable[[], CoreNode], args: Sequence[str] | None = None) -> int:
     """Run a node until a signal, its launcher's or the context's end; returns the exit status."""
+    end_of_output = detach_output()
+    try:
+        return _run(make, args)
+    finally:
+        end_of_output()
+
+
+def _run(make: Callable[[], CoreNode], args: Sequence[str] | None) -> int:
     # Not an Event: its lock could be held by the very thread that the handler interrupts.
     stop: SimpleQueue[int] = SimpleQueue()
     heard = [n for n in LOST_TERMINAL if signal.getsignal(n) is not signal.SIG_IGN]
     for number in (*ENDINGS, *heard):
         signal.signal(number, lambda number, _: stop.put(number))
+    for number in BACKGROUND:
+        signal.signal(number, signal.SIG_IGN)
     if reason := unconfined(os.environ, rclpy.get_rmw_implementation_identifier()):
         sys.stderr.write(f"error: {reason}\n")
         return 1
@@ -284,7 +298,10 @@ def _spin(node: CoreNode, stop: SimpleQueue[int]) -> int:
             status = 1
         _deliver(node)
     finally:
-        faulthandler.dump_traceback_later(RELEASE, exit=True)  # needs no lock of Python's
+        # Neither needs a lock of Python's, and the second no reader of our words.
+        faulthandler.dump_traceback_later(RELEASE)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, RELEASE + WORDS)
         done.set_result(None)
         executor.wake()
         thread.join(timeout=2.0)

@@ -457,7 +457,7 @@ def runs(process):
         return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP])
 def test_a_lost_terminal_brings_the_robot_to_rest(bundle, number):
     with new_domain() as stack:
         world = World(bundle, stack)
@@ -469,6 +469,24 @@ def test_a_lost_terminal_brings_the_robot_to_rest(bundle, number):
         path = observer.commands()
         assert not path[-1].any()
         assert np.abs(np.diff(path, axis=0)).max() <= RATE + 1e-9
+
+
+def test_a_robot_comes_to_rest_although_nobody_reads_what_the_nodes_say(bundle):
+    """A terminal that is held (Ctrl-S) or a pager: what writes to it waits."""
+    with new_domain() as stack:
+        world = World(bundle, stack)
+        for name in ("sim_node", "watchdog_node", "master_node", "skill_node"):
+            world.start(name, full=True)
+        observer = world.observer
+        wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")
+        observer.drive()
+        panel = observer.node.create_publisher(Bool, "estop", panel_quality())
+        wait_for(lambda: panel.get_subscription_count() >= 4, 15.0, "listeners")
+        panel.publish(Bool(data=True))
+        observer.wait("fault: estop", 3.0)
+        assert_brought_to_rest(observer, observer.times("fault")[-1])
+        world.nodes["skill_node"].send_signal(signal.SIGTERM)
+        assert world.nodes["skill_node"].wait(10.0) == 0
 
 
 STUCK = """
@@ -504,7 +522,7 @@ def test_a_node_with_a_callback_that_never_returns_ends_all_the_same(bundle):
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=30.0)
         assert time.monotonic() - began < RELEASE + 1.0
-        assert process.returncode == 1
+        assert process.returncode == -signal.SIGALRM
         assert "in never_returns" in errors  # where its thread stands
 
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -37,10 +38,27 @@ class NodeProcess:
         name: of the node's module.
         arguments: of its command line.
         environment: of the process.
+        full: nobody reads what it says, and there is no room for more.
     """
 
-    def __init__(self, name: str, arguments: list[str], environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        arguments: list[str],
+        environment: dict[str, str],
+        *,
+        full: bool = False,
+    ) -> None:
         read, write = os.pipe()
+        if full:
+            os.set_blocking(write, False)
+            with suppress(BlockingIOError):
+                while True:
+                    os.write(write, b" " * 65536)
+            with suppress(BlockingIOError):
+                while True:
+                    os.write(write, b" ")
+            os.set_blocking(write, True)
         self.pid = int(_ask({"start": name, "arguments": arguments, "env": environment}, write))
         os.close(write)
         self.stdout = open(read)  # noqa: SIM115 (the test closes it)

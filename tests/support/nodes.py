@@ -236,12 +236,12 @@ class World:
         return self.observer
 
 
-def launch(name, *arguments, env=None, **parameters):
+def launch(name, *arguments, env=None, full=False, **parameters):
     command = ["--ros-args"]
     for key, value in parameters.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         command += ["-p", f"{key}:={text}"]
-    return NodeProcess(name, [*command, *arguments], dict(env or os.environ))
+    return NodeProcess(name, [*command, *arguments], dict(env or os.environ), full=full)
 
 
 def end(process):
