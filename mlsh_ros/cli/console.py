@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from sim.errors import visible
@@ -72,6 +72,10 @@ def number(low: float, high: float, *, help: str) -> Any:
     return typer.Option(parser=parse, metavar=f"NUMBER {low:g}..{high:g}", help=help)
 
 
-def counting() -> tuple[ProgressColumn, ...]:
-    """The columns of a bar that counts: what, how far, how many of how many."""
-    return TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
+def progress_bar() -> Progress:
+    """A bar that counts: what, how far, how many of how many; and nothing where nobody looks.
+
+    In a pipe not even an empty line: an output that fails must not end work that goes on.
+    """
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -65,9 +65,9 @@ def demo(
             on_tick=table.tick,
         )
     result = summarise(loaded, robot, "ros-realtime", seed, done)
-    show(result)
     result.write_json(output / "report.json", overwrite=overwrite)
     write_report(result, output / "report.html", overwrite=overwrite)
+    show(result)
     say(f"report: {output / 'report.html'}")
     _film(loaded, done, seed, output / "demo.gif", overwrite)
     say(f"done in {time.monotonic() - start:.0f} s")

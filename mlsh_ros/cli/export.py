@@ -56,7 +56,6 @@ def export(
         limits = read_skill_limits(skill_limits, skill_names(config.mlsh.skills), interface)
     result = learn_masters(folder)
     learner, tasks = result.learner, result.learner.family.tasks
-    report(tasks, result.curves, learner.bounds)
 
     def entry(task: str, curve: list[Progress], index: int) -> Master:
         last = curve[-1]
@@ -84,6 +83,7 @@ def export(
         target,
         limits,
     )
+    report(tasks, result.curves, learner.bounds)
     say(
         f"parity torch / ONNX Runtime: {parity.golden:.1e} on golden rows, {parity.random:.1e} on "
         f"10,000 random observations (at most {TOLERANCE:g})"

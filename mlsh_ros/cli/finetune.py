@@ -117,11 +117,12 @@ def finetune(
             alone = from_scratch(config, number, updates=updates, envs=envs)
             curves[each]["PPO from scratch"] = alone.curves[0]
         limits[each] = result.adapted.learner.bounds[number]
+    write_curves(curves, curves_at[0])
+    plot_adaptation(curves, limits, family.ticks, curves_at[1])
+    for each in tasks:
         if len(tasks) > 1:
             say(each)
         _show(curves[each], limits[each], family.ticks)
-    write_curves(curves, curves_at[0])
-    plot_adaptation(curves, limits, family.ticks, curves_at[1])
     say(f"curves: {curves_at[1]} and .csv")
     say(
         f"parity torch / ONNX Runtime: {result.parity.worst:.1e} (at most {TOLERANCE:g}); "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import tempfile
@@ -23,6 +24,7 @@ def main() -> None:
 
     A fault of ours is one line too, with the file in which its details are, and status 70.
     """
+    _keep_streams()
     require_one_root()
     try:
         import typer
@@ -70,6 +72,18 @@ def main() -> None:
     except Exception as error:  # whatever nobody foresaw
         _end_by_our_fault(error)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _keep_streams() -> None:
+    """Make sure that there is something to print to, and that it takes every character."""
+    while (place := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # a stream that was closed: the next file would take its place, and its output
+    os.close(place)
+    for name in ("stdin", "stdout", "stderr"):
+        if (stream := getattr(sys, name)) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper) and name != "stdin":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _end_by_our_fault(error: Exception) -> NoReturn:

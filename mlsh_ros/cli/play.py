@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 
-from mlsh_ros.cli.console import MAX_SEED, console, counting, number, say, whole
+from mlsh_ros.cli.console import MAX_SEED, number, progress_bar, say, whole
 
 if TYPE_CHECKING:
     from mlsh_ros.evaluation.backends import Job
@@ -68,7 +67,7 @@ def play(
         say("close the window to end")
         show(body, scenes, period=1 / rate)
         return
-    with Progress(*counting(), console=console, transient=True) as progress:
+    with progress_bar() as progress:
         bar = progress.add_task("pictures", total=None)
         film(
             body,
@@ -86,7 +85,7 @@ def take(bundle: Bundle, robot: Robot, work: list[Job], episodes: int, seed: int
     """Drive with a progress bar."""
     from mlsh_ros.evaluation.trajectories import drive
 
-    with Progress(*counting(), console=console, transient=True) as progress:
+    with progress_bar() as progress:
         bar = progress.add_task("episodes", total=episodes * len(work))
         return drive(
             bundle,

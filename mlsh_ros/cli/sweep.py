@@ -92,11 +92,11 @@ def sweep(
     summaries = summarise(planned)
     if not summaries:
         raise UserError(f"no run of {folder} has a result")
-    _show(summaries, goal)
-    _explain({s.variant: chosen[s.variant] for s in summaries})
     stem = folder / ("sweep" if episodes is None else f"sweep-{episodes}")
     write_table(summaries, stem.with_suffix(".csv"))
     plot(summaries, goal, stem.with_suffix(".png"))
+    _show(summaries, goal)
+    _explain({s.variant: chosen[s.variant] for s in summaries})
     say(f"every number: {stem}.csv; learning curves: {stem}.png")
     return 1 if failed else 0
 

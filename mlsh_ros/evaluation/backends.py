@@ -60,6 +60,16 @@ def jobs(bundle: Bundle, task: str | None, master: str | None) -> list[Job]:
     return [Job(task, name) for name in own]
 
 
+def check_work(bundle: Bundle, robot: str, work: list[Job]) -> None:
+    """Refuse a robot or a task that is not the bundle's, before anything is simulated.
+
+    Raises:
+        UserError: so.
+    """
+    for job in work:
+        check_fits(bundle, load_robot(robot), job.task)
+
+
 def run_offline(
     bundle: Bundle,
     robot: str,
@@ -129,8 +139,7 @@ def run_ros(
     on_tick: OnTick = lambda *_: None,
 ) -> list[Episode]:
     """The same through skill_node, master_node and sim_node; `reality` is a name or a file."""
-    for job in work:
-        check_fits(bundle, load_robot(robot), job.task)
+    check_work(bundle, robot, work)
     done = []
     with nodes(bundle, robot, work[0], seed, mode, domain, reality) as client:
         for job in work:

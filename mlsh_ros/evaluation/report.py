@@ -124,7 +124,7 @@ def render(evaluation: Evaluation) -> str:
     """The report as HTML."""
     manifest = evaluation.bundle.manifest
     facts = {
-        "robot": manifest.interface.robot,
+        **evaluation.measured.facts,
         "backend": evaluation.backend,
         "episodes": len(evaluation.episodes),
         "seed": evaluation.seed,
@@ -227,7 +227,9 @@ def scores(evaluation: Evaluation) -> str:
 <tbody>{rows}</tbody></table></div>
 <p class="caption">Score: 0 % is a random policy, 100 % the optimum. Collapsed is a good controller
 that ignores the task: it may be perfect on one task, not on all. The three were simulated on these
-very episodes. Switches are per episode; late counts decisions in all episodes.</p></section>"""
+very episodes. The optimum is a controller that knows the task, and no bound: a policy that does
+better scores more than 100 %. Switches are per episode; late counts decisions in all
+episodes.</p></section>"""
 
 
 def _row(line: Line, skills: Sequence[str], timed: bool) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from mlsh_ros.evaluation.backends import Job, run_offline
+from mlsh_ros.evaluation.measured import Measured, measured
+from mlsh_ros.evaluation.scores import reference_returns
 from policies.bundle.bundle import Bundle
-from policies.bundle.task_compatibility import task_of
-from sim.envs.reference_returns import bounds
 from sim.errors import UserError, unknown
 from sim.files.output import replacing, write_file
 from sim.interface import Floats, Interface
@@ -23,6 +23,7 @@ from sim.randomization.schema import (
     Reality,
     actuator_names,
     check_reality,
+    load_reality,
     reality_from_dict,
     robot_terms,
 )
@@ -30,7 +31,16 @@ from sim.randomization.schema import (
 SCHEMA = 1
 POINTS, PAIR_POINTS = 7, 5  # on an axis alone, and on each of a pair
 KEPT = 0.8  # of the nominal score; with less it counts as broken
-UNITS = {"ms": 1e-3, "s": 1.0, "kg": 1.0, "": 1.0}
+SECONDS = {"s": 1.0, "ms": 1e-3, "": 1.0}
+FACTOR = {"x": 1.0, "": 1.0}
+# Suffixes of a range, by the unit that it is swept in.
+UNITS = {
+    "s": SECONDS,
+    "kg": {"kg": 1.0, "g": 1e-3, "": 1.0},
+    "x nominal": FACTOR,
+    "N m or N": {"": 1.0},
+    "chance per tick": {"": 1.0},
+}
 Sections = dict[str, dict[str, Any]]
 
 
@@ -92,8 +102,8 @@ class Point:
 class Map:
     """A bundle's scores over axes and over pairs of them."""
 
-    bundle: str
-    digest: str
+    measured: Measured
+    work: list[Job]
     episodes: int  # per task and point
     seed: int
     nominal: Point
@@ -114,8 +124,9 @@ class Map:
         """Plain data for JSON, with a versioned schema."""
         return {
             "schema": SCHEMA,
-            "bundle": self.bundle,
-            "digest": self.digest,
+            **self.measured.to_dict(),
+            "backend": "sim",
+            "tasks": [vars(job) for job in self.work],
             "episodes": self.episodes,
             "seed": self.seed,
             "kept": KEPT,
@@ -163,12 +174,15 @@ def _axis(text: str) -> Axis:
         raise unknown("quantity to sweep", name, QUANTITIES)
     number = ends.rstrip("abcdefghijklmnopqrstuvwxyz")
     unit = ends[len(number) :]
+    units = UNITS[QUANTITIES[name][0]]
     try:
         low, high = (float(end) for end in number.split(":"))
-        scale = UNITS[unit]
+        scale = units[unit]
     except (ValueError, KeyError):
+        valid = " or ".join(unit or "nothing" for unit in units)
         raise UserError(
-            f"sweep {text!r}: low:high is expected, then ms, s or kg, such as delay=0:60ms"
+            f"sweep {text!r}: low:high is expected, such as delay=0:60ms; {name} is in "
+            f"{QUANTITIES[name][0]}, and may be followed by {valid}"
         ) from None
     if not low < high or not np.isfinite([low, high]).all():
         raise UserError(f"sweep {text!r}: the first must be the lower")
@@ -183,7 +197,7 @@ def robustness(
     *,
     episodes: int,
     seed: int,
-    reality: Reality | None = None,
+    reality: str = "",
     on_point: Callable[[], None] = lambda: None,
 ) -> Map:
     """Score a bundle over each axis and over each pair, the others as nominal.
@@ -195,17 +209,19 @@ def robustness(
         axes: what is swept.
         episodes: per point and task, the same everywhere.
         seed: of them.
-        reality: around which it is swept; by default the nominal model.
+        reality: name or file, around which it is swept; by default the nominal model.
         on_point: called after each point.
 
     Raises:
         UserError: an axis goes where nothing can be, or the robot lacks what is swept.
     """
-    body = load_robot(robot)
-    limits = {}
-    for job in work:
-        family, number = task_of(bundle, job.task)
-        limits[job.task] = bounds(body, family, number, seed=seed, episodes=episodes)
+    body, what = load_robot(robot), measured(bundle, robot, reality)
+    base = load_reality(reality, body) if reality else None
+    for axis in axes:  # before anything is simulated
+        for end in axis.values(2):
+            reality_at(body.interface, {axis.name: float(end)})
+    tasks = [job.task for job in work]
+    limits = reference_returns(bundle, robot, tasks, seed=seed, episodes=episodes)
 
     def score(values: dict[str, float]) -> Point:
         different = reality_at(body.interface, values)
@@ -215,7 +231,7 @@ def robustness(
             work,
             episodes=episodes,
             seed=seed,
-            reality=reality,
+            reality=base,
             around=different,
         )
         on_point()
@@ -223,12 +239,9 @@ def robustness(
         success = float(np.mean([e.success for e in done]))
         return Point(values, float(np.mean(scores)), success)
 
-    for axis in axes:  # before anything is simulated
-        for end in axis.values(2):
-            reality_at(body.interface, {axis.name: float(end)})
     return Map(
-        bundle=bundle.manifest.name,
-        digest=bundle.manifest.digest,
+        measured=what,
+        work=work,
         episodes=episodes,
         seed=seed,
         nominal=score({}),
@@ -299,6 +312,14 @@ def plot_map(found: Map, path: Path, *, overwrite: bool = False) -> None:
         figure.colorbar(image, ax=place, label="score")
     for place in places[count:]:
         place.remove()
-    figure.suptitle(f"{found.bundle}: score over what differs from the model")
+    what = found.measured
+    around = f", around {what.reality}" if what.reality else ""
+    figure.suptitle(
+        f"{what.bundle} on {what.robot} (model {what.model_digest[:12]}), "
+        f"{', '.join(dict.fromkeys(job.task for job in found.work))}: score over what differs "
+        f"from the model{around}",
+        wrap=True,
+        parse_math=False,
+    )
     with replacing(path, overwrite=overwrite) as fresh:
         figure.savefig(fresh, dpi=120)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlsh_ros.evaluation.episode import Episode
+from mlsh_ros.evaluation.measured import Measured, measured
 from policies.bundle.bundle import Bundle
 from policies.bundle.runtime import load_skills
 from policies.bundle.task_compatibility import changed_parameters, task_of
@@ -67,12 +69,11 @@ class Evaluation:
     """A bundle's evaluation."""
 
     bundle: Bundle
-    robot: str
+    measured: Measured
     backend: str  # sim, ros-lockstep or ros-realtime
     seed: int
     lines: list[Line]
     episodes: list[Episode]
-    reality: str = ""  # name or file; empty: nominal
     distance: float | None = None  # between the nearest two skills, 0 to 1
 
     @property
@@ -107,15 +108,11 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, with a versioned schema."""
-        manifest = self.bundle.manifest
         return {
             "schema": SCHEMA,
-            "bundle": manifest.name,
-            "digest": manifest.digest,
-            "robot": manifest.interface.robot,
+            **self.measured.to_dict(),
             "backend": self.backend,
             "seed": self.seed,
-            "reality": self.reality or None,
             "family_parameters": self.changed,
             "tasks": [
                 {
@@ -159,22 +156,33 @@ def summarise(
     seed: int,
     episodes: list[Episode],
     *,
-    reality: str = "",
+    what: Measured | None = None,
+    limits: Mapping[str, Bounds] | None = None,
 ) -> Evaluation:
     """Scores per task; the bounds are simulated on the same episodes, of the nominal model.
 
+    Args:
+        bundle: that drove.
+        robot: name or folder.
+        backend: that drove it.
+        seed: of the episodes.
+        episodes: that were driven.
+        what: was measured; by default the robot as it is now, nominal.
+        limits: `reference_returns` of the tasks, if they are known.
+
     Raises:
-        UserError: there is no episode to score.
+        UserError: there is no episode to score, or the robot's returns tell nothing.
     """
     if not episodes:
         raise UserError("nothing was driven: no episode, so there is no score")
     lines = []
     for task, master in dict.fromkeys((e.task, e.master) for e in episodes):
         mine = [e for e in episodes if (e.task, e.master) == (task, master)]
-        family, number = task_of(bundle, task)
-        limit = bounds(
-            load_robot(robot), family, number, seed=seed, episodes=1 + max(e.number for e in mine)
-        )
+        if limits is not None and task in limits:
+            limit = limits[task]
+        else:
+            most = 1 + max(e.number for e in mine)
+            limit = reference_returns(bundle, robot, [task], seed=seed, episodes=most)[task]
         values = np.array([e.value for e in mine])
         usage = np.mean([e.usage(len(bundle.manifest.skills)) for e in mine], axis=0)
         lines.append(
@@ -200,7 +208,30 @@ def summarise(
     if bundle.files and episodes:
         seen = np.concatenate([e.observation for e in episodes])
         apart = distance(load_skills(bundle), seen)
-    return Evaluation(bundle, robot, backend, seed, lines, episodes, reality, apart)
+    return Evaluation(
+        bundle, what or measured(bundle, robot), backend, seed, lines, episodes, apart
+    )
+
+
+def reference_returns(
+    bundle: Bundle, robot: str, tasks: Iterable[str], *, seed: int, episodes: int
+) -> dict[str, Bounds]:
+    """The bounds of tasks on episodes 0 .. episodes-1 of `seed`, of the nominal model.
+
+    Raises:
+        UserError: on one of them the optimum is no better than a random policy.
+    """
+    body, found = load_robot(robot), {}
+    for task in dict.fromkeys(tasks):
+        family, number = task_of(bundle, task)
+        found[task] = limit = bounds(body, family, number, seed=seed, episodes=episodes)
+        if not limit.tell_apart:
+            raise UserError(
+                f"robot {body.name!r} cannot be scored on {task}: a random policy returns "
+                f"{limit.random:.6g} and the optimum {limit.optimum:.6g}; the robot hardly moves, "
+                "or all that it does is as good"
+            )
+    return found
 
 
 def _sharing(family: str, lines: list[Line], bundle: Bundle) -> Sharing:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.envs.world import World
+from sim.errors import UserError
 from sim.interface import Floats
 from sim.physics.robot_model import Robot
 from sim.randomization.schema import Reality
@@ -23,6 +24,7 @@ from sim.tasks.base import Estimated, Guided, TaskFamily
 from sim.tasks.expert_controller import Driver
 
 TICKS = 51_200  # of simulation for a controller on a task: 1024 episodes of 50
+ROUNDING = 1e-6  # of a return
 FEWEST = {True: 32, False: 128}  # episodes, by whether only the random policy is simulated
 
 
@@ -34,8 +36,23 @@ class Bounds:
     collapsed: float  # a good controller that ignores the task
     optimum: float  # the controller that knows it
 
+    @property
+    def tell_apart(self) -> bool:
+        """Whether the optimum is better than a random policy, by more than rounding."""
+        least = ROUNDING * max(1.0, abs(self.random), abs(self.optimum))
+        return self.optimum - self.random > least
+
     def normalise(self, value: float) -> float:
-        """0 for random, 1 for the optimum."""
+        """0 for random, 1 for the optimum; more for who does better than that controller.
+
+        Raises:
+            UserError: the optimum is no better than random, so that nothing can be scored.
+        """
+        if not self.tell_apart:
+            raise UserError(
+                f"nothing can be scored: a random policy returns {self.random:.6g}, the optimum "
+                f"{self.optimum:.6g}; the robot hardly moves, or all that it does is as good"
+            )
         return (value - self.random) / (self.optimum - self.random)
 
     def share(self, value: float) -> float:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mlsh_ros.evaluation import robustness as module
-from mlsh_ros.evaluation.backends import jobs, run_offline
+from mlsh_ros.evaluation.backends import Job, jobs, run_offline
+from mlsh_ros.evaluation.measured import measured
 from mlsh_ros.evaluation.robustness import (
     PAIR_POINTS,
     POINTS,
@@ -43,7 +44,13 @@ def test_axes_are_read_with_their_units():
         ("frict=1:2", "no quantity to sweep 'frict'. Did you mean 'friction'?"),
         ("friction", "low:high is expected"),
         ("friction=1", "low:high is expected"),
-        ("delay=0:6min", "low:high is expected, then ms, s or kg"),
+        ("delay=0:6min", "low:high is expected, such as delay=0:60ms; delay is in s"),
+        ("mass=300:3000ms", "mass is in x nominal, and may be followed by x or nothing"),
+        ("friction=1:2kg", "friction is in x nominal"),
+        ("payload=1:2s", "payload is in kg, and may be followed by kg or g or nothing"),
+        ("sensor_delay=1:2kg", "sensor_delay is in s, and may be followed by s or ms or nothing"),
+        ("dropout=0:1s", "dropout is in chance per tick"),
+        ("joint_friction=0:1kg", "joint_friction is in N m or N"),
         ("friction=2:1", "the first must be the lower"),
         ("friction=nan:1", "the first must be the lower"),
         ("friction=1:2 friction=2:3", "'friction' is given twice"),
@@ -103,7 +110,9 @@ def made_up() -> Map:
         for a in axes
     }
     pair = [point] * PAIR_POINTS**2
-    return Map("b", "0" * 64, 5, 0, point, lines, {("friction", "delay"): pair})
+    what = measured(load_bundle("moving_bandits"), "omni", "heavy")
+    work = [Job("moving_bandits/goal-0", "goal-0")]
+    return Map(what, work, 5, 0, point, lines, {("friction", "delay"): pair})
 
 
 def test_the_verdict_names_where_it_breaks_and_the_files_hold_it(tmp_path):
@@ -114,6 +123,9 @@ def test_the_verdict_names_where_it_breaks_and_the_files_hold_it(tmp_path):
     found.write_json(tmp_path / "map.json")
     data = json.loads((tmp_path / "map.json").read_text())
     assert data["schema"] == 1
+    assert (data["robot"], data["reality"], data["seed"]) == ("omni", "heavy", 0)
+    assert data["tasks"] == [{"task": "moving_bandits/goal-0", "master": "goal-0"}]
+    assert all(len(data[f"{of}_digest"]) == 64 for of in ("interface", "model", "reality"))
     assert data["axes"]["friction"]["verdict"] == said
     assert len(data["pairs"][0]["points"]) == PAIR_POINTS**2
     plot_map(found, tmp_path / "map.png")

@@ -1,0 +1,209 @@
+"""mlsh evaluate: results say what was measured, are kept, and mean something."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mlsh_ros.evaluation.measured import measured
+from mlsh_ros.evaluation.report import render
+from mlsh_ros.evaluation.scores import reference_returns, summarise
+from policies.bundle.bundle import load_bundle
+from sim.envs.reference_returns import Bounds
+from sim.errors import UserError
+from sim.physics.robot_model import ROBOTS
+
+B = "moving_bandits"
+FEW = ["--episodes", "1", "--task", f"{B}/goal-0"]
+
+
+def mlsh(arguments, cwd, **more):
+    return subprocess.run(
+        [sys.executable, "-m", "mlsh_ros.cli.main", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        check=False,
+        **more,
+    )
+
+
+@pytest.fixture
+def mine(tmp_path) -> Path:
+    """A robot called omni that is another one: heavier, and slower to obey."""
+    folder = Path(shutil.copytree(ROBOTS / "omni", tmp_path / "mine"))
+    model = (folder / "model.xml").read_text()
+    assert 'mass="20"' in model
+    (folder / "model.xml").write_text(model.replace('mass="20"', 'mass="21"'))
+    return folder
+
+
+# What was measured ------------------------------------------------------------------------------
+
+
+def test_a_result_names_the_robot_that_was_driven(tmp_path, mine):
+    for robot, output in (("omni", "a"), ("mine", "b")):
+        done = mlsh(["evaluate", B, *FEW, "--robot", robot, "-o", output], tmp_path)
+        assert done.returncode == 0, done.stderr
+    shipped, other = (json.loads((tmp_path / o / "report.json").read_text()) for o in "ab")
+    assert (shipped["robot"], shipped["robot_given"]) == ("omni", "omni")
+    assert (other["robot"], other["robot_given"]) == ("omni", "mine")
+    assert shipped["interface_digest"] == other["interface_digest"]
+    assert shipped["model_digest"] != other["model_digest"]
+    assert (shipped["reality"], shipped["seed"]) == (None, 0)
+    page = (tmp_path / "b" / "report.html").read_text()
+    assert "<dd>mine</dd>" in page
+    assert other["model_digest"][:12] in page
+    assert str(tmp_path) not in page + json.dumps(other)
+
+
+def test_what_differs_from_the_model_has_a_digest(tmp_path):
+    bundle = load_bundle(B)
+    file = tmp_path / "mine.yaml"
+    found = []
+    for mass in ("1.1", "1.2", "1.1   # the same"):
+        file.write_text(f"schema: 1\nphysics: {{mass_factor: {mass}\n}}\n")
+        found.append(measured(bundle, "omni", str(file)))
+    assert found[0] == found[2]
+    assert found[0].reality == found[1].reality == str(file)
+    assert found[0].reality_digest != found[1].reality_digest
+    nominal = measured(bundle, "omni")
+    assert (nominal.reality, nominal.reality_digest) == (None, None)
+
+
+def test_a_digest_is_the_same_in_every_process(tmp_path):
+    code = (
+        "from mlsh_ros.evaluation.measured import *\n"
+        f"from policies.bundle.bundle import load_bundle\n"
+        f"print(measured(load_bundle({B!r}), 'omni').model_digest)"
+    )
+    outputs = {
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+        for _ in range(2)
+    }
+    assert outputs == {measured(load_bundle(B), "omni").model_digest.encode() + b"\n"}
+
+
+def test_a_map_names_the_robot_the_tasks_and_the_reality(tmp_path, mine, monkeypatch):
+    from mlsh_ros.cli import evaluate
+    from mlsh_ros.evaluation import robustness
+
+    monkeypatch.setattr(robustness, "POINTS", 2)
+    monkeypatch.chdir(tmp_path)
+    evaluate.evaluate(
+        B,
+        task=f"{B}/goal-0",
+        episodes=1,
+        robot="mine",
+        reality="heavy",
+        sweep=["mass=1:2"],
+        output=Path("out"),
+    )
+    data = json.loads(Path("out/robustness.json").read_text())
+    assert (data["robot"], data["robot_given"], data["reality"]) == ("omni", "mine", "heavy")
+    assert data["tasks"] == [{"task": f"{B}/goal-0", "master": "goal-0"}]
+    assert data["model_digest"] == measured(load_bundle(B), "mine").model_digest
+
+
+# What cannot be meant ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--mode", "realtime"], "--mode realtime is for backend ros; sim has no nodes"),
+        (["--domain", "99999"], "--domain 99999 is for backend ros; sim has no nodes"),
+        (["--sweep", "mass=300:3000ms"], "mass is in x nominal"),
+    ],
+)
+def test_an_option_that_has_no_effect_is_refused(tmp_path, options, words):
+    done = mlsh(["evaluate", B, "--backend", "sim", *options], tmp_path)
+    assert done.returncode == 1
+    assert words in done.stderr.decode()
+    assert done.stderr.count(b"\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_robot_that_cannot_move_is_refused_before_it_drives(tmp_path, mine):
+    model = (mine / "model.xml").read_text()
+    (mine / "model.xml").write_text(model.replace('mass="21"', 'mass="1e9"'))
+    for more in ([], ["--sweep", "mass=1:2"]):
+        done = mlsh(["evaluate", B, "--robot", "mine", *FEW, *more], tmp_path)
+        said = done.stderr.decode()
+        assert done.returncode == 1, said
+        assert said.startswith(f"error: robot 'omni' cannot be scored on {B}/goal-0: ")
+        assert said.count("\n") == 1
+        assert not (tmp_path / "reports").exists()
+
+
+@pytest.mark.parametrize(("random", "optimum"), [(3.0, 3.0), (0.0, 0.0), (-5.0, -6.0), (1e9, 1e9)])
+def test_returns_that_tell_nothing_apart_give_no_score(random, optimum):
+    limit = Bounds(random=random, collapsed=0.0, optimum=optimum)
+    assert not limit.tell_apart
+    with pytest.raises(UserError, match="nothing can be scored: a random policy returns"):
+        limit.normalise(1.0)
+
+
+# Printing ---------------------------------------------------------------------------------------
+
+
+def test_files_are_written_before_anything_is_printed(tmp_path):
+    """A reader that is gone, or a full disk behind stdout, must not cost the result."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "mlsh_ros.cli.main", "evaluate", B, *FEW],
+            cwd=tmp_path,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr
+    assert sorted(p.name for p in (tmp_path / "reports").iterdir()) == [
+        "report.html",
+        "report.json",
+    ]
+
+
+@pytest.mark.parametrize("arguments", [["check", B], ["evaluate", B, *FEW], ["up", "--show-args"]])
+def test_an_output_that_knows_ascii_only_gets_ascii(tmp_path, arguments):
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = mlsh(arguments, tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode("ascii")
+    assert b"error" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_a_closed_stream_is_no_fault(tmp_path, closed):
+    for arguments in (f"check {B}", f"evaluate {B} {' '.join(FEW)} -o out --overwrite"):
+        command = f"{sys.executable} -m mlsh_ros.cli.main {arguments} {closed}"
+        done = subprocess.run(
+            ["sh", "-c", command], cwd=tmp_path, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert b"error" not in done.stderr
+    json.loads((tmp_path / "out" / "report.json").read_text())
+
+
+def test_more_than_the_optimum_is_explained(capsys):
+    from mlsh_ros.cli.evaluate import show
+    from mlsh_ros.evaluation.backends import jobs, run_offline
+
+    bundle = load_bundle(B)
+    work = jobs(bundle, f"{B}/goal-0", None)
+    done = run_offline(bundle, "omni", work, episodes=1, seed=0)
+    limits = reference_returns(bundle, "omni", [work[0].task], seed=0, episodes=1)
+    value = done[0].value
+    below = replace(limits[work[0].task], random=value - 5, optimum=value + 1)
+    above = replace(below, optimum=value - 1)
+    for limit, told in ((below, False), (above, True)):
+        result = summarise(bundle, "omni", "sim", 0, done, limits={work[0].task: limit})
+        show(result)
+        assert ("which is no bound" in capsys.readouterr().out.replace("\n", " ")) is told
+        assert "scores more than 100 %" in render(result)
