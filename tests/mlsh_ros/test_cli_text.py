@@ -12,7 +12,7 @@ import mlsh_ros.cli
 from mlsh_ros.cli import console as console_module
 from mlsh_ros.cli import main as cli
 from mlsh_ros.cli.app import command
-from mlsh_ros.cli.console import Screen, counting
+from mlsh_ros.cli.console import Screen, progress_bar
 from policies.bundle.bundle import PRETRAINED
 from sim.physics.robot_model import ROBOTS
 from tests.support.mutations import fresh
@@ -99,7 +99,7 @@ def test_the_screen_interprets_nothing(text):
 
 
 def test_a_bar_interprets_nothing():
-    assert not counting()[0].markup
+    assert not progress_bar().columns[0].markup
 
 
 def test_commands_print_through_one_screen():
