@@ -16,7 +16,8 @@ PATIENCE = 1.0  # s of the system's clock that simulated time may stand while so
 # s of the system's clock for which our simulator holds its time when a command is late, and before
 # which lateness in simulated time is nobody's fault: a busy machine is no reason to stop.
 HOLD = 0.2
-AHEAD = 10.0  # s that a stamp may be ahead of simulated time whose words come late
+AHEAD = 0.2  # s of the system's clock that words of simulated time may be behind messages
+SLOWEST = 0.02  # simulated s per s of the system's clock; what goes more slowly stands
 SPAN = 0.2  # s of the system's clock over which the pace of simulated time is taken
 TOO_LONG = 1.5  # times what a pause should take by that pace, after which it is over anyway
 FOREVER = 1e6  # s
@@ -179,6 +180,7 @@ class SimulatedClock:
         self._back: float | None = None  # s by which it went back in this session
         self._pace = 1.0  # simulated s per s of the system's clock
         self._since = math.nan, self._moved  # moments from which the pace is taken next
+        self._anchor = math.nan, self._moved  # moments since which time has to have gone on
 
     def tell(self, moment: float) -> None:
         """It is that late now; called by the thread that hears."""
@@ -187,17 +189,20 @@ class SimulatedClock:
                 return
             if moment < self._now - EXACT:
                 self._back = self._now - moment
-            self._now, self._moved = moment, self._steady()
-            self._take_pace()
+            now, (began, since) = self._steady(), self._anchor
+            if not 0 <= moment - began < SLOWEST * (now - since):  # NaN: the first word
+                self._moved, self._anchor = now, (moment, now)
+            self._now = moment
+            self._take_pace(now)
             self._news.notify_all()
 
-    def _take_pace(self) -> None:
+    def _take_pace(self, now: float) -> None:
         began, since = self._since
-        if self._moved - since < SPAN and not math.isnan(began):
+        if now - since < SPAN and not math.isnan(began):
             return
         if self._now > began:  # not if it went back
-            self._pace = (self._now - began) / (self._moved - since)
-        self._since = self._now, self._moved
+            self._pace = (self._now - began) / (now - since)
+        self._since = self._now, now
 
     def now(self) -> float:
         """The moment; NaN if none has been told."""
@@ -210,10 +215,11 @@ class SimulatedClock:
     def moment(self, stamp: int) -> float:
         """When it was stamped, by this same time: words of time may come later than messages.
 
-        A stamp far ahead is of another clock, and the message is of now.
+        A stamp farther ahead is of another clock, and the message is of now.
         """
         said = stamp * 1e-9
-        return said if stamp and said <= self._now + AHEAD else self._now
+        ahead = AHEAD * max(self._pace, 1.0)
+        return said if stamp and said <= self._now + ahead else self._now
 
     def steady(self) -> float:
         """The system's clock."""

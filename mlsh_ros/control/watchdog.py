@@ -44,6 +44,7 @@ class Watchdog:
         self.cause = ""  # why it is tripped
         self.command: Floats = self._unknown.copy()  # (A,) last heard, or braking; NaN: unknown
         self._heard = 0.0  # s
+        self._forgiven = False  # that this process was held up, since the newest command
         self._stop: float | None = None  # s, from when on commands must go to the safe one
 
     @property
@@ -70,7 +71,7 @@ class Watchdog:
         self.heard += 1
         self.cause = self.cause or beyond(self.interface, command) or self._ignores(command, now)
         if not self.cause:
-            self.command, self._heard = command, now
+            self.command, self._heard, self._forgiven = command, now, False
 
     def emergency_stop(self, now: float) -> None:
         """The robot has to come to rest: skill_node brakes, and is given `patience` to begin."""
@@ -92,9 +93,11 @@ class Watchdog:
         Args:
             now: s, by the clock of the commands.
             late: s by which this look comes later than it was to; where this process was held up
-                itself, commands that have come meanwhile are to be heard first.
+                itself, commands that have come meanwhile are to be heard first; once, because one
+                that is held up all the time would never trip.
         """
-        if late > self.patience / 2 and not self.at_rest:
+        if late > self.patience / 2 and not self.at_rest and not self._forgiven:
+            self._forgiven = True
             self._heard = max(self._heard, now - self.patience / 2)
         return self.check(now)
 

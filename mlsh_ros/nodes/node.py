@@ -19,6 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import rclpy
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -67,6 +68,7 @@ class CoreNode(LifecycleNode):  # type: ignore[misc]
     def __init__(self, name: str, params: Sequence[Param]) -> None:
         super().__init__(name)
         self.values: dict[str, Value] = declare(self, params)
+        self.add_on_set_parameters_callback(_refuse_another_clock)
         self._undo: list[Callable[[], object]] = []
 
     def configure(self) -> None:
@@ -165,6 +167,15 @@ class CoreNode(LifecycleNode):  # type: ignore[misc]
     def trigger(self, name: str) -> bool:
         """Make a transition of this node from inside; says whether it succeeded."""
         return bool(getattr(self, f"trigger_{name}")() == SUCCESS)
+
+
+def _refuse_another_clock(changes: Sequence[Any]) -> SetParametersResult:
+    """Ticks, ages and stamps go by the clock that the node was started with."""
+    if any(change.name == "use_sim_time" for change in changes):
+        return SetParametersResult(
+            successful=False, reason="use_sim_time: read when the node starts, not changed after"
+        )
+    return SetParametersResult(successful=True)
 
 
 def message_type(name: str) -> Any:

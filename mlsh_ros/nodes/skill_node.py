@@ -6,7 +6,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -94,7 +94,10 @@ class SkillNode(CoreNode):
         self._answered: int | None = None  # ns, stamp of the sensors that a command answered
         self._last_stamp = -1  # ns, of the sensors that the last lockstep tick answered
         self.timing = Timing()
+        # Of a change of parameters that is not yet accepted.
+        self._next_bundle: tuple[Bundle, Sequence[Any]] | None = None
         self.add_on_set_parameters_callback(self._on_parameters)
+        self.add_post_set_parameters_callback(self._after_parameters)
 
     # Lifecycle ----------------------------------------------------------------------------
 
@@ -336,6 +339,8 @@ class SkillNode(CoreNode):
     def _prepare(self) -> None:
         with self._news:
             self._session_number += 1
+            if (self.sensors.complete_stamp() or 0) < self._last_stamp:
+                self._last_stamp = -1  # the simulator was started again
             self.controller.reset()
             self.timing.clear()
             if not self.lockstep:
@@ -376,17 +381,22 @@ class SkillNode(CoreNode):
         for change in changes:
             if change.name == "bundle" and self._commander is not None:
                 try:
-                    self._take(load_bundle(str(change.value)))
+                    bundle = load_bundle(str(change.value))
+                    bundle.check_replaces(self.bundle)
+                    self._next_bundle = bundle, load_skills(bundle)
                 except UserError as error:
+                    self._next_bundle = None
                     return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
-    def _take(self, bundle: Bundle) -> None:
-        """Replace the bundle at the next macro step; everything is read and checked before."""
-        bundle.check_replaces(self.bundle)
-        self.controller.swap(load_skills(bundle), bundle.fingerprint)
-        self.bundle = bundle
-        self.get_logger().info(f"bundle {bundle.source} from the next macro step on")
+    def _after_parameters(self, changes: list[Any]) -> None:
+        """All of them are accepted: replace the bundle at the next macro step."""
+        taken, self._next_bundle = self._next_bundle, None
+        if taken is None or all(change.name != "bundle" for change in changes):
+            return
+        self.bundle, skills = taken
+        self.controller.swap(skills, self.bundle.fingerprint)
+        self.get_logger().info(f"bundle {self.bundle.source} from the next macro step on")
 
     # What else may stop the robot -----------------------------------------------------------
 
@@ -566,7 +576,8 @@ class SkillNode(CoreNode):
 
     def _has_news(self) -> bool:
         """Whether all sensors show one moment that no session has answered yet."""
-        return self.sensors.complete_stamp() not in (None, self._last_stamp)
+        stamp = self.sensors.complete_stamp()
+        return stamp is not None and stamp > self._last_stamp
 
     # How braking passes the time (core.session.Pace) ---------------------------------------
 

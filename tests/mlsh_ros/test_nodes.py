@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import String
@@ -321,6 +321,14 @@ def test_a_whole_bundle_is_changed_while_it_drives(world, bundle, tmp_path):
     assert not refused.successful
     assert "cannot replace" in refused.reason
     assert "decision_ticks 10 is not 5" in refused.reason
+    for changes in (
+        {"bundle": str(other.source), "late_decisions": 3},  # one may not be changed
+        {"use_sim_time": True},
+    ):
+        parameters = [Parameter(k, value=v).to_parameter_msg() for k, v in changes.items()]
+        name = "skill_node/set_parameters_atomically"
+        refused = observer.call(SetParametersAtomically, name, parameters=parameters).result
+        assert not refused.successful
     for node in ("master_node", "skill_node"):
         answer = use(node, other.source)
         assert answer.successful, answer.reason

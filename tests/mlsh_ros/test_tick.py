@@ -640,10 +640,25 @@ def test_in_simulated_time_a_message_is_of_its_stamp_unless_that_is_of_another_c
     clock = SimulatedClock(threading.Condition())
     clock.tell(50.0)
     assert clock.moment(49_500_000_000) == 49.5  # it was under way for long
-    assert clock.moment(51_000_000_000) == 51.0  # it has overtaken /clock
+    assert clock.moment(50_100_000_000) == 50.1  # it has overtaken /clock
+    # A stamp ahead would keep its message young for so long.
+    assert clock.moment(51_000_000_000) == 50.0
     assert clock.moment(0) == 50.0  # it has none
     assert clock.moment(1_790_000_000 * 10**9) == 50.0  # it is of the system's clock
     assert Clock(now=lambda: 3.0).moment(49_500_000_000) == 3.0
+
+
+def test_time_that_crawls_stands():
+    seconds = [10.0]
+    clock = SimulatedClock(threading.Condition(), steady=lambda: seconds[0])
+    for n in range(200):
+        clock.tell(50.0 + 1e-4 * 0.1 * n)
+        seconds[0] += 0.1
+    assert "simulated time has stood" in str(clock.fault())
+    for n in range(20):  # slow, but it goes
+        clock.tell(60.0 + 0.1 * 0.1 * n)
+        seconds[0] += 0.1
+    assert clock.fault() is None
 
 
 def test_a_hiccup_of_the_machine_is_held_against_nobody_in_simulated_time():
@@ -721,6 +736,10 @@ def test_a_watchdog_that_was_held_up_itself_hears_what_came_meanwhile_first(bund
     assert not watchdog.look(9.0, late=2.9)
     watchdog.hear(bundle.interface.safe, 6.1)  # from the queue
     assert not watchdog.look(1e9)
+    watchdog.reset()
+    watchdog.hear(np.array([0.4, 0.0]), 16.0)
+    assert not watchdog.look(16.4, late=0.4)
+    assert watchdog.look(16.8, late=0.4)  # held up all the time, it would never trip
 
 
 @pytest.mark.parametrize(
