@@ -544,6 +544,50 @@ def test_a_finalized_node_has_no_services_and_sends_nothing(bundle):
 # Stops and starts --------------------------------------------------------------------------------
 
 
+def test_a_watchdog_that_brakes_is_not_reset(tmp_path):
+    """Nor does a reset that is refused, or the lifecycle, make it forget what it watches."""
+    robot = changed_robot(tmp_path / "slow", "omni", ("rate_limit: 5.0", "rate_limit: 0.4"))
+    bundle = restless_bundle(tmp_path / "bundle", robot=robot)
+    with new_domain() as stack:
+        world = World(bundle, stack)
+        world.start("watchdog_node")
+        world.start("sim_node", robot=robot)
+        world.start("master_node")
+        world.start("skill_node")
+        observer, states = world.observer, []
+        observer.node.create_subscription(
+            String, "watchdog_node/state", lambda m: states.append(m.data), LATCHED
+        )
+        wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")
+        observer.arm()
+        assert observer.call(Trigger, "skill_node/start").success
+        reset = lambda: observer.call(Trigger, "watchdog_node/reset")  # noqa: E731
+        assert reset().message == "nothing to reset: watching"
+        fast = lambda: np.abs(observer.commands()[-1:]).max(initial=0.0) > 0.5  # noqa: E731
+        wait_for(fast, 40.0, lambda: f"{observer.state()} {observer.commands()[-3:]}")
+        world.nodes["skill_node"].kill()
+        assert reset().message == "nothing to reset: watching"  # and it watches on
+        wait_for(lambda: states[-1].startswith("tripped"), 5.0, lambda: states)
+        assert reset().message == "cannot reset: watchdog_node still brakes the robot"
+        resting = lambda: not observer.commands()[-2:].any()  # noqa: E731
+        wait_for(resting, 10.0, lambda: observer.commands()[-3:])
+        ticks = observer.ticks_between()[: len(observer.commands())]
+        steps = np.abs(np.diff(observer.commands(), axis=0)).max(axis=1)
+        assert (steps <= 0.04 * ticks[1:] + 1e-6).all(), steps.max()
+        for transition in (
+            Transition.TRANSITION_DEACTIVATE,
+            Transition.TRANSITION_CLEANUP,
+            Transition.TRANSITION_CONFIGURE,
+            Transition.TRANSITION_ACTIVATE,
+        ):
+            assert observer.change("watchdog_node", transition)
+        wait_for(lambda: states[-1].startswith("tripped"), 5.0, lambda: states)
+        wait_for(resting, 5.0, lambda: observer.commands()[-3:])
+        answer = reset()
+        assert answer.success, answer.message
+        assert answer.message == "watching"
+
+
 def test_a_stop_that_takes_longer_than_anybody_waits_does_not_jump(tmp_path):
     """By the rate limit it takes over three seconds; the safe command is at the other end."""
     robot = changed_robot(
