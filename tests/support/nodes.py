@@ -154,6 +154,13 @@ class Observer:
         moments = np.array([s.sec + s.nanosec * 1e-9 for s in stamps])
         return np.maximum(1, np.round(np.diff(moments, prepend=moments[:1]) / DT))
 
+    def assert_path(self, rate):
+        """No command differs from the one before by more than `rate` for each tick between."""
+        path = self.commands()
+        ticks = self.ticks_between()[1 : len(path)]
+        steps = np.abs(np.diff(path, axis=0)).max(axis=1)
+        assert (steps <= rate * ticks + 1e-6).all(), steps.max()
+
     def safe_since(self):
         """When the first of the safe commands came that were the last ones."""
         told = [(t, m.twist.linear) for t, m in self.heard["cmd_vel"]]
