@@ -21,6 +21,7 @@ from typing import Any
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.duration import Duration
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -66,7 +67,10 @@ class CoreNode(LifecycleNode):  # type: ignore[misc]
     """A lifecycle node whose faults of input are one line in the log, not a traceback."""
 
     def __init__(self, name: str, params: Sequence[Param]) -> None:
-        super().__init__(name)
+        try:
+            super().__init__(name)
+        except ParameterException as error:  # of one that rclpy itself declares
+            raise UserError(f"parameter: {one_line(error)}") from None
         self.values: dict[str, Value] = declare(self, params)
         self.add_on_set_parameters_callback(_refuse_another_clock)
         self._undo: list[Callable[[], object]] = []

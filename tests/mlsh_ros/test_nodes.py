@@ -1,6 +1,9 @@
 """The real nodes, each in its own process, over real DDS on this computer."""
 
+import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -214,7 +217,35 @@ WRONG = [
     ("sim_node", {"speed": 5.0}, "speed 5 needs use_sim_time"),
     ("sim_node", {"speed": 5.0, "mode": "lockstep"}, "speed 5 is for mode realtime"),
     ("skill_node", {"robot": "rover"}, "is not for the robot in"),
+    # Parameters that rclpy declares.
+    ("skill_node", {"use_sim_time": "hello"}, "Trying to set parameter 'use_sim_time' to 'hello'"),
+    ("recorder_node", {"start_type_description_service": 5}, "start_type_description_service"),
 ]
+
+
+@pytest.mark.parametrize("name", ["skill_node", "sim_node"])
+def test_an_interrupt_while_a_node_imports_is_no_traceback(tmp_path, name):
+    slow = tmp_path / "std_msgs"
+    slow.mkdir()
+    (slow / "__init__.py").write_text(
+        "import time\nprint('importing', flush=True)\ntime.sleep(30)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    node = subprocess.Popen(
+        [sys.executable, "-m", f"mlsh_ros.nodes.{name}"],
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        assert node.stdout.readline() == "importing\n"
+        node.send_signal(signal.SIGINT)
+        assert node.communicate(timeout=20)[0] == ""
+    finally:
+        node.kill()
+    assert node.returncode == -signal.SIGINT
 
 
 def test_a_wrong_parameter_is_one_line_and_a_failure(bundle, tmp_path):
