@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -14,6 +16,8 @@ from sim.errors import visible
 from sim.files.strict_yaml import whole_number
 
 MAX_SEED = 2**31 - 1  # what a ROS parameter of ours may hold
+MAX_UPDATES = 1_000_000  # of a master: every one leaves a row
+INTERRUPTED = 130  # exit status after Ctrl-C, as of a shell
 
 
 class Screen(Console):
@@ -70,6 +74,20 @@ def number(low: float, high: float, *, help: str) -> Any:
         return found
 
     return typer.Option(parser=parse, metavar=f"NUMBER {low:g}..{high:g}", help=help)
+
+
+@contextmanager
+def interrupted(kept: Callable[[], str]) -> Iterator[None]:
+    """Ends the command in one line where Ctrl-C is pressed in the block.
+
+    Args:
+        kept: says what there is of the work.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write(f"interrupted; {visible(kept())}\n")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def progress_bar() -> Progress:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlsh_ros.cli.check import describe
-from mlsh_ros.cli.console import say
+from mlsh_ros.cli.console import interrupted, say
 from mlsh_ros.cli.train import report
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def export(
         family = make_family(config.family, config.family_parameters)
         interface = load_robot(config.robot).interface.with_terms(family.terms)
         limits = read_skill_limits(skill_limits, skill_names(config.mlsh.skills), interface)
-    result = learn_masters(folder)
+    with interrupted(lambda: "no bundle was written"):
+        result = learn_masters(folder)
     learner, tasks = result.learner, result.learner.family.tasks
 
     def entry(task: str, curve: list[Progress], index: int) -> Master:

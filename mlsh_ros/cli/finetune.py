@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from mlsh_ros.cli.check import describe
-from mlsh_ros.cli.console import MAX_SEED, console, say, whole
+from mlsh_ros.cli.console import MAX_SEED, MAX_UPDATES, console, interrupted, say, whole
 from mlsh_ros.evaluation.number_format import percent
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def finetune(
     start_from: Annotated[
         str | None, typer.Option("--from", help="Start from this master instead of a fresh one.")
     ] = None,
-    updates: Annotated[int, whole(1, help="Of the master.")] = 10,
+    updates: Annotated[int, whole(1, MAX_UPDATES, help="Of the master.")] = 10,
     seed: Annotated[int, whole(0, MAX_SEED, help="Of everything random.")] = 0,
     robot: Annotated[
         str | None, typer.Option(help="Name or folder; default: the bundle's.")
@@ -69,7 +69,6 @@ def finetune(
     from policies.bundle.task_compatibility import robot_of, tasks_of
     from policies.training.adapt import envs_for_episodes, from_scratch
     from policies.training.finetune import finetune as learn
-    from policies.training.finetune import task_config
     from policies.training.finetune_plot import plot_adaptation, write_curves
     from policies.training.run import environment
     from sim.files.output import check_place
@@ -85,36 +84,38 @@ def finetune(
         check_place(place, overwrite=overwrite)
     body = load_robot(robot_of(loaded, robot))
     differs = load_reality(reality, body) if reality else None
-    result = learn(
-        loaded,
-        task,
-        target,
-        name=name,
-        replacing=replacing,
-        overwrite=overwrite,
-        updates=updates,
-        seed=seed,
-        robot=robot,
-        start_from=start_from,
-        reality=differs,
-        settings=settings or [],
-        episodes=episodes,
-        facts=environment(),
-    )
+    with interrupted(lambda: "no bundle was written"):
+        result = learn(
+            loaded,
+            task,
+            target,
+            name=name,
+            replacing=replacing,
+            overwrite=overwrite,
+            updates=updates,
+            seed=seed,
+            robot=robot,
+            start_from=start_from,
+            reality=differs,
+            settings=settings or [],
+            episodes=episodes,
+            baseline=baseline,
+            facts=environment(),
+        )
     tasks = tasks_of(loaded, task)
     curves = {
         each: {"master only": curve}
         for each, curve in zip(tasks, result.adapted.curves, strict=True)
     }
-    config, _ = task_config(loaded, tasks[0], seed=seed, robot=robot, reality=differs)
-    config = config.with_values(settings or [])
+    config = result.config
     family = make_family(config.family, config.family_parameters)  # what was learned on
     limits = {}
+    envs = None if episodes is None else envs_for_episodes(config, episodes)
     for each in tasks:
         number = family.tasks.index(each.partition("/")[2])
         if baseline:
-            envs = None if episodes is None else envs_for_episodes(config, episodes)
-            alone = from_scratch(config, number, updates=updates, envs=envs)
+            with interrupted(lambda: f"bundle {target} is written, the comparison is not"):
+                alone = from_scratch(config, number, updates=updates, envs=envs)
             curves[each]["PPO from scratch"] = alone.curves[0]
         limits[each] = result.adapted.learner.bounds[number]
     write_curves(curves, curves_at[0])

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from mlsh_ros.cli.console import console, say, whole
+from mlsh_ros.cli.console import console, interrupted, number, say, whole
 from mlsh_ros.evaluation.number_format import percent
 from sim.errors import UserError
 
 if TYPE_CHECKING:
     from policies.experiments.ablations import Variant
     from policies.experiments.results_table import Summary
+
+MAX_RUNS = 10_000  # as of policies.experiments.sweep, which needs torch
+MAX_JOBS = 256
 
 
 def show_variants(wanted: bool) -> None:
@@ -49,7 +52,7 @@ def sweep(
             help="Show what each variant is, and end.",
         ),
     ] = False,
-    seeds: Annotated[int, whole(1, help="How many: 0, 1, 2 ..")] = 10,
+    seeds: Annotated[int, whole(1, MAX_RUNS, help="How many: 0, 1, 2 ..")] = 10,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -64,13 +67,13 @@ def sweep(
         typer.Option("--output", "-o", help="Folder of all runs; goes on with what is there."),
     ] = None,
     jobs: Annotated[
-        int | None, whole(1, help="Runs at the same time; default: one per core.")
+        int | None, whole(1, MAX_JOBS, help="Runs at the same time; default: one per core.")
     ] = None,
     episodes: Annotated[
         int | None,
         whole(1, help="Per update on a new task; default: 2,000 environment steps."),
     ] = None,
-    goal: Annotated[float, typer.Option(help="Fraction of the optimum to reach.")] = 0.95,
+    goal: Annotated[float, number(0.01, 1, help="Fraction of the optimum to reach.")] = 0.95,
 ) -> int:
     """Train variants with several seeds and compare what they reach on every task learned anew."""
     from policies.experiments.ablations import grid, variants
@@ -86,9 +89,11 @@ def sweep(
     chosen = grid(variants(variant or ["mlsh"]), settings or [])
     planned = plan(family, robot, chosen, list(range(seeds)), folder, episodes)
     failed = 0
-    for number, (job, reason) in enumerate(run_all(planned, jobs or os.cpu_count() or 1), 1):
-        failed += bool(reason)
-        say(f"{number}/{len(planned)} {job.path}: {reason or 'done'}")
+    again = f"what is done under {folder} is kept, and the same command goes on from there"
+    with interrupted(lambda: again):
+        for count, (job, reason) in enumerate(run_all(planned, jobs or os.cpu_count() or 1), 1):
+            failed += bool(reason)
+            say(f"{count}/{len(planned)} {job.path}: {reason or 'done'}")
     summaries = summarise(planned)
     if not summaries:
         raise UserError(f"no run of {folder} has a result")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import signal
 import threading
@@ -9,7 +10,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group
@@ -17,7 +18,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mlsh_ros.cli.console import MAX_SEED, console, say, whole
+from mlsh_ros.cli.console import INTERRUPTED, MAX_SEED, console, interrupted, say, whole
 from mlsh_ros.evaluation.number_format import amount, percent
 from sim.errors import UserError
 
@@ -31,6 +32,22 @@ PATIENCE = 30  # iterations in a row with collapsed skills before it is said: th
 PIPED_EVERY = 10  # iterations between two lines where no terminal shows the live display
 
 
+def show_settings(wanted: bool) -> None:
+    """Print every setting as `--set` takes it, and end."""
+    if not wanted:
+        return
+    from policies.mlsh.config import config_to_dict, default_config, setting_names
+
+    config = default_config("moving_bandits", "omni")
+    for name in setting_names(config):
+        value: Any = config_to_dict(config)
+        for key in name.split("."):
+            value = value[key]
+        say(f"{name}={json.dumps(value)}")
+    say("(of moving_bandits; other families have other defaults: config.yaml of a run has all)")
+    raise typer.Exit
+
+
 def train(
     family: Annotated[
         str | None, typer.Argument(help="Task family, for example moving_bandits.")
@@ -39,11 +56,13 @@ def train(
         str | None,
         typer.Option(help="Robot: a shipped one by name, or a folder; by default the family's."),
     ] = None,
-    seed: Annotated[int, whole(0, MAX_SEED, help="Of everything random.")] = 0,
+    seed: Annotated[
+        int | None, whole(0, MAX_SEED, help="Of everything random; by default 0.")
+    ] = None,
     recipe: Annotated[
-        str,
+        str | None,
         typer.Option("--preset", help="default, or faithful-2017: the released code's quirks."),
-    ] = "default",
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change a setting, e.g. --set mlsh.groups=20. Repeatable."),
@@ -64,10 +83,19 @@ def train(
             help="Resume although config.yaml or the robot was changed; the bundle will say so.",
         ),
     ] = False,
+    list_settings: Annotated[
+        bool,
+        typer.Option(
+            "--list-settings",
+            callback=show_settings,
+            is_eager=True,
+            help="Show every setting of --set with its default, and end.",
+        ),
+    ] = False,
 ) -> int:
     """Train skills and masters over many tasks of a family."""
     # Imported when needed, here and in the other commands: torch alone takes a second.
-    from policies.mlsh.config import preset
+    from policies.mlsh.config import IDENTITY, check_free, preset
     from policies.mlsh.distributed import ranks_of_this_run
     from policies.training.run import Run, create_run, open_run
     from sim.physics.robot_model import load_robot
@@ -78,9 +106,19 @@ def train(
     if allow_changes and resume is None:
         raise UserError("--allow-changes is for --resume")
     if resume is not None:
-        if family is not None or settings or reality:
+        given = {
+            "FAMILY": family,
+            "--robot": robot,
+            "--seed": seed,
+            "--preset": recipe,
+            "--set": settings,
+            "--reality": reality,
+            "--run": run,
+        }
+        if names := [name for name, value in given.items() if value not in (None, "", [])]:
             raise UserError(
-                "--resume takes family, settings and reality from the run; give none of them"
+                f"--resume takes all of this from the run: give none of them, but there is "
+                f"{', '.join(names)}"
             )
         folder = open_run(resume)
     else:
@@ -88,14 +126,15 @@ def train(
             raise UserError("which task family? For example: mlsh train moving_bandits")
         robot = robot or make_family(family).robot
         body = load_robot(robot)
-        config = preset(recipe, family, robot, seed).with_values(settings or [])
+        check_free(settings or [], IDENTITY | {"reality": "is what --reality says"})
+        config = preset(recipe or "default", family, robot, seed or 0).with_values(settings or [])
         if reality:
             config = replace(config, reality=load_reality(reality, body))
         ranks.share(config.mlsh.groups)  # says so before a folder is made
         stamp = time.strftime("%Y%m%d-%H%M%S")
         if run is None and ranks.size > 1:
             raise UserError("several processes need one folder; give --run")
-        path = run or Path("runs") / f"{family}-{body.name}-s{seed}-{stamp}"
+        path = run or Path("runs") / f"{family}-{body.name}-s{config.seed}-{stamp}"
         folder = create_run(config, path) if ranks.first else Run(path)
         ranks.any(True)  # nobody reads it before it is there
     return _train(folder, ranks, resume=resume is not None, allow_changes=allow_changes)
@@ -106,6 +145,7 @@ def _train(folder: Run, ranks: Ranks, *, resume: bool, allow_changes: bool) -> i
     from policies.training.run import learn_masters
     from policies.training.run import train as run_training
 
+    again = shlex.join(["mlsh", "train", "--resume", str(folder.path)])
     stop = threading.Event()
     previous = signal.signal(signal.SIGINT, lambda *_: stop.set())
     display = Display(folder) if ranks.first else nullcontext()
@@ -123,22 +163,24 @@ def _train(folder: Run, ranks: Ranks, *, resume: bool, allow_changes: bool) -> i
     finally:
         signal.signal(signal.SIGINT, previous)
     if not ranks.first:
-        return 0 if training.finished else 130
+        return 0 if training.finished else INTERRUPTED
+    if training.set_aside is not None:
+        say(f"metrics.csv was damaged; what was there is kept as {training.set_aside}")
     if not training.finished:
-        again = shlex.join(["mlsh", "train", "--resume", str(folder.path)])
         say(
             f"stopped after {training.learner.steps:,} steps; everything is saved. "
             f"Go on with: {again}",
         )
-        return 130
-    say(f"trained in {training.rows[-1]['seconds']:.0f} s; curves: {folder.path}/curves.png")
+        return INTERRUPTED
+    say(f"trained in {training.seconds:.0f} s; curves: {folder.path}/curves.png")
     learner = training.learner
     if warning := collapse_warning(
         training.rows, learner.family.tasks, learner.bounds, learner.method
     ):
         say(f"warning: {warning}")
     say("a fresh master for each task, skills frozen:")
-    result = learn_masters(folder)
+    with interrupted(lambda: f"the training is saved, the masters are not. Go on with: {again}"):
+        result = learn_masters(folder)
     report(result.learner.family.tasks, result.curves, result.learner.bounds)
     say(f"next: {shlex.join(['mlsh', 'export', str(folder.path)])}")
     return 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from mlsh_ros.cli.console import console, say, whole
+from mlsh_ros.cli.console import MAX_UPDATES, console, interrupted, say, whole
 from mlsh_ros.evaluation.number_format import amount, percent
 
 if TYPE_CHECKING:
@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from policies.experiments.transfer import Transferred
     from sim.envs.reference_returns import Bounds
 
+MAX_SEEDS = 10_000
+
 
 def transfer(
     bundle: Annotated[
         str, typer.Argument(help="A shipped bundle by name, or a folder or zip file.")
     ],
     family: Annotated[str, typer.Argument(help="Task family, also one the skills never saw.")],
-    seeds: Annotated[int, whole(1, help="How many: 0, 1, 2 ..")] = 10,
+    seeds: Annotated[int, whole(1, MAX_SEEDS, help="How many: 0, 1, 2 ..")] = 10,
     episodes: Annotated[int, whole(1, help="Whole ones per update and task.")] = 8,
-    updates: Annotated[int, whole(1, help="Of each master.")] = 6,
+    updates: Annotated[int, whole(1, MAX_UPDATES, help="Of each master.")] = 6,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change a setting, as in train. Repeatable."),
@@ -45,9 +47,10 @@ def transfer(
 ) -> None:
     """Learn all tasks of a family with a bundle's frozen skills, over seeds."""
     from policies.bundle.bundle import load_bundle
-    from policies.bundle.task_compatibility import robot_of, tasks_of
+    from policies.bundle.task_compatibility import robot_of
     from policies.experiments.transfer import transfer as run
-    from policies.experiments.transfer import write_transfer
+    from policies.experiments.transfer import transfer_config, write_transfer
+    from policies.training.adapt import envs_for_episodes
     from sim.envs.reference_returns import all_bounds
     from sim.files.output import check_place, lock_beside, locked
     from sim.physics.robot_model import load_robot
@@ -55,17 +58,25 @@ def transfer(
     loaded = load_bundle(bundle)
     target = output or Path("runs") / f"{loaded.manifest.name}-{family}.csv"
     check_place(target, overwrite=overwrite)
-    robot_of(loaded, robot), tasks_of(loaded, family)  # says so before a folder is made
+    settings, threads = settings or [], os.cpu_count() or 1
+    config = transfer_config(  # says so before a folder is made
+        loaded, family, threads=threads, settings=settings, robot=robot, baseline=baseline
+    )
+    envs_for_episodes(config, episodes)
     results: list[Transferred] = []
-    with locked(lock_beside(target), str(target)):
+
+    def kept() -> str:
+        return f"{target} has {len(results)} results" if results else "nothing was written"
+
+    with interrupted(kept), locked(lock_beside(target), str(target)):
         for result in run(
             loaded,
             family,
             list(range(seeds)),
             updates=updates,
             episodes=episodes,
-            threads=os.cpu_count() or 1,
-            settings=settings or [],
+            threads=threads,
+            settings=settings,
             robot=robot,
             baseline=baseline,
             on_update=_say,

@@ -73,7 +73,11 @@ def check_fits(bundle: Bundle, robot: Robot, task: str) -> None:
     Raises:
         UserError: names the first difference.
     """
-    family, _ = task_of(bundle, task)
+    check_family_fits(bundle, robot, task_of(bundle, task)[0], task)
+
+
+def check_family_fits(bundle: Bundle, robot: Robot, family: TaskFamily, task: str) -> None:
+    """The same of a family whose parameters may be others; `task` is what it is called."""
     offered, wanted = robot.interface.with_terms(family.terms), bundle.interface
     if offered == wanted:
         return

@@ -8,14 +8,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 from typing import Literal
 
-from policies.mlsh.config import TrainConfig, preset
-from sim.errors import unknown
+from policies.mlsh.config import IDENTITY, TrainConfig, check_free, preset, touches
+from sim.errors import UserError, short, unknown
 
 # How a new task is learned: a fresh master with the skills frozen; the one shared policy as a
 # whole, from where meta-training left it; or a policy from nothing, ours or Stable-Baselines3's.
 Adaptation = Literal["master", "shared", "scratch", "sb3"]
+
+
+# A policy from nothing has no skills, no groups and no training before.
+_ALONE = (
+    *("steps", "checkpoint_every"),
+    *(f"mlsh.{key}" for key in ("groups", "envs", "warmup", "joint", "probe")),
+    *(f"mlsh.{key}" for key in ("probe_rate", "probe_limit", "reseed_below", "balanced_tasks")),
+)
+WITHOUT_EFFECT: dict[Adaptation, tuple[str, ...]] = {
+    "scratch": _ALONE,
+    "sb3": (*_ALONE, "master", "skill", "network"),
+}
+MAX_GRID = 10_000  # combinations
+# What a sweep says of every run.
+DECIDED = IDENTITY | {
+    "seed": "is what --seeds counts",
+    "threads": "is 1 for each run, and --jobs run at the same time",
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +45,11 @@ class Variant:
     settings: tuple[str, ...] = ()
     adaptation: Adaptation = "master"
     preset: str = "default"
+
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """Settings, or sections of them, that change nothing that it learns."""
+        return WITHOUT_EFFECT.get(self.adaptation, ())
 
     def config(self, family: str, robot: str, seed: int) -> TrainConfig:
         """The whole configuration."""
@@ -104,14 +128,21 @@ def variants(names: list[str]) -> dict[str, Variant]:
 def grid(chosen: Mapping[str, Variant], settings: list[str]) -> dict[str, Variant]:
     """Every variant with every combination of `settings`, of which each may list values.
 
-    A variant's own settings win over these. `mlsh.warmup=0,9` makes two of each.
+    `mlsh.warmup=1,9` makes two of each.
+
+    Raises:
+        UserError: a setting is what a variant itself, another setting or the sweep decides, or
+            would be told of a variant to which it does nothing; or there are too many
+            combinations.
     """
-    choices = []
-    for setting in settings:
-        path, _, values = setting.partition("=")
-        # A value in brackets is a list of its own.
-        listed = [values] if values.startswith("[") else values.split(",")
-        choices.append([f"{path}={value}" for value in listed])
+    choices = [_choices(setting) for setting in settings]
+    if (count := prod(len(c) for c in choices)) > MAX_GRID:
+        raise UserError(f"--set makes {count:,} combinations; at most {MAX_GRID:,} are accepted")
+    check_free(settings, DECIDED)
+    for i, setting in enumerate(settings):
+        if twice := [s for s in settings[:i] if touches(s, _path(setting))]:
+            raise UserError(f"settings {short(twice[0])} and {short(setting)}: give it once")
+        _check_effect(chosen, setting, varied=len(choices[i]) > 1)
     varied = [i for i, c in enumerate(choices) if len(c) > 1]
     out = {}
     for name, variant in chosen.items():
@@ -119,6 +150,38 @@ def grid(chosen: Mapping[str, Variant], settings: list[str]) -> dict[str, Varian
             label = "-".join([name, *(_short(combination[i]) for i in varied)])
             out[label] = replace(variant, settings=(*combination, *variant.settings))
     return out
+
+
+def _check_effect(chosen: Mapping[str, Variant], setting: str, *, varied: bool) -> None:
+    for name, variant in chosen.items():
+        own = [s for s in variant.settings if touches(setting, _path(s))]
+        if own:
+            raise UserError(
+                f"setting {short(setting)}: variant {name!r} is {own[0]}; leave one of them out"
+            )
+    path = _path(setting)
+    deaf = [
+        name
+        for name, variant in chosen.items()
+        if any(path == key or path.startswith(f"{key}.") for key in variant.without_effect)
+    ]
+    # A setting is for all variants, and some have no use for it; but no label says what is not.
+    if deaf and (varied or len(deaf) == len(chosen)):
+        raise UserError(
+            f"setting {short(setting)}: variant {deaf[0]!r} does not depend on {path}; leave one "
+            "of them out"
+        )
+
+
+def _choices(setting: str) -> list[str]:
+    path, equals, values = setting.partition("=")
+    # A value in brackets is a list or a mapping of its own.
+    listed = [values] if values.startswith(("[", "{")) else values.split(",")
+    return [path + equals + value for value in listed]
+
+
+def _path(setting: str) -> str:
+    return setting.partition("=")[0]
 
 
 def _short(setting: str) -> str:

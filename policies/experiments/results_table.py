@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.experiments.sweep import Job, interval
-from policies.training.metrics import read_rows
 from policies.training.run import with_all_tasks
 from sim.envs.reference_returns import all_bounds
 from sim.errors import UserError
@@ -83,29 +82,23 @@ def read_outcome(job: Job) -> Outcome:
     """The result of a finished run.
 
     Raises:
-        UserError: it is not finished.
+        UserError: it is not finished, or of another robot than there is now.
     """
     config = with_all_tasks(job.config)
     family = make_family(config.family, config.family_parameters)
     bounds = all_bounds(load_robot(job.config.robot), family)  # type: ignore[arg-type]
-    try:
-        with job.result.open(newline="") as stream:
-            rows = list(csv.DictReader(stream))
-        returns = np.array(
-            [[float(r["greedy_return"]) for r in rows if r["task"] == t] for t in family.tasks]
-        )
-        steps = np.array([int(r["steps"]) for r in rows if r["task"] == family.tasks[0]])
-    except (OSError, KeyError, ValueError):
-        raise UserError(f"run {str(job.path)!r} is not finished; sweep again") from None
-    log = job.path / "metrics.csv"
-    seconds = read_rows(log)[-1]["seconds"] if log.is_file() else 0.0
+    if (found := job.curves()) is None:
+        raise UserError(f"run {str(job.path)!r} is not finished; sweep again")
+    curves = list(found.by_task.values())
+    returns = np.array([[p.greedy for p in curve] for curve in curves])
+    steps = np.array([p.steps for p in curves[0]])
     share = np.array([[b.share(r) for r in row] for b, row in zip(bounds, returns, strict=True)])
-    return Outcome(job, family.tasks, steps, returns, share, seconds)
+    return Outcome(job, family.tasks, steps, returns, share, job.seconds())
 
 
 def summarise(jobs: list[Job]) -> list[Summary]:
     """Finished runs by variant, in the order of the jobs."""
-    outcomes = [read_outcome(job) for job in jobs if job.done]
+    outcomes = [read_outcome(job) for job in jobs if job.curves() is not None]
     names = dict.fromkeys(o.job.variant for o in outcomes)
     return [Summary(name, [o for o in outcomes if o.job.variant == name]) for name in names]
 

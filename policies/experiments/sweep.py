@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,20 +21,25 @@ from policies.experiments.ablations import Adaptation, Variant
 from policies.mlsh.actor_critic import Agent
 from policies.mlsh.config import TrainConfig
 from policies.training.adapt import envs_for_episodes, from_scratch
+from policies.training.adaptation_file import Curves, Origin, read_adaptation, write_adaptation
 from policies.training.run import (
     ADAPTATION_UPDATES,
     Run,
     create_run,
+    iteration_of,
     learn_masters,
     open_run,
+    seconds_of,
     train,
     with_all_tasks,
-    write_adaptation,
 )
+from policies.training.trained_with import ChangedError, Trained, held, trained_now
 from sim.errors import UserError
 from sim.files.arrays import load_arrays
 from sim.files.output import locked
 from sim.tasks.registry import make_family
+
+MAX_RUNS = 10_000  # of a sweep
 
 
 @dataclass(frozen=True)
@@ -50,9 +59,71 @@ class Job:
         return self.path / f"adaptation{more}.csv"
 
     @property
-    def done(self) -> bool:
-        """Whether it has its result."""
-        return self.result.is_file()
+    def trains(self) -> bool:
+        """Whether something is trained before new tasks are learned."""
+        return self.adaptation in ("master", "shared")
+
+    def curves(self) -> Curves | None:
+        """Its result; None where there is none that is whole and of the run as it stands.
+
+        Raises:
+            ChangedError: it was made with other settings or another robot.
+        """
+        try:
+            found = read_adaptation(self.result, ADAPTATION_UPDATES)
+            made = Origin.of(*self.trained())
+        except ChangedError:
+            raise
+        except UserError:
+            return None
+        if not self.trains and found.origin != made:
+            raise ChangedError(
+                f"{self.result} is of other settings or other files of robot "
+                f"{self.config.robot!r} than stand there now; put that back, or give another "
+                "folder"
+            )
+        config = with_all_tasks(self.config)
+        tasks = make_family(config.family, config.family_parameters).tasks
+        return found if (found.origin, tuple(found.by_task)) == (made, tasks) else None
+
+    def seconds(self) -> float:
+        """How long it was trained; 0 without a training."""
+        if not self.trains:
+            return 0.0
+        run = Run(self.path)
+        return seconds_of(run, load_arrays(run.checkpoint))
+
+    def check(self) -> None:
+        """Refuse a folder whose run is another one.
+
+        Raises:
+            UserError: names what differs.
+        """
+        if not (self.path / "config.yaml").exists():
+            return
+        run = Run(self.path)
+        if run.config != self.config:
+            raise UserError(f"{self.path} has a run of other settings; give another folder")
+        try:
+            if self.trains and run.checkpoint.is_file():
+                self.trained()
+            self.curves()
+        except ChangedError:
+            raise
+        except UserError:
+            return  # it is damaged: said when it is its turn, and no other run ends by that
+
+    def trained(self) -> tuple[Trained, int]:
+        """What new tasks are learned with, and after how many iterations.
+
+        Raises:
+            UserError: the checkpoint is missing or damaged, or not of what stands there now.
+        """
+        if not self.trains:
+            return trained_now(self.config), 0
+        run = Run(self.path)
+        arrays = load_arrays(run.checkpoint)
+        return run.still_trained(arrays), iteration_of(run, arrays)
 
 
 def plan(
@@ -74,9 +145,14 @@ def plan(
         episodes: per update on a new task; by default 2,000 steps.
 
     Raises:
-        UserError: a setting does not hold, a folder has a run of another configuration, or
-            Stable-Baselines3 is wanted and missing.
+        UserError: a setting does not hold, a folder has a run of another configuration or robot,
+            there are too many, or Stable-Baselines3 is wanted and missing.
     """
+    if (count := len(variants) * len(seeds)) > MAX_RUNS:
+        raise UserError(
+            f"{len(variants)} variants with {len(seeds)} seeds each are {count:,} runs; at most "
+            f"{MAX_RUNS:,} are accepted"
+        )
     missing = find_spec("stable_baselines3") is None
     jobs = []
     for seed in seeds:
@@ -89,36 +165,66 @@ def plan(
             job = Job(name, variant.adaptation, config, folder / f"{name}-{seed}", episodes)
             if episodes is not None:
                 envs_for_episodes(config, episodes)  # says so before anything runs
-            if (job.path / "config.yaml").exists() and Run(job.path).config != config:
-                raise UserError(f"{job.path} has a run of other settings; give another folder")
+            job.check()
             jobs.append(job)
     return jobs
 
 
 def sweep(jobs: list[Job], processes: int) -> Iterator[tuple[Job, str]]:
     """Do what is not done yet; yields each run that is, with the reason if it failed."""
-    open_jobs = [job for job in jobs if not job.done]
-    yield from ((job, "") for job in jobs if job.done)
+    done = [job.curves() is not None for job in jobs]
+    yield from ((job, "") for job, is_done in zip(jobs, done, strict=True) if is_done)
+    open_jobs = [job for job, is_done in zip(jobs, done, strict=True) if not is_done]
     if not open_jobs:
         return
     folder = open_jobs[0].path.parent
     with locked(folder / ".lock", f"sweep {str(folder)!r}"):
-        yield from _run_all(open_jobs, processes)
+        yield from _run_all(open_jobs, min(processes, len(open_jobs)))
 
 
 def _run_all(open_jobs: list[Job], processes: int) -> Iterator[tuple[Job, str]]:
     context = multiprocessing.get_context("spawn")  # torch does not survive a fork
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        futures: dict[Future[str], Job] = {pool.submit(run_job, job): job for job in open_jobs}
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_follow_parent) as pool:
         try:
+            with _interrupts_held_back():
+                futures: dict[Future[str], Job] = {pool.submit(run_job, j): j for j in open_jobs}
             for future in as_completed(futures):
                 try:
                     reason = future.result()
                 except BrokenProcessPool:  # the others of the pool end with it
                     reason = "its process or another one was killed; sweep again to go on"
                 yield futures[future], reason
-        finally:
+        except BaseException:  # interrupted, or nobody asks for the rest: what is saved is saved
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """While processes are started, which inherit it.
+
+    Ctrl-C in a terminal reaches all of them; what comes of it is for this one to say.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _follow_parent() -> None:
+    """For a process of the pool: it ends with the sweep, however that ends."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def run_job(job: Job) -> str:
@@ -126,8 +232,7 @@ def run_job(job: Job) -> str:
     try:
         envs = None if job.episodes is None else envs_for_episodes(job.config, job.episodes)
         resume = (job.path / "checkpoint.npz").is_file()
-        started = (job.path / "config.yaml").is_file()
-        folder = Run(job.path) if started else create_run(job.config, job.path)
+        folder = Run(job.path) if resume else create_run(job.config, job.path)
         everything = with_all_tasks(job.config)
         if job.adaptation == "scratch":
             _write(
@@ -168,14 +273,18 @@ def run_job(job: Job) -> str:
             learn_masters(folder, held_out=True, envs=envs, name=job.result.name)
     except UserError as error:
         return str(error)
+    except OSError as error:
+        return f"{error.filename or job.path}: {error.strerror or error}"
     return ""
 
 
 def _write(job: Job, learn: Callable[[int], list[Progress]]) -> None:
     config = with_all_tasks(job.config)
     tasks = make_family(config.family, config.family_parameters).tasks
-    curves = [learn(task) for task in range(len(tasks))]
-    write_adaptation(job.result, tasks, curves)
+    trained, iteration = job.trained()
+    with held(trained):
+        curves = [learn(task) for task in range(len(tasks))]
+    write_adaptation(job.result, tasks, curves, Origin.of(trained, iteration))
 
 
 def interval(values: list[float], draws: int = 10_000) -> tuple[float, float]:

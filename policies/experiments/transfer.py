@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from policies.bundle.adaptation import Progress
 from policies.bundle.bundle import Bundle
-from policies.bundle.task_compatibility import first_task
+from policies.bundle.task_compatibility import check_family_fits, first_task
+from policies.mlsh.config import TrainConfig
 from policies.training.adapt import adapt, envs_for_episodes, from_scratch
-from policies.training.finetune import install_skills, task_config
+from policies.training.finetune import install_skills, task_config, with_settings
 from sim.files.output import replacing
+from sim.physics.robot_model import load_robot
 from sim.tasks.base import TaskFamily
 from sim.tasks.registry import make_family
 
@@ -72,6 +74,27 @@ class Transferred:
         return sum(p.success > 0.5 for p in self.last)
 
 
+def transfer_config(
+    bundle: Bundle,
+    family: str,
+    *,
+    threads: int,
+    settings: Sequence[str],
+    robot: str | None,
+    baseline: bool,
+) -> TrainConfig:
+    """What all learners learn with, but for their seed; arguments as of `transfer`.
+
+    Raises:
+        UserError: the family does not fit the bundle, or a setting does not hold.
+    """
+    plain, _ = task_config(bundle, first_task(bundle, family), seed=0, robot=robot)
+    config = with_settings(replace(plain, threads=threads), settings, baseline=baseline)
+    chosen = make_family(config.family, config.family_parameters)
+    check_family_fits(bundle, load_robot(config.robot), chosen, family)
+    return config
+
+
 def transfer(
     bundle: Bundle,
     family: str,
@@ -102,12 +125,13 @@ def transfer(
     Raises:
         UserError: the family does not fit the bundle, or a setting does not hold.
     """
-    first = first_task(bundle, family)
+    plain = transfer_config(
+        bundle, family, threads=threads, settings=settings, robot=robot, baseline=baseline
+    )
+    chosen = make_family(plain.family, plain.family_parameters)
+    envs = envs_for_episodes(plain, episodes)
     for seed in seeds:
-        config, _ = task_config(bundle, first, seed=seed, robot=robot)
-        config = config.with_values([f"threads={threads}", *settings])
-        chosen = make_family(config.family, config.family_parameters)
-        envs = envs_for_episodes(config, episodes)
+        config = replace(plain, seed=seed)
         numbers = list(range(len(chosen.tasks)))
 
         def report(learner: str, seed: int = seed) -> Callable[[list[Progress]], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from sim.physics.robot_model import load_robot
 from sim.randomization.schema import Reality
 from sim.tasks.registry import make_family
 
+LISTED = "all: mlsh train --list-settings, or config.yaml of a run"
 MOST = 10**12  # of anything that is counted
 Count = Annotated[int, Field(ge=1, le=MOST)]
 Natural = Annotated[int, Field(ge=0, le=MOST)]
@@ -173,10 +175,44 @@ class TrainConfig:
                 section = section.get(parent) if isinstance(section, dict) else None
             free = parents == ["family_parameters"]  # the family knows the names
             if not isinstance(section, dict) or not (free or leaf in section):
-                raise unknown("setting", path, _paths(asdict(self)))
+                raise UserError(f"{unknown('setting', path, setting_names(self))}; {LISTED}")
             section[leaf] = parse_yaml(text, f"setting {short(assignment)}")
         return config_from_dict(data, "settings")
 
+
+def setting_names(config: TrainConfig) -> list[str]:
+    """Of everything that `with_values` can change, as `section.key`."""
+    return _paths(asdict(config))
+
+
+def touches(assignment: str, key: str) -> bool:
+    """Whether an assignment changes a setting: itself, its section, or a part of it."""
+    path = assignment.partition("=")[0]
+    return path == key or path.startswith(f"{key}.") or key.startswith(f"{path}.")
+
+
+def check_free(assignments: Sequence[str], taken: Mapping[str, str]) -> None:
+    """Refuse settings that a command decides otherwise.
+
+    Args:
+        assignments: as of `TrainConfig.with_values`.
+        taken: by name of the setting, what decides it.
+
+    Raises:
+        UserError: one would be overridden in silence, or do nothing.
+    """
+    for assignment in assignments:
+        for key, why in taken.items():
+            if touches(assignment, key):
+                raise UserError(f"setting {short(assignment)}: {key} {why}")
+
+
+# What an argument or an option of `mlsh train` and `mlsh sweep` says.
+IDENTITY = {
+    "family": "is the argument FAMILY",
+    "robot": "is what --robot says",
+    "seed": "is what --seed says",
+}
 
 # What a family needs other than the default: whole episodes in a rollout, and of rooms the
 # paper's four skills, 25 ticks and durations.

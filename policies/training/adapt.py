@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from policies.bundle.adaptation import Progress
 from policies.mlsh.actor_critic import Agent
 from policies.mlsh.config import TrainConfig
-from policies.mlsh.mlsh import Mlsh
+from policies.mlsh.mlsh import MAX_SIMULATIONS, Mlsh
 from policies.mlsh.rollout import Collector
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
@@ -45,10 +45,15 @@ def envs_for_episodes(config: TrainConfig, episodes: int) -> int:
     """Simulations that run so many episodes in one update.
 
     Raises:
-        UserError: too few for the probe.
+        UserError: too few for the probe, or more than any computer holds.
     """
     ticks = make_family(config.family, config.family_parameters).ticks
     envs = -(-episodes * ticks // config.mlsh.rollout_ticks)
+    if envs > MAX_SIMULATIONS:
+        raise UserError(
+            f"{episodes:,} episodes per update are {envs:,} simulations; at most "
+            f"{MAX_SIMULATIONS:,} are accepted"
+        )
     if config.mlsh.probe != "none" and envs < 2 * config.mlsh.skills:
         raise UserError(
             f"{episodes} episodes per update are {envs} simulations of "

@@ -27,6 +27,8 @@ def collapse_warning(
     Collapsed are skills among which masters find no choice that tells one task from another,
     while a task is poorly served.
     """
+    if not rows:
+        return ""
     recent = rows[-max(1, round(LAST * len(rows))) :]
     share = {
         task: limit.share(float(np.mean(values)))

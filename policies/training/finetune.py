@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +25,14 @@ from policies.bundle.onnx_reader import Graph, read_graph
 from policies.bundle.runtime import Network
 from policies.bundle.task_compatibility import check_fits, robot_of, task_of, tasks_of
 from policies.mlsh.actor_critic import Agent, Level, put
-from policies.mlsh.config import TrainConfig, config_from_dict
+from policies.mlsh.config import TrainConfig, check_free, config_from_dict
 from policies.training.adapt import Adapted, adapt, envs_for_episodes, scored_episodes
-from sim.errors import UserError
+from sim.errors import UserError, short
 from sim.files.output import lock_beside, locked
 from sim.physics.robot_model import load_robot
 from sim.randomization.schema import Reality
 from sim.tasks.base import HELD_OUT
-from sim.tasks.registry import all_tasks
+from sim.tasks.registry import all_tasks, make_family
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Finetuned:
     masters: dict[str, list[Progress]]  # their curves
     adapted: Adapted
     parity: Parity
+    config: TrainConfig  # that they were learned with
 
 
 def finetune(
@@ -60,6 +61,7 @@ def finetune(
     reality: Reality | None = None,
     settings: Sequence[str] = (),
     episodes: int | None = None,
+    baseline: bool = False,
     facts: dict[str, object],
     on_update: Callable[[list[Progress]], None] = lambda _: None,
 ) -> Finetuned:
@@ -81,19 +83,21 @@ def finetune(
         reality: what differs from the nominal model, by default what did in the bundle's training.
         settings: `section.key=value` over the bundle's configuration.
         episodes: whole ones per update, by default 2,000 steps.
+        baseline: whether the same settings are for PPO from scratch as well.
         facts: of `policies.training.run.environment`, for the provenance.
         on_update: called with the latest `Progress` of every task.
 
     Raises:
-        UserError: a name is taken, the task does not fit, a setting is not the bundle's, or the
-            bundle cannot be written.
+        UserError: a name is taken, the task does not fit, a setting is the bundle's or has no
+            effect, or the bundle cannot be written.
     """
     tasks = tasks_of(bundle, task)
     names = _names(bundle, tasks, name, replacing)
     check_target(path, overwrite=overwrite, continued=bundle.manifest)
-    config, _ = task_config(bundle, tasks[0], seed=seed, robot=robot, reality=reality)
-    config = config.with_values(list(settings))
+    plain, _ = task_config(bundle, tasks[0], seed=seed, robot=robot, reality=reality)
+    config = with_settings(plain, settings, baseline=baseline, started=start_from is not None)
     _check_decisions(bundle, config)
+    _check_family(bundle, plain, config)
     numbers = [task_of(bundle, each)[1] for each in tasks]
     start = None
     if start_from is not None:
@@ -137,7 +141,8 @@ def finetune(
         )
         if whole.skill_hashes() != bundle.skill_hashes():
             raise UserError(f"{path}: the skill files changed; the bundle must not be used")
-        return Finetuned(whole, dict(zip(names, adapted.curves, strict=True)), adapted, parity)
+        curves = dict(zip(names, adapted.curves, strict=True))
+        return Finetuned(whole, curves, adapted, parity, config)
 
 
 def _names(bundle: Bundle, tasks: list[str], name: str | None, replacing: bool) -> list[str]:
@@ -199,6 +204,81 @@ def task_config(
         changed = replace(changed, mlsh=replace(config.mlsh, rollout_ticks=ticks))
     changed = replace(changed, reality=reality or config.reality)
     return replace(changed, robot=robot), number
+
+
+# What is not for `--set`: an option says it, or the skills have it.
+DECIDED = {
+    "family": "is what the task says",
+    "robot": "is what --robot says",
+    "seed": "is what --seed or --seeds says",
+    "reality": "is the bundle's, or what --reality says",
+    **dict.fromkeys(
+        ("mlsh.skills", "network.hidden", "network.hidden_from_skills"),
+        "is the bundle's, whose skills are as they are",
+    ),
+}
+EFFECTIVE = (
+    *("master.*", "mlsh.rollout_ticks", "mlsh.probe", "mlsh.probe_limit"),
+    *("mlsh.master_advantage", "network.hidden_from_masters", "randomise", "threads"),
+)
+_IDLE = f"has no effect where skills are frozen; settings that have: {', '.join(EFFECTIVE)}"
+IDLE = {
+    "steps": "has no effect here: --updates says how long is learned",
+    "mlsh.envs": "has no effect here: --episodes says how much an update sees",
+    "mlsh.groups": "has no effect here: there is one master for each task",
+    "checkpoint_every": "has no effect here: there are no checkpoints",
+    **{
+        f"mlsh.{key}": _IDLE
+        for key in (
+            *("joint", "balanced_tasks", "probe_rate", "reseed_below", "skill_bootstrap"),
+            *("commitment", "information", "fresh_adam", "same_init"),
+        )
+    },
+}
+# Of these, PPO from scratch makes something.
+IDLE_ALONE = {
+    key: f"{_IDLE}, and there is no PPO from scratch beside them"
+    for key in ("skill", "network.initial_log_std", "network.normalise_observations", "mlsh.stray")
+}
+
+
+def with_settings(
+    config: TrainConfig, settings: Sequence[str], *, baseline: bool, started: bool = False
+) -> TrainConfig:
+    """What masters learn with: `task_config` with settings over it.
+
+    Args:
+        config: of `task_config`.
+        settings: `section.key=value`.
+        baseline: whether they are for PPO from scratch as well.
+        started: whether the masters are given ones.
+
+    Raises:
+        UserError: a setting is decided otherwise, has no effect, or does not hold.
+    """
+    check_free(settings, DECIDED | IDLE | ({} if baseline else IDLE_ALONE))
+    changed = config.with_values(list(settings))
+    idle = {}
+    if not changed.master.entropy:
+        idle["mlsh.warmup"] = "has no effect here without master.entropy, which falls over it"
+    if started:
+        idle["mlsh.probe"] = "has no effect on a master that is given, which needs no first guess"
+    if started or changed.mlsh.probe == "none":
+        idle["mlsh.probe_limit"] = "has no effect without the probe"
+    check_free(settings, idle)
+    return changed
+
+
+def _check_family(bundle: Bundle, plain: TrainConfig, config: TrainConfig) -> None:
+    # A master's entry names its task, and whoever runs it takes the parameters from the bundle.
+    own, given = (make_family(c.family, c.family_parameters) for c in (plain, config))
+    for field in fields(own):  # type: ignore[arg-type]
+        mine, theirs = getattr(own, field.name), getattr(given, field.name)
+        if mine != theirs:
+            raise UserError(
+                f"family_parameters.{field.name} {short(theirs)}: with it {own.name} is another "
+                f"task than bundle {bundle.manifest.name!r} would name, which has {short(mine)}"
+            )
 
 
 def _check_config(bundle: Bundle, config: TrainConfig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import TextIO
 
@@ -12,9 +13,12 @@ import numpy as np
 from policies.mlsh.mlsh import Iteration
 from policies.mlsh.skill_metrics import information
 from sim.envs.reference_returns import Bounds
-from sim.files.output import replacing
+from sim.errors import UserError
+from sim.files.output import replacing, write_file
 
 Row = dict[str, float]
+# What stands in every row of a run.
+ALWAYS = {"iteration", "steps", "seconds", "mutual_information", "skill_distance", "reseeded"}
 
 
 def describe(
@@ -80,7 +84,11 @@ class CsvLog:
     """
 
     def __init__(self, path: Path, columns: list[str], keep_until: int) -> None:
-        kept = _kept_rows(path, keep_until) if path.exists() else []
+        kept, damaged = _whole_rows(path, columns) if path.exists() else ([], False)
+        # Training goes on whatever became of its log, and nothing that is in it is lost.
+        self.set_aside = _set_aside(path) if damaged else None
+        kept = [row for row in kept if float(row["iteration"]) <= keep_until]
+        self.earlier = [_numbers(row) for row in kept]
         # The rows that were there stay until they are written anew.
         with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
             writer = csv.DictWriter(stream, columns, restval="", extrasaction="ignore")
@@ -100,13 +108,40 @@ class CsvLog:
             self._stream.close()
 
 
-def _kept_rows(path: Path, keep_until: int) -> list[dict[str, str]]:
+def _whole_rows(path: Path, columns: list[str]) -> tuple[list[dict[str, str]], bool]:
+    """The rows of a file that can be read, and whether there is anything else in it."""
     with path.open(newline="", errors="replace") as stream:
-        lines = (
-            line for line in stream if line.endswith("\n")
-        )  # a killed run may leave half of one
-        rows = csv.DictReader(lines)
-        return [row for row in rows if float(row["iteration"]) <= keep_until]
+        # A killed run may leave half a line at the end, which is no damage.
+        lines = [line for line in stream if line.endswith("\n")]
+    try:
+        header, *cells = csv.reader(lines)
+    except (ValueError, csv.Error):
+        return [], True
+    if header != columns:
+        return [], True
+    rows = [dict(zip(columns, row, strict=True)) for row in cells if len(row) == len(columns)]
+    whole = [row for row in rows if _is_whole(row)]
+    return whole, len(whole) < len(cells)
+
+
+def _is_whole(row: dict[str, str]) -> bool:
+    try:
+        numbers = _numbers(row)
+    except ValueError:
+        return False
+    return numbers.keys() >= ALWAYS & row.keys() and numbers["iteration"].is_integer()
+
+
+def _numbers(row: dict[str, str]) -> Row:
+    return {key: float(value) for key, value in row.items() if value}
+
+
+def _set_aside(path: Path) -> Path:
+    """A copy of a damaged file beside it."""
+    names = (path.with_name(f"{path.stem}-damaged-{n}{path.suffix}") for n in count(1))
+    place = next(name for name in names if not name.exists())
+    write_file(place, path.read_bytes())
+    return place
 
 
 def column_names(tasks: tuple[str, ...], skills: int) -> list[str]:
@@ -122,12 +157,22 @@ def column_names(tasks: tuple[str, ...], skills: int) -> list[str]:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """metrics.csv as numbers; empty cells are absent."""
-    with path.open(newline="") as stream:
-        return [
-            {key: float(value) for key, value in row.items() if value}
-            for row in csv.DictReader(stream)
-        ]
+    """metrics.csv as numbers; empty cells are absent.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        with path.open(newline="") as stream:
+            header, *cells = csv.reader(stream, strict=True)
+        rows = [dict(zip(header, row, strict=True)) for row in cells]
+        if not all(map(_is_whole, rows)):
+            raise ValueError("a row lacks a number")
+        return [_numbers(row) for row in rows]
+    except OSError as error:
+        raise UserError(f"{path}: not readable ({error.strerror})") from None
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path}: damaged ({error})") from None
 
 
 def plot_curves(

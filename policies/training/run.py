@@ -6,14 +6,14 @@ metrics.csv      one row per iteration; the same in tensorboard/
 checkpoint.npz   everything needed to go on bit for bit
 curves.png       learning curves
 failures/        ticks after which a simulation was not finite, to be repeated
-adaptation.csv   a fresh master for each task, learned with the final skills frozen
+adaptation.csv   a fresh master for each task, learned with the final skills frozen; and of which
+                 iteration, settings and robot
 
 `create_run` begins one, `train` fills it, `open_run` reads it.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import platform
 import shlex
@@ -34,12 +34,20 @@ from policies.mlsh.config import TrainConfig, read_config, write_config
 from policies.mlsh.distributed import Ranks
 from policies.mlsh.mlsh import ALONE, Mlsh, check_names
 from policies.training.adapt import Adapted, adapt
+from policies.training.adaptation_file import Origin, write_adaptation
 from policies.training.divergence import write_failures
-from policies.training.metrics import CsvLog, Row, column_names, describe, plot_curves, read_rows
-from policies.training.trained_with import KEY, Trained, read_trained, trained_now
+from policies.training.metrics import CsvLog, Row, column_names, describe, plot_curves
+from policies.training.trained_with import (
+    KEY,
+    ChangedError,
+    Trained,
+    held,
+    read_trained,
+    trained_now,
+)
 from sim.errors import UserError, listed
 from sim.files.arrays import Arrays, load_arrays, save_arrays
-from sim.files.output import locked, replacing, write_file
+from sim.files.output import locked, write_file
 from sim.files.strict_json import parse_json
 from sim.tasks.base import HELD_OUT
 from sim.tasks.registry import make_family
@@ -84,7 +92,7 @@ class Run:
         if kept is None:
             return now
         if changes := kept.differences(now):
-            raise UserError(
+            raise ChangedError(
                 f"run {str(self.path)!r} is not what its checkpoint was trained with: "
                 f"{listed(changes, '; ')}. Put that back, or train on with it: "
                 f"{shlex.join(['mlsh', 'train', '--resume', str(self.path), ALLOW])}"
@@ -177,7 +185,9 @@ class Training:
     run: Run
     learner: Mlsh
     rows: list[Row]
+    seconds: float = 0.0  # that it took so far, all sittings together
     failures: int = 0  # of simulations that were kept
+    set_aside: Path | None = None  # what was there as metrics.csv, if that was damaged
     finished: bool = False
 
 
@@ -233,9 +243,10 @@ def _train(
         return earlier + time.perf_counter() - start
 
     def save() -> None:
+        training.seconds = seconds()
         state = learner.state()  # of all ranks
         if log is not None:
-            more = {"seconds": np.array(seconds()), KEY: trained.to_array()}
+            more = {"seconds": np.array(training.seconds), KEY: trained.to_array()}
             save_arrays(run.checkpoint, {**state, **more})
 
     try:
@@ -294,7 +305,7 @@ class _Log:
         columns = column_names(learner.family.tasks, learner.method.skills)
         try:
             self._csv = CsvLog(run.path / "metrics.csv", columns, keep_until=learner.iteration)
-            training.rows = read_rows(run.path / "metrics.csv")
+            training.rows, training.set_aside = self._csv.earlier, self._csv.set_aside
             folder = str(run.path / "tensorboard")
             self._board = SummaryWriter(folder, purge_step=learner.iteration + 1)
         except OSError as error:
@@ -317,9 +328,9 @@ def _restore(learner: Mlsh, run: Run, arrays: Arrays) -> float:
     """Put the run's state into the learner; returns the seconds that it had trained."""
     try:
         learner.restore(arrays)
-        return float(arrays["seconds"])
     except (KeyError, ValueError) as error:
         raise _misfit(run, error) from None
+    return seconds_of(run, arrays)
 
 
 def _misfit(run: Run, error: Exception) -> UserError:
@@ -349,7 +360,8 @@ def learn_masters(
         UserError: the checkpoint is damaged or of another configuration, or the disk is full.
     """
     arrays = load_arrays(run.checkpoint)
-    config = run.still_trained(arrays).config
+    trained = run.still_trained(arrays)
+    config = trained.config
     if held_out:
         config = with_all_tasks(config)
     tasks = make_family(config.family, config.family_parameters).tasks
@@ -361,30 +373,37 @@ def learn_masters(
             raise _misfit(run, error) from None
 
     with run.locked():
-        result = adapt(
-            config,
-            install,
-            list(range(len(tasks))),
-            updates=ADAPTATION_UPDATES,
-            envs=envs,
-            on_update=on_update,
-        )
-        write_adaptation(run.path / name, tasks, result.curves)
+        with held(trained):
+            result = adapt(
+                config,
+                install,
+                list(range(len(tasks))),
+                updates=ADAPTATION_UPDATES,
+                envs=envs,
+                on_update=on_update,
+            )
+        origin = Origin.of(trained, iteration_of(run, arrays))
+        write_adaptation(run.path / name, tasks, result.curves, origin)
     return result
+
+
+def iteration_of(run: Run, arrays: Arrays) -> int:
+    """How far a checkpoint has come."""
+    try:
+        return int(arrays["iteration"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _misfit(run, error) from None
+
+
+def seconds_of(run: Run, arrays: Arrays) -> float:
+    """How long a checkpoint had been trained."""
+    try:
+        return float(arrays["seconds"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _misfit(run, error) from None
 
 
 def with_all_tasks(config: TrainConfig) -> TrainConfig:
     """The configuration with nothing held out."""
     seen = {k: v for k, v in config.family_parameters.items() if k != HELD_OUT}
     return replace(config, family_parameters=seen)
-
-
-def write_adaptation(path: Path, tasks: tuple[str, ...], curves: list[list[Progress]]) -> None:
-    """Learning curves of masters as CSV."""
-    with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["task", "updates", "steps", "seconds", "greedy_return", "success"])
-        for task, curve in zip(tasks, curves, strict=True):
-            for p in curve:
-                numbers = (f"{x:.4f}" for x in (p.seconds, p.greedy, p.success))
-                writer.writerow([task, p.updates, p.steps, *numbers])

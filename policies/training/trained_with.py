@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from policies.mlsh.config import TrainConfig, config_from_dict, config_to_dict
-from sim.errors import UserError, short
+from sim.errors import UserError, listed, short
 from sim.files.arrays import Arrays
 from sim.files.strict_json import parse_json
+from sim.physics.model_files import assets, documents
 from sim.physics.robot_model import load_robot
 from sim.randomization.schema import RANGES
 
 KEY = "trained"  # of the array in a checkpoint
 FREE = ("steps", "threads", "checkpoint_every")  # what is learned in a tick does not depend on it
-FILES = ("robot.yaml", "model.xml", RANGES)  # of a robot
+FILES = ("robot.yaml", "model.xml", RANGES)  # of every robot; some have more, named in model.xml
+
+
+class ChangedError(UserError):
+    """Something is not what a result was made with, and would be told of another one."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,18 @@ class Trained:
         }
         return np.frombuffer(json.dumps(data, sort_keys=True).encode(), np.uint8)
 
+    @property
+    def settings_digest(self) -> str:
+        """Of all that decides what is learned, but for the robot's files."""
+        flat = _flat(config_to_dict(self.config))
+        kept = {key: value for key, value in flat.items() if key not in FREE}
+        return _digest(json.dumps([kept, self.changes], sort_keys=True).encode())[:16]
+
+    @property
+    def robot_digest(self) -> str:
+        """Of the robot's files."""
+        return _digest(json.dumps(self.files, sort_keys=True).encode())[:16]
+
     def differences(self, other: Trained) -> list[str]:
         """What `other` has differently, and what it learns from: `key mine -> theirs`."""
         mine, theirs = _flat(config_to_dict(self.config)), _flat(config_to_dict(other.config))
@@ -47,7 +68,9 @@ class Trained:
             for key in keys
             if mine.get(key) != theirs.get(key)
         ]
-        names = [name for name in FILES if self.files.get(name) != other.files.get(name)]
+        # A file that only the other has comes with a change in one that names it.
+        known = dict.fromkeys([*FILES, *self.files])
+        names = [name for name in known if self.files.get(name) != other.files.get(name)]
         return found + [f"{name} of robot {short(self.config.robot)}" for name in names]
 
     def followed_by(self, now: Trained, iteration: int) -> Trained:
@@ -60,9 +83,31 @@ class Trained:
 def trained_now(config: TrainConfig) -> Trained:
     """A configuration, with the robot's files as they are."""
     robot = load_robot(config.robot)
-    paths = [robot.model_path.with_name(name) for name in FILES]
-    files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in paths if p.is_file()}
+    files = {name: _digest(path.read_bytes()) for name, path in _files(robot.model_path).items()}
     return Trained(config, {**files, "robot.yaml": robot.interface.digest})  # but for comments
+
+
+@contextmanager
+def held(trained: Trained) -> Iterator[None]:
+    """For a block that reads the robot's files again and again.
+
+    Raises:
+        ChangedError: they were changed meanwhile; nothing may be told of what came out.
+    """
+    yield
+    if changes := trained.differences(trained_now(trained.config)):
+        raise ChangedError(f"changed while it was learned from: {listed(changes, '; ')}")
+
+
+def _files(model: Path) -> dict[str, Path]:
+    folder = model.absolute().parent
+    named = [p for p in (folder / name for name in FILES) if p.is_file()]
+    more = [Path(os.path.abspath(p)) for p in (*documents(folder / model.name), *assets(model))]
+    return {os.path.relpath(p, folder): p for p in (*named, *more) if p.is_file()}
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def read_trained(arrays: Arrays, where: str) -> Trained | None:

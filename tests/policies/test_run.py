@@ -124,7 +124,8 @@ def test_masters_are_learned_into_the_run(copy, monkeypatch):
     monkeypatch.setattr("policies.training.run.ADAPTATION_UPDATES", 1)
     result = learn_masters(copy)
     lines = (copy.path / "adaptation.csv").read_text().splitlines()
-    assert lines[0] == "task,updates,steps,seconds,greedy_return,success"
+    assert lines[0].startswith("task,updates,steps,seconds,greedy_return,success,iteration")
+    assert {line.split(",")[6] for line in lines[1:]} == {"5"}
     assert len(lines) == 1 + 2 * 2  # two tasks, before and after the update
     assert [p.steps for p in result.curves[0]] == [0, 2000]
     again = learn_masters(copy)

@@ -3,21 +3,27 @@
 import csv
 import multiprocessing
 import os
+import shutil
 import signal
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mlsh_ros.cli import main as cli
+from policies.bundle.adaptation import Progress
 from policies.experiments import sweep
-from policies.experiments.ablations import SETS, VARIANTS, Variant, grid, variants
+from policies.experiments.ablations import SETS, VARIANTS, WITHOUT_EFFECT, Variant, grid, variants
 from policies.experiments.results_table import plot, summarise, write_table
 from policies.experiments.sweep import interval, plan, run_job
 from policies.mlsh.config import default_config
-from policies.training.adapt import envs_for_episodes
-from policies.training.run import create_run
+from policies.training.adapt import Adapted, envs_for_episodes, from_scratch
+from policies.training.adaptation_file import Origin, write_adaptation
+from policies.training.run import Run, create_run, train
 from sim.errors import UserError
 from sim.files.arrays import load_arrays
+from sim.physics.robot_model import ROBOTS
 
 SMALL = ["mlsh.groups=2", "mlsh.envs=4", "mlsh.warmup=1", "mlsh.joint=1", "steps=800"]
 SMALL.insert(0, "family_parameters.ticks=20")  # scores are of 256 episodes
@@ -63,13 +69,14 @@ def test_the_list_says_what_each_variant_is(capsys, monkeypatch):
     assert f"baselines: {', '.join(SETS['baselines'])}" in lines
 
 
-def test_a_grid_has_every_combination_and_a_variants_own_settings_win():
-    two = {"a": Variant("", ("mlsh.warmup=0",)), "b": Variant("")}
+def test_a_grid_has_every_combination():
+    two = {"a": Variant("", ("mlsh.probe=none",)), "b": Variant("")}
     made = grid(two, ["mlsh.warmup=1,2", "mlsh.joint=3", "network.hidden=[8, 8]"])
     assert list(made) == ["a-warmup=1", "a-warmup=2", "b-warmup=1", "b-warmup=2"]
     assert list(grid(two, ["mlsh.information=0,0.5"]))[1] == "a-information=0.5"
     configs = {name: v.config("moving_bandits", "omni", 0) for name, v in made.items()}
-    assert [c.mlsh.warmup for c in configs.values()] == [0, 0, 1, 2]
+    assert [c.mlsh.warmup for c in configs.values()] == [1, 2, 1, 2]
+    assert [c.mlsh.probe for c in configs.values()] == ["none", "none", "relative", "relative"]
     assert {c.mlsh.joint for c in configs.values()} == {3}
     assert {c.network.hidden for c in configs.values()} == {(8, 8)}
 
@@ -93,7 +100,7 @@ def swept(tmp_path_factory):
 
 def test_every_way_to_learn_a_new_task_leaves_a_curve(swept, tmp_path):
     planned = jobs(swept, ["mlsh", "shared", "scratch"])
-    assert all(job.done for job in planned)
+    assert all(job.curves() for job in planned)
     summaries = summarise(planned)
     assert [s.variant for s in summaries] == ["mlsh", "shared", "scratch"]
     for s in summaries:
@@ -164,15 +171,22 @@ def test_a_damaged_run_is_named_and_stops_no_other(tmp_path):
     assert "mlsh-0/checkpoint.npz: not a readable checkpoint" in run_job(job)
 
 
+def finish(job, origin=None):
+    """Made-up curves where its result is to be."""
+    job.path.mkdir(exist_ok=True)
+    curve = [Progress(u, 2000 * u, 0.0, u / 10, 0.0) for u in range(11)]
+    origin = origin or Origin.of(*job.trained())
+    write_adaptation(job.result, ("goal-0", "goal-1"), [curve, curve], origin)
+
+
 def first_seed_alone(job):
     """Seed 1 gets killed, unless it was before."""
     with (job.path.parent / "log").open("a") as log:
         log.write(f"{job.path.name} ")
-    if job.path.name == "mlsh-1" and not (job.path.parent / "killed").exists():
+    if job.path.name == "scratch-1" and not (job.path.parent / "killed").exists():
         (job.path.parent / "killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    job.path.mkdir()
-    job.result.touch()
+    finish(job)
     return ""
 
 
@@ -181,10 +195,147 @@ def test_a_killed_process_is_named_and_the_next_sweep_goes_on(tmp_path, monkeypa
     fork = multiprocessing.get_context("fork")
     monkeypatch.setattr(sweep.multiprocessing, "get_context", lambda method: fork)
     monkeypatch.setattr(sweep, "run_job", first_seed_alone)
-    planned = jobs(tmp_path, ["mlsh"], seeds=(0, 1, 2))
+    planned = jobs(tmp_path, ["scratch"], seeds=(0, 1, 2), settings=[])
     told = {job.path.name: reason for job, reason in sweep.sweep(planned, 1)}
     killed = "its process or another one was killed; sweep again to go on"
-    assert told == {"mlsh-0": "", "mlsh-1": killed, "mlsh-2": killed}
+    assert told == {"scratch-0": "", "scratch-1": killed, "scratch-2": killed}
     told = {job.path.name: reason for job, reason in sweep.sweep(planned, 1)}
-    assert told == {"mlsh-0": "", "mlsh-1": "", "mlsh-2": ""}
-    assert (tmp_path / "log").read_text() == "mlsh-0 mlsh-1 mlsh-1 mlsh-2 "
+    assert told == {"scratch-0": "", "scratch-1": "", "scratch-2": ""}
+    assert (tmp_path / "log").read_text() == "scratch-0 scratch-1 scratch-1 scratch-2 "
+
+
+# Results that are not of what stands there now ---------------------------------------------------
+
+
+def swept_with_own_robot(tmp_path, name):
+    """A robot of one's own, and a job with it that has its result."""
+    robot = tmp_path / "mine"
+    shutil.copytree(ROBOTS / "omni", robot)
+    settings = () if name == "scratch" else tuple(SMALL)
+    chosen = {name: replace(VARIANTS[name], settings=(*settings, *VARIANTS[name].settings))}
+
+    def planned():
+        return plan("moving_bandits", str(robot), chosen, [0], tmp_path / "sweep")
+
+    (job,) = planned()
+    create_run(job.config, job.path)
+    if job.trains:
+        train(Run(job.path))
+    finish(job)
+    return robot / "model.xml", planned
+
+
+@pytest.mark.parametrize("name", ["scratch", "mlsh", "shared"])
+def test_results_of_a_robot_that_was_changed_are_refused(tmp_path, name):
+    model, planned = swept_with_own_robot(tmp_path, name)
+    (job,) = planned()
+    assert list(sweep.sweep([job], 1)) == [(job, "")]  # it is done
+    model.write_text(model.read_text() + "<!-- heavier -->")
+    before = job.result.read_bytes()
+    with pytest.raises(UserError, match=r"robot .*mine"):
+        planned()
+    with pytest.raises(UserError, match=r"robot .*mine"):
+        summarise([job])
+    assert job.result.read_bytes() == before
+
+
+def test_a_robot_that_is_changed_while_it_is_learned_from_has_no_result(tmp_path, monkeypatch):
+    model, planned = swept_with_own_robot(tmp_path, "scratch")
+    (job,) = planned()
+    job.result.unlink()
+
+    def learning(*_, **__):
+        model.write_text(model.read_text() + "<!-- heavier -->")
+        return Adapted(None, [[Progress(u, u, 0.0, 0.0, 0.0) for u in range(11)]])
+
+    monkeypatch.setattr(sweep, "from_scratch", learning)
+    assert "changed while it was learned from: model.xml of robot" in run_job(job)
+    assert not job.result.exists()
+
+
+DAMAGE = {
+    "empty": lambda text: "",
+    "header only": lambda text: text.splitlines(keepends=True)[0],
+    "a task cut off": lambda text: "".join(text.splitlines(keepends=True)[:12]),
+    "cut short": lambda text: text[: len(text) - 200],
+    "cut in the last number": lambda text: text[:-5],
+    "a row less": lambda text: "".join(
+        text.splitlines(keepends=True)[:5] + text.splitlines(keepends=True)[6:]
+    ),
+    "not finite": lambda text: text.replace("0.1000", "nan"),
+    "a version that did not say what it is of": lambda text: "\r\n".join(
+        ",".join(line.split(",")[:6]) for line in text.splitlines()
+    ),
+    "of an earlier iteration": lambda text: text.replace(",2,", ",1,"),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_result_is_none_and_is_made_again(tmp_path, monkeypatch, how):
+    name = "mlsh" if how == "of an earlier iteration" else "scratch"
+    _, planned = swept_with_own_robot(tmp_path, name)
+    (job,) = planned()
+    whole = job.result.read_text()
+    job.result.write_text(DAMAGE[how](whole))
+    assert job.result.read_text() != whole
+    (job,) = planned()
+    assert summarise([job]) == []
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(sweep.multiprocessing, "get_context", lambda method: fork)
+    monkeypatch.setattr(sweep, "run_job", finish_again)
+    assert list(sweep.sweep([job], 1)) == [(job, "")]
+    assert len(summarise([job])) == 1
+
+
+def finish_again(job):
+    finish(job)
+    return ""
+
+
+# Bounds ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(20)
+def test_a_sweep_has_a_bound():
+    with pytest.raises(UserError, match=r"--set makes 1,000,000,000 combinations; at most 10,000"):
+        grid(variants(["mlsh"]), [f"mlsh.{k}=1,2,3,4,5,6,7,8,9,10" for k in "abcdefghi"])
+    many = {f"v{i}": VARIANTS["mlsh"] for i in range(101)}
+    with pytest.raises(UserError, match=r"101 variants with 100 seeds each are 10,100 runs"):
+        plan("moving_bandits", "omni", many, list(range(100)), Path("nowhere"))
+
+
+# Settings ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "settings", "said"),
+    [
+        (["mlsh"], ["seed=7"], "seed is what --seeds counts"),
+        (["mlsh"], ["robot=rover"], "robot is what --robot says"),
+        (["mlsh"], ["family=rooms"], "family is the argument FAMILY"),
+        (["mlsh"], ["threads=4"], "threads is 1 for each run"),
+        (["no-warm-up"], ["mlsh.warmup=3,9"], "variant 'no-warm-up' is mlsh.warmup=0"),
+        (["mlsh", "no-warm-up"], ["mlsh.warmup=3"], "variant 'no-warm-up' is mlsh.warmup=0"),
+        (["no-warm-up"], ["mlsh={warmup: 3}"], "variant 'no-warm-up' is mlsh.warmup=0"),
+        (["mlsh"], ["mlsh.warmup=1,2", "mlsh.warmup=3"], "give it once"),
+        (["mlsh", "scratch"], ["mlsh.groups=2,4"], "'scratch' does not depend on mlsh.groups"),
+        (["scratch"], ["mlsh.warmup=3"], "'scratch' does not depend on mlsh.warmup"),
+        (["sb3", "mlsh"], ["skill.epochs=3,4"], "'sb3' does not depend on skill.epochs"),
+    ],
+)
+def test_a_setting_that_something_else_decides_is_refused(names, settings, said):
+    with pytest.raises(UserError) as refused:
+        grid(variants(names), settings)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("setting", WITHOUT_EFFECT["scratch"])
+def test_what_scratch_is_said_not_to_depend_on_changes_nothing(setting):
+    config = default_config("moving_bandits", "omni").with_values(SMALL)
+    other = {"mlsh.probe": "none", "mlsh.balanced_tasks": "false"}
+    other |= {"mlsh.probe_rate": 0.5, "mlsh.reseed_below": 0.3}
+    changed = config.with_values([f"{setting}={other.get(setting, 7)}"])
+    assert changed != config
+    curves = [from_scratch(c, 1, updates=2, envs=4, episodes=4).curves for c in (config, changed)]
+    one, two = ([p.greedy for p in curve[0]] for curve in curves)
+    assert one == two

@@ -1,0 +1,94 @@
+"""How new tasks were learned, as CSV: the curves, and what they were learned with."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from policies.bundle.adaptation import Progress
+from policies.training.trained_with import Trained
+from sim.errors import UserError
+from sim.files.output import replacing
+
+HEADER = [
+    *("task", "updates", "steps", "seconds", "greedy_return", "success"),
+    *("iteration", "settings", "robot"),
+]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What curves were learned with: they say nothing about anything else."""
+
+    iteration: int  # of the training that the skills are from; 0 without one
+    settings: str  # digests, see `Trained`
+    robot: str
+
+    @classmethod
+    def of(cls, trained: Trained, iteration: int) -> Origin:
+        """Of a checkpoint, or of a learner without one."""
+        return cls(iteration, trained.settings_digest, trained.robot_digest)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What such a file holds."""
+
+    origin: Origin
+    by_task: dict[str, list[Progress]]
+
+
+def write_adaptation(
+    path: Path, tasks: tuple[str, ...], curves: list[list[Progress]], origin: Origin
+) -> None:
+    """Learning curves of masters as CSV."""
+    known = (origin.iteration, origin.settings, origin.robot)
+    with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(HEADER)
+        for task, curve in zip(tasks, curves, strict=True):
+            for p in curve:
+                numbers = (f"{x:.4f}" for x in (p.seconds, p.greedy, p.success))
+                writer.writerow([task, p.updates, p.steps, *numbers, *known])
+
+
+def read_adaptation(path: Path, updates: int) -> Curves:
+    """What `write_adaptation` wrote, whole.
+
+    Args:
+        path: of the file.
+        updates: that every curve is to have.
+
+    Raises:
+        UserError: it is missing, damaged or cut short, or does not say what it was learned with.
+    """
+    try:
+        with path.open(newline="") as stream:
+            header, *rows = csv.reader(stream, strict=True)
+        if header != HEADER:
+            raise ValueError(f"its columns are not {', '.join(HEADER)}")
+        if any(len(row) != len(HEADER) for row in rows):
+            raise ValueError("a row has not all columns")
+        (origin,) = {Origin(int(row[6]), row[7], row[8]) for row in rows}
+        groups = groupby(rows, key=lambda row: row[0])
+        found = [(task, [_progress(row) for row in each]) for task, each in groups]
+    except OSError as error:
+        raise UserError(f"{path}: not readable ({error.strerror})") from None
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path}: damaged ({error})") from None
+    curves = dict(found)
+    whole = all([p.updates for p in c] == list(range(updates + 1)) for c in curves.values())
+    if not whole or len(curves) != len(found):
+        raise UserError(f"{path}: damaged (not every task has rows for 0 to {updates} updates)")
+    return Curves(origin, curves)
+
+
+def _progress(row: list[str]) -> Progress:
+    updates, steps = int(row[1]), int(row[2])
+    seconds, greedy, success = (float(text) for text in row[3:6])
+    if not all(map(math.isfinite, (seconds, greedy, success))):
+        raise ValueError("a number is not finite")
+    return Progress(updates, steps, seconds, greedy, success)
