@@ -402,6 +402,20 @@ def test_a_robot_that_was_changed_is_named(tmp_path):
     assert "model.xml of robot" in refusal(train, run, resume=True)
 
 
+def test_a_file_that_the_robot_s_model_includes_was_changed(tmp_path):
+    robot = shutil.copytree(ROBOTS / "omni", tmp_path / "robot")
+    model = robot / "model.xml"
+    text = model.read_text()
+    assert "</mujoco>" in text
+    model.write_text(text.replace("</mujoco>", '<include file="more.xml"/></mujoco>'))
+    (robot / "more.xml").write_text('<mujoco><option gravity="0 0 -9.81"/></mujoco>')
+    run = create_run(config(robot=str(robot), steps=400), tmp_path / "run")
+    train(run)
+    assert run.trained.changes == ()
+    (robot / "more.xml").write_text('<mujoco><option gravity="0 0 -1"/></mujoco>')
+    assert "more.xml of robot" in refusal(lambda: run.trained)
+
+
 # Two at a time ----------------------------------------------------------------------------------
 
 
