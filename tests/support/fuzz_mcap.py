@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[n]) for n in (0, 1)]
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from mcap.reader import make_reader
 from mcap.writer import CompressionType, Writer
