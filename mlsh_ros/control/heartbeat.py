@@ -87,8 +87,10 @@ class Heartbeat:
         """
         if (beat := self._followed) is None:
             return None
+        # One that has tripped and does not know the whole command cannot brake it.
+        able = beat.command is not None or not beat.tripped
         lives = beat.active and now - max(beat.received, since) <= self.max_age
-        return Watch(lives, beat.received > sent + PERIOD, beat.command)
+        return Watch(lives and able, able and beat.received > sent + PERIOD, beat.command)
 
     @property
     def _several(self) -> bool:

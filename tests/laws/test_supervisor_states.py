@@ -482,4 +482,7 @@ def test_what_a_watchdog_said_counts_as_long_as_it_is_newer_than_the_command():
     assert heart.watch(1.4, 0.0, 0.8) == Watch(True, True, None)
     assert heart.watch(1.4, 0.0, 0.95) == Watch(True, False, None)
     assert not heart.watch(1.6, 0.0, 0.8).lives
+    heart.hear(replace(beat(1.5), tripped=True), 0)  # and knows no command: it cannot brake
+    assert heart.watch(1.6, 0.0, 0.8) == Watch(False, False, None)
+    heart.hear(beat(1.0), 0)
     assert heart.watch(1.6, 1.2, 0.8).lives  # heard nothing, as this process stood still
