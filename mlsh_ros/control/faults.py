@@ -19,7 +19,7 @@ FAULTS = {
     "second_publisher": "two nodes publish what only one may: commands, decisions, a sensor, time",
     "start_out_of_limit": "the robot stands where no command may begin",
     "watchdog": "the watchdog found the commands standing still or wrong, and stops the robot",
-    "watchdog_lost": "nobody watches: the watchdog is silent, not active, or hears no command",
+    "watchdog_lost": "nobody watches: the watchdog is silent, inactive, deaf, or not ours",
     "internal": "an error that nobody expected",
 }
 

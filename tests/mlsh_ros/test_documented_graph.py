@@ -52,6 +52,7 @@ def graph(request, bundle, tmp_path_factory):
         node = world.observer.node
         state = world.observer.heard["skill_node/state"]
         wait_for(lambda: state, 20.0, "skill_node")
+        wait_for(lambda: set(NODES) <= set(node.get_node_names()), 20.0, node.get_node_names)
         found, before = look(node), None
         deadline = time.monotonic() + 20
         while found != before and time.monotonic() < deadline:  # until all have found each other
