@@ -55,10 +55,10 @@ def listed(texts: Iterable[str], separator: str = ", ", most: int = 250) -> str:
 
 def unknown(kind: str, name: object, choices: Iterable[object]) -> UserError:
     """The error for a name that is not one of `choices`."""
-    given, known = str(name)[:80], [str(choice)[:80] for choice in choices]
+    given, known = str(name)[:60], [str(choice)[:60] for choice in choices]
     near = difflib.get_close_matches(given, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return UserError(f"no {kind} {short(given)}.{hint} Valid: {listed(known) or 'none'}")
+    return UserError(f"no {kind} {short(given)}.{hint} Valid: {listed(known, most=200) or 'none'}")
 
 
 def invalid(where: object, error: ValidationError) -> UserError:

@@ -19,7 +19,8 @@ FAULTS = {
     "second_publisher": "two nodes publish what only one may: commands, decisions, a sensor, time",
     "start_out_of_limit": "the robot stands where no command may begin",
     "watchdog": "the watchdog found the commands standing still or wrong, and stops the robot",
-    "watchdog_lost": "nobody watches: the watchdog is silent, inactive, deaf, or not ours",
+    "watchdog_lost": "nobody watches: the watchdog is silent, not active, hears no command, "
+    "has another interface or clock, or there are two",
     "internal": "an error that nobody expected",
 }
 

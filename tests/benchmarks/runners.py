@@ -53,20 +53,19 @@ class Runner:
 
     def _interface(self) -> dict[str, object]:
         sources = {
-            "speed": ("qvel", self.base_velocity[:1]),
-            "base": ("qpos", self.base_position),
-            "base_velocity": ("qvel", self.base_velocity),
-            "joints": ("qpos", self.joints),
-            "joint_velocity": ("qvel", self.joints),
+            "speed": ("qvel", "m/s", self.base_velocity[:1]),
+            "base": ("qpos", "m and angles", self.base_position),
+            "base_velocity": ("qvel", "m/s and rad/s", self.base_velocity),
+            "joints": ("qpos", "rad", self.joints),
+            "joint_velocity": ("qvel", "rad/s", self.joints),
         }
 
-        def ros(topic: str, names: tuple[str, ...]) -> dict[str, object]:
-            fields = [element_path("position", name) for name in names]
+        def ros(topic: str, array: str, names: tuple[str, ...]) -> dict[str, object]:
+            fields = [element_path(array, name) for name in names]
             kind = "sensor_msgs/msg/JointState"
             return {"topic": topic, "type": kind, "fields": fields, "constants": {}}
 
         shown = {
-            "unit": "1",
             "frame": "base_link",
             "scale": 1.0,
             "clip": None,
@@ -88,7 +87,7 @@ class Runner:
             "tracking": None,
             "safe": [0.0] * len(self.joints),
             "mujoco": {"actuators": list(self.joints)},
-            "ros": ros("command", self.joints),
+            "ros": ros("command", "effort", self.joints),
         }
         return {
             "schema": SCHEMA,
@@ -99,11 +98,12 @@ class Runner:
                 {
                     "name": name,
                     "size": len(names),
+                    "unit": unit,
                     "mujoco": {kind: list(names)},
-                    "ros": ros(name, names),
+                    "ros": ros(name, {"qpos": "position", "qvel": "velocity"}[kind], names),
                     **shown,
                 }
-                for name, (kind, names) in sources.items()
+                for name, (kind, unit, names) in sources.items()
             ],
             "action": [driven],
         }

@@ -5,9 +5,9 @@ import signal
 import time
 from types import SimpleNamespace
 
-import conftest
 import pytest
 
+from tests import conftest
 from tests.support.stalls import LIMIT, MachineStallError, Witness
 
 STOOD = 0.4  # s, of one witness; far more than scheduling takes
