@@ -1,5 +1,6 @@
 # make demo  - the shipped bundle drives the simulated robot through real ROS 2 nodes
 # make test  - everything that CI runs
+# make docs  - the documentation as a site in build/site
 # Each makes .venv and installs what it needs, on a machine with python3 (3.10 to 3.14), its venv
 # module and make; no ROS installation.
 
@@ -15,7 +16,7 @@ INPUTS := setup.py package.xml pyproject.toml constraints.txt
 # ROS 2 stays on this computer in everything started from here.
 export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 
-.PHONY: demo test setup lint type imports pytest bench-tick bench-train format clean
+.PHONY: demo test docs setup lint type imports pytest bench-tick bench-train format clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/mlsh demo
@@ -23,6 +24,12 @@ demo: $(VENV)/.runtime
 test: setup
 	$(MAKE) --jobs=3 --output-sync=target lint type imports
 	$(MAKE) pytest
+
+# Reference pages are written from the code; mkdocs.yml makes every warning an error.
+docs: setup
+	$(INSTALL) -e '.[docs]'
+	$(BIN)/python -m tests.support.reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 setup: $(VENV)/.all
 

@@ -31,55 +31,62 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class PpoConfig:
     """Proximal policy optimisation of one level."""
 
-    learning_rate: Rate
-    gamma: Fraction  # per decision for the master, per tick for the skills
-    gae_lambda: Fraction
-    epochs: Count
+    learning_rate: Rate  # of Adam
+    gamma: Fraction  # discount per decision (master) or per tick (skills)
+    gae_lambda: Fraction  # decay of generalized advantage estimation
+    epochs: Count  # passes over the rollout per update
     minibatch: Count  # samples; larger than the data means one full batch
-    clip: Rate = 0.2
-    entropy: Annotated[float, Field(ge=0)] = 0.0
-    value_coefficient: Rate = 0.5
-    max_grad_norm: Rate | None = 1.0
-    adam_epsilon: Rate = 1e-8
-    # Switches of `faithful-2017`; docs/faithful-2017.md explains each.
+    clip: Rate = 0.2  # largest change of the probability ratio
+    entropy: Annotated[float, Field(ge=0)] = 0.0  # coefficient of the entropy bonus
+    value_coefficient: Rate = 0.5  # weight of the value loss
+    max_grad_norm: Rate | None = 1.0  # null: gradients are not limited
+    adam_epsilon: Rate = 1e-8  # added to the denominator of Adam
+    # Largest change of a value per update, null: not limited; a switch of `faithful-2017`.
     value_clip: Rate | None = None
-    drop_remainder: bool = False
+    drop_remainder: bool = False  # use whole minibatches only; a switch of `faithful-2017`
 
 
 @dataclass(frozen=True, config=STRICT)
 class MlshConfig:
     """The method. Letters as in the paper and in docs/reading-guide.md."""
 
-    skills: Count  # K
-    decision_ticks: Count  # N
-    warmup: Natural  # W, updates of the master alone
+    skills: Count  # K, shared by all tasks
+    decision_ticks: Count  # N, ticks between two decisions of a master
+    warmup: Natural  # W, updates of the master alone on a new task
     joint: Count  # U, updates of master and skills together
-    groups: Count  # G
-    envs: Count  # E
-    rollout_ticks: Count  # T
-    decision_lead: Literal[0, 1] = 1  # L
-    # Against collapse.
+    groups: Count  # G, task groups, each with a master of its own
+    envs: Count  # E, simulations per group
+    rollout_ticks: Count  # T, ticks per rollout; a multiple of N
+    decision_lead: Literal[0, 1] = 1  # L, ticks by which a decision is taken ahead
+    # The groups' tasks are spread evenly over the family; false: each is drawn independently.
     balanced_tasks: bool = True
+    # In the first rollout of a task each skill controls a part of the episodes alone; its return
+    # initializes the master's output, as it is (plain) or less the skill's mean (relative).
     probe: Literal["none", "plain", "relative"] = "relative"
-    probe_rate: Fraction = 0.2
-    # Logits, of the first guess: a long task needs several skills, and a master that still tries.
-    probe_limit: Rate = 3.0
-    reseed_below: Fraction = 0.12  # of the best mean return; 0 is off, and so it is without probe
+    probe_rate: Fraction = 0.2  # rate of the running mean of each skill's return
+    probe_limit: Rate = 3.0  # largest logit that the probe sets, so that a master still explores
+    # Reinitialize a skill whose absence would cost less than this part of the best mean return;
+    # 0: never. Needs the probe.
+    reseed_below: Fraction = 0.12
+    # Value function at the end of a skill's segment: its own, or that of the skill that follows.
     skill_bootstrap: Literal["same", "next"] = "same"
+    # Normalization of the masters' advantages: per group, over all groups, or centered only.
     master_advantage: Literal["group", "global", "centred"] = "centred"
-    # Part of the decisions that are drawn, carried out without noise, for nobody to learn from: a
-    # skill has to go on from wherever another one leads on a robot, not only from where episodes
-    # begin and noise leads.
+    # Part of the decisions that selects a skill uniformly at random. That skill acts
+    # deterministically, and these steps are excluded from all updates.
     stray: Annotated[float, Field(ge=0, lt=1)] = 0.0
     commitment: Annotated[float, Field(ge=0, lt=1)] = 0.0  # a decision lasts N (1 -+ this) ticks
-    information: Annotated[float, Field(ge=0)] = 0.0  # bonus, of what a decision can earn
-    # Switches of `faithful-2017`.
+    # Coefficient of the mutual information of skill and task, a bonus for masters in units of the
+    # largest return of a decision.
+    information: Annotated[float, Field(ge=0)] = 0.0
+    # Probability of a random skill that is recorded as the master's; a switch of `faithful-2017`.
     master_epsilon: Fraction = 0.0
-    fresh_adam: bool = True
-    same_init: bool = False
+    fresh_adam: bool = True  # a fresh master gets a fresh optimizer; `faithful-2017`: false
+    same_init: bool = False  # every fresh master of a group begins alike; `faithful-2017`: true
+    # The first decision of a rollout is the previous master's; a switch of `faithful-2017`.
     stale_first_decision: bool = False
-    bootstrap_truncated: bool = True
-    scaled_returns: bool = True
+    bootstrap_truncated: bool = True  # value of a truncated state counts; `faithful-2017`: false
+    scaled_returns: bool = True  # returns in units of what a step can earn; `faithful-2017`: false
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -125,13 +132,14 @@ class MlshConfig:
 class NetworkConfig:
     """Two tanh layers for every policy and value function, as in the paper."""
 
-    hidden: tuple[Count, ...] = (64, 64)
-    initial_log_std: float = 0.0
-    normalise_observations: bool = True
-    # Observation terms that the masters see and the skills do not: how to walk does not depend on
-    # where one is, and what was never seen in training can do no harm.
+    hidden: tuple[Count, ...] = (64, 64)  # width of each layer
+    initial_log_std: float = 0.0  # logarithm of the skills' initial standard deviation
+    normalise_observations: bool = True  # by running mean and standard deviation
+    # Observation terms that are no input of the skills, such as the position: how to walk does
+    # not depend on it, and values outside of training can do no harm.
     hidden_from_skills: tuple[str, ...] = ()
-    # And the other way round: a few hundred decisions do not teach which of many joints matter.
+    # Observation terms that are no input of the masters: a few hundred decisions do not teach
+    # which of many joints matter.
     hidden_from_masters: tuple[str, ...] = ()
 
 
@@ -139,19 +147,19 @@ class NetworkConfig:
 class TrainConfig:
     """A whole run."""
 
-    family: str
-    robot: str
-    mlsh: MlshConfig
-    master: PpoConfig
-    skill: PpoConfig
+    family: str  # task family; the argument FAMILY
+    robot: str  # name or folder of the robot; the option --robot
+    mlsh: MlshConfig  # the method
+    master: PpoConfig  # updates of the masters
+    skill: PpoConfig  # updates of the skills
     network: NetworkConfig = NetworkConfig()
-    family_parameters: dict[str, float | int] = Field(default_factory=dict)
-    seed: Natural = 0
+    family_parameters: dict[str, float | int] = Field(default_factory=dict)  # by name
+    seed: Natural = 0  # of all randomness; the option --seed
     steps: Count = 1_000_000  # environment steps of meta-training
-    threads: Count = 2  # of the simulator, and of the skills' updates
-    checkpoint_every: Count = 20  # iterations
+    threads: Count = 2  # of the simulator and of the skills' updates
+    checkpoint_every: Count = 20  # iterations between two checkpoints
     randomise: bool = False  # every episode draws from the ranges in the robot's randomise.yaml
-    reality: Reality | None = None  # what differs from the nominal model, fixed
+    reality: Reality | None = None  # parameters that differ from the nominal model
 
     @property
     def iterations(self) -> int:

@@ -27,10 +27,12 @@ MAX_TERMS = 1000
 class Interface:
     """A robot's whole contract, in vector order. It travels inside every bundle."""
 
-    robot: RobotName
-    control_dt: Annotated[Positive, Field(ge=1e-4, le=10)]  # s per tick
+    robot: RobotName  # name of the robot
+    control_dt: Annotated[Positive, Field(ge=1e-4, le=10)]  # s per tick; multiple of physics_dt
     physics_dt: Annotated[Positive, Field(ge=1e-6, le=10)]  # s per physics step
+    # What the robot measures, in the order of the observation vector.
     observation: Annotated[tuple[ObservationTerm, ...], Field(min_length=1, max_length=MAX_TERMS)]
+    # Which commands the robot takes, in the order of the action vector.
     action: Annotated[tuple[ActionTerm, ...], Field(min_length=1, max_length=MAX_TERMS)]
 
     @model_validator(mode="after")

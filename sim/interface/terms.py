@@ -60,11 +60,11 @@ SOURCES = ("qpos", "qvel", "sensor", "rays", "task")
 class MujocoState:
     """Where an observation term stands in MuJoCo: exactly one of `SOURCES` is given."""
 
-    qpos: tuple[Text, ...] = ()  # one scalar joint per element
-    qvel: tuple[Text, ...] = ()
-    sensor: Text | None = None
+    qpos: tuple[Text, ...] = ()  # joint positions: one scalar joint per element
+    qvel: tuple[Text, ...] = ()  # joint velocities: one scalar joint per element
+    sensor: Text | None = None  # name of a MuJoCo sensor
     elements: tuple[Index, ...] = ()  # of the sensor, in order; empty: all
-    rays: Rays | None = None
+    rays: Rays | None = None  # distances that rays measure
     task: Text | None = None  # a quantity of the task family, not of the robot
 
     @model_validator(mode="after")
@@ -105,14 +105,14 @@ class RosField:
     not promise the order of joints.
     """
 
-    topic: Topic
-    type: Annotated[str, Field(pattern=TYPE, max_length=LONGEST)]
-    fields: tuple[PathText, ...]
-    # What the message has to say of itself, value by path: a number within a tolerance, or a
-    # text. A simulator writes it; a message that says otherwise is refused.
+    topic: Topic  # relative topic name
+    type: Annotated[str, Field(pattern=TYPE, max_length=LONGEST)]  # such as nav_msgs/msg/Odometry
+    fields: tuple[PathText, ...]  # path of each element in the message
+    # Required values of other fields, by path: a number, compared with a tolerance, or a text.
+    # The simulator writes them; a message with other values is refused.
     constants: Constants
-    # The array of names, where a message of one's own calls it in a way of its own; None: one of
-    # those that ROS's messages have.
+    # Name of the array of names in a message type that is not one of ROS's own;
+    # null: the array that ROS's messages have.
     names: Annotated[str, Field(pattern=FIELD, max_length=LONGEST)] | None = None
 
     @model_serializer(mode="wrap")
@@ -127,22 +127,25 @@ class ObservationTerm:
     What is a number or a pair may be a list, one per element that the term shows.
     """
 
-    name: Label
-    size: Size
-    unit: Unit
-    frame: Label
-    scale: NonZeros
-    clip: Ranges | None  # of the scaled value
+    name: Label  # unique among the observation terms
+    size: Size  # elements in MuJoCo and in the message
+    unit: Unit  # of the values
+    frame: Label  # in which the values are expressed
+    scale: NonZeros  # the policy's input is scale * value
+    clip: Ranges | None  # range of the scaled value; null: not clipped
     noise: NonNegatives  # standard deviation in `unit`, added in training
-    max_age: Positive  # s, older values are stale
-    limit: Ranges | None  # in `unit`; a robot that shows anything beyond it is stopped
-    infinite: Range | None  # what stands for -inf and +inf (REP-117); null: both are refused
-    mujoco: MujocoState
-    ros: RosField
-    derive: Literal["axes", "up", "tilt"] | None = None  # what of a quaternion; None: fields
-    observed: bool = True  # False: judged by its limit, not seen by the policy
-    # True: an angle on a circle, shown within (-pi, pi] however its driver counts turns.
-    wraps: Flags | None = None  # None: not said
+    max_age: Positive  # s; older values are stale and stop the robot
+    limit: Ranges | None  # in `unit`; a value outside stops the robot; null: not checked
+    infinite: Range | None  # numbers for -inf and +inf (REP-117); null: both are refused
+    mujoco: MujocoState  # source in the simulation
+    ros: RosField  # source on the robot
+    # Quantity computed from a quaternion: 6 elements of its axes, the up direction, or the tilt
+    # angle; null: the values themselves.
+    derive: Literal["axes", "up", "tilt"] | None = None
+    observed: bool = True  # false: checked, but not an input of the policy
+    # true: an angle that is wrapped to (-pi, pi], whether or not the driver counts turns;
+    # null: not stated.
+    wraps: Flags | None = None
 
     @model_validator(mode="after")
     def _sizes(self) -> Self:
@@ -318,11 +321,11 @@ def fold(angle: NDArray[Any]) -> NDArray[Any]:
 class Tracking:
     """A measurement that has to follow the command; where it does not, something is broken."""
 
-    term: str  # an observation term of the action term's unit
-    tolerance: Positives  # in that unit; a number, or one per element of the action term
-    time: Positive  # s that the difference may last
-    # Per element of the action term: which element of `term` measures it; null: none does.
-    # None: the same, of a term of the same size.
+    term: str  # an observation term in the action term's unit
+    tolerance: Positives  # largest difference, in that unit
+    time: Positive  # s for which the difference may be larger
+    # For each element of the action term the element of `term` that measures it, or null;
+    # without this key: the same element of a term of the same size.
     elements: tuple[Index | None, ...] | None = None
 
     @model_validator(mode="after")
@@ -342,7 +345,7 @@ class Tracking:
 class MujocoActuators:
     """The MuJoCo actuators that a command drives, one per element."""
 
-    actuators: tuple[Text, ...]
+    actuators: tuple[Text, ...]  # name of the MuJoCo actuator of each element
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -352,22 +355,22 @@ class ActionTerm:
     What is a number or a pair may be a list, one per element.
     """
 
-    name: Label
-    size: Size
-    unit: Unit
-    frame: Label
+    name: Label  # unique among the action terms
+    size: Size  # elements
+    unit: Unit  # of the command
+    frame: Label  # in which the command is expressed
     scale: NonZeros  # command = offset + scale * action, then limit, blend, rate_limit
-    offset: Numbers
-    limit: Ranges  # in `unit`
-    blend: NonNegatives  # s, time constant with which the command follows; 0: at once
-    rate_limit: Positives  # `unit` per second
-    tracking: Tracking | None
+    offset: Numbers  # command for an action of 0
+    limit: Ranges  # range of the command, in `unit`
+    blend: NonNegatives  # s, time constant of a low-pass filter of the command; 0: none
+    rate_limit: Positives  # largest change of the command, `unit` per second
+    tracking: Tracking | None  # measurement that must follow the command; null: none
     safe: tuple[Number, ...]  # the command that stops the robot, per element
-    mujoco: MujocoActuators
-    ros: RosField
-    # From which command a session begins: `measured`, by the term that `tracking` names, or
-    # `safe`, where the robot is at rest under it wherever it stands. None: measured if tracked;
-    # an untracked term has to say `safe` before the robot can be armed.
+    mujoco: MujocoActuators  # target in the simulation
+    ros: RosField  # target on the robot
+    # Command with which a session begins: `measured`, read from the term in `tracking`, or
+    # `safe`, for robots that are at rest under it in every pose. null: measured if there is
+    # `tracking`; without it the key has to be `safe` before the robot can be armed.
     initial_command: Literal["measured", "safe"] | None = None
 
     @model_validator(mode="after")

@@ -76,35 +76,37 @@ ONE, ZERO = (1.0, 1.0), (0.0, 0.0)
 class Dynamics:
     """Bodies, joints and ground."""
 
-    mass_factor: Positive = ONE  # of every body, with its inertia
-    body_mass_factors: dict[str, Positive] = field(default_factory=dict)  # beside it, by body
-    payload_kg: NonNegative = ZERO  # in the centre of mass of base_link
-    friction_factor: Positive = ONE  # of sliding friction, of all contacts
-    damping_factor: NonNegative = ONE  # of the joints
-    armature_factor: NonNegative = ONE  # of the joints
-    joint_friction: NonNegative = ZERO  # N m of hinges, N of slides: dry friction beside theirs
-    gravity_offset_m_s2: tuple[Spread, Spread, Spread] = (ZERO, ZERO, ZERO)  # x, y, z, world
+    mass_factor: Positive = ONE  # multiplies mass and inertia of every body
+    # Multiply mass and inertia of single bodies, by name, in addition to mass_factor.
+    body_mass_factors: dict[str, Positive] = field(default_factory=dict)
+    payload_kg: NonNegative = ZERO  # mass added in the center of mass of base_link
+    friction_factor: Positive = ONE  # multiplies the sliding friction of all contacts
+    damping_factor: NonNegative = ONE  # multiplies the damping of all joints
+    armature_factor: NonNegative = ONE  # multiplies the armature of all joints
+    joint_friction: NonNegative = ZERO  # dry friction added to all joints, N m (hinge) or N
+    # Added to gravity, along x, y and z of the world.
+    gravity_offset_m_s2: tuple[Spread, Spread, Spread] = (ZERO, ZERO, ZERO)
 
 
 @dataclass(frozen=True, config=STRICT)
 class Actuator:
     """A motor, by the name of its MuJoCo actuator."""
 
-    gain_factor: NonNegative = ONE  # of its force at the same command and state; of its limit too
-    command_factor: Spread = ONE  # of the command that it gets
-    delay_s: Delay = ZERO  # until a command acts
+    gain_factor: NonNegative = ONE  # multiplies the force and its limit
+    command_factor: Spread = ONE  # multiplies the command; the result is not cut at ctrlrange
+    delay_s: Delay = ZERO  # time until a command acts, at most 2 s
 
 
 @dataclass(frozen=True, config=STRICT)
 class Sensor:
     """What is shown of an observation term, by its name. Units are the term's."""
 
-    delay_s: Delay = ZERO  # age of what is shown
-    scale: Spread = ONE
-    bias: Spread = ZERO  # of each element; drawn for each of its own
-    element_bias: tuple[Spread, ...] = ()  # beside it, one for each element
-    noise: NonNegative = ZERO  # standard deviation, beside the interface's
-    dropout: Chance = ZERO  # chance per tick that it shows what it showed before
+    delay_s: Delay = ZERO  # age of the measurement, at most 2 s
+    scale: Spread = ONE  # multiplies the value
+    bias: Spread = ZERO  # added to each element; a range is drawn separately for each
+    element_bias: tuple[Spread, ...] = ()  # added to single elements, in addition to bias
+    noise: NonNegative = ZERO  # standard deviation per tick, in addition to the interface's
+    dropout: Chance = ZERO  # probability per tick that the previous value is repeated
 
     @property
     def changes_values(self) -> bool:
@@ -117,18 +119,18 @@ class Sensor:
 class Pushes:
     """Blows that change the velocity of the base, each in a direction of its own."""
 
-    velocity_m_s: NonNegative
-    every_s: Positive
+    velocity_m_s: NonNegative  # change of the base's velocity, in a random direction
+    every_s: Positive  # time between two pushes; the first comes after it
 
 
 @dataclass(frozen=True, config=STRICT)
 class Reality:
     """What differs from the nominal model."""
 
-    physics: Dynamics = Dynamics()
-    actuators: dict[str, Actuator] = field(default_factory=dict)
-    sensors: dict[str, Sensor] = field(default_factory=dict)
-    pushes: Pushes | None = None
+    physics: Dynamics = Dynamics()  # bodies, joints and ground
+    actuators: dict[str, Actuator] = field(default_factory=dict)  # by name of the actuator
+    sensors: dict[str, Sensor] = field(default_factory=dict)  # by name of the observation term
+    pushes: Pushes | None = None  # null: none
 
 
 _ADAPTER = TypeAdapter(Reality)

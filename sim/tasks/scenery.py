@@ -51,7 +51,8 @@ def add_walls(
 ) -> int:
     """Walls that the robot cannot pass, also one whose model has contacts switched off.
 
-    Such a model gets contacts with the walls and no others, see docs/adr/0011-walls.md.
+    Such a model gets contacts with the walls and no others
+    (docs/adr/0011-task-families-add-walls.md).
 
     Args:
         spec: of the robot, changed in place.

@@ -1,7 +1,4 @@
-"""`mlsh check-robot` and `mlsh new-robot`, and docs/add-a-robot.md, whose commands are executed.
-
-`python -m tests.mlsh_ros.test_robot_commands` writes the outputs in the document again.
-"""
+"""`mlsh check-robot` and `mlsh new-robot`; tests/docs executes docs/add-a-robot.md."""
 
 import re
 import shutil
@@ -12,9 +9,6 @@ from pathlib import Path
 import pytest
 
 from sim.physics.robot_model import ROBOTS
-
-DOC = Path(__file__).parents[2] / "docs" / "add-a-robot.md"
-BLOCK = re.compile(r"```(xml|yaml|console|diff)\n(.*?)```\n", re.DOTALL)
 
 
 def run(arguments: list[str], cwd: Path) -> tuple[int, str]:
@@ -28,39 +22,6 @@ def run(arguments: list[str], cwd: Path) -> tuple[int, str]:
         check=False,
     )
     return done.returncode, done.stdout
-
-
-def execute(text: str, folder: Path) -> str:
-    """The document with the outputs that its commands really give."""
-
-    def act(match: re.Match[str]) -> str:
-        kind, body = match.groups()
-        robot = folder / "arm" / "robot.yaml"
-        if kind == "xml":
-            (folder / "arm.xml").write_text(body)
-        elif kind == "yaml":
-            body = robot.read_text()
-        elif kind == "diff":
-            lines = robot.read_text()
-            for old, new in re.findall(r"^-(.*)\n\+(.*)$", body, re.MULTILINE):
-                # The draft's comments may stay behind a value.
-                assert f"\n{old}\n" in lines, old
-                lines = lines.replace(f"\n{old}\n", f"\n{new}\n", 1)
-            robot.write_text(lines)
-        else:
-            command = body.partition("\n")[0]
-            _, output = run(command.removeprefix("$ mlsh ").split(), folder)
-            clean = "".join(f"{line.rstrip()}\n" for line in output.splitlines())
-            body = f"{command}\n{clean}"
-        return f"```{kind}\n{body}```\n"
-
-    return BLOCK.sub(act, text)
-
-
-def test_the_document_is_what_really_happens(tmp_path):
-    text = DOC.read_text()
-    assert execute(text, tmp_path).splitlines() == text.splitlines()
-    assert "robot arm: sound, 0 warning(s)" in text
 
 
 # check-robot ------------------------------------------------------------------------------------
@@ -219,10 +180,3 @@ def test_a_wrong_word_is_one_line(tmp_path, arguments, words):
     assert words in out
     assert out.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
-
-
-if __name__ == "__main__":
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as place:
-        DOC.write_text(execute(DOC.read_text(), Path(place)))

@@ -1,0 +1,371 @@
+"""The pages under docs/reference that are written from the code.
+
+`python -m tests.support.reference` writes them again; tests/test_docs.py holds them against it.
+A key's meaning is the comment beside its field, so that it is written once.
+"""
+
+import dataclasses
+import inspect
+import io
+import json
+import tokenize
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import TypeAdapter
+
+from mlsh_ros.bringup.node_graph import GRAPHS
+from mlsh_ros.bringup.params import NODES, Param
+from mlsh_ros.cli import main
+from mlsh_ros.cli.app import app
+from mlsh_ros.control.faults import FAULTS
+from policies.mlsh import config
+from sim.interface import interface, rays, terms
+from sim.physics.robot_model import load_robot
+from sim.randomization import schema
+from sim.tasks.registry import FAMILIES, make_family
+
+FOLDER = Path(__file__).parents[2] / "docs" / "reference"
+WRITTEN = "<!-- Written from the code by `python -m tests.support.reference`. -->"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    lines = [list(head), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|") or "-"
+
+
+def _page(title: str, *parts: str) -> str:
+    return "\n".join([f"# {title}\n", f"{WRITTEN}\n", *(part.strip() + "\n" for part in parts)])
+
+
+# Dataclasses --------------------------------------------------------------------------------
+
+
+def comments(cls: type) -> dict[str, str]:
+    """What the source says beside and directly above each field of a dataclass."""
+    source = inspect.getsource(cls)
+    found, above, name, depth = {}, [], None, 0
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        depth += (token.string in ("(", "[", "{")) - (token.string in (")", "]", "}"))
+        if token.type == tokenize.COMMENT:
+            text = token.string.lstrip("# ")
+            if name is None:
+                above.append(text)
+            else:
+                found[name] = f"{found[name]} {text}".strip()
+        elif token.type == tokenize.NEWLINE:
+            above, name = [], None
+        elif token.type == tokenize.NL:
+            if not token.line.strip():
+                above = []
+        elif token.type == tokenize.NAME and name is None and not depth:
+            name = token.string
+            found[name] = " ".join(above)
+    return {f.name: found.get(f.name, "") for f in dataclasses.fields(cls)}
+
+
+def kind(part: dict[str, Any], names: dict[str, str]) -> str:
+    """A JSON schema in words; `names` has the words for what stands in its definitions."""
+    if ref := part.get("$ref"):
+        name = ref.rpartition("/")[2]
+        return names.get(name, f"[{name}](#{name.lower()})")
+    if "const" in part or "enum" in part:
+        return ", ".join(f"`{value}`" for value in part.get("enum", [part.get("const")]))
+    if choices := part.get("anyOf") or part.get("oneOf"):
+        return " or ".join(dict.fromkeys(kind(each, names) for each in choices))
+    sort = part.get("type", "any value")
+    if sort == "array":
+        if "prefixItems" in part:
+            return f"[{', '.join(kind(each, names) for each in part['prefixItems'])}]"
+        inner = kind(part.get("items", {}), names)
+        return f"list of ({inner})" if " or " in inner else f"list of {inner}"
+    if sort == "object":
+        inner = part.get("additionalProperties")
+        return f"mapping to {kind(inner, names)}" if isinstance(inner, dict) else "mapping"
+    words = {"string": "text", "boolean": "true or false", "null": "null", "integer": "integer"}
+    return words.get(sort, sort) + _bounds(part)
+
+
+def _bounds(part: dict[str, Any]) -> str:
+    bounds = [
+        (">", "exclusiveMinimum"),
+        ("≥", "minimum"),
+        ("<", "exclusiveMaximum"),
+        ("≤", "maximum"),
+    ]
+    shown = [(sign, part[key]) for sign, key in bounds if key in part]
+    shown = [f"{sign} {value:g}" for sign, value in shown if abs(value) < 1e9]
+    return f" {' and '.join(shown)}" if shown else ""
+
+
+def keys(cls: type, names: dict[str, str]) -> str:
+    """The table of a dataclass's keys."""
+    whole = TypeAdapter(cls).json_schema()
+    rows = []
+    for field in dataclasses.fields(cls):
+        part = whole["properties"][field.name]
+        sort = names.get(field.name) or kind(part, names)
+        required = field.name in whole.get("required", ())
+        shown = "required" if required else _shown(part.get("default", {}))
+        rows.append((f"`{field.name}`", sort, shown, sentence(comments(cls)[field.name])))
+    return table(("key", "value", "default", "meaning"), rows)
+
+
+def _shown(value: Any) -> str:
+    """A default as YAML has it; of what has keys of its own, theirs say it."""
+    return "`{}`" if isinstance(value, dict) else f"`{json.dumps(value)}`"
+
+
+def sentence(text: str) -> str:
+    """A comment with a capital letter and a full stop."""
+    if not text:
+        return text
+    known = text.split()[0].strip(":,.;") in ("true", "false", "null", "s", "m", "rad")
+    first = text[0] if known else text[0].upper()
+    return f"{first}{text[1:]}" + ("" if text.endswith(".") else ".")
+
+
+def sections(classes: Iterable[tuple[type, str]], names: dict[str, str] | None = None) -> str:
+    """A section with the keys of each dataclass."""
+    parts = [f"## {cls.__name__}\n\n{lead}\n\n{keys(cls, names or {})}" for cls, lead in classes]
+    return "\n".join(parts)
+
+
+# Pages --------------------------------------------------------------------------------------
+
+
+def commands() -> str:
+    """cli.md."""
+    tree = typer.main.get_command(app)
+    index = table(
+        ("command", "purpose"),
+        [(f"[`mlsh {name}`](#mlsh-{name})", _first(c.help)) for name, c in tree.commands.items()],
+    )
+    statuses = table(
+        ("exit status", "meaning"),
+        [
+            ("0", "The command succeeded."),
+            ("1", "An input is wrong. One line on standard error names it."),
+            ("2", "The command line is wrong, or a limit of `--fail-above` was exceeded."),
+            (str(main.INTERNAL), "Internal error. A file that the message names has the details."),
+            (str(main.INTERRUPTED), "Interrupted by Ctrl-C."),
+        ],
+    )
+    lead = "`mlsh COMMAND --help` prints the same text. `mlsh replay` has a further exit status, "
+    lead += "see [record and replay](../record-and-replay.md)."
+    parts = [_command(name, each) for name, each in tree.commands.items()]
+    return _page("Command line", index, lead, statuses, *parts)
+
+
+def _first(text: str | None) -> str:
+    return (text or "").partition("\n\n")[0]
+
+
+def _command(name: str, command: Any) -> str:
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    options = [p for p in command.params if p.param_type_name == "option"]
+    usage = " ".join(
+        [f"mlsh {name}"]
+        + [p.name.upper() if p.required else f"[{p.name.upper()}]" for p in arguments]
+        + ["[OPTIONS]"]
+    )
+    rows = [
+        (f"`{p.name.upper()}`", "required" if p.required else _default(p), p.help or "")
+        for p in arguments
+    ]
+    rows += [
+        (_spelled(p), "required" if p.required else _default(p), p.help or "") for p in options
+    ]
+    shown = table(("argument or option", "default", "meaning"), rows) if rows else ""
+    return f"## mlsh {name}\n\n{command.help or ''}\n\n```text\n{usage}\n```\n\n{shown}"
+
+
+def _spelled(option: Any) -> str:
+    return ", ".join(f"`{word}`" for word in [*option.opts, *option.secondary_opts])
+
+
+def _default(param: Any) -> str:
+    value = param.default
+    if value is None or value == "" or value is False or callable(value):
+        return ""
+    if value is True and param.secondary_opts:
+        return f"`{param.opts[0]}`"
+    return f"`{value}`"
+
+
+def robot_yaml() -> str:
+    """robot-yaml.md."""
+    lead = (
+        "`robot.yaml` describes what a robot measures and which commands it takes. "
+        "`schema: 1` is its first key. Unknown keys are refused. "
+        "[Add a robot](../add-a-robot.md) explains how to write it."
+    )
+    classes = [
+        (interface.Interface, "The keys at the top level, beside `schema`."),
+        (terms.ObservationTerm, "An entry of the list `observation`."),
+        (terms.MujocoState, "`mujoco` of an observation term."),
+        (rays.Rays, "`mujoco.rays` of an observation term."),
+        (terms.RosField, "`ros` of an observation term or an action term."),
+        (terms.ActionTerm, "An entry of the list `action`."),
+        (terms.Tracking, "`tracking` of an action term."),
+        (terms.MujocoActuators, "`mujoco` of an action term."),
+    ]
+    names = {"constants": "mapping from path to number or text"}
+    return _page("robot.yaml", lead, sections(classes, names))
+
+
+def reality_yaml() -> str:
+    """reality-yaml.md."""
+    lead = (
+        "A reality file (`--reality`) describes one robot: every value is a number. "
+        f"`{schema.RANGES}` in a robot's folder describes a range of robots: every number may "
+        "be a range `[low, high]`, from which each episode draws its own value. "
+        "`schema: 1` is the first key of both. A missing key means that the value is nominal. "
+        "[Simulation parameters](../reality.md) explains how they act."
+    )
+    classes = [
+        (schema.Reality, "The keys at the top level, beside `schema`."),
+        (schema.Dynamics, "`physics`: bodies, joints and ground."),
+        (schema.Actuator, "An entry of `actuators`, by the name of the MuJoCo actuator."),
+        (schema.Sensor, "An entry of `sensors`, by the name of the observation term."),
+        (schema.Pushes, "`pushes`: sudden changes of the base's velocity."),
+    ]
+    text = sections(classes).replace("[number, number]", "number or range")
+    return _page("Realities and randomise.yaml", lead, _nominal(text))
+
+
+def _nominal(text: str) -> str:
+    """A range of one value is shown as that value."""
+    for value in ("0.0", "1.0"):
+        text = text.replace(f"`[{value}, {value}]`", f"`{value}`")
+        text = text.replace(f"[{value}, {value}]", value)
+    return text
+
+
+def settings() -> str:
+    """config.md."""
+    base = config.default_config("moving_bandits", "omni")
+    values = config.config_to_dict(base)
+    meaning = {
+        f"{prefix}{name}": text
+        for prefix, cls in (
+            ("", config.TrainConfig),
+            ("mlsh.", config.MlshConfig),
+            ("master.", config.PpoConfig),
+            ("skill.", config.PpoConfig),
+            ("network.", config.NetworkConfig),
+        )
+        for name, text in comments(cls).items()
+    }
+    rows = [
+        (f"`{name}`", f"`{json.dumps(_value(values, name))}`", sentence(meaning.get(name, "")))
+        for name in config.setting_names(base)
+    ]
+    lead = (
+        "`config.yaml` of a run folder holds the settings of a training run. "
+        "`mlsh train FAMILY --set KEY=VALUE` changes one; `mlsh train --list-settings` prints "
+        "them. The defaults below are those of `moving_bandits`."
+    )
+    parts = [f"## {name}\n\n```yaml\n{text}```" for name, text in _by_family(values)]
+    more = "Task families that need other values by default:"
+    shown = table(("setting", "default", "meaning"), rows)
+    return _page("Training settings", lead, shown, more, *parts)
+
+
+def _value(values: dict[str, Any], name: str) -> Any:
+    for key in name.split("."):
+        values = values[key]
+    return values
+
+
+def _by_family(base: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    names = config.setting_names(config.default_config("moving_bandits", "omni"))
+    for family in sorted(FAMILIES):
+        robot = make_family(family).robot
+        values = config.config_to_dict(config.default_config(family, robot))
+        own = [
+            f"{name}: {json.dumps(_value(values, name))}\n"
+            for name in names
+            if name not in ("family", "robot") and _value(values, name) != _value(base, name)
+        ]
+        if own:
+            yield family, "".join(own)
+
+
+def parameters() -> str:
+    """parameters.md."""
+    lead = (
+        "Launch arguments are given as `NAME:=VALUE` to `ros2 launch mlsh_ros robot.launch.py`, "
+        "`ros2 launch mlsh_ros sim.launch.py`, `mlsh up robot` or `mlsh up sim`. Node parameters "
+        "without a launch argument go into a parameter file (`params_file`), see "
+        "`config/params.example.yaml`. Parameters marked *live* may change while the node runs."
+    )
+    launch = []
+    for graph in GRAPHS.values():
+        rows = []
+        for argument in graph.arguments:
+            value = "required" if argument.required else f"`{argument.default or chr(39) * 2}`"
+            choices = ", ".join(f"`{c}`" for c in argument.choices)
+            rows.append((f"`{argument.name}`", value, choices, argument.description))
+        head = ("argument", "default", "choices", "meaning")
+        launch.append(f"## {graph.name}.launch.py\n\n{table(head, rows)}")
+    nodes = [
+        f"## {name}\n\n{table(('parameter', 'default', 'range', 'meaning'), map(_row, params))}"
+        for name, params in NODES.items()
+    ]
+    return _page("Launch arguments and node parameters", lead, *launch, *nodes)
+
+
+def _row(param: Param) -> tuple[str, str, str, str]:
+    bounds = ", ".join(f"`{c}`" for c in param.choices)
+    if param.low is not None and param.high is not None:
+        bounds = f"{param.low:g} to {param.high:g}"
+    live = "" if param.read_only else " *Live.*"
+    return f"`{param.name}`", f"`{json.dumps(param.default)}`", bounds, param.description + live
+
+
+def faults() -> str:
+    """faults.md."""
+    lead = (
+        "A fault stops the robot and stays until a person resets it. `skill_node/state` and "
+        "`/diagnostics` carry its name. [Safety](../safety.md#faults) says how fast each is "
+        "detected, [troubleshooting](../troubleshooting.md#faults) what to do about it."
+    )
+    rows = [(f"`{name}`", meaning) for name, meaning in FAULTS.items()]
+    return _page("Faults", lead, table(("fault", "meaning"), rows))
+
+
+def robots() -> str:
+    """robots.md."""
+    rows = []
+    for family in sorted(FAMILIES):
+        made = make_family(family)
+        robot = load_robot(made.robot).interface
+        tasks = ", ".join(made.tasks)
+        rows.append((f"`{family}`", f"`{robot.robot}`", tasks))
+    lead = "The shipped task families, the robot that each is meant for, and their tasks."
+    return _page("Task families", lead, table(("family", "robot", "tasks"), rows))
+
+
+PAGES = {
+    "cli.md": commands,
+    "robot-yaml.md": robot_yaml,
+    "reality-yaml.md": reality_yaml,
+    "config.md": settings,
+    "parameters.md": parameters,
+    "faults.md": faults,
+    "task-families.md": robots,
+}
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for page, write in PAGES.items():
+        (FOLDER / page).write_text(write())
