@@ -144,3 +144,12 @@ def test_a_page_whose_output_is_wrong_is_shown_with_the_right_one(tmp_path):
     assert pages.run_page(f"{text}0\n```\n", tmp_path / "page") == (
         text.replace("x: 2", "x: 1") + "1\n```\n"
     )
+
+
+SOURCE = re.compile(r"`((?:sim|policies|mlsh_ros|tests|launch|config)/[\w/.]+\.\w+)(?:::\w+)?`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(DOCS.parent).as_posix())
+def test_files_that_a_page_names_exist(page):
+    for name in SOURCE.findall(page.read_text()):
+        assert (DOCS.parent / name).is_file(), name
