@@ -1,4 +1,4 @@
-"""The tick engine: sensors in, command out, on an absolute time grid. Knows no ROS."""
+"""What calls the control step: an absolute time grid, or the sensors of a simulator. No ROS."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mlsh_ros.control.clock import Clock, Time
+from mlsh_ros.control.control_step import ControlStep, SessionEndedError
 from mlsh_ros.control.controller import Controller, Request, Tick
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.control.safety_monitor import Guard
@@ -16,6 +17,7 @@ from mlsh_ros.control.tick_schedule import Grid
 from sim.interface import Floats
 
 RETRY = 0.5  # s between two questions to a silent master
+LOCKSTEP_PATIENCE = 10.0  # s without a sensor or a decision before a lock-step session gives up
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,67 @@ class Port(Protocol):
     def begin(self, initial: Floats) -> None:
         """The session begins; the robot's measured state corresponds to this command (A,)."""
 
-    def send(self, command: Floats) -> None:
-        """The command (A,) to the robot, at once."""
+    def send(self, command: Floats, stamp: int | None = None) -> None:
+        """The command (A,) to the robot, at once; stamped now, or as the answer to `stamp`, ns."""
 
     def tell(self, done: Done) -> None:
         """What was done; may be told later."""
 
 
-class Loop:
+class _Driver:
+    """What both loops share: waiting for sensors, and for the master."""
+
+    def __init__(
+        self,
+        controller: Controller,
+        sensors: Sensors,
+        guard: Guard,
+        port: Port,
+        news: threading.Condition,
+        stop: threading.Event,
+        *,
+        clock: Time | None = None,
+    ) -> None:
+        self.controller, self.sensors, self.guard = controller, sensors, guard
+        self.port, self.news, self.stop = port, news, stop
+        self.clock: Time = clock or Clock()
+        self._step = ControlStep(controller, self._decide, guard.judge, port.begin)
+        self._question: Request | None = None  # the newest one
+
+    def wait(self, happened: Callable[[], bool], timeout: float) -> bool:
+        """Wait until it happened or the session is over; False: it took too long."""
+        with self.news:
+            return self.news.wait_for(lambda: happened() or self.stop.is_set(), timeout)
+
+    def decide(self, request: Request | None, timeout: float) -> None:
+        """Ask the master, and wait for the decision of this tick if it has not come yet.
+
+        Asks again and again: a question is lost on a master that has not been discovered yet.
+
+        Raises:
+            FaultError: no answer in time.
+        """
+        if request is not None:
+            self._question = request
+            self.port.ask(request)
+        deadline = self.clock.steady() + timeout
+        while not self.wait(lambda: not self._undecided(), RETRY):
+            if self.clock.steady() > deadline:
+                raise FaultError(
+                    "master_silent",
+                    f"no decision for tick {self.controller.tick} within {timeout:g} s",
+                )
+            if self._question is not None:
+                self.port.ask(self._question)
+
+    def _decide(self, request: Request | None) -> None:
+        raise NotImplementedError
+
+    def _undecided(self) -> bool:
+        return self.controller.hierarchy.needs(self.controller.tick) is not None
+
+
+class Loop(_Driver):
     """Drives one robot in real or simulated time, session by session.
 
     Args:
@@ -70,11 +125,8 @@ class Loop:
         start_timeout: float,
         clock: Time | None = None,
     ) -> None:
-        self.controller, self.sensors, self.guard = controller, sensors, guard
-        self.port, self.news, self.stop = port, news, stop
+        super().__init__(controller, sensors, guard, port, news, stop, clock=clock)
         self.start_timeout = start_timeout
-        self.clock: Time = clock or Clock()
-        self._question: Request | None = None  # the newest one
 
     def run(self) -> None:
         """One session, until told to stop.
@@ -93,6 +145,7 @@ class Loop:
         if self.stop.is_set():
             return
         self._check_sensors(self.clock.now())
+        # The first decision may take long; the ticks begin when it is there.
         self.decide(self.controller.begin(self.sensors.fields()), self.start_timeout)
         grid, missed = Grid(self.controller.interface.control_dt, self.clock.now()), 0
         while self.clock.rest(grid.due, self.stop, self.news):
@@ -105,54 +158,68 @@ class Loop:
         self.guard.time(now, self.clock.stamping(), missed)
         self._check_sensors(now)
         fields = self.sensors.fields()
-        first = self.controller.tick == 0  # decided before the loop began
-        request = self.controller.begin(fields)
-        if first:  # from where the robot is now, not where it was when the master was asked
-            self.port.begin(self.controller.command)
-        elif request is not None:
-            self.port.ask(request)
         with self.news:
-            if request is not None and self._undecided():
-                # Only with decision_lead 0: the tick itself waits, but not for ever.
-                self._await_decision(now + self.controller.interface.control_dt / 2)
-            tick = self.controller.finish()
-        self.guard.judge(tick, fields, now)
+            tick = self._step(fields, now)
         self.port.send(tick.command)
         self.port.tell(Done(tick, missed, now - due, self.clock.steady() - began))
 
-    def decide(self, request: Request | None, timeout: float) -> None:
-        """Ask the master, and wait for the decision of this tick if it has not come yet.
-
-        Asks again and again: a question is lost on a master that has not been discovered yet.
-
-        Raises:
-            FaultError: no answer in time.
-        """
-        if request is not None:
-            self._question = request
-            self.port.ask(request)
-        deadline = self.clock.steady() + timeout
-        while not self.wait(lambda: not self._undecided(), RETRY):
-            if self.clock.steady() > deadline:
-                raise FaultError(
-                    "master_silent",
-                    f"no decision for tick {self.controller.tick} within {timeout:g} s",
-                )
-            if self._question is not None:
-                self.port.ask(self._question)
-
-    def wait(self, happened: Callable[[], bool], timeout: float) -> bool:
-        """Wait until it happened or the session is over; False: it took too long."""
-        with self.news:
-            return self.news.wait_for(lambda: happened() or self.stop.is_set(), timeout)
+    def _decide(self, request: Request | None) -> None:
+        if request is None or request.tick == 0:  # the first is decided before the ticks begin
+            return
+        self.port.ask(request)
+        if self._undecided():
+            # Only with decision_lead 0: the tick itself waits, but not for ever.
+            patience = self.clock.now() + self.controller.interface.control_dt / 2
+            while self._undecided() and not self.clock.reached(patience):
+                self.clock.wait(self.news, patience)
 
     def _check_sensors(self, now: float) -> None:
         if stale := self.sensors.stale(now, self.clock.stamping()):
             raise FaultError("sensors_stale", ", ".join(stale))
 
-    def _undecided(self) -> bool:
-        return self.controller.hierarchy.needs(self.controller.tick) is not None
 
-    def _await_decision(self, patience: float) -> None:
-        while self._undecided() and not self.clock.reached(patience):
-            self.clock.wait(self.news, patience)
+class LockstepLoop(_Driver):
+    """Drives a simulation that waits for the command of every tick.
+
+    The arguments are those of `Loop`.
+    """
+
+    answered = -1  # ns, stamp of the sensors that the newest tick answered
+
+    def run(self) -> None:
+        """One session, until told to stop.
+
+        Raises:
+            FaultError: a rule is broken, or the simulator or the master is silent.
+            ValueError: the core met a value that must not be used.
+        """
+        self.guard.begin()
+        while True:
+            with self.news:
+                if not self.wait(self._shown, LOCKSTEP_PATIENCE):
+                    raise FaultError("sensors_stale", "the simulator sends nothing more")
+                if self.stop.is_set():
+                    return
+                self.answered = stamp = self.sensors.complete_stamp() or 0
+                try:
+                    tick = self._step(self.sensors.fields(), stamp * 1e-9)
+                except SessionEndedError:
+                    return
+                # Told before it acts: whoever sees the outcome will soon see the tick.
+                self.port.tell(Done(tick, 0, 0.0, 0.0))
+                self.port.send(tick.command, stamp)
+
+    def forget_later_stamps(self) -> None:
+        """A session is to begin: the simulator may have been started again, at an earlier time."""
+        if (self.sensors.complete_stamp() or 0) < self.answered:
+            self.answered = -1
+
+    def _shown(self) -> bool:
+        """Whether all sensors show one moment that no session has answered yet."""
+        stamp = self.sensors.complete_stamp()
+        return stamp is not None and stamp > self.answered
+
+    def _decide(self, request: Request | None) -> None:
+        self.decide(request, LOCKSTEP_PATIENCE)
+        if self.stop.is_set():
+            raise SessionEndedError

@@ -11,6 +11,7 @@ import numpy as np
 
 from mlsh_ros.control.controller import Tick
 from mlsh_ros.control.faults import FaultError
+from policies.bundle.bundle import Manifest
 from sim.interface import ActionTerm, Floats, Interface, Ranges, fold, spread, spread_range
 
 WINDOW = 10  # decisions over which switches are counted
@@ -182,3 +183,19 @@ class Guard:
                 f"{self.switches} switches in {WINDOW} decisions, at most "
                 f"{self.rules.max_switches} are accepted",
             )
+
+
+def make_guard(manifest: Manifest, values: Mapping[str, object]) -> Guard:
+    """The rules of a bundle.
+
+    Args:
+        manifest: of the bundle.
+        values: of skill_node's parameters.
+    """
+    rules = Rules(
+        late_decisions=int(str(values["late_decisions"])),
+        missed_ticks=int(str(values["missed_ticks"])),
+        max_switches=int(str(values["max_switches"])),
+        clock_jump=float(str(values["clock_jump"])),
+    )
+    return Guard(manifest.interface, manifest.skills, manifest.skill_limits, rules)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mlsh_ros.bringup.node_graph import SIM
 from mlsh_ros.control.controller import Controller
 from mlsh_ros.evaluation.episode import Episode
-from mlsh_ros.evaluation.offline_rollout import Watch, make_guard, run_episode
+from mlsh_ros.evaluation.offline_rollout import Watch, default_guard, run_episode
 from policies.bundle.bundle import Bundle
 from policies.bundle.runtime import load_master, load_skills
 from policies.bundle.task_compatibility import check_fits, task_of
@@ -99,7 +99,7 @@ def run_offline(
     controller = Controller(
         bundle.interface, load_skills(bundle), manifest.decision_ticks, manifest.decision_lead
     )
-    guard = make_guard(bundle)
+    guard = default_guard(bundle)
     done = []
     for job in work:
         check_fits(bundle, body, job.task)

@@ -8,14 +8,15 @@ is not fit to be scored.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from mlsh_ros.bringup.params import SKILL_NODE
+from mlsh_ros.control.control_step import ControlStep, decide_with
 from mlsh_ros.control.controller import Controller, Skill, Tick
 from mlsh_ros.control.faults import FaultError
-from mlsh_ros.control.safety_monitor import Guard, Rules
+from mlsh_ros.control.safety_monitor import Guard, make_guard
 from mlsh_ros.evaluation.episode import Episode
 from policies.bundle.bundle import Bundle
 from sim.envs.reference_returns import episode_rng
@@ -51,7 +52,7 @@ def run_episode(
         master_name: for the record.
         seed: of the evaluation.
         number: of the episode.
-        guard: the rules of the bundle, see `make_guard`.
+        guard: the rules of the bundle, see `default_guard`.
         watch: is shown the world before each tick, and as the last one left it; not the state
             that a simulation which diverged is put back to.
 
@@ -60,22 +61,18 @@ def run_episode(
     """
     world.reset(np.zeros(1, INT32), [task], [episode_rng(seed, number)])
     controller.reset()
-    guard.begin()
-    fault = ""
+    judge = FirstFault(guard)
+    step = ControlStep(controller, decide_with(controller, master), judge)
     ticks: list[Tick] = []
     rewards: list[float] = []
     shown, success, done = world.shown(world.fields()), False, False
     while not done:
         now = {name: value[0] for name, value in shown.items()}
         try:
-            tick = _tick(controller, master, now)
-        except FaultError as error:
-            raise UserError(f"{label}, episode {number}, tick {len(ticks)}: {error}") from None
-        try:
-            if not fault:
-                guard.judge(tick, now, len(ticks) * world.interface.control_dt)
-        except FaultError as error:
-            fault = f"tick {len(ticks)}: {error}"
+            tick = step(now, len(ticks) * world.interface.control_dt)
+        except (FaultError, ValueError) as error:
+            text = str(error if isinstance(error, FaultError) else f"invalid_value: {error}")
+            raise UserError(f"{label}, episode {number}, tick {len(ticks)}: {text}") from None
         watch(world, tick)
         fields, outcome = world.obey(tick.command[None])
         shown = world.shown(fields)
@@ -98,34 +95,27 @@ def run_episode(
         late=controller.hierarchy.late,
         lateness=None,
         compute=None,
-        fault=fault,
+        fault=judge.text,
     )
 
 
-def _tick(controller: Controller, master: Skill, fields: dict[str, Floats]) -> Tick:
-    try:
-        request = controller.begin(fields)
-    except ValueError as error:
-        raise FaultError("invalid_value", str(error)) from None
-    if request is not None:
-        logits = master(request.observation[None])[0]
-        if not np.isfinite(logits).all():
-            raise FaultError("master_silent", f"logits are not finite: {logits.tolist()}")
-        controller.hierarchy.answer(request.macro, int(logits.argmax()))
-    try:
-        return controller.finish()
-    except ValueError as error:
-        raise FaultError("invalid_value", str(error)) from None
+class FirstFault:
+    """The rules of skill_node, which keeps the first one that an episode breaks and goes on."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard, self.text = guard, ""
+        guard.begin()
+
+    def __call__(self, tick: Tick, fields: Mapping[str, Floats], now: float) -> None:
+        """See `Guard.judge`, but that nothing is raised."""
+        if self.text:
+            return
+        try:
+            self._guard.judge(tick, fields, now)
+        except FaultError as error:
+            self.text = f"tick {tick.tick}: {error}"
 
 
-def make_guard(bundle: Bundle) -> Guard:
+def default_guard(bundle: Bundle) -> Guard:
     """The rules of skill_node, as its parameters are by default."""
-    values = {param.name: param.default for param in SKILL_NODE}
-    rules = Rules(
-        late_decisions=int(values["late_decisions"]),
-        missed_ticks=int(values["missed_ticks"]),
-        max_switches=int(values["max_switches"]),
-        clock_jump=float(values["clock_jump"]),
-    )
-    manifest = bundle.manifest
-    return Guard(manifest.interface, manifest.skills, manifest.skill_limits, rules)
+    return make_guard(bundle.manifest, {param.name: param.default for param in SKILL_NODE})

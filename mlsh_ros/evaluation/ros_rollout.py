@@ -211,7 +211,9 @@ class Remote:
                 self._news.wait(0.5)
                 self._check()
                 if self.state.startswith("fault"):
-                    raise UserError(f"skill_node stopped the robot: {self.state}")
+                    raise UserError(
+                        f"episode {number} of {task}: skill_node stopped the robot: {self.state}"
+                    )
                 if len(self._outcomes) > heard:
                     heard, deadline = len(self._outcomes), time.monotonic() + CALL
                 if time.monotonic() > deadline:

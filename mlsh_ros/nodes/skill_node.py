@@ -23,9 +23,9 @@ from mlsh_ros.control.diagnostics import diagnose
 from mlsh_ros.control.emergency_stop import EmergencyStop
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.control.heartbeat import Beat, Heartbeat, heartbeat_layout, interface_number
-from mlsh_ros.control.loop import Done, Loop
+from mlsh_ros.control.loop import Done, LockstepLoop, Loop
 from mlsh_ros.control.realtime import no_collection, prefer_this_thread
-from mlsh_ros.control.safety_monitor import Guard, Rules
+from mlsh_ros.control.safety_monitor import Guard, make_guard
 from mlsh_ros.control.sensor_buffer import Sample, Sensors
 from mlsh_ros.control.session import Session
 from mlsh_ros.control.supervisor import State, Status, Supervisor
@@ -63,7 +63,6 @@ from policies.bundle.runtime import load_skills
 from sim.errors import UserError, unknown
 from sim.interface import Floats
 
-LOCKSTEP_PATIENCE = 10.0  # s without a sensor or a decision before a lockstep session gives up
 AUTOSTART = 0.5  # s between two attempts to start by itself
 DELIVERY = 0.2  # s that the last command may take to arrive before the node ends
 DISCOVERY = 1.0  # s that a latched emergency stop may take to be heard by a node that was started
@@ -92,7 +91,6 @@ class SkillNode(CoreNode):
         self._timers: list[Any] = []
         self._autostart: Any = None  # timer
         self._answered: int | None = None  # ns, stamp of the sensors that a command answered
-        self._last_stamp = -1  # ns, of the sensors that the last lockstep tick answered
         self.timing = Timing()
         # Of a change of parameters that is not yet accepted.
         self._next_bundle: tuple[Bundle, Sequence[Any]] | None = None
@@ -139,7 +137,7 @@ class SkillNode(CoreNode):
         self.gate = CommandGate(
             self.interface, self.supervisor, self._publish, self._watch_of_session
         )
-        self.loop = self._make_loop(bundle)
+        self.loop = self._make_loop(make_guard(manifest, self.values))
         self.session = Session(
             self.supervisor, self.gate, self._drive, self, self._stop, self._wake, self._log_error
         )
@@ -228,26 +226,12 @@ class SkillNode(CoreNode):
         safety.start()
         return safety
 
-    def _make_loop(self, bundle: Bundle) -> Loop:
-        values = self.values
-        rules = Rules(
-            late_decisions=int(values["late_decisions"]),
-            missed_ticks=int(values["missed_ticks"]),
-            max_switches=int(values["max_switches"]),
-            clock_jump=float(values["clock_jump"]),
-        )
-        manifest = bundle.manifest
-        guard = Guard(manifest.interface, manifest.skills, manifest.skill_limits, rules)
-        return Loop(
-            self.controller,
-            self.sensors,
-            guard,
-            self,
-            self._news,
-            self._stop,
-            start_timeout=float(values["start_timeout"]),
-            clock=self.time,
-        )
+    def _make_loop(self, guard: Guard) -> Loop | LockstepLoop:
+        parts = (self.controller, self.sensors, guard, self, self._news, self._stop)
+        if self.lockstep:
+            return LockstepLoop(*parts)
+        timeout = float(self.values["start_timeout"])
+        return Loop(*parts, start_timeout=timeout, clock=self.time)
 
     def activate(self) -> None:
         """Report; nothing moves before `arm` and `start`."""
@@ -339,11 +323,11 @@ class SkillNode(CoreNode):
     def _prepare(self) -> None:
         with self._news:
             self._session_number += 1
-            if (self.sensors.complete_stamp() or 0) < self._last_stamp:
-                self._last_stamp = -1  # the simulator was started again
             self.controller.reset()
             self.timing.clear()
-            if not self.lockstep:
+            if isinstance(self.loop, LockstepLoop):
+                self.loop.forget_later_stamps()
+            else:
                 # What was seen before `start` may be of a robot that has been moved since.
                 self.sensors.clear()
 
@@ -511,7 +495,8 @@ class SkillNode(CoreNode):
             raise MessageError(f"{ANSWER_TOPIC}: {error}") from None
         macro, skill = int(scalars["macro"]), int(scalars["skill"])
         with self._news:
-            if int(scalars["session"]) != self._session_number or self._over():
+            over = self._stop.is_set() or self.supervisor.state is not State.RUNNING
+            if int(scalars["session"]) != self._session_number or over:
                 self._reporter.unused += 1
                 return
             try:
@@ -539,47 +524,18 @@ class SkillNode(CoreNode):
 
     # A session ----------------------------------------------------------------------------
 
-    def _over(self) -> bool:
-        """Whether the session has been told to end, or a fault has ended it."""
-        return self._stop.is_set() or self.supervisor.state is not State.RUNNING
-
     def _drive(self) -> None:
         priority, cpu = int(self.values["realtime_priority"]), int(self.values["cpu"])
         for refused in prefer_this_thread(priority, cpu):
             self.get_logger().warning(refused)
         try:
             with no_collection():
-                self._drive_lockstep() if self.lockstep else self.loop.run()
+                self.loop.run()
         finally:
             with self._news:
                 self._answered = None  # the simulator may ask again: no moving command for it
 
-    def _drive_lockstep(self) -> None:
-        while True:
-            with self._news:
-                if not self.loop.wait(self._has_news, LOCKSTEP_PATIENCE):
-                    raise FaultError("sensors_stale", "the simulator sends nothing more")
-                if self._over():
-                    return
-                last = self._last_stamp = self.sensors.complete_stamp() or 0
-                request = self.controller.begin(self.sensors.fields())
-                if self.controller.tick == 0:
-                    self.begin(self.controller.command)
-                self.loop.decide(request, LOCKSTEP_PATIENCE)
-                if self._over():
-                    return
-                tick = self.controller.finish()
-                # Told before it acts: whoever sees the outcome will soon see the tick.
-                self.tell(Done(tick, 0, 0.0, 0.0))
-                if self.gate.drive(tick.command, self.time.now(), last):
-                    self._answered = last
-
-    def _has_news(self) -> bool:
-        """Whether all sensors show one moment that no session has answered yet."""
-        stamp = self.sensors.complete_stamp()
-        return stamp is not None and stamp > self._last_stamp
-
-    # How braking passes the time (core.session.Pace) ---------------------------------------
+    # How braking passes the time (control.session.Pace) ---------------------------------------
 
     def now(self) -> float:
         """S, by the clock of the ticks."""
@@ -590,7 +546,7 @@ class SkillNode(CoreNode):
         if not self.lockstep:
             self.time.pause(self.interface.control_dt, self._news)
 
-    # What the loop says (core.loop.Port) --------------------------------------------------
+    # What the loop says (control.loop.Port) --------------------------------------------------
 
     def ask(self, request: Request) -> None:
         """A question to the master."""
@@ -613,13 +569,14 @@ class SkillNode(CoreNode):
         """What the watchdog_node says that watched when the session began."""
         return self.heartbeat.watch(time.monotonic(), self._safety.since, self._sent)
 
-    def send(self, command: Floats) -> None:
-        """The command (A,) to the robot, stamped now."""
+    def send(self, command: Floats, stamp: int | None = None) -> None:
+        """The command (A,) to the robot; stamped now, or as the answer to `stamp`, ns."""
         if (silence := time.monotonic() - self._safety.alive) > DEAF:
             raise FaultError(
                 "internal", f"nobody has listened to the emergency stop for {silence:.2f} s"
             )
-        self.gate.drive(command, self.time.now())
+        if self.gate.drive(command, self.time.now(), stamp) and stamp is not None:
+            self._answered = stamp
 
     def _publish(self, command: Floats, stamp: int | None) -> None:
         assert self._commander is not None

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from mlsh_ros.control.clock import Clock
+from mlsh_ros.control.control_step import ControlStep, decide_with
 from mlsh_ros.control.controller import Controller, Request
 from mlsh_ros.control.loop import Done, Loop
 from mlsh_ros.control.realtime import no_collection
@@ -186,13 +187,12 @@ class Stand:
 
     def ask(self, request: Request) -> None:
         """The master answers at once."""
-        logits = self.master(request.observation[None])[0]
-        self.controller.hierarchy.answer(request.macro, int(logits.argmax()))
+        decide_with(self.controller, self.master)(request)
 
     def begin(self, initial: Floats) -> None:
         """No command is judged."""
 
-    def send(self, command: Floats) -> None:
+    def send(self, command: Floats, stamp: int | None = None) -> None:
         """Nobody listens."""
 
     def tell(self, done: Done) -> None:
@@ -206,6 +206,9 @@ class Stand:
 def core(ticks: int) -> np.ndarray:
     """(ticks,) seconds of a whole tick: age checks, observe, networks, limits, guard."""
     stand = Stand(50)
+    step = ControlStep(
+        stand.controller, decide_with(stand.controller, stand.master), stand.guard.judge
+    )
     took = np.empty(ticks)
     with no_collection():
         for n in range(ticks):
@@ -214,9 +217,7 @@ def core(ticks: int) -> np.ndarray:
             stand.guard.time(start, start, 0)
             stand.sensors.stale(time.monotonic())
             fields = stand.sensors.fields()
-            if request := stand.controller.begin(fields):
-                stand.ask(request)
-            stand.guard.judge(stand.controller.finish(), fields, start)
+            step(fields, start)
             took[n] = time.perf_counter() - start
     return took
 

@@ -1,10 +1,15 @@
 """In lockstep the rollout through ROS is the offline rollout, bit for bit."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mlsh_ros.evaluation.backends import jobs, run_offline, run_ros
+from policies.bundle.bundle import MANIFEST, write_bundle
 from policies.bundle.task_compatibility import task_of
+from sim.errors import UserError
 from sim.physics.robot_model import load_robot
 from sim.randomization.schema import load_reality
 from tests.support.bundles import fresh_domain, restless_bundle
@@ -70,6 +75,20 @@ def test_with_a_reality_it_still_does(tmp_path):
         # Goals are where they were, 2 at the end of the observation; it is only seen otherwise.
         np.testing.assert_array_equal(one.observation[0, -4:], two.observation[0, -4:])
         assert (one.observation[1:] != two.observation[1:]).any(axis=1).all()
+
+
+@pytest.mark.ros
+def test_a_rule_that_stops_the_robot_stops_it_in_lockstep_too(tmp_path):
+    whole = restless_bundle(tmp_path / "restless", 1, "moving_bandits", "omni")
+    slow = {skill: {"velocity": (-0.3, 0.3)} for skill in whole.manifest.skills}
+    files = {name: data for name, data in whole.files.items() if name != MANIFEST}
+    bundle = write_bundle(replace(whole.manifest, skill_limits=slow), files, tmp_path / "slow")
+    work, how = jobs(bundle, None, None)[:1], {"episodes": 1, "seed": 3}
+    (offline,) = run_offline(bundle, "omni", work, **how)
+    assert re.match(r"tick \d+: limit: velocity", offline.fault)
+    what = offline.fault.partition(": ")[2]
+    with pytest.raises(UserError, match=re.escape(f"stopped the robot: fault: {what}")):
+        run_ros(bundle, "omni", work, mode="lockstep", domain=fresh_domain(), **how)
 
 
 def compare(offline, through_ros):

@@ -236,7 +236,7 @@ class Bench:
     def begin(self, initial):
         self.initial = initial
 
-    def send(self, command):
+    def send(self, command, stamp=None):
         self.time += self.work(len(self.sent))
         self.sent.append((self.time, command))
         if len(self.sent) == self.last:

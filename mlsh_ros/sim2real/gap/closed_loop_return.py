@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mlsh_ros.control.control_step import ControlStep, accept, decide_with
 from mlsh_ros.control.controller import Controller
 from mlsh_ros.sim2real.data.episode_layout import layout_of
 from mlsh_ros.sim2real.data.signals import Signals, Stretch
@@ -121,10 +122,10 @@ def _drive(
     manifest, interface = bundle.manifest, bundle.interface
     count = len(next(iter(first.values())))
     skills, network = load_skills(bundle), load_master(bundle, master)
-    controllers = [
-        Controller(interface, skills, manifest.decision_ticks, manifest.decision_lead)
-        for _ in range(count)
-    ]
+    steps = []
+    for _ in range(count):
+        controller = Controller(interface, skills, manifest.decision_ticks, manifest.decision_lead)
+        steps.append(ControlStep(controller, decide_with(controller, network), accept))
     physics = twin.placed(first)
     varied = None
     if twin.reality != NOMINAL:
@@ -145,12 +146,8 @@ def _drive(
     fields = shown()
     for _ in range(ticks - 1):
         commands = []
-        for i, controller in enumerate(controllers):
-            request = controller.begin({name: value[i] for name, value in fields.items()})
-            if request is not None:
-                logits = network(request.observation[None])[0]
-                controller.hierarchy.answer(request.macro, int(logits.argmax()))
-            tick = controller.finish()
+        for i, step in enumerate(steps):
+            tick = step({name: value[i] for name, value in fields.items()}, 0.0)
             commands.append(tick.command)
             done.append(tick.action)
         if varied is None:

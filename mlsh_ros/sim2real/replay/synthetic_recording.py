@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mlsh_ros.control.control_step import ControlStep, accept, decide_with
 from mlsh_ros.control.controller import Controller
 from mlsh_ros.messages.conversion import topic_readers
 from mlsh_ros.sim2real.data.signals import Listener, Signals
@@ -39,7 +40,7 @@ def rehearse(
     topics = [
         (r.topic, [term.name for term, _ in r.terms]) for r in topic_readers(interface.observation)
     ]
-    step = round(interface.physics_dt * 1e9)
+    period = round(interface.physics_dt * 1e9)
     skills, masters = load_skills(bundle), sorted(manifest.masters)
     worlds: dict[str, World] = {}
     for session in range(sessions):
@@ -51,7 +52,7 @@ def rehearse(
         world = worlds[family.name]
         controller = Controller(interface, skills, manifest.decision_ticks, manifest.decision_lead)
         world.reset(ONE, [number], [episode_rng(seed, session)])
-        controller.reset()
+        step = ControlStep(controller, decide_with(controller, network), accept)
         safe = interface.safe[None]
         for _ in range(round(STANDS / interface.physics_dt)):
             world.advance(safe, 1)
@@ -66,11 +67,7 @@ def rehearse(
                         part = {name: fields[name] for name in names}
                         listener.add_fields(topic, now + WIRE, now, part)
                 if sub == 0:
-                    request = controller.begin(fields)
-                    if request is not None:
-                        logits = network(request.observation[None])[0]
-                        controller.hierarchy.answer(request.macro, int(logits.argmax()))
-                    tick = controller.finish()
+                    tick = step(fields, now * 1e-9)
                     head = [session + 1, tick.tick, tick.skill, tick.late, 0, 0.0, 0.0, 0.0]
                     head[5] = float(tick.saturated)
                     parts = [np.array(head), tick.observation, tick.action, tick.command]
@@ -78,7 +75,7 @@ def rehearse(
                     command = tick.command
                     world.command = command[None]
                 world.advance(command[None], 1)
-                now += step
+                now += period
             _, outcome = world.judge()
             if (outcome.terminated | outcome.truncated)[0]:
                 break

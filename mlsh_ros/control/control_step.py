@@ -1,0 +1,79 @@
+"""One control step, the same in real time, in lock-step and without ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from mlsh_ros.control.controller import Controller, Request, Skill, Tick
+from mlsh_ros.control.faults import FaultError
+from policies.bundle.runtime import choose
+from sim.interface import Floats
+
+Decide = Callable[["Request | None"], None]
+Judge = Callable[[Tick, Mapping[str, Floats], float], None]
+
+
+class SessionEndedError(Exception):
+    """The session was told to end while the master was asked; no command follows."""
+
+
+class ControlStep:
+    """Observation, decision, action and the safety rules, in this order, for every way to drive.
+
+    Args:
+        controller: of the skills and of the robot.
+        decide: called on every tick, with the question to the master if there is one. When it
+            returns, the decision of this tick has come, or the tick may go on without it. It may
+            raise SessionEndedError.
+        judge: the safety rules, see `Guard.judge`.
+        begin: is given the command (A,) that a session begins from, before its first tick.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        decide: Decide,
+        judge: Judge,
+        begin: Callable[[Floats], None] = lambda _: None,
+    ) -> None:
+        self.controller, self._decide, self._judge, self._begin = controller, decide, judge, begin
+
+    def __call__(self, fields: Mapping[str, Floats], now: float) -> Tick:
+        """Compute a tick; its command may be sent.
+
+        Args:
+            fields: per observation term (size,), what the sensors show.
+            now: when they were read, s.
+
+        Raises:
+            FaultError: a safety rule is broken, or the master failed.
+            ValueError: an observation or an action is not finite, or a first decision is missing.
+            SessionEndedError: so.
+        """
+        request = self.controller.begin(fields)
+        if self.controller.tick == 0:
+            self._begin(self.controller.command)
+        self._decide(request)
+        tick = self.controller.finish()
+        self._judge(tick, fields, now)
+        return tick
+
+
+def decide_with(controller: Controller, master: Skill) -> Decide:
+    """A master in the same process, (1, O) to (1, K), that decides greedily and at once."""
+
+    def decide(request: Request | None) -> None:
+        if request is None:
+            return
+        logits = master(request.observation[None])[0]
+        if not np.isfinite(logits).all():
+            raise FaultError("master_silent", f"logits are not finite: {logits.tolist()}")
+        controller.answer(request.macro, choose(logits))
+
+    return decide
+
+
+def accept(tick: Tick, fields: Mapping[str, Floats], now: float) -> None:
+    """No rules, for a simulation whose commands reach no robot."""
