@@ -6,14 +6,13 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.duration import Duration
 from std_msgs.msg import Float64MultiArray, String
-from std_srvs.srv import Trigger
 
 from mlsh_ros.bringup.params import SKILL_NODE
 from mlsh_ros.control.clock import SimulatedClock
@@ -22,7 +21,6 @@ from mlsh_ros.control.controller import Controller, Request
 from mlsh_ros.control.diagnostics import diagnose
 from mlsh_ros.control.emergency_stop import EmergencyStop
 from mlsh_ros.control.faults import FaultError
-from mlsh_ros.control.heartbeat import Beat, Heartbeat, heartbeat_layout, interface_number
 from mlsh_ros.control.loop import Done, LockstepLoop, Loop
 from mlsh_ros.control.realtime import no_collection, prefer_this_thread
 from mlsh_ros.control.safety_monitor import Guard, make_guard
@@ -34,11 +32,11 @@ from mlsh_ros.messages.conversion import (
     MessageError,
     TopicReader,
     command_writers,
-    shorten,
     stamp_of,
 )
 from mlsh_ros.messages.labelled_array import answer_layout, request_layout
-from mlsh_ros.messages.topics import RECORDER_STATE, RECORDING, WATCHDOG_BEAT, WATCHDOG_STATE
+from mlsh_ros.messages.topics import RECORDER_STATE, WATCHDOG_BEAT
+from mlsh_ros.nodes.arming_checks import ArmingChecks
 from mlsh_ros.nodes.clock import TOPIC as CLOCK
 from mlsh_ros.nodes.clock import make_clock, steady
 from mlsh_ros.nodes.commander import Commander
@@ -55,19 +53,17 @@ from mlsh_ros.nodes.node import (
 )
 from mlsh_ros.nodes.reporter import DIAGNOSTICS_PERIOD, Reporter
 from mlsh_ros.nodes.safety_listener import SafetyListener
+from mlsh_ros.nodes.session_services import SessionServices, describe
 from mlsh_ros.nodes.uniqueness import Single, SinglePublishers
-from mlsh_ros.nodes.watchdog_node import STOPPED, TRIPPED, WATCHDOG
+from mlsh_ros.nodes.watchdog_link import WatchdogLink
+from mlsh_ros.nodes.watchdog_node import WATCHDOG
 from policies.bundle.bundle import Bundle, load_bundle
 from policies.bundle.robot_compatibility import check_agrees
 from policies.bundle.runtime import load_skills
 from sim.errors import UserError, unknown
 from sim.interface import Floats
 
-AUTOSTART = 0.5  # s between two attempts to start by itself
 DELIVERY = 0.2  # s that the last command may take to arrive before the node ends
-DISCOVERY = 1.0  # s that a latched emergency stop may take to be heard by a node that was started
-FRESH = 0.5  # s that sensors may take to come after the robot was armed
-SOON = 0.5  # s after which watchdog_node knows that an emergency stop is released
 DEAF = 0.5  # s after which the thread that hears the emergency stop counts as stuck
 LONG_BRAKING = 3.0  # s of braking that are worth a warning
 ARMED = (State.READY, State.RUNNING, State.STOPPING)
@@ -89,7 +85,6 @@ class SkillNode(CoreNode):
         self._sent = 0.0  # s, when the newest command was
         self.estop = EmergencyStop()  # what panels say outlives cleanup and configure
         self._timers: list[Any] = []
-        self._autostart: Any = None  # timer
         self._answered: int | None = None  # ns, stamp of the sensors that a command answered
         self.timing = Timing()
         # Of a change of parameters that is not yet accepted.
@@ -108,7 +103,6 @@ class SkillNode(CoreNode):
         manifest = bundle.manifest
         self.interface = manifest.interface
         self.lockstep = self.values["mode"] == "lockstep"
-        self.watched = bool(self.values["watchdog"])
         self.controller = Controller(
             self.interface,
             load_skills(bundle),
@@ -149,19 +143,22 @@ class SkillNode(CoreNode):
             self.create_lifecycle_publisher(Float64MultiArray, REQUEST_TOPIC, EXCHANGE),
             self.destroy_publisher,
         )
-        self._listen(inputs)
+        self._singles = SinglePublishers(self, self._single_topics())
+        self._watchdog = WatchdogLink(
+            self.interface,
+            self.gate,
+            simulated=isinstance(self.time, SimulatedClock),
+            required=bool(self.values["watchdog"]),
+            paused=self.lockstep,
+            on_trip=self._on_trip,
+        )
         self._safety = self.made(self._make_safety_listener(), SafetyListener.destroy)
+        self._checks = self._make_checks()
+        self._listen(inputs)  # messages come from now on, in threads of their own
+        self._safety.start()
         if self._state_publisher is None:
             self._state_publisher = self.create_publisher(String, "~/state", LATCHED)
-        for name, action in (
-            ("arm", self._arm),
-            ("disarm", self._disarm),
-            ("start", self._start),
-            ("stop", self._end),
-            ("reset", self._reset),
-        ):
-            service = self.create_service(Trigger, f"~/{name}", partial(self._serve, name, action))
-            self.made(service, self.destroy_service)
+        self._services = self.made(self._make_services(), SessionServices.destroy)
         self._on_status(self.supervisor.status)
         self._introduce()
 
@@ -184,10 +181,8 @@ class SkillNode(CoreNode):
         for reader in self.sensors.readers:
             use = partial(self._on_sensor, reader)
             inputs.listen(message_type(reader.type), reader.topic, use, quality, refuse)
-        self._recorder = ""
         inputs.listen(Float64MultiArray, ANSWER_TOPIC, self._on_answer, EXCHANGE, refuse)
         inputs.listen(String, RECORDER_STATE, self._on_recorder, LATCHED, refuse)
-        self._singles = SinglePublishers(self, self._single_topics())
 
     def _single_topics(self) -> list[Single]:
         """What only one node may publish."""
@@ -206,11 +201,6 @@ class SkillNode(CoreNode):
     def _make_safety_listener(self) -> SafetyListener:
         required = float(self.values["estop_max_age"]) if self.values["estop"] else None
         self.estop.max_age = required
-        self._heartbeats = heartbeat_layout(self.interface)
-        self.heartbeat = Heartbeat(
-            interface_number(self.interface), simulated=isinstance(self.time, SimulatedClock)
-        )
-        self._watchdog = ""
         safety = SafetyListener(
             self,
             self.estop,
@@ -220,11 +210,35 @@ class SkillNode(CoreNode):
             on_failure=lambda text: self.supervisor.fault("internal", text),
             refuse=self._reporter.refused,
         )
-        refuse = self._reporter.refused
-        safety.listen(String, WATCHDOG_STATE, self._on_watchdog, LATCHED, refuse)
-        safety.listen(Float64MultiArray, WATCHDOG_BEAT, self._on_heartbeat, SENSOR, refuse)
-        safety.start()
+        self._watchdog.listen(safety, self._reporter.refused)
         return safety
+
+    def _make_checks(self) -> ArmingChecks:
+        return ArmingChecks(
+            self,
+            lambda: self.bundle,
+            self.estop,
+            self._watchdog,
+            self._safety,
+            self._singles,
+            self._reporter,
+            self.sensors,
+            self.time,
+            self._news,
+            lockstep=self.lockstep,
+        )
+
+    def _make_services(self) -> SessionServices:
+        return SessionServices(
+            self,
+            self.supervisor,
+            self.session,
+            self._checks,
+            self.estop,
+            forget_sensors=self._forget_sensors,
+            prepare=self._prepare,
+            sensors_missing=self.sensors.missing,
+        )
 
     def _make_loop(self, guard: Guard) -> Loop | LockstepLoop:
         parts = (self.controller, self.sensors, guard, self, self._news, self._stop)
@@ -238,18 +252,18 @@ class SkillNode(CoreNode):
         self._reporter.begin()
         self._timers = [self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=steady())]
         if self.values["start_by_itself"]:
-            self._autostart = self.create_timer(AUTOSTART, self._start_by_itself, clock=steady())
+            self._services.begin_autostart()
         self.supervisor.activate()
 
     def deactivate(self) -> None:
         """Bring the robot to its safe command and disarm; a fault stays."""
         self.supervisor.deactivate()  # first: from now on nobody can arm or start
-        self._forget_autostart()
         for timer in self._timers:
             self.destroy_timer(timer)
         self._timers = []
         if self._commander is None:
             return
+        self._services.forget_autostart()
         self.session.end()
         self.supervisor.rest()
         self._commander.wait_for_delivery(Duration(seconds=DELIVERY))
@@ -259,107 +273,23 @@ class SkillNode(CoreNode):
         commander.destroy()
         self._commander = None
 
-    # Services -----------------------------------------------------------------------------
-
-    def _serve(
-        self,
-        name: str,
-        action: Callable[[], str],
-        _: Trigger.Request,
-        response: Trigger.Response,
-    ) -> Trigger.Response:
-        self._forget_autostart()  # someone else decides now
-        refusal = action() if self.supervisor.active else "skill_node is not active; activate it"
-        response.success = not refusal
-        response.message = f"cannot {name}: {refusal}" if refusal else self.supervisor.state.value
-        return response
-
-    def _arm(self) -> str:
-        """DISARMED to READY; returns why not, if not."""
-        if self.supervisor.state is not State.DISARMED:
-            return self._here()
-        if refusal := self._unfit():
-            return refusal
-        if not self.lockstep:
-            with self._news:  # what came before may be of a robot that has been moved since
-                self.sensors.clear()
-        return "" if self.supervisor.go(State.READY) else self._here()
-
-    def _disarm(self) -> str:
-        self.session.end()
-        fault = self.supervisor.state is State.FAULT
-        return "" if self.supervisor.go(State.DISARMED) else self._here(hint=fault)
-
-    def _start(self) -> str:
-        """READY to RUNNING; returns why not, if not."""
-        if self.supervisor.state is State.READY and (
-            refusal := self._unrecorded() or self._unready()
-        ):
-            return refusal
-        return "" if self.session.start(self._prepare) else self._here()
-
-    def _unready(self) -> str:
-        """Why the robot would not move at once; empty if it would.
-
-        It would begin to move whenever that came, with nobody prepared for it.
-        """
-        if fault := self._estop_fault() or self._unwatched():
-            return str(fault)
-        if self._watchdog.startswith(TRIPPED):
-            return f"{WATCHDOG} is {self._watchdog}; reset it first"
-        if not self.count_publishers(ANSWER_TOPIC):
-            return f"nobody publishes {ANSWER_TOPIC!r}; master_node has to be there"
-        with self._news:
-            self._news.wait_for(lambda: not self._unsensed(), FRESH)
-        late = ", ".join(self._unsensed())
-        return f"sensors do not show the robot: {late}" if late else ""
-
-    def _unsensed(self) -> list[str]:
-        """Topics that do not show the robot now."""
-        if self.lockstep:  # time stands until the answer
-            return [f"{topic} (never received)" for topic in self.sensors.missing()]
-        return self.sensors.stale(self.time.now(), self.time.stamping())
+    # Sessions begin and bundles change -------------------------------------------------------
 
     def _prepare(self) -> None:
+        """A session is to begin."""
         with self._news:
             self._session_number += 1
             self.controller.reset()
             self.timing.clear()
             if isinstance(self.loop, LockstepLoop):
                 self.loop.forget_later_stamps()
-            else:
-                # What was seen before `start` may be of a robot that has been moved since.
+            self._forget_sensors()
+
+    def _forget_sensors(self) -> None:
+        """What was seen until now may be of a robot that has been moved since."""
+        if not self.lockstep:  # there the simulator waits for an answer to what it has shown
+            with self._news:
                 self.sensors.clear()
-
-    def _end(self) -> str:
-        self.session.end()
-        return ""
-
-    def _reset(self) -> str:
-        """FAULT to DISARMED, and forget emergency stops that are gone; why not, if not."""
-        self.session.end()
-        forgotten = self.estop.reset()
-        if self.estop.pressed and (fault := self._estop_fault()):
-            return f"{fault.detail}; release it first"
-        return "" if self.supervisor.reset() or forgotten else self._here(hint=False)
-
-    def _here(self, *, hint: bool = True) -> str:
-        """Which state is in the way of a service; with a hint, what leads out of it."""
-        status = self.supervisor.status
-        hints = {State.DISARMED: "; arm first", State.FAULT: "; reset first"}
-        return f"the state is {_describe(status)}{hints.get(status.state, '') if hint else ''}"
-
-    def _start_by_itself(self) -> None:
-        if self.supervisor.state is State.DISARMED:
-            self._arm()
-        ready = self.supervisor.state is State.READY and not self.sensors.missing()
-        if ready and self.count_publishers(ANSWER_TOPIC) and not self._start():
-            self._forget_autostart()
-
-    def _forget_autostart(self) -> None:
-        if self._autostart is not None:
-            self.destroy_timer(self._autostart)
-            self._autostart = None
 
     def _on_parameters(self, changes: list[Any]) -> SetParametersResult:
         for change in changes:
@@ -384,46 +314,9 @@ class SkillNode(CoreNode):
 
     # What else may stop the robot -----------------------------------------------------------
 
-    def _unfit(self) -> str:
-        """Why the robot must not be armed now; empty if it may."""
-        try:
-            now = load_bundle(self.bundle.source).manifest.digest
-        except UserError as error:
-            return f"the bundle on disk does not hold any more: {error}"
-        if now != self.bundle.manifest.digest:
-            return f"the bundle {self.bundle.source} was changed on disk after it was loaded"
-        if assumed := self.interface.assumed_start:
-            return (
-                f"nothing says from which command a session begins: action {assumed[0]!r} has "
-                "neither `tracking` nor `initial_command: safe`"
-            )
-        # One that was pressed before this node was started may not have been heard yet.
-        time.sleep(max(0.0, self._safety.began + DISCOVERY - time.monotonic()))
-        if self._watchdog.startswith(TRIPPED):
-            return f"{WATCHDOG} is {self._watchdog}; reset it first"
-        self.estop.forget_released()
-        if fault := self._estop_fault() or self._unwatched() or self.time.fault():
-            return str(fault)
-        if self._watchdog.startswith(STOPPED):
-            time.sleep(SOON)  # it hears of a release a moment later
-        if self._watchdog.startswith(STOPPED):
-            return f"{WATCHDOG} is {self._watchdog}; reset it too"
-        return self.estop.unheard() or self._singles.second(patient=False)
-
-    def _estop_fault(self) -> FaultError | None:
-        return self.estop.fault(time.monotonic())
-
-    def _unwatched(self) -> FaultError | None:
-        """The fault of the watchdog, if there is one now."""
-        if not self.watched:
-            return None
-        # In lockstep a world that is paused takes no commands, for as long as it likes.
-        sent = 0 if self.lockstep else self.gate.count
-        return self.heartbeat.fault(time.monotonic(), sent)
-
     def _watch(self) -> None:
         """Called all the time, in the thread that hears the emergency stop."""
-        if self.supervisor.state in ARMED and (fault := self._estop_fault() or self._unwatched()):
+        if self.supervisor.state in ARMED and (fault := self._checks.fault()):
             self.supervisor.fault(fault.name, fault.detail)
 
     def _look(self) -> None:
@@ -431,46 +324,13 @@ class SkillNode(CoreNode):
         if self.supervisor.state in ARMED and (others := self._singles.second(patient=True)):
             self.supervisor.fault("second_publisher", others)
 
-    def _on_watchdog(self, message: String) -> None:
-        self._watchdog = message.data
-        if message.data.startswith(TRIPPED) and self.supervisor.state is not State.DISARMED:
+    def _on_trip(self, text: str) -> None:
+        if self.supervisor.state is not State.DISARMED:
             self.gate.hand_over()
-            self.supervisor.fault("watchdog", message.data)
-
-    def _on_heartbeat(self, message: Float64MultiArray) -> None:
-        try:
-            scalars, vectors = self._heartbeats.read(message)
-        except MessageError as error:
-            raise MessageError(f"{WATCHDOG_BEAT}: {error}") from None
-        beat = Beat(
-            instance=int(scalars["instance"]),
-            interface=int(scalars["interface"]),
-            simulated=bool(scalars["simulated"]),
-            active=bool(scalars["active"]),
-            tripped=bool(scalars["tripped"]),
-            heard=int(scalars["heard"]),
-            patience=scalars["patience"],
-            command=vectors["command"] if scalars["known"] else None,
-            received=time.monotonic(),
-        )
-        self.heartbeat.hear(beat, self.gate.count)
+            self.supervisor.fault("watchdog", text)
 
     def _on_recorder(self, message: String) -> None:
-        self._recorder = message.data
-
-    def _unrecorded(self) -> str:
-        """Why a session that is to be recorded would not be; empty if it would."""
-        if not self.get_parameter("await_recorder").value:
-            return ""
-        if not self.count_publishers(RECORDER_STATE):
-            why = "is not there"
-        elif self._recorder != RECORDING:
-            why = f"is {shorten(self._recorder)}" if self._recorder else "has said nothing yet"
-        elif not self._reporter.heard:
-            why = "does not hear skill_node yet"
-        else:
-            return ""
-        return f"recorder_node {why}; set await_recorder to false to go on without a recording"
+        self._checks.recorder = message.data
 
     # Messages in --------------------------------------------------------------------------
 
@@ -512,11 +372,11 @@ class SkillNode(CoreNode):
             threading.Thread(target=self._wake, daemon=True).start()
         if self._state_publisher is None:
             return
-        self._state_publisher.publish(String(data=_describe(status)))
+        self._state_publisher.publish(String(data=describe(status)))
         if status.state is State.FAULT:
-            self.get_logger().error(_describe(status))
+            self.get_logger().error(describe(status))
         else:
-            self.get_logger().info(_describe(status))
+            self.get_logger().info(describe(status))
 
     def _wake(self) -> None:
         with self._news:
@@ -561,13 +421,11 @@ class SkillNode(CoreNode):
 
     def begin(self, initial: Floats) -> None:
         """The session begins, from this command (A,)."""
-        beat = self.heartbeat.follow() if self.watched else None
-        # In lockstep a world that is paused takes no commands, for as long as it likes.
-        self.gate.begin(initial, beat.patience if beat and not self.lockstep else None)
+        self.gate.begin(initial, self._watchdog.follow())
 
     def _watch_of_session(self) -> Watch | None:
         """What the watchdog_node says that watched when the session began."""
-        return self.heartbeat.watch(time.monotonic(), self._safety.since, self._sent)
+        return self._watchdog.watch(self._safety.since, self._sent)
 
     def send(self, command: Floats, stamp: int | None = None) -> None:
         """The command (A,) to the robot; stamped now, or as the answer to `stamp`, ns."""
@@ -617,11 +475,6 @@ class SkillNode(CoreNode):
                 self._reporter.unused,
             )
         )
-
-
-def _describe(status: Status) -> str:
-    parts = (status.state.value, status.fault, status.detail)
-    return ": ".join(part for part in parts if part)
 
 
 def main() -> None:

@@ -1,0 +1,138 @@
+"""Why the robot must not be armed, started, or driven on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mlsh_ros.control.clock import Time
+from mlsh_ros.control.emergency_stop import EmergencyStop
+from mlsh_ros.control.faults import FaultError
+from mlsh_ros.control.sensor_buffer import Sensors
+from mlsh_ros.messages.conversion import shorten
+from mlsh_ros.messages.topics import RECORDER_STATE, RECORDING
+from mlsh_ros.nodes.master_node import ANSWER_TOPIC
+from mlsh_ros.nodes.reporter import Reporter
+from mlsh_ros.nodes.safety_listener import SafetyListener
+from mlsh_ros.nodes.uniqueness import SinglePublishers
+from mlsh_ros.nodes.watchdog_link import WatchdogLink
+from policies.bundle.bundle import Bundle, load_bundle
+from sim.errors import UserError
+
+DISCOVERY = 1.0  # s that a latched emergency stop may take to be heard by a node that was started
+FRESH = 0.5  # s that sensors may take to come after the robot was armed
+
+
+class ArmingChecks:
+    """Everything that has to hold before the robot may be armed, and before it may be started.
+
+    Each check returns the reason in one line, or an empty text.
+
+    Args:
+        node: skill_node, for the ROS graph and its parameters.
+        bundle: returns the one in force.
+        estop: what panels say.
+        watchdog: what watchdog_node says.
+        safety: the thread that hears both.
+        singles: topics that one node may publish.
+        reporter: of the traces that a recorder hears.
+        sensors: guarded by `news`.
+        clock: of the ticks.
+        news: notified when a sensor has come.
+        lockstep: whether time stands until the answer.
+    """
+
+    def __init__(
+        self,
+        node: Any,
+        bundle: Callable[[], Bundle],
+        estop: EmergencyStop,
+        watchdog: WatchdogLink,
+        safety: SafetyListener,
+        singles: SinglePublishers,
+        reporter: Reporter,
+        sensors: Sensors,
+        clock: Time,
+        news: threading.Condition,
+        *,
+        lockstep: bool,
+    ) -> None:
+        self._node, self._bundle, self._estop, self._watchdog = node, bundle, estop, watchdog
+        self._safety, self._singles, self._reporter = safety, singles, reporter
+        self._sensors, self._clock, self._news, self._lockstep = sensors, clock, news, lockstep
+        self.recorder = ""  # what recorder_node says of itself
+
+    def fault(self) -> FaultError | None:
+        """Why the robot must stop now, if so: the emergency stop, or no watchdog."""
+        return self.estop_fault() or self._watchdog.fault()
+
+    def estop_fault(self) -> FaultError | None:
+        """The fault of the emergency stop, if there is one now."""
+        return self._estop.fault(time.monotonic())
+
+    def not_fit(self) -> str:
+        """Why the robot must not be armed now."""
+        bundle = self._bundle()
+        try:
+            now = load_bundle(bundle.source).manifest.digest
+        except UserError as error:
+            return f"the bundle on disk does not hold any more: {error}"
+        if now != bundle.manifest.digest:
+            return f"the bundle {bundle.source} was changed on disk after it was loaded"
+        if assumed := bundle.interface.assumed_start:
+            return (
+                f"nothing says from which command a session begins: action {assumed[0]!r} has "
+                "neither `tracking` nor `initial_command: safe`"
+            )
+        # One that was pressed before this node was started may not have been heard yet.
+        time.sleep(max(0.0, self._safety.began + DISCOVERY - time.monotonic()))
+        if tripped := self._watchdog.tripped():
+            return tripped
+        self._estop.forget_released()
+        if fault := self.fault() or self._clock.fault():
+            return str(fault)
+        return (
+            self._watchdog.stopped()
+            or self._estop.unheard()
+            or self._singles.second(patient=False)
+        )
+
+    def not_ready(self) -> str:
+        """Why an armed robot would not move at once after `start`, or not be recorded.
+
+        It would begin to move whenever that came, with nobody prepared for it.
+        """
+        if why := self._not_recorded():
+            return why
+        if fault := self.fault():
+            return str(fault)
+        if tripped := self._watchdog.tripped():
+            return tripped
+        if not self._node.count_publishers(ANSWER_TOPIC):
+            return f"nobody publishes {ANSWER_TOPIC!r}; master_node has to be there"
+        with self._news:
+            self._news.wait_for(lambda: not self._silent(), FRESH)
+        late = ", ".join(self._silent())
+        return f"sensors do not show the robot: {late}" if late else ""
+
+    def _silent(self) -> list[str]:
+        """Topics that do not show the robot now."""
+        if self._lockstep:
+            return [f"{topic} (never received)" for topic in self._sensors.missing()]
+        return self._sensors.stale(self._clock.now(), self._clock.stamping())
+
+    def _not_recorded(self) -> str:
+        """Why a session that is to be recorded would not be."""
+        if not self._node.get_parameter("await_recorder").value:
+            return ""
+        if not self._node.count_publishers(RECORDER_STATE):
+            why = "is not there"
+        elif self.recorder != RECORDING:
+            why = f"is {shorten(self.recorder)}" if self.recorder else "has said nothing yet"
+        elif not self._reporter.heard:
+            why = "does not hear skill_node yet"
+        else:
+            return ""
+        return f"recorder_node {why}; set await_recorder to false to go on without a recording"

@@ -1,0 +1,142 @@
+"""The services of skill_node: arm, disarm, start, stop, reset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from std_srvs.srv import Trigger
+
+from mlsh_ros.control.emergency_stop import EmergencyStop
+from mlsh_ros.control.session import Session
+from mlsh_ros.control.supervisor import State, Status, Supervisor
+from mlsh_ros.nodes.arming_checks import ArmingChecks
+from mlsh_ros.nodes.clock import steady
+from mlsh_ros.nodes.master_node import ANSWER_TOPIC
+
+AUTOSTART = 0.5  # s between two attempts to start by itself
+
+
+class SessionServices:
+    """Leads the supervisor from state to state, as people and programs ask for it.
+
+    Args:
+        node: skill_node; the services are in its name.
+        supervisor: of the robot's states.
+        session: begins and ends driving.
+        checks: why the robot must not be armed or started.
+        estop: what panels say.
+        forget_sensors: drops what was seen until now.
+        prepare: called in RUNNING, before a session drives.
+        sensors_missing: the topics that nothing has come from yet.
+    """
+
+    def __init__(
+        self,
+        node: Any,
+        supervisor: Supervisor,
+        session: Session,
+        checks: ArmingChecks,
+        estop: EmergencyStop,
+        *,
+        forget_sensors: Callable[[], None],
+        prepare: Callable[[], None],
+        sensors_missing: Callable[[], object],
+    ) -> None:
+        self._node, self._supervisor, self._session = node, supervisor, session
+        self._checks, self._estop, self._prepare = checks, estop, prepare
+        self._forget_sensors, self._missing = forget_sensors, sensors_missing
+        self._autostart: Any = None  # timer
+        self._services = [
+            node.create_service(Trigger, f"~/{name}", partial(self._serve, name, action))
+            for name, action in (
+                ("arm", self._arm),
+                ("disarm", self._disarm),
+                ("start", self._start),
+                ("stop", self._stop),
+                ("reset", self._reset),
+            )
+        ]
+
+    def destroy(self) -> None:
+        """Take the services away."""
+        self.forget_autostart()
+        for service in self._services:
+            self._node.destroy_service(service)
+
+    def begin_autostart(self) -> None:
+        """Arm and start without being asked, as soon as everything is there."""
+        self._autostart = self._node.create_timer(AUTOSTART, self._start_by_itself, clock=steady())
+
+    def forget_autostart(self) -> None:
+        """Wait to be asked from now on."""
+        if self._autostart is not None:
+            self._node.destroy_timer(self._autostart)
+            self._autostart = None
+
+    def _serve(
+        self,
+        name: str,
+        action: Callable[[], str],
+        _: Trigger.Request,
+        response: Trigger.Response,
+    ) -> Trigger.Response:
+        self.forget_autostart()  # someone else decides now
+        active = self._supervisor.active
+        refusal = action() if active else "skill_node is not active; activate it"
+        response.success = not refusal
+        response.message = f"cannot {name}: {refusal}" if refusal else self._supervisor.state.value
+        return response
+
+    def _arm(self) -> str:
+        """DISARMED to READY; returns why not, if not."""
+        if self._supervisor.state is not State.DISARMED:
+            return self._here()
+        if refusal := self._checks.not_fit():
+            return refusal
+        self._forget_sensors()  # what came before may be of a robot that has been moved since
+        return "" if self._supervisor.go(State.READY) else self._here()
+
+    def _disarm(self) -> str:
+        self._session.end()
+        fault = self._supervisor.state is State.FAULT
+        return "" if self._supervisor.go(State.DISARMED) else self._here(hint=fault)
+
+    def _start(self) -> str:
+        """READY to RUNNING; returns why not, if not."""
+        ready = self._supervisor.state is State.READY
+        if ready and (refusal := self._checks.not_ready()):
+            return refusal
+        return "" if self._session.start(self._prepare) else self._here()
+
+    def _stop(self) -> str:
+        self._session.end()
+        return ""
+
+    def _reset(self) -> str:
+        """FAULT to DISARMED, and forget emergency stops that are gone; why not, if not."""
+        self._session.end()
+        forgotten = self._estop.reset()
+        if self._estop.pressed and (fault := self._checks.estop_fault()):
+            return f"{fault.detail}; release it first"
+        return "" if self._supervisor.reset() or forgotten else self._here(hint=False)
+
+    def _here(self, *, hint: bool = True) -> str:
+        """Which state is in the way of a service; with a hint, what leads out of it."""
+        status = self._supervisor.status
+        hints = {State.DISARMED: "; arm first", State.FAULT: "; reset first"}
+        return f"the state is {describe(status)}{hints.get(status.state, '') if hint else ''}"
+
+    def _start_by_itself(self) -> None:
+        if self._supervisor.state is State.DISARMED:
+            self._arm()
+        ready = self._supervisor.state is State.READY and not self._missing()
+        if ready and self._node.count_publishers(ANSWER_TOPIC) and not self._start():
+            self.forget_autostart()
+
+
+def describe(status: Status) -> str:
+    """A state in one line, with its fault."""
+    parts = (status.state.value, status.fault, status.detail)
+    return ": ".join(part for part in parts if part)

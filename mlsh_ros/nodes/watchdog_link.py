@@ -1,0 +1,105 @@
+"""What skill_node knows of watchdog_node: its state, and its heartbeats."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from std_msgs.msg import Float64MultiArray, String
+
+from mlsh_ros.control.command_gate import CommandGate, Watch
+from mlsh_ros.control.faults import FaultError
+from mlsh_ros.control.heartbeat import Beat, Heartbeat, heartbeat_layout, interface_number
+from mlsh_ros.messages.conversion import MessageError
+from mlsh_ros.messages.topics import WATCHDOG_BEAT, WATCHDOG_STATE
+from mlsh_ros.nodes.node import LATCHED, SENSOR
+from mlsh_ros.nodes.safety_listener import SafetyListener
+from mlsh_ros.nodes.watchdog_node import STOPPED, TRIPPED, WATCHDOG
+from sim.interface import Interface
+
+SOON = 0.5  # s after which watchdog_node knows that an emergency stop is released
+
+
+class WatchdogLink:
+    """Hears watchdog_node.
+
+    Args:
+        interface: that skill_node drives.
+        gate: for its count of commands.
+        simulated: whether skill_node goes by simulated time.
+        required: whether a session needs a watchdog_node.
+        paused: whether commands may pause for as long as they like, as in lock-step.
+        on_trip: called with the state of a watchdog_node that has tripped.
+    """
+
+    def __init__(
+        self,
+        interface: Interface,
+        gate: CommandGate,
+        *,
+        simulated: bool,
+        required: bool,
+        paused: bool,
+        on_trip: Callable[[str], None],
+    ) -> None:
+        self._gate, self._required, self._paused = gate, required, paused
+        self._on_trip = on_trip
+        self._layout = heartbeat_layout(interface)
+        self.heartbeat = Heartbeat(interface_number(interface), simulated=simulated)
+        self.state = ""
+
+    def listen(self, safety: SafetyListener, refuse: Callable[[str], None]) -> None:
+        """Hear it in the thread that hears the emergency stop; before that one starts."""
+        safety.listen(String, WATCHDOG_STATE, self._on_state, LATCHED, refuse)
+        safety.listen(Float64MultiArray, WATCHDOG_BEAT, self._on_heartbeat, SENSOR, refuse)
+
+    def follow(self) -> float | None:
+        """A session begins; returns after how many s watchdog_node brakes it, if it does."""
+        beat = self.heartbeat.follow() if self._required else None
+        return beat.patience if beat and not self._paused else None
+
+    def watch(self, listening_since: float, sent: float) -> Watch | None:
+        """What the watchdog_node of the session said last, see `Heartbeat.watch`."""
+        return self.heartbeat.watch(time.monotonic(), listening_since, sent)
+
+    def fault(self) -> FaultError | None:
+        """Why nobody watches now, if somebody has to."""
+        if not self._required:
+            return None
+        return self.heartbeat.fault(time.monotonic(), 0 if self._paused else self._gate.count)
+
+    def tripped(self) -> str:
+        """Why a watchdog_node that has tripped is in the way; empty if it has not."""
+        return self._state("it first") if self.state.startswith(TRIPPED) else ""
+
+    def stopped(self) -> str:
+        """Why one that an emergency stop has stopped is in the way; empty if none is."""
+        if self.state.startswith(STOPPED):
+            time.sleep(SOON)  # it hears of a release a moment later
+        return self._state("it too") if self.state.startswith(STOPPED) else ""
+
+    def _state(self, what: str) -> str:
+        return f"{WATCHDOG} is {self.state}; reset {what}"
+
+    def _on_state(self, message: String) -> None:
+        self.state = message.data
+        if message.data.startswith(TRIPPED):
+            self._on_trip(message.data)
+
+    def _on_heartbeat(self, message: Float64MultiArray) -> None:
+        try:
+            scalars, vectors = self._layout.read(message)
+        except MessageError as error:
+            raise MessageError(f"{WATCHDOG_BEAT}: {error}") from None
+        beat = Beat(
+            instance=int(scalars["instance"]),
+            interface=int(scalars["interface"]),
+            simulated=bool(scalars["simulated"]),
+            active=bool(scalars["active"]),
+            tripped=bool(scalars["tripped"]),
+            heard=int(scalars["heard"]),
+            patience=scalars["patience"],
+            command=vectors["command"] if scalars["known"] else None,
+            received=time.monotonic(),
+        )
+        self.heartbeat.hear(beat, self._gate.count)
