@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
-
-from mlsh_ros.control.controller import Controller, Request, Skill, Tick
-from mlsh_ros.control.faults import FaultError
-from policies.bundle.runtime import choose
+from mlsh_ros.control.controller import Controller, Request, Tick
 from sim.interface import Floats
 
 Decide = Callable[["Request | None"], None]
@@ -59,20 +55,6 @@ class ControlStep:
         tick = self.controller.finish()
         self._judge(tick, fields, now)
         return tick
-
-
-def decide_with(controller: Controller, master: Skill) -> Decide:
-    """A master in the same process, (1, O) to (1, K), that decides greedily and at once."""
-
-    def decide(request: Request | None) -> None:
-        if request is None:
-            return
-        logits = master(request.observation[None])[0]
-        if not np.isfinite(logits).all():
-            raise FaultError("master_silent", f"logits are not finite: {logits.tolist()}")
-        controller.answer(request.macro, choose(logits))
-
-    return decide
 
 
 def accept(tick: Tick, fields: Mapping[str, Floats], now: float) -> None:

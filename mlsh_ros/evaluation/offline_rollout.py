@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from mlsh_ros.bringup.params import SKILL_NODE
-from mlsh_ros.control.control_step import ControlStep, decide_with
+from mlsh_ros.control.control_step import ControlStep
 from mlsh_ros.control.controller import Controller, Skill, Tick
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.control.safety_monitor import Guard, make_guard
 from mlsh_ros.evaluation.episode import Episode
+from mlsh_ros.evaluation.in_process_master import decide_with
 from policies.bundle.bundle import Bundle
 from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World

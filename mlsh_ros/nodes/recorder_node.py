@@ -60,7 +60,7 @@ class RecorderNode(CoreNode):
         self.values = {**self.values, "autostart": True}
         self._recorder: Recorder | None = None
         self._subscriptions_made: dict[str, Any] = {}  # by topic
-        self._timers: list[Any] = []
+        self._own_timers: list[Any] = []
         self._driver = ""  # state of skill_node
         self._told = ""  # our own
         self._publisher: Any = None  # of it
@@ -102,7 +102,7 @@ class RecorderNode(CoreNode):
             self._subscriptions_made[topic.name] = self.create_subscription(
                 kind, topic.name, partial(self._on_message, topic.name), _qos(topic), raw=True
             )
-        self._timers = [
+        self._own_timers = [
             self.create_timer(float(self.values["flush_every"]), self._flush, clock=steady()),
             self.create_timer(LOOK, self._look, clock=steady()),
         ]
@@ -124,7 +124,7 @@ class RecorderNode(CoreNode):
         for subscription in self._subscriptions_made.values():
             self.destroy_subscription(subscription)
         self._subscriptions_made = {}
-        for timer in self._timers:
+        for timer in self._own_timers:
             self.destroy_timer(timer)
         lost = "; ".join(self._heard.lacking())
         if not self._told.startswith(FAULT):

@@ -84,7 +84,7 @@ class SkillNode(CoreNode):
         self._session_number = secrets.randbits(40) << 10
         self._sent = 0.0  # s, when the newest command was
         self.estop = EmergencyStop()  # what panels say outlives cleanup and configure
-        self._timers: list[Any] = []
+        self._own_timers: list[Any] = []
         self._answered: int | None = None  # ns, stamp of the sensors that a command answered
         self.timing = Timing()
         # Of a change of parameters that is not yet accepted.
@@ -158,7 +158,7 @@ class SkillNode(CoreNode):
         self._safety.start()
         if self._state_publisher is None:
             self._state_publisher = self.create_publisher(String, "~/state", LATCHED)
-        self._services = self.made(self._make_services(), SessionServices.destroy)
+        self._session_services = self.made(self._make_services(), SessionServices.destroy)
         self._on_status(self.supervisor.status)
         self._introduce()
 
@@ -250,20 +250,20 @@ class SkillNode(CoreNode):
     def activate(self) -> None:
         """Report; nothing moves before `arm` and `start`."""
         self._reporter.begin()
-        self._timers = [self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=steady())]
+        self._own_timers = [self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=steady())]
         if self.values["start_by_itself"]:
-            self._services.begin_autostart()
+            self._session_services.begin_autostart()
         self.supervisor.activate()
 
     def deactivate(self) -> None:
         """Bring the robot to its safe command and disarm; a fault stays."""
         self.supervisor.deactivate()  # first: from now on nobody can arm or start
-        for timer in self._timers:
+        for timer in self._own_timers:
             self.destroy_timer(timer)
-        self._timers = []
+        self._own_timers = []
         if self._commander is None:
             return
-        self._services.forget_autostart()
+        self._session_services.forget_autostart()
         self.session.end()
         self.supervisor.rest()
         self._commander.wait_for_delivery(Duration(seconds=DELIVERY))

@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from mlsh_ros.control.clock import Clock
-from mlsh_ros.control.control_step import ControlStep, decide_with
+from mlsh_ros.control.control_step import ControlStep
 from mlsh_ros.control.controller import Controller, Request
 from mlsh_ros.control.loop import Done, Loop
 from mlsh_ros.control.realtime import no_collection
 from mlsh_ros.control.safety_monitor import Guard, Rules
 from mlsh_ros.control.sensor_buffer import Sample, Sensors
 from mlsh_ros.control.tick_schedule import Grid
+from mlsh_ros.evaluation.in_process_master import decide_with
 from policies.bundle.bundle import (
     GOLDEN,
     Bundle,

@@ -1,10 +1,16 @@
 """Small real bundles with random weights, and changed copies of robots."""
 
+import fcntl
 import os
 import random
 import shutil
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
+from itertools import cycle
 from pathlib import Path
+from typing import TextIO
 from unittest import mock
 
 from policies.bundle.bundle import Bundle
@@ -13,12 +19,34 @@ from sim.envs.reference_returns import Bounds
 from sim.physics.robot_model import robot_folder
 from sim.seeding import Stream, generator
 
+SLOTS, SLOT = 20, 5  # of ROS domains 1 to 100, and how many are in each
+
+
+@cache
+def _domains() -> Iterator[int]:
+    """The domains of this process, over and over; those of other test processes are others.
+
+    One comes again only after so many others that DDS has forgotten who was killed in it.
+    """
+    for slot in random.SystemRandom().sample(range(SLOTS), SLOTS):
+        path = Path(tempfile.gettempdir()) / f"mlsh-test-domains-{os.getuid()}-{slot}"
+        lock = open(path, "w")  # noqa: SIM115 (held until the process ends)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        _held.append(lock)
+        return cycle(range(1 + slot * SLOT, 1 + (slot + 1) * SLOT))
+    raise RuntimeError(f"{SLOTS} processes that test with ROS run already; there are no domains")
+
+
+_held: list[TextIO] = []
+
 
 def fresh_domain() -> int:
     """A ROS domain for a test: never 0, where a user's own nodes may be, nor a neighbour's."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    return random.SystemRandom().choice(range(1 + worker, 101, workers))
+    return next(_domains())
 
 
 def small_config(

@@ -12,8 +12,9 @@ import numpy as np
 from rosbags.interfaces import Nodetype
 from rosbags.typesys import Stores, get_typestore
 
-from mlsh_ros.control.control_step import ControlStep, accept, decide_with
+from mlsh_ros.control.control_step import ControlStep, accept
 from mlsh_ros.control.controller import Controller
+from mlsh_ros.evaluation.in_process_master import decide_with
 from mlsh_ros.messages.conversion import command_writers, topic_readers
 from mlsh_ros.messages.labelled_array import OUTCOME, trace_layout
 from mlsh_ros.messages.topics import MASTER, TRACE, recorded_topics

@@ -82,14 +82,19 @@ class NodeProcess:
                 raise subprocess.TimeoutExpired(f"node {self.pid}: {self._stacks()}", timeout or 0)
             time.sleep(0.005)
         assert self.returncode is not None
+        if self.returncode == -signal.SIGALRM:  # its own bound on its end
+            raise RuntimeError(f"node {self.pid} could not end by itself: {self._said()}")
         return self.returncode
+
+    def _said(self) -> str:
+        os.set_blocking(self.stdout.fileno(), False)
+        return os.read(self.stdout.fileno(), 2**20).decode()
 
     def _stacks(self) -> str:
         """All that it has said, and at the end where its threads stand."""
         os.kill(self.pid, signal.SIGUSR1)
         time.sleep(0.5)
-        os.set_blocking(self.stdout.fileno(), False)
-        return os.read(self.stdout.fileno(), 2**20).decode()
+        return self._said()
 
     def communicate(self, timeout: float | None = None) -> tuple[str, None]:
         """All that it says, and None for stderr, which is in it.

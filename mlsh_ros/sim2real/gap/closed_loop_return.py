@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.control.control_step import ControlStep, accept, decide_with
+from mlsh_ros.control.control_step import ControlStep, accept
 from mlsh_ros.control.controller import Controller
+from mlsh_ros.evaluation.in_process_master import decide_with
 from mlsh_ros.sim2real.data.episode_layout import layout_of
 from mlsh_ros.sim2real.data.signals import Signals, Stretch
 from mlsh_ros.sim2real.data.windows import fields_of

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlsh_ros.control.control_step import ControlStep, accept, decide_with
+from mlsh_ros.control.control_step import ControlStep, accept
 from mlsh_ros.control.controller import Controller
+from mlsh_ros.evaluation.in_process_master import decide_with
 from mlsh_ros.messages.conversion import topic_readers
 from mlsh_ros.sim2real.data.signals import Listener, Signals
 from policies.bundle.bundle import Bundle
