@@ -157,13 +157,20 @@ def _stop(process: subprocess.Popen[bytes], channel: socket.socket) -> None:
 
 def _serve(channel: socket.socket) -> tuple[str, list[str]] | None:
     """Answer until nobody asks any more; in a new process, the node that it shall be."""
+    running: set[int] = set()
     while True:
-        data, files, *_ = socket.recv_fds(channel, 2**20, 1)
-        if not data:
+        try:
+            data, files, *_ = socket.recv_fds(channel, 2**20, 1)
+        except ConnectionResetError:
+            data = b""
+        if not data:  # the test process has ended, perhaps without having ended its nodes
+            for pid in running:
+                os.kill(pid, signal.SIGKILL)
             return None
         request = json.loads(data)
         if "poll" in request:
             pid, status = os.waitpid(request["poll"], os.WNOHANG)
+            running.discard(pid)
             channel.send(str(os.waitstatus_to_exitcode(status) if pid else "runs").encode())
             continue
         pid = os.fork()
@@ -178,6 +185,7 @@ def _serve(channel: socket.socket) -> tuple[str, list[str]] | None:
             os.environ.update(request["env"])
             return request["start"], request["arguments"]
         os.close(files[0])
+        running.add(pid)
         channel.send(str(pid).encode())
 
 
