@@ -19,7 +19,7 @@ from sim.envs.reference_returns import Bounds
 from sim.physics.robot_model import robot_folder
 from sim.seeding import Stream, generator
 
-SLOTS, SLOT = 20, 5  # of ROS domains 1 to 100, and how many are in each
+SLOTS, SLOT = 12, 8  # of ROS domains 1 to 96, and how many are in each
 
 
 @cache
