@@ -30,6 +30,7 @@ docs: setup
 	$(INSTALL) -e '.[docs]'
 	$(BIN)/python -m tests.support.reference
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html; with a search: $(BIN)/python -m http.server -d build/site"
 
 setup: $(VENV)/.all
 

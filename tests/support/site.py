@@ -24,7 +24,9 @@ def decisions() -> list[tuple[str, str]]:
     """File name and title of every decision, in order."""
     found = []
     for path in sorted(DECISIONS.glob("[0-9]*.md")):
-        title = re.match(r"# \d+\. (.+)\n", path.read_text())
-        assert title is not None, f"{path}: the first line is not '# NUMBER. TITLE'"
-        found.append((path.name, title[1]))
+        title = re.match(r"# (\d+)\. (.+)\n", path.read_text())
+        assert title is not None and int(title[1]) == int(path.name[:4]), (
+            f"{path}: the first line is not '# NUMBER. TITLE'"
+        )
+        found.append((path.name, title[2]))
     return found
