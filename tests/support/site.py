@@ -25,8 +25,7 @@ def decisions() -> list[tuple[str, str]]:
     found = []
     for path in sorted(DECISIONS.glob("[0-9]*.md")):
         title = re.match(r"# (\d+)\. (.+)\n", path.read_text())
-        assert title is not None and int(title[1]) == int(path.name[:4]), (
-            f"{path}: the first line is not '# NUMBER. TITLE'"
-        )
+        number = title and int(title[1])
+        assert number == int(path.name[:4]), f"{path}: the first line is not '# NUMBER. TITLE'"
         found.append((path.name, title[2]))
     return found
