@@ -19,6 +19,7 @@ from sim.errors import UserError, unknown
 from sim.files.output import replacing, write_file
 from sim.interface import Floats, Interface
 from sim.physics.robot_model import load_robot
+from sim.randomization.quantities import TABLE, Per
 from sim.randomization.schema import (
     Reality,
     actuator_names,
@@ -31,44 +32,15 @@ from sim.randomization.schema import (
 SCHEMA = 1
 POINTS, PAIR_POINTS = 7, 5  # on an axis alone, and on each of a pair
 KEPT = 0.8  # of the nominal score; with less it counts as broken
-SECONDS = {"s": 1.0, "ms": 1e-3, "": 1.0}
-FACTOR = {"x": 1.0, "": 1.0}
-# Suffixes of a range, by the unit that it is swept in.
+PLAIN = {"": 1.0}
+# Suffixes of a range, by the unit that it is swept in; of others none.
 UNITS = {
-    "s": SECONDS,
+    "s": {"s": 1.0, "ms": 1e-3, "": 1.0},
     "kg": {"kg": 1.0, "g": 1e-3, "": 1.0},
-    "x nominal": FACTOR,
-    "N m or N": {"": 1.0},
-    "chance per tick": {"": 1.0},
+    "x nominal": {"x": 1.0, "": 1.0},
 }
-Sections = dict[str, dict[str, Any]]
-
-
-def _physics(key: str) -> Callable[[Interface, float], Sections]:
-    return lambda _, value: {"physics": {key: value}}
-
-
-def _motors(key: str) -> Callable[[Interface, float], Sections]:
-    return lambda i, value: {"actuators": {name: {key: value} for name in actuator_names(i)}}
-
-
-def _sensors(key: str) -> Callable[[Interface, float], Sections]:
-    return lambda i, value: {"sensors": {term.name: {key: value} for term in robot_terms(i)}}
-
-
-# What may be swept, with its unit: of all bodies, all actuators, all sensors.
-QUANTITIES: dict[str, tuple[str, Callable[[Interface, float], Sections]]] = {
-    "mass": ("x nominal", _physics("mass_factor")),
-    "payload": ("kg", _physics("payload_kg")),
-    "friction": ("x nominal", _physics("friction_factor")),
-    "damping": ("x nominal", _physics("damping_factor")),
-    "joint_friction": ("N m or N", _physics("joint_friction")),
-    "gain": ("x nominal", _motors("gain_factor")),
-    "command": ("x nominal", _motors("command_factor")),
-    "delay": ("s", _motors("delay_s")),
-    "sensor_delay": ("s", _sensors("delay_s")),
-    "dropout": ("chance per tick", _sensors("dropout")),
-}
+# What may be swept: of all bodies, all actuators, all sensors.
+QUANTITIES = {row.sweep: row for row in TABLE if row.sweep}
 
 
 @dataclass(frozen=True)
@@ -82,7 +54,7 @@ class Axis:
     @property
     def label(self) -> str:
         """With its unit."""
-        return f"{self.name} ({QUANTITIES[self.name][0]})"
+        return f"{self.name} ({QUANTITIES[self.name].unit})"
 
     def values(self, count: int) -> Floats:
         """`count` of them, evenly, from the lowest to the highest."""
@@ -133,7 +105,7 @@ class Map:
             "nominal": vars(self.nominal),
             "axes": {
                 name: {
-                    "unit": QUANTITIES[name][0],
+                    "unit": QUANTITIES[name].unit,
                     "verdict": self.verdict(name),
                     "points": [vars(p) for p in points],
                 }
@@ -174,7 +146,7 @@ def _axis(text: str) -> Axis:
         raise unknown("quantity to sweep", name, QUANTITIES)
     number = ends.rstrip("abcdefghijklmnopqrstuvwxyz")
     unit = ends[len(number) :]
-    units = UNITS[QUANTITIES[name][0]]
+    units = UNITS.get(QUANTITIES[name].unit, PLAIN)
     try:
         low, high = (float(end) for end in number.split(":"))
         scale = units[unit]
@@ -182,7 +154,7 @@ def _axis(text: str) -> Axis:
         valid = " or ".join(unit or "nothing" for unit in units)
         raise UserError(
             f"sweep {text!r}: low:high is expected, such as delay=0:60ms; {name} is in "
-            f"{QUANTITIES[name][0]}, and may be followed by {valid}"
+            f"{QUANTITIES[name].unit}, and may be followed by {valid}"
         ) from None
     if not low < high or not np.isfinite([low, high]).all():
         raise UserError(f"sweep {text!r}: the first must be the lower")
@@ -269,12 +241,18 @@ def reality_at(interface: Interface, values: dict[str, float]) -> Reality:
     Raises:
         UserError: one cannot have its value.
     """
-    merged: Sections = {}
+    merged: dict[str, dict[str, Any]] = {}
+    owners = {
+        Per.ACTUATOR: actuator_names(interface),
+        Per.TERM: [term.name for term in robot_terms(interface)],
+    }
     for name, value in values.items():
-        for section, entries in QUANTITIES[name][1](interface, value).items():
-            into = merged.setdefault(section, {})
-            for key, entry in entries.items():
-                into[key] = {**into.get(key, {}), **entry} if isinstance(entry, dict) else entry
+        row = QUANTITIES[name]
+        section = merged.setdefault(row.section, {})
+        if row.per is Per.ROBOT:
+            section[row.key] = value
+        for owner in owners.get(row.per, []):
+            section.setdefault(owner, {})[row.key] = value
     reality = reality_from_dict(merged, f"sweep of {', '.join(values)}")
     check_reality(reality, interface, "sweep")
     return reality

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
+from functools import reduce
+from operator import attrgetter
 
 import mujoco
 import numpy as np
@@ -13,6 +15,7 @@ from sim.errors import UserError
 from sim.interface import Floats, Interface
 from sim.physics.mjcf_addresses import BASE, actuators
 from sim.randomization.parameters import Differences
+from sim.randomization.quantities import VECTOR, At, ModelField, Quantity
 
 # Force is (gain . (1, length, velocity)) command + bias . (1, length, velocity): twice the
 # parameters, twice the force.
@@ -35,120 +38,104 @@ def _dofs(model: mujoco.MjModel) -> Iterator[int]:
             yield int(model.jnt_dofadr[i])
 
 
+# Of these MuJoCo derives other constants, at a price.
+DERIVING = {"body_mass", "body_inertia", "dof_armature", "opt.gravity"}
+
+
 class Expanded:
     """Writes what differs into a batch; what never differs is not touched.
+
+    A field that some quantities multiply and others are added to is its nominal value, times the
+    product of the first, plus the others.
 
     Args:
         batch: of simulations.
         interface: whose commands drive the actuators.
-        differences: what may differ.
+        differences: the vector that values are of.
+        names: the quantities that are written: those that may differ.
 
     Raises:
         UserError: there is nothing in the model that could differ so.
     """
 
-    def __init__(self, batch: Batch, interface: Interface, differences: Differences) -> None:
+    def __init__(
+        self, batch: Batch, interface: Interface, differences: Differences, names: Collection[str]
+    ) -> None:
         self._batch, self._differences = batch, differences
         self._model = model = batch.model
-        self._motors = [i for term in interface.action for i in actuators(model, term)]
-        self._writers: list[Callable[[NDArray[np.int32], Floats], None]] = []
-        differs = differences.differs
-        if differs("mass_factor", "body_mass_factors", "payload_kg"):
-            self._base = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, BASE)
-            if self._base < 0 and differs("payload_kg"):
-                raise UserError(
-                    f"payload_kg is put on body {BASE!r}, which the model does not have. It has: "
-                    f"{', '.join(body_names(model)[1:])}"
-                )
-            self._writers.append(self._masses)
-        if differs("friction_factor"):
-            self._writers.append(self._friction)
-        if differs("damping_factor"):
-            self._writers.append(self._damping)
-        if differs("armature_factor"):
-            self._writers.append(self._armature)
-        if differs("joint_friction"):
-            self._rubbing = np.array(list(_dofs(model)), np.intp)
-            if not self._rubbing.size:
-                raise UserError(
-                    f"joint_friction is of hinge and slide joints, which robot "
-                    f"{interface.robot!r} does not have"
-                )
-            self._writers.append(self._joint_friction)
-        if differs("gravity_offset"):
-            self._writers.append(self._gravity)
-        if differs("gain_factor", "command_factor"):
-            self._check_linear(interface)
-            self._writers.append(self._gains)
-        # Of these MuJoCo derives other constants, at a price.
-        derived = {self._masses, self._armature, self._gravity}
-        self._derives = bool(derived & set(self._writers))
+        rows = [row for row in VECTOR if row.name in names]
+        self._rows: dict[At, NDArray[np.intp]] = {
+            At.BASE: np.array(
+                [i for i, name in enumerate(body_names(model)) if name == BASE], np.intp
+            ),
+            At.JOINTS: np.array(list(_dofs(model)), np.intp),
+            At.ACTUATORS: np.array(
+                [i for term in interface.action for i in actuators(model, term)], np.intp
+            ),
+        }
+        for row in rows:
+            for field in row.fields:
+                self._check(row, field, interface)
+        self._fields = {
+            name: (
+                [(r, f) for r in rows for f in r.multiplies if f.name == name],
+                [(r, f) for r in rows for f in r.adds_to if f.name == name],
+            )
+            for name in dict.fromkeys(f.name for r in rows for f in r.fields)
+        }
+        self._derives = bool(DERIVING & self._fields.keys())
 
     def write(self, ids: NDArray[np.int32], values: Floats) -> None:
         """Give simulations `ids` the values (len(ids), n) of a draw."""
-        for writer in self._writers:
-            writer(ids, values)
+        for name, (multiplies, adds) in self._fields.items():
+            nominal = attrgetter(name)(self._model)
+            if not nominal.size:
+                continue
+            array = self._batch.expand(name)
+            array[ids] = nominal
+            if multiplies:
+                factors = [self._factor(row, field, nominal, values) for row, field in multiplies]
+                array[ids] = nominal * reduce(np.multiply, factors)
+            for row, field in adds:
+                added = self._differences.of(values, row.name)
+                where = self._rows.get(field.at, np.arange(nominal.shape[0]))
+                array[np.ix_(ids, where)] += added
         if self._derives:
             self._batch.set_const(ids)
 
-    def _of(self, values: Floats, name: str) -> Floats:
-        return self._differences.of(values, name)
+    def _factor(self, row: Quantity, field: ModelField, nominal: Floats, values: Floats) -> Floats:
+        """What a field is multiplied by; broadcasts to (k, *its shape)."""
+        part = self._differences.of(values, row.name)
+        if field.at in self._rows:
+            whole = np.ones((len(part), nominal.shape[0]))
+            whole[:, self._rows[field.at]] = part
+            part = whole
+        factor: Floats = part.reshape(*part.shape, *(1,) * (nominal.ndim - 1))
+        if field.columns is None:
+            return factor
+        some = np.ones((*part.shape, nominal.shape[-1]))
+        some[..., : field.columns] = factor
+        return some
 
-    def _scale(self, name: str, ids: NDArray[np.int32], factor: Floats) -> None:
-        """Field `name` as in the model, times a factor that broadcasts to (len(ids), ...)."""
-        nominal = getattr(self._model, name)
-        if nominal.size:
-            self._batch.expand(name)[ids] = nominal * factor
-
-    def _masses(self, ids: NDArray[np.int32], values: Floats) -> None:
-        factor = self._of(values, "mass_factor") * self._of(values, "body_mass_factors")
-        self._scale("body_mass", ids, factor)
-        self._scale("body_inertia", ids, factor[..., None])
-        if self._base >= 0:
-            self._batch.expand("body_mass")[ids, self._base] += self._of(values, "payload_kg")[
-                :, 0
-            ]
-
-    def _friction(self, ids: NDArray[np.int32], values: Floats) -> None:
-        factor = self._of(values, "friction_factor")[:, None]
-        for name, sliding in (("geom_friction", 1), ("pair_friction", 2)):
-            factors = np.ones((len(ids), 1, getattr(self._model, name).shape[1]))
-            factors[..., :sliding] = factor
-            self._scale(name, ids, factors)
-
-    def _damping(self, ids: NDArray[np.int32], values: Floats) -> None:
-        factor = self._of(values, "damping_factor")
-        self._scale("dof_damping", ids, factor)
-        self._scale("dof_dampingpoly", ids, factor[..., None])
-
-    def _armature(self, ids: NDArray[np.int32], values: Floats) -> None:
-        self._scale("dof_armature", ids, self._of(values, "armature_factor"))
-
-    def _joint_friction(self, ids: NDArray[np.int32], values: Floats) -> None:
-        friction = self._batch.expand("dof_frictionloss")
-        friction[ids] = self._model.dof_frictionloss
-        friction[np.ix_(ids, self._rubbing)] += self._of(values, "joint_friction")
-
-    def _gravity(self, ids: NDArray[np.int32], values: Floats) -> None:
-        gravity = self._batch.expand("opt.gravity")
-        gravity[ids] = self._model.opt.gravity + self._of(values, "gravity_offset")
-
-    def _gains(self, ids: NDArray[np.int32], values: Floats) -> None:
-        force, command = (
-            np.ones((len(ids), self._model.actuator_gainprm.shape[0], 1)) for _ in range(2)
-        )
-        force[:, self._motors, 0] = self._of(values, "gain_factor")
-        command[:, self._motors, 0] = self._of(values, "command_factor")
-        # Not ctrl itself, which MuJoCo would cut at the nominal ctrlrange.
-        self._scale("actuator_gainprm", ids, force * command)
-        self._scale("actuator_biasprm", ids, force)
-        self._scale("actuator_forcerange", ids, force)
-
-    def _check_linear(self, interface: Interface) -> None:
-        kinds = self._model.actuator_gaintype, self._model.actuator_biastype
-        for i in self._motors:
-            if any(kind[i] not in known for kind, known in zip(kinds, LINEAR, strict=True)):
-                raise UserError(
-                    f"gain_factor and command_factor need actuators whose force is linear, which "
-                    f"{self._model.actuator(i).name!r} of robot {interface.robot!r} is not"
-                )
+    def _check(self, row: Quantity, field: ModelField, interface: Interface) -> None:
+        """Refuse a quantity that the model has nothing for."""
+        model = self._model
+        if field.at is At.BASE and not self._rows[At.BASE].size:
+            raise UserError(
+                f"{row.key} is put on body {BASE!r}, which the model does not have. It has: "
+                f"{', '.join(body_names(model)[1:])}"
+            )
+        if field.at is At.JOINTS and not self._rows[At.JOINTS].size:
+            raise UserError(
+                f"{row.key} is of hinge and slide joints, which robot {interface.robot!r} does "
+                "not have"
+            )
+        if field.at is At.ACTUATORS:
+            kinds = model.actuator_gaintype, model.actuator_biastype
+            for i in self._rows[At.ACTUATORS]:
+                if any(kind[i] not in known for kind, known in zip(kinds, LINEAR, strict=True)):
+                    keys = [r.key for r in VECTOR if any(f.at is At.ACTUATORS for f in r.fields)]
+                    raise UserError(
+                        f"{' and '.join(keys)} need actuators whose force is linear, which "
+                        f"{model.actuator(i).name!r} of robot {interface.robot!r} is not"
+                    )

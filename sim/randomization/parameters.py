@@ -2,73 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.interface import Floats, Interface
+from sim.randomization.quantities import ROWS, VECTOR, Per, Quantity
 from sim.randomization.schema import (
-    ZERO,
     Actuator,
     Pair,
     Reality,
+    Section,
     Sensor,
     actuator_names,
+    first_of_shared,
     places,
+    reality_from_dict,
     robot_terms,
 )
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """Some elements of the vector."""
-
-    size: int
-    nominal: float
-    combine: Callable[[Floats, Floats], Floats]  # a reality's value, what is drawn around it
-
-
-def _either(base: Floats, drawn: Floats) -> Floats:
-    return np.asarray(np.where(drawn > 0, drawn, base))
-
-
-def _at_least_one(base: Floats, drawn: Floats) -> Floats:
-    return 1 - (1 - base) * (1 - drawn)
-
-
-def quantities(interface: Interface, bodies: int) -> dict[str, Quantity]:
-    """What the vector is made of, in order."""
-    terms, motors = robot_terms(interface), len(actuator_names(interface))
-    elements = sum(term.size for term in terms)
-
-    def factor(size: int = 1) -> Quantity:
-        return Quantity(size, 1.0, np.multiply)
-
-    def amount(size: int = 1) -> Quantity:
-        return Quantity(size, 0.0, np.add)
-
-    return {
-        "mass_factor": factor(),
-        "body_mass_factors": factor(bodies),
-        "payload_kg": amount(),
-        "friction_factor": factor(),
-        "damping_factor": factor(),
-        "armature_factor": factor(),
-        "gravity_offset": amount(3),
-        "gain_factor": factor(motors),
-        "command_factor": factor(motors),
-        "command_delay": amount(motors),
-        "sensor_delay": amount(len(terms)),
-        "scale": factor(len(terms)),
-        "bias": amount(elements),
-        "noise": Quantity(len(terms), 0.0, np.hypot),
-        "dropout": Quantity(len(terms), 0.0, _at_least_one),
-        "push_velocity": Quantity(1, 0.0, _either),
-        "push_every": Quantity(1, 0.0, _either),
-        "joint_friction": amount(),  # last: what episodes draw of the others stays what it was
-    }
 
 
 class Differences:
@@ -87,28 +41,45 @@ class Differences:
     def __init__(
         self, interface: Interface, bodies: Sequence[str], reality: Reality, ranges: Reality
     ) -> None:
-        self._quantities = quantities(interface, len(bodies))
-        starts = np.cumsum([0, *(q.size for q in self._quantities.values())]).tolist()
+        self._actuators, self._terms = actuator_names(interface), robot_terms(interface)
+        self._bodies = bodies
+        first = np.cumsum([0, *(term.size for term in self._terms)]).tolist()
+        self._elements = [slice(a, b) for a, b in pairwise(first)]
+        sizes = {
+            Per.ROBOT: 1,
+            Per.BODY: len(bodies),
+            Per.AXIS: 3,
+            Per.ACTUATOR: len(self._actuators),
+            Per.TERM: len(self._terms),
+            Per.ELEMENT: first[-1],
+        }
+        starts = np.cumsum([0, *(sizes[row.per] for row in VECTOR)]).tolist()
         self.size = starts[-1]
         self._slices = {
-            name: slice(start, start + q.size)
-            for (name, q), start in zip(self._quantities.items(), starts, strict=False)
+            row.name: slice(start, start + sizes[row.per])
+            for row, start in zip(VECTOR, starts, strict=False)
         }
-        base = _flat(reality, interface, bodies)
+        base = self._ends(reality)
         if (base[:, 0] != base[:, 1]).any():
             raise ValueError("a reality is one robot: its numbers are no ranges")
         self._base = base[:, 0]
-        self._low, self._high = _flat(ranges, interface, bodies).T
-        self._copies, self._copied = self._shared(interface)
+        self._low, self._high = self._ends(ranges).T
+        self._copies, self._copied = self._shared()
 
     def draw(self, share: Floats) -> Floats:
         """Values (k, n), for shares (k, n) of the way through each range, 0 to 1."""
         drawn = self._low + (self._high - self._low) * share
-        drawn[:, self._copies] = drawn[:, self._copied]
+        self.share(drawn)
         values: Floats = np.empty_like(drawn)
-        for name, quantity in self._quantities.items():
-            where = self._slices[name]
-            values[:, where] = quantity.combine(self._base[where], drawn[:, where])
+        for row in VECTOR:
+            where = self._slices[row.name]
+            values[:, where] = row.combination.apply(self._base[where], drawn[:, where])
+        return values
+
+    @property
+    def fixed(self) -> Floats:
+        """(n,) the values at the lowest end of all ranges: those of the reality without ranges."""
+        values: Floats = self.draw(np.zeros((1, self.size)))[0]
         return values
 
     def of(self, values: Floats, name: str) -> Floats:
@@ -117,7 +88,7 @@ class Differences:
 
     def changed(self, name: str) -> NDArray[np.bool_]:
         """(size,) which elements of a quantity may be other than nominal."""
-        where, nominal = self._slices[name], self._quantities[name].nominal
+        where, nominal = self._slices[name], ROWS[name].nominal
         ends = np.stack([self._base[where], self._low[where], self._high[where]])
         return np.asarray((ends != nominal).any(axis=0))
 
@@ -125,67 +96,129 @@ class Differences:
         """Whether anything of these quantities may be other than nominal."""
         return any(self.changed(name).any() for name in names)
 
+    @property
+    def differing(self) -> frozenset[str]:
+        """The quantities of which anything may be other than nominal."""
+        return frozenset(row.name for row in VECTOR if self.differs(row.name))
+
+    def differing_in(self, values: Floats) -> frozenset[str]:
+        """The quantities of which anything in values (k, n) is other than nominal."""
+        return frozenset(
+            row.name for row in VECTOR if (self.of(values, row.name) != row.nominal).any()
+        )
+
     def most(self, name: str) -> Floats:
         """(size,) the largest value that a quantity may have."""
         most: Floats = self.of(self.draw(np.ones((1, self.size))), name)[0]
         return most
 
-    def _shared(self, interface: Interface) -> tuple[list[int], list[int]]:
-        """Elements of terms that show what a term before them shows, and those of that term.
+    def share(self, values: Floats) -> None:
+        """Give the terms that show the same value of a message the settings of the first one.
 
-        `check_reality` saw to it that their ranges are equal.
+        In values (k, n), in place. `check_reality` sees to it that their ranges are equal.
         """
-        terms = robot_terms(interface)
-        first = np.cumsum([0, *(term.size for term in terms)]).tolist()
-        source: dict[int, int] = {}
+        values[:, self._copies] = values[:, self._copied]
+
+    def _shared(self) -> tuple[list[int], list[int]]:
+        """Elements of terms that show what a term before them shows, and those of that term."""
         copies: list[int] = []
         copied: list[int] = []
-        for j, term in enumerate(terms):
-            shown = set(places(term))
-            i = next((i for i, t in enumerate(terms[:j]) if shown & set(places(t))), None)
-            if i is None:
+        for j, i in enumerate(first_of_shared(self._terms)):
+            if i == j:
                 continue
-            i = source[j] = source.get(i, i)
-            for name in ("sensor_delay", "scale", "noise", "dropout"):
-                copies.append(self._slices[name].start + j)
-                copied.append(self._slices[name].start + i)
-            if places(terms[i]) == places(term):
-                bias = self._slices["bias"].start
-                copies += range(bias + first[j], bias + first[j] + term.size)
-                copied += range(bias + first[i], bias + first[i] + term.size)
+            for start in (self._slices[r.name].start for r in VECTOR if r.per is Per.TERM):
+                copies.append(start + j)
+                copied.append(start + i)
+            if places(self._terms[i]) == places(self._terms[j]):
+                for start in (self._slices[r.name].start for r in VECTOR if r.per is Per.ELEMENT):
+                    mine, his = self._elements[j], self._elements[i]
+                    copies += range(start + mine.start, start + mine.stop)
+                    copied += range(start + his.start, start + his.stop)
         return copies, copied
 
+    # From files and to them ---------------------------------------------------------------
 
-def _flat(reality: Reality, interface: Interface, bodies: Sequence[str]) -> Floats:
-    """(n, 2) lowest and highest value of every element, in the order of `quantities`."""
-    physics = reality.physics
-    motors = [reality.actuators.get(name, Actuator()) for name in actuator_names(interface)]
-    terms = robot_terms(interface)
-    sensors = [reality.sensors.get(term.name, Sensor()) for term in terms]
-    push = reality.pushes
-    parts: list[Iterable[Pair]] = [
-        [physics.mass_factor],
-        (physics.body_mass_factors.get(name, (1.0, 1.0)) for name in bodies),
-        [physics.payload_kg],
-        [physics.friction_factor],
-        [physics.damping_factor],
-        [physics.armature_factor],
-        physics.gravity_offset_m_s2,
-        (motor.gain_factor for motor in motors),
-        (motor.command_factor for motor in motors),
-        (motor.delay_s for motor in motors),
-        (sensor.delay_s for sensor in sensors),
-        (sensor.scale for sensor in sensors),
-        (pair for s, term in zip(sensors, terms, strict=True) for pair in _biases(s, term.size)),
-        (sensor.noise for sensor in sensors),
-        (sensor.dropout for sensor in sensors),
-        [push.velocity_m_s if push else ZERO],
-        [push.every_s if push else ZERO],
-        [physics.joint_friction],
-    ]
-    return np.array([pair for part in parts for pair in part], np.float64)
+    def names(self, row: Quantity) -> list[str]:
+        """A name for each element of a quantity, such as drive_x.gain_factor.
+
+        Empty where a term has the settings of one before it, and for bodies without a name.
+        """
+        first = first_of_shared(self._terms)
+        own = [t.name if first[i] == i else "" for i, t in enumerate(self._terms)]
+        if row.per is Per.ROBOT:
+            return [row.key]
+        if row.per is Per.AXIS:
+            return [f"{row.key}.{i}" for i in range(3)]
+        if row.per is Per.ELEMENT:
+            return [
+                f"{name}.{row.element_key}.{i}" if name else ""
+                for name, term in zip(own, self._terms, strict=True)
+                for i in range(term.size)
+            ]
+        owners = {Per.BODY: self._bodies, Per.ACTUATOR: self._actuators, Per.TERM: own}[row.per]
+        return [f"{owner}.{row.key}" if owner else "" for owner in owners]
+
+    def _ends(self, reality: Reality) -> Floats:
+        """(n, 2) lowest and highest value of every element."""
+        pairs = [pair for row in VECTOR for pair in self._pairs(row, reality)]
+        return np.array(pairs, np.float64)
+
+    def _pairs(self, row: Quantity, reality: Reality) -> Iterable[Pair]:
+        """What a reality gives each element of a quantity."""
+        nominal = row.nominal, row.nominal
+        section = getattr(reality, row.section)
+        if row.per is Per.ROBOT:
+            return [nominal if section is None else getattr(section, row.key)]
+        if row.per is Per.BODY:
+            return [getattr(section, row.key).get(name, nominal) for name in self._bodies]
+        if row.per is Per.AXIS:
+            return getattr(section, row.key)  # type: ignore[no-any-return]
+        if row.per is Per.ACTUATOR:
+            return [getattr(section.get(n, Actuator()), row.key) for n in self._actuators]
+        sensors = [section.get(term.name, Sensor()) for term in self._terms]
+        if row.per is Per.TERM:
+            return [getattr(sensor, row.key) for sensor in sensors]
+        each = zip(sensors, self._terms, strict=True)
+        return [pair for sensor, term in each for pair in _elements(row, sensor, term.size)]
+
+    def reality(self, values: Floats) -> Reality:
+        """The reality with values (n,), the inverse of `fixed`."""
+        values = values[None].copy()
+        self.share(values)
+        data: dict[str, Any] = {"physics": {}, "actuators": {}, "sensors": {}, "pushes": {}}
+        for row in VECTOR:
+            part = self.of(values, row.name)[0].tolist()
+            if any(value != row.nominal for value in part):
+                self._put(data[row.section], row, part)
+        if not data["pushes"]:
+            del data["pushes"]
+        return reality_from_dict(data, "values")
+
+    def _put(self, section: dict[str, Any], row: Quantity, part: list[float]) -> None:
+        """Write the values of a quantity into plain data of its section."""
+        if row.per is Per.ROBOT:
+            section[row.key] = part[0]
+        elif row.per is Per.AXIS:
+            section[row.key] = part
+        elif row.per is Per.BODY:
+            section[row.key] = _other(self._bodies, part, row.nominal)
+        elif row.per is Per.ELEMENT:
+            for term, where in zip(self._terms, self._elements, strict=True):
+                if any(value != row.nominal for value in part[where]):
+                    section.setdefault(term.name, {})[row.element_key] = part[where]
+        else:
+            names = self._actuators if row.per is Per.ACTUATOR else [t.name for t in self._terms]
+            for name, value in _other(names, part, row.nominal).items():
+                section.setdefault(name, {})[row.key] = value
 
 
-def _biases(sensor: Sensor, size: int) -> Iterable[Pair]:
-    own = sensor.element_bias or (ZERO,) * size
-    return ((sensor.bias[0] + low, sensor.bias[1] + high) for low, high in own)
+def _elements(row: Quantity, sensor: Section, size: int) -> Iterable[Pair]:
+    """The number of all elements, plus that of each."""
+    low, high = getattr(sensor, row.key)
+    own = getattr(sensor, row.element_key) or ((0.0, 0.0),) * size
+    return ((low + a, high + b) for a, b in own)
+
+
+def _other(names: Sequence[str], values: Sequence[float], nominal: float) -> dict[str, float]:
+    """What is other than nominal."""
+    return {n: v for n, v in zip(names, values, strict=True) if v != nominal}

@@ -60,7 +60,7 @@ class Varied:
         check_model(reality, interface, bodies, "reality")
         check_model(ranges, interface, bodies, "randomise")
         self._differences = both = Differences(interface, bodies, reality, ranges)
-        self._expanded = Expanded(physics.batch, interface, both)
+        self._expanded = Expanded(physics.batch, interface, both, both.differing)
         if both.differs("push_every") and not physics.movable:
             raise UserError(
                 "pushes need a robot that can be moved: a body 'base_link' on a free joint, or a "

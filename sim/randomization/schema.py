@@ -7,26 +7,33 @@ Every key is optional and means `as nominal` where it is missing. Where a number
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, PlainSerializer, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 
 from sim.errors import UserError, invalid, short, unknown
 from sim.files.lookup import find
 from sim.files.strict_yaml import read_mapping
 from sim.interface import LARGEST, STRICT, Interface, ObservationTerm
+from sim.randomization.quantities import ANY, TABLE, Bounds, Per, Quantity
 
 if TYPE_CHECKING:
     from sim.physics.robot_model import Robot
 
 SCHEMA = 1
 FOLDER, RANGES = "realities", "randomise.yaml"  # of a robot
-LONGEST = 2.0  # s, of a delay: every physics step of it is kept
 Pair = tuple[float, float]
 
 
@@ -48,11 +55,13 @@ def _pair(value: object) -> Pair:
     return low, high
 
 
-def _within(low: float, high: float = math.inf, *, open_: bool = False) -> AfterValidator:
+def _within(bounds: Bounds) -> AfterValidator:
+    low, high = bounds.low, bounds.high
+
     def check(pair: Pair) -> Pair:
         for value in pair:
-            if value < low or value > high or (open_ and value == low):
-                least = f"greater than {low:g}" if open_ else f"{low:g} or more"
+            if value < low or value > high or (bounds.above_low and value == low):
+                least = f"greater than {low:g}" if bounds.above_low else f"{low:g} or more"
                 most = "" if high == math.inf else f", {high:g} at most"
                 raise ValueError(f"must be {least}{most}, got {value:g}")
         return pair
@@ -65,62 +74,59 @@ def _plain(pair: Pair) -> object:
 
 
 Spread = Annotated[Pair, BeforeValidator(_pair), PlainSerializer(_plain)]
-Positive = Annotated[Spread, _within(0, open_=True)]
-NonNegative = Annotated[Spread, _within(0)]
-Delay = Annotated[Spread, _within(0, LONGEST)]
-Chance = Annotated[Spread, _within(0, 1)]
-ONE, ZERO = (1.0, 1.0), (0.0, 0.0)
 
 
-@dataclass(frozen=True, config=STRICT)
-class Dynamics:
-    """Bodies, joints and ground."""
+class Section:
+    """A part of a reality: its attributes are the keys of the table, each a number or a range."""
 
-    mass_factor: Positive = ONE  # multiplies mass and inertia of every body
-    # Multiply mass and inertia of single bodies, by name, in addition to mass_factor.
-    body_mass_factors: dict[str, Positive] = field(default_factory=dict)
-    payload_kg: NonNegative = ZERO  # mass added in the center of mass of base_link
-    friction_factor: Positive = ONE  # multiplies the sliding friction of all contacts
-    damping_factor: NonNegative = ONE  # multiplies the damping of all joints
-    armature_factor: NonNegative = ONE  # multiplies the armature of all joints
-    joint_friction: NonNegative = ZERO  # dry friction added to all joints, N m (hinge) or N
-    # Added to gravity, along x, y and z of the world.
-    gravity_offset_m_s2: tuple[Spread, Spread, Spread] = (ZERO, ZERO, ZERO)
+    if TYPE_CHECKING:
+
+        def __init__(self, **values: Any) -> None: ...
+
+        def __getattr__(self, key: str) -> Any: ...
 
 
-@dataclass(frozen=True, config=STRICT)
-class Actuator:
-    """A motor, by the name of its MuJoCo actuator."""
-
-    gain_factor: NonNegative = ONE  # multiplies the force and its limit
-    command_factor: Spread = ONE  # multiplies the command; the result is not cut at ctrlrange
-    delay_s: Delay = ZERO  # time until a command acts, at most 2 s
-
-
-@dataclass(frozen=True, config=STRICT)
-class Sensor:
-    """What is shown of an observation term, by its name. Units are the term's."""
-
-    delay_s: Delay = ZERO  # age of the measurement, at most 2 s
-    scale: Spread = ONE  # multiplies the value
-    bias: Spread = ZERO  # added to each element; a range is drawn separately for each
-    element_bias: tuple[Spread, ...] = ()  # added to single elements, in addition to bias
-    noise: NonNegative = ZERO  # standard deviation per tick, in addition to the interface's
-    dropout: Chance = ZERO  # probability per tick that the previous value is repeated
-
-    @property
-    def changes_values(self) -> bool:
-        """Whether anything is done to the numbers themselves."""
-        plain = Sensor(delay_s=self.delay_s, dropout=self.dropout)
-        return self != plain
+def _section(name: str, section: str, doc: str, *, required: bool = False) -> type[Section]:
+    """The dataclass of a section, with a field for every row of the table that is in it."""
+    annotations: dict[str, object] = {}
+    fields: dict[str, object] = {}
+    for row in TABLE:
+        if row.section == section:
+            kind, default = _type(row)
+            annotations[row.key] = kind
+            start = ... if required else default
+            fields[row.key] = Field(default=start, description=row.effect)
+            if row.element_key:
+                effect = f"Added to single elements, in addition to {row.key}."
+                annotations[row.element_key] = tuple[Spread, ...]
+                fields[row.element_key] = Field(default=(), description=effect)
+    body = {"__annotations__": annotations, "__module__": __name__, "__doc__": doc}
+    made = type(name, (Section,), body | fields)
+    dataclass(frozen=True, config=STRICT)(made)
+    return made
 
 
-@dataclass(frozen=True, config=STRICT)
-class Pushes:
-    """Blows that change the velocity of the base, each in a direction of its own."""
+def _type(row: Quantity) -> tuple[object, object]:
+    """Type and default of a row."""
+    number = Spread if row.bounds == ANY else Annotated[Spread, _within(row.bounds)]
+    nominal = row.nominal, row.nominal
+    if row.per is Per.BODY:
+        return dict[str, number], {}  # type: ignore[valid-type]
+    if row.per is Per.AXIS:
+        return tuple[number, number, number], (nominal,) * 3  # type: ignore[valid-type]
+    return number, nominal
 
-    velocity_m_s: NonNegative  # change of the base's velocity, in a random direction
-    every_s: Positive  # time between two pushes; the first comes after it
+
+if TYPE_CHECKING:
+    Dynamics = Section
+    Actuator = Section
+    Sensor = Section
+    Pushes = Section
+else:
+    Dynamics = _section("Dynamics", "physics", "Bodies, joints and ground.")
+    Actuator = _section("Actuator", "actuators", "A motor, by the name of its MuJoCo actuator.")
+    Sensor = _section("Sensor", "sensors", "What is shown of an observation term, by its name.")
+    Pushes = _section("Pushes", "pushes", "Pushes against the base.", required=True)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -247,6 +253,16 @@ def actuator_names(interface: Interface) -> list[str]:
     return [name for term in interface.action for name in term.mujoco.actuators]
 
 
+def first_of_shared(terms: Sequence[ObservationTerm]) -> list[int]:
+    """(len(terms),) the first term with which each one shares a value of a message, or itself."""
+    first: list[int] = []
+    for j, term in enumerate(terms):
+        shown = set(places(term))
+        i = next((i for i, t in enumerate(terms[:j]) if shown & set(places(t))), j)
+        first.append(first[i] if i < j else j)
+    return first
+
+
 def places(term: ObservationTerm) -> list[tuple[str, str]]:
     """Where each element of a term stands in ROS."""
     return [(term.ros.topic, path) for path in term.ros.fields]
@@ -276,7 +292,8 @@ def _check_sensor(sensor: Sensor, term: ObservationTerm, where: str) -> None:
         raise UserError(
             f"{where}: element_bias has {len(sensor.element_bias)} elements, the term {term.size}"
         )
-    if term.derive is not None and sensor.changes_values:
+    late_only = Sensor(delay_s=sensor.delay_s, dropout=sensor.dropout)
+    if term.derive is not None and sensor != late_only:
         raise UserError(
             f"{where}: is read from a quaternion, whose length is 1; valid: delay_s, dropout"
         )
@@ -290,7 +307,7 @@ def _check_shared(
     if not shared:
         return
     first, second = (reality.sensors.get(term.name, Sensor()) for term in (one, two))
-    biased = first.bias != ZERO or first.element_bias
+    biased = first.bias != (0.0, 0.0) or first.element_bias
     if first != second or (biased and places(one) != places(two)):
         topic, path = sorted(shared)[0]
         raise UserError(

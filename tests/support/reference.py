@@ -1,7 +1,8 @@
 """The pages under docs/reference that are written from the code.
 
 `python -m tests.support.reference` writes them again; tests/test_docs.py holds them against it.
-A key's meaning is the comment beside its field, so that it is written once.
+A key's meaning is the comment beside its field, or the row of the table that the field is made
+of, so that it is written once.
 """
 
 import dataclasses
@@ -109,13 +110,16 @@ def _bounds(part: dict[str, Any]) -> str:
 def keys(cls: type, names: dict[str, str]) -> str:
     """The table of a dataclass's keys."""
     whole = TypeAdapter(cls).json_schema()
+    said = {} if issubclass(cls, schema.Section) else comments(cls)
     rows = []
     for field in dataclasses.fields(cls):
         part = whole["properties"][field.name]
         sort = names.get(field.name) or kind(part, names)
         required = field.name in whole.get("required", ())
         shown = "required" if required else _shown(part.get("default", {}))
-        rows.append((f"`{field.name}`", sort, shown, sentence(comments(cls)[field.name])))
+        rows.append(
+            (f"`{field.name}`", sort, shown, sentence(said.get(field.name) or part["description"]))
+        )
     return table(("key", "value", "default", "meaning"), rows)
 
 

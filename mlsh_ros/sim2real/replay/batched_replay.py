@@ -128,7 +128,10 @@ class Follower:
         if size not in self._batches:
             body = replace(self.interface, observation=self.twin.terms)
             physics = Physics(body, self.twin.model, size, self.threads)
-            self._batches[size] = physics, Expanded(physics.batch, body, self.differences)
+            self._batches[size] = (
+                physics,
+                Expanded(physics.batch, body, self.differences, self.differences.differing),
+            )
         return self._batches[size]
 
     def _run(self, values: Floats, state: Floats, windows: Ints) -> dict[str, Floats]:

@@ -223,7 +223,8 @@ class Twin:
         if self.reality != AS_MODELLED:
             differences, values = self._differences()
             ids = np.arange(size, dtype=np.int32)
-            Expanded(physics.batch, body, differences).write(ids, np.repeat(values, size, axis=0))
+            writer = Expanded(physics.batch, body, differences, differences.differing)
+            writer.write(ids, np.repeat(values, size, axis=0))
         return physics
 
     def _start(self, windows: Windows, guess: Floats | None) -> Floats:
@@ -301,7 +302,7 @@ class Twin:
         """Of the reality, and its values (1, n)."""
         bodies = body_names(self.model)
         differences = Differences(self.interface, bodies, self.reality, AS_MODELLED)
-        return differences, differences.draw(np.zeros((1, differences.size)))
+        return differences, differences.fixed[None]
 
     def _late(self, command: Floats) -> Floats:
         """(W, S, A) the commands that act."""

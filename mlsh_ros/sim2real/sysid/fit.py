@@ -19,7 +19,7 @@ from mlsh_ros.sim2real.sysid.optimizer import (
 )
 from mlsh_ros.sim2real.sysid.parameters import DELAYS
 from sim.interface import Floats
-from sim.randomization.schema import LONGEST
+from sim.randomization.quantities import LONGEST
 
 ROUNDS = 10  # of moves, until something is let go
 
