@@ -13,7 +13,15 @@ from sim.interface import Floats, Interface, ObservationTerm
 from sim.physics.batched_physics import Physics
 from sim.randomization.model_fields import Expanded, body_names
 from sim.randomization.parameters import Differences
-from sim.randomization.schema import Reality, check_reality, places, robot_terms
+from sim.randomization.quantities import VECTOR, Per
+from sim.randomization.schema import (
+    Reality,
+    check_reality,
+    first_of_shared,
+    places,
+    robot_terms,
+)
+from sim.randomization.sensor_model import SensorModel
 from sim.seeding import Stream, generator
 
 BLOCK = 32  # ticks for which noise is drawn at once
@@ -23,12 +31,8 @@ NOMINAL = Reality()
 
 Ids = NDArray[np.int32]
 Whole = NDArray[np.intp]
-SENSOR = (
-    "sensor_delay",
-    "scale",
-    "noise",
-    "dropout",
-)  # quantities of a term; a bias is of an element
+# Quantities of a term; a bias is of an element.
+SENSOR = tuple(row.name for row in VECTOR if row.per is Per.TERM)
 
 
 class Varied:
@@ -70,14 +74,14 @@ class Varied:
         self._noisy, self._drops = both.differs("noise"), both.differs("dropout")
         self._terms = robot_terms(interface)
         self._columns = _columns(self._terms)
-        changed = np.stack([both.changed(name) for name in SENSOR])  # (4, terms)
+        changed = np.stack([both.changed(name) for name in SENSOR])  # (quantities, terms)
         biased = np.array([both.changed("bias")[columns].any() for columns in self._columns])
         self._touched = np.flatnonzero(changed.any(axis=0) | biased).tolist()
-        self._late = np.flatnonzero(changed[0]).tolist()  # terms that are shown late
+        self._late = np.flatnonzero(both.changed("sensor_delay")).tolist()  # shown late
         self._late_columns = _columns([self._terms[i] for i in self._late])
         self._late_commands = both.differs("command_delay")
         self._pushes = both.differs("push_every")
-        self._channels, self._source = _sources(self._terms)
+        self._channels, self._source = _channels(self._terms), first_of_shared(self._terms)
         self._make_state()
         self.restore(self.state.copy())
 
@@ -239,20 +243,20 @@ class Varied:
         term, columns = self._terms[i], self._columns[i]
         if i in self._late:
             value = self._seen_then(self._late.index(i))
-        scale, sd = self._of("scale")[:, [i]], self._of("noise")[:, [i]]
         now = self._tick.astype(np.intp) % BLOCK
-        changed = scale * value + self._of("bias")[:, columns]
+        noise = dropped = None
         if self._noisy:
-            changed += sd * self._gauss[self._rows, now][:, self._channels[columns]]
-        if term.infinite is not None:
-            low, high = term.infinite  # where nothing was measured, there is nothing to disturb
-            nothing = (value <= low) | (value >= high)
-            changed = np.where(nothing, value, np.clip(changed, low, high))
+            gauss = self._gauss[self._rows, now][:, self._channels[columns]]
+            noise = self._of("noise")[:, [i]] * gauss
         if self._drops:
-            chance = self._chance[self._rows, now, self._source[i]]
-            dropped = chance < self._of("dropout")[:, i]
-            changed = np.where(dropped[:, None], self._last[:, columns], changed)
-        return changed
+            dropped = self._chance[self._rows, now, self._source[i]] < self._of("dropout")[:, i]
+        sensor = SensorModel(
+            scale=self._of("scale")[:, [i]],
+            bias=self._of("bias")[:, columns],
+            infinite=term.infinite,
+        )
+        last = self._last[:, columns]
+        return sensor.measured(value, noise=noise, dropped=dropped, last=last)
 
     def _seen_then(self, late: int) -> Floats:
         """(B, size) of a term that is shown late."""
@@ -316,13 +320,9 @@ def _columns(terms: Sequence[ObservationTerm]) -> list[slice]:
     return [slice(start, stop) for start, stop in pairwise(ends)]
 
 
-def _sources(terms: Sequence[ObservationTerm]) -> tuple[Whole, list[int]]:
-    """For each element its place in ROS, by number; for each term the first that shares one."""
+def _channels(terms: Sequence[ObservationTerm]) -> Whole:
+    """For each element its place in ROS, by number."""
     numbers: dict[tuple[str, str], int] = {}
-    channels = [numbers.setdefault(p, len(numbers)) for t in terms for p in places(t)]
-    first: list[int] = []
-    for j, term in enumerate(terms):
-        shown = set(places(term))
-        i = next((i for i, t in enumerate(terms[:j]) if shown & set(places(t))), j)
-        first.append(first[i] if i < j else j)
-    return np.array(channels, np.intp), first
+    return np.array(
+        [numbers.setdefault(p, len(numbers)) for t in terms for p in places(t)], np.intp
+    )

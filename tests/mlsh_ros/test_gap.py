@@ -386,10 +386,11 @@ def test_a_window_starts_where_the_sensors_of_a_reality_say(moving, hidden):
     on_time = {k: replace(s, delay_s=(0.0, 0.0)) for k, s in reality.sensors.items()}
     reality = replace(reality, sensors=on_time)
     twin = Twin(load_robot("omni"), moving.interface, family, lambda _: None, reality=reality)
-    shown = twin.follow(windows).values
-    later = ~windows.rest
+    prediction, later = twin.follow(windows), np.flatnonzero(~windows.rest)
+    begin = np.full(len(later), -float(windows.plan.before))
     for term in ("position", "velocity"):
-        np.testing.assert_allclose(shown[term][later, 0], windows.start[term][later], atol=1e-6)
+        shown = prediction.at(term, later, begin)
+        np.testing.assert_allclose(shown, windows.start[term][later], atol=1e-6)
 
 
 def test_what_a_reality_names_must_be_there(moving, hidden):

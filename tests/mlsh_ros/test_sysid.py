@@ -301,7 +301,7 @@ def test_what_only_sensors_make_different_is_simulated_once(four):
     follower.differences.of(values, "sensor_delay")[1, 0] = 0.03
     follower.differences.of(values, "gain_factor")[2, 0] = 0.8
     shown = follower.predict(values)
-    assert set(follower._batches) == {2 * follower.windows.count}
+    assert set(follower.simulator.batches) == {2 * follower.windows.count}
     one_by_one = np.concatenate([follower.predict(row[None]) for row in values], axis=1)
     np.testing.assert_array_equal(shown, one_by_one)
     assert (shown[:, 0] != shown[:, 1]).any()

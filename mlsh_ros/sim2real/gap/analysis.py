@@ -42,7 +42,8 @@ from mlsh_ros.sim2real.gap.measures import (
 )
 from mlsh_ros.sim2real.gap.training_range import graphs_of, known_to, read_by
 from mlsh_ros.sim2real.replay.late_commands import late_commands
-from mlsh_ros.sim2real.replay.open_loop_replay import Prediction, Twin, twin_of
+from mlsh_ros.sim2real.replay.open_loop_replay import Twin, twin_of
+from mlsh_ros.sim2real.replay.prediction import Prediction
 from mlsh_ros.sim2real.replay.residuals import (
     SMALLEST,
     Element,

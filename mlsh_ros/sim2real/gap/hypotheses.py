@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from mlsh_ros.sim2real.data.signals import Ints
 from mlsh_ros.sim2real.data.windows import Samples, Windows, angular, thin, unview, view
 from mlsh_ros.sim2real.gap.moments import Moments, arranged, moments_of, turned
-from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, Change, Prediction, Twin
+from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, Change, Twin
+from mlsh_ros.sim2real.replay.prediction import Prediction
 from mlsh_ros.sim2real.replay.residuals import (
     Comparison,
     Element,
@@ -29,6 +30,7 @@ from mlsh_ros.sim2real.replay.residuals import (
     mean_squares,
 )
 from sim.interface import Floats
+from sim.randomization.quantities import ROWS
 
 ROUNDS = 4  # causes that are looked for, one after the other
 # A cause must take away this part of an element's own movement: what is less, a policy that was
@@ -47,9 +49,11 @@ FEW = 4  # actuators; of more each is tried with fewer values
 GAINS = (-1.0, 0.0, 0.5, 0.7, 0.8, 0.9, 1.1, 1.25, 1.5, 2.0)
 FEWER_GAINS = (-1.0, 0.0, 0.6, 1.5)
 CEILINGS = (0.3, 0.5, 0.7, 0.85)  # of the largest command
-MASSES = (0.4, 0.6, 0.8, 1.25, 1.6, 2.2, 3.2)
-DAMPINGS = (0.0, 0.3, 3.0, 10.0, 30.0)
-FRICTIONS = (0.1, 0.3, 0.6, 1.6)
+FACTORS = {  # quantities of sim.randomization.quantities
+    "mass_factor": (0.4, 0.6, 0.8, 1.25, 1.6, 2.2, 3.2),
+    "damping_factor": (0.0, 0.3, 3.0, 10.0, 30.0),
+    "friction_factor": (0.1, 0.3, 0.6, 1.6),
+}
 TURNS = tuple(np.deg2rad(range(-150, 181, 30)).tolist())
 REFINED, POINTS = 3, 4  # families of changes that are looked at more closely, values between two
 EVIDENT, AS_GOOD = ("late", "stale", "sign", "swap"), 0.9
@@ -163,11 +167,9 @@ class Search:
         for where, which in [*masks, (names, every)] if size > 1 else masks:
             families.append(("gain", where, gain(which)))
             families.append(("ceiling", where, limit(which)))
-        for kind, values in (("mass", MASSES), ("damping", DAMPINGS), ("friction", FRICTIONS)):
-            now = getattr(base, kind)
-            families.append(
-                (kind, (), [(now * v, replace(base, **{kind: now * v})) for v in values])
-            )
+        for name, factors in FACTORS.items():
+            tried = [base.value(name) * factor for factor in factors]
+            families.append((ROWS[name].sweep, (), [(v, base.with_value(name, v)) for v in tried]))
         for i, j in combinations(range(size), 2):
             order = np.arange(size)
             order[[i, j]] = j, i
@@ -554,10 +556,9 @@ def _blend(a: Change, b: Change, part: float) -> Change:
     def between(x: object, y: object) -> object:
         return ((1 - part) * np.asarray(x) + part * np.asarray(y)).tolist()
 
+    names = dict.fromkeys(name for name, _ in (*a.beside, *b.beside))
     return Change(
         mix=tuple(map(tuple, between(a.mix, b.mix))) if a.mix else (),  # type: ignore[call-overload,arg-type]
         ceiling=tuple(between(a.ceiling, b.ceiling)) if a.ceiling else (),  # type: ignore[arg-type]
-        mass=(1 - part) * a.mass + part * b.mass,
-        damping=(1 - part) * a.damping + part * b.damping,
-        friction=(1 - part) * a.friction + part * b.friction,
+        beside=tuple((n, (1 - part) * a.value(n) + part * b.value(n)) for n in names),
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mlsh_ros.sim2real.data.signals import Ints
 from mlsh_ros.sim2real.data.windows import Windows
 from mlsh_ros.sim2real.gap.hypotheses import EARLIEST, IN_TICKS, LATEST, fewer
-from mlsh_ros.sim2real.replay.open_loop_replay import Prediction
+from mlsh_ros.sim2real.replay.prediction import Prediction
 from mlsh_ros.sim2real.replay.residuals import (
     PERFECT,
     Comparison,

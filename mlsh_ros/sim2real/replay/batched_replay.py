@@ -1,24 +1,25 @@
-"""Simulations under many values at once that follow recorded commands."""
+"""Predictions of sysid: many columns of values in the same windows at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from mlsh_ros.sim2real.data.signals import Ints
-from mlsh_ros.sim2real.data.windows import Windows, angular, delayed, unfolded, view
+from mlsh_ros.sim2real.data.windows import Windows, angular
 from mlsh_ros.sim2real.replay.open_loop_replay import Twin
+from mlsh_ros.sim2real.replay.prediction import Prediction
 from sim.interface import Floats, ObservationTerm
-from sim.physics.batched_physics import Physics
-from sim.randomization.model_fields import Expanded, body_names
+from sim.randomization.model_fields import body_names
 from sim.randomization.parameters import Differences
+from sim.randomization.quantities import TABLE
 from sim.randomization.schema import Reality, robot_terms
+from sim.randomization.sensor_model import sensor_models
 
-SEEN = ("sensor_delay", "scale", "bias", "noise", "dropout")  # quantities that move nothing
 NUDGE = 1e-4  # rad or m, of the pose at a window's start
 
 
@@ -53,7 +54,6 @@ class Follower:
     ranges: Reality
     known: Reality
     threads: int = 1
-    _batches: dict[int, tuple[Physics, Expanded]] = field(default_factory=dict, repr=False)
     _states: list[Floats] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
@@ -62,9 +62,13 @@ class Follower:
         self.bodies = body_names(self.twin.model)
         self.differences = Differences(self.interface, self.bodies, self.known, self.ranges)
         self.robot_terms = robot_terms(self.interface)
+        self.simulator = self.twin.simulator(
+            self.differences, self.differences.differing, self.threads
+        )
         self._moves = np.ones(self.differences.size, bool)
-        for quantity in SEEN:
-            self.differences.of(self._moves[None], quantity)[:] = False
+        for row in TABLE:
+            if row.section == "sensors":  # they move nothing
+                self.differences.of(self._moves[None], row.name)[:] = False
         simulated = {term.name for term in self.twin.terms}
         self.terms: list[ObservationTerm] = [
             term
@@ -105,8 +109,8 @@ class Follower:
             values[:, self._moves], axis=0, return_index=True, return_inverse=True
         )
         state = np.tile(self.state[windows], (len(moving), 1))
-        fields = self._run(values[first], state, windows)
-        return self._shown(values, fields, motion, windows)
+        prediction = self._run(values[first], state, windows)
+        return self._shown(values, prediction, motion, windows)
 
     def pose_effects(self, values: Floats) -> Floats:
         """(rows, D) change of what is shown per change of the start's positions, for (n,)."""
@@ -120,87 +124,34 @@ class Follower:
             mujoco.mj_integratePos(model, moved, np.eye(model.nv)[d] * NUDGE, 1.0)
             qpos[(d + 1) * count + row] = moved
         columns, windows = np.tile(values, (model.nv + 1, 1)), np.arange(count)
-        fields = self._run(columns, state, windows)
-        shown = self._shown(columns, fields, np.arange(model.nv + 1), windows)
+        prediction = self._run(columns, state, windows)
+        shown = self._shown(columns, prediction, np.arange(model.nv + 1), windows)
         return (shown[:, 1:] - shown[:, :1]) / NUDGE
 
-    def _batch(self, size: int) -> tuple[Physics, Expanded]:
-        if size not in self._batches:
-            body = replace(self.interface, observation=self.twin.terms)
-            physics = Physics(body, self.twin.model, size, self.threads)
-            self._batches[size] = (
-                physics,
-                Expanded(physics.batch, body, self.differences, self.differences.differing),
-            )
-        return self._batches[size]
-
-    def _run(self, values: Floats, state: Floats, windows: Ints) -> dict[str, Floats]:
-        """Per term (C * w, F, size) its true values, for values (C, n) in w windows."""
-        count = len(windows)
-        physics, expanded = self._batch(len(values) * count)
-        ids = np.arange(physics.size, dtype=np.int32)
-        physics.reset(ids)
-        expanded.write(ids, np.repeat(values, count, axis=0))
-        physics.batch.state[:] = state
-        command = self._commands(values, windows)  # (C * w, S, A)
-        stride = self.twin.stride
-        shown = [{k: v.copy() for k, v in physics.fields().items()}]
-        for step in range(command.shape[1]):
-            physics.substep(command[:, step])
-            if (step + 1) % stride == 0:
-                shown.append(physics.fields())
-        return {
-            term.name: np.stack([each[term.name] for each in shown], axis=1) for term in self.terms
-        }
-
-    def _commands(self, values: Floats, windows: Ints) -> Floats:
-        """(C * w, S, A) the mean command in every physics step, delays of any length.
-
-        So what is shown changes evenly with a delay.
-        """
-        delay = self.differences.of(values, "command_delay") / self.interface.physics_dt
-        command = self.windows.command[windows]
-        return np.concatenate([delayed(command, late) for late in delay])
+    def _run(self, values: Floats, state: Floats, windows: Ints) -> Prediction:
+        """For values (C, n) in w windows: C * w simulated ones."""
+        commands = [self.windows.command[windows]] * len(values)
+        fields, _ = self.simulator.run(values, state, commands)
+        shown = {term.name: fields[term.name] for term in self.terms}
+        return self.twin.prediction(shown, self.windows.plan.before)
 
     def _shown(
-        self, values: Floats, fields: dict[str, Floats], motion: Ints, windows: Ints
+        self, values: Floats, prediction: Prediction, motion: Ints, windows: Ints
     ) -> Floats:
-        """(rows, C) for values (C, n) and the number (C,) of the motion among `fields`."""
-        columns, count = len(values), len(windows)
-        of = self.differences.of
-        delay, scale, bias = of(values, "sensor_delay"), of(values, "scale"), of(values, "bias")
-        first = dict(
-            zip(
-                (term.name for term in self.robot_terms),
-                np.cumsum([0, *(term.size for term in self.robot_terms)]).tolist(),
-                strict=False,
-            )
-        )
-        order = [term.name for term in self.robot_terms]
-        fine, dt, before = self.twin.fine, self.interface.control_dt, self.windows.plan.before
-        out = np.full((len(self.measured), columns), np.nan)
+        """(rows, C) for values (C, n) and the number (C,) of the motion that is predicted."""
+        sensors = [sensor_models(self.differences, row, self.robot_terms) for row in values]
+        out = np.full((len(self.measured), len(values)), np.nan)
         number_of = np.full(self.windows.count, -1)
-        number_of[windows] = np.arange(count)
+        number_of[windows] = np.arange(len(windows))
         parts = {element.term: element for element in reversed(self.elements)}
         for term in self.terms:
-            number, samples = order.index(term.name), self.windows.samples[term.name]
-            viewed = view(term, unfolded(term, fields[term.name]))
-            viewed = np.unwrap(viewed, axis=1) if angular(term) else viewed
-            viewed = viewed.reshape(-1, count, *viewed.shape[1:])
+            samples = self.windows.samples[term.name]
             start, size = parts[term.name].rows.start, len(samples.window)
             inside = np.flatnonzero(number_of[samples.window] >= 0)
             window, time = number_of[samples.window[inside]], samples.time[inside]
-            for c in range(columns):
-                place = (time + before - delay[c, number] / dt) * fine
-                place = np.clip(place, 0, viewed.shape[2] - 1.000001)
-                low = place.astype(np.int64)
-                part = (place - low)[:, None]
-                moved = viewed[motion[c]]
-                seen = (1 - part) * moved[window, low]
-                seen += part * moved[window, low + 1]
-                if term.derive is None and not angular(term):
-                    own = bias[c, first[term.name] : first[term.name] + seen.shape[1]]
-                    seen = scale[c, number] * seen + own
+            for c, sensor in enumerate(sensors):
+                rows = motion[c] * len(windows) + window
+                seen = prediction.at(term.name, rows, time, sensor[term.name])
                 for i in range(seen.shape[1]):
                     out[start + i * size + inside, c] = seen[:, i]
         return out

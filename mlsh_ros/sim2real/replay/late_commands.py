@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mlsh_ros.sim2real.data.windows import Windows
-from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, Prediction, Twin
+from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, Twin
+from mlsh_ros.sim2real.replay.prediction import Prediction
 from mlsh_ros.sim2real.replay.residuals import Element
 from sim.interface import Floats
 

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlsh_ros.sim2real.data.windows import Samples, Windows, angular, count_of
-from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, Change, Prediction, is_quaternion
+from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, Change
+from mlsh_ros.sim2real.replay.prediction import Prediction
+from mlsh_ros.sim2real.replay.start_state import is_quaternion
 from sim.interface import Floats, Interface, ObservationTerm, parse_path
 
 # Parts of an element's own movement. Below the floor a difference is not looked at: rounding,

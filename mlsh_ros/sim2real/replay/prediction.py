@@ -1,0 +1,63 @@
+"""What the sensors would have shown, at any moment of a simulated window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from mlsh_ros.sim2real.data.signals import Ints
+from mlsh_ros.sim2real.data.windows import angular, unfolded, unview, view
+from sim.interface import Floats, ObservationTerm
+from sim.randomization.sensor_model import SensorModel, interpolated
+
+PERFECT = SensorModel()
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What W simulated windows were like, and the sensors that show it."""
+
+    before: int  # ticks before the comparison begins
+    fine: int  # samples per tick
+    period: float  # s, of a tick
+    terms: Mapping[str, ObservationTerm]
+    values: dict[str, Floats]  # per term (W, F, count_of) the true ones, as they are compared
+    sensors: Mapping[str, SensorModel] = field(default_factory=dict)  # by term; others are perfect
+
+    def at(
+        self, term: str, window: Ints, time: Floats, sensor: SensorModel | None = None
+    ) -> Floats:
+        """(n, count_of) what a sensor shows.
+
+        Args:
+            term: its name.
+            window: (n,).
+            time: (n,) ticks since the begin of the comparison.
+            sensor: that shows it; None: the one of `sensors`.
+        """
+        sensor = sensor or self.sensors.get(term, PERFECT)
+        place = (time + self.before - sensor.delay / self.period) * self.fine
+        return _shown(self.terms[term], sensor, interpolated(self.values[term], window, place))
+
+    def rows(self, begin: int, count: int) -> Prediction:
+        """Of some windows that follow one another."""
+        part = {name: values[begin : begin + count] for name, values in self.values.items()}
+        return replace(self, values=part)
+
+
+def compared(term: ObservationTerm, fields: Floats) -> Floats:
+    """(W, F, count_of) what is compared of (W, F, size); an angle without jumps."""
+    viewed = view(term, unfolded(term, fields))
+    return np.unwrap(viewed, axis=1) if angular(term) else viewed
+
+
+def _shown(term: ObservationTerm, sensor: SensorModel, viewed: Floats) -> Floats:
+    """What a sensor shows of what is compared (n, count_of)."""
+    if term.derive is not None or not sensor.changes_values:
+        return viewed
+    shown = view(term, sensor.measured(unview(term, viewed)))
+    if angular(term):  # it goes on counting turns
+        shown = shown + 2 * np.pi * np.round((viewed - shown) / (2 * np.pi))
+    return shown

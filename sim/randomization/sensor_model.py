@@ -1,0 +1,89 @@
+"""What a sensor shows of true values: late, scaled, biased, noisy, and sometimes not at all.
+
+The simulation (`perturbations`), `mlsh gap` and `mlsh sysid` all show what this file says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.interface import Floats, ObservationTerm
+from sim.randomization.parameters import Differences
+
+
+@dataclass(frozen=True)
+class SensorModel:
+    """The sensor of a term, in one simulation or in n of them."""
+
+    delay: float = 0.0  # s; whoever has the values of the past looks them up
+    scale: Floats | float = 1.0  # (n, 1) or one for all
+    bias: Floats | float = 0.0  # (n, size) or (size,), in the term's unit
+    infinite: tuple[float, float] | None = None  # at these values and beyond nothing is measured
+
+    @property
+    def changes_values(self) -> bool:
+        """Whether it does more than show them late."""
+        return bool(np.any(np.not_equal(self.scale, 1.0)) or np.any(self.bias))
+
+    def measured(
+        self,
+        value: Floats,
+        *,
+        noise: Floats | None = None,
+        dropped: NDArray[np.bool_] | None = None,
+        last: Floats | None = None,
+    ) -> Floats:
+        """(n, size) what it shows.
+
+        Args:
+            value: (n, size) the true ones, as old as its delay.
+            noise: (n, size) that is added, in the term's unit.
+            dropped: (n,) where it shows `last` instead.
+            last: (n, size) what it showed before.
+        """
+        changed = self.scale * value + self.bias
+        if noise is not None:
+            changed += noise
+        if self.infinite is not None:
+            low, high = self.infinite  # where nothing was measured, there is nothing to disturb
+            nothing = (value <= low) | (value >= high)
+            changed = np.where(nothing, value, np.clip(changed, low, high))
+        if dropped is not None and last is not None:
+            changed = np.where(dropped[:, None], last, changed)
+        return np.asarray(changed)
+
+    def true(self, shown: Floats) -> Floats:
+        """(.., size) the values that it shows so; nan if its scale is zero."""
+        return np.asarray((shown - self.bias) / np.where(self.scale == 0, np.nan, self.scale))
+
+
+def sensor_models(
+    differences: Differences, values: Floats, terms: Sequence[ObservationTerm]
+) -> dict[str, SensorModel]:
+    """By term, without noise and dropouts.
+
+    Args:
+        differences: the vector that values are of.
+        values: (n,).
+        terms: all of the robot, see `robot_terms`.
+    """
+    delay, scale, bias = (
+        differences.of(values[None], name)[0] for name in ("sensor_delay", "scale", "bias")
+    )
+    each = np.split(bias, np.cumsum([term.size for term in terms])[:-1])
+    return {
+        term.name: SensorModel(float(late), float(factor), own, term.infinite)
+        for term, late, factor, own in zip(terms, delay, scale, each, strict=True)
+    }
+
+
+def interpolated(series: Floats, rows: NDArray[np.int64], place: Floats) -> Floats:
+    """(n, size) of series (R, F, size) in rows (n,), between the samples around places (n,)."""
+    place = np.clip(place, 0, series.shape[1] - 1.000001)
+    low = place.astype(np.int64)
+    part = (place - low)[:, None]
+    return np.asarray((1 - part) * series[rows, low] + part * series[rows, low + 1])
