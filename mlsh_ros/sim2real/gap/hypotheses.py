@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlsh_ros.sim2real.data.signals import Ints
 from mlsh_ros.sim2real.data.windows import Samples, Windows, angular, thin, unview, view
 from mlsh_ros.sim2real.gap.moments import Moments, arranged, moments_of, turned
+from mlsh_ros.sim2real.gap.robot_changes import Family, blend, families, rows
 from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, Change, Twin
 from mlsh_ros.sim2real.replay.prediction import Prediction
 from mlsh_ros.sim2real.replay.residuals import (
@@ -25,12 +25,10 @@ from mlsh_ros.sim2real.replay.residuals import (
     Element,
     Model,
     Sensor,
-    action_labels,
     compare,
     mean_squares,
 )
 from sim.interface import Floats
-from sim.randomization.quantities import ROWS
 
 ROUNDS = 4  # causes that are looked for, one after the other
 # A cause must take away this part of an element's own movement: what is less, a policy that was
@@ -45,23 +43,9 @@ COST = (
 )
 PATIENCE = 1.5  # s of simulation per set of assumptions
 FEWEST, ENOUGH = 4, 24  # windows
-FEW = 4  # actuators; of more each is tried with fewer values
-GAINS = (-1.0, 0.0, 0.5, 0.7, 0.8, 0.9, 1.1, 1.25, 1.5, 2.0)
-FEWER_GAINS = (-1.0, 0.0, 0.6, 1.5)
-CEILINGS = (0.3, 0.5, 0.7, 0.85)  # of the largest command
-FACTORS = {  # quantities of sim.randomization.quantities
-    "mass_factor": (0.4, 0.6, 0.8, 1.25, 1.6, 2.2, 3.2),
-    "damping_factor": (0.0, 0.3, 3.0, 10.0, 30.0),
-    "friction_factor": (0.1, 0.3, 0.6, 1.6),
-}
-TURNS = tuple(np.deg2rad(range(-150, 181, 30)).tolist())
 REFINED, POINTS = 3, 4  # families of changes that are looked at more closely, values between two
 EVIDENT, AS_GOOD = ("late", "stale", "sign", "swap"), 0.9
 IN_TICKS = 0.02  # a time base that differs by less is the same
-
-
-# Changes of one kind: kind, where, and (value, change) in order.
-Family = tuple[str, tuple[str, ...], list[tuple[float, Change]]]
 
 
 @dataclass(frozen=True)
@@ -109,7 +93,7 @@ class Search:
         """Best first, and the model with all of them."""
         found: list[Cause] = []
         model = Model()
-        few = self._few(len(self._changes(NOMINAL)))
+        few = self._few(len(self.families(NOMINAL)))
         for _ in range(ROUNDS):
             looked_at = _View.of(self, *few, model)
             judged = [cause for cause in looked_at.judged() if cause is not None]
@@ -137,54 +121,9 @@ class Search:
         chosen = chosen[chosen >= 0]
         return thin(self.windows, chosen), np.flatnonzero(np.isin(chosen, keep))
 
-    def _changes(
-        self, base: Change
-    ) -> list[tuple[str, tuple[str, ...], list[tuple[float, Change]]]]:
-        """Families of changes of the robot itself: kind, where, and (value, change)."""
-        interface = self.twin.interface
-        names = tuple(action_labels(interface))
-        size = len(names)
-        mix = np.array(base.mix) if base.mix else np.eye(size)
-        largest = np.abs(self.windows.command).max(axis=(0, 1), initial=1e-9)
-        ceiling = np.array(base.ceiling) if base.ceiling else largest
-        every = np.ones(size, bool)
-        gains = GAINS if size <= FEW else FEWER_GAINS
-
-        def gain(which: NDArray[np.bool_]) -> list[tuple[float, Change]]:
-            return [
-                (g, replace(base, mix=_rows(np.where(which, g, 1.0)[:, None] * mix)))
-                for g in gains
-            ]
-
-        def limit(which: NDArray[np.bool_]) -> list[tuple[float, Change]]:
-            return [
-                (c, replace(base, ceiling=tuple(np.where(which, c * largest, ceiling))))
-                for c in CEILINGS
-            ]
-
-        families: list[Family] = []
-        masks = [(names[i : i + 1], np.arange(size) == i) for i in range(size)]
-        for where, which in [*masks, (names, every)] if size > 1 else masks:
-            families.append(("gain", where, gain(which)))
-            families.append(("ceiling", where, limit(which)))
-        for name, factors in FACTORS.items():
-            tried = [base.value(name) * factor for factor in factors]
-            families.append((ROWS[name].sweep, (), [(v, base.with_value(name, v)) for v in tried]))
-        for i, j in combinations(range(size), 2):
-            order = np.arange(size)
-            order[[i, j]] = j, i
-            swapped = replace(base, mix=_rows(arranged(order) @ mix))
-            families.append(("crossed", (names[i], names[j]), [(0.0, swapped)]))
-        for term in interface.action:
-            part = interface.action_slices[term.name]
-            if term.size == 2 and size <= FEW:
-                turns = []
-                for angle in TURNS:
-                    whole = np.eye(size)
-                    whole[part, part] = turned(angle)
-                    turns.append((angle, replace(base, mix=_rows(whole @ mix))))
-                families.append(("turned_command", names[part], turns))
-        return families
+    def families(self, base: Change) -> list[Family]:
+        """Changes of the robot itself that are tried."""
+        return families(self.twin.interface, self.windows.command, base)
 
 
 @dataclass(frozen=True)
@@ -309,7 +248,7 @@ class _View:
 
             moving = [i for i, e in enumerate(mine) if e.moves]
             if mine[0].angle:
-                turned_round = replace(sensor, matrix=_rows(-_matrix(sensor, 1)))
+                turned_round = replace(sensor, matrix=rows(-_matrix(sensor, 1)))
                 left = {term: self._left_at(term, turned_round, self.model.delay)}
                 model = self.model.with_sensor(term, turned_round)
                 yield _Try("sign", (mine[0].name,), -1.0, model, 0, left)
@@ -430,7 +369,7 @@ class _View:
     # The robot itself -------------------------------------------------------------------------
 
     def _robots(self) -> Iterator[_Try]:
-        families = self.search._changes(self.model.change)
+        families = self.search.families(self.model.change)
         tried = [self._simulate(*family) for family in families]
         best = [max(t, key=self._gain) for t in tried]
         order = np.argsort([-self._gain(each) for each in best], kind="stable")
@@ -484,7 +423,7 @@ class _View:
                 continue
             for part in np.linspace(0, 1, POINTS + 2)[1:-1]:
                 value = float((1 - part) * a.value + part * b.value)
-                mixed = _blend(a.model.change, b.model.change, float(part))
+                mixed = blend(a.model.change, b.model.change, float(part))
                 between.append((value, mixed))
         return [*tried, *self._simulate(kind, where, between)] if between else tried
 
@@ -535,10 +474,6 @@ def _with(matrix: Floats, index: int, value: float) -> Floats:
     return changed
 
 
-def _rows(matrix: Floats) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(row) for row in matrix.tolist())
-
-
 def _matrix(sensor: Sensor, count: int) -> Floats:
     return np.array(sensor.matrix if sensor.matrix else np.eye(count), np.float64)
 
@@ -548,17 +483,5 @@ def _then(sensor: Sensor, matrix: Floats, bias: Floats) -> Sensor:
     before = _matrix(sensor, len(matrix))
     offset = np.array(sensor.bias) if sensor.bias else np.zeros(len(matrix))
     return replace(
-        sensor, matrix=_rows(matrix @ before), bias=tuple((matrix @ offset + bias).tolist())
-    )
-
-
-def _blend(a: Change, b: Change, part: float) -> Change:
-    def between(x: object, y: object) -> object:
-        return ((1 - part) * np.asarray(x) + part * np.asarray(y)).tolist()
-
-    names = dict.fromkeys(name for name, _ in (*a.beside, *b.beside))
-    return Change(
-        mix=tuple(map(tuple, between(a.mix, b.mix))) if a.mix else (),  # type: ignore[call-overload,arg-type]
-        ceiling=tuple(between(a.ceiling, b.ceiling)) if a.ceiling else (),  # type: ignore[arg-type]
-        beside=tuple((n, (1 - part) * a.value(n) + part * b.value(n)) for n in names),
+        sensor, matrix=rows(matrix @ before), bias=tuple((matrix @ offset + bias).tolist())
     )
