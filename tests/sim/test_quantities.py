@@ -12,15 +12,18 @@ from sim.randomization.parameters import Differences
 from sim.randomization.quantities import PRODUCT, ROWS, TABLE, VECTOR
 from sim.randomization.schema import Reality
 
+
 def test_every_key_is_documented():
     """The page itself is written from the schema, see tests/docs/test_pages.py."""
     page = Path("docs/reference/reality-yaml.md").read_text()
+    sweeps = Path("docs/reality.md").read_text()
     lines = [line for line in page.splitlines() if line.startswith("| `")]
     for row in TABLE:
         keys = [row.key, row.element_key] if row.element_key else [row.key]
         for key in keys:
             assert any(line.startswith(f"| `{key}` |") for line in lines)
         assert any(line.endswith(f"| {row.effect} |") for line in lines)
+        assert f"`{row.sweep}`" in sweeps or not row.sweep
 
 
 def test_the_order_of_the_vector_is_what_episodes_draw_by():
