@@ -116,6 +116,9 @@ class Ranks:
         return bool(self.total(np.array([mine], np.float64))[0])
 
 
+ALONE = Ranks()
+
+
 def ranks_of_this_run() -> Ranks:
     """As torchrun has started us; alone without it."""
     size = int(os.environ.get("WORLD_SIZE", "1"))

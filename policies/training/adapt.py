@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from policies.bundle.adaptation import Progress
 from policies.mlsh.actor_critic import Agent
 from policies.mlsh.config import TrainConfig
-from policies.mlsh.mlsh import MAX_SIMULATIONS, Mlsh
+from policies.mlsh.config_checks import MAX_SIMULATIONS
+from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.rollout import Collector
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError

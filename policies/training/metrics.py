@@ -10,7 +10,7 @@ from typing import TextIO
 
 import numpy as np
 
-from policies.mlsh.mlsh import Iteration
+from policies.mlsh.iteration import Iteration
 from policies.mlsh.skill_metrics import information
 from sim.envs.reference_returns import Bounds
 from sim.errors import UserError

@@ -31,8 +31,9 @@ import numpy as np
 from policies.bundle.adaptation import Progress
 from policies.mlsh.actor_critic import Agent
 from policies.mlsh.config import TrainConfig, read_config, write_config
-from policies.mlsh.distributed import Ranks
-from policies.mlsh.mlsh import ALONE, Mlsh, check_names
+from policies.mlsh.config_checks import check_names
+from policies.mlsh.distributed import ALONE, Ranks
+from policies.mlsh.mlsh import Mlsh
 from policies.training.adapt import Adapted, adapt
 from policies.training.adaptation_file import Origin, write_adaptation
 from policies.training.divergence import write_failures

@@ -46,9 +46,9 @@ def test_stagger_covers_all_phases():
         ages = learner.iterate().age
         assert np.bincount(ages, minlength=3).tolist() == [2, 2, 2]
     # As many groups as updates: one in every phase.
-    assert Mlsh(config(groups=6, warmup=4, joint=2)).age.tolist() == [0, 1, 2, 3, 4, 5]
+    assert Mlsh(config(groups=6, warmup=4, joint=2)).schedule.age.tolist() == [0, 1, 2, 3, 4, 5]
     # Fewer groups than phases: as evenly as whole numbers allow.
-    assert Mlsh(config(groups=4, warmup=7, joint=3)).age.tolist() == [0, 2, 5, 7]
+    assert Mlsh(config(groups=4, warmup=7, joint=3)).schedule.age.tolist() == [0, 2, 5, 7]
 
 
 def test_skills_learn_in_joint_phases_and_masters_always():
@@ -124,7 +124,7 @@ def test_another_task_means_a_master_that_never_was():
     learner = Mlsh(config(groups=2, warmup=1, joint=1))
     known = [row.tobytes() for row in networks(learner, "masters")]
     for _ in range(8):
-        due = np.flatnonzero(learner.age >= 2)
+        due = np.flatnonzero(learner.schedule.age >= 2)
         learner._change_tasks()
         for g in due:
             row = networks(learner, "masters")[g]
@@ -134,12 +134,14 @@ def test_another_task_means_a_master_that_never_was():
                 assert not adam.first[g].any()
                 assert not adam.second[g].any()
                 assert adam.steps[g] == 0
-            assert learner.fresh[g]
-            assert learner.age[g] == 0
+            assert learner.schedule.fresh[g]
+            assert learner.schedule.age[g] == 0
         learner.iterate()
         # The next one must differ from what became of these as well.
         known += [row.tobytes() for row in networks(learner, "masters")]
-    assert learner.masters_made == 2 + 7  # group 1 begins at age 1, so one of them every iteration
+    assert (
+        learner.schedule.masters_made == 2 + 7
+    )  # group 1 begins at age 1, so one of them every iteration
 
 
 def test_another_task_resets_its_own_groups_simulations_only():
@@ -149,7 +151,7 @@ def test_another_task_resets_its_own_groups_simulations_only():
     before = learner.env.snapshot()
     assert before["ticks"].tolist() == [30] * 4 + [0] * 4
     masters = networks(learner, "masters")
-    learner.age[:] = 0, 2
+    learner.schedule.age[:] = 0, 2
     learner._change_tasks()
     after = learner.env.snapshot()
     for name in ("physics", "ticks", "command", "episodes", "layout.goals", "layout.slot"):
@@ -351,13 +353,13 @@ def test_the_masters_entropy_counts_less_and_less_while_it_warms_up():
     learner = Mlsh(config(groups=4, warmup=4, joint=4))
     ppo = replace(learner.config.master, entropy=0.1)
     learner.config = replace(learner.config, master=ppo)
-    learner.age = np.array([0, 1, 4, 7])
+    learner.schedule.age = np.array([0, 1, 4, 7])
     assert learner._entropy() == pytest.approx([0.1, 0.075, 0, 0])
 
 
 def test_information_pays_choices_that_tell_the_task():
     learner = Mlsh(config(groups=2, envs=4, information=0.5, probe="none"))
-    learner.tasks = np.array([0, 1])
+    learner.schedule.tasks = np.array([0, 1])
     rollout = learner.collector.collect(0, ticks=20)
     decided = np.zeros_like(rollout.decided)
     decided[[0, 10]] = True
@@ -370,9 +372,9 @@ def test_information_pays_choices_that_tell_the_task():
     assert bonus[decided] == pytest.approx(expected)
     assert not bonus[~decided].any()
     # Both on one task tell nothing, nor do two that choose alike.
-    learner.tasks = np.array([0, 0])
+    learner.schedule.tasks = np.array([0, 0])
     assert np.abs(learner._information(rollout)).max() == pytest.approx(0, abs=1e-6)
-    learner.tasks = np.array([0, 1])
+    learner.schedule.tasks = np.array([0, 1])
     alike = replace(rollout, skill=np.zeros_like(skill))
     assert np.abs(learner._information(alike)).max() == pytest.approx(0, abs=1e-6)
     # It fades, and a master on frozen skills never gets it.

@@ -9,8 +9,9 @@ import torch
 
 from policies.mlsh import ppo as module
 from policies.mlsh.actor_critic import Level
+from policies.mlsh.advantage_normalization import normalise_advantages
 from policies.mlsh.losses import Samples, policy_sums, value_sums
-from policies.mlsh.mlsh import Mlsh, normalise_advantages
+from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.ppo import Report, ppo_update
 from tests.support.bundles import small_config
 from tests.support.learners import PPO, by_torch, draw, level, log_prob, plain, rng, shuffle

@@ -18,7 +18,7 @@ import pytest
 
 from policies.bundle.export import provenance_of
 from policies.mlsh.config import write_config
-from policies.mlsh.mlsh import Iteration
+from policies.mlsh.iteration import Iteration
 from policies.training.divergence import read_failure, repeat
 from policies.training.metrics import CsvLog, column_names, mutual_information, read_rows
 from policies.training.run import create_run, learn_masters, open_run, train

@@ -1,0 +1,75 @@
+"""What is checked of a configuration before anything is allocated or trained for it."""
+
+from __future__ import annotations
+
+import sys
+
+from policies.mlsh.config import NetworkConfig, TrainConfig
+from sim.errors import UserError, unknown
+from sim.interface import Interface
+from sim.physics.robot_model import load_robot
+from sim.tasks.registry import make_family
+
+# A thread costs memory and a start; the rest is what a rollout is held in.
+MAX_THREADS, MAX_SKILLS, MAX_LAYERS, MAX_UNITS = 1024, 1000, 16, 16_384
+MAX_SIMULATIONS, MAX_ROLLOUT = 100_000, 100_000_000
+
+
+def check_names(config: TrainConfig) -> None:
+    """Refuse what the configuration names and its robot and family do not have.
+
+    Raises:
+        UserError: names it, and what there is.
+    """
+    check_sizes(config)
+    family = make_family(config.family, config.family_parameters)
+    if config.mlsh.decision_ticks > family.ticks:
+        raise UserError(
+            f"mlsh.decision_ticks {config.mlsh.decision_ticks}: an episode of {config.family} has "
+            f"{family.ticks} ticks, so that its master would decide once and never again; at most "
+            f"{family.ticks}"
+        )
+    interface = load_robot(config.robot).interface.with_terms(family.terms)
+    for setting in ("hidden_from_skills", "hidden_from_masters"):
+        hidden_elements(interface, config.network, setting)
+
+
+def check_sizes(config: TrainConfig) -> None:
+    """Refuse what no computer holds, before anything is allocated for it.
+
+    Raises:
+        UserError: names the setting, what it comes to, and the most that is accepted.
+    """
+    method = config.mlsh
+    simulations = method.groups * method.envs
+    for what, value, most in (
+        ("threads", config.threads, MAX_THREADS),
+        ("mlsh.skills", method.skills, MAX_SKILLS),
+        ("mlsh.groups x mlsh.envs, simulations,", simulations, MAX_SIMULATIONS),
+        (
+            "mlsh.groups x mlsh.envs x mlsh.rollout_ticks, steps of a rollout,",
+            simulations * method.rollout_ticks,
+            MAX_ROLLOUT,
+        ),
+        ("network.hidden, units of a layer,", max(config.network.hidden, default=0), MAX_UNITS),
+        ("network.hidden, layers,", len(config.network.hidden), MAX_LAYERS),
+    ):
+        if value > most:
+            raise UserError(f"{what} {value:,}: at most {most:,} are accepted")
+
+
+def hidden_elements(interface: Interface, network: NetworkConfig, setting: str) -> list[int]:
+    """Elements of the observation that belong to the terms that a setting names.
+
+    Args:
+        interface: of the robot, with the family's terms.
+        network: has the setting.
+        setting: `hidden_from_skills` or `hidden_from_masters`.
+
+    Raises:
+        UserError: a term that the observation does not have.
+    """
+    places, terms = interface.observation_slices, getattr(network, setting)
+    if missing := [name for name in terms if name not in places]:
+        raise unknown(setting, missing[0], places)
+    return [i for name in terms for i in range(*places[name].indices(sys.maxsize))]

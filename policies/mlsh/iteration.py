@@ -1,0 +1,84 @@
+"""What one iteration of the learner did, and the numbers that describe its rollout."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.mlsh.local_groups import LocalGroups
+from policies.mlsh.networks import Stack
+from policies.mlsh.ppo import Report
+from policies.mlsh.rollout import Rollout
+from policies.mlsh.skill_metrics import distance
+
+Floats64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What one iteration did."""
+
+    number: int
+    steps: int  # environment steps so far
+    age: NDArray[np.int64]  # (G,) updates of each group on its task, before this one
+    task: NDArray[np.intp]  # (G,)
+    returns: NDArray[np.float64]  # (G,) mean return per `family.ticks` ticks
+    success: NDArray[np.float64]  # (G,) fraction of episodes
+    usage: NDArray[np.float64]  # (G, K) fraction of the ticks that a master decided about
+    probing: NDArray[np.bool_]  # (G,)
+    distance: float  # between the nearest two skills, 0 to 1 (policies.mlsh.skill_metrics)
+    master: Report
+    skill: Report | None
+    reseeded: int | None  # the skill that was started anew
+    diverged: int  # simulations that failed since training began or was resumed
+
+    @property
+    def not_finite(self) -> str:
+        """The losses that are no numbers any more, by name; empty if all are."""
+        levels = {"master": self.master, "skill": self.skill}
+        return ", ".join(
+            f"{level}/{name}"
+            for level, report in levels.items()
+            for name, value in (vars(report) if report else {}).items()
+            if not math.isfinite(value)
+        )
+
+
+def group_statistics(
+    rollout: Rollout, groups: LocalGroups, skills: int, episodes: float
+) -> dict[str, Floats64]:
+    """`returns`, `success` and `usage` of an `Iteration`.
+
+    Args:
+        rollout: of the groups of this process.
+        groups: of all processes.
+        skills: K.
+        episodes: that the ticks of a group's rollout amount to.
+    """
+    by_group = groups.by_group(rollout.reward.sum(axis=0, dtype=np.float64)).sum(axis=1)
+    ended = groups.by_group(rollout.done.sum(axis=0)).sum(axis=1)
+    solved = groups.by_group(rollout.success.sum(axis=0)).sum(axis=1)
+    chosen = ~rollout.astray[..., None] & (rollout.skill[..., None] == np.arange(skills))
+    count = groups.by_group(chosen.sum(axis=0)).sum(axis=1)
+    usage = count / np.maximum(1, count.sum(axis=1, keepdims=True))
+    return {
+        "returns": groups.gather(by_group / episodes),
+        "success": groups.gather(solved / np.maximum(ended, 1)),
+        "usage": groups.gather(usage),
+    }
+
+
+def skill_distance(rollout: Rollout, policy: Stack) -> float:
+    """Of the skills' mean actions, where they were used; see `skill_metrics.distance`."""
+    seen = rollout.obs[:-1].reshape(-1, rollout.obs.shape[-1])
+    return distance([partial(policy.forward_row, k) for k in range(policy.count)], seen)
+
+
+def mean_report(report: Report, policies: int, groups: LocalGroups) -> Report:
+    """Of the reports of all processes, each of so many policies."""
+    sums = groups.all_reduce(policies * np.array([1, *vars(report).values()]))
+    return Report(*(sums[1:] / max(1, sums[0])).tolist())

@@ -1,0 +1,69 @@
+"""The groups of a training, and which of them this process has."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.mlsh.distributed import Ranks, T
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+class LocalGroups:
+    """G groups, shared out evenly over processes; a row of this process is one of its groups.
+
+    Args:
+        total: G.
+        ranks: the processes.
+
+    Attributes:
+        numbers: (n,) of the groups of this process, in the order of its rows.
+
+    Raises:
+        UserError: they cannot be shared out evenly.
+    """
+
+    def __init__(self, total: int, ranks: Ranks) -> None:
+        self.ranks, self.numbers = ranks, ranks.share(total)
+
+    def __len__(self) -> int:
+        """How many this process has."""
+        return len(self.numbers)
+
+    def row(self, group: int) -> int | None:
+        """The row of a group; None if another process has it."""
+        return self.numbers.index(group) if group in self.numbers else None
+
+    def local(self, everyone: NDArray[T]) -> NDArray[T]:
+        """Rows of this process (n, ...) from one for each group (G, ...)."""
+        return everyone[self.numbers.start :: self.numbers.step]
+
+    def gather(self, rows: NDArray[T]) -> NDArray[T]:
+        """Rows of every group, or of its simulations, from the rows of this process."""
+        return self.ranks.gather(rows, len(self))
+
+    def all_reduce(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The sum over all processes."""
+        return self.ranks.total(sums)
+
+    def by_group(self, simulations: NDArray[T]) -> NDArray[T]:
+        """(n, E, ...) of the simulations of each group from (n * E, ...)."""
+        return simulations.reshape(len(self), -1, *simulations.shape[1:])
+
+    def gather_state(self, own: Arrays) -> Arrays:
+        """The state of all groups from that of this process."""
+        return {name: self.gather(a) if _per_group(name, a) else a for name, a in own.items()}
+
+    def own_state(self, everyone: Arrays) -> Arrays:
+        """The inverse of `gather_state`."""
+        return {
+            name: self.ranks.own(a, len(self)) if _per_group(name, a) else a
+            for name, a in everyone.items()
+        }
+
+
+def _per_group(name: str, array: NDArray[np.generic]) -> bool:
+    """Whether an array of the state has a row for each group or simulation."""
+    parts = ("masters.policy", "masters.value", "collector.", "env.")
+    return bool(array.ndim) and name.startswith(parts)

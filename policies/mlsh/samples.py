@@ -1,0 +1,141 @@
+"""A rollout sorted by who learns from it: decisions by master, ticks by skill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.mlsh.actor_critic import Level
+from policies.mlsh.config import MlshConfig
+from policies.mlsh.gae import master_advantages, skill_advantages
+from policies.mlsh.losses import Samples
+from policies.mlsh.rollout import Bools, Float32, Rollout
+
+# Observations (n, O) and the row of the level to ask (n,), to values (n,).
+Values = Callable[[Float32, NDArray[np.intp]], Float32]
+
+
+def master_samples(
+    level: Level, rollout: Rollout, bonus: Float32, active: Bools, method: MlshConfig
+) -> list[Samples]:
+    """The decisions of each group's master.
+
+    Args:
+        level: of the masters.
+        rollout: T ticks of the simulations of these groups.
+        bonus: (T, B) that a decision earns besides the reward.
+        active: (groups,) whether the master learns at all.
+        method: how values follow the end of an episode and of the rollout.
+
+    Returns:
+        Samples for each group, none where it is not active.
+    """
+    group = np.repeat(np.arange(len(active)), method.envs)
+    value = np.zeros_like(rollout.reward)
+    t, b = np.nonzero(rollout.decided)
+    value[t, b] = level.values(rollout.decision_obs[t, b], group[b])
+    asked = np.broadcast_to(group, rollout.reward.shape)
+    last = level.values(rollout.obs[-1], group) * method.bootstrap_truncated
+    advantage = master_advantages(
+        rollout.reward + bonus,
+        rollout.decided,
+        value,
+        rollout.done,
+        _end_values(rollout, level.values, asked, method),
+        last.astype(np.float32),
+        gamma=level.ppo.gamma,
+        gae_lambda=level.ppo.gae_lambda,
+    )
+    samples = []
+    chosen = ~rollout.astray[t, b]
+    for g in range(len(active)):
+        mine = (group[b] == g) & active[g] & chosen
+        at = t[mine], b[mine]
+        samples.append(
+            Samples(
+                obs=rollout.decision_obs[at],
+                action=rollout.skill[at],
+                log_prob=rollout.decision_log_prob[at],
+                advantage=advantage[at],
+                value=value[at],
+                target=advantage[at] + value[at],
+                group=group[b[mine]],
+            )
+        )
+    return samples
+
+
+def skill_samples(
+    level: Level, rollout: Rollout, joint: Bools, method: MlshConfig
+) -> list[Samples]:
+    """The ticks on which each skill was active, of the groups that teach the skills.
+
+    Args:
+        level: of the skills.
+        rollout: T ticks of the simulations of these groups.
+        joint: (groups,) whether a group is in its joint phase.
+        method: what a skill's return is when another one takes over.
+
+    Returns:
+        Samples for each skill.
+    """
+    columns = np.flatnonzero(np.repeat(joint, method.envs))
+    reward, skill = rollout.reward[:, columns], rollout.skill[:, columns]
+    obs, done = rollout.obs[:, columns], rollout.done[:, columns]
+    chosen = ~rollout.astray[:, columns]
+    group = np.broadcast_to(columns // method.envs, reward.shape)
+
+    def values(o: Float32, z: NDArray[np.intp]) -> Float32:
+        return level.values(o.reshape(-1, o.shape[-1]), z.ravel()).reshape(z.shape)
+
+    value = values(obs[:-1], skill)
+    following = np.concatenate([skill[1:], skill[-1:]])
+    same = method.skill_bootstrap == "same"
+    next_value = values(obs[1:], skill if same else following)
+    end = _end_values(rollout, level.values, rollout.skill, method)
+    next_value = np.where(done, end[:, columns], next_value)
+    if not method.bootstrap_truncated:
+        next_value[-1] = 0
+    cut = done | (following != skill) if same else done
+    advantage = skill_advantages(
+        reward, value, next_value, cut, gamma=level.ppo.gamma, gae_lambda=level.ppo.gae_lambda
+    )
+    target = advantage + value
+    samples = []
+    for k in range(level.count):
+        mine = (skill == k) & chosen
+        samples.append(
+            Samples(
+                obs=obs[:-1][mine],
+                action=rollout.action[:, columns][mine],
+                log_prob=rollout.log_prob[:, columns][mine],
+                advantage=advantage[mine],
+                value=value[mine],
+                target=target[mine],
+                group=group[mine],
+            )
+        )
+    return samples
+
+
+def _end_values(
+    rollout: Rollout, values: Values, asked: NDArray[np.intp], method: MlshConfig
+) -> Float32:
+    """(T, B) what follows the end of an episode: the final observation's value if truncated.
+
+    Args:
+        rollout: where episodes ended.
+        values: of the level.
+        asked: (T, B) the value function that is asked.
+        method: whether that value counts at all.
+
+    Returns:
+        Zero after a termination and where no episode ended.
+    """
+    end = np.zeros_like(rollout.reward)
+    t, b = rollout.final_at.T
+    keep = rollout.truncated[t, b] & method.bootstrap_truncated
+    end[t, b] = np.where(keep, values(rollout.final_obs, asked[t, b]), 0)
+    return end
