@@ -319,6 +319,11 @@ SIM = Graph(
     description="MuJoCo as the robot, with the policy.",
     arguments=_arguments(
         Argument("task", "", "Task, as family/task; empty: what the master was trained for."),
+        Argument(
+            "family",
+            "",
+            "Task family of your own, which sim_node imports: package.module:Class or FILE.py.",
+        ),
         Argument("seed", "0", "Seed of the episodes: where the goals are."),
         Argument(
             "reality",
@@ -360,6 +365,7 @@ SIM = Graph(
             {
                 "robot": Arg("robot"),
                 "bundle": Arg("bundle"),
+                "family": Arg("family"),
                 "task": Arg("task"),
                 "seed": Arg("seed"),
                 "reality": Arg("reality"),

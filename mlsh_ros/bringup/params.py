@@ -195,6 +195,12 @@ SIM_NODE = (
         "Bundle whose training says what parameters the task's family has; empty: its defaults.",
     ),
     Param(
+        "family",
+        "",
+        "Task families of your own that the task may be of, imported by this node: "
+        "package.module:Class or FILE.py, several separated by commas.",
+    ),
+    Param(
         "task",
         "moving_bandits/goal-0",
         "Task as family/task; from the next reset.",

@@ -115,11 +115,13 @@ def _simulated(bundle: Bundle, values: dict[str, str]) -> dict[str, str]:
         from policies.bundle.task_compatibility import check_fits, task_of
         from sim.physics.robot_model import load_robot
         from sim.randomization.schema import load_reality
+        from sim.tasks.registry import use_families
     except ModuleNotFoundError as error:
         raise UserError(
             f"{error.name} is not installed, which a simulation needs; pip install "
             "'mlsh_ros[sim]' brings it"
         ) from None
+    use_families(values["family"])
     robot = values["robot"] or bundle.interface.robot
     if not values["robot"] and robot not in robot_names():
         raise UserError(

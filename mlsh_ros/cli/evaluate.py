@@ -10,6 +10,7 @@ from rich.table import Table
 
 from mlsh_ros.bringup.params import MODES
 from mlsh_ros.cli.console import MAX_SEED, console, progress_bar, say, whole
+from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.evaluation.number_format import milliseconds, percent
 from sim.errors import UserError, unknown
 
@@ -59,6 +60,7 @@ def evaluate(
         bool, typer.Option("--overwrite", help="Replace files that are there.")
     ] = False,
     domain: Annotated[int | None, typer.Option(help="ROS domain, with ros.")] = None,
+    family_source: FamilyOption = None,
 ) -> None:
     """Measure return, success, skill usage and timing; writes an HTML report and JSON."""
     from mlsh_ros.evaluation.backends import check_work, jobs

@@ -9,6 +9,7 @@ import typer
 
 from mlsh_ros.cli.check import describe
 from mlsh_ros.cli.console import interrupted, say
+from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.train import report
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def export(
         Path | None,
         typer.Option(help="YAML: per skill and observation term [lowest, highest]."),
     ] = None,
+    family_source: FamilyOption = None,
 ) -> None:
     """Learn a master for each task, export all networks to ONNX, and check them against torch."""
     from policies.bundle.bundle import check_name, check_target, skill_names

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from mlsh_ros.cli.check import describe
 from mlsh_ros.cli.console import MAX_SEED, MAX_UPDATES, console, interrupted, say, whole
+from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.evaluation.number_format import percent
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def finetune(
     baseline: Annotated[
         bool, typer.Option(help="Also learn the task from scratch with the same experience.")
     ] = True,
+    family_source: FamilyOption = None,
 ) -> None:
     """Learn a new task by training the master alone; the skill files stay byte-identical."""
     from policies.bundle.bundle import load_bundle

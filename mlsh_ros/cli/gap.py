@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mlsh_ros.cli.console import say
+from mlsh_ros.cli.family_option import FamilyOption
 from sim.errors import UserError
 
 ABOVE = 2  # exit status: a gate is passed
@@ -49,6 +50,7 @@ def gap(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are there.")
     ] = False,
+    family_source: FamilyOption = None,
 ) -> int:
     """Say how robot and simulation differ, why, and what to do: a verdict, HTML and JSON.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlsh_ros.cli.console import MAX_SEED, number, progress_bar, say, whole
+from mlsh_ros.cli.family_option import FamilyOption
 
 if TYPE_CHECKING:
     from mlsh_ros.evaluation.backends import Job
@@ -42,6 +43,7 @@ def play(
     episodes: Annotated[int, whole(1, help="Per task.")] = 1,
     seed: Annotated[int, whole(0, MAX_SEED, help="Of the episodes.")] = 0,
     speed: Annotated[float, number(0.01, 100, help="1 is real time.")] = 1.0,
+    family_source: FamilyOption = None,
 ) -> None:
     """Watch the episodes that mlsh evaluate scores, in MuJoCo's viewer or as a film.
 

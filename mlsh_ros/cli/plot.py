@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mlsh_ros.cli.console import MAX_SEED, say, whole
+from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.play import take
 
 
@@ -30,6 +31,7 @@ def plot(
     ] = None,
     episodes: Annotated[int, whole(1, help="Per task.")] = 8,
     seed: Annotated[int, whole(0, MAX_SEED, help="Of the episodes.")] = 0,
+    family_source: FamilyOption = None,
 ) -> None:
     """Draw trajectories from above, a panel per task, in the colours of the active skills."""
     from mlsh_ros.evaluation.backends import jobs

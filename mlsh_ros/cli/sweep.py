@@ -35,7 +35,13 @@ def show_variants(wanted: bool) -> None:
 
 
 def sweep(
-    family: Annotated[str, typer.Argument(help="Task family, for example moving_bandits.")],
+    family: Annotated[
+        str,
+        typer.Argument(
+            help="Task family, for example moving_bandits; one of your own as "
+            "package.module:Class or FILE.py."
+        ),
+    ],
     variant: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,8 +87,9 @@ def sweep(
     from policies.experiments.sweep import plan
     from policies.experiments.sweep import sweep as run_all
     from sim.physics.robot_model import load_robot
-    from sim.tasks.registry import make_family
+    from sim.tasks.registry import make_family, use_family
 
+    family = use_family(family)
     robot = robot or make_family(family).robot
     load_robot(robot)
     folder = output or Path("runs") / f"sweep-{family}"

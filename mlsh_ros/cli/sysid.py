@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from mlsh_ros.cli.console import say
+from mlsh_ros.cli.family_option import FamilyOption
 from sim.errors import UserError
 
 
@@ -52,6 +53,7 @@ def sysid(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the file that is there.")
     ] = False,
+    family_source: FamilyOption = None,
 ) -> int:
     """Identify masses, frictions, gains, delays and biases; writes a reality.yaml with errors.
 

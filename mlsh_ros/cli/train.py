@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mlsh_ros.cli.console import INTERRUPTED, MAX_SEED, console, interrupted, say, whole
+from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.evaluation.number_format import amount, percent
 from sim.errors import UserError
 
@@ -50,7 +51,11 @@ def show_settings(wanted: bool) -> None:
 
 def train(
     family: Annotated[
-        str | None, typer.Argument(help="Task family, for example moving_bandits.")
+        str | None,
+        typer.Argument(
+            help="Task family, for example moving_bandits; one of your own as "
+            "package.module:Class or FILE.py."
+        ),
     ] = None,
     robot: Annotated[
         str | None,
@@ -92,6 +97,7 @@ def train(
             help="Show every setting of --set with its default, and end.",
         ),
     ] = False,
+    family_source: FamilyOption = None,
 ) -> int:
     """Train skills and masters over many tasks of a family."""
     # Imported when needed, here and in the other commands: torch alone takes a second.
@@ -100,7 +106,7 @@ def train(
     from policies.training.run import Run, create_run, open_run
     from sim.physics.robot_model import load_robot
     from sim.randomization.schema import load_reality
-    from sim.tasks.registry import make_family
+    from sim.tasks.registry import make_family, use_family
 
     ranks = ranks_of_this_run()
     if allow_changes and resume is None:
@@ -124,6 +130,7 @@ def train(
     else:
         if family is None:
             raise UserError("which task family? For example: mlsh train moving_bandits")
+        family = use_family(family)
         robot = robot or make_family(family).robot
         body = load_robot(robot)
         check_free(settings or [], IDENTITY | {"reality": "is what --reality says"})

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from mlsh_ros.cli.console import MAX_UPDATES, console, interrupted, say, whole
+from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.evaluation.number_format import amount, percent
 
 if TYPE_CHECKING:
@@ -24,7 +25,13 @@ def transfer(
     bundle: Annotated[
         str, typer.Argument(help="A shipped bundle by name, or a folder or zip file.")
     ],
-    family: Annotated[str, typer.Argument(help="Task family, also one the skills never saw.")],
+    family: Annotated[
+        str,
+        typer.Argument(
+            help="Task family, also one the skills never saw; one of your own as "
+            "package.module:Class or FILE.py."
+        ),
+    ],
     seeds: Annotated[int, whole(1, MAX_SEEDS, help="How many: 0, 1, 2 ..")] = 10,
     episodes: Annotated[int, whole(1, help="Whole ones per update and task.")] = 8,
     updates: Annotated[int, whole(1, MAX_UPDATES, help="Of each master.")] = 6,
@@ -44,6 +51,7 @@ def transfer(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the file that is there.")
     ] = False,
+    family_source: FamilyOption = None,
 ) -> None:
     """Learn all tasks of a family with a bundle's frozen skills, over seeds."""
     from policies.bundle.bundle import load_bundle
@@ -54,7 +62,9 @@ def transfer(
     from sim.envs.reference_returns import all_bounds
     from sim.files.output import check_place, lock_beside, locked
     from sim.physics.robot_model import load_robot
+    from sim.tasks.registry import use_family
 
+    family = use_family(family)
     loaded = load_bundle(bundle)
     target = output or Path("runs") / f"{loaded.manifest.name}-{family}.csv"
     check_place(target, overwrite=overwrite)

@@ -20,6 +20,7 @@ from sim.envs.world import World
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
 from sim.randomization.schema import Reality
+from sim.tasks.registry import user_sources
 
 if TYPE_CHECKING:
     from mlsh_ros.evaluation.ros_rollout import Remote
@@ -188,6 +189,7 @@ def nodes(
         "master": first.master,
         "robot": robot,
         "task": first.task,
+        "family": ",".join(user_sources()),
         "seed": str(seed),
         "reality": reality,
         "mode": mode,

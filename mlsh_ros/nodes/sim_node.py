@@ -46,7 +46,7 @@ from sim.errors import UserError
 from sim.physics.robot_model import load_robot
 from sim.randomization.schema import load_reality
 from sim.tasks.base import TaskFamily
-from sim.tasks.registry import split_task
+from sim.tasks.registry import split_task, use_families
 
 ASK_AGAIN = 0.5  # s without a command in lockstep before the sensors are sent again
 LOST = 1.0  # s behind the clock after which time is lost, not caught up in a burst
@@ -84,6 +84,7 @@ class SimNode(CoreNode):
         self.lockstep = self.values["mode"] == "lockstep"
         self.simulated = self.lockstep or bool(self.get_parameter("use_sim_time").value)
         self.robot = load_robot(str(self.values["robot"]))
+        use_families(str(self.values["family"]))
         bundle = str(self.values["bundle"])
         self._bundle = load_bundle(bundle) if bundle else None
         self._task = str(self.get_parameter("task").value)  # may have changed meanwhile

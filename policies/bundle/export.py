@@ -28,6 +28,7 @@ from policies.bundle.bundle import (
 from policies.bundle.onnx_writer import write_graph
 from policies.bundle.runtime import TOLERANCE, Network
 from policies.bundle.skill_limits import SkillLimits
+from policies.bundle.task_compatibility import FAMILY
 from policies.mlsh.actor_critic import Agent, Level
 from policies.mlsh.config import TrainConfig, config_to_dict
 from policies.mlsh.mlsh import Mlsh
@@ -35,6 +36,7 @@ from policies.mlsh.networks import Normaliser
 from sim.envs.reference_returns import Bounds
 from sim.errors import UserError
 from sim.seeding import Stream, generator
+from sim.tasks.registry import family_source
 
 GOLDEN_ROWS = 64
 RANDOM_ROWS = 10_000
@@ -210,12 +212,16 @@ def provenance_of(
     config: TrainConfig, facts: dict[str, object], steps: int, updates: int
 ) -> Provenance:
     """Provenance from a configuration and the facts of `policies.training.run.environment`."""
+    source = family_source(config.family)
     return Provenance(
         command=str(facts["command"]),
         seed=config.seed,
         steps=steps,
         updates=updates,
         config=config_to_dict(config),
-        versions={str(k): str(v) for k, v in dict(facts["versions"]).items()},  # type: ignore[call-overload]
+        versions={
+            **{str(k): str(v) for k, v in dict(facts["versions"]).items()},  # type: ignore[call-overload]
+            **({} if source is None else {f"{FAMILY}{config.family}": source.digest}),
+        },
         commit=None if facts["commit"] is None else str(facts["commit"]),
     )

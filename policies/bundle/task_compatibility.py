@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import fields
 
 from policies.bundle.bundle import Bundle
 from policies.bundle.robot_compatibility import difference
-from sim.errors import UserError, short
+from sim.errors import UserError, short, visible
 from sim.interface import ActionTerm, Interface, ObservationTerm
 from sim.physics.robot_model import Robot, robot_names
 from sim.tasks.base import TaskFamily
-from sim.tasks.registry import make_family, split_task
+from sim.tasks.registry import family_source, make_family, split_task
+
+FAMILY = "task family "  # and its name: a version in the provenance, the digest of its file
+
+_log = logging.getLogger(__name__)
+_SAID: set[str] = set()  # warnings that stand on the terminal already
 
 
 def robot_of(bundle: Bundle, robot: str | None) -> str:
@@ -55,7 +61,24 @@ def tasks_of(bundle: Bundle, task: str) -> list[str]:
 
 def _parameters(bundle: Bundle, family: str) -> dict[str, float | int] | None:
     own = bundle.manifest.family
+    _warn_of_another_file(bundle, family)
     return own.parameters if family == own.name else None
+
+
+def _warn_of_another_file(bundle: Bundle, family: str) -> None:
+    """Say when a user's task family is not the file that the bundle was trained with."""
+    key, manifest = f"{FAMILY}{family}", bundle.manifest
+    provenances = [manifest.provenance, *(each.provenance for each in manifest.masters.values())]
+    recorded = {each.versions[key] for each in provenances if key in each.versions}
+    if not recorded or (source := family_source(family)) is None or source.digest in recorded:
+        return
+    text = (
+        f"bundle {manifest.name!r} was trained with another file of task family {family!r} than "
+        f"{source.file}: its scores may be of another task"
+    )
+    if text not in _SAID:
+        _SAID.add(text)
+        _log.warning(visible(text))
 
 
 def changed_parameters(bundle: Bundle, task: str) -> dict[str, float | int]:

@@ -37,7 +37,7 @@ from policies.training.trained_with import ChangedError, Trained, held, trained_
 from sim.errors import UserError
 from sim.files.arrays import load_arrays
 from sim.files.output import locked
-from sim.tasks.registry import make_family
+from sim.tasks.registry import make_family, use_family, user_sources
 
 MAX_RUNS = 10_000  # of a sweep
 
@@ -185,7 +185,8 @@ def sweep(jobs: list[Job], processes: int) -> Iterator[tuple[Job, str]]:
 def _run_all(open_jobs: list[Job], processes: int) -> Iterator[tuple[Job, str]]:
     context = multiprocessing.get_context("spawn")  # torch does not survive a fork
     others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_follow_parent) as pool:
+    known = (user_sources(),)
+    with ProcessPoolExecutor(processes, context, initializer=_begin, initargs=known) as pool:
         try:
             with _interrupts_held_back():
                 futures: dict[Future[str], Job] = {pool.submit(run_job, j): j for j in open_jobs}
@@ -215,8 +216,10 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _follow_parent() -> None:
-    """For a process of the pool: it ends with the sweep, however that ends."""
+def _begin(sources: list[str]) -> None:
+    """For a process of the pool: it knows the user's task families, and ends with the sweep."""
+    for source in sources:
+        use_family(source)
     parent = multiprocessing.parent_process()
 
     def wait() -> None:

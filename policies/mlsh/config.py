@@ -17,9 +17,10 @@ from sim.files.strict_yaml import dump_yaml, parse_yaml, read_mapping
 from sim.interface import STRICT
 from sim.physics.robot_model import load_robot
 from sim.randomization.schema import Reality
-from sim.tasks.registry import make_family
+from sim.tasks.registry import make_family, recommended_settings
 
 LISTED = "all: mlsh train --list-settings, or config.yaml of a run"
+RECOMMENDABLE = ("mlsh", "master", "skill", "network")  # sections that a family may say
 MOST = 10**12  # of anything that is counted
 Count = Annotated[int, Field(ge=1, le=MOST)]
 Natural = Annotated[int, Field(ge=0, le=MOST)]
@@ -175,17 +176,43 @@ class TrainConfig:
         data = asdict(self)
         for assignment in assignments:
             path, equals, text = assignment.partition("=")
-            *parents, leaf = path.split(".")
             if not equals:
                 raise UserError(f"setting {short(assignment)}: key=value is expected")
-            section: Any = data
-            for parent in parents:
-                section = section.get(parent) if isinstance(section, dict) else None
-            free = parents == ["family_parameters"]  # the family knows the names
-            if not isinstance(section, dict) or not (free or leaf in section):
-                raise UserError(f"{unknown('setting', path, setting_names(self))}; {LISTED}")
+            section, leaf = self._place(data, path)
             section[leaf] = parse_yaml(text, f"setting {short(assignment)}")
         return config_from_dict(data, "settings")
+
+    def recommended_by(self, family: str) -> TrainConfig:
+        """A copy with the settings that a task family recommends.
+
+        Raises:
+            UserError: no such setting, one that is the user's to say, or a value that does not
+                hold.
+        """
+        data, where = asdict(self), f"recommended settings of task family {family!r}"
+        for path, value in recommended_settings(family).items():
+            if path.partition(".")[0] not in RECOMMENDABLE:
+                raise UserError(
+                    f"{where}: {short(path)} is not for a family to say; settings of "
+                    f"{', '.join(RECOMMENDABLE)} are"
+                )
+            try:
+                section, leaf = self._place(data, path)
+            except UserError as error:
+                raise UserError(f"{where}: {error}") from None
+            section[leaf] = value
+        return config_from_dict(data, where)
+
+    def _place(self, data: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+        """The part of `data` that has a setting, and what it is called in there."""
+        *parents, leaf = path.split(".")
+        section: Any = data
+        for parent in parents:
+            section = section.get(parent) if isinstance(section, dict) else None
+        free = parents == ["family_parameters"]  # the family knows the names
+        if not isinstance(section, dict) or not (free or leaf in section):
+            raise UserError(f"{unknown('setting', path, setting_names(self))}; {LISTED}")
+        return section, leaf
 
 
 def setting_names(config: TrainConfig) -> list[str]:
@@ -222,39 +249,6 @@ IDENTITY = {
     "seed": "is what --seed says",
 }
 
-# What a family needs other than the default: whole episodes in a rollout, and of rooms the
-# paper's four skills, 25 ticks and durations.
-FAMILY_SETTINGS = {
-    # Goals relative to the robot: where the odometry began means nothing, nor what there is to be
-    # scanned. A skill that sees it is good at the places of its training alone.
-    "body_bandits": [
-        "mlsh.rollout_ticks=100",
-        "mlsh.envs=16",
-        "network.hidden_from_skills=[position, heading, scan]",
-        "network.hidden_from_masters=[position, heading, scan]",
-    ],
-    "rooms": [
-        "mlsh.skills=4",
-        "mlsh.decision_ticks=25",
-        "mlsh.rollout_ticks=200",
-        "mlsh.joint=30",
-        "mlsh.groups=8",
-        "mlsh.envs=16",
-    ],
-    # The paper's 200 ticks; where a robot is is none of the skills' business, and how its joints
-    # are none of the masters'.
-    "ant_movement": [
-        "mlsh.decision_ticks=200",
-        "mlsh.rollout_ticks=200",
-        "mlsh.groups=6",
-        "mlsh.envs=16",
-        "network.hidden_from_skills=[position]",
-        "network.hidden_from_masters="
-        "[height, angular_velocity, hip, ankle, hip_velocity, ankle_velocity]",
-        "network.initial_log_std=-0.5",
-    ],
-}
-
 
 def default_config(family: str, robot: str, seed: int = 0) -> TrainConfig:
     """The recipe of docs/results.md, in the family's own sizes."""
@@ -277,7 +271,7 @@ def default_config(family: str, robot: str, seed: int = 0) -> TrainConfig:
         ),
         skill=PpoConfig(learning_rate=1e-3, gamma=0.99, gae_lambda=0.98, epochs=5, minibatch=1024),
     )
-    return _known_terms(base.with_values(FAMILY_SETTINGS.get(family, [])))
+    return _known_terms(base.recommended_by(family))
 
 
 def _known_terms(config: TrainConfig) -> TrainConfig:

@@ -28,7 +28,7 @@ from policies.mlsh.ppo import Report, ppo_update
 from policies.mlsh.rollout import NOBODY, Bools, Collector, Float32, Rollout
 from policies.mlsh.samples import master_samples, skill_samples
 from policies.mlsh.skill_probe import Probe
-from policies.mlsh.task_schedule import TaskSchedule
+from policies.mlsh.task_schedule import NewTask, TaskSchedule
 from sim.envs.reference_returns import Bounds, all_bounds
 from sim.envs.vec_env import TaskVectorEnv
 from sim.physics.robot_model import load_robot
@@ -156,12 +156,14 @@ class Mlsh:
         """A fresh master for every group that gets another task."""
         for new in self.schedule.change(self.iteration):
             row = self.groups.row(new.group)
-            if row is None:
-                continue
-            self.collector.begin_group(row, new.task)
-            which = new.group if self.method.same_init else new.master
-            rng = generator(self.config.seed, Stream.INIT, 1, which)
-            self.agent.masters.fresh(row, rng, adam=self.method.fresh_adam)
+            if row is not None:
+                self.collector.begin_group(row, new.task)
+                self._fresh_master(row, new)
+
+    def _fresh_master(self, row: int, new: NewTask) -> None:
+        which = new.group if self.method.same_init else new.master
+        rng = generator(self.config.seed, Stream.INIT, 1, which)
+        self.agent.masters.fresh(row, rng, adam=self.method.fresh_adam)
 
     # Probe --------------------------------------------------------------------------------
 

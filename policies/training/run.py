@@ -1,6 +1,7 @@
 """A run folder: one training, from its configuration to its curves.
 
 config.yaml      the resolved configuration
+family.json      where the task family's class came from, if it does not ship with this package
 versions.json    of Python, this package and what it computes with; command and commit
 metrics.csv      one row per iteration; the same in tensorboard/
 checkpoint.npz   everything needed to go on bit for bit
@@ -51,7 +52,7 @@ from sim.files.arrays import Arrays, load_arrays, save_arrays
 from sim.files.output import locked, write_file
 from sim.files.strict_json import parse_json
 from sim.tasks.base import HELD_OUT
-from sim.tasks.registry import make_family
+from sim.tasks.registry import family_names, family_source, make_family
 
 ADAPTATION_UPDATES = 10
 ALLOW = "--allow-changes"
@@ -129,7 +130,27 @@ def open_run(path: Path) -> Run:
             f"run {str(path)!r} has no checkpoint.npz: it stopped before the first checkpoint; "
             "train again, the same --run may be given"
         )
+    _check_family(run)
     return run
+
+
+def _check_family(run: Run) -> None:
+    """Refuse a run whose task family is not here. That it names one is no reason to import it.
+
+    Raises:
+        UserError: says what the user may name.
+    """
+    path = run.path / "family.json"
+    if not path.is_file() or (name := run.config.family) in family_names():
+        return
+    try:
+        source = str(parse_json(path.read_bytes(), path)["source"])
+    except (OSError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: not readable ({error})") from None
+    raise UserError(
+        f"run {str(run.path)!r} was trained on task family {name!r}, which does not ship with "
+        f"this package and is not imported unless you name it: {shlex.join(['--family', source])}"
+    )
 
 
 def create_run(config: TrainConfig, path: Path) -> Run:
@@ -147,6 +168,10 @@ def create_run(config: TrainConfig, path: Path) -> Run:
                 f"run {str(path)!r} exists; give another --run, or go on with --resume"
             )
         write_config(config, path / "config.yaml")
+        if source := family_source(config.family):
+            facts = {"source": source.text, "sha256": source.digest}
+            text = json.dumps(facts, indent=1)
+            write_file(path / "family.json", text + "\n", overwrite=True)
         text = json.dumps(environment(), indent=1)
         write_file(path / "versions.json", text + "\n", overwrite=True)
     return run

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from policies.bundle.task_compatibility import FAMILY
 from policies.mlsh.config import TrainConfig, config_from_dict, config_to_dict
 from sim.errors import UserError, listed, short
 from sim.files.arrays import Arrays
@@ -20,6 +21,7 @@ from sim.files.strict_json import parse_json
 from sim.physics.model_files import assets, documents
 from sim.physics.robot_model import load_robot
 from sim.randomization.schema import RANGES
+from sim.tasks.registry import family_source
 
 KEY = "trained"  # of the array in a checkpoint
 FREE = ("steps", "threads", "checkpoint_every")  # what is learned in a tick does not depend on it
@@ -35,7 +37,7 @@ class Trained:
     """The configuration of a training, the robot's files, and what was changed on the way."""
 
     config: TrainConfig
-    files: dict[str, str]  # digests by name
+    files: dict[str, str]  # digests by name; that of a family that does not ship is among them
     changes: tuple[str, ...] = ()
 
     def to_array(self) -> np.ndarray[Any, Any]:
@@ -71,7 +73,11 @@ class Trained:
         # A file that only the other has comes with a change in one that names it.
         known = dict.fromkeys([*FILES, *self.files])
         names = [name for name in known if self.files.get(name) != other.files.get(name)]
-        return found + [f"{name} of robot {short(self.config.robot)}" for name in names]
+        robot = short(self.config.robot)
+        return found + [
+            f"the file of {name}" if name.startswith(FAMILY) else f"{name} of robot {robot}"
+            for name in names
+        ]
 
     def followed_by(self, now: Trained, iteration: int) -> Trained:
         """What goes on from here with the settings of `now`."""
@@ -83,8 +89,11 @@ class Trained:
 def trained_now(config: TrainConfig) -> Trained:
     """A configuration, with the robot's files as they are."""
     robot = load_robot(config.robot)
+    source = family_source(config.family)
+    family = {} if source is None else {f"{FAMILY}{config.family}": source.digest}
     files = {name: _digest(path.read_bytes()) for name, path in _files(robot.model_path).items()}
-    return Trained(config, {**files, "robot.yaml": robot.interface.digest})  # but for comments
+    files["robot.yaml"] = robot.interface.digest  # but for comments
+    return Trained(config, files | family)
 
 
 @contextmanager

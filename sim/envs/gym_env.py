@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import unknown
 from sim.physics.robot_model import load_robot
-from sim.tasks.registry import FAMILIES, make_family, task_number
+from sim.tasks.registry import family_names, make_family, task_number
 
 
 class TaskEnv(gym.Env):  # type: ignore[type-arg]
@@ -132,7 +132,7 @@ def environment_id(family: str) -> str:
     return f"mlsh/{''.join(part.capitalize() for part in family.split('_'))}-v0"
 
 
-for _name in FAMILIES:
+for _name in family_names():
     gym.register(
         environment_id(_name),
         entry_point="sim.envs.gym_env:TaskEnv",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +14,65 @@ from sim.files.strict_yaml import read_mapping
 from sim.interface import Interface, interface_from_dict
 
 ROBOTS = Path(__file__).parents[1] / "robots"
+GROUP = "mlsh_ros.robots"  # of entry points: name -> package.folder
 SCHEMA = 1
 
 
 def robot_names() -> list[str]:
-    """The robots that ship with the package."""
-    return sorted(path.parent.name for path in ROBOTS.glob("*/robot.yaml"))
+    """The robots that can be had by name: shipped ones, then those of installed packages."""
+    return list(dict.fromkeys([*_shipped(), *_installed()]))
 
 
 def robot_folder(name: str) -> Path:
-    """Where a robot stands: a shipped one by name, or any folder by path.
+    """Where a robot stands: a shipped or an installed one by name, or any folder by path.
 
     Raises:
         UserError: no such folder, or a name that stands for two.
     """
-    shipped = {each: ROBOTS / each for each in robot_names()}
-    folder = find("robot", name, shipped, "; or the path of a folder")
+    known = {each: ROBOTS / each for each in _shipped()}
+    entries = _installed().get(name, [])
+    if len(entries) + (name in known) > 1:
+        owners = [f"{each.value} of package {each.dist.name}" for each in entries if each.dist]
+        also = [f"{known[name]} of package mlsh_ros"] if name in known else []
+        raise UserError(f"robot {name!r} is two: {' and '.join(also + owners)}; uninstall one")
+    known |= {each: _folder_of(entries[0]) if each == name else ROBOTS for each in _installed()}
+    folder = find("robot", name, known, "; or the path of a folder")
     if not folder.is_dir():
         raise unknown("robot", name, robot_names())
     return folder
+
+
+def _shipped() -> list[str]:
+    return sorted(path.parent.name for path in ROBOTS.glob("*/robot.yaml"))
+
+
+@cache
+def _installed() -> dict[str, list[EntryPoint]]:
+    """Entry points by name; nothing is imported: a robot is data."""
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=GROUP):
+        known = found.setdefault(entry.name, [])
+        if entry.value not in [each.value for each in known]:  # a package found twice is one
+            known.append(entry)
+    return found
+
+
+def _folder_of(entry: EntryPoint) -> Path:
+    """The folder that package.folder names, below where the package stands.
+
+    Raises:
+        UserError: there is none with a robot.yaml.
+    """
+    package, *inside = entry.value.split(".")
+    spec = find_spec(package)  # of a top-level package: does not import it
+    places = list(spec.submodule_search_locations or []) if spec is not None else []
+    for place in places:
+        if (folder := Path(place, *inside) / "robot.yaml").is_file():
+            return folder.parent
+    raise UserError(
+        f"robot {entry.name!r}: its entry point {short(entry.value)} leads to no folder with "
+        "robot.yaml; package.folder is expected"
+    )
 
 
 def read_interface(path: Path) -> Interface:

@@ -11,7 +11,8 @@ whose walls teach what to do when one runs into one: nothing wild. `fall` makes 
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import mujoco
 import numpy as np
@@ -36,6 +37,19 @@ class AntMovement(RunningTask):
 
     name: ClassVar[str] = "ant_movement"
     all_tasks: ClassVar[dict[str, int]] = {"directions": len(DIRECTIONS)}
+    # The paper's 200 ticks; where a robot is is none of the skills' business, and how its joints
+    # are none of the masters'.
+    recommended: ClassVar[Mapping[str, Any]] = {
+        "mlsh.decision_ticks": 200,
+        "mlsh.rollout_ticks": 200,
+        "mlsh.groups": 6,
+        "mlsh.envs": 16,
+        "network.hidden_from_skills": ["position"],
+        "network.hidden_from_masters": [
+            *("height", "angular_velocity", "hip", "ankle", "hip_velocity", "ankle_velocity")
+        ],
+        "network.initial_log_std": -0.5,
+    }
 
     ticks: Count = 600  # of an episode: 15 s of the ant
     directions: Annotated[int, Field(ge=2, le=len(DIRECTIONS))] = 2

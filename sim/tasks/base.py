@@ -70,6 +70,10 @@ class TaskFamily(Protocol):
         """(n,) whether the episode ends here for a reason of the task (not of time)."""
 
 
+# A family may say in a class variable `recommended` with which settings it is learned, by name as
+# `mlsh train --set` has it: {"mlsh.rollout_ticks": 100}. Plain data, which the learner checks.
+
+
 # What a family may say besides. None of it is asked for; the world looks whether it is there.
 
 

@@ -7,7 +7,8 @@ where to drive.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic.dataclasses import dataclass
@@ -27,6 +28,14 @@ class BodyBandits(GoalTask):
     requires: ClassVar[tuple[str, ...]] = ("position", "heading")
     places: ClassVar[bool] = True
     frame: ClassVar[str] = "base_link"
+    # Goals relative to the robot: where the odometry began means nothing, nor what there is to be
+    # scanned. A skill that sees it is good at the places of its training alone.
+    recommended: ClassVar[Mapping[str, Any]] = {
+        "mlsh.rollout_ticks": 100,
+        "mlsh.envs": 16,
+        "network.hidden_from_skills": ["position", "heading", "scan"],
+        "network.hidden_from_masters": ["position", "heading", "scan"],
+    }
 
     ticks: Count = 100  # of an episode; at 0.22 m/s the farthest goal is 5 s away
     radius: Positive = 0.2  # m

@@ -1,4 +1,4 @@
-"""The task families by name."""
+"""The task families by name: those of this package, of installed packages, and the user's own."""
 
 from __future__ import annotations
 
@@ -7,17 +7,29 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from sim.errors import UserError, invalid, unknown
+from sim.errors import UserError, invalid, short, unknown
 from sim.tasks.ant_bandits import AntBandits
 from sim.tasks.ant_mazes import AntMazes
 from sim.tasks.ant_movement import AntMovement
 from sim.tasks.ant_obstacles import AntObstacles
 from sim.tasks.base import HELD_OUT, TaskFamily
 from sim.tasks.body_bandits import BodyBandits
+from sim.tasks.family_check import check_family
+from sim.tasks.family_source import (
+    EXPECTED,
+    FamilySource,
+    installed,
+    is_source,
+    load_entry_point,
+    load_source,
+    owner,
+    source_of,
+)
 from sim.tasks.moving_bandits import MovingBandits
 from sim.tasks.ring_bandits import RingBandits
 from sim.tasks.rooms import Rooms
 
+# Those that ship with the package.
 FAMILIES: dict[str, type[TaskFamily]] = {
     cls.name: cls
     for cls in (
@@ -31,6 +43,107 @@ FAMILIES: dict[str, type[TaskFamily]] = {
         AntObstacles,
     )
 }
+# Those that the user has named in this process, and entry points that were loaded.
+_LOADED: dict[str, tuple[type[TaskFamily], FamilySource]] = {}
+
+
+def family_names() -> list[str]:
+    """Of all families that can be had by name; nothing is imported."""
+    return list(dict.fromkeys([*FAMILIES, *installed(), *_LOADED]))
+
+
+def family_class(name: str) -> type[TaskFamily]:
+    """A family's class by its name.
+
+    Raises:
+        UserError: there is none, there are two, or an installed package's does not load.
+    """
+    if name in _LOADED:
+        return _LOADED[name][0]
+    if len(owners := _owners(name)) > 1:
+        raise UserError(f"task family {name!r} is two: {' and '.join(owners)}; uninstall one")
+    if name in FAMILIES:
+        return FAMILIES[name]
+    if name not in installed():
+        raise UserError(
+            f"{unknown('task family', name, family_names())}; or name its class: {EXPECTED}"
+        )
+    cls, source = load_entry_point(installed()[name][0])
+    family = check_family(cls, source.text)
+    if family.name != name:
+        raise UserError(
+            f"task family {name!r}: {owners[0]} calls itself {family.name!r}; the entry point "
+            "has to have that name"
+        )
+    _LOADED[name] = family, source
+    return family
+
+
+def use_family(text: str) -> str:
+    """The name of a family that the user names, whose class can be had by it from now on.
+
+    Args:
+        text: the name of a known family, or package.module:Class, FILE.py, or FILE.py:Class.
+
+    Raises:
+        UserError: it does not import, is no task family, or another one has its name.
+    """
+    if not is_source(text):
+        family_class(text)
+        return text
+    cls, source = load_source(text)
+    family = check_family(cls, text)
+    name = family.name
+    others = [each for each in _owners(name) if not each.startswith(f"{source.text} of ")]
+    if name in _LOADED and _LOADED[name][1] != source:
+        others.append(_LOADED[name][1].text)
+    if others:
+        raise UserError(
+            f"task family {short(text)} is called {name!r}, and so is {others[0]}; give it "
+            "another name"
+        )
+    _LOADED[name] = family, source
+    return name
+
+
+def use_families(texts: str) -> None:
+    """The same for several, separated by commas; none in an empty text."""
+    for text in filter(None, texts.split(",")):
+        use_family(text.strip())
+
+
+def add_family(cls: type) -> str:
+    """The same for a class that is in this process already; returns its name.
+
+    Raises:
+        UserError: it is no task family, or another one has its name.
+    """
+    family = check_family(cls, cls.__qualname__)
+    if (others := _owners(family.name)) or _LOADED.get(family.name, (cls,))[0] is not cls:
+        also = others[0] if others else family_source(family.name)
+        raise UserError(f"task family {family.name!r}: {also} has that name; give it another one")
+    _LOADED[family.name] = family, source_of(cls)
+    return family.name
+
+
+def family_source(name: str) -> FamilySource | None:
+    """Where a family comes from; None of those that ship with the package."""
+    family_class(name)
+    return _LOADED[name][1] if name in _LOADED else None
+
+
+def user_sources() -> list[str]:
+    """What the user has named, for another process to name it too."""
+    return [source.text for _, source in _LOADED.values()]
+
+
+def _owners(name: str) -> list[str]:
+    """Who offers a family of that name, without the user's own."""
+    shipped = FAMILIES.get(name)
+    return [
+        *([f"{shipped.__module__}:{shipped.__name__} of package mlsh_ros"] if shipped else []),
+        *(owner(entry) for entry in installed().get(name, [])),
+    ]
 
 
 def make_family(name: str, parameters: Mapping[str, Any] | None = None) -> TaskFamily:
@@ -39,13 +152,18 @@ def make_family(name: str, parameters: Mapping[str, Any] | None = None) -> TaskF
     Raises:
         UserError: no such family or parameter.
     """
-    if name not in FAMILIES:
-        raise unknown("task family", name, FAMILIES)
     try:
-        family: TaskFamily = TypeAdapter(FAMILIES[name]).validate_python(dict(parameters or {}))
+        family: TaskFamily = TypeAdapter(family_class(name)).validate_python(
+            dict(parameters or {})
+        )
     except ValidationError as error:
         raise invalid(f"task family {name!r}", error) from None
     return family
+
+
+def recommended_settings(name: str) -> dict[str, Any]:
+    """The settings of a training that a family recommends, by name; mostly none."""
+    return dict(getattr(family_class(name), "recommended", {}))
 
 
 def task_number(family: TaskFamily, task: str) -> int:
@@ -64,7 +182,7 @@ def all_tasks(name: str) -> dict[str, float | int]:
 
     Tasks keep their number, whatever a run has seen of them.
     """
-    return dict(getattr(FAMILIES[name], "all_tasks", {}))
+    return dict(getattr(family_class(name), "all_tasks", {}))
 
 
 def split_task(
@@ -81,7 +199,7 @@ def split_task(
     """
     name, slash, task = text.partition("/")
     given = {k: v for k, v in (parameters or {}).items() if k != HELD_OUT}
-    family = make_family(name, {**given, **all_tasks(name)} if name in FAMILIES else None)
+    family = make_family(name, {**given, **all_tasks(name)})
     choices = [f"{name}/{each}" for each in family.tasks]
     if not slash:
         raise UserError(f"task {text!r} names a family only. Valid: {', '.join(choices)}")

@@ -9,7 +9,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import mujoco
 import numpy as np
@@ -47,6 +48,15 @@ class Rooms:
     """
 
     name: ClassVar[str] = "rooms"
+    # The paper's four skills and 25 ticks.
+    recommended: ClassVar[Mapping[str, Any]] = {
+        "mlsh.skills": 4,
+        "mlsh.decision_ticks": 25,
+        "mlsh.rollout_ticks": 200,
+        "mlsh.joint": 30,
+        "mlsh.groups": 8,
+        "mlsh.envs": 16,
+    }
     robot: ClassVar[str] = "omni"
     requires: ClassVar[tuple[str, ...]] = ("position",)
     places: ClassVar[bool] = True

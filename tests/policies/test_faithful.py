@@ -18,6 +18,7 @@ from policies.mlsh.config import (
 )
 from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.ppo import Report, ppo_update
+from policies.mlsh.task_schedule import NewTask
 from tests.support.bundles import small_config
 from tests.support.learners import draw, level, plain, shuffle
 
@@ -104,7 +105,7 @@ def test_master_epsilon(epsilon):
 def test_fresh_adam(fresh):
     each = learner(fresh_adam=fresh)
     each.iterate()
-    each._fresh_master(0)
+    each._fresh_master(0, NewTask(0, task=0, master=2))
     adam = each.agent.masters.policy_adam
     assert bool(adam.first[0].any()) != fresh
     assert adam.steps[:, 0].tolist() == [0 if fresh else 10, 10]
@@ -116,7 +117,7 @@ def test_same_init(same):
     first = each.agent.masters.policy.numpy.copy()
     each.iterate()
     for _ in range(2):
-        each._fresh_master(1)
+        each._fresh_master(1, NewTask(1, task=0, master=2))
         assert np.array_equal(each.agent.masters.policy.numpy[1], first[1]) == same
     assert not np.array_equal(first[0], first[1])  # one fixed start per group
 

@@ -1,0 +1,28 @@
+"""The option of all commands that meet a bundle or a run of somebody's own task family."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+
+def use(sources: list[str] | None) -> list[str] | None:
+    """Import the families that the user names."""
+    if sources:
+        from sim.tasks.registry import use_family
+
+        for source in sources:
+            use_family(source)
+    return sources
+
+
+FamilyOption = Annotated[
+    Optional[list[str]],  # noqa: UP045 - typer reads it on Python 3.10
+    typer.Option(
+        "--family",
+        callback=use,
+        help="A task family of your own, which bundle or run were trained on: "
+        "package.module:Class or FILE.py. Imports it. Repeatable.",
+    ),
+]

@@ -1,0 +1,73 @@
+"""Whether a class is a task family, before anything is built on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from typing import cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from sim.errors import UserError, invalid, short
+from sim.interface import ObservationTerm
+from sim.tasks.base import Estimated, Guided, TaskFamily
+
+NAME = r"[a-z][a-z0-9_]*"
+METHODS = ("scene", "place", "reset", "fields", "reward", "success", "terminated")
+CLASS_VARIABLES = {"name": str, "robot": str, "requires": tuple, "places": bool}
+
+
+def check_family(cls: type, where: str) -> type[TaskFamily]:
+    """The class itself, if it is a task family; see `sim.tasks.base.TaskFamily`.
+
+    Args:
+        cls: any class.
+        where: it comes from, as an error names it.
+
+    Raises:
+        UserError: names what it lacks.
+    """
+    what = f"task family {short(where)}: class {cls.__name__}"
+    for variable, kind in CLASS_VARIABLES.items():
+        if not isinstance(getattr(cls, variable, None), kind):
+            raise UserError(f"{what} lacks the class variable `{variable}`, a {kind.__name__}")
+    name = str(cls.name)  # type: ignore[attr-defined]
+    if not re.fullmatch(NAME, name):
+        raise UserError(f"{what}: name {name!r} is not of lower-case letters, digits and _")
+    for method in METHODS:
+        if not callable(getattr(cls, method, None)):
+            raise UserError(f"{what} lacks the method `{method}`")
+    if not (is_dataclass(cls) and cls.__hash__ is not None):
+        raise UserError(
+            f"{what} is no frozen dataclass: @pydantic.dataclasses.dataclass(frozen=True)"
+        )
+    if not isinstance(getattr(cls, "recommended", {}), Mapping):
+        raise UserError(f"{what}: `recommended` is no mapping of settings to values")
+    try:
+        family = TypeAdapter(cls).validate_python({})
+    except ValidationError as error:
+        raise invalid(f"{what}: its defaults", error) from None
+    except Exception as error:  # whatever a stranger's class does
+        raise UserError(f"{what}: its defaults: {type(error).__name__}: {error}") from None
+    _check_instance(family, what)
+    return cast("type[TaskFamily]", cls)
+
+
+def _check_instance(family: object, what: str) -> None:
+    for attribute in ("ticks", "tasks", "terms"):
+        if not hasattr(family, attribute):
+            raise UserError(f"{what} lacks `{attribute}`")
+    ticks, tasks, terms = (getattr(family, each) for each in ("ticks", "tasks", "terms"))
+    if not isinstance(ticks, int) or ticks < 1:
+        raise UserError(f"{what}: `ticks` is {short(ticks)}; a positive integer is expected")
+    named = isinstance(tasks, tuple) and all(isinstance(task, str) for task in tasks)
+    if not tasks or not named or len(set(tasks)) != len(tasks):
+        raise UserError(f"{what}: `tasks` is {short(tasks)}; a tuple of names is expected")
+    if not isinstance(terms, tuple) or not all(isinstance(t, ObservationTerm) for t in terms):
+        raise UserError(f"{what}: `terms` is {short(terms)}; a tuple of ObservationTerm")
+    if not isinstance(family, (Guided, Estimated)):
+        raise UserError(
+            f"{what} lacks the method `estimate`, or both `expert` and `collapsed`: without one "
+            "nothing says what a return is worth"
+        )
