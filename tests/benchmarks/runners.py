@@ -20,7 +20,7 @@ from sim.interface import STRICT, Floats, ObservationTerm, element_path
 from sim.interface.robot_file import SCHEMA
 from sim.tasks.base import Fields, Layout
 from sim.tasks.goals import Count
-from sim.tasks.registry import FAMILIES
+from sim.tasks.registry import add_family
 
 ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 ENVS, GROUPS, TICKS = 16, 8, 200
@@ -181,7 +181,7 @@ class Directions:
         raise NotImplementedError
 
 
-FAMILIES.setdefault(Directions.name, Directions)
+add_family(Directions)
 
 
 class RunnerMlsh(Mlsh):

@@ -15,7 +15,8 @@ from policies.mlsh.mlsh import Mlsh
 from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.physics.robot_model import load_robot
-from sim.tasks.registry import FAMILIES, make_family
+from sim.tasks import registry
+from sim.tasks.registry import add_family, make_family
 from tests.benchmarks import scale
 from tests.support.bundles import small_config
 
@@ -23,10 +24,10 @@ from tests.support.bundles import small_config
 @pytest.fixture
 def runners():
     """The module; its family is one only while a test runs."""
-    with mock.patch.dict(FAMILIES):
+    with mock.patch.dict(registry._LOADED):
         from tests.benchmarks import runners
 
-        FAMILIES.setdefault(runners.Directions.name, runners.Directions)
+        add_family(runners.Directions)
         yield runners
 
 
@@ -174,5 +175,8 @@ def test_what_no_controller_can_exceed_is_what_force_and_delay_leave():
 )
 def test_a_wrong_name_is_one_line(bench, arguments, monkeypatch):
     monkeypatch.setattr("sys.argv", [bench, *arguments])
-    with mock.patch.dict(FAMILIES), pytest.raises(SystemExit, match=r"^no .* 'nobody'.*Valid: .*"):
+    with (
+        mock.patch.dict(registry._LOADED),
+        pytest.raises(SystemExit, match=r"^no .* 'nobody'.*Valid: .*"),
+    ):
         importlib.import_module(f"tests.benchmarks.{bench}").main()
