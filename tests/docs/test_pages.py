@@ -44,6 +44,18 @@ def test_every_row_of_a_reference_page_has_a_meaning(page):
     assert [row for row in rows if row.endswith("| - |")] == []
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.slow
+@pytest.mark.ros
+def test_the_page_on_tasks_does_what_it_shows_with_the_arm_of_the_page_on_robots(tmp_path):
+    (folder := tmp_path / "page").mkdir()
+    blocks = [match[0] for match in pages.BLOCK.finditer((DOCS / "add-a-robot.md").read_text())]
+    wanted = [b for b in blocks if 'title="' in b or "$ mlsh new-robot" in b]
+    pages.run_page("\n".join(wanted), folder)
+    text = (DOCS / "add-a-task.md").read_text()
+    assert pages.run_page(text, folder).splitlines() == text.splitlines()
+
+
 # What is written by hand --------------------------------------------------------------------
 
 

@@ -39,7 +39,7 @@ LAUNCH_FILES = sorted((TREE / "launch").iterdir())
 # Arguments of no node's parameter; a robot's speed is nobody's.
 FOR_THE_STARTER = {"namespace", "params_file", "log_level", "record", "use_respawn"}
 FOR_THE_STARTER |= {"use_sim_time", "speed"}
-OF_A_WORLD = ["task", "seed", "reality", "loop"]  # arguments that only a simulation has
+OF_A_WORLD = ["task", "family", "seed", "reality", "loop"]  # arguments that only a simulation has
 EXAMPLE = TREE / "config" / "params.example.yaml"
 DT = 0.1  # s, a tick of omni
 START_UP = 40.0  # s; DDS discovery alone takes up to five

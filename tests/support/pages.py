@@ -35,7 +35,7 @@ class Shell:
 
     def __init__(self, folder: Path) -> None:
         tools = folder.parent / f"{folder.name}-tools"
-        tools.mkdir()
+        tools.mkdir(exist_ok=True)
         for name, words in (("mlsh", '-m mlsh_ros.cli.main "$@"'), ("python", '"$@"')):
             (tools / name).write_text(f"#!/bin/sh\nexec {sys.executable} {words}\n")
             (tools / name).chmod(0o755)
