@@ -27,6 +27,7 @@ SIM = [
     "rich>=13",
     "matplotlib>=3.8",
     "pillow>=10.1",
+    "jinja2>=3.1",  # reports
 ]
 ROS = [
     f"ros-jazzy-{name}"
@@ -74,7 +75,14 @@ setup(
             "pretrained/*/*.npz",
             "pretrained/*/*/*.onnx",
         ],
-        "mlsh_ros": ["py.typed", "bringup/fastdds_local.xml"],
+        "mlsh_ros": [
+            "py.typed",
+            "bringup/fastdds_local.xml",
+            "evaluation/report/*.html",
+            "evaluation/report/*.css",
+            "evaluation/report/*.js",
+            "sim2real/gap/*.html",
+        ],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),

@@ -39,7 +39,7 @@ def demo(
 ) -> None:
     """Drive the simulated robot through real ROS nodes in real time; leaves report and film."""
     from mlsh_ros.evaluation.backends import jobs, run_ros
-    from mlsh_ros.evaluation.report import write_report
+    from mlsh_ros.evaluation.report.report import write_report
     from mlsh_ros.evaluation.scores import summarise
     from policies.bundle.bundle import load_bundle
     from policies.bundle.task_compatibility import robot_of

@@ -65,7 +65,7 @@ def evaluate(
     """Measure return, success, skill usage and timing; writes an HTML report and JSON."""
     from mlsh_ros.evaluation.backends import check_work, jobs
     from mlsh_ros.evaluation.measured import measured
-    from mlsh_ros.evaluation.report import write_report
+    from mlsh_ros.evaluation.report.report import write_report
     from mlsh_ros.evaluation.robustness import parse_axes
     from mlsh_ros.evaluation.scores import reference_returns, summarise
     from policies.bundle.bundle import load_bundle

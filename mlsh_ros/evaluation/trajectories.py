@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from mlsh_ros.control.controller import Tick
 from mlsh_ros.evaluation.backends import Job, run_offline
 from mlsh_ros.evaluation.episode import Episode
-from mlsh_ros.evaluation.report_plots import skill_colours
+from mlsh_ros.evaluation.report.plots import skill_colours
 from policies.bundle.bundle import Bundle
 from policies.bundle.task_compatibility import check_fits
 from sim.envs.world import World

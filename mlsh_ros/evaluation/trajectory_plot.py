@@ -18,7 +18,7 @@ from matplotlib.patches import Circle, Polygon
 from numpy.typing import NDArray
 
 from mlsh_ros.evaluation.number_format import amount
-from mlsh_ros.evaluation.report_plots import runs, skill_colours
+from mlsh_ros.evaluation.report.plots import runs, skill_colours
 from mlsh_ros.evaluation.trajectories import Take
 from sim.errors import UserError
 from sim.files.output import check_place, replacing

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlsh_ros.evaluation.measured import measured
-from mlsh_ros.evaluation.report import render
+from mlsh_ros.evaluation.report.report import render
 from mlsh_ros.evaluation.scores import reference_returns, summarise
 from policies.bundle.bundle import load_bundle
 from sim.envs.reference_returns import Bounds

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlsh_ros.evaluation.backends import Job, run_offline
-from mlsh_ros.evaluation.report import verdict
+from mlsh_ros.evaluation.report.verdict import verdict
 from mlsh_ros.evaluation.scores import summarise
 from policies.bundle.bundle import MANIFEST, load_bundle, write_bundle
 from sim.errors import UserError

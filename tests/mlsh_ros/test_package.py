@@ -108,6 +108,29 @@ def test_every_data_file_is_installed(setup):
     }
 
 
+@pytest.mark.parametrize(
+    ("folder", "files"),
+    [
+        (
+            "mlsh_ros/evaluation/report",
+            {"base.html", "macros.html", "evaluation.html", "page.css", "sort.js"},
+        ),
+        ("mlsh_ros/sim2real/gap", {"gap.html"}),
+    ],
+)
+def test_an_installation_holds_the_templates_of_reports(built, folder, files):
+    assert files <= {path.name for path in (built / folder).iterdir()}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """What a wheel holds, in a folder."""
+    folder = tmp_path_factory.mktemp("built")
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(folder)]
+    subprocess.run(command, cwd=TREE, check=True, capture_output=True)
+    return folder
+
+
 def _glob(file, pattern):
     """As package_data does: a * stops at a /."""
     a, b = file.split("/"), pattern.split("/")

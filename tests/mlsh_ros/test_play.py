@@ -12,7 +12,7 @@ from mlsh_ros.cli import main as cli
 from mlsh_ros.evaluation.backends import Job, jobs, run_offline
 from mlsh_ros.evaluation.episode import Episode
 from mlsh_ros.evaluation.number_format import amount
-from mlsh_ros.evaluation.report_plots import skill_colours
+from mlsh_ros.evaluation.report.plots import skill_colours
 from mlsh_ros.evaluation.trajectories import Take, drive
 from mlsh_ros.evaluation.trajectory_plot import draw_birdseye, require_position
 from policies.bundle.bundle import load_bundle, pretrained_names

@@ -11,8 +11,9 @@ import pytest
 from mlsh_ros.cli.evaluate import show
 from mlsh_ros.evaluation.backends import jobs, run_offline
 from mlsh_ros.evaluation.episode import Episode
-from mlsh_ros.evaluation.report import render, verdict, who_shares, write_report
-from mlsh_ros.evaluation.report_plots import route_of, runs, skill_colours
+from mlsh_ros.evaluation.report.plots import route_of, runs, skill_colours
+from mlsh_ros.evaluation.report.report import render, write_report
+from mlsh_ros.evaluation.report.verdict import verdict
 from mlsh_ros.evaluation.scores import Evaluation, summarise
 from policies.bundle.bundle import (
     Bundle,
@@ -315,7 +316,15 @@ def shared(evaluation, *usage, value=1.0):
     """Tasks at `value` of the optimum, each with such a usage of the two skills."""
     made = with_scores(evaluation, *[value] * len(usage))
     lines = [replace(x, usage=u) for x, u in zip(made.lines, usage, strict=True)]
-    return replace(made, lines=lines)
+    episodes = [replace(evaluation.episodes[0], task=line.task) for line in lines]
+    return replace(made, lines=lines, episodes=episodes)
+
+
+def sharing_section(evaluation):
+    """The section of the page on how tasks share the skills."""
+    _, title, rest = render(evaluation).partition("<h2>Do tasks differ in their skills?</h2>")
+    assert title
+    return rest.partition("</section>")[0]
 
 
 def test_what_tasks_have_of_the_skills(offline):
@@ -327,7 +336,7 @@ def test_what_tasks_have_of_the_skills(offline):
     (partly,) = shared(offline, (1.0, 0.0), (0.5, 0.5)).sharing
     assert partly.information == pytest.approx(0.311, abs=1e-3)
     assert shared(offline, (1.0, 0.0)).sharing == []  # one task
-    assert "One task has nothing to differ from" in who_shares(shared(offline, (1.0, 0.0)))
+    assert "One task has nothing to differ from" in sharing_section(shared(offline, (1.0, 0.0)))
 
 
 def test_collapse_in_plain_words(offline):
@@ -336,11 +345,11 @@ def test_collapse_in_plain_words(offline):
     collapsed = shared(offline, *alike, value=0.6)
     assert told in verdict(collapsed)
     assert "t/0 at 60 % of its optimum, t/1 at 60 % of its optimum" in verdict(collapsed)
-    assert "0.00 of 1.00 bits" in Page(who_shares(collapsed)).text
+    assert "0.00 of 1.00 bits" in Page(sharing_section(collapsed)).text
     # Alike but good, or poor but apart, is no collapse.
     for fine in (shared(offline, *alike, value=0.8), shared(offline, *apart, value=0.6)):
         assert "collapsed:" not in verdict(fine)
-        assert "not collapsed" in Page(who_shares(fine)).text
+        assert "not collapsed" in Page(sharing_section(fine)).text
     # With the settings of the training it says what to try.
     manifest = offline.bundle.manifest
     settings = config_to_dict(replace(default_config("moving_bandits", "omni"), seed=0))
@@ -356,7 +365,8 @@ def test_an_evaluations_json_has_it_too(offline):
     assert entry["family"] == "moving_bandits"
     assert 0.5 < entry["information"] <= entry["possible"] == 1.0
     assert data["skill_distance"] is None  # a bundle without graphs
-    assert who_shares(offline) in render(offline)
+    told = f"{entry['information']:.2f} of {entry['possible']:.2f} bits"
+    assert told in sharing_section(offline)
 
 
 def test_distance_of_skills():
@@ -376,7 +386,8 @@ def test_a_bundles_skills_are_compared_on_what_was_seen(offline):
     shipped = load_bundle("moving_bandits")
     evaluation = summarise(shipped, "omni", "sim", SEED, offline.episodes)
     assert 0.2 < evaluation.distance < 1  # each drives to a goal of its own
-    assert f"The nearest two skills are {evaluation.distance:.2f} apart" in who_shares(evaluation)
+    told = f"The nearest two skills are {evaluation.distance:.2f} apart"
+    assert told in sharing_section(evaluation)
 
 
 def test_a_bundle_is_measured_on_the_family_that_it_was_trained_on(capsys):

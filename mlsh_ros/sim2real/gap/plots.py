@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from markupsafe import Markup
 
-from mlsh_ros.evaluation.inline_svg import INK, PAPER, QUIET, axes_of, styled, to_svg
-from mlsh_ros.evaluation.report_plots import PALETTE
+from mlsh_ros.evaluation.report.inline_svg import INK, PAPER, QUIET, axes_of, styled, to_svg
+from mlsh_ros.evaluation.report.plots import PALETTE
 from mlsh_ros.sim2real.gap.closed_loop_return import Earned
 from mlsh_ros.sim2real.gap.data_quality import Drift
 from mlsh_ros.sim2real.gap.measures import HORIZONS, Measure, Trace
@@ -14,7 +15,9 @@ ROBOT, SIM, EXPLAINED = PALETTE[1], PALETTE[0], PALETTE[2]
 SHOWN = 6  # lines in a plot
 
 
-def draw_trace(nominal: Trace, explained: Trace | None, *, unit: str, key: str, label: str) -> str:
+def draw_trace(
+    nominal: Trace, explained: Trace | None, *, unit: str, key: str, label: str
+) -> Markup:
     """Recorded and simulated over one window."""
     with styled():
         axes = axes_of((4.2, 2.4), (0.14, 0.17, 0.84, 0.79))
@@ -26,7 +29,7 @@ def draw_trace(nominal: Trace, explained: Trace | None, *, unit: str, key: str, 
         return to_svg(axes, key, label)
 
 
-def draw_horizons(measures: list[Measure], *, key: str, label: str) -> str:
+def draw_horizons(measures: list[Measure], *, key: str, label: str) -> Markup:
     """Prediction error over the time since the robot's state was last taken over."""
     with styled():
         axes = axes_of((4.2, 2.4), (0.12, 0.17, 0.62, 0.79))
@@ -47,7 +50,7 @@ def draw_horizons(measures: list[Measure], *, key: str, label: str) -> str:
         return to_svg(axes, key, label)
 
 
-def draw_range(drifts: list[Drift], *, key: str, label: str) -> str:
+def draw_range(drifts: list[Drift], *, key: str, label: str) -> Markup:
     """How far outside of the training's range each element was, in ranges."""
     with styled():
         height = 0.55 + 0.2 * len(drifts)
@@ -65,7 +68,7 @@ def draw_range(drifts: list[Drift], *, key: str, label: str) -> str:
         return to_svg(axes, key, label)
 
 
-def draw_earned(line: Earned, *, key: str, label: str) -> str:
+def draw_earned(line: Earned, *, key: str, label: str) -> Markup:
     """Every drive's return, on the robot over in simulation from the same start."""
     with styled():
         axes = axes_of((4.2, 3.4), (0.14, 0.13, 0.84, 0.84))

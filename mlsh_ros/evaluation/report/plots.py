@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex, to_rgb
 from numpy.typing import NDArray
 
 from mlsh_ros.evaluation.episode import Episode
-from mlsh_ros.evaluation.inline_svg import INK, PAPER, QUIET
-from mlsh_ros.evaluation.inline_svg import axes_of as _axes
-from mlsh_ros.evaluation.inline_svg import styled as _style
-from mlsh_ros.evaluation.inline_svg import to_svg as _svg
+from mlsh_ros.evaluation.report.inline_svg import INK, PAPER, QUIET, axes_of, styled, to_svg
 from policies.bundle.bundle import Bundle
 from policies.bundle.task_compatibility import task_of
 from sim.envs.reference_returns import Bounds, episode_rng
@@ -110,7 +108,7 @@ def draw_route(
     decision_ticks: int,
     key: str,
     label: str,
-) -> str:
+) -> Markup:
     """A path in the plane; every stretch has the colour of its skill.
 
     Args:
@@ -122,8 +120,8 @@ def draw_route(
         key: unique in the page.
         label: for screen readers.
     """
-    with _style():
-        axes = _axes((2.1, 2.1), (0.01, 0.01, 0.98, 0.98))
+    with styled():
+        axes = axes_of((2.1, 2.1), (0.01, 0.01, 0.98, 0.98))
         (x, y), half = within
         axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half), aspect="equal")
         axes.set(xticks=[], yticks=[])
@@ -149,7 +147,7 @@ def draw_route(
         axes.text(
             start, low + 0.04 * half, f"{bar:g} {unit}", alpha=QUIET, parse_math=False, size=7
         )
-        return _svg(axes, key, label)
+        return to_svg(axes, key, label)
 
 
 def draw_returns(
@@ -160,10 +158,10 @@ def draw_returns(
     span: tuple[float, float],
     key: str,
     label: str,
-) -> str:
+) -> Markup:
     """Every episode's return (n,) over the quartiles, with the task's bounds as lines."""
-    with _style():
-        axes = _axes((4.2, 2.6), (0.1, 0.05, 0.66, 0.92))
+    with styled():
+        axes = axes_of((4.2, 2.6), (0.1, 0.05, 0.66, 0.92))
         axes.set(xlim=(-1, 1), ylim=span, xticks=[])
         axes.spines["bottom"].set_visible(False)
         lines = {"random": ":", "collapsed": "--", "optimum": "-"}
@@ -180,7 +178,7 @@ def draw_returns(
         axes.plot(spread[solved], values[solved], "o", ms=2.8, mfc=INK, mew=0, alpha=QUIET)
         axes.plot(spread[~solved], values[~solved], "x", ms=3.6, color=INK, mew=1)
         axes.plot(0, values.mean(), "D", ms=5.5, mfc=INK, mec=PAPER, mew=1)
-        return _svg(axes, key, label)
+        return to_svg(axes, key, label)
 
 
 def draw_timeline(
@@ -190,12 +188,12 @@ def draw_timeline(
     decision_ticks: int,
     key: str,
     label: str,
-) -> str:
+) -> Markup:
     """Skills over ticks, a row per episode, cut at every decision."""
     ticks = max(len(e.skill) for e in episodes)
     height = 0.5 + 0.17 * len(episodes)
-    with _style():
-        axes = _axes((4.2, height), (0.1, 0.4 / height, 0.88, 1 - 0.45 / height))
+    with styled():
+        axes = axes_of((4.2, height), (0.1, 0.4 / height, 0.88, 1 - 0.45 / height))
         for row, episode in enumerate(episodes):
             stretches = runs(episode.skill)
             axes.broken_barh(
@@ -210,13 +208,13 @@ def draw_timeline(
         axes.set_yticks(range(len(episodes)), [str(e.number) for e in episodes])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        return _svg(axes, key, label)
+        return to_svg(axes, key, label)
 
 
-def draw_histogram(values: Floats, *, key: str, label: str) -> str:
+def draw_histogram(values: Floats, *, key: str, label: str) -> Markup:
     """How often each value (n,) occurs, on a logarithmic scale, with p50 and p99."""
-    with _style():
-        axes = _axes((4.2, 2.4), (0.11, 0.16, 0.86, 0.7))
+    with styled():
+        axes = axes_of((4.2, 2.4), (0.11, 0.16, 0.86, 0.7))
         top = max(float(values.max()), 1e-3)
         bins = np.linspace(min(float(values.min()), 0.0), top, 41).tolist()
         axes.hist(values, bins=bins, color=INK, alpha=0.35, log=True, histtype="stepfilled")
@@ -235,7 +233,7 @@ def draw_histogram(values: Floats, *, key: str, label: str) -> str:
                 ha="center",
                 annotation_clip=False,
             )
-        return _svg(axes, key, label)
+        return to_svg(axes, key, label)
 
 
 def _term(episode: Episode, interface: Interface, name: str) -> Floats:

@@ -1,4 +1,4 @@
-"""Drawings for a page of ours: matplotlib in the page's own two colours, as inline SVG."""
+"""Drawings for a report: matplotlib in the page's own two colours, as inline SVG."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from html import escape
 from typing import Any
 
 import matplotlib
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -48,20 +48,21 @@ def axes_of(size: tuple[float, float], place: tuple[float, float, float, float])
     return Figure(size).add_axes(place)
 
 
-def to_svg(axes: Axes, key: str, label: str) -> str:
+def to_svg(axes: Axes, key: str, label: str) -> Markup:
     """The figure for inline use: no prologue, no metadata, ids of its own, page colours."""
     buffer = io.StringIO()
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
-    _, opening, body = text.partition("<svg ")
+    _, found, body = text.partition("<svg ")
     attributes, _, body = body.partition(">")
     box = re.search(r'viewBox="[^"]*"', attributes)
-    assert opening
+    assert found
     assert box is not None
     body = body.replace("xlink:href", "href")
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{key}-", body)
     body = body.replace(INK, "currentColor").replace(PAPER, "var(--paper)")
     name = escape(label)
-    return f'<svg {box[0]} role="img" aria-label="{name}"><title>{name}</title>{body.strip()}'
+    opening = f'<svg {box[0]} role="img" aria-label="{name}"><title>{name}</title>'
+    return Markup(opening + body.strip())

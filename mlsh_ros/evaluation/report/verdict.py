@@ -1,0 +1,57 @@
+"""An evaluation's result in plain words."""
+
+from __future__ import annotations
+
+import math
+
+from mlsh_ros.evaluation.report.page import PERCENT, percent
+from mlsh_ros.evaluation.scores import Evaluation
+
+SOLVED = 0.9  # normalised score from which a task is called solved
+
+
+def verdict(evaluation: Evaluation) -> str:
+    """The result in plain words."""
+    lines = evaluation.lines
+    if not lines:
+        return "No episode was driven."
+    found = [line.normalised for line in lines]
+    worst = min(line.bounds.normalise(line.worst) for line in lines)
+    text = f"{_solved(found)}; the worst episode reached {percent(worst)}."
+    for family in sorted({line.task.partition("/")[0] for line in lines}):
+        mine = [line for line in lines if line.task.partition("/")[0] == family]
+        # On a single task a controller that ignores the task may well be the optimum.
+        gain = sum(line.value - line.bounds.collapsed for line in mine)
+        if len({line.task for line in mine}) > 1 and gain <= 0:
+            text += f" Over {family} it is no better than a controller that ignores the task."
+    for each in evaluation.sharing:
+        if each.collapsed:
+            text += f" On {each.family} {each.collapsed}."
+    if faults := [fault for line in lines for fault in line.faults]:
+        count = len(faults)
+        text += f" skill_node would have stopped the robot in {count} episodes ({faults[0]})."
+    return f"{text} {_lateness(evaluation)}"
+
+
+def _solved(found: list[float]) -> str:
+    low, high, count = percent(min(found)), percent(max(found)), len(found)
+    share = low if low == high else f"{low.removesuffix(PERCENT)}-{high}"
+    solved = sum(score >= SOLVED for score in found)
+    if solved == count:
+        who = {1: "The task is", 2: "Both tasks are"}.get(count, f"All {count} tasks are")
+        return f"{who} solved at {share} of the optimum"
+    if count == 1:
+        return f"The task reaches {share} of the optimum"
+    who = f"{solved or 'None'} of {count} tasks {'reach' if solved > 1 else 'reaches'}"
+    return f"{who} {percent(SOLVED)} of the optimum, the scores are {share}"
+
+
+def _lateness(evaluation: Evaluation) -> str:
+    ticks = evaluation.bundle.manifest.decision_ticks
+    decisions = sum(math.ceil(len(e.skill) / ticks) for e in evaluation.episodes)
+    late = sum(line.late for line in evaluation.lines)
+    if late:
+        return f"{late} of {decisions} decisions came late."
+    if all(e.lateness is None for e in evaluation.episodes):
+        return "Without a clock no decision can come late."
+    return "No decision came late."
