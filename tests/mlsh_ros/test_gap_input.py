@@ -419,6 +419,12 @@ def test_the_page_needs_nothing_but_itself(gap):
     assert "prefers-color-scheme: dark" in page
 
 
+def test_all_columns_but_the_first_sort_by_number(gap):
+    values = re.findall(r'<td data-value="([^"]*)"', render(gap))
+    assert len(values) > 50
+    assert np.isfinite([float(value) for value in values]).all()
+
+
 def test_a_page_without_a_gap_says_so(moving, tmp_path):
     found = analyse(
         moving, [Robot(moving, seed=3).drive("goal-1", sessions=2).bag(tmp_path / "b")]
