@@ -112,10 +112,11 @@ def grace(values: Mapping[str, str]) -> float:
 def _simulated(bundle: Bundle, values: dict[str, str]) -> dict[str, str]:
     """With a world, whose robot and task have to be the bundle's."""
     try:  # a robot's computer has no MuJoCo
-        from policies.bundle.task_compatibility import check_fits, task_of
+        from policies.bundle.task_compatibility import check_fits, resolve_task
         from sim.physics.robot_model import load_robot
         from sim.randomization.schema import load_reality
         from sim.tasks.registry import use_families
+        from sim.tasks.task_id import TaskId
     except ModuleNotFoundError as error:
         raise UserError(
             f"{error.name} is not installed, which a simulation needs; pip install "
@@ -131,7 +132,7 @@ def _simulated(bundle: Bundle, values: dict[str, str]) -> dict[str, str]:
     masters = bundle.manifest.masters
     master = values["master"] or next(iter(masters))
     task = values["task"] or masters[master].task
-    task_of(bundle, task)
+    resolve_task(bundle, TaskId.parse(task))
     known = ", ".join(f"{entry.task} ({name})" for name, entry in masters.items())
     if not values["master"] and task not in [entry.task for entry in masters.values()]:
         raise UserError(
@@ -140,7 +141,7 @@ def _simulated(bundle: Bundle, values: dict[str, str]) -> dict[str, str]:
         )
     try:
         body = load_robot(robot)
-        check_fits(bundle, body, task)
+        check_fits(bundle, body, TaskId.parse(task))
     except UserError as error:
         raise UserError(
             f"{error}. The bundle is for robot {bundle.interface.robot!r} and has masters for: "

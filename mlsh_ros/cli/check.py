@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
 from rich.table import Table
 
 from mlsh_ros.cli.console import console, say
+from mlsh_ros.cli.options import BundleName
 from mlsh_ros.evaluation.number_format import amount, percent
 from policies.bundle.bundle import Bundle, load_bundle
 from sim.interface import ranges
 
 
 def check(
-    bundle: Annotated[
-        str, typer.Argument(help="A shipped bundle by name, or a folder or zip file.")
-    ],
+    bundle: BundleName,
 ) -> None:
     """Validate a bundle, replay its golden rows, and print what it is."""
     from policies.bundle.runtime import load_master, load_skills

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from mlsh_ros.cli.console import Screen, console, number, say
+from mlsh_ros.cli.console import Screen, console, say
+from mlsh_ros.cli.options import number
 from sim.errors import UserError
 from sim.interface import ActionTerm, Interface, ObservationTerm, spread
 
@@ -22,10 +22,16 @@ MANY = 8  # elements of a term beyond which they are shown in one line
 
 
 def check_robot(
-    robot: Annotated[str, typer.Argument(help="A shipped robot by name, or a robot folder.")],
-    seconds: Annotated[float, number(0.5, 60, help="That each command is held, simulated.")] = 3.0,
+    robot: Annotated[
+        str,
+        typer.Argument(help="Robot: the name of a shipped one, or the path of a robot folder."),
+    ],
+    seconds: Annotated[
+        float, number(0.5, 60, help="Simulated time for which each command is held.")
+    ] = 3.0,
 ) -> None:
     """Explain each mistake in a robot folder; if there is none, show and try the robot."""
+    from mlsh_ros.messages.binding_check import binding_errors, binding_warnings
     from sim.physics.robot_model import load_robot, robot_folder
     from sim.robot_setup.rest_test import unrest
     from sim.robot_setup.step_test import try_robot
@@ -36,7 +42,7 @@ def check_robot(
     wrong = mistakes(folder)
     if not wrong:
         loaded = load_robot(robot)
-        wrong = ros_mistakes(loaded.interface)
+        wrong = binding_errors(loaded.interface)
     if wrong:
         _refuse(folder, wrong)
     interface, model = loaded.interface, loaded.compile()
@@ -48,7 +54,9 @@ def check_robot(
     if bad := [drive for drive in trial.drives if not drive.shown.finite]:
         _refuse(folder, [f"with {label(bad[0])} the simulation does not stay finite"])
     loose = list(unrest(interface, model, seconds))
-    found = [*loose, *ros_doubts(interface, model), *doubts(interface, model, trial)]
+    names = {model.joint(i).name for i in range(model.njnt)}
+    names |= {model.actuator(i).name for i in range(model.nu)}
+    found = [*loose, *binding_warnings(interface, names), *doubts(interface, model, trial)]
     if not loose:  # who falls, falls another way at every step
         found += coarse(interface, model)
     for each in found:
@@ -64,60 +72,6 @@ def _refuse(folder: object, wrong: list[str]) -> None:
         raise UserError(f"{folder}: {len(wrong)} mistakes")
     text = wrong[0]
     raise UserError(text if str(folder) in text else f"{folder}: {text}")
-
-
-# ROS --------------------------------------------------------------------------------------------
-
-
-def ros_mistakes(interface: Interface) -> list[str]:
-    """Topics, message types and paths that do not hold; types only as far as ROS is installed."""
-    from mlsh_ros.messages.conversion import command_writers, topic_readers
-
-    found = []
-    for term in interface.observation:
-        where = f"observation term {term.name!r}"
-        found += _refusal(where, term.ros.type, lambda term=term: topic_readers([term]))  # type: ignore[misc]
-    for action in interface.action:
-        where = f"action term {action.name!r}"
-        found += _refusal(where, action.ros.type, lambda action=action: command_writers([action]))  # type: ignore[misc]
-    if not found:  # what terms of one topic say of each other
-        found += _refused(lambda: topic_readers(interface.observation))
-        found += _refused(lambda: command_writers(interface.action))
-    return found
-
-
-def ros_doubts(interface: Interface, model: mujoco.MjModel) -> list[str]:
-    """Numbers in brackets that may have been meant for indices."""
-    from mlsh_ros.messages.conversion import command_writers, topic_readers
-
-    known = {model.joint(i).name for i in range(model.njnt)}
-    known |= {model.actuator(i).name for i in range(model.nu)}
-    named = [(each.topic, each.names) for each in topic_readers(interface.observation)]
-    named += [(each.topic, each.names) for each in command_writers(interface.action)]
-    return [
-        f"topic {topic}: {name!r} is looked up by name, because its array has names beside it; "
-        "the model has no joint of that name"
-        for topic, names in named
-        for name in names
-        if name.isdecimal() and name not in known
-    ]
-
-
-def _refusal(where: str, kind: str, make: Callable[[], object]) -> list[str]:
-    from mlsh_ros.messages.message_types import has_package, message_type
-
-    if message_type(kind) is None and has_package(kind):
-        package, _, name = kind.split("/")
-        return [f"{where}: ros.type: package {package} has no message {name!r}"]
-    return [f"{where}: ros.fields: {kind}: {text}" for text in _refused(make)]
-
-
-def _refused(make: Callable[[], object]) -> list[str]:
-    try:
-        make()
-    except UserError as error:
-        return [str(error)]
-    return []
 
 
 # What it is -------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,13 +11,15 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from mlsh_ros.cli.console import MAX_SEED, console, say, whole
+from mlsh_ros.cli.console import console, say
 from mlsh_ros.cli.evaluate import show
+from mlsh_ros.cli.options import EpisodeSeed, EpisodesPerTask, Overwrite, RosDomain
 
 if TYPE_CHECKING:
+    from mlsh_ros.evaluation.case import EvaluationCase
     from mlsh_ros.evaluation.episode import Episode
     from policies.bundle.bundle import Bundle
-    from sim.tasks.base import Layout, TaskFamily
+    from sim.tasks.base import Layout
 
 BUNDLE = "moving_bandits"
 SKILL_COLOURS = ((0.00, 0.45, 0.70), (0.84, 0.37, 0.00), (0.00, 0.62, 0.45), (0.80, 0.47, 0.65))
@@ -25,28 +28,29 @@ FILM_FPS = 20
 
 def demo(
     bundle: Annotated[
-        str, typer.Option(help="A shipped bundle, or a folder or zip file.")
+        str,
+        typer.Option(
+            help="Bundle: the name of a shipped one, or the path of a folder or zip file."
+        ),
     ] = BUNDLE,
-    episodes: Annotated[int, whole(1, help="Per task.")] = 2,
+    episodes: EpisodesPerTask = 2,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the report and the film.")
+        Path, typer.Option("--output", "-o", help="Folder for the report and the video.")
     ] = Path("reports/demo"),
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that are there.")
-    ] = False,
-    seed: Annotated[int, whole(0, MAX_SEED, help="Of the episodes.")] = 0,
-    domain: Annotated[int | None, typer.Option(help="ROS domain.")] = None,
+    overwrite: Overwrite = False,
+    seed: EpisodeSeed = 0,
+    domain: RosDomain = None,
 ) -> None:
-    """Drive the simulated robot through real ROS nodes in real time; leaves report and film."""
-    from mlsh_ros.evaluation.backends import jobs, run_ros
+    """Drive the simulated robot through real ROS nodes in real time; writes report and video."""
+    from mlsh_ros.evaluation.backends import run_ros
+    from mlsh_ros.evaluation.case import resolve_cases
     from mlsh_ros.evaluation.report.report import write_report
     from mlsh_ros.evaluation.scores import summarise
     from policies.bundle.bundle import load_bundle
-    from policies.bundle.task_compatibility import robot_of
     from sim.files.output import check_place
 
     loaded = load_bundle(bundle)
-    robot, work = robot_of(loaded, None), jobs(loaded, None, None)
+    cases = resolve_cases(loaded)
     for name in ("report.json", "report.html", "demo.gif", "demo.png"):
         check_place(output / name, overwrite=overwrite)
     say("starting skill, master, sim and watchdog node (real ROS 2, this computer only)")
@@ -54,9 +58,7 @@ def demo(
     table = LiveTable(loaded, episodes)
     with table:
         done = run_ros(
-            loaded,
-            robot,
-            work,
+            cases,
             episodes=episodes,
             seed=seed,
             mode="realtime",
@@ -64,23 +66,29 @@ def demo(
             on_episode=table.finish,
             on_tick=table.tick,
         )
-    result = summarise(loaded, robot, "ros-realtime", seed, done)
+    result = summarise(cases, "ros-realtime", seed, done)
     result.write_json(output / "report.json", overwrite=overwrite)
     write_report(result, output / "report.html", overwrite=overwrite)
     show(result)
     say(f"report: {output / 'report.html'}")
-    _film(loaded, done, seed, output / "demo.gif", overwrite)
+    _film(cases, done, seed, output / "demo.gif", overwrite)
     say(f"done in {time.monotonic() - start:.0f} s")
 
 
-def _film(bundle: Bundle, episodes: list[Episode], seed: int, path: Path, overwrite: bool) -> None:
-    from sim.physics.robot_model import load_robot
+def _film(
+    cases: Sequence[EvaluationCase],
+    episodes: list[Episode],
+    seed: int,
+    path: Path,
+    overwrite: bool,
+) -> None:
     from sim.rendering.offscreen import Frame, NoGraphics, Scene, film
 
-    robot = load_robot(bundle.interface.robot)
+    bundle, robot = cases[0].bundle, cases[0].robot
+    case_of = {(str(case.task), case.master): case for case in cases}
     scenes = []
     for episode in episodes:
-        family, layout = _layout(bundle, episode, seed)
+        case = case_of[episode.task, episode.master]
         frames = []
         for t, skill in enumerate(episode.skill.tolist()):
             fields = {
@@ -92,7 +100,8 @@ def _film(bundle: Bundle, episodes: list[Episode], seed: int, path: Path, overwr
             name = bundle.manifest.skills[skill]
             colour = SKILL_COLOURS[skill % len(SKILL_COLOURS)]
             frames.append(Frame(fields, f"tick {t}  {name}", colour))
-        scenes.append(Scene(family, episode.task, layout, frames))
+        layout = _layout(case, seed, episode.number)
+        scenes.append(Scene(case.family, episode.task, layout, frames))
     try:
         film(robot, scenes, path, fps=FILM_FPS, overwrite=overwrite)
         film(robot, scenes, path.with_suffix(".png"), overwrite=overwrite)
@@ -102,16 +111,14 @@ def _film(bundle: Bundle, episodes: list[Episode], seed: int, path: Path, overwr
     say(f"film: {path}, {path.stat().st_size / 1e6:.1f} MB, twice real time")
 
 
-def _layout(bundle: Bundle, episode: Episode, seed: int) -> tuple[TaskFamily, Layout]:
-    """The episode's family and what was drawn for it: a function of seed and number alone."""
+def _layout(case: EvaluationCase, seed: int, episode: int) -> Layout:
+    """What was drawn for an episode: a function of seed and number alone."""
     import numpy as np
 
-    from policies.bundle.task_compatibility import task_of
     from sim.envs.reference_returns import episode_rng
 
-    family, task = task_of(bundle, episode.task)
-    rows = family.reset(task, episode_rng(seed, episode.number))
-    return family, {name: np.asarray(row)[None] for name, row in rows.items()}
+    rows = case.family.reset(case.number, episode_rng(seed, episode))
+    return {name: np.asarray(row)[None] for name, row in rows.items()}
 
 
 class LiveTable:

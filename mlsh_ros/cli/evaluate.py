@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,69 +10,86 @@ import typer
 from rich.table import Table
 
 from mlsh_ros.bringup.params import MODES
-from mlsh_ros.cli.console import MAX_SEED, console, progress_bar, say, whole
+from mlsh_ros.cli.console import console, progress_bar, say
 from mlsh_ros.cli.family_option import FamilyOption
+from mlsh_ros.cli.options import (
+    BundleName,
+    EpisodeSeed,
+    EpisodesPerTask,
+    MasterName,
+    Overwrite,
+    RobotName,
+    RosDomain,
+    SimParamsName,
+    TaskName,
+)
 from mlsh_ros.evaluation.number_format import milliseconds, percent
 from sim.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from mlsh_ros.evaluation.backends import Job
+    from mlsh_ros.evaluation.case import EvaluationCase
     from mlsh_ros.evaluation.episode import Episode
     from mlsh_ros.evaluation.robustness import Axis
     from mlsh_ros.evaluation.scores import Evaluation
-    from policies.bundle.bundle import Bundle
 
 BACKENDS = ("sim", "ros")
 
 
 def evaluate(
-    bundle: Annotated[
-        str, typer.Argument(help="A shipped bundle by name, or a folder or zip file.")
-    ],
+    bundle: BundleName,
     backend: Annotated[
-        str, typer.Option(help="sim: in this process. ros: the real nodes.")
+        str, typer.Option(help="sim: offline, in this process. ros: through the real nodes.")
     ] = "sim",
     mode: Annotated[
         str | None,
-        typer.Option(help="With ros: lockstep, which is the default, or realtime."),
+        typer.Option(
+            help="Mode of the nodes, with --backend ros: lockstep (default) or realtime."
+        ),
     ] = None,
-    episodes: Annotated[int, whole(1, help="Per task.")] = 50,
-    task: Annotated[
-        str | None, typer.Option(help="family/task; default: every master's own.")
-    ] = None,
-    master: Annotated[str | None, typer.Option(help="Default: the task's own.")] = None,
-    robot: Annotated[
-        str | None, typer.Option(help="Name or folder; default: the bundle's.")
-    ] = None,
-    seed: Annotated[int, whole(0, MAX_SEED, help="Of the episodes.")] = 0,
-    reality: Annotated[
-        str, typer.Option(help="What differs from the model: by name, or a file.")
-    ] = "",
+    episodes: EpisodesPerTask = 50,
+    task: TaskName = None,
+    master: MasterName = None,
+    robot: RobotName = None,
+    seed: EpisodeSeed = 0,
+    reality: SimParamsName = "",
     sweep: Annotated[
         list[str] | None,
         typer.Option(
-            help="Map the score over what differs, e.g. friction=0.3:1.2 delay=0:60ms. Repeatable."
+            help="Score the bundle over ranges of simulation parameters, for example "
+            "friction=0.3:1.2 delay=0:60ms. Repeatable."
         ),
     ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for report.html and report.json.")
     ] = Path("reports"),
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that are there.")
-    ] = False,
-    domain: Annotated[int | None, typer.Option(help="ROS domain, with ros.")] = None,
+    overwrite: Overwrite = False,
+    domain: RosDomain = None,
     family_source: FamilyOption = None,
 ) -> None:
     """Measure return, success, skill usage and timing; writes an HTML report and JSON."""
-    from mlsh_ros.evaluation.backends import check_work, jobs
-    from mlsh_ros.evaluation.measured import measured
-    from mlsh_ros.evaluation.report.report import write_report
+    from mlsh_ros.evaluation.case import resolve_cases
     from mlsh_ros.evaluation.robustness import parse_axes
-    from mlsh_ros.evaluation.scores import reference_returns, summarise
     from policies.bundle.bundle import load_bundle
-    from policies.bundle.task_compatibility import robot_of
     from sim.files.output import check_place
 
+    backend = _backend(backend, mode, domain)
+    axes = parse_axes(sweep or [])
+    if axes and backend != "sim":
+        raise UserError("--sweep is for backend sim, not ros")
+    loaded = load_bundle(bundle)
+    cases = resolve_cases(loaded, robot=robot, task=task, master=master, sim_params=reality)
+    stem, kinds = ("robustness", ("json", "png")) if axes else ("report", ("json", "html"))
+    files = [output / f"{stem}.{kind}" for kind in kinds]
+    for file in files:
+        check_place(file, overwrite=overwrite)
+    if axes:
+        _map(cases, axes, episodes, seed, files, overwrite)
+    else:
+        _score(cases, backend, episodes, seed, domain, files, overwrite)
+
+
+def _backend(backend: str, mode: str | None, domain: int | None) -> str:
+    """The backend by its full name: sim, ros-lockstep or ros-realtime."""
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
     if mode is not None and mode not in MODES:
@@ -79,28 +97,27 @@ def evaluate(
     for name, value in (("mode", mode), ("domain", domain)):
         if value is not None and backend == "sim":
             raise UserError(f"--{name} {value} is for backend ros; sim has no nodes")
-    mode = mode or "lockstep"
-    loaded = load_bundle(bundle)
-    work = jobs(loaded, task, master)
-    body = robot_of(loaded, robot)
-    axes = parse_axes(sweep or [])
-    if axes and backend != "sim":
-        raise UserError(f"--sweep is for backend sim, not {backend}")
-    stem, kinds = ("robustness", ("json", "png")) if axes else ("report", ("json", "html"))
-    files = [output / f"{stem}.{kind}" for kind in kinds]
-    for file in files:
-        check_place(file, overwrite=overwrite)
-    if axes:
-        _map(loaded, body, work, axes, episodes, seed, reality, files, overwrite)
-        return
-    check_work(loaded, body, work)
+    return backend if backend == "sim" else f"ros-{mode or 'lockstep'}"
+
+
+def _score(
+    cases: Sequence[EvaluationCase],
+    backend: str,
+    episodes: int,
+    seed: int,
+    domain: int | None,
+    files: list[Path],
+    overwrite: bool,
+) -> None:
+    from mlsh_ros.evaluation.measured import measured
+    from mlsh_ros.evaluation.report.report import write_report
+    from mlsh_ros.evaluation.scores import reference_returns, summarise
+
     # As it is before it drives; a file may be changed meanwhile.
-    what = measured(loaded, body, reality)
-    tasks = [job.task for job in work]
-    limits = reference_returns(loaded, body, tasks, seed=seed, episodes=episodes)
-    done = _run(loaded, body, work, backend, mode, episodes, seed, domain, reality)
-    label = backend if backend == "sim" else f"ros-{mode}"
-    result = summarise(loaded, body, label, seed, done, what=what, limits=limits)
+    what = measured(cases[0])
+    limits = reference_returns(cases, seed=seed, episodes=episodes)
+    done = _drive(cases, backend, episodes, seed, domain)
+    result = summarise(cases, backend, seed, done, what=what, limits=limits)
     # First the files: a terminal that is gone must not take hours of driving with it.
     result.write_json(files[0], overwrite=overwrite)
     write_report(result, files[1], overwrite=overwrite)
@@ -109,13 +126,10 @@ def evaluate(
 
 
 def _map(
-    bundle: Bundle,
-    robot: str,
-    work: list[Job],
+    cases: Sequence[EvaluationCase],
     axes: list[Axis],
     episodes: int,
     seed: int,
-    reality: str,
     files: list[Path],
     overwrite: bool,
 ) -> None:
@@ -124,14 +138,7 @@ def _map(
     with progress_bar() as progress:
         bar = progress.add_task("points", total=points_of(axes))
         found = robustness(
-            bundle,
-            robot,
-            work,
-            axes,
-            episodes=episodes,
-            seed=seed,
-            reality=reality,
-            on_point=lambda: progress.advance(bar),
+            cases, axes, episodes=episodes, seed=seed, on_point=lambda: progress.advance(bar)
         )
     found.write_json(files[0], overwrite=overwrite)
     plot_map(found, files[1], overwrite=overwrite)
@@ -141,48 +148,22 @@ def _map(
     say(f"map: {files[1]} and .json")
 
 
-def _run(
-    bundle: Bundle,
-    robot: str,
-    work: list[Job],
-    backend: str,
-    mode: str,
-    episodes: int,
-    seed: int,
-    domain: int | None,
-    reality: str,
+def _drive(
+    cases: Sequence[EvaluationCase], backend: str, episodes: int, seed: int, domain: int | None
 ) -> list[Episode]:
     from mlsh_ros.evaluation.backends import run_offline, run_ros
-    from sim.physics.robot_model import load_robot
-    from sim.randomization.schema import load_reality
 
-    differs = load_reality(reality, load_robot(robot)) if reality else None
+    kind, _, mode = backend.partition("-")
     with progress_bar() as progress:
-        bar = progress.add_task(f"{backend}: episodes", total=episodes * len(work))
+        bar = progress.add_task(f"{kind}: episodes", total=episodes * len(cases))
 
         def advance(_: Episode) -> None:
             progress.advance(bar)
 
-        if backend == "sim":
-            return run_offline(
-                bundle,
-                robot,
-                work,
-                episodes=episodes,
-                seed=seed,
-                reality=differs,
-                on_episode=advance,
-            )
+        if kind == "sim":
+            return run_offline(cases, episodes=episodes, seed=seed, on_episode=advance)
         return run_ros(
-            bundle,
-            robot,
-            work,
-            episodes=episodes,
-            seed=seed,
-            mode=mode,
-            domain=domain,
-            reality=reality,
-            on_episode=advance,
+            cases, episodes=episodes, seed=seed, mode=mode, domain=domain, on_episode=advance
         )
 
 

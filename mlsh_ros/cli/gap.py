@@ -10,46 +10,44 @@ import typer
 
 from mlsh_ros.cli.console import say
 from mlsh_ros.cli.family_option import FamilyOption
+from mlsh_ros.cli.options import (
+    BundleOrRobotName,
+    NominalRobotName,
+    Overwrite,
+    RecordedNamespace,
+    Recordings,
+    RenamedTopics,
+    SimParamsName,
+)
 from sim.errors import UserError
 
 ABOVE = 2  # exit status: a gate is passed
 
 
 def gap(
-    bundle: Annotated[
-        str,
-        typer.Argument(help="A bundle, or a robot that anything else drove; by name or path."),
-    ],
-    bags: Annotated[
-        list[Path], typer.Argument(help="Recordings: MCAP files, or folders of rosbag2.")
-    ],
-    robot: Annotated[
-        str | None, typer.Option(help="Nominal robot, name or folder; default: the bundle's.")
-    ] = None,
-    reality: Annotated[
-        str, typer.Option(help="In which it is simulated: a reality by name, or a file.")
-    ] = "",
+    bundle: BundleOrRobotName,
+    bags: Recordings,
+    robot: NominalRobotName = None,
+    reality: SimParamsName = "",
     master: Annotated[
-        str | None, typer.Option(help="That decided, where a recording does not say.")
-    ] = None,
-    namespace: Annotated[
         str | None,
-        typer.Option(help="Of the robot, in a recording with several; / is the root."),
+        typer.Option(
+            help="Master that selected the skills. Required only if a recording "
+            "does not contain its name."
+        ),
     ] = None,
-    topic: Annotated[
-        list[str] | None,
-        typer.Option(help="OURS:=THEIRS: a topic that has another name there. Repeatable."),
-    ] = None,
+    namespace: RecordedNamespace = None,
+    topic: RenamedTopics = None,
     fail_above: Annotated[
         list[str] | None,
-        typer.Option(help="KEY=VALUE: status 2 if that number of gap.json is larger. Repeatable."),
+        typer.Option(
+            help="KEY=VALUE: exit status 2 if this number of gap.json is larger. Repeatable."
+        ),
     ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for gap.html and gap.json.")
     ] = Path("reports"),
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that are there.")
-    ] = False,
+    overwrite: Overwrite = False,
     family_source: FamilyOption = None,
 ) -> int:
     """Say how robot and simulation differ, why, and what to do: a verdict, HTML and JSON.

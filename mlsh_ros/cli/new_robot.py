@@ -12,18 +12,18 @@ from mlsh_ros.cli.console import say
 
 
 def new_robot(
-    name: Annotated[str, typer.Argument(help="Of the robot: letters, digits, - and _.")],
+    name: Annotated[str, typer.Argument(help="Name of the robot: letters, digits, - and _.")],
     mjcf: Annotated[Path, typer.Option(help="The model's main MJCF file.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder to make; must not exist.")
     ],
 ) -> None:
     """Draft robot.yaml from a MuJoCo model and copy the model beside it."""
-    from mlsh_ros.cli.check_robot import ros_mistakes
+    from mlsh_ros.messages.binding_check import binding_errors
     from sim.robot_setup.import_mjcf import adopt
     from sim.robot_setup.placeholders import TODO
 
-    text = adopt(name, mjcf, output, ros_mistakes)
+    text = adopt(name, mjcf, output, binding_errors)
     count = sum(TODO in line.partition("#")[0] for line in text.splitlines())
     say(f"robot {name}: {output / 'robot.yaml'} and {output / 'model.xml'}")
     say(f"{count} lines of robot.yaml are {TODO}: the model does not tell them")

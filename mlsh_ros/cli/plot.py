@@ -7,34 +7,35 @@ from typing import Annotated
 
 import typer
 
-from mlsh_ros.cli.console import MAX_SEED, say, whole
+from mlsh_ros.cli.console import say
 from mlsh_ros.cli.family_option import FamilyOption
+from mlsh_ros.cli.options import (
+    BundleName,
+    EpisodeSeed,
+    EpisodesPerTask,
+    MasterName,
+    Overwrite,
+    RobotName,
+    TaskName,
+)
 from mlsh_ros.cli.play import take
 
 
 def plot(
-    bundle: Annotated[
-        str, typer.Argument(help="A shipped bundle by name, or a folder or zip file.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="FILE.png, .svg or .pdf.")] = Path(
-        "trajectories.png"
-    ),
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the file that is there.")
-    ] = False,
-    task: Annotated[
-        str | None, typer.Option(help="family/task; default: every master's own.")
-    ] = None,
-    master: Annotated[str | None, typer.Option(help="Default: the task's own.")] = None,
-    robot: Annotated[
-        str | None, typer.Option(help="Name or folder; default: the bundle's.")
-    ] = None,
-    episodes: Annotated[int, whole(1, help="Per task.")] = 8,
-    seed: Annotated[int, whole(0, MAX_SEED, help="Of the episodes.")] = 0,
+    bundle: BundleName,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Image file: .png, .svg or .pdf.")
+    ] = Path("trajectories.png"),
+    overwrite: Overwrite = False,
+    task: TaskName = None,
+    master: MasterName = None,
+    robot: RobotName = None,
+    episodes: EpisodesPerTask = 8,
+    seed: EpisodeSeed = 0,
     family_source: FamilyOption = None,
 ) -> None:
-    """Draw trajectories from above, a panel per task, in the colours of the active skills."""
-    from mlsh_ros.evaluation.backends import jobs
+    """Draw trajectories from above, a panel per task, in the colors of the active skills."""
+    from mlsh_ros.evaluation.case import resolve_cases
     from mlsh_ros.evaluation.trajectory_plot import (
         check_plot,
         draw_birdseye,
@@ -42,17 +43,15 @@ def plot(
         write_birdseye,
     )
     from policies.bundle.bundle import load_bundle
-    from policies.bundle.task_compatibility import robot_of
-    from sim.physics.robot_model import load_robot
 
     check_plot(output, overwrite=overwrite)
     loaded = load_bundle(bundle)
-    body = load_robot(robot_of(loaded, robot))
+    cases = resolve_cases(loaded, robot=robot, task=task, master=master)
+    body, manifest = cases[0].robot, loaded.manifest
     require_position(body)
-    takes = take(loaded, body, jobs(loaded, task, master), episodes, seed)
-    name, skills = loaded.manifest.name, loaded.manifest.skills
+    takes = take(cases, episodes, seed)
     each = f"{episodes} episodes" if episodes > 1 else "one episode"
-    title = f"bundle {name} on {body.name}, {each} per task, seed {seed}"
-    figure = draw_birdseye(body, takes, skills=skills, title=title)
+    title = f"bundle {manifest.name} on {body.name}, {each} per task, seed {seed}"
+    figure = draw_birdseye(body, takes, skills=manifest.skills, title=title)
     write_birdseye(figure, output, overwrite=overwrite)
     say(f"{output}: {len(takes)} episodes")

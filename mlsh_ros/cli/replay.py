@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlsh_ros.cli.console import say
+from mlsh_ros.cli.options import BundleName
 from policies.bundle.bundle import Bundle, load_bundle
 
 if TYPE_CHECKING:
@@ -20,15 +21,17 @@ DIFFERENT, HOLES = 1, 3  # exit status; 2 is wrong usage, as everywhere
 
 def replay(
     bag: Annotated[Path, typer.Argument(help="A recording: its MCAP file, or its folder.")],
-    bundle: Annotated[
-        str, typer.Argument(help="A shipped bundle by name, or a folder or zip file.")
-    ],
+    bundle: BundleName,
     master: Annotated[
-        str | None, typer.Option(help="Master that decided; by default the recorded one.")
+        str | None,
+        typer.Option(help="Master that selected the skills. Default: the recorded one."),
     ] = None,
     drawn: Annotated[
         bool,
-        typer.Option("--drawn", help="The master drew its skills (greedy false): logits only."),
+        typer.Option(
+            "--drawn",
+            help="The master sampled its skills (greedy was false): compare logits only.",
+        ),
     ] = False,
 ) -> int:
     """Compare every tick and decision of a recording with what the bundle makes of it.

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from mlsh_ros.cli.console import console, number, say
+from mlsh_ros.cli.console import console, say
 from mlsh_ros.cli.family_option import FamilyOption
+from mlsh_ros.cli.options import Goal
 from mlsh_ros.evaluation.number_format import percent
 from sim.errors import UserError
 
@@ -39,7 +40,7 @@ class Outcome:
 
 def summary(
     runs: Annotated[list[Path], typer.Argument(help="Finished run folders of mlsh train.")],
-    goal: Annotated[float, number(0.01, 1, help="Fraction of the optimum to reach.")] = 0.95,
+    goal: Goal = 0.95,
     family_source: FamilyOption = None,
 ) -> None:
     """Compare finished runs: time, steps, and what fresh masters reach with the frozen skills."""

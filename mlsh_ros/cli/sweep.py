@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from mlsh_ros.cli.console import console, interrupted, number, say, whole
+from mlsh_ros.cli.console import console, interrupted, say
+from mlsh_ros.cli.options import FamilyName, FamilyRobotName, Goal, whole
 from mlsh_ros.evaluation.number_format import percent
 from sim.errors import UserError
 
@@ -35,13 +36,7 @@ def show_variants(wanted: bool) -> None:
 
 
 def sweep(
-    family: Annotated[
-        str,
-        typer.Argument(
-            help="Task family, for example moving_bandits; one of your own as "
-            "package.module:Class or FILE.py."
-        ),
-    ],
+    family: FamilyName,
     variant: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,28 +53,33 @@ def sweep(
             help="Show what each variant is, and end.",
         ),
     ] = False,
-    seeds: Annotated[int, whole(1, MAX_RUNS, help="How many: 0, 1, 2 ..")] = 10,
+    seeds: Annotated[int, whole(1, MAX_RUNS, help="Number of random seeds: 0, 1, 2 ..")] = 10,
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="For all variants, as in train; a,b,c makes a grid. Repeatable."
+            "--set",
+            help="Change a setting of all variants, as in mlsh train; a,b,c makes a grid. "
+            "Repeatable.",
         ),
     ] = None,
-    robot: Annotated[
-        str | None, typer.Option(help="Name or folder; by default the family's.")
-    ] = None,
+    robot: FamilyRobotName = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder of all runs; goes on with what is there."),
+        typer.Option(
+            "--output", "-o", help="Folder of all runs; an interrupted sweep continues there."
+        ),
     ] = None,
     jobs: Annotated[
-        int | None, whole(1, MAX_JOBS, help="Runs at the same time; default: one per core.")
+        int | None, whole(1, MAX_JOBS, help="Number of parallel runs. Default: one per core.")
     ] = None,
     episodes: Annotated[
         int | None,
-        whole(1, help="Per update on a new task; default: 2,000 environment steps."),
+        whole(
+            1,
+            help="Number of episodes per update on a new task. Default: 2,000 environment steps.",
+        ),
     ] = None,
-    goal: Annotated[float, number(0.01, 1, help="Fraction of the optimum to reach.")] = 0.95,
+    goal: Goal = 0.95,
 ) -> int:
     """Train variants with several seeds and compare what they reach on every task learned anew."""
     from policies.experiments.ablations import grid, variants

@@ -11,48 +11,54 @@ import typer
 
 from mlsh_ros.cli.console import say
 from mlsh_ros.cli.family_option import FamilyOption
+from mlsh_ros.cli.options import (
+    BundleOrRobotName,
+    NominalRobotName,
+    Overwrite,
+    RecordedNamespace,
+    Recordings,
+    RenamedTopics,
+)
 from sim.errors import UserError
 
 
 def sysid(
-    bundle: Annotated[
-        str,
-        typer.Argument(help="A bundle, or a robot that anything else drove; by name or path."),
-    ],
-    bags: Annotated[
-        list[Path], typer.Argument(help="Recordings: MCAP files, or folders of rosbag2.")
-    ],
+    bundle: BundleOrRobotName,
+    bags: Recordings,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="File for what was identified.")
+        Path, typer.Option("--output", "-o", help="YAML file for the identified parameters.")
     ] = Path("reality.yaml"),
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Identify this alone: gain_factor, drive_x.delay_s, .. Repeatable."),
+        typer.Option(
+            help="Identify only this parameter, such as drive_x.delay_s; "
+            "gain_factor selects it for every actuator. Repeatable."
+        ),
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option(help="Do not identify this, such as what was measured. Repeatable."),
+        typer.Option(
+            help="Do not identify this parameter, for example because it was measured. Repeatable."
+        ),
     ] = None,
     known: Annotated[
-        str, typer.Option(help="What differs for certain: a reality by name, or a file.")
+        str,
+        typer.Option(
+            help="Known deviations from the nominal model: a name shipped with "
+            "the robot, or a YAML file."
+        ),
     ] = "",
     ranges: Annotated[
-        Path | None, typer.Option(help="What may differ; default: the robot's randomise.yaml.")
+        Path | None,
+        typer.Option(
+            help="YAML file with the ranges of the parameters. Default: "
+            "randomise.yaml of the robot."
+        ),
     ] = None,
-    robot: Annotated[
-        str | None, typer.Option(help="Nominal robot, name or folder; default: the bundle's.")
-    ] = None,
-    namespace: Annotated[
-        str | None,
-        typer.Option(help="Of the robot, in a recording with several; / is the root."),
-    ] = None,
-    topic: Annotated[
-        list[str] | None,
-        typer.Option(help="OURS:=THEIRS: a topic that has another name there. Repeatable."),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the file that is there.")
-    ] = False,
+    robot: NominalRobotName = None,
+    namespace: RecordedNamespace = None,
+    topic: RenamedTopics = None,
+    overwrite: Overwrite = False,
     family_source: FamilyOption = None,
 ) -> int:
     """Identify masses, frictions, gains, delays and biases; writes a reality.yaml with errors.

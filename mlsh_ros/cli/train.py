@@ -18,8 +18,9 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mlsh_ros.cli.console import INTERRUPTED, MAX_SEED, console, interrupted, say, whole
+from mlsh_ros.cli.console import INTERRUPTED, console, interrupted, say
 from mlsh_ros.cli.family_option import FamilyOption
+from mlsh_ros.cli.options import MAX_SEED, FamilyRobotName, Settings, SimParamsName, whole
 from mlsh_ros.evaluation.number_format import amount, percent
 from sim.errors import UserError
 
@@ -57,35 +58,39 @@ def train(
             "package.module:Class or FILE.py."
         ),
     ] = None,
-    robot: Annotated[
-        str | None,
-        typer.Option(help="Robot: a shipped one by name, or a folder; by default the family's."),
-    ] = None,
+    robot: FamilyRobotName = None,
     seed: Annotated[
-        int | None, whole(0, MAX_SEED, help="Of everything random; by default 0.")
+        int | None,
+        whole(
+            0,
+            MAX_SEED,
+            help="Random seed for initialization, tasks, episodes and exploration. Default: 0.",
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--preset", help="default, or faithful-2017: the released code's quirks."),
+        typer.Option(
+            "--preset",
+            help="Preset: default, or faithful-2017, which reproduces the released code of 2017.",
+        ),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change a setting, e.g. --set mlsh.groups=20. Repeatable."),
-    ] = None,
-    reality: Annotated[
-        str, typer.Option(help="What differs from the model: by name, or a file.")
-    ] = "",
+    settings: Settings = None,
+    reality: SimParamsName = "",
     run: Annotated[
-        Path | None, typer.Option("--run", "-o", help="Run folder; by default under runs/.")
+        Path | None, typer.Option("--run", "-o", help="Run folder. Default: under runs/.")
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with this run folder, bit for bit.")
+        Path | None,
+        typer.Option(
+            help="Run folder to continue; the result is that of a run without "
+            "the interruption, bit for bit."
+        ),
     ] = None,
     allow_changes: Annotated[
         bool,
         typer.Option(
             "--allow-changes",
-            help="Resume although config.yaml or the robot was changed; the bundle will say so.",
+            help="Resume even if config.yaml or the robot has changed; the bundle records that.",
         ),
     ] = False,
     list_settings: Annotated[
@@ -94,7 +99,7 @@ def train(
             "--list-settings",
             callback=show_settings,
             is_eager=True,
-            help="Show every setting of --set with its default, and end.",
+            help="List all settings of --set with their defaults.",
         ),
     ] = False,
     family_source: FamilyOption = None,

@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from mlsh_ros.cli.console import MAX_UPDATES, console, interrupted, say, whole
+from mlsh_ros.cli.console import console, interrupted, say
 from mlsh_ros.cli.family_option import FamilyOption
+from mlsh_ros.cli.options import (
+    Baseline,
+    BundleName,
+    MasterUpdates,
+    Overwrite,
+    RobotName,
+    Settings,
+    whole,
+)
 from mlsh_ros.evaluation.number_format import amount, percent
 
 if TYPE_CHECKING:
@@ -22,35 +31,26 @@ MAX_SEEDS = 10_000
 
 
 def transfer(
-    bundle: Annotated[
-        str, typer.Argument(help="A shipped bundle by name, or a folder or zip file.")
-    ],
+    bundle: BundleName,
     family: Annotated[
         str,
         typer.Argument(
-            help="Task family, also one the skills never saw; one of your own as "
-            "package.module:Class or FILE.py."
+            help="Task family; it may be one that the skills were not trained on, or one of your "
+            "own as package.module:Class or FILE.py."
         ),
     ],
-    seeds: Annotated[int, whole(1, MAX_SEEDS, help="How many: 0, 1, 2 ..")] = 10,
-    episodes: Annotated[int, whole(1, help="Whole ones per update and task.")] = 8,
-    updates: Annotated[int, whole(1, MAX_UPDATES, help="Of each master.")] = 6,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change a setting, as in train. Repeatable."),
-    ] = None,
-    robot: Annotated[
-        str | None, typer.Option(help="Name or folder; default: the bundle's.")
-    ] = None,
-    baseline: Annotated[
-        bool, typer.Option(help="Also learn each task from scratch with the same experience.")
-    ] = True,
+    seeds: Annotated[int, whole(1, MAX_SEEDS, help="Number of random seeds: 0, 1, 2 ..")] = 10,
+    episodes: Annotated[
+        int, whole(1, help="Number of complete episodes collected per update and task.")
+    ] = 8,
+    updates: MasterUpdates = 6,
+    settings: Settings = None,
+    robot: RobotName = None,
+    baseline: Baseline = True,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="CSV file with every number.")
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the file that is there.")
-    ] = False,
+    overwrite: Overwrite = False,
     family_source: FamilyOption = None,
 ) -> None:
     """Learn all tasks of a family with a bundle's frozen skills, over seeds."""

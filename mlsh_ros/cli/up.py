@@ -13,18 +13,22 @@ from rich.table import Table
 from mlsh_ros.bringup.node_graph import GRAPHS, Graph
 from mlsh_ros.bringup.process_launcher import Processes
 from mlsh_ros.cli.console import console, say
+from mlsh_ros.cli.options import RosDomain
 from sim.errors import UserError, unknown
 
 
 def up(
     graph: Annotated[
-        str, typer.Argument(help="sim: MuJoCo as the robot. robot: policy only.")
+        str,
+        typer.Argument(
+            help="sim: MuJoCo simulates the robot. robot: the nodes of the policy alone."
+        ),
     ] = "sim",
     arguments: Annotated[
-        list[str] | None, typer.Argument(help="As for ros2 launch: name:=value.")
+        list[str] | None, typer.Argument(help="Launch arguments, as name:=value.")
     ] = None,
-    show_args: Annotated[bool, typer.Option(help="List the arguments and end.")] = False,
-    domain: Annotated[int | None, typer.Option(help="ROS domain.")] = None,
+    show_args: Annotated[bool, typer.Option(help="List the launch arguments.")] = False,
+    domain: RosDomain = None,
 ) -> int:
     """Start the nodes that `ros2 launch mlsh_ros GRAPH.launch.py` starts; Ctrl-C ends them."""
     if graph not in GRAPHS:

@@ -13,9 +13,9 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from policies.bundle.bundle import Bundle
-from sim.physics.robot_model import Robot, load_robot
-from sim.randomization.schema import load_reality, reality_to_dict
+from mlsh_ros.evaluation.case import EvaluationCase
+from sim.physics.robot_model import Robot
+from sim.randomization.schema import reality_to_dict
 
 
 @dataclass(frozen=True)
@@ -51,24 +51,20 @@ class Measured:
         return facts
 
 
-def measured(bundle: Bundle, robot: str, reality: str = "") -> Measured:
-    """What is measured with these names.
-
-    Raises:
-        UserError: there is no such robot or reality.
-    """
-    body = load_robot(robot)
-    differs = reality_to_dict(load_reality(reality, body)) if reality else None
+def measured(case: EvaluationCase) -> Measured:
+    """What is measured by episodes of a case, or of others of its bundle and robot."""
+    robot, params = case.robot, case.sim_params
+    differs = None if params is None else json.dumps(reality_to_dict(params), sort_keys=True)
     return Measured(
-        bundle=bundle.manifest.name,
-        digest=bundle.manifest.digest,
-        robot=body.name,
-        robot_given=robot,
-        interface_digest=body.interface.digest,
-        model_digest=_model_digest(body),
+        bundle=case.bundle.manifest.name,
+        digest=case.bundle.manifest.digest,
+        robot=robot.name,
+        robot_given=case.robot_given,
+        interface_digest=robot.interface.digest,
+        model_digest=_model_digest(robot),
         mujoco=mujoco.__version__,
-        reality=reality or None,
-        reality_digest=None if differs is None else _digest(json.dumps(differs, sort_keys=True)),
+        reality=case.sim_params_given or None,
+        reality_digest=None if differs is None else _digest(differs),
     )
 
 

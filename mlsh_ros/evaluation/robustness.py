@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -11,20 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from mlsh_ros.evaluation.backends import Job, run_offline
+from mlsh_ros.evaluation.backends import run_offline
+from mlsh_ros.evaluation.case import EvaluationCase
 from mlsh_ros.evaluation.measured import Measured, measured
 from mlsh_ros.evaluation.scores import reference_returns
-from policies.bundle.bundle import Bundle
 from sim.errors import UserError, unknown
 from sim.files.output import replacing, write_file
 from sim.interface import Floats, Interface
-from sim.physics.robot_model import load_robot
 from sim.randomization.quantities import TABLE, Per
 from sim.randomization.schema import (
     Reality,
     actuator_names,
     check_reality,
-    load_reality,
     reality_from_dict,
     robot_terms,
 )
@@ -75,7 +73,7 @@ class Map:
     """A bundle's scores over axes and over pairs of them."""
 
     measured: Measured
-    work: list[Job]
+    cases: Sequence[EvaluationCase]
     episodes: int  # per task and point
     seed: int
     nominal: Point
@@ -98,7 +96,7 @@ class Map:
             "schema": SCHEMA,
             **self.measured.to_dict(),
             "backend": "sim",
-            "tasks": [vars(job) for job in self.work],
+            "tasks": [{"task": str(c.task), "master": c.master} for c in self.cases],
             "episodes": self.episodes,
             "seed": self.seed,
             "kept": KEPT,
@@ -162,58 +160,44 @@ def _axis(text: str) -> Axis:
 
 
 def robustness(
-    bundle: Bundle,
-    robot: str,
-    work: list[Job],
+    cases: Sequence[EvaluationCase],
     axes: list[Axis],
     *,
     episodes: int,
     seed: int,
-    reality: str = "",
     on_point: Callable[[], None] = lambda: None,
 ) -> Map:
-    """Score a bundle over each axis and over each pair, the others as nominal.
+    """Score a bundle over each axis and over each pair, the others as the cases have them.
 
     Args:
-        bundle: what is scored.
-        robot: name or folder.
-        work: masters and tasks; scores are means over them.
+        cases: of one bundle and robot; scores are means over them, and their simulation
+            parameters are those around which it is swept.
         axes: what is swept.
-        episodes: per point and task, the same everywhere.
-        seed: of them.
-        reality: name or file, around which it is swept; by default the nominal model.
+        episodes: per point and case, the same everywhere.
+        seed: of the episodes.
         on_point: called after each point.
 
     Raises:
         UserError: an axis goes where nothing can be, or the robot lacks what is swept.
     """
-    body, what = load_robot(robot), measured(bundle, robot, reality)
-    base = load_reality(reality, body) if reality else None
+    interface, what = cases[0].robot.interface, measured(cases[0])
     for axis in axes:  # before anything is simulated
         for end in axis.values(2):
-            reality_at(body.interface, {axis.name: float(end)})
-    tasks = [job.task for job in work]
-    limits = reference_returns(bundle, robot, tasks, seed=seed, episodes=episodes)
+            reality_at(interface, {axis.name: float(end)})
+    limits = reference_returns(cases, seed=seed, episodes=episodes)
+    limit_of = {str(task): limit for task, limit in limits.items()}
 
     def score(values: dict[str, float]) -> Point:
-        different = reality_at(body.interface, values)
-        done = run_offline(
-            bundle,
-            robot,
-            work,
-            episodes=episodes,
-            seed=seed,
-            reality=base,
-            around=different,
-        )
+        around = reality_at(interface, values)
+        done = run_offline(cases, episodes=episodes, seed=seed, around=around)
         on_point()
-        scores = [limits[e.task].normalise(e.value) for e in done]
+        scores = [limit_of[e.task].normalise(e.value) for e in done]
         success = float(np.mean([e.success for e in done]))
         return Point(values, float(np.mean(scores)), success)
 
     return Map(
         measured=what,
-        work=work,
+        cases=cases,
         episodes=episodes,
         seed=seed,
         nominal=score({}),
@@ -292,10 +276,10 @@ def plot_map(found: Map, path: Path, *, overwrite: bool = False) -> None:
         place.remove()
     what = found.measured
     around = f", around {what.reality}" if what.reality else ""
+    tasks = ", ".join(dict.fromkeys(str(case.task) for case in found.cases))
     figure.suptitle(
         f"{what.bundle} on {what.robot} (model {what.model_digest[:12]}), "
-        f"{', '.join(dict.fromkeys(job.task for job in found.work))}: score over what differs "
-        f"from the model{around}",
+        f"{tasks}: score over what differs from the model{around}",
         wrap=True,
         parse_math=False,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from mlsh_ros.evaluation.case import EvaluationCase
 from mlsh_ros.evaluation.episode import Episode
 from mlsh_ros.evaluation.measured import Measured, measured
 from policies.bundle.bundle import Bundle
 from policies.bundle.runtime import load_skills
-from policies.bundle.task_compatibility import changed_parameters, task_of
+from policies.bundle.task_compatibility import changed_parameters
 from policies.mlsh.config import MlshConfig, config_from_dict
 from policies.mlsh.skill_metrics import distance, information
 from policies.training.collapse_report import bits, collapse
 from sim.envs.reference_returns import Bounds, bounds
 from sim.errors import UserError
 from sim.files.output import write_file
-from sim.physics.robot_model import load_robot
+from sim.tasks.task_id import TaskId
 
 SCHEMA = 1
 
@@ -81,7 +82,7 @@ class Evaluation:
         """Of every family of which more than one task was driven."""
         families: dict[str, list[Line]] = {}
         for line in self.lines:
-            families.setdefault(line.task.partition("/")[0], []).append(line)
+            families.setdefault(TaskId.parse(line.task).family, []).append(line)
         return [
             _sharing(family, mine, self.bundle)
             for family, mine in families.items()
@@ -91,11 +92,11 @@ class Evaluation:
     @property
     def changed(self) -> dict[str, dict[str, float | int]]:
         """Per family its parameters that are the bundle's, where those are not the defaults."""
-        tasks = {line.task.partition("/")[0]: line.task for line in self.lines}
+        tasks = [TaskId.parse(line.task) for line in self.lines]
         found = {}
-        for name, task in tasks.items():
+        for task in {task.family: task for task in tasks}.values():
             with suppress(UserError):  # a family that this computer does not know
-                found[name] = changed_parameters(self.bundle, task)
+                found[task.family] = changed_parameters(self.bundle, task)
         return {name: values for name, values in found.items() if values}
 
     @property
@@ -150,24 +151,22 @@ class Evaluation:
 
 
 def summarise(
-    bundle: Bundle,
-    robot: str,
+    cases: Sequence[EvaluationCase],
     backend: str,
     seed: int,
     episodes: list[Episode],
     *,
     what: Measured | None = None,
-    limits: Mapping[str, Bounds] | None = None,
+    limits: Mapping[TaskId, Bounds] | None = None,
 ) -> Evaluation:
-    """Scores per task; the bounds are simulated on the same episodes, of the nominal model.
+    """Scores per case; the bounds are simulated on the same episodes, of the nominal model.
 
     Args:
-        bundle: that drove.
-        robot: name or folder.
-        backend: that drove it.
+        cases: that were driven, of one bundle and robot.
+        backend: that drove them.
         seed: of the episodes.
         episodes: that were driven.
-        what: was measured; by default the robot as it is now, nominal.
+        what: was measured; by default the robot as it is now.
         limits: `reference_returns` of the tasks, if they are known.
 
     Raises:
@@ -176,61 +175,63 @@ def summarise(
     if not episodes:
         raise UserError("nothing was driven: no episode, so there is no score")
     lines = []
-    for task, master in dict.fromkeys((e.task, e.master) for e in episodes):
-        mine = [e for e in episodes if (e.task, e.master) == (task, master)]
-        if limits is not None and task in limits:
-            limit = limits[task]
+    for case in cases:
+        mine = [e for e in episodes if (e.task, e.master) == (str(case.task), case.master)]
+        if not mine:
+            continue
+        if limits is not None:
+            limit = limits[case.task]
         else:
             most = 1 + max(e.number for e in mine)
-            limit = reference_returns(bundle, robot, [task], seed=seed, episodes=most)[task]
-        values = np.array([e.value for e in mine])
-        usage = np.mean([e.usage(len(bundle.manifest.skills)) for e in mine], axis=0)
-        lines.append(
-            Line(
-                task=task,
-                master=master,
-                episodes=len(mine),
-                value=float(values.mean()),
-                deviation=float(values.std()),
-                worst=float(values.min()),
-                bounds=limit,
-                success=float(np.mean([e.success for e in mine])),
-                usage=tuple(usage.tolist()),
-                switches=float(np.mean([e.switches for e in mine])),
-                late=sum(e.late for e in mine),
-                lateness_p99=_quantile([e.lateness for e in mine], 99),
-                compute_p50=_quantile([e.compute for e in mine], 50),
-                compute_p99=_quantile([e.compute for e in mine], 99),
-                faults=tuple(f"episode {e.number}, {e.fault}" for e in mine if e.fault),
-            )
-        )
-    apart = None
-    if bundle.files and episodes:
+            limit = reference_returns([case], seed=seed, episodes=most)[case.task]
+        lines.append(_line(case, mine, limit))
+    bundle, apart = cases[0].bundle, None
+    if bundle.files:
         seen = np.concatenate([e.observation for e in episodes])
         apart = distance(load_skills(bundle), seen)
-    return Evaluation(
-        bundle, what or measured(bundle, robot), backend, seed, lines, episodes, apart
+    return Evaluation(bundle, what or measured(cases[0]), backend, seed, lines, episodes, apart)
+
+
+def _line(case: EvaluationCase, episodes: list[Episode], limit: Bounds) -> Line:
+    values = np.array([e.value for e in episodes])
+    usage = np.mean([e.usage(len(case.bundle.manifest.skills)) for e in episodes], axis=0)
+    return Line(
+        task=str(case.task),
+        master=case.master,
+        episodes=len(episodes),
+        value=float(values.mean()),
+        deviation=float(values.std()),
+        worst=float(values.min()),
+        bounds=limit,
+        success=float(np.mean([e.success for e in episodes])),
+        usage=tuple(usage.tolist()),
+        switches=float(np.mean([e.switches for e in episodes])),
+        late=sum(e.late for e in episodes),
+        lateness_p99=_quantile([e.lateness for e in episodes], 99),
+        compute_p50=_quantile([e.compute for e in episodes], 50),
+        compute_p99=_quantile([e.compute for e in episodes], 99),
+        faults=tuple(f"episode {e.number}, {e.fault}" for e in episodes if e.fault),
     )
 
 
 def reference_returns(
-    bundle: Bundle, robot: str, tasks: Iterable[str], *, seed: int, episodes: int
-) -> dict[str, Bounds]:
-    """The bounds of tasks on episodes 0 .. episodes-1 of `seed`, of the nominal model.
+    cases: Sequence[EvaluationCase], *, seed: int, episodes: int
+) -> dict[TaskId, Bounds]:
+    """The bounds of every task on episodes 0 .. episodes-1 of `seed`, of the nominal model.
 
     Raises:
         UserError: on one of them the optimum is no better than a random policy.
     """
-    body, found = load_robot(robot), {}
-    for task in dict.fromkeys(tasks):
-        family, number = task_of(bundle, task)
-        found[task] = limit = bounds(body, family, number, seed=seed, episodes=episodes)
+    found = {}
+    for case in {case.task: case for case in cases}.values():
+        limit = bounds(case.robot, case.family, case.number, seed=seed, episodes=episodes)
         if not limit.tell_apart:
             raise UserError(
-                f"robot {body.name!r} cannot be scored on {task}: a random policy returns "
-                f"{limit.random:.6g} and the optimum {limit.optimum:.6g}; the robot hardly moves, "
-                "or all that it does is as good"
+                f"robot {case.robot.name!r} cannot be scored on {case.task}: a random policy "
+                f"returns {limit.random:.6g} and the optimum {limit.optimum:.6g}; the robot "
+                "hardly moves, or all that it does is as good"
             )
+        found[case.task] = limit
     return found
 
 

@@ -9,14 +9,13 @@ import numpy as np
 from matplotlib.colors import to_rgb
 
 from mlsh_ros.control.controller import Tick
-from mlsh_ros.evaluation.backends import Job, run_offline
+from mlsh_ros.evaluation.backends import run_offline
+from mlsh_ros.evaluation.case import EvaluationCase
 from mlsh_ros.evaluation.episode import Episode
 from mlsh_ros.evaluation.report.plots import skill_colours
 from policies.bundle.bundle import Bundle
-from policies.bundle.task_compatibility import check_fits
 from sim.envs.world import World
 from sim.interface import Floats
-from sim.physics.robot_model import Robot
 from sim.rendering.scene import Frame, Scene
 from sim.tasks.base import Layout
 
@@ -31,36 +30,20 @@ class Take:
 
 
 def drive(
-    bundle: Bundle,
-    robot: Robot,
-    work: Sequence[Job],
+    cases: Sequence[EvaluationCase],
     *,
     episodes: int,
     seed: int,
     on_episode: Callable[[Episode], None] = lambda _: None,
 ) -> list[Take]:
-    """Drive episodes 0 .. episodes-1 of `seed` for every job, as `mlsh evaluate` does.
-
-    Raises:
-        UserError: robot or task do not fit the bundle; nothing has been simulated then.
-    """
-    for job in work:
-        check_fits(bundle, robot, job.task)
-    recorder = _Recorder(bundle)
+    """Drive episodes 0 .. episodes-1 of `seed` for every case, as `mlsh evaluate` does."""
+    recorder = _Recorder(cases[0].bundle)
 
     def finish(episode: Episode) -> None:
         recorder.finish(episode)
         on_episode(episode)
 
-    run_offline(
-        bundle,
-        str(robot.model_path.parent),
-        list(work),
-        episodes=episodes,
-        seed=seed,
-        on_episode=finish,
-        watch=recorder.watch,
-    )
+    run_offline(cases, episodes=episodes, seed=seed, on_episode=finish, watch=recorder.watch)
     return recorder.takes
 
 

@@ -39,14 +39,15 @@ from mlsh_ros.nodes.node import (
     run,
 )
 from policies.bundle.bundle import Bundle, load_bundle
-from policies.bundle.task_compatibility import task_of
+from policies.bundle.task_compatibility import resolve_task
 from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
 from sim.randomization.schema import load_reality
 from sim.tasks.base import TaskFamily
-from sim.tasks.registry import split_task, use_families
+from sim.tasks.registry import find_task, use_families
+from sim.tasks.task_id import TaskId
 
 ASK_AGAIN = 0.5  # s without a command in lockstep before the sensors are sent again
 LOST = 1.0  # s behind the clock after which time is lost, not caught up in a burst
@@ -188,7 +189,10 @@ class SimNode(CoreNode):
     # Episodes -----------------------------------------------------------------------------
 
     def _find(self, task: str) -> tuple[TaskFamily, int]:
-        return split_task(task) if self._bundle is None else task_of(self._bundle, task)
+        wanted = TaskId.parse(task)
+        if self._bundle is None:
+            return find_task(wanted)
+        return resolve_task(self._bundle, wanted)
 
     def _set_task(self, task: str) -> None:
         family, number = self._find(task)

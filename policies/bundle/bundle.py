@@ -40,6 +40,7 @@ from sim.files.output import check_place, replacing_folder
 from sim.files.strict_json import parse_json
 from sim.interface import STRICT, Interface, Label, Number, Ranges, Whole
 from sim.interface.robot_file import robot_names
+from sim.tasks.task_id import TaskId
 
 SCHEMA = 1
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
@@ -100,6 +101,11 @@ class Master:
     task: Task  # family/task
     score: Score
     provenance: Provenance
+
+    @property
+    def task_id(self) -> TaskId:
+        """Its task."""
+        return TaskId.parse(self.task)
 
 
 @checked(frozen=True, config=STRICT)
@@ -430,7 +436,7 @@ def _check_training(manifest: Manifest, where: str) -> None:
     }
     stated = [("provenance", manifest.provenance, own)]
     for name, master in manifest.masters.items():
-        family: dict[str, Any] = {"family": master.task.partition("/")[0]}
+        family: dict[str, Any] = {"family": master.task_id.family}
         stated.append((f"masters.{name}.provenance", master.provenance, family))
     for key, provenance, top in stated:
         config = provenance.config

@@ -11,7 +11,8 @@ from sim.errors import UserError, short, visible
 from sim.interface import ActionTerm, Interface, ObservationTerm
 from sim.physics.robot_model import Robot, robot_names
 from sim.tasks.base import TaskFamily
-from sim.tasks.registry import family_source, make_family, split_task
+from sim.tasks.registry import family_source, find_task, make_family
+from sim.tasks.task_id import TaskId
 
 FAMILY = "task family "  # and its name: a version in the provenance, the digest of its file
 
@@ -34,29 +35,24 @@ def robot_of(bundle: Bundle, robot: str | None) -> str:
     return robot or own
 
 
-def task_of(bundle: Bundle, task: str) -> tuple[TaskFamily, int]:
-    """The family and the number of `family/task`.
+def resolve_task(bundle: Bundle, task: TaskId) -> tuple[TaskFamily, int]:
+    """The family of a task, as a bundle needs it, and the task's number in it.
 
-    The family that the skills were trained on has the parameters that it had then, any other one
-    its defaults.
+    The family that the skills were trained on has the parameters of that training, any other
+    family its defaults.
 
     Raises:
-        UserError: no such family or task; the valid ones are named.
+        UserError: no such family or task; the valid ones are listed.
     """
-    return split_task(task, _parameters(bundle, task.partition("/")[0]))
+    return find_task(task, _parameters(bundle, task.family))
 
 
-def first_task(bundle: Bundle, family: str) -> str:
-    """`family/task` of the first one, see `task_of`."""
-    return tasks_of(bundle, family)[0]
-
-
-def tasks_of(bundle: Bundle, task: str) -> list[str]:
-    """The `family/task` itself, or those of all tasks of a family that is named without one."""
-    family, slash, _ = task.partition("/")
-    if slash:
+def select_tasks(bundle: Bundle, task: TaskId) -> list[TaskId]:
+    """The task itself, or all tasks of a family that is named without one; see `resolve_task`."""
+    if task.name is not None:
         return [task]
-    return [f"{family}/{name}" for name in make_family(family, _parameters(bundle, family)).tasks]
+    family = make_family(task.family, _parameters(bundle, task.family))
+    return [TaskId(family.name, name) for name in family.tasks]
 
 
 def _parameters(bundle: Bundle, family: str) -> dict[str, float | int] | None:
@@ -81,25 +77,25 @@ def _warn_of_another_file(bundle: Bundle, family: str) -> None:
         _log.warning(visible(text))
 
 
-def changed_parameters(bundle: Bundle, task: str) -> dict[str, float | int]:
-    """Parameters of a task's family that are not its defaults, see `task_of`."""
-    family, _ = task_of(bundle, task)
-    default, _ = split_task(task)
+def changed_parameters(bundle: Bundle, task: TaskId) -> dict[str, float | int]:
+    """Parameters of a task's family that are not its defaults, see `resolve_task`."""
+    family, _ = resolve_task(bundle, task)
+    default, _ = find_task(task)
     names = [field.name for field in fields(family)]  # type: ignore[arg-type]
     values = {name: getattr(family, name) for name in names}
     return {k: v for k, v in values.items() if v != getattr(default, k)}
 
 
-def check_fits(bundle: Bundle, robot: Robot, task: str) -> None:
+def check_fits(bundle: Bundle, robot: Robot, task: TaskId) -> None:
     """Refuse a robot or task whose interface is not the one that the skills were trained for.
 
     Raises:
         UserError: names the first difference.
     """
-    check_family_fits(bundle, robot, task_of(bundle, task)[0], task)
+    check_family_fits(bundle, robot, resolve_task(bundle, task)[0], task)
 
 
-def check_family_fits(bundle: Bundle, robot: Robot, family: TaskFamily, task: str) -> None:
+def check_family_fits(bundle: Bundle, robot: Robot, family: TaskFamily, task: TaskId) -> None:
     """The same of a family whose parameters may be others; `task` is what it is called."""
     offered, wanted = robot.interface.with_terms(family.terms), bundle.interface
     if offered == wanted:
@@ -108,19 +104,19 @@ def check_family_fits(bundle: Bundle, robot: Robot, family: TaskFamily, task: st
     for name, term in _terms(wanted).items():
         if name not in theirs:
             raise UserError(
-                f"task {task!r} on robot {robot.name!r} has no term {name!r}, which bundle "
+                f"task {str(task)!r} on robot {robot.name!r} has no term {name!r}, which bundle "
                 f"{bundle.manifest.name!r} needs. It has: {', '.join(theirs)}"
             )
         if theirs[name] != term:
             key, own, here = difference(term, theirs[name]) or ("", term, theirs[name])
             raise UserError(
-                f"term {name!r} of task {task!r} on robot {robot.name!r} is not the one that "
+                f"term {name!r} of task {str(task)!r} on robot {robot.name!r} is not the one that "
                 f"bundle {bundle.manifest.name!r} was trained with: {name}{key} is "
                 f"{short(own, 100)} in the bundle and {short(here, 100)} there"
             )
     key, own, here = difference(wanted, offered) or ("", wanted, offered)
     raise UserError(
-        f"task {task!r} on robot {robot.name!r} has another interface than bundle "
+        f"task {str(task)!r} on robot {robot.name!r} has another interface than bundle "
         f"{bundle.manifest.name!r}: {key.lstrip('.')} is {short(own, 100)} in the bundle and "
         f"{short(here, 100)} there"
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from policies.bundle.adaptation import Progress
 from policies.bundle.bundle import Bundle
-from policies.bundle.task_compatibility import check_family_fits, first_task
+from policies.bundle.task_compatibility import check_family_fits, select_tasks
 from policies.mlsh.config import TrainConfig
 from policies.training.adapt import adapt, envs_for_episodes, from_scratch
 from policies.training.finetune import install_skills, task_config, with_settings
@@ -19,6 +19,7 @@ from sim.files.output import replacing
 from sim.physics.robot_model import load_robot
 from sim.tasks.base import TaskFamily
 from sim.tasks.registry import make_family
+from sim.tasks.task_id import TaskId
 
 SKILLS, SCRATCH = "master only", "PPO from scratch"
 HEADER = (
@@ -88,10 +89,12 @@ def transfer_config(
     Raises:
         UserError: the family does not fit the bundle, or a setting does not hold.
     """
-    plain, _ = task_config(bundle, first_task(bundle, family), seed=0, robot=robot)
+    whole = TaskId.parse(family)
+    first = select_tasks(bundle, whole)[0]
+    plain, _ = task_config(bundle, first, seed=0, robot=robot)
     config = with_settings(replace(plain, threads=threads), settings, baseline=baseline)
     chosen = make_family(config.family, config.family_parameters)
-    check_family_fits(bundle, load_robot(config.robot), chosen, family)
+    check_family_fits(bundle, load_robot(config.robot), chosen, whole)
     return config
 
 

@@ -23,7 +23,7 @@ from policies.bundle.bundle import (
 from policies.bundle.export import Parity, check_parity, master_entry, network_bytes, provenance_of
 from policies.bundle.onnx_reader import Graph, read_graph
 from policies.bundle.runtime import Network
-from policies.bundle.task_compatibility import check_fits, robot_of, task_of, tasks_of
+from policies.bundle.task_compatibility import check_fits, resolve_task, robot_of, select_tasks
 from policies.mlsh.actor_critic import Agent, Level, put
 from policies.mlsh.config import TrainConfig, check_free, config_from_dict
 from policies.training.adapt import Adapted, adapt, envs_for_episodes, scored_episodes
@@ -33,6 +33,7 @@ from sim.physics.robot_model import load_robot
 from sim.randomization.schema import Reality
 from sim.tasks.base import HELD_OUT
 from sim.tasks.registry import all_tasks, make_family
+from sim.tasks.task_id import TaskId
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Finetuned:
     """The new bundle and how its new masters were learned."""
 
     bundle: Bundle
+    tasks: list[TaskId]  # of the new masters, in their order
     masters: dict[str, list[Progress]]  # their curves
     adapted: Adapted
     parity: Parity
@@ -48,7 +50,7 @@ class Finetuned:
 
 def finetune(
     bundle: Bundle,
-    task: str,
+    task: TaskId,
     path: Path,
     *,
     name: str | None = None,
@@ -69,7 +71,7 @@ def finetune(
 
     Args:
         bundle: whose skills are used, and not touched.
-        task: family/task, or a family for a master of each of its tasks; it may be another one
+        task: or a family, for a master of each of its tasks; it may be another one
             than the skills were trained on, as long as robot and family give the observation
             that the skills take.
         path: the new bundle; may be the old one's folder.
@@ -91,14 +93,14 @@ def finetune(
         UserError: a name is taken, the task does not fit, a setting is the bundle's or has no
             effect, or the bundle cannot be written.
     """
-    tasks = tasks_of(bundle, task)
+    tasks = select_tasks(bundle, task)
     names = _names(bundle, tasks, name, replacing)
     check_target(path, overwrite=overwrite, continued=bundle.manifest)
     plain, _ = task_config(bundle, tasks[0], seed=seed, robot=robot, reality=reality)
     config = with_settings(plain, settings, baseline=baseline, started=start_from is not None)
     _check_decisions(bundle, config)
     _check_family(bundle, plain, config)
-    numbers = [task_of(bundle, each)[1] for each in tasks]
+    numbers = [resolve_task(bundle, each)[1] for each in tasks]
     start = None
     if start_from is not None:
         start = read_graph(bundle.master(start_from), f"{bundle.source}/masters/{start_from}.onnx")
@@ -128,7 +130,7 @@ def finetune(
         limits = [adapted.learner.bounds[number] for number in numbers]
         entries = [
             master_entry(
-                task,
+                str(task),
                 curve,
                 limit,
                 provenance_of(config, facts, curve[-1].steps, curve[-1].updates),
@@ -142,16 +144,16 @@ def finetune(
         if whole.skill_hashes() != bundle.skill_hashes():
             raise UserError(f"{path}: the skill files changed; the bundle must not be used")
         curves = dict(zip(names, adapted.curves, strict=True))
-        return Finetuned(whole, curves, adapted, parity, config)
+        return Finetuned(whole, tasks, curves, adapted, parity, config)
 
 
-def _names(bundle: Bundle, tasks: list[str], name: str | None, replacing: bool) -> list[str]:
+def _names(bundle: Bundle, tasks: list[TaskId], name: str | None, replacing: bool) -> list[str]:
     if name is not None and len(tasks) > 1:
         raise UserError(
             f"name {name!r}: one name for {len(tasks)} masters, of {tasks[0]} to {tasks[-1]}; "
             f"leave it out, or give one task"
         )
-    names = [task.partition("/")[2] for task in tasks] if name is None else [name]
+    names = [str(task.name) for task in tasks] if name is None else [name]
     for each in names:
         check_name("master", each)
         if each in bundle.manifest.masters and not replacing:
@@ -174,7 +176,7 @@ def _check_decisions(bundle: Bundle, config: TrainConfig) -> None:
 
 def task_config(
     bundle: Bundle,
-    task: str,
+    task: TaskId,
     *,
     seed: int,
     robot: str | None = None,
@@ -186,7 +188,7 @@ def task_config(
         UserError: no such task; robot and family do not give the skills their observation; or
             the configuration in the bundle is not that of its networks.
     """
-    family, number = task_of(bundle, task)
+    family, number = resolve_task(bundle, task)
     robot = robot_of(bundle, robot)
     body = load_robot(robot)
     check_fits(bundle, body, task)

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import unknown
 from sim.physics.robot_model import load_robot
-from sim.tasks.registry import family_names, make_family, task_number
+from sim.tasks.registry import family_names, make_family
+from sim.tasks.task_id import TaskId
 
 
 class TaskEnv(gym.Env):  # type: ignore[type-arg]
@@ -121,7 +122,9 @@ def make_vector(
         seed=secrets.randbits(62),  # gymnasium: without a seed, different every time
         threads=threads,
         noise=False,
-        tasks=None if task is None else [task_number(chosen, task)] * num_envs,
+        tasks=None
+        if task is None
+        else [TaskId(chosen.name, task).index_in(chosen.tasks)] * num_envs,
         redraw=task is None,
         next_step=AutoresetMode(autoreset_mode) == AutoresetMode.NEXT_STEP,
     )

@@ -28,6 +28,7 @@ from sim.tasks.family_source import (
 from sim.tasks.moving_bandits import MovingBandits
 from sim.tasks.ring_bandits import RingBandits
 from sim.tasks.rooms import Rooms
+from sim.tasks.task_id import TaskId
 
 # Those that ship with the package.
 FAMILIES: dict[str, type[TaskFamily]] = {
@@ -166,17 +167,6 @@ def recommended_settings(name: str) -> dict[str, Any]:
     return dict(getattr(family_class(name), "recommended", {}))
 
 
-def task_number(family: TaskFamily, task: str) -> int:
-    """The number of a task by its name.
-
-    Raises:
-        UserError: no such task; the valid ones are named.
-    """
-    if task not in family.tasks:
-        raise unknown("task", task, family.tasks)
-    return family.tasks.index(task)
-
-
 def all_tasks(name: str) -> dict[str, float | int]:
     """The parameters with which a family has every task that there is; mostly none.
 
@@ -185,24 +175,18 @@ def all_tasks(name: str) -> dict[str, float | int]:
     return dict(getattr(family_class(name), "all_tasks", {}))
 
 
-def split_task(
-    text: str, parameters: Mapping[str, float | int] | None = None
+def find_task(
+    task: TaskId, parameters: Mapping[str, float | int] | None = None
 ) -> tuple[TaskFamily, int]:
-    """The family and the task number that `family/task` names.
+    """The family of a task and the task's number in it.
 
     Args:
-        text: family/task.
+        task: to be found.
         parameters: of the family; which tasks a training saw does not count among them.
 
     Raises:
-        UserError: no such family, parameter or task; the valid ones are named.
+        UserError: no such family, parameter or task; the valid ones are listed.
     """
-    name, slash, task = text.partition("/")
     given = {k: v for k, v in (parameters or {}).items() if k != HELD_OUT}
-    family = make_family(name, {**given, **all_tasks(name)})
-    choices = [f"{name}/{each}" for each in family.tasks]
-    if not slash:
-        raise UserError(f"task {text!r} names a family only. Valid: {', '.join(choices)}")
-    if task not in family.tasks:
-        raise unknown("task", text, choices)
-    return family, family.tasks.index(task)
+    family = make_family(task.family, {**given, **all_tasks(task.family)})
+    return family, task.index_in(family.tasks)

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from mlsh_ros.evaluation.episode import Episode
 from mlsh_ros.evaluation.report.inline_svg import INK, PAPER, QUIET, axes_of, styled, to_svg
 from policies.bundle.bundle import Bundle
-from policies.bundle.task_compatibility import task_of
+from policies.bundle.task_compatibility import resolve_task
 from sim.envs.reference_returns import Bounds, episode_rng
 from sim.errors import UserError
 from sim.interface import Floats, Interface
+from sim.tasks.task_id import TaskId
 
 # Okabe and Ito 2008, https://jfly.uni-koeln.de/color/, without the black and the pale yellow.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -64,7 +65,7 @@ def _hidden(
 ) -> tuple[float, int | None]:
     """Radius of the goals (0: none) and which one counts, by drawing the episode again."""
     try:
-        family, number = task_of(bundle, episode.task)
+        family, number = resolve_task(bundle, TaskId.parse(episode.task))
     except UserError:  # a family that this computer does not know
         return 0.0, None
     radius = float(getattr(family, "radius", 0.0))

@@ -6,6 +6,7 @@ import math
 
 from mlsh_ros.evaluation.report.page import PERCENT, percent
 from mlsh_ros.evaluation.scores import Evaluation
+from sim.tasks.task_id import TaskId
 
 SOLVED = 0.9  # normalised score from which a task is called solved
 
@@ -18,8 +19,8 @@ def verdict(evaluation: Evaluation) -> str:
     found = [line.normalised for line in lines]
     worst = min(line.bounds.normalise(line.worst) for line in lines)
     text = f"{_solved(found)}; the worst episode reached {percent(worst)}."
-    for family in sorted({line.task.partition("/")[0] for line in lines}):
-        mine = [line for line in lines if line.task.partition("/")[0] == family]
+    for family in sorted({TaskId.parse(line.task).family for line in lines}):
+        mine = [line for line in lines if TaskId.parse(line.task).family == family]
         # On a single task a controller that ignores the task may well be the optimum.
         gain = sum(line.value - line.bounds.collapsed for line in mine)
         if len({line.task for line in mine}) > 1 and gain <= 0:

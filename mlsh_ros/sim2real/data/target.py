@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mlsh_ros.sim2real.data.signals import Signals
 from policies.bundle.bundle import Bundle, load_bundle, pretrained_names
-from policies.bundle.task_compatibility import task_of
+from policies.bundle.task_compatibility import resolve_task
 from sim.errors import unknown
 from sim.interface import Floats, ObservationTerm
 from sim.physics.robot_model import Robot, load_robot, robot_names
@@ -107,4 +107,4 @@ def recorded_task(subject: Subject, recordings: Sequence[Signals]) -> tuple[Task
         return NoTask(), 0
     masters = subject.manifest.masters
     named = [d.master for each in recordings for d in each.drives if d.master in masters]
-    return task_of(subject, masters[named[0] if named else next(iter(masters))].task)
+    return resolve_task(subject, masters[named[0] if named else next(iter(masters))].task_id)

@@ -16,7 +16,7 @@ from mlsh_ros.sim2real.data.windows import fields_of
 from mlsh_ros.sim2real.replay.open_loop_replay import Twin
 from policies.bundle.bundle import Bundle
 from policies.bundle.runtime import load_master, load_skills
-from policies.bundle.task_compatibility import task_of
+from policies.bundle.task_compatibility import resolve_task
 from sim.envs.reference_returns import episode_rng
 from sim.interface import Floats
 from sim.randomization.perturbations import NOMINAL, Varied
@@ -79,8 +79,8 @@ def _first(stretch: Stretch) -> bool:
 def _earned(
     drives: list[tuple[Signals, Stretch]], bundle: Bundle, twin: Twin, master: str
 ) -> Earned | None:
-    task = bundle.manifest.masters[master].task
-    family, number = task_of(bundle, task)
+    task = bundle.manifest.masters[master].task_id
+    family, number = resolve_task(bundle, task)
     recorded = [fields_of(each, stretch) for each, stretch in drives]
     count = [min(len(stretch), family.ticks) for _, stretch in drives]
     first = {k: np.stack([fields[k][0] for fields in recorded]) for k in recorded[0]}
@@ -99,7 +99,7 @@ def _earned(
     last = np.array(count) - 2
     each = np.arange(len(drives))
     return Earned(
-        task=task,
+        task=str(task),
         master=master,
         ticks=max(count) - 1,
         robot=np.array(robot),
@@ -131,7 +131,7 @@ def _drive(
     varied = None
     if twin.reality != NOMINAL:
         varied = Varied(physics, physics.interface, twin.reality, NOMINAL)
-    family, _ = task_of(bundle, manifest.masters[master].task)
+    family, _ = resolve_task(bundle, manifest.masters[master].task_id)
     rewards, success, seen, done = [], [], [], []
 
     def shown() -> dict[str, Floats]:

@@ -11,7 +11,7 @@ from mlsh_ros.messages.conversion import topic_readers
 from mlsh_ros.sim2real.data.signals import Listener, Signals
 from policies.bundle.bundle import Bundle
 from policies.bundle.runtime import load_master, load_skills
-from policies.bundle.task_compatibility import task_of
+from policies.bundle.task_compatibility import resolve_task
 from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.physics.robot_model import load_robot
@@ -47,7 +47,7 @@ def rehearse(
     for session in range(sessions):
         master = masters[session % len(masters)]
         network = load_master(bundle, master)
-        family, number = task_of(bundle, manifest.masters[master].task)
+        family, number = resolve_task(bundle, manifest.masters[master].task_id)
         if family.name not in worlds:
             worlds[family.name] = World(load_robot(interface.robot), family, 1, reality=reality)
         world = worlds[family.name]

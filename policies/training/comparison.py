@@ -1,0 +1,57 @@
+"""New masters over frozen skills, beside PPO from scratch with the same experience."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from policies.training.adapt import envs_for_episodes, from_scratch
+from policies.training.finetune import Finetuned
+from policies.training.finetune_plot import Curves, plot_adaptation, write_curves
+from sim.envs.reference_returns import Bounds
+from sim.tasks.registry import make_family
+
+MASTER_ONLY, FROM_SCRATCH = "master only", "PPO from scratch"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Learning curves on new tasks."""
+
+    curves: dict[str, Curves]  # per task, of each learner
+    bounds: dict[str, Bounds]  # per task
+    ticks: int  # of an episode
+
+    def write(self, csv: Path, plot: Path) -> None:
+        """Write every number, and a plot.
+
+        Raises:
+            UserError: one could not be written.
+        """
+        write_curves(self.curves, csv)
+        plot_adaptation(self.curves, self.bounds, self.ticks, plot)
+
+
+def compare(
+    result: Finetuned, *, updates: int, episodes: int | None, baseline: bool
+) -> Comparison:
+    """The curves of new masters, and those of PPO from scratch on the same tasks.
+
+    Args:
+        result: the masters; they were learned with the two arguments that follow.
+        updates: of each master.
+        episodes: per update, by default 2,000 steps.
+        baseline: whether PPO from scratch is learned.
+    """
+    config = result.config
+    family = make_family(config.family, config.family_parameters)
+    envs = None if episodes is None else envs_for_episodes(config, episodes)
+    curves, bounds = {}, {}
+    for task, curve in zip(result.tasks, result.adapted.curves, strict=True):
+        number = task.index_in(family.tasks)
+        of_task = {MASTER_ONLY: curve}
+        if baseline:
+            alone = from_scratch(config, number, updates=updates, envs=envs)
+            of_task[FROM_SCRATCH] = alone.curves[0]
+        curves[str(task)], bounds[str(task)] = of_task, result.adapted.learner.bounds[number]
+    return Comparison(curves, bounds, family.ticks)

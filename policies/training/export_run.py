@@ -1,0 +1,84 @@
+"""From a run folder to a bundle: a master for each task, and all networks as ONNX."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from policies.bundle.bundle import Bundle, check_name, check_target, skill_names
+from policies.bundle.export import Parity, export, master_entry, provenance_of
+from policies.bundle.skill_limits import SkillLimits, read_skill_limits
+from policies.mlsh.config import TrainConfig
+from policies.training.adapt import Adapted, scored_episodes
+from policies.training.run import learn_masters, open_run
+from sim.files.arrays import load_arrays
+from sim.physics.robot_model import load_robot
+from sim.tasks.registry import make_family
+from sim.tasks.task_id import TaskId
+
+
+@dataclass(frozen=True)
+class ExportedRun:
+    """The bundle of a run, and how its masters were learned."""
+
+    bundle: Bundle
+    adapted: Adapted
+    parity: Parity
+
+
+def export_run(
+    run: Path,
+    target: Path,
+    *,
+    name: str = "",
+    skill_limits: Path | None = None,
+    overwrite: bool = False,
+) -> ExportedRun:
+    """Learn a master for each task of a run and write the bundle.
+
+    Args:
+        run: the folder of a training.
+        target: the bundle's folder.
+        name: of the bundle, by default the task family's.
+        skill_limits: a YAML file as `read_skill_limits` reads it.
+        overwrite: a bundle that is there.
+
+    Raises:
+        UserError: the run or the file does not hold, the parity gate fails, or the bundle cannot
+            be written. All but the last two are checked before anything is learned.
+    """
+    folder = open_run(run)
+    trained, facts = folder.trained, folder.provenance
+    config = trained.config
+    facts["command"] = "; ".join([str(facts["command"]), *trained.changes])
+    name = name or config.family
+    check_name("bundle", name)
+    check_target(target, overwrite=overwrite)
+    limits = {} if skill_limits is None else _read_limits(skill_limits, config)
+    adapted = learn_masters(folder)
+    learner = adapted.learner
+    episodes = scored_episodes(learner.family.ticks)
+    masters = {
+        task: master_entry(
+            str(TaskId(config.family, task)),
+            curve,
+            bounds,
+            provenance_of(config, facts, curve[-1].steps, curve[-1].updates),
+            episodes,
+        )
+        for task, curve, bounds in zip(
+            learner.family.tasks, adapted.curves, learner.bounds, strict=True
+        )
+    }
+    # What was trained, not what was planned: the run may have been stopped early.
+    iterations = int(load_arrays(folder.checkpoint)["iteration"])
+    steps = iterations * config.mlsh.steps_per_iteration
+    provenance = provenance_of(config, facts, steps, iterations)
+    bundle, parity = export(config, learner, masters, provenance, name, target, limits)
+    return ExportedRun(bundle, adapted, parity)
+
+
+def _read_limits(file: Path, config: TrainConfig) -> SkillLimits:
+    family = make_family(config.family, config.family_parameters)
+    interface = load_robot(config.robot).interface.with_terms(family.terms)
+    return read_skill_limits(file, skill_names(config.mlsh.skills), interface)
