@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from mlsh_ros.recording.bag_files import (
 )
 from mlsh_ros.recording.bag_writer import ABOUT, MANIFEST
 from sim.errors import UserError
+from sim.files.strict_json import parse_json
 
 # ns by which one topic's messages step back in time: the recorder's clock jumped, and what
 # follows was recorded later all the same.
@@ -204,7 +204,7 @@ def _one_mcap(path: Path) -> list[File]:
 
 def _json(data: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
+        found = parse_json(data, "manifest")
+    except UserError:
         return {}
     return found if isinstance(found, dict) else {}

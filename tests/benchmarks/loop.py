@@ -16,11 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from mlsh_ros.evaluation.backends import Job, jobs, run_offline
+from mlsh_ros.evaluation.backends import run_offline
+from mlsh_ros.evaluation.case import EvaluationCase, resolve_cases
 from mlsh_ros.sim2real.replay.synthetic_recording import rehearse
 from mlsh_ros.sim2real.sysid.identify import identify
 from policies.bundle.bundle import Bundle, load_bundle
@@ -29,7 +31,7 @@ from sim.envs.world import World
 from sim.physics.robot_model import load_robot
 from sim.randomization.schema import Reality, reality_from_dict
 from sim.tasks.moving_bandits import MovingBandits
-from sim.tasks.registry import make_family, task_number
+from sim.tasks.registry import make_family
 
 BUNDLE = MovingBandits.name  # the shipped one
 EPISODES, SEED = 50, 7  # per task, the same everywhere; recordings have seed 0
@@ -69,10 +71,10 @@ RANGES = reality_from_dict(
 )
 
 
-def mean_return(bundle: Bundle, work: list[Job], reality: Reality | None) -> float:
+def mean_return(cases: list[EvaluationCase], reality: Reality | None) -> float:
     """Over all tasks."""
-    robot = bundle.interface.robot
-    done = run_offline(bundle, robot, work, episodes=EPISODES, seed=SEED, reality=reality)
+    differing = [replace(case, sim_params=reality) for case in cases]
+    done = run_offline(differing, episodes=EPISODES, seed=SEED)
     return float(np.mean([each.value for each in done]))
 
 
@@ -84,7 +86,7 @@ def expert(bundle: Bundle, reality: Reality) -> float:
     return float(np.mean([each.optimum for each in found]))
 
 
-def at_most(bundle: Bundle, work: list[Job], reality: Reality | None) -> float:
+def at_most(bundle: Bundle, cases: list[EvaluationCase], reality: Reality | None) -> float:
     """What no controller can exceed in the same episodes: the mean over all tasks.
 
     From rest, full commands along both axes reach the corner of a box that grows; a goal counts
@@ -98,8 +100,8 @@ def at_most(bundle: Bundle, work: list[Job], reality: Reality | None) -> float:
         fields, _ = world.step(np.ones((1, len(bundle.interface.action_names)), np.float32))
         corner.append(fields["position"][0] - start)
     total = []
-    for job in work:
-        slot = task_number(family, job.task.split("/")[1])
+    for case in cases:
+        slot = case.task.index_in(family.tasks)
         for number in range(EPISODES):
             goal = family.reset(slot, episode_rng(SEED, number))["goals"][slot] - start
             beyond = np.maximum(np.abs(goal) - np.array(corner), 0.0)
@@ -107,26 +109,27 @@ def at_most(bundle: Bundle, work: list[Job], reality: Reality | None) -> float:
     return float(np.mean(total))
 
 
-def finetuned(reality: Path, folder: Path) -> tuple[Bundle, list[Job]]:
+def finetuned(reality: Path, folder: Path) -> list[EvaluationCase]:
     """The bundle with masters that were learned under a reality, and what to evaluate."""
-    source, work = BUNDLE, []
+    source, chosen = BUNDLE, []
     for name, entry in load_bundle(BUNDLE).manifest.masters.items():
         mine, target = f"{FINETUNED}{name}", folder / f"finetuned-{name}"
         what = ["--task", entry.task, "--name", mine, "--reality", reality, "--no-baseline"]
         _mlsh("finetune", source, *what, "-o", target)
         source = str(target)
-        work.append(Job(entry.task, mine))
-    return load_bundle(source), work
+        chosen.append((entry.task, mine))
+    bundle = load_bundle(source)
+    found = [resolve_cases(bundle, task=task, master=name) for task, name in chosen]
+    return [case for (case,) in found]
 
 
-def trained(reality: Path, folder: Path, steps: int) -> tuple[Bundle, list[Job]]:
+def trained(reality: Path, folder: Path, steps: int) -> list[EvaluationCase]:
     """A new bundle, trained under a reality, and what to evaluate."""
     run = folder / "run"
     settings = ["--set", f"steps={steps}", "--set", "threads=1"]
     _mlsh("train", BUNDLE, "--run", run, *settings, "--reality", reality)
     _mlsh("export", run)
-    bundle = load_bundle(str(run / "bundle"))
-    return bundle, jobs(bundle, None, None)
+    return resolve_cases(load_bundle(str(run / "bundle")))
 
 
 def _mlsh(*arguments: object) -> None:
@@ -145,8 +148,8 @@ def main() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)  # of numbers that start at a bound
     parent = options.folder or Path(tempfile.mkdtemp(prefix="mlsh_loop_"))
     bundle = load_bundle(BUNDLE)
-    shipped = jobs(bundle, None, None)
-    nominal = mean_return(bundle, shipped, None)
+    shipped = resolve_cases(bundle)
+    nominal = mean_return(shipped, None)
     print(f"nominal robot: {nominal:.1f}; means of {EPISODES} episodes per task", flush=True)
     for name in [options.only] if options.only else HIDDEN:
         began, hidden = time.monotonic(), HIDDEN[name]
@@ -156,7 +159,7 @@ def main() -> None:
         signals = rehearse(bundle, hidden, sessions=options.sessions, seed=0)
         found = identify(bundle, [signals], ranges=RANGES)
         file.write_text(found.to_yaml([name]), encoding="utf-8")
-        before = mean_return(bundle, shipped, hidden)
+        before = mean_return(shipped, hidden)
         lost = nominal - before
         parts = [f"{name}: {before:.1f}, {lost / nominal:.0%} lost"]
         most = at_most(bundle, shipped, hidden)
@@ -165,8 +168,8 @@ def main() -> None:
         bundles = {"finetuned": finetuned(file, folder)}
         if options.steps:
             bundles["trained"] = trained(file, folder, options.steps)
-        for how, (other, work) in bundles.items():
-            value = mean_return(other, work, hidden)
+        for how, cases in bundles.items():
+            value = mean_return(cases, hidden)
             back = value - before
             parts.append(
                 f"{how} {value:.1f}, {back / lost:.0%} won back, {back / (most - before):.0%} "

@@ -16,7 +16,8 @@ from dataclasses import replace
 from policies.mlsh.config import TrainConfig, default_config
 from policies.mlsh.mlsh import Mlsh
 from policies.training.adapt import greedy_scores, scored_episodes
-from sim.tasks.registry import make_family, task_number
+from sim.tasks.registry import make_family
+from sim.tasks.task_id import TaskId
 from tests.benchmarks import one_line_errors
 
 
@@ -43,7 +44,7 @@ def learn(config: TrainConfig, task: str, steps: int) -> None:
         UserError: no such task.
     """
     family = make_family(config.family, config.family_parameters)
-    number = task_number(family, task)
+    number = TaskId(family.name, task).index_in(family.tasks)
     method = replace(
         config.mlsh,
         skills=1,

@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from mlsh_ros.evaluation.backends import jobs
+from mlsh_ros.evaluation.case import resolve_cases
 from policies.bundle.bundle import load_bundle
 from policies.mlsh.mlsh import Mlsh
 from sim.envs.reference_returns import episode_rng
@@ -139,7 +139,7 @@ def test_what_no_controller_can_exceed_is_what_force_and_delay_leave():
     from tests.benchmarks import loop
 
     bundle = load_bundle(loop.BUNDLE)
-    work = jobs(bundle, None, None)
+    work = resolve_cases(bundle)
     drives = [{"gain_factor": 1e-6}] * 2
     family = make_family(loop.BUNDLE)
     goals = [

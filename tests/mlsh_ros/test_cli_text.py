@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from rich.table import Table
 
 import mlsh_ros.cli
 from mlsh_ros.cli import console as console_module
 from mlsh_ros.cli import main as cli
-from mlsh_ros.cli.app import command
+from mlsh_ros.cli.app import app
 from mlsh_ros.cli.console import Screen, progress_bar
 from policies.bundle.bundle import PRETRAINED
 from sim.physics.robot_model import ROBOTS
@@ -122,10 +123,30 @@ def test_help_shows_its_brackets(mlsh):
     assert "[lowest, highest]" in re.sub(r"[\s│]+", " ", out)
 
 
-def test_no_bracket_of_a_help_text_is_lost(mlsh):
-    for name in command().commands:
-        code, _, err = mlsh(name, "--help")
-        assert (code, err) == (0, "")
+def words_of(text):
+    """The visible words of a help page or of a help text, however the lines are broken."""
+    return re.sub(r"[\s│╭╰─╮╯]+", "", text)
+
+
+@pytest.mark.parametrize("name", sorted(typer.main.get_command(app).commands))
+def test_every_help_text_is_shown_whole(mlsh, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    raw = typer.main.get_command(app).commands[name]
+    code, out, err = mlsh(name, "--help")
+    assert (code, err) == (0, "")
+    shown = words_of(out)
+    for described in (raw, *raw.params):
+        for part in re.split(r"\n\s*\n", described.help or ""):
+            for word in part.split():  # a table may put another column between two words
+                assert words_of(word) in shown, (described.name, word)
+
+
+@pytest.mark.parametrize("name", sorted(typer.main.get_command(app).commands))
+def test_every_parameter_has_a_help_text(name):
+    for parameter in typer.main.get_command(app).commands[name].params:
+        assert parameter.help, parameter.name
+        assert parameter.help[-1] == ".", parameter.help
 
 
 @pytest.mark.parametrize("error", [OverflowError, RecursionError, KeyError, MemoryError])
@@ -197,3 +218,51 @@ def test_the_width_of_a_pipe_cuts_no_line(monkeypatch):
     with screen.capture() as caught:
         console_module.say("a " * 100)
     assert caught.get().count("\n") == 1
+
+
+# Nothing is made before the input has been checked ----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "moving_bandits", "--reality", "nope"],
+        ["evaluate", "moving_bandits", "--sweep", "nope=0:1"],
+        ["evaluate", "moving_bandits", "--task", "moving_bandits/nope"],
+        ["evaluate", "moving_bandits", "--master", "nope"],
+        ["evaluate", "moving_bandits", "--robot", "rover"],
+        ["plot", "moving_bandits", "--robot", "rover", "-o", "new/a.png"],
+        ["play", "moving_bandits", "--master", "nope", "-o", "a.gif"],
+        ["demo", "--bundle", "nope"],
+        ["finetune", "moving_bandits", "--task", "nope/nope"],
+        ["finetune", "moving_bandits", "--task", "moving_bandits/goal-0", "--reality", "nope"],
+        ["transfer", "moving_bandits", "nope"],
+        ["export", "nope"],
+        ["train", "moving_bandits", "--set", "nope=1"],
+        ["train", "moving_bandits", "--reality", "nope"],
+        ["train", "nope"],
+        ["sweep", "nope"],
+        ["sweep", "moving_bandits", "--variant", "nope"],
+        ["gap", "moving_bandits", "nope.mcap"],
+        ["sysid", "moving_bandits", "nope.mcap"],
+        ["replay", "nope.mcap", "moving_bandits"],
+        ["summary", "nope"],
+        ["up", "sim", "bundle:=nope"],
+        ["new-robot", "mine", "--mjcf", "nope.xml", "-o", "new/mine"],
+        ["check-robot", "nope"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_input_leaves_nothing_behind(mlsh, tmp_path, words):
+    code, _, err = mlsh(*words)
+    assert code in (1, 2)
+    assert err.startswith("error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_users_are_read_strictly():
+    root = Path(mlsh_ros.cli.__file__).parents[2]
+    for package in ("sim", "policies", "mlsh_ros"):
+        for path in (root / package).rglob("*.py"):
+            if path.parent.name != "files":
+                assert not re.search(r"yaml\.(safe_)?load|json\.loads?\(", path.read_text()), path

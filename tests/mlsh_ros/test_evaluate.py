@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mlsh_ros.evaluation.case import resolve_cases
 from mlsh_ros.evaluation.measured import measured
 from mlsh_ros.evaluation.report.report import render
 from mlsh_ros.evaluation.scores import reference_returns, summarise
@@ -67,25 +68,26 @@ def test_what_differs_from_the_model_has_a_digest(tmp_path):
     found = []
     for mass in ("1.1", "1.2", "1.1   # the same"):
         file.write_text(f"schema: 1\nphysics: {{mass_factor: {mass}\n}}\n")
-        found.append(measured(bundle, "omni", str(file)))
+        found.append(measured(resolve_cases(bundle, sim_params=str(file))[0]))
     assert found[0] == found[2]
     assert found[0].reality == found[1].reality == str(file)
     assert found[0].reality_digest != found[1].reality_digest
-    nominal = measured(bundle, "omni")
+    nominal = measured(resolve_cases(bundle)[0])
     assert (nominal.reality, nominal.reality_digest) == (None, None)
 
 
 def test_a_digest_is_the_same_in_every_process(tmp_path):
     code = (
         "from mlsh_ros.evaluation.measured import *\n"
+        "from mlsh_ros.evaluation.case import resolve_cases\n"
         f"from policies.bundle.bundle import load_bundle\n"
-        f"print(measured(load_bundle({B!r}), 'omni').model_digest)"
+        f"print(measured(resolve_cases(load_bundle({B!r}))[0]).model_digest)"
     )
     outputs = {
         subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
         for _ in range(2)
     }
-    assert outputs == {measured(load_bundle(B), "omni").model_digest.encode() + b"\n"}
+    assert outputs == {measured(resolve_cases(load_bundle(B))[0]).model_digest.encode() + b"\n"}
 
 
 def test_a_map_names_the_robot_the_tasks_and_the_reality(tmp_path, mine, monkeypatch):
@@ -106,7 +108,10 @@ def test_a_map_names_the_robot_the_tasks_and_the_reality(tmp_path, mine, monkeyp
     data = json.loads(Path("out/robustness.json").read_text())
     assert (data["robot"], data["robot_given"], data["reality"]) == ("omni", "mine", "heavy")
     assert data["tasks"] == [{"task": f"{B}/goal-0", "master": "goal-0"}]
-    assert data["model_digest"] == measured(load_bundle(B), "mine").model_digest
+    assert (
+        data["model_digest"]
+        == measured(resolve_cases(load_bundle(B), robot="mine")[0]).model_digest
+    )
 
 
 # What cannot be meant ---------------------------------------------------------------------------
@@ -193,17 +198,17 @@ def test_a_closed_stream_is_no_fault(tmp_path, closed):
 
 def test_more_than_the_optimum_is_explained(capsys):
     from mlsh_ros.cli.evaluate import show
-    from mlsh_ros.evaluation.backends import jobs, run_offline
+    from mlsh_ros.evaluation.backends import run_offline
 
     bundle = load_bundle(B)
-    work = jobs(bundle, f"{B}/goal-0", None)
-    done = run_offline(bundle, "omni", work, episodes=1, seed=0)
-    limits = reference_returns(bundle, "omni", [work[0].task], seed=0, episodes=1)
+    cases = resolve_cases(bundle, task=f"{B}/goal-0")
+    done = run_offline(cases, episodes=1, seed=0)
+    limits = reference_returns(cases, seed=0, episodes=1)
     value = done[0].value
-    below = replace(limits[work[0].task], random=value - 5, optimum=value + 1)
+    below = replace(limits[cases[0].task], random=value - 5, optimum=value + 1)
     above = replace(below, optimum=value - 1)
     for limit, told in ((below, False), (above, True)):
-        result = summarise(bundle, "omni", "sim", 0, done, limits={work[0].task: limit})
+        result = summarise(cases, "sim", 0, done, limits={cases[0].task: limit})
         show(result)
         assert ("which is no bound" in capsys.readouterr().out.replace("\n", " ")) is told
         assert "scores more than 100 %" in render(result)

@@ -18,7 +18,7 @@ from mlsh_ros.sim2real.replay.open_loop_replay import Twin
 from mlsh_ros.sim2real.replay.synthetic_recording import rehearse
 from policies.bundle.bundle import load_bundle
 from policies.bundle.onnx_reader import Graph
-from policies.bundle.task_compatibility import task_of
+from policies.bundle.task_compatibility import resolve_task
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
 from sim.randomization.schema import load_reality
@@ -382,7 +382,7 @@ def test_a_window_starts_where_the_sensors_of_a_reality_say(moving, hidden):
     path, signals = hidden
     reality = load_reality(path, load_robot("omni"))
     windows = cut(signals, plan_for(moving.interface), moving.interface)
-    family, _ = task_of(moving, moving.manifest.masters["goal-0"].task)
+    family, _ = resolve_task(moving, moving.manifest.masters["goal-0"].task_id)
     on_time = {k: replace(s, delay_s=(0.0, 0.0)) for k, s in reality.sensors.items()}
     reality = replace(reality, sensors=on_time)
     twin = Twin(load_robot("omni"), moving.interface, family, lambda _: None, reality=reality)

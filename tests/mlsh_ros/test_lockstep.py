@@ -6,12 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mlsh_ros.evaluation.backends import jobs, run_offline, run_ros
+from mlsh_ros.evaluation.backends import run_offline, run_ros
+from mlsh_ros.evaluation.case import resolve_cases
 from policies.bundle.bundle import MANIFEST, write_bundle
-from policies.bundle.task_compatibility import task_of
 from sim.errors import UserError
-from sim.physics.robot_model import load_robot
-from sim.randomization.schema import load_reality
 from tests.support.bundles import fresh_domain, restless_bundle
 
 EPISODES = 10  # x 2 tasks x 50 ticks = 1,000 ticks
@@ -29,14 +27,12 @@ EPISODES = 10  # x 2 tasks x 50 ticks = 1,000 ticks
 )
 def test_rollout_through_ros_equals_offline(tmp_path, lead, family, robot, parameters):
     bundle = restless_bundle(tmp_path / "restless", lead, family, robot, **parameters)
-    work = jobs(bundle, None, None)
-    ticks = task_of(bundle, work[0].task)[0].ticks
+    cases = resolve_cases(bundle, robot=robot)
+    ticks = cases[0].family.ticks
     assert ticks == parameters.get("ticks", ticks)
     episodes = max(1, EPISODES * 50 // ticks)
-    offline = run_offline(bundle, robot, work, episodes=episodes, seed=3)
-    through_ros = run_ros(
-        bundle, robot, work, episodes=episodes, seed=3, mode="lockstep", domain=fresh_domain()
-    )
+    offline = run_offline(cases, episodes=episodes, seed=3)
+    through_ros = run_ros(cases, episodes=episodes, seed=3, mode="lockstep", domain=fresh_domain())
     assert sum(len(e.skill) for e in offline) >= 1000
     # Otherwise nothing is said about switching.
     assert sum(e.switches for e in offline) > 25
@@ -62,14 +58,12 @@ def test_with_a_reality_it_still_does(tmp_path):
     bundle = restless_bundle(tmp_path / "restless", 1, "body_bandits", "rover")
     file = tmp_path / "reality.yaml"
     file.write_text(REALITY)
-    work = jobs(bundle, None, None)[:1]
-    reality = load_reality(str(file), load_robot("rover"))
+    (nominal_case, *_) = resolve_cases(bundle)
+    (case, *_) = resolve_cases(bundle, sim_params=str(file))
     how = {"episodes": 1, "seed": 3}
-    nominal = run_offline(bundle, "rover", work, **how)
-    offline = run_offline(bundle, "rover", work, reality=reality, **how)
-    through_ros = run_ros(
-        bundle, "rover", work, mode="lockstep", domain=fresh_domain(), reality=str(file), **how
-    )
+    nominal = run_offline([nominal_case], **how)
+    offline = run_offline([case], **how)
+    through_ros = run_ros([case], mode="lockstep", domain=fresh_domain(), **how)
     compare(offline, through_ros)
     for one, two in zip(nominal, offline, strict=True):
         # Goals are where they were, 2 at the end of the observation; it is only seen otherwise.
@@ -83,12 +77,12 @@ def test_a_rule_that_stops_the_robot_stops_it_in_lockstep_too(tmp_path):
     slow = {skill: {"velocity": (-0.3, 0.3)} for skill in whole.manifest.skills}
     files = {name: data for name, data in whole.files.items() if name != MANIFEST}
     bundle = write_bundle(replace(whole.manifest, skill_limits=slow), files, tmp_path / "slow")
-    work, how = jobs(bundle, None, None)[:1], {"episodes": 1, "seed": 3}
-    (offline,) = run_offline(bundle, "omni", work, **how)
+    cases, how = resolve_cases(bundle)[:1], {"episodes": 1, "seed": 3}
+    (offline,) = run_offline(cases, **how)
     assert re.match(r"tick \d+: limit: velocity", offline.fault)
     what = offline.fault.partition(": ")[2]
     with pytest.raises(UserError, match=re.escape(f"stopped the robot: fault: {what}")):
-        run_ros(bundle, "omni", work, mode="lockstep", domain=fresh_domain(), **how)
+        run_ros(cases, mode="lockstep", domain=fresh_domain(), **how)
 
 
 def compare(offline, through_ros):

@@ -16,7 +16,8 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
-from mlsh_ros.evaluation.backends import jobs, run_offline, run_ros
+from mlsh_ros.evaluation.backends import run_offline, run_ros
+from mlsh_ros.evaluation.case import resolve_cases
 from mlsh_ros.nodes.node import LATCHED
 from tests.support.bundles import changed_robot, fresh_domain, restless_bundle
 from tests.support.nodes import (
@@ -530,10 +531,10 @@ def test_realtime_through_ros_is_as_good_as_offline():
     from policies.bundle.bundle import load_bundle
 
     bundle = load_bundle("moving_bandits")
-    work = jobs(bundle, "moving_bandits/goal-0", None)
-    offline = run_offline(bundle, "omni", work, episodes=2, seed=0)
+    cases = resolve_cases(bundle, task="moving_bandits/goal-0")
+    offline = run_offline(cases, episodes=2, seed=0)
     domain = fresh_domain()
-    through_ros = run_ros(bundle, "omni", work, episodes=2, seed=0, mode="realtime", domain=domain)
+    through_ros = run_ros(cases, episodes=2, seed=0, mode="realtime", domain=domain)
     a, b = (np.mean([e.value for e in x]) for x in (offline, through_ros))
     assert abs(a - b) < 0.1 * a
     assert [e.late for e in through_ros] == [0, 0]

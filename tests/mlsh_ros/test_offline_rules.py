@@ -5,13 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mlsh_ros.evaluation.backends import Job, run_offline
+from mlsh_ros.evaluation.backends import run_offline
+from mlsh_ros.evaluation.case import resolve_cases
 from mlsh_ros.evaluation.report.verdict import verdict
 from mlsh_ros.evaluation.scores import summarise
 from policies.bundle.bundle import MANIFEST, load_bundle, write_bundle
 from sim.errors import UserError
 
-JOB = [Job("moving_bandits/goal-0", "goal-0")]
+TASK = "moving_bandits/goal-0"
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def shipped():
 
 
 def drive(bundle):
-    return run_offline(bundle, "omni", JOB, episodes=2, seed=0)
+    return run_offline(resolve_cases(bundle, task=TASK), episodes=2, seed=0)
 
 
 def spoiled(value):
@@ -49,7 +50,7 @@ def test_a_limit_that_is_broken_is_kept_and_told(shipped):
     done = drive(bundle)
     assert all(": limit: velocity." in episode.fault for episode in done)
     assert [e.value for e in done] == [e.value for e in drive(shipped)]
-    result = summarise(bundle, "omni", "sim", 0, done)
+    result = summarise(resolve_cases(bundle, task=TASK), "sim", 0, done)
     assert len(result.to_dict()["tasks"][0]["faults"]) == 2
     assert "skill_node would have stopped the robot in 2 episodes" in verdict(result)
 

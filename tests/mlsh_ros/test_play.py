@@ -9,7 +9,8 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from mlsh_ros.cli import main as cli
-from mlsh_ros.evaluation.backends import Job, jobs, run_offline
+from mlsh_ros.evaluation.backends import run_offline
+from mlsh_ros.evaluation.case import resolve_cases
 from mlsh_ros.evaluation.episode import Episode
 from mlsh_ros.evaluation.number_format import amount
 from mlsh_ros.evaluation.report.plots import skill_colours
@@ -55,8 +56,7 @@ def marks(axes, name):
 def takes_of(name, episodes=1, tasks=None):
     bundle = load_bundle(name)
     robot = load_robot(bundle.interface.robot)
-    work = jobs(bundle, None, None)[:tasks]
-    return bundle, robot, drive(bundle, robot, work, episodes=episodes, seed=0)
+    return bundle, robot, drive(resolve_cases(bundle)[:tasks], episodes=episodes, seed=0)
 
 
 @pytest.fixture(scope="module", params=pretrained_names())
@@ -69,12 +69,12 @@ def shipped(request):
 
 
 def test_what_is_shown_is_what_is_scored(shipped):
-    bundle, robot, takes = shipped
-    work = jobs(bundle, None, None)[:2]
+    bundle, _, takes = shipped
+    cases = resolve_cases(bundle)[:2]
     episodes = len(takes) // len({take.label for take in takes})
-    scored = run_offline(bundle, robot.name, work, episodes=episodes, seed=0)
+    scored = run_offline(cases, episodes=episodes, seed=0)
     takes = takes[: len(scored)]
-    assert len(takes) == len(work) * episodes
+    assert len(takes) == len(cases) * episodes
     for take, episode in zip(takes, scored, strict=True):
         np.testing.assert_array_equal(take.episode.observation, episode.observation)
         np.testing.assert_array_equal(take.episode.reward, episode.reward)
@@ -232,8 +232,9 @@ def test_a_robot_that_does_not_say_where_it_is_has_no_paths():
 
 def test_a_master_on_another_task_is_said_so():
     bundle, robot = load_bundle("moving_bandits"), load_robot("omni")
-    work = [Job("moving_bandits/goal-0", "goal-1"), Job("moving_bandits/goal-0", "goal-0")]
-    takes = drive(bundle, robot, work, episodes=1, seed=0)
+    task = "moving_bandits/goal-0"
+    cases = [*resolve_cases(bundle, task=task, master="goal-1"), *resolve_cases(bundle, task=task)]
+    takes = drive(cases, episodes=1, seed=0)
     assert [take.label for take in takes] == [
         "moving_bandits/goal-0 with master goal-1",
         "moving_bandits/goal-0",
@@ -242,12 +243,10 @@ def test_a_master_on_another_task_is_said_so():
     assert len(figure.axes) == 2
 
 
-def test_all_tasks_are_checked_before_the_first_is_driven():
-    bundle, driven = load_bundle("moving_bandits"), []
-    work = [Job("moving_bandits/goal-0", "goal-0"), Job("rooms/corner-0", "goal-0")]
+def test_a_task_that_does_not_fit_makes_no_case():
+    bundle = load_bundle("moving_bandits")
     with pytest.raises(UserError, match=r"'rooms/corner-0' .*'goals'"):
-        drive(bundle, load_robot("omni"), work, episodes=1, seed=0, on_episode=driven.append)
-    assert not driven
+        resolve_cases(bundle, task="rooms/corner-0", master="goal-0")
 
 
 # The commands -----------------------------------------------------------------------------------

@@ -24,7 +24,8 @@ from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
 from mlsh_ros.evaluation import ros_rollout as remote_module
-from mlsh_ros.evaluation.backends import jobs, run_ros
+from mlsh_ros.evaluation.backends import run_ros
+from mlsh_ros.evaluation.case import resolve_cases
 from mlsh_ros.evaluation.ros_rollout import Remote
 from mlsh_ros.messages.labelled_array import OUTCOME, trace_layout
 from mlsh_ros.nodes.node import LATCHED, TRACE, array_message
@@ -264,12 +265,10 @@ def test_a_node_that_dies_ends_the_evaluation_by_name_and_leaves_no_process(bund
             killed.append(time.monotonic())
             os.kill(number, 9)
 
-    work = jobs(bundle, None, "goal-0")
+    cases = resolve_cases(bundle, master="goal-0")
     domain = fresh_domain()
     with pytest.raises(UserError, match=f"{victim} ended with SIGKILL"):
-        run_ros(
-            bundle, "omni", work, episodes=1, seed=0, mode="realtime", domain=domain, on_tick=kill
-        )
+        run_ros(cases, episodes=1, seed=0, mode="realtime", domain=domain, on_tick=kill)
     assert time.monotonic() - killed[0] < 6.0
     assert children("mlsh_ros.nodes") == []
 
@@ -279,12 +278,10 @@ def test_an_interruption_leaves_no_process(bundle):
     def interrupt(trace, value):
         raise KeyboardInterrupt
 
-    work = jobs(bundle, None, "goal-0")
+    cases = resolve_cases(bundle, master="goal-0")
     with pytest.raises(KeyboardInterrupt):
         run_ros(
-            bundle,
-            "omni",
-            work,
+            cases,
             episodes=1,
             seed=0,
             mode="lockstep",

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mlsh_ros.cli.evaluate import show
-from mlsh_ros.evaluation.backends import jobs, run_offline
+from mlsh_ros.evaluation.backends import run_offline
+from mlsh_ros.evaluation.case import resolve_cases
 from mlsh_ros.evaluation.episode import Episode
 from mlsh_ros.evaluation.report.plots import route_of, runs, skill_colours
 from mlsh_ros.evaluation.report.report import render, write_report
@@ -25,13 +26,14 @@ from policies.bundle.bundle import (
     Score,
     load_bundle,
 )
-from policies.bundle.task_compatibility import task_of
+from policies.bundle.task_compatibility import resolve_task
 from policies.mlsh.config import config_to_dict, default_config
 from policies.mlsh.skill_metrics import distance
 from sim.envs.reference_returns import episode_rng
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
-from sim.tasks.registry import split_task
+from sim.tasks.registry import find_task
+from sim.tasks.task_id import TaskId
 
 N, TICKS, SEED = 10, 50, 3
 HOSTILE = "</td><script>alert('x')</script>&\"$\\frac"
@@ -39,7 +41,7 @@ VOID = {"meta", "br"}
 
 
 def make_bundle(skills=2):
-    family, _ = split_task("moving_bandits/goal-0")
+    family, _ = find_task(TaskId("moving_bandits", "goal-0"))
     provenance = Provenance(
         command="mlsh train moving_bandits --seed 0 <x>",
         seed=0,
@@ -73,7 +75,7 @@ def make_bundle(skills=2):
 
 def drive(task, master, number, *, clock=False, wrong=0, late=0):
     """A point that goes to the goal that counts, the first `wrong` decisions to the other one."""
-    family, index = split_task(task)
+    family, index = find_task(TaskId.parse(task))
     layout = family.reset(index, episode_rng(SEED, number))
     slot, goals = int(layout["slot"]), layout["goals"]
     rng = np.random.default_rng([index, number])
@@ -108,7 +110,8 @@ def evaluate(*, episodes=8, clock=False, late=0, skills=2):
         for task, master in tasks
         for n in range(episodes)
     ]
-    return summarise(make_bundle(skills), "omni", "ros-realtime" if clock else "sim", SEED, driven)
+    cases = resolve_cases(make_bundle(skills))
+    return summarise(cases, "ros-realtime" if clock else "sim", SEED, driven)
 
 
 @pytest.fixture(scope="module")
@@ -384,7 +387,7 @@ def test_distance_of_skills():
 
 def test_a_bundles_skills_are_compared_on_what_was_seen(offline):
     shipped = load_bundle("moving_bandits")
-    evaluation = summarise(shipped, "omni", "sim", SEED, offline.episodes)
+    evaluation = summarise(resolve_cases(shipped), "sim", SEED, offline.episodes)
     assert 0.2 < evaluation.distance < 1  # each drives to a goal of its own
     told = f"The nearest two skills are {evaluation.distance:.2f} apart"
     assert told in sharing_section(evaluation)
@@ -393,13 +396,14 @@ def test_a_bundles_skills_are_compared_on_what_was_seen(offline):
 def test_a_bundle_is_measured_on_the_family_that_it_was_trained_on(capsys):
     shipped = load_bundle("moving_bandits")
     with pytest.raises(UserError, match="nothing was driven"):
-        summarise(shipped, "omni", "sim", SEED, [])
+        summarise(resolve_cases(shipped), "sim", SEED, [])
     # held_out says what training did not see, not what there is.
     family = Family("moving_bandits", {"ticks": 20, "held_out": 1})
     own = replace(shipped, manifest=replace(shipped.manifest, family=family))
-    episodes = run_offline(own, "omni", jobs(own, None, "goal-1"), episodes=2, seed=SEED)
+    cases = resolve_cases(own, master="goal-1")
+    episodes = run_offline(cases, episodes=2, seed=SEED)
     assert [len(episode.skill) for episode in episodes] == [20, 20]
-    result = summarise(own, "omni", "sim", SEED, episodes)
+    result = summarise(cases, "sim", SEED, episodes)
     assert 0 < result.lines[0].bounds.optimum <= 20  # 1 per tick at best
     assert result.to_dict()["family_parameters"] == {"moving_bandits": {"ticks": 20}}
     show(result)
@@ -407,7 +411,8 @@ def test_a_bundle_is_measured_on_the_family_that_it_was_trained_on(capsys):
     assert said in " ".join(capsys.readouterr().out.split())
     assert said in render(result)
     # Another family has its own parameters.
-    assert task_of(own, "ring_bandits/sector-0") == split_task("ring_bandits/sector-0")
+    other = TaskId("ring_bandits", "sector-0")
+    assert resolve_task(own, other) == find_task(other)
 
 
 def test_verdict_counts_late_decisions(offline, timed):

@@ -1,12 +1,14 @@
 """Where a bundle breaks: scores over axes and pairs, and how they are asked for."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mlsh_ros.evaluation import robustness as module
-from mlsh_ros.evaluation.backends import Job, jobs, run_offline
+from mlsh_ros.evaluation.backends import run_offline
+from mlsh_ros.evaluation.case import resolve_cases
 from mlsh_ros.evaluation.measured import measured
 from mlsh_ros.evaluation.robustness import (
     PAIR_POINTS,
@@ -26,7 +28,6 @@ from sim.envs.reference_returns import bounds
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot, robot_names
 from sim.randomization.schema import check_reality, reality_from_dict
-from sim.tasks.registry import split_task
 
 
 def test_axes_are_read_with_their_units():
@@ -79,10 +80,10 @@ def test_points_are_scores_of_the_same_episodes(monkeypatch):
     monkeypatch.setattr(module, "POINTS", 3)
     monkeypatch.setattr(module, "PAIR_POINTS", 2)
     bundle, seen = load_bundle("moving_bandits"), []
-    work = jobs(bundle, "moving_bandits/goal-0", None)
+    cases = resolve_cases(bundle, task="moving_bandits/goal-0")
     axes = parse_axes(["mass=1:9 delay=0:400ms"])
     how = {"episodes": 2, "seed": 4}
-    found = robustness(bundle, "omni", work, axes, on_point=lambda: seen.append(1), **how)
+    found = robustness(cases, axes, on_point=lambda: seen.append(1), **how)
     assert len(seen) == points_of(axes) == 1 + 2 * 3 + 2 * 2
     _, points = found.axes["delay"]
     assert [p.values for p in points] == [{"delay": 0.0}, {"delay": 0.2}, {"delay": 0.4}]
@@ -90,9 +91,9 @@ def test_points_are_scores_of_the_same_episodes(monkeypatch):
     assert points[0].score > points[1].score > points[2].score
     motors = {name: {"delay_s": 0.4} for name in ("drive_x", "drive_y")}
     late = reality_from_dict({"actuators": motors}, "test")
-    done = run_offline(bundle, "omni", work, reality=late, **how)
+    done = run_offline([replace(cases[0], sim_params=late)], **how)
     # Against the bounds of the nominal model.
-    limit = bounds(load_robot("omni"), *split_task(work[0].task), **how)
+    limit = bounds(load_robot("omni"), cases[0].family, cases[0].number, **how)
     expected = limit.normalise(np.mean([e.value for e in done]))
     assert points[2].score == pytest.approx(expected)
     gained = found.axes["mass"][1]
@@ -110,9 +111,9 @@ def made_up() -> Map:
         for a in axes
     }
     pair = [point] * PAIR_POINTS**2
-    what = measured(load_bundle("moving_bandits"), "omni", "heavy")
-    work = [Job("moving_bandits/goal-0", "goal-0")]
-    return Map(what, work, 5, 0, point, lines, {("friction", "delay"): pair})
+    bundle = load_bundle("moving_bandits")
+    cases = resolve_cases(bundle, task="moving_bandits/goal-0", sim_params="heavy")
+    return Map(measured(cases[0]), cases, 5, 0, point, lines, {("friction", "delay"): pair})
 
 
 def test_the_verdict_names_where_it_breaks_and_the_files_hold_it(tmp_path):

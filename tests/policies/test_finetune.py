@@ -25,6 +25,7 @@ from sim.files.output import lock_beside, locked
 from sim.physics.robot_model import ROBOTS, load_robot
 from sim.tasks.moving_bandits import MovingBandits
 from sim.tasks.registry import FAMILIES, make_family
+from sim.tasks.task_id import TaskId
 from tests.support.fenced_bandits import FencedBandits
 
 OTHER = "ring_bandits/sector-1"
@@ -38,7 +39,7 @@ def light(monkeypatch):
 
 def learn(bundle, path, task=OTHER, **changes):
     given = {"name": "new", "updates": 1, "seed": 5, "facts": environment()} | changes
-    return finetune(bundle, task, path, **given)
+    return finetune(bundle, TaskId.parse(task), path, **given)
 
 
 def refusal(call, *args, **kwargs) -> str:
@@ -147,7 +148,7 @@ def test_start_from_a_master_of_the_bundle(bundle, tmp_path):
 
 
 def test_agent_with_installed_skills_is_the_bundle(bundle):
-    config, _ = task_config(bundle, "moving_bandits/goal-0", seed=0)
+    config, _ = task_config(bundle, TaskId("moving_bandits", "goal-0"), seed=0)
     agent = Mlsh(replace(config, mlsh=replace(config.mlsh, groups=1))).agent
     install_skills(agent, bundle)
     golden = bundle.golden
@@ -275,21 +276,21 @@ def test_a_task_that_does_not_fit_is_refused_by_term(bundle, monkeypatch, shown)
     (goals,) = family.terms
     renamed = replace(goals, name="targets") if shown == 2 else goals
     offered = SimpleNamespace(name="x", terms=(renamed,))
-    monkeypatch.setattr("policies.bundle.task_compatibility.split_task", lambda *_: (offered, 0))
-    text = refusal(check_fits, bundle, load_robot("omni"), "x/y")
+    monkeypatch.setattr("policies.bundle.task_compatibility.find_task", lambda *_: (offered, 0))
+    text = refusal(check_fits, bundle, load_robot("omni"), TaskId("x", "y"))
     assert ("no term 'goals'" if shown == 2 else "term 'goals' of task 'x/y'") in text
 
 
 def test_tasks_that_fit(bundle):
     for task in (OTHER, "moving_bandits/goal-0"):
-        check_fits(bundle, load_robot("omni"), task)
+        check_fits(bundle, load_robot("omni"), TaskId.parse(task))
 
 
 # Learning ---------------------------------------------------------------------------------------
 
 
 def test_from_scratch_learns_one_policy(bundle):
-    config, number = task_config(bundle, OTHER, seed=1)
+    config, number = task_config(bundle, TaskId.parse(OTHER), seed=1)
     assert number == 1
     result = from_scratch(config, number, updates=3, episodes=8)
     learner, (curve,) = result.learner, result.curves
@@ -307,7 +308,7 @@ def test_from_scratch_learns_one_policy(bundle):
 
 def test_updates_see_as_many_steps_as_the_paper(bundle, monkeypatch):
     monkeypatch.undo()
-    config, _ = task_config(bundle, OTHER, seed=1)
+    config, _ = task_config(bundle, TaskId.parse(OTHER), seed=1)
     assert envs_per_update(config) * config.mlsh.rollout_ticks == 2000
     longer = replace(config, mlsh=replace(config.mlsh, rollout_ticks=1000))
     assert envs_per_update(longer) == 4  # two simulations per skill, whatever the rollout's length
@@ -316,7 +317,7 @@ def test_updates_see_as_many_steps_as_the_paper(bundle, monkeypatch):
 def test_greedy_scores_are_of_first_episodes_only(bundle, monkeypatch):
     # Fenced episodes end early and others begin within the same ticks: those do not count.
     monkeypatch.setitem(FAMILIES, "fenced_bandits", FencedBandits)
-    config, _ = task_config(bundle, "moving_bandits/goal-0", seed=0)
+    config, _ = task_config(bundle, TaskId("moving_bandits", "goal-0"), seed=0)
     method = replace(config.mlsh, groups=2, envs=4)
     learner = Mlsh(
         replace(config, family="fenced_bandits", mlsh=method), adapt_only=True, tasks=[0, 1]
@@ -344,7 +345,7 @@ def test_greedy_scores_are_of_first_episodes_only(bundle, monkeypatch):
 
 
 def test_adapting_leaves_tasks_and_skills_alone(bundle):
-    config, _ = task_config(bundle, "moving_bandits/goal-0", seed=0)
+    config, _ = task_config(bundle, TaskId("moving_bandits", "goal-0"), seed=0)
     result = adapt(config, lambda a: install_skills(a, bundle), [1, 0], updates=3, episodes=4)
     learner = result.learner
     assert learner.env.tasks.tolist() == [1, 0]
@@ -371,6 +372,6 @@ def test_curves_are_written(tmp_path):
 
 
 def test_a_goal_that_training_did_not_see_is_found():
-    config, number = task_config(load_bundle("rooms"), "rooms/inner-1", seed=0)
+    config, number = task_config(load_bundle("rooms"), TaskId("rooms", "inner-1"), seed=0)
     assert load_bundle("rooms").manifest.family.parameters == {"held_out": 1}
     assert make_family(config.family, config.family_parameters).tasks[number] == "inner-1"

@@ -9,6 +9,7 @@ from policies.bundle.robot_compatibility import check_agrees, difference
 from policies.bundle.task_compatibility import check_fits, robot_of
 from sim.errors import UserError
 from sim.physics.robot_model import ROBOTS, load_robot
+from sim.tasks.task_id import TaskId
 
 
 @pytest.fixture
@@ -44,13 +45,15 @@ def test_the_key_and_both_values_are_named(shipped):
     with pytest.raises(UserError, match=said):
         check_agrees(altered(shipped), "omni")
     with pytest.raises(UserError, match=said):
-        check_fits(altered(shipped), load_robot("omni"), "moving_bandits/goal-0")
+        check_fits(altered(shipped), load_robot("omni"), TaskId("moving_bandits", "goal-0"))
 
 
 def test_a_difference_beside_the_terms_is_named(shipped):
     with pytest.raises(UserError, match=r": control_dt is 0\.2 in the bundle and 0\.1 there"):
         check_fits(
-            with_interface(shipped, control_dt=0.2), load_robot("omni"), "moving_bandits/goal-0"
+            with_interface(shipped, control_dt=0.2),
+            load_robot("omni"),
+            TaskId("moving_bandits", "goal-0"),
         )
 
 

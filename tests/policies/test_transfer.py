@@ -13,6 +13,7 @@ from policies.training.finetune import task_config
 from sim.errors import UserError
 from sim.tasks.registry import FAMILIES
 from sim.tasks.ring_bandits import RingBandits
+from sim.tasks.task_id import TaskId
 
 
 def run(**changes):
@@ -54,7 +55,7 @@ def test_an_episode_longer_than_the_skills_rollouts_is_run_as_a_whole(monkeypatc
     monkeypatch.setitem(FAMILIES, "longer", Longer)
     bundle = load_bundle("moving_bandits")
     for family, ticks in (("ring_bandits", 50), ("longer", 80)):  # a multiple of N = 10
-        config, _ = task_config(bundle, f"{family}/sector-0", seed=0)
+        config, _ = task_config(bundle, TaskId(family, "sector-0"), seed=0)
         assert config.mlsh.rollout_ticks == ticks
 
 
@@ -102,5 +103,7 @@ def test_the_command_knows_the_tasks_of_a_changed_family(tmp_path, monkeypatch, 
 def test_too_few_episodes_for_the_probe_are_refused():
     with pytest.raises(UserError, match=r"3 episodes per update are 3 simulations .* needs 4"):
         run(episodes=3)
-    config, _ = task_config(load_bundle("moving_bandits"), "ring_bandits/sector-0", seed=0)
+    config, _ = task_config(
+        load_bundle("moving_bandits"), TaskId("ring_bandits", "sector-0"), seed=0
+    )
     assert envs_for_episodes(config.with_values(["mlsh.probe=none"]), 3) == 3

@@ -18,8 +18,9 @@ from sim.tasks.ant_bandits import AntBandits
 from sim.tasks.ant_mazes import CELLS, MAZES, AntMazes
 from sim.tasks.ant_movement import DIRECTIONS, AntMovement
 from sim.tasks.ant_obstacles import AntObstacles
-from sim.tasks.registry import FAMILIES, make_family, split_task
+from sim.tasks.registry import FAMILIES, find_task, make_family
 from sim.tasks.running import run
+from sim.tasks.task_id import TaskId
 
 ANT = load_robot("ant")
 MODEL = ANT.compile()
@@ -242,7 +243,7 @@ def test_movement_pays_the_way_ahead_less_what_strays():
 def test_every_direction_is_a_task_that_can_be_asked_for():
     assert AntMovement().tasks == ("right", "up")  # as published
     for number, name in enumerate(DIRECTIONS):
-        family, found = split_task(f"ant_movement/{name}")
+        family, found = find_task(TaskId("ant_movement", name))
         assert (family.tasks[found], found) == (name, number)
 
 

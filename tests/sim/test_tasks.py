@@ -11,8 +11,9 @@ from sim.errors import UserError
 from sim.physics.robot_model import load_robot, robot_names
 from sim.tasks.expert_controller import Driver
 from sim.tasks.moving_bandits import MovingBandits
-from sim.tasks.registry import FAMILIES, make_family, split_task, task_number
+from sim.tasks.registry import FAMILIES, find_task, make_family
 from sim.tasks.ring_bandits import RingBandits
+from sim.tasks.task_id import TaskId
 
 EPISODES = 64
 # The others have files of their own: tests/sim/test_body_bandits.py, tests/sim/test_rooms.py.
@@ -44,8 +45,8 @@ def layout_of(family, task: int, episodes: int):
 def test_every_task_is_found_by_its_name(family):
     assert len(set(family.tasks)) == len(family.tasks) > 0
     for number, task in enumerate(family.tasks):
-        assert task_number(family, task) == number
-        found, place = split_task(f"{family.name}/{task}")
+        assert TaskId(family.name, task).index_in(family.tasks) == number
+        found, place = find_task(TaskId.parse(f"{family.name}/{task}"))
         # Of directions that are no tasks by default a name finds a family that has them.
         assert (found.tasks[place], type(found)) == (task, type(family))
         assert set(family.tasks) <= set(found.tasks)
@@ -55,11 +56,17 @@ def test_every_task_is_found_by_its_name(family):
     ("call", "message"),
     [
         (lambda: make_family("moving_bandit"), r"no task family .*mean 'moving_bandits'\? Valid"),
-        (lambda: split_task("moving_bandits"), r"a family only\. Valid: moving_bandits/goal-0"),
-        (lambda: split_task("moving_bandits/goal-7"), r"no task 'moving_bandits/goal-7'.*goal-1"),
         (
-            lambda: task_number(make_family("ring_bandits"), "sector-3"),
-            r"no task 'sector-3'.*sector-2",
+            lambda: find_task(TaskId.parse("moving_bandits")),
+            r"a family only\. Valid: moving_bandits/goal-0",
+        ),
+        (
+            lambda: find_task(TaskId.parse("moving_bandits/goal-7")),
+            r"no task 'moving_bandits/goal-7'.*goal-1",
+        ),
+        (
+            lambda: TaskId("ring_bandits", "sector-3").index_in(make_family("ring_bandits").tasks),
+            r"no task 'ring_bandits/sector-3'.*sector-2",
         ),
         (
             lambda: make_family("moving_bandits", {"radios": 1.0}),

@@ -27,7 +27,7 @@ from policies.bundle.runtime import load_master, load_skills
 from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.physics.robot_model import load_robot
-from sim.tasks.registry import split_task
+from sim.tasks.registry import find_task
 
 START = 10**18  # ns
 WIRE = 300_000  # ns, from a message's making to its recording
@@ -87,8 +87,8 @@ class Robot:
 
     def drive(self, master, *, sessions=4, ticks=None, one_drive=False):
         """Drive sessions; or one of several episodes, as a simulator that loops has it."""
-        task = self.bundle.manifest.masters[master].task
-        family, number = split_task(task)
+        task = self.bundle.manifest.masters[master].task_id
+        family, number = find_task(task)
         if self.world is None:
             self.world = World(self.robot, family, 1)
             self.wrong.model(self.world.physics.batch)

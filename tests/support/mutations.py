@@ -122,7 +122,7 @@ def refused_as_forgery(mutation: Mutation, root: Path) -> tuple[str, str] | None
         return DISK, line
     robot = load_robot(str(place.robot))
     for entry in masters.values():
-        if line := _refusal(lambda entry=entry: check_fits(bundle, robot, entry.task)):
+        if line := _refusal(lambda entry=entry: check_fits(bundle, robot, entry.task_id)):
             return FITS, line
     return None
 
