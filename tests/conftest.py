@@ -16,9 +16,9 @@ for _number in (signal.SIGHUP, signal.SIGQUIT):
     signal.signal(_number, signal.SIG_DFL)
 # No DDS packet may leave this machine; set before rclpy is imported anywhere.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-from mlsh_ros.bringup.network import confined
+from mlsh_ros.bringup.network import localhost_environment
 
-os.environ.update(confined(os.environ))  # nodes find each other at once
+os.environ.update(localhost_environment(os.environ))  # nodes find each other at once
 
 
 from tests.support.bundles import fresh_domain, restless_bundle

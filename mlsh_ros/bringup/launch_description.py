@@ -23,17 +23,17 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from mlsh_ros.bringup.network import LAUNCHER, confined
+from mlsh_ros.bringup.network import LAUNCHER, localhost_environment
 from mlsh_ros.bringup.node_graph import PACKAGE, Graph, NodeSpec
 from mlsh_ros.bringup.params import Value
-from mlsh_ros.bringup.resolve_arguments import GRACE, grace, settle
+from mlsh_ros.bringup.resolve_arguments import GRACE, grace, resolve_arguments
 from sim.errors import UserError
 
 PUSHED = "ros_namespace"  # the launch configuration that PushRosNamespace sets
 OnExit = Callable[[ProcessExited, LaunchContext], list[Any] | None]
 
 
-def describe(graph: Graph) -> LaunchDescription:
+def build_launch_description(graph: Graph) -> LaunchDescription:
     """Arguments and nodes of `graph`, for `generate_launch_description`."""
     arguments = [
         DeclareLaunchArgument(
@@ -54,7 +54,10 @@ def _network(graph: Graph) -> list[Any]:
     """A simulation talks to this computer only, unless the user has said otherwise."""
     if graph.name != "sim":
         return []
-    return [SetEnvironmentVariable(name, value) for name, value in confined(os.environ).items()]
+    return [
+        SetEnvironmentVariable(name, value)
+        for name, value in localhost_environment(os.environ).items()
+    ]
 
 
 def _nodes(context: LaunchContext, graph: Graph) -> list[Any]:
@@ -64,16 +67,16 @@ def _nodes(context: LaunchContext, graph: Graph) -> list[Any]:
     given = {name: LaunchConfiguration(name).perform(context) for name in names}
     # Of an included launch file nobody can tell what was given from what is a default.
     told = {text.partition(":=")[0] for text in sys.argv if ":=" in text}
-    values = settle(graph, graph.resolve(given), told)
+    values = resolve_arguments(graph, graph.resolve(given), told)
     pushed = context.launch_configurations.get(PUSHED, "")
     parameters = graph.parameters(values)
-    specs = graph.chosen(values)
+    specs = graph.enabled_nodes(values)
     renamed = graph.remappings({**values, "namespace": _joined(pushed, values["namespace"])})
     rest = [_node(graph, spec, parameters[spec.name], values, renamed) for spec in specs[1:]]
-    later = _When(specs[0].ready, rest)
-    on_exit = _on_exit if specs[0].vital else later.on_exit
+    later = _When(specs[0].ready_message, rest)
+    on_exit = _on_exit if specs[0].required else later.on_exit
     first = _node(graph, specs[0], parameters[specs[0].name], values, renamed, on_exit)
-    if not specs[0].ready:
+    if not specs[0].ready_message:
         return [first, *rest]
     handler = OnProcessIO(target_action=first, on_stdout=later, on_stderr=later)
     return [RegisterEventHandler(handler), first]

@@ -15,7 +15,7 @@ LOCAL = Path(__file__).parent / "fastdds_local.xml"
 HERE, BY_PROFILE = "LOCALHOST", "SYSTEM_DEFAULT"
 
 
-def confined(environment: Mapping[str, str]) -> dict[str, str]:
+def localhost_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """What to add to an environment, so that a simulation stays on this computer.
 
     A wider range that the user has set is left alone, and so is a profile. Fast DDS is confined by
@@ -30,7 +30,7 @@ def confined(environment: Mapping[str, str]) -> dict[str, str]:
     return {RANGE: BY_PROFILE} | dict.fromkeys(PROFILES, str(LOCAL))
 
 
-def unconfined(environment: Mapping[str, str], rmw: str) -> str:
+def why_not_localhost(environment: Mapping[str, str], rmw: str) -> str:
     """Why nodes that `confined` is to keep on this computer would not stay there; else empty.
 
     Args:

@@ -56,8 +56,8 @@ class NodeSpec:
     when: Arg | None = None  # started only if this argument is true
     respawn: bool = False  # started again if it dies and the user wants that
     respawn_delay: float = RESPAWN  # s
-    ready: str = ""  # what it prints when those after it may be started; empty: at once
-    vital: bool = True  # False: the others go on without it
+    ready_message: str = ""  # what it prints when those after it may be started; empty: at once
+    required: bool = True  # False: the others go on without it
 
     @property
     def name(self) -> str:
@@ -104,7 +104,7 @@ class Graph:
             )
         return values
 
-    def chosen(self, values: Mapping[str, str]) -> tuple[NodeSpec, ...]:
+    def enabled_nodes(self, values: Mapping[str, str]) -> tuple[NodeSpec, ...]:
         """The nodes to start, from the `resolve`d arguments."""
         return tuple(n for n in self.nodes if n.when is None or values[n.when.name] == "true")
 
@@ -129,7 +129,7 @@ class Graph:
                 else value
                 for name, value in node.parameters.items()
             }
-            for node in self.chosen(values)
+            for node in self.enabled_nodes(values)
         }
         if self._by_sim_time(values):
             for parameters in typed.values():
@@ -141,7 +141,7 @@ class Graph:
 
     def told(self, name: str, values: Mapping[str, str]) -> list[str]:
         """The nodes that get an argument as their parameter of the same name."""
-        nodes = self.chosen(values)
+        nodes = self.enabled_nodes(values)
         if name == USE_SIM_TIME:
             return [node.name for node in nodes]
         return [node.name for node in nodes if node.parameters.get(name) == Arg(name)]
@@ -259,9 +259,9 @@ RECORDER = NodeSpec(
     },
     when=Arg("record"),
     # First it listens: what cannot be recorded is not driven, and no tick is missed.
-    ready="recording to ",
+    ready_message="recording to ",
     # A robot does not stop because nobody takes notes.
-    vital=False,
+    required=False,
 )
 _WATCHDOG = NodeSpec(
     "watchdog_node",

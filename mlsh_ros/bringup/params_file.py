@@ -48,7 +48,7 @@ def check_params_file(path: str, namespace: str, fixed: Mapping[str, Mapping[str
                     )
 
 
-def said_by_file(path: str, namespace: str) -> dict[str, dict[str, list[Any]]]:
+def overrides_from_file(path: str, namespace: str) -> dict[str, dict[str, list[Any]]]:
     """All that a parameter file says, by node and parameter; more than one value is possible.
 
     Args:

@@ -21,9 +21,9 @@ from typing import IO
 import yaml
 from typing_extensions import Self
 
-from mlsh_ros.bringup.network import confined
+from mlsh_ros.bringup.network import localhost_environment
 from mlsh_ros.bringup.node_graph import Graph, NodeSpec
-from mlsh_ros.bringup.resolve_arguments import grace, settle
+from mlsh_ros.bringup.resolve_arguments import grace, resolve_arguments
 from sim.errors import UserError
 
 START_UP = 30.0  # s that a node may take before those after it are started
@@ -56,10 +56,10 @@ class Processes:
     ) -> None:
         require_ros()
         self.graph, self.on_line = graph, on_line
-        self.values = settle(graph, graph.resolve(arguments), arguments)
+        self.values = resolve_arguments(graph, graph.resolve(arguments), arguments)
         self._grace = grace(self.values)
         self.parameters = graph.parameters(self.values)
-        self._specs = graph.chosen(self.values)
+        self._specs = graph.enabled_nodes(self.values)
         self._needed = {spec.name for spec in self._specs}  # by the others
         self._gone: set[str] = set()  # of those who are not, whose end has been told
         self.environment = ros_environment(domain)
@@ -79,7 +79,7 @@ class Processes:
         except BaseException:
             self.stop()
             raise
-        self._needed -= {spec.name for spec in self._specs if not spec.vital}
+        self._needed -= {spec.name for spec in self._specs if not spec.required}
         return self
 
     def __exit__(
@@ -153,7 +153,9 @@ class Processes:
     def _await(self, spec: NodeSpec) -> None:
         """Wait for what a node prints when those after it may be started."""
         deadline = time.monotonic() + START_UP
-        while spec.ready and not any(spec.ready in line for _, line in [*self._lines[spec.name]]):
+        while spec.ready_message and not any(
+            spec.ready_message in line for _, line in [*self._lines[spec.name]]
+        ):
             self.check()
             if time.monotonic() > deadline:
                 raise UserError(f"{spec.name} does not say that it is ready in {START_UP:g} s")
@@ -216,7 +218,7 @@ def ros_environment(domain: int | None = None) -> dict[str, str]:
         UserError: the domain is out of range.
     """
     environment = dict(os.environ)
-    environment |= confined(environment)
+    environment |= localhost_environment(environment)
     environment.setdefault("PYTHONUNBUFFERED", "1")
     # `python -m` would look for the nodes' imports in the current folder first (Python 3.11).
     environment.setdefault("PYTHONSAFEPATH", "1")

@@ -10,7 +10,7 @@ from json import dumps
 from pathlib import Path
 
 from mlsh_ros.bringup.node_graph import USE_SIM_TIME, Graph, argument_value
-from mlsh_ros.bringup.params_file import said_by_file
+from mlsh_ros.bringup.params_file import overrides_from_file
 from policies.bundle.bundle import Bundle, load_bundle, pretrained_names
 from policies.bundle.robot_compatibility import check_agrees
 from sim.errors import UserError
@@ -23,7 +23,9 @@ OF_THE_TASK = ("master", "task")  # may be said for one node, and hold for the o
 NAMES = ("bundle", "robot", "reality")  # arguments that nodes look up, as a name or a path
 
 
-def settle(graph: Graph, values: Mapping[str, str], given: Collection[str] = ()) -> dict[str, str]:
+def resolve_arguments(
+    graph: Graph, values: Mapping[str, str], given: Collection[str] = ()
+) -> dict[str, str]:
     """The `resolve`d arguments with robot, master and task filled in where they follow.
 
     Args:
@@ -65,7 +67,7 @@ def _agreed(graph: Graph, values: Mapping[str, str], given: Collection[str]) -> 
             they share.
     """
     where = f"params_file {values['params_file']}"
-    said = said_by_file(values["params_file"], values["namespace"])
+    said = overrides_from_file(values["params_file"], values["namespace"])
     found = {}
     for argument in graph.arguments:
         name, own = argument.name, argument_value(argument.name, values[argument.name])

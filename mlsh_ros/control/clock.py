@@ -36,7 +36,7 @@ class Time(Protocol):
     def stamping(self) -> float | None:
         """The moment by the clock that stamps messages; None: not to be compared."""
 
-    def moment(self, stamp: int) -> float:
+    def receive_time(self, stamp: int) -> float:
         """Of a message that has just come, by which its age is counted.
 
         Args:
@@ -46,7 +46,7 @@ class Time(Protocol):
     def steady(self) -> float:
         """For what takes computing time, whatever time it is: never stands or jumps."""
 
-    def begin(self) -> None:
+    def start_session(self) -> None:
         """A session begins: what time has done before is forgiven."""
 
     def fault(self) -> FaultError | None:
@@ -55,10 +55,10 @@ class Time(Protocol):
     def reached(self, moment: float) -> bool:
         """Whether it is that late."""
 
-    def fair(self, since: float) -> bool:
+    def is_late(self, since: float) -> bool:
         """Whether lateness since a moment of `steady` is more than a hiccup of the machine."""
 
-    def rest(self, until: float, stop: threading.Event, news: threading.Condition) -> bool:
+    def sleep_until(self, until: float, stop: threading.Event, news: threading.Condition) -> bool:
         """Sleep until a moment; False: told to stop.
 
         Raises:
@@ -84,7 +84,7 @@ class Time(Protocol):
             FaultError: that moment will not come.
         """
 
-    def pause(
+    def wait_for(
         self, seconds: float, news: threading.Condition, over: Callable[[], bool] = lambda: False
     ) -> bool:
         """Let time pass, also where nothing is heard of it; True: it is over."""
@@ -102,7 +102,7 @@ class Clock:
         """The moment by the clock that stamps messages; None: not to be compared."""
         return self.system() if self.system else None
 
-    def moment(self, stamp: int) -> float:
+    def receive_time(self, stamp: int) -> float:
         """Now, when it came; stamps are compared for themselves."""
         return self.now()
 
@@ -110,7 +110,7 @@ class Clock:
         """The same as `now`."""
         return self.now()
 
-    def begin(self) -> None:
+    def start_session(self) -> None:
         """Nothing to forgive."""
 
     def fault(self) -> FaultError | None:
@@ -121,11 +121,11 @@ class Clock:
         """Whether it is that late."""
         return self.now() >= moment
 
-    def fair(self, since: float) -> bool:
+    def is_late(self, since: float) -> bool:
         """Always: on a robot a hiccup counts."""
         return True
 
-    def rest(self, until: float, stop: threading.Event, news: threading.Condition) -> bool:
+    def sleep_until(self, until: float, stop: threading.Event, news: threading.Condition) -> bool:
         """Sleep until a moment, as exactly as the system can; False: told to stop."""
         while not stop.is_set():
             left = until - self.now()
@@ -147,7 +147,7 @@ class Clock:
         """Sleep, with `news` held, until notified or a moment has come."""
         news.wait(at_most if until is None else min(at_most, max(0.0, until - self.now())))
 
-    def pause(
+    def wait_for(
         self, seconds: float, news: threading.Condition, over: Callable[[], bool] = lambda: False
     ) -> bool:
         """Let time pass; True: it is over."""
@@ -182,7 +182,7 @@ class SimulatedClock:
         self._since = math.nan, self._moved  # moments from which the pace is taken next
         self._anchor = math.nan, self._moved  # moments since which time has to have gone on
 
-    def tell(self, moment: float) -> None:
+    def set_time(self, moment: float) -> None:
         """It is that late now; called by the thread that hears."""
         with self._news:
             if moment == self._now:
@@ -212,7 +212,7 @@ class SimulatedClock:
         """None: `moment` goes by the stamps already."""
         return None
 
-    def moment(self, stamp: int) -> float:
+    def receive_time(self, stamp: int) -> float:
         """When it was stamped, by this same time: words of time may come later than messages.
 
         A stamp farther ahead is of another clock, and the message is of now.
@@ -225,7 +225,7 @@ class SimulatedClock:
         """The system's clock."""
         return self._steady()
 
-    def begin(self) -> None:
+    def start_session(self) -> None:
         """A session begins: it may have gone back before."""
         self._back = None
 
@@ -249,11 +249,11 @@ class SimulatedClock:
         """Whether it is that late."""
         return self._now >= moment - EXACT
 
-    def fair(self, since: float) -> bool:
+    def is_late(self, since: float) -> bool:
         """Whether so much of the system's time has passed that the machine is no excuse."""
         return self._steady() - since >= HOLD
 
-    def rest(self, until: float, stop: threading.Event, news: threading.Condition) -> bool:
+    def sleep_until(self, until: float, stop: threading.Event, news: threading.Condition) -> bool:
         """Sleep until a moment; False: told to stop; who tells so notifies `news` too.
 
         Raises:
@@ -287,7 +287,7 @@ class SimulatedClock:
             raise fault
         news.wait(min(at_most, max(self._moved, since) + self._patience - self._steady()))
 
-    def pause(
+    def wait_for(
         self, seconds: float, news: threading.Condition, over: Callable[[], bool] = lambda: False
     ) -> bool:
         """Let time pass; True: it is over.

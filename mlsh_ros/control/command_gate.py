@@ -17,7 +17,7 @@ FRESH = 0.9  # of the watchdog's patience for which a command counts as being in
 
 
 @dataclass(frozen=True)
-class Watch:
+class WatchdogReport:
     """What the newest heartbeat of watchdog_node said."""
 
     lives: bool  # no: it has ended, or does not watch any more
@@ -49,7 +49,7 @@ class CommandGate:
         interface: Interface,
         supervisor: Supervisor,
         send: Send,
-        watch: Callable[[], Watch | None] = lambda: None,
+        watch: Callable[[], WatchdogReport | None] = lambda: None,
     ) -> None:
         self.interface, self._supervisor, self._send = interface, supervisor, send
         self._watch = watch

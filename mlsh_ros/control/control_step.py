@@ -23,7 +23,7 @@ class ControlStep:
         decide: called on every tick, with the question to the master if there is one. When it
             returns, the decision of this tick has come, or the tick may go on without it. It may
             raise SessionEndedError.
-        judge: the safety rules, see `Guard.judge`.
+        judge: the safety rules, see `SafetyMonitor.judge`.
         begin: is given the command (A,) that a session begins from, before its first tick.
     """
 
@@ -48,14 +48,14 @@ class ControlStep:
             ValueError: an observation or an action is not finite, or a first decision is missing.
             SessionEndedError: so.
         """
-        request = self.controller.begin(fields)
+        request = self.controller.observe(fields)
         if self.controller.tick == 0:
             self._begin(self.controller.command)
         self._decide(request)
-        tick = self.controller.finish()
+        tick = self.controller.act()
         self._judge(tick, fields, now)
         return tick
 
 
-def accept(tick: Tick, fields: Mapping[str, Floats], now: float) -> None:
+def no_safety_rules(tick: Tick, fields: Mapping[str, Floats], now: float) -> None:
     """No rules, for a simulation whose commands reach no robot."""

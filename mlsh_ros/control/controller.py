@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlsh_ros.control.faults import FaultError
-from mlsh_ros.control.skill_schedule import Hierarchy
+from mlsh_ros.control.skill_schedule import SkillSchedule
 from sim.interface import Floats, Interface
 
 Float32 = NDArray[np.float32]
@@ -67,14 +67,14 @@ class Controller:
         self.fingerprint = fingerprint  # of the newest question's bundle
         self._offered: tuple[tuple[Skill, ...], int] | None = None
         self._coming: tuple[int, tuple[Skill, ...]] | None = None  # at which macro step
-        self.hierarchy = Hierarchy(decision_ticks, decision_lead, len(self.skills))
+        self.schedule = SkillSchedule(decision_ticks, decision_lead, len(self.skills))
         self.reset()
 
     def reset(self) -> None:
         """Begin a session at tick 0, from where `begin` will find the robot."""
         if self._coming is not None:  # its macro step will not come any more
             (_, self.skills), self._coming = self._coming, None
-        self.hierarchy.reset()
+        self.schedule.reset()
         self.tick = 0
         self.asked = -1  # the newest macro step that a question was about
         self.command = self.interface.safe.copy()  # (A,) in force
@@ -88,7 +88,7 @@ class Controller:
         """
         self._offered = tuple(skills), fingerprint
 
-    def begin(self, fields: Mapping[str, NDArray[Any]]) -> Request | None:
+    def observe(self, fields: Mapping[str, NDArray[Any]]) -> Request | None:
         """Take the sensors of this tick; returns the question to put to the master, if any.
 
         Raises:
@@ -102,7 +102,7 @@ class Controller:
         if self.tick == 0:
             self.command = self._initial(fields)
         self._observation = observation
-        macro = self.hierarchy.asks(self.tick)
+        macro = self.schedule.decision_due(self.tick)
         if macro is None:
             return None
         self.asked = macro
@@ -111,18 +111,18 @@ class Controller:
             self._coming = macro, skills
         return Request(macro, self.tick, observation, self.fingerprint)
 
-    def answer(self, macro: int, skill: int) -> bool:
+    def set_decision(self, macro: int, skill: int) -> bool:
         """Take a decision; False, and it changes nothing, if nobody waits for it.
 
         Raises:
             ValueError: there is no such skill.
         """
         if macro > self.asked:  # it would be acted on later, as if it had been asked for
-            self.hierarchy.check(macro, skill)
+            self.schedule.check_decision(macro, skill)
             return False
-        return self.hierarchy.answer(macro, skill)
+        return self.schedule.set_decision(macro, skill)
 
-    def finish(self) -> Tick:
+    def act(self) -> Tick:
         """Run the active skill on the observation taken by `begin`.
 
         Raises:
@@ -131,15 +131,15 @@ class Controller:
         observation = self._observation
         if observation is None:
             raise ValueError("finish without begin")
-        if self._coming and self.tick == self._coming[0] * self.hierarchy.decision_ticks:
+        if self._coming and self.tick == self._coming[0] * self.schedule.decision_ticks:
             (_, self.skills), self._coming = self._coming, None
-        late = self.hierarchy.late
-        skill = self.hierarchy.skill(self.tick)
+        late = self.schedule.late
+        skill = self.schedule.skill(self.tick)
         action = self.skills[skill](observation[None])[0]
         command = self.interface.command(action, self.command)
         saturated = bool(self.interface.saturated(action).any())
-        was_late = self.hierarchy.late > late
-        decides = self.tick % self.hierarchy.decision_ticks == 0
+        was_late = self.schedule.late > late
+        decides = self.tick % self.schedule.decision_ticks == 0
         done = Tick(self.tick, skill, observation, action, command, saturated, decides, was_late)
         self.command, self._observation = command, None
         self.tick += 1

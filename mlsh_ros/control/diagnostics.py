@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from mlsh_ros.control.faults import FAULTS
-from mlsh_ros.control.skill_schedule import Hierarchy
+from mlsh_ros.control.skill_schedule import SkillSchedule
 from mlsh_ros.control.supervisor import State, Status
-from mlsh_ros.control.timing import Summary
+from mlsh_ros.control.timing import TimingSummary
 from sim.interface import Interface
 
 
-class Level(IntEnum):
+class DiagnosticLevel(IntEnum):
     """As in diagnostic_msgs/DiagnosticStatus."""
 
     OK = 0
@@ -23,11 +23,11 @@ class Level(IntEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnostic:
     """One line of diagnostics."""
 
     name: str
-    level: Level
+    level: DiagnosticLevel
     message: str
     values: dict[str, str]
 
@@ -42,14 +42,14 @@ class Refused:
 
 def diagnose(
     status: Status,
-    timing: Summary,
+    timing: TimingSummary,
     interface: Interface,
     ages: Mapping[str, float],
     skills: tuple[str, ...],
-    hierarchy: Hierarchy,
+    hierarchy: SkillSchedule,
     refused: Mapping[str, Refused],
     unused: int = 0,
-) -> list[Finding]:
+) -> list[Diagnostic]:
     """State, ticks, sensors and decisions of skill_node.
 
     Args:
@@ -70,16 +70,18 @@ def diagnose(
     ]
 
 
-def _state(status: Status) -> Finding:
+def _state(status: Status) -> Diagnostic:
     fault = status.state is State.FAULT
     values = {"state": status.state.value}
     if fault:
         values |= {"fault": status.fault, "meaning": FAULTS[status.fault], "seen": status.detail}
     message = f"{status.fault}: {status.detail}" if fault else status.state.value
-    return Finding("state", Level.ERROR if fault else Level.OK, message, values)
+    return Diagnostic(
+        "state", DiagnosticLevel.ERROR if fault else DiagnosticLevel.OK, message, values
+    )
 
 
-def _ticks(timing: Summary, interface: Interface) -> Finding:
+def _ticks(timing: TimingSummary, interface: Interface) -> Diagnostic:
     values = {
         "ticks": str(timing.ticks),
         "missed": str(timing.missed),
@@ -90,12 +92,14 @@ def _ticks(timing: Summary, interface: Interface) -> Finding:
         for what, value in zip(("p50", "p99", "max"), spread, strict=True):
             values[f"{name} {what} (ms)"] = f"{value * 1e3:.3f}"
     message = f"{timing.missed} of {timing.ticks + timing.missed} ticks missed"
-    return Finding("ticks", Level.WARN if timing.missed else Level.OK, message, values)
+    return Diagnostic(
+        "ticks", DiagnosticLevel.WARN if timing.missed else DiagnosticLevel.OK, message, values
+    )
 
 
 def _sensors(
     interface: Interface, ages: Mapping[str, float], refused: Mapping[str, Refused]
-) -> Finding:
+) -> Diagnostic:
     values, silent = {}, []
     for topic in dict.fromkeys(term.ros.topic for term in interface.observation):
         limit = min(t.max_age for t in interface.observation if t.ros.topic == topic)
@@ -106,15 +110,17 @@ def _sensors(
     for topic, of in refused.items():
         values |= {f"{topic} refused": str(of.count), f"{topic} refused last": of.reason}
     if silent:
-        return Finding("sensors", Level.STALE, f"silent: {', '.join(silent)}", values)
+        return Diagnostic("sensors", DiagnosticLevel.STALE, f"silent: {', '.join(silent)}", values)
     if refused:
-        return Finding("sensors", Level.WARN, f"refused: {', '.join(refused)}", values)
-    return Finding("sensors", Level.OK, "fresh", values)
+        return Diagnostic(
+            "sensors", DiagnosticLevel.WARN, f"refused: {', '.join(refused)}", values
+        )
+    return Diagnostic("sensors", DiagnosticLevel.OK, "fresh", values)
 
 
 def _decisions(
-    timing: Summary, skills: tuple[str, ...], hierarchy: Hierarchy, unused: int
-) -> Finding:
+    timing: TimingSummary, skills: tuple[str, ...], hierarchy: SkillSchedule, unused: int
+) -> Diagnostic:
     skill = hierarchy.current
     name = "none yet" if skill is None else skills[skill]
     macros = max(1, timing.ticks // hierarchy.decision_ticks)
@@ -125,5 +131,5 @@ def _decisions(
         "late": str(timing.late_decisions),
         "not used": str(unused),
     }
-    level = Level.WARN if timing.late_decisions else Level.OK
-    return Finding("decisions", level, f"skill {name}, {timing.late_decisions} late", values)
+    level = DiagnosticLevel.WARN if timing.late_decisions else DiagnosticLevel.OK
+    return Diagnostic("decisions", level, f"skill {name}, {timing.late_decisions} late", values)

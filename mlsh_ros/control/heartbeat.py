@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlsh_ros.control.command_gate import Watch
+from mlsh_ros.control.command_gate import WatchdogReport
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.messages.labelled_array import Layout
 from sim.interface import Floats, Interface
@@ -77,7 +77,7 @@ class Heartbeat:
         self._followed = self.newest
         return self.newest
 
-    def watch(self, now: float, since: float, sent: float) -> Watch | None:
+    def watch(self, now: float, since: float, sent: float) -> WatchdogReport | None:
         """What the watchdog_node of the session said last; None: nobody watches it.
 
         Args:
@@ -90,7 +90,7 @@ class Heartbeat:
         # One that has tripped and does not know the whole command cannot brake it.
         able = beat.command is not None or not beat.tripped
         lives = beat.active and now - max(beat.received, since) <= self.max_age
-        return Watch(lives and able, able and beat.received > sent + PERIOD, beat.command)
+        return WatchdogReport(lives and able, able and beat.received > sent + PERIOD, beat.command)
 
     @property
     def _several(self) -> bool:

@@ -11,9 +11,9 @@ from mlsh_ros.control.clock import Clock, Time
 from mlsh_ros.control.control_step import ControlStep, SessionEndedError
 from mlsh_ros.control.controller import Controller, Request, Tick
 from mlsh_ros.control.faults import FaultError
-from mlsh_ros.control.safety_monitor import Guard
-from mlsh_ros.control.sensor_buffer import Sensors
-from mlsh_ros.control.tick_schedule import Grid
+from mlsh_ros.control.safety_monitor import SafetyMonitor
+from mlsh_ros.control.sensor_buffer import SensorBuffer
+from mlsh_ros.control.tick_schedule import TickSchedule
 from sim.interface import Floats
 
 RETRY = 0.5  # s between two questions to a silent master
@@ -21,7 +21,7 @@ LOCKSTEP_PATIENCE = 10.0  # s without a sensor or a decision before a lock-step 
 
 
 @dataclass(frozen=True)
-class Done:
+class TickRecord:
     """A tick with its timing, in seconds."""
 
     tick: Tick
@@ -30,19 +30,19 @@ class Done:
     compute: float  # from there until the command was out, of the system's time
 
 
-class Port(Protocol):
+class LoopIO(Protocol):
     """Where the loop's words go."""
 
-    def ask(self, request: Request) -> None:
+    def request_decision(self, request: Request) -> None:
         """A question to the master."""
 
-    def begin(self, initial: Floats) -> None:
+    def begin_session(self, initial: Floats) -> None:
         """The session begins; the robot's measured state corresponds to this command (A,)."""
 
-    def send(self, command: Floats, stamp: int | None = None) -> None:
+    def send_command(self, command: Floats, stamp: int | None = None) -> None:
         """The command (A,) to the robot, at once; stamped now, or as the answer to `stamp`, ns."""
 
-    def tell(self, done: Done) -> None:
+    def publish_tick(self, done: TickRecord) -> None:
         """What was done; may be told later."""
 
 
@@ -52,9 +52,9 @@ class _Driver:
     def __init__(
         self,
         controller: Controller,
-        sensors: Sensors,
-        guard: Guard,
-        port: Port,
+        sensors: SensorBuffer,
+        guard: SafetyMonitor,
+        port: LoopIO,
         news: threading.Condition,
         stop: threading.Event,
         *,
@@ -63,7 +63,7 @@ class _Driver:
         self.controller, self.sensors, self.guard = controller, sensors, guard
         self.port, self.news, self.stop = port, news, stop
         self.clock: Time = clock or Clock()
-        self._step = ControlStep(controller, self._decide, guard.judge, port.begin)
+        self._step = ControlStep(controller, self._decide, guard.check, port.begin_session)
         self._question: Request | None = None  # the newest one
 
     def wait(self, happened: Callable[[], bool], timeout: float) -> bool:
@@ -81,7 +81,7 @@ class _Driver:
         """
         if request is not None:
             self._question = request
-            self.port.ask(request)
+            self.port.request_decision(request)
         deadline = self.clock.steady() + timeout
         while not self.wait(lambda: not self._undecided(), RETRY):
             if self.clock.steady() > deadline:
@@ -90,16 +90,16 @@ class _Driver:
                     f"no decision for tick {self.controller.tick} within {timeout:g} s",
                 )
             if self._question is not None:
-                self.port.ask(self._question)
+                self.port.request_decision(self._question)
 
     def _decide(self, request: Request | None) -> None:
         raise NotImplementedError
 
     def _undecided(self) -> bool:
-        return self.controller.hierarchy.needs(self.controller.tick) is not None
+        return self.controller.schedule.pending_decision(self.controller.tick) is not None
 
 
-class Loop(_Driver):
+class ControlLoop(_Driver):
     """Drives one robot in real or simulated time, session by session.
 
     Args:
@@ -116,9 +116,9 @@ class Loop(_Driver):
     def __init__(
         self,
         controller: Controller,
-        sensors: Sensors,
-        guard: Guard,
-        port: Port,
+        sensors: SensorBuffer,
+        guard: SafetyMonitor,
+        port: LoopIO,
         news: threading.Condition,
         stop: threading.Event,
         *,
@@ -135,8 +135,8 @@ class Loop(_Driver):
             FaultError: a rule is broken; the command of that tick has not been sent.
             ValueError: the core met a value that must not be used.
         """
-        self.clock.begin()
-        self.guard.begin()
+        self.clock.start_session()
+        self.guard.begin_session()
         if not self.wait(lambda: not self.sensors.missing(), self.start_timeout):
             silent = ", ".join(self.sensors.missing())
             raise FaultError(
@@ -146,27 +146,27 @@ class Loop(_Driver):
             return
         self._check_sensors(self.clock.now())
         # The first decision may take long; the ticks begin when it is there.
-        self.decide(self.controller.begin(self.sensors.fields()), self.start_timeout)
-        grid, missed = Grid(self.controller.interface.control_dt, self.clock.now()), 0
-        while self.clock.rest(grid.due, self.stop, self.news):
+        self.decide(self.controller.observe(self.sensors.fields()), self.start_timeout)
+        grid, missed = TickSchedule(self.controller.interface.control_dt, self.clock.now()), 0
+        while self.clock.sleep_until(grid.due, self.stop, self.news):
             missed += grid.catch_up(self.clock.now())
             self._tick(grid.due, missed)
             missed = grid.advance(self.clock.now())
 
     def _tick(self, due: float, missed: int) -> None:
         now, began = self.clock.now(), self.clock.steady()
-        self.guard.time(now, self.clock.stamping(), missed)
+        self.guard.check_timing(now, self.clock.stamping(), missed)
         self._check_sensors(now)
         fields = self.sensors.fields()
         with self.news:
             tick = self._step(fields, now)
-        self.port.send(tick.command)
-        self.port.tell(Done(tick, missed, now - due, self.clock.steady() - began))
+        self.port.send_command(tick.command)
+        self.port.publish_tick(TickRecord(tick, missed, now - due, self.clock.steady() - began))
 
     def _decide(self, request: Request | None) -> None:
         if request is None or request.tick == 0:  # the first is decided before the ticks begin
             return
-        self.port.ask(request)
+        self.port.request_decision(request)
         if self._undecided():
             # Only with decision_lead 0: the tick itself waits, but not for ever.
             patience = self.clock.now() + self.controller.interface.control_dt / 2
@@ -181,7 +181,7 @@ class Loop(_Driver):
 class LockstepLoop(_Driver):
     """Drives a simulation that waits for the command of every tick.
 
-    The arguments are those of `Loop`.
+    The arguments are those of `ControlLoop`.
     """
 
     answered = -1  # ns, stamp of the sensors that the newest tick answered
@@ -193,7 +193,7 @@ class LockstepLoop(_Driver):
             FaultError: a rule is broken, or the simulator or the master is silent.
             ValueError: the core met a value that must not be used.
         """
-        self.guard.begin()
+        self.guard.begin_session()
         while True:
             with self.news:
                 if not self.wait(self._shown, LOCKSTEP_PATIENCE):
@@ -206,8 +206,8 @@ class LockstepLoop(_Driver):
                 except SessionEndedError:
                     return
                 # Told before it acts: whoever sees the outcome will soon see the tick.
-                self.port.tell(Done(tick, 0, 0.0, 0.0))
-                self.port.send(tick.command, stamp)
+                self.port.publish_tick(TickRecord(tick, 0, 0.0, 0.0))
+                self.port.send_command(tick.command, stamp)
 
     def forget_later_stamps(self) -> None:
         """A session is to begin: the simulator may have been started again, at an earlier time."""

@@ -11,7 +11,7 @@ FIFO = getattr(os, "SCHED_FIFO", None)
 
 
 @contextmanager
-def no_collection() -> Iterator[None]:
+def gc_disabled() -> Iterator[None]:
     """No garbage collection inside: a full one takes longer than many a control period."""
     gc.collect()
     gc.freeze()
@@ -23,7 +23,7 @@ def no_collection() -> Iterator[None]:
         gc.unfreeze()
 
 
-def prefer_this_thread(priority: int, cpu: int) -> list[str]:
+def set_realtime_priority(priority: int, cpu: int) -> list[str]:
     """Ask for real-time scheduling of the calling thread, and for a core of its own.
 
     Args:

@@ -18,7 +18,7 @@ WINDOW = 10  # decisions over which switches are counted
 
 
 @dataclass(frozen=True)
-class Rules:
+class SafetyRules:
     """How much is tolerated."""
 
     late_decisions: int  # in a row
@@ -27,7 +27,7 @@ class Rules:
     clock_jump: float  # s, of the system's clock against the monotonic one, between two ticks
 
 
-class Follower:
+class TrackingCheck:
     """An action term, and the measurement that has to follow it.
 
     Args:
@@ -45,13 +45,13 @@ class Follower:
         term = next(t for t in interface.observation if t.name == self._rule.term)
         self._wrapped = term.wrapped[self._measuring]
         self._circle = bool(self._wrapped.any())
-        self.begin()
+        self.begin_session()
 
-    def begin(self) -> None:
+    def begin_session(self) -> None:
         """A session begins."""
         self._since: float | None = None  # it has not followed, s monotonic
 
-    def judge(self, command: Floats, fields: Mapping[str, Floats], now: float) -> None:
+    def check(self, command: Floats, fields: Mapping[str, Floats], now: float) -> None:
         """Compare the command in force (A,) with what the fields of a tick show of it."""
         commanded, shown = command[self._commanded], fields[self._rule.term][self._measuring]
         error = shown - commanded
@@ -73,7 +73,7 @@ class Follower:
             )
 
 
-class Guard:
+class SafetyMonitor:
     """The rules of one session: `begin`, then for every tick `time` and `judge`.
 
     Each raises FaultError with the first rule that is broken.
@@ -90,7 +90,7 @@ class Guard:
         interface: Interface,
         skills: tuple[str, ...],
         skill_limits: Mapping[str, Mapping[str, Ranges]],
-        rules: Rules,
+        rules: SafetyRules,
     ) -> None:
         self.interface, self.skills, self.rules = interface, skills, rules
         self._terms = {t.name: t for t in interface.observation}
@@ -102,15 +102,15 @@ class Guard:
             }
             for skill in skills
         ]
-        self._followers = [Follower(t, interface) for t in interface.action if t.tracking]
-        self.begin()
+        self._followers = [TrackingCheck(t, interface) for t in interface.action if t.tracking]
+        self.begin_session()
 
-    def begin(self) -> None:
+    def begin_session(self) -> None:
         """A session begins: nothing is held against the robot."""
         self.late_in_a_row = self.missed_in_a_row = 0
         self._clock: tuple[float, float] | None = None  # monotonic and system time, s
         for follower in self._followers:
-            follower.begin()
+            follower.begin_session()
         self._command: Floats | None = None  # (A,) in force since the tick before
         self._decisions: deque[int] = deque(maxlen=WINDOW + 1)
 
@@ -119,7 +119,7 @@ class Guard:
         """Changes of the skill in the last WINDOW decisions."""
         return sum(a != b for a, b in pairwise(self._decisions))
 
-    def time(self, now: float, system: float | None, missed: int) -> None:
+    def check_timing(self, now: float, system: float | None, missed: int) -> None:
         """The tick begins.
 
         Args:
@@ -146,7 +146,7 @@ class Guard:
                 )
         self._clock = now, system
 
-    def judge(self, tick: Tick, fields: Mapping[str, Floats], now: float) -> None:
+    def check(self, tick: Tick, fields: Mapping[str, Floats], now: float) -> None:
         """The tick is computed; its command may go out if this returns.
 
         Args:
@@ -165,7 +165,7 @@ class Guard:
                 )
         if self._command is not None:
             for follower in self._followers:
-                follower.judge(self._command, fields, now)
+                follower.check(self._command, fields, now)
         self._command = tick.command
         if tick.decides:
             self._decide(tick)
@@ -185,17 +185,17 @@ class Guard:
             )
 
 
-def make_guard(manifest: Manifest, values: Mapping[str, object]) -> Guard:
+def make_safety_monitor(manifest: Manifest, values: Mapping[str, object]) -> SafetyMonitor:
     """The rules of a bundle.
 
     Args:
         manifest: of the bundle.
         values: of skill_node's parameters.
     """
-    rules = Rules(
+    rules = SafetyRules(
         late_decisions=int(str(values["late_decisions"])),
         missed_ticks=int(str(values["missed_ticks"])),
         max_switches=int(str(values["max_switches"])),
         clock_jump=float(str(values["clock_jump"])),
     )
-    return Guard(manifest.interface, manifest.skills, manifest.skill_limits, rules)
+    return SafetyMonitor(manifest.interface, manifest.skills, manifest.skill_limits, rules)

@@ -17,7 +17,7 @@ class Sample:
     stamp: int  # ns, from the message's header; 0 if it has none
 
 
-class Sensors:
+class SensorBuffer:
     """Newest-value semantics for one robot: nothing is queued, nothing is made up.
 
     Written by the thread that receives, read by the thread that ticks.

@@ -11,7 +11,7 @@ from sim.errors import UserError
 REMEMBERED = 8  # macro steps for which another answer is noticed
 
 
-class Hierarchy:
+class SkillSchedule:
     """Keeps the decisions of one session.
 
     Args:
@@ -46,25 +46,25 @@ class Hierarchy:
         """The skill of the newest tick; None before the first."""
         return self._skill
 
-    def asks(self, tick: int) -> int | None:
+    def decision_due(self, tick: int) -> int | None:
         """The macro step that the observation of `tick` decides, if any."""
         if tick == 0:
             return 0
         due = tick + self.decision_lead
         return due // self.decision_ticks if due % self.decision_ticks == 0 else None
 
-    def needs(self, tick: int) -> int | None:
+    def pending_decision(self, tick: int) -> int | None:
         """The macro step that begins at `tick`, if its decision has not come yet."""
         macro, within = divmod(tick, self.decision_ticks)
         return macro if within == 0 and macro not in self._answers else None
 
-    def answer(self, macro: int, skill: int) -> bool:
+    def set_decision(self, macro: int, skill: int) -> bool:
         """Take a decision; False, and it changes nothing, if its macro step is decided or begun.
 
         Raises:
             ValueError: there is no such skill, or this macro step was decided otherwise.
         """
-        self.check(macro, skill)
+        self.check_decision(macro, skill)
         if (taken := self._taken.get(macro, skill)) != skill:
             raise ValueError(
                 f"decision {macro}: skill {skill} is answered after skill {taken}: two masters "
@@ -77,7 +77,7 @@ class Hierarchy:
         self._taken.pop(macro - REMEMBERED, None)
         return True
 
-    def check(self, macro: int, skill: int) -> None:
+    def check_decision(self, macro: int, skill: int) -> None:
         """See that a decision names a skill.
 
         Raises:

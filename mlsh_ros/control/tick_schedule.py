@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-class Grid:
+class TickSchedule:
     """Moments start + n * dt: what is late shifts nothing, what is missed is not caught up.
 
     Args:

@@ -10,7 +10,7 @@ KEPT = 1000  # ticks that percentiles look back on
 
 
 @dataclass(frozen=True)
-class Summary:
+class TimingSummary:
     """Of the newest ticks; times in seconds, NaN before the first one."""
 
     ticks: int  # since the session began
@@ -21,7 +21,7 @@ class Summary:
     compute: tuple[float, float, float]
 
 
-class Timing:
+class TickTiming:
     """Counters and the newest KEPT ticks; written by one thread, without locks or allocation."""
 
     def __init__(self) -> None:
@@ -44,9 +44,9 @@ class Timing:
         self.late += late
         self.saturated += saturated
 
-    def summary(self) -> Summary:
+    def summary(self) -> TimingSummary:
         """What to report now."""
-        return Summary(
+        return TimingSummary(
             ticks=self.ticks,
             missed=self.missed,
             late_decisions=self.late,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mlsh_ros.messages.command_limits import ROUNDING, beyond
+from mlsh_ros.messages.command_limits import ROUNDING, violation
 from sim.interface import Floats, Interface
 
 
@@ -69,7 +69,9 @@ class Watchdog:
     def hear(self, command: Floats, now: float) -> None:
         """A command (A,) is in force; NaN where nothing has been heard. Ignored when tripped."""
         self.heard += 1
-        self.cause = self.cause or beyond(self.interface, command) or self._ignores(command, now)
+        self.cause = (
+            self.cause or violation(self.interface, command) or self._ignores(command, now)
+        )
         if not self.cause:
             self.command, self._heard, self._forgiven = command, now, False
 

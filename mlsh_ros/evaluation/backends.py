@@ -12,7 +12,7 @@ from mlsh_ros.bringup.node_graph import SIM
 from mlsh_ros.control.controller import Controller
 from mlsh_ros.evaluation.case import EvaluationCase
 from mlsh_ros.evaluation.episode import Episode
-from mlsh_ros.evaluation.offline_rollout import Watch, default_guard, run_episode
+from mlsh_ros.evaluation.offline_rollout import Watch, default_safety_monitor, run_episode
 from policies.bundle.runtime import load_master, load_skills
 from sim.envs.world import World
 from sim.randomization.schema import Reality
@@ -51,7 +51,7 @@ def run_offline(
     controller = Controller(
         bundle.interface, load_skills(bundle), manifest.decision_ticks, manifest.decision_lead
     )
-    guard = default_guard(bundle)
+    guard = default_safety_monitor(bundle)
     done = []
     for case in cases:
         world = World(case.robot, case.family, 1, reality=case.sim_params, randomise=around)

@@ -19,6 +19,6 @@ def decide_with(controller: Controller, master: Skill) -> Decide:
         logits = master(request.observation[None])[0]
         if not np.isfinite(logits).all():
             raise FaultError("master_silent", f"logits are not finite: {logits.tolist()}")
-        controller.answer(request.macro, choose(logits))
+        controller.set_decision(request.macro, choose(logits))
 
     return decide

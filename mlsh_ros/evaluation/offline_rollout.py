@@ -16,7 +16,7 @@ from mlsh_ros.bringup.params import SKILL_NODE
 from mlsh_ros.control.control_step import ControlStep
 from mlsh_ros.control.controller import Controller, Skill, Tick
 from mlsh_ros.control.faults import FaultError
-from mlsh_ros.control.safety_monitor import Guard, make_guard
+from mlsh_ros.control.safety_monitor import SafetyMonitor, make_safety_monitor
 from mlsh_ros.evaluation.episode import Episode
 from mlsh_ros.evaluation.in_process_master import decide_with
 from policies.bundle.bundle import Bundle
@@ -39,7 +39,7 @@ def run_episode(
     master_name: str,
     seed: int,
     number: int,
-    guard: Guard,
+    guard: SafetyMonitor,
     watch: Watch = lambda *_: None,
 ) -> Episode:
     """Drive one episode with the greedy master.
@@ -53,7 +53,7 @@ def run_episode(
         master_name: for the record.
         seed: of the evaluation.
         number: of the episode.
-        guard: the rules of the bundle, see `default_guard`.
+        guard: the rules of the bundle, see `default_safety_monitor`.
         watch: is shown the world before each tick, and as the last one left it; not the state
             that a simulation which diverged is put back to.
 
@@ -93,7 +93,7 @@ def run_episode(
         command=np.stack([t.command for t in ticks]),
         reward=np.array(rewards),
         success=success,
-        late=controller.hierarchy.late,
+        late=controller.schedule.late,
         lateness=None,
         compute=None,
         fault=judge.text,
@@ -103,20 +103,22 @@ def run_episode(
 class FirstFault:
     """The rules of skill_node, which keeps the first one that an episode breaks and goes on."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: SafetyMonitor) -> None:
         self._guard, self.text = guard, ""
-        guard.begin()
+        guard.begin_session()
 
     def __call__(self, tick: Tick, fields: Mapping[str, Floats], now: float) -> None:
-        """See `Guard.judge`, but that nothing is raised."""
+        """See `SafetyMonitor.judge`, but that nothing is raised."""
         if self.text:
             return
         try:
-            self._guard.judge(tick, fields, now)
+            self._guard.check(tick, fields, now)
         except FaultError as error:
             self.text = f"tick {tick.tick}: {error}"
 
 
-def default_guard(bundle: Bundle) -> Guard:
+def default_safety_monitor(bundle: Bundle) -> SafetyMonitor:
     """The rules of skill_node, as its parameters are by default."""
-    return make_guard(bundle.manifest, {param.name: param.default for param in SKILL_NODE})
+    return make_safety_monitor(
+        bundle.manifest, {param.name: param.default for param in SKILL_NODE}
+    )

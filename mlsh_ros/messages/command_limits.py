@@ -9,7 +9,7 @@ from sim.interface import Floats, Interface
 ROUNDING = 1e-6  # of the range or its bounds: a message may carry float32
 
 
-def beyond(interface: Interface, command: Floats) -> str:
+def violation(interface: Interface, command: Floats) -> str:
     """What of a command (A,) is beyond its limit, with the limit; empty if nothing is."""
     low, high = interface.limits
     slack = ROUNDING * np.max([high - low, np.abs(low), np.abs(high)], axis=0)

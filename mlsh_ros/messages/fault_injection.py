@@ -22,7 +22,7 @@ OFFSET = 2 * 10**9  # ns
 FAR = 1e3  # in the term's unit
 
 
-def spoil(what: str, message: Any, reader: TopicReader, now: int) -> bool:
+def inject_fault(what: str, message: Any, reader: TopicReader, now: int) -> bool:
     """Spoil a message on its way out.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 from mlsh_ros.control.clock import Time
 from mlsh_ros.control.emergency_stop import EmergencyStop
 from mlsh_ros.control.faults import FaultError
-from mlsh_ros.control.sensor_buffer import Sensors
+from mlsh_ros.control.sensor_buffer import SensorBuffer
 from mlsh_ros.messages.conversion import shorten
 from mlsh_ros.messages.topics import RECORDER_STATE, RECORDING
 from mlsh_ros.nodes.master_node import ANSWER_TOPIC
@@ -53,7 +53,7 @@ class ArmingChecks:
         safety: SafetyListener,
         singles: SinglePublishers,
         reporter: Reporter,
-        sensors: Sensors,
+        sensors: SensorBuffer,
         clock: Time,
         news: threading.Condition,
         *,

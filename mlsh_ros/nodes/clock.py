@@ -43,7 +43,7 @@ def make_clock(
     clock = SimulatedClock(news, patience=patience)
 
     def on_clock(message: ClockMessage) -> None:
-        clock.tell(message.clock.sec + message.clock.nanosec * 1e-9)
+        clock.set_time(message.clock.sec + message.clock.nanosec * 1e-9)
 
     def refuse(text: str) -> None:
         node.get_logger().warning(f"refused: {shorten(text)}", throttle_duration_sec=1.0)

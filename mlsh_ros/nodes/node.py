@@ -29,7 +29,7 @@ from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
-from mlsh_ros.bringup.network import LAUNCHER, unconfined
+from mlsh_ros.bringup.network import LAUNCHER, why_not_localhost
 from mlsh_ros.bringup.params import Param, Value, declare
 from mlsh_ros.messages import message_types as messages
 from mlsh_ros.messages.conversion import MessageError
@@ -248,7 +248,7 @@ def _run(make: Callable[[], CoreNode], args: Sequence[str] | None) -> int:
         signal.signal(number, lambda number, _: stop.put(number))
     for number in BACKGROUND:
         signal.signal(number, signal.SIG_IGN)
-    if reason := unconfined(os.environ, rclpy.get_rmw_implementation_identifier()):
+    if reason := why_not_localhost(os.environ, rclpy.get_rmw_implementation_identifier()):
         sys.stderr.write(f"error: {reason}\n")
         return 1
     try:

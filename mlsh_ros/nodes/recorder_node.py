@@ -107,7 +107,7 @@ class RecorderNode(CoreNode):
             self.create_timer(LOOK, self._look, clock=steady()),
         ]
         # Not to the log, which has a level: who starts the other nodes waits for it.
-        sys.stdout.write(f"{RECORDER.ready}{self._recorder.file}\n")
+        sys.stdout.write(f"{RECORDER.ready_message}{self._recorder.file}\n")
         sys.stdout.flush()
 
     def activate(self) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_msgs.msg import Float64MultiArray
 
-from mlsh_ros.control.diagnostics import Finding, Refused
-from mlsh_ros.control.loop import Done
+from mlsh_ros.control.diagnostics import Diagnostic, Refused
+from mlsh_ros.control.loop import TickRecord
 from mlsh_ros.messages.conversion import shorten
 from mlsh_ros.messages.labelled_array import trace_layout
 from mlsh_ros.nodes.node import TRACE, array_message
@@ -34,7 +34,7 @@ class Reporter:
         self._trace = array_message(self._layout)
         self._traces = node.create_lifecycle_publisher(Float64MultiArray, "~/trace", TRACE)
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._queue: SimpleQueue[tuple[int, Done] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[int, TickRecord] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self.refusals: dict[str, Refused] = {}  # per topic
         self.unused = 0  # decisions that nobody waited for
@@ -51,7 +51,7 @@ class Reporter:
             self._thread.join(timeout=2.0)
             self._thread = None
 
-    def tell(self, session: int, done: Done) -> None:
+    def tell(self, session: int, done: TickRecord) -> None:
         """A tick is done; costs the tick one entry in a queue."""
         self._queue.put((session, done))
 
@@ -67,7 +67,7 @@ class Reporter:
         """Whether anybody listens to the traces."""
         return bool(self._traces.get_subscription_count())
 
-    def diagnose(self, findings: Sequence[Finding]) -> None:
+    def diagnose(self, findings: Sequence[Diagnostic]) -> None:
         """Publish diagnostics (REP-107)."""
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()

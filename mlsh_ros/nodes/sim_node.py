@@ -17,7 +17,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from mlsh_ros.bringup.params import SIM_NODE
 from mlsh_ros.control.clock import HOLD
-from mlsh_ros.messages.command_limits import beyond
+from mlsh_ros.messages.command_limits import violation
 from mlsh_ros.messages.conversion import (
     CommandWriter,
     MessageError,
@@ -25,7 +25,7 @@ from mlsh_ros.messages.conversion import (
     shorten,
     topic_readers,
 )
-from mlsh_ros.messages.fault_injection import spoil
+from mlsh_ros.messages.fault_injection import inject_fault
 from mlsh_ros.messages.labelled_array import OUTCOME
 from mlsh_ros.nodes.clock import steady
 from mlsh_ros.nodes.node import (
@@ -288,7 +288,7 @@ class SimNode(CoreNode):
         with self._lock:
             command = self._received.copy()
             writer.read(message, command[0])
-            if text := beyond(self.interface, command[0]):
+            if text := violation(self.interface, command[0]):
                 raise MessageError(f"{writer.topic}: {text}")
             self._received, self._started = command, True
             self._unanswered, self._waited = 0, False
@@ -324,7 +324,7 @@ class SimNode(CoreNode):
                 message.header.stamp = stamp
                 message.header.frame_id = self._frames[reader.topic]
             reader.write(message, fields)
-            if not first or spoil(self._inject, message, reader, now):
+            if not first or inject_fault(self._inject, message, reader, now):
                 publisher.publish(message)
             first = False
         if self.simulated and self.values["publish_clock"]:

@@ -16,18 +16,18 @@ from std_msgs.msg import Float64MultiArray, String
 
 from mlsh_ros.bringup.params import SKILL_NODE
 from mlsh_ros.control.clock import SimulatedClock
-from mlsh_ros.control.command_gate import CommandGate, Watch
+from mlsh_ros.control.command_gate import CommandGate, WatchdogReport
 from mlsh_ros.control.controller import Controller, Request
 from mlsh_ros.control.diagnostics import diagnose
 from mlsh_ros.control.emergency_stop import EmergencyStop
 from mlsh_ros.control.faults import FaultError
-from mlsh_ros.control.loop import Done, LockstepLoop, Loop
-from mlsh_ros.control.realtime import no_collection, prefer_this_thread
-from mlsh_ros.control.safety_monitor import Guard, make_guard
-from mlsh_ros.control.sensor_buffer import Sample, Sensors
+from mlsh_ros.control.loop import ControlLoop, LockstepLoop, TickRecord
+from mlsh_ros.control.realtime import gc_disabled, set_realtime_priority
+from mlsh_ros.control.safety_monitor import SafetyMonitor, make_safety_monitor
+from mlsh_ros.control.sensor_buffer import Sample, SensorBuffer
 from mlsh_ros.control.session import Session
 from mlsh_ros.control.supervisor import State, Status, Supervisor
-from mlsh_ros.control.timing import Timing
+from mlsh_ros.control.timing import TickTiming
 from mlsh_ros.messages.conversion import (
     MessageError,
     TopicReader,
@@ -86,7 +86,7 @@ class SkillNode(CoreNode):
         self.estop = EmergencyStop()  # what panels say outlives cleanup and configure
         self._own_timers: list[Any] = []
         self._answered: int | None = None  # ns, stamp of the sensors that a command answered
-        self.timing = Timing()
+        self.timing = TickTiming()
         # Of a change of parameters that is not yet accepted.
         self._next_bundle: tuple[Bundle, Sequence[Any]] | None = None
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -110,7 +110,7 @@ class SkillNode(CoreNode):
             manifest.decision_lead,
             bundle.fingerprint,
         )
-        self.sensors = Sensors(self.interface, ordered=not self.lockstep)
+        self.sensors = SensorBuffer(self.interface, ordered=not self.lockstep)
         inputs = self.made(Inputs(self), Inputs.destroy)
         self.time = make_clock(
             self,
@@ -131,7 +131,7 @@ class SkillNode(CoreNode):
         self.gate = CommandGate(
             self.interface, self.supervisor, self._publish, self._watch_of_session
         )
-        self.loop = self._make_loop(make_guard(manifest, self.values))
+        self.loop = self._make_loop(make_safety_monitor(manifest, self.values))
         self.session = Session(
             self.supervisor, self.gate, self._drive, self, self._stop, self._wake, self._log_error
         )
@@ -240,12 +240,12 @@ class SkillNode(CoreNode):
             sensors_missing=self.sensors.missing,
         )
 
-    def _make_loop(self, guard: Guard) -> Loop | LockstepLoop:
+    def _make_loop(self, guard: SafetyMonitor) -> ControlLoop | LockstepLoop:
         parts = (self.controller, self.sensors, guard, self, self._news, self._stop)
         if self.lockstep:
             return LockstepLoop(*parts)
         timeout = float(self.values["start_timeout"])
-        return Loop(*parts, start_timeout=timeout, clock=self.time)
+        return ControlLoop(*parts, start_timeout=timeout, clock=self.time)
 
     def activate(self) -> None:
         """Report; nothing moves before `arm` and `start`."""
@@ -338,7 +338,7 @@ class SkillNode(CoreNode):
         # What is refused is not used: the term grows stale, and that stops the robot.
         fields, stamp = reader.read(message), stamp_of(message, reader.topic)
         with self._news:
-            sample = Sample(fields, self.time.moment(stamp), stamp)
+            sample = Sample(fields, self.time.receive_time(stamp), stamp)
             if not self.sensors.put(reader.topic, sample):
                 self._reporter.refused(
                     f"{reader.topic}: its stamp is no later than the one before"
@@ -360,7 +360,7 @@ class SkillNode(CoreNode):
                 self._reporter.unused += 1
                 return
             try:
-                self._reporter.unused += not self.controller.answer(macro, skill)
+                self._reporter.unused += not self.controller.set_decision(macro, skill)
             except ValueError as error:
                 self.supervisor.fault("invalid_decision", str(error))
             self._news.notify_all()
@@ -386,10 +386,10 @@ class SkillNode(CoreNode):
 
     def _drive(self) -> None:
         priority, cpu = int(self.values["realtime_priority"]), int(self.values["cpu"])
-        for refused in prefer_this_thread(priority, cpu):
+        for refused in set_realtime_priority(priority, cpu):
             self.get_logger().warning(refused)
         try:
-            with no_collection():
+            with gc_disabled():
                 self.loop.run()
         finally:
             with self._news:
@@ -404,11 +404,11 @@ class SkillNode(CoreNode):
     def wait_a_tick(self) -> None:
         """Let a control period pass; in lockstep nobody waits for time."""
         if not self.lockstep:
-            self.time.pause(self.interface.control_dt, self._news)
+            self.time.wait_for(self.interface.control_dt, self._news)
 
     # What the loop says (control.loop.Port) --------------------------------------------------
 
-    def ask(self, request: Request) -> None:
+    def request_decision(self, request: Request) -> None:
         """A question to the master."""
         self._request.data = self._request_layout.pack(
             self._session_number,
@@ -419,15 +419,15 @@ class SkillNode(CoreNode):
         )
         self._request_publisher.publish(self._request)
 
-    def begin(self, initial: Floats) -> None:
+    def begin_session(self, initial: Floats) -> None:
         """The session begins, from this command (A,)."""
         self.gate.begin(initial, self._watchdog.follow())
 
-    def _watch_of_session(self) -> Watch | None:
+    def _watch_of_session(self) -> WatchdogReport | None:
         """What the watchdog_node says that watched when the session began."""
         return self._watchdog.watch(self._safety.since, self._sent)
 
-    def send(self, command: Floats, stamp: int | None = None) -> None:
+    def send_command(self, command: Floats, stamp: int | None = None) -> None:
         """The command (A,) to the robot; stamped now, or as the answer to `stamp`, ns."""
         if (silence := time.monotonic() - self._safety.alive) > DEAF:
             raise FaultError(
@@ -450,7 +450,7 @@ class SkillNode(CoreNode):
     def _log_error(self, text: str) -> None:
         self.get_logger().error(text)
 
-    def tell(self, done: Done) -> None:
+    def publish_tick(self, done: TickRecord) -> None:
         """Count a tick, and have it told outside the tick."""
         tick = done.tick
         self.timing.add(
@@ -470,7 +470,7 @@ class SkillNode(CoreNode):
                 self.interface,
                 self.sensors.ages(self.time.now()),
                 self.bundle.manifest.skills,
-                self.controller.hierarchy,
+                self.controller.schedule,
                 self._reporter.refusals,
                 self._reporter.unused,
             )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from std_msgs.msg import Float64MultiArray, String
 
-from mlsh_ros.control.command_gate import CommandGate, Watch
+from mlsh_ros.control.command_gate import CommandGate, WatchdogReport
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.control.heartbeat import Beat, Heartbeat, heartbeat_layout, interface_number
 from mlsh_ros.messages.conversion import MessageError
@@ -58,7 +58,7 @@ class WatchdogLink:
         beat = self.heartbeat.follow() if self._required else None
         return beat.patience if beat and not self._paused else None
 
-    def watch(self, listening_since: float, sent: float) -> Watch | None:
+    def watch(self, listening_since: float, sent: float) -> WatchdogReport | None:
         """What the watchdog_node of the session said last, see `Heartbeat.watch`."""
         return self.heartbeat.watch(time.monotonic(), listening_since, sent)
 

@@ -170,8 +170,8 @@ class WatchdogNode(CoreNode):
             command = self.watchdog.command.copy()
             writer.read(message, command)
             if self.watchdog.at_rest:  # until now
-                self.time.begin()
-            self.watchdog.hear(command, self.time.moment(stamp_of(message, writer.topic)))
+                self.time.start_session()
+            self.watchdog.hear(command, self.time.receive_time(stamp_of(message, writer.topic)))
             self._heard = self.time.steady()
             self._news.notify_all()
 
@@ -261,7 +261,7 @@ class WatchdogNode(CoreNode):
         """Whether the command has stood too long, and not because the machine was busy."""
         if self._closing and time.monotonic() > self._end_by:
             self.watchdog.refuse("a command moves the robot although watchdog_node is to end")
-        now = self.time.now() if self.time.fair(self._heard) else -math.inf
+        now = self.time.now() if self.time.is_late(self._heard) else -math.inf
         return bool(self.watchdog.look(now, late))
 
     def _brake(self) -> None:
@@ -278,7 +278,7 @@ class WatchdogNode(CoreNode):
         self._say_beat()
         if self._closing and self.watchdog.at_rest:
             return False
-        return not self.time.pause(
+        return not self.time.wait_for(
             self.interface.control_dt,
             self._news,
             lambda: not self.watchdog.cause or self.watchdog.resets != turn,

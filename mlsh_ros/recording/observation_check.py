@@ -15,7 +15,7 @@ from sim.interface import Floats, Interface
 SLACK = 10**9  # ns that a message may have waited longer than another before it was recorded
 
 
-class Seen:
+class ObservationCheck:
     """Recorded sensors of one robot, by what they make of the observation.
 
     Every message goes through conversion and `Interface.observe`, as in skill_node. A tick is
@@ -103,7 +103,7 @@ class Seen:
         """A session begins."""
         self._last = -1  # stamp of the tick before
 
-    def explains(self, observation: NDArray[np.float32], told: int) -> bool:
+    def matches(self, observation: NDArray[np.float32], told: int) -> bool:
         """Whether recorded messages give this observation (O,).
 
         Args:

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.control.skill_schedule import Hierarchy
+from mlsh_ros.control.skill_schedule import SkillSchedule
 from mlsh_ros.messages.conversion import OTHER, MessageError, shorten
 from mlsh_ros.messages.labelled_array import Layout, answer_layout, request_layout, trace_layout
 from mlsh_ros.messages.topics import ANSWER, MASTER, REQUEST, TRACE
 from mlsh_ros.recording.bag_reader import Entry, Recording
-from mlsh_ros.recording.observation_check import Seen
+from mlsh_ros.recording.observation_check import ObservationCheck
 from policies.bundle.bundle import Bundle
 from policies.bundle.runtime import Network, choose, load_master, load_skills
 from sim.errors import UserError
@@ -49,7 +49,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Told:
+class RecordedTick:
     """One recorded tick."""
 
     tick: int
@@ -62,7 +62,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Answer:
+class RecordedDecision:
     """One recorded decision."""
 
     tick: int  # whose observation decided
@@ -76,10 +76,10 @@ class Session:
     """What was recorded of one session."""
 
     number: int
-    ticks: list[Told] = field(default_factory=list)
+    ticks: list[RecordedTick] = field(default_factory=list)
     questions: dict[int, Float32] = field(default_factory=dict)  # macro step: observation (O,)
     asked: int = -1  # the last tick of which a request or an answer tells
-    answers: dict[int, Answer] = field(default_factory=dict)  # macro step
+    answers: dict[int, RecordedDecision] = field(default_factory=dict)  # macro step
 
 
 @dataclass
@@ -140,7 +140,7 @@ def replay(
         if not session.ticks:
             continue
         result.sessions += 1
-        judge = _Judge(bundle, session, result)
+        judge = _ReplayCheck(bundle, session, result)
         judge.ticks(skills, seen)
         for macro, answer in sorted(session.answers.items()):
             name = master or answer.master
@@ -165,7 +165,7 @@ def _collect(
     result: Result,
     listen: Listen | None,
     wants: Callable[[str], bool],
-) -> tuple[list[Session], Seen]:
+) -> tuple[list[Session], ObservationCheck]:
     """Sort the messages into sessions and sensors; name what is neither in `result`."""
     interface = bundle.interface
     layouts = {
@@ -174,7 +174,7 @@ def _collect(
         TRACE: trace_layout(interface.observation_names, interface.action_names),
     }
     sessions: list[Session] = []
-    seen = Seen(interface, lockstep=recording.about.get("mode") == "lockstep")
+    seen = ObservationCheck(interface, lockstep=recording.about.get("mode") == "lockstep")
     master = ""
     refused: dict[str, MessageError] = {}  # the first of each topic
     read: set[str] = set()
@@ -260,8 +260,8 @@ def _session(sessions: list[Session], topic: str, scalars: dict[str, float]) -> 
     return sessions[-1]
 
 
-def _told(scalars: dict[str, float], vectors: dict[str, Floats], received: int) -> Told:
-    return Told(
+def _told(scalars: dict[str, float], vectors: dict[str, Floats], received: int) -> RecordedTick:
+    return RecordedTick(
         tick=int(scalars["tick"]),
         skill=int(scalars["skill"]),
         late=bool(scalars["late"]),
@@ -272,27 +272,31 @@ def _told(scalars: dict[str, float], vectors: dict[str, Floats], received: int) 
     )
 
 
-def _answer(scalars: dict[str, float], vectors: dict[str, Floats], master: str) -> Answer:
+def _answer(
+    scalars: dict[str, float], vectors: dict[str, Floats], master: str
+) -> RecordedDecision:
     logits = vectors["logits"].astype(np.float32)
-    return Answer(int(scalars["tick"]), int(scalars["skill"]), logits, master)
+    return RecordedDecision(int(scalars["tick"]), int(scalars["skill"]), logits, master)
 
 
-class _Judge:
+class _ReplayCheck:
     """Compares one session and notes what it finds in `result`."""
 
     def __init__(self, bundle: Bundle, session: Session, result: Result) -> None:
         self.bundle, self.session, self.result = bundle, session, result
 
-    def ticks(self, skills: Sequence[Callable[[Float32], Float32]], seen: Seen) -> None:
+    def ticks(
+        self, skills: Sequence[Callable[[Float32], Float32]], seen: ObservationCheck
+    ) -> None:
         """Every tick: could it see that, was it this skill's turn, action, command."""
         manifest, interface = self.bundle.manifest, self.bundle.interface
-        hierarchy = Hierarchy(manifest.decision_ticks, manifest.decision_lead, len(skills))
-        before: Told | None = None
+        hierarchy = SkillSchedule(manifest.decision_ticks, manifest.decision_lead, len(skills))
+        before: RecordedTick | None = None
         seen.begin()
         for told in self.session.ticks:
             self._follows(told.tick, before.tick if before else -1)
             self.result.ticks += 1
-            if not seen.explains(told.observation, told.received):
+            if not seen.matches(told.observation, told.received):
                 self.result.unseen.append(self._place(told.tick))
             difference = self._skill(hierarchy, told, before)
             if difference is None:
@@ -325,7 +329,9 @@ class _Judge:
             until = f" to {tick - 1}" if tick > last + 2 else ""
             self.result.missing.append(f"{self._place(last + 1)}{until}")
 
-    def _skill(self, hierarchy: Hierarchy, told: Told, before: Told | None) -> Difference | None:
+    def _skill(
+        self, hierarchy: SkillSchedule, told: RecordedTick, before: RecordedTick | None
+    ) -> Difference | None:
         """Whether it is this skill's turn, by the recorded decisions."""
         macro, within = divmod(told.tick, hierarchy.decision_ticks)
         expected: int | None = None
@@ -343,7 +349,9 @@ class _Judge:
             return self._difference(told.tick, "skill", str(told.skill), str(expected))
         return None
 
-    def decision(self, macro: int, answer: Answer, network: Network, drawn: bool) -> None:
+    def decision(
+        self, macro: int, answer: RecordedDecision, network: Network, drawn: bool
+    ) -> None:
         """One decision: logits, and the skill that follows from them."""
         observation = self.session.questions.get(macro)
         if observation is None:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlsh_ros.bringup.network import confined
+from mlsh_ros.bringup.network import localhost_environment
 from policies.bundle.bundle import Bundle
 from tests.benchmarks.floor import KINDS, Floor
 from tests.benchmarks.robot import START_UP, Robot
@@ -213,7 +213,7 @@ def main() -> None:
         "--record", type=Path, help="compare with recorder_node instead; recordings stay there"
     )
     given = parser.parse_args()
-    os.environ.update(confined(os.environ))
+    os.environ.update(localhost_environment(os.environ))
     os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 100))
     gc.disable()  # the robot's own pauses are not skill_node's
     print(

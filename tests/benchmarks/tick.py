@@ -18,11 +18,11 @@ import numpy as np
 from mlsh_ros.control.clock import Clock
 from mlsh_ros.control.control_step import ControlStep
 from mlsh_ros.control.controller import Controller, Request
-from mlsh_ros.control.loop import Done, Loop
-from mlsh_ros.control.realtime import no_collection
-from mlsh_ros.control.safety_monitor import Guard, Rules
-from mlsh_ros.control.sensor_buffer import Sample, Sensors
-from mlsh_ros.control.tick_schedule import Grid
+from mlsh_ros.control.loop import ControlLoop, TickRecord
+from mlsh_ros.control.realtime import gc_disabled
+from mlsh_ros.control.safety_monitor import SafetyMonitor, SafetyRules
+from mlsh_ros.control.sensor_buffer import Sample, SensorBuffer
+from mlsh_ros.control.tick_schedule import TickSchedule
 from mlsh_ros.evaluation.in_process_master import decide_with
 from policies.bundle.bundle import (
     GOLDEN,
@@ -160,15 +160,15 @@ class Stand:
         skills = [Network(network(rng, size, JOINTS), "skill") for _ in range(2)]
         self.master = Network(network(rng, size, 2), "master")
         self.controller = Controller(self.interface, skills, N, 1)
-        self.sensors = Sensors(self.interface)
-        rules = Rules(late_decisions=3, missed_ticks=10**9, max_switches=10, clock_jump=10.0)
-        self.guard = Guard(self.interface, ("a", "b"), {}, rules)
+        self.sensors = SensorBuffer(self.interface)
+        rules = SafetyRules(late_decisions=3, missed_ticks=10**9, max_switches=10, clock_jump=10.0)
+        self.guard = SafetyMonitor(self.interface, ("a", "b"), {}, rules)
         self.stop = threading.Event()
-        self.done: list[Done] = []
+        self.done: list[TickRecord] = []
         self.last = 0
         self._rows = rng.normal(0, 1, (1000, len(TERMS), JOINTS))
         self.refresh(0)
-        self.loop = Loop(
+        self.loop = ControlLoop(
             self.controller,
             self.sensors,
             self.guard,
@@ -196,7 +196,7 @@ class Stand:
     def send(self, command: Floats, stamp: int | None = None) -> None:
         """Nobody listens."""
 
-    def tell(self, done: Done) -> None:
+    def tell(self, done: TickRecord) -> None:
         """Keep the timing; the next tick sees other values."""
         self.done.append(done)
         self.refresh(len(self.done))
@@ -208,14 +208,14 @@ def core(ticks: int) -> np.ndarray:
     """(ticks,) seconds of a whole tick: age checks, observe, networks, limits, guard."""
     stand = Stand(50)
     step = ControlStep(
-        stand.controller, decide_with(stand.controller, stand.master), stand.guard.judge
+        stand.controller, decide_with(stand.controller, stand.master), stand.guard.check
     )
     took = np.empty(ticks)
-    with no_collection():
+    with gc_disabled():
         for n in range(ticks):
             stand.refresh(n)
             start = time.perf_counter()
-            stand.guard.time(start, start, 0)
+            stand.guard.check_timing(start, start, 0)
             stand.sensors.stale(time.monotonic())
             fields = stand.sensors.fields()
             step(fields, start)
@@ -227,7 +227,7 @@ def engine(rate: float, seconds: float) -> tuple[np.ndarray, int, float]:
     """Lateness of every tick, s; ticks missed; mean period's error as a fraction."""
     stand = Stand(rate)
     stand.last = round(rate * seconds)
-    with no_collection():
+    with gc_disabled():
         stand.loop.run()
     missed = sum(d.missed for d in stand.done)
     late = np.array([d.lateness for d in stand.done])
@@ -237,8 +237,8 @@ def engine(rate: float, seconds: float) -> tuple[np.ndarray, int, float]:
 
 def bare(rate: float, seconds: float) -> np.ndarray:
     """Lateness of a thread that does nothing but sleep until the next moment: the floor."""
-    grid, late = Grid(1 / rate, time.monotonic()), []
-    with no_collection():
+    grid, late = TickSchedule(1 / rate, time.monotonic()), []
+    with gc_disabled():
         for _ in range(round(rate * seconds)):
             time.sleep(max(0.0, grid.due - time.monotonic()))
             late.append(time.monotonic() - grid.due)

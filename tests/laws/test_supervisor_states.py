@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from mlsh_ros.control.command_gate import CommandGate, Watch
+from mlsh_ros.control.command_gate import CommandGate, WatchdogReport
 from mlsh_ros.control.emergency_stop import NOBODY, EmergencyStop, Publisher
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.control.heartbeat import Beat, Heartbeat
@@ -50,7 +50,7 @@ class Node:
 
     def _watch(self):
         """It has brought the robot to rest at once when it has tripped."""
-        return Watch(self.watchdog_lives, *self.beat) if self.watched else None
+        return WatchdogReport(self.watchdog_lives, *self.beat) if self.watched else None
 
     @property
     def beat(self):
@@ -479,10 +479,10 @@ def test_what_a_watchdog_said_counts_as_long_as_it_is_newer_than_the_command():
     assert heart.follow().received == 1.0
     for _ in range(3):
         heart.hear(beat(1.1, instance=2), 0)  # of another one
-    assert heart.watch(1.4, 0.0, 0.8) == Watch(True, True, None)
-    assert heart.watch(1.4, 0.0, 0.95) == Watch(True, False, None)
+    assert heart.watch(1.4, 0.0, 0.8) == WatchdogReport(True, True, None)
+    assert heart.watch(1.4, 0.0, 0.95) == WatchdogReport(True, False, None)
     assert not heart.watch(1.6, 0.0, 0.8).lives
     heart.hear(replace(beat(1.5), tripped=True), 0)  # and knows no command: it cannot brake
-    assert heart.watch(1.6, 0.0, 0.8) == Watch(False, False, None)
+    assert heart.watch(1.6, 0.0, 0.8) == WatchdogReport(False, False, None)
     heart.hear(beat(1.0), 0)
     assert heart.watch(1.6, 1.2, 0.8).lives  # heard nothing, as this process stood still

@@ -14,8 +14,8 @@ from mlsh_ros.bringup.params import NODES, Param
 from mlsh_ros.control.command_gate import CommandGate
 from mlsh_ros.control.controller import Controller
 from mlsh_ros.control.faults import FaultError
-from mlsh_ros.control.sensor_buffer import Sample, Sensors
-from mlsh_ros.control.skill_schedule import Hierarchy
+from mlsh_ros.control.sensor_buffer import Sample, SensorBuffer
+from mlsh_ros.control.skill_schedule import SkillSchedule
 from mlsh_ros.control.supervisor import State, Status, Supervisor
 from mlsh_ros.messages.conversion import (
     MessageError,
@@ -57,8 +57,10 @@ TIMINGS = [(n, lead) for n in (1, 2, 3, 5, 10, 50) for lead in (0, 1) if lead < 
 
 @pytest.mark.parametrize(("n", "lead"), TIMINGS)
 def test_macro_step_k_is_asked_at_kn_minus_lead_and_covers_kn_to_kn_plus_n(n, lead):
-    hierarchy = Hierarchy(n, lead, skills=3)
-    asked = {t: hierarchy.asks(t) for t in range(7 * n) if hierarchy.asks(t) is not None}
+    hierarchy = SkillSchedule(n, lead, skills=3)
+    asked = {
+        t: hierarchy.decision_due(t) for t in range(7 * n) if hierarchy.decision_due(t) is not None
+    }
     expected = {0: 0} | {k * n - lead: k for k in range(1, 8) if k * n - lead < 7 * n}
     assert asked == expected
     assert drive(hierarchy, 7 * n) == [macro_skill(t // n) for t in range(7 * n)]
@@ -67,16 +69,16 @@ def test_macro_step_k_is_asked_at_kn_minus_lead_and_covers_kn_to_kn_plus_n(n, le
 
 
 def test_needs_names_the_macro_step_until_its_decision_has_come():
-    hierarchy = Hierarchy(5, 1, skills=3)
-    assert hierarchy.needs(0) == 0
-    hierarchy.answer(0, 2)
-    assert hierarchy.needs(0) is None
-    assert [hierarchy.needs(t) for t in range(1, 6)] == [None] * 4 + [1]
+    hierarchy = SkillSchedule(5, 1, skills=3)
+    assert hierarchy.pending_decision(0) == 0
+    hierarchy.set_decision(0, 2)
+    assert hierarchy.pending_decision(0) is None
+    assert [hierarchy.pending_decision(t) for t in range(1, 6)] == [None] * 4 + [1]
 
 
 @pytest.mark.parametrize(("n", "lead"), TIMINGS)
 def test_a_late_decision_keeps_the_skill_and_is_counted_once(n, lead):
-    hierarchy = Hierarchy(n, lead, skills=3)
+    hierarchy = SkillSchedule(n, lead, skills=3)
     skills = drive(hierarchy, 4 * n, answers=lambda macro: macro not in (1, 2))
     # Macro steps 1 and 2 go on with the skill of macro step 0; 3 is skill 0 again.
     assert skills == [0] * 4 * n
@@ -85,52 +87,52 @@ def test_a_late_decision_keeps_the_skill_and_is_counted_once(n, lead):
 
 
 def test_an_answer_to_a_macro_step_that_has_begun_changes_nothing():
-    hierarchy = Hierarchy(4, 1, skills=3)
+    hierarchy = SkillSchedule(4, 1, skills=3)
     drive(hierarchy, 5, answers=lambda macro: macro == 0)  # tick 4 began macro step 1 undecided
-    assert not hierarchy.answer(1, 2)
-    assert not hierarchy.answer(0, 0)
+    assert not hierarchy.set_decision(1, 2)
+    assert not hierarchy.set_decision(0, 0)
     assert [hierarchy.skill(t) for t in (5, 6, 7)] == [0, 0, 0]
-    assert hierarchy.needs(8) == 2
+    assert hierarchy.pending_decision(8) == 2
     assert hierarchy.skill(8) == 0
     assert hierarchy.late == 2
 
 
 def test_the_first_answer_to_a_macro_step_holds():
-    hierarchy = Hierarchy(4, 0, skills=3)
-    assert hierarchy.answer(0, 1)
-    assert not hierarchy.answer(0, 1)
+    hierarchy = SkillSchedule(4, 0, skills=3)
+    assert hierarchy.set_decision(0, 1)
+    assert not hierarchy.set_decision(0, 1)
     assert hierarchy.skill(0) == 1
 
 
 def test_two_answers_to_one_question_that_differ_are_of_two_masters():
-    hierarchy = Hierarchy(4, 0, skills=3)
-    assert hierarchy.answer(0, 1)
+    hierarchy = SkillSchedule(4, 0, skills=3)
+    assert hierarchy.set_decision(0, 1)
     with pytest.raises(
         ValueError, match="decision 0: skill 2 is answered after skill 1: two mast"
     ):
-        hierarchy.answer(0, 2)
+        hierarchy.set_decision(0, 2)
     assert hierarchy.skill(0) == 1
     with pytest.raises(ValueError, match="two masters"):  # nor when it has begun
-        hierarchy.answer(0, 2)
+        hierarchy.set_decision(0, 2)
     hierarchy.reset()
-    assert hierarchy.answer(0, 2)
+    assert hierarchy.set_decision(0, 2)
 
 
 @pytest.mark.parametrize("skill", [-1, 3, 99])
 def test_an_invalid_skill_is_refused_with_the_valid_ones(skill):
-    hierarchy = Hierarchy(4, 0, skills=3)
+    hierarchy = SkillSchedule(4, 0, skills=3)
     with pytest.raises(ValueError, match=f"decision 7: no skill {skill}. Valid: 0 to 2"):
-        hierarchy.answer(7, skill)
-    assert hierarchy.needs(0) == 0
+        hierarchy.set_decision(7, skill)
+    assert hierarchy.pending_decision(0) == 0
 
 
 def test_a_new_session_knows_no_decision_of_the_one_before():
-    hierarchy = Hierarchy(4, 1, skills=3)
+    hierarchy = SkillSchedule(4, 1, skills=3)
     drive(hierarchy, 9, answers=lambda macro: macro != 1)
-    hierarchy.answer(3, 2)
+    hierarchy.set_decision(3, 2)
     hierarchy.reset()
     assert (hierarchy.late, hierarchy.switches) == (0, 0)
-    assert hierarchy.needs(0) == 0
+    assert hierarchy.pending_decision(0) == 0
     with pytest.raises(ValueError, match="no decision for the first tick"):
         hierarchy.skill(0)
     assert drive(hierarchy, 16, answers=lambda macro: macro != 3)[12:] == [2] * 4
@@ -139,7 +141,7 @@ def test_a_new_session_knows_no_decision_of_the_one_before():
 
 def test_a_lead_that_reaches_back_to_the_macro_step_before_is_refused():
     with pytest.raises(UserError, match="decision_lead 1 must be below decision_ticks 1"):
-        Hierarchy(1, 1, skills=2)
+        SkillSchedule(1, 1, skills=2)
 
 
 # Controller ----------------------------------------------------------------------------------
@@ -194,19 +196,19 @@ def test_another_bundles_skills_take_over_with_the_macro_step_that_its_master_de
     for t in range(20):
         if t == 7:
             controller.swap(skills(0.2), 8)
-        request = controller.begin(fields_at(bundle.interface, t))
+        request = controller.observe(fields_at(bundle.interface, t))
         if request is not None:
             asked.append((t, request.bundle))
-            controller.hierarchy.answer(request.macro, 0)
-        actions.append(round(float(controller.finish().action[0]), 3))
+            controller.schedule.set_decision(request.macro, 0)
+        actions.append(round(float(controller.act().action[0]), 3))
     # Offered at tick 7, asked for at tick 9 (lead 1), in force from tick 10 on.
     assert asked == [(0, 7), (4, 7), (9, 8), (14, 8), (19, 8)]
     assert actions == [0.1] * 10 + [0.2] * 10
     controller.swap(skills(0.3), 9)
     controller.reset()  # between two sessions: with the first tick of the next one
-    assert controller.begin(fields_at(bundle.interface, 0)).bundle == 9
-    controller.hierarchy.answer(0, 0)
-    assert controller.finish().action[0] == np.float32(0.3)
+    assert controller.observe(fields_at(bundle.interface, 0)).bundle == 9
+    controller.schedule.set_decision(0, 0)
+    assert controller.act().action[0] == np.float32(0.3)
 
 
 def test_only_a_decision_that_somebody_waits_for_is_taken(bundle, controller):
@@ -556,7 +558,7 @@ def test_a_message_of_another_length_label_or_with_nan_is_refused():
 
 @pytest.fixture
 def sensors(bundle):
-    made = Sensors(bundle.interface)
+    made = SensorBuffer(bundle.interface)
     assert [r.topic for r in made.readers] == ["odom", "goals"]
     return made
 
@@ -583,7 +585,7 @@ def test_topics_are_missing_until_they_have_spoken(sensors):
 def test_a_topic_is_stale_beyond_its_shortest_max_age_and_says_how_old_it_is(bundle):
     position, velocity, goals = bundle.interface.observation
     terms = position, replace(velocity, max_age=0.8), goals
-    sensors = Sensors(replace(bundle.interface, observation=terms))
+    sensors = SensorBuffer(replace(bundle.interface, observation=terms))
     sensors.put("odom", sample(10.0))  # max_age 0.3 and 0.8
     sensors.put("goals", sample(10.0))  # max_age 1.0
     assert sensors.stale(10.299) == []
@@ -625,7 +627,7 @@ def test_without_stamps_the_order_of_arrival_counts(sensors):
 
 
 def test_in_lockstep_the_simulator_may_repeat_itself_and_begin_anew(bundle):
-    sensors = Sensors(bundle.interface, ordered=False)
+    sensors = SensorBuffer(bundle.interface, ordered=False)
     for stamp in (100, 100, 0, 50):
         assert sensors.put("odom", sample(1.0, stamp, position=[stamp]))
     assert sensors.fields()["position"].tolist() == [50]

@@ -23,12 +23,20 @@ import numpy as np
 import pytest
 import yaml
 
-from mlsh_ros.bringup.network import LAUNCHER, LOCAL, PROFILES, RANGE, RMW, confined, unconfined
+from mlsh_ros.bringup.network import (
+    LAUNCHER,
+    LOCAL,
+    PROFILES,
+    RANGE,
+    RMW,
+    localhost_environment,
+    why_not_localhost,
+)
 from mlsh_ros.bringup.node_graph import GRAPHS, RESPAWN, ROBOT, SIM, SOON, Arg, NodeSpec
 from mlsh_ros.bringup.params import NODES
-from mlsh_ros.bringup.params_file import said_by_file
+from mlsh_ros.bringup.params_file import overrides_from_file
 from mlsh_ros.bringup.process_launcher import _reason
-from mlsh_ros.bringup.resolve_arguments import settle
+from mlsh_ros.bringup.resolve_arguments import resolve_arguments
 from policies.bundle.bundle import write_bundle
 from policies.bundle.robot_compatibility import check_agrees
 from sim.errors import UserError
@@ -224,7 +232,7 @@ def test_what_is_started_again_is_neither_the_world_nor_a_recording(graph):
 
 def settled(graph, **given):
     given = {"bundle": "moving_bandits", **given}
-    return settle(graph, graph.resolve(given))
+    return resolve_arguments(graph, graph.resolve(given))
 
 
 def test_robot_and_task_are_the_bundles_where_nobody_says_otherwise():
@@ -418,7 +426,7 @@ def test_the_nodes_of_a_graph_agree_with_each_other_and_the_arguments(
     path = tmp_path / "params.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
-        settle(SIM, SIM.resolve({**given, "params_file": str(path)}), given)
+        resolve_arguments(SIM, SIM.resolve({**given, "params_file": str(path)}), given)
     assert str(caught.value).startswith(f"params_file {path}: ")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -430,7 +438,7 @@ def test_what_a_file_says_for_all_nodes_is_the_argument(tmp_path):
         "/**: {ros__parameters: {bundle: body_bandits, mode: lockstep, use_sim_time: true}}\n"
         "sim_node: {ros__parameters: {seed: 5}}\n"
     )
-    values = settle(SIM, SIM.resolve({"params_file": str(path), "seed": "5"}), {"seed"})
+    values = resolve_arguments(SIM, SIM.resolve({"params_file": str(path), "seed": "5"}), {"seed"})
     assert (values["bundle"], values["mode"], values["robot"]) == (
         "body_bandits",
         "lockstep",
@@ -447,8 +455,8 @@ def test_a_robot_gets_no_bundle_that_nobody_named(tmp_path):
     path.write_text("skill_node: {ros__parameters: {late_decisions: 5}}")
     for given in ({}, {"robot": "omni"}, {"params_file": str(path)}):
         with pytest.raises(UserError, match=r"^argument bundle must be given.* moving_bandits, "):
-            settle(ROBOT, ROBOT.resolve(given), given)
-    assert settle(SIM, SIM.resolve({}))["bundle"] == "moving_bandits"
+            resolve_arguments(ROBOT, ROBOT.resolve(given), given)
+    assert resolve_arguments(SIM, SIM.resolve({}))["bundle"] == "moving_bandits"
 
 
 @pytest.mark.parametrize("name", ["heavy", "./heavy", "moving_bandits", "omni"])
@@ -592,7 +600,7 @@ def test_a_section_reaches_the_nodes_that_ros_gives_it_to(tmp_path, namespace, s
     """As rclpy does; tried with its own nodes."""
     path = tmp_path / "params.yaml"
     path.write_text(f"'{section}': {{ros__parameters: {{bundle: rooms}}}}\n")
-    said = said_by_file(str(path), namespace).get("skill_node", {})
+    said = overrides_from_file(str(path), namespace).get("skill_node", {})
     assert said == ({"bundle": ["rooms"]} if namespace in reached else {})
 
 
@@ -729,29 +737,29 @@ def test_there_is_a_launch_file_for_every_graph_and_it_holds_nothing_else():
 
 def test_a_simulation_is_confined_unless_the_user_has_said_otherwise():
     by_profile = {RANGE: "SYSTEM_DEFAULT", **dict.fromkeys(PROFILES, str(LOCAL))}
-    assert confined({}) == confined({RANGE: "LOCALHOST"}) == by_profile
-    assert confined(by_profile) == {}  # of a process that one of ours has started
+    assert localhost_environment({}) == localhost_environment({RANGE: "LOCALHOST"}) == by_profile
+    assert localhost_environment(by_profile) == {}  # of a process that one of ours has started
     assert LOCAL.is_file()
-    assert confined({RANGE: "SUBNET"}) == {}
-    assert confined({PROFILES[0]: "mine.xml"}) == {RANGE: "LOCALHOST"}
-    assert confined({RMW: "rmw_cyclonedds_cpp"}) == {RANGE: "LOCALHOST"}
+    assert localhost_environment({RANGE: "SUBNET"}) == {}
+    assert localhost_environment({PROFILES[0]: "mine.xml"}) == {RANGE: "LOCALHOST"}
+    assert localhost_environment({RMW: "rmw_cyclonedds_cpp"}) == {RANGE: "LOCALHOST"}
 
 
 def test_a_middleware_that_does_not_read_the_profile_is_refused(monkeypatch, tmp_path):
-    environment = confined({})
-    assert unconfined(environment, "rmw_fastrtps_cpp") == ""
-    refused = unconfined(environment, "rmw_cyclonedds_cpp")
+    environment = localhost_environment({})
+    assert why_not_localhost(environment, "rmw_fastrtps_cpp") == ""
+    refused = why_not_localhost(environment, "rmw_cyclonedds_cpp")
     assert refused.endswith("not rmw_cyclonedds_cpp; set ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST")
-    assert unconfined({RANGE: "SUBNET"}, "rmw_cyclonedds_cpp") == ""
+    assert why_not_localhost({RANGE: "SUBNET"}, "rmw_cyclonedds_cpp") == ""
     gone = tmp_path / "gone.xml"
     monkeypatch.setattr("mlsh_ros.bringup.network.LOCAL", gone)
     environment = {RANGE: "SYSTEM_DEFAULT", PROFILES[0]: str(gone)}
-    assert unconfined(environment, "rmw_fastrtps_cpp").startswith(f"{gone} is missing")
+    assert why_not_localhost(environment, "rmw_fastrtps_cpp").startswith(f"{gone} is missing")
 
 
 @graphs
 def test_a_launch_file_declares_what_the_graph_says(graph, stand_in, monkeypatch):
-    for name in confined({}):
+    for name in localhost_environment({}):
         monkeypatch.delenv(name, raising=False)
     actions = described(TREE / "launch" / f"{graph.name}.launch.py")
     assert [
@@ -765,7 +773,7 @@ def test_a_launch_file_declares_what_the_graph_says(graph, stand_in, monkeypatch
     # A simulation stays on this computer; where a real robot is, the user says.
     given = {a.args[0]: a.args[1] for a in actions.get("SetEnvironmentVariable", [])}
     assert given.pop(LAUNCHER) == str(os.getpid())  # with which the nodes end
-    assert given == (confined({}) if graph is SIM else {})
+    assert given == (localhost_environment({}) if graph is SIM else {})
 
 
 @graphs

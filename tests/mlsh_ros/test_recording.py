@@ -134,14 +134,14 @@ def drive(bundle, sessions=2, first=1, master="goal-0"):
             fields = {term.name: rng.normal(size=term.size) for term in interface.observation}
             for reader in topic_readers(interface.observation):
                 said.append((reader.topic, sensor(reader, fields, moment)))
-            request = controller.begin(fields)
+            request = controller.observe(fields)
             if request is not None:
                 seen, key = request.observation, (session, request.macro, t)
                 said.append((REQUEST, array(requests, *key, request.bundle, vectors=(seen,))))
                 logits = network(seen[None])[0]
-                controller.hierarchy.answer(request.macro, choose(logits))
+                controller.schedule.set_decision(request.macro, choose(logits))
                 said.append((ANSWER, array(answers, *key, choose(logits), vectors=(logits,))))
-            tick = controller.finish()
+            tick = controller.act()
             vectors = (tick.observation, tick.action, tick.command)
             scalars = (session, t, tick.skill, tick.late, 0, tick.saturated, 0.0, 0.0)
             said.append((TRACE, array(traces, *scalars, vectors=vectors)))

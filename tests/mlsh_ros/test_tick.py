@@ -15,20 +15,20 @@ import pytest
 
 from mlsh_ros.control.clock import HOLD, Clock, SimulatedClock
 from mlsh_ros.control.controller import Controller, Tick
-from mlsh_ros.control.diagnostics import Level, Refused, diagnose
+from mlsh_ros.control.diagnostics import DiagnosticLevel, Refused, diagnose
 from mlsh_ros.control.faults import FAULTS, FaultError
-from mlsh_ros.control.loop import Loop
-from mlsh_ros.control.realtime import no_collection, prefer_this_thread
-from mlsh_ros.control.safety_monitor import WINDOW, Guard, Rules
-from mlsh_ros.control.sensor_buffer import Sample, Sensors
-from mlsh_ros.control.skill_schedule import Hierarchy
+from mlsh_ros.control.loop import ControlLoop
+from mlsh_ros.control.realtime import gc_disabled, set_realtime_priority
+from mlsh_ros.control.safety_monitor import WINDOW, SafetyMonitor, SafetyRules
+from mlsh_ros.control.sensor_buffer import Sample, SensorBuffer
+from mlsh_ros.control.skill_schedule import SkillSchedule
 from mlsh_ros.control.supervisor import State, Status
-from mlsh_ros.control.tick_schedule import Grid
-from mlsh_ros.control.timing import KEPT, Timing
+from mlsh_ros.control.tick_schedule import TickSchedule
+from mlsh_ros.control.timing import KEPT, TickTiming
 from mlsh_ros.control.watchdog import Watchdog
 from sim.interface import Tracking
 
-RULES = Rules(late_decisions=2, missed_ticks=3, max_switches=10, clock_jump=0.1)
+RULES = SafetyRules(late_decisions=2, missed_ticks=3, max_switches=10, clock_jump=0.1)
 DT = 0.1
 
 
@@ -42,7 +42,7 @@ def test_the_safety_page_lists_every_fault_with_its_meaning():
 
 
 def test_the_grid_does_not_drift():
-    grid = Grid(0.1, start=1000.0)
+    grid = TickSchedule(0.1, start=1000.0)
     for _ in range(100_000):
         assert grid.advance(grid.due) == 0
     # A running sum of 0.1 is off by about 2e-8 here.
@@ -50,7 +50,7 @@ def test_the_grid_does_not_drift():
 
 
 def test_a_late_tick_shifts_nothing_and_missed_ones_are_counted_not_caught_up():
-    grid = Grid(0.1, start=0.0)
+    grid = TickSchedule(0.1, start=0.0)
     # Tick 0 took 0.14 s: tick 1 at 0.1 can still begin in the first half of its period.
     assert grid.advance(0.14) == 0
     assert grid.due == pytest.approx(0.1)
@@ -65,7 +65,7 @@ def test_a_late_tick_shifts_nothing_and_missed_ones_are_counted_not_caught_up():
 @pytest.mark.parametrize("seed", range(5))
 def test_every_moment_of_the_grid_is_a_tick_or_counted_and_none_comes_in_a_burst(seed):
     rng = np.random.default_rng(seed)
-    grid, now, ticks, missed, last = Grid(DT, 0.0), 0.0, 0, 0, -1.0
+    grid, now, ticks, missed, last = TickSchedule(DT, 0.0), 0.0, 0, 0, -1.0
     for _ in range(2000):
         now = max(now, grid.due)  # sleeps until then
         assert now - last >= DT / 2 - 1e-9 or ticks == 0
@@ -81,7 +81,7 @@ def test_every_moment_of_the_grid_is_a_tick_or_counted_and_none_comes_in_a_burst
 
 @pytest.fixture
 def guard(bundle):
-    return Guard(bundle.interface, bundle.manifest.skills, {}, RULES)
+    return SafetyMonitor(bundle.interface, bundle.manifest.skills, {}, RULES)
 
 
 def tick(number=1, skill=0, command=(0.0, 0.0), late=False, decides=False):
@@ -109,31 +109,33 @@ def test_a_value_beyond_its_limit_stops_the_robot_and_is_named(guard):
 
 def test_a_skill_may_have_limits_of_its_own(bundle):
     own = {"skill-1": {"velocity": (-2.0, 2.0), "position": (-1.0, 1.0)}}
-    guard = Guard(bundle.interface, bundle.manifest.skills, own, RULES)
+    guard = SafetyMonitor(bundle.interface, bundle.manifest.skills, own, RULES)
     fast = fields((1.9, 0.0))
-    guard.judge(tick(skill=1), fast, 0.0)
+    guard.check(tick(skill=1), fast, 0.0)
     with fault("limit", "velocity.0"):
-        guard.judge(tick(skill=0), fast, 0.0)
+        guard.check(tick(skill=0), fast, 0.0)
     away = {**fields(), "position": np.array([0.0, 1.5])}
-    guard.judge(tick(skill=0), away, 0.0)
+    guard.check(tick(skill=0), away, 0.0)
     with fault("limit", "position.1 is 1.5 m, skill 'skill-1'"):
-        guard.judge(tick(skill=1), away, 0.0)
+        guard.check(tick(skill=1), away, 0.0)
 
 
 def test_tracking_is_measured_against_the_command_of_the_tick_before(bundle):
     term = replace(bundle.interface.action[0], tracking=Tracking("velocity", 0.2, 0.25))
-    guard = Guard(replace(bundle.interface, action=(term,)), bundle.manifest.skills, {}, RULES)
+    guard = SafetyMonitor(
+        replace(bundle.interface, action=(term,)), bundle.manifest.skills, {}, RULES
+    )
     stuck, driving = fields((0.0, 0.0)), fields((0.9, 0.0))
-    guard.judge(tick(command=(1.0, 0.0)), stuck, 0.0)  # nothing was commanded before
-    guard.judge(tick(command=(1.0, 0.0)), stuck, 0.1)  # away since 0.1
-    guard.judge(tick(command=(1.0, 0.0)), driving, 0.2)  # it moves: forgiven
-    guard.judge(tick(command=(1.0, 0.0)), stuck, 0.3)  # away since 0.3
-    guard.judge(tick(command=(1.0, 0.0)), stuck, 0.5)  # for 0.2 s
+    guard.check(tick(command=(1.0, 0.0)), stuck, 0.0)  # nothing was commanded before
+    guard.check(tick(command=(1.0, 0.0)), stuck, 0.1)  # away since 0.1
+    guard.check(tick(command=(1.0, 0.0)), driving, 0.2)  # it moves: forgiven
+    guard.check(tick(command=(1.0, 0.0)), stuck, 0.3)  # away since 0.3
+    guard.check(tick(command=(1.0, 0.0)), stuck, 0.5)  # for 0.2 s
     with fault("tracking", r"base_velocity.0 is commanded 1 m/s, velocity.0 shows 0 for 0.30 s"):
-        guard.judge(tick(command=(1.0, 0.0)), stuck, 0.6)
-    guard.begin()
-    guard.judge(tick(command=(1.0, 0.0)), stuck, 0.7)
-    guard.judge(tick(command=(1.0, 0.0)), stuck, 0.8)  # a new session holds nothing against it
+        guard.check(tick(command=(1.0, 0.0)), stuck, 0.6)
+    guard.begin_session()
+    guard.check(tick(command=(1.0, 0.0)), stuck, 0.7)
+    guard.check(tick(command=(1.0, 0.0)), stuck, 0.8)  # a new session holds nothing against it
 
 
 def test_missed_ticks_in_a_row_stop_the_robot_single_ones_do_not(guard):
@@ -170,16 +172,16 @@ def test_late_decisions_in_a_row_stop_the_robot(guard):
 
 def test_chatter_is_counted_over_a_window_of_decisions(bundle):
     rules = replace(RULES, max_switches=4)
-    guard = Guard(bundle.interface, bundle.manifest.skills, {}, rules)
+    guard = SafetyMonitor(bundle.interface, bundle.manifest.skills, {}, rules)
     for _ in range(5):  # 4 switches, then quiet for a window, again and again
         for skill in (0, 1, 0, 1, 0):
-            guard.judge(tick(skill=skill, decides=True), fields(), 0.0)
+            guard.check(tick(skill=skill, decides=True), fields(), 0.0)
         for _ in range(WINDOW):
-            guard.judge(tick(skill=0, decides=True), fields(), 0.0)
+            guard.check(tick(skill=0, decides=True), fields(), 0.0)
     for skill in (1, 0, 1, 0):
-        guard.judge(tick(skill=skill, decides=True), fields(), 0.0)
+        guard.check(tick(skill=skill, decides=True), fields(), 0.0)
     with fault("skill_chatter", "5 switches in 10 decisions, at most 4"):
-        guard.judge(tick(skill=1, decides=True), fields(), 0.0)
+        guard.check(tick(skill=1, decides=True), fields(), 0.0)
 
 
 # Loop -------------------------------------------------------------------------------------------
@@ -198,13 +200,13 @@ class Bench:
         self.controller = Controller(
             bundle.interface, skills, manifest.decision_ticks, manifest.decision_lead
         )
-        self.sensors = Sensors(bundle.interface)
+        self.sensors = SensorBuffer(bundle.interface)
         self.stop = threading.Event()
         self.stop.wait = self.sleep
-        self.loop = Loop(
+        self.loop = ControlLoop(
             self.controller,
             self.sensors,
-            Guard(bundle.interface, manifest.skills, {}, RULES),
+            SafetyMonitor(bundle.interface, manifest.skills, {}, RULES),
             self,
             threading.Condition(),
             self.stop,
@@ -231,7 +233,7 @@ class Bench:
     def ask(self, request):
         self.asked.append(request.macro)
         if self.answers:
-            self.controller.hierarchy.answer(request.macro, 0)
+            self.controller.schedule.set_decision(request.macro, 0)
 
     def begin(self, initial):
         self.initial = initial
@@ -362,13 +364,13 @@ def test_no_switch_moves_the_command_by_more_than_the_rate_limit(bundle):
     before, largest, switches, last = controller.command, 0.0, 0, None
     values = fields()
     while switches < 10_000:
-        request = controller.begin(values)
-        controller.hierarchy.answer(request.macro, int(rng.integers(2)))
-        done = controller.finish()
+        request = controller.observe(values)
+        controller.schedule.set_decision(request.macro, int(rng.integers(2)))
+        done = controller.act()
         largest = max(largest, np.abs((done.command - before) / rate).max())
         switches += last is not None and done.skill != last
         before, last = done.command, done.skill
-    assert controller.hierarchy.switches == switches
+    assert controller.schedule.switches == switches
     assert 0.99 < largest <= 1 + 1e-12  # reached, and never exceeded
 
 
@@ -376,7 +378,7 @@ def test_no_switch_moves_the_command_by_more_than_the_rate_limit(bundle):
 
 
 def test_percentiles_are_of_the_newest_ticks_and_counters_of_all():
-    timing = Timing()
+    timing = TickTiming()
     assert np.isnan(timing.summary().lateness).all()
     for n in range(3 * KEPT):
         timing.add(n * 1e-6, 1e-3, missed=n % 2, late=n == 5, saturated=False)
@@ -389,8 +391,8 @@ def test_percentiles_are_of_the_newest_ticks_and_counters_of_all():
 
 
 def test_diagnostics_say_what_is_wrong_in_words(bundle):
-    hierarchy = Hierarchy(10, 1, 2)
-    timing = Timing()
+    hierarchy = SkillSchedule(10, 1, 2)
+    timing = TickTiming()
 
     def found(status=None, ages=None, refused=None):
         status = status or Status(State.RUNNING)
@@ -406,44 +408,44 @@ def test_diagnostics_say_what_is_wrong_in_words(bundle):
         )
         return {f.name: f for f in findings}
 
-    assert {f.level for f in found().values()} == {Level.OK}
+    assert {f.level for f in found().values()} == {DiagnosticLevel.OK}
     for name in FAULTS:
         state = found(Status(State.FAULT, name, "what was seen"))["state"]
-        assert (state.level, state.values["meaning"]) == (Level.ERROR, FAULTS[name])
+        assert (state.level, state.values["meaning"]) == (DiagnosticLevel.ERROR, FAULTS[name])
     assert found(ages={"odom": 0.4})["sensors"].message == "silent: odom, goals"
     refused = found(refused={"odom": Refused(3, "odom: why")})["sensors"]
-    assert (refused.level, refused.message) == (Level.WARN, "refused: odom")
+    assert (refused.level, refused.message) == (DiagnosticLevel.WARN, "refused: odom")
     assert refused.values["odom refused"] == "3"
     assert refused.values["odom refused last"] == "odom: why"
     timing.add(0.001, 0.0005, missed=2, late=True, saturated=True)
-    hierarchy.answer(0, 1)
+    hierarchy.set_decision(0, 1)
     hierarchy.skill(0)
     ticks, decisions = found()["ticks"], found()["decisions"]
-    assert (ticks.level, ticks.message) == (Level.WARN, "2 of 3 ticks missed")
+    assert (ticks.level, ticks.message) == (DiagnosticLevel.WARN, "2 of 3 ticks missed")
     assert ticks.values["lateness p99 (ms)"] == "1.000"
-    assert (decisions.level, decisions.values["skill"]) == (Level.WARN, "skill-1")
+    assert (decisions.level, decisions.values["skill"]) == (DiagnosticLevel.WARN, "skill-1")
 
 
 # The operating system ----------------------------------------------------------------------------
 
 
 def test_no_garbage_is_collected_inside_whatever_happens():
-    with suppress(KeyError), no_collection():
+    with suppress(KeyError), gc_disabled():
         assert not gc.isenabled()
         raise KeyError
     assert gc.isenabled()
 
 
 def test_what_the_system_refuses_is_said_with_what_to_do(monkeypatch):
-    assert prefer_this_thread(0, -1) == []
+    assert set_realtime_priority(0, -1) == []
 
     def refuse(*_):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
-    (line,) = prefer_this_thread(80, -1)
+    (line,) = set_realtime_priority(80, -1)
     assert line.startswith("realtime_priority 80: Operation not permitted; it needs CAP_SYS_NICE")
-    (line,) = prefer_this_thread(0, 1023)
+    (line,) = set_realtime_priority(0, 1023)
     assert line.startswith("cpu 1023: Invalid argument. Valid: ")
 
 
@@ -483,7 +485,7 @@ class Simulated:
         """It is that late; returns when that many ticks are done."""
         self.bench.time = moment
         self.bench.see()
-        self.clock.tell(moment)
+        self.clock.set_time(moment)
         self._await(ticks)
 
     def _await(self, ticks):
@@ -530,7 +532,7 @@ def test_simulated_time_that_stands_stops_the_robot_within_patience(bundle):
         time.sleep(SHORT / 8)
         with simulated.bench.loop.news:
             simulated.bench.loop.news.notify_all()
-        simulated.clock.tell(5.0 + 11 * STEP)
+        simulated.clock.set_time(5.0 + 11 * STEP)
     error = simulated.ended()
     assert time.monotonic() - stood < 2 * SHORT + 0.1
     assert error.name == "clock_stopped"
@@ -574,10 +576,10 @@ def test_nothing_begins_by_a_clock_that_is_unknown_or_stands():
     clock = SimulatedClock(news, patience=0.05)
     assert math.isnan(clock.now())
     assert str(clock.fault()) == "clock_stopped: nothing has come on /clock yet"
-    clock.tell(3.0)
+    clock.set_time(3.0)
     assert clock.fault() is None
     assert (clock.now(), clock.stamping()) == (3.0, None)
-    clock.tell(2.0)
+    clock.set_time(2.0)
     assert clock.fault() is None  # nothing moved; from now on it is what it is
     time.sleep(0.06)
     assert clock.fault().name == "clock_stopped"
@@ -589,25 +591,25 @@ def test_braking_goes_on_by_the_systems_clock_where_simulated_time_does_not(stat
     news = threading.Condition()
     clock = SimulatedClock(news, patience=0.05)
     if state != "unknown":
-        clock.tell(3.0)
+        clock.set_time(3.0)
     if state == "went back":
-        clock.tell(2.0)
+        clock.set_time(2.0)
     time.sleep(0.06)
     began = time.monotonic()
     for _ in range(3):
-        assert not clock.pause(0.02, news)
+        assert not clock.wait_for(0.02, news)
     assert 0.06 <= time.monotonic() - began < 0.2
-    assert clock.pause(9.0, news, lambda: True)
+    assert clock.wait_for(9.0, news, lambda: True)
 
 
 def test_a_pause_is_of_simulated_time_where_that_goes_on():
     news = threading.Condition()
     clock = SimulatedClock(news, patience=2.0)
-    clock.tell(3.0)
-    teller = threading.Timer(0.05, clock.tell, [3.5])
+    clock.set_time(3.0)
+    teller = threading.Timer(0.05, clock.set_time, [3.5])
     teller.start()
     began = time.monotonic()
-    assert not clock.pause(0.5, news)
+    assert not clock.wait_for(0.5, news)
     assert 0.04 < time.monotonic() - began < 0.4
 
 
@@ -615,11 +617,11 @@ def test_a_pause_goes_by_the_pace_of_before_where_nothing_is_heard():
     """As of skill_node while it serves `stop` in the thread that would hear the time."""
     moments = iter([10.0, 10.0, 10.3, 20.0, 20.0, 20.0])  # the system's; then it stands as well
     clock = SimulatedClock(news := threading.Condition(), steady=lambda: next(moments))
-    clock.tell(3.0)
-    clock.tell(4.5)  # five times as fast
+    clock.set_time(3.0)
+    clock.set_time(4.5)  # five times as fast
     began = time.monotonic()
     with pytest.raises(StopIteration):  # awake after 1.5 times what half a second should take
-        clock.pause(0.5, news)
+        clock.wait_for(0.5, news)
     assert 0.14 < time.monotonic() - began < 0.5
 
 
@@ -638,25 +640,25 @@ def test_a_watchdog_waits_for_ever_at_rest_and_not_where_time_stands():
 
 def test_in_simulated_time_a_message_is_of_its_stamp_unless_that_is_of_another_clock():
     clock = SimulatedClock(threading.Condition())
-    clock.tell(50.0)
-    assert clock.moment(49_500_000_000) == 49.5  # it was under way for long
-    assert clock.moment(50_100_000_000) == 50.1  # it has overtaken /clock
+    clock.set_time(50.0)
+    assert clock.receive_time(49_500_000_000) == 49.5  # it was under way for long
+    assert clock.receive_time(50_100_000_000) == 50.1  # it has overtaken /clock
     # A stamp ahead would keep its message young for so long.
-    assert clock.moment(51_000_000_000) == 50.0
-    assert clock.moment(0) == 50.0  # it has none
-    assert clock.moment(1_790_000_000 * 10**9) == 50.0  # it is of the system's clock
-    assert Clock(now=lambda: 3.0).moment(49_500_000_000) == 3.0
+    assert clock.receive_time(51_000_000_000) == 50.0
+    assert clock.receive_time(0) == 50.0  # it has none
+    assert clock.receive_time(1_790_000_000 * 10**9) == 50.0  # it is of the system's clock
+    assert Clock(now=lambda: 3.0).receive_time(49_500_000_000) == 3.0
 
 
 def test_time_that_crawls_stands():
     seconds = [10.0]
     clock = SimulatedClock(threading.Condition(), steady=lambda: seconds[0])
     for n in range(200):
-        clock.tell(50.0 + 1e-4 * 0.1 * n)
+        clock.set_time(50.0 + 1e-4 * 0.1 * n)
         seconds[0] += 0.1
     assert "simulated time has stood" in str(clock.fault())
     for n in range(20):  # slow, but it goes
-        clock.tell(60.0 + 0.1 * 0.1 * n)
+        clock.set_time(60.0 + 0.1 * 0.1 * n)
         seconds[0] += 0.1
     assert clock.fault() is None
 
@@ -664,10 +666,10 @@ def test_time_that_crawls_stands():
 def test_a_hiccup_of_the_machine_is_held_against_nobody_in_simulated_time():
     seconds = [10.0]
     clock = SimulatedClock(threading.Condition(), steady=lambda: seconds[0])
-    assert not clock.fair(10.0)
+    assert not clock.is_late(10.0)
     seconds[0] += 1.01 * HOLD
-    assert clock.fair(10.0)
-    assert Clock().fair(time.monotonic())  # on a robot every one counts
+    assert clock.is_late(10.0)
+    assert Clock().is_late(time.monotonic())  # on a robot every one counts
 
 
 # Watchdog ---------------------------------------------------------------------------------------

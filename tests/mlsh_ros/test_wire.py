@@ -22,8 +22,8 @@ from std_msgs.msg import Bool, Float64MultiArray, String
 from std_srvs.srv import SetBool, Trigger
 
 from mlsh_ros.control.controller import Controller
-from mlsh_ros.control.sensor_buffer import Sample, Sensors
-from mlsh_ros.messages.command_limits import beyond
+from mlsh_ros.control.sensor_buffer import Sample, SensorBuffer
+from mlsh_ros.messages.command_limits import violation
 from mlsh_ros.messages.conversion import (
     MessageError,
     command_writers,
@@ -194,7 +194,7 @@ def equal(data, message) -> bool:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_bad_message_is_refused_by_topic_and_changes_nothing(family):
-    sensors = Sensors(interface_of(family))
+    sensors = SensorBuffer(interface_of(family))
     for reader in sensors.readers:
         assert take(sensors, reader, serialize_message(good(reader)))
     before = sensors.fields()
@@ -255,12 +255,14 @@ def test_what_a_robot_may_not_be_told_is_named(family):
     interface = interface_of(family)
     low, high = interface.limits
     for command in (low, high, interface.safe, low.astype(np.float32).astype(float)):
-        assert beyond(interface, command) == ""
+        assert violation(interface, command) == ""
     for i, name in enumerate(interface.action_names):
         for value in (1e300, -1e300, high[i] + 1e-4, low[i] - 1e-4):
             command = interface.safe.copy()
             command[i] = value
-            assert beyond(interface, command).startswith(f"command {name} is {value:.6g}, its li")
+            assert violation(interface, command).startswith(
+                f"command {name} is {value:.6g}, its li"
+            )
     for writer in command_writers(interface.action):
         kind = message_type(writer.type)
         for value in (np.nan, np.inf, -np.inf):
@@ -311,11 +313,11 @@ def test_tiny_numbers_do_not_hold_up_a_tick(name):
         for _ in range(200):
             fields = {t.name: np.full(t.size, value) for t in bundle.interface.observation}
             begun = time.perf_counter()
-            request = controller.begin(fields)
+            request = controller.observe(fields)
             if request is not None:
-                controller.answer(request.macro, 0)
+                controller.set_decision(request.macro, 0)
             master(bundle.interface.observe(fields)[None])
-            controller.finish()
+            controller.act()
             took.append(time.perf_counter() - begun)
         return float(np.median(took))
 

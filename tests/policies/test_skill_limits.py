@@ -8,7 +8,7 @@ import yaml
 
 from mlsh_ros.control.controller import Tick
 from mlsh_ros.control.faults import FaultError
-from mlsh_ros.control.safety_monitor import Guard, Rules
+from mlsh_ros.control.safety_monitor import SafetyMonitor, SafetyRules
 from policies.bundle.bundle import MANIFEST, load_bundle, replace, skill_names, write_bundle
 from policies.bundle.skill_limits import check_skill_limits, read_skill_limits
 from policies.training.finetune import add_masters
@@ -16,7 +16,7 @@ from sim.errors import UserError
 from tests.support.floater import interface as floater
 
 SKILLS = ("skill-0", "skill-1")
-RULES = Rules(late_decisions=2, missed_ticks=3, max_switches=10, clock_jump=0.1)
+RULES = SafetyRules(late_decisions=2, missed_ticks=3, max_switches=10, clock_jump=0.1)
 
 
 def limits_of(path: Path, data, interface, skills=SKILLS):
@@ -95,13 +95,13 @@ def limited(bundle, tmp_path):
 
 def test_the_guard_keeps_the_limits_of_the_bundle(limited):
     manifest = load_bundle(limited.source).manifest
-    guard = Guard(manifest.interface, manifest.skills, manifest.skill_limits, RULES)
+    guard = SafetyMonitor(manifest.interface, manifest.skills, manifest.skill_limits, RULES)
     fields = {"position": np.zeros(2), "velocity": np.array([0.6, 0.0]), "goals": np.zeros(4)}
 
     def judge(skill):
         still = np.zeros(2)
         tick = Tick(1, skill, np.zeros(8, np.float32), still, still, False, False, False)
-        guard.judge(tick, fields, 0.0)
+        guard.check(tick, fields, 0.0)
 
     judge(1)
     with pytest.raises(FaultError, match=r"velocity.0 is 0.6 m/s, skill 'skill-0' may see -0.5"):

@@ -10,7 +10,7 @@ import yaml
 
 from mlsh_ros.control.controller import Controller, Tick
 from mlsh_ros.control.faults import FaultError
-from mlsh_ros.control.safety_monitor import Guard, Rules
+from mlsh_ros.control.safety_monitor import SafetyMonitor, SafetyRules
 from mlsh_ros.messages.conversion import MessageError, topic_readers
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
@@ -30,7 +30,7 @@ from tests.support.floater import (
     interface,
 )
 
-RULES = Rules(late_decisions=2, missed_ticks=3, max_switches=10, clock_jump=0.1)
+RULES = SafetyRules(late_decisions=2, missed_ticks=3, max_switches=10, clock_jump=0.1)
 SKILLS = ("walk", "get-up")
 
 
@@ -258,7 +258,7 @@ def judged(guard, quaternion, skill=0):
 
 @pytest.mark.parametrize("axis", [(1, 0, 0), (0, -1, 0), (1, 1, 0)])
 def test_a_limit_on_tilt_is_a_tilt_limit(axis):
-    guard = Guard(interface(), SKILLS, {}, RULES)
+    guard = SafetyMonitor(interface(), SKILLS, {}, RULES)
     judged(guard, turned(0.999, axis))
     judged(guard, turned(3.0, (0, 0, 1)))  # a heading is no tilt
     with pytest.raises(
@@ -268,7 +268,7 @@ def test_a_limit_on_tilt_is_a_tilt_limit(axis):
 
 
 def test_a_skill_may_have_to_stand_more_upright_than_another():
-    guard = Guard(interface(), SKILLS, {"walk": {"tilt": (0.0, 0.5)}}, RULES)
+    guard = SafetyMonitor(interface(), SKILLS, {"walk": {"tilt": (0.0, 0.5)}}, RULES)
     judged(guard, turned(0.7), skill=1)
     with pytest.raises(FaultError, match=r"tilt.0 is 0.7 rad, skill 'walk' may see 0 to 0.5"):
         judged(guard, turned(0.7), skill=0)
@@ -277,17 +277,17 @@ def test_a_skill_may_have_to_stand_more_upright_than_another():
 @pytest.mark.parametrize("quaternion", [(0, 0, 0, 0), (np.nan, 0, 0, 1)])
 def test_what_is_no_orientation_is_beyond_every_limit(quaternion):
     with pytest.raises(FaultError, match=r"^limit: tilt.0 is nan rad"):
-        judged(Guard(interface(), SKILLS, {}, RULES), quaternion)
+        judged(SafetyMonitor(interface(), SKILLS, {}, RULES), quaternion)
     skill = [lambda _: np.zeros((1, 3), np.float32)]
     with pytest.raises(ValueError, match=r"not finite: up\.0, up\.1, up\.2"):
-        Controller(interface(), skill, 2, 1).begin(fields(quaternion))
+        Controller(interface(), skill, 2, 1).observe(fields(quaternion))
 
 
 def test_a_robot_that_falls_is_stopped_in_the_tick_that_shows_it(tmp_path):
     robot = floater(tmp_path)
     physics = Physics(robot.interface, robot.compile(), 1, 1)
     physics.reset(np.zeros(1, np.int32))
-    guard, last = Guard(robot.interface, SKILLS, {}, RULES), 0.0
+    guard, last = SafetyMonitor(robot.interface, SKILLS, {}, RULES), 0.0
     for _ in range(100):
         physics.step(np.array([[0.2, 0.3, 0.1]]))
         shown = {name: value[0] for name, value in physics.fields().items()}

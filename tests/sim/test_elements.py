@@ -10,7 +10,7 @@ import pytest
 
 from mlsh_ros.control.controller import Tick
 from mlsh_ros.control.faults import FaultError
-from mlsh_ros.control.safety_monitor import Guard, Rules
+from mlsh_ros.control.safety_monitor import SafetyMonitor, SafetyRules
 from mlsh_ros.sim2real.sysid.parameters import Unknown, chosen
 from policies.bundle.skill_limits import check_skill_limits
 from sim.errors import UserError
@@ -28,7 +28,7 @@ from sim.robot_setup.validation import doubts
 from tests.support.interfaces import INTERFACES
 from tests.support.robots import odd_interface
 
-RULES = Rules(late_decisions=3, missed_ticks=5, max_switches=10, clock_jump=1.0)
+RULES = SafetyRules(late_decisions=3, missed_ticks=5, max_switches=10, clock_jump=1.0)
 
 
 def listed(interface: Interface) -> Interface:
@@ -155,11 +155,11 @@ def test_a_limit_per_element_is_the_guards_and_bounds_that_of_a_skill():
     check_skill_limits({"a": {"position": ((-1.0, 1.0), (-4.0, 5.0))}}, ["a"], i)
     with pytest.raises(UserError, match="beyond the robot's own"):
         check_skill_limits({"a": {"position": (-2.0, 2.0)}}, ["a"], i)
-    guard = Guard(i, ("a",), {}, RULES)
+    guard = SafetyMonitor(i, ("a",), {}, RULES)
     fields = {t.name: np.zeros(t.size) for t in i.observation}
-    guard.judge(tick(i), fields | {"position": np.array([0.9, 4.9])}, 0.0)
+    guard.check(tick(i), fields | {"position": np.array([0.9, 4.9])}, 0.0)
     with pytest.raises(FaultError, match=r"position.0 is 1.1 .* may see -1 to 1"):
-        guard.judge(tick(i), fields | {"position": np.array([1.1, 4.9])}, 0.1)
+        guard.check(tick(i), fields | {"position": np.array([1.1, 4.9])}, 0.1)
 
 
 # Which measurement a command has ----------------------------------------------------------
@@ -185,9 +185,9 @@ def test_a_command_is_tracked_by_elements_of_a_larger_term():
     command = np.array([0.2, 0.6, -0.3])
 
     def session(shake):
-        guard = Guard(i, ("a",), {}, RULES)
+        guard = SafetyMonitor(i, ("a",), {}, RULES)
         for step in range(9):
-            guard.judge(tick(i, command), fields | {"shake": np.array(shake)}, step * 0.1)
+            guard.check(tick(i, command), fields | {"shake": np.array(shake)}, step * 0.1)
 
     session([-0.3, 99.0, 0.6])  # element 1 measures nothing here
     session([-0.45, 99.0, 0.15])
@@ -202,10 +202,10 @@ def test_a_command_is_tracked_by_elements_of_a_larger_term():
 def test_an_element_may_be_measured_by_nothing():
     i = legs(tolerance=0.1, elements=[None, 1])
     assert i.measured == (None, None, ("shake", 1))
-    guard = Guard(i, ("a",), {}, RULES)
+    guard = SafetyMonitor(i, ("a",), {}, RULES)
     fields = {t.name: np.zeros(t.size) for t in i.observation}
     for step in range(9):
-        guard.judge(tick(i, np.array([0.2, 0.7, 0.0])), fields, step * 0.1)
+        guard.check(tick(i, np.array([0.2, 0.7, 0.0])), fields, step * 0.1)
 
 
 @pytest.mark.parametrize(
@@ -260,11 +260,11 @@ def circle(wraps) -> Interface:
 
 
 def session(interface: Interface, command: float, angle: float) -> None:
-    guard = Guard(interface, ("a",), {}, RULES)
+    guard = SafetyMonitor(interface, ("a",), {}, RULES)
     fields = {t.name: np.zeros(t.size) for t in interface.observation}
     for step in range(9):
         told = np.array([command, 0.0, 0.0])
-        guard.judge(tick(interface, told), fields | {"angle": np.array([angle])}, step * 0.1)
+        guard.check(tick(interface, told), fields | {"angle": np.array([angle])}, step * 0.1)
 
 
 @pytest.mark.parametrize("wraps", [True, [True]])

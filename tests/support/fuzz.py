@@ -29,7 +29,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from mlsh_ros.bringup.node_graph import ROBOT, SIM
-from mlsh_ros.bringup.params_file import check_params_file, said_by_file
+from mlsh_ros.bringup.params_file import check_params_file, overrides_from_file
 from policies.bundle.bundle import MANIFEST, PRETRAINED, _digest, load_bundle, sha256
 from policies.bundle.onnx_reader import read_graph
 from policies.bundle.runtime import load_master, load_skills
@@ -344,7 +344,7 @@ def read_params(path: Path) -> None:
     for graph in (SIM, ROBOT):
         for namespace in ("", "bot1"):
             values = graph.resolve({"namespace": namespace})
-            said_by_file(str(path), namespace)
+            overrides_from_file(str(path), namespace)
             check_params_file(str(path), namespace, graph._fixed(values))
 
 

@@ -24,7 +24,7 @@ from mlsh_ros.messages.conversion import (
 from mlsh_ros.messages.labelled_array import OUTCOME, Layout, trace_layout
 from mlsh_ros.messages.topics import MASTER, TRACE
 from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
-from mlsh_ros.recording.observation_check import Seen
+from mlsh_ros.recording.observation_check import ObservationCheck
 from sim.errors import UserError, listed
 from sim.interface import Floats, Interface, ObservationTerm
 
@@ -487,7 +487,7 @@ class Listener:
 
     def _by_stamps(self, drives: list[Drive], notes: list[str]) -> list[Drive]:
         """The drives with the moments of their ticks, whenever their messages were recorded."""
-        seen = Seen(self.interface, lockstep=True)
+        seen = ObservationCheck(self.interface, lockstep=True)
         for topic, rows in self._sensors.items():
             for *_, stamp, fields in rows:
                 seen.add_fields(topic, stamp, fields)

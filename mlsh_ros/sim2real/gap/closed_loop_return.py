@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.control.control_step import ControlStep, accept
+from mlsh_ros.control.control_step import ControlStep, no_safety_rules
 from mlsh_ros.control.controller import Controller
 from mlsh_ros.evaluation.in_process_master import decide_with
 from mlsh_ros.sim2real.data.episode_layout import layout_of
@@ -126,7 +126,7 @@ def _drive(
     steps = []
     for _ in range(count):
         controller = Controller(interface, skills, manifest.decision_ticks, manifest.decision_lead)
-        steps.append(ControlStep(controller, decide_with(controller, network), accept))
+        steps.append(ControlStep(controller, decide_with(controller, network), no_safety_rules))
     physics = twin.placed(first)
     varied = None
     if twin.reality != NOMINAL:

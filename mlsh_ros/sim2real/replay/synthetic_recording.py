@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlsh_ros.control.control_step import ControlStep, accept
+from mlsh_ros.control.control_step import ControlStep, no_safety_rules
 from mlsh_ros.control.controller import Controller
 from mlsh_ros.evaluation.in_process_master import decide_with
 from mlsh_ros.messages.conversion import topic_readers
@@ -53,7 +53,7 @@ def rehearse(
         world = worlds[family.name]
         controller = Controller(interface, skills, manifest.decision_ticks, manifest.decision_lead)
         world.reset(ONE, [number], [episode_rng(seed, session)])
-        step = ControlStep(controller, decide_with(controller, network), accept)
+        step = ControlStep(controller, decide_with(controller, network), no_safety_rules)
         safe = interface.safe[None]
         for _ in range(round(STANDS / interface.physics_dt)):
             world.advance(safe, 1)
