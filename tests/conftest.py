@@ -21,9 +21,10 @@ from mlsh_ros.bringup.network import localhost_environment
 os.environ.update(localhost_environment(os.environ))  # nodes find each other at once
 
 
-from tests.support.bundles import fresh_domain, restless_bundle
+from tests.support.bundles import domain, restless_bundle
 
-os.environ["ROS_DOMAIN_ID"] = str(fresh_domain())
+_own = domain()  # of what joins in this process; given back when it ends
+os.environ["ROS_DOMAIN_ID"] = str(_own.__enter__())
 
 from policies.bundle.bundle import Bundle, load_bundle
 from tests.support.stalls import LIMIT, MachineStallError, Witness

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from std_msgs.msg import Float64MultiArray, String
@@ -133,9 +132,9 @@ class MasterNode(CoreNode):
         return self._said[1]
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Entry point."""
-    sys.exit(run(MasterNode))
+    run(MasterNode)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, NoReturn
 
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
@@ -231,13 +232,23 @@ def array_message(layout: Layout) -> Any:
     return message
 
 
-def run(make: Callable[[], CoreNode], args: Sequence[str] | None = None) -> int:
-    """Run a node until a signal, its launcher's or the context's end; returns the exit status."""
+def run(make: Callable[[], CoreNode], args: Sequence[str] | None = None) -> NoReturn:
+    """Run a node until a signal, its launcher's or the context's end; then end the process.
+
+    The node has released all that it had. Python's own end, and that of the libraries, would take
+    a second of computing time, or hang.
+    """
     end_of_output = detach_output()
+    status = 1
     try:
-        return _run(make, args)
+        status = _run(make, args)
+    except Exception:
+        traceback.print_exc()
     finally:
         end_of_output()
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(status)
 
 
 def _run(make: Callable[[], CoreNode], args: Sequence[str] | None) -> int:

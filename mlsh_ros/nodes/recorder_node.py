@@ -7,7 +7,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import String
@@ -241,9 +241,9 @@ def _qos(topic: Topic) -> QoSProfile:
     )
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Entry point."""
-    sys.exit(run(RecorderNode))
+    run(RecorderNode)
 
 
 if __name__ == "__main__":

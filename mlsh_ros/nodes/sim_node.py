@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from rclpy.time import Time
@@ -391,9 +390,9 @@ class SimNode(CoreNode):
             self._started = True  # nobody restarts the controller: time goes on
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Entry point."""
-    sys.exit(run(SimNode))
+    run(SimNode)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import secrets
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.duration import Duration
@@ -477,9 +476,9 @@ class SkillNode(CoreNode):
         )
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Entry point."""
-    sys.exit(run(SkillNode))
+    run(SkillNode)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import secrets
-import sys
 import threading
 import time
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from std_msgs.msg import Float64MultiArray, String
@@ -320,9 +319,9 @@ class WatchdogNode(CoreNode):
             self.get_logger().error(text)
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Entry point."""
-    sys.exit(run(WatchdogNode))
+    run(WatchdogNode)
 
 
 if __name__ == "__main__":

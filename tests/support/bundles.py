@@ -5,10 +5,11 @@ import os
 import random
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
-from itertools import cycle
 from pathlib import Path
 from typing import TextIO
 from unittest import mock
@@ -20,14 +21,12 @@ from sim.physics.robot_model import robot_folder
 from sim.seeding import Stream, generator
 
 SLOTS, SLOT = 12, 8  # of ROS domains 1 to 96, and how many are in each
+_locks: list[TextIO] = []
 
 
 @cache
-def _domains() -> Iterator[int]:
-    """The domains of this process, over and over; those of other test processes are others.
-
-    One comes again only after so many others that DDS has forgotten who was killed in it.
-    """
+def _free() -> deque[int]:
+    """The domains of this process that nothing uses; those of other test processes are others."""
     for slot in random.SystemRandom().sample(range(SLOTS), SLOTS):
         path = Path(tempfile.gettempdir()) / f"mlsh-test-domains-{os.getuid()}-{slot}"
         lock = open(path, "w")  # noqa: SIM115 (held until the process ends)
@@ -36,17 +35,28 @@ def _domains() -> Iterator[int]:
         except BlockingIOError:
             lock.close()
             continue
-        _held.append(lock)
-        return cycle(range(1 + slot * SLOT, 1 + (slot + 1) * SLOT))
+        _locks.append(lock)
+        return deque(range(1 + slot * SLOT, 1 + (slot + 1) * SLOT))
     raise RuntimeError(f"{SLOTS} processes that test with ROS run already; there are no domains")
 
 
-_held: list[TextIO] = []
+@contextmanager
+def domain() -> Iterator[int]:
+    """A ROS domain, nobody else's for as long: never 0, where a user's own nodes may be.
+
+    The one that has been free for longest: DDS remembers for a while who was killed in it.
+    """
+    number = _free().popleft()
+    try:
+        yield number
+    finally:
+        _free().append(number)
 
 
 def fresh_domain() -> int:
-    """A ROS domain for a test: never 0, where a user's own nodes may be, nor a neighbour's."""
-    return next(_domains())
+    """A domain for one test, which ends all that it starts."""
+    with domain() as number:
+        return number
 
 
 def small_config(

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import pytest
 
-from tests.support.bundles import fresh_domain
+from tests.support.bundles import domain
 from tests.support.node_process import NodeProcess
 
 rclpy = pytest.importorskip("rclpy")
@@ -255,13 +255,14 @@ def end(process):
     if process.poll() is None:
         process.kill()
     if not process.stdout.closed:
-        process.communicate()
+        said, _ = process.communicate()
+        print(f"node {process.pid} said: {said[-4000:]}")  # shown if the test fails
 
 
 @contextmanager
 def new_domain():
-    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        patch.setenv("ROS_DOMAIN_ID", str(fresh_domain()))
+    with domain() as number, pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.setenv("ROS_DOMAIN_ID", str(number))
         yield stack
 
 
