@@ -1129,7 +1129,7 @@ def test_two_worlds_in_one_domain_go_their_own_ways_and_the_dead_come_back(
 
     from mlsh_ros.nodes.node import LATCHED
 
-    names, speeds = ("a", "b"), {"a": 1.5, "b": 3}
+    names, speeds = ("a", "b"), {"a": 0.75, "b": 1.5}
     commands = {n: watcher(TwistStamped, f"/{n}/cmd_vel") for n in names}
     outcomes = {n: watcher(Float64MultiArray, f"/{n}/sim_node/outcome") for n in names}
     clocks = {n: watcher(Clock, f"/{n}/clock") for n in names}

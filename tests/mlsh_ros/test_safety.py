@@ -521,7 +521,7 @@ def test_a_node_with_a_callback_that_never_returns_ends_all_the_same(bundle):
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=30.0)
-        assert time.monotonic() - began < RELEASE + 1.0
+        assert time.monotonic() - began < RELEASE + 2.0
         assert process.returncode == -signal.SIGALRM
         assert "in never_returns" in errors  # where its thread stands
 
