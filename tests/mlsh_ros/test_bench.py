@@ -175,6 +175,6 @@ def test_what_no_controller_can_exceed_is_what_force_and_delay_leave():
 )
 def test_a_wrong_name_is_one_line(bench, arguments, monkeypatch):
     monkeypatch.setattr("sys.argv", [bench, *arguments])
-    refused = pytest.raises(SystemExit, match=r"^no .* 'nobody'.*Valid: .*")
+    refused = pytest.raises(SystemExit, match=r"^no .* '(ant_bandits/)?nobody'.*Valid: .*")
     with mock.patch.dict(registry._LOADED), refused:
         importlib.import_module(f"tests.benchmarks.{bench}").main()
