@@ -186,17 +186,17 @@ class Stand:
         self.sensors.put("references", Sample({"reference": fields.pop("reference")}, now, 0))
         self.sensors.put("joint_states", Sample(fields, now, 0))
 
-    def ask(self, request: Request) -> None:
+    def request_decision(self, request: Request) -> None:
         """The master answers at once."""
         decide_with(self.controller, self.master)(request)
 
-    def begin(self, initial: Floats) -> None:
+    def begin_session(self, initial: Floats) -> None:
         """No command is judged."""
 
-    def send(self, command: Floats, stamp: int | None = None) -> None:
+    def send_command(self, command: Floats, stamp: int | None = None) -> None:
         """Nobody listens."""
 
-    def tell(self, done: TickRecord) -> None:
+    def publish_tick(self, done: TickRecord) -> None:
         """Keep the timing; the next tick sees other values."""
         self.done.append(done)
         self.refresh(len(self.done))

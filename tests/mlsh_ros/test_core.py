@@ -45,9 +45,9 @@ def drive(hierarchy, ticks, answers=lambda macro: True):
     """Skills of ticks 0 .. ticks-1, each question answered at once, or never."""
     skills = []
     for tick in range(ticks):
-        macro = hierarchy.asks(tick)
+        macro = hierarchy.decision_due(tick)
         if macro is not None and answers(macro):
-            hierarchy.answer(macro, macro_skill(macro))
+            hierarchy.set_decision(macro, macro_skill(macro))
         skills.append(hierarchy.skill(tick))
     return skills
 
@@ -167,15 +167,15 @@ def test_controller_is_observe_skill_and_command_by_hand(bundle, controller):
     previous, skill, decided = np.clip(fields_at(interface, 0)["velocity"], -1, 1), None, {}
     for t in range(23):
         fields = fields_at(interface, t)
-        request = controller.begin(fields)
+        request = controller.observe(fields)
         observation = interface.observe(fields)
         assert (request is not None) == (t == 0 or t % 5 == 4)
         if request is not None:
             assert (request.macro, request.tick) == ((t + 1) // 5, t)
             np.testing.assert_array_equal(request.observation, observation)
             decided[request.macro] = choose(master(observation[None])[0])
-            controller.hierarchy.answer(request.macro, decided[request.macro])
-        done = controller.finish()
+            controller.schedule.set_decision(request.macro, decided[request.macro])
+        done = controller.act()
         skill = decided[t // 5]
         action = skills[skill](observation[None])[0]
         previous = interface.command(action, previous)
@@ -213,30 +213,30 @@ def test_another_bundles_skills_take_over_with_the_macro_step_that_its_master_de
 
 def test_only_a_decision_that_somebody_waits_for_is_taken(bundle, controller):
     """Not one of the future; not twice; not after its macro step began."""
-    assert not controller.answer(0, 1)  # nothing has been asked yet
+    assert not controller.set_decision(0, 1)  # nothing has been asked yet
     asked = {}
     for t in range(23):
-        request = controller.begin(fields_at(bundle.interface, t))
-        assert not controller.answer(controller.asked + 1, 1)
-        assert not controller.answer(10**6, 1)
-        assert not controller.answer(-1, 1)
+        request = controller.observe(fields_at(bundle.interface, t))
+        assert not controller.set_decision(controller.asked + 1, 1)
+        assert not controller.set_decision(10**6, 1)
+        assert not controller.set_decision(-1, 1)
         if request is not None:
             asked[request.macro] = request.macro % 2
-            assert controller.answer(request.macro, asked[request.macro])
-            assert not controller.answer(request.macro, asked[request.macro])
-        assert controller.finish().skill == asked[t // 5]
-        assert not controller.answer(t // 5, asked[t // 5])
+            assert controller.set_decision(request.macro, asked[request.macro])
+            assert not controller.set_decision(request.macro, asked[request.macro])
+        assert controller.act().skill == asked[t // 5]
+        assert not controller.set_decision(t // 5, asked[t // 5])
     with pytest.raises(ValueError, match="no skill 2"):
-        controller.answer(10**6, 2)
+        controller.set_decision(10**6, 2)
 
 
 def test_a_tick_says_that_its_decision_was_late(bundle, controller):
     flags = []
     for t in range(11):
-        request = controller.begin(fields_at(bundle.interface, t))
+        request = controller.observe(fields_at(bundle.interface, t))
         if request is not None and request.macro != 1:
-            controller.hierarchy.answer(request.macro, 0)
-        flags.append(controller.finish().late)
+            controller.schedule.set_decision(request.macro, 0)
+        flags.append(controller.act().late)
     assert flags == [t == 5 for t in range(11)]
 
 
@@ -245,30 +245,30 @@ def test_a_value_that_is_not_finite_is_named_and_nothing_is_commanded(bundle, co
     fields["velocity"][1] = np.nan
     fields["goals"][2] = np.inf
     with pytest.raises(ValueError, match=r"not finite: velocity\.1, goals\.2$"):
-        controller.begin(fields)
+        controller.observe(fields)
     with pytest.raises(ValueError, match="finish without begin"):
-        controller.finish()
+        controller.act()
     np.testing.assert_array_equal(controller.command, bundle.interface.safe)
 
 
 def test_finish_without_begin_is_refused(bundle, controller):
     with pytest.raises(ValueError, match="finish without begin"):
-        controller.finish()
-    request = controller.begin(fields_at(bundle.interface, 0))
-    controller.hierarchy.answer(request.macro, 0)
-    controller.finish()
+        controller.act()
+    request = controller.observe(fields_at(bundle.interface, 0))
+    controller.schedule.set_decision(request.macro, 0)
+    controller.act()
     with pytest.raises(ValueError, match="finish without begin"):
-        controller.finish()
+        controller.act()
 
 
 def test_a_session_begins_at_tick_0_from_where_the_robot_is(bundle, controller):
     for speed in (0.0, -0.7):
         fields = fields_at(bundle.interface, 0) | {"velocity": np.array([speed, 0.2])}
-        request = controller.begin(fields)
+        request = controller.observe(fields)
         assert (request.macro, request.tick) == (0, 0)
         np.testing.assert_array_equal(controller.command, fields["velocity"])
-        controller.hierarchy.answer(0, 1)
-        first = controller.finish()
+        controller.schedule.set_decision(0, 1)
+        first = controller.act()
         step = np.abs(first.command - fields["velocity"])
         assert (step <= 0.5 + 1e-12).all()  # 5 m/s per s for 0.1 s
         controller.reset()
@@ -277,13 +277,13 @@ def test_a_session_begins_at_tick_0_from_where_the_robot_is(bundle, controller):
 def test_no_session_begins_beyond_the_limit_of_a_command(bundle, controller):
     """Within the tolerance of tracking, 0.5, it is noise; beyond, the robot is elsewhere."""
     fields = fields_at(bundle.interface, 0) | {"velocity": np.array([0.0, 1.4])}
-    controller.begin(fields)
+    controller.observe(fields)
     np.testing.assert_array_equal(controller.command, [0.0, 1.0])
     controller.reset()
     with pytest.raises(
         FaultError, match=r"start_out_of_limit: velocity\.1 measures 1\.51"
     ) as fault:
-        controller.begin(fields | {"velocity": np.array([0.0, 1.51])})
+        controller.observe(fields | {"velocity": np.array([0.0, 1.51])})
     assert "commands of base_velocity.1 are -1 to 1" in str(fault.value)
 
 

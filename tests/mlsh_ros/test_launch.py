@@ -130,7 +130,7 @@ def test_a_robot_never_starts_by_itself_and_follows_the_clock():
 @graphs
 def test_a_node_with_a_condition_is_started_when_its_argument_is_true(graph, stand_in, tmp_path):
     path = TREE / "launch" / f"{graph.name}.launch.py"
-    always = [node.executable for node in graph.chosen(graph.resolve({}))]
+    always = [node.executable for node in graph.enabled_nodes(graph.resolve({}))]
     assert "recorder_node" not in always
     assert list(started(path)) == always
     given = {"record": "true", "record_to": str(tmp_path / "new")}
@@ -781,7 +781,7 @@ def test_a_launch_file_starts_the_nodes_of_the_graph(graph, stand_in):
     nodes = started(TREE / "launch" / f"{graph.name}.launch.py", master="goal-1", namespace="bot1")
     given = settled(graph, master="goal-1", namespace="bot1")
     expected = graph.parameters(given)
-    chosen = graph.chosen(graph.resolve({}))
+    chosen = graph.enabled_nodes(graph.resolve({}))
     assert list(nodes) == [node.executable for node in chosen]
     for node in chosen:
         made = nodes[node.executable]

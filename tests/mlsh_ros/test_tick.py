@@ -102,9 +102,9 @@ def fault(name, match=""):
 
 
 def test_a_value_beyond_its_limit_stops_the_robot_and_is_named(guard):
-    guard.judge(tick(), fields((1.3, -1.3)), 0.0)  # at the limit of omni's robot.yaml
+    guard.check(tick(), fields((1.3, -1.3)), 0.0)  # at the limit of omni's robot.yaml
     with fault("limit", r"velocity.1 is -1.31 m/s, skill 'skill-0' may see -1.3 to 1.3"):
-        guard.judge(tick(), fields((0.0, -1.31)), 0.0)
+        guard.check(tick(), fields((0.0, -1.31)), 0.0)
 
 
 def test_a_skill_may_have_limits_of_its_own(bundle):
@@ -140,34 +140,34 @@ def test_tracking_is_measured_against_the_command_of_the_tick_before(bundle):
 
 def test_missed_ticks_in_a_row_stop_the_robot_single_ones_do_not(guard):
     for _ in range(10):
-        guard.time(0.0, None, 1)
-        guard.time(0.0, None, 0)
-    guard.time(0.0, None, 2)
+        guard.check_timing(0.0, None, 1)
+        guard.check_timing(0.0, None, 0)
+    guard.check_timing(0.0, None, 2)
     with fault("deadline", "3 ticks of 0.1 s in a row were missed"):
-        guard.time(0.0, None, 1)
-    guard.begin()
+        guard.check_timing(0.0, None, 1)
+    guard.begin_session()
     with fault("deadline"):
-        guard.time(0.0, None, 3)  # in one piece
+        guard.check_timing(0.0, None, 3)  # in one piece
 
 
 def test_a_jump_of_the_clock_stops_the_robot_slow_drift_does_not(guard):
     for n in range(100):  # 1 % fast, as when it is being slewed
-        guard.time(n * DT, 5.0 + n * DT * 1.01, 0)
-    guard.begin()
-    guard.time(0.0, 100.0, 0)
+        guard.check_timing(n * DT, 5.0 + n * DT * 1.01, 0)
+    guard.begin_session()
+    guard.check_timing(0.0, 100.0, 0)
     with fault("clock_jumped", r"moved by -0.900 s within a tick, at most 0.1 s"):
-        guard.time(0.1, 99.2, 0)
-    guard.begin()
-    guard.time(0.0, None, 0)  # not compared
-    guard.time(0.1, None, 0)
+        guard.check_timing(0.1, 99.2, 0)
+    guard.begin_session()
+    guard.check_timing(0.0, None, 0)  # not compared
+    guard.check_timing(0.1, None, 0)
 
 
 def test_late_decisions_in_a_row_stop_the_robot(guard):
     for late in (True, True, False, True, True):
-        guard.judge(tick(decides=True, late=late), fields(), 0.0)
-        guard.judge(tick(), fields(), 0.0)
+        guard.check(tick(decides=True, late=late), fields(), 0.0)
+        guard.check(tick(), fields(), 0.0)
     with fault("master_silent", "3 decisions in a row"):
-        guard.judge(tick(decides=True, late=True), fields(), 0.0)
+        guard.check(tick(decides=True, late=True), fields(), 0.0)
 
 
 def test_chatter_is_counted_over_a_window_of_decisions(bundle):
@@ -230,21 +230,21 @@ class Bench:
         self.sensors.put("odom", Sample(sample, self.time, stamp))
         self.sensors.put("goals", Sample({"goals": np.zeros(4)}, self.time, stamp))
 
-    def ask(self, request):
+    def request_decision(self, request):
         self.asked.append(request.macro)
         if self.answers:
             self.controller.schedule.set_decision(request.macro, 0)
 
-    def begin(self, initial):
+    def begin_session(self, initial):
         self.initial = initial
 
-    def send(self, command, stamp=None):
+    def send_command(self, command, stamp=None):
         self.time += self.work(len(self.sent))
         self.sent.append((self.time, command))
         if len(self.sent) == self.last:
             self.stop.set()
 
-    def tell(self, done):
+    def publish_tick(self, done):
         self.told.append(done)
 
 

@@ -253,7 +253,7 @@ def judged(guard, quaternion, skill=0):
     command = np.zeros(3)
     observation = np.zeros(guard.interface.observation_size, np.float32)
     tick = Tick(1, skill, observation, command, command, False, False, False)
-    guard.judge(tick, fields(quaternion), 0.0)
+    guard.check(tick, fields(quaternion), 0.0)
 
 
 @pytest.mark.parametrize("axis", [(1, 0, 0), (0, -1, 0), (1, 1, 0)])
