@@ -1,5 +1,6 @@
 # make demo  - the shipped bundle drives the simulated robot through real ROS 2 nodes
 # make test  - everything that CI runs
+# make test-slow - the tests that train or drive for long, and the tutorials: some ten minutes more
 # make docs  - the documentation as a site in build/site
 # Each makes .venv and installs what it needs, on a machine with python3 (3.10 to 3.14), its venv
 # module and make; no ROS installation.
@@ -47,8 +48,11 @@ imports: setup
 # What is judged by the clock mostly waits, so that two of its like may run at a time, but nothing
 # else; and again if a core was seen to stand still meanwhile (tests/support/stalls.py).
 pytest: setup
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not realtime'
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m realtime --reruns 2 --only-rerun MachineStallError
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not realtime and not slow'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'realtime and not slow' --reruns 2 --only-rerun MachineStallError
+
+test-slow: setup
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 # Alone on the machine; nothing else may run while it measures.
 bench-tick: setup

@@ -28,7 +28,7 @@ def check_family(cls: type, where: str) -> type[TaskFamily]:
     Raises:
         UserError: names what it lacks.
     """
-    what = f"task family {short(where)}: class {cls.__name__}"
+    what = f"task family {short(where, 500)}: class {cls.__name__}"
     for variable, kind in CLASS_VARIABLES.items():
         if not isinstance(getattr(cls, variable, None), kind):
             raise UserError(f"{what} lacks the class variable `{variable}`, a {kind.__name__}")

@@ -56,7 +56,7 @@ def load_source(text: str) -> tuple[type, FamilySource]:
         cls = _named(module, name, text) if name else _only_family(module, text)
         return cls, source_of(cls, f"{path}:{cls.__qualname__}")
     if not (colon and re.fullmatch(r"\w+(\.\w+)*", where) and re.fullmatch(r"\w+", name)):
-        raise UserError(f"task family {short(text)}: {EXPECTED} is expected")
+        raise UserError(f"task family {short(text, 500)}: {EXPECTED} is expected")
     try:
         module = importlib.import_module(where)
     except (Exception, SystemExit) as error:  # whatever a stranger's module does
@@ -107,7 +107,7 @@ def owner(entry: EntryPoint) -> str:
 
 def _import_file(path: Path, text: str) -> ModuleType:
     if not path.is_file():
-        raise UserError(f"task family {short(text)}: no file {str(path)!r}")
+        raise UserError(f"task family {short(text, 500)}: no file {str(path)!r}")
     digest = _digest(path)
     name = f"task_family_{path.stem}_{hashlib.sha256(f'{path} {digest}'.encode()).hexdigest()[:8]}"
     if name in sys.modules:
@@ -129,7 +129,7 @@ def _import_file(path: Path, text: str) -> ModuleType:
 
 def _does_not_import(text: str, where: str, error: BaseException) -> UserError:
     return UserError(
-        f"task family {short(text)}: {where} does not import: {type(error).__name__}: {error}"
+        f"task family {short(text, 500)}: {where} does not import: {type(error).__name__}: {error}"
     )
 
 
@@ -137,7 +137,9 @@ def _named(module: ModuleType, name: str, text: str) -> type:
     cls = getattr(module, name, None)
     if not isinstance(cls, type):
         known = listed(_classes(module)) or "none"
-        raise UserError(f"task family {short(text)}: no class {name!r} there. Classes: {known}")
+        raise UserError(
+            f"task family {short(text, 500)}: no class {name!r} there. Classes: {known}"
+        )
     return cls
 
 
@@ -145,7 +147,9 @@ def _only_family(module: ModuleType, text: str) -> type:
     families = {n: c for n, c in _classes(module).items() if isinstance(_get(c, "name"), str)}
     if len(families) != 1:
         there = f"there are {listed(families)}" if families else "no class there has a `name`"
-        raise UserError(f"task family {short(text)}: say which class, as FILE.py:Class; {there}")
+        raise UserError(
+            f"task family {short(text, 500)}: say which class, as FILE.py:Class; {there}"
+        )
     return next(iter(families.values()))
 
 

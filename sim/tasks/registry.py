@@ -100,7 +100,7 @@ def use_family(text: str) -> str:
         others.append(_LOADED[name][1].text)
     if others:
         raise UserError(
-            f"task family {short(text)} is called {name!r}, and so is {others[0]}; give it "
+            f"task family {short(text, 500)} is called {name!r}, and so is {others[0]}; give it "
             "another name"
         )
     _LOADED[name] = family, source

@@ -61,6 +61,7 @@ ARM = """<mujoco><compiler angle="radian"/><option timestep=".004" integrator="i
   <position name="bend" joint="elbow" kp="20" kv=".5" ctrlrange="-3 3"/></actuator></mujoco>"""
 
 
+@pytest.mark.slow
 def test_somebody_elses_arm_is_identified_without_a_bundle(monkeypatch, tmp_path):
     pytest.importorskip("scipy")
     pytest.importorskip("tabulate")

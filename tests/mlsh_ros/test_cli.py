@@ -518,6 +518,7 @@ def iterations(folder):
         return []
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(tmp_path, mlsh):
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "mlsh_ros.cli.main", "train", B, "--run", folder]

@@ -85,6 +85,7 @@ def run(trained, tmp_path):
 # summary --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_summary_says_which_run_a_row_is_of(mlsh, run):
     code, out, err = mlsh("summary", "tiny")
     assert (code, err) == (0, "")
@@ -376,6 +377,7 @@ def test_ctrl_c_is_one_line_at_once(tmp_path, words, mapped, said):
     assert_ended(below)
 
 
+@pytest.mark.slow
 def test_the_runs_of_a_sweep_end_with_it_however_it_ends(tmp_path):
     command = [sys.executable, "-m", "mlsh_ros.cli.main", "sweep", B, "--seeds", "1", "-o", "s"]
     null = subprocess.DEVNULL

@@ -369,6 +369,7 @@ def test_an_encoder_that_wraps_is_named_so_and_is_no_wrong_sign(wheel, tmp_path)
     assert verdict(declared, wrapped, tmp_path) == [NO_GAP]
 
 
+@pytest.mark.slow
 def test_what_wraps_is_identified_as_what_counts(wheel, tmp_path):
     pytest.importorskip("scipy")
     from mlsh_ros.sim2real.sysid.identify import identify
@@ -403,6 +404,7 @@ def fine(tmp_path_factory):
     return str(folder)
 
 
+@pytest.mark.slow
 def test_another_physics_step_is_no_gap(fine, tmp_path):
     """Neither of the robot that was recorded, nor of the one that it is held against."""
     bundle = load_bundle("moving_bandits")

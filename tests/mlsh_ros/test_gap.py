@@ -108,7 +108,6 @@ def test_without_statistics_the_golden_rows_are_all_that_is_known(moving):
 # Nothing wrong ----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_twenty_robots_with_nothing_wrong_raise_no_alarm(moving):
     verdicts = {}
     for seed in range(20):
@@ -156,6 +155,7 @@ def in_the_simulator(moving, wrong):
     return analyse_signals(moving, [robot.signals(simulated=True)], [])
 
 
+@pytest.mark.slow
 def test_a_command_that_a_busy_simulator_took_late_is_no_finding(moving):
     first = 1 + 32 * moving.interface.substeps  # step that should obey tick 32, of the first drive
     gap = in_the_simulator(moving, Wrong(command=Holds(first)))
@@ -259,7 +259,6 @@ FAULTS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_right_cause_is_named_first(moving, name):
     wrong, kind, where, number = FAULTS[name]
@@ -359,6 +358,7 @@ def hidden(moving, tmp_path_factory):
     return driven_in(HIDDEN, moving, tmp_path_factory.mktemp("hidden"))
 
 
+@pytest.mark.slow
 def test_a_reality_leaves_no_gap_of_a_robot_that_drove_in_it(moving, hidden):
     path, signals = hidden
     nominal = analyse_signals(moving, [signals], [])
@@ -372,6 +372,7 @@ def test_a_reality_leaves_no_gap_of_a_robot_that_drove_in_it(moving, hidden):
         np.testing.assert_array_equal(line.robot, line.simulation)
 
 
+@pytest.mark.slow
 def test_noise_of_a_reality_is_declared_noise(moving, tmp_path):
     path, signals = driven_in({"sensors": {"velocity": {"noise": 0.06}}}, moving, tmp_path)
     assert analyse_signals(moving, [signals], []).findings
@@ -441,6 +442,7 @@ def test_an_angle_that_its_velocity_contradicts_is_named():
     assert re.match(r"ankle.ankle_front_right turns 1\.\d\d times as far", str(named))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ON_LEGS)
 def test_a_robot_on_legs_is_told_from_its_contacts(name):
     """After a contact that comes a moment early it goes another way: that is no fault."""

@@ -391,6 +391,7 @@ def test_a_gate_that_nothing_can_pass_or_fail_is_refused(bag, tmp_path, limit):
         run(bag, tmp_path, f"worst.nrmse={limit}")
 
 
+@pytest.mark.slow
 def test_the_command_takes_a_reality(bag, tmp_path):
     command("moving_bandits", [bag], output=tmp_path, reality="heavy")
     assert json.loads((tmp_path / "gap.json").read_text())["reality"] == "heavy"

@@ -483,11 +483,11 @@ def test_a_robots_computer_needs_no_mujoco_and_a_simulation_says_that_it_does():
         import sys
         sys.modules["mujoco"] = None
         from mlsh_ros.bringup.node_graph import ROBOT, SIM
-        from mlsh_ros.bringup.resolve_arguments import settle
-        settle(ROBOT, ROBOT.resolve({"robot": "omni", "bundle": "moving_bandits"}))
+        from mlsh_ros.bringup.resolve_arguments import resolve_arguments
+        resolve_arguments(ROBOT, ROBOT.resolve({"robot": "omni", "bundle": "moving_bandits"}))
         import mlsh_ros.nodes.skill_node
         try:
-            settle(SIM, SIM.resolve({}))
+            resolve_arguments(SIM, SIM.resolve({}))
         except ValueError as error:
             print(error)
     """

@@ -291,6 +291,7 @@ def test_an_interruption_leaves_no_process(bundle):
     assert children("mlsh_ros.nodes") == []
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_two_evaluations_in_one_domain_do_not_disturb_each_other(bundle, tmp_path):
     domain = str(fresh_domain())

@@ -53,6 +53,7 @@ def refusal(call, *args, **kwargs) -> str:
 # What changes and what does not -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_master_for_a_task_of_another_family(bundle, tmp_path):
     latest = []
     result = learn(bundle, tmp_path / "more", updates=2, on_update=latest.append)

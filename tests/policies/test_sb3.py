@@ -78,6 +78,7 @@ def planned(folder):
     return sweep.plan("moving_bandits", "omni", chosen, [0], folder)
 
 
+@pytest.mark.slow
 def test_it_is_a_variant_of_a_sweep(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "ADAPTATION_UPDATES", 1)
     (job,) = planned(tmp_path)

@@ -98,6 +98,7 @@ def swept(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_every_way_to_learn_a_new_task_leaves_a_curve(swept, tmp_path):
     planned = jobs(swept, ["mlsh", "shared", "scratch"])
     assert all(job.curves() for job in planned)
@@ -135,6 +136,7 @@ def test_what_is_done_is_not_done_again_and_other_settings_are_refused(swept, ca
         jobs(swept, ["mlsh"], settings=[*SMALL[:-1], "steps=1200"])
 
 
+@pytest.mark.slow
 def test_a_new_task_can_be_learned_in_smaller_steps_without_training_again(
     swept, capsys, monkeypatch
 ):

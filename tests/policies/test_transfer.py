@@ -33,6 +33,7 @@ def light(monkeypatch):
     monkeypatch.setattr("policies.training.adapt.SCORED_TICKS", 32 * 50)
 
 
+@pytest.mark.slow
 def test_every_seed_learns_every_task_with_whole_episodes():
     results = run()
     assert [(r.learner, r.seed) for r in results] == [(SKILLS, 0), (SKILLS, 1)]
@@ -85,6 +86,7 @@ def test_the_command_prints_each_learners_table_and_writes_every_number(
     assert {r["episodes"] for r in rows} == {"0", "4"}
 
 
+@pytest.mark.slow
 def test_the_command_knows_the_tasks_of_a_changed_family(tmp_path, monkeypatch, capsys):
     """Two of the four directions that the bundle was trained on."""
     words = ["mlsh", "transfer", "ant_four", "ant_movement", "--seeds=1", "--updates=1"]

@@ -372,6 +372,7 @@ def test_an_angle_that_is_not_said_to_wrap_is_tracked_on_a_line(turntable):
     assert trial.drives[0].shown.low["angle"][0] < -4.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "degrees"), [("[-0.6, 2.9671]", False), ("[-30.0, 170.0]", True)]
 )

@@ -236,7 +236,11 @@ def test_a_single_environment_uses_every_episode_of_the_run():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"task": "goal-2"}, r"no task 'goal-2'\. Did you mean 'goal-\d'\? Valid: goal-0, goal-1"),
+        (
+            {"task": "goal-2"},
+            r"no task 'moving_bandits/goal-2'\. Did you mean 'moving_bandits/goal-\d'\? "
+            "Valid: moving_bandits/goal-0",
+        ),
         ({"robot": "omnibus"}, r"no robot 'omnibus'\. Did you mean 'omni'\? Valid: .*omni"),
         ({"family": "bandits"}, r"no task family 'bandits'.*Valid: moving_bandits, ring_bandits"),
         ({"parameters": {"radius": -1.0}}, r"'moving_bandits': radius: .*got -1\.0"),
