@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from sim.errors import UserError, short, unknown
+from sim.files.entry_points import installed
 from sim.files.lookup import find
 from sim.files.strict_yaml import read_mapping
 from sim.interface import Interface, interface_from_dict
@@ -20,7 +20,7 @@ SCHEMA = 1
 
 def robot_names() -> list[str]:
     """The robots that can be had by name: shipped ones, then those of installed packages."""
-    return list(dict.fromkeys([*_shipped(), *_installed()]))
+    return list(dict.fromkeys([*_shipped(), *installed(GROUP)]))
 
 
 def robot_folder(name: str) -> Path:
@@ -30,12 +30,14 @@ def robot_folder(name: str) -> Path:
         UserError: no such folder, or a name that stands for two.
     """
     known = {each: ROBOTS / each for each in _shipped()}
-    entries = _installed().get(name, [])
+    entries = installed(GROUP).get(name, [])
     if len(entries) + (name in known) > 1:
         owners = [f"{each.value} of package {each.dist.name}" for each in entries if each.dist]
         also = [f"{known[name]} of package mlsh_ros"] if name in known else []
         raise UserError(f"robot {name!r} is two: {' and '.join(also + owners)}; uninstall one")
-    known |= {each: _folder_of(entries[0]) if each == name else ROBOTS for each in _installed()}
+    known |= {
+        each: _folder_of(entries[0]) if each == name else ROBOTS for each in installed(GROUP)
+    }
     folder = find("robot", name, known, "; or the path of a folder")
     if not folder.is_dir():
         raise unknown("robot", name, robot_names())
@@ -44,17 +46,6 @@ def robot_folder(name: str) -> Path:
 
 def _shipped() -> list[str]:
     return sorted(path.parent.name for path in ROBOTS.glob("*/robot.yaml"))
-
-
-@cache
-def _installed() -> dict[str, list[EntryPoint]]:
-    """Entry points by name; nothing is imported: a robot is data."""
-    found: dict[str, list[EntryPoint]] = {}
-    for entry in entry_points(group=GROUP):
-        known = found.setdefault(entry.name, [])
-        if entry.value not in [each.value for each in known]:  # a package found twice is one
-            known.append(entry)
-    return found
 
 
 def _folder_of(entry: EntryPoint) -> Path:

@@ -14,8 +14,7 @@ import re
 import sys
 import traceback
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -79,17 +78,6 @@ def load_entry_point(entry: EntryPoint) -> tuple[type, FamilySource]:
     if not isinstance(cls, type):
         raise UserError(f"task family {short(entry.name)}: {where} is no class")
     return cls, source_of(cls, entry.value)
-
-
-@cache
-def installed() -> dict[str, list[EntryPoint]]:
-    """The entry points of all installed packages by name; none of them is imported."""
-    found: dict[str, list[EntryPoint]] = {}
-    for entry in entry_points(group=GROUP):
-        known = found.setdefault(entry.name, [])
-        if entry.value not in [each.value for each in known]:  # a package found twice is one
-            known.append(entry)
-    return found
 
 
 def source_of(cls: type, text: str = "") -> FamilySource:

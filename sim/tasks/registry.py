@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sim.errors import UserError, invalid, short, unknown
+from sim.files.entry_points import installed
 from sim.tasks.ant_bandits import AntBandits
 from sim.tasks.ant_mazes import AntMazes
 from sim.tasks.ant_movement import AntMovement
@@ -17,8 +18,8 @@ from sim.tasks.body_bandits import BodyBandits
 from sim.tasks.family_check import check_family
 from sim.tasks.family_source import (
     EXPECTED,
+    GROUP,
     FamilySource,
-    installed,
     is_source,
     load_entry_point,
     load_source,
@@ -50,7 +51,7 @@ _LOADED: dict[str, tuple[type[TaskFamily], FamilySource]] = {}
 
 def family_names() -> list[str]:
     """Of all families that can be had by name; nothing is imported."""
-    return list(dict.fromkeys([*FAMILIES, *installed(), *_LOADED]))
+    return list(dict.fromkeys([*FAMILIES, *installed(GROUP), *_LOADED]))
 
 
 def family_class(name: str) -> type[TaskFamily]:
@@ -65,11 +66,11 @@ def family_class(name: str) -> type[TaskFamily]:
         raise UserError(f"task family {name!r} is two: {' and '.join(owners)}; uninstall one")
     if name in FAMILIES:
         return FAMILIES[name]
-    if name not in installed():
+    if name not in installed(GROUP):
         raise UserError(
             f"{unknown('task family', name, family_names())}; or name its class: {EXPECTED}"
         )
-    cls, source = load_entry_point(installed()[name][0])
+    cls, source = load_entry_point(installed(GROUP)[name][0])
     family = check_family(cls, source.text)
     if family.name != name:
         raise UserError(
@@ -143,7 +144,7 @@ def _owners(name: str) -> list[str]:
     shipped = FAMILIES.get(name)
     return [
         *([f"{shipped.__module__}:{shipped.__name__} of package mlsh_ros"] if shipped else []),
-        *(owner(entry) for entry in installed().get(name, [])),
+        *(owner(entry) for entry in installed(GROUP).get(name, [])),
     ]
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from sim.envs.world import World
 from sim.errors import UserError
+from sim.files.entry_points import installed
 from sim.interface import robot_file
 from sim.physics.robot_model import load_robot
 from sim.tasks import registry
-from sim.tasks.family_source import installed
 from sim.tasks.registry import (
     add_family,
     family_class,
@@ -31,11 +31,9 @@ def forgotten():
     """Nothing of a test stays: neither families nor modules nor what is installed."""
     modules = set(sys.modules)
     with mock.patch.dict(registry._LOADED):
-        for cached in (installed, robot_file._installed):
-            cached.cache_clear()
+        installed.cache_clear()
         yield
-    for cached in (installed, robot_file._installed):
-        cached.cache_clear()
+    installed.cache_clear()
     for name in set(sys.modules) - modules:
         if name.startswith(("task_family_", "theirs")):
             del sys.modules[name]
