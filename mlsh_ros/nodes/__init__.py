@@ -15,5 +15,9 @@ _started = os.path.basename(sys.argv[0]) in _NODES or any(
 )
 if _started and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+# No node draws. Importing mujoco otherwise asks for the version of GLFW in a process of its own,
+# which takes time and shows a traceback where the node is ended meanwhile.
+if _started:
+    os.environ.setdefault("MUJOCO_GL", "disable")
 
 require_one_root()  # before any of them imports sim or policies

@@ -1,6 +1,9 @@
 """Nodes do not take the names of what rclpy keeps in a node."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,3 +58,13 @@ def _names(found):
         and getattr(node.value, "id", "") == "self"
     }
     return methods | stored
+
+
+def test_a_node_does_not_load_a_window_library():
+    code = "import mlsh_ros.nodes.sim_node, sys; print('glfw' in sys.modules)"
+    said = []
+    for name in ("sim_node", "a_tool"):
+        start = f"import sys; sys.argv[0] = '{name}'; {code}"
+        env = {k: v for k, v in os.environ.items() if k != "MUJOCO_GL"}
+        said.append(subprocess.check_output([sys.executable, "-c", start], text=True, env=env))
+    assert said == ["False\n", "True\n"]
