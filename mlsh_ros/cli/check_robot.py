@@ -15,7 +15,7 @@ from sim.interface import ActionTerm, Interface, ObservationTerm, spread
 if TYPE_CHECKING:
     import mujoco
 
-    from sim.robot_setup.step_test import Drive, Trial
+    from sim.robot_setup.step_test import StepTest, StepTestReport
 
 STILL = 1e-3  # of any unit; what moves by less is not worth a word
 MANY = 8  # elements of a term beyond which they are shown in one line
@@ -34,7 +34,7 @@ def check_robot(
     from mlsh_ros.messages.binding_check import binding_errors, binding_warnings
     from sim.physics.robot_model import load_robot, robot_folder
     from sim.robot_setup.rest_test import unrest
-    from sim.robot_setup.step_test import try_robot
+    from sim.robot_setup.step_test import run_step_tests
     from sim.robot_setup.time_step_test import coarse
     from sim.robot_setup.validation import doubts, label, mistakes
 
@@ -47,7 +47,7 @@ def check_robot(
         _refuse(folder, wrong)
     interface, model = loaded.interface, loaded.compile()
     _show(interface, model)
-    trial = try_robot(interface, model, seconds)
+    trial = run_step_tests(interface, model, seconds)
     if not trial.held.finite:
         _refuse(folder, ["with its safe command held, the simulation does not stay finite"])
     _show_trial(interface, trial, seconds)
@@ -142,7 +142,7 @@ def _show(interface: Interface, model: mujoco.MjModel) -> None:
     _print(table)
 
 
-def _show_trial(interface: Interface, trial: Trial, seconds: float) -> None:
+def _show_trial(interface: Interface, trial: StepTestReport, seconds: float) -> None:
     units = {term.name: term.unit for term in interface.observation}
     moved = {n: float((high - trial.held.low[n]).max()) for n, high in trial.held.high.items()}
     words = [f"{name} {moved[name]:.2g} {units[name]}" for name in moved if moved[name] > STILL]
@@ -156,7 +156,7 @@ def _show_trial(interface: Interface, trial: Trial, seconds: float) -> None:
     _print(table)
 
 
-def _cells(drive: Drive) -> tuple[str, ...]:
+def _cells(drive: StepTest) -> tuple[str, ...]:
     from sim.robot_setup.validation import label
 
     did = drive.followed

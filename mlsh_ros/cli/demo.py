@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlsh_ros.evaluation.case import EvaluationCase
     from mlsh_ros.evaluation.episode import Episode
     from policies.bundle.bundle import Bundle
-    from sim.tasks.base import Layout
+    from sim.tasks.base import EpisodeState
 
 BUNDLE = "moving_bandits"
 SKILL_COLOURS = ((0.00, 0.45, 0.70), (0.84, 0.37, 0.00), (0.00, 0.62, 0.45), (0.80, 0.47, 0.65))
@@ -82,7 +82,7 @@ def _film(
     path: Path,
     overwrite: bool,
 ) -> None:
-    from sim.rendering.offscreen import Frame, NoGraphics, Scene, film
+    from sim.rendering.offscreen import EpisodeReplay, Frame, NoGraphics, film
 
     bundle, robot = cases[0].bundle, cases[0].robot
     case_of = {(str(case.task), case.master): case for case in cases}
@@ -101,7 +101,7 @@ def _film(
             colour = SKILL_COLOURS[skill % len(SKILL_COLOURS)]
             frames.append(Frame(fields, f"tick {t}  {name}", colour))
         layout = _layout(case, seed, episode.number)
-        scenes.append(Scene(case.family, episode.task, layout, frames))
+        scenes.append(EpisodeReplay(case.family, episode.task, layout, frames))
     try:
         film(robot, scenes, path, fps=FILM_FPS, overwrite=overwrite)
         film(robot, scenes, path.with_suffix(".png"), overwrite=overwrite)
@@ -111,7 +111,7 @@ def _film(
     say(f"film: {path}, {path.stat().st_size / 1e6:.1f} MB, twice real time")
 
 
-def _layout(case: EvaluationCase, seed: int, episode: int) -> Layout:
+def _layout(case: EvaluationCase, seed: int, episode: int) -> EpisodeState:
     """What was drawn for an episode: a function of seed and number alone."""
     import numpy as np
 

@@ -180,7 +180,7 @@ def show(result: Evaluation) -> None:
             line.master,
             f"{line.episodes}",
             f"{line.value:.2f} ± {line.deviation:.2f}",
-            f"{line.bounds.optimum:.2f}",
+            f"{line.reference.optimum:.2f}",
             percent(line.normalised),
             percent(line.success),
             " ".join(f"{u:.0%}" for u in line.usage),

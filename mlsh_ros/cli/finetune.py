@@ -146,7 +146,7 @@ def _show(found: Comparison) -> None:
             steps = row[0].steps
             cells = [f"{row[0].updates}", f"{steps:,}", f"{steps / found.ticks:.0f}"]
             for p in row:
-                share = percent(limit.share(p.greedy))
+                share = percent(limit.fraction_of_optimum(p.greedy))
                 cells += [f"{p.greedy:.{digits}f}", share, f"{p.seconds:.2f}"]
             table.add_row(*cells)
         console.print(table)

@@ -56,7 +56,7 @@ def gap(
     2: a number is above what --fail-above allows, or wrong usage. 1: nothing could be compared.
     """
     from mlsh_ros.sim2real.data.recording_data import Where
-    from mlsh_ros.sim2real.data.target import load_subject
+    from mlsh_ros.sim2real.data.target import load_target
     from mlsh_ros.sim2real.gap.analysis import analyse
     from mlsh_ros.sim2real.gap.report import render
     from sim.files.output import check_place, write_file
@@ -66,7 +66,7 @@ def gap(
     for file in files:
         check_place(file, overwrite=overwrite)
     found = analyse(
-        load_subject(bundle),
+        load_target(bundle),
         bags,
         robot=robot,
         reality=reality,

@@ -20,10 +20,10 @@ def new_robot(
 ) -> None:
     """Draft robot.yaml from a MuJoCo model and copy the model beside it."""
     from mlsh_ros.messages.binding_check import binding_errors
-    from sim.robot_setup.import_mjcf import adopt
+    from sim.robot_setup.import_mjcf import import_mjcf
     from sim.robot_setup.placeholders import TODO
 
-    text = adopt(name, mjcf, output, binding_errors)
+    text = import_mjcf(name, mjcf, output, binding_errors)
     count = sum(TODO in line.partition("#")[0] for line in text.splitlines())
     say(f"robot {name}: {output / 'robot.yaml'} and {output / 'model.xml'}")
     say(f"{count} lines of robot.yaml are {TODO}: the model does not tell them")

@@ -23,7 +23,7 @@ from mlsh_ros.cli.options import (
 
 if TYPE_CHECKING:
     from mlsh_ros.evaluation.case import EvaluationCase
-    from mlsh_ros.evaluation.trajectories import Take
+    from mlsh_ros.evaluation.trajectories import Trajectory
 
 
 def play(
@@ -80,7 +80,7 @@ def play(
     say(f"{output}: {len(scenes)} episodes, {size / 1e3:,.0f} kB")
 
 
-def take(cases: Sequence[EvaluationCase], episodes: int, seed: int) -> list[Take]:
+def take(cases: Sequence[EvaluationCase], episodes: int, seed: int) -> list[Trajectory]:
     """Drive with a progress bar."""
     from mlsh_ros.evaluation.trajectories import drive
 

@@ -92,7 +92,7 @@ def _read(path: Path) -> Outcome:
         seconds_of,
         with_all_tasks,
     )
-    from sim.envs.reference_returns import all_bounds
+    from sim.envs.reference_returns import all_reference_returns
     from sim.files.arrays import load_arrays
     from sim.physics.robot_model import load_robot
     from sim.tasks.registry import make_family
@@ -118,7 +118,8 @@ def _read(path: Path) -> Outcome:
         )
     everything = with_all_tasks(config)  # a sweep learns those too that training has not seen
     family = make_family(everything.family, everything.family_parameters)
-    limits = dict(zip(family.tasks, all_bounds(load_robot(config.robot), family), strict=True))  # type: ignore[arg-type]
+    found_returns = all_reference_returns(load_robot(config.robot), family)  # type: ignore[arg-type]
+    limits = dict(zip(family.tasks, found_returns, strict=True))
     seen = make_family(config.family, config.family_parameters).tasks
     if not set(seen) <= set(found.by_task) <= set(limits):
         raise UserError(f"run {str(path)!r}: adaptation.csv has other tasks; {again}")
@@ -128,7 +129,10 @@ def _read(path: Path) -> Outcome:
         steps=iteration * config.mlsh.steps_per_iteration,
         seconds=seconds_of(run, arrays),
         updates=ADAPTATION_UPDATES,
-        reached={t: limits[t].share(curve[-1].greedy) for t, curve in found.by_task.items()},
+        reached={
+            t: limits[t].fraction_of_optimum(curve[-1].greedy)
+            for t, curve in found.by_task.items()
+        },
         restarts=_restarts(path / "metrics.csv", iteration),
     )
 

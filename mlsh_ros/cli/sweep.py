@@ -17,7 +17,7 @@ from sim.errors import UserError
 
 if TYPE_CHECKING:
     from policies.experiments.ablations import Variant
-    from policies.experiments.results_table import Summary
+    from policies.experiments.results_table import SweepSummary
 
 MAX_RUNS = 10_000  # as of policies.experiments.sweep, which needs torch
 MAX_JOBS = 256
@@ -113,7 +113,7 @@ def sweep(
     return 1 if failed else 0
 
 
-def _show(summaries: list[Summary], goal: float) -> None:
+def _show(summaries: list[SweepSummary], goal: float) -> None:
     table = Table(box=None, padding=(0, 2))
     heads = ("variant", "seeds", f">= {percent(goal)}", "1 update", "mean", "95 % of the mean")
     for head in (*heads, "worst seed", "its worst task", "seconds"):

@@ -72,7 +72,7 @@ def sysid(
                 f"{needed} is not installed, which mujoco.sysid needs: install the extra `sysid`"
             )
     from mlsh_ros.sim2real.data.recording_data import Where, check_distinct, load
-    from mlsh_ros.sim2real.data.target import load_subject, nominal
+    from mlsh_ros.sim2real.data.target import load_target, nominal
     from mlsh_ros.sim2real.sysid.identify import identify
     from mlsh_ros.sim2real.sysid.least_squares import FLOOR
     from sim.files.output import check_place, write_file
@@ -81,7 +81,7 @@ def sysid(
     check_place(output, overwrite=overwrite)
     logging.getLogger("absl").setLevel(logging.ERROR)  # of numbers that start at a bound
     where = Where.of(namespace, topic or ())
-    loaded = load_subject(bundle)
+    loaded = load_target(bundle)
     body = nominal(loaded, robot)
     if ranges is None and not body.model_path.with_name(RANGES).is_file():
         raise UserError(

@@ -25,10 +25,10 @@ from mlsh_ros.evaluation.number_format import amount, percent
 from sim.errors import UserError
 
 if TYPE_CHECKING:
-    from policies.bundle.adaptation import Progress as MasterProgress
+    from policies.bundle.adaptation import AdaptationPoint as MasterProgress
     from policies.mlsh.distributed import Ranks
     from policies.training.run import Run, Training
-    from sim.envs.reference_returns import Bounds
+    from sim.envs.reference_returns import ReferenceReturns
 
 PATIENCE = 30  # iterations in a row with collapsed skills before it is said: they begin alike
 PIPED_EVERY = 10  # iterations between two lines where no terminal shows the live display
@@ -199,7 +199,7 @@ def _train(folder: Run, ranks: Ranks, *, resume: bool, allow_changes: bool) -> i
 
 
 def report(
-    tasks: tuple[str, ...], curves: list[list[MasterProgress]], bounds: list[Bounds]
+    tasks: tuple[str, ...], curves: list[list[MasterProgress]], bounds: list[ReferenceReturns]
 ) -> None:
     """Print greedy returns over master updates, as fractions of the optimum."""
     table = Table(box=None, padding=(0, 1))
@@ -210,7 +210,7 @@ def report(
     for task, curve, limit in zip(tasks, curves, bounds, strict=True):
         digits = 1 if abs(limit.optimum) >= 10 else 3
         cells = [f"{p.greedy:.{digits}f}" for p in curve]
-        table.add_row(task, *cells, percent(limit.share(curve[-1].greedy)))
+        table.add_row(task, *cells, percent(limit.fraction_of_optimum(curve[-1].greedy)))
     console.print(table)
     steps = curves[0][-1].steps // max(1, curves[0][-1].updates)
     say(f"(greedy return after 0, 1, 2 .. updates of {steps:,} environment steps)")
@@ -289,7 +289,7 @@ class Display:
             table.add_row(
                 task,
                 amount(value),
-                percent(bounds[index].share(value)),
+                percent(bounds[index].fraction_of_optimum(value)),
                 " ".join(f"{u:4.0%}" for u in usage),
             )
         score = percent(rows[-1]["score"]) if "score" in rows[-1] else "-"

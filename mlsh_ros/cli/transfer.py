@@ -23,9 +23,9 @@ from mlsh_ros.cli.options import (
 from mlsh_ros.evaluation.number_format import amount, percent
 
 if TYPE_CHECKING:
-    from policies.bundle.adaptation import Progress
+    from policies.bundle.adaptation import AdaptationPoint
     from policies.experiments.transfer import Transferred
-    from sim.envs.reference_returns import Bounds
+    from sim.envs.reference_returns import ReferenceReturns
 
 MAX_SEEDS = 10_000
 
@@ -59,7 +59,7 @@ def transfer(
     from policies.experiments.transfer import transfer as run
     from policies.experiments.transfer import transfer_config, write_transfer
     from policies.training.adapt import envs_for_episodes
-    from sim.envs.reference_returns import all_bounds
+    from sim.envs.reference_returns import all_reference_returns
     from sim.files.output import check_place, lock_beside, locked
     from sim.physics.robot_model import load_robot
     from sim.tasks.registry import use_family
@@ -93,13 +93,13 @@ def transfer(
         ):
             results.append(result)
             write_transfer(results, target)
-    limits = all_bounds(load_robot(robot_of(loaded, robot)), results[0].family)  # type: ignore[arg-type]
+    limits = all_reference_returns(load_robot(robot_of(loaded, robot)), results[0].family)  # type: ignore[arg-type]
     for learner in dict.fromkeys(r.learner for r in results):
         _show([r for r in results if r.learner == learner], limits)
     say(f"every number: {target}")
 
 
-def _say(learner: str, seed: int, latest: list[Progress]) -> None:
+def _say(learner: str, seed: int, latest: list[AdaptationPoint]) -> None:
     mean = sum(p.greedy for p in latest) / len(latest)
     success = sum(p.success for p in latest) / len(latest)
     say(
@@ -108,7 +108,7 @@ def _say(learner: str, seed: int, latest: list[Progress]) -> None:
     )
 
 
-def _show(results: list[Transferred], limits: list[Bounds]) -> None:
+def _show(results: list[Transferred], limits: list[ReferenceReturns]) -> None:
     last = results[0].last[0]
     table = Table(box=None, padding=(0, 2), title=f"{results[0].learner}, {last.updates} updates")
     table.add_column("task")

@@ -66,7 +66,7 @@ def run_episode(
     step = ControlStep(controller, decide_with(controller, master), judge)
     ticks: list[Tick] = []
     rewards: list[float] = []
-    shown, success, done = world.shown(world.fields()), False, False
+    shown, success, done = world.measurements(world.true_state()), False, False
     while not done:
         now = {name: value[0] for name, value in shown.items()}
         try:
@@ -75,8 +75,8 @@ def run_episode(
             text = str(error if isinstance(error, FaultError) else f"invalid_value: {error}")
             raise UserError(f"{label}, episode {number}, tick {len(ticks)}: {text}") from None
         watch(world, tick)
-        fields, outcome = world.obey(tick.command[None])
-        shown = world.shown(fields)
+        fields, outcome = world.step_command(tick.command[None])
+        shown = world.measurements(fields)
         ticks.append(tick)
         rewards.append(float(outcome.reward[0]))
         done = bool((outcome.terminated | outcome.truncated)[0])

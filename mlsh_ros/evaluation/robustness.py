@@ -69,7 +69,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Map:
+class RobustnessMap:
     """A bundle's scores over axes and over pairs of them."""
 
     measured: Measured
@@ -166,7 +166,7 @@ def robustness(
     episodes: int,
     seed: int,
     on_point: Callable[[], None] = lambda: None,
-) -> Map:
+) -> RobustnessMap:
     """Score a bundle over each axis and over each pair, the others as the cases have them.
 
     Args:
@@ -195,7 +195,7 @@ def robustness(
         success = float(np.mean([e.success for e in done]))
         return Point(values, float(np.mean(scores)), success)
 
-    return Map(
+    return RobustnessMap(
         measured=what,
         cases=cases,
         episodes=episodes,
@@ -242,7 +242,7 @@ def reality_at(interface: Interface, values: dict[str, float]) -> Reality:
     return reality
 
 
-def plot_map(found: Map, path: Path, *, overwrite: bool = False) -> None:
+def plot_map(found: RobustnessMap, path: Path, *, overwrite: bool = False) -> None:
     """A line for each axis and a field for each pair.
 
     Raises:

@@ -18,9 +18,9 @@ from policies.bundle.bundle import Bundle
 from policies.bundle.runtime import load_skills
 from policies.bundle.task_compatibility import changed_parameters
 from policies.mlsh.config import MlshConfig, config_from_dict
-from policies.mlsh.skill_metrics import distance, information
+from policies.mlsh.skill_metrics import information, min_skill_distance
 from policies.training.collapse_report import bits, collapse
-from sim.envs.reference_returns import Bounds, bounds
+from sim.envs.reference_returns import ReferenceReturns, compute_reference_returns
 from sim.errors import UserError
 from sim.files.output import write_file
 from sim.tasks.task_id import TaskId
@@ -29,7 +29,7 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True)
-class Line:
+class TaskScore:
     """One task's scores."""
 
     task: str
@@ -38,7 +38,7 @@ class Line:
     value: float  # mean return
     deviation: float  # of the return over episodes
     worst: float
-    bounds: Bounds  # over the very same episodes
+    reference: ReferenceReturns  # over the very same episodes
     success: float  # fraction of episodes
     usage: tuple[float, ...]  # (K,)
     switches: float  # per episode
@@ -51,11 +51,11 @@ class Line:
     @property
     def normalised(self) -> float:
         """0 for a random policy, 1 for the optimum."""
-        return self.bounds.normalise(self.value)
+        return self.reference.normalise(self.value)
 
 
 @dataclass(frozen=True)
-class Sharing:
+class SkillSharing:
     """How the tasks of a family share the skills."""
 
     family: str
@@ -73,14 +73,14 @@ class Evaluation:
     measured: Measured
     backend: str  # sim, ros-lockstep or ros-realtime
     seed: int
-    lines: list[Line]
+    lines: list[TaskScore]
     episodes: list[Episode]
     distance: float | None = None  # between the nearest two skills, 0 to 1
 
     @property
-    def sharing(self) -> list[Sharing]:
+    def sharing(self) -> list[SkillSharing]:
         """Of every family of which more than one task was driven."""
-        families: dict[str, list[Line]] = {}
+        families: dict[str, list[TaskScore]] = {}
         for line in self.lines:
             families.setdefault(TaskId.parse(line.task).family, []).append(line)
         return [
@@ -124,7 +124,7 @@ class Evaluation:
                     "return_deviation": line.deviation,
                     "return_worst": line.worst,
                     "normalised": line.normalised,
-                    "bounds": vars(line.bounds),
+                    "bounds": vars(line.reference),
                     "success": line.success,
                     "usage": list(line.usage),
                     "switches": line.switches,
@@ -157,7 +157,7 @@ def summarise(
     episodes: list[Episode],
     *,
     what: Measured | None = None,
-    limits: Mapping[TaskId, Bounds] | None = None,
+    limits: Mapping[TaskId, ReferenceReturns] | None = None,
 ) -> Evaluation:
     """Scores per case; the bounds are simulated on the same episodes, of the nominal model.
 
@@ -188,21 +188,21 @@ def summarise(
     bundle, apart = cases[0].bundle, None
     if bundle.files:
         seen = np.concatenate([e.observation for e in episodes])
-        apart = distance(load_skills(bundle), seen)
+        apart = min_skill_distance(load_skills(bundle), seen)
     return Evaluation(bundle, what or measured(cases[0]), backend, seed, lines, episodes, apart)
 
 
-def _line(case: EvaluationCase, episodes: list[Episode], limit: Bounds) -> Line:
+def _line(case: EvaluationCase, episodes: list[Episode], limit: ReferenceReturns) -> TaskScore:
     values = np.array([e.value for e in episodes])
     usage = np.mean([e.usage(len(case.bundle.manifest.skills)) for e in episodes], axis=0)
-    return Line(
+    return TaskScore(
         task=str(case.task),
         master=case.master,
         episodes=len(episodes),
         value=float(values.mean()),
         deviation=float(values.std()),
         worst=float(values.min()),
-        bounds=limit,
+        reference=limit,
         success=float(np.mean([e.success for e in episodes])),
         usage=tuple(usage.tolist()),
         switches=float(np.mean([e.switches for e in episodes])),
@@ -216,7 +216,7 @@ def _line(case: EvaluationCase, episodes: list[Episode], limit: Bounds) -> Line:
 
 def reference_returns(
     cases: Sequence[EvaluationCase], *, seed: int, episodes: int
-) -> dict[TaskId, Bounds]:
+) -> dict[TaskId, ReferenceReturns]:
     """The bounds of every task on episodes 0 .. episodes-1 of `seed`, of the nominal model.
 
     Raises:
@@ -224,7 +224,9 @@ def reference_returns(
     """
     found = {}
     for case in {case.task: case for case in cases}.values():
-        limit = bounds(case.robot, case.family, case.number, seed=seed, episodes=episodes)
+        limit = compute_reference_returns(
+            case.robot, case.family, case.number, seed=seed, episodes=episodes
+        )
         if not limit.tell_apart:
             raise UserError(
                 f"robot {case.robot.name!r} cannot be scored on {case.task}: a random policy "
@@ -235,16 +237,16 @@ def reference_returns(
     return found
 
 
-def _sharing(family: str, lines: list[Line], bundle: Bundle) -> Sharing:
+def _sharing(family: str, lines: list[TaskScore], bundle: Bundle) -> SkillSharing:
     used = np.array([line.usage for line in lines])
     skills, tasks = used.shape[1], len({line.task for line in lines})
     share = {
-        line.task: (line.value - line.bounds.random) / span
+        line.task: (line.value - line.reference.random) / span
         for line in lines
-        if (span := line.bounds.optimum - line.bounds.random)
+        if (span := line.reference.optimum - line.reference.random)
     }
     told = information(used)
-    return Sharing(
+    return SkillSharing(
         family=family,
         tasks=tasks,
         information=told,

@@ -16,17 +16,17 @@ from mlsh_ros.evaluation.report.plots import skill_colours
 from policies.bundle.bundle import Bundle
 from sim.envs.world import World
 from sim.interface import Floats
-from sim.rendering.scene import Frame, Scene
-from sim.tasks.base import Layout
+from sim.rendering.scene import EpisodeReplay, Frame
+from sim.tasks.base import EpisodeState
 
 
 @dataclass(frozen=True)
-class Take:
+class Trajectory:
     """One episode, T ticks long, and what it looked like."""
 
     label: str  # of its task, and of its master if that is not the task's own
     episode: Episode
-    scene: Scene  # T + 1 frames, or T if the simulation diverged in the end
+    scene: EpisodeReplay  # T + 1 frames, or T if the simulation diverged in the end
 
 
 def drive(
@@ -35,7 +35,7 @@ def drive(
     episodes: int,
     seed: int,
     on_episode: Callable[[Episode], None] = lambda _: None,
-) -> list[Take]:
+) -> list[Trajectory]:
     """Drive episodes 0 .. episodes-1 of `seed` for every case, as `mlsh evaluate` does."""
     recorder = _Recorder(cases[0].bundle)
 
@@ -51,7 +51,7 @@ class _Recorder:
     """Keeps where everything was; captions need the rewards, which come with the episode."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self.takes: list[Take] = []
+        self.takes: list[Trajectory] = []
         self._manifest, self._dt = bundle.manifest, bundle.interface.control_dt
         self._colours = [to_rgb(each) for each in skill_colours(len(bundle.manifest.skills))]
         self._states: list[tuple[Floats, dict[str, Floats]]] = []
@@ -67,7 +67,7 @@ class _Recorder:
     def finish(self, episode: Episode) -> None:
         """Keep an episode that has ended."""
         assert self._world is not None
-        layout: Layout = {name: row.copy() for name, row in self._world.layout.items()}
+        layout: EpisodeState = {name: row.copy() for name, row in self._world.layout.items()}
         skills = [*episode.skill.tolist(), int(episode.skill[-1])]
         returns = np.concatenate([[0.0], np.cumsum(episode.reward)])
         frames = []
@@ -78,6 +78,6 @@ class _Recorder:
         own = self._manifest.masters[episode.master].task == episode.task
         label = episode.task if own else f"{episode.task} with master {episode.master}"
         title = f"{label}, episode {episode.number}"
-        scene = Scene(self._world.family, title, layout, frames)
-        self.takes.append(Take(label, episode, scene))
+        scene = EpisodeReplay(self._world.family, title, layout, frames)
+        self.takes.append(Trajectory(label, episode, scene))
         self._states = []

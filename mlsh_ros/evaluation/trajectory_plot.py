@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from mlsh_ros.evaluation.number_format import amount
 from mlsh_ros.evaluation.report.plots import runs, skill_colours
-from mlsh_ros.evaluation.trajectories import Take
+from mlsh_ros.evaluation.trajectories import Trajectory
 from sim.errors import UserError
 from sim.files.output import check_place, replacing
 from sim.interface import Floats
 from sim.physics.robot_model import Robot
-from sim.rendering.scene import GREYS, Stage
+from sim.rendering.scene import GREYS, SceneRenderer
 from sim.rendering.topdown import Shape
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -89,7 +89,7 @@ def require_position(robot: Robot) -> None:
 
 
 def draw_birdseye(
-    robot: Robot, takes: Sequence[Take], *, skills: Sequence[str], title: str
+    robot: Robot, takes: Sequence[Trajectory], *, skills: Sequence[str], title: str
 ) -> Figure:
     """One panel per task and master, every episode in it.
 
@@ -123,7 +123,9 @@ def draw_birdseye(
 # A panel --------------------------------------------------------------------------------------
 
 
-def _draw(axes: Axes, panel: Sequence[Take], shapes: Sequence[Shape], colours: list[str]) -> None:
+def _draw(
+    axes: Axes, panel: Sequence[Trajectory], shapes: Sequence[Shape], colours: list[str]
+) -> None:
     for shape in shapes:
         axes.add_patch(_patch(shape))
     for take in panel:
@@ -168,9 +170,9 @@ def _patch(shape: Shape) -> Polygon:
     )
 
 
-def _shapes(robot: Robot, panel: Sequence[Take]) -> list[Shape]:
+def _shapes(robot: Robot, panel: Sequence[Trajectory]) -> list[Shape]:
     """What stands around the robot in any of the episodes, each thing once."""
-    stage = Stage(robot, panel[0].scene.family)
+    stage = SceneRenderer(robot, panel[0].scene.family)
     found: dict[bytes, Shape] = {}
     for take in panel:
         stage.pose(take.scene.frames[0], take.scene.layout)
@@ -179,20 +181,22 @@ def _shapes(robot: Robot, panel: Sequence[Take]) -> list[Shape]:
     return list(found.values())
 
 
-def _title(panel: Sequence[Take]) -> str:
+def _title(panel: Sequence[Trajectory]) -> str:
     value = float(np.mean([take.episode.value for take in panel]))
     solved = sum(take.episode.success for take in panel)
     return f"{panel[0].label}\nreturn {amount(value)}, {solved} of {len(panel)} solved"
 
 
-def _family(panel: Sequence[Take]) -> str:
+def _family(panel: Sequence[Trajectory]) -> str:
     return panel[0].scene.family.name
 
 
 # The figure -----------------------------------------------------------------------------------
 
 
-def _boxes(panels: Sequence[Sequence[Take]], shapes: Sequence[Sequence[Shape]]) -> list[Floats]:
+def _boxes(
+    panels: Sequence[Sequence[Trajectory]], shapes: Sequence[Sequence[Shape]]
+) -> list[Floats]:
     """(2, 2) lowest and highest x, y of every panel; the same in a family."""
     boxes: dict[str, Floats] = {}
     for panel, around in zip(panels, shapes, strict=True):
@@ -241,7 +245,7 @@ def _ratios(size: Floats) -> tuple[float, float]:
     return float(size[0] / size[1]), float(size[1] / size[0])
 
 
-def _legend(figure: Figure, skills: Sequence[str], takes: Sequence[Take]) -> None:
+def _legend(figure: Figure, skills: Sequence[str], takes: Sequence[Trajectory]) -> None:
     used = sorted({int(k) for take in takes for k in np.unique(take.episode.skill)})
     colours = skill_colours(len(skills))
     entries: list[Artist] = [Line2D([], [], color=colours[k], lw=2, label=skills[k]) for k in used]

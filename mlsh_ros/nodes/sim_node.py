@@ -263,7 +263,7 @@ class SimNode(CoreNode):
 
     def _judge(self) -> None:
         """A tick has been simulated: say what it brought, and go on to the next episode."""
-        fields, outcome = self.world.judge()
+        fields, outcome = self.world.evaluate_step()
         if self.lockstep:
             self._moment += 1
         self._done = bool((outcome.terminated | outcome.truncated)[0])
@@ -297,7 +297,7 @@ class SimNode(CoreNode):
                 return
             self._awaited = set(self._topics)
             self.world.command = command
-            self.world.advance(command, self.interface.substeps)
+            self.world.step_physics(command, self.interface.substeps)
             self._judge()
         if self._done and self.values["loop"]:
             self._reset()
@@ -312,7 +312,7 @@ class SimNode(CoreNode):
         return round(self._moment * step * 1e9)
 
     def _send_sensors(self) -> None:
-        shown = self.world.shown(self.world.fields())
+        shown = self.world.measurements(self.world.true_state())
         fields = {name: value[0] for name, value in shown.items()}
         now = self._now_ns() if self.simulated else self.get_clock().now().nanoseconds
         stamp = Time(nanoseconds=now).to_msg()
@@ -377,7 +377,7 @@ class SimNode(CoreNode):
             if self._started and not self._done and not self._paused:
                 self.world.command = self._received
                 stuck = self._inject == "stuck"
-                self.world.advance(
+                self.world.step_physics(
                     np.tile(self.interface.safe, (1, 1)) if stuck else self._received, 1
                 )
                 self._substep += 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Progress:
+class AdaptationPoint:
     """A policy after some updates on its task."""
 
     updates: int

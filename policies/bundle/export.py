@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from policies.bundle.adaptation import Progress
+from policies.bundle.adaptation import AdaptationPoint
 from policies.bundle.bundle import (
     GOLDEN,
     Bundle,
@@ -29,11 +29,11 @@ from policies.bundle.onnx_writer import write_graph
 from policies.bundle.runtime import TOLERANCE, Network
 from policies.bundle.skill_limits import SkillLimits
 from policies.bundle.task_compatibility import FAMILY
-from policies.mlsh.actor_critic import Agent, Level
+from policies.mlsh.actor_critic import ActorCriticBatch, Agent
 from policies.mlsh.config import TrainConfig, config_to_dict
 from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.networks import Normaliser
-from sim.envs.reference_returns import Bounds
+from sim.envs.reference_returns import ReferenceReturns
 from sim.errors import UserError
 from sim.seeding import Stream, generator
 from sim.tasks.registry import family_source
@@ -56,13 +56,13 @@ class Parity:
         return max(self.golden, self.random)
 
 
-def network_bytes(level: Level, row: int, normaliser: Normaliser, name: str) -> bytes:
+def network_bytes(level: ActorCriticBatch, row: int, normaliser: Normaliser, name: str) -> bytes:
     """One policy of a level as an ONNX file."""
     shift, scale = normaliser.shift_and_scale
     return write_graph(name, shift, scale, Normaliser.CLIP, level.policy.layers(row))
 
 
-def torch_module(level: Level, row: int) -> torch.nn.Sequential:
+def torch_module(level: ActorCriticBatch, row: int) -> torch.nn.Sequential:
     """One policy of a level, for normalised observations, as torch knows it."""
     modules: list[torch.nn.Module] = []
     for weight, bias in level.policy.layers(row):
@@ -73,7 +73,9 @@ def torch_module(level: Level, row: int) -> torch.nn.Sequential:
     return torch.nn.Sequential(*modules[:-1])
 
 
-def torch_outputs(level: Level, row: int, normaliser: Normaliser, obs: Float32) -> Float32:
+def torch_outputs(
+    level: ActorCriticBatch, row: int, normaliser: Normaliser, obs: Float32
+) -> Float32:
     """The same policy in torch, (n, outputs)."""
     shift, scale = (torch.from_numpy(x) for x in normaliser.shift_and_scale)
     x = ((torch.from_numpy(obs) - shift) * scale).clamp(-Normaliser.CLIP, Normaliser.CLIP)
@@ -83,7 +85,10 @@ def torch_outputs(level: Level, row: int, normaliser: Normaliser, obs: Float32) 
 
 
 def check_parity(
-    graphs: list[tuple[bytes, Level, int]], normaliser: Normaliser, golden: Float32, seed: int
+    graphs: list[tuple[bytes, ActorCriticBatch, int]],
+    normaliser: Normaliser,
+    golden: Float32,
+    seed: int,
 ) -> Parity:
     """Compare every graph with torch on golden and on random observations.
 
@@ -124,8 +129,8 @@ def golden_observations(learner: Mlsh) -> Float32:
 
 def master_entry(
     task: str,
-    curve: list[Progress],
-    bounds: Bounds,
+    curve: list[AdaptationPoint],
+    bounds: ReferenceReturns,
     provenance: Provenance,
     episodes: int,
 ) -> Master:

@@ -30,14 +30,14 @@ _FLOAT = 1
 
 
 @dataclass(frozen=True)
-class Graph:
+class OnnxGraph:
     """What stands in an ONNX file."""
 
     operators: tuple[str, ...]
     initializers: dict[str, Float32]
 
 
-def read_graph(data: bytes, where: str) -> Graph:
+def read_graph(data: bytes, where: str) -> OnnxGraph:
     """Read a graph and refuse whatever this project does not write.
 
     Raises:
@@ -59,7 +59,7 @@ def read_graph(data: bytes, where: str) -> Graph:
     return graph
 
 
-def _read(data: bytes, where: str) -> Graph:
+def _read(data: bytes, where: str) -> OnnxGraph:
     operators: list[str] = []
     initializers: dict[str, Float32] = {}
     wire = _Wire()
@@ -81,7 +81,7 @@ def _read(data: bytes, where: str) -> Graph:
                 if name in initializers:
                     raise UserError(f"{where}: weights {name!r} stand in it twice")
                 initializers[name] = array
-    return Graph(tuple(operators), initializers)
+    return OnnxGraph(tuple(operators), initializers)
 
 
 def _tensor(wire: _Wire, data: bytes, where: str) -> tuple[str, Float32]:

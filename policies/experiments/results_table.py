@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.experiments.sweep import Job, interval
+from policies.experiments.sweep import SweepJob, interval
 from policies.training.run import with_all_tasks
-from sim.envs.reference_returns import all_bounds
+from sim.envs.reference_returns import all_reference_returns
 from sim.errors import UserError
 from sim.files.output import replacing
 from sim.physics.robot_model import load_robot
@@ -21,10 +21,10 @@ HEADER = ("variant", "seed", "task", "updates", "steps", "greedy_return", "of_op
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """What one run reached."""
 
-    job: Job
+    job: SweepJob
     tasks: tuple[str, ...]
     steps: NDArray[np.int64]  # (U+1,) of experience on a new task
     returns: NDArray[np.float64]  # (tasks, U+1) greedy
@@ -48,11 +48,11 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Summary:
+class SweepSummary:
     """A variant over its seeds, after the last update."""
 
     variant: str
-    outcomes: list[Outcome]
+    outcomes: list[RunResult]
 
     @property
     def mean(self) -> float:
@@ -69,7 +69,7 @@ class Summary:
         return interval([o.score for o in self.outcomes])
 
     @property
-    def weakest(self) -> Outcome:
+    def weakest(self) -> RunResult:
         """The seed with the worst task."""
         return min(self.outcomes, key=lambda o: o.worst)
 
@@ -78,7 +78,7 @@ class Summary:
         return sum(o.worst >= goal for o in self.outcomes)
 
 
-def read_outcome(job: Job) -> Outcome:
+def read_outcome(job: SweepJob) -> RunResult:
     """The result of a finished run.
 
     Raises:
@@ -86,24 +86,26 @@ def read_outcome(job: Job) -> Outcome:
     """
     config = with_all_tasks(job.config)
     family = make_family(config.family, config.family_parameters)
-    bounds = all_bounds(load_robot(job.config.robot), family)  # type: ignore[arg-type]
+    bounds = all_reference_returns(load_robot(job.config.robot), family)  # type: ignore[arg-type]
     if (found := job.curves()) is None:
         raise UserError(f"run {str(job.path)!r} is not finished; sweep again")
     curves = list(found.by_task.values())
     returns = np.array([[p.greedy for p in curve] for curve in curves])
     steps = np.array([p.steps for p in curves[0]])
-    share = np.array([[b.share(r) for r in row] for b, row in zip(bounds, returns, strict=True)])
-    return Outcome(job, family.tasks, steps, returns, share, job.seconds())
+    share = np.array(
+        [[b.fraction_of_optimum(r) for r in row] for b, row in zip(bounds, returns, strict=True)]
+    )
+    return RunResult(job, family.tasks, steps, returns, share, job.seconds())
 
 
-def summarise(jobs: list[Job]) -> list[Summary]:
+def summarise(jobs: list[SweepJob]) -> list[SweepSummary]:
     """Finished runs by variant, in the order of the jobs."""
     outcomes = [read_outcome(job) for job in jobs if job.curves() is not None]
     names = dict.fromkeys(o.job.variant for o in outcomes)
-    return [Summary(name, [o for o in outcomes if o.job.variant == name]) for name in names]
+    return [SweepSummary(name, [o for o in outcomes if o.job.variant == name]) for name in names]
 
 
-def write_table(summaries: list[Summary], path: Path) -> None:
+def write_table(summaries: list[SweepSummary], path: Path) -> None:
     """Every number, one row per variant, seed, task and update."""
     with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
         writer = csv.writer(stream)
@@ -116,7 +118,7 @@ def write_table(summaries: list[Summary], path: Path) -> None:
                     writer.writerow([*head, *numbers])
 
 
-def plot(summaries: list[Summary], goal: float, path: Path) -> None:
+def plot(summaries: list[SweepSummary], goal: float, path: Path) -> None:
     """Learning a new task, mean over tasks: each seed thin, their mean thick."""
     from matplotlib.figure import Figure
 

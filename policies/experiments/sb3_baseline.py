@@ -14,7 +14,7 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv
 
-from policies.bundle.adaptation import Progress
+from policies.bundle.adaptation import AdaptationPoint
 from policies.mlsh.config import TrainConfig
 from policies.training.adapt import EVALUATION_SEED, envs_per_update, scored_episodes
 from sim.envs.vec_env import TaskVectorEnv
@@ -77,7 +77,7 @@ def learn(
     updates: int,
     envs: int | None = None,
     episodes: int | None = None,
-) -> list[Progress]:
+) -> list[AdaptationPoint]:
     """Its PPO on one task from nothing, with the experience that our learners get.
 
     An update has the rollouts of `envs` simulations, `config.mlsh.rollout_ticks` each. All else is
@@ -106,7 +106,7 @@ def learn(
                 model.learn(ticks * envs, reset_num_timesteps=False)
                 seconds += time.perf_counter() - start
             score = _greedy(model, config, task, episodes)
-            curve.append(Progress(update, update * ticks * envs, seconds, *score))
+            curve.append(AdaptationPoint(update, update * ticks * envs, seconds, *score))
     return curve
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from policies.bundle.adaptation import Progress
+from policies.bundle.adaptation import AdaptationPoint
 from policies.experiments.ablations import Adaptation, Variant
 from policies.mlsh.actor_critic import Agent
 from policies.mlsh.config import TrainConfig
@@ -43,7 +43,7 @@ MAX_RUNS = 10_000  # of a sweep
 
 
 @dataclass(frozen=True)
-class Job:
+class SweepJob:
     """One run of a sweep."""
 
     variant: str
@@ -133,7 +133,7 @@ def plan(
     seeds: list[int],
     folder: Path,
     episodes: int | None = None,
-) -> list[Job]:
+) -> list[SweepJob]:
     """All runs, seeds first, so that every variant soon has something to show.
 
     Args:
@@ -162,7 +162,7 @@ def plan(
                     f"variant {name!r} needs stable-baselines3: pip install 'mlsh_ros[bench]'"
                 )
             config = replace(variant.config(family, robot, seed), threads=1)
-            job = Job(name, variant.adaptation, config, folder / f"{name}-{seed}", episodes)
+            job = SweepJob(name, variant.adaptation, config, folder / f"{name}-{seed}", episodes)
             if episodes is not None:
                 envs_for_episodes(config, episodes)  # says so before anything runs
             job.check()
@@ -170,7 +170,7 @@ def plan(
     return jobs
 
 
-def sweep(jobs: list[Job], processes: int) -> Iterator[tuple[Job, str]]:
+def sweep(jobs: list[SweepJob], processes: int) -> Iterator[tuple[SweepJob, str]]:
     """Do what is not done yet; yields each run that is, with the reason if it failed."""
     done = [job.curves() is not None for job in jobs]
     yield from ((job, "") for job, is_done in zip(jobs, done, strict=True) if is_done)
@@ -182,14 +182,16 @@ def sweep(jobs: list[Job], processes: int) -> Iterator[tuple[Job, str]]:
         yield from _run_all(open_jobs, min(processes, len(open_jobs)))
 
 
-def _run_all(open_jobs: list[Job], processes: int) -> Iterator[tuple[Job, str]]:
+def _run_all(open_jobs: list[SweepJob], processes: int) -> Iterator[tuple[SweepJob, str]]:
     context = multiprocessing.get_context("spawn")  # torch does not survive a fork
     others = set(multiprocessing.active_children())
     known = (user_sources(),)
     with ProcessPoolExecutor(processes, context, initializer=_begin, initargs=known) as pool:
         try:
             with _interrupts_held_back():
-                futures: dict[Future[str], Job] = {pool.submit(run_job, j): j for j in open_jobs}
+                futures: dict[Future[str], SweepJob] = {
+                    pool.submit(run_job, j): j for j in open_jobs
+                }
             for future in as_completed(futures):
                 try:
                     reason = future.result()
@@ -230,7 +232,7 @@ def _begin(sources: list[str]) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def run_job(job: Job) -> str:
+def run_job(job: SweepJob) -> str:
     """Train, then learn every task anew; returns why not, if not."""
     try:
         envs = None if job.episodes is None else envs_for_episodes(job.config, job.episodes)
@@ -281,7 +283,7 @@ def run_job(job: Job) -> str:
     return ""
 
 
-def _write(job: Job, learn: Callable[[int], list[Progress]]) -> None:
+def _write(job: SweepJob, learn: Callable[[int], list[AdaptationPoint]]) -> None:
     config = with_all_tasks(job.config)
     tasks = make_family(config.family, config.family_parameters).tasks
     trained, iteration = job.trained()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from policies.bundle.adaptation import Progress
+from policies.bundle.adaptation import AdaptationPoint
 from policies.bundle.bundle import Bundle
 from policies.bundle.task_compatibility import check_family_fits, select_tasks
 from policies.mlsh.config import TrainConfig
@@ -42,7 +42,7 @@ class Transferred:
     learner: str
     seed: int
     family: TaskFamily
-    curves: list[list[Progress]]  # (tasks, updates + 1)
+    curves: list[list[AdaptationPoint]]  # (tasks, updates + 1)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ class Transferred:
         return self.family.ticks
 
     @property
-    def last(self) -> list[Progress]:
+    def last(self) -> list[AdaptationPoint]:
         """Of each task."""
         return [curve[-1] for curve in self.curves]
 
@@ -109,7 +109,7 @@ def transfer(
     settings: list[str],
     robot: str | None = None,
     baseline: bool,
-    on_update: Callable[[str, int, list[Progress]], None] = lambda *_: None,
+    on_update: Callable[[str, int, list[AdaptationPoint]], None] = lambda *_: None,
 ) -> Iterator[Transferred]:
     """Learn every task of a family anew, seed by seed.
 
@@ -123,7 +123,7 @@ def transfer(
         settings: `section.key=value` over the bundle's configuration.
         robot: name or folder, by default the bundle's.
         baseline: also PPO from scratch with the same experience.
-        on_update: called with learner, seed and the latest `Progress` of every task.
+        on_update: called with learner, seed and the latest `AdaptationPoint` of every task.
 
     Raises:
         UserError: the family does not fit the bundle, or a setting does not hold.
@@ -137,7 +137,7 @@ def transfer(
         config = replace(plain, seed=seed)
         numbers = list(range(len(chosen.tasks)))
 
-        def report(learner: str, seed: int = seed) -> Callable[[list[Progress]], None]:
+        def report(learner: str, seed: int = seed) -> Callable[[list[AdaptationPoint]], None]:
             return lambda latest: on_update(learner, seed, latest)
 
         learned = adapt(

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.mlsh.config import NetworkConfig, PpoConfig
-from policies.mlsh.networks import Adam, Normaliser, Stack
+from policies.mlsh.networks import Adam, Normaliser, StackedMLP
 from sim.seeding import Stream, generator
 
 POLICY_GAIN = 0.01  # small first outputs: uniform masters, resting skills
 VALUE_GAIN = 1.0
 
 
-class Level:
+class ActorCriticBatch:
     """S policies of one level with their value functions and optimiser states.
 
     Args:
@@ -44,8 +44,8 @@ class Level:
         hidden = network.hidden
         self.ppo = ppo
         self.initial_log_std = network.initial_log_std
-        self.policy = Stack(count, (inputs, *hidden, outputs), extra, blind)
-        self.value = Stack(count, (inputs, *hidden, 1), blind=blind_values)
+        self.policy = StackedMLP(count, (inputs, *hidden, outputs), extra, blind)
+        self.value = StackedMLP(count, (inputs, *hidden, 1), blind=blind_values)
         self.policy_adam = Adam(self.policy.numpy, ppo.learning_rate, ppo.adam_epsilon)
         self.value_adam = Adam(self.value.numpy, ppo.learning_rate)
         self.unit = 1.0  # of the value functions' outputs, as a return
@@ -134,7 +134,7 @@ class Agent:
         blind: Sequence[int] = (),
         blind_masters: Sequence[int] = (),
     ) -> None:
-        self.masters = Level(
+        self.masters = ActorCriticBatch(
             groups,
             observation_size,
             skills,
@@ -144,7 +144,7 @@ class Agent:
             blind=blind_masters,
             blind_values=blind_masters,
         )
-        self.skills = Level(
+        self.skills = ActorCriticBatch(
             skills, observation_size, action_size, network, skill, action_size, blind
         )
         self.normaliser = Normaliser(observation_size)

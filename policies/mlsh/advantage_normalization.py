@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.mlsh.losses import Samples
-from policies.mlsh.networks import Total, alone
+from policies.mlsh.losses import Minibatch
+from policies.mlsh.networks import Total, no_reduce
 
 
 def normalise_advantages(
-    samples: list[Samples], how: str, *, own: Total = alone, everyone: Total = alone
-) -> list[Samples]:
+    samples: list[Minibatch], how: str, *, own: Total = no_reduce, everyone: Total = no_reduce
+) -> list[Minibatch]:
     """Advantages of comparable size for each policy.
 
     group: zero mean and unit deviation for each. global: over all together. centred: zero mean

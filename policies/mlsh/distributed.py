@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.mlsh.shared_memory import Nearby, create
+from policies.mlsh.shared_memory import SharedMemoryGroup, create
 from sim.errors import UserError
 
 T = TypeVar("T", bound=np.generic)
@@ -35,7 +35,9 @@ class Ranks:
     rank: int = 0
     size: int = 1
     meter: Meter = field(default_factory=Meter, compare=False)
-    nearby: Nearby | None = field(default=None, compare=False)  # all are on this computer
+    nearby: SharedMemoryGroup | None = field(
+        default=None, compare=False
+    )  # all are on this computer
 
     @property
     def first(self) -> bool:
@@ -135,13 +137,13 @@ def ranks_of_this_run() -> Ranks:
     return Ranks(rank, size, nearby=_meet(rank, size) if together else None)
 
 
-def _meet(rank: int, size: int) -> Nearby:
+def _meet(rank: int, size: int) -> SharedMemoryGroup:
     """Share memory with the other processes of this computer."""
     import torch
 
     where = [create(size) if rank == 0 else ""]
     torch.distributed.broadcast_object_list(where)
-    nearby = Nearby(where[0], rank, size)
+    nearby = SharedMemoryGroup(where[0], rank, size)
     torch.distributed.barrier()
     if rank == 0:
         os.unlink(where[0])  # it lives as long as somebody maps it, and ends with the last one

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.mlsh.local_groups import LocalGroups
-from policies.mlsh.networks import Stack
-from policies.mlsh.ppo import Report
+from policies.mlsh.networks import StackedMLP
+from policies.mlsh.ppo import UpdateStats
 from policies.mlsh.rollout import Rollout
-from policies.mlsh.skill_metrics import distance
+from policies.mlsh.skill_metrics import min_skill_distance
 
 Floats64 = NDArray[np.float64]
 
@@ -31,8 +31,8 @@ class Iteration:
     usage: NDArray[np.float64]  # (G, K) fraction of the ticks that a master decided about
     probing: NDArray[np.bool_]  # (G,)
     distance: float  # between the nearest two skills, 0 to 1 (policies.mlsh.skill_metrics)
-    master: Report
-    skill: Report | None
+    master: UpdateStats
+    skill: UpdateStats | None
     reseeded: int | None  # the skill that was started anew
     diverged: int  # simulations that failed since training began or was resumed
 
@@ -72,13 +72,13 @@ def group_statistics(
     }
 
 
-def skill_distance(rollout: Rollout, policy: Stack) -> float:
+def skill_distance(rollout: Rollout, policy: StackedMLP) -> float:
     """Of the skills' mean actions, where they were used; see `skill_metrics.distance`."""
     seen = rollout.obs[:-1].reshape(-1, rollout.obs.shape[-1])
-    return distance([partial(policy.forward_row, k) for k in range(policy.count)], seen)
+    return min_skill_distance([partial(policy.forward_row, k) for k in range(policy.count)], seen)
 
 
-def mean_report(report: Report, policies: int, groups: LocalGroups) -> Report:
+def mean_report(report: UpdateStats, policies: int, groups: LocalGroups) -> UpdateStats:
     """Of the reports of all processes, each of so many policies."""
     sums = groups.all_reduce(policies * np.array([1, *vars(report).values()]))
-    return Report(*(sums[1:] / max(1, sums[0])).tolist())
+    return UpdateStats(*(sums[1:] / max(1, sums[0])).tolist())

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.mlsh.config import PpoConfig
-from policies.mlsh.networks import Stack
+from policies.mlsh.networks import StackedMLP
 
 Float32 = NDArray[np.float32]
 CONSTANT = 0.5 * math.log(2 * math.pi)
 
 
 @dataclass(frozen=True)
-class Samples:
+class Minibatch:
     """What one policy learns from, n samples."""
 
     obs: Float32  # (n, O)
@@ -35,13 +35,13 @@ class Samples:
     def __len__(self) -> int:
         return len(self.obs)
 
-    def take(self, index: NDArray[np.intp] | slice) -> Samples:
+    def take(self, index: NDArray[np.intp] | slice) -> Minibatch:
         """Some of them, or all in another order."""
-        return Samples(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        return Minibatch(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
 
 @dataclass(frozen=True)
-class Sums:
+class LossTerms:
     """Over the samples of a minibatch."""
 
     gradient: Float32  # (P,) of the loss
@@ -51,7 +51,9 @@ class Sums:
     clipped: float = 0.0  # samples whose ratio is outside the clip range
 
 
-def policy_sums(stack: Stack, row: int, part: Samples, ppo: PpoConfig, entropy: float) -> Sums:
+def policy_sums(
+    stack: StackedMLP, row: int, part: Minibatch, ppo: PpoConfig, entropy: float
+) -> LossTerms:
     """The clipped surrogate of policy `row`, less `entropy` times its entropy."""
     saved = stack.activations(row, part.obs)
     out = saved[-1]
@@ -84,7 +86,7 @@ def policy_sums(stack: Stack, row: int, part: Samples, ppo: PpoConfig, entropy: 
         if entropy:
             d_out += entropy * probs * (log_probs + each[:, None])
         d_extra = None
-    return Sums(
+    return LossTerms(
         gradient=stack.backward(row, saved, d_out.astype(np.float32), d_extra),
         loss=-float(np.minimum(plain, cut).sum()),
         entropy=disorder,
@@ -93,7 +95,9 @@ def policy_sums(stack: Stack, row: int, part: Samples, ppo: PpoConfig, entropy: 
     )
 
 
-def value_sums(stack: Stack, row: int, part: Samples, ppo: PpoConfig, unit: float) -> Sums:
+def value_sums(
+    stack: StackedMLP, row: int, part: Minibatch, ppo: PpoConfig, unit: float
+) -> LossTerms:
     """The squared error of value function `row`, with its coefficient; `unit` is of its output."""
     saved = stack.activations(row, part.obs)
     predicted = saved[-1][:, 0]
@@ -107,4 +111,4 @@ def value_sums(stack: Stack, row: int, part: Samples, ppo: PpoConfig, unit: floa
         slope = np.where((other > error) & (np.abs(step) > ppo.value_clip), 0, slope)
         error = np.maximum(error, other)
     d_out = (np.float32(ppo.value_coefficient) * slope)[:, None].astype(np.float32)
-    return Sums(gradient=stack.backward(row, saved, d_out), loss=float(error.sum()))
+    return LossTerms(gradient=stack.backward(row, saved, d_out), loss=float(error.sum()))

@@ -24,12 +24,12 @@ from policies.mlsh.distributed import ALONE, Ranks
 from policies.mlsh.information_bonus import task_information
 from policies.mlsh.iteration import Iteration, group_statistics, mean_report, skill_distance
 from policies.mlsh.local_groups import LocalGroups
-from policies.mlsh.ppo import Report, ppo_update
+from policies.mlsh.ppo import UpdateStats, ppo_update
 from policies.mlsh.rollout import NOBODY, Bools, Collector, Float32, Rollout
 from policies.mlsh.samples import master_samples, skill_samples
 from policies.mlsh.skill_probe import Probe
 from policies.mlsh.task_schedule import NewTask, TaskSchedule
-from sim.envs.reference_returns import Bounds, all_bounds
+from sim.envs.reference_returns import ReferenceReturns, all_reference_returns
 from sim.envs.vec_env import TaskVectorEnv
 from sim.physics.robot_model import load_robot
 from sim.randomization.schema import read_ranges
@@ -42,8 +42,8 @@ class Mlsh:
 
     Args:
         config: everything the run depends on.
-        adapt_only: freeze the skills and never change the tasks: masters learn, nothing else.
-        tasks: (G,) fixed task of each group, only with `adapt_only`.
+        freeze_skills: freeze the skills and never change the tasks: masters learn, nothing else.
+        tasks: (G,) fixed task of each group, only with `freeze_skills`.
         ranks: the processes that share the groups. The schedule and the skills are the same in
             each of them; its rollouts and masters are of its own groups only.
     """
@@ -52,18 +52,18 @@ class Mlsh:
         self,
         config: TrainConfig,
         *,
-        adapt_only: bool = False,
+        freeze_skills: bool = False,
         tasks: list[int] | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
         check_sizes(config)
-        self.config, self.method, self.adapt_only = config, config.mlsh, adapt_only
+        self.config, self.method, self.freeze_skills = config, config.mlsh, freeze_skills
         self.robot = load_robot(config.robot)
         self.family = make_family(config.family, config.family_parameters)
         method = self.method
         self.groups = LocalGroups(method.groups, ranks)
         self.schedule = TaskSchedule(
-            method, len(self.family.tasks), config.seed, tasks=tasks, staggered=not adapt_only
+            method, len(self.family.tasks), config.seed, tasks=tasks, staggered=not freeze_skills
         )
         self.env = TaskVectorEnv(
             self.robot,
@@ -95,9 +95,9 @@ class Mlsh:
         # estimates themselves would grow by its own influence.
         best = max(max(abs(b.random), abs(b.optimum)) for b in self.bounds) or 1.0
         tick = best / self.family.ticks
-        self.stake = tick * method.decision_ticks
+        self.decision_return_scale = tick * method.decision_ticks
         if method.scaled_returns:
-            self.agent.skills.unit, self.agent.masters.unit = tick, self.stake
+            self.agent.skills.unit, self.agent.masters.unit = tick, self.decision_return_scale
         self.collector = Collector(self.env, self.agent, method, config.seed)
         floor = float(np.mean([b.random for b in self.bounds]))
         span = float(np.mean([b.optimum for b in self.bounds])) - floor
@@ -106,10 +106,10 @@ class Mlsh:
         self.iteration = 0
 
     @cached_property
-    def bounds(self) -> list[Bounds]:
+    def bounds(self) -> list[ReferenceReturns]:
         """Of every task of the family."""
         # A family is a frozen dataclass, which its Protocol cannot say.
-        return all_bounds(self.robot, self.family)  # type: ignore[arg-type]
+        return all_reference_returns(self.robot, self.family)  # type: ignore[arg-type]
 
     @property
     def steps(self) -> int:
@@ -118,21 +118,21 @@ class Mlsh:
 
     def iterate(self) -> Iteration:
         """One rollout of every group and the updates it allows."""
-        if not self.adapt_only:
+        if not self.freeze_skills:
             self._change_tasks()
         age, probing, joint = self.schedule.age.copy(), self.schedule.probing, self.schedule.joint
         rollout = self.collector.collect(
             self.iteration,
             ticks=self.method.rollout_ticks,
             forced=self._forced(probing),
-            greedy_skills=self.adapt_only,  # frozen skills act as they do on a robot
-            stray=not self.adapt_only,
+            greedy_skills=self.freeze_skills,  # frozen skills act as they do on a robot
+            stray=not self.freeze_skills,
         )
         reseeded = self._learn_from_probe(rollout, probing) if probing.any() else None
         master = self._update_masters(rollout, ~probing)
-        learns = joint.any() and not self.adapt_only
+        learns = joint.any() and not self.freeze_skills
         skill = self._update_skills(rollout, joint) if learns else None
-        if self.agent.learns_statistics and not self.adapt_only:
+        if self.agent.learns_statistics and not self.freeze_skills:
             self.agent.normaliser.update(rollout.raw, self.groups.all_reduce)
         self.schedule.advance()
         self.iteration += 1
@@ -183,7 +183,7 @@ class Mlsh:
             if row is not None:
                 _, bias = self.agent.masters.policy.layers(row)[-1]
                 bias[:] = first_guess
-        skill = None if self.adapt_only else self.probe.dispensable()
+        skill = None if self.freeze_skills else self.probe.redundant_skill()
         if skill is not None:
             rng = generator(self.config.seed, Stream.INIT, 2, self.iteration)
             self.agent.skills.fresh(skill, rng)
@@ -192,7 +192,7 @@ class Mlsh:
 
     # Updates ------------------------------------------------------------------------------
 
-    def _update_masters(self, rollout: Rollout, active: Bools) -> Report:
+    def _update_masters(self, rollout: Rollout, active: Bools) -> UpdateStats:
         local, method, all_reduce = self.groups.local, self.method, self.groups.all_reduce
         bonus = self._information(rollout)
         samples = master_samples(self.agent.masters, rollout, bonus, local(active), method)
@@ -202,7 +202,7 @@ class Mlsh:
         )
         return mean_report(report, sum(len(s) > 0 for s in samples), self.groups)
 
-    def _update_skills(self, rollout: Rollout, joint: Bools) -> Report:
+    def _update_skills(self, rollout: Rollout, joint: Bools) -> UpdateStats:
         all_reduce = self.groups.all_reduce
         samples = skill_samples(self.agent.skills, rollout, self.groups.local(joint), self.method)
         samples = normalise_advantages(samples, "group", own=all_reduce, everyone=all_reduce)
@@ -216,10 +216,10 @@ class Mlsh:
         In units of what a decision can earn.
         """
         weight = self.method.information * (1 - self.iteration / self.config.iterations)
-        if weight <= 0 or self.adapt_only:
+        if weight <= 0 or self.freeze_skills:
             return np.zeros_like(rollout.reward)
         told = task_information(rollout, self.schedule.tasks, self.groups, self.method.skills)
-        bonus: Float32 = (weight * self.stake * told).astype(np.float32)
+        bonus: Float32 = (weight * self.decision_return_scale * told).astype(np.float32)
         return bonus
 
     def _entropy(self) -> list[float]:

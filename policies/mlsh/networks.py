@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 Total = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
-def alone(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+def no_reduce(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     """One process: its sums are the totals."""
     return sums
 
 
-class Stack:
+class StackedMLP:
     """S multi-layer perceptrons with tanh between the layers, and `extra` free parameters each.
 
     Args:
@@ -195,7 +195,7 @@ class Normaliser:
         self.square = np.zeros(size)  # sum of squared deviations
         self.fixed: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
-    def update(self, x: NDArray[np.float32], total: Total = alone) -> None:
+    def update(self, x: NDArray[np.float32], total: Total = no_reduce) -> None:
         """Take in observations (..., O), and those of the other processes."""
         off = x.reshape(-1, len(self.mean)) - self.mean
         sums = total(np.concatenate([[len(off)], off.sum(axis=0), (off * off).sum(axis=0)]))

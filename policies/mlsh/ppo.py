@@ -11,10 +11,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.mlsh.actor_critic import Level
+from policies.mlsh.actor_critic import ActorCriticBatch
 from policies.mlsh.config import PpoConfig
-from policies.mlsh.losses import Float32, Samples, policy_sums, value_sums
-from policies.mlsh.networks import Total, alone
+from policies.mlsh.losses import Float32, Minibatch, policy_sums, value_sums
+from policies.mlsh.networks import Total, no_reduce
 
 # The randomness that orders the samples of a policy (its row) and a group.
 Shuffle = Callable[[int, int], np.random.Generator]
@@ -22,11 +22,11 @@ Shuffle = Callable[[int, int], np.random.Generator]
 
 # One policy's update: gives the sums that it needs as work to be done, gets the totals.
 Array = NDArray[np.float64]
-Learner = Generator[list[Callable[[], Array]], list[Array], "Report | None"]
+Learner = Generator[list[Callable[[], Array]], list[Array], "UpdateStats | None"]
 
 
 @dataclass(frozen=True)
-class Report:
+class UpdateStats:
     """Means over the samples of the last epoch, and over the policies that learned."""
 
     policy_loss: float
@@ -37,14 +37,14 @@ class Report:
 
 
 def ppo_update(
-    level: Level,
-    samples: Sequence[Samples],
+    level: ActorCriticBatch,
+    samples: Sequence[Minibatch],
     shuffle: Shuffle,
     *,
     entropy: Sequence[float] | None = None,
-    total: Total = alone,
+    total: Total = no_reduce,
     pool: Executor | None = None,
-) -> Report:
+) -> UpdateStats:
     """Improve each policy of `level` on its own samples; one without samples does not move.
 
     Every minibatch has of each group the same part: the same in one process and in several, of
@@ -64,8 +64,8 @@ def ppo_update(
     ]
     reports = [report for report in _together(learners, total, pool) if report is not None]
     if not reports:
-        return Report(0, 0, 0, 0, 0)
-    return Report(*np.mean([list(vars(r).values()) for r in reports], axis=0).tolist())
+        return UpdateStats(0, 0, 0, 0, 0)
+    return UpdateStats(*np.mean([list(vars(r).values()) for r in reports], axis=0).tolist())
 
 
 def _call(job: Callable[[], Array]) -> Array:
@@ -74,9 +74,9 @@ def _call(job: Callable[[], Array]) -> Array:
 
 def _together(
     learners: Sequence[Learner], total: Total, pool: Executor | None
-) -> list[Report | None]:
+) -> list[UpdateStats | None]:
     """Let all policies learn in step, so that what they have to add up makes one message."""
-    reports: list[Report | None] = [None] * len(learners)
+    reports: list[UpdateStats | None] = [None] * len(learners)
     waiting = {i: next(learner) for i, learner in enumerate(learners)}
     while waiting:
         jobs = [job for work in waiting.values() for job in work]
@@ -92,7 +92,9 @@ def _together(
     return reports
 
 
-def _learn(level: Level, row: int, samples: Samples, shuffle: Shuffle, entropy: float) -> Learner:
+def _learn(
+    level: ActorCriticBatch, row: int, samples: Minibatch, shuffle: Shuffle, entropy: float
+) -> Learner:
     ppo = level.ppo
     (everyone,) = yield [lambda: np.array([len(samples)], np.float64)]
     if not everyone[0]:
@@ -119,17 +121,17 @@ def _learn(level: Level, row: int, samples: Samples, shuffle: Shuffle, entropy: 
             level.value_adam.step(row, _clip((value[1:] / size).astype(np.float32), ppo))
             if epoch == ppo.epochs - 1:
                 told += [size, policy[1], value[0], *policy[2:5]]
-    return Report(*(told[1:] / told[0]).tolist())
+    return UpdateStats(*(told[1:] / told[0]).tolist())
 
 
-def _policy_work(level: Level, row: int, part: Samples, entropy: float) -> Array:
+def _policy_work(level: ActorCriticBatch, row: int, part: Minibatch, entropy: float) -> Array:
     """Samples; loss, entropy, kl, clipped; gradient."""
     sums = policy_sums(level.policy, row, part, level.ppo, entropy)
     told = [len(part), sums.loss, sums.entropy, sums.kl, sums.clipped]
     return np.concatenate([told, sums.gradient])
 
 
-def _value_work(level: Level, row: int, part: Samples) -> Array:
+def _value_work(level: ActorCriticBatch, row: int, part: Minibatch) -> Array:
     """Loss; gradient."""
     sums = value_sums(level.value, row, part, level.ppo, level.unit)
     return np.concatenate([[sums.loss], sums.gradient])

@@ -122,7 +122,7 @@ class Collector:
         )
         noise *= np.float32(not greedy_skills)
         std = np.exp(agent.log_std())
-        chooser = Chooser(self, iteration, ticks, forced, greedy_master, stray)
+        chooser = MasterSampler(self, iteration, ticks, forced, greedy_master, stray)
 
         for t in range(ticks):
             raw[t] = self.raw
@@ -223,7 +223,7 @@ class Collector:
         )
 
 
-class Chooser:
+class MasterSampler:
     """How a skill is drawn from the master's logits in one rollout.
 
     Args:

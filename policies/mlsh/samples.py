@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.mlsh.actor_critic import Level
+from policies.mlsh.actor_critic import ActorCriticBatch
 from policies.mlsh.config import MlshConfig
 from policies.mlsh.gae import master_advantages, skill_advantages
-from policies.mlsh.losses import Samples
+from policies.mlsh.losses import Minibatch
 from policies.mlsh.rollout import Bools, Float32, Rollout
 
 # Observations (n, O) and the row of the level to ask (n,), to values (n,).
@@ -18,8 +18,8 @@ Values = Callable[[Float32, NDArray[np.intp]], Float32]
 
 
 def master_samples(
-    level: Level, rollout: Rollout, bonus: Float32, active: Bools, method: MlshConfig
-) -> list[Samples]:
+    level: ActorCriticBatch, rollout: Rollout, bonus: Float32, active: Bools, method: MlshConfig
+) -> list[Minibatch]:
     """The decisions of each group's master.
 
     Args:
@@ -54,7 +54,7 @@ def master_samples(
         mine = (group[b] == g) & active[g] & chosen
         at = t[mine], b[mine]
         samples.append(
-            Samples(
+            Minibatch(
                 obs=rollout.decision_obs[at],
                 action=rollout.skill[at],
                 log_prob=rollout.decision_log_prob[at],
@@ -68,8 +68,8 @@ def master_samples(
 
 
 def skill_samples(
-    level: Level, rollout: Rollout, joint: Bools, method: MlshConfig
-) -> list[Samples]:
+    level: ActorCriticBatch, rollout: Rollout, joint: Bools, method: MlshConfig
+) -> list[Minibatch]:
     """The ticks on which each skill was active, of the groups that teach the skills.
 
     Args:
@@ -107,7 +107,7 @@ def skill_samples(
     for k in range(level.count):
         mine = (skill == k) & chosen
         samples.append(
-            Samples(
+            Minibatch(
                 obs=obs[:-1][mine],
                 action=rollout.action[:, columns][mine],
                 log_prob=rollout.log_prob[:, columns][mine],

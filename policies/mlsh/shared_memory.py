@@ -20,7 +20,7 @@ EAGER, PATIENT = 2_000, 20_000  # looks in a row, before others may run and befo
 NAP = 50e-6  # s
 
 
-class Nearby:
+class SharedMemoryGroup:
     """A block of memory in which every process has a counter and room for two messages.
 
     Two, because a process may begin the next message while another one still reads this one.

@@ -22,7 +22,7 @@ def information(usage: NDArray[np.float64]) -> float:
     return float(_entropy(usage.mean(axis=0)) - np.mean([_entropy(row) for row in usage]))
 
 
-def distance(
+def min_skill_distance(
     skills: Sequence[Callable[[NDArray[np.float32]], NDArray[np.float32]]],
     observations: NDArray[np.float32],
 ) -> float:

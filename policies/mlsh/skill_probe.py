@@ -59,7 +59,7 @@ class Probe:
             self.recent.append(mean)
         return bias
 
-    def dispensable(self) -> int | None:
+    def redundant_skill(self) -> int | None:
         """The skill that no recent task would have missed, if there is one.
 
         A task misses skill k by what it is better than the best other skill. Two skills that do

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.bundle.adaptation import Progress
+from policies.bundle.adaptation import AdaptationPoint
 from policies.mlsh.actor_critic import Agent
 from policies.mlsh.config import TrainConfig
 from policies.mlsh.config_checks import MAX_SIMULATIONS
@@ -25,11 +25,11 @@ MAX_UPDATE_STEPS = 2000  # environment steps per master update, if a rollout all
 
 
 @dataclass(frozen=True)
-class Adapted:
+class AdaptationResult:
     """What learning on tasks brought, one curve per task."""
 
     learner: Mlsh
-    curves: list[list[Progress]]  # (tasks, updates + 1)
+    curves: list[list[AdaptationPoint]]  # (tasks, updates + 1)
 
 
 def envs_per_update(config: TrainConfig) -> int:
@@ -73,8 +73,8 @@ def adapt(
     envs: int | None = None,
     install_masters: Callable[[Agent], None] | None = None,
     episodes: int | None = None,
-    on_update: Callable[[list[Progress]], None] = lambda _: None,
-) -> Adapted:
+    on_update: Callable[[list[AdaptationPoint]], None] = lambda _: None,
+) -> AdaptationResult:
     """Train a master for each task, all at once, with the skills frozen.
 
     Args:
@@ -85,7 +85,7 @@ def adapt(
         envs: simulations per update; by default `envs_per_update`.
         install_masters: puts masters to start from into the agent; by default they are fresh.
         episodes: greedy episodes after every update; by default `scored_episodes`.
-        on_update: called with the latest `Progress` of every task.
+        on_update: called with the latest `AdaptationPoint` of every task.
     """
     method = replace(
         config.mlsh,
@@ -95,7 +95,7 @@ def adapt(
         # With frozen skills there is no symmetry to break; a given master needs no first guess.
         probe="none" if config.mlsh.probe == "none" or install_masters else "plain",
     )
-    learner = Mlsh(replace(config, mlsh=method), adapt_only=True, tasks=tasks)
+    learner = Mlsh(replace(config, mlsh=method), freeze_skills=True, tasks=tasks)
     install_skills(learner.agent)
     if install_masters is not None:
         install_masters(learner.agent)
@@ -110,8 +110,8 @@ def from_scratch(
     envs: int | None = None,
     install_skill: Callable[[Agent], None] | None = None,
     episodes: int | None = None,
-    on_update: Callable[[list[Progress]], None] = lambda _: None,
-) -> Adapted:
+    on_update: Callable[[list[AdaptationPoint]], None] = lambda _: None,
+) -> AdaptationResult:
     """Plain PPO on one task with the same experience: one skill, no master to speak of.
 
     Args:
@@ -121,7 +121,7 @@ def from_scratch(
         envs: simulations per update; by default `envs_per_update`.
         install_skill: puts a policy to go on from into the agent; by default it is fresh.
         episodes: greedy episodes after every update; by default `scored_episodes`.
-        on_update: called with the latest `Progress`, in a list of one.
+        on_update: called with the latest `AdaptationPoint`, in a list of one.
     """
     method = replace(
         config.mlsh,
@@ -140,10 +140,13 @@ def from_scratch(
 
 
 def _learn(
-    learner: Mlsh, updates: int, episodes: int | None, on_update: Callable[[list[Progress]], None]
-) -> Adapted:
+    learner: Mlsh,
+    updates: int,
+    episodes: int | None,
+    on_update: Callable[[list[AdaptationPoint]], None],
+) -> AdaptationResult:
     episodes = episodes or scored_episodes(learner.family.ticks)
-    curves: list[list[Progress]] = [[] for _ in range(learner.method.groups)]
+    curves: list[list[AdaptationPoint]] = [[] for _ in range(learner.method.groups)]
     seconds = 0.0
     for update in range(updates + 1):
         if update:
@@ -152,9 +155,9 @@ def _learn(
             seconds += time.perf_counter() - start
         steps = update * learner.method.steps_per_update
         for curve, (value, success) in zip(curves, greedy_scores(learner, episodes), strict=True):
-            curve.append(Progress(update, steps, seconds, value, success))
+            curve.append(AdaptationPoint(update, steps, seconds, value, success))
         on_update([curve[-1] for curve in curves])
-    return Adapted(learner, curves)
+    return AdaptationResult(learner, curves)
 
 
 def greedy_scores(learner: Mlsh, episodes: int) -> list[tuple[float, float]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from policies.bundle.adaptation import Progress
+from policies.bundle.adaptation import AdaptationPoint
 from policies.training.trained_with import Trained
 from sim.errors import UserError
 from sim.files.output import replacing
@@ -38,11 +38,11 @@ class Curves:
     """What such a file holds."""
 
     origin: Origin
-    by_task: dict[str, list[Progress]]
+    by_task: dict[str, list[AdaptationPoint]]
 
 
 def write_adaptation(
-    path: Path, tasks: tuple[str, ...], curves: list[list[Progress]], origin: Origin
+    path: Path, tasks: tuple[str, ...], curves: list[list[AdaptationPoint]], origin: Origin
 ) -> None:
     """Learning curves of masters as CSV."""
     known = (origin.iteration, origin.settings, origin.robot)
@@ -86,9 +86,9 @@ def read_adaptation(path: Path, updates: int) -> Curves:
     return Curves(origin, curves)
 
 
-def _progress(row: list[str]) -> Progress:
+def _progress(row: list[str]) -> AdaptationPoint:
     updates, steps = int(row[1]), int(row[2])
     seconds, greedy, success = (float(text) for text in row[3:6])
     if not all(map(math.isfinite, (seconds, greedy, success))):
         raise ValueError("a number is not finite")
-    return Progress(updates, steps, seconds, greedy, success)
+    return AdaptationPoint(updates, steps, seconds, greedy, success)

@@ -11,7 +11,7 @@ from policies.mlsh.config import MlshConfig
 
 if TYPE_CHECKING:  # neither torch nor MuJoCo is needed for words
     from policies.training.metrics import Row
-    from sim.envs.reference_returns import Bounds
+    from sim.envs.reference_returns import ReferenceReturns
 
 LAST = 0.2  # of the iterations are looked at
 POOR = 0.7  # of the optimum; below it a task is not served
@@ -20,7 +20,7 @@ ALIKE = 0.1  # of the largest distance (policies.mlsh.skill_metrics); below it t
 
 
 def collapse_warning(
-    rows: list[Row], tasks: tuple[str, ...], bounds: list[Bounds], method: MlshConfig
+    rows: list[Row], tasks: tuple[str, ...], bounds: list[ReferenceReturns], method: MlshConfig
 ) -> str:
     """One line that names the tasks, the skills and what to try; empty if all is well.
 
@@ -31,7 +31,7 @@ def collapse_warning(
         return ""
     recent = rows[-max(1, round(LAST * len(rows))) :]
     share = {
-        task: limit.share(float(np.mean(values)))
+        task: limit.fraction_of_optimum(float(np.mean(values)))
         for task, limit in zip(tasks, bounds, strict=True)
         if (values := [row[f"return/{task}"] for row in recent if f"return/{task}" in row])
     }

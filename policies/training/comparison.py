@@ -8,7 +8,7 @@ from pathlib import Path
 from policies.training.adapt import envs_for_episodes, from_scratch
 from policies.training.finetune import Finetuned
 from policies.training.finetune_plot import Curves, plot_adaptation, write_curves
-from sim.envs.reference_returns import Bounds
+from sim.envs.reference_returns import ReferenceReturns
 from sim.tasks.registry import make_family
 
 MASTER_ONLY, FROM_SCRATCH = "master only", "PPO from scratch"
@@ -19,7 +19,7 @@ class Comparison:
     """Learning curves on new tasks."""
 
     curves: dict[str, Curves]  # per task, of each learner
-    bounds: dict[str, Bounds]  # per task
+    bounds: dict[str, ReferenceReturns]  # per task
     ticks: int  # of an episode
 
     def write(self, csv: Path, plot: Path) -> None:

@@ -9,7 +9,7 @@ from policies.bundle.bundle import Bundle, check_name, check_target, skill_names
 from policies.bundle.export import Parity, export, master_entry, provenance_of
 from policies.bundle.skill_limits import SkillLimits, read_skill_limits
 from policies.mlsh.config import TrainConfig
-from policies.training.adapt import Adapted, scored_episodes
+from policies.training.adapt import AdaptationResult, scored_episodes
 from policies.training.run import learn_masters, open_run
 from sim.files.arrays import load_arrays
 from sim.physics.robot_model import load_robot
@@ -22,7 +22,7 @@ class ExportedRun:
     """The bundle of a run, and how its masters were learned."""
 
     bundle: Bundle
-    adapted: Adapted
+    adapted: AdaptationResult
     parity: Parity
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.bundle.adaptation import Progress
+from policies.bundle.adaptation import AdaptationPoint
 from policies.bundle.bundle import (
     GOLDEN,
     Bundle,
@@ -21,12 +21,12 @@ from policies.bundle.bundle import (
     write_bundle,
 )
 from policies.bundle.export import Parity, check_parity, master_entry, network_bytes, provenance_of
-from policies.bundle.onnx_reader import Graph, read_graph
+from policies.bundle.onnx_reader import OnnxGraph, read_graph
 from policies.bundle.runtime import Network
 from policies.bundle.task_compatibility import check_fits, resolve_task, robot_of, select_tasks
-from policies.mlsh.actor_critic import Agent, Level, put
+from policies.mlsh.actor_critic import ActorCriticBatch, Agent, put
 from policies.mlsh.config import TrainConfig, check_free, config_from_dict
-from policies.training.adapt import Adapted, adapt, envs_for_episodes, scored_episodes
+from policies.training.adapt import AdaptationResult, adapt, envs_for_episodes, scored_episodes
 from sim.errors import UserError, short
 from sim.files.output import lock_beside, locked
 from sim.physics.robot_model import load_robot
@@ -42,8 +42,8 @@ class Finetuned:
 
     bundle: Bundle
     tasks: list[TaskId]  # of the new masters, in their order
-    masters: dict[str, list[Progress]]  # their curves
-    adapted: Adapted
+    masters: dict[str, list[AdaptationPoint]]  # their curves
+    adapted: AdaptationResult
     parity: Parity
     config: TrainConfig  # that they were learned with
 
@@ -65,7 +65,7 @@ def finetune(
     episodes: int | None = None,
     baseline: bool = False,
     facts: dict[str, object],
-    on_update: Callable[[list[Progress]], None] = lambda _: None,
+    on_update: Callable[[list[AdaptationPoint]], None] = lambda _: None,
 ) -> Finetuned:
     """Learn a master for `task` and write the bundle that has it as well.
 
@@ -87,7 +87,7 @@ def finetune(
         episodes: whole ones per update, by default 2,000 steps.
         baseline: whether the same settings are for PPO from scratch as well.
         facts: of `policies.training.run.environment`, for the provenance.
-        on_update: called with the latest `Progress` of every task.
+        on_update: called with the latest `AdaptationPoint` of every task.
 
     Raises:
         UserError: a name is taken, the task does not fit, a setting is the bundle's or has no
@@ -329,7 +329,7 @@ def add_masters(bundle: Bundle, masters: dict[str, tuple[Master, bytes]], path: 
     return write_bundle(manifest, files, path)
 
 
-def _install_policy(level: Level, row: int, graph: Graph) -> None:
+def _install_policy(level: ActorCriticBatch, row: int, graph: OnnxGraph) -> None:
     arrays: dict[str, NDArray[np.generic]] = dict(graph.initializers)
     for i, (weight, bias) in enumerate(level.policy.layers(row)):
         put(arrays, f"weight{i}", weight)

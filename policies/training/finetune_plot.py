@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from policies.bundle.adaptation import Progress
-from sim.envs.reference_returns import Bounds
+from policies.bundle.adaptation import AdaptationPoint
+from sim.envs.reference_returns import ReferenceReturns
 from sim.files.output import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Curves = dict[str, list[Progress]]  # of each learner
+Curves = dict[str, list[AdaptationPoint]]  # of each learner
 
 
 def write_curves(curves: dict[str, Curves], path: Path) -> None:
@@ -35,7 +35,7 @@ def write_curves(curves: dict[str, Curves], path: Path) -> None:
 
 
 def plot_adaptation(
-    curves: dict[str, Curves], bounds: dict[str, Bounds], ticks: int, path: Path
+    curves: dict[str, Curves], bounds: dict[str, ReferenceReturns], ticks: int, path: Path
 ) -> None:
     """Greedy return over episodes of `ticks` ticks; of a single task over updates and seconds too.
 
@@ -44,7 +44,7 @@ def plot_adaptation(
     """
     from matplotlib.figure import Figure
 
-    scales: dict[str, Callable[[Progress], float]] = {
+    scales: dict[str, Callable[[AdaptationPoint], float]] = {
         "updates": lambda p: p.updates,
         "episodes": lambda p: p.steps / ticks,
         "seconds": lambda p: p.seconds,
@@ -71,7 +71,11 @@ def plot_adaptation(
 
 
 def _draw(
-    axis: Axes, curves: Curves, bounds: Bounds, label: str, scale: Callable[[Progress], float]
+    axis: Axes,
+    curves: Curves,
+    bounds: ReferenceReturns,
+    label: str,
+    scale: Callable[[AdaptationPoint], float],
 ) -> None:
     for name, curve in curves.items():
         axis.plot([scale(p) for p in curve], [p.greedy for p in curve], ".-", label=name)

@@ -12,7 +12,7 @@ import numpy as np
 
 from policies.mlsh.iteration import Iteration
 from policies.mlsh.skill_metrics import information
-from sim.envs.reference_returns import Bounds
+from sim.envs.reference_returns import ReferenceReturns
 from sim.errors import UserError
 from sim.files.output import replacing, write_file
 
@@ -24,7 +24,7 @@ ALWAYS = {"iteration", "steps", "seconds", "mutual_information", "skill_distance
 def describe(
     it: Iteration,
     tasks: tuple[str, ...],
-    bounds: list[Bounds],
+    bounds: list[ReferenceReturns],
     warmup: int,
     seconds: float,
     rate: float,
@@ -176,7 +176,11 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def plot_curves(
-    rows: list[Row], tasks: tuple[str, ...], bounds: list[Bounds], skills: int, path: Path
+    rows: list[Row],
+    tasks: tuple[str, ...],
+    bounds: list[ReferenceReturns],
+    skills: int,
+    path: Path,
 ) -> None:
     """Learning curves: return, usage of skills, what tells tasks and skills apart, over steps."""
     from matplotlib.figure import Figure

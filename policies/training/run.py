@@ -29,13 +29,13 @@ from pathlib import Path
 
 import numpy as np
 
-from policies.bundle.adaptation import Progress
+from policies.bundle.adaptation import AdaptationPoint
 from policies.mlsh.actor_critic import Agent
 from policies.mlsh.config import TrainConfig, read_config, write_config
 from policies.mlsh.config_checks import check_names
 from policies.mlsh.distributed import ALONE, Ranks
 from policies.mlsh.mlsh import Mlsh
-from policies.training.adapt import Adapted, adapt
+from policies.training.adapt import AdaptationResult, adapt
 from policies.training.adaptation_file import Origin, write_adaptation
 from policies.training.divergence import write_failures
 from policies.training.metrics import CsvLog, Row, column_names, describe, plot_curves
@@ -367,17 +367,17 @@ def _misfit(run: Run, error: Exception) -> UserError:
 
 def learn_masters(
     run: Run,
-    on_update: Callable[[list[Progress]], None] = lambda _: None,
+    on_update: Callable[[list[AdaptationPoint]], None] = lambda _: None,
     *,
     held_out: bool = False,
     envs: int | None = None,
     name: str = "adaptation.csv",
-) -> Adapted:
+) -> AdaptationResult:
     """A master for every task of the family, skills frozen; their curves go to the run.
 
     Args:
         run: a finished one.
-        on_update: called with the latest `Progress` of every task.
+        on_update: called with the latest `AdaptationPoint` of every task.
         held_out: of those tasks too that training has not seen.
         envs: simulations per update; by default those of 2,000 steps.
         name: of the file with the curves.

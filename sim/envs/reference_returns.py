@@ -1,7 +1,8 @@
 """What returns are possible: the yard-stick for every result.
 
-Of a random policy they are simulated. The other two are simulated where a controller can be
-written (`Guided`), and computed by the family where not (`Estimated`): robots with legs.
+Those of a random policy are simulated. The other two are simulated where a controller can be
+written (`HasExpert`), and computed by the family where none can (`HasReturnEstimate`), such as for
+robots with legs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sim.interface import Floats
 from sim.physics.robot_model import Robot
 from sim.randomization.schema import Reality
 from sim.seeding import Stream, generator
-from sim.tasks.base import Estimated, Guided, TaskFamily
+from sim.tasks.base import HasExpert, HasReturnEstimate, TaskFamily
 from sim.tasks.expert_controller import Driver
 
 TICKS = 51_200  # of simulation for a controller on a task: 1024 episodes of 50
@@ -29,7 +30,7 @@ FEWEST = {True: 32, False: 128}  # episodes, by whether only the random policy i
 
 
 @dataclass(frozen=True)
-class Bounds:
+class ReferenceReturns:
     """Mean undiscounted returns on one task, over the same episodes."""
 
     random: float  # uniform actions within the limits
@@ -55,7 +56,7 @@ class Bounds:
             )
         return (value - self.random) / (self.optimum - self.random)
 
-    def share(self, value: float) -> float:
+    def fraction_of_optimum(self, value: float) -> float:
         """Of the optimum; where returns are costs, of the way there from a random policy."""
         return value / self.optimum if self.optimum > 0 else self.normalise(value)
 
@@ -65,7 +66,7 @@ def episode_rng(seed: int, episode: int) -> np.random.Generator:
     return generator(seed, Stream.EPISODE, 0, episode)
 
 
-def bounds(
+def compute_reference_returns(
     robot: Robot,
     family: TaskFamily,
     task: int,
@@ -73,7 +74,7 @@ def bounds(
     seed: int = 0,
     episodes: int = 1024,
     reality: Reality | None = None,
-) -> Bounds:
+) -> ReferenceReturns:
     """Of three controllers on episodes 0 .. episodes-1 of `seed`.
 
     Args:
@@ -99,10 +100,12 @@ def bounds(
         world.reset(np.arange(episodes, dtype=np.int32), [task] * episodes, rngs)
         return float(_returns(world, controller).mean())
 
-    if isinstance(family, Estimated):
+    if isinstance(family, HasReturnEstimate):
         low_return, high_return = family.estimate(task, world.interface.control_dt)
-        return Bounds(random=mean_return(at_random), collapsed=low_return, optimum=high_return)
-    assert isinstance(family, Guided), f"{family.name} has neither an expert nor an estimate"
+        return ReferenceReturns(
+            random=mean_return(at_random), collapsed=low_return, optimum=high_return
+        )
+    assert isinstance(family, HasExpert), f"{family.name} has neither an expert nor an estimate"
     driver, guide = Driver(world.interface), family
 
     def expert(fields: dict[str, Floats]) -> Floats:
@@ -111,7 +114,7 @@ def bounds(
     def collapsed(fields: dict[str, Floats]) -> Floats:
         return driver.command(fields, guide.collapsed(world.layout, fields))
 
-    return Bounds(
+    return ReferenceReturns(
         random=mean_return(at_random),
         collapsed=mean_return(collapsed),
         optimum=mean_return(expert),
@@ -120,20 +123,23 @@ def bounds(
 
 def enough(family: TaskFamily) -> int:
     """Episodes to simulate: the longer they are, the fewer."""
-    return max(FEWEST[isinstance(family, Estimated)], min(1024, TICKS // family.ticks))
+    return max(FEWEST[isinstance(family, HasReturnEstimate)], min(1024, TICKS // family.ticks))
 
 
 @lru_cache(maxsize=16)
-def all_bounds(robot: Robot, family: TaskFamily) -> list[Bounds]:
+def all_reference_returns(robot: Robot, family: TaskFamily) -> list[ReferenceReturns]:
     """Of every task of the family, in order."""
     episodes = enough(family)
-    return [bounds(robot, family, t, episodes=episodes) for t in range(len(family.tasks))]
+    return [
+        compute_reference_returns(robot, family, t, episodes=episodes)
+        for t in range(len(family.tasks))
+    ]
 
 
 def _returns(world: World, controller: Callable[[dict[str, Floats]], Floats]) -> Floats:
     total = np.zeros(world.size)
     running: NDArray[np.bool_] = np.ones(world.size, bool)
-    fields = world.fields()
+    fields = world.true_state()
     while running.any():
         action = world.interface.action_for(controller(fields))
         fields, outcome = world.step(action.astype(np.float32))

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import ArrayLike, NDArray
 
-from sim.envs.world import Outcome, World
+from sim.envs.world import StepResult, World
 from sim.errors import UserError, short
 from sim.interface import Floats
 from sim.physics.robot_model import Robot
@@ -143,7 +143,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
             self.tasks = self._draw_tasks()
         self._begin(np.arange(self.num_envs, dtype=np.int32), redraw=self._redraw)
         self._ended[:] = False
-        return self._observe(self.world.fields()), {}
+        return self._observe(self.world.true_state()), {}
 
     def step(
         self, actions: NDArray[np.float32]
@@ -168,17 +168,17 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
             return self._after_ends(fields, outcome)
         return self._shown(fields, outcome)
 
-    def _after_ends(self, fields: dict[str, Floats], outcome: Outcome) -> Step:
+    def _after_ends(self, fields: dict[str, Floats], outcome: StepResult) -> Step:
         """A step in which the simulations that had ended begin anew, whatever they did in it."""
         ended = self._ended.copy()
         self._begin(np.flatnonzero(ended).astype(np.int32), redraw=self._redraw)
-        fresh = self.world.fields()
+        fresh = self.world.true_state()
         fields = {name: np.where(ended[:, None], fresh[name], fields[name]) for name in fields}
         kept = {name: np.where(ended, 0, value) for name, value in vars(outcome).items()}
         kept |= {n: v.astype(bool) for n, v in kept.items() if n != "reward"}
-        return self._shown(fields, Outcome(**kept))
+        return self._shown(fields, StepResult(**kept))
 
-    def _shown(self, fields: dict[str, Floats], outcome: Outcome) -> Step:
+    def _shown(self, fields: dict[str, Floats], outcome: StepResult) -> Step:
         observation = self._observe(fields)
         info: dict[str, Any] = {}
         self.diverged += int(outcome.diverged.sum())
@@ -190,7 +190,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         if done.any() and not self._next_step:
             info = {"final_obs": observation.copy(), "_final_obs": done, **info}
             self._begin(np.flatnonzero(done).astype(np.int32), redraw=self._redraw)
-            observation[done] = self._observe(self.world.fields())[done]
+            observation[done] = self._observe(self.world.true_state())[done]
         return observation, outcome.reward, outcome.terminated, outcome.truncated, info
 
     def begin_group(self, group: int, task: int) -> NDArray[np.float32]:
@@ -202,7 +202,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         self.tasks[group] = task
         ids = np.arange(group * self.envs, (group + 1) * self.envs, dtype=np.int32)
         self._begin(ids, redraw=False)
-        return self._observe(self.world.fields())
+        return self._observe(self.world.true_state())
 
     def snapshot(self) -> dict[str, NDArray[np.generic]]:
         """The whole state as arrays, the seed included."""
@@ -227,7 +227,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         self._steps, self.seed = int(state["steps"]), int(state["seed"])
         if self._next_step:
             self._ended[:] = state["ended"]
-        return self._observe(self.world.fields())
+        return self._observe(self.world.true_state())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles go on from where this one is."""
@@ -251,7 +251,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         self._episodes[ids] += 1
 
     def _observe(self, fields: dict[str, Floats]) -> NDArray[np.float32]:
-        fields = self.world.shown(fields)
+        fields = self.world.measurements(fields)
         if not self._noise:
             return self.interface.observe(fields)
         rngs = [generator(self.seed, Stream.NOISE, self._steps, g) for g in self.numbers]

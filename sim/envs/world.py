@@ -14,15 +14,22 @@ from numpy.typing import NDArray
 
 from sim.errors import UserError
 from sim.interface import Floats
-from sim.physics.batched_physics import Physics
+from sim.physics.batched_physics import BatchedPhysics
 from sim.physics.robot_model import Robot
-from sim.randomization.perturbations import NOMINAL, Varied
+from sim.randomization.perturbations import NOMINAL, PerturbedSim
 from sim.randomization.schema import Reality
-from sim.tasks.base import Costly, Layout, Lively, Posed, Solid, TaskFamily
+from sim.tasks.base import (
+    EpisodeState,
+    HasActionCost,
+    HasObstacles,
+    HasPoseReset,
+    HasTaskDynamics,
+    TaskFamily,
+)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepResult:
     """What one tick brought, for the state after it."""
 
     reward: Floats  # (B,)
@@ -39,7 +46,7 @@ class Failure:
     tick: int  # of its episode
     state: Floats  # (n,) MuJoCo's whole state before the tick
     command: Floats  # (A,)
-    varied: Floats  # (m,) of `Varied.state`; empty where all is nominal
+    varied: Floats  # (m,) of `PerturbedSim.state`; empty where all is nominal
 
 
 FAILURES = 20  # are kept; a model that fails all the time fills no memory
@@ -77,21 +84,21 @@ class World:
             )
         self.family = family
         self.interface = robot.interface.with_terms(family.terms)
-        self.physics = Physics(self.interface, robot.compile(family.scene), size, threads)
+        self.physics = BatchedPhysics(self.interface, robot.compile(family.scene), size, threads)
         if family.places and not self.physics.movable:
             raise UserError(
                 f"task family {family.name!r} needs a robot that can be put somewhere: robot "
                 f"{robot.name!r} has neither a body 'base_link' on a free joint nor a term "
                 "'position' from two slides"
             )
-        self._lively = family if isinstance(family, Lively) else None
-        self._costly = family if isinstance(family, Costly) else None
-        self._posed = family if isinstance(family, Posed) else None
-        self.varied: Varied | None = None
+        self._lively = family if isinstance(family, HasTaskDynamics) else None
+        self._costly = family if isinstance(family, HasActionCost) else None
+        self._posed = family if isinstance(family, HasPoseReset) else None
+        self.varied: PerturbedSim | None = None
         if (reality or NOMINAL, randomise or NOMINAL) != (NOMINAL, NOMINAL):
             both = reality or NOMINAL, randomise or NOMINAL
-            self.varied = Varied(self.physics, self.interface, *both)
-        self.layout: Layout = {}
+            self.varied = PerturbedSim(self.physics, self.interface, *both)
+        self.layout: EpisodeState = {}
         self.ticks = np.zeros(size, np.int64)  # (B,) since the episode began
         self.command = np.tile(self.interface.safe, (size, 1))  # (B, A) in force
         self.failures: list[Failure] = []
@@ -124,13 +131,13 @@ class World:
         if self.varied is not None:  # the last: the rest is as it would be without
             self.varied.draw(ids, rngs)
         self.physics.reset(ids)
-        if isinstance(self.family, Solid) and self.family.solid:
+        if isinstance(self.family, HasObstacles) and self.family.solid:
             mine = {name: value[ids] for name, value in self.layout.items()}
-            self.physics.stand(ids, self.family.place(mine))
+            self.physics.set_mocap_poses(ids, self.family.place(mine))
         if self.family.places:
-            self.physics.place(ids, self.layout["start"][ids])
+            self.physics.teleport(ids, self.layout["start"][ids])
         if turns:
-            self.physics.bend(ids, np.array(turns))
+            self.physics.perturb_joints(ids, np.array(turns))
         self.ticks[ids] = 0
         if self.varied is not None:
             self.varied.begin(ids, self.physics.fields())
@@ -138,35 +145,35 @@ class World:
 
     def _begin_commands(self, ids: NDArray[np.int32]) -> None:
         """Commands begin where the robot is measured to be, as in every session."""
-        shown = {name: value[ids] for name, value in self.shown(self.fields()).items()}
+        shown = {name: value[ids] for name, value in self.measurements(self.true_state()).items()}
         self.command = self.command.copy()  # it may be the caller's, see `obey`
         self.command[ids] = self.interface.initial_command(shown)
         if self.varied is not None:
             self.varied.hold(ids, self.command[ids])
 
-    def fields(self) -> dict[str, Floats]:
+    def true_state(self) -> dict[str, Floats]:
         """Every observation term's true value, (B, size)."""
         robot = self.physics.fields()
         return {**robot, **self.family.fields(self.layout, robot)}
 
-    def shown(self, fields: dict[str, Floats]) -> dict[str, Floats]:
+    def measurements(self, fields: dict[str, Floats]) -> dict[str, Floats]:
         """What the sensors show of `fields`, which are those of now; (B, size) per term."""
-        return fields if self.varied is None else self.varied.shown(fields)
+        return fields if self.varied is None else self.varied.measurements(fields)
 
-    def step(self, action: NDArray[np.float32]) -> tuple[dict[str, Floats], Outcome]:
+    def step(self, action: NDArray[np.float32]) -> tuple[dict[str, Floats], StepResult]:
         """One tick with a policy's action (B, A); returns the true fields."""
-        return self.obey(self.interface.command(action, self.command))
+        return self.step_command(self.interface.command(action, self.command))
 
-    def obey(self, command: Floats) -> tuple[dict[str, Floats], Outcome]:
+    def step_command(self, command: Floats) -> tuple[dict[str, Floats], StepResult]:
         """One tick with a command (B, A) that has passed `Interface.command` already."""
         self.command = command
         self._before[:] = self.physics.batch.state
         if self.varied is not None:
             self._varied_before = self.varied.state.copy()
-        self.advance(command, self.interface.substeps)
-        return self.judge()
+        self.step_physics(command, self.interface.substeps)
+        return self.evaluate_step()
 
-    def advance(self, command: Floats, steps: int) -> None:
+    def step_physics(self, command: Floats, steps: int) -> None:
         """Hold a command (B, A) for a tick or, with `steps` 1, for one physics step of it."""
         if self.varied is not None:
             self.varied.advance(command, steps)
@@ -175,7 +182,7 @@ class World:
         else:
             self.physics.step(command)
 
-    def judge(self) -> tuple[dict[str, Floats], Outcome]:
+    def evaluate_step(self) -> tuple[dict[str, Floats], StepResult]:
         """Count a tick that has been simulated, and say what it brought.
 
         A simulation that has diverged is put back to the model's defaults, so that its fields are
@@ -188,7 +195,7 @@ class World:
             self._remember(ids)
             self.physics.reset(ids)
         self._put_upright(diverged)
-        fields = self.fields()
+        fields = self.true_state()
         if self._lively is not None:
             changes = self._lively.advance(self.layout, fields, self.interface.control_dt)
             for name, value in changes.items():
@@ -196,7 +203,7 @@ class World:
         if self.varied is not None:
             self.varied.tick(fields, ids)
         terminated = self.family.terminated(self.layout, fields) & ~diverged
-        return fields, Outcome(
+        return fields, StepResult(
             reward=np.where(diverged, 0.0, self._reward(fields)),
             terminated=terminated,
             truncated=((self.ticks >= self.family.ticks) | diverged) & ~terminated,
@@ -216,7 +223,7 @@ class World:
             return
         due = (self.ticks % every == 0) & (self.ticks < self.family.ticks) & ~diverged
         if due.any():
-            self.physics.put_upright(np.flatnonzero(due).astype(np.int32))
+            self.physics.reset_pose(np.flatnonzero(due).astype(np.int32))
 
     def _remember(self, ids: NDArray[np.int32]) -> None:
         for i in ids[: FAILURES - len(self.failures)]:
@@ -235,7 +242,7 @@ class World:
         self.physics.batch.state[0] = failure.state
         command = self.command.copy()
         command[0] = failure.command
-        self.advance(command, self.interface.substeps)
+        self.step_physics(command, self.interface.substeps)
         return bool(self.physics.diverged()[0])
 
     def snapshot(self) -> dict[str, NDArray[np.generic]]:

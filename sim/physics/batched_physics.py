@@ -21,7 +21,7 @@ BAD = [
 NUMBER = 1  # in the last axis of Batch.warning, after lastinfo
 
 
-class Physics:
+class BatchedPhysics:
     """B simulations stepped together; only this class knows MuJoCo addresses.
 
     Args:
@@ -120,7 +120,7 @@ class Physics:
         """Whether `place` knows how to put this robot somewhere."""
         return self._start is not None
 
-    def place(self, ids: NDArray[np.int32], pose: Floats) -> None:
+    def teleport(self, ids: NDArray[np.int32], pose: Floats) -> None:
         """Put the robots of simulations `ids` at (len(ids), 3): x, y in m, heading in rad.
 
         Only if `movable`. A robot that keeps its heading ignores it. A heading and the same plus a
@@ -140,12 +140,12 @@ class Physics:
         """How many hinges the model has."""
         return len(self._hinges)
 
-    def bend(self, ids: NDArray[np.int32], angles: Floats) -> None:
+    def perturb_joints(self, ids: NDArray[np.int32], angles: Floats) -> None:
         """Turn the hinges of simulations `ids` by (len(ids), hinges), rad, in model order."""
         self._qpos[np.ix_(ids, self._hinges)] += angles
         self._refresh(ids)
 
-    def stand(self, ids: NDArray[np.int32], places: Mapping[str, Floats]) -> None:
+    def set_mocap_poses(self, ids: NDArray[np.int32], places: Mapping[str, Floats]) -> None:
         """Put mocap bodies of simulations `ids` at (len(ids), 2 or 3) by name, m."""
         for body, place in places.items():
             assert self._mocap is not None
@@ -153,7 +153,7 @@ class Physics:
             self._mocap[ids, index, : place.shape[1]] = place
         self._refresh(ids)
 
-    def put_upright(self, ids: NDArray[np.int32]) -> None:
+    def reset_pose(self, ids: NDArray[np.int32]) -> None:
         """Put the robots of simulations `ids` at rest in their default pose, at the same x, y.
 
         Only if `movable`.
@@ -171,7 +171,7 @@ class Physics:
             self.batch.forward(ids)
             self._measure(ids)
 
-    def show(self) -> dict[str, Floats]:
+    def refresh_sensors(self) -> dict[str, Floats]:
         """`fields` of a state that was written into the batch."""
         if self._derives:
             self.batch.forward()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sim.errors import UserError
 from sim.interface import Floats, Interface
 from sim.physics.mjcf_addresses import BASE, actuators
-from sim.randomization.parameters import Differences
+from sim.randomization.parameters import ParameterVector
 from sim.randomization.quantities import VECTOR, At, ModelField, Quantity
 
 # Force is (gain . (1, length, velocity)) command + bias . (1, length, velocity): twice the
@@ -42,7 +42,7 @@ def _dofs(model: mujoco.MjModel) -> Iterator[int]:
 DERIVING = {"body_mass", "body_inertia", "dof_armature", "opt.gravity"}
 
 
-class Expanded:
+class ModelFieldWriter:
     """Writes what differs into a batch; what never differs is not touched.
 
     A field that some quantities multiply and others are added to is its nominal value, times the
@@ -59,7 +59,11 @@ class Expanded:
     """
 
     def __init__(
-        self, batch: Batch, interface: Interface, differences: Differences, names: Collection[str]
+        self,
+        batch: Batch,
+        interface: Interface,
+        differences: ParameterVector,
+        names: Collection[str],
     ) -> None:
         self._batch, self._differences = batch, differences
         self._model = model = batch.model

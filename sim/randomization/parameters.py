@@ -25,7 +25,7 @@ from sim.randomization.schema import (
 )
 
 
-class Differences:
+class ParameterVector:
     """How simulations differ from the nominal model, and from each other.
 
     Args:

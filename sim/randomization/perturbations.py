@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from sim.errors import UserError, unknown
 from sim.interface import Floats, Interface, ObservationTerm
-from sim.physics.batched_physics import Physics
-from sim.randomization.model_fields import Expanded, body_names
-from sim.randomization.parameters import Differences
+from sim.physics.batched_physics import BatchedPhysics
+from sim.randomization.model_fields import ModelFieldWriter, body_names
+from sim.randomization.parameters import ParameterVector
 from sim.randomization.quantities import VECTOR, Per
 from sim.randomization.schema import (
     Reality,
@@ -35,7 +35,7 @@ Whole = NDArray[np.intp]
 SENSOR = tuple(row.name for row in VECTOR if row.per is Per.TERM)
 
 
-class Varied:
+class PerturbedSim:
     """What differs from the nominal model, in each of B simulations.
 
     Everything is a function of a key that each episode draws from its own randomness, so that a
@@ -57,14 +57,14 @@ class Varied:
     """
 
     def __init__(
-        self, physics: Physics, interface: Interface, reality: Reality, ranges: Reality
+        self, physics: BatchedPhysics, interface: Interface, reality: Reality, ranges: Reality
     ) -> None:
         self._physics, self._interface = physics, interface
         bodies = body_names(physics.model)
         check_model(reality, interface, bodies, "reality")
         check_model(ranges, interface, bodies, "randomise")
-        self._differences = both = Differences(interface, bodies, reality, ranges)
-        self._expanded = Expanded(physics.batch, interface, both, both.differing)
+        self._differences = both = ParameterVector(interface, bodies, reality, ranges)
+        self._expanded = ModelFieldWriter(physics.batch, interface, both, both.differing)
         if both.differs("push_every") and not physics.movable:
             raise UserError(
                 "pushes need a robot that can be moved: a body 'base_link' on a free joint, or a "
@@ -232,7 +232,7 @@ class Varied:
 
     # What is shown ------------------------------------------------------------------------
 
-    def shown(self, fields: dict[str, Floats]) -> dict[str, Floats]:
+    def measurements(self, fields: dict[str, Floats]) -> dict[str, Floats]:
         """What the sensors show, per term (B, size), where now's true values are `fields`."""
         shown = dict(fields)
         for i in self._touched:
@@ -268,7 +268,7 @@ class Varied:
         """What is shown now is what a dropout will show."""
         if self._drops:
             everything = list(range(len(self._terms)))
-            self._last[ids] = self._stack(self.shown(fields), ids, everything)
+            self._last[ids] = self._stack(self.measurements(fields), ids, everything)
 
     # State --------------------------------------------------------------------------------
 

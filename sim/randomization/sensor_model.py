@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.interface import Floats, ObservationTerm
-from sim.randomization.parameters import Differences
+from sim.randomization.parameters import ParameterVector
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class SensorModel:
 
 
 def sensor_models(
-    differences: Differences, values: Floats, terms: Sequence[ObservationTerm]
+    differences: ParameterVector, values: Floats, terms: Sequence[ObservationTerm]
 ) -> dict[str, SensorModel]:
     """By term, without noise and dropouts.
 

@@ -17,14 +17,14 @@ from PIL import Image, ImageDraw, ImageFont
 from sim.errors import UserError
 from sim.files.output import check_place, replacing
 from sim.physics.robot_model import Robot
-from sim.rendering.scene import Frame, Scene, Stage
+from sim.rendering.scene import EpisodeReplay, Frame, SceneRenderer
 from sim.rendering.video import find_encoder, write_mp4
 from sim.tasks.base import TaskFamily
 
-__all__ = ["SUFFIXES", "Frame", "NoGraphics", "Scene", "check_film", "film"]
+__all__ = ["SUFFIXES", "EpisodeReplay", "Frame", "NoGraphics", "check_film", "film"]
 
 Draw = Callable[[mujoco.MjvScene], Image.Image]
-Shown = list[tuple[Scene, range]]  # the ticks of each episode that become pictures
+Shown = list[tuple[EpisodeReplay, range]]  # the ticks of each episode that become pictures
 OnPicture = Callable[[int, int], None]  # pictures drawn so far, of how many
 
 SUFFIXES = (".mp4", ".gif", ".png")
@@ -56,7 +56,7 @@ def check_film(path: Path, *, overwrite: bool = False) -> None:
 
 def film(
     robot: Robot,
-    scenes: Sequence[Scene],
+    scenes: Sequence[EpisodeReplay],
     path: Path,
     *,
     size: tuple[int, int] = (480, 360),
@@ -85,7 +85,7 @@ def film(
     if not scenes or not all(scene.frames for scene in scenes):
         raise UserError(f"{path}: nothing to draw, a scene without frames or no scene at all")
     with ExitStack() as studios:
-        studio = _Studio(robot, size, studios)
+        studio = _OffscreenRenderer(robot, size, studios)
         if path.suffix == ".mp4":
             _write_mp4(studio, scenes, path, fps, overwrite, on_picture)
             return
@@ -96,7 +96,7 @@ def film(
                 _write_gif(studio, scenes, fresh, fps, on_picture)
 
 
-def _shown(scenes: Sequence[Scene], stride: int) -> Shown:
+def _shown(scenes: Sequence[EpisodeReplay], stride: int) -> Shown:
     # Backwards from the last tick, so that every scene shows its end.
     return [(scene, range(len(scene.frames))[::-1][::stride][::-1]) for scene in scenes]
 
@@ -107,7 +107,11 @@ def _stride(fps: float) -> int:
 
 
 def _write_gif(
-    studio: _Studio, scenes: Sequence[Scene], path: Path, fps: float, on_picture: OnPicture
+    studio: _OffscreenRenderer,
+    scenes: Sequence[EpisodeReplay],
+    path: Path,
+    fps: float,
+    on_picture: OnPicture,
 ) -> None:
     total = sum(len(scene.frames) for scene in scenes)
     stride = max(-(-total // MAX_PICTURES), _stride(fps))
@@ -131,8 +135,8 @@ def _write_gif(
 
 
 def _write_mp4(
-    studio: _Studio,
-    scenes: Sequence[Scene],
+    studio: _OffscreenRenderer,
+    scenes: Sequence[EpisodeReplay],
     path: Path,
     fps: float,
     overwrite: bool,
@@ -157,12 +161,12 @@ def _palette(pictures: Sequence[Image.Image]) -> Image.Image:
     return sheet.quantize(COLOURS, method=Image.Quantize.MEDIANCUT)
 
 
-class _Studio:
+class _OffscreenRenderer:
     """Draws frames of any family's scenes; graphics live as long as `exits` is open."""
 
     def __init__(self, robot: Robot, size: tuple[int, int], exits: ExitStack) -> None:
         self._robot, self.size, self._exits = robot, size, exits
-        self._open: list[tuple[TaskFamily, Stage, Draw]] = []
+        self._open: list[tuple[TaskFamily, SceneRenderer, Draw]] = []
 
     def pictures(self, shown: Shown, on_picture: OnPicture) -> Iterator[tuple[Image.Image, bool]]:
         """Every picture in order, and whether it is the last of its scene."""
@@ -173,18 +177,18 @@ class _Studio:
                 done += 1
                 on_picture(done, total)
 
-    def picture(self, scene: Scene, tick: int) -> Image.Image:
+    def picture(self, scene: EpisodeReplay, tick: int) -> Image.Image:
         """The frame at `tick` of a scene, with the path to it and its caption."""
         stage, draw = self._of(scene.family)
         picture = draw(stage.compose(scene, tick, self.size[0] / self.size[1]))
         _write(picture, scene.title, scene.frames[tick])
         return picture
 
-    def _of(self, family: TaskFamily) -> tuple[Stage, Draw]:
+    def _of(self, family: TaskFamily) -> tuple[SceneRenderer, Draw]:
         for known, stage, draw in self._open:
             if known == family:
                 return stage, draw
-        stage = Stage(self._robot, family)
+        stage = SceneRenderer(self._robot, family)
         draw = self._exits.enter_context(_offscreen(stage.model, self.size))
         self._open.append((family, stage, draw))
         return stage, draw

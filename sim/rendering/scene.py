@@ -15,7 +15,7 @@ from sim.interface import Floats
 from sim.physics.mjcf_addresses import BASE, Indices, Start, address, start_address
 from sim.physics.robot_model import Robot
 from sim.rendering.topdown import Shape, footprints
-from sim.tasks.base import Layout, TaskFamily
+from sim.tasks.base import EpisodeState, TaskFamily
 
 Colour = tuple[float, float, float]  # RGB, 0 to 1
 
@@ -42,12 +42,12 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Scene:
+class EpisodeReplay:
     """One episode."""
 
     family: TaskFamily
     title: str
-    layout: Layout  # of one simulation, (1, ...) per name; a copy, a World writes to its own
+    layout: EpisodeState  # of one simulation, (1, ...) per name; a copy, a World writes to its own
     frames: Sequence[Frame]  # in time order
 
     @property
@@ -77,12 +77,12 @@ class View:
     follows: bool  # the way is too long for one picture
 
 
-class Stage:
+class SceneRenderer:
     """Puts the robot, the goals and the trail where a frame has them.
 
     Args:
         robot: the robot.
-        family: whose scene it is; `Scene.family` of all that is shown here.
+        family: whose scene it is; `EpisodeReplay.family` of all that is shown here.
 
     Raises:
         UserError: the robot's model does not hold.
@@ -112,7 +112,7 @@ class Stage:
 
     # Posing -------------------------------------------------------------------------------
 
-    def pose(self, frame: Frame, layout: Layout) -> None:
+    def pose(self, frame: Frame, layout: EpisodeState) -> None:
         """Move `data` to a frame."""
         if frame.qpos is not None:
             self.data.qpos[:] = frame.qpos
@@ -145,7 +145,7 @@ class Stage:
 
     # Pictures -----------------------------------------------------------------------------
 
-    def compose(self, scene: Scene, tick: int, aspect: float) -> mujoco.MjvScene:
+    def compose(self, scene: EpisodeReplay, tick: int, aspect: float) -> mujoco.MjvScene:
         """What there is to see at `tick`; valid until the next call.
 
         Args:
@@ -164,7 +164,7 @@ class Stage:
         self.mark(self._scene, scene, tick)
         return self._scene
 
-    def mark(self, into: mujoco.MjvScene, scene: Scene, tick: int) -> None:
+    def mark(self, into: mujoco.MjvScene, scene: EpisodeReplay, tick: int) -> None:
         """Add the trail up to `tick`, and a ring around the goal that counts."""
         # A little higher every tick: where the path crosses itself, the later part lies on top.
         way = scene.path[: tick + 1]
@@ -175,7 +175,7 @@ class Stage:
             for start, end in pairwise(_circle(scene.target, scene.radius, self._pen)):
                 _line(into, start, end, self._pen, RING_COLOUR)
 
-    def view(self, scene: Scene, tick: int = 0) -> View:
+    def view(self, scene: EpisodeReplay, tick: int = 0) -> View:
         """From where a free camera shows everything, or at least the way, or follows the robot."""
         way = self._way(scene)
         around = [shape.outline for shape in self.footprints() if shape.fixed]
@@ -196,7 +196,7 @@ class Stage:
         named = mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_BODY, BASE)
         return named if named >= 0 else int(np.argmax(self.model.body_dofnum > 0))
 
-    def _way(self, scene: Scene) -> Floats:
+    def _way(self, scene: EpisodeReplay) -> Floats:
         """(n, 2) the path and the goals, which a picture should hold."""
         goals = [place[0, :2] for place in self._family.place(scene.layout).values()]
         return np.concatenate([np.reshape(goals, (-1, 2)), scene.path])
@@ -209,7 +209,7 @@ class Stage:
         reach = np.linalg.norm(offset, axis=1) + model.geom_rbound[moves]
         return 2 * float(reach.max(initial=1e-3))
 
-    def _aim(self, scene: Scene, tick: int, aspect: float) -> None:
+    def _aim(self, scene: EpisodeReplay, tick: int, aspect: float) -> None:
         """By the model's own camera if it has one that sees everything, else from above."""
         index = mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_CAMERA, CAMERA)
         if index >= 0 and self._sees(index, self._way(scene), aspect):

@@ -16,7 +16,7 @@ import mujoco
 
 from sim.errors import UserError
 from sim.physics.robot_model import Robot
-from sim.rendering.scene import Scene, Stage
+from sim.rendering.scene import EpisodeReplay, SceneRenderer
 
 PAUSE = 0.8  # s, on the last frame of a scene
 IDLE = 0.05  # s, between looks at the window while it is paused
@@ -113,7 +113,7 @@ def launch(
 
 def show(
     robot: Robot,
-    scenes: Sequence[Scene],
+    scenes: Sequence[EpisodeReplay],
     *,
     period: float,
     launch: Launch = launch,
@@ -138,7 +138,7 @@ def show(
     """
     groups = [list(group) for _, group in groupby(scenes, key=lambda scene: scene.family)]
     for group in cycle(groups):
-        keys, stage = Keys(), Stage(robot, group[0].family)
+        keys, stage = Keys(), SceneRenderer(robot, group[0].family)
         window = launch(stage.model, stage.data, keys.press)
         try:
             player = _Player(stage, window, keys, period, now, sleep)
@@ -154,7 +154,7 @@ class _Player:
 
     def __init__(
         self,
-        stage: Stage,
+        stage: SceneRenderer,
         window: Window,
         keys: Keys,
         period: float,
@@ -164,13 +164,13 @@ class _Player:
         self._stage, self._window, self._keys = stage, window, keys
         self._period, self._now, self._sleep = period, now, sleep
 
-    def play(self, scenes: Sequence[Scene], *, again: bool) -> None:
+    def play(self, scenes: Sequence[EpisodeReplay], *, again: bool) -> None:
         """Until all have been shown, or with `again` until the window is closed."""
         number = 0
         while self._window.is_running() and (again or number < len(scenes)):
             number = max(0, number + self._scene(scenes[number % len(scenes)]))
 
-    def _scene(self, scene: Scene) -> int:
+    def _scene(self, scene: EpisodeReplay) -> int:
         """Show one; returns how many to go on."""
         self._aim(scene)
         due = self._now()
@@ -189,7 +189,7 @@ class _Player:
                 break
         return 1
 
-    def _aim(self, scene: Scene) -> None:
+    def _aim(self, scene: EpisodeReplay) -> None:
         camera, view = self._window.cam, self._stage.view(scene)
         with self._window.lock():
             camera.azimuth, camera.elevation, camera.distance = 90, -55, view.distance
@@ -199,7 +199,7 @@ class _Player:
                 camera.type = mujoco.mjtCamera.mjCAMERA_TRACKING
                 camera.trackbodyid = self._stage.base
 
-    def _show(self, scene: Scene, tick: int) -> None:
+    def _show(self, scene: EpisodeReplay, tick: int) -> None:
         frame = scene.frames[tick]
         with self._window.lock():
             self._stage.pose(frame, scene.layout)

@@ -36,7 +36,7 @@ LOOSE = {
 Judge = Callable[[Interface], list[str]]
 
 
-def adopt(name: str, mjcf: Path, folder: Path, judge: Judge = lambda _: []) -> str:
+def import_mjcf(name: str, mjcf: Path, folder: Path, judge: Judge = lambda _: []) -> str:
     """Write a robot folder; nothing that stands there already is touched.
 
     Args:

@@ -28,7 +28,7 @@ Ranges = tuple[Range | None, ...]  # per element; None is `TODO`
 
 
 @dataclass(frozen=True)
-class Draft:
+class RobotTemplate:
     """A term as it will stand in robot.yaml; None is `TODO`."""
 
     name: str
@@ -153,25 +153,28 @@ def _planar_base(model: mujoco.MjModel) -> dict[str, str]:
     return {}
 
 
-def _base_terms(base: dict[str, str]) -> list[Draft]:
+def _base_terms(base: dict[str, str]) -> list[RobotTemplate]:
     if not base:
         return []
     joints = (base["x"], base["y"])
     paths = tuple(f"pose.pose.position.{a}" for a in "xy")
-    terms = [Draft("position", "m", "odom", ("qpos", joints), "odom", ODOMETRY, paths)]
+    terms = [RobotTemplate("position", "m", "odom", ("qpos", joints), "odom", ODOMETRY, paths)]
     if "yaw" in base:
         # The slides move along the world's axes, a twist along the robot's: no term for them.
         rate = ("qvel", (base["yaw"],))
         path = ("twist.twist.angular.z",)
-        return [*terms, Draft("yaw_rate", "rad/s", "base_link", rate, "odom", ODOMETRY, path)]
+        return [
+            *terms,
+            RobotTemplate("yaw_rate", "rad/s", "base_link", rate, "odom", ODOMETRY, path),
+        ]
     paths = tuple(f"twist.twist.linear.{a}" for a in "xy")
     return [
         *terms,
-        Draft("velocity", "m/s", "base_link", ("qvel", joints), "odom", ODOMETRY, paths),
+        RobotTemplate("velocity", "m/s", "base_link", ("qvel", joints), "odom", ODOMETRY, paths),
     ]
 
 
-def _joint_terms(model: mujoco.MjModel, base: dict[str, str]) -> list[Draft]:
+def _joint_terms(model: mujoco.MjModel, base: dict[str, str]) -> list[RobotTemplate]:
     terms = []
     for kind, prefix, unit in ((HINGE, "joint", "rad"), (SLIDE, "slide", "m")):
         ids = [
@@ -183,7 +186,7 @@ def _joint_terms(model: mujoco.MjModel, base: dict[str, str]) -> list[Draft]:
             continue
         names = tuple(model.joint(j).name for j in ids)
         endless = [j for j in ids if kind == HINGE and not model.jnt_limited[j]]
-        position = Draft(
+        position = RobotTemplate(
             f"{prefix}_position",
             unit,
             "joint",
@@ -195,7 +198,7 @@ def _joint_terms(model: mujoco.MjModel, base: dict[str, str]) -> list[Draft]:
             why="the model's jnt_range",
             turning=model.joint(endless[0]).name if endless else "",
         )
-        velocity = Draft(
+        velocity = RobotTemplate(
             f"{prefix}_velocity",
             f"{unit}/s",
             "joint",
@@ -217,8 +220,8 @@ def _paths(array: str, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(element_path(array, name) for name in names)
 
 
-def _sensor_terms(model: mujoco.MjModel, notes: list[str]) -> list[Draft]:
-    terms: list[Draft] = []
+def _sensor_terms(model: mujoco.MjModel, notes: list[str]) -> list[RobotTemplate]:
+    terms: list[RobotTemplate] = []
     several = len({_place(model, i) for i in range(model.nsensor) if _of_imu(model, i)}) > 1
     for index in range(model.nsensor):
         term = _sensor_term(model, index, several)
@@ -239,7 +242,7 @@ def _of_imu(model: mujoco.MjModel, index: int) -> bool:
     return kind in ("GYRO", "ACCELEROMETER") and is_robot(model, _body(model, index))
 
 
-def _sensor_term(model: mujoco.MjModel, index: int, several: bool) -> Draft | str:
+def _sensor_term(model: mujoco.MjModel, index: int, several: bool) -> RobotTemplate | str:
     """The term that reads a sensor, or why there is none."""
     sensor = model.sensor(index)
     kind = mujoco.mjtSensor(int(sensor.type[0])).name.removeprefix("mjSENS_")
@@ -267,7 +270,7 @@ def _sensor_term(model: mujoco.MjModel, index: int, several: bool) -> Draft | st
     frame = "base_link" if base else _label(_place(model, index))
     frame = "odom" if kind in ("FRAMEPOS", "FRAMEQUAT") else frame
     source = ("sensor", sensor.name)
-    return Draft(_label(sensor.name), unit, frame, source, topic, message, paths)
+    return RobotTemplate(_label(sensor.name), unit, frame, source, topic, message, paths)
 
 
 def _body(model: mujoco.MjModel, sensor: int) -> int:
@@ -291,7 +294,7 @@ def _place(model: mujoco.MjModel, sensor: int) -> str:
     return named or model.body(_body(model, sensor)).name or f"site_{index}"
 
 
-def _tilt(model: mujoco.MjModel, terms: Sequence[Draft]) -> list[Draft]:
+def _tilt(model: mujoco.MjModel, terms: Sequence[RobotTemplate]) -> list[RobotTemplate]:
     """For a robot that can fall over: how far it leans, to be limited and not to be seen."""
     known = roots(model)
     orientations = [
@@ -306,7 +309,7 @@ def _tilt(model: mujoco.MjModel, terms: Sequence[Draft]) -> list[Draft]:
 
     # An IMU is asked first: odometry may be a guess from wheels, always upright. And of several
     # the one on the base: a head may nod.
-    def rank(term: Draft) -> tuple[bool, bool]:
+    def rank(term: RobotTemplate) -> tuple[bool, bool]:
         body = _body(model, int(model.sensor(term.source[1]).id))
         return (model.body_weldid[body] != _root(model, term), term.type != IMU)
 
@@ -316,7 +319,7 @@ def _tilt(model: mujoco.MjModel, terms: Sequence[Draft]) -> list[Draft]:
     return [replace(base, derive="tilt", observed=False)]
 
 
-def _root(model: mujoco.MjModel, term: Draft) -> int:
+def _root(model: mujoco.MjModel, term: RobotTemplate) -> int:
     return int(model.body_rootid[_body(model, int(model.sensor(term.source[1]).id))])
 
 
@@ -326,9 +329,9 @@ def _root(model: mujoco.MjModel, term: Draft) -> int:
 def _action_terms(
     model: mujoco.MjModel,
     base: dict[str, str],
-    observation: Sequence[Draft],
+    observation: Sequence[RobotTemplate],
     notes: list[str],
-) -> list[Draft]:
+) -> list[RobotTemplate]:
     groups: dict[tuple[str, str, bool], list[int]] = {}
     for index in range(model.nu):
         does = effect(model, index)
@@ -339,7 +342,7 @@ def _action_terms(
         part = {"x": "base", "y": "base", "yaw": "turn"}.get(part, "")
         turning = joint is not None and int(joint.type[0]) == HINGE
         groups.setdefault((does.kind, part, turning), []).append(index)
-    terms: list[Draft] = []
+    terms: list[RobotTemplate] = []
     for (kind, part, turning), ids in groups.items():
         term = _action_term(model, kind, part, turning, ids, observation, base, notes)
         terms.append(replace(term, name=_free_name(term.name, [t.name for t in terms])))
@@ -352,16 +355,16 @@ def _action_term(
     part: str,
     turning: bool,
     ids: list[int],
-    observation: Sequence[Draft],
+    observation: Sequence[RobotTemplate],
     base: dict[str, str],
     notes: list[str],
-) -> Draft:
+) -> RobotTemplate:
     source = ("actuators", tuple(model.actuator(i).name for i in ids))
     limits, why = _command_limits(model, kind, ids)
     safe, safe_why = _safe(model, kind, ids, limits, notes)
     if not kind:  # neither a servo nor a motor of a joint: what it commands, the model hides
         todo = (TODO,) * len(ids)
-        return Draft("command", TODO, "joint", source, TODO, TODO, todo, limits, why)
+        return RobotTemplate("command", TODO, "joint", source, TODO, TODO, todo, limits, why)
     joints = tuple(model.joint(effect(model, i).joint).name for i in ids)
     length, force = ("rad", "N m") if turning else ("m", "N")
     unit = {"position": length, "velocity": f"{length}/s", "effort": force}[kind]
@@ -381,7 +384,7 @@ def _action_term(
             elements = tuple(term.source[1].index(joint) for joint in joints)
             if elements == tuple(range(len(term.fields))):
                 elements = ()  # element by element, as where nothing is said
-    return Draft(
+    return RobotTemplate(
         name,
         unit,
         frame,
@@ -479,12 +482,12 @@ def _with_reason(text: str, why: str) -> str:
     return text if text == TODO or not why else f"{text}   # {why}"
 
 
-def _limits(term: Draft) -> str:
+def _limits(term: RobotTemplate) -> str:
     shown = [TODO if b is None else f"[{b[0]!r}, {b[1]!r}]" for b in term.limits]
     return _with_reason(_each(shown), term.why) if shown else TODO
 
 
-def _ros_lines(term: Draft) -> list[str]:
+def _ros_lines(term: RobotTemplate) -> list[str]:
     return [
         "    ros:",
         f"      topic: {_text(term.topic)}",
@@ -494,7 +497,7 @@ def _ros_lines(term: Draft) -> list[str]:
     ]
 
 
-def _observation_lines(term: Draft) -> list[str]:
+def _observation_lines(term: RobotTemplate) -> list[str]:
     key, value = term.source
     shown = _text(value) if isinstance(value, str) else _names(value)
     more = []
@@ -521,7 +524,7 @@ def _observation_lines(term: Draft) -> list[str]:
     ]
 
 
-def _action_lines(term: Draft) -> list[str]:
+def _action_lines(term: RobotTemplate) -> list[str]:
     scales = [TODO if b is None else repr((b[1] - b[0]) / 2) for b in term.limits]
     offsets = [TODO if b is None else repr((b[1] + b[0]) / 2) for b in term.limits]
     elements = f", elements: {_list(map(str, term.elements))}" if term.elements else ""

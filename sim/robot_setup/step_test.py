@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.interface import ActionTerm, Floats, Interface, spread
-from sim.physics.batched_physics import Physics
+from sim.physics.batched_physics import BatchedPhysics
 
 STOPPED = 0.05  # part of the way that may be left when the robot counts as stopped or settled
 FOLLOWS = 0.5  # gain below which a measurement does not follow its command
@@ -25,7 +25,7 @@ EVERY = slice(None)
 
 
 @dataclass(frozen=True)
-class Shown:
+class ObservedRange:
     """What a robot showed while it did something, without its task's terms."""
 
     low: dict[str, Floats]  # per term (count,)
@@ -47,7 +47,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Followed:
+class StepResponse:
     """How a measurement followed its command to a limit and back to the safe value."""
 
     gain: float  # change of the measurement per change of the command, at the end
@@ -62,26 +62,26 @@ class Followed:
 
 
 @dataclass(frozen=True)
-class Drive:
+class StepTest:
     """One element of an action term, driven from its safe value to a limit and back."""
 
     term: str
     element: int
     target: float
     ramp: float  # s that the command itself takes back, under the rate limit
-    shown: Shown
-    followed: Followed | None  # None: no tracking
+    shown: ObservedRange
+    followed: StepResponse | None  # None: no tracking
 
 
 @dataclass(frozen=True)
-class Trial:
+class StepTestReport:
     """All that was tried."""
 
-    held: Shown
-    drives: tuple[Drive, ...]
+    held: ObservedRange
+    drives: tuple[StepTest, ...]
 
 
-def try_robot(interface: Interface, model: mujoco.MjModel, seconds: float) -> Trial:
+def run_step_tests(interface: Interface, model: mujoco.MjModel, seconds: float) -> StepTestReport:
     """Hold the safe command, then drive every element to both limits and brake.
 
     Args:
@@ -89,7 +89,7 @@ def try_robot(interface: Interface, model: mujoco.MjModel, seconds: float) -> Tr
         model: compiled from the same folder.
         seconds: that each command is held.
     """
-    physics = Physics(interface, model, 1, 1)
+    physics = BatchedPhysics(interface, model, 1, 1)
     physics.reset(ONE)
     held = _Record(physics)
     for _ in range(_steps(seconds, interface.physics_dt)):
@@ -108,7 +108,7 @@ def try_robot(interface: Interface, model: mujoco.MjModel, seconds: float) -> Tr
         for first in range(0, len(aims), AT_ONCE)
         for drive in _drive(interface, model, start, aims[first : first + AT_ONCE], seconds)
     ]
-    return Trial(held.shown(0), tuple(drives))
+    return StepTestReport(held.shown(0), tuple(drives))
 
 
 def _steps(seconds: float, dt: float) -> int:
@@ -118,7 +118,7 @@ def _steps(seconds: float, dt: float) -> int:
 class _Record:
     """Physics steps of n simulations, with everything that the robots showed."""
 
-    def __init__(self, physics: Physics) -> None:
+    def __init__(self, physics: BatchedPhysics) -> None:
         self.physics = physics
         self.terms = {t.name: t for t in physics.interface.observation}
         self.low = {name: np.full(v.shape, np.inf) for name, v in self._values().items()}
@@ -141,10 +141,10 @@ class _Record:
             high[judged] = np.maximum(high[judged], shown[judged])
         return values
 
-    def shown(self, row: int) -> Shown:
+    def shown(self, row: int) -> ObservedRange:
         low = {name: values[row] for name, values in self.low.items()}
         high = {name: values[row] for name, values in self.high.items()}
-        return Shown(low, high, bool(self.finite[row]))
+        return ObservedRange(low, high, bool(self.finite[row]))
 
 
 def _drive(
@@ -153,10 +153,10 @@ def _drive(
     start: Mapping[str, NDArray[np.generic]],
     aims: Sequence[tuple[int, float]],
     seconds: float,
-) -> Iterator[Drive]:
+) -> Iterator[StepTest]:
     """Some (element, target), all at once, each in a simulation of its own."""
     count = len(aims)
-    physics = Physics(interface, model, count, min(count, os.cpu_count() or 1))
+    physics = BatchedPhysics(interface, model, count, min(count, os.cpu_count() or 1))
     physics.reset(np.arange(count, dtype=np.int32))
     physics.restore({name: np.repeat(values, count, axis=0) for name, values in start.items()})
     command = np.tile(interface.safe, (count, 1))
@@ -191,12 +191,12 @@ def _drive(
                 path = np.unwrap([begun[row], *path])[1:]
             told = commands[:steps, row]
             followed = _followed(interface, element, float(begun[row]), path, told)
-        yield Drive(term.name, index, aim, ramps[row], record.shown(row), followed)
+        yield StepTest(term.name, index, aim, ramps[row], record.shown(row), followed)
 
 
 def _followed(
     interface: Interface, element: int, rest: float, measured: Floats, commands: Floats
-) -> Followed:
+) -> StepResponse:
     dt, half, safe = interface.physics_dt, len(commands) // 2, interface.safe[element]
     way = commands[half - 1] - safe  # not quite the limit if the command blends
     up, wanted = measured[:half] - rest, commands[:half] - safe
@@ -214,7 +214,7 @@ def _followed(
     # At rest is where the robot came back to: a position servo sags, a base does not.
     left = np.abs(measured[half:] - measured[-1]) > STOPPED * abs(way)
     moving = int(np.flatnonzero(left)[-1] + 1) if left.any() else 0
-    return Followed(
+    return StepResponse(
         gain=gain,
         lag=lag,
         settled=settled,

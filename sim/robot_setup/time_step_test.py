@@ -15,7 +15,7 @@ import mujoco
 import numpy as np
 
 from sim.interface import Floats, Interface
-from sim.physics.batched_physics import Physics
+from sim.physics.batched_physics import BatchedPhysics
 from sim.physics.mjcf_addresses import actuators
 
 FINER = 10
@@ -69,7 +69,9 @@ def _answers(interface: Interface, model: mujoco.MjModel, divide: int) -> list[A
     model.opt.timestep = interface.physics_dt / divide
     fine = replace(interface, physics_dt=interface.physics_dt / divide)
     safe, drives = interface.safe, _drives(interface)
-    physics = Physics(fine, model, len(drives), max(1, min(len(drives), os.cpu_count() or 1)))
+    physics = BatchedPhysics(
+        fine, model, len(drives), max(1, min(len(drives), os.cpu_count() or 1))
+    )
     bound = {"position": "actuator_length", "velocity": "actuator_velocity"}
     shown = {of: physics.batch.bind(field) for of, field in bound.items()}
     physics.reset(np.arange(len(drives), dtype=np.int32))

@@ -23,17 +23,17 @@ from sim.interface import (
     spread,
 )
 from sim.interface.robot_file import read_data
-from sim.physics.batched_physics import Physics
+from sim.physics.batched_physics import BatchedPhysics
 from sim.physics.mjcf_addresses import actuators, address
 from sim.physics.model_files import load_spec
 from sim.physics.name_agreement import disagreements
 from sim.physics.robot_model import Robot, load_robot
 from sim.physics.servo import effect
 from sim.randomization.model_fields import body_names
-from sim.randomization.perturbations import NOMINAL, Varied, check_model
+from sim.randomization.perturbations import NOMINAL, PerturbedSim, check_model
 from sim.randomization.schema import FOLDER, RANGES, load_ranges, read_reality
 from sim.robot_setup.placeholders import TODO, explain, todos
-from sim.robot_setup.step_test import FOLLOWS, Drive, Trial
+from sim.robot_setup.step_test import FOLLOWS, StepTest, StepTestReport
 
 LONG_STOP = 3.0  # s
 MUCH = 1.5  # gain above which a measurement goes further than it is told
@@ -118,7 +118,7 @@ def _check_reality(robot: Robot, model: mujoco.MjModel, path: Path) -> None:
     reality = load_ranges(path, robot) if path.name == RANGES else read_reality(path)
     check_model(reality, interface, body_names(model), str(path))
     try:
-        Varied(Physics(interface, model, 1, 1), interface, NOMINAL, reality)
+        PerturbedSim(BatchedPhysics(interface, model, 1, 1), interface, NOMINAL, reality)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -171,7 +171,7 @@ def places(model: mujoco.MjModel, term: ObservationTerm) -> list[str]:
 # Doubts -----------------------------------------------------------------------------------------
 
 
-def doubts(interface: Interface, model: mujoco.MjModel, trial: Trial) -> list[str]:
+def doubts(interface: Interface, model: mujoco.MjModel, trial: StepTestReport) -> list[str]:
     """What is allowed and may still not be meant, in words."""
     found = [*slow_stops(interface), *_static(interface, model)]
     for name, value in trial.held.beyond(interface).items():
@@ -179,7 +179,7 @@ def doubts(interface: Interface, model: mujoco.MjModel, trial: Trial) -> list[st
             f"term {name}: its limit {_limit(interface, name)} is passed while the robot only "
             f"holds its safe command: it shows {value:.3g}"
         )
-    passed: dict[str, list[tuple[float, Drive]]] = {}
+    passed: dict[str, list[tuple[float, StepTest]]] = {}
     answers: dict[tuple[str, int, str], str] = {}  # of one direction, if both say the same
     for drive in trial.drives:
         for name, value in drive.shown.beyond(interface).items():
@@ -208,7 +208,7 @@ def slow_stops(interface: Interface) -> list[str]:
     ]
 
 
-def label(drive: Drive) -> str:
+def label(drive: StepTest) -> str:
     """`arm.0 at 1.2`."""
     return f"{drive.term}.{drive.element} at {drive.target:g}"
 
@@ -218,7 +218,7 @@ def _limit(interface: Interface, name: str) -> str:
     return "none" if limit is None else ", ".join(f"[{a:g}, {b:g}]" for a, b in ranges(limit))
 
 
-def _followed(interface: Interface, drive: Drive) -> Iterator[tuple[str, str]]:
+def _followed(interface: Interface, drive: StepTest) -> Iterator[tuple[str, str]]:
     """Kind of doubt, and its words."""
     term = next(each for each in interface.action if each.name == drive.term)
     if not drive.shown.finite:

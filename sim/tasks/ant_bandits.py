@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, NonNegative, Positive
-from sim.tasks.base import Fields, Layout
+from sim.tasks.base import EpisodeState, Fields
 from sim.tasks.goals import COLOURS, Count
 from sim.tasks.running import RunningTask, run
 from sim.tasks.scenery import add_disc
@@ -43,7 +43,7 @@ class AntBandits(RunningTask):
         for i, name in enumerate(TARGETS):
             add_disc(spec, name, self.radius, COLOURS[i])
 
-    def place(self, layout: Layout) -> dict[str, Floats]:
+    def place(self, layout: EpisodeState) -> dict[str, Floats]:
         """Both discs, wherever the task is."""
         count = len(layout["goal"])
         return {name: np.tile(xy, (count, 1)) for name, xy in TARGETS.items()}
@@ -52,16 +52,16 @@ class AntBandits(RunningTask):
         """At the origin, nearly along x, whatever the task."""
         return {**self.begin(0.0, 0.0, rng), "goal": np.array(TARGETS[self.tasks[task]])}
 
-    def target(self, layout: Layout) -> Floats:
+    def target(self, layout: EpisodeState) -> Floats:
         """(n, 2) the target that counts, m."""
         return layout["goal"]
 
-    def reward(self, layout: Layout, fields: Fields) -> Floats:
+    def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
         """Minus the root of the distance, over 3000."""
         flat = np.linalg.norm(fields["position"] - layout["goal"], axis=1)
         return paid(flat, TARGET_HEIGHT - fields["height"][:, 0])
 
-    def success(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+    def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """Within the radius of the target."""
         offset = fields["position"] - layout["goal"]
         return np.asarray((offset**2).sum(axis=1) < self.radius**2)

@@ -26,7 +26,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, Positive
-from sim.tasks.base import Fields, Layout
+from sim.tasks.base import EpisodeState, Fields
 from sim.tasks.goals import Count
 from sim.tasks.running import RunningTask
 from sim.tasks.scenery import WALL_COLOUR, add_block, add_disc, add_walls
@@ -95,7 +95,7 @@ class AntMazes(RunningTask):
             add_block(spec, f"block_{cell}", HALF_BLOCK, WALL_COLOUR, bit)
         add_disc(spec, "goal", self.radius, GOAL_COLOUR)
 
-    def place(self, layout: Layout) -> dict[str, Floats]:
+    def place(self, layout: EpisodeState) -> dict[str, Floats]:
         """The goal's disc, and the blocks: below the floor where the cell is free."""
         places = {"goal": layout["goal"]}
         for i, (cell, xy) in enumerate(CELLS.items()):
@@ -110,7 +110,7 @@ class AntMazes(RunningTask):
         begun = {**self.begin(*START, rng), "goal": np.array(goal, np.float64)}
         return {**begun, "free": cells, "nearer": np.float64(0), "reached": np.float64(0)}
 
-    def advance(self, layout: Layout, fields: Fields, dt: float) -> dict[str, Floats]:
+    def advance(self, layout: EpisodeState, fields: Fields, dt: float) -> dict[str, Floats]:
         """How fast it came nearer to the goal, m/s, and whether it has been there, besides."""
         changes = super().advance(layout, fields, dt)
         before, goal = layout["before"], layout["goal"]
@@ -121,19 +121,19 @@ class AntMazes(RunningTask):
         reached = np.maximum(layout["reached"], self._within(layout, fields))
         return {**changes, "nearer": towards.sum(axis=1), "reached": reached}
 
-    def target(self, layout: Layout) -> Floats:
+    def target(self, layout: EpisodeState) -> Floats:
         """(n, 2) the goal, m."""
         return layout["goal"]
 
-    def reward(self, layout: Layout, fields: Fields) -> Floats:
+    def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
         """Speed towards the goal, along x and y together."""
         return layout["nearer"]
 
-    def success(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+    def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """Has come within the radius of the goal; it need not stay there."""
         return np.asarray(layout["reached"] > 0)
 
-    def _within(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+    def _within(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         offset = fields["position"] - layout["goal"]
         return np.asarray((offset**2).sum(axis=1) < self.radius**2)
 

@@ -21,7 +21,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, NonNegative, Positive
-from sim.tasks.base import Fields, Layout
+from sim.tasks.base import EpisodeState, Fields
 from sim.tasks.goals import Count
 from sim.tasks.running import RunningTask
 from sim.tasks.scenery import add_walls
@@ -77,7 +77,7 @@ class AntMovement(RunningTask):
             sides = [(s * (half + t), 0.0, t, half + 2 * t) for s in (-1, 1)]
             add_walls(spec, [*sides, *((y, x, b, a) for x, y, a, b in sides)], HEIGHT)
 
-    def reward(self, layout: Layout, fields: Fields) -> Floats:
+    def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
         """Speed ahead, less what strays."""
         ahead, rate = layout["ahead"], layout["rate"]
         reward = dot(rate, ahead)
@@ -87,11 +87,11 @@ class AntMovement(RunningTask):
             reward -= self.sideways * np.abs(aside(rate, ahead))
         return np.asarray(reward - self.fallen(fields))
 
-    def success(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+    def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """Far enough ahead."""
         return np.asarray(dot(self._way(layout, fields), layout["ahead"]) >= self.far)
 
-    def _way(self, layout: Layout, fields: Fields) -> Floats:
+    def _way(self, layout: EpisodeState, fields: Fields) -> Floats:
         return np.asarray(fields["position"] - layout["start"][:, :2])
 
     def estimate(self, task: int, dt: float) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, NonNegative, Positive
-from sim.tasks.base import Fields, Layout
+from sim.tasks.base import EpisodeState, Fields
 from sim.tasks.goals import Count
 from sim.tasks.running import RunningTask
 from sim.tasks.scenery import add_disc, add_walls
@@ -68,7 +68,7 @@ class AntObstacles(RunningTask):
             add_disc(spec, "round", ROUND, ROUND_COLOUR)
             add_disc(spec, "monster", TOUCH, MONSTER_COLOUR)
 
-    def place(self, layout: Layout) -> dict[str, Floats]:
+    def place(self, layout: EpisodeState) -> dict[str, Floats]:
         """The discs."""
         monster = layout["monster"]
         places = {"goal": np.tile(GOAL, (len(monster), 1))}
@@ -80,7 +80,7 @@ class AntObstacles(RunningTask):
         """At the origin, nearly along x, the monster in its lair."""
         return {**self.begin(0.0, 0.0, rng), "monster": np.array(LAIR)}
 
-    def advance(self, layout: Layout, fields: Fields, dt: float) -> dict[str, Floats]:
+    def advance(self, layout: EpisodeState, fields: Fields, dt: float) -> dict[str, Floats]:
         """A stride of the monster, besides."""
         changes = super().advance(layout, fields, dt)
         if not self.monster:
@@ -90,22 +90,22 @@ class AntObstacles(RunningTask):
         stride = STRIDE * np.sign(position - monster) * near[:, None]
         return {**changes, "monster": monster + stride}
 
-    def target(self, layout: Layout) -> Floats:
+    def target(self, layout: EpisodeState) -> Floats:
         """(n, 2) the goal, m."""
         return np.tile(GOAL, (len(layout["monster"]), 1))
 
-    def reward(self, layout: Layout, fields: Fields) -> Floats:
+    def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
         """1 in the goal's region, else 0."""
         return self.success(layout, fields).astype(np.float64)
 
-    def success(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+    def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """In the goal's region."""
         position = fields["position"]
         if self.published:
             return np.asarray(position.sum(axis=1) > CORNER)
         return np.asarray(((position - GOAL) ** 2).sum(axis=1) < self.radius**2)
 
-    def terminated(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+    def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """Touched by the monster, or leaning too far if that counts."""
         ended = super().terminated(layout, fields)
         if self.monster:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from sim.interface import Floats, ObservationTerm
 
 Fields = Mapping[str, Floats]  # per term (n, size)
-Layout = dict[str, Floats]  # what each episode drew, per name (n, ...): goals, which one counts
+EpisodeState = dict[
+    str, Floats
+]  # what each episode drew, per name (n, ...): goals, which one counts
 
 # A parameter of this name keeps tasks, the last ones, from training; the others keep their number.
 HELD_OUT = "held_out"
@@ -48,25 +50,25 @@ class TaskFamily(Protocol):
     def scene(self, spec: mujoco.MjSpec) -> None:
         """Add goals, walls and so on to the robot's model."""
 
-    def place(self, layout: Layout) -> dict[str, Floats]:
+    def place(self, layout: EpisodeState) -> dict[str, Floats]:
         """Where the scene's mocap bodies stand, m, (n, 2) or (n, 3) by name.
 
-        For pictures; only of a family that is `Solid` they also stand there in the simulation.
+        For pictures; they stand there in the simulation, too, where a family `HasObstacles`.
         """
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
         """Draw one episode of a task: its row of every layout entry."""
 
-    def fields(self, layout: Layout, robot: Fields) -> dict[str, Floats]:
+    def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
         """Values of the family's own terms, (n, size), given those of the robot's."""
 
-    def reward(self, layout: Layout, fields: Fields) -> Floats:
+    def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
         """(n,) rewards for the state after a tick."""
 
-    def success(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+    def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """(n,) whether the state counts as solved; judged at the end of an episode."""
 
-    def terminated(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+    def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """(n,) whether the episode ends here for a reason of the task (not of time)."""
 
 
@@ -78,21 +80,21 @@ class TaskFamily(Protocol):
 
 
 @runtime_checkable
-class Guided(Protocol):
+class HasExpert(Protocol):
     """Knows where to drive: the bounds of its tasks are simulated."""
 
-    def expert(self, layout: Layout, fields: Fields) -> Floats:
+    def expert(self, layout: EpisodeState, fields: Fields) -> Floats:
         """(n, 2) where to head for when one knows the task, m; it defines the optimum.
 
         In the frame of the robot's `position`; `sim.tasks.expert_controller` makes commands of it.
         """
 
-    def collapsed(self, layout: Layout, fields: Fields) -> Floats:
+    def collapsed(self, layout: EpisodeState, fields: Fields) -> Floats:
         """(n, 2) where a good controller that ignores the task would head for, m."""
 
 
 @runtime_checkable
-class Estimated(Protocol):
+class HasReturnEstimate(Protocol):
     """Knows what returns are possible, where nobody can write the controller: robots with legs."""
 
     def estimate(self, task: int, dt: float) -> tuple[float, float]:
@@ -105,17 +107,17 @@ class Estimated(Protocol):
 
 
 @runtime_checkable
-class Solid(Protocol):
+class HasObstacles(Protocol):
     """Has things to bump into that stand elsewhere in every episode."""
 
     solid: bool  # the mocap bodies of `place` are put there when an episode begins
 
 
 @runtime_checkable
-class Lively(Protocol):
+class HasTaskDynamics(Protocol):
     """Has a layout that goes on with every tick."""
 
-    def advance(self, layout: Layout, fields: Fields, dt: float) -> dict[str, Floats]:
+    def advance(self, layout: EpisodeState, fields: Fields, dt: float) -> dict[str, Floats]:
         """New values (n, ...) of layout entries, given the state after a tick of `dt` s.
 
         Before that tick is judged. The entries are part of what `reset` draws.
@@ -123,7 +125,7 @@ class Lively(Protocol):
 
 
 @runtime_checkable
-class Costly(Protocol):
+class HasActionCost(Protocol):
     """Takes something off the reward for what the robot was told to do."""
 
     def cost(self, action: Floats) -> Floats:
@@ -131,7 +133,7 @@ class Costly(Protocol):
 
 
 @runtime_checkable
-class Posed(Protocol):
+class HasPoseReset(Protocol):
     """Has a say in the robot's joints."""
 
     shake: float  # rad; an episode begins with every hinge this far from its default, at most

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, Positive
-from sim.tasks.base import Fields, Layout
+from sim.tasks.base import EpisodeState, Fields
 from sim.tasks.goals import Count, GoalTask
 from sim.tasks.planar import to_base
 
@@ -54,7 +54,7 @@ class BodyBandits(GoalTask):
         start = np.array([0.0, 0.0, rng.uniform(-2 * np.pi, 2 * np.pi)])
         return {"goals": goals, "slot": np.float64(task), "start": start}
 
-    def fields(self, layout: Layout, robot: Fields) -> dict[str, Floats]:
+    def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
         """The goals' positions relative to base_link, as one term."""
         relative = to_base(layout["goals"] - robot["position"][:, None], robot)
         return {"goals": relative.reshape(len(relative), -1)}

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sim.errors import UserError, invalid, short
 from sim.interface import ObservationTerm
-from sim.tasks.base import Estimated, Guided, TaskFamily
+from sim.tasks.base import HasExpert, HasReturnEstimate, TaskFamily
 
 NAME = r"[a-z][a-z0-9_]*"
 METHODS = ("scene", "place", "reset", "fields", "reward", "success", "terminated")
@@ -66,7 +66,7 @@ def _check_instance(family: object, what: str) -> None:
         raise UserError(f"{what}: `tasks` is {short(tasks)}; a tuple of names is expected")
     if not isinstance(terms, tuple) or not all(isinstance(t, ObservationTerm) for t in terms):
         raise UserError(f"{what}: `terms` is {short(terms)}; a tuple of ObservationTerm")
-    if not isinstance(family, (Guided, Estimated)):
+    if not isinstance(family, (HasExpert, HasReturnEstimate)):
         raise UserError(
             f"{what} lacks the method `estimate`, or both `expert` and `collapsed`: without one "
             "nothing says what a return is worth"

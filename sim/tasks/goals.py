@@ -11,7 +11,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, MujocoState, ObservationTerm, Positive, RosField
-from sim.tasks.base import Fields, Layout
+from sim.tasks.base import EpisodeState, Fields
 from sim.tasks.scenery import add_disc
 
 Count = Annotated[int, Field(gt=0)]
@@ -71,36 +71,36 @@ class GoalTask:
         for i in range(self.shown):
             add_disc(spec, f"goals_{i}", self.radius, COLOURS[i % len(COLOURS)])
 
-    def place(self, layout: Layout) -> dict[str, Floats]:
+    def place(self, layout: EpisodeState) -> dict[str, Floats]:
         """Where the scene's mocap bodies stand, (n, 2) by name."""
         return {f"goals_{i}": layout["goals"][:, i] for i in range(self.shown)}
 
-    def fields(self, layout: Layout, robot: Fields) -> dict[str, Floats]:
+    def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
         """The goals' positions as one term."""
         return {"goals": layout["goals"].reshape(len(layout["goals"]), -1)}
 
-    def target(self, layout: Layout) -> Floats:
+    def target(self, layout: EpisodeState) -> Floats:
         """(n, 2) the goal that counts, m."""
         slot = layout["slot"].astype(np.intp)
         return layout["goals"][np.arange(len(slot)), slot]
 
-    def reward(self, layout: Layout, fields: Fields) -> Floats:
+    def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
         """1 inside the radius, else 0."""
         return self.success(layout, fields).astype(np.float64)
 
-    def success(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+    def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """Inside the radius of the goal that counts."""
         offset = fields["position"] - self.target(layout)
         return np.asarray((offset**2).sum(axis=-1) < self.radius**2)
 
-    def terminated(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+    def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """Never: only time ends an episode."""
         return np.zeros(len(fields["position"]), bool)
 
-    def expert(self, layout: Layout, fields: Fields) -> Floats:
+    def expert(self, layout: EpisodeState, fields: Fields) -> Floats:
         """Straight to the goal that counts."""
         return self.target(layout)
 
-    def collapsed(self, layout: Layout, fields: Fields) -> Floats:
+    def collapsed(self, layout: EpisodeState, fields: Fields) -> Floats:
         """Straight to the first goal, whichever counts."""
         return layout["goals"][:, 0]

@@ -19,7 +19,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, NonNegative, ObservationTerm, Positive
-from sim.tasks.base import Fields, Layout
+from sim.tasks.base import EpisodeState, Fields
 from sim.tasks.goals import Count
 from sim.tasks.scenery import add_disc, add_walls
 
@@ -125,7 +125,7 @@ class Rooms:
         signs = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])[room]
         return np.asarray(np.array(share) * self.half_width * signs, np.float64)
 
-    def place(self, layout: Layout) -> dict[str, Floats]:
+    def place(self, layout: EpisodeState) -> dict[str, Floats]:
         """The goal's disc."""
         return {"goal": layout["goal"]}
 
@@ -139,35 +139,35 @@ class Rooms:
         heading = rng.uniform(-2 * np.pi, 2 * np.pi)
         return {"goal": self.spot(task), "start": np.array([*xy, heading])}
 
-    def fields(self, layout: Layout, robot: Fields) -> dict[str, Floats]:
+    def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
         """None."""
         return {}
 
-    def target(self, layout: Layout) -> Floats:
+    def target(self, layout: EpisodeState) -> Floats:
         """(n, 2) the goal, m."""
         return layout["goal"]
 
-    def reward(self, layout: Layout, fields: Fields) -> Floats:
+    def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
         """1 inside the radius, and less and less over the fringe around it."""
         if not self.fringe:
             return self.success(layout, fields).astype(np.float64)
         beyond = np.linalg.norm(fields["position"] - layout["goal"], axis=-1) - self.radius
         return np.asarray(np.clip(1 - beyond / self.fringe, 0, 1))
 
-    def success(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+    def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """Inside the radius of the goal."""
         offset = fields["position"] - layout["goal"]
         return np.asarray((offset**2).sum(axis=-1) < self.radius**2)
 
-    def terminated(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+    def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """Never: only time ends an episode."""
         return np.zeros(len(fields["position"]), bool)
 
-    def expert(self, layout: Layout, fields: Fields) -> Floats:
+    def expert(self, layout: EpisodeState, fields: Fields) -> Floats:
         """The next point on the shortest way to the goal."""
         return self.waypoint(fields["position"], layout["goal"])
 
-    def collapsed(self, layout: Layout, fields: Fields) -> Floats:
+    def collapsed(self, layout: EpisodeState, fields: Fields) -> Floats:
         """As the expert, to the first spot, wherever the goal is."""
         return self.waypoint(fields["position"], np.tile(self.spot(0), (len(layout["goal"]), 1)))
 

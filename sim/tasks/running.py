@@ -12,7 +12,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, NonNegative, ObservationTerm, Positive
-from sim.tasks.base import Fields, Layout
+from sim.tasks.base import EpisodeState, Fields
 
 Natural = Annotated[int, Field(ge=0)]
 
@@ -49,7 +49,7 @@ class RunningTask:
     def scene(self, spec: mujoco.MjSpec) -> None:
         """Nothing but the floor."""
 
-    def place(self, layout: Layout) -> dict[str, Floats]:
+    def place(self, layout: EpisodeState) -> dict[str, Floats]:
         """Nothing."""
         return {}
 
@@ -58,12 +58,12 @@ class RunningTask:
         start = np.array([x, y, rng.uniform(-self.heading, self.heading)])
         return {"start": start, "before": start[:2], "rate": np.zeros(2)}
 
-    def advance(self, layout: Layout, fields: Fields, dt: float) -> dict[str, Floats]:
+    def advance(self, layout: EpisodeState, fields: Fields, dt: float) -> dict[str, Floats]:
         """Where it was a tick before, m, and how fast it came from there, m/s."""
         position = fields["position"]
         return {"before": position, "rate": (position - layout["before"]) / dt}
 
-    def fields(self, layout: Layout, robot: Fields) -> dict[str, Floats]:
+    def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
         """None."""
         return {}
 
@@ -77,7 +77,7 @@ class RunningTask:
             return np.zeros(len(fields["position"]))
         return np.asarray(self.fall * leans(fields["orientation"], FALLEN), np.float64)
 
-    def terminated(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+    def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """Leaning too far, if that is to end an episode."""
         if not self.tilt:
             return np.zeros(len(fields["position"]), bool)

@@ -16,7 +16,7 @@ import mujoco
 import numpy as np
 
 from sim.interface import Floats
-from sim.physics.batched_physics import BAD, NUMBER, Physics
+from sim.physics.batched_physics import BAD, NUMBER, BatchedPhysics
 from sim.physics.robot_model import Robot, load_robot
 
 INTEGRATORS = ("EULER", "IMPLICITFAST", "IMPLICIT", "RK4")
@@ -40,7 +40,7 @@ def simulate(
     model.opt.integrator = getattr(mujoco.mjtIntegrator, f"mjINT_{integrator}")
     model.opt.timestep /= finer
     interface = robot.interface
-    physics = Physics(interface, model, SIZE, 1)
+    physics = BatchedPhysics(interface, model, SIZE, 1)
     physics.reset(np.arange(SIZE, dtype=np.int32))
     # Stepped below itself, because the step here is not the interface's.
     control = physics.batch.bind("ctrl")

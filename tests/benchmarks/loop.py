@@ -23,10 +23,10 @@ import numpy as np
 
 from mlsh_ros.evaluation.backends import run_offline
 from mlsh_ros.evaluation.case import EvaluationCase, resolve_cases
-from mlsh_ros.sim2real.replay.synthetic_recording import rehearse
+from mlsh_ros.sim2real.replay.synthetic_recording import synthesize_recording
 from mlsh_ros.sim2real.sysid.identify import identify
 from policies.bundle.bundle import Bundle, load_bundle
-from sim.envs.reference_returns import bounds, episode_rng
+from sim.envs.reference_returns import compute_reference_returns, episode_rng
 from sim.envs.world import World
 from sim.physics.robot_model import load_robot
 from sim.randomization.schema import Reality, reality_from_dict
@@ -82,7 +82,9 @@ def expert(bundle: Bundle, reality: Reality) -> float:
     """Mean over all tasks of the controller that knows the goal, and nothing of the reality."""
     family = make_family(BUNDLE)
     robot, numbers = load_robot(bundle.interface.robot), range(len(family.tasks))
-    found = [bounds(robot, family, n, seed=SEED, reality=reality) for n in numbers]
+    found = [
+        compute_reference_returns(robot, family, n, seed=SEED, reality=reality) for n in numbers
+    ]
     return float(np.mean([each.optimum for each in found]))
 
 
@@ -95,7 +97,7 @@ def at_most(bundle: Bundle, cases: list[EvaluationCase], reality: Reality | None
     robot, family = load_robot(bundle.interface.robot), MovingBandits()
     world = World(robot, family, 1, reality=reality)
     world.reset(np.zeros(1, np.int32), [0], [episode_rng(SEED, 0)])
-    start, corner = world.fields()["position"][0], []
+    start, corner = world.true_state()["position"][0], []
     for _ in range(family.ticks):
         fields, _ = world.step(np.ones((1, len(bundle.interface.action_names)), np.float32))
         corner.append(fields["position"][0] - start)
@@ -156,7 +158,7 @@ def main() -> None:
         folder = parent / name.replace(" ", "-")
         folder.mkdir(parents=True)
         file = folder / "reality.yaml"
-        signals = rehearse(bundle, hidden, sessions=options.sessions, seed=0)
+        signals = synthesize_recording(bundle, hidden, sessions=options.sessions, seed=0)
         found = identify(bundle, [signals], ranges=RANGES)
         file.write_text(found.to_yaml([name]), encoding="utf-8")
         before = mean_return(shipped, hidden)

@@ -41,7 +41,7 @@ def main() -> None:
         network = Network(data, name)
         rngs = [generator(0, Stream.EPISODE, 0, n) for n in range(given.episodes)]
         world.reset(np.arange(given.episodes, dtype=np.int32), [0] * given.episodes, rngs)
-        fields = world.fields()
+        fields = world.true_state()
         places = [fields["position"]]
         for _ in range(ticks):
             fields, _ = world.step(network(interface.observe(fields)))

@@ -29,13 +29,13 @@ from policies.mlsh.rollout import Collector
 from sim.envs.vec_env import TaskVectorEnv
 from sim.envs.world import World
 from sim.interface import Interface
-from sim.physics.batched_physics import Physics
+from sim.physics.batched_physics import BatchedPhysics
 from sim.tasks.registry import make_family
 from tests.benchmarks import one_line_errors
 from tests.benchmarks.runners import RUNNERS, RunnerMlsh, config
 
 PARTS: dict[str, tuple[type, str]] = {
-    "physics": (Physics, "step"),
+    "physics": (BatchedPhysics, "step"),
     "fields, rewards, ends": (World, "step"),
     "observations": (TaskVectorEnv, "step"),
     "resets": (TaskVectorEnv, "_begin"),

@@ -15,10 +15,10 @@ from pydantic.dataclasses import dataclass as checked
 
 from policies.mlsh.config import TrainConfig, default_config
 from policies.mlsh.mlsh import Mlsh
-from sim.envs.reference_returns import Bounds
+from sim.envs.reference_returns import ReferenceReturns
 from sim.interface import STRICT, Floats, ObservationTerm, element_path
 from sim.interface.robot_file import SCHEMA
-from sim.tasks.base import Fields, Layout
+from sim.tasks.base import EpisodeState, Fields
 from sim.tasks.goals import Count
 from sim.tasks.registry import add_family
 
@@ -148,7 +148,7 @@ class Directions:
     def scene(self, spec: mujoco.MjSpec) -> None:
         """Nothing but the floor."""
 
-    def place(self, layout: Layout) -> dict[str, Floats]:
+    def place(self, layout: EpisodeState) -> dict[str, Floats]:
         """Nothing."""
         return {}
 
@@ -156,27 +156,27 @@ class Directions:
         """The direction."""
         return {"sign": np.float64(1 - 2 * task)}
 
-    def fields(self, layout: Layout, robot: Fields) -> dict[str, Floats]:
+    def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
         """None."""
         return {}
 
-    def reward(self, layout: Layout, fields: Fields) -> Floats:
+    def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
         """Speed in the direction of the task."""
         return np.asarray(layout["sign"] * fields["speed"][:, 0])
 
-    def success(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+    def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """Never judged."""
         return np.zeros(len(fields["speed"]), bool)
 
-    def terminated(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+    def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """Never."""
         return np.zeros(len(fields["speed"]), bool)
 
-    def expert(self, layout: Layout, fields: Fields) -> Floats:
+    def expert(self, layout: EpisodeState, fields: Fields) -> Floats:
         """Nobody knows."""
         raise NotImplementedError
 
-    def collapsed(self, layout: Layout, fields: Fields) -> Floats:
+    def collapsed(self, layout: EpisodeState, fields: Fields) -> Floats:
         """Nobody knows."""
         raise NotImplementedError
 
@@ -187,7 +187,7 @@ add_family(Directions)
 class RunnerMlsh(Mlsh):
     """The learner, where no optimum is known."""
 
-    bounds = [Bounds(0.0, 0.0, 1000.0)] * len(Directions.tasks)
+    bounds = [ReferenceReturns(0.0, 0.0, 1000.0)] * len(Directions.tasks)
 
 
 def config(robot: str, settings: list[str]) -> TrainConfig:

@@ -18,14 +18,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from mlsh_ros.sim2real.replay.synthetic_recording import rehearse
+from mlsh_ros.sim2real.replay.synthetic_recording import synthesize_recording
 from mlsh_ros.sim2real.sysid.identify import Identified, identify
 from mlsh_ros.sim2real.sysid.parameters import NOMINAL, reality_of, values_of
 from policies.bundle.bundle import load_bundle
 from sim.interface import Floats, Interface
 from sim.physics.robot_model import load_robot
 from sim.randomization.model_fields import body_names
-from sim.randomization.parameters import Differences
+from sim.randomization.parameters import ParameterVector
 from sim.randomization.schema import Reality, read_ranges, robot_terms
 from tests.benchmarks import one_line_errors
 
@@ -45,7 +45,7 @@ def hidden(
     whole: bool = True,
 ) -> Floats:
     """(values,) of hidden reality n; delays are whole physics steps, as in `sim`, or any."""
-    both = Differences(interface, bodies, NOMINAL, ranges)
+    both = ParameterVector(interface, bodies, NOMINAL, ranges)
     rng = np.random.default_rng([seed, n])
     values = both.draw(rng.random((1, both.size)))
     nominal = values_of(interface, bodies, NOMINAL)[None]
@@ -59,7 +59,7 @@ def hidden(
 
 
 def judge(
-    found: Identified, both: Differences, truth: Floats, interface: Interface, weight: float
+    found: Identified, both: ParameterVector, truth: Floats, interface: Interface, weight: float
 ) -> list[str]:
     """A line per number: truth, found, error. Delays are of the whole way, as that is all."""
     lines = []
@@ -110,13 +110,15 @@ def main() -> None:
     ranges, bodies = read_ranges(robot), body_names(robot.compile())
     if options.slippery:
         ranges = replace(ranges, physics=replace(ranges.physics, friction_factor=SLIPPERY))
-    both = Differences(interface, bodies, NOMINAL, ranges)
+    both = ParameterVector(interface, bodies, NOMINAL, ranges)
     weight = float(robot.compile().body_mass.sum())
     for n in range(options.first, options.first + options.count):
         began = time.process_time()
         truth = hidden(interface, bodies, ranges, options.seed, n)
         reality = reality_of(interface, bodies, truth, NOMINAL)
-        signals = rehearse(bundle, reality, sessions=options.sessions, seed=options.seed + n)
+        signals = synthesize_recording(
+            bundle, reality, sessions=options.sessions, seed=options.seed + n
+        )
         keep = WEIGHED if n % 2 == 0 else MOTORS
         mine = [name for name in keep if both.differs(name)]
         found = identify(bundle, [signals], ranges=ranges, keep=mine)

@@ -37,7 +37,7 @@ from sim.interface import Floats, ObservationTerm
 from sim.physics.mjcf_addresses import actuators, address
 from sim.physics.robot_model import Robot, load_robot
 from sim.randomization.model_fields import body_names
-from sim.randomization.parameters import Differences
+from sim.randomization.parameters import ParameterVector
 from sim.randomization.schema import (
     RANGES,
     SCHEMA,
@@ -336,7 +336,7 @@ def one(robot: Robot, folder: Path, n: int, options: argparse.Namespace) -> None
     interface, model = robot.interface, MODELS[options.model]
     ranges, compiled = read_ranges(robot), robot.compile()
     bodies = body_names(compiled)
-    both = Differences(interface, bodies, NOMINAL, ranges)
+    both = ParameterVector(interface, bodies, NOMINAL, ranges)
     truth = hidden(interface, bodies, ranges, options.seed, n, whole=False)
     reality = reality_of(interface, bodies, truth, NOMINAL)
     how = "load known" if n % 2 == 0 else "motors known"

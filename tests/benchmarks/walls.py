@@ -51,7 +51,7 @@ def measure(bundle: Bundle, room: float, n: int) -> None:
             generator(0, Stream.EPISODE, 0, int(e)) for e in np.tile(np.arange(n), len(skills))
         ]
         world.reset(ids, [0] * len(ids), rngs)
-        fields = world.fields()
+        fields = world.true_state()
         for tick in range(first + then):
             if tick == first:
                 begin = fields["position"].copy()

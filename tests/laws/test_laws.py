@@ -152,7 +152,7 @@ def test_a_row_is_that_simulation_alone(robot, family):
                 rng = generator(0, Stream.EPISODE, b, episode)
                 world.reset(np.zeros(1, np.int32), [env.tasks[b // E]], [rng])
             np.testing.assert_array_equal(
-                world.interface.observe(world.fields())[0], observation[b]
+                world.interface.observe(world.true_state())[0], observation[b]
             )
         episode += action is None or bool(truncated.any())
     assert episode == 2
@@ -165,7 +165,9 @@ def test_the_evaluation_episodes_are_those_of_row_zero(robot, family):
         observation, _ = env.reset()
         world = World(robot, family, 1)
         world.reset(np.zeros(1, np.int32), [env.tasks[0]], [episode_rng(5, number)])
-        np.testing.assert_array_equal(world.interface.observe(world.fields())[0], observation[0])
+        np.testing.assert_array_equal(
+            world.interface.observe(world.true_state())[0], observation[0]
+        )
 
 
 # Independence -----------------------------------------------------------------------------
@@ -240,7 +242,7 @@ def test_what_is_handed_out_is_a_copy(robot, family):
 
 def starts(world):
     """(B, A) commands from which episodes begin: where the robots are measured to be."""
-    return world.interface.initial_command(world.shown(world.fields()))
+    return world.interface.initial_command(world.measurements(world.true_state()))
 
 
 def test_an_episode_begins_from_where_the_robot_is(robot, family):
@@ -248,7 +250,7 @@ def test_an_episode_begins_from_where_the_robot_is(robot, family):
     world = World(robot, family, 3)
     tasks = [i % len(family.tasks) for i in range(3)]
     world.reset(np.arange(3, dtype=np.int32), tasks, [episode_rng(0, i) for i in range(3)])
-    fields, start = world.fields(), 0
+    fields, start = world.true_state(), 0
     low, high = world.interface.limits
     for term in world.interface.action:
         here = slice(start, start + term.size)
@@ -265,7 +267,7 @@ def test_a_reset_does_not_write_into_the_callers_command(robot, family):
     ids, rng = np.zeros(1, np.int32), episode_rng(0, 0)
     world.reset(ids, [0], [rng])
     command = np.array([world.interface.limits[1]])
-    world.obey(command)
+    world.step_command(command)
     world.reset(ids, [0], [rng])
     np.testing.assert_array_equal(command[0], world.interface.limits[1])
     np.testing.assert_array_equal(world.command, starts(world))
@@ -278,7 +280,7 @@ def test_an_observation_is_observe_of_the_fields(robot, family):
     env = environment(robot, family, noise=False)
     observation, _ = env.reset()
     for action in actions(env):
-        np.testing.assert_array_equal(observation, env.interface.observe(env.world.fields()))
+        np.testing.assert_array_equal(observation, env.interface.observe(env.world.true_state()))
         observation = env.step(action)[0]
     names = [t.name for t in env.interface.observation]
     assert names == [t.name for t in (*robot.interface.observation, *family.terms)]
@@ -309,8 +311,8 @@ def test_the_task_shows_in_no_term_of_the_robot(robot, family):
         rngs = [episode_rng(0, n) for n in range(size)]
         world.reset(np.arange(size, dtype=np.int32), [task] * size, rngs)
         for _ in range(5):
-            world.obey(np.tile(world.interface.limits[1], (size, 1)))
-        shown.append(world.fields())
+            world.step_command(np.tile(world.interface.limits[1], (size, 1)))
+        shown.append(world.true_state())
     for fields in shown[1:]:
         for name in own:
             np.testing.assert_array_equal(fields[name], shown[0][name])

@@ -15,7 +15,7 @@ from mlsh_ros.evaluation.measured import measured
 from mlsh_ros.evaluation.report.report import render
 from mlsh_ros.evaluation.scores import reference_returns, summarise
 from policies.bundle.bundle import load_bundle
-from sim.envs.reference_returns import Bounds
+from sim.envs.reference_returns import ReferenceReturns
 from sim.errors import UserError
 from sim.physics.robot_model import ROBOTS
 
@@ -147,7 +147,7 @@ def test_a_robot_that_cannot_move_is_refused_before_it_drives(tmp_path, mine):
 
 @pytest.mark.parametrize(("random", "optimum"), [(3.0, 3.0), (0.0, 0.0), (-5.0, -6.0), (1e9, 1e9)])
 def test_returns_that_tell_nothing_apart_give_no_score(random, optimum):
-    limit = Bounds(random=random, collapsed=0.0, optimum=optimum)
+    limit = ReferenceReturns(random=random, collapsed=0.0, optimum=optimum)
     assert not limit.tell_apart
     with pytest.raises(UserError, match="nothing can be scored: a random policy returns"):
         limit.normalise(1.0)

@@ -17,11 +17,11 @@ from mcap.writer import Writer
 from mlsh_ros.recording.bag_reader import Recording
 from mlsh_ros.recording.replay import replay
 from mlsh_ros.sim2real.data.recording_data import Where, load
-from mlsh_ros.sim2real.data.target import load_subject
+from mlsh_ros.sim2real.data.target import load_target
 from mlsh_ros.sim2real.gap.analysis import NO_GAP, analyse, analyse_signals
-from mlsh_ros.sim2real.gap.closed_loop_return import Earned
+from mlsh_ros.sim2real.gap.closed_loop_return import ClosedLoopReturn
 from mlsh_ros.sim2real.gap.findings import from_causes, from_score
-from mlsh_ros.sim2real.gap.hypotheses import Cause
+from mlsh_ros.sim2real.gap.hypotheses import Hypothesis
 from mlsh_ros.sim2real.replay.residuals import Element, Model
 from policies.bundle.bundle import load_bundle
 from sim.errors import UserError
@@ -33,7 +33,7 @@ from tests.support.gap_robot import Robot, Wrong
 
 @pytest.fixture(scope="module")
 def omni():
-    return load_subject("omni")
+    return load_target("omni")
 
 
 @pytest.fixture(scope="module")
@@ -473,7 +473,7 @@ def test_rounding_is_no_percentage():
 
 
 def cause(kind, where, value, whole=False):
-    return Cause(kind, where, value, 100.0, whole, 0.5, Model())
+    return Hypothesis(kind, where, value, 100.0, whole, 0.5, Model())
 
 
 def test_no_line_denies_another():
@@ -498,7 +498,7 @@ def test_no_line_denies_another():
 
 
 def test_a_return_names_causes_only_where_there_are_some():
-    line = Earned(
+    line = ClosedLoopReturn(
         "moving_bandits/goal-0", "goal-0", 49, np.array([1.0, 1.1]), np.array([9.0, 9.2]),
         np.array([True, True]), np.array([True, True]), np.zeros((1, 8), np.float32),
         np.zeros((1, 2), np.float32),

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import yaml
 
-from mlsh_ros.sim2real.data.windows import cut, plan_for
+from mlsh_ros.sim2real.data.windows import make_windows, plan_for
 from mlsh_ros.sim2real.gap.analysis import NO_GAP, analyse_signals
-from mlsh_ros.sim2real.gap.data_quality import drifts
+from mlsh_ros.sim2real.gap.data_quality import out_of_distribution
 from mlsh_ros.sim2real.gap.findings import from_angles
 from mlsh_ros.sim2real.gap.joints import angles
 from mlsh_ros.sim2real.gap.measures import sudden
 from mlsh_ros.sim2real.gap.training_range import SPREAD, graphs_of, known_to, read_by
-from mlsh_ros.sim2real.replay.open_loop_replay import Twin
-from mlsh_ros.sim2real.replay.synthetic_recording import rehearse
+from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay
+from mlsh_ros.sim2real.replay.synthetic_recording import synthesize_recording
 from policies.bundle.bundle import load_bundle
-from policies.bundle.onnx_reader import Graph
+from policies.bundle.onnx_reader import OnnxGraph
 from policies.bundle.task_compatibility import resolve_task
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
@@ -82,11 +82,13 @@ def test_the_range_of_training_is_that_of_its_statistics_too(moving):
     seen[10:, x] = known[:, x].max() + 0.09 * range_of_x
     away = replace(signals, drives=[replace(signals.drives[0], observation=seen)])
     everything = np.ones(len(names), bool)
-    by_name = {d.name: d for d in drifts([away], known, everything)}
+    by_name = {d.name: d for d in out_of_distribution([away], known, everything)}
     assert by_name["position.x"].outside == pytest.approx(10 / len(seen))
     assert sum(d.outside for d in by_name.values()) == by_name["position.x"].outside
     # Where no network looks, none has to guess.
-    assert "position.x" not in {d.name for d in drifts([away], known, ~np.eye(8, dtype=bool)[x])}
+    assert "position.x" not in {
+        d.name for d in out_of_distribution([away], known, ~np.eye(8, dtype=bool)[x])
+    }
     assert read_by(graphs).all()
 
 
@@ -94,14 +96,14 @@ def test_what_is_hidden_from_all_networks_is_read_by_none():
     def graph(*rows):
         weight = np.zeros((4, 2), np.float32)
         weight[list(rows), 1] = -0.1
-        return Graph((), {"weight0": weight})
+        return OnnxGraph((), {"weight0": weight})
 
     assert read_by([graph(0, 2), graph(0, 1)]).tolist() == [True, True, True, False]
 
 
 def test_without_statistics_the_golden_rows_are_all_that_is_known(moving):
     zeros, ones = np.zeros(8, np.float32), np.ones(8, np.float32)
-    plain = [Graph((), {"shift": zeros, "scale": ones})]
+    plain = [OnnxGraph((), {"shift": zeros, "scale": ones})]
     assert np.array_equal(known_to(moving, plain), moving.golden.observation)
 
 
@@ -350,7 +352,7 @@ def driven_in(reality, moving, folder):
     path = folder / "hidden.yaml"
     path.write_text(yaml.safe_dump({"schema": 1, **reality}))
     reality = load_reality(str(path), load_robot("omni"))
-    return str(path), rehearse(moving, reality, sessions=2, seed=3)
+    return str(path), synthesize_recording(moving, reality, sessions=2, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -382,11 +384,13 @@ def test_noise_of_a_reality_is_declared_noise(moving, tmp_path):
 def test_a_window_starts_where_the_sensors_of_a_reality_say(moving, hidden):
     path, signals = hidden
     reality = load_reality(path, load_robot("omni"))
-    windows = cut(signals, plan_for(moving.interface), moving.interface)
+    windows = make_windows(signals, plan_for(moving.interface), moving.interface)
     family, _ = resolve_task(moving, moving.manifest.masters["goal-0"].task_id)
     on_time = {k: replace(s, delay_s=(0.0, 0.0)) for k, s in reality.sensors.items()}
     reality = replace(reality, sensors=on_time)
-    twin = Twin(load_robot("omni"), moving.interface, family, lambda _: None, reality=reality)
+    twin = OpenLoopReplay(
+        load_robot("omni"), moving.interface, family, lambda _: None, reality=reality
+    )
     prediction, later = twin.follow(windows), np.flatnonzero(~windows.rest)
     begin = np.full(len(later), -float(windows.plan.before))
     for term in ("position", "velocity"):

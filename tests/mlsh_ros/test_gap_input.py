@@ -16,7 +16,7 @@ from mlsh_ros.cli.sysid import sysid
 from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
 from mlsh_ros.messages.topics import TRACE
 from mlsh_ros.sim2real.data.signals import ended, moments
-from mlsh_ros.sim2real.data.target import load_subject
+from mlsh_ros.sim2real.data.target import load_target
 from mlsh_ros.sim2real.gap.analysis import NO_GAP, SCHEMA, analyse
 from mlsh_ros.sim2real.gap.report import render
 from policies.bundle.bundle import load_bundle
@@ -114,16 +114,16 @@ def test_where_no_trace_was_recorded_the_commands_stand_in(moving, robot, said, 
 
 def test_a_robot_that_no_bundle_drove_is_compared(robot, said, tmp_path):
     commanded = [row for row in said if row[1] in ("odom", "cmd_vel")]
-    omni = load_subject("omni")
+    omni = load_target("omni")
     found = analyse(omni, [robot.bag(tmp_path / "bag", commanded)])
     assert the_sign(found)
     assert {f.kind for f in found.findings if f.rank == 1} == {"sign"}
-    assert found.drifts == found.earned == []
+    assert found.out_of_distribution == found.closed_loop_returns == []
     assert found.to_dict()["bundle"] is None
     page = render(found)
     assert "no bundle" in page
     assert str(omni.name) in page
-    assert load_subject(str(omni.model_path.parent)) == omni
+    assert load_target(str(omni.model_path.parent)) == omni
 
 
 def test_messages_that_do_not_hold_are_counted_and_left_out(moving, robot, said, tmp_path):
@@ -230,12 +230,12 @@ def test_lockstep_is_told_by_its_stamps_where_nobody_says_so(moving, episodes, t
     assert noted(found, "its stamps are those of lockstep")
     assert found.findings == []
     with pytest.raises(UserError, match="its stamps are those of lockstep, where only ticks"):
-        analyse(load_subject("omni"), [bag])
+        analyse(load_target("omni"), [bag])
 
 
 def test_a_lockstep_recording_needs_the_bundle(episodes, tmp_path):
     with pytest.raises(UserError, match=r"made in lockstep.*give moving_bandits instead"):
-        analyse(load_subject("omni"), [waited(episodes, tmp_path / "bag")])
+        analyse(load_target("omni"), [waited(episodes, tmp_path / "bag")])
 
 
 def test_a_robot_that_stands_is_found_again_by_the_ticks_around():
@@ -245,7 +245,7 @@ def test_a_robot_that_stands_is_found_again_by_the_ticks_around():
     assert found.tolist() == [0, 100, 200, 300, -1, 500, 700, -1, 900]
     assert moments(stands[1:], tick[1:], 100).tolist() == [100, 200, 300, -1, 500, 700, -1, 900]
     assert moments([[], []], tick[:2], 100).tolist() == [-1, -1]
-    omni = load_subject("omni").interface
+    omni = load_target("omni").interface
     period = round(omni.control_dt * 1e9)
     ends = ended(tick, np.where(found < 0, -1, found * (period // 100)), omni)
     assert ends.tolist() == [False, False, False, False, False, True, False, False]
@@ -255,7 +255,7 @@ def test_a_next_episode_of_the_simulator_is_no_jump_of_the_robot(moving, tmp_pat
     robot = Robot(moving, seed=3).drive("goal-1", sessions=2, one_drive=True)
     found = analyse(moving, [robot.bag(tmp_path / "bag")])
     assert found.verdict == [NO_GAP]
-    assert len(found.earned[0].robot) == 1
+    assert len(found.closed_loop_returns[0].robot) == 1
 
 
 def test_a_few_ticks_are_not_called_proof(moving, tmp_path):
@@ -275,11 +275,11 @@ def test_another_bundle_is_named(moving, bag):
 @pytest.mark.parametrize("subject", ["body_bandits", "rover"])
 def test_another_robot_is_refused_by_name(bag, subject):
     with pytest.raises(UserError, match="another robot was recorded: omni, not rover"):
-        analyse(load_subject(subject), [bag])
+        analyse(load_target(subject), [bag])
 
 
 def test_a_trace_of_another_bundle_is_told_by_its_first_other_element(bag):
-    found = analyse(load_subject("omni"), [bag])
+    found = analyse(load_target("omni"), [bag])
     assert noted(found, r"its element \d+ is 'observation.goals.0', not 'action")
 
 
@@ -357,7 +357,7 @@ def test_any_rosbag2_with_the_topics_will_do(moving, said, tmp_path, storage):
     assert noted(found, "it is not of recorder_node")
     assert noted(found, "no trace of skill_node is in it")
     assert the_sign(found)
-    assert [line.task for line in found.earned] == ["moving_bandits/goal-0"]
+    assert [line.task for line in found.closed_loop_returns] == ["moving_bandits/goal-0"]
 
 
 def test_a_foreign_bag_without_the_topics_names_what_is_there(moving, said, tmp_path):

@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from mlsh_ros.sim2real.data.windows import Plan, Samples, Windows
-from mlsh_ros.sim2real.replay.batched_replay import Follower
-from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, Change, Twin
+from mlsh_ros.sim2real.data.windows import Plan, TermSamples, Windows
+from mlsh_ros.sim2real.replay.batched_replay import BatchedReplay
+from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, ModelChange, OpenLoopReplay
 from sim.physics.robot_model import ROBOTS, load_robot
 from sim.randomization.schema import Reality, reality_from_dict
 from sim.tasks.registry import make_family
@@ -54,11 +54,11 @@ def twin(tmp_path_factory):
     shutil.copy(ROBOTS / "omni/robot.yaml", folder)
     robot = load_robot(str(folder))
     family = make_family("moving_bandits")
-    return Twin(robot, robot.interface, family, lambda fields: None)
+    return OpenLoopReplay(robot, robot.interface, family, lambda fields: None)
 
 
 def in_reality(twin, reality):
-    return Twin(twin.robot, twin.interface, twin.family, twin.layouts, reality=reality)
+    return OpenLoopReplay(twin.robot, twin.interface, twin.family, twin.layouts, reality=reality)
 
 
 def windows(interface) -> Windows:
@@ -78,11 +78,11 @@ def windows(interface) -> Windows:
         command=command,
         skill=np.zeros((2, TICKS.ticks), np.int64),
         start={name: np.zeros((2, 2)) for name in terms},
-        samples={name: Samples(window, time, time, time, nothing) for name in terms},
+        samples={name: TermSamples(window, time, time, time, nothing) for name in terms},
     )
 
 
-def changed() -> Change:
+def changed() -> ModelChange:
     change = NOMINAL
     for name, value in FACTORS.items():
         change = change.with_value(name, value)
@@ -97,7 +97,7 @@ def test_a_cause_is_what_the_same_reality_is_and_what_identification_simulates(t
     # Beside a change that is none, so that all fields are written for both.
     causes = twin.run(drive, state, (changed(), NOMINAL))
     ranges = reality_from_dict({"physics": {n: [0.5, 4.0] for n in FACTORS}}, "test")
-    follower = Follower(twin, drive, ranges, Reality())
+    follower = BatchedReplay(twin, drive, ranges, Reality())
     values = np.tile(follower.differences.fixed, (1, 1))
     for name, value in FACTORS.items():
         follower.differences.of(values, name)[:] = value

@@ -14,15 +14,15 @@ from mlsh_ros.evaluation.case import resolve_cases
 from mlsh_ros.evaluation.episode import Episode
 from mlsh_ros.evaluation.number_format import amount
 from mlsh_ros.evaluation.report.plots import skill_colours
-from mlsh_ros.evaluation.trajectories import Take, drive
+from mlsh_ros.evaluation.trajectories import Trajectory, drive
 from mlsh_ros.evaluation.trajectory_plot import draw_birdseye, require_position
 from policies.bundle.bundle import load_bundle, pretrained_names
 from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
-from sim.rendering.scene import Frame, Scene
-from sim.tasks.base import Costly, Lively
+from sim.rendering.scene import EpisodeReplay, Frame
+from sim.tasks.base import HasActionCost, HasTaskDynamics
 from sim.tasks.registry import FAMILIES, make_family
 
 
@@ -86,7 +86,9 @@ def test_what_is_shown_is_what_is_scored(shipped):
         # Rewards are for the state after a tick, so the family agrees with the last frame.
         last = {"position": take.scene.path[-1:]}
         family, layout = take.scene.family, take.scene.layout
-        if not isinstance(family, Costly | Lively):  # nor what else a tick has to do with it
+        if not isinstance(
+            family, HasActionCost | HasTaskDynamics
+        ):  # nor what else a tick has to do with it
             assert float(family.reward(layout, last)[0]) == episode.reward[-1]
         assert f"return {episode.value:.4g}" in take.scene.frames[-1].caption
 
@@ -169,7 +171,7 @@ def wander(name, task, ticks=8):
     for _ in range(ticks + 1):
         fields = {"position": world.physics.fields()["position"][0]}
         frames.append(Frame(fields, "", (0, 0, 0), world.physics.pose[0]))
-        world.obey(rng.uniform(*world.interface.limits)[None])
+        world.step_command(rng.uniform(*world.interface.limits)[None])
     zeros = np.zeros((ticks, 1))
     episode = Episode(
         task=f"{name}/{family.tasks[task]}",
@@ -186,7 +188,7 @@ def wander(name, task, ticks=8):
         compute=None,
     )
     layout = {key: row.copy() for key, row in world.layout.items()}
-    return robot, Take(episode.task, episode, Scene(family, "", layout, frames))
+    return robot, Trajectory(episode.task, episode, EpisodeReplay(family, "", layout, frames))
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -28,7 +28,7 @@ from policies.bundle.bundle import (
 )
 from policies.bundle.task_compatibility import resolve_task
 from policies.mlsh.config import config_to_dict, default_config
-from policies.mlsh.skill_metrics import distance
+from policies.mlsh.skill_metrics import min_skill_distance
 from sim.envs.reference_returns import episode_rng
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
@@ -283,9 +283,9 @@ def test_runs_are_the_stretches_of_one_skill():
 
 def with_scores(evaluation, *scores, worst=0.61):
     """Lines whose normalised score and worst episode are the given ones; random 0, optimum 100."""
-    from sim.envs.reference_returns import Bounds
+    from sim.envs.reference_returns import ReferenceReturns
 
-    bounds = Bounds(random=0.0, collapsed=50.0, optimum=100.0)
+    bounds = ReferenceReturns(random=0.0, collapsed=50.0, optimum=100.0)
     line = evaluation.lines[0]
     lines = [
         replace(line, task=f"t/{i}", value=100 * s, worst=100 * worst, bounds=bounds)
@@ -378,11 +378,11 @@ def test_distance_of_skills():
 
     seen = np.zeros((3, 4), np.float32)
     # Beyond the limits nothing counts: (1, 1) and (-1, -1) differ by 2, half of which is 1.
-    assert distance([skill(5, 1), skill(-1, -9)], seen) == 1.0
+    assert min_skill_distance([skill(5, 1), skill(-1, -9)], seen) == 1.0
     # The nearest pair: (0, 0) and (1, 0): sqrt(1 / 2) / 2.
-    near = distance([skill(1, 0), skill(-1, 1), skill(0, 0)], seen)
+    near = min_skill_distance([skill(1, 0), skill(-1, 1), skill(0, 0)], seen)
     assert near == pytest.approx(np.sqrt(0.5) / 2)
-    assert distance([skill(1, 0)], seen) == 0.0
+    assert min_skill_distance([skill(1, 0)], seen) == 0.0
 
 
 def test_a_bundles_skills_are_compared_on_what_was_seen(offline):
@@ -404,7 +404,7 @@ def test_a_bundle_is_measured_on_the_family_that_it_was_trained_on(capsys):
     episodes = run_offline(cases, episodes=2, seed=SEED)
     assert [len(episode.skill) for episode in episodes] == [20, 20]
     result = summarise(cases, "sim", SEED, episodes)
-    assert 0 < result.lines[0].bounds.optimum <= 20  # 1 per tick at best
+    assert 0 < result.lines[0].reference.optimum <= 20  # 1 per tick at best
     assert result.to_dict()["family_parameters"] == {"moving_bandits": {"ticks": 20}}
     show(result)
     said = "moving_bandits as the bundle was trained: ticks 20"

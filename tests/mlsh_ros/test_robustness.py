@@ -15,8 +15,8 @@ from mlsh_ros.evaluation.robustness import (
     POINTS,
     QUANTITIES,
     Axis,
-    Map,
     Point,
+    RobustnessMap,
     parse_axes,
     plot_map,
     points_of,
@@ -24,7 +24,7 @@ from mlsh_ros.evaluation.robustness import (
     robustness,
 )
 from policies.bundle.bundle import load_bundle
-from sim.envs.reference_returns import bounds
+from sim.envs.reference_returns import compute_reference_returns
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot, robot_names
 from sim.randomization.schema import check_reality, reality_from_dict
@@ -93,7 +93,7 @@ def test_points_are_scores_of_the_same_episodes(monkeypatch):
     late = reality_from_dict({"actuators": motors}, "test")
     done = run_offline([replace(cases[0], sim_params=late)], **how)
     # Against the bounds of the nominal model.
-    limit = bounds(load_robot("omni"), cases[0].family, cases[0].number, **how)
+    limit = compute_reference_returns(load_robot("omni"), cases[0].family, cases[0].number, **how)
     expected = limit.normalise(np.mean([e.value for e in done]))
     assert points[2].score == pytest.approx(expected)
     gained = found.axes["mass"][1]
@@ -103,7 +103,7 @@ def test_points_are_scores_of_the_same_episodes(monkeypatch):
     assert corner[2].score == gained[2].score
 
 
-def made_up() -> Map:
+def made_up() -> RobustnessMap:
     axes = [Axis("friction", 0.2, 0.8), Axis("delay", 0.0, 0.06)]
     point = Point({}, 1.0, 1.0)
     lines = {
@@ -113,7 +113,9 @@ def made_up() -> Map:
     pair = [point] * PAIR_POINTS**2
     bundle = load_bundle("moving_bandits")
     cases = resolve_cases(bundle, task="moving_bandits/goal-0", sim_params="heavy")
-    return Map(measured(cases[0]), cases, 5, 0, point, lines, {("friction", "delay"): pair})
+    return RobustnessMap(
+        measured(cases[0]), cases, 5, 0, point, lines, {("friction", "delay"): pair}
+    )
 
 
 def test_the_verdict_names_where_it_breaks_and_the_files_hold_it(tmp_path):

@@ -15,11 +15,11 @@ pytest.importorskip("tabulate")
 from mlsh_ros.cli.sysid import sysid
 from mlsh_ros.messages.topics import TRACE
 from mlsh_ros.sim2real.data.recording_data import load
-from mlsh_ros.sim2real.data.target import load_subject
-from mlsh_ros.sim2real.data.windows import cut, plan_for, thin
-from mlsh_ros.sim2real.replay.batched_replay import Follower
+from mlsh_ros.sim2real.data.target import load_target
+from mlsh_ros.sim2real.data.windows import make_windows, plan_for, subsample
+from mlsh_ros.sim2real.replay.batched_replay import BatchedReplay
 from mlsh_ros.sim2real.replay.open_loop_replay import twin_of
-from mlsh_ros.sim2real.replay.synthetic_recording import rehearse
+from mlsh_ros.sim2real.replay.synthetic_recording import synthesize_recording
 from mlsh_ros.sim2real.sysid import identifiability as told
 from mlsh_ros.sim2real.sysid import identify as identification
 from mlsh_ros.sim2real.sysid import least_squares
@@ -48,7 +48,7 @@ def moving():
 def weak(moving):
     """Four sessions of a robot with 20 % less force, whose commands act 20 ms late."""
     hidden = reality_from_dict({"actuators": {"drive_x": DRIVES, "drive_y": DRIVES}}, "hidden")
-    return rehearse(moving, hidden, sessions=4, seed=3)
+    return synthesize_recording(moving, hidden, sessions=4, seed=3)
 
 
 def test_a_weak_and_late_robot_is_found(moving, weak, tmp_path):
@@ -247,7 +247,7 @@ def test_where_no_sensor_is_recorded_nothing_is_identified(moving, late, tmp_pat
 
 def test_a_name_of_neither_bundle_nor_robot_is_told_both():
     with pytest.raises(UserError, match=r"'nobody'.*moving_bandits.*omni"):
-        load_subject("nobody")
+        load_target("nobody")
 
 
 # A robot without a bundle ------------------------------------------------------------------------
@@ -276,10 +276,12 @@ def test_what_moves_nothing_is_not_told(moving, weak):
 def fit_of(subject, signals, ranges, windows):
     """The problem that some windows of a recording pose."""
     robot, ranges = load_robot(subject.interface.robot), reality_from_dict(ranges, "ranges")
-    chosen = thin(cut(signals, plan_for(subject.interface), subject.interface), np.array(windows))
+    chosen = subsample(
+        make_windows(signals, plan_for(subject.interface), subject.interface), np.array(windows)
+    )
     twin = twin_of(subject, [signals], robot)
     found = unknowns(subject.interface, body_names(twin.model), NOMINAL, ranges)
-    follower = Follower(twin, chosen, ranges, NOMINAL)
+    follower = BatchedReplay(twin, chosen, ranges, NOMINAL)
     return Problem(follower, found, np.ones(len(windows), bool))
 
 
@@ -347,12 +349,12 @@ def test_commands_and_sensors_that_are_a_step_off_against_each_other_are_put_rig
     right = {"drive_x.delay_s": 0.02, "drive_y.delay_s": 0.02, "velocity.delay_s": 0.0}
     put(four, {"drive_x.gain_factor": 0.8, "drive_y.gain_factor": 0.8} | right)
     best = cost(four)
-    assert not search.cross(four)
+    assert not search.cross_ridge(four)
     # The other numbers make up for some of it.
     put(four, {"drive_x.gain_factor": 0.7, "drive_y.gain_factor": 0.7} | right)
     put(four, {each.name: four.value(each) for each in four.unknowns} | shifted(right, 0.02))
     wrong = cost(four)
-    assert search.cross(four)
+    assert search.cross_ridge(four)
     assert cost(four) - best < 0.05 * (wrong - best)
     found = {each.name: four.value(each) for each in four.unknowns}
     assert {name: found[name] for name in right} == pytest.approx(right, abs=1e-6)
@@ -388,10 +390,10 @@ def test_what_stands_beside_a_bend_slides_to_it(four):
     put(four, {"drive_x.delay_s": 0.02, "drive_y.delay_s": 0.02} | gains)
     best = cost(four)
     put(four, {"drive_x.delay_s": 0.0185, "drive_y.delay_s": 0.0215} | gains)
-    search.settle(four)
+    search.descend(four)
     beside = cost(four)
-    assert search.slide(four)
-    search.settle(four)
+    assert search.move_along_valley(four)
+    search.descend(four)
     assert cost(four) - best < 0.01 * (beside - best)
 
 
@@ -409,7 +411,7 @@ def test_a_slide_makes_nothing_worse(moving, weak):
             put(fit, {each.name: each.known for each in fit.unknowns} | {"payload_kg": kg})
             put(fit, {each.name: fit.value(each) for each in fit.unknowns} | delayed_by(late))
             before = cost(fit)
-            fell = search.slide(fit)
+            fell = search.move_along_valley(fit)
             assert cost(fit) < before if fell else cost(fit) == before
 
 
@@ -499,7 +501,7 @@ def rover(hidden, ranges):
     """What is to be found of a rover that differs so, in two seconds of driving."""
     bundle = load_bundle("body_bandits")
     reality = reality_from_dict(hidden, "hidden")
-    signals = rehearse(bundle, reality, sessions=1, seed=3, every=5)
+    signals = synthesize_recording(bundle, reality, sessions=1, seed=3, every=5)
     fit = fit_of(bundle, signals, ranges, [0])
     fit.forget_starts()
     return fit

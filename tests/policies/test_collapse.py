@@ -8,7 +8,7 @@ import pytest
 from policies.mlsh.config import MlshConfig, default_config
 from policies.mlsh.skill_probe import WINDOW, Probe
 from policies.training.collapse_report import collapse_warning
-from sim.envs.reference_returns import Bounds
+from sim.envs.reference_returns import ReferenceReturns
 from tests.support.bundles import small_config
 
 
@@ -68,7 +68,7 @@ def after(*means, **changes) -> int | None:
     each = probe(skills=len(means[0]), envs=2 * len(means[0]), **changes)
     for i in range(WINDOW):
         each.bias(np.tile(np.array(means[i % len(means)], np.float64), 2))
-    return each.dispensable()
+    return each.redundant_skill()
 
 
 def test_two_skills_that_do_the_same_are_one_too_many():
@@ -110,11 +110,11 @@ def test_nothing_is_started_anew_on_few_probes():
     each = probe()
     for _ in range(WINDOW - 1):
         each.bias(returns((8, 8), (8, 8)))
-    assert each.dispensable() is None
+    assert each.redundant_skill() is None
     each.bias(returns((8, 8), (8, 8)))
-    assert each.dispensable() is not None
+    assert each.redundant_skill() is not None
     each.clear()
-    assert each.dispensable() is None
+    assert each.redundant_skill() is None
     assert not each.usual.any()
 
 
@@ -147,7 +147,7 @@ def rows(left, right, information, distance):
     ],
 )
 def test_collapse_is_said_with_its_tasks(left, right, information, distance, said):
-    bounds = [Bounds(0.0, 20.0, 40.0)] * 2
+    bounds = [ReferenceReturns(0.0, 20.0, 40.0)] * 2
     method = small_config().mlsh
     text = collapse_warning(
         rows(left, right, information, distance), ("left", "right"), bounds, method
@@ -159,7 +159,7 @@ def test_collapse_is_said_with_its_tasks(left, right, information, distance, sai
 
 
 def test_what_is_off_is_tried_first():
-    bounds = [Bounds(0.0, 20.0, 40.0)] * 2
+    bounds = [ReferenceReturns(0.0, 20.0, 40.0)] * 2
     method = replace(small_config().mlsh, probe="none", reseed_below=0.0)
     text = collapse_warning(rows(40, 10, 0, 0), ("left", "right"), bounds, method)
     assert "Try --set mlsh.probe=relative, --set mlsh.reseed_below=0.12" in text

@@ -17,7 +17,7 @@ from policies.mlsh.config import (
     faithful_config,
 )
 from policies.mlsh.mlsh import Mlsh
-from policies.mlsh.ppo import Report, ppo_update
+from policies.mlsh.ppo import UpdateStats, ppo_update
 from policies.mlsh.task_schedule import NewTask
 from tests.support.bundles import small_config
 from tests.support.learners import draw, level, plain, shuffle
@@ -39,7 +39,7 @@ def learned_from(each: Mlsh, monkeypatch, iterations=1):
 
     def update(policies, samples, shuffle, **_):
         calls.append(samples)
-        return Report(0, 0, 0, 0, 0)
+        return UpdateStats(0, 0, 0, 0, 0)
 
     def remember(*args, **kwargs):
         rollouts.append(collect(*args, **kwargs))
@@ -182,9 +182,13 @@ def test_scaled_returns(scaled):
     """Value functions learn in units of what a step of their level can earn, or raw."""
     each = learner(scaled_returns=scaled)
     assert each.bounds[0].optimum == pytest.approx(44.8, abs=0.1)  # of 50 ticks
-    assert each.stake == pytest.approx(8.97, abs=0.02)  # of the 10 ticks of a decision
-    assert each.agent.masters.unit == (each.stake if scaled else 1)
-    assert each.agent.skills.unit == pytest.approx(each.stake / 10 if scaled else 1)
+    assert each.decision_return_scale == pytest.approx(
+        8.97, abs=0.02
+    )  # of the 10 ticks of a decision
+    assert each.agent.masters.unit == (each.decision_return_scale if scaled else 1)
+    assert each.agent.skills.unit == pytest.approx(
+        each.decision_return_scale / 10 if scaled else 1
+    )
 
 
 @pytest.mark.parametrize("clip", [None, 0.2])

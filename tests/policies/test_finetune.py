@@ -19,7 +19,7 @@ from policies.training.adapt import Progress, adapt, envs_per_update, from_scrat
 from policies.training.finetune import add_masters, finetune, install_skills, task_config
 from policies.training.finetune_plot import plot_adaptation, write_curves
 from policies.training.run import environment
-from sim.envs.reference_returns import Bounds
+from sim.envs.reference_returns import ReferenceReturns
 from sim.errors import UserError
 from sim.files.output import lock_beside, locked
 from sim.physics.robot_model import ROBOTS, load_robot
@@ -321,7 +321,7 @@ def test_greedy_scores_are_of_first_episodes_only(bundle, monkeypatch):
     config, _ = task_config(bundle, TaskId("moving_bandits", "goal-0"), seed=0)
     method = replace(config.mlsh, groups=2, envs=4)
     learner = Mlsh(
-        replace(config, family="fenced_bandits", mlsh=method), adapt_only=True, tasks=[0, 1]
+        replace(config, family="fenced_bandits", mlsh=method), freeze_skills=True, tasks=[0, 1]
     )
     install_skills(learner.agent, bundle)
     seen = []
@@ -364,7 +364,7 @@ def test_curves_are_written(tmp_path):
     assert lines[2] == "ring_bandits/sector-1,master only,1,400,0.5000,11.0000,0.2500"
     assert lines[7].startswith("ring_bandits/sector-2,master only,0,")
     assert len(lines) == 10
-    limits = dict.fromkeys(two, Bounds(random=2, collapsed=20, optimum=40))
+    limits = dict.fromkeys(two, ReferenceReturns(random=2, collapsed=20, optimum=40))
     for name, shown in (("one", {OTHER: curves}), ("two", two)):
         plot_adaptation(shown, limits, 50, tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").stat().st_size > 1000

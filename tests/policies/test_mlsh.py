@@ -7,7 +7,7 @@ import pytest
 
 from policies.mlsh.config import TrainConfig
 from policies.mlsh.mlsh import Mlsh
-from policies.mlsh.ppo import Report
+from policies.mlsh.ppo import UpdateStats
 from policies.training.adapt import adapt
 from sim.errors import UserError
 from sim.files.arrays import load_arrays, save_arrays
@@ -73,7 +73,7 @@ def test_only_groups_in_their_joint_phase_teach_the_skills(monkeypatch):
 
     def update(level, samples, shuffle, **_):
         seen.append((level, samples))
-        return Report(0, 0, 0, 0, 0)
+        return UpdateStats(0, 0, 0, 0, 0)
 
     rollouts = []
     collect = learner.collector.collect
@@ -108,7 +108,7 @@ def test_statistics_settle_while_the_skills_learn_and_stay_when_frozen():
     learner = Mlsh(config())
     learner.iterate()
     assert learner.agent.normaliser.count == learner.method.steps_per_iteration
-    frozen = Mlsh(config(), adapt_only=True, tasks=[0, 1])
+    frozen = Mlsh(config(), freeze_skills=True, tasks=[0, 1])
     skills = networks(frozen, "skills")
     for _ in range(3):
         assert frozen.iterate().skill is None
@@ -263,7 +263,7 @@ def test_nobody_learns_from_what_went_astray():
 
 
 def test_a_master_that_learns_alone_is_not_led_astray():
-    learner = Mlsh(config(stray=0.9, probe="none"), adapt_only=True, tasks=[0, 1])
+    learner = Mlsh(config(stray=0.9, probe="none"), freeze_skills=True, tasks=[0, 1])
     for g in range(2):
         _, bias = learner.agent.masters.policy.layers(g)[-1]
         bias[:] = (100, -100)
@@ -367,7 +367,7 @@ def test_information_pays_choices_that_tell_the_task():
     rollout = replace(rollout, decided=decided, skill=skill)
     bonus = learner._information(rollout)
     # Of 8 choices (8 + 1) / (8 + 2) and 1 / 10 on either task, 1/2 over both.
-    expected = 0.5 * learner.stake * np.log(0.9 / 0.5)
+    expected = 0.5 * learner.decision_return_scale * np.log(0.9 / 0.5)
     assert bonus[decided] == pytest.approx(expected)
     assert not bonus[~decided].any()
     # Both on one task tell nothing, nor do two that choose alike.
@@ -379,7 +379,7 @@ def test_information_pays_choices_that_tell_the_task():
     # It fades, and a master on frozen skills never gets it.
     learner.iteration = learner.config.iterations
     assert not learner._information(rollout).any()
-    learner.iteration, learner.adapt_only = 0, True
+    learner.iteration, learner.freeze_skills = 0, True
     assert not learner._information(rollout).any()
 
 
@@ -387,7 +387,7 @@ def test_information_pays_choices_that_tell_the_task():
 
 
 def test_distance_is_a_share_of_the_largest_possible_however_sharp_the_exploration():
-    learner = Mlsh(config(groups=2), adapt_only=True, tasks=[0, 1])
+    learner = Mlsh(config(groups=2), freeze_skills=True, tasks=[0, 1])
     skills = learner.agent.skills.policy
     for k, (x, y) in enumerate(((1, 0.5), (-9, 0.5))):
         skills.initialise(k, np.random.default_rng(0), output_gain=0.0, extra=-3.0 * k)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from policies.mlsh.networks import Adam, Normaliser, Stack
+from policies.mlsh.networks import Adam, Normaliser, StackedMLP
 
 # Imports triton, where torch brings it, before a test has loaded Mesa: their two LLVMs crash.
 torch.optim.Adam([torch.zeros(1, requires_grad=True)])
@@ -12,8 +12,8 @@ torch.optim.Adam([torch.zeros(1, requires_grad=True)])
 ROWS, INPUTS, OUTPUTS, EXTRA = 3, 5, 2, 2
 
 
-def stack(hidden=(8, 6), gain=1.0) -> Stack:
-    result = Stack(ROWS, (INPUTS, *hidden, OUTPUTS), EXTRA)
+def stack(hidden=(8, 6), gain=1.0) -> StackedMLP:
+    result = StackedMLP(ROWS, (INPUTS, *hidden, OUTPUTS), EXTRA)
     for row in range(ROWS):
         result.initialise(row, np.random.default_rng(row), output_gain=gain, extra=-0.5)
     return result
@@ -23,7 +23,7 @@ def inputs(n=17):
     return np.random.default_rng(9).standard_normal((ROWS, n, INPUTS)).astype(np.float32)
 
 
-def as_torch(nets: Stack, row: int) -> torch.nn.Sequential:
+def as_torch(nets: StackedMLP, row: int) -> torch.nn.Sequential:
     modules = []
     for weight, bias in nets.layers(row):
         linear = torch.nn.Linear(*weight.shape)

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from policies.mlsh import ppo as module
-from policies.mlsh.actor_critic import Level
+from policies.mlsh.actor_critic import ActorCriticBatch
 from policies.mlsh.advantage_normalization import normalise_advantages
-from policies.mlsh.losses import Samples, policy_sums, value_sums
+from policies.mlsh.losses import Minibatch, policy_sums, value_sums
 from policies.mlsh.mlsh import Mlsh
-from policies.mlsh.ppo import Report, ppo_update
+from policies.mlsh.ppo import UpdateStats, ppo_update
 from tests.support.bundles import small_config
 from tests.support.learners import PPO, by_torch, draw, level, log_prob, plain, rng, shuffle
 
 
-def weights(policies: Level) -> np.ndarray:
+def weights(policies: ActorCriticBatch) -> np.ndarray:
     return np.concatenate([policies.policy.numpy, policies.value.numpy], axis=1).copy()
 
 
@@ -38,7 +38,7 @@ def first_ratios():
         pairs = collected.setdefault(name, [])
         for row, s in enumerate(samples):
             pairs.append((s.log_prob, log_prob(policies, row, s).detach().numpy()))
-        return Report(0, 0, 0, 0, 0)  # nobody learns: the policies stay those that collected
+        return UpdateStats(0, 0, 0, 0, 0)  # nobody learns: the policies stay those that collected
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("policies.mlsh.mlsh.ppo_update", update)
@@ -135,13 +135,13 @@ def test_a_policy_without_samples_does_not_move():
     assert not np.array_equal(weights(policies)[0], before[0])
     assert np.array_equal(weights(policies)[1], before[1])
     assert policies.policy_adam.steps[:, 0].tolist() == [PPO.epochs, 0]
-    assert ppo_update(policies, [nothing, nothing], shuffle()) == Report(0, 0, 0, 0, 0)
+    assert ppo_update(policies, [nothing, nothing], shuffle()) == UpdateStats(0, 0, 0, 0, 0)
 
 
 # Gradients --------------------------------------------------------------------------------
 
 
-def moved(policies: Level, row: int, n=40) -> Samples:
+def moved(policies: ActorCriticBatch, row: int, n=40) -> Minibatch:
     """Samples of a policy that has moved since it drew them, some beyond the clip."""
     s = draw(policies, row, n, reward=plain)
     random = rng(3)
@@ -219,7 +219,7 @@ def test_an_update_is_the_same_in_parts():
         for g, n in enumerate((30, 21))
     ]
     whole = [
-        Samples(
+        Minibatch(
             **{k: np.concatenate([getattr(p[r], k) for p in parts]) for k in vars(parts[0][r])}
         )
         for r in range(2)
@@ -270,7 +270,7 @@ def test_large_gradients_are_scaled():
 def advantages(how):
     empty = np.zeros(0, np.float32)
     rows = [np.array([1, 3], np.float32), empty, np.array([10, 14], np.float32)]
-    samples = [Samples(r[:, None], r, r, r, r, r, r.astype(np.intp)) for r in rows]
+    samples = [Minibatch(r[:, None], r, r, r, r, r, r.astype(np.intp)) for r in rows]
     return [s.advantage.tolist() for s in normalise_advantages(samples, how)]
 
 

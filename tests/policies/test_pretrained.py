@@ -87,7 +87,7 @@ def returns(task: int, family: BodyBandits, origin: float = 0.0) -> np.ndarray:
     world = World(load_robot("rover"), family, EPISODES)
     rngs = [episode_rng(0, n) for n in range(EPISODES)]
     world.reset(np.arange(EPISODES, dtype=np.int32), [task] * EPISODES, rngs)
-    fields, total = world.fields(), np.zeros(EPISODES)
+    fields, total = world.true_state(), np.zeros(EPISODES)
     for tick in range(family.ticks):
         seen = {**fields, "position": fields["position"] + origin}
         observation = world.interface.observe(seen).astype(np.float32)

@@ -16,7 +16,7 @@ import pytest
 import policies.mlsh.shared_memory as nearby_module
 from mlsh_ros.cli import main as cli
 from policies.mlsh.distributed import Ranks, ranks_of_this_run
-from policies.mlsh.shared_memory import Nearby
+from policies.mlsh.shared_memory import SharedMemoryGroup
 from sim.errors import UserError
 from sim.files.arrays import load_arrays
 
@@ -157,7 +157,7 @@ def test_alone_everything_is_ones_own():
 
 
 def talk(path, rank, size, turns, results):
-    nearby = Nearby(path, rank, size)
+    nearby = SharedMemoryGroup(path, rank, size)
     rng = np.random.default_rng(rank)
     heard = [nearby.exchange(rng.integers(0, 256, n, np.uint8)) for n in turns]
     results.put((rank, [h.tobytes() for h in heard]))

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from mlsh_ros.cli import main as cli
-from policies.bundle.adaptation import Progress
+from policies.bundle.adaptation import AdaptationPoint
 from policies.experiments import sweep
 from policies.experiments.ablations import SETS, VARIANTS, WITHOUT_EFFECT, Variant, grid, variants
 from policies.experiments.results_table import plot, summarise, write_table
 from policies.experiments.sweep import interval, plan, run_job
 from policies.mlsh.config import default_config
-from policies.training.adapt import Adapted, envs_for_episodes, from_scratch
+from policies.training.adapt import AdaptationResult, envs_for_episodes, from_scratch
 from policies.training.adaptation_file import Origin, write_adaptation
 from policies.training.run import Run, create_run, train
 from sim.errors import UserError
@@ -176,7 +176,7 @@ def test_a_damaged_run_is_named_and_stops_no_other(tmp_path):
 def finish(job, origin=None):
     """Made-up curves where its result is to be."""
     job.path.mkdir(exist_ok=True)
-    curve = [Progress(u, 2000 * u, 0.0, u / 10, 0.0) for u in range(11)]
+    curve = [AdaptationPoint(u, 2000 * u, 0.0, u / 10, 0.0) for u in range(11)]
     origin = origin or Origin.of(*job.trained())
     write_adaptation(job.result, ("goal-0", "goal-1"), [curve, curve], origin)
 
@@ -248,7 +248,7 @@ def test_a_robot_that_is_changed_while_it_is_learned_from_has_no_result(tmp_path
 
     def learning(*_, **__):
         model.write_text(model.read_text() + "<!-- heavier -->")
-        return Adapted(None, [[Progress(u, u, 0.0, 0.0, 0.0) for u in range(11)]])
+        return AdaptationResult(None, [[AdaptationPoint(u, u, 0.0, 0.0, 0.0) for u in range(11)]])
 
     monkeypatch.setattr(sweep, "from_scratch", learning)
     assert "changed while it was learned from: model.xml of robot" in run_job(job)

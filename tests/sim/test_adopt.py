@@ -9,7 +9,7 @@ from sim.errors import UserError
 from sim.interface import parse_path
 from sim.physics.model_files import load_spec
 from sim.physics.robot_model import ROBOTS, load_robot, robot_names
-from sim.robot_setup.import_mjcf import adopt
+from sim.robot_setup.import_mjcf import import_mjcf
 from sim.robot_setup.placeholders import TODO
 from sim.robot_setup.validation import mistakes
 
@@ -81,7 +81,7 @@ def mjcf(tmp_path) -> Path:
 
 def refusal(*args) -> str:
     with pytest.raises(UserError) as caught:
-        adopt(*args)
+        import_mjcf(*args)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -92,7 +92,7 @@ def terms(text: str) -> dict[str, dict]:
 
 
 def test_every_part_of_the_model_becomes_a_term(mjcf, tmp_path):
-    found = terms(adopt("beast", mjcf, tmp_path / "mine"))
+    found = terms(import_mjcf("beast", mjcf, tmp_path / "mine"))
     expected = {
         # name: mujoco, topic, last message field, unit
         "observation/joint_position": (
@@ -131,7 +131,7 @@ def test_every_part_of_the_model_becomes_a_term(mjcf, tmp_path):
 
 
 def test_what_the_model_tells_is_taken_and_the_rest_is_open(mjcf, tmp_path):
-    text = adopt("beast", mjcf, tmp_path / "mine")
+    text = import_mjcf("beast", mjcf, tmp_path / "mine")
     data, found = yaml.safe_load(text), terms(text)
     assert (data["control_dt"], data["physics_dt"]) == (TODO, 0.004)
     assert found["observation/joint_position"]["limit"] == [[-1.0, 0.5], [-2.0, 0.25]]
@@ -149,7 +149,7 @@ def test_what_the_model_tells_is_taken_and_the_rest_is_open(mjcf, tmp_path):
 
 
 def test_the_folder_holds_all_of_the_robot(mjcf, tmp_path):
-    adopt("beast", mjcf, tmp_path / "mine")
+    import_mjcf("beast", mjcf, tmp_path / "mine")
     mjcf.rename(mjcf.with_name("gone"))
     (mjcf.parent / "assets").rename(tmp_path / "elsewhere")
     names = {p.relative_to(tmp_path / "mine").as_posix() for p in (tmp_path / "mine").rglob("*")}
@@ -160,7 +160,7 @@ def test_the_folder_holds_all_of_the_robot(mjcf, tmp_path):
 
 
 def test_a_draft_with_its_gaps_filled_in_is_a_robot(mjcf, tmp_path):
-    text = adopt("beast", mjcf, tmp_path / "mine")
+    text = import_mjcf("beast", mjcf, tmp_path / "mine")
     data = yaml.safe_load(text)
     fill = {"noise": 0.0, "max_age": 0.1, "limit": [-9.0, 9.0], "scale": 1.0, "offset": 0.0}
     fill |= {"blend": 0.0, "rate_limit": 1.0, "tracking": None, "unit": "N"}
@@ -183,7 +183,7 @@ def test_a_draft_with_its_gaps_filled_in_is_a_robot(mjcf, tmp_path):
 
 @pytest.mark.parametrize("name", robot_names())
 def test_the_shipped_robots_are_drafted_with_the_terms_they_have(name, tmp_path):
-    found = terms(adopt(name, ROBOTS / name / "model.xml", tmp_path / name))
+    found = terms(import_mjcf(name, ROBOTS / name / "model.xml", tmp_path / name))
     shipped = load_robot(name).interface
     actuators = {a for t in shipped.action for a in t.mujoco.actuators}
     drafted = {a for n, t in found.items() if n[0] == "a" for a in t["mujoco"]["actuators"]}
@@ -200,7 +200,7 @@ def test_actuators_and_sensors_without_a_name_get_one_in_the_copy(mjcf, tmp_path
     text = text.replace('<gyro name="rates"', '<gyro noise="0"')
     text = text.replace('<accelerometer name="shake"', "<accelerometer")
     mjcf.write_text(text)
-    drafted = adopt("beast", mjcf, tmp_path / "mine")
+    drafted = import_mjcf("beast", mjcf, tmp_path / "mine")
     found = terms(drafted)
     assert found["action/joint_position"]["mujoco"] == {"actuators": ["hip", "knee"]}
     assert found["observation/imu"]["mujoco"] == {"sensor": "imu"}  # the gyro, at site imu
@@ -220,7 +220,7 @@ def drafted(folder: Path, world: str, rest: str = "", actuators: str = "") -> tu
     (folder / "m.xml").write_text(
         f"<mujoco><worldbody>{world}</worldbody>{rest}<actuator>{actuators}</actuator></mujoco>"
     )
-    text = adopt("it", folder / "m.xml", folder / "it")
+    text = import_mjcf("it", folder / "m.xml", folder / "it")
     return text, terms(text)
 
 
@@ -398,7 +398,7 @@ def test_a_draft_that_its_reader_would_refuse_is_not_written(tmp_path):
         '<actuator><motor name="a" joint="k"/></actuator></mujoco>'
     )
     with pytest.raises(UserError, match="the draft would be refused: one; two"):
-        adopt("it", tmp_path / "m.xml", tmp_path / "it", lambda _: ["one", "two"])
+        import_mjcf("it", tmp_path / "m.xml", tmp_path / "it", lambda _: ["one", "two"])
     assert [p.name for p in tmp_path.iterdir()] == ["m.xml"]
 
 
@@ -444,7 +444,7 @@ def test_what_mujoco_loads_is_copied_and_named(tmp_path, files, joint, actuator)
     for name, text in files.items():
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).write_text(text)
-    found = terms(adopt("it", tmp_path / "in/m.xml", tmp_path / "it"))
+    found = terms(import_mjcf("it", tmp_path / "in/m.xml", tmp_path / "it"))
     (tmp_path / "in").rename(tmp_path / "gone")
     assert found["observation/joint_position"]["mujoco"]["qpos"] == [joint]
     ((action),) = [t for n, t in found.items() if n.startswith("action/")]
@@ -460,9 +460,9 @@ def test_a_model_may_be_named_from_anywhere(tmp_path, monkeypatch, files):
         (tmp_path / "a/in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "a/in" / name).write_text(text)
     monkeypatch.chdir(tmp_path)
-    adopt("it", Path("a/in/m.xml"), Path("b/it"))
+    import_mjcf("it", Path("a/in/m.xml"), Path("b/it"))
     monkeypatch.chdir(tmp_path / "a/in")
-    adopt("it", Path("m.xml"), Path("../it"))
+    import_mjcf("it", Path("m.xml"), Path("../it"))
     for folder in ("b/it", "a/it"):
         load_spec(tmp_path / folder / "model.xml").compile()
 

@@ -7,7 +7,12 @@ import mujoco
 import numpy as np
 import pytest
 
-from sim.envs.reference_returns import Bounds, bounds, enough, episode_rng
+from sim.envs.reference_returns import (
+    ReferenceReturns,
+    compute_reference_returns,
+    enough,
+    episode_rng,
+)
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.interface.orientation import axes
@@ -40,13 +45,13 @@ def begun(family, tasks=(0,), robot=ANT) -> World:
 def hold(world, ticks: int):
     """The safe command; fields and outcome of the last tick."""
     for _ in range(ticks):
-        result = world.obey(np.tile(world.interface.safe, (world.size, 1)))
+        result = world.step_command(np.tile(world.interface.safe, (world.size, 1)))
     return result
 
 
 def put(world, *places) -> None:
     """Each robot at x, y and a heading."""
-    world.physics.place(np.arange(world.size, dtype=np.int32), np.array(places, float))
+    world.physics.teleport(np.arange(world.size, dtype=np.int32), np.array(places, float))
     if "before" in world.layout:
         world.layout["before"][:] = np.array(places, float)[:, :2]
 
@@ -85,7 +90,7 @@ def test_it_touches_the_floor_and_never_itself():
 
 def test_an_episode_begins_at_rest():
     world = begun(AntMovement(**CALM))
-    height = world.fields()["height"][0, 0]
+    height = world.true_state()["height"][0, 0]
     for _ in range(60):
         fields, _ = hold(world, 1)
         assert np.abs(world.physics.batch.qvel).max() < 2e-3
@@ -103,7 +108,7 @@ def test_servos_stand_and_lift_within_their_torque():
     command = world.interface.safe.copy()[None]
     command[:, 4:] = world.interface.limits[1][4:]
     for _ in range(80):
-        fields, _ = world.obey(command)
+        fields, _ = world.step_command(command)
     data = world.physics.batch.get_data(0)
     mujoco.mj_forward(world.physics.model, data)
     assert fields["height"][0, 0] > 0.52
@@ -125,7 +130,7 @@ def test_everything_goes_by_name():
         for name, what in ((term.name, "position"), (f"{term.name}_velocity", "velocity")):
             shown = next(t for t in interface.observation if t.name == name)
             assert shown.ros.fields[element] == f"{what}[{joint}]"
-    got, at = interface.observe(world.fields())[0], interface.observation_slices
+    got, at = interface.observe(world.true_state())[0], interface.observation_slices
     np.testing.assert_allclose(got[at["hip"]], numbers[:4], rtol=1e-6)
     np.testing.assert_allclose(got[at["ankle"]], numbers[4:8], rtol=1e-6)
     np.testing.assert_allclose(got[at["hip_velocity"]], 0.1 * numbers[8:12], rtol=1e-6)
@@ -195,7 +200,7 @@ def test_the_base_is_known_by_its_free_joint_whatever_its_name(tmp_path):
         AntMovement(), robot=edited(tmp_path, '<body name="base_link"', '<body name="b"')
     )
     put(world, [1.0, 2.0, np.pi / 2])
-    fields = world.fields()
+    fields = world.true_state()
     np.testing.assert_array_equal(fields["position"], [[1, 2]])
     np.testing.assert_allclose(fields["orientation"], [np.sqrt([0.5, 0, 0, 0.5])])
 
@@ -213,8 +218,8 @@ def test_blocks_stop_a_robot_whose_model_has_no_contacts(tmp_path):
 
 
 def test_a_start_is_calm_or_shaken_as_much_as_it_says():
-    still = begun(AntMovement(**CALM)).fields()
-    shaken = begun(AntMovement(heading=0.3, shake=0.05), [0] * 50).fields()
+    still = begun(AntMovement(**CALM)).true_state()
+    shaken = begun(AntMovement(heading=0.3, shake=0.05), [0] * 50).true_state()
     for name in ("hip", "ankle"):
         off = np.abs(shaken[name] - still[name])
         assert 0.045 < off.max() <= 0.05
@@ -265,7 +270,7 @@ def test_effort_is_of_the_action_in_force():
 def test_rewards_add_up_to_the_way(name):
     family = make_family(name, {"effort": 0.0, **CALM} | ({"lateral": 0} if "mov" in name else {}))
     world = begun(family)
-    rng, total, start = np.random.default_rng(0), 0.0, world.fields()["position"][0]
+    rng, total, start = np.random.default_rng(0), 0.0, world.true_state()["position"][0]
     for _ in range(60):
         fields, outcome = world.step(rng.uniform(-1, 1, (1, 8)).astype(np.float32))
         total += outcome.reward[0]
@@ -556,11 +561,13 @@ def test_bounds_of_obstacles_by_the_published_numbers():
 
 
 def test_a_share_of_a_cost_is_of_the_way_from_random():
-    assert Bounds(random=2.0, collapsed=23.0, optimum=44.0).share(22.0) == 0.5
+    assert (
+        ReferenceReturns(random=2.0, collapsed=23.0, optimum=44.0).fraction_of_optimum(22.0) == 0.5
+    )
     # Half of -0.3 is not twice as good as -0.3: from -0.75 it is two thirds of the way to -0.3.
-    cost = Bounds(random=-0.75, collapsed=-0.8, optimum=-0.3)
-    assert cost.share(-0.45) == pytest.approx(2 / 3)
-    assert cost.share(-0.75) == 0
+    cost = ReferenceReturns(random=-0.75, collapsed=-0.8, optimum=-0.3)
+    assert cost.fraction_of_optimum(-0.45) == pytest.approx(2 / 3)
+    assert cost.fraction_of_optimum(-0.75) == 0
     # 51,200 ticks of 600, of 2000 at least 32 episodes; of 200 where controllers are simulated.
     assert enough(AntMovement()) == 85
     assert enough(AntObstacles()) == 32
@@ -569,11 +576,11 @@ def test_a_share_of_a_cost_is_of_the_way_from_random():
 
 def test_the_random_bound_is_simulated_and_the_others_are_not():
     family = AntMovement(ticks=20, speed=3.0, lateral=0.0)
-    bound = bounds(ANT, family, 1, episodes=4)
+    bound = compute_reference_returns(ANT, family, 1, episodes=4)
     assert (bound.collapsed, bound.optimum) == pytest.approx((0.0, 60.0))
     # Uniform actions: 0.1 * 8 / 3 per tick is their effort.
     assert -15 < bound.random < 0
-    assert bound.random != bounds(ANT, family, 1, episodes=4, seed=1).random
+    assert bound.random != compute_reference_returns(ANT, family, 1, episodes=4, seed=1).random
 
 
 def test_a_room_ends_the_run_at_its_wall_and_falling_costs():

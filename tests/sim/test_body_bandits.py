@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sim.envs.reference_returns import bounds, episode_rng
+from sim.envs.reference_returns import compute_reference_returns, episode_rng
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
@@ -54,7 +54,7 @@ def test_the_term_is_in_base_link_and_the_robot_begins_with_any_heading():
     (term,) = FAMILY.terms
     assert (term.name, term.frame, term.ros.topic) == ("goals", "base_link", "goals")
     assert term.ros.type == "geometry_msgs/msg/PoseArray"
-    z, w = begun(400).fields()["heading"].T
+    z, w = begun(400).true_state()["heading"].T
     angle = 2 * np.arctan2(z, w)  # -2 pi .. 2 pi
     # Uniform over two turns: mean 0 +- 3.63 / 20 = 0.18, as many with w < 0 as with w > 0
     assert abs(angle.mean()) < 4 * 0.18
@@ -63,10 +63,10 @@ def test_the_term_is_in_base_link_and_the_robot_begins_with_any_heading():
 
 def test_what_is_seen_moves_with_the_robot():
     world = begun(8)
-    before = world.fields()["goals"].reshape(8, 2, 2)
+    before = world.true_state()["goals"].reshape(8, 2, 2)
     for _ in range(20):
-        world.obey(np.tile([0.0, 1.0], (8, 1)))
-    after = world.fields()["goals"].reshape(8, 2, 2)
+        world.step_command(np.tile([0.0, 1.0], (8, 1)))
+    after = world.true_state()["goals"].reshape(8, 2, 2)
     np.testing.assert_allclose(
         np.linalg.norm(after, axis=-1), np.linalg.norm(before, axis=-1), atol=0.02
     )
@@ -76,7 +76,7 @@ def test_what_is_seen_moves_with_the_robot():
 
 def drive(task: int, point) -> np.ndarray:
     world = begun(EPISODES, task)
-    driver, fields, total = Driver(world.interface), world.fields(), np.zeros(EPISODES)
+    driver, fields, total = Driver(world.interface), world.true_state(), np.zeros(EPISODES)
     for _ in range(FAMILY.ticks):
         command = driver.command(fields, point(world.layout, fields))
         fields, outcome = world.step(world.interface.action_for(command).astype(np.float32))
@@ -99,7 +99,9 @@ def test_the_expert_is_near_what_is_physically_possible():
 
 
 def test_bounds_are_in_order():
-    known = [bounds(ROVER, FAMILY, task, episodes=EPISODES) for task in range(2)]
+    known = [
+        compute_reference_returns(ROVER, FAMILY, task, episodes=EPISODES) for task in range(2)
+    ]
     for bound in known:
         assert 0 <= bound.random < 0.1 * bound.optimum
         assert bound.collapsed <= bound.optimum <= FAMILY.ticks

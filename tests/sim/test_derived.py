@@ -16,9 +16,9 @@ from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
 from sim.interface import DERIVED, interface_from_dict, interface_to_dict
 from sim.interface.orientation import is_unit, tilt, up
-from sim.physics.batched_physics import Physics
-from sim.robot_setup.import_mjcf import adopt
-from sim.robot_setup.step_test import try_robot
+from sim.physics.batched_physics import BatchedPhysics
+from sim.robot_setup.import_mjcf import import_mjcf
+from sim.robot_setup.step_test import run_step_tests
 from sim.robot_setup.validation import doubts, mistakes
 from sim.tasks.registry import make_family
 from tests.support.floater import (
@@ -163,7 +163,7 @@ def test_the_digest_and_the_file_tell_each_new_key():
 
 def test_what_mujoco_shows_is_its_own_orientation(tmp_path):
     robot = floater(tmp_path)
-    physics = Physics(robot.interface, robot.compile(), 2, 1)
+    physics = BatchedPhysics(robot.interface, robot.compile(), 2, 1)
     physics.reset(np.arange(2, dtype=np.int32))
     shown = {t.name: t for t in robot.interface.observation}
     worst = [0.0, 0.0]
@@ -285,7 +285,7 @@ def test_what_is_no_orientation_is_beyond_every_limit(quaternion):
 
 def test_a_robot_that_falls_is_stopped_in_the_tick_that_shows_it(tmp_path):
     robot = floater(tmp_path)
-    physics = Physics(robot.interface, robot.compile(), 1, 1)
+    physics = BatchedPhysics(robot.interface, robot.compile(), 1, 1)
     physics.reset(np.zeros(1, np.int32))
     guard, last = SafetyMonitor(robot.interface, SKILLS, {}, RULES), 0.0
     for _ in range(100):
@@ -364,7 +364,7 @@ def test_check_robot_doubts_a_limit_that_is_passed_and_a_term_that_does_nothing(
     def doubted(data):
         robot = floater(tmp_path, data)
         model = robot.compile()
-        trial = try_robot(robot.interface, model, 1.0)
+        trial = run_step_tests(robot.interface, model, 1.0)
         assert trial.held.high["tilt"].tolist() == [0.0]  # upright, in rad
         return doubts(robot.interface, model, trial)
 
@@ -379,7 +379,7 @@ def test_check_robot_doubts_a_limit_that_is_passed_and_a_term_that_does_nothing(
 
 def drafted(tmp_path, model):
     (tmp_path / "theirs.xml").write_text(model)
-    text = adopt("mine", tmp_path / "theirs.xml", tmp_path / "mine")
+    text = import_mjcf("mine", tmp_path / "theirs.xml", tmp_path / "mine")
     return {t["name"]: t for t in yaml.safe_load(text)["observation"]}
 
 

@@ -23,7 +23,7 @@ from sim.interface import (
     interface_to_dict,
 )
 from sim.physics.robot_model import load_robot
-from sim.robot_setup.step_test import try_robot
+from sim.robot_setup.step_test import run_step_tests
 from sim.robot_setup.validation import doubts
 from tests.support.interfaces import INTERFACES
 from tests.support.robots import odd_interface
@@ -343,7 +343,7 @@ def turntable(tmp_path):
         (tmp_path / "model.xml").write_text(model)
         (tmp_path / "robot.yaml").write_text(text)
         robot = load_robot(str(tmp_path))
-        trial = try_robot(robot.interface, robot.compile(), 3.0)
+        trial = run_step_tests(robot.interface, robot.compile(), 3.0)
         return trial, doubts(robot.interface, robot.compile(), trial)
 
     return make

@@ -381,8 +381,8 @@ def test_a_world_ends_an_episode_whose_command_is_not_finite(tmp_path, monkeypat
     rngs = [np.random.default_rng(i) for i in range(2)]
     world.reset(np.arange(2, dtype=np.int32), [0, 0], rngs)
     for _ in range(5):
-        world.obey(np.full((2, 2), 0.5))
-    fields, outcome = world.obey(np.array([[0.5, np.nan], [0.5, 0.5]]))
+        world.step_command(np.full((2, 2), 0.5))
+    fields, outcome = world.step_command(np.array([[0.5, np.nan], [0.5, 0.5]]))
     assert outcome.diverged.tolist() == [True, False]
     assert outcome.truncated.tolist() == [True, False]
     assert (fields["position"][0] == 0).all()  # at the model's defaults again

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sim.physics.robot_model import load_robot
-from sim.rendering.scene import Stage
+from sim.rendering.scene import SceneRenderer
 from sim.rendering.topdown import EDGES, footprints, hull
 from sim.tasks.registry import FAMILIES, make_family
 
@@ -91,7 +91,7 @@ def test_what_is_lower_comes_first():
 @pytest.mark.parametrize("name", FAMILIES)
 def test_families_show_what_they_add_and_nothing_of_the_robot(name):
     family = make_family(name)
-    stage = Stage(load_robot(family.robot), family)
+    stage = SceneRenderer(load_robot(family.robot), family)
     moving = stage.model.body_weldid[stage.model.geom_bodyid] > 0
     placed = stage.model.body_mocapid[stage.model.geom_bodyid] >= 0
     planes = stage.model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE

@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from sim.physics.robot_model import ROBOTS, load_robot, robot_names
-from sim.robot_setup.import_mjcf import adopt
+from sim.robot_setup.import_mjcf import import_mjcf
 from sim.robot_setup.placeholders import TODO
 from sim.robot_setup.rest_test import unrest
-from sim.robot_setup.step_test import try_robot
+from sim.robot_setup.step_test import run_step_tests
 from sim.robot_setup.time_step_test import coarse
 from sim.robot_setup.validation import doubts, mistakes
 
@@ -28,7 +28,7 @@ MOTOR = '<motor name="k" joint="knee" ctrlrange="-90 90"/>'
 def robot(folder, model: str, **values):
     """A draft of a model with what is open filled in."""
     (folder / "m.xml").write_text(model)
-    adopt("it", folder / "m.xml", folder / "it")
+    import_mjcf("it", folder / "m.xml", folder / "it")
     data = yaml.safe_load((folder / "it/robot.yaml").read_text())
     data["control_dt"] = 0.02
     fill = {"noise": 0.0, "max_age": 0.1, "limit": None, "blend": 0.0, "rate_limit": 5.0}
@@ -95,7 +95,7 @@ def test_a_pose_that_a_weak_servo_does_not_reach(tmp_path):
 
 def said(made) -> list[str]:
     model = made.compile()
-    return doubts(made.interface, model, try_robot(made.interface, model, 0.5))
+    return doubts(made.interface, model, run_step_tests(made.interface, model, 0.5))
 
 
 def test_a_stop_that_takes_long_is_named_with_its_seconds(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from sim.physics.robot_model import load_robot, robot_names
 from sim.randomization.model_fields import body_names
-from sim.randomization.parameters import Differences
+from sim.randomization.parameters import ParameterVector
 from sim.randomization.quantities import PRODUCT, ROWS, TABLE, VECTOR
 from sim.randomization.schema import Reality
 
@@ -40,7 +40,7 @@ def test_the_order_of_the_vector_is_what_episodes_draw_by():
 def test_the_nominal_value_is_within_the_bounds_and_changes_nothing(robot):
     robot = load_robot(robot)
     bodies = body_names(robot.compile())
-    nominal = Differences(robot.interface, bodies, Reality(), Reality())
+    nominal = ParameterVector(robot.interface, bodies, Reality(), Reality())
     for row in TABLE:
         assert row.bounds.low <= row.nominal <= row.bounds.high
         assert (row.combination is PRODUCT) == (row.nominal == 1)

@@ -19,7 +19,7 @@ from sim.interface import (
     Rays,
     RosField,
 )
-from sim.physics.batched_physics import Physics
+from sim.physics.batched_physics import BatchedPhysics
 
 # A cart on a slide with a turning head; walls at x = 2 and y = -1, a post beside the head.
 MODEL = """
@@ -71,7 +71,7 @@ def scan_term(rays: Rays = FAN, count: int = COUNT) -> ObservationTerm:
     )
 
 
-def physics(size: int = 1, **changes) -> Physics:
+def physics(size: int = 1, **changes) -> BatchedPhysics:
     term = scan_term(**changes)
     drive = ActionTerm(
         name="drive",
@@ -89,10 +89,10 @@ def physics(size: int = 1, **changes) -> Physics:
         ros=RosField("cmd_vel", "geometry_msgs/msg/Twist", ("linear.x", "angular.z"), ()),
     )
     interface = Interface("cart", 0.1, 0.01, (term,), (drive,))
-    return Physics(interface, mujoco.MjModel.from_xml_string(MODEL), size, 1)
+    return BatchedPhysics(interface, mujoco.MjModel.from_xml_string(MODEL), size, 1)
 
 
-def stand(made: Physics, x: float, turn: float) -> np.ndarray:
+def stand(made: BatchedPhysics, x: float, turn: float) -> np.ndarray:
     """(COUNT,) what is seen from there."""
     ids = np.zeros(1, np.int32)
     made.reset(ids)

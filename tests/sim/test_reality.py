@@ -72,8 +72,8 @@ def pushed(tmp_path_factory) -> Robot:
 
 def speed_after_a_step(robot, reality, command=1.0) -> float:
     made = world(reality, robot=robot)
-    made.advance(np.array([[command, 0.0]]), 1)
-    return float(made.fields()["velocity"][0, 0])
+    made.step_physics(np.array([[command, 0.0]]), 1)
+    return float(made.true_state()["velocity"][0, 0])
 
 
 # Bodies, joints, motors ----------------------------------------------------------------------
@@ -109,9 +109,9 @@ def test_damping_slows_down():
     """No force, 5 N s/m x 3 on 20 kg, implicit in the velocity: v' = v / (1 + h d / m)."""
     made = world(sections(physics={"damping_factor": 3}, drive={"gain_factor": 0}))
     made.physics.push(np.array([0]), np.array([[0.7, 0.0]]))
-    made.advance(np.zeros((1, 2)), 1)
+    made.step_physics(np.zeros((1, 2)), 1)
     expected = 0.7 / (1 + DT * 15 / 20)
-    assert made.fields()["velocity"][0, 0] == pytest.approx(expected, rel=1e-12)
+    assert made.true_state()["velocity"][0, 0] == pytest.approx(expected, rel=1e-12)
 
 
 def test_friction_is_what_holds_a_box(tmp_path):
@@ -133,8 +133,8 @@ def test_friction_is_what_holds_a_box(tmp_path):
         for share, slides in ((0.95, False), (1.05, True)):
             made = world(sections(physics={"friction_factor": factor}), robot=robot)
             for force in [0.0] * 40 + [share * factor * 98.1] * 20:
-                made.advance(np.array([[force / 200, 0.0]]), 1)
-            speed = made.fields()["velocity"][0, 0]
+                made.step_physics(np.array([[force / 200, 0.0]]), 1)
+            speed = made.true_state()["velocity"][0, 0]
             # What is left over, 0.05 x 98.1 N, would make 0.1 m/s of 20 kg in 0.4 s.
             assert speed > 0.05 * factor if slides else abs(speed) < 0.01
     with pytest.raises(UserError, match="joint_friction is of hinge and slide joints, which"):
@@ -150,8 +150,8 @@ def test_joint_friction_holds_and_brakes(pushed):
         varied = sections(physics={"joint_friction": friction})
         assert speed_after_a_step(pushed, varied) == pytest.approx(speed, abs=creep)
         drawn = world(None, varied, robot=pushed)  # in a range it is the same
-        drawn.advance(np.array([[1.0, 0.0]]), 1)
-        assert drawn.fields()["velocity"][0, 0] == speed_after_a_step(pushed, varied)
+        drawn.step_physics(np.array([[1.0, 0.0]]), 1)
+        assert drawn.true_state()["velocity"][0, 0] == speed_after_a_step(pushed, varied)
     # Beside the model's own, in hinges and slides, and not in what moves freely.
     rubbing = real(physics={"joint_friction": 0.3})
     made = world(rubbing, robot=load_robot("ant"), family=HOME["ant"], size=2)
@@ -179,8 +179,8 @@ def test_a_command_factor_is_of_what_the_motor_is_told_and_is_not_cut_off():
         )
         command = np.array([[1.0, -0.5]]) if abs(factor) > 1 else np.array([[0.6, -0.5]])
         for _ in range(40):
-            fields, _ = made.obey(command)
-            others, _ = told.obey(command)
+            fields, _ = made.step_command(command)
+            others, _ = told.step_command(command)
         np.testing.assert_allclose(fields["velocity"], factor * others["velocity"], rtol=1e-6)
 
 
@@ -195,7 +195,7 @@ def path_of(made: World, orders) -> np.ndarray:
     """(physics steps, 2) where it is after every one."""
     return np.array(
         [
-            (made.advance(command, 1), made.fields()["position"][0])[1]
+            (made.step_physics(command, 1), made.true_state()["position"][0])[1]
             for command in orders
             for _ in range(made.interface.substeps)
         ]
@@ -214,7 +214,7 @@ def test_commands_act_exactly_that_much_later(steps):
     np.testing.assert_array_equal(late[steps:], nominal[:-steps])
     by_ticks = world(sections(drive={"delay_s": steps * DT}))
     for n, command in enumerate(orders):
-        fields, _ = by_ticks.obey(command)
+        fields, _ = by_ticks.step_command(command)
         np.testing.assert_array_equal(fields["position"][0], late[5 * n + 4])
 
 
@@ -232,8 +232,8 @@ def test_a_sensor_shows_what_was_that_long_ago(steps):
     nominal = path_of(world(), orders)
     made = world(sections(position={"delay_s": steps * DT}))
     for n, command in enumerate(orders):
-        fields, _ = made.obey(command)
-        shown, then = made.shown(fields), 5 * (n + 1) - steps
+        fields, _ = made.step_command(command)
+        shown, then = made.measurements(fields), 5 * (n + 1) - steps
         np.testing.assert_array_equal(fields["position"][0], nominal[5 * n + 4])  # as it is
         expected = nominal[then - 1] if then > 0 else [0.0, 0.0]
         np.testing.assert_array_equal(shown["position"][0], expected)
@@ -249,21 +249,21 @@ def test_scanner_and_sensors_are_late_as_well(by_steps):
     family = make_family("rooms")  # has walls to be seen
     made = world(real(sensors=sensors), robot=ROVER, family=family)
     twin = world(robot=ROVER, family=family)
-    true = [twin.fields()]
+    true = [twin.true_state()]
     for command in commands(6, seed=1) * [0.22, 2.8]:
         for _ in range(steps):
-            twin.advance(command, 1)
-            true.append(twin.fields())
+            twin.step_physics(command, 1)
+            true.append(twin.true_state())
         shown = [{}] * (steps - 1)
         if by_steps:
             shown = []
             for _ in range(steps):
-                made.advance(command, 1)
-                shown.append(made.shown(made.fields()))
-            made.judge()
+                made.step_physics(command, 1)
+                shown.append(made.measurements(made.true_state()))
+            made.evaluate_step()
         else:
-            fields, _ = made.obey(command)
-            shown.append(made.shown(fields))
+            fields, _ = made.step_command(command)
+            shown.append(made.measurements(fields))
         for step, fields in enumerate(shown, len(true) - steps):
             for name in fields and delays:
                 then = true[max(0, step - round(delays[name] / dt))]
@@ -278,10 +278,10 @@ def test_scale_and_biases():
     sensor = {"scale": -2, "bias": 0.5, "element_bias": [0, 0.25]}
     made = world(sections(velocity=sensor))
     made.physics.push(np.array([0]), np.array([[0.3, 0.4]]))
-    shown = made.shown(made.fields())
+    shown = made.measurements(made.true_state())
     np.testing.assert_allclose(shown["velocity"], [[-0.6 + 0.5, -0.8 + 0.75]], atol=1e-12)
-    assert made.fields()["velocity"].tolist() == [[0.3, 0.4]]
-    np.testing.assert_array_equal(shown["goals"], made.fields()["goals"])
+    assert made.true_state()["velocity"].tolist() == [[0.3, 0.4]]
+    np.testing.assert_array_equal(shown["goals"], made.true_state()["goals"])
 
 
 def test_noise_has_its_deviation_and_touches_nothing_but_what_is_shown():
@@ -325,7 +325,7 @@ def test_noise_comes_beside_the_interfaces_own():
 def test_where_a_scanner_measures_nothing_there_is_nothing_to_disturb():
     made = world(real(sensors={"scan": {"scale": 3.0, "noise": 0.5}}), robot=ROVER, family=BODY)
     scan = np.tile([0.12, 0.13, 1.0, 3.49, 3.5, 3.5], 4)[None]
-    shown = made.shown({**made.fields(), "scan": scan})["scan"]
+    shown = made.measurements({**made.true_state(), "scan": scan})["scan"]
     nothing = (scan == 0.12) | (scan == 3.5)
     np.testing.assert_array_equal(shown[nothing], scan[nothing])
     assert (shown[~nothing] != scan[~nothing]).all()
@@ -334,11 +334,13 @@ def test_where_a_scanner_measures_nothing_there_is_nothing_to_disturb():
 
 def test_what_drops_out_shows_what_was_shown_before():
     made = world(sections(position={"dropout": 0.3, "noise": 0.01}), size=400)
-    before, dropped = made.shown(made.fields())["position"], []
+    before, dropped = made.measurements(made.true_state())["position"], []
     for command in commands(40, 400):
-        fields, _ = made.obey(command)
-        shown = made.shown(fields)["position"]
-        np.testing.assert_array_equal(made.shown(fields)["position"], shown)  # looked at again
+        fields, _ = made.step_command(command)
+        shown = made.measurements(fields)["position"]
+        np.testing.assert_array_equal(
+            made.measurements(fields)["position"], shown
+        )  # looked at again
         same = (shown == before).all(axis=1)
         assert 0.15 < same.mean() < 0.45  # each row by itself
         assert (np.abs(shown - fields["position"])[~same] < 0.06).all()
@@ -348,10 +350,10 @@ def test_what_drops_out_shows_what_was_shown_before():
     assert np.mean(dropped) == pytest.approx(0.3, abs=0.0145)
     rooms = make_family("rooms")
     always = world(real(sensors={"scan": {"dropout": 1.0}}), robot=ROVER, family=rooms)
-    first = always.fields()["scan"]
+    first = always.true_state()["scan"]
     for command in commands(5):
-        fields, _ = always.obey(command)
-        np.testing.assert_array_equal(always.shown(fields)["scan"], first)
+        fields, _ = always.step_command(command)
+        np.testing.assert_array_equal(always.measurements(fields)["scan"], first)
     assert (fields["scan"] != first).any()
 
 
@@ -363,9 +365,9 @@ def test_pushes_change_the_velocity_when_they_are_due():
         pushes={"velocity_m_s": 0.4, "every_s": 0.26},
     )
     made, ticks, angles = world(reality, size=20), [], []
-    before = made.fields()["velocity"]
+    before = made.true_state()["velocity"]
     for tick in range(11):
-        fields, _ = made.obey(np.zeros((20, 2)))
+        fields, _ = made.step_command(np.zeros((20, 2)))
         change = fields["velocity"] - before
         if change.any():
             np.testing.assert_allclose(np.linalg.norm(change, axis=1), 0.4, rtol=1e-9)
@@ -452,7 +454,7 @@ def test_draws_fill_their_ranges_and_sensors_draw_a_bias_for_every_element():
     )
     made = world(randomise=ranges, size=500)
     mass = made.physics.batch.expand("body_mass")[:, 1] / 20
-    bias = made.shown(made.fields())["velocity"]
+    bias = made.measurements(made.true_state())["velocity"]
     lag = made.varied._command_lag
     # Of 500 uniform draws the ends are met within 2 % of the range, this seed.
     for values, (low, high) in ((mass, (0.5, 2)), (bias, (-1, 1))):
@@ -498,7 +500,7 @@ def test_an_episode_is_a_function_of_seed_row_and_number(name):
             if action is None or truncated[b]:
                 rng = generator(5, Stream.EPISODE, b, episode)
                 own.reset(np.zeros(1, np.int32), [env.tasks[b // 2]], [rng])
-            shown = own.interface.observe(own.shown(own.fields()))
+            shown = own.interface.observe(own.measurements(own.true_state()))
             np.testing.assert_array_equal(shown[0], observation[b])
         episode += action is None or bool(truncated.any())
     assert episode == 2
@@ -567,10 +569,10 @@ def test_every_shipped_reality_holds_for_its_robot(robot, reality):
     made = world(load_reality(reality, body), robot=body, family=HOME[robot])
     _, high = body.interface.limits
     for _ in range(10):
-        fields, outcome = made.obey((0.5 * high)[None])
+        fields, outcome = made.step_command((0.5 * high)[None])
         assert not outcome.diverged.any()
         for term in body.interface.observation:
-            value = term.values(made.shown(fields)[term.name])
+            value = term.values(made.measurements(fields)[term.name])
             assert np.isfinite(value).all()
             if term.limit is not None:  # the guard would stop the robot
                 assert (value >= term.limit[0]).all()
@@ -674,8 +676,8 @@ def test_terms_that_show_the_same_place_of_a_message_show_the_same(tmp_path):
         check_reality(real(sensors={"up": {"bias": 0.1}}), robot.interface, "test")
     made = world(randomise=real(sensors=parts), robot=robot, size=9)
     for _ in range(40):
-        fields, _ = made.obey(np.tile([0.2, 0.3, 0.1], (9, 1)))
-        shown = made.shown(fields)
+        fields, _ = made.step_command(np.tile([0.2, 0.3, 0.1], (9, 1)))
+        shown = made.measurements(fields)
         np.testing.assert_array_equal(shown["up"], shown["tilt"])
         np.testing.assert_array_equal(shown["up"][:, [3, 0]], shown["heading"])
     # Delays of 0 to 20 physics steps: some of nine are alike.
@@ -690,7 +692,7 @@ def test_terms_of_the_same_numbers_have_the_same_noise():
     one = {"noise": 0.1, "bias": [-1, 1], "dropout": 0.2, "delay_s": [0, 0.2], "scale": [1, 2]}
     made = world(randomise=sections(velocity=one, guarded=one), robot=robot, size=9)
     for command in commands(40, 9):
-        fields, _ = made.obey(command)
-        shown = made.shown(fields)
+        fields, _ = made.step_command(command)
+        shown = made.measurements(fields)
         np.testing.assert_array_equal(shown["velocity"], shown["guarded"])
     assert (shown["velocity"] != fields["velocity"]).all()

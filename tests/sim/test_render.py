@@ -18,7 +18,7 @@ from sim.errors import UserError
 from sim.physics.robot_model import Robot, load_robot
 from sim.rendering import offscreen as render
 from sim.rendering.offscreen import Frame, NoGraphics, Scene, check_film, film
-from sim.rendering.scene import Stage
+from sim.rendering.scene import SceneRenderer
 from sim.tasks.expert_controller import Driver
 from sim.tasks.registry import make_family
 
@@ -47,7 +47,7 @@ def drive(task: int, number: int, ticks: int) -> Scene:
     """An episode of the expert, in two colours."""
     world = World(ROBOT, FAMILY, 1)
     world.reset(np.zeros(1, np.int32), [task], [episode_rng(0, number)])
-    fields, frames = world.fields(), []
+    fields, frames = world.true_state(), []
     for tick in range(ticks):
         row = {name: value[0] for name, value in fields.items()}
         frames.append(Frame(row, f"tick {tick}", RED if tick < ticks // 4 else BLUE))
@@ -211,7 +211,7 @@ def test_scenes_of_several_families_make_one_film(tmp_path):
 
 def test_whole_poses_show_joints_that_no_term_tells():
     rover, family = load_robot("rover"), make_family("body_bandits")
-    stage = Stage(rover, family)
+    stage = SceneRenderer(rover, family)
     qpos = stage.data.qpos.copy()
     wheel = stage.model.joint("wheel_left").qposadr[0]
     qpos[wheel] = 1.2
@@ -323,9 +323,9 @@ def test_a_base_on_a_free_joint_stands_where_its_fields_say():
     world = World(rover, family, 1)
     world.reset(np.zeros(1, np.int32), [0], [episode_rng(0, 0)])
     for _ in range(10):
-        fields, _ = world.obey(np.array([[0.2, 1.0]]))
+        fields, _ = world.step_command(np.array([[0.2, 1.0]]))
     frame = Frame({name: value[0] for name, value in fields.items()}, "", RED)
-    stage = Stage(rover, family)
+    stage = SceneRenderer(rover, family)
     stage.pose(frame, dict(world.layout))
     shown, true = stage.data.body("base_link"), world.physics.batch.qpos[0]
     np.testing.assert_allclose(shown.xpos[:2], true[:2], atol=1e-12)

@@ -11,7 +11,7 @@ import yaml
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.interface import interface_from_dict
-from sim.physics.batched_physics import Physics
+from sim.physics.batched_physics import BatchedPhysics
 from sim.physics.robot_model import ROBOTS, Robot, load_robot, robot_names
 from sim.tasks.registry import make_family
 from tests.support.robots import ODD_ROBOT, odd_robot
@@ -358,7 +358,7 @@ def test_fields_are_what_mujoco_says_by_name(odd):
     data = mujoco.MjData(model)
     for tick in range(30):
         command = np.array([[0.4 * np.sin(tick), 0.3, -0.2 * np.cos(tick)]])
-        fields, _ = world.obey(command)
+        fields, _ = world.step_command(command)
         for name, value in zip(("bend", "go_x", "go_y"), command[0], strict=True):
             data.actuator(name).ctrl[0] = value
         for _ in range(5):
@@ -378,17 +378,17 @@ def test_five_substeps_are_a_tick(odd):
     one.physics.step(command)
     for _ in range(5):
         two.physics.substep(command)
-    for name, value in one.fields().items():
-        np.testing.assert_array_equal(two.fields()[name], value)
+    for name, value in one.true_state().items():
+        np.testing.assert_array_equal(two.true_state()[name], value)
 
 
 def test_after_a_reset_sensors_show_the_new_episode(odd):
-    world, fresh = moving(odd, 3), moving(odd, 3).fields()
+    world, fresh = moving(odd, 3), moving(odd, 3).true_state()
     np.testing.assert_allclose(fresh["shake"], [[0, 0, 9.81]] * 3, atol=1e-9)  # at rest: gravity
     for _ in range(10):
-        last, _ = world.obey(np.full((3, 3), 0.5))
+        last, _ = world.step_command(np.full((3, 3), 0.5))
     world.reset(np.array([1], np.int32), [0], [np.random.default_rng(1)])
-    fields = world.fields()
+    fields = world.true_state()
     for name in ("angle", "shake", "position", "rates"):
         np.testing.assert_array_equal(fields[name][1], fresh[name][1])
         np.testing.assert_array_equal(fields[name][[0, 2]], last[name][[0, 2]])
@@ -396,7 +396,7 @@ def test_after_a_reset_sensors_show_the_new_episode(odd):
 
 
 def test_only_mujocos_own_resets_count_as_divergence(odd):
-    physics = Physics(odd.interface, odd.compile(), 3, 1)
+    physics = BatchedPhysics(odd.interface, odd.compile(), 3, 1)
     physics.batch.warning[0, int(mujoco.mjtWarning.mjWARN_CONTACTFULL)] = 1
     physics.batch.bind("qvel")[1, 0] = np.inf
     physics.batch.warning[2, int(mujoco.mjtWarning.mjWARN_BADQACC)] = 1
@@ -416,10 +416,10 @@ def test_a_snapshot_of_another_size_is_refused(odd):
 def test_omni_reaches_the_speed_where_forces_balance():
     world = moving(load_robot("omni"))
     for _ in range(30):
-        world.obey(np.array([[1.0, -0.5]]))
+        world.step_command(np.array([[1.0, -0.5]]))
     # kv (u - v) = d v, so v = kv u / (kv + d) = 300 u / 305 = 0.98361 u
     expected = [[300 / 305, -0.5 * 300 / 305]]
-    np.testing.assert_allclose(world.fields()["velocity"], expected, atol=1e-6)
+    np.testing.assert_allclose(world.true_state()["velocity"], expected, atol=1e-6)
 
 
 def test_omni_accelerates_no_faster_than_its_force_allows():
@@ -427,7 +427,7 @@ def test_omni_accelerates_no_faster_than_its_force_allows():
     speed = [0.0]
     for _ in range(20):
         world.physics.substep(np.array([[1.0, 1.0]]))
-        speed.append(float(world.fields()["velocity"][0, 0]))
+        speed.append(float(world.true_state()["velocity"][0, 0]))
     # 80 N / 20 kg = 4 m/s2, in a step of 0.02 s 0.08 m/s; the first is slowed by damping only:
     # implicit, v = 0.08 / (1 + 0.02 * 5 / 20) = 0.0796
     assert np.diff(speed).max() <= 0.08
@@ -441,5 +441,5 @@ def test_omnis_position_is_the_sum_of_its_velocities():
     total = np.zeros((1, 2))
     for _ in range(50):
         world.physics.substep(np.array([[0.7, -1.0]]))
-        total += 0.02 * world.fields()["velocity"]  # semi-implicit Euler: x += h v(new)
-    np.testing.assert_allclose(world.fields()["position"], total, atol=1e-12)
+        total += 0.02 * world.true_state()["velocity"]  # semi-implicit Euler: x += h v(new)
+    np.testing.assert_allclose(world.true_state()["position"], total, atol=1e-12)

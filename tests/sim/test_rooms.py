@@ -7,7 +7,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from sim.envs.reference_returns import bounds, episode_rng
+from sim.envs.reference_returns import compute_reference_returns, episode_rng
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
@@ -79,13 +79,13 @@ def test_scattered_episodes_begin_anywhere_but_at_a_wall():
 
 def test_an_episode_begins_in_a_door_with_the_goal_unseen(robot):
     world = begun(robot, 200, task=5)
-    xy = world.fields()["position"]
+    xy = world.true_state()["position"]
     middles, _ = FAMILY.doors
     distance = np.abs(xy[:, None] - middles).max(axis=-1)
     assert (distance.min(axis=1) <= 0.03).all()
     assert np.bincount(distance.argmin(axis=1)).min() > 25  # 50 +- 6 each
     other = begun(robot, 200, task=2)
-    seen = [w.interface.observe(w.fields()) for w in (world, other)]
+    seen = [w.interface.observe(w.true_state()) for w in (world, other)]
     np.testing.assert_array_equal(*seen)
     assert FAMILY.terms == ()
     np.testing.assert_array_equal(FAMILY.target(world.layout), np.tile([-0.3, 0.3], (200, 1)))
@@ -150,10 +150,10 @@ def test_no_robot_gets_through_a_wall(robot):
 
 def test_a_wall_stops_what_drives_against_it(robot):
     world = begun(robot, 1)
-    world.physics.place(np.zeros(1, np.int32), np.array([[0.5, 0.85, np.pi]]))
+    world.physics.teleport(np.zeros(1, np.int32), np.array([[0.5, 0.85, np.pi]]))
     command = np.array([[-1.0, 0.0] if robot.name == "omni" else [0.22, 0.0]])
     for _ in range(60):  # to the wall between the rooms 0 and 1, beside its door
-        fields, _ = world.obey(command)
+        fields, _ = world.step_command(command)
     # The wall's side is at 0.02; the omni's radius is 0.10, the rover ends 0.038 m ahead.
     ahead = {"omni": 0.10, "rover": 0.038}[robot.name]
     assert fields["position"][0, 0] == pytest.approx(0.02 + ahead, abs=0.015)
@@ -183,25 +183,25 @@ def test_walls_do_not_change_how_the_omni_drives():
     walled = begun(ROBOTS["omni"], 1)
     start = np.array([[0.5, 0.5, 0.0]])
     for world in (free, walled):
-        world.physics.place(np.zeros(1, np.int32), start)
+        world.physics.teleport(np.zeros(1, np.int32), start)
     for tick in range(30):
         command = np.array([[0.3 * np.sin(tick), 0.3 * np.cos(tick)]])
-        one, two = free.obey(command)[0], walled.obey(command)[0]
+        one, two = free.step_command(command)[0], walled.step_command(command)[0]
         np.testing.assert_array_equal(one["position"], two["position"])
 
 
 def test_the_scanner_sees_walls_and_not_the_goal():
     world = begun(ROBOTS["rover"], 1)
-    world.physics.place(np.zeros(1, np.int32), np.array([[0.532, 0.5, 0.0]]))
-    scan = world.fields()["scan"][0]
+    world.physics.teleport(np.zeros(1, np.int32), np.array([[0.532, 0.5, 0.0]]))
+    scan = world.true_state()["scan"][0]
     # From (0.5, 0.5): the outer wall at 1 ahead and to the left, wall or door behind and right.
     assert scan[12] == pytest.approx(0.5, rel=0.01)  # ahead
     assert scan[18] == pytest.approx(0.5, rel=0.01)  # left
     assert scan[0] == pytest.approx(1.5, rel=0.01)  # behind: through a door to the other side
     assert scan[6] == pytest.approx(1.5, rel=0.01)  # right: the same
     other = begun(ROBOTS["rover"], 1, task=4)
-    other.physics.place(np.zeros(1, np.int32), np.array([[0.532, 0.5, 0.0]]))
-    np.testing.assert_array_equal(other.fields()["scan"][0], scan)
+    other.physics.teleport(np.zeros(1, np.int32), np.array([[0.532, 0.5, 0.0]]))
+    np.testing.assert_array_equal(other.true_state()["scan"][0], scan)
 
 
 # What returns are possible ----------------------------------------------------------------
@@ -240,7 +240,7 @@ def grid_distance(goal: np.ndarray, body: float) -> np.ndarray:
 def drive(robot, task: int, family: Rooms = FAMILY) -> tuple[np.ndarray, np.ndarray]:
     """Returns of the expert, and where it began (EPISODES, 2)."""
     world = begun(robot, task=task, family=family)
-    driver, fields, total = Driver(world.interface), world.fields(), np.zeros(EPISODES)
+    driver, fields, total = Driver(world.interface), world.true_state(), np.zeros(EPISODES)
     start = fields["position"]
     for _ in range(family.ticks):
         command = driver.command(fields, family.expert(world.layout, fields))
@@ -306,10 +306,10 @@ def fastest(robot) -> tuple[float, np.ndarray]:
         return 2, 0.022 * np.arange(FAMILY.ticks)
     world = World(robot, make_family("moving_bandits"), 1)  # without walls, from rest
     world.reset(np.zeros(1, np.int32), [0], [episode_rng(0, 0)])
-    start = world.fields()["position"]
+    start = world.true_state()["position"]
     far = [0.0]
     for _ in range(20):
-        fields, _ = world.obey(np.ones((1, 2)))
+        fields, _ = world.step_command(np.ones((1, 2)))
         far.append((fields["position"] - start).max())
     steady = far[-1] - far[-2]
     return np.inf, np.array([*far, *(far[-1] + steady * np.arange(1, FAMILY.ticks))])
@@ -366,7 +366,7 @@ def test_waypoints_by_hand():
 
 def test_bounds_are_in_order(robot):
     for task in (0, 6):
-        bound = bounds(robot, FAMILY, task, episodes=EPISODES)
+        bound = compute_reference_returns(robot, FAMILY, task, episodes=EPISODES)
         assert 0 <= bound.random < 0.2 * bound.optimum
         assert bound.optimum > 0.7 * FAMILY.ticks
         if task:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlsh_ros.messages.conversion import command_writers, topic_readers
-from sim.physics.batched_physics import Physics
+from sim.physics.batched_physics import BatchedPhysics
 from sim.physics.robot_model import load_robot
 from sim.tasks.scenery import add_walls
 
@@ -19,16 +19,16 @@ def walled(spec):
     add_walls(spec, [(WALL + 0.02, 0.0, 0.02, 1.0)], 0.3)
 
 
-def standing(size: int = 1, scene=None) -> Physics:
+def standing(size: int = 1, scene=None) -> BatchedPhysics:
     """At rest: a base that was just put down sinks by the contact's softness."""
-    physics = Physics(ROBOT.interface, ROBOT.compile(scene), size, 1)
+    physics = BatchedPhysics(ROBOT.interface, ROBOT.compile(scene), size, 1)
     physics.reset(np.arange(size, dtype=np.int32))
     for _ in range(5):
         physics.step(np.zeros((size, 2)))
     return physics
 
 
-def run(physics: Physics, *command: float, ticks: int) -> dict[str, np.ndarray]:
+def run(physics: BatchedPhysics, *command: float, ticks: int) -> dict[str, np.ndarray]:
     """Per term (ticks, size): what it shows while it holds a command (speed, yaw rate)."""
     seen = []
     for _ in range(ticks):
@@ -38,7 +38,7 @@ def run(physics: Physics, *command: float, ticks: int) -> dict[str, np.ndarray]:
     return {name: np.stack([fields[name] for fields in seen]) for name in seen[0]}
 
 
-def tilt(physics: Physics) -> float:
+def tilt(physics: BatchedPhysics) -> float:
     """Degrees between the base's axis and the vertical."""
     _, x, y, _ = physics.batch.qpos[0, 3:7]
     return math.degrees(math.acos(1 - 2 * (x * x + y * y)))
@@ -216,7 +216,7 @@ def test_the_observation_through_ros_is_the_one_of_the_simulation():
 
 def test_odometry_is_what_ros_expects_of_a_quarter_turn_to_the_left():
     physics = standing()
-    physics.place(np.zeros(1, np.int32), np.array([[1.5, -0.5, np.pi / 2]]))
+    physics.teleport(np.zeros(1, np.int32), np.array([[1.5, -0.5, np.pi / 2]]))
     fields = {name: value[0] for name, value in physics.fields().items()}
     odom = messages(fields)["odom"][1]
     position, orientation = odom.pose.pose.position, odom.pose.pose.orientation
@@ -230,7 +230,7 @@ def test_a_heading_has_two_quaternions():
     physics = standing(2)
     heading = 0.7
     pose = np.array([[0, 0, heading], [0, 0, heading + 2 * np.pi]])
-    physics.place(np.arange(2, dtype=np.int32), pose)
+    physics.teleport(np.arange(2, dtype=np.int32), pose)
     shown = physics.fields()["heading"]
     expected = np.array([math.sin(heading / 2), math.cos(heading / 2)])
     np.testing.assert_allclose(shown, [expected, -expected], atol=1e-12)

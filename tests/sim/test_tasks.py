@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from sim.envs.reference_returns import Bounds, bounds, episode_rng
+from sim.envs.reference_returns import ReferenceReturns, compute_reference_returns, episode_rng
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot, robot_names
@@ -101,7 +101,7 @@ def test_more_goals_can_be_shown():
     assert family.tasks == ("goal-0", "goal-1", "goal-2", "goal-3")
     world = World(load_robot("omni"), family, 1)
     world.reset(np.zeros(1, np.int32), [3], [episode_rng(0, 0)])
-    assert world.interface.observe(world.fields()).shape == (1, 4 + 2 * 4)
+    assert world.interface.observe(world.true_state()).shape == (1, 4 + 2 * 4)
 
 
 # What an episode draws --------------------------------------------------------------------
@@ -194,9 +194,12 @@ def test_the_scene_has_a_disc_for_every_goal_and_touches_nothing(planar):
 
 
 @pytest.fixture(scope="module")
-def known() -> dict[tuple[str, int], Bounds]:
+def known() -> dict[tuple[str, int], ReferenceReturns]:
     robot = load_robot("omni")
-    return {(n, t): bounds(robot, make_family(n), t, episodes=EPISODES) for n, t in TASKS}
+    return {
+        (n, t): compute_reference_returns(robot, make_family(n), t, episodes=EPISODES)
+        for n, t in TASKS
+    }
 
 
 def drive(family, task: int, controller) -> np.ndarray:
@@ -204,7 +207,7 @@ def drive(family, task: int, controller) -> np.ndarray:
     world = World(load_robot("omni"), family, EPISODES)
     rngs = [episode_rng(0, n) for n in range(EPISODES)]
     world.reset(np.arange(EPISODES, dtype=np.int32), [task] * EPISODES, rngs)
-    fields, total = world.fields(), np.zeros(EPISODES)
+    fields, total = world.true_state(), np.zeros(EPISODES)
     for _ in range(family.ticks):
         command = controller(world.layout, fields)
         fields, outcome = world.step(world.interface.action_for(command))
@@ -310,9 +313,9 @@ def test_moving_bandits_is_about_as_hard_as_the_original(known):
 
 def test_bounds_are_reproducible_and_depend_on_the_seed(known):
     robot, family = load_robot("omni"), make_family("ring_bandits")
-    again = bounds(robot, family, 1, episodes=EPISODES)
+    again = compute_reference_returns(robot, family, 1, episodes=EPISODES)
     assert again == known["ring_bandits", 1]
-    other = bounds(robot, family, 1, episodes=EPISODES, seed=1)
+    other = compute_reference_returns(robot, family, 1, episodes=EPISODES, seed=1)
     assert other.random != again.random
     assert other.optimum != again.optimum  # other episodes, not only other actions
 

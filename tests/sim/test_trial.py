@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from sim.physics.robot_model import load_robot
-from sim.robot_setup.step_test import try_robot
+from sim.robot_setup.step_test import run_step_tests
 from sim.robot_setup.validation import doubts, mistakes, places
 
 # Two carts with 2 kg. Servo of velocity, kv 10: time constant 2 / 10 = 0.2 s, and with damping
@@ -79,7 +79,7 @@ def remodel(folder, old, new):
 def tried(folder, seconds=3.0):
     robot = load_robot(str(folder))
     model = robot.compile()
-    trial = try_robot(robot.interface, model, seconds)
+    trial = run_step_tests(robot.interface, model, seconds)
     return trial, doubts(robot.interface, model, trial)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
-from sim.rendering.scene import Frame, Scene, Stage
+from sim.rendering.scene import EpisodeReplay, Frame, SceneRenderer
 from sim.rendering.viewer import LEFT, PAUSE, RIGHT, SPACE, require_display, show
 from sim.tasks.registry import make_family
 
@@ -26,7 +26,7 @@ def scene(title, family=BANDITS, ticks=3, start=0.0, step=0.1):
         Frame({"position": np.array([x, 0.0])}, f"tick {i}", RED if i < 1 else BLUE, np.r_[x, 0])
         for i, x in enumerate(xs)
     ]
-    return Scene(family, title, layout, frames)
+    return EpisodeReplay(family, title, layout, frames)
 
 
 class Desk:
@@ -171,12 +171,14 @@ def test_a_long_way_is_followed_and_a_short_one_seen_whole():
     desk.show(long)
     camera = desk.windows[0].cam
     assert camera.type == mujoco.mjtCamera.mjCAMERA_TRACKING
-    stage = Stage(OMNI, BANDITS)
+    stage = SceneRenderer(OMNI, BANDITS)
     assert camera.trackbodyid == stage.model.body("base_link").id
     views = [stage.view(long, tick) for tick in range(3)]
     assert [view.lookat.tolist() for view in views] == [[0, 0], [50, 0], [100, 0]]
     # The walls of the rooms are seen too, wherever the goal is: they are as wide as 2.08 m.
-    np.testing.assert_allclose(Stage(OMNI, ROOMS).view(scene("c", ROOMS)).lookat, 0, atol=1e-9)
+    np.testing.assert_allclose(
+        SceneRenderer(OMNI, ROOMS).view(scene("c", ROOMS)).lookat, 0, atol=1e-9
+    )
 
 
 def test_without_a_display_there_is_one_line(monkeypatch):

@@ -16,7 +16,7 @@ from unittest import mock
 
 from policies.bundle.bundle import Bundle
 from policies.mlsh.config import TrainConfig, default_config
-from sim.envs.reference_returns import Bounds
+from sim.envs.reference_returns import ReferenceReturns
 from sim.physics.robot_model import robot_folder
 from sim.seeding import Stream, generator
 
@@ -80,8 +80,8 @@ def changed_robot(path: Path, robot: str, *changes: tuple[str, str]) -> str:
     return str(path)
 
 
-def made_up_bounds(robot, family) -> list[Bounds]:
-    return [Bounds(random=0.0, collapsed=20.0, optimum=40.0)] * len(family.tasks)
+def made_up_bounds(robot, family) -> list[ReferenceReturns]:
+    return [ReferenceReturns(random=0.0, collapsed=20.0, optimum=40.0)] * len(family.tasks)
 
 
 def restless_bundle(

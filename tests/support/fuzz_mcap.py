@@ -21,7 +21,7 @@ from mcap.writer import CompressionType, Writer
 from mlsh_ros.recording.bag_reader import Recording
 from mlsh_ros.recording.replay import replay
 from mlsh_ros.sim2real.data.recording_data import load
-from mlsh_ros.sim2real.data.target import load_subject, nominal
+from mlsh_ros.sim2real.data.target import load_target, nominal
 from mlsh_ros.sim2real.data.windows import plan_for
 from mlsh_ros.sim2real.gap.analysis import _windows
 from mlsh_ros.sim2real.replay.open_loop_replay import twin_of
@@ -103,7 +103,7 @@ class Reader:
     """What the three commands read of a file, up to what they simulate."""
 
     def __init__(self) -> None:
-        self.bundle, self.robot = load_bundle("moving_bandits"), load_subject("omni")
+        self.bundle, self.robot = load_bundle("moving_bandits"), load_target("omni")
         self.twin = twin_of(self.robot, [], nominal(self.robot, None))
 
     def __call__(self, path: Path) -> None:

@@ -118,7 +118,7 @@ class Robot:
             if n > 0:
                 for _ in range(self.parts):
                     world.physics.substep(self._in_force(commands, now, pdt)[None])
-            history.append({name: value[0].copy() for name, value in world.fields().items()})
+            history.append({name: value[0].copy() for name, value in world.true_state().items()})
             if n % self.every == 0:
                 for reader in readers:
                     self._sense(reader, history, now, pdt, pending, frozen)

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from policies.mlsh.actor_critic import Level
+from policies.mlsh.actor_critic import ActorCriticBatch
 from policies.mlsh.config import NetworkConfig, PpoConfig
-from policies.mlsh.losses import Samples
+from policies.mlsh.losses import Minibatch
 
 PPO = PpoConfig(learning_rate=0.05, gamma=0.99, gae_lambda=0.98, epochs=4, minibatch=1000)
 
@@ -20,14 +20,14 @@ def shuffle(seed=SHUFFLE):
     return lambda row, group: np.random.default_rng([seed, row, group])
 
 
-def level(*, outputs=3, extra=0, count=2, ppo=PPO) -> Level:
-    result = Level(count, 4, outputs, NetworkConfig(hidden=(8,)), ppo, extra)
+def level(*, outputs=3, extra=0, count=2, ppo=PPO) -> ActorCriticBatch:
+    result = ActorCriticBatch(count, 4, outputs, NetworkConfig(hidden=(8,)), ppo, extra)
     for row in range(count):
         result.fresh(row, rng(row))
     return result
 
 
-def draw(policies: Level, row: int, n: int, *, reward, seed=0) -> Samples:
+def draw(policies: ActorCriticBatch, row: int, n: int, *, reward, seed=0) -> Minibatch:
     """n samples of one policy, whose value function knows nothing yet."""
     random = rng(seed)
     obs = random.standard_normal((n, 4)).astype(np.float32)
@@ -46,14 +46,14 @@ def draw(policies: Level, row: int, n: int, *, reward, seed=0) -> Samples:
     gain = reward(obs, action).astype(np.float32)
     advantage = gain - gain.sum() / max(1, n)
     group = np.zeros(n, np.intp)
-    return Samples(obs, action, log_prob, advantage, np.zeros(n, np.float32), gain, group)
+    return Minibatch(obs, action, log_prob, advantage, np.zeros(n, np.float32), gain, group)
 
 
 def plain(obs, action):
     return obs[:, 0]
 
 
-def log_prob(policies: Level, row: int, s: Samples, parameters=None) -> torch.Tensor:
+def log_prob(policies: ActorCriticBatch, row: int, s: Minibatch, parameters=None) -> torch.Tensor:
     """(n,) by torch, differentiable by `parameters`."""
     out, extra = by_torch(policies.policy, row, s.obs, parameters)
     if policies.policy.extra:

@@ -21,7 +21,7 @@ from mlsh_ros.evaluation.episode import Episode
 from mlsh_ros.evaluation.report.inline_svg import INK, PAPER, QUIET, axes_of, styled, to_svg
 from policies.bundle.bundle import Bundle
 from policies.bundle.task_compatibility import resolve_task
-from sim.envs.reference_returns import Bounds, episode_rng
+from sim.envs.reference_returns import ReferenceReturns, episode_rng
 from sim.errors import UserError
 from sim.interface import Floats, Interface
 from sim.tasks.task_id import TaskId
@@ -154,7 +154,7 @@ def draw_route(
 def draw_returns(
     values: Floats,
     solved: NDArray[np.bool_],
-    bounds: Bounds,
+    bounds: ReferenceReturns,
     *,
     span: tuple[float, float],
     key: str,

@@ -21,7 +21,7 @@ from mlsh_ros.evaluation.report.plots import (
     square,
 )
 from mlsh_ros.evaluation.report.verdict import verdict
-from mlsh_ros.evaluation.scores import Evaluation, Line
+from mlsh_ros.evaluation.scores import Evaluation, TaskScore
 from policies.bundle.bundle import Master
 from sim.files.output import write_file
 from sim.interface import Floats
@@ -35,7 +35,7 @@ ROWS = 16  # episodes in a timeline
 class Paths:
     """A task's episodes in the plane, from the worst to the best."""
 
-    line: Line
+    line: TaskScore
     panels: list[Panel]
     goal_known: bool  # the goal that counts is drawn in one of them
 
@@ -123,7 +123,7 @@ def _task_paths(evaluation: Evaluation, task: int, unit: str) -> Paths:
 
 def _returns(evaluation: Evaluation) -> list[Panel]:
     lines = evaluation.lines
-    levels = [level for line in lines for level in vars(line.bounds).values()]
+    levels = [level for line in lines for level in vars(line.reference).values()]
     levels += [e.value for e in evaluation.episodes]
     low, high = min(levels, default=0.0), max(levels, default=1.0)
     margin = 0.06 * (high - low) or 1.0
@@ -133,7 +133,7 @@ def _returns(evaluation: Evaluation) -> list[Panel]:
         drawing = draw_returns(
             np.array([e.value for e in mine]),
             np.array([e.success for e in mine]),
-            line.bounds,
+            line.reference,
             span=(low - margin, high + margin),
             key=f"returns-{i}",
             label=f"Returns of {line.task}: mean {line.value:.2f}, worst {line.worst:.2f}",
@@ -217,7 +217,7 @@ def _master(name: str, master: Master) -> tuple[str, ...]:
     return name, master.task, percent(score.normalised), f"{origin.steps:,}", str(origin.seed)
 
 
-def _episodes(evaluation: Evaluation, line: Line) -> list[Episode]:
+def _episodes(evaluation: Evaluation, line: TaskScore) -> list[Episode]:
     return [e for e in evaluation.episodes if (e.task, e.master) == (line.task, line.master)]
 
 

@@ -50,7 +50,7 @@ DONE = OUTCOME.scalars.index("done")
 
 
 @dataclass(frozen=True)
-class Stream:
+class SignalStream:
     """The messages of one sensor topic, n of them, in the order in which they came."""
 
     topic: str
@@ -64,7 +64,7 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Drive:
+class RecordedSession:
     """The ticks of one session, T of them; without traces, one per control period."""
 
     number: int
@@ -94,10 +94,10 @@ class Drive:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Segment:
     """Ticks of a drive that follow one another without a hole."""
 
-    drive: Drive
+    drive: RecordedSession
     begin: int
     end: int  # not part of it
 
@@ -123,8 +123,8 @@ class Signals:
     interface: Interface
     mode: str  # lockstep, realtime, or empty where nobody says
     simulated: bool  # sim_node's outcomes are in it: the robot was a simulator
-    drives: list[Drive]
-    streams: list[Stream]
+    drives: list[RecordedSession]
+    streams: list[SignalStream]
     ends: Ints  # places at which sim_node ended an episode: the next one begins elsewhere
     wraps: list[Wrap] = field(default_factory=list)  # angles that jump by a turn, unannounced
     notes: list[str] = field(default_factory=list)  # what could not be used, in words
@@ -139,17 +139,17 @@ class Signals:
         """Of all drives."""
         return sum(len(drive) for drive in self.drives)
 
-    def stream(self, term: str) -> Stream | None:
+    def stream(self, term: str) -> SignalStream | None:
         """The stream that carries a term."""
         return next((s for s in self.streams if term in s.fields), None)
 
-    def stretches(self) -> list[Stretch]:
+    def stretches(self) -> list[Segment]:
         """Every run of ticks without a hole, long enough to say something."""
         found = []
         for drive in self.drives:
             edges = [0, *(np.flatnonzero(self._holes(drive)) + 1).tolist(), len(drive)]
             found += [
-                Stretch(drive, a, b) for a, b in itertools.pairwise(edges) if b - a >= SHORTEST
+                Segment(drive, a, b) for a, b in itertools.pairwise(edges) if b - a >= SHORTEST
             ]
         return found
 
@@ -160,7 +160,7 @@ class Signals:
         # Commands alone are a new drive after every pause.
         return torn + max(sum(not drive.traced for drive in self.drives) - 1, 0)
 
-    def _holes(self, drive: Drive) -> NDArray[np.bool_]:
+    def _holes(self, drive: RecordedSession) -> NDArray[np.bool_]:
         """(T - 1,) where a stretch ends before the drive does."""
         holes = self._torn(drive)
         if (drive.moment >= 0).any():
@@ -170,7 +170,7 @@ class Signals:
             holes[max(place - 2, 0) : place + 1] = True
         return holes
 
-    def _torn(self, drive: Drive) -> NDArray[np.bool_]:
+    def _torn(self, drive: RecordedSession) -> NDArray[np.bool_]:
         """(T - 1,) where a tick is missing after, or the recorder's clock jumped."""
         torn: NDArray[np.bool_] = np.diff(drive.tick) != 1
         if self.lockstep:
@@ -230,7 +230,7 @@ def ended(tick: Ints, moment: Ints, interface: Interface) -> NDArray[np.bool_]:
     return ends
 
 
-def lacking(signals: Signals, stream: Stream) -> tuple[int, int]:
+def lacking(signals: Signals, stream: SignalStream) -> tuple[int, int]:
     """Moments of a lockstep recording that a topic lacks, and how many there are.
 
     Each topic has a message of every moment, or nobody could have driven on: what is missing is
@@ -485,7 +485,7 @@ class Listener:
                 notes.append(f"topic {reader.topic} is missing: it carries {terms}")
         return notes
 
-    def _by_stamps(self, drives: list[Drive], notes: list[str]) -> list[Drive]:
+    def _by_stamps(self, drives: list[RecordedSession], notes: list[str]) -> list[RecordedSession]:
         """The drives with the moments of their ticks, whenever their messages were recorded."""
         seen = ObservationCheck(self.interface, lockstep=True)
         for topic, rows in self._sensors.items():
@@ -510,19 +510,19 @@ class Listener:
             )
         return found
 
-    def _drives(self) -> list[Drive]:
+    def _drives(self) -> list[RecordedSession]:
         numbers = np.array([row[3] for row in self._ticks])
         session, tick = numbers[:, 0].astype(int), numbers[:, 1].astype(int)
         new = (np.diff(session) != 0) | (np.diff(tick) <= 0)
         edges = [0, *(np.flatnonzero(new) + 1).tolist(), len(numbers)]
         return [self._drive(numbers, a, b) for a, b in itertools.pairwise(edges)]
 
-    def _drive(self, numbers: Floats, begin: int, end: int) -> Drive:
+    def _drive(self, numbers: Floats, begin: int, end: int) -> RecordedSession:
         rows, table = self._ticks[begin:end], numbers[begin:end]
         whole = table[:, :6].astype(np.int64)
         start, size = len(self._trace.scalars), self.interface.observation_size
         action = start + size + self.interface.action_size
-        return Drive(
+        return RecordedSession(
             number=int(whole[0, 0]),
             master=rows[-1][2],
             traced=True,
@@ -542,7 +542,9 @@ class Listener:
             given_command=table[:, action:],
         )
 
-    def _silent_drives(self, streams: Sequence[Stream], notes: list[str]) -> list[Drive]:
+    def _silent_drives(
+        self, streams: Sequence[SignalStream], notes: list[str]
+    ) -> list[RecordedSession]:
         """Ticks where only commands are recorded: each is in force until the next one."""
         order, received, command = self._given(notes)
         if not len(order):
@@ -552,7 +554,7 @@ class Listener:
         rows = np.argsort(messages, kind="stable")
         messages, heard = messages[rows], heard[rows]
         edges = [0, *(self._cuts(order, received, command, messages, heard) + 1), len(order)]
-        drives: list[Drive] = []
+        drives: list[RecordedSession] = []
         for a, b in itertools.pairwise(edges):
             end = received[b - 1]
             if b == len(order) and self._holds(command[-1]):
@@ -633,10 +635,10 @@ def _untraced(
     observation: Float32,
     command: Floats,
     given: tuple[Floats, Ints, Floats],
-) -> Drive:
+) -> RecordedSession:
     count = len(order)
     none, unknown = np.zeros(count, np.int64), np.full(count, np.nan)
-    return Drive(
+    return RecordedSession(
         number=number,
         master="",
         traced=False,
@@ -674,7 +676,9 @@ def turns(term: ObservationTerm) -> bool:
     return term.unit == "rad" and term.derive is None and not term.mujoco.task
 
 
-def _unwound(interface: Interface, streams: Sequence[Stream]) -> tuple[list[Stream], list[Wrap]]:
+def _unwound(
+    interface: Interface, streams: Sequence[SignalStream]
+) -> tuple[list[SignalStream], list[Wrap]]:
     """The streams with angles that go on counting, as those of the simulation do."""
     terms, found, wraps = {t.name: t for t in interface.observation}, [], []
     for stream in streams:
@@ -707,7 +711,7 @@ def _out_of_step(signals: Signals) -> list[str]:
     return notes
 
 
-def _newest(interface: Interface, streams: Sequence[Stream], order: Ints) -> Float32:
+def _newest(interface: Interface, streams: Sequence[SignalStream], order: Ints) -> Float32:
     """(T, O) what a policy would have seen at these places of the recording; nan if nothing."""
     fields = {t.name: np.full((len(order), t.size), np.nan) for t in interface.observation}
     for stream in streams:
@@ -722,7 +726,7 @@ def _streams(
     rows: Sequence[Row],
     origin: int,
     refused: Sequence[str],
-) -> list[Stream]:
+) -> list[SignalStream]:
     """One of all terms that the same messages showed; mostly that is one."""
     shown: dict[bytes, list[str]] = {}
     for name in dict.fromkeys(name for row in rows for name in row[3]):
@@ -740,9 +744,9 @@ def _stream(
     names: Sequence[str],
     origin: int,
     refused: Sequence[str],
-) -> Stream:
+) -> SignalStream:
     stamps = np.array([row[2] for row in rows], np.int64)
-    return Stream(
+    return SignalStream(
         topic=topic,
         order=np.array([row[0] for row in rows]),
         received=np.array([row[1] for row in rows]) * NANO,

@@ -18,7 +18,7 @@ from policies.bundle.task_compatibility import resolve_task
 from sim.errors import unknown
 from sim.interface import Floats, ObservationTerm
 from sim.physics.robot_model import Robot, load_robot, robot_names
-from sim.tasks.base import Fields, Layout, TaskFamily
+from sim.tasks.base import EpisodeState, Fields, TaskFamily
 
 Subject = Bundle | Robot
 
@@ -38,7 +38,7 @@ class NoTask:
     def scene(self, spec: mujoco.MjSpec) -> None:
         """Nothing is added."""
 
-    def place(self, layout: Layout) -> dict[str, Floats]:
+    def place(self, layout: EpisodeState) -> dict[str, Floats]:
         """Nothing stands anywhere."""
         return {}
 
@@ -46,19 +46,19 @@ class NoTask:
         """Nothing is drawn."""
         return {}
 
-    def fields(self, layout: Layout, robot: Fields) -> dict[str, Floats]:
+    def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
         """No terms of its own."""
         return {}
 
-    def reward(self, layout: Layout, fields: Fields) -> Floats:
+    def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
         """(n,) zeros."""
         return np.zeros(_count(fields))
 
-    def success(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+    def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """(n,) false."""
         return np.zeros(_count(fields), bool)
 
-    def terminated(self, layout: Layout, fields: Fields) -> NDArray[np.bool_]:
+    def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """(n,) false."""
         return np.zeros(_count(fields), bool)
 
@@ -67,7 +67,7 @@ def _count(fields: Fields) -> int:
     return len(next(iter(fields.values())))
 
 
-def load_subject(name: str) -> Subject:
+def load_target(name: str) -> Subject:
     """A bundle or a robot, shipped by name or by path; a folder with robot.yaml is a robot.
 
     Raises:

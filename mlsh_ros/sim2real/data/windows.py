@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from mlsh_ros.sim2real.data.signals import (
     PAUSE,
     SAME,
-    Drive,
     Ints,
+    RecordedSession,
+    Segment,
     Signals,
-    Stream,
-    Stretch,
+    SignalStream,
     turns,
     unwound,
 )
@@ -52,7 +52,7 @@ def plan_for(interface: Interface, length: float = LENGTH, before: float = BEFOR
 
 
 @dataclass(frozen=True)
-class Samples:
+class TermSamples:
     """What one term showed, n times in all windows.
 
     Times count from where the comparison begins, in ticks of the length that they should have.
@@ -64,9 +64,9 @@ class Samples:
     first: Floats  # (n,) when this very value came for the first time, on a sensor that repeats
     values: Floats  # (n, count), see `view`
 
-    def take(self, rows: NDArray[np.bool_]) -> Samples:
+    def take(self, rows: NDArray[np.bool_]) -> TermSamples:
         """Some of them."""
-        return Samples(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+        return TermSamples(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Windows:
     command: Floats  # (W, S, A) the mean one in each physics step, S of them
     skill: Ints  # (W, P)
     start: dict[str, Floats]  # per term (W, size): the fields at the first tick
-    samples: dict[str, Samples]  # per term
+    samples: dict[str, TermSamples]  # per term
 
     @property
     def count(self) -> int:
@@ -93,7 +93,7 @@ class Windows:
 class _Timed:
     """A stretch, and when what happened, in s."""
 
-    stretch: Stretch
+    stretch: Segment
     moments: Floats  # (T,) from when on each command acts
     received: Floats  # (n,) when messages came ..
     happened: Floats  # (n,) .. and when what they show was; empty: at once
@@ -108,7 +108,7 @@ class _Timed:
         return np.asarray(received - late)
 
 
-def cut(signals: Signals, plan: Plan, interface: Interface) -> Windows:
+def make_windows(signals: Signals, plan: Plan, interface: Interface) -> Windows:
     """All windows of a recording; the last one of a stretch may show less than its length.
 
     Args:
@@ -172,7 +172,7 @@ def _start(signals: Signals, timed: _Timed, tick: int) -> float:
     return float((newest if newest > seen[0] else moment) + min(tick, 0) * period)
 
 
-def _stands(signals: Signals, stretch: Stretch) -> bool:
+def _stands(signals: Signals, stretch: Segment) -> bool:
     """Whether a stretch begins with a robot at rest.
 
     It is the first of its drive, and no velocity shows a movement. Where no trace says that a
@@ -194,7 +194,7 @@ def _stands(signals: Signals, stretch: Stretch) -> bool:
     return known and (drive.traced or bool(np.allclose(drive.command[0], interface.safe)))
 
 
-def _of_task(interface: Interface, stream: Stream) -> bool:
+def _of_task(interface: Interface, stream: SignalStream) -> bool:
     terms = [term for term in interface.observation if term.name in stream.fields]
     return all(term.mujoco.task for term in terms)
 
@@ -235,7 +235,7 @@ def delayed(command: Floats, late: Floats) -> Floats:
     return means
 
 
-def _skill(stretch: Stretch, begin: int, plan: Plan) -> Ints:
+def _skill(stretch: Segment, begin: int, plan: Plan) -> Ints:
     wanted = np.arange(begin, begin + plan.ticks) + stretch.begin
     return stretch.drive.skill[np.clip(wanted, stretch.begin, stretch.end - 1)]
 
@@ -251,7 +251,7 @@ def count_of(term: ObservationTerm) -> int:
     return 1 if angular(term) else term.count
 
 
-def view(term: ObservationTerm, shown: Floats) -> Floats:
+def to_compared(term: ObservationTerm, shown: Floats) -> Floats:
     """(..., count_of) what is compared of what a term shows (..., count): its unit, or rad."""
     if not angular(term):
         return shown
@@ -263,7 +263,7 @@ def unfolded(term: ObservationTerm, field: Floats) -> Floats:
     return field if term.derive is None else term.values(field)
 
 
-def unview(term: ObservationTerm, viewed: Floats) -> Floats:
+def from_compared(term: ObservationTerm, viewed: Floats) -> Floats:
     """The inverse of `view`."""
     if not angular(term):
         return viewed
@@ -278,7 +278,7 @@ def unscaled(
     return np.asarray(shown / term.scales)
 
 
-def fields_of(signals: Signals, stretch: Stretch) -> dict[str, Floats]:
+def fields_of(signals: Signals, stretch: Segment) -> dict[str, Floats]:
     """Per term (T, size) the newest field at every tick of a stretch; nan where there is none."""
     drive, fields = stretch.drive, {}
     for term in signals.interface.observation:
@@ -302,7 +302,7 @@ def _samples(
     stretch: Ints,
     begins: Floats,
     plan: Plan,
-) -> Samples:
+) -> TermSamples:
     """Of a term.
 
     Args:
@@ -335,14 +335,16 @@ def _samples(
         time, stamp, first = (
             (each - begin[at]) / tick for each in (found.time, found.stamp, found.first)
         )
-        parts.append(Samples(place[at], time, stamp, first, found.values))
+        parts.append(TermSamples(place[at], time, stamp, first, found.values))
     if not parts:
-        return Samples(np.zeros(0, np.int64), *(np.zeros(0),) * 3, np.zeros((0, count_of(term))))
+        return TermSamples(
+            np.zeros(0, np.int64), *(np.zeros(0),) * 3, np.zeros((0, count_of(term)))
+        )
     columns = zip(*(vars(part).values() for part in parts), strict=True)
-    return Samples(*(np.concatenate(column) for column in columns))
+    return TermSamples(*(np.concatenate(column) for column in columns))
 
 
-def _from_trace(interface: Interface, timed: _Timed, term: ObservationTerm) -> Samples:
+def _from_trace(interface: Interface, timed: _Timed, term: ObservationTerm) -> TermSamples:
     """Times in s."""
     stretch, time = timed.stretch, timed.moments
     observation = stretch.drive.observation[stretch.begin : stretch.end]
@@ -350,13 +352,13 @@ def _from_trace(interface: Interface, timed: _Timed, term: ObservationTerm) -> S
     first = _first(time, values)
     if turns(term):
         values, _ = unwound(values)
-    viewed = view(term, values)
-    return Samples(np.zeros(len(time), np.int64), time, time + np.nan, first, viewed)
+    viewed = to_compared(term, values)
+    return TermSamples(np.zeros(len(time), np.int64), time, time + np.nan, first, viewed)
 
 
 def _from_stream(
-    signals: Signals, timed: _Timed, stream: Stream, term: ObservationTerm
-) -> Samples:
+    signals: Signals, timed: _Timed, stream: SignalStream, term: ObservationTerm
+) -> TermSamples:
     """Times in s."""
     inside = _within(signals, timed.stretch, stream)
     received = stream.received[inside]
@@ -365,11 +367,13 @@ def _from_stream(
         age = age + np.nan
     whole = stream.fields[term.name][inside]
     time = timed.when(received)
-    values = view(term, unfolded(term, whole))
-    return Samples(np.zeros(len(time), np.int64), time, time - age, _first(time, whole), values)
+    values = to_compared(term, unfolded(term, whole))
+    return TermSamples(
+        np.zeros(len(time), np.int64), time, time - age, _first(time, whole), values
+    )
 
 
-def _within(signals: Signals, stretch: Stretch, stream: Stream) -> NDArray[np.bool_]:
+def _within(signals: Signals, stretch: Segment, stream: SignalStream) -> NDArray[np.bool_]:
     """(n,) which messages came during a stretch."""
     drive, step = stretch.drive, signals.interface.control_dt
     low, high = _between(signals, drive, stretch)
@@ -382,7 +386,7 @@ def _within(signals: Signals, stretch: Stretch, stream: Stream) -> NDArray[np.bo
     return inside
 
 
-def _between(signals: Signals, drive: Drive, stretch: Stretch) -> tuple[int, int]:
+def _between(signals: Signals, drive: RecordedSession, stretch: Segment) -> tuple[int, int]:
     """Places of the ticks before and after a stretch, in whichever drive they are."""
     ticks = np.sort(np.concatenate([each.order for each in signals.drives]))
     first = np.searchsorted(ticks, drive.order[stretch.begin])
@@ -391,7 +395,7 @@ def _between(signals: Signals, drive: Drive, stretch: Stretch) -> tuple[int, int
     return low, int(ticks[after]) if after < len(ticks) else np.iinfo(np.int64).max
 
 
-def _timed(signals: Signals, stretch: Stretch) -> _Timed:
+def _timed(signals: Signals, stretch: Segment) -> _Timed:
     """When what happened in a stretch.
 
     sim_node takes a command with its next physics step, and sends sensors after every step: the
@@ -445,14 +449,14 @@ def _first(time: Floats, values: Floats) -> Floats:
     return time[np.maximum.accumulate(np.where(new, np.arange(len(time)), 0))]
 
 
-def thin(windows: Windows, keep: Ints) -> Windows:
+def subsample(windows: Windows, keep: Ints) -> Windows:
     """Some of the windows, in the order given, with their samples."""
     place = np.full(windows.count + 1, -1)  # the last entry stands for "none before"
     place[keep] = np.arange(len(keep))
     samples = {}
     for name, shown in windows.samples.items():
         chosen = shown.take(place[shown.window] >= 0)
-        samples[name] = Samples(
+        samples[name] = TermSamples(
             place[chosen.window], chosen.time, chosen.stamp, chosen.first, chosen.values
         )
     return Windows(
@@ -474,7 +478,7 @@ def merge(windows: list[Windows]) -> Windows:
         return windows[0]
     shift = np.cumsum([0, *(each.count for each in windows)])
     stretch = np.cumsum([0, *(int(w.stretch.max(initial=-1)) + 1 for w in windows)])
-    samples: dict[str, Samples] = {}
+    samples: dict[str, TermSamples] = {}
     for name in windows[0].samples:
         shown = [each.samples[name] for each in windows]
         joined = [
@@ -482,7 +486,7 @@ def merge(windows: list[Windows]) -> Windows:
             for key in ("time", "stamp", "first", "values")
         ]
         number = np.concatenate([s.window + n for s, n in zip(shown, shift, strict=False)])
-        samples[name] = Samples(number, *joined)
+        samples[name] = TermSamples(number, *joined)
 
     def join(parts: list[NDArray[Any]]) -> NDArray[Any]:
         return np.concatenate(parts)

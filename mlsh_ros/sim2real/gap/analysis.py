@@ -15,21 +15,25 @@ from mlsh_ros.recording.replay import Result
 from mlsh_ros.sim2real.data.recording_data import Loaded, Where, check_distinct, load
 from mlsh_ros.sim2real.data.signals import Signals, Wrap, because
 from mlsh_ros.sim2real.data.target import Subject, identity_of, nominal
-from mlsh_ros.sim2real.data.windows import Plan, Windows, cut, merge, plan_for, thin
+from mlsh_ros.sim2real.data.windows import Plan, Windows, make_windows, merge, plan_for, subsample
 from mlsh_ros.sim2real.gap import findings as say
-from mlsh_ros.sim2real.gap.closed_loop_return import Earned, earned, interval
+from mlsh_ros.sim2real.gap.closed_loop_return import (
+    ClosedLoopReturn,
+    closed_loop_returns,
+    interval,
+)
 from mlsh_ros.sim2real.gap.data_quality import (
     Channel,
+    ChannelTiming,
     Drift,
-    Effort,
-    Timing,
+    Saturation,
     channels,
-    drifts,
-    efforts,
+    out_of_distribution,
+    saturation,
     timing,
 )
 from mlsh_ros.sim2real.gap.findings import Finding
-from mlsh_ros.sim2real.gap.hypotheses import CLEARER, MATERIAL, NATS, Cause, Search, corrected
+from mlsh_ros.sim2real.gap.hypotheses import CLEARER, MATERIAL, NATS, Hypothesis, Search, corrected
 from mlsh_ros.sim2real.gap.joints import angles
 from mlsh_ros.sim2real.gap.measures import (
     HORIZONS,
@@ -42,7 +46,7 @@ from mlsh_ros.sim2real.gap.measures import (
 )
 from mlsh_ros.sim2real.gap.training_range import graphs_of, known_to, read_by
 from mlsh_ros.sim2real.replay.late_commands import late_commands
-from mlsh_ros.sim2real.replay.open_loop_replay import Twin, twin_of
+from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay, twin_of
 from mlsh_ros.sim2real.replay.prediction import Prediction
 from mlsh_ros.sim2real.replay.residuals import (
     SMALLEST,
@@ -79,14 +83,14 @@ class Gap:
     recordings: list[str]
     notes: list[str]  # what could not be used or compared
     findings: list[Finding]  # worst first
-    causes: list[Cause]
+    causes: list[Hypothesis]
     measures: list[Measure]  # against the nominal simulation
     explained: list[Measure]  # against the simulation with all causes
     channels: list[list[Channel]]  # per recording
-    timing: Timing
-    efforts: list[Effort]
-    drifts: list[Drift]
-    earned: list[Earned]
+    timing: ChannelTiming
+    saturation: list[Saturation]
+    out_of_distribution: list[Drift]
+    closed_loop_returns: list[ClosedLoopReturn]
     replayed: list[Result]
     traces: dict[str, tuple[Trace, Trace]]  # per element: nominal, and with all causes
     windows: int
@@ -136,9 +140,9 @@ class Gap:
             },
             "topics": [{c.topic: asdict(c) for c in each} for each in self.channels],
             "timing": asdict(self.timing),
-            "action": {e.name: asdict(e) for e in self.efforts},
-            "range": {d.name: asdict(d) for d in self.drifts},
-            "tasks": {f"{e.task} {e.master}": _scored(e) for e in self.earned},
+            "action": {e.name: asdict(e) for e in self.saturation},
+            "range": {d.name: asdict(d) for d in self.out_of_distribution},
+            "tasks": {f"{e.task} {e.master}": _scored(e) for e in self.closed_loop_returns},
             "replay": {
                 "ticks": sum(r.ticks for r in self.replayed),
                 "decisions": sum(r.decisions for r in self.replayed),
@@ -156,7 +160,9 @@ class Gap:
         lags = [abs(m.lag) for m in self.measures if m.lag is not None]
         gains = [abs(m.gain - 1) for m in self.measures if m.gain is not None]
         losses = [
-            -e.difference[0] / max(float(np.abs(e.simulation).mean()), 1e-12) for e in self.earned
+            -e.difference[0] / max(float(np.abs(e.simulation).mean()), 1e-12)
+            for e in self.closed_loop_returns
+            for e in self.closed_loop_returns
         ]
         return {
             "findings": float(len(self.findings)),
@@ -165,8 +171,8 @@ class Gap:
             "gain_error": max(gains, default=None),
             "stale": max((c.stale for c in every), default=None),
             "lost": max((c.lost for c in every), default=None),
-            "outside": max((d.outside for d in self.drifts), default=None),
-            "saturated": max((e.saturated for e in self.efforts), default=None),
+            "outside": max((d.outside for d in self.out_of_distribution), default=None),
+            "saturated": max((e.saturated for e in self.saturation), default=None),
             "lateness_p99": self.timing.lateness_p99,
             "return_loss": max(losses, default=None),
         }
@@ -193,7 +199,7 @@ def _measured(m: Measure, skills: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _scored(e: Earned) -> dict[str, Any]:
+def _scored(e: ClosedLoopReturn) -> dict[str, Any]:
     mean, low, high = e.difference
     return {
         "drives": len(e.robot),
@@ -309,7 +315,7 @@ def analyse_signals(
     seconds = interface.control_dt * sum(len(s) for each in signals for s in each.stretches())
     stale = stale_shares(windows, nominal, elements)
     lines = [channels(each, stale) for each in signals]
-    ticks, work = timing(signals), efforts(signals)
+    ticks, work = timing(signals), saturation(signals)
     scores, seen = _trained(bundle, signals, twin)
     largest = np.abs(windows.command).max(axis=(0, 1)).tolist()
     ceilings = dict(zip(action_labels(interface), largest, strict=True))
@@ -349,9 +355,9 @@ def analyse_signals(
         explained=explained,
         channels=lines,
         timing=ticks,
-        efforts=work,
-        drifts=seen,
-        earned=scores,
+        saturation=work,
+        out_of_distribution=seen,
+        closed_loop_returns=scores,
         replayed=replayed,
         traces=_traces(measures, windows, nominal, final, twin, model),
         windows=windows.count,
@@ -368,13 +374,13 @@ def _wraps(interface: Interface, signals: Sequence[Signals]) -> list[tuple[str, 
 class _Compared:
     """Recordings beside one twin, and what explains the difference."""
 
-    twin: Twin
+    twin: OpenLoopReplay
     windows: Windows
     restless: bool
     elements: list[Element]
     nominal: Prediction
     measures: list[Measure]
-    causes: list[Cause]
+    causes: list[Hypothesis]
     model: Model  # with all causes
     final: Prediction
     explained: list[Measure]
@@ -420,7 +426,9 @@ class _Compared:
         return {name: float(np.hypot(1, each / floors[name])) for name, each in left.items()}
 
 
-def _stepped(twin: Twin, signals: list[Signals], skills: int, notes: Sequence[str]) -> _Compared:
+def _stepped(
+    twin: OpenLoopReplay, signals: list[Signals], skills: int, notes: Sequence[str]
+) -> _Compared:
     """The recordings beside the twin, or beside one with shorter physics steps.
 
     A robot knows no steps: where those of the model are long, what they change is the model's and
@@ -436,7 +444,9 @@ def _stepped(twin: Twin, signals: list[Signals], skills: int, notes: Sequence[st
     return other if other.clearer(own) else own
 
 
-def _compared(twin: Twin, signals: list[Signals], skills: int, notes: Sequence[str]) -> _Compared:
+def _compared(
+    twin: OpenLoopReplay, signals: list[Signals], skills: int, notes: Sequence[str]
+) -> _Compared:
     told, interface = list(notes), twin.interface
     windows = _windows(signals, plan_for(interface), twin, told)
     memory = twin.memory(windows)
@@ -484,8 +494,10 @@ def _compared(twin: Twin, signals: list[Signals], skills: int, notes: Sequence[s
     )
 
 
-def _windows(signals: list[Signals], plan: Plan, twin: Twin, notes: Sequence[str]) -> Windows:
-    windows = merge([cut(each, plan, twin.interface) for each in signals])
+def _windows(
+    signals: list[Signals], plan: Plan, twin: OpenLoopReplay, notes: Sequence[str]
+) -> Windows:
+    windows = merge([make_windows(each, plan, twin.interface) for each in signals])
     if not windows.count:
         raise UserError(
             f"{', '.join(s.name for s in signals)}: no stretch of ticks is long enough to compare"
@@ -518,7 +530,7 @@ def _unmoved(
     return [f"not compared, because it did not move: {still}"] if still else []
 
 
-def _restless(memory: dict[str, Floats], twin: Twin) -> bool:
+def _restless(memory: dict[str, Floats], twin: OpenLoopReplay) -> bool:
     """Whether a simulation from a state that is a little wrong goes elsewhere."""
     units = {term.name: term.unit for term in twin.interface.observation}
     return any(
@@ -527,7 +539,9 @@ def _restless(memory: dict[str, Floats], twin: Twin) -> bool:
     )
 
 
-def _twin(subject: Subject, signals: list[Signals], robot: str | None, reality: str) -> Twin:
+def _twin(
+    subject: Subject, signals: list[Signals], robot: str | None, reality: str
+) -> OpenLoopReplay:
     body = nominal(subject, robot)
     if not reality:
         return twin_of(subject, signals, body)
@@ -537,16 +551,16 @@ def _twin(subject: Subject, signals: list[Signals], robot: str | None, reality: 
 
 
 def _trained(
-    bundle: Bundle | None, signals: list[Signals], twin: Twin
-) -> tuple[list[Earned], list[Drift]]:
+    bundle: Bundle | None, signals: list[Signals], twin: OpenLoopReplay
+) -> tuple[list[ClosedLoopReturn], list[Drift]]:
     """What its skills earn, and how far out of their training the robot went."""
     if bundle is None:
         return [], []
-    scores = earned(signals, bundle, twin)
+    scores = closed_loop_returns(signals, bundle, twin)
     graphs = graphs_of(bundle)
     # The golden rows are few; the simulation from the same starts sees what training saw there.
     known = [known_to(bundle, graphs), *(line.seen for line in scores)]
-    return scores, drifts(signals, np.concatenate(known), read_by(graphs))
+    return scores, out_of_distribution(signals, np.concatenate(known), read_by(graphs))
 
 
 def _noisy(interface: Interface, reality: Reality) -> Interface:
@@ -559,7 +573,9 @@ def _noisy(interface: Interface, reality: Reality) -> Interface:
     return replace(interface, observation=tuple(terms))
 
 
-def _finite(windows: Windows, twin: Twin, notes: list[str]) -> tuple[Windows, Prediction]:
+def _finite(
+    windows: Windows, twin: OpenLoopReplay, notes: list[str]
+) -> tuple[Windows, Prediction]:
     """The windows that the simulation survives."""
     nominal = twin.follow(windows)
     good = np.ones(windows.count, bool)
@@ -579,10 +595,10 @@ def _finite(windows: Windows, twin: Twin, notes: list[str]) -> tuple[Windows, Pr
     notes.append(
         f"{(~good).sum()} of {windows.count} windows left out: the simulation fails there"
     )
-    return _finite(thin(windows, np.flatnonzero(good)), twin, notes)
+    return _finite(subsample(windows, np.flatnonzero(good)), twin, notes)
 
 
-def _usual(bundle: Bundle, scores: list[Earned]) -> list[float]:
+def _usual(bundle: Bundle, scores: list[ClosedLoopReturn]) -> list[float]:
     """(A,) share of the actions that a limit cuts, in simulation or else in the golden rows."""
     size = bundle.interface.action_size
     known = [line.action for line in scores] or [bundle.golden.action.reshape(-1, size)]
@@ -595,7 +611,7 @@ def _traces(
     windows: Windows,
     nominal: Prediction,
     final: Prediction,
-    twin: Twin,
+    twin: OpenLoopReplay,
     model: Model,
 ) -> dict[str, tuple[Trace, Trace]]:
     moving = [m for m in measures if m.element.moves]

@@ -11,15 +11,15 @@ from mlsh_ros.control.control_step import ControlStep, no_safety_rules
 from mlsh_ros.control.controller import Controller
 from mlsh_ros.evaluation.in_process_master import decide_with
 from mlsh_ros.sim2real.data.episode_layout import layout_of
-from mlsh_ros.sim2real.data.signals import Signals, Stretch
+from mlsh_ros.sim2real.data.signals import Segment, Signals
 from mlsh_ros.sim2real.data.windows import fields_of
-from mlsh_ros.sim2real.replay.open_loop_replay import Twin
+from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay
 from policies.bundle.bundle import Bundle
 from policies.bundle.runtime import load_master, load_skills
 from policies.bundle.task_compatibility import resolve_task
 from sim.envs.reference_returns import episode_rng
 from sim.interface import Floats
-from sim.randomization.perturbations import NOMINAL, Varied
+from sim.randomization.perturbations import NOMINAL, PerturbedSim
 
 MOST = 64  # drives that are simulated
 DRAWS = 2000  # of the bootstrap
@@ -27,7 +27,7 @@ SURE = (2.5, 97.5)  # percent
 
 
 @dataclass(frozen=True)
-class Earned:
+class ClosedLoopReturn:
     """One task's returns, per drive: the robot's and the simulation's from the same start."""
 
     task: str
@@ -57,7 +57,9 @@ def interval(values: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def earned(signals: list[Signals], bundle: Bundle, twin: Twin) -> list[Earned]:
+def closed_loop_returns(
+    signals: list[Signals], bundle: Bundle, twin: OpenLoopReplay
+) -> list[ClosedLoopReturn]:
     """Per master that drove and whose task the recording tells; none if it tells of none."""
     found = []
     drives = [(each, s) for each in signals for s in each.stretches() if _first(s)]
@@ -71,14 +73,14 @@ def earned(signals: list[Signals], bundle: Bundle, twin: Twin) -> list[Earned]:
     return found
 
 
-def _first(stretch: Stretch) -> bool:
+def _first(stretch: Segment) -> bool:
     """Whether a session begins there: one whose first ticks are lost is in the middle of it."""
     return stretch.begin == 0 and int(stretch.drive.tick[0]) == 0
 
 
 def _earned(
-    drives: list[tuple[Signals, Stretch]], bundle: Bundle, twin: Twin, master: str
-) -> Earned | None:
+    drives: list[tuple[Signals, Segment]], bundle: Bundle, twin: OpenLoopReplay, master: str
+) -> ClosedLoopReturn | None:
     task = bundle.manifest.masters[master].task_id
     family, number = resolve_task(bundle, task)
     recorded = [fields_of(each, stretch) for each, stretch in drives]
@@ -98,7 +100,7 @@ def _earned(
     rewards, success, seen, action = _drive(bundle, twin, master, layout, first, max(count))
     last = np.array(count) - 2
     each = np.arange(len(drives))
-    return Earned(
+    return ClosedLoopReturn(
         task=str(task),
         master=master,
         ticks=max(count) - 1,
@@ -113,7 +115,7 @@ def _earned(
 
 def _drive(
     bundle: Bundle,
-    twin: Twin,
+    twin: OpenLoopReplay,
     master: str,
     layout: dict[str, Floats],
     first: dict[str, Floats],
@@ -130,16 +132,16 @@ def _drive(
     physics = twin.placed(first)
     varied = None
     if twin.reality != NOMINAL:
-        varied = Varied(physics, physics.interface, twin.reality, NOMINAL)
+        varied = PerturbedSim(physics, physics.interface, twin.reality, NOMINAL)
     family, _ = resolve_task(bundle, manifest.masters[master].task_id)
     rewards, success, seen, done = [], [], [], []
 
     def shown() -> dict[str, Floats]:
         robot = physics.fields()
-        seen = robot if varied is None else varied.shown(robot)
+        seen = robot if varied is None else varied.measurements(robot)
         return {**seen, **family.fields(layout, robot)}
 
-    physics.show()
+    physics.refresh_sensors()
     if varied is not None:
         ids = np.arange(count, dtype=np.int32)
         varied.draw(ids, [episode_rng(0, i) for i in range(count)])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.sim2real.data.signals import Signals, Stream, lacking
+from mlsh_ros.sim2real.data.signals import Signals, SignalStream, lacking
 from mlsh_ros.sim2real.data.windows import OLDEST
 from mlsh_ros.sim2real.replay.residuals import action_labels, observation_labels
 from sim.interface import Floats, Interface
@@ -35,7 +35,7 @@ class Channel:
 
 
 @dataclass(frozen=True)
-class Timing:
+class ChannelTiming:
     """The ticks."""
 
     ticks: int
@@ -50,7 +50,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Effort:
+class Saturation:
     """One element of the action."""
 
     name: str
@@ -77,7 +77,7 @@ def channels(signals: Signals, stale: dict[str, float]) -> list[Channel]:
     return [_channel(signals, stream, stale.get(stream.topic, 0.0)) for stream in streams]
 
 
-def _channel(signals: Signals, stream: Stream, stale: float) -> Channel:
+def _channel(signals: Signals, stream: SignalStream, stale: float) -> Channel:
     steps = np.concatenate([np.zeros(0), *_steps(signals, stream)])
     usual = float(np.median(steps)) if len(steps) else 0.0
     lost = 0.0
@@ -105,7 +105,7 @@ def _channel(signals: Signals, stream: Stream, stale: float) -> Channel:
     )
 
 
-def _steps(signals: Signals, stream: Stream) -> list[Floats]:
+def _steps(signals: Signals, stream: SignalStream) -> list[Floats]:
     """Times between two messages of a topic, within each stretch."""
     found = []
     for stretch in signals.stretches():
@@ -116,7 +116,7 @@ def _steps(signals: Signals, stream: Stream) -> list[Floats]:
     return found
 
 
-def timing(signals: list[Signals]) -> Timing:
+def timing(signals: list[Signals]) -> ChannelTiming:
     """Over all ticks."""
     drives = [drive for each in signals for drive in each.drives]
     steps = [
@@ -134,7 +134,7 @@ def timing(signals: list[Signals]) -> Timing:
             return None
         return float(np.percentile(np.concatenate([getattr(d, name) for d in traced]), percent))
 
-    return Timing(
+    return ChannelTiming(
         ticks=sum(len(drive) for drive in drives),
         missed=sum(int(drive.missed.sum()) for drive in drives),
         late_decisions=sum(int(drive.late.sum()) for drive in drives),
@@ -147,7 +147,7 @@ def timing(signals: list[Signals]) -> Timing:
     )
 
 
-def efforts(signals: list[Signals]) -> list[Effort]:
+def saturation(signals: list[Signals]) -> list[Saturation]:
     """Of every action element; none without traces."""
     interface = signals[0].interface
     drives = [d for each in signals for d in each.drives if d.traced and len(d) > 1]
@@ -156,7 +156,7 @@ def efforts(signals: list[Signals]) -> list[Effort]:
     saturated = np.concatenate([interface.saturated(d.action) for d in drives])
     held = np.concatenate([_held(interface, d.command) for d in drives])
     return [
-        Effort(name, float(saturated[:, i].mean()), float(held[:, i].mean()))
+        Saturation(name, float(saturated[:, i].mean()), float(held[:, i].mean()))
         for i, name in enumerate(action_labels(interface))
     ]
 
@@ -168,7 +168,7 @@ def _held(interface: Interface, command: Floats) -> Floats:
     return (np.abs(after - before) > rate * (1 - 1e-6) - NEAR).astype(float)
 
 
-def drifts(
+def out_of_distribution(
     signals: list[Signals], known: NDArray[np.float32], read: NDArray[np.bool_]
 ) -> list[Drift]:
     """Of the observation elements that are `read` (O,), against `known` ones (n, O)."""

@@ -9,9 +9,9 @@ import numpy as np
 
 from mlsh_ros.recording.replay import Result
 from mlsh_ros.sim2real.data.signals import Wrap
-from mlsh_ros.sim2real.gap.closed_loop_return import Earned
-from mlsh_ros.sim2real.gap.data_quality import Channel, Drift, Effort, Timing
-from mlsh_ros.sim2real.gap.hypotheses import Cause
+from mlsh_ros.sim2real.gap.closed_loop_return import ClosedLoopReturn
+from mlsh_ros.sim2real.gap.data_quality import Channel, ChannelTiming, Drift, Saturation
+from mlsh_ros.sim2real.gap.hypotheses import Hypothesis
 from mlsh_ros.sim2real.gap.joints import HOLDS, Angle
 from mlsh_ros.sim2real.gap.measures import Measure
 from mlsh_ros.sim2real.replay.residuals import NOISY
@@ -84,10 +84,10 @@ def _degrees(angle: float) -> str:
     return f"{np.rad2deg(angle):.0f} degrees"
 
 
-Say = Callable[[Cause], tuple[str, str]]
+Say = Callable[[Hypothesis], tuple[str, str]]
 
 
-def _lag(cause: Cause) -> tuple[str, str]:
+def _lag(cause: Hypothesis) -> tuple[str, str]:
     what = _names(cause.where)
     if cause.value > 0:
         return (
@@ -102,7 +102,7 @@ def _lag(cause: Cause) -> tuple[str, str]:
     )
 
 
-def _delay(cause: Cause) -> tuple[str, str]:
+def _delay(cause: Hypothesis) -> tuple[str, str]:
     if cause.value < 0:
         return (
             f"everything is {_ms(-cause.value)} ahead of the simulation",
@@ -121,7 +121,7 @@ def _delay(cause: Cause) -> tuple[str, str]:
     )
 
 
-def _gain(cause: Cause) -> tuple[str, str]:
+def _gain(cause: Hypothesis) -> tuple[str, str]:
     what = _names(cause.where)
     if cause.value < -0.5:
         return (
@@ -204,13 +204,13 @@ SAID: dict[str, Say] = {
 }
 
 
-def _once(causes: Sequence[Cause]) -> list[Cause]:
+def _once(causes: Sequence[Hypothesis]) -> list[Hypothesis]:
     """Of what was found twice, the two together in the place of the first: no line denies another.
 
     What a later round finds of the same thing comes on top of the first; of masses, damping and
     friction it is the whole. What takes the first back altogether leaves none of them.
     """
-    found: dict[tuple[str, tuple[str, ...]], Cause] = {}
+    found: dict[tuple[str, tuple[str, ...]], Hypothesis] = {}
     for cause in causes:
         key = cause.kind, cause.where
         if key in found:
@@ -229,7 +229,7 @@ def _once(causes: Sequence[Cause]) -> list[Cause]:
     ]
 
 
-def from_causes(causes: Sequence[Cause], ceilings: dict[str, float]) -> list[Finding]:
+def from_causes(causes: Sequence[Hypothesis], ceilings: dict[str, float]) -> list[Finding]:
     """What explains the difference, in the order in which it was found.
 
     Args:
@@ -251,7 +251,7 @@ def from_causes(causes: Sequence[Cause], ceilings: dict[str, float]) -> list[Fin
     return found
 
 
-def from_channels(channels: Sequence[Channel], causes: Sequence[Cause]) -> list[Finding]:
+def from_channels(channels: Sequence[Channel], causes: Sequence[Hypothesis]) -> list[Finding]:
     """Of the messages: stale, lost."""
     told = {topic for c in causes if c.kind == "stale" for topic in c.where}
     found = []
@@ -311,7 +311,7 @@ def from_angles(angles: Sequence[Angle]) -> list[Finding]:
 
 
 def from_measures(
-    final: Sequence[Measure], timing: Timing, period: float, *, restless: bool = False
+    final: Sequence[Measure], timing: ChannelTiming, period: float, *, restless: bool = False
 ) -> list[Finding]:
     """Of what no cause explains: noise, outliers, and the rest.
 
@@ -381,7 +381,7 @@ def _off(m: Measure, restless: bool) -> float:
     return m.usual if restless else m.rmse
 
 
-def from_ticks(timing: Timing, period: float) -> list[Finding]:
+def from_ticks(timing: ChannelTiming, period: float) -> list[Finding]:
     """Of the controller's timing."""
     found, ticks = [], max(timing.ticks, 1)
     if timing.missed / ticks > MISSED:
@@ -417,7 +417,7 @@ def from_range(drifts: Sequence[Drift], *, sparse: bool) -> list[Finding]:
     return [Finding("drift", SYMPTOM, out[0].outside, text, advice, names, out[0].outside)]
 
 
-def from_efforts(efforts: Sequence[Effort], usual: Sequence[float]) -> list[Finding]:
+def from_efforts(efforts: Sequence[Saturation], usual: Sequence[float]) -> list[Finding]:
     """Of actions at their limits, against what is usual."""
     found = []
     for effort, normal in zip(efforts, usual, strict=False):
@@ -456,7 +456,7 @@ def from_replay(replayed: Sequence[Result]) -> list[Finding]:
     return found
 
 
-def from_score(earned: Sequence[Earned], others: Sequence[Finding]) -> list[Finding]:
+def from_score(earned: Sequence[ClosedLoopReturn], others: Sequence[Finding]) -> list[Finding]:
     """Of returns; `others` are what else was found."""
     above = any(each.rank < SYMPTOM for each in others)
     found = []

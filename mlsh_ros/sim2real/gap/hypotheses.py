@@ -15,10 +15,17 @@ from itertools import combinations
 import numpy as np
 
 from mlsh_ros.sim2real.data.signals import Ints
-from mlsh_ros.sim2real.data.windows import Samples, Windows, angular, thin, unview, view
+from mlsh_ros.sim2real.data.windows import (
+    TermSamples,
+    Windows,
+    angular,
+    from_compared,
+    subsample,
+    to_compared,
+)
 from mlsh_ros.sim2real.gap.moments import Moments, arranged, moments_of, turned
 from mlsh_ros.sim2real.gap.robot_changes import Family, blend, families, rows
-from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, Change, Twin
+from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, ModelChange, OpenLoopReplay
 from mlsh_ros.sim2real.replay.prediction import Prediction
 from mlsh_ros.sim2real.replay.residuals import (
     Comparison,
@@ -49,7 +56,7 @@ IN_TICKS = 0.02  # a time base that differs by less is the same
 
 
 @dataclass(frozen=True)
-class Cause:
+class Hypothesis:
     """Something that explains a part of the difference."""
 
     kind: str  # see findings.SAID
@@ -62,7 +69,7 @@ class Cause:
 
 
 @dataclass(frozen=True)
-class _Try:
+class _Candidate:
     """A cause before it is judged."""
 
     kind: str
@@ -85,13 +92,13 @@ class Search:
             an actuator that does cannot be told apart.
     """
 
-    twin: Twin
+    twin: OpenLoopReplay
     windows: Windows
     elements: list[Element]
 
-    def causes(self) -> tuple[list[Cause], Model]:
+    def causes(self) -> tuple[list[Hypothesis], Model]:
         """Best first, and the model with all of them."""
-        found: list[Cause] = []
+        found: list[Hypothesis] = []
         model = Model()
         few = self._few(len(self.families(NOMINAL)))
         for _ in range(ROUNDS):
@@ -119,9 +126,9 @@ class Search:
         keep = np.unique(half[np.linspace(0, len(half) - 1, min(count, len(half))).astype(int)])
         chosen = np.unique(np.r_[keep, self.windows.previous[keep]])
         chosen = chosen[chosen >= 0]
-        return thin(self.windows, chosen), np.flatnonzero(np.isin(chosen, keep))
+        return subsample(self.windows, chosen), np.flatnonzero(np.isin(chosen, keep))
 
-    def families(self, base: Change) -> list[Family]:
+    def families(self, base: ModelChange) -> list[Family]:
         """Changes of the robot itself that are tried."""
         return families(self.twin.interface, self.windows.command, base)
 
@@ -135,7 +142,7 @@ class _View:
     state: Floats
     model: Model
     prediction: Prediction
-    samples: dict[str, Samples]
+    samples: dict[str, TermSamples]
     compared: dict[str, Comparison]
     left: dict[str, Floats]  # per term, mean squares
 
@@ -144,7 +151,7 @@ class _View:
         twin = search.twin
         whole = corrected(with_previous, twin, model)
         state = twin.states(whole, model.change)[keep]
-        few = windows = thin(whole, keep)
+        few = windows = subsample(whole, keep)
         prediction = twin.run(windows, state, (model.change,))
         terms = list(dict.fromkeys(element.term for element in search.elements))
         samples = {term: fewer(few.samples[term]) for term in terms}
@@ -172,7 +179,7 @@ class _View:
 
     # Judging ----------------------------------------------------------------------------------
 
-    def judged(self) -> list[Cause | None]:
+    def judged(self) -> list[Hypothesis | None]:
         """Every assumption's cause; none where it explains too little."""
         if not self._worth_a_look(self.left):
             return []
@@ -196,11 +203,11 @@ class _View:
         floor = np.array([max(e.floor, 1e-12) ** 2 for e in self.mine(term)])
         return float(0.5 * self.ticks * np.log((self.left[term] + floor) / (left + floor)).sum())
 
-    def _gain(self, each: _Try) -> float:
+    def _gain(self, each: _Candidate) -> float:
         free = 0.5 * each.free * np.log(max(self.ticks, 2))
         return float(sum(self._nats(t, left) for t, left in each.left.items()) - free)
 
-    def _judge(self, each: _Try) -> Cause | None:
+    def _judge(self, each: _Candidate) -> Hypothesis | None:
         nats, share, clear = self._gain(each), 0.0, False
         for term, left in each.left.items():
             before, after = np.sqrt(self.left[term]), np.sqrt(left)
@@ -212,11 +219,11 @@ class _View:
             return None
         topics = {e.topic for e in self.search.elements}
         whole = set(each.where) <= topics
-        return Cause(each.kind, each.where, each.value, nats, whole, float(share), each.model)
+        return Hypothesis(each.kind, each.where, each.value, nats, whole, float(share), each.model)
 
     # Sensors ----------------------------------------------------------------------------------
 
-    def _sensors(self) -> Iterator[_Try]:
+    def _sensors(self) -> Iterator[_Candidate]:
         for term in self.compared:
             mine, sensor = self.mine(term), self.model.sensor(term)
             moments = moments_of(self.compared[term], mine)
@@ -235,9 +242,9 @@ class _View:
                 term: str = term,
                 sensor: Sensor = sensor,
                 moments: Moments = moments,
-            ) -> _Try:
+            ) -> _Candidate:
                 shown = _then(sensor, matrix, np.zeros(len(matrix)))
-                return _Try(
+                return _Candidate(
                     kind,
                     tuple(e.name for e in where),
                     value,
@@ -251,7 +258,7 @@ class _View:
                 turned_round = replace(sensor, matrix=rows(-_matrix(sensor, 1)))
                 left = {term: self._left_at(term, turned_round, self.model.delay)}
                 model = self.model.with_sensor(term, turned_round)
-                yield _Try("sign", (mine[0].name,), -1.0, model, 0, left)
+                yield _Candidate("sign", (mine[0].name,), -1.0, model, 0, left)
                 continue
             for i in moving:
                 yield made("sign", [mine[i]], -1.0, _with(one, i, -1.0), 0)
@@ -280,7 +287,7 @@ class _View:
                     unbiased = np.where(bias != 0, moments.unbiased(), self.left[term])
                     model = self.model.with_sensor(term, _then(sensor, one, bias))
                     value = float(moments.mean[i])
-                    yield _Try("bias", (e.name,), value, model, 1, {term: unbiased})
+                    yield _Candidate("bias", (e.name,), value, model, 1, {term: unbiased})
 
     def _rays(self, term: str) -> bool:
         return any(
@@ -293,7 +300,7 @@ class _View:
         found = compare(term, self.mine(term), self.samples[term], self.prediction, sensor, delay)
         return mean_squares(found.residual)
 
-    def _lags(self) -> Iterator[_Try]:
+    def _lags(self) -> Iterator[_Candidate]:
         terms, step = self.terms(), 1 / self.prediction.fine
         tick = self.search.twin.interface.control_dt
         topics = {t: next(e.topic for e in self.mine(t)) for t in terms}
@@ -339,14 +346,14 @@ class _View:
                 for t in group:
                     sensor = model.sensor(t)
                     model = model.with_sensor(t, replace(sensor, lag=sensor.lag + best))
-            yield _Try(kind, where, best * tick, model, 1, {t: left(t, best) for t in group})
+            yield _Candidate(kind, where, best * tick, model, 1, {t: left(t, best) for t in group})
 
     def _of_task(self, term: str) -> bool:
         return any(
             t.name == term and t.mujoco.task for t in self.search.twin.interface.observation
         )
 
-    def _bases(self) -> Iterator[_Try]:
+    def _bases(self) -> Iterator[_Candidate]:
         """Topics that come late by their own stamps, or that repeat old values."""
         tick = self.search.twin.interface.control_dt
         for topic in dict.fromkeys(e.topic for e in self.search.elements):
@@ -364,11 +371,11 @@ class _View:
                     left[t] = self._left_at(t, sensor, self.model.delay)
                     model = model.with_sensor(t, sensor)
                 value = np.median(behind) * tick if kind == "late" else np.mean(behind > IN_TICKS)
-                yield _Try(kind, (topic,), float(value), model, 0, left)
+                yield _Candidate(kind, (topic,), float(value), model, 0, left)
 
     # The robot itself -------------------------------------------------------------------------
 
-    def _robots(self) -> Iterator[_Try]:
+    def _robots(self) -> Iterator[_Candidate]:
         families = self.search.families(self.model.change)
         tried = [self._simulate(*family) for family in families]
         best = [max(t, key=self._gain) for t in tried]
@@ -380,8 +387,8 @@ class _View:
         yield from best
 
     def _simulate(
-        self, kind: str, where: tuple[str, ...], values: list[tuple[float, Change]]
-    ) -> list[_Try]:
+        self, kind: str, where: tuple[str, ...], values: list[tuple[float, ModelChange]]
+    ) -> list[_Candidate]:
         changes = tuple(change for _, change in values)
         shown = self.search.twin.bare().run(self.windows, self.state, changes)
         count, tries = self.windows.count, []
@@ -402,14 +409,16 @@ class _View:
                 # A simulation that fails explains nothing.
                 left[term] = np.nan_to_num(mean_squares(found.residual), nan=1e9, posinf=1e9)
             free = 0 if kind == "crossed" else 1
-            tries.append(_Try(kind, where, value, replace(self.model, change=change), free, left))
+            tries.append(
+                _Candidate(kind, where, value, replace(self.model, change=change), free, left)
+            )
         return tries
 
     def _closer(
         self,
         family: Family,
-        tried: list[_Try],
-    ) -> list[_Try]:
+        tried: list[_Candidate],
+    ) -> list[_Candidate]:
         """Values between the best one and its neighbours."""
         kind, where, _ = family
         if len(tried) < 2:
@@ -428,27 +437,27 @@ class _View:
         return [*tried, *self._simulate(kind, where, between)] if between else tried
 
 
-def _simplest(causes: list[Cause]) -> Cause:
+def _simplest(causes: list[Hypothesis]) -> Hypothesis:
     """The best one, or one about as good that the recording shows without fitting anything."""
     enough = AS_GOOD * max(cause.nats for cause in causes)
     shown = [cause for cause in causes if cause.kind in EVIDENT and cause.nats >= enough]
     return max(shown or causes, key=lambda cause: cause.nats)
 
 
-def corrected(windows: Windows, twin: Twin, model: Model) -> Windows:
+def corrected(windows: Windows, twin: OpenLoopReplay, model: Model) -> Windows:
     """The windows with the start as a model of the sensors takes it to have been."""
     start = dict(windows.start)
     for term in twin.interface.observation:
         sensor = model.sensors.get(term.name)
         if sensor is None or term.derive is not None or not (sensor.matrix or sensor.bias):
             continue
-        viewed = view(term, start[term.name])
-        start[term.name] = unview(term, sensor.true(viewed))
+        viewed = to_compared(term, start[term.name])
+        start[term.name] = from_compared(term, sensor.true(viewed))
         assert angular(term) or start[term.name].shape == windows.start[term.name].shape
     return replace(windows, start=start)
 
 
-def fewer(samples: Samples) -> Samples:
+def fewer(samples: TermSamples) -> TermSamples:
     """Evenly spread ones."""
     count = len(samples.time)
     if count <= MOST:

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from mlsh_ros.evaluation.report.inline_svg import INK, PAPER, QUIET, axes_of, styled, to_svg
 from mlsh_ros.evaluation.report.plots import PALETTE
-from mlsh_ros.sim2real.gap.closed_loop_return import Earned
+from mlsh_ros.sim2real.gap.closed_loop_return import ClosedLoopReturn
 from mlsh_ros.sim2real.gap.data_quality import Drift
 from mlsh_ros.sim2real.gap.measures import HORIZONS, Measure, Trace
 
@@ -68,7 +68,7 @@ def draw_range(drifts: list[Drift], *, key: str, label: str) -> Markup:
         return to_svg(axes, key, label)
 
 
-def draw_earned(line: Earned, *, key: str, label: str) -> Markup:
+def draw_earned(line: ClosedLoopReturn, *, key: str, label: str) -> Markup:
     """Every drive's return, on the robot over in simulation from the same start."""
     with styled():
         axes = axes_of((4.2, 3.4), (0.14, 0.13, 0.84, 0.84))

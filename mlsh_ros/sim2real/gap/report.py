@@ -10,7 +10,7 @@ from typing import Any
 
 from mlsh_ros.evaluation.report.page import Panel, render_page
 from mlsh_ros.sim2real.gap.analysis import Gap
-from mlsh_ros.sim2real.gap.closed_loop_return import Earned, interval
+from mlsh_ros.sim2real.gap.closed_loop_return import ClosedLoopReturn, interval
 from mlsh_ros.sim2real.gap.measures import HORIZONS, SINCE, Measure
 from mlsh_ros.sim2real.gap.plots import (
     EXPLAINED,
@@ -50,7 +50,7 @@ def render(gap: Gap) -> str:
         gap=gap,
         legend=_legend(gap),
         traces=_traces(gap),
-        costs=[_cost(i, line) for i, line in enumerate(gap.earned)],
+        costs=[_cost(i, line) for i, line in enumerate(gap.closed_loop_returns)],
         since=_since(),
         horizons=_horizons(gap),
         last_horizon=HORIZONS[-1],
@@ -91,7 +91,7 @@ def _traces(gap: Gap) -> list[Panel]:
     return panels
 
 
-def _cost(number: int, line: Earned) -> Cost:
+def _cost(number: int, line: ClosedLoopReturn) -> Cost:
     label = f"Returns of {line.task} on robot and in simulation"
     drawing = draw_earned(line, key=f"cost-{number}", label=label)
     return Cost(
@@ -128,7 +128,7 @@ def _far(m: Measure) -> float:
 
 def _ranges(gap: Gap) -> list[Panel]:
     """Reach beyond the range of training; nothing if no training is known."""
-    worst = sorted(gap.drifts, key=lambda d: (-d.outside, -d.farthest))[:RANGES]
+    worst = sorted(gap.out_of_distribution, key=lambda d: (-d.outside, -d.farthest))[:RANGES]
     if not worst:
         return []
     drawing = draw_range(worst, key="inside", label="Reach of each term beyond the training")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlsh_ros.sim2real.gap.moments import arranged, turned
-from mlsh_ros.sim2real.replay.open_loop_replay import Change
+from mlsh_ros.sim2real.replay.open_loop_replay import ModelChange
 from mlsh_ros.sim2real.replay.residuals import action_labels
 from sim.interface import Floats, Interface
 from sim.randomization.quantities import ROWS
@@ -27,10 +27,10 @@ FACTORS = {  # quantities of sim.randomization.quantities
 TURNS = tuple(np.deg2rad(range(-150, 181, 30)).tolist())
 
 # Changes of one kind: kind, where, and (value, change) in order.
-Family = tuple[str, tuple[str, ...], list[tuple[float, Change]]]
+Family = tuple[str, tuple[str, ...], list[tuple[float, ModelChange]]]
 
 
-def families(interface: Interface, command: Floats, base: Change) -> list[Family]:
+def families(interface: Interface, command: Floats, base: ModelChange) -> list[Family]:
     """Everything that is tried.
 
     Args:
@@ -47,11 +47,11 @@ def families(interface: Interface, command: Floats, base: Change) -> list[Family
     ]
 
 
-def _mix(base: Change, size: int) -> Floats:
+def _mix(base: ModelChange, size: int) -> Floats:
     return np.array(base.mix) if base.mix else np.eye(size)
 
 
-def _forces(names: Sequence[str], command: Floats, base: Change) -> list[Family]:
+def _forces(names: Sequence[str], command: Floats, base: ModelChange) -> list[Family]:
     """Gains and ceilings of each actuator, and of all together."""
     size = len(names)
     mix = _mix(base, size)
@@ -59,12 +59,12 @@ def _forces(names: Sequence[str], command: Floats, base: Change) -> list[Family]
     ceiling = np.array(base.ceiling) if base.ceiling else largest
     gains = GAINS if size <= FEW else FEWER_GAINS
 
-    def gain(which: NDArray[np.bool_]) -> list[tuple[float, Change]]:
+    def gain(which: NDArray[np.bool_]) -> list[tuple[float, ModelChange]]:
         return [
             (g, replace(base, mix=rows(np.where(which, g, 1.0)[:, None] * mix))) for g in gains
         ]
 
-    def limit(which: NDArray[np.bool_]) -> list[tuple[float, Change]]:
+    def limit(which: NDArray[np.bool_]) -> list[tuple[float, ModelChange]]:
         return [
             (c, replace(base, ceiling=tuple(np.where(which, c * largest, ceiling))))
             for c in CEILINGS
@@ -80,7 +80,7 @@ def _forces(names: Sequence[str], command: Floats, base: Change) -> list[Family]
     ]
 
 
-def _factors(base: Change) -> list[Family]:
+def _factors(base: ModelChange) -> list[Family]:
     found: list[Family] = []
     for name, factors in FACTORS.items():
         tried = [base.value(name) * factor for factor in factors]
@@ -88,7 +88,7 @@ def _factors(base: Change) -> list[Family]:
     return found
 
 
-def _crossed(names: Sequence[str], base: Change) -> list[Family]:
+def _crossed(names: Sequence[str], base: ModelChange) -> list[Family]:
     """Two actuators, each with the commands of the other."""
     size = len(names)
     found: list[Family] = []
@@ -100,7 +100,7 @@ def _crossed(names: Sequence[str], base: Change) -> list[Family]:
     return found
 
 
-def _turned(interface: Interface, names: Sequence[str], base: Change) -> list[Family]:
+def _turned(interface: Interface, names: Sequence[str], base: ModelChange) -> list[Family]:
     """Commands of two elements in another frame."""
     size = len(names)
     found: list[Family] = []
@@ -116,14 +116,14 @@ def _turned(interface: Interface, names: Sequence[str], base: Change) -> list[Fa
     return found
 
 
-def blend(a: Change, b: Change, part: float) -> Change:
+def blend(a: ModelChange, b: ModelChange, part: float) -> ModelChange:
     """A change between two of a family."""
 
     def between(x: Floats, y: Floats) -> Floats:
         return np.asarray((1 - part) * x + part * y)
 
     names = dict.fromkeys(name for name, _ in (*a.beside, *b.beside))
-    return Change(
+    return ModelChange(
         mix=rows(between(np.array(a.mix), np.array(b.mix))) if a.mix else (),
         ceiling=tuple(between(np.array(a.ceiling), np.array(b.ceiling)).tolist())
         if a.ceiling

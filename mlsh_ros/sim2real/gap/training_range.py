@@ -8,19 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.bundle.bundle import Bundle
-from policies.bundle.onnx_reader import Graph, read_graph
+from policies.bundle.onnx_reader import OnnxGraph, read_graph
 
 # Standard deviations on either side of the mean that training is taken to have seen.
 SPREAD = 2.0
 
 
-def graphs_of(bundle: Bundle) -> list[Graph]:
+def graphs_of(bundle: Bundle) -> list[OnnxGraph]:
     """Of all skills and masters."""
     networks = [name for name in bundle.manifest.files if name.endswith(".onnx")]
     return [read_graph(bundle.files[name], name) for name in networks]
 
 
-def known_to(bundle: Bundle, graphs: Sequence[Graph]) -> NDArray[np.float32]:
+def known_to(bundle: Bundle, graphs: Sequence[OnnxGraph]) -> NDArray[np.float32]:
     """(n, O) observations that training has seen: the golden rows, and how far its values spread.
 
     The networks carry mean and deviation over the whole training, or neither.
@@ -33,7 +33,7 @@ def known_to(bundle: Bundle, graphs: Sequence[Graph]) -> NDArray[np.float32]:
     return np.concatenate([golden, [shift - spread, shift + spread]])
 
 
-def read_by(graphs: Sequence[Graph]) -> NDArray[np.bool_]:
+def read_by(graphs: Sequence[OnnxGraph]) -> NDArray[np.bool_]:
     """(O,) whether any of the networks makes a difference between an element's values."""
     weights = np.concatenate([graph.initializers["weight0"] for graph in graphs], axis=1)
     return np.asarray(weights.any(axis=1))

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from mlsh_ros.sim2real.data.signals import Ints
 from mlsh_ros.sim2real.data.windows import Windows, angular
-from mlsh_ros.sim2real.replay.open_loop_replay import Twin
+from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay
 from mlsh_ros.sim2real.replay.prediction import Prediction
 from sim.interface import Floats, ObservationTerm
 from sim.randomization.model_fields import body_names
-from sim.randomization.parameters import Differences
+from sim.randomization.parameters import ParameterVector
 from sim.randomization.quantities import TABLE
 from sim.randomization.schema import Reality, robot_terms
 from sim.randomization.sensor_model import sensor_models
@@ -38,7 +38,7 @@ class Element:
 
 
 @dataclass
-class Follower:
+class BatchedReplay:
     """Predicts what the sensors show in some windows, for columns of values.
 
     Args:
@@ -49,7 +49,7 @@ class Follower:
         threads: of the simulation.
     """
 
-    twin: Twin
+    twin: OpenLoopReplay
     windows: Windows
     ranges: Reality
     known: Reality
@@ -60,7 +60,7 @@ class Follower:
         self.twin = self.twin.bare()
         self.interface = self.twin.interface
         self.bodies = body_names(self.twin.model)
-        self.differences = Differences(self.interface, self.bodies, self.known, self.ranges)
+        self.differences = ParameterVector(self.interface, self.bodies, self.known, self.ranges)
         self.robot_terms = robot_terms(self.interface)
         self.simulator = self.twin.simulator(
             self.differences, self.differences.differing, self.threads

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mlsh_ros.sim2real.data.windows import Windows
-from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, Twin
+from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, OpenLoopReplay
 from mlsh_ros.sim2real.replay.prediction import Prediction
 from mlsh_ros.sim2real.replay.residuals import Element
 from sim.interface import Floats
@@ -35,7 +35,7 @@ class Late:
 
 
 def late_commands(
-    twin: Twin, windows: Windows, nominal: Prediction, elements: Sequence[Element]
+    twin: OpenLoopReplay, windows: Windows, nominal: Prediction, elements: Sequence[Element]
 ) -> tuple[Windows, list[Late]]:
     """The windows with their commands as they acted, and which of them were late.
 
@@ -62,7 +62,7 @@ def late_commands(
 
 
 def _late_in(
-    twin: Twin, windows: Windows, state: Floats, used: Sequence[Element], window: int
+    twin: OpenLoopReplay, windows: Windows, state: Floats, used: Sequence[Element], window: int
 ) -> list[Late]:
     """What was late in one window; nothing if that does not explain it."""
     command = windows.command[window]
@@ -100,7 +100,7 @@ def _later(command: Floats, step: int, steps: int) -> Floats:
 
 
 def _simulated(
-    twin: Twin, windows: Windows, state: Floats, window: int, commands: Floats
+    twin: OpenLoopReplay, windows: Windows, state: Floats, window: int, commands: Floats
 ) -> Prediction:
     """One window under several commands (C, S, A)."""
     one = np.full(len(commands), window)

@@ -11,16 +11,16 @@ import numpy as np
 from mlsh_ros.sim2real.data.episode_layout import layout_of
 from mlsh_ros.sim2real.data.signals import SAME, Signals
 from mlsh_ros.sim2real.data.target import Subject, recorded_task
-from mlsh_ros.sim2real.data.windows import Windows, thin, unview, view
+from mlsh_ros.sim2real.data.windows import Windows, from_compared, subsample, to_compared
 from mlsh_ros.sim2real.replay.prediction import Prediction, compared
 from mlsh_ros.sim2real.replay.simulator import Simulator
 from mlsh_ros.sim2real.replay.start_state import of_state, solve
 from sim.interface import Floats, Interface, ObservationTerm
-from sim.physics.batched_physics import Physics
+from sim.physics.batched_physics import BatchedPhysics
 from sim.physics.mjcf_addresses import check_names
 from sim.physics.robot_model import Robot
 from sim.randomization.model_fields import body_names
-from sim.randomization.parameters import Differences
+from sim.randomization.parameters import ParameterVector
 from sim.randomization.perturbations import NOMINAL as AS_MODELLED
 from sim.randomization.perturbations import check_model
 from sim.randomization.quantities import ROWS
@@ -36,7 +36,7 @@ Layouts = Callable[[dict[str, Floats]], dict[str, Floats] | None]
 
 
 @dataclass(frozen=True)
-class Change:
+class ModelChange:
     """A model or an actuation other than the simulation's own; the defaults change nothing."""
 
     mix: tuple[tuple[float, ...], ...] = ()  # (A, A) applied to the command; empty: identity
@@ -48,7 +48,7 @@ class Change:
         """Of a quantity."""
         return dict(self.beside).get(name, ROWS[name].nominal)
 
-    def with_value(self, name: str, value: float) -> Change:
+    def with_value(self, name: str, value: float) -> ModelChange:
         """The same with another value of a quantity."""
         return replace(self, beside=tuple((dict(self.beside) | {name: value}).items()))
 
@@ -62,11 +62,11 @@ class Change:
         return command
 
 
-NOMINAL = Change()
+NOMINAL = ModelChange()
 
 
 @dataclass(frozen=True)
-class Twin:
+class OpenLoopReplay:
     """The robot's nominal simulation.
 
     Args:
@@ -105,7 +105,7 @@ class Twin:
             self._compiled.append(model)
         return self._compiled[0]
 
-    def finer(self) -> Twin:
+    def finer(self) -> OpenLoopReplay:
         """The same with steps of at most `SHORT_STEP`; itself where they are that short."""
         parts = int(np.ceil(self.interface.physics_dt / SHORT_STEP - SAME))
         if parts <= 1:
@@ -113,7 +113,7 @@ class Twin:
         shorter = replace(self.interface, physics_dt=self.interface.physics_dt / parts)
         return replace(self, interface=shorter, _rest={}, _compiled=[])
 
-    def bare(self) -> Twin:
+    def bare(self) -> OpenLoopReplay:
         """Without scans."""
         return replace(self, scans=False)
 
@@ -126,11 +126,11 @@ class Twin:
             if not t.mujoco.task and (self.scans or not t.mujoco.rays)
         )
 
-    def follow(self, windows: Windows, change: Change = NOMINAL) -> Prediction:
+    def follow(self, windows: Windows, change: ModelChange = NOMINAL) -> Prediction:
         """Simulate all windows."""
         return self.run(windows, self.states(windows, change), (change,))
 
-    def states(self, windows: Windows, change: Change = NOMINAL) -> Floats:
+    def states(self, windows: Windows, change: ModelChange = NOMINAL) -> Floats:
         """(W, n) from where to simulate: what was recorded at the start of each window.
 
         What no sensor tells of a state comes from the window before, which is simulated for that;
@@ -144,7 +144,7 @@ class Twin:
         state[known] = ends[: windows.count][windows.previous[known]]
         return self._start(windows, state)
 
-    def run(self, windows: Windows, state: Floats, changes: tuple[Change, ...]) -> Prediction:
+    def run(self, windows: Windows, state: Floats, changes: tuple[ModelChange, ...]) -> Prediction:
         """Simulate all windows under every change; windows of the first change come first."""
         fields, _ = self._run(windows, state, changes)
         fields |= self._task(windows, fields, len(changes))
@@ -185,12 +185,12 @@ class Twin:
         ]
         base, left = twin._unsettled(few), {}
         for term in names:
-            viewed = view(term, few.start[term.name])
+            viewed = to_compared(term, few.start[term.name])
             left[term.name] = np.zeros(viewed.shape[-1])
             for i in range(viewed.shape[-1]):
                 nudged = viewed.copy()
                 nudged[:, i] += PUSH
-                start = {**few.start, term.name: unview(term, nudged)}
+                start = {**few.start, term.name: from_compared(term, nudged)}
                 other = twin._unsettled(replace(few, start=start))
                 moved = other.values[term.name] - base.values[term.name]
                 begin = few.plan.before * self.fine
@@ -204,7 +204,7 @@ class Twin:
 
     # States -----------------------------------------------------------------------------------
 
-    def placed(self, fields: dict[str, Floats]) -> Physics:
+    def placed(self, fields: dict[str, Floats]) -> BatchedPhysics:
         """N robots, scans included, in the states that these fields (n, size) show."""
         count = len(next(iter(fields.values())))
         bare = self.bare()._physics(count)
@@ -216,21 +216,21 @@ class Twin:
         return physics
 
     def simulator(
-        self, differences: Differences, names: frozenset[str], threads: int = 1
+        self, differences: ParameterVector, names: frozenset[str], threads: int = 1
     ) -> Simulator:
         """Of this robot, with values of `differences` that are nominal but for `names`."""
         body = replace(self.interface, observation=self.terms)
         return Simulator(self.model, body, differences, names, self.stride, threads)
 
-    def _physics(self, size: int) -> Physics:
+    def _physics(self, size: int) -> BatchedPhysics:
         values = np.tile(self.differences.fixed, (size, 1))
         return self.simulator(self.differences, self.differences.differing).physics(values)
 
     @property
-    def differences(self) -> Differences:
+    def differences(self) -> ParameterVector:
         """Of the reality."""
         bodies = body_names(self.model)
-        return Differences(self.interface, bodies, self.reality, AS_MODELLED)
+        return ParameterVector(self.interface, bodies, self.reality, AS_MODELLED)
 
     def _start(self, windows: Windows, guess: Floats | None) -> Floats:
         """(W, n) the states nearest to `guess` that show what was recorded at the start."""
@@ -259,7 +259,7 @@ class Twin:
     # Simulation -------------------------------------------------------------------------------
 
     def _run(
-        self, windows: Windows, state: Floats, changes: tuple[Change, ...]
+        self, windows: Windows, state: Floats, changes: tuple[ModelChange, ...]
     ) -> tuple[dict[str, Floats], Floats]:
         """Per term (C * W, F, size) true values, and the states where the next windows begin."""
         differences = self.differences
@@ -301,7 +301,7 @@ class Twin:
         return {**fields, **true}
 
 
-def _values(differences: Differences, change: Change) -> Floats:
+def _values(differences: ParameterVector, change: ModelChange) -> Floats:
     """(n,) of a reality and what is beside it."""
     values = differences.fixed
     for name, value in change.beside:
@@ -314,7 +314,7 @@ def windows_to_nudge(windows: Windows) -> Windows:
     """A few windows that do not begin at rest, spread over all."""
     known = np.flatnonzero(~windows.rest)
     known = known if len(known) else np.arange(windows.count)
-    return thin(
+    return subsample(
         windows, known[np.linspace(0, len(known) - 1, min(NUDGED, len(known))).astype(int)]
     )
 
@@ -326,7 +326,7 @@ def twin_of(
     *,
     interface: Interface | None = None,
     reality: Reality = AS_MODELLED,
-) -> Twin:
+) -> OpenLoopReplay:
     """The simulation of what was recorded.
 
     Args:
@@ -343,4 +343,4 @@ def twin_of(
 
     # The step is the model's: whoever simulates it otherwise gets another robot.
     stepped = replace(interface or subject.interface, physics_dt=body.interface.physics_dt)
-    return Twin(body, stepped, family, layouts, reality=reality)
+    return OpenLoopReplay(body, stepped, family, layouts, reality=reality)

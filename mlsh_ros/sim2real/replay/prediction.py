@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mlsh_ros.sim2real.data.signals import Ints
-from mlsh_ros.sim2real.data.windows import angular, unfolded, unview, view
+from mlsh_ros.sim2real.data.windows import angular, from_compared, to_compared, unfolded
 from sim.interface import Floats, ObservationTerm
 from sim.randomization.sensor_model import SensorModel, interpolated
 
@@ -49,7 +49,7 @@ class Prediction:
 
 def compared(term: ObservationTerm, fields: Floats) -> Floats:
     """(W, F, count_of) what is compared of (W, F, size); an angle without jumps."""
-    viewed = view(term, unfolded(term, fields))
+    viewed = to_compared(term, unfolded(term, fields))
     return np.unwrap(viewed, axis=1) if angular(term) else viewed
 
 
@@ -57,7 +57,7 @@ def _shown(term: ObservationTerm, sensor: SensorModel, viewed: Floats) -> Floats
     """What a sensor shows of what is compared (n, count_of)."""
     if term.derive is not None or not sensor.changes_values:
         return viewed
-    shown = view(term, sensor.measured(unview(term, viewed)))
+    shown = to_compared(term, sensor.measured(from_compared(term, viewed)))
     if angular(term):  # it goes on counting turns
         shown = shown + 2 * np.pi * np.round((viewed - shown) / (2 * np.pi))
     return shown

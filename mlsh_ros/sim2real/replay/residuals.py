@@ -9,8 +9,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.sim2real.data.windows import Samples, Windows, angular, count_of
-from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, Change
+from mlsh_ros.sim2real.data.windows import TermSamples, Windows, angular, count_of
+from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, ModelChange
 from mlsh_ros.sim2real.replay.prediction import Prediction
 from mlsh_ros.sim2real.replay.start_state import is_quaternion
 from sim.interface import Floats, Interface, ObservationTerm, parse_path
@@ -92,7 +92,7 @@ class Sensor:
 class Model:
     """An assumption about the whole robot; the default is the nominal simulation."""
 
-    change: Change = NOMINAL
+    change: ModelChange = NOMINAL
     delay: float = 0.0  # ticks, from a command to its effect
     sensors: dict[str, Sensor] = field(default_factory=dict)  # per term
 
@@ -217,7 +217,7 @@ class Comparison:
 
     recorded: Floats  # (n, count)
     simulated: Floats  # (n, count)
-    samples: Samples
+    samples: TermSamples
     offset: (
         Floats  # (n, count) that was taken out of recorded - simulated: 0 but where it remembers
     )
@@ -231,7 +231,7 @@ class Comparison:
 def compare(
     term: str,
     elements: list[Element],
-    samples: Samples,
+    samples: TermSamples,
     prediction: Prediction,
     sensor: Sensor = PLAIN,
     delay: float = 0.0,

@@ -10,9 +10,9 @@ import numpy as np
 
 from mlsh_ros.sim2real.data.windows import delayed
 from sim.interface import Floats, Interface
-from sim.physics.batched_physics import Physics
-from sim.randomization.model_fields import Expanded
-from sim.randomization.parameters import Differences
+from sim.physics.batched_physics import BatchedPhysics
+from sim.randomization.model_fields import ModelFieldWriter
+from sim.randomization.parameters import ParameterVector
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,20 @@ class Simulator:
 
     model: mujoco.MjModel
     interface: Interface
-    differences: Differences
+    differences: ParameterVector
     names: frozenset[str]
     stride: int
     threads: int = 1
-    batches: dict[int, tuple[Physics, Expanded]] = field(default_factory=dict, repr=False)
+    batches: dict[int, tuple[BatchedPhysics, ModelFieldWriter]] = field(
+        default_factory=dict, repr=False
+    )
 
-    def physics(self, values: Floats) -> Physics:
+    def physics(self, values: Floats) -> BatchedPhysics:
         """S simulations at the model's defaults, with values (S, n)."""
         size = len(values)
         if size not in self.batches:
-            physics = Physics(self.interface, self.model, size, self.threads)
-            writer = Expanded(physics.batch, self.interface, self.differences, self.names)
+            physics = BatchedPhysics(self.interface, self.model, size, self.threads)
+            writer = ModelFieldWriter(physics.batch, self.interface, self.differences, self.names)
             self.batches[size] = physics, writer
         physics, writer = self.batches[size]
         ids = np.arange(size, dtype=np.int32)
@@ -67,7 +69,7 @@ class Simulator:
         command = self._acting(values, commands)
         physics = self.physics(np.repeat(values, len(command) // len(values), axis=0))
         physics.batch.state[:] = state
-        samples = [{name: value.copy() for name, value in physics.show().items()}]
+        samples = [{name: value.copy() for name, value in physics.refresh_sensors().items()}]
         states = np.zeros_like(state)
         for step in range(command.shape[1]):
             if step == kept:

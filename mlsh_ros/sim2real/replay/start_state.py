@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 
 from sim.interface import Floats, ObservationTerm
-from sim.physics.batched_physics import Physics
+from sim.physics.batched_physics import BatchedPhysics
 
 ROUNDS = 12  # of Newton's method; the first ones only turn the robot around
 TURN = 0.7  # rad, or m, that a round may move a joint
@@ -19,7 +19,9 @@ FREE, BALL = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_BALL)
 STAGE_POS, STAGE_VEL = int(mujoco.mjtStage.mjSTAGE_POS), int(mujoco.mjtStage.mjSTAGE_VEL)
 
 
-def solve(physics: Physics, terms: list[ObservationTerm], target: Mapping[str, Floats]) -> None:
+def solve(
+    physics: BatchedPhysics, terms: list[ObservationTerm], target: Mapping[str, Floats]
+) -> None:
     """Newton's method on positions and velocities, with the smallest change that does it."""
     model, nv = physics.model, physics.model.nv
     qpos, qvel = physics.batch.bind("qpos"), physics.batch.bind("qvel")
@@ -27,7 +29,7 @@ def solve(physics: Physics, terms: list[ObservationTerm], target: Mapping[str, F
     wanted = [np.asarray(target[term.name]) for term in terms]
 
     def shown() -> list[Floats]:
-        fields = physics.show()
+        fields = physics.refresh_sensors()
         return [fields[term.name] for term in terms]
 
     for _ in range(ROUNDS):

@@ -24,7 +24,7 @@ STANDS = 0.2  # s before a session: a robot stands on its wheels, a model falls 
 ONE = np.zeros(1, np.int32)
 
 
-def rehearse(
+def synthesize_recording(
     bundle: Bundle, reality: Reality | None, *, sessions: int, seed: int, every: int = 1
 ) -> Signals:
     """Drive sessions of one episode each, masters in turn, in simulated real time.
@@ -56,13 +56,13 @@ def rehearse(
         step = ControlStep(controller, decide_with(controller, network), no_safety_rules)
         safe = interface.safe[None]
         for _ in range(round(STANDS / interface.physics_dt)):
-            world.advance(safe, 1)
+            world.step_physics(safe, 1)
         for _ in range(family.ticks):
             fields: dict[str, np.ndarray] = {}
             command = interface.safe
             for sub in range(interface.substeps):
                 if sub % every == 0 or sub == 0:
-                    shown = world.shown(world.fields())
+                    shown = world.measurements(world.true_state())
                     fields = {name: value[0].copy() for name, value in shown.items()}
                     for topic, names in topics:
                         part = {name: fields[name] for name in names}
@@ -75,9 +75,9 @@ def rehearse(
                     listener.add_tick(now + WIRE, master, np.concatenate(parts))
                     command = tick.command
                     world.command = command[None]
-                world.advance(command[None], 1)
+                world.step_physics(command[None], 1)
                 now += period
-            _, outcome = world.judge()
+            _, outcome = world.evaluate_step()
             if (outcome.terminated | outcome.truncated)[0]:
                 break
         now += PAUSE

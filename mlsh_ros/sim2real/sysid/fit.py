@@ -9,13 +9,13 @@ import numpy as np
 from mlsh_ros.sim2real.sysid.identifiability import drop, errors
 from mlsh_ros.sim2real.sysid.least_squares import Problem
 from mlsh_ros.sim2real.sysid.optimizer import (
-    cross,
+    cross_ridge,
+    descend,
+    move_along_valley,
     optimize,
     scan,
     scan_friction,
     scan_valleys,
-    settle,
-    slide,
 )
 from mlsh_ros.sim2real.sysid.parameters import DELAYS
 from sim.interface import Floats
@@ -42,8 +42,10 @@ def solve(problem: Problem) -> Floats:
         if scan(problem):
             optimize(problem)
         for _ in range(ROUNDS):
-            settle(problem)
-            if not (slide(problem) | scan_valleys(problem)) and not cross(problem):
+            descend(problem)
+            if not (move_along_valley(problem) | scan_valleys(problem)) and not cross_ridge(
+                problem
+            ):
                 break
         if not drop(problem, strict=False):
             break

@@ -10,8 +10,8 @@ import yaml
 
 from mlsh_ros.sim2real.data.signals import Ints, Signals, because
 from mlsh_ros.sim2real.data.target import Subject, identity_of, nominal
-from mlsh_ros.sim2real.data.windows import Windows, cut, merge, plan_for, thin
-from mlsh_ros.sim2real.replay.batched_replay import Follower
+from mlsh_ros.sim2real.data.windows import Windows, make_windows, merge, plan_for, subsample
+from mlsh_ros.sim2real.replay.batched_replay import BatchedReplay
 from mlsh_ros.sim2real.replay.open_loop_replay import twin_of
 from mlsh_ros.sim2real.sysid.fit import solve
 from mlsh_ros.sim2real.sysid.identifiability import TELLS
@@ -175,7 +175,7 @@ def identify(
         for s in recordings
         for wrap in s.wraps
     ]
-    follower = Follower(twin, windows, ranges, known, threads)
+    follower = BatchedReplay(twin, windows, ranges, known, threads)
     if not follower.terms:
         raise UserError(
             f"no sensor of {interface.robot} that is simulated is recorded: {'; '.join(told)}"
@@ -216,7 +216,9 @@ def identify(
 def _windows(
     interface: Interface, recordings: Sequence[Signals], told: Sequence[str]
 ) -> tuple[Windows, list[str]]:
-    windows = merge([cut(signals, plan_for(interface), interface) for signals in recordings])
+    windows = merge(
+        [make_windows(signals, plan_for(interface), interface) for signals in recordings]
+    )
     own = [t for t in interface.observation if not t.mujoco.task and not t.mujoco.rays]
     seen = np.ones(windows.count, bool)
     for term in own:
@@ -230,13 +232,13 @@ def _windows(
     ]
     if not seen.all():
         notes.append(f"{(~seen).sum()} windows left out: sensors are missing at their start")
-        windows = thin(windows, np.flatnonzero(seen))
+        windows = subsample(windows, np.flatnonzero(seen))
     if windows.count > MOST:
         notes.append(
             f"{MOST} of {windows.count} windows are used, in {MOST // BLOCK} runs spread evenly "
             "over the recordings: more of them take longer and tell little more"
         )
-        windows = thin(windows, _spread(windows.count))
+        windows = subsample(windows, _spread(windows.count))
     if windows.count < FEWEST:
         raise UserError(
             f"{windows.count} windows of {plan_for(interface).length} ticks are recorded, "
@@ -255,7 +257,9 @@ def _spread(count: int) -> Ints:
     return np.unique(begins[:, None] + np.arange(BLOCK))
 
 
-def _visible(wanted: list[Unknown], follower: Follower) -> tuple[list[Unknown], list[Unknown]]:
+def _visible(
+    wanted: list[Unknown], follower: BatchedReplay
+) -> tuple[list[Unknown], list[Unknown]]:
     """Unknowns of sensors that are compared, and of those that are not."""
     shown = {term.name for term in follower.terms}
     sensors = {term.name for term in follower.robot_terms}

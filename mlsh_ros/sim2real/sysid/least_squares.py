@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.sim2real.replay.batched_replay import Element, Follower
+from mlsh_ros.sim2real.replay.batched_replay import BatchedReplay, Element
 from mlsh_ros.sim2real.sysid.parameters import DELAYS, Unknown, values_of
 from sim.interface import Floats
 from sim.physics.mjcf_addresses import BASE
@@ -34,7 +34,7 @@ class Problem:
         use: (W,) windows that are fitted.
     """
 
-    follower: Follower
+    follower: BatchedReplay
     unknowns: list[Unknown]  # that are still searched
     use: NDArray[np.bool_]
     told_not: dict[str, str] = field(default_factory=dict)  # name: why it stays as it is

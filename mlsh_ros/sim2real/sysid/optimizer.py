@@ -60,7 +60,7 @@ def optimize(problem: Problem) -> None:
     problem.values = problem.columns(found.as_vector()[:, None])[0]
 
 
-def settle(problem: Problem) -> None:
+def descend(problem: Problem) -> None:
     """Descend with the delays where they are: at their bends a descent of all ends early."""
     everything = problem.unknowns
     problem.unknowns = [e for e, late in zip(everything, problem.late(), strict=True) if not late]
@@ -68,7 +68,7 @@ def settle(problem: Problem) -> None:
     problem.unknowns = everything
 
 
-def slide(problem: Problem) -> bool:
+def move_along_valley(problem: Problem) -> bool:
     """Move delays to where they explain most if everything else gives way to them.
 
     At a whole step a delay has a bend, and the other numbers hold it beside that: neither it
@@ -109,7 +109,7 @@ def slide(problem: Problem) -> bool:
     return moved
 
 
-def cross(problem: Problem) -> bool:
+def cross_ridge(problem: Problem) -> bool:
     """Go over the ridge between two whole steps, and stay if it is deeper there; says whether.
 
     Commands come a physics step later and sensors as much earlier, or the other way: only the
@@ -125,8 +125,8 @@ def cross(problem: Problem) -> bool:
         unit[motors] += way * step[motors]
         unit[sensors] -= way * step[sensors]
         problem.values = problem.columns(np.clip(unit, 0, 1)[:, None])[0]
-        settle(problem)
-        slide(problem)
+        descend(problem)
+        move_along_valley(problem)
         if now - float(problem.cost(problem.values[None])[0]) > GAINS * now:
             return True
         problem.values = before.copy()

@@ -9,7 +9,7 @@ import numpy as np
 
 from sim.errors import UserError, unknown
 from sim.interface import Floats, Interface
-from sim.randomization.parameters import Differences
+from sim.randomization.parameters import ParameterVector
 from sim.randomization.quantities import ROWS, TABLE, Quantity
 from sim.randomization.schema import Reality
 
@@ -46,7 +46,7 @@ def unknowns(
 
     Of terms that show the same, the first stands for the others.
     """
-    both = Differences(interface, bodies, NOMINAL, ranges)
+    both = ParameterVector(interface, bodies, NOMINAL, ranges)
     ends = both.draw(np.array([np.zeros(both.size), np.ones(both.size)]))
     base = values_of(interface, bodies, known)
     found = []
@@ -99,15 +99,15 @@ def _named(found: Sequence[Unknown], name: str) -> list[Unknown]:
 
 
 def values_of(interface: Interface, bodies: Sequence[str], reality: Reality) -> Floats:
-    """(n,) the vector of `Differences` that a reality stands for."""
-    return Differences(interface, bodies, reality, NOMINAL).fixed
+    """(n,) the vector of `ParameterVector` that a reality stands for."""
+    return ParameterVector(interface, bodies, reality, NOMINAL).fixed
 
 
 def reality_of(
     interface: Interface, bodies: Sequence[str], values: Floats, known: Reality
 ) -> Reality:
     """The reality with these values, in six digits; dropouts and pushes are the known ones."""
-    size = Differences(interface, bodies, known, NOMINAL)
+    size = ParameterVector(interface, bodies, known, NOMINAL)
     values = values.copy()
     for name in ("dropout", "push_velocity", "push_every"):
         size.of(values[None], name)[:] = size.of(size.fixed[None], name)
