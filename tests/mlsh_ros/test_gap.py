@@ -134,7 +134,7 @@ def test_what_is_equal_is_measured_as_equal(moving):
         assert m.gain == pytest.approx(1, abs=1e-6)
         assert m.lag == pytest.approx(0, abs=1e-3)
         assert m.correlation == pytest.approx(1, abs=1e-6)
-    (line,) = gap.earned
+    (line,) = gap.closed_loop_returns
     np.testing.assert_array_equal(line.robot, line.simulation)
 
 
@@ -370,7 +370,7 @@ def test_a_reality_leaves_no_gap_of_a_robot_that_drove_in_it(moving, hidden):
     assert gap.verdict == [NO_GAP]
     assert gap.to_dict()["reality"] == path
     assert max(m.nrmse for m in gap.measures if m.element.moves) < 0.02
-    for line in gap.earned:  # the same starts in the same reality
+    for line in gap.closed_loop_returns:  # the same starts in the same reality
         np.testing.assert_array_equal(line.robot, line.simulation)
 
 

@@ -288,7 +288,7 @@ def with_scores(evaluation, *scores, worst=0.61):
     bounds = ReferenceReturns(random=0.0, collapsed=50.0, optimum=100.0)
     line = evaluation.lines[0]
     lines = [
-        replace(line, task=f"t/{i}", value=100 * s, worst=100 * worst, bounds=bounds)
+        replace(line, task=f"t/{i}", value=100 * s, worst=100 * worst, reference=bounds)
         for i, s in enumerate(scores)
     ]
     return replace(evaluation, lines=lines)

@@ -15,7 +15,7 @@ from policies.bundle.onnx_reader import OPERATORS, read_graph
 from policies.bundle.runtime import TOLERANCE, Network
 from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.networks import Normaliser
-from policies.training.adapt import Progress
+from policies.training.adapt import AdaptationPoint
 from policies.training.run import create_run, environment, learn_masters, open_run, train
 from sim.errors import UserError
 from sim.physics.robot_model import ROBOTS
@@ -47,7 +47,7 @@ def graphs(learner, change=lambda data: data):
 
 def exported(learner, path, **changes):
     provenance = provenance_of(learner.config, environment(), 0, 0)
-    curve = [Progress(0, 0, 0.0, 1.0, 0.0)]
+    curve = [AdaptationPoint(0, 0, 0.0, 1.0, 0.0)]
     masters = {
         task: master_entry(f"moving_bandits/{task}", curve, limit, provenance, 1)
         for task, limit in zip(learner.family.tasks, learner.bounds, strict=True)
@@ -219,7 +219,7 @@ def test_names_that_a_file_cannot_have(learner, tmp_path, name):
 
 
 def test_a_term_that_nobody_observes_changes_no_byte_of_a_network(tmp_path, monkeypatch):
-    monkeypatch.setattr("policies.mlsh.mlsh.all_bounds", made_up_bounds)
+    monkeypatch.setattr("policies.mlsh.mlsh.all_reference_returns", made_up_bounds)
     data = yaml.safe_load((ROBOTS / "omni" / "robot.yaml").read_text())
     position, velocity = data["observation"]
     velocity["noise"] = 0.05  # drawn as it would be without the term before it

@@ -15,7 +15,13 @@ from policies.bundle.task_compatibility import check_fits
 from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.rollout import Collector
 from policies.training import finetune as module
-from policies.training.adapt import Progress, adapt, envs_per_update, from_scratch, greedy_scores
+from policies.training.adapt import (
+    AdaptationPoint,
+    adapt,
+    envs_per_update,
+    from_scratch,
+    greedy_scores,
+)
 from policies.training.finetune import add_masters, finetune, install_skills, task_config
 from policies.training.finetune_plot import plot_adaptation, write_curves
 from policies.training.run import environment
@@ -355,7 +361,7 @@ def test_adapting_leaves_tasks_and_skills_alone(bundle):
 
 
 def test_curves_are_written(tmp_path):
-    curve = [Progress(i, 400 * i, 0.5 * i, 10.0 + i, 0.25) for i in range(3)]
+    curve = [AdaptationPoint(i, 400 * i, 0.5 * i, 10.0 + i, 0.25) for i in range(3)]
     curves = {"master only": curve, "PPO from scratch": curve}
     two = {OTHER: curves, "ring_bandits/sector-2": {"master only": curve}}
     write_curves(two, tmp_path / "curves.csv")

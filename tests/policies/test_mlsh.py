@@ -226,7 +226,7 @@ def test_probed_returns_are_of_whole_episodes(monkeypatch):
 
 def test_a_skill_is_started_anew_once_no_task_misses_it(monkeypatch):
     learner = Mlsh(config(groups=1, warmup=5, joint=1))
-    monkeypatch.setattr(learner.probe, "dispensable", lambda: 1)
+    monkeypatch.setattr(learner.probe, "redundant_skill", lambda: 1)
     other, mine = networks(learner, "skills")
     learner.agent.skills.policy_adam.steps[:] = 9
     learner.probe.usual[:] = 1

@@ -34,8 +34,8 @@ class Ours:
 @pytest.fixture(autouse=True)
 def no_bounds(monkeypatch):
     """They take longer than all that is tested here."""
-    monkeypatch.setattr("policies.mlsh.mlsh.all_bounds", made_up_bounds)
-    monkeypatch.setattr("policies.experiments.results_table.all_bounds", made_up_bounds)
+    monkeypatch.setattr("policies.mlsh.mlsh.all_reference_returns", made_up_bounds)
+    monkeypatch.setattr("policies.experiments.results_table.all_reference_returns", made_up_bounds)
 
 
 def test_both_are_scored_alike():

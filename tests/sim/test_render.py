@@ -17,7 +17,7 @@ from sim.envs.world import World
 from sim.errors import UserError
 from sim.physics.robot_model import Robot, load_robot
 from sim.rendering import offscreen as render
-from sim.rendering.offscreen import Frame, NoGraphics, Scene, check_film, film
+from sim.rendering.offscreen import EpisodeReplay, Frame, NoGraphics, check_film, film
 from sim.rendering.scene import SceneRenderer
 from sim.tasks.expert_controller import Driver
 from sim.tasks.registry import make_family
@@ -43,7 +43,7 @@ def has_gl() -> bool:
 GL = has_gl()
 
 
-def drive(task: int, number: int, ticks: int) -> Scene:
+def drive(task: int, number: int, ticks: int) -> EpisodeReplay:
     """An episode of the expert, in two colours."""
     world = World(ROBOT, FAMILY, 1)
     world.reset(np.zeros(1, np.int32), [task], [episode_rng(0, number)])
@@ -53,10 +53,10 @@ def drive(task: int, number: int, ticks: int) -> Scene:
         frames.append(Frame(row, f"tick {tick}", RED if tick < ticks // 4 else BLUE))
         command = DRIVER.command(fields, FAMILY.expert(world.layout, fields))
         fields, _ = world.step(world.interface.action_for(command).astype(np.float32))
-    return Scene(FAMILY, f"{FAMILY.name}/{FAMILY.tasks[task]}", dict(world.layout), frames)
+    return EpisodeReplay(FAMILY, f"{FAMILY.name}/{FAMILY.tasks[task]}", dict(world.layout), frames)
 
 
-def draw(path: Path, *scenes: Scene, robot: Robot = ROBOT) -> Image.Image:
+def draw(path: Path, *scenes: EpisodeReplay, robot: Robot = ROBOT) -> Image.Image:
     """The picture; where OpenGL is missing the test ends with the law that holds there."""
     if not GL:
         with pytest.raises(NoGraphics):

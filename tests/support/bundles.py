@@ -99,13 +99,13 @@ def restless_bundle(
     # Imported here: on a machine with ROS and without torch the other tests still run.
     from policies.bundle.export import export, master_entry, provenance_of
     from policies.mlsh.mlsh import Mlsh
-    from policies.training.adapt import Progress
+    from policies.training.adapt import AdaptationPoint
     from policies.training.run import environment
 
     config = replace(small_config(family=family, robot=robot), family_parameters=parameters)
     config = replace(config, mlsh=replace(config.mlsh, decision_lead=lead, decision_ticks=5))
     # Its weights are made up, so its scores are too: bounds take longer than the whole test.
-    with mock.patch("policies.mlsh.mlsh.all_bounds", made_up_bounds):
+    with mock.patch("policies.mlsh.mlsh.all_reference_returns", made_up_bounds):
         learner = Mlsh(config)
     agent = learner.agent
     for k, direction in enumerate((0.7, -0.7)):
@@ -120,7 +120,7 @@ def restless_bundle(
         first[watched + axis, 0] = second[0, 0] = 3.0
         last[0] = (-3.0, 3.0)
     provenance = provenance_of(config, environment(), 0, 0)
-    curve = [Progress(0, 0, 0.0, 1.0, 0.0)]
+    curve = [AdaptationPoint(0, 0, 0.0, 1.0, 0.0)]
     masters = {
         task: master_entry(f"{family}/{task}", curve, limit, provenance, 1)
         for task, limit in zip(learner.family.tasks, learner.bounds, strict=True)
