@@ -1,1 +1,1 @@
-"""Deployment: thin ROS 2 nodes over a core that knows no ROS."""
+"""Deployment: ROS 2 nodes over a control package that does not import ROS."""

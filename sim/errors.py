@@ -1,4 +1,4 @@
-"""The one error type whose text is meant for the user, and how it is worded."""
+"""`UserError`, the only error type that is shown to the user, and the wording of its messages."""
 
 from __future__ import annotations
 

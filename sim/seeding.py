@@ -1,4 +1,4 @@
-"""Randomness without state: every stream is a pure function of what it is for.
+"""Stateless random streams: each generator is a function of its purpose and indices.
 
 Philox is counter based, so a generator is made where it is needed, from the seed and the place;
 nothing has to be saved to resume a run, and a run does not depend on what was drawn elsewhere.

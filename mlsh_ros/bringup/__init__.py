@@ -1,1 +1,1 @@
-"""Which nodes are started, with which parameters, by `ros2 launch` or by `mlsh`."""
+"""Node graphs, their parameters and arguments, for `ros2 launch` and for `mlsh`."""

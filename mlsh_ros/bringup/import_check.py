@@ -1,4 +1,4 @@
-"""All three packages come from one folder, or the process ends before it does anything.
+"""Checks that sim, policies and mlsh_ros are imported from one folder.
 
 `sim` and `policies` are names that other projects use too: a folder of that name on PYTHONPATH, or
 where a node is started, would be imported instead of ours. Imports nothing of the three packages.

@@ -1,4 +1,4 @@
-"""A graph as a ROS launch description; needs `launch` and `launch_ros`."""
+"""Builds a ROS launch description from a node graph; needs `launch` and `launch_ros`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What nodes are told by their environment. Imports nothing of ROS."""
+"""Network environment of the nodes; does not import ROS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The node graph as data: launch/*.launch.py and `mlsh up` both build from it.
+"""Node graphs as data, shared by launch/*.launch.py and the command line.
 
 A node's parameter is a value, or `Arg(name)`: the value of a launch argument.
 """

@@ -1,4 +1,4 @@
-"""Every parameter of every node, with its description and range; declared from here only."""
+"""All node parameters with type, default, range and description."""
 
 from __future__ import annotations
 

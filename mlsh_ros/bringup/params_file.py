@@ -1,4 +1,4 @@
-"""A user's parameter file, read before any node starts.
+"""Validates a user's parameter file before any node starts.
 
 ROS ignores a section that no node has and a parameter that no node declares, so that a slip of the
 pen would go unnoticed. Values are judged by the nodes themselves.

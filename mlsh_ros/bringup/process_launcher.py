@@ -1,4 +1,4 @@
-"""Start a graph as processes of this machine, where no `ros2 launch` is installed."""
+"""Starts a node graph as processes where `ros2 launch` is not installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the arguments of a graph come to, once bundle, robot and task have been looked at.
+"""Resolves the arguments of a node graph against bundle, robot and task.
 
 All of it is refused by the nodes too, but only when others have started.
 """

@@ -1,1 +1,1 @@
-"""The sub-commands of `mlsh`, one file each; what they print is for people."""
+"""The subcommands of `mlsh`, one file each."""

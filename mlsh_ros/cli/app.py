@@ -1,4 +1,4 @@
-"""The command line's tree."""
+"""The command tree of `mlsh`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mlsh check-robot: everything that is wrong with a robot, or what it is and how it behaves."""
+"""mlsh check-robot: validate a robot folder, then test the robot in simulation."""
 
 from __future__ import annotations
 

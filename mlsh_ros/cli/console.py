@@ -1,4 +1,4 @@
-"""The screen on which all commands print."""
+"""The console that all commands print to."""
 
 from __future__ import annotations
 

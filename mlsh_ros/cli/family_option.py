@@ -1,4 +1,4 @@
-"""The option of all commands that meet a bundle or a run of somebody's own task family."""
+"""The option `--family` of all commands that load a task family of the user's own."""
 
 from __future__ import annotations
 

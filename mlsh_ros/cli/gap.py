@@ -1,4 +1,4 @@
-"""mlsh gap: recordings of a robot against the simulation."""
+"""mlsh gap: compare recordings of a robot with its simulation."""
 
 from __future__ import annotations
 

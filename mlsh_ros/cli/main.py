@@ -1,4 +1,4 @@
-"""`mlsh`: one command for everything. Each sub-command stands in mlsh_ros/cli/."""
+"""Entry point of `mlsh`; the subcommands are in mlsh_ros/cli/."""
 
 from __future__ import annotations
 

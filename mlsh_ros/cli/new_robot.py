@@ -1,4 +1,4 @@
-"""mlsh new-robot: a robot folder from an MJCF model; what it does not tell is left open."""
+"""mlsh new-robot: create a robot folder from an MJCF model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mlsh play: watch a bundle drive, in a window or as a film."""
+"""mlsh play: replay episodes of a bundle in a viewer or as a video."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mlsh plot: where a bundle drives, from above."""
+"""mlsh plot: plot the paths that a bundle drives, seen from above."""
 
 from __future__ import annotations
 

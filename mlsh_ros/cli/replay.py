@@ -1,4 +1,4 @@
-"""mlsh replay: a recording through its bundle once more, offline."""
+"""mlsh replay: recompute a recording offline with its bundle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mlsh sysid: what of a robot differs from its model, by recordings."""
+"""mlsh sysid: identify parameters of a robot's simulation from recordings."""
 
 from __future__ import annotations
 

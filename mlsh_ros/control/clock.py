@@ -1,4 +1,4 @@
-"""Time as an argument: the system's own, or one that a simulator tells. Knows no ROS."""
+"""The clock that the control loop uses: system time or simulated time. Does not import ROS."""
 
 from __future__ import annotations
 

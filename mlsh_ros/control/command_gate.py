@@ -1,4 +1,4 @@
-"""The one way by which commands leave: none that its state does not allow, none that jumps."""
+"""The only path for commands: checks the supervisor's state and limits every step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What skill_node tells in /diagnostics, as data."""
+"""The diagnostics of skill_node as data."""
 
 from __future__ import annotations
 

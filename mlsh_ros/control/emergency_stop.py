@@ -1,4 +1,4 @@
-"""The emergency stop as a state of every publisher (panel) of the topic, and as an event.
+"""The emergency stop: a state for every publisher of the topic, and an event.
 
 A `true` is never overwritten by another panel's `false`: it holds until that very panel says
 `false`, or is gone and a person resets. Knows no ROS; time is an argument.

@@ -1,4 +1,4 @@
-"""Every reason to stop the robot, by name: what is told to people is declared here, once."""
+"""All faults that stop the robot, by name, with their descriptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What watchdog_node says of itself all the time, and how skill_node judges it. Knows no ROS."""
+"""The heartbeat of watchdog_node and its evaluation in skill_node. Does not import ROS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What calls the control step: an absolute time grid, or the sensors of a simulator. No ROS."""
+"""Drivers of the control step: an absolute time grid, or a simulator in lock-step. No ROS."""
 
 from __future__ import annotations
 

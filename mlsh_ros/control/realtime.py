@@ -1,4 +1,4 @@
-"""What the operating system and Python can do for the thread that ticks."""
+"""Operating system and Python settings for the thread of the control loop."""
 
 from __future__ import annotations
 

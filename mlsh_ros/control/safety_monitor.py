@@ -1,4 +1,4 @@
-"""What must hold on every tick, before its command goes out. Knows no ROS; time is an argument."""
+"""Checks every tick before its command is sent. Does not import ROS; time is an argument."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The newest value of every observation term, and how old it is."""
+"""The newest sample of every observation term and its age."""
 
 from __future__ import annotations
 

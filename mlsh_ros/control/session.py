@@ -1,4 +1,4 @@
-"""A session: a thread that drives, and that brings the robot to rest whatever ends it.
+"""A session: one thread that drives the robot and always brings it to rest at its end.
 
 Knows no ROS. What the thread does is `drive`; when that returns or raises, braking goes on, one
 command a tick and each within the rate limit, until the robot is at rest or watchdog_node has

@@ -1,4 +1,4 @@
-"""Whether the robot may move, and why not.
+"""The state machine of arming: whether the robot may move, and the reason if not.
 
 DISARMED -(arm)-> READY -(start)-> RUNNING -(stop)-> STOPPING -> READY; from any of them FAULT,
 which stays until it is reset, and then leads to DISARMED. READY and RUNNING need an active node:

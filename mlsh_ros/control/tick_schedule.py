@@ -1,4 +1,4 @@
-"""The control tick's moments in time."""
+"""The times of the control ticks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well the ticks keep their time: counted by the tick, read by whoever reports."""
+"""Timing statistics of the ticks."""
 
 from __future__ import annotations
 

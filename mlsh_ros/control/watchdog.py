@@ -1,4 +1,4 @@
-"""Whether the commands stand, or ignore an emergency stop. Knows no ROS; time is an argument."""
+"""Detects commands that stand still or ignore an emergency stop. Does not import ROS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two ways to drive a bundle through episodes: offline, and through the real nodes."""
+"""The two backends of an evaluation: offline, and through the ROS nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is evaluated: resolved and checked once, then passed on as a whole."""
+"""`EvaluationCase`: bundle, robot, task and master of an evaluation, resolved and checked once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluation keeps of an episode, whichever way it was driven."""
+"""The record of one evaluated episode, the same for all backends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A master in the same process, in the place of master_node."""
+"""Runs a master in the same process instead of master_node."""
 
 from __future__ import annotations
 

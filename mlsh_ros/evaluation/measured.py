@@ -1,4 +1,4 @@
-"""What was measured: a result names its robot, its model and what differed, by name and digest.
+"""Provenance of a result: robot, model and simulation parameters by name and digest.
 
 Names alone do not tell: two folders may hold a robot of one name.
 """

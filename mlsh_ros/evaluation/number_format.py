@@ -1,4 +1,4 @@
-"""How numbers look in tables, reports and plots."""
+"""Formats numbers in tables, reports and plots."""
 
 from __future__ import annotations
 

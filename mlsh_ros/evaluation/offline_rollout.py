@@ -1,4 +1,4 @@
-"""A rollout without ROS: what the nodes do in lock-step, in one process.
+"""Rollouts in one process that equal those of the nodes in lock-step.
 
 The rules of skill_node are judged here too, but for those about time and other nodes. The first
 one that an episode breaks is kept with it. The simulation goes on where skill_node would stop the

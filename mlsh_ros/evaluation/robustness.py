@@ -1,4 +1,4 @@
-"""Where a bundle breaks: its score over what may differ from the nominal model."""
+"""Robustness map: a bundle's score as a function of one deviating parameter at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Driving a running graph from outside: services, parameters, and the record of an episode."""
+"""Rollouts through running nodes: services, parameters, and the record of an episode."""
 
 from __future__ import annotations
 

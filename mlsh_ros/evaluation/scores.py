@@ -1,4 +1,4 @@
-"""Scores of a bundle over episodes, from whichever backend drove them."""
+"""Scores of a bundle over episodes of any backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Episodes with all there is to see of them: for films, the viewer and plots."""
+"""Complete trajectories of episodes, for videos, the viewer and plots."""
 
 from __future__ import annotations
 

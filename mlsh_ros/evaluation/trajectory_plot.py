@@ -1,4 +1,4 @@
-"""Where a bundle drives, from above: a panel per task, lines in the colours of the skills."""
+"""Plots trajectories from above: one panel per task, colored by skill."""
 
 from __future__ import annotations
 

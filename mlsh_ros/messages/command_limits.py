@@ -1,4 +1,4 @@
-"""Whether a command that somebody else has made is one that a robot may be given."""
+"""Checks an external command against the robot's limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages to fields and commands to messages, by the paths that the interface names.
+"""Converts messages to fields and commands to messages, along the interface's field paths.
 
 Where a path leads in a message is made out in `plan.py`. Neither imports ROS.
 """

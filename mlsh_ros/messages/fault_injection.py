@@ -1,4 +1,4 @@
-"""Faults that a simulated robot can be given, in its first sensor topic."""
+"""Faults that sim_node can inject into its first sensor topic."""
 
 from __future__ import annotations
 

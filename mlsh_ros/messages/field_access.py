@@ -1,4 +1,4 @@
-"""Where values lie in a message: paths, made out once against its type, then read and written.
+"""Reads and writes message fields along paths that are resolved once per type.
 
 An array that stands beside an array of names is looked into by name, any other one by index.
 Whether names stand beside it is a matter of the message's type alone.

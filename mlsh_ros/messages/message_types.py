@@ -1,4 +1,4 @@
-"""What a ROS message type is made of, of those that are installed; nothing else is ever imported.
+"""Introspects installed ROS message types; imports nothing else.
 
 A type's name comes out of a file that a stranger may have written. Whether its package is one of
 ROS messages is seen from its files, before anything in it runs.

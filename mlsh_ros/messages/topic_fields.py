@@ -1,4 +1,4 @@
-"""The values of one topic: their places in its messages, made out once per class of message.
+"""Extracts the values of one topic; field paths are resolved once per message class.
 
 Where the type is installed, everything is made out and checked before the first message. Messages
 of a recording say no types of their own; theirs are made out when the first one comes.

@@ -1,4 +1,4 @@
-"""What the nodes of a graph say, and how a listener that disturbs nobody subscribes to it."""
+"""Topics of a node graph with their types, and the QoS of passive subscribers."""
 
 from __future__ import annotations
 

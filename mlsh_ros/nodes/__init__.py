@@ -1,4 +1,4 @@
-"""ROS 2 nodes: they convert messages, call the core, and convert back."""
+"""ROS 2 nodes: they convert messages, call the control package, and convert back."""
 
 import os
 import signal

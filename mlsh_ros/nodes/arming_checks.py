@@ -1,4 +1,4 @@
-"""Why the robot must not be armed, started, or driven on."""
+"""Conditions for arming, starting and continuing to drive."""
 
 from __future__ import annotations
 

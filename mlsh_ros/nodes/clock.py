@@ -1,4 +1,4 @@
-"""Which time a node goes by: the system's, or that of /clock with `use_sim_time`."""
+"""Selects a node's time source: system time, or /clock with `use_sim_time`."""
 
 from __future__ import annotations
 

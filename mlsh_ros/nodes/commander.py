@@ -1,4 +1,4 @@
-"""The publishers of a robot's command topics."""
+"""Publishes commands on the robot's command topics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The subscriptions of a node, served by a thread of their own."""
+"""The sensor subscriptions of a node, served by their own thread."""
 
 from __future__ import annotations
 

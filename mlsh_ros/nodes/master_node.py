@@ -1,4 +1,4 @@
-"""master_node: answers every question of skill_node with a skill."""
+"""master_node: answers each decision request of skill_node with a skill."""
 
 from __future__ import annotations
 

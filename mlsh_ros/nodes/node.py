@@ -1,4 +1,4 @@
-"""What the nodes share: QoS, life, and death.
+"""The base of all nodes: QoS profiles, lifecycle, parameters, and process exit.
 
 Every node runs its callbacks in one EventsExecutor thread; the main thread waits for a signal, so
 that SIGINT, SIGTERM, SIGHUP and SIGQUIT are noticed at once and the node can still publish while

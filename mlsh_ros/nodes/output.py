@@ -1,4 +1,4 @@
-"""What a node prints never holds it up, whether anybody reads it or not.
+"""Writes a node's log without ever blocking on its reader.
 
 A terminal that is held (Ctrl-S), a pager, or a launcher that is stopped does not read any more.
 Whoever writes then waits, also the thread that brakes the robot.

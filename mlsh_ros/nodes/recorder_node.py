@@ -1,4 +1,4 @@
-"""recorder_node: writes everything that the other nodes say to an MCAP file."""
+"""recorder_node: records the topics of all nodes to an MCAP file."""
 
 from __future__ import annotations
 

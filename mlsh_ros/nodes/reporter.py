@@ -1,4 +1,4 @@
-"""What skill_node says about itself, outside the tick: traces, diagnostics, refused messages."""
+"""Publishes what skill_node reports outside the tick: traces, diagnostics, refused messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node must hear whatever else it is doing: the emergency stop and the watchdog."""
+"""Receives the emergency stop and the watchdog's heartbeat in a thread of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""sim_node: MuJoCo as the robot, with exactly the topics of the real one."""
+"""sim_node: MuJoCo as the robot, on the topics of the real robot."""
 
 from __future__ import annotations
 

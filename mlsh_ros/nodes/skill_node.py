@@ -1,4 +1,4 @@
-"""skill_node: owns the control tick and the robot's command."""
+"""skill_node: runs the control loop and publishes the robot's commands."""
 
 from __future__ import annotations
 

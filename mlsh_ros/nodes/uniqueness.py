@@ -1,4 +1,4 @@
-"""One speaker for one thing: whether anybody else publishes what only one node may."""
+"""Detects other publishers of topics that only one node may publish."""
 
 from __future__ import annotations
 

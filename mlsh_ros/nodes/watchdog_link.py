@@ -1,4 +1,4 @@
-"""What skill_node knows of watchdog_node: its state, and its heartbeats."""
+"""The state and heartbeats of watchdog_node, as skill_node receives them."""
 
 from __future__ import annotations
 

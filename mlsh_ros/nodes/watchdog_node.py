@@ -1,4 +1,4 @@
-"""watchdog_node: brings the robot to rest when skill_node does not do it."""
+"""watchdog_node: brings the robot to rest when skill_node fails to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies in the files of a recording, whoever wrote them: MCAP, or rosbag2's SQLite.
+"""Reads the files of a bag: MCAP, or rosbag2's SQLite.
 
 Files are told by their first bytes, not by their names. Nothing is decoded here, so that a
 channel that nobody asks for costs nothing and breaks nothing, whatever is in it.

@@ -1,4 +1,4 @@
-"""Reading a recording back: from files to messages, without ROS."""
+"""Reads and decodes the messages of a bag without ROS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recording: an MCAP file and rosbag2's metadata.yaml, in a folder of its own.
+"""Writes a bag: a folder with an MCAP file and rosbag2's metadata.yaml.
 
 Readable by `ros2 bag`, Foxglove, PlotJuggler and everything else that reads MCAP with ROS 2
 messages. The bundle's manifest stands in front, as an attachment.

@@ -1,4 +1,4 @@
-"""What a recording lacks, by the numbers that its messages carry."""
+"""Finds messages missing from a recording by their sequence numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether an observation can be built from recorded sensor messages."""
+"""Checks that recorded sensor messages explain a recorded observation."""
 
 from __future__ import annotations
 

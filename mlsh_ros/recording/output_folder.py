@@ -1,4 +1,4 @@
-"""Where a recording may be written; looks and writes nothing, and needs no package of its own."""
+"""Checks where a recording may be written; writes nothing itself."""
 
 from __future__ import annotations
 

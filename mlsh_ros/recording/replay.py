@@ -1,4 +1,4 @@
-"""A recording through its bundle once more, offline: is everything what the bundle says?
+"""Recomputes a recording offline and compares it with what was recorded.
 
 Three things are compared, bit for bit, each with what was recorded just before it, so that one
 difference does not make all that follow: every decision of the master with the observation that it

@@ -1,4 +1,4 @@
-"""Message definitions as text, as an MCAP file wants them; no ROS installation is needed.
+"""ROS message definitions as text for MCAP files; needs no ROS installation.
 
 Those of the common packages come with `rosbags`. Another one, of a robot's own package, is looked
 for where ROS installs it: share/PACKAGE/msg/NAME.msg below each entry of AMENT_PREFIX_PATH.

@@ -1,1 +1,1 @@
-"""From recordings of a robot to the differences between it and its simulation."""
+"""Compares recordings of a robot with its simulation and identifies its parameters."""

@@ -1,1 +1,1 @@
-"""What is deployed: ONNX skills and masters with a manifest, written, checked and run."""
+"""Bundles: ONNX skills and masters with a manifest; export, checks and runtime."""

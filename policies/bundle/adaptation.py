@@ -1,4 +1,4 @@
-"""How a master learned its task, as it is kept beside it in a bundle."""
+"""The learning curve of a master, stored in its bundle."""
 
 from __future__ import annotations
 

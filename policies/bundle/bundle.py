@@ -1,4 +1,4 @@
-"""The bundle: everything a robot needs to run a hierarchical policy, in one folder or zip file.
+"""`Bundle`: a folder or zip file with everything needed to run a hierarchical policy.
 
     manifest.json     what it is, for which robot, and the SHA-256 of every other file
     skills/0.onnx ..  the skills, shared by all tasks

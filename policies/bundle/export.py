@@ -1,4 +1,4 @@
-"""From torch to a bundle: graphs, golden rows, and the gate that compares the two."""
+"""Exports trained networks to a bundle and compares both on golden rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading the small ONNX graphs of this project; `policies.bundle.onnx_writer` writes them.
+"""Reads the small ONNX graphs that `policies.bundle.onnx_writer` writes.
 
 Reading walks the protobuf wire format itself, so that a robot can refuse a bad graph before ONNX
 Runtime sees it, without the `onnx` package.

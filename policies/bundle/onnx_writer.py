@@ -1,4 +1,4 @@
-"""Writing the small ONNX graphs of this project; `policies.bundle.onnx_reader` reads them."""
+"""Writes the small ONNX graphs that `policies.bundle.onnx_reader` reads."""
 
 from __future__ import annotations
 

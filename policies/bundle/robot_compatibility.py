@@ -1,4 +1,4 @@
-"""Whether a bundle is for the robot that is here; runs on the robot, without MuJoCo."""
+"""Checks a bundle against the robot at hand; runs on the robot, without MuJoCo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Observation to logits and action with ONNX Runtime: what runs on the robot."""
+"""Inference with ONNX Runtime: observation to master logits and skill action."""
 
 from __future__ import annotations
 

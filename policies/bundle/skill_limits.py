@@ -1,4 +1,4 @@
-"""What a robot may show while a skill is active: by skill and observation term, within its own."""
+"""Limits of observation terms while a particular skill is active."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task is for a bundle, and whether the bundle fits it and a robot; needs no torch."""
+"""Constructs the task family for a bundle and checks both against a robot; without torch."""
 
 from __future__ import annotations
 

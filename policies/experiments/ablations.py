@@ -1,4 +1,4 @@
-"""What the recipe is compared with: baselines, and the recipe less one of its parts.
+"""Variants that a sweep compares: baselines and ablations of the default recipe.
 
 A variant is a list of settings over the default recipe, and a way to learn a new task.
 """

@@ -1,4 +1,4 @@
-"""What a sweep brought: per variant and seed, how near each new task's optimum a learner came."""
+"""Results of a sweep: score of each new task by variant and seed."""
 
 from __future__ import annotations
 

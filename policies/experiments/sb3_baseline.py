@@ -1,4 +1,4 @@
-"""Stable-Baselines3's PPO on our environment: learning by another hand, to be compared with.
+"""Stable-Baselines3's PPO as an independent baseline on the same environments.
 
 Needs the extra `bench`; nothing else here does.
 """

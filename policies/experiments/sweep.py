@@ -1,4 +1,4 @@
-"""Many runs: variants x seeds over the cores, each in a process and a run folder of its own."""
+"""Runs variants x seeds in parallel, each in its own process and run folder."""
 
 from __future__ import annotations
 

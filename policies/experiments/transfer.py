@@ -1,4 +1,4 @@
-"""What a bundle's frozen skills bring on all tasks of a family, over seeds, beside PPO alone."""
+"""Evaluates frozen skills on all tasks of a family over seeds, beside PPO from scratch."""
 
 from __future__ import annotations
 

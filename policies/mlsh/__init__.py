@@ -1,1 +1,1 @@
-"""The method: skills and masters, experience, PPO, and the loop of Frans et al. 2017."""
+"""MLSH (Frans et al. 2017): skills and masters, rollouts, PPO, and the training loop."""

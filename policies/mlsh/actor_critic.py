@@ -1,4 +1,4 @@
-"""What learns: K skills shared by all tasks, and one master per group."""
+"""Actor-critic networks of the K shared skills and of one master per group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Advantages of comparable size, for policies that several processes may share."""
+"""Normalizes advantages, also over several processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything a training run depends on, as frozen dataclasses that read and write YAML."""
+"""The configuration of a training run, as frozen dataclasses that read and write YAML."""
 
 from __future__ import annotations
 

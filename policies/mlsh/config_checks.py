@@ -1,4 +1,4 @@
-"""What is checked of a configuration before anything is allocated or trained for it."""
+"""Checks of a configuration that run before anything is allocated or trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes that learn together: each has some of the groups, the skills are common."""
+"""Distributed training: each process holds some of the groups, all share the skills."""
 
 from __future__ import annotations
 

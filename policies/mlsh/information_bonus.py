@@ -1,4 +1,4 @@
-"""A bonus for decisions that say which task a group has."""
+"""Bonus for masters: the mutual information of their decisions and the group's task."""
 
 from __future__ import annotations
 

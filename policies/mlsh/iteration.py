@@ -1,4 +1,4 @@
-"""What one iteration of the learner did, and the numbers that describe its rollout."""
+"""Result and statistics of one training iteration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The groups of a training, and which of them this process has."""
+"""The groups of a training and the part of them that this process holds."""
 
 from __future__ import annotations
 

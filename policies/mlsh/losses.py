@@ -1,4 +1,4 @@
-"""The losses of PPO and their gradients, by hand: sums over samples, for one policy.
+"""PPO losses and their gradients by hand, as sums over samples.
 
 By hand because at these sizes most of an automatic gradient's time is spent on its bookkeeping.
 The tests hold them against torch's.

@@ -1,4 +1,4 @@
-"""Stacks of small networks: S networks of one shape, each a row of one matrix.
+"""Stacked MLPs: S networks of one shape, their parameters as rows of one matrix.
 
 A row holds all parameters of one network, so that resetting, saving, exporting and Adam's moments
 are row operations. Gradients are by hand: `activations`, then `backward`.

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation (Schulman et al. 2017) of the policies of a level."""
+"""Proximal policy optimization (Schulman et al. 2017) of skills or masters."""
 
 from __future__ import annotations
 

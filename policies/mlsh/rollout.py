@@ -1,4 +1,4 @@
-"""Collecting experience: masters decide every N ticks, skills act on every tick."""
+"""Collects experience: masters decide every N ticks, skills act on every tick."""
 
 from __future__ import annotations
 

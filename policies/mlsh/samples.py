@@ -1,4 +1,4 @@
-"""A rollout sorted by who learns from it: decisions by master, ticks by skill."""
+"""Sorts a rollout into minibatches: decisions by master, ticks by skill."""
 
 from __future__ import annotations
 

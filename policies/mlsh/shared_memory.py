@@ -1,4 +1,4 @@
-"""What processes of one computer tell each other, through memory that they share.
+"""All-reduce and all-gather through memory shared by the processes of one computer.
 
 A network library wakes a sleeping process for every message, which takes a millisecond on a
 virtual machine: more than the few kilobytes of a gradient are worth. Here nobody sleeps for long.

@@ -1,4 +1,4 @@
-"""What the use of skills tells about tasks, and how far apart skills are; numpy only."""
+"""Metrics of skills: mutual information of skill and task, distance of skills; numpy only."""
 
 from __future__ import annotations
 

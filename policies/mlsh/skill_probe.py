@@ -1,4 +1,4 @@
-"""Keeping the skills apart: probing them on a new task, and starting a useless one anew.
+"""Probes each skill alone on a new task and resets skills that no task needs.
 
 Left alone, both skills may learn to go to the same goal: then no master can choose between them,
 no gradient tells them apart, and the collapse is stable. docs/results.md measures the remedies.

@@ -1,4 +1,4 @@
-"""Which task each group has, since when, and when it gets another one."""
+"""Assigns tasks to groups and decides when a group gets a new task."""
 
 from __future__ import annotations
 

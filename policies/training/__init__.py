@@ -1,1 +1,1 @@
-"""Training runs: folder, checkpoints, metrics, and the adaptation of new masters."""
+"""Training runs: run folder, checkpoints, metrics, and adaptation to new tasks."""

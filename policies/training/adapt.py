@@ -1,4 +1,4 @@
-"""A new task: frozen skills, a fresh master, a handful of updates."""
+"""Learns a new task: frozen skills, a fresh master, a few updates."""
 
 from __future__ import annotations
 

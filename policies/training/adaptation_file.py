@@ -1,4 +1,4 @@
-"""How new tasks were learned, as CSV: the curves, and what they were learned with."""
+"""Learning curves of new tasks as CSV, with the provenance of the skills."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the skills have collapsed, in words, and what to change."""
+"""Detects collapsed skills and suggests settings, in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""New masters over frozen skills, beside PPO from scratch with the same experience."""
+"""Compares new masters over frozen skills with PPO from scratch on equal experience."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Simulations that failed in a training run: kept, and simulated once more.
+"""Stores simulations that diverged during training and simulates them again.
 
 python -m policies.training.divergence runs/first/failures/0.npz
 """

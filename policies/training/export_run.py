@@ -1,4 +1,4 @@
-"""From a run folder to a bundle: a master for each task, and all networks as ONNX."""
+"""Exports a run folder to a bundle: one master per task, all networks as ONNX."""
 
 from __future__ import annotations
 

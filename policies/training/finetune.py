@@ -1,4 +1,4 @@
-"""More masters for a bundle: the skills are frozen, their files stay as they are."""
+"""Adds masters to a bundle; the skill files stay unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning curves of new tasks: over updates, episodes and seconds."""
+"""Plots learning curves of new tasks over updates, episodes and seconds."""
 
 from __future__ import annotations
 

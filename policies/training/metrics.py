@@ -1,4 +1,4 @@
-"""What a run reports: one row per iteration, to metrics.csv and TensorBoard, and its curves."""
+"""Metrics of a run, one row per iteration: metrics.csv, TensorBoard and plots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run folder: one training, from its configuration to its curves.
+"""The run folder of one training: configuration, checkpoints, metrics, lock.
 
 config.yaml      the resolved configuration
 family.json      where the task family's class came from, if it does not ship with this package

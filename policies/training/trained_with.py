@@ -1,4 +1,4 @@
-"""What a checkpoint was trained with: kept in it, and held against what stands there now."""
+"""Settings that a checkpoint was trained with, compared with the present ones on resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What returns are possible: the yard-stick for every result.
+"""Reference returns of a task: random policy, task-blind controller, optimum.
 
 Those of a random policy are simulated. The other two are simulated where a controller can be
 written (`HasExpert`), and computed by the family where none can (`HasReturnEstimate`), such as for

@@ -1,4 +1,4 @@
-"""Robots at work on tasks: physics and family together, B at once.
+"""B simulated robots with their tasks: physics, randomization and rewards in one step.
 
 Training, offline evaluation and sim_node all run this class; they differ in who decides when an
 episode begins and who sends the command.

@@ -1,1 +1,1 @@
-"""Reading and writing the files of a user: strict YAML and JSON, lookup by name, whole files."""
+"""Reads and writes users' files: strict YAML and JSON, lookup by name, atomic output."""

@@ -1,4 +1,4 @@
-"""Saving and reading arrays: never half a file, never a pickle."""
+"""Saves and loads arrays atomically and without pickle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What installed packages offer by entry points; nothing is imported."""
+"""Lists the entry points of installed packages without importing them."""
 
 from __future__ import annotations
 

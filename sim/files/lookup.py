@@ -1,4 +1,4 @@
-"""Which thing a name means: one that ships with the package, or what stands at a path."""
+"""Resolves a name to a shipped resource or to a path on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How results are written: whole or not at all, over nothing that was not meant, one at a time.
+"""Writes results atomically, under a lock, and never over files of another kind.
 
 `check_place` looks before the work begins, `replacing` and `write_file` write a file,
 `replacing_folder` a folder, and `locked` keeps a second process out of what one of them changes

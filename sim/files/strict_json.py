@@ -1,4 +1,4 @@
-"""JSON that somebody wrote, read without trusting it: within limits, and no key twice."""
+"""Parses untrusted JSON with limits on size and depth; duplicate keys are errors."""
 
 from __future__ import annotations
 

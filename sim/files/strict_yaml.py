@@ -1,4 +1,4 @@
-"""YAML that somebody wrote, read without trusting it: within limits, no key twice, plain values.
+"""Parses untrusted YAML with limits on size and depth; duplicate keys are errors.
 
 Values are those of the core schema of YAML 1.2: null, true and false, integers, floats, text,
 lists and mappings. `no`, `12:30`, `2020-01-01` and `1_000` are text, `0755` is decimal, 1e6 and

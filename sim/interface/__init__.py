@@ -1,4 +1,4 @@
-"""What a robot shows and obeys: the only place where fields become a vector and back.
+"""The interface of a robot: the one place where fields become observations and actions commands.
 
 Training, evaluation, sim_node and skill_node all call `Interface.observe` and
 `Interface.command`; nothing else in the project builds an observation or a command.

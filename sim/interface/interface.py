@@ -1,4 +1,4 @@
-"""A robot's whole contract: its terms in vector order, and the two functions over them."""
+"""`Interface`: a robot's terms in vector order, with the functions `observe` and `command`."""
 
 from __future__ import annotations
 

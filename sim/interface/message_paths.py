@@ -1,4 +1,4 @@
-"""Paths into a message, as robot.yaml writes them: built and read here alone.
+"""Field paths into ROS messages, as robot.yaml writes them.
 
 `a.b`, `a[3].b`, `a[joint]`. What stands in brackets is an index, or a name where the message has
 names for the array's elements: the message's type says which, never how it looks. In quotes it may

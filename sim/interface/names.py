@@ -1,4 +1,4 @@
-"""What a name in robot.yaml may be: none can break a line, a path, a topic or a terminal."""
+"""Valid names in robot.yaml: safe in lines of text, file paths, topics and terminals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a term may show of an orientation: the world's axes, which way is up, how far it leans.
+"""Quantities that a term can derive from a quaternion: axes, up vector, tilt.
 
 MuJoCo and messages carry the quaternion whole, so that other terms can read their part of the same
 one, and a simulator can write it. Where its length is not 1 it is no orientation: then everything

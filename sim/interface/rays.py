@@ -1,4 +1,4 @@
-"""A fan of rays, as MuJoCo casts it and as a LaserScan carries it."""
+"""A fan of range-finder rays, cast by MuJoCo and carried by a LaserScan message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""robot.yaml: where robots stand and what their files say; needs no MuJoCo."""
+"""Finds robot folders and parses robot.yaml; does not need MuJoCo."""
 
 from __future__ import annotations
 

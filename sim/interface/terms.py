@@ -1,4 +1,4 @@
-"""One term of a robot: a named part of a vector, with its places in MuJoCo and in ROS."""
+"""Observation and action terms: named parts of a vector, bound to MuJoCo and to ROS."""
 
 from __future__ import annotations
 

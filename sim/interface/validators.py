@@ -1,4 +1,4 @@
-"""What a number in robot.yaml may be, and what several of its keys are checked for."""
+"""Validators for the numbers in robot.yaml and for combinations of keys."""
 
 from __future__ import annotations
 

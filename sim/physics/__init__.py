@@ -1,1 +1,1 @@
-"""MuJoCo: the model of a robot, addresses in it, and many simulations of it at once."""
+"""The MuJoCo model of a robot, addresses in it, and batches of simulations."""

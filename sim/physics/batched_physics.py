@@ -1,4 +1,4 @@
-"""Many simulations of one robot, in the robot's own words: fields out, commands in."""
+"""A batch of simulations of one robot: commands in, fields by term name out."""
 
 from __future__ import annotations
 

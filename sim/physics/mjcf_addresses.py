@@ -1,4 +1,4 @@
-"""From the names in an interface to places in a model's arrays; a wrong name is refused."""
+"""Resolves the MuJoCo names in an interface to addresses in the model's arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of an MJCF model, as MuJoCo finds them, and its specification read from them."""
+"""Collects the files that an MJCF model includes and reads its MjSpec."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether what robot.yaml says of ROS can be what it says of MuJoCo: joints, axes and units.
+"""Checks that the ROS and the MuJoCo side of a term agree on joints, axes and units.
 
 A policy learns from MuJoCo's side and drives through ROS's side. Where the two name different
 joints, every number is valid and the robot moves the wrong one, so that is a mistake. Names that

@@ -1,4 +1,4 @@
-"""What of a MuJoCo model is the robot: that which its actuators move. The rest is scenery."""
+"""Separates the robot's bodies (moved by its actuators) from the scenery."""
 
 from __future__ import annotations
 

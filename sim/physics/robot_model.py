@@ -1,4 +1,4 @@
-"""A robot is data: robots/<name>/robot.yaml and model.xml, here or anywhere on disk."""
+"""`Robot`: a folder with robot.yaml and an MJCF model, shipped or anywhere on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the control of a MuJoCo actuator means: position, velocity or effort of a joint, or not."""
+"""Classifies MuJoCo actuators: position, velocity or effort of a joint, or none of these."""
 
 from __future__ import annotations
 

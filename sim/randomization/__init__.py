@@ -1,1 +1,1 @@
-"""What may differ from the nominal model: schema, parameter vectors, model fields, sensors."""
+"""Deviations from the nominal model: schema, parameter vectors, model fields, sensor model."""

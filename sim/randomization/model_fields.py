@@ -1,4 +1,4 @@
-"""Fields of the model that each simulation has its own values of."""
+"""Writes per-simulation values into fields of the MuJoCo model."""
 
 from __future__ import annotations
 

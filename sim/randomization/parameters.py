@@ -1,4 +1,4 @@
-"""Every number that may differ between simulations as one vector; what an episode draws of it."""
+"""The deviations of a batch as one parameter vector, with sampling per episode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""B simulations that differ from the nominal model: what they are like, obey and show."""
+"""`PerturbedSim`: a batch of simulations whose parameters deviate from the nominal model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sensor shows of true values: late, scaled, biased, noisy, and sometimes not at all.
+"""The sensor model: delay, scale, bias, noise and dropout of true values.
 
 The simulation (`perturbations`), `mlsh gap` and `mlsh sysid` all show what this file says.
 """

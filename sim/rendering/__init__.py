@@ -1,1 +1,1 @@
-"""Pictures, videos and the interactive viewer."""
+"""Images, videos and the interactive viewer."""

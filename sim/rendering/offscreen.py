@@ -1,4 +1,4 @@
-"""Pictures of episodes: a film (MP4 or GIF) or a still (PNG), drawn without a display."""
+"""Renders episodes off-screen to a video (MP4, GIF) or an image (PNG)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What there is to see at a tick: the robot, its goals and its trail, posed in a MuJoCo model."""
+"""Builds the MuJoCo scene of one tick: robot, goals and trail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands around a robot, seen from above: walls, obstacles and goals as polygons."""
+"""Outlines of walls, obstacles and goals seen from above, as polygons."""
 
 from __future__ import annotations
 

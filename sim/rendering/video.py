@@ -1,4 +1,4 @@
-"""MP4 files by ffmpeg, which the package imageio-ffmpeg brings."""
+"""Encodes MP4 files with the ffmpeg of the package imageio-ffmpeg."""
 
 from __future__ import annotations
 

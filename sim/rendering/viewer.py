@@ -1,4 +1,4 @@
-"""MuJoCo's interactive viewer, which shows episodes that have been driven already."""
+"""Replays recorded episodes in MuJoCo's interactive viewer."""
 
 from __future__ import annotations
 

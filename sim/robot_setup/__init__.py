@@ -1,1 +1,1 @@
-"""Making a robot folder from an MJCF model, and checking one."""
+"""Creates a robot folder from an MJCF model and checks robot folders."""

@@ -1,4 +1,4 @@
-"""A robot folder from any MJCF file: the model with all its files, and a drafted robot.yaml."""
+"""Creates a robot folder from an MJCF file: the model's files and a robot.yaml template."""
 
 from __future__ import annotations
 

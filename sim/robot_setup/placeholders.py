@@ -1,4 +1,4 @@
-"""What a drafted robot.yaml leaves open: physical quantities that no model tells."""
+"""Placeholders in a generated robot.yaml for quantities that the model does not contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a robot stays where its safe command holds it, as the model says."""
+"""Simulates the robot under its safe command and checks that it stays at rest."""
 
 from __future__ import annotations
 

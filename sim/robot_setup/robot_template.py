@@ -1,4 +1,4 @@
-"""A first robot.yaml from an MJCF model: what the model tells is taken, the rest is left open.
+"""Generates a robot.yaml template from an MJCF model; unknown values stay placeholders.
 
 No physical quantity is made up: what the model does not tell is `TODO`, which `mlsh check-robot`
 refuses by name, with what to fill in. What is not of the robot, or what no robot measures, is left

@@ -1,4 +1,4 @@
-"""A robot tried in simulation: held at its safe command, and every command driven to its limits.
+"""Step-response tests in simulation: rest at the safe command, then every command to its limits.
 
 The numbers are what a person needs to fill in and to judge robot.yaml: lag, gain, time to stop,
 and whether the limits of what it may show would trip while nothing is wrong.

@@ -1,4 +1,4 @@
-"""Whether a model moves as it would in a simulation that is ten times finer.
+"""Compares a model's motion with that of a simulation whose time step is ten times finer.
 
 An integrator that drops a part of the dynamics is another robot at every step, and nothing else
 would show it.

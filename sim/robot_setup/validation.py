@@ -1,4 +1,4 @@
-"""All that is wrong with a robot folder, and what is doubtful about a robot that is sound."""
+"""Validates a robot folder: errors, and warnings for robots without errors."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Task families: what a robot is asked to do, one file each, listed in `sim.tasks.registry`."""
+"""Task families, one file each; `sim.tasks.registry` lists them."""

@@ -1,4 +1,4 @@
-"""Ant bandits: two targets, 5 m to the right and 5 m up; the hidden task is which one counts.
+"""Ant bandits: two targets, 5 m to the right and 5 m up; which one is rewarded is hidden.
 
 Published (openai/mlsh, AntBandits-v1): a tick pays minus the square root of the distance to the
 target, over 3000, and nothing is taken off for effort. The distance is to a point 1 m above the

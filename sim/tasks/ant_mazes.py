@@ -1,4 +1,4 @@
-"""Ant mazes: corridors on a grid of 3 x 3 cells of 16 m; the hidden task is the maze.
+"""Ant mazes: corridors on a grid of 3 x 3 cells of 16 m; each maze is one task.
 
 +----+----+----+  y 16   Every maze closes some cells with blocks and leaves a way of free ones
 | 00 | 01 | 02 |         from the start, at the left of cell 10, to its goal. Mazes 0 to 8 are

@@ -1,4 +1,4 @@
-"""Ant movement: run in a direction; the task is which one.
+"""Ant movement: run in a direction; each direction is one task.
 
 Published (openai/mlsh, AntMovement-v1): right and up, and a tick pays the speed ahead, less 0.1 of
 the squared action, less 0.5 per metre beside the line through the start: the defaults here.

@@ -1,4 +1,4 @@
-"""Ant obstacles: a room with two walls, a monster, and a reward in the far corner alone.
+"""Ant obstacles: a room with two walls and a monster, rewarded only in the far corner.
 
 +-------------------+ 40   Exact geometry of openai/mlsh, AntObstacles-v1. From (0, 0) the way is
 |              goal |      right, past the monster's round of 15 m about (0, 20), up, past the

@@ -1,4 +1,4 @@
-"""What a task family is."""
+"""The Protocol of task families and the optional Protocols that extend it."""
 
 from __future__ import annotations
 

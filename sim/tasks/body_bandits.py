@@ -1,4 +1,4 @@
-"""Body Bandits: Moving Bandits as a robot sees them, the goals relative to itself.
+"""Body Bandits: Moving Bandits with goals relative to the robot's base.
 
 A camera or a scanner knows where a goal is from here, not where it is in the odometry's frame.
 The robot begins with any heading, so that nothing but the goals' positions relative to it says

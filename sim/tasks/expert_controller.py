@@ -1,4 +1,4 @@
-"""From where to go to what to command: the controller behind every bound, for a wheeled base."""
+"""A controller that drives a wheeled base to a target; source of the reference returns."""
 
 from __future__ import annotations
 

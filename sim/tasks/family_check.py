@@ -1,4 +1,4 @@
-"""Whether a class is a task family, before anything is built on it."""
+"""Checks that a class implements the task family Protocol before it is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Task families outside this package: what the user names, and what installed packages offer.
+"""Loads task families from a user's module or file and from installed packages.
 
 Nothing here is imported because a bundle, a recording or a run folder names it: the user names a
 source, or an installed package has an entry point of that name.

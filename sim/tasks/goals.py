@@ -1,4 +1,4 @@
-"""What the families with planar goals share: goals that are seen, one of which counts."""
+"""Shared by families with planar goals: all goals are observed, one of them is rewarded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ring Bandits: a task outside Moving Bandits that its skills can still solve.
+"""Ring Bandits: new tasks for the skills of Moving Bandits; the start sector decides.
 
 Three goals lie on a ring, one in each third of it, and one third counts (the task, hidden). The
 robot is shown two of the three, in random order, always the one that counts among them. A skill

@@ -1,4 +1,4 @@
-"""Rooms: the paper's Fourrooms as navigation: four rooms, four doors, and a goal that is hidden.
+"""Rooms: the paper's Fourrooms as navigation between four rooms with a hidden goal.
 
 +-----+-----+      Rooms are counted counter-clockwise from the upper right one, door i lies
 |  1  0  0  |      between the rooms i and i + 1. An episode begins in one of the doors, where

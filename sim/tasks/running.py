@@ -1,4 +1,4 @@
-"""What the families of robots with legs share: a start, a cost of effort, an end when it falls."""
+"""Shared by families of legged robots: start pose, cost of effort, termination on a fall."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What families put into a robot's scene: discs to look at, walls to bump into."""
+"""Adds goal discs and walls to a robot's MuJoCo scene."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The identifier of a task, `family/name`; needs no simulator."""
+"""`TaskId`, the identifier `family/name` of a task; does not need a simulator."""
 
 from __future__ import annotations
 

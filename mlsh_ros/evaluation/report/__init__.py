@@ -1,1 +1,1 @@
-"""An evaluation as one HTML page, and what every report of this kind is made from."""
+"""The HTML report of an evaluation, and the parts that other reports share."""

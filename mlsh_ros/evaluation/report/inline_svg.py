@@ -1,4 +1,4 @@
-"""Drawings for a report: matplotlib in the page's own two colours, as inline SVG."""
+"""Inline SVG figures from matplotlib in the two colors of the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports as HTML pages that need nothing but a browser.
+"""Renders self-contained HTML pages from templates.
 
 A report is a template beside its Python file. It extends `base.html`, which holds the style and
 the one script, and takes plain data: everything but drawings is escaped.

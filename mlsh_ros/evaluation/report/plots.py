@@ -1,4 +1,4 @@
-"""The report's drawings: episodes in, inline SVG out.
+"""Figures of the evaluation report, as inline SVG.
 
 Lines and text take the colour of the page's text, so that one drawing serves light and dark.
 Names of tasks and masters stand in the page, not in the drawings.

@@ -1,4 +1,4 @@
-"""An evaluation as one HTML file."""
+"""The evaluation report as one HTML file."""
 
 from __future__ import annotations
 

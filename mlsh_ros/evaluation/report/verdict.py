@@ -1,4 +1,4 @@
-"""An evaluation's result in plain words."""
+"""Summarizes an evaluation in sentences."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Recordings as time series, cut into windows."""
+"""Recordings as time series, divided into windows."""

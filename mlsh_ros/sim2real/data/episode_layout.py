@@ -1,4 +1,4 @@
-"""What an episode drew, as far as a recording tells: goals that are seen, which one counts."""
+"""Reconstructs an episode's task state from a recording."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a file to `Signals`: recordings of ours, and other rosbag2 files with the same topics."""
+"""Loads `Signals` from this project's recordings and from other rosbag2 files."""
 
 from __future__ import annotations
 

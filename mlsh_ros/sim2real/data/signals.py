@@ -1,4 +1,4 @@
-"""What a recording holds, as arrays: sensors as fields, ticks, commands, outcomes."""
+"""`Signals`: a recording as arrays of sensor fields, ticks, commands and outcomes."""
 
 from __future__ import annotations
 

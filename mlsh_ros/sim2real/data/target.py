@@ -1,4 +1,4 @@
-"""What a recording is held against: the bundle that drove, or a robot that anything else drove."""
+"""The reference of a comparison: the bundle that controlled the robot, or a robot alone."""
 
 from __future__ import annotations
 

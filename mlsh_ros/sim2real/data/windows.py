@@ -1,4 +1,4 @@
-"""A recording cut into windows of one length, for the simulation to follow side by side.
+"""Divides recordings into windows of equal length for open-loop replay.
 
 A window begins some ticks before what is compared: by then the simulation has forgotten what the
 recording does not tell of its state. It begins with the sensors that a tick saw; from there on the

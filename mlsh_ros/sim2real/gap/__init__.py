@@ -1,4 +1,4 @@
-"""The gap between a robot and its simulation, from recordings of the robot.
+"""The gap between a robot and its simulation, measured from recordings.
 
 `signals` reads, `twin` simulates what was recorded, `compare` measures the difference, `causes`
 looks for what explains it, `health` judges messages and ticks, `score` what the robot earned,

@@ -1,4 +1,4 @@
-"""Recordings of a robot against the simulation of its bundle: everything that is measured."""
+"""The analysis of `mlsh gap`: all measurements of recordings against their simulation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the robot earned, and what the simulation earns from the same starts."""
+"""Compares recorded returns with simulated returns from the same initial states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be said without a simulation: messages, ticks, actions, and the training's range."""
+"""Checks that need no simulation: messages, ticks, saturation, and the training range."""
 
 from __future__ import annotations
 

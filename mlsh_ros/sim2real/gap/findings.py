@@ -1,4 +1,4 @@
-"""What was found, in plain words: worst first, each with what to do."""
+"""Findings in sentences, sorted by severity, each with a recommendation."""
 
 from __future__ import annotations
 

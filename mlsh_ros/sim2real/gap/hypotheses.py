@@ -1,4 +1,4 @@
-"""What explains the difference? Assumptions about the robot, tried one by one and best first.
+"""Searches for model changes that explain the difference, the best ones first.
 
 Every assumption predicts what all sensors would have shown. It gains what it makes the recording
 more probable, in nats: per element, half the number of ticks times the logarithm of what is left

@@ -1,4 +1,4 @@
-"""Joints whose angles contradict their velocities: no simulation is needed to see that."""
+"""Finds joints whose recorded angles contradict their recorded velocities."""
 
 from __future__ import annotations
 

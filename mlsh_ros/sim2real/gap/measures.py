@@ -1,4 +1,4 @@
-"""How far apart recording and simulation are, element by element."""
+"""Distances between recorded and simulated signals, element by element."""
 
 from __future__ import annotations
 

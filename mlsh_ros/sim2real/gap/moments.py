@@ -1,4 +1,4 @@
-"""What a change of a sensor's matrix or bias would leave, from second moments alone."""
+"""Predicts residuals after a change of a sensor's matrix or bias, from second moments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gap report's drawings; each answers one question."""
+"""Figures of the gap report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gap as one HTML file."""
+"""The gap report as one HTML file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes of the robot itself that `mlsh gap` tries: its actuators, its mass, what brakes it."""
+"""Changes of the robot that `mlsh gap` tries: actuators, mass, damping and friction."""
 
 from __future__ import annotations
 

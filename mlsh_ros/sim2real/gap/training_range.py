@@ -1,4 +1,4 @@
-"""What a bundle's own files tell of the observations in its training."""
+"""The range of training observations, read from the files of a bundle."""
 
 from __future__ import annotations
 

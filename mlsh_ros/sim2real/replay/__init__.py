@@ -1,1 +1,1 @@
-"""Recorded commands, played again in simulation, and what remains."""
+"""Open-loop replay of recorded commands in simulation, and its residuals."""

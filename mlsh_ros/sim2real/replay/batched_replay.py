@@ -1,4 +1,4 @@
-"""Predictions of sysid: many columns of values in the same windows at once."""
+"""Open-loop replays of the same windows under many parameter columns at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that a simulator took later than they were heard: what a busy machine does.
+"""Estimates commands that a simulator applied late on a busy computer.
 
 A command that reaches sim_node after the physics step that should have obeyed it holds the one
 before for some steps more. That is no fault of the robot and none of its model. Each is found by

@@ -1,4 +1,4 @@
-"""The nominal simulation follows the recorded commands: what should the sensors have shown?"""
+"""Replays recorded commands in the nominal simulation and predicts the sensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the sensors would have shown, at any moment of a simulated window."""
+"""Predicted sensor values at any time within a simulated window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recorded and simulated terms side by side, under an assumption about every sensor."""
+"""Residuals between recorded and simulated terms under a given sensor model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Simulations that follow recorded commands, under many columns of values at once."""
+"""Batches of simulations that follow recorded commands under parameter columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of a simulation that shows what was recorded, by Newton's method."""
+"""Estimates a window's initial simulation state from recorded sensors by Newton's method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle drives a robot that differs, offline, and what a recorder would have heard."""
+"""Simulates a recording: a bundle drives a perturbed robot offline."""
 
 from __future__ import annotations
 

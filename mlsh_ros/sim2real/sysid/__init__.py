@@ -1,1 +1,1 @@
-"""System identification: what of a robot differs from its model, by its recordings."""
+"""System identification of a robot's simulation parameters from recordings."""

@@ -1,4 +1,4 @@
-"""From a problem to what solves it: search, let go of what is not told, search again."""
+"""Solves an identification problem: search, fix unidentifiable parameters, search again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recording tells of the unknowns, and what it does not."""
+"""Determines which parameters a recording can identify."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From recordings to a reality, with errors and a validation on what was not fitted."""
+"""Identifies simulation parameters with standard errors and validates on held-out windows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Least squares over what the sensors showed: the values, what they leave, and their slopes."""
+"""The least-squares problem: residuals and their derivatives by finite differences."""
 
 from __future__ import annotations
 

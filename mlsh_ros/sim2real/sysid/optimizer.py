@@ -1,4 +1,4 @@
-"""The ways to the values that explain most: descent, and moves to where none leads."""
+"""Optimizer: descent, moves along valleys, and jumps across ridges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be identified, and a reality made of what was."""
+"""Parameters that can be identified, and the simulation parameters made from them."""
 
 from __future__ import annotations
 
