@@ -27,6 +27,7 @@ from sim.tasks.family_source import (
     source_of,
 )
 from sim.tasks.moving_bandits import MovingBandits
+from sim.tasks.patrol import Patrol
 from sim.tasks.ring_bandits import RingBandits
 from sim.tasks.rooms import Rooms
 from sim.tasks.task_id import TaskId
@@ -37,6 +38,7 @@ FAMILIES: dict[str, type[TaskFamily]] = {
     for cls in (
         MovingBandits,
         RingBandits,
+        Patrol,
         BodyBandits,
         Rooms,
         AntMovement,

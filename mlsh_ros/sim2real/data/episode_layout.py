@@ -8,6 +8,7 @@ from sim.interface import Floats
 from sim.tasks.base import TaskFamily
 from sim.tasks.body_bandits import BodyBandits
 from sim.tasks.goals import GoalTask
+from sim.tasks.patrol import Patrol
 from sim.tasks.planar import axis_of
 from sim.tasks.ring_bandits import SECTORS, RingBandits
 from sim.tasks.rooms import Rooms
@@ -27,6 +28,8 @@ def layout_of(
     if isinstance(family, Rooms):
         return {"goal": np.tile(family.spot(task), (count, 1))}
     if not isinstance(family, GoalTask) or "goals" not in fields:
+        return None
+    if isinstance(family, Patrol):  # which goal was visited last, a moment does not show
         return None
     goals = fields["goals"].reshape(count, -1, 2)
     if isinstance(family, BodyBandits):
