@@ -1,4 +1,4 @@
-"""The only path for commands: checks the supervisor's state and limits every step."""
+"""The only path for commands: checks the state and refuses a step beyond the limit."""
 
 from __future__ import annotations
 

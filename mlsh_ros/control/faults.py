@@ -1,4 +1,8 @@
-"""All faults that stop the robot, by name, with their descriptions."""
+"""All faults that stop the robot, by name, with their descriptions.
+
+docs/reference/faults.md is generated from here, with the files that raise each of them. A new
+fault also gets a row in docs/safety.md and docs/troubleshooting.md.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Converts messages to fields and commands to messages, along the interface's field paths.
 
-Where a path leads in a message is made out in `plan.py`. Neither imports ROS.
+`topic_fields.py` resolves the paths. `sim.interface.Interface.observe` makes the observation
+vector of the fields, `command` the command of an action. None of them imports ROS.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""skill_node: runs the control loop and publishes the robot's commands."""
+"""skill_node: runs the control loop and publishes the robot's commands.
+
+Its parameters are declared in `mlsh_ros.bringup.params`, its control step is
+`mlsh_ros.control.control_step`, its services are in `mlsh_ros.nodes.session_services`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Reads and decodes the messages of a bag without ROS."""
+"""Reads and decodes the messages of a bag without ROS.
+
+`bag_files.py` reads the files' bytes; `completeness.py` finds messages that are missing.
+"""
 
 from __future__ import annotations
 

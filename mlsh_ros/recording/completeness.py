@@ -1,4 +1,8 @@
-"""Finds messages missing from a recording by their sequence numbers."""
+"""Finds messages missing from a recording by their sequence numbers, while it is made.
+
+recorder_node reports them. In a finished recording `mlsh_ros.sim2real.gap.data_quality` counts
+lost messages, and `mlsh_ros.recording.replay` missing ticks.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Writes the small ONNX graphs that `policies.bundle.onnx_reader` reads."""
+"""Serializes a small network as an ONNX graph, which `policies.bundle.onnx_reader` reads.
+
+`policies.bundle.export` calls it for every skill and master; `policies.bundle.bundle` writes the
+files of a bundle.
+"""
 
 from __future__ import annotations
 

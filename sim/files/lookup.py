@@ -1,4 +1,8 @@
-"""Resolves a name to a shipped resource or to a path on disk."""
+"""Resolves a name to a shipped resource or to a path on disk.
+
+Robots (`sim.interface.robot_file`), bundles (`policies.bundle.bundle`) and simulation parameters
+(`sim.randomization.schema`) are found by this rule.
+"""
 
 from __future__ import annotations
 

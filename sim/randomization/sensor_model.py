@@ -1,6 +1,8 @@
 """The sensor model: delay, scale, bias, noise and dropout of true values.
 
-The simulation (`perturbations`), `mlsh gap` and `mlsh sysid` all show what this file says.
+The simulation, `mlsh gap` and `mlsh sysid` share this model. It applies everything but the delay,
+for which past values are needed: `PerturbedSim.measurements` keeps them in a ring buffer (training
+and sim_node), `mlsh_ros.sim2real.replay.prediction` interpolates recorded ones.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from sim.randomization.parameters import ParameterVector
 class SensorModel:
     """The sensor of a term, in one simulation or in n of them."""
 
-    delay: float = 0.0  # s; whoever has the values of the past looks them up
+    delay: float = 0.0  # s; applied by the caller, which keeps past values
     scale: Floats | float = 1.0  # (n, 1) or one for all
     bias: Floats | float = 0.0  # (n, size) or (size,), in the term's unit
     infinite: tuple[float, float] | None = None  # at these values and beyond nothing is measured

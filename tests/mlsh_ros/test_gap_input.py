@@ -15,8 +15,8 @@ from mlsh_ros.cli.gap import number_at
 from mlsh_ros.cli.sysid import sysid
 from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
 from mlsh_ros.messages.topics import TRACE
-from mlsh_ros.sim2real.data.signals import ended, moments
 from mlsh_ros.sim2real.data.target import load_target
+from mlsh_ros.sim2real.data.tick_moments import ended, moments
 from mlsh_ros.sim2real.gap.analysis import NO_GAP, SCHEMA, analyse
 from mlsh_ros.sim2real.gap.report import render
 from policies.bundle.bundle import load_bundle

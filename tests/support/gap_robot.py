@@ -20,7 +20,7 @@ from mlsh_ros.messages.labelled_array import OUTCOME, trace_layout
 from mlsh_ros.messages.topics import MASTER, TRACE, recorded_topics
 from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
 from mlsh_ros.recording.bag_writer import Recorder
-from mlsh_ros.sim2real.data.signals import Listener
+from mlsh_ros.sim2real.data.signal_listener import Listener
 from mlsh_ros.sim2real.gap.analysis import analyse_signals
 from policies.bundle.bundle import MANIFEST, load_bundle, make_manifest, write_bundle
 from policies.bundle.runtime import load_master, load_skills

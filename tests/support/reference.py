@@ -1,10 +1,11 @@
 """The pages under docs/reference that are written from the code.
 
-`python -m tests.support.reference` writes them again; tests/test_docs.py holds them against it.
+`python -m tests.support.reference` writes them again; tests/docs compares them with it.
 A key's meaning is the comment beside its field, or the row of the table that the field is made
 of, so that it is written once.
 """
 
+import ast
 import dataclasses
 import inspect
 import io
@@ -17,6 +18,7 @@ from typing import Any
 import typer
 from pydantic import TypeAdapter
 
+import mlsh_ros
 from mlsh_ros.bringup.node_graph import GRAPHS
 from mlsh_ros.bringup.params import NODES, Param
 from mlsh_ros.cli import main
@@ -29,6 +31,7 @@ from sim.randomization import schema
 from sim.tasks.registry import FAMILIES, make_family
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
+PRODUCT = Path(mlsh_ros.__file__).parent
 WRITTEN = "<!-- Written from the code by `python -m tests.support.reference`. -->"
 
 
@@ -343,8 +346,21 @@ def faults() -> str:
         "`/diagnostics` carry its name. [Safety](../safety.md#faults) says how fast each is "
         "detected, [troubleshooting](../troubleshooting.md#faults) what to do about it."
     )
-    rows = [(f"`{name}`", meaning) for name, meaning in FAULTS.items()]
-    return _page("Faults", lead, table(("fault", "meaning"), rows))
+    raised = raised_in()
+    rows = [(f"`{name}`", meaning, raised[name]) for name, meaning in FAULTS.items()]
+    return _page("Faults", lead, table(("fault", "meaning", "raised in mlsh_ros/"), rows))
+
+
+def raised_in() -> dict[str, str]:
+    """The files of the control package and of the nodes that have each fault's name."""
+    files: dict[str, list[str]] = {name: [] for name in FAULTS}
+    for path in sorted([*PRODUCT.glob("control/*.py"), *PRODUCT.glob("nodes/*.py")]):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and node.value in files and path.stem != "faults":
+                name = str(path.relative_to(PRODUCT))
+                if name not in files[node.value]:
+                    files[node.value].append(name)
+    return {name: ", ".join(f"`{file}`" for file in found) for name, found in files.items()}
 
 
 def robots() -> str:

@@ -54,5 +54,5 @@ def _lateness(evaluation: Evaluation) -> str:
     if late:
         return f"{late} of {decisions} decisions came late."
     if all(e.lateness is None for e in evaluation.episodes):
-        return "Without a clock no decision can come late."
+        return "Offline, no decision can be late."
     return "No decision came late."

@@ -11,7 +11,8 @@ from mlsh_ros.messages.conversion import MessageError, shorten
 from mlsh_ros.recording.bag_files import Topic, files_of
 from mlsh_ros.recording.bag_reader import Entry, Recording
 from mlsh_ros.recording.replay import Result, replay
-from mlsh_ros.sim2real.data.signals import LOCKSTEP, UNTRACED, Listener, Signals
+from mlsh_ros.sim2real.data.signal_listener import UNTRACED, Listener
+from mlsh_ros.sim2real.data.signals import LOCKSTEP, Signals
 from mlsh_ros.sim2real.data.target import Subject
 from policies.bundle.bundle import Bundle
 from sim.errors import UserError, listed, unknown

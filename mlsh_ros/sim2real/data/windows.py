@@ -13,17 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlsh_ros.sim2real.data.angle_wraps import turns, unwound
 from mlsh_ros.sim2real.data.signals import (
     PAUSE,
     SAME,
-    Ints,
     RecordedSession,
     Segment,
     Signals,
     SignalStream,
-    turns,
-    unwound,
 )
+from mlsh_ros.sim2real.data.tick_moments import Ints
 from sim.interface import Floats, Interface, ObservationTerm
 
 LENGTH, BEFORE = 2.0, 1.0  # s that are compared, and before them

@@ -1,5 +1,9 @@
 """Searches for model changes that explain the difference, the best ones first.
 
+Three kinds are tried: of sensors (`_sensors`: sign, order, scale, bias), of time (`_lags`: delays
+of sensors and commands) and of the robot (`robot_changes.families`: actuators, mass, friction). A
+new kind is a generator of candidates here, or a family there, and its words in `findings.SAID`.
+
 Every assumption predicts what all sensors would have shown. It gains what it makes the recording
 more probable, in nats: per element, half the number of ticks times the logarithm of what is left
 of the mean square. So a cause that explains several terms at once, such as a weak actuator, beats
@@ -14,7 +18,7 @@ from itertools import combinations
 
 import numpy as np
 
-from mlsh_ros.sim2real.data.signals import Ints
+from mlsh_ros.sim2real.data.tick_moments import Ints
 from mlsh_ros.sim2real.data.windows import (
     TermSamples,
     Windows,
@@ -88,8 +92,6 @@ class Search:
         twin: of the robot.
         windows: all.
         elements: all that can be compared.
-        single: all terms of the robot come on one topic, so that a sensor that lags behind and
-            an actuator that does cannot be told apart.
     """
 
     twin: OpenLoopReplay

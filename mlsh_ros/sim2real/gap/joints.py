@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlsh_ros.sim2real.data.signals import PAUSE, Ints, Signals
+from mlsh_ros.sim2real.data.signals import PAUSE, Signals
+from mlsh_ros.sim2real.data.tick_moments import Ints
 from mlsh_ros.sim2real.replay.residuals import labels
 from sim.interface import Floats, Interface
 

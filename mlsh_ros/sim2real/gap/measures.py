@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.sim2real.data.signals import Ints
+from mlsh_ros.sim2real.data.tick_moments import Ints
 from mlsh_ros.sim2real.data.windows import Windows
 from mlsh_ros.sim2real.gap.hypotheses import EARLIEST, IN_TICKS, LATEST, fewer
 from mlsh_ros.sim2real.replay.prediction import Prediction

@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.sim2real.data.signals import Ints
+from mlsh_ros.sim2real.data.tick_moments import Ints
 from mlsh_ros.sim2real.data.windows import Windows, angular
 from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay
 from mlsh_ros.sim2real.replay.prediction import Prediction

@@ -8,7 +8,8 @@ from mlsh_ros.control.control_step import ControlStep, no_safety_rules
 from mlsh_ros.control.controller import Controller
 from mlsh_ros.evaluation.in_process_master import decide_with
 from mlsh_ros.messages.conversion import topic_readers
-from mlsh_ros.sim2real.data.signals import Listener, Signals
+from mlsh_ros.sim2real.data.signal_listener import Listener
+from mlsh_ros.sim2real.data.signals import Signals
 from policies.bundle.bundle import Bundle
 from policies.bundle.runtime import load_master, load_skills
 from policies.bundle.task_compatibility import resolve_task

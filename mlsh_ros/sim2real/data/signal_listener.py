@@ -1,0 +1,408 @@
+"""Collects the messages of a recording, one by one, into `Signals`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlsh_ros.messages.conversion import (
+    OTHER,
+    CommandWriter,
+    MessageError,
+    TopicReader,
+    command_writers,
+    shorten,
+    stamp_of,
+    topic_readers,
+)
+from mlsh_ros.messages.labelled_array import OUTCOME, Layout, trace_layout
+from mlsh_ros.messages.topics import MASTER, TRACE
+from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
+from mlsh_ros.recording.observation_check import ObservationCheck
+from mlsh_ros.sim2real.data.angle_wraps import unwrap_streams
+from mlsh_ros.sim2real.data.signals import (
+    LOCKSTEP,
+    SHORTEST,
+    RecordedSession,
+    Signals,
+    SignalStream,
+    because,
+    behind,
+    lacking,
+)
+from mlsh_ros.sim2real.data.tick_moments import NANO, moments
+from mlsh_ros.sim2real.data.untraced_sessions import CommandRow, untraced_sessions
+from sim.errors import UserError
+from sim.interface import Floats, Interface
+
+# A sensor message: place among all, ns since the first, stamp in ns, and its fields.
+Row = tuple[int, int, int, dict[str, Floats]]
+MODES = (LOCKSTEP, "realtime")
+UNTRACED = "no trace of skill_node is in it: nothing is said of skills and decisions"
+ASTRAY = 2  # ticks that a topic may be recorded out of step: messages overtake each other
+DONE = OUTCOME.scalars.index("done")
+
+
+class Listener:
+    """Takes messages one by one and makes `Signals` of them.
+
+    Args:
+        interface: of the bundle.
+    """
+
+    def __init__(self, interface: Interface) -> None:
+        self.interface = interface
+        self._readers = {r.topic: r for r in topic_readers(interface.observation)}
+        # Of a message that lacks a term, the others count all the same.
+        self._single = {
+            topic: [topic_readers([term])[0] for term, _ in reader.terms]
+            for topic, reader in self._readers.items()
+        }
+        self._writers: dict[tuple[str, str], CommandWriter] = {
+            (w.topic, w.type): w
+            for stamped in (True, False)
+            for w in command_writers(interface.action, stamped=stamped)
+        }
+        commands = self._command_topics = {topic for topic, _ in self._writers}
+        self._silent = commands - {*self._readers}  # once there are ticks
+        self.topics = {*self._readers, *commands, TRACE, MASTER, OUTCOME_TOPIC}
+        self._trace = trace_layout(interface.observation_names, interface.action_names)
+        self._sensors: dict[str, list[Row]] = {topic: [] for topic in self._readers}
+        self._partly: dict[str, list[Row]] = {topic: [] for topic in self._readers}
+        self._types: dict[str, str] = {}
+        self._refused: dict[str, list[str]] = {}
+        self._ticks: list[tuple[int, int, str, NDArray[np.float64]]] = []
+        self._commands: list[CommandRow] = []
+        self._outcomes: list[tuple[int, NDArray[np.float64]]] = []
+        self._master = ""
+        self._count = 0
+        self._origin: int | None = None
+
+    def wants(self, topic: str) -> bool:
+        """Whether a message would be of use: commands are not, where ticks tell of them."""
+        return topic in self.topics and not (self._ticks and topic in self._silent)
+
+    def take(
+        self,
+        topic: str,
+        kind: str,
+        received: int,
+        message: Any,
+        said: dict[str, Floats] | MessageError | None = None,
+    ) -> None:
+        """Take a message.
+
+        Args:
+            topic: its relative name.
+            kind: its type.
+            received: ns.
+            message: anything with the attributes of that type.
+            said: what a sensor's message says or why it was refused, if somebody has read it.
+        """
+        self._count += 1
+        if self._origin is None:
+            self._origin = received
+        at = self._count, received - self._origin
+        try:
+            if topic in self._readers:
+                self._sensor(self._readers[topic], kind, at, message, said)
+            elif (topic, kind) in self._writers:
+                self._command(self._writers[topic, kind], at, message)
+            elif topic == TRACE:
+                self._ticks.append((*at, self._master, self._numbers(message, self._trace)))
+            elif topic == OUTCOME_TOPIC:
+                self._outcomes.append((at[0], self._numbers(message, OUTCOME)))
+            elif topic == MASTER:
+                self._master = str(message.data)
+            elif topic in self.topics:
+                raise MessageError(f"{topic}: a {kind} is not what the robot takes")
+        except MessageError as error:
+            self._refused.setdefault(topic, []).append(shorten(str(error)))
+        except OTHER as error:
+            reason = shorten(f"it is not what a {kind} is ({type(error).__name__}: {error})")
+            self._refused.setdefault(topic, []).append(reason)
+
+    def add_fields(self, topic: str, received: int, stamp: int, fields: dict[str, Floats]) -> None:
+        """Take the fields of a sensor message that someone has read already; times in ns."""
+        self._count += 1
+        if self._origin is None:
+            self._origin = received
+        self._sensors[topic].append((self._count, received - self._origin, stamp, fields))
+
+    def add_tick(self, received: int, master: str, numbers: NDArray[np.float64]) -> None:
+        """Take the numbers of a trace, in the order of its layout."""
+        self._count += 1
+        if self._origin is None:
+            self._origin = received
+        self._ticks.append((self._count, received - self._origin, master, numbers))
+
+    def _sensor(
+        self,
+        reader: TopicReader,
+        kind: str,
+        at: tuple[int, int],
+        message: Any,
+        said: dict[str, Floats] | MessageError | None,
+    ) -> None:
+        self._types.setdefault(reader.topic, kind)
+        if kind != reader.type:
+            raise MessageError(f"{reader.topic}: a {kind}, {reader.type} is expected")
+        stamp = stamp_of(message, reader.topic)
+        if said is None:
+            try:
+                said = reader.read(message)
+            except MessageError as error:
+                said = error
+        if isinstance(said, MessageError):
+            if part := self._part_of(reader.topic, message):
+                self._partly[reader.topic].append((*at, stamp, part))
+            raise said
+        self._sensors[reader.topic].append((*at, stamp, said))
+
+    def _part_of(self, topic: str, message: Any) -> dict[str, Floats]:
+        """The terms that can be read of a message that does not hold."""
+        fields: dict[str, Floats] = {}
+        for single in self._single[topic]:
+            with suppress(MessageError, *OTHER):
+                fields |= single.read(message)
+        return fields
+
+    def _command(self, writer: CommandWriter, at: tuple[int, int], message: Any) -> None:
+        command = np.full(self.interface.action_size, np.nan)
+        writer.read(message, command)
+        self._commands.append((*at, writer.topic, command))
+
+    def _numbers(self, message: Any, layout: Layout) -> NDArray[np.float64]:
+        dims = message.layout.dim
+        if (label := dims[0].label if dims else "") != layout.label:
+            raise MessageError(layout.unlike(label))
+        data = np.asarray(message.data, np.float64)
+        layout.unpack(data)
+        return data
+
+    def finish(
+        self, name: str, mode: str, *, simulated: bool | None = None, known: Sequence[str] = ()
+    ) -> Signals:
+        """Everything taken so far.
+
+        Args:
+            name: of the recording.
+            mode: in which it was made.
+            simulated: whether the robot was; None: tell by its outcomes.
+            known: what else is known of why something may be missing, for the error.
+
+        Raises:
+            UserError: there is neither a tick nor a command, or no usable sensor message.
+        """
+        self._use_parts()
+        streams = [
+            stream
+            for topic, rows in self._sensors.items()
+            for stream in _streams(topic, rows, self._origin or 0, self._refused.get(topic, []))
+        ]
+        notes = self._notes()
+        if mode not in MODES and self._waited():
+            if not self._ticks:
+                raise UserError(
+                    f"recording {name}: its stamps are those of lockstep, where only ticks count, "
+                    f"and it has none of this bundle{because([*known, *notes])}"
+                )
+            mode = LOCKSTEP
+            notes.append("nobody says how it was made; its stamps are those of lockstep")
+        drives = (
+            self._drives()
+            if self._ticks
+            else untraced_sessions(
+                self.interface, self._commands, self._command_topics, streams, notes
+            )
+        )
+        if self._ticks and mode == LOCKSTEP:
+            drives = self._by_stamps(drives, notes)
+        streams, wraps = unwrap_streams(self.interface, streams)
+        if not drives:
+            raise UserError(
+                f"recording {name}: neither a tick of skill_node nor a command is in it"
+                f"{because([*known, *notes])}"
+            )
+        if not self._ticks:
+            notes.append(UNTRACED)
+        found = Signals(
+            name=name,
+            interface=self.interface,
+            mode=mode,
+            simulated=bool(self._outcomes) if simulated is None else simulated,
+            drives=drives,
+            streams=streams,
+            ends=np.array([at for at, row in self._outcomes if row[DONE]], np.int64),
+            wraps=wraps,
+            notes=notes,
+        )
+        if found.lockstep and self._ticks:
+            notes += _out_of_step(found)
+        return found
+
+    def _waited(self) -> bool:
+        """Whether its stamps are those of a simulator and a controller that wait for each other.
+
+        The simulator's clock begins at 0 and goes on by whole ticks, however many physics steps
+        each of them has.
+        """
+        stamps = np.unique([row[2] for rows in self._sensors.values() for row in rows])
+        period = round(self.interface.control_dt / NANO)
+        if not self._outcomes or self.interface.substeps < 2 or len(stamps) < SHORTEST:
+            return False
+        early = (self._origin or 0) - stamps[-1] > period
+        return bool(early and (np.abs(stamps - np.round(stamps / period) * period) <= 1).all())
+
+    def _use_parts(self) -> None:
+        """Of a topic that mostly lacks a term, which no policy could have run on, take the others.
+
+        Of one whose messages do not hold now and then they are as good as lost, as on the robot.
+        """
+        for topic, rows in self._sensors.items():
+            if len(self._partly[topic]) > len(rows):
+                rows[:] = sorted([*rows, *self._partly[topic]], key=lambda row: row[0])
+            else:
+                self._partly[topic].clear()
+
+    def _notes(self) -> list[str]:
+        notes = [
+            f"{len(reasons)} messages of {topic} could not be used"
+            f"{' as a whole' if self._partly.get(topic) else ''}, the first one because "
+            f"{reasons[0]}"
+            for topic, reasons in self._refused.items()
+        ]
+        for reader in self._readers.values():
+            if not self._sensors[reader.topic] and reader.topic not in self._refused:
+                terms = ", ".join(term.name for term, _ in reader.terms)
+                notes.append(f"topic {reader.topic} is missing: it carries {terms}")
+        return notes
+
+    def _by_stamps(self, drives: list[RecordedSession], notes: list[str]) -> list[RecordedSession]:
+        """The drives with the moments of their ticks, whenever their messages were recorded."""
+        seen = ObservationCheck(self.interface, lockstep=True)
+        for topic, rows in self._sensors.items():
+            for *_, stamp, fields in rows:
+                seen.add_fields(topic, stamp, fields)
+        period = round(self.interface.control_dt / NANO)
+        found = [
+            replace(d, moment=moments([seen.moments(o) for o in d.observation], d.tick, period))
+            for d in drives
+        ]
+        ticks = sum(len(drive) for drive in found)
+        unknown = sum(int((drive.moment < 0).sum()) for drive in found)
+        if unknown == ticks:
+            notes.append(
+                "no sensor message tells when its ticks were: where a simulator's episode ends is "
+                "taken from the order of recording, which may be wrong"
+            )
+        elif unknown:
+            notes.append(
+                f"of {unknown} of {ticks} ticks no recorded sensor message tells for certain when "
+                "they were: they are compared only where those around are of one episode"
+            )
+        return found
+
+    def _drives(self) -> list[RecordedSession]:
+        numbers = np.array([row[3] for row in self._ticks])
+        session, tick = numbers[:, 0].astype(int), numbers[:, 1].astype(int)
+        new = (np.diff(session) != 0) | (np.diff(tick) <= 0)
+        edges = [0, *(np.flatnonzero(new) + 1).tolist(), len(numbers)]
+        return [self._drive(numbers, a, b) for a, b in itertools.pairwise(edges)]
+
+    def _drive(self, numbers: Floats, begin: int, end: int) -> RecordedSession:
+        rows, table = self._ticks[begin:end], numbers[begin:end]
+        whole = table[:, :6].astype(np.int64)
+        start, size = len(self._trace.scalars), self.interface.observation_size
+        action = start + size + self.interface.action_size
+        return RecordedSession(
+            number=int(whole[0, 0]),
+            master=rows[-1][2],
+            traced=True,
+            order=np.array([row[0] for row in rows]),
+            received=np.array([row[1] for row in rows]) * NANO,
+            tick=whole[:, 1],
+            skill=whole[:, 2],
+            late=whole[:, 3],
+            missed=whole[:, 4],
+            lateness=table[:, 6],
+            compute=table[:, 7],
+            observation=table[:, start : start + size].astype(np.float32),
+            action=table[:, start + size : action].astype(np.float32),
+            command=table[:, action:],
+            given=np.array([row[1] for row in rows]) * NANO,
+            given_order=np.array([row[0] for row in rows]),
+            given_command=table[:, action:],
+        )
+
+
+def listen(
+    interface: Interface, entries: Iterable[tuple[str, str, int, Any]], name: str, mode: str
+) -> Signals:
+    """`Signals` of (topic, type, received, message) in the order in which they came."""
+    listener = Listener(interface)
+    for topic, kind, received, message in entries:
+        listener.take(topic, kind, received, message)
+    return listener.finish(name, mode)
+
+
+def _streams(
+    topic: str,
+    rows: Sequence[Row],
+    origin: int,
+    refused: Sequence[str],
+) -> list[SignalStream]:
+    """One of all terms that the same messages showed; mostly that is one."""
+    shown: dict[bytes, list[str]] = {}
+    for name in dict.fromkeys(name for row in rows for name in row[3]):
+        mask = np.array([name in row[3] for row in rows])
+        shown.setdefault(mask.tobytes(), []).append(name)
+    return [
+        _stream(topic, [row for row in rows if names[0] in row[3]], names, origin, refused)
+        for names in shown.values()
+    ]
+
+
+def _stream(
+    topic: str,
+    rows: Sequence[Row],
+    names: Sequence[str],
+    origin: int,
+    refused: Sequence[str],
+) -> SignalStream:
+    stamps = np.array([row[2] for row in rows], np.int64)
+    return SignalStream(
+        topic=topic,
+        order=np.array([row[0] for row in rows]),
+        received=np.array([row[1] for row in rows]) * NANO,
+        # Differences of integers: a float does not hold ns since 1970.
+        stamp=np.where(stamps > 0, (stamps - origin) * NANO, np.nan),
+        moment=stamps,
+        fields={name: np.array([row[3][name] for row in rows]) for name in names},
+        refused=len(refused),
+        reason=refused[0] if refused else "",
+    )
+
+
+def _out_of_step(signals: Signals) -> list[str]:
+    """What a recorder missed, or heard late, of a simulator that waits for everybody."""
+    notes = []
+    for stream in signals.streams:
+        lost, count = lacking(signals, stream)
+        if lost:
+            notes.append(
+                f"{lost} of {count} messages of {stream.topic} are missing: in lockstep nobody "
+                "could go on without them, so it is the recorder that lost them"
+            )
+    if (apart := behind(signals)) > ASTRAY:
+        notes.append(
+            f"the recorder fell behind: topics are recorded up to {apart} ticks out of step; they "
+            "are put together by their stamps"
+        )
+    return notes
