@@ -339,7 +339,7 @@ def test_what_tasks_have_of_the_skills(offline):
     (partly,) = shared(offline, (1.0, 0.0), (0.5, 0.5)).sharing
     assert partly.information == pytest.approx(0.311, abs=1e-3)
     assert shared(offline, (1.0, 0.0)).sharing == []  # one task
-    assert "This comparison needs at least two tasks" in sharing_section(shared(offline, (1.0, 0.0)))
+    assert "needs at least two tasks" in sharing_section(shared(offline, (1.0, 0.0)))
 
 
 def test_collapse_in_plain_words(offline):
