@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
 
 from pydantic import ValidationError
@@ -53,11 +53,22 @@ def listed(texts: Iterable[str], separator: str = ", ", most: int = 250) -> str:
     return separator.join([*known[:fit], *([f"and {left} more"] if left > 0 else [])])
 
 
-def unknown(kind: str, name: object, choices: Iterable[object]) -> UserError:
-    """The error for a name that is not one of `choices`."""
+def unknown(
+    kind: str, name: object, choices: Iterable[object], renamed: Mapping[str, str] | None = None
+) -> UserError:
+    """The error for a name that is not one of `choices`.
+
+    Args:
+        kind: of thing that the name is for.
+        name: what was given.
+        choices: the valid names.
+        renamed: names of former versions, and the names that replace them.
+    """
     given, known = str(name)[:60], [str(choice)[:60] for choice in choices]
     near = difflib.get_close_matches(given, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
+    if renamed and str(name) in renamed:
+        hint = f" It is now called {renamed[str(name)]!r}."
     return UserError(f"no {kind} {short(given)}.{hint} Valid: {listed(known, most=200) or 'none'}")
 
 

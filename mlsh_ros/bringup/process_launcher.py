@@ -71,7 +71,7 @@ class Processes:
 
     def __enter__(self) -> Self:
         """Start every node."""
-        self._folder = tempfile.TemporaryDirectory(prefix="mlsh_up_")
+        self._folder = tempfile.TemporaryDirectory(prefix="mlsh_launch_")
         try:
             for spec in self._specs:
                 self._processes[spec.name] = self._start(spec)

@@ -6,28 +6,59 @@ from typing import Any
 
 import typer
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from mlsh_ros.cli import (
-    check,
+    check_bundle,
     check_robot,
+    compare_runs,
     demo,
+    eval_transfer,
     evaluate,
     export,
     finetune,
     gap,
+    launch,
     new_robot,
     play,
     plot,
     replay,
-    summary,
     sweep,
     sysid,
     train,
-    transfer,
-    up,
 )
+from mlsh_ros.cli.renamed import COMMANDS, OPTIONS
+from sim.errors import unknown
+
+# click's, whether typer brings a click of its own (0.26 and later) or not.
+UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+class Commands(TyperGroup):
+    """The commands; a name or an option of a former version is refused with its new name."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a name."""
+        if cmd_name in COMMANDS:
+            ctx.fail(str(unknown("command", cmd_name, self.commands, COMMANDS)))
+        return super().get_command(ctx, cmd_name)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Parse the words after the command, and run it."""
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            command = getattr(error.ctx, "info_name", "")
+            option, renamed = getattr(error, "option_name", ""), OPTIONS.get(command, {})
+            if option in renamed:
+                params = error.ctx.command.params
+                known = [name for each in params for name in each.opts if name.startswith("--")]
+                ctx.fail(str(unknown("option", option, known, renamed)))
+            raise
+
 
 app = typer.Typer(
+    cls=Commands,
     name="mlsh",
     help="Hierarchical skills: trained in simulation, run in ROS 2.",
     no_args_is_help=True,
@@ -37,16 +68,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(train.train)
-app.command()(summary.summary)
+app.command("compare-runs")(compare_runs.compare_runs)
 app.command()(sweep.sweep)
 app.command()(export.export)
-app.command()(check.check)
+app.command("check-bundle")(check_bundle.check_bundle)
 app.command("new-robot")(new_robot.new_robot)
 app.command("check-robot")(check_robot.check_robot)
 app.command()(evaluate.evaluate)
 app.command()(finetune.finetune)
-app.command()(transfer.transfer)
-app.command()(up.up)
+app.command("eval-transfer")(eval_transfer.eval_transfer)
+app.command()(launch.launch)
 app.command()(replay.replay)
 app.command()(gap.gap)
 app.command()(sysid.sysid)

@@ -52,7 +52,7 @@ def evaluate(
     robot: RobotName = None,
     seed: EpisodeSeed = 0,
     reality: SimParamsName = "",
-    sweep: Annotated[
+    robustness: Annotated[
         list[str] | None,
         typer.Option(
             help="Score the bundle over ranges of simulation parameters, for example "
@@ -73,9 +73,9 @@ def evaluate(
     from sim.files.output import check_place
 
     backend = _backend(backend, mode, domain)
-    axes = parse_axes(sweep or [])
+    axes = parse_axes(robustness or [])
     if axes and backend != "sim":
-        raise UserError("--sweep is for backend sim, not ros")
+        raise UserError("--robustness is for backend sim, not ros")
     loaded = load_bundle(bundle)
     cases = resolve_cases(loaded, robot=robot, task=task, master=master, sim_params=reality)
     stem, kinds = ("robustness", ("json", "png")) if axes else ("report", ("json", "html"))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mlsh_ros.cli.check import describe
+from mlsh_ros.cli.check_bundle import describe
 from mlsh_ros.cli.console import interrupted, say
 from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.options import Overwrite

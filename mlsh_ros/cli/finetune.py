@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from mlsh_ros.cli.check import describe
+from mlsh_ros.cli.check_bundle import describe
 from mlsh_ros.cli.console import console, interrupted, say
 from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.options import (
@@ -43,14 +43,15 @@ def finetune(
     name: Annotated[
         str | None, typer.Option(help="Name of the new master. Default: the task's name.")
     ] = None,
-    replacing: Annotated[
-        bool, typer.Option("--replace", help="Overwrite an existing master with the same name.")
-    ] = False,
-    start_from: Annotated[
-        str | None,
+    overwrite_master: Annotated[
+        bool,
         typer.Option(
-            "--from", help="Master whose weights are the initial ones. Default: random weights."
+            "--overwrite-master", help="Overwrite an existing master with the same name."
         ),
+    ] = False,
+    init_from: Annotated[
+        str | None,
+        typer.Option(help="Master whose weights are the initial ones. Default: random weights."),
     ] = None,
     updates: MasterUpdates = 10,
     seed: Annotated[
@@ -105,12 +106,12 @@ def finetune(
             wanted,
             target,
             name=name,
-            replacing=replacing,
+            replacing=overwrite_master,
             overwrite=overwrite,
             updates=updates,
             seed=seed,
             robot=robot,
-            start_from=start_from,
+            start_from=init_from,
             reality=differs,
             settings=settings or [],
             episodes=episodes,

@@ -106,7 +106,7 @@ Baseline = Annotated[
     bool,
     typer.Option(help="Also learn each task from scratch with PPO, with the same experience."),
 ]
-Goal = Annotated[
+TargetScore = Annotated[
     float, number(0.01, 1, help="Fraction of the optimal return that counts as success.")
 ]
 

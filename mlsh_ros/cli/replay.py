@@ -26,10 +26,10 @@ def replay(
         str | None,
         typer.Option(help="Master that selected the skills. Default: the recorded one."),
     ] = None,
-    drawn: Annotated[
+    stochastic: Annotated[
         bool,
         typer.Option(
-            "--drawn",
+            "--stochastic",
             help="The master sampled its skills (greedy was false): compare logits only.",
         ),
     ] = False,
@@ -45,7 +45,7 @@ def replay(
 
     recording, loaded = Recording(bag), load_bundle(bundle)
     _introduce(recording, loaded)
-    result = compare(recording, loaded, master=master, drawn=drawn)
+    result = compare(recording, loaded, master=master, stochastic=stochastic)
     if recording.cut:
         say(f"the recording breaks off ({recording.cut}); compared up to there")
     whole = result.whole and not recording.cut

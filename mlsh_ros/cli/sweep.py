@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from mlsh_ros.cli.console import console, interrupted, say
-from mlsh_ros.cli.options import FamilyName, FamilyRobotName, Goal, whole
+from mlsh_ros.cli.options import FamilyName, FamilyRobotName, TargetScore, whole
 from mlsh_ros.evaluation.number_format import percent
 from sim.errors import UserError
 
@@ -79,7 +79,7 @@ def sweep(
             help="Number of episodes per update on a new task. Default: 2,000 environment steps.",
         ),
     ] = None,
-    goal: Goal = 0.95,
+    target_score: TargetScore = 0.95,
 ) -> int:
     """Train variants with several seeds and compare what they reach on every task learned anew."""
     from policies.experiments.ablations import grid, variants
@@ -106,16 +106,23 @@ def sweep(
         raise UserError(f"no run of {folder} has a result")
     stem = folder / ("sweep" if episodes is None else f"sweep-{episodes}")
     write_table(summaries, stem.with_suffix(".csv"))
-    plot(summaries, goal, stem.with_suffix(".png"))
-    _show(summaries, goal)
+    plot(summaries, target_score, stem.with_suffix(".png"))
+    _show(summaries, target_score)
     _explain({s.variant: chosen[s.variant] for s in summaries})
     say(f"every number: {stem}.csv; learning curves: {stem}.png")
     return 1 if failed else 0
 
 
-def _show(summaries: list[SweepSummary], goal: float) -> None:
+def _show(summaries: list[SweepSummary], target_score: float) -> None:
     table = Table(box=None, padding=(0, 2))
-    heads = ("variant", "seeds", f">= {percent(goal)}", "1 update", "mean", "95 % of the mean")
+    heads = (
+        "variant",
+        "seeds",
+        f">= {percent(target_score)}",
+        "1 update",
+        "mean",
+        "95 % of the mean",
+    )
     for head in (*heads, "worst seed", "its worst task", "seconds"):
         table.add_column(head, justify="left" if head == "variant" else "right")
     for s in summaries:
@@ -125,7 +132,7 @@ def _show(summaries: list[SweepSummary], goal: float) -> None:
         table.add_row(
             s.variant,
             f"{count}",
-            f"{s.reached(goal)}",
+            f"{s.reached(target_score)}",
             percent(s.after(1)),
             percent(s.mean),
             f"{percent(low)} .. {percent(high)}",
@@ -138,7 +145,7 @@ def _show(summaries: list[SweepSummary], goal: float) -> None:
     say(
         f"of the optimum, greedy, after {updates} updates of "
         f"{summaries[0].outcomes[0].steps[1]:,} steps on each task (and after one); "
-        f"{percent(goal)}: seeds of which every task reaches it"
+        f"{percent(target_score)}: seeds of which every task reaches it"
     )
 
 

@@ -28,20 +28,20 @@ def sysid(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="YAML file for the identified parameters.")
     ] = Path("reality.yaml"),
-    only: Annotated[
+    parameters: Annotated[
         list[str] | None,
         typer.Option(
             help="Identify only this parameter, such as drive_x.delay_s; "
             "gain_factor selects it for every actuator. Repeatable."
         ),
     ] = None,
-    keep: Annotated[
+    fix: Annotated[
         list[str] | None,
         typer.Option(
             help="Do not identify this parameter, for example because it was measured. Repeatable."
         ),
     ] = None,
-    known: Annotated[
+    prior: Annotated[
         str,
         typer.Option(
             help="Known deviations from the nominal model: a name shipped with "
@@ -94,10 +94,10 @@ def sysid(
         loaded,
         [load(bag, loaded, where).signals for bag in bags],
         robot=robot,
-        known=load_reality(known, body) if known else None,
+        prior=load_reality(prior, body) if prior else None,
         ranges=differs,
-        only=only or (),
-        keep=keep or (),
+        parameters=parameters or (),
+        fix=fix or (),
         report=say,
     )
     for line in found.lines():

@@ -76,8 +76,8 @@ def train(
     ] = None,
     settings: Settings = None,
     reality: SimParamsName = "",
-    run: Annotated[
-        Path | None, typer.Option("--run", "-o", help="Run folder. Default: under runs/.")
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run folder. Default: under runs/.")
     ] = None,
     resume: Annotated[
         Path | None,
@@ -124,7 +124,7 @@ def train(
             "--preset": recipe,
             "--set": settings,
             "--reality": reality,
-            "--run": run,
+            "--output": output,
         }
         if names := [name for name, value in given.items() if value not in (None, "", [])]:
             raise UserError(
@@ -144,9 +144,9 @@ def train(
             config = replace(config, reality=load_reality(reality, body))
         ranks.share(config.mlsh.groups)  # says so before a folder is made
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        if run is None and ranks.size > 1:
-            raise UserError("several processes need one folder; give --run")
-        path = run or Path("runs") / f"{family}-{body.name}-s{config.seed}-{stamp}"
+        if output is None and ranks.size > 1:
+            raise UserError("several processes need one folder; give --output")
+        path = output or Path("runs") / f"{family}-{body.name}-s{config.seed}-{stamp}"
         folder = create_run(config, path) if ranks.first else Run(path)
         ranks.any(True)  # nobody reads it before it is there
     return _train(folder, ranks, resume=resume is not None, allow_changes=allow_changes)

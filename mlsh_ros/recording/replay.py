@@ -114,7 +114,7 @@ def replay(
     bundle: Bundle,
     *,
     master: str | None = None,
-    drawn: bool = False,
+    stochastic: bool = False,
     listen: Listen | None = None,
     wants: Callable[[str], bool] = lambda topic: False,
 ) -> Result:
@@ -124,7 +124,7 @@ def replay(
         recording: of recorder_node.
         bundle: the one that ran, or another one for the same observation and action.
         master: that decided; None: the one that the recording names.
-        drawn: the master drew its skills, so that only its logits are compared.
+        stochastic: the master drew its skills, so that only its logits are compared.
         listen: is told every message that is read, so that one reading serves two.
         wants: says by topic, for each message, whether it is read for `listen` alone.
 
@@ -151,7 +151,7 @@ def replay(
                 )
             if name not in masters:
                 masters[name] = load_master(bundle, name)
-            judge.decision(macro, answer, masters[name], drawn)
+            judge.decision(macro, answer, masters[name], stochastic)
     if not result.ticks:
         traces = [shorten(reason) for reason in result.unread if TRACE in reason]
         why = f"could be read: {traces[0]}" if traces else "is in it, the robot did not drive"
@@ -350,7 +350,7 @@ class _ReplayCheck:
         return None
 
     def decision(
-        self, macro: int, answer: RecordedDecision, network: Network, drawn: bool
+        self, macro: int, answer: RecordedDecision, network: Network, stochastic: bool
     ) -> None:
         """One decision: logits, and the skill that follows from them."""
         observation = self.session.questions.get(macro)
@@ -364,7 +364,7 @@ class _ReplayCheck:
         logits = network(observation[None])[0]
         what, names = f"decision {macro}: logit", self.bundle.manifest.skills
         difference = self._first(answer.tick, what, names, answer.logits, logits)
-        if difference is None and not drawn and answer.skill != choose(logits):
+        if difference is None and not stochastic and answer.skill != choose(logits):
             difference = self._difference(
                 answer.tick, f"decision {macro}: skill", str(answer.skill), str(choose(logits))
             )

@@ -73,9 +73,9 @@ class SweepSummary:
         """The seed with the worst task."""
         return min(self.outcomes, key=lambda o: o.worst)
 
-    def reached(self, goal: float) -> int:
-        """Seeds of which every task reaches `goal` of its optimum."""
-        return sum(o.worst >= goal for o in self.outcomes)
+    def reached(self, target_score: float) -> int:
+        """Seeds of which every task reaches `target_score` of its optimum."""
+        return sum(o.worst >= target_score for o in self.outcomes)
 
 
 def read_outcome(job: SweepJob) -> RunResult:
@@ -118,7 +118,7 @@ def write_table(summaries: list[SweepSummary], path: Path) -> None:
                     writer.writerow([*head, *numbers])
 
 
-def plot(summaries: list[SweepSummary], goal: float, path: Path) -> None:
+def plot(summaries: list[SweepSummary], target_score: float, path: Path) -> None:
     """Learning a new task, mean over tasks: each seed thin, their mean thick."""
     from matplotlib.figure import Figure
 
@@ -130,7 +130,7 @@ def plot(summaries: list[SweepSummary], goal: float, path: Path) -> None:
         axis.plot(x, curves.T, f"C{i % 10}", lw=0.5, alpha=0.4)
         style = "-" if i < 10 else "--"
         axis.plot(x, curves.mean(axis=0), f"C{i % 10}{style}", lw=2, label=summary.variant)
-    axis.axhline(goal, color="0.4", ls=":", lw=1)
+    axis.axhline(target_score, color="0.4", ls=":", lw=1)
     axis.set_ylim(min(0.0, axis.get_ylim()[0]), 1.05)
     axis.set_xlabel("environment steps on the new task")
     axis.set_ylabel("greedy return, of the optimum")

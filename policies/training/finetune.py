@@ -159,7 +159,7 @@ def _names(bundle: Bundle, tasks: list[TaskId], name: str | None, replacing: boo
         if each in bundle.manifest.masters and not replacing:
             raise UserError(
                 f"bundle {bundle.manifest.name!r} has a master {each!r} already; give another "
-                f"--name, or --replace it. Taken: {', '.join(bundle.manifest.masters)}"
+                f"--name, or --overwrite-master. Taken: {', '.join(bundle.manifest.masters)}"
             )
     return names
 

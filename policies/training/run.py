@@ -128,7 +128,7 @@ def open_run(path: Path) -> Run:
     if not run.checkpoint.is_file():
         raise UserError(
             f"run {str(path)!r} has no checkpoint.npz: it stopped before the first checkpoint; "
-            "train again, the same --run may be given"
+            "train again, the same --output may be given"
         )
     _check_family(run)
     return run
@@ -165,7 +165,7 @@ def create_run(config: TrainConfig, path: Path) -> Run:
     with run.locked():
         if run.checkpoint.exists():
             raise UserError(
-                f"run {str(path)!r} exists; give another --run, or go on with --resume"
+                f"run {str(path)!r} exists; give another --output, or go on with --resume"
             )
         write_config(config, path / "config.yaml")
         if source := family_source(config.family):

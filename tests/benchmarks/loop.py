@@ -129,7 +129,7 @@ def trained(reality: Path, folder: Path, steps: int) -> list[EvaluationCase]:
     """A new bundle, trained under a reality, and what to evaluate."""
     run = folder / "run"
     settings = ["--set", f"steps={steps}", "--set", "threads=1"]
-    _mlsh("train", BUNDLE, "--run", run, *settings, "--reality", reality)
+    _mlsh("train", BUNDLE, "--output", run, *settings, "--reality", reality)
     _mlsh("export", run)
     return resolve_cases(load_bundle(str(run / "bundle")))
 

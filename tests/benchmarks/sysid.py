@@ -121,7 +121,7 @@ def main() -> None:
         )
         keep = WEIGHED if n % 2 == 0 else MOTORS
         mine = [name for name in keep if both.differs(name)]
-        found = identify(bundle, [signals], ranges=ranges, keep=mine)
+        found = identify(bundle, [signals], ranges=ranges, fix=mine)
         ratio = found.before / max(found.after, 1e-12)
         print(
             f"reality {n} ({'weighed' if n % 2 == 0 else 'motors known'}): held-out RMSE "

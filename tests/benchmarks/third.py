@@ -351,7 +351,7 @@ def one(robot: Robot, folder: Path, n: int, options: argparse.Namespace) -> None
         _gap(robot, bags[1], "")
     began = time.monotonic()
     keep = ["body_mass_factors"] if n % 2 == 0 else ["gain_factor"]
-    found = identify(robot, [load(bags[0], robot).signals], ranges=ranges, keep=keep)
+    found = identify(robot, [load(bags[0], robot).signals], ranges=ranges, fix=keep)
     print(
         f"held-out RMSE {found.before:.4g} -> {found.after:.4g}, "
         f"{found.before / max(found.after, 1e-12):.1f} x lower "

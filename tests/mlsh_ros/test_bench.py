@@ -82,7 +82,7 @@ def test_somebody_elses_arm_is_identified_without_a_bundle(monkeypatch, tmp_path
     signals = load(third.record(arm, tmp_path / "bag", seconds=8, seed=0), robot).signals
     assert signals.notes == []
     names = ["damping_factor", "joint_friction", "gain_factor", "lift.delay_s", "bend.delay_s"]
-    found = {n.unknown.name: n.value for n in identify(robot, [signals], only=names).numbers}
+    found = {n.unknown.name: n.value for n in identify(robot, [signals], parameters=names).numbers}
     assert found["lift.delay_s"] == pytest.approx(0.031, abs=0.002)
     assert found["bend.delay_s"] == pytest.approx(0.011, abs=0.002)
     assert found["bend.gain_factor"] == pytest.approx(0.8, rel=0.03)

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from mlsh_ros.cli import main as cli
+from mlsh_ros.cli.renamed import COMMANDS, OPTIONS
 from policies.bundle.bundle import load_bundle
+from tests.support.changelog import renamed
 
 B = "moving_bandits"
 TINY = {
@@ -87,7 +89,7 @@ def trained(tmp_path_factory):
     from policies.training import run as run_module
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["mlsh", "train", B, "--run", str(folder), *settings()])
+        patch.setattr(sys, "argv", ["mlsh", "train", B, "--output", str(folder), *settings()])
         patch.setattr(run_module, "ADAPTATION_UPDATES", 1)
         with pytest.raises(SystemExit) as caught:
             cli.main()
@@ -105,15 +107,15 @@ def run(trained, tmp_path):
 
 WRONG = {
     "command": (["trian"], "No such command 'trian'"),
-    "option": (["check", B, "--frobnicate"], "No such option", "--frobnicate"),
-    "missing argument": (["check"], "Missing argument"),
+    "option": (["check-bundle", B, "--frobnicate"], "No such option", "--frobnicate"),
+    "missing argument": (["check-bundle"], "Missing argument"),
     "missing option": (["finetune", B], "Missing option '--task'"),
-    "extra argument": (["check", B, "more"], "unexpected extra argument", "more"),
+    "extra argument": (["check-bundle", B, "more"], "unexpected extra argument", "more"),
     "not a number": (["evaluate", B, "--episodes", "ten"], "--episodes"),
     "too few": (["evaluate", B, "--episodes", "0"], "--episodes"),
     "seed": (["evaluate", B, "--seed", "-1"], "--seed"),
     "large seed": (["train", B, "--seed", str(2**31)], "--seed"),
-    "bundle": (["check", "moving_bandit"], "no bundle 'moving_bandit'. Did you mean"),
+    "bundle": (["check-bundle", "moving_bandit"], "no bundle 'moving_bandit'. Did you mean"),
     "bundle (evaluate)": (
         ["evaluate", "nope"],
         "no bundle 'nope'",
@@ -121,7 +123,7 @@ WRONG = {
     ),
     "bundle (finetune)": (["finetune", "nope", "--task", f"{B}/goal-0"], "no bundle 'nope'"),
     "bundle (demo)": (["demo", "--bundle", "nope"], "no bundle 'nope'"),
-    "not a bundle": (["check", "/"], "is not a bundle"),
+    "not a bundle": (["check-bundle", "/"], "is not a bundle"),
     "family": (["train", "moving_bandit"], "no task family", "Did you mean 'moving_bandits'?"),
     "no family": (["train"], "which task family?"),
     "robot": (["train", B, "--robot", "omnii"], "no robot 'omnii'. Did you mean 'omni'?"),
@@ -149,13 +151,19 @@ WRONG = {
         ["finetune", B, "--task", f"{B}/goal-0", "--name", "n", "--reality", "x"],
         "no reality 'x'",
     ),
-    "sweep": (["evaluate", B, "--sweep", "delai=0:1"], "Did you mean 'delay'?"),
-    "sweep through ROS": (["evaluate", B, "--backend", "ros", "--sweep", "delay=0:1"], "backend"),
-    "sweep beyond": (["evaluate", B, "--sweep", "delay=0:9"], "delay_s: must be 0 or more, 2 at"),
-    "reality (up)": (["up", "sim", "reality:=x"], "no reality 'x'"),
+    "robustness": (["evaluate", B, "--robustness", "delai=0:1"], "Did you mean 'delay'?"),
+    "robustness through ROS": (
+        ["evaluate", B, "--backend", "ros", "--robustness", "delay=0:1"],
+        "backend",
+    ),
+    "robustness beyond": (
+        ["evaluate", B, "--robustness", "delay=0:9"],
+        "delay_s: must be 0 or more, 2 at",
+    ),
+    "reality (launch)": (["launch", "sim", "reality:=x"], "no reality 'x'"),
     "run (resume)": (["train", "--resume", "nope"], "no run 'nope'"),
     "run (export)": (["export", "nope"], "no run 'nope'"),
-    "run (summary)": (["summary", "nope"], "no run 'nope'"),
+    "run (compare-runs)": (["compare-runs", "nope"], "no run 'nope'"),
     "backend": (["evaluate", B, "--backend", "gazebo"], "no backend 'gazebo'", "sim, ros"),
     "mode": (["evaluate", B, "--mode", "fast"], "no mode 'fast'", "realtime, lockstep"),
     "master": (["evaluate", B, "--master", "goal"], "no master 'goal'", "goal-0, goal-1"),
@@ -172,19 +180,19 @@ WRONG = {
     ),
     "master's name taken": (["finetune", B, "--task", f"{B}/goal-0"], "'goal-0'", "--name"),
     "master to start from": (
-        ["finetune", B, "--task", f"{B}/goal-0", "--name", "n", "--from", "goal"],
+        ["finetune", B, "--task", f"{B}/goal-0", "--name", "n", "--init-from", "goal"],
         "no master 'goal'",
     ),
-    "graph": (["up", "simm"], "no graph 'simm'", "sim, robot"),
-    "launch argument": (["up", "sim", "tsk:=x"], "no argument 'tsk'. Did you mean 'task'?"),
-    "launch argument's form": (["up", "sim", "task=x"], "name:=value"),
-    "launch argument's value": (["up", "sim", "seed:=x"], "seed", "'x'"),
-    "robot that starts by itself": (["up", "robot", "autostart:=true"], "autostart"),
-    "domain": (["up", "sim", "--domain", "500"], "'500' is not valid. Valid: 0 to 101"),
+    "graph": (["launch", "simm"], "no graph 'simm'", "sim, robot"),
+    "launch argument": (["launch", "sim", "tsk:=x"], "no argument 'tsk'. Did you mean 'task'?"),
+    "launch argument's form": (["launch", "sim", "task=x"], "name:=value"),
+    "launch argument's value": (["launch", "sim", "seed:=x"], "seed", "'x'"),
+    "robot that starts by itself": (["launch", "robot", "autostart:=true"], "autostart"),
+    "domain": (["launch", "sim", "--domain", "500"], "'500' is not valid. Valid: 0 to 101"),
     "domain (evaluate)": (["evaluate", B, "--backend", "ros", "--domain", "-1"], "'-1'"),
     "domain (demo)": (["demo", "--domain", "102"], "'102'"),
-    "namespace": (["up", "sim", "namespace:=a b"], "namespace 'a b'"),
-    "params_file": (["up", "sim", "params_file:=nope.yaml"], "nope.yaml"),
+    "namespace": (["launch", "sim", "namespace:=a b"], "namespace 'a b'"),
+    "params_file": (["launch", "sim", "params_file:=nope.yaml"], "nope.yaml"),
 }
 
 
@@ -194,6 +202,26 @@ def test_a_wrong_word_is_one_line(mlsh, tmp_path, name):
     assert_refused(mlsh(*arguments), *said)
     left = [p.name for p in tmp_path.rglob("*") if p.is_file()]
     assert left == []
+
+
+FORMER = [([old], "command", old, new) for old, new in COMMANDS.items()]
+for _command, _options in OPTIONS.items():
+    FORMER += [([_command, f"{old}=x"], "option", old, new) for old, new in _options.items()]
+
+
+@pytest.mark.parametrize(("words", "kind", "old", "new"), FORMER)
+def test_a_former_name_is_refused_with_the_new_one(mlsh, monkeypatch, words, kind, old, new):
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, err = mlsh(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: no {kind} '{old}'. It is now called '{new}'. Valid: ")
+    assert err.count("\n") == 1
+    # There is such a name, and the changelog has the row.
+    help_text = mlsh("--help")[1] if kind == "command" else mlsh(words[0], "--help")[1]
+    assert new in help_text
+    row = f"``mlsh {old}``" if kind == "command" else f"``mlsh {words[0]} {old}``"
+    value = f"``mlsh {new}``" if kind == "command" else f"``{new}``"
+    assert (row, value) in renamed()
 
 
 def test_an_evaluation_says_what_was_other_than_the_model(mlsh, tmp_path):
@@ -232,7 +260,7 @@ def test_help_is_not_an_error(mlsh):
 
 def test_a_domain_from_the_environment_is_checked_as_well(mlsh, monkeypatch):
     monkeypatch.setenv("ROS_DOMAIN_ID", "four")
-    assert_refused(mlsh("up", "sim"), "ROS_DOMAIN_ID 'four' is not valid")
+    assert_refused(mlsh("launch", "sim"), "ROS_DOMAIN_ID 'four' is not valid")
 
 
 # Folders that are not what they should be ----------------------------------------------------
@@ -240,14 +268,14 @@ def test_a_domain_from_the_environment_is_checked_as_well(mlsh, monkeypatch):
 
 def test_an_existing_run_is_not_overwritten(mlsh, run):
     before = contents(run)
-    assert_refused(mlsh("train", B, "--run", run, *settings()), "exists", "--resume")
+    assert_refused(mlsh("train", B, "--output", run, *settings()), "exists", "--resume")
     assert contents(run) == before
 
 
 DAMAGE = {
-    "config.yaml": ["train --resume", "export", "summary"],
-    "checkpoint.npz": ["train --resume", "export", "summary"],
-    "adaptation.csv": ["summary"],
+    "config.yaml": ["train --resume", "export", "compare-runs"],
+    "checkpoint.npz": ["train --resume", "export", "compare-runs"],
+    "adaptation.csv": ["compare-runs"],
     "versions.json": ["export"],
 }
 
@@ -274,8 +302,8 @@ def test_output_where_a_file_is(mlsh, run, tmp_path):
     file = tmp_path / "file"
     file.write_text("precious")
     for arguments in (
-        ["train", B, "--run", file, *settings()],
-        ["train", B, "--run", file / "below", *settings()],
+        ["train", B, "--output", file, *settings()],
+        ["train", B, "--output", file / "below", *settings()],
         ["export", run, "-o", file],
         ["evaluate", B, "--episodes", "1", "-o", file],
         ["evaluate", B, "--episodes", "1", "-o", file / "below"],
@@ -317,7 +345,7 @@ def test_reports_where_a_folder_is(mlsh, tmp_path):
 
 def test_a_place_where_nobody_may_write(mlsh, run):
     for arguments in (
-        ["train", B, "--run", "/proc/mlsh/run", *settings()],
+        ["train", B, "--output", "/proc/mlsh/run", *settings()],
         ["export", run, "-o", "/proc/mlsh/bundle"],
         ["evaluate", B, "--episodes", "1", "-o", "/proc/mlsh/reports"],
         ["demo", "-o", "/proc/mlsh"],
@@ -344,7 +372,7 @@ def test_read_only_folder(mlsh, tmp_path, run):
 def test_a_full_disk():
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "mlsh_ros.cli.main", "check", B],
+            [sys.executable, "-m", "mlsh_ros.cli.main", "check-bundle", B],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -374,15 +402,15 @@ sys.meta_path.insert(0, Block())
 @pytest.mark.parametrize(
     ("blocked", "arguments", "said"),
     [
-        ("rclpy", ["up", "sim"], "mlsh_ros[ros]"),
+        ("rclpy", ["launch", "sim"], "mlsh_ros[ros]"),
         ("rclpy", ["evaluate", B, "--backend", "ros"], "mlsh_ros[ros]"),
         ("rclpy", ["demo"], "mlsh_ros[ros]"),
         ("torch", ["train", B], "torch is not installed; pip install 'mlsh_ros[train]'"),
         ("torch", ["finetune", B, "--task", f"{B}/goal-0"], "mlsh_ros[train]"),
         ("onnx", ["finetune", B, "--task", f"{B}/goal-0"], "onnx is not installed"),
         ("mujoco", ["evaluate", B], "mujoco is not installed; pip install 'mlsh_ros[sim]'"),
-        ("typer", ["check", B], "typer is not installed"),
-        ("rich", ["check", B], "rich is not installed"),
+        ("typer", ["check-bundle", B], "typer is not installed"),
+        ("rich", ["check-bundle", B], "rich is not installed"),
     ],
 )
 def test_a_missing_package_is_named_with_the_way_to_get_it(tmp_path, blocked, arguments, said):
@@ -400,7 +428,7 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(tmp_path, blocked, ar
 
 def test_check_and_offline_evaluation_need_no_torch_and_no_ros(tmp_path):
     code = BLOCK + "from mlsh_ros.cli.main import main\nmain()"
-    for arguments in (["check", B], ["evaluate", B, "--episodes", "1"]):
+    for arguments in (["check-bundle", B], ["evaluate", B, "--episodes", "1"]):
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments],
             cwd=tmp_path,
@@ -415,7 +443,7 @@ def test_check_and_offline_evaluation_need_no_torch_and_no_ros(tmp_path):
 
 
 def test_check_says_what_a_bundle_is(mlsh):
-    code, out, err = mlsh("check", B)
+    code, out, err = mlsh("check-bundle", B)
     assert (code, err) == (0, "")
     for text in ("valid", "robot omni", "8 observations, 2 actions", "goal-0", "sha256"):
         assert text in out
@@ -472,7 +500,7 @@ def test_train_export_check_finetune_and_evaluate(mlsh, run, tmp_path):
     assert "parity torch / ONNX Runtime" in out
     assert "may see velocity -0.5 to 1" in out
     bundle = run / "bundle"
-    assert mlsh("check", bundle)[0] == 0
+    assert mlsh("check-bundle", bundle)[0] == 0
 
     skills = contents(bundle / "skills")
     code, out, err = mlsh(
@@ -495,7 +523,7 @@ def test_train_export_check_finetune_and_evaluate(mlsh, run, tmp_path):
     assert (code, err) == (0, "")
     assert "ring_bandits/sector-2" in out
     assert load_bundle(tmp_path / "all").manifest.masters.keys() >= {"sector-0", "sector-2"}
-    code, out, err = mlsh("summary", run)
+    code, out, err = mlsh("compare-runs", run)
     assert (code, err) == (0, "")
     assert "0 of 1 runs" in out or "1 of 1 runs" in out
 
@@ -521,7 +549,7 @@ def iterations(folder):
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(tmp_path, mlsh):
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "mlsh_ros.cli.main", "train", B, "--run", folder]
+    command = [sys.executable, "-m", "mlsh_ros.cli.main", "train", B, "--output", folder]
     command += settings(steps=400_000, checkpoint_every=1000)
     # Popen, not a shell's `&`: that would ignore SIGINT.
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

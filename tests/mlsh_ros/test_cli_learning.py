@@ -64,7 +64,7 @@ def trained(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("run")
     shutil.copytree(ROBOTS / "omni", folder / "mine")
-    words = ["mlsh", "train", B, "--robot", "./mine", "--run", "tiny", *SET]
+    words = ["mlsh", "train", B, "--robot", "./mine", "--output", "tiny", *SET]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "argv", words)
@@ -87,7 +87,7 @@ def run(trained, tmp_path):
 
 @pytest.mark.slow
 def test_summary_says_which_run_a_row_is_of(mlsh, run):
-    code, out, err = mlsh("summary", "tiny")
+    code, out, err = mlsh("compare-runs", "tiny")
     assert (code, err) == (0, "")
     head, row, last, *_ = out.splitlines()
     assert head.split()[:6] == ["run", "family", "robot", "seed", "steps", "seconds"]
@@ -99,23 +99,27 @@ def test_summary_says_which_run_a_row_is_of(mlsh, run):
 def test_summary_refuses_a_robot_that_was_changed(mlsh, run, tmp_path):
     model = tmp_path / "mine" / "model.xml"
     model.write_text(model.read_text() + "<!-- heavier -->")
-    assert_refused(mlsh("summary", "tiny"), "'tiny' is not what its checkpoint was", "model.xml")
+    assert_refused(
+        mlsh("compare-runs", "tiny"), "'tiny' is not what its checkpoint was", "model.xml"
+    )
 
 
 def test_summary_refuses_masters_from_before_the_training_went_on(mlsh, run):
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("steps: 1200", "steps: 1600"))
-    assert_refused(mlsh("summary", "tiny"), "not finished: 3 of 4 iterations; mlsh train --resume")
+    assert_refused(
+        mlsh("compare-runs", "tiny"), "not finished: 3 of 4 iterations; mlsh train --resume"
+    )
     from policies.training.run import open_run, train
 
     assert train(open_run(run), resume=True).finished  # the masters are those of before
     assert_refused(
-        mlsh("summary", "tiny"),
+        mlsh("compare-runs", "tiny"),
         "adaptation.csv is of iteration 3",
         "checkpoint is of iteration 4; mlsh train --resume tiny",
     )
     assert mlsh("train", "--resume", "tiny")[0] == 0
-    code, out, _ = mlsh("summary", "tiny")
+    code, out, _ = mlsh("compare-runs", "tiny")
     assert code == 0
     assert "1,600" in out
 
@@ -124,7 +128,7 @@ def test_summary_refuses_masters_from_before_the_training_went_on(mlsh, run):
 def test_summary_counts_no_training_twice(mlsh, run, again):
     Path("link").symlink_to("tiny")
     shutil.copytree("tiny", "copy")
-    assert_refused(mlsh("summary", "tiny", again), "are the same training", "give it once")
+    assert_refused(mlsh("compare-runs", "tiny", again), "are the same training", "give it once")
 
 
 def test_summary_does_without_a_whole_log(mlsh, run):
@@ -132,12 +136,12 @@ def test_summary_does_without_a_whole_log(mlsh, run):
     whole = log.read_text().splitlines(keepends=True)
     for damaged in ("", "".join(whole[:2]), "".join([*whole[:2], "1,2,3\n"]), whole[0] * 2):
         log.write_text(damaged)
-        code, out, err = mlsh("summary", "tiny")
+        code, out, err = mlsh("compare-runs", "tiny")
         assert (code, err) == (0, "")
         assert out.splitlines()[1].split()[-1] == "-"
         assert "metrics.csv of tiny is not whole: restarted skills are not known" in out
     log.write_text("".join([*whole[:2], whole[2].rstrip("\n") + ",9,9\n", *whole[3:]]))
-    assert mlsh("summary", "tiny")[0] == 0
+    assert mlsh("compare-runs", "tiny")[0] == 0
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2, 4])
@@ -146,13 +150,15 @@ def test_summary_refuses_half_of_the_masters(mlsh, run, kept):
     lines = place.read_text().splitlines(keepends=True)
     assert len(lines) == 5
     place.write_text("".join(lines[:kept]))
-    assert_refused(mlsh("summary", "tiny"), "'tiny' is not finished", "damaged", "--resume tiny")
+    assert_refused(
+        mlsh("compare-runs", "tiny"), "'tiny' is not finished", "damaged", "--resume tiny"
+    )
 
 
 @pytest.mark.parametrize("goal", ["nan", "0", "95", "-1", "x"])
 def test_a_goal_is_a_part(mlsh, goal):
-    assert_refused(mlsh("summary", "x", "--goal", goal), "--goal")
-    assert_refused(mlsh("sweep", B, "--goal", goal), "--goal")
+    assert_refused(mlsh("compare-runs", "x", "--target-score", goal), "--target-score")
+    assert_refused(mlsh("sweep", B, "--target-score", goal), "--target-score")
 
 
 # train ----------------------------------------------------------------------------------------
@@ -165,7 +171,7 @@ def test_a_goal_is_a_part(mlsh, goal):
         ["--seed", "7"],
         ["--robot", "omni"],
         ["--preset", "default"],
-        ["--run", "x"],
+        ["--output", "x"],
         ["--set", "mlsh.groups=3"],
         ["--reality", "slow"],
     ],
@@ -183,7 +189,7 @@ def test_resume_takes_no_word_that_it_would_not_heed(mlsh, run, more):
     [
         ["train", B],
         ["finetune", B, "--task", "ring_bandits"],
-        ["transfer", B, "ring_bandits"],
+        ["eval-transfer", B, "ring_bandits"],
     ],
 )
 def test_a_setting_is_not_what_an_option_is(mlsh, command, key, tmp_path):
@@ -254,12 +260,12 @@ def test_a_wrong_setting_says_where_all_are(mlsh):
         (["sweep", B, "--seeds", "1e9"], "at most 10000"),
         (["sweep", B, "--jobs", "1e9"], "at most 256"),
         (["sweep", B, "--seeds", "10000", "--set", "mlsh.warmup=1,2"], "20,000 runs; at most"),
-        (["transfer", B, "ring_bandits", "--seeds", "1e9"], "at most 10000"),
-        (["transfer", B, "ring_bandits", "--episodes", "1e12"], "at most"),
+        (["eval-transfer", B, "ring_bandits", "--seeds", "1e9"], "at most 10000"),
+        (["eval-transfer", B, "ring_bandits", "--episodes", "1e12"], "at most"),
         (["finetune", B, "--task", "ring_bandits", "--episodes", "1e12"], "at most"),
         (["sweep", B, "--episodes", "1e15"], "at most 100,000"),
         (["finetune", B, "--task", "ring_bandits", "--updates", "1e15"], "at most 1000000"),
-        (["transfer", B, "ring_bandits", "--updates", "1e15"], "at most 1000000"),
+        (["eval-transfer", B, "ring_bandits", "--updates", "1e15"], "at most 1000000"),
     ],
 )
 def test_nothing_is_begun_that_no_computer_holds(mlsh, tmp_path, words, said):
@@ -301,7 +307,7 @@ def test_finetune_of_another_family_has_that_family_s_parameters(mlsh):
 
 
 def test_transfer_refuses_a_family_that_is_made_unfit(mlsh):
-    result = mlsh("transfer", B, "ring_bandits", "--set", "network.hidden=[8]")
+    result = mlsh("eval-transfer", B, "ring_bandits", "--set", "network.hidden=[8]")
     assert_refused(result, "is the bundle's")
 
 
@@ -337,7 +343,7 @@ def children(pid):
     ("words", "mapped", "said"),
     [
         (["finetune", B, "--task", "ring_bandits", "--updates", "100000"], None, "no bundle was"),
-        (["transfer", B, "ring_bandits", "--updates", "100000"], None, "nothing was written"),
+        (["eval-transfer", B, "ring_bandits", "--updates", "100000"], None, "nothing was written"),
         (["sweep", B, "--seeds", "2", "-o", "s"], "s/mlsh-0/metrics.csv", "what is done under s"),
     ],
 )

@@ -43,7 +43,7 @@ def mlsh(monkeypatch, capsys, tmp_path):
 def test_a_path_is_shown_as_it_is(mlsh, tmp_path, name):
     folder = tmp_path / name.replace("/", "_")
     shutil.copytree(PRETRAINED / "moving_bandits", folder)
-    code, out, err = mlsh("check", folder)
+    code, out, err = mlsh("check-bundle", folder)
     assert (code, err) == (0, "")
     assert str(folder) in out.replace("\n", "")
 
@@ -59,7 +59,7 @@ def test_the_folder_of_a_report_is_shown_as_it_is(mlsh, name):
 @pytest.mark.parametrize(
     "words",
     [
-        ["check"],
+        ["check-bundle"],
         ["check-robot"],
         ["evaluate"],
         ["evaluate", "moving_bandits", "--robot"],
@@ -69,8 +69,8 @@ def test_the_folder_of_a_report_is_shown_as_it_is(mlsh, name):
         ["train"],
         ["train", "moving_bandits", "--set"],
         ["export"],
-        ["summary"],
-        ["up"],
+        ["compare-runs"],
+        ["launch"],
         ["--x"],
     ],
     ids=" ".join,
@@ -155,8 +155,8 @@ def test_a_fault_of_ours_is_one_line_and_a_file(mlsh, monkeypatch, tmp_path, err
         raise error("int too\nlarge \x1b[31m")
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("mlsh_ros.cli.check.load_bundle", fail)
-    code, _, err = mlsh("check", "moving_bandits")
+    monkeypatch.setattr("mlsh_ros.cli.check_bundle.load_bundle", fail)
+    code, _, err = mlsh("check-bundle", "moving_bandits")
     assert code == 70
     assert err.startswith(f"error: internal error: {error.__name__}: ")
     assert err.count("\n") == 1
@@ -172,19 +172,19 @@ def test_a_fault_of_ours_without_a_place_for_it(mlsh, monkeypatch, tmp_path):
         raise OverflowError
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
-    monkeypatch.setattr("mlsh_ros.cli.check.load_bundle", fail)
-    code, _, err = mlsh("check", "moving_bandits")
+    monkeypatch.setattr("mlsh_ros.cli.check_bundle.load_bundle", fail)
+    code, _, err = mlsh("check-bundle", "moving_bandits")
     assert code == 70
     assert "nowhere to write the details" in err
 
 
-@pytest.mark.parametrize("words", [["check"], ["evaluate"], ["play", "-o", "a.png"]])
+@pytest.mark.parametrize("words", [["check-bundle"], ["evaluate"], ["play", "-o", "a.png"]])
 def test_a_bundle_of_the_same_name_in_the_folder_is_not_passed_over(mlsh, tmp_path, words):
     fresh(tmp_path).bundle.rename(tmp_path / "rooms")
     code, _, err = mlsh(words[0], "rooms", *words[1:])
     assert code == 1
     assert "write ./rooms" in err
-    assert mlsh("check", "./rooms")[0] == 0
+    assert mlsh("check-bundle", "./rooms")[0] == 0
 
 
 def test_a_robot_of_the_same_name_in_the_folder_is_not_passed_over(mlsh, tmp_path):
@@ -227,7 +227,7 @@ def test_the_width_of_a_pipe_cuts_no_line(monkeypatch):
     "words",
     [
         ["evaluate", "moving_bandits", "--reality", "nope"],
-        ["evaluate", "moving_bandits", "--sweep", "nope=0:1"],
+        ["evaluate", "moving_bandits", "--robustness", "nope=0:1"],
         ["evaluate", "moving_bandits", "--task", "moving_bandits/nope"],
         ["evaluate", "moving_bandits", "--master", "nope"],
         ["evaluate", "moving_bandits", "--robot", "rover"],
@@ -236,7 +236,7 @@ def test_the_width_of_a_pipe_cuts_no_line(monkeypatch):
         ["demo", "--bundle", "nope"],
         ["finetune", "moving_bandits", "--task", "nope/nope"],
         ["finetune", "moving_bandits", "--task", "moving_bandits/goal-0", "--reality", "nope"],
-        ["transfer", "moving_bandits", "nope"],
+        ["eval-transfer", "moving_bandits", "nope"],
         ["export", "nope"],
         ["train", "moving_bandits", "--set", "nope=1"],
         ["train", "moving_bandits", "--reality", "nope"],
@@ -246,8 +246,8 @@ def test_the_width_of_a_pipe_cuts_no_line(monkeypatch):
         ["gap", "moving_bandits", "nope.mcap"],
         ["sysid", "moving_bandits", "nope.mcap"],
         ["replay", "nope.mcap", "moving_bandits"],
-        ["summary", "nope"],
-        ["up", "sim", "bundle:=nope"],
+        ["compare-runs", "nope"],
+        ["launch", "sim", "bundle:=nope"],
         ["new-robot", "mine", "--mjcf", "nope.xml", "-o", "new/mine"],
         ["check-robot", "nope"],
     ],

@@ -122,7 +122,7 @@ def test_a_map_names_the_robot_the_tasks_and_the_reality(tmp_path, mine, monkeyp
     [
         (["--mode", "realtime"], "--mode realtime is for backend ros; sim has no nodes"),
         (["--domain", "99999"], "--domain 99999 is for backend ros; sim has no nodes"),
-        (["--sweep", "mass=300:3000ms"], "mass is in x nominal"),
+        (["--robustness", "mass=300:3000ms"], "mass is in x nominal"),
     ],
 )
 def test_an_option_that_has_no_effect_is_refused(tmp_path, options, words):
@@ -136,7 +136,7 @@ def test_an_option_that_has_no_effect_is_refused(tmp_path, options, words):
 def test_a_robot_that_cannot_move_is_refused_before_it_drives(tmp_path, mine):
     model = (mine / "model.xml").read_text()
     (mine / "model.xml").write_text(model.replace('mass="21"', 'mass="1e9"'))
-    for more in ([], ["--sweep", "mass=1:2"]):
+    for more in ([], ["--robustness", "mass=1:2"]):
         done = mlsh(["evaluate", B, "--robot", "mine", *FEW, *more], tmp_path)
         said = done.stderr.decode()
         assert done.returncode == 1, said
@@ -175,7 +175,9 @@ def test_files_are_written_before_anything_is_printed(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("arguments", [["check", B], ["evaluate", B, *FEW], ["up", "--show-args"]])
+@pytest.mark.parametrize(
+    "arguments", [["check-bundle", B], ["evaluate", B, *FEW], ["launch", "--show-args"]]
+)
 def test_an_output_that_knows_ascii_only_gets_ascii(tmp_path, arguments):
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
     done = mlsh(arguments, tmp_path, env=environment)

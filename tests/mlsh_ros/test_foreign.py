@@ -379,7 +379,7 @@ def test_what_wraps_is_identified_as_what_counts(wheel, tmp_path):
     for name, rows in (("plain", plain), ("wrapped", wrapped)):
         path = mcap(tmp_path / f"{name}.mcap", list(heard(robot, rows)))
         signals = load(path, robot).signals
-        found.append(identify(robot, [signals], only=["turn.delay_s", "damping_factor"]))
+        found.append(identify(robot, [signals], parameters=["turn.delay_s", "damping_factor"]))
     one, two = ({n.unknown.name: n.value for n in each.numbers} for each in found)
     assert two == pytest.approx(one, rel=1e-6)
     assert any("wraps at" in note for note in found[1].notes)
@@ -525,7 +525,7 @@ def test_a_reality_that_predicts_worse_is_not_written(arm, moved, tmp_path, monk
         with pytest.raises(
             UserError, match=r"predicts worse than the nominal model: RMSE 0\.01 b"
         ):
-            sysid(robot, [path], output=output, only=["lift.delay_s"])
+            sysid(robot, [path], output=output, parameters=["lift.delay_s"])
         assert not output.exists()
     assert "lift.delay_s" in capsys.readouterr().out
 

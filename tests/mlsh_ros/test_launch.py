@@ -1,4 +1,4 @@
-"""The node graph: what it declares, how ROS's launch and `mlsh up` start it, how it ends.
+"""The node graph: what it declares, how ROS's launch and `mlsh launch` start it, how it ends.
 
 `launch` is part of a ROS installation and cannot be had from a package registry. Where it is not
 installed, the launch files run against a stand-in that records what they declare.
@@ -930,11 +930,11 @@ def test_the_real_launch_runs_the_simulation(monkeypatch):
     assert ended == {"skill_node": 0, "master_node": 0, "sim_node": 0}
 
 
-# mlsh up, over DDS -----------------------------------------------------------------------------
+# mlsh launch, over DDS -------------------------------------------------------------------------
 
 
 class Up:
-    """`mlsh up` as a process of its own; ends with the `with` block."""
+    """`mlsh launch` as a process of its own; ends with the `with` block."""
 
     def __init__(self, folder, *arguments):
         self.output = folder / "output.txt"
@@ -943,7 +943,7 @@ class Up:
     def __enter__(self):
         with self.output.open("w") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mlsh_ros.cli.main", "up", *self.arguments],
+                [sys.executable, "-m", "mlsh_ros.cli.main", "launch", *self.arguments],
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -1037,7 +1037,7 @@ def test_up_drives_in_a_namespace_and_ends_with_the_safe_command(bundle, tmp_pat
         assert any(speed(c) != 0 for c in commands)
         assert len(up.nodes) == 4
         assert up.end(signal.SIGINT) == 0, up.text
-        assert wait_until_gone(up.nodes, 0.0), "a node outlived mlsh up"
+        assert wait_until_gone(up.nodes, 0.0), "a node outlived mlsh launch"
         assert watcher.spin_until(lambda: speed(commands[-1]) == 0)
     assert "moving_bandits/goal-1" in up.text
     assert up.text.rstrip().endswith("[bot1.skill_node]: disarmed")

@@ -496,7 +496,7 @@ def test_a_drawn_skill_is_a_difference_unless_one_says_that_it_was_drawn(bundle,
     result = replay(Recording(tmp_path / "bag"), bundle)
     assert "session 1 tick 19: decision 4: skill recorded" in str(result.first_decision)
     assert "session 1 tick 20: skill recorded" in str(result.first_tick)
-    assert replay(Recording(tmp_path / "bag"), bundle, drawn=True).first_decision is None
+    assert replay(Recording(tmp_path / "bag"), bundle, stochastic=True).first_decision is None
 
 
 @pytest.mark.parametrize("topic", ["odom", "goals"])

@@ -52,8 +52,8 @@ def weak(moving):
 
 
 def test_a_weak_and_late_robot_is_found(moving, weak, tmp_path):
-    only = ["gain_factor", "drive_x.delay_s", "drive_y.delay_s"]
-    found = identify(moving, [weak], only=only)
+    names = ["gain_factor", "drive_x.delay_s", "drive_y.delay_s"]
+    found = identify(moving, [weak], parameters=names)
     numbers = {n.unknown.name: n for n in found.numbers}
     for drive in ("drive_x", "drive_y"):
         assert numbers[f"{drive}.delay_s"].value == pytest.approx(0.02, abs=0.002)
@@ -69,7 +69,7 @@ def test_a_weak_and_late_robot_is_found(moving, weak, tmp_path):
 def test_mass_and_force_are_told_only_together(moving, weak):
     # m dv/dt = g f(u, v): twice of both is the same motion.
     names = ["mass_factor", "gain_factor", "damping_factor", "drive_x.delay_s", "drive_y.delay_s"]
-    found = identify(moving, [weak], only=names)
+    found = identify(moving, [weak], parameters=names)
     numbers = {n.unknown.name: n for n in found.numbers}
     assert "only together with" in numbers["mass_factor"].why_not
     assert numbers["mass_factor"].value == 1
@@ -77,9 +77,11 @@ def test_mass_and_force_are_told_only_together(moving, weak):
 
 
 def test_what_the_numbers_asked_for_cannot_explain_is_said(moving, weak):
-    found = identify(moving, [weak], only=["velocity.scale"])
+    found = identify(moving, [weak], parameters=["velocity.scale"])
     assert any("most of the difference is left" in note for note in found.notes)
-    whole = identify(moving, [weak], only=["gain_factor", "drive_x.delay_s", "drive_y.delay_s"])
+    whole = identify(
+        moving, [weak], parameters=["gain_factor", "drive_x.delay_s", "drive_y.delay_s"]
+    )
     assert not any("is left" in note for note in whole.notes)
 
 
@@ -109,8 +111,8 @@ def test_a_nominal_robot_is_said_to_be_one(moving, tmp_path, capsys):
     """Two numbers of rounding alone say nothing of which model is the better one."""
     bag = Robot(moving, seed=4).drive("goal-0", sessions=3).bag(tmp_path / "bag")
     output = tmp_path / "reality.yaml"
-    only = ["gain_factor"]
-    assert sysid("moving_bandits", [bag], output=output, only=only) == 0
+    names = ["gain_factor"]
+    assert sysid("moving_bandits", [bag], output=output, parameters=names) == 0
     assert "as the nominal model: it is taken to be good for 0.2%" in capsys.readouterr().out
     told = read_reality(output)
     for motor in told.actuators.values():
@@ -126,7 +128,7 @@ def test_a_long_recording_is_thinned_and_says_how_far_it_is(moving, weak, monkey
     monkeypatch.setattr(identification, "BLOCK", 2)
     monkeypatch.setattr(least_squares, "EVERY", 0.0)
     said = []
-    found = identify(moving, [weak], only=["gain_factor"], report=said.append)
+    found = identify(moving, [weak], parameters=["gain_factor"], report=said.append)
     assert found.fitted + found.held_out == 4
     assert any("4 of 12 windows are used, in 2 runs" in note for note in found.notes)
     assert said[0] == "searching 2 numbers in 4 windows of 2 s"
@@ -142,9 +144,9 @@ def test_without_ranges_it_asks_for_them(moving, tmp_path):
 
 def test_names_that_are_none_are_refused(moving, weak):
     with pytest.raises(UserError, match=r"no parameter 'weight'.*mass_factor"):
-        identify(moving, [weak], only=["weight"])
+        identify(moving, [weak], parameters=["weight"])
     with pytest.raises(UserError, match="no parameter is left"):
-        identify(moving, [weak], only=["mass_factor"], keep=["mass_factor"])
+        identify(moving, [weak], parameters=["mass_factor"], fix=["mass_factor"])
 
 
 def test_values_and_realities_are_two_ways_to_say_the_same():
@@ -192,7 +194,7 @@ def late(moving):
 def identified(subject, robot, said, folder):
     """The drives' delays, s, and the notes."""
     signals = load(robot.bag(folder / "bag", said), subject).signals
-    found = identify(subject, [signals], only=["drive_x.delay_s", "drive_y.delay_s"])
+    found = identify(subject, [signals], parameters=["drive_x.delay_s", "drive_y.delay_s"])
     assert not [n for n in found.numbers if n.why_not]
     return [n.value for n in found.numbers], found.notes
 

@@ -183,7 +183,7 @@ class TestRefused:
     def test_name_clash(self, bundle, tmp_path):
         text = refusal(learn, bundle, tmp_path / "x", name="goal-1")
         assert "has a master 'goal-1' already" in text
-        assert "--replace it. Taken: goal-0, goal-1" in text
+        assert "--overwrite-master. Taken: goal-0, goal-1" in text
 
     @pytest.mark.parametrize(("key", "given", "own"), [("ticks", 10, 5), ("lead", 0, 1)])
     def test_decisions_that_are_not_the_bundles(self, bundle, tmp_path, key, given, own):

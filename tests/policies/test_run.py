@@ -233,7 +233,7 @@ def test_no_run(whole):
 
 
 def test_a_run_is_not_overwritten(whole):
-    assert "exists; give another --run, or go on with --resume" in refusal(
+    assert "exists; give another --output, or go on with --resume" in refusal(
         create_run, config(), whole.path
     )
 

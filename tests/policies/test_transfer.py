@@ -66,7 +66,7 @@ def test_the_command_prints_each_learners_table_and_writes_every_number(
     target = tmp_path / "all.csv"
     words = [
         "mlsh",
-        "transfer",
+        "eval-transfer",
         "moving_bandits",
         "ring_bandits",
         "--seeds",
@@ -89,7 +89,7 @@ def test_the_command_prints_each_learners_table_and_writes_every_number(
 @pytest.mark.slow
 def test_the_command_knows_the_tasks_of_a_changed_family(tmp_path, monkeypatch, capsys):
     """Two of the four directions that the bundle was trained on."""
-    words = ["mlsh", "transfer", "ant_four", "ant_movement", "--seeds=1", "--updates=1"]
+    words = ["mlsh", "eval-transfer", "ant_four", "ant_movement", "--seeds=1", "--updates=1"]
     words += ["--no-baseline", "--set=family_parameters.directions=2", "--episodes=8"]
     words += ["--set=family_parameters.ticks=50", "--set=mlsh.rollout_ticks=50", "-o"]
     monkeypatch.setattr("sys.argv", [*words, str(tmp_path / "all.csv")])

@@ -421,11 +421,11 @@ def test_a_motor_called_1_is_not_every_second_element_of_something_else():
     names = ["1.gain_factor", "1.delay_s", "2.gain_factor", "angle.element_bias.1"]
     found = [Unknown(name, "x", i, 1.0, 0.1, 0.9, 1.1) for i, name in enumerate(names)]
 
-    def left(only=(), keep=()):
-        return [each.name for each in chosen(found, only, keep)]
+    def left(parameters=(), fix=()):
+        return [each.name for each in chosen(found, parameters, fix)]
 
     assert left(["1"]) == names[:2]
-    assert left(keep=["1"]) == names[2:]
+    assert left(fix=["1"]) == names[2:]
     assert left(["gain_factor"]) == [names[0], names[2]]
     assert left(["1", "element_bias.1"], ["1.delay_s"]) == [names[0], names[3]]
     with pytest.raises(UserError, match="no parameter '3'"):

@@ -332,7 +332,7 @@ def read_onnx(path: Path) -> None:
 
 
 def read_zip(path: Path) -> None:
-    """A bundle, and what `mlsh check` does with it."""
+    """A bundle, and what `mlsh check-bundle` does with it."""
     bundle = load_bundle(path)
     load_skills(bundle)
     for name in bundle.manifest.masters:

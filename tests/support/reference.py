@@ -311,8 +311,8 @@ def parameters() -> str:
     """parameters.md."""
     lead = (
         "Launch arguments are given as `NAME:=VALUE` to `ros2 launch mlsh_ros robot.launch.py`, "
-        "`ros2 launch mlsh_ros sim.launch.py`, `mlsh up robot` or `mlsh up sim`. Node parameters "
-        "without a launch argument go into a parameter file (`params_file`), see "
+        "`ros2 launch mlsh_ros sim.launch.py`, `mlsh launch robot` or `mlsh launch sim`. "
+        "Node parameters without a launch argument go into a parameter file (`params_file`), see "
         "`config/params.example.yaml`. Parameters marked *live* may change while the node runs."
     )
     launch = []

@@ -136,10 +136,10 @@ def identify(
     recordings: Sequence[Signals],
     *,
     robot: str | None = None,
-    known: Reality | None = None,
+    prior: Reality | None = None,
     ranges: Reality | None = None,
-    only: Sequence[str] = (),
-    keep: Sequence[str] = (),
+    parameters: Sequence[str] = (),
+    fix: Sequence[str] = (),
     threads: int = 1,
     report: Callable[[str], None] = lambda text: None,
 ) -> Identified:
@@ -149,10 +149,10 @@ def identify(
         subject: the bundle that drove, or the robot, whatever drove it.
         recordings: of one robot.
         robot: the nominal one, name or folder; None: the subject's.
-        known: what differs for certain.
+        prior: what differs for certain.
         ranges: of what may differ beside it; None: the robot's own.
-        only: names to identify, or last parts of names; empty: all that have a range.
-        keep: names to leave as they are.
+        parameters: names to identify, or last parts of names; empty: all that have a range.
+        fix: names to leave as they are.
         threads: of the simulation.
         report: told how far it is, a line now and then.
 
@@ -161,12 +161,12 @@ def identify(
     """
     interface = subject.interface
     body = nominal(subject, robot)
-    known, ranges = known or NOMINAL, ranges or read_ranges(body)
-    for each, where in ((known, "known"), (ranges, "ranges")):
+    prior, ranges = prior or NOMINAL, ranges or read_ranges(body)
+    for each, where in ((prior, "prior"), (ranges, "ranges")):
         check_reality(each, interface, where)
     twin = twin_of(subject, recordings, body)
     names = body_names(twin.model)
-    wanted = chosen(unknowns(interface, names, known, ranges), only, keep)
+    wanted = chosen(unknowns(interface, names, prior, ranges), parameters, fix)
     told = [f"{s.name}: {note}" for s in recordings for note in s.notes]
     windows, notes = _windows(twin.interface, recordings, told)
     told += notes
@@ -176,7 +176,7 @@ def identify(
         for s in recordings
         for wrap in s.wraps
     ]
-    follower = BatchedReplay(twin, windows, ranges, known, threads)
+    follower = BatchedReplay(twin, windows, ranges, prior, threads)
     if not follower.terms:
         raise UserError(
             f"no sensor of {interface.robot} that is simulated is recorded: {'; '.join(told)}"
@@ -196,10 +196,10 @@ def identify(
     if after > UNEXPLAINED and after > before / 2:
         told.append(
             f"most of the difference is left (RMSE {before:.3g}, now {after:.3g} of what moves): "
-            "it lies outside the ranges, or in what was kept or taken for known"
+            "it lies outside the ranges, or in what was fixed or given as prior"
         )
     values = _with_noise(fit, ranges)
-    reality = reality_of(interface, names, values, known)
+    reality = reality_of(interface, names, values, prior)
     return Identified(
         reality=reality,
         numbers=numbers,

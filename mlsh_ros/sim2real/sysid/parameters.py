@@ -69,18 +69,22 @@ def _bounds(row: Quantity, low: float, high: float) -> tuple[float, float]:
     return max(low, row.bounds.low, least), min(high, row.bounds.high)
 
 
-def chosen(found: Sequence[Unknown], only: Sequence[str], keep: Sequence[str]) -> list[Unknown]:
+def chosen(
+    found: Sequence[Unknown], parameters: Sequence[str], fix: Sequence[str]
+) -> list[Unknown]:
     """Those that shall be identified; a key such as gain_factor stands for all that end so.
 
     Raises:
         UserError: a name that nothing has, or nothing is left.
     """
-    for name in (*only, *keep):
+    for name in (*parameters, *fix):
         if not _named(found, name):
             raise unknown("parameter", name, [each.name for each in found])
-    wanted = {each for name in only for each in _named(found, name)} if only else {*found}
-    kept = {each for name in keep for each in _named(found, name)}
-    left = [each for each in found if each in wanted - kept]
+    wanted = (
+        {each for name in parameters for each in _named(found, name)} if parameters else {*found}
+    )
+    fixed = {each for name in fix for each in _named(found, name)}
+    left = [each for each in found if each in wanted - fixed]
     if not left:
         raise UserError("no parameter is left to identify")
     return left

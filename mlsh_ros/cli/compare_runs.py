@@ -1,4 +1,4 @@
-"""mlsh summary: several runs in one table, the worst one named."""
+"""mlsh compare-runs: several runs in one table, the worst one named."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mlsh_ros.cli.console import console, say
 from mlsh_ros.cli.family_option import FamilyOption
-from mlsh_ros.cli.options import Goal
+from mlsh_ros.cli.options import TargetScore
 from mlsh_ros.evaluation.number_format import percent
 from sim.errors import UserError
 
@@ -38,9 +38,9 @@ class Outcome:
         return min(self.reached.values())
 
 
-def summary(
+def compare_runs(
     runs: Annotated[list[Path], typer.Argument(help="Finished run folders of mlsh train.")],
-    goal: Goal = 0.95,
+    target_score: TargetScore = 0.95,
     family_source: FamilyOption = None,
 ) -> None:
     """Compare finished runs: time, steps, and what fresh masters reach with the frozen skills."""
@@ -62,11 +62,11 @@ def summary(
     if unknown := [str(o.path) for o in outcomes if o.restarts is None]:
         say(f"metrics.csv of {', '.join(unknown)} is not whole: restarted skills are not known")
     worst = min(outcomes, key=lambda o: o.worst)
-    good = sum(o.worst >= goal for o in outcomes)
+    good = sum(o.worst >= target_score for o in outcomes)
     say(
-        f"{good} of {len(outcomes)} runs reach {percent(goal)} of the optimum on every task after "
-        f"{worst.updates} master updates; worst: {worst.path}, seed {worst.trained.config.seed}, "
-        f"with {percent(worst.worst)}"
+        f"{good} of {len(outcomes)} runs reach {percent(target_score)} of the optimum on every "
+        f"task after {worst.updates} master updates; worst: {worst.path}, seed "
+        f"{worst.trained.config.seed}, with {percent(worst.worst)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""mlsh check: validate a bundle and say what it is."""
+"""mlsh check-bundle: validate a bundle and say what it is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from policies.bundle.bundle import Bundle, load_bundle
 from sim.interface import ranges
 
 
-def check(
+def check_bundle(
     bundle: BundleName,
 ) -> None:
     """Validate a bundle, replay its golden rows, and print what it is."""

@@ -1,4 +1,4 @@
-"""mlsh up: start a graph where there is no `ros2 launch`."""
+"""mlsh launch: start a graph where there is no `ros2 launch`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlsh_ros.cli.options import RosDomain
 from sim.errors import UserError, unknown
 
 
-def up(
+def launch(
     graph: Annotated[
         str,
         typer.Argument(

@@ -1,4 +1,4 @@
-"""mlsh transfer: frozen skills on all tasks of a family, over seeds, beside PPO from scratch."""
+"""mlsh eval-transfer: frozen skills on all tasks of a family, beside PPO from scratch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MAX_SEEDS = 10_000
 
 
-def transfer(
+def eval_transfer(
     bundle: BundleName,
     family: Annotated[
         str,

@@ -1,0 +1,19 @@
+"""Commands and options of former versions, and the names that replace them."""
+
+from __future__ import annotations
+
+COMMANDS = {
+    "up": "launch",
+    "check": "check-bundle",
+    "summary": "compare-runs",
+    "transfer": "eval-transfer",
+}
+OPTIONS = {
+    "train": {"--run": "--output"},
+    "compare-runs": {"--goal": "--target-score"},
+    "sweep": {"--goal": "--target-score"},
+    "evaluate": {"--sweep": "--robustness"},
+    "finetune": {"--replace": "--overwrite-master", "--from": "--init-from"},
+    "replay": {"--drawn": "--stochastic"},
+    "sysid": {"--only": "--parameters", "--keep": "--fix", "--known": "--prior"},
+}
