@@ -67,8 +67,8 @@ def unknown(
     given, known = str(name)[:60], [str(choice)[:60] for choice in choices]
     near = difflib.get_close_matches(given, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    if renamed and str(name) in renamed:
-        hint = f" It is now called {renamed[str(name)]!r}."
+    if (new := (renamed or {}).get(str(name))) in known:
+        hint = f" It is now called {new!r}."
     return UserError(f"no {kind} {short(given)}.{hint} Valid: {listed(known, most=200) or 'none'}")
 
 

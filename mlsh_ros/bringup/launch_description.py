@@ -6,6 +6,7 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import launch.logging
@@ -24,10 +25,10 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from mlsh_ros.bringup.network import LAUNCHER, localhost_environment
-from mlsh_ros.bringup.node_graph import PACKAGE, Graph, NodeSpec
+from mlsh_ros.bringup.node_graph import PACKAGE, RENAMED_ARGUMENTS, Graph, NodeSpec
 from mlsh_ros.bringup.params import Value
 from mlsh_ros.bringup.resolve_arguments import GRACE, grace, resolve_arguments
-from sim.errors import UserError
+from sim.errors import UserError, unknown
 
 PUSHED = "ros_namespace"  # the launch configuration that PushRosNamespace sets
 OnExit = Callable[[ProcessExited, LaunchContext], list[Any] | None]
@@ -63,7 +64,7 @@ def _network(graph: Graph) -> list[Any]:
 def _nodes(context: LaunchContext, graph: Graph) -> list[Any]:
     """The nodes; what is wrong with the arguments is said before any of them starts."""
     names = [a.name for a in graph.arguments]
-    _warn_of_slips(context.launch_configurations, names)
+    _check_names(graph, context.launch_configurations, names)
     given = {name: LaunchConfiguration(name).perform(context) for name in names}
     # Of an included launch file nobody can tell what was given from what is a default.
     told = {text.partition(":=")[0] for text in sys.argv if ":=" in text}
@@ -146,11 +147,18 @@ def _on_exit(event: ProcessExited, context: LaunchContext) -> list[Any] | None:
     return [Shutdown(reason=f"{name} has ended")]
 
 
-def _warn_of_slips(given: Iterable[str], known: list[str]) -> None:
-    """`ros2 launch` takes any argument; say so when one is nearly one of ours."""
+def _check_names(graph: Graph, given: Iterable[str], known: list[str]) -> None:
+    """`ros2 launch` takes any argument; say so when one is nearly one of ours.
+
+    Raises:
+        UserError: one is that of a former version; another launch file may have it as its own.
+    """
+    ours = any(Path(text).name == f"{graph.name}.launch.py" for text in sys.argv)
     for name in given:
         if not any(text.startswith(f"{name}:=") for text in sys.argv):
             continue  # of a launch file that includes this one
+        if ours and name in RENAMED_ARGUMENTS and name not in known:
+            raise unknown("argument", name, known, RENAMED_ARGUMENTS)
         if name not in known and (near := difflib.get_close_matches(name, known, n=1, cutoff=0.8)):
             launch.logging.get_logger("launch").warning(
                 f"argument {name!r} is not used. Did you mean {near[0]!r}?"

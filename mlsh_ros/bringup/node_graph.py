@@ -14,7 +14,7 @@ from mlsh_ros.bringup.import_check import require_one_root
 
 require_one_root()  # the first of our modules that a launch file imports
 
-from mlsh_ros.bringup.params import MODES, NODES, Param, Value  # noqa: E402
+from mlsh_ros.bringup.params import MODES, NODES, RENAMED, Param, Value  # noqa: E402
 from mlsh_ros.bringup.params_file import check_params_file  # noqa: E402
 from mlsh_ros.recording.output_folder import check_place, default_folder  # noqa: E402
 from sim.errors import UserError, unknown  # noqa: E402
@@ -24,6 +24,8 @@ PACKAGE = "mlsh_ros"
 RESPAWN = 2.0  # s after which a node that has died is started again; as Nav2 does
 SOON = 0.2  # s; master_node keeps nothing, and skill_node waits a few macro steps only
 _BOOL = ("true", "false")
+# `autostart` is a parameter of the nodes: the one of their lifecycle.
+RENAMED_ARGUMENTS = {**RENAMED, "autostart": "auto_arm"}
 USE_SIM_TIME = "use_sim_time"  # declared by rclpy in every node
 _NUMBERS: dict[type, str] = {int: "a whole number", float: "a number"}
 _NAMESPACE = re.compile(r"/?|/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?", re.ASCII)
@@ -93,7 +95,7 @@ class Graph:
         known = {a.name: a for a in self.arguments}
         for name, value in given.items():
             if name not in known:
-                raise unknown("argument", name, known)
+                raise unknown("argument", name, known, RENAMED_ARGUMENTS)
             if known[name].choices and value not in known[name].choices:
                 raise unknown(f"value for {name}", value, known[name].choices)
         values = {name: given.get(name, a.default) for name, a in known.items()}
@@ -115,10 +117,10 @@ class Graph:
             UserError: a value cannot be read as its parameter's type or is out of its range, the
                 parameter file does not hold, or a recording cannot be written.
         """
-        if _speed(values) != 1 and values["mode"] == "lockstep":
+        if _real_time_factor(values) != 1 and values["mode"] == "lockstep":
             raise UserError(
-                f"argument speed: {values['speed']} is for mode realtime; lockstep goes as fast "
-                "as it can"
+                f"argument real_time_factor: {values['real_time_factor']} is for mode "
+                "realtime; lockstep goes as fast as it can"
             )
         if values["params_file"]:
             check_params_file(values["params_file"], values["namespace"], self._fixed(values))
@@ -136,7 +138,7 @@ class Graph:
                 parameters[USE_SIM_TIME] = True
         if recorder := typed.get(RECORDER.name):
             # The node would find out as well, but only while the others begin to drive.
-            check_place(Path(str(recorder["record_to"]) or default_folder()))
+            check_place(Path(str(recorder["record_dir"]) or default_folder()))
         return typed
 
     def told(self, name: str, values: Mapping[str, str]) -> list[str]:
@@ -161,7 +163,7 @@ class Graph:
 
     def _by_sim_time(self, values: Mapping[str, str]) -> bool:
         """Whether the nodes go by /clock: as the user says, and at any speed but the clock's."""
-        return values[USE_SIM_TIME] == "true" or _speed(values) != 1
+        return values[USE_SIM_TIME] == "true" or _real_time_factor(values) != 1
 
     def _fixed(self, values: Mapping[str, str]) -> dict[str, dict[str, Value]]:
         """Parameters that a parameter file must not change.
@@ -180,7 +182,7 @@ class Graph:
         }
         if values["robot"]:
             fixed[_SKILLS.name]["robot"] = values["robot"]
-        if _speed(values) != 1:
+        if _real_time_factor(values) != 1:
             for parameters in fixed.values():
                 parameters[USE_SIM_TIME] = True
         return fixed
@@ -189,8 +191,8 @@ class Graph:
 def _arguments(
     *own: Argument,
     bundle: Argument,
-    autostart: Argument,
-    speed: Argument,
+    auto_arm: Argument,
+    real_time_factor: Argument,
     mode: Argument,
     watchdog: Argument,
 ) -> tuple[Argument, ...]:
@@ -217,10 +219,10 @@ def _arguments(
             "Ticks, ages and stamps follow /clock, which a simulator publishes.",
             _BOOL,
         ),
-        autostart,
+        auto_arm,
         Argument("record", "false", "Write everything that the nodes say to an MCAP file.", _BOOL),
         Argument(
-            "record_to",
+            "record_dir",
             "",
             "Folder of the recording; must not exist. Empty: one named by time, in the current "
             "one.",
@@ -237,9 +239,12 @@ def _arguments(
             "Start master_node, watchdog_node and skill_node again when they die.",
             _BOOL,
         ),
-        speed,
+        real_time_factor,
         Argument(
-            "stamped_cmd_vel", "true", "Velocity commands are TwistStamped; false: Twist.", _BOOL
+            "enable_stamped_cmd_vel",
+            "true",
+            "Velocity commands are TwistStamped; false: Twist.",
+            _BOOL,
         ),
         mode,
         watchdog,
@@ -254,8 +259,8 @@ RECORDER = NodeSpec(
     {
         "bundle": Arg("bundle"),
         "mode": Arg("mode"),
-        "stamped_cmd_vel": Arg("stamped_cmd_vel"),
-        "record_to": Arg("record_to"),
+        "enable_stamped_cmd_vel": Arg("enable_stamped_cmd_vel"),
+        "record_dir": Arg("record_dir"),
     },
     when=Arg("record"),
     # First it listens: what cannot be recorded is not driven, and no tick is missed.
@@ -268,7 +273,7 @@ _WATCHDOG = NodeSpec(
     {
         "bundle": Arg("bundle"),
         "mode": Arg("mode"),
-        "stamped_cmd_vel": Arg("stamped_cmd_vel"),
+        "enable_stamped_cmd_vel": Arg("enable_stamped_cmd_vel"),
     },
     when=Arg("watchdog"),
     respawn=True,
@@ -279,11 +284,11 @@ _SKILLS = NodeSpec(
     {
         "bundle": Arg("bundle"),
         "robot": Arg("robot"),
-        "stamped_cmd_vel": Arg("stamped_cmd_vel"),
+        "enable_stamped_cmd_vel": Arg("enable_stamped_cmd_vel"),
         "mode": Arg("mode"),
-        "start_by_itself": Arg("autostart"),
+        "auto_arm": Arg("auto_arm"),
         "watchdog": Arg("watchdog"),
-        "await_recorder": Arg("record"),
+        "require_recorder": Arg("record"),
     },
     respawn=True,
 )
@@ -298,10 +303,12 @@ ROBOT = Graph(
             "Bundle, which must be given: a shipped one by name, or a folder or zip file.",
             required=True,
         ),
-        autostart=Argument(
-            "autostart", "false", "A robot never starts to move by itself.", ("false",)
+        auto_arm=Argument(
+            "auto_arm", "false", "A robot never starts to move by itself.", ("false",)
         ),
-        speed=Argument("speed", "1", "A robot is as fast as it is: always 1.", ("1",)),
+        real_time_factor=Argument(
+            "real_time_factor", "1", "A robot is as fast as it is: always 1.", ("1",)
+        ),
         mode=Argument("mode", "realtime", "Always realtime on a robot.", ("realtime",)),
         watchdog=Argument(
             "watchdog", "true", "A robot is always watched by watchdog_node.", ("true",)
@@ -330,15 +337,15 @@ SIM = Graph(
             "",
             "What differs from the nominal model: a reality of the robot by name, or a file.",
         ),
-        Argument("loop", "true", "Begin the next episode by itself.", _BOOL),
+        Argument("auto_reset", "true", "Begin the next episode by itself.", _BOOL),
         bundle=Argument(
             "bundle", "moving_bandits", "Bundle: a shipped one by name, or a folder or zip file."
         ),
-        autostart=Argument(
-            "autostart", "true", "Begin to drive as soon as everything is there.", _BOOL
+        auto_arm=Argument(
+            "auto_arm", "true", "Begin to drive as soon as everything is there.", _BOOL
         ),
-        speed=Argument(
-            "speed",
+        real_time_factor=Argument(
+            "real_time_factor",
             "1",
             "Simulated seconds in a second, 0.1 to 20, in realtime; but for 1, use_sim_time too.",
         ),
@@ -370,9 +377,9 @@ SIM = Graph(
                 "seed": Arg("seed"),
                 "reality": Arg("reality"),
                 "mode": Arg("mode"),
-                "speed": Arg("speed"),
-                "loop": Arg("loop"),
-                "stamped_cmd_vel": Arg("stamped_cmd_vel"),
+                "real_time_factor": Arg("real_time_factor"),
+                "auto_reset": Arg("auto_reset"),
+                "enable_stamped_cmd_vel": Arg("enable_stamped_cmd_vel"),
             },
         ),
     ),
@@ -392,10 +399,10 @@ def argument_value(name: str, text: str) -> Value:
     return text == "true" if name == USE_SIM_TIME else text
 
 
-def _speed(values: Mapping[str, str]) -> float:
+def _real_time_factor(values: Mapping[str, str]) -> float:
     """Of the simulation, from the `resolve`d arguments."""
-    param = next(p for p in NODES["sim_node"] if p.name == "speed")
-    return float(_typed(param, "speed", values["speed"]))
+    param = next(p for p in NODES["sim_node"] if p.name == "real_time_factor")
+    return float(_typed(param, param.name, values[param.name]))
 
 
 def _typed(param: Param, argument: str, text: str) -> Value:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlsh_ros.messages.fault_injection import INJECTIONS
-from sim.errors import UserError
+from sim.errors import UserError, unknown
 
 Value = bool | int | float | str
 
@@ -42,6 +42,21 @@ class Param:
 
 MODES = ("realtime", "lockstep")
 
+# Names of former versions, and the names that replace them.
+RENAMED = {
+    "start_by_itself": "auto_arm",
+    "await_recorder": "require_recorder",
+    "late_decisions": "max_late_decisions",
+    "missed_ticks": "max_missed_ticks",
+    "clock_jump": "max_clock_jump",
+    "patience": "timeout_ticks",
+    "speed": "real_time_factor",
+    "loop": "auto_reset",
+    "inject": "fault",
+    "record_to": "record_dir",
+    "stamped_cmd_vel": "enable_stamped_cmd_vel",
+}
+
 _BUNDLE = Param("bundle", "", "Bundle to run: a shipped one by name, or a folder or zip file.")
 _SWAPPED = replace(_BUNDLE, read_only=False)
 _AUTOSTART = Param(
@@ -55,7 +70,9 @@ _MODE = Param(
     "realtime: ticks follow the clock. lockstep: simulator and controller wait for each other.",
     choices=MODES,
 )
-_STAMPED = Param("stamped_cmd_vel", True, "Publish TwistStamped; false publishes Twist instead.")
+_STAMPED = Param(
+    "enable_stamped_cmd_vel", True, "Publish TwistStamped; false publishes Twist instead."
+)
 
 SKILL_NODE = (
     _SWAPPED,
@@ -68,26 +85,26 @@ SKILL_NODE = (
     _AUTOSTART,
     _MODE,
     Param(
-        "start_by_itself",
+        "auto_arm",
         False,
         "Arm and start as soon as all sensors and the master are there. For simulation only.",
     ),
     Param(
-        "await_recorder",
+        "require_recorder",
         False,
         "Do not start before recorder_node says that it hears everyone.",
         read_only=False,
     ),
     _STAMPED,
     Param(
-        "late_decisions",
+        "max_late_decisions",
         3,
         "Macro steps in a row that may pass without a decision before the robot is stopped.",
         low=1,
         high=1000,
     ),
     Param(
-        "missed_ticks",
+        "max_missed_ticks",
         3,
         "Ticks missed in a row that stop the robot.",
         low=1,
@@ -107,7 +124,7 @@ SKILL_NODE = (
         "are stamped by a computer with another clock.",
     ),
     Param(
-        "clock_jump",
+        "max_clock_jump",
         0.1,
         "Seconds that the system's clock may be set by while the robot moves.",
         low=0.001,
@@ -170,7 +187,7 @@ WATCHDOG_NODE = (
     _MODE,
     _STAMPED,
     Param(
-        "patience",
+        "timeout_ticks",
         2.5,
         "Ticks that a moving command may stand before the robot is brought to rest.",
         low=1.2,
@@ -182,7 +199,7 @@ SIM_NODE = (
     _AUTOSTART,
     _MODE,
     Param(
-        "speed",
+        "real_time_factor",
         1.0,
         "Seconds of simulated time in a second, in realtime; other than 1 needs use_sim_time.",
         low=0.1,
@@ -220,10 +237,12 @@ SIM_NODE = (
         high=2**31 - 1,
         read_only=False,
     ),
-    Param("loop", True, "Begin the next episode by itself; false waits for the reset service."),
-    Param("stamped_cmd_vel", True, "Expect TwistStamped; false expects Twist."),
     Param(
-        "inject",
+        "auto_reset", True, "Begin the next episode by itself; false waits for the reset service."
+    ),
+    Param("enable_stamped_cmd_vel", True, "Expect TwistStamped; false expects Twist."),
+    Param(
+        "fault",
         "none",
         "A fault of the robot, for tests; only in realtime.",
         choices=INJECTIONS,
@@ -235,9 +254,9 @@ SIM_NODE = (
 RECORDER_NODE = (
     _BUNDLE,
     _MODE,
-    Param("stamped_cmd_vel", True, "Listen to TwistStamped; false listens to Twist."),
+    Param("enable_stamped_cmd_vel", True, "Listen to TwistStamped; false listens to Twist."),
     Param(
-        "record_to",
+        "record_dir",
         "",
         "Folder of the recording; must not exist. Empty: one named by time, where the node runs.",
     ),
@@ -263,7 +282,8 @@ def declare(node: Any, params: Iterable[Param]) -> dict[str, Value]:
     """Declare parameters on an rclpy node and return their values.
 
     Raises:
-        UserError: a given value has another type or is out of range.
+        UserError: a given value has another type or is out of range, or a name is one of a former
+            version.
     """
     from rcl_interfaces.msg import (
         FloatingPointRange,
@@ -278,6 +298,7 @@ def declare(node: Any, params: Iterable[Param]) -> dict[str, Value]:
     )
 
     specs = {param.name: param for param in params}
+    _refuse_former_names(node, specs)
     values: dict[str, Value] = {}
     for param in specs.values():
         descriptor = ParameterDescriptor(
@@ -314,3 +335,16 @@ def declare(node: Any, params: Iterable[Param]) -> dict[str, Value]:
 
     node.add_on_set_parameters_callback(judge)
     return values
+
+
+def _refuse_former_names(node: Any, known: Iterable[str]) -> None:
+    """Refuse a value for a former name: ROS ignores one that no parameter takes."""
+    from rcl_interfaces.msg import ParameterDescriptor
+
+    untyped = ParameterDescriptor(dynamic_typing=True)
+    names = [*known]
+    for old in (old for old, new in RENAMED.items() if new in names):
+        given = node.declare_parameter(old, None, untyped).value is not None
+        node.undeclare_parameter(old)
+        if given:
+            raise unknown("parameter", old, names, RENAMED)

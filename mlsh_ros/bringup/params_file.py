@@ -12,7 +12,7 @@ from json import dumps
 from pathlib import Path
 from typing import Any
 
-from mlsh_ros.bringup.params import NODES
+from mlsh_ros.bringup.params import NODES, RENAMED
 from sim.errors import UserError, short, unknown
 from sim.files.strict_yaml import read_mapping
 
@@ -70,7 +70,9 @@ def _check_names(
     where = next(iter(nodes)) if len(nodes) == 1 else _named(section)
     for name in parameters if nodes else ():
         if name.partition(".")[0] not in (*known, *BUILT_IN):
-            raise UserError(f"params_file {path}: {where}: {unknown('parameter', name, known)}")
+            raise UserError(
+                f"params_file {path}: {where}: {unknown('parameter', name, known, RENAMED)}"
+            )
 
 
 def _places(namespace: str) -> dict[str, str]:

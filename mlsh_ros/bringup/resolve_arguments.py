@@ -18,7 +18,7 @@ from sim.interface.robot_file import robot_names
 
 GRACE = 5.0  # s, beside braking, that a node has to end before it is killed
 # What all nodes of a graph have to agree on: they are one robot's.
-SHARED = ("bundle", "robot", "mode", "stamped_cmd_vel", USE_SIM_TIME)
+SHARED = ("bundle", "robot", "mode", "enable_stamped_cmd_vel", USE_SIM_TIME)
 OF_THE_TASK = ("master", "task")  # may be said for one node, and hold for the others
 NAMES = ("bundle", "robot", "reality")  # arguments that nodes look up, as a name or a path
 
@@ -97,11 +97,11 @@ def _agreed(graph: Graph, values: Mapping[str, str], given: Collection[str]) -> 
 
 def _check_recording(values: Mapping[str, str]) -> None:
     """Refuse a recording that would make a name of this graph mean two things."""
-    folder = values["record_to"]
+    folder = values["record_dir"]
     for name in NAMES if folder and values["record"] == "true" else ():
         if values.get(name) and Path(folder).resolve() == Path(values[name]).resolve():
             raise UserError(
-                f"record_to {folder}: its folder would stand where {name} {values[name]!r} is "
+                f"record_dir {folder}: its folder would stand where {name} {values[name]!r} is "
                 "looked up; choose another name for the recording"
             )
 

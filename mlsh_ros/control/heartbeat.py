@@ -137,6 +137,6 @@ class Heartbeat:
             return FaultError(
                 "watchdog_lost",
                 f"watchdog_node has heard none of the last {unheard} commands; it must have the "
-                "same namespace, bundle and stamped_cmd_vel as skill_node",
+                "same namespace, bundle and enable_stamped_cmd_vel as skill_node",
             )
         return None

@@ -21,10 +21,10 @@ WINDOW = 10  # decisions over which switches are counted
 class SafetyRules:
     """How much is tolerated."""
 
-    late_decisions: int  # in a row
-    missed_ticks: int  # in a row; one fewer is tolerated
+    max_late_decisions: int  # in a row
+    max_missed_ticks: int  # in a row; one fewer is tolerated
     max_switches: int  # of the skill in the last WINDOW decisions
-    clock_jump: float  # s, of the system's clock against the monotonic one, between two ticks
+    max_clock_jump: float  # s, of the system's clock against the monotonic one, between two ticks
 
 
 class TrackingCheck:
@@ -128,21 +128,21 @@ class SafetyMonitor:
             missed: ticks left out just before this one.
         """
         self.missed_in_a_row = self.missed_in_a_row + missed if missed else 0
-        if self.missed_in_a_row >= self.rules.missed_ticks:
+        if self.missed_in_a_row >= self.rules.max_missed_ticks:
             raise FaultError(
                 "deadline",
                 f"{self.missed_in_a_row} ticks of {self.interface.control_dt:g} s in a row "
-                f"were missed, {self.rules.missed_ticks} stop the robot",
+                f"were missed, {self.rules.max_missed_ticks} stop the robot",
             )
         if system is None:
             return
         if self._clock is not None:
             jump = (system - self._clock[1]) - (now - self._clock[0])
-            if abs(jump) > self.rules.clock_jump:
+            if abs(jump) > self.rules.max_clock_jump:
                 raise FaultError(
                     "clock_jumped",
                     f"the system's clock moved by {jump:+.3f} s within a tick, at most "
-                    f"{self.rules.clock_jump:g} s is accepted",
+                    f"{self.rules.max_clock_jump:g} s is accepted",
                 )
         self._clock = now, system
 
@@ -172,7 +172,7 @@ class SafetyMonitor:
 
     def _decide(self, tick: Tick) -> None:
         self.late_in_a_row = self.late_in_a_row + 1 if tick.late else 0
-        if self.late_in_a_row > self.rules.late_decisions:
+        if self.late_in_a_row > self.rules.max_late_decisions:
             raise FaultError(
                 "master_silent", f"{self.late_in_a_row} decisions in a row did not come"
             )
@@ -193,9 +193,9 @@ def make_safety_monitor(manifest: Manifest, values: Mapping[str, object]) -> Saf
         values: of skill_node's parameters.
     """
     rules = SafetyRules(
-        late_decisions=int(str(values["late_decisions"])),
-        missed_ticks=int(str(values["missed_ticks"])),
+        max_late_decisions=int(str(values["max_late_decisions"])),
+        max_missed_ticks=int(str(values["max_missed_ticks"])),
         max_switches=int(str(values["max_switches"])),
-        clock_jump=float(str(values["clock_jump"])),
+        max_clock_jump=float(str(values["max_clock_jump"])),
     )
     return SafetyMonitor(manifest.interface, manifest.skills, manifest.skill_limits, rules)

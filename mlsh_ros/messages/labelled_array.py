@@ -103,7 +103,7 @@ def request_layout(observation_names: tuple[str, ...]) -> Layout:
     return Layout(("session", "macro", "tick", "bundle"), (("observation", observation_names),))
 
 
-def answer_layout(skills: tuple[str, ...]) -> Layout:
+def response_layout(skills: tuple[str, ...]) -> Layout:
     """master_node answers: which skill."""
     return Layout(("session", "macro", "tick", "skill"), (("logits", skills),))
 

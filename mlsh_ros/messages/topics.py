@@ -10,7 +10,8 @@ from sim.interface import Interface
 ARRAY, TEXT = "std_msgs/msg/Float64MultiArray", "std_msgs/msg/String"
 DIAGNOSTIC_ARRAY = "diagnostic_msgs/msg/DiagnosticArray"
 # The names under which a recording's reader finds them, whatever they were remapped to.
-REQUEST, ANSWER = "decision/request", "decision/answer"
+REQUEST, RESPONSE = "decision/request", "decision/response"
+FORMER_NAMES = {"decision/answer": RESPONSE}  # in recordings of former versions
 TRACE, STATE = "skill_node/trace", "skill_node/state"
 MASTER, OUTCOME = "master_node/master", "sim_node/outcome"
 WATCHDOG_STATE, WATCHDOG_BEAT = "watchdog_node/state", "watchdog_node/heartbeat"
@@ -49,7 +50,7 @@ def recorded_topics(interface: Interface, *, stamped: bool, lockstep: bool) -> l
     """
     sensors = [(r.topic, r.type) for r in topic_readers(interface.observation)]
     commands = [(w.topic, w.type) for w in command_writers(interface.action, stamped=stamped)]
-    told = [Topic(name, ARRAY, True, False) for name in (REQUEST, ANSWER, TRACE)]
+    told = [Topic(name, ARRAY, True, False) for name in (REQUEST, RESPONSE, TRACE)]
     told.append(Topic(OUTCOME, ARRAY, True, False, optional=True))  # a real robot has none
     shared = Topic(DIAGNOSTICS, DIAGNOSTIC_ARRAY, True, False)
     light = [Topic(name, kind, lockstep, False) for name, kind in (*commands, *sensors)]

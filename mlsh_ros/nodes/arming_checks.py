@@ -13,7 +13,7 @@ from mlsh_ros.control.faults import FaultError
 from mlsh_ros.control.sensor_buffer import SensorBuffer
 from mlsh_ros.messages.conversion import shorten
 from mlsh_ros.messages.topics import RECORDER_STATE, RECORDING
-from mlsh_ros.nodes.master_node import ANSWER_TOPIC
+from mlsh_ros.nodes.master_node import RESPONSE_TOPIC
 from mlsh_ros.nodes.reporter import Reporter
 from mlsh_ros.nodes.safety_listener import SafetyListener
 from mlsh_ros.nodes.uniqueness import SinglePublishers
@@ -110,8 +110,8 @@ class ArmingChecks:
             return str(fault)
         if tripped := self._watchdog.tripped():
             return tripped
-        if not self._node.count_publishers(ANSWER_TOPIC):
-            return f"nobody publishes {ANSWER_TOPIC!r}; master_node has to be there"
+        if not self._node.count_publishers(RESPONSE_TOPIC):
+            return f"nobody publishes {RESPONSE_TOPIC!r}; master_node has to be there"
         with self._news:
             self._news.wait_for(lambda: not self._silent(), FRESH)
         late = ", ".join(self._silent())
@@ -125,7 +125,7 @@ class ArmingChecks:
 
     def _not_recorded(self) -> str:
         """Why a session that is to be recorded would not be."""
-        if not self._node.get_parameter("await_recorder").value:
+        if not self._node.get_parameter("require_recorder").value:
             return ""
         if not self._node.count_publishers(RECORDER_STATE):
             why = "is not there"
@@ -135,4 +135,4 @@ class ArmingChecks:
             why = "does not hear skill_node yet"
         else:
             return ""
-        return f"recorder_node {why}; set await_recorder to false to go on without a recording"
+        return f"recorder_node {why}; set require_recorder to false to go on without a recording"

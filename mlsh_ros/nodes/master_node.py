@@ -9,17 +9,17 @@ from std_msgs.msg import Float64MultiArray, String
 
 from mlsh_ros.bringup.params import MASTER_NODE
 from mlsh_ros.messages.conversion import MessageError, shorten
-from mlsh_ros.messages.labelled_array import answer_layout, request_layout
+from mlsh_ros.messages.labelled_array import request_layout, response_layout
 from mlsh_ros.nodes.node import EXCHANGE, LATCHED, CoreNode, array_message, run
 from policies.bundle.bundle import Bundle, load_bundle
 from policies.bundle.runtime import Network, choose, load_master
 from sim.errors import UserError
 
-REQUEST_TOPIC, ANSWER_TOPIC = "decision/request", "decision/answer"
+REQUEST_TOPIC, RESPONSE_TOPIC = "decision/request", "decision/response"
 
 
 class MasterNode(CoreNode):
-    """Wiring: decision/request -> master network -> decision/answer."""
+    """Wiring: decision/request -> master network -> decision/response."""
 
     def __init__(self) -> None:
         super().__init__("master_node", MASTER_NODE)
@@ -35,7 +35,7 @@ class MasterNode(CoreNode):
         self._masters = {}
         self._use(bundle, str(self.get_parameter("master").value))
         self._request = request_layout(manifest.interface.observation_names)
-        self._answer_layout = answer_layout(manifest.skills)
+        self._answer_layout = response_layout(manifest.skills)
         self._answer = array_message(self._answer_layout)
         self._said: tuple[tuple[float, ...], int] | None = None  # question, skill
         self._rng = None
@@ -45,7 +45,7 @@ class MasterNode(CoreNode):
             self.create_publisher(String, "~/master", LATCHED), self.destroy_publisher
         )
         self._publisher = self.made(
-            self.create_lifecycle_publisher(Float64MultiArray, ANSWER_TOPIC, EXCHANGE),
+            self.create_lifecycle_publisher(Float64MultiArray, RESPONSE_TOPIC, EXCHANGE),
             self.destroy_publisher,
         )
         requests = self.listen(

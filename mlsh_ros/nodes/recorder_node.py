@@ -16,12 +16,12 @@ from mlsh_ros.bringup.node_graph import RECORDER
 from mlsh_ros.bringup.params import RECORDER_NODE
 from mlsh_ros.messages.conversion import command_writers, topic_readers
 from mlsh_ros.messages.topics import (
-    ANSWER,
     MASTER,
     OUTCOME,
     QUEUE,
     RECORDING,
     REQUEST,
+    RESPONSE,
     STATE,
     TRACE,
     WAITING,
@@ -45,7 +45,7 @@ QUIET = 0.3  # s in which a node that has stopped says nothing more of what it d
 LATE = 5  # times between two looks from which on this node was held up
 # s in which DDS fetches what was lost meanwhile: a silent writer says what there is every 3 s.
 REPAIR = 3.5
-TOLD = (TRACE, REQUEST, ANSWER, OUTCOME)
+TOLD = (TRACE, REQUEST, RESPONSE, OUTCOME)
 DRAIN = 1.5  # s in which what has been received has to be written at the end
 LOOK = 0.1  # s between two looks at who is heard
 FAULT, ENDED = "fault", "ended"  # what it says of itself beside WAITING and RECORDING
@@ -67,12 +67,12 @@ class RecorderNode(CoreNode):
 
     def configure(self) -> None:
         """Open the file and listen."""
-        folder = Path(str(self.values["record_to"]) or default_folder())
+        folder = Path(str(self.values["record_dir"]) or default_folder())
         check_place(folder)  # before what it needs is imported
         from mlsh_ros.recording.bag_writer import Recorder
 
         bundle = load_bundle(str(self.values["bundle"]))
-        stamped, mode = bool(self.values["stamped_cmd_vel"]), str(self.values["mode"])
+        stamped, mode = bool(self.values["enable_stamped_cmd_vel"]), str(self.values["mode"])
         topics = recorded_topics(bundle.interface, stamped=stamped, lockstep=mode == "lockstep")
         types = [message_type(topic.type) for topic in topics]
         names = [(self.resolve_topic_name(topic.name), topic) for topic in topics]
@@ -94,7 +94,7 @@ class RecorderNode(CoreNode):
             bundle.interface, bundle.manifest.skills, sensors if mode == "lockstep" else ()
         )
         self._awaited = {*sensors, STATE, MASTER}
-        self._matched = {REQUEST, ANSWER, TRACE, *(writer.topic for writer in writers)}
+        self._matched = {REQUEST, RESPONSE, TRACE, *(writer.topic for writer in writers)}
         if self._publisher is None:
             self._publisher = self.create_publisher(String, "~/state", LATCHED)
         self._tell(f"{WAITING}: {', '.join(self._unheard())}")

@@ -13,9 +13,9 @@ from mlsh_ros.control.session import Session
 from mlsh_ros.control.supervisor import State, Status, Supervisor
 from mlsh_ros.nodes.arming_checks import ArmingChecks
 from mlsh_ros.nodes.clock import steady
-from mlsh_ros.nodes.master_node import ANSWER_TOPIC
+from mlsh_ros.nodes.master_node import RESPONSE_TOPIC
 
-AUTOSTART = 0.5  # s between two attempts to start by itself
+AUTO_ARM_PERIOD = 0.5  # s between two attempts to arm and start
 
 
 class SessionServices:
@@ -47,7 +47,7 @@ class SessionServices:
         self._node, self._supervisor, self._session = node, supervisor, session
         self._checks, self._estop, self._prepare = checks, estop, prepare
         self._forget_sensors, self._missing = forget_sensors, sensors_missing
-        self._autostart: Any = None  # timer
+        self._auto_arm_timer: Any = None
         self._services = [
             node.create_service(Trigger, f"~/{name}", partial(self._serve, name, action))
             for name, action in (
@@ -61,19 +61,21 @@ class SessionServices:
 
     def destroy(self) -> None:
         """Take the services away."""
-        self.forget_autostart()
+        self.cancel_auto_arm()
         for service in self._services:
             self._node.destroy_service(service)
 
-    def begin_autostart(self) -> None:
+    def begin_auto_arm(self) -> None:
         """Arm and start without being asked, as soon as everything is there."""
-        self._autostart = self._node.create_timer(AUTOSTART, self._start_by_itself, clock=steady())
+        self._auto_arm_timer = self._node.create_timer(
+            AUTO_ARM_PERIOD, self._arm_and_start, clock=steady()
+        )
 
-    def forget_autostart(self) -> None:
+    def cancel_auto_arm(self) -> None:
         """Wait to be asked from now on."""
-        if self._autostart is not None:
-            self._node.destroy_timer(self._autostart)
-            self._autostart = None
+        if self._auto_arm_timer is not None:
+            self._node.destroy_timer(self._auto_arm_timer)
+            self._auto_arm_timer = None
 
     def _serve(
         self,
@@ -82,7 +84,7 @@ class SessionServices:
         _: Trigger.Request,
         response: Trigger.Response,
     ) -> Trigger.Response:
-        self.forget_autostart()  # someone else decides now
+        self.cancel_auto_arm()  # someone else decides now
         active = self._supervisor.active
         refusal = action() if active else "skill_node is not active; activate it"
         response.success = not refusal
@@ -128,12 +130,12 @@ class SessionServices:
         hints = {State.DISARMED: "; arm first", State.FAULT: "; reset first"}
         return f"the state is {describe(status)}{hints.get(status.state, '') if hint else ''}"
 
-    def _start_by_itself(self) -> None:
+    def _arm_and_start(self) -> None:
         if self._supervisor.state is State.DISARMED:
             self._arm()
         ready = self._supervisor.state is State.READY and not self._missing()
-        if ready and self._node.count_publishers(ANSWER_TOPIC) and not self._start():
-            self.forget_autostart()
+        if ready and self._node.count_publishers(RESPONSE_TOPIC) and not self._start():
+            self.cancel_auto_arm()
 
 
 def describe(status: Status) -> str:

@@ -59,10 +59,10 @@ class SimNode(CoreNode):
 
     An episode begins at a reset and waits, sensors flowing, for the first command. In lockstep
     the world then moves one tick for each command that carries the stamp of the last sensors; in
-    realtime it moves with the clock, `speed` times as fast, and a new command acts at the next
-    physics step. In lockstep and with use_sim_time it has a time of its own, which /clock tells:
-    of its ticks or of its physics steps since the node began. Pausing stops it, and for a moment
-    it waits for a command that is late.
+    realtime it moves with the clock, `real_time_factor` times as fast, and a new command acts
+    at the next physics step. In lockstep and with use_sim_time it has a time of its own, which
+    /clock tells: of its ticks or of its physics steps since the node began. Pausing stops it, and
+    for a moment it waits for a command that is late.
     """
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class SimNode(CoreNode):
         self._answer = threading.Event()  # a command has come
         self._configured = False
         # Not the parameters themselves: the physics thread must not wait for their services.
-        self._inject = str(self.values["inject"])
+        self._fault = str(self.values["fault"])
         self._next_episode = int(self.values["episode"])
         self._bundle: Bundle | None = None
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -94,7 +94,7 @@ class SimNode(CoreNode):
         self.world = World(self.robot, family, size=1, reality=self._reality)
         self.interface = self.world.interface
         self._period = self._wall_period()
-        stamped = bool(self.values["stamped_cmd_vel"])
+        stamped = bool(self.values["enable_stamped_cmd_vel"])
         writers = command_writers(self.interface.action, stamped=stamped)
         sources = [(message_type(r.type), r) for r in topic_readers(self.interface.observation)]
         sinks = [(message_type(w.type), w) for w in writers]
@@ -153,24 +153,28 @@ class SimNode(CoreNode):
             self._timer = None
 
     def _how(self) -> str:
-        speed = float(self.values["speed"])
-        how = str(self.values["mode"]) + (f", {speed:g} times as fast" if speed != 1 else "")
+        factor = float(self.values["real_time_factor"])
+        how = str(self.values["mode"]) + (f", {factor:g} times as fast" if factor != 1 else "")
         return how + (f", reality {self.values['reality']}" if self._reality else "")
 
     def _wall_period(self) -> float:
         """S of the system's clock for a physics step."""
-        speed = float(self.values["speed"])
-        if speed != 1 and self.lockstep:
+        factor = float(self.values["real_time_factor"])
+        if factor != 1 and self.lockstep:
             raise UserError(
-                f"speed {speed:g} is for mode realtime; lockstep goes as fast as it can"
+                f"real_time_factor {factor:g} is for mode realtime; lockstep goes as fast as it "
+                "can"
             )
-        if speed != 1 and not self.simulated:
-            raise UserError(f"speed {speed:g} needs use_sim_time, for all nodes; only 1 does not")
-        period = self.interface.physics_dt / speed
+        if factor != 1 and not self.simulated:
+            raise UserError(
+                f"real_time_factor {factor:g} needs use_sim_time, for all nodes; only 1 does not"
+            )
+        period = self.interface.physics_dt / factor
         if self.simulated and not self.lockstep and period > SLOWEST:
             raise UserError(
-                f"speed {speed:g} makes {period:g} s of a physics step, at most {SLOWEST:g} s are "
-                f"accepted; speed {self.interface.physics_dt / SLOWEST:g} or more is valid"
+                f"real_time_factor {factor:g} makes {period:g} s of a physics step, at most "
+                f"{SLOWEST:g} s are accepted; {self.interface.physics_dt / SLOWEST:g} or more is "
+                "valid"
             )
         return period
 
@@ -241,8 +245,8 @@ class SimNode(CoreNode):
         from rcl_interfaces.msg import SetParametersResult
 
         for change in changes:
-            if change.name == "inject":
-                self._inject = str(change.value)
+            if change.name == "fault":
+                self._fault = str(change.value)
             if change.name == "episode":
                 self._next_episode = int(change.value)
             if change.name != "task":
@@ -299,7 +303,7 @@ class SimNode(CoreNode):
             self.world.command = command
             self.world.step_physics(command, self.interface.substeps)
             self._judge()
-        if self._done and self.values["loop"]:
+        if self._done and self.values["auto_reset"]:
             self._reset()
         elif not self._done:
             self._send_sensors()
@@ -323,7 +327,7 @@ class SimNode(CoreNode):
                 message.header.stamp = stamp
                 message.header.frame_id = self._frames[reader.topic]
             reader.write(message, fields)
-            if not first or inject_fault(self._inject, message, reader, now):
+            if not first or inject_fault(self._fault, message, reader, now):
                 publisher.publish(message)
             first = False
         if self.simulated and self.values["publish_clock"]:
@@ -376,7 +380,7 @@ class SimNode(CoreNode):
             self._unanswered += 1
             if self._started and not self._done and not self._paused:
                 self.world.command = self._received
-                stuck = self._inject == "stuck"
+                stuck = self._fault == "stuck"
                 self.world.step_physics(
                     np.tile(self.interface.safe, (1, 1)) if stuck else self._received, 1
                 )
@@ -384,7 +388,7 @@ class SimNode(CoreNode):
                 if self._substep % self.interface.substeps == 0:
                     self._judge()
             self._send_sensors()
-            again = self._done and bool(self.values["loop"])
+            again = self._done and bool(self.values["auto_reset"])
         if again:
             self._reset()
             self._started = True  # nobody restarts the controller: time goes on

@@ -37,14 +37,14 @@ from mlsh_ros.messages.conversion import (
     command_writers,
     stamp_of,
 )
-from mlsh_ros.messages.labelled_array import answer_layout, request_layout
+from mlsh_ros.messages.labelled_array import request_layout, response_layout
 from mlsh_ros.messages.topics import RECORDER_STATE, WATCHDOG_BEAT
 from mlsh_ros.nodes.arming_checks import ArmingChecks
 from mlsh_ros.nodes.clock import TOPIC as CLOCK
 from mlsh_ros.nodes.clock import make_clock, steady
 from mlsh_ros.nodes.commander import Commander
 from mlsh_ros.nodes.inputs import Inputs
-from mlsh_ros.nodes.master_node import ANSWER_TOPIC, REQUEST_TOPIC
+from mlsh_ros.nodes.master_node import REQUEST_TOPIC, RESPONSE_TOPIC
 from mlsh_ros.nodes.node import (
     EXCHANGE,
     LATCHED,
@@ -123,7 +123,7 @@ class SkillNode(CoreNode):
             compare=bool(self.values["check_clock"]),
         )
         writers = command_writers(
-            self.interface.action, stamped=bool(self.values["stamped_cmd_vel"])
+            self.interface.action, stamped=bool(self.values["enable_stamped_cmd_vel"])
         )
         commander = self.made(Commander(self, writers, lifecycle=True), self._forget_commander)
         if self.lockstep and commander.unstamped:
@@ -140,7 +140,7 @@ class SkillNode(CoreNode):
         )
         self._reporter = self.made(Reporter(self, self.interface), Reporter.destroy)
         self._request_layout = request_layout(self.interface.observation_names)
-        self._answer_layout = answer_layout(manifest.skills)
+        self._answer_layout = response_layout(manifest.skills)
         self._request = array_message(self._request_layout)
         self._request_publisher = self.made(
             self.create_lifecycle_publisher(Float64MultiArray, REQUEST_TOPIC, EXCHANGE),
@@ -184,7 +184,7 @@ class SkillNode(CoreNode):
         for reader in self.sensors.readers:
             use = partial(self._on_sensor, reader)
             inputs.listen(message_type(reader.type), reader.topic, use, quality, refuse)
-        inputs.listen(Float64MultiArray, ANSWER_TOPIC, self._on_answer, EXCHANGE, refuse)
+        inputs.listen(Float64MultiArray, RESPONSE_TOPIC, self._on_answer, EXCHANGE, refuse)
         inputs.listen(String, RECORDER_STATE, self._on_recorder, LATCHED, refuse)
 
     def _single_topics(self) -> list[Single]:
@@ -196,7 +196,7 @@ class SkillNode(CoreNode):
                 raise unknown("sensor topic in shared_topics", topic, sensors)
         writers = command_writers(self.interface.action, stamped=True)
         commands = [Single(w.topic, own=True, friends=(WATCHDOG,)) for w in writers]
-        others = [ANSWER_TOPIC, WATCHDOG_BEAT, *(t for t in sensors if t not in shared)]
+        others = [RESPONSE_TOPIC, WATCHDOG_BEAT, *(t for t in sensors if t not in shared)]
         if self.get_parameter("use_sim_time").value:
             others.append(CLOCK)
         return [*commands, *map(Single, others)]
@@ -254,8 +254,8 @@ class SkillNode(CoreNode):
         """Report; nothing moves before `arm` and `start`."""
         self._reporter.begin()
         self._own_timers = [self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=steady())]
-        if self.values["start_by_itself"]:
-            self._session_services.begin_autostart()
+        if self.values["auto_arm"]:
+            self._session_services.begin_auto_arm()
         self.supervisor.activate()
 
     def deactivate(self) -> None:
@@ -266,7 +266,7 @@ class SkillNode(CoreNode):
         self._own_timers = []
         if self._commander is None:
             return
-        self._session_services.forget_autostart()
+        self._session_services.cancel_auto_arm()
         self.session.end()
         self.supervisor.rest()
         self._commander.wait_for_delivery(Duration(seconds=DELIVERY))
@@ -355,7 +355,7 @@ class SkillNode(CoreNode):
         try:
             scalars, _ = self._answer_layout.read(message)
         except MessageError as error:
-            raise MessageError(f"{ANSWER_TOPIC}: {error}") from None
+            raise MessageError(f"{RESPONSE_TOPIC}: {error}") from None
         macro, skill = int(scalars["macro"]), int(scalars["skill"])
         with self._news:
             over = self._stop.is_set() or self.supervisor.state is not State.RUNNING

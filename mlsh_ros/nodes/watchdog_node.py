@@ -79,7 +79,9 @@ class WatchdogNode(CoreNode):
         interface = load_bundle(str(self.values["bundle"])).interface
         self.interface = interface
         lockstep = self.values["mode"] == "lockstep"
-        patience = LOCKSTEP if lockstep else float(self.values["patience"]) * interface.control_dt
+        patience = (
+            LOCKSTEP if lockstep else float(self.values["timeout_ticks"]) * interface.control_dt
+        )
         before, self.watchdog = self.watchdog, Watchdog(interface, patience, self._measured)
         if before is not None and before.cause:  # a person resets it, not the lifecycle
             self.watchdog.refuse(before.cause)
@@ -99,7 +101,9 @@ class WatchdogNode(CoreNode):
         self._beat = array_message(self._layout)
         simulated = isinstance(self.time, SimulatedClock)
         self._about = self._instance, interface_number(interface), simulated
-        writers = command_writers(interface.action, stamped=bool(self.values["stamped_cmd_vel"]))
+        writers = command_writers(
+            interface.action, stamped=bool(self.values["enable_stamped_cmd_vel"])
+        )
         self._commander = self.made(
             Commander(self, writers, lifecycle=False), self._forget_commander
         )

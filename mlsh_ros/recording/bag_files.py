@@ -25,6 +25,7 @@ from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from mcap.records import Attachment, Channel, Chunk, DataEnd, Metadata, Schema
 
+from mlsh_ros.messages.topics import FORMER_NAMES
 from sim.errors import UserError
 
 METADATA = "metadata.yaml"  # of rosbag2
@@ -280,9 +281,10 @@ class _Mcap:
 
     def _topic(self, channel: Channel) -> Topic:
         schema = self._schemas.get(channel.schema_id)
+        told = channel.metadata.get(TOLD, "")
         return Topic(
             name=channel.topic,
-            told=channel.metadata.get(TOLD, ""),
+            told=FORMER_NAMES.get(told, told),
             type=schema.name if schema else "",
             encoding=channel.message_encoding,
             schema=schema.encoding if schema else "",

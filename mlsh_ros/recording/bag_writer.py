@@ -97,7 +97,7 @@ class Recorder:
             self._channels = self._register(topics, schemas)
             self._flush()
         except OSError as error:
-            raise UserError(f"record_to {folder}: {error.strerror or error}") from None
+            raise UserError(f"record_dir {folder}: {error.strerror or error}") from None
 
     def _register(
         self, topics: Sequence[tuple[str, Topic]], schemas: Schemas

@@ -13,12 +13,12 @@ from itertools import pairwise
 from mlsh_ros.messages.labelled_array import (
     OUTCOME,
     Layout,
-    answer_layout,
     request_layout,
+    response_layout,
     trace_layout,
 )
-from mlsh_ros.messages.topics import ANSWER, REQUEST, TRACE
 from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
+from mlsh_ros.messages.topics import REQUEST, RESPONSE, TRACE
 from sim.interface import Interface
 
 HEADER = 4  # bytes of CDR in front of a message
@@ -41,7 +41,7 @@ class Completeness:
         self._layouts: Mapping[str, Layout] = {
             TRACE: trace_layout(interface.observation_names, interface.action_names),
             REQUEST: request_layout(interface.observation_names),
-            ANSWER: answer_layout(tuple(skills)),
+            RESPONSE: response_layout(tuple(skills)),
             OUTCOME_TOPIC: OUTCOME,
         }
         self._ticks: dict[int, list[int]] = {}  # per session

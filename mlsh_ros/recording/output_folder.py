@@ -29,7 +29,7 @@ def check_place(folder: Path) -> None:
     for name in PACKAGES:
         if importlib.util.find_spec(name) is None:
             raise UserError(f"{name} is not installed; pip install 'mlsh_ros[record]' brings it")
-    where = f"record_to {folder}"
+    where = f"record_dir {folder}"
     try:
         if folder.is_symlink() or folder.exists():
             if not folder.is_dir():

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from mlsh_ros.control.skill_schedule import SkillSchedule
 from mlsh_ros.messages.conversion import OTHER, MessageError, shorten
-from mlsh_ros.messages.labelled_array import Layout, answer_layout, request_layout, trace_layout
-from mlsh_ros.messages.topics import ANSWER, MASTER, REQUEST, TRACE
+from mlsh_ros.messages.labelled_array import Layout, request_layout, response_layout, trace_layout
+from mlsh_ros.messages.topics import MASTER, REQUEST, RESPONSE, TRACE
 from mlsh_ros.recording.bag_reader import Entry, Recording
 from mlsh_ros.recording.observation_check import ObservationCheck
 from policies.bundle.bundle import Bundle
@@ -170,7 +170,7 @@ def _collect(
     interface = bundle.interface
     layouts = {
         REQUEST: request_layout(interface.observation_names),
-        ANSWER: answer_layout(bundle.manifest.skills),
+        RESPONSE: response_layout(bundle.manifest.skills),
         TRACE: trace_layout(interface.observation_names, interface.action_names),
     }
     sessions: list[Session] = []

@@ -17,7 +17,7 @@ TOPIC = r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*"
 # Of our nodes and of every ROS graph. Whoever else used one would be taken for them.
 NODES = ("skill_node", "watchdog_node", "master_node", "recorder_node", "sim_node")
 OWNED = (
-    *("estop", "decision/request", "decision/answer"),
+    *("estop", "decision/request", "decision/response"),
     *("clock", "diagnostics", "rosout", "parameter_events"),
 )
 

@@ -38,16 +38,16 @@ Columns = dict[str, np.ndarray]
 
 
 def skill_node(
-    bundle: Bundle, rate: float, seconds: float, record_to: Path | None = None
+    bundle: Bundle, rate: float, seconds: float, record_dir: Path | None = None
 ) -> tuple[Columns, float]:
     """What each tick told, with `transport` and `reaction`, s; skill_node's CPU as a fraction."""
     # At a rate that the machine does not keep, misses are to be counted, not to stop it.
     wanted: dict[str, dict[str, object]] = {
         "master_node": {},
-        "skill_node": {"missed_ticks": 1000, "late_decisions": 1000},
+        "skill_node": {"max_missed_ticks": 1000, "max_late_decisions": 1000},
     }
-    if record_to is not None:
-        wanted["recorder_node"] = {"record_to": record_to}
+    if record_dir is not None:
+        wanted["recorder_node"] = {"record_dir": record_dir}
     nodes = {name: _start(name, {"bundle": bundle.source, **p}) for name, p in wanted.items()}
     robot = Robot(bundle, STATES)
     try:

@@ -161,7 +161,9 @@ class Stand:
         self.master = Network(network(rng, size, 2), "master")
         self.controller = Controller(self.interface, skills, N, 1)
         self.sensors = SensorBuffer(self.interface)
-        rules = SafetyRules(late_decisions=3, missed_ticks=10**9, max_switches=10, clock_jump=10.0)
+        rules = SafetyRules(
+            max_late_decisions=3, max_missed_ticks=10**9, max_switches=10, max_clock_jump=10.0
+        )
         self.guard = SafetyMonitor(self.interface, ("a", "b"), {}, rules)
         self.stop = threading.Event()
         self.done: list[TickRecord] = []

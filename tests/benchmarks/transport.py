@@ -155,10 +155,10 @@ class Listener:
 
 def measure(kills: int, joins: int) -> dict[str, Count]:
     """Kills of the master and joins of participants, on the transport of this environment."""
-    arguments = {"use_respawn": "true", "autostart": "false", "log_level": "warn"}
+    arguments = {"use_respawn": "true", "auto_arm": "false", "log_level": "warn"}
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         # Masters are away for longer than a robot would wait.
-        file.write("/**/skill_node:\n  ros__parameters: {late_decisions: 60}\n")
+        file.write("/**/skill_node:\n  ros__parameters: {max_late_decisions: 60}\n")
         file.flush()
         arguments["params_file"] = file.name
         return _measure(Processes(SIM, arguments, lambda *_: None), kills, joins)

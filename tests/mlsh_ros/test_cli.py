@@ -187,7 +187,7 @@ WRONG = {
     "launch argument": (["launch", "sim", "tsk:=x"], "no argument 'tsk'. Did you mean 'task'?"),
     "launch argument's form": (["launch", "sim", "task=x"], "name:=value"),
     "launch argument's value": (["launch", "sim", "seed:=x"], "seed", "'x'"),
-    "robot that starts by itself": (["launch", "robot", "autostart:=true"], "autostart"),
+    "robot that starts by itself": (["launch", "robot", "auto_arm:=true"], "auto_arm"),
     "domain": (["launch", "sim", "--domain", "500"], "'500' is not valid. Valid: 0 to 101"),
     "domain (evaluate)": (["evaluate", B, "--backend", "ros", "--domain", "-1"], "'-1'"),
     "domain (demo)": (["demo", "--domain", "102"], "'102'"),

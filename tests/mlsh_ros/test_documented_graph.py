@@ -44,7 +44,9 @@ def graph(request, bundle, tmp_path_factory):
     with new_domain() as stack:
         world = World(bundle, stack)
         time_too = {"use_sim_time": True} if request.param else {}
-        world.start("recorder_node", record_to=str(tmp_path_factory.mktemp("r") / "r"), **time_too)
+        world.start(
+            "recorder_node", record_dir=str(tmp_path_factory.mktemp("r") / "r"), **time_too
+        )
         world.start("watchdog_node", **time_too)
         world.start("sim_node", **time_too)
         world.start("master_node", **time_too)

@@ -19,7 +19,7 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import Bool, Float64MultiArray, String
 from std_srvs.srv import Trigger
 
-from mlsh_ros.messages.labelled_array import answer_layout
+from mlsh_ros.messages.labelled_array import response_layout
 from mlsh_ros.nodes.node import COMMAND, EXCHANGE, LATCHED, array_message
 from tests.support.nodes import (
     DT,
@@ -97,7 +97,7 @@ class Scene:
         answer = self.observer.call(
             SetParameters,
             "sim_node/set_parameters",
-            parameters=[Parameter("inject", value=what).to_parameter_msg()],
+            parameters=[Parameter("fault", value=what).to_parameter_msg()],
         )
         assert answer.results[0].successful, answer.results[0].reason
 
@@ -174,10 +174,10 @@ def test_a_fault_of_the_robot(scene, what):
 def test_a_decision_for_a_skill_that_does_not_exist(scene):
     scene.drive()
     observer = scene.observer
-    layout = answer_layout(scene.nodes.bundle.manifest.skills)
+    layout = response_layout(scene.nodes.bundle.manifest.skills)
     # Under the name of a master that was started again: another name is a fault by itself.
     master = rclpy.create_node("master_node", context=observer.context)
-    publisher = master.create_publisher(Float64MultiArray, "decision/answer", EXCHANGE)
+    publisher = master.create_publisher(Float64MultiArray, "decision/response", EXCHANGE)
     wait_for(lambda: publisher.get_subscription_count() >= 2, 10.0, "skill_node")
     message = array_message(layout)
     session = int(observer.ticks()[-1]["session"])
@@ -246,7 +246,7 @@ def test_a_dead_master(scene):
     scene.nodes.nodes["master_node"].kill()
     bound = (LATE_DECISIONS + 2) * N * DT
     scene.expect("master_node killed", "master_silent", since, bound)
-    # `late_decisions` may pass, and the one after that is not sent any more.
+    # `max_late_decisions` may pass, and the one after that is not sent any more.
     assert scene.observer.times("fault")[-1] - since > (LATE_DECISIONS * N - 1) * DT
     late = [t["tick"] for t in scene.observer.ticks() if t["late"]]
     assert [tick % N for tick in late] == [0] * LATE_DECISIONS

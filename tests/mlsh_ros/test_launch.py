@@ -32,8 +32,17 @@ from mlsh_ros.bringup.network import (
     localhost_environment,
     why_not_localhost,
 )
-from mlsh_ros.bringup.node_graph import GRAPHS, RESPAWN, ROBOT, SIM, SOON, Arg, NodeSpec
-from mlsh_ros.bringup.params import NODES
+from mlsh_ros.bringup.node_graph import (
+    GRAPHS,
+    RENAMED_ARGUMENTS,
+    RESPAWN,
+    ROBOT,
+    SIM,
+    SOON,
+    Arg,
+    NodeSpec,
+)
+from mlsh_ros.bringup.params import NODES, RENAMED
 from mlsh_ros.bringup.params_file import overrides_from_file
 from mlsh_ros.bringup.process_launcher import _reason
 from mlsh_ros.bringup.resolve_arguments import resolve_arguments
@@ -41,13 +50,20 @@ from policies.bundle.bundle import write_bundle
 from policies.bundle.robot_compatibility import check_agrees
 from sim.errors import UserError
 from sim.interface.robot_file import ROBOTS, read_interface
+from tests.support.changelog import renamed
 
 TREE = Path(__file__).parents[2]
 LAUNCH_FILES = sorted((TREE / "launch").iterdir())
 # Arguments of no node's parameter; a robot's speed is nobody's.
 FOR_THE_STARTER = {"namespace", "params_file", "log_level", "record", "use_respawn"}
-FOR_THE_STARTER |= {"use_sim_time", "speed"}
-OF_A_WORLD = ["task", "family", "seed", "reality", "loop"]  # arguments that only a simulation has
+FOR_THE_STARTER |= {"use_sim_time", "real_time_factor"}
+OF_A_WORLD = [
+    "task",
+    "family",
+    "seed",
+    "reality",
+    "auto_reset",
+]  # arguments that only a simulation has
 EXAMPLE = TREE / "config" / "params.example.yaml"
 DT = 0.1  # s, a tick of omni
 START_UP = 40.0  # s; DDS discovery alone takes up to five
@@ -88,7 +104,7 @@ def test_every_parameter_and_argument_exists_is_used_and_described(graph):
 
 @graphs
 def test_both_sides_get_the_same_bundle_mode_and_message_type(graph):
-    for name in ("bundle", "mode", "stamped_cmd_vel"):
+    for name in ("bundle", "mode", "enable_stamped_cmd_vel"):
         given = [n.parameters[name] for n in graph.nodes if _declares(n, name)]
         assert given
         assert set(given) == {Arg(name)}, f"{name} does not reach every node that has it"
@@ -109,8 +125,8 @@ def test_both_graphs_have_the_same_arguments_and_a_robot_fewer_choices():
         elif a != robot[a.name]:
             assert robot[a.name].choices == (robot[a.name].default,), a.name
     assert {n for n, a in robot.items() if len(a.choices) == 1} == {
-        "autostart",
-        "speed",
+        "auto_arm",
+        "real_time_factor",
         "mode",
         "watchdog",
     }
@@ -118,10 +134,15 @@ def test_both_graphs_have_the_same_arguments_and_a_robot_fewer_choices():
 
 def test_a_robot_never_starts_by_itself_and_follows_the_clock():
     parameters = ROBOT.parameters(ROBOT.resolve({}))
-    assert parameters["skill_node"]["start_by_itself"] is False
+    assert parameters["skill_node"]["auto_arm"] is False
     assert parameters["skill_node"]["mode"] == "realtime"
     assert "sim_node" not in parameters
-    others = ("autostart", "true"), ("mode", "lockstep"), ("watchdog", "false"), ("speed", "5")
+    others = (
+        ("auto_arm", "true"),
+        ("mode", "lockstep"),
+        ("watchdog", "false"),
+        ("real_time_factor", "5"),
+    )
     for name, value in others:
         with pytest.raises(UserError, match=f"no value for {name} {value!r}"):
             ROBOT.resolve({name: value})
@@ -133,7 +154,7 @@ def test_a_node_with_a_condition_is_started_when_its_argument_is_true(graph, sta
     always = [node.executable for node in graph.enabled_nodes(graph.resolve({}))]
     assert "recorder_node" not in always
     assert list(started(path)) == always
-    given = {"record": "true", "record_to": str(tmp_path / "new")}
+    given = {"record": "true", "record_dir": str(tmp_path / "new")}
     assert list(graph.parameters(graph.resolve(given))) == ["recorder_node", *always]
     handler, recorder = made(path, **given)
     assert recorder.kwargs["executable"] == "recorder_node"
@@ -152,7 +173,7 @@ def test_a_node_with_a_condition_is_started_when_its_argument_is_true(graph, sta
     assert not say(SimpleNamespace(text=text.encode())), "started twice"
     assert end(killed, context) is None, "a robot drives on without a recorder"
     (parameters,) = recorder.kwargs["parameters"]
-    assert parameters["record_to"].args[0] == str(tmp_path / "new")
+    assert parameters["record_dir"].args[0] == str(tmp_path / "new")
     for node in graph.nodes:
         if node.when is not None:
             choices = {a.name: a.choices for a in graph.arguments}[node.when.name]
@@ -160,12 +181,12 @@ def test_a_node_with_a_condition_is_started_when_its_argument_is_true(graph, sta
 
 
 def test_text_that_looks_like_a_number_stays_text():
-    values = SIM.resolve({"master": "1", "bundle": "007", "seed": "7", "loop": "false"})
+    values = SIM.resolve({"master": "1", "bundle": "007", "seed": "7", "auto_reset": "false"})
     parameters = SIM.parameters(values)
     master = parameters["master_node"]
     assert (master["bundle"], master["master"]) == ("007", "1")
     assert parameters["sim_node"]["seed"] == 7
-    assert parameters["sim_node"]["loop"] is False
+    assert parameters["sim_node"]["auto_reset"] is False
 
 
 @pytest.mark.parametrize(
@@ -173,14 +194,18 @@ def test_text_that_looks_like_a_number_stays_text():
     [
         ("namspace", "bot1", "no argument 'namspace'. Did you mean 'namespace'? Valid: robot, "),
         ("mode", "fast", "no value for mode 'fast'. Valid: realtime, lockstep"),
-        ("loop", "True", "no value for loop 'True'. Did you mean 'true'? Valid: true, false"),
+        (
+            "auto_reset",
+            "True",
+            "no value for auto_reset 'True'. Did you mean 'true'? Valid: true, false",
+        ),
         ("seed", "abc", "argument seed: 'abc' is not a whole number"),
         ("seed", "1.5", "argument seed: '1.5' is not a whole number"),
         ("seed", "-1", "argument seed: -1 is below 0"),
-        ("speed", "fast", "argument speed: 'fast' is not a number"),
-        ("speed", "0.05", "argument speed: 0.05 is below 0.1"),
-        ("speed", "21", "argument speed: 21.0 is above 20"),
-        ("speed", "nan", "argument speed: nan is not finite"),
+        ("real_time_factor", "fast", "argument real_time_factor: 'fast' is not a number"),
+        ("real_time_factor", "0.05", "argument real_time_factor: 0.05 is below 0.1"),
+        ("real_time_factor", "21", "argument real_time_factor: 21.0 is above 20"),
+        ("real_time_factor", "nan", "argument real_time_factor: nan is not finite"),
         ("use_respawn", "yes", "no value for use_respawn 'yes'. Valid: true, false"),
         ("use_sim_time", "True", "no value for use_sim_time 'True'. Did you mean 'true'? "),
         ("namespace", "bot-1", "namespace 'bot-1' is not valid; letters, digits, "),
@@ -195,20 +220,44 @@ def test_a_bad_argument_is_refused_in_one_line(name, value, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "old", [old for old, new in RENAMED_ARGUMENTS.items() if new in SIM.resolve({})]
+)
+def test_a_former_argument_is_refused_with_its_new_name(old, stand_in, monkeypatch):
+    new = RENAMED_ARGUMENTS[old]
+    expected = f"^no argument '{old}'. It is now called '{new}'. Valid: robot, "
+    with pytest.raises(UserError, match=expected):
+        SIM.resolve({old: "false"})
+    # `ros2 launch` takes any argument, and would drive without it.
+    path = TREE / "launch" / "sim.launch.py"
+    monkeypatch.setattr(sys, "argv", ["ros2", "launch", "mlsh_ros", path.name, f"{old}:=false"])
+    with pytest.raises(UserError, match=expected):
+        started(path, **{old: "false"})
+    # Another launch file may have an argument of that name.
+    monkeypatch.setattr(sys, "argv", ["ros2", "launch", "mine.launch.py", f"{old}:=false"])
+    assert "sim_node" in started(path, **{old: "false"})
+    assert {(f"``{old}{of}``", f"``{new}{of}``") for of in ("", ":=")} & renamed()
+
+
 @graphs
 def test_any_speed_but_the_clocks_makes_every_node_follow_simulated_time(graph):
     by_default = graph.parameters(graph.resolve({}))
     assert not any("use_sim_time" in parameters for parameters in by_default.values())
-    told = [{"use_sim_time": "true"}] + [{"speed": "5"}, {"speed": "0.5"}] * graph.simulates
+    told = [{"use_sim_time": "true"}] + [
+        {"real_time_factor": "5"},
+        {"real_time_factor": "0.5"},
+    ] * graph.simulates
     for given in told:
         parameters = graph.parameters(graph.resolve(given))
         assert [p["use_sim_time"] for p in parameters.values()] == [True] * len(parameters)
 
 
 def test_lockstep_has_no_speed():
-    with pytest.raises(UserError, match=r"^argument speed: 5 is for mode realtime; "):
-        SIM.parameters(SIM.resolve({"speed": "5", "mode": "lockstep"}))
-    SIM.parameters(SIM.resolve({"speed": "1.0", "mode": "lockstep", "use_sim_time": "true"}))
+    with pytest.raises(UserError, match=r"^argument real_time_factor: 5 is for mode realtime; "):
+        SIM.parameters(SIM.resolve({"real_time_factor": "5", "mode": "lockstep"}))
+    SIM.parameters(
+        SIM.resolve({"real_time_factor": "1.0", "mode": "lockstep", "use_sim_time": "true"})
+    )
 
 
 def test_a_world_in_a_namespace_has_its_own_clock_a_robot_has_not():
@@ -384,7 +433,11 @@ def test_a_parameter_file_cannot_avoid_the_comparison(tmp_path, text, said):
         ("skill_node: {ros__parameters: {use_sim_time: true}}", {}, "use_sim_time is "),
         ("master_node: {ros__parameters: {use_sim_time: true}}", {}, "use_sim_time is "),
         ("watchdog_node: {ros__parameters: {mode: lockstep}}", {}, "mode is "),
-        ("sim_node: {ros__parameters: {stamped_cmd_vel: false}}", {}, "stamped_cmd_vel is "),
+        (
+            "sim_node: {ros__parameters: {enable_stamped_cmd_vel: false}}",
+            {},
+            "enable_stamped_cmd_vel is ",
+        ),
         # Two sections.
         (
             "skill_node: {ros__parameters: {bundle: rooms}}\n"
@@ -412,7 +465,11 @@ def test_a_parameter_file_cannot_avoid_the_comparison(tmp_path, text, said):
         ),
         ("sim_node: {ros__parameters: {seed: 5}}", {"seed": "0"}, "sim_node: seed must stay 0"),
         ("/**: {ros__parameters: {mode: lockstep}}", {"mode": "realtime"}, "mode must stay"),
-        ("sim_node: {ros__parameters: {loop: true}}", {"loop": "false"}, "loop must stay false"),
+        (
+            "sim_node: {ros__parameters: {auto_reset: true}}",
+            {"auto_reset": "false"},
+            "auto_reset must stay false",
+        ),
         (
             "/**: {ros__parameters: {use_sim_time: false}}",
             {"use_sim_time": "true"},
@@ -452,7 +509,7 @@ def test_what_a_file_says_for_all_nodes_is_the_argument(tmp_path):
 
 def test_a_robot_gets_no_bundle_that_nobody_named(tmp_path):
     path = tmp_path / "params.yaml"
-    path.write_text("skill_node: {ros__parameters: {late_decisions: 5}}")
+    path.write_text("skill_node: {ros__parameters: {max_late_decisions: 5}}")
     for given in ({}, {"robot": "omni"}, {"params_file": str(path)}):
         with pytest.raises(UserError, match=r"^argument bundle must be given.* moving_bandits, "):
             resolve_arguments(ROBOT, ROBOT.resolve(given), given)
@@ -462,10 +519,10 @@ def test_a_robot_gets_no_bundle_that_nobody_named(tmp_path):
 @pytest.mark.parametrize("name", ["heavy", "./heavy", "moving_bandits", "omni"])
 def test_a_recording_does_not_take_the_place_of_a_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    given = {"record": "true", "record_to": name, "reality": "heavy", "robot": "omni"}
-    with pytest.raises(UserError, match=rf"^record_to {name}: its folder would stand where "):
+    given = {"record": "true", "record_dir": name, "reality": "heavy", "robot": "omni"}
+    with pytest.raises(UserError, match=rf"^record_dir {name}: its folder would stand where "):
         settled(SIM, **given)
-    settled(SIM, **given | {"record_to": "recording"})
+    settled(SIM, **given | {"record_dir": "recording"})
     settled(SIM, **given | {"record": "false"})
 
 
@@ -475,7 +532,7 @@ def test_no_parameter_file_takes_a_node_out_of_simulated_time(tmp_path):
     given = {"params_file": str(path)}
     SIM.parameters(SIM.resolve(given))
     with pytest.raises(UserError, match="watchdog_node: use_sim_time must stay true"):
-        SIM.parameters(SIM.resolve({**given, "speed": "5"}))
+        SIM.parameters(SIM.resolve({**given, "real_time_factor": "5"}))
 
 
 def test_a_robots_computer_needs_no_mujoco_and_a_simulation_says_that_it_does():
@@ -512,16 +569,16 @@ def test_a_good_namespace_is_taken(namespace):
         ("- 1", "a mapping is expected, got list"),
         ("", "a mapping is expected, got NoneType"),
         (
-            "/bot1/skill_node: {ros__parameters: {late_decision: 5}}",
-            "skill_node: no parameter 'late_decision'. Did you mean 'late_decisions'? Valid: ",
+            "/bot1/skill_node: {ros__parameters: {max_late_decision: 5}}",
+            "skill_node: no parameter 'max_late_decision'. Did you mean 'max_late_decisions'? ",
         ),
         (
             "bot1: {sim_node: {ros__parameters: {greedy: false}}}",
             "sim_node: no parameter 'greedy'. Did you mean 'seed'? Valid: autostart, ",
         ),
         (
-            "/**: {ros__parameters: {start_by_itself: true}}",
-            "skill_node: start_by_itself must stay false",
+            "/**: {ros__parameters: {auto_arm: true}}",
+            "skill_node: auto_arm must stay false",
         ),
         (
             "/**/skill_node: {ros__parameters: {mode: lockstep}}",
@@ -532,27 +589,30 @@ def test_a_good_namespace_is_taken(namespace):
             'recorder_node: mode must stay "realtime"',
         ),
         (
-            "skil_node: {ros__parameters: {late_decisions: 5}}",
+            "skil_node: {ros__parameters: {max_late_decisions: 5}}",
             "no node of this graph is at 'skil_node'. Valid: /**, /skill_node, ",
         ),
         (
-            "/r1/skill_node: {ros__parameters: {late_decisions: 5}}",
+            "/r1/skill_node: {ros__parameters: {max_late_decisions: 5}}",
             "no node of this graph is at '/r1/skill_node'. Valid: /**, /skill_node, ",
         ),
         (
-            "/*/skill_node: {ros__parameters: {late_decisions: 5}}",
+            "/*/skill_node: {ros__parameters: {max_late_decisions: 5}}",
             "no node of this graph is at '/*/skill_node'",
         ),
         ("/r1/**: {ros__parameters: {seed: 1}}", "no node of this graph is at '/r1/**'"),
         (
-            "/**: {ros__parameters: {late_decison: 5}}",
-            "/**: no parameter 'late_decison'. Did you mean 'late_decisions'?",
+            "/**: {ros__parameters: {max_late_decison: 5}}",
+            "/**: no parameter 'max_late_decison'. Did you mean 'max_late_decisions'?",
         ),
         (
             "/**/skill_node: {ros__parameters: {estop: true, estop: false}}",
             "not YAML: key 'estop' is given twice",
         ),
-        ("skill_node: {late_decisions: 5}", "skill_node/late_decisions: ros__parameters is miss"),
+        (
+            "skill_node: {max_late_decisions: 5}",
+            "skill_node/max_late_decisions: ros__parameters is miss",
+        ),
         ("skill_node: {ros__parameters: }", "skill_node: ros__parameters has no parameters"),
         ("skill_node: {ros__parameters: 5}", "skill_node: ros__parameters has no parameters"),
         ("skill_node: !!binary gIGC", "not YAML: tag 'binary' is not accepted"),
@@ -568,12 +628,23 @@ def test_a_bad_parameter_file_is_refused_in_one_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_former_parameter_is_refused_with_its_new_name(tmp_path, old, new):
+    node = next(name for name, params in NODES.items() if new in [p.name for p in params])
+    path = tmp_path / "params.yaml"
+    for section in (f"/**/{node}", "/**"):
+        path.write_text(f"{section}: {{ros__parameters: {{{old}: 1}}}}")
+        with pytest.raises(UserError, match=f": no parameter '{old}'. It is now called '{new}'. "):
+            SIM.parameters(SIM.resolve({"params_file": str(path)}))
+    assert (f"``{old}``", f"``{new}``") in renamed()
+
+
 def test_a_good_parameter_file_is_taken(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(
-        "/**: {ros__parameters: {start_by_itself: true, use_sim_time: true}}\n"
-        "/bot1/skill_node: {ros__parameters: {late_decisions: 5, use_sim_time: true}}\n"
-        "bot1: {sim_node: {ros__parameters: {speed: 5.0}}}\n"
+        "/**: {ros__parameters: {auto_arm: true, use_sim_time: true}}\n"
+        "/bot1/skill_node: {ros__parameters: {max_late_decisions: 5, use_sim_time: true}}\n"
+        "bot1: {sim_node: {ros__parameters: {real_time_factor: 5.0}}}\n"
         "/*/master_node: {ros__parameters: {seed: 5, qos_overrides./x.publisher.depth: 1}}\n"
     )
     SIM.parameters(SIM.resolve({"params_file": str(path), "namespace": "bot1"}))
@@ -817,7 +888,7 @@ def test_launch_refuses_before_it_starts_a_node(stand_in, name, value, message):
 @graphs
 def test_launch_starts_dead_nodes_again_if_it_is_asked_to(graph, stand_in, tmp_path):
     path = TREE / "launch" / f"{graph.name}.launch.py"
-    record = {"record": "true", "record_to": str(tmp_path / "new")}
+    record = {"record": "true", "record_dir": str(tmp_path / "new")}
     handler, recorder = made(path, use_respawn="true", **record)
     (on_io,) = handler.args
     rest = on_io.kwargs["on_stdout"](SimpleNamespace(text=b"recording to x.mcap"))
@@ -1140,7 +1211,7 @@ def test_two_worlds_in_one_domain_go_their_own_ways_and_the_dead_come_back(
         for name in names:
             (tmp_path / name).mkdir()
             arguments = f"bundle:={bundle.source}", f"namespace:=/{name}", "use_respawn:=true"
-            fast = f"speed:={speeds[name]}"
+            fast = f"real_time_factor:={speeds[name]}"
             ups[name] = stack.enter_context(Up(tmp_path / name, "sim", *arguments, fast))
         for name, up in ups.items():
             up.wait_for(f"[{name}.skill_node]: running")

@@ -68,7 +68,7 @@ def test_a_robot_is_not_started_without_master_and_sensors(world):
 
     observer.arm()
     refused = observer.call(Trigger, "skill_node/start")
-    silent = "cannot start: nobody publishes 'decision/answer'; master_node has to be there"
+    silent = "cannot start: nobody publishes 'decision/response'; master_node has to be there"
     assert (refused.success, refused.message) == (False, silent)
     world.start("master_node")
     wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")
@@ -82,7 +82,7 @@ def test_a_robot_is_not_started_without_master_and_sensors(world):
     assert observer.state() == "ready"
     time.sleep(1.0)
     assert observer.heard["cmd_vel"] == []
-    assert observer.heard["decision/answer"] == []
+    assert observer.heard["decision/response"] == []
 
 
 def test_a_robot_faults_whose_sensors_end_as_it_starts(world):
@@ -145,7 +145,7 @@ def test_a_signal_brings_the_robot_to_rest(world, number):
 
 def test_a_robot_that_is_to_be_recorded_does_not_start_before_the_recorder_hears(world):
     observer = world.observer
-    world.start_all(await_recorder=True)
+    world.start_all(require_recorder=True)
     wait_for(lambda: observer.heard["odom"], 15.0, "sensors")
     observer.arm()
 
@@ -155,7 +155,7 @@ def test_a_robot_that_is_to_be_recorded_does_not_start_before_the_recorder_hears
         observer.wait("ready", 2.0)
         return answer.message
 
-    way_out = "set await_recorder to false to go on without a recording"
+    way_out = "set require_recorder to false to go on without a recording"
     assert refusal() == f"cannot start: recorder_node is not there; {way_out}"
     recorder = observer.node.create_publisher(String, "recorder_node/state", LATCHED)
     for said in ("waiting: odom, goals", "fault: no space left on device", "ended"):
@@ -170,7 +170,7 @@ def test_a_robot_that_is_to_be_recorded_does_not_start_before_the_recorder_hears
     assert observer.state() == "running"
     assert observer.call(Trigger, "skill_node/stop").success
     assert "ended" in refusal()
-    without = Parameter("await_recorder", value=False).to_parameter_msg()
+    without = Parameter("require_recorder", value=False).to_parameter_msg()
     answer = observer.call(SetParameters, "skill_node/set_parameters", parameters=[without])
     assert answer.results[0].successful
     assert observer.call(Trigger, "skill_node/start").success
@@ -209,16 +209,25 @@ def test_lifecycle_by_service_and_an_illegal_transition_does_no_harm(world):
 
 WRONG = [
     ("skill_node", {"start_timeout": 99.0}, "start_timeout"),
-    ("skill_node", {"late_decisions": "many"}, "late_decisions"),
+    ("skill_node", {"max_late_decisions": "many"}, "max_late_decisions"),
+    (
+        "skill_node",
+        {"late_decisions": 5},
+        "no parameter 'late_decisions'. It is now called 'max_late_decisions'. Valid: ",
+    ),
     ("skill_node", {"mode": "fast"}, "mode: 'fast' is not one of realtime, lockstep"),
     ("skill_node", {"bundle": "moving_bandit"}, "Did you mean 'moving_bandits'?"),
     ("master_node", {"seed": -1}, "seed"),
     ("master_node", {"master": "goal"}, "no master 'goal'"),
     ("sim_node", {"robot": "omnii"}, "no robot 'omnii'. Did you mean 'omni'?"),
     ("sim_node", {"task": "moving_bandits"}, "names a family only"),
-    ("sim_node", {"mode": "lockstep", "stamped_cmd_vel": False}, "needs stamps"),
-    ("sim_node", {"speed": 5.0}, "speed 5 needs use_sim_time"),
-    ("sim_node", {"speed": 5.0, "mode": "lockstep"}, "speed 5 is for mode realtime"),
+    ("sim_node", {"mode": "lockstep", "enable_stamped_cmd_vel": False}, "needs stamps"),
+    ("sim_node", {"real_time_factor": 5.0}, "real_time_factor 5 needs use_sim_time"),
+    (
+        "sim_node",
+        {"real_time_factor": 5.0, "mode": "lockstep"},
+        "real_time_factor 5 is for mode realtime",
+    ),
     ("skill_node", {"robot": "rover"}, "is not for the robot in"),
     # Parameters that rclpy declares.
     ("skill_node", {"use_sim_time": "hello"}, "Trying to set parameter 'use_sim_time' to 'hello'"),
@@ -309,7 +318,7 @@ def test_the_master_can_be_changed_while_it_drives(world):
     ):
         master = load_master(world.bundle, name)
         answers = [
-            observer.answers.read(m) for t, m in observer.heard["decision/answer"] if told(t)
+            observer.answers.read(m) for t, m in observer.heard["decision/response"] if told(t)
         ]
         assert answers
         seen = {
@@ -356,7 +365,7 @@ def test_a_whole_bundle_is_changed_while_it_drives(world, bundle, tmp_path):
     assert "cannot replace" in refused.reason
     assert "decision_ticks 10 is not 5" in refused.reason
     for changes in (
-        {"bundle": str(other.source), "late_decisions": 3},  # one may not be changed
+        {"bundle": str(other.source), "max_late_decisions": 3},  # one may not be changed
         {"use_sim_time": True},
     ):
         parameters = [Parameter(k, value=v).to_parameter_msg() for k, v in changes.items()]
@@ -394,13 +403,13 @@ def test_a_whole_bundle_is_changed_while_it_drives(world, bundle, tmp_path):
 
 
 def test_a_respawned_master_joins_without_a_jump(world):
-    observer = world.start_all(late_decisions=100)
+    observer = world.start_all(max_late_decisions=100)
     observer.drive()
     world.nodes["master_node"].kill()
     wait_for(lambda: any(t["late"] for t in observer.ticks()), 5.0, "a late decision")
     world.start("master_node")
-    answers = len(observer.heard["decision/answer"])
-    wait_for(lambda: len(observer.heard["decision/answer"]) > answers + 2, 20.0, "answers again")
+    answers = len(observer.heard["decision/response"])
+    wait_for(lambda: len(observer.heard["decision/response"]) > answers + 2, 20.0, "answers again")
     last = len(observer.ticks())
     wait_for(
         lambda: len(observer.ticks()) > last + 2 * N, 5.0, lambda: f"ticks: {observer.state()}"
@@ -415,7 +424,7 @@ def test_a_respawned_master_joins_without_a_jump(world):
 def test_a_graph_of_the_simulation_starts_by_itself_and_stays_stopped(world):
     observer = world.observer
     world.start("sim_node")
-    world.start("skill_node", start_by_itself=True)
+    world.start("skill_node", auto_arm=True)
     observer.wait("ready")
     time.sleep(0.7)
     assert observer.state() == "ready"  # no master yet
@@ -507,7 +516,7 @@ def test_a_stop_by_service_does_not_hold_up_simulated_time(world):
     )
     for name, more in (
         ("watchdog_node", {}),
-        ("sim_node", {"speed": 0.5}),
+        ("sim_node", {"real_time_factor": 0.5}),
         ("master_node", {}),
         ("skill_node", {}),
     ):

@@ -29,15 +29,16 @@ from mlsh_ros.messages.conversion import command_writers, topic_readers
 from mlsh_ros.messages.labelled_array import (
     OUTCOME,
     Layout,
-    answer_layout,
     request_layout,
+    response_layout,
     trace_layout,
 )
 from mlsh_ros.messages.topics import (
-    ANSWER,
     DIAGNOSTICS,
+    FORMER_NAMES,
     MASTER,
     REQUEST,
+    RESPONSE,
     STATE,
     TRACE,
     WATCHDOG_STATE,
@@ -50,6 +51,7 @@ from mlsh_ros.recording.completeness import Completeness
 from mlsh_ros.recording.output_folder import NEEDED, check_place
 from mlsh_ros.recording.replay import replay
 from mlsh_ros.recording.schemas import Schemas
+from mlsh_ros.sim2real.data.recording_data import load
 from policies.bundle.bundle import MANIFEST, golden_bytes, write_bundle
 from policies.bundle.runtime import choose, load_master, load_skills
 from sim.errors import UserError
@@ -118,7 +120,7 @@ def drive(bundle, sessions=2, first=1, master="goal-0"):
     """(relative topic, message) as the nodes say them in lockstep, with random sensors."""
     interface, manifest = bundle.interface, bundle.manifest
     requests = request_layout(interface.observation_names)
-    answers = answer_layout(manifest.skills)
+    answers = response_layout(manifest.skills)
     traces = trace_layout(interface.observation_names, interface.action_names)
     network = load_master(bundle, master)
     controller = Controller(
@@ -140,7 +142,7 @@ def drive(bundle, sessions=2, first=1, master="goal-0"):
                 said.append((REQUEST, array(requests, *key, request.bundle, vectors=(seen,))))
                 logits = network(seen[None])[0]
                 controller.schedule.set_decision(request.macro, choose(logits))
-                said.append((ANSWER, array(answers, *key, choose(logits), vectors=(logits,))))
+                said.append((RESPONSE, array(answers, *key, choose(logits), vectors=(logits,))))
             tick = controller.act()
             vectors = (tick.observation, tick.action, tick.command)
             scalars = (session, t, tick.skill, tick.late, 0, tick.saturated, 0.0, 0.0)
@@ -267,7 +269,9 @@ def test_the_silence_of_what_a_graph_may_be_without_is_no_news(bundle, said, tmp
 
 def test_nothing_is_ever_written_over(bundle, folder):
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(UserError, match=r"record_to .*bag: is not empty, and nothing is ever wri"):
+    with pytest.raises(
+        UserError, match=r"record_dir .*bag: is not empty, and nothing is ever wri"
+    ):
         open_recorder(bundle, folder)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -275,7 +279,7 @@ def test_nothing_is_ever_written_over(bundle, folder):
 def test_two_recorders_that_look_at_once_do_not_share_a_file(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr("mlsh_ros.recording.bag_writer.check_place", lambda folder: None)
     open_recorder(bundle, tmp_path / "bag").close()
-    with pytest.raises(UserError, match=r"record_to .*bag: File exists"):
+    with pytest.raises(UserError, match=r"record_dir .*bag: File exists"):
         open_recorder(bundle, tmp_path / "bag")
 
 
@@ -308,7 +312,7 @@ def test_a_place_that_cannot_be_written_is_refused_in_one_line(tmp_path, monkeyp
 
 @pytest.mark.parametrize("graph", GRAPHS.values(), ids=list(GRAPHS))
 def test_a_bad_place_is_refused_before_a_node_is_started(graph, folder):
-    given = {"record": "true", "record_to": str(folder)}
+    given = {"record": "true", "record_dir": str(folder)}
     with pytest.raises(UserError, match="is not empty"):
         graph.parameters(graph.resolve(given))
     graph.parameters(graph.resolve(given | {"record": "false"}))
@@ -341,7 +345,7 @@ def test_a_disk_that_fills_up_ends_the_recording_once_and_by_name(bundle, said, 
 
 
 def test_a_disk_that_is_full_at_once_is_one_line(bundle, tmp_path):
-    with disk_of(1000), pytest.raises(UserError, match=r"record_to .*bag: File too large"):
+    with disk_of(1000), pytest.raises(UserError, match=r"record_dir .*bag: File too large"):
         open_recorder(bundle, tmp_path / "bag")
 
 
@@ -362,10 +366,10 @@ def test_messages_of_a_robots_own_package_are_found_where_ros_installs_them(tmp_
 
 def test_topics_have_the_names_that_the_nodes_use(bundle):
     pytest.importorskip("rclpy")
-    from mlsh_ros.nodes.master_node import ANSWER_TOPIC, REQUEST_TOPIC
+    from mlsh_ros.nodes.master_node import REQUEST_TOPIC, RESPONSE_TOPIC
     from mlsh_ros.nodes.watchdog_node import WATCHDOG
 
-    assert (REQUEST, ANSWER) == (REQUEST_TOPIC, ANSWER_TOPIC)
+    assert (REQUEST, RESPONSE) == (REQUEST_TOPIC, RESPONSE_TOPIC)
     assert f"{WATCHDOG}/state" == WATCHDOG_STATE
     for lockstep in (False, True):
         topics = {
@@ -379,7 +383,7 @@ def test_topics_have_the_names_that_the_nodes_use(bundle):
         # Who is heard on one of the last knows of all before it: nothing of a tick comes later.
         order = list(topics)
         heard_first = min(order.index(name) for name in ("odom", "goals", STATE, MASTER))
-        for name in (REQUEST, ANSWER, TRACE, OUTCOME_TOPIC, "cmd_vel"):
+        for name in (REQUEST, RESPONSE, TRACE, OUTCOME_TOPIC, "cmd_vel"):
             assert order.index(name) < heard_first
 
 
@@ -387,7 +391,7 @@ def test_the_layout_for_foxglove_shows_what_its_labels_say(bundle):
     interface = bundle.interface
     names = {
         "/skill_node/trace": trace_layout(interface.observation_names, interface.action_names),
-        "/decision/answer": answer_layout(bundle.manifest.skills),
+        "/decision/response": response_layout(bundle.manifest.skills),
     }
     topics = {
         posixpath.join("/", t.name)
@@ -473,7 +477,13 @@ def set_to(index, value):
         (TRACE, 7, 16, 0.25, "session 1 tick 7: action base_velocity.0 recorded 0.25, replayed "),
         (TRACE, 7, 19, 0.25, "session 1 tick 7: command base_velocity.1 recorded 0.25, replayed "),
         (TRACE, TICKS + 3, 2, 9, "session 2 tick 3: skill recorded 9, replayed none such, 0 to 1"),
-        (ANSWER, 2, 4, 0.5, "session 1 tick 9: decision 2: logit skill-0 recorded 0.5, replayed "),
+        (
+            RESPONSE,
+            2,
+            4,
+            0.5,
+            "session 1 tick 9: decision 2: logit skill-0 recorded 0.5, replayed ",
+        ),
     ],
 )
 def test_one_changed_number_is_found(
@@ -488,11 +498,33 @@ def test_one_changed_number_is_found(
     assert result.different_ticks + result.different_decisions <= 2
 
 
+def test_a_recording_with_a_former_topic_name_is_read(bundle, said, tmp_path, monkeypatch):
+    (old,) = FORMER_NAMES
+    topics = recorded_topics(bundle.interface, stamped=True, lockstep=True)
+    former = [replace(t, name=old) if t.name == RESPONSE else t for t in topics]
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{__name__}.recorded_topics", lambda *_, **__: former)
+        renamed = [(old if name == RESPONSE else name, message) for name, message in said]
+        write(bundle, tmp_path / "bag", renamed)
+    with Reader(tmp_path / "bag") as reader:
+        names = {c.topic for c in reader.connections}
+    assert f"/bot1/{old}" in names
+    assert f"/bot1/{RESPONSE}" not in names
+    result = replay(Recording(tmp_path / "bag"), bundle)
+    assert result.equal
+    assert result.whole
+    assert result.decisions == sum(name == RESPONSE for name, _ in said)
+    # As `gap` and `sysid` read it.
+    replayed = load(tmp_path / "bag", bundle).replayed
+    assert replayed is not None
+    assert replayed.decisions == result.decisions
+
+
 def test_a_drawn_skill_is_a_difference_unless_one_says_that_it_was_drawn(bundle, said, tmp_path):
     def other(data):
         data[3] = 1 - data[3]
 
-    write(bundle, tmp_path / "bag", changed(said, ANSWER, 4, other))
+    write(bundle, tmp_path / "bag", changed(said, RESPONSE, 4, other))
     result = replay(Recording(tmp_path / "bag"), bundle)
     assert "session 1 tick 19: decision 4: skill recorded" in str(result.first_decision)
     assert "session 1 tick 20: skill recorded" in str(result.first_tick)
@@ -627,17 +659,17 @@ def test_what_no_node_could_read_is_left_out_by_replay_too(bundle, said, tmp_pat
     """As somebody else on the network may say; the ticks in between are whole."""
     recorder = write(bundle, tmp_path / "bag", said[: len(said) // 2], close=False)
     recorder.write("odom", b"garbage", received=10**18)
-    recorder.write(ANSWER, b"\0\1\0\0", received=10**18)
+    recorder.write(RESPONSE, b"\0\1\0\0", received=10**18)
     wrong = array(OUTCOME, 1, 2, 3, 4, 5)
     data = bytes(STORE.serialize_cdr(wrong, "std_msgs/msg/Float64MultiArray"))
-    recorder.write(ANSWER, data, received=10**18)
+    recorder.write(RESPONSE, data, received=10**18)
     write(bundle, None, said[len(said) // 2 :], start=len(said) // 2, recorder=recorder)
     result = replay(Recording(tmp_path / "bag"), bundle)
     assert result.equal
     assert result.whole
     assert len(result.unread) == 3
     assert "a message of odom is not a nav_msgs/msg/Odometry" in result.unread[0]
-    assert result.unread[2].startswith("decision/answer: its element 0 is 'episode', not")
+    assert result.unread[2].startswith("decision/response: its element 0 is 'episode', not")
 
 
 def test_a_skill_node_that_was_restarted_begins_another_session_1(bundle, said, tmp_path):
@@ -760,7 +792,7 @@ def mlsh(*arguments):
 HOLES = {
     "a tick is missing": (TRACE, 7),
     "a sensor message is missing": ("odom", 4),
-    "a decision is missing": (ANSWER, 2),
+    "a decision is missing": (RESPONSE, 2),
 }
 
 
@@ -840,11 +872,11 @@ def test_what_the_nodes_do_in_lockstep_is_recorded_whole_and_replays_equal(
     arguments = {
         "bundle": str(bundle.source),
         "mode": "lockstep",
-        "autostart": "false",
-        "loop": "false",
+        "auto_arm": "false",
+        "auto_reset": "false",
         "namespace": "bot1",
         "record": "true",
-        "record_to": str(place),
+        "record_dir": str(place),
     }
     lines = []
     with (
@@ -914,11 +946,11 @@ def test_a_killed_recorder_leaves_what_it_had_written(bundle, tmp_path, monkeypa
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
     arguments = {
         "bundle": str(bundle.source),
-        "autostart": "false",
+        "auto_arm": "false",
         "record": "true",
-        "record_to": str(place),
+        "record_dir": str(place),
         "use_sim_time": "true",
-        "speed": "0.5",
+        "real_time_factor": "0.5",
     }
     with (
         Processes(SIM, arguments, lambda *said: lines.append(said), domain) as processes,
@@ -972,7 +1004,7 @@ def test_a_graph_that_starts_by_itself_is_recorded_from_its_first_tick(
         "mode": mode,
         "namespace": "bot1",
         "record": "true",
-        "record_to": str(place),
+        "record_dir": str(place),
     }
 
     def said(node, text):
@@ -1013,7 +1045,11 @@ class Alone:
         monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
         self.output = place.parent / "output.txt"
         command = [sys.executable, "-m", "mlsh_ros.nodes.recorder_node", "--ros-args"]
-        for name, value in (("bundle", bundle.source), ("record_to", place), ("flush_every", 0.1)):
+        for name, value in (
+            ("bundle", bundle.source),
+            ("record_dir", place),
+            ("flush_every", 0.1),
+        ):
             command += ["-p", f"{name}:={value}"]
 
         def limit():

@@ -26,7 +26,7 @@ from std_srvs.srv import Trigger
 
 from mlsh_ros.bringup.network import LAUNCHER
 from mlsh_ros.messages.conversion import topic_readers
-from mlsh_ros.messages.labelled_array import answer_layout
+from mlsh_ros.messages.labelled_array import response_layout
 from mlsh_ros.nodes.node import EXCHANGE, LATCHED, RELEASE
 from tests.support.bundles import changed_robot, restless_bundle
 from tests.support.nodes import (
@@ -367,7 +367,7 @@ def test_a_watchdog_that_is_told_to_end_leaves_no_robot_moving(scene):
 
 
 @pytest.mark.parametrize(
-    ("topic", "kind"), [("decision/answer", Float64MultiArray), ("odom", Odometry)]
+    ("topic", "kind"), [("decision/response", Float64MultiArray), ("odom", Odometry)]
 )
 def test_a_second_publisher_is_named_and_stops_the_robot(scene, topic, kind):
     scene.drive()
@@ -389,20 +389,20 @@ def test_a_second_publisher_is_named_and_stops_the_robot(scene, topic, kind):
 def test_answers_of_an_earlier_process_are_not_taken_again(scene):
     observer = scene.observer
     scene.drive()
-    wait_for(lambda: len(observer.heard["decision/answer"]) >= 3, 10.0, "answers")
+    wait_for(lambda: len(observer.heard["decision/response"]) >= 3, 10.0, "answers")
     scene.call("stop")
-    layout = answer_layout(scene.world.bundle.manifest.skills)
-    first = {int(layout.read(m)[0]["session"]) for _, m in observer.heard["decision/answer"]}
+    layout = response_layout(scene.world.bundle.manifest.skills)
+    first = {int(layout.read(m)[0]["session"]) for _, m in observer.heard["decision/response"]}
     scene.call("disarm")
     skill = scene.world.nodes["skill_node"]
     skill.terminate()
     skill.wait(10.0)
     observer.heard["skill_node/state"].clear()
-    observer.heard["decision/answer"].clear()
+    observer.heard["decision/response"].clear()
     scene.world.start("skill_node")
     scene.drive()
     scene.call("stop")
-    again = {int(layout.read(m)[0]["session"]) for _, m in observer.heard["decision/answer"]}
+    again = {int(layout.read(m)[0]["session"]) for _, m in observer.heard["decision/response"]}
     assert first
     assert again
     assert not first & again

@@ -28,7 +28,7 @@ from mlsh_ros.control.timing import KEPT, TickTiming
 from mlsh_ros.control.watchdog import Watchdog
 from sim.interface import Tracking
 
-RULES = SafetyRules(late_decisions=2, missed_ticks=3, max_switches=10, clock_jump=0.1)
+RULES = SafetyRules(max_late_decisions=2, max_missed_ticks=3, max_switches=10, max_clock_jump=0.1)
 DT = 0.1
 
 

@@ -31,7 +31,7 @@ from mlsh_ros.messages.conversion import (
     stamp_of,
     topic_readers,
 )
-from mlsh_ros.messages.labelled_array import answer_layout
+from mlsh_ros.messages.labelled_array import response_layout
 from mlsh_ros.nodes.node import (
     COMMAND,
     EXCHANGE,
@@ -239,10 +239,10 @@ def test_joints_that_cannot_be_told_apart_are_refused_in_any_order():
 
 
 def test_a_decision_that_is_none_is_refused(bundle):
-    layout = answer_layout(bundle.manifest.skills)
+    layout = response_layout(bundle.manifest.skills)
 
     def read(data):
-        return layout.read(decoded(data, Float64MultiArray, "decision/answer"))
+        return layout.read(decoded(data, Float64MultiArray, "decision/response"))
 
     table = list(bad_answers(layout, 1))
     assert "endless array" in dict(table)
@@ -379,14 +379,14 @@ def test_a_robot_drives_on_whatever_else_is_sent_to_it(bundle, hardened):
         # Under the name of a master that was started again: another name is a fault by itself.
         master = rclpy.create_node("master_node", context=observer.context)
         stack.callback(master.destroy_node)
-        publishers["decision/answer"] = master.create_publisher(
-            Float64MultiArray, "decision/answer", EXCHANGE
+        publishers["decision/response"] = master.create_publisher(
+            Float64MultiArray, "decision/response", EXCHANGE
         )
         for topic, made in publishers.items():
             wait_for(made.get_subscription_count, 10.0, topic)
         session = int(observer.ticks()[-1]["session"])
         first = observer.ticks()[0]["skill"]
-        table["decision/answer"] = list(bad_answers(observer.answers, session, first))
+        table["decision/response"] = list(bad_answers(observer.answers, session, first))
 
         def heard(topic):
             return int(told.get("skill_node: sensors", {}).get(f"{topic} refused", 0))
@@ -409,7 +409,7 @@ def test_a_robot_drives_on_whatever_else_is_sent_to_it(bundle, hardened):
         answer = array_message(observer.answers)
         for macro in (10**6, 10**9, -1):  # never asked
             answer.data = observer.answers.pack(session, macro, 0, 1, vectors=(np.zeros(2),))
-            publishers["decision/answer"].publish(answer)
+            publishers["decision/response"].publish(answer)
         ticks = len(observer.ticks())
         wait_for(lambda: len(observer.ticks()) > ticks + 2.5 / DT, 10.0, observer.state)
 

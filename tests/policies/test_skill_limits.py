@@ -16,7 +16,7 @@ from sim.errors import UserError
 from tests.support.floater import interface as floater
 
 SKILLS = ("skill-0", "skill-1")
-RULES = SafetyRules(late_decisions=2, missed_ticks=3, max_switches=10, clock_jump=0.1)
+RULES = SafetyRules(max_late_decisions=2, max_missed_ticks=3, max_switches=10, max_clock_jump=0.1)
 
 
 def limits_of(path: Path, data, interface, skills=SKILLS):

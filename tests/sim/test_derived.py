@@ -30,7 +30,7 @@ from tests.support.floater import (
     interface,
 )
 
-RULES = SafetyRules(late_decisions=2, missed_ticks=3, max_switches=10, clock_jump=0.1)
+RULES = SafetyRules(max_late_decisions=2, max_missed_ticks=3, max_switches=10, max_clock_jump=0.1)
 SKILLS = ("walk", "get-up")
 
 

@@ -28,7 +28,7 @@ from sim.robot_setup.validation import doubts
 from tests.support.interfaces import INTERFACES
 from tests.support.robots import odd_interface
 
-RULES = SafetyRules(late_decisions=3, missed_ticks=5, max_switches=10, clock_jump=1.0)
+RULES = SafetyRules(max_late_decisions=3, max_missed_ticks=5, max_switches=10, max_clock_jump=1.0)
 
 
 def listed(interface: Interface) -> Interface:

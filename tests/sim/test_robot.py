@@ -221,7 +221,13 @@ CORRUPTIONS = [
     *(
         ((*place, "ros", "topic"), name, [f"topic '{name}' belongs to the nodes themselves"])
         for place in (POSITION, DRIVE)
-        for name in ("estop", "decision/answer", "skill_node/arm", "watchdog_node/state", "clock")
+        for name in (
+            "estop",
+            "decision/response",
+            "skill_node/arm",
+            "watchdog_node/state",
+            "clock",
+        )
     ),
     (
         (*POSITION, "ros", "topic"),

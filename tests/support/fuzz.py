@@ -292,7 +292,7 @@ def targets() -> dict[str, Target]:
 
 
 PARAMS = b"""/**: {ros__parameters: {use_sim_time: false}}
-/**/skill_node: {ros__parameters: {late_decisions: 5, estop: true, bundle: rooms}}
+/**/skill_node: {ros__parameters: {max_late_decisions: 5, estop: true, bundle: rooms}}
 bot1: {sim_node: {ros__parameters: {seed: 3}}}
 """
 

@@ -21,7 +21,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
-from mlsh_ros.messages.labelled_array import answer_layout, trace_layout
+from mlsh_ros.messages.labelled_array import response_layout, trace_layout
 from mlsh_ros.nodes.node import EXCHANGE, LATCHED, SENSOR, TRACE
 
 rclpy = pytest.importorskip("rclpy")
@@ -74,7 +74,7 @@ class Observer:
     def __init__(self, bundle):
         interface = bundle.interface
         self.traces = trace_layout(interface.observation_names, interface.action_names)
-        self.answers = answer_layout(bundle.manifest.skills)
+        self.answers = response_layout(bundle.manifest.skills)
         self.context = rclpy.Context()
         rclpy.init(context=self.context, signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node("observer", context=self.context)
@@ -84,7 +84,7 @@ class Observer:
             ("skill_node/state", String, LATCHED),
             ("master_node/master", String, LATCHED),
             ("skill_node/trace", Float64MultiArray, TRACE),
-            ("decision/answer", Float64MultiArray, EXCHANGE),
+            ("decision/response", Float64MultiArray, EXCHANGE),
             ("odom", Odometry, SENSOR),
         ):
             self.heard[topic] = []
@@ -230,7 +230,7 @@ class World:
         if name != "sim_node":
             parameters.setdefault("bundle", str(self.bundle.source))
         if name == "skill_node":
-            parameters.setdefault("late_decisions", LATE_DECISIONS)
+            parameters.setdefault("max_late_decisions", LATE_DECISIONS)
             parameters.setdefault("watchdog", "watchdog_node" in self.nodes)
         self.nodes[name] = launch(name, *arguments, env=self.environment, **parameters)
         self.stack.callback(end, self.nodes[name])
