@@ -37,11 +37,11 @@ UsageError: Any = typer.BadParameter.__mro__[1]
 class Commands(TyperGroup):
     """The commands; a name or an option of a former version is refused with its new name."""
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of a name."""
-        if cmd_name in COMMANDS:
-            ctx.fail(str(unknown("command", cmd_name, self.commands, COMMANDS)))
-        return super().get_command(ctx, cmd_name)
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first word names."""
+        if args and args[0] in COMMANDS:
+            ctx.fail(str(unknown("command", args[0], self.commands, COMMANDS)))
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Parse the words after the command, and run it."""

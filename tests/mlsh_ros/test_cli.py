@@ -215,6 +215,7 @@ def test_a_former_name_is_refused_with_the_new_one(mlsh, monkeypatch, words, kin
     code, out, err = mlsh(*words)
     assert (code, out) == (2, "")
     assert err.startswith(f"error: no {kind} '{old}'. It is now called '{new}'. Valid: ")
+    assert "Did you mean" not in err
     assert err.count("\n") == 1
     # There is such a name, and the changelog has the row.
     help_text = mlsh("--help")[1] if kind == "command" else mlsh(words[0], "--help")[1]
@@ -381,7 +382,7 @@ def test_a_full_disk():
 
 
 def test_a_reader_that_has_gone_is_no_traceback():
-    command = f"{sys.executable} -m mlsh_ros.cli.main check moving_bandits | true"
+    command = f"{sys.executable} -m mlsh_ros.cli.main check-bundle moving_bandits | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert "Traceback" not in done.stderr
     assert done.stderr.count("\n") <= 1

@@ -102,7 +102,7 @@ def test_a_map_names_the_robot_the_tasks_and_the_reality(tmp_path, mine, monkeyp
         episodes=1,
         robot="mine",
         reality="heavy",
-        sweep=["mass=1:2"],
+        robustness=["mass=1:2"],
         output=Path("out"),
     )
     data = json.loads(Path("out/robustness.json").read_text())
@@ -188,7 +188,7 @@ def test_an_output_that_knows_ascii_only_gets_ascii(tmp_path, arguments):
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
 def test_a_closed_stream_is_no_fault(tmp_path, closed):
-    for arguments in (f"check {B}", f"evaluate {B} {' '.join(FEW)} -o out --overwrite"):
+    for arguments in (f"check-bundle {B}", f"evaluate {B} {' '.join(FEW)} -o out --overwrite"):
         command = f"{sys.executable} -m mlsh_ros.cli.main {arguments} {closed}"
         done = subprocess.run(
             ["sh", "-c", command], cwd=tmp_path, capture_output=True, check=False
