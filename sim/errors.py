@@ -16,7 +16,7 @@ ALL, EACH = "<all>", "<each>"
 
 
 class UserError(ValueError):
-    """A fault of input: one line that names the thing, the value and the valid choices.
+    """An invalid input: one line that names the thing, the value and the valid choices.
 
     Command-line tools and nodes print it without a traceback and end with a non-zero status.
     """
@@ -29,9 +29,9 @@ class UserError(ValueError):
 
 
 def visible(text: str) -> str:
-    """A text in one line, with all that a terminal would act on or not show written out.
+    """Returns a text as one line, with all unprintable characters escaped.
 
-    What comes from a file or a message must not look as if the program had said it.
+    Text from a file or a message must not be able to imitate the program's own output.
     """
     if text.isprintable():
         return text
@@ -39,13 +39,13 @@ def visible(text: str) -> str:
 
 
 def short(value: object, most: int = 80) -> str:
-    """A value as it may stand in an error: its `repr`, cut where it is long."""
+    """Returns the `repr` of a value for an error message, truncated if it is long."""
     text = repr(value)
     return text if len(text) <= most else f"{text[: most - 3]} .."
 
 
 def listed(texts: Iterable[str], separator: str = ", ", most: int = 250) -> str:
-    """As many texts as fit into so many characters, at least one, and how many there are more."""
+    """Join as many texts as fit into `most` characters, at least one, and count the rest."""
     known = list(texts)
     ends = accumulate(len(text) + len(separator) for text in known)
     fit = max(1, sum(end <= most for end in ends))
@@ -73,12 +73,12 @@ def unknown(
 
 
 def invalid(where: object, error: ValidationError) -> UserError:
-    """A pydantic report as one line: where, which key, what is wrong, the value."""
+    """Format a pydantic report as one line: location, key, problem, value."""
     return UserError(f"{where}: {listed((text for text, _ in problems(error)), '; ')}")
 
 
 def problems(error: ValidationError) -> list[tuple[str, object]]:
-    """A pydantic report, one entry per problem: which key and what is wrong; the value."""
+    """Format a pydantic report, one entry per problem: the key and the problem; the value."""
     parts = []
     for item in error.errors(include_url=False, include_context=False):
         if item["type"] == "too_short" and item["input"]:

@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Stream(IntEnum):
-    """What randomness is used for; streams never overlap."""
+    """Purpose of random numbers; streams never overlap."""
 
     EPISODE = 0
     NOISE = 1
@@ -27,6 +27,6 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, stream: Stream, a: int = 0, b: int = 0) -> np.random.Generator:
-    """The generator for place (a, b) of a stream, for example (simulation, episode)."""
+    """Returns the generator for position (a, b) of a stream, for example (simulation, episode)."""
     counter = np.array([0, stream, a, b], np.uint64)  # element 0 counts the draws
     return np.random.Generator(np.random.Philox(key=seed, counter=counter))

@@ -69,7 +69,7 @@ class TaskEnv(gym.Env):  # type: ignore[type-arg]
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """A new episode; with a seed the first of a run, else the next of the run."""
+        """Begin a new episode; with a seed the first of a run, else the next of the run."""
         super().reset(seed=seed)
         if options:
             self._env.reset(options=options)  # says what there is
@@ -81,7 +81,7 @@ class TaskEnv(gym.Env):  # type: ignore[type-arg]
     def step(
         self, action: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """One tick; at the end of an episode info says whether it was a `success`."""
+        """Run one tick; at the end of an episode info contains `success`."""
         observation, reward, terminated, truncated, info = self._env.step(np.asarray(action)[None])
         extra = {}
         if info:
@@ -99,7 +99,7 @@ def make_vector(
     threads: int = 1,
     autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
 ) -> TaskVectorEnv:
-    """Many robots; what `TaskEnv` does with a seed, row 0 does with the same seed.
+    """Create many robots; row 0 behaves as `TaskEnv` does with the same seed.
 
     Args:
         family: name of the task family.
@@ -131,7 +131,7 @@ def make_vector(
 
 
 def environment_id(family: str) -> str:
-    """moving_bandits -> mlsh/MovingBandits-v0."""
+    """Convert moving_bandits to mlsh/MovingBandits-v0."""
     return f"mlsh/{''.join(part.capitalize() for part in family.split('_'))}-v0"
 
 

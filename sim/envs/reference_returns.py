@@ -39,15 +39,15 @@ class ReferenceReturns:
 
     @property
     def tell_apart(self) -> bool:
-        """Whether the optimum is better than a random policy, by more than rounding."""
+        """True if the optimum is better than a random policy, by more than rounding."""
         least = ROUNDING * max(1.0, abs(self.random), abs(self.optimum))
         return self.optimum - self.random > least
 
     def normalise(self, value: float) -> float:
-        """0 for random, 1 for the optimum; more for who does better than that controller.
+        """Returns 0 for random, 1 for the optimum, more for a policy better than that controller.
 
         Raises:
-            UserError: the optimum is no better than random, so that nothing can be scored.
+            UserError: the optimum is no better than random, so no score exists.
         """
         if not self.tell_apart:
             raise UserError(
@@ -57,12 +57,12 @@ class ReferenceReturns:
         return (value - self.random) / (self.optimum - self.random)
 
     def fraction_of_optimum(self, value: float) -> float:
-        """Of the optimum; where returns are costs, of the way there from a random policy."""
+        """Returns the fraction of the optimum; if returns are costs, the normalised score."""
         return value / self.optimum if self.optimum > 0 else self.normalise(value)
 
 
 def episode_rng(seed: int, episode: int) -> np.random.Generator:
-    """The randomness of an evaluation episode, here, in offline rollouts and in sim_node."""
+    """Returns the generator of an evaluation episode, shared by offline rollouts and sim_node."""
     return generator(seed, Stream.EPISODE, 0, episode)
 
 
@@ -75,7 +75,7 @@ def compute_reference_returns(
     episodes: int = 1024,
     reality: Reality | None = None,
 ) -> ReferenceReturns:
-    """Of three controllers on episodes 0 .. episodes-1 of `seed`.
+    """Simulate three controllers on episodes 0 .. episodes-1 of `seed`.
 
     Args:
         robot: nominal.
@@ -122,13 +122,13 @@ def compute_reference_returns(
 
 
 def enough(family: TaskFamily) -> int:
-    """Episodes to simulate: the longer they are, the fewer."""
+    """Number of episodes to simulate: fewer for long episodes."""
     return max(FEWEST[isinstance(family, HasReturnEstimate)], min(1024, TICKS // family.ticks))
 
 
 @lru_cache(maxsize=16)
 def all_reference_returns(robot: Robot, family: TaskFamily) -> list[ReferenceReturns]:
-    """Of every task of the family, in order."""
+    """Reference returns of every task of the family, in order."""
     episodes = enough(family)
     return [
         compute_reference_returns(robot, family, t, episodes=episodes)

@@ -123,7 +123,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Begin a new episode everywhere; with a seed, begin the run anew.
+        """Begin a new episode in every simulation; with a seed, begin the run anew.
 
         Returns:
             Observation (B, O) and an empty info.
@@ -169,7 +169,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         return self._shown(fields, outcome)
 
     def _after_ends(self, fields: dict[str, Floats], outcome: StepResult) -> Step:
-        """A step in which the simulations that had ended begin anew, whatever they did in it."""
+        """Run a step in which the simulations whose episodes had ended are reset."""
         ended = self._ended.copy()
         self._begin(np.flatnonzero(ended).astype(np.int32), redraw=self._redraw)
         fresh = self.world.true_state()
@@ -230,7 +230,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         return self._observe(self.world.true_state())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles go on from where this one is."""
+        """Copies and pickles continue from the state of this environment."""
         return _again, (type(self), self._arguments, self.snapshot())
 
     def _draw_tasks(self) -> NDArray[np.intp]:
@@ -267,7 +267,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
 def _again(
     kind: type[TaskVectorEnv], arguments: dict[str, Any], state: dict[str, NDArray[np.generic]]
 ) -> TaskVectorEnv:
-    """The environment that a copy or a pickle is of."""
+    """Recreate the environment of a copy or a pickle."""
     env = kind(**arguments)
     if state["episodes"].any():
         env.restore(state)

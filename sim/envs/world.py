@@ -30,7 +30,7 @@ from sim.tasks.base import (
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one tick brought, for the state after it."""
+    """Result of one control step, evaluated on the resulting state."""
 
     reward: Floats  # (B,)
     terminated: NDArray[np.bool_]  # (B,) the task ended the episode
@@ -40,7 +40,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Failure:
-    """A tick after which a simulation was not finite any more, and all it takes to repeat it."""
+    """A tick after which a simulation was no longer finite, with the data to repeat it."""
 
     simulation: int  # which of the B
     tick: int  # of its episode
@@ -144,7 +144,7 @@ class World:
         self._begin_commands(ids)
 
     def _begin_commands(self, ids: NDArray[np.int32]) -> None:
-        """Commands begin where the robot is measured to be, as in every session."""
+        """Set the commands to the robot's measured state, as at the start of every session."""
         shown = {name: value[ids] for name, value in self.measurements(self.true_state()).items()}
         self.command = self.command.copy()  # it may be the caller's, see `obey`
         self.command[ids] = self.interface.initial_command(shown)
@@ -157,7 +157,7 @@ class World:
         return {**robot, **self.family.fields(self.layout, robot)}
 
     def measurements(self, fields: dict[str, Floats]) -> dict[str, Floats]:
-        """What the sensors show of `fields`, which are those of now; (B, size) per term."""
+        """Returns the sensor values (B, size) per term; `fields` are the present true values."""
         return fields if self.varied is None else self.varied.measurements(fields)
 
     def step(self, action: NDArray[np.float32]) -> tuple[dict[str, Floats], StepResult]:
@@ -183,10 +183,10 @@ class World:
             self.physics.step(command)
 
     def evaluate_step(self) -> tuple[dict[str, Floats], StepResult]:
-        """Count a tick that has been simulated, and say what it brought.
+        """Evaluate a simulated tick: returns the true fields and its result.
 
-        A simulation that has diverged is put back to the model's defaults, so that its fields are
-        finite; it earns nothing and its episode is truncated.
+        A simulation that has diverged is reset to the model's defaults, so that its fields are
+        finite; its reward is 0 and its episode is truncated.
         """
         self.ticks += 1
         diverged = self.physics.diverged()
@@ -217,7 +217,7 @@ class World:
         return reward - self._costly.cost(self.interface.action_for(self.command))
 
     def _put_upright(self, diverged: NDArray[np.bool_]) -> None:
-        """Those whose time has come; not at the end, which is judged as it is."""
+        """Reset the pose of simulations that are due; after the last tick there is no reset."""
         every = 0 if self._posed is None else self._posed.pose_reset
         if not every:
             return
@@ -232,7 +232,7 @@ class World:
             self.failures.append(Failure(int(i), tick, *before))
 
     def repeat(self, failure: Failure) -> bool:
-        """Simulate a failed tick once more, in simulation 0; says whether it fails again.
+        """Simulate a failed tick once more, in simulation 0; True if it fails again.
 
         Raises:
             ValueError: it failed with another reality.

@@ -19,7 +19,7 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 def save_arrays(path: Path, arrays: Arrays) -> None:
-    """Write arrays; the file that was there stays whole until the new one is.
+    """Write arrays; an existing file is replaced only when the new one is complete.
 
     Raises:
         UserError: the disk is full or not writable; the previous file is untouched.
@@ -48,10 +48,10 @@ def load_arrays(path: Path) -> Arrays:
 
 
 def read_npz(stream: BinaryIO, most: int) -> Arrays:
-    """The arrays of an npz file that may be damaged or hostile, of so many bytes at most.
+    """Returns the arrays of an npz file that may be damaged or hostile, at most `most` bytes.
 
     Raises:
-        ValueError: it is not one, or it wants something unpickled; one line.
+        ValueError: not an npz file, or an array needs unpickling; one line.
     """
     try:
         with open_zip(stream) as archive:
@@ -66,7 +66,7 @@ def read_npz(stream: BinaryIO, most: int) -> Arrays:
 
 
 def open_zip(stream: IO[bytes]) -> zipfile.ZipFile:
-    """A zip archive that may be hostile: the list of its files is short, or it is refused.
+    """Open a zip archive that may be hostile; an archive with a long list of files is refused.
 
     Raises:
         zipfile.BadZipFile: it is none.
@@ -75,7 +75,7 @@ def open_zip(stream: IO[bytes]) -> zipfile.ZipFile:
 
 
 def read_piecewise(stream: IO[bytes], most: int) -> bytes:
-    """So many bytes at most of a file in an archive of `open_zip`."""
+    """Read at most the given number of bytes of a file in an archive of `open_zip`."""
     pieces, left = [], most
     while left > 0 and (piece := stream.read(min(left, AT_ONCE))):
         pieces.append(piece)
@@ -84,7 +84,7 @@ def read_piecewise(stream: IO[bytes], most: int) -> bytes:
 
 
 class _Piecewise:
-    """A stream of which little is read at once.
+    """A stream that is read in small pieces.
 
     zipfile reads the list of an archive's files whole, however long it claims to be.
     """

@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 @cache
 def installed(group: str) -> dict[str, list[EntryPoint]]:
-    """The entry points of a group in all installed packages, by name."""
+    """Returns the entry points of a group in all installed packages, by name."""
     found: dict[str, list[EntryPoint]] = {}
     for entry in entry_points(group=group):
         known = found.setdefault(entry.name, [])

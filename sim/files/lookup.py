@@ -14,16 +14,16 @@ from sim.errors import UserError, unknown
 
 
 def find(kind: str, name: str, shipped: Mapping[str, Path], also: str = "") -> Path:
-    """Where a thing stands: a shipped one by name, or any by path. Never a guess between two.
+    """Returns the path of a shipped item by name, or of any other by path; never guesses.
 
     Args:
-        kind: of thing, as in an error.
-        name: or path.
-        shipped: where the shipped ones stand, by name.
-        also: what else would be taken, as an error says it.
+        kind: kind of item, for the error message.
+        name: name or path.
+        shipped: paths of the shipped items, by name.
+        also: further valid choices, appended to the error message.
 
     Raises:
-        UserError: there is none, or one of each.
+        UserError: no such item, or both a shipped one and a file of that name.
     """
     if name not in shipped:
         if not name or not os.path.exists(name):  # not Path's: it raises where a name is too long

@@ -23,15 +23,15 @@ TOKEN = r"[0-9a-f]{16}"
 
 
 def check_place(path: Path, *, overwrite: bool = False, folder: bool = False) -> None:
-    """Refuse a place where a result could not be written, or would take something's place.
+    """Refuse an output path that cannot be written or is already in use.
 
     Args:
-        path: of the file or folder to be.
-        overwrite: whether a file (a folder) of that name may be replaced.
-        folder: whether it is to be a folder.
+        path: the output file or folder.
+        overwrite: whether an existing file (or folder) of that name may be replaced.
+        folder: whether the output is a folder.
 
     Raises:
-        UserError: something stands there, or no folder above it can be written to.
+        UserError: the path exists already, or no folder above it is writable.
     """
     with _reported(path):
         if path.parent.is_dir():
@@ -108,7 +108,7 @@ def replacing(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def write_file(path: Path, content: bytes | str, *, overwrite: bool = False) -> None:
-    """Write a file as `replacing` does; text as UTF-8.
+    """Write a file as `replacing` does; text is encoded as UTF-8.
 
     Raises:
         UserError: something stands at `path` that must stay, or it could not be written.
@@ -119,7 +119,7 @@ def write_file(path: Path, content: bytes | str, *, overwrite: bool = False) -> 
 
 @contextmanager
 def replacing_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """The same for a folder: a temporary one, which takes the place of `path` as a whole.
+    """A temporary folder that replaces `path` as a whole when the block ends without an error.
 
     Raises:
         UserError: something stands at `path` that must stay, or it could not be written.
@@ -142,7 +142,7 @@ def replacing_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def _put(fresh: Path, path: Path) -> None:
-    """Put a folder at `path`; whatever fails, one of the two stands there."""
+    """Move a folder to `path`; after any failure either the old or the new folder is at `path`."""
     if not path.exists():
         os.rename(fresh, path)
         return
@@ -165,14 +165,14 @@ def _put(fresh: Path, path: Path) -> None:
 
 @contextmanager
 def locked(file: Path, what: str) -> Iterator[None]:
-    """Hold a lock while the block runs; it ends with the process, however that ends.
+    """Hold a lock while the block runs; it is released when the process ends for any reason.
 
     Args:
-        file: the lock; is there while the lock is held.
-        what: it protects, for the message.
+        file: the lock file; it exists while the lock is held.
+        what: the protected resource, for the error message.
 
     Raises:
-        UserError: another process holds it, or `file` could not be written.
+        UserError: another process holds the lock, or `file` could not be written.
     """
     with _reported(file):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -190,7 +190,7 @@ def locked(file: Path, what: str) -> Iterator[None]:
 
 
 def lock_beside(path: Path) -> Path:
-    """The lock of a file or folder that is to be made."""
+    """Returns the path of the lock for a file or folder that will be created."""
     whole = path.resolve()
     return whole.with_name(f".{whole.name}.lock")
 
@@ -216,7 +216,7 @@ def _is_there(file: Path, handle: int) -> bool:
 
 
 def _claim(handle: int) -> bool:
-    """Lock an open file or folder for as long as it stays open; False: another process has it."""
+    """Lock an open file or folder until it is closed; False if another process holds the lock."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -229,7 +229,7 @@ def _partial(path: Path, suffix: str) -> Path:
 
 
 def _claimed_file(path: Path) -> tuple[Path, int]:
-    """A new file, open and locked, so that `_sweep` of another process knows it is in use."""
+    """Create a new file, open and locked, so that `_sweep` of another process leaves it alone."""
     while True:
         fresh = _partial(path, path.suffix)
         handle = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -247,7 +247,7 @@ def _claimed_folder(path: Path) -> tuple[Path, int]:
 
 
 def _claimed(fresh: Path, handle: int) -> bool:
-    """Whether it is ours; not if it was swept in the moment between its making and its lock."""
+    """True if the file is locked by this process; False if it was deleted before it was locked."""
     with suppress(OSError):  # a file system without locks: nothing is swept there either
         if not _claim(handle) or not _is_there(fresh, handle):
             os.close(handle)
@@ -256,7 +256,7 @@ def _claimed(fresh: Path, handle: int) -> bool:
 
 
 def _sweep(path: Path) -> None:
-    """Take away what writes to `path` left that were killed; put back what they had moved."""
+    """Delete what interrupted writes to `path` left behind, and restore what they had moved."""
     left = re.compile(rf"{re.escape(f'.{path.name}')}\.{TOKEN}\.(partial.*|old)")
     for each in path.parent.iterdir():
         if left.fullmatch(each.name) and not each.is_symlink():
@@ -280,7 +280,7 @@ def _sweep_one(each: Path, path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """See that what was written is on the disk, where its file system can say so."""
+    """Flush written data to the disk, if the file system supports it."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with suppress(OSError):

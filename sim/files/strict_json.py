@@ -14,7 +14,7 @@ MAX_DIGITS = 18  # of an integer: it fits into 64 bits
 
 
 def parse_json(text: bytes, where: object) -> Any:
-    """The value that a text holds.
+    """Returns the value of a JSON text.
 
     Raises:
         UserError: it is no JSON or beyond the limits; one line that begins with `where`.

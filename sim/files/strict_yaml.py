@@ -33,14 +33,14 @@ _TAG, _PLAIN = "tag:yaml.org,2002:", "plain"
 
 
 def read_mapping(path: Path, where: object = None) -> dict[str, Any]:
-    """The mapping that a file holds.
+    """Returns the mapping in a YAML file.
 
     Args:
         path: the file.
-        where: what it is called in an error; by default its path.
+        where: name of the file in errors; by default its path.
 
     Raises:
-        UserError: the file is missing, too large, no YAML, or no mapping.
+        UserError: the file is missing, too large, not YAML, or not a mapping.
     """
     where = path if where is None else where
     data = parse_yaml(_read(path, where), where)
@@ -50,7 +50,7 @@ def read_mapping(path: Path, where: object = None) -> dict[str, Any]:
 
 
 def parse_yaml(text: bytes | str, where: object) -> Any:
-    """The value that a text holds.
+    """Returns the value of a YAML text.
 
     Raises:
         UserError: it is no YAML or beyond the limits; one line that begins with `where`.
@@ -65,7 +65,7 @@ def parse_yaml(text: bytes | str, where: object) -> Any:
 
 
 def whole_number(text: str) -> int:
-    """A whole number as people write it, on a command line too: 1000000 or 1e6.
+    """Parse a whole number as people write it, also on a command line: 1000000 or 1e6.
 
     Raises:
         ValueError: it is none.
@@ -79,7 +79,7 @@ def whole_number(text: str) -> int:
 
 
 def dump_yaml(data: Any) -> str:
-    """A text of which `parse_yaml` makes the same data."""
+    """Returns a YAML text that `parse_yaml` reads back as equal data."""
     text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False)
     return text
 
@@ -100,7 +100,7 @@ def _read(path: Path, where: object) -> bytes:
 
 
 class _Loader(yaml.SafeLoader):
-    """Stops composing where the limits are passed."""
+    """YAML loader that stops when a limit is exceeded."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -118,14 +118,14 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
-        """The tag of a value that gives none."""
+        """Returns the tag of a value without an explicit tag."""
         if kind is yaml.ScalarNode:
             return _PLAIN if implicit[0] else f"{_TAG}str"  # the others are quoted
         return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
 
 
 class _Values:
-    """Makes values of nodes, and counts them again: aliases of aliases make gigabytes of few."""
+    """Converts nodes to values and limits their number: nested aliases can need gigabytes."""
 
     def __init__(self) -> None:
         self._count = self._depth = 0
@@ -191,7 +191,7 @@ def _error(problem: str, node: yaml.Node) -> yaml.YAMLError:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes a text that would be read as a number here, though not by YAML 1.1."""
+    """YAML dumper that quotes a text which this reader, unlike YAML 1.1, parses as a number."""
 
 
 _Dumper.add_implicit_resolver(

@@ -58,7 +58,7 @@ class Interface:
         return self
 
     def _check_topics(self) -> None:
-        """Who reads back its own command would always find it obeyed."""
+        """Refuse an observation term that reads a command topic, which only echoes the command."""
         commands = {term.ros.topic for term in self.action}
         for term in self.observation:
             if term.ros.topic in commands:
@@ -107,12 +107,12 @@ class Interface:
 
     @cached_property
     def observation_slices(self) -> dict[str, slice]:
-        """Where each observation term lies in the vector; what is not observed is empty."""
+        """Slice of each observation term in the vector; empty for a term that is not observed."""
         return _slices((term.name, term.width) for term in self.observation)
 
     @cached_property
     def action_slices(self) -> dict[str, slice]:
-        """Where each action term lies in the vector."""
+        """Slice of each action term in the vector."""
         return _slices((term.name, term.size) for term in self.action)
 
     @cached_property
@@ -150,13 +150,13 @@ class Interface:
         out: NDArray[np.float32] | None = None,
         noise: Mapping[str, Floats] | None = None,
     ) -> NDArray[np.float32]:
-        """Fields to observation.
+        """Convert measured values to an observation.
 
         Args:
             fields: per term name an array (..., size), as sensors and messages have it; the
                 leading axes are the same for all. Names that are no terms are ignored.
             out: written to if given, (..., O).
-            noise: per term name (..., count), in its unit, added to what the term shows.
+            noise: per term name (..., count), in its unit, added to the values of the term.
 
         Returns:
             The observation (..., O), float32.
@@ -186,7 +186,7 @@ class Interface:
 
     @cached_property
     def _shown(self) -> list[tuple[ObservationTerm, slice, Any, Any]]:
-        """What is observed, with its place, scale and clip: arrays where elements differ."""
+        """Observed terms with their slice, scale and clip; arrays where the elements differ."""
         shown: list[tuple[ObservationTerm, slice, Any, Any]] = []
         for term in self.observation:
             scale = term.scales if isinstance(term.scale, tuple) else term.scale
@@ -197,7 +197,7 @@ class Interface:
         return shown
 
     def command(self, action: NDArray[Any], previous: Floats) -> Floats:
-        """Action to command in physical units: scale and offset, limit, blend, rate limit.
+        """Convert an action to a command in physical units: scale, offset, limit, blend, rate.
 
         Args:
             action: the policy's output (..., A).
@@ -223,15 +223,14 @@ class Interface:
         return np.clip(self.safe, previous - self.rate_step, previous + self.rate_step)
 
     def initial_command(self, fields: Mapping[str, NDArray[Any]]) -> Floats:
-        """The command (..., A) from which a session begins: where the robot is measured to be.
+        """Returns the command (..., A) at which a session begins: the measured state of the robot.
 
-        An element that a tracked observation term measures begins there, within its limit. The
-        others begin at the safe command; `assumed_start` names those for which nothing says that
-        they may.
+        An element that a tracked observation term measures begins at its measured value, clipped
+        to its limit. The others begin at the safe command; `assumed_start` lists those of them for
+        which this is an assumption.
 
         Args:
-            fields: per observation term (..., size). Where a term is missing its elements are
-                NaN.
+            fields: per observation term (..., size). The elements of a missing term are NaN.
         """
         shape = next((np.shape(value)[:-1] for value in fields.values()), ())
         command = np.tile(self.safe, (*shape, 1))
@@ -240,7 +239,7 @@ class Interface:
         return np.clip(command, *self.limits)
 
     def start_beyond_limit(self, fields: Mapping[str, NDArray[Any]]) -> str:
-        """Which element is measured beyond its limit by more than its tolerance; else empty."""
+        """Describes the first element measured beyond its limit and tolerance; else empty."""
         low, high = self.limits
         for i, (name, element) in self._starts.items():
             value = float(self._measurement(i, name, element, fields))
@@ -253,26 +252,26 @@ class Interface:
 
     @cached_property
     def assumed_start(self) -> tuple[str, ...]:
-        """Elements of which neither a measurement nor robot.yaml says where they begin."""
+        """Elements whose initial value is given neither by a measurement nor by robot.yaml."""
         silent = [term.initial_command is None for term in self.action for _ in range(term.size)]
         found = zip(self.action_names, silent, self.measured, strict=True)
         return tuple(name for name, says_nothing, by in found if says_nothing and by is None)
 
     @cached_property
     def _starts(self) -> dict[int, tuple[str, int]]:
-        """Per action element that begins where it is measured: which term's which element."""
+        """Term and element that measure each action element which begins at its measured value."""
         safe = [term.initial_command == "safe" for term in self.action for _ in range(term.size)]
         return {i: by for i, by in enumerate(self.measured) if by is not None and not safe[i]}
 
     @cached_property
     def _tolerance(self) -> Floats:
-        """(A,) by how much a measurement may be away from its command; 0 where none is."""
+        """(A,) allowed difference between measurement and command; 0 if it is not measured."""
         return self._spread(lambda t: t.tracking.tolerance if t.tracking is not None else 0.0)
 
     def _measurement(
         self, i: int, name: str, element: int, fields: Mapping[str, NDArray[Any]]
     ) -> Any:
-        """What measures action element `i` (...); an angle that wraps is as near as can be."""
+        """Measurement (...) of action element `i`; a wrapped angle is unwrapped into its range."""
         if name not in fields:
             return np.nan
         value = np.asarray(fields[name][..., element], np.float64)
@@ -283,20 +282,20 @@ class Interface:
         return middle + fold(value - middle)
 
     def time_to_rest(self, command: Floats) -> float:
-        """S that braking takes from a command (A,) to the safe one; NaN elements take none."""
+        """Time to brake from a command (A,) to the safe one, s; NaN elements take no time."""
         away = np.abs(command - self.safe) / self.rate_step
         return float(np.ceil(np.nanmax(away, initial=0.0) - 1e-9)) * self.control_dt
 
     @cached_property
     def braking_time(self) -> tuple[float, str]:
-        """S that a stop takes at most under the rate limits, and the element that takes it."""
+        """Longest time to stop under the rate limits, s, and the element that takes it."""
         low, high = self.limits
         ticks = np.maximum(self.safe - low, high - self.safe) / self.rate_step
         worst = int(np.argmax(ticks))
         return float(ticks[worst]) * self.control_dt, self.action_names[worst]
 
     def saturated(self, action: NDArray[Any]) -> NDArray[np.bool_]:
-        """Elements (..., A) of an action that are cut by a limit (not: by the rate limit)."""
+        """Mask (..., A) of action elements cut by a limit (not by the rate limit)."""
         target = self._offset + self._scale * action.astype(np.float64)
         return (target < self.limits[0]) | (target > self.limits[1])
 
@@ -317,7 +316,7 @@ class Interface:
 
     @cached_property
     def measured(self) -> tuple[tuple[str, int] | None, ...]:
-        """(A,) the observation term and its element that measure a command; None: nothing does."""
+        """(A,) observation term and element that measure each command; None: not measured."""
         return tuple(
             None if term.tracking is None or element is None else (term.tracking.term, element)
             for term in self.action
@@ -334,7 +333,7 @@ class Interface:
 
     @cached_property
     def _share(self) -> Floats:
-        """(A,) part of the way to its target that a command goes in a tick."""
+        """(A,) fraction of the distance to its target by which a command moves in a tick."""
         times = self._spread(lambda t: t.blend)
         with np.errstate(divide="ignore"):
             return np.where(times > 0, -np.expm1(-self.control_dt / times), 1.0)
@@ -345,7 +344,7 @@ class Interface:
 
     @cached_property
     def rate_step(self) -> Floats:
-        """(A,) the most by which a command may differ from the one of the tick before."""
+        """(A,) largest change of a command from one tick to the next."""
         return self._spread(lambda t: t.rate_limit) * self.control_dt
 
     def _spread(self, value: Callable[[ActionTerm], float | tuple[float, ...]]) -> Floats:

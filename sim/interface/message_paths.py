@@ -25,7 +25,7 @@ _PLAIN = re.compile(r'[^\s"\\\[\]]+( +[^\s"\\\[\]]+)*')  # a key that needs no q
 
 
 def parse_path(text: str) -> Path:
-    """`poses[1].position.x` to steps.
+    """Split `poses[1].position.x` into steps.
 
     Raises:
         UserError: it is malformed.

@@ -34,7 +34,7 @@ def _made_of(pattern: str, of: str) -> AfterValidator:
 
 
 def in_sight(text: str) -> str:
-    """Refuse a text that is too long or that a terminal would not show as it is."""
+    """Refuse a text that is too long or contains unprintable characters."""
     if len(text) > 2 * LONGEST:
         raise ValueError(f"{short(text)} is longer than {2 * LONGEST} characters")
     if not text.isprintable():
@@ -43,7 +43,7 @@ def in_sight(text: str) -> str:
 
 
 def _in_quotes(text: object) -> object:
-    """Tell whoever has a joint called 1 how YAML wants it."""
+    """Refuse an unquoted number as a name, with the quoted spelling that YAML needs."""
     if isinstance(text, (int, float)):
         raise ValueError(f'{short(text)} is a number; a name of digits needs quotes: "{text}"')
     return text

@@ -20,7 +20,7 @@ SLACK = 0.005  # that a length may be away from 1, because drivers round; tf2 ac
 
 
 def is_unit(quaternion: Floats) -> NDArray[np.bool_]:
-    """(...,) whether quaternions (..., 4) have length 1."""
+    """(...,) True where quaternions (..., 4) have length 1."""
     return np.asarray(np.abs(np.linalg.norm(quaternion, axis=-1) - 1) <= SLACK)
 
 
@@ -54,7 +54,7 @@ def tilt(quaternion: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Derivation:
-    """A way to look at a quaternion."""
+    """A quantity derived from a quaternion."""
 
     of: Callable[[Floats], Floats]  # (..., 4) to (..., size)
     size: int

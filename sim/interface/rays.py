@@ -51,7 +51,7 @@ class Rays:
         return np.stack([np.cos(angle), np.sin(angle), np.zeros(count)], axis=-1)
 
     def ranges(self, distance: Floats, infinite: Range) -> Floats:
-        """What a scanner says of true distances, m, negative where nothing was hit.
+        """Convert true distances, m, negative without a hit, to the ranges that a scanner reports.
 
         LaserScan carries float32: rounded here already, a range survives the message unchanged.
         """
@@ -61,7 +61,7 @@ class Rays:
         return np.where(far, infinite[1], np.where(near, infinite[0], rounded))
 
     def constants(self, count: int) -> dict[str, float]:
-        """What a LaserScan has to say of itself so that its ranges are these rays."""
+        """Header values of a LaserScan whose ranges are these rays."""
         return {
             "angle_min": self.angle_min,
             "angle_max": self.angle_max,

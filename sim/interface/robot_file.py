@@ -19,15 +19,15 @@ SCHEMA = 1
 
 
 def robot_names() -> list[str]:
-    """The robots that can be had by name: shipped ones, then those of installed packages."""
+    """Names of the available robots: shipped ones, then those of installed packages."""
     return list(dict.fromkeys([*_shipped(), *installed(GROUP)]))
 
 
 def robot_folder(name: str) -> Path:
-    """Where a robot stands: a shipped or an installed one by name, or any folder by path.
+    """Returns the folder of a shipped or installed robot by name, or any folder by path.
 
     Raises:
-        UserError: no such folder, or a name that stands for two.
+        UserError: no such folder, or the name belongs to two robots.
     """
     known = {each: ROBOTS / each for each in _shipped()}
     entries = installed(GROUP).get(name, [])
@@ -49,7 +49,7 @@ def _shipped() -> list[str]:
 
 
 def _folder_of(entry: EntryPoint) -> Path:
-    """The folder that package.folder names, below where the package stands.
+    """Returns the folder named by package.folder, relative to the location of the package.
 
     Raises:
         UserError: there is none with a robot.yaml.
@@ -82,7 +82,7 @@ def read_interface(path: Path) -> Interface:
 
 
 def read_data(path: Path) -> dict[str, Any]:
-    """What stands in a robot.yaml, its schema checked and taken off.
+    """Returns the content of a robot.yaml, without its schema, which is checked.
 
     Raises:
         UserError: the file is missing, is no YAML mapping, or has another schema.
@@ -95,7 +95,7 @@ def read_data(path: Path) -> dict[str, Any]:
 
 
 def existing(path: Path) -> Path:
-    """A file of a robot, which is there.
+    """Returns the path of a robot's file, which must exist.
 
     Raises:
         UserError: it is not.

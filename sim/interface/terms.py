@@ -58,7 +58,7 @@ SOURCES = ("qpos", "qvel", "sensor", "rays", "task")
 
 @dataclass(frozen=True, config=STRICT)
 class MujocoState:
-    """Where an observation term stands in MuJoCo: exactly one of `SOURCES` is given."""
+    """Source of an observation term in MuJoCo: exactly one of `SOURCES` is given."""
 
     qpos: tuple[Text, ...] = ()  # joint positions: one scalar joint per element
     qvel: tuple[Text, ...] = ()  # joint velocities: one scalar joint per element
@@ -98,11 +98,11 @@ Constants = Annotated[
 
 @dataclass(frozen=True, config=STRICT)
 class RosField:
-    """Where a term stands in ROS: a message and the path of each element in it.
+    """Source of a term in ROS: a message and the path of each element in it.
 
-    A path is `a.b`, `a[3].b` (index) or `a[joint]` (see `message_paths`). Where an array of
-    names stands beside `a`, what stands in brackets is a name and never an index, because ROS does
-    not promise the order of joints.
+    A path is `a.b`, `a[3].b` (index) or `a[joint]` (see `message_paths`). If the message has an
+    array of names beside `a`, the text in brackets is a name and never an index, because ROS does
+    not guarantee the order of joints.
     """
 
     topic: Topic  # relative topic name
@@ -122,9 +122,9 @@ class RosField:
 
 @dataclass(frozen=True, config=STRICT)
 class ObservationTerm:
-    """A named part of the observation vector: `scale * value`, clipped where `clip` says so.
+    """A named part of the observation vector: `scale * value`, clipped to `clip` if it is given.
 
-    What is a number or a pair may be a list, one per element that the term shows.
+    A number or a pair may also be a list with one entry per derived element of the term.
     """
 
     name: Label  # unique among the observation terms
@@ -219,7 +219,7 @@ class ObservationTerm:
             raise ValueError(f"{where} is in {made.unit}, not in {self.unit}")
 
     def check_limit(self, key: str, limit: Range | tuple[Range, ...]) -> None:
-        """Refuse a limit that is empty, or that nothing could pass, such as one in degrees."""
+        """Refuse an empty limit, or one that no value could exceed, such as one in degrees."""
         check_ranges(self.name, key, limit, self.count)
         for wraps, low, high in zip(self.wrapped, *spread_range(limit, self.count), strict=True):
             if wraps and (low < -np.pi) != (high > np.pi):
@@ -243,7 +243,7 @@ class ObservationTerm:
 
     @property
     def count(self) -> int:
-        """Elements that it shows."""
+        """Number of elements after the derivation."""
         return self.size if self.derive is None else DERIVED[self.derive].size
 
     @property
@@ -253,26 +253,26 @@ class ObservationTerm:
 
     @property
     def scales(self) -> Floats:
-        """(count,) of every element."""
+        """(count,) scale of every element."""
         return spread(self.scale, self.count)
 
     @property
     def noises(self) -> Floats:
-        """(count,) of every element, in `unit`."""
+        """(count,) noise of every element, in `unit`."""
         return spread(self.noise, self.count)
 
     @property
     def limits(self) -> tuple[Floats, Floats] | None:
-        """(count,) lowest and highest that may be shown, in `unit`."""
+        """(count,) lowest and highest permitted value, in `unit`."""
         return None if self.limit is None else spread_range(self.limit, self.count)
 
     @cached_property
     def wrapped(self) -> NDArray[np.bool_]:
-        """(count,) whether an element is an angle on a circle."""
+        """(count,) True where an element is an angle on a circle."""
         return np.full(self.count, self.wraps or False)
 
     def values(self, field: NDArray[Any]) -> NDArray[Any]:
-        """What it shows (..., count), in its unit, of a field (..., size)."""
+        """Convert a field (..., size) to the values (..., count) of the term, in its unit."""
         if self.derive is not None:
             return DERIVED[self.derive].of(field)
         return np.where(self.wrapped, fold(field), field) if self.wraps else field
@@ -296,7 +296,7 @@ LATER = (
 
 
 def drop_later(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """A dictionary without the keys that say nothing; for `asdict` too."""
+    """Returns a dictionary without later keys that are at their default; for `asdict` too."""
     return {key: value for key, value in items if (key, value) not in LATER}
 
 
@@ -304,7 +304,7 @@ TOLERANCE = 1e-4  # relative, and absolute near 0: drivers count angles in float
 
 
 def same_constant(value: float | Integral | str, expected: float | str) -> bool:
-    """Whether a message's value is the one that the interface names."""
+    """True if a message's value equals the value required by the interface."""
     if isinstance(value, str) or isinstance(expected, str):
         return value == expected
     if isinstance(value, Integral) and float(expected).is_integer():
@@ -319,7 +319,7 @@ def fold(angle: NDArray[Any]) -> NDArray[Any]:
 
 @dataclass(frozen=True, config=STRICT)
 class Tracking:
-    """A measurement that has to follow the command; where it does not, something is broken."""
+    """A measurement that must follow the command; if it does not, the robot is stopped."""
 
     term: str  # an observation term in the action term's unit
     tolerance: Positives  # largest difference, in that unit
@@ -415,7 +415,7 @@ class ActionTerm:
 
     @property
     def measured(self) -> tuple[int | None, ...]:
-        """Per element, the element of `tracking.term` that measures it; None: nothing does."""
+        """Per element, the element of `tracking.term` that measures it; None: not measured."""
         if self.tracking is None:
             return (None,) * self.size
         return self.tracking.elements or tuple(range(self.size))

@@ -114,7 +114,7 @@ def spread_range(bounds: Range | tuple[Range, ...], size: int) -> tuple[Floats, 
 
 
 def check_size(term: str, key: str, names: Sequence[object], size: int) -> None:
-    """Refuse a list that is not as long as its term."""
+    """Refuse a list whose length is not the size of its term."""
     if len(names) != size:
         raise ValueError(f"term {term!r}: {key} has {len(names)} elements, size is {size}")
 
@@ -126,19 +126,19 @@ def check_unique(kind: str, names: Sequence[str]) -> None:
 
 
 def check_each(term: str, key: str, value: object, size: int) -> None:
-    """Refuse a list per element that is not as long as its term."""
+    """Refuse a list per element whose length is not the size of its term."""
     if isinstance(value, tuple):
         check_size(term, key, value, size)
 
 
 def check_range(term: str, key: str, bounds: Range) -> None:
-    """Refuse a range without anything in it."""
+    """Refuse an empty range."""
     if not bounds[0] < bounds[1]:
         raise ValueError(f"term {term!r}: {key} {bounds} is empty, the first must be the lower")
 
 
 def check_ranges(term: str, key: str, bounds: Range | tuple[Range, ...], size: int) -> None:
-    """Refuse ranges of which one is empty, or a list of them that is not as long as its term."""
+    """Refuse an empty range, or a list of ranges whose length is not the size of its term."""
     each = ranges(bounds)
     if isinstance(bounds[0], tuple):
         check_size(term, key, each, size)
@@ -150,11 +150,11 @@ ROUNDING = 1e-4  # of a range or its bounds: what people and vendors round away 
 
 
 def exceeds(inner: Range, outer: Range) -> bool:
-    """Whether a range is beyond another by more than rounding."""
+    """True if a range reaches beyond another by more than rounding."""
     slack = ROUNDING * max(outer[1] - outer[0], abs(outer[0]), abs(outer[1]))
     return inner[0] < outer[0] - slack or inner[1] > outer[1] + slack
 
 
 def ranges(bounds: Range | tuple[Range, ...]) -> tuple[Range, ...]:
-    """The ranges as a list: of one, where all elements share it."""
+    """Returns the ranges as a list; its length is one if all elements share the range."""
     return bounds if isinstance(bounds[0], tuple) else (bounds,)  # type: ignore[return-value]

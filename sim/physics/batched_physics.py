@@ -22,7 +22,7 @@ NUMBER = 1  # in the last axis of Batch.warning, after lastinfo
 
 
 class BatchedPhysics:
-    """B simulations stepped together; only this class knows MuJoCo addresses.
+    """B simulations stepped together; only this class uses MuJoCo addresses.
 
     Args:
         interface: names the joints, sensors and actuators.
@@ -75,7 +75,7 @@ class BatchedPhysics:
 
     @property
     def pose(self) -> Floats:
-        """(B, nq) a copy of where every joint is; for pictures only."""
+        """(B, nq) a copy of the joint positions; for rendering only."""
         return np.array(self._qpos)
 
     def step(self, command: Floats) -> None:
@@ -117,7 +117,7 @@ class BatchedPhysics:
 
     @property
     def movable(self) -> bool:
-        """Whether `place` knows how to put this robot somewhere."""
+        """True if `teleport` supports this robot."""
         return self._start is not None
 
     def teleport(self, ids: NDArray[np.int32], pose: Floats) -> None:
@@ -137,7 +137,7 @@ class BatchedPhysics:
 
     @property
     def hinges(self) -> int:
-        """How many hinges the model has."""
+        """Number of hinges of the model."""
         return len(self._hinges)
 
     def perturb_joints(self, ids: NDArray[np.int32], angles: Floats) -> None:
@@ -172,7 +172,7 @@ class BatchedPhysics:
             self._measure(ids)
 
     def refresh_sensors(self) -> dict[str, Floats]:
-        """`fields` of a state that was written into the batch."""
+        """Recompute `fields` for a state that was written into the batch."""
         if self._derives:
             self.batch.forward()
             self._measure(None)
@@ -187,19 +187,19 @@ class BatchedPhysics:
         self._qvel[np.ix_(ids, self._start.velocity)] += velocity
 
     def _measure(self, ids: NDArray[np.int32] | None) -> None:
-        """Take what the sensors and the scanners show at the state that was just computed."""
+        """Read the sensors and scanners at the state that was just computed."""
         rows = slice(None) if ids is None else ids
         self._sensors[rows] = self._measured[rows]
         if self._scanners:
             self._scans[rows] = np.concatenate([s.scan(ids) for s in self._scanners], axis=1)
 
     def diverged(self) -> NDArray[np.bool_]:
-        """(B,) whose state is not finite, or that MuJoCo itself had to reset, since `reset`."""
+        """(B,) True where the state is not finite or MuJoCo reset it, since `reset`."""
         finite = np.isfinite(self._qpos).all(axis=1) & np.isfinite(self._qvel).all(axis=1)
         return np.asarray(~finite | self.batch.warning[:, BAD, NUMBER].any(axis=1))
 
     def snapshot(self) -> dict[str, NDArray[np.generic]]:
-        """The state (B, ...) and what the sensors and scanners show."""
+        """The state (B, ...) and the values of the sensors and scanners."""
         return {
             "physics": self.batch.state.copy(),
             "sensors": self._sensors.copy(),

@@ -19,7 +19,7 @@ SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 
 @dataclass(frozen=True)
 class Start:
-    """The columns of qpos that say where a robot stands, and of qvel how it moves."""
+    """Columns of qpos with the pose of a robot, and of qvel with its velocity."""
 
     xy: Indices  # (2,)
     quaternion: Indices  # (4,) w, x, y, z; empty for a robot that keeps its heading
@@ -30,9 +30,9 @@ BASE = "base_link"  # REP-105
 
 
 def start_address(model: mujoco.MjModel, interface: Interface) -> Start | None:
-    """Of a base on a free joint, or on the two slides of a term `position`; else None.
+    """Returns the addresses of a base on a free joint or on the slides of `position`, or None.
 
-    The free joint is that of `base_link`, or the one whose elements `position` shows.
+    The free joint is that of `base_link`, or the one whose elements `position` reads.
     """
     free = model.jnt_type == mujoco.mjtJoint.mjJNT_FREE
     body = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, BASE)
@@ -57,7 +57,7 @@ def _free_start(model: mujoco.MjModel, joint: int) -> Start:
 
 
 def check_names(model: mujoco.MjModel, interface: Interface) -> None:
-    """Refuse an interface that names what the model does not have, or has otherwise.
+    """Refuse an interface with a name that the model lacks or uses differently.
 
     Raises:
         UserError: the term, the key, and the name with the valid choices.
@@ -133,7 +133,7 @@ def _joints(
     addresses: NDArray[np.int32],
     free_size: int,
 ) -> Indices:
-    """Of scalar joints by name, and of elements of a free joint as `joint[i]`."""
+    """Returns the addresses of scalar joints by name, and of elements of a free joint."""
     free = model.jnt_type == mujoco.mjtJoint.mjJNT_FREE
     columns = []
     for name in names:
@@ -156,7 +156,7 @@ def _joints(
 
 
 def _joint_and_element(model: mujoco.MjModel, where: str, name: str) -> tuple[str, int | None]:
-    """`root[0]` is an element of the joint `root`, or a joint that is called so."""
+    """Split `root[0]` into the joint `root` and its element, unless a joint has that full name."""
     match = re.fullmatch(r"(.+)\[(\d+)\]", name)
     kind = mujoco.mjtObj.mjOBJ_JOINT
     whole = mujoco.mj_name2id(model, kind, name) >= 0

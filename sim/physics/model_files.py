@@ -30,12 +30,12 @@ def load_spec(path: Path) -> mujoco.MjSpec:
 
 
 def documents(mjcf: Path) -> dict[Path, ElementTree.Element]:
-    """Every MJCF file of a model with its root element, the main one first.
+    """Returns the root element of every MJCF file of a model, the main file first.
 
-    A file that is missing is left to MuJoCo, which says so.
+    A missing file is reported by MuJoCo later.
 
     Raises:
-        UserError: one is not XML, or holds itself: MuJoCo would not end.
+        UserError: a file is not XML, or includes itself, in which case MuJoCo would not terminate.
     """
     found: dict[Path, ElementTree.Element] = {}
     _visit(mjcf, mjcf.parent, found, ())
@@ -77,7 +77,7 @@ def _parse(path: Path) -> ElementTree.Element:
 
 
 def assets(mjcf: Path) -> Iterator[Path]:
-    """Every file that a model reads beside its MJCF files.
+    """Returns every file that a model reads in addition to its MJCF files.
 
     Raises:
         UserError: one is missing.

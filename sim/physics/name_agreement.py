@@ -69,7 +69,7 @@ KNOWN = {
 
 @dataclass(frozen=True)
 class Source:
-    """What one element of a term is in the model; empty is what nothing can be said of."""
+    """Meaning of one element of a term in the model; empty fields are unknown."""
 
     label: str  # as robot.yaml names it
     unit: str = ""
@@ -79,7 +79,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Side:
-    """An element of a term on both sides."""
+    """An element of a term in the model and in ROS."""
 
     where: str
     source: Source
@@ -90,7 +90,7 @@ class Side:
 
 
 def disagreements(model: mujoco.MjModel, interface: Interface) -> list[str]:
-    """Every place where both sides cannot be meant; the names in `interface` are valid."""
+    """Returns every contradiction between model and ROS; the names in `interface` are valid."""
     terms = [t for t in interface.observation if t.mujoco.task is None]
     measured = {term.name: sources(model, term) for term in terms}
     commanded = {term.name: controls(model, term) for term in interface.action}
@@ -117,7 +117,7 @@ def disagreements(model: mujoco.MjModel, interface: Interface) -> list[str]:
 
 
 def sources(model: mujoco.MjModel, term: ObservationTerm) -> list[Source]:
-    """Of each element of an observation term."""
+    """Returns the source of each element of an observation term."""
     if term.mujoco.rays is not None:
         return [Source(f"rays of {term.mujoco.rays.site}", "m")] * term.size
     array, columns = address(model, term)
@@ -149,7 +149,7 @@ def _of_joint(model: mujoco.MjModel, label: str, joint: int, array: str, element
 
 
 def _axis(model: mujoco.MjModel, joint: int) -> str:
-    """The axis of the world that a joint of a base moves along or about; else nothing."""
+    """Returns the world axis that a joint of a base moves along or about; else an empty text."""
     body = int(model.jnt_bodyid[joint])
     axis = model.jnt_axis[joint].round(6).tolist()
     upright = np.allclose(model.body_quat[body], [1, 0, 0, 0])
@@ -174,7 +174,7 @@ def _of_sensor(model: mujoco.MjModel, sensor: int, element: int) -> Source:
 
 
 def controls(model: mujoco.MjModel, term: ActionTerm) -> list[Source]:
-    """Of each element of an action term."""
+    """Returns the source of each element of an action term."""
     found = []
     for name, index in zip(term.mujoco.actuators, actuators(model, term), strict=True):
         does, label = effect(model, index), f"actuator {name}"
@@ -218,7 +218,7 @@ def _wrong_unit(
 
 
 def _plain(unit: str) -> str:
-    """One spelling of a unit."""
+    """Returns the canonical spelling of a unit."""
     text = re.sub(r"[ ·*^]", "", unit).replace("²", "2")
     return ALIASES.get(text, text)
 
@@ -253,7 +253,7 @@ def _letters(side: Side) -> set[str]:
 
 
 def _unit(path: Path, kind: str, source: Source) -> str:
-    """What a field is in, by ROS's own definition; empty where it is a matter of agreement."""
+    """Returns the unit that ROS defines for a field; empty where it is a matter of convention."""
     (last, key), package = path[-1], kind.partition("/")[0]
     if key is not None:
         word = key if last == "values" else last
@@ -270,7 +270,7 @@ def _unit(path: Path, kind: str, source: Source) -> str:
 
 
 def _named(model: mujoco.MjModel, name: str) -> tuple[int, ...]:
-    """The joints that a name in a message can mean: of a joint, or else of an actuator."""
+    """Returns the joints that a name in a message can mean: a joint, or else an actuator."""
     joint = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, name)
     if joint >= 0:
         return (int(joint),)
@@ -283,7 +283,7 @@ def _names(model: mujoco.MjModel, joints: Sequence[int]) -> str:
 
 
 def _out_of_order(model: mujoco.MjModel, sides: Sequence[Side]) -> Iterator[str]:
-    """Arrays whose names are the model's with something around them, in another order."""
+    """Reports arrays with the model's names, prefixed or suffixed, in another order."""
     arrays: dict[tuple[str, str, str], list[Side]] = {}
     for side in sides:
         if side.keys and len(side.source.joints) == 1 and not _is_free(model, side):
@@ -308,7 +308,7 @@ def _is_free(model: mujoco.MjModel, side: Side) -> bool:
 
 
 def _cores(names: Sequence[str]) -> list[str]:
-    """Names without what they have in common in front and behind."""
+    """Returns names without their common prefix and suffix."""
     plain = [re.sub(r"[\W_]", "", name).casefold() for name in names]
     front = _alike(plain)
     rest = [name[front:] for name in plain]
@@ -317,7 +317,7 @@ def _cores(names: Sequence[str]) -> list[str]:
 
 
 def _alike(names: Sequence[str]) -> int:
-    """How many characters all names begin with."""
+    """Returns the length of the common prefix of all names."""
     together = list(zip(*names, strict=False))
     return next((i for i, each in enumerate(together) if len({*each}) > 1), len(together))
 
@@ -328,7 +328,7 @@ def _measured_elsewhere(
     commanded: Sequence[Source],
     measured: dict[str, list[Source]],
 ) -> Iterator[str]:
-    """Commands that are compared with the measurement of another joint."""
+    """Reports commands that are compared with the measurement of another joint."""
     if action.tracking is None or action.tracking.term not in measured:
         return
     for source, element in zip(commanded, action.measured, strict=True):

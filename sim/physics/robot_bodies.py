@@ -56,7 +56,7 @@ def roots(model: mujoco.MjModel) -> set[int]:
 
 
 def is_robot(model: mujoco.MjModel, body: int) -> bool:
-    """Whether a body is of the robot, or fixed to the world as a robot's base may be."""
+    """True if a body belongs to the robot, or is fixed to the world as a robot's base may be."""
     root = int(model.body_rootid[body])
     tree = np.flatnonzero(model.body_rootid == root)
     fixed = root == 0 or not model.body_dofnum[tree].any()
@@ -64,7 +64,7 @@ def is_robot(model: mujoco.MjModel, body: int) -> bool:
 
 
 def measured_joints(model: mujoco.MjModel) -> list[int]:
-    """The hinges and slides that a robot knows of: driven ones, and those with a sensor."""
+    """Returns the hinges and slides that are driven or have a sensor."""
     known = {joint for actuator in range(model.nu) for joint in joints_of(model, actuator)}
     for sensor in range(model.nsensor):
         if model.sensor_type[sensor] in (
@@ -87,6 +87,6 @@ def free_bases(model: mujoco.MjModel) -> list[int]:
 
 
 def has_floor(model: mujoco.MjModel) -> bool:
-    """Whether anything that does not move could be stood on."""
+    """True if the model has a fixed geom that can be collided with."""
     fixed = model.body_weldid[model.geom_bodyid] == 0
     return bool(np.any(fixed & ((model.geom_contype | model.geom_conaffinity) != 0)))

@@ -20,7 +20,7 @@ __all__ = ["ROBOTS", "Robot", "load_robot", "robot_folder", "robot_names"]
 
 @dataclass(frozen=True)
 class Robot:
-    """A robot's interface and the model it moves in."""
+    """A robot's interface and its MuJoCo model."""
 
     interface: Interface
     model_path: Path
@@ -62,7 +62,7 @@ class Robot:
 
 
 def load_robot(name: str) -> Robot:
-    """A shipped robot by name, or a robot folder by path.
+    """Load a shipped robot by name, or a robot folder by path.
 
     Raises:
         UserError: no such robot, a missing file, or a robot.yaml that does not hold; one line.

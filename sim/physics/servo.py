@@ -19,7 +19,7 @@ _INTEGRATOR = int(mujoco.mjtDyn.mjDYN_INTEGRATOR)
 
 @dataclass(frozen=True)
 class Effect:
-    """What an actuator's control commands."""
+    """Quantity that an actuator's control commands."""
 
     kind: str  # position, velocity or effort of one joint, in SI units; "" is something else
     joint: int = -1
@@ -27,7 +27,7 @@ class Effect:
 
 
 def effect(model: mujoco.MjModel, actuator: int) -> Effect:
-    """What the control of an actuator commands, as far as its gains tell."""
+    """Returns the quantity that the control of an actuator commands, as derived from its gains."""
     transmission = mujoco.mjtTrn(int(model.actuator_trntype[actuator]))
     if transmission != mujoco.mjtTrn.mjTRN_JOINT:
         kind = transmission.name.removeprefix("mjTRN_").lower()

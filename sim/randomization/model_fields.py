@@ -26,12 +26,12 @@ LINEAR = (
 
 
 def body_names(model: mujoco.MjModel) -> list[str]:
-    """Of all bodies of a model, in order."""
+    """Returns the names of all bodies of a model, in order."""
     return [model.body(i).name for i in range(model.nbody)]
 
 
 def _dofs(model: mujoco.MjModel) -> Iterator[int]:
-    """Of all hinges and slides."""
+    """Yields the velocity addresses of all hinges and slides."""
     turning = int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)
     for i in range(model.njnt):
         if model.jnt_type[i] in turning:
@@ -43,7 +43,7 @@ DERIVING = {"body_mass", "body_inertia", "dof_armature", "opt.gravity"}
 
 
 class ModelFieldWriter:
-    """Writes what differs into a batch; what never differs is not touched.
+    """Writes the model fields that differ into a batch; the others are not touched.
 
     A field that some quantities multiply and others are added to is its nominal value, times the
     product of the first, plus the others.
@@ -108,7 +108,7 @@ class ModelFieldWriter:
             self._batch.set_const(ids)
 
     def _factor(self, row: Quantity, field: ModelField, nominal: Floats, values: Floats) -> Floats:
-        """What a field is multiplied by; broadcasts to (k, *its shape)."""
+        """Returns the factor of a field; it broadcasts to (k, *its shape)."""
         part = self._differences.of(values, row.name)
         if field.at in self._rows:
             whole = np.ones((len(part), nominal.shape[0]))
@@ -122,7 +122,7 @@ class ModelFieldWriter:
         return some
 
     def _check(self, row: Quantity, field: ModelField, interface: Interface) -> None:
-        """Refuse a quantity that the model has nothing for."""
+        """Refuse a quantity that does not apply to the model."""
         model = self._model
         if field.at is At.BASE and not self._rows[At.BASE].size:
             raise UserError(

@@ -26,7 +26,7 @@ from sim.randomization.schema import (
 
 
 class ParameterVector:
-    """How simulations differ from the nominal model, and from each other.
+    """Differences of simulations from the nominal model, as vectors.
 
     Args:
         interface: of the robot.
@@ -67,7 +67,7 @@ class ParameterVector:
         self._copies, self._copied = self._shared()
 
     def draw(self, share: Floats) -> Floats:
-        """Values (k, n), for shares (k, n) of the way through each range, 0 to 1."""
+        """Values (k, n) at positions (k, n) in each range, 0 to 1."""
         drawn = self._low + (self._high - self._low) * share
         self.share(drawn)
         values: Floats = np.empty_like(drawn)
@@ -87,40 +87,40 @@ class ParameterVector:
         return values[:, self._slices[name]]
 
     def changed(self, name: str) -> NDArray[np.bool_]:
-        """(size,) which elements of a quantity may be other than nominal."""
+        """(size,) True for elements of a quantity that may differ from nominal."""
         where, nominal = self._slices[name], ROWS[name].nominal
         ends = np.stack([self._base[where], self._low[where], self._high[where]])
         return np.asarray((ends != nominal).any(axis=0))
 
     def differs(self, *names: str) -> bool:
-        """Whether anything of these quantities may be other than nominal."""
+        """True if any element of these quantities may differ from nominal."""
         return any(self.changed(name).any() for name in names)
 
     @property
     def differing(self) -> frozenset[str]:
-        """The quantities of which anything may be other than nominal."""
+        """Quantities of which any element may differ from nominal."""
         return frozenset(row.name for row in VECTOR if self.differs(row.name))
 
     def differing_in(self, values: Floats) -> frozenset[str]:
-        """The quantities of which anything in values (k, n) is other than nominal."""
+        """Quantities of which any element in values (k, n) differs from nominal."""
         return frozenset(
             row.name for row in VECTOR if (self.of(values, row.name) != row.nominal).any()
         )
 
     def most(self, name: str) -> Floats:
-        """(size,) the largest value that a quantity may have."""
+        """(size,) largest possible value of a quantity."""
         most: Floats = self.of(self.draw(np.ones((1, self.size))), name)[0]
         return most
 
     def share(self, values: Floats) -> None:
-        """Give the terms that show the same value of a message the settings of the first one.
+        """Copy the settings of the first term to all terms that read the same message value.
 
-        In values (k, n), in place. `check_reality` sees to it that their ranges are equal.
+        Changes values (k, n) in place. `check_reality` ensures that their ranges are equal.
         """
         values[:, self._copies] = values[:, self._copied]
 
     def _shared(self) -> tuple[list[int], list[int]]:
-        """Elements of terms that show what a term before them shows, and those of that term."""
+        """Elements of terms that read the same value as an earlier term, and its elements."""
         copies: list[int] = []
         copied: list[int] = []
         for j, i in enumerate(first_of_shared(self._terms)):
@@ -141,7 +141,7 @@ class ParameterVector:
     def names(self, row: Quantity) -> list[str]:
         """A name for each element of a quantity, such as drive_x.gain_factor.
 
-        Empty where a term has the settings of one before it, and for bodies without a name.
+        Empty for a term that shares the settings of an earlier one, and for bodies without a name.
         """
         first = first_of_shared(self._terms)
         own = [t.name if first[i] == i else "" for i, t in enumerate(self._terms)]
@@ -164,7 +164,7 @@ class ParameterVector:
         return np.array(pairs, np.float64)
 
     def _pairs(self, row: Quantity, reality: Reality) -> Iterable[Pair]:
-        """What a reality gives each element of a quantity."""
+        """Range of each element of a quantity in a reality."""
         nominal = row.nominal, row.nominal
         section = getattr(reality, row.section)
         if row.per is Per.ROBOT:
@@ -213,12 +213,12 @@ class ParameterVector:
 
 
 def _elements(row: Quantity, sensor: Section, size: int) -> Iterable[Pair]:
-    """The number of all elements, plus that of each."""
+    """Returns the value for all elements combined with that of each element."""
     low, high = getattr(sensor, row.key)
     own = getattr(sensor, row.element_key) or ((0.0, 0.0),) * size
     return ((low + a, high + b) for a, b in own)
 
 
 def _other(names: Sequence[str], values: Sequence[float], nominal: float) -> dict[str, float]:
-    """What is other than nominal."""
+    """Returns the values that differ from nominal."""
     return {n: v for n, v in zip(names, values, strict=True) if v != nominal}

@@ -123,7 +123,7 @@ class PerturbedSim:
     # Episodes -----------------------------------------------------------------------------
 
     def draw(self, ids: Ids, rngs: Sequence[np.random.Generator]) -> None:
-        """Draw what the next episodes of simulations `ids` are like; then they may be reset."""
+        """Draw the parameters of the next episodes of simulations `ids`; call before the reset."""
         self._key[ids] = [int(rng.integers(KEYS)) for rng in rngs]
         if not self._drawn:
             return
@@ -135,28 +135,28 @@ class PerturbedSim:
         self._become(ids)
 
     def begin(self, ids: Ids, fields: dict[str, Floats]) -> None:
-        """The episodes of simulations `ids` begin, with `fields` (of all)."""
+        """Begin the episodes of simulations `ids`, with `fields` (of all simulations)."""
         self._tick[ids] = self._step[ids] = 0
         self._settle(ids, fields)
         self._draw_noise(ids)
         self._keep(ids, fields)
 
     def hold(self, ids: Ids, command: Floats) -> None:
-        """Commands (n, A) that simulations `ids` have held until their episodes begin."""
+        """Set the commands (n, A) that simulations `ids` had before their episodes begin."""
         self._commands[ids] = command[:, None]
 
     def _become(self, ids: Ids) -> None:
-        """Make simulations `ids` what their values say."""
+        """Apply the values of simulations `ids` to their models and delays."""
         self._expanded.write(ids, self._values[ids])
         self._command_lag[ids] = self._steps(self._of("command_delay")[ids])
         self._lag[ids] = self._steps(self._of("sensor_delay")[ids][:, self._late])
 
     def _settle(self, ids: Ids, fields: dict[str, Floats]) -> None:
-        """Simulations `ids` have not moved here: all before was as it is now."""
+        """Fill the delay buffer of simulations `ids` with their present fields."""
         self._seen[ids] = self._stack(fields, ids, self._late)[:, None]
 
     def _draw_noise(self, ids: Iterable[int]) -> None:
-        """Of the ticks from the latest multiple of BLOCK on."""
+        """Draw the noise of simulations `ids` for the current block of ticks."""
         if not (self._noisy or self._drops):
             return
         for i in ids:
@@ -170,7 +170,7 @@ class PerturbedSim:
     # A tick -------------------------------------------------------------------------------
 
     def advance(self, command: Floats, steps: int) -> None:
-        """Physics steps with a command (B, A), of which the last one is looked at."""
+        """Run physics steps with a command (B, A); the sensors are read after the last one."""
         self._push()
         if not (self._late or self._late_commands):
             for _ in range(steps if steps < self._interface.substeps else 0):
@@ -190,7 +190,7 @@ class PerturbedSim:
                 self._seen[ids, slot] = self._stack(self._physics.fields(), ids, self._late)
 
     def tick(self, fields: dict[str, Floats], moved: Ids) -> None:
-        """A tick is over, with `fields`; simulations `moved` were put somewhere else."""
+        """End a tick with `fields`; the history of the teleported simulations `moved` restarts."""
         self._tick += 1
         if len(moved):
             self._settle(moved, fields)
@@ -198,7 +198,7 @@ class PerturbedSim:
         self._keep(slice(None), fields)
 
     def _push(self) -> None:
-        """At the beginning of a tick, strike those whose turn it is."""
+        """At the beginning of a tick, push the simulations that are due."""
         if not self._pushes:
             return
         every = self._of("push_every")[:, 0]
@@ -218,7 +218,7 @@ class PerturbedSim:
         self._physics.push(ids, self._of("push_velocity")[ids] * direction)
 
     def _delayed(self, command: Floats) -> Floats:
-        """The commands (B, A) that act in the next physics step."""
+        """Returns the commands (B, A) that act in the next physics step."""
         if not self._late_commands:
             return command
         depth = self._commands.shape[1]
@@ -233,7 +233,7 @@ class PerturbedSim:
     # What is shown ------------------------------------------------------------------------
 
     def measurements(self, fields: dict[str, Floats]) -> dict[str, Floats]:
-        """What the sensors show, per term (B, size), where now's true values are `fields`."""
+        """Returns the sensor values per term (B, size); `fields` are the present true values."""
         shown = dict(fields)
         for i in self._touched:
             shown[self._terms[i].name] = self._show(i, fields[self._terms[i].name])
@@ -259,13 +259,13 @@ class PerturbedSim:
         return sensor.measured(value, noise=noise, dropped=dropped, last=last)
 
     def _seen_then(self, late: int) -> Floats:
-        """(B, size) of a term that is shown late."""
+        """Returns the delayed values (B, size) of a term."""
         slot = (self._step.astype(np.intp) - self._lag[:, late]) % self._seen.shape[1]
         then: Floats = self._seen[self._rows, slot][:, self._late_columns[late]]
         return then
 
     def _keep(self, ids: Ids | slice, fields: dict[str, Floats]) -> None:
-        """What is shown now is what a dropout will show."""
+        """Store the present measurements, which a dropout repeats."""
         if self._drops:
             everything = list(range(len(self._terms)))
             self._last[ids] = self._stack(self.measurements(fields), ids, everything)
@@ -273,7 +273,7 @@ class PerturbedSim:
     # State --------------------------------------------------------------------------------
 
     def restore(self, state: Floats, ids: Ids | None = None) -> None:
-        """Go on from rows of a `state`, of all simulations or of `ids`.
+        """Continue from rows of a `state`, of all simulations or of `ids`.
 
         Raises:
             ValueError: it is of another robot, reality or number of simulations.
@@ -292,11 +292,11 @@ class PerturbedSim:
         return values
 
     def _steps(self, seconds: Floats) -> Whole:
-        """Physics steps that are nearest to delays in seconds."""
+        """Convert delays in seconds to the nearest number of physics steps."""
         return np.floor(seconds / self._interface.physics_dt + 0.5).astype(np.intp)
 
     def _stack(self, fields: dict[str, Floats], ids: Ids | slice, terms: list[int]) -> Floats:
-        """(len(ids), elements) of some terms."""
+        """Returns the values (len(ids), elements) of some terms."""
         none = np.zeros((self._physics.size, 0))
         return np.concatenate(
             [none[ids], *(fields[self._terms[i].name][ids] for i in terms)], axis=1
@@ -321,7 +321,7 @@ def _columns(terms: Sequence[ObservationTerm]) -> list[slice]:
 
 
 def _channels(terms: Sequence[ObservationTerm]) -> Whole:
-    """For each element its place in ROS, by number."""
+    """Returns for each element a number that identifies its message field."""
     numbers: dict[tuple[str, str], int] = {}
     return np.array(
         [numbers.setdefault(p, len(numbers)) for t in terms for p in places(t)], np.intp

@@ -22,7 +22,7 @@ SMALLEST = 0.02  # of an identified factor: nothing weighs or pulls nothing
 
 
 class Per(Enum):
-    """What a quantity has a number for."""
+    """Scope of a quantity: it has one number per member."""
 
     ROBOT = "robot"
     BODY = "body"
@@ -34,7 +34,7 @@ class Per(Enum):
 
 @dataclass(frozen=True)
 class Combination:
-    """How a fixed value and what an episode draws around it make one value."""
+    """Rule that combines a fixed value and the value drawn for an episode."""
 
     nominal: float  # changes nothing
     apply: Callable[[Floats, Floats], Floats]
@@ -45,7 +45,7 @@ def _drawn_or_fixed(fixed: Floats, drawn: Floats) -> Floats:
 
 
 def _at_least_one(fixed: Floats, drawn: Floats) -> Floats:
-    """The chance that at least one of two independent events happens."""
+    """Returns the probability that at least one of two independent events occurs."""
     return 1 - (1 - fixed) * (1 - drawn)
 
 
@@ -57,7 +57,7 @@ DRAWN_OR_FIXED = Combination(0.0, _drawn_or_fixed)
 
 @dataclass(frozen=True)
 class Bounds:
-    """Of a quantity's values."""
+    """Range of valid values of a quantity."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -69,7 +69,7 @@ DELAY, CHANCE = Bounds(0.0, LONGEST), Bounds(0.0, 1.0)
 
 
 class At(Enum):
-    """Which rows of a field of the MuJoCo model a quantity is written to."""
+    """Rows of a field of the MuJoCo model that a quantity is written to."""
 
     ALL = "all"
     BASE = "the body base_link"
@@ -88,9 +88,9 @@ class ModelField:
 
 @dataclass(frozen=True)
 class Identification:
-    """That recordings may tell a quantity.
+    """Marks a quantity that can be identified from recordings.
 
-    If a recording cannot tell some quantities apart, the one that is kept first has its nominal
+    If a recording cannot distinguish some quantities, the one that is kept first has its nominal
     value: a robot is easily weighed, the force of its motors is not easily measured.
     """
 
@@ -135,7 +135,7 @@ class Quantity:
 
     @property
     def fields(self) -> tuple[ModelField, ...]:
-        """All fields of the model that it changes."""
+        """All fields of the model that the quantity changes."""
         return self.multiplies + self.adds_to
 
 

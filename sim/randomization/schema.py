@@ -38,7 +38,7 @@ Pair = tuple[float, float]
 
 
 def _pair(value: object) -> Pair:
-    """A number is a range of one."""
+    """Convert a number to a range of a single value."""
     pair = value if isinstance(value, (list, tuple)) else (value, value)
     try:
         if len(pair) != 2 or any(isinstance(each, (bool, str)) for each in pair):
@@ -87,7 +87,7 @@ class Section:
 
 
 def _section(name: str, section: str, doc: str, *, required: bool = False) -> type[Section]:
-    """The dataclass of a section, with a field for every row of the table that is in it."""
+    """Create the dataclass of a section, with a field for each of its rows in the table."""
     annotations: dict[str, object] = {}
     fields: dict[str, object] = {}
     for row in TABLE:
@@ -107,7 +107,7 @@ def _section(name: str, section: str, doc: str, *, required: bool = False) -> ty
 
 
 def _type(row: Quantity) -> tuple[object, object]:
-    """Type and default of a row."""
+    """Returns type and default of a row."""
     number = Spread if row.bounds == ANY else Annotated[Spread, _within(row.bounds)]
     nominal = row.nominal, row.nominal
     if row.per is Per.BODY:
@@ -155,7 +155,7 @@ def reality_from_dict(data: object, where: str) -> Reality:
 
 
 def reality_to_dict(reality: Reality) -> dict[str, Any]:
-    """Plain data of what is not as nominal; `reality_from_dict` reads it back equal."""
+    """Returns plain data of all values that are not nominal; inverse of `reality_from_dict`."""
     data: dict[str, Any] = _ADAPTER.dump_python(reality, mode="json", exclude_defaults=True)
     return data
 
@@ -176,10 +176,10 @@ def read_reality(path: Path) -> Reality:
 
 
 def read_ranges(robot: Robot) -> Reality:
-    """What a robot's randomise.yaml gives ranges of.
+    """Returns the ranges in a robot's randomise.yaml.
 
     Raises:
-        UserError: it has none, it does not hold, or it names what the robot does not have.
+        UserError: the file is missing or invalid, or it names a part that the robot does not have.
     """
     path = robot.model_path.with_name(RANGES)
     if not path.is_file():
@@ -191,7 +191,7 @@ def read_ranges(robot: Robot) -> Reality:
 
 
 def load_ranges(path: Path, robot: Robot) -> Reality:
-    """Ranges of a file.
+    """Load ranges from a file.
 
     Raises:
         UserError: it is missing, does not hold, or names what the robot does not have.
@@ -202,12 +202,12 @@ def load_ranges(path: Path, robot: Robot) -> Reality:
 
 
 def reality_names(robot: Robot) -> list[str]:
-    """The realities that come with a robot."""
+    """Names of the realities that are shipped with the robot."""
     return sorted(p.stem for p in robot.model_path.parent.glob(f"{FOLDER}/*.yaml"))
 
 
 def load_reality(name: str, robot: Robot) -> Reality:
-    """A reality that comes with the robot by name, or a file by path.
+    """Load a reality that is shipped with the robot by name, or a file by path.
 
     Raises:
         UserError: there is none, it does not hold, or it names what the robot does not have.
@@ -229,7 +229,7 @@ def _read(path: Path) -> Reality:
 
 
 def _ranges(data: object, key: str = "") -> Iterator[str]:
-    """The keys where a range stands."""
+    """Yields the keys whose value is a range."""
     if isinstance(data, Mapping):
         for name, value in data.items():
             yield from _ranges(value, f"{key}.{name}" if key else str(name))
@@ -264,12 +264,12 @@ def first_of_shared(terms: Sequence[ObservationTerm]) -> list[int]:
 
 
 def places(term: ObservationTerm) -> list[tuple[str, str]]:
-    """Where each element of a term stands in ROS."""
+    """Returns topic and path of each element of a term in ROS."""
     return [(term.ros.topic, path) for path in term.ros.fields]
 
 
 def check_reality(reality: Reality, interface: Interface, where: str) -> None:
-    """Refuse what names an actuator or a term that the robot does not have, or does not fit it.
+    """Refuse an actuator or a term that the robot does not have, or values that do not fit it.
 
     Raises:
         UserError: names `where`, the thing and the valid choices.
@@ -302,7 +302,7 @@ def _check_sensor(sensor: Sensor, term: ObservationTerm, where: str) -> None:
 def _check_shared(
     reality: Reality, one: ObservationTerm, two: ObservationTerm, where: str
 ) -> None:
-    """One message has one value in a place, whichever term reads it."""
+    """Refuse different settings for terms that read the same value of a message."""
     shared = set(places(one)) & set(places(two))
     if not shared:
         return

@@ -28,7 +28,7 @@ class SensorModel:
 
     @property
     def changes_values(self) -> bool:
-        """Whether it does more than show them late."""
+        """True if the sensor changes values, and does not only delay them."""
         return bool(np.any(np.not_equal(self.scale, 1.0)) or np.any(self.bias))
 
     def measured(
@@ -39,13 +39,13 @@ class SensorModel:
         dropped: NDArray[np.bool_] | None = None,
         last: Floats | None = None,
     ) -> Floats:
-        """(n, size) what it shows.
+        """Returns the measured values (n, size).
 
         Args:
-            value: (n, size) the true ones, as old as its delay.
-            noise: (n, size) that is added, in the term's unit.
-            dropped: (n,) where it shows `last` instead.
-            last: (n, size) what it showed before.
+            value: (n, size) true values at the time of measurement.
+            noise: (n, size) added noise, in the term's unit.
+            dropped: (n,) True where the sensor repeats `last`.
+            last: (n, size) previous measurement.
         """
         changed = self.scale * value + self.bias
         if noise is not None:
@@ -59,14 +59,14 @@ class SensorModel:
         return np.asarray(changed)
 
     def true(self, shown: Floats) -> Floats:
-        """(.., size) the values that it shows so; nan if its scale is zero."""
+        """Returns the true values (.., size) of measurements; NaN if the scale is zero."""
         return np.asarray((shown - self.bias) / np.where(self.scale == 0, np.nan, self.scale))
 
 
 def sensor_models(
     differences: ParameterVector, values: Floats, terms: Sequence[ObservationTerm]
 ) -> dict[str, SensorModel]:
-    """By term, without noise and dropouts.
+    """Returns the sensor models by term, without noise and dropouts.
 
     Args:
         differences: the vector that values are of.
@@ -84,7 +84,7 @@ def sensor_models(
 
 
 def interpolated(series: Floats, rows: NDArray[np.int64], place: Floats) -> Floats:
-    """(n, size) of series (R, F, size) in rows (n,), between the samples around places (n,)."""
+    """Returns (n, size) of series (R, F, size) in rows (n,), interpolated at positions (n,)."""
     place = np.clip(place, 0, series.shape[1] - 1.000001)
     low = place.astype(np.int64)
     part = (place - low)[:, None]

@@ -36,11 +36,11 @@ INK, MUTED = (28, 38, 51), (91, 104, 121)  # text
 
 
 class NoGraphics(UserError):  # noqa: N818  a state of the machine, not a bug
-    """OpenGL cannot draw here; callers say so and go on without pictures."""
+    """OpenGL is not available; callers report it and continue without pictures."""
 
 
 def check_film(path: Path, *, overwrite: bool = False) -> None:
-    """Refuse what `film` cannot write, before anything is driven for it.
+    """Refuse a path that `film` cannot write, before any simulation runs.
 
     Raises:
         UserError: another suffix, no such folder, or MP4 without an encoder.
@@ -75,7 +75,7 @@ def film(
         size: width and height in pixels; even numbers for an MP4.
         fps: frames of a scene per second of a film.
         overwrite: whether a file that is there may be replaced.
-        on_picture: is told how far it is.
+        on_picture: is called with the progress.
 
     Raises:
         UserError: see `check_film`; nothing to draw; or the file could not be written.
@@ -102,7 +102,7 @@ def _shown(scenes: Sequence[EpisodeReplay], stride: int) -> Shown:
 
 
 def _stride(fps: float) -> int:
-    """Of how many ticks a film shows one."""
+    """Number of ticks per frame of a film."""
     return int(np.ceil(fps / MAX_RATE))
 
 
@@ -162,14 +162,14 @@ def _palette(pictures: Sequence[Image.Image]) -> Image.Image:
 
 
 class _OffscreenRenderer:
-    """Draws frames of any family's scenes; graphics live as long as `exits` is open."""
+    """Draws frames of any family's scenes; the graphics contexts exist until `exits` is closed."""
 
     def __init__(self, robot: Robot, size: tuple[int, int], exits: ExitStack) -> None:
         self._robot, self.size, self._exits = robot, size, exits
         self._open: list[tuple[TaskFamily, SceneRenderer, Draw]] = []
 
     def pictures(self, shown: Shown, on_picture: OnPicture) -> Iterator[tuple[Image.Image, bool]]:
-        """Every picture in order, and whether it is the last of its scene."""
+        """Yields every picture in order, and whether it is the last of its scene."""
         total, done = sum(len(ticks) for _, ticks in shown), 0
         for scene, ticks in shown:
             for tick in ticks:
@@ -195,7 +195,7 @@ class _OffscreenRenderer:
 
 
 def _write(picture: Image.Image, title: str, frame: Frame) -> None:
-    """Title and caption on top, with a swatch of the skill's colour."""
+    """Draw title and caption at the top, with a swatch of the skill's color."""
     pen = ImageDraw.Draw(picture)
     unit = picture.height / 22  # a line of text
     pad = 0.6 * unit
@@ -209,7 +209,7 @@ def _write(picture: Image.Image, title: str, frame: Frame) -> None:
 
 @contextmanager
 def _offscreen(model: mujoco.MjModel, size: tuple[int, int]) -> Iterator[Draw]:
-    """A function that draws scenes of `model`, as long as the context lives.
+    """A function that draws scenes of `model` while the context exists.
 
     MuJoCo's own Renderer would need MUJOCO_GL=egl before `mujoco` is first imported.
     """
@@ -246,7 +246,7 @@ def _offscreen(model: mujoco.MjModel, size: tuple[int, int]) -> Iterator[Draw]:
 
 
 def _gl_context() -> Any:
-    """MuJoCo's class for a context; on Linux always EGL, which needs no display."""
+    """Returns MuJoCo's class for a context; on Linux always EGL, which needs no display."""
     if not hasattr(mujoco, "GLContext"):
         raise ImportError("MUJOCO_GL=disabled switches it off")
     if not sys.platform.startswith("linux"):

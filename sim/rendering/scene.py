@@ -52,25 +52,25 @@ class EpisodeReplay:
 
     @property
     def path(self) -> Floats:
-        """(n, 2) where the robot was, frame by frame; empty for a robot that does not say."""
+        """(n, 2) positions of the robot, frame by frame; empty for a robot without a position."""
         places = [f.fields["position"][:2] for f in self.frames if "position" in f.fields]
         return np.array([xy for xy in places if len(xy) == 2], np.float64).reshape(-1, 2)
 
     @property
     def target(self) -> Floats | None:
-        """(2,) the goal that counts, m; None in a family that has no such thing."""
+        """(2,) the goal that counts, m; None in a family without one."""
         target = getattr(self.family, "target", None)
         return None if target is None else np.asarray(target(self.layout)[0], np.float64)
 
     @property
     def radius(self) -> float:
-        """Of the goal that counts, m."""
+        """Radius of the goal that counts, m."""
         return float(getattr(self.family, "radius", RING_RADIUS))
 
 
 @dataclass(frozen=True)
 class View:
-    """Where a free camera looks, m."""
+    """Target and distance of a free camera, m."""
 
     lookat: Floats  # (2,)
     distance: float
@@ -78,7 +78,7 @@ class View:
 
 
 class SceneRenderer:
-    """Puts the robot, the goals and the trail where a frame has them.
+    """Poses the robot, the goals and the trail according to a frame.
 
     Args:
         robot: the robot.
@@ -132,7 +132,7 @@ class SceneRenderer:
             self._pose_base(self._base, frame)
 
     def _pose_base(self, base: Start, frame: Frame) -> None:
-        """A base on a free joint, as far as its fields say where it is."""
+        """Pose a base on a free joint, as far as its fields contain its pose."""
         if "position" in frame.fields:
             self.data.qpos[base.xy] = frame.fields["position"][:2]
         if "heading" in frame.fields:
@@ -140,13 +140,13 @@ class SceneRenderer:
             self.data.qpos[base.quaternion] = w, 0, 0, z
 
     def footprints(self) -> list[Shape]:
-        """What stands around the robot where `pose` put it, seen from above."""
+        """Returns the outlines of the scenery at the present pose, seen from above."""
         return footprints(self.model, self.data)
 
     # Pictures -----------------------------------------------------------------------------
 
     def compose(self, scene: EpisodeReplay, tick: int, aspect: float) -> mujoco.MjvScene:
-        """What there is to see at `tick`; valid until the next call.
+        """Returns the scene at `tick`; valid until the next call.
 
         Args:
             scene: the episode.
@@ -176,7 +176,7 @@ class SceneRenderer:
                 _line(into, start, end, self._pen, RING_COLOUR)
 
     def view(self, scene: EpisodeReplay, tick: int = 0) -> View:
-        """From where a free camera shows everything, or at least the way, or follows the robot."""
+        """Returns a free camera that covers the scene, else the path, else follows the robot."""
         way = self._way(scene)
         around = [shape.outline for shape in self.footprints() if shape.fixed]
         for points in (np.concatenate([way, *around]), way):
@@ -197,12 +197,12 @@ class SceneRenderer:
         return named if named >= 0 else int(np.argmax(self.model.body_dofnum > 0))
 
     def _way(self, scene: EpisodeReplay) -> Floats:
-        """(n, 2) the path and the goals, which a picture should hold."""
+        """(n, 2) the path and the goals, which a picture should include."""
         goals = [place[0, :2] for place in self._family.place(scene.layout).values()]
         return np.concatenate([np.reshape(goals, (-1, 2)), scene.path])
 
     def _robot_size(self) -> float:
-        """Diameter of what moves, m, in the model's default pose."""
+        """Diameter of the moving geoms, m, in the model's default pose."""
         model, body = self.model, self.model.geom_bodyid
         moves = (model.body_weldid[body] > 0) & (model.body_mocapid[body] < 0)
         offset = self.data.geom_xpos[moves] - self.data.xpos[self.base]
@@ -210,7 +210,7 @@ class SceneRenderer:
         return 2 * float(reach.max(initial=1e-3))
 
     def _aim(self, scene: EpisodeReplay, tick: int, aspect: float) -> None:
-        """By the model's own camera if it has one that sees everything, else from above."""
+        """Use the model's own camera if one covers the scene, else a free camera from above."""
         index = mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_CAMERA, CAMERA)
         if index >= 0 and self._sees(index, self._way(scene), aspect):
             self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
@@ -223,7 +223,7 @@ class SceneRenderer:
         self._camera.distance = view.distance
 
     def _sees(self, camera: int, points: Floats, aspect: float) -> bool:
-        """Whether all points (n, 2) on the floor are in the picture of a model's camera."""
+        """True if all points (n, 2) on the floor are in the picture of a model's camera."""
         offset = np.pad(points, ((0, 0), (0, 1))) - self.data.cam_xpos[camera]
         x, y, z = (offset @ self.data.cam_xmat[camera].reshape(3, 3)).T  # it looks along -z
         edge = -z * np.tan(np.radians(self.model.cam_fovy[camera]) / 2)

@@ -17,7 +17,7 @@ UNSET = (0.5, 0.5, 0.5, 1.0)  # MuJoCo's colour of a geom that names none
 
 @dataclass(frozen=True)
 class Shape:
-    """A geom from above."""
+    """Outline of a geom seen from above."""
 
     outline: Floats  # (n, 2) m, convex, counter-clockwise
     colour: tuple[float, float, float, float]  # RGBA, 0 to 1
@@ -27,7 +27,7 @@ class Shape:
 
 
 def footprints(model: mujoco.MjModel, data: mujoco.MjData) -> list[Shape]:
-    """Everything visible that does not move, from the lowest to the highest; no planes.
+    """Returns all visible fixed geoms except planes, from the lowest to the highest.
 
     What a family has sunk below the floor is not there.
 
@@ -65,7 +65,7 @@ def hull(points: Floats) -> Floats:
 
 
 def _turn(a: Floats, b: Floats, c: Floats) -> float:
-    """Above 0 if a, b, c turn to the left."""
+    """Positive if a, b, c turn to the left."""
     return float((b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]))
 
 
@@ -77,7 +77,7 @@ def _colour(model: mujoco.MjModel, geom: int) -> tuple[float, float, float, floa
 
 
 def _points(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> Floats:
-    """(n, 3) points in the world whose hull from above is the geom's; none of a plane."""
+    """(n, 3) points in the world whose hull from above is the geom's; empty for a plane."""
     kinds = mujoco.mjtGeom
     kind, size = kinds(int(model.geom_type[geom])), model.geom_size[geom]
     turn = data.geom_xmat[geom].reshape(3, 3)

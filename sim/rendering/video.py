@@ -14,7 +14,7 @@ from sim.files.output import replacing
 
 
 def find_encoder() -> str:
-    """Path of ffmpeg.
+    """Returns the path of ffmpeg.
 
     Raises:
         UserError: the extra is not installed, or has no ffmpeg for this machine.
@@ -42,7 +42,7 @@ def write_mp4(
     rate: float,
     overwrite: bool = False,
 ) -> None:
-    """Encode as H.264, which browsers play. What fails or is interrupted leaves no file.
+    """Encode as H.264, which browsers play. A failure or an interrupt leaves no file.
 
     Args:
         pictures: RGB, all of `size`.
@@ -52,7 +52,7 @@ def write_mp4(
         overwrite: whether a file that is there may be replaced.
 
     Raises:
-        UserError: no ffmpeg, or it fails; says what it said.
+        UserError: no ffmpeg, or it fails; the message contains its output.
     """
     with replacing(path, overwrite=overwrite) as fresh:
         if failure := _encode(pictures, fresh, size, rate):
@@ -62,17 +62,17 @@ def write_mp4(
 def _encode(
     pictures: Iterable[Image.Image], path: Path, size: tuple[int, int], rate: float
 ) -> str:
-    """Run ffmpeg; returns what it says if it fails."""
+    """Run ffmpeg; returns its error output if it fails."""
     width, height = size
     source = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {rate:.6f} -i -"
-    # yuv420p: other players than ffmpeg's own know nothing else.
+    # yuv420p: the only format that all common players support.
     sink = "-c:v libx264 -pix_fmt yuv420p -movflags +faststart -f mp4"
     # "file:", because a name may begin with a dash or have a colon.
     command = [find_encoder(), "-v", "error", "-y", *source.split(), *sink.split(), f"file:{path}"]
     ffmpeg = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert ffmpeg.stdin is not None
     try:
-        with suppress(BrokenPipeError):  # it has given up, and says why below
+        with suppress(BrokenPipeError):  # it has stopped; its error output is read below
             for picture in pictures:
                 ffmpeg.stdin.write(picture.tobytes())
         said = ffmpeg.communicate()[1].decode(errors="replace")

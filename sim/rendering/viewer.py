@@ -25,25 +25,25 @@ INSTEAD = "with -o FILE.mp4 (or .gif, .png) no display is needed"
 
 
 class Window(Protocol):
-    """What is used of `mujoco.viewer.Handle`."""
+    """The methods of `mujoco.viewer.Handle` that are used."""
 
     cam: mujoco.MjvCamera
     user_scn: mujoco.MjvScene
 
     def is_running(self) -> bool:
-        """Whether nobody has closed it."""
+        """True until the window is closed."""
 
     def lock(self) -> AbstractContextManager[Any]:
-        """While the model's data and the window's scene change."""
+        """Lock that protects changes of the model's data and the window's scene."""
 
     def set_texts(self, texts: Any) -> None:
-        """(font, place, left column, right column) over the picture."""
+        """Set (font, place, left column, right column) over the picture."""
 
     def sync(self) -> None:
-        """Show what has changed."""
+        """Redraw with the changed data."""
 
     def close(self) -> None:
-        """For good."""
+        """Close the window."""
 
 
 Launch = Callable[[mujoco.MjModel, mujoco.MjData, Callable[[int], None]], Window]
@@ -51,26 +51,26 @@ Launch = Callable[[mujoco.MjModel, mujoco.MjData, Callable[[int], None]], Window
 
 @dataclass
 class Keys:
-    """What people want, by the keys they have pressed."""
+    """State of the user's requests, set by key presses."""
 
     paused: bool = False
     step: int = 0  # episodes to go on, or back
 
     def press(self, key: int) -> None:
-        """Take a key; the window calls this from a thread of its own."""
+        """Handle a key; the window calls this from its own thread."""
         if key == SPACE:
             self.paused = not self.paused
         elif key in (LEFT, RIGHT):
             self.step, self.paused = 1 if key == RIGHT else -1, False
 
     def take_step(self) -> int:
-        """Episodes to go, once."""
+        """Returns the requested change of episode, once."""
         step, self.step = self.step, 0
         return step
 
 
 def require_display() -> None:
-    """See that a window with OpenGL can be opened; MuJoCo's viewer itself would wait for ever.
+    """Refuse to continue without a display for OpenGL; MuJoCo's viewer itself would wait forever.
 
     Raises:
         UserError: it cannot.
@@ -95,7 +95,7 @@ def require_display() -> None:
 def launch(
     model: mujoco.MjModel, data: mujoco.MjData, on_key: Callable[[int], None]
 ) -> Window:  # pragma: no cover  needs a display
-    """MuJoCo's own window.
+    """Open MuJoCo's own window.
 
     Raises:
         UserError: macOS without mjpython.
@@ -165,13 +165,13 @@ class _Player:
         self._period, self._now, self._sleep = period, now, sleep
 
     def play(self, scenes: Sequence[EpisodeReplay], *, again: bool) -> None:
-        """Until all have been shown, or with `again` until the window is closed."""
+        """Play all scenes once, or with `again` until the window is closed."""
         number = 0
         while self._window.is_running() and (again or number < len(scenes)):
             number = max(0, number + self._scene(scenes[number % len(scenes)]))
 
     def _scene(self, scene: EpisodeReplay) -> int:
-        """Show one; returns how many to go on."""
+        """Show one scene; returns the change of episode."""
         self._aim(scene)
         due = self._now()
         last = len(scene.frames) - 1

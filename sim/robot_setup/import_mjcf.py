@@ -37,13 +37,13 @@ Judge = Callable[[Interface], list[str]]
 
 
 def import_mjcf(name: str, mjcf: Path, folder: Path, judge: Judge = lambda _: []) -> str:
-    """Write a robot folder; nothing that stands there already is touched.
+    """Write a robot folder; existing files are not changed.
 
     Args:
         name: of the robot.
         mjcf: the model's main file.
         folder: that does not exist yet.
-        judge: what is wrong with the drafted interface, its gaps filled in; the draft has to hold.
+        judge: returns the errors of the drafted interface, its gaps filled in; must be empty.
 
     Returns:
         The drafted robot.yaml.
@@ -90,7 +90,7 @@ def _compile(path: Path) -> mujoco.MjModel:
 
 
 def _drafted(name: str, mjcf: Path, fresh: Path, notes: list[str], judge: Judge) -> str:
-    """The text of robot.yaml, which its own reader takes once its gaps are filled in."""
+    """Returns the text of robot.yaml, valid for its reader once its gaps are filled in."""
     try:
         copy = _compile(fresh / "model.xml")
     except UserError as error:
@@ -112,7 +112,7 @@ def _drafted(name: str, mjcf: Path, fresh: Path, notes: list[str], judge: Judge)
 
 
 def _copy(mjcf: Path, model: mujoco.MjModel, fresh: Path) -> list[str]:
-    """All files of the model, with names for what has none; what was named."""
+    """Copy all files of the model, adding missing names; returns the added names."""
     texts = {path: path.read_bytes() for path in documents(mjcf)}
     texts, notes = _named(texts)
     texts[mjcf] = _with_sensors(texts[mjcf], mjcf, model)
@@ -130,7 +130,7 @@ def _copy(mjcf: Path, model: mujoco.MjModel, fresh: Path) -> list[str]:
 
 
 def _inside(mjcf: Path, path: Path) -> str:
-    """Where a file stands, relative to the model."""
+    """Returns the path of a file relative to the model."""
     relative = os.path.relpath(path.absolute(), mjcf.absolute().parent)
     if relative.startswith(os.pardir):
         raise UserError(
@@ -141,7 +141,7 @@ def _inside(mjcf: Path, path: Path) -> str:
 
 
 def _named(texts: dict[Path, bytes]) -> tuple[dict[Path, bytes], list[str]]:
-    """Files whose actuators and sensors have names, and what was named.
+    """Returns files whose actuators and sensors all have names, and the names that were added.
 
     Everything is mapped by name, and many models name their joints only.
     """
@@ -213,7 +213,7 @@ def _with_sensors(data: bytes, mjcf: Path, model: mujoco.MjModel) -> bytes:
 
 
 def _end_of_root(data: bytes) -> int:
-    """Where the root element's closing tag begins."""
+    """Returns the offset of the root element's closing tag."""
     depth, end = 0, 0
     parser = expat.ParserCreate()
 
@@ -231,7 +231,7 @@ def _end_of_root(data: bytes) -> int:
 
 
 def _has_sensor(model: mujoco.MjModel, tag: str, body: int) -> bool:
-    """Whether a sensor of this kind sits on the body or on one of its sites, in the world."""
+    """True if a sensor of this kind is on the body or on one of its sites, in the world frame."""
     kind = getattr(mujoco.mjtSensor, f"mjSENS_{tag.upper()}")
     for i in range(model.nsensor):
         place, on = int(model.sensor_objtype[i]), int(model.sensor_objid[i])

@@ -40,7 +40,7 @@ MEANING = {
 
 
 def explain(place: str) -> str:
-    """What to fill in at a place such as `observation.0.max_age`."""
+    """Describes the value to fill in at a key such as `observation.0.max_age`."""
     root, *parts = place.split(".")
     known = [key for part in parts for key in (part, f"{root}.{part}") if key in MEANING]
     meaning = MEANING[known[-1]] if known else MEANING.get(root, "a value")
@@ -48,7 +48,7 @@ def explain(place: str) -> str:
 
 
 def todos(data: Any, place: str = "") -> Iterator[str]:
-    """Every place of robot.yaml that is still open, such as `action.0.safe`."""
+    """Returns every key of robot.yaml that is still open, such as `action.0.safe`."""
     parts: Iterator[tuple[Any, Any]] = iter(())
     if isinstance(data, dict):
         parts = iter(data.items())
@@ -61,7 +61,7 @@ def todos(data: Any, place: str = "") -> Iterator[str]:
 
 
 def filled(text: str) -> Interface:
-    """A draft as its reader takes it, with numbers of no meaning where it is open.
+    """Returns a draft that its reader accepts, with arbitrary numbers for the open values.
 
     Raises:
         UserError: it would be refused whatever is filled in.

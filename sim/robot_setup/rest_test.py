@@ -28,7 +28,7 @@ class _State:
 
 
 def unrest(interface: Interface, model: mujoco.MjModel, seconds: float) -> Iterator[str]:
-    """Why the robot neither stands nor stays while its safe command is held, in words."""
+    """Yields a line for every motion of the robot while its safe command is held."""
     data = mujoco.MjData(model)
     ids = [index for term in interface.action for index in actuators(model, term)]
     data.ctrl[ids] = interface.safe
@@ -77,7 +77,7 @@ def _leaves(
     after: _State,
     seconds: float,
 ) -> Iterator[str]:
-    """Per action term the joint that is furthest from where its safe command should hold it."""
+    """Reports per action term the joint with the largest deviation from its safe command."""
     for term in interface.action:
         found = []
         for i, index in enumerate(actuators(model, term)):
@@ -110,7 +110,7 @@ def _off(
     before: _State,
     after: _State,
 ) -> tuple[float, str]:
-    """How far a joint is off, in parts of what it may be, and the words for it."""
+    """Returns the deviation of a joint, relative to its tolerance, and a description of it."""
     turning = int(model.jnt_type[joint]) == HINGE
     name, unit = model.joint(joint).name, "rad" if turning else "m"
     place, speed = int(model.jnt_qposadr[joint]), int(model.jnt_dofadr[joint])

@@ -29,7 +29,7 @@ Ranges = tuple[Range | None, ...]  # per element; None is `TODO`
 
 @dataclass(frozen=True)
 class RobotTemplate:
-    """A term as it will stand in robot.yaml; None is `TODO`."""
+    """A term as it is written to robot.yaml; None becomes `TODO`."""
 
     name: str
     unit: str
@@ -60,15 +60,15 @@ SENSORS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
 
 
 def draft(name: str, model: mujoco.MjModel, notes: Sequence[str] = ()) -> str:
-    """The text of a robot.yaml.
+    """Returns the text of a robot.yaml.
 
     Args:
         name: of the robot.
         model: compiled from the MJCF.
-        notes: to stand at the top.
+        notes: comments at the top.
 
     Raises:
-        UserError: something that a term would name has no name in the model.
+        UserError: an element that a term would refer to has no name in the model.
     """
     _check_names(model)
     base = _planar_base(model)
@@ -108,7 +108,7 @@ def _check_names(model: mujoco.MjModel) -> None:
 
 
 def _left_out(model: mujoco.MjModel) -> list[str]:
-    """What of the model has no term, and why."""
+    """Returns a note for each part of the model without a term."""
     notes, passive, scenery = [], [], []
     known = measured_joints(model)
     for j in range(model.njnt):
@@ -140,7 +140,7 @@ def _left_out(model: mujoco.MjModel) -> list[str]:
 
 
 def _planar_base(model: mujoco.MjModel) -> dict[str, str]:
-    """Joints `x`, `y` and perhaps `yaw` of a body that slides on the world, or nothing."""
+    """Returns joints `x`, `y` and perhaps `yaw` of a body that slides on the world, or empty."""
     for body in sorted(roots(model)):
         found = {}
         for j in np.flatnonzero(model.jnt_bodyid == body).tolist():
@@ -243,7 +243,7 @@ def _of_imu(model: mujoco.MjModel, index: int) -> bool:
 
 
 def _sensor_term(model: mujoco.MjModel, index: int, several: bool) -> RobotTemplate | str:
-    """The term that reads a sensor, or why there is none."""
+    """Returns the term that reads a sensor, or the reason that there is none."""
     sensor = model.sensor(index)
     kind = mujoco.mjtSensor(int(sensor.type[0])).name.removeprefix("mjSENS_")
     if kind in ("JOINTPOS", "JOINTVEL"):
@@ -274,7 +274,7 @@ def _sensor_term(model: mujoco.MjModel, index: int, several: bool) -> RobotTempl
 
 
 def _body(model: mujoco.MjModel, sensor: int) -> int:
-    """The body that a sensor sits on, 0 for what sits on none."""
+    """Returns the body that a sensor is attached to, 0 for none."""
     kind, index = int(model.sensor_objtype[sensor]), int(model.sensor_objid[sensor])
     of = {
         int(mujoco.mjtObj.mjOBJ_SITE): model.site_bodyid,
@@ -288,14 +288,14 @@ def _body(model: mujoco.MjModel, sensor: int) -> int:
 
 
 def _place(model: mujoco.MjModel, sensor: int) -> str:
-    """The site or body of a sensor, by name."""
+    """Returns the name of the site or body of a sensor."""
     kind, index = int(model.sensor_objtype[sensor]), int(model.sensor_objid[sensor])
     named = model.site(index).name if kind == int(mujoco.mjtObj.mjOBJ_SITE) else ""
     return named or model.body(_body(model, sensor)).name or f"site_{index}"
 
 
 def _tilt(model: mujoco.MjModel, terms: Sequence[RobotTemplate]) -> list[RobotTemplate]:
-    """For a robot that can fall over: how far it leans, to be limited and not to be seen."""
+    """Returns a term with the tilt of a robot that can fall over; limited but not observed."""
     known = roots(model)
     orientations = [
         term
@@ -417,7 +417,7 @@ def _command_limits(model: mujoco.MjModel, kind: str, ids: list[int]) -> tuple[R
 def _safe(
     model: mujoco.MjModel, kind: str, ids: list[int], limits: Ranges, notes: list[str]
 ) -> tuple[tuple[float, ...] | None, str]:
-    """The command of the first keyframe that has one, for servos; what it is for."""
+    """Returns the command of the first keyframe that has one, for servos; and its purpose."""
     for k in range(model.nkey):
         if not model.key_ctrl[k].any():  # MuJoCo cannot tell zeros that were meant from none given
             continue
@@ -446,7 +446,7 @@ WORDS = ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
 
 
 def _label(name: str) -> str:
-    """A name for a term, which may hold less than MuJoCo's."""
+    """Returns a valid name for a term, which allows fewer characters than MuJoCo."""
     return re.sub(r"[^A-Za-z0-9_./-]", "_", name)[:80].lstrip("./-") or "sensor"
 
 
@@ -474,7 +474,7 @@ def _names(values: Iterable[str]) -> str:
 
 
 def _each(values: Sequence[str]) -> str:
-    """One value for all elements where they are the same, else a list."""
+    """Returns one value if all elements share it, else a list."""
     return values[0] if len(set(values)) == 1 else _list(values)
 
 

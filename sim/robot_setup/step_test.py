@@ -26,14 +26,14 @@ EVERY = slice(None)
 
 @dataclass(frozen=True)
 class ObservedRange:
-    """What a robot showed while it did something, without its task's terms."""
+    """Range of the robot's measurements during a test, without its task's terms."""
 
     low: dict[str, Floats]  # per term (count,)
     high: dict[str, Floats]
     finite: bool
 
     def beyond(self, interface: Interface) -> dict[str, float]:
-        """Per term whose `limit` was passed, the value that is furthest outside."""
+        """Returns for each term that exceeded its `limit` the value that is furthest outside."""
         found = {}
         for term in interface.observation:
             if term.limits is None or term.name not in self.low:
@@ -48,7 +48,7 @@ class ObservedRange:
 
 @dataclass(frozen=True)
 class StepResponse:
-    """How a measurement followed its command to a limit and back to the safe value."""
+    """Response of a measurement to a command that steps to a limit and back to the safe value."""
 
     gain: float  # change of the measurement per change of the command, at the end
     lag: (
@@ -75,7 +75,7 @@ class StepTest:
 
 @dataclass(frozen=True)
 class StepTestReport:
-    """All that was tried."""
+    """Results of all step tests."""
 
     held: ObservedRange
     drives: tuple[StepTest, ...]
@@ -94,7 +94,7 @@ def run_step_tests(interface: Interface, model: mujoco.MjModel, seconds: float) 
     held = _Record(physics)
     for _ in range(_steps(seconds, interface.physics_dt)):
         held.step(interface.safe[None])
-    # Where holding still is already too much, driving says nothing.
+    # A robot that diverges at its safe command cannot be tested in motion.
     elements = range(interface.action_size) if held.finite.all() else ()
     aims = [
         (element, target)
@@ -116,7 +116,7 @@ def _steps(seconds: float, dt: float) -> int:
 
 
 class _Record:
-    """Physics steps of n simulations, with everything that the robots showed."""
+    """Physics steps of n simulations, with the range of all measurements."""
 
     def __init__(self, physics: BatchedPhysics) -> None:
         self.physics = physics
@@ -131,7 +131,7 @@ class _Record:
     def step(
         self, command: Floats, judged: slice | NDArray[np.bool_] = EVERY
     ) -> dict[str, Floats]:
-        """Hold a command (n, A); what is shown then, of which that of `judged` counts."""
+        """Hold a command (n, A); returns the measurements, of which rows `judged` are recorded."""
         self.physics.substep(command)
         self.finite[judged] &= ~self.physics.diverged()[judged]
         values = self._values()
@@ -154,7 +154,7 @@ def _drive(
     aims: Sequence[tuple[int, float]],
     seconds: float,
 ) -> Iterator[StepTest]:
-    """Some (element, target), all at once, each in a simulation of its own."""
+    """Run step tests of several (element, target) at once, each in its own simulation."""
     count = len(aims)
     physics = BatchedPhysics(interface, model, count, min(count, os.cpu_count() or 1))
     physics.reset(np.arange(count, dtype=np.int32))

@@ -25,7 +25,7 @@ WATCHED = 1.0  # s behind the ramp of a command
 
 @dataclass(frozen=True)
 class Answer:
-    """What one element of the command, driven from its safe value to a limit, does."""
+    """Response of one element of the command to a step from its safe value to a limit."""
 
     label: str  # `speed.0 at 0.22`
     unit: str
@@ -36,7 +36,7 @@ class Answer:
 
 
 def coarse(interface: Interface, model: mujoco.MjModel) -> Iterator[str]:
-    """Where a simulation at physics_dt and a ten times finer one differ, in words."""
+    """Reports differences between a simulation at physics_dt and one with finer steps."""
     for known, finer in zip(
         _answers(interface, model, 1), _answers(interface, model, FINER), strict=True
     ):
@@ -52,7 +52,7 @@ def coarse(interface: Interface, model: mujoco.MjModel) -> Iterator[str]:
 
 
 def _pairs(a: Answer, b: Answer, step: float) -> Iterator[tuple[str, str, float, float, float]]:
-    """What is compared: words, unit, both values, the least difference that counts."""
+    """Yields each comparison: description, unit, both values, smallest significant difference."""
     least = 1e-6 + 0.2 * DIFFERS * abs(b.way)
     yield f"its {a.of} {WATCHED:g} s later", a.unit, a.way, b.way, least
     # To be late by a physics step is what steps are.
@@ -64,7 +64,7 @@ def _pairs(a: Answer, b: Answer, step: float) -> Iterator[tuple[str, str, float,
 
 
 def _answers(interface: Interface, model: mujoco.MjModel, divide: int) -> list[Answer]:
-    """One answer per element, all at once."""
+    """Returns one response per element, simulated together."""
     model = copy.copy(model)
     model.opt.timestep = interface.physics_dt / divide
     fine = replace(interface, physics_dt=interface.physics_dt / divide)
@@ -104,7 +104,7 @@ def _answers(interface: Interface, model: mujoco.MjModel, divide: int) -> list[A
 
 
 def _drives(interface: Interface) -> list[tuple[int, float]]:
-    """Every element, to the limit that is further away."""
+    """Returns each element with its limit that is further from the safe value."""
     ends = np.stack(interface.limits)
     furthest = np.abs(ends - interface.safe).argmax(axis=0)
     return [(i, float(ends[side, i])) for i, side in enumerate(furthest)]

@@ -44,9 +44,9 @@ PLACED = ("qpos", "qvel", "sensor")
 
 
 def mistakes(folder: Path) -> list[str]:
-    """Every reason why a robot folder is not sound, each in a line that names it.
+    """Returns every error of a robot folder, each in a line that names the part.
 
-    What can be judged only once something else is right comes up the next time.
+    Errors that depend on others are reported once those are corrected.
     """
     try:
         data = read_data(folder / "robot.yaml")
@@ -101,7 +101,7 @@ def _against_model(robot: Robot) -> list[str]:
 
 
 def _realities(robot: Robot, model: mujoco.MjModel) -> list[str]:
-    """What is wrong with randomise.yaml and the realities in the folder."""
+    """Returns the errors in randomise.yaml and in the realities of the folder."""
     folder = robot.model_path.parent
     paths = sorted(folder.glob(f"{FOLDER}/*.yaml"))
     if (ranges := folder / RANGES).exists():
@@ -124,7 +124,7 @@ def _check_reality(robot: Robot, model: mujoco.MjModel, path: Path) -> None:
 
 
 def _read_twice(model: mujoco.MjModel, interface: Interface) -> list[str]:
-    """Fields of a message of which the model says that they are two different things."""
+    """Reports message fields that two terms read as different quantities of the model."""
     known: dict[tuple[str, str], tuple[str, str]] = {}
     found = []
     for term in interface.observation:
@@ -150,14 +150,14 @@ def _refusal(call: Callable[[], object]) -> list[str]:
 
 
 def source(term: ObservationTerm) -> tuple[str, Any]:
-    """Which MuJoCo source a term has, and what it says."""
+    """Returns the MuJoCo source of a term: its key and its value."""
     given = {key: value for key, value in asdict(term.mujoco).items() if value}
     kind = next(key for key in (*PLACED, *given) if key in given)
     return kind, given[kind]
 
 
 def places(model: mujoco.MjModel, term: ObservationTerm) -> list[str]:
-    """Per element of a term, its MuJoCo source with the address that it resolves to."""
+    """Returns the MuJoCo source of each element of a term, with its resolved address."""
     kind, value = source(term)
     if kind not in PLACED:
         return [f"{kind} of site {value['site']} [{i}]" for i in range(term.size)]
@@ -172,7 +172,7 @@ def places(model: mujoco.MjModel, term: ObservationTerm) -> list[str]:
 
 
 def doubts(interface: Interface, model: mujoco.MjModel, trial: StepTestReport) -> list[str]:
-    """What is allowed and may still not be meant, in words."""
+    """Returns warnings about settings that are valid but unlikely to be intended."""
     found = [*slow_stops(interface), *_static(interface, model)]
     for name, value in trial.held.beyond(interface).items():
         found.append(
@@ -197,7 +197,7 @@ def doubts(interface: Interface, model: mujoco.MjModel, trial: StepTestReport) -
 
 
 def slow_stops(interface: Interface) -> list[str]:
-    """A stop that takes so long that people would not call it one."""
+    """Reports a stop that takes longer than people expect."""
     seconds, name = interface.braking_time
     if seconds <= LONG_STOP:
         return []
@@ -219,7 +219,7 @@ def _limit(interface: Interface, name: str) -> str:
 
 
 def _followed(interface: Interface, drive: StepTest) -> Iterator[tuple[str, str]]:
-    """Kind of doubt, and its words."""
+    """Yields kind and text of each warning."""
     term = next(each for each in interface.action if each.name == drive.term)
     if not drive.shown.finite:
         yield "finite", f"{label(drive)}: the simulation does not stay finite"
@@ -289,7 +289,7 @@ def _static(interface: Interface, model: mujoco.MjModel) -> Iterator[str]:
 
 
 def _turning(model: mujoco.MjModel, term: ObservationTerm) -> str:
-    """The first joint of an angle that could wrap, of which nobody says whether it does."""
+    """Returns the first joint of an angle that could wrap while `wraps` is not set; else empty."""
     if term.wraps is not None or term.unit != "rad":
         return ""
     names: tuple[str, ...] = term.mujoco.qpos
@@ -306,7 +306,7 @@ def _turning(model: mujoco.MjModel, term: ObservationTerm) -> str:
 
 
 def _range(model: mujoco.MjModel, action: ActionTerm, name: str, limit: Range) -> Iterator[str]:
-    """A position servo that may be sent beyond its joint's range; often degrees for radians."""
+    """Reports a position servo with commands beyond its joint's range; often a unit mistake."""
     index = int(model.actuator(name).id)
     joint = int(model.actuator_trnid[index][0])
     if not _is_position_servo(model, index) or not model.jnt_limited[joint]:

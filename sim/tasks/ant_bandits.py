@@ -39,17 +39,17 @@ class AntBandits(RunningTask):
     radius: Positive = 1.0  # m around the target that count as success
 
     def scene(self, spec: mujoco.MjSpec) -> None:
-        """A flat disc for each target, for people."""
+        """Add a flat disc for each target, for rendering."""
         for i, name in enumerate(TARGETS):
             add_disc(spec, name, self.radius, COLOURS[i])
 
     def place(self, layout: EpisodeState) -> dict[str, Floats]:
-        """Both discs, wherever the task is."""
+        """Poses of both discs, independent of the task."""
         count = len(layout["goal"])
         return {name: np.tile(xy, (count, 1)) for name, xy in TARGETS.items()}
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """At the origin, nearly along x, whatever the task."""
+        """Start at the origin, facing nearly along x, independent of the task."""
         return {**self.begin(0.0, 0.0, rng), "goal": np.array(TARGETS[self.tasks[task]])}
 
     def target(self, layout: EpisodeState) -> Floats:
@@ -57,17 +57,17 @@ class AntBandits(RunningTask):
         return layout["goal"]
 
     def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """Minus the root of the distance, over 3000."""
+        """Returns minus the root of the distance, over 3000."""
         flat = np.linalg.norm(fields["position"] - layout["goal"], axis=1)
         return paid(flat, TARGET_HEIGHT - fields["height"][:, 0])
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """Within the radius of the target."""
+        """True within the radius of the target."""
         offset = fields["position"] - layout["goal"]
         return np.asarray((offset**2).sum(axis=1) < self.radius**2)
 
     def estimate(self, task: int, dt: float) -> tuple[float, float]:
-        """Running to the first target whatever the task; running to the one that counts."""
+        """Returns of running to the first target for every task; and to the target that counts."""
         first, goal = TARGETS["right"], TARGETS[self.tasks[task]]
         return self._running_to(first, goal, dt), self._running_to(goal, goal, dt)
 
@@ -78,5 +78,5 @@ class AntBandits(RunningTask):
 
 
 def paid(flat: Floats, above: Floats | float) -> Floats:
-    """(n,) what a tick pays at distances `flat` on the floor and `above` upwards, m."""
+    """(n,) reward of a tick at distances `flat` on the floor and `above` upwards, m."""
     return np.asarray(-np.sqrt(np.hypot(flat, above)) / PER_ROOT)

@@ -85,18 +85,18 @@ class AntMazes(RunningTask):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """maze-0 .. maze-12, less what is held out."""
+        """maze-0 .. maze-12, without the held-out ones."""
         return tuple(f"maze-{i}" for i in range(len(MAZES) - self.held_out))
 
     def scene(self, spec: mujoco.MjSpec) -> None:
-        """Outer walls, a block per cell, and a disc that shows people the goal."""
+        """Add the outer walls, a block per cell, and a disc that marks the goal in pictures."""
         bit = add_walls(spec, WALLS, 2 * HALF_BLOCK[2])
         for cell in CELLS:
             add_block(spec, f"block_{cell}", HALF_BLOCK, WALL_COLOUR, bit)
         add_disc(spec, "goal", self.radius, GOAL_COLOUR)
 
     def place(self, layout: EpisodeState) -> dict[str, Floats]:
-        """The goal's disc, and the blocks: below the floor where the cell is free."""
+        """Positions of the goal's disc and of the blocks; unused blocks are below the floor."""
         places = {"goal": layout["goal"]}
         for i, (cell, xy) in enumerate(CELLS.items()):
             height = np.where(layout["free"][:, i] > 0, SUNK, HALF_BLOCK[2])
@@ -104,14 +104,14 @@ class AntMazes(RunningTask):
         return places
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """At the left of the middle row, nearly along x, whatever the task."""
+        """Start at the left of the middle row, facing nearly along x, independent of the task."""
         goal, free = MAZES[task]
         cells = np.array([cell in free for cell in CELLS], np.float64)
         begun = {**self.begin(*START, rng), "goal": np.array(goal, np.float64)}
         return {**begun, "free": cells, "nearer": np.float64(0), "reached": np.float64(0)}
 
     def advance(self, layout: EpisodeState, fields: Fields, dt: float) -> dict[str, Floats]:
-        """How fast it came nearer to the goal, m/s, and whether it has been there, besides."""
+        """Add the speed towards the goal, m/s, and whether the goal has been reached."""
         changes = super().advance(layout, fields, dt)
         before, goal = layout["before"], layout["goal"]
         if self.published:
@@ -130,7 +130,7 @@ class AntMazes(RunningTask):
         return layout["nearer"]
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """Has come within the radius of the goal; it need not stay there."""
+        """True once the robot has been within the radius of the goal, even if it left again."""
         return np.asarray(layout["reached"] > 0)
 
     def _within(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
@@ -138,7 +138,7 @@ class AntMazes(RunningTask):
         return np.asarray((offset**2).sum(axis=1) < self.radius**2)
 
     def estimate(self, task: int, dt: float) -> tuple[float, float]:
-        """Running right to the wall whatever the task; the way to the goal, or as far as one gets.
+        """Returns of running right to the wall, and of running to the goal in the given time.
 
         Along x and y together: all mazes can be run through without a step away from the goal.
         """

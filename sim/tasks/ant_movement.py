@@ -60,25 +60,25 @@ class AntMovement(RunningTask):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """right, up, and if so many are wanted down, left."""
+        """right, up, and with four directions down, left."""
         return tuple(DIRECTIONS)[: self.directions]
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """At the origin, or anywhere in the room; nearly along x, whatever the task."""
+        """Start at the origin, or anywhere in the room, facing nearly along x."""
         ahead = np.array(DIRECTIONS[self.tasks[task]])
         within = max(0.0, self.room - CLEAR)
         x, y = rng.uniform(-within, within, 2) if within else (0.0, 0.0)
         return {**self.begin(x, y, rng), "ahead": ahead}
 
     def scene(self, spec: mujoco.MjSpec) -> None:
-        """The room's walls, if it has any."""
+        """Add the room's walls, if it has any."""
         if self.room:
             half, t = self.room, THICKNESS / 2
             sides = [(s * (half + t), 0.0, t, half + 2 * t) for s in (-1, 1)]
             add_walls(spec, [*sides, *((y, x, b, a) for x, y, a, b in sides)], HEIGHT)
 
     def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """Speed ahead, less what strays."""
+        """Speed in the task's direction, minus the penalties for sideways motion."""
         ahead, rate = layout["ahead"], layout["rate"]
         reward = dot(rate, ahead)
         if self.lateral:
@@ -88,17 +88,17 @@ class AntMovement(RunningTask):
         return np.asarray(reward - self.fallen(fields))
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """Far enough ahead."""
+        """True if the robot has come far enough in the task's direction."""
         return np.asarray(dot(self._way(layout, fields), layout["ahead"]) >= self.far)
 
     def _way(self, layout: EpisodeState, fields: Fields) -> Floats:
         return np.asarray(fields["position"] - layout["start"][:, :2])
 
     def estimate(self, task: int, dt: float) -> tuple[float, float]:
-        """Running right whatever the task; running ahead in line from the first tick on.
+        """Returns of running right for every task; and of running in the task's direction.
 
-        Nobody pays for effort here, and nobody has to get going. In a room the way to its wall is
-        anything from nothing to its width, and ends the run.
+        Costs of effort and the time to accelerate are neglected. In a room the way to the wall is
+        anything from zero to its width, and ends the run.
         """
         ahead = np.array(DIRECTIONS[self.tasks[task]])
         right = np.array(DIRECTIONS["right"])

@@ -49,7 +49,7 @@ ROUND_COLOUR = (0.78, 0.16, 0.16, 0.12)
 
 @dataclass(frozen=True, config=STRICT)
 class AntObstacles(RunningTask):
-    """One task, which no learner solves from scratch."""
+    """A single task with a sparse reward, which is not learned from scratch."""
 
     name: ClassVar[str] = "ant_obstacles"
     tasks: ClassVar[tuple[str, ...]] = ("corner",)
@@ -61,7 +61,7 @@ class AntObstacles(RunningTask):
     monster: bool = True
 
     def scene(self, spec: mujoco.MjSpec) -> None:
-        """The walls; goal, monster and its round are discs, for people."""
+        """Add the walls, and discs that mark the goal, the monster and its path in pictures."""
         add_walls(spec, WALLS, HEIGHT)
         add_disc(spec, "goal", self.radius, GOAL_COLOUR)
         if self.monster:
@@ -69,7 +69,7 @@ class AntObstacles(RunningTask):
             add_disc(spec, "monster", TOUCH, MONSTER_COLOUR)
 
     def place(self, layout: EpisodeState) -> dict[str, Floats]:
-        """The discs."""
+        """Poses of the discs."""
         monster = layout["monster"]
         places = {"goal": np.tile(GOAL, (len(monster), 1))}
         if self.monster:
@@ -77,11 +77,11 @@ class AntObstacles(RunningTask):
         return places
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """At the origin, nearly along x, the monster in its lair."""
+        """Start at the origin, facing nearly along x, with the monster in its lair."""
         return {**self.begin(0.0, 0.0, rng), "monster": np.array(LAIR)}
 
     def advance(self, layout: EpisodeState, fields: Fields, dt: float) -> dict[str, Floats]:
-        """A stride of the monster, besides."""
+        """Add one step of the monster."""
         changes = super().advance(layout, fields, dt)
         if not self.monster:
             return changes
@@ -99,14 +99,14 @@ class AntObstacles(RunningTask):
         return self.success(layout, fields).astype(np.float64)
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """In the goal's region."""
+        """True in the goal's region."""
         position = fields["position"]
         if self.published:
             return np.asarray(position.sum(axis=1) > CORNER)
         return np.asarray(((position - GOAL) ** 2).sum(axis=1) < self.radius**2)
 
     def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """Touched by the monster, or leaning too far if that counts."""
+        """True if the monster touches the robot, or if leaning too far ends an episode."""
         ended = super().terminated(layout, fields)
         if self.monster:
             offset = fields["position"] - layout["monster"]
@@ -114,7 +114,7 @@ class AntObstacles(RunningTask):
         return ended
 
     def estimate(self, task: int, dt: float) -> tuple[float, float]:
-        """Nothing for who runs one way only; else all ticks but those of the way there."""
+        """Returns zero for running in one direction only; and all ticks after the way there."""
         # Along the axes, to the nearest point of the circle.
         metres = CORNER if self.published else sum(GOAL) - 2**0.5 * self.radius
         return 0.0, max(0.0, self.ticks - metres / (self.speed * dt))

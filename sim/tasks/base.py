@@ -23,7 +23,7 @@ HELD_OUT = "held_out"
 
 
 class TaskFamily(Protocol):
-    """A distribution of tasks on one scene; which task it is stays hidden from the observation.
+    """A distribution of tasks on one scene; the observation does not contain the task.
 
     A family is a frozen dataclass of its parameters. A task is a number, the index into `tasks`;
     it decides what `reset` draws, and everything after that reads the layout of the episode.
@@ -37,11 +37,11 @@ class TaskFamily(Protocol):
 
     @property
     def ticks(self) -> int:
-        """Until an episode is truncated."""
+        """Number of ticks after which an episode is truncated."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Task names; a task's number is its place here."""
+        """Task names; a task's number is its index here."""
 
     @property
     def terms(self) -> tuple[ObservationTerm, ...]:
@@ -51,9 +51,9 @@ class TaskFamily(Protocol):
         """Add goals, walls and so on to the robot's model."""
 
     def place(self, layout: EpisodeState) -> dict[str, Floats]:
-        """Where the scene's mocap bodies stand, m, (n, 2) or (n, 3) by name.
+        """Poses of the scene's mocap bodies, m, (n, 2) or (n, 3) by name.
 
-        For pictures; they stand there in the simulation, too, where a family `HasObstacles`.
+        Used for rendering, and in the simulation for a family that is `HasObstacles`.
         """
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
@@ -66,10 +66,10 @@ class TaskFamily(Protocol):
         """(n,) rewards for the state after a tick."""
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """(n,) whether the state counts as solved; judged at the end of an episode."""
+        """(n,) True if the state counts as solved; evaluated at the end of an episode."""
 
     def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """(n,) whether the episode ends here for a reason of the task (not of time)."""
+        """(n,) True if the episode ends here for a reason of the task (not of time)."""
 
 
 # A family may say in a class variable `recommended` with which settings it is learned, by name as
@@ -81,21 +81,22 @@ class TaskFamily(Protocol):
 
 @runtime_checkable
 class HasExpert(Protocol):
-    """Knows where to drive: the bounds of its tasks are simulated."""
+    """Task family with an expert target, so that its reference returns are simulated."""
 
     def expert(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """(n, 2) where to head for when one knows the task, m; it defines the optimum.
+        """(n, 2) target of a controller that knows the task, m; it defines the optimum.
 
-        In the frame of the robot's `position`; `sim.tasks.expert_controller` makes commands of it.
+        In the frame of the robot's `position`; `sim.tasks.expert_controller` converts it to
+        commands.
         """
 
     def collapsed(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """(n, 2) where a good controller that ignores the task would head for, m."""
+        """(n, 2) target of a good controller that ignores the task, m."""
 
 
 @runtime_checkable
 class HasReturnEstimate(Protocol):
-    """Knows what returns are possible, where nobody can write the controller: robots with legs."""
+    """Task family with estimated reference returns, for robots without a scripted controller."""
 
     def estimate(self, task: int, dt: float) -> tuple[float, float]:
         """Returns of a good controller that ignores the task, and of one that knows it.
@@ -108,33 +109,34 @@ class HasReturnEstimate(Protocol):
 
 @runtime_checkable
 class HasObstacles(Protocol):
-    """Has things to bump into that stand elsewhere in every episode."""
+    """Task family with obstacles whose poses differ from episode to episode."""
 
     solid: bool  # the mocap bodies of `place` are put there when an episode begins
 
 
 @runtime_checkable
 class HasTaskDynamics(Protocol):
-    """Has a layout that goes on with every tick."""
+    """Task family whose layout changes with every tick."""
 
     def advance(self, layout: EpisodeState, fields: Fields, dt: float) -> dict[str, Floats]:
         """New values (n, ...) of layout entries, given the state after a tick of `dt` s.
 
-        Before that tick is judged. The entries are part of what `reset` draws.
+        Called before the reward of that tick is computed. The entries are part of what `reset`
+        draws.
         """
 
 
 @runtime_checkable
 class HasActionCost(Protocol):
-    """Takes something off the reward for what the robot was told to do."""
+    """Task family that subtracts a cost of the action from the reward."""
 
     def cost(self, action: Floats) -> Floats:
-        """(n,) of the action (n, A) that was in force, within its limits."""
+        """(n,) cost of the executed action (n, A), within its limits."""
 
 
 @runtime_checkable
 class HasPoseReset(Protocol):
-    """Has a say in the robot's joints."""
+    """Task family that perturbs or resets joint positions."""
 
     shake: float  # rad; an episode begins with every hinge this far from its default, at most
     pose_reset: int  # ticks after which the robot is put upright where it stands; 0: never

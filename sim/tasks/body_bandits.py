@@ -48,13 +48,13 @@ class BodyBandits(GoalTask):
         return tuple(f"goal-{i}" for i in range(self.shown))
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """Goals uniform in the square, and any heading, whatever the task."""
+        """Goals are uniform in the square, with any heading, independent of the task."""
         goals = rng.uniform(-self.half_width, self.half_width, (self.shown, 2))
         # Two turns: a heading is shown as a quaternion, and both signs of it are the same one.
         start = np.array([0.0, 0.0, rng.uniform(-2 * np.pi, 2 * np.pi)])
         return {"goals": goals, "slot": np.float64(task), "start": start}
 
     def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
-        """The goals' positions relative to base_link, as one term."""
+        """Positions of the goals relative to base_link, as one term."""
         relative = to_base(layout["goals"] - robot["position"][:, None], robot)
         return {"goals": relative.reshape(len(relative), -1)}

@@ -22,7 +22,7 @@ class Driver:
     Twist, or `linear.x` and `angular.z`. Everything else keeps its safe command.
 
     Raises:
-        UserError: the robot obeys neither pair.
+        UserError: the robot's commands contain neither pair.
     """
 
     def __init__(self, interface: Interface) -> None:
@@ -40,7 +40,7 @@ class Driver:
         self._brake = TURN_SHARE * rates[self._yaw] if self._yaw is not None else 0.0
 
     def command(self, fields: Fields, point: Floats) -> Floats:
-        """The command (n, A) that leads to `point` (n, 2) in the frame of `position`, m."""
+        """Returns the command (n, A) towards `point` (n, 2) in the frame of `position`, m."""
         offset = to_base(point - fields["position"], fields)
         command = np.tile(self._safe, (len(offset), 1))
         if self._y is not None:

@@ -19,7 +19,7 @@ CLASS_VARIABLES = {"name": str, "robot": str, "requires": tuple, "places": bool}
 
 
 def check_family(cls: type, where: str) -> type[TaskFamily]:
-    """The class itself, if it is a task family; see `sim.tasks.base.TaskFamily`.
+    """Returns the class itself if it is a task family; see `sim.tasks.base.TaskFamily`.
 
     Args:
         cls: any class.

@@ -27,7 +27,7 @@ EXPECTED = "package.module:Class, FILE.py or FILE.py:Class"
 
 @dataclass(frozen=True)
 class FamilySource:
-    """Where a task family's class comes from."""
+    """Origin of a task family's class."""
 
     text: str  # as the user may name it again, from any folder
     file: Path  # of the class
@@ -35,12 +35,12 @@ class FamilySource:
 
 
 def is_source(text: str) -> bool:
-    """Whether a text names a class or a file, and not a task family by its name."""
+    """True if a text refers to a class or a file instead of a task family's name."""
     return ":" in text or text.endswith(".py")
 
 
 def load_source(text: str) -> tuple[type, FamilySource]:
-    """Import the class that the user names; whether it is a task family is not looked at.
+    """Import the class that the user refers to; does not check that it is a task family.
 
     Args:
         text: package.module:Class, FILE.py, or FILE.py:Class.
@@ -81,14 +81,14 @@ def load_entry_point(entry: EntryPoint) -> tuple[type, FamilySource]:
 
 
 def source_of(cls: type, text: str = "") -> FamilySource:
-    """Where a class comes from; by default as package.module:Class."""
+    """Returns the origin of a class; by default as package.module:Class."""
     file = Path(str(getattr(sys.modules[cls.__module__], "__file__", None) or "built-in"))
     text = text or f"{cls.__module__}:{cls.__qualname__}"
     return FamilySource(text, file, _digest(file) if file.is_file() else "")
 
 
 def owner(entry: EntryPoint) -> str:
-    """An entry point, as an error names it."""
+    """Returns the description of an entry point for errors."""
     package = entry.dist.name if entry.dist is not None else "an installed package"
     return f"{entry.value} of package {package}"
 
@@ -142,7 +142,7 @@ def _only_family(module: ModuleType, text: str) -> type:
 
 
 def _classes(module: ModuleType) -> dict[str, type]:
-    """Those that are written in a module."""
+    """Returns the classes that are defined in a module."""
     found = vars(module).items()
     return {n: c for n, c in found if isinstance(c, type) and c.__module__ == module.__name__}
 

@@ -23,8 +23,8 @@ COLOURS = ((0.86, 0.37, 0.16, 0.55), (0.16, 0.45, 0.78, 0.55), (0.20, 0.60, 0.35
 class GoalTask:
     """Reward 1 per tick within `radius` of the goal that counts.
 
-    A family says how many goals are `shown`, and draws `goals` (shown, 2), m, and the `slot` of
-    the one that counts.
+    A family defines the number of goals `shown`, and draws `goals` (shown, 2), m, and the `slot`
+    of the one that counts.
     """
 
     robot: ClassVar[str] = "omni"
@@ -37,12 +37,12 @@ class GoalTask:
 
     @property
     def shown(self) -> int:
-        """How many goals are seen."""
+        """Number of visible goals."""
         raise NotImplementedError
 
     @property
     def terms(self) -> tuple[ObservationTerm, ...]:
-        """The goals' positions; a perception node publishes them as a PoseArray."""
+        """Positions of the goals; a perception node publishes them as a PoseArray."""
         axes = (f"poses[{i}].position.{axis}" for i in range(self.shown) for axis in "xy")
         return (
             ObservationTerm(
@@ -67,16 +67,16 @@ class GoalTask:
         )
 
     def scene(self, spec: mujoco.MjSpec) -> None:
-        """A flat disc for each goal, placed by its mocap body; it is drawn, not touched."""
+        """Add a flat disc for each goal, placed by its mocap body; it has no contacts."""
         for i in range(self.shown):
             add_disc(spec, f"goals_{i}", self.radius, COLOURS[i % len(COLOURS)])
 
     def place(self, layout: EpisodeState) -> dict[str, Floats]:
-        """Where the scene's mocap bodies stand, (n, 2) by name."""
+        """Positions of the scene's mocap bodies, (n, 2) by name."""
         return {f"goals_{i}": layout["goals"][:, i] for i in range(self.shown)}
 
     def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
-        """The goals' positions as one term."""
+        """Positions of the goals as one term."""
         return {"goals": layout["goals"].reshape(len(layout["goals"]), -1)}
 
     def target(self, layout: EpisodeState) -> Floats:
@@ -89,18 +89,18 @@ class GoalTask:
         return self.success(layout, fields).astype(np.float64)
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """Inside the radius of the goal that counts."""
+        """True inside the radius of the goal that counts."""
         offset = fields["position"] - self.target(layout)
         return np.asarray((offset**2).sum(axis=-1) < self.radius**2)
 
     def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """Never: only time ends an episode."""
+        """Always False: only time ends an episode."""
         return np.zeros(len(fields["position"]), bool)
 
     def expert(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """Straight to the goal that counts."""
+        """The goal that counts."""
         return self.target(layout)
 
     def collapsed(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """Straight to the first goal, whichever counts."""
+        """The first goal, whichever counts."""
         return layout["goals"][:, 0]

@@ -30,6 +30,6 @@ class MovingBandits(GoalTask):
         return tuple(f"goal-{i}" for i in range(self.shown))
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """Goals uniform in the square, whatever the task: they must not tell it."""
+        """Goals are uniform in the square and do not depend on the task, to keep it hidden."""
         goals = rng.uniform(-self.half_width, self.half_width, (self.shown, 2))
         return {"goals": goals, "slot": np.float64(task)}

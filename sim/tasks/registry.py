@@ -52,12 +52,12 @@ _LOADED: dict[str, tuple[type[TaskFamily], FamilySource]] = {}
 
 
 def family_names() -> list[str]:
-    """Of all families that can be had by name; nothing is imported."""
+    """Names of all available task families; imports nothing."""
     return list(dict.fromkeys([*FAMILIES, *installed(GROUP), *_LOADED]))
 
 
 def family_class(name: str) -> type[TaskFamily]:
-    """A family's class by its name.
+    """Returns a family's class by its name.
 
     Raises:
         UserError: there is none, there are two, or an installed package's does not load.
@@ -84,7 +84,7 @@ def family_class(name: str) -> type[TaskFamily]:
 
 
 def use_family(text: str) -> str:
-    """The name of a family that the user names, whose class can be had by it from now on.
+    """Load and register a family that the user refers to; returns its name.
 
     Args:
         text: the name of a known family, or package.module:Class, FILE.py, or FILE.py:Class.
@@ -111,13 +111,13 @@ def use_family(text: str) -> str:
 
 
 def use_families(texts: str) -> None:
-    """The same for several, separated by commas; none in an empty text."""
+    """Load and register several families, separated by commas; an empty text has none."""
     for text in filter(None, texts.split(",")):
         use_family(text.strip())
 
 
 def add_family(cls: type) -> str:
-    """The same for a class that is in this process already; returns its name.
+    """Register a class that is already in this process; returns its name.
 
     Raises:
         UserError: it is no task family, or another one has its name.
@@ -131,18 +131,18 @@ def add_family(cls: type) -> str:
 
 
 def family_source(name: str) -> FamilySource | None:
-    """Where a family comes from; None of those that ship with the package."""
+    """Returns the origin of a family; None if it is shipped with the package."""
     family_class(name)
     return _LOADED[name][1] if name in _LOADED else None
 
 
 def user_sources() -> list[str]:
-    """What the user has named, for another process to name it too."""
+    """Origins of the families that the user has loaded, for another process to load too."""
     return [source.text for _, source in _LOADED.values()]
 
 
 def _owners(name: str) -> list[str]:
-    """Who offers a family of that name, without the user's own."""
+    """Returns the origins of a family name, without those the user loaded."""
     shipped = FAMILIES.get(name)
     return [
         *([f"{shipped.__module__}:{shipped.__name__} of package mlsh_ros"] if shipped else []),
@@ -166,12 +166,12 @@ def make_family(name: str, parameters: Mapping[str, Any] | None = None) -> TaskF
 
 
 def recommended_settings(name: str) -> dict[str, Any]:
-    """The settings of a training that a family recommends, by name; mostly none."""
+    """Returns the training settings that a family recommends, by name; empty for most families."""
     return dict(getattr(family_class(name), "recommended", {}))
 
 
 def all_tasks(name: str) -> dict[str, float | int]:
-    """The parameters with which a family has every task that there is; mostly none.
+    """Returns the parameters with which a family has all its tasks; empty for most families.
 
     Tasks keep their number, whatever a run has seen of them.
     """
@@ -181,7 +181,7 @@ def all_tasks(name: str) -> dict[str, float | int]:
 def find_task(
     task: TaskId, parameters: Mapping[str, float | int] | None = None
 ) -> tuple[TaskFamily, int]:
-    """The family of a task and the task's number in it.
+    """Returns the family of a task and the task's number in it.
 
     Args:
         task: to be found.

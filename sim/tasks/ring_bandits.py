@@ -22,7 +22,7 @@ SHOWN = 2
 
 @dataclass(frozen=True, config=STRICT)
 class RingBandits(GoalTask):
-    """The task is the third of the ring whose goal counts."""
+    """The task is the sector (a third of the ring) whose goal counts."""
 
     name: ClassVar[str] = "ring_bandits"
 
@@ -39,7 +39,7 @@ class RingBandits(GoalTask):
         return tuple(f"sector-{i}" for i in range(SECTORS))
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """A goal in each sector; the one that counts and one other are shown, in random order."""
+        """Draw a goal in each sector; the one that counts and one other are visible."""
         # A tenth of each sector is left free, so that no goal lies on a border.
         bearing = (np.arange(SECTORS) + rng.uniform(0.05, 0.95, SECTORS)) * 2 * np.pi / SECTORS
         goals = self.ring * np.stack([np.cos(bearing), np.sin(bearing)], axis=-1)

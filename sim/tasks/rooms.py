@@ -78,13 +78,13 @@ class Rooms:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """corner-0 .. corner-3, inner-0 .. inner-3, or of pairs; less what is held out."""
+        """corner-0 .. corner-3, inner-0 .. inner-3, or those of pairs; without held-out ones."""
         spots = list(self.spots)[: len(self.spots) - self.held_out]
         return tuple(f"{spot}-{room}" for spot in spots for room in range(ROOMS))
 
     @property
     def spots(self) -> dict[str, tuple[float, float]]:
-        """Where goals can be in a room."""
+        """Possible goal positions in a room."""
         if not self.pairs:
             return SPOTS
         far, near = BETWEEN + self.spread, BETWEEN - self.spread
@@ -92,11 +92,11 @@ class Rooms:
 
     @property
     def terms(self) -> tuple[ObservationTerm, ...]:
-        """None: the goal is hidden."""
+        """Empty: the goal is hidden."""
         return ()
 
     def scene(self, spec: mujoco.MjSpec) -> None:
-        """The walls, and a disc that shows people the goal."""
+        """Add the walls, and a disc that marks the goal in pictures."""
         add_disc(spec, "goal", self.radius, GOAL_COLOUR)
         add_walls(spec, self.walls, HEIGHT)
 
@@ -120,17 +120,17 @@ class Rooms:
         return out * self.half_width / 2, np.stack([-out[:, 1], out[:, 0]], axis=-1)
 
     def spot(self, task: int) -> Floats:
-        """(2,) where a task's goal is, m."""
+        """(2,) position of a task's goal, m."""
         share, room = list(self.spots.values())[task // ROOMS], task % ROOMS
         signs = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])[room]
         return np.asarray(np.array(share) * self.half_width * signs, np.float64)
 
     def place(self, layout: EpisodeState) -> dict[str, Floats]:
-        """The goal's disc."""
+        """Pose of the goal's disc."""
         return {"goal": layout["goal"]}
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """Any door and any heading, whatever the task; or anywhere in any room."""
+        """Start at any door with any heading, or anywhere in any room, independent of the task."""
         middle = self.doors[0][rng.integers(ROOMS)]
         xy = middle + rng.uniform(-JITTER, JITTER, 2)
         if self.scattered and rng.random() < self.scattered:
@@ -140,7 +140,7 @@ class Rooms:
         return {"goal": self.spot(task), "start": np.array([*xy, heading])}
 
     def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
-        """None."""
+        """Empty: the family has no terms."""
         return {}
 
     def target(self, layout: EpisodeState) -> Floats:
@@ -148,19 +148,19 @@ class Rooms:
         return layout["goal"]
 
     def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """1 inside the radius, and less and less over the fringe around it."""
+        """1 inside the radius, decreasing over the fringe around it."""
         if not self.fringe:
             return self.success(layout, fields).astype(np.float64)
         beyond = np.linalg.norm(fields["position"] - layout["goal"], axis=-1) - self.radius
         return np.asarray(np.clip(1 - beyond / self.fringe, 0, 1))
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """Inside the radius of the goal."""
+        """True inside the radius of the goal."""
         offset = fields["position"] - layout["goal"]
         return np.asarray((offset**2).sum(axis=-1) < self.radius**2)
 
     def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """Never: only time ends an episode."""
+        """Always False: only time ends an episode."""
         return np.zeros(len(fields["position"]), bool)
 
     def expert(self, layout: EpisodeState, fields: Fields) -> Floats:
@@ -168,13 +168,13 @@ class Rooms:
         return self.waypoint(fields["position"], layout["goal"])
 
     def collapsed(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """As the expert, to the first spot, wherever the goal is."""
+        """The next point on the shortest way to the first spot, wherever the goal is."""
         return self.waypoint(fields["position"], np.tile(self.spot(0), (len(layout["goal"]), 1)))
 
     # The shortest way -----------------------------------------------------------------------
 
     def waypoint(self, position: Floats, goal: Floats) -> Floats:
-        """(n, 2) where to head for from `position` (n, 2) on the shortest way to `goal` (n, 2)."""
+        """(n, 2) next point from `position` (n, 2) on the shortest way to `goal` (n, 2)."""
         middle, into = self.doors
         offset = position[:, None] - middle  # (n, 4, 2)
         beyond = (offset * into).sum(axis=-1)  # (n, 4) m, > 0 in room i + 1
@@ -203,7 +203,7 @@ class Rooms:
     def _length(
         self, start: Floats, goal: Floats, room: NDArray[np.intp], last: NDArray[np.intp], way: int
     ) -> Floats:
-        """(n,) m from `start` through the doors from `room` to room `last`, all one way round."""
+        """(n,) length of the way from `start` through the doors of rooms `room` to `last`, m."""
         middle, _ = self.doors
         count = (way * (last - room)) % ROOMS
         at, total = start, np.zeros(len(start))

@@ -23,7 +23,7 @@ FALLEN = 1.0  # rad from upright
 
 @dataclass(frozen=True, config=STRICT)
 class RunningTask:
-    """A robot that begins upright, and is paid by where it gets on the floor.
+    """A legged robot that starts upright and is rewarded for its position on the floor.
 
     `rate` in the layout is the mean velocity over the last tick, so that its sum over an episode
     is the way that was made, whatever the robot does between two ticks.
@@ -43,14 +43,14 @@ class RunningTask:
 
     @property
     def terms(self) -> tuple[ObservationTerm, ...]:
-        """None: the task is hidden."""
+        """Empty: the task is hidden."""
         return ()
 
     def scene(self, spec: mujoco.MjSpec) -> None:
-        """Nothing but the floor."""
+        """Adds no geometry to the floor."""
 
     def place(self, layout: EpisodeState) -> dict[str, Floats]:
-        """Nothing."""
+        """Empty: the scene has no mocap bodies."""
         return {}
 
     def begin(self, x: float, y: float, rng: np.random.Generator) -> dict[str, Floats]:
@@ -59,12 +59,12 @@ class RunningTask:
         return {"start": start, "before": start[:2], "rate": np.zeros(2)}
 
     def advance(self, layout: EpisodeState, fields: Fields, dt: float) -> dict[str, Floats]:
-        """Where it was a tick before, m, and how fast it came from there, m/s."""
+        """Position at the previous tick, m, and mean velocity since then, m/s."""
         position = fields["position"]
         return {"before": position, "rate": (position - layout["before"]) / dt}
 
     def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
-        """None."""
+        """Empty: the family has no terms."""
         return {}
 
     def cost(self, action: Floats) -> Floats:
@@ -78,20 +78,20 @@ class RunningTask:
         return np.asarray(self.fall * leans(fields["orientation"], FALLEN), np.float64)
 
     def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """Leaning too far, if that is to end an episode."""
+        """True if the robot leans too far and that ends an episode."""
         if not self.tilt:
             return np.zeros(len(fields["position"]), bool)
         return leans(fields["orientation"], self.tilt)
 
 
 def run(points: Sequence[tuple[float, float]], speed: float, dt: float, ticks: int) -> Floats:
-    """(ticks, 2) where one is after every tick who runs along points, and stays at the last.
+    """(ticks, 2) positions after every tick of a run along points, which ends at the last point.
 
     Args:
         points: the first is the start, m.
         speed: m/s, from the first tick on.
         dt: s per tick.
-        ticks: how many.
+        ticks: number of ticks.
     """
     corners = np.asarray(points, np.float64)
     legs = np.linalg.norm(np.diff(corners, axis=0), axis=1)
@@ -101,6 +101,6 @@ def run(points: Sequence[tuple[float, float]], speed: float, dt: float, ticks: i
 
 
 def leans(quaternion: Floats, angle: float) -> NDArray[np.bool_]:
-    """(n,) whether the z axis of bodies (n, 4), w first, is further than `angle` from upright."""
+    """(n,) True where the z axis of bodies (n, 4), w first, is more than `angle` from upright."""
     x, y = quaternion[:, 1], quaternion[:, 2]
     return np.asarray(1 - 2 * (x * x + y * y) < np.cos(angle))

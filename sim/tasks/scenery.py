@@ -13,7 +13,7 @@ WALL_COLOUR: Colour = (0.62, 0.66, 0.71, 1.0)
 
 
 def add_disc(spec: mujoco.MjSpec, name: str, radius: float, colour: Colour) -> None:
-    """A flat disc on the floor, placed by its mocap body; it is drawn, not touched."""
+    """Add a flat disc on the floor, placed by its mocap body; it is rendered without contacts."""
     body = spec.worldbody.add_body(name=name, mocap=True, pos=[0, 0, 0.002])
     body.add_geom(
         type=mujoco.mjtGeom.mjGEOM_CYLINDER,
@@ -27,7 +27,7 @@ def add_disc(spec: mujoco.MjSpec, name: str, radius: float, colour: Colour) -> N
 def add_block(
     spec: mujoco.MjSpec, name: str, half: tuple[float, float, float], colour: Colour, bit: int
 ) -> None:
-    """A box to bump into that a family can put elsewhere: a mocap body.
+    """Add a box with contacts that a family can move: a mocap body.
 
     Args:
         spec: of the robot, changed in place.
@@ -49,7 +49,7 @@ def add_block(
 def add_walls(
     spec: mujoco.MjSpec, boxes: Sequence[tuple[float, float, float, float]], height: float
 ) -> int:
-    """Walls that the robot cannot pass, also one whose model has contacts switched off.
+    """Add walls that the robot cannot pass, even if its model has contacts switched off.
 
     Such a model gets contacts with the walls and no others
     (docs/adr/0011-task-families-add-walls.md).

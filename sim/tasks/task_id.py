@@ -17,16 +17,16 @@ class TaskId:
 
     @classmethod
     def parse(cls, text: str) -> TaskId:
-        """The identifier that `family/name` or `family` stands for."""
+        """Parse an identifier `family/name` or `family`."""
         family, slash, name = text.partition("/")
         return cls(family, name if slash else None)
 
     def __str__(self) -> str:
-        """As it is written in files and on the command line."""
+        """Text of the identifier in files and on the command line."""
         return self.family if self.name is None else f"{self.family}/{self.name}"
 
     def index_in(self, names: Sequence[str]) -> int:
-        """The number of this task among the names of its family's tasks.
+        """Returns the number of this task among the names of its family's tasks.
 
         Raises:
             UserError: no such task, or no task is named; the valid ones are listed.
