@@ -14,6 +14,7 @@ from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.options import (
     Baseline,
     BundleName,
+    LearnerName,
     MasterUpdates,
     Overwrite,
     RobotName,
@@ -43,6 +44,7 @@ def eval_transfer(
     episodes: Annotated[
         int, whole(1, help="Number of complete episodes collected per update and task.")
     ] = 8,
+    learner: LearnerName = "ppo",
     updates: MasterUpdates = 6,
     settings: Settings = None,
     robot: RobotName = None,
@@ -70,7 +72,13 @@ def eval_transfer(
     check_place(target, overwrite=overwrite)
     settings, threads = settings or [], os.cpu_count() or 1
     config = transfer_config(  # says so before a folder is made
-        loaded, family, threads=threads, settings=settings, robot=robot, baseline=baseline
+        loaded,
+        family,
+        threads=threads,
+        settings=settings,
+        robot=robot,
+        baseline=baseline,
+        learner=learner,  # type: ignore[arg-type]  # the option holds it to the choices
     )
     envs_for_episodes(config, episodes)
     results: list[Transferred] = []
@@ -89,6 +97,7 @@ def eval_transfer(
             settings=settings,
             robot=robot,
             baseline=baseline,
+            learner=learner,  # type: ignore[arg-type]
             on_update=_say,
         ):
             results.append(result)

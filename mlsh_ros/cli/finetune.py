@@ -15,6 +15,7 @@ from mlsh_ros.cli.options import (
     MAX_SEED,
     Baseline,
     BundleName,
+    LearnerName,
     MasterUpdates,
     Overwrite,
     RobotName,
@@ -53,6 +54,7 @@ def finetune(
         str | None,
         typer.Option(help="Master whose weights are the initial ones. Default: random weights."),
     ] = None,
+    learner: LearnerName = "ppo",
     updates: MasterUpdates = 10,
     seed: Annotated[
         int,
@@ -73,8 +75,8 @@ def finetune(
         int | None,
         whole(
             1,
-            help="Number of complete episodes collected per update. Default: 2,000 environment "
-            "steps.",
+            help="Number of complete episodes collected per update. Default: 4 with --learner q, "
+            "else 2,000 environment steps.",
         ),
     ] = None,
     overwrite: Overwrite = False,
@@ -85,6 +87,7 @@ def finetune(
     from policies.bundle.bundle import load_bundle
     from policies.bundle.runtime import TOLERANCE
     from policies.bundle.task_compatibility import robot_of
+    from policies.training.adapt import OFF_POLICY_EPISODES
     from policies.training.comparison import compare
     from policies.training.finetune import finetune as learn
     from policies.training.run import environment
@@ -100,6 +103,8 @@ def finetune(
     for file in files:
         check_place(file, overwrite=overwrite)
     differs = load_reality(reality, load_robot(robot_of(loaded, robot))) if reality else None
+    if learner == "q":
+        episodes = episodes or OFF_POLICY_EPISODES
     with interrupted(lambda: "no bundle was written"):
         result = learn(
             loaded,
@@ -116,7 +121,9 @@ def finetune(
             settings=settings or [],
             episodes=episodes,
             baseline=baseline,
+            learner=learner,  # type: ignore[arg-type]  # the option holds it to the choices
             facts=environment(),
+            say=say,
         )
     with interrupted(lambda: f"bundle {target} is written, the comparison is not"):
         found = compare(result, updates=updates, episodes=episodes, baseline=baseline)

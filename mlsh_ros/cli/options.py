@@ -30,6 +30,17 @@ def whole(low: int, high: int | None = None, *names: str, help: str) -> Any:
     return typer.Option(*names, parser=parse, metavar=metavar, help=help)
 
 
+def one_of(choices: tuple[str, ...], *, help: str) -> Any:
+    """An option that is one of some words."""
+
+    def parse(value: str) -> str:
+        if value not in choices:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}")
+        return value
+
+    return typer.Option(parser=parse, metavar="|".join(choices), help=help)
+
+
 def number(low: float, high: float, *, help: str) -> Any:
     """An option that is a number from `low` to `high`; nan is none."""
 
@@ -94,6 +105,14 @@ FamilyRobotName = Annotated[
     ),
 ]
 MasterUpdates = Annotated[int, whole(1, MAX_UPDATES, help="Number of updates of each new master.")]
+LearnerName = Annotated[
+    str,
+    one_of(
+        ("ppo", "q"),
+        help="How masters learn: ppo, or q, which learns values from every decision so far and "
+        "needs fewer episodes.",
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(

@@ -13,6 +13,7 @@ from policies.bundle.adaptation import AdaptationPoint
 from policies.bundle.bundle import Bundle
 from policies.bundle.task_compatibility import check_family_fits, select_tasks
 from policies.mlsh.config import TrainConfig
+from policies.mlsh.offpolicy_config import Learner
 from policies.training.adapt import adapt, envs_for_episodes, from_scratch
 from policies.training.finetune import install_skills, task_config, with_settings
 from sim.files.output import replacing
@@ -83,6 +84,7 @@ def transfer_config(
     settings: Sequence[str],
     robot: str | None,
     baseline: bool,
+    learner: Learner = "ppo",
 ) -> TrainConfig:
     """What all learners learn with, but for their seed; arguments as of `transfer`.
 
@@ -92,7 +94,8 @@ def transfer_config(
     whole = TaskId.parse(family)
     first = select_tasks(bundle, whole)[0]
     plain, _ = task_config(bundle, first, seed=0, robot=robot)
-    config = with_settings(replace(plain, threads=threads), settings, baseline=baseline)
+    plain = replace(plain, threads=threads)
+    config = with_settings(plain, settings, baseline=baseline, learner=learner)
     chosen = make_family(config.family, config.family_parameters)
     check_family_fits(bundle, load_robot(config.robot), chosen, whole)
     return config
@@ -109,6 +112,7 @@ def transfer(
     settings: list[str],
     robot: str | None = None,
     baseline: bool,
+    learner: Learner = "ppo",
     on_update: Callable[[str, int, list[AdaptationPoint]], None] = lambda *_: None,
 ) -> Iterator[Transferred]:
     """Learn every task of a family anew, seed by seed.
@@ -123,13 +127,20 @@ def transfer(
         settings: `section.key=value` over the bundle's configuration.
         robot: name or folder, by default the bundle's.
         baseline: also PPO from scratch with the same experience.
+        learner: of the masters.
         on_update: called with learner, seed and the latest `AdaptationPoint` of every task.
 
     Raises:
         UserError: the family does not fit the bundle, or a setting does not hold.
     """
     plain = transfer_config(
-        bundle, family, threads=threads, settings=settings, robot=robot, baseline=baseline
+        bundle,
+        family,
+        threads=threads,
+        settings=settings,
+        robot=robot,
+        baseline=baseline,
+        learner=learner,
     )
     chosen = make_family(plain.family, plain.family_parameters)
     envs = envs_for_episodes(plain, episodes)

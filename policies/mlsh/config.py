@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
+from policies.mlsh.offpolicy_config import OffPolicyConfig
 from sim.errors import UserError, invalid, short, unknown
 from sim.files.output import write_file
 from sim.files.strict_yaml import dump_yaml, parse_yaml, read_mapping
@@ -160,6 +161,8 @@ class TrainConfig:
     threads: Count = 2  # of the simulator and of the skills' updates
     checkpoint_every: Count = 20  # iterations between two checkpoints
     randomise: bool = False  # every episode draws from the ranges in the robot's randomise.yaml
+    # Of masters for new tasks (`mlsh finetune --learner q`); null: they learn with PPO.
+    offpolicy: OffPolicyConfig | None = None
     reality: Reality | None = None  # parameters that differ from the nominal model
 
     @property
@@ -217,7 +220,7 @@ class TrainConfig:
 
 def setting_names(config: TrainConfig) -> list[str]:
     """Of everything that `with_values` can change, as `section.key`."""
-    return _paths(asdict(config))
+    return _paths(config_to_dict(config))
 
 
 def touches(assignment: str, key: str) -> bool:
@@ -247,6 +250,7 @@ IDENTITY = {
     "family": "is the argument FAMILY",
     "robot": "is what --robot says",
     "seed": "is what --seed says",
+    "offpolicy": "is for new tasks: mlsh finetune --learner q",
 }
 
 
@@ -360,6 +364,8 @@ def config_from_dict(data: object, where: str) -> TrainConfig:
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     """Plain data that `config_from_dict` reads back equal."""
     data: dict[str, Any] = _ADAPTER.dump_python(config, mode="json")
+    if data["offpolicy"] is None:  # no part of a training: its digests do not depend on it
+        del data["offpolicy"]
     return data
 
 

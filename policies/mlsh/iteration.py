@@ -47,6 +47,10 @@ class Iteration:
             if not math.isfinite(value)
         )
 
+    def describe(self) -> str:
+        """Nothing: an update with PPO does not know how sure it is."""
+        return ""
+
 
 def group_statistics(
     rollout: Rollout, groups: LocalGroups, skills: int, episodes: float

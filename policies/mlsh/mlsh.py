@@ -116,6 +116,11 @@ class Mlsh:
         """Environment steps so far."""
         return self.iteration * self.method.steps_per_iteration
 
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps that a master's update takes."""
+        return self.method.steps_per_update
+
     def iterate(self) -> Iteration:
         """One rollout of every group and the updates it allows."""
         if not self.freeze_skills:

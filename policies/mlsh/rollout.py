@@ -17,6 +17,7 @@ from sim.seeding import Stream, generator
 Bools = NDArray[np.bool_]
 Float32 = NDArray[np.float32]
 LOG_2PI = float(np.log(2 * np.pi))
+Logits = Callable[[Float32], Float32]
 Draw = Callable[[np.random.Generator, int], NDArray[Any]]
 NOBODY = -1  # in `forced`: the master decides
 
@@ -93,6 +94,7 @@ class Collector:
         greedy_master: bool = False,
         greedy_skills: bool = False,
         stray: bool = False,
+        logits: Logits | None = None,
     ) -> Rollout:
         """Run `ticks` ticks.
 
@@ -103,6 +105,7 @@ class Collector:
             greedy_master: the most probable skill instead of a sample.
             greedy_skills: the mean action instead of a sample, as on a robot.
             stray: some decisions are drawn, as `MlshConfig.stray` says.
+            logits: (B, K) for normalized observations (B, O); by default the agent's masters'.
         """
         env, agent, config = self.env, self.agent, self.config
         b, o = self.raw.shape
@@ -122,7 +125,9 @@ class Collector:
         )
         noise *= np.float32(not greedy_skills)
         std = np.exp(agent.log_std())
-        chooser = MasterSampler(self, iteration, ticks, forced, greedy_master, stray)
+        chooser = MasterSampler(
+            self, iteration, ticks, forced, greedy_master, stray, logits or agent.logits
+        )
 
         for t in range(ticks):
             raw[t] = self.raw
@@ -234,6 +239,7 @@ class MasterSampler:
         greedy: the most probable skill instead of a sample.
         stray: whether some decisions are drawn from all skills, for nobody to learn from; the
             skills act without noise then.
+        logits: (B, K) for normalized observations (B, O).
     """
 
     def __init__(
@@ -244,10 +250,11 @@ class MasterSampler:
         forced: NDArray[np.intp] | None,
         greedy: bool,
         stray: bool,
+        logits: Logits,
     ) -> None:
         self.collector, self.greedy = collector, greedy
         self.agent, self.config = collector.agent, collector.config
-        self.forced = forced
+        self.forced, self.logits = forced, logits
         n, skills = self.config.decision_ticks, self.agent.skills.count
         spread = round(self.config.commitment * n)
 
@@ -271,7 +278,7 @@ class MasterSampler:
             t: tick of the rollout.
             first: whether it takes effect at once; only the stale first decision asks.
         """
-        logits = self.agent.logits(obs)
+        logits = self.logits(obs)
         logits = logits - logits.max(axis=1, keepdims=True)
         log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
         if self.greedy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,37 @@ from policies.mlsh.config import TrainConfig
 from policies.mlsh.config_checks import MAX_SIMULATIONS
 from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.rollout import Collector
+from policies.offpolicy.learner import OffPolicyLearner
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
 from sim.tasks.registry import make_family
 
 EVALUATION_SEED = 1_000_000  # episodes that no training run sees
 SCORED_TICKS = 12_800  # 256 episodes of 50
+OFF_POLICY_EPISODES = 4  # per update, if nobody says
 MAX_UPDATE_STEPS = 2000  # environment steps per master update, if a rollout allows: the paper's D
+
+
+class MasterUpdate(Protocol):
+    """What one update of masters did."""
+
+    @property
+    def not_finite(self) -> str:
+        """What is no number any more, by name; empty if all are."""
+
+    def describe(self) -> str:
+        """How sure the learner is, for people; empty if it cannot tell."""
+
+
+class MasterLearner(Protocol):
+    """Learns the masters of an agent, one update after the other."""
+
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps per task."""
+
+    def iterate(self) -> MasterUpdate:
+        """Collect experience on every task, and learn from it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +80,7 @@ def envs_for_episodes(config: TrainConfig, episodes: int) -> int:
             f"{episodes:,} episodes per update are {envs:,} simulations; at most "
             f"{MAX_SIMULATIONS:,} are accepted"
         )
-    if config.mlsh.probe != "none" and envs < 2 * config.mlsh.skills:
+    if config.offpolicy is None and config.mlsh.probe != "none" and envs < 2 * config.mlsh.skills:
         raise UserError(
             f"{episodes} episodes per update are {envs} simulations of "
             f"{config.mlsh.rollout_ticks} ticks; the probe of {config.mlsh.skills} skills "
@@ -74,8 +99,11 @@ def adapt(
     install_masters: Callable[[Agent], None] | None = None,
     episodes: int | None = None,
     on_update: Callable[[list[AdaptationPoint]], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> AdaptationResult:
     """Train a master for each task, all at once, with the skills frozen.
+
+    By value iteration over all decisions if the configuration says `offpolicy`, else with PPO.
 
     Args:
         config: family, robot, method and seed.
@@ -86,20 +114,30 @@ def adapt(
         install_masters: puts masters to start from into the agent; by default they are fresh.
         episodes: greedy episodes after every update; by default `scored_episodes`.
         on_update: called with the latest `AdaptationPoint` of every task.
+        say: called with a line after every update, of a learner that says how sure it is.
+
+    Raises:
+        UserError: it diverged.
     """
+    envs = envs or envs_per_update(config)
+    if config.offpolicy is not None:  # one simulation for each episode
+        ticks = make_family(config.family, config.family_parameters).ticks
+        envs = max(1, envs * config.mlsh.rollout_ticks // ticks)
+    guessed = config.mlsh.probe != "none" and not install_masters and config.offpolicy is None
     method = replace(
         config.mlsh,
         groups=len(tasks),
-        envs=envs or envs_per_update(config),
+        envs=envs,
         commitment=0.0,  # as on a robot
         # With frozen skills there is no symmetry to break; a given master needs no first guess.
-        probe="none" if config.mlsh.probe == "none" or install_masters else "plain",
+        probe="plain" if guessed else "none",
     )
     learner = Mlsh(replace(config, mlsh=method), freeze_skills=True, tasks=tasks)
     install_skills(learner.agent)
     if install_masters is not None:
         install_masters(learner.agent)
-    return _learn(learner, updates, episodes, on_update)
+    masters = learner if config.offpolicy is None else OffPolicyLearner(learner, config.offpolicy)
+    return _learn(learner, masters, updates, episodes, on_update, say)
 
 
 def from_scratch(
@@ -136,14 +174,16 @@ def from_scratch(
     learner = Mlsh(replace(config, mlsh=method), tasks=[task])
     if install_skill is not None:
         install_skill(learner.agent)
-    return _learn(learner, updates, episodes, on_update)
+    return _learn(learner, learner, updates, episodes, on_update)
 
 
 def _learn(
     learner: Mlsh,
+    masters: MasterLearner,
     updates: int,
     episodes: int | None,
     on_update: Callable[[list[AdaptationPoint]], None],
+    say: Callable[[str], None] = lambda _: None,
 ) -> AdaptationResult:
     episodes = episodes or scored_episodes(learner.family.ticks)
     curves: list[list[AdaptationPoint]] = [[] for _ in range(learner.method.groups)]
@@ -151,9 +191,15 @@ def _learn(
     for update in range(updates + 1):
         if update:
             start = time.perf_counter()
-            learner.iterate()
+            done = masters.iterate()
             seconds += time.perf_counter() - start
-        steps = update * learner.method.steps_per_update
+            if done.not_finite:
+                raise UserError(
+                    f"update {update} diverged: {done.not_finite} not finite; nothing is written"
+                )
+            if text := done.describe():
+                say(f"update {update}: {text}")
+        steps = update * masters.steps_per_update
         for curve, (value, success) in zip(curves, greedy_scores(learner, episodes), strict=True):
             curve.append(AdaptationPoint(update, steps, seconds, value, success))
         on_update([curve[-1] for curve in curves])

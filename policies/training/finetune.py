@@ -26,6 +26,7 @@ from policies.bundle.runtime import Network
 from policies.bundle.task_compatibility import check_fits, resolve_task, robot_of, select_tasks
 from policies.mlsh.actor_critic import ActorCriticBatch, Agent, put
 from policies.mlsh.config import TrainConfig, check_free, config_from_dict
+from policies.mlsh.offpolicy_config import Learner, OffPolicyConfig
 from policies.training.adapt import AdaptationResult, adapt, envs_for_episodes, scored_episodes
 from sim.errors import UserError, short
 from sim.files.output import lock_beside, locked
@@ -64,8 +65,10 @@ def finetune(
     settings: Sequence[str] = (),
     episodes: int | None = None,
     baseline: bool = False,
+    learner: Learner = "ppo",
     facts: dict[str, object],
     on_update: Callable[[list[AdaptationPoint]], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Finetuned:
     """Learn a master for `task` and write the bundle that has it as well.
 
@@ -86,8 +89,10 @@ def finetune(
         settings: `section.key=value` over the bundle's configuration.
         episodes: whole ones per update, by default 2,000 steps.
         baseline: whether the same settings are for PPO from scratch as well.
+        learner: of the masters: value iteration over all decisions (q), or PPO.
         facts: of `policies.training.run.environment`, for the provenance.
         on_update: called with the latest `AdaptationPoint` of every task.
+        say: called with a line after every update, of a learner that says how sure it is.
 
     Raises:
         UserError: a name is taken, the task does not fit, a setting is the bundle's or has no
@@ -97,7 +102,8 @@ def finetune(
     names = _names(bundle, tasks, name, replacing)
     check_target(path, overwrite=overwrite, continued=bundle.manifest)
     plain, _ = task_config(bundle, tasks[0], seed=seed, robot=robot, reality=reality)
-    config = with_settings(plain, settings, baseline=baseline, started=start_from is not None)
+    started = start_from is not None
+    config = with_settings(plain, settings, baseline=baseline, started=started, learner=learner)
     _check_decisions(bundle, config)
     _check_family(bundle, plain, config)
     numbers = [resolve_task(bundle, each)[1] for each in tasks]
@@ -121,6 +127,7 @@ def finetune(
             envs=None if episodes is None else envs_for_episodes(config, episodes),
             install_masters=None if start is None else install_masters,
             on_update=on_update,
+            say=say,
         )
         agent = adapted.learner.agent
         data = [network_bytes(agent.masters, g, agent.normaliser, n) for g, n in enumerate(names)]
@@ -244,8 +251,20 @@ IDLE_ALONE = {
 }
 
 
+# What the off-policy learner makes nothing of.
+IDLE_OFF_POLICY = dict.fromkeys(
+    ("master", "mlsh.warmup", "mlsh.probe", "mlsh.probe_limit", "mlsh.master_advantage"),
+    "has no effect with --learner q; settings of the section offpolicy have",
+)
+
+
 def with_settings(
-    config: TrainConfig, settings: Sequence[str], *, baseline: bool, started: bool = False
+    config: TrainConfig,
+    settings: Sequence[str],
+    *,
+    baseline: bool,
+    started: bool = False,
+    learner: Learner = "ppo",
 ) -> TrainConfig:
     """What masters learn with: `task_config` with settings over it.
 
@@ -254,11 +273,21 @@ def with_settings(
         settings: `section.key=value`.
         baseline: whether they are for PPO from scratch as well.
         started: whether the masters are given ones.
+        learner: of the masters.
 
     Raises:
         UserError: a setting is decided otherwise, has no effect, or does not hold.
     """
     check_free(settings, DECIDED | IDLE | ({} if baseline else IDLE_ALONE))
+    if learner == "q":
+        if started:
+            raise UserError(
+                "--init-from: --learner q begins with no master but with what each skill brings "
+                "alone; leave --init-from out, or take --learner ppo"
+            )
+        check_free(settings, IDLE_OFF_POLICY)
+        config = replace(config, offpolicy=OffPolicyConfig())
+        return config.with_values(list(settings))
     changed = config.with_values(list(settings))
     idle = {}
     if not changed.master.entropy:

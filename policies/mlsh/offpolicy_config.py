@@ -1,0 +1,32 @@
+"""Settings of the off-policy learner of masters."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from sim.interface import STRICT, Positive
+
+Count = Annotated[int, Field(gt=0)]
+Learner = Literal["ppo", "q"]  # of masters for new tasks
+
+
+@dataclass(frozen=True, config=STRICT)
+class OffPolicyConfig:
+    """Value iteration over all decisions of a task (policies/offpolicy)."""
+
+    # Time constant of the discount, as a multiple of the length of an episode.
+    horizon: Positive = 1.0
+    products: Count = 400  # of two elements of the observation, at most
+    features: Count = 64  # random features of the observation
+    random_share: Positive = 0.1  # prior variance of their part, relative to that of the rest
+    gain: Positive = 1.5  # how fast features change with the normalized observation
+    prior: Positive = 3.0  # prior variance of the values, in units of their variance
+    advantage: Positive = 0.1  # prior variance of the differences between skills, relative to it
+    noise: Positive = 0.3  # standard deviation of the targets, in units of the values' deviation
+    spread: Positive = 1.0  # of the samples, in standard deviations of the prior
+    members: Annotated[int, Field(gt=1)] = 8  # samples of the posterior, the mean included
+    iterations: Count = 30  # of value iteration per update
+    epsilon: Annotated[float, Field(ge=0, lt=1)] = 0.1  # part of the decisions that is random

@@ -1,0 +1,1 @@
+"""Masters for new tasks from every decision that a task has seen, the skills frozen."""

@@ -1,0 +1,144 @@
+"""Masters for new tasks that learn from every decision again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.mlsh.actor_critic import ActorCriticBatch
+from policies.mlsh.config import NetworkConfig
+from policies.mlsh.config_checks import hidden_elements
+from policies.mlsh.mlsh import Mlsh
+from policies.mlsh.offpolicy_config import OffPolicyConfig
+from policies.mlsh.rollout import NOBODY, Collector
+from policies.offpolicy.features import Features
+from policies.offpolicy.replay import Float32, Replay, first_episodes
+from policies.offpolicy.skill_prior import HELD_EPISODES, SkillPrior, compare_skills
+from policies.offpolicy.value_iteration import ValueIteration
+from sim.seeding import Stream, generator
+
+
+@dataclass(frozen=True)
+class OffPolicyUpdate:
+    """What one update did."""
+
+    agreement: list[float]  # of each master: `ValueIteration.agreement`
+    priors: list[SkillPrior]  # of each master
+    not_finite: str  # the tasks whose values are no numbers any more; empty if all are
+    held: bool  # some episodes held one skill
+
+    def describe(self) -> str:
+        """What the skills bring alone while that is compared; how sure the values are."""
+        names = [f"skill-{k}" for k in range(len(self.priors[0].returns))]
+        first = {prior.describe(names): None for prior in self.priors} if self.held else {}
+        sure = f"{min(self.agreement):.0%} of the decisions are settled"
+        return "; ".join([*first, sure])
+
+
+class OffPolicyLearner:
+    """A master for each task of a learner whose skills are frozen.
+
+    The first episodes hold one skill each, to compare them; then each episode follows one sample
+    of the values. After every update the masters of the learner's agent are the mean values: what
+    is evaluated and exported.
+
+    Args:
+        learner: gives tasks, simulations and skills; its masters are replaced.
+        settings: of the learning.
+    """
+
+    def __init__(self, learner: Mlsh, settings: OffPolicyConfig) -> None:
+        config, method = learner.config, learner.method
+        self.settings = settings
+        self.learner, self.envs = learner, method.envs
+        self.skills, self.ticks = method.skills, learner.family.ticks
+        interface, groups = learner.env.interface, method.groups
+        size = interface.observation_size
+        blind = list(hidden_elements(interface, config.network, "hidden_from_masters"))
+        gamma = float(np.exp(-1 / (settings.horizon * self.ticks)))
+        self.replays = [Replay(gamma) for _ in range(groups)]
+        self.values = []
+        for g in range(groups):
+            rng = generator(config.seed, Stream.INIT, 1, g)
+            features = Features(size, settings, blind, rng)
+            self.values.append(ValueIteration(features, self.skills, settings, rng))
+        learner.agent.masters = ActorCriticBatch(
+            groups,
+            size,
+            self.skills,
+            NetworkConfig(hidden=(self.values[0].features.units,)),
+            config.master,
+            extra=0,
+        )
+        self._install()
+        self.updates = 0
+
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps per task."""
+        return self.envs * self.ticks
+
+    def iterate(self) -> OffPolicyUpdate:
+        """Whole episodes of every task, and the values of all decisions so far."""
+        env, agent = self.learner.env, self.learner.agent
+        rng = generator(self.learner.config.seed, Stream.DECISIONS, self.updates)
+        held = self._held()
+        member = rng.integers(1, self.settings.members, env.num_envs)
+        collector = Collector(env, agent, self.learner.method, self.learner.config.seed)
+        rollout = collector.collect(
+            self.updates,
+            ticks=self.ticks,
+            forced=held,
+            greedy_master=True,
+            greedy_skills=True,
+            logits=self._exploring(member, rng),
+        )
+        priors = []
+        for g, (replay, values) in enumerate(zip(self.replays, self.values, strict=True)):
+            mine = slice(g * self.envs, (g + 1) * self.envs)
+            replay.episodes += first_episodes(rollout, mine, held[mine] != NOBODY)
+            priors.append(compare_skills(replay.episodes, self.skills))
+            decisions = replay.decisions()
+            values.fit(decisions, priors[-1].bonus / decisions.unit)
+        self.updates += 1
+        self._install()
+        seen = [np.concatenate([e.obs[:-1] for e in r.episodes]) for r in self.replays]
+        agreement = [v.agreement(obs) for v, obs in zip(self.values, seen, strict=True)]
+        return OffPolicyUpdate(agreement, priors, self._not_finite(), bool((held != NOBODY).any()))
+
+    def _held(self) -> NDArray[np.intp]:
+        """(B,) the skill that each simulation holds for an episode, or NOBODY."""
+        number = self.updates * self.envs + np.arange(self.learner.env.num_envs) % self.envs
+        holds = number < HELD_EPISODES * self.skills
+        return np.where(holds, number % self.skills, NOBODY)
+
+    def _exploring(
+        self, member: NDArray[np.intp], rng: np.random.Generator
+    ) -> Callable[[Float32], Float32]:
+        """Logits of exploration: each simulation follows one sample of its task's values."""
+
+        def logits(obs: Float32) -> Float32:
+            rows = [slice(g * self.envs, (g + 1) * self.envs) for g in range(len(self.values))]
+            found = [v.values(obs[r], member[r]) for v, r in zip(self.values, rows, strict=True)]
+            values = np.concatenate(found)
+            random = rng.random(len(values)) < self.settings.epsilon
+            drawn = rng.random(values.shape).astype(np.float32)
+            return np.where(random[:, None], drawn, values)
+
+        return logits
+
+    def _install(self) -> None:
+        masters = self.learner.agent.masters
+        for g, values in enumerate(self.values):
+            for (weight, bias), (w, b) in zip(
+                masters.policy.layers(g), values.head(), strict=True
+            ):
+                weight[:], bias[:] = w, b
+
+    def _not_finite(self) -> str:
+        names = self.learner.family.tasks
+        bad = [t for t, v in zip(self.learner.env.tasks, self.values, strict=True) if not v.finite]
+        return f"values of {', '.join(names[t] for t in bad)}" if bad else ""

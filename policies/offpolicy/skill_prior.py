@@ -1,0 +1,67 @@
+"""What each skill brings alone, as a first guess of what a decision for it is worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.offpolicy.replay import Episode
+
+HELD_EPISODES = 2  # of each skill, that the comparison takes
+NULL_EPISODES = 2.0  # weight, in episodes, of the assumption that all skills are alike
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SkillPrior:
+    """The comparison of skills that each controlled whole episodes.
+
+    The effect of a skill is by how much its reward per decision is above the mean of all skills.
+    It counts as much as it is certain: between-skill variance over the sum of that and of the
+    variance of a skill's mean (empirical Bayes). A skill that is better without doubt by one per
+    cent is preferred by one per cent.
+    """
+
+    returns: Floats  # (K,) mean undiscounted return of each skill alone
+    effect: Floats  # (K,) reward per decision above the mean of all skills
+    confidence: Floats  # (K,) 0 to 1
+
+    @property
+    def bonus(self) -> Floats:
+        """(K,) what a decision for each skill is expected to be worth more than the mean."""
+        return np.asarray(self.effect * self.confidence)
+
+    def describe(self, names: list[str]) -> str:
+        """One line for people."""
+        alone = ", ".join(f"{n} {r:.4g}" for n, r in zip(names, self.returns, strict=True))
+        if not self.bonus.any():
+            return f"no skill alone is known to be better ({alone}): all skills start equal"
+        best = int(self.bonus.argmax())
+        sure = self.confidence[best]
+        return f"{names[best]} alone is the best ({alone}), confidence {sure:.0%}: it is preferred"
+
+
+def compare_skills(episodes: list[Episode], skills: int) -> SkillPrior:
+    """Of the episodes that one skill controlled.
+
+    Args:
+        episodes: some in which each skill was held, and others, which do not count.
+        skills: K.
+    """
+    held = [e for e in episodes if e.held]
+    arm = np.array([e.skill[0] for e in held])
+    pay = np.array([e.total / len(e.skill) for e in held])
+    total = np.array([e.total for e in held])
+    counts = np.bincount(arm, minlength=skills)
+    mean = np.bincount(arm, pay, skills) / counts
+    within = ((pay - mean[arm]) ** 2).sum() + NULL_EPISODES * pay.var(ddof=1)
+    variance = within / (len(held) - skills + NULL_EPISODES) / counts  # (K,) of each mean
+    between = max(0.0, float(mean.var(ddof=1) - variance.mean())) if skills > 1 else 0.0
+    known = between > 0
+    return SkillPrior(
+        returns=np.bincount(arm, total, skills) / counts,
+        effect=mean - mean.mean(),
+        confidence=between / (between + variance) if known else np.zeros(skills),
+    )

@@ -1,0 +1,112 @@
+"""Randomized least-squares value iteration (Osband et al. 2016) over the decisions of a master.
+
+The value of a decision is linear in fixed features of the observation, with a Gaussian
+posterior of the weights: `members` samples of it say how sure the values are, and exploration
+follows one of them for an episode (Thompson sampling). The mean is what a robot gets. A fit is
+linear algebra: no learning rate, and the same decisions give the same values.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.mlsh.offpolicy_config import OffPolicyConfig
+from policies.offpolicy.features import Features
+from policies.offpolicy.replay import Decisions, Float32, Floats
+
+MEAN = 0  # the member that has neither noise nor a sample of the prior
+
+
+class ValueIteration:
+    """Values of decisions, fitted to all decisions of a task.
+
+    Q(s, k) = bonus_k + f(s) . (v + a_k): the part v is what a state is worth whatever is chosen,
+    so that data about one skill says something about the others as well.
+
+    Args:
+        features: f.
+        skills: K.
+        config: prior, noise, members.
+        rng: of the members.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        skills: int,
+        config: OffPolicyConfig,
+        rng: np.random.Generator,
+    ) -> None:
+        self.features, self.skills, self.config, self.rng = features, skills, config, rng
+        size, members = features.count, config.members
+        self.weights = np.zeros((members, skills, size))
+        self.bonus = np.zeros(skills)
+        precision = np.full((1 + skills, size), 1 / (config.prior * config.advantage))
+        precision[0] = 1 / config.prior
+        self._precision = precision.ravel()
+        # Kept: a member is one sample of the prior, and stays the same while data comes in.
+        self._sample = config.spread * rng.standard_normal((members, self._precision.size))
+        self._sample[MEAN] = 0
+
+    def fit(self, decisions: Decisions, bonus: Floats) -> None:
+        """Values of the best decisions from there on, of every member.
+
+        Args:
+            decisions: of the task.
+            bonus: (K,) first guess of what each skill is worth more than the others.
+        """
+        config, n = self.config, len(decisions.skill)
+        self.bonus = bonus
+        design = self._design(self.features(decisions.obs), decisions.skill)  # (n, (1 + K) F)
+        precision = design.T @ design / config.noise**2 + np.diag(self._precision)
+        inverse = np.linalg.inv(precision)
+        gain = inverse @ design.T / config.noise**2  # weights of targets
+        prior = (self._sample * np.sqrt(self._precision)) @ inverse
+        noise = config.noise * self.rng.standard_normal((config.members, n))
+        noise[MEAN] = 0
+        following, limit = self.features(decisions.following), decisions.limit
+        for _ in range(config.iterations):
+            best = (following @ self.weights.transpose(0, 2, 1) + bonus).max(axis=-1)  # (M, n)
+            target = np.clip(decisions.reward + decisions.discount * best, -limit, limit)
+            fitted = (target + noise - bonus[decisions.skill]) @ gain.T + prior
+            parts = fitted.reshape(config.members, 1 + self.skills, -1)
+            self.weights = parts[:, :1] + parts[:, 1:]
+
+    def _design(self, features: Floats, skill: NDArray[np.intp]) -> Floats:
+        n, size = features.shape
+        design = np.zeros((n, 1 + self.skills, size))
+        design[:, 0] = features
+        design[np.arange(n), 1 + skill] = features
+        return design.reshape(n, -1)
+
+    def values(self, obs: Float32, member: NDArray[np.intp] | int = MEAN) -> Float32:
+        """(n, K) that one member, or each row's own (n,), expects of observations (n, O)."""
+        features = self.features(obs)
+        members = np.broadcast_to(member, len(obs))
+        found = np.einsum("nf,nkf->nk", features, self.weights[members]) + self.bonus
+        return np.asarray(found, np.float32)
+
+    def agreement(self, obs: Float32) -> float:
+        """Part of the members' best skills that is the mean's, over observations (n, O)."""
+        values = self.features(obs) @ self.weights.transpose(0, 2, 1) + self.bonus
+        best = values.argmax(axis=-1)  # (M, n)
+        return float((best == best[MEAN]).mean())
+
+    @property
+    def finite(self) -> bool:
+        """Whether all values are numbers."""
+        return bool(np.isfinite(self.weights).all() and np.isfinite(self.bonus).all())
+
+    def head(self) -> list[tuple[Float32, Float32]]:
+        """The mean's values less their mean over the skills, as layers of a network.
+
+        In units in which the largest weight is 1 at most, so that 32 bits are enough: which skill
+        is the best does not depend on it.
+        """
+        weights = self.weights[MEAN] - self.weights[MEAN].mean(axis=0)
+        weight, bias = self.features.of_units(weights)
+        bias = bias + self.bonus - self.bonus.mean()
+        unit = max(float(abs(weight).max()), float(abs(bias).max())) or 1.0
+        last = (weight / unit).astype(np.float32), (bias / unit).astype(np.float32)
+        return [(self.features.weight, self.features.bias), last]

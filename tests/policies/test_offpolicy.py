@@ -1,0 +1,265 @@
+"""The off-policy learner of masters: its replay, its prior, its values, and what it brings."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from policies.bundle.bundle import load_bundle
+from policies.bundle.runtime import load_policy
+from policies.mlsh.offpolicy_config import OffPolicyConfig
+from policies.offpolicy.features import Features
+from policies.offpolicy.replay import Episode, Replay
+from policies.offpolicy.skill_prior import compare_skills
+from policies.offpolicy.value_iteration import ValueIteration
+from policies.training.adapt import adapt
+from policies.training.finetune import finetune, install_skills, task_config, with_settings
+from policies.training.run import environment
+from sim.errors import UserError
+from sim.tasks.task_id import TaskId
+
+GAMMA = 0.9
+BUNDLE = load_bundle("moving_bandits")
+
+
+def episode(rewards, skills, *, terminated=False, held=False, start=0.0) -> Episode:
+    """Decisions on a line: the observation is the number of the decision."""
+    obs = start + np.arange(len(skills) + 1, dtype=np.float32)[:, None]
+    paid = [np.array(each, float) for each in rewards]
+    return Episode(obs, np.array(skills, np.intp), paid, terminated, held)
+
+
+def decisions(*episodes: Episode):
+    return Replay(GAMMA, list(episodes)).decisions()
+
+
+# Replay ---------------------------------------------------------------------------------------
+
+
+def test_a_decision_is_discounted_by_its_ticks():
+    found = decisions(episode([[1, 0, 3], [0, 0]], [0, 1]))
+    mean = 4 / 5
+    first = (1 - mean) - GAMMA * mean + GAMMA**2 * (3 - mean)
+    assert found.reward[0] * found.unit == pytest.approx(first)
+    assert found.discount.tolist() == pytest.approx([GAMMA**3, GAMMA**2])
+    assert found.obs.ravel().tolist() == [0, 1]
+    assert found.following.ravel().tolist() == [1, 2]
+
+
+def test_what_follows_a_termination_is_worth_nothing_and_a_truncation_is_bootstrapped():
+    ended, cut = (decisions(episode([[1.0], [3.0]], [0, 1], terminated=t)) for t in (True, False))
+    assert cut.discount[1] == pytest.approx(GAMMA)
+    assert ended.discount[1] == 0
+    # The value is told from that of the mean reward for ever, which a termination ends.
+    assert ended.reward[1] - cut.reward[1] == pytest.approx(-GAMMA * ended.constant)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1, 10), (1, -1), (100, 0), (0.01, 3)])
+def test_units_and_offsets_of_the_reward_do_not_matter(scale, shift):
+    rewards = [[0, 1], [2, 0], [0, 0]]
+    plain = decisions(episode(rewards, [0, 1, 0]))
+    other = decisions(episode(scale * np.array(rewards) + shift, [0, 1, 0]))
+    assert other.reward == pytest.approx(plain.reward, abs=1e-9)
+
+
+def test_rewards_that_are_all_the_same_are_worth_nothing():
+    found = decisions(episode([[5.0, 5.0]] * 3, [0, 1, 0]))
+    assert found.reward == pytest.approx(0)
+    assert np.isfinite(found.constant)
+
+
+# Prior ----------------------------------------------------------------------------------------
+
+
+def held(skill: int, total: float) -> Episode:
+    return episode([[total / 2], [total / 2]], [skill, skill], held=True)
+
+
+def test_a_skill_that_is_better_is_preferred_by_effect_and_confidence():
+    found = compare_skills([held(0, 44), held(1, 0), held(0, 43), held(1, 1)], 2)
+    assert found.returns.tolist() == [43.5, 0.5]
+    assert found.effect.tolist() == pytest.approx([10.75, -10.75])  # of 2 decisions
+    assert 0.7 < found.confidence[0] < 1
+    assert found.bonus[0] == pytest.approx(-found.bonus[1])
+    assert "skill-0 alone is the best" in found.describe(["skill-0", "skill-1"])
+
+
+def test_a_small_difference_stays_small_however_sure_it_is():
+    found = compare_skills([held(0, 1.01), held(1, 1.0), held(0, 1.01), held(1, 1.0)], 2)
+    assert 0 < found.bonus[0] <= 0.0026
+
+
+def test_skills_that_differ_by_luck_start_equal():
+    found = compare_skills([held(0, 44), held(1, 0), held(0, 0), held(1, 44)], 2)
+    assert found.bonus.tolist() == [0, 0]
+    assert "all skills start equal" in found.describe(["a", "b"])
+
+
+def test_skills_that_bring_nothing_start_equal():
+    found = compare_skills([held(k, 0) for k in (0, 1, 2, 0, 1, 2)], 3)
+    assert found.bonus.tolist() == [0, 0, 0]
+    assert "no skill alone" in found.describe(["a", "b", "c"])
+
+
+def test_one_skill_has_nothing_to_be_compared_with():
+    assert compare_skills([held(0, 1), held(0, 2)], 1).bonus.tolist() == [0]
+
+
+# Values ---------------------------------------------------------------------------------------
+
+
+def values_of(found, skills=2, bonus=None, **settings) -> ValueIteration:
+    rng = np.random.default_rng(0)
+    config = OffPolicyConfig(**{"noise": 0.05, "iterations": 60, **settings})
+    features = Features(found.obs.shape[1], config, [], rng)
+    values = ValueIteration(features, skills, config, rng)
+    values.fit(found, np.zeros(skills) if bonus is None else bonus)
+    return values
+
+
+def chain() -> list[Episode]:
+    """From 0 skill 1 leads to 1, where skill 0 pays; all else pays nothing and leads to 2."""
+    at = np.array([[0.0], [1.0], [2.0]], np.float32)
+
+    def of(*steps):
+        obs = np.array([at[0], *(at[s] for s, _, _ in steps)])
+        skills = np.array([k for _, k, _ in steps], np.intp)
+        return Episode(obs, skills, [np.array([float(r)]) for *_, r in steps], False, False)
+
+    return 4 * [
+        of((1, 1, 0), (2, 0, 1), (2, 0, 0)),
+        of((1, 1, 0), (2, 1, 0), (2, 1, 0)),
+        of((2, 0, 0), (2, 0, 0), (2, 1, 0)),
+    ]
+
+
+def test_a_sequence_is_found_that_no_episode_would_show_by_its_first_reward():
+    values = values_of(decisions(*chain()))
+    best = values.values(np.array([[0.0], [1.0]], np.float32)).argmax(axis=1)
+    assert best.tolist() == [1, 0]
+    assert values.agreement(np.array([[1.0]], np.float32)) > 0.8
+
+
+def test_members_agree_more_with_more_decisions():
+    obs = np.array([[0.0], [1.0]], np.float32)
+    few, many = (values_of(decisions(*(n * chain()))).agreement(obs) for n in (1, 20))
+    assert few <= many
+    assert many == 1
+
+
+def test_the_head_is_the_mean_up_to_a_constant_and_a_unit():
+    values = values_of(decisions(*chain()), bonus=np.array([0.1, -0.1]))
+    obs = np.linspace(-1, 3, 50, dtype=np.float32)[:, None]
+    (weight, bias), (last, last_bias) = values.head()
+    logits = np.tanh(obs @ weight + bias) @ last + last_bias
+    mean = values.values(obs)
+    assert np.corrcoef(logits[:, 0] - logits[:, 1], mean[:, 0] - mean[:, 1])[0, 1] > 0.9999
+    clear = abs(mean[:, 0] - mean[:, 1]) > 1e-3
+    assert (logits.argmax(axis=1) == mean.argmax(axis=1))[clear].all()
+    assert abs(last).max() <= 1
+    assert abs(last_bias).max() <= 1
+
+
+def test_blind_elements_do_not_count():
+    config = OffPolicyConfig()
+    features = Features(3, config, [1], np.random.default_rng(0))
+    first, second = np.zeros((2, 3), np.float32)
+    second[1] = 5
+    assert np.array_equal(features(first[None]), features(second[None]))
+
+
+# The learner ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def light(monkeypatch):
+    monkeypatch.setattr("policies.training.adapt.SCORED_TICKS", 32 * 50)
+
+
+def master_for(task: str, *, updates: int, episodes: int, say=lambda _: None):
+    plain, number = task_config(BUNDLE, TaskId.parse(task), seed=1)
+    config = replace(with_settings(plain, [], baseline=False, learner="q"), threads=1)
+    return adapt(
+        config,
+        lambda agent: install_skills(agent, BUNDLE),
+        [number],
+        updates=updates,
+        envs=episodes,
+        say=say,
+    )
+
+
+def test_one_skill_is_found_in_four_episodes(light):
+    for task in ("goal-0", "goal-1"):
+        lines = []
+        found = master_for(f"moving_bandits/{task}", updates=1, episodes=4, say=lines.append)
+        assert found.curves[0][-1].greedy > 43
+        assert found.curves[0][-1].steps == 200
+        assert f"skill-{task[-1]} alone is the best" in lines[0] or "skill-" in lines[0]
+        assert "of the decisions are settled" in lines[0]
+
+
+@pytest.mark.slow
+def test_a_choice_by_state_is_found_in_twenty_episodes(light):
+    assert master_for("ring_bandits/sector-0", updates=5, episodes=4).curves[0][-1].greedy > 40
+
+
+@pytest.mark.slow
+def test_a_sequence_earns_more_than_any_skill(light):
+    found = master_for("patrol/tilted", updates=8, episodes=4)
+    assert found.curves[0][-1].greedy > 3
+
+
+@pytest.mark.slow
+def test_the_bundle_has_the_master_and_the_same_skills(light, tmp_path):
+    result = finetune(
+        BUNDLE,
+        TaskId.parse("ring_bandits/sector-1"),
+        tmp_path / "more",
+        updates=2,
+        episodes=4,
+        seed=5,
+        learner="q",
+        facts=environment(),
+    )
+    more = load_bundle(tmp_path / "more")
+    assert more.skill_hashes() == BUNDLE.skill_hashes()
+    assert result.parity.worst < 1e-5
+    entry = more.manifest.masters["sector-1"]
+    assert entry.provenance.config["offpolicy"]["features"] == OffPolicyConfig().features
+    logits = load_policy(more, "sector-1").logits(more.golden.observation[0])
+    assert logits.shape == (2,)
+
+
+def test_values_that_are_no_numbers_end_it_in_one_line(light, monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        ValueIteration, "fit", lambda self, *_: self.weights.__setitem__(..., np.nan)
+    )
+    with pytest.raises(UserError, match="update 1 diverged: values of sector-1 not finite; noth"):
+        finetune(
+            BUNDLE,
+            TaskId.parse("ring_bandits/sector-1"),
+            tmp_path / "more",
+            updates=2,
+            episodes=4,
+            seed=5,
+            learner="q",
+            facts=environment(),
+        )
+    assert not (tmp_path / "more").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "started", "message"),
+    [
+        (["master.gamma=0.9"], False, "master has no effect with --learner q"),
+        (["mlsh.probe=none"], False, "mlsh.probe has no effect with --learner q"),
+        (["offpolicy.gains=2"], False, "no setting 'offpolicy.gains'"),
+        (["offpolicy.noise=0"], False, "offpolicy.noise: .* greater than 0"),
+        ([], True, "--init-from: --learner q begins with no master"),
+    ],
+)
+def test_settings_without_effect_are_refused(settings, started, message):
+    plain, _ = task_config(BUNDLE, TaskId.parse("ring_bandits/sector-1"), seed=0)
+    with pytest.raises(UserError, match=message):
+        with_settings(plain, settings, baseline=False, started=started, learner="q")
