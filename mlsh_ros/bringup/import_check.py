@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def shadowed() -> str:
-    """Which package does not come from beside mlsh_ros, in one line; empty if all do."""
+    """Describes a package that is not imported from the folder of mlsh_ros; empty if none."""
     for name in PACKAGES:
         place = _place(name)
         if place is None:
@@ -39,7 +39,7 @@ def require_one_root() -> None:
 
 
 def _place(name: str) -> Path | None:
-    """The folder that `import name` takes, or has taken."""
+    """Returns the folder from which a package is, or would be, imported."""
     spec = importlib.util.find_spec(name)
     if spec is None:
         return None

@@ -35,7 +35,7 @@ OnExit = Callable[[ProcessExited, LaunchContext], list[Any] | None]
 
 
 def build_launch_description(graph: Graph) -> LaunchDescription:
-    """Arguments and nodes of `graph`, for `generate_launch_description`."""
+    """Returns arguments and nodes of `graph`, for `generate_launch_description`."""
     arguments = [
         DeclareLaunchArgument(
             a.name,
@@ -52,7 +52,7 @@ def build_launch_description(graph: Graph) -> LaunchDescription:
 
 
 def _network(graph: Graph) -> list[Any]:
-    """A simulation talks to this computer only, unless the user has said otherwise."""
+    """Restrict a simulation to this computer, unless the user has set the range."""
     if graph.name != "sim":
         return []
     return [
@@ -62,11 +62,11 @@ def _network(graph: Graph) -> list[Any]:
 
 
 def _nodes(context: LaunchContext, graph: Graph) -> list[Any]:
-    """The nodes; what is wrong with the arguments is said before any of them starts."""
+    """Returns the nodes; errors in the arguments are reported before any node starts."""
     names = [a.name for a in graph.arguments]
     _check_names(graph, context.launch_configurations, names)
     given = {name: LaunchConfiguration(name).perform(context) for name in names}
-    # Of an included launch file nobody can tell what was given from what is a default.
+    # An included launch file does not reveal which arguments were given and which are defaults.
     told = {text.partition(":=")[0] for text in sys.argv if ":=" in text}
     values = resolve_arguments(graph, graph.resolve(given), told)
     pushed = context.launch_configurations.get(PUSHED, "")
@@ -97,7 +97,7 @@ class _When:
         return started
 
     def on_exit(self, event: ProcessExited, context: LaunchContext) -> list[Any] | None:
-        """Of a process that the others need only to begin."""
+        """Handle the end of a process that the others need only to begin."""
         return _on_exit(event, context) if self._actions else None
 
 
@@ -138,7 +138,7 @@ def _joined(outer: str, namespace: str) -> str:
 
 
 def _on_exit(event: ProcessExited, context: LaunchContext) -> list[Any] | None:
-    """One node without the others is of no use, and a failure must show in the exit status."""
+    """End the launch when a required node ends; a failure determines the exit status."""
     if context.is_shutdown:
         return None
     name = event.process_name.partition("-")[0]  # skill_node-2
@@ -148,7 +148,7 @@ def _on_exit(event: ProcessExited, context: LaunchContext) -> list[Any] | None:
 
 
 def _check_names(graph: Graph, given: Iterable[str], known: list[str]) -> None:
-    """`ros2 launch` takes any argument; say so when one is nearly one of ours.
+    """Warn of an unknown argument that is similar to a known one.
 
     Raises:
         UserError: one is that of a former version; another launch file may have it as its own.

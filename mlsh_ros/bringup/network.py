@@ -16,11 +16,11 @@ HERE, BY_PROFILE = "LOCALHOST", "SYSTEM_DEFAULT"
 
 
 def localhost_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What to add to an environment, so that a simulation stays on this computer.
+    """Returns the environment variables that restrict a simulation to this computer.
 
-    A wider range that the user has set is left alone, and so is a profile. Fast DDS is confined by
-    a profile of ours: where the range is LOCALHOST, rmw_fastrtps adds shared memory whatever a
-    profile says. Tools whose range is LOCALHOST meet these nodes all the same.
+    A wider range or a profile set by the user is kept. Fast DDS is restricted by a profile of this
+    package: with the range LOCALHOST, rmw_fastrtps adds shared memory whatever a profile contains.
+    Tools with the range LOCALHOST still discover these nodes.
     """
     if environment.get(RANGE, HERE) != HERE:
         return {}
@@ -31,7 +31,7 @@ def localhost_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def why_not_localhost(environment: Mapping[str, str], rmw: str) -> str:
-    """Why nodes that `confined` is to keep on this computer would not stay there; else empty.
+    """Returns the reason that nodes would not stay on this computer; else empty.
 
     Args:
         environment: of the node.

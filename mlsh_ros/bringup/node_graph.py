@@ -33,7 +33,7 @@ _NAMESPACE = re.compile(r"/?|/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?", re.ASCII)
 
 @dataclass(frozen=True)
 class Argument:
-    """A launch argument; its value is text until a parameter gives it a type."""
+    """A launch argument; its value is a text until a parameter defines its type."""
 
     name: str
     default: str
@@ -44,7 +44,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Arg:
-    """The value of launch argument `name`."""
+    """Refers to the value of launch argument `name`."""
 
     name: str
 
@@ -68,13 +68,13 @@ class NodeSpec:
 
     @property
     def module(self) -> str:
-        """What `python -m` runs."""
+        """Module that `python -m` runs."""
         return f"mlsh_ros.nodes.{self.executable}"
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes and the arguments they depend on."""
+    """Nodes and their launch arguments."""
 
     name: str
     description: str
@@ -83,11 +83,11 @@ class Graph:
 
     @property
     def simulates(self) -> bool:
-        """Whether one of its nodes is the world, and tells what time it is there."""
+        """True if the graph contains sim_node, which publishes the time."""
         return any(node.executable == "sim_node" for node in self.nodes)
 
     def resolve(self, given: Mapping[str, str]) -> dict[str, str]:
-        """The value of every argument.
+        """Returns the value of every argument.
 
         Raises:
             UserError: an argument is unknown, or its value is not one that it may have.
@@ -107,11 +107,11 @@ class Graph:
         return values
 
     def enabled_nodes(self, values: Mapping[str, str]) -> tuple[NodeSpec, ...]:
-        """The nodes to start, from the `resolve`d arguments."""
+        """Returns the nodes to start, from the `resolve`d arguments."""
         return tuple(n for n in self.nodes if n.when is None or values[n.when.name] == "true")
 
     def parameters(self, values: Mapping[str, str]) -> dict[str, dict[str, Value]]:
-        """For each node its parameters, typed, from the `resolve`d arguments.
+        """Returns the typed parameters of each node, from the `resolve`d arguments.
 
         Raises:
             UserError: a value cannot be read as its parameter's type or is out of its range, the
@@ -142,14 +142,14 @@ class Graph:
         return typed
 
     def told(self, name: str, values: Mapping[str, str]) -> list[str]:
-        """The nodes that get an argument as their parameter of the same name."""
+        """Returns the nodes that receive an argument as the parameter of the same name."""
         nodes = self.enabled_nodes(values)
         if name == USE_SIM_TIME:
             return [node.name for node in nodes]
         return [node.name for node in nodes if node.parameters.get(name) == Arg(name)]
 
     def remappings(self, values: Mapping[str, str]) -> dict[str, str]:
-        """Names that all nodes use in place of others, from the `resolve`d arguments.
+        """Returns the name remappings of all nodes, from the `resolve`d arguments.
 
         /clock is one for all nodes of a domain. A world in a namespace has its own time, so that
         two of them do not pull at each other's.
@@ -158,11 +158,11 @@ class Graph:
         return {"/clock": f"/{namespace}/clock"} if self.simulates and namespace else {}
 
     def respawns(self, node: NodeSpec, values: Mapping[str, str]) -> bool:
-        """Whether a node is started again when it has died."""
+        """True if a node is restarted when it has ended."""
         return node.respawn and values["use_respawn"] == "true"
 
     def _by_sim_time(self, values: Mapping[str, str]) -> bool:
-        """Whether the nodes go by /clock: as the user says, and at any speed but the clock's."""
+        """True if the nodes use /clock: if requested, and at any real time factor other than 1."""
         return values[USE_SIM_TIME] == "true" or _real_time_factor(values) != 1
 
     def _fixed(self, values: Mapping[str, str]) -> dict[str, dict[str, Value]]:
@@ -196,7 +196,7 @@ def _arguments(
     mode: Argument,
     watchdog: Argument,
 ) -> tuple[Argument, ...]:
-    """The arguments that every graph has, in one order; then its own."""
+    """Returns the arguments that every graph has, in one order; then its own."""
     return (
         Argument(
             "robot",
@@ -392,7 +392,7 @@ def _param(node: NodeSpec, name: str) -> Param:
 
 
 def argument_value(name: str, text: str) -> Value:
-    """An argument's text as the type of the node parameters of its name."""
+    """Converts an argument's text to the type of the node parameters of its name."""
     params = (param for node in NODES.values() for param in node if param.name == name)
     if (param := next(params, None)) is not None:
         return _typed(param, name, text)
@@ -400,13 +400,13 @@ def argument_value(name: str, text: str) -> Value:
 
 
 def _real_time_factor(values: Mapping[str, str]) -> float:
-    """Of the simulation, from the `resolve`d arguments."""
+    """Real time factor of the simulation, from the `resolve`d arguments."""
     param = next(p for p in NODES["sim_node"] if p.name == "real_time_factor")
     return float(_typed(param, param.name, values[param.name]))
 
 
 def _typed(param: Param, argument: str, text: str) -> Value:
-    """An argument's text as the type of the parameter it is for."""
+    """Converts an argument's text to the type of its parameter."""
     kind = type(param.default)
     value: Value = text
     if kind is bool:

@@ -26,7 +26,7 @@ class Param:
     read_only: bool = True  # False: may change while the node runs
 
     def check(self, value: object) -> str:
-        """Why `value` is not acceptable, in one line; empty if it is."""
+        """Returns the reason that `value` is not accepted, in one line; else empty."""
         if self.choices and value not in self.choices:
             return f"{self.name}: {value!r} is not one of {', '.join(self.choices)}"
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -338,7 +338,7 @@ def declare(node: Any, params: Iterable[Param]) -> dict[str, Value]:
 
 
 def _refuse_former_names(node: Any, known: Iterable[str]) -> None:
-    """Refuse a value for a former name: ROS ignores one that no parameter takes."""
+    """Refuse a value for a former name, because ROS ignores unknown parameters."""
     from rcl_interfaces.msg import ParameterDescriptor
 
     untyped = ParameterDescriptor(dynamic_typing=True)

@@ -21,7 +21,7 @@ BUILT_IN = ("use_sim_time", "qos_overrides", "start_type_description_service")
 
 
 def check_params_file(path: str, namespace: str, fixed: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse a file that does not say what its author means.
+    """Refuse a file with unknown nodes or parameters, or with changes of fixed parameters.
 
     Args:
         path: the file.
@@ -29,7 +29,7 @@ def check_params_file(path: str, namespace: str, fixed: Mapping[str, Mapping[str
         fixed: for each node, parameters that no file may change.
 
     Raises:
-        UserError: no such file, not YAML, a section for no node of ours, a parameter that none of
+        UserError: no such file, not YAML, a section without a node, a parameter that none of
             its nodes has, or another value for a fixed one.
     """
     for section, parameters in _sections(path):
@@ -49,7 +49,7 @@ def check_params_file(path: str, namespace: str, fixed: Mapping[str, Mapping[str
 
 
 def overrides_from_file(path: str, namespace: str) -> dict[str, dict[str, list[Any]]]:
-    """All that a parameter file says, by node and parameter; more than one value is possible.
+    """Returns the values in a parameter file, by node and parameter; there may be several.
 
     Args:
         path: the file.
@@ -76,13 +76,13 @@ def _check_names(
 
 
 def _places(namespace: str) -> dict[str, str]:
-    """The full names of our nodes, and their own."""
+    """Returns the full names of the nodes, and their base names."""
     above = "/".join(part for part in namespace.split("/") if part)
     return {f"/{above}/{node}" if above else f"/{node}": node for node in NODES}
 
 
 def _reached(section: str, namespace: str) -> list[str]:
-    """Our nodes to which ROS gives a section: * is one part of a name, ** any number of them."""
+    """Returns the nodes that match a section: * is one part of a name, ** any number of them."""
     parts = [part for part in section.split("/") if part]
     forms = {"*": r"/\w+", "**": r"(/\w+)*"}
     pattern = "".join(forms.get(part, "/" + re.escape(part)) for part in parts)
@@ -91,7 +91,7 @@ def _reached(section: str, namespace: str) -> list[str]:
 
 
 def _sections(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(node name or pattern, its parameters); the name may be nested, level by level."""
+    """Yields (node name or pattern, its parameters); the name may be nested, level by level."""
     where = f"params_file {path}"
     waiting: list[tuple[str, object]] = [("", read_mapping(Path(path), where))]
     while waiting:
@@ -108,5 +108,5 @@ def _sections(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _named(section: str) -> str:
-    """A section's name in an error, cut where it is long."""
+    """Returns a section's name for an error, truncated if it is long."""
     return section if len(section) <= 80 else f"{section[:77]} .."

@@ -38,7 +38,7 @@ _PREFIX = re.compile(r"^\[[A-Z]+\] \[[0-9.]+\] \[[^]]*\]: ")
 
 
 class Processes:
-    """A running graph; ends with the `with` block, or with the thread that entered it.
+    """A running graph; it ends with the `with` block, or with the thread that entered it.
 
     Args:
         graph: what to start.
@@ -92,7 +92,7 @@ class Processes:
         self.stop()
 
     def dead(self) -> dict[str, int]:
-        """Nodes that have ended, with their exit status; but for those that are started again."""
+        """Ended nodes with their exit status, without those that are restarted."""
         states = {name: process.poll() for name, process in self._processes.items()}
         return {
             name: status
@@ -101,10 +101,10 @@ class Processes:
         }
 
     def check(self) -> None:
-        """See that every node runs that the others need; start again those that shall be.
+        """Check that all required nodes run; restart those with respawn.
 
         Raises:
-            UserError: one has ended; says its status and its reason.
+            UserError: a node has ended; with its status and its reason.
         """
         for name, status in self.dead().items():
             self._readers[name].join(timeout=1.0)  # its last words may still be in the pipe
@@ -134,7 +134,7 @@ class Processes:
         return self._processes[name].pid
 
     def stop(self) -> None:
-        """Ask every node to end, skill_node first and alone: it has a robot to bring to rest."""
+        """End every node, skill_node first and alone, because it brings the robot to rest."""
         order = sorted(self._processes, key=lambda name: name != "skill_node")
         for name in order:
             process = self._processes[name]
@@ -151,7 +151,7 @@ class Processes:
             self._folder.cleanup()
 
     def _await(self, spec: NodeSpec) -> None:
-        """Wait for what a node prints when those after it may be started."""
+        """Wait for the output of a node after which the next ones may be started."""
         deadline = time.monotonic() + START_UP
         while spec.ready_message and not any(
             spec.ready_message in line for _, line in [*self._lines[spec.name]]
@@ -199,10 +199,10 @@ class Processes:
 
 
 def require_ros() -> None:
-    """Refuse to go on without ROS.
+    """Refuse to continue without ROS.
 
     Raises:
-        UserError: rclpy cannot be imported; says how to get it.
+        UserError: rclpy cannot be imported; with installation advice.
     """
     if importlib.util.find_spec("rclpy") is None:
         raise UserError(
@@ -212,7 +212,7 @@ def require_ros() -> None:
 
 
 def ros_environment(domain: int | None = None) -> dict[str, str]:
-    """The environment for nodes: confined to this computer unless the user has said otherwise.
+    """Returns the environment for nodes: restricted to this computer unless the user set it.
 
     Raises:
         UserError: the domain is out of range.
@@ -234,15 +234,15 @@ def ros_environment(domain: int | None = None) -> dict[str, str]:
 
 
 def _die_with_parent() -> None:
-    """In a node, before it starts: SIGTERM when we are killed. No robot drives on alone."""
+    """Request SIGTERM for a new node when its parent ends, so that no robot runs alone."""
     if sys.platform == "linux":
         _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _reason(lines: list[Line]) -> str:
-    """The last line of a node's last seconds that speaks of an error, or their last line.
+    """Returns the last line about an error in a node's last seconds, or their last line.
 
-    Without the log's prefix. An error of before has been got over, and is no reason.
+    Without the log's prefix. An earlier error was recovered from, and is not the reason.
     """
     since = time.monotonic() - LAST_WORDS
     late = [text for moment, text in lines if moment >= since and text]

@@ -26,7 +26,7 @@ NAMES = ("bundle", "robot", "reality")  # arguments that nodes look up, as a nam
 def resolve_arguments(
     graph: Graph, values: Mapping[str, str], given: Collection[str] = ()
 ) -> dict[str, str]:
-    """The `resolve`d arguments with robot, master and task filled in where they follow.
+    """Returns the `resolve`d arguments with robot, master and task filled in.
 
     Args:
         graph: of the nodes.
@@ -60,7 +60,7 @@ def resolve_arguments(
 
 
 def _agreed(graph: Graph, values: Mapping[str, str], given: Collection[str]) -> dict[str, str]:
-    """What a parameter file says of arguments, where all nodes that they are for can agree.
+    """Returns the arguments set by a parameter file, where all their nodes agree.
 
     Raises:
         UserError: it contradicts an argument that was given, or two nodes would differ in what
@@ -96,7 +96,7 @@ def _agreed(graph: Graph, values: Mapping[str, str], given: Collection[str]) -> 
 
 
 def _check_recording(values: Mapping[str, str]) -> None:
-    """Refuse a recording that would make a name of this graph mean two things."""
+    """Refuse a recording under which one name of this graph would have two meanings."""
     folder = values["record_dir"]
     for name in NAMES if folder and values["record"] == "true" else ():
         if values.get(name) and Path(folder).resolve() == Path(values[name]).resolve():
@@ -107,12 +107,12 @@ def _check_recording(values: Mapping[str, str]) -> None:
 
 
 def grace(values: Mapping[str, str]) -> float:
-    """S that a node may take to end: what braking the bundle's robot takes, and some more."""
+    """Time that a node may take to end, s: the longest braking time and a margin."""
     return GRACE + load_bundle(values["bundle"]).interface.braking_time[0]
 
 
 def _simulated(bundle: Bundle, values: dict[str, str]) -> dict[str, str]:
-    """With a world, whose robot and task have to be the bundle's."""
+    """Fills in robot and task of a simulation, which must be those of the bundle."""
     try:  # a robot's computer has no MuJoCo
         from policies.bundle.task_compatibility import check_fits, resolve_task
         from sim.physics.robot_model import load_robot

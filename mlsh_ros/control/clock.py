@@ -25,44 +25,44 @@ EXACT = 1e-6  # s; moments of the grid and of /clock are the same but for roundi
 
 
 class Time(Protocol):
-    """What ticks, ages and watchdogs go by. Moments are in seconds.
+    """The clock for ticks, ages and watchdogs. Times are in seconds.
 
-    `news` is a condition that is notified whenever something has come that may change one's mind.
+    `news` is a condition that is notified whenever new data or a new time has arrived.
     """
 
     def now(self) -> float:
-        """The moment; NaN if it is not known yet."""
+        """The present time; NaN if it is not known yet."""
 
     def stamping(self) -> float | None:
-        """The moment by the clock that stamps messages; None: not to be compared."""
+        """The time of the clock that stamps messages; None: not to be compared."""
 
     def receive_time(self, stamp: int) -> float:
-        """Of a message that has just come, by which its age is counted.
+        """Time of reception of a new message, from which its age is computed.
 
         Args:
             stamp: ns; 0 if it has none.
         """
 
     def steady(self) -> float:
-        """For what takes computing time, whatever time it is: never stands or jumps."""
+        """A clock that never stops or jumps, for measuring computing time."""
 
     def start_session(self) -> None:
-        """A session begins: what time has done before is forgiven."""
+        """Begin a session: earlier jumps of the time are ignored."""
 
     def fault(self) -> FaultError | None:
-        """Why nothing may begin to move by this clock now, if so."""
+        """Returns the reason that no motion may begin by this clock, or None."""
 
     def reached(self, moment: float) -> bool:
-        """Whether it is that late."""
+        """True if the time has been reached."""
 
     def is_late(self, since: float) -> bool:
-        """Whether lateness since a moment of `steady` is more than a hiccup of the machine."""
+        """True if a delay since a time of `steady` is longer than scheduling jitter."""
 
     def sleep_until(self, until: float, stop: threading.Event, news: threading.Condition) -> bool:
-        """Sleep until a moment; False: told to stop.
+        """Sleep until a time; False if stopped.
 
         Raises:
-            FaultError: that moment will not come.
+            FaultError: the time will not be reached.
         """
 
     def wait(
@@ -72,38 +72,38 @@ class Time(Protocol):
         since: float = -math.inf,
         at_most: float = FOREVER,
     ) -> None:
-        """Sleep, with `news` held, until notified or a moment has come; or a little less.
+        """Sleep, with `news` locked, until notified or a time is reached; or a little less.
 
         Args:
-            news: held by the caller.
-            until: None: as long as it takes.
-            since: by `steady`; time that stood before is not held against it.
+            news: locked by the caller.
+            until: None: no limit.
+            since: by `steady`; simulated time that stopped before it is not a fault.
             at_most: s of the system's clock.
 
         Raises:
-            FaultError: that moment will not come.
+            FaultError: the time will not be reached.
         """
 
     def wait_for(
         self, seconds: float, news: threading.Condition, over: Callable[[], bool] = lambda: False
     ) -> bool:
-        """Let time pass, also where nothing is heard of it; True: it is over."""
+        """Wait, even if the time is not known to advance; True if `over` became True."""
 
 
 @dataclass(frozen=True)
 class Clock:
-    """The system's own time, which a robot follows."""
+    """The system's monotonic time, for a real robot."""
 
     now: Callable[[], float] = time.monotonic  # s
     system: Callable[[], float] | None = time.time  # s, that stamps messages; None: not compared
     sleep: Callable[[float], None] = time.sleep
 
     def stamping(self) -> float | None:
-        """The moment by the clock that stamps messages; None: not to be compared."""
+        """The time of the clock that stamps messages; None: not to be compared."""
         return self.system() if self.system else None
 
     def receive_time(self, stamp: int) -> float:
-        """Now, when it came; stamps are compared for themselves."""
+        """The present time; stamps are checked separately."""
         return self.now()
 
     def steady(self) -> float:
@@ -111,22 +111,22 @@ class Clock:
         return self.now()
 
     def start_session(self) -> None:
-        """Nothing to forgive."""
+        """No effect: this clock does not jump."""
 
     def fault(self) -> FaultError | None:
-        """None: it always goes on."""
+        """Always None: this clock does not stop."""
         return None
 
     def reached(self, moment: float) -> bool:
-        """Whether it is that late."""
+        """True if the time has been reached."""
         return self.now() >= moment
 
     def is_late(self, since: float) -> bool:
-        """Always: on a robot a hiccup counts."""
+        """Always True: on a robot every delay counts."""
         return True
 
     def sleep_until(self, until: float, stop: threading.Event, news: threading.Condition) -> bool:
-        """Sleep until a moment, as exactly as the system can; False: told to stop."""
+        """Sleep until a time, as precisely as the system can; False if stopped."""
         while not stop.is_set():
             left = until - self.now()
             if left <= 0:
@@ -144,25 +144,25 @@ class Clock:
         since: float = -math.inf,
         at_most: float = FOREVER,
     ) -> None:
-        """Sleep, with `news` held, until notified or a moment has come."""
+        """Sleep, with `news` locked, until notified or a time is reached."""
         news.wait(at_most if until is None else min(at_most, max(0.0, until - self.now())))
 
     def wait_for(
         self, seconds: float, news: threading.Condition, over: Callable[[], bool] = lambda: False
     ) -> bool:
-        """Let time pass; True: it is over."""
+        """Wait; True if `over` became True."""
         with news:
             return news.wait_for(over, seconds)
 
 
 class SimulatedClock:
-    """Time that somebody tells, as on /clock; between two words it stands.
+    """Time received on /clock; it does not advance between two messages.
 
-    It may stand for `patience` seconds of the system's clock: who waits longer for a moment is
-    told that it will not come. The same if it goes back.
+    A wait for a time fails if no message arrives for `patience` seconds of the system's clock, or
+    if the time goes back.
 
     Args:
-        news: notified whenever time has moved.
+        news: notified whenever the time has advanced.
         patience: s of the system's clock.
         steady: the system's clock.
     """
@@ -183,7 +183,7 @@ class SimulatedClock:
         self._anchor = math.nan, self._moved  # moments since which time has to have gone on
 
     def set_time(self, moment: float) -> None:
-        """It is that late now; called by the thread that hears."""
+        """Set the time; called by the receiving thread."""
         with self._news:
             if moment == self._now:
                 return
@@ -205,17 +205,17 @@ class SimulatedClock:
         self._since = self._now, now
 
     def now(self) -> float:
-        """The moment; NaN if none has been told."""
+        """The present time; NaN if none has been received."""
         return self._now
 
     def stamping(self) -> float | None:
-        """None: `moment` goes by the stamps already."""
+        """None: ticks and stamps use the same clock."""
         return None
 
     def receive_time(self, stamp: int) -> float:
-        """When it was stamped, by this same time: words of time may come later than messages.
+        """The stamp of the message, because /clock may arrive later than messages.
 
-        A stamp farther ahead is of another clock, and the message is of now.
+        A stamp farther ahead is from another clock; the message is then dated to the present.
         """
         said = stamp * 1e-9
         ahead = AHEAD * max(self._pace, 1.0)
@@ -226,11 +226,11 @@ class SimulatedClock:
         return self._steady()
 
     def start_session(self) -> None:
-        """A session begins: it may have gone back before."""
+        """Begin a session: earlier jumps back are ignored."""
         self._back = None
 
     def fault(self) -> FaultError | None:
-        """Why nothing may begin to move by this clock now, if so."""
+        """Returns the reason that no motion may begin by this clock, or None."""
         if math.isnan(self._now):
             return FaultError("clock_stopped", "nothing has come on /clock yet")
         return self._standing(-math.inf)
@@ -246,18 +246,18 @@ class SimulatedClock:
         )
 
     def reached(self, moment: float) -> bool:
-        """Whether it is that late."""
+        """True if the time has been reached."""
         return self._now >= moment - EXACT
 
     def is_late(self, since: float) -> bool:
-        """Whether so much of the system's time has passed that the machine is no excuse."""
+        """True if the delay by the system's clock is too long to be scheduling jitter."""
         return self._steady() - since >= HOLD
 
     def sleep_until(self, until: float, stop: threading.Event, news: threading.Condition) -> bool:
-        """Sleep until a moment; False: told to stop; who tells so notifies `news` too.
+        """Sleep until a time; False if stopped. A stop must notify `news`, too.
 
         Raises:
-            FaultError: time stands still or went back.
+            FaultError: the time stopped or went back.
         """
         with news:
             while not stop.is_set():
@@ -273,10 +273,10 @@ class SimulatedClock:
         since: float = -math.inf,
         at_most: float = FOREVER,
     ) -> None:
-        """Sleep, with `news` held, until notified or a moment has come.
+        """Sleep, with `news` locked, until notified or a time is reached.
 
         Raises:
-            FaultError: time stands still or went back, and a moment is waited for.
+            FaultError: the time stopped or went back while a time is waited for.
         """
         if until is None:
             news.wait(at_most)
@@ -290,10 +290,10 @@ class SimulatedClock:
     def wait_for(
         self, seconds: float, news: threading.Condition, over: Callable[[], bool] = lambda: False
     ) -> bool:
-        """Let time pass; True: it is over.
+        """Wait; True if `over` became True.
 
-        For who is on the way to rest: goes on by the pace that time had when nothing is heard of
-        it, be it that it stands, or that the thread that hears waits for this one.
+        Used for braking: if no time arrives, because the simulation stopped or the receiving
+        thread is blocked, the wait continues at the last known pace.
         """
         with news:
             until = self._now + seconds

@@ -18,7 +18,7 @@ FRESH = 0.9  # of the watchdog's patience for which a command counts as being in
 
 @dataclass(frozen=True)
 class WatchdogReport:
-    """What the newest heartbeat of watchdog_node said."""
+    """Content of the newest heartbeat of watchdog_node."""
 
     lives: bool  # no: it has ended, or does not watch any more
     newer: bool  # than the newest command of this session
@@ -26,22 +26,18 @@ class WatchdogReport:
 
 
 class CommandGate:
-    """Keeps the command in force, and lets the next one through if it may follow.
+    """Stores the command in force, and publishes the next one if it is permitted.
 
-    A session begins with `begin`, goes on with `drive`, and ends with `brake` until that returns
-    False. Whatever happens between, a command differs from the one before by no more than the
-    rate limit, because braking begins from the last command that was sent, and there is none
-    where nothing was sent.
+    A session begins with `begin`, continues with `drive`, and ends with `brake` until that returns
+    False. In every case a command differs from the previous one by no more than the rate limit,
+    because braking begins from the last command that was sent; if none was sent, none is needed.
 
-    When the last command is so old that watchdog_node may be braking the robot by now, nothing
-    is sent as long as it lives: two that brake from different commands would make the robot jump.
-    When it ends before the robot is at rest, braking goes on from where it was.
+    If the last command is so old that watchdog_node may already be braking the robot, nothing is
+    sent while watchdog_node is alive: braking from two different commands would make the robot
+    jump. If it ends before the robot is at rest, braking continues from its last command.
 
     Args:
         interface: with limits, rate limits and the safe command.
-        supervisor: says what its state allows.
-        send: sends a command (A,), with the stamp of the sensors it answers, ns, or None: now.
-        watch: what the watchdog_node of this session says; None: nobody watches.
     """
 
     def __init__(
@@ -62,25 +58,25 @@ class CommandGate:
         self.count = 0  # commands sent, in all sessions
 
     def begin(self, initial: Floats, patience: float | None = None) -> None:
-        """A session begins where the robot is.
+        """Begin a session at the robot's measured state.
 
         Args:
             initial: (A,) the command that the robot's measured state corresponds to.
-            patience: s after which watchdog_node brakes; None: nobody watches.
+            patience: s after which watchdog_node brakes; None: no watchdog.
         """
         self.command, self._before, self._patience = None, initial, patience
         self._given_away = False
 
     def close(self) -> None:
-        """No session: nothing is in force that could be braked from."""
+        """End the session: no command is in force."""
         self.command = self._before = None
 
     def hand_over(self) -> None:
-        """watchdog_node has tripped, and brakes the robot as long as it lives."""
+        """Leave braking to watchdog_node, which has tripped, while it is alive."""
         self._given_away = True
 
     def drive(self, command: Floats, now: float, stamp: int | None = None) -> bool:
-        """Send the command (A,) of a tick; False, and nothing is sent, if the robot must not move.
+        """Send the command (A,) of a tick; False, without sending, if motion is not permitted.
 
         Args:
             command: that has passed `Interface.command`.
@@ -111,7 +107,7 @@ class CommandGate:
         return True
 
     def brake(self, now: float, stamp: int | None = None) -> bool:
-        """Send the next command on the way to the safe one; False: there is nothing left to do.
+        """Send the next command on the way to the safe one; False: braking is complete.
 
         That is so at rest, by whomever, and where this session has sent nothing. While
         watchdog_node brakes nothing is sent.

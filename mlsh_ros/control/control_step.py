@@ -12,19 +12,19 @@ Judge = Callable[[Tick, Mapping[str, Floats], float], None]
 
 
 class SessionEndedError(Exception):
-    """The session was told to end while the master was asked; no command follows."""
+    """The session was ended during the wait for the master; no command follows."""
 
 
 class ControlStep:
-    """Observation, decision, action and the safety rules, in this order, for every way to drive.
+    """Observation, decision, action and safety rules, in this order, for every control loop.
 
     Args:
         controller: of the skills and of the robot.
-        decide: called on every tick, with the question to the master if there is one. When it
+        decide: called on every tick, with the request to the master if there is one. When it
             returns, the decision of this tick has come, or the tick may go on without it. It may
             raise SessionEndedError.
-        judge: the safety rules, see `SafetyMonitor.judge`.
-        begin: is given the command (A,) that a session begins from, before its first tick.
+        judge: the safety rules, see `SafetyMonitor.check`.
+        begin: called with the initial command (A,) of a session, before its first tick.
     """
 
     def __init__(
@@ -40,13 +40,13 @@ class ControlStep:
         """Compute a tick; its command may be sent.
 
         Args:
-            fields: per observation term (size,), what the sensors show.
-            now: when they were read, s.
+            fields: per observation term (size,), as measured.
+            now: time of measurement, s.
 
         Raises:
-            FaultError: a safety rule is broken, or the master failed.
+            FaultError: a safety rule is violated, or the master failed.
             ValueError: an observation or an action is not finite, or a first decision is missing.
-            SessionEndedError: so.
+            SessionEndedError: the session was ended.
         """
         request = self.controller.observe(fields)
         if self.controller.tick == 0:

@@ -19,7 +19,7 @@ Skill = Callable[[Float32], Float32]  # (1, O) to (1, A)
 
 @dataclass(frozen=True)
 class Request:
-    """A question to the master."""
+    """A request for a decision of the master."""
 
     macro: int  # the macro step to decide
     tick: int  # whose observation this is
@@ -29,7 +29,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Tick:
-    """What one tick did."""
+    """Result of one tick."""
 
     tick: int
     skill: int
@@ -42,17 +42,18 @@ class Tick:
 
 
 class Controller:
-    """Runs the skills of a bundle on one robot; deterministic, knows no time and no ROS.
+    """Runs the skills of a bundle on one robot; deterministic, independent of time and ROS.
 
-    A tick has two halves: `begin` takes the sensors and may ask the master; `finish` runs the
-    skill. Between them, with decision_lead 0 or on the first tick, the master must answer.
+    A tick has two halves: `observe` takes the sensors and may return a request to the master;
+    `act` runs the skill. With decision_lead 0 or on the first tick, the decision must arrive in
+    between.
 
     Args:
         interface: of the bundle.
         skills: the K skill networks.
         decision_ticks: N.
         decision_lead: L.
-        fingerprint: of the bundle that the skills are of, see `policies.bundle.bundle.Bundle`.
+        fingerprint: of the skills' bundle, see `policies.bundle.bundle.Bundle`.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Controller:
         self.reset()
 
     def reset(self) -> None:
-        """Begin a session at tick 0, from where `begin` will find the robot."""
+        """Begin a session at tick 0; `observe` determines the initial command."""
         if self._coming is not None:  # its macro step will not come any more
             (_, self.skills), self._coming = self._coming, None
         self.schedule.reset()
@@ -81,7 +82,7 @@ class Controller:
         self._observation: Float32 | None = None
 
     def swap(self, skills: Sequence[Skill], fingerprint: int) -> None:
-        """Take the skills of another bundle from a macro step on; may be called by any thread.
+        """Use the skills of another bundle from a macro step on; thread safe.
 
         The next question to the master is about the new ones, and with the macro step that it
         decides they take over.
@@ -89,7 +90,7 @@ class Controller:
         self._offered = tuple(skills), fingerprint
 
     def observe(self, fields: Mapping[str, NDArray[Any]]) -> Request | None:
-        """Take the sensors of this tick; returns the question to put to the master, if any.
+        """Take the sensors of this tick; returns the request to the master, if one is due.
 
         Raises:
             ValueError: a field is missing, has another size, or is not finite.
@@ -112,7 +113,7 @@ class Controller:
         return Request(macro, self.tick, observation, self.fingerprint)
 
     def set_decision(self, macro: int, skill: int) -> bool:
-        """Take a decision; False, and it changes nothing, if nobody waits for it.
+        """Accept a decision; False, without effect, if it was not requested.
 
         Raises:
             ValueError: there is no such skill.
@@ -123,7 +124,7 @@ class Controller:
         return self.schedule.set_decision(macro, skill)
 
     def act(self) -> Tick:
-        """Run the active skill on the observation taken by `begin`.
+        """Run the active skill on the observation taken by `observe`.
 
         Raises:
             ValueError: no decision has ever come, or the action is not finite.
@@ -146,7 +147,7 @@ class Controller:
         return done
 
     def _initial(self, fields: Mapping[str, NDArray[Any]]) -> Floats:
-        """The command (A,) from which a session begins: where the robot is measured to be."""
+        """The initial command (A,) of a session: the robot's measured state."""
         if text := self.interface.start_beyond_limit(fields):
             raise FaultError("start_out_of_limit", text)
         return self.interface.initial_command(fields)

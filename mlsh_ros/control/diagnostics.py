@@ -14,7 +14,7 @@ from sim.interface import Interface
 
 
 class DiagnosticLevel(IntEnum):
-    """As in diagnostic_msgs/DiagnosticStatus."""
+    """Levels of diagnostic_msgs/DiagnosticStatus."""
 
     OK = 0
     WARN = 1
@@ -34,7 +34,7 @@ class Diagnostic:
 
 @dataclass(frozen=True)
 class Refused:
-    """Messages of one topic that could not be used."""
+    """Refused messages of one topic."""
 
     count: int
     reason: str  # of the newest
@@ -50,17 +50,17 @@ def diagnose(
     refused: Mapping[str, Refused],
     unused: int = 0,
 ) -> list[Diagnostic]:
-    """State, ticks, sensors and decisions of skill_node.
+    """Returns state, ticks, sensors and decisions of skill_node.
 
     Args:
         status: of the supervisor.
         timing: of the newest ticks.
-        interface: says how old sensors may be.
-        ages: per topic that has spoken, s.
+        interface: with the largest age of each sensor.
+        ages: per received topic, s.
         skills: their names.
         hierarchy: of the session.
-        refused: per topic, messages that could not be used.
-        unused: decisions that nobody waited for.
+        refused: refused messages, per topic.
+        unused: number of decisions that were not requested.
     """
     return [
         _state(status),

@@ -19,7 +19,7 @@ NOBODY: Panel = b""  # words whose publisher cannot be told
 
 @dataclass(frozen=True)
 class Word:
-    """What a panel said last."""
+    """Newest message of a panel."""
 
     pressed: bool
     number: int  # of its message, counted by the publisher; 0: not known
@@ -35,48 +35,48 @@ class Publisher:
 
 
 class EmergencyStop:
-    """What all panels say.
+    """State of all emergency stop panels.
 
     Args:
-        max_age: s after which the silence of a panel that has spoken is a fault, and without any
-            panel nothing may be armed; None: silence is no news.
+        max_age: s after which the silence of a known panel is a fault, and without any panel
+            arming is refused; None: silence is accepted.
     """
 
     def __init__(self, max_age: float | None = None) -> None:
         self.max_age = max_age
         self._words: dict[Panel, Word] = {}
         self._publishers: Mapping[Panel, Publisher] = {}
-        self._lock = threading.Lock()  # one thread hears, others ask
+        self._lock = threading.Lock()  # one thread receives, others read
 
     def hear(self, panel: Panel, pressed: bool, now: float, number: int = 0) -> bool:
-        """A message has come; True: it says stop, which is an event that latches a fault.
+        """Handle a message; True if it requests a stop, which latches a fault.
 
-        One message may come by several subscriptions; an older one than the newest changes
-        nothing but is an event all the same.
+        One message may be received by several subscriptions. A message older than the newest
+        changes no state, but a stop request in it still counts.
         """
         with self._lock:
             kept = self._words.get(panel)
             older = kept is not None and 0 < number < kept.number
-            # Where nobody knows whose `false` it is, it releases only if there is one panel.
+            # A `false` from an unknown panel releases the stop only if there is a single panel.
             other = panel == NOBODY and not pressed and len(self._publishers) != 1
             if kept is None or not (older or (other and kept.pressed)):
                 self._words[panel] = Word(pressed, number, now)
         return pressed
 
     def knows(self, panel: Panel) -> bool:
-        """Whether the ROS graph has listed it."""
+        """True if the ROS graph has listed the panel."""
         return panel in self._publishers
 
     def publishers(self, found: Mapping[Panel, Publisher]) -> None:
-        """Who publishes the topic now."""
+        """Set the present publishers of the topic."""
         self._publishers = found
 
     def reset(self) -> bool:
-        """A person has looked: forget what panels said that are gone; whether there was any."""
+        """Remove panels that are gone, confirmed by a person; True if there were any."""
         return self._forget(lambda _: True)
 
     def forget_released(self) -> None:
-        """Panels that are gone and do not say stop are no news to who is about to arm."""
+        """Remove panels that are gone and not pressed, before arming."""
         self._forget(lambda word: not word.pressed)
 
     def _forget(self, chosen: Callable[[Word], bool]) -> bool:
@@ -94,7 +94,7 @@ class EmergencyStop:
         return bool(self._publishers) if panel == NOBODY else panel in self._publishers
 
     def fault(self, now: float) -> FaultError | None:
-        """Why the robot must not move now, if so."""
+        """Returns the reason that the robot must not move, or None."""
         with self._lock:
             words = dict(self._words)
         pressed = [panel for panel, word in words.items() if word.pressed]
@@ -115,7 +115,7 @@ class EmergencyStop:
 
     @property
     def pressed(self) -> bool:
-        """Whether a panel says stop."""
+        """True if a panel requests a stop."""
         with self._lock:
             return any(word.pressed for word in self._words.values())
 

@@ -7,34 +7,35 @@ fault also gets a row in docs/safety.md and docs/troubleshooting.md.
 from __future__ import annotations
 
 FAULTS = {
-    "sensors_missing": "a sensor topic stayed silent after `start`",
-    "sensors_stale": "a sensor value is older than its term's max_age, or stamped so",
-    "limit": "an observation is beyond the limit of its term, or of the active skill",
-    "tracking": "the robot does not do what it is told: a measurement is away from its command",
+    "sensors_missing": "no message arrived on a sensor topic after `start`",
+    "sensors_stale": "a sensor value is older than its term's max_age, by arrival or by stamp",
+    "limit": "an observation exceeds the limit of its term, or of the active skill",
+    "tracking": "a measurement differs from its command for too long",
     "invalid_value": "an observation or an action is not finite",
-    "invalid_decision": "the master named a skill that does not exist",
-    "master_silent": "too many decisions in a row did not come",
-    "skill_chatter": "the master changes the skill too often",
-    "deadline": "too many ticks in a row could not begin in time",
-    "clock_jumped": "the clock was set, or went back, while the robot was moving",
-    "clock_stopped": "simulated time stands still, and the robot was to move",
-    "estop": "the emergency stop topic says stop",
-    "estop_lost": "the emergency stop topic has fallen silent",
-    "second_publisher": "two nodes publish what only one may: commands, decisions, a sensor, time",
-    "start_out_of_limit": "the robot stands where no command may begin",
-    "watchdog": "the watchdog found the commands standing still or wrong, and stops the robot",
-    "watchdog_lost": "nobody watches: the watchdog is silent, not active, hears no command, "
+    "invalid_decision": "the master selected a skill that does not exist",
+    "master_silent": "too many consecutive decisions of the master did not arrive",
+    "skill_chatter": "the master switches skills too often",
+    "deadline": "too many consecutive ticks could not begin in time",
+    "clock_jumped": "the clock jumped while the robot was moving",
+    "clock_stopped": "simulated time does not advance while the robot is to move",
+    "estop": "an emergency stop was received",
+    "estop_lost": "no messages arrive on the emergency stop topic",
+    "second_publisher": "two nodes publish a topic that permits only one: commands, decisions, "
+    "a sensor or the clock",
+    "start_out_of_limit": "the robot's measured state is outside the limits of its commands",
+    "watchdog": "the watchdog stops the robot because commands are missing or violate a rule",
+    "watchdog_lost": "no working watchdog: it is silent, not active, receives no commands, "
     "has another interface or clock, or there are two",
-    "internal": "an error that nobody expected",
+    "internal": "an unexpected error in the program",
 }
 
 
 class FaultError(Exception):
-    """A reason to stop the robot and stay stopped.
+    """A fault that stops the robot and is latched.
 
     Args:
         name: one of FAULTS.
-        detail: what was seen, with the value and what would have been right.
+        detail: the observed value and the accepted one.
     """
 
     def __init__(self, name: str, detail: str) -> None:

@@ -15,7 +15,7 @@ UNHEARD = 8  # commands that it may not have heard yet, beside those of MAX_AGE
 
 
 def heartbeat_layout(interface: Interface) -> Layout:
-    """watchdog_node says that it lives, and what it knows; see `Beat`."""
+    """Layout of watchdog_node's heartbeat; see `Beat`."""
     # known: 1 if `command` is known. interface: see `interface_number`.
     scalars = ("instance", "interface", "simulated", "active", "tripped", "heard", "known")
     return Layout(
@@ -24,7 +24,7 @@ def heartbeat_layout(interface: Interface) -> Layout:
 
 
 def interface_number(interface: Interface) -> int:
-    """Of an interface's digest as much as a float64 holds."""
+    """First 48 bits of an interface's digest, which a float64 represents exactly."""
     return int(interface.digest[:12], 16)
 
 
@@ -44,7 +44,7 @@ class Beat:
 
 
 class Heartbeat:
-    """Judges the watchdog by its heartbeats: whether it lives, watches, and hears the commands.
+    """Monitors the watchdog by its heartbeats: alive, active, and receiving the commands.
 
     Args:
         interface: that skill_node drives, see `interface_number`.
@@ -61,7 +61,7 @@ class Heartbeat:
         self._sent = 0  # commands that had been sent by then
 
     def hear(self, beat: Beat, sent: int) -> None:
-        """A heartbeat has come; `sent` commands have been sent until now."""
+        """Handle a heartbeat; `sent` commands have been sent so far."""
         if self.newest is None or beat.heard != self.newest.heard:
             self._grown, self._sent = beat.received, sent
         self.newest = beat
@@ -73,16 +73,16 @@ class Heartbeat:
         self._since = {each: span for each, span in self._since.items() if span[1] > old}
 
     def follow(self) -> Beat | None:
-        """A session begins, watched by whoever spoke last; returns what it said."""
+        """Begin a session, watched by the newest sender; returns its heartbeat."""
         self._followed = self.newest
         return self.newest
 
     def watch(self, now: float, since: float, sent: float) -> WatchdogReport | None:
-        """What the watchdog_node of the session said last; None: nobody watches it.
+        """Returns the state of the session's watchdog_node; None without one.
 
         Args:
             now: s.
-            since: s, from when on skill_node has listened without a pause.
+            since: s, from when on skill_node has received without a pause.
             sent: s, when the newest command was sent.
         """
         if (beat := self._followed) is None:
@@ -94,14 +94,14 @@ class Heartbeat:
 
     @property
     def _several(self) -> bool:
-        """Whether more than one speaks: one that was started again has not heard its successor."""
+        """True if several instances send; a restarted one does not overlap its predecessor."""
         spans = self._since.values()
         return len(spans) > 1 and min(last for _, last in spans) >= max(
             begun for begun, _ in spans
         )
 
     def fault(self, now: float, sent: int) -> FaultError | None:
-        """Why nobody watches, if so.
+        """Returns the reason that there is no working watchdog, or None.
 
         Args:
             now: s.

@@ -31,23 +31,23 @@ class TickRecord:
 
 
 class LoopIO(Protocol):
-    """Where the loop's words go."""
+    """Output of the control loop."""
 
     def request_decision(self, request: Request) -> None:
-        """A question to the master."""
+        """Send a request to the master."""
 
     def begin_session(self, initial: Floats) -> None:
-        """The session begins; the robot's measured state corresponds to this command (A,)."""
+        """Begin the session; the robot's measured state corresponds to this command (A,)."""
 
     def send_command(self, command: Floats, stamp: int | None = None) -> None:
-        """The command (A,) to the robot, at once; stamped now, or as the answer to `stamp`, ns."""
+        """Send the command (A,) at once; stamped now, or with `stamp`, ns, in lockstep."""
 
     def publish_tick(self, done: TickRecord) -> None:
-        """What was done; may be told later."""
+        """Publish the record of a tick; may be deferred."""
 
 
 class _Driver:
-    """What both loops share: waiting for sensors, and for the master."""
+    """Common part of both loops: waiting for sensors, and for the master."""
 
     def __init__(
         self,
@@ -67,17 +67,17 @@ class _Driver:
         self._question: Request | None = None  # the newest one
 
     def wait(self, happened: Callable[[], bool], timeout: float) -> bool:
-        """Wait until it happened or the session is over; False: it took too long."""
+        """Wait for a condition or the end of the session; False after the timeout."""
         with self.news:
             return self.news.wait_for(lambda: happened() or self.stop.is_set(), timeout)
 
     def decide(self, request: Request | None, timeout: float) -> None:
-        """Ask the master, and wait for the decision of this tick if it has not come yet.
+        """Send a request to the master, and wait for this tick's decision if it is missing.
 
-        Asks again and again: a question is lost on a master that has not been discovered yet.
+        The request is repeated, because it is lost while the master has not been discovered yet.
 
         Raises:
-            FaultError: no answer in time.
+            FaultError: no decision in time.
         """
         if request is not None:
             self._question = request
@@ -129,11 +129,11 @@ class ControlLoop(_Driver):
         self.start_timeout = start_timeout
 
     def run(self) -> None:
-        """One session, until told to stop.
+        """Run one session, until it is stopped.
 
         Raises:
-            FaultError: a rule is broken; the command of that tick has not been sent.
-            ValueError: the core met a value that must not be used.
+            FaultError: a rule is violated; the command of that tick has not been sent.
+            ValueError: the controller met a value that must not be used.
         """
         self.clock.start_session()
         self.guard.begin_session()
@@ -145,7 +145,7 @@ class ControlLoop(_Driver):
         if self.stop.is_set():
             return
         self._check_sensors(self.clock.now())
-        # The first decision may take long; the ticks begin when it is there.
+        # The first decision may take long; the ticks begin when it has arrived.
         self.decide(self.controller.observe(self.sensors.fields()), self.start_timeout)
         grid, missed = TickSchedule(self.controller.interface.control_dt, self.clock.now()), 0
         while self.clock.sleep_until(grid.due, self.stop, self.news):
@@ -187,11 +187,11 @@ class LockstepLoop(_Driver):
     answered = -1  # ns, stamp of the sensors that the newest tick answered
 
     def run(self) -> None:
-        """One session, until told to stop.
+        """Run one session, until it is stopped.
 
         Raises:
-            FaultError: a rule is broken, or the simulator or the master is silent.
-            ValueError: the core met a value that must not be used.
+            FaultError: a rule is violated, or the simulator or the master is silent.
+            ValueError: the controller met a value that must not be used.
         """
         self.guard.begin_session()
         while True:
@@ -205,7 +205,7 @@ class LockstepLoop(_Driver):
                     tick = self._step(self.sensors.fields(), stamp * 1e-9)
                 except SessionEndedError:
                     return
-                # Told before it acts: whoever sees the outcome will soon see the tick.
+                # Published before the command, so that the tick's record precedes its outcome.
                 self.port.publish_tick(TickRecord(tick, 0, 0.0, 0.0))
                 self.port.send_command(tick.command, stamp)
 
@@ -215,7 +215,7 @@ class LockstepLoop(_Driver):
             self.answered = -1
 
     def _shown(self) -> bool:
-        """Whether all sensors show one moment that no session has answered yet."""
+        """True if all sensors have the same stamp, which no session has answered yet."""
         stamp = self.sensors.complete_stamp()
         return stamp is not None and stamp > self.answered
 

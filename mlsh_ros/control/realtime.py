@@ -12,7 +12,7 @@ FIFO = getattr(os, "SCHED_FIFO", None)
 
 @contextmanager
 def gc_disabled() -> Iterator[None]:
-    """No garbage collection inside: a full one takes longer than many a control period."""
+    """Disable garbage collection: a full one takes longer than many control periods."""
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -24,7 +24,7 @@ def gc_disabled() -> Iterator[None]:
 
 
 def set_realtime_priority(priority: int, cpu: int) -> list[str]:
-    """Ask for real-time scheduling of the calling thread, and for a core of its own.
+    """Request real-time scheduling for the calling thread, and its own core.
 
     Args:
         priority: of SCHED_FIFO, 1 to 99; 0 leaves the scheduling alone.

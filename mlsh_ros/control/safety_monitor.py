@@ -19,7 +19,7 @@ WINDOW = 10  # decisions over which switches are counted
 
 @dataclass(frozen=True)
 class SafetyRules:
-    """How much is tolerated."""
+    """Tolerances of the safety rules."""
 
     max_late_decisions: int  # in a row
     max_missed_ticks: int  # in a row; one fewer is tolerated
@@ -28,7 +28,7 @@ class SafetyRules:
 
 
 class TrackingCheck:
-    """An action term, and the measurement that has to follow it.
+    """Compares an action term with the measurement that must follow it.
 
     Args:
         action: the term, with its `tracking`.
@@ -48,11 +48,11 @@ class TrackingCheck:
         self.begin_session()
 
     def begin_session(self) -> None:
-        """A session begins."""
+        """Begin a session."""
         self._since: float | None = None  # it has not followed, s monotonic
 
     def check(self, command: Floats, fields: Mapping[str, Floats], now: float) -> None:
-        """Compare the command in force (A,) with what the fields of a tick show of it."""
+        """Compare the command in force (A,) with its measurement in the fields of a tick."""
         commanded, shown = command[self._commanded], fields[self._rule.term][self._measuring]
         error = shown - commanded
         if self._circle:  # 3.2 rad and -3.1 rad are neighbours
@@ -74,15 +74,15 @@ class TrackingCheck:
 
 
 class SafetyMonitor:
-    """The rules of one session: `begin`, then for every tick `time` and `judge`.
+    """Safety rules of one session: `begin_session`, then `check_timing` and `check` per tick.
 
-    Each raises FaultError with the first rule that is broken.
+    Each raises FaultError with the first rule that is violated.
 
     Args:
-        interface: with the limits and what has to track.
+        interface: with the limits and the tracked measurements.
         skills: names of the skills.
         skill_limits: per skill and term, in place of the interface's.
-        rules: the rest.
+        rules: further tolerances.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class SafetyMonitor:
         self.begin_session()
 
     def begin_session(self) -> None:
-        """A session begins: nothing is held against the robot."""
+        """Begin a session: all counters are reset."""
         self.late_in_a_row = self.missed_in_a_row = 0
         self._clock: tuple[float, float] | None = None  # monotonic and system time, s
         for follower in self._followers:
@@ -116,16 +116,16 @@ class SafetyMonitor:
 
     @property
     def switches(self) -> int:
-        """Changes of the skill in the last WINDOW decisions."""
+        """Number of skill switches in the last WINDOW decisions."""
         return sum(a != b for a, b in pairwise(self._decisions))
 
     def check_timing(self, now: float, system: float | None, missed: int) -> None:
-        """The tick begins.
+        """Check the time at the beginning of a tick.
 
         Args:
             now: monotonic, s.
             system: the clock that stamps messages, s; None where it is not to be compared.
-            missed: ticks left out just before this one.
+            missed: ticks skipped just before this one.
         """
         self.missed_in_a_row = self.missed_in_a_row + missed if missed else 0
         if self.missed_in_a_row >= self.rules.max_missed_ticks:
@@ -147,7 +147,7 @@ class SafetyMonitor:
         self._clock = now, system
 
     def check(self, tick: Tick, fields: Mapping[str, Floats], now: float) -> None:
-        """The tick is computed; its command may go out if this returns.
+        """Check the computed tick; its command may be sent if this returns.
 
         Args:
             tick: what the controller did.
@@ -186,7 +186,7 @@ class SafetyMonitor:
 
 
 def make_safety_monitor(manifest: Manifest, values: Mapping[str, object]) -> SafetyMonitor:
-    """The rules of a bundle.
+    """Returns the safety monitor of a bundle.
 
     Args:
         manifest: of the bundle.

@@ -10,7 +10,7 @@ from sim.interface import Floats, Interface
 
 @dataclass(frozen=True)
 class Sample:
-    """One message's terms; replaced as a whole, so that readers never see half of it."""
+    """Terms of one message; replaced as a whole, so that readers never see a partial update."""
 
     fields: dict[str, Floats]  # per term (size,)
     received: float  # s, monotonic
@@ -18,14 +18,14 @@ class Sample:
 
 
 class SensorBuffer:
-    """Newest-value semantics for one robot: nothing is queued, nothing is made up.
+    """Newest message of each sensor topic; without a queue or extrapolation.
 
-    Written by the thread that receives, read by the thread that ticks.
+    Written by the receiving thread, read by the control thread.
 
     Args:
-        interface: names the topics and how old each term may be.
-        ordered: refuse samples that are no newer than the one kept; not in lockstep, where the
-            simulator says the same again until it is heard, and begins at zero when it restarts.
+        interface: names the topics and the largest age of each term.
+        ordered: refuse samples that are not newer than the stored one; not in lockstep, where the
+            simulator repeats a sample until it is answered, and begins at zero when it restarts.
     """
 
     def __init__(self, interface: Interface, *, ordered: bool = True) -> None:
@@ -40,7 +40,7 @@ class SensorBuffer:
         self._samples: dict[str, Sample] = {}
 
     def put(self, topic: str, sample: Sample) -> bool:
-        """Keep a sample; False, and it changes nothing, if it is no newer than the one kept.
+        """Store a sample; False, without effect, if it is not newer than the stored one.
 
         A sample that came twice or was overtaken would pass for fresh otherwise, as would those
         of a driver that repeats its last reading. Without stamps the order of arrival counts; one
@@ -53,11 +53,11 @@ class SensorBuffer:
         return True
 
     def clear(self) -> None:
-        """Forget everything, as when the robot was just switched on."""
+        """Remove all samples."""
         self._samples = {}
 
     def missing(self) -> list[str]:
-        """Topics from which nothing has come."""
+        """Topics without a sample."""
         return [r.topic for r in self.readers if r.topic not in self._samples]
 
     def stale(self, now: float, system: float | None = None) -> list[str]:
@@ -83,11 +83,11 @@ class SensorBuffer:
         return late
 
     def ages(self, now: float) -> dict[str, float]:
-        """Per topic that has spoken, s since its newest sample came."""
+        """Age of the newest sample of each received topic, s."""
         return {topic: now - sample.received for topic, sample in self._samples.items()}
 
     def complete_stamp(self) -> int | None:
-        """The stamp that the newest samples of all topics share, if they do."""
+        """The common stamp of the newest samples of all topics, or None."""
         samples = self._samples
         stamps = {sample.stamp for sample in samples.values()}
         if self.missing() or len(stamps) != 1:
@@ -95,5 +95,5 @@ class SensorBuffer:
         return stamps.pop()
 
     def fields(self) -> dict[str, Floats]:
-        """Per term (size,), the newest values."""
+        """Newest values per term (size,)."""
         return {k: v for sample in self._samples.values() for k, v in sample.fields.items()}

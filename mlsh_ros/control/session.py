@@ -19,13 +19,13 @@ FAILURES = 3  # braking commands in a row that could not be sent, after which wa
 
 
 class Pace(Protocol):
-    """How braking passes the time."""
+    """Clock for braking."""
 
     def now(self) -> float:
-        """S, by the clock of the ticks."""
+        """Time by the clock of the ticks, s."""
 
     def wait_a_tick(self) -> None:
-        """Let a control period pass."""
+        """Wait for one control period."""
 
 
 class Session:
@@ -38,7 +38,7 @@ class Session:
         pace: of braking.
         stop: set to end a session.
         wake: wakes whatever `drive` waits for.
-        failed: told, in one line, that a braking command could not be sent.
+        failed: called with one line if a braking command could not be sent.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Session:
         self._turn = threading.RLock()  # one session begins or ends at a time
 
     def start(self, prepare: Callable[[], None]) -> bool:
-        """READY to RUNNING; False, and nothing happens, in any other state.
+        """Change from READY to RUNNING; False, without effect, in any other state.
 
         Args:
             prepare: called in RUNNING, before the thread begins.
@@ -75,7 +75,7 @@ class Session:
             return True
 
     def end(self) -> None:
-        """Bring the robot to rest; returns when it is, however long that takes."""
+        """Bring the robot to rest; returns when it is at rest, however long that takes."""
         with self._turn:
             self._stop.set()
             self._wake()

@@ -12,7 +12,7 @@ REMEMBERED = 8  # macro steps for which another answer is noticed
 
 
 class SkillSchedule:
-    """Keeps the decisions of one session.
+    """Stores the decisions of one session.
 
     Args:
         decision_ticks: N.
@@ -20,7 +20,7 @@ class SkillSchedule:
         skills: K.
 
     Raises:
-        UserError: L is not below N: a macro step would begin before it could be asked for.
+        UserError: L is not below N: a macro step would begin before its request.
     """
 
     def __init__(self, decision_ticks: int, decision_lead: int, skills: int) -> None:
@@ -33,7 +33,7 @@ class SkillSchedule:
         self.reset()
 
     def reset(self) -> None:
-        """Begin a session: no decision has been taken."""
+        """Begin a session without decisions."""
         self._answers: dict[int, int] = {}
         self._taken: dict[int, int] = {}  # what the newest macro steps were decided to be
         self._skill: int | None = None
@@ -43,23 +43,23 @@ class SkillSchedule:
 
     @property
     def current(self) -> int | None:
-        """The skill of the newest tick; None before the first."""
+        """Skill of the newest tick; None before the first."""
         return self._skill
 
     def decision_due(self, tick: int) -> int | None:
-        """The macro step that the observation of `tick` decides, if any."""
+        """Returns the macro step that is decided from the observation of `tick`, if any."""
         if tick == 0:
             return 0
         due = tick + self.decision_lead
         return due // self.decision_ticks if due % self.decision_ticks == 0 else None
 
     def pending_decision(self, tick: int) -> int | None:
-        """The macro step that begins at `tick`, if its decision has not come yet."""
+        """Returns the macro step that begins at `tick`, if its decision has not arrived yet."""
         macro, within = divmod(tick, self.decision_ticks)
         return macro if within == 0 and macro not in self._answers else None
 
     def set_decision(self, macro: int, skill: int) -> bool:
-        """Take a decision; False, and it changes nothing, if its macro step is decided or begun.
+        """Accept a decision; False, without effect, if its macro step is decided or begun.
 
         Raises:
             ValueError: there is no such skill, or this macro step was decided otherwise.
@@ -78,7 +78,7 @@ class SkillSchedule:
         return True
 
     def check_decision(self, macro: int, skill: int) -> None:
-        """See that a decision names a skill.
+        """Refuse a decision for a skill that does not exist.
 
         Raises:
             ValueError: there is no such skill.
@@ -87,7 +87,7 @@ class SkillSchedule:
             raise ValueError(f"decision {macro}: no skill {skill}. Valid: 0 to {self.skills - 1}")
 
     def skill(self, tick: int) -> int:
-        """The skill that runs on `tick`; call once per tick, in order.
+        """Returns the skill that runs on `tick`; call once per tick, in order.
 
         A late decision keeps the current skill and is counted.
 

@@ -15,7 +15,7 @@ from enum import Enum
 
 
 class State(Enum):
-    """What the skill node is doing."""
+    """State of skill_node."""
 
     DISARMED = "disarmed"  # not armed
     READY = "ready"  # armed, waits for `start`
@@ -69,26 +69,26 @@ class Supervisor:
 
     @property
     def active(self) -> bool:
-        """Whether the node is active in the sense of its lifecycle."""
+        """True if the node is active in the sense of its lifecycle."""
         return self._active
 
     @property
     def may_drive(self) -> bool:
-        """Whether a command of a skill may leave."""
+        """True if a command of a skill may be sent."""
         return self._active and self.state is State.RUNNING
 
     @property
     def may_brake(self) -> bool:
-        """Whether a command on the way to the safe one may leave."""
+        """True if a command on the way to the safe one may be sent."""
         return self.state in (State.STOPPING, State.FAULT)
 
     def activate(self) -> None:
-        """The node has become active: it may be armed."""
+        """Activate the node: it may be armed."""
         with self._lock:
             self._active = True
 
     def deactivate(self) -> None:
-        """The node is no longer active: nothing may begin, and what drives has to come to rest."""
+        """Deactivate the node: no session may begin, and a running one must stop."""
         with self._lock:
             self._active = False
             after = {State.READY: State.DISARMED, State.RUNNING: State.STOPPING}
@@ -96,7 +96,7 @@ class Supervisor:
                 self._change(Status(after[self.state]))
 
     def go(self, state: State) -> bool:
-        """Change to `state` if that is allowed from the current one; says whether it was."""
+        """Change to `state` if that is allowed from the current one; True if it changed."""
         with self._lock:
             if state not in _NEXT[self.state] or (state in _NEED_ACTIVE and not self._active):
                 return False
@@ -104,13 +104,13 @@ class Supervisor:
         return True
 
     def rest(self) -> None:
-        """The robot has come to rest after a stop: READY again, or DISARMED if not active."""
+        """Change to READY after the robot has come to rest, or to DISARMED if not active."""
         with self._lock:
             if self.state is State.STOPPING:
                 self._change(Status(State.READY if self._active else State.DISARMED))
 
     def reset(self) -> bool:
-        """FAULT to DISARMED, by a person; False in any other state."""
+        """Change from FAULT to DISARMED, by a person; False in any other state."""
         with self._lock:
             if self.state is not State.FAULT:
                 return False
@@ -118,7 +118,7 @@ class Supervisor:
         return True
 
     def fault(self, name: str, detail: str) -> None:
-        """Latch a fault; the first one stays, because it is the cause."""
+        """Latch a fault; the first one is kept, because it is the cause."""
         with self._lock:
             if self.state is not State.FAULT:
                 self._change(Status(State.FAULT, name, detail))

@@ -6,7 +6,7 @@ import math
 
 
 class TickSchedule:
-    """Moments start + n * dt: what is late shifts nothing, what is missed is not caught up.
+    """Times start + n * dt: a late tick shifts no other, a missed one is not caught up.
 
     Args:
         dt: s between two ticks.
@@ -19,12 +19,12 @@ class TickSchedule:
 
     @property
     def due(self) -> float:
-        """The moment of the current tick, s."""
+        """Time of the current tick, s."""
         # Not a running sum, whose rounding would drift away from the clock.
         return self.start + self._n * self.dt
 
     def advance(self, now: float) -> int:
-        """Go on to the next tick that can still begin in the first half of its period.
+        """Advance to the next tick that can still begin in the first half of its period.
 
         Returns:
             How many had to be left out.
@@ -33,7 +33,7 @@ class TickSchedule:
         return self.catch_up(now)
 
     def catch_up(self, now: float) -> int:
-        """Leave out what is too late by `now`, as after a sleep that took too long.
+        """Skip ticks that are too late at `now`, as after a sleep that took too long.
 
         Returns:
             How many had to be left out.

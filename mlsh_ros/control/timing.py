@@ -11,7 +11,7 @@ KEPT = 1000  # ticks that percentiles look back on
 
 @dataclass(frozen=True)
 class TimingSummary:
-    """Of the newest ticks; times in seconds, NaN before the first one."""
+    """Timing of the newest ticks, in seconds, NaN before the first one."""
 
     ticks: int  # since the session began
     missed: int
@@ -29,14 +29,14 @@ class TickTiming:
         self.clear()
 
     def clear(self) -> None:
-        """A session begins."""
+        """Begin a session."""
         self.ticks = self.missed = self.late = self.saturated = 0
         self._lateness[:] = self._compute[:] = np.nan
 
     def add(
         self, lateness: float, compute: float, *, missed: int, late: bool, saturated: bool
     ) -> None:
-        """A tick is done."""
+        """Add a tick."""
         place = self.ticks % KEPT
         self._lateness[place], self._compute[place] = lateness, compute
         self.ticks += 1
@@ -45,7 +45,7 @@ class TickTiming:
         self.saturated += saturated
 
     def summary(self) -> TimingSummary:
-        """What to report now."""
+        """Summary of the present values."""
         return TimingSummary(
             ticks=self.ticks,
             missed=self.missed,

@@ -11,18 +11,18 @@ from sim.interface import Floats, Interface
 
 
 class Watchdog:
-    """Watches what counts: the commands themselves.
+    """Monitors the commands.
 
-    A command other than the safe one must be followed by another within `patience`; else whoever
-    sends them is dead, stuck or late, and the robot would go on moving. After an emergency stop
-    the commands must go to the safe one. From a breach on it is tripped, until it is reset, and
-    brakes the robot from the last command that was heard, or from where the robot is measured.
+    A command other than the safe one must be followed by another within `patience`; otherwise its
+    sender has ended, hangs or is late, and the robot would continue to move. After an emergency
+    stop the commands must approach the safe one. After a violation the watchdog is tripped until
+    it is reset, and brakes the robot from the last received command, or from its measured state.
 
     Args:
-        interface: says what is safe, and how fast a command may change.
+        interface: with the safe command and the rate limits.
         patience: s.
-        measured: (A,) the command that the robot's measured state corresponds to; NaN where it
-            is not known.
+        measured: (A,) the command that the robot's measured state corresponds to; NaN where it is
+            not known.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Watchdog:
         self.reset()
 
     def reset(self) -> None:
-        """Nothing is known to move."""
+        """Reset to the state without a known command."""
         self.resets += 1
         self.cause = ""  # why it is tripped
         self.command: Floats = self._unknown.copy()  # (A,) last heard, or braking; NaN: unknown
@@ -49,25 +49,25 @@ class Watchdog:
 
     @property
     def stopped(self) -> bool:
-        """Whether an emergency stop is held against the robot."""
+        """True if an emergency stop is active."""
         return self._stop is not None
 
     @property
     def at_rest(self) -> bool:
-        """Whether no command is known that moves the robot."""
+        """True if no command is known that moves the robot."""
         command = self.command
         return bool(((command == self.interface.safe) | np.isnan(command)).all())
 
     @property
     def deadline(self) -> float | None:
-        """The moment by which something must have come; None: nothing moves."""
+        """Time by which the next command must arrive; None at rest."""
         if self.cause or self.at_rest:
             return None
         late = self._heard + self.patience
         return late if self._stop is None else min(late, self._rest_by)
 
     def hear(self, command: Floats, now: float) -> None:
-        """A command (A,) is in force; NaN where nothing has been heard. Ignored when tripped."""
+        """Handle a command (A,); NaN where it is not known. Ignored when tripped."""
         self.heard += 1
         self.cause = (
             self.cause or violation(self.interface, command) or self._ignores(command, now)
@@ -76,27 +76,27 @@ class Watchdog:
             self.command, self._heard, self._forgiven = command, now, False
 
     def emergency_stop(self, now: float) -> None:
-        """The robot has to come to rest: skill_node brakes, and is given `patience` to begin."""
+        """Require the robot to stop: skill_node brakes, and must begin within `patience`."""
         if self._stop is None:
             self._stop = now + self.patience
             self._rest_by = self._stop + self.patience + self.interface.time_to_rest(self.command)
 
     def release(self) -> None:
-        """No emergency stop is pressed any more."""
+        """Handle the release of all emergency stops."""
         self._stop = None
 
     def refuse(self, cause: str) -> None:
-        """A command that nobody may send: trip at once."""
+        """Trip at once because of a command that is not permitted."""
         self.cause = self.cause or cause
 
     def look(self, now: float, late: float = 0.0) -> bool:
-        """Whether it is tripped, from this moment on at the latest.
+        """True if the watchdog is tripped, at the latest from this call on.
 
         Args:
             now: s, by the clock of the commands.
-            late: s by which this look comes later than it was to; where this process was held up
-                itself, commands that have come meanwhile are to be heard first; once, because one
-                that is held up all the time would never trip.
+            late: s by which this call is later than scheduled. If this process itself was delayed,
+                commands that arrived meanwhile are handled first; only once, because otherwise a
+                process with permanent delays would never trip.
         """
         if late > self.patience / 2 and not self.at_rest and not self._forgiven:
             self._forgiven = True
@@ -104,7 +104,7 @@ class Watchdog:
         return self.check(now)
 
     def check(self, now: float) -> bool:
-        """Whether it is tripped, from this moment on at the latest."""
+        """True if the watchdog is tripped, at the latest from this call on."""
         if (deadline := self.deadline) is not None and now >= deadline:
             standing = ", ".join(f"{value:.3g}" for value in self.command)
             if self._stop is not None and now >= self._rest_by:
@@ -114,7 +114,7 @@ class Watchdog:
         return bool(self.cause)
 
     def brake(self) -> Floats:
-        """The next command (A,) on the way to the safe one, to be sent every tick.
+        """Next command (A,) on the way to the safe one, to be sent every tick.
 
         NaN where neither a command has been heard nor the robot's state is measured: to send
         anything there could make it jump.
@@ -125,7 +125,7 @@ class Watchdog:
         return self.command
 
     def _ignores(self, command: Floats, now: float) -> str:
-        """Why a command breaks an emergency stop; empty if it does not."""
+        """Describes how a command violates an emergency stop; empty if it does not."""
         if self._stop is None or now < self._stop:
             return ""
         low, high = self.interface.limits

@@ -12,7 +12,7 @@ from sim.interface import Interface
 
 
 def binding_errors(interface: Interface) -> list[str]:
-    """Topics, message types and paths that do not hold; types only as far as ROS is installed."""
+    """Returns invalid topics, message types and paths; types only where ROS is installed."""
     found = []
     for term in interface.observation:
         where = f"observation term {term.name!r}"
@@ -27,7 +27,7 @@ def binding_errors(interface: Interface) -> list[str]:
 
 
 def binding_warnings(interface: Interface, names: Collection[str]) -> list[str]:
-    """Numbers in brackets that may have been meant for indices.
+    """Warns of numbers in brackets that may have been meant as indices.
 
     Args:
         interface: of the robot.

@@ -10,7 +10,7 @@ ROUNDING = 1e-6  # of the range or its bounds: a message may carry float32
 
 
 def violation(interface: Interface, command: Floats) -> str:
-    """What of a command (A,) is beyond its limit, with the limit; empty if nothing is."""
+    """Describes the element of a command (A,) that exceeds its limit; empty if none does."""
     low, high = interface.limits
     slack = ROUNDING * np.max([high - low, np.abs(low), np.abs(high)], axis=0)
     outside = (command < low - slack) | (command > high + slack)

@@ -33,12 +33,12 @@ OTHER = (AttributeError, TypeError, ValueError, IndexError, OverflowError, KeyEr
 
 
 def shorten(text: str) -> str:
-    """A line that holds what strangers have sent, no longer than a person reads."""
+    """Truncate a line of external text to a readable length."""
     return text if len(text) <= LINE else f"{text[: LINE - 3]}..."
 
 
 class TopicReader:
-    """Reads every observation term that one topic carries.
+    """Reads every observation term of one topic.
 
     Args:
         topic: its name.
@@ -58,12 +58,11 @@ class TopicReader:
         self.names = self._plans.names
 
     def read(self, message: Any) -> dict[str, Floats]:
-        """Per term (size,) in the term's unit.
+        """Returns per term (size,) in the term's unit.
 
         Raises:
-            MessageError: an element is missing, not finite or beyond what a policy can read, a
-                quaternion is none, or the message says of itself something else than the
-                interface, or that it lacks a part.
+            MessageError: an element is missing, not finite or out of range, a quaternion has not
+                length 1, or the message contradicts the interface or declares a part as missing.
         """
         plan = self._plans.of(message)
         plan.check(message)
@@ -90,7 +89,7 @@ class TopicReader:
         return values
 
     def write(self, message: Any, fields: Mapping[str, NDArray[Any]]) -> None:
-        """The inverse of `read`, for a simulator that plays the robot.
+        """The inverse of `read`, for a simulator that replaces the robot.
 
         Raises:
             MessageError: a field cannot hold its value.
@@ -107,10 +106,10 @@ class TopicReader:
 
 
 def stamp_of(message: Any, topic: str) -> int:
-    """When a message was made, ns since 1970; 0 if it does not say.
+    """Time stamp of a message, ns since 1970; 0 if it has none.
 
     Raises:
-        MessageError: what it says is no time.
+        MessageError: the stamp is not a valid time.
     """
     header = getattr(message, "header", None)
     if header is None:
@@ -170,8 +169,8 @@ class CommandWriter:
         """The inverse of `write`: fill this topic's part of a command vector (A,).
 
         Raises:
-            MessageError: an element is missing or not finite, or the message says of itself
-                something else than the interface.
+            MessageError: an element is missing or not finite, or the message contradicts the
+                interface.
         """
         plan = self._plans.of(message)
         plan.check(message)
@@ -204,7 +203,7 @@ def command_writers(terms: Iterable[ActionTerm], *, stamped: bool = True) -> lis
 
 
 def unstamped(ros: RosField) -> RosField:
-    """A TwistStamped field as a Twist field; anything else as it is."""
+    """Converts a TwistStamped field to a Twist field; others are unchanged."""
     if ros.type != "geometry_msgs/msg/TwistStamped":
         return ros
     fields = tuple(path.removeprefix("twist.") for path in ros.fields)

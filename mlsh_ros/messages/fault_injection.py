@@ -23,7 +23,7 @@ FAR = 1e3  # in the term's unit
 
 
 def inject_fault(what: str, message: Any, reader: TopicReader, now: int) -> bool:
-    """Spoil a message on its way out.
+    """Corrupt a message before it is published.
 
     Args:
         what: one of INJECTIONS.

@@ -35,7 +35,7 @@ Setter = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Hop:
-    """A step of a path that has been made out."""
+    """A resolved step of a path."""
 
     field: str
     key: str | int | None = None  # a name, an index, or the field itself
@@ -43,12 +43,12 @@ class Hop:
     type: FieldType | None = None  # None: of a message that does not say of what types it is
 
     def in_owner(self, chain: Sequence[Any]) -> list[str]:
-        """The names of the array, in a chain of messages from the outermost to its own."""
+        """Names of the array's elements, in a chain of messages from the outermost to its own."""
         assert self.names is not None
         return list(getattr(chain[-1 - self.names[0]], self.names[1]))
 
     def down(self, chain: Sequence[Any]) -> Any:
-        """What it leads to."""
+        """Returns the value at this step."""
         value = getattr(chain[-1], self.field)
         if self.key is None:
             return value
@@ -74,24 +74,24 @@ def position(names: list[str], name: str, count: int, field: str) -> int:
 
 
 class Known:
-    """A message type that is installed."""
+    """An installed message type."""
 
     def __init__(self, kind: MessageType) -> None:
         self.kind, self.name = kind, kind.name
 
     def field(self, name: str) -> FieldType:
-        """Refuses what the type does not have."""
+        """Returns the type of a field; refuses unknown fields."""
         if name not in self.kind.fields:
             raise UserError(f"{self.name} has {unknown('field', name, self.kind.fields)}")
         return self.kind.fields[name]
 
     def has_names(self, name: str) -> bool:
-        """Whether a field is an array of texts."""
+        """True if a field is an array of texts."""
         kind = self.kind.fields.get(name)
         return kind is not None and kind.array and kind.text
 
     def down(self, hop: Hop, chain: Sequence[Known]) -> Known:
-        """The type of the message that a step leads to."""
+        """Returns the message type at a step."""
         assert hop.type is not None
         inner = None if "/" not in hop.type.base else message_type(hop.type.base)
         if inner is None:
@@ -103,39 +103,39 @@ class Known:
 
 
 class Found:
-    """A message that does not say of what types it is; what it holds has to say it."""
+    """A message without type information; its types are derived from its content."""
 
     def __init__(self, message: Any) -> None:
         self.message = message
         self.name = getattr(message, "__msgtype__", "").replace("/msg/", "/")
 
     def field(self, name: str) -> FieldType | None:
-        """Of the elements of an array, if there are any."""
+        """Type of the elements of an array, if there are any."""
         value = getattr(self.message, name, None)
         if isinstance(value, list) and value and hasattr(value[0], "__msgtype__"):
             return FieldType(value[0].__msgtype__.replace("/msg/", "/"), True)
         return None
 
     def has_names(self, name: str) -> bool:
-        """Whether it may be an array of texts."""
+        """True if the field may be an array of texts."""
         value = getattr(self.message, name, None)
         return value is not None and not isinstance(value, (str, bytes))
 
     def down(self, hop: Hop, chain: Sequence[Found]) -> Found:
-        """The message that a step leads to."""
+        """Returns the message at a step."""
         return Found(hop.down([each.message for each in chain]))
 
 
 def made_out(path: Path, root: Any, names: str | None) -> tuple[Hop, ...]:
-    """A path against a type.
+    """Resolve a path for a message type.
 
     Args:
         path: steps.
         root: `Known` or `Found`.
-        names: the field that holds names, if it is none of `NAMES`.
+        names: the field with the names, if it is none of `NAMES`.
 
     Raises:
-        UserError: the type does not have it.
+        UserError: the type does not have the path.
     """
     chain, hops = [root], []
     for place, (name, key) in enumerate(path):
@@ -170,7 +170,7 @@ def _hop(name: str, key: str | None, chain: Sequence[Any], names: str | None) ->
 def _names_beside(
     name: str, kind: FieldType | None, chain: Sequence[Any], names: str | None
 ) -> tuple[int, str] | None:
-    """Where the names of an array's elements are; None if it has none."""
+    """Returns the location of the names of an array's elements; None if it has none."""
     if kind is not None and kind.base in POINTS:
         return None
     if (outside := POINTS.get(chain[-1].name)) is not None:
@@ -189,7 +189,7 @@ def _names_beside(
 
 
 def number(value: Any) -> float:
-    """What a field holds, as a number: times are seconds, an octet is its value."""
+    """Converts a field to a number: times become seconds, an octet its value."""
     if type(value) is float:
         return value
     if isinstance(value, bytes) and len(value) == 1:
@@ -202,7 +202,7 @@ def number(value: Any) -> float:
 
 
 def caster(kind: FieldType | None) -> Setter:
-    """Makes of a number or a text what a field of this type takes."""
+    """Returns a function that converts a number or a text to a field's type."""
     if kind is None or kind.base not in INTEGERS:
         return lambda value: value
     low, high = INTEGERS[kind.base]
@@ -219,7 +219,7 @@ def caster(kind: FieldType | None) -> Setter:
 
 
 def check_value(kind: FieldType, value: float | str) -> None:
-    """Refuse a constant that a field cannot hold.
+    """Refuse a constant that a field cannot represent.
 
     Raises:
         UserError: it is of another kind, no whole number, or beyond what the field can hold.
@@ -234,7 +234,7 @@ def check_value(kind: FieldType, value: float | str) -> None:
 
 
 def check_number(kind: FieldType, bounds: Range) -> None:
-    """Refuse a field that is no number, or whose integers a command's range does not fit.
+    """Refuse a field that is not a number, or an integer type that a command's range exceeds.
 
     Raises:
         UserError: so.
@@ -262,7 +262,7 @@ def check_number(kind: FieldType, bounds: Range) -> None:
 
 @dataclass
 class Block:
-    """Elements of a term that lie in one array of a message, or one that lies alone."""
+    """Elements of a term in one array of a message, or a single element."""
 
     rows: slice  # in the term
     parents: tuple[Hop, ...]
@@ -287,7 +287,7 @@ class Block:
             self._blank = None if inner is None else inner.make
 
     def read(self, message: Any) -> list[float] | Floats:
-        """The numbers, one per row."""
+        """Returns the numbers, one per row."""
         chain = self._chain(message)
         value = getattr(chain[-1], self._field)
         if self._keys[0] is None:
@@ -298,7 +298,7 @@ class Block:
         return [number(value[place]) for place in places.tolist()]
 
     def culprit(self, message: Any) -> tuple[str, str]:
-        """The first path that cannot be read, and why."""
+        """Returns the first path that cannot be read, and the reason."""
         for hop in self.hops:
             try:
                 number(hop.down(self._chain(message)))
@@ -308,15 +308,15 @@ class Block:
 
     @property
     def path(self) -> tuple[Hop, ...]:
-        """Of its first row."""
+        """Path of the first row."""
         return (*self.parents, self.hops[0])
 
     def raw(self, message: Any) -> Any:
-        """What stands there, of a block of one row."""
+        """Returns the unconverted value of a block with one row."""
         return self.hops[0].down(self._chain(message))
 
     def enroll(self, message: Any) -> None:
-        """Every joint before the first value, so that arrays beside names are as long as they."""
+        """Add all names before the first value, so that the arrays have the same length."""
         chain = self._made(message)
         if self._names is None:
             return
@@ -363,7 +363,7 @@ class Block:
         return chain
 
     def _made(self, message: Any) -> list[Any]:
-        """The chain of messages, with elements made where they are not there yet."""
+        """Returns the chain of messages; missing elements are created."""
         chain = [message]
         for hop in self.parents:
             if hop.key is not None:
@@ -401,7 +401,7 @@ def _set_time(target: Any, seconds: float) -> None:
 
 
 def blocks(paths: Sequence[tuple[Hop, ...]]) -> list[Block]:
-    """Elements side by side in a term, and in one array, are read together."""
+    """Group neighboring elements of a term in one array, to read them together."""
 
     def together(pair: tuple[int, tuple[Hop, ...]]) -> Any:
         row, path = pair
@@ -419,5 +419,5 @@ def blocks(paths: Sequence[tuple[Hop, ...]]) -> list[Block]:
 
 
 def text(hops: Iterable[Hop]) -> str:
-    """A path as robot.yaml writes it."""
+    """Formats a path as in robot.yaml."""
     return path_text(tuple((hop.field, None if hop.key is None else str(hop.key)) for hop in hops))

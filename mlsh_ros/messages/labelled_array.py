@@ -23,7 +23,7 @@ LARGEST_COUNT = 2.0**53  # from here on not every whole number is a float64
 
 @dataclass(frozen=True)
 class Layout:
-    """The names of a message's elements: single numbers first, then whole vectors."""
+    """Names of a message's elements: single numbers first, then whole vectors."""
 
     scalars: tuple[str, ...]
     vectors: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -36,7 +36,7 @@ class Layout:
 
     @cached_property
     def label(self) -> str:
-        """What stands in `layout.dim[0].label`."""
+        """Text of `layout.dim[0].label`."""
         return ",".join(self.names)
 
     @cached_property
@@ -45,7 +45,7 @@ class Layout:
         return len(self.names)
 
     def pack(self, *values: float, vectors: Sequence[NDArray[Any]] = ()) -> array[float]:
-        """Numbers in the order of `names`."""
+        """Returns the numbers in the order of `names`."""
         data = array("d", values)
         for vector in vectors:
             data.extend(vector.tolist())
@@ -54,7 +54,7 @@ class Layout:
         return data
 
     def read(self, message: Any) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
-        """`unpack` a message, whose label must name these elements.
+        """`unpack` a message whose label must contain these names.
 
         Raises:
             MessageError: it speaks of something else, such as another bundle's observation.
@@ -65,7 +65,7 @@ class Layout:
         return self.unpack(message.data)
 
     def unlike(self, label: str) -> str:
-        """What tells a message with this label from one that names these elements."""
+        """Describes the difference of a label from the names of this layout."""
         told, own = label.split(",") if label else [], self.names
         for place, (one, other) in enumerate(zip_longest(told, own, fillvalue="none")):
             if one != other:
@@ -99,17 +99,17 @@ class Layout:
 
 
 def request_layout(observation_names: tuple[str, ...]) -> Layout:
-    """skill_node asks: for which macro step, with which observation, of which bundle's master."""
+    """Layout of skill_node's request: macro step, observation, bundle of the master."""
     return Layout(("session", "macro", "tick", "bundle"), (("observation", observation_names),))
 
 
 def response_layout(skills: tuple[str, ...]) -> Layout:
-    """master_node answers: which skill."""
+    """Layout of master_node's response: the selected skill."""
     return Layout(("session", "macro", "tick", "skill"), (("logits", skills),))
 
 
 def trace_layout(observation_names: tuple[str, ...], action_names: tuple[str, ...]) -> Layout:
-    """skill_node tells after every tick what it did; times in seconds."""
+    """Layout of skill_node's record of each tick; times in seconds."""
     # late: 1 if the decision was; missed: ticks left out just before this one
     scalars = ("session", "tick", "skill", "late", "missed", "saturated", "lateness", "compute")
     return Layout(

@@ -37,12 +37,12 @@ ANY: Range = (float("-inf"), float("inf"))
 
 
 class MessageError(ValueError):
-    """A message does not hold what the interface says; it is not used."""
+    """A message that contradicts the interface; it is not used."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where everything lies in messages of one class."""
+    """Location of all elements in messages of one class."""
 
     topic: str
     terms: list[list[Block]]  # their rows are those of the term
@@ -50,7 +50,7 @@ class Plan:
     lacking: list[Block]  # covariances, where the message says that it lacks a part
 
     def read(self, message: Any, block: Block) -> Any:
-        """The numbers of a block.
+        """Returns the numbers of a block.
 
         Raises:
             MessageError: one of them is missing, or is no number.
@@ -61,10 +61,10 @@ class Plan:
             raise self._error(block, message) from None
 
     def check(self, message: Any) -> None:
-        """Refuse a message that says of itself something else than the interface.
+        """Refuse a message whose constants differ from the interface.
 
         Raises:
-            MessageError: so, or it lacks a part.
+            MessageError: a constant differs, or the message declares a part as missing.
         """
         for block, expected in self.constants:
             try:
@@ -82,7 +82,7 @@ class Plan:
                 raise MessageError(f"{self.topic}: {text(block.path)} is -1: it has no {part}")
 
     def begin(self, message: Any) -> None:
-        """Names and constants into a message that is to be written."""
+        """Write names and constants into a new message."""
         for block in chain(*self.terms, (block for block, _ in self.constants)):
             block.enroll(message)
         for block, value in self.constants:
@@ -109,11 +109,11 @@ class Plans:
 
     Args:
         topic: its name.
-        sources: what terms say of it.
-        ranges: per term and element what may be commanded; None: nothing is, it is a sensor.
+        sources: ROS fields of its terms.
+        ranges: per term and element the range of the command; None for a sensor.
 
     Raises:
-        UserError: the type is installed and has not what a path says, or terms contradict.
+        UserError: the installed type lacks a path, or terms contradict each other.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Plans:
 
     @property
     def names(self) -> list[str]:
-        """By which elements are looked up, if the type is installed."""
+        """Names by which elements are looked up, if the type is installed."""
         found = [
             str(hop.key)
             for plan in self._plans.values()
@@ -146,10 +146,10 @@ class Plans:
         return list(dict.fromkeys(found))
 
     def of(self, message: Any) -> Plan:
-        """For messages of this class.
+        """Returns the plan for messages of this class.
 
         Raises:
-            MessageError: it has not what a path says.
+            MessageError: the class lacks a path.
         """
         kind = type(message)
         if kind in self._plans:
@@ -214,7 +214,7 @@ class Plans:
             raise UserError(f"topic {self.topic}: {text(hops)}: {error}") from None
 
     def _check_gaps(self, paths: Sequence[tuple[Hop, ...]]) -> None:
-        """A command's array has no element that nobody gives: it would be commanded 0."""
+        """Refuse a command array with an unassigned element, which would be commanded as 0."""
         given: dict[Any, set[int]] = {}
         for hops in paths:
             for place, hop in enumerate(hops):
@@ -234,7 +234,7 @@ class Plans:
         constants: Sequence[tuple[Hop, ...]],
         values: Sequence[float | str],
     ) -> None:
-        """Constants may say the names themselves; then there are no others."""
+        """Refuse a name that is missing where constants define all names of an array."""
         said: dict[Any, list[str]] = {}
         for hops, value in zip(constants, values, strict=True):
             if isinstance(hops[-1].key, int) and isinstance(value, str):
@@ -259,10 +259,10 @@ def _agreed(topic: str, what: str, said: Sequence[str]) -> str:
 
 
 def _constants(topic: str, sources: Iterable[RosField]) -> tuple[tuple[Path, float | str], ...]:
-    """What all terms of a topic say of its message.
+    """Returns the constants of all terms of a topic.
 
     Raises:
-        UserError: two of them say different things.
+        UserError: two of them contradict each other.
     """
     merged: dict[str, float | str] = {}
     for path, value in (pair for ros in sources for pair in ros.constants):

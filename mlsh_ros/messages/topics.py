@@ -23,7 +23,7 @@ QUEUE = 2000  # messages; what a busy disk may hold up
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic to listen to."""
+    """A topic to subscribe to."""
 
     name: str  # relative, so that namespaces work; but for DIAGNOSTICS
     type: str  # such as nav_msgs/msg/Odometry
@@ -33,15 +33,14 @@ class Topic:
 
 
 def recorded_topics(interface: Interface, *, stamped: bool, lockstep: bool) -> list[Topic]:
-    """Everything that tells what a robot saw, why it did what it did, and what it did.
+    """Returns all topics that record observations, decisions, actions and their causes.
 
-    Sensors may offer BEST_EFFORT only, and who sends a command may wait until every reliable
-    listener has it: there we listen without asking again. In lockstep the simulator offers more,
-    and everything would stand still anyway if something was lost.
+    Sensors may offer BEST_EFFORT only, and the publisher of a command may wait until every
+    reliable subscriber has received it, so these subscriptions are best effort. In lockstep the
+    simulator offers reliable topics, and a lost message would stop the simulation anyway.
 
-    They are to be subscribed to in this order, which proves something: DDS announces subscriptions
-    one after the other. Who is heard on one of the last, the sensors and what is latched, also
-    knows of all before it.
+    The order of subscription matters: DDS announces subscriptions one after the other. A publisher
+    that has matched one of the last, the sensors and the latched topics, has matched all others.
 
     Args:
         interface: of the bundle.

@@ -26,18 +26,18 @@ FRESH = 0.5  # s that sensors may take to come after the robot was armed
 
 
 class ArmingChecks:
-    """Everything that has to hold before the robot may be armed, and before it may be started.
+    """Conditions for arming and for starting the robot.
 
     Each check returns the reason in one line, or an empty text.
 
     Args:
         node: skill_node, for the ROS graph and its parameters.
         bundle: returns the one in force.
-        estop: what panels say.
-        watchdog: what watchdog_node says.
-        safety: the thread that hears both.
+        estop: state of the emergency stop panels.
+        watchdog: state of watchdog_node.
+        safety: the thread that receives both.
         singles: topics that one node may publish.
-        reporter: of the traces that a recorder hears.
+        reporter: publishes the traces that a recorder receives.
         sensors: guarded by `news`.
         clock: of the ticks.
         news: notified when a sensor has come.
@@ -65,15 +65,15 @@ class ArmingChecks:
         self.recorder = ""  # what recorder_node says of itself
 
     def fault(self) -> FaultError | None:
-        """Why the robot must stop now, if so: the emergency stop, or no watchdog."""
+        """Returns the reason that the robot must stop: emergency stop or no watchdog; or None."""
         return self.estop_fault() or self._watchdog.fault()
 
     def estop_fault(self) -> FaultError | None:
-        """The fault of the emergency stop, if there is one now."""
+        """Returns the present fault of the emergency stop, or None."""
         return self._estop.fault(time.monotonic())
 
     def not_fit(self) -> str:
-        """Why the robot must not be armed now."""
+        """Returns the reason that the robot must not be armed now; empty if there is none."""
         bundle = self._bundle()
         try:
             now = load_bundle(bundle.source).manifest.digest
@@ -100,9 +100,9 @@ class ArmingChecks:
         )
 
     def not_ready(self) -> str:
-        """Why an armed robot would not move at once after `start`, or not be recorded.
+        """Returns the reason that an armed robot could not start, or would not be recorded.
 
-        It would begin to move whenever that came, with nobody prepared for it.
+        Otherwise it would begin to move at an unexpected later time.
         """
         if why := self._not_recorded():
             return why
@@ -118,13 +118,13 @@ class ArmingChecks:
         return f"sensors do not show the robot: {late}" if late else ""
 
     def _silent(self) -> list[str]:
-        """Topics that do not show the robot now."""
+        """Topics without a recent measurement."""
         if self._lockstep:
             return [f"{topic} (never received)" for topic in self._sensors.missing()]
         return self._sensors.stale(self._clock.now(), self._clock.stamping())
 
     def _not_recorded(self) -> str:
-        """Why a session that is to be recorded would not be."""
+        """Returns the reason that a session that requires a recording would not be recorded."""
         if not self._node.get_parameter("require_recorder").value:
             return ""
         if not self._node.count_publishers(RECORDER_STATE):

@@ -28,15 +28,15 @@ def make_clock(
     compare: bool = True,
     patience: float = PATIENCE,
 ) -> Time:
-    """The time for ticks and ages.
+    """Returns the clock for ticks and ages.
 
     Args:
         node: with the parameter use_sim_time.
-        news: notified when time has moved.
-        inputs: by which simulated time is heard.
+        news: notified when the time has advanced.
+        inputs: receives simulated time.
         lockstep: there, messages make the ticks, and patience is the system's.
         compare: whether stamps of messages are compared with the system's clock.
-        patience: s of the system's clock that simulated time may stand while something moves.
+        patience: s of the system's clock for which simulated time may stop during motion.
     """
     if lockstep or not node.get_parameter("use_sim_time").value:
         return Clock() if compare else Clock(system=None)
@@ -53,5 +53,5 @@ def make_clock(
 
 
 def steady() -> RosClock:
-    """A clock for timers that go on when simulated time stands."""
+    """A clock for timers that continue when simulated time stops."""
     return RosClock(clock_type=ClockType.STEADY_TIME)

@@ -14,7 +14,7 @@ from sim.interface import Floats
 
 
 class Commander:
-    """Turns command vectors into messages; the messages are made once and filled every tick.
+    """Converts command vectors to messages, created once and filled every tick.
 
     Args:
         node: the owner of the publishers.
@@ -36,7 +36,7 @@ class Commander:
 
     @property
     def unstamped(self) -> list[str]:
-        """Topics whose messages carry no time."""
+        """Topics whose messages have no time stamp."""
         return [
             f"{writer.topic} ({writer.type})"
             for message, writer in zip(self._messages, self._writers, strict=True)
@@ -46,8 +46,8 @@ class Commander:
     def send(self, command: Floats, stamp: int) -> None:
         """Send a command (A,), stamped in ns, to every topic even if one fails.
 
-        A topic that has an element which is not finite is left out: nobody knows what a robot
-        makes of it.
+        A topic with an element that is not finite is skipped, because the robot's reaction to it
+        is undefined.
 
         Raises:
             RuntimeError: the node is not active, so that nothing would be sent.
@@ -73,16 +73,16 @@ class Commander:
             raise failed
 
     def send_again(self) -> None:
-        """The last command, word for word."""
+        """Send the last command again, unchanged."""
         for publisher, message in zip(self._publishers, self._messages, strict=True):
             publisher.publish(message)
 
     def wait_for_delivery(self, patience: Duration) -> None:
-        """Until the last command has arrived everywhere, or `patience` is over."""
+        """Wait until all subscribers have received the last command, at most `patience`."""
         for publisher in self._publishers:
             publisher.wait_for_all_acked(patience)
 
     def destroy(self) -> None:
-        """Take the publishers away."""
+        """Destroy the publishers."""
         for publisher in self._publishers:
             self._node.destroy_publisher(publisher)

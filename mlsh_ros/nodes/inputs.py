@@ -15,7 +15,7 @@ from mlsh_ros.nodes.node import FOREVER, one_line, receiver
 
 
 def side_node(owner: Node, suffix: str) -> Node:
-    """A second node in the process of `owner`, in its namespace: `<name>_<suffix>`.
+    """Create a second node in the process and namespace of `owner`: `<name>_<suffix>`.
 
     It does not take the global arguments, which would give it the name of its owner; so topics
     are to be resolved by `owner`.
@@ -30,7 +30,7 @@ def side_node(owner: Node, suffix: str) -> Node:
 
 
 class Inputs:
-    """Hears topics while services, parameters and transitions of `owner` take their time.
+    """Receives topics while services, parameters and transitions of `owner` are executed.
 
     Args:
         owner: the node; topics are named and remapped as there.
@@ -61,7 +61,7 @@ class Inputs:
         return self._node.create_subscription(kind, name, receive, quality, raw=True)
 
     def destroy(self) -> None:
-        """End; nothing is heard any more when this returns."""
+        """End; nothing is received after this returns."""
         self._done.set_result(None)
         self._executor.wake()
         if threading.current_thread() is not self._thread:

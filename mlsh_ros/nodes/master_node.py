@@ -54,7 +54,7 @@ class MasterNode(CoreNode):
         self.made(requests, self.destroy_subscription)
 
     def activate(self) -> None:
-        """Say which master answers."""
+        """Publish the name of the master."""
         self._name_publisher.publish(String(data=self.master_name))
         self.get_logger().info(f"active: master {self.master_name!r}")
 
@@ -126,7 +126,7 @@ class MasterNode(CoreNode):
         self._publisher.publish(self._answer)
 
     def _choose(self, question: tuple[float, ...], logits: Any) -> int:
-        """The skill for a question; who asks again is told the same, also where it is drawn."""
+        """Returns the skill for a request; a repeated request gets the same skill."""
         if self._said is None or self._said[0] != question:
             self._said = question, choose(logits, self._rng)
         return self._said[1]

@@ -65,7 +65,7 @@ BACKGROUND = (signal.SIGTTIN, signal.SIGTTOU)  # would stand a node that is in t
 
 
 class CoreNode(LifecycleNode):  # type: ignore[misc]
-    """A lifecycle node whose faults of input are one line in the log, not a traceback."""
+    """A lifecycle node that logs invalid input as one line, without a traceback."""
 
     def __init__(self, name: str, params: Sequence[Param]) -> None:
         try:
@@ -77,33 +77,33 @@ class CoreNode(LifecycleNode):  # type: ignore[misc]
         self._undo: list[Callable[[], object]] = []
 
     def configure(self) -> None:
-        """Load and connect. Faults of input raise UserError."""
+        """Load and connect. Invalid input raises UserError."""
 
     def made(self, thing: Any, destroy: Callable[[Any], object]) -> Any:
-        """Note how a thing that `configure` has made is destroyed; returns the thing."""
+        """Register how an object made by `configure` is destroyed; returns the object."""
         self._undo.append(lambda: destroy(thing))
         return thing
 
     def activate(self) -> None:
-        """Begin to work."""
+        """Start working."""
 
     def deactivate(self) -> None:
         """Stop working; must leave the robot safe."""
 
     def cleanup(self) -> None:
-        """Undo `configure`, also one that failed half-way; the newest first."""
+        """Undo `configure`, even if it failed half-way; the newest object first."""
         while self._undo:
             self._undo.pop()()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lifecycle callback; one that fails leaves nothing behind."""
+        """Lifecycle callback; a failure leaves no objects behind."""
         done = self._guard(self.configure, "configure")
         if done != SUCCESS:
             self._guard(self.cleanup, "cleanup")
         return done
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lifecycle callback; one that fails leaves the node as inactive as before."""
+        """Lifecycle callback; after a failure the node is inactive."""
         if super().on_activate(state) != SUCCESS:
             return FAILURE
         done = self._guard(self.activate, "activate")
@@ -113,7 +113,7 @@ class CoreNode(LifecycleNode):  # type: ignore[misc]
         return done
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lifecycle callback; the safe command goes out before the publishers close."""
+        """Lifecycle callback; the safe command is sent before the publishers close."""
         done = self._guard(self.deactivate, "deactivate")
         super().on_deactivate(state)
         return done
@@ -128,11 +128,11 @@ class CoreNode(LifecycleNode):  # type: ignore[misc]
         return self._guard(self.cleanup, "shutdown")
 
     def end(self) -> bool:
-        """The process ends: leave the robot safe, in whatever state the node is; if it could."""
+        """Leave the robot safe at the end of the process, if possible, in any state."""
         return bool(self._guard(self.deactivate, "end") == SUCCESS)
 
     def release(self) -> None:
-        """No executor runs any more: let go of everything."""
+        """Release everything when no executor runs any more."""
         self._guard(self.cleanup, "cleanup")
 
     def _guard(self, action: Callable[[], None], what: str) -> TransitionCallbackReturn:
@@ -154,28 +154,28 @@ class CoreNode(LifecycleNode):  # type: ignore[misc]
         quality: QoSProfile,
         refuse: Callable[[str], None],
     ) -> Any:
-        """Subscribe to a topic, on which anybody may say anything.
+        """Subscribe to a topic with unchecked content.
 
-        Bytes that are not of the type, and messages that `use` cannot use, are refused. Taken as
-        they are: an exception in the executor would name no topic, and leave messages behind.
+        Bytes that are not of the type, and messages that `use` cannot use, are refused. Subscribed
+        as raw bytes: an exception in the executor would name no topic, and leave messages behind.
 
         Args:
             kind: message class.
             topic: its name.
-            use: takes a message; raises MessageError if it does not hold.
+            use: handles a message; raises MessageError if it is invalid.
             quality: of service.
-            refuse: told, in one line that begins with the topic.
+            refuse: called with one line that begins with the topic.
         """
         receive = receiver(kind, topic, use, refuse)
         return self.create_subscription(kind, topic, receive, quality, raw=True)
 
     def trigger(self, name: str) -> bool:
-        """Make a transition of this node from inside; says whether it succeeded."""
+        """Trigger a transition of this node; True if it succeeded."""
         return bool(getattr(self, f"trigger_{name}")() == SUCCESS)
 
 
 def _refuse_another_clock(changes: Sequence[Any]) -> SetParametersResult:
-    """Ticks, ages and stamps go by the clock that the node was started with."""
+    """Refuse a change of the clock: ticks, ages and stamps use the initial one."""
     if any(change.name == "use_sim_time" for change in changes):
         return SetParametersResult(
             successful=False, reason="use_sim_time: read when the node starts, not changed after"
@@ -184,7 +184,7 @@ def _refuse_another_clock(changes: Sequence[Any]) -> SetParametersResult:
 
 
 def message_type(name: str) -> Any:
-    """`nav_msgs/msg/Odometry` to its class.
+    """Returns the class of `nav_msgs/msg/Odometry`.
 
     Raises:
         UserError: the package or message is not installed.
@@ -197,7 +197,7 @@ def message_type(name: str) -> Any:
 def receiver(
     kind: Any, topic: str, use: Callable[[Any], None], refuse: Callable[[str], None]
 ) -> Callable[[bytes], None]:
-    """A function that takes a topic's bytes; see `CoreNode.listen`."""
+    """Returns a function that handles a topic's bytes; see `CoreNode.listen`."""
 
     def receive(data: bytes) -> None:
         try:
@@ -211,7 +211,7 @@ def receiver(
 
 
 def decoded(data: bytes, kind: Any, topic: str) -> Any:
-    """CDR as a message.
+    """Deserialize a message from CDR.
 
     Raises:
         MessageError: the bytes are not of this type.
@@ -336,7 +336,7 @@ def _spin(node: CoreNode, stop: SimpleQueue[int]) -> int:
 
 
 def _deliver(node: CoreNode) -> None:
-    """Wait, not for long, until reliable listeners have what was said: it would die with us."""
+    """Wait briefly until reliable subscribers have received all messages."""
     until = time.monotonic() + DELIVERY
     for publisher in node.publishers:
         left = max(until - time.monotonic(), 0.0)
@@ -345,9 +345,9 @@ def _deliver(node: CoreNode) -> None:
 
 
 def _orphaned() -> Callable[[], bool]:
-    """Whether the launcher that this node is to end with has ended.
+    """Returns a function that is True once the launcher of this node has ended.
 
-    A launcher that is killed, or whose terminal is lost, tells its nodes nothing; their parent
+    A launcher that is killed, or whose terminal is lost, sends its nodes no signal; their parent
     process changes then.
     """
     launcher, parent = os.environ.get(LAUNCHER, ""), os.getppid()
@@ -367,5 +367,5 @@ def _runs(process: int) -> bool:
 
 
 def one_line(error: Exception) -> str:
-    """An error that nobody expected, as one line of the log."""
+    """Formats an unexpected error as one line of the log."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

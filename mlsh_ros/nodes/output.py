@@ -21,8 +21,8 @@ LAST = 1.0  # s that the last words may take to be read
 def detach_output() -> Callable[[], None]:
     """Put a pipe that never blocks between this process and its stdout and stderr.
 
-    A thread empties it. `sys.stderr` is the old one, for what is said of a crash. Returns a
-    function to be called at the end, which passes on what is left.
+    A thread empties it. `sys.stderr` is the original one, for the output of a crash. Returns a
+    function to be called at the end, which passes on the remaining output.
     """
     targets = {STDOUT: os.dup(STDOUT), STDERR: os.dup(STDERR)}
     if os.path.sameopenfile(STDOUT, STDERR):  # one after the other, as it was said

@@ -52,7 +52,7 @@ FAULT, ENDED = "fault", "ended"  # what it says of itself beside WAITING and REC
 
 
 class RecorderNode(CoreNode):
-    """Wiring: subscriptions that take bytes as they are -> Recorder."""
+    """Wiring: raw subscriptions -> Recorder."""
 
     def __init__(self) -> None:
         super().__init__("recorder_node", RECORDER_NODE)
@@ -66,7 +66,7 @@ class RecorderNode(CoreNode):
         self._publisher: Any = None  # of it
 
     def configure(self) -> None:
-        """Open the file and listen."""
+        """Open the file and subscribe."""
         folder = Path(str(self.values["record_dir"]) or default_folder())
         check_place(folder)  # before what it needs is imported
         from mlsh_ros.recording.bag_writer import Recorder
@@ -111,12 +111,12 @@ class RecorderNode(CoreNode):
         sys.stdout.flush()
 
     def activate(self) -> None:
-        """Nothing more: it has been listening since it was configured."""
+        """Check that the recording is open; it began with `configure`."""
         if not self._subscriptions_made:
             raise UserError("the recording has ended; clean up and configure for another one")
 
     def deactivate(self) -> None:
-        """Hear skill_node out, write what has been received, and close the file."""
+        """Receive the last messages of skill_node, write all messages, and close the file."""
         if self._recorder is None or not self._subscriptions_made:
             return
         self._hear_out()
@@ -139,7 +139,7 @@ class RecorderNode(CoreNode):
         self.get_logger().info(f"{self._recorder.count} messages in {self._recorder.file}")
 
     def cleanup(self) -> None:
-        """Forget the recording, so that another one can begin."""
+        """Reset, so that another recording can begin."""
         self.deactivate()
         self._recorder = None
         super().cleanup()
@@ -158,9 +158,9 @@ class RecorderNode(CoreNode):
                 time.sleep(0.02)
 
     def _drain(self) -> None:
-        """Let the executor come to all that has been received until now, one after the other.
+        """Wait until the executor has handled all received messages.
 
-        Where it is itself what ends the recording there is nobody to wait for.
+        Does nothing if the executor itself ends the recording.
         """
         executor = self.executor
         if executor is None or threading.get_ident() == self._hearer:
@@ -186,7 +186,7 @@ class RecorderNode(CoreNode):
             self._fail(str(error))
 
     def _look(self) -> None:
-        """Say when nothing is missed any more; DDS may take seconds until all know each other."""
+        """Report when all publishers are matched; DDS discovery may take seconds."""
         if (now := time.monotonic()) - self._looked > LATE * LOOK:
             self._held_up = now
         self._looked = now
@@ -199,7 +199,7 @@ class RecorderNode(CoreNode):
             self._tell(RECORDING)  # the last: skill_node may start on it
 
     def _unheard(self) -> list[str]:
-        """Topics of which something should have come or could be lost; see `recorded_topics`."""
+        """Topics without a message so far, or not yet matched; see `recorded_topics`."""
         listening = self._subscriptions_made
         alone = {
             topic
@@ -214,7 +214,7 @@ class RecorderNode(CoreNode):
             self._publisher.publish(String(data=text))
 
     def _fail(self, text: str) -> None:
-        """The others go on: a robot does not stop because nobody takes notes."""
+        """Report a fault; the other nodes continue, because a robot needs no recording."""
         self.get_logger().error(text)
         self._tell(f"{FAULT}: {text}")
 

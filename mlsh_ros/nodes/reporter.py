@@ -21,7 +21,7 @@ DIAGNOSTICS_PERIOD = 1.0  # s
 
 
 class Reporter:
-    """Builds and publishes reports in a thread of its own.
+    """Builds and publishes reports in its own thread.
 
     Args:
         node: skill_node.
@@ -40,23 +40,23 @@ class Reporter:
         self.unused = 0  # decisions that nobody waited for
 
     def begin(self) -> None:
-        """Start to tell."""
+        """Start publishing."""
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
         self._thread.start()
 
     def end(self) -> None:
-        """Tell what is left, then stop."""
+        """Publish the remaining reports, then stop."""
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join(timeout=2.0)
             self._thread = None
 
     def tell(self, session: int, done: TickRecord) -> None:
-        """A tick is done; costs the tick one entry in a queue."""
+        """Add the record of a tick; costs the tick one entry in a queue."""
         self._queue.put((session, done))
 
     def refused(self, text: str) -> None:
-        """A message could not be used: it is counted, shown in diagnostics, and not acted on."""
+        """Count a refused message, show it in diagnostics and log it."""
         topic, text = text.partition(":")[0], shorten(text)
         count = self.refusals[topic].count if topic in self.refusals else 0
         self.refusals[topic] = Refused(count + 1, text)
@@ -64,7 +64,7 @@ class Reporter:
 
     @property
     def heard(self) -> bool:
-        """Whether anybody listens to the traces."""
+        """True if the traces have a subscriber."""
         return bool(self._traces.get_subscription_count())
 
     def diagnose(self, findings: Sequence[Diagnostic]) -> None:
@@ -85,7 +85,7 @@ class Reporter:
         self._diagnostics.publish(message)
 
     def destroy(self) -> None:
-        """Take the publishers away."""
+        """Destroy the publishers."""
         self._node.destroy_publisher(self._traces)
         self._node.destroy_publisher(self._diagnostics)
 

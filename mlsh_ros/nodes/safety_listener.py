@@ -35,19 +35,19 @@ _ESTOP = [
 
 
 class SafetyListener:
-    """A node of its own that no executor spins; a thread takes its messages.
+    """A separate node without executor, whose messages are taken by its own thread.
 
-    So nothing that keeps the executor of `owner` busy, such as a service that brakes or a bundle
-    that is loaded, can keep it from hearing.
+    Work that keeps the executor of `owner` busy, such as a service that brakes or the loading of a
+    bundle, cannot delay its messages.
 
     Args:
-        owner: the node that it hears for; topics are named and remapped as there.
-        estop: is told what every panel says.
-        on_estop: called whenever a panel says stop.
-        on_poll: called after every look for messages.
-        on_look: called after every look at the graph.
-        on_failure: called with the reason when the thread cannot go on.
-        refuse: told, in one line that begins with the topic, of bytes that are no message.
+        owner: the node that it receives for; topics are named and remapped as there.
+        estop: updated with every message of a panel.
+        on_estop: called whenever a panel requests a stop.
+        on_poll: called after every poll for messages.
+        on_look: called after every check of the graph.
+        on_failure: called with the reason when the thread cannot continue.
+        refuse: called with one line that begins with the topic, for bytes that are not a message.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ class SafetyListener:
         quality: QoSProfile,
         refuse: Callable[[str], None],
     ) -> None:
-        """Hear another topic in the same thread, see `CoreNode.listen`; before `start`."""
+        """Receive another topic in the same thread, see `CoreNode.listen`; call before `start`."""
         subscription = self._listen(kind, self._owner.resolve_topic_name(topic), quality)
         self._others.append((subscription, kind, receiver(kind, topic, use, refuse)))
 
     def newest(self, kind: Any, topic: str, quality: QoSProfile) -> Callable[[], bytes | None]:
-        """The newest bytes of a topic, taken when they are asked for; None: nothing new.
+        """Returns a function for the newest bytes of a topic; None: nothing new.
 
-        Costs nothing as long as nobody asks.
+        Has no cost while it is not called.
         """
         subscription = self._listen(kind, self._owner.resolve_topic_name(topic), quality)
 
@@ -101,16 +101,16 @@ class SafetyListener:
 
     @property
     def since(self) -> float:
-        """S, from when on it has listened without a pause, such as of a process that stood."""
+        """Time since which messages were received without a pause of the process, s."""
         now = time.monotonic()
         return now if now - self.alive > GAP else self._since
 
     def start(self) -> None:
-        """Begin to hear."""
+        """Start the thread."""
         self._thread.start()
 
     def destroy(self) -> None:
-        """End."""
+        """Stop the thread and destroy the node."""
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -158,7 +158,7 @@ class SafetyListener:
                 receive(taken[0])
 
     def _look(self) -> None:
-        """Who publishes now."""
+        """Check the present publishers."""
         self._find_panels()
         self._on_look()
 
@@ -175,7 +175,7 @@ class SafetyListener:
 
 
 class GidInfo(ctypes.Structure):
-    """rmw_message_info_t of rmw/types.h, with room for later members."""
+    """rmw_message_info_t of rmw/types.h, with space for later members."""
 
     SIZE = 16  # bytes of RMW_GID_STORAGE_SIZE
     _fields_ = (
@@ -194,10 +194,10 @@ Word = tuple[bytes, bool, int]  # whose, pressed, the number of the message
 
 
 def word_taker() -> Callable[[Any], Word | None]:
-    """A function that takes the next std_msgs/Bool of a subscription, and says whose it is.
+    """Returns a function that takes the next std_msgs/Bool of a subscription and its publisher.
 
-    rclpy does not tell the publisher of a message, rcl does. Where rcl cannot be reached, words
-    are NOBODY's, which `EmergencyStop` trusts less.
+    rclpy does not report the publisher of a message, rcl does. If rcl cannot be loaded, the
+    publisher is NOBODY, which `EmergencyStop` treats more strictly.
     """
     try:
         take = ctypes.CDLL("librcl.so").rcl_take

@@ -19,17 +19,17 @@ AUTO_ARM_PERIOD = 0.5  # s between two attempts to arm and start
 
 
 class SessionServices:
-    """Leads the supervisor from state to state, as people and programs ask for it.
+    """Services that change the state of the supervisor.
 
     Args:
-        node: skill_node; the services are in its name.
+        node: skill_node; the services have its name.
         supervisor: of the robot's states.
         session: begins and ends driving.
-        checks: why the robot must not be armed or started.
-        estop: what panels say.
-        forget_sensors: drops what was seen until now.
-        prepare: called in RUNNING, before a session drives.
-        sensors_missing: the topics that nothing has come from yet.
+        checks: conditions for arming and starting.
+        estop: state of the emergency stop panels.
+        forget_sensors: removes all samples.
+        prepare: called in RUNNING, before a session begins.
+        sensors_missing: returns the topics without a message so far.
     """
 
     def __init__(
@@ -60,19 +60,19 @@ class SessionServices:
         ]
 
     def destroy(self) -> None:
-        """Take the services away."""
+        """Destroy the services."""
         self.cancel_auto_arm()
         for service in self._services:
             self._node.destroy_service(service)
 
     def begin_auto_arm(self) -> None:
-        """Arm and start without being asked, as soon as everything is there."""
+        """Arm and start automatically as soon as all conditions are met."""
         self._auto_arm_timer = self._node.create_timer(
             AUTO_ARM_PERIOD, self._arm_and_start, clock=steady()
         )
 
     def cancel_auto_arm(self) -> None:
-        """Wait to be asked from now on."""
+        """Stop arming automatically."""
         if self._auto_arm_timer is not None:
             self._node.destroy_timer(self._auto_arm_timer)
             self._auto_arm_timer = None
@@ -92,7 +92,7 @@ class SessionServices:
         return response
 
     def _arm(self) -> str:
-        """DISARMED to READY; returns why not, if not."""
+        """Change from DISARMED to READY; returns the reason if that is refused."""
         if self._supervisor.state is not State.DISARMED:
             return self._here()
         if refusal := self._checks.not_fit():
@@ -106,7 +106,7 @@ class SessionServices:
         return "" if self._supervisor.go(State.DISARMED) else self._here(hint=fault)
 
     def _start(self) -> str:
-        """READY to RUNNING; returns why not, if not."""
+        """Change from READY to RUNNING; returns the reason if that is refused."""
         ready = self._supervisor.state is State.READY
         if ready and (refusal := self._checks.not_ready()):
             return refusal
@@ -117,7 +117,7 @@ class SessionServices:
         return ""
 
     def _reset(self) -> str:
-        """FAULT to DISARMED, and forget emergency stops that are gone; why not, if not."""
+        """Change from FAULT to DISARMED, and remove panels that are gone; returns a refusal."""
         self._session.end()
         forgotten = self._estop.reset()
         if self._estop.pressed and (fault := self._checks.estop_fault()):
@@ -125,7 +125,7 @@ class SessionServices:
         return "" if self._supervisor.reset() or forgotten else self._here(hint=False)
 
     def _here(self, *, hint: bool = True) -> str:
-        """Which state is in the way of a service; with a hint, what leads out of it."""
+        """Describes the state that prevents a service; with a hint, the service to call first."""
         status = self._supervisor.status
         hints = {State.DISARMED: "; arm first", State.FAULT: "; reset first"}
         return f"the state is {describe(status)}{hints.get(status.state, '') if hint else ''}"
@@ -139,6 +139,6 @@ class SessionServices:
 
 
 def describe(status: Status) -> str:
-    """A state in one line, with its fault."""
+    """Describes a state in one line, with its fault."""
     parts = (status.state.value, status.fault, status.detail)
     return ": ".join(part for part in parts if part)

@@ -60,9 +60,9 @@ class SimNode(CoreNode):
     An episode begins at a reset and waits, sensors flowing, for the first command. In lockstep
     the world then moves one tick for each command that carries the stamp of the last sensors; in
     realtime it moves with the clock, `real_time_factor` times as fast, and a new command acts
-    at the next physics step. In lockstep and with use_sim_time it has a time of its own, which
-    /clock tells: of its ticks or of its physics steps since the node began. Pausing stops it, and
-    for a moment it waits for a command that is late.
+    at the next physics step. In lockstep and with use_sim_time it publishes its own time on
+    /clock: that of its ticks or physics steps since the node began. Pausing stops the time, and a
+    late command delays it briefly.
     """
 
     def __init__(self) -> None:
@@ -158,7 +158,7 @@ class SimNode(CoreNode):
         return how + (f", reality {self.values['reality']}" if self._reality else "")
 
     def _wall_period(self) -> float:
-        """S of the system's clock for a physics step."""
+        """Duration of a physics step by the system's clock, s."""
         factor = float(self.values["real_time_factor"])
         if factor != 1 and self.lockstep:
             raise UserError(
@@ -186,7 +186,7 @@ class SimNode(CoreNode):
     def _publish_from(
         self, create: Callable[..., Any], kind: Any, topic: str, quality: Any
     ) -> Any:
-        """A publisher that goes with the configuration."""
+        """Create a publisher that is destroyed with the configuration."""
         return self.made(create(kind, topic, quality), self.destroy_publisher)
 
     # Episodes -----------------------------------------------------------------------------
@@ -266,7 +266,7 @@ class SimNode(CoreNode):
         return SetParametersResult(successful=True)
 
     def _judge(self) -> None:
-        """A tick has been simulated: say what it brought, and go on to the next episode."""
+        """Publish the outcome of a simulated tick, and begin the next episode if it has ended."""
         fields, outcome = self.world.evaluate_step()
         if self.lockstep:
             self._moment += 1
@@ -345,7 +345,7 @@ class SimNode(CoreNode):
             self.get_logger().error(f"the simulation has stopped: {one_line(error)}")
 
     def _simulate(self) -> None:
-        """Physics against the clock, on an absolute grid."""
+        """Run the physics against the clock, on an absolute time grid."""
         # Simulated time may as well pass a little later, and others need theirs to follow it.
         lost = self._period * self.interface.substeps if self.simulated else LOST
         due = time.monotonic()
@@ -360,9 +360,9 @@ class SimNode(CoreNode):
             time.sleep(max(0.0, delay))
 
     def _hold(self) -> None:
-        """Let time of our own stand while a busy machine makes the next command late.
+        """Stop the simulated time while the next command is late on a busy machine.
 
-        Not for long, and once: who has stopped sending commands is not waited for.
+        Only briefly and once: a sender that has stopped is not waited for.
         """
         if not self.simulated or self._waited:
             return
@@ -374,7 +374,7 @@ class SimNode(CoreNode):
         self._waited = not self._answer.wait(HOLD)
 
     def _go_on(self) -> None:
-        """One physics step."""
+        """Run one physics step."""
         with self._lock:
             self._moment += 1
             self._unanswered += 1

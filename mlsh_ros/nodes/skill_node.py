@@ -188,7 +188,7 @@ class SkillNode(CoreNode):
         inputs.listen(String, RECORDER_STATE, self._on_recorder, LATCHED, refuse)
 
     def _single_topics(self) -> list[Single]:
-        """What only one node may publish."""
+        """Topics that permit only one publisher."""
         sensors = [reader.topic for reader in self.sensors.readers]
         shared = str(self.values["shared_topics"]).split()
         for topic in shared:
@@ -251,7 +251,7 @@ class SkillNode(CoreNode):
         return ControlLoop(*parts, start_timeout=timeout, clock=self.time)
 
     def activate(self) -> None:
-        """Report; nothing moves before `arm` and `start`."""
+        """Start reporting; the robot does not move before `arm` and `start`."""
         self._reporter.begin()
         self._own_timers = [self.create_timer(DIAGNOSTICS_PERIOD, self._diagnose, clock=steady())]
         if self.values["auto_arm"]:
@@ -259,8 +259,8 @@ class SkillNode(CoreNode):
         self.supervisor.activate()
 
     def deactivate(self) -> None:
-        """Bring the robot to its safe command and disarm; a fault stays."""
-        self.supervisor.deactivate()  # first: from now on nobody can arm or start
+        """Bring the robot to its safe command and disarm; a fault is kept."""
+        self.supervisor.deactivate()  # first: from now on arming and starting are refused
         for timer in self._own_timers:
             self.destroy_timer(timer)
         self._own_timers = []
@@ -279,7 +279,7 @@ class SkillNode(CoreNode):
     # Sessions begin and bundles change -------------------------------------------------------
 
     def _prepare(self) -> None:
-        """A session is to begin."""
+        """Prepare a new session."""
         with self._news:
             self._session_number += 1
             self.controller.reset()
@@ -289,7 +289,7 @@ class SkillNode(CoreNode):
             self._forget_sensors()
 
     def _forget_sensors(self) -> None:
-        """What was seen until now may be of a robot that has been moved since."""
+        """Remove all samples, because the robot may have been moved since."""
         if not self.lockstep:  # there the simulator waits for an answer to what it has shown
             with self._news:
                 self.sensors.clear()
@@ -307,7 +307,7 @@ class SkillNode(CoreNode):
         return SetParametersResult(successful=True)
 
     def _after_parameters(self, changes: list[Any]) -> None:
-        """All of them are accepted: replace the bundle at the next macro step."""
+        """After all parameters are accepted: replace the bundle at the next macro step."""
         taken, self._next_bundle = self._next_bundle, None
         if taken is None or all(change.name != "bundle" for change in changes):
             return
@@ -318,12 +318,12 @@ class SkillNode(CoreNode):
     # What else may stop the robot -----------------------------------------------------------
 
     def _watch(self) -> None:
-        """Called all the time, in the thread that hears the emergency stop."""
+        """Called in every poll of the thread that receives the emergency stop."""
         if self.supervisor.state in ARMED and (fault := self._checks.fault()):
             self.supervisor.fault(fault.name, fault.detail)
 
     def _look(self) -> None:
-        """Called when it has looked at the graph."""
+        """Called after every check of the ROS graph."""
         if self.supervisor.state in ARMED and (others := self._singles.second(patient=True)):
             self.supervisor.fault("second_publisher", others)
 
@@ -401,18 +401,18 @@ class SkillNode(CoreNode):
     # How braking passes the time (control.session.Pace) ---------------------------------------
 
     def now(self) -> float:
-        """S, by the clock of the ticks."""
+        """Time by the clock of the ticks, s."""
         return self.time.now()
 
     def wait_a_tick(self) -> None:
-        """Let a control period pass; in lockstep nobody waits for time."""
+        """Wait for one control period; in lockstep without a delay."""
         if not self.lockstep:
             self.time.wait_for(self.interface.control_dt, self._news)
 
     # What the loop says (control.loop.Port) --------------------------------------------------
 
     def request_decision(self, request: Request) -> None:
-        """A question to the master."""
+        """Send a request to the master."""
         self._request.data = self._request_layout.pack(
             self._session_number,
             request.macro,
@@ -423,15 +423,15 @@ class SkillNode(CoreNode):
         self._request_publisher.publish(self._request)
 
     def begin_session(self, initial: Floats) -> None:
-        """The session begins, from this command (A,)."""
+        """Begin the session at this command (A,)."""
         self.gate.begin(initial, self._watchdog.follow())
 
     def _watch_of_session(self) -> WatchdogReport | None:
-        """What the watchdog_node says that watched when the session began."""
+        """Returns the state of the watchdog_node that was active when the session began."""
         return self._watchdog.watch(self._safety.since, self._sent)
 
     def send_command(self, command: Floats, stamp: int | None = None) -> None:
-        """The command (A,) to the robot; stamped now, or as the answer to `stamp`, ns."""
+        """Send the command (A,) to the robot; stamped now, or with `stamp`, ns, in lockstep."""
         if (silence := time.monotonic() - self._safety.alive) > DEAF:
             raise FaultError(
                 "internal", f"nobody has listened to the emergency stop for {silence:.2f} s"
@@ -445,7 +445,7 @@ class SkillNode(CoreNode):
         self._commander.send(command, self._stamp() if stamp is None else stamp)
 
     def _stamp(self) -> int:
-        """Ns; simulated time as the ticks hear it, which services cannot hold up."""
+        """Time stamp, ns; simulated time has its own receiver, so services do not delay it."""
         if self.lockstep or not self.get_parameter("use_sim_time").value:
             return int(self.get_clock().now().nanoseconds)
         return round(self.time.now() * 1e9)
@@ -454,7 +454,7 @@ class SkillNode(CoreNode):
         self.get_logger().error(text)
 
     def publish_tick(self, done: TickRecord) -> None:
-        """Count a tick, and have it told outside the tick."""
+        """Count a tick, and publish it outside the tick."""
         tick = done.tick
         self.timing.add(
             done.lateness,

@@ -17,7 +17,7 @@ HINT = "end one (a killed node is remembered for up to 20 s)"
 
 @dataclass(frozen=True)
 class Single:
-    """A topic that one node may publish."""
+    """A topic that permits only one publisher."""
 
     topic: str
     own: bool = False  # that one is ours
@@ -25,7 +25,7 @@ class Single:
 
 
 class SinglePublishers:
-    """Looks at the ROS graph for second publishers.
+    """Checks the ROS graph for second publishers.
 
     Args:
         node: our own.
@@ -38,11 +38,11 @@ class SinglePublishers:
         self._known: dict[bytes, float] = {}  # per publisher: since when it has been seen, s
 
     def second(self, *, patient: bool) -> str:
-        """Who publishes what another one publishes, in one line; empty if nobody does.
+        """Describes the first topic with two publishers in one line; empty if there is none.
 
         Args:
-            patient: two of the same name may be one that was killed and one that was started
-                again; that is accepted as long as DDS remembers the dead.
+            patient: two publishers of the same name may be a killed one and its restarted
+                successor; this is accepted until DDS has removed the first.
         """
         found = (self._second(single, patient) for single in self._topics)
         return next((text for text in found if text), "")
@@ -71,7 +71,7 @@ class SinglePublishers:
         return f"{len(rest)} nodes {_full(rest[0])} publish {topic!r}; {HINT}"
 
     def _old(self, infos: Iterable[TopicEndpointInfo]) -> int:
-        """How many publishers have been there for so long that none of them is a dead one."""
+        """Number of publishers that have existed too long to be remains of an ended process."""
         now = time.monotonic()
         since = [self._known.setdefault(bytes(info.endpoint_gid), now) for info in infos]
         return sum(now - first > REMEMBERED for first in since)
@@ -79,7 +79,7 @@ class SinglePublishers:
     def _still_unknown(
         self, topic: str, nodes: Collection[tuple[str, str]], patience: float
     ) -> bool:
-        """Whether someone who publishes may yet turn out to be a friend.
+        """True while a publisher without a known node may still turn out to be a permitted one.
 
         DDS knows a new publisher a moment before it knows which node it belongs to.
         """

@@ -21,7 +21,7 @@ SOON = 0.5  # s after which watchdog_node knows that an emergency stop is releas
 
 
 class WatchdogLink:
-    """Hears watchdog_node.
+    """Receives the messages of watchdog_node.
 
     Args:
         interface: that skill_node drives.
@@ -49,33 +49,33 @@ class WatchdogLink:
         self.state = ""
 
     def listen(self, safety: SafetyListener, refuse: Callable[[str], None]) -> None:
-        """Hear it in the thread that hears the emergency stop; before that one starts."""
+        """Receive in the thread of the emergency stop; call before that one starts."""
         safety.listen(String, WATCHDOG_STATE, self._on_state, LATCHED, refuse)
         safety.listen(Float64MultiArray, WATCHDOG_BEAT, self._on_heartbeat, SENSOR, refuse)
 
     def follow(self) -> float | None:
-        """A session begins; returns after how many s watchdog_node brakes it, if it does."""
+        """Begin a session; returns the s after which watchdog_node brakes, if there is one."""
         beat = self.heartbeat.follow() if self._required else None
         return beat.patience if beat and not self._paused else None
 
     def watch(self, listening_since: float, sent: float) -> WatchdogReport | None:
-        """What the watchdog_node of the session said last, see `Heartbeat.watch`."""
+        """Returns the state of the session's watchdog_node, see `Heartbeat.watch`."""
         return self.heartbeat.watch(time.monotonic(), listening_since, sent)
 
     def fault(self) -> FaultError | None:
-        """Why nobody watches now, if somebody has to."""
+        """Returns the reason that a required watchdog is missing now, or None."""
         if not self._required:
             return None
         return self.heartbeat.fault(time.monotonic(), 0 if self._paused else self._gate.count)
 
     def tripped(self) -> str:
-        """Why a watchdog_node that has tripped is in the way; empty if it has not."""
+        """Returns the reason that a tripped watchdog_node prevents arming; empty if it has not."""
         return self._state("it first") if self.state.startswith(TRIPPED) else ""
 
     def stopped(self) -> str:
-        """Why one that an emergency stop has stopped is in the way; empty if none is."""
+        """Returns the reason that a stopped watchdog_node prevents arming; empty if none is."""
         if self.state.startswith(STOPPED):
-            time.sleep(SOON)  # it hears of a release a moment later
+            time.sleep(SOON)  # it receives a release a moment later
         return self._state("it too") if self.state.startswith(STOPPED) else ""
 
     def _state(self, what: str) -> str:

@@ -125,7 +125,7 @@ class WatchdogNode(CoreNode):
         self.made(self.create_service(Trigger, "~/reset", self._on_reset), self.destroy_service)
 
     def _listen_to_measurements(self, safety: SafetyListener) -> None:
-        """Subscribe to what measures the commands, which is read when it brakes."""
+        """Subscribe to the measurements of the commands, which are read when it brakes."""
         measured = {t.tracking.term for t in self.interface.action if t.tracking is not None}
         terms = [term for term in self.interface.observation if term.name in measured]
         kinds = [(reader, message_type(reader.type)) for reader in topic_readers(terms)]
@@ -143,14 +143,14 @@ class WatchdogNode(CoreNode):
         return self.interface.initial_command(fields)
 
     def activate(self) -> None:
-        """Begin to watch."""
+        """Start watching."""
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
         self._thread.start()
         self._tell_standing()
 
     def deactivate(self) -> None:
-        """Stop watching, but not while a command moves the robot: it is brought to rest first."""
+        """Bring a moving robot to rest, then stop watching."""
         if self._thread is None:
             return
         self._tell(INACTIVE)  # skill_node stops the robot
@@ -185,14 +185,14 @@ class WatchdogNode(CoreNode):
             self._news.notify_all()
 
     def _on_look(self) -> None:
-        """It has looked at who publishes what."""
+        """Handle the present publishers, after a check of the ROS graph."""
         with self._news:
             if self.watchdog.stopped and not self.estop.pressed:
                 self.watchdog.release()
                 self._tell_standing()
 
     def _tell_standing(self) -> None:
-        """What is held against the robot now; skill_node does not arm against it."""
+        """Publish the present state; skill_node does not arm while it is a stop."""
         if self._thread is None or self._closing:
             return
         if self.watchdog.cause:
@@ -203,7 +203,7 @@ class WatchdogNode(CoreNode):
             self._tell(WATCHING)
 
     def _refuse(self, text: str) -> None:
-        """A command that cannot be read: nobody knows what the robot makes of it."""
+        """Trip because of an unreadable command, to which the robot's reaction is undefined."""
         with self._news:
             self.watchdog.refuse(shorten(text))
             self._news.notify_all()
@@ -245,7 +245,7 @@ class WatchdogNode(CoreNode):
             self._tell(f"{TRIPPED}: {one_line(error)}")
 
     def _watch(self) -> bool:
-        """Wait until a command stands too long; False: the node may end, the robot is at rest."""
+        """Wait until a command is overdue; False: the node may end, the robot is at rest."""
         late = 0.0
         with self._news:
             while not (self._closing and self.watchdog.at_rest):
@@ -261,14 +261,14 @@ class WatchdogNode(CoreNode):
         return False
 
     def _expired(self, late: float) -> bool:
-        """Whether the command has stood too long, and not because the machine was busy."""
+        """True if the command is overdue, and not because the machine was busy."""
         if self._closing and time.monotonic() > self._end_by:
             self.watchdog.refuse("a command moves the robot although watchdog_node is to end")
         now = self.time.now() if self.time.is_late(self._heard) else -math.inf
         return bool(self.watchdog.look(now, late))
 
     def _brake(self) -> None:
-        """Send the way to the safe command and then the safe command, until reset."""
+        """Send the commands to the safe one, then the safe one, until reset."""
         self._send()
         with self._news:
             turn = self.watchdog.resets
@@ -277,7 +277,7 @@ class WatchdogNode(CoreNode):
             self._send()
 
     def _wait_a_tick(self, turn: int) -> bool:
-        """Wait a tick; False: at rest and to end, or it was reset, and tripped again or not."""
+        """Wait a tick; False: at rest and ending, or reset (and perhaps tripped again)."""
         self._say_beat()
         if self._closing and self.watchdog.at_rest:
             return False

@@ -45,7 +45,7 @@ _NUMBERS = re.compile(r"(\d+)", re.ASCII)
 
 @dataclass(frozen=True)
 class Topic:
-    """A channel: where messages of one type came from."""
+    """A channel: the source of messages of one type."""
 
     name: str  # as it was recorded
     told: str  # relative name, by recorder_node; empty: nobody says
@@ -57,7 +57,7 @@ class Topic:
 
 @dataclass(frozen=True)
 class Stored:
-    """A message as it lies there."""
+    """A message as stored in the file."""
 
     topic: Topic
     received: int  # ns since 1970, by the recorder's clock
@@ -68,10 +68,10 @@ Record = Stored | Metadata | Attachment
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of a recording: itself, or those of a folder, as its metadata.yaml orders them.
+    """Returns the files of a recording: itself, or those of a folder in recorded order.
 
     Raises:
-        UserError: it is not there, or the folder does not say which files it is.
+        UserError: the path is missing, or the files of the folder are not listed.
     """
     if not path.exists():
         raise UserError(f"recording {path}: no such file or folder")
@@ -90,14 +90,14 @@ def files_of(path: Path) -> list[Path]:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Bag_10 comes after bag_9."""
+    """Sort key by which bag_10 follows bag_9."""
     return [
         (int(part or 0), "") if i % 2 else (0, part) for i, part in enumerate(_NUMBERS.split(name))
     ]
 
 
 def _listed(folder: Path, there: list[Path]) -> list[Path]:
-    """The files that metadata.yaml names, as rosbag2 writes it; none if it does not say."""
+    """Returns the files listed in metadata.yaml of rosbag2; empty without a list."""
     try:
         about = (folder / METADATA).read_text("utf-8")
     except (OSError, UnicodeDecodeError):
@@ -173,7 +173,7 @@ class File:
             self.cut = f"zstd: {error}"
 
     def records(self, *, ours: bool = False) -> Iterator[Record]:
-        """Every record that says something, in the order of the file; ends where it breaks off.
+        """Yields every readable record in file order; stops where the file is truncated.
 
         Args:
             ours: all messages are in chunks, which have a checksum each.
@@ -204,8 +204,8 @@ def _head(path: Path) -> bytes:
 class _Mcap:
     """Reads the data section of an MCAP file from front to end.
 
-    By records and not by the library's reader, which knows no way past a schema or channel that
-    is not as the format says.
+    It reads single records, because the reader of the library stops at a schema or channel that
+    violates the format.
     """
 
     def __init__(self, stream: IO[bytes], ours: bool) -> None:
@@ -293,7 +293,7 @@ class _Mcap:
 
 
 def _unpacked(chunk: Chunk) -> bytes:
-    """The records of a chunk; never more bytes than it says."""
+    """Decompress the records of a chunk; never more bytes than it declares."""
     size = chunk.uncompressed_size
     if not chunk.compression:
         return chunk.data
@@ -307,7 +307,7 @@ def _unpacked(chunk: Chunk) -> bytes:
 
 
 def unzstd(data: bytes, most: int) -> bytes:
-    """Unpack, but no more than `most` bytes.
+    """Decompress, but no more than `most` bytes.
 
     Raises:
         zstandard.ZstdError: it is no zstd, or larger.

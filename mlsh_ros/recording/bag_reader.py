@@ -80,10 +80,10 @@ class Recording:
             )
 
     def check_robot(self, name: str) -> None:
-        """Refuse a recording that says that it is of another robot.
+        """Refuse a recording of another robot.
 
         Raises:
-            UserError: with both names.
+            UserError: names both robots.
         """
         interface = self.manifest.get("interface")
         robot = interface.get("robot", name) if isinstance(interface, dict) else name
@@ -93,7 +93,7 @@ class Recording:
             )
 
     def entries(self, wanted: Callable[[Topic], bool] = lambda topic: True) -> Iterator[Entry]:
-        """The messages of the topics that are wanted, in the order in which they came.
+        """Yields the messages of the selected topics, in the order of reception.
 
         Files may hold them in another one: the times of logging count.
         """
@@ -125,10 +125,10 @@ class Recording:
             self.cut = self.cut or file.cut
 
     def message(self, entry: Entry) -> Any:
-        """The message of an entry, with the attributes of its ROS type.
+        """Returns the message of an entry, with the attributes of its ROS type.
 
         Raises:
-            UserError: its bytes are not of that type, or nobody knows the type.
+            UserError: its bytes are not of that type, or the type is unknown.
         """
         where = f"recording {self.file}: a message of {entry.topic}"
         source, data = entry.source, entry.data
@@ -144,12 +144,12 @@ class Recording:
             raise UserError(f"{where} is not a {entry.type} ({type(error).__name__})") from None
 
     def _store(self, topic: Topic) -> Typestore:
-        """The types that a topic's own definition says.
+        """Returns the types of a topic's own definition.
 
-        Each topic has its own: two may say different things of one name.
+        Each topic has its own, because two definitions of one name may differ.
 
         Raises:
-            UserError: nobody knows its type.
+            UserError: the type is unknown.
         """
         key = topic.type, topic.schema, topic.definition
         if key not in self._stores:

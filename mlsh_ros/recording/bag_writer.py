@@ -40,10 +40,10 @@ _NEVER = QosTime(9223372036, 854775807)  # as rosbag2 writes it
 
 
 class _Plain(yaml.SafeDumper):
-    """YAML in which everything is written out, without references."""
+    """YAML without references."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Always."""
+        """Returns True for all values."""
         return True
 
 
@@ -58,7 +58,7 @@ class _Channel:
 
 
 class Recorder:
-    """Writes messages as they come; thread safe.
+    """Writes messages in the order of reception; thread safe.
 
     Args:
         folder: of the recording; must not exist, or be empty.
@@ -129,11 +129,11 @@ class Recorder:
         Args:
             topic: its relative name, as in `Topic.name`.
             data: CDR.
-            received: ns since 1970; stands for the time of publication too, which rclpy's
+            received: ns since 1970; also used as the time of publication, which rclpy's
                 EventsExecutor does not give for messages that it hands over as bytes.
 
         Raises:
-            UserError: the disk takes no more; once.
+            UserError: the disk is full; raised once.
         """
         with self._lock:
             if self._closed:
@@ -149,23 +149,23 @@ class Recorder:
             self._last = max(self._last, received)
 
     def flush(self) -> None:
-        """Hand everything to the system: what comes before survives the end of this process.
+        """Flush all messages to the operating system; they survive the end of this process.
 
         Raises:
-            UserError: the disk takes no more; once.
+            UserError: the disk is full; raised once.
         """
         with self._lock:
             if not self._closed:
                 self._guarded(self._flush)
 
     def close(self, lost: str = "") -> None:
-        """Write the index and metadata.yaml; again changes nothing.
+        """Write the index and metadata.yaml; a second call has no effect.
 
         Args:
-            lost: what is known to be missing in it; stands in both.
+            lost: description of known losses; written to both.
 
         Raises:
-            UserError: the disk takes no more.
+            UserError: the disk is full.
         """
         with self._lock:
             if self._closed:
@@ -175,12 +175,12 @@ class Recorder:
 
     @property
     def count(self) -> int:
-        """Messages written."""
+        """Number of messages written."""
         return sum(channel.count for channel in self._channels.values())
 
     @property
     def silent(self) -> list[str]:
-        """Topics of which nothing has come, though every graph has them."""
+        """Mandatory topics without a message."""
         return [c.name for c in self._channels.values() if not (c.count or c.topic.optional)]
 
     def _flush(self) -> None:
@@ -243,7 +243,7 @@ class Recorder:
 
 
 def _offered(topic: Topic) -> Qos:
-    """What `ros2 bag play` shall offer."""
+    """QoS profile that `ros2 bag play` offers."""
     return Qos(
         history=QosHistory.KEEP_LAST,
         depth=1 if topic.latched else 10,

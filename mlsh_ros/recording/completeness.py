@@ -27,12 +27,12 @@ SHOWN = 3  # ranges named of a longer list
 
 
 class Completeness:
-    """Counts what comes, byte by byte as it comes, and says what has not.
+    """Counts received messages and reports missing ones.
 
     Args:
         interface: of the bundle.
         skills: of the bundle.
-        stamped: sensor topics whose stamps are a simulator's moments: in lockstep, none otherwise.
+        stamped: sensor topics with simulation time stamps: in lockstep, none otherwise.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Completeness:
         self._moments: dict[str, set[tuple[int, int]]] = {topic: set() for topic in stamped}
 
     def hear(self, topic: str, data: bytes) -> None:
-        """Take a message as CDR; what is not as its topic says is passed over."""
+        """Count a message given as CDR; a malformed one is ignored."""
         try:
             if topic in self._layouts:
                 self._count(topic, _numbers(data, self._layouts[topic]))
@@ -72,7 +72,7 @@ class Completeness:
             self._asked[session] = max(tick, self._asked.get(session, -1))
 
     def lacking(self) -> list[str]:
-        """What has not come, though something else shows that it was sent; in words."""
+        """Describes missing messages whose existence follows from other messages."""
         found = []
         for session, ticks in list(self._ticks.items()):  # others may come meanwhile
             # Who asks at a tick has made all those before it.
@@ -91,7 +91,7 @@ class Completeness:
         return [*found, *self._silent()]
 
     def _silent(self) -> list[str]:
-        """Of a simulator that waits for everybody, each topic has a message of each moment.
+        """Describes missing sensor messages: in lockstep each topic has one per time stamp.
 
         The first and last ones may lie before or after the recording.
         """
@@ -104,7 +104,7 @@ class Completeness:
 
 
 def _numbers(data: bytes, layout: Layout) -> dict[str, float]:
-    """The scalars of a Float64MultiArray, whose numbers are its last bytes."""
+    """Returns the scalars of a Float64MultiArray, whose numbers are its last bytes."""
     order = "<" if data[1] == LITTLE else ">"
     names = layout.scalars
     start = len(data) - 8 * layout.size

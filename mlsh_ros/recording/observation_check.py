@@ -16,15 +16,15 @@ SLACK = 10**9  # ns that a message may have waited longer than another before it
 
 
 class ObservationCheck:
-    """Recorded sensors of one robot, by what they make of the observation.
+    """Checks recorded observations against the recorded sensors of one robot.
 
     Every message goes through conversion and `Interface.observe`, as in skill_node. A tick is
-    explained if each topic had a message, young enough, that gives its part of the observation;
-    in lockstep the messages must also carry one stamp, later than that of the tick before.
+    explained if each topic had a message, young enough, that gives its part of the observation; in
+    lockstep the messages must also carry one stamp, later than that of the tick before.
 
     Args:
         interface: of the bundle.
-        lockstep: stamps say which messages belong together.
+        lockstep: stamps identify the messages that belong together.
     """
 
     def __init__(self, interface: Interface, *, lockstep: bool) -> None:
@@ -56,10 +56,10 @@ class ObservationCheck:
         return np.concatenate([indices[slices[term.name]] for term, _ in reader.terms])
 
     def add(self, topic: str, message: Any, received: int) -> dict[str, Floats] | MessageError:
-        """Take a message; one that skill_node would have refused is left out.
+        """Add a message; one that skill_node would have refused is left out.
 
         Returns:
-            What it says, or why it was refused.
+            Its values per term, or the reason for the refusal.
         """
         try:
             fields = self.topics[topic].read(message)
@@ -72,11 +72,11 @@ class ObservationCheck:
         return fields
 
     def add_fields(self, topic: str, moment: int, fields: dict[str, Floats]) -> None:
-        """Take what a message said at a moment (ns): its stamp in lockstep, or its arrival."""
+        """Add the values of a message with its time, ns: its stamp in lockstep, or its arrival."""
         self._new[topic].append((moment, fields))
 
     def moments(self, observation: NDArray[np.float32]) -> list[int]:
-        """When (ns) this observation (O,) was shown, in order, by the topics that tell of it."""
+        """Times (ns) at which the sensors gave this observation (O,), in order."""
         self._observe()
         found = [
             set(moments)
@@ -86,7 +86,7 @@ class ObservationCheck:
         return sorted(set.intersection(*found)) if found else []
 
     def _observe(self) -> None:
-        """Observations of all that is new: many at once take a fraction of the time."""
+        """Compute the observations of all new messages at once, which is much faster."""
         for topic, rows in self._new.items():
             if not rows:
                 continue
@@ -100,11 +100,11 @@ class ObservationCheck:
             rows.clear()
 
     def begin(self) -> None:
-        """A session begins."""
+        """Begin a session."""
         self._last = -1  # stamp of the tick before
 
     def matches(self, observation: NDArray[np.float32], told: int) -> bool:
-        """Whether recorded messages give this observation (O,).
+        """True if recorded messages give this observation (O,).
 
         Args:
             observation: as recorded.
@@ -124,7 +124,7 @@ class ObservationCheck:
         return bool(later)
 
     def starts(self, observation: NDArray[np.float32]) -> list[Floats]:
-        """Commands (A,) from which a session may have begun whose first observation (O,) this is.
+        """Possible initial commands (A,) of a session with this first observation (O,).
 
         Several messages may give one observation, which is float32 where they are float64.
         """

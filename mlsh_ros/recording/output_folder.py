@@ -15,7 +15,7 @@ PACKAGES = ("mcap", "rosbags")
 
 
 def default_folder() -> Path:
-    """A folder in the current one, named by local time."""
+    """Returns a folder in the current one, named by local time."""
     return Path(time.strftime("recording_%Y-%m-%d_%H-%M-%S"))
 
 
@@ -23,7 +23,7 @@ def check_place(folder: Path) -> None:
     """Refuse a recording that could not be written.
 
     Raises:
-        UserError: a package is missing, something stands there already, or the folder above it
+        UserError: a package is missing, the folder is not empty, or the folder above it
             is missing, is not writable or has too little room.
     """
     for name in PACKAGES:

@@ -33,7 +33,7 @@ Listen = Callable[[Entry, Any, dict[str, Floats] | MessageError | None], None]
 
 @dataclass(frozen=True)
 class Difference:
-    """The first place where recording and bundle disagree."""
+    """The first tick at which recording and bundle differ."""
 
     session: int
     tick: int
@@ -73,7 +73,7 @@ class RecordedDecision:
 
 @dataclass
 class Session:
-    """What was recorded of one session."""
+    """Recorded data of one session."""
 
     number: int
     ticks: list[RecordedTick] = field(default_factory=list)
@@ -84,7 +84,7 @@ class Session:
 
 @dataclass
 class Result:
-    """What a replay found."""
+    """Result of a replay."""
 
     sessions: int = 0
     ticks: int = 0
@@ -100,12 +100,12 @@ class Result:
 
     @property
     def equal(self) -> bool:
-        """Whether nothing differs."""
+        """True if no tick and no decision differs."""
         return not self.different_ticks and not self.different_decisions
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is missing of what was compared."""
+        """True if no data was missing for the comparison."""
         return not (self.unseen or self.unjudged or self.missing)
 
 
@@ -121,12 +121,12 @@ def replay(
     """Compare a recording with a bundle.
 
     Args:
-        recording: of recorder_node.
+        recording: made by recorder_node.
         bundle: the one that ran, or another one for the same observation and action.
-        master: that decided; None: the one that the recording names.
+        master: master that selected the skills; None: the one named in the recording.
         stochastic: the master drew its skills, so that only its logits are compared.
-        listen: is told every message that is read, so that one reading serves two.
-        wants: says by topic, for each message, whether it is read for `listen` alone.
+        listen: called with every message, so that the recording is read only once.
+        wants: True for a topic that is read for `listen` alone.
 
     Raises:
         UserError: the recording is of another observation or action, or no master is known.
@@ -166,7 +166,7 @@ def _collect(
     listen: Listen | None,
     wants: Callable[[str], bool],
 ) -> tuple[list[Session], ObservationCheck]:
-    """Sort the messages into sessions and sensors; name what is neither in `result`."""
+    """Sort the messages into sessions and sensors; records unreadable ones in `result`."""
     interface = bundle.interface
     layouts = {
         REQUEST: request_layout(interface.observation_names),
@@ -248,7 +248,7 @@ def _add(
 
 
 def _session(sessions: list[Session], topic: str, scalars: dict[str, float]) -> Session:
-    """The session that a message belongs to; skill_node counts from 1 again when it restarts."""
+    """Returns the session of a message; skill_node counts from 1 again when it restarts."""
     number = int(scalars["session"])
     for session in reversed(sessions):
         if session.number == number:
@@ -280,7 +280,7 @@ def _answer(
 
 
 class _ReplayCheck:
-    """Compares one session and notes what it finds in `result`."""
+    """Compares one session and adds the differences to `result`."""
 
     def __init__(self, bundle: Bundle, session: Session, result: Result) -> None:
         self.bundle, self.session, self.result = bundle, session, result
@@ -288,7 +288,7 @@ class _ReplayCheck:
     def ticks(
         self, skills: Sequence[Callable[[Float32], Float32]], seen: ObservationCheck
     ) -> None:
-        """Every tick: could it see that, was it this skill's turn, action, command."""
+        """Check observation, skill, action and command of every tick."""
         manifest, interface = self.bundle.manifest, self.bundle.interface
         hierarchy = SkillSchedule(manifest.decision_ticks, manifest.decision_lead, len(skills))
         before: RecordedTick | None = None
@@ -324,7 +324,7 @@ class _ReplayCheck:
         self._follows(self.session.asked, before.tick if before else -1)
 
     def _follows(self, tick: int, last: int) -> None:
-        """Whether no tick is missing after the last one; a session begins with tick 0."""
+        """Check that no tick is missing after the last one; a session begins with tick 0."""
         if tick > last + 1:
             until = f" to {tick - 1}" if tick > last + 2 else ""
             self.result.missing.append(f"{self._place(last + 1)}{until}")
@@ -332,7 +332,7 @@ class _ReplayCheck:
     def _skill(
         self, hierarchy: SkillSchedule, told: RecordedTick, before: RecordedTick | None
     ) -> Difference | None:
-        """Whether it is this skill's turn, by the recorded decisions."""
+        """Check the active skill against the recorded decisions."""
         macro, within = divmod(told.tick, hierarchy.decision_ticks)
         expected: int | None = None
         if within or told.late:
@@ -352,7 +352,7 @@ class _ReplayCheck:
     def decision(
         self, macro: int, answer: RecordedDecision, network: Network, stochastic: bool
     ) -> None:
-        """One decision: logits, and the skill that follows from them."""
+        """Check the logits and the skill of one decision."""
         observation = self.session.questions.get(macro)
         if observation is None:
             told = [t.observation for t in self.session.ticks if t.tick == answer.tick]

@@ -18,7 +18,7 @@ from sim.errors import UserError
 
 
 class Schemas:
-    """Definitions and hashes of `types` and everything in them.
+    """Definitions and hashes of `types` and their dependencies.
 
     Raises:
         UserError: a type is neither a common one nor installed.
@@ -32,11 +32,11 @@ class Schemas:
         self._store.register(found)
 
     def text(self, name: str) -> str:
-        """The definition, with those of its parts."""
+        """Definition of a type with its dependencies."""
         return self._store.generate_msgdef(name, ros_version=2)[0]
 
     def digest(self, name: str) -> str:
-        """The type hash, RIHS01."""
+        """Type hash, RIHS01."""
         return self._store.hash_rihs01(name)
 
     def _find(self, name: str, found: dict[str, Any]) -> None:

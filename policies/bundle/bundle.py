@@ -61,7 +61,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 @checked(frozen=True, config=STRICT)
 class Score:
-    """What a master reached when it was trained, greedy, over `episodes` episodes."""
+    """Score of a trained master, greedy, over `episodes` episodes."""
 
     value: Number  # mean return
     random: Number  # bounds of the task, as returns
@@ -77,13 +77,13 @@ class Score:
 
     @property
     def normalised(self) -> float:
-        """0 for a random policy, 1 for the optimum."""
+        """Normalised score: 0 for a random policy, 1 for the optimum."""
         return (self.value - self.random) / (self.optimum - self.random)
 
 
 @checked(frozen=True, config=STRICT)
 class Provenance:
-    """Where weights come from; enough to make them again."""
+    """Origin of the weights: the data needed to reproduce them."""
 
     command: str
     seed: Annotated[int, Field(strict=True, ge=-MAX_COUNT, le=MAX_COUNT)]
@@ -104,7 +104,7 @@ class Master:
 
     @property
     def task_id(self) -> TaskId:
-        """Its task."""
+        """Identifier of the master's task."""
         return TaskId.parse(self.task)
 
 
@@ -144,7 +144,7 @@ class Manifest:
 
     @property
     def skill_files(self) -> tuple[str, ...]:
-        """The files of the skills in order."""
+        """Names of the skills' files, in order."""
         return tuple(f"skills/{k}.onnx" for k in range(len(self.skills)))
 
     def to_dict(self) -> dict[str, Any]:
@@ -174,21 +174,21 @@ class Bundle:
 
     @property
     def interface(self) -> Interface:
-        """What the robot must show and obey."""
+        """Interface that the robot must have."""
         return self.manifest.interface
 
     @property
     def fingerprint(self) -> int:
-        """The manifest's digest as a number that a float64 holds exactly."""
+        """First 48 bits of the manifest's digest, an integer that a float64 represents exactly."""
         return int(self.manifest.digest[:12], 16)
 
     @property
     def skills(self) -> list[bytes]:
-        """ONNX files of the skills in order."""
+        """Contents of the skills' ONNX files, in order."""
         return [self.files[name] for name in self.manifest.skill_files]
 
     def master(self, name: str) -> bytes:
-        """ONNX file of a master.
+        """Content of a master's ONNX file.
 
         Raises:
             UserError: the bundle has no such master.
@@ -198,7 +198,7 @@ class Bundle:
         return self.files[f"masters/{name}.onnx"]
 
     def check_replaces(self, old: Bundle) -> None:
-        """Refuse to take the place of another bundle while the robot moves.
+        """Refuse to replace another bundle while the robot moves.
 
         Raises:
             UserError: names what differs.
@@ -237,7 +237,7 @@ def _not_a_robot(name: str) -> str:
 
 
 def load_bundle(name: str | Path) -> Bundle:
-    """A shipped bundle by name, or a bundle folder or zip file by path.
+    """Load a shipped bundle by name, or a bundle folder or zip file by path.
 
     Raises:
         UserError: whatever does not hold, by name, in one line.
@@ -256,7 +256,7 @@ def load_bundle(name: str | Path) -> Bundle:
 
 
 def check_bundle(files: dict[str, bytes], source: Path) -> Bundle:
-    """Every check that needs no inference; `policies.bundle.runtime` replays the golden rows.
+    """Run every check that needs no inference; `policies.bundle.runtime` replays golden rows.
 
     Raises:
         UserError: unknown schema; a file missing, extra or changed; a manifest, a graph or golden
@@ -266,7 +266,7 @@ def check_bundle(files: dict[str, bytes], source: Path) -> Bundle:
 
 
 def _load(names: list[str], read: Read, source: Path) -> Bundle:
-    """Reads no more than it has to: the manifest says what belongs to the bundle."""
+    """Read only the files that the manifest lists."""
     if MANIFEST not in names:
         raise UserError(f"{source}: {MANIFEST} is missing; {_advice(names, source)}")
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
@@ -284,7 +284,7 @@ def _load(names: list[str], read: Read, source: Path) -> Bundle:
 
 
 def _expected(manifest: Manifest, names: Sequence[str], source: Path) -> list[str]:
-    """The files of a bundle besides its manifest; refuses any difference from what is there."""
+    """Names of the bundle's files besides its manifest; refuses missing and additional files."""
     listed = set(manifest.files)
     expected = {*manifest.skill_files, *(f"masters/{m}.onnx" for m in manifest.masters), GOLDEN}
     if wrong := sorted(listed ^ expected):
@@ -350,15 +350,15 @@ def write_bundle(manifest: Manifest, files: dict[str, bytes], path: Path) -> Bun
 
 
 def check_target(path: Path, *, overwrite: bool = True, continued: Manifest | None = None) -> None:
-    """Refuse a place where writing a bundle would lose something.
+    """Refuse a path at which writing a bundle would lose data.
 
     Args:
-        path: of the bundle to be.
-        overwrite: whether a bundle that is there may be replaced.
-        continued: of a bundle of which the new one has everything: it may be replaced anyway.
+        path: folder of the new bundle.
+        overwrite: whether an existing bundle may be replaced.
+        continued: manifest of a bundle that the new one contains; it may be replaced in any case.
 
     Raises:
-        UserError: something other than a whole bundle stands there, or one that must stay.
+        UserError: the path is not a valid bundle, or it is a bundle that must not be replaced.
     """
     try:
         check_place(path, folder=True, overwrite=True)
@@ -395,7 +395,7 @@ def sha256(data: bytes) -> str:
 
 
 def golden_bytes(golden: Golden) -> bytes:
-    """golden.npz."""
+    """Content of golden.npz."""
     arrays: dict[str, Any] = {"observation": golden.observation, "action": golden.action}
     arrays |= {f"logits.{name}": value for name, value in golden.logits.items()}
     arrays |= {f"skill.{name}": value for name, value in golden.skill.items()}
@@ -424,7 +424,7 @@ def _parse_manifest(data: bytes, where: str) -> Manifest:
 
 
 def _check_training(manifest: Manifest, where: str) -> None:
-    """Golden rows know neither N nor L nor the task; the recorded configurations do."""
+    """Check the recorded configurations for N, L and the task, which golden rows lack."""
     method = {
         "skills": len(manifest.skills),
         "decision_ticks": manifest.decision_ticks,
@@ -451,7 +451,7 @@ def _check_training(manifest: Manifest, where: str) -> None:
 
 
 def _check_graph(data: bytes, where: str, inputs: int, outputs: int) -> float:
-    """Refuse a graph whose weights do not fit each other; returns its observation clip."""
+    """Refuse a graph whose weights have inconsistent shapes; returns its observation clip."""
     graph = read_graph(data, where)
     layers = sum(name.startswith("weight") for name in graph.initializers)
     try:
@@ -528,7 +528,7 @@ def _bounded(read: Read, name: str, most: int, source: Path) -> bytes:
 
 
 def _advice(names: Sequence[str], source: Path) -> str:
-    """What to do where no manifest is found, but one folder deeper."""
+    """Suggests the correct path where the manifest is in a subfolder."""
     inside = sorted(name[: -len(MANIFEST) - 1] for name in names if name.endswith(f"/{MANIFEST}"))
     if not inside:
         return "this is not a bundle"
@@ -541,7 +541,7 @@ def _advice(names: Sequence[str], source: Path) -> str:
 
 
 def _folder(path: Path) -> list[str]:
-    """The names of a folder's files, links and devices refused."""
+    """Names of the files in a folder; refuses links and devices."""
     if not (path / MANIFEST).is_file():  # before everything below some wrong folder is looked at
         near = [f"{each.parent.name}/{MANIFEST}" for each in islice(path.glob(f"*/{MANIFEST}"), 1)]
         raise UserError(f"{path}: {MANIFEST} is missing; {_advice(near, path)}")

@@ -52,7 +52,7 @@ class Parity:
 
     @property
     def worst(self) -> float:
-        """The larger of the two."""
+        """The larger of both differences."""
         return max(self.golden, self.random)
 
 
@@ -63,7 +63,7 @@ def network_bytes(level: ActorCriticBatch, row: int, normaliser: Normaliser, nam
 
 
 def torch_module(level: ActorCriticBatch, row: int) -> torch.nn.Sequential:
-    """One policy of a level, for normalised observations, as torch knows it."""
+    """Returns one policy of a level as a torch module, for normalised observations."""
     modules: list[torch.nn.Module] = []
     for weight, bias in level.policy.layers(row):
         linear = torch.nn.Linear(*weight.shape)
@@ -76,7 +76,7 @@ def torch_module(level: ActorCriticBatch, row: int) -> torch.nn.Sequential:
 def torch_outputs(
     level: ActorCriticBatch, row: int, normaliser: Normaliser, obs: Float32
 ) -> Float32:
-    """The same policy in torch, (n, outputs)."""
+    """Outputs of the same policy in torch, (n, outputs)."""
     shift, scale = (torch.from_numpy(x) for x in normaliser.shift_and_scale)
     x = ((torch.from_numpy(obs) - shift) * scale).clamp(-Normaliser.CLIP, Normaliser.CLIP)
     with torch.no_grad():
@@ -151,13 +151,13 @@ def export(
     """Write a bundle from a learner whose group g is the g-th of `masters`.
 
     Args:
-        config: that the learner was made from.
+        config: configuration of the learner.
         learner: its rollouts give the golden rows.
-        masters: what the manifest says of each, by name.
+        masters: manifest entry of each, by name.
         provenance: of the skills.
         name: of the bundle.
         path: the folder.
-        skill_limits: what the robot may show while a skill is active, by name of the skill.
+        skill_limits: permitted measurements while a skill is active, by name of the skill.
 
     Raises:
         UserError: parity fails, a name does not hold, or the bundle cannot be written.

@@ -31,14 +31,14 @@ _FLOAT = 1
 
 @dataclass(frozen=True)
 class OnnxGraph:
-    """What stands in an ONNX file."""
+    """Content of an ONNX file."""
 
     operators: tuple[str, ...]
     initializers: dict[str, Float32]
 
 
 def read_graph(data: bytes, where: str) -> OnnxGraph:
-    """Read a graph and refuse whatever this project does not write.
+    """Read a graph; refuses everything that `onnx_writer` does not write.
 
     Raises:
         UserError: not an ONNX file, other operators, external data, weights that are not finite.
@@ -105,7 +105,7 @@ def _tensor(wire: _Wire, data: bytes, where: str) -> tuple[str, Float32]:
 
 
 class _Wire:
-    """Reads the fields of messages, and only so many in one file: each costs time."""
+    """Reads the fields of messages; their number per file is limited."""
 
     def __init__(self) -> None:
         self._count = 0

@@ -24,7 +24,7 @@ def write_graph(
     clip: float,
     layers: Sequence[tuple[Float32, Float32]],
 ) -> bytes:
-    """A network with its observation normalisation as an ONNX file.
+    """Write a network with its observation normalisation as an ONNX file.
 
     Args:
         name: of the graph.

@@ -25,8 +25,8 @@ MISSING = _Missing()
 def check_agrees(bundle: Bundle, robot: str) -> None:
     """Refuse a bundle whose interface is not that of a robot's own robot.yaml.
 
-    A bundle carries its interface, limits and topics included, and whoever can write a bundle can
-    write another one into it. The robot's own file is a second witness. Terms of a task family
+    A bundle contains its interface, including limits and topics, and a modified bundle can contain
+    a modified interface. The robot's own file is an independent reference. Terms of a task family
     may follow the robot's own.
 
     Args:
@@ -34,7 +34,7 @@ def check_agrees(bundle: Bundle, robot: str) -> None:
         robot: a shipped robot by name, or a folder with robot.yaml.
 
     Raises:
-        UserError: no such robot, a robot.yaml that does not hold, or the first difference.
+        UserError: no such robot, an invalid robot.yaml, or the first difference.
     """
     path = robot_folder(robot) / "robot.yaml"
     own, carried = read_interface(path), bundle.interface
@@ -45,7 +45,7 @@ def check_agrees(bundle: Bundle, robot: str) -> None:
     _check(where, [t for t in carried.observation if t not in extra], own.observation)
     _check(where, carried.action, own.action)
     if carried != own.with_terms(extra):
-        raise UserError(f"{where}: its task's terms do not stand behind the robot's own")
+        raise UserError(f"{where}: the task's observation terms must follow the robot's own terms")
 
 
 def _check(
@@ -72,7 +72,7 @@ def _same(what: str, carried: object, own: object) -> None:
 
 
 def difference(one: object, other: object) -> tuple[str, object, object] | None:
-    """The first part in which two values of an interface differ: its key and both values."""
+    """Describes the first difference of two parts of an interface: key and both values."""
     if one == other:
         return None
     if is_dataclass(one) and type(one) is type(other):

@@ -17,7 +17,7 @@ TOLERANCE = 1e-5  # absolute, of golden rows and of the export's parity gate
 
 
 class Network:
-    """One ONNX graph, on one thread: a control loop must not compete with itself."""
+    """One ONNX graph on one thread, so that the control loop does not compete with itself."""
 
     def __init__(self, data: bytes, where: str) -> None:
         self._where = where
@@ -36,7 +36,7 @@ class Network:
         self._bind()
 
     def _bind(self) -> None:
-        """Arrays of one row that ONNX Runtime reads and writes in place: a fifth less time."""
+        """Bind arrays of one row that ONNX Runtime uses in place: a fifth less time."""
         source, sink = self._session.get_inputs()[0], self._session.get_outputs()[0]
         self._row = np.zeros((1, int(source.shape[-1])), np.float32)
         self._result = np.zeros((1, int(sink.shape[-1])), np.float32)
@@ -46,7 +46,7 @@ class Network:
         self._binding.bind_ortvalue_output(OUTPUT, make(self._result))
 
     def __call__(self, observation: Float32) -> Float32:
-        """(n, O) to (n, outputs). One thread at a time.
+        """Run (n, O) to (n, outputs). Not thread safe.
 
         Raises:
             UserError: the graph does not take such an observation.
@@ -71,18 +71,18 @@ class Policy:
     master: Network
 
     def logits(self, observation: Float32) -> Float32:
-        """(K,) of the master for an observation (O,)."""
+        """(K,) logits of the master for an observation (O,)."""
         logits: Float32 = self.master(observation[None])[0]
         return logits
 
     def action(self, skill: int, observation: Float32) -> Float32:
-        """(A,) of a skill for an observation (O,)."""
+        """(A,) action of a skill for an observation (O,)."""
         action: Float32 = self.skills[skill](observation[None])[0]
         return action
 
 
 def load_skills(bundle: Bundle) -> tuple[Network, ...]:
-    """The skills, after they have reproduced the golden rows.
+    """Load the skills; they must reproduce the golden rows.
 
     Raises:
         UserError: a skill does not reproduce them on this machine.
@@ -96,7 +96,7 @@ def load_skills(bundle: Bundle) -> tuple[Network, ...]:
 
 
 def load_master(bundle: Bundle, name: str) -> Network:
-    """A master, after it has reproduced the golden rows.
+    """Load a master; it must reproduce the golden rows.
 
     Raises:
         UserError: no such master, or it does not reproduce them on this machine.
@@ -110,12 +110,12 @@ def load_master(bundle: Bundle, name: str) -> Network:
 
 
 def load_policy(bundle: Bundle, master: str) -> Policy:
-    """Skills and one master."""
+    """Load skills and one master."""
     return Policy(load_skills(bundle), load_master(bundle, master))
 
 
 def choose(logits: Float32, rng: np.random.Generator | None = None) -> int:
-    """The most probable skill, or with `rng` one drawn from the softmax."""
+    """Returns the most probable skill, or with `rng` one drawn from the softmax."""
     if rng is None:
         return int(logits.argmax())
     weights = np.exp(logits - logits.max(), dtype=np.float64)

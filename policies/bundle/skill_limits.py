@@ -18,7 +18,7 @@ _ADAPTER = TypeAdapter(SkillLimits, config=STRICT)
 def check_skill_limits(
     limits: Mapping[str, Mapping[str, Ranges]], skills: Sequence[str], interface: Interface
 ) -> None:
-    """Refuse what the robot does not know, and what it would not bear itself.
+    """Refuse unknown skills and terms, and limits wider than the robot's own.
 
     Raises:
         ValueError: no such skill or term; an empty limit, or one beyond the interface's own.
@@ -43,10 +43,10 @@ def check_skill_limits(
 
 
 def read_skill_limits(path: Path, skills: Sequence[str], interface: Interface) -> SkillLimits:
-    """From a YAML file: skill, observation term, [lowest, highest].
+    """Read limits from a YAML file: skill, observation term, [lowest, highest].
 
     Raises:
-        UserError: the file or what it says does not hold; one line that names it.
+        UserError: the file or its content is invalid; one line that names it.
     """
     data = read_mapping(path)
     try:

@@ -21,10 +21,10 @@ _SAID: set[str] = set()  # warnings that stand on the terminal already
 
 
 def robot_of(bundle: Bundle, robot: str | None) -> str:
-    """Name or folder of the robot that is asked for, by default the bundle's, if that ships.
+    """Returns name or folder of the given robot; by default the bundle's, if it is shipped.
 
     Raises:
-        UserError: the bundle's robot is somebody's own; nothing is guessed from its name.
+        UserError: the bundle's robot is not shipped, so its folder must be given.
     """
     own = bundle.interface.robot
     if robot is None and own not in robot_names():
@@ -36,7 +36,7 @@ def robot_of(bundle: Bundle, robot: str | None) -> str:
 
 
 def resolve_task(bundle: Bundle, task: TaskId) -> tuple[TaskFamily, int]:
-    """The family of a task, as a bundle needs it, and the task's number in it.
+    """Returns the family of a task with the bundle's parameters, and the task's number in it.
 
     The family that the skills were trained on has the parameters of that training, any other
     family its defaults.
@@ -48,7 +48,7 @@ def resolve_task(bundle: Bundle, task: TaskId) -> tuple[TaskFamily, int]:
 
 
 def select_tasks(bundle: Bundle, task: TaskId) -> list[TaskId]:
-    """The task itself, or all tasks of a family that is named without one; see `resolve_task`."""
+    """Returns the task itself, or all tasks of a family that is named without one."""
     if task.name is not None:
         return [task]
     family = make_family(task.family, _parameters(bundle, task.family))
@@ -62,7 +62,7 @@ def _parameters(bundle: Bundle, family: str) -> dict[str, float | int] | None:
 
 
 def _warn_of_another_file(bundle: Bundle, family: str) -> None:
-    """Say when a user's task family is not the file that the bundle was trained with."""
+    """Warn if a user's task family is not the file that the bundle was trained with."""
     key, manifest = f"{FAMILY}{family}", bundle.manifest
     provenances = [manifest.provenance, *(each.provenance for each in manifest.masters.values())]
     recorded = {each.versions[key] for each in provenances if key in each.versions}
@@ -87,7 +87,7 @@ def changed_parameters(bundle: Bundle, task: TaskId) -> dict[str, float | int]:
 
 
 def check_fits(bundle: Bundle, robot: Robot, task: TaskId) -> None:
-    """Refuse a robot or task whose interface is not the one that the skills were trained for.
+    """Refuse a robot or task whose interface differs from the one the skills were trained for.
 
     Raises:
         UserError: names the first difference.
@@ -96,7 +96,7 @@ def check_fits(bundle: Bundle, robot: Robot, task: TaskId) -> None:
 
 
 def check_family_fits(bundle: Bundle, robot: Robot, family: TaskFamily, task: TaskId) -> None:
-    """The same of a family whose parameters may be others; `task` is what it is called."""
+    """Refuse a family, with any parameters, that does not fit; `task` is its name in errors."""
     offered, wanted = robot.interface.with_terms(family.terms), bundle.interface
     if offered == wanted:
         return

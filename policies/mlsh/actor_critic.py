@@ -17,7 +17,7 @@ VALUE_GAIN = 1.0
 
 
 class ActorCriticBatch:
-    """S policies of one level with their value functions and optimiser states.
+    """S actor-critics of one level: policies, value functions and optimiser states.
 
     Args:
         count: S.
@@ -52,7 +52,7 @@ class ActorCriticBatch:
 
     @property
     def count(self) -> int:
-        """S."""
+        """S, number of policies."""
         return self.policy.count
 
     def fresh(self, row: int, rng: np.random.Generator, *, adam: bool = True) -> None:
@@ -64,7 +64,7 @@ class ActorCriticBatch:
             self.value_adam.reset(row)
 
     def values(self, x: NDArray[np.float32], row: NDArray[np.intp]) -> NDArray[np.float32]:
-        """(n,) return that value function `row[i]` expects for observation x[i] (n, O)."""
+        """(n,) return predicted by value function `row[i]` for observation x[i] (n, O)."""
         out = np.empty(len(x), np.float32)
         for k in np.unique(row):
             mine = np.flatnonzero(row == k)
@@ -86,7 +86,7 @@ class ActorCriticBatch:
         return arrays
 
     def restore(self, prefix: str, arrays: dict[str, NDArray[np.generic]]) -> None:
-        """Read back what `state` wrote.
+        """Restore from arrays of `state`.
 
         Raises:
             KeyError: an array is missing.
@@ -155,7 +155,7 @@ class Agent:
             self.masters.fresh(g, generator(seed, Stream.INIT, 1, number))
 
     def logits(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, K) of every group's master for normalised observations x (B, O)."""
+        """(B, K) logits of every group's master for normalised observations x (B, O)."""
         groups = self.masters.count
         y = x.reshape(groups, -1, x.shape[-1])
         return self.masters.policy.forward_numpy(y).reshape(len(x), -1)
@@ -170,11 +170,11 @@ class Agent:
         return out
 
     def log_std(self) -> NDArray[np.float32]:
-        """(K, A) of the skills' exploration."""
+        """(K, A) logarithm of the standard deviation of the skills' exploration."""
         return np.stack([self.skills.policy.extras(k) for k in range(self.skills.count)])
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """Everything learned, as arrays."""
+        """All learned parameters, as arrays."""
         return {
             **self.skills.state("skills"),
             **self.masters.state("masters"),
@@ -182,12 +182,12 @@ class Agent:
         }
 
     def restore(self, arrays: dict[str, NDArray[np.generic]]) -> None:
-        """Read back what `state` wrote."""
+        """Restore from arrays of `state`."""
         self.restore_skills(arrays)
         self.masters.restore("masters", arrays)
 
     def restore_skills(self, arrays: dict[str, NDArray[np.generic]]) -> None:
-        """Read back the skills and their observation statistics alone."""
+        """Restore the skills and their observation statistics alone."""
         self.skills.restore("skills", arrays)
         restore_normaliser(self.normaliser, "observation", arrays)
 
@@ -205,7 +205,7 @@ def put(arrays: dict[str, NDArray[np.generic]], name: str, target: NDArray[Any])
 
 
 def normaliser_state(normaliser: Normaliser, prefix: str) -> dict[str, NDArray[np.generic]]:
-    """A normaliser as arrays."""
+    """Parameters of a normaliser, as arrays."""
     return {
         f"{prefix}.count": np.array(normaliser.count),
         f"{prefix}.mean": normaliser.mean.copy(),
@@ -216,7 +216,7 @@ def normaliser_state(normaliser: Normaliser, prefix: str) -> dict[str, NDArray[n
 def restore_normaliser(
     normaliser: Normaliser, prefix: str, arrays: dict[str, NDArray[np.generic]]
 ) -> None:
-    """Read back what `normaliser_state` wrote."""
+    """Restore from arrays of `normaliser_state`."""
     normaliser.count = float(arrays[f"{prefix}.count"])
     put(arrays, f"{prefix}.mean", normaliser.mean)
     put(arrays, f"{prefix}.square", normaliser.square)

@@ -15,7 +15,7 @@ from policies.mlsh.networks import Total, no_reduce
 def normalise_advantages(
     samples: list[Minibatch], how: str, *, own: Total = no_reduce, everyone: Total = no_reduce
 ) -> list[Minibatch]:
-    """Advantages of comparable size for each policy.
+    """Scale the advantages of each policy to a comparable size.
 
     group: zero mean and unit deviation for each. global: over all together. centred: zero mean
     for each, divided by the deviation over all, so that a group whose returns are only noise does

@@ -50,7 +50,7 @@ class PpoConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class MlshConfig:
-    """The method. Letters as in the paper and in docs/reading-guide.md."""
+    """Parameters of MLSH. Letters as in the paper and in docs/reading-guide.md."""
 
     skills: Count  # K, shared by all tasks
     decision_ticks: Count  # N, ticks between two decisions of a master
@@ -147,7 +147,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class TrainConfig:
-    """A whole run."""
+    """Configuration of a training run."""
 
     family: str  # task family; the argument FAMILY
     robot: str  # name or folder of the robot; the option --robot
@@ -186,10 +186,10 @@ class TrainConfig:
         return config_from_dict(data, "settings")
 
     def recommended_by(self, family: str) -> TrainConfig:
-        """A copy with the settings that a task family recommends.
+        """Returns a copy with the settings that a task family recommends.
 
         Raises:
-            UserError: no such setting, one that is the user's to say, or a value that does not
+            UserError: no such setting, one that only the user may set, or a value that is not
                 hold.
         """
         data, where = asdict(self), f"recommended settings of task family {family!r}"
@@ -207,7 +207,7 @@ class TrainConfig:
         return config_from_dict(data, where)
 
     def _place(self, data: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
-        """The part of `data` that has a setting, and what it is called in there."""
+        """Returns the part of `data` with a setting, and the setting's key in it."""
         *parents, leaf = path.split(".")
         section: Any = data
         for parent in parents:
@@ -219,18 +219,18 @@ class TrainConfig:
 
 
 def setting_names(config: TrainConfig) -> list[str]:
-    """Of everything that `with_values` can change, as `section.key`."""
+    """Names of all settings that `with_values` can change, as `section.key`."""
     return _paths(config_to_dict(config))
 
 
 def touches(assignment: str, key: str) -> bool:
-    """Whether an assignment changes a setting: itself, its section, or a part of it."""
+    """True if an assignment changes a setting: itself, its section, or a part of it."""
     path = assignment.partition("=")[0]
     return path == key or path.startswith(f"{key}.") or key.startswith(f"{path}.")
 
 
 def check_free(assignments: Sequence[str], taken: Mapping[str, str]) -> None:
-    """Refuse settings that a command decides otherwise.
+    """Refuse settings that a command determines itself.
 
     Args:
         assignments: as of `TrainConfig.with_values`.
@@ -255,7 +255,7 @@ IDENTITY = {
 
 
 def default_config(family: str, robot: str, seed: int = 0) -> TrainConfig:
-    """The recipe of docs/results.md, in the family's own sizes."""
+    """Returns the recipe of docs/results.md, with the family's own sizes."""
     base = TrainConfig(
         family=family,
         robot=robot,
@@ -279,7 +279,7 @@ def default_config(family: str, robot: str, seed: int = 0) -> TrainConfig:
 
 
 def _known_terms(config: TrainConfig) -> TrainConfig:
-    """Without hidden terms that this robot does not have: a recommendation is for all robots."""
+    """Removes hidden terms that this robot lacks: a recommendation applies to all robots."""
     family = make_family(config.family)
     names = load_robot(config.robot).interface.with_terms(family.terms).observation_slices
     network = replace(
@@ -291,7 +291,7 @@ def _known_terms(config: TrainConfig) -> TrainConfig:
 
 
 def faithful_config(family: str, robot: str, seed: int = 0) -> TrainConfig:
-    """The released code of 2017 with its quirks; docs/faithful-2017.md lists them one by one."""
+    """Returns the settings of the code released in 2017; docs/faithful-2017.md lists them."""
     base = default_config(family, robot, seed)
     return replace(
         base,
@@ -336,7 +336,7 @@ PRESETS = {"default": default_config, "faithful-2017": faithful_config}
 
 
 def preset(name: str, family: str, robot: str, seed: int = 0) -> TrainConfig:
-    """A named recipe.
+    """Returns a named recipe.
 
     Raises:
         UserError: no such preset.

@@ -16,7 +16,7 @@ MAX_SIMULATIONS, MAX_ROLLOUT = 100_000, 100_000_000
 
 
 def check_names(config: TrainConfig) -> None:
-    """Refuse what the configuration names and its robot and family do not have.
+    """Refuse names in the configuration that its robot and family do not have.
 
     Raises:
         UserError: names it, and what there is.
@@ -35,10 +35,10 @@ def check_names(config: TrainConfig) -> None:
 
 
 def check_sizes(config: TrainConfig) -> None:
-    """Refuse what no computer holds, before anything is allocated for it.
+    """Refuse sizes that no computer can allocate, before allocating anything.
 
     Raises:
-        UserError: names the setting, what it comes to, and the most that is accepted.
+        UserError: names the setting, its value, and the largest accepted value.
     """
     method = config.mlsh
     simulations = method.groups * method.envs
@@ -59,7 +59,7 @@ def check_sizes(config: TrainConfig) -> None:
 
 
 def hidden_elements(interface: Interface, network: NetworkConfig, setting: str) -> list[int]:
-    """Elements of the observation that belong to the terms that a setting names.
+    """Returns the elements of the observation that belong to the terms of a setting.
 
     Args:
         interface: of the robot, with the family's terms.

@@ -21,7 +21,7 @@ T = TypeVar("T", bound=np.generic)
 
 @dataclass
 class Meter:
-    """What was said between the processes."""
+    """Statistics of the communication between processes."""
 
     calls: int = 0
     bytes: int = 0  # that this process gave
@@ -30,7 +30,7 @@ class Meter:
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process of how many; alone by default. What `total` and `gather` return is common."""
+    """Rank of this process; alone by default. Results of `total` and `gather` are shared."""
 
     rank: int = 0
     size: int = 1
@@ -41,11 +41,11 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """True for the process that writes and prints."""
         return self.rank == 0
 
     def share(self, groups: int) -> range:
-        """The groups of this process.
+        """Groups of this process.
 
         Raises:
             UserError: they cannot be shared out evenly.
@@ -59,7 +59,7 @@ class Ranks:
         return range(self.rank, groups, self.size)
 
     def total(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The sum of everybody's arrays."""
+        """Sum of the arrays of all processes."""
         if self.size == 1:
             return sums
         mine = np.array(sums, np.float64)
@@ -75,7 +75,7 @@ class Ranks:
         return total
 
     def gather(self, mine: NDArray[T], groups: int) -> NDArray[T]:
-        """Everybody's rows in the order of groups; `mine` (n, ...) has n / `groups` of each."""
+        """Rows of all processes in group order; `mine` (n, ...) has n / `groups` rows of each."""
         if self.size == 1:
             return mine
         # Sizes in full: an array without columns has no size to guess from.
@@ -84,7 +84,7 @@ class Ranks:
         return np.swapaxes(everybody, 0, 1).reshape(self.size * len(mine), *mine.shape[1:])
 
     def own(self, everybody: NDArray[T], groups: int) -> NDArray[T]:
-        """The rows of this process's `groups` from those of all: the inverse of `gather`."""
+        """Rows of this process's `groups`, from those of all: the inverse of `gather`."""
         each, rest = divmod(len(everybody), groups * self.size)
         if self.size == 1 or rest or not each:  # of other groups: whoever takes it will say so
             return everybody
@@ -92,7 +92,7 @@ class Ranks:
         return rows[:, self.rank].reshape(groups * each, *everybody.shape[1:])
 
     def _exchange(self, mine: NDArray[T]) -> NDArray[T]:
-        """Everybody's arrays (size, ...) in the order of ranks."""
+        """Arrays (size, ...) of all processes, in rank order."""
         data = np.frombuffer(np.ascontiguousarray(mine).tobytes(), np.uint8)
         with self._metered(data.nbytes):
             if self.nearby is not None:
@@ -114,7 +114,7 @@ class Ranks:
         self.meter.seconds += time.perf_counter() - start
 
     def any(self, mine: bool) -> bool:
-        """Whether it holds in any process."""
+        """True if `mine` is True in any process."""
         return bool(self.total(np.array([mine], np.float64))[0])
 
 
@@ -122,7 +122,7 @@ ALONE = Ranks()
 
 
 def ranks_of_this_run() -> Ranks:
-    """As torchrun has started us; alone without it."""
+    """Returns the ranks as torchrun has started them; a single rank without it."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return Ranks()
@@ -138,7 +138,7 @@ def ranks_of_this_run() -> Ranks:
 
 
 def _meet(rank: int, size: int) -> SharedMemoryGroup:
-    """Share memory with the other processes of this computer."""
+    """Set up shared memory with the other processes of this computer."""
     import torch
 
     where = [create(size) if rank == 0 else ""]

@@ -20,7 +20,7 @@ Floats64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Iteration:
-    """What one iteration did."""
+    """Statistics of one iteration."""
 
     number: int
     steps: int  # environment steps so far
@@ -38,7 +38,7 @@ class Iteration:
 
     @property
     def not_finite(self) -> str:
-        """The losses that are no numbers any more, by name; empty if all are."""
+        """Names of the losses that are not finite."""
         levels = {"master": self.master, "skill": self.skill}
         return ", ".join(
             f"{level}/{name}"
@@ -77,12 +77,12 @@ def group_statistics(
 
 
 def skill_distance(rollout: Rollout, policy: StackedMLP) -> float:
-    """Of the skills' mean actions, where they were used; see `skill_metrics.distance`."""
+    """Distance between the skills' mean actions on visited states; see `skill_metrics`."""
     seen = rollout.obs[:-1].reshape(-1, rollout.obs.shape[-1])
     return min_skill_distance([partial(policy.forward_row, k) for k in range(policy.count)], seen)
 
 
 def mean_report(report: UpdateStats, policies: int, groups: LocalGroups) -> UpdateStats:
-    """Of the reports of all processes, each of so many policies."""
+    """Mean over the reports of all processes, each of several policies."""
     sums = groups.all_reduce(policies * np.array([1, *vars(report).values()]))
     return UpdateStats(*(sums[1:] / max(1, sums[0])).tolist())

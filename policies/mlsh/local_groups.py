@@ -11,7 +11,7 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 class LocalGroups:
-    """G groups, shared out evenly over processes; a row of this process is one of its groups.
+    """G groups, distributed evenly over processes; a row of this process is one of its groups.
 
     Args:
         total: G.
@@ -28,7 +28,7 @@ class LocalGroups:
         self.ranks, self.numbers = ranks, ranks.share(total)
 
     def __len__(self) -> int:
-        """How many this process has."""
+        """Number of groups of this process."""
         return len(self.numbers)
 
     def row(self, group: int) -> int | None:
@@ -36,7 +36,7 @@ class LocalGroups:
         return self.numbers.index(group) if group in self.numbers else None
 
     def local(self, everyone: NDArray[T]) -> NDArray[T]:
-        """Rows of this process (n, ...) from one for each group (G, ...)."""
+        """Rows of this process (n, ...), from one row per group (G, ...)."""
         return everyone[self.numbers.start :: self.numbers.step]
 
     def gather(self, rows: NDArray[T]) -> NDArray[T]:
@@ -48,7 +48,7 @@ class LocalGroups:
         return self.ranks.total(sums)
 
     def by_group(self, simulations: NDArray[T]) -> NDArray[T]:
-        """(n, E, ...) of the simulations of each group from (n * E, ...)."""
+        """Reshape (n * E, ...) to (n, E, ...): the simulations of each group."""
         return simulations.reshape(len(self), -1, *simulations.shape[1:])
 
     def gather_state(self, own: Arrays) -> Arrays:
@@ -64,6 +64,6 @@ class LocalGroups:
 
 
 def _per_group(name: str, array: NDArray[np.generic]) -> bool:
-    """Whether an array of the state has a row for each group or simulation."""
+    """True if an array of the state has a row for each group or simulation."""
     parts = ("masters.policy", "masters.value", "collector.", "env.")
     return bool(array.ndim) and name.startswith(parts)

@@ -22,7 +22,7 @@ CONSTANT = 0.5 * math.log(2 * math.pi)
 
 @dataclass(frozen=True)
 class Minibatch:
-    """What one policy learns from, n samples."""
+    """Training data of one policy, n samples."""
 
     obs: Float32  # (n, O)
     action: NDArray[Any]  # (n,) skill, or (n, A)
@@ -36,13 +36,13 @@ class Minibatch:
         return len(self.obs)
 
     def take(self, index: NDArray[np.intp] | slice) -> Minibatch:
-        """Some of them, or all in another order."""
+        """Select samples by index, in any order."""
         return Minibatch(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
 
 @dataclass(frozen=True)
 class LossTerms:
-    """Over the samples of a minibatch."""
+    """Sums over the samples of a minibatch."""
 
     gradient: Float32  # (P,) of the loss
     loss: float
@@ -54,7 +54,7 @@ class LossTerms:
 def policy_sums(
     stack: StackedMLP, row: int, part: Minibatch, ppo: PpoConfig, entropy: float
 ) -> LossTerms:
-    """The clipped surrogate of policy `row`, less `entropy` times its entropy."""
+    """The clipped surrogate of policy `row`, minus `entropy` times its entropy."""
     saved = stack.activations(row, part.obs)
     out = saved[-1]
     if stack.extra:

@@ -107,7 +107,7 @@ class Mlsh:
 
     @cached_property
     def bounds(self) -> list[ReferenceReturns]:
-        """Of every task of the family."""
+        """Reference returns of every task of the family."""
         # A family is a frozen dataclass, which its Protocol cannot say.
         return all_reference_returns(self.robot, self.family)  # type: ignore[arg-type]
 
@@ -179,7 +179,7 @@ class Mlsh:
         return np.where(self.groups.local(probing)[:, None], self.probe.plan(), NOBODY).ravel()
 
     def _learn_from_probe(self, rollout: Rollout, probing: Bools) -> int | None:
-        """First guesses for fresh masters; returns the skill that was started anew, if any."""
+        """Initialize fresh masters from the probe; returns the skill that was reset, if any."""
         totals = self.groups.by_group(rollout.reward.sum(axis=0, dtype=np.float64))
         totals = self.groups.gather(totals) * (self.family.ticks / self.method.rollout_ticks)
         for g in np.flatnonzero(probing).tolist():
@@ -216,9 +216,9 @@ class Mlsh:
         )
 
     def _information(self, rollout: Rollout) -> Float32:
-        """(T, B) bonus for choices that tell a group's task from the others, less and less.
+        """(T, B) bonus for choices that distinguish a group's task, decaying over the training.
 
-        In units of what a decision can earn.
+        In units of the return scale of a decision.
         """
         weight = self.method.information * (1 - self.iteration / self.config.iterations)
         if weight <= 0 or self.freeze_skills:
@@ -228,7 +228,7 @@ class Mlsh:
         return bonus
 
     def _entropy(self) -> list[float]:
-        """Coefficient of each master's entropy: it falls to zero while the master warms up."""
+        """Coefficient of each master's entropy: it decays to zero during the warm-up."""
         left = self.groups.local(self.schedule.warmup_left)
         coefficients: list[float] = (self.config.master.entropy * left).tolist()
         return coefficients
@@ -244,7 +244,7 @@ class Mlsh:
     # State --------------------------------------------------------------------------------
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """Everything needed to go on bit for bit, as arrays; the same for any number of ranks."""
+        """The complete state as arrays, to continue bit for bit; independent of the ranks."""
         return {
             **self.groups.gather_state({**self.agent.state(), **self.collector.state()}),
             **self.probe.state(),
@@ -253,7 +253,7 @@ class Mlsh:
         }
 
     def restore(self, arrays: dict[str, NDArray[np.generic]]) -> None:
-        """Read back what `state` wrote.
+        """Restore from arrays of `state`.
 
         Raises:
             KeyError: an array is missing.

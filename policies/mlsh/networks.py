@@ -18,7 +18,7 @@ Total = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 def no_reduce(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """One process: its sums are the totals."""
+    """All-reduce of a single process: its sums are the totals."""
     return sums
 
 
@@ -43,7 +43,7 @@ class StackedMLP:
     def initialise(
         self, row: int, rng: np.random.Generator, *, output_gain: float, extra: float = 0.0
     ) -> None:
-        """Orthogonal weights for network `row`: gain sqrt(2) inside, `output_gain` at the end."""
+        """Initialize network `row` orthogonally: gain sqrt(2) inside, `output_gain` at the end."""
         parts = []
         layers = list(pairwise(self.sizes))
         for index, (inputs, outputs) in enumerate(layers):
@@ -95,7 +95,7 @@ class StackedMLP:
         return x
 
     def activations(self, row: int, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """What each layer of network `row` gets for x (n, in), and its output (n, out)."""
+        """Input of each layer of network `row` for x (n, in), and the output (n, out)."""
         *hidden, (weight, bias) = self.layers(row)
         saved = [x]
         for w, b in hidden:
@@ -111,7 +111,7 @@ class StackedMLP:
         slope: NDArray[np.float32],
         extra: NDArray[np.generic] | None = None,
     ) -> NDArray[np.float32]:
-        """(P,) gradient by the parameters of network `row`.
+        """(P,) gradient with respect to the parameters of network `row`.
 
         Args:
             row: which network.
@@ -166,7 +166,7 @@ class Adam:
         self.steps = np.zeros((len(parameters), 1), np.float32)
 
     def step(self, row: int, gradient: NDArray[np.float32]) -> None:
-        """Update a row by its gradient (P,); the others do not move."""
+        """Update a row by its gradient (P,); the others do not change."""
         first, second = self.first[row], self.second[row]
         self.steps[row] += 1
         count = float(self.steps[row, 0])
@@ -178,7 +178,7 @@ class Adam:
         self.parameters[row] -= rate * first / deviation
 
     def reset(self, row: int) -> None:
-        """Forget the moments of one row."""
+        """Reset the moments of one row."""
         for array in (self.first, self.second, self.steps):
             array[row] = 0
 
@@ -196,7 +196,7 @@ class Normaliser:
         self.fixed: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
     def update(self, x: NDArray[np.float32], total: Total = no_reduce) -> None:
-        """Take in observations (..., O), and those of the other processes."""
+        """Update with observations (..., O), and with those of the other processes."""
         off = x.reshape(-1, len(self.mean)) - self.mean
         sums = total(np.concatenate([[len(off)], off.sum(axis=0), (off * off).sum(axis=0)]))
         n, (first, second) = sums[0], np.split(sums[1:], 2)

@@ -27,7 +27,7 @@ Learner = Generator[list[Callable[[], Array]], list[Array], "UpdateStats | None"
 
 @dataclass(frozen=True)
 class UpdateStats:
-    """Means over the samples of the last epoch, and over the policies that learned."""
+    """Means over the samples of the last epoch, and over the updated policies."""
 
     policy_loss: float
     value_loss: float
@@ -45,7 +45,7 @@ def ppo_update(
     total: Total = no_reduce,
     pool: Executor | None = None,
 ) -> UpdateStats:
-    """Improve each policy of `level` on its own samples; one without samples does not move.
+    """Update each policy of `level` on its own samples; a policy without samples is unchanged.
 
     Every minibatch has of each group the same part: the same in one process and in several, of
     which each has some of the groups.
@@ -75,7 +75,7 @@ def _call(job: Callable[[], Array]) -> Array:
 def _together(
     learners: Sequence[Learner], total: Total, pool: Executor | None
 ) -> list[UpdateStats | None]:
-    """Let all policies learn in step, so that what they have to add up makes one message."""
+    """Update all policies in lockstep, so that their sums are reduced in one message."""
     reports: list[UpdateStats | None] = [None] * len(learners)
     waiting = {i: next(learner) for i, learner in enumerate(learners)}
     while waiting:
@@ -125,20 +125,20 @@ def _learn(
 
 
 def _policy_work(level: ActorCriticBatch, row: int, part: Minibatch, entropy: float) -> Array:
-    """Samples; loss, entropy, kl, clipped; gradient."""
+    """Returns the loss terms of the policy: samples, loss, entropy, kl, clipped; gradient."""
     sums = policy_sums(level.policy, row, part, level.ppo, entropy)
     told = [len(part), sums.loss, sums.entropy, sums.kl, sums.clipped]
     return np.concatenate([told, sums.gradient])
 
 
 def _value_work(level: ActorCriticBatch, row: int, part: Minibatch) -> Array:
-    """Loss; gradient."""
+    """Returns the loss terms of the value function: loss; gradient."""
     sums = value_sums(level.value, row, part, level.ppo, level.unit)
     return np.concatenate([[sums.loss], sums.gradient])
 
 
 def _minibatches(samples: int, ppo: PpoConfig) -> int:
-    """How many make an epoch."""
+    """Number of minibatches per epoch."""
     if ppo.drop_remainder:
         return max(1, samples // ppo.minibatch)
     return -(-samples // ppo.minibatch)
@@ -147,7 +147,7 @@ def _minibatches(samples: int, ppo: PpoConfig) -> int:
 def _deal(
     orders: Sequence[NDArray[np.intp]], count: int, ppo: PpoConfig
 ) -> list[NDArray[np.intp]]:
-    """The groups' samples dealt to `count` minibatches, as evenly as it goes."""
+    """Distribute the groups' samples over `count` minibatches as evenly as possible."""
     dealt = []
     for m in range(count):
         parts = []

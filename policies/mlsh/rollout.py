@@ -24,7 +24,7 @@ NOBODY = -1  # in `forced`: the master decides
 
 @dataclass(frozen=True)
 class Rollout:
-    """T ticks of B simulations. Observations are normalised as the policies saw them."""
+    """T ticks of B simulations. Observations are normalised as the policies received them."""
 
     raw: Float32  # (T, B, O) before normalisation
     obs: Float32  # (T+1, B, O)
@@ -44,13 +44,13 @@ class Rollout:
 
     @property
     def done(self) -> Bools:
-        """(T, B) an episode ended."""
+        """(T, B) True where an episode ended."""
         return self.terminated | self.truncated
 
 
 @dataclass
 class Decision:
-    """A master's choice for each simulation, and what it was made from."""
+    """A master's choice for each simulation, and the data it was computed from."""
 
     skill: NDArray[np.intp]  # (B,)
     log_prob: Float32  # (B,)
@@ -59,7 +59,7 @@ class Decision:
 
 
 class Collector:
-    """Runs an agent in an environment; holds what must survive from one rollout to the next.
+    """Runs an agent in an environment; stores the state that persists between rollouts.
 
     The rule of docs/reading-guide.md, "when the master decides": macro step k of an episode covers
     ticks kN .. (k+1)N-1; its skill is chosen from the observation of tick kN - L, and at the
@@ -101,10 +101,10 @@ class Collector:
         Args:
             iteration: selects the randomness of this rollout.
             ticks: T.
-            forced: (B,) a skill that runs whatever the master says, or NOBODY.
+            forced: (B,) a skill that overrides the master, or NOBODY.
             greedy_master: the most probable skill instead of a sample.
             greedy_skills: the mean action instead of a sample, as on a robot.
-            stray: some decisions are drawn, as `MlshConfig.stray` says.
+            stray: some decisions are drawn at random, see `MlshConfig.stray`.
             logits: (B, K) for normalized observations (B, O); by default the agent's masters'.
         """
         env, agent, config = self.env, self.agent, self.config
@@ -191,12 +191,12 @@ class Collector:
         self.pending.astray = np.where(where, decision.astray, self.pending.astray)
 
     def by_group(self, stream: Stream, iteration: int, draw: Draw) -> NDArray[Any]:
-        """(T, B, ...) drawn for each group by itself: the same whoever has the other groups."""
+        """(T, B, ...) drawn for each group separately, so it does not depend on the processes."""
         rngs = [generator(self.seed, stream, iteration, g) for g in self.env.numbers]
         return np.concatenate([draw(rng, self.env.envs) for rng in rngs], axis=1)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """The environment and what a decision in flight needs."""
+        """State of the environment and of a pending decision."""
         own = {
             "collector.skill": self.skill.copy(),
             "collector.astray": self.astray.copy(),
@@ -209,7 +209,7 @@ class Collector:
         return own | {f"env.{key}": value for key, value in self.env.snapshot().items()}
 
     def restore(self, arrays: dict[str, NDArray[np.generic]]) -> None:
-        """Read back what `state` wrote.
+        """Restore from arrays of `state`.
 
         Raises:
             KeyError: an array is missing.
@@ -229,17 +229,16 @@ class Collector:
 
 
 class MasterSampler:
-    """How a skill is drawn from the master's logits in one rollout.
+    """Draws skills from the master's logits in one rollout.
 
     Args:
-        collector: whose masters are asked.
+        collector: provides the masters.
         iteration: selects the randomness.
         ticks: T.
-        forced: (B,) a skill that runs whatever the master says, or NOBODY.
+        forced: (B,) a skill that overrides the master, or NOBODY.
         greedy: the most probable skill instead of a sample.
-        stray: whether some decisions are drawn from all skills, for nobody to learn from; the
-            skills act without noise then.
-        logits: (B, K) for normalized observations (B, O).
+        stray: whether some decisions are drawn uniformly from all skills; these skills act without
+            noise, and their steps are excluded from all updates.
     """
 
     def __init__(
@@ -271,12 +270,12 @@ class MasterSampler:
         self.lasts = n - spread + (lasts * (2 * spread + 1)).astype(np.int64)
 
     def decide(self, obs: Float32, t: int, *, first: bool) -> Decision:
-        """A decision for every simulation.
+        """Returns a decision for every simulation.
 
         Args:
             obs: (B, O) normalised.
             t: tick of the rollout.
-            first: whether it takes effect at once; only the stale first decision asks.
+            first: whether it takes effect at once; used by the stale first decision only.
         """
         logits = self.logits(obs)
         logits = logits - logits.max(axis=1, keepdims=True)
@@ -299,6 +298,6 @@ class MasterSampler:
         return Decision(skill, log_probs[np.arange(len(skill)), skill], obs.copy(), astray)
 
     def finish(self, obs: Float32) -> None:
-        """As released in 2017: the next rollout's first choice is made before the update."""
+        """As released in 2017: make the next rollout's first choice before the update."""
         if self.config.stale_first_decision:
             self.collector.pending.skill = self.decide(obs, 0, first=False).skill

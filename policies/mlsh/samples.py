@@ -70,7 +70,7 @@ def master_samples(
 def skill_samples(
     level: ActorCriticBatch, rollout: Rollout, joint: Bools, method: MlshConfig
 ) -> list[Minibatch]:
-    """The ticks on which each skill was active, of the groups that teach the skills.
+    """The ticks on which each skill was active, of the groups that train the skills.
 
     Args:
         level: of the skills.
@@ -123,13 +123,13 @@ def skill_samples(
 def _end_values(
     rollout: Rollout, values: Values, asked: NDArray[np.intp], method: MlshConfig
 ) -> Float32:
-    """(T, B) what follows the end of an episode: the final observation's value if truncated.
+    """(T, B) value after the end of an episode: that of the final observation if truncated.
 
     Args:
         rollout: where episodes ended.
-        values: of the level.
-        asked: (T, B) the value function that is asked.
-        method: whether that value counts at all.
+        values: value functions of the level.
+        asked: (T, B) index of the value function.
+        method: switches this value on or off.
 
     Returns:
         Zero after a termination and where no episode ended.

@@ -24,7 +24,7 @@ class SharedMemoryGroup:
     """A block of memory in which every process has a counter and room for two messages.
 
     Two, because a process may begin the next message while another one still reads this one.
-    It cannot be two ahead: it waits for everybody's counter in between.
+    It cannot be two ahead, because it waits for the counters of all processes in between.
 
     Args:
         path: of the file that all processes map.
@@ -40,7 +40,7 @@ class SharedMemoryGroup:
         self._fence = threading.Lock()
 
     def exchange(self, mine: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Everybody's bytes (size, n), in order; `mine` (n,) is as long in every process."""
+        """Bytes (size, n) of all processes, in order; `mine` (n,) has the same length in each."""
         everybody = np.empty((self._size, len(mine)), np.uint8)
         for begin in range(0, len(mine), ROOM):
             piece = mine[begin : begin + ROOM]
@@ -66,12 +66,12 @@ class SharedMemoryGroup:
 
 
 def block(size: int) -> int:
-    """Bytes of the memory of so many processes."""
+    """Size of the memory for the given number of processes, bytes."""
     return size * (LINE + 2 * ROOM)
 
 
 def create(size: int) -> str:
-    """A file for them; its path."""
+    """Create a file for the shared memory; returns its path."""
     folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     handle, path = tempfile.mkstemp(prefix="mlsh_", dir=folder)
     os.truncate(handle, block(size))

@@ -12,7 +12,7 @@ SEEN = 256  # observations on which skills are compared
 
 
 def information(usage: NDArray[np.float64]) -> float:
-    """I(skill; task) in bits: 1 for two skills that divide two tasks, 0 if all are used alike.
+    """I(skill; task) in bits: 1 if two skills separate two tasks, 0 if all are used alike.
 
     Args:
         usage: (tasks, K) fraction of ticks that each skill drives on each task; tasks count alike.
@@ -26,7 +26,7 @@ def min_skill_distance(
     skills: Sequence[Callable[[NDArray[np.float32]], NDArray[np.float32]]],
     observations: NDArray[np.float32],
 ) -> float:
-    """Between the actions of the nearest pair of skills, as a share of the largest possible.
+    """Distance between the actions of the nearest pair of skills, as a fraction of the largest.
 
     Args:
         skills: observations (n, O) to actions (n, A), of which -1 to 1 counts.

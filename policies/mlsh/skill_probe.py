@@ -19,7 +19,7 @@ LEARNED = 0.2  # normalised return below which nothing has been learned yet
 
 
 class Probe:
-    """Each skill runs alone in its share of a new task's first rollout; returns set the master.
+    """Runs each skill alone in part of a new task's first rollout; the returns set the master.
 
     `preference` c_k of skill k is its mean return minus the mean over skills. In relative mode the
     running mean m_k of recent tasks' preferences is subtracted: on tasks where all skills do
@@ -60,7 +60,7 @@ class Probe:
         return bias
 
     def redundant_skill(self) -> int | None:
-        """The skill that no recent task would have missed, if there is one.
+        """The skill without which no recent task would have scored less, or None.
 
         A task misses skill k by what it is better than the best other skill. Two skills that do
         the same are both dispensable; so is one that never learned anything.
@@ -74,16 +74,16 @@ class Probe:
         return least if missed[least] < self.config.reseed_below * returns.max() else None
 
     def clear(self) -> None:
-        """Forget everything, after a skill was started anew."""
+        """Clear all statistics, after a skill was reset."""
         self.usual[:] = 0
         self.recent.clear()
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """As arrays."""
+        """Statistics, as arrays."""
         recent = np.array(self.recent, np.float64).reshape(-1, self.config.skills)
         return {"probe.usual": self.usual.copy(), "probe.recent": recent}
 
     def restore(self, arrays: dict[str, NDArray[np.generic]]) -> None:
-        """Read back what `state` wrote."""
+        """Restore from arrays of `state`."""
         put(arrays, "probe.usual", self.usual)
         self.recent = deque(arrays["probe.recent"].astype(np.float64), maxlen=WINDOW)

@@ -62,17 +62,17 @@ class TaskSchedule:
 
     @property
     def probing(self) -> NDArray[np.bool_]:
-        """(G,) the group's rollout is for the probe."""
+        """(G,) True where the group's rollout is for the probe."""
         return self.fresh & (self.config.probe != "none")
 
     @property
     def joint(self) -> NDArray[np.bool_]:
-        """(G,) the group is beyond its warm-up."""
+        """(G,) True where the group has completed its warm-up."""
         return self.age >= self.config.warmup
 
     @property
     def warmup_left(self) -> NDArray[np.float64]:
-        """(G,) share of the warm-up that is to come, 1 to 0."""
+        """(G,) remaining fraction of the warm-up, 1 to 0."""
         left: NDArray[np.float64] = (1 - self.age / max(1, self.config.warmup)).clip(min=0)
         return left
 
@@ -92,7 +92,7 @@ class TaskSchedule:
         return changes
 
     def advance(self) -> None:
-        """After an update of every group."""
+        """Advance by one update of every group."""
         self.age += 1
         self.fresh[:] = False
 
@@ -104,14 +104,14 @@ class TaskSchedule:
         return tasks
 
     def _draw(self, others: NDArray[np.intp], rng: np.random.Generator) -> int:
-        """A task at random; when balanced, one of those that the fewest other groups have."""
+        """Draw a task at random; when balanced, one of those that the fewest other groups have."""
         count = np.bincount(others, minlength=self.count)
         if self.config.balanced_tasks:
             return int(rng.choice(np.flatnonzero(count == count.min())))
         return int(rng.integers(len(count)))
 
     def state(self) -> dict[str, NDArray[np.generic]]:
-        """As arrays; the tasks are among the environment's."""
+        """Ages of the groups, as arrays; the tasks are part of the environment's state."""
         return {
             "masters_made": np.array(self.masters_made),
             "age": self.age.copy(),
@@ -119,7 +119,7 @@ class TaskSchedule:
         }
 
     def restore(self, arrays: dict[str, NDArray[np.generic]]) -> None:
-        """Read back what `state` and the environment wrote.
+        """Restore from arrays of `state` and of the environment.
 
         Raises:
             KeyError: an array is missing.

@@ -51,27 +51,27 @@ class MasterLearner(Protocol):
 
 @dataclass(frozen=True)
 class AdaptationResult:
-    """What learning on tasks brought, one curve per task."""
+    """Result of training masters on tasks, one learning curve per task."""
 
     learner: Mlsh
     curves: list[list[AdaptationPoint]]  # (tasks, updates + 1)
 
 
 def envs_per_update(config: TrainConfig) -> int:
-    """Simulations that make one update of MAX_UPDATE_STEPS steps, at least two per skill."""
+    """Number of simulations for MAX_UPDATE_STEPS steps per update, at least two per skill."""
     return max(2 * config.mlsh.skills, MAX_UPDATE_STEPS // config.mlsh.rollout_ticks)
 
 
 def scored_episodes(ticks: int) -> int:
-    """Greedy episodes of so many ticks that measure a policy: the longer, the fewer."""
+    """Number of greedy episodes that measure a policy: fewer for long episodes."""
     return max(16, min(256, SCORED_TICKS // ticks))
 
 
 def envs_for_episodes(config: TrainConfig, episodes: int) -> int:
-    """Simulations that run so many episodes in one update.
+    """Number of simulations that run `episodes` episodes in one update.
 
     Raises:
-        UserError: too few for the probe, or more than any computer holds.
+        UserError: too few for the probe, or more than the limit.
     """
     ticks = make_family(config.family, config.family_parameters).ticks
     envs = -(-episodes * ticks // config.mlsh.rollout_ticks)
@@ -150,7 +150,7 @@ def from_scratch(
     episodes: int | None = None,
     on_update: Callable[[list[AdaptationPoint]], None] = lambda _: None,
 ) -> AdaptationResult:
-    """Plain PPO on one task with the same experience: one skill, no master to speak of.
+    """Train plain PPO on one task with the same experience: one skill, no effective master.
 
     Args:
         config: family, robot, method and seed.

@@ -21,7 +21,7 @@ HEADER = [
 
 @dataclass(frozen=True)
 class Origin:
-    """What curves were learned with: they say nothing about anything else."""
+    """Training that curves belong to; they are not valid for any other."""
 
     iteration: int  # of the training that the skills are from; 0 without one
     settings: str  # digests, see `Trained`
@@ -29,13 +29,13 @@ class Origin:
 
     @classmethod
     def of(cls, trained: Trained, iteration: int) -> Origin:
-        """Of a checkpoint, or of a learner without one."""
+        """Returns the origin for a checkpoint, or for a learner without one."""
         return cls(iteration, trained.settings_digest, trained.robot_digest)
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What such a file holds."""
+    """Content of a file of learning curves."""
 
     origin: Origin
     by_task: dict[str, list[AdaptationPoint]]
@@ -44,7 +44,7 @@ class Curves:
 def write_adaptation(
     path: Path, tasks: tuple[str, ...], curves: list[list[AdaptationPoint]], origin: Origin
 ) -> None:
-    """Learning curves of masters as CSV."""
+    """Write learning curves of masters as CSV."""
     known = (origin.iteration, origin.settings, origin.robot)
     with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
         writer = csv.writer(stream)
@@ -56,14 +56,14 @@ def write_adaptation(
 
 
 def read_adaptation(path: Path, updates: int) -> Curves:
-    """What `write_adaptation` wrote, whole.
+    """Read a complete file of `write_adaptation`.
 
     Args:
-        path: of the file.
-        updates: that every curve is to have.
+        path: the file.
+        updates: number of updates that every curve must have.
 
     Raises:
-        UserError: it is missing, damaged or cut short, or does not say what it was learned with.
+        UserError: the file is missing, damaged or incomplete, or its origin is missing.
     """
     try:
         with path.open(newline="") as stream:

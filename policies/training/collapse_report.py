@@ -22,10 +22,10 @@ ALIKE = 0.1  # of the largest distance (policies.mlsh.skill_metrics); below it t
 def collapse_warning(
     rows: list[Row], tasks: tuple[str, ...], bounds: list[ReferenceReturns], method: MlshConfig
 ) -> str:
-    """One line that names the tasks, the skills and what to try; empty if all is well.
+    """One line that names the tasks, the skills and remedies; empty without a collapse.
 
-    Collapsed are skills among which masters find no choice that tells one task from another,
-    while a task is poorly served.
+    Skills are collapsed if the masters' choices do not distinguish the tasks while the return on a
+    task is low.
     """
     if not rows:
         return ""
@@ -48,7 +48,7 @@ def collapse(
     alike: str = "",
     method: MlshConfig | None = None,
 ) -> str:
-    """One line as `collapse_warning`, empty if all is well.
+    """Returns the line of `collapse_warning`; empty without a collapse.
 
     Args:
         share: of its optimum that each task reaches.
@@ -72,12 +72,12 @@ def collapse(
 
 
 def bits(skills: int, tasks: int) -> float:
-    """The most that the choice of one of K skills can tell about so many tasks."""
+    """Upper bound of the mutual information between K skills and the tasks, bits."""
     return float(np.log2(max(1, min(skills, tasks))))
 
 
 def _remedies(method: MlshConfig) -> list[str]:
-    """Settings that are not as in the recipe first, then more of everything."""
+    """Suggests settings that differ from the recipe first, then larger values."""
     off = {
         "mlsh.probe=relative": method.probe != "relative",
         "mlsh.reseed_below=0.12": method.reseed_below == 0,

@@ -23,7 +23,7 @@ class Comparison:
     ticks: int  # of an episode
 
     def write(self, csv: Path, plot: Path) -> None:
-        """Write every number, and a plot.
+        """Write all numbers, and a plot.
 
         Raises:
             UserError: one could not be written.
@@ -35,7 +35,7 @@ class Comparison:
 def compare(
     result: Finetuned, *, updates: int, episodes: int | None, baseline: bool
 ) -> Comparison:
-    """The curves of new masters, and those of PPO from scratch on the same tasks.
+    """Returns the curves of new masters, and those of PPO from scratch on the same tasks.
 
     Args:
         result: the masters; they were learned with the two arguments that follow.

@@ -22,7 +22,7 @@ FOLDER = "failures"
 
 
 def write_failures(run: Path, failures: list[Failure], written: int) -> None:
-    """Add those from number `written` on to a run folder."""
+    """Write the failures from number `written` on to a run folder."""
     for number, failure in list(enumerate(failures))[written:]:
         (run / FOLDER).mkdir(exist_ok=True)
         arrays = {name: np.asarray(value) for name, value in vars(failure).items()}
@@ -30,10 +30,10 @@ def write_failures(run: Path, failures: list[Failure], written: int) -> None:
 
 
 def read_failure(path: Path) -> Failure:
-    """What `write_failures` wrote.
+    """Read a file of `write_failures`.
 
     Raises:
-        UserError: it is not one.
+        UserError: the file has another content.
     """
     arrays = load_arrays(path)
     try:
@@ -49,7 +49,7 @@ def read_failure(path: Path) -> Failure:
 
 
 def repeat(failure: Failure, config: TrainConfig) -> bool:
-    """Simulate the failed tick once more; says whether it fails again."""
+    """Simulate the failed tick once more; True if it fails again."""
     family = make_family(config.family, config.family_parameters)
     robot = load_robot(config.robot)
     ranges = read_ranges(robot) if config.randomise else None

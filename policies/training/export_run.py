@@ -44,7 +44,7 @@ def export_run(
         overwrite: a bundle that is there.
 
     Raises:
-        UserError: the run or the file does not hold, the parity gate fails, or the bundle cannot
+        UserError: the run or the file is invalid, the parity gate fails, or the bundle cannot
             be written. All but the last two are checked before anything is learned.
     """
     folder = open_run(run)

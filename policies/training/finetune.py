@@ -70,7 +70,7 @@ def finetune(
     on_update: Callable[[list[AdaptationPoint]], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Finetuned:
-    """Learn a master for `task` and write the bundle that has it as well.
+    """Learn a master for `task` and write the bundle with the new master added.
 
     Args:
         bundle: whose skills are used, and not touched.
@@ -189,7 +189,7 @@ def task_config(
     robot: str | None = None,
     reality: Reality | None = None,
 ) -> tuple[TrainConfig, int]:
-    """The bundle's own training configuration, turned to another task; and the task's number.
+    """Returns the bundle's training configuration for another task; and the task's number.
 
     Raises:
         UserError: no such task; robot and family do not give the skills their observation; or
@@ -266,17 +266,17 @@ def with_settings(
     started: bool = False,
     learner: Learner = "ppo",
 ) -> TrainConfig:
-    """What masters learn with: `task_config` with settings over it.
+    """Returns the settings of `task_config` with further settings applied.
 
     Args:
         config: of `task_config`.
         settings: `section.key=value`.
         baseline: whether they are for PPO from scratch as well.
-        started: whether the masters are given ones.
+        started: whether the masters are initialized from existing ones.
         learner: of the masters.
 
     Raises:
-        UserError: a setting is decided otherwise, has no effect, or does not hold.
+        UserError: a setting is fixed, has no effect, or is invalid.
     """
     check_free(settings, DECIDED | IDLE | ({} if baseline else IDLE_ALONE))
     if learner == "q":
@@ -341,7 +341,7 @@ def install_skills(agent: Agent, bundle: Bundle) -> None:
 
 
 def add_masters(bundle: Bundle, masters: dict[str, tuple[Master, bytes]], path: Path) -> Bundle:
-    """Write the bundle with these masters too; all other files but golden stay byte-identical."""
+    """Write the bundle with these masters added; all files except golden stay byte-identical."""
     golden = bundle.golden
     logits = {name: Network(data, name)(golden.observation) for name, (_, data) in masters.items()}
     more = Golden(

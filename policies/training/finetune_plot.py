@@ -18,7 +18,7 @@ Curves = dict[str, list[AdaptationPoint]]  # of each learner
 
 
 def write_curves(curves: dict[str, Curves], path: Path) -> None:
-    """All curves of all tasks as one CSV.
+    """Write all curves of all tasks as one CSV.
 
     Raises:
         UserError: it could not be written.
@@ -37,7 +37,7 @@ def write_curves(curves: dict[str, Curves], path: Path) -> None:
 def plot_adaptation(
     curves: dict[str, Curves], bounds: dict[str, ReferenceReturns], ticks: int, path: Path
 ) -> None:
-    """Greedy return over episodes of `ticks` ticks; of a single task over updates and seconds too.
+    """Plot the greedy return over episodes of `ticks` ticks; of one task over updates as well.
 
     Raises:
         UserError: it could not be written.

@@ -29,7 +29,7 @@ def describe(
     seconds: float,
     rate: float,
 ) -> Row:
-    """An iteration as named numbers; a task that no warmed-up group has now is absent.
+    """Returns an iteration as named numbers; a task that no warmed-up group has is absent.
 
     `return/...` and `usage/...` are of groups whose master is warmed up, sampled, not greedy.
     """
@@ -80,12 +80,12 @@ class CsvLog:
     Args:
         path: continued if it exists.
         columns: in order; others are left out, absent ones stay empty.
-        keep_until: iteration after which to continue; rows after it are of a lost past.
+        keep_until: iteration after which to continue; later rows are dropped.
     """
 
     def __init__(self, path: Path, columns: list[str], keep_until: int) -> None:
         kept, damaged = _whole_rows(path, columns) if path.exists() else ([], False)
-        # Training goes on whatever became of its log, and nothing that is in it is lost.
+        # A damaged log must not stop the training; its content is kept in a copy.
         self.set_aside = _set_aside(path) if damaged else None
         kept = [row for row in kept if float(row["iteration"]) <= keep_until]
         self.earlier = [_numbers(row) for row in kept]
@@ -103,13 +103,13 @@ class CsvLog:
         self._stream.flush()
 
     def close(self) -> None:
-        """Close the file; every row is in it already."""
+        """Close the file; all rows have been written."""
         with suppress(OSError):  # what a full disk refused was reported when it was written
             self._stream.close()
 
 
 def _whole_rows(path: Path, columns: list[str]) -> tuple[list[dict[str, str]], bool]:
-    """The rows of a file that can be read, and whether there is anything else in it."""
+    """Returns the readable rows of a file, and whether it has any other content."""
     with path.open(newline="", errors="replace") as stream:
         # A killed run may leave half a line at the end, which is no damage.
         lines = [line for line in stream if line.endswith("\n")]
@@ -137,7 +137,7 @@ def _numbers(row: dict[str, str]) -> Row:
 
 
 def _set_aside(path: Path) -> Path:
-    """A copy of a damaged file beside it."""
+    """Copy a damaged file to a file beside it."""
     names = (path.with_name(f"{path.stem}-damaged-{n}{path.suffix}") for n in count(1))
     place = next(name for name in names if not name.exists())
     write_file(place, path.read_bytes())
@@ -145,7 +145,7 @@ def _set_aside(path: Path) -> Path:
 
 
 def column_names(tasks: tuple[str, ...], skills: int) -> list[str]:
-    """Every column that `describe` can fill, in order."""
+    """Names of all columns of `describe`, in order."""
     names = ["iteration", "steps", "seconds", "steps_per_second", "score", "mutual_information"]
     names += ["skill_distance", "diverged"]
     names += ["groups_warming_up", "groups_joint", "groups_probing", "reseeded"]
@@ -157,7 +157,7 @@ def column_names(tasks: tuple[str, ...], skills: int) -> list[str]:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """metrics.csv as numbers; empty cells are absent.
+    """Returns metrics.csv as numbers; empty cells are absent.
 
     Raises:
         UserError: it is missing or damaged.
@@ -182,7 +182,7 @@ def plot_curves(
     skills: int,
     path: Path,
 ) -> None:
-    """Learning curves: return, usage of skills, what tells tasks and skills apart, over steps."""
+    """Plot the learning curves: return, usage of skills, information and distance, over steps."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 10), layout="constrained")

@@ -67,29 +67,29 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """The latest state."""
+        """Path of the latest checkpoint."""
         return self.path / "checkpoint.npz"
 
     @property
     def config(self) -> TrainConfig:
-        """The configuration it was started with."""
+        """Configuration that the run was started with."""
         return read_config(self.path / "config.yaml")
 
     def locked(self) -> AbstractContextManager[None]:
-        """For whoever writes into the folder: a second process is refused meanwhile."""
+        """Lock for writing to the folder; a second process is refused."""
         return locked(self.path / ".lock", f"run {str(self.path)!r}")
 
     @property
     def trained(self) -> Trained:
-        """What its checkpoint was trained with.
+        """Configuration and files that its checkpoint was trained with.
 
         Raises:
-            UserError: there is no checkpoint, or something was changed after it was written.
+            UserError: there is no checkpoint, or one of these was changed after it was written.
         """
         return self.still_trained(load_arrays(self.checkpoint))
 
     def still_trained(self, arrays: Arrays) -> Trained:
-        """The same of a checkpoint that has been read."""
+        """Returns the same as `trained` for a checkpoint that has been read."""
         kept, now = read_trained(arrays, str(self.checkpoint)), trained_now(self.config)
         if kept is None:
             return now
@@ -103,7 +103,7 @@ class Run:
 
     @property
     def provenance(self) -> dict[str, object]:
-        """versions.json."""
+        """Content of versions.json."""
         path = self.path / "versions.json"
         try:
             data = parse_json(path.read_bytes(), path)
@@ -113,10 +113,10 @@ class Run:
 
 
 def open_run(path: Path) -> Run:
-    """An existing run folder with a checkpoint.
+    """Returns an existing run folder with a checkpoint.
 
     Raises:
-        UserError: it is not one, or training stopped before the first checkpoint.
+        UserError: not a run folder, or training stopped before the first checkpoint.
     """
     run = Run(path)
     if not (path / "config.yaml").is_file():
@@ -135,10 +135,10 @@ def open_run(path: Path) -> Run:
 
 
 def _check_family(run: Run) -> None:
-    """Refuse a run whose task family is not here. That it names one is no reason to import it.
+    """Refuse a run whose task family is not loaded; it is never imported from the run's files.
 
     Raises:
-        UserError: says what the user may name.
+        UserError: names the file that the user may load.
     """
     path = run.path / "family.json"
     if not path.is_file() or (name := run.config.family) in family_names():
@@ -178,7 +178,7 @@ def create_run(config: TrainConfig, path: Path) -> Run:
 
 
 def environment() -> dict[str, object]:
-    """Command, commit and versions: what a result depends on besides its configuration."""
+    """Returns command, commit and versions: what a result depends on besides its configuration."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -206,7 +206,7 @@ def _commit() -> str | None:
 
 @dataclass
 class Training:
-    """A training in progress, to be looked at while it runs."""
+    """A training in progress."""
 
     run: Run
     learner: Mlsh
@@ -226,13 +226,13 @@ def train(
     on_iteration: Callable[[Training], None] = lambda _: None,
     ranks: Ranks = ALONE,
 ) -> Training:
-    """Train until the configured number of steps or until asked to stop; leaves a checkpoint.
+    """Train for the configured steps or until a stop is requested; leaves a checkpoint.
 
     Args:
         run: the run folder.
-        resume: go on from its checkpoint, bit for bit.
-        allow_changes: resume although configuration or robot are not the checkpoint's any more.
-        should_stop: asked before every iteration.
+        resume: continue from its checkpoint, bit for bit.
+        allow_changes: resume although configuration or robot differ from the checkpoint's.
+        should_stop: called before every iteration.
         on_iteration: called after every iteration.
         ranks: the processes that train together; the first one alone writes.
 
@@ -323,7 +323,7 @@ def _not_finite(run: Run, lost: str, iteration: int) -> UserError:
 
 
 class _Log:
-    """metrics.csv and tensorboard/ of a run; takes up the rows that are there."""
+    """metrics.csv and tensorboard/ of a run; keeps existing rows."""
 
     def __init__(self, run: Run, learner: Mlsh, training: Training) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -351,7 +351,7 @@ class _Log:
 
 
 def _restore(learner: Mlsh, run: Run, arrays: Arrays) -> float:
-    """Put the run's state into the learner; returns the seconds that it had trained."""
+    """Load the run's state into the learner; returns the seconds trained so far."""
     try:
         learner.restore(arrays)
     except (KeyError, ValueError) as error:
@@ -373,7 +373,7 @@ def learn_masters(
     envs: int | None = None,
     name: str = "adaptation.csv",
 ) -> AdaptationResult:
-    """A master for every task of the family, skills frozen; their curves go to the run.
+    """Train a master for every task of the family, skills frozen; writes their curves.
 
     Args:
         run: a finished one.
@@ -414,7 +414,7 @@ def learn_masters(
 
 
 def iteration_of(run: Run, arrays: Arrays) -> int:
-    """How far a checkpoint has come."""
+    """Number of iterations of a checkpoint."""
     try:
         return int(arrays["iteration"])
     except (KeyError, TypeError, ValueError) as error:
@@ -422,7 +422,7 @@ def iteration_of(run: Run, arrays: Arrays) -> int:
 
 
 def seconds_of(run: Run, arrays: Arrays) -> float:
-    """How long a checkpoint had been trained."""
+    """Training time of a checkpoint, s."""
     try:
         return float(arrays["seconds"])
     except (KeyError, TypeError, ValueError) as error:
@@ -430,6 +430,6 @@ def seconds_of(run: Run, arrays: Arrays) -> float:
 
 
 def with_all_tasks(config: TrainConfig) -> TrainConfig:
-    """The configuration with nothing held out."""
+    """Returns the configuration without held-out tasks."""
     seen = {k: v for k, v in config.family_parameters.items() if k != HELD_OUT}
     return replace(config, family_parameters=seen)

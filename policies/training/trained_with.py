@@ -29,19 +29,19 @@ FILES = ("robot.yaml", "model.xml", RANGES)  # of every robot; some have more, n
 
 
 class ChangedError(UserError):
-    """Something is not what a result was made with, and would be told of another one."""
+    """A configuration or file changed after a result was computed from it."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The configuration of a training, the robot's files, and what was changed on the way."""
+    """The configuration of a training, the robot's files, and changes during the training."""
 
     config: TrainConfig
     files: dict[str, str]  # digests by name; that of a family that does not ship is among them
     changes: tuple[str, ...] = ()
 
     def to_array(self) -> np.ndarray[Any, Any]:
-        """As an array for a checkpoint."""
+        """Serialize as an array for a checkpoint."""
         data = {
             "config": config_to_dict(self.config),
             "files": self.files,
@@ -51,18 +51,18 @@ class Trained:
 
     @property
     def settings_digest(self) -> str:
-        """Of all that decides what is learned, but for the robot's files."""
+        """Digest of all settings that affect the training, without the robot's files."""
         flat = _flat(config_to_dict(self.config))
         kept = {key: value for key, value in flat.items() if key not in FREE}
         return _digest(json.dumps([kept, self.changes], sort_keys=True).encode())[:16]
 
     @property
     def robot_digest(self) -> str:
-        """Of the robot's files."""
+        """Digest of the robot's files."""
         return _digest(json.dumps(self.files, sort_keys=True).encode())[:16]
 
     def differences(self, other: Trained) -> list[str]:
-        """What `other` has differently, and what it learns from: `key mine -> theirs`."""
+        """Differences of `other`, including its files: `key mine -> theirs`."""
         mine, theirs = _flat(config_to_dict(self.config)), _flat(config_to_dict(other.config))
         keys = [key for key in {**mine, **theirs} if key not in FREE]
         found = [
@@ -80,14 +80,14 @@ class Trained:
         ]
 
     def followed_by(self, now: Trained, iteration: int) -> Trained:
-        """What goes on from here with the settings of `now`."""
+        """Returns the continuation of this training with the settings of `now`."""
         changes = self.differences(now)
         more = (f"from iteration {iteration}: {'; '.join(changes)}",) if changes else ()
         return replace(now, changes=(*self.changes, *more))
 
 
 def trained_now(config: TrainConfig) -> Trained:
-    """A configuration, with the robot's files as they are."""
+    """Returns a configuration with the present state of the robot's files."""
     robot = load_robot(config.robot)
     source = family_source(config.family)
     family = {} if source is None else {f"{FAMILY}{config.family}": source.digest}
@@ -98,10 +98,10 @@ def trained_now(config: TrainConfig) -> Trained:
 
 @contextmanager
 def held(trained: Trained) -> Iterator[None]:
-    """For a block that reads the robot's files again and again.
+    """Check around a block that the robot's files do not change while it reads them.
 
     Raises:
-        ChangedError: they were changed meanwhile; nothing may be told of what came out.
+        ChangedError: they were changed, so the result is invalid.
     """
     yield
     if changes := trained.differences(trained_now(trained.config)):
@@ -120,10 +120,10 @@ def _digest(data: bytes) -> str:
 
 
 def read_trained(arrays: Arrays, where: str) -> Trained | None:
-    """What stands in a checkpoint; None in one of a version that did not keep it.
+    """Returns the training stored in a checkpoint; None if its version did not store it.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the checkpoint is damaged.
     """
     if KEY not in arrays:
         return None

@@ -1,6 +1,6 @@
 """Return of masters on new tasks by episodes, over seeds: the tables of docs/results/new_tasks.md.
 
-    python -m tests.benchmarks.new_tasks moving_bandits patrol/tilted --seeds 10 --updates 25
+python -m tests.benchmarks.new_tasks moving_bandits patrol/tilted --seeds 10 --updates 25
 """
 
 import argparse

@@ -16,9 +16,9 @@ ROUND = 1e-3  # rad
 
 
 def unwound(values: Floats) -> tuple[Floats, NDArray[np.int64]]:
-    """Angles (n, count) without jumps by a whole turn, and how many there were of each (count,).
+    """Returns angles (n, count) without jumps by a full turn, and the number of jumps (count,).
 
-    A driver that wraps shows all of them within one turn.
+    All values of a driver that wraps are within one turn.
     """
     step = np.abs(np.diff(values, axis=0))
     jumps = (np.abs(step - 2 * np.pi) < NEARLY).sum(axis=0)
@@ -28,14 +28,14 @@ def unwound(values: Floats) -> tuple[Floats, NDArray[np.int64]]:
 
 
 def turns(term: ObservationTerm) -> bool:
-    """Whether a term's numbers are angles that may wrap."""
+    """True if a term's numbers are angles that may wrap."""
     return term.unit == "rad" and term.derive is None and not term.mujoco.task
 
 
 def unwrap_streams(
     interface: Interface, streams: Sequence[SignalStream]
 ) -> tuple[list[SignalStream], list[Wrap]]:
-    """The streams with angles that go on counting, as those of the simulation do."""
+    """Returns the streams with unwrapped angles, as in the simulation."""
     terms, found, wraps = {t.name: t for t in interface.observation}, [], []
     for stream in streams:
         fields = dict(stream.fields)

@@ -17,7 +17,7 @@ from sim.tasks.rooms import Rooms
 def layout_of(
     family: TaskFamily, task: int, fields: dict[str, Floats]
 ) -> dict[str, Floats] | None:
-    """The layout (n, ...) of n moments, by what the sensors show then; None: not to be told.
+    """Returns the layout (n, ...) at n times, from the sensors; None if it cannot be derived.
 
     Args:
         family: of the task.

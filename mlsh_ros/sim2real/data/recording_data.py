@@ -23,10 +23,10 @@ SHOWN = 16  # characters of a digest
 
 @dataclass(frozen=True)
 class Where:
-    """Where the topics of a robot are, in a recording of somebody else.
+    """Topics of a robot in a recording that was not made by recorder_node.
 
     Args:
-        namespace: of the robot, "/" is the root; None: whichever has them.
+        namespace: of the robot, "/" is the root; None: the one that contains the topics.
         topics: from the robot's own name of a topic to the one in the recording, with its slash.
     """
 
@@ -35,7 +35,7 @@ class Where:
 
     @classmethod
     def of(cls, namespace: str | None, remaps: Sequence[str]) -> Where:
-        """From `OURS:=THEIRS` for each topic.
+        """Parse `OURS:=THEIRS` for each topic.
 
         Raises:
             UserError: it is not of that form, or names a topic twice.
@@ -61,7 +61,7 @@ class Where:
                 raise unknown("topic of the robot", name, sorted(known))
 
     def relative(self, topic: Topic, wanted: Iterable[str]) -> str | None:
-        """The robot's name for a topic; None: it is none of the robot's."""
+        """Returns the robot's name for a topic; None: not a topic of the robot."""
         for ours, theirs in self.topics.items():
             if _absolute(topic.name) == theirs:
                 return ours
@@ -81,14 +81,14 @@ class Where:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A recording, and what its own replay through the bundle says."""
+    """A recording, and the result of its replay through the bundle."""
 
     signals: Signals
     replayed: Result | None  # None: it holds no decisions or traces to compare
 
 
 def check_distinct(paths: Sequence[Path]) -> None:
-    """Refuse a file that is given twice, whatever it is called: it would count twice.
+    """Refuse a file that is given twice, under any name, because it would count twice.
 
     Raises:
         UserError: names both.
@@ -114,10 +114,10 @@ def load(path: Path, subject: Subject, where: Where | None = None) -> Loaded:
     Args:
         path: an MCAP file, a .db3 file of rosbag2, or the folder of either; compressed or not.
         subject: a bundle or a robot: names the topics and their fields.
-        where: the robot's topics are, in a recording of somebody else.
+        where: the robot's topics in a recording of another recorder.
 
     Raises:
-        UserError: it cannot be read, or nothing of this robot is in it.
+        UserError: it cannot be read, or it has no topic of this robot.
     """
     recording = Recording(path, ours=False)
     if recording.about and recording.manifest and isinstance(subject, Bundle):
@@ -152,7 +152,7 @@ def _ours(recording: Recording, bundle: Bundle) -> Loaded:
 
 
 def _origin(recording: Recording, bundle: Bundle) -> list[str]:
-    """What differs between the bundle that ran and the one that it is compared with.
+    """Describes the difference between the recorded bundle and the given one.
 
     Raises:
         UserError: they are for different robots.
@@ -213,10 +213,10 @@ def _foreign(recording: Recording, subject: Subject, where: Where) -> Signals:
 
 
 def _same_robot(recording: Recording, subject: Subject) -> None:
-    """Refuse what recorder_node says is of another robot, or tells only of a bundle's ticks.
+    """Refuse a recording of another robot, or one that only its bundle can interpret.
 
     Raises:
-        UserError: with what it is of.
+        UserError: names the robot or the bundle.
     """
     recording.check_robot(subject.interface.robot)
     if recording.about.get("mode") == LOCKSTEP and not isinstance(subject, Bundle):
@@ -234,10 +234,10 @@ def _unread(reasons: Sequence[str]) -> str:
 
 
 def _places(file: Path, relative: dict[Topic, str | None], where: Where) -> list[str]:
-    """What is to be said of where the robot's topics were found.
+    """Returns notes on where the robot's topics were found.
 
     Raises:
-        UserError: several could be one of them, or one that was named is not there.
+        UserError: a topic is ambiguous, or a given one is missing.
     """
     found: dict[str, set[str]] = {}
     for topic, name in relative.items():
@@ -274,7 +274,7 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _space(topic: str, name: str) -> str:
-    """The namespace in which a topic has this relative name."""
+    """Returns the namespace in which a topic has this relative name."""
     return _absolute(topic).removesuffix(name).rstrip("/") or "/"
 
 

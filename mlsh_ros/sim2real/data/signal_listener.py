@@ -50,7 +50,7 @@ DONE = OUTCOME.scalars.index("done")
 
 
 class Listener:
-    """Takes messages one by one and makes `Signals` of them.
+    """Converts messages, one by one, to `Signals`.
 
     Args:
         interface: of the bundle.
@@ -85,7 +85,7 @@ class Listener:
         self._origin: int | None = None
 
     def wants(self, topic: str) -> bool:
-        """Whether a message would be of use: commands are not, where ticks tell of them."""
+        """True if a message is needed: commands are not, if traces contain them."""
         return topic in self.topics and not (self._ticks and topic in self._silent)
 
     def take(
@@ -96,14 +96,14 @@ class Listener:
         message: Any,
         said: dict[str, Floats] | MessageError | None = None,
     ) -> None:
-        """Take a message.
+        """Add a message.
 
         Args:
             topic: its relative name.
             kind: its type.
             received: ns.
             message: anything with the attributes of that type.
-            said: what a sensor's message says or why it was refused, if somebody has read it.
+            said: values or refusal of a sensor's message, if it has been read already.
         """
         self._count += 1
         if self._origin is None:
@@ -129,14 +129,14 @@ class Listener:
             self._refused.setdefault(topic, []).append(reason)
 
     def add_fields(self, topic: str, received: int, stamp: int, fields: dict[str, Floats]) -> None:
-        """Take the fields of a sensor message that someone has read already; times in ns."""
+        """Add the fields of a sensor message that has been read already; times in ns."""
         self._count += 1
         if self._origin is None:
             self._origin = received
         self._sensors[topic].append((self._count, received - self._origin, stamp, fields))
 
     def add_tick(self, received: int, master: str, numbers: NDArray[np.float64]) -> None:
-        """Take the numbers of a trace, in the order of its layout."""
+        """Add the numbers of a trace, in the order of its layout."""
         self._count += 1
         if self._origin is None:
             self._origin = received
@@ -166,7 +166,7 @@ class Listener:
         self._sensors[reader.topic].append((*at, stamp, said))
 
     def _part_of(self, topic: str, message: Any) -> dict[str, Floats]:
-        """The terms that can be read of a message that does not hold."""
+        """Returns the readable terms of an invalid message."""
         fields: dict[str, Floats] = {}
         for single in self._single[topic]:
             with suppress(MessageError, *OTHER):
@@ -189,13 +189,13 @@ class Listener:
     def finish(
         self, name: str, mode: str, *, simulated: bool | None = None, known: Sequence[str] = ()
     ) -> Signals:
-        """Everything taken so far.
+        """Returns the signals of all messages.
 
         Args:
             name: of the recording.
             mode: in which it was made.
-            simulated: whether the robot was; None: tell by its outcomes.
-            known: what else is known of why something may be missing, for the error.
+            simulated: whether the robot was simulated; None: derived from its outcomes.
+            known: possible reasons for missing data, for the error.
 
         Raises:
             UserError: there is neither a tick nor a command, or no usable sensor message.
@@ -248,10 +248,10 @@ class Listener:
         return found
 
     def _waited(self) -> bool:
-        """Whether its stamps are those of a simulator and a controller that wait for each other.
+        """True if its stamps are those of a simulator and a controller in lockstep.
 
-        The simulator's clock begins at 0 and goes on by whole ticks, however many physics steps
-        each of them has.
+        The simulator's clock begins at 0 and advances by whole ticks, whatever their physics
+        steps.
         """
         stamps = np.unique([row[2] for rows in self._sensors.values() for row in rows])
         period = round(self.interface.control_dt / NANO)
@@ -261,9 +261,9 @@ class Listener:
         return bool(early and (np.abs(stamps - np.round(stamps / period) * period) <= 1).all())
 
     def _use_parts(self) -> None:
-        """Of a topic that mostly lacks a term, which no policy could have run on, take the others.
+        """Use the other terms of a topic that mostly lacks a term required by a policy.
 
-        Of one whose messages do not hold now and then they are as good as lost, as on the robot.
+        If only some messages are invalid they count as lost, as on the robot.
         """
         for topic, rows in self._sensors.items():
             if len(self._partly[topic]) > len(rows):
@@ -285,7 +285,7 @@ class Listener:
         return notes
 
     def _by_stamps(self, drives: list[RecordedSession], notes: list[str]) -> list[RecordedSession]:
-        """The drives with the moments of their ticks, whenever their messages were recorded."""
+        """Returns the drives with times from stamps, independent of the times of recording."""
         seen = ObservationCheck(self.interface, lockstep=True)
         for topic, rows in self._sensors.items():
             for *_, stamp, fields in rows:
@@ -345,7 +345,7 @@ class Listener:
 def listen(
     interface: Interface, entries: Iterable[tuple[str, str, int, Any]], name: str, mode: str
 ) -> Signals:
-    """`Signals` of (topic, type, received, message) in the order in which they came."""
+    """Returns `Signals` of (topic, type, received, message) in the order of reception."""
     listener = Listener(interface)
     for topic, kind, received, message in entries:
         listener.take(topic, kind, received, message)
@@ -358,7 +358,7 @@ def _streams(
     origin: int,
     refused: Sequence[str],
 ) -> list[SignalStream]:
-    """One of all terms that the same messages showed; mostly that is one."""
+    """Returns one stream for all terms of the same messages; usually a single one."""
     shown: dict[bytes, list[str]] = {}
     for name in dict.fromkeys(name for row in rows for name in row[3]):
         mask = np.array([name in row[3] for row in rows])
@@ -391,7 +391,7 @@ def _stream(
 
 
 def _out_of_step(signals: Signals) -> list[str]:
-    """What a recorder missed, or heard late, of a simulator that waits for everybody."""
+    """Reports messages that the recorder of a lockstep simulation lost or received late."""
     notes = []
     for stream in signals.streams:
         lost, count = lacking(signals, stream)

@@ -26,7 +26,7 @@ _NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class SignalStream:
-    """The messages of one sensor topic, n of them, in the order in which they came."""
+    """The messages of one sensor topic, n of them, in the order of reception."""
 
     topic: str
     order: Ints  # (n,) place among all messages of the recording
@@ -70,7 +70,7 @@ class RecordedSession:
 
 @dataclass(frozen=True)
 class Segment:
-    """Ticks of a drive that follow one another without a hole."""
+    """Consecutive ticks of a drive without a gap."""
 
     drive: RecordedSession
     begin: int
@@ -82,7 +82,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Wrap:
-    """An angle that jumps by a whole turn, though robot.yaml does not say so."""
+    """An angle that jumps by a full turn without `wraps` in robot.yaml."""
 
     term: str
     index: int
@@ -106,20 +106,20 @@ class Signals:
 
     @property
     def lockstep(self) -> bool:
-        """Simulator and controller waited for each other: the tick is the only clock."""
+        """True if simulator and controller waited for each other: time is counted in ticks."""
         return self.mode == LOCKSTEP
 
     @property
     def ticks(self) -> int:
-        """Of all drives."""
+        """Number of ticks of all drives."""
         return sum(len(drive) for drive in self.drives)
 
     def stream(self, term: str) -> SignalStream | None:
-        """The stream that carries a term."""
+        """Returns the stream of a term."""
         return next((s for s in self.streams if term in s.fields), None)
 
     def stretches(self) -> list[Segment]:
-        """Every run of ticks without a hole, long enough to say something."""
+        """Returns every run of ticks without a gap that is long enough to compare."""
         found = []
         for drive in self.drives:
             edges = [0, *(np.flatnonzero(self._holes(drive)) + 1).tolist(), len(drive)]
@@ -130,13 +130,13 @@ class Signals:
 
     @property
     def broken(self) -> int:
-        """Places where a tick is missing or the recorder's clock jumped."""
+        """Number of gaps: a missing tick or a jump of the recorder's clock."""
         torn = sum(int(self._torn(drive).sum()) for drive in self.drives)
         # Commands alone are a new drive after every pause.
         return torn + max(sum(not drive.traced for drive in self.drives) - 1, 0)
 
     def _holes(self, drive: RecordedSession) -> NDArray[np.bool_]:
-        """(T - 1,) where a stretch ends before the drive does."""
+        """(T - 1,) True where a stretch ends before the drive does."""
         holes = self._torn(drive)
         if (drive.moment >= 0).any():
             return holes | ended(drive.tick, drive.moment, self.interface)
@@ -146,7 +146,7 @@ class Signals:
         return holes
 
     def _torn(self, drive: RecordedSession) -> NDArray[np.bool_]:
-        """(T - 1,) where a tick is missing after, or the recorder's clock jumped."""
+        """(T - 1,) True where a tick is missing after, or the recorder's clock jumped."""
         torn: NDArray[np.bool_] = np.diff(drive.tick) != 1
         if self.lockstep:
             return torn
@@ -155,10 +155,10 @@ class Signals:
 
 
 def lacking(signals: Signals, stream: SignalStream) -> tuple[int, int]:
-    """Moments of a lockstep recording that a topic lacks, and how many there are.
+    """Returns the number of lockstep times at which a topic has no message, and of all times.
 
-    Each topic has a message of every moment, or nobody could have driven on: what is missing is
-    missing in the recording alone. The last two may have come after its end.
+    Every topic has a message at each time, because the simulation cannot continue otherwise: a
+    missing one is missing in the recording alone. The last two may have come after its end.
     """
     first = min(int(d.moment[d.moment >= 0].min(initial=_NEVER)) for d in signals.drives)
     every = [each.moment for each in signals.streams]
@@ -169,7 +169,7 @@ def lacking(signals: Signals, stream: SignalStream) -> tuple[int, int]:
 
 
 def behind(signals: Signals) -> int:
-    """Ticks of a lockstep recording by which a topic was recorded out of step, at most."""
+    """Returns the largest delay of a recorded topic in a lockstep recording, ticks."""
     period, most = round(signals.interface.control_dt / NANO), 0
     for drive, stream in itertools.product(signals.drives, signals.streams):
         newest = np.maximum(np.searchsorted(stream.order, drive.order) - 1, 0)
@@ -181,5 +181,5 @@ def behind(signals: Signals) -> int:
 
 
 def because(notes: Sequence[str]) -> str:
-    """What is known of why, behind an error."""
+    """Appends known reasons to an error."""
     return f": {listed((note[:NOTE] for note in notes), '; ', MOST)}" if notes else ""

@@ -25,7 +25,7 @@ Subject = Bundle | Robot
 
 @dataclass(frozen=True)
 class NoTask:
-    """The family of a robot alone: nothing stands around it, and nothing is earned."""
+    """Task family for a robot alone: without scenery and rewards."""
 
     name: ClassVar[str] = "no task"
     robot: ClassVar[str] = ""
@@ -36,18 +36,18 @@ class NoTask:
     terms: ClassVar[tuple[ObservationTerm, ...]] = ()
 
     def scene(self, spec: mujoco.MjSpec) -> None:
-        """Nothing is added."""
+        """Adds nothing."""
 
     def place(self, layout: EpisodeState) -> dict[str, Floats]:
-        """Nothing stands anywhere."""
+        """Empty: the scene has no mocap bodies."""
         return {}
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """Nothing is drawn."""
+        """Empty: the layout has no entries."""
         return {}
 
     def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
-        """No terms of its own."""
+        """Empty: the family has no terms."""
         return {}
 
     def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
@@ -68,7 +68,7 @@ def _count(fields: Fields) -> int:
 
 
 def load_target(name: str) -> Subject:
-    """A bundle or a robot, shipped by name or by path; a folder with robot.yaml is a robot.
+    """Load a bundle or a robot, shipped by name or by path; a folder with robot.yaml is a robot.
 
     Raises:
         UserError: there is none, or it does not hold.
@@ -81,7 +81,7 @@ def load_target(name: str) -> Subject:
 
 
 def nominal(subject: Subject, robot: str | None) -> Robot:
-    """The nominal robot: the one of that name or folder; None: the subject's.
+    """Returns the nominal robot: the one of that name or folder; None: the subject's.
 
     Raises:
         UserError: there is none, or it does not hold.
@@ -92,7 +92,7 @@ def nominal(subject: Subject, robot: str | None) -> Robot:
 
 
 def identity_of(robot: Robot) -> dict[str, str]:
-    """Which robot that is, wherever its folder lies: SHA-256 of what is simulated."""
+    """Returns the identity of a robot, independent of its path: SHA-256 of the simulated files."""
     return {
         "name": robot.name,
         "folder": robot.model_path.absolute().parent.name,
@@ -102,7 +102,7 @@ def identity_of(robot: Robot) -> dict[str, str]:
 
 
 def recorded_task(subject: Subject, recordings: Sequence[Signals]) -> tuple[TaskFamily, int]:
-    """The family of a recording and the number of its task; of a robot alone, none."""
+    """Returns the family of a recording and the number of its task; none for a robot alone."""
     if isinstance(subject, Robot):
         return NoTask(), 0
     masters = subject.manifest.masters

@@ -15,14 +15,14 @@ NANO = 1e-9
 
 
 def moments(candidates: Sequence[Sequence[int]], tick: Ints, period: int) -> Ints:
-    """(T,) when ticks of one session were, ns; -1 where nothing tells it.
+    """(T,) times of the ticks of one session, ns; -1 where they cannot be determined.
 
-    A tick later is a period later, as long as the simulator's episode lasts; the next episode
-    begins later than that. A robot that stands shows the same at many moments: what is certain
-    is held on to, forwards and backwards, and where the two disagree nothing is told.
+    A tick follows the previous one by a period within an episode of the simulator; the next
+    episode begins later. A robot at rest gives the same observation at many times: unique matches
+    are extended forwards and backwards, and where the two disagree the time is not determined.
 
     Args:
-        candidates: per tick, moments at which what it saw was shown, in order.
+        candidates: per tick, times with the same observation, in order.
         tick: (T,) numbers.
         period: ns, of a tick.
     """
@@ -56,7 +56,7 @@ def _followed(candidates: Sequence[Sequence[int]], tick: Ints, period: int, way:
 
 
 def ended(tick: Ints, moment: Ints, interface: Interface) -> NDArray[np.bool_]:
-    """(T - 1,) where nothing shows that the next tick is of the same episode."""
+    """(T - 1,) True where the next tick is not known to belong to the same episode."""
     period = round(interface.control_dt / NANO)
     begin = moment - tick * period  # one number for all ticks of an episode
     ends = np.ones(len(tick) - 1, bool)

@@ -30,7 +30,7 @@ def untraced_sessions(
     streams: Sequence[SignalStream],
     notes: list[str],
 ) -> list[RecordedSession]:
-    """Ticks where only commands are recorded: each is in force until the next one."""
+    """Returns ticks where only commands are recorded: each is in force until the next one."""
     order, received, command = _changes(interface, commands, topics, notes)
     if not len(order):
         return []
@@ -62,7 +62,7 @@ def untraced_sessions(
 def _changes(
     interface: Interface, commands: Sequence[CommandRow], topics: Collection[str], notes: list[str]
 ) -> tuple[Ints, Floats, Floats]:
-    """Place (C,), time (C,) and whole command (C, A) of every message that changed it."""
+    """Returns index (C,), time (C,) and full command (C, A) of every message that changed it."""
     spoken = {row[2] for row in commands}
     for topic in sorted({*topics} - spoken) if spoken else ():
         notes.append(f"no command is on {topic}: it is taken for the safe one")
@@ -89,11 +89,10 @@ def _cuts(
     messages: Ints,
     heard: Floats,
 ) -> Ints:
-    """After which commands a drive ends.
+    """Returns the commands after which a drive ends.
 
-    Where the clock steps back; and in a pause in which nothing was heard, or after which
-    nobody knows whether the robot still obeyed: bases stop by themselves when they are told a
-    velocity no more.
+    At a step back of the clock; and in a pause without any messages, or after which the robot may
+    have stopped: many bases stop by themselves when no velocity command arrives.
     """
     pause = PAUSE + interface.control_dt
     step = np.diff(received)
@@ -106,7 +105,7 @@ def _cuts(
 
 
 def _holds(interface: Interface, command: Floats) -> bool:
-    """Whether a robot obeys a command for as long as no other one comes, for certain."""
+    """True if a robot certainly keeps executing a command until the next one."""
     return all(
         not term.unit.endswith("/s") or np.array_equal(command[part], interface.safe[part])
         for term in interface.action
@@ -115,14 +114,14 @@ def _holds(interface: Interface, command: Floats) -> bool:
 
 
 def _until(begin: float, heard: Floats) -> float:
-    """When messages stopped coming, after a moment."""
+    """Returns the time at which messages stopped after a given time."""
     times = np.r_[begin, heard]
     holes = np.flatnonzero(np.abs(np.diff(times)) > PAUSE)
     return float(times[holes[0]] if len(holes) else times[-1])
 
 
 def _newest(interface: Interface, streams: Sequence[SignalStream], order: Ints) -> Float32:
-    """(T, O) what a policy would have seen at these places of the recording; nan if nothing."""
+    """(T, O) observations at these positions of the recording; NaN without a message."""
     fields = {t.name: np.full((len(order), t.size), np.nan) for t in interface.observation}
     for stream in streams:
         newest = np.searchsorted(stream.order, order) - 1

@@ -33,28 +33,28 @@ STILL = 0.05  # of a velocity's own movement: what is below stands
 
 @dataclass(frozen=True)
 class Plan:
-    """How long windows are, in ticks."""
+    """Length of windows, in ticks."""
 
     before: int  # simulated to forget
     length: int  # compared
 
     @property
     def ticks(self) -> int:
-        """Of a whole window."""
+        """Length of a window, in ticks."""
         return self.before + self.length
 
 
 def plan_for(interface: Interface, length: float = LENGTH, before: float = BEFORE) -> Plan:
-    """The plan whose times come nearest to `length` and `before`, s."""
+    """Returns the plan closest to `length` and `before`, s."""
     tick = interface.control_dt
     return Plan(max(2, round(before / tick)), max(5, round(length / tick)))
 
 
 @dataclass(frozen=True)
 class TermSamples:
-    """What one term showed, n times in all windows.
+    """Measurements of one term, n in all windows.
 
-    Times count from where the comparison begins, in ticks of the length that they should have.
+    Times count from the beginning of the comparison, in ticks of nominal length.
     """
 
     window: Ints  # (n,)
@@ -64,7 +64,7 @@ class TermSamples:
     values: Floats  # (n, count), see `view`
 
     def take(self, rows: NDArray[np.bool_]) -> TermSamples:
-        """Some of them."""
+        """Select samples."""
         return TermSamples(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
@@ -84,13 +84,13 @@ class Windows:
 
     @property
     def count(self) -> int:
-        """W."""
+        """W, number of windows."""
         return len(self.begin)
 
 
 @dataclass(frozen=True)
 class _Timed:
-    """A stretch, and when what happened, in s."""
+    """A stretch with its times, in s."""
 
     stretch: Segment
     moments: Floats  # (T,) from when on each command acts
@@ -100,7 +100,7 @@ class _Timed:
     orders: Floats  # (C, A)
 
     def when(self, received: Floats) -> Floats:
-        """When what is shown by messages was that came then."""
+        """Returns the times of measurement of messages with these times of reception."""
         if not len(self.received):
             return received
         late = np.interp(received, self.received, self.received - self.happened)
@@ -108,11 +108,11 @@ class _Timed:
 
 
 def make_windows(signals: Signals, plan: Plan, interface: Interface) -> Windows:
-    """All windows of a recording; the last one of a stretch may show less than its length.
+    """Returns all windows of a recording; the last one of a stretch may be shorter.
 
     Args:
         signals: of the recording.
-        plan: how long windows are.
+        plan: length of the windows.
         interface: of the simulation that follows them: its physics steps.
     """
     rows: list[tuple[int, int, bool, int]] = []
@@ -155,9 +155,9 @@ def make_windows(signals: Signals, plan: Plan, interface: Interface) -> Windows:
 
 
 def _start(signals: Signals, timed: _Timed, tick: int) -> float:
-    """When the newest sensors came that a tick saw, s: steps of the simulation begin there too.
+    """Returns the time of the newest sensors of a tick, s, at which simulation steps begin, too.
 
-    A tick before the first one by the period that it should have.
+    A tick before the first one is earlier by the nominal period.
     """
     period, at = signals.interface.control_dt, max(tick, 0)
     moment, order = timed.moments[at], timed.stretch.drive.order[timed.stretch.begin + at]
@@ -172,11 +172,11 @@ def _start(signals: Signals, timed: _Timed, tick: int) -> float:
 
 
 def _stands(signals: Signals, stretch: Segment) -> bool:
-    """Whether a stretch begins with a robot at rest.
+    """True if a stretch begins with a robot at rest.
 
-    It is the first of its drive, and no velocity shows a movement. Where no trace says that a
-    session began, the first command has to be the safe one, and there has to be a velocity: most
-    recordings of others begin somewhere on the way.
+    It must be the first of its drive, without a measured velocity. Without a trace of the
+    beginning of a session, the first command must be the safe one, and a velocity must be
+    measured: most recordings of other recorders begin during motion.
     """
     drive, interface = stretch.drive, signals.interface
     if stretch.begin or int(drive.tick[0]):
@@ -199,9 +199,10 @@ def _of_task(interface: Interface, stream: SignalStream) -> bool:
 
 
 def _command(interface: Interface, timed: _Timed, start: float, plan: Plan, rest: bool) -> Floats:
-    """(S, A) the mean command in every physics step from moment `start` on.
+    """(S, A) mean command in every physics step from time `start` on.
 
-    Before the first one it was what that began from, if the robot stood, and otherwise the same.
+    Before the first command it is the session's initial one if the robot was at rest, else the
+    same.
     """
     step = interface.physics_dt
     edges = start + step * np.arange(plan.ticks * interface.substeps + 1)
@@ -218,10 +219,10 @@ def _command(interface: Interface, timed: _Timed, start: float, plan: Plan, rest
 
 
 def delayed(command: Floats, late: Floats) -> Floats:
-    """(W, S, A) the mean commands of physics steps where `command` acts `late` (A,) steps later.
+    """(W, S, A) mean commands of physics steps if `command` acts `late` (A,) steps later.
 
-    A delay that is no whole number of steps changes a command within a step. Before the first step
-    its command held.
+    A delay by a fraction of a step changes a command within a step. Before the first step its
+    command was in force.
     """
     count, steps, size = command.shape
     total = np.concatenate([np.zeros((count, 1, size)), np.cumsum(command, axis=1)], axis=1)
@@ -240,30 +241,30 @@ def _skill(stretch: Segment, begin: int, plan: Plan) -> Ints:
 
 
 def angular(term: ObservationTerm) -> bool:
-    """Whether a term is a heading: z and w of a quaternion, which are looked at as an angle."""
+    """True if a term is a heading: z and w of a quaternion, which are compared as an angle."""
     ends = tuple(path.rpartition("orientation.")[2] for path in term.ros.fields)
     return term.derive is None and ends == ("z", "w")
 
 
 def count_of(term: ObservationTerm) -> int:
-    """Numbers of a term that are compared."""
+    """Number of compared values of a term."""
     return 1 if angular(term) else term.count
 
 
 def to_compared(term: ObservationTerm, shown: Floats) -> Floats:
-    """(..., count_of) what is compared of what a term shows (..., count): its unit, or rad."""
+    """Converts measurements (..., count) to the compared values (..., count_of); unit or rad."""
     if not angular(term):
         return shown
     return 2 * np.arctan2(shown[..., :1], shown[..., 1:])
 
 
 def unfolded(term: ObservationTerm, field: Floats) -> Floats:
-    """What a term shows (..., count) of a field (..., size); an angle goes on counting turns."""
+    """Converts a field (..., size) to measurements (..., count); angles stay unwrapped."""
     return field if term.derive is None else term.values(field)
 
 
 def from_compared(term: ObservationTerm, viewed: Floats) -> Floats:
-    """The inverse of `view`."""
+    """The inverse of `to_compared`."""
     if not angular(term):
         return viewed
     return np.concatenate([np.sin(viewed / 2), np.cos(viewed / 2)], axis=-1)
@@ -272,7 +273,7 @@ def from_compared(term: ObservationTerm, viewed: Floats) -> Floats:
 def unscaled(
     term: ObservationTerm, interface: Interface, observation: NDArray[np.float32]
 ) -> Floats:
-    """(..., count) what a term showed, in its unit, of observations; a clip stays."""
+    """(..., count) measurements, in their unit, of observations; clipping is not undone."""
     shown = observation[..., interface.observation_slices[term.name]].astype(np.float64)
     return np.asarray(shown / term.scales)
 
@@ -302,11 +303,11 @@ def _samples(
     begins: Floats,
     plan: Plan,
 ) -> TermSamples:
-    """Of a term.
+    """Returns the samples of a term.
 
     Args:
         signals: all.
-        stretches: of it.
+        stretches: of the recording.
         term: which.
         stretch: (W,) of the windows.
         begins: (W,) s, when their comparisons begin.
@@ -373,7 +374,7 @@ def _from_stream(
 
 
 def _within(signals: Signals, stretch: Segment, stream: SignalStream) -> NDArray[np.bool_]:
-    """(n,) which messages came during a stretch."""
+    """(n,) True for messages received during a stretch."""
     drive, step = stretch.drive, signals.interface.control_dt
     low, high = _between(signals, drive, stretch)
     inside = (stream.order > low) & (stream.order < high)
@@ -386,7 +387,7 @@ def _within(signals: Signals, stretch: Segment, stream: SignalStream) -> NDArray
 
 
 def _between(signals: Signals, drive: RecordedSession, stretch: Segment) -> tuple[int, int]:
-    """Places of the ticks before and after a stretch, in whichever drive they are."""
+    """Returns the positions of the ticks before and after a stretch, in any drive."""
     ticks = np.sort(np.concatenate([each.order for each in signals.drives]))
     first = np.searchsorted(ticks, drive.order[stretch.begin])
     after = np.searchsorted(ticks, drive.order[stretch.end - 1]) + 1
@@ -395,12 +396,11 @@ def _between(signals: Signals, drive: RecordedSession, stretch: Segment) -> tupl
 
 
 def _timed(signals: Signals, stretch: Segment) -> _Timed:
-    """When what happened in a stretch.
+    """Returns the times of the events in a stretch.
 
-    sim_node takes a command with its next physics step, and sends sensors after every step: the
-    step that obeys begins when the sensors before the command were sent. A late step is
-    one step all the same, and those after it catch up: none can have been due later than all that
-    follow allow.
+    sim_node applies a command in its next physics step, and sends sensors after every step: the
+    step that applies it begins when the sensors before the command were sent. Late steps are
+    caught up by the following ones, so the later steps limit how late each can have been due.
     """
     interface, none = signals.interface, np.zeros(0)
     drive, part = stretch.drive, slice(stretch.begin, stretch.end)
@@ -431,7 +431,7 @@ def _timed(signals: Signals, stretch: Segment) -> _Timed:
 
 
 def _obeyed(timed: _Timed, seen: Ints, order: Ints, came: Floats, step: float) -> Floats:
-    """(T,) the physics steps that obeyed what came then, by the sensors seen before."""
+    """(T,) physics steps that applied the received commands, from the sensors received before."""
     place = np.searchsorted(seen, order) - 1
     before = np.maximum(place, 0)
     behind = came - timed.received[before]
@@ -441,7 +441,7 @@ def _obeyed(timed: _Timed, seen: Ints, order: Ints, came: Floats, step: float) -
 
 
 def _first(time: Floats, values: Floats) -> Floats:
-    """(n,) when each value began, where the ones after it are exactly the same."""
+    """(n,) time at which each value began, if the following ones are exactly the same."""
     if not len(time):
         return time
     new = np.r_[True, (np.diff(values, axis=0) != 0).any(axis=1)]
@@ -449,7 +449,7 @@ def _first(time: Floats, values: Floats) -> Floats:
 
 
 def subsample(windows: Windows, keep: Ints) -> Windows:
-    """Some of the windows, in the order given, with their samples."""
+    """Returns some of the windows, in the given order, with their samples."""
     place = np.full(windows.count + 1, -1)  # the last entry stands for "none before"
     place[keep] = np.arange(len(keep))
     samples = {}
@@ -472,7 +472,7 @@ def subsample(windows: Windows, keep: Ints) -> Windows:
 
 
 def merge(windows: list[Windows]) -> Windows:
-    """The windows of several recordings as those of one."""
+    """Joins the windows of several recordings."""
     if len(windows) == 1:
         return windows[0]
     shift = np.cumsum([0, *(each.count for each in windows)])

@@ -75,7 +75,7 @@ PLOTTED = 8  # elements of which a window is drawn: the worst, then the first
 
 @dataclass(frozen=True)
 class Gap:
-    """What was found."""
+    """Result of the comparison."""
 
     subject: Subject  # a bundle, or a robot, whatever drove it
     robot: Robot  # the nominal one
@@ -98,29 +98,29 @@ class Gap:
 
     @property
     def name(self) -> str:
-        """Of what the recordings are held against."""
+        """Name of the bundle or robot."""
         subject = self.subject
         return subject.manifest.name if isinstance(subject, Bundle) else subject.name
 
     @property
     def digest(self) -> str | None:
-        """Of the bundle."""
+        """Digest of the bundle."""
         return self.subject.manifest.digest if isinstance(self.subject, Bundle) else None
 
     @property
     def skills(self) -> tuple[str, ...]:
-        """Of the bundle; none where there is none."""
+        """Names of the bundle's skills; empty for a robot."""
         return self.subject.manifest.skills if isinstance(self.subject, Bundle) else ()
 
     @property
     def verdict(self) -> list[str]:
-        """In plain words, worst first."""
+        """Findings in plain words, the most important first."""
         if self.findings:
             return [str(finding) for finding in self.findings]
         return [f"{NO_GAP} in what could be compared" if self.notes else NO_GAP]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, with a versioned schema; what is not known is null."""
+        """Plain data for JSON, with a versioned schema; unknown values are null."""
         data = {
             "schema": SCHEMA,
             "bundle": self.name if isinstance(self.subject, Bundle) else None,
@@ -154,7 +154,7 @@ class Gap:
         return _plain(data)  # type: ignore[no-any-return]
 
     def _worst(self) -> dict[str, float | None]:
-        """One number of each kind, for gates."""
+        """The largest number of each kind, for automatic checks."""
         every = [c for each in self.channels for c in each]
         errors = [m.nrmse for m in self.measures if not math.isnan(m.nrmse)]
         lags = [abs(m.lag) for m in self.measures if m.lag is not None]
@@ -216,7 +216,7 @@ def _scored(e: ClosedLoopReturn) -> dict[str, Any]:
 
 
 def _plain(data: Any) -> Any:
-    """JSON has no word for what is not a number."""
+    """Replaces NaN and infinity, which JSON does not have."""
     if isinstance(data, dict):
         return {key: _plain(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
@@ -245,11 +245,11 @@ def analyse(
         bags: recordings.
         robot: the nominal one, name or folder; None: the subject's.
         reality: in which it is simulated, name or file; empty: the nominal model.
-        master: that decided, where a recording does not say.
-        where: the robot's topics are, in a recording of somebody else.
+        master: master that selected the skills; needed if a recording does not contain it.
+        where: the robot's topics in a recording of another recorder.
 
     Raises:
-        UserError: no recording can be used, or the names are none.
+        UserError: no recording can be used, or a name is unknown.
     """
     if master is not None and isinstance(subject, Bundle):
         subject.master(master)
@@ -297,7 +297,7 @@ def analyse_signals(
     reality: str = "",
     notes: Sequence[str] = (),
 ) -> Gap:
-    """`analyse` of what has been read.
+    """`analyse` for signals that have been read already.
 
     Raises:
         UserError: nothing in it can be compared.
@@ -372,7 +372,7 @@ def _wraps(interface: Interface, signals: Sequence[Signals]) -> list[tuple[str, 
 
 @dataclass(frozen=True)
 class _Compared:
-    """Recordings beside one twin, and what explains the difference."""
+    """Recordings compared with one simulation, and the hypotheses that explain the difference."""
 
     twin: OpenLoopReplay
     windows: Windows
@@ -388,7 +388,7 @@ class _Compared:
 
     @property
     def left(self) -> dict[str, float]:
-        """What no cause explains, of the elements that move."""
+        """Unexplained difference of each element that moves."""
         return {
             m.element.name: float(np.nan_to_num(m.usual if self.restless else m.rmse, nan=np.inf))
             for m in self.explained
@@ -397,14 +397,14 @@ class _Compared:
 
     @property
     def settled(self) -> bool:
-        """Whether other steps could show nothing more that counts."""
+        """True if shorter physics steps could not explain significantly more."""
         if self.causes:
             return self.ticks * float(np.log(list(self._over(self.left).values())).sum()) < NATS
         sizes = {e.name: float(np.hypot(e.noise, MATERIAL * e.size)) for e in self.elements}
         return all(left <= sizes[name] for name, left in self.left.items())
 
     def clearer(self, than: _Compared) -> bool:
-        """Whether it shows the recording clearly better, or as well with fewer causes."""
+        """True if it fits the recording clearly better, or as well with fewer hypotheses."""
         before = than._over(than.left)
         after = than._over({name: left for name, left in self.left.items() if name in before})
         ratios = [before[name] / over for name, over in after.items()]
@@ -417,11 +417,11 @@ class _Compared:
 
     @property
     def ticks(self) -> int:
-        """That are compared."""
+        """Number of compared ticks."""
         return self.windows.count * self.windows.plan.length
 
     def _over(self, left: dict[str, float]) -> dict[str, float]:
-        """Per element what is left beside its floor: 1 is nothing."""
+        """Unexplained difference of each element relative to its floor: 1 is none."""
         floors = {e.name: max(e.floor, SMALLEST) for e in self.elements}
         return {name: float(np.hypot(1, each / floors[name])) for name, each in left.items()}
 
@@ -429,12 +429,13 @@ class _Compared:
 def _stepped(
     twin: OpenLoopReplay, signals: list[Signals], skills: int, notes: Sequence[str]
 ) -> _Compared:
-    """The recordings beside the twin, or beside one with shorter physics steps.
+    """Compares the recordings with the simulation, or with one that has shorter physics steps.
 
-    A robot knows no steps: where those of the model are long, what they change is the model's and
-    no difference of the robot. A simulator has the model's own. A fault can look like shorter
-    steps as long as nothing explains it, so each is judged by what its causes leave. A robot that
-    does not forget goes another way with any other steps, which shows nothing of them.
+    A real robot has no physics steps: if those of the model are long, their effect belongs to the
+    model and is not a difference of the robot. A simulator has the model's steps. A fault can look
+    like shorter steps while it is unexplained, so both are compared after their hypotheses. For a
+    robot that amplifies small deviations, any change of the steps changes the motion, which is no
+    evidence.
     """
     own = _compared(twin, signals, skills, notes)
     finer = twin if all(each.simulated or each.lockstep for each in signals) else twin.finer()
@@ -509,10 +510,10 @@ def _windows(
 def _unmoved(
     windows: Windows, elements: list[Element], interface: Interface, notes: Sequence[str]
 ) -> list[str]:
-    """What is to be said of elements that did not move.
+    """Returns a note on elements that did not move.
 
     Raises:
-        UserError: of all of them.
+        UserError: no element moved.
     """
     low, high = interface.limits
     told = bool((windows.command.std(axis=(0, 1)) > STILL * (high - low)).any())
@@ -531,7 +532,7 @@ def _unmoved(
 
 
 def _restless(memory: dict[str, Floats], twin: OpenLoopReplay) -> bool:
-    """Whether a simulation from a state that is a little wrong goes elsewhere."""
+    """True if a simulation from a slightly wrong state diverges from the true one."""
     units = {term.name: term.unit for term in twin.interface.observation}
     return any(
         bool((np.abs(kept) > (LASTS if units[name].endswith("/s") else GROWS)).any())
@@ -553,7 +554,7 @@ def _twin(
 def _trained(
     bundle: Bundle | None, signals: list[Signals], twin: OpenLoopReplay
 ) -> tuple[list[ClosedLoopReturn], list[Drift]]:
-    """What its skills earn, and how far out of their training the robot went."""
+    """Returns the returns of the skills, and how far the robot left their training range."""
     if bundle is None:
         return [], []
     scores = closed_loop_returns(signals, bundle, twin)
@@ -564,7 +565,7 @@ def _trained(
 
 
 def _noisy(interface: Interface, reality: Reality) -> Interface:
-    """The interface that declares the noise of a reality too."""
+    """Returns the interface with the noise of a reality added."""
     more = {name: sensor.noise[0] for name, sensor in reality.sensors.items()}
     terms = [
         replace(term, noise=tuple(np.hypot(term.noises, more.get(term.name, 0.0)).tolist()))
@@ -576,7 +577,7 @@ def _noisy(interface: Interface, reality: Reality) -> Interface:
 def _finite(
     windows: Windows, twin: OpenLoopReplay, notes: list[str]
 ) -> tuple[Windows, Prediction]:
-    """The windows that the simulation survives."""
+    """Returns the windows in which the simulation does not diverge."""
     nominal = twin.follow(windows)
     good = np.ones(windows.count, bool)
     for name, values in list(nominal.values.items()):
@@ -599,7 +600,7 @@ def _finite(
 
 
 def _usual(bundle: Bundle, scores: list[ClosedLoopReturn]) -> list[float]:
-    """(A,) share of the actions that a limit cuts, in simulation or else in the golden rows."""
+    """(A,) fraction of the actions cut by a limit, in simulation or else in the golden rows."""
     size = bundle.interface.action_size
     known = [line.action for line in scores] or [bundle.golden.action.reshape(-1, size)]
     share = bundle.interface.saturated(np.concatenate(known)).mean(axis=0)

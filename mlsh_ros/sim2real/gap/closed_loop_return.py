@@ -28,7 +28,7 @@ SURE = (2.5, 97.5)  # percent
 
 @dataclass(frozen=True)
 class ClosedLoopReturn:
-    """One task's returns, per drive: the robot's and the simulation's from the same start."""
+    """One task's returns per drive: of the robot and of the simulation from the same start."""
 
     task: str
     master: str
@@ -48,7 +48,7 @@ class ClosedLoopReturn:
 
 
 def interval(values: Floats) -> tuple[float, float]:
-    """95 % of the mean, by bootstrap; always the same numbers for the same values."""
+    """95 % interval of the mean, by bootstrap; deterministic."""
     if len(values) < 2:
         return float("nan"), float("nan")
     rng = np.random.default_rng(0)
@@ -60,7 +60,7 @@ def interval(values: Floats) -> tuple[float, float]:
 def closed_loop_returns(
     signals: list[Signals], bundle: Bundle, twin: OpenLoopReplay
 ) -> list[ClosedLoopReturn]:
-    """Per master that drove and whose task the recording tells; none if it tells of none."""
+    """Returns the results per recorded master whose task can be reconstructed."""
     found = []
     drives = [(each, s) for each in signals for s in each.stretches() if _first(s)]
     for name in dict.fromkeys(stretch.drive.master for _, stretch in drives):
@@ -74,7 +74,7 @@ def closed_loop_returns(
 
 
 def _first(stretch: Segment) -> bool:
-    """Whether a session begins there: one whose first ticks are lost is in the middle of it."""
+    """True if a session begins there: its first ticks are not lost."""
     return stretch.begin == 0 and int(stretch.drive.tick[0]) == 0
 
 
@@ -121,7 +121,7 @@ def _drive(
     first: dict[str, Floats],
     ticks: int,
 ) -> tuple[Floats, NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
-    """(ticks - 1, n) rewards and success in simulation, by what is shown; all it saw and did."""
+    """(ticks - 1, n) rewards and success in simulation; and all observations and actions."""
     manifest, interface = bundle.manifest, bundle.interface
     count = len(next(iter(first.values())))
     skills, network = load_skills(bundle), load_master(bundle, master)

@@ -21,7 +21,7 @@ MILLI = 1e3
 
 @dataclass(frozen=True)
 class Channel:
-    """One sensor topic."""
+    """Statistics of one sensor topic."""
 
     topic: str
     messages: int
@@ -36,7 +36,7 @@ class Channel:
 
 @dataclass(frozen=True)
 class ChannelTiming:
-    """The ticks."""
+    """Timing of the ticks."""
 
     ticks: int
     missed: int
@@ -51,7 +51,7 @@ class ChannelTiming:
 
 @dataclass(frozen=True)
 class Saturation:
-    """One element of the action."""
+    """Saturation of one element of the action."""
 
     name: str
     saturated: float  # share of the ticks whose action was cut by the limit
@@ -60,7 +60,7 @@ class Saturation:
 
 @dataclass(frozen=True)
 class Drift:
-    """One element of the observation against what the policy sees in simulation."""
+    """Range of one element of the observation, relative to that in simulation."""
 
     name: str
     low: float  # of what was seen in simulation, as the policy sees it
@@ -70,8 +70,8 @@ class Drift:
 
 
 def channels(signals: Signals, stale: dict[str, float]) -> list[Channel]:
-    """Of every topic that has come."""
-    # Of a topic whose messages lack a term now and then, what all its messages showed.
+    """Returns the statistics of every received topic."""
+    # If some messages of a topic lack a term, use the stream with the most messages.
     fullest = {s.topic: s for s in sorted(signals.streams, key=lambda s: len(s.received))}
     streams = [s for s in signals.streams if fullest[s.topic] is s]
     return [_channel(signals, stream, stale.get(stream.topic, 0.0)) for stream in streams]
@@ -106,7 +106,7 @@ def _channel(signals: Signals, stream: SignalStream, stale: float) -> Channel:
 
 
 def _steps(signals: Signals, stream: SignalStream) -> list[Floats]:
-    """Times between two messages of a topic, within each stretch."""
+    """Time differences between messages of a topic, within each stretch."""
     found = []
     for stretch in signals.stretches():
         order = stretch.drive.order[stretch.begin : stretch.end]
@@ -117,7 +117,7 @@ def _steps(signals: Signals, stream: SignalStream) -> list[Floats]:
 
 
 def timing(signals: list[Signals]) -> ChannelTiming:
-    """Over all ticks."""
+    """Returns the timing of all ticks."""
     drives = [drive for each in signals for drive in each.drives]
     steps = [
         np.diff(s.drive.received[s.begin : s.end])
@@ -148,7 +148,7 @@ def timing(signals: list[Signals]) -> ChannelTiming:
 
 
 def saturation(signals: list[Signals]) -> list[Saturation]:
-    """Of every action element; none without traces."""
+    """Returns the saturation of every action element; empty without traces."""
     interface = signals[0].interface
     drives = [d for each in signals for d in each.drives if d.traced and len(d) > 1]
     if not drives:
@@ -162,7 +162,7 @@ def saturation(signals: list[Signals]) -> list[Saturation]:
 
 
 def _held(interface: Interface, command: Floats) -> Floats:
-    """(T - 1, A) where the command differs from what it would be without a rate limit."""
+    """(T - 1, A) True where the rate limit changed the command."""
     before, after = command[:-1], command[1:]
     rate = np.abs(interface.brake(interface.safe + 1e6) - (interface.safe + 1e6))
     return (np.abs(after - before) > rate * (1 - 1e-6) - NEAR).astype(float)
@@ -171,7 +171,7 @@ def _held(interface: Interface, command: Floats) -> Floats:
 def out_of_distribution(
     signals: list[Signals], known: NDArray[np.float32], read: NDArray[np.bool_]
 ) -> list[Drift]:
-    """Of the observation elements that are `read` (O,), against `known` ones (n, O)."""
+    """Compares the observation elements that are `read` (O,) with `known` ones (n, O)."""
     seen = np.concatenate([d.observation for each in signals for d in each.drives])
     seen = seen[np.isfinite(seen).all(axis=1)]
     low, high = known.min(axis=0), known.max(axis=0)

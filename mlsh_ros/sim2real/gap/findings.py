@@ -205,10 +205,10 @@ SAID: dict[str, Say] = {
 
 
 def _once(causes: Sequence[Hypothesis]) -> list[Hypothesis]:
-    """Of what was found twice, the two together in the place of the first: no line denies another.
+    """Merges repeated hypotheses of one kind into the first, so that findings do not contradict.
 
-    What a later round finds of the same thing comes on top of the first; of masses, damping and
-    friction it is the whole. What takes the first back altogether leaves none of them.
+    A later value is added to or multiplied with the first; for masses, damping and friction it
+    replaces it. If the values cancel, the hypothesis is removed.
     """
     found: dict[tuple[str, tuple[str, ...]], Hypothesis] = {}
     for cause in causes:
@@ -230,7 +230,7 @@ def _once(causes: Sequence[Hypothesis]) -> list[Hypothesis]:
 
 
 def from_causes(causes: Sequence[Hypothesis], ceilings: dict[str, float]) -> list[Finding]:
-    """What explains the difference, in the order in which it was found.
+    """Returns the findings that explain the difference, in the order of the search.
 
     Args:
         causes: of the search.
@@ -252,7 +252,7 @@ def from_causes(causes: Sequence[Hypothesis], ceilings: dict[str, float]) -> lis
 
 
 def from_channels(channels: Sequence[Channel], causes: Sequence[Hypothesis]) -> list[Finding]:
-    """Of the messages: stale, lost."""
+    """Returns findings about the messages: stale, lost."""
     told = {topic for c in causes if c.kind == "stale" for topic in c.where}
     found = []
     for c in channels:
@@ -273,7 +273,7 @@ def from_channels(channels: Sequence[Channel], causes: Sequence[Hypothesis]) -> 
 
 
 def from_wraps(wraps: Sequence[tuple[str, Wrap]]) -> list[Finding]:
-    """Of angles that jump by a turn, by their elements' names; they were compared without that."""
+    """Returns findings about angles that jump by a turn; they were compared without the jumps."""
     times: dict[str, Wrap] = {}
     for name, wrap in wraps:
         times[name] = replace(wrap, times=wrap.times + (times[name].times if name in times else 0))
@@ -293,7 +293,7 @@ def from_wraps(wraps: Sequence[tuple[str, Wrap]]) -> list[Finding]:
 
 
 def from_angles(angles: Sequence[Angle]) -> list[Finding]:
-    """Of joints that turn further, or less far, than their own velocity says."""
+    """Returns findings about joint angles that disagree with their own measured velocity."""
     off = [a for a in angles if a.correlation > HOLDS and abs(a.ratio - 1) > CONTRADICTS]
     return [
         Finding(
@@ -313,12 +313,12 @@ def from_angles(angles: Sequence[Angle]) -> list[Finding]:
 def from_measures(
     final: Sequence[Measure], timing: ChannelTiming, period: float, *, restless: bool = False
 ) -> list[Finding]:
-    """Of what no cause explains: noise, outliers, and the rest.
+    """Returns findings about unexplained differences: noise, outliers, and the rest.
 
     Args:
         final: measured against the model with all causes.
         timing: of the ticks.
-        period: s, that they should have.
+        period: s, nominal.
         restless: the robot does not forget where it was pushed: a contact that comes a moment
             early makes another way of the rest of a window, so the usual window counts.
     """
@@ -371,7 +371,7 @@ def from_measures(
 
 
 def _part(m: Measure, share: float) -> str:
-    """How much that is: of the movement in simulation, where there is one to compare with."""
+    """Describes a difference relative to the movement in simulation, if there is any."""
     if m.element.moves and m.element.scale >= m.element.beside:
         return f"{100 * share:.0f} % of its movement"
     return f"{m.rmse:.2g} {m.element.unit}, where the simulation hardly moves,"
@@ -382,7 +382,7 @@ def _off(m: Measure, restless: bool) -> float:
 
 
 def from_ticks(timing: ChannelTiming, period: float) -> list[Finding]:
-    """Of the controller's timing."""
+    """Returns findings about the controller's timing."""
     found, ticks = [], max(timing.ticks, 1)
     if timing.missed / ticks > MISSED:
         share = timing.missed / ticks
@@ -402,7 +402,7 @@ def from_ticks(timing: ChannelTiming, period: float) -> list[Finding]:
 
 
 def from_range(drifts: Sequence[Drift], *, sparse: bool) -> list[Finding]:
-    """Of observations that training has not seen; `sparse`: little is known of those."""
+    """Returns findings about untrained observations; `sparse`: little training data is known."""
     least = OUTSIDE_GOLDEN if sparse else OUTSIDE
     out = sorted((d for d in drifts if d.outside > least), key=lambda d: -d.outside)
     if not out:
@@ -418,7 +418,7 @@ def from_range(drifts: Sequence[Drift], *, sparse: bool) -> list[Finding]:
 
 
 def from_efforts(efforts: Sequence[Saturation], usual: Sequence[float]) -> list[Finding]:
-    """Of actions at their limits, against what is usual."""
+    """Returns findings about actions at their limits, compared with the usual fraction."""
     found = []
     for effort, normal in zip(efforts, usual, strict=False):
         if effort.saturated > normal + SATURATED:
@@ -433,7 +433,7 @@ def from_efforts(efforts: Sequence[Saturation], usual: Sequence[float]) -> list[
 
 
 def from_replay(replayed: Sequence[Result]) -> list[Finding]:
-    """Of skills and decisions against the bundle."""
+    """Returns findings about skills and decisions that differ from the bundle's."""
     found = []
     ticks = sum(r.different_ticks for r in replayed)
     decisions = sum(r.different_decisions for r in replayed)
@@ -457,7 +457,7 @@ def from_replay(replayed: Sequence[Result]) -> list[Finding]:
 
 
 def from_score(earned: Sequence[ClosedLoopReturn], others: Sequence[Finding]) -> list[Finding]:
-    """Of returns; `others` are what else was found."""
+    """Returns findings about returns; `others` are all other findings."""
     above = any(each.rank < SYMPTOM for each in others)
     found = []
     for line in earned:
@@ -479,5 +479,5 @@ def from_score(earned: Sequence[ClosedLoopReturn], others: Sequence[Finding]) ->
 
 
 def ranked(findings: Sequence[Finding]) -> list[Finding]:
-    """Worst first."""
+    """Returns the findings, the most important first."""
     return sorted(findings, key=lambda f: (f.rank, -f.severity))

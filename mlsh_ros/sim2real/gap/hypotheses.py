@@ -61,7 +61,7 @@ IN_TICKS = 0.02  # a time base that differs by less is the same
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """Something that explains a part of the difference."""
+    """An explanation of a part of the difference."""
 
     kind: str  # see findings.SAID
     where: tuple[str, ...]  # elements, topics or action elements that it is about
@@ -74,7 +74,7 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A cause before it is judged."""
+    """A hypothesis before its evaluation."""
 
     kind: str
     where: tuple[str, ...]
@@ -86,7 +86,7 @@ class _Candidate:
 
 @dataclass(frozen=True)
 class Search:
-    """Looks for causes in a recording.
+    """Searches hypotheses for a recording.
 
     Args:
         twin: of the robot.
@@ -99,7 +99,7 @@ class Search:
     elements: list[Element]
 
     def causes(self) -> tuple[list[Hypothesis], Model]:
-        """Best first, and the model with all of them."""
+        """Returns the hypotheses, the best first, and the model with all of them."""
         found: list[Hypothesis] = []
         model = Model()
         few = self._few(len(self.families(NOMINAL)))
@@ -114,9 +114,10 @@ class Search:
         return found, model
 
     def _few(self, tries: int) -> tuple[Windows, Ints]:
-        """The windows in which most happens, as many as can be simulated under every change.
+        """Returns the windows with the most motion, as many as the computing time allows.
 
-        With the windows before them, which tell what no sensor does; and which are looked at.
+        Includes the windows before them, which give the unmeasured part of the state; and the
+        indices of those that are evaluated.
         """
         plan, interface = self.windows.plan, self.twin.interface
         nv = self.twin.degrees
@@ -131,13 +132,13 @@ class Search:
         return subsample(self.windows, chosen), np.flatnonzero(np.isin(chosen, keep))
 
     def families(self, base: ModelChange) -> list[Family]:
-        """Changes of the robot itself that are tried."""
+        """Returns the changes of the robot itself that are tried."""
         return families(self.twin.interface, self.windows.command, base)
 
 
 @dataclass(frozen=True)
 class _View:
-    """The windows of the search as a model of the robot explains them."""
+    """The windows of the search, compared with a model of the robot."""
 
     search: Search
     windows: Windows
@@ -176,13 +177,13 @@ class _View:
         return [e for e in self.search.elements if e.term == term]
 
     def terms(self) -> list[str]:
-        """That say something."""
+        """Terms with motion."""
         return [t for t in self.compared if any(e.moves for e in self.mine(t))]
 
     # Judging ----------------------------------------------------------------------------------
 
     def judged(self) -> list[Hypothesis | None]:
-        """Every assumption's cause; none where it explains too little."""
+        """Returns the hypothesis of every assumption; empty where it explains too little."""
         if not self._worth_a_look(self.left):
             return []
         tries = [*self._sensors(), *self._lags(), *self._bases()]
@@ -201,7 +202,7 @@ class _View:
         )
 
     def _nats(self, term: str, left: Floats) -> float:
-        """How much more probable a term is with less left."""
+        """Returns the gain in log likelihood of a term with a smaller remaining difference."""
         floor = np.array([max(e.floor, 1e-12) ** 2 for e in self.mine(term)])
         return float(0.5 * self.ticks * np.log((self.left[term] + floor) / (left + floor)).sum())
 
@@ -356,7 +357,7 @@ class _View:
         )
 
     def _bases(self) -> Iterator[_Candidate]:
-        """Topics that come late by their own stamps, or that repeat old values."""
+        """Returns topics that are late by their own stamps, or that repeat old values."""
         tick = self.search.twin.interface.control_dt
         for topic in dict.fromkeys(e.topic for e in self.search.elements):
             terms = [t for t in self.terms() if self.mine(t)[0].topic == topic]
@@ -421,7 +422,7 @@ class _View:
         family: Family,
         tried: list[_Candidate],
     ) -> list[_Candidate]:
-        """Values between the best one and its neighbours."""
+        """Returns values between the best one and its neighbors."""
         kind, where, _ = family
         if len(tried) < 2:
             return tried
@@ -440,14 +441,14 @@ class _View:
 
 
 def _simplest(causes: list[Hypothesis]) -> Hypothesis:
-    """The best one, or one about as good that the recording shows without fitting anything."""
+    """Returns the best hypothesis, or a similar one that needs no fitted number."""
     enough = AS_GOOD * max(cause.nats for cause in causes)
     shown = [cause for cause in causes if cause.kind in EVIDENT and cause.nats >= enough]
     return max(shown or causes, key=lambda cause: cause.nats)
 
 
 def corrected(windows: Windows, twin: OpenLoopReplay, model: Model) -> Windows:
-    """The windows with the start as a model of the sensors takes it to have been."""
+    """Returns the windows with the start corrected by a model of the sensors."""
     start = dict(windows.start)
     for term in twin.interface.observation:
         sensor = model.sensors.get(term.name)
@@ -460,7 +461,7 @@ def corrected(windows: Windows, twin: OpenLoopReplay, model: Model) -> Windows:
 
 
 def fewer(samples: TermSamples) -> TermSamples:
-    """Evenly spread ones."""
+    """Returns an evenly spread subset."""
     count = len(samples.time)
     if count <= MOST:
         return samples
@@ -470,7 +471,7 @@ def fewer(samples: TermSamples) -> TermSamples:
 
 
 def _refine(score: Callable[[float], float], grid: Floats) -> float:
-    """Where a score is highest: on a grid, then between its points."""
+    """Returns the maximum of a score: on a grid, then between its points."""
     best = float(max(grid, key=score))
     step = float(grid[1] - grid[0]) if len(grid) > 1 else 0.0
     for _ in range(3):
@@ -490,7 +491,7 @@ def _matrix(sensor: Sensor, count: int) -> Floats:
 
 
 def _then(sensor: Sensor, matrix: Floats, bias: Floats) -> Sensor:
-    """A sensor, and then another matrix and bias."""
+    """Composes a sensor with another matrix and bias."""
     before = _matrix(sensor, len(matrix))
     offset = np.array(sensor.bias) if sensor.bias else np.zeros(len(matrix))
     return replace(

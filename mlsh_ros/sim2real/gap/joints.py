@@ -21,7 +21,7 @@ LEAST = 1e-3  # rad or m: a joint that moves less says nothing
 
 @dataclass(frozen=True)
 class Angle:
-    """What a joint's angle is, in units of what its velocity sums up to."""
+    """Ratio between a joint's angle and the integral of its velocity."""
 
     name: str  # of the element that shows the angle
     ratio: float  # 1: they agree
@@ -29,7 +29,7 @@ class Angle:
 
 
 def angles(interface: Interface, recordings: Sequence[Signals]) -> list[Angle]:
-    """Of every joint that shows both, and moves."""
+    """Returns the ratio for every moving joint with both measurements."""
     pairs = [
         ((term.name, i), (other.name, other.mujoco.qvel.index(joint)), f"{term.name}.{name}")
         for term in interface.observation
@@ -69,7 +69,7 @@ def _changes(signals: Signals, position: tuple[str, int], velocity: tuple[str, i
 
 
 def _shown(signals: Signals, term: str, index: int) -> tuple[Floats, Floats] | None:
-    """(n,) times of their making, s, and (n,) values; None if the term is not recorded."""
+    """(n,) times of measurement, s, and (n,) values; None if the term is not recorded."""
     stream = signals.stream(term)
     if stream is None or len(stream.received) < 2:
         return None
@@ -80,7 +80,7 @@ def _shown(signals: Signals, term: str, index: int) -> tuple[Floats, Floats] | N
 
 
 def _runs(time: Floats) -> list[tuple[int, int]]:
-    """Stretches without a pause or a jump of the clock."""
+    """Returns stretches without a pause or a jump of the clock."""
     step = np.diff(time)
     edges: Ints = np.r_[0, np.flatnonzero((step <= 0) | (step > PAUSE)) + 1, len(time)]
     return [(int(a), int(b)) for a, b in itertools.pairwise(edges) if b - a > 1]

@@ -165,9 +165,9 @@ def _around(
     model: Model,
     shown: Comparison,
 ) -> Floats:
-    """(n, count) how far a value is from all that was simulated just before, then and after.
+    """(n, count) distance of a value from the range simulated around its time.
 
-    A blow that comes a moment early is no jump of the sensor.
+    An impact that comes slightly early is not a jump of the sensor.
     """
     samples, sensor, step = windows.samples[term], model.sensor(term), 1 / prediction.fine
     near = [shown.simulated]
@@ -181,7 +181,7 @@ def _around(
 def sudden(
     far: NDArray[np.bool_], values: Floats, least: float, window: Ints, time: Floats
 ) -> NDArray[np.bool_]:
-    """(n,) which of the samples that are far from the simulation came there or left all at once.
+    """(n,) True for samples far from the simulation that came there or left within one step.
 
     After a contact a robot may go another way than its simulation, and be far from it: step by
     step, or with a jolt as the simulation has them too.
@@ -239,7 +239,7 @@ def lags_of(
     interface: Interface,
     model: Model,
 ) -> list[float | None]:
-    """Per element the lag (s) at which recorded and simulated resemble each other most."""
+    """Per element the lag (s) with the best match of recording and simulation."""
     tick = interface.control_dt
     samples = fewer(windows.samples[term])
     low = max(EARLIEST / tick, -2.0)
@@ -275,14 +275,14 @@ def lags_of(
 
 
 def _usual(error: Floats, window: Ints) -> float:
-    """Median over windows of their rms error."""
+    """Median over windows of their RMS error."""
     counts = np.bincount(window)
     squares = np.bincount(window, error**2)[counts > 0] / counts[counts > 0]
     return float(np.sqrt(np.median(squares)))
 
 
 def _white(error: Floats, window: Ints) -> float:
-    """Standard deviation of what changes from one sample to the next, without outliers."""
+    """Standard deviation of the change between samples, without outliers."""
     step = np.diff(error)[np.diff(window) == 0]
     return TO_SIGMA * float(np.median(np.abs(step))) / np.sqrt(2) if len(step) else 0.0
 
@@ -290,7 +290,7 @@ def _white(error: Floats, window: Ints) -> float:
 def _horizons(
     element: Element, raw: Floats, shown: Comparison, interface: Interface
 ) -> tuple[float, ...]:
-    """Rmse some time after a window's begin, less the difference there if it remembers."""
+    """RMSE some time after a window's begin, minus the initial difference if it persists."""
     samples, tick = shown.samples, interface.control_dt
     error = raw
     if element.remembers and len(raw):
@@ -307,7 +307,7 @@ def _horizons(
 
 
 def since_switch(windows: Windows) -> Ints:
-    """(W, P) ticks since the skill changed, within the window; counted on from its begin."""
+    """(W, P) ticks since the skill changed within the window, or since the window began."""
     count, ticks = windows.skill.shape
     since = np.full((count, ticks), 10**6)
     for t in range(1, ticks):
@@ -319,7 +319,7 @@ def since_switch(windows: Windows) -> Ints:
 def stale_shares(
     windows: Windows, prediction: Prediction, elements: list[Element]
 ) -> dict[str, float]:
-    """Per topic, the share of samples that repeat a value from which the robot has moved on."""
+    """Per topic, the fraction of samples that repeat a value although the robot has moved."""
     shares: dict[str, float] = {}
     for term in dict.fromkeys(element.term for element in elements):
         mine = [e for e in elements if e.term == term]
@@ -344,7 +344,7 @@ def trace_of(
     interface: Interface,
     model: Model = PERFECT,
 ) -> Trace:
-    """The window in which an element moves most, for a plot.
+    """Returns the window with the largest motion of an element, for a plot.
 
     Args:
         element: which.

@@ -13,7 +13,7 @@ from sim.interface import Floats
 
 @dataclass(frozen=True)
 class Moments:
-    """Second moments of what was recorded (y) and simulated (x) of one term."""
+    """Second moments of recorded (y) and simulated (x) values of one term."""
 
     yy: Floats  # (count,)
     xx: Floats  # (count, count)
@@ -28,27 +28,27 @@ class Moments:
         )
 
     def unbiased(self) -> Floats:
-        """(count,) mean squares of y - x less its mean."""
+        """(count,) mean squares of y - x minus its mean."""
         return np.maximum(self.left(np.eye(len(self.yy))) - self.mean**2, 0.0)
 
     def gain(self, index: int) -> float:
-        """The factor on one element that leaves least."""
+        """The factor on one element with the smallest remaining difference."""
         return float(self.yx[index, index] / max(self.xx[index, index], 1e-300))
 
     def common_gain(self, elements: list[Element]) -> float:
-        """The factor on all elements that leaves least."""
+        """The factor on all elements with the smallest remaining difference."""
         weight = np.array([1 / element.floor**2 if element.moves else 0.0 for element in elements])
         return float(
             (weight * np.diag(self.yx)).sum() / max((weight * np.diag(self.xx)).sum(), 1e-300)
         )
 
     def rotation(self) -> float:
-        """Rad, by which x must be turned to leave least; of two elements."""
+        """Rotation of x, rad, with the smallest remaining difference; for two elements."""
         return float(np.arctan2(self.yx[1, 0] - self.yx[0, 1], self.yx[0, 0] + self.yx[1, 1]))
 
 
 def moments_of(comparison: Comparison, elements: list[Element]) -> Moments:
-    """Elements that remember are centred in their windows, the others are not."""
+    """Returns the moments; persistent elements are centered in their windows."""
     window = comparison.samples.window
     remembers = np.array([element.remembers for element in elements])
     y = np.where(remembers, centred(comparison.recorded, window), comparison.recorded)
@@ -58,11 +58,11 @@ def moments_of(comparison: Comparison, elements: list[Element]) -> Moments:
 
 
 def turned(angle: float) -> Floats:
-    """(2, 2) counter-clockwise."""
+    """(2, 2) rotation matrix, counter-clockwise."""
     cos, sin = np.cos(angle), np.sin(angle)
     return np.array([[cos, -sin], [sin, cos]])
 
 
 def arranged(order: NDArray[np.int64]) -> Floats:
-    """(n, n) that takes element order[i] to place i."""
+    """(n, n) permutation that moves element order[i] to position i."""
     return np.asarray(np.eye(len(order))[order])

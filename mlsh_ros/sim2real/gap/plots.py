@@ -18,7 +18,7 @@ SHOWN = 6  # lines in a plot
 def draw_trace(
     nominal: Trace, explained: Trace | None, *, unit: str, key: str, label: str
 ) -> Markup:
-    """Recorded and simulated over one window."""
+    """Plot recording and simulation over one window."""
     with styled():
         axes = axes_of((4.2, 2.4), (0.14, 0.17, 0.84, 0.79))
         axes.plot(nominal.time, nominal.simulated, color=SIM, lw=1.6)
@@ -30,7 +30,7 @@ def draw_trace(
 
 
 def draw_horizons(measures: list[Measure], *, key: str, label: str) -> Markup:
-    """Prediction error over the time since the robot's state was last taken over."""
+    """Plot the prediction error over the time since the start state."""
     with styled():
         axes = axes_of((4.2, 2.4), (0.12, 0.17, 0.62, 0.79))
         ends = {}
@@ -51,7 +51,7 @@ def draw_horizons(measures: list[Measure], *, key: str, label: str) -> Markup:
 
 
 def draw_range(drifts: list[Drift], *, key: str, label: str) -> Markup:
-    """How far outside of the training's range each element was, in ranges."""
+    """Plot how far each element left the range of training, in units of the range."""
     with styled():
         height = 0.55 + 0.2 * len(drifts)
         axes = axes_of((4.2, height), (0.3, 0.42 / height, 0.66, 1 - 0.5 / height))
@@ -69,7 +69,7 @@ def draw_range(drifts: list[Drift], *, key: str, label: str) -> Markup:
 
 
 def draw_earned(line: ClosedLoopReturn, *, key: str, label: str) -> Markup:
-    """Every drive's return, on the robot over in simulation from the same start."""
+    """Plot the return of every drive: robot over simulation from the same start."""
     with styled():
         axes = axes_of((4.2, 3.4), (0.14, 0.13, 0.84, 0.84))
         both = np.concatenate([line.robot, line.simulation])

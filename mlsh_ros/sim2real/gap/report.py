@@ -42,7 +42,7 @@ class Cost:
 
 
 def render(gap: Gap) -> str:
-    """The report as HTML; the same gap gives the same text."""
+    """Returns the report as HTML; the same gap gives the same text."""
     return render_page(
         TEMPLATE,
         name=gap.name,
@@ -76,7 +76,7 @@ def _legend(gap: Gap) -> list[tuple[str, str]]:
 
 
 def _traces(gap: Gap) -> list[Panel]:
-    """Recorded and simulated over time."""
+    """Section with recording and simulation over time."""
     units = {m.element.name: m.element.unit for m in gap.measures}
     panels = []
     for i, (name, (nominal, explained)) in enumerate(gap.traces.items()):
@@ -113,7 +113,7 @@ def _since() -> list[str]:
 
 
 def _horizons(gap: Gap) -> list[Panel]:
-    """Prediction error over time; nothing if nothing moved."""
+    """Section with the prediction error over time; empty without motion."""
     moving = sorted((m for m in gap.measures if m.element.moves), key=_far)
     if not moving:
         return []
@@ -127,7 +127,7 @@ def _far(m: Measure) -> float:
 
 
 def _ranges(gap: Gap) -> list[Panel]:
-    """Reach beyond the range of training; nothing if no training is known."""
+    """Section with observations beyond the range of training; empty without training data."""
     worst = sorted(gap.out_of_distribution, key=lambda d: (-d.outside, -d.farthest))[:RANGES]
     if not worst:
         return []

@@ -31,7 +31,7 @@ Family = tuple[str, tuple[str, ...], list[tuple[float, ModelChange]]]
 
 
 def families(interface: Interface, command: Floats, base: ModelChange) -> list[Family]:
-    """Everything that is tried.
+    """Returns all changes that are tried.
 
     Args:
         interface: of the robot.
@@ -52,7 +52,7 @@ def _mix(base: ModelChange, size: int) -> Floats:
 
 
 def _forces(names: Sequence[str], command: Floats, base: ModelChange) -> list[Family]:
-    """Gains and ceilings of each actuator, and of all together."""
+    """Gains and maxima of each actuator, and of all together."""
     size = len(names)
     mix = _mix(base, size)
     largest = np.abs(command).max(axis=tuple(range(command.ndim - 1)), initial=1e-9)
@@ -89,7 +89,7 @@ def _factors(base: ModelChange) -> list[Family]:
 
 
 def _crossed(names: Sequence[str], base: ModelChange) -> list[Family]:
-    """Two actuators, each with the commands of the other."""
+    """Two actuators with exchanged commands."""
     size = len(names)
     found: list[Family] = []
     for i, j in combinations(range(size), 2):
@@ -101,7 +101,7 @@ def _crossed(names: Sequence[str], base: ModelChange) -> list[Family]:
 
 
 def _turned(interface: Interface, names: Sequence[str], base: ModelChange) -> list[Family]:
-    """Commands of two elements in another frame."""
+    """Commands of two elements in a rotated frame."""
     size = len(names)
     found: list[Family] = []
     for term in interface.action:
@@ -117,7 +117,7 @@ def _turned(interface: Interface, names: Sequence[str], base: ModelChange) -> li
 
 
 def blend(a: ModelChange, b: ModelChange, part: float) -> ModelChange:
-    """A change between two of a family."""
+    """Returns a change between two of a family."""
 
     def between(x: Floats, y: Floats) -> Floats:
         return np.asarray((1 - part) * x + part * y)
@@ -133,5 +133,5 @@ def blend(a: ModelChange, b: ModelChange, part: float) -> ModelChange:
 
 
 def rows(matrix: Floats) -> tuple[tuple[float, ...], ...]:
-    """Of a matrix, as a frozen dataclass can have them."""
+    """Converts a matrix to tuples, for a frozen dataclass."""
     return tuple(tuple(row) for row in matrix.tolist())

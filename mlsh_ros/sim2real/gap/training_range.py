@@ -15,13 +15,13 @@ SPREAD = 2.0
 
 
 def graphs_of(bundle: Bundle) -> list[OnnxGraph]:
-    """Of all skills and masters."""
+    """Returns the graphs of all skills and masters."""
     networks = [name for name in bundle.manifest.files if name.endswith(".onnx")]
     return [read_graph(bundle.files[name], name) for name in networks]
 
 
 def known_to(bundle: Bundle, graphs: Sequence[OnnxGraph]) -> NDArray[np.float32]:
-    """(n, O) observations that training has seen: the golden rows, and how far its values spread.
+    """(n, O) observations known from training: the golden rows, and the spread of its values.
 
     The networks carry mean and deviation over the whole training, or neither.
     """
@@ -34,6 +34,6 @@ def known_to(bundle: Bundle, graphs: Sequence[OnnxGraph]) -> NDArray[np.float32]
 
 
 def read_by(graphs: Sequence[OnnxGraph]) -> NDArray[np.bool_]:
-    """(O,) whether any of the networks makes a difference between an element's values."""
+    """(O,) True for elements that affect any of the networks."""
     weights = np.concatenate([graph.initializers["weight0"] for graph in graphs], axis=1)
     return np.asarray(weights.any(axis=1))

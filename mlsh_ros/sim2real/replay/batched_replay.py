@@ -25,7 +25,7 @@ NUDGE = 1e-4  # rad or m, of the pose at a window's start
 
 @dataclass(frozen=True)
 class Element:
-    """One number of a term, in every window."""
+    """One number of a term, in all windows."""
 
     term: str
     index: int  # of what is compared of the term
@@ -33,19 +33,19 @@ class Element:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name of the element in reports."""
         return f"{self.term}.{self.index}"
 
 
 @dataclass
 class BatchedReplay:
-    """Predicts what the sensors show in some windows, for columns of values.
+    """Predicts the measurements in some windows, for columns of values.
 
     Args:
         twin: of the nominal robot.
         windows: of the recordings.
-        ranges: what may differ; other values stay nominal.
-        known: what differs for certain.
+        ranges: of the values that may differ; others stay nominal.
+        known: differences that are known.
         threads: of the simulation.
     """
 
@@ -94,15 +94,15 @@ class BatchedReplay:
 
     @property
     def state(self) -> Floats:
-        """(W, n) where the windows start, by what the sensors showed."""
+        """(W, n) initial states of the windows, from the sensors."""
         if not self._states:
             self._states.append(self.twin.states(self.windows))
         return self._states[0]
 
     def predict(self, values: Floats, use: NDArray[np.bool_] | None = None) -> Floats:
-        """(rows, C) what the sensors show, for values (C, n); nan outside of windows `use` (W,).
+        """(rows, C) predicted measurements, for values (C, n); NaN outside of windows `use`.
 
-        Columns that differ in what the sensors make of a motion are simulated once.
+        Columns that differ only in the sensors' properties are simulated once.
         """
         windows = np.flatnonzero(np.ones(self.windows.count, bool) if use is None else use)
         moving, first, motion = np.unique(
@@ -113,7 +113,7 @@ class BatchedReplay:
         return self._shown(values, prediction, motion, windows)
 
     def pose_effects(self, values: Floats) -> Floats:
-        """(rows, D) change of what is shown per change of the start's positions, for (n,)."""
+        """(rows, D) change of the measurements per change of the start's positions, for (n,)."""
         model, count = self.twin.model, self.windows.count
         state = np.tile(self.state, (model.nv + 1, 1))
         # MuJoCo's order of a state: time, positions, velocities, ..
@@ -129,7 +129,7 @@ class BatchedReplay:
         return (shown[:, 1:] - shown[:, :1]) / NUDGE
 
     def _run(self, values: Floats, state: Floats, windows: Ints) -> Prediction:
-        """For values (C, n) in w windows: C * w simulated ones."""
+        """Simulate values (C, n) in w windows: C * w simulations."""
         commands = [self.windows.command[windows]] * len(values)
         fields, _ = self.simulator.run(values, state, commands)
         shown = {term.name: fields[term.name] for term in self.terms}
@@ -138,7 +138,7 @@ class BatchedReplay:
     def _shown(
         self, values: Floats, prediction: Prediction, motion: Ints, windows: Ints
     ) -> Floats:
-        """(rows, C) for values (C, n) and the number (C,) of the motion that is predicted."""
+        """(rows, C) measurements for values (C, n) and the index (C,) of their motion."""
         sensors = [sensor_models(self.differences, row, self.robot_terms) for row in values]
         out = np.full((len(self.measured), len(values)), np.nan)
         number_of = np.full(self.windows.count, -1)
@@ -157,7 +157,7 @@ class BatchedReplay:
         return out
 
     def angles(self) -> NDArray[np.bool_]:
-        """(rows,) whose difference means the same with a whole turn more."""
+        """(rows,) True where a difference by a full turn has no meaning."""
         turns = np.zeros(len(self.measured), bool)
         names: Sequence[str] = [term.name for term in self.terms if angular(term)]
         for element in self.elements:

@@ -27,7 +27,7 @@ CURED = 0.3  # of a window's error: what a late command has to leave at most
 
 @dataclass(frozen=True)
 class Late:
-    """A command that acted later."""
+    """A command that was applied late."""
 
     window: int
     step: int  # physics step of the window that should have been the first to obey
@@ -37,7 +37,7 @@ class Late:
 def late_commands(
     twin: OpenLoopReplay, windows: Windows, nominal: Prediction, elements: Sequence[Element]
 ) -> tuple[Windows, list[Late]]:
-    """The windows with their commands as they acted, and which of them were late.
+    """Returns the windows with their commands as applied, and the late ones among them.
 
     Nothing is changed where more than a few windows differ, or where late commands leave any of
     them different.
@@ -64,7 +64,7 @@ def late_commands(
 def _late_in(
     twin: OpenLoopReplay, windows: Windows, state: Floats, used: Sequence[Element], window: int
 ) -> list[Late]:
-    """What was late in one window; nothing if that does not explain it."""
+    """Returns the late commands of one window; empty if they do not explain it."""
     command = windows.command[window]
     found: list[Late] = []
     for _ in range(EACH):
@@ -93,7 +93,7 @@ def _late_in(
 
 
 def _later(command: Floats, step: int, steps: int) -> Floats:
-    """(S, A) where the command of a step acts so many steps later."""
+    """(S, A) commands with the one of a step delayed by the given number of steps."""
     changed: Floats = command.copy()
     changed[step : step + steps] = command[step - 1]
     return changed
@@ -102,7 +102,7 @@ def _later(command: Floats, step: int, steps: int) -> Floats:
 def _simulated(
     twin: OpenLoopReplay, windows: Windows, state: Floats, window: int, commands: Floats
 ) -> Prediction:
-    """One window under several commands (C, S, A)."""
+    """Simulates one window under several commands (C, S, A)."""
     one = np.full(len(commands), window)
     same = replace(
         windows,
@@ -121,7 +121,7 @@ def _simulated(
 def _differences(
     windows: Windows, prediction: Prediction, used: Sequence[Element], window: int, row: int
 ) -> tuple[Floats, list[Floats]]:
-    """Times in ticks, and what each element is off, of its movement."""
+    """Times in ticks, and the difference of each element relative to its movement."""
     time, found = np.zeros(0), []
     for element in used:
         samples = windows.samples[element.term]
@@ -136,7 +136,7 @@ def _differences(
 def _error(
     windows: Windows, prediction: Prediction, used: Sequence[Element], window: int, row: int
 ) -> float:
-    """Rms of the element that is furthest off; 0 where nothing was shown."""
+    """Largest RMS difference of all elements; 0 without measurements."""
     _, found = _differences(windows, prediction, used, window, row)
     return max((float(np.sqrt(np.mean(off**2))) for off in found if len(off)), default=0.0)
 
@@ -144,7 +144,7 @@ def _error(
 def _onset(
     windows: Windows, prediction: Prediction, used: Sequence[Element], window: int, substeps: int
 ) -> int:
-    """The physics step of the window at whose end an element is off for the first time."""
+    """The physics step of the window after which an element first deviates."""
     first = []
     for element in used:
         time, (off,) = _differences(windows, prediction, [element], window, 0)

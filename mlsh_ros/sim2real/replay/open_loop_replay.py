@@ -37,7 +37,7 @@ Layouts = Callable[[dict[str, Floats]], dict[str, Floats] | None]
 
 @dataclass(frozen=True)
 class ModelChange:
-    """A model or an actuation other than the simulation's own; the defaults change nothing."""
+    """A change of the model or the actuation; the defaults change nothing."""
 
     mix: tuple[tuple[float, ...], ...] = ()  # (A, A) applied to the command; empty: identity
     ceiling: tuple[float, ...] = ()  # (A,) largest magnitude that an actuator gives
@@ -45,7 +45,7 @@ class ModelChange:
     beside: tuple[tuple[str, float], ...] = ()
 
     def value(self, name: str) -> float:
-        """Of a quantity."""
+        """Value of a quantity."""
         return dict(self.beside).get(name, ROWS[name].nominal)
 
     def with_value(self, name: str, value: float) -> ModelChange:
@@ -53,7 +53,7 @@ class ModelChange:
         return replace(self, beside=tuple((dict(self.beside) | {name: value}).items()))
 
     def commanded(self, command: Floats) -> Floats:
-        """(W, S, A) what actuators get of commands."""
+        """(W, S, A) controls of the actuators for commands."""
         if self.mix:
             command = command @ np.array(self.mix).T
         if self.ceiling:
@@ -67,19 +67,19 @@ NOMINAL = ModelChange()
 
 @dataclass(frozen=True)
 class OpenLoopReplay:
-    """The robot's nominal simulation.
+    """Open-loop simulation of the nominal robot.
 
     Args:
         robot: the nominal one.
         interface: of the bundle, with the family's own terms.
-        family: whose scene stands around the robot.
-        layouts: per window what the episode drew, of the fields at its start; None if the family
-            does not tell, and its terms are not simulated then.
-        scans: simulate what casts rays; it takes the longest.
-        reality: what differs from the nominal model. Dropouts and pushes are not simulated.
+        family: provides the scene around the robot.
+        layouts: per window the episode's layout, from the fields at its start; None if it cannot
+            be derived, and the family's terms are not simulated then.
+        scans: simulate the rays of scanners, which takes the longest.
+        reality: differences from the nominal model. Dropouts and pushes are not simulated.
 
     Raises:
-        UserError: the reality names what the robot does not have.
+        UserError: the reality refers to a part that the robot does not have.
     """
 
     robot: Robot
@@ -97,7 +97,7 @@ class OpenLoopReplay:
 
     @property
     def model(self) -> mujoco.MjModel:
-        """MuJoCo's, nominal."""
+        """The nominal MuJoCo model."""
         if not self._compiled:
             model = self.robot.compile(self.family.scene)
             check_names(model, self.interface)
@@ -106,7 +106,7 @@ class OpenLoopReplay:
         return self._compiled[0]
 
     def finer(self) -> OpenLoopReplay:
-        """The same with steps of at most `SHORT_STEP`; itself where they are that short."""
+        """The same with physics steps of at most `SHORT_STEP`; itself if they are that short."""
         parts = int(np.ceil(self.interface.physics_dt / SHORT_STEP - SAME))
         if parts <= 1:
             return self
@@ -114,12 +114,12 @@ class OpenLoopReplay:
         return replace(self, interface=shorter, _rest={}, _compiled=[])
 
     def bare(self) -> OpenLoopReplay:
-        """Without scans."""
+        """The same without scans."""
         return replace(self, scans=False)
 
     @property
     def terms(self) -> tuple[ObservationTerm, ...]:
-        """Of the robot, without the family's."""
+        """Terms of the robot, without the family's."""
         return tuple(
             t
             for t in self.interface.observation
@@ -131,10 +131,10 @@ class OpenLoopReplay:
         return self.run(windows, self.states(windows, change), (change,))
 
     def states(self, windows: Windows, change: ModelChange = NOMINAL) -> Floats:
-        """(W, n) from where to simulate: what was recorded at the start of each window.
+        """(W, n) initial states: the recorded ones at the start of each window.
 
-        What no sensor tells of a state comes from the window before, which is simulated for that;
-        where there is none, the robot stands still.
+        The unmeasured part of a state is that at the end of the simulated previous window; without
+        one the robot is at rest.
         """
         state = self._start(windows, None)
         known = windows.previous >= 0
@@ -151,7 +151,7 @@ class OpenLoopReplay:
         return self.prediction(fields, windows.plan.before)
 
     def prediction(self, fields: dict[str, Floats], before: int) -> Prediction:
-        """Of true values (W, F, size) by term, from `before` ticks before the comparison on."""
+        """Returns the prediction for true values (W, F, size) from `before` ticks on."""
         terms = {term.name: term for term in self.interface.observation}
         values = {name: compared(terms[name], value) for name, value in fields.items()}
         period = self.interface.control_dt
@@ -159,24 +159,24 @@ class OpenLoopReplay:
 
     @property
     def degrees(self) -> int:
-        """Of freedom."""
+        """Number of degrees of freedom."""
         return int(self.model.nv)
 
     @property
     def stride(self) -> int:
-        """Physics steps per sample."""
+        """Number of physics steps per sample."""
         steps = self.interface.substeps
         return next(n for n in range(1, steps + 1) if steps % n == 0 and steps // n <= FINEST)
 
     @property
     def fine(self) -> int:
-        """Samples per tick."""
+        """Number of samples per tick."""
         return self.interface.substeps // self.stride
 
     def memory(self, windows: Windows) -> dict[str, Floats]:
-        """Per term of the state (count_of,): what is left of a nudge when the comparison begins.
+        """Per term of the state (count_of,): remainder of a perturbation after the warm-up.
 
-        1 for a position that is integrated, 0 for a velocity that a servo holds.
+        1 for a position that is integrated, 0 for a velocity that a servo controls.
         """
         few = windows_to_nudge(windows)
         twin = self.bare()
@@ -205,7 +205,7 @@ class OpenLoopReplay:
     # States -----------------------------------------------------------------------------------
 
     def placed(self, fields: dict[str, Floats]) -> BatchedPhysics:
-        """N robots, scans included, in the states that these fields (n, size) show."""
+        """N robots, scans included, in the states given by these fields (n, size)."""
         count = len(next(iter(fields.values())))
         bare = self.bare()._physics(count)
         bare.batch.state[:] = self._standing()
@@ -218,7 +218,7 @@ class OpenLoopReplay:
     def simulator(
         self, differences: ParameterVector, names: frozenset[str], threads: int = 1
     ) -> Simulator:
-        """Of this robot, with values of `differences` that are nominal but for `names`."""
+        """Simulator of this robot, with values of `differences` that may vary in `names` only."""
         body = replace(self.interface, observation=self.terms)
         return Simulator(self.model, body, differences, names, self.stride, threads)
 
@@ -228,12 +228,12 @@ class OpenLoopReplay:
 
     @property
     def differences(self) -> ParameterVector:
-        """Of the reality."""
+        """Parameter vector of the reality."""
         bodies = body_names(self.model)
         return ParameterVector(self.interface, bodies, self.reality, AS_MODELLED)
 
     def _start(self, windows: Windows, guess: Floats | None) -> Floats:
-        """(W, n) the states nearest to `guess` that show what was recorded at the start."""
+        """(W, n) the states nearest to `guess` that match the recording at the start."""
         physics = self.bare()._physics(windows.count)
         if guess is None:
             guess = np.tile(self._standing(), (windows.count, 1))
@@ -273,7 +273,7 @@ class OpenLoopReplay:
         )
 
     def _task(self, windows: Windows, fields: dict[str, Floats], times: int) -> dict[str, Floats]:
-        """The family's own terms, for goals where they were seen at the start."""
+        """Values of the family's own terms, for goals at their initial positions."""
         layout = self.layouts(self._true(windows.start))
         if layout is None or not self.family.terms:
             return {}
@@ -289,20 +289,20 @@ class OpenLoopReplay:
     # Sensors ----------------------------------------------------------------------------------
 
     def _sensors(self) -> dict[str, SensorModel]:
-        """Those of a reality."""
+        """Sensor models of the reality."""
         if self.reality == AS_MODELLED:
             return {}
         differences = self.differences
         return sensor_models(differences, differences.fixed, robot_terms(self.interface))
 
     def _true(self, fields: dict[str, Floats]) -> dict[str, Floats]:
-        """What these sensors mean, (.., size); as old as they are. nan where a scale is zero."""
+        """True values (.., size) of measurements, without the delay. NaN where a scale is zero."""
         true = {name: s.true(fields[name]) for name, s in self._sensors().items()}
         return {**fields, **true}
 
 
 def _values(differences: ParameterVector, change: ModelChange) -> Floats:
-    """(n,) of a reality and what is beside it."""
+    """(n,) values of a reality and of a change."""
     values = differences.fixed
     for name, value in change.beside:
         part = differences.of(values[None], name)
@@ -327,7 +327,7 @@ def twin_of(
     interface: Interface | None = None,
     reality: Reality = AS_MODELLED,
 ) -> OpenLoopReplay:
-    """The simulation of what was recorded.
+    """Returns the open-loop simulation of a recording.
 
     Args:
         subject: that drove, or that was driven.

@@ -17,7 +17,7 @@ PERFECT = SensorModel()
 
 @dataclass(frozen=True)
 class Prediction:
-    """What W simulated windows were like, and the sensors that show it."""
+    """True values of W simulated windows, and the sensors that measure them."""
 
     before: int  # ticks before the comparison begins
     fine: int  # samples per tick
@@ -29,32 +29,32 @@ class Prediction:
     def at(
         self, term: str, window: Ints, time: Floats, sensor: SensorModel | None = None
     ) -> Floats:
-        """(n, count_of) what a sensor shows.
+        """(n, count_of) values that a sensor measures.
 
         Args:
             term: its name.
             window: (n,).
             time: (n,) ticks since the begin of the comparison.
-            sensor: that shows it; None: the one of `sensors`.
+            sensor: the measuring sensor; None: the one of `sensors`.
         """
         sensor = sensor or self.sensors.get(term, PERFECT)
         place = (time + self.before - sensor.delay / self.period) * self.fine
         return _shown(self.terms[term], sensor, interpolated(self.values[term], window, place))
 
     def rows(self, begin: int, count: int) -> Prediction:
-        """Of some windows that follow one another."""
+        """Returns consecutive windows."""
         part = {name: values[begin : begin + count] for name, values in self.values.items()}
         return replace(self, values=part)
 
 
 def compared(term: ObservationTerm, fields: Floats) -> Floats:
-    """(W, F, count_of) what is compared of (W, F, size); an angle without jumps."""
+    """Converts (W, F, size) to compared values (W, F, count_of); angles without jumps."""
     viewed = to_compared(term, unfolded(term, fields))
     return np.unwrap(viewed, axis=1) if angular(term) else viewed
 
 
 def _shown(term: ObservationTerm, sensor: SensorModel, viewed: Floats) -> Floats:
-    """What a sensor shows of what is compared (n, count_of)."""
+    """Converts compared true values (n, count_of) to measured ones."""
     if term.derive is not None or not sensor.changes_values:
         return viewed
     shown = to_compared(term, sensor.measured(from_compared(term, viewed)))

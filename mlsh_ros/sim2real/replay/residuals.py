@@ -27,7 +27,7 @@ REMEMBERS = 0.5  # part of a nudge that is left when the comparison begins
 
 @dataclass(frozen=True)
 class Element:
-    """One number of one term, and how it is judged."""
+    """One number of one term, and the scales for its evaluation."""
 
     name: str  # such as velocity.x
     term: str
@@ -47,22 +47,22 @@ class Element:
 
     @property
     def floor(self) -> float:
-        """What is below is equal."""
+        """Difference below which values count as equal."""
         return float(np.hypot(self.noise, FLOOR * self.scale)) + self.rounding
 
     @property
     def moves(self) -> bool:
-        """Whether anything can be said of its gain or lag."""
+        """True if it moves enough to determine its gain or lag."""
         return self.scale > max(SMALLEST, self.noise, self.rounding)
 
     @property
     def still(self) -> bool:
-        """Whether it stood in the recording and in the simulation: nothing is to be seen of it."""
+        """True if it moved neither in the recording nor in the simulation."""
         return not self.moves and self.recorded <= max(SMALLEST, NOISY * self.noise, self.rounding)
 
     @property
     def size(self) -> float:
-        """What a difference is a part of; never a movement that is next to none."""
+        """Reference size of a difference; never close to zero."""
         return max(self.scale, self.noise, self.beside, self.rounding, SMALLEST)
 
 
@@ -76,13 +76,13 @@ class Sensor:
     bias: tuple[float, ...] = ()  # empty: none
 
     def shows(self, values: Floats) -> Floats:
-        """(n, count) what it makes of true values (n, count)."""
+        """(n, count) measurements of true values (n, count)."""
         if self.matrix:
             values = values @ np.array(self.matrix).T
         return values + np.array(self.bias) if self.bias else values
 
     def true(self, shown: Floats) -> Floats:
-        """The inverse; a singular matrix gives the nearest."""
+        """The inverse of `shows`; a singular matrix gives the nearest values."""
         if self.bias:
             shown = shown - np.array(self.bias)
         return shown @ np.linalg.pinv(np.array(self.matrix)).T if self.matrix else shown
@@ -97,7 +97,7 @@ class Model:
     sensors: dict[str, Sensor] = field(default_factory=dict)  # per term
 
     def sensor(self, term: str) -> Sensor:
-        """Of a term."""
+        """Sensor of a term."""
         return self.sensors.get(term, Sensor())
 
     def with_sensor(self, term: str, sensor: Sensor) -> Model:
@@ -115,7 +115,7 @@ def elements_of(
     memory: dict[str, Floats],
     model: mujoco.MjModel,
 ) -> list[Element]:
-    """Every element that is both recorded and simulated, in vector order.
+    """Returns every element that is both recorded and simulated, in vector order.
 
     Args:
         interface: of the bundle.
@@ -163,7 +163,7 @@ def elements_of(
 
 
 def element_names(term: ObservationTerm) -> list[str]:
-    """Of what is compared of a term, such as velocity.x."""
+    """Names of the compared elements of a term, such as velocity.x."""
     ends = labels(term)
     return [f"{term.name}.{end}" for end in ends] if len(ends) > 1 else [term.name]
 
@@ -184,7 +184,7 @@ def _ends(paths: Sequence[str]) -> list[str]:
 
 
 def observation_labels(interface: Interface) -> list[str]:
-    """A name for every element of the observation, as elements are named here."""
+    """Names of all elements of the observation, as elements are named here."""
     return [
         f"{term.name}.{end}" if term.count > 1 else term.name
         for term in interface.observation
@@ -194,7 +194,7 @@ def observation_labels(interface: Interface) -> list[str]:
 
 
 def action_labels(interface: Interface) -> list[str]:
-    """A name for every element of the action."""
+    """Names of all elements of the action."""
     return [
         f"{term.name}.{end}" if term.size > 1 else term.name
         for term in interface.action
@@ -203,7 +203,7 @@ def action_labels(interface: Interface) -> list[str]:
 
 
 def centred(values: Floats, window: NDArray[np.int64]) -> Floats:
-    """(n, count) less their mean in each window."""
+    """(n, count) minus their mean in each window."""
     if not len(values):
         return values
     count = np.bincount(window, minlength=int(window.max()) + 1)
@@ -213,7 +213,7 @@ def centred(values: Floats, window: NDArray[np.int64]) -> Floats:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One term: what was recorded beside what a sensor would have shown."""
+    """Recorded and simulated measurements of one term."""
 
     recorded: Floats  # (n, count)
     simulated: Floats  # (n, count)
@@ -224,7 +224,7 @@ class Comparison:
 
     @property
     def residual(self) -> Floats:
-        """(n, count) what is left."""
+        """(n, count) remaining difference."""
         return self.recorded - self.simulated - self.offset
 
 
@@ -263,5 +263,5 @@ def compare(
 
 
 def mean_squares(residual: Floats) -> Floats:
-    """(count,)."""
+    """(count,) mean squares."""
     return np.asarray((residual**2).mean(axis=0), np.float64)

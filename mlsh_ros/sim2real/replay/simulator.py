@@ -80,9 +80,9 @@ class Simulator:
         return {n: np.stack([each[n] for each in samples], axis=1) for n in samples[0]}, states
 
     def _acting(self, values: Floats, commands: Sequence[Floats]) -> Floats:
-        """(C * W, S, A) the mean command in every physics step, delays of any length.
+        """(C * W, S, A) mean command in every physics step, with delays of any length.
 
-        So what is shown changes evenly with a delay.
+        The measurements therefore change smoothly with a delay.
         """
         if "command_delay" not in self.names:
             return np.concatenate(commands)

@@ -22,7 +22,7 @@ STAGE_POS, STAGE_VEL = int(mujoco.mjtStage.mjSTAGE_POS), int(mujoco.mjtStage.mjS
 def solve(
     physics: BatchedPhysics, terms: list[ObservationTerm], target: Mapping[str, Floats]
 ) -> None:
-    """Newton's method on positions and velocities, with the smallest change that does it."""
+    """Newton's method on positions and velocities, with the smallest sufficient change."""
     model, nv = physics.model, physics.model.nv
     qpos, qvel = physics.batch.bind("qpos"), physics.batch.bind("qvel")
     free = [is_quaternion(model, term) for term in terms]
@@ -56,7 +56,7 @@ def solve(
 
 
 def of_state(model: mujoco.MjModel, term: ObservationTerm) -> bool:
-    """Whether a term follows from positions and velocities alone."""
+    """True if a term is a function of positions and velocities alone."""
     source = term.mujoco
     if source.sensor:
         stage = int(model.sensor(source.sensor).needstage[0])
@@ -65,7 +65,7 @@ def of_state(model: mujoco.MjModel, term: ObservationTerm) -> bool:
 
 
 def is_quaternion(model: mujoco.MjModel, term: ObservationTerm) -> bool:
-    """Whether elements of a term are of a quaternion, whose sign means nothing."""
+    """True if elements of a term belong to a quaternion, whose sign has no meaning."""
     if not term.mujoco.sensor:
         return False
     kind = int(model.sensor(term.mujoco.sensor).type[0])
@@ -81,7 +81,7 @@ def _error(wanted: Floats, shown: Floats, quaternion: bool) -> Floats:
 
 
 def _move(model: mujoco.MjModel, qpos: Floats, qvel: Floats, step: Floats) -> None:
-    """Add (W, 2 nv): a small rotation turns a quaternion, everything else is added."""
+    """Add (W, 2 nv): quaternions are rotated by a small rotation, the rest is added."""
     nv = model.nv
     qvel += step[:, nv:]
     for joint in range(model.njnt):
@@ -96,7 +96,7 @@ def _move(model: mujoco.MjModel, qpos: Floats, qvel: Floats, step: Floats) -> No
 
 
 def _turn(quaternion: Floats, rotation: Floats) -> Floats:
-    """(W, 4) w, x, y, z, turned by rotation vectors (W, 3) in the body's frame."""
+    """(W, 4) w, x, y, z, rotated by rotation vectors (W, 3) in the body's frame."""
     angle = np.linalg.norm(rotation, axis=1, keepdims=True)
     axis = rotation / np.maximum(angle, 1e-300)
     w, v = np.cos(angle / 2), np.sin(angle / 2) * axis

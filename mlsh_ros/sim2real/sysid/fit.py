@@ -25,7 +25,7 @@ ROUNDS = 10  # of moves, until something is let go
 
 
 def solve(problem: Problem) -> Floats:
-    """Identify; returns (k,) standard errors of the unknowns that are left."""
+    """Identify; returns (k,) standard errors of the remaining unknowns."""
     fix_gauge(problem)
     problem.forget_starts()
     scan(problem)
@@ -55,9 +55,9 @@ def solve(problem: Problem) -> Floats:
 
 
 def fix_gauge(problem: Problem) -> None:
-    """A command that acts later and sensors that show later look alike.
+    """Fix the delay of one sensor: delays of commands and of sensors have the same effect.
 
-    If all of both are unknown, one sensor's delay counts as 0; the others may be less.
+    If all of both are unknown, one sensor's delay counts as 0; the others may be negative.
     """
     shown = {term.name for term in problem.follower.terms}
     late = [e for e in problem.unknowns if e.quantity == "sensor_delay"]
@@ -81,7 +81,7 @@ def fix_gauge(problem: Problem) -> None:
 
 
 def move_gauge(problem: Problem) -> None:
-    """The freshest sensor counts as on time; commands are as late as that makes them."""
+    """Shift the delays so that the fastest sensor has none; those of commands grow accordingly."""
     if not problem.gauge:
         return
     shown = {term.name for term in problem.follower.terms}

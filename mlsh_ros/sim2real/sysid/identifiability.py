@@ -57,10 +57,10 @@ def _errors(
 
 
 def drop(problem: Problem, *, strict: bool) -> bool:
-    """Let stay as it was what the recording does not tell; says whether there was any."""
+    """Fix the unknowns that the recording does not determine; True if there were any."""
     dropped = not strict and weigh_together(problem)
     while problem.unknowns:
-        # At the beginning, where nothing fits, what is far away says nothing of it.
+        # Before the first fit, large residuals carry no information about an unknown.
         jacobian, left = problem.jacobian(far=not strict)
         error, correlation = _errors(problem, jacobian, left, strict)
         if error.max() <= TELLS:
@@ -72,7 +72,7 @@ def drop(problem: Problem, *, strict: bool) -> bool:
             break
         out = min(wanted, key=lambda i: FIRST_KEPT.index(problem.unknowns[i].quantity))
         each = problem.unknowns.pop(out)
-        # Those of them that are told without it.
+        # Those of them that can be identified without it.
         others = [
             problem.unknowns[i - (i > out)].name
             for i in range(len(error))
@@ -90,7 +90,7 @@ def drop(problem: Problem, *, strict: bool) -> bool:
 
 
 def _needed(problem: Problem, index: int, jacobian: Floats) -> bool:
-    """Whether the others explain much less without it, give way as they may."""
+    """True if the others explain much less without it, even after they have adapted."""
     unit, others = problem.unit(), np.arange(len(problem.unknowns)) != index
     each = problem.unknowns[index]
     slopes = jacobian[:, others] / problem.shares()[others]
@@ -106,10 +106,10 @@ def _needed(problem: Problem, index: int, jacobian: Floats) -> bool:
 
 
 def weigh_together(problem: Problem) -> bool:
-    """Give the mass what a load weighs, if that shows as well; says whether it did.
+    """Add the payload to the mass, if that fits as well; True if it did.
 
-    Of a base that only slides no more than the sum shows. Slopes say otherwise now and then:
-    a servo that saturates a step earlier makes motions jump.
+    For a base that only slides, only the sum can be identified. The slopes sometimes indicate
+    otherwise: a servo that saturates a step earlier makes motions jump.
     """
     found = {each.quantity: each for each in problem.unknowns}
     load, mass = found.get("payload_kg"), found.get("mass_factor")
@@ -131,7 +131,7 @@ def weigh_together(problem: Problem) -> bool:
 
 
 def _take_over(problem: Problem, gone: Unknown) -> None:
-    """What a load would have been, the mass may be."""
+    """Extend the bound of the mass by the range of the payload."""
     if gone.quantity != "payload_kg":
         return
     more = gone.high / problem.mass_kg()

@@ -41,7 +41,7 @@ STILL = 1e-3  # of an action's limits: commands that change less move nothing
 
 @dataclass(frozen=True)
 class Number:
-    """One unknown and what became of it."""
+    """One unknown and its result."""
 
     unknown: Unknown
     value: float
@@ -50,9 +50,10 @@ class Number:
 
     @property
     def bound(self) -> bool:
-        """Whether the search ended at a bound: where it would have gone is not known.
+        """True if the search ended at a bound, so that the true optimum is not known.
 
-        A delay of 0 is none: the freshest sensor counts as on time, and nothing is earlier.
+        A delay of 0 is not such a bound: the fastest sensor counts as on time, and none is
+        earlier.
         """
         each, near = self.unknown, NEAR * (self.unknown.high - self.unknown.low)
         at = min(abs(self.value - each.low), abs(self.value - each.high)) <= near
@@ -70,7 +71,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Term:
-    """How well a term is predicted in the windows that were not fitted; in its unit."""
+    """Prediction error of a term in the windows that were not fitted; in its unit."""
 
     name: str
     before: float  # RMSE of the nominal model
@@ -79,7 +80,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Identified:
-    """What the recordings tell."""
+    """Result of the identification."""
 
     reality: Reality
     numbers: list[Number]
@@ -93,7 +94,7 @@ class Identified:
     nominal: dict[str, str]  # which robot differs
 
     def lines(self) -> list[str]:
-        """For people, one a line."""
+        """Lines of text for the user."""
         told = [str(n) for n in self.numbers if not (n.why_not or n.bound)]
         not_told = [str(n) for n in self.numbers if n.bound]
         not_told += [str(n) for n in self.numbers if n.why_not]
@@ -119,7 +120,7 @@ class Identified:
         return [*told, *not_told, *delays, total, *same, *rmse, *notes]
 
     def to_yaml(self, recordings: Sequence[str]) -> str:
-        """A reality.yaml; what is known about its numbers stands in comments above."""
+        """A reality.yaml; the comments at the top describe its numbers."""
         head = [
             f"Identified from {', '.join(recordings)}: {self.fitted} windows.",
             f"Nominal robot: {', '.join(f'{k} {v}' for k, v in self.nominal.items())}",
@@ -143,18 +144,18 @@ def identify(
     threads: int = 1,
     report: Callable[[str], None] = lambda text: None,
 ) -> Identified:
-    """Identify what differs.
+    """Identify the parameters that differ.
 
     Args:
         subject: the bundle that drove, or the robot, whatever drove it.
         recordings: of one robot.
         robot: the nominal one, name or folder; None: the subject's.
-        prior: what differs for certain.
-        ranges: of what may differ beside it; None: the robot's own.
+        prior: differences that are known.
+        ranges: of the parameters that may differ in addition; None: the robot's own.
         parameters: names to identify, or last parts of names; empty: all that have a range.
         fix: names to leave as they are.
         threads: of the simulation.
-        report: told how far it is, a line now and then.
+        report: called with a line of progress from time to time.
 
     Raises:
         UserError: nothing can be compared, or a name is none.
@@ -253,7 +254,7 @@ def _windows(
 
 
 def _spread(count: int) -> Ints:
-    """(MOST,) runs of windows: one that follows another begins in the state of the one before."""
+    """(MOST,) runs of windows: one that follows another begins in its final state."""
     begins = np.linspace(0, count - BLOCK, MOST // BLOCK).astype(np.int64)
     return np.unique(begins[:, None] + np.arange(BLOCK))
 
@@ -312,7 +313,7 @@ def _validate(fit: Problem, start: Floats, held: Floats) -> tuple[list[Term], fl
 
 
 def _with_noise(fit: Problem, ranges: Reality) -> Floats:
-    """The values, and what is left of terms that may be noisy taken for their noise."""
+    """The values, with the remaining difference of noisy terms as their noise."""
     follower = fit.follower
     values: Floats = fit.values.copy()
     left = fit.differences(values[None])[:, 0]

@@ -26,7 +26,7 @@ ROUGH = 3.0  # times the usual error from which on a window counts less: somebod
 
 @dataclass
 class Problem:
-    """Some unknowns, and the windows that may be used.
+    """Some unknowns, and the windows to fit.
 
     Args:
         follower: that predicts.
@@ -56,11 +56,11 @@ class Problem:
         self._began = self._told = time.monotonic()
 
     def put(self, values: Floats, each: Unknown, value: float) -> None:
-        """Give an unknown this value, among values (n,)."""
+        """Set an unknown to a value, in values (n,)."""
         self.follower.differences.of(values[None], each.quantity)[0, each.element] = value
 
     def columns(self, unit: Floats) -> Floats:
-        """(C, n) of unknowns in units of their bounds, (k, C)."""
+        """(C, n) values of unknowns given in units of their bounds, (k, C)."""
         columns = np.tile(self.values, (unit.shape[1], 1))
         for each, row in zip(self.unknowns, unit, strict=True):
             part = self.follower.differences.of(columns, each.quantity)
@@ -68,20 +68,20 @@ class Problem:
         return columns
 
     def unit(self) -> Floats:
-        """(k,) of the present values."""
+        """(k,) present values in units of the bounds."""
         of = self.follower.differences.of
         now = [of(self.values[None], e.quantity)[0, e.element] for e in self.unknowns]
         low, high = (np.array([getattr(e, k) for e in self.unknowns]) for k in ("low", "high"))
         return np.asarray((np.array(now) - low) / (high - low))
 
     def value(self, each: Unknown) -> float:
-        """Its present value."""
+        """Present value of an unknown."""
         return float(
             self.follower.differences.of(self.values[None], each.quantity)[0, each.element]
         )
 
     def _first_sigma(self) -> Floats:
-        """(rows,) what is declared of noise, and a share of the movement."""
+        """(rows,) declared noise, and a fraction of the movement."""
         follower, sigma = self.follower, np.ones(len(self.follower.measured))
         for element in follower.elements:
             moved = self._movement(element.rows)
@@ -89,7 +89,7 @@ class Problem:
         return sigma
 
     def _declared(self, element: Element) -> float:
-        """The noise of a term's element, in its unit; of an angle in a quaternion, the first's."""
+        """Declared noise of a term's element, in its unit; for an angle, of its quaternion."""
         term = next(term for term in self.follower.terms if term.name == element.term)
         return float(term.noises[element.index])
 
@@ -98,7 +98,7 @@ class Problem:
         return float(np.std(shown)) if len(shown) else 0.0
 
     def differences(self, values: Floats, use: NDArray[np.bool_] | None = None) -> Floats:
-        """(rows, C) recorded less predicted, in each term's unit, wherever the robot started.
+        """(rows, C) recorded minus predicted, in each term's unit, for any start position.
 
         Of windows `use` (W,), all by default; the rows of others mean nothing.
         """
@@ -112,7 +112,7 @@ class Problem:
         return np.asarray(left * self.sigma[:, None])
 
     def residuals(self, values: Floats) -> Floats:
-        """(rows, C) of the windows that are fitted, in units of what each may be off."""
+        """(rows, C) differences in the fitted windows, in units of their standard deviations."""
         self._tell()
         weight = self._weight[self.follower.window] / self.sigma
         return np.asarray((self.differences(values, self.use) * weight[:, None])[self.fitted])
@@ -130,9 +130,10 @@ class Problem:
         return np.asarray((self.residuals(columns) ** 2).sum(axis=0))
 
     def cheapest(self, columns: Floats, least: float = 0.0) -> bool:
-        """Go to the best of values (C, n), if it gains enough; says whether it did.
+        """Change to the best of values (C, n), if the gain is sufficient; True if it changed.
 
-        The first of them are those of now. Of their cost a share `least` has to be gained.
+        The first column has the present values. At least a fraction `least` of their cost must be
+        gained.
         """
         cost = self.cost(columns)
         if cost[0] - cost.min() < least * cost[0]:
@@ -141,7 +142,7 @@ class Problem:
         return True
 
     def spans(self) -> Floats:
-        """(k,) between the unknowns' bounds."""
+        """(k,) distances between the unknowns' bounds."""
         return np.array([each.high - each.low for each in self.unknowns])
 
     def shares(self) -> Floats:
@@ -149,26 +150,26 @@ class Problem:
         return np.array([each.width for each in self.unknowns]) / self.spans()
 
     def leave_out(self, seconds: float) -> None:
-        """Fit nothing of the last seconds of a window, or of none again.
+        """Exclude the last seconds of a window from the fit; 0 excludes none.
 
-        A sensor that may be earlier than the one that counts as on time would show what comes
-        after the simulation's end.
+        A sensor that may be earlier than the reference sensor would measure times after the end of
+        the simulation.
         """
         self._shown = self.follower.left >= seconds
         self.fitted = self.use[self.follower.window] & self._shown
 
     def indices(self, quantity: str) -> NDArray[np.intp]:
-        """(n,) where among the unknowns those of a quantity are."""
+        """(n,) indices of a quantity's unknowns."""
         return np.flatnonzero([each.quantity == quantity for each in self.unknowns])
 
     def late(self) -> NDArray[np.bool_]:
-        """(k,) which unknowns are delays."""
+        """(k,) True for unknowns that are delays."""
         return np.array([each.quantity in DELAYS for each in self.unknowns], bool)
 
     def forget_starts(self) -> None:
-        """Of each window, what another position at its start would have changed.
+        """Compute for each window the effect of another start position.
 
-        It is taken out of the differences, as far as it is no larger than `OFFSET` explains.
+        It is removed from the differences, as far as an offset of `OFFSET` explains it.
         """
         effects = self.follower.pose_effects(self.values) / self.sigma[:, None]
         effects = np.clip(np.nan_to_num(effects), -1e6, 1e6)
@@ -184,7 +185,7 @@ class Problem:
             self._subspaces.append((rows, u * np.sqrt(share)))
 
     def reweigh(self) -> None:
-        """Give each element and window the weight that its differences deserve.
+        """Set the weight of each element and window from its differences.
 
         No sensor is taken for better than it is declared to be.
         """
@@ -203,7 +204,7 @@ class Problem:
         self._weight = np.minimum(1.0, ROUGH * usual / np.maximum(rms, 1e-12))
 
     def _noise(self, element: Element, left: Floats) -> float:
-        """What changes from tick to tick: what is left of a bad fit changes slowly."""
+        """Noise from the change between ticks, because the error of a bad fit changes slowly."""
         time = self.follower.windows.samples[element.term].time
         if len(left) < 2 or not len(time):
             return 0.0
@@ -212,10 +213,10 @@ class Problem:
         return float(np.median(change)) / MEDIAN / np.sqrt(2) if len(change) else 0.0
 
     def slopes(self, unit: Floats, step: Floats | float = STEP) -> Floats:
-        """(rows, k) of the residuals per unit of the bounds, by central differences.
+        """(rows, k) derivatives of the residuals in units of the bounds, by central differences.
 
-        Over `step` to either side, in units of the bounds. What is shown has a bend wherever a
-        delay is a whole number of physics steps: a slope of a delay is taken over one of them.
+        With `step` to either side, in units of the bounds. The measurements have a kink wherever a
+        delay is a whole number of physics steps: the derivative of a delay is taken over one step.
         """
         widths = self.spans()
         late = self.late()
@@ -229,14 +230,14 @@ class Problem:
         return np.asarray((left[:, :count] - left[:, count:]) / span)
 
     def jacobian(self, *, far: bool = True) -> tuple[Floats, Floats]:
-        """(rows, k) per width of the ranges, and the residuals (rows,)."""
+        """(rows, k) derivatives in widths of the ranges, and the residuals (rows,)."""
         unit = self.unit()
         left = self.residuals(self.columns(unit[:, None]))[:, 0]
         widths = self.shares()
         return self.slopes(unit, FAR * widths if far else STEP) * widths, left
 
     def mass_kg(self) -> float:
-        """(kg) of the nominal robot, without what a task puts around it."""
+        """Mass of the nominal robot, kg, without bodies added by a task."""
         model = self.follower.twin.model
         base = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, BASE)
         return float(model.body_subtreemass[base])

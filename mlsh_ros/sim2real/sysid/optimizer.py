@@ -24,7 +24,7 @@ ENOUGH = 1e-6  # of the cost, or of what noise costs: an iteration that gains le
 
 
 def optimize(problem: Problem) -> None:
-    """Levenberg and Marquardt's method within bounds, as mujoco.sysid has it."""
+    """Levenberg-Marquardt method within bounds, as in mujoco.sysid."""
     if not problem.unknowns:
         return
     params = mj.ParameterDict()
@@ -61,7 +61,7 @@ def optimize(problem: Problem) -> None:
 
 
 def descend(problem: Problem) -> None:
-    """Descend with the delays where they are: at their bends a descent of all ends early."""
+    """Descend with fixed delays: a joint descent ends early at the kinks of the delays."""
     everything = problem.unknowns
     problem.unknowns = [e for e, late in zip(everything, problem.late(), strict=True) if not late]
     optimize(problem)
@@ -69,11 +69,11 @@ def descend(problem: Problem) -> None:
 
 
 def move_along_valley(problem: Problem) -> bool:
-    """Move delays to where they explain most if everything else gives way to them.
+    """Move delays to the lowest cost while all other unknowns adapt; True if any moved.
 
-    At a whole step a delay has a bend, and the other numbers hold it beside that: neither it
-    nor they get any better alone. All delays go to whole steps, then commands come later by as
-    much as sensors come earlier, then single ones move. Says whether any moved.
+    At a whole step a delay has a kink, at which the other unknowns hold it: neither side improves
+    alone. All delays are moved to whole steps, then those of commands against those of sensors,
+    then single ones.
     """
     late = problem.late()
     if not late.any() or late.all():
@@ -110,10 +110,11 @@ def move_along_valley(problem: Problem) -> bool:
 
 
 def cross_ridge(problem: Problem) -> bool:
-    """Go over the ridge between two whole steps, and stay if it is deeper there; says whether.
+    """Cross the ridge between two whole steps, and stay if the cost is lower; True if it is.
 
-    Commands come a physics step later and sensors as much earlier, or the other way: only the
-    sensor that counts as on time tells these apart, and the other numbers make up for most of it.
+    Delays of commands grow by a physics step and those of sensors shrink as much, or vice versa:
+    only the reference sensor distinguishes these, and the other unknowns compensate for most of
+    it.
     """
     motors, sensors = (problem.indices(quantity) for quantity in DELAYS)
     if not problem.gauge:
@@ -134,12 +135,13 @@ def cross_ridge(problem: Problem) -> bool:
 
 
 def scan(problem: Problem) -> bool:
-    """Move delays to where they explain most: there are other minima; says whether any moved.
+    """Search delays for other minima; True if any moved.
 
-    First those of all actuators together, then each sensor's, then that of the sensor which
-    counts as on time: the commands come later by as much as the other sensors come earlier.
-    Then, nearby, single actuators against single sensors.
-    Between whole physics steps lies a ridge that no descent crosses.
+    First those of all actuators together, then each sensor's, then that of the reference sensor:
+    the delays of commands grow by as much as those of the other sensors shrink. Then, nearby,
+    single actuators against single sensors.
+
+    Between whole physics steps is a ridge that no descent crosses.
     """
     each = np.eye(len(problem.unknowns))
     motors, sensors = each[problem.indices(DELAYS[0])], each[problem.indices(DELAYS[1])]
@@ -157,7 +159,7 @@ def scan(problem: Problem) -> bool:
 
 
 def _try_delays(problem: Problem, way: Floats, *, nearby: bool) -> None:
-    """Move delays along a way (k,) to where they explain most."""
+    """Move delays along a direction (k,) to the lowest cost."""
     if not way.any():
         return
     dt = problem.follower.interface.physics_dt
@@ -174,10 +176,10 @@ def _try_delays(problem: Problem, way: Floats, *, nearby: bool) -> None:
 
 
 def scan_friction(problem: Problem) -> bool:
-    """Move friction to where it explains much more, if there is such; says whether it moved.
+    """Move friction to a much lower cost, if there is one; True if it moved.
 
-    Where everything grips no slope leads away from it, and it may have been dropped for that.
-    The other unknowns begin again then: until now they stood in for slipping wheels.
+    Without slip no derivative leads away from it, and it may have been dropped for that. The other
+    unknowns start again then, because they compensated for slipping wheels.
     """
     each = next((e for e in problem.wanted if e.quantity == "friction_factor"), None)
     if each is None:
@@ -199,9 +201,9 @@ def scan_friction(problem: Problem) -> bool:
 
 
 def scan_valleys(problem: Problem) -> bool:
-    """Move along the ways that the recording tells least of; says whether that was worth it.
+    """Move along the least determined directions; True if the cost decreased.
 
-    Where servos saturate there are bumps in the valley that no descent crosses.
+    Where servos saturate the valley has bumps that no descent crosses.
     """
     if not problem.unknowns:
         return False

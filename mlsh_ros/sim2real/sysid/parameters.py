@@ -28,7 +28,7 @@ FIRST_KEPT = tuple(row.name for row in sorted(TABLE, key=_order) if row.identifi
 
 @dataclass(frozen=True)
 class Unknown:
-    """One number that a recording may tell."""
+    """One number that may be identified from a recording."""
 
     name: str  # such as drive_x.gain_factor
     quantity: str  # of sim.randomization.quantities
@@ -42,9 +42,9 @@ class Unknown:
 def unknowns(
     interface: Interface, bodies: Sequence[str], known: Reality, ranges: Reality
 ) -> list[Unknown]:
-    """All that has a range, but for what changes at random: noise, dropouts and pushes.
+    """Returns all parameters with a range, except random ones: noise, dropouts and pushes.
 
-    Of terms that show the same, the first stands for the others.
+    Of terms that read the same value, the first represents the others.
     """
     both = ParameterVector(interface, bodies, NOMINAL, ranges)
     ends = both.draw(np.array([np.zeros(both.size), np.ones(both.size)]))
@@ -72,10 +72,10 @@ def _bounds(row: Quantity, low: float, high: float) -> tuple[float, float]:
 def chosen(
     found: Sequence[Unknown], parameters: Sequence[str], fix: Sequence[str]
 ) -> list[Unknown]:
-    """Those that shall be identified; a key such as gain_factor stands for all that end so.
+    """Returns the parameters to identify; a key such as gain_factor selects all that end so.
 
     Raises:
-        UserError: a name that nothing has, or nothing is left.
+        UserError: an unknown name, or no parameter is left.
     """
     for name in (*parameters, *fix):
         if not _named(found, name):
@@ -91,9 +91,9 @@ def chosen(
 
 
 def _named(found: Sequence[Unknown], name: str) -> list[Unknown]:
-    """What has this name or is of what has it; if nothing is, all that end so.
+    """Returns the parameters with this name or below it; without any, all that end so.
 
-    A motor called 1 is not every second element of something else.
+    A motor called 1 must not select every second element of another parameter.
     """
     own = [each for each in found if each.name == name or each.name.startswith(f"{name}.")]
     return own or [each for each in found if each.name.endswith(f".{name}")]
@@ -103,14 +103,14 @@ def _named(found: Sequence[Unknown], name: str) -> list[Unknown]:
 
 
 def values_of(interface: Interface, bodies: Sequence[str], reality: Reality) -> Floats:
-    """(n,) the vector of `ParameterVector` that a reality stands for."""
+    """(n,) the vector of `ParameterVector` for a reality."""
     return ParameterVector(interface, bodies, reality, NOMINAL).fixed
 
 
 def reality_of(
     interface: Interface, bodies: Sequence[str], values: Floats, known: Reality
 ) -> Reality:
-    """The reality with these values, in six digits; dropouts and pushes are the known ones."""
+    """Returns the reality with these values, in six digits, and the known dropouts and pushes."""
     size = ParameterVector(interface, bodies, known, NOMINAL)
     values = values.copy()
     for name in ("dropout", "push_velocity", "push_every"):
