@@ -13,7 +13,6 @@ from rich.table import Table
 from mlsh_ros.cli.console import console, interrupted, say
 from mlsh_ros.cli.options import FamilyName, FamilyRobotName, TargetScore, whole
 from mlsh_ros.evaluation.number_format import percent
-from sim.errors import UserError
 
 if TYPE_CHECKING:
     from policies.experiments.ablations import Variant
@@ -82,35 +81,31 @@ def sweep(
     target_score: TargetScore = 0.95,
 ) -> int:
     """Train variants with several seeds and compare what they reach on every task learned anew."""
-    from policies.experiments.ablations import grid, variants
-    from policies.experiments.results_table import plot, summarise, write_table
-    from policies.experiments.sweep import plan
-    from policies.experiments.sweep import sweep as run_all
-    from sim.physics.robot_model import load_robot
-    from sim.tasks.registry import make_family, use_family
+    from policies.experiments.results_table import run_sweep
+    from sim.tasks.registry import use_family
 
     family = use_family(family)
-    robot = robot or make_family(family).robot
-    load_robot(robot)
     folder = output or Path("runs") / f"sweep-{family}"
-    chosen = grid(variants(variant or ["mlsh"]), settings or [])
-    planned = plan(family, robot, chosen, list(range(seeds)), folder, episodes)
-    failed = 0
     again = f"what is done under {folder} is kept, and the same command goes on from there"
     with interrupted(lambda: again):
-        for count, (job, reason) in enumerate(run_all(planned, jobs or os.cpu_count() or 1), 1):
-            failed += bool(reason)
-            say(f"{count}/{len(planned)} {job.path}: {reason or 'done'}")
-    summaries = summarise(planned)
-    if not summaries:
-        raise UserError(f"no run of {folder} has a result")
-    stem = folder / ("sweep" if episodes is None else f"sweep-{episodes}")
-    write_table(summaries, stem.with_suffix(".csv"))
-    plot(summaries, target_score, stem.with_suffix(".png"))
-    _show(summaries, target_score)
-    _explain({s.variant: chosen[s.variant] for s in summaries})
-    say(f"every number: {stem}.csv; learning curves: {stem}.png")
-    return 1 if failed else 0
+        found = run_sweep(
+            family,
+            robot,
+            names=variant or ["mlsh"],
+            settings=settings or [],
+            seeds=seeds,
+            folder=folder,
+            processes=jobs or os.cpu_count() or 1,
+            episodes=episodes,
+            target_score=target_score,
+            on_run=lambda done, total, job, reason: say(
+                f"{done}/{total} {job.path}: {reason or 'done'}"
+            ),
+        )
+    _show(found.summaries, target_score)
+    _explain(found.variants)
+    say(f"every number: {found.table}; learning curves: {found.figure}")
+    return 1 if found.failed else 0
 
 
 def _show(summaries: list[SweepSummary], target_score: float) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.experiments.sweep import SweepJob, interval
+from policies.experiments.ablations import Variant, grid, variants
+from policies.experiments.sweep import SweepJob, interval, plan, sweep
 from policies.training.run import with_all_tasks
 from sim.envs.reference_returns import all_reference_returns
 from sim.errors import UserError
@@ -138,3 +140,65 @@ def plot(summaries: list[SweepSummary], target_score: float, path: Path) -> None
     axis.legend(fontsize=8)
     with replacing(path, overwrite=True) as fresh:
         figure.savefig(fresh, dpi=120)
+
+
+@dataclass(frozen=True)
+class SweepResults:
+    """What a sweep has found, and where it stands."""
+
+    summaries: list[SweepSummary]
+    variants: dict[str, Variant]  # those that have a summary
+    failed: int  # runs
+    table: Path  # CSV with every number
+    figure: Path
+
+
+def run_sweep(
+    family: str,
+    robot: str | None,
+    *,
+    names: Sequence[str],
+    settings: Sequence[str],
+    seeds: int,
+    folder: Path,
+    processes: int,
+    episodes: int | None = None,
+    target_score: float,
+    on_run: Callable[[int, int, SweepJob, str], None] = lambda *_: None,
+) -> SweepResults:
+    """Train variants with several seeds, learn every task anew, and write table and plot.
+
+    Args:
+        family: of the tasks.
+        robot: name or folder; None: that of the family.
+        names: of variants or of sets of them.
+        settings: of all variants; a,b,c makes a grid.
+        seeds: so many, from 0.
+        folder: of all runs; what is done there is not repeated.
+        processes: that run at the same time.
+        episodes: per update on a new task; None: 2,000 steps.
+        target_score: fraction of the optimum that the plot marks.
+        on_run: called with how many runs are done, how many there are, the run, and the reason if
+            it failed.
+
+    Raises:
+        UserError: a name or setting is not valid, the folder has other runs, or no run has a
+            result.
+    """
+    robot = robot or make_family(family).robot
+    load_robot(robot)
+    chosen = grid(variants(list(names)), list(settings))
+    planned = plan(family, robot, chosen, list(range(seeds)), folder, episodes)
+    failed = 0
+    for count, (job, reason) in enumerate(sweep(planned, processes), 1):
+        failed += bool(reason)
+        on_run(count, len(planned), job, reason)
+    summaries = summarise(planned)
+    if not summaries:
+        raise UserError(f"no run of {folder} has a result")
+    stem = folder / ("sweep" if episodes is None else f"sweep-{episodes}")
+    table, figure = stem.with_suffix(".csv"), stem.with_suffix(".png")
+    write_table(summaries, table)
+    plot(summaries, target_score, figure)
+    shown = {s.variant: chosen[s.variant] for s in summaries}
+    return SweepResults(summaries, shown, failed, table, figure)

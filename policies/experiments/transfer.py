@@ -11,12 +11,13 @@ import numpy as np
 
 from policies.bundle.adaptation import AdaptationPoint
 from policies.bundle.bundle import Bundle
-from policies.bundle.task_compatibility import check_family_fits, select_tasks
+from policies.bundle.task_compatibility import check_family_fits, robot_of, select_tasks
 from policies.mlsh.config import TrainConfig
 from policies.mlsh.offpolicy_config import Learner
 from policies.training.adapt import adapt, envs_for_episodes, from_scratch
 from policies.training.finetune import install_skills, task_config, with_settings
-from sim.files.output import replacing
+from sim.envs.reference_returns import ReferenceReturns, all_reference_returns
+from sim.files.output import check_place, lock_beside, locked, replacing
 from sim.physics.robot_model import load_robot
 from sim.tasks.base import TaskFamily
 from sim.tasks.registry import make_family
@@ -168,6 +169,167 @@ def transfer(
                 for task in numbers
             ]
             yield Transferred(SCRATCH, seed, chosen, curves)
+
+
+def evaluate_transfer(
+    bundle: Bundle,
+    family: str,
+    seeds: list[int],
+    path: Path,
+    *,
+    updates: int,
+    episodes: int,
+    threads: int,
+    settings: list[str],
+    robot: str | None = None,
+    baseline: bool,
+    learner: Learner = "ppo",
+    overwrite: bool = False,
+    on_update: Callable[[str, int, list[AdaptationPoint]], None] = lambda *_: None,
+) -> Iterator[Transferred]:
+    """As `transfer`; after every result all of them are written to a CSV file.
+
+    Args:
+        bundle: see `transfer`, as the others.
+        family: of the tasks.
+        seeds: each a learner of its own.
+        path: the file.
+        updates: of each master.
+        episodes: whole episodes per update and task.
+        threads: of the simulator.
+        settings: `section.key=value` over the bundle's configuration.
+        robot: name or folder, by default the bundle's.
+        baseline: also PPO from scratch with the same experience.
+        learner: of the masters.
+        overwrite: the file if there is one.
+        on_update: called with learner, seed and the latest `AdaptationPoint` of every task.
+
+    Raises:
+        UserError: the family does not fit the bundle, a setting does not hold, or the file cannot
+            be written; before a folder is made.
+    """
+    check_place(path, overwrite=overwrite)
+    config = transfer_config(
+        bundle,
+        family,
+        threads=threads,
+        settings=settings,
+        robot=robot,
+        baseline=baseline,
+        learner=learner,
+    )
+    envs_for_episodes(config, episodes)
+    results: list[Transferred] = []
+    with locked(lock_beside(path), str(path)):
+        for result in transfer(
+            bundle,
+            family,
+            seeds,
+            updates=updates,
+            episodes=episodes,
+            threads=threads,
+            settings=settings,
+            robot=robot,
+            baseline=baseline,
+            learner=learner,
+            on_update=on_update,
+        ):
+            results.append(result)
+            write_transfer(results, path)
+            yield result
+
+
+@dataclass(frozen=True)
+class TaskTransfer:
+    """One task after the last update, over seeds."""
+
+    task: str
+    value: float  # mean return
+    worst: float  # return of the worst seed
+    worst_seed: int
+    success: float  # part of the episodes
+    solved: int  # seeds of which more than half of the episodes succeed
+    reference: ReferenceReturns
+
+
+@dataclass(frozen=True)
+class TransferSummary:
+    """A learner over its seeds, after the last update."""
+
+    results: list[Transferred]
+    tasks: list[TaskTransfer]
+
+    @property
+    def learner(self) -> str:
+        """Its name."""
+        return self.results[0].learner
+
+    @property
+    def last(self) -> AdaptationPoint:
+        """Of the first task and seed: updates and steps are those of all."""
+        return self.results[0].last[0]
+
+    @property
+    def episodes(self) -> int:
+        """Of experience per task."""
+        return self.last.steps // self.results[0].ticks
+
+    @property
+    def mean(self) -> float:
+        """Return, over seeds and tasks."""
+        return sum(r.mean for r in self.results) / len(self.results)
+
+    @property
+    def success(self) -> float:
+        """Part of the episodes, over seeds and tasks."""
+        return sum(r.success for r in self.results) / len(self.results)
+
+    @property
+    def seconds(self) -> float:
+        """Per task, over seeds."""
+        return sum(r.last[0].seconds for r in self.results) / len(self.results)
+
+    @property
+    def solved(self) -> tuple[int, int]:
+        """The fewest and the most tasks that a seed has solved."""
+        numbers = [r.solved for r in self.results]
+        return min(numbers), max(numbers)
+
+
+def summarise_transfer(
+    bundle: Bundle, results: Sequence[Transferred], robot: str | None = None
+) -> list[TransferSummary]:
+    """Every learner over its seeds, beside what the tasks allow.
+
+    Args:
+        bundle: whose skills were used.
+        results: of `transfer`.
+        robot: name or folder, by default the bundle's.
+    """
+    model = load_robot(robot_of(bundle, robot))
+    references = all_reference_returns(model, results[0].family)  # type: ignore[arg-type]
+    found = []
+    for learner in dict.fromkeys(r.learner for r in results):
+        own = [r for r in results if r.learner == learner]
+        tasks = [_task_transfer(own, i, each) for i, each in enumerate(references)]
+        found.append(TransferSummary(own, tasks))
+    return found
+
+
+def _task_transfer(
+    results: list[Transferred], index: int, reference: ReferenceReturns
+) -> TaskTransfer:
+    ends = [r.last[index] for r in results]
+    worst = min(results, key=lambda r: r.last[index].greedy)
+    return TaskTransfer(
+        task=results[0].tasks[index],
+        value=sum(p.greedy for p in ends) / len(ends),
+        worst=worst.last[index].greedy,
+        worst_seed=worst.seed,
+        success=sum(p.success for p in ends) / len(ends),
+        solved=sum(p.success > 0.5 for p in ends),
+        reference=reference,
+    )
 
 
 def write_transfer(results: list[Transferred], path: Path) -> None:
