@@ -38,7 +38,7 @@ class Argument:
     name: str
     default: str
     description: str
-    choices: tuple[str, ...] = ()  # a single one: nobody may change it
+    choices: tuple[str, ...] = ()  # a single one: it cannot be changed
     required: bool = False  # the user has to give it; `default` is empty
 
 
@@ -265,7 +265,7 @@ RECORDER = NodeSpec(
     when=Arg("record"),
     # First it listens: what cannot be recorded is not driven, and no tick is missed.
     ready_message="recording to ",
-    # A robot does not stop because nobody takes notes.
+    # A robot does not stop when its recorder fails.
     required=False,
 )
 _WATCHDOG = NodeSpec(

@@ -61,7 +61,7 @@ class Processes:
         self.parameters = graph.parameters(self.values)
         self._specs = graph.enabled_nodes(self.values)
         self._needed = {spec.name for spec in self._specs}  # by the others
-        self._gone: set[str] = set()  # of those who are not, whose end has been told
+        self._gone: set[str] = set()  # those of the others whose end has been reported
         self.environment = ros_environment(domain)
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._readers: dict[str, threading.Thread] = {}

@@ -35,16 +35,16 @@ UsageError: Any = typer.BadParameter.__mro__[1]
 
 
 class Commands(TyperGroup):
-    """The commands; a name or an option of a former version is refused with its new name."""
+    """The commands; a former name or option is refused with its new name."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that the first word names."""
+        """Returns the command with the name of the first word."""
         if args and args[0] in COMMANDS:
             ctx.fail(str(unknown("command", args[0], self.commands, COMMANDS)))
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Parse the words after the command, and run it."""
+        """Parse the words after the command and run it."""
         try:
             return super().invoke(ctx)
         except UsageError as error:
@@ -87,7 +87,7 @@ app.command()(demo.demo)
 
 
 def command() -> Any:
-    """The tree, ready to be called with a command line. A bracket in a help text is a bracket."""
+    """Returns the command tree, ready to be called; brackets in help texts are not markup."""
     tree: Any = typer.main.get_command(app)
     for each in tree.commands.values():
         for described in (each, *each.params):

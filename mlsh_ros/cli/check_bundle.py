@@ -25,7 +25,7 @@ def check_bundle(
 
 
 def describe(bundle: Bundle) -> None:
-    """Print a bundle that has been checked."""
+    """Print the contents of a checked bundle."""
     m = bundle.manifest
     size = sum(len(data) for data in bundle.files.values())
     o, a = m.interface.observation_size, m.interface.action_size

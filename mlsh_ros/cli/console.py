@@ -18,17 +18,17 @@ INTERRUPTED = 130  # exit status after Ctrl-C, as of a shell
 
 
 class Screen(Console):
-    """Shows text as it is: names and paths come from files, and a bracket in them is a bracket.
+    """Prints text verbatim: names and paths come from files, and a bracket in them is not markup.
 
-    A control character is written out, so that no file can move the cursor or fake a line. Colour
-    is a matter of `style`, never of the text.
+    A control character is escaped, so that no file can move the cursor or fake a line. Color is
+    set by `style`, never by the text.
     """
 
     def __init__(self, width: int | None) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, width=width)
 
     def render_str(self, text: str, **how: Any) -> Text:
-        """A text on its way to the screen, whether printed or in a table."""
+        """Escape a text, whether printed or in a table."""
         return super().render_str(visible(text), **how)
 
 
@@ -37,16 +37,16 @@ console = Screen(None if sys.stdout.isatty() else 160)
 
 
 def say(text: str, style: str | None = None) -> None:
-    """Print a line. It stays whole, also where a terminal is narrower."""
+    """Print a line without wrapping it."""
     console.print(text, style=style, soft_wrap=True)
 
 
 @contextmanager
 def interrupted(kept: Callable[[], str]) -> Iterator[None]:
-    """Ends the command in one line where Ctrl-C is pressed in the block.
+    """Ends the command with one line if Ctrl-C is pressed in the block.
 
     Args:
-        kept: says what there is of the work.
+        kept: describes the work that is kept.
     """
     try:
         yield
@@ -56,9 +56,9 @@ def interrupted(kept: Callable[[], str]) -> Iterator[None]:
 
 
 def progress_bar() -> Progress:
-    """A bar that counts: what, how far, how many of how many; and nothing where nobody looks.
+    """Returns a progress bar with a counter; it is disabled unless the output is a terminal.
 
-    In a pipe not even an empty line: an output that fails must not end work that goes on.
+    It prints nothing to a pipe, so that a failing output cannot end the work.
     """
     columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -112,7 +112,7 @@ def _film(
 
 
 def _layout(case: EvaluationCase, seed: int, episode: int) -> EpisodeState:
-    """What was drawn for an episode: a function of seed and number alone."""
+    """Returns the layout of an episode: a function of seed and number alone."""
     import numpy as np
 
     from sim.envs.reference_returns import episode_rng
@@ -122,7 +122,7 @@ def _layout(case: EvaluationCase, seed: int, episode: int) -> EpisodeState:
 
 
 class LiveTable:
-    """One row per episode, the running one moving."""
+    """Table with one row per episode; the running one is updated."""
 
     def __init__(self, bundle: Bundle, episodes: int) -> None:
         self.bundle, self.episodes = bundle, episodes
@@ -141,13 +141,13 @@ class LiveTable:
             self.live.stop()
 
     def tick(self, trace: dict[str, float], value: float) -> None:
-        """Show a tick of the running episode."""
+        """Update the row of the running episode."""
         self.current = trace, value
         if console.is_terminal:
             self.live.update(self._table())
 
     def finish(self, episode: Episode) -> None:
-        """Keep a finished episode."""
+        """Add a finished episode."""
         self.rows.append(episode)
         self.current = None
         if console.is_terminal:

@@ -8,7 +8,7 @@ import typer
 
 
 def use(sources: list[str] | None) -> list[str] | None:
-    """Import the families that the user names."""
+    """Import the families given by the user."""
     if sources:
         from sim.tasks.registry import use_family
 

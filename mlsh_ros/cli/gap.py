@@ -50,10 +50,10 @@ def gap(
     overwrite: Overwrite = False,
     family_source: FamilyOption = None,
 ) -> int:
-    """Say how robot and simulation differ, why, and what to do: a verdict, HTML and JSON.
+    """Report how robot and simulation differ, why, and possible remedies: text, HTML and JSON.
 
-    The simulation replays the recorded commands. Status 0: it was compared, whatever was found.
-    2: a number is above what --fail-above allows, or wrong usage. 1: nothing could be compared.
+    The simulation replays the recorded commands. Status 0: the comparison is complete, whatever
+    its result. 2: a number exceeds --fail-above, or wrong usage. 1: a comparison was not possible.
     """
     from mlsh_ros.sim2real.data.recording_data import Where
     from mlsh_ros.sim2real.data.target import load_target
@@ -108,7 +108,7 @@ def _gate(text: str) -> tuple[str, float]:
 
 
 def number_at(data: dict[str, Any], key: str) -> float | None:
-    """The number at a path such as `worst.nrmse` or `terms.velocity.x.lag`; null is None.
+    """Returns the number at a path such as `worst.nrmse` or `terms.velocity.x.lag`; null is None.
 
     Raises:
         UserError: there is none; the keys at the place where it goes wrong are named.

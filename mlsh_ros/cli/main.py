@@ -20,7 +20,7 @@ INTERRUPTED, INTERNAL = 130, 70  # exit status; the latter is EX_SOFTWARE of sys
 
 
 def main() -> None:
-    """Entry point: faults of input are one line on stderr and status 1 (2 for usage).
+    """Entry point: invalid input gives one line on stderr and status 1 (2 for usage).
 
     A fault of ours is one line too, with the file in which its details are, and status 70.
     """
@@ -69,13 +69,13 @@ def main() -> None:
         what = error.filename or "input or output"
         _give_up_output()
         sys.exit(f"error: {visible(f'{what}: {error.strerror or error}')}")
-    except Exception as error:  # whatever nobody foresaw
+    except Exception as error:  # any unexpected error
         _end_by_our_fault(error)
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _keep_streams() -> None:
-    """Make sure that there is something to print to, and that it takes every character."""
+    """Ensure that stdout and stderr exist and accept every character."""
     while (place := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass  # a stream that was closed: the next file would take its place, and its output
     os.close(place)
@@ -102,7 +102,7 @@ def _end_by_our_fault(error: Exception) -> NoReturn:
 
 
 def _give_up_output() -> None:
-    """Drop unwritten output: the interpreter would try again while it ends, and complain."""
+    """Drop unwritten output, which the interpreter would otherwise try to write at exit."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -14,7 +14,7 @@ MAX_UPDATES = 1_000_000  # of a master: every one leaves a row
 
 
 def whole(low: int, high: int | None = None, *names: str, help: str) -> Any:
-    """An option that is a whole number from `low` to `high`; 1e6 is one."""
+    """Returns an option for a whole number from `low` to `high`, such as 1e6."""
 
     def parse(value: str | int) -> int:
         try:
@@ -31,7 +31,7 @@ def whole(low: int, high: int | None = None, *names: str, help: str) -> Any:
 
 
 def one_of(choices: tuple[str, ...], *, help: str) -> Any:
-    """An option that is one of some words."""
+    """Returns an option for one of some words."""
 
     def parse(value: str) -> str:
         if value not in choices:
@@ -42,7 +42,7 @@ def one_of(choices: tuple[str, ...], *, help: str) -> Any:
 
 
 def number(low: float, high: float, *, help: str) -> Any:
-    """An option that is a number from `low` to `high`; nan is none."""
+    """Returns an option for a number from `low` to `high`, without nan."""
 
     def parse(value: str | float) -> float:
         try:

@@ -81,7 +81,7 @@ def play(
 
 
 def take(cases: Sequence[EvaluationCase], episodes: int, seed: int) -> list[Trajectory]:
-    """Drive with a progress bar."""
+    """Drive the episodes with a progress bar."""
     from mlsh_ros.evaluation.trajectories import drive
 
     with progress_bar() as progress:

@@ -34,11 +34,11 @@ def replay(
         ),
     ] = False,
 ) -> int:
-    """Compare every tick and decision of a recording with what the bundle makes of it.
+    """Compare every tick and decision of a recording with the output of the bundle.
 
-    Status 0: all is equal, and the recording is whole. 1: there is a difference, and it says where
-    the first one is; or something cannot be read. 2: wrong usage. 3: what could be compared is
-    equal, but the recording has holes or breaks off.
+    Status 0: all ticks are equal and the recording is complete. 1: there is a difference, and the
+    first one is printed; or a file cannot be read. 2: wrong usage. 3: all comparable ticks are
+    equal, but the recording has gaps or is truncated.
     """
     from mlsh_ros.recording.bag_reader import Recording
     from mlsh_ros.recording.replay import replay as compare

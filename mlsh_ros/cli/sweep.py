@@ -23,7 +23,7 @@ MAX_JOBS = 256
 
 
 def show_variants(wanted: bool) -> None:
-    """Print every variant and set, and end."""
+    """Print every variant and set, and exit."""
     if not wanted:
         return
     from policies.experiments.ablations import SETS, VARIANTS
@@ -80,7 +80,7 @@ def sweep(
     ] = None,
     target_score: TargetScore = 0.95,
 ) -> int:
-    """Train variants with several seeds and compare what they reach on every task learned anew."""
+    """Train variants with several seeds and compare their scores on every task learned anew."""
     from policies.experiments.results_table import run_sweep
     from sim.tasks.registry import use_family
 
@@ -145,7 +145,7 @@ def _show(summaries: list[SweepSummary], target_score: float) -> None:
 
 
 def _explain(variants: Mapping[str, Variant]) -> None:
-    """What each variant is."""
+    """Print a description of each variant."""
     table = Table(box=None, padding=(0, 2), show_header=False)
     for name, variant in variants.items():
         table.add_row(name, variant.why)

@@ -63,8 +63,9 @@ def sysid(
 ) -> int:
     """Identify masses, frictions, gains, delays and biases; writes a reality.yaml with errors.
 
-    What the recording does not tell stays as it is, and is named. Status 1: nothing can be told,
-    or what was found predicts worse than the nominal model; nothing is written then.
+    Parameters that cannot be identified from the recordings keep their nominal value and are
+    listed. Exit status 1: no parameter could be identified, or the result predicts worse than the
+    nominal model; no file is written then.
     """
     for needed in ("scipy", "tabulate"):
         if find_spec(needed) is None:

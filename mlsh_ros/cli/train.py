@@ -35,7 +35,7 @@ PIPED_EVERY = 10  # iterations between two lines where no terminal shows the liv
 
 
 def show_settings(wanted: bool) -> None:
-    """Print every setting as `--set` takes it, and end."""
+    """Print every setting in the form of `--set`, and exit."""
     if not wanted:
         return
     from policies.mlsh.config import config_to_dict, default_config, setting_names
@@ -246,7 +246,7 @@ class Display:
             self.live.stop()
 
     def show(self, training: Training) -> None:
-        """Show the latest iteration."""
+        """Display the latest iteration."""
         row = training.rows[-1]
         if row["diverged"] > self.diverged:
             self.diverged = row["diverged"]

@@ -14,7 +14,7 @@ from mlsh_ros.control.faults import FaultError
 ALERT = 0.02  # s before a moment from which on the thread only sleeps, for the sake of precision
 PATIENCE = 1.0  # s of the system's clock that simulated time may stand while something moves
 # s of the system's clock for which our simulator holds its time when a command is late, and before
-# which lateness in simulated time is nobody's fault: a busy machine is no reason to stop.
+# which lateness in simulated time is not a fault: a busy machine is no reason to stop.
 HOLD = 0.2
 AHEAD = 0.2  # s of the system's clock that words of simulated time may be behind messages
 SLOWEST = 0.02  # simulated s per s of the system's clock; what goes more slowly stands
@@ -209,7 +209,7 @@ class SimulatedClock:
         return self._now
 
     def stamping(self) -> float | None:
-        """None: ticks and stamps use the same clock."""
+        """Always None: ticks and stamps use the same clock."""
         return None
 
     def receive_time(self, stamp: int) -> float:

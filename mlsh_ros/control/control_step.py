@@ -21,8 +21,8 @@ class ControlStep:
     Args:
         controller: of the skills and of the robot.
         decide: called on every tick, with the request to the master if there is one. When it
-            returns, the decision of this tick has come, or the tick may go on without it. It may
-            raise SessionEndedError.
+            returns, the decision of this tick has arrived, or the tick may continue without it.
+            It may raise SessionEndedError.
         judge: the safety rules, see `SafetyMonitor.check`.
         begin: called with the initial command (A,) of a session, before its first tick.
     """

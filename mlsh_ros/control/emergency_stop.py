@@ -14,7 +14,7 @@ from mlsh_ros.control.faults import FaultError
 
 TOPIC = "estop"
 Panel = bytes  # the identifier of a publisher
-NOBODY: Panel = b""  # words whose publisher cannot be told
+NOBODY: Panel = b""  # messages from an unknown publisher
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def run_ros(
     on_episode: OnEpisode = lambda _: None,
     on_tick: OnTick = lambda *_: None,
 ) -> list[Episode]:
-    """The same through skill_node, master_node and sim_node."""
+    """Drive the same episodes through skill_node, master_node and sim_node."""
     done = []
     with nodes(cases[0], seed, mode, domain) as client:
         for case in cases:
@@ -107,7 +107,7 @@ def run_ros(
 
 @contextmanager
 def nodes(first: EvaluationCase, seed: int, mode: str, domain: int | None) -> Iterator[Remote]:
-    """The simulation graph, started and active, with a client to drive it."""
+    """The simulation graph, started and active, with a client that drives it."""
     import os
 
     from mlsh_ros.bringup.process_launcher import Processes, require_ros, ros_environment

@@ -15,7 +15,7 @@ from sim.tasks.task_id import TaskId
 
 @dataclass(frozen=True, eq=False)
 class EvaluationCase:
-    """A master of a bundle on a task of a robot; `resolve_cases` makes it, and they fit."""
+    """A master of a bundle on a task of a robot; `resolve_cases` ensures that they fit."""
 
     bundle: Bundle
     robot: Robot
@@ -36,7 +36,7 @@ def resolve_cases(
     master: str | None = None,
     sim_params: str = "",
 ) -> list[EvaluationCase]:
-    """Every master on the task it was trained for, or what is asked for; one bundle and robot.
+    """Returns every master on its training task, or the selected ones; of one bundle and robot.
 
     Args:
         bundle: to be evaluated.

@@ -30,12 +30,12 @@ class Episode:
 
     @property
     def value(self) -> float:
-        """The return: sum of rewards."""
+        """Return: sum of rewards."""
         return float(self.reward.sum())
 
     @property
     def switches(self) -> int:
-        """How often the active skill changed."""
+        """Number of changes of the active skill."""
         return int((np.diff(self.skill) != 0).sum())
 
     def usage(self, skills: int) -> Floats:
@@ -43,5 +43,5 @@ class Episode:
         return np.bincount(self.skill, minlength=skills) / len(self.skill)
 
     def term(self, interface: Interface, name: str) -> NDArray[np.float32]:
-        """(T, size) an observation term, scaled as the policy saw it."""
+        """(T, size) an observation term, scaled as in the policy's input."""
         return self.observation[:, interface.observation_slices[name]]

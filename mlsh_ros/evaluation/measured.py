@@ -20,7 +20,7 @@ from sim.randomization.schema import reality_to_dict
 
 @dataclass(frozen=True)
 class Measured:
-    """Whose scores they are."""
+    """Identity of the measured bundle, robot and simulation."""
 
     bundle: str
     digest: str  # of the bundle
@@ -38,7 +38,7 @@ class Measured:
 
     @property
     def facts(self) -> dict[str, str]:
-        """For people, in short."""
+        """Short texts for the user."""
         facts = {
             "robot": self.robot,
             "robot given as": self.robot_given,
@@ -52,7 +52,7 @@ class Measured:
 
 
 def measured(case: EvaluationCase) -> Measured:
-    """What is measured by episodes of a case, or of others of its bundle and robot."""
+    """Returns the identity for episodes of a case, or of others with its bundle and robot."""
     robot, params = case.robot, case.sim_params
     differs = None if params is None else json.dumps(reality_to_dict(params), sort_keys=True)
     return Measured(

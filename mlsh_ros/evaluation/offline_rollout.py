@@ -54,7 +54,7 @@ def run_episode(
         seed: of the evaluation.
         number: of the episode.
         guard: the rules of the bundle, see `default_safety_monitor`.
-        watch: is shown the world before each tick, and as the last one left it; not the state
+        watch: called with the world before each tick and after the last one; not with the state
             that a simulation which diverged is put back to.
 
     Raises:
@@ -101,14 +101,14 @@ def run_episode(
 
 
 class FirstFault:
-    """The rules of skill_node, which keeps the first one that an episode breaks and goes on."""
+    """The rules of skill_node; stores the first violation of an episode and continues."""
 
     def __init__(self, guard: SafetyMonitor) -> None:
         self._guard, self.text = guard, ""
         guard.begin_session()
 
     def __call__(self, tick: Tick, fields: Mapping[str, Floats], now: float) -> None:
-        """See `SafetyMonitor.judge`, but that nothing is raised."""
+        """Check a tick like `SafetyMonitor.check`, without raising."""
         if self.text:
             return
         try:
@@ -118,7 +118,7 @@ class FirstFault:
 
 
 def default_safety_monitor(bundle: Bundle) -> SafetyMonitor:
-    """The rules of skill_node, as its parameters are by default."""
+    """Returns the rules of skill_node with default parameters."""
     return make_safety_monitor(
         bundle.manifest, {param.name: param.default for param in SKILL_NODE}
     )

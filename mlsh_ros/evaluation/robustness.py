@@ -51,17 +51,17 @@ class Axis:
 
     @property
     def label(self) -> str:
-        """With its unit."""
+        """Name and unit."""
         return f"{self.name} ({QUANTITIES[self.name].unit})"
 
     def values(self, count: int) -> Floats:
-        """`count` of them, evenly, from the lowest to the highest."""
+        """`count` values, evenly spaced from the lowest to the highest."""
         return np.linspace(self.low, self.high, count)
 
 
 @dataclass(frozen=True)
 class Point:
-    """A score where one or two quantities have these values."""
+    """A score at given values of one or two quantities."""
 
     values: dict[str, float]
     score: float  # 0 random, 1 optimum, mean over tasks; of the nominal model's bounds
@@ -70,7 +70,7 @@ class Point:
 
 @dataclass(frozen=True)
 class RobustnessMap:
-    """A bundle's scores over axes and over pairs of them."""
+    """Scores of a bundle over axes and over pairs of them."""
 
     measured: Measured
     cases: Sequence[EvaluationCase]
@@ -81,7 +81,7 @@ class RobustnessMap:
     pairs: dict[tuple[str, str], list[Point]]  # the second one runs fastest
 
     def verdict(self, name: str) -> str:
-        """In words, what happens along an axis."""
+        """Describes the scores along an axis."""
         axis, points = self.axes[name]
         bad = [p.values[name] for p in points if p.score < KEPT * self.nominal.score]
         if not bad:
@@ -126,7 +126,7 @@ class RobustnessMap:
 
 
 def parse_axes(texts: list[str]) -> list[Axis]:
-    """Of `friction=0.3:1.2` and `delay=0:60ms`, several in a text too.
+    """Parse `friction=0.3:1.2` and `delay=0:60ms`, also several in one text.
 
     Raises:
         UserError: a quantity that cannot be swept, or no range.
@@ -167,18 +167,18 @@ def robustness(
     seed: int,
     on_point: Callable[[], None] = lambda: None,
 ) -> RobustnessMap:
-    """Score a bundle over each axis and over each pair, the others as the cases have them.
+    """Score a bundle over each axis and over each pair; other parameters are those of the cases.
 
     Args:
         cases: of one bundle and robot; scores are means over them, and their simulation
             parameters are those around which it is swept.
-        axes: what is swept.
+        axes: the swept quantities.
         episodes: per point and case, the same everywhere.
         seed: of the episodes.
         on_point: called after each point.
 
     Raises:
-        UserError: an axis goes where nothing can be, or the robot lacks what is swept.
+        UserError: an axis has an impossible value, or does not apply to the robot.
     """
     interface, what = cases[0].robot.interface, measured(cases[0])
     for axis in axes:  # before anything is simulated
@@ -214,13 +214,13 @@ def robustness(
 
 
 def points_of(axes: list[Axis]) -> int:
-    """How many points `robustness` scores."""
+    """Number of points that `robustness` scores."""
     pairs = len(list(combinations(axes, 2)))
     return 1 + POINTS * len(axes) + PAIR_POINTS**2 * pairs
 
 
 def reality_at(interface: Interface, values: dict[str, float]) -> Reality:
-    """What differs where the quantities have these values.
+    """Returns the parameters at which the quantities have these values.
 
     Raises:
         UserError: one cannot have its value.
@@ -243,7 +243,7 @@ def reality_at(interface: Interface, values: dict[str, float]) -> Reality:
 
 
 def plot_map(found: RobustnessMap, path: Path, *, overwrite: bool = False) -> None:
-    """A line for each axis and a field for each pair.
+    """Plot a line for each axis and a field for each pair.
 
     Raises:
         UserError: it could not be written.

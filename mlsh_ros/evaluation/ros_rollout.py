@@ -35,9 +35,9 @@ class Remote:
     """A client of skill_node, master_node and sim_node in one namespace.
 
     Args:
-        bundle: what the nodes run; its names say how to read the traces.
+        bundle: the one that the nodes run; its names define the layout of the traces.
         namespace: of the nodes.
-        alive: raises if a node has died, so that nobody waits for it.
+        alive: raises if a node has ended, so that a wait for it ends.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Remote:
         self._fault: Exception | None = None  # of the thread that listens
 
     def __enter__(self) -> Self:
-        """Join the graph."""
+        """Create the client's node."""
         from rclpy.experimental.events_executor import EventsExecutor
 
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
@@ -82,7 +82,7 @@ class Remote:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the graph."""
+        """Destroy the client's node."""
         self._finished.set_result(None)
         self._executor.wake()
         self._thread.join(timeout=2.0)
@@ -91,7 +91,7 @@ class Remote:
         rclpy.try_shutdown()
 
     def wait_until_active(self, *nodes: str) -> None:
-        """Wait for nodes to be active, and for skill_node to know us.
+        """Wait for nodes to be active, and for skill_node to have discovered this client.
 
         Raises:
             UserError: one is not, in time; or another graph answers under the same names.
@@ -118,11 +118,12 @@ class Remote:
                 )
 
     def _know_each_other(self) -> None:
-        """Make the clients of everything that `run_episode` asks for.
+        """Create the clients of all services that `run_episode` uses.
 
-        With Fast DDS the answer to the first request of a client may be lost: the server answers
-        before it has discovered where to (ros2/rmw_fastrtps#842). Endpoints become known in the
-        order in which they were made: a node that has answered the newest client knows these.
+        With Fast DDS the response to the first request of a client may be lost: the server
+        responds before it has discovered the client (ros2/rmw_fastrtps#842). Endpoints are
+        discovered in the order of their creation: a node that has responded to the newest client
+        has discovered all of them.
         """
         for node in ("sim_node", "master_node"):
             self._client(SetParameters, f"{node}/set_parameters")
@@ -145,7 +146,7 @@ class Remote:
         return bool(future.result().current_state.id == LifecycleState.PRIMARY_STATE_ACTIVE)
 
     def _client(self, kind: Any, name: str) -> Any:
-        """A service client, kept: the executor may still wait on one that is destroyed."""
+        """Returns a service client; it is kept, because the executor may still wait on it."""
         if name not in self._clients:
             self._clients[name] = self.node.create_client(kind, f"{self.prefix}/{name}")
         return self._clients[name]
@@ -229,7 +230,7 @@ class Remote:
         return self._record(task, master, number, realtime)
 
     def _traces(self) -> list[tuple[dict[str, float], dict[str, Any]]]:
-        """Of the newest session; the last one of the session before may have come late."""
+        """Traces of the newest session; the last one of the previous session may arrive late."""
         return [t for t in self._ticks if t[0]["session"] == self._ticks[-1][0]["session"]]
 
     def _record(self, task: str, master: str, number: int, realtime: bool) -> Episode:
@@ -272,7 +273,7 @@ class Remote:
         return future.result()
 
     def _check(self) -> None:
-        """Raise what makes waiting any longer pointless."""
+        """Raise if further waiting is pointless."""
         self.alive()
         if self._fault is not None:
             raise UserError(f"a message of the nodes cannot be used: {self._fault}")

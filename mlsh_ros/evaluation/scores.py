@@ -50,13 +50,13 @@ class TaskScore:
 
     @property
     def normalised(self) -> float:
-        """0 for a random policy, 1 for the optimum."""
+        """Normalised score: 0 for a random policy, 1 for the optimum."""
         return self.reference.normalise(self.value)
 
 
 @dataclass(frozen=True)
 class SkillSharing:
-    """How the tasks of a family share the skills."""
+    """Mutual information between the skills and the tasks of a family."""
 
     family: str
     tasks: int
@@ -79,7 +79,7 @@ class Evaluation:
 
     @property
     def sharing(self) -> list[SkillSharing]:
-        """Of every family of which more than one task was driven."""
+        """Skill sharing of every family with more than one evaluated task."""
         families: dict[str, list[TaskScore]] = {}
         for line in self.lines:
             families.setdefault(TaskId.parse(line.task).family, []).append(line)
@@ -91,7 +91,7 @@ class Evaluation:
 
     @property
     def changed(self) -> dict[str, dict[str, float | int]]:
-        """Per family its parameters that are the bundle's, where those are not the defaults."""
+        """Per family, the bundle's parameters that are not the defaults."""
         tasks = [TaskId.parse(line.task) for line in self.lines]
         found = {}
         for task in {task.family: task for task in tasks}.values():
@@ -101,7 +101,7 @@ class Evaluation:
 
     @property
     def changes(self) -> list[str]:
-        """`changed` in words, a line for each family."""
+        """Describes `changed`, a line for each family."""
         return [
             f"{name} as the bundle was trained: {', '.join(f'{k} {v:g}' for k, v in new.items())}"
             for name, new in self.changed.items()
@@ -159,18 +159,18 @@ def summarise(
     what: Measured | None = None,
     limits: Mapping[TaskId, ReferenceReturns] | None = None,
 ) -> Evaluation:
-    """Scores per case; the bounds are simulated on the same episodes, of the nominal model.
+    """Compute the scores per case; the bounds are simulated on the same episodes, nominal model.
 
     Args:
         cases: that were driven, of one bundle and robot.
         backend: that drove them.
         seed: of the episodes.
         episodes: that were driven.
-        what: was measured; by default the robot as it is now.
+        what: identity of the measurement; by default that of the present robot.
         limits: `reference_returns` of the tasks, if they are known.
 
     Raises:
-        UserError: there is no episode to score, or the robot's returns tell nothing.
+        UserError: there is no episode to score, or the optimum is no better than random.
     """
     if not episodes:
         raise UserError("nothing was driven: no episode, so there is no score")
@@ -256,7 +256,7 @@ def _sharing(family: str, lines: list[TaskScore], bundle: Bundle) -> SkillSharin
 
 
 def _method(bundle: Bundle) -> MlshConfig | None:
-    """What the skills were trained with, if this version knows such settings."""
+    """Training settings of the skills, if this version supports them."""
     try:
         return config_from_dict(bundle.manifest.provenance.config, "provenance").mlsh
     except UserError:

@@ -22,7 +22,7 @@ from sim.tasks.base import EpisodeState
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One episode, T ticks long, and what it looked like."""
+    """One episode, T ticks long, with its recorded scene."""
 
     label: str  # of its task, and of its master if that is not the task's own
     episode: Episode
@@ -48,7 +48,7 @@ def drive(
 
 
 class _Recorder:
-    """Keeps where everything was; captions need the rewards, which come with the episode."""
+    """Records the scene; captions need the rewards, which are known after the episode."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.takes: list[Trajectory] = []
@@ -58,14 +58,14 @@ class _Recorder:
         self._world: World | None = None
 
     def watch(self, world: World, tick: Tick | None) -> None:
-        """Look at the world."""
+        """Record the world."""
         self._world = world
         fields = world.physics.fields()
         seen = {name: fields[name][0] for name in ("position",) if name in fields}
         self._states.append((world.physics.pose[0], seen))
 
     def finish(self, episode: Episode) -> None:
-        """Keep an episode that has ended."""
+        """Store an episode that has ended."""
         assert self._world is not None
         layout: EpisodeState = {name: row.copy() for name, row in self._world.layout.items()}
         skills = [*episode.skill.tolist(), int(episode.skill[-1])]

@@ -52,7 +52,7 @@ STYLE: dict[Any, Any] = {
 
 
 def check_plot(path: Path, *, overwrite: bool = False) -> None:
-    """Refuse what `write_birdseye` cannot write, before anything is driven for it.
+    """Refuse a path that `write_birdseye` cannot write, before any simulation runs.
 
     Raises:
         UserError: another suffix, no such folder, or a file that must stay.
@@ -75,7 +75,7 @@ def write_birdseye(figure: Figure, path: Path, *, overwrite: bool = False) -> No
 
 
 def require_position(robot: Robot) -> None:
-    """Refuse a robot that does not say where it is.
+    """Refuse a robot without a position.
 
     Raises:
         UserError: it has no term `position` of x and y.
@@ -91,7 +91,7 @@ def require_position(robot: Robot) -> None:
 def draw_birdseye(
     robot: Robot, takes: Sequence[Trajectory], *, skills: Sequence[str], title: str
 ) -> Figure:
-    """One panel per task and master, every episode in it.
+    """Draw one panel per task and master, with all its episodes.
 
     Args:
         robot: drove; it has a `position`, see `require_position`.
@@ -171,7 +171,7 @@ def _patch(shape: Shape) -> Polygon:
 
 
 def _shapes(robot: Robot, panel: Sequence[Trajectory]) -> list[Shape]:
-    """What stands around the robot in any of the episodes, each thing once."""
+    """Returns the scenery in any of the episodes, without repetitions."""
     stage = SceneRenderer(robot, panel[0].scene.family)
     found: dict[bytes, Shape] = {}
     for take in panel:
@@ -212,7 +212,7 @@ def _boxes(
 
 
 def _roomy(box: Floats) -> Floats:
-    """With a margin, and not slimmer than a panel can show."""
+    """Returns the box with a margin, and a minimum width relative to its height."""
     size = np.maximum(box[1] - box[0], 1e-6)
     size = np.maximum(size, size.max() / SLIM) + 2 * MARGIN * size.max()
     middle = box.mean(axis=0)
@@ -220,7 +220,7 @@ def _roomy(box: Floats) -> Floats:
 
 
 def _grid(figure: Figure, boxes: Sequence[Floats]) -> list[Axes]:
-    """Panels in rows; as many in a row as make the figure neither flat nor tall."""
+    """Arranges panels in rows, so that the figure is neither flat nor tall."""
     sizes = np.array([box[1] - box[0] for box in boxes])
     wide, high = (SIDE * np.sqrt(r) for r in _ratios(sizes.max(axis=0)))
     count = len(boxes)

@@ -16,7 +16,7 @@ INJECTIONS = (
     "old",  # it is stamped two seconds ago
     "ahead",  # it is stamped in two seconds
     "beyond",  # its values are far beyond what the robot can do
-    "stuck",  # the robot does not obey; its sensors are right
+    "stuck",  # the robot ignores commands; its sensors are right
 )
 OFFSET = 2 * 10**9  # ns
 FAR = 1e3  # in the term's unit

@@ -123,5 +123,5 @@ def trace_layout(observation_names: tuple[str, ...], action_names: tuple[str, ..
     )
 
 
-# sim_node tells after every tick what it brought.
+# Result of a tick, published by sim_node after every tick.
 OUTCOME = Layout(("episode", "tick", "reward", "success", "done"), fractions=("reward",))

@@ -55,6 +55,6 @@ def detach_output() -> Callable[[], None]:
 
 def _pass_on(read: int, target: int) -> None:
     while data := os.read(read, 2**16):
-        with suppress(OSError):  # nobody is there any more
+        with suppress(OSError):  # the reader has ended
             while data:
                 data = data[os.write(target, data) :]

@@ -37,7 +37,7 @@ class Reporter:
         self._queue: SimpleQueue[tuple[int, TickRecord] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self.refusals: dict[str, Refused] = {}  # per topic
-        self.unused = 0  # decisions that nobody waited for
+        self.unused = 0  # decisions that were not requested
 
     def begin(self) -> None:
         """Start publishing."""

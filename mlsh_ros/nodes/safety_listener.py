@@ -137,7 +137,7 @@ class SafetyListener:
 
     def _poll(self, now: float) -> None:
         for subscription in self._panels:
-            for _ in range(_DEPTH):  # somebody who floods the topic does not keep us here
+            for _ in range(_DEPTH):  # limited, so that a flood of messages cannot block the loop
                 try:
                     word = self._take_word(subscription)
                 except MessageError as error:

@@ -391,7 +391,7 @@ class SimNode(CoreNode):
             again = self._done and bool(self.values["auto_reset"])
         if again:
             self._reset()
-            self._started = True  # nobody restarts the controller: time goes on
+            self._started = True  # the controller is not restarted: time goes on
 
 
 def main() -> NoReturn:

@@ -10,7 +10,7 @@ from rclpy.node import Node
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 UNKNOWN = "_NODE_NAME_UNKNOWN_"  # what rmw calls a node whose name it has not heard
-INTRODUCTION = 2.0  # s that it may take to be heard; whoever has no name then is not of ROS
+INTRODUCTION = 2.0  # s of discovery; a publisher without a node name by then is not of ROS
 REMEMBERED = 30.0  # s after which DDS has forgotten a node that was killed
 HINT = "end one (a killed node is remembered for up to 20 s)"
 
@@ -34,7 +34,7 @@ class SinglePublishers:
 
     def __init__(self, node: Node, topics: Iterable[Single]) -> None:
         self._node, self._topics = node, tuple(topics)
-        self._strangers: dict[str, float] = {}  # per topic: since when somebody has no name, s
+        self._strangers: dict[str, float] = {}  # per topic: s since which a publisher has no name
         self._known: dict[bytes, float] = {}  # per publisher: since when it has been seen, s
 
     def second(self, *, patient: bool) -> str:

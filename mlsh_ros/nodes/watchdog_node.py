@@ -107,7 +107,7 @@ class WatchdogNode(CoreNode):
         self._commander = self.made(
             Commander(self, writers, lifecycle=False), self._forget_commander
         )
-        # Best effort: hears whoever sends, never waits for what is lost, holds nobody up.
+        # Best effort: matches every publisher, waits for no lost message, delays no publisher.
         for writer in writers:
             use = partial(self._on_command, writer)
             inputs.listen(message_type(writer.type), writer.topic, use, SENSOR, self._refuse)

@@ -48,7 +48,7 @@ class Topic:
     """A channel: the source of messages of one type."""
 
     name: str  # as it was recorded
-    told: str  # relative name, by recorder_node; empty: nobody says
+    told: str  # relative name, by recorder_node; empty: unknown
     type: str
     encoding: str  # of its messages
     schema: str  # encoding of the definition; empty: there is none
@@ -261,7 +261,7 @@ class _Mcap:
     def _record(self, opcode: int, content: memoryview) -> Iterator[Record]:
         if opcode == Opcode.MESSAGE:
             channel, _, received, _ = HEADER.unpack_from(content)
-            if channel in self._topics:  # otherwise nobody knows what it is
+            if channel in self._topics:  # otherwise its type is unknown
                 yield Stored(self._topics[channel], received, bytes(content[HEADER.size :]))
             return
         stream = ReadDataStream(BytesIO(content))
@@ -322,7 +322,7 @@ def unzstd(data: bytes, most: int) -> bytes:
 
 
 def _rows(path: Path) -> Iterator[Stored]:
-    # Read only, and no journal is written beside what belongs to somebody else.
+    # Read only, without writing a journal beside the file.
     uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
     with closing(sqlite3.connect(uri, uri=True)) as base:
         base.execute("PRAGMA trusted_schema = OFF")

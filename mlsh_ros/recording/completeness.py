@@ -45,7 +45,7 @@ class Completeness:
             OUTCOME_TOPIC: OUTCOME,
         }
         self._ticks: dict[int, list[int]] = {}  # per session
-        self._asked: dict[int, int] = {}  # per session, the last tick that somebody asked at
+        self._asked: dict[int, int] = {}  # per session, the last tick with a request
         self._outcomes: list[tuple[int, int]] = []  # episode, tick
         self._moments: dict[str, set[tuple[int, int]]] = {topic: set() for topic in stamped}
 

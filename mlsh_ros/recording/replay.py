@@ -68,7 +68,7 @@ class RecordedDecision:
     tick: int  # whose observation decided
     skill: int
     logits: Float32  # (K,)
-    master: str  # that said so; empty if the recording does not tell
+    master: str  # that decided; empty if it is not recorded
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Session:
     number: int
     ticks: list[RecordedTick] = field(default_factory=list)
     questions: dict[int, Float32] = field(default_factory=dict)  # macro step: observation (O,)
-    asked: int = -1  # the last tick of which a request or an answer tells
+    asked: int = -1  # the last tick in a request or a response
     answers: dict[int, RecordedDecision] = field(default_factory=dict)  # macro step
 
 
@@ -96,7 +96,7 @@ class Result:
     unseen: list[str] = field(default_factory=list)  # ticks that no recorded sensors explain
     unjudged: list[str] = field(default_factory=list)  # for which something is not recorded
     missing: list[str] = field(default_factory=list)  # ticks that are not recorded, as ranges
-    unread: list[str] = field(default_factory=list)  # messages that nobody could have used
+    unread: list[str] = field(default_factory=list)  # unusable messages
 
     @property
     def equal(self) -> bool:

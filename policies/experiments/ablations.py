@@ -39,7 +39,7 @@ DECIDED = IDENTITY | {
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train, and to learn a new task."""
+    """A way to train, and to learn a new task."""
 
     why: str
     settings: tuple[str, ...] = ()
@@ -48,11 +48,11 @@ class Variant:
 
     @property
     def without_effect(self) -> tuple[str, ...]:
-        """Settings, or sections of them, that change nothing that it learns."""
+        """Settings, or sections of them, without an effect on this variant."""
         return WITHOUT_EFFECT.get(self.adaptation, ())
 
     def config(self, family: str, robot: str, seed: int) -> TrainConfig:
-        """The whole configuration."""
+        """The complete configuration."""
         return preset(self.preset, family, robot, seed).with_values(list(self.settings))
 
 
@@ -111,7 +111,7 @@ SETS = {"baselines": tuple(BASELINES), "ablations": ("mlsh", *ABLATIONS)}
 
 
 def variants(names: list[str]) -> dict[str, Variant]:
-    """By name; a set's name stands for all of its variants.
+    """Returns variants by name; a set's name selects all of its variants.
 
     Raises:
         UserError: no such variant or set.
@@ -126,14 +126,13 @@ def variants(names: list[str]) -> dict[str, Variant]:
 
 
 def grid(chosen: Mapping[str, Variant], settings: list[str]) -> dict[str, Variant]:
-    """Every variant with every combination of `settings`, of which each may list values.
+    """Returns every variant with every combination of `settings`, each of which may list values.
 
     `mlsh.warmup=1,9` makes two of each.
 
     Raises:
-        UserError: a setting is what a variant itself, another setting or the sweep decides, or
-            would be told of a variant to which it does nothing; or there are too many
-            combinations.
+        UserError: a setting is fixed by a variant, by another setting or by the sweep, or has no
+            effect on a variant; or there are too many combinations.
     """
     choices = [_choices(setting) for setting in settings]
     if (count := prod(len(c) for c in choices)) > MAX_GRID:
@@ -185,6 +184,6 @@ def _path(setting: str) -> str:
 
 
 def _short(setting: str) -> str:
-    """mlsh.information=0.5 -> information=0.5."""
+    """Shortens mlsh.information=0.5 to information=0.5."""
     path, equals, value = setting.partition("=")
     return path.rpartition(".")[2] + equals + value

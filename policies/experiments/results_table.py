@@ -24,7 +24,7 @@ HEADER = ("variant", "seed", "task", "updates", "steps", "greedy_return", "of_op
 
 @dataclass(frozen=True)
 class RunResult:
-    """What one run reached."""
+    """Result of one run."""
 
     job: SweepJob
     tasks: tuple[str, ...]
@@ -40,12 +40,12 @@ class RunResult:
 
     @property
     def worst_task(self) -> str:
-        """Its name."""
+        """Name of the task with the lowest score."""
         return self.tasks[int(self.share[:, -1].argmin())]
 
     @property
     def worst(self) -> float:
-        """The worst task after the last update."""
+        """Score of the worst task after the last update."""
         return float(self.share[:, -1].min())
 
 
@@ -58,16 +58,16 @@ class SweepSummary:
 
     @property
     def mean(self) -> float:
-        """Over seeds and tasks."""
+        """Mean over seeds and tasks."""
         return float(np.mean([o.score for o in self.outcomes]))
 
     def after(self, updates: int) -> float:
-        """Mean over seeds and tasks after so many updates."""
+        """Mean over seeds and tasks after a number of updates."""
         return float(np.mean([o.share[:, updates].mean() for o in self.outcomes]))
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % of the mean over seeds, by bootstrap."""
+        """95 % interval of the mean over seeds, by bootstrap."""
         return interval([o.score for o in self.outcomes])
 
     @property
@@ -76,12 +76,12 @@ class SweepSummary:
         return min(self.outcomes, key=lambda o: o.worst)
 
     def reached(self, target_score: float) -> int:
-        """Seeds of which every task reaches `target_score` of its optimum."""
+        """Seeds at which every task reaches `target_score` of its optimum."""
         return sum(o.worst >= target_score for o in self.outcomes)
 
 
 def read_outcome(job: SweepJob) -> RunResult:
-    """The result of a finished run.
+    """Returns the result of a finished run.
 
     Raises:
         UserError: it is not finished, or of another robot than there is now.
@@ -101,14 +101,14 @@ def read_outcome(job: SweepJob) -> RunResult:
 
 
 def summarise(jobs: list[SweepJob]) -> list[SweepSummary]:
-    """Finished runs by variant, in the order of the jobs."""
+    """Returns finished runs by variant, in the order of the jobs."""
     outcomes = [read_outcome(job) for job in jobs if job.curves() is not None]
     names = dict.fromkeys(o.job.variant for o in outcomes)
     return [SweepSummary(name, [o for o in outcomes if o.job.variant == name]) for name in names]
 
 
 def write_table(summaries: list[SweepSummary], path: Path) -> None:
-    """Every number, one row per variant, seed, task and update."""
+    """Write all numbers, one row per variant, seed, task and update."""
     with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(HEADER)
@@ -121,7 +121,7 @@ def write_table(summaries: list[SweepSummary], path: Path) -> None:
 
 
 def plot(summaries: list[SweepSummary], target_score: float, path: Path) -> None:
-    """Learning a new task, mean over tasks: each seed thin, their mean thick."""
+    """Plot the adaptation, mean over tasks: each seed thin, their mean thick."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5), layout="constrained")
@@ -144,7 +144,7 @@ def plot(summaries: list[SweepSummary], target_score: float, path: Path) -> None
 
 @dataclass(frozen=True)
 class SweepResults:
-    """What a sweep has found, and where it stands."""
+    """Results of a sweep and the paths of its files."""
 
     summaries: list[SweepSummary]
     variants: dict[str, Variant]  # those that have a summary

@@ -26,7 +26,7 @@ from sim.tasks.registry import make_family
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run, and what fresh masters reach with its skills."""
+    """A run with the scores of fresh masters that use its skills."""
 
     path: Path
     trained: Trained
@@ -38,12 +38,12 @@ class FinishedRun:
 
     @property
     def seed(self) -> int:
-        """Of the training."""
+        """Random seed of the training."""
         return self.trained.config.seed
 
     @property
     def worst(self) -> float:
-        """The score of its worst task."""
+        """Score of the worst task."""
         return min(self.scores.values())
 
 
@@ -55,7 +55,7 @@ class RunComparison:
 
     @property
     def tasks(self) -> list[str]:
-        """All tasks that one of the runs has."""
+        """All tasks of any of the runs."""
         return list(dict.fromkeys(task for run in self.runs for task in run.scores))
 
     @property
@@ -64,7 +64,7 @@ class RunComparison:
         return min(self.runs, key=lambda run: run.worst)
 
     def reached(self, target_score: float) -> int:
-        """Runs of which every task reaches `target_score` of its optimum."""
+        """Runs in which every task reaches `target_score` of its optimum."""
         return sum(run.worst >= target_score for run in self.runs)
 
 
@@ -80,7 +80,7 @@ def compare_runs(paths: Iterable[Path]) -> RunComparison:
 
 
 def _check_distinct(runs: list[FinishedRun]) -> None:
-    """Each training counts once: with the same seed and settings another one is a copy."""
+    """Refuse copies: two runs with the same seed and settings."""
     seen: dict[object, Path] = {}
     for run in runs:
         same = (run.trained.settings_digest, run.trained.robot_digest, run.steps)

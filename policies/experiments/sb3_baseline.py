@@ -24,22 +24,22 @@ from sim.tasks.registry import make_family
 
 
 class OverOurs(VecEnv):  # type: ignore[misc]
-    """Our vector environment as SB3 wants it."""
+    """Adapter of the vector environment to SB3."""
 
     def __init__(self, env: TaskVectorEnv) -> None:
         self._env = env
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     def reset(self) -> Any:
-        """All."""
+        """Reset all simulations."""
         return self._env.reset()[0]
 
     def step_async(self, actions: Any) -> None:
-        """Kept until they are waited for."""
+        """Store the actions for `step_wait`."""
         self._actions = actions
 
     def step_wait(self) -> Any:
-        """One tick."""
+        """Run one tick."""
         obs, reward, terminated, truncated, info = self._env.step(self._actions)
         done = terminated | truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
@@ -51,14 +51,14 @@ class OverOurs(VecEnv):  # type: ignore[misc]
         return obs, reward.astype(np.float32), done, infos
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Does nothing."""
 
     def get_attr(self, attr_name: str, indices: Any = None) -> Any:
-        """Of each simulation."""
+        """Returns the attribute for each simulation."""
         return [getattr(self._env, attr_name, None)] * self.num_envs
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Not used."""
+        """Does nothing."""
         raise NotImplementedError
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> Any:
@@ -66,7 +66,7 @@ class OverOurs(VecEnv):  # type: ignore[misc]
         raise NotImplementedError
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """No."""
+        """Always False."""
         return [False] * self.num_envs
 
 
@@ -78,7 +78,7 @@ def learn(
     envs: int | None = None,
     episodes: int | None = None,
 ) -> list[AdaptationPoint]:
-    """Its PPO on one task from nothing, with the experience that our learners get.
+    """Train SB3's PPO on one task from scratch, with the same experience as the other learners.
 
     An update has the rollouts of `envs` simulations, `config.mlsh.rollout_ticks` each. All else is
     as SB3 has it: minibatches of 64, 10 epochs, learning rate 3e-4, two layers of 64.
@@ -113,7 +113,7 @@ def learn(
 def _environment(
     config: TrainConfig, task: int, envs: int, *, seed: int, learning: bool
 ) -> TaskVectorEnv:
-    """As for our learners: noise and what is drawn per episode belong to learning alone."""
+    """Returns the training environment, with noise and randomization as for other learners."""
     robot = load_robot(config.robot)
     return TaskVectorEnv(
         robot,

@@ -54,17 +54,17 @@ class SweepJob:
 
     @property
     def result(self) -> Path:
-        """The curves of new tasks; of other numbers of episodes beside one another."""
+        """Path of the learning curves; other numbers of episodes have their own files."""
         more = "" if self.episodes is None else f"-{self.episodes}"
         return self.path / f"adaptation{more}.csv"
 
     @property
     def trains(self) -> bool:
-        """Whether something is trained before new tasks are learned."""
+        """True if meta-training precedes the learning of new tasks."""
         return self.adaptation in ("master", "shared")
 
     def curves(self) -> Curves | None:
-        """Its result; None where there is none that is whole and of the run as it stands.
+        """Returns its result; None without a complete one of the present run.
 
         Raises:
             ChangedError: it was made with other settings or another robot.
@@ -87,14 +87,14 @@ class SweepJob:
         return found if (found.origin, tuple(found.by_task)) == (made, tasks) else None
 
     def seconds(self) -> float:
-        """How long it was trained; 0 without a training."""
+        """Training time, s; 0 without a training."""
         if not self.trains:
             return 0.0
         run = Run(self.path)
         return seconds_of(run, load_arrays(run.checkpoint))
 
     def check(self) -> None:
-        """Refuse a folder whose run is another one.
+        """Refuse a folder with a different run.
 
         Raises:
             UserError: names what differs.
@@ -114,10 +114,10 @@ class SweepJob:
             return  # it is damaged: said when it is its turn, and no other run ends by that
 
     def trained(self) -> tuple[Trained, int]:
-        """What new tasks are learned with, and after how many iterations.
+        """Returns the training that new tasks use, and its number of iterations.
 
         Raises:
-            UserError: the checkpoint is missing or damaged, or not of what stands there now.
+            UserError: the checkpoint is missing or damaged, or not of the present files.
         """
         if not self.trains:
             return trained_now(self.config), 0
@@ -134,7 +134,7 @@ def plan(
     folder: Path,
     episodes: int | None = None,
 ) -> list[SweepJob]:
-    """All runs, seeds first, so that every variant soon has something to show.
+    """Returns all runs, seeds first, so that every variant has an early result.
 
     Args:
         family: task family.
@@ -145,7 +145,7 @@ def plan(
         episodes: per update on a new task; by default 2,000 steps.
 
     Raises:
-        UserError: a setting does not hold, a folder has a run of another configuration or robot,
+        UserError: a setting is invalid, a folder has a run of another configuration or robot,
             there are too many, or Stable-Baselines3 is wanted and missing.
     """
     if (count := len(variants) * len(seeds)) > MAX_RUNS:
@@ -171,7 +171,7 @@ def plan(
 
 
 def sweep(jobs: list[SweepJob], processes: int) -> Iterator[tuple[SweepJob, str]]:
-    """Do what is not done yet; yields each run that is, with the reason if it failed."""
+    """Run the remaining jobs; yields each finished job, with the reason if it failed."""
     done = [job.curves() is not None for job in jobs]
     yield from ((job, "") for job, is_done in zip(jobs, done, strict=True) if is_done)
     open_jobs = [job for job, is_done in zip(jobs, done, strict=True) if not is_done]
@@ -198,7 +198,7 @@ def _run_all(open_jobs: list[SweepJob], processes: int) -> Iterator[tuple[SweepJ
                 except BrokenProcessPool:  # the others of the pool end with it
                     reason = "its process or another one was killed; sweep again to go on"
                 yield futures[future], reason
-        except BaseException:  # interrupted, or nobody asks for the rest: what is saved is saved
+        except BaseException:  # interrupted, or the rest is not needed: finished jobs are saved
             pool.shutdown(wait=False, cancel_futures=True)
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
@@ -207,9 +207,9 @@ def _run_all(open_jobs: list[SweepJob], processes: int) -> Iterator[tuple[SweepJ
 
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """While processes are started, which inherit it.
+    """Block interrupts while processes are started, which inherit the setting.
 
-    Ctrl-C in a terminal reaches all of them; what comes of it is for this one to say.
+    Ctrl-C in a terminal reaches all processes, but only this one handles it.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -219,7 +219,7 @@ def _interrupts_held_back() -> Iterator[None]:
 
 
 def _begin(sources: list[str]) -> None:
-    """For a process of the pool: it knows the user's task families, and ends with the sweep."""
+    """Initialize a process of the pool: load the user's task families, and end with the sweep."""
     for source in sources:
         use_family(source)
     parent = multiprocessing.parent_process()
@@ -233,7 +233,7 @@ def _begin(sources: list[str]) -> None:
 
 
 def run_job(job: SweepJob) -> str:
-    """Train, then learn every task anew; returns why not, if not."""
+    """Train, then learn every task anew; returns the reason of a failure."""
     try:
         envs = None if job.episodes is None else envs_for_episodes(job.config, job.episodes)
         resume = (job.path / "checkpoint.npz").is_file()
@@ -293,7 +293,7 @@ def _write(job: SweepJob, learn: Callable[[int], list[AdaptationPoint]]) -> None
 
 
 def interval(values: list[float], draws: int = 10_000) -> tuple[float, float]:
-    """95 % of the mean of `values`, by drawing them again and again (bootstrap)."""
+    """95 % interval of the mean of `values`, by bootstrap."""
     data = np.asarray(values)
     rng = np.random.default_rng(0)
     means = data[rng.integers(len(data), size=(draws, len(data)))].mean(axis=1)

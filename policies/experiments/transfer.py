@@ -39,7 +39,7 @@ HEADER = (
 
 @dataclass(frozen=True)
 class Transferred:
-    """How one learner came along with one seed."""
+    """Result of one learner with one seed."""
 
     learner: str
     seed: int
@@ -48,27 +48,27 @@ class Transferred:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Their names."""
+        """Names of the tasks."""
         return self.family.tasks
 
     @property
     def ticks(self) -> int:
-        """Of an episode."""
+        """Length of an episode, ticks."""
         return self.family.ticks
 
     @property
     def last(self) -> list[AdaptationPoint]:
-        """Of each task."""
+        """Last point of each task."""
         return [curve[-1] for curve in self.curves]
 
     @property
     def mean(self) -> float:
-        """Return after the last update, over tasks."""
+        """Return after the last update, mean over tasks."""
         return float(np.mean([p.greedy for p in self.last]))
 
     @property
     def success(self) -> float:
-        """Part of the episodes after the last update, over tasks."""
+        """Fraction of successful episodes after the last update, mean over tasks."""
         return float(np.mean([p.success for p in self.last]))
 
     @property
@@ -87,10 +87,10 @@ def transfer_config(
     baseline: bool,
     learner: Learner = "ppo",
 ) -> TrainConfig:
-    """What all learners learn with, but for their seed; arguments as of `transfer`.
+    """Returns the configuration of all learners, apart from the seed; arguments as of `transfer`.
 
     Raises:
-        UserError: the family does not fit the bundle, or a setting does not hold.
+        UserError: the family does not fit the bundle, or a setting is invalid.
     """
     whole = TaskId.parse(family)
     first = select_tasks(bundle, whole)[0]
@@ -187,7 +187,7 @@ def evaluate_transfer(
     overwrite: bool = False,
     on_update: Callable[[str, int, list[AdaptationPoint]], None] = lambda *_: None,
 ) -> Iterator[Transferred]:
-    """As `transfer`; after every result all of them are written to a CSV file.
+    """Run `transfer`; after every result all of them are written to a CSV file.
 
     Args:
         bundle: see `transfer`, as the others.
@@ -261,32 +261,32 @@ class TransferSummary:
 
     @property
     def learner(self) -> str:
-        """Its name."""
+        """Name of the learner."""
         return self.results[0].learner
 
     @property
     def last(self) -> AdaptationPoint:
-        """Of the first task and seed: updates and steps are those of all."""
+        """Last point of the first task and seed; its updates and steps are those of all."""
         return self.results[0].last[0]
 
     @property
     def episodes(self) -> int:
-        """Of experience per task."""
+        """Number of episodes of experience per task."""
         return self.last.steps // self.results[0].ticks
 
     @property
     def mean(self) -> float:
-        """Return, over seeds and tasks."""
+        """Mean return over seeds and tasks."""
         return sum(r.mean for r in self.results) / len(self.results)
 
     @property
     def success(self) -> float:
-        """Part of the episodes, over seeds and tasks."""
+        """Fraction of successful episodes, over seeds and tasks."""
         return sum(r.success for r in self.results) / len(self.results)
 
     @property
     def seconds(self) -> float:
-        """Per task, over seeds."""
+        """Mean time per task, s, over seeds."""
         return sum(r.last[0].seconds for r in self.results) / len(self.results)
 
     @property
@@ -299,7 +299,7 @@ class TransferSummary:
 def summarise_transfer(
     bundle: Bundle, results: Sequence[Transferred], robot: str | None = None
 ) -> list[TransferSummary]:
-    """Every learner over its seeds, beside what the tasks allow.
+    """Returns every learner's results over its seeds, with the reference returns of the tasks.
 
     Args:
         bundle: whose skills were used.
@@ -333,7 +333,7 @@ def _task_transfer(
 
 
 def write_transfer(results: list[Transferred], path: Path) -> None:
-    """Every number, one row per learner, seed, task and update."""
+    """Write all numbers, one row per learner, seed, task and update."""
     with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(HEADER)

@@ -86,7 +86,7 @@ class Ranks:
     def own(self, everybody: NDArray[T], groups: int) -> NDArray[T]:
         """Rows of this process's `groups`, from those of all: the inverse of `gather`."""
         each, rest = divmod(len(everybody), groups * self.size)
-        if self.size == 1 or rest or not each:  # of other groups: whoever takes it will say so
+        if self.size == 1 or rest or not each:  # of other groups: checked where it is used
             return everybody
         rows = everybody.reshape(groups, self.size, each, *everybody.shape[1:])
         return rows[:, self.rank].reshape(groups * each, *everybody.shape[1:])
@@ -146,5 +146,5 @@ def _meet(rank: int, size: int) -> SharedMemoryGroup:
     nearby = SharedMemoryGroup(where[0], rank, size)
     torch.distributed.barrier()
     if rank == 0:
-        os.unlink(where[0])  # it lives as long as somebody maps it, and ends with the last one
+        os.unlink(where[0])  # the memory exists until the last process unmaps it
     return nearby

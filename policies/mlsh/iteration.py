@@ -48,7 +48,7 @@ class Iteration:
         )
 
     def describe(self) -> str:
-        """Nothing: an update with PPO does not know how sure it is."""
+        """Always empty: PPO has no estimate of its uncertainty."""
         return ""
 
 

@@ -31,7 +31,7 @@ class Rollout:
     action: Float32  # (T, B, A) before the interface's limits
     log_prob: Float32  # (T, B) of the action under the active skill
     skill: NDArray[np.intp]  # (T, B) active
-    astray: Bools  # (T, B) it was drawn, not chosen: nobody learns from this tick
+    astray: Bools  # (T, B) a random decision: this tick is excluded from all updates
     reward: Float32  # (T, B)
     terminated: Bools  # (T, B)
     truncated: Bools  # (T, B)

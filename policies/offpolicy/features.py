@@ -18,10 +18,10 @@ CURVATURE = 2 * np.tanh(SHIFT) / np.cosh(SHIFT) ** 2 * SLOPE**2  # of a pair of 
 class Features:
     """Linear terms, products of two elements, and random features, of observations (n, O).
 
-    Values that are quadratic in the observation tell from few data which of two goals is nearer,
-    or whether a robot moves towards one; the random features are for everything else. A product
-    is made of tanh units: tanh(s u - c) - tanh(s u + c) is quadratic in u around 0, and
-    4 x y = (x + y)^2 - (x - y)^2. So it is bounded, too.
+    Features that are quadratic in the observation represent, with few data, which of two goals is
+    nearer or whether a robot moves towards one; the random features cover everything else. A
+    product is made of tanh units: tanh(s u - c) - tanh(s u + c) is quadratic in u around 0, and 4
+    x y = (x + y)^2 - (x - y)^2. So it is bounded, too.
 
     Args:
         size: O.
@@ -56,16 +56,16 @@ class Features:
 
     @property
     def units(self) -> int:
-        """Of the tanh layer."""
+        """Number of units of the tanh layer."""
         return len(self.bias)
 
     @property
     def count(self) -> int:
-        """Features, with a constant one."""
+        """Number of features, including a constant one."""
         return sum(self._sizes) + 1
 
     def __call__(self, obs: Float32) -> Floats:
-        """(n, count)."""
+        """(n, count) features of observations."""
         units = np.tanh(obs @ self.weight + self.bias).astype(np.float64)
         return self._combine(units)
 

@@ -23,7 +23,7 @@ from sim.seeding import Stream, generator
 
 @dataclass(frozen=True)
 class OffPolicyUpdate:
-    """What one update did."""
+    """Result of one update."""
 
     agreement: list[float]  # of each master: `ValueIteration.agreement`
     priors: list[SkillPrior]  # of each master
@@ -31,7 +31,7 @@ class OffPolicyUpdate:
     held: bool  # some episodes held one skill
 
     def describe(self) -> str:
-        """What the skills bring alone while that is compared; how sure the values are."""
+        """Describes the returns of single skills, if they are compared, and the agreement."""
         names = [f"skill-{k}" for k in range(len(self.priors[0].returns))]
         first = {prior.describe(names): None for prior in self.priors} if self.held else {}
         sure = f"{min(self.agreement):.0%} of the decisions are settled"
@@ -82,7 +82,7 @@ class OffPolicyLearner:
         return self.envs * self.ticks
 
     def iterate(self) -> OffPolicyUpdate:
-        """Whole episodes of every task, and the values of all decisions so far."""
+        """Run whole episodes of every task, and fit the values of all decisions so far."""
         env, agent = self.learner.env, self.learner.agent
         rng = generator(self.learner.config.seed, Stream.DECISIONS, self.updates)
         held = self._held()
@@ -110,7 +110,7 @@ class OffPolicyLearner:
         return OffPolicyUpdate(agreement, priors, self._not_finite(), bool((held != NOBODY).any()))
 
     def _held(self) -> NDArray[np.intp]:
-        """(B,) the skill that each simulation holds for an episode, or NOBODY."""
+        """(B,) skill that runs for a whole episode in each simulation, or NOBODY."""
         number = self.updates * self.envs + np.arange(self.learner.env.num_envs) % self.envs
         holds = number < HELD_EPISODES * self.skills
         return np.where(holds, number % self.skills, NOBODY)
@@ -118,7 +118,7 @@ class OffPolicyLearner:
     def _exploring(
         self, member: NDArray[np.intp], rng: np.random.Generator
     ) -> Callable[[Float32], Float32]:
-        """Logits of exploration: each simulation follows one sample of its task's values."""
+        """Logits for exploration: each simulation follows one sample of its task's values."""
 
         def logits(obs: Float32) -> Float32:
             rows = [slice(g * self.envs, (g + 1) * self.envs) for g in range(len(self.values))]

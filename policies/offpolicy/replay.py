@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Episode:
-    """An episode as its master saw it: H decisions, each with the ticks that followed it."""
+    """An episode as a sequence of H decisions, each with the ticks that followed it."""
 
     obs: Float32  # (H + 1, O) normalised, of each decision and at the end
     skill: NDArray[np.intp]  # (H,) chosen
@@ -25,7 +25,7 @@ class Episode:
 
     @property
     def total(self) -> float:
-        """Undiscounted return."""
+        """Undiscounted return of the episode."""
         return float(sum(each.sum() for each in self.rewards))
 
 
@@ -33,7 +33,7 @@ def first_episodes(rollout: Rollout, simulations: slice, held: NDArray[np.bool_]
     """The first episode of each of these simulations; the rollout began with it.
 
     A simulation whose episode ended early has begun another one, which is left out: every update
-    has the number of episodes that was asked for.
+    has the configured number of episodes.
 
     Args:
         rollout: of whole episodes.
@@ -77,7 +77,7 @@ class Decisions:
 
     @property
     def limit(self) -> float:
-        """No value is larger: what the best decision pays, for ever."""
+        """Upper bound of all values: the reward of the best decision, repeated for ever."""
         worth = abs(self.reward).max() / (1 - self.discount.max())
         return float(max(worth, abs(self.constant)))
 
@@ -94,7 +94,7 @@ class Replay:
     episodes: list[Episode] = field(default_factory=list)
 
     def decisions(self) -> Decisions:
-        """All of them."""
+        """All decisions of the replay."""
         ticks = np.concatenate([each for e in self.episodes for each in e.rewards])
         mean = float(ticks.mean())
         rewards, discounts, returns, ends = [], [], [], []

@@ -30,7 +30,7 @@ class SkillPrior:
 
     @property
     def bonus(self) -> Floats:
-        """(K,) what a decision for each skill is expected to be worth more than the mean."""
+        """(K,) expected advantage of a decision for each skill over the mean."""
         return np.asarray(self.effect * self.confidence)
 
     def describe(self, names: list[str]) -> str:
@@ -44,7 +44,7 @@ class SkillPrior:
 
 
 def compare_skills(episodes: list[Episode], skills: int) -> SkillPrior:
-    """Of the episodes that one skill controlled.
+    """Compare the skills by the episodes that a single skill controlled.
 
     Args:
         episodes: some in which each skill was held, and others, which do not count.

@@ -21,8 +21,8 @@ MEAN = 0  # the member that has neither noise nor a sample of the prior
 class ValueIteration:
     """Values of decisions, fitted to all decisions of a task.
 
-    Q(s, k) = bonus_k + f(s) . (v + a_k): the part v is what a state is worth whatever is chosen,
-    so that data about one skill says something about the others as well.
+    Q(s, k) = bonus_k + f(s) . (v + a_k): the part v is the value of a state independent of the
+    decision, so that data about one skill is informative about the others as well.
 
     Args:
         features: f.
@@ -50,7 +50,7 @@ class ValueIteration:
         self._sample[MEAN] = 0
 
     def fit(self, decisions: Decisions, bonus: Floats) -> None:
-        """Values of the best decisions from there on, of every member.
+        """Fit the values of all decisions, with the best decisions afterwards, for every member.
 
         Args:
             decisions: of the task.
@@ -81,25 +81,25 @@ class ValueIteration:
         return design.reshape(n, -1)
 
     def values(self, obs: Float32, member: NDArray[np.intp] | int = MEAN) -> Float32:
-        """(n, K) that one member, or each row's own (n,), expects of observations (n, O)."""
+        """(n, K) values of observations (n, O) by one member, or by each row's own (n,)."""
         features = self.features(obs)
         members = np.broadcast_to(member, len(obs))
         found = np.einsum("nf,nkf->nk", features, self.weights[members]) + self.bonus
         return np.asarray(found, np.float32)
 
     def agreement(self, obs: Float32) -> float:
-        """Part of the members' best skills that is the mean's, over observations (n, O)."""
+        """Fraction of the members whose best skill is the mean's, over observations (n, O)."""
         values = self.features(obs) @ self.weights.transpose(0, 2, 1) + self.bonus
         best = values.argmax(axis=-1)  # (M, n)
         return float((best == best[MEAN]).mean())
 
     @property
     def finite(self) -> bool:
-        """Whether all values are numbers."""
+        """True if all values are finite."""
         return bool(np.isfinite(self.weights).all() and np.isfinite(self.bonus).all())
 
     def head(self) -> list[tuple[Float32, Float32]]:
-        """The mean's values less their mean over the skills, as layers of a network.
+        """The mean values minus their mean over the skills, as layers of a network.
 
         In units in which the largest weight is 1 at most, so that 32 bits are enough: which skill
         is the best does not depend on it.

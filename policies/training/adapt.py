@@ -23,19 +23,19 @@ from sim.tasks.registry import make_family
 
 EVALUATION_SEED = 1_000_000  # episodes that no training run sees
 SCORED_TICKS = 12_800  # 256 episodes of 50
-OFF_POLICY_EPISODES = 4  # per update, if nobody says
+OFF_POLICY_EPISODES = 4  # per update, by default
 MAX_UPDATE_STEPS = 2000  # environment steps per master update, if a rollout allows: the paper's D
 
 
 class MasterUpdate(Protocol):
-    """What one update of masters did."""
+    """Result of one update of masters."""
 
     @property
     def not_finite(self) -> str:
-        """What is no number any more, by name; empty if all are."""
+        """Names of the quantities that are not finite; empty if all are."""
 
     def describe(self) -> str:
-        """How sure the learner is, for people; empty if it cannot tell."""
+        """Describes the certainty of the learner for the user; empty if it has no estimate."""
 
 
 class MasterLearner(Protocol):
@@ -103,7 +103,7 @@ def adapt(
 ) -> AdaptationResult:
     """Train a master for each task, all at once, with the skills frozen.
 
-    By value iteration over all decisions if the configuration says `offpolicy`, else with PPO.
+    By value iteration over all decisions if the configuration has `offpolicy`, else with PPO.
 
     Args:
         config: family, robot, method and seed.
@@ -114,7 +114,7 @@ def adapt(
         install_masters: puts masters to start from into the agent; by default they are fresh.
         episodes: greedy episodes after every update; by default `scored_episodes`.
         on_update: called with the latest `AdaptationPoint` of every task.
-        say: called with a line after every update, of a learner that says how sure it is.
+        say: called with a line after every update, if the learner estimates its certainty.
 
     Raises:
         UserError: it diverged.

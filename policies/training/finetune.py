@@ -301,7 +301,7 @@ def with_settings(
 
 
 def _check_family(bundle: Bundle, plain: TrainConfig, config: TrainConfig) -> None:
-    # A master's entry names its task, and whoever runs it takes the parameters from the bundle.
+    # A master's entry names its task only; its parameters are taken from the bundle.
     own, given = (make_family(c.family, c.family_parameters) for c in (plain, config))
     for field in fields(own):  # type: ignore[arg-type]
         mine, theirs = getattr(own, field.name), getattr(given, field.name)

@@ -255,7 +255,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         if not self._noise:
             return self.interface.observe(fields)
         rngs = [generator(self.seed, Stream.NOISE, self._steps, g) for g in self.numbers]
-        # Apart from `fields`: what the sensors show is not what the task judges.
+        # Apart from `fields`: the task is evaluated on true values, not on measurements.
         noise = {
             term.name: term.noises
             * np.concatenate([r.standard_normal((self.envs, term.count)) for r in rngs])

@@ -146,7 +146,7 @@ class World:
     def _begin_commands(self, ids: NDArray[np.int32]) -> None:
         """Set the commands to the robot's measured state, as at the start of every session."""
         shown = {name: value[ids] for name, value in self.measurements(self.true_state()).items()}
-        self.command = self.command.copy()  # it may be the caller's, see `obey`
+        self.command = self.command.copy()  # it may be the caller's, see `step_command`
         self.command[ids] = self.interface.initial_command(shown)
         if self.varied is not None:
             self.varied.hold(ids, self.command[ids])

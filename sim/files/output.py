@@ -185,7 +185,9 @@ def locked(file: Path, what: str) -> Iterator[None]:
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)  # before the lock goes: nobody else's is taken away
+        file.unlink(
+            missing_ok=True
+        )  # before the lock is released, so that no other process's file is deleted
         os.close(handle)
 
 

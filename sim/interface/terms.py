@@ -208,7 +208,7 @@ class ObservationTerm:
             )
         steps = [parse_path(path) for path in self.ros.fields]
         stems, last = {path[:-1] for path in steps}, tuple(path[-1][0] for path in steps)
-        # Elements of an array have no letters: their order is for whoever names them to know.
+        # Elements of an array have no letters: robot.yaml defines their order.
         out_of_order = bool({*last} & {*ORDER}) and (last != ORDER or len(stems) > 1)
         if out_of_order or len({*steps}) < len(steps):
             raise ValueError(

@@ -35,8 +35,8 @@ class Robot:
 
         Raises:
             UserError: the model does not load, its timestep is not the interface's, it lacks
-                a joint, sensor or actuator that the interface names, or what the interface says
-                of ROS is another joint, axis or unit than what it says of the model.
+                a joint, sensor or actuator of the interface, or a term of the interface refers
+                to another joint, axis or unit in ROS than in the model.
         """
         try:
             spec = load_spec(self.model_path)

@@ -36,7 +36,7 @@ SENSOR = tuple(row.name for row in VECTOR if row.per is Per.TERM)
 
 
 class PerturbedSim:
-    """What differs from the nominal model, in each of B simulations.
+    """Perturbations of the nominal model in B simulations.
 
     Everything is a function of a key that each episode draws from its own randomness, so that a
     simulation does not depend on the others. In this order:
@@ -99,7 +99,7 @@ class PerturbedSim:
             "step": (),  # of physics, in the episode
             "values": (both.size,),
             "commands": (depth["command_delay"], self._interface.action_size),
-            "seen": (depth["sensor_delay"], late),  # old where nobody will look
+            "seen": (depth["sensor_delay"], late),  # entries that are never read may be outdated
             "last": (elements if self._drops else 0,),  # shown at the last tick
         }
         ends = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes.values())]).tolist()
@@ -180,7 +180,7 @@ class PerturbedSim:
             self._step += steps
             return
         for left in reversed(range(steps)):
-            # Those of whom this moment will be shown when somebody looks, some ticks later.
+            # The simulations in which a delayed sensor will measure this state, some ticks later.
             due = np.flatnonzero(((self._lag - left) % steps == 0).any(axis=1) | (left == 0))
             ids = due.astype(np.int32)
             self._physics.substep(self._delayed(command), ids if left else None)

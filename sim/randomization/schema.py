@@ -131,7 +131,7 @@ else:
 
 @dataclass(frozen=True, config=STRICT)
 class Reality:
-    """What differs from the nominal model."""
+    """Differences from the nominal model."""
 
     physics: Dynamics = Dynamics()  # bodies, joints and ground
     actuators: dict[str, Actuator] = field(default_factory=dict)  # by name of the actuator

@@ -134,7 +134,7 @@ def show(
         sleep: waits for s.
 
     Raises:
-        UserError: `launch` says so.
+        UserError: raised by `launch`.
     """
     groups = [list(group) for _, group in groupby(scenes, key=lambda scene: scene.family)]
     for group in cycle(groups):

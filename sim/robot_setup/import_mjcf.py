@@ -42,7 +42,7 @@ def import_mjcf(name: str, mjcf: Path, folder: Path, judge: Judge = lambda _: []
     Args:
         name: of the robot.
         mjcf: the model's main file.
-        folder: that does not exist yet.
+        folder: a folder that does not exist yet.
         judge: returns the errors of the drafted interface, its gaps filled in; must be empty.
 
     Returns:

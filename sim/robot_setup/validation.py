@@ -36,7 +36,7 @@ from sim.robot_setup.placeholders import TODO, explain, todos
 from sim.robot_setup.step_test import FOLLOWS, StepTest, StepTestReport
 
 LONG_STOP = 3.0  # s
-MUCH = 1.5  # gain above which a measurement goes further than it is told
+MUCH = 1.5  # gain above which a measurement exceeds its command
 MISREAD = 10.0  # how much smaller a range is than a limit where degrees were meant to be radians
 JOINT_STATE = "sensor_msgs/msg/JointState"
 # Sources in MuJoCo that have an address of their own.

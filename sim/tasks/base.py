@@ -19,7 +19,7 @@ EpisodeState = dict[
 # A parameter of this name keeps tasks, the last ones, from training; the others keep their number.
 HELD_OUT = "held_out"
 # A family whose default has fewer tasks than there are says in a class variable `all_tasks`, by
-# name, with which parameters it has all of them: for whoever asks for a task by its name.
+# name, the parameters with which it has all of them, to look up a task by its name.
 
 
 class TaskFamily(Protocol):

@@ -26,7 +26,7 @@ PAY = {"even": (1.0, 1.0), "tilted": (1.0, 1.2)}  # of an arrival at each goal
 
 @dataclass(frozen=True, config=STRICT)
 class Patrol(GoalTask):
-    """The task is what an arrival at each of the two goals pays."""
+    """The task is the reward for an arrival at each of the two goals."""
 
     name: ClassVar[str] = "patrol"
     tasks: ClassVar[tuple[str, ...]] = tuple(PAY)
@@ -63,7 +63,7 @@ class Patrol(GoalTask):
         }
 
     def advance(self, layout: EpisodeState, fields: Fields, dt: float) -> dict[str, Floats]:
-        """Whether the robot has arrived at the goal that it did not visit last."""
+        """Detect an arrival at the goal that was not visited last."""
         offset = fields["position"][:, None] - layout["goals"]
         inside = (offset**2).sum(axis=-1) < self.radius**2  # (n, 2), at most one of the two
         arrived = inside & (layout["last"][:, None] != np.arange(SHOWN))
@@ -80,9 +80,9 @@ class Patrol(GoalTask):
         return np.asarray(layout["goals"][np.arange(len(following)), following])
 
     def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """What this tick's arrival pays, 0 without one."""
+        """Reward of this tick's arrival, 0 without one."""
         return np.asarray(layout["earned"])
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """Has visited both goals."""
+        """True if both goals have been visited."""
         return np.asarray(layout["arrivals"] >= SHOWN)

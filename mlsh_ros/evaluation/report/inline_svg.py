@@ -36,7 +36,7 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Our settings for a while, on matplotlib's own defaults: no matplotlibrc changes a report."""
+    """Plot style of the reports, based on matplotlib's defaults instead of a matplotlibrc."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
@@ -44,12 +44,12 @@ def styled() -> Iterator[None]:
 
 
 def axes_of(size: tuple[float, float], place: tuple[float, float, float, float]) -> Axes:
-    """Axes at `place` (left, bottom, width, height, parts of it) of a figure of `size`, inches."""
+    """Returns axes at `place` (left, bottom, width, height; fractions) of a figure, inches."""
     return Figure(size).add_axes(place)
 
 
 def to_svg(axes: Axes, key: str, label: str) -> Markup:
-    """The figure for inline use: no prologue, no metadata, ids of its own, page colours."""
+    """Returns the figure for inline use: no prologue, no metadata, unique ids, page colors."""
     buffer = io.StringIO()
     figure = axes.get_figure(root=True)
     assert figure is not None

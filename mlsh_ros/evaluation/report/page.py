@@ -25,7 +25,7 @@ NOT_KNOWN = -1e9  # sorted before everything that is known
 
 @dataclass(frozen=True)
 class Panel:
-    """A drawing and what stands above it."""
+    """A drawing with its title."""
 
     title: str
     drawing: Markup  # inline SVG
@@ -37,9 +37,9 @@ def render_page(template: Path, *, name: str, facts: Mapping[str, Any], **data: 
 
     Args:
         template: the report's own; it extends `base.html`.
-        name: of what is reported on.
+        name: title of the page.
         facts: shown below the name.
-        data: what the template shows.
+        data: variables of the template.
     """
     script = (HERE / "sort.js").read_text(encoding="utf-8")
     environment = Environment(
@@ -62,7 +62,7 @@ def render_page(template: Path, *, name: str, facts: Mapping[str, Any], **data: 
 
 
 def percent(share: float, digits: int = 0) -> str:
-    """A share in percent; n/a if it is not a number."""
+    """Formats a fraction in percent; n/a if it is not a number."""
     if math.isnan(share):
         return "n/a"
     # Adding 0 makes -0 a 0.

@@ -32,7 +32,7 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 @dataclass(frozen=True)
 class Route:
-    """One episode in the plane."""
+    """Path of one episode in the plane."""
 
     position: Floats  # (T, 2)
     skill: NDArray[np.int64]  # (T,)
@@ -42,7 +42,7 @@ class Route:
 
     @property
     def corners(self) -> Floats:
-        """(2, 2) lowest and highest x, y of everything that is drawn."""
+        """(2, 2) lowest and highest x, y of all drawn points."""
         points = np.concatenate(
             [self.position, self.goals - self.radius, self.goals + self.radius]
         )
@@ -50,7 +50,7 @@ class Route:
 
 
 def route_of(episode: Episode, bundle: Bundle, seed: int) -> Route:
-    """Where an episode went, in the term's unit, and its goals where it shows any."""
+    """Returns the path of an episode, in the term's unit, and its goals if they are observed."""
     interface = bundle.interface
     position = _term(episode, interface, "position")[:, :2]
     names = {term.name for term in interface.observation if term.observed}
@@ -63,7 +63,7 @@ def route_of(episode: Episode, bundle: Bundle, seed: int) -> Route:
 def _hidden(
     episode: Episode, bundle: Bundle, goals: Floats, seed: int
 ) -> tuple[float, int | None]:
-    """Radius of the goals (0: none) and which one counts, by drawing the episode again."""
+    """Radius of the goals (0: none) and the one that counts, by repeating the episode's reset."""
     try:
         family, number = resolve_task(bundle, TaskId.parse(episode.task))
     except UserError:  # a family that this computer does not know
@@ -78,7 +78,7 @@ def _hidden(
 
 
 def skill_colours(count: int) -> list[str]:
-    """K colours; those beyond the palette are its shades, ever closer to grey."""
+    """Returns K colors; those beyond the palette are its shades, approaching gray."""
     rounds = -(-count // len(PALETTE))
     colours = []
     for k in range(count):
@@ -89,13 +89,13 @@ def skill_colours(count: int) -> list[str]:
 
 
 def square(corners: Floats) -> tuple[Floats, float]:
-    """Centre (2,) and half side of a square that holds `corners`, with a margin."""
+    """Center (2,) and half side of a square that contains `corners`, with a margin."""
     low, high = corners.reshape(-1, 2).min(axis=0), corners.reshape(-1, 2).max(axis=0)
     return (low + high) / 2, 0.56 * float(max((high - low).max(), 1e-6))
 
 
 def runs(skill: NDArray[np.int64]) -> list[tuple[int, int, int]]:
-    """(begin, end, skill) of every stretch of ticks with one skill; `end` is not part of it."""
+    """Returns (begin, end, skill) of every run of ticks with one skill; `end` is exclusive."""
     edges = [0, *(np.flatnonzero(np.diff(skill)) + 1).tolist(), len(skill)]
     return [(a, b, int(skill[a])) for a, b in pairwise(edges)]
 
@@ -110,7 +110,7 @@ def draw_route(
     key: str,
     label: str,
 ) -> Markup:
-    """A path in the plane; every stretch has the colour of its skill.
+    """Plot a path in the plane, in the colors of the active skills.
 
     Args:
         route: the episode.
@@ -160,7 +160,7 @@ def draw_returns(
     key: str,
     label: str,
 ) -> Markup:
-    """Every episode's return (n,) over the quartiles, with the task's bounds as lines."""
+    """Plot every episode's return (n,) over the quartiles, with the task's bounds as lines."""
     with styled():
         axes = axes_of((4.2, 2.6), (0.1, 0.05, 0.66, 0.92))
         axes.set(xlim=(-1, 1), ylim=span, xticks=[])
@@ -190,7 +190,7 @@ def draw_timeline(
     key: str,
     label: str,
 ) -> Markup:
-    """Skills over ticks, a row per episode, cut at every decision."""
+    """Plot the skills over ticks, a row per episode, cut at every decision."""
     ticks = max(len(e.skill) for e in episodes)
     height = 0.5 + 0.17 * len(episodes)
     with styled():
@@ -213,7 +213,7 @@ def draw_timeline(
 
 
 def draw_histogram(values: Floats, *, key: str, label: str) -> Markup:
-    """How often each value (n,) occurs, on a logarithmic scale, with p50 and p99."""
+    """Plot the histogram of values (n,), on a logarithmic scale, with p50 and p99."""
     with styled():
         axes = axes_of((4.2, 2.4), (0.11, 0.16, 0.86, 0.7))
         top = max(float(values.max()), 1e-3)
@@ -255,7 +255,7 @@ def _draw_goal(axes: Axes, goal: Floats, radius: float, counts: bool) -> None:
 
 
 def _apart(heights: dict[str, float], gap: float) -> dict[str, float]:
-    """The same heights, moved up where two are closer than `gap`."""
+    """Returns the same heights, moved up where two are closer than `gap`."""
     placed: dict[str, float] = {}
     below = -np.inf
     for name, height in sorted(heights.items(), key=lambda item: item[1]):
@@ -264,6 +264,6 @@ def _apart(heights: dict[str, float], gap: float) -> dict[str, float]:
 
 
 def _round_number(value: float) -> float:
-    """The largest of 1, 2, 5 times a power of ten that is not above `value`."""
+    """Returns the largest of 1, 2, 5 times a power of ten that is not above `value`."""
     power = 10 ** np.floor(np.log10(value))
     return float(max(m * power for m in (1, 2, 5) if m * power <= value * (1 + 1e-9)))

@@ -33,7 +33,7 @@ ROWS = 16  # episodes in a timeline
 
 @dataclass(frozen=True)
 class Paths:
-    """A task's episodes in the plane, from the worst to the best."""
+    """Episodes of a task in the plane, from the worst to the best."""
 
     line: TaskScore
     panels: list[Panel]
@@ -52,7 +52,7 @@ def write_report(evaluation: Evaluation, path: Path, *, overwrite: bool = False)
 
 
 def render(evaluation: Evaluation) -> str:
-    """The report as HTML."""
+    """Returns the report as HTML."""
     manifest, lines = evaluation.bundle.manifest, evaluation.lines
     timing, timing_words = _timing(evaluation)
     return render_page(
@@ -171,7 +171,7 @@ def _sharing(evaluation: Evaluation) -> list[tuple[str, ...]]:
 
 
 def _timing(evaluation: Evaluation) -> tuple[list[Panel], list[str]]:
-    """Lateness and compute of ticks, drawn and in words; nothing where there was no clock."""
+    """Plots and texts of lateness and compute time; empty without a clock."""
     measured = {
         "started late by": _milliseconds(e.lateness for e in evaluation.episodes),
         "sensors to command": _milliseconds(e.compute for e in evaluation.episodes),
@@ -190,7 +190,7 @@ def _timing(evaluation: Evaluation) -> tuple[list[Panel], list[str]]:
 
 
 def _provenance(evaluation: Evaluation) -> dict[str, Any]:
-    """What was run to make the bundle."""
+    """Origin of the bundle."""
     manifest = evaluation.bundle.manifest
     origin = manifest.provenance
     return {
@@ -222,6 +222,6 @@ def _episodes(evaluation: Evaluation, line: TaskScore) -> list[Episode]:
 
 
 def _milliseconds(parts: Iterable[Floats | None]) -> Floats:
-    """(n,) of all ticks that were measured."""
+    """(n,) values of all measured ticks, ms."""
     present = [part for part in parts if part is not None]
     return MILLI * np.concatenate([np.zeros(0), *present])

@@ -12,7 +12,7 @@ SOLVED = 0.9  # normalised score from which a task is called solved
 
 
 def verdict(evaluation: Evaluation) -> str:
-    """The result in plain words."""
+    """Returns the result in plain words."""
     lines = evaluation.lines
     if not lines:
         return "No episode was driven."

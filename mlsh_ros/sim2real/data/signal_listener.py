@@ -96,7 +96,7 @@ class Listener:
         message: Any,
         said: dict[str, Floats] | MessageError | None = None,
     ) -> None:
-        """Add a message.
+        """Add a message of any topic.
 
         Args:
             topic: its relative name.

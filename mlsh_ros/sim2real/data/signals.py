@@ -61,7 +61,7 @@ class RecordedSession:
     given: Floats  # (C,) s
     given_order: Ints  # (C,) place among all messages
     given_command: Floats  # (C, A)
-    # In lockstep (T,) the stamp (ns) of the sensors that a tick answered; -1 where none tells it.
+    # In lockstep (T,) the stamp (ns) of the sensors that a tick answered; -1 where unknown.
     moment: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
@@ -96,7 +96,7 @@ class Signals:
 
     name: str
     interface: Interface
-    mode: str  # lockstep, realtime, or empty where nobody says
+    mode: str  # lockstep, realtime, or empty where unknown
     simulated: bool  # sim_node's outcomes are in it: the robot was a simulator
     drives: list[RecordedSession]
     streams: list[SignalStream]

@@ -71,7 +71,7 @@ def _changes(
     for order, at, topic, command in commands:
         held = np.where(np.isnan(command), held, command)
         missing.discard(topic)
-        if not missing:  # nobody knows what was in force before
+        if not missing:  # the command in force before is unknown
             rows.append((order, at, held))
     size = interface.action_size
     return (

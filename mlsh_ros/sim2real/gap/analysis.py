@@ -68,7 +68,7 @@ SHORT = 0.3  # s, windows of a robot that does not forget
 # What is left of a nudge after a second, from where on it is such a robot: of a velocity, else.
 LASTS, GROWS = 0.5, 1.5
 STILL = 1e-3  # of an action's limits: commands that change less move nothing
-LEAST = 1e-3  # in a term's unit: a robot that is told nothing and moves less stands
+LEAST = 1e-3  # in a term's unit: movement below which a robot without commands is at rest
 LITTLE = 5.0  # s of driving that say little
 PLOTTED = 8  # elements of which a window is drawn: the worst, then the first
 

@@ -23,7 +23,7 @@ LOST = 0.02  # share of the messages
 # Share of the ticks outside of what is seen in simulation; or, without a simulation of the task,
 # of the few golden rows.
 OUTSIDE, OUTSIDE_GOLDEN = 0.05, 0.25
-MUCH = 0.03  # of an element's movement, of noise that nobody declared
+MUCH = 0.03  # of an element's movement, for undeclared noise
 WHITE = 0.7  # part of what is left that must change from sample to sample to be noise
 UNEXPLAINED = 0.06  # of an element's movement
 OUTLIERS = 0.005  # share of the samples; a blow that the simulation takes otherwise is rarer

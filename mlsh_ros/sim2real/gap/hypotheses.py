@@ -319,7 +319,7 @@ class _View:
             if sum(topics[o] == topics[t] for o in terms) > 1
         ]
         if robots:
-            # On a single topic nobody can tell them apart; `delay` says so then.
+            # With a single topic these are indistinguishable; `delay` covers both then.
             groups = [g for g in groups if several or set(g[2]) != set(robots)]
             groups.append(("delay", () if several else (topics[robots[0]],), terms))
         table: dict[tuple[str, float], Floats] = {}

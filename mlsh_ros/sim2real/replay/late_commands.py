@@ -30,7 +30,7 @@ class Late:
     """A command that was applied late."""
 
     window: int
-    step: int  # physics step of the window that should have been the first to obey
+    step: int  # physics step of the window that should have been the first to apply it
     steps: int  # by how many it was later
 
 

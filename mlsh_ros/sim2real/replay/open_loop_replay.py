@@ -341,6 +341,6 @@ def twin_of(
     def layouts(fields: dict[str, Floats]) -> dict[str, Floats] | None:
         return layout_of(family, number, fields)
 
-    # The step is the model's: whoever simulates it otherwise gets another robot.
+    # The step is the model's: another step simulates another robot.
     stepped = replace(interface or subject.interface, physics_dt=body.interface.physics_dt)
     return OpenLoopReplay(body, stepped, family, layouts, reality=reality)

@@ -11,12 +11,12 @@ from mlsh_ros.sim2real.sysid.parameters import FIRST_KEPT, Unknown
 from sim.interface import Floats
 
 BLIND = 100.0  # ranges: the standard error of what changes nothing
-TELLS = 0.15  # standard error, of the range's width, up to which a recording tells a number
+TELLS = 0.15  # standard error, of the range's width, up to which a number is identifiable
 TINY = 1e-9
 ALIKE = 0.4  # of the largest standard error: who else may stay as it is in its place
 DEAR = 0.1  # of the cost: an unknown that explains more is no idle one
 GIVES_WAY = 5  # steps of the others, when one stays as it was
-TOGETHER = 0.9  # correlation of two errors from which on they are told only together
+TOGETHER = 0.9  # correlation of two errors from which on only their sum is identifiable
 
 
 def errors(problem: Problem) -> Floats:

@@ -32,7 +32,7 @@ from sim.randomization.schema import SCHEMA, Reality, check_reality, read_ranges
 
 HELD_OUT = 4  # of so many windows the last one is not fitted
 FEWEST = 4  # windows
-MOST, BLOCK = 64, 8  # windows that are used, in runs of so many: two minutes tell a robot
+MOST, BLOCK = 64, 8  # windows that are used, in runs of so many: two minutes identify a robot
 NEAR = 1e-3  # of the way between its bounds: a number that ends nearer to one is held by it
 NOISE = 0.01  # of an element's movement; what is left below that is no noise
 UNEXPLAINED = 0.1  # of what moves; less is not worth a word
@@ -45,8 +45,8 @@ class Number:
 
     unknown: Unknown
     value: float
-    error: float  # standard error; nan where it is not told
-    why_not: str  # empty where it is told
+    error: float  # standard error; nan where it is not identified
+    why_not: str  # empty where it is identified
 
     @property
     def bound(self) -> bool:
@@ -89,7 +89,7 @@ class Identified:
     after: float
     fitted: int  # windows
     held_out: int
-    gauge: bool  # only sums of the commands' and the sensors' delays are told
+    gauge: bool  # only sums of the commands' and the sensors' delays are identified
     notes: list[str]
     nominal: dict[str, str]  # which robot differs
 

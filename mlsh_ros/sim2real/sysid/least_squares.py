@@ -21,7 +21,7 @@ STEP = 1e-3  # of the bounds, for derivatives: longer than what contacts make un
 FAR = 0.3  # of a range, for errors: over that the jumps of servos that saturate even out
 EVERY = 10.0  # s between two words of how far it is
 MEDIAN = 0.6745  # of the magnitude of a normal number
-ROUGH = 3.0  # times the usual error from which on a window counts less: somebody pushed it
+ROUGH = 3.0  # times the usual error from which on a window counts less: a disturbance
 
 
 @dataclass
@@ -38,8 +38,8 @@ class Problem:
     unknowns: list[Unknown]  # that are still searched
     use: NDArray[np.bool_]
     told_not: dict[str, str] = field(default_factory=dict)  # name: why it stays as it is
-    gauge: str = ""  # the term whose delay counts as 0, if only sums of delays can be told
-    report: Callable[[str], None] = lambda text: None  # told now and then how far it is
+    gauge: str = ""  # the term whose delay counts as 0, if only sums of delays can be identified
+    report: Callable[[str], None] = lambda text: None  # called with progress
 
     def __post_init__(self) -> None:
         follower = self.follower

@@ -14,7 +14,7 @@ from sim.interface import Floats
 SCAN = 25  # delays, or frictions, tried over all that is possible
 NEARBY = 2  # physics steps that a single actuator is tried later, a single sensor earlier
 NEAR = 0.05  # physics steps that a delay is tried beside where it is
-WEAKEST = 3  # ways of which the recording tells least, along which is looked for more
+WEAKEST = 3  # least determined directions, along which a search is made
 WEAK = 1e-3  # of the strongest way of slopes: along weaker ones nothing is made up for
 FLAT = 0.5  # of the ranges' widths: how far along them
 GAINS = 1e-3  # of the cost: a move that gains less is none

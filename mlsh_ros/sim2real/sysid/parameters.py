@@ -22,7 +22,7 @@ def _order(row: Quantity) -> int:
     return row.identification.kept if row.identification else len(TABLE) + 1
 
 
-# What may be identified. Of what cannot be told apart, the first of these stays as it is.
+# Identifiable quantities. Of indistinguishable ones, the first of these stays nominal.
 FIRST_KEPT = tuple(row.name for row in sorted(TABLE, key=_order) if row.identification)
 
 
@@ -33,7 +33,7 @@ class Unknown:
     name: str  # such as drive_x.gain_factor
     quantity: str  # of sim.randomization.quantities
     element: int  # of the quantity
-    known: float  # what it is taken for, if the recording does not tell
+    known: float  # its value if it cannot be identified
     width: float  # of its range
     low: float  # bounds
     high: float
