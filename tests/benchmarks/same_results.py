@@ -20,6 +20,8 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,27 +110,31 @@ class Tree:
         return {str(i): line for i, line in enumerate(lines) if not line.startswith("#")}
 
 
-def record(mlsh: str, recording: str) -> dict[str, dict[str, Any]]:
-    """All results of the tree in the current folder."""
+def record(mlsh: str, recording: str, output: Path) -> None:
+    """Write all results of the tree in the current folder; what `output` has already is kept."""
     pretrained = Path("policies/pretrained")
     bundles = sorted(path.name for path in pretrained.iterdir() if path.is_dir())
-    results: dict[str, dict[str, Any]] = {
-        "skill files": {
-            str(path.relative_to(pretrained)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(pretrained.glob("*/skills/*.onnx"))
-        }
-    }
+    lockstep = ("--backend", "ros", "--mode", "lockstep", "--episodes", "2")
+    results: dict[str, dict[str, Any]] = {}
+    if output.exists():
+        results = json.loads(output.read_text())
     with tempfile.TemporaryDirectory() as scratch:
         tree = Tree(mlsh, Path(scratch))
-        for family in ("moving_bandits", "rooms"):
-            results[f"train {family}"] = tree.train(family)
-        for bundle in bundles:
-            results[f"evaluate {bundle}"] = tree.evaluate(bundle, "--episodes", "5")
-        lockstep = ("--backend", "ros", "--mode", "lockstep", "--episodes", "2")
-        results["evaluate in lock-step"] = tree.evaluate("moving_bandits", *lockstep)
-        results["gap"] = tree.gap("moving_bandits", recording)
-        results["sysid"] = tree.sysid("moving_bandits", recording)
-    return results
+        steps: dict[str, Callable[[], dict[str, Any]]] = {
+            "skill files": lambda: {
+                str(path.relative_to(pretrained)): hashlib.sha256(path.read_bytes()).hexdigest()
+                for path in sorted(pretrained.glob("*/skills/*.onnx"))
+            },
+            **{f"train {f}": partial(tree.train, f) for f in ("moving_bandits", "rooms")},
+            **{f"evaluate {b}": partial(tree.evaluate, b, "--episodes", "5") for b in bundles},
+            "evaluate in lock-step": partial(tree.evaluate, "moving_bandits", *lockstep),
+            "gap": partial(tree.gap, "moving_bandits", recording),
+            "sysid": partial(tree.sysid, "moving_bandits", recording),
+        }
+        for name, step in steps.items():
+            if name not in results:
+                results[name] = step()
+                output.write_text(json.dumps(results, indent=1, sort_keys=True))
 
 
 def renamed(leaves: dict[str, Any]) -> dict[str, Any]:
@@ -168,8 +174,7 @@ def main() -> None:
     comparer.add_argument("after", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "record":
-        results = record(arguments.mlsh, arguments.recording)
-        arguments.output.write_text(json.dumps(results, indent=1, sort_keys=True))
+        record(arguments.mlsh, arguments.recording, arguments.output)
     elif compare(arguments.before, arguments.after):
         raise SystemExit(1)
 
