@@ -100,12 +100,14 @@ class Heartbeat:
             begun for begun, _ in spans
         )
 
-    def fault(self, now: float, sent: int) -> FaultError | None:
+    def fault(self, now: float, sent: int, *, braking: bool = False) -> FaultError | None:
         """Returns the reason that there is no working watchdog, or None.
 
         Args:
             now: s.
             sent: commands that have been sent until now.
+            braking: the robot is being brought to rest. A watchdog_node that is deactivated goes
+                on watching until it is at rest.
         """
         if self.newest is None:
             return FaultError("watchdog_lost", "no heartbeat of watchdog_node has come")
@@ -115,7 +117,7 @@ class Heartbeat:
                 f"the last heartbeat of watchdog_node came {age:.2f} s ago, at most "
                 f"{self.max_age:g} s is accepted",
             )
-        if not self.newest.active:
+        if not self.newest.active and not braking:
             return FaultError("watchdog_lost", "watchdog_node is not active")
         if self._several:
             return FaultError("watchdog_lost", "two processes watchdog_node speak; end one")

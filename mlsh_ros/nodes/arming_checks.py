@@ -64,9 +64,9 @@ class ArmingChecks:
         self._sensors, self._clock, self._news, self._lockstep = sensors, clock, news, lockstep
         self.recorder = ""  # what recorder_node says of itself
 
-    def fault(self) -> FaultError | None:
+    def fault(self, *, braking: bool = False) -> FaultError | None:
         """Returns the reason that the robot must stop: emergency stop or no watchdog; or None."""
-        return self.estop_fault() or self._watchdog.fault()
+        return self.estop_fault() or self._watchdog.fault(braking=braking)
 
     def estop_fault(self) -> FaultError | None:
         """Returns the present fault of the emergency stop, or None."""

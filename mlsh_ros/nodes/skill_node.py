@@ -319,7 +319,8 @@ class SkillNode(CoreNode):
 
     def _watch(self) -> None:
         """Called in every poll of the thread that receives the emergency stop."""
-        if self.supervisor.state in ARMED and (fault := self._checks.fault()):
+        state = self.supervisor.state
+        if state in ARMED and (fault := self._checks.fault(braking=state is State.STOPPING)):
             self.supervisor.fault(fault.name, fault.detail)
 
     def _look(self) -> None:

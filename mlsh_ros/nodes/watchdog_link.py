@@ -62,11 +62,12 @@ class WatchdogLink:
         """Returns the state of the session's watchdog_node, see `Heartbeat.watch`."""
         return self.heartbeat.watch(time.monotonic(), listening_since, sent)
 
-    def fault(self) -> FaultError | None:
-        """Returns the reason that a required watchdog is missing now, or None."""
+    def fault(self, *, braking: bool) -> FaultError | None:
+        """Returns the reason that a required watchdog is missing, or None; see `Heartbeat.fault`."""
         if not self._required:
             return None
-        return self.heartbeat.fault(time.monotonic(), 0 if self._paused else self._gate.count)
+        sent = 0 if self._paused else self._gate.count
+        return self.heartbeat.fault(time.monotonic(), sent, braking=braking)
 
     def tripped(self) -> str:
         """Returns the reason that a tripped watchdog_node prevents arming; empty if it has not."""

@@ -50,9 +50,10 @@ WATCHING, STOPPED, TRIPPED, INACTIVE = "watching", "stopped", "tripped", "not ac
 # Of PATIENCE: skill_node comes first where time stands still, and brakes by itself.
 SECOND = 2.0
 LOCKSTEP = 10.0  # s that a command may stand in lockstep, as skill_node waits for the simulator
-ENDING = (
-    2.0  # s beyond braking that skill_node is given to come to rest when the watchdog is to end
-)
+# s beyond braking that skill_node is given to come to rest when the watchdog is to end
+ENDING = 2.0
+# s within which a launcher's signal reaches all nodes, and skill_node begins to brake by itself
+SIGNALLED = 0.3
 
 
 class WatchdogNode(CoreNode):
@@ -161,6 +162,13 @@ class WatchdogNode(CoreNode):
         self._thread.join()
         self._thread = None
         self._say_beat()
+
+    def end(self) -> bool:
+        """The process ends, mostly with all others of its launcher: skill_node brakes first."""
+        deadline = time.monotonic() + SIGNALLED
+        while self._thread is not None and time.monotonic() < deadline:
+            time.sleep(PERIOD)
+        return super().end()
 
     def _forget_commander(self, commander: Commander) -> None:
         commander.destroy()

@@ -107,7 +107,8 @@ class Tree:
         place = self.scratch / "identified.yaml"
         self.run("sysid", bundle, recording, "-o", str(place), status=(0, 1))
         lines = place.read_text().splitlines() if place.exists() else []
-        return {str(i): line for i, line in enumerate(lines) if not line.startswith("#")}
+        values = [line for line in lines if not line.startswith("#")]
+        return {str(i): line for i, line in enumerate(values)}
 
 
 def record(mlsh: str, recording: str, output: Path) -> None:

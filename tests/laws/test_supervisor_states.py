@@ -445,6 +445,7 @@ def test_a_watchdog_that_is_silent_asleep_or_deaf_is_lost():
     assert "came 0.51 s ago, at most 0.5 s" in str(heart.fault(1.51, 0))
     heart.hear(beat(2.0, active=False), 0)
     assert "not active" in str(heart.fault(2.0, 0))
+    assert heart.fault(2.0, 0, braking=True) is None  # it watches until the robot is at rest
     heart.hear(beat(2.5), 9)
     assert "heard none of the last 9 commands" in str(heart.fault(2.5, 9))
     heart.hear(beat(2.6, heard=1), 9)

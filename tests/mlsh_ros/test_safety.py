@@ -363,6 +363,24 @@ def test_a_watchdog_that_is_told_to_end_leaves_no_robot_moving(scene):
     scene.ready()
 
 
+def test_nodes_that_are_ended_together_report_no_fault(bundle):
+    """As Ctrl-C and `ros2 launch` end them: watchdog_node watches until the robot is at rest."""
+    with new_domain() as stack:
+        world = World(bundle, stack)
+        for name in ("watchdog_node", "sim_node", "master_node", "skill_node"):
+            world.start(name)
+        observer = world.observer
+        wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")
+        observer.drive()
+        nodes = list(world.nodes.values())
+        for node in nodes:
+            node.send_signal(signal.SIGINT)
+        assert [node.wait(10.0) for node in nodes] == [0] * len(nodes)
+        wait_for(lambda: observer.state() == "disarmed", 5.0, observer.state)
+        assert not observer.times("fault")
+        assert not observer.commands()[-1].any()
+
+
 # One speaker for one thing -----------------------------------------------------------------------
 
 
