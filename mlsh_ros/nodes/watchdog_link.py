@@ -63,7 +63,7 @@ class WatchdogLink:
         return self.heartbeat.watch(time.monotonic(), listening_since, sent)
 
     def fault(self, *, braking: bool) -> FaultError | None:
-        """Returns the reason that a required watchdog is missing, or None; see `Heartbeat.fault`."""
+        """Returns why a required watchdog is missing, or None; see `Heartbeat.fault`."""
         if not self._required:
             return None
         sent = 0 if self._paused else self._gate.count

@@ -69,7 +69,7 @@ def end(
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.txt"
         command = [sys.executable, "-m", "tests.benchmarks.real_launch", "--launch"]
-        command += [",".join(namespaces), "bundle:=moving_bandits", "autostart:=true"]
+        command += [",".join(namespaces), "bundle:=moving_bandits", "auto_arm:=true"]
         with log.open("w") as stream:
             launcher = subprocess.Popen(
                 command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
