@@ -6,9 +6,7 @@ import json
 import shlex
 import signal
 import threading
-import time
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,12 +104,9 @@ def train(
 ) -> int:
     """Train skills and masters over many tasks of a family."""
     # Imported when needed, here and in the other commands: torch alone takes a second.
-    from policies.mlsh.config import IDENTITY, check_free, preset
     from policies.mlsh.distributed import ranks_of_this_run
-    from policies.training.run import Run, create_run, open_run
-    from sim.physics.robot_model import load_robot
-    from sim.randomization.schema import load_reality
-    from sim.tasks.registry import make_family, use_family
+    from policies.training.run import open_run
+    from policies.training.start_run import start_run
 
     ranks = ranks_of_this_run()
     if allow_changes and resume is None:
@@ -135,20 +130,16 @@ def train(
     else:
         if family is None:
             raise UserError("which task family? For example: mlsh train moving_bandits")
-        family = use_family(family)
-        robot = robot or make_family(family).robot
-        body = load_robot(robot)
-        check_free(settings or [], IDENTITY | {"reality": "is what --reality says"})
-        config = preset(recipe or "default", family, robot, seed or 0).with_values(settings or [])
-        if reality:
-            config = replace(config, reality=load_reality(reality, body))
-        ranks.share(config.mlsh.groups)  # says so before a folder is made
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        if output is None and ranks.size > 1:
-            raise UserError("several processes need one folder; give --output")
-        path = output or Path("runs") / f"{family}-{body.name}-s{config.seed}-{stamp}"
-        folder = create_run(config, path) if ranks.first else Run(path)
-        ranks.any(True)  # nobody reads it before it is there
+        folder = start_run(
+            family,
+            robot=robot,
+            seed=seed or 0,
+            recipe=recipe or "default",
+            settings=settings or (),
+            reality=reality,
+            path=output,
+            ranks=ranks,
+        )
     return _train(folder, ranks, resume=resume is not None, allow_changes=allow_changes)
 
 

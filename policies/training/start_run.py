@@ -1,0 +1,59 @@
+"""Begins a run from what a user says: family, robot, preset, settings, simulation parameters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from policies.mlsh.config import IDENTITY, check_free, preset
+from policies.mlsh.distributed import ALONE, Ranks
+from policies.training.run import Run, create_run
+from sim.errors import UserError
+from sim.physics.robot_model import load_robot
+from sim.randomization.schema import load_reality
+from sim.tasks.registry import make_family, use_family
+
+
+def start_run(
+    family: str,
+    *,
+    robot: str | None = None,
+    seed: int = 0,
+    recipe: str = "default",
+    settings: Sequence[str] = (),
+    reality: str = "",
+    path: Path | None = None,
+    ranks: Ranks = ALONE,
+) -> Run:
+    """Make a run folder with the resolved configuration; nothing is trained.
+
+    Args:
+        family: of the tasks: a name, package.module:Class or FILE.py.
+        robot: name or folder; None: that of the family.
+        seed: of initialization, tasks, episodes and exploration.
+        recipe: name of a preset.
+        settings: `section.key=value` over the preset.
+        reality: simulation parameters, by name or as a file; empty: the nominal model.
+        path: the folder; None: one under runs/ that is named by family, robot, seed and time.
+        ranks: the processes that train together; the first one alone writes.
+
+    Raises:
+        UserError: a name or a setting is not valid, or the folder cannot be made.
+    """
+    family = use_family(family)
+    robot = robot or make_family(family).robot
+    body = load_robot(robot)
+    check_free(list(settings), IDENTITY | {"reality": "is what --reality says"})
+    config = preset(recipe, family, robot, seed).with_values(list(settings))
+    if reality:
+        config = replace(config, reality=load_reality(reality, body))
+    ranks.share(config.mlsh.groups)  # says so before a folder is made
+    if path is None and ranks.size > 1:
+        raise UserError("several processes need one folder; give --output")
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    path = path or Path("runs") / f"{family}-{body.name}-s{config.seed}-{stamp}"
+    run = create_run(config, path) if ranks.first else Run(path)
+    ranks.any(True)  # nobody reads it before it is there
+    return run
