@@ -68,7 +68,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["mlsh_ros*", "sim*", "policies*"]),
     package_data={
-        "sim": ["py.typed", "robots/*/*.yaml", "robots/*/*.xml", "robots/*/realities/*.yaml"],
+        "sim": ["py.typed", "robots/*/*.yaml", "robots/*/*.xml", "robots/*/sim_params/*.yaml"],
         "policies": [
             "py.typed",
             "pretrained/*/*.json",

@@ -23,7 +23,7 @@ class Stream(IntEnum):
     SHUFFLE = 6
     PROBE = 7
     SHUFFLE_SKILLS = 8
-    REALITY = 9
+    SIM_PARAMS = 9
 
 
 def generator(seed: int, stream: Stream, a: int = 0, b: int = 0) -> np.random.Generator:

@@ -333,9 +333,9 @@ SIM = Graph(
         ),
         Argument("seed", "0", "Seed of the episodes: where the goals are."),
         Argument(
-            "reality",
+            "sim_params",
             "",
-            "What differs from the nominal model: a reality of the robot by name, or a file.",
+            "What differs from the nominal model: sim parameters of the robot by name, or a file.",
         ),
         Argument("auto_reset", "true", "Begin the next episode by itself.", _BOOL),
         bundle=Argument(
@@ -375,7 +375,7 @@ SIM = Graph(
                 "family": Arg("family"),
                 "task": Arg("task"),
                 "seed": Arg("seed"),
-                "reality": Arg("reality"),
+                "sim_params": Arg("sim_params"),
                 "mode": Arg("mode"),
                 "real_time_factor": Arg("real_time_factor"),
                 "auto_reset": Arg("auto_reset"),

@@ -55,6 +55,7 @@ RENAMED = {
     "inject": "fault",
     "record_to": "record_dir",
     "stamped_cmd_vel": "enable_stamped_cmd_vel",
+    "reality": "sim_params",
 }
 
 _BUNDLE = Param("bundle", "", "Bundle to run: a shipped one by name, or a folder or zip file.")
@@ -224,9 +225,9 @@ SIM_NODE = (
         read_only=False,
     ),
     Param(
-        "reality",
+        "sim_params",
         "",
-        "What differs from the nominal model: a reality of the robot by name, or a file.",
+        "What differs from the nominal model: sim parameters of the robot by name, or a file.",
     ),
     Param("seed", 0, "Of the episodes.", low=0, high=2**31 - 1, read_only=False),
     Param(

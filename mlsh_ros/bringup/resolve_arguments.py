@@ -20,7 +20,7 @@ GRACE = 5.0  # s, beside braking, that a node has to end before it is killed
 # What all nodes of a graph have to agree on: they are one robot's.
 SHARED = ("bundle", "robot", "mode", "enable_stamped_cmd_vel", USE_SIM_TIME)
 OF_THE_TASK = ("master", "task")  # may be said for one node, and hold for the others
-NAMES = ("bundle", "robot", "reality")  # arguments that nodes look up, as a name or a path
+NAMES = ("bundle", "robot", "sim_params")  # arguments that nodes look up, as a name or a path
 
 
 def resolve_arguments(
@@ -116,7 +116,7 @@ def _simulated(bundle: Bundle, values: dict[str, str]) -> dict[str, str]:
     try:  # a robot's computer has no MuJoCo
         from policies.bundle.task_compatibility import check_fits, resolve_task
         from sim.physics.robot_model import load_robot
-        from sim.randomization.schema import load_reality
+        from sim.randomization.schema import load_sim_params
         from sim.tasks.registry import use_families
         from sim.tasks.task_id import TaskId
     except ModuleNotFoundError as error:
@@ -149,6 +149,6 @@ def _simulated(bundle: Bundle, values: dict[str, str]) -> dict[str, str]:
             f"{error}. The bundle is for robot {bundle.interface.robot!r} and has masters for: "
             f"{known}"
         ) from None
-    if values["reality"]:
-        load_reality(values["reality"], body)
+    if values["sim_params"]:
+        load_sim_params(values["sim_params"], body)
     return {**values, "robot": robot, "task": task}

@@ -19,6 +19,7 @@ from mlsh_ros.cli import (
     finetune,
     gap,
     launch,
+    migrate,
     new_robot,
     play,
     plot,
@@ -72,6 +73,7 @@ app.command("compare-runs")(compare_runs.compare_runs)
 app.command()(sweep.sweep)
 app.command()(export.export)
 app.command("check-bundle")(check_bundle.check_bundle)
+app.command()(migrate.migrate)
 app.command("new-robot")(new_robot.new_robot)
 app.command("check-robot")(check_robot.check_robot)
 app.command()(evaluate.evaluate)

@@ -61,7 +61,8 @@ def check_robot(
         found += coarse(interface, model)
     for each in found:
         say(f"  warning: {each}")
-    verdict = "no mistakes, but it does not stay where `safe` holds it" if loose else "sound"
+    moves = "no mistakes, but it does not stay where `safe_command` holds it"
+    verdict = moves if loose else "sound"
     say(f"robot {interface.robot}: {verdict}, {len(found)} warning(s)")
 
 
@@ -94,7 +95,7 @@ def _show(interface: Interface, model: mujoco.MjModel) -> None:
     from sim.robot_setup.validation import places
 
     i = interface
-    checked = sum(term.count for term in i.observation if not term.observed)
+    checked = sum(term.count for term in i.observation if not term.policy_input)
     hidden = f" and {checked} (in brackets) for the guard alone" if checked else ""
     say(
         f"robot {i.robot}: {i.observation_size} observations{hidden}, {i.action_size} actions, a "
@@ -109,7 +110,7 @@ def _show(interface: Interface, model: mujoco.MjModel) -> None:
             labels = [labels[0] + (f" .. {term.count - 1}" if term.count > 1 else "")]
             limits = [", ".join(dict.fromkeys(limits))]
             sources, fields = [f"{sources[0]} .."], (f"{fields[0]} .. {fields[-1]}",)
-        if not term.observed:
+        if not term.policy_input:
             labels = [f"({label})" for label in labels]
         for name, limit, place, field in zip(labels, limits, sources, fields, strict=True):
             table.add_row(
@@ -122,7 +123,9 @@ def _show(interface: Interface, model: mujoco.MjModel) -> None:
                 f"{term.ros.topic} {term.ros.type.split('/')[-1]} {field}",
             )
     _print(table)
-    table = _table("action", "unit", "frame", "limit", "rate limit", "safe", "blend", "tracking")
+    table = _table(
+        "action", "unit", "frame", "limit", "rate limit", "safe command", "smoothing", "tracking"
+    )
     for name in ("MuJoCo", "ROS"):
         table.add_column(name, overflow="fold")
     for action in i.action:
@@ -133,8 +136,8 @@ def _show(interface: Interface, model: mujoco.MjModel) -> None:
                 action.frame,
                 _range(action.limits[0][k], action.limits[1][k]),
                 f"{action.rate_limits[k]:g}/s",
-                f"{action.safe[k]:g}",
-                f"{action.blends[k]:g} s",
+                f"{action.safe_command[k]:g}",
+                f"{action.smoothing_times[k]:g} s",
                 _tracking(action, k),
                 f"{actuator} = ctrl[{model.actuator(actuator).id}]",
                 f"{action.ros.topic} {action.ros.type.split('/')[-1]} {action.ros.fields[k]}",
@@ -185,7 +188,7 @@ def _tracking(action: ActionTerm, element: int) -> str:
         return "none"
     tolerance = spread(rule.tolerance, action.size)[element]
     term = rule.term if at == element else f"{rule.term}.{at}"
-    return f"{term} {tolerance:g} for {rule.time:g} s"
+    return f"{term} {tolerance:g} for {rule.timeout:g} s"
 
 
 def _range(low: float, high: float) -> str:

@@ -94,7 +94,7 @@ def _film(
             fields = {
                 term.name: episode.observation[t, where] / term.scales
                 for term in bundle.interface.observation
-                if term.observed and term.derive is None
+                if term.policy_input and term.derive is None
                 for where in [bundle.interface.observation_slices[term.name]]
             }
             name = bundle.manifest.skills[skill]

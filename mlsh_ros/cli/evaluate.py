@@ -51,7 +51,7 @@ def evaluate(
     master: MasterName = None,
     robot: RobotName = None,
     seed: EpisodeSeed = 0,
-    reality: SimParamsName = "",
+    sim_params: SimParamsName = "",
     robustness: Annotated[
         list[str] | None,
         typer.Option(
@@ -77,7 +77,7 @@ def evaluate(
     if axes and backend != "sim":
         raise UserError("--robustness is for backend sim, not ros")
     loaded = load_bundle(bundle)
-    cases = resolve_cases(loaded, robot=robot, task=task, master=master, sim_params=reality)
+    cases = resolve_cases(loaded, robot=robot, task=task, master=master, sim_params=sim_params)
     stem, kinds = ("robustness", ("json", "png")) if axes else ("report", ("json", "html"))
     files = [output / f"{stem}.{kind}" for kind in kinds]
     for file in files:

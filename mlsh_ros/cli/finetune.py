@@ -63,7 +63,7 @@ def finetune(
         ),
     ] = 0,
     robot: RobotName = None,
-    reality: Annotated[
+    sim_params: Annotated[
         str,
         typer.Option(
             help="Simulation parameters that deviate from the nominal model: a name shipped with "
@@ -93,7 +93,7 @@ def finetune(
     from policies.training.run import environment
     from sim.files.output import check_place
     from sim.physics.robot_model import load_robot
-    from sim.randomization.schema import load_reality
+    from sim.randomization.schema import load_sim_params
     from sim.tasks.task_id import TaskId
 
     loaded, wanted = load_bundle(bundle), TaskId.parse(task)
@@ -102,7 +102,9 @@ def finetune(
     files = [target.with_name(f"{target.name}-finetune{each}") for each in (".csv", ".png")]
     for file in files:
         check_place(file, overwrite=overwrite)
-    differs = load_reality(reality, load_robot(robot_of(loaded, robot))) if reality else None
+    differs = (
+        load_sim_params(sim_params, load_robot(robot_of(loaded, robot))) if sim_params else None
+    )
     if learner == "q":
         episodes = episodes or OFF_POLICY_EPISODES
     with interrupted(lambda: "no bundle was written"):
@@ -117,7 +119,7 @@ def finetune(
             seed=seed,
             robot=robot,
             start_from=init_from,
-            reality=differs,
+            sim_params=differs,
             settings=settings or [],
             episodes=episodes,
             baseline=baseline,

@@ -28,7 +28,7 @@ def gap(
     bundle: BundleOrRobotName,
     bags: Recordings,
     robot: NominalRobotName = None,
-    reality: SimParamsName = "",
+    sim_params: SimParamsName = "",
     master: Annotated[
         str | None,
         typer.Option(
@@ -69,7 +69,7 @@ def gap(
         load_target(bundle),
         bags,
         robot=robot,
-        reality=reality,
+        sim_params=sim_params,
         master=master,
         where=Where.of(namespace, topic or ()),
     )

@@ -9,11 +9,16 @@ COMMANDS = {
     "transfer": "eval-transfer",
 }
 OPTIONS = {
-    "train": {"--run": "--output"},
+    "train": {"--run": "--output", "--reality": "--sim-params"},
     "compare-runs": {"--goal": "--target-score"},
     "sweep": {"--goal": "--target-score"},
-    "evaluate": {"--sweep": "--robustness"},
-    "finetune": {"--replace": "--overwrite-master", "--from": "--init-from"},
+    "evaluate": {"--sweep": "--robustness", "--reality": "--sim-params"},
+    "finetune": {
+        "--replace": "--overwrite-master",
+        "--from": "--init-from",
+        "--reality": "--sim-params",
+    },
     "replay": {"--drawn": "--stochastic"},
+    "gap": {"--reality": "--sim-params"},
     "sysid": {"--only": "--parameters", "--keep": "--fix", "--known": "--prior"},
 }

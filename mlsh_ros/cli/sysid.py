@@ -27,7 +27,7 @@ def sysid(
     bags: Recordings,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="YAML file for the identified parameters.")
-    ] = Path("reality.yaml"),
+    ] = Path("sim_params.yaml"),
     parameters: Annotated[
         list[str] | None,
         typer.Option(
@@ -52,7 +52,7 @@ def sysid(
         Path | None,
         typer.Option(
             help="YAML file with the ranges of the parameters. Default: "
-            "randomise.yaml of the robot."
+            "domain_randomization.yaml of the robot."
         ),
     ] = None,
     robot: NominalRobotName = None,
@@ -61,7 +61,7 @@ def sysid(
     overwrite: Overwrite = False,
     family_source: FamilyOption = None,
 ) -> int:
-    """Identify masses, frictions, gains, delays and biases; writes a reality.yaml with errors.
+    """Identify masses, frictions, gains, delays and biases; writes a sim_params.yaml with errors.
 
     Parameters that cannot be identified from the recordings keep their nominal value and are
     listed. Exit status 1: no parameter could be identified, or the result predicts worse than the
@@ -77,7 +77,7 @@ def sysid(
     from mlsh_ros.sim2real.sysid.identify import identify
     from mlsh_ros.sim2real.sysid.least_squares import FLOOR
     from sim.files.output import check_place, write_file
-    from sim.randomization.schema import RANGES, load_ranges, load_reality
+    from sim.randomization.schema import RANGES, load_ranges, load_sim_params
 
     check_place(output, overwrite=overwrite)
     logging.getLogger("absl").setLevel(logging.ERROR)  # of numbers that start at a bound
@@ -87,7 +87,7 @@ def sysid(
     if ranges is None and not body.model_path.with_name(RANGES).is_file():
         raise UserError(
             f"robot {body.name!r} has no {RANGES}, so nothing says what may differ: give a file "
-            "with --ranges, as docs/reality.md describes it"
+            "with --ranges, as docs/sim-params.md describes it"
         )
     differs = load_ranges(ranges, body) if ranges else None
     check_distinct(bags)
@@ -95,7 +95,7 @@ def sysid(
         loaded,
         [load(bag, loaded, where).signals for bag in bags],
         robot=robot,
-        prior=load_reality(prior, body) if prior else None,
+        prior=load_sim_params(prior, body) if prior else None,
         ranges=differs,
         parameters=parameters or (),
         fix=fix or (),
@@ -113,5 +113,5 @@ def sysid(
             "written: the nominal model is the better one"
         )
     write_file(output, found.to_yaml([str(bag) for bag in bags]), overwrite=overwrite)
-    say(f"reality: {output}")
+    say(f"sim parameters: {output}")
     return 0

@@ -73,7 +73,7 @@ def train(
         ),
     ] = None,
     settings: Settings = None,
-    reality: SimParamsName = "",
+    sim_params: SimParamsName = "",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder. Default: under runs/.")
     ] = None,
@@ -118,7 +118,7 @@ def train(
             "--seed": seed,
             "--preset": recipe,
             "--set": settings,
-            "--reality": reality,
+            "--sim-params": sim_params,
             "--output": output,
         }
         if names := [name for name, value in given.items() if value not in (None, "", [])]:
@@ -136,7 +136,7 @@ def train(
             seed=seed or 0,
             recipe=recipe or "default",
             settings=settings or (),
-            reality=reality,
+            sim_params=sim_params,
             path=output,
             ranks=ranks,
         )

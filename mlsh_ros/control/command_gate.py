@@ -117,7 +117,7 @@ class CommandGate:
         watch = self._watch() if self._handed_over(now) else None
         if watch is not None and watch.newer:
             # To there it has brought the robot; it is reset at rest only.
-            self.command = self.interface.safe if watch.command is None else watch.command
+            self.command = self.interface.safe_command if watch.command is None else watch.command
         if self._at_rest:
             return False
         if watch is None or not watch.lives:
@@ -126,7 +126,9 @@ class CommandGate:
 
     @property
     def _at_rest(self) -> bool:
-        return self.command is not None and np.array_equal(self.command, self.interface.safe)
+        return self.command is not None and np.array_equal(
+            self.command, self.interface.safe_command
+        )
 
     def repeat_rest(self, now: float, stamp: int | None = None) -> None:
         """Send the safe command once more, if the robot has been braked to it."""

@@ -78,7 +78,7 @@ class Controller:
         self.schedule.reset()
         self.tick = 0
         self.asked = -1  # the newest macro step that a question was about
-        self.command = self.interface.safe.copy()  # (A,) in force
+        self.command = self.interface.safe_command.copy()  # (A,) in force
         self._observation: Float32 | None = None
 
     def swap(self, skills: Sequence[Skill], fingerprint: int) -> None:

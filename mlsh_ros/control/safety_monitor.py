@@ -62,14 +62,14 @@ class TrackingCheck:
             self._since = None
             return
         self._since = now if self._since is None else self._since
-        if now - self._since >= self._rule.time:
+        if now - self._since >= self._rule.timeout:
             i = int((error - self._tolerance).argmax())
             raise FaultError(
                 "tracking",
                 f"{self._name}.{self._own[i]} is commanded {commanded[i]:.3g} {self._unit}, "
                 f"{self._rule.term}.{self._measuring[i]} shows {shown[i]:.3g} "
                 f"for {now - self._since:.2f} s; {self._tolerance[i]:g} away is accepted for "
-                f"{self._rule.time:g} s",
+                f"{self._rule.timeout:g} s",
             )
 
 

@@ -32,7 +32,7 @@ class Watchdog:
         measured: Callable[[], Floats] | None = None,
     ) -> None:
         self.interface, self.patience = interface, patience
-        self._unknown = np.full(len(interface.safe), np.nan)
+        self._unknown = np.full(len(interface.safe_command), np.nan)
         self._measured = measured or self._unknown.copy
         self.resets = 0  # how often it has begun anew
         self.heard = 0  # commands
@@ -56,7 +56,7 @@ class Watchdog:
     def at_rest(self) -> bool:
         """True if no command is known that moves the robot."""
         command = self.command
-        return bool(((command == self.interface.safe) | np.isnan(command)).all())
+        return bool(((command == self.interface.safe_command) | np.isnan(command)).all())
 
     @property
     def deadline(self) -> float | None:
@@ -129,7 +129,7 @@ class Watchdog:
         if self._stop is None or now < self._stop:
             return ""
         low, high = self.interface.limits
-        away, before = np.abs(np.stack([command, self.command]) - self.interface.safe)
+        away, before = np.abs(np.stack([command, self.command]) - self.interface.safe_command)
         farther = away > before + ROUNDING * (high - low)
         if not farther.any():
             return ""

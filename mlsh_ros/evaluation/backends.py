@@ -15,7 +15,7 @@ from mlsh_ros.evaluation.episode import Episode
 from mlsh_ros.evaluation.offline_rollout import Watch, default_safety_monitor, run_episode
 from policies.bundle.runtime import load_master, load_skills
 from sim.envs.world import World
-from sim.randomization.schema import Reality
+from sim.randomization.schema import SimParams
 from sim.tasks.registry import user_sources
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def run_offline(
     *,
     episodes: int,
     seed: int,
-    around: Reality | None = None,
+    around: SimParams | None = None,
     on_episode: OnEpisode = lambda _: None,
     watch: Watch = lambda *_: None,
 ) -> list[Episode]:
@@ -54,7 +54,9 @@ def run_offline(
     guard = default_safety_monitor(bundle)
     done = []
     for case in cases:
-        world = World(case.robot, case.family, 1, reality=case.sim_params, randomise=around)
+        world = World(
+            case.robot, case.family, 1, sim_params=case.sim_params, domain_randomization=around
+        )
         master = load_master(bundle, case.master)
         for n in range(episodes):
             done.append(
@@ -127,7 +129,7 @@ def nodes(first: EvaluationCase, seed: int, mode: str, domain: int | None) -> It
         "task": str(first.task),
         "family": ",".join(user_sources()),
         "seed": str(seed),
-        "reality": first.sim_params_given,
+        "sim_params": first.sim_params_given,
         "mode": mode,
         "auto_arm": "false",
         "auto_reset": "false",

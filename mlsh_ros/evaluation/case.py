@@ -8,7 +8,7 @@ from policies.bundle.bundle import Bundle
 from policies.bundle.task_compatibility import check_fits, resolve_task, robot_of
 from sim.errors import UserError
 from sim.physics.robot_model import Robot, load_robot
-from sim.randomization.schema import Reality, load_reality
+from sim.randomization.schema import SimParams, load_sim_params
 from sim.tasks.base import TaskFamily
 from sim.tasks.task_id import TaskId
 
@@ -24,7 +24,7 @@ class EvaluationCase:
     family: TaskFamily  # of the task, as the bundle needs it
     number: int  # of the task in its family
     master: str
-    sim_params: Reality | None = None  # that deviate from the nominal model; None: none do
+    sim_params: SimParams | None = None  # that deviate from the nominal model; None: none do
     sim_params_given: str = ""  # how the user named them: a name, or a file
 
 
@@ -52,7 +52,7 @@ def resolve_cases(
     chosen = _choose(bundle, None if task is None else TaskId.parse(task), master)
     given = robot_of(bundle, robot)
     body = load_robot(given)
-    differs = load_reality(sim_params, body) if sim_params else None
+    differs = load_sim_params(sim_params, body) if sim_params else None
     cases = []
     for each, name in chosen:
         check_fits(bundle, body, each)

@@ -15,7 +15,7 @@ import numpy as np
 
 from mlsh_ros.evaluation.case import EvaluationCase
 from sim.physics.robot_model import Robot
-from sim.randomization.schema import reality_to_dict
+from sim.randomization.schema import sim_params_to_dict
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Measured:
     interface_digest: str  # of its robot.yaml
     model_digest: str  # of its compiled model, which holds meshes and all
     mujoco: str  # version, without which the latter cannot be compared
-    reality: str | None  # how the user named what differs from the model; None: nothing
-    reality_digest: str | None
+    sim_params: str | None  # how the user named what differs from the model; None: nothing
+    sim_params_digest: str | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -44,17 +44,17 @@ class Measured:
             "robot given as": self.robot_given,
             "robot.yaml": self.interface_digest[:12],
             "model": self.model_digest[:12],
-            "reality": "nominal",
+            "sim_params": "nominal",
         }
-        if self.reality is not None and self.reality_digest is not None:
-            facts["reality"] = f"{self.reality} ({self.reality_digest[:12]})"
+        if self.sim_params is not None and self.sim_params_digest is not None:
+            facts["sim_params"] = f"{self.sim_params} ({self.sim_params_digest[:12]})"
         return facts
 
 
 def measured(case: EvaluationCase) -> Measured:
     """Returns the identity for episodes of a case, or of others with its bundle and robot."""
     robot, params = case.robot, case.sim_params
-    differs = None if params is None else json.dumps(reality_to_dict(params), sort_keys=True)
+    differs = None if params is None else json.dumps(sim_params_to_dict(params), sort_keys=True)
     return Measured(
         bundle=case.bundle.manifest.name,
         digest=case.bundle.manifest.digest,
@@ -63,8 +63,8 @@ def measured(case: EvaluationCase) -> Measured:
         interface_digest=robot.interface.digest,
         model_digest=_model_digest(robot),
         mujoco=mujoco.__version__,
-        reality=case.sim_params_given or None,
-        reality_digest=None if differs is None else _digest(differs),
+        sim_params=case.sim_params_given or None,
+        sim_params_digest=None if differs is None else _digest(differs),
     )
 
 

@@ -20,14 +20,14 @@ from sim.files.output import replacing, write_file
 from sim.interface import Floats, Interface
 from sim.randomization.quantities import TABLE, Per
 from sim.randomization.schema import (
-    Reality,
+    SimParams,
     actuator_names,
-    check_reality,
-    reality_from_dict,
+    check_sim_params,
     robot_terms,
+    sim_params_from_dict,
 )
 
-SCHEMA = 1
+SCHEMA = 2
 POINTS, PAIR_POINTS = 7, 5  # on an axis alone, and on each of a pair
 KEPT = 0.8  # of the nominal score; with less it counts as broken
 PLAIN = {"": 1.0}
@@ -183,12 +183,12 @@ def robustness(
     interface, what = cases[0].robot.interface, measured(cases[0])
     for axis in axes:  # before anything is simulated
         for end in axis.values(2):
-            reality_at(interface, {axis.name: float(end)})
+            sim_params_at(interface, {axis.name: float(end)})
     limits = reference_returns(cases, seed=seed, episodes=episodes)
     limit_of = {str(task): limit for task, limit in limits.items()}
 
     def score(values: dict[str, float]) -> Point:
-        around = reality_at(interface, values)
+        around = sim_params_at(interface, values)
         done = run_offline(cases, episodes=episodes, seed=seed, around=around)
         on_point()
         scores = [limit_of[e.task].normalise(e.value) for e in done]
@@ -219,7 +219,7 @@ def points_of(axes: list[Axis]) -> int:
     return 1 + POINTS * len(axes) + PAIR_POINTS**2 * pairs
 
 
-def reality_at(interface: Interface, values: dict[str, float]) -> Reality:
+def sim_params_at(interface: Interface, values: dict[str, float]) -> SimParams:
     """Returns the parameters at which the quantities have these values.
 
     Raises:
@@ -237,9 +237,9 @@ def reality_at(interface: Interface, values: dict[str, float]) -> Reality:
             section[row.key] = value
         for owner in owners.get(row.per, []):
             section.setdefault(owner, {})[row.key] = value
-    reality = reality_from_dict(merged, f"sweep of {', '.join(values)}")
-    check_reality(reality, interface, "sweep")
-    return reality
+    sim_params = sim_params_from_dict(merged, f"sweep of {', '.join(values)}")
+    check_sim_params(sim_params, interface, "sweep")
+    return sim_params
 
 
 def plot_map(found: RobustnessMap, path: Path, *, overwrite: bool = False) -> None:
@@ -275,7 +275,7 @@ def plot_map(found: RobustnessMap, path: Path, *, overwrite: bool = False) -> No
     for place in places[count:]:
         place.remove()
     what = found.measured
-    around = f", around {what.reality}" if what.reality else ""
+    around = f", around {what.sim_params}" if what.sim_params else ""
     tasks = ", ".join(dict.fromkeys(str(case.task) for case in found.cases))
     figure.suptitle(
         f"{what.bundle} on {what.robot} (model {what.model_digest[:12]}), "

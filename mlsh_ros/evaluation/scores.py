@@ -25,7 +25,7 @@ from sim.errors import UserError
 from sim.files.output import write_file
 from sim.tasks.task_id import TaskId
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)

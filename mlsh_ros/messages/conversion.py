@@ -54,7 +54,7 @@ class TopicReader:
             (term, tuple(map(parse_path, term.ros.fields))) for term in terms
         )
         self._plans = Plans(topic, [term.ros for term, _ in self.terms])
-        self.type, self.constants = self._plans.type, self._plans.constants
+        self.type, self.required_values = self._plans.type, self._plans.required_values
         self.names = self._plans.names
 
     def read(self, message: Any) -> dict[str, Floats]:
@@ -75,9 +75,9 @@ class TopicReader:
         return fields
 
     def _checked(self, term: ObservationTerm, values: Floats) -> Floats:
-        if term.infinite is not None:
-            values = np.where(np.isneginf(values), term.infinite[0], values)
-            values = np.where(np.isposinf(values), term.infinite[1], values)
+        if term.inf_values is not None:
+            values = np.where(np.isneginf(values), term.inf_values[0], values)
+            values = np.where(np.isposinf(values), term.inf_values[1], values)
         if not (np.abs(values) <= LARGEST).all():  # nan too
             what = "no float32" if np.isfinite(values).all() else "not finite"
             raise MessageError(f"{self.topic}: {term.name} is {what}: {values.tolist()}")
@@ -98,9 +98,9 @@ class TopicReader:
         plan.begin(message)
         for (term, _), blocks in zip(self.terms, plan.terms, strict=True):
             values = fields[term.name]
-            if term.infinite is not None:
-                values = np.where(values <= term.infinite[0], -np.inf, values)
-                values = np.where(values >= term.infinite[1], np.inf, values)
+            if term.inf_values is not None:
+                values = np.where(values <= term.inf_values[0], -np.inf, values)
+                values = np.where(values >= term.inf_values[1], np.inf, values)
             for block in blocks:
                 plan.write(message, block, values[block.rows].tolist())
 
@@ -148,7 +148,7 @@ class CommandWriter:
         self.topic, self.frame = topic, parts[0][1].frame
         ranges = [list(zip(*term.limits, strict=True)) for _, term, _ in parts]
         self._plans = Plans(topic, [ros for *_, ros in parts], ranges)
-        self.type, self.constants = self._plans.type, self._plans.constants
+        self.type, self.required_values = self._plans.type, self._plans.required_values
         self.elements = tuple(  # index in the command, path
             (first + i, parse_path(path))
             for first, _, ros in parts
@@ -208,9 +208,9 @@ def unstamped(ros: RosField) -> RosField:
         return ros
     fields = tuple(path.removeprefix("twist.") for path in ros.fields)
     # A Twist has no header to say anything of.
-    constants = {
+    required_values = {
         path.removeprefix("twist."): value
-        for path, value in ros.constants
+        for path, value in ros.required_values
         if not path.startswith("header.")
     }
-    return RosField(ros.topic, "geometry_msgs/msg/Twist", fields, tuple(constants.items()))
+    return RosField(ros.topic, "geometry_msgs/msg/Twist", fields, tuple(required_values.items()))

@@ -27,7 +27,7 @@ from mlsh_ros.messages.field_access import (
 )
 from mlsh_ros.messages.message_types import MessageType, message_type
 from sim.errors import UserError
-from sim.interface import Path, Range, RosField, parse_path, path_text, same_constant
+from sim.interface import Path, Range, RosField, parse_path, path_text, same_value
 
 FAULTS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 # Parts that an Imu may lack, which element 0 of their covariance says with -1, by its definition.
@@ -46,7 +46,7 @@ class Plan:
 
     topic: str
     terms: list[list[Block]]  # their rows are those of the term
-    constants: list[tuple[Block, float | str]]
+    required_values: list[tuple[Block, float | str]]
     lacking: list[Block]  # covariances, where the message says that it lacks a part
 
     def read(self, message: Any, block: Block) -> Any:
@@ -61,16 +61,16 @@ class Plan:
             raise self._error(block, message) from None
 
     def check(self, message: Any) -> None:
-        """Refuse a message whose constants differ from the interface.
+        """Refuse a message whose required values differ from the interface.
 
         Raises:
-            MessageError: a constant differs, or the message declares a part as missing.
+            MessageError: a required value differs, or the message declares a part as missing.
         """
-        for block, expected in self.constants:
+        for block, expected in self.required_values:
             try:
                 value = block.raw(message)
                 exact = isinstance(value, (str, Integral))
-                same = same_constant(value if exact else number(value), expected)
+                same = same_value(value if exact else number(value), expected)
             except FAULTS:
                 raise self._error(block, message) from None
             if not same:
@@ -82,10 +82,10 @@ class Plan:
                 raise MessageError(f"{self.topic}: {text(block.path)} is -1: it has no {part}")
 
     def begin(self, message: Any) -> None:
-        """Write names and constants into a new message."""
-        for block in chain(*self.terms, (block for block, _ in self.constants)):
+        """Write names and required values into a new message."""
+        for block in chain(*self.terms, (block for block, _ in self.required_values)):
             block.enroll(message)
-        for block, value in self.constants:
+        for block, value in self.required_values:
             self.write(message, block, [value])
 
     def write(self, message: Any, block: Block, values: Iterable[Any]) -> None:
@@ -126,7 +126,7 @@ class Plans:
         self.type = _agreed(topic, "message types", [ros.type for ros in sources])
         names = [ros.names for ros in sources if ros.names is not None]
         self._names = _agreed(topic, "arrays of names", names) if names else None
-        self.constants = _constants(topic, sources)
+        self.required_values = _required_values(topic, sources)
         self._paths = [[parse_path(path) for path in ros.fields] for ros in sources]
         self._ranges = ranges
         self._plans: dict[type, Plan] = {}
@@ -166,22 +166,23 @@ class Plans:
 
     def _plan(self, root: Known | Found) -> Plan:
         terms = [[self._made_out(path, root) for path in paths] for paths in self._paths]
-        constants = [self._made_out(path, root) for path, _ in self.constants]
+        required_values = [self._made_out(path, root) for path, _ in self.required_values]
         if isinstance(root, Known):
-            self._check_types(terms, constants)
+            self._check_types(terms, required_values)
         used = {path[0][0] for paths in self._paths for path in paths}
         lacking = [
             self._made_out(((f"{part}_covariance", "0"),), root)
             for part in PARTS
             if self.type == IMU and part in used
         ]
-        values = [value for _, value in self.constants]
-        self._check_names(list(chain(*terms)), constants, values)
+        values = [value for _, value in self.required_values]
+        self._check_names(list(chain(*terms)), required_values, values)
         return Plan(
             topic=self.topic,
             terms=[blocks(term) for term in terms],
-            constants=[
-                (blocks([hops])[0], value) for hops, value in zip(constants, values, strict=True)
+            required_values=[
+                (blocks([hops])[0], value)
+                for hops, value in zip(required_values, values, strict=True)
             ],
             lacking=[blocks([hops])[0] for hops in lacking],
         )
@@ -193,15 +194,17 @@ class Plans:
             raise UserError(f"topic {self.topic}: {path_text(path)}: {error}") from None
 
     def _check_types(
-        self, terms: Sequence[Sequence[tuple[Hop, ...]]], constants: Sequence[tuple[Hop, ...]]
+        self,
+        terms: Sequence[Sequence[tuple[Hop, ...]]],
+        required_values: Sequence[tuple[Hop, ...]],
     ) -> None:
         ranges = self._ranges or [[ANY] * len(term) for term in terms]
         for hops, bounds in zip(chain(*terms), chain(*ranges), strict=True):
             self._checked(hops, partial(check_number, bounds=bounds))
-        for hops, (_, value) in zip(constants, self.constants, strict=True):
+        for hops, (_, value) in zip(required_values, self.required_values, strict=True):
             self._checked(hops, partial(check_value, value=value))
         if self._ranges is not None:
-            self._check_gaps([*chain(*terms), *constants])
+            self._check_gaps([*chain(*terms), *required_values])
 
     def _checked(self, hops: tuple[Hop, ...], check: Callable[[Any], None]) -> None:
         kind = hops[-1].type
@@ -225,18 +228,18 @@ class Plans:
                 path = text((*parents, Hop(field, gaps[0])))
                 raise UserError(
                     f"topic {self.topic}: nothing says what {path} is, which comes before "
-                    f"{field}[{max(indices)}]: name it in fields or constants"
+                    f"{field}[{max(indices)}]: name it in fields or required_values"
                 )
 
     def _check_names(
         self,
         paths: Sequence[tuple[Hop, ...]],
-        constants: Sequence[tuple[Hop, ...]],
+        required_values: Sequence[tuple[Hop, ...]],
         values: Sequence[float | str],
     ) -> None:
-        """Refuse a name that is missing where constants define all names of an array."""
+        """Refuse a name that is missing where required values define all names of an array."""
         said: dict[Any, list[str]] = {}
-        for hops, value in zip(constants, values, strict=True):
+        for hops, value in zip(required_values, values, strict=True):
             if isinstance(hops[-1].key, int) and isinstance(value, str):
                 said.setdefault((hops[:-1], hops[-1].field), []).append(value)
         for hops in paths:
@@ -258,14 +261,16 @@ def _agreed(topic: str, what: str, said: Sequence[str]) -> str:
     return said[0]
 
 
-def _constants(topic: str, sources: Iterable[RosField]) -> tuple[tuple[Path, float | str], ...]:
-    """Returns the constants of all terms of a topic.
+def _required_values(
+    topic: str, sources: Iterable[RosField]
+) -> tuple[tuple[Path, float | str], ...]:
+    """Returns the required values of all terms of a topic.
 
     Raises:
         UserError: two of them contradict each other.
     """
     merged: dict[str, float | str] = {}
-    for path, value in (pair for ros in sources for pair in ros.constants):
+    for path, value in (pair for ros in sources for pair in ros.required_values):
         if merged.setdefault(path, value) != value:
             raise UserError(f"topic {topic!r} is given {path} {merged[path]!r} and {value!r}")
     return tuple((parse_path(path), value) for path, value in merged.items())

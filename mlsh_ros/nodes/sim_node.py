@@ -43,7 +43,7 @@ from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
-from sim.randomization.schema import load_reality
+from sim.randomization.schema import load_sim_params
 from sim.tasks.base import TaskFamily
 from sim.tasks.registry import find_task, use_families
 from sim.tasks.task_id import TaskId
@@ -89,9 +89,9 @@ class SimNode(CoreNode):
         self._bundle = load_bundle(bundle) if bundle else None
         self._task = str(self.get_parameter("task").value)  # may have changed meanwhile
         family, self._number = self._find(self._task)
-        name = str(self.values["reality"])
-        self._reality = load_reality(name, self.robot) if name else None
-        self.world = World(self.robot, family, size=1, reality=self._reality)
+        name = str(self.values["sim_params"])
+        self._sim_params = load_sim_params(name, self.robot) if name else None
+        self.world = World(self.robot, family, size=1, sim_params=self._sim_params)
         self.interface = self.world.interface
         self._period = self._wall_period()
         stamped = bool(self.values["enable_stamped_cmd_vel"])
@@ -155,7 +155,7 @@ class SimNode(CoreNode):
     def _how(self) -> str:
         factor = float(self.values["real_time_factor"])
         how = str(self.values["mode"]) + (f", {factor:g} times as fast" if factor != 1 else "")
-        return how + (f", reality {self.values['reality']}" if self._reality else "")
+        return how + (f", sim parameters {self.values['sim_params']}" if self._sim_params else "")
 
     def _wall_period(self) -> float:
         """Duration of a physics step by the system's clock, s."""
@@ -200,7 +200,7 @@ class SimNode(CoreNode):
     def _set_task(self, task: str) -> None:
         family, number = self._find(task)
         if family.name != self.world.family.name:
-            self.world = World(self.robot, family, size=1, reality=self._reality)
+            self.world = World(self.robot, family, size=1, sim_params=self._sim_params)
         self._task, self._number = task, number
 
     def _forget_commands(self) -> None:
@@ -368,7 +368,7 @@ class SimNode(CoreNode):
             return
         with self._lock:
             late = self._unanswered > LATE * self.interface.substeps
-            if not late or self._done or (self._received == self.interface.safe).all():
+            if not late or self._done or (self._received == self.interface.safe_command).all():
                 return
             self._answer.clear()
         self._waited = not self._answer.wait(HOLD)
@@ -382,7 +382,7 @@ class SimNode(CoreNode):
                 self.world.command = self._received
                 stuck = self._fault == "stuck"
                 self.world.step_physics(
-                    np.tile(self.interface.safe, (1, 1)) if stuck else self._received, 1
+                    np.tile(self.interface.safe_command, (1, 1)) if stuck else self._received, 1
                 )
                 self._substep += 1
                 if self._substep % self.interface.substeps == 0:

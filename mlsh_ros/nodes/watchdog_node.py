@@ -318,7 +318,7 @@ class WatchdogNode(CoreNode):
             watchdog.heard,
             known,
             watchdog.patience,
-            vectors=(watchdog.command if known else self.interface.safe,),
+            vectors=(watchdog.command if known else self.interface.safe_command,),
         )
         self._beats.publish(self._beat)
 

@@ -36,13 +36,13 @@ from policies.bundle.skill_limits import check_skill_limits
 from sim.errors import UserError, invalid, short, unknown
 from sim.files.arrays import open_zip, read_npz, read_piecewise
 from sim.files.lookup import find
+from sim.files.migrations import check_schema
 from sim.files.output import check_place, replacing_folder
 from sim.files.strict_json import parse_json
 from sim.interface import STRICT, Interface, Label, Number, Ranges, Whole
 from sim.interface.robot_file import robot_names
 from sim.tasks.task_id import TaskId
 
-SCHEMA = 1
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 MANIFEST, GOLDEN = "manifest.json", "golden.npz"
 MAX_MANIFEST_BYTES = 2**20
@@ -120,7 +120,7 @@ class Family:
 class Manifest:
     """The bundle's description, as in manifest.json."""
 
-    schema: Literal[1]
+    schema: Literal[2]
     name: Name
     interface: Interface
     family: Family
@@ -244,15 +244,40 @@ def load_bundle(name: str | Path) -> Bundle:
     """
     shipped = {each: PRETRAINED / each for each in pretrained_names()}
     path = name if isinstance(name, Path) else find("bundle", name, shipped, _not_a_robot(name))
+    with _opened(path) as (names, read):
+        return _load(names, read, path)
+
+
+def read_files(path: Path) -> dict[str, bytes]:
+    """The files of a bundle folder or zip file by name, unchecked but for their number and size.
+
+    Raises:
+        UserError: it is neither, or larger than a bundle may be.
+    """
+    with _opened(path) as (names, read):
+        files: dict[str, bytes] = {}
+        for name in names:
+            files[name] = _bounded(read, name, MAX_FILE_BYTES, path)
+            if sum(map(len, files.values())) > MAX_BUNDLE_BYTES:
+                raise UserError(f"{path}: larger than {MAX_BUNDLE_BYTES} bytes, at {name!r}")
+    if MANIFEST not in files:
+        raise UserError(f"{path}: {MANIFEST} is missing; {_advice(names, path)}")
+    return files
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[list[str], Read]]:
+    """The names of the files of a bundle folder or zip file, and what reads one of them."""
     if path.is_dir():
-        return _load(_folder(path), partial(_read_file, path), path)
+        yield _folder(path), partial(_read_file, path)
+        return
     if not path.is_file():
         raise UserError(f"{path}: neither a folder nor a zip file")
     with ExitStack() as stack:
         with _archive_errors(path):
             stream = stack.enter_context(path.open("rb"))
             archive = stack.enter_context(open_zip(stream))
-        return _load(_zipped(archive, path), partial(_read_entry, archive, path), path)
+        yield _zipped(archive, path), partial(_read_entry, archive, path)
 
 
 def check_bundle(files: dict[str, bytes], source: Path) -> Bundle:
@@ -272,7 +297,7 @@ def _load(names: list[str], read: Read, source: Path) -> Bundle:
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(f"{source}: {short(repeated[0])} stands in it twice")
     text = _bounded(read, MANIFEST, MAX_MANIFEST_BYTES, source)
-    manifest = _parse_manifest(text, f"{source}/{MANIFEST}")
+    manifest = _parse_manifest(text, source / MANIFEST)
     files, size = {MANIFEST: text}, len(text)
     for name in _expected(manifest, names, source):
         files[name] = _bounded(read, name, MAX_FILE_BYTES, source)
@@ -320,7 +345,7 @@ def _check_contents(manifest: Manifest, files: dict[str, bytes], source: Path) -
 def make_manifest(manifest: Manifest, files: dict[str, bytes]) -> Manifest:
     """The manifest with the hashes of `files` and its own digest filled in."""
     listed = replace(manifest, files={name: sha256(data) for name, data in sorted(files.items())})
-    return replace(listed, digest=_digest(listed.to_dict()))
+    return replace(listed, digest=digest_of(listed.to_dict()))
 
 
 def write_bundle(manifest: Manifest, files: dict[str, bytes], path: Path) -> Bundle:
@@ -404,21 +429,21 @@ def golden_bytes(golden: Golden) -> bytes:
     return buffer.getvalue()
 
 
-def _digest(data: dict[str, Any]) -> str:
+def digest_of(data: dict[str, Any]) -> str:
+    """SHA-256 of a manifest as plain data, without its own entry."""
     rest = {key: value for key, value in data.items() if key != "digest"}
     return sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())
 
 
-def _parse_manifest(data: bytes, where: str) -> Manifest:
+def _parse_manifest(data: bytes, where: Path) -> Manifest:
     raw = parse_json(data, where)
-    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
-        schema = raw.get("schema") if isinstance(raw, dict) else None
-        raise UserError(f"{where}: schema {short(schema)} is not known. Valid: {SCHEMA}")
+    schema = raw.get("schema") if isinstance(raw, dict) else None
+    check_schema(schema, MANIFEST, where, where.parent)
     try:
         manifest = TypeAdapter(Manifest).validate_python(raw)
     except ValidationError as error:
-        raise invalid(where, error) from None
-    if _digest(raw) != manifest.digest:
+        raise invalid(str(where), error) from None
+    if digest_of(raw) != manifest.digest:
         raise UserError(f"{where}: was changed after it was written (its digest does not match)")
     return manifest
 

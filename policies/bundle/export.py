@@ -35,6 +35,7 @@ from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.networks import Normaliser
 from sim.envs.reference_returns import ReferenceReturns
 from sim.errors import UserError
+from sim.files.migrations import SCHEMA
 from sim.seeding import Stream, generator
 from sim.tasks.registry import family_source
 
@@ -182,7 +183,7 @@ def export(
     files = {**skill_files, **master_files}
     files[GOLDEN] = golden_bytes(make_golden(observation, skill_files, master_files))
     manifest = Manifest(
-        schema=1,
+        schema=SCHEMA,
         name=name,
         interface=learner.env.interface,
         family=Family(config.family, dict(config.family_parameters)),

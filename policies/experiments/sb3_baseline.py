@@ -124,8 +124,10 @@ def _environment(
         threads=config.threads,
         noise=learning,
         tasks=[task],
-        reality=config.reality,
-        randomise=read_ranges(robot) if config.randomise and learning else None,
+        sim_params=config.sim_params,
+        domain_randomization=read_ranges(robot)
+        if config.domain_randomization and learning
+        else None,
     )
 
 

@@ -13,11 +13,12 @@ from typing_extensions import Self
 
 from policies.mlsh.offpolicy_config import OffPolicyConfig
 from sim.errors import UserError, invalid, short, unknown
+from sim.files.migrations import CONFIG, OLD_SCHEMA, SCHEMA, check_schema
 from sim.files.output import write_file
 from sim.files.strict_yaml import dump_yaml, parse_yaml, read_mapping
 from sim.interface import STRICT
 from sim.physics.robot_model import load_robot
-from sim.randomization.schema import Reality
+from sim.randomization.schema import SimParams
 from sim.tasks.registry import make_family, recommended_settings
 
 LISTED = "all: mlsh train --list-settings, or config.yaml of a run"
@@ -160,10 +161,11 @@ class TrainConfig:
     steps: Count = 1_000_000  # environment steps of meta-training
     threads: Count = 2  # of the simulator and of the skills' updates
     checkpoint_every: Count = 20  # iterations between two checkpoints
-    randomise: bool = False  # every episode draws from the ranges in the robot's randomise.yaml
+    # Every episode draws from the ranges in the robot's domain_randomization.yaml.
+    domain_randomization: bool = False
     # Of masters for new tasks (`mlsh finetune --learner q`); null: they learn with PPO.
     offpolicy: OffPolicyConfig | None = None
-    reality: Reality | None = None  # parameters that differ from the nominal model
+    sim_params: SimParams | None = None  # parameters that differ from the nominal model
 
     @property
     def iterations(self) -> int:
@@ -375,12 +377,15 @@ def read_config(path: Path) -> TrainConfig:
     Raises:
         UserError: the file is missing, not readable, or does not hold.
     """
-    return config_from_dict(read_mapping(path), str(path))
+    data = read_mapping(path)
+    check_schema(data.pop("schema", OLD_SCHEMA), CONFIG, path, path.parent)
+    return config_from_dict(data, str(path))
 
 
 def write_config(config: TrainConfig, path: Path) -> None:
     """Write a configuration as YAML."""
-    write_file(path, dump_yaml(config_to_dict(config)), overwrite=True)
+    data = {"schema": SCHEMA, **config_to_dict(config)}
+    write_file(path, dump_yaml(data), overwrite=True)
 
 
 def _paths(data: dict[str, Any], prefix: str = "") -> list[str]:

@@ -74,8 +74,8 @@ class Mlsh:
             threads=config.threads,
             tasks=self.groups.local(self.schedule.tasks),
             numbers=self.groups.numbers,
-            reality=config.reality,
-            randomise=read_ranges(self.robot) if config.randomise else None,
+            sim_params=config.sim_params,
+            domain_randomization=read_ranges(self.robot) if config.domain_randomization else None,
         )
         interface, network = self.env.interface, config.network
         self.agent = Agent(

@@ -217,7 +217,7 @@ def greedy_scores(learner: Mlsh, episodes: int) -> list[tuple[float, float]]:
         threads=learner.config.threads,
         noise=False,
         tasks=learner.env.tasks,
-        reality=learner.config.reality,
+        sim_params=learner.config.sim_params,
     )
     collector = Collector(env, learner.agent, learner.method, EVALUATION_SEED)
     rollout = collector.collect(

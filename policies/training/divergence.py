@@ -52,8 +52,8 @@ def repeat(failure: Failure, config: TrainConfig) -> bool:
     """Simulate the failed tick once more; True if it fails again."""
     family = make_family(config.family, config.family_parameters)
     robot = load_robot(config.robot)
-    ranges = read_ranges(robot) if config.randomise else None
-    world = World(robot, family, size=1, reality=config.reality, randomise=ranges)
+    ranges = read_ranges(robot) if config.domain_randomization else None
+    world = World(robot, family, size=1, sim_params=config.sim_params, domain_randomization=ranges)
     return world.repeat(failure)
 
 

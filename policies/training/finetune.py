@@ -31,7 +31,7 @@ from policies.training.adapt import AdaptationResult, adapt, envs_for_episodes, 
 from sim.errors import UserError, short
 from sim.files.output import lock_beside, locked
 from sim.physics.robot_model import load_robot
-from sim.randomization.schema import Reality
+from sim.randomization.schema import SimParams
 from sim.tasks.base import HELD_OUT
 from sim.tasks.registry import all_tasks, make_family
 from sim.tasks.task_id import TaskId
@@ -61,7 +61,7 @@ def finetune(
     seed: int,
     robot: str | None = None,
     start_from: str | None = None,
-    reality: Reality | None = None,
+    sim_params: SimParams | None = None,
     settings: Sequence[str] = (),
     episodes: int | None = None,
     baseline: bool = False,
@@ -85,7 +85,7 @@ def finetune(
         seed: of everything random.
         robot: name or folder, by default the bundle's.
         start_from: a master of the bundle to start from, by default a fresh one.
-        reality: what differs from the nominal model, by default what did in the bundle's training.
+        sim_params: that differ from the nominal model, by default those of the bundle's training.
         settings: `section.key=value` over the bundle's configuration.
         episodes: whole ones per update, by default 2,000 steps.
         baseline: whether the same settings are for PPO from scratch as well.
@@ -101,7 +101,7 @@ def finetune(
     tasks = select_tasks(bundle, task)
     names = _names(bundle, tasks, name, replacing)
     check_target(path, overwrite=overwrite, continued=bundle.manifest)
-    plain, _ = task_config(bundle, tasks[0], seed=seed, robot=robot, reality=reality)
+    plain, _ = task_config(bundle, tasks[0], seed=seed, robot=robot, sim_params=sim_params)
     started = start_from is not None
     config = with_settings(plain, settings, baseline=baseline, started=started, learner=learner)
     _check_decisions(bundle, config)
@@ -187,7 +187,7 @@ def task_config(
     *,
     seed: int,
     robot: str | None = None,
-    reality: Reality | None = None,
+    sim_params: SimParams | None = None,
 ) -> tuple[TrainConfig, int]:
     """Returns the bundle's training configuration for another task; and the task's number.
 
@@ -211,7 +211,7 @@ def task_config(
         n = config.mlsh.decision_ticks
         ticks = -(-family.ticks // n) * n
         changed = replace(changed, mlsh=replace(config.mlsh, rollout_ticks=ticks))
-    changed = replace(changed, reality=reality or config.reality)
+    changed = replace(changed, sim_params=sim_params or config.sim_params)
     return replace(changed, robot=robot), number
 
 
@@ -220,7 +220,7 @@ DECIDED = {
     "family": "is what the task says",
     "robot": "is what --robot says",
     "seed": "is what --seed or --seeds says",
-    "reality": "is the bundle's, or what --reality says",
+    "sim_params": "is the bundle's, or what --sim-params says",
     **dict.fromkeys(
         ("mlsh.skills", "network.hidden", "network.hidden_from_skills"),
         "is the bundle's, whose skills are as they are",
@@ -228,7 +228,7 @@ DECIDED = {
 }
 EFFECTIVE = (
     *("master.*", "mlsh.rollout_ticks", "mlsh.probe", "mlsh.probe_limit"),
-    *("mlsh.master_advantage", "network.hidden_from_masters", "randomise", "threads"),
+    *("mlsh.master_advantage", "network.hidden_from_masters", "domain_randomization", "threads"),
 )
 _IDLE = f"has no effect where skills are frozen; settings that have: {', '.join(EFFECTIVE)}"
 IDLE = {

@@ -12,7 +12,7 @@ from policies.mlsh.distributed import ALONE, Ranks
 from policies.training.run import Run, create_run
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
-from sim.randomization.schema import load_reality
+from sim.randomization.schema import load_sim_params
 from sim.tasks.registry import make_family, use_family
 
 
@@ -23,7 +23,7 @@ def start_run(
     seed: int = 0,
     recipe: str = "default",
     settings: Sequence[str] = (),
-    reality: str = "",
+    sim_params: str = "",
     path: Path | None = None,
     ranks: Ranks = ALONE,
 ) -> Run:
@@ -35,7 +35,7 @@ def start_run(
         seed: of initialization, tasks, episodes and exploration.
         recipe: name of a preset.
         settings: `section.key=value` over the preset.
-        reality: simulation parameters, by name or as a file; empty: the nominal model.
+        sim_params: simulation parameters, by name or as a file; empty: the nominal model.
         path: the folder; None: one under runs/ that is named by family, robot, seed and time.
         ranks: the processes that train together; the first one alone writes.
 
@@ -45,10 +45,10 @@ def start_run(
     family = use_family(family)
     robot = robot or make_family(family).robot
     body = load_robot(robot)
-    check_free(list(settings), IDENTITY | {"reality": "is what --reality says"})
+    check_free(list(settings), IDENTITY | {"sim_params": "is what --sim-params says"})
     config = preset(recipe, family, robot, seed).with_values(list(settings))
-    if reality:
-        config = replace(config, reality=load_reality(reality, body))
+    if sim_params:
+        config = replace(config, sim_params=load_sim_params(sim_params, body))
     ranks.share(config.mlsh.groups)  # says so before a folder is made
     if path is None and ranks.size > 1:
         raise UserError("several processes need one folder; give --output")

@@ -52,9 +52,7 @@ class Trained:
     @property
     def settings_digest(self) -> str:
         """Digest of all settings that affect the training, without the robot's files."""
-        flat = _flat(config_to_dict(self.config))
-        kept = {key: value for key, value in flat.items() if key not in FREE}
-        return _digest(json.dumps([kept, self.changes], sort_keys=True).encode())[:16]
+        return settings_digest(config_to_dict(self.config), self.changes)
 
     @property
     def robot_digest(self) -> str:
@@ -94,6 +92,12 @@ def trained_now(config: TrainConfig) -> Trained:
     files = {name: _digest(path.read_bytes()) for name, path in _files(robot.model_path).items()}
     files["robot.yaml"] = robot.interface.digest  # but for comments
     return Trained(config, files | family)
+
+
+def settings_digest(config: dict[str, Any], changes: tuple[str, ...]) -> str:
+    """Digest of a configuration as plain data, without settings that do not affect training."""
+    kept = {key: value for key, value in _flat(config).items() if key not in FREE}
+    return _digest(json.dumps([kept, changes], sort_keys=True).encode())[:16]
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from sim.envs.world import World
 from sim.errors import UserError
 from sim.interface import Floats
 from sim.physics.robot_model import Robot
-from sim.randomization.schema import Reality
+from sim.randomization.schema import SimParams
 from sim.seeding import Stream, generator
 from sim.tasks.base import HasExpert, HasReturnEstimate, TaskFamily
 from sim.tasks.expert_controller import Driver
@@ -73,7 +73,7 @@ def compute_reference_returns(
     *,
     seed: int = 0,
     episodes: int = 1024,
-    reality: Reality | None = None,
+    sim_params: SimParams | None = None,
 ) -> ReferenceReturns:
     """Simulate three controllers on episodes 0 .. episodes-1 of `seed`.
 
@@ -83,12 +83,12 @@ def compute_reference_returns(
         task: its number.
         seed: of the episodes.
         episodes: how many.
-        reality: what differs from the nominal robot; the controllers do not know it.
+        sim_params: what differs from the nominal robot; the controllers do not know it.
 
     Raises:
         UserError: the family has no estimate, and the robot is not one that can be driven.
     """
-    world = World(robot, family, episodes, threads=os.cpu_count() or 1, reality=reality)
+    world = World(robot, family, episodes, threads=os.cpu_count() or 1, sim_params=sim_params)
     rng = generator(seed, Stream.ACTIONS)
     low, high = world.interface.limits
 

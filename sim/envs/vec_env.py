@@ -14,7 +14,7 @@ from sim.envs.world import StepResult, World
 from sim.errors import UserError, short
 from sim.interface import Floats
 from sim.physics.robot_model import Robot
-from sim.randomization.schema import Reality
+from sim.randomization.schema import SimParams
 from sim.seeding import Stream, generator
 from sim.tasks.base import TaskFamily
 
@@ -41,8 +41,8 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         tasks: (G,) task numbers; by default drawn for each group here and at `reset(seed=...)`.
         redraw: a group draws another task for every episode; needs E = 1.
         numbers: (G,) numbers of the groups, where these are some of many; by default from 0 on.
-        reality: what differs from the nominal model, fixed.
-        randomise: what each episode draws around that, as ranges.
+        sim_params: what differs from the nominal model, fixed.
+        randomize: what each episode draws around that, as ranges.
         next_step: a simulation is reset in the step after the one that ends its episode, which
             ignores its action and rewards nothing, as gymnasium's own vector environments do.
 
@@ -70,8 +70,8 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         tasks: ArrayLike | None = None,
         redraw: bool = False,
         numbers: Sequence[int] | None = None,
-        reality: Reality | None = None,
-        randomise: Reality | None = None,
+        sim_params: SimParams | None = None,
+        domain_randomization: SimParams | None = None,
         next_step: bool = False,
     ) -> None:
         self._arguments: dict[str, Any] = {
@@ -85,11 +85,11 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
             "tasks": tasks,
             "redraw": redraw,
             "numbers": numbers,
-            "reality": reality,
-            "randomise": randomise,
+            "sim_params": sim_params,
+            "domain_randomization": domain_randomization,
             "next_step": next_step,
         }
-        self.world = World(robot, family, groups * envs, threads, reality, randomise)
+        self.world = World(robot, family, groups * envs, threads, sim_params, domain_randomization)
         self.interface = self.world.interface
         self.groups, self.envs, self.num_envs = groups, envs, groups * envs
         self.numbers = tuple(range(groups) if numbers is None else numbers)
@@ -110,7 +110,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         self._ended = np.zeros(self.num_envs, bool)  # to be reset in the next step
         self._steps = 0
         self._noise = [
-            t for t in self.interface.observation if noise and t.noises.any() and t.observed
+            t for t in self.interface.observation if noise and t.noises.any() and t.policy_input
         ]
         size, bound = self.interface.observation_size, np.float32(np.inf)
         self.single_observation_space = gym.spaces.Box(-bound, bound, (size,), np.float32)

@@ -17,7 +17,7 @@ from sim.interface import Floats
 from sim.physics.batched_physics import BatchedPhysics
 from sim.physics.robot_model import Robot
 from sim.randomization.perturbations import NOMINAL, PerturbedSim
-from sim.randomization.schema import Reality
+from sim.randomization.schema import SimParams
 from sim.tasks.base import (
     EpisodeState,
     HasActionCost,
@@ -60,8 +60,8 @@ class World:
         family: the task family.
         size: B.
         threads: simulation threads; results do not depend on it.
-        reality: what differs from the nominal model, fixed.
-        randomise: what each episode draws around that, as ranges.
+        sim_params: what differs from the nominal model, fixed.
+        randomize: what each episode draws around that, as ranges.
 
     Attributes:
         failures: the first ticks that ended in a state that is not finite.
@@ -73,8 +73,8 @@ class World:
         family: TaskFamily,
         size: int,
         threads: int = 1,
-        reality: Reality | None = None,
-        randomise: Reality | None = None,
+        sim_params: SimParams | None = None,
+        domain_randomization: SimParams | None = None,
     ) -> None:
         have = [term.name for term in robot.interface.observation]
         if missing := [name for name in family.requires if name not in have]:
@@ -95,12 +95,12 @@ class World:
         self._costly = family if isinstance(family, HasActionCost) else None
         self._posed = family if isinstance(family, HasPoseReset) else None
         self.varied: PerturbedSim | None = None
-        if (reality or NOMINAL, randomise or NOMINAL) != (NOMINAL, NOMINAL):
-            both = reality or NOMINAL, randomise or NOMINAL
+        if (sim_params or NOMINAL, domain_randomization or NOMINAL) != (NOMINAL, NOMINAL):
+            both = sim_params or NOMINAL, domain_randomization or NOMINAL
             self.varied = PerturbedSim(self.physics, self.interface, *both)
         self.layout: EpisodeState = {}
         self.ticks = np.zeros(size, np.int64)  # (B,) since the episode began
-        self.command = np.tile(self.interface.safe, (size, 1))  # (B, A) in force
+        self.command = np.tile(self.interface.safe_command, (size, 1))  # (B, A) in force
         self.failures: list[Failure] = []
         self._before = self.physics.batch.state.copy()
         self._varied_before = np.zeros((size, 0))
@@ -235,7 +235,7 @@ class World:
         """Simulate a failed tick once more, in simulation 0; True if it fails again.
 
         Raises:
-            ValueError: it failed with another reality.
+            ValueError: it failed with other sim parameters.
         """
         if self.varied is not None:
             self.varied.restore(failure.varied[None], np.zeros(1, np.int32))
@@ -257,10 +257,11 @@ class World:
         """Continue from a `snapshot`, bit for bit.
 
         Raises:
-            ValueError: the snapshot is of another model, reality or number of simulations.
+            ValueError: the snapshot is of another model, other sim parameters or
+                another number of simulations.
         """
         if ("varied" in state) != (self.varied is not None):
-            raise ValueError("the snapshot is of another reality: one is nominal, one is not")
+            raise ValueError("the snapshot has other sim parameters: one is nominal, one is not")
         self.physics.restore(state)
         if self.varied is not None:
             self.varied.restore(state["varied"].astype(np.float64))

@@ -155,7 +155,7 @@ def _put(fresh: Path, path: Path) -> None:
         os.rename(path, old)  # a kill from here on leaves it to `_sweep`, which puts it back
         try:
             os.rename(fresh, path)
-        except OSError:
+        except BaseException:  # an interrupt too
             os.rename(old, path)
             raise
         shutil.rmtree(old, ignore_errors=True)

@@ -55,9 +55,24 @@ def parse_yaml(text: bytes | str, where: object) -> Any:
     Raises:
         UserError: it is no YAML or beyond the limits; one line that begins with `where`.
     """
+    node = compose(text, where)
+    try:
+        return _Values().of(node)
+    except (yaml.YAMLError, UnicodeError) as error:
+        raise UserError(f"{where}: not YAML: {' '.join(str(error).split())[:200]}") from None
+    except RecursionError:
+        raise UserError(f"{where}: not YAML: nested too deeply") from None
+
+
+def compose(text: bytes | str, where: object) -> yaml.Node | None:
+    """The nodes of a text, which know where in it they stand.
+
+    Raises:
+        UserError: it is no YAML or beyond the limits; one line that begins with `where`.
+    """
     try:
         loader = _Loader(text.decode() if isinstance(text, bytes) else text)
-        return _Values().of(loader.get_single_node())
+        return loader.get_single_node()
     except (yaml.YAMLError, UnicodeError) as error:
         raise UserError(f"{where}: not YAML: {' '.join(str(error).split())[:200]}") from None
     except RecursionError:

@@ -26,7 +26,7 @@ from sim.interface.terms import (
     RosField,
     Tracking,
     fold,
-    same_constant,
+    same_value,
 )
 from sim.interface.validators import (
     LARGEST,
@@ -80,7 +80,7 @@ __all__ = [
     "parse_path",
     "path_text",
     "ranges",
-    "same_constant",
+    "same_value",
     "spread",
     "spread_range",
 ]

@@ -43,8 +43,8 @@ class Interface:
                 f"control_dt {self.control_dt} is not a multiple of physics_dt {self.physics_dt}"
             )
         check_unique("observation term", [t.name for t in self.observation])
-        if not any(term.observed for term in self.observation):
-            raise ValueError("no observation term is observed: a policy would see nothing")
+        if not any(term.policy_input for term in self.observation):
+            raise ValueError("no observation term has policy_input: a policy would see nothing")
         for action in self.action:
             if action.tracking is not None:
                 self._check_tracking(action, action.tracking)
@@ -192,12 +192,12 @@ class Interface:
             scale = term.scales if isinstance(term.scale, tuple) else term.scale
             many = term.clip is not None and isinstance(term.clip[0], tuple)
             clip = np.array(term.clip).T if many else term.clip
-            if term.observed:
+            if term.policy_input:
                 shown.append((term, self.observation_slices[term.name], scale, clip))
         return shown
 
     def command(self, action: NDArray[Any], previous: Floats) -> Floats:
-        """Convert an action to a command in physical units: scale, offset, limit, blend, rate.
+        """Convert an action to a command in physical units: scale, offset, limit, low-pass, rate.
 
         Args:
             action: the policy's output (..., A).
@@ -215,12 +215,12 @@ class Interface:
         if not np.isfinite(action).all():
             raise ValueError(f"action is not finite: {np.asarray(action).tolist()}")
         target = np.clip(self._offset + self._scale * action.astype(np.float64), *self.limits)
-        target = previous + self._share * (target - previous) if self._blends else target
+        target = previous + self._share * (target - previous) if self._smooths else target
         return np.clip(target, previous - self.rate_step, previous + self.rate_step)
 
     def brake(self, previous: Floats) -> Floats:
         """One tick nearer to the safe command (..., A), as fast as the rate limit allows."""
-        return np.clip(self.safe, previous - self.rate_step, previous + self.rate_step)
+        return np.clip(self.safe_command, previous - self.rate_step, previous + self.rate_step)
 
     def initial_command(self, fields: Mapping[str, NDArray[Any]]) -> Floats:
         """Returns the command (..., A) at which a session begins: the measured state of the robot.
@@ -233,7 +233,7 @@ class Interface:
             fields: per observation term (..., size). The elements of a missing term are NaN.
         """
         shape = next((np.shape(value)[:-1] for value in fields.values()), ())
-        command = np.tile(self.safe, (*shape, 1))
+        command = np.tile(self.safe_command, (*shape, 1))
         for i, (name, element) in self._starts.items():
             command[..., i] = self._measurement(i, name, element, fields)
         return np.clip(command, *self.limits)
@@ -283,14 +283,14 @@ class Interface:
 
     def time_to_rest(self, command: Floats) -> float:
         """Time to brake from a command (A,) to the safe one, s; NaN elements take no time."""
-        away = np.abs(command - self.safe) / self.rate_step
+        away = np.abs(command - self.safe_command) / self.rate_step
         return float(np.ceil(np.nanmax(away, initial=0.0) - 1e-9)) * self.control_dt
 
     @cached_property
     def braking_time(self) -> tuple[float, str]:
         """Longest time to stop under the rate limits, s, and the element that takes it."""
         low, high = self.limits
-        ticks = np.maximum(self.safe - low, high - self.safe) / self.rate_step
+        ticks = np.maximum(self.safe_command - low, high - self.safe_command) / self.rate_step
         worst = int(np.argmax(ticks))
         return float(ticks[worst]) * self.control_dt, self.action_names[worst]
 
@@ -304,9 +304,9 @@ class Interface:
         return (command - self._offset) / self._scale
 
     @cached_property
-    def safe(self) -> Floats:
+    def safe_command(self) -> Floats:
         """(A,) the command that stops the robot."""
-        return np.concatenate([np.asarray(term.safe, np.float64) for term in self.action])
+        return np.concatenate([np.asarray(term.safe_command, np.float64) for term in self.action])
 
     @cached_property
     def limits(self) -> tuple[Floats, Floats]:
@@ -334,13 +334,13 @@ class Interface:
     @cached_property
     def _share(self) -> Floats:
         """(A,) fraction of the distance to its target by which a command moves in a tick."""
-        times = self._spread(lambda t: t.blend)
+        times = self._spread(lambda t: t.smoothing_time)
         with np.errstate(divide="ignore"):
             return np.where(times > 0, -np.expm1(-self.control_dt / times), 1.0)
 
     @cached_property
-    def _blends(self) -> bool:
-        return bool(self._spread(lambda t: t.blend).any())
+    def _smooths(self) -> bool:
+        return bool(self._spread(lambda t: t.smoothing_time).any())
 
     @cached_property
     def rate_step(self) -> Floats:

@@ -24,7 +24,7 @@ def is_unit(quaternion: Floats) -> NDArray[np.bool_]:
     return np.asarray(np.abs(np.linalg.norm(quaternion, axis=-1) - 1) <= SLACK)
 
 
-def up(quaternion: Floats) -> Floats:
+def gravity_up(quaternion: Floats) -> Floats:
     """(..., 3) the world's z axis in the body's frame, for quaternions (..., 4), body to world."""
     w, x, y, z = np.moveaxis(quaternion, -1, 0)
     axis = np.stack(
@@ -33,7 +33,7 @@ def up(quaternion: Floats) -> Floats:
     return np.where(is_unit(quaternion)[..., None], axis, np.nan)
 
 
-def axes(quaternion: Floats) -> Floats:
+def rotation_6d(quaternion: Floats) -> Floats:
     """(..., 6) the world's x axis and its z axis in the body's frame, for quaternions (..., 4).
 
     The whole orientation, heading included, without a jump and without a sign to choose.
@@ -43,12 +43,12 @@ def axes(quaternion: Floats) -> Floats:
         [w * w + x * x - y * y - z * z, 2 * (x * y - w * z), 2 * (x * z + w * y)], axis=-1
     )
     ahead = np.where(is_unit(quaternion)[..., None], ahead, np.nan)
-    return np.concatenate([ahead, up(quaternion)], axis=-1)
+    return np.concatenate([ahead, gravity_up(quaternion)], axis=-1)
 
 
 def tilt(quaternion: Floats) -> Floats:
     """(..., 1) angle between the body's z axis and the world's, rad, 0 to pi."""
-    x, y, z = np.moveaxis(up(quaternion), -1, 0)
+    x, y, z = np.moveaxis(gravity_up(quaternion), -1, 0)
     return np.asarray(np.arctan2(np.hypot(x, y), z)[..., None])
 
 
@@ -63,7 +63,7 @@ class Derivation:
 
 
 DERIVED = {
-    "axes": Derivation(axes, 6, "1", (-1.0, 1.0)),
-    "up": Derivation(up, 3, "1", (-1.0, 1.0)),
+    "rotation_6d": Derivation(rotation_6d, 6, "1", (-1.0, 1.0)),
+    "gravity_up": Derivation(gravity_up, 3, "1", (-1.0, 1.0)),
     "tilt": Derivation(tilt, 1, "rad", (0.0, np.pi)),
 }

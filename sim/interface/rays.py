@@ -50,7 +50,7 @@ class Rays:
         angle = self.angle_min + self.step(count) * np.arange(count)
         return np.stack([np.cos(angle), np.sin(angle), np.zeros(count)], axis=-1)
 
-    def ranges(self, distance: Floats, infinite: Range) -> Floats:
+    def ranges(self, distance: Floats, inf_values: Range) -> Floats:
         """Convert true distances, m, negative without a hit, to the ranges that a scanner reports.
 
         LaserScan carries float32: rounded here already, a range survives the message unchanged.
@@ -58,9 +58,9 @@ class Rays:
         rounded = distance.astype(np.float32).astype(np.float64)
         far = (rounded < 0) | (rounded >= self.range_max)
         near = ~far & (rounded <= self.range_min)
-        return np.where(far, infinite[1], np.where(near, infinite[0], rounded))
+        return np.where(far, inf_values[1], np.where(near, inf_values[0], rounded))
 
-    def constants(self, count: int) -> dict[str, float]:
+    def required_values(self, count: int) -> dict[str, float]:
         """Header values of a LaserScan whose ranges are these rays."""
         return {
             "angle_min": self.angle_min,

@@ -10,12 +10,12 @@ from typing import Any
 from sim.errors import UserError, short, unknown
 from sim.files.entry_points import installed
 from sim.files.lookup import find
+from sim.files.migrations import check_schema
 from sim.files.strict_yaml import read_mapping
 from sim.interface import Interface, interface_from_dict
 
 ROBOTS = Path(__file__).parents[1] / "robots"
 GROUP = "mlsh_ros.robots"  # of entry points: name -> package.folder
-SCHEMA = 1
 
 
 def robot_names() -> list[str]:
@@ -88,9 +88,7 @@ def read_data(path: Path) -> dict[str, Any]:
         UserError: the file is missing, is no YAML mapping, or has another schema.
     """
     data = read_mapping(existing(path))
-    schema = data.pop("schema", None)
-    if schema != SCHEMA:
-        raise UserError(f"{path}: schema {short(schema)} is not known. Valid: {SCHEMA}")
+    check_schema(data.pop("schema", None), "robot.yaml", path, path.parent)
     return data
 
 

@@ -82,13 +82,13 @@ def _pairs(value: object) -> object:
 
 
 def _by_path(pairs: tuple[tuple[str, float | str], ...]) -> tuple[tuple[str, float | str], ...]:
-    check_unique("constant", [path for path, _ in pairs])
+    check_unique("required value", [path for path, _ in pairs])
     return tuple(sorted(pairs, key=lambda pair: pair[0]))
 
 
 # A mapping in files; pairs in memory, because a dict would make the dataclass unhashable. Sorted,
 # because a file's order means nothing.
-Constants = Annotated[
+RequiredValues = Annotated[
     tuple[tuple[PathText, Said], ...],
     BeforeValidator(_pairs),
     AfterValidator(_by_path),
@@ -110,7 +110,7 @@ class RosField:
     fields: tuple[PathText, ...]  # path of each element in the message
     # Required values of other fields, by path: a number, compared with a tolerance, or a text.
     # The simulator writes them; a message with other values is refused.
-    constants: Constants
+    required_values: RequiredValues
     # Name of the array of names in a message type that is not one of ROS's own;
     # null: the array that ROS's messages have.
     names: Annotated[str, Field(pattern=FIELD, max_length=LONGEST)] | None = None
@@ -136,13 +136,13 @@ class ObservationTerm:
     noise: NonNegatives  # standard deviation in `unit`, added in training
     max_age: Positive  # s; older values are stale and stop the robot
     limit: Ranges | None  # in `unit`; a value outside stops the robot; null: not checked
-    infinite: Range | None  # numbers for -inf and +inf (REP-117); null: both are refused
+    inf_values: Range | None  # numbers for -inf and +inf (REP-117); null: both are refused
     mujoco: MujocoState  # source in the simulation
     ros: RosField  # source on the robot
-    # Quantity computed from a quaternion: 6 elements of its axes, the up direction, or the tilt
-    # angle; null: the values themselves.
-    derive: Literal["axes", "up", "tilt"] | None = None
-    observed: bool = True  # false: checked, but not an input of the policy
+    # Quantity computed from a quaternion, in the body's frame: two axes of the world (6 elements),
+    # the direction against gravity, or the tilt angle; null: the values themselves.
+    derive: Literal["rotation_6d", "gravity_up", "tilt"] | None = None
+    policy_input: bool = True  # false: checked, but not an input of the policy
     # true: an angle that is wrapped to (-pi, pi], whether or not the driver counts turns;
     # null: not stated.
     wraps: Flags | None = None
@@ -155,8 +155,8 @@ class ObservationTerm:
                 check_size(self.name, f"mujoco.{key}", names, self.size)
         if elements := self.mujoco.elements:
             check_size(self.name, "mujoco.elements", elements, self.size)
-        if self.infinite is not None:
-            check_range(self.name, "infinite", self.infinite)
+        if self.inf_values is not None:
+            check_range(self.name, "inf_values", self.inf_values)
         if self.mujoco.rays is not None:
             self._check_rays(self.mujoco.rays)
         if self.derive is not None:
@@ -174,21 +174,21 @@ class ObservationTerm:
 
     def _check_rays(self, rays: Rays) -> None:
         where = f"term {self.name!r}: mujoco.rays"
-        if self.infinite is None:
-            raise ValueError(f"{where} needs infinite: what stands for nothing there")
-        low, high = self.infinite
+        if self.inf_values is None:
+            raise ValueError(f"{where} needs inf_values: what stands for nothing there")
+        low, high = self.inf_values
         if low > rays.range_min or high < rays.range_max:
             # A true range would pass for an infinite one.
             raise ValueError(
-                f"{where} has ranges {(rays.range_min, rays.range_max)} beyond infinite "
-                f"{self.infinite}"
+                f"{where} has ranges {(rays.range_min, rays.range_max)} beyond inf_values "
+                f"{self.inf_values}"
             )
         if self.ros.type == LASER_SCAN:
-            said = dict(self.ros.constants)
-            for path, value in rays.constants(self.size).items():
-                if path not in said or not same_constant(said[path], value):
+            said = dict(self.ros.required_values)
+            for path, value in rays.required_values(self.size).items():
+                if path not in said or not same_value(said[path], value):
                     raise ValueError(
-                        f"{where} makes {path} {value:.6g}, ros.constants says "
+                        f"{where} makes {path} {value:.6g}, ros.required_values says "
                         f"{said.get(path, 'nothing')}"
                     )
 
@@ -249,7 +249,7 @@ class ObservationTerm:
     @property
     def width(self) -> int:
         """Elements in the observation."""
-        return self.count if self.observed else 0
+        return self.count if self.policy_input else 0
 
     @property
     def scales(self) -> Floats:
@@ -287,7 +287,7 @@ def _is_free_quaternion(names: tuple[str, ...]) -> bool:
 # those of before.
 LATER = (
     ("derive", None),
-    ("observed", True),
+    ("policy_input", True),
     ("wraps", None),
     ("elements", None),
     ("names", None),
@@ -303,7 +303,7 @@ def drop_later(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 TOLERANCE = 1e-4  # relative, and absolute near 0: drivers count angles in float32
 
 
-def same_constant(value: float | Integral | str, expected: float | str) -> bool:
+def same_value(value: float | Integral | str, expected: float | str) -> bool:
     """True if a message's value equals the value required by the interface."""
     if isinstance(value, str) or isinstance(expected, str):
         return value == expected
@@ -323,7 +323,7 @@ class Tracking:
 
     term: str  # an observation term in the action term's unit
     tolerance: Positives  # largest difference, in that unit
-    time: Positive  # s for which the difference may be larger
+    timeout: Positive  # s for which the difference may be larger
     # For each element of the action term the element of `term` that measures it, or null;
     # without this key: the same element of a term of the same size.
     elements: tuple[Index | None, ...] | None = None
@@ -359,18 +359,18 @@ class ActionTerm:
     size: Size  # elements
     unit: Unit  # of the command
     frame: Label  # in which the command is expressed
-    scale: NonZeros  # command = offset + scale * action, then limit, blend, rate_limit
+    scale: NonZeros  # command = offset + scale * action, then limit, low-pass filter, rate_limit
     offset: Numbers  # command for an action of 0
     limit: Ranges  # range of the command, in `unit`
-    blend: NonNegatives  # s, time constant of a low-pass filter of the command; 0: none
+    smoothing_time: NonNegatives  # s, time constant of a low-pass filter of the command; 0: none
     rate_limit: Positives  # largest change of the command, `unit` per second
     tracking: Tracking | None  # measurement that must follow the command; null: none
-    safe: tuple[Number, ...]  # the command that stops the robot, per element
+    safe_command: tuple[Number, ...]  # the command that stops the robot, per element
     mujoco: MujocoActuators  # target in the simulation
     ros: RosField  # target on the robot
     # Command with which a session begins: `measured`, read from the term in `tracking`, or
-    # `safe`, for robots that are at rest under it in every pose. null: measured if there is
-    # `tracking`; without it the key has to be `safe` before the robot can be armed.
+    # `safe`, the safe command, for robots that are at rest under it in every pose. null: measured
+    # if there is `tracking`; without it the key has to be `safe` before the robot can be armed.
     initial_command: Literal["measured", "safe"] | None = None
 
     @model_validator(mode="after")
@@ -382,14 +382,14 @@ class ActionTerm:
             )
         check_size(self.name, "ros.fields", self.ros.fields, self.size)
         check_size(self.name, "mujoco.actuators", self.mujoco.actuators, self.size)
-        check_size(self.name, "safe", self.safe, self.size)
-        for key in ("scale", "offset", "blend", "rate_limit"):
+        check_size(self.name, "safe_command", self.safe_command, self.size)
+        for key in ("scale", "offset", "smoothing_time", "rate_limit"):
             check_each(self.name, key, getattr(self, key), self.size)
         check_ranges(self.name, "limit", self.limit, self.size)
-        for value, low, high in zip(self.safe, *self.limits, strict=True):
+        for value, low, high in zip(self.safe_command, *self.limits, strict=True):
             if not low <= value <= high:
                 raise ValueError(
-                    f"action {self.name!r}: safe value {value} is outside limit "
+                    f"action {self.name!r}: safe_command {value} is outside limit "
                     f"{(float(low), float(high))}"
                 )
         if self.tracking is not None:
@@ -409,9 +409,9 @@ class ActionTerm:
         return spread(self.rate_limit, self.size)
 
     @property
-    def blends(self) -> Floats:
+    def smoothing_times(self) -> Floats:
         """(size,) time constants, s."""
-        return spread(self.blend, self.size)
+        return spread(self.smoothing_time, self.size)
 
     @property
     def measured(self) -> tuple[int | None, ...]:

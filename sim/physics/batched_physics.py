@@ -227,9 +227,9 @@ class _Scanner:
 
     def __init__(self, batch: Batch, term: ObservationTerm) -> None:
         assert term.mujoco.rays is not None
-        assert term.infinite is not None
+        assert term.inf_values is not None
         self.name, self.count = term.name, term.size
-        self._rays, self._infinite, self._batch = term.mujoco.rays, term.infinite, batch
+        self._rays, self._inf_values, self._batch = term.mujoco.rays, term.inf_values, batch
         self._site = ray_site(batch.model, term)
         self._body = int(batch.model.site_bodyid[self._site])
         self._directions = self._rays.directions(term.size)  # (count, 3) in the site's frame
@@ -246,4 +246,4 @@ class _Scanner:
         distance, _ = self._batch.ray(
             np.nan_to_num(origin)[:, None], vectors, bodyexclude=self._body, ids=ids
         )
-        return self._rays.ranges(distance, self._infinite)
+        return self._rays.ranges(distance, self._inf_values)

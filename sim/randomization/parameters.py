@@ -14,14 +14,14 @@ from sim.randomization.quantities import ROWS, VECTOR, Per, Quantity
 from sim.randomization.schema import (
     Actuator,
     Pair,
-    Reality,
     Section,
     Sensor,
+    SimParams,
     actuator_names,
     first_of_shared,
     places,
-    reality_from_dict,
     robot_terms,
+    sim_params_from_dict,
 )
 
 
@@ -31,7 +31,7 @@ class ParameterVector:
     Args:
         interface: of the robot.
         bodies: names of the model's bodies, in order.
-        reality: fixed: what all of them have in common.
+        sim_params: fixed: what all of them have in common.
         ranges: what each episode draws around it.
 
     Attributes:
@@ -39,7 +39,7 @@ class ParameterVector:
     """
 
     def __init__(
-        self, interface: Interface, bodies: Sequence[str], reality: Reality, ranges: Reality
+        self, interface: Interface, bodies: Sequence[str], sim_params: SimParams, ranges: SimParams
     ) -> None:
         self._actuators, self._terms = actuator_names(interface), robot_terms(interface)
         self._bodies = bodies
@@ -59,9 +59,9 @@ class ParameterVector:
             row.name: slice(start, start + sizes[row.per])
             for row, start in zip(VECTOR, starts, strict=False)
         }
-        base = self._ends(reality)
+        base = self._ends(sim_params)
         if (base[:, 0] != base[:, 1]).any():
-            raise ValueError("a reality is one robot: its numbers are no ranges")
+            raise ValueError("sim parameters are of one robot: its numbers are no ranges")
         self._base = base[:, 0]
         self._low, self._high = self._ends(ranges).T
         self._copies, self._copied = self._shared()
@@ -78,7 +78,7 @@ class ParameterVector:
 
     @property
     def fixed(self) -> Floats:
-        """(n,) the values at the lowest end of all ranges: those of the reality without ranges."""
+        """(n,) the values at the lowest end of all ranges: those without ranges."""
         values: Floats = self.draw(np.zeros((1, self.size)))[0]
         return values
 
@@ -115,7 +115,7 @@ class ParameterVector:
     def share(self, values: Floats) -> None:
         """Copy the settings of the first term to all terms that read the same message value.
 
-        Changes values (k, n) in place. `check_reality` ensures that their ranges are equal.
+        Changes values (k, n) in place. `check_sim_params` ensures that their ranges are equal.
         """
         values[:, self._copies] = values[:, self._copied]
 
@@ -158,15 +158,15 @@ class ParameterVector:
         owners = {Per.BODY: self._bodies, Per.ACTUATOR: self._actuators, Per.TERM: own}[row.per]
         return [f"{owner}.{row.key}" if owner else "" for owner in owners]
 
-    def _ends(self, reality: Reality) -> Floats:
+    def _ends(self, sim_params: SimParams) -> Floats:
         """(n, 2) lowest and highest value of every element."""
-        pairs = [pair for row in VECTOR for pair in self._pairs(row, reality)]
+        pairs = [pair for row in VECTOR for pair in self._pairs(row, sim_params)]
         return np.array(pairs, np.float64)
 
-    def _pairs(self, row: Quantity, reality: Reality) -> Iterable[Pair]:
-        """Range of each element of a quantity in a reality."""
+    def _pairs(self, row: Quantity, sim_params: SimParams) -> Iterable[Pair]:
+        """Range of each element of a quantity in a set of sim parameters."""
         nominal = row.nominal, row.nominal
-        section = getattr(reality, row.section)
+        section = getattr(sim_params, row.section)
         if row.per is Per.ROBOT:
             return [nominal if section is None else getattr(section, row.key)]
         if row.per is Per.BODY:
@@ -181,8 +181,8 @@ class ParameterVector:
         each = zip(sensors, self._terms, strict=True)
         return [pair for sensor, term in each for pair in _elements(row, sensor, term.size)]
 
-    def reality(self, values: Floats) -> Reality:
-        """The reality with values (n,), the inverse of `fixed`."""
+    def sim_params(self, values: Floats) -> SimParams:
+        """The sim parameters with values (n,), the inverse of `fixed`."""
         values = values[None].copy()
         self.share(values)
         data: dict[str, Any] = {"physics": {}, "actuators": {}, "sensors": {}, "pushes": {}}
@@ -192,7 +192,7 @@ class ParameterVector:
                 self._put(data[row.section], row, part)
         if not data["pushes"]:
             del data["pushes"]
-        return reality_from_dict(data, "values")
+        return sim_params_from_dict(data, "values")
 
     def _put(self, section: dict[str, Any], row: Quantity, part: list[float]) -> None:
         """Write the values of a quantity into plain data of its section."""

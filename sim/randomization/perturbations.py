@@ -15,8 +15,8 @@ from sim.randomization.model_fields import ModelFieldWriter, body_names
 from sim.randomization.parameters import ParameterVector
 from sim.randomization.quantities import VECTOR, Per
 from sim.randomization.schema import (
-    Reality,
-    check_reality,
+    SimParams,
+    check_sim_params,
     first_of_shared,
     places,
     robot_terms,
@@ -26,8 +26,8 @@ from sim.seeding import Stream, generator
 
 BLOCK = 32  # ticks for which noise is drawn at once
 KEYS = 2**53  # whole numbers that a float holds
-VALUES, NOISE, PUSH = 0, 1, 2  # places in Stream.REALITY
-NOMINAL = Reality()
+VALUES, NOISE, PUSH = 0, 1, 2  # places in Stream.SIM_PARAMS
+NOMINAL = SimParams()
 
 Ids = NDArray[np.int32]
 Whole = NDArray[np.intp]
@@ -46,7 +46,7 @@ class PerturbedSim:
     Args:
         physics: the simulations.
         interface: of the robot, with or without the terms of a family.
-        reality: what all of them have in common.
+        sim_params: what all of them have in common.
         ranges: what each episode draws around it.
 
     Attributes:
@@ -57,13 +57,17 @@ class PerturbedSim:
     """
 
     def __init__(
-        self, physics: BatchedPhysics, interface: Interface, reality: Reality, ranges: Reality
+        self,
+        physics: BatchedPhysics,
+        interface: Interface,
+        sim_params: SimParams,
+        ranges: SimParams,
     ) -> None:
         self._physics, self._interface = physics, interface
         bodies = body_names(physics.model)
-        check_model(reality, interface, bodies, "reality")
-        check_model(ranges, interface, bodies, "randomise")
-        self._differences = both = ParameterVector(interface, bodies, reality, ranges)
+        check_model(sim_params, interface, bodies, "sim_params")
+        check_model(ranges, interface, bodies, "domain_randomization")
+        self._differences = both = ParameterVector(interface, bodies, sim_params, ranges)
         self._expanded = ModelFieldWriter(physics.batch, interface, both, both.differing)
         if both.differs("push_every") and not physics.movable:
             raise UserError(
@@ -112,7 +116,7 @@ class PerturbedSim:
         self._values, self._last = parts["values"], parts["last"]
         self._commands, self._seen = parts["commands"], parts["seen"]
         self._values[:] = both.draw(np.zeros((size, both.size)))
-        self._commands[:] = self._interface.safe
+        self._commands[:] = self._interface.safe_command
         # What follows from the state.
         self._rows = np.arange(size)
         self._command_lag = np.zeros((size, self._interface.action_size), np.intp)
@@ -128,7 +132,7 @@ class PerturbedSim:
         if not self._drawn:
             return
         share = [
-            generator(int(key), Stream.REALITY, VALUES).random(self._differences.size)
+            generator(int(key), Stream.SIM_PARAMS, VALUES).random(self._differences.size)
             for key in self._key[ids]
         ]
         self._values[ids] = self._differences.draw(np.array(share))
@@ -161,7 +165,7 @@ class PerturbedSim:
             return
         for i in ids:
             block = int(self._tick[i]) // BLOCK
-            rng = generator(int(self._key[i]), Stream.REALITY, NOISE, block)
+            rng = generator(int(self._key[i]), Stream.SIM_PARAMS, NOISE, block)
             self._gauss[i] = rng.standard_normal(self._gauss.shape[1:])
             self._chance[i] = rng.random(self._chance.shape[1:])
             if block == 0:
@@ -209,7 +213,7 @@ class PerturbedSim:
         if not len(ids):
             return
         angle = [
-            generator(int(self._key[i]), Stream.REALITY, PUSH, int(count[i])).uniform(
+            generator(int(self._key[i]), Stream.SIM_PARAMS, PUSH, int(count[i])).uniform(
                 -np.pi, np.pi
             )
             for i in ids
@@ -253,7 +257,7 @@ class PerturbedSim:
         sensor = SensorModel(
             scale=self._of("scale")[:, [i]],
             bias=self._of("bias")[:, columns],
-            infinite=term.infinite,
+            inf_values=term.inf_values,
         )
         last = self._last[:, columns]
         return sensor.measured(value, noise=noise, dropped=dropped, last=last)
@@ -276,12 +280,14 @@ class PerturbedSim:
         """Continue from rows of a `state`, of all simulations or of `ids`.
 
         Raises:
-            ValueError: it is of another robot, reality or number of simulations.
+            ValueError: it is of another robot, other sim parameters or another number of
+                simulations.
         """
         ids = np.arange(self._physics.size, dtype=np.int32) if ids is None else ids
         if state.shape != (len(ids), self.state.shape[1]):
             raise ValueError(
-                f"the snapshot has reality {state.shape}, not {(len(ids), self.state.shape[1])}"
+                f"the snapshot has sim parameters {state.shape}, "
+                f"not {(len(ids), self.state.shape[1])}"
             )
         self.state[ids] = state
         self._become(ids)
@@ -303,14 +309,16 @@ class PerturbedSim:
         )
 
 
-def check_model(reality: Reality, interface: Interface, bodies: list[str], where: str) -> None:
-    """`check_reality`, and refuse bodies that the model does not have.
+def check_model(
+    sim_params: SimParams, interface: Interface, bodies: list[str], where: str
+) -> None:
+    """`check_sim_params`, and refuse bodies that the model does not have.
 
     Raises:
         UserError: names `where`, the thing and the valid choices.
     """
-    check_reality(reality, interface, where)
-    for name in reality.physics.body_mass_factors:
+    check_sim_params(sim_params, interface, where)
+    for name in sim_params.physics.body_mass_factors:
         if name not in bodies[1:]:
             raise UserError(f"{where}: body_mass_factors: {unknown('body', name, bodies[1:])}")
 

@@ -103,7 +103,7 @@ class Quantity:
     """A row of the table."""
 
     name: str  # in the vector
-    place: str  # section and key of a file, see `sim.randomization.schema.Reality`
+    place: str  # section and key of a file, see `sim.randomization.schema.SimParams`
     per: Per
     combination: Combination
     bounds: Bounds

@@ -1,7 +1,7 @@
-"""reality.yaml: what differs from the nominal model, in one robot or in a range of them.
+"""Sim parameters: what differs from the nominal model, in one robot or in a range of them.
 
 Every key is optional and means `as nominal` where it is missing. Where a number stands, a range
-[low, high] may stand in a robot's randomise.yaml, from which each episode draws its own.
+[low, high] may stand in domain_randomization.yaml of a robot, from which each episode draws.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pydantic.dataclasses import dataclass
 
 from sim.errors import UserError, invalid, short, unknown
 from sim.files.lookup import find
+from sim.files.migrations import SIM_PARAMS, check_schema
 from sim.files.strict_yaml import read_mapping
 from sim.interface import LARGEST, STRICT, Interface, ObservationTerm
 from sim.randomization.quantities import ANY, TABLE, Bounds, Per, Quantity
@@ -32,8 +33,7 @@ from sim.randomization.quantities import ANY, TABLE, Bounds, Per, Quantity
 if TYPE_CHECKING:
     from sim.physics.robot_model import Robot
 
-SCHEMA = 1
-FOLDER, RANGES = "realities", "randomise.yaml"  # of a robot
+FOLDER, RANGES = "sim_params", "domain_randomization.yaml"  # of a robot
 Pair = tuple[float, float]
 
 
@@ -77,7 +77,7 @@ Spread = Annotated[Pair, BeforeValidator(_pair), PlainSerializer(_plain)]
 
 
 class Section:
-    """A part of a reality: its attributes are the keys of the table, each a number or a range."""
+    """A section of sim parameters: attributes are keys of the table, a number or a range each."""
 
     if TYPE_CHECKING:
 
@@ -130,7 +130,7 @@ else:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Reality:
+class SimParams:
     """Differences from the nominal model."""
 
     physics: Dynamics = Dynamics()  # bodies, joints and ground
@@ -139,10 +139,10 @@ class Reality:
     pushes: Pushes | None = None  # null: none
 
 
-_ADAPTER = TypeAdapter(Reality)
+_ADAPTER = TypeAdapter(SimParams)
 
 
-def reality_from_dict(data: object, where: str) -> Reality:
+def sim_params_from_dict(data: object, where: str) -> SimParams:
     """Validate plain data; numbers may be ranges.
 
     Raises:
@@ -154,29 +154,29 @@ def reality_from_dict(data: object, where: str) -> Reality:
         raise invalid(where, error) from None
 
 
-def reality_to_dict(reality: Reality) -> dict[str, Any]:
-    """Returns plain data of all values that are not nominal; inverse of `reality_from_dict`."""
-    data: dict[str, Any] = _ADAPTER.dump_python(reality, mode="json", exclude_defaults=True)
+def sim_params_to_dict(sim_params: SimParams) -> dict[str, Any]:
+    """Returns plain data of all values that are not nominal; inverse of `sim_params_from_dict`."""
+    data: dict[str, Any] = _ADAPTER.dump_python(sim_params, mode="json", exclude_defaults=True)
     return data
 
 
-def read_reality(path: Path) -> Reality:
-    """One robot's reality.
+def read_sim_params(path: Path) -> SimParams:
+    """One robot's sim parameters.
 
     Raises:
         UserError: the file is missing, no YAML mapping, of another schema, or does not hold; or
             a number is a range.
     """
-    reality = _read(path)
-    if ranges := list(_ranges(_ADAPTER.dump_python(reality))):
+    sim_params = _read(path)
+    if ranges := list(_ranges(_ADAPTER.dump_python(sim_params))):
         raise UserError(
             f"{path}: {ranges[0]}: one number is expected; a range is for {RANGES} of a robot"
         )
-    return reality
+    return sim_params
 
 
-def read_ranges(robot: Robot) -> Reality:
-    """Returns the ranges in a robot's randomise.yaml.
+def read_ranges(robot: Robot) -> SimParams:
+    """Returns the ranges in a robot's domain_randomization.yaml.
 
     Raises:
         UserError: the file is missing or invalid, or it names a part that the robot does not have.
@@ -184,48 +184,46 @@ def read_ranges(robot: Robot) -> Reality:
     path = robot.model_path.with_name(RANGES)
     if not path.is_file():
         raise UserError(
-            f"robot {robot.name!r} cannot be randomised: {path} does not exist; see "
-            "docs/reality.md"
+            f"robot {robot.name!r} cannot be randomized: {path} does not exist; see "
+            "docs/sim-params.md"
         )
     return load_ranges(path, robot)
 
 
-def load_ranges(path: Path, robot: Robot) -> Reality:
+def load_ranges(path: Path, robot: Robot) -> SimParams:
     """Load ranges from a file.
 
     Raises:
         UserError: it is missing, does not hold, or names what the robot does not have.
     """
-    reality = _read(path)
-    check_reality(reality, robot.interface, str(path))
-    return reality
+    sim_params = _read(path)
+    check_sim_params(sim_params, robot.interface, str(path))
+    return sim_params
 
 
-def reality_names(robot: Robot) -> list[str]:
-    """Names of the realities that are shipped with the robot."""
+def sim_params_names(robot: Robot) -> list[str]:
+    """Names of the sim-parameter files that are shipped with the robot."""
     return sorted(p.stem for p in robot.model_path.parent.glob(f"{FOLDER}/*.yaml"))
 
 
-def load_reality(name: str, robot: Robot) -> Reality:
-    """Load a reality that is shipped with the robot by name, or a file by path.
+def load_sim_params(name: str, robot: Robot) -> SimParams:
+    """Load a set of sim parameters that is shipped with the robot by name, or a file by path.
 
     Raises:
         UserError: there is none, it does not hold, or it names what the robot does not have.
     """
     folder = robot.model_path.parent / FOLDER
-    shipped = {each: folder / f"{each}.yaml" for each in reality_names(robot)}
-    path = find("reality", name, shipped, "; or a file")
-    reality = read_reality(path)
-    check_reality(reality, robot.interface, str(path))
-    return reality
+    shipped = {each: folder / f"{each}.yaml" for each in sim_params_names(robot)}
+    path = find("sim parameters", name, shipped, "; or a file")
+    sim_params = read_sim_params(path)
+    check_sim_params(sim_params, robot.interface, str(path))
+    return sim_params
 
 
-def _read(path: Path) -> Reality:
+def _read(path: Path) -> SimParams:
     data = read_mapping(path)
-    schema = data.pop("schema", None)
-    if schema != SCHEMA:
-        raise UserError(f"{path}: schema {short(schema)} is not known. Valid: {SCHEMA}")
-    return reality_from_dict(data, str(path))
+    check_schema(data.pop("schema", None), SIM_PARAMS, path, path)
+    return sim_params_from_dict(data, str(path))
 
 
 def _ranges(data: object, key: str = "") -> Iterator[str]:
@@ -268,23 +266,23 @@ def places(term: ObservationTerm) -> list[tuple[str, str]]:
     return [(term.ros.topic, path) for path in term.ros.fields]
 
 
-def check_reality(reality: Reality, interface: Interface, where: str) -> None:
+def check_sim_params(sim_params: SimParams, interface: Interface, where: str) -> None:
     """Refuse an actuator or a term that the robot does not have, or values that do not fit it.
 
     Raises:
         UserError: names `where`, the thing and the valid choices.
     """
     actuators = actuator_names(interface)
-    for name in reality.actuators:
+    for name in sim_params.actuators:
         if name not in actuators:
             raise UserError(f"{where}: actuators: {unknown('actuator', name, actuators)}")
     terms = {term.name: term for term in robot_terms(interface)}
-    for name, sensor in reality.sensors.items():
+    for name, sensor in sim_params.sensors.items():
         if name not in terms:
             raise UserError(f"{where}: sensors: {unknown('observation term', name, terms)}")
         _check_sensor(sensor, terms[name], f"{where}: sensors: {name}")
     for one, two in combinations(terms.values(), 2):
-        _check_shared(reality, one, two, where)
+        _check_shared(sim_params, one, two, where)
 
 
 def _check_sensor(sensor: Sensor, term: ObservationTerm, where: str) -> None:
@@ -300,13 +298,13 @@ def _check_sensor(sensor: Sensor, term: ObservationTerm, where: str) -> None:
 
 
 def _check_shared(
-    reality: Reality, one: ObservationTerm, two: ObservationTerm, where: str
+    sim_params: SimParams, one: ObservationTerm, two: ObservationTerm, where: str
 ) -> None:
     """Refuse different settings for terms that read the same value of a message."""
     shared = set(places(one)) & set(places(two))
     if not shared:
         return
-    first, second = (reality.sensors.get(term.name, Sensor()) for term in (one, two))
+    first, second = (sim_params.sensors.get(term.name, Sensor()) for term in (one, two))
     biased = first.bias != (0.0, 0.0) or first.element_bias
     if first != second or (biased and places(one) != places(two)):
         topic, path = sorted(shared)[0]

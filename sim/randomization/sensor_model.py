@@ -24,7 +24,7 @@ class SensorModel:
     delay: float = 0.0  # s; applied by the caller, which keeps past values
     scale: Floats | float = 1.0  # (n, 1) or one for all
     bias: Floats | float = 0.0  # (n, size) or (size,), in the term's unit
-    infinite: tuple[float, float] | None = None  # at these values and beyond nothing is measured
+    inf_values: tuple[float, float] | None = None  # at these values and beyond nothing is measured
 
     @property
     def changes_values(self) -> bool:
@@ -50,8 +50,8 @@ class SensorModel:
         changed = self.scale * value + self.bias
         if noise is not None:
             changed += noise
-        if self.infinite is not None:
-            low, high = self.infinite  # where nothing was measured, there is nothing to disturb
+        if self.inf_values is not None:
+            low, high = self.inf_values  # where nothing was measured, there is nothing to disturb
             nothing = (value <= low) | (value >= high)
             changed = np.where(nothing, value, np.clip(changed, low, high))
         if dropped is not None and last is not None:
@@ -78,7 +78,7 @@ def sensor_models(
     )
     each = np.split(bias, np.cumsum([term.size for term in terms])[:-1])
     return {
-        term.name: SensorModel(float(late), float(factor), own, term.infinite)
+        term.name: SensorModel(float(late), float(factor), own, term.inf_values)
         for term, late, factor, own in zip(terms, delay, scale, each, strict=True)
     }
 

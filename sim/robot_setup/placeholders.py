@@ -21,13 +21,13 @@ MEANING = {
     "action.limit": "[lowest, highest] that may be commanded, in the term's unit",
     "scale": "command = offset + scale * action: the command that an action of 1 adds",
     "offset": "the command that an action of 0 means",
-    "blend": "s, time constant with which the command follows its target; 0.0: at once",
+    "smoothing_time": "s, time constant with which the command follows its target; 0.0: at once",
     "rate_limit": "largest change of the command, in its unit per second, that the robot bears",
-    "safe": "the command that stops the robot, one number per element",
-    "tracking": "{term, tolerance, time}: the measurement that must follow the command, by how "
+    "safe_command": "the command that stops the robot, one number per element",
+    "tracking": "{term, tolerance, timeout}: the measurement that must follow the command, by how "
     "much it may differ and for how many s; null where nothing measures it",
     "tolerance": "how far the measurement may be from the command, in the term's unit",
-    "time": "s that the measurement may be further than `tolerance` from the command",
+    "timeout": "s that the measurement may be further than `tolerance` from the command",
     "wraps": "true if the driver's angle jumps at pi, false if it goes on counting; one for all "
     "elements, or a list",
     "unit": "the unit of the values, for people and for the check of `tracking`",
@@ -48,7 +48,7 @@ def explain(place: str) -> str:
 
 
 def todos(data: Any, place: str = "") -> Iterator[str]:
-    """Returns every key of robot.yaml that is still open, such as `action.0.safe`."""
+    """Returns every key of robot.yaml that is still open, such as `action.0.safe_command`."""
     parts: Iterator[tuple[Any, Any]] = iter(())
     if isinstance(data, dict):
         parts = iter(data.items())
@@ -73,11 +73,11 @@ def filled(text: str) -> Interface:
         _fill(term, {"noise": 0.0, "max_age": 1.0, "limit": None, "wraps": False})
     for term in data["action"]:
         size = term["size"]
-        _fill(term, {"scale": 1.0, "offset": 0.0, "limit": [-1.0, 1.0], "blend": 0.0})
+        _fill(term, {"scale": 1.0, "offset": 0.0, "limit": [-1.0, 1.0], "smoothing_time": 0.0})
         _fill(term, {"rate_limit": 1.0, "tracking": None, "unit": "1"})
         each = term["limit"] if isinstance(term["limit"][0], list) else [term["limit"]] * size
-        _fill(term, {"safe": [low for low, _ in each]})
-        _fill(term["tracking"] or {}, {"tolerance": 1.0, "time": 1.0})
+        _fill(term, {"safe_command": [low for low, _ in each]})
+        _fill(term["tracking"] or {}, {"tolerance": 1.0, "timeout": 1.0})
         if TODO in term["ros"].values():
             term["ros"] |= {"topic": "todo", "type": "std_msgs/msg/Float64MultiArray"}
             term["ros"]["fields"] = [f"data[{i}]" for i in range(size)]

@@ -31,7 +31,7 @@ def unrest(interface: Interface, model: mujoco.MjModel, seconds: float) -> Itera
     """Yields a line for every motion of the robot while its safe command is held."""
     data = mujoco.MjData(model)
     ids = [index for term in interface.action for index in actuators(model, term)]
-    data.ctrl[ids] = interface.safe
+    data.ctrl[ids] = interface.safe_command
     mujoco.mj_forward(model, data)
     before = _state(data)
     mujoco.mj_step(model, data, max(1, round(seconds / model.opt.timestep)))
@@ -89,14 +89,23 @@ def _leaves(
                     if term.tracking is not None and kind in ("position", "velocity"):
                         tolerance = float(spread(term.tracking.tolerance, term.size)[i])
                     found.append(
-                        _off(model, joint, kind, term.safe[i], span, tolerance, before, after)
+                        _off(
+                            model,
+                            joint,
+                            kind,
+                            term.safe_command[i],
+                            span,
+                            tolerance,
+                            before,
+                            after,
+                        )
                     )
         over = [each for each in found if each[0] > 1]
         if over:
             more = f", and {len(over) - 1} more" if len(over) > 1 else ""
             yield (
-                f"action {term.name}: it does not stay where `safe` holds it: {max(over)[1]} "
-                f"within {seconds:g} s{more}"
+                f"action {term.name}: it does not stay where `safe_command` holds it: "
+                f"{max(over)[1]} within {seconds:g} s{more}"
             )
 
 
@@ -116,11 +125,11 @@ def _off(
     place, speed = int(model.jnt_qposadr[joint]), int(model.jnt_dofadr[joint])
     if kind == "position":
         at = after.qpos[place]
-        words = f"{name} is at {at:.2g} {unit}, `safe` says {safe:.2g}"
+        words = f"{name} is at {at:.2g} {unit}, `safe_command` says {safe:.2g}"
         return abs(at - safe) / (tolerance or PART * span), words
     if kind == "velocity":
         at = after.qvel[speed]
-        words = f"{name} moves at {at:.2g} {unit}/s, `safe` says {safe:.2g}"
+        words = f"{name} moves at {at:.2g} {unit}/s, `safe_command` says {safe:.2g}"
         return abs(at - safe) / (tolerance or PART * span), words
     limited = bool(model.jnt_limited[joint])
     may = PART * float(np.ptp(model.jnt_range[joint])) if limited else ANGLE if turning else LENGTH

@@ -16,6 +16,7 @@ import mujoco
 import numpy as np
 
 from sim.errors import UserError, listed
+from sim.files.migrations import SCHEMA
 from sim.interface import Range, element_path
 from sim.physics.robot_bodies import BALL, FREE, HINGE, SLIDE, is_robot, measured_joints, roots
 from sim.physics.servo import effect
@@ -40,12 +41,12 @@ class RobotTemplate:
     fields: tuple[str, ...]
     limits: Ranges = ()
     why: str = ""  # of the limits
-    safe: tuple[float, ...] | None = None
+    safe_command: tuple[float, ...] | None = None
     safe_why: str = ""
     tracked: str = ""  # the observation term that measures it
     elements: tuple[int, ...] = ()  # of that term
     derive: str = ""  # what an observation term shows of its quaternion
-    observed: bool = True
+    policy_input: bool = True
     turning: str = ""  # a joint that turns without end
 
 
@@ -81,7 +82,7 @@ def draft(name: str, model: mujoco.MjModel, notes: Sequence[str] = ()) -> str:
     lines = [
         "# Drafted from model.xml. TODO: measure or decide; `mlsh check-robot` says what it is.",
         *(f"# Note: {note}" for note in notes),
-        "schema: 1",
+        f"schema: {SCHEMA}",
         f"robot: {_text(name)}",
         f"control_dt: {TODO}",
         f"physics_dt: {float(model.opt.timestep)!r}   # the model's timestep",
@@ -316,7 +317,7 @@ def _tilt(model: mujoco.MjModel, terms: Sequence[RobotTemplate]) -> list[RobotTe
     whole = min(orientations, key=rank)
     name = _free_name("tilt", [term.name for term in terms])
     base = replace(whole, name=name, unit="rad", frame="base_link")
-    return [replace(base, derive="tilt", observed=False)]
+    return [replace(base, derive="tilt", policy_input=False)]
 
 
 def _root(model: mujoco.MjModel, term: RobotTemplate) -> int:
@@ -394,7 +395,7 @@ def _action_term(
         paths,
         limits=limits,
         why=why,
-        safe=safe,
+        safe_command=safe,
         safe_why=safe_why,
         tracked=tracked,
         elements=elements,
@@ -433,7 +434,9 @@ def _safe(
             return None, ""
         bounds = [(-np.inf, np.inf) if bound is None else bound for bound in limits]
         if any(not low <= x <= high for x, (low, high) in zip(values, bounds, strict=True)):
-            notes.append(f"ctrl of keyframe {name} is beyond the limits, so that it is not `safe`")
+            notes.append(
+                f"ctrl of keyframe {name} is beyond the limits, so that it is not `safe_command`"
+            )
             return None, ""
         return values, f"ctrl of the model's keyframe {name}: does it stop the robot?"
     return None, ""
@@ -493,7 +496,7 @@ def _ros_lines(term: RobotTemplate) -> list[str]:
         f"      topic: {_text(term.topic)}",
         f"      type: {term.type}",
         f"      fields: {_names(term.fields)}",
-        "      constants: {}   # what the message has to say of itself, by path; see a laser scan",
+        "      required_values: {}   # by path: what the message must say of itself, see scans",
     ]
 
 
@@ -505,8 +508,8 @@ def _observation_lines(term: RobotTemplate) -> list[str]:
         more.append(f"    wraps: {TODO}   # joint {_text(term.turning)} turns without end")
     if term.derive:
         more.append(f"    derive: {term.derive}   # of its z axis to the world's")
-    if not term.observed:
-        more.append("    observed: false   # the guard checks it, the policy does not see it")
+    if not term.policy_input:
+        more.append("    policy_input: false   # the guard checks it, the policy does not see it")
     return [
         f"  - name: {_text(term.name)}",
         f"    size: {len(term.fields)}",
@@ -514,10 +517,10 @@ def _observation_lines(term: RobotTemplate) -> list[str]:
         f"    frame: {_text(term.frame)}",
         "    scale: 1.0   # the numbers as they are; training normalises them",
         "    clip: null",
-        f"    noise: {TODO}" if term.observed else "    noise: 0.0   # not observed",
+        f"    noise: {TODO}" if term.policy_input else "    noise: 0.0   # not observed",
         f"    max_age: {TODO}",
         f"    limit: {TODO if None in term.limits else _limits(term)}",
-        "    infinite: null   # infinite values are refused",
+        "    inf_values: null   # infinite values are refused",
         *more,
         f"    mujoco: {{{key}: {shown}}}",
         *_ros_lines(term),
@@ -528,8 +531,8 @@ def _action_lines(term: RobotTemplate) -> list[str]:
     scales = [TODO if b is None else repr((b[1] - b[0]) / 2) for b in term.limits]
     offsets = [TODO if b is None else repr((b[1] + b[0]) / 2) for b in term.limits]
     elements = f", elements: {_list(map(str, term.elements))}" if term.elements else ""
-    tracking = f"{{term: {_text(term.tracked)}{elements}, tolerance: {TODO}, time: {TODO}}}"
-    safe = TODO if term.safe is None else _list(map(repr, term.safe))
+    tracking = f"{{term: {_text(term.tracked)}{elements}, tolerance: {TODO}, timeout: {TODO}}}"
+    safe = TODO if term.safe_command is None else _list(map(repr, term.safe_command))
     lines = [
         f"  - name: {_text(term.name)}",
         f"    size: {len(term.fields)}",
@@ -538,10 +541,10 @@ def _action_lines(term: RobotTemplate) -> list[str]:
         f"    scale: {_with_reason(_each(scales), 'actions of -1 .. 1 span the limit')}",
         f"    offset: {_each(offsets)}",
         f"    limit: {_limits(term)}",
-        f"    blend: {TODO}",
+        f"    smoothing_time: {TODO}",
         f"    rate_limit: {TODO}",
         f"    tracking: {tracking if term.tracked else TODO}",
-        f"    safe: {_with_reason(safe, term.safe_why)}",
+        f"    safe_command: {_with_reason(safe, term.safe_why)}",
         f"    mujoco: {{actuators: {_names(term.source[1])}}}",
     ]
     if term.type == JOINTS:

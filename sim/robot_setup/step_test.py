@@ -93,14 +93,14 @@ def run_step_tests(interface: Interface, model: mujoco.MjModel, seconds: float) 
     physics.reset(ONE)
     held = _Record(physics)
     for _ in range(_steps(seconds, interface.physics_dt)):
-        held.step(interface.safe[None])
+        held.step(interface.safe_command[None])
     # A robot that diverges at its safe command cannot be tested in motion.
     elements = range(interface.action_size) if held.finite.all() else ()
     aims = [
         (element, target)
         for element in elements
         for target in (float(limit[element]) for limit in interface.limits)
-        if abs(target - interface.safe[element]) > 1e-9
+        if abs(target - interface.safe_command[element]) > 1e-9
     ]
     start = physics.snapshot()
     drives = [
@@ -159,13 +159,13 @@ def _drive(
     physics = BatchedPhysics(interface, model, count, min(count, os.cpu_count() or 1))
     physics.reset(np.arange(count, dtype=np.int32))
     physics.restore({name: np.repeat(values, count, axis=0) for name, values in start.items()})
-    command = np.tile(interface.safe, (count, 1))
+    command = np.tile(interface.safe_command, (count, 1))
     target, ramps, ticks = command.copy(), [], []
     for row, (element, aim) in enumerate(aims):
         target[row, element] = aim
         term, index = _term(interface, element)
-        ramps.append(float(abs(aim - interface.safe[element]) / term.rate_limits[index]))
-        longest = ramps[-1] + 3 * float(term.blends[index]) + seconds
+        ramps.append(float(abs(aim - interface.safe_command[element]) / term.rate_limits[index]))
+        longest = ramps[-1] + 3 * float(term.smoothing_times[index]) + seconds
         ticks.append(_steps(longest, interface.control_dt))
     action, record, half = interface.action_for(target), _Record(physics), np.array(ticks)
     watched = [interface.measured[element] for element, _ in aims]
@@ -197,7 +197,7 @@ def _drive(
 def _followed(
     interface: Interface, element: int, rest: float, measured: Floats, commands: Floats
 ) -> StepResponse:
-    dt, half, safe = interface.physics_dt, len(commands) // 2, interface.safe[element]
+    dt, half, safe = interface.physics_dt, len(commands) // 2, interface.safe_command[element]
     way = commands[half - 1] - safe  # not quite the limit if the command blends
     up, wanted = measured[:half] - rest, commands[:half] - safe
     gain = float(up[-1] / way)

@@ -68,7 +68,7 @@ def _answers(interface: Interface, model: mujoco.MjModel, divide: int) -> list[A
     model = copy.copy(model)
     model.opt.timestep = interface.physics_dt / divide
     fine = replace(interface, physics_dt=interface.physics_dt / divide)
-    safe, drives = interface.safe, _drives(interface)
+    safe, drives = interface.safe_command, _drives(interface)
     physics = BatchedPhysics(
         fine, model, len(drives), max(1, min(len(drives), os.cpu_count() or 1))
     )
@@ -106,13 +106,13 @@ def _answers(interface: Interface, model: mujoco.MjModel, divide: int) -> list[A
 def _drives(interface: Interface) -> list[tuple[int, float]]:
     """Returns each element with its limit that is further from the safe value."""
     ends = np.stack(interface.limits)
-    furthest = np.abs(ends - interface.safe).argmax(axis=0)
+    furthest = np.abs(ends - interface.safe_command).argmax(axis=0)
     return [(i, float(ends[side, i])) for i, side in enumerate(furthest)]
 
 
 def _ramps(interface: Interface, drives: list[tuple[int, float]]) -> list[float]:
     rates = np.concatenate([term.rate_limits for term in interface.action])
-    return [abs(aim - interface.safe[element]) / rates[element] for element, aim in drives]
+    return [abs(aim - interface.safe_command[element]) / rates[element] for element, aim in drives]
 
 
 def _ticks(interface: Interface, ramp: float) -> int:

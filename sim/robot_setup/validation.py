@@ -31,7 +31,7 @@ from sim.physics.robot_model import Robot, load_robot
 from sim.physics.servo import effect
 from sim.randomization.model_fields import body_names
 from sim.randomization.perturbations import NOMINAL, PerturbedSim, check_model
-from sim.randomization.schema import FOLDER, RANGES, load_ranges, read_reality
+from sim.randomization.schema import FOLDER, RANGES, load_ranges, read_sim_params
 from sim.robot_setup.placeholders import TODO, explain, todos
 from sim.robot_setup.step_test import FOLLOWS, StepTest, StepTestReport
 
@@ -97,11 +97,11 @@ def _against_model(robot: Robot) -> list[str]:
     ]
     found += _read_twice(model, interface)
     found = found or disagreements(model, interface) or _refusal(robot.compile)
-    return found or _realities(robot, model)
+    return found or _sim_param_files(robot, model)
 
 
-def _realities(robot: Robot, model: mujoco.MjModel) -> list[str]:
-    """Returns the errors in randomise.yaml and in the realities of the folder."""
+def _sim_param_files(robot: Robot, model: mujoco.MjModel) -> list[str]:
+    """Returns the errors in domain_randomization.yaml and the sim-parameter files."""
     folder = robot.model_path.parent
     paths = sorted(folder.glob(f"{FOLDER}/*.yaml"))
     if (ranges := folder / RANGES).exists():
@@ -109,16 +109,16 @@ def _realities(robot: Robot, model: mujoco.MjModel) -> list[str]:
     return [
         text
         for path in paths
-        for text in _refusal(lambda path=path: _check_reality(robot, model, path))  # type: ignore[misc]
+        for text in _refusal(lambda path=path: _check_sim_params(robot, model, path))  # type: ignore[misc]
     ]
 
 
-def _check_reality(robot: Robot, model: mujoco.MjModel, path: Path) -> None:
+def _check_sim_params(robot: Robot, model: mujoco.MjModel, path: Path) -> None:
     interface = robot.interface
-    reality = load_ranges(path, robot) if path.name == RANGES else read_reality(path)
-    check_model(reality, interface, body_names(model), str(path))
+    sim_params = load_ranges(path, robot) if path.name == RANGES else read_sim_params(path)
+    check_model(sim_params, interface, body_names(model), str(path))
     try:
-        PerturbedSim(BatchedPhysics(interface, model, 1, 1), interface, NOMINAL, reality)
+        PerturbedSim(BatchedPhysics(interface, model, 1, 1), interface, NOMINAL, sim_params)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -202,9 +202,9 @@ def slow_stops(interface: Interface) -> list[str]:
     if seconds <= LONG_STOP:
         return []
     return [
-        f"action {name}: a stop takes up to {seconds:.2f} s, from its limit to `safe` under "
-        f"rate_limit; whoever stops the robot waits for that. More than {LONG_STOP:g} s is long: "
-        "a larger rate_limit, or a `safe` nearer to the middle"
+        f"action {name}: a stop takes up to {seconds:.2f} s, from its limit to "
+        f"`safe_command` under rate_limit; whoever stops the robot waits for that. More than "
+        f"{LONG_STOP:g} s is long: a larger rate_limit, or a `safe_command` nearer to the middle"
     ]
 
 
@@ -242,22 +242,22 @@ def _followed(interface: Interface, drive: StepTest) -> Iterator[tuple[str, str]
     elif did.stop > LONG_STOP:
         yield "stop", f"{what} takes {did.stop:.2f} s to come to rest"
     tolerance = spread(tracking.tolerance, term.size)[drive.element]
-    if did.longest > tracking.time:
+    if did.longest > tracking.timeout:
         yield (
             "tracking",
             f"{label(drive)}: tracking.tolerance {tolerance:g} would trip: the measured "
             f"error reaches {did.error:.2g} and is beyond it for {did.longest:.2g} s, "
-            f"tracking.time is {tracking.time:g}",
+            f"tracking.timeout is {tracking.timeout:g}",
         )
 
 
 def _static(interface: Interface, model: mujoco.MjModel) -> Iterator[str]:
     tracked = {t.tracking.term for t in interface.action if t.tracking is not None}
     for term in interface.observation:
-        if not term.observed and term.limit is None and term.name not in tracked:
+        if not term.policy_input and term.limit is None and term.name not in tracked:
             yield (
-                f"term {term.name}: not observed, not limited, not tracked: nobody looks at it, "
-                "unless skill_limits name it"
+                f"term {term.name}: no policy input, not limited, not tracked: nobody looks "
+                "at it, unless skill_limits name it"
             )
         if turning := _turning(model, term):
             yield (

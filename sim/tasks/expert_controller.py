@@ -26,7 +26,7 @@ class Driver:
     """
 
     def __init__(self, interface: Interface) -> None:
-        self._safe = interface.safe
+        self._safe = interface.safe_command
         paths = [path for term in interface.action for path in term.ros.fields]
         rates = np.concatenate([term.rate_limits for term in interface.action])
         places = {path_text(parse_path(path)[-2:]): i for i, path in enumerate(paths)}

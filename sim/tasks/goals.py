@@ -55,13 +55,13 @@ class GoalTask:
                 noise=0.0,
                 max_age=1.0,
                 limit=None,
-                infinite=None,
+                inf_values=None,
                 mujoco=MujocoState(task="goals"),
                 ros=RosField(
                     topic="goals",
                     type="geometry_msgs/msg/PoseArray",
                     fields=tuple(axes),
-                    constants=(),
+                    required_values=(),
                 ),
             ),
         )

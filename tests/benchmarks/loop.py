@@ -1,8 +1,8 @@
-"""The loop: record in a harsh reality, identify it, train under what was found, evaluate again.
+"""The loop: record with harsh sim parameters, identify them, train with them, evaluate again.
 
 `python -m tests.benchmarks.loop [--steps N] [--sessions N] [--only NAME] [--folder DIR]`
 
-For omni and Moving Bandits. Only the recordings and the evaluations know the hidden reality;
+For omni and Moving Bandits. Only the recordings and the evaluations know what is hidden;
 `mlsh finetune` (the masters alone) and `mlsh train` get the file that identification wrote. With
 `--steps 0` nothing is trained anew. What is won back is of what was lost, and of what of it the
 robot's force and delays leave to any controller.
@@ -29,7 +29,7 @@ from policies.bundle.bundle import Bundle, load_bundle
 from sim.envs.reference_returns import compute_reference_returns, episode_rng
 from sim.envs.world import World
 from sim.physics.robot_model import load_robot
-from sim.randomization.schema import Reality, reality_from_dict
+from sim.randomization.schema import SimParams, sim_params_from_dict
 from sim.tasks.moving_bandits import MovingBandits
 from sim.tasks.registry import make_family
 
@@ -38,13 +38,13 @@ EPISODES, SEED = 50, 7  # per task, the same everywhere; recordings have seed 0
 FINETUNED = "here-"  # before the names of masters that were learned for this robot
 
 
-def _robot(x: dict[str, float], y: dict[str, float], sensors_late: float = 0.0) -> Reality:
+def _robot(x: dict[str, float], y: dict[str, float], sensors_late: float = 0.0) -> SimParams:
     sensors = {
         "position": {"delay_s": sensors_late, "noise": 0.003},
         "velocity": {"delay_s": sensors_late, "noise": 0.01},
     }
     actuators = {"drive_x": x, "drive_y": y}
-    return reality_from_dict({"actuators": actuators, "sensors": sensors}, "bench")
+    return sim_params_from_dict({"actuators": actuators, "sensors": sensors}, "bench")
 
 
 LATE, FAST = {"delay_s": 0.2}, {"command_factor": 1.5, "delay_s": 0.1}
@@ -59,10 +59,10 @@ HIDDEN = {
         {"command_factor": 1.3, "delay_s": 0.2}, {"gain_factor": 0.3, "delay_s": 0.1}
     ),
 }
-# Of a robot of which nobody knows more than that; wider than the shipped randomise.yaml.
+# Of a robot of which nobody knows more than that; wider than the shipped ranges.
 _DRIVE = {"gain_factor": [0.1, 1.2], "command_factor": [0.7, 1.5], "delay_s": [0.0, 0.12]}
 _SENSOR = {"delay_s": [0.0, 0.05], "noise": [0.0, 0.02]}
-RANGES = reality_from_dict(
+RANGES = sim_params_from_dict(
     {
         "actuators": {"drive_x": _DRIVE, "drive_y": _DRIVE},
         "sensors": {"position": _SENSOR, "velocity": _SENSOR},
@@ -71,31 +71,32 @@ RANGES = reality_from_dict(
 )
 
 
-def mean_return(cases: list[EvaluationCase], reality: Reality | None) -> float:
+def mean_return(cases: list[EvaluationCase], sim_params: SimParams | None) -> float:
     """Over all tasks."""
-    differing = [replace(case, sim_params=reality) for case in cases]
+    differing = [replace(case, sim_params=sim_params) for case in cases]
     done = run_offline(differing, episodes=EPISODES, seed=SEED)
     return float(np.mean([each.value for each in done]))
 
 
-def expert(bundle: Bundle, reality: Reality) -> float:
-    """Mean over all tasks of the controller that knows the goal, and nothing of the reality."""
+def expert(bundle: Bundle, sim_params: SimParams) -> float:
+    """Mean over all tasks of the controller that knows the goal but no sim parameters."""
     family = make_family(BUNDLE)
     robot, numbers = load_robot(bundle.interface.robot), range(len(family.tasks))
     found = [
-        compute_reference_returns(robot, family, n, seed=SEED, reality=reality) for n in numbers
+        compute_reference_returns(robot, family, n, seed=SEED, sim_params=sim_params)
+        for n in numbers
     ]
     return float(np.mean([each.optimum for each in found]))
 
 
-def at_most(bundle: Bundle, cases: list[EvaluationCase], reality: Reality | None) -> float:
+def at_most(bundle: Bundle, cases: list[EvaluationCase], sim_params: SimParams | None) -> float:
     """What no controller can exceed in the same episodes: the mean over all tasks.
 
     From rest, full commands along both axes reach the corner of a box that grows; a goal counts
     from the tick on in which the box touches its disc, as if nobody had to stop there.
     """
     robot, family = load_robot(bundle.interface.robot), MovingBandits()
-    world = World(robot, family, 1, reality=reality)
+    world = World(robot, family, 1, sim_params=sim_params)
     world.reset(np.zeros(1, np.int32), [0], [episode_rng(SEED, 0)])
     start, corner = world.true_state()["position"][0], []
     for _ in range(family.ticks):
@@ -111,12 +112,12 @@ def at_most(bundle: Bundle, cases: list[EvaluationCase], reality: Reality | None
     return float(np.mean(total))
 
 
-def finetuned(reality: Path, folder: Path) -> list[EvaluationCase]:
-    """The bundle with masters that were learned under a reality, and what to evaluate."""
+def finetuned(sim_params: Path, folder: Path) -> list[EvaluationCase]:
+    """The bundle with masters that were learned with sim parameters, and what to evaluate."""
     source, chosen = BUNDLE, []
     for name, entry in load_bundle(BUNDLE).manifest.masters.items():
         mine, target = f"{FINETUNED}{name}", folder / f"finetuned-{name}"
-        what = ["--task", entry.task, "--name", mine, "--reality", reality, "--no-baseline"]
+        what = ["--task", entry.task, "--name", mine, "--sim-params", sim_params, "--no-baseline"]
         _mlsh("finetune", source, *what, "-o", target)
         source = str(target)
         chosen.append((entry.task, mine))
@@ -125,11 +126,11 @@ def finetuned(reality: Path, folder: Path) -> list[EvaluationCase]:
     return [case for (case,) in found]
 
 
-def trained(reality: Path, folder: Path, steps: int) -> list[EvaluationCase]:
-    """A new bundle, trained under a reality, and what to evaluate."""
+def trained(sim_params: Path, folder: Path, steps: int) -> list[EvaluationCase]:
+    """A new bundle, trained with sim parameters, and what to evaluate."""
     run = folder / "run"
     settings = ["--set", f"steps={steps}", "--set", "threads=1"]
-    _mlsh("train", BUNDLE, "--output", run, *settings, "--reality", reality)
+    _mlsh("train", BUNDLE, "--output", run, *settings, "--sim-params", sim_params)
     _mlsh("export", run)
     return resolve_cases(load_bundle(str(run / "bundle")))
 
@@ -140,7 +141,7 @@ def _mlsh(*arguments: object) -> None:
 
 
 def main() -> None:
-    """Print a line per reality."""
+    """Print a line per robot."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--sessions", type=int, default=4)
@@ -157,7 +158,7 @@ def main() -> None:
         began, hidden = time.monotonic(), HIDDEN[name]
         folder = parent / name.replace(" ", "-")
         folder.mkdir(parents=True)
-        file = folder / "reality.yaml"
+        file = folder / "sim_params.yaml"
         signals = synthesize_recording(bundle, hidden, sessions=options.sessions, seed=0)
         found = identify(bundle, [signals], ranges=RANGES)
         file.write_text(found.to_yaml([name]), encoding="utf-8")

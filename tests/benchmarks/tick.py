@@ -64,13 +64,13 @@ def legged(rate: float) -> Interface:
             "noise": 0.0,
             "max_age": 10.0,
             "limit": [-100.0, 100.0],
-            "infinite": None,
+            "inf_values": None,
             "mujoco": {"task": term},
             "ros": {
                 "topic": topic,
                 "type": "sensor_msgs/msg/JointState",
                 "fields": [f"{field}[{name}]" for name in names],
-                "constants": {},
+                "required_values": {},
             },
         }
         for term, (topic, field) in TERMS.items()
@@ -83,16 +83,16 @@ def legged(rate: float) -> Interface:
         "scale": 0.25,
         "offset": 0.1,
         "limit": [-2.0, 2.0],
-        "blend": 0.05,
+        "smoothing_time": 0.05,
         "rate_limit": 10.0,
-        "tracking": {"term": "position", "tolerance": 100.0, "time": 1.0},
-        "safe": [0.1] * JOINTS,
+        "tracking": {"term": "position", "tolerance": 100.0, "timeout": 1.0},
+        "safe_command": [0.1] * JOINTS,
         "mujoco": {"actuators": names},
         "ros": {
             "topic": "command",
             "type": "sensor_msgs/msg/JointState",
             "fields": [f"position[{name}]" for name in names],
-            "constants": {},
+            "required_values": {},
         },
     }
     data = {
@@ -134,7 +134,7 @@ def make_bundle(rate: float, path: Path) -> Bundle:
     files[GOLDEN] = golden_bytes(golden)
     none = Provenance("bench", 0, 0, 0, {}, {}, None)
     manifest = Manifest(
-        schema=1,
+        schema=2,
         name="bench",
         interface=interface,
         family=Family("bench", {}),

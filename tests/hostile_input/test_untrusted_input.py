@@ -9,7 +9,7 @@ from mlsh_ros.messages import topics
 from sim.errors import LONGEST, UserError, listed, short, unknown, visible
 from sim.files.strict_yaml import MAX_BYTES, dump_yaml, parse_yaml
 from sim.interface import names
-from sim.randomization.schema import reality_from_dict
+from sim.randomization.schema import sim_params_from_dict
 
 
 def test_no_robot_may_use_a_name_of_the_nodes():
@@ -123,9 +123,9 @@ def test_yaml_that_was_written_is_read_as_it_was(value):
         ("x" * 1000, "neither a number nor"),
     ],
 )
-def test_a_reality_has_numbers_within_bounds(value, said):
+def test_a_sim_params_has_numbers_within_bounds(value, said):
     with pytest.raises(UserError, match=said) as info:
-        reality_from_dict({"physics": {"mass_factor": value}}, "here")
+        sim_params_from_dict({"physics": {"mass_factor": value}}, "here")
     assert len(str(info.value)) < 300
 
 

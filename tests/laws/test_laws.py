@@ -254,7 +254,7 @@ def test_an_episode_begins_from_where_the_robot_is(robot, family):
     low, high = world.interface.limits
     for term in world.interface.action:
         here = slice(start, start + term.size)
-        expected = np.tile(term.safe, (3, 1))
+        expected = np.tile(term.safe_command, (3, 1))
         if term.tracking is not None:
             expected = fields[term.tracking.term][:, list(term.measured)]
         expected = np.clip(expected, low[here], high[here])
@@ -346,7 +346,7 @@ def response(robot: Robot, element: int, target: float, divide: int) -> tuple[np
     interface, model = robot.interface, robot.compile()
     model.opt.timestep = interface.physics_dt / divide
     motors = [index for term in interface.action for index in actuators(model, term)]
-    data, motor, safe = mujoco.MjData(model), motors[element], interface.safe
+    data, motor, safe = mujoco.MjData(model), motors[element], interface.safe_command
     speed = not model.actuator_biasprm[motor, 1]  # of no position
     held = data.actuator_velocity if speed else data.actuator_length
     steps, ticks = interface.substeps * divide, round(1 / interface.control_dt)

@@ -25,7 +25,11 @@ ACTIVE, INACTIVE, UNCONFIGURED, FINALIZED = "active", "inactive", "unconfigured"
 def small(interface, safe):
     """Two steps of the rate limit from the safe command to one limit, one to the other."""
     term = replace(
-        interface.action[0], limit=(-1.0, 1.0), rate_limit=5.0, safe=(safe, safe), blend=0.0
+        interface.action[0],
+        limit=(-1.0, 1.0),
+        rate_limit=5.0,
+        safe_command=(safe, safe),
+        smoothing_time=0.0,
     )
     return replace(interface, action=(term,))
 
@@ -146,7 +150,7 @@ class Node:
             if self.supervisor.state is not State.DISARMED:
                 self.gate.hand_over()
                 self.supervisor.fault("watchdog", "tripped")
-            self.robot = self.interface.safe.copy()
+            self.robot = self.interface.safe_command.copy()
 
     def reset_watchdog(self):
         self.tripped = False
@@ -164,8 +168,8 @@ class Node:
     def freeze(self):
         """The process is stopped for long, and goes on; the watchdog has braked meanwhile."""
         self.now += 100.0
-        if self.watchdog_lives and not (self.robot == self.interface.safe).all():
-            self.robot, self.tripped, self.braked = self.interface.safe.copy(), True, True
+        if self.watchdog_lives and not (self.robot == self.interface.safe_command).all():
+            self.robot, self.tripped, self.braked = self.interface.safe_command.copy(), True, True
 
     def tick_up(self):
         self._tick(1.0)

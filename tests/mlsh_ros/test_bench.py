@@ -67,7 +67,7 @@ def test_somebody_elses_arm_is_identified_without_a_bundle(monkeypatch, tmp_path
     pytest.importorskip("tabulate")
     from mlsh_ros.sim2real.data.recording_data import load
     from mlsh_ros.sim2real.sysid.identify import identify
-    from sim.randomization.schema import reality_from_dict
+    from sim.randomization.schema import sim_params_from_dict
     from tests.benchmarks import third
 
     (tmp_path / "arm.xml").write_text(ARM)
@@ -77,7 +77,7 @@ def test_somebody_elses_arm_is_identified_without_a_bundle(monkeypatch, tmp_path
     robot = third.adopt("arm", tmp_path / "arm")
     late = {"lift": {"delay_s": 0.031}, "bend": {"delay_s": 0.011, "gain_factor": 0.8}}
     physics = {"damping_factor": 1.5, "joint_friction": 0.2}
-    hidden = reality_from_dict({"actuators": late, "physics": physics}, "hidden")
+    hidden = sim_params_from_dict({"actuators": late, "physics": physics}, "hidden")
     arm = third.Arm(model, robot, hidden)
     signals = load(third.record(arm, tmp_path / "bag", seconds=8, seed=0), robot).signals
     assert signals.notes == []
@@ -154,7 +154,7 @@ def test_what_no_controller_can_exceed_is_what_force_and_delay_leave():
     # Two ticks later everywhere; goals that are reached in less lose less.
     most = loop.at_most(bundle, work, None)
     lost = most - loop.at_most(bundle, work, loop.HIDDEN["late"])
-    # In that reality a session begins from what a sensor that is late and noisy measures.
+    # There a session begins from what a sensor that is late and noisy measures.
     assert 1.7 < lost <= 2 * (1 - at_hand.mean()) + 0.05
     # Nobody is sooner than along the diagonal at 1 m/s in both axes; a tick is 0.1 s.
     away = np.maximum(np.linalg.norm(goals, axis=1) - family.radius, 0.0)

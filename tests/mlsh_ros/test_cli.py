@@ -141,15 +141,21 @@ WRONG = {
     "family's parameter": (["train", B, "--set", "family_parameters.tick=9"], "tick"),
     "settings that clash": (["train", B, "--set", "mlsh.decision_ticks=7"], "rollout_ticks 50"),
     "settings of another run": (["train", B, "--resume", "x"], "give none of them"),
-    "reality of another run": (["train", "--resume", "x", "--reality", "slow"], "give none of"),
-    "reality": (["train", B, "--reality", "slwo"], "no reality 'slwo'. Did you mean 'slow'?"),
-    "reality (evaluate)": (
-        ["evaluate", B, "--reality", "x"],
+    "sim parameters of another run": (
+        ["train", "--resume", "x", "--sim-params", "slow"],
+        "give none of",
+    ),
+    "sim_params": (
+        ["train", B, "--sim-params", "slwo"],
+        "no sim parameters 'slwo'. Did you mean 'slow'?",
+    ),
+    "sim parameters (evaluate)": (
+        ["evaluate", B, "--sim-params", "x"],
         "Valid: heavy, noisy, slow; or a file",
     ),
-    "reality (finetune)": (
-        ["finetune", B, "--task", f"{B}/goal-0", "--name", "n", "--reality", "x"],
-        "no reality 'x'",
+    "sim parameters (finetune)": (
+        ["finetune", B, "--task", f"{B}/goal-0", "--name", "n", "--sim-params", "x"],
+        "no sim parameters 'x'",
     ),
     "robustness": (["evaluate", B, "--robustness", "delai=0:1"], "Did you mean 'delay'?"),
     "robustness through ROS": (
@@ -160,7 +166,7 @@ WRONG = {
         ["evaluate", B, "--robustness", "delay=0:9"],
         "delay_s: must be 0 or more, 2 at",
     ),
-    "reality (launch)": (["launch", "sim", "reality:=x"], "no reality 'x'"),
+    "sim parameters (launch)": (["launch", "sim", "sim_params:=x"], "no sim parameters 'x'"),
     "run (resume)": (["train", "--resume", "nope"], "no run 'nope'"),
     "run (export)": (["export", "nope"], "no run 'nope'"),
     "run (compare-runs)": (["compare-runs", "nope"], "no run 'nope'"),
@@ -228,8 +234,8 @@ def test_a_former_name_is_refused_with_the_new_one(mlsh, monkeypatch, words, kin
 def test_an_evaluation_says_what_was_other_than_the_model(mlsh, tmp_path):
     (tmp_path / "own.yaml").write_text("schema: 1\nphysics: {mass_factor: 4.0}\n")
     found = {}
-    for reality in ("", "slow", "own.yaml"):
-        chosen = ["--reality", reality] if reality else []
+    for sim_params in ("", "slow", "own.yaml"):
+        chosen = ["--sim-params", sim_params] if sim_params else []
         command = [
             "evaluate",
             B,
@@ -245,7 +251,7 @@ def test_an_evaluation_says_what_was_other_than_the_model(mlsh, tmp_path):
         code, _, err = mlsh(*command)
         assert (code, err) == (0, "")
         data = json.loads((tmp_path / "r/report.json").read_text())
-        found[data["reality"]] = data["tasks"][0]
+        found[data["sim_params"]] = data["tasks"][0]
     assert set(found) == {None, "slow", "own.yaml"}
     assert len({task["return_mean"] for task in found.values()}) == 3
     # The yard-stick is the nominal model's.
@@ -486,7 +492,7 @@ def test_an_evaluation_takes_nothing_s_place(mlsh, tmp_path):
     assert "evaluation" in (tmp_path / "reports" / "report.html").read_text()
 
 
-@pytest.mark.parametrize("more", [["--reality", "nope"], ["--robot", "nope"]])
+@pytest.mark.parametrize("more", [["--sim-params", "nope"], ["--robot", "nope"]])
 def test_a_refused_evaluation_leaves_no_folder(mlsh, tmp_path, more):
     assert_refused(mlsh("evaluate", B, "--episodes", "1", *more), "nope")
     assert not list(tmp_path.iterdir())

@@ -173,7 +173,7 @@ def test_a_goal_is_a_part(mlsh, goal):
         ["--preset", "default"],
         ["--output", "x"],
         ["--set", "mlsh.groups=3"],
-        ["--reality", "slow"],
+        ["--sim-params", "slow"],
     ],
 )
 def test_resume_takes_no_word_that_it_would_not_heed(mlsh, run, more):
@@ -183,7 +183,7 @@ def test_resume_takes_no_word_that_it_would_not_heed(mlsh, run, more):
     assert (run / "checkpoint.npz").read_bytes() == before
 
 
-@pytest.mark.parametrize("key", ["seed=3", "robot=rover", "family=rooms", "reality=slow"])
+@pytest.mark.parametrize("key", ["seed=3", "robot=rover", "family=rooms", "sim_params=slow"])
 @pytest.mark.parametrize(
     "command",
     [

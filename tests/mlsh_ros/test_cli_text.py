@@ -63,7 +63,7 @@ def test_the_folder_of_a_report_is_shown_as_it_is(mlsh, name):
         ["check-robot"],
         ["evaluate"],
         ["evaluate", "moving_bandits", "--robot"],
-        ["evaluate", "moving_bandits", "--reality"],
+        ["evaluate", "moving_bandits", "--sim-params"],
         ["evaluate", "moving_bandits", "--task"],
         ["evaluate", "moving_bandits", "--backend"],
         ["train"],
@@ -197,14 +197,14 @@ def test_a_robot_of_the_same_name_in_the_folder_is_not_passed_over(mlsh, tmp_pat
     assert (code, err) == (0, "")
 
 
-def test_a_reality_of_the_same_name_in_the_folder_is_not_passed_over(mlsh, tmp_path):
-    name = sorted(ROBOTS.glob("*/realities/*.yaml"))[0]
+def test_a_sim_params_of_the_same_name_in_the_folder_is_not_passed_over(mlsh, tmp_path):
+    name = sorted(ROBOTS.glob("*/sim_params/*.yaml"))[0]
     (tmp_path / name.stem).write_text("schema: 1\n")
     robot = name.parent.parent.name
     bundle = {"omni": "moving_bandits", "rover": "body_bandits", "ant": "ant_four"}[robot]
-    code, _, err = mlsh("evaluate", bundle, "--reality", name.stem)
+    code, _, err = mlsh("evaluate", bundle, "--sim-params", name.stem)
     assert code == 1
-    assert f"reality '{name.stem}' is a shipped one, and" in err
+    assert f"sim parameters '{name.stem}' is a shipped one, and" in err
 
 
 @pytest.mark.parametrize("words", [["--seed", "1e0"], ["--episodes", "1E0"]])
@@ -226,7 +226,7 @@ def test_the_width_of_a_pipe_cuts_no_line(monkeypatch):
 @pytest.mark.parametrize(
     "words",
     [
-        ["evaluate", "moving_bandits", "--reality", "nope"],
+        ["evaluate", "moving_bandits", "--sim-params", "nope"],
         ["evaluate", "moving_bandits", "--robustness", "nope=0:1"],
         ["evaluate", "moving_bandits", "--task", "moving_bandits/nope"],
         ["evaluate", "moving_bandits", "--master", "nope"],
@@ -235,11 +235,11 @@ def test_the_width_of_a_pipe_cuts_no_line(monkeypatch):
         ["play", "moving_bandits", "--master", "nope", "-o", "a.gif"],
         ["demo", "--bundle", "nope"],
         ["finetune", "moving_bandits", "--task", "nope/nope"],
-        ["finetune", "moving_bandits", "--task", "moving_bandits/goal-0", "--reality", "nope"],
+        ["finetune", "moving_bandits", "--task", "moving_bandits/goal-0", "--sim-params", "nope"],
         ["eval-transfer", "moving_bandits", "nope"],
         ["export", "nope"],
         ["train", "moving_bandits", "--set", "nope=1"],
-        ["train", "moving_bandits", "--reality", "nope"],
+        ["train", "moving_bandits", "--sim-params", "nope"],
         ["train", "nope"],
         ["sweep", "nope"],
         ["sweep", "moving_bandits", "--variant", "nope"],

@@ -29,7 +29,7 @@ from policies.bundle.runtime import choose, load_master, load_skills
 from sim.errors import UserError
 from sim.interface import (
     RosField,
-    same_constant,
+    same_value,
 )
 from tests.support.terms import JOINTS, action_term, term
 
@@ -248,7 +248,7 @@ def test_a_value_that_is_not_finite_is_named_and_nothing_is_commanded(bundle, co
         controller.observe(fields)
     with pytest.raises(ValueError, match="finish without begin"):
         controller.act()
-    np.testing.assert_array_equal(controller.command, bundle.interface.safe)
+    np.testing.assert_array_equal(controller.command, bundle.interface.safe_command)
 
 
 def test_finish_without_begin_is_refused(bundle, controller):
@@ -291,7 +291,7 @@ def test_no_session_begins_beyond_the_limit_of_a_command(bundle, controller):
 def test_braking_keeps_the_rate_limit_and_ends_exactly_at_the_safe_command(bundle, offset, scale):
     term = bundle.interface.action[0]
     # 1.9 from one end of the range to the safe value at 0.1 x 1.3 a tick: 15 ticks.
-    term = replace(term, offset=offset, scale=scale, safe=(0.9, -0.3), rate_limit=1.3)
+    term = replace(term, offset=offset, scale=scale, safe_command=(0.9, -0.3), rate_limit=1.3)
     interface = replace(bundle.interface, action=(term,))
     start = np.array([-1.0, 1.0])
     supervisor, path = supervisor_in(State.RUNNING), [start]
@@ -302,7 +302,7 @@ def test_braking_keeps_the_rate_limit_and_ends_exactly_at_the_safe_command(bundl
     while gate.brake(0.0):
         assert len(path) < 20
     path = path[1:]
-    np.testing.assert_array_equal(path[-1], interface.safe)
+    np.testing.assert_array_equal(path[-1], interface.safe_command)
     assert np.abs(np.diff(path, axis=0)).max() <= 0.13 + 1e-12
     assert len(path) in (16, 17)
 
@@ -397,11 +397,11 @@ def test_unstamped_turns_twist_stamped_into_twist_and_nothing_else():
         topic="cmd_vel",
         type="geometry_msgs/msg/TwistStamped",
         fields=("twist.linear.x",),
-        constants=(("header.frame_id", "base_link"), ("twist.linear.z", 0.0)),
+        required_values=(("header.frame_id", "base_link"), ("twist.linear.z", 0.0)),
     )
     plain = unstamped(stamped)
     assert (plain.type, plain.fields) == ("geometry_msgs/msg/Twist", ("linear.x",))
-    assert plain.constants == (("linear.z", 0.0),)
+    assert plain.required_values == (("linear.z", 0.0),)
     other = RosField("c", "sensor_msgs/msg/JointState", ("velocity[a]",), ())
     assert unstamped(other) is other
 
@@ -467,7 +467,7 @@ def test_two_terms_share_a_topic_and_commands_keep_their_place():
 
 def test_a_command_says_and_keeps_its_constants():
     term = action_term("x", "cmd", "a/msg/A", ["data.speed"])
-    ros = replace(term.ros, constants=(("mode", "velocity"), ("data.gear", 1.0)))
+    ros = replace(term.ros, required_values=(("mode", "velocity"), ("data.gear", 1.0)))
     (writer,) = command_writers([replace(term, ros=ros)])
     message = SimpleNamespace(data=SimpleNamespace())
     writer.write(message, np.array([0.5]))
@@ -495,9 +495,9 @@ def test_a_command_says_and_keeps_its_constants():
     ],
 )
 def test_a_constant_is_compared_within_a_ten_thousandth(value, fits):
-    assert same_constant(value, 1.0) == fits
-    assert same_constant(1e-5, 0.0)
-    assert not same_constant(2e-4, 0.0)
+    assert same_value(value, 1.0) == fits
+    assert same_value(1e-5, 0.0)
+    assert not same_value(2e-4, 0.0)
 
 
 # Packing -------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def test_a_result_names_the_robot_that_was_driven(tmp_path, mine):
     assert (other["robot"], other["robot_given"]) == ("omni", "mine")
     assert shipped["interface_digest"] == other["interface_digest"]
     assert shipped["model_digest"] != other["model_digest"]
-    assert (shipped["reality"], shipped["seed"]) == (None, 0)
+    assert (shipped["sim_params"], shipped["seed"]) == (None, 0)
     page = (tmp_path / "b" / "report.html").read_text()
     assert "<dd>mine</dd>" in page
     assert other["model_digest"][:12] in page
@@ -70,10 +70,10 @@ def test_what_differs_from_the_model_has_a_digest(tmp_path):
         file.write_text(f"schema: 1\nphysics: {{mass_factor: {mass}\n}}\n")
         found.append(measured(resolve_cases(bundle, sim_params=str(file))[0]))
     assert found[0] == found[2]
-    assert found[0].reality == found[1].reality == str(file)
-    assert found[0].reality_digest != found[1].reality_digest
+    assert found[0].sim_params == found[1].sim_params == str(file)
+    assert found[0].sim_params_digest != found[1].sim_params_digest
     nominal = measured(resolve_cases(bundle)[0])
-    assert (nominal.reality, nominal.reality_digest) == (None, None)
+    assert (nominal.sim_params, nominal.sim_params_digest) == (None, None)
 
 
 def test_a_digest_is_the_same_in_every_process(tmp_path):
@@ -90,7 +90,7 @@ def test_a_digest_is_the_same_in_every_process(tmp_path):
     assert outputs == {measured(resolve_cases(load_bundle(B))[0]).model_digest.encode() + b"\n"}
 
 
-def test_a_map_names_the_robot_the_tasks_and_the_reality(tmp_path, mine, monkeypatch):
+def test_a_map_names_the_robot_the_tasks_and_the_sim_params(tmp_path, mine, monkeypatch):
     from mlsh_ros.cli import evaluate
     from mlsh_ros.evaluation import robustness
 
@@ -101,12 +101,12 @@ def test_a_map_names_the_robot_the_tasks_and_the_reality(tmp_path, mine, monkeyp
         task=f"{B}/goal-0",
         episodes=1,
         robot="mine",
-        reality="heavy",
+        sim_params="heavy",
         robustness=["mass=1:2"],
         output=Path("out"),
     )
     data = json.loads(Path("out/robustness.json").read_text())
-    assert (data["robot"], data["robot_given"], data["reality"]) == ("omni", "mine", "heavy")
+    assert (data["robot"], data["robot_given"], data["sim_params"]) == ("omni", "mine", "heavy")
     assert data["tasks"] == [{"task": f"{B}/goal-0", "master": "goal-0"}]
     assert (
         data["model_digest"]

@@ -321,7 +321,7 @@ def test_a_velocity_that_is_told_no_more_ends_a_drive(omni, said, tmp_path):
 
 def test_nothing_that_moved_is_no_pass(arm, moved, tmp_path):
     still = next(said for _, said in moved if isinstance(said, dict))
-    safe = arm.interface.safe
+    safe = arm.interface.safe_command
     rows = [(t, still if isinstance(said, dict) else safe) for t, said in moved]
     with pytest.raises(UserError, match="did not move: it was told to stand still all the time"):
         verdict(arm, rows, tmp_path)
@@ -512,13 +512,15 @@ def test_a_return_names_causes_only_where_there_are_some():
 # What is written --------------------------------------------------------------------------------
 
 
-def test_a_reality_that_predicts_worse_is_not_written(arm, moved, tmp_path, monkeypatch, capsys):
+def test_a_sim_params_that_predicts_worse_is_not_written(
+    arm, moved, tmp_path, monkeypatch, capsys
+):
     pytest.importorskip("scipy")
     from mlsh_ros.cli.sysid import sysid
     from mlsh_ros.sim2real.sysid import identify as module
 
     path = mcap(tmp_path / "bag.mcap", list(heard(arm, moved[:3000])))
-    robot, output = str(arm.model_path.parent), tmp_path / "reality.yaml"
+    robot, output = str(arm.model_path.parent), tmp_path / "sim_params.yaml"
     plain = module._validate
     for after in (0.02, float("nan")):  # beyond what the nominal model is taken to be good for
         monkeypatch.setattr(module, "_validate", lambda *args, a=after: (plain(*args)[0], 0.01, a))

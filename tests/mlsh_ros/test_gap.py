@@ -21,7 +21,7 @@ from policies.bundle.onnx_reader import OnnxGraph
 from policies.bundle.task_compatibility import resolve_task
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
-from sim.randomization.schema import load_reality
+from sim.randomization.schema import load_sim_params
 from tests.support.gap_robot import Robot, Wrong
 
 MASTERS = ("goal-0", "goal-1")
@@ -334,7 +334,7 @@ def test_zeros_for_lost_readings_are_jumps_and_nothing_else(moving):
     assert {f.kind for f in causes} == {"outliers"}
 
 
-# In a reality -----------------------------------------------------------------------------------
+# With sim parameters -----------------------------------------------------------------------------
 
 DRIVES = {"gain_factor": 0.8, "command_factor": 0.9, "delay_s": 0.04}
 HIDDEN = {
@@ -347,12 +347,12 @@ HIDDEN = {
 }
 
 
-def driven_in(reality, moving, folder):
-    """A reality's file, and a robot that drove in it."""
+def driven_in(sim_params, moving, folder):
+    """A sim-parameter file, and a robot that drove in it."""
     path = folder / "hidden.yaml"
-    path.write_text(yaml.safe_dump({"schema": 1, **reality}))
-    reality = load_reality(str(path), load_robot("omni"))
-    return str(path), synthesize_recording(moving, reality, sessions=2, seed=3)
+    path.write_text(yaml.safe_dump({"schema": 2, **sim_params}))
+    sim_params = load_sim_params(str(path), load_robot("omni"))
+    return str(path), synthesize_recording(moving, sim_params, sessions=2, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -361,35 +361,35 @@ def hidden(moving, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_reality_leaves_no_gap_of_a_robot_that_drove_in_it(moving, hidden):
+def test_a_sim_params_leaves_no_gap_of_a_robot_that_drove_in_it(moving, hidden):
     path, signals = hidden
     nominal = analyse_signals(moving, [signals], [])
     assert "mass" in {f.kind for f in nominal.findings}
-    assert nominal.to_dict()["reality"] is None
-    gap = analyse_signals(moving, [signals], [], reality=path)
+    assert nominal.to_dict()["sim_params"] is None
+    gap = analyse_signals(moving, [signals], [], sim_params=path)
     assert gap.verdict == [NO_GAP]
-    assert gap.to_dict()["reality"] == path
+    assert gap.to_dict()["sim_params"] == path
     assert max(m.nrmse for m in gap.measures if m.element.moves) < 0.02
-    for line in gap.closed_loop_returns:  # the same starts in the same reality
+    for line in gap.closed_loop_returns:  # the same starts, the same sim parameters
         np.testing.assert_array_equal(line.robot, line.simulation)
 
 
 @pytest.mark.slow
-def test_noise_of_a_reality_is_declared_noise(moving, tmp_path):
+def test_noise_of_a_sim_params_is_declared_noise(moving, tmp_path):
     path, signals = driven_in({"sensors": {"velocity": {"noise": 0.06}}}, moving, tmp_path)
     assert analyse_signals(moving, [signals], []).findings
-    assert analyse_signals(moving, [signals], [], reality=path).verdict == [NO_GAP]
+    assert analyse_signals(moving, [signals], [], sim_params=path).verdict == [NO_GAP]
 
 
-def test_a_window_starts_where_the_sensors_of_a_reality_say(moving, hidden):
+def test_a_window_starts_where_the_sensors_of_a_sim_params_say(moving, hidden):
     path, signals = hidden
-    reality = load_reality(path, load_robot("omni"))
+    sim_params = load_sim_params(path, load_robot("omni"))
     windows = make_windows(signals, plan_for(moving.interface), moving.interface)
     family, _ = resolve_task(moving, moving.manifest.masters["goal-0"].task_id)
-    on_time = {k: replace(s, delay_s=(0.0, 0.0)) for k, s in reality.sensors.items()}
-    reality = replace(reality, sensors=on_time)
+    on_time = {k: replace(s, delay_s=(0.0, 0.0)) for k, s in sim_params.sensors.items()}
+    sim_params = replace(sim_params, sensors=on_time)
     twin = OpenLoopReplay(
-        load_robot("omni"), moving.interface, family, lambda _: None, reality=reality
+        load_robot("omni"), moving.interface, family, lambda _: None, sim_params=sim_params
     )
     prediction, later = twin.follow(windows), np.flatnonzero(~windows.rest)
     begin = np.full(len(later), -float(windows.plan.before))
@@ -398,17 +398,17 @@ def test_a_window_starts_where_the_sensors_of_a_reality_say(moving, hidden):
         np.testing.assert_allclose(shown, windows.start[term][later], atol=1e-6)
 
 
-def test_what_a_reality_names_must_be_there(moving, hidden):
+def test_what_a_sim_params_names_must_be_there(moving, hidden):
     _, signals = hidden
-    with pytest.raises(UserError, match=r"no reality 'slwo'.*slow.*or a file"):
-        analyse_signals(moving, [signals], [], reality="slwo")
+    with pytest.raises(UserError, match=r"no sim parameters 'slwo'.*slow.*or a file"):
+        analyse_signals(moving, [signals], [], sim_params="slwo")
 
 
-def test_a_reality_of_a_body_that_is_none_is_refused(moving, hidden, tmp_path):
+def test_a_sim_params_of_a_body_that_is_none_is_refused(moving, hidden, tmp_path):
     path = tmp_path / "other.yaml"
-    path.write_text("schema: 1\nphysics: {body_mass_factors: {tail: 2.0}}\n")
+    path.write_text("schema: 2\nphysics: {body_mass_factors: {tail: 2.0}}\n")
     with pytest.raises(UserError, match="no body 'tail'"):
-        analyse_signals(moving, [hidden[1]], [], reality=str(path))
+        analyse_signals(moving, [hidden[1]], [], sim_params=str(path))
 
 
 # A robot that does not forget --------------------------------------------------------------------

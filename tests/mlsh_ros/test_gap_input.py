@@ -290,7 +290,7 @@ def test_a_recording_that_is_given_twice_is_refused(moving, bag, tmp_path, again
     with pytest.raises(UserError, match=f"recording {other}: is given twice, as {bag} too"):
         analyse(moving, [bag, other])
     with pytest.raises(UserError, match="given twice"):
-        sysid("moving_bandits", [other, bag], output=tmp_path / "reality.yaml")
+        sysid("moving_bandits", [other, bag], output=tmp_path / "sim_params.yaml")
 
 
 def test_the_nominal_robot_is_named_wherever_its_folder_is(moving, bag, tmp_path):
@@ -392,15 +392,15 @@ def test_a_gate_that_nothing_can_pass_or_fail_is_refused(bag, tmp_path, limit):
 
 
 @pytest.mark.slow
-def test_the_command_takes_a_reality(bag, tmp_path):
-    command("moving_bandits", [bag], output=tmp_path, reality="heavy")
-    assert json.loads((tmp_path / "gap.json").read_text())["reality"] == "heavy"
+def test_the_command_takes_a_sim_params(bag, tmp_path):
+    command("moving_bandits", [bag], output=tmp_path, sim_params="heavy")
+    assert json.loads((tmp_path / "gap.json").read_text())["sim_params"] == "heavy"
     assert "<dt>simulated in</dt><dd>heavy</dd>" in (tmp_path / "gap.html").read_text()
 
 
 def test_the_json_is_plain_and_versioned(gap):
     data = json.loads(json.dumps(gap.to_dict(), allow_nan=False))
-    assert data["schema"] == SCHEMA == 1
+    assert data["schema"] == SCHEMA == 2
     assert data["findings"][0]["kind"] == "sign"
     assert number_at(data, "terms.velocity.y.gain") == pytest.approx(-1, abs=0.01)
     assert number_at(data, "terms.position.x.bias") is None

@@ -61,7 +61,7 @@ OF_A_WORLD = [
     "task",
     "family",
     "seed",
-    "reality",
+    "sim_params",
     "auto_reset",
 ]  # arguments that only a simulation has
 EXAMPLE = TREE / "config" / "params.example.yaml"
@@ -519,7 +519,7 @@ def test_a_robot_gets_no_bundle_that_nobody_named(tmp_path):
 @pytest.mark.parametrize("name", ["heavy", "./heavy", "moving_bandits", "omni"])
 def test_a_recording_does_not_take_the_place_of_a_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    given = {"record": "true", "record_dir": name, "reality": "heavy", "robot": "omni"}
+    given = {"record": "true", "record_dir": name, "sim_params": "heavy", "robot": "omni"}
     with pytest.raises(UserError, match=rf"^record_dir {name}: its folder would stand where "):
         settled(SIM, **given)
     settled(SIM, **given | {"record_dir": "recording"})

@@ -39,8 +39,8 @@ def test_rollout_through_ros_equals_offline(tmp_path, lead, family, robot, param
     compare(offline, through_ros)
 
 
-REALITY = """
-schema: 1
+SIM_PARAMS = """
+schema: 2
 physics: {mass_factor: 1.2, payload_kg: 0.3, friction_factor: 0.7, damping_factor: 2.0}
 actuators:
   drive: {gain_factor: 0.9, command_factor: 0.97, delay_s: 0.07}
@@ -54,10 +54,10 @@ pushes: {velocity_m_s: 0.05, every_s: 1.3}
 
 
 @pytest.mark.ros
-def test_with_a_reality_it_still_does(tmp_path):
+def test_with_a_sim_params_it_still_does(tmp_path):
     bundle = restless_bundle(tmp_path / "restless", 1, "body_bandits", "rover")
-    file = tmp_path / "reality.yaml"
-    file.write_text(REALITY)
+    file = tmp_path / "sim_params.yaml"
+    file.write_text(SIM_PARAMS)
     (nominal_case, *_) = resolve_cases(bundle)
     (case, *_) = resolve_cases(bundle, sim_params=str(file))
     how = {"episodes": 1, "seed": 3}

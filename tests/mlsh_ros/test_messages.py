@@ -416,10 +416,10 @@ COMMANDS = {
 
 @pytest.mark.parametrize("case", COMMANDS)
 def test_a_command_is_what_the_type_wants_and_comes_back(known, case):
-    kind, paths, constants, shown, expected = COMMANDS[case]
+    kind, paths, required_values, shown, expected = COMMANDS[case]
     action = action_term("x", "topic", kind, paths)
     names = "motor_names" if "Motors" in kind else None
-    ros = replace(action.ros, constants=tuple(constants.items()), names=names)
+    ros = replace(action.ros, required_values=tuple(required_values.items()), names=names)
     limit = (0.0, 9.0) if case == "integers" else (-1.0, 1.0)
     action = replace(action, ros=ros, limit=limit)
     (writer,) = command_writers([action])
@@ -522,14 +522,18 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "paths", "constants", "reason"), REFUSED)
+@pytest.mark.parametrize(("kind", "paths", "required_values", "reason"), REFUSED)
 def test_what_a_type_does_not_have_is_refused_before_the_first_message(
-    known, kind, paths, constants, reason
+    known, kind, paths, required_values, reason
 ):
     action = action_term("x", "topic", kind, paths)
     with pytest.raises(UserError, match=rf"(?s)^topic topic: .*{reason}"):
         command_writers(
-            [replace(action, ros=replace(action.ros, constants=tuple(constants.items())))]
+            [
+                replace(
+                    action, ros=replace(action.ros, required_values=tuple(required_values.items()))
+                )
+            ]
         )
 
 
@@ -590,7 +594,7 @@ def test_a_message_that_its_package_does_not_have_is_none():
 
 def test_a_constant_of_whole_numbers_is_exact(known):
     action = action_term("x", "t", "own_msgs/msg/LowCmd", ["motor_cmd[0].q"])
-    ros = replace(action.ros, constants=(("crc", 1_000_000.0),))
+    ros = replace(action.ros, required_values=(("crc", 1_000_000.0),))
     (writer,) = command_writers([replace(action, ros=ros)])
     message = made("own_msgs/msg/LowCmd")()
     writer.write(message, np.array([0.5]))

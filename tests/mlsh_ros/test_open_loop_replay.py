@@ -1,4 +1,4 @@
-"""One meaning of each quantity: in a reality, in the causes of `mlsh gap` and in `mlsh sysid`."""
+"""One meaning of each quantity: in sim parameters, causes of `mlsh gap` and in `mlsh sysid`."""
 
 import shutil
 
@@ -9,7 +9,7 @@ from mlsh_ros.sim2real.data.windows import Plan, TermSamples, Windows
 from mlsh_ros.sim2real.replay.batched_replay import BatchedReplay
 from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, ModelChange, OpenLoopReplay
 from sim.physics.robot_model import ROBOTS, load_robot
-from sim.randomization.schema import Reality, reality_from_dict
+from sim.randomization.schema import SimParams, sim_params_from_dict
 from sim.tasks.registry import make_family
 
 # It rolls on a ball (condim 6), turns on a pad (condim 4) and slides on a skid (a contact pair).
@@ -43,7 +43,7 @@ MODEL = """
 </mujoco>
 """
 FACTORS = {"mass_factor": 1.25, "damping_factor": 4.0, "friction_factor": 0.5}
-REALITY = reality_from_dict({"physics": FACTORS}, "test")
+SIM_PARAMS = sim_params_from_dict({"physics": FACTORS}, "test")
 TICKS, STEPS = Plan(2, 10), 5
 
 
@@ -57,8 +57,10 @@ def twin(tmp_path_factory):
     return OpenLoopReplay(robot, robot.interface, family, lambda fields: None)
 
 
-def in_reality(twin, reality):
-    return OpenLoopReplay(twin.robot, twin.interface, twin.family, twin.layouts, reality=reality)
+def in_sim_params(twin, sim_params):
+    return OpenLoopReplay(
+        twin.robot, twin.interface, twin.family, twin.layouts, sim_params=sim_params
+    )
 
 
 def windows(interface) -> Windows:
@@ -89,15 +91,15 @@ def changed() -> ModelChange:
     return change
 
 
-def test_a_cause_is_what_the_same_reality_is_and_what_identification_simulates(twin):
+def test_a_cause_is_what_the_same_sim_params_is_and_what_identification_simulates(twin):
     drive = windows(twin.interface)
     state = twin.states(drive)
     nominal = twin.run(drive, state, (NOMINAL,)).values
-    expected = in_reality(twin, REALITY).run(drive, state, (NOMINAL,))
+    expected = in_sim_params(twin, SIM_PARAMS).run(drive, state, (NOMINAL,))
     # Beside a change that is none, so that all fields are written for both.
     causes = twin.run(drive, state, (changed(), NOMINAL))
-    ranges = reality_from_dict({"physics": {n: [0.5, 4.0] for n in FACTORS}}, "test")
-    follower = BatchedReplay(twin, drive, ranges, Reality())
+    ranges = sim_params_from_dict({"physics": {n: [0.5, 4.0] for n in FACTORS}}, "test")
+    follower = BatchedReplay(twin, drive, ranges, SimParams())
     values = np.tile(follower.differences.fixed, (1, 1))
     for name, value in FACTORS.items():
         follower.differences.of(values, name)[:] = value
@@ -127,9 +129,10 @@ def test_every_factor_shows_in_this_model(twin, name):
 
 def test_friction_is_the_sliding_one_of_geoms_and_pairs_and_damping_all_of_a_joints(twin):
     simulator = twin.simulator(
-        in_reality(twin, REALITY).differences, frozenset({"friction_factor", "damping_factor"})
+        in_sim_params(twin, SIM_PARAMS).differences,
+        frozenset({"friction_factor", "damping_factor"}),
     )
-    values = in_reality(twin, REALITY).differences.fixed[None]
+    values = in_sim_params(twin, SIM_PARAMS).differences.fixed[None]
     model, own = simulator.physics(values).batch.get_model(0), twin.model
     np.testing.assert_array_equal(model.geom_friction, own.geom_friction * [0.5, 1, 1])
     np.testing.assert_array_equal(model.pair_friction, own.pair_friction * [0.5, 0.5, 1, 1, 1])
@@ -139,13 +142,13 @@ def test_friction_is_the_sliding_one_of_geoms_and_pairs_and_damping_all_of_a_joi
     np.testing.assert_array_equal(model.body_mass, own.body_mass)  # is not among the names
 
 
-def test_what_is_found_within_a_reality_is_beside_it(twin):
+def test_what_is_found_within_a_sim_params_is_beside_it(twin):
     """Twice the mass of a robot with a load: the load stays what it is."""
-    loaded = reality_from_dict({"physics": {"mass_factor": 1.5, "payload_kg": 4.0}}, "test")
-    twice = reality_from_dict({"physics": {"mass_factor": 3.0, "payload_kg": 4.0}}, "test")
+    loaded = sim_params_from_dict({"physics": {"mass_factor": 1.5, "payload_kg": 4.0}}, "test")
+    twice = sim_params_from_dict({"physics": {"mass_factor": 3.0, "payload_kg": 4.0}}, "test")
     drive = windows(twin.interface)
     state = twin.states(drive)
     change = NOMINAL.with_value("mass_factor", 2.0)
-    found = in_reality(twin, loaded).run(drive, state, (change,)).values
-    expected = in_reality(twin, twice).run(drive, state, (NOMINAL,)).values
+    found = in_sim_params(twin, loaded).run(drive, state, (change,)).values
+    expected = in_sim_params(twin, twice).run(drive, state, (NOMINAL,)).values
     np.testing.assert_array_equal(found["velocity"], expected["velocity"])

@@ -54,7 +54,7 @@ def make_bundle(skills=2):
     score = Score(value=37.0, random=3.0, collapsed=20.0, optimum=38.0, episodes=100)
     names = tuple(f"skill-{k}" for k in range(skills))
     manifest = Manifest(
-        schema=1,
+        schema=2,
         name="demo",
         interface=load_robot("omni").interface.with_terms(family.terms),
         family=Family("moving_bandits", {}),

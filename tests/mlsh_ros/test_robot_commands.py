@@ -80,7 +80,7 @@ def test_who_does_not_stand_is_not_called_sound(tmp_path):
     first = next(line for line in out.splitlines() if "warning" in line)
     assert "it does not stand: " in first
     assert "there is no floor in model.xml" in first
-    assert "robot ant: no mistakes, but it does not stay where `safe` holds it, " in out
+    assert "robot ant: no mistakes, but it does not stay where `safe_command` holds it, " in out
 
 
 def test_wrong_topics_types_and_paths_are_all_named(omni, tmp_path):
@@ -122,8 +122,8 @@ def test_a_type_that_is_no_message_is_not_imported(omni):
 
 
 def test_a_term_of_many_elements_is_one_line(omni, tmp_path):
-    shutil.rmtree(omni / "realities")  # pushes need a term `position` of two slides
-    (omni / "randomise.yaml").unlink()
+    shutil.rmtree(omni / "sim_params")  # pushes need a term `position` of two slides
+    (omni / "domain_randomization.yaml").unlink()
     joints = ", ".join(["slide_x"] * 9)
     edited(
         omni,
@@ -151,7 +151,8 @@ def test_a_term_of_many_elements_is_one_line(omni, tmp_path):
         ("max_age: 0.3", "max_age: TODO", "2 mistakes"),
         ("rate_limit: 5.0", "rate_limit: TODO", "action.0.rate_limit: TODO; fill in: largest"),
         ("[drive_x, drive_y]", "[drive_x, drive_z]", "no actuator 'drive_z'"),
-        ("schema: 1", "schema: 3", "schema 3 is not known"),
+        ("schema: 2", "schema: 3", "schema 3 is not known"),
+        ("schema: 2", "schema: 1", "blend is smoothing_time now, safe is safe_command now"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_1(omni, old, new, words):

@@ -20,14 +20,14 @@ from mlsh_ros.evaluation.robustness import (
     parse_axes,
     plot_map,
     points_of,
-    reality_at,
     robustness,
+    sim_params_at,
 )
 from policies.bundle.bundle import load_bundle
 from sim.envs.reference_returns import compute_reference_returns
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot, robot_names
-from sim.randomization.schema import check_reality, reality_from_dict
+from sim.randomization.schema import check_sim_params, sim_params_from_dict
 
 
 def test_axes_are_read_with_their_units():
@@ -67,10 +67,10 @@ def test_what_is_no_axis_is_refused(text, words):
 @pytest.mark.parametrize("robot", robot_names())
 def test_every_quantity_can_be_swept_on_every_robot_and_with_every_other(robot):
     interface = load_robot(robot).interface
-    alone = {name: reality_at(interface, {name: 0.5}) for name in QUANTITIES}
+    alone = {name: sim_params_at(interface, {name: 0.5}) for name in QUANTITIES}
     assert len({repr(each) for each in alone.values()}) == len(QUANTITIES)
-    check_reality(reality_at(interface, dict.fromkeys(QUANTITIES, 0.5)), interface, "all")
-    both = reality_at(interface, {"gain": 0.5, "delay": 0.25, "mass": 2, "payload": 3})
+    check_sim_params(sim_params_at(interface, dict.fromkeys(QUANTITIES, 0.5)), interface, "all")
+    both = sim_params_at(interface, {"gain": 0.5, "delay": 0.25, "mass": 2, "payload": 3})
     motors = {(m.gain_factor, m.delay_s) for m in both.actuators.values()}
     assert motors == {((0.5, 0.5), (0.25, 0.25))}
     assert (both.physics.mass_factor, both.physics.payload_kg) == ((2, 2), (3, 3))
@@ -90,7 +90,7 @@ def test_points_are_scores_of_the_same_episodes(monkeypatch):
     assert points[0].score == found.nominal.score  # where nothing differs
     assert points[0].score > points[1].score > points[2].score
     motors = {name: {"delay_s": 0.4} for name in ("drive_x", "drive_y")}
-    late = reality_from_dict({"actuators": motors}, "test")
+    late = sim_params_from_dict({"actuators": motors}, "test")
     done = run_offline([replace(cases[0], sim_params=late)], **how)
     # Against the bounds of the nominal model.
     limit = compute_reference_returns(load_robot("omni"), cases[0].family, cases[0].number, **how)
@@ -125,10 +125,10 @@ def test_the_verdict_names_where_it_breaks_and_the_files_hold_it(tmp_path):
     assert found.verdict("friction") == said
     found.write_json(tmp_path / "map.json")
     data = json.loads((tmp_path / "map.json").read_text())
-    assert data["schema"] == 1
-    assert (data["robot"], data["reality"], data["seed"]) == ("omni", "heavy", 0)
+    assert data["schema"] == 2
+    assert (data["robot"], data["sim_params"], data["seed"]) == ("omni", "heavy", 0)
     assert data["tasks"] == [{"task": "moving_bandits/goal-0", "master": "goal-0"}]
-    assert all(len(data[f"{of}_digest"]) == 64 for of in ("interface", "model", "reality"))
+    assert all(len(data[f"{of}_digest"]) == 64 for of in ("interface", "model", "sim_params"))
     assert data["axes"]["friction"]["verdict"] == said
     assert len(data["pairs"][0]["points"]) == PAIR_POINTS**2
     plot_map(found, tmp_path / "map.png")

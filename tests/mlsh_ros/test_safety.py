@@ -634,7 +634,7 @@ def test_a_stop_that_takes_longer_than_anybody_waits_does_not_jump(tmp_path):
         tmp_path / "slow",
         "omni",
         ("rate_limit: 5.0", "rate_limit: 0.25"),
-        ("safe: [0.0, 0.0]", "safe: [0.9, 0.9]"),
+        ("safe_command: [0.0, 0.0]", "safe_command: [0.9, 0.9]"),
     )
     bundle = restless_bundle(tmp_path / "bundle", robot=robot)
     with new_domain() as stack:

@@ -28,12 +28,17 @@ from mlsh_ros.sim2real.sysid.fit import fix_gauge
 from mlsh_ros.sim2real.sysid.identifiability import drop, errors, weigh_together
 from mlsh_ros.sim2real.sysid.identify import identify
 from mlsh_ros.sim2real.sysid.least_squares import Problem
-from mlsh_ros.sim2real.sysid.parameters import NOMINAL, reality_of, unknowns, values_of
+from mlsh_ros.sim2real.sysid.parameters import NOMINAL, sim_params_of, unknowns, values_of
 from policies.bundle.bundle import load_bundle
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot, robot_folder
 from sim.randomization.model_fields import body_names
-from sim.randomization.schema import load_reality, read_ranges, read_reality, reality_from_dict
+from sim.randomization.schema import (
+    load_sim_params,
+    read_ranges,
+    read_sim_params,
+    sim_params_from_dict,
+)
 
 SECOND = 10**9
 DRIVES = {"gain_factor": 0.8, "delay_s": 0.02}
@@ -47,7 +52,7 @@ def moving():
 @pytest.fixture(scope="module")
 def weak(moving):
     """Four sessions of a robot with 20 % less force, whose commands act 20 ms late."""
-    hidden = reality_from_dict({"actuators": {"drive_x": DRIVES, "drive_y": DRIVES}}, "hidden")
+    hidden = sim_params_from_dict({"actuators": {"drive_x": DRIVES, "drive_y": DRIVES}}, "hidden")
     return synthesize_recording(moving, hidden, sessions=4, seed=3)
 
 
@@ -59,10 +64,10 @@ def test_a_weak_and_late_robot_is_found(moving, weak, tmp_path):
         assert numbers[f"{drive}.delay_s"].value == pytest.approx(0.02, abs=0.002)
         assert numbers[f"{drive}.gain_factor"].value == pytest.approx(0.8, rel=0.03)
     assert found.before > 3 * found.after
-    (path := tmp_path / "reality.yaml").write_text(found.to_yaml(["a.mcap"]))
+    (path := tmp_path / "sim_params.yaml").write_text(found.to_yaml(["a.mcap"]))
     # What it writes is what it found, and the robot's simulations take it.
-    assert read_reality(path) == found.reality
-    assert load_reality(str(path), load_robot("omni")) == found.reality
+    assert read_sim_params(path) == found.sim_params
+    assert load_sim_params(str(path), load_robot("omni")) == found.sim_params
     assert "a.mcap" in path.read_text().splitlines()[0]
 
 
@@ -96,7 +101,7 @@ def test_a_robot_that_stands_still_tells_nothing(moving, weak):
 
 def test_a_number_that_its_bound_holds_is_not_called_measured(moving, weak):
     narrow = {"actuators": {"drive_x": {"gain_factor": [0.95, 1.05]}}}
-    ranges = reality_from_dict(narrow, "ranges")
+    ranges = sim_params_from_dict(narrow, "ranges")
     found = identify(moving, [weak], ranges=ranges)
     (gain,) = found.numbers
     assert gain.value == pytest.approx(0.9, abs=1e-3)  # 0.8 is the truth
@@ -110,11 +115,11 @@ def test_a_number_that_its_bound_holds_is_not_called_measured(moving, weak):
 def test_a_nominal_robot_is_said_to_be_one(moving, tmp_path, capsys):
     """Two numbers of rounding alone say nothing of which model is the better one."""
     bag = Robot(moving, seed=4).drive("goal-0", sessions=3).bag(tmp_path / "bag")
-    output = tmp_path / "reality.yaml"
+    output = tmp_path / "sim_params.yaml"
     names = ["gain_factor"]
     assert sysid("moving_bandits", [bag], output=output, parameters=names) == 0
     assert "as the nominal model: it is taken to be good for 0.2%" in capsys.readouterr().out
-    told = read_reality(output)
+    told = read_sim_params(output)
     for motor in told.actuators.values():
         assert motor.gain_factor == pytest.approx((1.0, 1.0), abs=1e-4)
     head = output.read_text().splitlines()[1]
@@ -137,8 +142,8 @@ def test_a_long_recording_is_thinned_and_says_how_far_it_is(moving, weak, monkey
 
 def test_without_ranges_it_asks_for_them(moving, tmp_path):
     shutil.copytree(robot_folder("omni"), tmp_path / "mine")
-    (tmp_path / "mine" / "randomise.yaml").unlink()
-    with pytest.raises(UserError, match=r"has no randomise.yaml.*--ranges"):
+    (tmp_path / "mine" / "domain_randomization.yaml").unlink()
+    with pytest.raises(UserError, match=r"has no domain_randomization.yaml.*--ranges"):
         sysid("moving_bandits", [tmp_path], robot=str(tmp_path / "mine"))
 
 
@@ -149,14 +154,14 @@ def test_names_that_are_none_are_refused(moving, weak):
         identify(moving, [weak], parameters=["mass_factor"], fix=["mass_factor"])
 
 
-def test_values_and_realities_are_two_ways_to_say_the_same():
+def test_values_and_sim_param_sets_are_two_ways_to_say_the_same():
     for name in ("omni", "rover", "ant"):
         robot = load_robot(name)
         bodies = body_names(robot.compile())
-        for reality in ("heavy", "slow", "noisy"):
-            told = load_reality(reality, robot)
+        for sim_params in ("heavy", "slow", "noisy"):
+            told = load_sim_params(sim_params, robot)
             values = values_of(robot.interface, bodies, told)
-            again = reality_of(robot.interface, bodies, values, told)
+            again = sim_params_of(robot.interface, bodies, values, told)
             np.testing.assert_allclose(values_of(robot.interface, bodies, again), values)
 
 
@@ -266,7 +271,7 @@ def test_what_moves_nothing_is_not_told(moving, weak):
     # Omni touches nothing. Beside numbers that are told very well rounding must not tell it.
     physics, drive = {"friction_factor": [0.5, 1.5]}, {"command_factor": [0.5, 2.0]}
     actuators = {"drive_x": drive, "drive_y": drive}
-    ranges = reality_from_dict({"physics": physics, "actuators": actuators}, "test")
+    ranges = sim_params_from_dict({"physics": physics, "actuators": actuators}, "test")
     numbers = {n.unknown.name: n for n in identify(moving, [weak], ranges=ranges).numbers}
     assert "too little" in numbers["friction_factor"].why_not
     assert not numbers["drive_x.command_factor"].why_not
@@ -277,7 +282,7 @@ def test_what_moves_nothing_is_not_told(moving, weak):
 
 def fit_of(subject, signals, ranges, windows):
     """The problem that some windows of a recording pose."""
-    robot, ranges = load_robot(subject.interface.robot), reality_from_dict(ranges, "ranges")
+    robot, ranges = load_robot(subject.interface.robot), sim_params_from_dict(ranges, "ranges")
     chosen = subsample(
         make_windows(signals, plan_for(subject.interface), subject.interface), np.array(windows)
     )
@@ -502,8 +507,8 @@ def test_a_search_ends_where_it_gains_nothing(four, monkeypatch):
 def rover(hidden, ranges):
     """What is to be found of a rover that differs so, in two seconds of driving."""
     bundle = load_bundle("body_bandits")
-    reality = reality_from_dict(hidden, "hidden")
-    signals = synthesize_recording(bundle, reality, sessions=1, seed=3, every=5)
+    sim_params = sim_params_from_dict(hidden, "hidden")
+    signals = synthesize_recording(bundle, sim_params, sessions=1, seed=3, every=5)
     fit = fit_of(bundle, signals, ranges, [0])
     fit.forget_starts()
     return fit

@@ -696,7 +696,7 @@ def test_the_watchdog_trips_on_a_standing_command_and_brakes_by_the_rate_limit(b
 def test_the_safe_command_may_stand_for_ever(bundle):
     watchdog = Watchdog(bundle.interface, 0.25)
     watchdog.hear(np.array([0.8, 0.0]), 0.0)
-    watchdog.hear(bundle.interface.safe, 0.1)
+    watchdog.hear(bundle.interface.safe_command, 0.1)
     assert watchdog.deadline is None
     assert not watchdog.check(1e9)
 
@@ -736,7 +736,7 @@ def test_a_watchdog_that_was_held_up_itself_hears_what_came_meanwhile_first(bund
     watchdog.reset()
     watchdog.hear(np.array([0.8, 0.0]), 6.0)
     assert not watchdog.look(9.0, late=2.9)
-    watchdog.hear(bundle.interface.safe, 6.1)  # from the queue
+    watchdog.hear(bundle.interface.safe_command, 6.1)  # from the queue
     assert not watchdog.look(1e9)
     watchdog.reset()
     watchdog.hear(np.array([0.4, 0.0]), 16.0)

@@ -62,7 +62,7 @@ def bad_values(reader):
     """Numbers that no policy may see, in every element."""
     for term, paths in reader.terms:
         for value in (np.nan, np.inf, -np.inf, 1e300, -1e300):
-            if term.infinite is not None and not np.isnan(value):
+            if term.inf_values is not None and not np.isnan(value):
                 continue  # infinite is a value there (REP-117)
             for i in range(len(paths)):
                 values = plausible(reader)[term.name]
@@ -89,7 +89,7 @@ def bad_arrays(reader):
 
 def bad_words(reader):
     """Another frame, another scan; times that are none."""
-    for path, expected in reader.constants:
+    for path, expected in reader.required_values:
         message = owner = good(reader)
         for name, _ in path[:-1]:
             owner = getattr(owner, name)
@@ -254,11 +254,11 @@ def test_a_decision_that_is_none_is_refused(bundle):
 def test_what_a_robot_may_not_be_told_is_named(family):
     interface = interface_of(family)
     low, high = interface.limits
-    for command in (low, high, interface.safe, low.astype(np.float32).astype(float)):
+    for command in (low, high, interface.safe_command, low.astype(np.float32).astype(float)):
         assert violation(interface, command) == ""
     for i, name in enumerate(interface.action_names):
         for value in (1e300, -1e300, high[i] + 1e-4, low[i] - 1e-4):
-            command = interface.safe.copy()
+            command = interface.safe_command.copy()
             command[i] = value
             assert violation(interface, command).startswith(
                 f"command {name} is {value:.6g}, its li"
@@ -269,7 +269,7 @@ def test_what_a_robot_may_not_be_told_is_named(family):
             message = kind()
             writer.write(message, np.full(interface.action_size, value))
             with pytest.raises(MessageError, match=f"^{writer.topic}: command is not finite"):
-                writer.read(message, interface.safe.copy())
+                writer.read(message, interface.safe_command.copy())
 
 
 def test_a_line_of_what_strangers_say_is_no_longer_than_one_reads():
@@ -287,14 +287,14 @@ def test_tiny_numbers_are_numbers(family):
     for value in TINY:
         fields = {}
         for reader in topic_readers(interface.observation):
-            small = [t for t, _ in reader.terms if not (t.infinite or t.derive)]
+            small = [t for t, _ in reader.terms if not (t.inf_values or t.derive)]
             tiny = {t.name: np.full(t.size, value) for t in small}
             wire = serialize_message(good(reader, **tiny))
             fields |= reader.read(decoded(wire, message_type(reader.type), reader.topic))
         observation = interface.observe(fields)
         assert np.isfinite(observation).all()
         for term in interface.observation:
-            if not (term.infinite or term.derive):
+            if not (term.inf_values or term.derive):
                 assert (np.abs(observation[interface.observation_slices[term.name]]) < 1e-37).all()
 
 
@@ -444,7 +444,7 @@ BAD_COMMANDS = {
     "garbage": b"\0\1\0\0garbage",
     "an empty message": b"\0\1\0\0",
     "nan": forward(np.nan),
-    "infinite": forward(-np.inf),
+    "inf_values": forward(-np.inf),
     "beyond": forward(1e300),
     "a little beyond": forward(1.01),
 }

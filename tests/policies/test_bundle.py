@@ -67,7 +67,7 @@ def write_manifest(path: Path, data: dict, *, signed: bool) -> None:
             name: module.sha256((path / name).read_bytes()) if (path / name).is_file() else digest
             for name, digest in data["files"].items()
         }
-        data["digest"] = module._digest(data)
+        data["digest"] = module.digest_of(data)
     (path / MANIFEST).write_text(json.dumps(data))
 
 
@@ -259,7 +259,8 @@ REFUSED = {
     "sign": (edit("interface.action.0.scale", -1.0), (MANIFEST, CHANGED)),
     "control_dt": (edit("interface.control_dt", 0.2), (MANIFEST, CHANGED)),
     # Manifest, as by a forger
-    "schema 2": (edit("schema", 2, signed=True), (MANIFEST, "schema 2 is not known. Valid: 1")),
+    "schema 3": (edit("schema", 3, signed=True), (MANIFEST, "schema 3 is not known. Valid: 2")),
+    "schema 1": (edit("schema", 1, signed=True), (MANIFEST, "blend is smoothing_time now")),
     "schema lacks": (edit("schema", None, signed=True), (MANIFEST, "schema None")),
     "unknown key": (edit("colour", "red", signed=True), ("colour",)),
     "L 2": (edit("decision_lead", 2, signed=True), ("decision_lead",)),

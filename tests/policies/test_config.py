@@ -14,7 +14,7 @@ from policies.mlsh.config import (
     write_config,
 )
 from sim.errors import UserError
-from sim.randomization.schema import reality_from_dict
+from sim.randomization.schema import sim_params_from_dict
 from tests.support.bundles import small_config
 
 
@@ -30,8 +30,10 @@ def refusal(call, *args) -> str:
 def test_yaml_comes_back_equal(tmp_path, name):
     config = preset(name, "ring_bandits", "omni", seed=7)
     config = replace(config, family_parameters={"radius": 0.1 + 0.2, "ticks": 60})
-    reality = {"physics": {"mass_factor": 0.1 + 0.2}, "sensors": {"velocity": {"bias": -1}}}
-    config = replace(config, randomise=True, reality=reality_from_dict(reality, "test"))
+    sim_params = {"physics": {"mass_factor": 0.1 + 0.2}, "sensors": {"velocity": {"bias": -1}}}
+    config = replace(
+        config, domain_randomization=True, sim_params=sim_params_from_dict(sim_params, "test")
+    )
     write_config(config, tmp_path / "config.yaml")
     assert read_config(tmp_path / "config.yaml") == config
     assert config_from_dict(config_to_dict(config), "here") == config
@@ -140,7 +142,11 @@ def test_later_settings_win_and_combine():
         (b"- 1\n- 2\n", "a mapping is expected, got list"),
         (b"", "a mapping is expected, got NoneType"),
         (b"family: a\nfamily: b\n", "key 'family' is given twice"),
-        (b"family: moving_bandits\n", "mlsh: field required"),
+        (b"schema: 2\nfamily: moving_bandits\n", "mlsh: field required"),
+        (
+            b"family: moving_bandits\n",
+            "schema 1, 2 is expected: randomise is domain_randomization",
+        ),
     ],
 )
 def test_broken_files_are_refused(tmp_path, text, words):

@@ -223,7 +223,7 @@ def test_a_term_that_nobody_observes_changes_no_byte_of_a_network(tmp_path, monk
     data = yaml.safe_load((ROBOTS / "omni" / "robot.yaml").read_text())
     position, velocity = data["observation"]
     velocity["noise"] = 0.05  # drawn as it would be without the term before it
-    hidden = {**velocity, "name": "hidden", "noise": 0.3, "observed": False}
+    hidden = {**velocity, "name": "hidden", "noise": 0.3, "policy_input": False}
     bundles = []
     for name, terms in (("plain", []), ("more", [hidden])):
         robot = shutil.copytree(ROBOTS / "omni", tmp_path / name)

@@ -31,7 +31,9 @@ def meaningless(interface: Interface, name: str) -> set[str]:
     family, robot = make_family(name), load_robot(interface.robot)
     relative = family.terms and all(term.frame == "base_link" for term in family.terms)
     empty = collides(robot.compile(family.scene)) == collides(robot.compile())
-    terms = [term for term in interface.observation if term.mujoco.task is None and term.observed]
+    terms = [
+        term for term in interface.observation if term.mujoco.task is None and term.policy_input
+    ]
     odometry = {term.name for term in terms if relative and term.frame == "odom"}
     return odometry | {term.name for term in terms if empty and term.mujoco.rays}
 

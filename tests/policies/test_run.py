@@ -25,7 +25,7 @@ from policies.training.run import create_run, learn_masters, open_run, train
 from sim.errors import UserError
 from sim.files.arrays import load_arrays, save_arrays
 from sim.physics.robot_model import ROBOTS, load_robot
-from sim.randomization.schema import load_reality
+from sim.randomization.schema import load_sim_params
 from tests.support.bundles import small_config
 
 TIMES = {"seconds", "steps_per_second"}
@@ -165,9 +165,9 @@ def test_resumed_training_is_the_uninterrupted_one(whole, tmp_path, killed):
     assert seconds == sorted(seconds)  # and time goes on as well
 
 
-def test_a_randomised_run_is_resumed_bit_for_bit_and_its_provenance_says_so(tmp_path):
-    reality = load_reality("slow", load_robot("omni"))
-    chosen = config(randomise=True, reality=reality, steps=1200)
+def test_a_randomized_run_is_resumed_bit_for_bit_and_its_provenance_says_so(tmp_path):
+    sim_params = load_sim_params("slow", load_robot("omni"))
+    chosen = config(domain_randomization=True, sim_params=sim_params, steps=1200)
     one, two = (create_run(chosen, tmp_path / name) for name in ("one", "two"))
     train(one)
     assert not train(two, should_stop=stop_after(2)).finished
@@ -178,8 +178,8 @@ def test_a_randomised_run_is_resumed_bit_for_bit_and_its_provenance_says_so(tmp_
     assert (arrays["env.varied"] != 0).any()
     facts = {"command": "mlsh", "versions": {}, "commit": None}
     said = provenance_of(open_run(two.path).config, facts, 0, 0).config
-    assert said["randomise"] is True
-    assert said["reality"]["actuators"]["drive_x"]["delay_s"] == 0.1
+    assert said["domain_randomization"] is True
+    assert said["sim_params"]["actuators"]["drive_x"]["delay_s"] == 0.1
 
 
 def test_resuming_a_finished_run_changes_nothing(copy):

@@ -140,8 +140,8 @@ def test_what_the_model_tells_is_taken_and_the_rest_is_open(mjcf, tmp_path):
         assert [term[key] for key in ("limit", "noise", "max_age")] == [TODO] * 3
     servo, motor = found["action/joint_position"], found["action/slide_effort"]
     assert (servo["limit"], servo["scale"], servo["offset"]) == ([-1.0, 0.5], 0.75, -0.25)
-    assert servo["safe"] == [0.2, -0.4]  # of the keyframe
-    assert servo["tracking"] == {"term": "joint_position", "tolerance": TODO, "time": TODO}
+    assert servo["safe_command"] == [0.2, -0.4]  # of the keyframe
+    assert servo["tracking"] == {"term": "joint_position", "tolerance": TODO, "timeout": TODO}
     assert (motor["unit"], motor["limit"], motor["scale"], motor["tracking"]) == ("N", *[TODO] * 3)
     assert found["action/command"]["unit"] == TODO
     for name in ("same_as_qpos is left out", "bump (touch) is left out", "joint root", "home"):
@@ -163,19 +163,19 @@ def test_a_draft_with_its_gaps_filled_in_is_a_robot(mjcf, tmp_path):
     text = import_mjcf("beast", mjcf, tmp_path / "mine")
     data = yaml.safe_load(text)
     fill = {"noise": 0.0, "max_age": 0.1, "limit": [-9.0, 9.0], "scale": 1.0, "offset": 0.0}
-    fill |= {"blend": 0.0, "rate_limit": 1.0, "tracking": None, "unit": "N"}
+    fill |= {"smoothing_time": 0.0, "rate_limit": 1.0, "tracking": None, "unit": "N"}
     data["control_dt"] = 0.02
     for term in (*data["observation"], *data["action"]):
         term.update({k: v for k, v in fill.items() if term.get(k) == TODO})
-        if "safe" in term and term["safe"] == TODO:
-            term["safe"] = [0.0] * term["size"]
-    data["action"][0]["tracking"] |= {"tolerance": 0.5, "time": 0.5}
+        if "safe_command" in term and term["safe_command"] == TODO:
+            term["safe_command"] = [0.0] * term["size"]
+    data["action"][0]["tracking"] |= {"tolerance": 0.5, "timeout": 0.5}
     next(t for t in data["observation"] if t["name"] == "tilt")["limit"] = [0.0, 0.8]
     data["action"][-1]["ros"] = {
         "topic": "t",
         "type": "std_msgs/msg/Float64",
         "fields": ["data"],
-        "constants": {},
+        "required_values": {},
     }
     (tmp_path / "mine/robot.yaml").write_text(yaml.safe_dump(data))
     assert mistakes(tmp_path / "mine") == []
@@ -287,7 +287,7 @@ def test_joints_of_one_kind_are_one_term_with_a_number_for_each(tmp_path):
     action = found["action/joint_position"]
     assert action["mujoco"]["actuators"] == ["knee", "hip"]
     assert (action["scale"], action["offset"]) == ([1.0, 0.5], [-1.0, 0.5])
-    assert (action["limit"], action["safe"]) == ([[-2.0, 0.0], [0.0, 1.0]], [-1.8, 0.9])
+    assert (action["limit"], action["safe_command"]) == ([[-2.0, 0.0], [0.0, 1.0]], [-1.8, 0.9])
     # Measured by elements of a term that has more of them, in another order.
     assert found["observation/joint_position"]["mujoco"]["qpos"] == ["hip", "spare", "knee"]
     assert action["tracking"]["term"] == "joint_position"
@@ -355,7 +355,7 @@ def test_angles_of_a_keyframe_are_no_torques(tmp_path):
     key = '<keyframe><key name="home" ctrl="0.9 -1.8"/></keyframe>'
     motors = '<motor name="a" joint="hip"/><motor name="b" joint="knee"/>'
     text, found = drafted(tmp_path, hinges("hip", "knee"), key, motors)
-    assert found["action/joint_effort"]["safe"] == TODO
+    assert found["action/joint_effort"]["safe_command"] == TODO
     assert "ctrl of keyframe home is not taken for safe effort: it may hold angles" in text
 
 

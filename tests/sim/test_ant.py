@@ -15,7 +15,7 @@ from sim.envs.reference_returns import (
 )
 from sim.envs.world import World
 from sim.errors import UserError
-from sim.interface.orientation import axes
+from sim.interface.orientation import rotation_6d
 from sim.physics.robot_model import load_robot
 from sim.rendering.topdown import footprints
 from sim.tasks import ant_bandits, ant_mazes, ant_obstacles
@@ -45,7 +45,7 @@ def begun(family, tasks=(0,), robot=ANT) -> World:
 def hold(world, ticks: int):
     """The safe command; fields and outcome of the last tick."""
     for _ in range(ticks):
-        result = world.step_command(np.tile(world.interface.safe, (world.size, 1)))
+        result = world.step_command(np.tile(world.interface.safe_command, (world.size, 1)))
     return result
 
 
@@ -105,7 +105,7 @@ def test_an_episode_begins_at_rest():
 def test_servos_stand_and_lift_within_their_torque():
     """Knees of 30 degrees lift it as high as the torque allows: not limp, not glued."""
     world = begun(AntMovement(**CALM))
-    command = world.interface.safe.copy()[None]
+    command = world.interface.safe_command.copy()[None]
     command[:, 4:] = world.interface.limits[1][4:]
     for _ in range(80):
         fields, _ = world.step_command(command)
@@ -135,7 +135,7 @@ def test_everything_goes_by_name():
     np.testing.assert_allclose(got[at["ankle"]], numbers[4:8], rtol=1e-6)
     np.testing.assert_allclose(got[at["hip_velocity"]], 0.1 * numbers[8:12], rtol=1e-6)
     np.testing.assert_allclose(got[at["ankle_velocity"]], 0.1 * numbers[12:], rtol=1e-6)
-    assert [t.name for t in interface.observation if t.observed] == [
+    assert [t.name for t in interface.observation if t.policy_input] == [
         *("position", "height", "orientation", "velocity", "angular_velocity"),
         *("hip", "ankle", "hip_velocity", "ankle_velocity"),
     ]
@@ -146,15 +146,15 @@ def test_everything_goes_by_name():
 def test_axes_are_the_rows_of_mujocos_rotation_whatever_the_sign():
     q = np.random.default_rng(1).normal(size=(40, 4))
     q /= np.linalg.norm(q, axis=1, keepdims=True)
-    for row, shown in zip(q, axes(q), strict=True):
+    for row, shown in zip(q, rotation_6d(q), strict=True):
         matrix = np.zeros(9)
         mujoco.mju_quat2Mat(matrix, row)
         np.testing.assert_allclose(shown, matrix.reshape(3, 3)[[0, 2]].ravel(), atol=1e-12)
-    np.testing.assert_array_equal(axes(-q), axes(q))
-    assert np.isnan(axes(np.zeros(4))).all()
+    np.testing.assert_array_equal(rotation_6d(-q), rotation_6d(q))
+    assert np.isnan(rotation_6d(np.zeros(4))).all()
     # Heading left, 90 degrees: the odom frame's x is to the right.
     quarter = np.sqrt([0.5, 0, 0, 0.5])
-    np.testing.assert_allclose(axes(quarter), [0, -1, 0, 0, 0, 1], atol=1e-12)
+    np.testing.assert_allclose(rotation_6d(quarter), [0, -1, 0, 0, 0, 1], atol=1e-12)
 
 
 def test_velocity_is_along_the_worlds_axes_and_turning_along_the_bodys():
@@ -167,7 +167,7 @@ def test_velocity_is_along_the_worlds_axes_and_turning_along_the_bodys():
     np.testing.assert_allclose(fields["position"][0], [DT, 0.5 * DT], atol=1e-3)
     # It rolls about its own x, which is the world's y: its y axis, to the world's -x, goes down.
     assert fields["angular_velocity"][0, 0] == pytest.approx(0.3, abs=0.05)
-    up = axes(fields["orientation"][0])[3:]
+    up = rotation_6d(fields["orientation"][0])[3:]
     assert up[1] == pytest.approx(0.3 * DT, rel=0.2)
 
 

@@ -15,7 +15,7 @@ from mlsh_ros.messages.conversion import MessageError, topic_readers
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
 from sim.interface import DERIVED, interface_from_dict, interface_to_dict
-from sim.interface.orientation import is_unit, tilt, up
+from sim.interface.orientation import gravity_up, is_unit, tilt
 from sim.physics.batched_physics import BatchedPhysics
 from sim.robot_setup.import_mjcf import import_mjcf
 from sim.robot_setup.step_test import run_step_tests
@@ -53,7 +53,7 @@ def test_up_is_the_worlds_z_axis_turned_into_the_body():
         expected, back = np.zeros(3), np.zeros(4)
         mujoco.mju_negQuat(back, q)
         mujoco.mju_rotVecQuat(expected, np.array([0.0, 0.0, 1.0]), back)
-        np.testing.assert_allclose(up(q), expected, atol=1e-12)
+        np.testing.assert_allclose(gravity_up(q), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("axis", [(1, 0, 0), (0, 1, 0), (0.6, -0.8, 0)])
@@ -68,7 +68,7 @@ def test_tilt_is_the_angle_of_the_turn_whatever_the_heading(axis, angle):
 
 
 def test_a_nod_forward_brings_up_to_the_back():
-    np.testing.assert_allclose(up(turned(0.5, (0, 1, 0))), [-np.sin(0.5), 0, np.cos(0.5)])
+    np.testing.assert_allclose(gravity_up(turned(0.5, (0, 1, 0))), [-np.sin(0.5), 0, np.cos(0.5)])
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_the_policy_sees_what_is_derived_and_nothing_of_what_is_not_observed():
     part = made.observation_slices["up"]
     assert made.observation_names[part] == ("up.0", "up.1", "up.2")
     observation = made.observe(fields(q))
-    np.testing.assert_array_equal(observation[part], (2.0 * up(q)).astype(np.float32))
+    np.testing.assert_array_equal(observation[part], (2.0 * gravity_up(q)).astype(np.float32))
     hidden = made.observe(fields(q) | {"tilt": turned(3.0)})
     np.testing.assert_array_equal(hidden, observation)
     with pytest.raises(ValueError, match="term 'tilt' is missing"):  # the guard will want it
@@ -132,14 +132,14 @@ def test_keys_that_say_nothing_leave_files_and_digests_as_they_were():
     data = copy.deepcopy(ROBOT)
     for each in data["observation"]:
         each.pop("derive", None)
-        each.pop("observed", None)
+        each.pop("policy_input", None)
         each["limit"] = None
     without = interface(data)
     for each in data["observation"]:
-        each |= {"derive": None, "observed": True}
+        each |= {"derive": None, "policy_input": True}
     assert interface(data) == without
     assert interface(data).digest == without.digest
-    assert not {"derive", "observed"} & set(interface_to_dict(without)["observation"][1])
+    assert not {"derive", "policy_input"} & set(interface_to_dict(without)["observation"][1])
 
 
 def test_the_digest_and_the_file_tell_each_new_key():
@@ -147,8 +147,8 @@ def test_the_digest_and_the_file_tell_each_new_key():
     first, second, third, *rest = made.observation
     variants = [
         made,
-        replace(made, observation=(first, replace(second, observed=True), third, *rest)),
-        replace(made, observation=(first, second, replace(third, observed=False), *rest)),
+        replace(made, observation=(first, replace(second, policy_input=True), third, *rest)),
+        replace(made, observation=(first, second, replace(third, policy_input=False), *rest)),
         replace(made, observation=(first, second, replace(third, derive=None), *rest)),
     ]
     assert len({each.digest for each in variants}) == len(variants)
@@ -328,8 +328,11 @@ MISTAKES = [
     ({"unit": "deg"}, "derive 'tilt' is in rad, not in deg"),
     ({"limit": [0.0, 60.0]}, "limit (0.0, 60.0) is never passed, because 'tilt' is 0 to 3.142"),
     ({"limit": [1.0, 0.0]}, "limit (1.0, 0.0) is empty"),
-    ({"derive": "lean"}, "derive: input should be 'axes', 'up' or 'tilt', got 'lean'"),
-    ({"observed": "perhaps"}, "observed: input should be a valid boolean"),
+    (
+        {"derive": "lean"},
+        "derive: input should be 'rotation_6d', 'gravity_up' or 'tilt', got 'lean'",
+    ),
+    ({"policy_input": "perhaps"}, "policy_input: input should be a valid boolean"),
 ]
 
 
@@ -351,11 +354,11 @@ def test_what_is_read_may_be_named_in_whole():
 def test_a_policy_has_to_see_something_and_a_tilt_follows_no_command():
     data = copy.deepcopy(ROBOT)
     for each in data["observation"]:
-        each["observed"] = False
-    with pytest.raises(UserError, match="no observation term is observed"):
+        each["policy_input"] = False
+    with pytest.raises(UserError, match="no observation term has policy_input"):
         interface(data)
     data = copy.deepcopy(ROBOT)
-    data["action"][0]["tracking"] = {"term": "tilt", "tolerance": 1.0, "time": 1.0}
+    data["action"][0]["tracking"] = {"term": "tilt", "tolerance": 1.0, "timeout": 1.0}
     with pytest.raises(UserError, match="'tilt' shows 'tilt', which follows no command"):
         interface(data)
 
@@ -371,7 +374,7 @@ def test_check_robot_doubts_a_limit_that_is_passed_and_a_term_that_does_nothing(
     found = doubted(ROBOT)
     assert any("term tilt: its limit [0, 1] is reached in normal driving" in t for t in found)
     found = doubted(edited({"limit": None}))
-    assert any("term tilt: not observed, not limited, not tracked" in text for text in found)
+    assert any("term tilt: no policy input, not limited, not tracked" in text for text in found)
 
 
 # A draft ----------------------------------------------------------------------------------
@@ -386,7 +389,7 @@ def drafted(tmp_path, model):
 def test_a_draft_proposes_a_tilt_limit_for_what_can_fall_over(tmp_path):
     made = drafted(tmp_path, MODEL)
     proposed = made["tilt"]
-    assert (proposed["derive"], proposed["observed"]) == ("tilt", False)
+    assert (proposed["derive"], proposed["policy_input"]) == ("tilt", False)
     assert proposed["limit"] == "TODO"
     assert proposed["ros"] == {**IMU, "fields": WXYZ}
     assert (proposed["unit"], proposed["mujoco"]) == ("rad", {"sensor": "attitude"})

@@ -53,7 +53,7 @@ def listed(interface: Interface) -> Interface:
             scale=many(t.scale, t.size),
             offset=many(t.offset, t.size),
             limit=many(t.limit, t.size),
-            blend=many(t.blend, t.size),
+            smoothing_time=many(t.smoothing_time, t.size),
             rate_limit=many(t.rate_limit, t.size),
         )
         for t in interface.action
@@ -69,7 +69,7 @@ def test_a_list_of_equal_values_is_that_value(name):
     fields = {t.name: rng.normal(size=(50, t.size)) * 3 for t in plain.observation}
     np.testing.assert_array_equal(plain.observe(fields), each.observe(fields))
     action = rng.normal(size=(50, plain.action_size)) * 2
-    before = plain.safe + rng.normal(size=(50, plain.action_size)) * 0.1
+    before = plain.safe_command + rng.normal(size=(50, plain.action_size)) * 0.1
     for call in (
         lambda i: i.command(action, before),
         lambda i: i.brake(before),
@@ -91,7 +91,7 @@ def test_one_number_stays_one_number_in_files_and_in_the_digest():
     assert set(interface_to_dict(with_tracking)["action"][0]["tracking"]) == {
         "term",
         "tolerance",
-        "time",
+        "timeout",
     }
     assert listed(interface).digest != interface.digest
 
@@ -138,8 +138,8 @@ def test_elements_by_hand():
         ("drive__limit", [[-1.0, 1.0]]),
         ("drive__limit", [[-1.0, 1.0], [0.5, 1.0]]),  # the safe command is 0
         ("drive__rate_limit", [1.0, 0.0]),
-        ("drive__blend", []),
-        ("drive__blend", "fast"),
+        ("drive__smoothing_time", []),
+        ("drive__smoothing_time", "fast"),
         ("position__wraps", True),  # in m
     ],
 )
@@ -168,13 +168,13 @@ def test_a_limit_per_element_is_the_guards_and_bounds_that_of_a_skill():
 def tick(interface: Interface, command=None) -> Tick:
     blank = np.zeros(interface.observation_size, np.float32)
     action = np.zeros(interface.action_size, np.float32)
-    command = interface.safe if command is None else command
+    command = interface.safe_command if command is None else command
     return Tick(0, 0, blank, action, command, False, False, False)
 
 
 def legs(**drive) -> Interface:
     """The drive is measured by two of the three elements of `shake`, the other way round."""
-    return changed(drive__unit="m/s^2", drive__tracking={"term": "shake", "time": 0.3, **drive})
+    return changed(drive__unit="m/s^2", drive__tracking={"term": "shake", "timeout": 0.3, **drive})
 
 
 def test_a_command_is_tracked_by_elements_of_a_larger_term():
@@ -255,7 +255,7 @@ def circle(wraps) -> Interface:
         angle__wraps=wraps,
         arm__unit="rad",
         arm__limit=[-4.0, 4.0],
-        arm__tracking={"term": "angle", "tolerance": 0.2, "time": 0.3},
+        arm__tracking={"term": "angle", "tolerance": 0.2, "timeout": 0.3},
     )
 
 
@@ -317,23 +317,24 @@ TURNTABLE = """
 </mujoco>
 """
 TURNING = """
-schema: 1
+schema: 2
 robot: turntable
 control_dt: 0.05
 physics_dt: 0.01
 observation:
   - {name: angle, size: 2, unit: rad, frame: joint, scale: 1.0, clip: null, noise: 0.0,
-     max_age: 0.1, limit: null, infinite: null, wraps: [true, false],
+     max_age: 0.1, limit: null, inf_values: null, wraps: [true, false],
      mujoco: {qpos: ["1", "arm[0]"]},
      ros: {topic: joint_states, type: sensor_msgs/msg/JointState,
-           fields: ["position[1]", 'position["arm[0]"]'], constants: {}}}
+           fields: ["position[1]", 'position["arm[0]"]'], required_values: {}}}
 action:
   - {name: angle, size: 2, unit: rad, frame: joint, scale: 1.0, offset: 0.0,
      limit: [[-5.0, 5.0], [-0.5236, 2.9671]],
-     blend: 0.0, rate_limit: [3.0, 2.0], tracking: {term: angle, tolerance: 0.5, time: 0.5},
-     safe: [0.0, 0.0], mujoco: {actuators: [turn, bend]},
+     smoothing_time: 0.0, rate_limit: [3.0, 2.0],
+     tracking: {term: angle, tolerance: 0.5, timeout: 0.5},
+     safe_command: [0.0, 0.0], mujoco: {actuators: [turn, bend]},
      ros: {topic: joint_commands, type: sensor_msgs/msg/JointState,
-           fields: ["position[1]", 'position["arm[0]"]'], constants: {}}}
+           fields: ["position[1]", 'position["arm[0]"]'], required_values: {}}}
 """
 
 
@@ -385,7 +386,7 @@ def test_a_limit_beyond_its_joints_range_is_explained_by_degrees_only_if_it_coul
 
 
 def test_a_measurement_of_another_joint_is_refused(turntable):
-    swapped = TURNING.replace("time: 0.5}", "time: 0.5, elements: [1, 0]}")
+    swapped = TURNING.replace("timeout: 0.5}", "timeout: 0.5, elements: [1, 0]}")
     with pytest.raises(UserError, match=r"drives joint '1', and angle\.1, which shall measure it"):
         turntable(swapped)
 

@@ -131,11 +131,11 @@ def test_braking_reaches_the_safe_command_exactly_and_in_no_more_ticks_than_need
     i, rng = any_interface, np.random.default_rng(4)
     rate = np.concatenate([np.full(t.size, t.rate_limit * i.control_dt) for t in i.action])
     command = rng.uniform(*i.limits, (50, i.action_size))
-    needed = int(np.ceil(np.abs(command - i.safe) / rate - 1e-9).max())
+    needed = int(np.ceil(np.abs(command - i.safe_command) / rate - 1e-9).max())
     for _ in range(needed):
         before, command = command, i.brake(command)
         assert (np.abs(command - before) <= rate * (1 + 1e-12)).all()
-    np.testing.assert_array_equal(command, np.tile(i.safe, (50, 1)))
+    np.testing.assert_array_equal(command, np.tile(i.safe_command, (50, 1)))
 
 
 def test_the_longest_stop_is_that_of_the_slowest_element(any_interface):
@@ -143,7 +143,7 @@ def test_the_longest_stop_is_that_of_the_slowest_element(any_interface):
     ticks = {}
     for start in any_interface.limits:
         command, left = start, 0
-        while (away := command != any_interface.safe).any():
+        while (away := command != any_interface.safe_command).any():
             command, left = any_interface.brake(command), left + 1
             for element in np.flatnonzero(away):
                 ticks[any_interface.action_names[element]] = left
@@ -155,7 +155,10 @@ def test_the_longest_stop_is_that_of_the_slowest_element(any_interface):
 
 def test_the_longest_stop_by_hand():
     slow = replace(
-        odd().action[0], limit=(-1.0, 1.0), safe=(0.9,) * odd().action[0].size, rate_limit=0.06
+        odd().action[0],
+        limit=(-1.0, 1.0),
+        safe_command=(0.9,) * odd().action[0].size,
+        rate_limit=0.06,
     )
     robot = replace(odd(), action=(slow, *odd().action[1:]))
     # From -1 to 0.9 at 0.06 a second: 1.9 / 0.06 = 31.67 s.
@@ -176,7 +179,7 @@ def test_commands_keep_every_limit_whatever_the_policy_says(any_interface):
     i, rng = any_interface, np.random.default_rng(0)
     low, high = i.limits
     rate = np.concatenate([np.full(t.size, t.rate_limit * i.control_dt) for t in i.action])
-    command = np.tile(i.safe, (50, 1))
+    command = np.tile(i.safe_command, (50, 1))
     reached = np.zeros((2, i.action_size), bool)
     for _ in range(400):
         # Heavy tails: from tiny actions to thousands of times the limit.
@@ -207,7 +210,7 @@ def test_action_for_is_the_inverse(any_interface):
     i, rng = any_interface, np.random.default_rng(2)
     target = rng.uniform(*i.limits, (200, i.action_size))
     np.testing.assert_allclose(i.command(i.action_for(target), target), target, atol=1e-12)
-    assert not i.saturated(i.action_for(0.999 * target + 0.001 * i.safe)).any()
+    assert not i.saturated(i.action_for(0.999 * target + 0.001 * i.safe_command)).any()
 
 
 def test_saturated_agrees_with_command(any_interface):
@@ -229,24 +232,24 @@ def test_nothing_is_commanded_from_what_is_not_finite(any_interface):
             action = np.zeros((2, any_interface.action_size))
             action[1, element] = bad
             with pytest.raises(ValueError, match="action is not finite"):
-                any_interface.command(action, np.tile(any_interface.safe, (2, 1)))
+                any_interface.command(action, np.tile(any_interface.safe_command, (2, 1)))
 
 
 def test_an_action_for_one_is_not_spread_over_many(any_interface):
     a = any_interface.action_size
     for shape in ((a,), (1, a), (3, 1), (3, a + 1)):
         with pytest.raises(ValueError, match="action has shape"):
-            any_interface.command(np.zeros(shape), np.tile(any_interface.safe, (3, 1)))
+            any_interface.command(np.zeros(shape), np.tile(any_interface.safe_command, (3, 1)))
 
 
 def test_safe_lies_within_the_limits_and_is_reached_from_everywhere(any_interface):
     low, high = any_interface.limits
-    assert ((low <= any_interface.safe) & (any_interface.safe <= high)).all()
+    assert ((low <= any_interface.safe_command) & (any_interface.safe_command <= high)).all()
     for command in (low, high):
         for _ in range(1000):
-            action = any_interface.action_for(any_interface.safe)
+            action = any_interface.action_for(any_interface.safe_command)
             command = any_interface.command(action, command)
-        np.testing.assert_allclose(command, any_interface.safe, atol=1e-12)
+        np.testing.assert_allclose(command, any_interface.safe_command, atol=1e-12)
 
 
 # The interface as data --------------------------------------------------------------------
@@ -306,15 +309,17 @@ def test_the_digest_changes_with_order_and_source():
     arm, *drive = odd().action
     scan = next(t for t in load_robot("rover").interface.observation if t.mujoco.rays)
     near = replace(scan.mujoco.rays, range_max=3.0)
-    constants = tuple(near.constants(scan.size).items())
+    required_values = tuple(near.required_values(scan.size).items())
     scans = [
         scan,
         replace(
             scan,
             mujoco=replace(scan.mujoco, rays=near),
-            ros=replace(scan.ros, constants=constants),
+            ros=replace(scan.ros, required_values=required_values),
         ),
-        replace(scan, ros=replace(scan.ros, constants=(*scan.ros.constants, ("time", 0.1)))),
+        replace(
+            scan, ros=replace(scan.ros, required_values=(*scan.ros.required_values, ("time", 0.1)))
+        ),
     ]
     hand = replace(term, mujoco=replace(term.mujoco, sensor="hand", elements=(1,)))
     variants = [

@@ -31,12 +31,12 @@ def robot(folder, model: str, **values):
     import_mjcf("it", folder / "m.xml", folder / "it")
     data = yaml.safe_load((folder / "it/robot.yaml").read_text())
     data["control_dt"] = 0.02
-    fill = {"noise": 0.0, "max_age": 0.1, "limit": None, "blend": 0.0, "rate_limit": 5.0}
+    fill = {"noise": 0.0, "max_age": 0.1, "limit": None, "smoothing_time": 0.0, "rate_limit": 5.0}
     fill |= {"scale": 1.0, "offset": 0.0, "wraps": False}
     for term in (*data["observation"], *data["action"]):
         term.update({k: v for k, v in fill.items() if term.get(k) == TODO})
-        if term.get("safe") == TODO:
-            term["safe"] = [0.0] * term["size"]
+        if term.get("safe_command") == TODO:
+            term["safe_command"] = [0.0] * term["size"]
         if "tracking" in term:
             term["tracking"] = None
         term.update({k: v for k, v in values.items() if k in term and "rate_limit" in term})
@@ -78,16 +78,18 @@ def test_a_robot_that_falls_over_leans(tmp_path):
 def test_torques_that_do_not_hold_the_robot(tmp_path):
     found = rests(robot(tmp_path, LEGGED.format(floor=FLOOR, actuator=MOTOR)))
     (text,) = [each for each in found if each.startswith("action slide_effort: ")]
-    assert "it does not stay where `safe` holds it: knee moves by 0." in text
+    assert "it does not stay where `safe_command` holds it: knee moves by 0." in text
     # What holds the trunk's 4 kg from the plate: 39.2 N downwards on the plate, against its axis.
-    held = robot(tmp_path / "it", LEGGED.format(floor=FLOOR, actuator=MOTOR), safe=[-39.24])
+    held = robot(
+        tmp_path / "it", LEGGED.format(floor=FLOOR, actuator=MOTOR), safe_command=[-39.24]
+    )
     assert rests(held) == []
 
 
 def test_a_pose_that_a_weak_servo_does_not_reach(tmp_path):
     weak = SERVO.replace("/>", ' forcerange="-9 9"/>')
     found = rests(robot(tmp_path, LEGGED.format(floor=FLOOR, actuator=weak)))
-    assert any("knee is at 0." in text and "`safe` says 0" in text for text in found)
+    assert any("knee is at 0." in text and "`safe_command` says 0" in text for text in found)
 
 
 # Stops ------------------------------------------------------------------------------------------
@@ -101,13 +103,14 @@ def said(made) -> list[str]:
 def test_a_stop_that_takes_long_is_named_with_its_seconds(tmp_path):
     model = LEGGED.format(floor=FLOOR, actuator=SERVO)
     # From -0.2 to 0.1 at 0.06 m/s: 5 s.
-    slow = robot(tmp_path, model, rate_limit=0.06, safe=[0.1])
+    slow = robot(tmp_path, model, rate_limit=0.06, safe_command=[0.1])
     assert any(
-        "action slide_position.0: a stop takes up to 5.00 s, from its limit to `safe`" in text
+        "action slide_position.0: a stop takes up to 5.00 s, from its limit to `safe_command`"
+        in text
         for text in said(slow)
     )
     (tmp_path / "b").mkdir()
-    quick = robot(tmp_path / "b", model, rate_limit=0.11, safe=[0.1])  # 2.7 s
+    quick = robot(tmp_path / "b", model, rate_limit=0.11, safe_command=[0.1])  # 2.7 s
     assert not any("a stop takes" in text for text in said(quick))
 
 

@@ -44,16 +44,16 @@ MODEL = """
 def state(name, unit, mujoco, fields, kind=JOINTS, topic="joint_states"):
     size = len(fields)
     common = {"scale": 1.0, "clip": None, "noise": 0.0, "max_age": 0.1, "limit": None}
-    ros = {"topic": topic, "type": kind, "fields": fields, "constants": {}}
+    ros = {"topic": topic, "type": kind, "fields": fields, "required_values": {}}
     return {
-        **{"name": name, "size": size, "unit": unit, "frame": "joint", "infinite": None},
+        **{"name": name, "size": size, "unit": unit, "frame": "joint", "inf_values": None},
         **common,
         **{"mujoco": mujoco, "ros": ros},
     }
 
 
 ARM = {
-    **{"schema": 1, "robot": "arm", "control_dt": 0.02, "physics_dt": 0.005},
+    **{"schema": 2, "robot": "arm", "control_dt": 0.02, "physics_dt": 0.005},
     "observation": [
         state(
             "angle",
@@ -71,12 +71,12 @@ ARM = {
     "action": [
         {
             **{"name": "angle", "size": 2, "unit": "rad", "frame": "joint", "scale": 1.4},
-            **{"offset": 0.0, "limit": [-1.4, 1.4], "blend": 0.0, "rate_limit": 2.0},
-            "tracking": {"term": "angle", "tolerance": 0.6, "time": 0.2},
-            "safe": [0.0, 0.0],
+            **{"offset": 0.0, "limit": [-1.4, 1.4], "smoothing_time": 0.0, "rate_limit": 2.0},
+            "tracking": {"term": "angle", "tolerance": 0.6, "timeout": 0.2},
+            "safe_command": [0.0, 0.0],
             "mujoco": {"actuators": ["shoulder_servo", "elbow_servo"]},
             "ros": {
-                **{"topic": "joint_commands", "type": JOINTS, "constants": {}},
+                **{"topic": "joint_commands", "type": JOINTS, "required_values": {}},
                 "fields": ["position[shoulder]", "position[elbow]"],
             },
         }
@@ -298,21 +298,29 @@ def test_nothing_is_simulated_or_trained_with_swapped_joints(arm):
 @pytest.mark.parametrize(
     ("file", "text", "words"),
     [
-        ("randomise.yaml", "actuators: {drive_z: {delay_s: 0.1}}", "no actuator 'drive_z'"),
-        ("randomise.yaml", "sensors: {speeed: {scale: 0.9}}", "no observation term 'speeed'"),
-        ("realities/mine.yaml", "sensors: {speeed: {scale: 0.9}}", "no observation term"),
         (
-            "realities/mine.yaml",
+            "domain_randomization.yaml",
+            "actuators: {drive_z: {delay_s: 0.1}}",
+            "no actuator 'drive_z'",
+        ),
+        (
+            "domain_randomization.yaml",
+            "sensors: {speeed: {scale: 0.9}}",
+            "no observation term 'speeed'",
+        ),
+        ("sim_params/mine.yaml", "sensors: {speeed: {scale: 0.9}}", "no observation term"),
+        (
+            "sim_params/mine.yaml",
             "physics: {body_mass_factors: {base_lnik: 2.0}}",
             "no body 'base_lnik'",
         ),
-        ("realities/mine.yaml", "physics: {mass_factor: [1.0, 2.0]}", "one number is expected"),
-        ("realities/mine.yaml", "physics: {mass: 1.0}", "mass"),
+        ("sim_params/mine.yaml", "physics: {mass_factor: [1.0, 2.0]}", "one number is expected"),
+        ("sim_params/mine.yaml", "physics: {mass: 1.0}", "mass"),
     ],
 )
 def test_files_beside_robot_yaml_are_checked(tmp_path, file, text, words):
     folder = shutil.copytree(ROBOTS / "omni", tmp_path / "omni")
-    (folder / file).write_text(f"schema: 1\n{text}\n")
+    (folder / file).write_text(f"schema: 2\n{text}\n")
     (found,) = mistakes(folder)
     assert words in found
     assert str(folder / file) in found
@@ -320,9 +328,9 @@ def test_files_beside_robot_yaml_are_checked(tmp_path, file, text, words):
 
 def test_pushes_of_a_robot_that_cannot_be_pushed(arm):
     folder = arm()
-    (folder / "randomise.yaml").write_text(
-        "schema: 1\npushes: {velocity_m_s: 0.5, every_s: 1.0}\n"
+    (folder / "domain_randomization.yaml").write_text(
+        "schema: 2\npushes: {velocity_m_s: 0.5, every_s: 1.0}\n"
     )
     (found,) = mistakes(folder)
     assert "pushes need a robot that can be moved" in found
-    assert "randomise.yaml" in found
+    assert "domain_randomization.yaml" in found

@@ -10,13 +10,13 @@ from sim.physics.robot_model import load_robot, robot_names
 from sim.randomization.model_fields import body_names
 from sim.randomization.parameters import ParameterVector
 from sim.randomization.quantities import PRODUCT, ROWS, TABLE, VECTOR
-from sim.randomization.schema import Reality
+from sim.randomization.schema import SimParams
 
 
 def test_every_key_is_documented():
     """The page itself is written from the schema, see tests/docs/test_pages.py."""
-    page = Path("docs/reference/reality-yaml.md").read_text()
-    sweeps = Path("docs/reality.md").read_text()
+    page = Path("docs/reference/sim-params-yaml.md").read_text()
+    sweeps = Path("docs/sim-params.md").read_text()
     lines = [line for line in page.splitlines() if line.startswith("| `")]
     for row in TABLE:
         keys = [row.key, row.element_key] if row.element_key else [row.key]
@@ -40,14 +40,14 @@ def test_the_order_of_the_vector_is_what_episodes_draw_by():
 def test_the_nominal_value_is_within_the_bounds_and_changes_nothing(robot):
     robot = load_robot(robot)
     bodies = body_names(robot.compile())
-    nominal = ParameterVector(robot.interface, bodies, Reality(), Reality())
+    nominal = ParameterVector(robot.interface, bodies, SimParams(), SimParams())
     for row in TABLE:
         assert row.bounds.low <= row.nominal <= row.bounds.high
         assert (row.combination is PRODUCT) == (row.nominal == 1)
         assert (nominal.of(nominal.fixed[None], row.name) == row.nominal).all()
     assert not nominal.differing
     assert not nominal.differing_in(nominal.fixed[None])
-    assert nominal.reality(nominal.fixed) == Reality()
+    assert nominal.sim_params(nominal.fixed) == SimParams()
 
 
 def test_what_looks_alike_has_an_order_of_its_own():
@@ -69,30 +69,31 @@ table.TABLE += (row,)
 table.ROWS[row.name] = row
 table.VECTOR += (row,)
 
-from mlsh_ros.evaluation.robustness import parse_axes, reality_at
-from mlsh_ros.sim2real.sysid.parameters import NOMINAL, reality_of, unknowns, values_of
+from mlsh_ros.evaluation.robustness import parse_axes, sim_params_at
+from mlsh_ros.sim2real.sysid.parameters import NOMINAL, sim_params_of, unknowns, values_of
 from sim.envs.world import World
 from sim.physics.robot_model import load_robot
 from sim.randomization.model_fields import body_names
-from sim.randomization.schema import reality_from_dict, reality_to_dict
+from sim.randomization.schema import sim_params_from_dict, sim_params_to_dict
 from sim.tasks.registry import make_family
 
 ant = load_robot("ant")
-reality = reality_from_dict({"physics": {"stiffness_factor": 2}}, "test")
-ranges = reality_from_dict({"physics": {"stiffness_factor": [3, 4]}}, "test")
-world = World(ant, make_family("ant_bandits"), 1, reality=reality, randomise=ranges)
+sim_params = sim_params_from_dict({"physics": {"stiffness_factor": 2}}, "test")
+ranges = sim_params_from_dict({"physics": {"stiffness_factor": [3, 4]}}, "test")
+family = make_family("ant_bandits")
+world = World(ant, family, 1, sim_params=sim_params, domain_randomization=ranges)
 world.physics.model.jnt_stiffness[:] = 1.5
 world.reset(np.zeros(1, np.int32), [0], [np.random.default_rng(0)])
 stiffness = world.physics.batch.get_model(0).jnt_stiffness
 assert ((6 * 1.5 < stiffness) & (stiffness < 8 * 1.5)).all()
 assert parse_axes(["stiffness=1:2x"])[0].label == "stiffness (x nominal)"
-assert reality_at(ant.interface, {"stiffness": 2.0}) == reality
+assert sim_params_at(ant.interface, {"stiffness": 2.0}) == sim_params
 bodies = body_names(world.physics.model)
 found = unknowns(ant.interface, bodies, NOMINAL, ranges)
 assert [(each.name, each.low, each.high) for each in found] == [("stiffness_factor", 1.0, 4.5)]
-values = values_of(ant.interface, bodies, reality)
-assert reality_of(ant.interface, bodies, values, NOMINAL) == reality
-assert reality_to_dict(reality) == {"physics": {"stiffness_factor": 2.0}}
+values = values_of(ant.interface, bodies, sim_params)
+assert sim_params_of(ant.interface, bodies, values, NOMINAL) == sim_params
+assert sim_params_to_dict(sim_params) == {"physics": {"stiffness_factor": 2.0}}
 print("everywhere")
 """
 

@@ -60,13 +60,13 @@ def scan_term(rays: Rays = FAN, count: int = COUNT) -> ObservationTerm:
         noise=0.0,
         max_age=0.5,
         limit=None,
-        infinite=INFINITE,
+        inf_values=INFINITE,
         mujoco=MujocoState(rays=rays),
         ros=RosField(
             "scan",
             LASER_SCAN,
             tuple(f"ranges[{i}]" for i in range(count)),
-            tuple(rays.constants(count).items()),
+            tuple(rays.required_values(count).items()),
         ),
     )
 
@@ -81,10 +81,10 @@ def physics(size: int = 1, **changes) -> BatchedPhysics:
         scale=1.0,
         offset=0.0,
         limit=(-5.0, 5.0),
-        blend=0.0,
+        smoothing_time=0.0,
         rate_limit=100.0,
         tracking=None,
-        safe=(0.0, 0.0),
+        safe_command=(0.0, 0.0),
         mujoco=MujocoActuators(("go", "spin")),
         ros=RosField("cmd_vel", "geometry_msgs/msg/Twist", ("linear.x", "angular.z"), ()),
     )
@@ -222,7 +222,7 @@ def test_the_message_is_a_whole_laser_scan():
 )
 def test_another_scanner_is_refused_and_named(field, value):
     reader, scan = message()
-    expected = dict(scan_term().ros.constants)[field]
+    expected = dict(scan_term().ros.required_values)[field]
     setattr(scan, field, float(value))
     with pytest.raises(MessageError) as info:
         reader.read(scan)
@@ -240,7 +240,7 @@ def test_a_constant_may_be_a_text_and_is_exact():
         ("twist.twist.linear.x",),
         (("child_frame_id", "base_link"),),
     )
-    term = replace(scan_term(count=1), infinite=None, mujoco=MujocoState(task="v"), ros=ros)
+    term = replace(scan_term(count=1), inf_values=None, mujoco=MujocoState(task="v"), ros=ros)
     (reader,) = topic_readers([term])
     made = odometry()
     with pytest.raises(MessageError, match=r"odom: child_frame_id is '', not 'base_link'"):
@@ -250,16 +250,18 @@ def test_a_constant_may_be_a_text_and_is_exact():
     assert reader.read(made)["scan"].tolist() == [0.3]
 
 
-def test_a_constant_is_given_once():
-    with pytest.raises(ValueError, match=r"constant 'a' is given twice"):
+def test_a_required_value_is_given_once():
+    with pytest.raises(ValueError, match=r"required value 'a' is given twice"):
         RosField("topic", "some/msg/Thing", (), (("a", 1.0), ("b", 2.0), ("a", 1.0)))
 
 
 def test_two_terms_of_a_topic_may_not_contradict_each_other():
     one, two = scan_term(), replace(scan_term(), name="other")
-    constants = (*two.ros.constants, ("scan_time", 0.1))
-    topic_readers([one, replace(two, ros=replace(two.ros, constants=constants))])
-    other = replace(one.ros, type="sensor_msgs/msg/LaserScan", constants=(("range_max", 9.0),))
+    required_values = (*two.ros.required_values, ("scan_time", 0.1))
+    topic_readers([one, replace(two, ros=replace(two.ros, required_values=required_values))])
+    other = replace(
+        one.ros, type="sensor_msgs/msg/LaserScan", required_values=(("range_max", 9.0),)
+    )
     two = replace(two, mujoco=MujocoState(task="x"), ros=other)
     with pytest.raises(UserError, match=r"topic 'scan' is given range_max 3\.5 and 9\.0"):
         topic_readers([one, two])

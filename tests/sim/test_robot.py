@@ -39,13 +39,13 @@ SCAN = {
     **yaml.safe_load(ODD_ROBOT)["observation"][0],
     "name": "scan",
     "size": 3,
-    "infinite": [0.1, 3.0],
+    "inf_values": [0.1, 3.0],
     "mujoco": {"rays": FAN},
     "ros": {
         "topic": "scan",
         "type": "sensor_msgs/msg/LaserScan",
         "fields": ["ranges[0]", "ranges[1]", "ranges[2]"],
-        "constants": {
+        "required_values": {
             "angle_min": -1.0,
             "angle_max": 1.0,
             "angle_increment": 1.0,
@@ -56,8 +56,9 @@ SCAN = {
 }
 CORRUPTIONS = [
     # where in the file, what stands there, what the one line must name
-    (("schema",), GONE, ["schema None", "Valid: 1"]),
-    (("schema",), 2, ["schema 2", "Valid: 1"]),
+    (("schema",), GONE, ["schema None", "Valid: 2"]),
+    (("schema",), 3, ["schema 3", "Valid: 2"]),
+    (("schema",), 1, ["schema 1, 2 is expected", "mlsh migrate"]),
     (("robot",), GONE, ["robot: field required"]),
     (("robot",), "", ["robot: ", "at least 1 character"]),
     (("robot",), [1], ["robot: ", "got [1]"]),
@@ -136,7 +137,7 @@ CORRUPTIONS = [
     (
         ("observation", 0, "mujoco"),
         {"rays": FAN},
-        ["'angle': mujoco.rays needs infinite"],
+        ["'angle': mujoco.rays needs inf_values"],
     ),
     (
         ("observation", 0),
@@ -146,7 +147,7 @@ CORRUPTIONS = [
     (
         ("observation", 0),
         SCAN | {"mujoco": {"rays": FAN | {"range_max": 5.5}}},
-        ["'scan': mujoco.rays has ranges (0.1, 5.5) beyond infinite (0.1, 3.0)"],
+        ["'scan': mujoco.rays has ranges (0.1, 5.5) beyond inf_values (0.1, 3.0)"],
     ),
     (
         ("observation", 0),
@@ -156,11 +157,19 @@ CORRUPTIONS = [
     (
         ("observation", 0),
         SCAN | {"mujoco": {"rays": FAN | {"angle_max": 0.9}}},
-        ["'scan': mujoco.rays makes angle_max 0.9, ros.constants says 1.0"],
+        ["'scan': mujoco.rays makes angle_max 0.9, ros.required_values says 1.0"],
     ),
-    ((*POSITION, "ros", "constants"), GONE, ["observation.1.ros.constants: field required"]),
-    ((*POSITION, "ros", "constants"), [1], ["observation.1.ros.constants", "got 1"]),
-    ((*POSITION, "ros", "constants"), {"a": NAN}, ["observation.1.ros.constants", "got nan"]),
+    (
+        (*POSITION, "ros", "required_values"),
+        GONE,
+        ["observation.1.ros.required_values: field required"],
+    ),
+    ((*POSITION, "ros", "required_values"), [1], ["observation.1.ros.required_values", "got 1"]),
+    (
+        (*POSITION, "ros", "required_values"),
+        {"a": NAN},
+        ["observation.1.ros.required_values", "got nan"],
+    ),
     ((*POSITION, "ros", "topic"), "/odom", ["topic '/odom' must be relative"]),
     ((*POSITION, "ros", "type"), "Odometry", ["observation.1.ros.type: ", "got 'Odometry'"]),
     ((*POSITION, "ros", "fields"), ["pose.x"], ["'position'", "ros.fields has 1 elements"]),
@@ -174,9 +183,13 @@ CORRUPTIONS = [
     ((*DRIVE, "scale"), 0.0, ["action.1.scale: 0 would make the term dead"]),
     ((*DRIVE, "offset"), None, ["action.1.offset: ", "got None"]),
     ((*DRIVE, "rate_limit"), 0, ["action.1.rate_limit: ", "greater than 0", "got 0"]),
-    ((*DRIVE, "safe"), [0.0, 0.71], ["'drive'", "safe value 0.71 is outside limit (-0.8, 0.7)"]),
-    ((*DRIVE, "safe"), [0.0], ["'drive'", "safe has 1 elements, size is 2"]),
-    ((*DRIVE, "safe"), [0.0, NAN], ["action.1.safe.1: ", "finite", "got nan"]),
+    (
+        (*DRIVE, "safe_command"),
+        [0.0, 0.71],
+        ["'drive'", "safe_command 0.71 is outside limit (-0.8, 0.7)"],
+    ),
+    ((*DRIVE, "safe_command"), [0.0], ["'drive'", "safe_command has 1 elements, size is 2"]),
+    ((*DRIVE, "safe_command"), [0.0, NAN], ["action.1.safe_command.1: ", "finite", "got nan"]),
     ((*DRIVE, "name"), "arm", ["action term 'arm' is given twice"]),
     (
         (*DRIVE, "mujoco", "actuators"),
@@ -277,7 +290,7 @@ def test_whatever_a_joint_is_called_in_mujoco_may_stand_in_robot_yaml(odd, name)
         (b"- robot", ["robot.yaml: a mapping is expected, got list"]),
         (b"", ["robot.yaml: a mapping is expected, got NoneType"]),
         (b"robot: \xff\xfe", ["robot.yaml: not YAML", "0xff"]),
-        (b"schema: 1\nrobot: a\nrobot: b", ["robot.yaml: not YAML: key 'robot' is given twice"]),
+        (b"schema: 2\nrobot: a\nrobot: b", ["robot.yaml: not YAML: key 'robot' is given twice"]),
         (b"a: &a [*a]", ["robot.yaml: not YAML: nested too deeply"]),
         (
             b"a: &a [x, x, x, x, x, x, x, x]\n"
@@ -291,14 +304,14 @@ def test_whatever_a_joint_is_called_in_mujoco_may_stand_in_robot_yaml(odd, name)
         (b"{" * 100_000, ["robot.yaml: not YAML: nested too deeply"]),
         (b"#" * 2**21, ["robot.yaml: larger than 262144 bytes"]),
         (b"".join(b"k%d: 1\n" % i for i in range(25_000)), ["more than 10000 values"]),
-        (b"schema: 1\nrobot: 2020-01-01\nphysics_dt: 2020-01-01", ["physics_dt", "'2020-01-01'"]),
-        (b"schema: 1\nphysics_dt: 2020-13-45", ["physics_dt: a number is", "got '2020-13-45'"]),
-        (b"schema: 1\nphysics_dt: 0:0.1", ["physics_dt: a number is expected, got '0:0.1'"]),
-        (b"schema: 1\nphysics_dt: " + b"1" * 5000, ["not YAML", "longer than 18 digits"]),
-        (b"schema: 1\nphysics_dt: 0x" + b"f" * 5000, ["physics_dt: a number is expected"]),
-        (b"schema: 1\nrobot: !!binary gIGC", ["robot.yaml: not YAML: tag 'binary' is not"]),
-        (b"schema: 1\nrobot: !!python/name:os.system", ["tag 'python/name:os.system' is not"]),
-        (b"schema: 1\n[a]: 1", ["robot.yaml: not YAML: a key is a list or a mapping"]),
+        (b"schema: 2\nrobot: 2020-01-01\nphysics_dt: 2020-01-01", ["physics_dt", "'2020-01-01'"]),
+        (b"schema: 2\nphysics_dt: 2020-13-45", ["physics_dt: a number is", "got '2020-13-45'"]),
+        (b"schema: 2\nphysics_dt: 0:0.1", ["physics_dt: a number is expected, got '0:0.1'"]),
+        (b"schema: 2\nphysics_dt: " + b"1" * 5000, ["not YAML", "longer than 18 digits"]),
+        (b"schema: 2\nphysics_dt: 0x" + b"f" * 5000, ["physics_dt: a number is expected"]),
+        (b"schema: 2\nrobot: !!binary gIGC", ["robot.yaml: not YAML: tag 'binary' is not"]),
+        (b"schema: 2\nrobot: !!python/name:os.system", ["tag 'python/name:os.system' is not"]),
+        (b"schema: 2\n[a]: 1", ["robot.yaml: not YAML: a key is a list or a mapping"]),
     ],
 )
 def test_what_is_no_robot_file_is_refused_in_one_line(odd, text, names):

@@ -34,21 +34,21 @@ MODEL = """
 """
 
 ROBOT = """
-schema: 1
+schema: 2
 robot: carts
 control_dt: 0.05
 physics_dt: 0.01
 observation:
   - {name: speed, size: 2, unit: m/s, frame: odom, scale: 1.0, clip: null, noise: 0.0,
-     max_age: 0.1, limit: [-3.0, 3.0], infinite: null, mujoco: {qvel: [a, b]},
+     max_age: 0.1, limit: [-3.0, 3.0], inf_values: null, mujoco: {qvel: [a, b]},
      ros: {topic: joint_states, type: sensor_msgs/msg/JointState,
-           fields: ["velocity[a]", "velocity[b]"], constants: {}}}
+           fields: ["velocity[a]", "velocity[b]"], required_values: {}}}
 action:
   - {name: speed, size: 2, unit: m/s, frame: odom, scale: 1.0, offset: 0.0, limit: [-2.0, 1.0],
-     blend: 0.0, rate_limit: 4.0, tracking: {term: speed, tolerance: 0.9, time: 0.5},
-     safe: [0.0, 0.0], mujoco: {actuators: [go_a, go_b]},
+     smoothing_time: 0.0, rate_limit: 4.0, tracking: {term: speed, tolerance: 0.9, timeout: 0.5},
+     safe_command: [0.0, 0.0], mujoco: {actuators: [go_a, go_b]},
      ros: {topic: joint_commands, type: sensor_msgs/msg/JointState,
-           fields: ["velocity[a]", "velocity[b]"], constants: {}}}
+           fields: ["velocity[a]", "velocity[b]"], required_values: {}}}
 """
 
 
@@ -60,7 +60,7 @@ def folder(tmp_path):
 
 
 def edit(folder, **changes):
-    """Change entries such as `action__0__safe` of robot.yaml."""
+    """Change entries such as `action__0__safe_command` of robot.yaml."""
     data = copy.deepcopy(yaml.safe_load(ROBOT))
     for path, value in changes.items():
         *parents, leaf = [int(key) if key.isdigit() else key for key in path.split("__")]
@@ -126,7 +126,7 @@ def test_what_was_shown_is_what_the_terms_say(folder):
 
 
 def test_a_tolerance_that_would_trip_is_named_with_what_is_measured(folder):
-    edit(folder, action__0__tracking={"term": "speed", "tolerance": 0.3, "time": 0.2})
+    edit(folder, action__0__tracking={"term": "speed", "tolerance": 0.3, "timeout": 0.2})
     _, found = tried(folder)
     assert any(
         text.startswith("speed.0 at -2: tracking.tolerance 0.3 would trip: the measured error")
@@ -169,7 +169,7 @@ def test_an_actuator_that_nobody_drives(folder):
         folder,
         action__0__mujoco={"actuators": ["go_a"]},
         action__0__size=1,
-        action__0__safe=[0.0],
+        action__0__safe_command=[0.0],
         action__0__tracking=None,
         action__0__ros__fields=["velocity[a]"],
     )
@@ -189,7 +189,7 @@ def test_a_position_servo_without_damping_and_beyond_its_joint(folder):
     action = yaml.safe_load(ROBOT)["action"][0]
     a, b = (
         action
-        | {"name": name, "size": 1, "unit": unit, "safe": [0.0], "tracking": None}
+        | {"name": name, "size": 1, "unit": unit, "safe_command": [0.0], "tracking": None}
         | {"mujoco": {"actuators": [f"go_{name}"]}}
         | {"ros": action["ros"] | {"fields": [f"{array}[{name}]"]}}
         for name, unit, array in (("a", "m", "position"), ("b", "m/s", "velocity"))
@@ -214,7 +214,7 @@ def test_the_order_of_a_quaternion(folder, order, wrong):
             "topic": "imu",
             "type": "sensor_msgs/msg/Imu",
             "fields": [f"orientation.{a}" for a in order],
-            "constants": {},
+            "required_values": {},
         },
     }
     edit(folder, observation=[yaml.safe_load(ROBOT)["observation"][0], term])
@@ -245,8 +245,8 @@ def test_all_mistakes_are_named_not_the_first(folder):
         control_dt="TODO",
         observation__0__max_age="TODO",
         observation__0__noise=-1.0,
-        action__0__tracking={"term": "speed", "tolerance": "TODO", "time": 0.5},
-        action__0__safe=["TODO", 0.0],
+        action__0__tracking={"term": "speed", "tolerance": "TODO", "timeout": 0.5},
+        action__0__safe_command=["TODO", 0.0],
         action__0__unit="TODO",
         action__0__colour="red",
     )
@@ -256,7 +256,7 @@ def test_all_mistakes_are_named_not_the_first(folder):
         "observation.0.max_age: TODO; fill in: s after which",
         "observation.0.noise: input should be greater than or equal to 0, got -1.0",
         "action.0.tracking.tolerance: TODO; fill in: how far",
-        "action.0.safe.0: TODO; fill in: the command that stops the robot",
+        "action.0.safe_command.0: TODO; fill in: the command that stops the robot",
         "action.0.unit: TODO; fill in: the unit",
         "action.0.colour: unexpected",
     ):

@@ -34,24 +34,24 @@ MODEL = """
 """
 
 WXYZ = [f"orientation.{axis}" for axis in "wxyz"]
-IMU = {"topic": "imu", "type": "sensor_msgs/msg/Imu", "constants": {}}
-ODOM = {"topic": "odom", "type": "nav_msgs/msg/Odometry", "constants": {}}
+IMU = {"topic": "imu", "type": "sensor_msgs/msg/Imu", "required_values": {}}
+ODOM = {"topic": "odom", "type": "nav_msgs/msg/Odometry", "required_values": {}}
 
 
 def term(name, size, unit, mujoco, ros, **more):
     """An observation term with nothing particular about it."""
     plain = {"frame": "base_link", "scale": 1.0, "clip": None, "noise": 0.0, "max_age": 0.1}
-    plain |= {"limit": None, "infinite": None}
+    plain |= {"limit": None, "inf_values": None}
     return {"name": name, "size": size, "unit": unit, **plain, "mujoco": mujoco, "ros": ros} | more
 
 
 ATTITUDE = {"sensor": "attitude"}, {**IMU, "fields": WXYZ}
-TILT = term("tilt", 4, "rad", *ATTITUDE, derive="tilt", observed=False, limit=[0.0, 1.0])
-UP = term("up", 4, "1", *ATTITUDE, derive="up", scale=2.0, noise=0.1)
+TILT = term("tilt", 4, "rad", *ATTITUDE, derive="tilt", policy_input=False, limit=[0.0, 1.0])
+UP = term("up", 4, "1", *ATTITUDE, derive="gravity_up", scale=2.0, noise=0.1)
 XY = [f"pose.pose.position.{axis}" for axis in "xy"]
 RATES = [f"angular_velocity.{axis}" for axis in "xyz"]
 ROBOT = {
-    "schema": 1,
+    "schema": 2,
     "robot": "floater",
     "control_dt": 0.05,
     "physics_dt": 0.01,
@@ -77,16 +77,16 @@ ROBOT = {
             "scale": 1.0,
             "offset": 0.0,
             "limit": [-1.0, 1.0],
-            "blend": 0.0,
+            "smoothing_time": 0.0,
             "rate_limit": 20.0,
             "tracking": None,
-            "safe": [0.0, 0.0, 0.0],
+            "safe_command": [0.0, 0.0, 0.0],
             "mujoco": {"actuators": ["roll", "pitch", "yaw"]},
             "ros": {
                 "topic": "torque",
                 "type": "geometry_msgs/msg/Vector3",
                 "fields": ["x", "y", "z"],
-                "constants": {},
+                "required_values": {},
             },
         }
     ],

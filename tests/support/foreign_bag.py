@@ -70,7 +70,7 @@ HOME = {"arm": ((0.0, 0.0), (0.7, 0.7), ARM), "wheel": ((0.0,), (4.0,), WHEEL)}
 
 def other_robot(name, folder, monkeypatch):
     """A robot that no bundle drives, and another simulation of it, which is finer."""
-    from sim.randomization.schema import Reality
+    from sim.randomization.schema import SimParams
     from tests.benchmarks import third
 
     home, reach, text = HOME[name]
@@ -79,7 +79,7 @@ def other_robot(name, folder, monkeypatch):
     monkeypatch.setattr(third, "source", lambda _: folder / f"{name}.xml")
     monkeypatch.setitem(third.MODELS, name, model)
     robot = third.adopt(name, folder / name)
-    return robot, third.Arm(model, robot, Reality())
+    return robot, third.Arm(model, robot, SimParams())
 
 
 def heard(robot, rows):

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from mlsh_ros.bringup.node_graph import ROBOT, SIM
 from mlsh_ros.bringup.params_file import check_params_file, overrides_from_file
-from policies.bundle.bundle import MANIFEST, PRETRAINED, _digest, load_bundle, sha256
+from policies.bundle.bundle import MANIFEST, PRETRAINED, digest_of, load_bundle, sha256
 from policies.bundle.onnx_reader import read_graph
 from policies.bundle.runtime import load_master, load_skills
 from policies.bundle.skill_limits import read_skill_limits
@@ -39,7 +39,7 @@ from sim.errors import UserError
 from sim.files.strict_yaml import dump_yaml
 from sim.interface import interface_from_dict
 from sim.interface.robot_file import ROBOTS, read_interface
-from sim.randomization.schema import check_reality, read_reality
+from sim.randomization.schema import check_sim_params, read_sim_params
 
 SECONDS, MEGABYTES, LONGEST = 2.0, 500.0, 400
 PATIENCE = 20  # s after which an input counts as one that never ends
@@ -187,7 +187,7 @@ def json_change(data: bytes, rng: random.Random) -> bytes:
         return raw(data, rng)
     changed = structured(json.loads(data), rng)
     if isinstance(changed, dict) and rng.random() < 0.95:
-        changed["digest"] = _digest(changed)
+        changed["digest"] = digest_of(changed)
     return json.dumps(changed).encode("utf-8", "surrogatepass")
 
 
@@ -227,7 +227,7 @@ def repaired(files: dict[str, bytes]) -> dict[str, bytes]:
         manifest = json.loads(files[MANIFEST])
         listed = {name: sha256(data) for name, data in files.items() if name != MANIFEST}
         manifest["files"] = listed
-        manifest["digest"] = _digest(manifest)
+        manifest["digest"] = digest_of(manifest)
         return {**files, MANIFEST: json.dumps(manifest).encode("utf-8", "surrogatepass")}
     except (KeyError, ValueError, TypeError, RecursionError):
         return files
@@ -269,10 +269,10 @@ def targets() -> dict[str, Target]:
         "onnx": Target(graphs, protobuf_change, read_onnx, ".onnx"),
         "zip": Target(zips, zip_change, read_zip, ".zip"),
         "params": Target([example.read_bytes(), PARAMS], yaml_change, read_params, ".yaml"),
-        "reality": Target(
-            [p.read_bytes() for p in sorted(ROBOTS.glob("*/realities/*.yaml"))],
+        "sim_params": Target(
+            [p.read_bytes() for p in sorted(ROBOTS.glob("*/sim_params/*.yaml"))],
             yaml_change,
-            lambda path: check_reality(read_reality(path), interface, str(path)),
+            lambda path: check_sim_params(read_sim_params(path), interface, str(path)),
             ".yaml",
         ),
         "config": Target([dump_yaml(_plain(config)).encode()], yaml_change, read_config, ".yaml"),

@@ -112,7 +112,7 @@ class Robot:
         history, frozen = [], dict.fromkeys((r.topic for r in readers), (-1, None))
         pending = {r.topic: [] for r in readers}  # (received, fields)
         newest = {}
-        commands = [(-1, interface.safe)]  # from which ns on
+        commands = [(-1, interface.safe_command)]  # from which ns on
         for n in range(-BEFORE, ticks * interface.substeps):
             now = self.now + (n + BEFORE) * pdt
             if n > 0:
@@ -319,7 +319,7 @@ def put(message, path, value):
 def sensor(reader, fields, stamp):
     message = blank(reader.type)
     message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
-    for path, value in reader.constants:
+    for path, value in reader.required_values:
         put(message, path, value)
     for term, paths in reader.terms:
         for path, value in zip(paths, fields[term.name].tolist(), strict=True):
@@ -330,7 +330,7 @@ def sensor(reader, fields, stamp):
 def commanded(writer, numbers, layout):
     message = blank(writer.type)
     commands = numbers[[i for i, name in enumerate(layout.names) if name.startswith("command.")]]
-    for path, value in writer.constants:
+    for path, value in writer.required_values:
         put(message, path, value)
     for index, path in writer.elements:
         put(message, path, float(commands[index]))

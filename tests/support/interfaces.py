@@ -24,7 +24,7 @@ def ugly() -> Interface:
 
 def sluggish() -> Interface:
     """The command follows the policy slowly."""
-    return replace(odd(), action=tuple(replace(t, blend=0.08) for t in odd().action))
+    return replace(odd(), action=tuple(replace(t, smoothing_time=0.08) for t in odd().action))
 
 
 RAYS = Rays("s", 0.0, 1.0, range_min=0.1, range_max=1.0)
@@ -52,18 +52,18 @@ def other(path, value):
         "task",
         "qpos",
         "qvel",
-        "constants",  # if empty
+        "required_values",  # if empty
         "term",
         "tracking",
     }  # with others, see the next test
-    tied = {*RAYS.constants(2), "elements"}  # a scan's geometry stands twice, and must agree
+    tied = {*RAYS.required_values(2), "elements"}  # a scan's geometry stands twice, and must agree
     if tied & set(path):
         return None
     if path[-1] in alone and not (path[-1] in ("sensor", "task") and value):
         return None
     if path[-1] in ("control_dt", "physics_dt"):
         return {"control_dt": 2 * value, "physics_dt": value / 2}[path[-1]]
-    if path[-1] in ("clip", "limit", "infinite"):
+    if path[-1] in ("clip", "limit", "inf_values"):
         return [-3.0, 3.0]
     if isinstance(value, bool):
         return not value

@@ -65,7 +65,7 @@ class Copy:
             for name in data["files"]:
                 if (path := self.bundle / name).is_file():
                     data["files"][name] = module.sha256(path.read_bytes())
-        data["digest"] = module._digest(data)
+        data["digest"] = module.digest_of(data)
         self.write_manifest(data)
 
 
@@ -292,14 +292,14 @@ def attribute(name: str, value: Any) -> Callable[[Any], None]:
 POSITION, VELOCITY, DRIVE = "observation/0", "observation/1", "action/0"
 
 WXYZ = [f"orientation.{axis}" for axis in "wxyz"]
-IMU = {"topic": "imu", "type": "sensor_msgs/msg/Imu", "fields": WXYZ, "constants": {}}
+IMU = {"topic": "imu", "type": "sensor_msgs/msg/Imu", "fields": WXYZ, "required_values": {}}
 
 
 def tilted(**changes: Any) -> Callable[[list[Any]], list[Any]]:
     """The observation with a tilt that only the guard looks at, or with what is no such thing."""
     term = {"name": "tilt", "size": 4, "unit": "rad", "frame": "base_link", "scale": 1.0}
-    term |= {"clip": None, "noise": 0.0, "max_age": 0.1, "limit": [0.0, 0.8], "infinite": None}
-    term |= {"derive": "tilt", "observed": False, "mujoco": {"sensor": "attitude"}, "ros": IMU}
+    term |= {"clip": None, "noise": 0.0, "max_age": 0.1, "limit": [0.0, 0.8], "inf_values": None}
+    term |= {"derive": "tilt", "policy_input": False, "mujoco": {"sensor": "attitude"}, "ros": IMU}
     return lambda observation: [*observation, {**term, **changes}]
 
 
@@ -332,7 +332,7 @@ INTERFACE: dict[str, tuple[str, Any]] = {
     "limit wider": (f"{VELOCITY}/limit", [-13.0, 13.0]),
     "limit taken away": (f"{VELOCITY}/limit", None),
     "limit backwards": (f"{VELOCITY}/limit", [1.3, -1.3]),
-    "infinite accepted": (f"{VELOCITY}/infinite", [-1.3, 1.3]),
+    "infinite values accepted": (f"{VELOCITY}/inf_values", [-1.3, 1.3]),
     "joints swapped": (f"{POSITION}/mujoco/qpos", backwards),
     "unknown joint": (f"{POSITION}/mujoco/qpos", ["slide_x", "slide_z"]),
     "a joint twice": (f"{POSITION}/mujoco/qpos", ["slide_x", "slide_x"]),
@@ -344,9 +344,12 @@ INTERFACE: dict[str, tuple[str, Any]] = {
     "other message type": (f"{VELOCITY}/ros/type", "geometry_msgs/msg/TwistStamped"),
     "elements of a joint": (f"{POSITION}/mujoco/elements", [0, 1]),
     "rays beside a joint": (f"{POSITION}/mujoco/rays", {"site": "base_link"}),
-    "a constant added": (f"{POSITION}/ros/constants", {"child_frame_id": "odom"}),
-    "constants missing": (f"{POSITION}/ros/constants", GONE),
-    "a constant that is a list": (f"{POSITION}/ros/constants", {"child_frame_id": [1]}),
+    "a required value added": (f"{POSITION}/ros/required_values", {"child_frame_id": "odom"}),
+    "required_values missing": (f"{POSITION}/ros/required_values", GONE),
+    "a required value that is a list": (
+        f"{POSITION}/ros/required_values",
+        {"child_frame_id": [1]},
+    ),
     "no message type": (f"{VELOCITY}/ros/type", "Odometry"),
     "command scale": (f"{DRIVE}/scale", 1.5),
     "command sign": (f"{DRIVE}/scale", -1.0),
@@ -356,23 +359,23 @@ INTERFACE: dict[str, tuple[str, Any]] = {
     "command limit backwards": (f"{DRIVE}/limit", [1.0, -1.0]),
     "rate_limit": (f"{DRIVE}/rate_limit", 50.0),
     "rate_limit 0": (f"{DRIVE}/rate_limit", 0.0),
-    "blend": (f"{DRIVE}/blend", 0.5),
-    "blend negative": (f"{DRIVE}/blend", -0.5),
+    "smoothing_time": (f"{DRIVE}/smoothing_time", 0.5),
+    "smoothing_time negative": (f"{DRIVE}/smoothing_time", -0.5),
     "tracking taken away": (f"{DRIVE}/tracking", None),
     "tracking of another unit": (f"{DRIVE}/tracking/term", "position"),
     "tracking tolerance": (f"{DRIVE}/tracking/tolerance", 5.0),
-    "tracking time": (f"{DRIVE}/tracking/time", 5.0),
-    "safe value": (f"{DRIVE}/safe", [0.5, 0.0]),
-    "safe value outside the limit": (f"{DRIVE}/safe", [2.0, 0.0]),
+    "tracking timeout": (f"{DRIVE}/tracking/timeout", 5.0),
+    "safe value": (f"{DRIVE}/safe_command", [0.5, 0.0]),
+    "safe value outside the limit": (f"{DRIVE}/safe_command", [2.0, 0.0]),
     "actuators swapped": (f"{DRIVE}/mujoco/actuators", backwards),
     "an actuator twice": (f"{DRIVE}/mujoco/actuators", ["drive_x", "drive_x"]),
     "command fields swapped": (f"{DRIVE}/ros/fields", backwards),
     "command topic": (f"{DRIVE}/ros/topic", "cmd"),
     "derived from no quaternion": (f"{POSITION}/derive", "tilt"),
     "derived in an unknown way": (f"{POSITION}/derive", "lean"),
-    "a term not observed": (f"{POSITION}/observed", False),
-    "observed neither true nor false": (f"{POSITION}/observed", "perhaps"),
-    "nothing observed": ("observation", lambda o: [{**t, "observed": False} for t in o]),
+    "a term that is no policy input": (f"{POSITION}/policy_input", False),
+    "policy_input neither true nor false": (f"{POSITION}/policy_input", "perhaps"),
+    "no policy input": ("observation", lambda o: [{**t, "policy_input": False} for t in o]),
     "a tilt limit added": ("observation", tilted()),
     "a tilt limit in degrees": ("observation", tilted(limit=[0.0, 60.0])),
     "a tilt in degrees": ("observation", tilted(unit="deg")),
@@ -383,7 +386,7 @@ INTERFACE: dict[str, tuple[str, Any]] = {
 }
 
 MANIFESTS: dict[str, tuple[str, Any]] = {
-    "schema 2": ("schema", 2),
+    "schema 3": ("schema", 3),
     "no schema": ("schema", GONE),
     "extra key": ("colour", "red"),
     "N missing": ("decision_ticks", GONE),
@@ -569,7 +572,7 @@ def table() -> list[Mutation]:
         Mutation("digest", MANIFEST, manifest("digest", "0" * 64), repaired=False),
     ]
     found += [Mutation(name, YAML, robot(*how)) for name, how in INTERFACE.items()]
-    found += [Mutation("schema 2", YAML, robot("schema", 2))]
+    found += [Mutation("schema 3", YAML, robot("schema", 3))]
     found += [Mutation(name, MODEL, text(MODEL, *how)) for name, how in MODELS.items()]
     found += [
         Mutation(name, MANIFEST, manifest(path, value), excuse)

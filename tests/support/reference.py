@@ -212,7 +212,7 @@ def robot_yaml() -> str:
     """robot-yaml.md."""
     lead = (
         "`robot.yaml` describes what a robot measures and which commands it takes. "
-        "`schema: 1` is its first key. Unknown keys are refused. "
+        "`schema: 2` is its first key. Unknown keys are refused. "
         "[Add a robot](../add-a-robot.md) explains how to write it."
     )
     classes = [
@@ -225,28 +225,28 @@ def robot_yaml() -> str:
         (terms.Tracking, "`tracking` of an action term."),
         (terms.MujocoActuators, "`mujoco` of an action term."),
     ]
-    names = {"constants": "mapping from path to number or text"}
+    names = {"required_values": "mapping from path to number or text"}
     return _page("robot.yaml", lead, sections(classes, names))
 
 
-def reality_yaml() -> str:
-    """reality-yaml.md."""
+def sim_params_yaml() -> str:
+    """sim-params-yaml.md."""
     lead = (
-        "A reality file (`--reality`) describes one robot: every value is a number. "
+        "A sim-parameter file (`--sim-params`) describes one robot: every value is a number. "
         f"`{schema.RANGES}` in a robot's folder describes a range of robots: every number may "
         "be a range `[low, high]`, from which each episode draws its own value. "
-        "`schema: 1` is the first key of both. A missing key means that the value is nominal. "
-        "[Simulation parameters](../reality.md) explains how they act."
+        "`schema: 2` is the first key of both. A missing key means that the value is nominal. "
+        "[Simulation parameters](../sim-params.md) explains how they act."
     )
     classes = [
-        (schema.Reality, "The keys at the top level, beside `schema`."),
+        (schema.SimParams, "The keys at the top level, beside `schema`."),
         (schema.Dynamics, "`physics`: bodies, joints and ground."),
         (schema.Actuator, "An entry of `actuators`, by the name of the MuJoCo actuator."),
         (schema.Sensor, "An entry of `sensors`, by the name of the observation term."),
         (schema.Pushes, "`pushes`: sudden changes of the base's velocity."),
     ]
     text = sections(classes).replace("[number, number]", "number or range")
-    return _page("Realities and randomise.yaml", lead, _nominal(text))
+    return _page("Sim parameters and domain_randomization.yaml", lead, _nominal(text))
 
 
 def _nominal(text: str) -> str:
@@ -378,7 +378,7 @@ def robots() -> str:
 PAGES = {
     "cli.md": commands,
     "robot-yaml.md": robot_yaml,
-    "reality-yaml.md": reality_yaml,
+    "sim-params-yaml.md": sim_params_yaml,
     "config.md": settings,
     "parameters.md": parameters,
     "faults.md": faults,

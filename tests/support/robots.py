@@ -37,38 +37,40 @@ ODD_MODEL = """
 """
 
 ODD_ROBOT = """
-schema: 1
+schema: 2
 robot: odd
 control_dt: 0.05
 physics_dt: 0.01
 observation:
   - {name: angle, size: 1, unit: rad, frame: arm, scale: 2.0, clip: [-0.5, 0.5], noise: 0.01,
-     max_age: 0.1, limit: null, infinite: null,
+     max_age: 0.1, limit: null, inf_values: null,
      mujoco: {sensor: angle},
      ros: {topic: joint_states, type: sensor_msgs/msg/JointState,
-           fields: ["position[elbow]"], constants: {}}}
+           fields: ["position[elbow]"], required_values: {}}}
   - {name: position, size: 2, unit: m, frame: odom, scale: 1.0, clip: null, noise: 0.02,
-     max_age: 0.1, limit: null, infinite: null,
+     max_age: 0.1, limit: null, inf_values: null,
      mujoco: {qpos: [x, y]},
-     ros: {topic: odom, type: nav_msgs/msg/Odometry, fields: [pose.x, pose.y], constants: {}}}
+     ros: {topic: odom, type: nav_msgs/msg/Odometry, fields: [pose.x, pose.y],
+           required_values: {}}}
   - {name: shake, size: 3, unit: m/s^2, frame: base, scale: 0.1, clip: null, noise: 0.0,
-     max_age: 0.1, limit: null, infinite: null,
+     max_age: 0.1, limit: null, inf_values: null,
      mujoco: {sensor: shake},
-     ros: {topic: imu, type: sensor_msgs/msg/Imu, fields: [a.x, a.y, a.z], constants: {}}}
+     ros: {topic: imu, type: sensor_msgs/msg/Imu, fields: [a.x, a.y, a.z], required_values: {}}}
   - {name: rates, size: 2, unit: mixed, frame: arm, scale: -1.0, clip: null, noise: 0.0,
-     max_age: 0.1, limit: null, infinite: null,
+     max_age: 0.1, limit: null, inf_values: null,
      mujoco: {qvel: [elbow, x]},
      ros: {topic: joint_states, type: sensor_msgs/msg/JointState,
-           fields: ["velocity[elbow]", "velocity[x]"], constants: {}}}
+           fields: ["velocity[elbow]", "velocity[x]"], required_values: {}}}
 action:
   - {name: arm, size: 1, unit: rad, frame: arm, scale: 0.5, offset: 0.2, limit: [-0.3, 0.9],
-     blend: 0.0, rate_limit: 4.0, tracking: null, safe: [0.2], mujoco: {actuators: [bend]},
-     ros: {topic: arm, type: std_msgs/msg/Float64, fields: [data], constants: {}}}
+     smoothing_time: 0.0, rate_limit: 4.0, tracking: null, safe_command: [0.2],
+     mujoco: {actuators: [bend]},
+     ros: {topic: arm, type: std_msgs/msg/Float64, fields: [data], required_values: {}}}
   - {name: drive, size: 2, unit: m/s, frame: base, scale: -0.8, offset: 0.0, limit: [-0.8, 0.7],
-     blend: 0.0, rate_limit: 2.0, tracking: null, safe: [0.0, 0.0],
+     smoothing_time: 0.0, rate_limit: 2.0, tracking: null, safe_command: [0.0, 0.0],
      mujoco: {actuators: [go_x, go_y]},
      ros: {topic: cmd_vel, type: geometry_msgs/msg/Twist, fields: [linear.x, linear.y],
-           constants: {}}}
+           required_values: {}}}
 """
 
 

@@ -9,7 +9,7 @@ from sim.interface import (
 )
 
 
-def term(name, topic, kind, fields, infinite=None):
+def term(name, topic, kind, fields, inf_values=None):
     return ObservationTerm(
         name=name,
         size=len(fields),
@@ -20,9 +20,9 @@ def term(name, topic, kind, fields, infinite=None):
         noise=0.0,
         max_age=0.5,
         limit=None,
-        infinite=infinite,
+        inf_values=inf_values,
         mujoco=MujocoState(task=name),
-        ros=RosField(topic=topic, type=kind, fields=tuple(fields), constants=()),
+        ros=RosField(topic=topic, type=kind, fields=tuple(fields), required_values=()),
     )
 
 
@@ -35,12 +35,12 @@ def action_term(name, topic, kind, fields):
         scale=1.0,
         offset=0.0,
         limit=(-1.0, 1.0),
-        blend=0.0,
+        smoothing_time=0.0,
         rate_limit=5.0,
         tracking=None,
-        safe=(0.0,) * len(fields),
+        safe_command=(0.0,) * len(fields),
         mujoco=MujocoActuators(tuple(f"{name}_{i}" for i in range(len(fields)))),
-        ros=RosField(topic=topic, type=kind, fields=tuple(fields), constants=()),
+        ros=RosField(topic=topic, type=kind, fields=tuple(fields), required_values=()),
     )
 
 

@@ -19,7 +19,7 @@ STAMP = 1_700_000_000 * 10**9  # ns
 def plausible(reader):
     """Per term (size,), values that any robot may show."""
     return {
-        t.name: np.clip(np.linspace(-0.3, 0.3, t.size), *(t.infinite or (-1, 1)))
+        t.name: np.clip(np.linspace(-0.3, 0.3, t.size), *(t.inf_values or (-1, 1)))
         / (np.sqrt(0.2) if t.derive else 1.0)  # a quaternion has length 1
         for t, _ in reader.terms
     }

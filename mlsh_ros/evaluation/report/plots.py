@@ -53,7 +53,7 @@ def route_of(episode: Episode, bundle: Bundle, seed: int) -> Route:
     """Returns the path of an episode, in the term's unit, and its goals if they are observed."""
     interface = bundle.interface
     position = _term(episode, interface, "position")[:, :2]
-    names = {term.name for term in interface.observation if term.observed}
+    names = {term.name for term in interface.observation if term.policy_input}
     shown = _term(episode, interface, "goals")[0] if "goals" in names else np.zeros(0)
     goals = shown.reshape(-1, 2) if shown.size % 2 == 0 else np.zeros((0, 2))
     radius, counts = _hidden(episode, bundle, goals, seed)

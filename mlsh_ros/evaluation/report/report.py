@@ -91,7 +91,7 @@ def _facts(evaluation: Evaluation) -> dict[str, Any]:
 
 def _paths(evaluation: Evaluation) -> list[Paths] | None:
     """Some episodes of every task; None if the robot observes no position in the plane."""
-    terms = {t.name: t for t in evaluation.bundle.interface.observation if t.observed}
+    terms = {t.name: t for t in evaluation.bundle.interface.observation if t.policy_input}
     if "position" not in terms or terms["position"].size < 2:
         return None
     unit = terms["position"].unit

@@ -66,7 +66,7 @@ def _changes(
     spoken = {row[2] for row in commands}
     for topic in sorted({*topics} - spoken) if spoken else ():
         notes.append(f"no command is on {topic}: it is taken for the safe one")
-    missing, held = set(spoken), np.array(interface.safe)
+    missing, held = set(spoken), np.array(interface.safe_command)
     rows = []
     for order, at, topic, command in commands:
         held = np.where(np.isnan(command), held, command)
@@ -107,7 +107,7 @@ def _cuts(
 def _holds(interface: Interface, command: Floats) -> bool:
     """True if a robot certainly keeps executing a command until the next one."""
     return all(
-        not term.unit.endswith("/s") or np.array_equal(command[part], interface.safe[part])
+        not term.unit.endswith("/s") or np.array_equal(command[part], interface.safe_command[part])
         for term in interface.action
         for part in (interface.action_slices[term.name],)
     )

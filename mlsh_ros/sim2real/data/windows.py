@@ -190,7 +190,7 @@ def _stands(signals: Signals, stretch: Segment) -> bool:
         if (np.abs(values[0]) > STILL * spread + 3 * term.noises).any():
             return False
         known = known or bool(np.isfinite(values[0]).all())
-    return known and (drive.traced or bool(np.allclose(drive.command[0], interface.safe)))
+    return known and (drive.traced or bool(np.allclose(drive.command[0], interface.safe_command)))
 
 
 def _of_task(interface: Interface, stream: SignalStream) -> bool:
@@ -288,7 +288,7 @@ def fields_of(signals: Signals, stretch: Segment) -> dict[str, Floats]:
             order = drive.order[stretch.begin : stretch.end]
             newest = np.searchsorted(stream.order, order) - 1
             values[newest >= 0] = stream.fields[term.name][newest[newest >= 0]]
-        elif term.observed and term.derive is None and drive.traced:
+        elif term.policy_input and term.derive is None and drive.traced:
             shown = drive.observation[stretch.begin : stretch.end]
             values[:] = unscaled(term, signals.interface, shown)
         fields[term.name] = values
@@ -319,7 +319,7 @@ def _samples(
     for i, timed in enumerate(stretches):
         if stream is not None:
             found = _from_stream(signals, timed, stream, term)
-        elif term.observed and timed.stretch.drive.traced:
+        elif term.policy_input and timed.stretch.drive.traced:
             found = _from_trace(signals.interface, timed, term)
         else:
             continue

@@ -60,9 +60,9 @@ from policies.bundle.bundle import Bundle
 from sim.errors import UserError
 from sim.interface import Floats, Interface
 from sim.physics.robot_model import Robot
-from sim.randomization.schema import Reality, load_reality
+from sim.randomization.schema import SimParams, load_sim_params
 
-SCHEMA = 1
+SCHEMA = 2
 NO_GAP = "no gap"
 SHORT = 0.3  # s, windows of a robot that does not forget
 # What is left of a nudge after a second, from where on it is such a robot: of a velocity, else.
@@ -79,7 +79,7 @@ class Gap:
 
     subject: Subject  # a bundle, or a robot, whatever drove it
     robot: Robot  # the nominal one
-    reality: str  # in which it was simulated, name or file; empty: the nominal model
+    sim_params: str  # in which it was simulated, name or file; empty: the nominal model
     recordings: list[str]
     notes: list[str]  # what could not be used or compared
     findings: list[Finding]  # worst first
@@ -127,7 +127,7 @@ class Gap:
             "digest": self.digest,
             "robot": self.robot.name,
             "nominal": identity_of(self.robot),
-            "reality": self.reality or None,
+            "sim_params": self.sim_params or None,
             "recordings": self.recordings,
             "notes": self.notes,
             "verdict": self.verdict,
@@ -234,7 +234,7 @@ def analyse(
     bags: Sequence[Path],
     *,
     robot: str | None = None,
-    reality: str = "",
+    sim_params: str = "",
     master: str | None = None,
     where: Where | None = None,
 ) -> Gap:
@@ -244,7 +244,7 @@ def analyse(
         subject: the bundle that ran, or a robot, whatever drove it.
         bags: recordings.
         robot: the nominal one, name or folder; None: the subject's.
-        reality: in which it is simulated, name or file; empty: the nominal model.
+        sim_params: in which it is simulated, name or file; empty: the nominal model.
         master: master that selected the skills; needed if a recording does not contain it.
         where: the robot's topics in a recording of another recorder.
 
@@ -260,7 +260,7 @@ def analyse(
         [_named(each.signals, master) for each in loaded],
         [each.replayed for each in loaded if each.replayed is not None],
         robot=robot,
-        reality=reality,
+        sim_params=sim_params,
         notes=notes,
     )
 
@@ -294,7 +294,7 @@ def analyse_signals(
     replayed: list[Result],
     *,
     robot: str | None = None,
-    reality: str = "",
+    sim_params: str = "",
     notes: Sequence[str] = (),
 ) -> Gap:
     """`analyse` for signals that have been read already.
@@ -303,7 +303,7 @@ def analyse_signals(
         UserError: nothing in it can be compared.
     """
     bundle = subject if isinstance(subject, Bundle) else None
-    twin = _twin(subject, signals, robot, reality)
+    twin = _twin(subject, signals, robot, sim_params)
     interface = twin.interface
     told = [*notes, *(f"{s.name}: {note}" for s in signals for note in s.notes)]
     skills = len(bundle.manifest.skills) if bundle else 0
@@ -346,7 +346,7 @@ def analyse_signals(
     return Gap(
         subject=subject,
         robot=twin.robot,
-        reality=reality,
+        sim_params=sim_params,
         recordings=[s.name for s in signals],
         notes=told,
         findings=say.ranked(found),
@@ -541,14 +541,14 @@ def _restless(memory: dict[str, Floats], twin: OpenLoopReplay) -> bool:
 
 
 def _twin(
-    subject: Subject, signals: list[Signals], robot: str | None, reality: str
+    subject: Subject, signals: list[Signals], robot: str | None, sim_params: str
 ) -> OpenLoopReplay:
     body = nominal(subject, robot)
-    if not reality:
+    if not sim_params:
         return twin_of(subject, signals, body)
-    differs = load_reality(reality, body)
+    differs = load_sim_params(sim_params, body)
     interface = _noisy(subject.interface, differs)
-    return twin_of(subject, signals, body, interface=interface, reality=differs)
+    return twin_of(subject, signals, body, interface=interface, sim_params=differs)
 
 
 def _trained(
@@ -564,9 +564,9 @@ def _trained(
     return scores, out_of_distribution(signals, np.concatenate(known), read_by(graphs))
 
 
-def _noisy(interface: Interface, reality: Reality) -> Interface:
-    """Returns the interface with the noise of a reality added."""
-    more = {name: sensor.noise[0] for name, sensor in reality.sensors.items()}
+def _noisy(interface: Interface, sim_params: SimParams) -> Interface:
+    """Returns the interface with the noise of a set of sim parameters added."""
+    more = {name: sensor.noise[0] for name, sensor in sim_params.sensors.items()}
     terms = [
         replace(term, noise=tuple(np.hypot(term.noises, more.get(term.name, 0.0)).tolist()))
         for term in interface.observation

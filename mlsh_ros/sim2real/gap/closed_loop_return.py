@@ -131,8 +131,8 @@ def _drive(
         steps.append(ControlStep(controller, decide_with(controller, network), no_safety_rules))
     physics = twin.placed(first)
     varied = None
-    if twin.reality != NOMINAL:
-        varied = PerturbedSim(physics, physics.interface, twin.reality, NOMINAL)
+    if twin.sim_params != NOMINAL:
+        varied = PerturbedSim(physics, physics.interface, twin.sim_params, NOMINAL)
     family, _ = resolve_task(bundle, manifest.masters[master].task_id)
     rewards, success, seen, done = [], [], [], []
 

@@ -164,7 +164,7 @@ def saturation(signals: list[Signals]) -> list[Saturation]:
 def _held(interface: Interface, command: Floats) -> Floats:
     """(T - 1, A) True where the rate limit changed the command."""
     before, after = command[:-1], command[1:]
-    rate = np.abs(interface.brake(interface.safe + 1e6) - (interface.safe + 1e6))
+    rate = np.abs(interface.brake(interface.safe_command + 1e6) - (interface.safe_command + 1e6))
     return (np.abs(after - before) > rate * (1 - 1e-6) - NEAR).astype(float)
 
 

@@ -164,7 +164,7 @@ SAID: dict[str, Say] = {
     ),
     "bias": lambda c: (
         f"{_names(c.where)} has a bias of {c.value:.3g}",
-        "calibrate its zero, or randomise the bias in training",
+        "calibrate its zero, or randomize the bias in training",
     ),
     "lag": _lag,
     "delay": _delay,
@@ -191,7 +191,7 @@ SAID: dict[str, Say] = {
     ),
     "friction": lambda c: (
         f"the robot moves as if its contacts had {_times(c.value)} their friction",
-        "another floor or other tyres: identify the friction, or randomise it in training",
+        "another floor or other tyres: identify the friction, or randomize it in training",
     ),
     "crossed": lambda c: (
         f"actuators {_names(c.where)} seem swapped",

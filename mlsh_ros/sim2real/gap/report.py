@@ -62,7 +62,7 @@ def render(gap: Gap) -> str:
 def _facts(gap: Gap) -> dict[str, Any]:
     return {
         "robot": gap.robot.name,
-        "simulated in": gap.reality or "the nominal model",
+        "simulated in": gap.sim_params or "the nominal model",
         "recordings": len(gap.recordings),
         "compared": f"{gap.seconds:.0f} s in {gap.windows} windows",
         "ticks": gap.timing.ticks,

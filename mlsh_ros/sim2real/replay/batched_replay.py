@@ -17,7 +17,7 @@ from sim.interface import Floats, ObservationTerm
 from sim.randomization.model_fields import body_names
 from sim.randomization.parameters import ParameterVector
 from sim.randomization.quantities import TABLE
-from sim.randomization.schema import Reality, robot_terms
+from sim.randomization.schema import SimParams, robot_terms
 from sim.randomization.sensor_model import sensor_models
 
 NUDGE = 1e-4  # rad or m, of the pose at a window's start
@@ -51,8 +51,8 @@ class BatchedReplay:
 
     twin: OpenLoopReplay
     windows: Windows
-    ranges: Reality
-    known: Reality
+    ranges: SimParams
+    known: SimParams
     threads: int = 1
     _states: list[Floats] = field(default_factory=list, repr=False)
 

@@ -24,7 +24,7 @@ from sim.randomization.parameters import ParameterVector
 from sim.randomization.perturbations import NOMINAL as AS_MODELLED
 from sim.randomization.perturbations import check_model
 from sim.randomization.quantities import ROWS
-from sim.randomization.schema import Reality, robot_terms
+from sim.randomization.schema import SimParams, robot_terms
 from sim.randomization.sensor_model import SensorModel, sensor_models
 from sim.tasks.base import TaskFamily
 
@@ -41,7 +41,7 @@ class ModelChange:
 
     mix: tuple[tuple[float, ...], ...] = ()  # (A, A) applied to the command; empty: identity
     ceiling: tuple[float, ...] = ()  # (A,) largest magnitude that an actuator gives
-    # By name of a quantity of `sim.randomization.quantities`: what it is beside the reality.
+    # By name of a quantity of `sim.randomization.quantities`: what it is beside sim parameters.
     beside: tuple[tuple[str, float], ...] = ()
 
     def value(self, name: str) -> float:
@@ -76,10 +76,10 @@ class OpenLoopReplay:
         layouts: per window the episode's layout, from the fields at its start; None if it cannot
             be derived, and the family's terms are not simulated then.
         scans: simulate the rays of scanners, which takes the longest.
-        reality: differences from the nominal model. Dropouts and pushes are not simulated.
+        sim_params: differences from the nominal model. Dropouts and pushes are not simulated.
 
     Raises:
-        UserError: the reality refers to a part that the robot does not have.
+        UserError: the sim parameters refer to a part that the robot does not have.
     """
 
     robot: Robot
@@ -87,13 +87,13 @@ class OpenLoopReplay:
     family: TaskFamily
     layouts: Layouts
     scans: bool = True
-    reality: Reality = AS_MODELLED
+    sim_params: SimParams = AS_MODELLED
     _rest: dict[str, Floats] = field(default_factory=dict, repr=False)
     _compiled: list[mujoco.MjModel] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
-        if self.reality != AS_MODELLED:
-            check_model(self.reality, self.interface, body_names(self.model), "reality")
+        if self.sim_params != AS_MODELLED:
+            check_model(self.sim_params, self.interface, body_names(self.model), "sim_params")
 
     @property
     def model(self) -> mujoco.MjModel:
@@ -228,9 +228,9 @@ class OpenLoopReplay:
 
     @property
     def differences(self) -> ParameterVector:
-        """Parameter vector of the reality."""
+        """Parameter vector of the sim parameters."""
         bodies = body_names(self.model)
-        return ParameterVector(self.interface, bodies, self.reality, AS_MODELLED)
+        return ParameterVector(self.interface, bodies, self.sim_params, AS_MODELLED)
 
     def _start(self, windows: Windows, guess: Floats | None) -> Floats:
         """(W, n) the states nearest to `guess` that match the recording at the start."""
@@ -249,7 +249,7 @@ class OpenLoopReplay:
         """(n,) the state of a robot at rest."""
         if "state" not in self._rest:
             physics = self.bare()._physics(1)
-            safe = self.interface.safe[None]
+            safe = self.interface.safe_command[None]
             for _ in range(round(SETTLE / self.interface.physics_dt)):
                 physics.substep(safe)
             self._rest["state"] = physics.batch.state[0].copy()
@@ -289,8 +289,8 @@ class OpenLoopReplay:
     # Sensors ----------------------------------------------------------------------------------
 
     def _sensors(self) -> dict[str, SensorModel]:
-        """Sensor models of the reality."""
-        if self.reality == AS_MODELLED:
+        """Sensor models of the sim parameters."""
+        if self.sim_params == AS_MODELLED:
             return {}
         differences = self.differences
         return sensor_models(differences, differences.fixed, robot_terms(self.interface))
@@ -302,7 +302,7 @@ class OpenLoopReplay:
 
 
 def _values(differences: ParameterVector, change: ModelChange) -> Floats:
-    """(n,) values of a reality and of a change."""
+    """(n,) values of a set of sim parameters and of a change."""
     values = differences.fixed
     for name, value in change.beside:
         part = differences.of(values[None], name)
@@ -325,7 +325,7 @@ def twin_of(
     body: Robot,
     *,
     interface: Interface | None = None,
-    reality: Reality = AS_MODELLED,
+    sim_params: SimParams = AS_MODELLED,
 ) -> OpenLoopReplay:
     """Returns the open-loop simulation of a recording.
 
@@ -334,7 +334,7 @@ def twin_of(
         recordings: they name the masters that decided.
         body: the nominal robot.
         interface: the subject's with other noise; None: the subject's.
-        reality: in which it is simulated.
+        sim_params: in which it is simulated.
     """
     family, number = recorded_task(subject, recordings)
 
@@ -343,4 +343,4 @@ def twin_of(
 
     # The step is the model's: another step simulates another robot.
     stepped = replace(interface or subject.interface, physics_dt=body.interface.physics_dt)
-    return OpenLoopReplay(body, stepped, family, layouts, reality=reality)
+    return OpenLoopReplay(body, stepped, family, layouts, sim_params=sim_params)

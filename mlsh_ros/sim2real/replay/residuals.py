@@ -188,7 +188,7 @@ def observation_labels(interface: Interface) -> list[str]:
     return [
         f"{term.name}.{end}" if term.count > 1 else term.name
         for term in interface.observation
-        if term.observed
+        if term.policy_input
         for end in (labels(term) if not angular(term) else "zw")
     ]
 

@@ -16,7 +16,7 @@ from policies.bundle.task_compatibility import resolve_task
 from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.physics.robot_model import load_robot
-from sim.randomization.schema import Reality
+from sim.randomization.schema import SimParams
 
 START = 10**18  # ns
 WIRE = 300_000  # ns from a message's making to its recording
@@ -26,13 +26,13 @@ ONE = np.zeros(1, np.int32)
 
 
 def synthesize_recording(
-    bundle: Bundle, reality: Reality | None, *, sessions: int, seed: int, every: int = 1
+    bundle: Bundle, sim_params: SimParams | None, *, sessions: int, seed: int, every: int = 1
 ) -> Signals:
     """Drive sessions of one episode each, masters in turn, in simulated real time.
 
     Args:
         bundle: its skills and masters.
-        reality: of the robot that drives.
+        sim_params: of the robot that drives.
         sessions: episodes.
         seed: of goals, starts and noise.
         every: physics steps per message of a sensor.
@@ -50,17 +50,19 @@ def synthesize_recording(
         network = load_master(bundle, master)
         family, number = resolve_task(bundle, manifest.masters[master].task_id)
         if family.name not in worlds:
-            worlds[family.name] = World(load_robot(interface.robot), family, 1, reality=reality)
+            worlds[family.name] = World(
+                load_robot(interface.robot), family, 1, sim_params=sim_params
+            )
         world = worlds[family.name]
         controller = Controller(interface, skills, manifest.decision_ticks, manifest.decision_lead)
         world.reset(ONE, [number], [episode_rng(seed, session)])
         step = ControlStep(controller, decide_with(controller, network), no_safety_rules)
-        safe = interface.safe[None]
+        safe = interface.safe_command[None]
         for _ in range(round(STANDS / interface.physics_dt)):
             world.step_physics(safe, 1)
         for _ in range(family.ticks):
             fields: dict[str, np.ndarray] = {}
-            command = interface.safe
+            command = interface.safe_command
             for sub in range(interface.substeps):
                 if sub % every == 0 or sub == 0:
                     shown = world.measurements(world.true_state())

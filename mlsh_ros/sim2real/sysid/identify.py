@@ -22,13 +22,19 @@ from mlsh_ros.sim2real.sysid.parameters import (
     NOMINAL,
     Unknown,
     chosen,
-    reality_of,
+    sim_params_of,
     unknowns,
 )
 from sim.errors import UserError
+from sim.files.migrations import SCHEMA
 from sim.interface import Floats, Interface
 from sim.randomization.model_fields import body_names
-from sim.randomization.schema import SCHEMA, Reality, check_reality, read_ranges, reality_to_dict
+from sim.randomization.schema import (
+    SimParams,
+    check_sim_params,
+    read_ranges,
+    sim_params_to_dict,
+)
 
 HELD_OUT = 4  # of so many windows the last one is not fitted
 FEWEST = 4  # windows
@@ -82,7 +88,7 @@ class Term:
 class Identified:
     """Result of the identification."""
 
-    reality: Reality
+    sim_params: SimParams
     numbers: list[Number]
     terms: list[Term]
     before: float  # RMSE of held-out windows, all elements, in units of their movement
@@ -120,7 +126,7 @@ class Identified:
         return [*told, *not_told, *delays, total, *same, *rmse, *notes]
 
     def to_yaml(self, recordings: Sequence[str]) -> str:
-        """A reality.yaml; the comments at the top describe its numbers."""
+        """A sim_params.yaml; the comments at the top describe its numbers."""
         head = [
             f"Identified from {', '.join(recordings)}: {self.fitted} windows.",
             f"Nominal robot: {', '.join(f'{k} {v}' for k, v in self.nominal.items())}",
@@ -128,7 +134,7 @@ class Identified:
             *self.lines(),
         ]
         text = "".join(f"# {line}\n" for line in head)
-        data = {"schema": SCHEMA, **reality_to_dict(self.reality)}
+        data = {"schema": SCHEMA, **sim_params_to_dict(self.sim_params)}
         return text + yaml.safe_dump(data, sort_keys=False)
 
 
@@ -137,8 +143,8 @@ def identify(
     recordings: Sequence[Signals],
     *,
     robot: str | None = None,
-    prior: Reality | None = None,
-    ranges: Reality | None = None,
+    prior: SimParams | None = None,
+    ranges: SimParams | None = None,
     parameters: Sequence[str] = (),
     fix: Sequence[str] = (),
     threads: int = 1,
@@ -164,7 +170,7 @@ def identify(
     body = nominal(subject, robot)
     prior, ranges = prior or NOMINAL, ranges or read_ranges(body)
     for each, where in ((prior, "prior"), (ranges, "ranges")):
-        check_reality(each, interface, where)
+        check_sim_params(each, interface, where)
     twin = twin_of(subject, recordings, body)
     names = body_names(twin.model)
     wanted = chosen(unknowns(interface, names, prior, ranges), parameters, fix)
@@ -200,9 +206,9 @@ def identify(
             "it lies outside the ranges, or in what was fixed or given as prior"
         )
     values = _with_noise(fit, ranges)
-    reality = reality_of(interface, names, values, prior)
+    sim_params = sim_params_of(interface, names, values, prior)
     return Identified(
-        reality=reality,
+        sim_params=sim_params,
         numbers=numbers,
         terms=terms,
         before=before,
@@ -312,7 +318,7 @@ def _validate(fit: Problem, start: Floats, held: Floats) -> tuple[list[Term], fl
     return terms, float(total[0]), float(total[1])
 
 
-def _with_noise(fit: Problem, ranges: Reality) -> Floats:
+def _with_noise(fit: Problem, ranges: SimParams) -> Floats:
     """The values, with the remaining difference of noisy terms as their noise."""
     follower = fit.follower
     values: Floats = fit.values.copy()

@@ -11,10 +11,10 @@ from sim.errors import UserError, unknown
 from sim.interface import Floats, Interface
 from sim.randomization.parameters import ParameterVector
 from sim.randomization.quantities import ROWS, TABLE, Quantity
-from sim.randomization.schema import Reality
+from sim.randomization.schema import SimParams
 
 WIDER = 2.0  # bounds are the ranges, so many times as wide: a robot may be outside of them
-NOMINAL = Reality()
+NOMINAL = SimParams()
 DELAYS = ("command_delay", "sensor_delay")
 
 
@@ -40,7 +40,7 @@ class Unknown:
 
 
 def unknowns(
-    interface: Interface, bodies: Sequence[str], known: Reality, ranges: Reality
+    interface: Interface, bodies: Sequence[str], known: SimParams, ranges: SimParams
 ) -> list[Unknown]:
     """Returns all parameters with a range, except random ones: noise, dropouts and pushes.
 
@@ -99,20 +99,20 @@ def _named(found: Sequence[Unknown], name: str) -> list[Unknown]:
     return own or [each for each in found if each.name.endswith(f".{name}")]
 
 
-# Values and realities ---------------------------------------------------------------------------
+# Values and sim parameters ---------------------------------------------------------------------
 
 
-def values_of(interface: Interface, bodies: Sequence[str], reality: Reality) -> Floats:
-    """(n,) the vector of `ParameterVector` for a reality."""
-    return ParameterVector(interface, bodies, reality, NOMINAL).fixed
+def values_of(interface: Interface, bodies: Sequence[str], sim_params: SimParams) -> Floats:
+    """(n,) the vector of `ParameterVector` for a set of sim parameters."""
+    return ParameterVector(interface, bodies, sim_params, NOMINAL).fixed
 
 
-def reality_of(
-    interface: Interface, bodies: Sequence[str], values: Floats, known: Reality
-) -> Reality:
-    """Returns the reality with these values, in six digits, and the known dropouts and pushes."""
+def sim_params_of(
+    interface: Interface, bodies: Sequence[str], values: Floats, known: SimParams
+) -> SimParams:
+    """Returns sim parameters with these values, in six digits, and known dropouts and pushes."""
     size = ParameterVector(interface, bodies, known, NOMINAL)
     values = values.copy()
     for name in ("dropout", "push_velocity", "push_every"):
         size.of(values[None], name)[:] = size.of(size.fixed[None], name)
-    return size.reality(np.array([float(f"{value:.6g}") for value in values]))
+    return size.sim_params(np.array([float(f"{value:.6g}") for value in values]))

@@ -14,13 +14,13 @@ from sim.errors import UserError
 from sim.physics.robot_model import ROBOTS, Robot, load_robot, robot_names
 from sim.randomization.perturbations import BLOCK
 from sim.randomization.schema import (
-    check_reality,
-    load_reality,
+    check_sim_params,
+    load_sim_params,
     read_ranges,
-    read_reality,
-    reality_from_dict,
-    reality_names,
-    reality_to_dict,
+    read_sim_params,
+    sim_params_from_dict,
+    sim_params_names,
+    sim_params_to_dict,
 )
 from sim.seeding import Stream, generator
 from sim.tasks.registry import FAMILIES, make_family
@@ -33,21 +33,25 @@ MOTORS = 'kv="300" ctrlrange="-1 1" forcerange="-80 80"'
 # A family that each robot is meant for, with short episodes; of omni, longer than a draw of noise.
 HOME = {cls.robot: make_family(name, {"ticks": 12}) for name, cls in FAMILIES.items()}
 HOME["omni"] = replace(BANDITS, ticks=BLOCK + 8)
-LOADED = [name for name in robot_names() if reality_names(load_robot(name))]
+LOADED = [name for name in robot_names() if sim_params_names(load_robot(name))]
 
 
 def real(**sections):
-    return reality_from_dict(sections, "test")
+    return sim_params_from_dict(sections, "test")
 
 
 def sections(*, physics=None, drive=None, **sensors):
-    """A reality of omni, with the same for both of its motors."""
+    """Sim parameters of omni, with the same for both of its motors."""
     motors = {name: drive for name in ("drive_x", "drive_y")} if drive else {}
     return real(physics=physics or {}, actuators=motors, sensors=sensors)
 
 
-def world(reality=None, randomise=None, *, robot=OMNI, family=BANDITS, size=1, seed=0) -> World:
-    made = World(robot, family, size, reality=reality, randomise=randomise)
+def world(
+    sim_params=None, domain_randomization=None, *, robot=OMNI, family=BANDITS, size=1, seed=0
+) -> World:
+    made = World(
+        robot, family, size, sim_params=sim_params, domain_randomization=domain_randomization
+    )
     rngs = [generator(seed, Stream.EPISODE, i) for i in range(size)]
     made.reset(np.arange(size, dtype=np.int32), [0] * size, rngs)
     return made
@@ -70,8 +74,8 @@ def pushed(tmp_path_factory) -> Robot:
     return load_robot(str(folder))
 
 
-def speed_after_a_step(robot, reality, command=1.0) -> float:
-    made = world(reality, robot=robot)
+def speed_after_a_step(robot, sim_params, command=1.0) -> float:
+    made = world(sim_params, robot=robot)
     made.step_physics(np.array([[command, 0.0]]), 1)
     return float(made.true_state()["velocity"][0, 0])
 
@@ -286,8 +290,8 @@ def test_scale_and_biases():
 
 def test_noise_has_its_deviation_and_touches_nothing_but_what_is_shown():
     loud, quiet = (
-        TaskVectorEnv(OMNI, BANDITS, groups=1, envs=300, seed=3, tasks=[0], reality=reality)
-        for reality in (sections(position={"noise": 0.2}), None)
+        TaskVectorEnv(OMNI, BANDITS, groups=1, envs=300, seed=3, tasks=[0], sim_params=sim_params)
+        for sim_params in (sections(position={"noise": 0.2}), None)
     )
     noises = [loud.reset()[0] - quiet.reset()[0]]
     for action in 0.15 * commands(70, 300).astype(np.float32):
@@ -316,7 +320,7 @@ def test_noise_comes_beside_the_interfaces_own():
         BANDITS,
         groups=1,
         envs=2000,
-        reality=sections(position={"noise": 0.4}),
+        sim_params=sections(position={"noise": 0.4}),
     )
     # 0.3 and 0.4 make 0.5; 4000 draws: within 4 x 0.5 / sqrt(8000) = 0.022
     assert env.reset()[0][:, :2].std() == pytest.approx(0.5, abs=0.022)
@@ -359,12 +363,12 @@ def test_what_drops_out_shows_what_was_shown_before():
 
 def test_pushes_change_the_velocity_when_they_are_due():
     """Every 0.26 s, a tick is 0.1 s: 2.6, 5.2, 7.8, 10.4 ticks after the beginning."""
-    reality = real(
+    sim_params = real(
         actuators={name: {"gain_factor": 0} for name in ("drive_x", "drive_y")},
         physics={"damping_factor": 0},
         pushes={"velocity_m_s": 0.4, "every_s": 0.26},
     )
-    made, ticks, angles = world(reality, size=20), [], []
+    made, ticks, angles = world(sim_params, size=20), [], []
     before = made.true_state()["velocity"]
     for tick in range(11):
         fields, _ = made.step_command(np.zeros((20, 2)))
@@ -404,7 +408,7 @@ def env_of(name: str, **changes) -> TaskVectorEnv:
 def test_nothing_different_is_nominal_bit_for_bit(name):
     nominal = env_of(name)
     assert nominal.world.varied is None
-    assert env_of(name, reality=real(), randomise=real()).world.varied is None
+    assert env_of(name, sim_params=real(), domain_randomization=real()).world.varied is None
     # Through everything that writes into the model: one undoes the other.
     motor = nominal.interface.action[0].mujoco.actuators[0]
     one = {"mass_factor": 2, "friction_factor": 4, "damping_factor": 2, "armature_factor": 0.5}
@@ -412,17 +416,17 @@ def test_nothing_different_is_nominal_bit_for_bit(name):
     two |= {"armature_factor": 2, "gravity_offset_m_s2": [0, 0, -0.5]}
     undone = env_of(
         name,
-        reality=real(
+        sim_params=real(
             physics={**one, "gravity_offset_m_s2": [0, 0, 0.5]},
             actuators={motor: {"gain_factor": 2}},
         ),
-        randomise=real(physics=two, actuators={motor: {"gain_factor": 0.5}}),
+        domain_randomization=real(physics=two, actuators={motor: {"gain_factor": 0.5}}),
     )
     assert undone.world.varied is not None
     assert same(play(nominal), play(undone))
 
 
-def test_what_is_drawn_comes_around_the_reality():
+def test_what_is_drawn_comes_around_the_sim_params():
     base = sections(
         physics={"mass_factor": 2, "payload_kg": 1},
         drive={"delay_s": 0.02},
@@ -452,7 +456,7 @@ def test_draws_fill_their_ranges_and_sensors_draw_a_bias_for_every_element():
     ranges = sections(
         physics={"mass_factor": [0.5, 2]}, drive={"delay_s": [0, 0.1]}, velocity={"bias": [-1, 1]}
     )
-    made = world(randomise=ranges, size=500)
+    made = world(domain_randomization=ranges, size=500)
     mass = made.physics.batch.expand("body_mass")[:, 1] / 20
     bias = made.measurements(made.true_state())["velocity"]
     lag = made.varied._command_lag
@@ -465,7 +469,7 @@ def test_draws_fill_their_ranges_and_sensors_draw_a_bias_for_every_element():
         assert abs(np.corrcoef(pair.T)[0, 1]) < 0.15
 
 
-# Randomised episodes -----------------------------------------------------------------------------
+# Randomized episodes -----------------------------------------------------------------------------
 
 
 @pytest.fixture(params=LOADED)
@@ -478,17 +482,19 @@ def ranges_of(name: str):
 
 
 def test_threads_do_not_matter(name):
-    one, many = (env_of(name, randomise=ranges_of(name), threads=n) for n in (1, 3))
+    one, many = (env_of(name, domain_randomization=ranges_of(name), threads=n) for n in (1, 3))
     first = play(one)
     assert same(first, play(many))
     assert not same(first, play(env_of(name)))
 
 
 def test_an_episode_is_a_function_of_seed_row_and_number(name):
-    env = env_of(name, randomise=ranges_of(name), noise=False)
+    env = env_of(name, domain_randomization=ranges_of(name), noise=False)
     observation, _ = env.reset()
     robot, family = load_robot(name), env.world.family
-    alone = [World(robot, family, 1, randomise=ranges_of(name)) for _ in range(env.num_envs)]
+    alone = [
+        World(robot, family, 1, domain_randomization=ranges_of(name)) for _ in range(env.num_envs)
+    ]
     shape = (family.ticks + 4, env.num_envs, env.interface.action_size)
     episode = 0
     for action in [None, *np.random.default_rng(0).normal(0, 0.8, shape).astype(np.float32)]:
@@ -509,7 +515,10 @@ def test_an_episode_is_a_function_of_seed_row_and_number(name):
 
 
 def test_a_snapshot_goes_on_bit_for_bit(name):
-    env, fresh = (env_of(name, randomise=ranges_of(name), reality=shipped(name)) for _ in range(2))
+    env, fresh = (
+        env_of(name, domain_randomization=ranges_of(name), sim_params=shipped(name))
+        for _ in range(2)
+    )
     env.reset()
     ticks = env.world.family.ticks
     shape = (2 * ticks, env.num_envs, env.interface.action_size)
@@ -522,21 +531,21 @@ def test_a_snapshot_goes_on_bit_for_bit(name):
     for action in orders[ticks + 3 :]:
         one, two = env.step(action), fresh.step(action)
         assert same([*one[:4], *one[4].values()], [*two[:4], *two[4].values()])
-    with pytest.raises(ValueError, match="of another reality"):
+    with pytest.raises(ValueError, match="has other sim parameters"):
         env_of(name).restore(state)
-    other = env_of(name, reality=shipped(name))
-    with pytest.raises(ValueError, match=r"reality \(6, \d+\), not \(6, \d+\)"):
+    other = env_of(name, sim_params=shipped(name))
+    with pytest.raises(ValueError, match=r"sim parameters \(6, \d+\), not \(6, \d+\)"):
         other.restore(state)
 
 
 def shipped(name: str):
-    return load_reality("slow", load_robot(name))
+    return load_sim_params("slow", load_robot(name))
 
 
 def test_a_diverged_simulation_shows_finite_values_and_fails_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # MuJoCo writes MUJOCO_LOG.TXT where it stands
     late = sections(position={"delay_s": 0.3}, drive={"delay_s": 0.1})
-    made = {"randomise": ranges_of("omni"), "reality": late}
+    made = {"domain_randomization": ranges_of("omni"), "sim_params": late}
     env, twin = (env_of("omni", **made) for _ in range(2))
     env.reset()
     twin.reset()
@@ -554,19 +563,19 @@ def test_a_diverged_simulation_shows_finite_values_and_fails_again(tmp_path, mon
             assert (np.abs(expected[0][4, :2]) > 0.5).all()
     (failure,) = env.world.failures
     assert World(OMNI, env.world.family, 1, **made).repeat(failure)
-    with pytest.raises(ValueError, match="reality"):
-        World(OMNI, env.world.family, 1, randomise=ranges_of("omni")).repeat(failure)
+    with pytest.raises(ValueError, match="sim parameters"):
+        World(OMNI, env.world.family, 1, domain_randomization=ranges_of("omni")).repeat(failure)
 
 
 # Files -------------------------------------------------------------------------------------------
 
-SHIPPED = [(name, each) for name in LOADED for each in reality_names(load_robot(name))]
+SHIPPED = [(name, each) for name in LOADED for each in sim_params_names(load_robot(name))]
 
 
-@pytest.mark.parametrize(("robot", "reality"), SHIPPED)
-def test_every_shipped_reality_holds_for_its_robot(robot, reality):
+@pytest.mark.parametrize(("robot", "sim_params"), SHIPPED)
+def test_every_shipped_sim_params_holds_for_its_robot(robot, sim_params):
     body = load_robot(robot)
-    made = world(load_reality(reality, body), robot=body, family=HOME[robot])
+    made = world(load_sim_params(sim_params, body), robot=body, family=HOME[robot])
     _, high = body.interface.limits
     for _ in range(10):
         fields, outcome = made.step_command((0.5 * high)[None])
@@ -577,30 +586,36 @@ def test_every_shipped_reality_holds_for_its_robot(robot, reality):
             if term.limit is not None:  # the guard would stop the robot
                 assert (value >= term.limit[0]).all()
                 assert (value <= term.limit[1]).all()
-    first = (body.model_path.parent / "realities" / f"{reality}.yaml").read_text().splitlines()[0]
+    first = (
+        (body.model_path.parent / "sim_params" / f"{sim_params}.yaml").read_text().splitlines()[0]
+    )
     assert first.startswith("# ")  # what it imitates
 
 
-def test_three_unlike_realities_and_ranges_come_with_a_robot(name):
+def test_three_unlike_sim_param_sets_and_ranges_come_with_a_robot(name):
     robot = load_robot(name)
-    names = reality_names(robot)
+    names = sim_params_names(robot)
     assert len(names) >= 3
-    assert len({repr(load_reality(each, robot)) for each in names}) == len(names)
-    assert env_of(name, randomise=read_ranges(robot)).world.varied is not None
+    assert len({repr(load_sim_params(each, robot)) for each in names}) == len(names)
+    assert env_of(name, domain_randomization=read_ranges(robot)).world.varied is not None
 
 
-def test_a_reality_is_written_and_read_back_equal(tmp_path):
+def test_a_sim_params_is_written_and_read_back_equal(tmp_path):
     for name, each in SHIPPED:
-        reality = load_reality(each, load_robot(name))
+        sim_params = load_sim_params(each, load_robot(name))
         path = tmp_path / "copy.yaml"
-        path.write_text(yaml.safe_dump({"schema": 1, **reality_to_dict(reality)}))
-        assert read_reality(path) == reality
-    assert reality_to_dict(real()) == {}
+        path.write_text(yaml.safe_dump({"schema": 2, **sim_params_to_dict(sim_params)}))
+        assert read_sim_params(path) == sim_params
+    assert sim_params_to_dict(real()) == {}
 
 
 BAD = [
     # what stands in the file, what the one line must say
-    ({"schema": 2}, ["schema 2 is not known. Valid: 1"]),
+    ({"schema": 3}, ["schema 3 is not known. Valid: 2"]),
+    (
+        {"schema": 1},
+        ["realities is sim_params now", "mlsh migrate"],
+    ),
     ({"schema": None}, ["schema None"]),
     ({"physic": {}}, ["physic: ", "nexpected keyword"]),
     ({"physics": {"mass": 1}}, ["physics.mass: "]),
@@ -609,7 +624,10 @@ BAD = [
     ({"physics": {"mass_factor": True}}, ["neither a number", "got True"]),
     ({"physics": {"mass_factor": [1, 2, 3]}}, ["neither a number", "[1, 2, 3]"]),
     ({"physics": {"mass_factor": float("nan")}}, ["not finite"]),
-    ({"physics": {"mass_factor": [1, 2]}}, ["physics.mass_factor: one number", "randomise.yaml"]),
+    (
+        {"physics": {"mass_factor": [1, 2]}},
+        ["physics.mass_factor: one number", "domain_randomization.yaml"],
+    ),
     ({"physics": {"payload_kg": -1}}, ["payload_kg: must be 0 or more, got -1"]),
     ({"physics": {"gravity_offset_m_s2": [1, 2]}}, ["gravity_offset_m_s2"]),
     ({"actuators": {"drive": {}}}, ["actuators: no actuator 'drive'", "Valid: drive_x, drive_y"]),
@@ -628,9 +646,9 @@ BAD = [
 @pytest.mark.parametrize(("change", "words"), BAD)
 def test_a_file_that_does_not_hold_is_refused_in_one_line(tmp_path, change, words):
     path = tmp_path / "bad.yaml"
-    path.write_text(yaml.safe_dump({"schema": 1, **change}))
+    path.write_text(yaml.safe_dump({"schema": 2, **change}))
     with pytest.raises(UserError) as info:
-        load_reality(str(path), OMNI)
+        load_sim_params(str(path), OMNI)
     for word in (*words, str(path)):
         assert word in str(info.value)
     assert "\n" not in str(info.value)
@@ -638,27 +656,29 @@ def test_a_file_that_does_not_hold_is_refused_in_one_line(tmp_path, change, word
 
 def test_what_is_not_there_is_named():
     with pytest.raises(
-        UserError, match=r"no reality 'heavi'\. Did you mean 'heavy'\? .*or a file"
+        UserError, match=r"no sim parameters 'heavi'\. Did you mean 'heavy'\? .*or a file"
     ):
-        load_reality("heavi", OMNI)
-    with pytest.raises(UserError, match=r"randomise: body_mass_factors: no body 'arm'.*base_link"):
-        world(randomise=sections(physics={"body_mass_factors": {"arm": [1, 2]}}))
-    with pytest.raises(UserError, match="reality: sensors: no observation term"):
+        load_sim_params("heavi", OMNI)
+    with pytest.raises(
+        UserError, match=r"domain_randomization: body_mass_factors: no body 'arm'.*base_link"
+    ):
+        world(domain_randomization=sections(physics={"body_mass_factors": {"arm": [1, 2]}}))
+    with pytest.raises(UserError, match="sim parameters: sensors: no observation term"):
         world(sections(speed={"bias": 1}))
     with pytest.raises(ValueError, match="no ranges"):
         world(sections(physics={"mass_factor": [1, 2]}))
 
 
-def test_a_robot_without_ranges_or_a_base_cannot_be_randomised_or_loaded(tmp_path):
+def test_a_robot_without_ranges_or_a_base_cannot_be_randomized_or_loaded(tmp_path):
     folder = Path(shutil.copytree(ROBOTS / "omni", tmp_path / "omni"))
     text = (folder / "model.xml").read_text().replace('"base_link"', '"trunk"')
     (folder / "model.xml").write_text(text)
     robot = load_robot(str(folder))
     with pytest.raises(UserError, match=r"payload_kg .* body 'base_link'.* It has: trunk"):
         world(sections(physics={"payload_kg": 1}), robot=robot)
-    (folder / "randomise.yaml").unlink()
+    (folder / "domain_randomization.yaml").unlink()
     with pytest.raises(
-        UserError, match=r"'omni' cannot be randomised: .*randomise\.yaml does not"
+        UserError, match=r"'omni' cannot be randomized: .*domain_randomization\.yaml does not"
     ):
         read_ranges(robot)
 
@@ -671,10 +691,10 @@ def test_terms_that_show_the_same_place_of_a_message_show_the_same(tmp_path):
     with pytest.raises(
         UserError, match=r"tilt and up both show imu orientation\.w; give both the"
     ):
-        check_reality(real(sensors={"tilt": late}), robot.interface, "test")
+        check_sim_params(real(sensors={"tilt": late}), robot.interface, "test")
     with pytest.raises(UserError, match=r"up: is read from a quaternion.*valid: delay_s, dropout"):
-        check_reality(real(sensors={"up": {"bias": 0.1}}), robot.interface, "test")
-    made = world(randomise=real(sensors=parts), robot=robot, size=9)
+        check_sim_params(real(sensors={"up": {"bias": 0.1}}), robot.interface, "test")
+    made = world(domain_randomization=real(sensors=parts), robot=robot, size=9)
     for _ in range(40):
         fields, _ = made.step_command(np.tile([0.2, 0.3, 0.1], (9, 1)))
         shown = made.measurements(fields)
@@ -687,10 +707,10 @@ def test_terms_that_show_the_same_place_of_a_message_show_the_same(tmp_path):
 def test_terms_of_the_same_numbers_have_the_same_noise():
     """Another omni, whose velocity stands in two terms: one is observed, one is limited."""
     term = OMNI.interface.observation[1]
-    twice = (*OMNI.interface.observation, replace(term, name="guarded", observed=False))
+    twice = (*OMNI.interface.observation, replace(term, name="guarded", policy_input=False))
     robot = replace(OMNI, interface=replace(OMNI.interface, observation=twice))
     one = {"noise": 0.1, "bias": [-1, 1], "dropout": 0.2, "delay_s": [0, 0.2], "scale": [1, 2]}
-    made = world(randomise=sections(velocity=one, guarded=one), robot=robot, size=9)
+    made = world(domain_randomization=sections(velocity=one, guarded=one), robot=robot, size=9)
     for command in commands(40, 9):
         fields, _ = made.step_command(command)
         shown = made.measurements(fields)

@@ -1,0 +1,31 @@
+"""mlsh migrate: rewrite the files of an earlier version with the names of this one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlsh_ros.cli.console import say
+
+
+def migrate(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH", help="A robot folder, a sim-parameter file, a run folder, or a bundle."
+        ),
+    ],
+) -> None:
+    """Rewrite what an earlier version wrote with the names of this one.
+
+    Comments stay. The new files take the place of the old ones when they are complete.
+    """
+    from policies.training.migrate import migrate as rewrite
+
+    done = rewrite(path)
+    if done.files:
+        say(f"{done.kind} {path}: rewritten: {', '.join(done.files)}")
+    else:
+        say(f"{done.kind} {path}: has this version's names already")

@@ -1,0 +1,103 @@
+"""Run folders of an earlier schema: the same training, described with the names of this one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policies.mlsh.config import config_from_dict, config_to_dict, read_config
+from policies.training.run import Run
+from policies.training.trained_with import KEY, Trained, read_trained, settings_digest
+from sim.files.arrays import load_arrays, save_arrays
+from sim.files.migrations import (
+    CHANGES,
+    CONFIG,
+    FILES,
+    OLD_SCHEMA,
+    SCHEMA,
+    rename,
+    rename_text,
+    undone,
+)
+from sim.files.output import replacing_folder
+from sim.files.strict_json import parse_json
+from sim.interface import Interface
+from sim.interface.terms import drop_later
+from sim.physics.robot_model import load_robot
+
+ROBOT = "robot.yaml"
+
+
+def convert_run(folder: Path) -> tuple[str, ...]:
+    """Rewrite a run folder in its place; returns the files that were rewritten.
+
+    Its robot has to have the new names already.
+
+    Raises:
+        UserError: the configuration or the checkpoint is damaged, or another process uses it.
+    """
+    new = rename_text((folder / CONFIG).read_bytes().decode(), CONFIG, folder / CONFIG)
+    with Run(folder).locked(), replacing_folder(folder, overwrite=True) as fresh:
+        ignore = shutil.ignore_patterns(".lock")
+        shutil.copytree(folder, fresh, symlinks=True, dirs_exist_ok=True, ignore=ignore)
+        (fresh / CONFIG).write_bytes(new.encode())
+        read_config(fresh / CONFIG)
+        done = [CONFIG, *_convert_checkpoint(fresh)]
+    return tuple(done)
+
+
+def _convert_checkpoint(folder: Path) -> list[str]:
+    """Rename what a checkpoint states about its training, and the digests in the curves."""
+    path = folder / "checkpoint.npz"
+    arrays = load_arrays(path) if path.is_file() else {}
+    if KEY not in arrays:
+        return []
+    data = parse_json(arrays[KEY].astype(np.uint8).tobytes(), path)
+    data["config"] = rename(data["config"], CHANGES[CONFIG])
+    config = config_from_dict(data["config"], str(path))
+    before = Trained(config, data["files"], tuple(data["changes"]))
+    data["files"] = _same_files(config.robot, data["files"])
+    text = json.dumps(data, sort_keys=True).encode()
+    save_arrays(path, {**arrays, KEY: np.frombuffer(text, np.uint8)})
+    after = read_trained(load_arrays(path), str(path))
+    assert after is not None
+    old_names = rename(config_to_dict(config), undone(CHANGES[CONFIG]))
+    old = f",{settings_digest(old_names, before.changes)},{before.robot_digest}"
+    new = f",{after.settings_digest},{after.robot_digest}"
+    return ["checkpoint.npz", *_replace_in_curves(folder, old, new)]
+
+
+def _same_files(robot: str, files: dict[str, str]) -> dict[str, str]:
+    """Digests of the robot's files, those with new names where nothing but names changed."""
+    body = load_robot(robot)
+    known = {FILES.get(name, name): digest for name, digest in files.items()}
+    if known.get(ROBOT) == _earlier_digest(body.interface):
+        known[ROBOT] = body.interface.digest
+    for new in FILES.values():
+        path = body.model_path.with_name(new)
+        if new in known and path.is_file():
+            text = path.read_bytes()
+            old = text.replace(f"schema: {SCHEMA}".encode(), f"schema: {OLD_SCHEMA}".encode(), 1)
+            if known[new] == hashlib.sha256(old).hexdigest():
+                known[new] = hashlib.sha256(text).hexdigest()
+    return known
+
+
+def _earlier_digest(interface: Interface) -> str:
+    """`Interface.digest` as the same robot had it under the old names."""
+    data: Any = json.loads(json.dumps(asdict(interface, dict_factory=drop_later)))  # type: ignore[call-overload]
+    text = json.dumps(rename(data, undone(CHANGES[ROBOT])), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _replace_in_curves(folder: Path, old: str, new: str) -> list[str]:
+    found = [path for path in sorted(folder.glob("*.csv")) if old in path.read_text()]
+    for path in found:
+        path.write_text(path.read_text().replace(old, new))
+    return [path.name for path in found]

@@ -1,0 +1,217 @@
+"""Names that files of an earlier schema have, and what they are called in this one.
+
+`CHANGES` is the only table of them: the refusal of an old file, `mlsh migrate` and the test of the
+CHANGELOG read it. A YAML file is edited by key, so that its comments stay.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from sim.errors import UserError, short
+from sim.files.strict_yaml import compose, parse_yaml
+
+SCHEMA: Final = 2  # of every kind of file in `CHANGES`
+OLD_SCHEMA = 1
+Where = tuple[str, ...]  # keys from the top of a file; `*` stands for any key or index
+
+
+@dataclass(frozen=True)
+class KeyChange:
+    """A key that has another name."""
+
+    where: Where  # of the key, its old name last
+    new: str
+
+
+@dataclass(frozen=True)
+class ValueChange:
+    """A text as a value that has another name."""
+
+    where: Where  # of the key
+    old: str
+    new: str
+
+
+Change = KeyChange | ValueChange
+
+
+def _in(section: str, changes: tuple[Change, ...]) -> tuple[Change, ...]:
+    """The changes of what stands in a section of another file."""
+    above = tuple(section.split("."))
+    return tuple(
+        KeyChange(above + each.where, each.new)
+        if isinstance(each, KeyChange)
+        else ValueChange(above + each.where, each.old, each.new)
+        for each in changes
+    )
+
+
+def _key(path: str, new: str) -> KeyChange:
+    return KeyChange(tuple(path.split(".")), new)
+
+
+def _value(path: str, old: str, new: str) -> ValueChange:
+    return ValueChange(tuple(path.split(".")), old, new)
+
+
+ROBOT: tuple[Change, ...] = (
+    _key("observation.*.infinite", "inf_values"),
+    _key("observation.*.observed", "policy_input"),
+    _key("observation.*.ros.constants", "required_values"),
+    _key("action.*.ros.constants", "required_values"),
+    _key("action.*.blend", "smoothing_time"),
+    _key("action.*.safe", "safe_command"),
+    _key("action.*.tracking.time", "timeout"),
+    _value("observation.*.derive", "axes", "rotation_6d"),
+    _value("observation.*.derive", "up", "gravity_up"),
+)
+TRAINING: tuple[Change, ...] = (
+    _key("randomise", "domain_randomization"),
+    _key("reality", "sim_params"),
+)
+CONFIG, SIM_PARAMS = "config.yaml", "sim parameters"
+CHANGES: dict[str, tuple[Change, ...]] = {
+    "robot.yaml": ROBOT,
+    SIM_PARAMS: (),
+    CONFIG: TRAINING,
+    "manifest.json": (
+        *_in("interface", ROBOT),
+        *_in("provenance.config", TRAINING),
+        *_in("masters.*.provenance.config", TRAINING),
+    ),
+}
+FILES = {"realities": "sim_params", "randomise.yaml": "domain_randomization.yaml"}  # of a robot
+
+
+def check_schema(schema: object, kind: str, file: object, migrate: Path) -> None:
+    """Refuse a file of another schema.
+
+    Args:
+        schema: that the file states.
+        kind: of the file, a key of `CHANGES`.
+        file: what it is called in an error.
+        migrate: what `mlsh migrate` would be given.
+
+    Raises:
+        UserError: names the keys that have another name, and the command that renames them.
+    """
+    if schema == OLD_SCHEMA and not isinstance(schema, bool):
+        raise UserError(
+            f"{file}: schema {OLD_SCHEMA}, {SCHEMA} is expected: {renamed(kind)}. To rename them: "
+            f"mlsh migrate {shlex.quote(str(migrate))}"
+        )
+    if schema != SCHEMA or isinstance(schema, bool):
+        raise UserError(f"{file}: schema {short(schema)} is not known. Valid: {SCHEMA}")
+
+
+def renamed(kind: str) -> str:
+    """The keys and values of a kind of file that have another name, as an error says it."""
+    names = {_old(each).rpartition(".")[2]: each.new.rpartition(".")[2] for each in CHANGES[kind]}
+    return ", ".join(f"{old} is {new} now" for old, new in (names or FILES).items())
+
+
+def _old(change: Change) -> str:
+    return change.where[-1] if isinstance(change, KeyChange) else change.old
+
+
+def rename(data: Any, changes: tuple[Change, ...], where: Where = ()) -> Any:
+    """Plain data with the new names, its order kept.
+
+    Raises:
+        UserError: a mapping has a key under both names.
+    """
+    if isinstance(data, list):
+        return [rename(each, changes, (*where, str(i))) for i, each in enumerate(data)]
+    if not isinstance(data, dict):
+        return _new_value(data, where, changes)
+    result: dict[str, Any] = {}
+    for key, value in data.items():
+        new = _new_key((*where, key), changes)
+        if new != key and new in data:
+            raise UserError(f"{'.'.join(where)} has both {key} and {new}; leave one")
+        result[new] = rename(value, changes, (*where, key))
+    return result
+
+
+def rename_text(text: str, kind: str, file: object) -> str:
+    """A YAML text of the old schema with the new names; everything else stays as it is.
+
+    Args:
+        text: of the file.
+        kind: of the file, a key of `CHANGES`.
+        file: what it is called in an error.
+
+    Raises:
+        UserError: it is no YAML, or its names cannot be changed one by one; what the new text
+            holds is compared with what the old one held.
+    """
+    changes = CHANGES[kind]
+    old = parse_yaml(text, file)
+    expected = rename(old, changes) | {"schema": SCHEMA}
+    spots = set(_spots(compose(text, file), changes))
+    if "schema" not in old:
+        spots.add((0, 0, f"schema: {SCHEMA}\n"))
+    for start, end, new in sorted(spots, reverse=True):
+        text = text[:start] + new + text[end:]
+    if parse_yaml(text, file) != expected:
+        raise UserError(
+            f"{file}: its names cannot be changed one by one, because an alias stands for parts "
+            "with different keys; write them out"
+        )
+    return text
+
+
+def undone(changes: tuple[Change, ...]) -> tuple[Change, ...]:
+    """The same changes the other way, from the new names to the old ones."""
+    return tuple(
+        KeyChange((*each.where[:-1], each.new), each.where[-1])
+        if isinstance(each, KeyChange)
+        else ValueChange(each.where, each.new, each.old)
+        for each in changes
+    )
+
+
+def _spots(
+    node: yaml.Node | None, changes: tuple[Change, ...], where: Where = ()
+) -> Iterator[Any]:
+    """Yields names to replace: begin and end in the text, and the new name."""
+    if isinstance(node, yaml.SequenceNode):
+        for i, each in enumerate(node.value):
+            yield from _spots(each, changes, (*where, str(i)))
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            new = _new_key((*where, key.value), changes)
+            if new != key.value:
+                yield key.start_mark.index, key.end_mark.index, new
+            yield from _spots(value, changes, (*where, key.value))
+    elif isinstance(node, yaml.ScalarNode):
+        new = str(SCHEMA) if where == ("schema",) else _new_value(node.value, where, changes)
+        if new != node.value:
+            yield node.start_mark.index, node.end_mark.index, new
+
+
+def _new_key(where: Where, changes: tuple[Change, ...]) -> str:
+    for each in changes:
+        if isinstance(each, KeyChange) and _matches(where, each.where):
+            return each.new
+    return where[-1]
+
+
+def _new_value(value: Any, where: Where, changes: tuple[Change, ...]) -> Any:
+    for each in changes:
+        if isinstance(each, ValueChange) and value == each.old and _matches(where, each.where):
+            return each.new
+    return value
+
+
+def _matches(where: Where, pattern: Where) -> bool:
+    return len(where) == len(pattern) and all(
+        one in ("*", other) for one, other in zip(pattern, where, strict=True)
+    )
