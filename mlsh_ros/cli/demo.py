@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sim.tasks.base import EpisodeState
 
 BUNDLE = "moving_bandits"
-SKILL_COLOURS = ((0.00, 0.45, 0.70), (0.84, 0.37, 0.00), (0.00, 0.62, 0.45), (0.80, 0.47, 0.65))
 FILM_FPS = 20
 
 
@@ -82,9 +81,13 @@ def _film(
     path: Path,
     overwrite: bool,
 ) -> None:
+    from matplotlib.colors import to_rgb
+
+    from mlsh_ros.evaluation.report.plots import skill_colors
     from sim.rendering.offscreen import EpisodeReplay, Frame, NoGraphics, film
 
     bundle, robot = cases[0].bundle, cases[0].robot
+    colors = [to_rgb(each) for each in skill_colors(len(bundle.manifest.skills))]
     case_of = {(str(case.task), case.master): case for case in cases}
     scenes = []
     for episode in episodes:
@@ -98,8 +101,7 @@ def _film(
                 for where in [bundle.interface.observation_slices[term.name]]
             }
             name = bundle.manifest.skills[skill]
-            colour = SKILL_COLOURS[skill % len(SKILL_COLOURS)]
-            frames.append(Frame(fields, f"tick {t}  {name}", colour))
+            frames.append(Frame(fields, f"tick {t}  {name}", colors[skill]))
         layout = _layout(case, seed, episode.number)
         scenes.append(EpisodeReplay(case.family, episode.task, layout, frames))
     try:

@@ -27,7 +27,7 @@ EXACT = 1e-6  # s; moments of the grid and of /clock are the same but for roundi
 class Time(Protocol):
     """The clock for ticks, ages and watchdogs. Times are in seconds.
 
-    `news` is a condition that is notified whenever new data or a new time has arrived.
+    `new_data` is a condition that is notified whenever new data or a new time has arrived.
     """
 
     def now(self) -> float:
@@ -58,7 +58,9 @@ class Time(Protocol):
     def is_late(self, since: float) -> bool:
         """True if a delay since a time of `steady` is longer than scheduling jitter."""
 
-    def sleep_until(self, until: float, stop: threading.Event, news: threading.Condition) -> bool:
+    def sleep_until(
+        self, until: float, stop: threading.Event, new_data: threading.Condition
+    ) -> bool:
         """Sleep until a time; False if stopped.
 
         Raises:
@@ -67,15 +69,15 @@ class Time(Protocol):
 
     def wait(
         self,
-        news: threading.Condition,
+        new_data: threading.Condition,
         until: float | None,
         since: float = -math.inf,
         at_most: float = FOREVER,
     ) -> None:
-        """Sleep, with `news` locked, until notified or a time is reached; or a little less.
+        """Sleep, with `new_data` locked, until notified or a time is reached; or a little less.
 
         Args:
-            news: locked by the caller.
+            new_data: locked by the caller.
             until: None: no limit.
             since: by `steady`; simulated time that stopped before it is not a fault.
             at_most: s of the system's clock.
@@ -85,7 +87,10 @@ class Time(Protocol):
         """
 
     def wait_for(
-        self, seconds: float, news: threading.Condition, over: Callable[[], bool] = lambda: False
+        self,
+        seconds: float,
+        new_data: threading.Condition,
+        over: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Wait, even if the time is not known to advance; True if `over` became True."""
 
@@ -125,7 +130,9 @@ class Clock:
         """Always True: on a robot every delay counts."""
         return True
 
-    def sleep_until(self, until: float, stop: threading.Event, news: threading.Condition) -> bool:
+    def sleep_until(
+        self, until: float, stop: threading.Event, new_data: threading.Condition
+    ) -> bool:
         """Sleep until a time, as precisely as the system can; False if stopped."""
         while not stop.is_set():
             left = until - self.now()
@@ -139,20 +146,23 @@ class Clock:
 
     def wait(
         self,
-        news: threading.Condition,
+        new_data: threading.Condition,
         until: float | None,
         since: float = -math.inf,
         at_most: float = FOREVER,
     ) -> None:
-        """Sleep, with `news` locked, until notified or a time is reached."""
-        news.wait(at_most if until is None else min(at_most, max(0.0, until - self.now())))
+        """Sleep, with `new_data` locked, until notified or a time is reached."""
+        new_data.wait(at_most if until is None else min(at_most, max(0.0, until - self.now())))
 
     def wait_for(
-        self, seconds: float, news: threading.Condition, over: Callable[[], bool] = lambda: False
+        self,
+        seconds: float,
+        new_data: threading.Condition,
+        over: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Wait; True if `over` became True."""
-        with news:
-            return news.wait_for(over, seconds)
+        with new_data:
+            return new_data.wait_for(over, seconds)
 
 
 class SimulatedClock:
@@ -162,19 +172,19 @@ class SimulatedClock:
     if the time goes back.
 
     Args:
-        news: notified whenever the time has advanced.
+        new_data: notified whenever the time has advanced.
         patience: s of the system's clock.
         steady: the system's clock.
     """
 
     def __init__(
         self,
-        news: threading.Condition,
+        new_data: threading.Condition,
         *,
         patience: float = PATIENCE,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._news, self._patience, self._steady = news, patience, steady
+        self._new_data, self._patience, self._steady = new_data, patience, steady
         self._now = math.nan
         self._moved = steady()  # when it last moved, or when one began to listen
         self._back: float | None = None  # s by which it went back in this session
@@ -184,7 +194,7 @@ class SimulatedClock:
 
     def set_time(self, moment: float) -> None:
         """Set the time; called by the receiving thread."""
-        with self._news:
+        with self._new_data:
             if moment == self._now:
                 return
             if moment < self._now - EXACT:
@@ -194,7 +204,7 @@ class SimulatedClock:
                 self._moved, self._anchor = now, (moment, now)
             self._now = moment
             self._take_pace(now)
-            self._news.notify_all()
+            self._new_data.notify_all()
 
     def _take_pace(self, now: float) -> None:
         began, since = self._since
@@ -253,54 +263,59 @@ class SimulatedClock:
         """True if the delay by the system's clock is too long to be scheduling jitter."""
         return self._steady() - since >= HOLD
 
-    def sleep_until(self, until: float, stop: threading.Event, news: threading.Condition) -> bool:
-        """Sleep until a time; False if stopped. A stop must notify `news`, too.
+    def sleep_until(
+        self, until: float, stop: threading.Event, new_data: threading.Condition
+    ) -> bool:
+        """Sleep until a time; False if stopped. A stop must notify `new_data`, too.
 
         Raises:
             FaultError: the time stopped or went back.
         """
-        with news:
+        with new_data:
             while not stop.is_set():
                 if self._back is None and self.reached(until):
                     return True
-                self.wait(news, until)
+                self.wait(new_data, until)
         return False
 
     def wait(
         self,
-        news: threading.Condition,
+        new_data: threading.Condition,
         until: float | None,
         since: float = -math.inf,
         at_most: float = FOREVER,
     ) -> None:
-        """Sleep, with `news` locked, until notified or a time is reached.
+        """Sleep, with `new_data` locked, until notified or a time is reached.
 
         Raises:
             FaultError: the time stopped or went back while a time is waited for.
         """
         if until is None:
-            news.wait(at_most)
+            new_data.wait(at_most)
             return
         if self._back is not None:
             raise FaultError("clock_jumped", f"simulated time went back by {self._back:.3f} s")
         if fault := self._standing(since):
             raise fault
-        news.wait(min(at_most, max(self._moved, since) + self._patience - self._steady()))
+        new_data.wait(min(at_most, max(self._moved, since) + self._patience - self._steady()))
 
     def wait_for(
-        self, seconds: float, news: threading.Condition, over: Callable[[], bool] = lambda: False
+        self,
+        seconds: float,
+        new_data: threading.Condition,
+        over: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Wait; True if `over` became True.
 
         Used for braking: if no time arrives, because the simulation stopped or the receiving
         thread is blocked, the wait continues at the last known pace.
         """
-        with news:
+        with new_data:
             until = self._now + seconds
             latest = self._steady() + min(TOO_LONG * seconds / self._pace, self._patience)
             while not over():
                 left = latest - self._steady()
                 if left <= 0 or (self._back is None and self.reached(until)):
                     return False
-                news.wait(left)
+                new_data.wait(left)
             return True

@@ -53,23 +53,23 @@ class _Driver:
         self,
         controller: Controller,
         sensors: SensorBuffer,
-        guard: SafetyMonitor,
-        port: LoopIO,
-        news: threading.Condition,
+        safety_monitor: SafetyMonitor,
+        io: LoopIO,
+        new_data: threading.Condition,
         stop: threading.Event,
         *,
         clock: Time | None = None,
     ) -> None:
-        self.controller, self.sensors, self.guard = controller, sensors, guard
-        self.port, self.news, self.stop = port, news, stop
+        self.controller, self.sensors, self.safety_monitor = controller, sensors, safety_monitor
+        self.io, self.new_data, self.stop = io, new_data, stop
         self.clock: Time = clock or Clock()
-        self._step = ControlStep(controller, self._decide, guard.check, port.begin_session)
+        self._step = ControlStep(controller, self._decide, safety_monitor.check, io.begin_session)
         self._question: Request | None = None  # the newest one
 
     def wait(self, happened: Callable[[], bool], timeout: float) -> bool:
         """Wait for a condition or the end of the session; False after the timeout."""
-        with self.news:
-            return self.news.wait_for(lambda: happened() or self.stop.is_set(), timeout)
+        with self.new_data:
+            return self.new_data.wait_for(lambda: happened() or self.stop.is_set(), timeout)
 
     def decide(self, request: Request | None, timeout: float) -> None:
         """Send a request to the master, and wait for this tick's decision if it is missing.
@@ -81,7 +81,7 @@ class _Driver:
         """
         if request is not None:
             self._question = request
-            self.port.request_decision(request)
+            self.io.request_decision(request)
         deadline = self.clock.steady() + timeout
         while not self.wait(lambda: not self._undecided(), RETRY):
             if self.clock.steady() > deadline:
@@ -90,7 +90,7 @@ class _Driver:
                     f"no decision for tick {self.controller.tick} within {timeout:g} s",
                 )
             if self._question is not None:
-                self.port.request_decision(self._question)
+                self.io.request_decision(self._question)
 
     def _decide(self, request: Request | None) -> None:
         raise NotImplementedError
@@ -105,9 +105,9 @@ class ControlLoop(_Driver):
     Args:
         controller: computes the ticks.
         sensors: the newest values.
-        guard: what must hold.
-        port: where commands, questions and reports go.
-        news: guards the controller's decisions and is notified of new ones, and of sensors.
+        safety_monitor: what must hold.
+        io: where commands, questions and reports go.
+        new_data: guards the controller's decisions and is notified of new ones, and of sensors.
         stop: set to end the session.
         start_timeout: s that the sensors and the first decision may take.
         clock: what ticks and ages go by.
@@ -117,15 +117,15 @@ class ControlLoop(_Driver):
         self,
         controller: Controller,
         sensors: SensorBuffer,
-        guard: SafetyMonitor,
-        port: LoopIO,
-        news: threading.Condition,
+        safety_monitor: SafetyMonitor,
+        io: LoopIO,
+        new_data: threading.Condition,
         stop: threading.Event,
         *,
         start_timeout: float,
         clock: Time | None = None,
     ) -> None:
-        super().__init__(controller, sensors, guard, port, news, stop, clock=clock)
+        super().__init__(controller, sensors, safety_monitor, io, new_data, stop, clock=clock)
         self.start_timeout = start_timeout
 
     def run(self) -> None:
@@ -136,7 +136,7 @@ class ControlLoop(_Driver):
             ValueError: the controller met a value that must not be used.
         """
         self.clock.start_session()
-        self.guard.begin_session()
+        self.safety_monitor.begin_session()
         if not self.wait(lambda: not self.sensors.missing(), self.start_timeout):
             silent = ", ".join(self.sensors.missing())
             raise FaultError(
@@ -148,30 +148,30 @@ class ControlLoop(_Driver):
         # The first decision may take long; the ticks begin when it has arrived.
         self.decide(self.controller.observe(self.sensors.fields()), self.start_timeout)
         grid, missed = TickSchedule(self.controller.interface.control_dt, self.clock.now()), 0
-        while self.clock.sleep_until(grid.due, self.stop, self.news):
+        while self.clock.sleep_until(grid.due, self.stop, self.new_data):
             missed += grid.catch_up(self.clock.now())
             self._tick(grid.due, missed)
             missed = grid.advance(self.clock.now())
 
     def _tick(self, due: float, missed: int) -> None:
         now, began = self.clock.now(), self.clock.steady()
-        self.guard.check_timing(now, self.clock.stamping(), missed)
+        self.safety_monitor.check_timing(now, self.clock.stamping(), missed)
         self._check_sensors(now)
         fields = self.sensors.fields()
-        with self.news:
+        with self.new_data:
             tick = self._step(fields, now)
-        self.port.send_command(tick.command)
-        self.port.publish_tick(TickRecord(tick, missed, now - due, self.clock.steady() - began))
+        self.io.send_command(tick.command)
+        self.io.publish_tick(TickRecord(tick, missed, now - due, self.clock.steady() - began))
 
     def _decide(self, request: Request | None) -> None:
         if request is None or request.tick == 0:  # the first is decided before the ticks begin
             return
-        self.port.request_decision(request)
+        self.io.request_decision(request)
         if self._undecided():
             # Only with decision_lead 0: the tick itself waits, but not for ever.
             patience = self.clock.now() + self.controller.interface.control_dt / 2
             while self._undecided() and not self.clock.reached(patience):
-                self.clock.wait(self.news, patience)
+                self.clock.wait(self.new_data, patience)
 
     def _check_sensors(self, now: float) -> None:
         if stale := self.sensors.stale(now, self.clock.stamping()):
@@ -193,9 +193,9 @@ class LockstepLoop(_Driver):
             FaultError: a rule is violated, or the simulator or the master is silent.
             ValueError: the controller met a value that must not be used.
         """
-        self.guard.begin_session()
+        self.safety_monitor.begin_session()
         while True:
-            with self.news:
+            with self.new_data:
                 if not self.wait(self._shown, LOCKSTEP_PATIENCE):
                     raise FaultError("sensors_stale", "the simulator sends nothing more")
                 if self.stop.is_set():
@@ -206,8 +206,8 @@ class LockstepLoop(_Driver):
                 except SessionEndedError:
                     return
                 # Published before the command, so that the tick's record precedes its outcome.
-                self.port.publish_tick(TickRecord(tick, 0, 0.0, 0.0))
-                self.port.send_command(tick.command, stamp)
+                self.io.publish_tick(TickRecord(tick, 0, 0.0, 0.0))
+                self.io.send_command(tick.command, stamp)
 
     def forget_later_stamps(self) -> None:
         """A session is to begin: the simulator may have been started again, at an earlier time."""

@@ -51,7 +51,7 @@ def run_offline(
     controller = Controller(
         bundle.interface, load_skills(bundle), manifest.decision_ticks, manifest.decision_lead
     )
-    guard = default_safety_monitor(bundle)
+    safety_monitor = default_safety_monitor(bundle)
     done = []
     for case in cases:
         world = World(
@@ -69,7 +69,7 @@ def run_offline(
                     master_name=case.master,
                     seed=seed,
                     number=n,
-                    guard=guard,
+                    safety_monitor=safety_monitor,
                     watch=watch,
                 )
             )

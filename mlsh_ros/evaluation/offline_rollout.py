@@ -39,7 +39,7 @@ def run_episode(
     master_name: str,
     seed: int,
     number: int,
-    guard: SafetyMonitor,
+    safety_monitor: SafetyMonitor,
     watch: Watch = lambda *_: None,
 ) -> Episode:
     """Drive one episode with the greedy master.
@@ -53,7 +53,7 @@ def run_episode(
         master_name: for the record.
         seed: of the evaluation.
         number: of the episode.
-        guard: the rules of the bundle, see `default_safety_monitor`.
+        safety_monitor: the rules of the bundle, see `default_safety_monitor`.
         watch: called with the world before each tick and after the last one; not with the state
             that a simulation which diverged is put back to.
 
@@ -62,7 +62,7 @@ def run_episode(
     """
     world.reset(np.zeros(1, INT32), [task], [episode_rng(seed, number)])
     controller.reset()
-    judge = FirstFault(guard)
+    judge = FirstFault(safety_monitor)
     step = ControlStep(controller, decide_with(controller, master), judge)
     ticks: list[Tick] = []
     rewards: list[float] = []
@@ -103,16 +103,16 @@ def run_episode(
 class FirstFault:
     """The rules of skill_node; stores the first violation of an episode and continues."""
 
-    def __init__(self, guard: SafetyMonitor) -> None:
-        self._guard, self.text = guard, ""
-        guard.begin_session()
+    def __init__(self, safety_monitor: SafetyMonitor) -> None:
+        self._safety_monitor, self.text = safety_monitor, ""
+        safety_monitor.begin_session()
 
     def __call__(self, tick: Tick, fields: Mapping[str, Floats], now: float) -> None:
         """Check a tick like `SafetyMonitor.check`, without raising."""
         if self.text:
             return
         try:
-            self._guard.check(tick, fields, now)
+            self._safety_monitor.check(tick, fields, now)
         except FaultError as error:
             self.text = f"tick {tick.tick}: {error}"
 

@@ -49,7 +49,7 @@ class Remote:
         self._layout = trace_layout(interface.observation_names, interface.action_names)
         self._ticks: list[tuple[dict[str, float], dict[str, Any]]] = []
         self._outcomes: list[dict[str, float]] = []
-        self._news = threading.Condition()
+        self._new_data = threading.Condition()
         self.state = ""
         self._fault: Exception | None = None  # of the thread that listens
 
@@ -200,16 +200,16 @@ class Remote:
         """
         self.set_parameters("sim_node", task=task, seed=seed, episode=number)
         self.set_parameters("master_node", master=master)
-        with self._news:
+        with self._new_data:
             self._ticks, self._outcomes = [], []
         self.trigger("sim_node/reset")
         if self.state == "disarmed":
             self.trigger("skill_node/arm")
         self.trigger("skill_node/start")
         heard, deadline, seen = 0, time.monotonic() + CALL, 0
-        with self._news:
+        with self._new_data:
             while not (self._outcomes and self._outcomes[-1]["done"]):
-                self._news.wait(0.5)
+                self._new_data.wait(0.5)
                 self._check()
                 if self.state.startswith("fault"):
                     raise UserError(
@@ -234,10 +234,10 @@ class Remote:
         return [t for t in self._ticks if t[0]["session"] == self._ticks[-1][0]["session"]]
 
     def _record(self, task: str, master: str, number: int, realtime: bool) -> Episode:
-        with self._news:
+        with self._new_data:
             outcomes = [o for o in self._outcomes if o["episode"] == number]
             # Traces and outcomes come from two nodes: the last trace may be still under way.
-            self._news.wait_for(lambda: len(self._traces()) >= len(outcomes), CALL)
+            self._new_data.wait_for(lambda: len(self._traces()) >= len(outcomes), CALL)
             # In realtime skill_node may have ticked once more before it was stopped.
             ticks = self._traces()[: len(outcomes)]
         numbers = [int(outcome["tick"]) for outcome in outcomes]
@@ -285,16 +285,16 @@ class Remote:
             self._fault = error
 
     def _on_trace(self, message: Float64MultiArray) -> None:
-        with self._news:
+        with self._new_data:
             self._ticks.append(self._layout.read(message))
-            self._news.notify_all()
+            self._new_data.notify_all()
 
     def _on_outcome(self, message: Float64MultiArray) -> None:
-        with self._news:
+        with self._new_data:
             self._outcomes.append(OUTCOME.read(message)[0])
-            self._news.notify_all()
+            self._new_data.notify_all()
 
     def _on_state(self, message: String) -> None:
-        with self._news:
+        with self._new_data:
             self.state = message.data
-            self._news.notify_all()
+            self._new_data.notify_all()

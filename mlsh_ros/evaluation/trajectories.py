@@ -12,7 +12,7 @@ from mlsh_ros.control.controller import Tick
 from mlsh_ros.evaluation.backends import run_offline
 from mlsh_ros.evaluation.case import EvaluationCase
 from mlsh_ros.evaluation.episode import Episode
-from mlsh_ros.evaluation.report.plots import skill_colours
+from mlsh_ros.evaluation.report.plots import skill_colors
 from policies.bundle.bundle import Bundle
 from sim.envs.world import World
 from sim.interface import Floats
@@ -53,7 +53,7 @@ class _Recorder:
     def __init__(self, bundle: Bundle) -> None:
         self.takes: list[Trajectory] = []
         self._manifest, self._dt = bundle.manifest, bundle.interface.control_dt
-        self._colours = [to_rgb(each) for each in skill_colours(len(bundle.manifest.skills))]
+        self._colours = [to_rgb(each) for each in skill_colors(len(bundle.manifest.skills))]
         self._states: list[tuple[Floats, dict[str, Floats]]] = []
         self._world: World | None = None
 

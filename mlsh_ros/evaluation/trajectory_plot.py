@@ -18,7 +18,7 @@ from matplotlib.patches import Circle, Polygon
 from numpy.typing import NDArray
 
 from mlsh_ros.evaluation.number_format import amount
-from mlsh_ros.evaluation.report.plots import runs, skill_colours
+from mlsh_ros.evaluation.report.plots import runs, skill_colors
 from mlsh_ros.evaluation.trajectories import Trajectory
 from sim.errors import UserError
 from sim.files.output import check_place, replacing
@@ -108,7 +108,7 @@ def draw_birdseye(
         figure = Figure()
         axes = _grid(figure, boxes)
         for axis, panel, around, box in zip(axes, panels, shapes, boxes, strict=True):
-            _draw(axis, panel, around, skill_colours(len(skills)))
+            _draw(axis, panel, around, skill_colors(len(skills)))
             (left, low), (right, high) = box
             axis.set(xlim=(left, right), ylim=(low, high), aspect="equal")
             axis.set_title(_title(panel), size=8.5)
@@ -247,7 +247,7 @@ def _ratios(size: Floats) -> tuple[float, float]:
 
 def _legend(figure: Figure, skills: Sequence[str], takes: Sequence[Trajectory]) -> None:
     used = sorted({int(k) for take in takes for k in np.unique(take.episode.skill)})
-    colours = skill_colours(len(skills))
+    colours = skill_colors(len(skills))
     entries: list[Artist] = [Line2D([], [], color=colours[k], lw=2, label=skills[k]) for k in used]
     marks = {"start": START, "end": END}
     if any(take.episode.switches for take in takes):

@@ -38,9 +38,9 @@ class ArmingChecks:
         safety: the thread that receives both.
         singles: topics that one node may publish.
         reporter: publishes the traces that a recorder receives.
-        sensors: guarded by `news`.
+        sensors: guarded by `new_data`.
         clock: of the ticks.
-        news: notified when a sensor has come.
+        new_data: notified when a sensor has come.
         lockstep: whether time stands until the answer.
     """
 
@@ -55,13 +55,18 @@ class ArmingChecks:
         reporter: Reporter,
         sensors: SensorBuffer,
         clock: Time,
-        news: threading.Condition,
+        new_data: threading.Condition,
         *,
         lockstep: bool,
     ) -> None:
         self._node, self._bundle, self._estop, self._watchdog = node, bundle, estop, watchdog
         self._safety, self._singles, self._reporter = safety, singles, reporter
-        self._sensors, self._clock, self._news, self._lockstep = sensors, clock, news, lockstep
+        self._sensors, self._clock, self._new_data, self._lockstep = (
+            sensors,
+            clock,
+            new_data,
+            lockstep,
+        )
         self.recorder = ""  # what recorder_node says of itself
 
     def fault(self, *, braking: bool = False) -> FaultError | None:
@@ -112,8 +117,8 @@ class ArmingChecks:
             return tripped
         if not self._node.count_publishers(RESPONSE_TOPIC):
             return f"nobody publishes {RESPONSE_TOPIC!r}; master_node has to be there"
-        with self._news:
-            self._news.wait_for(lambda: not self._silent(), FRESH)
+        with self._new_data:
+            self._new_data.wait_for(lambda: not self._silent(), FRESH)
         late = ", ".join(self._silent())
         return f"sensors do not show the robot: {late}" if late else ""
 

@@ -21,7 +21,7 @@ IN_ORDER = QoSProfile(depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 def make_clock(
     node: Any,
-    news: threading.Condition,
+    new_data: threading.Condition,
     inputs: Inputs,
     *,
     lockstep: bool = False,
@@ -32,7 +32,7 @@ def make_clock(
 
     Args:
         node: with the parameter use_sim_time.
-        news: notified when the time has advanced.
+        new_data: notified when the time has advanced.
         inputs: receives simulated time.
         lockstep: there, messages make the ticks, and patience is the system's.
         compare: whether stamps of messages are compared with the system's clock.
@@ -40,7 +40,7 @@ def make_clock(
     """
     if lockstep or not node.get_parameter("use_sim_time").value:
         return Clock() if compare else Clock(system=None)
-    clock = SimulatedClock(news, patience=patience)
+    clock = SimulatedClock(new_data, patience=patience)
 
     def on_clock(message: ClockMessage) -> None:
         clock.set_time(message.clock.sec + message.clock.nanosec * 1e-9)

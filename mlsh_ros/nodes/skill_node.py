@@ -79,7 +79,7 @@ class SkillNode(CoreNode):
         self.supervisor = Supervisor(self._on_status)
         self._state_publisher: Any = None
         self._stop = threading.Event()  # ends a session
-        self._news = threading.Condition()  # a sensor sample or a decision has come
+        self._new_data = threading.Condition()  # a sensor sample or a decision has come
         super().__init__("skill_node", SKILL_NODE)
         self._commander: Commander | None = None
         # Counts starts from a number that no other process has: an answer to a session of before
@@ -117,7 +117,7 @@ class SkillNode(CoreNode):
         inputs = self.made(Inputs(self), Inputs.destroy)
         self.time = make_clock(
             self,
-            self._news,
+            self._new_data,
             inputs,
             lockstep=self.lockstep,
             compare=bool(self.values["check_clock"]),
@@ -227,7 +227,7 @@ class SkillNode(CoreNode):
             self._reporter,
             self.sensors,
             self.time,
-            self._news,
+            self._new_data,
             lockstep=self.lockstep,
         )
 
@@ -243,8 +243,8 @@ class SkillNode(CoreNode):
             sensors_missing=self.sensors.missing,
         )
 
-    def _make_loop(self, guard: SafetyMonitor) -> ControlLoop | LockstepLoop:
-        parts = (self.controller, self.sensors, guard, self, self._news, self._stop)
+    def _make_loop(self, safety_monitor: SafetyMonitor) -> ControlLoop | LockstepLoop:
+        parts = (self.controller, self.sensors, safety_monitor, self, self._new_data, self._stop)
         if self.lockstep:
             return LockstepLoop(*parts)
         timeout = float(self.values["start_timeout"])
@@ -280,7 +280,7 @@ class SkillNode(CoreNode):
 
     def _prepare(self) -> None:
         """Prepare a new session."""
-        with self._news:
+        with self._new_data:
             self._session_number += 1
             self.controller.reset()
             self.timing.clear()
@@ -291,7 +291,7 @@ class SkillNode(CoreNode):
     def _forget_sensors(self) -> None:
         """Remove all samples, because the robot may have been moved since."""
         if not self.lockstep:  # there the simulator waits for an answer to what it has shown
-            with self._news:
+            with self._new_data:
                 self.sensors.clear()
 
     def _on_parameters(self, changes: list[Any]) -> SetParametersResult:
@@ -341,13 +341,13 @@ class SkillNode(CoreNode):
     def _on_sensor(self, reader: TopicReader, message: Any) -> None:
         # What is refused is not used: the term grows stale, and that stops the robot.
         fields, stamp = reader.read(message), stamp_of(message, reader.topic)
-        with self._news:
+        with self._new_data:
             sample = Sample(fields, self.time.receive_time(stamp), stamp)
             if not self.sensors.put(reader.topic, sample):
                 self._reporter.refused(
                     f"{reader.topic}: its stamp is no later than the one before"
                 )
-            self._news.notify_all()
+            self._new_data.notify_all()
             if self._answered == stamp and self._commander is not None:
                 # The simulator asks again: our answer was lost.
                 self._commander.send_again()
@@ -358,7 +358,7 @@ class SkillNode(CoreNode):
         except MessageError as error:
             raise MessageError(f"{RESPONSE_TOPIC}: {error}") from None
         macro, skill = int(scalars["macro"]), int(scalars["skill"])
-        with self._news:
+        with self._new_data:
             over = self._stop.is_set() or self.supervisor.state is not State.RUNNING
             if int(scalars["session"]) != self._session_number or over:
                 self._reporter.unused += 1
@@ -367,7 +367,7 @@ class SkillNode(CoreNode):
                 self._reporter.unused += not self.controller.set_decision(macro, skill)
             except ValueError as error:
                 self.supervisor.fault("invalid_decision", str(error))
-            self._news.notify_all()
+            self._new_data.notify_all()
 
     def _on_status(self, status: Status) -> None:
         if status.state is State.FAULT:
@@ -383,8 +383,8 @@ class SkillNode(CoreNode):
             self.get_logger().info(describe(status))
 
     def _wake(self) -> None:
-        with self._news:
-            self._news.notify_all()
+        with self._new_data:
+            self._new_data.notify_all()
 
     # A session ----------------------------------------------------------------------------
 
@@ -396,7 +396,7 @@ class SkillNode(CoreNode):
             with gc_disabled():
                 self.loop.run()
         finally:
-            with self._news:
+            with self._new_data:
                 self._answered = None  # the simulator may ask again: no moving command for it
 
     # How braking passes the time (control.session.Pace) ---------------------------------------
@@ -408,7 +408,7 @@ class SkillNode(CoreNode):
     def wait_a_tick(self) -> None:
         """Wait for one control period; in lockstep without a delay."""
         if not self.lockstep:
-            self.time.wait_for(self.interface.control_dt, self._news)
+            self.time.wait_for(self.interface.control_dt, self._new_data)
 
     # What the loop says (control.loop.Port) --------------------------------------------------
 

@@ -68,7 +68,7 @@ class WatchdogNode(CoreNode):
         super().__init__(WATCHDOG, WATCHDOG_NODE)
         self._commander: Commander | None = None
         self._thread: threading.Thread | None = None
-        self._news = threading.Condition()
+        self._new_data = threading.Condition()
         self._closing = False
         self._told = ""  # what ~/state says
         self._instance = secrets.randbits(52)
@@ -89,7 +89,7 @@ class WatchdogNode(CoreNode):
         self._told = ""
         inputs = self.made(Inputs(self), Inputs.destroy)
         self.time = make_clock(
-            self, self._news, inputs, lockstep=lockstep, patience=SECOND * PATIENCE
+            self, self._new_data, inputs, lockstep=lockstep, patience=SECOND * PATIENCE
         )
         self._heard = self.time.steady()  # s of the system's clock, the newest command
         self._state = self.made(
@@ -155,10 +155,10 @@ class WatchdogNode(CoreNode):
         if self._thread is None:
             return
         self._tell(INACTIVE)  # skill_node stops the robot
-        with self._news:
+        with self._new_data:
             self._closing = True
             self._end_by = time.monotonic() + ENDING + self.interface.braking_time[0]
-            self._news.notify_all()
+            self._new_data.notify_all()
         self._thread.join()
         self._thread = None
         self._say_beat()
@@ -177,24 +177,24 @@ class WatchdogNode(CoreNode):
     # What comes in ------------------------------------------------------------------------
 
     def _on_command(self, writer: CommandWriter, message: Any) -> None:
-        with self._news:
+        with self._new_data:
             command = self.watchdog.command.copy()
             writer.read(message, command)
             if self.watchdog.at_rest:  # until now
                 self.time.start_session()
             self.watchdog.hear(command, self.time.receive_time(stamp_of(message, writer.topic)))
             self._heard = self.time.steady()
-            self._news.notify_all()
+            self._new_data.notify_all()
 
     def _on_estop(self) -> None:
-        with self._news:
+        with self._new_data:
             self.watchdog.emergency_stop(self.time.now())
             self._tell_standing()
-            self._news.notify_all()
+            self._new_data.notify_all()
 
     def _on_look(self) -> None:
         """Handle the present publishers, after a check of the ROS graph."""
-        with self._news:
+        with self._new_data:
             if self.watchdog.stopped and not self.estop.pressed:
                 self.watchdog.release()
                 self._tell_standing()
@@ -212,9 +212,9 @@ class WatchdogNode(CoreNode):
 
     def _refuse(self, text: str) -> None:
         """Trip because of an unreadable command, to which the robot's reaction is undefined."""
-        with self._news:
+        with self._new_data:
             self.watchdog.refuse(shorten(text))
-            self._news.notify_all()
+            self._new_data.notify_all()
 
     def _warn(self, text: str) -> None:
         self.get_logger().warning(f"refused: {shorten(text)}", throttle_duration_sec=1.0)
@@ -223,12 +223,12 @@ class WatchdogNode(CoreNode):
         if self._thread is None or self._closing:
             response.message = f"cannot reset: {WATCHDOG} is not active; activate it"
             return response
-        with self._news:
+        with self._new_data:
             if self.watchdog.cause and not self.watchdog.at_rest:
                 response.message = f"cannot reset: {WATCHDOG} still brakes the robot"
                 return response
         forgotten = self.estop.reset()
-        with self._news:
+        with self._new_data:
             response.success = bool(self.watchdog.cause) or forgotten
             if self.watchdog.cause:
                 self.watchdog.reset()
@@ -239,7 +239,7 @@ class WatchdogNode(CoreNode):
             self._tell_standing()  # not later: it may be tripped again
             nothing = "" if response.success else "nothing to reset: "
             response.message = nothing + self._told
-            self._news.notify_all()
+            self._new_data.notify_all()
         return response
 
     # The thread that watches --------------------------------------------------------------
@@ -255,14 +255,16 @@ class WatchdogNode(CoreNode):
     def _watch(self) -> bool:
         """Wait until a command is overdue; False: the node may end, the robot is at rest."""
         late = 0.0
-        with self._news:
+        with self._new_data:
             while not (self._closing and self.watchdog.at_rest):
                 if self._expired(late):
                     return True
                 self._say_beat()
                 due = self.time.steady() + PERIOD
                 try:
-                    self.time.wait(self._news, self.watchdog.deadline, self._heard, at_most=PERIOD)
+                    self.time.wait(
+                        self._new_data, self.watchdog.deadline, self._heard, at_most=PERIOD
+                    )
                 except FaultError as fault:  # a moving command in a time that stands still
                     self.watchdog.refuse(str(fault))
                 late = self.time.steady() - due
@@ -278,7 +280,7 @@ class WatchdogNode(CoreNode):
     def _brake(self) -> None:
         """Send the commands to the safe one, then the safe one, until reset."""
         self._send()
-        with self._news:
+        with self._new_data:
             turn = self.watchdog.resets
             self._tell_standing()
         while self._wait_a_tick(turn):
@@ -291,13 +293,13 @@ class WatchdogNode(CoreNode):
             return False
         return not self.time.wait_for(
             self.interface.control_dt,
-            self._news,
+            self._new_data,
             lambda: not self.watchdog.cause or self.watchdog.resets != turn,
         )
 
     def _send(self) -> None:
         assert self._commander is not None
-        with self._news:
+        with self._new_data:
             if not self.watchdog.cause:
                 return
             if np.isnan(command := self.watchdog.brake()).any():

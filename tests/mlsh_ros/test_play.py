@@ -13,7 +13,7 @@ from mlsh_ros.evaluation.backends import run_offline
 from mlsh_ros.evaluation.case import resolve_cases
 from mlsh_ros.evaluation.episode import Episode
 from mlsh_ros.evaluation.number_format import amount
-from mlsh_ros.evaluation.report.plots import skill_colours
+from mlsh_ros.evaluation.report.plots import skill_colors
 from mlsh_ros.evaluation.trajectories import Trajectory, drive
 from mlsh_ros.evaluation.trajectory_plot import draw_birdseye, require_position
 from policies.bundle.bundle import load_bundle, pretrained_names
@@ -102,7 +102,7 @@ def test_layouts_are_copies():
 def test_a_panel_per_task_and_lines_in_the_colours_of_the_skills_that_were_used(shipped):
     bundle, robot, takes = shipped
     names = bundle.manifest.skills
-    colours = skill_colours(len(names))
+    colours = skill_colors(len(names))
     figure = draw_birdseye(robot, takes, skills=names, title="t")
     panels = {take.label: [t for t in takes if t.label == take.label] for take in takes}
     assert len(figure.axes) == len(panels) == min(4, len(bundle.manifest.masters))

@@ -12,7 +12,7 @@ from mlsh_ros.cli.evaluate import show
 from mlsh_ros.evaluation.backends import run_offline
 from mlsh_ros.evaluation.case import resolve_cases
 from mlsh_ros.evaluation.episode import Episode
-from mlsh_ros.evaluation.report.plots import route_of, runs, skill_colours
+from mlsh_ros.evaluation.report.plots import route_of, runs, skill_colors
 from mlsh_ros.evaluation.report.report import render, write_report
 from mlsh_ros.evaluation.report.verdict import verdict
 from mlsh_ros.evaluation.scores import Evaluation, summarise
@@ -213,7 +213,7 @@ def test_offline_has_no_clock_and_says_so(offline, timed):
 
 @pytest.mark.parametrize("count", [1, 2, 6, 13])
 def test_every_skill_has_a_colour_of_its_own_that_occurs(count):
-    colours = skill_colours(count)
+    colours = skill_colors(count)
     assert len(set(colours)) == count
     text = render(evaluate(episodes=2, skills=max(2, count)))
     assert all(text.count(colour) >= 3 for colour in colours)  # table and two legends
@@ -224,7 +224,7 @@ def test_drawings_use_the_colours_of_the_skills_that_drove(offline):
     coloured = [d for d in drawings if "Path of" in d or "Active skill" in d]
     assert len(coloured) == 2 * 6 + 2
     both = [d for d in coloured if "Active skill" in d]
-    assert all(colour in d for d in both for colour in skill_colours(2))
+    assert all(colour in d for d in both for colour in skill_colors(2))
 
 
 def test_a_skill_has_the_same_colour_in_every_drawing():
@@ -235,7 +235,7 @@ def test_a_skill_has_the_same_colour_in_every_drawing():
     )
     coloured = [d for d in drawings if "Path of" in d or "Active skill" in d]
     assert len(coloured) == 4
-    assert all(skill_colours(13)[7] in d for d in coloured)
+    assert all(skill_colors(13)[7] in d for d in coloured)
 
 
 def test_goal_that_counts_is_known_only_where_the_goals_are_the_ones_seen(offline):

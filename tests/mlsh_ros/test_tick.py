@@ -464,7 +464,7 @@ class Simulated:
         bench = self.bench
         bench.time = start
         bench.stop.wait = threading.Event().wait
-        self.clock = SimulatedClock(bench.loop.news, patience=SHORT)
+        self.clock = SimulatedClock(bench.loop.new_data, patience=SHORT)
         bench.loop.clock = self.clock
         self.raised = None
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -530,8 +530,8 @@ def test_simulated_time_that_stands_stops_the_robot_within_patience(bundle):
     # Sensors that go on are no excuse, nor is a clock that repeats itself.
     while simulated.thread.is_alive() and time.monotonic() < stood + 5 * SHORT:
         time.sleep(SHORT / 8)
-        with simulated.bench.loop.news:
-            simulated.bench.loop.news.notify_all()
+        with simulated.bench.loop.new_data:
+            simulated.bench.loop.new_data.notify_all()
         simulated.clock.set_time(5.0 + 11 * STEP)
     error = simulated.ended()
     assert time.monotonic() - stood < 2 * SHORT + 0.1
@@ -566,14 +566,14 @@ def test_a_stop_ends_the_wait_for_a_time_that_stands(bundle):
     simulated.begin(5.0)
     simulated.tell(5.02)
     simulated.bench.stop.set()
-    with simulated.bench.loop.news:
-        simulated.bench.loop.news.notify_all()
+    with simulated.bench.loop.new_data:
+        simulated.bench.loop.new_data.notify_all()
     assert simulated.ended() is None
 
 
 def test_nothing_begins_by_a_clock_that_is_unknown_or_stands():
-    news = threading.Condition()
-    clock = SimulatedClock(news, patience=0.05)
+    new_data = threading.Condition()
+    clock = SimulatedClock(new_data, patience=0.05)
     assert math.isnan(clock.now())
     assert str(clock.fault()) == "clock_stopped: nothing has come on /clock yet"
     clock.set_time(3.0)
@@ -588,8 +588,8 @@ def test_nothing_begins_by_a_clock_that_is_unknown_or_stands():
 
 @pytest.mark.parametrize("state", ["unknown", "standing", "went back"])
 def test_braking_goes_on_by_the_systems_clock_where_simulated_time_does_not(state):
-    news = threading.Condition()
-    clock = SimulatedClock(news, patience=0.05)
+    new_data = threading.Condition()
+    clock = SimulatedClock(new_data, patience=0.05)
     if state != "unknown":
         clock.set_time(3.0)
     if state == "went back":
@@ -597,45 +597,47 @@ def test_braking_goes_on_by_the_systems_clock_where_simulated_time_does_not(stat
     time.sleep(0.06)
     began = time.monotonic()
     for _ in range(3):
-        assert not clock.wait_for(0.02, news)
+        assert not clock.wait_for(0.02, new_data)
     assert 0.06 <= time.monotonic() - began < 0.2
-    assert clock.wait_for(9.0, news, lambda: True)
+    assert clock.wait_for(9.0, new_data, lambda: True)
 
 
 def test_a_pause_is_of_simulated_time_where_that_goes_on():
-    news = threading.Condition()
-    clock = SimulatedClock(news, patience=2.0)
+    new_data = threading.Condition()
+    clock = SimulatedClock(new_data, patience=2.0)
     clock.set_time(3.0)
     teller = threading.Timer(0.05, clock.set_time, [3.5])
     teller.start()
     began = time.monotonic()
-    assert not clock.wait_for(0.5, news)
+    assert not clock.wait_for(0.5, new_data)
     assert 0.04 < time.monotonic() - began < 0.4
 
 
 def test_a_pause_goes_by_the_pace_of_before_where_nothing_is_heard():
     """As of skill_node while it serves `stop` in the thread that would hear the time."""
     moments = iter([10.0, 10.0, 10.3, 20.0, 20.0, 20.0])  # the system's; then it stands as well
-    clock = SimulatedClock(news := threading.Condition(), steady=lambda: next(moments))
+    clock = SimulatedClock(new_data := threading.Condition(), steady=lambda: next(moments))
     clock.set_time(3.0)
     clock.set_time(4.5)  # five times as fast
     began = time.monotonic()
     with pytest.raises(StopIteration):  # awake after 1.5 times what half a second should take
-        clock.wait_for(0.5, news)
+        clock.wait_for(0.5, new_data)
     assert 0.14 < time.monotonic() - began < 0.5
 
 
 def test_a_watchdog_waits_for_ever_at_rest_and_not_where_time_stands():
-    news = threading.Condition()
-    clock = SimulatedClock(news, patience=0.1)
-    woken = threading.Timer(0.25, lambda: [news.acquire(), news.notify_all(), news.release()])
+    new_data = threading.Condition()
+    clock = SimulatedClock(new_data, patience=0.1)
+    woken = threading.Timer(
+        0.25, lambda: [new_data.acquire(), new_data.notify_all(), new_data.release()]
+    )
     woken.start()
-    with news:
-        clock.wait(news, None)  # longer than its patience, and nothing is wrong
+    with new_data:
+        clock.wait(new_data, None)  # longer than its patience, and nothing is wrong
         heard = clock.steady()
-        clock.wait(news, 1.0, heard)  # a command has just come: patience begins with it
+        clock.wait(new_data, 1.0, heard)  # a command has just come: patience begins with it
         with fault("clock_stopped"):
-            clock.wait(news, 1.0, heard)
+            clock.wait(new_data, 1.0, heard)
 
 
 def test_in_simulated_time_a_message_is_of_its_stamp_unless_that_is_of_another_clock():

@@ -77,7 +77,7 @@ def _hidden(
     return radius, None
 
 
-def skill_colours(count: int) -> list[str]:
+def skill_colors(count: int) -> list[str]:
     """Returns K colors; those beyond the palette are its shades, approaching gray."""
     rounds = -(-count // len(PALETTE))
     colours = []

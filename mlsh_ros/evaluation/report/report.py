@@ -17,7 +17,7 @@ from mlsh_ros.evaluation.report.plots import (
     draw_route,
     draw_timeline,
     route_of,
-    skill_colours,
+    skill_colors,
     square,
 )
 from mlsh_ros.evaluation.report.verdict import verdict
@@ -62,7 +62,7 @@ def render(evaluation: Evaluation) -> str:
         verdict=verdict(evaluation),
         lines=lines,
         timed=any(line.lateness_p99 is not None for line in lines),
-        skills=list(zip(manifest.skills, skill_colours(len(manifest.skills)), strict=True)),
+        skills=list(zip(manifest.skills, skill_colors(len(manifest.skills)), strict=True)),
         decision_ticks=manifest.decision_ticks,
         control_dt=manifest.interface.control_dt,
         paths=_paths(evaluation),
@@ -110,7 +110,7 @@ def _task_paths(evaluation: Evaluation, task: int, unit: str) -> Paths:
         title = f"episode {episode.number}, return {episode.value:.2f}"
         drawing = draw_route(
             route,
-            skill_colours(len(manifest.skills)),
+            skill_colors(len(manifest.skills)),
             within=within,
             unit=unit,
             decision_ticks=manifest.decision_ticks,
@@ -149,7 +149,7 @@ def _timelines(evaluation: Evaluation) -> list[Panel]:
         mine = sorted(_episodes(evaluation, line), key=lambda e: e.number)[:ROWS]
         drawing = draw_timeline(
             mine,
-            skill_colours(len(manifest.skills)),
+            skill_colors(len(manifest.skills)),
             decision_ticks=manifest.decision_ticks,
             key=f"who-{i}",
             label=f"Active skill per tick of {line.task}, {len(mine)} episodes",
