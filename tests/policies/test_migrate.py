@@ -296,6 +296,9 @@ def mlsh(*arguments: object) -> tuple[int, str]:
 
 
 def test_the_command_says_what_it_did(robot, tmp_path):
+    status, out = mlsh("migrate", robot)
+    assert status == 0
+    assert out.startswith(f"robot {robot}: rewritten: robot.yaml, realities/heavy.yaml, ")
     assert mlsh("migrate", robot) == (0, f"robot {robot}: has this version's names already\n")
     (tmp_path / "notes.txt").write_text("hello")
     for name in ("nothing", "notes.txt"):
