@@ -13,7 +13,7 @@ FAULTS = {
     "tracking": "a measurement differs from its command for too long",
     "invalid_value": "an observation or an action is not finite",
     "invalid_decision": "the master selected a skill that does not exist",
-    "master_silent": "too many consecutive decisions of the master did not arrive",
+    "master_silent": "too many consecutive decisions of the master are late or did not arrive",
     "skill_chatter": "the master switches skills too often",
     "deadline": "too many consecutive ticks could not begin in time",
     "clock_jumped": "the clock jumped while the robot was moving",

@@ -1,8 +1,8 @@
 """The sensor model: delay, scale, bias, noise and dropout of true values.
 
 The simulation, `mlsh gap` and `mlsh sysid` share this model. It applies everything but the delay,
-for which past values are needed: `PerturbedSim.measurements` keeps them in a ring buffer (training
-and sim_node), `mlsh_ros.sim2real.replay.prediction` interpolates recorded ones.
+for which past values are needed: `sim.randomization.perturbations` keeps them in a ring buffer
+(training and sim_node), `mlsh_ros.sim2real.replay.prediction` interpolates simulated ones.
 """
 
 from __future__ import annotations
