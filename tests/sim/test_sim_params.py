@@ -663,7 +663,7 @@ def test_what_is_not_there_is_named():
         UserError, match=r"domain_randomization: body_mass_factors: no body 'arm'.*base_link"
     ):
         world(domain_randomization=sections(physics={"body_mass_factors": {"arm": [1, 2]}}))
-    with pytest.raises(UserError, match="sim parameters: sensors: no observation term"):
+    with pytest.raises(UserError, match="sim_params: sensors: no observation term"):
         world(sections(speed={"bias": 1}))
     with pytest.raises(ValueError, match="no ranges"):
         world(sections(physics={"mass_factor": [1, 2]}))
