@@ -220,7 +220,7 @@ def _arguments(
             _BOOL,
         ),
         auto_arm,
-        Argument("record", "false", "Write everything that the nodes say to an MCAP file.", _BOOL),
+        Argument("record", "false", "Record all topics of the nodes to an MCAP file.", _BOOL),
         Argument(
             "record_dir",
             "",

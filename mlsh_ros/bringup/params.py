@@ -63,7 +63,7 @@ _SWAPPED = replace(_BUNDLE, read_only=False)
 _AUTOSTART = Param(
     "autostart",
     True,
-    "Go through configure and activate without being told. Never starts to move the robot.",
+    "Configure and activate automatically. Never starts to move the robot.",
 )
 _MODE = Param(
     "mode",
@@ -80,41 +80,41 @@ SKILL_NODE = (
     Param(
         "robot",
         "",
-        "Robot whose robot.yaml the bundle must agree with: a shipped one by name, or a folder; "
-        "empty: whatever the bundle says.",
+        "Robot whose robot.yaml must match the bundle: a shipped one by name, or a folder; "
+        "empty: not checked.",
     ),
     _AUTOSTART,
     _MODE,
     Param(
         "auto_arm",
         False,
-        "Arm and start as soon as all sensors and the master are there. For simulation only.",
+        "Arm and start as soon as all sensors and the master are available. For simulation only.",
     ),
     Param(
         "require_recorder",
         False,
-        "Do not start before recorder_node says that it hears everyone.",
+        "Refuse to start until recorder_node reports that it is recording all topics.",
         read_only=False,
     ),
     _STAMPED,
     Param(
         "max_late_decisions",
         3,
-        "Macro steps in a row that may pass without a decision before the robot is stopped.",
+        "Accepted consecutive macro steps without a decision, before the robot is stopped.",
         low=1,
         high=1000,
     ),
     Param(
         "max_missed_ticks",
         3,
-        "Ticks missed in a row that stop the robot.",
+        "Consecutive missed ticks that stop the robot.",
         low=1,
         high=1000,
     ),
     Param(
         "max_switches",
         10,
-        "Changes of the skill in 10 decisions that are accepted; 10 accepts any.",
+        "Accepted number of skill switches in 10 decisions; 10 accepts any.",
         low=0,
         high=10,
     ),
@@ -127,14 +127,14 @@ SKILL_NODE = (
     Param(
         "max_clock_jump",
         0.1,
-        "Seconds that the system's clock may be set by while the robot moves.",
+        "Accepted jump of the system's clock while the robot moves, s.",
         low=0.001,
         high=10.0,
     ),
     Param(
         "watchdog",
         True,
-        "Require watchdog_node: arm only while its heartbeat comes, stop when that ceases. False "
+        "Require watchdog_node: arm only while its heartbeat arrives, stop when it ceases. False "
         "is for simulation only.",
     ),
     Param(
@@ -146,8 +146,8 @@ SKILL_NODE = (
     Param(
         "estop",
         False,
-        "Require the topic `estop` (std_msgs/Bool): arm only while every publisher of it says "
-        "false, stop when one falls silent. True on it always stops.",
+        "Require the topic `estop` (std_msgs/Bool): arm only while every publisher sends "
+        "false, stop when messages of one cease. True on it always stops.",
     ),
     Param(
         "estop_max_age",
@@ -159,11 +159,11 @@ SKILL_NODE = (
     Param(
         "realtime_priority",
         0,
-        "Priority of the tick's thread under SCHED_FIFO; 0 leaves the scheduling alone.",
+        "Priority of the control thread under SCHED_FIFO; 0 keeps the default scheduling.",
         low=0,
         high=99,
     ),
-    Param("cpu", -1, "Core for the tick's thread; -1 leaves it to the system.", low=-1, high=1023),
+    Param("cpu", -1, "Core for the control thread; -1: chosen by the system.", low=-1, high=1023),
     Param(
         "start_timeout",
         5.0,
@@ -177,9 +177,15 @@ MASTER_NODE = (
     _SWAPPED,
     _AUTOSTART,
     Param("master", "", "Master to run; empty runs the one of `task`.", read_only=False),
-    Param("task", "", "Task, as family/task, that chooses the master; empty: the first one's."),
-    Param("greedy", True, "Take the most probable skill; false draws it from the softmax."),
-    Param("seed", 0, "Of the draws when greedy is false.", low=0, high=2**31 - 1),
+    Param(
+        "task",
+        "",
+        "Task, as family/task, that selects the master; empty: that of the first master.",
+    ),
+    Param("greedy", True, "Select the most probable skill; false samples it from the softmax."),
+    Param(
+        "seed", 0, "Random seed for sampling skills when greedy is false.", low=0, high=2**31 - 1
+    ),
 )
 
 WATCHDOG_NODE = (
@@ -190,7 +196,7 @@ WATCHDOG_NODE = (
     Param(
         "timeout_ticks",
         2.5,
-        "Ticks that a moving command may stand before the robot is brought to rest.",
+        "Ticks without a new command after which a moving robot is brought to rest.",
         low=1.2,
         high=1000.0,
     ),
@@ -202,7 +208,7 @@ SIM_NODE = (
     Param(
         "real_time_factor",
         1.0,
-        "Seconds of simulated time in a second, in realtime; other than 1 needs use_sim_time.",
+        "Simulated seconds per second, in realtime mode; values other than 1 need use_sim_time.",
         low=0.1,
         high=20.0,
     ),
@@ -210,42 +216,44 @@ SIM_NODE = (
     Param(
         "bundle",
         "",
-        "Bundle whose training says what parameters the task's family has; empty: its defaults.",
+        "Bundle whose training defines the parameters of the task's family; empty: its defaults.",
     ),
     Param(
         "family",
         "",
-        "Task families of your own that the task may be of, imported by this node: "
+        "Your own task families for `task`, imported by this node: "
         "package.module:Class or FILE.py, several separated by commas.",
     ),
     Param(
         "task",
         "moving_bandits/goal-0",
-        "Task as family/task; from the next reset.",
+        "Task as family/task; takes effect at the next reset.",
         read_only=False,
     ),
     Param(
         "sim_params",
         "",
-        "What differs from the nominal model: sim parameters of the robot by name, or a file.",
+        "Deviations from the nominal model: a name shipped with the robot, or a YAML file.",
     ),
-    Param("seed", 0, "Of the episodes.", low=0, high=2**31 - 1, read_only=False),
+    Param("seed", 0, "Random seed of the episodes.", low=0, high=2**31 - 1, read_only=False),
     Param(
         "episode",
         0,
-        "Number of the next episode; they count up from here.",
+        "Number of the next episode; later ones count up from it.",
         low=0,
         high=2**31 - 1,
         read_only=False,
     ),
     Param(
-        "auto_reset", True, "Begin the next episode by itself; false waits for the reset service."
+        "auto_reset",
+        True,
+        "Begin the next episode automatically; false waits for the reset service.",
     ),
     Param("enable_stamped_cmd_vel", True, "Expect TwistStamped; false expects Twist."),
     Param(
         "fault",
         "none",
-        "A fault of the robot, for tests; only in realtime.",
+        "Simulated fault of the robot, for tests; only in realtime mode.",
         choices=INJECTIONS,
         read_only=False,
     ),
@@ -255,16 +263,16 @@ SIM_NODE = (
 RECORDER_NODE = (
     _BUNDLE,
     _MODE,
-    Param("enable_stamped_cmd_vel", True, "Listen to TwistStamped; false listens to Twist."),
+    Param("enable_stamped_cmd_vel", True, "Subscribe to TwistStamped; false subscribes to Twist."),
     Param(
         "record_dir",
         "",
-        "Folder of the recording; must not exist. Empty: one named by time, where the node runs.",
+        "Folder of the recording; must not exist. Empty: named by time, in the working directory.",
     ),
     Param(
         "flush_every",
         0.5,
-        "Seconds of recording that are lost if the node is killed.",
+        "Interval of writing to disk, s; this much is lost if the node is killed.",
         low=0.05,
         high=60.0,
     ),

@@ -158,7 +158,7 @@ class Processes:
         ):
             self.check()
             if time.monotonic() > deadline:
-                raise UserError(f"{spec.name} does not say that it is ready in {START_UP:g} s")
+                raise UserError(f"{spec.name} did not become ready in {START_UP:g} s")
             time.sleep(0.02)
 
     def _start(self, spec: NodeSpec) -> subprocess.Popen[str]:
@@ -247,7 +247,7 @@ def _reason(lines: list[Line]) -> str:
     since = time.monotonic() - LAST_WORDS
     late = [text for moment, text in lines if moment >= since and text]
     errors = [text for text in late if "ERROR" in text or "error" in text.lower()]
-    last = (errors or late or [f"it said nothing in its last {LAST_WORDS:g} s"])[-1]
+    last = (errors or late or [f"no output in its last {LAST_WORDS:g} s"])[-1]
     return _PREFIX.sub("", last).removeprefix("error: ")
 
 

@@ -26,5 +26,5 @@ def new_robot(
     text = import_mjcf(name, mjcf, output, binding_errors)
     count = sum(TODO in line.partition("#")[0] for line in text.splitlines())
     say(f"robot {name}: {output / 'robot.yaml'} and {output / 'model.xml'}")
-    say(f"{count} lines of robot.yaml are {TODO}: the model does not tell them")
+    say(f"{count} lines of robot.yaml are {TODO}: the model does not contain them")
     say(f"next: mlsh check-robot {quote(str(output))}")

@@ -79,7 +79,7 @@ def _report(result: Result, whole: bool) -> None:
     _list("gaps between the ticks", result.missing)
     _list("ticks whose observation no recorded sensor messages give", result.unseen)
     _list("could not be compared, what they rest on is not recorded", result.unjudged)
-    _list("messages that nobody could read, left out", result.unread)
+    _list("unreadable messages, left out", result.unread)
 
 
 def _list(what: str, places: list[str]) -> None:

@@ -49,7 +49,7 @@ def sweep(
             "--list",
             callback=show_variants,
             is_eager=True,
-            help="Show what each variant is, and end.",
+            help="Describe each variant, and exit.",
         ),
     ] = False,
     seeds: Annotated[int, whole(1, MAX_RUNS, help="Number of random seeds: 0, 1, 2 ..")] = 10,

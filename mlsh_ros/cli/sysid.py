@@ -104,7 +104,7 @@ def sysid(
     for line in found.lines():
         say(line)
     if all(number.why_not for number in found.numbers):
-        raise UserError("the recordings tell none of these numbers; nothing is written")
+        raise UserError("no parameter could be identified from the recordings; no file is written")
     # No model is better than FLOOR: below that neither of two is the better one.
     if not found.after <= max(found.before, FLOOR):  # nan too
         raise UserError(

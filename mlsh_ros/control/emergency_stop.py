@@ -99,11 +99,11 @@ class EmergencyStop:
             words = dict(self._words)
         pressed = [panel for panel, word in words.items() if word.pressed]
         if pressed:
-            return FaultError("estop", f"topic {TOPIC!r} says true, from {self._who(pressed)}")
+            return FaultError("estop", f"topic {TOPIC!r} is true, from {self._who(pressed)}")
         if self.max_age is None:
             return None
         if not words:
-            return FaultError("estop_lost", f"topic {TOPIC!r} has not been heard")
+            return FaultError("estop_lost", f"topic {TOPIC!r} has no message yet")
         for panel, word in words.items():
             if (age := now - word.heard) > self.max_age:
                 return FaultError(
@@ -125,7 +125,9 @@ class EmergencyStop:
             return ""
         for panel, publisher in self._publishers.items():
             if publisher.latched and panel not in self._words:
-                return f"{publisher.name} publishes {TOPIC!r}, latched, and has said nothing yet"
+                return (
+                    f"{publisher.name} publishes {TOPIC!r}, latched, and has sent no message yet"
+                )
         return ""
 
     def _who(self, panels: Collection[Panel]) -> str:

@@ -120,7 +120,9 @@ class Heartbeat:
         if not self.newest.active and not braking:
             return FaultError("watchdog_lost", "watchdog_node is not active")
         if self._several:
-            return FaultError("watchdog_lost", "two processes watchdog_node speak; end one")
+            return FaultError(
+                "watchdog_lost", "two processes watchdog_node send heartbeats; end one"
+            )
         if self.newest.interface != self.interface:
             return FaultError(
                 "watchdog_lost",
@@ -138,7 +140,7 @@ class Heartbeat:
         if unheard > UNHEARD and now - self._grown > self.max_age:
             return FaultError(
                 "watchdog_lost",
-                f"watchdog_node has heard none of the last {unheard} commands; it must have the "
-                "same namespace, bundle and enable_stamped_cmd_vel as skill_node",
+                f"watchdog_node has received none of the last {unheard} commands; it must have "
+                "the same namespace, bundle and enable_stamped_cmd_vel as skill_node",
             )
         return None

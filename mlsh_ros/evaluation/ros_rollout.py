@@ -108,7 +108,7 @@ class Remote:
         while "skill_node" in nodes and not self.state:
             self.alive()
             if time.monotonic() > deadline:
-                raise UserError(f"skill_node does not tell its state after {START_UP:g} s")
+                raise UserError(f"skill_node has not published its state after {START_UP:g} s")
             time.sleep(0.02)
         for topic in ("skill_node/trace", "sim_node/outcome"):
             if self.node.count_publishers(f"{self.prefix}/{topic}") > 1:

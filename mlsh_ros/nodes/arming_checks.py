@@ -83,7 +83,7 @@ class ArmingChecks:
         try:
             now = load_bundle(bundle.source).manifest.digest
         except UserError as error:
-            return f"the bundle on disk does not hold any more: {error}"
+            return f"the bundle on disk is no longer valid: {error}"
         if now != bundle.manifest.digest:
             return f"the bundle {bundle.source} was changed on disk after it was loaded"
         if assumed := bundle.interface.assumed_start:
@@ -116,11 +116,11 @@ class ArmingChecks:
         if tripped := self._watchdog.tripped():
             return tripped
         if not self._node.count_publishers(RESPONSE_TOPIC):
-            return f"nobody publishes {RESPONSE_TOPIC!r}; master_node has to be there"
+            return f"no node publishes {RESPONSE_TOPIC!r}; master_node must be running"
         with self._new_data:
             self._new_data.wait_for(lambda: not self._silent(), FRESH)
         late = ", ".join(self._silent())
-        return f"sensors do not show the robot: {late}" if late else ""
+        return f"sensors without recent messages: {late}" if late else ""
 
     def _silent(self) -> list[str]:
         """Topics without a recent measurement."""
@@ -135,9 +135,9 @@ class ArmingChecks:
         if not self._node.count_publishers(RECORDER_STATE):
             why = "is not there"
         elif self.recorder != RECORDING:
-            why = f"is {shorten(self.recorder)}" if self.recorder else "has said nothing yet"
+            why = f"is {shorten(self.recorder)}" if self.recorder else "has sent no state yet"
         elif not self._reporter.heard:
-            why = "does not hear skill_node yet"
+            why = "does not receive skill_node yet"
         else:
             return ""
         return f"recorder_node {why}; set require_recorder to false to go on without a recording"

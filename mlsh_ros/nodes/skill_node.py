@@ -435,7 +435,7 @@ class SkillNode(CoreNode):
         """Send the command (A,) to the robot; stamped now, or with `stamp`, ns, in lockstep."""
         if (silence := time.monotonic() - self._safety.alive) > DEAF:
             raise FaultError(
-                "internal", f"nobody has listened to the emergency stop for {silence:.2f} s"
+                "internal", f"the emergency stop topic was not read for {silence:.2f} s"
             )
         if self.gate.drive(command, self.time.now(), stamp) and stamp is not None:
             self._answered = stamp

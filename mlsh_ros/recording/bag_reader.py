@@ -75,7 +75,7 @@ class Recording:
         self._ours = bool(self.about and self.manifest)
         if ours and not self._ours:
             raise UserError(
-                f"recording {self.file}: it does not say which bundle ran; "
+                f"recording {self.file}: it does not contain the bundle that ran; "
                 "only what recorder_node wrote can be replayed"
             )
 
@@ -175,7 +175,7 @@ def _types(topic: Topic) -> Typestore:
         # Bags of before Jazzy do not hold the definitions of their messages.
         store = get_typestore(Stores.ROS2_JAZZY)
         if topic.type not in store.fielddefs:
-            raise UserError(f"nothing in it says what a {topic.type or 'message'} is")
+            raise UserError(f"it has no definition of a {topic.type or 'message'} is")
         return store
     if len(topic.definition) > LONGEST:
         raise UserError(f"the definition of {topic.type} has {len(topic.definition)} bytes")

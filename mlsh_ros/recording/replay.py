@@ -146,7 +146,7 @@ def replay(
             name = master or answer.master
             if not name:
                 raise UserError(
-                    f"recording {recording.file}: it does not say which master decided; name it "
+                    f"recording {recording.file}: it does not contain the master; name it "
                     f"with --master. Masters: {', '.join(bundle.manifest.masters)}"
                 )
             if name not in masters:

@@ -295,7 +295,7 @@ def _load(names: list[str], read: Read, source: Path) -> Bundle:
     if MANIFEST not in names:
         raise UserError(f"{source}: {MANIFEST} is missing; {_advice(names, source)}")
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise UserError(f"{source}: {short(repeated[0])} stands in it twice")
+        raise UserError(f"{source}: {short(repeated[0])} is in it twice")
     text = _bounded(read, MANIFEST, MAX_MANIFEST_BYTES, source)
     manifest = _parse_manifest(text, source / MANIFEST)
     files, size = {MANIFEST: text}, len(text)

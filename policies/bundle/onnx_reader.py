@@ -79,7 +79,7 @@ def _read(data: bytes, where: str) -> OnnxGraph:
             if part == _INITIALIZER:
                 name, array = _tensor(wire, _bytes(body), where)
                 if name in initializers:
-                    raise UserError(f"{where}: weights {name!r} stand in it twice")
+                    raise UserError(f"{where}: weights {name!r} are in it twice")
                 initializers[name] = array
     return OnnxGraph(tuple(operators), initializers)
 

@@ -32,7 +32,7 @@ WITHOUT_EFFECT: dict[Adaptation, tuple[str, ...]] = {
 MAX_GRID = 10_000  # combinations
 # What a sweep says of every run.
 DECIDED = IDENTITY | {
-    "seed": "is what --seeds counts",
+    "seed": "is set by --seeds",
     "threads": "is 1 for each run, and --jobs run at the same time",
 }
 
@@ -103,7 +103,7 @@ ABLATIONS = {
     "information": Variant("masters are paid for telling tasks apart", ("mlsh.information=0.5",)),
     "commitment": Variant("a decision lasts N (1 -+ 0.5) ticks", ("mlsh.commitment=0.5",)),
     "stray": Variant(
-        "three of ten decisions are drawn, and nobody learns from them", ("mlsh.stray=0.3",)
+        "three of ten decisions are random and excluded from all updates", ("mlsh.stray=0.3",)
     ),
 }
 VARIANTS = BASELINES | ABLATIONS

@@ -198,7 +198,7 @@ class TrainConfig:
         for path, value in recommended_settings(family).items():
             if path.partition(".")[0] not in RECOMMENDABLE:
                 raise UserError(
-                    f"{where}: {short(path)} is not for a family to say; settings of "
+                    f"{where}: {short(path)} cannot be recommended by a family; settings of "
                     f"{', '.join(RECOMMENDABLE)} are"
                 )
             try:
@@ -250,8 +250,8 @@ def check_free(assignments: Sequence[str], taken: Mapping[str, str]) -> None:
 # What an argument or an option of `mlsh train` and `mlsh sweep` says.
 IDENTITY = {
     "family": "is the argument FAMILY",
-    "robot": "is what --robot says",
-    "seed": "is what --seed says",
+    "robot": "is set by --robot",
+    "seed": "is set by --seed",
     "offpolicy": "is for new tasks: mlsh finetune --learner q",
 }
 

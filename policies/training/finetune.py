@@ -217,10 +217,10 @@ def task_config(
 
 # What is not for `--set`: an option says it, or the skills have it.
 DECIDED = {
-    "family": "is what the task says",
-    "robot": "is what --robot says",
-    "seed": "is what --seed or --seeds says",
-    "sim_params": "is the bundle's, or what --sim-params says",
+    "family": "is set by the task",
+    "robot": "is set by --robot",
+    "seed": "is set by --seed or --seeds",
+    "sim_params": "is the bundle's, or set by --sim-params",
     **dict.fromkeys(
         ("mlsh.skills", "network.hidden", "network.hidden_from_skills"),
         "is the bundle's, whose skills are as they are",
@@ -232,8 +232,8 @@ EFFECTIVE = (
 )
 _IDLE = f"has no effect where skills are frozen; settings that have: {', '.join(EFFECTIVE)}"
 IDLE = {
-    "steps": "has no effect here: --updates says how long is learned",
-    "mlsh.envs": "has no effect here: --episodes says how much an update sees",
+    "steps": "has no effect here: --updates sets the number of updates",
+    "mlsh.envs": "has no effect here: --episodes sets the experience per update",
     "mlsh.groups": "has no effect here: there is one master for each task",
     "checkpoint_every": "has no effect here: there are no checkpoints",
     **{

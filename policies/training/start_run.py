@@ -45,7 +45,7 @@ def start_run(
     family = use_family(family)
     robot = robot or make_family(family).robot
     body = load_robot(robot)
-    check_free(list(settings), IDENTITY | {"sim_params": "is what --sim-params says"})
+    check_free(list(settings), IDENTITY | {"sim_params": "is set by --sim-params"})
     config = preset(recipe, family, robot, seed).with_values(list(settings))
     if sim_params:
         config = replace(config, sim_params=load_sim_params(sim_params, body))

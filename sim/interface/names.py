@@ -38,7 +38,7 @@ def in_sight(text: str) -> str:
     if len(text) > 2 * LONGEST:
         raise ValueError(f"{short(text)} is longer than {2 * LONGEST} characters")
     if not text.isprintable():
-        raise ValueError(f"{text!r} has characters that nobody can see")
+        raise ValueError(f"{text!r} has characters that cannot be printed")
     return text
 
 

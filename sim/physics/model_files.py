@@ -46,7 +46,7 @@ def _visit(
     path: Path, main: Path, found: dict[Path, ElementTree.Element], above: tuple[Path, ...]
 ) -> None:
     if path in above:
-        raise UserError(f"{path}: holds itself, by <include> or <model>")
+        raise UserError(f"{path}: includes itself, by <include> or <model>")
     if path in found:
         return
     if len(found) >= MAX_DOCUMENTS:

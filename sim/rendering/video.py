@@ -56,7 +56,7 @@ def write_mp4(
     """
     with replacing(path, overwrite=overwrite) as fresh:
         if failure := _encode(pictures, fresh, size, rate):
-            raise UserError(f"{path}: could not be written, ffmpeg says: {failure}")
+            raise UserError(f"{path}: could not be written, ffmpeg reports: {failure}")
 
 
 def _encode(

@@ -383,7 +383,7 @@ def test_a_panel_that_says_stop_holds_until_that_very_panel_lets_go(words):
     assert (fault is not None) == any(last.values())
     if fault is not None:
         names = sorted(PANELS[panel].name for panel, pressed in last.items() if pressed)
-        assert str(fault) == f"estop: topic 'estop' says true, from {', '.join(names)}"
+        assert str(fault) == f"estop: topic 'estop' is true, from {', '.join(names)}"
 
 
 def test_every_word_that_says_stop_is_an_event_whatever_follows():
@@ -417,7 +417,7 @@ def test_words_without_a_name_are_released_by_a_single_panel_only():
 
 def test_the_silence_of_any_required_panel_is_a_fault():
     stop = EmergencyStop(0.5)
-    assert str(stop.fault(0.0)) == "estop_lost: topic 'estop' has not been heard"
+    assert str(stop.fault(0.0)) == "estop_lost: topic 'estop' has no message yet"
     stop = stop_of((A, False), (B, False), max_age=0.5)
     stop.hear(B, False, 2.0)
     assert "silent for 2.00 s, from /front" in str(stop.fault(2.0))
@@ -429,7 +429,7 @@ def test_the_silence_of_any_required_panel_is_a_fault():
 
 def test_a_latched_panel_that_has_said_nothing_is_named():
     stop = stop_of((B, False))
-    assert stop.unheard() == "/front publishes 'estop', latched, and has said nothing yet"
+    assert stop.unheard() == "/front publishes 'estop', latched, and has sent no message yet"
     stop.hear(A, False, 1.0)
     assert stop.unheard() == ""
 
@@ -451,7 +451,7 @@ def test_a_watchdog_that_is_silent_asleep_or_deaf_is_lost():
     assert "not active" in str(heart.fault(2.0, 0))
     assert heart.fault(2.0, 0, braking=True) is None  # it watches until the robot is at rest
     heart.hear(beat(2.5), 9)
-    assert "heard none of the last 9 commands" in str(heart.fault(2.5, 9))
+    assert "received none of the last 9 commands" in str(heart.fault(2.5, 9))
     heart.hear(beat(2.6, heard=1), 9)
     assert heart.fault(2.7, 30) is None  # no time yet to say so
     heart.hear(beat(3.0, heard=31), 31)
@@ -470,7 +470,7 @@ def test_a_watchdog_of_another_robot_or_clock_or_a_second_one_is_named():
     heart.hear(beat(1.15, instance=2), 0)  # started again after the first was killed
     assert heart.fault(1.2, 0) is None
     heart.hear(beat(1.2, instance=1), 0)  # but that one lives
-    assert "two processes watchdog_node speak" in str(heart.fault(1.2, 0))
+    assert "two processes watchdog_node send heartbeats" in str(heart.fault(1.2, 0))
     for moment in (1.5, 1.8, 2.1):
         heart.hear(beat(moment, instance=2), 0)
     assert heart.fault(2.1, 0) is None

@@ -232,7 +232,7 @@ def test_a_bundle_that_was_changed_on_disk_is_not_armed(scene):
     try:
         file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
         refused = scene.observer.call(Trigger, "skill_node/arm")
-        assert "does not hold any more" in refused.message
+        assert "is no longer valid" in refused.message
         assert "'skills/0.onnx'" in refused.message
     finally:
         file.write_bytes(data)

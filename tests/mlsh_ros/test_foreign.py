@@ -323,7 +323,7 @@ def test_nothing_that_moved_is_no_pass(arm, moved, tmp_path):
     still = next(said for _, said in moved if isinstance(said, dict))
     safe = arm.interface.safe_command
     rows = [(t, still if isinstance(said, dict) else safe) for t, said in moved]
-    with pytest.raises(UserError, match="did not move: it was told to stand still all the time"):
+    with pytest.raises(UserError, match="did not move: its commands did not change"):
         verdict(arm, rows, tmp_path)
 
 
@@ -506,7 +506,7 @@ def test_a_return_names_causes_only_where_there_are_some():
     (alone,) = from_score([line], [])
     assert alone.advice == "this is what the gap costs; no cause was found"
     (below,) = from_score([line], from_causes([cause("sign", ("velocity.y",), -1.0)], {}))
-    assert below.advice == "this is what the gap costs; the causes stand above"
+    assert below.advice == "this is what the gap costs; the causes are listed above"
 
 
 # What is written --------------------------------------------------------------------------------

@@ -1174,7 +1174,7 @@ def test_an_error_that_was_got_over_is_no_reason(monkeypatch):
     old = (80.0, "[ERROR] [1.0] [skill_node]: fault: watchdog: tripped: command stood")
     assert _reason([old, (99.0, "error: no bundle 'x'"), (99.1, "bye")]) == "no bundle 'x'"
     assert _reason([old, (99.0, "[INFO] [2.0] [skill_node]: disarmed")]) == "disarmed"
-    assert _reason([old]) == _reason([]) == "it said nothing in its last 5 s"
+    assert _reason([old]) == _reason([]) == "no output in its last 5 s"
 
 
 @pytest.mark.ros

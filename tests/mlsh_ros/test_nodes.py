@@ -68,7 +68,7 @@ def test_a_robot_is_not_started_without_master_and_sensors(world):
 
     observer.arm()
     refused = observer.call(Trigger, "skill_node/start")
-    silent = "cannot start: nobody publishes 'decision/response'; master_node has to be there"
+    silent = "cannot start: no node publishes 'decision/response'; master_node must be running"
     assert (refused.success, refused.message) == (False, silent)
     world.start("master_node")
     wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")

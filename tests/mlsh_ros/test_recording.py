@@ -747,7 +747,10 @@ def test_an_index_that_became_a_message_is_none(folder, tmp_path):
         (b"abc", "recording {}: not an MCAP file"),
         (b"SQLite format 3\0" * 10, "recording {}: not an MCAP file"),
         ("empty folder", "recording {}: 0 files *.mcap in it, one is expected"),
-        ("foreign", "recording {}: it does not say which bundle ran; only what recorder_node "),
+        (
+            "foreign",
+            "recording {}: it does not contain the bundle that ran; only what recorder_node ",
+        ),
     ],
 )
 def test_what_is_no_recording_is_refused_in_one_line(tmp_path, content, message):

@@ -95,7 +95,7 @@ def test_a_robot_that_stands_still_tells_nothing(moving, weak):
     still = [
         replace(d, command=n, given_command=n) for d, n in zip(weak.drives, none, strict=True)
     ]
-    with pytest.raises(UserError, match="stand still"):
+    with pytest.raises(UserError, match="commands never change"):
         identify(moving, [replace(weak, drives=still)])
 
 

@@ -564,7 +564,7 @@ def test_zip_with_a_name_twice_is_refused(bundle_path, tmp_path):
     path = zipped(bundle_path, tmp_path / "b.zip")
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.write(bundle_path / "skills/1.onnx", "skills/0.onnx")
-    assert "'skills/0.onnx' stands in it twice" in refusal(load_bundle, path)
+    assert "'skills/0.onnx' is in it twice" in refusal(load_bundle, path)
 
 
 def test_damaged_zips_are_refused(bundle_path, tmp_path):

@@ -312,8 +312,8 @@ def test_a_sweep_has_a_bound():
 @pytest.mark.parametrize(
     ("names", "settings", "said"),
     [
-        (["mlsh"], ["seed=7"], "seed is what --seeds counts"),
-        (["mlsh"], ["robot=rover"], "robot is what --robot says"),
+        (["mlsh"], ["seed=7"], "seed is set by --seeds"),
+        (["mlsh"], ["robot=rover"], "robot is set by --robot"),
         (["mlsh"], ["family=rooms"], "family is the argument FAMILY"),
         (["mlsh"], ["threads=4"], "threads is 1 for each run"),
         (["no-warm-up"], ["mlsh.warmup=3,9"], "variant 'no-warm-up' is mlsh.warmup=0"),

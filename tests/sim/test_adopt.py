@@ -482,7 +482,7 @@ def test_a_model_that_holds_itself_ends_in_a_line(tmp_path, tag):
     (tmp_path / "n.xml").write_text(
         "<mujoco><asset><model name='s' file='m.xml'/></asset></mujoco>"
     )
-    assert "holds itself" in refusal("it", tmp_path / "m.xml", tmp_path / "it")
+    assert "includes itself" in refusal("it", tmp_path / "m.xml", tmp_path / "it")
 
 
 # Refusals ---------------------------------------------------------------------------------------

@@ -169,7 +169,9 @@ def durations(path):
 def test_what_ffmpeg_says_is_passed_on_and_nothing_is_left(tmp_path, monkeypatch):
     blank(monkeypatch)
     scene = drive(0, 0, 2)
-    with pytest.raises(UserError, match=r"a\.mp4: could not be written, ffmpeg says: .*not div"):
+    with pytest.raises(
+        UserError, match=r"a\.mp4: could not be written, ffmpeg reports: .*not div"
+    ):
         film(ROBOT, [scene], tmp_path / "a.mp4", size=(63, 47))
 
     def interrupt(done, total):

@@ -44,7 +44,7 @@ from sim.interface import Floats, Interface
 # A sensor message: place among all, ns since the first, stamp in ns, and its fields.
 Row = tuple[int, int, int, dict[str, Floats]]
 MODES = (LOCKSTEP, "realtime")
-UNTRACED = "no trace of skill_node is in it: nothing is said of skills and decisions"
+UNTRACED = "no trace of skill_node is in it: skills and decisions are not compared"
 ASTRAY = 2  # ticks that a topic may be recorded out of step: messages overtake each other
 DONE = OUTCOME.scalars.index("done")
 
@@ -214,7 +214,7 @@ class Listener:
                     f"and it has none of this bundle{because([*known, *notes])}"
                 )
             mode = LOCKSTEP
-            notes.append("nobody says how it was made; its stamps are those of lockstep")
+            notes.append("its mode is not recorded; its stamps are those of lockstep")
         drives = (
             self._drives()
             if self._ticks

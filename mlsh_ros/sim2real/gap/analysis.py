@@ -520,12 +520,11 @@ def _unmoved(
     if not any(e.recorded > (0 if told else LEAST) or e.scale > LEAST for e in elements) or all(
         e.still for e in elements
     ):
-        why = "it and its model stood still, whatever they were told"
+        why = "neither did its model, whatever the commands"
         if not told:
-            why = "it was told to stand still all the time"
+            why = "its commands did not change"
         raise UserError(
-            f"the robot did not move: {why}: nothing shows in that, and nothing can be compared"
-            f"{because(notes)}"
+            f"the robot did not move: {why}; record a drive with motion{because(notes)}"
         )
     still = ", ".join(e.name for e in elements if e.still)
     return [f"not compared, because it did not move: {still}"] if still else []

@@ -116,7 +116,7 @@ def _delay(cause: Hypothesis) -> tuple[str, str]:
             "with one topic, and stamps that say nothing of it, the two cannot be told apart",
         )
     return (
-        f"the robot follows its commands {_ms(cause.value)} late: all topics show it",
+        f"the robot follows its commands {_ms(cause.value)} late, according to all topics",
         "add this delay to the actuators of the model, or shorten the way of the command",
     )
 
@@ -152,7 +152,7 @@ SAID: dict[str, Say] = {
     ),
     "turn": lambda c: (
         f"{_names(c.where)} are turned by {_degrees(c.value)}",
-        "they come in another frame than robot.yaml says: check frame_id and how it is mounted",
+        "their frame differs from that in robot.yaml: check frame_id and how it is mounted",
     ),
     "shift": lambda c: (
         f"{_names(c.where)} begin {c.value:.0f} rays further on",
@@ -199,7 +199,7 @@ SAID: dict[str, Say] = {
     ),
     "turned_command": lambda c: (
         f"commands {_names(c.where)} act turned by {_degrees(c.value)}",
-        "they are taken in another frame than robot.yaml says",
+        "their frame differs from that in robot.yaml",
     ),
 }
 
@@ -426,7 +426,7 @@ def from_efforts(efforts: Sequence[Saturation], usual: Sequence[float]) -> list[
                 f"action {effort.name} is cut by its limit in {100 * effort.saturated:.0f} % of "
                 f"the ticks, in simulation in {100 * normal:.0f} %"
             )
-            advice = "the policy asks for more than the robot may do: look for what it fights"
+            advice = "the policy requests more than the limits allow: look for an opposing force"
             share = effort.saturated - normal
             found.append(Finding("saturated", SYMPTOM, share, text, advice, (effort.name,), share))
     return found
@@ -472,7 +472,7 @@ def from_score(earned: Sequence[ClosedLoopReturn], others: Sequence[Finding]) ->
             f"{line.simulation_success.mean():.0%}"
         )
         advice = "this is what the gap costs; "
-        advice += "the causes stand above" if above else "no cause was found"
+        advice += "the causes are listed above" if above else "no cause was found"
         share = -mean / max(reference, 1e-12)
         found.append(Finding("return", SYMPTOM, 10 + share, text, advice, (line.task,), share))
     return found

@@ -69,7 +69,7 @@ class Number:
     def __str__(self) -> str:
         name = self.unknown.name
         if self.why_not:
-            return f"{name}: not to be told, kept at {self.value:.4g}: {self.why_not}"
+            return f"{name}: not identified, kept at {self.value:.4g}: {self.why_not}"
         if self.bound:
             return f"{name}: not measured, at its bound {self.value:.4g}; widen it with --ranges"
         return f"{name}: {self.value:.4g} +- {self.error:.2g}"
@@ -244,7 +244,7 @@ def _windows(
     if windows.count > MOST:
         notes.append(
             f"{MOST} of {windows.count} windows are used, in {MOST // BLOCK} runs spread evenly "
-            "over the recordings: more of them take longer and tell little more"
+            "over the recordings: more take longer and add little"
         )
         windows = subsample(windows, _spread(windows.count))
     if windows.count < FEWEST:
@@ -255,7 +255,7 @@ def _windows(
     low, high = interface.limits
     scale = high - low
     if (windows.command.std(axis=(0, 1)) < STILL * scale).all():
-        raise UserError("the robot was told to stand still all the time: nothing shows in that")
+        raise UserError("the recorded commands never change; record a drive with motion")
     return windows, notes
 
 
