@@ -7,7 +7,6 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -91,7 +90,8 @@ def _same_files(robot: str, files: dict[str, str]) -> dict[str, str]:
 
 def _earlier_digest(interface: Interface) -> str:
     """`Interface.digest` as the same robot had it under the old names."""
-    data: Any = json.loads(json.dumps(asdict(interface, dict_factory=drop_later)))  # type: ignore[call-overload]
+    made = json.dumps(asdict(interface, dict_factory=drop_later))  # type: ignore[call-overload]
+    data = parse_json(made.encode(), "interface")
     text = json.dumps(rename(data, undone(CHANGES[ROBOT])), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

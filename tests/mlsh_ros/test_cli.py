@@ -232,7 +232,7 @@ def test_a_former_name_is_refused_with_the_new_one(mlsh, monkeypatch, words, kin
 
 
 def test_an_evaluation_says_what_was_other_than_the_model(mlsh, tmp_path):
-    (tmp_path / "own.yaml").write_text("schema: 1\nphysics: {mass_factor: 4.0}\n")
+    (tmp_path / "own.yaml").write_text("schema: 2\nphysics: {mass_factor: 4.0}\n")
     found = {}
     for sim_params in ("", "slow", "own.yaml"):
         chosen = ["--sim-params", sim_params] if sim_params else []

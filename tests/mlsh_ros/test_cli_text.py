@@ -199,7 +199,7 @@ def test_a_robot_of_the_same_name_in_the_folder_is_not_passed_over(mlsh, tmp_pat
 
 def test_a_sim_params_of_the_same_name_in_the_folder_is_not_passed_over(mlsh, tmp_path):
     name = sorted(ROBOTS.glob("*/sim_params/*.yaml"))[0]
-    (tmp_path / name.stem).write_text("schema: 1\n")
+    (tmp_path / name.stem).write_text("schema: 2\n")
     robot = name.parent.parent.name
     bundle = {"omni": "moving_bandits", "rover": "body_bandits", "ant": "ant_four"}[robot]
     code, _, err = mlsh("evaluate", bundle, "--sim-params", name.stem)

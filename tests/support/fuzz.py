@@ -36,6 +36,7 @@ from policies.bundle.runtime import load_master, load_skills
 from policies.bundle.skill_limits import read_skill_limits
 from policies.mlsh.config import preset, read_config
 from sim.errors import UserError
+from sim.files.migrations import SCHEMA
 from sim.files.strict_yaml import dump_yaml
 from sim.interface import interface_from_dict
 from sim.interface.robot_file import ROBOTS, read_interface
@@ -300,7 +301,7 @@ bot1: {sim_node: {ros__parameters: {seed: 3}}}
 def _plain(config: Any) -> Any:
     from policies.mlsh.config import config_to_dict
 
-    return config_to_dict(config)
+    return {"schema": SCHEMA, **config_to_dict(config)}
 
 
 def zipped(folder: Path) -> bytes:
@@ -320,7 +321,7 @@ def read_manifest(path: Path) -> None:
     """Of a bundle that has nothing else."""
     from policies.bundle.bundle import _parse_manifest
 
-    manifest = _parse_manifest(path.read_bytes(), str(path))
+    manifest = _parse_manifest(path.read_bytes(), path)
     _ = manifest.to_dict(), manifest.interface.digest
     interface_from_dict(manifest.to_dict()["interface"], str(path))
     _ = [master.score.normalised for master in manifest.masters.values()]
