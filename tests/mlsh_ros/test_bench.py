@@ -118,6 +118,7 @@ def test_what_more_ranks_are_expected_to_bring(capsys):
     assert lines[-1] == "128 ranks 75,294 steps/s 59% of linear"
 
 
+@pytest.mark.slow
 def test_a_profile_is_all_of_the_time_and_each_part_is_its_own(runners):
     from tests.benchmarks import profile
 

@@ -209,7 +209,14 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("how", DAMAGE)
+# Two kinds of damage always, all of them with `make test-slow`.
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(how, marks=[] if how in ("a row cut short", "zeros") else [pytest.mark.slow])
+        for how in DAMAGE
+    ],
+)
 def test_training_goes_on_with_a_damaged_log_which_is_kept(mlsh, run, how):
     log = run / "metrics.csv"
     damaged = "".join(DAMAGE[how](log.read_text().splitlines(keepends=True)))
@@ -344,7 +351,12 @@ def children(pid):
     [
         (["finetune", B, "--task", "ring_bandits", "--updates", "100000"], None, "no bundle was"),
         (["eval-transfer", B, "ring_bandits", "--updates", "100000"], None, "nothing was written"),
-        (["sweep", B, "--seeds", "2", "-o", "s"], "s/mlsh-0/metrics.csv", "what is done under s"),
+        pytest.param(
+            ["sweep", B, "--seeds", "2", "-o", "s"],
+            "s/mlsh-0/metrics.csv",
+            "what is done under s",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_ctrl_c_is_one_line_at_once(tmp_path, words, mapped, said):

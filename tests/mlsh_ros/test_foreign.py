@@ -512,6 +512,7 @@ def test_a_return_names_causes_only_where_there_are_some():
 # What is written --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_sim_params_that_predicts_worse_is_not_written(
     arm, moved, tmp_path, monkeypatch, capsys
 ):

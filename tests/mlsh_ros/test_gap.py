@@ -110,6 +110,7 @@ def test_without_statistics_the_golden_rows_are_all_that_is_known(moving):
 # Nothing wrong ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_twenty_robots_with_nothing_wrong_raise_no_alarm(moving):
     verdicts = {}
     for seed in range(20):
@@ -209,6 +210,8 @@ def test_a_simulators_late_steps_are_steps_all_the_same(moving):
 X, Y = "velocity.x", "velocity.y"
 BOTH = ("base_velocity.x", "base_velocity.y")
 # What is wrong, and what is named first: kind, where, the number and how near it has to be.
+# Searches that take more than five seconds: with `make test-slow`.
+SLOW = ("bias", "another mass", "more friction in the joints")
 FAULTS = {
     "swapped elements": (sense(velocity=lambda v, _: v[::-1].copy()), "swap", (X, Y), None),
     "wrong sign": (sense(velocity=lambda v, _: v * [1, -1]), "sign", (Y,), None),
@@ -261,7 +264,10 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in FAULTS],
+)
 def test_the_right_cause_is_named_first(moving, name):
     wrong, kind, where, number = FAULTS[name]
     gap = found(moving, drive(moving, wrong, seed=1))

@@ -20,8 +20,9 @@ EPISODES = 10  # x 2 tasks x 50 ticks = 1,000 ticks
     ("lead", "family", "robot", "parameters"),
     [
         (0, "moving_bandits", "omni", {"ticks": 25, "half_width": 2.0}),  # not the defaults
-        (1, "moving_bandits", "omni", {}),
-        (1, "ant_movement", "ant", {}),  # eight joints by name, axes of a quaternion
+        pytest.param(1, "moving_bandits", "omni", {}, marks=pytest.mark.slow),
+        # Eight joints by name, axes of a quaternion.
+        pytest.param(1, "ant_movement", "ant", {}, marks=pytest.mark.slow),
         (1, "body_bandits", "rover", {}),  # a LaserScan, quaternions, goals seen by the robot
     ],
 )

@@ -59,7 +59,14 @@ def takes_of(name, episodes=1, tasks=None):
     return bundle, robot, drive(resolve_cases(bundle)[:tasks], episodes=episodes, seed=0)
 
 
-@pytest.fixture(scope="module", params=pretrained_names())
+# Ants with `make test-slow`.
+BUNDLES = [
+    pytest.param(name, marks=[pytest.mark.slow] if name.startswith("ant") else [])
+    for name in pretrained_names()
+]
+
+
+@pytest.fixture(scope="module", params=BUNDLES)
 def shipped(request):
     """Two episodes of each task, of the first few tasks."""
     return takes_of(request.param, episodes=1 if request.param == "rooms" else 2, tasks=4)

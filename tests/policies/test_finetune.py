@@ -84,6 +84,7 @@ def test_a_master_for_a_task_of_another_family(bundle, tmp_path):
     assert [p.updates for (p,) in latest] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_master_for_each_task_of_a_family(bundle, tmp_path):
     result = learn(bundle, tmp_path / "more", "ring_bandits", name=None)
     more = load_bundle(tmp_path / "more")

@@ -331,6 +331,7 @@ def test_a_state_of_one_group_is_not_spread_over_two():
 # It works -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_skills_come_to_divide_two_tasks():
     small = small_config()
     method = replace(small.mlsh, groups=6, envs=16, warmup=1, joint=14)

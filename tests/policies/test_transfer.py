@@ -60,6 +60,7 @@ def test_an_episode_longer_than_the_skills_rollouts_is_run_as_a_whole(monkeypatc
         assert config.mlsh.rollout_ticks == ticks
 
 
+@pytest.mark.slow
 def test_the_command_prints_each_learners_table_and_writes_every_number(
     tmp_path, monkeypatch, capsys
 ):
