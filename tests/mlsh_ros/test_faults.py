@@ -195,7 +195,7 @@ def test_the_emergency_stop_and_its_silence(scene):
     scene.estop.press()
     scene.expect("estop: true", "estop", since, 0.1)
     refused = scene.observer.call(Trigger, "skill_node/reset")
-    pressed = "topic 'estop' says true, from /observer"
+    pressed = "topic 'estop' is true, from /observer"
     assert refused.message == f"cannot reset: {pressed}; release it first"
     refused = scene.observer.call(Trigger, "skill_node/arm")
     assert refused.message == f"cannot arm: the state is fault: estop: {pressed}; reset first"

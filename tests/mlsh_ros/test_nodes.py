@@ -74,7 +74,7 @@ def test_a_robot_is_not_started_without_master_and_sensors(world):
     wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")
     refusal = lambda: observer.call(Trigger, "skill_node/start").message  # noqa: E731
     blind = (
-        "cannot start: sensors do not show the robot: odom (never received), goals (never "
+        "cannot start: sensors without recent messages: odom (never received), goals (never "
         "received)"
     )
     # skill_node may find the master's publisher a moment after the observer has.
@@ -451,7 +451,7 @@ def test_simulated_time_that_stands_leaves_no_command_standing(world):
         String, "watchdog_node/state", lambda m: watchdog.append(m.data), LATCHED
     )
     world.start("watchdog_node", use_sim_time=True)
-    world.start("sim_node", use_sim_time=True, speed=SPEED)
+    world.start("sim_node", use_sim_time=True, real_time_factor=SPEED)
     world.start("master_node", use_sim_time=True)
     world.start("skill_node", use_sim_time=True)
     wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")

@@ -248,7 +248,7 @@ def test_a_panel_that_was_pressed_before_the_nodes_came_is_heard(scene):
         scene.world.start("skill_node")
         scene.observer.wait("disarmed")
         refused = scene.call("arm")
-        assert refused.message == "cannot arm: estop: topic 'estop' says true, from /panel"
+        assert refused.message == "cannot arm: estop: topic 'estop' is true, from /panel"
         say(False)
         time.sleep(0.3)
         scene.observer.arm()
@@ -259,12 +259,12 @@ def test_no_panel_speaks_for_another(scene):
     scene.drive()
     with scene.panel("front", latched=True) as front, scene.panel("back") as back:
         front(True)
-        scene.observer.wait("fault: estop: topic 'estop' says true, from /front")
+        scene.observer.wait("fault: estop: topic 'estop' is true, from /front")
         for _ in range(5):
             back(False)
             time.sleep(0.05)
         refused = scene.call("reset").message
-        assert refused.endswith("says true, from /front; release it first")
+        assert refused.endswith("is true, from /front; release it first")
         front(False)
         time.sleep(0.3)
         assert scene.call("reset").success
@@ -275,10 +275,10 @@ def test_no_panel_speaks_for_another(scene):
         time.sleep(0.3)
     time.sleep(0.5)  # both are gone, and one said stop
     refused = scene.call("arm")
-    assert refused.message.endswith("says true, from a publisher that is gone")
+    assert refused.message.endswith("is true, from a publisher that is gone")
     assert scene.call("reset").success
     # watchdog_node has heard it too, and would trip as soon as the robot moves.
-    held = "watchdog_node is stopped: topic 'estop' says true, from /front"
+    held = "watchdog_node is stopped: topic 'estop' is true, from /front"
     assert scene.call("arm").message == f"cannot arm: {held}; reset it too"
     assert scene.observer.call(Trigger, "watchdog_node/reset").message == "watching"
     scene.observer.arm()
