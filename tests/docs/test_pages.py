@@ -167,3 +167,18 @@ SOURCE = re.compile(r"`((?:sim|policies|mlsh_ros|tests|launch|config)/[\w/.]+\.\
 def test_files_that_a_page_names_exist(page):
     for name in SOURCE.findall(page.read_text()):
         assert (DOCS.parent / name).is_file(), name
+
+
+TEST = re.compile(r"\btest_[a-z0-9_]*[a-z0-9]\b(?!\.py)(?:_?\.\.)?")
+NAMING_TESTS = [p for p in BY_HAND if p.name != "structure.md"]  # which lists those that are gone
+
+
+@pytest.mark.parametrize("page", NAMING_TESTS, ids=lambda page: str(page.relative_to(DOCS.parent)))
+def test_tests_that_a_page_names_exist(page):
+    """A name that ends with two dots is the beginning of one."""
+    files = list((DOCS.parent / "tests").rglob("test_*.py"))
+    known = {name for f in files for name in re.findall(r"def (test_\w+)", f.read_text())}
+    known |= {file.stem for file in files}
+    for name in TEST.findall(page.read_text()):
+        start = name.rstrip("._")
+        assert name in known or (name != start and any(k.startswith(start) for k in known)), name
