@@ -49,7 +49,7 @@ def converted(files: dict[str, bytes], source: Path) -> dict[str, bytes]:
     """
     old = parse_json(files[MANIFEST], source / MANIFEST)
     listed = _check_whole(old, files, source)
-    data = rename(old, CHANGES[MANIFEST]) | {"schema": SCHEMA}
+    data = rename(old, CHANGES[MANIFEST], source / MANIFEST) | {"schema": SCHEMA}
     try:
         manifest: Manifest = TypeAdapter(Manifest).validate_python(data)
     except ValidationError as error:

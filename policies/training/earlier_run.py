@@ -58,7 +58,7 @@ def _convert_checkpoint(folder: Path) -> list[str]:
     if KEY not in arrays:
         return []
     data = parse_json(arrays[KEY].astype(np.uint8).tobytes(), path)
-    data["config"] = rename(data["config"], CHANGES[CONFIG])
+    data["config"] = rename(data["config"], CHANGES[CONFIG], path)
     config = config_from_dict(data["config"], str(path))
     before = Trained(config, data["files"], tuple(data["changes"]))
     data["files"] = _same_files(config.robot, data["files"])
@@ -66,7 +66,7 @@ def _convert_checkpoint(folder: Path) -> list[str]:
     save_arrays(path, {**arrays, KEY: np.frombuffer(text, np.uint8)})
     after = read_trained(load_arrays(path), str(path))
     assert after is not None
-    old_names = rename(config_to_dict(config), undone(CHANGES[CONFIG]))
+    old_names = rename(config_to_dict(config), undone(CHANGES[CONFIG]), CONFIG)
     old = f",{settings_digest(old_names, before.changes)},{before.robot_digest}"
     new = f",{after.settings_digest},{after.robot_digest}"
     return ["checkpoint.npz", *_replace_in_curves(folder, old, new)]
@@ -92,7 +92,7 @@ def _earlier_digest(interface: Interface) -> str:
     """`Interface.digest` as the same robot had it under the old names."""
     made = json.dumps(asdict(interface, dict_factory=drop_later))  # type: ignore[call-overload]
     data = parse_json(made.encode(), "interface")
-    text = json.dumps(rename(data, undone(CHANGES[ROBOT])), sort_keys=True)
+    text = json.dumps(rename(data, undone(CHANGES[ROBOT]), ROBOT), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

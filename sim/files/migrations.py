@@ -121,22 +121,29 @@ def _old(change: Change) -> str:
     return change.where[-1] if isinstance(change, KeyChange) else change.old
 
 
-def rename(data: Any, changes: tuple[Change, ...], where: Where = ()) -> Any:
+def rename(data: Any, changes: tuple[Change, ...], file: object, where: Where = ()) -> Any:
     """Plain data with the new names, its order kept.
+
+    Args:
+        data: of the file.
+        changes: of this kind of file.
+        file: what it is called in an error.
+        where: keys and indices that lead to `data`.
 
     Raises:
         UserError: a mapping has a key under both names.
     """
     if isinstance(data, list):
-        return [rename(each, changes, (*where, str(i))) for i, each in enumerate(data)]
+        return [rename(each, changes, file, (*where, str(i))) for i, each in enumerate(data)]
     if not isinstance(data, dict):
         return _new_value(data, where, changes)
     result: dict[str, Any] = {}
     for key, value in data.items():
         new = _new_key((*where, key), changes)
         if new != key and new in data:
-            raise UserError(f"{'.'.join(where)} has both {key} and {new}; leave one")
-        result[new] = rename(value, changes, (*where, key))
+            place = ".".join((*where, key))
+            raise UserError(f"{file}: {place} is called {new} now, and both are there; leave one")
+        result[new] = rename(value, changes, file, (*where, key))
     return result
 
 
@@ -154,7 +161,7 @@ def rename_text(text: str, kind: str, file: object) -> str:
     """
     changes = CHANGES[kind]
     old = parse_yaml(text, file)
-    expected = rename(old, changes) | {"schema": SCHEMA}
+    expected = rename(old, changes, file) | {"schema": SCHEMA}
     spots = set(_spots(compose(text, file), changes))
     if "schema" not in old:
         spots.add((0, 0, f"schema: {SCHEMA}\n"))

@@ -116,7 +116,7 @@ def test_a_key_under_both_names_is_refused(robot):
         text.replace("    blend: 0.2", "    smoothing_time: 0.1\n    blend: 0.2")
     )
     before = contents(robot)
-    with pytest.raises(UserError, match=r"action.0 has both blend and smoothing_time; leave one"):
+    with pytest.raises(UserError, match=r"robot.yaml: action.0.blend is called smoothing_time"):
         migrate(robot)
     assert contents(robot) == before
 
@@ -319,5 +319,5 @@ def test_the_changelog_has_every_name():
 
 def test_what_is_renamed_keeps_its_order_and_its_values():
     data = {"a": 1, "action": [{"blend": {"safe": 1}, "b": [1, "up"]}], "blend": 3}
-    new = rename(data, CHANGES["robot.yaml"])
+    new = rename(data, CHANGES["robot.yaml"], "robot.yaml")
     assert json.dumps(new) == json.dumps(data).replace('{"blend"', '{"smoothing_time"')
