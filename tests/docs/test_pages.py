@@ -7,6 +7,7 @@ import pytest
 
 from mlsh_ros.control.faults import FAULTS
 from mlsh_ros.messages.topics import recorded_topics
+from sim.files.migrations import SCHEMA
 from sim.physics.robot_model import load_robot
 from tests.support import pages, reference, site
 
@@ -167,6 +168,12 @@ SOURCE = re.compile(r"`((?:sim|policies|mlsh_ros|tests|launch|config)/[\w/.]+\.\
 def test_files_that_a_page_names_exist(page):
     for name in SOURCE.findall(page.read_text()):
         assert (DOCS.parent / name).is_file(), name
+
+
+@pytest.mark.parametrize("page", BY_HAND, ids=lambda page: str(page.relative_to(DOCS.parent)))
+def test_files_that_a_page_shows_have_the_present_schema(page):
+    shown = re.findall(r"^schema: (\S+)", page.read_text(), re.MULTILINE)
+    assert set(shown) <= {str(SCHEMA)}
 
 
 TEST = re.compile(r"\btest_[a-z0-9_]*[a-z0-9]\b(?!\.py)(?:_?\.\.)?")
