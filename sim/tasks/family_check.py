@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import is_dataclass
-from typing import cast
+from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -55,10 +55,7 @@ def check_family(cls: type, where: str) -> type[TaskFamily]:
 
 
 def _check_instance(family: object, what: str) -> None:
-    for attribute in ("ticks", "tasks", "terms"):
-        if not hasattr(family, attribute):
-            raise UserError(f"{what} lacks `{attribute}`")
-    ticks, tasks, terms = (getattr(family, each) for each in ("ticks", "tasks", "terms"))
+    ticks, tasks, terms = (_read(family, each, what) for each in ("ticks", "tasks", "terms"))
     if not isinstance(ticks, int) or ticks < 1:
         raise UserError(f"{what}: `ticks` is {short(ticks)}; a positive integer is expected")
     named = isinstance(tasks, tuple) and all(isinstance(task, str) for task in tasks)
@@ -71,3 +68,17 @@ def _check_instance(family: object, what: str) -> None:
             f"{what} lacks the method `estimate`, or both `expert` and `collapsed`: without one "
             "nothing says what a return is worth"
         )
+
+
+def _read(family: object, attribute: str, what: str) -> Any:
+    """The value of an attribute, which may be a property with an error in it."""
+    try:
+        return getattr(family, attribute)
+    except AttributeError as error:
+        if hasattr(type(family), attribute):
+            raise UserError(f"{what}: `{attribute}`: {error}") from None
+        raise UserError(f"{what} lacks `{attribute}`") from None
+    except ValidationError as error:
+        raise invalid(f"{what}: `{attribute}`", error) from None
+    except Exception as error:
+        raise UserError(f"{what}: `{attribute}`: {type(error).__name__}: {error}") from None

@@ -119,6 +119,18 @@ def test_a_name_alone_imports_nothing(site, tmp_path, name):
         (('("left", "right")', '("left", "left")'), r"`tasks` is .* names"),
         (("terms: ClassVar[tuple] = ()", "term = ()"), r"lacks `terms`"),
         (("terms: ClassVar[tuple] = ()", "terms = (1,)"), r"`terms` is \(1,\); a tuple of Obser"),
+        *(
+            (
+                ("terms: ClassVar[tuple] = ()", f"terms = property(lambda self: {wrong})"),
+                message,
+            )
+            for wrong, message in (
+                ("1 / 0", "`terms`: ZeroDivisionError: division by zero"),
+                ("self.nothing", "`terms`: .* no attribute 'nothing'"),
+                ("np.zeros(1, bad=2)", "`terms`: TypeError: "),
+                ("__import__('sim.interface').interface.RosField(topic=1)", "`terms`: .*topic"),
+            )
+        ),
         (("recommended: ClassVar[dict] = {", "recommended = 1 or {"), r"`recommended` is no map"),
         (
             ('"stay"', '"rooms"'),
