@@ -1,4 +1,4 @@
-"""Quantities that a term can derive from a quaternion: axes, up vector, tilt.
+"""Quantities that a term can derive from a quaternion: axes, up vector, gravity, tilt.
 
 MuJoCo and messages carry the quaternion whole, so that other terms can read their part of the same
 one, and a simulator can write it. Where its length is not 1 it is no orientation: then everything
@@ -33,6 +33,11 @@ def gravity_up(quaternion: Floats) -> Floats:
     return np.where(is_unit(quaternion)[..., None], axis, np.nan)
 
 
+def projected_gravity(quaternion: Floats) -> Floats:
+    """(..., 3) the direction of gravity in the body's frame: (0, 0, -1) when upright."""
+    return -gravity_up(quaternion)
+
+
 def rotation_6d(quaternion: Floats) -> Floats:
     """(..., 6) the world's x axis and its z axis in the body's frame, for quaternions (..., 4).
 
@@ -65,5 +70,6 @@ class Derivation:
 DERIVED = {
     "rotation_6d": Derivation(rotation_6d, 6, "1", (-1.0, 1.0)),
     "gravity_up": Derivation(gravity_up, 3, "1", (-1.0, 1.0)),
+    "projected_gravity": Derivation(projected_gravity, 3, "1", (-1.0, 1.0)),
     "tilt": Derivation(tilt, 1, "rad", (0.0, np.pi)),
 }

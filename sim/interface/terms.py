@@ -140,8 +140,9 @@ class ObservationTerm:
     mujoco: MujocoState  # source in the simulation
     ros: RosField  # source on the robot
     # Quantity computed from a quaternion, in the body's frame: two axes of the world (6 elements),
-    # the direction against gravity, or the tilt angle; null: the values themselves.
-    derive: Literal["rotation_6d", "gravity_up", "tilt"] | None = None
+    # the direction against gravity, that of gravity, or the tilt angle; null: the values
+    # themselves.
+    derive: Literal["rotation_6d", "gravity_up", "projected_gravity", "tilt"] | None = None
     policy_input: bool = True  # false: checked, but not an input of the policy
     # true: an angle that is wrapped to (-pi, pi], whether or not the driver counts turns;
     # null: not stated.

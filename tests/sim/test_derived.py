@@ -15,7 +15,7 @@ from mlsh_ros.messages.conversion import MessageError, topic_readers
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
 from sim.interface import DERIVED, interface_from_dict, interface_to_dict
-from sim.interface.orientation import gravity_up, is_unit, tilt
+from sim.interface.orientation import gravity_up, is_unit, projected_gravity, tilt
 from sim.physics.batched_physics import BatchedPhysics
 from sim.robot_setup.import_mjcf import import_mjcf
 from sim.robot_setup.step_test import run_step_tests
@@ -54,6 +54,14 @@ def test_up_is_the_worlds_z_axis_turned_into_the_body():
         mujoco.mju_negQuat(back, q)
         mujoco.mju_rotVecQuat(expected, np.array([0.0, 0.0, 1.0]), back)
         np.testing.assert_allclose(gravity_up(q), expected, atol=1e-12)
+
+
+def test_projected_gravity_points_down_when_upright_and_ahead_in_a_nod():
+    np.testing.assert_array_equal(projected_gravity(np.array([1.0, 0, 0, 0])), [0, 0, -1])
+    nod = projected_gravity(turned(0.5, (0, 1, 0)))
+    np.testing.assert_allclose(nod, [np.sin(0.5), 0, -np.cos(0.5)])
+    for q in rotations(20):
+        np.testing.assert_array_equal(projected_gravity(q), -gravity_up(q))
 
 
 @pytest.mark.parametrize("axis", [(1, 0, 0), (0, 1, 0), (0.6, -0.8, 0)])
@@ -330,7 +338,8 @@ MISTAKES = [
     ({"limit": [1.0, 0.0]}, "limit (1.0, 0.0) is empty"),
     (
         {"derive": "lean"},
-        "derive: input should be 'rotation_6d', 'gravity_up' or 'tilt', got 'lean'",
+        "derive: input should be 'rotation_6d', 'gravity_up', 'projected_gravity' or 'tilt', got "
+        "'lean'",
     ),
     ({"policy_input": "perhaps"}, "policy_input: input should be a valid boolean"),
 ]
