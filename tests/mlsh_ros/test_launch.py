@@ -50,6 +50,7 @@ from policies.bundle.bundle import write_bundle
 from policies.bundle.robot_compatibility import check_agrees
 from sim.errors import UserError
 from sim.interface.robot_file import ROBOTS, read_interface
+from tests.support.bundles import changed_robot, restless_bundle
 from tests.support.changelog import renamed
 
 TREE = Path(__file__).parents[2]
@@ -1190,9 +1191,7 @@ def test_who_was_killed_has_said_no_reason(bundle, tmp_path):
 
 @pytest.mark.ros
 @pytest.mark.realtime
-def test_two_worlds_in_one_domain_go_their_own_ways_and_the_dead_come_back(
-    bundle, tmp_path, watcher
-):
+def test_two_worlds_in_one_domain_go_their_own_ways_and_the_dead_come_back(tmp_path, watcher):
     """Each has its topics, its robot and its time; one loses a node, the other does not notice."""
     from geometry_msgs.msg import TwistStamped
     from rosgraph_msgs.msg import Clock
@@ -1200,6 +1199,12 @@ def test_two_worlds_in_one_domain_go_their_own_ways_and_the_dead_come_back(
 
     from mlsh_ros.nodes.node import LATCHED
 
+    # Ten processes begin while others drive: who hears whom is asked here, not how soon.
+    robot = changed_robot(tmp_path / "patient", "omni", ("max_age: 0.3", "max_age: 2.0"))
+    bundle = restless_bundle(tmp_path / "restless", robot=robot)
+    params = tmp_path / "params.yaml"
+    patient = "max_late_decisions: 50, max_missed_ticks: 50"
+    params.write_text(f"/**/skill_node: {{ros__parameters: {{{patient}}}}}")
     names, speeds = ("a", "b"), {"a": 0.75, "b": 1.5}
     commands = {n: watcher(TwistStamped, f"/{n}/cmd_vel") for n in names}
     outcomes = {n: watcher(Float64MultiArray, f"/{n}/sim_node/outcome") for n in names}
@@ -1211,11 +1216,13 @@ def test_two_worlds_in_one_domain_go_their_own_ways_and_the_dead_come_back(
         for name in names:
             (tmp_path / name).mkdir()
             arguments = f"bundle:={bundle.source}", f"namespace:=/{name}", "use_respawn:=true"
+            arguments += f"robot:={robot}", f"params_file:={params}"
             fast = f"real_time_factor:={speeds[name]}"
             ups[name] = stack.enter_context(Up(tmp_path / name, "sim", *arguments, fast))
         for name, up in ups.items():
             up.wait_for(f"[{name}.skill_node]: running")
-        assert watcher.spin_until(lambda: all(len(outcomes[n]) >= 10 for n in names))
+        driven = watcher.spin_until(lambda: all(len(outcomes[n]) >= 10 for n in names))
+        assert driven, [(len(outcomes[n]), states[n], up.text) for n, up in ups.items()]
         assert any(speed(c) != 0 for n in names for c in commands[n])
         began = {n: (clocks[n][-1].clock, time.monotonic()) for n in names}
         end = time.monotonic() + 2.0

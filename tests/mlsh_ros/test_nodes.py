@@ -18,7 +18,8 @@ from std_srvs.srv import SetBool, Trigger
 
 from mlsh_ros.evaluation.backends import run_offline, run_ros
 from mlsh_ros.evaluation.case import resolve_cases
-from mlsh_ros.nodes.node import LATCHED
+from mlsh_ros.messages.conversion import topic_readers
+from mlsh_ros.nodes.node import EXCHANGE, LATCHED, message_type
 from tests.support.bundles import changed_robot, fresh_domain, restless_bundle
 from tests.support.nodes import (
     DT,
@@ -38,6 +39,7 @@ from tests.support.nodes import (
     tell,
     wait_for,
 )
+from tests.support.wire_robot import good
 
 pytestmark = [pytest.mark.ros, pytest.mark.realtime]
 
@@ -533,6 +535,52 @@ def test_a_stop_by_service_does_not_hold_up_simulated_time(world):
     time.sleep(3 * DT / 0.5)
     assert observer.state() == "ready"
     assert watchdog == ["watching"]
+
+
+# Lock-step ------------------------------------------------------------------------------------
+
+
+def test_in_lockstep_an_earlier_moment_is_not_answered_and_the_same_one_alike(world):
+    observer, readers = world.observer, topic_readers(world.bundle.interface.observation)
+    publishers = {
+        r.topic: observer.node.create_publisher(message_type(r.type), r.topic, EXCHANGE)
+        for r in readers
+    }
+
+    def show(tick):
+        """As a simulation shows itself: all sensors with the stamp of the tick."""
+        for reader in readers:
+            publishers[reader.topic].publish(good(reader, tick * round(DT * 1e9)))
+
+    def answered():
+        """Ticks that commands are stamped with."""
+        stamps = [m.header.stamp for _, m in list(observer.heard["cmd_vel"])]
+        return [round((s.sec + s.nanosec * 1e-9) / DT) for s in stamps]
+
+    world.start("master_node")
+    world.start("skill_node", mode="lockstep")
+    wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")
+    observer.arm()
+    wait_for(lambda: all(p.get_subscription_count() for p in publishers.values()), 15.0, "ears")
+    show(100)
+    started = lambda: observer.call(Trigger, "skill_node/start").success  # noqa: E731
+    wait_for(started, 5.0, "sensors")
+    wait_for(answered, 5.0, "a command")
+    show(101)
+    wait_for(lambda: answered() == [100, 101], 5.0, answered)
+    show(99)
+    time.sleep(3 * DT)
+    assert answered() == [100, 101]
+    show(101)  # a simulation asks again whose answer was lost
+    wait_for(lambda: answered()[:3] == [100, 101, 101], 5.0, answered)
+    time.sleep(3 * DT)
+    assert set(answered()) == {100, 101}
+    commands = observer.commands()
+    assert (commands[1:] == commands[1]).all()  # the very same command
+    assert len(observer.ticks()) == 2
+    assert observer.state() == "running"
+    show(102)
+    wait_for(lambda: 102 in answered(), 5.0, answered)
 
 
 # Real time ------------------------------------------------------------------------------------
