@@ -122,6 +122,10 @@ def _show(interface: Interface, model: mujoco.MjModel) -> None:
                 place,
                 f"{term.ros.topic} {term.ros.type.split('/')[-1]} {field}",
             )
+    for name, width in i.computed_terms.widths.items():
+        (kind,) = (term.kind for term in i.computed if term.name == name)
+        label = f"{name}.0" + (f" .. {width - 1}" if width > 1 else "")
+        table.add_row(label, "", "", "", "", f"computed: {kind.replace('_', ' ')}", "")
     _print(table)
     table = _table(
         "action", "unit", "frame", "limit", "rate limit", "safe command", "smoothing", "tracking"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.control.skill_schedule import SkillSchedule
-from sim.interface import Floats, Interface
+from sim.interface import Floats, Interface, ObservationMemory
 
 Float32 = NDArray[np.float32]
 Skill = Callable[[Float32], Float32]  # (1, O) to (1, A)
@@ -69,6 +69,8 @@ class Controller:
         self._offered: tuple[tuple[Skill, ...], int] | None = None
         self._coming: tuple[int, tuple[Skill, ...]] | None = None  # at which macro step
         self.schedule = SkillSchedule(decision_ticks, decision_lead, len(self.skills))
+        # Of the session, whatever skill or bundle runs: what was really observed and sent.
+        self._memory = ObservationMemory(interface)
         self.reset()
 
     def reset(self) -> None:
@@ -76,6 +78,7 @@ class Controller:
         if self._coming is not None:  # its macro step will not come any more
             (_, self.skills), self._coming = self._coming, None
         self.schedule.reset()
+        self._memory.reset()
         self.tick = 0
         self.asked = -1  # the newest macro step that a question was about
         self.command = self.interface.safe_command.copy()  # (A,) in force
@@ -96,7 +99,7 @@ class Controller:
             ValueError: a field is missing, has another size, or is not finite.
             FaultError: a session would begin beyond the limit of a command.
         """
-        observation = self.interface.observe(fields)
+        observation = self.interface.observe(fields, memory=self._memory)
         if not np.isfinite(observation).all():
             names = np.array(self.interface.observation_names)[~np.isfinite(observation)]
             raise ValueError(f"observation is not finite: {', '.join(names)}")
@@ -142,6 +145,7 @@ class Controller:
         was_late = self.schedule.late > late
         decides = self.tick % self.schedule.decision_ticks == 0
         done = Tick(self.tick, skill, observation, action, command, saturated, decides, was_late)
+        self._memory.remember(observation, action)
         self.command, self._observation = command, None
         self.tick += 1
         return done

@@ -20,7 +20,8 @@ class ObservationCheck:
 
     Every message goes through conversion and `Interface.observe`, as in skill_node. A tick is
     explained if each topic had a message, young enough, that gives its part of the observation; in
-    lockstep the messages must also carry one stamp, later than that of the tick before.
+    lockstep the messages must also carry one stamp, later than that of the tick before. Elements
+    that no sensor measures are checked by `mlsh_ros.recording.replay`.
 
     Args:
         interface: of the bundle.
@@ -28,7 +29,7 @@ class ObservationCheck:
     """
 
     def __init__(self, interface: Interface, *, lockstep: bool) -> None:
-        self._interface, self._lockstep = interface, lockstep
+        self._interface, self._lockstep = interface.measured_only, lockstep
         self.topics: dict[str, TopicReader] = {
             reader.topic: reader for reader in topic_readers(interface.observation)
         }

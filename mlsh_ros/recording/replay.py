@@ -1,9 +1,9 @@
 """Recomputes a recording offline and compares it with what was recorded.
 
-Three things are compared, bit for bit, each with what was recorded just before it, so that one
-difference does not make all that follow: every decision of the master with the observation that it
-was asked about; every tick's skill with the decisions; and every tick's action and command with
-its observation and the command before.
+Compared are, bit for bit, each with what was recorded just before it, so that one difference does
+not make all that follow: every decision of the master with the observation that it was asked
+about; every tick's skill with the decisions; what an observation takes from earlier ticks with
+those; and every tick's action and command with its observation and the command before.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mlsh_ros.recording.observation_check import ObservationCheck
 from policies.bundle.bundle import Bundle
 from policies.bundle.runtime import Network, choose, load_master, load_skills
 from sim.errors import UserError
-from sim.interface import Floats
+from sim.interface import Floats, ObservationMemory
 
 Float32 = NDArray[np.float32]
 # Takes a message, and what it says or why it was refused; None where it is of no sensor.
@@ -292,6 +292,7 @@ class _ReplayCheck:
         manifest, interface = self.bundle.manifest, self.bundle.interface
         hierarchy = SkillSchedule(manifest.decision_ticks, manifest.decision_lead, len(skills))
         before: RecordedTick | None = None
+        memory = ObservationMemory(interface)
         seen.begin()
         for told in self.session.ticks:
             self._follows(told.tick, before.tick if before else -1)
@@ -299,6 +300,8 @@ class _ReplayCheck:
             if not seen.matches(told.observation, told.received):
                 self.result.unseen.append(self._place(told.tick))
             difference = self._skill(hierarchy, told, before)
+            if difference is None:
+                difference = self._remembered(memory, told, before)
             if difference is None:
                 action = skills[told.skill](told.observation[None])[0]
                 names = interface.action_names
@@ -319,6 +322,7 @@ class _ReplayCheck:
             if difference is not None:
                 self.result.different_ticks += 1
                 self.result.first_tick = self.result.first_tick or difference
+            memory.remember(told.observation, told.action)
             before = told
         # Who asks at a tick has made all those before it.
         self._follows(self.session.asked, before.tick if before else -1)
@@ -348,6 +352,23 @@ class _ReplayCheck:
         if told.skill != expected:
             return self._difference(told.tick, "skill", str(told.skill), str(expected))
         return None
+
+    def _remembered(
+        self, memory: ObservationMemory, told: RecordedTick, before: RecordedTick | None
+    ) -> Difference | None:
+        """Check the elements of the observation that depend on earlier ticks."""
+        terms = self.bundle.interface.computed_terms
+        if not terms.needs_memory:
+            return None
+        if told.tick != (before.tick + 1 if before else 0):
+            memory.forget()
+        expected = told.observation.copy()
+        terms.write(expected, memory)
+        if (unknown := np.isnan(expected)).any():
+            self.result.unjudged.append(f"{self._place(told.tick)}: earlier ticks")
+        expected = np.where(unknown, told.observation, expected)
+        names = self.bundle.interface.observation_names
+        return self._first(told.tick, "observation", names, told.observation, expected)
 
     def decision(
         self, macro: int, answer: RecordedDecision, network: Network, stochastic: bool

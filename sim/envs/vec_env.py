@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sim.envs.world import StepResult, World
 from sim.errors import UserError, short
-from sim.interface import Floats
+from sim.interface import Floats, ObservationMemory
 from sim.physics.robot_model import Robot
 from sim.randomization.schema import SimParams
 from sim.seeding import Stream, generator
@@ -109,6 +109,9 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         self._episodes = np.zeros(self.num_envs, np.int64)
         self._ended = np.zeros(self.num_envs, bool)  # to be reset in the next step
         self._steps = 0
+        self._memory = ObservationMemory(self.interface, (self.num_envs,))
+        self._remembers = self.interface.computed_terms.needs_memory
+        self._last = np.zeros((self.num_envs, self.interface.observation_size), np.float32)
         self._noise = [
             t for t in self.interface.observation if noise and t.noises.any() and t.policy_input
         ]
@@ -163,6 +166,8 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         if not self._episodes.all():
             raise gym.error.ResetNeeded("step before reset: there is no episode yet")
         fields, outcome = self.world.step(np.asarray(actions))
+        if self._remembers:
+            self._memory.remember(self._last, actions)
         self._steps += 1
         if self._ended.any():
             return self._after_ends(fields, outcome)
@@ -213,6 +218,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
             "steps": np.array(self._steps),
             "seed": np.array(self.seed, np.uint64),
             **({"ended": self._ended.copy()} if self._next_step else {}),
+            **(self._memory.snapshot() if self._remembers else {}),
         }
 
     def restore(self, state: dict[str, NDArray[np.generic]]) -> NDArray[np.float32]:
@@ -227,6 +233,8 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         self._steps, self.seed = int(state["steps"]), int(state["seed"])
         if self._next_step:
             self._ended[:] = state["ended"]
+        if self._remembers:
+            self._memory.restore(state)
         return self._observe(self.world.true_state())
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -248,20 +256,28 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         number += np.arange(self.num_envs) % self.envs  # of each simulation among all
         rngs = [generator(self.seed, Stream.EPISODE, number[b], self._episodes[b]) for b in ids]
         self.world.reset(ids, self.tasks[ids // self.envs].tolist(), rngs)
+        self._memory.reset(ids)
         self._episodes[ids] += 1
 
     def _observe(self, fields: dict[str, Floats]) -> NDArray[np.float32]:
-        fields = self.world.measurements(fields)
+        observation = self.interface.observe(
+            self.world.measurements(fields), noise=self._draw_noise(), memory=self._memory
+        )
+        if self._remembers:
+            self._last[:] = observation
+        return observation
+
+    def _draw_noise(self) -> dict[str, Floats]:
+        """Noise per term (B, count), the same whenever it is asked for in one step."""
         if not self._noise:
-            return self.interface.observe(fields)
+            return {}
         rngs = [generator(self.seed, Stream.NOISE, self._steps, g) for g in self.numbers]
-        # Apart from `fields`: the task is evaluated on true values, not on measurements.
-        noise = {
+        # Apart from the fields: the task is evaluated on true values, not on measurements.
+        return {
             term.name: term.noises
             * np.concatenate([r.standard_normal((self.envs, term.count)) for r in rngs])
             for term in self._noise
         }
-        return self.interface.observe(fields, noise=noise)
 
 
 def _again(

@@ -4,16 +4,20 @@ Training, evaluation, sim_node and skill_node all call `Interface.observe` and
 `Interface.command`; nothing else in the project builds an observation or a command.
 numpy and pydantic only: this package runs on the robot's own computer.
 
-contract.py   `Interface`: all terms in vector order, and the two functions
-terms.py      one term, with its places in MuJoCo and in ROS
-rays.py       a fan of rays, as a LaserScan has it
-derived.py    what a term may show of an orientation
-numbers.py    what a number in robot.yaml may be
-names.py      what a name in it may be
-paths.py      how it says where a value lies in a message
+interface.py      `Interface`: all terms in vector order, and the two functions
+terms.py          one term, with its places in MuJoCo and in ROS
+computed.py       terms that no sensor measures: previous action, constants, history
+memory.py         what an observation needs of earlier ticks
+rays.py           a fan of rays, as a LaserScan has it
+orientation.py    what a term may show of an orientation
+validators.py     what a number in robot.yaml may be
+names.py          what a name in it may be
+message_paths.py  how it says where a value lies in a message
 """
 
+from sim.interface.computed import Constant, History, PreviousAction
 from sim.interface.interface import Interface, interface_from_dict, interface_to_dict
+from sim.interface.memory import ObservationMemory
 from sim.interface.message_paths import Path, Step, element_path, parse_path, path_text
 from sim.interface.names import Label, RobotName, Text
 from sim.interface.orientation import DERIVED, is_unit
@@ -51,7 +55,9 @@ __all__ = [
     "LASER_SCAN",
     "STRICT",
     "ActionTerm",
+    "Constant",
     "Floats",
+    "History",
     "Interface",
     "Label",
     "MujocoActuators",
@@ -59,9 +65,11 @@ __all__ = [
     "NonNegative",
     "NonZero",
     "Number",
+    "ObservationMemory",
     "ObservationTerm",
     "Path",
     "Positive",
+    "PreviousAction",
     "Range",
     "Ranges",
     "Rays",

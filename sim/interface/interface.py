@@ -11,11 +11,20 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, RootModel, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    Field,
+    RootModel,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
 from sim.errors import invalid
+from sim.interface.computed import ComputedTerm, ComputedTerms, Memory
 from sim.interface.names import RobotName
 from sim.interface.terms import ActionTerm, ObservationTerm, Tracking, drop_later, fold
 from sim.interface.validators import STRICT, Floats, Positive, check_unique, spread
@@ -34,6 +43,9 @@ class Interface:
     observation: Annotated[tuple[ObservationTerm, ...], Field(min_length=1, max_length=MAX_TERMS)]
     # Which commands the robot takes, in the order of the action vector.
     action: Annotated[tuple[ActionTerm, ...], Field(min_length=1, max_length=MAX_TERMS)]
+    # Terms that no sensor measures, in order, behind those of `observation` and of the task
+    # family: the previous action, constants, and then histories.
+    computed: Annotated[tuple[ComputedTerm, ...], Field(max_length=MAX_TERMS)] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -42,13 +54,14 @@ class Interface:
             raise ValueError(
                 f"control_dt {self.control_dt} is not a multiple of physics_dt {self.physics_dt}"
             )
-        check_unique("observation term", [t.name for t in self.observation])
+        check_unique("observation term", [t.name for t in (*self.observation, *self.computed)])
         if not any(term.policy_input for term in self.observation):
             raise ValueError("no observation term has policy_input: a policy would see nothing")
         for action in self.action:
             if action.tracking is not None:
                 self._check_tracking(action, action.tracking)
         check_unique("action term", [t.name for t in self.action])
+        _ = self.computed_terms  # refuses those that do not fit
         self._check_topics()
         # The later of two writers would win in silence.
         check_unique("actuator", [name for t in self.action for name in t.mujoco.actuators])
@@ -93,7 +106,19 @@ class Interface:
     @cached_property
     def observation_size(self) -> int:
         """O, elements of an observation."""
-        return sum(term.width for term in self.observation)
+        return sum(self._widths.values())
+
+    @cached_property
+    def computed_terms(self) -> ComputedTerms:
+        """The terms of the observation that no sensor measures."""
+        measured = {term.name: term.width for term in self.observation if term.policy_input}
+        return ComputedTerms(self.computed, measured, self.action_size)
+
+    @cached_property
+    def _widths(self) -> dict[str, int]:
+        """Elements of every term of the observation, in order."""
+        measured = {term.name: term.width for term in self.observation}
+        return {**measured, **self.computed_terms.widths}
 
     @cached_property
     def action_size(self) -> int:
@@ -108,7 +133,7 @@ class Interface:
     @cached_property
     def observation_slices(self) -> dict[str, slice]:
         """Slice of each observation term in the vector; empty for a term that is not observed."""
-        return _slices((term.name, term.width) for term in self.observation)
+        return _slices(self._widths.items())
 
     @cached_property
     def action_slices(self) -> dict[str, slice]:
@@ -118,7 +143,7 @@ class Interface:
     @cached_property
     def observation_names(self) -> tuple[str, ...]:
         """A label for every element of the observation, `term.0` and so on."""
-        return tuple(f"{t.name}.{i}" for t in self.observation for i in range(t.width))
+        return tuple(f"{name}.{i}" for name, width in self._widths.items() for i in range(width))
 
     @cached_property
     def action_names(self) -> tuple[str, ...]:
@@ -126,7 +151,7 @@ class Interface:
         return tuple(f"{t.name}.{i}" for t in self.action for i in range(t.size))
 
     def with_terms(self, extra: Sequence[ObservationTerm]) -> Interface:
-        """This robot with a task family's own observation terms appended.
+        """This robot with a task family's own terms appended to the measured ones.
 
         Raises:
             UserError: the robot has a term of the same name.
@@ -142,6 +167,15 @@ class Interface:
         text = json.dumps(asdict(self, dict_factory=drop_later), sort_keys=True)  # type: ignore[call-overload]
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @cached_property
+    def measured_only(self) -> Interface:
+        """This robot without computed terms; its observation is the first part of this one's."""
+        return replace(self, computed=())
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return drop_later(plain(self).items())
+
     # The two functions --------------------------------------------------------------------
 
     def observe(
@@ -149,20 +183,24 @@ class Interface:
         fields: Mapping[str, NDArray[Any]],
         out: NDArray[np.float32] | None = None,
         noise: Mapping[str, Floats] | None = None,
+        memory: Memory | None = None,
     ) -> NDArray[np.float32]:
-        """Convert measured values to an observation.
+        """Convert measured values, and the memory of earlier ticks, to an observation.
 
         Args:
             fields: per term name an array (..., size), as sensors and messages have it; the
                 leading axes are the same for all. Names that are no terms are ignored.
             out: written to if given, (..., O).
             noise: per term name (..., count), in its unit, added to the values of the term.
+            memory: of the session, which is not changed; see `sim.interface.memory`. Needed by
+                robots whose observation has computed terms other than constants.
 
         Returns:
             The observation (..., O), float32.
 
         Raises:
-            ValueError: a term is missing or has another shape; `out` is untouched then.
+            ValueError: a term is missing or has another shape, where `out` is untouched; or the
+                memory is missing.
         """
         if missing := [term.name for term in self.observation if term.name not in fields]:
             raise ValueError(f"observation term {missing[0]!r} is missing; got {sorted(fields)}")
@@ -182,6 +220,8 @@ class Interface:
             if clip is not None:
                 scaled = np.clip(scaled, *clip)
             out[..., where] = scaled
+        if self.computed:
+            self.computed_terms.write(out, memory)
         return out
 
     @cached_property

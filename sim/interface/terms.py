@@ -286,13 +286,15 @@ def _is_free_quaternion(names: tuple[str, ...]) -> bool:
 
 # Keys that came later. Where they say nothing they are left out, so that digests and files are
 # those of before.
-LATER = (
+LATER: tuple[tuple[str, Any], ...] = (
     ("derive", None),
     ("policy_input", True),
     ("wraps", None),
     ("elements", None),
     ("names", None),
     ("initial_command", None),
+    ("computed", ()),
+    ("computed", []),  # of a file
 )
 
 

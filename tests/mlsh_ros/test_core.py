@@ -31,6 +31,8 @@ from sim.interface import (
     RosField,
     same_value,
 )
+from sim.physics.robot_model import load_robot
+from tests.support.bundles import remembering_robot
 from tests.support.terms import JOINTS, action_term, term
 
 # Hierarchy -----------------------------------------------------------------------------------
@@ -185,6 +187,26 @@ def test_controller_is_observe_skill_and_command_by_hand(bundle, controller):
         np.testing.assert_array_equal(done.command, previous)
         assert done.saturated == bool((np.abs(action) > 1).any())  # limits of omni: -1 .. 1
     assert set(decided.values()) == {0, 1}
+
+
+def test_a_session_remembers_what_was_sent_whichever_bundle_chose_it(tmp_path):
+    interface = load_robot(remembering_robot(tmp_path / "robot")).interface
+    last = interface.observation_slices["last"]
+
+    def skills(value):
+        return [lambda _: np.full((1, 2), value, np.float32)] * 2
+
+    controller, shown = Controller(interface, skills(0.5), 5, 1, fingerprint=7), []
+    for t in range(12):
+        if t == 6:
+            controller.swap(skills(1.0), 8)
+        if request := controller.observe(fields_at(interface, t)):
+            controller.set_decision(request.macro, 0)
+        shown.append(controller.act().observation[last][0])
+    assert shown == [0, *[0.25] * 10, 0.5]  # half of it; the new skills begin at tick 10
+    controller.reset()  # armed again
+    request = controller.observe(fields_at(interface, 0))
+    assert request.observation[last].tolist() == [0, 0]
 
 
 def test_another_bundles_skills_take_over_with_the_macro_step_that_its_master_decides(bundle):

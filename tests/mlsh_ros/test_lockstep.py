@@ -10,7 +10,7 @@ from mlsh_ros.evaluation.backends import run_offline, run_ros
 from mlsh_ros.evaluation.case import resolve_cases
 from policies.bundle.bundle import MANIFEST, write_bundle
 from sim.errors import UserError
-from tests.support.bundles import fresh_domain, restless_bundle
+from tests.support.bundles import fresh_domain, remembering_robot, restless_bundle
 
 EPISODES = 10  # x 2 tasks x 50 ticks = 1,000 ticks
 
@@ -38,6 +38,27 @@ def test_rollout_through_ros_equals_offline(tmp_path, lead, family, robot, param
     # Otherwise nothing is said about switching.
     assert sum(e.switches for e in offline) > 25
     compare(offline, through_ros)
+
+
+@pytest.mark.ros
+def test_what_an_observation_remembers_is_the_same_too(tmp_path):
+    robot = remembering_robot(tmp_path / "robot")
+    bundle = restless_bundle(tmp_path / "restless", 1, "moving_bandits", robot)
+    cases = resolve_cases(bundle, robot=robot)
+    offline = run_offline(cases, episodes=2, seed=3)  # every episode is a session
+    through_ros = run_ros(cases, episodes=2, seed=3, mode="lockstep", domain=fresh_domain())
+    compare(offline, through_ros)
+    assert sum(e.switches for e in offline) > 5
+    for episode in offline:
+        last, past = (episode.term(bundle.interface, name) for name in ("last", "past"))
+        expected = np.clip(0.5 * episode.action[:-1], -2, 2)
+        np.testing.assert_array_equal(last, [[0, 0], *expected.astype(np.float32)])
+        velocity = episode.term(bundle.interface, "velocity")
+        assert past.shape[1] == 3 * (2 + 2)
+        np.testing.assert_array_equal(past[0], np.zeros(12))
+        for t in range(3, len(past)):  # oldest first, one term behind the other
+            parts = velocity[t - 3 : t].ravel(), last[t - 3 : t].ravel()
+            np.testing.assert_array_equal(past[t], np.concatenate(parts))
 
 
 SIM_PARAMS = """

@@ -55,7 +55,7 @@ from mlsh_ros.sim2real.data.recording_data import load
 from policies.bundle.bundle import MANIFEST, golden_bytes, write_bundle
 from policies.bundle.runtime import choose, load_master, load_skills
 from sim.errors import UserError
-from tests.support.bundles import fresh_domain
+from tests.support.bundles import fresh_domain, remembering_robot, restless_bundle
 
 TREE = Path(__file__).parents[2]
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -496,6 +496,46 @@ def test_one_changed_number_is_found(
     # Each is compared with what was recorded before it: one error stays one error, but for a
     # command or skill, which the tick after it rests on.
     assert result.different_ticks + result.different_decisions <= 2
+
+
+@pytest.fixture(scope="module")
+def remembering(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("remembering")
+    return restless_bundle(folder / "bundle", robot=remembering_robot(folder / "robot"))
+
+
+def test_what_an_observation_remembers_is_made_again_from_the_ticks_before(remembering, tmp_path):
+    said = drive(remembering)
+    write(remembering, tmp_path / "bag", said)
+    result = replay(Recording(tmp_path / "bag"), remembering)
+    assert (result.equal, result.whole, result.ticks) == (True, True, 2 * TICKS)
+
+
+@pytest.mark.parametrize("element", ["last.1", "wanted.0", "past.5"])
+def test_a_memory_that_does_not_follow_from_the_ticks_before_is_found(
+    remembering, tmp_path, element
+):
+    names = remembering.interface.observation_names
+    traces = trace_layout(names, remembering.interface.action_names)
+    place = len(traces.scalars) + names.index(element)
+
+    def change(data):
+        data[place] += 0.125
+
+    said = changed(drive(remembering, sessions=1), TRACE, 7, change)
+    write(remembering, tmp_path / "bag", said)
+    result = replay(Recording(tmp_path / "bag"), remembering)
+    assert re.match(rf"session 1 tick 7: observation {element} recorded", str(result.first_tick))
+
+
+def test_what_depends_on_missing_ticks_is_not_judged(remembering, tmp_path):
+    said = changed(drive(remembering, sessions=1), TRACE, 7, None)
+    write(remembering, tmp_path / "bag", said)
+    result = replay(Recording(tmp_path / "bag"), remembering)
+    # The history reaches back three ticks.
+    unknown = [text for text in result.unjudged if text.endswith("earlier ticks")]
+    assert unknown == [f"session 1 tick {t}: earlier ticks" for t in (8, 9, 10)]
+    assert result.equal
 
 
 def test_a_recording_with_a_former_topic_name_is_read(bundle, said, tmp_path, monkeypatch):

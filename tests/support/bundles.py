@@ -80,6 +80,27 @@ def changed_robot(path: Path, robot: str, *changes: tuple[str, str]) -> str:
     return str(path)
 
 
+COMPUTED = """
+computed:
+  - {name: last, kind: previous_action, scale: 0.5, clip: [-2.0, 2.0]}
+  - {name: wanted, kind: constant, values: [0.25]}
+  - name: past
+    kind: history
+    terms: [velocity, last]
+    ticks: 3
+    order: oldest_first
+    layout: by_term
+    start: zeros
+
+action:
+"""
+
+
+def remembering_robot(path: Path, robot: str = "omni") -> str:
+    """A shipped robot whose observation has the previous action, a constant and a history."""
+    return changed_robot(path, robot, ("\naction:\n", COMPUTED))
+
+
 def made_up_bounds(robot, family) -> list[ReferenceReturns]:
     return [ReferenceReturns(random=0.0, collapsed=20.0, optimum=40.0)] * len(family.tasks)
 

@@ -25,7 +25,7 @@ from mlsh_ros.cli import main
 from mlsh_ros.cli.app import app
 from mlsh_ros.control.faults import FAULTS
 from policies.mlsh import config
-from sim.interface import interface, rays, terms
+from sim.interface import computed, interface, rays, terms
 from sim.physics.robot_model import load_robot
 from sim.randomization import schema
 from sim.tasks.registry import FAMILIES, make_family
@@ -224,6 +224,9 @@ def robot_yaml() -> str:
         (terms.ActionTerm, "An entry of the list `action`."),
         (terms.Tracking, "`tracking` of an action term."),
         (terms.MujocoActuators, "`mujoco` of an action term."),
+        (computed.PreviousAction, "An entry of the list `computed`."),
+        (computed.Constant, "An entry of the list `computed`."),
+        (computed.History, "An entry of the list `computed`."),
     ]
     names = {"required_values": "mapping from path to number or text"}
     return _page("robot.yaml", lead, sections(classes, names))

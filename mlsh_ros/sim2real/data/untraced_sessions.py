@@ -16,7 +16,7 @@ from mlsh_ros.sim2real.data.signals import (
     SignalStream,
 )
 from mlsh_ros.sim2real.data.tick_moments import NANO, Ints
-from sim.interface import Floats, Interface
+from sim.interface import Floats, Interface, ObservationMemory
 
 # A command message: place among all, ns since the first, topic, and the command (A,), nan where
 # it has no element.
@@ -121,13 +121,18 @@ def _until(begin: float, heard: Floats) -> float:
 
 
 def _newest(interface: Interface, streams: Sequence[SignalStream], order: Ints) -> Float32:
-    """(T, O) observations at these positions of the recording; NaN without a message."""
+    """(T, O) observations at these positions of the recording; NaN without a message.
+
+    What the policy gave is not recorded, so that what depends on earlier ticks is NaN too.
+    """
     fields = {t.name: np.full((len(order), t.size), np.nan) for t in interface.observation}
     for stream in streams:
         newest = np.searchsorted(stream.order, order) - 1
         for name, values in stream.fields.items():
             fields[name][newest >= 0] = values[newest[newest >= 0]]
-    return interface.observe(fields)
+    memory = ObservationMemory(interface, (len(order),))
+    memory.forget()
+    return interface.observe(fields, memory=memory)
 
 
 def _untraced(

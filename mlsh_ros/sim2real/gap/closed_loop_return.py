@@ -18,7 +18,7 @@ from policies.bundle.bundle import Bundle
 from policies.bundle.runtime import load_master, load_skills
 from policies.bundle.task_compatibility import resolve_task
 from sim.envs.reference_returns import episode_rng
-from sim.interface import Floats
+from sim.interface import Floats, ObservationMemory
 from sim.randomization.perturbations import NOMINAL, PerturbedSim
 
 MOST = 64  # drives that are simulated
@@ -146,20 +146,22 @@ def _drive(
         ids = np.arange(count, dtype=np.int32)
         varied.draw(ids, [episode_rng(0, i) for i in range(count)])
         varied.begin(ids, physics.fields())
-    fields = shown()
+    fields, memory = shown(), ObservationMemory(interface, (count,))
     for _ in range(ticks - 1):
-        commands = []
-        for i, step in enumerate(steps):
-            tick = step({name: value[i] for name, value in fields.items()}, 0.0)
-            commands.append(tick.command)
-            done.append(tick.action)
+        made = [
+            step({name: value[i] for name, value in fields.items()}, 0.0)
+            for i, step in enumerate(steps)
+        ]
+        commands = np.array([tick.command for tick in made])
+        done += [tick.action for tick in made]
+        memory.remember(np.array([t.observation for t in made]), np.array(done[-count:]))
         if varied is None:
-            physics.step(np.array(commands))
+            physics.step(commands)
         else:
-            varied.advance(np.array(commands), twin.interface.substeps)
+            varied.advance(commands, twin.interface.substeps)
             varied.tick(physics.fields(), ids[:0])
         fields = shown()
-        seen.append(interface.observe(fields))
+        seen.append(interface.observe(fields, memory=memory))
         rewards.append(family.reward(layout, fields))
         success.append(family.success(layout, fields))
     return np.array(rewards), np.array(success), np.concatenate(seen), np.array(done)
