@@ -206,7 +206,8 @@ def show(result: Evaluation) -> None:
         say(change)
     for each in result.sharing:
         say(
-            f"{each.family}: I(skill; task) {each.information:.2f} of {each.possible:.2f} bits",
+            f"{each.family}: I(skill; task) {each.mutual_information:.2f} of "
+            f"{each.possible:.2f} bits",
         )
         if each.collapsed:
             say(f"warning: {each.collapsed}")

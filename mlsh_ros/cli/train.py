@@ -289,7 +289,7 @@ class Display:
             f"nearest skills {rows[-1]['skill_distance']:.2f} apart, of 1"
         )
         table.add_row("normalised score", score, "", shared)
-        if restarts := sum(r["reseeded"] >= 0 for r in rows):
+        if restarts := sum(r["reset_skill"] >= 0 for r in rows):
             table.add_row("", "", "", f"{restarts} skill(s) started anew: no task missed them")
         if warning := collapse_warning(
             rows, training.learner.family.tasks, bounds, self.config.mlsh

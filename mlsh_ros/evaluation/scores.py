@@ -18,7 +18,7 @@ from policies.bundle.bundle import Bundle
 from policies.bundle.runtime import load_skills
 from policies.bundle.task_compatibility import changed_parameters
 from policies.mlsh.config import MlshConfig, config_from_dict
-from policies.mlsh.skill_metrics import information, min_skill_distance
+from policies.mlsh.skill_metrics import min_skill_distance, mutual_information
 from policies.training.collapse_report import bits, collapse
 from sim.envs.reference_returns import ReferenceReturns, compute_reference_returns
 from sim.errors import UserError
@@ -60,7 +60,7 @@ class SkillSharing:
 
     family: str
     tasks: int
-    information: float  # I(skill; task), bits
+    mutual_information: float  # I(skill; task), bits
     possible: float  # bits that it could be at most
     collapsed: str  # what there is to say when the skills have collapsed, else empty
 
@@ -245,11 +245,11 @@ def _sharing(family: str, lines: list[TaskScore], bundle: Bundle) -> SkillSharin
         for line in lines
         if (span := line.reference.optimum - line.reference.random)
     }
-    told = information(used)
+    told = mutual_information(used)
     return SkillSharing(
         family=family,
         tasks=tasks,
-        information=told,
+        mutual_information=told,
         possible=bits(skills, tasks),
         collapsed=collapse(share, told, skills, method=_method(bundle)),
     )

@@ -437,8 +437,7 @@ def digest_of(data: dict[str, Any]) -> str:
 
 def _parse_manifest(data: bytes, where: Path) -> Manifest:
     raw = parse_json(data, where)
-    schema = raw.get("schema") if isinstance(raw, dict) else None
-    check_schema(schema, MANIFEST, where, where.parent)
+    check_schema(raw if isinstance(raw, dict) else {}, MANIFEST, where, where.parent)
     try:
         manifest = TypeAdapter(Manifest).validate_python(raw)
     except ValidationError as error:

@@ -24,19 +24,19 @@ from policies.bundle.bundle import (
 from policies.bundle.export import make_golden
 from policies.bundle.runtime import load_master, load_skills
 from sim.errors import UserError, invalid
-from sim.files.migrations import CHANGES, OLD_SCHEMA, SCHEMA, rename
+from sim.files.migrations import CHANGES, SCHEMA, is_earlier, rename
 from sim.files.output import replacing, replacing_folder
 from sim.files.strict_json import parse_json
 
 
 def is_current(files: dict[str, bytes], source: Path) -> bool:
-    """True if the manifest does not have the earlier schema.
+    """True if the manifest has neither the earlier schema nor its names.
 
     Raises:
         UserError: the manifest is no JSON.
     """
     data = parse_json(files[MANIFEST], source / MANIFEST)
-    return not (isinstance(data, dict) and data.get("schema") == OLD_SCHEMA)
+    return not (isinstance(data, dict) and is_earlier(data, MANIFEST))
 
 
 def converted(files: dict[str, bytes], source: Path) -> dict[str, bytes]:

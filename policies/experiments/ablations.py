@@ -23,7 +23,10 @@ Adaptation = Literal["master", "shared", "scratch", "sb3"]
 _ALONE = (
     *("steps", "checkpoint_every"),
     *(f"mlsh.{key}" for key in ("groups", "envs", "warmup", "joint", "probe")),
-    *(f"mlsh.{key}" for key in ("probe_rate", "probe_limit", "reseed_below", "balanced_tasks")),
+    *(
+        f"mlsh.{key}"
+        for key in ("probe_ema", "probe_logit_clip", "reset_skill_below", "balanced_tasks")
+    ),
 )
 WITHOUT_EFFECT: dict[Adaptation, tuple[str, ...]] = {
     "scratch": _ALONE,
@@ -82,8 +85,10 @@ ABLATIONS = {
         "W = 20, as in the paper, and no probe", ("mlsh.warmup=20", "mlsh.probe=none")
     ),
     "probe-teaches": Variant("W = 0: skills learn from the probe's rollout", ("mlsh.warmup=0",)),
-    "plain-probe": Variant("the probe looks at this task only", ("mlsh.probe=plain",)),
-    "no-restart": Variant("a dispensable skill is never started anew", ("mlsh.reseed_below=0",)),
+    "absolute-probe": Variant("the probe looks at this task only", ("mlsh.probe=absolute",)),
+    "no-restart": Variant(
+        "a dispensable skill is never started anew", ("mlsh.reset_skill_below=0",)
+    ),
     "drawn-tasks": Variant("tasks are drawn, not balanced", ("mlsh.balanced_tasks=false",)),
     "next-bootstrap": Variant(
         "a skill's value goes on with the next skill's", ("mlsh.skill_bootstrap=next",)
@@ -96,18 +101,29 @@ ABLATIONS = {
         "value functions in units of the return", ("mlsh.scaled_returns=false",)
     ),
     "plain-observations": Variant(
-        "observations are not normalised", ("network.normalise_observations=false",)
+        "observations are not normalised", ("network.normalize_observations=false",)
     ),
     # Not in the recipe: with each of them.
-    "entropy": Variant("masters are paid for disorder at first", ("master.entropy=0.05",)),
-    "information": Variant("masters are paid for telling tasks apart", ("mlsh.information=0.5",)),
-    "commitment": Variant("a decision lasts N (1 -+ 0.5) ticks", ("mlsh.commitment=0.5",)),
-    "stray": Variant(
-        "three of ten decisions are random and excluded from all updates", ("mlsh.stray=0.3",)
+    "entropy": Variant("masters have an entropy bonus at first", ("master.entropy=0.05",)),
+    "mutual-information": Variant(
+        "masters have a bonus for telling tasks apart", ("mlsh.mutual_information_coef=0.5",)
+    ),
+    "duration-jitter": Variant(
+        "a decision lasts N (1 -+ 0.5) ticks", ("mlsh.duration_jitter=0.5",)
+    ),
+    "random-skills": Variant(
+        "three of ten decisions are random and excluded from all updates",
+        ("mlsh.random_skill_fraction=0.3",),
     ),
 }
 VARIANTS = BASELINES | ABLATIONS
 SETS = {"baselines": tuple(BASELINES), "ablations": ("mlsh", *ABLATIONS)}
+RENAMED = {  # variants of former versions, and the names that replace them
+    "plain-probe": "absolute-probe",
+    "information": "mutual-information",
+    "commitment": "duration-jitter",
+    "stray": "random-skills",
+}
 
 
 def variants(names: list[str]) -> dict[str, Variant]:
@@ -120,7 +136,7 @@ def variants(names: list[str]) -> dict[str, Variant]:
     for name in names:
         for one in SETS.get(name, (name,)):
             if one not in VARIANTS:
-                raise unknown("variant", one, [*SETS, *VARIANTS])
+                raise unknown("variant", one, [*SETS, *VARIANTS], RENAMED)
             chosen[one] = VARIANTS[one]
     return chosen
 
@@ -184,6 +200,6 @@ def _path(setting: str) -> str:
 
 
 def _short(setting: str) -> str:
-    """Shortens mlsh.information=0.5 to information=0.5."""
+    """Shortens mlsh.mutual_information_coef=0.5 to information=0.5."""
     path, equals, value = setting.partition("=")
     return path.rpartition(".")[2] + equals + value

@@ -136,7 +136,7 @@ def _read(path: Path) -> FinishedRun:
 def _restarts(path: Path, iterations: int) -> int | None:
     try:
         rows = [row for row in read_rows(path) if row["iteration"] <= iterations]
-        restarts = [row["reseeded"] >= 0 for row in rows]
+        restarts = [row["reset_skill"] >= 0 for row in rows]
     except (UserError, KeyError):
         return None
     # A row that is missing may be the one of a restart.

@@ -148,7 +148,7 @@ class Agent:
             skills, observation_size, action_size, network, skill, action_size, blind
         )
         self.normaliser = Normaliser(observation_size)
-        self.learns_statistics = network.normalise_observations
+        self.learns_statistics = network.normalize_observations
         for k in range(skills):
             self.skills.fresh(k, generator(seed, Stream.INIT, 0, k))
         for g, number in enumerate(range(groups) if numbers is None else numbers):

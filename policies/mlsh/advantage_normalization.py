@@ -17,7 +17,7 @@ def normalise_advantages(
 ) -> list[Minibatch]:
     """Scale the advantages of each policy to a comparable size.
 
-    group: zero mean and unit deviation for each. global: over all together. centred: zero mean
+    group: zero mean and unit deviation for each. global: over all together. centered: zero mean
     for each, divided by the deviation over all, so that a group whose returns are only noise does
     not turn the noise into full-size updates.
 
@@ -31,9 +31,9 @@ def normalise_advantages(
     if how == "global":
         rows = _moments(everyone, [np.concatenate([s.advantage for s in samples])])
         rows = rows * len(samples)
-    elif how == "centred":
-        centred = [s.advantage - mean for s, (mean, _) in zip(samples, rows, strict=True)]
-        ((_, deviation),) = _moments(everyone, [np.concatenate(centred)])
+    elif how == "centered":
+        centered = [s.advantage - mean for s, (mean, _) in zip(samples, rows, strict=True)]
+        ((_, deviation),) = _moments(everyone, [np.concatenate(centered)])
         rows = [(mean, deviation) for mean, _ in rows]
     return [
         replace(s, advantage=((s.advantage - mean) / (deviation + 1e-8)).astype(np.float32))

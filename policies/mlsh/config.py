@@ -13,7 +13,14 @@ from typing_extensions import Self
 
 from policies.mlsh.offpolicy_config import OffPolicyConfig
 from sim.errors import UserError, invalid, short, unknown
-from sim.files.migrations import CONFIG, OLD_SCHEMA, SCHEMA, check_schema
+from sim.files.migrations import (
+    CONFIG,
+    OLD_SCHEMA,
+    SCHEMA,
+    check_schema,
+    earlier_names,
+    renamed_keys,
+)
 from sim.files.output import write_file
 from sim.files.strict_yaml import dump_yaml, parse_yaml, read_mapping
 from sim.interface import STRICT
@@ -64,24 +71,27 @@ class MlshConfig:
     # The groups' tasks are spread evenly over the family; false: each is drawn independently.
     balanced_tasks: bool = True
     # In the first rollout of a task each skill controls a part of the episodes alone; its return
-    # initializes the master's output, as it is (plain) or less the skill's mean (relative).
-    probe: Literal["none", "plain", "relative"] = "relative"
-    probe_rate: Fraction = 0.2  # rate of the running mean of each skill's return
-    probe_limit: Rate = 3.0  # largest logit that the probe sets, so that a master still explores
+    # initializes the master's output, as it is (absolute) or less the skill's running mean
+    # (centered).
+    probe: Literal["none", "absolute", "centered"] = "centered"
+    probe_ema: Fraction = 0.2  # rate of the running mean of each skill's return
+    # Largest logit that the probe sets, so that a master still explores.
+    probe_logit_clip: Rate = 3.0
     # Reinitialize a skill whose absence would cost less than this part of the best mean return;
     # 0: never. Needs the probe.
-    reseed_below: Fraction = 0.12
+    reset_skill_below: Fraction = 0.12
     # Value function at the end of a skill's segment: its own, or that of the skill that follows.
     skill_bootstrap: Literal["same", "next"] = "same"
     # Normalization of the masters' advantages: per group, over all groups, or centered only.
-    master_advantage: Literal["group", "global", "centred"] = "centred"
+    master_advantage: Literal["group", "global", "centered"] = "centered"
     # Part of the decisions that selects a skill uniformly at random. That skill acts
     # deterministically, and these steps are excluded from all updates.
-    stray: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    commitment: Annotated[float, Field(ge=0, lt=1)] = 0.0  # a decision lasts N (1 -+ this) ticks
+    random_skill_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # A decision lasts between N (1 - this) and N (1 + this) ticks, drawn uniformly.
+    duration_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
     # Coefficient of the mutual information of skill and task, a bonus for masters in units of the
     # largest return of a decision.
-    information: Annotated[float, Field(ge=0)] = 0.0
+    mutual_information_coef: Annotated[float, Field(ge=0)] = 0.0
     # Probability of a random skill that is recorded as the master's; a switch of `faithful-2017`.
     master_epsilon: Fraction = 0.0
     fresh_adam: bool = True  # a fresh master gets a fresh optimizer; `faithful-2017`: false
@@ -105,14 +115,11 @@ class MlshConfig:
                 f"decision_lead {self.decision_lead} must be below decision_ticks "
                 f"{self.decision_ticks}"
             )
-        if (
-            self.decision_ticks - round(self.commitment * self.decision_ticks)
-            <= self.decision_lead
-        ):
+        shortest = self.decision_ticks - round(self.duration_jitter * self.decision_ticks)
+        if shortest <= self.decision_lead:
             raise ValueError(
-                f"commitment {self.commitment} of decision_ticks {self.decision_ticks} leaves "
-                f"{self.decision_ticks - round(self.commitment * self.decision_ticks)} ticks, "
-                f"decision_lead {self.decision_lead} needs more"
+                f"duration_jitter {self.duration_jitter} of decision_ticks {self.decision_ticks} "
+                f"leaves {shortest} ticks, decision_lead {self.decision_lead} needs more"
             )
         if self.probe != "none" and self.envs < 2 * self.skills:
             raise ValueError(
@@ -137,7 +144,7 @@ class NetworkConfig:
 
     hidden: tuple[Count, ...] = (64, 64)  # width of each layer
     initial_log_std: float = 0.0  # logarithm of the skills' initial standard deviation
-    normalise_observations: bool = True  # by running mean and standard deviation
+    normalize_observations: bool = True  # by running mean and standard deviation
     # Observation terms that are no input of the skills, such as the position: how to walk does
     # not depend on it, and values outside of training can do no harm.
     hidden_from_skills: tuple[str, ...] = ()
@@ -216,7 +223,8 @@ class TrainConfig:
             section = section.get(parent) if isinstance(section, dict) else None
         free = parents == ["family_parameters"]  # the family knows the names
         if not isinstance(section, dict) or not (free or leaf in section):
-            raise UserError(f"{unknown('setting', path, setting_names(self))}; {LISTED}")
+            problem = unknown("setting", path, setting_names(self), renamed_keys(CONFIG))
+            raise UserError(f"{problem}; {LISTED}")
         return section, leaf
 
 
@@ -304,7 +312,7 @@ def faithful_config(family: str, robot: str, seed: int = 0) -> TrainConfig:
             decision_lead=0,
             balanced_tasks=False,
             probe="none",
-            reseed_below=0.0,
+            reset_skill_below=0.0,
             skill_bootstrap="next",
             master_advantage="global",
             master_epsilon=0.1,
@@ -357,6 +365,8 @@ def config_from_dict(data: object, where: str) -> TrainConfig:
     Raises:
         UserError: one line that names the key.
     """
+    if names := earlier_names(data, CONFIG):
+        raise UserError(f"{where}: {names}")
     try:
         return _ADAPTER.validate_python(data)
     except ValidationError as error:
@@ -377,8 +387,9 @@ def read_config(path: Path) -> TrainConfig:
     Raises:
         UserError: the file is missing, not readable, or does not hold.
     """
-    data = read_mapping(path)
-    check_schema(data.pop("schema", OLD_SCHEMA), CONFIG, path, path.parent)
+    data = {"schema": OLD_SCHEMA, **read_mapping(path)}
+    check_schema(data, CONFIG, path, path.parent)
+    del data["schema"]
     return config_from_dict(data, str(path))
 
 

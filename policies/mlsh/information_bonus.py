@@ -24,7 +24,7 @@ def task_information(
         Zero where no master decided. Probabilities are those of the choices in this rollout,
         each skill counted once more, so that none is zero.
     """
-    chosen = rollout.decided & ~rollout.astray
+    chosen = rollout.decided & ~rollout.is_random
     one_hot = chosen[..., None] & (rollout.skill[..., None] == np.arange(skills))
     count = groups.by_group(one_hot.sum(axis=0)).sum(axis=1)
     chance = groups.gather((count + 1) / (count + 1).sum(axis=1, keepdims=True))  # (G, K)

@@ -33,7 +33,7 @@ class Iteration:
     distance: float  # between the nearest two skills, 0 to 1 (policies.mlsh.skill_metrics)
     master: UpdateStats
     skill: UpdateStats | None
-    reseeded: int | None  # the skill that was started anew
+    reset_skill: int | None  # the skill that was started anew
     diverged: int  # simulations that failed since training began or was resumed
 
     @property
@@ -66,7 +66,7 @@ def group_statistics(
     by_group = groups.by_group(rollout.reward.sum(axis=0, dtype=np.float64)).sum(axis=1)
     ended = groups.by_group(rollout.done.sum(axis=0)).sum(axis=1)
     solved = groups.by_group(rollout.success.sum(axis=0)).sum(axis=1)
-    chosen = ~rollout.astray[..., None] & (rollout.skill[..., None] == np.arange(skills))
+    chosen = ~rollout.is_random[..., None] & (rollout.skill[..., None] == np.arange(skills))
     count = groups.by_group(chosen.sum(axis=0)).sum(axis=1)
     usage = count / np.maximum(1, count.sum(axis=1, keepdims=True))
     return {

@@ -25,7 +25,7 @@ from policies.mlsh.information_bonus import task_information
 from policies.mlsh.iteration import Iteration, group_statistics, mean_report, skill_distance
 from policies.mlsh.local_groups import LocalGroups
 from policies.mlsh.ppo import UpdateStats, ppo_update
-from policies.mlsh.rollout import NOBODY, Bools, Collector, Float32, Rollout
+from policies.mlsh.rollout import NO_OVERRIDE, Bools, Collector, Float32, Rollout
 from policies.mlsh.samples import master_samples, skill_samples
 from policies.mlsh.skill_probe import Probe
 from policies.mlsh.task_schedule import NewTask, TaskSchedule
@@ -129,11 +129,11 @@ class Mlsh:
         rollout = self.collector.collect(
             self.iteration,
             ticks=self.method.rollout_ticks,
-            forced=self._forced(probing),
+            skill_override=self._probed_skills(probing),
             greedy_skills=self.freeze_skills,  # frozen skills act as they do on a robot
-            stray=not self.freeze_skills,
+            random_skills=not self.freeze_skills,
         )
-        reseeded = self._learn_from_probe(rollout, probing) if probing.any() else None
+        reset_skill = self._learn_from_probe(rollout, probing) if probing.any() else None
         master = self._update_masters(rollout, ~probing)
         learns = joint.any() and not self.freeze_skills
         skill = self._update_skills(rollout, joint) if learns else None
@@ -152,7 +152,7 @@ class Mlsh:
             distance=skill_distance(rollout, self.agent.skills.policy),
             master=master,
             skill=skill,
-            reseeded=reseeded,
+            reset_skill=reset_skill,
             diverged=int(diverged[0]),
             **group_statistics(rollout, self.groups, self.method.skills, episodes),
         )
@@ -172,11 +172,13 @@ class Mlsh:
 
     # Probe --------------------------------------------------------------------------------
 
-    def _forced(self, probing: Bools) -> NDArray[np.intp] | None:
+    def _probed_skills(self, probing: Bools) -> NDArray[np.intp] | None:
         """(B,) the skill that each simulation of a probing group runs; None if no group probes."""
         if not probing.any():
             return None
-        return np.where(self.groups.local(probing)[:, None], self.probe.plan(), NOBODY).ravel()
+        return np.where(
+            self.groups.local(probing)[:, None], self.probe.plan(), NO_OVERRIDE
+        ).ravel()
 
     def _learn_from_probe(self, rollout: Rollout, probing: Bools) -> int | None:
         """Initialize fresh masters from the probe; returns the skill that was reset, if any."""
@@ -220,7 +222,9 @@ class Mlsh:
 
         In units of the return scale of a decision.
         """
-        weight = self.method.information * (1 - self.iteration / self.config.iterations)
+        weight = self.method.mutual_information_coef * (
+            1 - self.iteration / self.config.iterations
+        )
         if weight <= 0 or self.freeze_skills:
             return np.zeros_like(rollout.reward)
         told = task_information(rollout, self.schedule.tasks, self.groups, self.method.skills)

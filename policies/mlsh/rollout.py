@@ -19,7 +19,7 @@ Float32 = NDArray[np.float32]
 LOG_2PI = float(np.log(2 * np.pi))
 Logits = Callable[[Float32], Float32]
 Draw = Callable[[np.random.Generator, int], NDArray[Any]]
-NOBODY = -1  # in `forced`: the master decides
+NO_OVERRIDE = -1  # in `skill_override`: the master decides
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Rollout:
     action: Float32  # (T, B, A) before the interface's limits
     log_prob: Float32  # (T, B) of the action under the active skill
     skill: NDArray[np.intp]  # (T, B) active
-    astray: Bools  # (T, B) a random decision: this tick is excluded from all updates
+    is_random: Bools  # (T, B) a random decision: this tick is excluded from all updates
     reward: Float32  # (T, B)
     terminated: Bools  # (T, B)
     truncated: Bools  # (T, B)
@@ -55,7 +55,7 @@ class Decision:
     skill: NDArray[np.intp]  # (B,)
     log_prob: Float32  # (B,)
     obs: Float32  # (B, O)
-    astray: Bools  # (B,) drawn, not chosen
+    is_random: Bools  # (B,) drawn, not chosen
 
 
 class Collector:
@@ -71,7 +71,7 @@ class Collector:
         size, length = env.num_envs, env.interface.observation_size
         self.raw, _ = env.reset()
         self.skill = np.zeros(size, np.intp)
-        self.astray = np.zeros(size, bool)
+        self.is_random = np.zeros(size, bool)
         self.left = np.zeros(size, np.int64)  # ticks until the next decision takes effect
         self.pending = Decision(
             np.zeros(size, np.intp),
@@ -90,10 +90,10 @@ class Collector:
         iteration: int,
         *,
         ticks: int,
-        forced: NDArray[np.intp] | None = None,
+        skill_override: NDArray[np.intp] | None = None,
         greedy_master: bool = False,
         greedy_skills: bool = False,
-        stray: bool = False,
+        random_skills: bool = False,
         logits: Logits | None = None,
     ) -> Rollout:
         """Run `ticks` ticks.
@@ -101,10 +101,11 @@ class Collector:
         Args:
             iteration: selects the randomness of this rollout.
             ticks: T.
-            forced: (B,) a skill that overrides the master, or NOBODY.
+            skill_override: (B,) a skill that overrides the master, or NO_OVERRIDE.
             greedy_master: the most probable skill instead of a sample.
             greedy_skills: the mean action instead of a sample, as on a robot.
-            stray: some decisions are drawn at random, see `MlshConfig.stray`.
+            random_skills: some decisions are drawn at random
+                (`MlshConfig.random_skill_fraction`).
             logits: (B, K) for normalized observations (B, O); by default the agent's masters'.
         """
         env, agent, config = self.env, self.agent, self.config
@@ -115,7 +116,7 @@ class Collector:
         action = np.empty((ticks, b, a), np.float32)
         skill = np.empty((ticks, b), np.intp)
         reward = np.empty((ticks, b), np.float32)
-        terminated, truncated, success, decided, astray = np.zeros((5, ticks, b), bool)
+        terminated, truncated, success, decided, is_random = np.zeros((5, ticks, b), bool)
         decision_obs = np.zeros((ticks, b, o), np.float32)
         decision_log_prob = np.zeros((ticks, b), np.float32)
         final_at: list[NDArray[np.intp]] = []
@@ -126,7 +127,13 @@ class Collector:
         noise *= np.float32(not greedy_skills)
         std = np.exp(agent.log_std())
         chooser = MasterSampler(
-            self, iteration, ticks, forced, greedy_master, stray, logits or agent.logits
+            self,
+            iteration,
+            ticks,
+            skill_override,
+            greedy_master,
+            random_skills,
+            logits or agent.logits,
         )
 
         for t in range(ticks):
@@ -135,17 +142,17 @@ class Collector:
             tick = env.world.ticks.copy()  # (B,) of each simulation's episode
             due = (tick == 0) | (self.left == 0)
             if due.any():
-                self.left = np.where(due, chooser.lasts[t], self.left)
+                self.left = np.where(due, chooser.duration[t], self.left)
                 now = due if lead == 0 else tick == 0
                 if now.any():
                     self._take(now, chooser.decide(obs[t], t, first=True))
                 self.skill = np.where(due, self.pending.skill, self.skill)
-                self.astray = np.where(due, self.pending.astray, self.astray)
+                self.is_random = np.where(due, self.pending.is_random, self.is_random)
                 decided[t] = due
                 decision_obs[t, due] = self.pending.obs[due]
                 decision_log_prob[t] = self.pending.log_prob
-            skill[t], astray[t] = self.skill, self.astray
-            noise[t, self.astray] = 0  # as on a robot, and into whatever corner that leads
+            skill[t], is_random[t] = self.skill, self.is_random
+            noise[t, self.is_random] = 0  # as on a robot, and into whatever corner that leads
             mean = agent.means(obs[t], self.skill)
             action[t] = mean + std[self.skill] * noise[t]
             self.left -= 1
@@ -172,7 +179,7 @@ class Collector:
             action=action,
             log_prob=log_prob.astype(np.float32),
             skill=skill,
-            astray=astray,
+            is_random=is_random,
             reward=reward,
             terminated=terminated,
             truncated=truncated,
@@ -188,7 +195,7 @@ class Collector:
         self.pending.skill = np.where(where, decision.skill, self.pending.skill)
         self.pending.log_prob = np.where(where, decision.log_prob, self.pending.log_prob)
         self.pending.obs = np.where(where[:, None], decision.obs, self.pending.obs)
-        self.pending.astray = np.where(where, decision.astray, self.pending.astray)
+        self.pending.is_random = np.where(where, decision.is_random, self.pending.is_random)
 
     def by_group(self, stream: Stream, iteration: int, draw: Draw) -> NDArray[Any]:
         """(T, B, ...) drawn for each group separately, so it does not depend on the processes."""
@@ -199,12 +206,12 @@ class Collector:
         """State of the environment and of a pending decision."""
         own = {
             "collector.skill": self.skill.copy(),
-            "collector.astray": self.astray.copy(),
+            "collector.is_random": self.is_random.copy(),
             "collector.left": self.left.copy(),
             "collector.pending.skill": self.pending.skill.copy(),
             "collector.pending.log_prob": self.pending.log_prob.copy(),
             "collector.pending.obs": self.pending.obs.copy(),
-            "collector.pending.astray": self.pending.astray.copy(),
+            "collector.pending.is_random": self.pending.is_random.copy(),
         }
         return own | {f"env.{key}": value for key, value in self.env.snapshot().items()}
 
@@ -216,12 +223,12 @@ class Collector:
             ValueError: an array has another shape.
         """
         put(arrays, "collector.skill", self.skill)
-        put(arrays, "collector.astray", self.astray)
+        put(arrays, "collector.is_random", self.is_random)
         put(arrays, "collector.left", self.left)
         put(arrays, "collector.pending.skill", self.pending.skill)
         put(arrays, "collector.pending.log_prob", self.pending.log_prob)
         put(arrays, "collector.pending.obs", self.pending.obs)
-        put(arrays, "collector.pending.astray", self.pending.astray)
+        put(arrays, "collector.pending.is_random", self.pending.is_random)
         prefix = "env."
         self.raw = self.env.restore(
             {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
@@ -235,10 +242,10 @@ class MasterSampler:
         collector: provides the masters.
         iteration: selects the randomness.
         ticks: T.
-        forced: (B,) a skill that overrides the master, or NOBODY.
+        skill_override: (B,) a skill that overrides the master, or NO_OVERRIDE.
         greedy: the most probable skill instead of a sample.
-        stray: whether some decisions are drawn uniformly from all skills; these skills act without
-            noise, and their steps are excluded from all updates.
+        random_skills: whether some decisions are drawn uniformly from all skills; these act
+            without noise, and their steps are excluded from all updates.
     """
 
     def __init__(
@@ -246,28 +253,29 @@ class MasterSampler:
         collector: Collector,
         iteration: int,
         ticks: int,
-        forced: NDArray[np.intp] | None,
+        skill_override: NDArray[np.intp] | None,
         greedy: bool,
-        stray: bool,
+        random_skills: bool,
         logits: Logits,
     ) -> None:
         self.collector, self.greedy = collector, greedy
         self.agent, self.config = collector.agent, collector.config
-        self.forced, self.logits = forced, logits
+        self.skill_override, self.logits = skill_override, logits
         n, skills = self.config.decision_ticks, self.agent.skills.count
-        spread = round(self.config.commitment * n)
+        spread = round(self.config.duration_jitter * n)
 
         def draw(rng: np.random.Generator, envs: int) -> NDArray[np.float64]:
             return rng.random((ticks, envs, 4))
 
-        # For each tick: the choice, whether it goes astray and where to, how long it will last.
-        self.uniform, chance, anywhere, lasts = np.moveaxis(
+        # For each tick: the choice, whether it is random and which skill it is then, and how long
+        # it will last.
+        self.uniform, chance, random_skill, duration = np.moveaxis(
             collector.by_group(Stream.DECISIONS, iteration, draw), -1, 0
         )
         self.epsilon = chance < self.config.master_epsilon
-        self.stray = chance >= 1 - self.config.stray * stray
-        self.anywhere = (anywhere * skills).astype(np.intp)
-        self.lasts = n - spread + (lasts * (2 * spread + 1)).astype(np.int64)
+        self.is_random = chance >= 1 - self.config.random_skill_fraction * random_skills
+        self.random_skill = (random_skill * skills).astype(np.intp)
+        self.duration = n - spread + (duration * (2 * spread + 1)).astype(np.int64)
 
     def decide(self, obs: Float32, t: int, *, first: bool) -> Decision:
         """Returns a decision for every simulation.
@@ -287,15 +295,15 @@ class MasterSampler:
             skill = np.minimum(below.sum(axis=1), logits.shape[1] - 1)
             if self.config.master_epsilon:
                 # As released in 2017: recorded as if the master had chosen it.
-                skill = np.where(self.epsilon[t], self.anywhere[t], skill)
+                skill = np.where(self.epsilon[t], self.random_skill[t], skill)
             if self.config.stale_first_decision and first and t == 0:
                 skill = self.collector.pending.skill
-        astray = self.stray[t].copy()
-        skill = np.where(astray, self.anywhere[t], skill)
-        if self.forced is not None:
-            skill = np.where(self.forced == NOBODY, skill, self.forced)
-            astray &= self.forced == NOBODY
-        return Decision(skill, log_probs[np.arange(len(skill)), skill], obs.copy(), astray)
+        is_random = self.is_random[t].copy()
+        skill = np.where(is_random, self.random_skill[t], skill)
+        if self.skill_override is not None:
+            skill = np.where(self.skill_override == NO_OVERRIDE, skill, self.skill_override)
+            is_random &= self.skill_override == NO_OVERRIDE
+        return Decision(skill, log_probs[np.arange(len(skill)), skill], obs.copy(), is_random)
 
     def finish(self, obs: Float32) -> None:
         """As released in 2017: make the next rollout's first choice before the update."""

@@ -49,7 +49,7 @@ def master_samples(
         gae_lambda=level.ppo.gae_lambda,
     )
     samples = []
-    chosen = ~rollout.astray[t, b]
+    chosen = ~rollout.is_random[t, b]
     for g in range(len(active)):
         mine = (group[b] == g) & active[g] & chosen
         at = t[mine], b[mine]
@@ -84,7 +84,7 @@ def skill_samples(
     columns = np.flatnonzero(np.repeat(joint, method.envs))
     reward, skill = rollout.reward[:, columns], rollout.skill[:, columns]
     obs, done = rollout.obs[:, columns], rollout.done[:, columns]
-    chosen = ~rollout.astray[:, columns]
+    chosen = ~rollout.is_random[:, columns]
     group = np.broadcast_to(columns // method.envs, reward.shape)
 
     def values(o: Float32, z: NDArray[np.intp]) -> Float32:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 SEEN = 256  # observations on which skills are compared
 
 
-def information(usage: NDArray[np.float64]) -> float:
+def mutual_information(usage: NDArray[np.float64]) -> float:
     """I(skill; task) in bits: 1 if two skills separate two tasks, 0 if all are used alike.
 
     Args:

@@ -48,13 +48,13 @@ class Probe:
         by_skill = [returns[self.plan() == i] for i in range(k)]
         mean = np.array([r.mean() for r in by_skill])
         error = float(np.sqrt(np.mean([r.var(ddof=1) / len(r) for r in by_skill])))
-        most = self.config.probe_limit
+        most = self.config.probe_logit_clip
         preference = mean - mean.mean()
-        expected = self.usual if self.config.probe == "relative" else np.zeros(k)
+        expected = self.usual if self.config.probe == "centered" else np.zeros(k)
         bias: NDArray[np.float32] = np.clip(
             (preference - expected) / max(error, 1e-6), -most, most
         ).astype(np.float32)
-        self.usual += self.config.probe_rate * (preference - self.usual)
+        self.usual += self.config.probe_ema * (preference - self.usual)
         if self.recent or (mean.max() - self.floor) / self.span > LEARNED:
             self.recent.append(mean)
         return bias
@@ -65,13 +65,17 @@ class Probe:
         A task misses skill k by what it is better than the best other skill. Two skills that do
         the same are both dispensable; so is one that never learned anything.
         """
-        if len(self.recent) < WINDOW or self.config.skills < 2 or not self.config.reseed_below:
+        if (
+            len(self.recent) < WINDOW
+            or self.config.skills < 2
+            or not self.config.reset_skill_below
+        ):
             return None
         returns = np.array(self.recent)  # (WINDOW, K)
         best = [np.delete(returns, k, axis=1).max(axis=1) for k in range(returns.shape[1])]
         missed = (returns - np.stack(best, axis=1)).max(axis=0)  # (K,)
         least = int(missed.argmin())
-        return least if missed[least] < self.config.reseed_below * returns.max() else None
+        return least if missed[least] < self.config.reset_skill_below * returns.max() else None
 
     def clear(self) -> None:
         """Clear all statistics, after a skill was reset."""

@@ -13,7 +13,7 @@ from policies.mlsh.config import NetworkConfig
 from policies.mlsh.config_checks import hidden_elements
 from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.offpolicy_config import OffPolicyConfig
-from policies.mlsh.rollout import NOBODY, Collector
+from policies.mlsh.rollout import NO_OVERRIDE, Collector
 from policies.offpolicy.features import Features
 from policies.offpolicy.replay import Float32, Replay, first_episodes
 from policies.offpolicy.skill_prior import HELD_EPISODES, SkillPrior, compare_skills
@@ -91,7 +91,7 @@ class OffPolicyLearner:
         rollout = collector.collect(
             self.updates,
             ticks=self.ticks,
-            forced=held,
+            skill_override=held,
             greedy_master=True,
             greedy_skills=True,
             logits=self._exploring(member, rng),
@@ -99,7 +99,7 @@ class OffPolicyLearner:
         priors = []
         for g, (replay, values) in enumerate(zip(self.replays, self.values, strict=True)):
             mine = slice(g * self.envs, (g + 1) * self.envs)
-            replay.episodes += first_episodes(rollout, mine, held[mine] != NOBODY)
+            replay.episodes += first_episodes(rollout, mine, held[mine] != NO_OVERRIDE)
             priors.append(compare_skills(replay.episodes, self.skills))
             decisions = replay.decisions()
             values.fit(decisions, priors[-1].bonus / decisions.unit)
@@ -107,13 +107,15 @@ class OffPolicyLearner:
         self._install()
         seen = [np.concatenate([e.obs[:-1] for e in r.episodes]) for r in self.replays]
         agreement = [v.agreement(obs) for v, obs in zip(self.values, seen, strict=True)]
-        return OffPolicyUpdate(agreement, priors, self._not_finite(), bool((held != NOBODY).any()))
+        return OffPolicyUpdate(
+            agreement, priors, self._not_finite(), bool((held != NO_OVERRIDE).any())
+        )
 
     def _held(self) -> NDArray[np.intp]:
-        """(B,) skill that runs for a whole episode in each simulation, or NOBODY."""
+        """(B,) skill that runs for a whole episode in each simulation, or NO_OVERRIDE."""
         number = self.updates * self.envs + np.arange(self.learner.env.num_envs) % self.envs
         holds = number < HELD_EPISODES * self.skills
-        return np.where(holds, number % self.skills, NOBODY)
+        return np.where(holds, number % self.skills, NO_OVERRIDE)
 
     def _exploring(
         self, member: NDArray[np.intp], rng: np.random.Generator

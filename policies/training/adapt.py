@@ -128,9 +128,9 @@ def adapt(
         config.mlsh,
         groups=len(tasks),
         envs=envs,
-        commitment=0.0,  # as on a robot
+        duration_jitter=0.0,  # as on a robot
         # With frozen skills there is no symmetry to break; a given master needs no first guess.
-        probe="plain" if guessed else "none",
+        probe="absolute" if guessed else "none",
     )
     learner = Mlsh(replace(config, mlsh=method), freeze_skills=True, tasks=tasks)
     install_skills(learner.agent)
@@ -169,7 +169,7 @@ def from_scratch(
         warmup=0,
         joint=updates + 1,  # never another task
         probe="none",
-        reseed_below=0.0,
+        reset_skill_below=0.0,
     )
     learner = Mlsh(replace(config, mlsh=method), tasks=[task])
     if install_skill is not None:

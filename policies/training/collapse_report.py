@@ -79,11 +79,11 @@ def bits(skills: int, tasks: int) -> float:
 def _remedies(method: MlshConfig) -> list[str]:
     """Suggests settings that differ from the recipe first, then larger values."""
     off = {
-        "mlsh.probe=relative": method.probe != "relative",
-        "mlsh.reseed_below=0.12": method.reseed_below == 0,
-        "mlsh.information=0.5": method.information == 0,
+        "mlsh.probe=centered": method.probe != "centered",
+        "mlsh.reset_skill_below=0.12": method.reset_skill_below == 0,
+        "mlsh.mutual_information_coef=0.5": method.mutual_information_coef == 0,
         "mlsh.balanced_tasks=true": not method.balanced_tasks,
-        "mlsh.master_advantage=centred": method.master_advantage != "centred",
+        "mlsh.master_advantage=centered": method.master_advantage != "centered",
         f"mlsh.groups={2 * method.groups}": True,
     }
     return [f"--set {setting}" for setting, useful in off.items() if useful] + ["another --seed"]

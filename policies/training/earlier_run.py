@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from policies.mlsh.config import config_from_dict, config_to_dict, read_config
+from policies.mlsh.config import config_from_dict, read_config
 from policies.training.run import Run
 from policies.training.trained_with import KEY, Trained, read_trained, settings_digest
 from sim.files.arrays import load_arrays, save_arrays
@@ -31,6 +31,12 @@ from sim.interface.terms import drop_later
 from sim.physics.robot_model import load_robot
 
 ROBOT = "robot.yaml"
+METRICS = "metrics.csv"
+COLUMNS = {"reseeded": "reset_skill"}  # of it
+ARRAYS = {  # of a checkpoint
+    "collector.astray": "collector.is_random",
+    "collector.pending.astray": "collector.pending.is_random",
+}
 
 
 def convert_run(folder: Path) -> tuple[str, ...]:
@@ -47,7 +53,7 @@ def convert_run(folder: Path) -> tuple[str, ...]:
         shutil.copytree(folder, fresh, symlinks=True, dirs_exist_ok=True, ignore=ignore)
         (fresh / CONFIG).write_bytes(new.encode())
         read_config(fresh / CONFIG)
-        done = [CONFIG, *_convert_checkpoint(fresh)]
+        done = [CONFIG, *_convert_checkpoint(fresh), *_convert_metrics(fresh)]
     return tuple(done)
 
 
@@ -58,18 +64,30 @@ def _convert_checkpoint(folder: Path) -> list[str]:
     if KEY not in arrays:
         return []
     data = parse_json(arrays[KEY].astype(np.uint8).tobytes(), path)
+    settings = settings_digest(data["config"], tuple(data["changes"]))
     data["config"] = rename(data["config"], CHANGES[CONFIG], path)
     config = config_from_dict(data["config"], str(path))
     before = Trained(config, data["files"], tuple(data["changes"]))
     data["files"] = _same_files(config.robot, data["files"])
     text = json.dumps(data, sort_keys=True).encode()
+    arrays = {ARRAYS.get(name, name): array for name, array in arrays.items()}
     save_arrays(path, {**arrays, KEY: np.frombuffer(text, np.uint8)})
     after = read_trained(load_arrays(path), str(path))
     assert after is not None
-    old_names = rename(config_to_dict(config), undone(CHANGES[CONFIG]), CONFIG)
-    old = f",{settings_digest(old_names, before.changes)},{before.robot_digest}"
+    old = f",{settings},{before.robot_digest}"
     new = f",{after.settings_digest},{after.robot_digest}"
     return ["checkpoint.npz", *_replace_in_curves(folder, old, new)]
+
+
+def _convert_metrics(folder: Path) -> list[str]:
+    """Rename columns of the training's metrics."""
+    path = folder / METRICS
+    head, *rest = path.read_text().splitlines(keepends=True) if path.is_file() else [""]
+    new = ",".join(COLUMNS.get(each, each) for each in head.split(","))
+    if new == head:
+        return []
+    path.write_text("".join([new, *rest]))
+    return [METRICS]
 
 
 def _same_files(robot: str, files: dict[str, str]) -> dict[str, str]:

@@ -227,7 +227,7 @@ DECIDED = {
     ),
 }
 EFFECTIVE = (
-    *("master.*", "mlsh.rollout_ticks", "mlsh.probe", "mlsh.probe_limit"),
+    *("master.*", "mlsh.rollout_ticks", "mlsh.probe", "mlsh.probe_logit_clip"),
     *("mlsh.master_advantage", "network.hidden_from_masters", "domain_randomization", "threads"),
 )
 _IDLE = f"has no effect where skills are frozen; settings that have: {', '.join(EFFECTIVE)}"
@@ -239,21 +239,26 @@ IDLE = {
     **{
         f"mlsh.{key}": _IDLE
         for key in (
-            *("joint", "balanced_tasks", "probe_rate", "reseed_below", "skill_bootstrap"),
-            *("commitment", "information", "fresh_adam", "same_init"),
+            *("joint", "balanced_tasks", "probe_ema", "reset_skill_below", "skill_bootstrap"),
+            *("duration_jitter", "mutual_information_coef", "fresh_adam", "same_init"),
         )
     },
 }
 # Of these, PPO from scratch makes something.
 IDLE_ALONE = {
     key: f"{_IDLE}, and there is no PPO from scratch beside them"
-    for key in ("skill", "network.initial_log_std", "network.normalise_observations", "mlsh.stray")
+    for key in (
+        "skill",
+        "network.initial_log_std",
+        "network.normalize_observations",
+        "mlsh.random_skill_fraction",
+    )
 }
 
 
 # What the off-policy learner makes nothing of.
 IDLE_OFF_POLICY = dict.fromkeys(
-    ("master", "mlsh.warmup", "mlsh.probe", "mlsh.probe_limit", "mlsh.master_advantage"),
+    ("master", "mlsh.warmup", "mlsh.probe", "mlsh.probe_logit_clip", "mlsh.master_advantage"),
     "has no effect with --learner q; settings of the section offpolicy have",
 )
 
@@ -295,7 +300,7 @@ def with_settings(
     if started:
         idle["mlsh.probe"] = "has no effect on a master that is given, which needs no first guess"
     if started or changed.mlsh.probe == "none":
-        idle["mlsh.probe_limit"] = "has no effect without the probe"
+        idle["mlsh.probe_logit_clip"] = "has no effect without the probe"
     check_free(settings, idle)
     return changed
 

@@ -11,14 +11,14 @@ from typing import TextIO
 import numpy as np
 
 from policies.mlsh.iteration import Iteration
-from policies.mlsh.skill_metrics import information
+from policies.mlsh.skill_metrics import mutual_information
 from sim.envs.reference_returns import ReferenceReturns
 from sim.errors import UserError
 from sim.files.output import replacing, write_file
 
 Row = dict[str, float]
 # What stands in every row of a run.
-ALWAYS = {"iteration", "steps", "seconds", "mutual_information", "skill_distance", "reseeded"}
+ALWAYS = {"iteration", "steps", "seconds", "mutual_information", "skill_distance", "reset_skill"}
 
 
 def describe(
@@ -41,7 +41,7 @@ def describe(
         "groups_warming_up": int((it.age < warmup).sum()),
         "groups_joint": int((it.age >= warmup).sum()),
         "groups_probing": int(it.probing.sum()),
-        "mutual_information": mutual_information(it, warmup),
+        "mutual_information": skill_mutual_information(it, warmup),
         "skill_distance": it.distance,
     }
     warm = it.age >= warmup
@@ -62,16 +62,16 @@ def describe(
         if report is not None:
             row |= {f"{level}/{name}": value for name, value in vars(report).items()}
     row["diverged"] = it.diverged
-    row["reseeded"] = -1 if it.reseeded is None else it.reseeded
+    row["reset_skill"] = -1 if it.reset_skill is None else it.reset_skill
     return row
 
 
-def mutual_information(it: Iteration, warmup: int) -> float:
+def skill_mutual_information(it: Iteration, warmup: int) -> float:
     """I(skill; task) in bits over warmed-up groups: 1 for two skills that divide two tasks."""
     warm = it.age >= warmup
     tasks = np.unique(it.task[warm])
     use = [it.usage[warm & (it.task == task)].mean(axis=0) for task in tasks]
-    return information(np.array(use))
+    return mutual_information(np.array(use))
 
 
 class CsvLog:
@@ -148,7 +148,7 @@ def column_names(tasks: tuple[str, ...], skills: int) -> list[str]:
     """Names of all columns of `describe`, in order."""
     names = ["iteration", "steps", "seconds", "steps_per_second", "score", "mutual_information"]
     names += ["skill_distance", "diverged"]
-    names += ["groups_warming_up", "groups_joint", "groups_probing", "reseeded"]
+    names += ["groups_warming_up", "groups_joint", "groups_probing", "reset_skill"]
     for task in tasks:
         names += [f"return/{task}", f"success/{task}"]
         names += [f"usage/{task}/skill-{k}" for k in range(skills)]

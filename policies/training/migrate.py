@@ -16,7 +16,15 @@ from policies.bundle.earlier_bundle import converted, is_current, write_folder, 
 from policies.mlsh.config import read_config
 from policies.training.earlier_run import convert_run
 from sim.errors import UserError
-from sim.files.migrations import CONFIG, FILES, OLD_SCHEMA, SIM_PARAMS, check_schema, rename_text
+from sim.files.migrations import (
+    CONFIG,
+    FILES,
+    OLD_SCHEMA,
+    SIM_PARAMS,
+    check_schema,
+    is_earlier,
+    rename_text,
+)
 from sim.files.output import check_place, replacing_folder, write_file
 from sim.files.strict_yaml import parse_yaml, read_mapping
 from sim.randomization.schema import sim_params_from_dict
@@ -56,6 +64,8 @@ def migrate(path: Path) -> Migration:
 
 def _robot(folder: Path) -> Migration:
     """robot.yaml, and what is beside it under the names that it has now."""
+    for name in (*FILES, *FILES.values()):
+        _check_no_link(folder / name)
     new = {ROBOT: _renamed(folder / ROBOT, ROBOT)}
     for old, name in FILES.items():
         if (folder / old).exists() and (folder / name).exists():
@@ -89,8 +99,8 @@ def _sim_params(file: Path) -> Migration:
 
 
 def _run(folder: Path) -> Migration:
-    config = read_mapping(folder / CONFIG)
-    if config.get("schema", OLD_SCHEMA) != OLD_SCHEMA:
+    _check_no_link(folder / CONFIG)
+    if not is_earlier({"schema": OLD_SCHEMA, **read_mapping(folder / CONFIG)}, CONFIG):
         read_config(folder / CONFIG)
         return Migration("run", ())
     return Migration("run", convert_run(folder))
@@ -112,8 +122,19 @@ def _renamed(file: Path, kind: str) -> str | None:
     Raises:
         UserError: it is no YAML mapping, or of an unknown schema.
     """
+    _check_no_link(file)
     data = read_mapping(file)
-    if data.get("schema") != OLD_SCHEMA:
-        check_schema(data.get("schema"), kind, file, file)
+    if not is_earlier(data, kind):
+        check_schema(data, kind, file, file)
         return None
     return rename_text(file.read_bytes().decode(), kind, file)  # no line end is changed
+
+
+def _check_no_link(path: Path) -> None:
+    """Refuse a link: what it leads to belongs to something else, and may be used there.
+
+    Raises:
+        UserError: it is one.
+    """
+    if path.is_symlink():
+        raise UserError(f"{path}: is a symbolic link, which is not followed; migrate its target")

@@ -7,14 +7,14 @@ CHANGELOG read it. A YAML file is edited by key, so that its comments stay.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from sim.errors import UserError, short
+from sim.errors import UserError, listed, short
 from sim.files.strict_yaml import compose, parse_yaml
 
 SCHEMA: Final = 2  # of every kind of file in `CHANGES`
@@ -75,6 +75,16 @@ ROBOT: tuple[Change, ...] = (
 TRAINING: tuple[Change, ...] = (
     _key("randomise", "domain_randomization"),
     _key("reality", "sim_params"),
+    _key("mlsh.probe_rate", "probe_ema"),
+    _key("mlsh.probe_limit", "probe_logit_clip"),
+    _key("mlsh.reseed_below", "reset_skill_below"),
+    _key("mlsh.stray", "random_skill_fraction"),
+    _key("mlsh.commitment", "duration_jitter"),
+    _key("mlsh.information", "mutual_information_coef"),
+    _key("network.normalise_observations", "normalize_observations"),
+    _value("mlsh.probe", "plain", "absolute"),
+    _value("mlsh.probe", "relative", "centered"),
+    _value("mlsh.master_advantage", "centred", "centered"),
 )
 CONFIG, SIM_PARAMS = "config.yaml", "sim parameters"
 CHANGES: dict[str, tuple[Change, ...]] = {
@@ -90,11 +100,11 @@ CHANGES: dict[str, tuple[Change, ...]] = {
 FILES = {"realities": "sim_params", "randomise.yaml": "domain_randomization.yaml"}  # of a robot
 
 
-def check_schema(schema: object, kind: str, file: object, migrate: Path) -> None:
-    """Refuse a file of another schema.
+def check_schema(data: Mapping[str, Any], kind: str, file: object, migrate: Path) -> None:
+    """Refuse a file of another schema, or with names of an earlier one.
 
     Args:
-        schema: that the file states.
+        data: of the file.
         kind: of the file, a key of `CHANGES`.
         file: what it is called in an error.
         migrate: what `mlsh migrate` would be given.
@@ -102,23 +112,67 @@ def check_schema(schema: object, kind: str, file: object, migrate: Path) -> None
     Raises:
         UserError: names the keys that have another name, and the command that renames them.
     """
-    if schema == OLD_SCHEMA and not isinstance(schema, bool):
+    schema = data.get("schema")
+    if is_earlier(data, kind):
+        names = earlier_names(data, kind)
+        if schema == OLD_SCHEMA:
+            names = f"schema {OLD_SCHEMA}, {SCHEMA} is expected: {names or _all_names(kind)}"
         raise UserError(
-            f"{file}: schema {OLD_SCHEMA}, {SCHEMA} is expected: {renamed(kind)}. To rename them: "
-            f"mlsh migrate {shlex.quote(str(migrate))}"
+            f"{file}: {names}. To rename them: mlsh migrate {shlex.quote(str(migrate))}"
         )
-    if schema != SCHEMA or isinstance(schema, bool):
+    if type(schema) is not int or schema != SCHEMA:
         raise UserError(f"{file}: schema {short(schema)} is not known. Valid: {SCHEMA}")
 
 
-def renamed(kind: str) -> str:
-    """The keys and values of a kind of file that have another name, as an error says it."""
-    names = {_old(each).rpartition(".")[2]: each.new.rpartition(".")[2] for each in CHANGES[kind]}
-    return ", ".join(f"{old} is {new} now" for old, new in (names or FILES).items())
+def is_earlier(data: Mapping[str, Any], kind: str) -> bool:
+    """Whether a file has the earlier schema or, whatever it states, names of it."""
+    schema = data.get("schema")
+    if type(schema) is not int:  # true is 1 in Python
+        return False
+    return schema == OLD_SCHEMA or (schema == SCHEMA and bool(earlier_names(data, kind)))
+
+
+def earlier_names(data: Any, kind: str) -> str:
+    """What of a kind of file has another name, as an error says it; empty: nothing."""
+    names = dict(_earlier(data, CHANGES[kind]))
+    return _listed(names) if names else ""
+
+
+def _all_names(kind: str) -> str:
+    """What `earlier_names` may say of a kind of file; of one that has no such, folders beside it."""
+    names = {_old(each): each.new for each in CHANGES[kind]}
+    return _listed(names or FILES)
+
+
+def _listed(names: Mapping[str, str]) -> str:
+    return listed((f"{old} is {new} now" for old, new in names.items()), most=700)
 
 
 def _old(change: Change) -> str:
-    return change.where[-1] if isinstance(change, KeyChange) else change.old
+    last = change.where[-1]
+    return last if isinstance(change, KeyChange) else f"{last}: {change.old}"
+
+
+def renamed_keys(kind: str) -> dict[str, str]:
+    """Keys of a kind of file by their earlier names, both with what leads to them."""
+    changes = (each for each in CHANGES[kind] if isinstance(each, KeyChange))
+    return {".".join(each.where): ".".join((*each.where[:-1], each.new)) for each in changes}
+
+
+def _earlier(
+    data: Any, changes: tuple[Change, ...], where: Where = ()
+) -> Iterator[tuple[str, str]]:
+    """Yields each earlier name, and the present one."""
+    if isinstance(data, list):
+        for i, each in enumerate(data):
+            yield from _earlier(each, changes, (*where, str(i)))
+    elif isinstance(data, Mapping):
+        for key, value in data.items():
+            if (new := _new_key((*where, key), changes)) != key:
+                yield key, new
+            yield from _earlier(value, changes, (*where, key))
+    elif isinstance(data, str) and (new := _new_value(data, where, changes)) != data:
+        yield f"{where[-1]}: {data}", new
 
 
 def rename(data: Any, changes: tuple[Change, ...], file: object, where: Where = ()) -> Any:

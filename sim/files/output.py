@@ -132,7 +132,8 @@ def replacing_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         try:
             yield fresh
             for each in fresh.rglob("*"):
-                _sync(each)
+                if not each.is_symlink():  # it may lead anywhere, or nowhere
+                    _sync(each)
             _check_target(path, overwrite, folder=True)
             _put(fresh, path)
             _sync(path.parent)

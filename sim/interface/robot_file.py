@@ -88,7 +88,8 @@ def read_data(path: Path) -> dict[str, Any]:
         UserError: the file is missing, is no YAML mapping, or has another schema.
     """
     data = read_mapping(existing(path))
-    check_schema(data.pop("schema", None), "robot.yaml", path, path.parent)
+    check_schema(data, "robot.yaml", path, path.parent)
+    del data["schema"]
     return data
 
 

@@ -222,7 +222,8 @@ def load_sim_params(name: str, robot: Robot) -> SimParams:
 
 def _read(path: Path) -> SimParams:
     data = read_mapping(path)
-    check_schema(data.pop("schema", None), SIM_PARAMS, path, path)
+    check_schema(data, SIM_PARAMS, path, path)
+    del data["schema"]
     return sim_params_from_dict(data, str(path))
 
 

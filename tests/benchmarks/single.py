@@ -53,9 +53,9 @@ def learn(config: TrainConfig, task: str, steps: int) -> None:
         warmup=0,
         joint=steps,  # never another task
         probe="none",
-        reseed_below=0.0,
-        information=0.0,
-        stray=0.0,
+        reset_skill_below=0.0,
+        mutual_information_coef=0.0,
+        random_skill_fraction=0.0,
     )
     learner = Mlsh(replace(config, mlsh=method), tasks=[number])
     iterations = max(1, round(steps / method.steps_per_iteration))

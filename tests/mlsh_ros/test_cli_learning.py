@@ -297,7 +297,7 @@ def test_nothing_is_begun_that_no_computer_holds(mlsh, tmp_path, words, said):
         (["mlsh.skills=3"], "is the bundle's"),
         (["network.hidden=[8]"], "is the bundle's"),
         (["network.hidden_from_skills=[position]"], "is the bundle's"),
-        (["mlsh.probe=none", "mlsh.probe_limit=1"], "without the probe"),
+        (["mlsh.probe=none", "mlsh.probe_logit_clip=1"], "without the probe"),
     ],
 )
 def test_finetune_refuses_what_it_would_not_heed(mlsh, tmp_path, settings, said):

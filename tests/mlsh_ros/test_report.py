@@ -335,9 +335,9 @@ def test_what_tasks_have_of_the_skills(offline):
     # over both is (3/4, 1/4), H = 0.811; of the tasks H = 0 and 1; 0.811 - 0.5 = 0.311.
     divided = shared(offline, (1.0, 0.0), (0.0, 1.0)).sharing
     assert [(s.family, s.tasks, s.possible) for s in divided] == [("t", 2, 1.0)]
-    assert divided[0].information == pytest.approx(1.0)
+    assert divided[0].mutual_information == pytest.approx(1.0)
     (partly,) = shared(offline, (1.0, 0.0), (0.5, 0.5)).sharing
-    assert partly.information == pytest.approx(0.311, abs=1e-3)
+    assert partly.mutual_information == pytest.approx(0.311, abs=1e-3)
     assert shared(offline, (1.0, 0.0)).sharing == []  # one task
     assert "needs at least two tasks" in sharing_section(shared(offline, (1.0, 0.0)))
 
@@ -366,9 +366,9 @@ def test_an_evaluations_json_has_it_too(offline):
     data = offline.to_dict()
     (entry,) = data["sharing"]
     assert entry["family"] == "moving_bandits"
-    assert 0.5 < entry["information"] <= entry["possible"] == 1.0
+    assert 0.5 < entry["mutual_information"] <= entry["possible"] == 1.0
     assert data["skill_distance"] is None  # a bundle without graphs
-    told = f"{entry['information']:.2f} of {entry['possible']:.2f} bits"
+    told = f"{entry['mutual_information']:.2f} of {entry['possible']:.2f} bits"
     assert told in sharing_section(offline)
 
 

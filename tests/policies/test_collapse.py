@@ -31,7 +31,7 @@ def test_every_skill_has_its_share_of_simulations():
 def test_bias_is_the_preference_in_standard_errors():
     # Means 6 and 4: preference +1, -1. Variances 2 and 0 of 2 each: error sqrt((2/2 + 0) / 2).
     # bias = +-1 / .7071 = +-1.4142
-    bias = probe(probe="plain").bias(returns((5, 7), (4, 4)))
+    bias = probe(probe="absolute").bias(returns((5, 7), (4, 4)))
     assert bias == pytest.approx([1.4142, -1.4142], abs=1e-4)
     assert bias.dtype == np.float32
 
@@ -39,11 +39,11 @@ def test_bias_is_the_preference_in_standard_errors():
 def test_bias_is_bounded():
     # No variance at all: whatever small difference would be infinitely significant.
     assert probe().bias(returns((5, 5), (4, 4))).tolist() == [3, -3]
-    assert probe(probe_limit=1.0).bias(returns((5, 5), (4, 4))).tolist() == [1, -1]
+    assert probe(probe_logit_clip=1.0).bias(returns((5, 5), (4, 4))).tolist() == [1, -1]
 
 
 def test_relative_bias_subtracts_what_other_tasks_prefer():
-    each = probe(probe_rate=0.2)
+    each = probe(probe_ema=0.2)
     # First task: preference (1, -1); m is 0, so it counts in full, and m becomes .2 * (1, -1).
     each.bias(returns((5, 7), (4, 4)))
     assert each.usual == pytest.approx([0.2, -0.2])
@@ -55,7 +55,7 @@ def test_relative_bias_subtracts_what_other_tasks_prefer():
 
 
 def test_plain_bias_does_not():
-    each = probe(probe="plain")
+    each = probe(probe="absolute")
     each.bias(returns((5, 7), (4, 4)))
     assert each.bias(returns((2, 4), (2, 4))).tolist() == [0, 0]
 
@@ -93,8 +93,8 @@ def test_threshold_is_a_fraction_of_the_best_return():
     assert after((8, 2), (7, 7.5)) == 1
     # By 1.0: missed enough.
     assert after((8, 2), (7, 8)) is None
-    assert after((8, 2), (7, 8), reseed_below=0.2) == 1  # 20 % of 8 = 1.6
-    assert after((8, 8), (2, 2), reseed_below=0.0) is None  # switched off
+    assert after((8, 2), (7, 8), reset_skill_below=0.2) == 1  # 20 % of 8 = 1.6
+    assert after((8, 8), (2, 2), reset_skill_below=0.0) is None  # switched off
 
 
 def test_a_single_skill_is_indispensable():
@@ -160,9 +160,9 @@ def test_collapse_is_said_with_its_tasks(left, right, information, distance, sai
 
 def test_what_is_off_is_tried_first():
     bounds = [ReferenceReturns(0.0, 20.0, 40.0)] * 2
-    method = replace(small_config().mlsh, probe="none", reseed_below=0.0)
+    method = replace(small_config().mlsh, probe="none", reset_skill_below=0.0)
     text = collapse_warning(rows(40, 10, 0, 0), ("left", "right"), bounds, method)
-    assert "Try --set mlsh.probe=relative, --set mlsh.reseed_below=0.12" in text
+    assert "Try --set mlsh.probe=centered, --set mlsh.reset_skill_below=0.12" in text
     recipe = default_config("moving_bandits", "omni").mlsh
     on = collapse_warning(rows(40, 10, 0, 0), ("left", "right"), bounds, recipe)
-    assert "Try --set mlsh.information=0.5, --set mlsh.groups=20, another --seed" in on
+    assert "Try --set mlsh.mutual_information_coef=0.5, --set mlsh.groups=20, another --seed" in on

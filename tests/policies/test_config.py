@@ -1,6 +1,7 @@
 """Configurations: YAML, impossible combinations, settings from the command line, presets."""
 
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from policies.mlsh.config import (
     write_config,
 )
 from sim.errors import UserError
+from sim.files.migrations import CONFIG, TRAINING, KeyChange, ValueChange, renamed_keys
 from sim.randomization.schema import sim_params_from_dict
 from tests.support.bundles import small_config
 
@@ -51,6 +53,28 @@ def test_steps_and_iterations():
     assert config.mlsh.steps_per_iteration == 400
     assert config.iterations == 5
     assert replace(config, steps=399).iterations == 1  # never nothing
+
+
+# Names of former versions --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("old", [each.where for each in TRAINING if isinstance(each, KeyChange)])
+def test_an_old_name_of_a_setting_is_refused_with_the_new_one(old):
+    path, new = ".".join(old), renamed_keys(CONFIG)[".".join(old)]
+    words = f"no setting {path!r}. It is now called {new!r}."
+    assert words in refusal(small_config().with_values, [f"{path}=0.3"])
+    data: Any = config_to_dict(small_config())
+    (data[old[0]] if old[1:] else data)[old[-1]] = 0.3
+    words = f"file: {old[-1]} is {new.rpartition('.')[2]} now"
+    assert words == refusal(config_from_dict, data, "file")
+
+
+@pytest.mark.parametrize("change", [each for each in TRAINING if isinstance(each, ValueChange)])
+def test_an_old_value_of_a_setting_is_refused_with_the_new_one(change):
+    path = ".".join(change.where)
+    words = f"settings: {change.where[-1]}: {change.old} is {change.new} now"
+    assert words == refusal(small_config().with_values, [f"{path}={change.old}"])
+    small_config().with_values([f"{path}={change.new}"])
 
 
 # Impossible combinations --------------------------------------------------------------------

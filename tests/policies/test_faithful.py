@@ -92,13 +92,13 @@ def test_master_epsilon(epsilon):
     for g in range(2):
         master_bias(each, g, 50, -50)
     rollouts = [each.collector.collect(i, ticks=50) for i in range(10)]
-    stray = np.concatenate([r.skill[r.decided] for r in rollouts]) == 1
-    assert len(stray) == 3200
+    at_random = np.concatenate([r.skill[r.decided] for r in rollouts]) == 1
+    assert len(at_random) == 3200
     # A tenth is drawn evenly from two skills, so 5 % are not the master's; s.e. 0.4 %.
-    assert stray.mean() == pytest.approx(epsilon / 2, abs=0.015)
+    assert at_random.mean() == pytest.approx(epsilon / 2, abs=0.015)
     log_prob = np.concatenate([r.decision_log_prob[r.decided] for r in rollouts])
     # Recorded as if on-policy, not with the probability .05 at which it was really drawn.
-    assert log_prob[stray] == pytest.approx(-100, abs=0.1)
+    assert log_prob[at_random] == pytest.approx(-100, abs=0.1)
 
 
 @pytest.mark.parametrize("fresh", [False, True])
@@ -122,7 +122,7 @@ def test_same_init(same):
     assert not np.array_equal(first[0], first[1])  # one fixed start per group
 
 
-@pytest.mark.parametrize("how", ["global", "group", "centred"])
+@pytest.mark.parametrize("how", ["global", "group", "centered"])
 def test_master_advantage(how, monkeypatch):
     given = []
 

@@ -12,14 +12,15 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from policies.bundle.bundle import GOLDEN, MANIFEST, PRETRAINED, load_bundle
+from policies.bundle.bundle import GOLDEN, MANIFEST, PRETRAINED, digest_of, load_bundle
 from policies.training.adaptation_file import Origin, read_adaptation
+from policies.training.earlier_run import ARRAYS
 from policies.training.migrate import migrate
 from policies.training.run import open_run
 from policies.training.trained_with import KEY
 from sim.errors import UserError
 from sim.files.arrays import load_arrays, save_arrays
-from sim.files.migrations import CHANGES, KeyChange, rename, rename_text
+from sim.files.migrations import CHANGES, KeyChange, rename, rename_text, undone
 from sim.files.strict_yaml import parse_yaml
 from sim.interface.robot_file import read_interface
 from sim.randomization.schema import read_sim_params
@@ -110,6 +111,31 @@ def test_what_has_the_new_names_is_left_alone(robot, bundle):
         assert path.stat().st_mtime_ns == when
 
 
+def test_what_states_this_schema_with_old_names_is_renamed_too(robot, tmp_path):
+    other = Path(shutil.copytree(robot, tmp_path / "other"))
+    text = (other / "robot.yaml").read_text()
+    (other / "robot.yaml").write_text(text.replace("schema: 1", "schema: 2"))
+    with pytest.raises(UserError, match=r"blend is smoothing_time now.*: mlsh migrate .*other$"):
+        read_interface(other / "robot.yaml")
+    migrate(robot)
+    migrate(other)
+    assert contents(other) == contents(robot)
+
+
+def test_links_stay_and_what_they_lead_to_is_not_changed(robot, tmp_path):
+    (robot / "meshes").symlink_to("nowhere")
+    migrate(robot)
+    assert os.readlink(robot / "meshes") == "nowhere"
+    for name in ("robot.yaml", "randomise.yaml", "realities"):
+        other = Path(shutil.copytree(OLD / "tilter", tmp_path / f"with {name}"))
+        target = (other / name).rename(tmp_path / f"shared {name}")
+        (other / name).symlink_to(target)
+        before = contents(tmp_path)
+        with pytest.raises(UserError, match=rf"{name}: is a symbolic link, which is not followed"):
+            migrate(other)
+        assert contents(tmp_path) == before
+
+
 def test_a_key_under_both_names_is_refused(robot):
     text = (robot / "robot.yaml").read_text()
     (robot / "robot.yaml").write_text(
@@ -161,7 +187,7 @@ def test_a_run_goes_on_where_it_was(run):
     with pytest.raises(UserError, match="randomise is domain_randomization now, reality is sim_p"):
         _ = open_run(run).config
     before = contents(run)
-    files = ("config.yaml", "checkpoint.npz", "adaptation.csv")
+    files = ("config.yaml", "checkpoint.npz", "adaptation.csv", "metrics.csv")
     assert migrate(run).files == files
     folder = open_run(run)
     assert folder.config.domain_randomization
@@ -173,9 +199,25 @@ def test_a_run_goes_on_where_it_was(run):
     assert curves.origin == Origin.of(trained, 1)
     assert {name for name, data in contents(run).items() if data != before[name]} == set(files)
     one, other = (load_arrays(each / "checkpoint.npz") for each in (OLD / "run", run))
+    assert set(other) == {ARRAYS.get(name, name) for name in one}
     for name in one:
-        assert name == KEY or one[name].tobytes() == other[name].tobytes()
+        assert name == KEY or one[name].tobytes() == other[ARRAYS.get(name, name)].tobytes()
+    old, new = ((each / "metrics.csv").read_text() for each in (OLD / "run", run))
+    assert new == old.replace(",reseeded,", ",reset_skill,")
     assert migrate(run).files == ()
+
+
+def test_a_run_that_states_this_schema_with_old_names_is_renamed_too(run, tmp_path):
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    text = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(f"schema: 2\n{text}")
+    with pytest.raises(
+        UserError, match=r"config.yaml: probe: relative is .*: mlsh migrate .*other$"
+    ):
+        _ = open_run(other).config
+    migrate(run)
+    migrate(other)
+    assert contents(other) == contents(run)
 
 
 def test_a_run_whose_robot_was_changed_is_still_told(run):
@@ -206,6 +248,19 @@ def test_a_bundle_is_described_anew_and_its_networks_stay(bundle):
     for name, data in before.items():
         if name not in (MANIFEST, GOLDEN):
             assert folder.files[name] == data
+
+
+def test_a_bundle_that_states_this_schema_with_old_names_is_renamed_too(bundle):
+    current = (NEW / MANIFEST).read_bytes()
+    data = rename(json.loads(current), undone(CHANGES[MANIFEST]), MANIFEST)
+    data["interface"] = json.loads(current)["interface"]
+    (bundle / MANIFEST).write_text(json.dumps(data | {"digest": digest_of(data)}))
+    with pytest.raises(
+        UserError, match=r": probe: relative is centered now.*: mlsh migrate .*bundle$"
+    ):
+        load_bundle(bundle)
+    assert migrate(bundle).files == (MANIFEST,)
+    assert (bundle / MANIFEST).read_bytes() == current
 
 
 @pytest.mark.parametrize(

@@ -231,21 +231,21 @@ def test_a_skill_is_started_anew_once_no_task_misses_it(monkeypatch):
     learner.agent.skills.policy_adam.steps[:] = 9
     learner.probe.usual[:] = 1
     learner.probe.recent.append(np.ones(2))
-    assert learner.iterate().reseeded == 1
+    assert learner.iterate().reset_skill == 1
     kept, fresh = networks(learner, "skills")
     assert np.array_equal(kept, other)
     assert not np.array_equal(fresh, mine)
     assert learner.agent.skills.policy_adam.steps[:, 0].tolist() == [9, 0]
     assert not learner.probe.recent
     assert not learner.probe.usual.any()
-    assert learner.iterate().reseeded is None  # no probe in this iteration, so no decision
+    assert learner.iterate().reset_skill is None  # no probe in this iteration, so no decision
 
 
 # Astray -----------------------------------------------------------------------------------
 
 
 def test_nobody_learns_from_what_went_astray():
-    learner = Mlsh(config(groups=1, warmup=0, joint=9, probe="none", stray=0.4))
+    learner = Mlsh(config(groups=1, warmup=0, joint=9, probe="none", random_skill_fraction=0.4))
     _, bias = learner.agent.masters.policy.layers(0)[-1]
     bias[:] = (100, -100)  # skill 1 is never chosen
     before, used = networks(learner, "skills"), False
@@ -263,20 +263,22 @@ def test_nobody_learns_from_what_went_astray():
 
 
 def test_a_master_that_learns_alone_is_not_led_astray():
-    learner = Mlsh(config(stray=0.9, probe="none"), freeze_skills=True, tasks=[0, 1])
+    learner = Mlsh(
+        config(random_skill_fraction=0.9, probe="none"), freeze_skills=True, tasks=[0, 1]
+    )
     for g in range(2):
         _, bias = learner.agent.masters.policy.layers(g)[-1]
         bias[:] = (100, -100)
     learner.iterate()
     assert not learner.collector.skill.any()
-    assert not learner.collector.astray.any()
+    assert not learner.collector.is_random.any()
 
 
 # Going on bit for bit -----------------------------------------------------------------------
 
 
 def numbers(it) -> list:
-    parts = [it.number, it.steps, it.reseeded, it.master, it.skill]
+    parts = [it.number, it.steps, it.reset_skill, it.master, it.skill]
     return parts + [x.tolist() for x in (it.age, it.task, it.returns, it.usage, it.probing)]
 
 
@@ -284,7 +286,9 @@ def numbers(it) -> list:
 @pytest.mark.parametrize("ending", ["in time", "early"])
 def test_resume_is_bit_identical(tmp_path, fenced, ticks, ending):
     family = fenced if ending == "early" else "moving_bandits"
-    each = config(family=family, groups=3, warmup=1, joint=1, rollout_ticks=ticks, stray=0.3)
+    each = config(
+        family=family, groups=3, warmup=1, joint=1, rollout_ticks=ticks, random_skill_fraction=0.3
+    )
     whole = Mlsh(each)
     expected = [whole.iterate() for _ in range(6)]
     first = Mlsh(each)
@@ -358,7 +362,7 @@ def test_the_masters_entropy_counts_less_and_less_while_it_warms_up():
 
 
 def test_information_pays_choices_that_tell_the_task():
-    learner = Mlsh(config(groups=2, envs=4, information=0.5, probe="none"))
+    learner = Mlsh(config(groups=2, envs=4, mutual_information_coef=0.5, probe="none"))
     learner.schedule.tasks = np.array([0, 1])
     rollout = learner.collector.collect(0, ticks=20)
     decided = np.zeros_like(rollout.decided)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from policies.mlsh.actor_critic import Agent
-from policies.mlsh.rollout import NOBODY, Collector, Rollout
+from policies.mlsh.rollout import NO_OVERRIDE, Collector, Rollout
 from sim.envs.vec_env import TaskVectorEnv
 from sim.physics.robot_model import load_robot
 from sim.tasks.moving_bandits import MovingBandits
@@ -102,7 +102,7 @@ def test_when_the_master_decides_and_from_what(lead, family):
 
 @pytest.mark.parametrize("lead", [0, 1])
 def test_a_commitment_lasts_about_as_long_as_it_is_told(lead):
-    collector = make(lead=lead, commitment=0.4, family=MovingBandits(ticks=400))
+    collector = make(lead=lead, duration_jitter=0.4, family=MovingBandits(ticks=400))
     rollouts = [collector.collect(i, ticks=200) for i in range(4)]
     decided, skill = joined(rollouts, "decided"), joined(rollouts, "skill")
     obs, seen = joined(rollouts, "obs"), joined(rollouts, "decision_obs")
@@ -197,37 +197,37 @@ def test_sampling_follows_the_masters_probabilities():
 @pytest.mark.parametrize("lead", [0, 1])
 def test_forced_skills_run_whatever_the_master_says(lead):
     collector = make(lead=lead)
-    forced = np.array([0, 1, 2, NOBODY, NOBODY, NOBODY])
-    rollout = collector.collect(0, ticks=40, forced=forced)
-    assert (rollout.skill[:, :3] == forced[:3]).all()
+    skill_override = np.array([0, 1, 2, NO_OVERRIDE, NO_OVERRIDE, NO_OVERRIDE])
+    rollout = collector.collect(0, ticks=40, skill_override=skill_override)
+    assert (rollout.skill[:, :3] == skill_override[:3]).all()
     free = make(lead=lead).collect(0, ticks=40)
     assert np.array_equal(rollout.skill[:, 3:], free.skill[:, 3:])
 
 
 @pytest.mark.parametrize("lead", [0, 1])
 def test_some_decisions_are_drawn_and_said_to_be(lead):
-    collector = make(lead=lead, gain=0.0, stray=0.3)
+    collector = make(lead=lead, gain=0.0, random_skill_fraction=0.3)
     for g in range(GROUPS):
         _, bias = collector.agent.masters.policy.layers(g)[-1]
         bias[:] = (100, 0, 0)
-    rollouts = [collector.collect(i, ticks=100, stray=True) for i in range(10)]
-    skill, astray, decided = (joined(rollouts, n) for n in ("skill", "astray", "decided"))
+    rollouts = [collector.collect(i, ticks=100, random_skills=True) for i in range(10)]
+    skill, is_random, decided = (joined(rollouts, n) for n in ("skill", "is_random", "decided"))
     # Of 1200 decisions: standard errors sqrt(.3 x .7 / 1200) = .013, sqrt(.1 x .9 / 1200) = .009.
-    assert astray[decided].mean() == pytest.approx(0.3, abs=0.05)
-    share = np.bincount(skill[astray & decided], minlength=K) / decided.sum()
+    assert is_random[decided].mean() == pytest.approx(0.3, abs=0.05)
+    share = np.bincount(skill[is_random & decided], minlength=K) / decided.sum()
     assert share == pytest.approx([0.1, 0.1, 0.1], abs=0.04)
-    assert not skill[~astray].any()
+    assert not skill[~is_random].any()
     for rollout in rollouts[:1]:
         for t in range(100):
             same = rollout.action[t] == collector.agent.means(rollout.obs[t], rollout.skill[t])
-            assert np.array_equal(same.all(axis=1), rollout.astray[t])
-    changes = np.diff(astray.astype(int), axis=0) != 0
+            assert np.array_equal(same.all(axis=1), rollout.is_random[t])
+    changes = np.diff(is_random.astype(int), axis=0) != 0
     assert decided[1:][changes].all()  # a whole decision, or none of it
-    forced = np.array([0, 1, 2, NOBODY, NOBODY, NOBODY])
-    rollout = collector.collect(10, ticks=100, forced=forced, stray=True)
-    assert (rollout.skill[N:, :3] == forced[:3]).all()
-    assert not rollout.astray[N:, :3].any()
-    assert rollout.astray[:, 3:].any()
+    skill_override = np.array([0, 1, 2, NO_OVERRIDE, NO_OVERRIDE, NO_OVERRIDE])
+    rollout = collector.collect(10, ticks=100, skill_override=skill_override, random_skills=True)
+    assert (rollout.skill[N:, :3] == skill_override[:3]).all()
+    assert not rollout.is_random[N:, :3].any()
+    assert rollout.is_random[:, 3:].any()
 
 
 # Repeatable -------------------------------------------------------------------------------
@@ -246,13 +246,15 @@ def test_same_seed_same_rollout_with_any_number_of_threads():
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_continues_from_its_state(family):
-    collector = make(family=family, stray=0.5)
-    collector.collect(0, ticks=15, stray=True)  # that for tick 15 has been decided on tick 14
+    collector = make(family=family, random_skill_fraction=0.5)
+    collector.collect(
+        0, ticks=15, random_skills=True
+    )  # that for tick 15 has been decided on tick 14
     state = collector.state()
-    expected = collector.collect(1, ticks=17, stray=True)
-    other = make(family=family, stray=0.5)
+    expected = collector.collect(1, ticks=17, random_skills=True)
+    other = make(family=family, random_skill_fraction=0.5)
     other.restore(state)
-    assert equal(expected, other.collect(1, ticks=17, stray=True))
+    assert equal(expected, other.collect(1, ticks=17, random_skills=True))
 
 
 def test_another_task_begins_that_groups_episodes_anew_and_no_others():

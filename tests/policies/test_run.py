@@ -20,7 +20,7 @@ from policies.bundle.export import provenance_of
 from policies.mlsh.config import write_config
 from policies.mlsh.iteration import Iteration
 from policies.training.divergence import read_failure, repeat
-from policies.training.metrics import CsvLog, column_names, mutual_information, read_rows
+from policies.training.metrics import CsvLog, column_names, read_rows, skill_mutual_information
 from policies.training.run import create_run, learn_masters, open_run, train
 from sim.errors import UserError
 from sim.files.arrays import load_arrays, save_arrays
@@ -568,9 +568,9 @@ def test_mutual_information_of_skill_and_task(usage, bits):
         probing=two.astype(bool),
         master=None,
         skill=None,
-        reseeded=None,
+        reset_skill=None,
         distance=1.0,
         diverged=0,
     )
-    assert mutual_information(it, warmup=5) == pytest.approx(bits, abs=1e-5)
-    assert mutual_information(it, warmup=6) == 0  # nobody has warmed up
+    assert skill_mutual_information(it, warmup=5) == pytest.approx(bits, abs=1e-5)
+    assert skill_mutual_information(it, warmup=6) == 0  # nobody has warmed up

@@ -14,7 +14,15 @@ import pytest
 from mlsh_ros.cli import main as cli
 from policies.bundle.adaptation import AdaptationPoint
 from policies.experiments import sweep
-from policies.experiments.ablations import SETS, VARIANTS, WITHOUT_EFFECT, Variant, grid, variants
+from policies.experiments.ablations import (
+    RENAMED,
+    SETS,
+    VARIANTS,
+    WITHOUT_EFFECT,
+    Variant,
+    grid,
+    variants,
+)
 from policies.experiments.results_table import plot, summarise, write_table
 from policies.experiments.sweep import interval, plan, run_job
 from policies.mlsh.config import default_config
@@ -24,6 +32,7 @@ from policies.training.run import Run, create_run, train
 from sim.errors import UserError
 from sim.files.arrays import load_arrays
 from sim.physics.robot_model import ROBOTS
+from tests.support.changelog import renamed
 
 SMALL = ["mlsh.groups=2", "mlsh.envs=4", "mlsh.warmup=1", "mlsh.joint=1", "steps=800"]
 SMALL.insert(0, "family_parameters.ticks=20")  # scores are of 256 episodes
@@ -59,6 +68,13 @@ def test_a_sets_name_stands_for_its_variants():
         variants(["mish"])
 
 
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_an_old_name_of_a_variant_is_refused_with_the_new_one(old, new):
+    with pytest.raises(UserError, match=f"no variant '{old}'. It is now called '{new}'."):
+        variants([old])
+    assert ("variants of ``mlsh sweep``", f"``{old}``", f"``{new}``") in renamed()
+
+
 def test_the_list_says_what_each_variant_is(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["mlsh", "sweep", "--list"])
     with pytest.raises(SystemExit) as ended:
@@ -73,10 +89,13 @@ def test_a_grid_has_every_combination():
     two = {"a": Variant("", ("mlsh.probe=none",)), "b": Variant("")}
     made = grid(two, ["mlsh.warmup=1,2", "mlsh.joint=3", "network.hidden=[8, 8]"])
     assert list(made) == ["a-warmup=1", "a-warmup=2", "b-warmup=1", "b-warmup=2"]
-    assert list(grid(two, ["mlsh.information=0,0.5"]))[1] == "a-information=0.5"
+    assert (
+        list(grid(two, ["mlsh.mutual_information_coef=0,0.5"]))[1]
+        == "a-mutual_information_coef=0.5"
+    )
     configs = {name: v.config("moving_bandits", "omni", 0) for name, v in made.items()}
     assert [c.mlsh.warmup for c in configs.values()] == [1, 2, 1, 2]
-    assert [c.mlsh.probe for c in configs.values()] == ["none", "none", "relative", "relative"]
+    assert [c.mlsh.probe for c in configs.values()] == ["none", "none", "centered", "centered"]
     assert {c.mlsh.joint for c in configs.values()} == {3}
     assert {c.network.hidden for c in configs.values()} == {(8, 8)}
 
@@ -342,7 +361,7 @@ def test_a_setting_that_something_else_decides_is_refused(names, settings, said)
 def test_what_scratch_is_said_not_to_depend_on_changes_nothing(setting):
     config = default_config("moving_bandits", "omni").with_values(SMALL)
     other = {"mlsh.probe": "none", "mlsh.balanced_tasks": "false"}
-    other |= {"mlsh.probe_rate": 0.5, "mlsh.reseed_below": 0.3}
+    other |= {"mlsh.probe_ema": 0.5, "mlsh.reset_skill_below": 0.3}
     changed = config.with_values([f"{setting}={other.get(setting, 7)}"])
     assert changed != config
     curves = [from_scratch(c, 1, updates=2, envs=4, episodes=4).curves for c in (config, changed)]

@@ -163,7 +163,7 @@ def _sharing(evaluation: Evaluation) -> list[tuple[str, ...]]:
         (
             each.family,
             f"{each.tasks}",
-            f"{each.information:.2f} of {each.possible:.2f} bits",
+            f"{each.mutual_information:.2f} of {each.possible:.2f} bits",
             each.collapsed or "not collapsed",
         )
         for each in evaluation.sharing
