@@ -139,7 +139,7 @@ def earlier_names(data: Any, kind: str) -> str:
 
 
 def _all_names(kind: str) -> str:
-    """What `earlier_names` may say of a kind of file; of one that has no such, folders beside it."""
+    """All that `earlier_names` may say of a kind of file; if that is nothing, renamed folders."""
     names = {_old(each): each.new for each in CHANGES[kind]}
     return _listed(names or FILES)
 
