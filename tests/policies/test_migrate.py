@@ -256,7 +256,7 @@ def test_a_bundle_that_states_this_schema_with_old_names_is_renamed_too(bundle):
     data["interface"] = json.loads(current)["interface"]
     (bundle / MANIFEST).write_text(json.dumps(data | {"digest": digest_of(data)}))
     with pytest.raises(
-        UserError, match=r": probe: relative is centered now.*: mlsh migrate .*bundle$"
+        UserError, match=r" probe: relative is centered now.*: mlsh migrate .*bundle$"
     ):
         load_bundle(bundle)
     assert migrate(bundle).files == (MANIFEST,)
