@@ -22,7 +22,8 @@ FAULTS = {
     "estop_lost": "no messages arrive on the emergency stop topic",
     "second_publisher": "two nodes publish a topic that permits only one: commands, decisions, "
     "a sensor or the clock",
-    "start_out_of_limit": "the robot's measured state is outside the limits of its commands",
+    "start_out_of_limit": "the robot's measured state is outside the limits of its commands, or "
+    "not in its start pose",
     "watchdog": "the watchdog stops the robot because commands are missing or violate a rule",
     "watchdog_lost": "no working watchdog: it is silent, not active, receives no commands, "
     "has another interface or clock, or there are two",

@@ -44,7 +44,8 @@ def check_agrees(bundle: Bundle, robot: str) -> None:
     extra = [term for term in carried.observation if term.mujoco.task]
     _check(where, [t for t in carried.observation if t not in extra], own.observation)
     _check(where, carried.action, own.action)
-    _same(f"{where}: computed", carried.computed, own.computed)
+    for key in ("computed", "start_pose"):
+        _same(f"{where}: {key}", getattr(carried, key), getattr(own, key))
     if carried != own.with_terms(extra):
         raise UserError(f"{where}: the task's observation terms must follow the robot's own terms")
 

@@ -8,6 +8,7 @@ interface.py      `Interface`: all terms in vector order, and the two functions
 terms.py          one term, with its places in MuJoCo and in ROS
 computed.py       terms that no sensor measures: previous action, constants, history
 memory.py         what an observation needs of earlier ticks
+start_pose.py     the pose in which a robot begins
 rays.py           a fan of rays, as a LaserScan has it
 orientation.py    what a term may show of an orientation
 validators.py     what a number in robot.yaml may be
@@ -22,6 +23,7 @@ from sim.interface.message_paths import Path, Step, element_path, parse_path, pa
 from sim.interface.names import Label, RobotName, Text
 from sim.interface.orientation import DERIVED, is_unit
 from sim.interface.rays import LASER_SCAN, Rays
+from sim.interface.start_pose import StartPose, StartTerm
 from sim.interface.terms import (
     ActionTerm,
     MujocoActuators,
@@ -75,6 +77,8 @@ __all__ = [
     "Rays",
     "RobotName",
     "RosField",
+    "StartPose",
+    "StartTerm",
     "Step",
     "Text",
     "Tracking",

@@ -26,6 +26,7 @@ from typing_extensions import Self
 from sim.errors import invalid
 from sim.interface.computed import ComputedTerm, ComputedTerms, Memory
 from sim.interface.names import RobotName
+from sim.interface.start_pose import StartPose
 from sim.interface.terms import ActionTerm, ObservationTerm, Tracking, drop_later, fold
 from sim.interface.validators import STRICT, Floats, Positive, check_unique, spread
 
@@ -46,6 +47,9 @@ class Interface:
     # Terms that no sensor measures, in order, behind those of `observation` and of the task
     # family: the previous action, constants, and then histories.
     computed: Annotated[tuple[ComputedTerm, ...], Field(max_length=MAX_TERMS)] = ()
+    # In which an episode begins, and near which a session has to begin; null: the default pose of
+    # the model, and anywhere.
+    start_pose: StartPose | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -62,6 +66,8 @@ class Interface:
                 self._check_tracking(action, action.tracking)
         check_unique("action term", [t.name for t in self.action])
         _ = self.computed_terms  # refuses those that do not fit
+        if self.start_pose is not None:
+            self.start_pose.check([t for t in self.observation if not t.mujoco.task])
         self._check_topics()
         # The later of two writers would win in silence.
         check_unique("actuator", [name for t in self.action for name in t.mujoco.actuators])
@@ -279,7 +285,10 @@ class Interface:
         return np.clip(command, *self.limits)
 
     def start_beyond_limit(self, fields: Mapping[str, NDArray[Any]]) -> str:
-        """Describes the first element measured beyond its limit and tolerance; else empty."""
+        """Describes the first element measured beyond its limit and tolerance; else empty.
+
+        Also one that is not in the start pose.
+        """
         low, high = self.limits
         for i, (name, element) in self._starts.items():
             value = float(self._measurement(i, name, element, fields))
@@ -288,7 +297,9 @@ class Interface:
                     f"{name}.{element} measures {value:.4g}, commands of {self.action_names[i]} "
                     f"are {low[i]:g} to {high[i]:g}; bring the robot there first"
                 )
-        return ""
+        if self.start_pose is None or not (text := self.start_pose.away(self.observation, fields)):
+            return ""
+        return f"{text}; bring the robot there first"
 
     @cached_property
     def assumed_start(self) -> tuple[str, ...]:

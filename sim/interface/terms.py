@@ -295,6 +295,7 @@ LATER: tuple[tuple[str, Any], ...] = (
     ("initial_command", None),
     ("computed", ()),
     ("computed", []),  # of a file
+    ("start_pose", None),
 )
 
 

@@ -10,7 +10,7 @@ from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from sim.interface import Floats, Interface, ObservationTerm
-from sim.physics.mjcf_addresses import actuators, address, ray_site, start_address
+from sim.physics.mjcf_addresses import actuators, address, keyframe, ray_site, start_address
 
 # Where MuJoCo itself puts a simulation back to the model's defaults, or ignores its commands.
 # Its other warnings, such as a full contact buffer, leave the state as it is.
@@ -49,6 +49,9 @@ class BatchedPhysics:
         self._scanners = [_Scanner(self.batch, t) for t in robot if t.mujoco.rays]
         self._actuators = [index for term in interface.action for index in actuators(model, term)]
         self._start = start_address(model, interface)
+        self._key = keyframe(model, interface)  # in which the robot begins
+        self._rest = model.qpos0 if self._key is None else model.key_qpos[self._key]  # (nq,)
+        self._act = self.batch.bind("act") if model.na else None
         self._hinges = model.jnt_qposadr[model.jnt_type == int(mujoco.mjtJoint.mjJNT_HINGE)]
         has_sensors = any(array == "sensordata" for _, array, _ in self._reads)
         # Copies, because MuJoCo's own are not part of the state that `restore` can set.
@@ -109,11 +112,18 @@ class BatchedPhysics:
         self._measure(None)
 
     def reset(self, ids: NDArray[np.int32]) -> None:
-        """Put simulations `ids` at the model's defaults."""
+        """Put simulations `ids` in the start pose, or at the model's defaults without one."""
         # Sensors would go on showing the end of the episode before.
         stage = mujoco.mjtStage.mjSTAGE_ACC if self._derives else mujoco.mjtStage.mjSTAGE_NONE
         self.batch.reset(ids, stage=int(stage))
-        self._measure(ids)
+        if self._key is None:
+            self._measure(ids)
+            return
+        self._qpos[ids], self._qvel[ids] = self._rest, self.model.key_qvel[self._key]
+        self._ctrl[ids] = self.model.key_ctrl[self._key]
+        if self._act is not None:
+            self._act[ids] = self.model.key_act[self._key]
+        self._refresh(ids)
 
     @property
     def movable(self) -> bool:
@@ -132,6 +142,8 @@ class BatchedPhysics:
             half = pose[:, 2] / 2
             zero = np.zeros_like(half)
             wxyz = np.stack([np.cos(half), zero, zero, np.sin(half)], axis=-1)
+            if self._key is not None:
+                wxyz = _product(wxyz, self._rest[self._start.quaternion])
             self._qpos[np.ix_(ids, self._start.quaternion)] = wxyz
         self._refresh(ids)
 
@@ -161,7 +173,7 @@ class BatchedPhysics:
         assert self._start is not None
         where = np.ix_(ids, self._start.xy)
         xy = self._qpos[where]
-        self._qpos[ids] = self.model.qpos0
+        self._qpos[ids] = self._rest
         self._qpos[where] = xy
         self._qvel[ids] = 0.0
         self._refresh(ids)
@@ -220,6 +232,14 @@ class BatchedPhysics:
             raise ValueError(f"the snapshot has shapes {shapes}, not {expected}")
         for name, target in zip(names, targets, strict=True):
             target[:] = state[name]
+
+
+def _product(turn: Floats, pose: Floats) -> Floats:
+    """(n, 4) quaternions `pose` (4,) turned by `turn` (n, 4)."""
+    product = np.empty_like(turn)
+    for row, each in zip(product, turn, strict=True):
+        mujoco.mju_mulQuat(row, each, pose)
+    return product
 
 
 class _Scanner:

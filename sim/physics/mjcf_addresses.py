@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mujoco
 import numpy as np
@@ -69,6 +69,33 @@ def check_names(model: mujoco.MjModel, interface: Interface) -> None:
             address(model, term)
     for action in interface.action:
         actuators(model, action)
+    _check_start_pose(model, interface)
+
+
+def keyframe(model: mujoco.MjModel, interface: Interface) -> int | None:
+    """The number of the keyframe in which the robot begins; None: the model's default pose."""
+    if interface.start_pose is None:
+        return None
+    return _id(model, "start_pose.keyframe", "key", interface.start_pose.keyframe)
+
+
+def _check_start_pose(model: mujoco.MjModel, interface: Interface) -> None:
+    """Refuse values of a start pose that are not those of its keyframe, within the tolerance."""
+    key, pose = keyframe(model, interface), interface.start_pose
+    if key is None or pose is None:
+        return
+    data = mujoco.MjData(model)
+    mujoco.mj_resetDataKeyframe(model, data, key)
+    mujoco.mj_forward(model, data)
+    named = {each.term for each in pose.measured}
+    terms = [t for t in interface.observation if t.name in named and not t.mujoco.rays]
+    shown = {}
+    for term in terms:
+        array, columns = address(model, term)
+        shown[term.name] = getattr(data, array)[columns]
+    seen = replace(pose, measured=tuple(each for each in pose.measured if each.term in shown))
+    if text := seen.away(terms, shown):
+        raise UserError(f"start_pose: in the keyframe of model.xml {text}")
 
 
 def address(model: mujoco.MjModel, term: ObservationTerm) -> tuple[str, Indices]:
@@ -178,6 +205,7 @@ def _id(model: mujoco.MjModel, where: str, kind: str, name: str | None) -> int:
             "sensor": model.nsensor,
             "actuator": model.nu,
             "site": model.nsite,
+            "key": model.nkey,
         }[kind]
         choices = (getattr(model, kind)(i).name for i in range(count))
         raise UserError(f"{where}: {unknown(kind, name, choices)}")

@@ -264,8 +264,11 @@ def _static(interface: Interface, model: mujoco.MjModel) -> Iterator[str]:
                 f"term {term.name}: joint {turning} turns without end: say `wraps: true` if its "
                 "driver's angle jumps at pi, `wraps: false` if it goes on counting"
             )
-    if model.nkey:
-        yield "model.xml has keyframes: simulation begins at its default pose, not at one of them"
+    if model.nkey and interface.start_pose is None:
+        yield (
+            "model.xml has keyframes: simulation begins at its default pose, not at one of them; "
+            "start_pose can name one"
+        )
     driven = set()
     for action in interface.action:
         if action.tracking is None:

@@ -25,7 +25,7 @@ from mlsh_ros.cli import main
 from mlsh_ros.cli.app import app
 from mlsh_ros.control.faults import FAULTS
 from policies.mlsh import config
-from sim.interface import computed, interface, rays, terms
+from sim.interface import computed, interface, rays, start_pose, terms
 from sim.physics.robot_model import load_robot
 from sim.randomization import schema
 from sim.tasks.registry import FAMILIES, make_family
@@ -227,6 +227,8 @@ def robot_yaml() -> str:
         (computed.PreviousAction, "An entry of the list `computed`."),
         (computed.Constant, "An entry of the list `computed`."),
         (computed.History, "An entry of the list `computed`."),
+        (start_pose.StartPose, "`start_pose` at the top level."),
+        (start_pose.StartTerm, "An entry of the list `start_pose.measured`."),
     ]
     names = {"required_values": "mapping from path to number or text"}
     return _page("robot.yaml", lead, sections(classes, names))
