@@ -296,6 +296,8 @@ LATER: tuple[tuple[str, Any], ...] = (
     ("computed", ()),
     ("computed", []),  # of a file
     ("start_pose", None),
+    ("stiffness", None),
+    ("damping", None),
 )
 
 
@@ -376,6 +378,10 @@ class ActionTerm:
     # `safe`, the safe command, for robots that are at rest under it in every pose. null: measured
     # if there is `tracking`; without it the key has to be `safe` before the robot can be armed.
     initial_command: Literal["measured", "safe"] | None = None
+    # Gains of the position servos that the policies were trained with: N m/rad and N m s/rad of a
+    # joint that turns. The model has to have them; null: not stated.
+    stiffness: NonNegatives | None = None
+    damping: NonNegatives | None = None  # as `stiffness`
 
     @model_validator(mode="after")
     def _sizes(self) -> Self:
@@ -387,7 +393,7 @@ class ActionTerm:
         check_size(self.name, "ros.fields", self.ros.fields, self.size)
         check_size(self.name, "mujoco.actuators", self.mujoco.actuators, self.size)
         check_size(self.name, "safe_command", self.safe_command, self.size)
-        for key in ("scale", "offset", "smoothing_time", "rate_limit"):
+        for key in ("scale", "offset", "smoothing_time", "rate_limit", "stiffness", "damping"):
             check_each(self.name, key, getattr(self, key), self.size)
         check_ranges(self.name, "limit", self.limit, self.size)
         for value, low, high in zip(self.safe_command, *self.limits, strict=True):

@@ -14,12 +14,21 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from sim.interface import ActionTerm, Interface, ObservationTerm, Path, RosField, parse_path
+from sim.interface import (
+    ActionTerm,
+    Interface,
+    ObservationTerm,
+    Path,
+    RosField,
+    parse_path,
+    spread,
+)
 from sim.physics.mjcf_addresses import actuators, address
 from sim.physics.robot_bodies import BALL, FREE, HINGE, SCALAR, SLIDE, joints_of
-from sim.physics.servo import effect
+from sim.physics.servo import effect, gains
 
 WXYZ, XYZ = "wxyz", "xyz"
+ROUNDED = 1e-3  # of gains, relative and absolute
 _LENGTH, _ANGLE = {"position": "m"}, {"position": "rad"}
 for _units, _force in ((_LENGTH, "N"), (_ANGLE, "N m")):
     _of = _units["position"]
@@ -110,7 +119,21 @@ def disagreements(model: mujoco.MjModel, interface: Interface) -> list[str]:
         found = list(_out_of_order(model, sides))
     for action in interface.action:
         found += _measured_elsewhere(model, action, commanded[action.name], measured)
+        found += _other_gains(model, action)
     return list(dict.fromkeys(found))
+
+
+def _other_gains(model: mujoco.MjModel, action: ActionTerm) -> Iterator[str]:
+    """Reports servos whose gains are not those that robot.yaml states."""
+    for place, key in enumerate(("stiffness", "damping")):
+        if (stated := getattr(action, key)) is None:
+            continue
+        for name, value in zip(action.mujoco.actuators, spread(stated, action.size), strict=True):
+            where = f"action term {action.name!r}: {key} {value:g} of actuator {name!r}"
+            if (own := gains(model, int(model.actuator(name).id))) is None:
+                yield f"{where}: in the model it is no position servo of one joint"
+            elif not np.isclose(own[place], value, rtol=ROUNDED, atol=ROUNDED):
+                yield f"{where} is {own[place]:g} in the model"
 
 
 # The model's side -------------------------------------------------------------------------------

@@ -51,6 +51,14 @@ def effect(model: mujoco.MjModel, actuator: int) -> Effect:
     return Effect(kind, joint)
 
 
+def gains(model: mujoco.MjModel, actuator: int) -> tuple[float, float] | None:
+    """Returns stiffness and damping of a position servo of one joint; None for anything else."""
+    if effect(model, actuator).kind != "position":
+        return None
+    _, position, velocity = model.actuator_biasprm[actuator][:3]
+    return -float(position), -float(velocity)
+
+
 def _kind(model: mujoco.MjModel, actuator: int) -> str:
     gain, bias = model.actuator_gainprm[actuator][0], model.actuator_biasprm[actuator][:3]
     if model.actuator_gaintype[actuator] != _FIXED or gain == 0:
