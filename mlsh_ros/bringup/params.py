@@ -107,7 +107,8 @@ SKILL_NODE = (
     Param(
         "max_missed_ticks",
         3,
-        "Consecutive missed ticks that stop the robot.",
+        "Missed ticks, without one in time between them, that stop the robot. A watchdog_node "
+        "stops it after its timeout_ticks, if that is shorter.",
         low=1,
         high=1000,
     ),
@@ -166,7 +167,7 @@ SKILL_NODE = (
     Param("cpu", -1, "Core for the control thread; -1: chosen by the system.", low=-1, high=1023),
     Param(
         "start_timeout",
-        5.0,
+        2.0,
         "Seconds to wait for the sensors and for the first decision after `start`.",
         low=0.1,
         high=60.0,

@@ -22,6 +22,14 @@ SPAN = 0.2  # s of the system's clock over which the pace of simulated time is t
 TOO_LONG = 1.5  # times what a pause should take by that pace, after which it is over anyway
 FOREVER = 1e6  # s
 EXACT = 1e-6  # s; moments of the grid and of /clock are the same but for rounding
+PRECISE = 1e-3  # s between the readings of two clocks that count as one moment
+# `time.monotonic` stands while the computer is suspended, and the robot does not.
+_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def steady_time() -> float:
+    """Time of a clock that never stops or jumps, s."""
+    return time.clock_gettime(_STEADY)
 
 
 class Time(Protocol):
@@ -97,9 +105,9 @@ class Time(Protocol):
 
 @dataclass(frozen=True)
 class Clock:
-    """The system's monotonic time, for a real robot."""
+    """The system's steady time, for a real robot."""
 
-    now: Callable[[], float] = time.monotonic  # s
+    now: Callable[[], float] = steady_time  # s
     system: Callable[[], float] | None = time.time  # s, that stamps messages; None: not compared
     sleep: Callable[[float], None] = time.sleep
 
@@ -182,7 +190,7 @@ class SimulatedClock:
         new_data: threading.Condition,
         *,
         patience: float = PATIENCE,
-        steady: Callable[[], float] = time.monotonic,
+        steady: Callable[[], float] = steady_time,
     ) -> None:
         self._new_data, self._patience, self._steady = new_data, patience, steady
         self._now = math.nan
@@ -319,3 +327,14 @@ class SimulatedClock:
                     return False
                 new_data.wait(left)
             return True
+
+
+def read_together(clock: Time) -> tuple[float, float | None]:
+    """Reads `now` and `stamping` at one moment.
+
+    A thread that is interrupted between the two would see a jump of the system's clock.
+    """
+    while True:
+        now, stamping = clock.now(), clock.stamping()
+        if not clock.now() - now > PRECISE:  # NaN: not known yet
+            return now, stamping

@@ -85,10 +85,11 @@ class Controller:
         self._observation: Float32 | None = None
 
     def swap(self, skills: Sequence[Skill], fingerprint: int) -> None:
-        """Use the skills of another bundle from a macro step on; thread safe.
+        """Use the skills of another bundle from a macro step on.
 
-        The next question to the master is about the new ones, and with the macro step that it
-        decides they take over.
+        The next question to the master is about the new ones, and they take over with the macro
+        step that it decides. Without a decision the old skills go on, and the next question is
+        about the new ones again.
         """
         self._offered = tuple(skills), fingerprint
 
@@ -110,7 +111,7 @@ class Controller:
         if macro is None:
             return None
         self.asked = macro
-        if self._offered is not None:
+        if self._offered is not None and not self.schedule.is_decided(macro):
             (skills, self.fingerprint), self._offered = self._offered, None
             self._coming = macro, skills
         return Request(macro, self.tick, observation, self.fingerprint)
@@ -135,8 +136,7 @@ class Controller:
         observation = self._observation
         if observation is None:
             raise ValueError("finish without begin")
-        if self._coming and self.tick == self._coming[0] * self.schedule.decision_ticks:
-            (_, self.skills), self._coming = self._coming, None
+        self._take_over()
         late = self.schedule.late
         skill = self.schedule.skill(self.tick)
         action = self.skills[skill](observation[None])[0]
@@ -149,6 +149,16 @@ class Controller:
         self.command, self._observation = command, None
         self.tick += 1
         return done
+
+    def _take_over(self) -> None:
+        """Replace the skills, if this tick begins the macro step that is theirs."""
+        if self._coming is None or self.tick != self._coming[0] * self.schedule.decision_ticks:
+            return
+        (macro, skills), self._coming = self._coming, None
+        if self.schedule.is_decided(macro):
+            self.skills = skills
+        elif self._offered is None:  # their numbers mean nothing to a decision for the old ones
+            self._offered = skills, self.fingerprint
 
     def _initial(self, fields: Mapping[str, NDArray[Any]]) -> Floats:
         """The initial command (A,) of a session: the robot's measured state."""

@@ -15,7 +15,7 @@ FAULTS = {
     "invalid_decision": "the master selected a skill that does not exist",
     "master_silent": "too many consecutive decisions of the master are late or did not arrive",
     "skill_chatter": "the master switches skills too often",
-    "deadline": "too many consecutive ticks could not begin in time",
+    "deadline": "too many ticks were missed without one in time between them",
     "clock_jumped": "the clock jumped while the robot was moving",
     "clock_stopped": "simulated time does not advance while the robot is to move",
     "estop": "an emergency stop was received",

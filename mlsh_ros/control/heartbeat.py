@@ -72,9 +72,15 @@ class Heartbeat:
         old = beat.received - self.max_age
         self._since = {each: span for each, span in self._since.items() if span[1] > old}
 
-    def follow(self) -> Beat | None:
-        """Begin a session, watched by the newest sender; returns its heartbeat."""
+    def follow(self, sent: int = 0) -> Beat | None:
+        """Begin a session, watched by the newest sender; returns its heartbeat.
+
+        Args:
+            sent: commands that have been sent so far.
+        """
         self._followed = self.newest
+        if self.newest is not None:
+            self._grown, self._sent = self.newest.received, sent
         return self.newest
 
     def watch(self, now: float, since: float, sent: float) -> WatchdogReport | None:
@@ -119,6 +125,8 @@ class Heartbeat:
             )
         if not self.newest.active and not braking:
             return FaultError("watchdog_lost", "watchdog_node is not active")
+        if self.newest.tripped and not braking:
+            return FaultError("watchdog", "watchdog_node is tripped; reset it first")
         if self._several:
             return FaultError(
                 "watchdog_lost", "two processes watchdog_node send heartbeats; end one"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from mlsh_ros.control.clock import Clock, Time
+from mlsh_ros.control.clock import Clock, Time, read_together
 from mlsh_ros.control.control_step import ControlStep, SessionEndedError
 from mlsh_ros.control.controller import Controller, Request, Tick
 from mlsh_ros.control.faults import FaultError
@@ -146,7 +146,9 @@ class ControlLoop(_Driver):
             return
         self._check_sensors(self.clock.now())
         # The first decision may take long; the ticks begin when it has arrived.
-        self.decide(self.controller.observe(self.sensors.fields()), self.start_timeout)
+        with self.new_data:
+            request = self.controller.observe(self.sensors.fields())
+        self.decide(request, self.start_timeout)
         grid, missed = TickSchedule(self.controller.interface.control_dt, self.clock.now()), 0
         while self.clock.sleep_until(grid.due, self.stop, self.new_data):
             missed += grid.catch_up(self.clock.now())
@@ -154,8 +156,9 @@ class ControlLoop(_Driver):
             missed = grid.advance(self.clock.now())
 
     def _tick(self, due: float, missed: int) -> None:
-        now, began = self.clock.now(), self.clock.steady()
-        self.safety_monitor.check_timing(now, self.clock.stamping(), missed)
+        began = self.clock.steady()
+        now, system = read_together(self.clock)
+        self.safety_monitor.check_timing(now, system, missed)
         self._check_sensors(now)
         fields = self.sensors.fields()
         with self.new_data:

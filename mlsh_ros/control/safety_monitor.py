@@ -22,7 +22,7 @@ class SafetyRules:
     """Tolerances of the safety rules."""
 
     max_late_decisions: int  # in a row
-    max_missed_ticks: int  # in a row; one fewer is tolerated
+    max_missed_ticks: int  # since the last tick in time; one fewer is tolerated
     max_switches: int  # of the skill in the last WINDOW decisions
     max_clock_jump: float  # s, of the system's clock against the monotonic one, between two ticks
 
@@ -107,7 +107,7 @@ class SafetyMonitor:
 
     def begin_session(self) -> None:
         """Begin a session: all counters are reset."""
-        self.late_in_a_row = self.missed_in_a_row = 0
+        self.late_in_a_row = self.missed = self._driven = 0
         self._clock: tuple[float, float] | None = None  # monotonic and system time, s
         for follower in self._followers:
             follower.begin_session()
@@ -127,12 +127,18 @@ class SafetyMonitor:
             system: the clock that stamps messages, s; None where it is not to be compared.
             missed: ticks skipped just before this one.
         """
-        self.missed_in_a_row = self.missed_in_a_row + missed if missed else 0
-        if self.missed_in_a_row >= self.rules.max_missed_ticks:
+        # Ticks that come too late each time count together.
+        self.missed, self._driven = (self.missed + missed, self._driven + 1) if missed else (0, 0)
+        if self.missed >= self.rules.max_missed_ticks:
+            total = self.missed + self._driven - 1
+            ticks = f"ticks of {self.interface.control_dt:g} s"
             raise FaultError(
                 "deadline",
-                f"{self.missed_in_a_row} ticks of {self.interface.control_dt:g} s in a row "
-                f"were missed, {self.rules.max_missed_ticks} stop the robot",
+                f"{self.missed} {ticks} in a row were missed, {self.rules.max_missed_ticks} stop "
+                "the robot"
+                if total == self.missed
+                else f"{self.missed} of {total} {ticks} were missed and the others came late, "
+                f"{self.rules.max_missed_ticks} without one in time stop the robot",
             )
         if system is None:
             return

@@ -56,7 +56,11 @@ class SkillSchedule:
     def pending_decision(self, tick: int) -> int | None:
         """Returns the macro step that begins at `tick`, if its decision has not arrived yet."""
         macro, within = divmod(tick, self.decision_ticks)
-        return macro if within == 0 and macro not in self._answers else None
+        return macro if within == 0 and not self.is_decided(macro) else None
+
+    def is_decided(self, macro: int) -> bool:
+        """True if the decision of a macro step that has not begun yet has arrived."""
+        return macro in self._answers
 
     def set_decision(self, macro: int, skill: int) -> bool:
         """Accept a decision; False, without effect, if its macro step is decided or begun.

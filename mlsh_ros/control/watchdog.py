@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mlsh_ros.messages.command_limits import ROUNDING, violation
+from mlsh_ros.messages.command_limits import ROUNDING, is_safe, violation
 from sim.interface import Floats, Interface
 
 
@@ -16,7 +16,9 @@ class Watchdog:
     A command other than the safe one must be followed by another within `patience`; otherwise its
     sender has ended, hangs or is late, and the robot would continue to move. After an emergency
     stop the commands must approach the safe one. After a violation the watchdog is tripped until
-    it is reset, and brakes the robot from the last received command, or from its measured state.
+    it is reset, and brakes the robot from the last received command. It brakes from the measured
+    state where no command is known, and after a pause of its own process, during which the robot
+    may have come to rest.
 
     Args:
         interface: with the safe command and the rate limits.
@@ -42,6 +44,9 @@ class Watchdog:
         """Reset to the state without a known command."""
         self.resets += 1
         self.cause = ""  # why it is tripped
+        self._braking = False  # a command of its own has been computed
+        self._kept = False  # tripped before it began to watch; it has not heard a command yet
+        self._paused = False  # this process stood still after the newest command
         self.command: Floats = self._unknown.copy()  # (A,) last heard, or braking; NaN: unknown
         self._heard = 0.0  # s
         self._forgiven = False  # that this process was held up, since the newest command
@@ -55,8 +60,7 @@ class Watchdog:
     @property
     def at_rest(self) -> bool:
         """True if no command is known that moves the robot."""
-        command = self.command
-        return bool(((command == self.interface.safe_command) | np.isnan(command)).all())
+        return is_safe(self.interface, self.command)
 
     @property
     def deadline(self) -> float | None:
@@ -67,13 +71,18 @@ class Watchdog:
         return late if self._stop is None else min(late, self._rest_by)
 
     def hear(self, command: Floats, now: float) -> None:
-        """Handle a command (A,); NaN where it is not known. Ignored when tripped."""
+        """Handle a command (A,); NaN where it is not known. Ignored while it brakes."""
         self.heard += 1
-        self.cause = (
-            self.cause or violation(self.interface, command) or self._ignores(command, now)
-        )
-        if not self.cause:
-            self.command, self._heard, self._forgiven = command, now, False
+        wrong = violation(self.interface, command)
+        # Braking follows the newest command: its sender may speak until it hears of the trip.
+        if not (wrong or self._braking):
+            ignores = self._ignores(command, now)
+            self.cause = self.cause or ignores
+            if not ignores:
+                self.command, self._heard = command, now
+                self._forgiven = self._paused = False
+        self.cause = self.cause or wrong
+        self._kept = False
 
     def emergency_stop(self, now: float) -> None:
         """Require the robot to stop: skill_node brakes, and must begin within `patience`."""
@@ -87,10 +96,14 @@ class Watchdog:
 
     def refuse(self, cause: str) -> None:
         """Trip at once because of a command that is not permitted."""
-        self.cause = self.cause or cause
+        self.cause, self._kept = self.cause or cause, False
+
+    def keep(self, cause: str) -> None:
+        """Begin tripped, without braking: what tripped an earlier watchdog waits for a reset."""
+        self.cause, self._kept = cause, True
 
     def look(self, now: float, late: float = 0.0) -> bool:
-        """True if the watchdog is tripped, at the latest from this call on.
+        """True if the watchdog has to brake, at the latest from this call on.
 
         Args:
             now: s, by the clock of the commands.
@@ -98,20 +111,21 @@ class Watchdog:
                 commands that arrived meanwhile are handled first; only once, because otherwise a
                 process with permanent delays would never trip.
         """
+        self._paused = self._paused or late > self.patience
         if late > self.patience / 2 and not self.at_rest and not self._forgiven:
             self._forgiven = True
             self._heard = max(self._heard, now - self.patience / 2)
         return self.check(now)
 
     def check(self, now: float) -> bool:
-        """True if the watchdog is tripped, at the latest from this call on."""
+        """True if the watchdog has to brake, at the latest from this call on."""
         if (deadline := self.deadline) is not None and now >= deadline:
             standing = ", ".join(f"{value:.3g}" for value in self.command)
             if self._stop is not None and now >= self._rest_by:
                 self.cause = f"command ({standing}) after an emergency stop"
             else:
                 self.cause = f"command ({standing}) stood for {now - self._heard:.3f} s"
-        return bool(self.cause)
+        return bool(self.cause) and not self._kept
 
     def brake(self) -> Floats:
         """Next command (A,) on the way to the safe one, to be sent every tick.
@@ -119,8 +133,11 @@ class Watchdog:
         NaN where neither a command has been heard nor the robot's state is measured: to send
         anything there could make it jump.
         """
-        if (unknown := np.isnan(self.command)).any():
-            self.command = np.where(unknown, self._measured(), self.command)
+        if self._paused or np.isnan(self.command).any():
+            measured = self._measured()
+            unknown = np.isnan(self.command) | (self._paused & ~np.isnan(measured))
+            self.command = np.where(unknown, measured, self.command)
+        self._braking, self._paused = True, False
         self.command = self.interface.brake(self.command)
         return self.command
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mlsh_ros.control.clock import Time
+from mlsh_ros.control.clock import Time, steady_time
 from mlsh_ros.control.emergency_stop import EmergencyStop
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.control.sensor_buffer import SensorBuffer
@@ -75,7 +75,7 @@ class ArmingChecks:
 
     def estop_fault(self) -> FaultError | None:
         """Returns the present fault of the emergency stop, or None."""
-        return self._estop.fault(time.monotonic())
+        return self._estop.fault(steady_time())
 
     def not_fit(self) -> str:
         """Returns the reason that the robot must not be armed now; empty if there is none."""
@@ -92,7 +92,7 @@ class ArmingChecks:
                 "neither `tracking` nor `initial_command: safe`"
             )
         # One that was pressed before this node was started may not have been heard yet.
-        time.sleep(max(0.0, self._safety.began + DISCOVERY - time.monotonic()))
+        time.sleep(max(0.0, self._safety.began + DISCOVERY - steady_time()))
         if tripped := self._watchdog.tripped():
             return tripped
         self._estop.forget_released()

@@ -25,7 +25,9 @@ class MasterNode(CoreNode):
         super().__init__("master_node", MASTER_NODE)
         self.bundle: Bundle | None = None  # None: not configured
         self._masters: dict[int, Network] = {}  # per fingerprint of their bundle
+        self._next: tuple[Bundle, str, Network] | None = None  # accepted, see `_use`
         self.add_on_set_parameters_callback(self._on_parameters)
+        self.add_post_set_parameters_callback(self._after_parameters)
 
     def configure(self) -> None:
         """Load the bundle and connect."""
@@ -33,7 +35,7 @@ class MasterNode(CoreNode):
         bundle = load_bundle(str(self.get_parameter("bundle").value))
         manifest = bundle.manifest
         self._masters = {}
-        self._use(bundle, str(self.get_parameter("master").value))
+        self._use(*self._loaded(bundle, str(self.get_parameter("master").value)))
         self._request = request_layout(manifest.interface.observation_names)
         self._answer_layout = response_layout(manifest.skills)
         self._answer = array_message(self._answer_layout)
@@ -63,10 +65,13 @@ class MasterNode(CoreNode):
         self.bundle = None
         super().cleanup()
 
-    def _use(self, bundle: Bundle, name: str) -> None:
+    def _loaded(self, bundle: Bundle, name: str) -> tuple[Bundle, str, Network]:
         name = name or self._default(bundle)
+        return bundle, name, load_master(bundle, name)
+
+    def _use(self, bundle: Bundle, name: str, network: Network) -> None:
         # Those of another bundle stay: skill_node says whose master it asks.
-        self._masters[bundle.fingerprint] = load_master(bundle, name)
+        self._masters[bundle.fingerprint] = network
         self.bundle, self.master_name = bundle, name
 
     def _default(self, bundle: Bundle) -> str:
@@ -81,6 +86,7 @@ class MasterNode(CoreNode):
     def _on_parameters(self, changes: list[Any]) -> Any:
         from rcl_interfaces.msg import SetParametersResult
 
+        self._next = None
         given = {change.name: str(change.value) for change in changes}
         if self.bundle is None or not given.keys() & {"bundle", "master"}:
             return SetParametersResult(successful=True)
@@ -89,11 +95,18 @@ class MasterNode(CoreNode):
             if "bundle" in given:
                 bundle = load_bundle(given["bundle"])
                 bundle.check_replaces(self.bundle)
-            self._use(bundle, given.get("master", self.master_name))
+            self._next = self._loaded(bundle, given.get("master", self.master_name))
         except UserError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        self._name_publisher.publish(String(data=self.master_name))
         return SetParametersResult(successful=True)
+
+    def _after_parameters(self, changes: list[Any]) -> None:
+        """After all parameters are accepted: use the new master."""
+        taken, self._next = self._next, None
+        if taken is None or not {change.name for change in changes} & {"bundle", "master"}:
+            return
+        self._use(*taken)
+        self._name_publisher.publish(String(data=self.master_name))
 
     def _refuse(self, text: str) -> None:
         self.get_logger().warning(f"refused: {shorten(text)}", throttle_duration_sec=1.0)

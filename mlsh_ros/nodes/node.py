@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -32,6 +31,7 @@ from rclpy.task import Future
 
 from mlsh_ros.bringup.network import LAUNCHER, why_not_localhost
 from mlsh_ros.bringup.params import Param, Value, declare
+from mlsh_ros.control.clock import steady_time
 from mlsh_ros.messages import message_types as messages
 from mlsh_ros.messages.conversion import MessageError
 from mlsh_ros.messages.labelled_array import Layout
@@ -337,9 +337,9 @@ def _spin(node: CoreNode, stop: SimpleQueue[int]) -> int:
 
 def _deliver(node: CoreNode) -> None:
     """Wait briefly until reliable subscribers have received all messages."""
-    until = time.monotonic() + DELIVERY
+    until = steady_time() + DELIVERY
     for publisher in node.publishers:
-        left = max(until - time.monotonic(), 0.0)
+        left = max(until - steady_time(), 0.0)
         with suppress(Exception):  # it is a courtesy, and the node ends
             publisher.wait_for_all_acked(Duration(seconds=left))
 

@@ -14,6 +14,7 @@ from std_msgs.msg import String
 
 from mlsh_ros.bringup.node_graph import RECORDER
 from mlsh_ros.bringup.params import RECORDER_NODE
+from mlsh_ros.control.clock import steady_time
 from mlsh_ros.messages.conversion import command_writers, topic_readers
 from mlsh_ros.messages.topics import (
     MASTER,
@@ -84,7 +85,7 @@ class RecorderNode(CoreNode):
         }
         self._recorder = Recorder(folder, names, about, bundle.files[MANIFEST])
         self._driver = ""
-        self._looked, self._held_up = time.monotonic(), -REPAIR  # s, of `_look`
+        self._looked, self._held_up = steady_time(), -REPAIR  # s, of `_look`
         self._newest = 0.0  # s, when a node last said what it did
         # Of the executor's thread, which is known once it has heard something.
         self._hearer = threading.get_ident()
@@ -145,13 +146,13 @@ class RecorderNode(CoreNode):
         super().cleanup()
 
     def _hear_out(self) -> None:
-        began = time.monotonic()
-        while time.monotonic() - began < PATIENCE.get(self._driver, 0.0):
+        began = steady_time()
+        while steady_time() - began < PATIENCE.get(self._driver, 0.0):
             time.sleep(0.02)
         # What the network held up comes after the last word, one topic after the other.
         if self._driver != "running":
-            began, lacks = time.monotonic(), bool(self._heard.lacking())
-            while (now := time.monotonic()) - began < REPAIR:
+            began, lacks = steady_time(), bool(self._heard.lacking())
+            while (now := steady_time()) - began < REPAIR:
                 late = now - self._looked > LATE * LOOK or now - self._held_up < REPAIR
                 if not (lacks or late) and now - max(began, self._newest) > QUIET:
                     break
@@ -175,7 +176,7 @@ class RecorderNode(CoreNode):
             return
         self._hearer = threading.get_ident()
         if topic in TOLD:
-            self._newest = time.monotonic()
+            self._newest = steady_time()
         self._awaited.discard(topic)
         self._heard.hear(topic, data)
         if topic == STATE:  # CDR: four bytes of header, four of length, text, zero
@@ -187,7 +188,7 @@ class RecorderNode(CoreNode):
 
     def _look(self) -> None:
         """Report when all publishers are matched; DDS discovery may take seconds."""
-        if (now := time.monotonic()) - self._looked > LATE * LOOK:
+        if (now := steady_time()) - self._looked > LATE * LOOK:
             self._held_up = now
         self._looked = now
         if not self._told.startswith(WAITING):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Bool
 
+from mlsh_ros.control.clock import steady_time
 from mlsh_ros.control.emergency_stop import NOBODY, TOPIC, EmergencyStop, Publisher
 from mlsh_ros.messages.conversion import MessageError
 from mlsh_ros.nodes.inputs import side_node
@@ -70,7 +70,7 @@ class SafetyListener:
         self._take_word = word_taker()
         self._others: list[tuple[Any, Any, Callable[[bytes], None]]] = []
         self._closing = threading.Event()
-        self.began = self.alive = time.monotonic()  # s, when its thread last looked
+        self.began = self.alive = steady_time()  # s, when its thread last looked
         self._since = self.began
         self._thread = threading.Thread(target=self._run, name="safety", daemon=True)
 
@@ -86,23 +86,28 @@ class SafetyListener:
         subscription = self._listen(kind, self._owner.resolve_topic_name(topic), quality)
         self._others.append((subscription, kind, receiver(kind, topic, use, refuse)))
 
-    def newest(self, kind: Any, topic: str, quality: QoSProfile) -> Callable[[], bytes | None]:
-        """Returns a function for the newest bytes of a topic; None: nothing new.
+    def newest(
+        self, kind: Any, topic: str, quality: QoSProfile
+    ) -> Callable[[], tuple[bytes | None, float]]:
+        """Returns a function for the newest bytes of a topic, and when they were received.
 
-        Has no cost while it is not called.
+        The bytes are None if there is nothing new; the time is in s, by the system's clock. Has
+        no cost while it is not called.
         """
         subscription = self._listen(kind, self._owner.resolve_topic_name(topic), quality)
 
-        def take() -> bytes | None:
+        def take() -> tuple[bytes | None, float]:
             taken = subscription.handle.take_message(kind, True)
-            return None if taken is None else bytes(taken[0])
+            if taken is None:
+                return None, 0.0
+            return bytes(taken[0]), taken[1]["received_timestamp"] * 1e-9
 
         return take
 
     @property
     def since(self) -> float:
         """Time since which messages were received without a pause of the process, s."""
-        now = time.monotonic()
+        now = steady_time()
         return now if now - self.alive > GAP else self._since
 
     def start(self) -> None:
@@ -123,7 +128,7 @@ class SafetyListener:
         look = 0.0
         try:
             while not self._closing.wait(POLL):
-                now = time.monotonic()
+                now = steady_time()
                 if now - self.alive > GAP:
                     self._since = now
                 self.alive = now

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from std_srvs.srv import Trigger
 
+from mlsh_ros.control.clock import steady_time
 from mlsh_ros.control.emergency_stop import EmergencyStop
 from mlsh_ros.control.session import Session
 from mlsh_ros.control.supervisor import State, Status, Supervisor
@@ -16,6 +18,10 @@ from mlsh_ros.nodes.clock import steady
 from mlsh_ros.nodes.master_node import RESPONSE_TOPIC
 
 AUTO_ARM_PERIOD = 0.5  # s between two attempts to arm and start
+BEAT = 0.1  # s between two looks at whether the executor works
+HELD_UP = 1.0  # s without one, after which a request may be an old one
+MOVING = ("arm", "start")  # nobody may be surprised by these
+SETTLED = 0.5  # s after that, within which requests that waited are served
 
 
 class SessionServices:
@@ -48,6 +54,10 @@ class SessionServices:
         self._checks, self._estop, self._prepare = checks, estop, prepare
         self._forget_sensors, self._missing = forget_sensors, sensors_missing
         self._auto_arm_timer: Any = None
+        self._worked = steady_time()  # s, of the last look
+        self._resumed = -math.inf  # s, when the last long pause ended
+        self._paused = 0.0  # s, that pause
+        self._beat = node.create_timer(BEAT, self._look, clock=steady())
         self._services = [
             node.create_service(Trigger, f"~/{name}", partial(self._serve, name, action))
             for name, action in (
@@ -62,6 +72,7 @@ class SessionServices:
     def destroy(self) -> None:
         """Destroy the services."""
         self.cancel_auto_arm()
+        self._node.destroy_timer(self._beat)
         for service in self._services:
             self._node.destroy_service(service)
 
@@ -85,11 +96,29 @@ class SessionServices:
         response: Trigger.Response,
     ) -> Trigger.Response:
         self.cancel_auto_arm()  # someone else decides now
-        active = self._supervisor.active
-        refusal = action() if active else "skill_node is not active; activate it"
+        refusal = self._refusal(name) or action()
         response.success = not refusal
         response.message = f"cannot {name}: {refusal}" if refusal else self._supervisor.state.value
         return response
+
+    def _refusal(self, name: str) -> str:
+        """Returns the reason that a request is not served at all; empty if it is."""
+        if not self._supervisor.active:
+            return "skill_node is not active; activate it"
+        self._look()
+        if name in MOVING and steady_time() - self._resumed < SETTLED:
+            return (
+                f"skill_node served nothing for {self._paused:.1f} s, so that this request may "
+                "be an old one; call again"
+            )
+        return ""
+
+    def _look(self) -> None:
+        """Notice that the process stood still, or that something kept its executor busy."""
+        now = steady_time()
+        if now - self._worked > HELD_UP:
+            self._resumed, self._paused = now, now - self._worked
+        self._worked = now
 
     def _arm(self) -> str:
         """Change from DISARMED to READY; returns the reason if that is refused."""

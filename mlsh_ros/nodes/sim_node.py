@@ -15,8 +15,8 @@ from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
 
 from mlsh_ros.bringup.params import SIM_NODE
-from mlsh_ros.control.clock import HOLD
-from mlsh_ros.messages.command_limits import violation
+from mlsh_ros.control.clock import HOLD, steady_time
+from mlsh_ros.messages.command_limits import is_safe, violation
 from mlsh_ros.messages.conversion import (
     CommandWriter,
     MessageError,
@@ -78,6 +78,7 @@ class SimNode(CoreNode):
         self._next_episode = int(self.values["episode"])
         self._bundle: Bundle | None = None
         self.add_on_set_parameters_callback(self._on_parameters)
+        self.add_post_set_parameters_callback(self._after_parameters)
 
     def configure(self) -> None:
         """Build the world and connect."""
@@ -245,10 +246,6 @@ class SimNode(CoreNode):
         from rcl_interfaces.msg import SetParametersResult
 
         for change in changes:
-            if change.name == "fault":
-                self._fault = str(change.value)
-            if change.name == "episode":
-                self._next_episode = int(change.value)
             if change.name != "task":
                 continue
             try:
@@ -264,6 +261,14 @@ class SimNode(CoreNode):
             except UserError as error:
                 return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
+
+    def _after_parameters(self, changes: list[Any]) -> None:
+        """After all parameters are accepted."""
+        for change in changes:
+            if change.name == "fault":
+                self._fault = str(change.value)
+            if change.name == "episode":
+                self._next_episode = int(change.value)
 
     def _judge(self) -> None:
         """Publish the outcome of a simulated tick, and begin the next episode if it has ended."""
@@ -348,15 +353,15 @@ class SimNode(CoreNode):
         """Run the physics against the clock, on an absolute time grid."""
         # Simulated time may as well pass a little later, and others need theirs to follow it.
         lost = self._period * self.interface.substeps if self.simulated else LOST
-        due = time.monotonic()
+        due = steady_time()
         while not self._stop.is_set():
             due += self._period
             if not (self.simulated and self._paused):
                 self._hold()
                 self._go_on()
-            delay = due - time.monotonic()
+            delay = due - steady_time()
             if delay < -lost:
-                due = time.monotonic()
+                due = steady_time()
             time.sleep(max(0.0, delay))
 
     def _hold(self) -> None:
@@ -368,7 +373,7 @@ class SimNode(CoreNode):
             return
         with self._lock:
             late = self._unanswered > LATE * self.interface.substeps
-            if not late or self._done or (self._received == self.interface.safe_command).all():
+            if not late or self._done or is_safe(self.interface, self._received[0]):
                 return
             self._answer.clear()
         self._waited = not self._answer.wait(HOLD)

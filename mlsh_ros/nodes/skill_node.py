@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 import threading
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NoReturn
@@ -18,7 +17,7 @@ from rclpy.duration import Duration
 from std_msgs.msg import Float64MultiArray, String
 
 from mlsh_ros.bringup.params import SKILL_NODE
-from mlsh_ros.control.clock import SimulatedClock
+from mlsh_ros.control.clock import SimulatedClock, steady_time
 from mlsh_ros.control.command_gate import CommandGate, WatchdogReport
 from mlsh_ros.control.controller import Controller, Request
 from mlsh_ros.control.diagnostics import diagnose
@@ -312,7 +311,8 @@ class SkillNode(CoreNode):
         if taken is None or all(change.name != "bundle" for change in changes):
             return
         self.bundle, skills = taken
-        self.controller.swap(skills, self.bundle.fingerprint)
+        with self._new_data:
+            self.controller.swap(skills, self.bundle.fingerprint)
         self.get_logger().info(f"bundle {self.bundle.source} from the next macro step on")
 
     # What else may stop the robot -----------------------------------------------------------
@@ -433,7 +433,7 @@ class SkillNode(CoreNode):
 
     def send_command(self, command: Floats, stamp: int | None = None) -> None:
         """Send the command (A,) to the robot; stamped now, or with `stamp`, ns, in lockstep."""
-        if (silence := time.monotonic() - self._safety.alive) > DEAF:
+        if (silence := steady_time() - self._safety.alive) > DEAF:
             raise FaultError(
                 "internal", f"the emergency stop topic was not read for {silence:.2f} s"
             )
@@ -442,7 +442,7 @@ class SkillNode(CoreNode):
 
     def _publish(self, command: Floats, stamp: int | None) -> None:
         assert self._commander is not None
-        self._sent = time.monotonic()
+        self._sent = steady_time()
         self._commander.send(command, self._stamp() if stamp is None else stamp)
 
     def _stamp(self) -> int:

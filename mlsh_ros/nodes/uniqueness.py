@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from rclpy.node import Node
 from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+from mlsh_ros.control.clock import steady_time
 
 UNKNOWN = "_NODE_NAME_UNKNOWN_"  # what rmw calls a node whose name it has not heard
 INTRODUCTION = 2.0  # s of discovery; a publisher without a node name by then is not of ROS
@@ -72,7 +73,7 @@ class SinglePublishers:
 
     def _old(self, infos: Iterable[TopicEndpointInfo]) -> int:
         """Number of publishers that have existed too long to be remains of an ended process."""
-        now = time.monotonic()
+        now = steady_time()
         since = [self._known.setdefault(bytes(info.endpoint_gid), now) for info in infos]
         return sum(now - first > REMEMBERED for first in since)
 
@@ -86,7 +87,7 @@ class SinglePublishers:
         if not any(UNKNOWN in name for name, _ in nodes):
             self._strangers.pop(topic, None)
             return False
-        now = time.monotonic()
+        now = steady_time()
         return now - self._strangers.setdefault(topic, now) < patience
 
 

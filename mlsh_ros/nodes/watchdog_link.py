@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from std_msgs.msg import Float64MultiArray, String
 
+from mlsh_ros.control.clock import steady_time
 from mlsh_ros.control.command_gate import CommandGate, WatchdogReport
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.control.heartbeat import Beat, Heartbeat, heartbeat_layout, interface_number
@@ -55,23 +56,24 @@ class WatchdogLink:
 
     def follow(self) -> float | None:
         """Begin a session; returns the s after which watchdog_node brakes, if there is one."""
-        beat = self.heartbeat.follow() if self._required else None
+        beat = self.heartbeat.follow(self._gate.count) if self._required else None
         return beat.patience if beat and not self._paused else None
 
     def watch(self, listening_since: float, sent: float) -> WatchdogReport | None:
         """Returns the state of the session's watchdog_node, see `Heartbeat.watch`."""
-        return self.heartbeat.watch(time.monotonic(), listening_since, sent)
+        return self.heartbeat.watch(steady_time(), listening_since, sent)
 
     def fault(self, *, braking: bool) -> FaultError | None:
         """Returns why a required watchdog is missing, or None; see `Heartbeat.fault`."""
         if not self._required:
             return None
         sent = 0 if self._paused else self._gate.count
-        return self.heartbeat.fault(time.monotonic(), sent, braking=braking)
+        return self.heartbeat.fault(steady_time(), sent, braking=braking)
 
     def tripped(self) -> str:
         """Returns the reason that a tripped watchdog_node prevents arming; empty if it has not."""
-        return self._state("it first") if self.state.startswith(TRIPPED) else ""
+        beat = self.heartbeat.newest
+        return self._state("it first") if self._told_trip or (beat and beat.tripped) else ""
 
     def stopped(self) -> str:
         """Returns the reason that a stopped watchdog_node prevents arming; empty if none is."""
@@ -79,12 +81,19 @@ class WatchdogLink:
             time.sleep(SOON)  # it receives a release a moment later
         return self._state("it too") if self.state.startswith(STOPPED) else ""
 
+    @property
+    def _told_trip(self) -> bool:
+        return self.state.startswith(TRIPPED)
+
     def _state(self, what: str) -> str:
-        return f"{WATCHDOG} is {self.state}; reset {what}"
+        beat = self.heartbeat.newest
+        # The text may be of another sender, such as a recording that is played.
+        tripped = beat is not None and beat.tripped and not self._told_trip
+        return f"{WATCHDOG} is {TRIPPED if tripped else self.state}; reset {what}"
 
     def _on_state(self, message: String) -> None:
         self.state = message.data
-        if message.data.startswith(TRIPPED):
+        if self._told_trip:
             self._on_trip(message.data)
 
     def _on_heartbeat(self, message: Float64MultiArray) -> None:
@@ -101,6 +110,9 @@ class WatchdogLink:
             heard=int(scalars["heard"]),
             patience=scalars["patience"],
             command=vectors["command"] if scalars["known"] else None,
-            received=time.monotonic(),
+            received=steady_time(),
         )
+        before = self.heartbeat.newest
         self.heartbeat.hear(beat, self._gate.count)
+        if beat.tripped and not (before is not None and before.tripped):
+            self._on_trip(self.state if self._told_trip else TRIPPED)

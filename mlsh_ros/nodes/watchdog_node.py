@@ -15,7 +15,7 @@ from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
 from mlsh_ros.bringup.params import WATCHDOG_NODE
-from mlsh_ros.control.clock import PATIENCE, SimulatedClock
+from mlsh_ros.control.clock import PATIENCE, SimulatedClock, steady_time
 from mlsh_ros.control.emergency_stop import EmergencyStop
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.control.heartbeat import PERIOD, heartbeat_layout, interface_number
@@ -54,6 +54,8 @@ LOCKSTEP = 10.0  # s that a command may stand in lockstep, as skill_node waits f
 ENDING = 2.0
 # s within which a launcher's signal reaches all nodes, and skill_node begins to brake by itself
 SIGNALLED = 0.3
+# s from the news of a trip to the first braking command: skill_node hears it, and sends no more
+HAND_OVER = 0.03
 
 
 class WatchdogNode(CoreNode):
@@ -85,7 +87,7 @@ class WatchdogNode(CoreNode):
         )
         before, self.watchdog = self.watchdog, Watchdog(interface, patience, self._measured)
         if before is not None and before.cause:  # a person resets it, not the lifecycle
-            self.watchdog.refuse(before.cause)
+            self.watchdog.keep(before.cause)
         self._told = ""
         inputs = self.made(Inputs(self), Inputs.destroy)
         self.time = make_clock(
@@ -111,7 +113,8 @@ class WatchdogNode(CoreNode):
         # Best effort: matches every publisher, waits for no lost message, delays no publisher.
         for writer in writers:
             use = partial(self._on_command, writer)
-            inputs.listen(message_type(writer.type), writer.topic, use, SENSOR, self._refuse)
+            kind = message_type(writer.type)
+            inputs.listen(kind, writer.topic, use, SENSOR, self._refuse_command)
         safety = SafetyListener(
             self,
             self.estop,
@@ -129,6 +132,7 @@ class WatchdogNode(CoreNode):
         """Subscribe to the measurements of the commands, which are read when it brakes."""
         measured = {t.tracking.term for t in self.interface.action if t.tracking is not None}
         terms = [term for term in self.interface.observation if term.name in measured]
+        self._max_age = min((term.max_age for term in terms), default=0.0)
         kinds = [(reader, message_type(reader.type)) for reader in topic_readers(terms)]
         self._sources = [
             (reader, kind, safety.newest(kind, reader.topic, SENSOR)) for reader, kind in kinds
@@ -138,8 +142,10 @@ class WatchdogNode(CoreNode):
         """(A,) the command that the robot's measured state corresponds to; NaN: not known."""
         fields: dict[str, Floats] = {}
         for reader, kind, newest in self._sources:
-            if (data := newest()) is not None:
-                with suppress(MessageError):  # then it is not known
+            data, received = newest()
+            # Of a robot whose sensors have fallen silent nothing is known.
+            if data is not None and abs(time.time() - received) <= self._max_age:
+                with suppress(MessageError):
                     fields |= reader.read(decoded(data, kind, reader.topic))
         return self.interface.initial_command(fields)
 
@@ -157,7 +163,7 @@ class WatchdogNode(CoreNode):
         self._tell(INACTIVE)  # skill_node stops the robot
         with self._new_data:
             self._closing = True
-            self._end_by = time.monotonic() + ENDING + self.interface.braking_time[0]
+            self._end_by = steady_time() + ENDING + self.interface.braking_time[0]
             self._new_data.notify_all()
         self._thread.join()
         self._thread = None
@@ -165,8 +171,8 @@ class WatchdogNode(CoreNode):
 
     def end(self) -> bool:
         """The process ends, mostly with all others of its launcher: skill_node brakes first."""
-        deadline = time.monotonic() + SIGNALLED
-        while self._thread is not None and time.monotonic() < deadline:
+        deadline = steady_time() + SIGNALLED
+        while self._thread is not None and steady_time() < deadline:
             time.sleep(PERIOD)
         return super().end()
 
@@ -178,6 +184,8 @@ class WatchdogNode(CoreNode):
 
     def _on_command(self, writer: CommandWriter, message: Any) -> None:
         with self._new_data:
+            if self._thread is None:  # whoever commands the robot meanwhile is not watched
+                return
             command = self.watchdog.command.copy()
             writer.read(message, command)
             if self.watchdog.at_rest:  # until now
@@ -211,10 +219,14 @@ class WatchdogNode(CoreNode):
             self._tell(WATCHING)
 
     def _refuse(self, text: str) -> None:
-        """Trip because of an unreadable command, to which the robot's reaction is undefined."""
+        """Trip at once."""
         with self._new_data:
             self.watchdog.refuse(shorten(text))
             self._new_data.notify_all()
+
+    def _refuse_command(self, text: str) -> None:
+        """Trip because of an unreadable command, to which the robot's reaction is undefined."""
+        (self._warn if self._thread is None else self._refuse)(text)
 
     def _warn(self, text: str) -> None:
         self.get_logger().warning(f"refused: {shorten(text)}", throttle_duration_sec=1.0)
@@ -272,17 +284,19 @@ class WatchdogNode(CoreNode):
 
     def _expired(self, late: float) -> bool:
         """True if the command is overdue, and not because the machine was busy."""
-        if self._closing and time.monotonic() > self._end_by:
+        if self._closing and steady_time() > self._end_by:
             self.watchdog.refuse("a command moves the robot although watchdog_node is to end")
         now = self.time.now() if self.time.is_late(self._heard) else -math.inf
         return bool(self.watchdog.look(now, late))
 
     def _brake(self) -> None:
         """Send the commands to the safe one, then the safe one, until reset."""
-        self._send()
         with self._new_data:
             turn = self.watchdog.resets
             self._tell_standing()
+        # Two senders at a time would make the robot jump.
+        self._wait(HAND_OVER, turn)
+        self._send()
         while self._wait_a_tick(turn):
             self._send()
 
@@ -291,8 +305,12 @@ class WatchdogNode(CoreNode):
         self._say_beat()
         if self._closing and self.watchdog.at_rest:
             return False
-        return not self.time.wait_for(
-            self.interface.control_dt,
+        return not self._wait(self.interface.control_dt, turn)
+
+    def _wait(self, seconds: float, turn: int) -> bool:
+        """Wait; True if it was reset meanwhile, and perhaps tripped again."""
+        return self.time.wait_for(
+            seconds,
             self._new_data,
             lambda: not self.watchdog.cause or self.watchdog.resets != turn,
         )

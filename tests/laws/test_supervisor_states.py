@@ -458,6 +458,26 @@ def test_a_watchdog_that_is_silent_asleep_or_deaf_is_lost():
     assert heart.fault(3.4, 35) is None
 
 
+def test_a_watchdog_that_has_tripped_is_a_fault_whatever_its_state_topic_says():
+    heart = Heartbeat(7, simulated=False)
+    heart.hear(replace(beat(1.0), tripped=True), 0)
+    assert str(heart.fault(1.0, 0)) == "watchdog: watchdog_node is tripped; reset it first"
+    assert heart.fault(1.0, 0, braking=True) is None  # who brakes is known to the gate
+    heart.hear(beat(1.1), 0)
+    assert heart.fault(1.1, 0) is None
+
+
+def test_the_time_that_a_watchdog_may_be_deaf_begins_with_the_session():
+    """At 100 Hz nine commands are 90 ms."""
+    heart = Heartbeat(7, simulated=False)
+    for n in range(100):  # nobody commands anything
+        heart.hear(beat(0.1 * n, heard=50), 50)
+    heart.follow(50)
+    assert all(heart.fault(9.9 + 0.01 * n, 50 + n) is None for n in range(1, 50))
+    heart.hear(beat(10.4, heard=50), 100)
+    assert "received none of the last 50 commands" in str(heart.fault(10.41, 100))
+
+
 def test_a_watchdog_of_another_robot_or_clock_or_a_second_one_is_named():
     heart = Heartbeat(7, simulated=False)
     heart.hear(beat(1.0, interface=8), 0)

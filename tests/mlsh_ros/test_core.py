@@ -189,12 +189,14 @@ def test_controller_is_observe_skill_and_command_by_hand(bundle, controller):
     assert set(decided.values()) == {0, 1}
 
 
+def skills(value):
+    """Two skills of omni that say the same, whatever they see."""
+    return [lambda _: np.full((1, 2), value, np.float32)] * 2
+
+
 def test_a_session_remembers_what_was_sent_whichever_bundle_chose_it(tmp_path):
     interface = load_robot(remembering_robot(tmp_path / "robot")).interface
     last = interface.observation_slices["last"]
-
-    def skills(value):
-        return [lambda _: np.full((1, 2), value, np.float32)] * 2
 
     controller, shown = Controller(interface, skills(0.5), 5, 1, fingerprint=7), []
     for t in range(12):
@@ -209,10 +211,37 @@ def test_a_session_remembers_what_was_sent_whichever_bundle_chose_it(tmp_path):
     assert request.observation[last].tolist() == [0, 0]
 
 
-def test_another_bundles_skills_take_over_with_the_macro_step_that_its_master_decides(bundle):
-    def skills(value):
-        return [lambda _: np.full((1, 2), value, np.float32)] * 2
+def test_the_old_skills_go_on_until_the_master_of_the_new_ones_answers(bundle):
+    """The number of a skill means nothing to another bundle."""
+    controller = Controller(bundle.interface, skills(0.1), 5, 1, fingerprint=7)
+    asked, actions = [], []
+    for t in range(40):
+        if t == 7:
+            controller.swap(skills(0.2), 8)
+        request = controller.observe(fields_at(bundle.interface, t))
+        if request is not None:
+            asked.append(request.bundle)
+            if request.bundle == 7 or t > 20:  # from then on master_node has the other bundle
+                controller.set_decision(request.macro, 0)
+        actions.append(round(float(controller.act().action[0]), 3))
+    assert asked == [7, 7] + [8] * 7
+    assert actions == [0.1] * 25 + [0.2] * 15
+    assert controller.schedule.late == 3  # counted, so that it does not go on for ever
 
+
+@pytest.mark.parametrize("lead", [0, 1])
+def test_a_first_decision_of_the_old_master_does_not_run_the_new_skills(bundle, lead):
+    """The loop observes tick 0 for the first question, and again in the first tick."""
+    controller = Controller(bundle.interface, skills(0.1), 5, lead, fingerprint=7)
+    fields = fields_at(bundle.interface, 0)
+    request = controller.observe(fields)
+    assert controller.set_decision(request.macro, 1)
+    controller.swap(skills(0.2), 8)  # while the first decision was awaited
+    assert controller.observe(fields).bundle == 7
+    assert controller.act().action[0] == np.float32(0.1)
+
+
+def test_another_bundles_skills_take_over_with_the_macro_step_that_its_master_decides(bundle):
     controller = Controller(bundle.interface, skills(0.1), 5, 1, fingerprint=7)
     asked, actions = [], []
     for t in range(20):

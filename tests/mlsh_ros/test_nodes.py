@@ -439,6 +439,53 @@ def test_a_graph_of_the_simulation_starts_by_itself_and_stays_stopped(world):
     assert not observer.commands()[-1].any()
 
 
+def test_a_change_that_is_refused_as_a_whole_changes_nothing(world, bundle):
+    """No node takes a part of it."""
+    observer = world.start_all()
+    before = observer.heard["master_node/master"][-1][1].data
+    other = next(name for name in bundle.manifest.masters if name != before)
+    for node, changes in (
+        ("master_node", {"master": other}),
+        ("sim_node", {"fault": "silent"}),
+    ):
+        parameters = [
+            Parameter(name, value=value).to_parameter_msg()
+            for name, value in {**changes, "use_sim_time": True}.items()
+        ]
+        name = f"{node}/set_parameters_atomically"
+        result = observer.call(SetParametersAtomically, name, parameters=parameters).result
+        assert not result.successful
+    observer.heard["odom"].clear()
+    wait_for(lambda: len(observer.heard["odom"]) > 2, 10.0, "sensors")
+    assert observer.heard["master_node/master"][-1][1].data == before
+
+
+def test_a_request_that_waited_while_the_node_stood_still_starts_nothing(world):
+    """Whoever called has given up, and may be beside the robot."""
+    observer = world.start_all()
+    observer.arm()
+    for name in ("stop", "disarm", "start"):  # its clients are known
+        observer.call(Trigger, f"skill_node/{name}")
+    observer.wait("disarmed")
+    skill = world.nodes["skill_node"]
+    skill.send_signal(signal.SIGSTOP)
+    futures = [
+        observer.clients[f"skill_node/{name}"].call_async(Trigger.Request())
+        for name in ("arm", "start")
+    ]
+    time.sleep(2.0)
+    since = time.monotonic()
+    skill.send_signal(signal.SIGCONT)
+    wait_for(lambda: all(future.done() for future in futures), 10.0, "answers")
+    for future in futures:
+        assert not future.result().success
+        assert "this request may be an old one; call again" in future.result().message
+    assert observer.state() == "disarmed"
+    assert not observer.commands(since).any()
+    time.sleep(0.7)
+    observer.drive()
+
+
 # Simulated time -------------------------------------------------------------------------------
 
 

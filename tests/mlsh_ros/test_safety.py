@@ -16,6 +16,7 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy")
 
+from geometry_msgs.msg import TwistStamped
 from lifecycle_msgs.msg import Transition
 from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import SetParameters
@@ -442,6 +443,136 @@ def test_a_thawed_skill_node_does_not_undo_what_the_watchdog_has_done(scene):
     scene.observer.wait("fault", 3.0)
     time.sleep(0.5)
     assert not scene.observer.commands(since).any()
+    scene.ready()
+
+
+class StopsByItself(Robot):
+    """A base with a time-out of 0.5 s for its commands, as most drivers have."""
+
+    def sees(self, reader, velocity, age=0):
+        told = self.observer.heard["cmd_vel"]
+        if not told or time.monotonic() - told[-1][0] > 0.5:
+            velocity = np.zeros(2)
+        return super().sees(reader, velocity, age)
+
+
+def test_a_robot_that_came_to_rest_while_its_nodes_stood_still_is_not_moved(bundle):
+    """As a container that is paused, or a computer that is suspended."""
+    with new_domain() as stack:
+        world = World(bundle, stack)
+        observer = world.observer
+        robot = StopsByItself(observer, topic_readers(bundle.interface.observation))
+        stack.callback(robot.close)
+        world.start("watchdog_node")
+        world.start("master_node")
+        world.start("skill_node")
+        wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")
+        observer.drive()
+        fast = lambda: np.abs(observer.commands()[-1:]).max(initial=0.0) > 0.6  # noqa: E731
+        wait_for(fast, 20.0, lambda: observer.commands()[-3:])
+        nodes = [world.nodes[name] for name in ("skill_node", "watchdog_node")]
+        for each in nodes:
+            each.send_signal(signal.SIGSTOP)
+        time.sleep(3.0)
+        since = time.monotonic()
+        for each in nodes:
+            each.send_signal(signal.SIGCONT)
+        observer.wait("fault", 5.0)
+        time.sleep(1.0)
+        assert not observer.commands(since).any(), observer.commands(since)[:5]
+
+
+@contextmanager
+def teleop(observer):
+    """Sends velocity commands, as a person with a joystick does."""
+    node = rclpy.create_node("teleop", context=observer.context)
+    publisher = node.create_publisher(TwistStamped, "cmd_vel", EXCHANGE)
+    wait_for(lambda: publisher.get_subscription_count() >= 2, 15.0, "listeners")
+    time.sleep(0.3)
+
+    def send(x):
+        message = TwistStamped()
+        message.twist.linear.x = float(x)
+        publisher.publish(message)
+
+    try:
+        yield send
+    finally:
+        node.destroy_node()
+
+
+def test_a_watchdog_that_is_not_active_watches_nobody(bundle):
+    """What somebody commanded meanwhile is over when it is activated."""
+    with new_domain() as stack:
+        world = World(bundle, stack)
+        observer = world.observer
+        world.start("watchdog_node", autostart=False)
+        assert observer.change("watchdog_node", Transition.TRANSITION_CONFIGURE)
+        with teleop(observer) as send:
+            send(1.0)
+            send(np.nan)
+            time.sleep(0.5)
+        since = time.monotonic()
+        assert observer.change("watchdog_node", Transition.TRANSITION_ACTIVATE)
+        time.sleep(1.0)
+        assert not len(observer.commands(since))
+
+
+class Rolls(Robot):
+    """Rolls on, whatever it is told."""
+
+    def sees(self, reader, velocity, age=0):
+        return super().sees(reader, self.rolls, age)
+
+
+def test_a_watchdog_brakes_from_what_is_measured_now_or_not_at_all(bundle):
+    """A bad command after a reset: nothing is known but what odom said long ago."""
+    with new_domain() as stack:
+        world = World(bundle, stack)
+        observer, states = world.observer, []
+        observer.node.create_subscription(
+            String, "watchdog_node/state", lambda m: states.append(m.data), LATCHED
+        )
+        robot = Rolls(observer, topic_readers(bundle.interface.observation))
+        robot.rolls = np.array([0.9, 0.0])
+        world.start("watchdog_node")
+        wait_for(lambda: states == ["watching"], 15.0, lambda: states)
+        with teleop(observer) as send:
+            send(np.nan)
+            braked = lambda: len(observer.commands()) > 3  # noqa: E731
+            wait_for(braked, 5.0, lambda: observer.commands())
+            sent = observer.commands()[1:]  # after that of the joystick
+            np.testing.assert_allclose(sent[0], [0.4, 0.0], atol=1e-6)  # 0.5 less than it rolls
+            robot.close()
+            time.sleep(0.5)  # older than max_age
+            assert observer.call(Trigger, "watchdog_node/reset").success
+            since = time.monotonic()
+            send(np.nan)
+            wait_for(lambda: states[-1].startswith("tripped"), 5.0, lambda: states)
+            time.sleep(0.5)
+            sent = observer.commands(since)
+            assert not sent[np.isfinite(sent).all(axis=1)].any(), sent
+
+
+def test_a_tripped_watchdog_is_one_whatever_is_said_in_its_name(scene):
+    """Such as by a recording that is played: its last word is latched."""
+    with teleop(scene.observer) as send:
+        send(np.nan)
+        wait_for(lambda: scene.watchdog[-1].startswith("tripped"), 3.0, "watchdog")
+    player = rclpy.create_node("player", context=scene.observer.context)
+    publisher = player.create_publisher(String, "watchdog_node/state", LATCHED)
+    wait_for(lambda: publisher.get_subscription_count() >= 2, 15.0, "listeners")
+    publisher.publish(String(data="watching"))
+    wait_for(lambda: scene.watchdog[-1] == "watching", 3.0, "the player")
+    try:
+        time.sleep(0.3)
+        scene.call("reset")
+        refused = lambda: scene.call("arm").message  # noqa: E731
+        told = "cannot arm: watchdog_node is tripped; reset it first"
+        wait_for(lambda: refused() == told, 5.0, refused)
+    finally:
+        player.destroy_node()
+    scene.observer.heard["cmd_vel"].clear()  # what is no number is no step
     scene.ready()
 
 
