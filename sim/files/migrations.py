@@ -125,7 +125,7 @@ def check_schema(data: Mapping[str, Any], kind: str, file: object, migrate: Path
 
 
 def is_earlier(data: Mapping[str, Any], kind: str) -> bool:
-    """Whether a file has the earlier schema or, whatever it states, names of it."""
+    """True if a file has the earlier schema or, whatever it states, names of it."""
     schema = data.get("schema")
     if type(schema) is not int:  # true is 1 in Python
         return False
@@ -133,7 +133,7 @@ def is_earlier(data: Mapping[str, Any], kind: str) -> bool:
 
 
 def earlier_names(data: Any, kind: str) -> str:
-    """What of a kind of file has another name, as an error says it; empty: nothing."""
+    """Lists the names in a file that have another one now, as an error says it; else empty."""
     names = dict(_earlier(data, CHANGES[kind]))
     return _listed(names) if names else ""
 

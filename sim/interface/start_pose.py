@@ -27,7 +27,7 @@ from sim.interface.validators import (
 
 @dataclass(frozen=True, config=STRICT)
 class StartTerm:
-    """What an observation term shows in the start pose."""
+    """Values of an observation term in the start pose."""
 
     term: Label  # name of the observation term
     values: tuple[Number, ...]  # in its unit, one per element
