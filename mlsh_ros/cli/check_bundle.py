@@ -45,7 +45,7 @@ def describe(bundle: Bundle) -> None:
             seen = ", ".join(f"{low:g} to {high:g}" for low, high in ranges(limit))
             say(f"    may see {term} {seen}")
     table = Table(box=None, padding=(0, 2))
-    for head in ("master", "task", "return", "optimum", "normalised", "updates", "steps"):
+    for head in ("master", "task", "return", "optimum", "normalized", "updates", "steps"):
         table.add_column(head)
     for name, master in m.masters.items():
         score = master.score
@@ -54,7 +54,7 @@ def describe(bundle: Bundle) -> None:
             master.task,
             amount(score.value),
             amount(score.optimum),
-            percent(score.normalised),
+            percent(score.normalized),
             f"{master.provenance.updates}",
             f"{master.provenance.steps:,}",
         )

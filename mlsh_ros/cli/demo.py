@@ -44,7 +44,7 @@ def demo(
     from mlsh_ros.evaluation.backends import run_ros
     from mlsh_ros.evaluation.case import resolve_cases
     from mlsh_ros.evaluation.report.report import write_report
-    from mlsh_ros.evaluation.scores import summarise
+    from mlsh_ros.evaluation.scores import summarize
     from policies.bundle.bundle import load_bundle
     from sim.files.output import check_place
 
@@ -65,7 +65,7 @@ def demo(
             on_episode=table.finish,
             on_tick=table.tick,
         )
-    result = summarise(cases, "ros-realtime", seed, done)
+    result = summarize(cases, "ros-realtime", seed, done)
     result.write_json(output / "report.json", overwrite=overwrite)
     write_report(result, output / "report.html", overwrite=overwrite)
     show(result)

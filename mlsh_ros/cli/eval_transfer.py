@@ -56,7 +56,7 @@ def eval_transfer(
 ) -> None:
     """Learn all tasks of a family with a bundle's frozen skills, over seeds."""
     from policies.bundle.bundle import load_bundle
-    from policies.experiments.transfer import evaluate_transfer, summarise_transfer
+    from policies.experiments.transfer import evaluate_transfer, summarize_transfer
     from sim.tasks.registry import use_family
 
     family = use_family(family)
@@ -84,7 +84,7 @@ def eval_transfer(
             on_update=_say,
         ):
             results.append(result)
-    for summary in summarise_transfer(loaded, results, robot):
+    for summary in summarize_transfer(loaded, results, robot):
         _show(summary)
     say(f"every number: {target}")
 

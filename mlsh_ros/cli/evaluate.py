@@ -111,13 +111,13 @@ def _score(
 ) -> None:
     from mlsh_ros.evaluation.measured import measured
     from mlsh_ros.evaluation.report.report import write_report
-    from mlsh_ros.evaluation.scores import reference_returns, summarise
+    from mlsh_ros.evaluation.scores import reference_returns, summarize
 
     # As it is before it drives; a file may be changed meanwhile.
     what = measured(cases[0])
     limits = reference_returns(cases, seed=seed, episodes=episodes)
     done = _drive(cases, backend, episodes, seed, domain)
-    result = summarise(cases, backend, seed, done, what=what, limits=limits)
+    result = summarize(cases, backend, seed, done, what=what, limits=limits)
     # First the files: a terminal that is gone must not take hours of driving with it.
     result.write_json(files[0], overwrite=overwrite)
     write_report(result, files[1], overwrite=overwrite)
@@ -170,7 +170,7 @@ def _drive(
 def show(result: Evaluation) -> None:
     """Print the score table."""
     table = Table(box=None, padding=(0, 1))
-    heads = ["task", "master", "episodes", "return", "optimum", "normalised", "success"]
+    heads = ["task", "master", "episodes", "return", "optimum", "normalized", "success"]
     heads += ["usage", "switches", "late", "lateness p99", "compute p50", "p99 (ms)"]
     for head in heads:
         table.add_column(head, justify="left" if head in ("task", "master") else "right")
@@ -181,7 +181,7 @@ def show(result: Evaluation) -> None:
             f"{line.episodes}",
             f"{line.value:.2f} ± {line.deviation:.2f}",
             f"{line.reference.optimum:.2f}",
-            percent(line.normalised),
+            percent(line.normalized),
             percent(line.success),
             " ".join(f"{u:.0%}" for u in line.usage),
             f"{line.switches:.1f}",
@@ -191,7 +191,7 @@ def show(result: Evaluation) -> None:
             milliseconds(line.compute_p99),
         )
     console.print(table)
-    if any(line.normalised > 1 for line in result.lines):
+    if any(line.normalized > 1 for line in result.lines):
         say(
             "more than 100 %: better than the controller that is called the optimum, which is no "
             "bound"

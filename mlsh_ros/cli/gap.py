@@ -57,7 +57,7 @@ def gap(
     """
     from mlsh_ros.sim2real.data.recording_data import Where
     from mlsh_ros.sim2real.data.target import load_target
-    from mlsh_ros.sim2real.gap.analysis import analyse
+    from mlsh_ros.sim2real.gap.analysis import analyze
     from mlsh_ros.sim2real.gap.report import render
     from sim.files.output import check_place, write_file
 
@@ -65,7 +65,7 @@ def gap(
     files = [output / "gap.json", output / "gap.html"]
     for file in files:
         check_place(file, overwrite=overwrite)
-    found = analyse(
+    found = analyze(
         load_target(bundle),
         bags,
         robot=robot,

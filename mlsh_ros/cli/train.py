@@ -288,7 +288,7 @@ class Display:
             f"I(skill; task) {rows[-1]['mutual_information']:.2f} bits, "
             f"nearest skills {rows[-1]['skill_distance']:.2f} apart, of 1"
         )
-        table.add_row("normalised score", score, "", shared)
+        table.add_row("normalized score", score, "", shared)
         if restarts := sum(r["reset_skill"] >= 0 for r in rows):
             table.add_row("", "", "", f"{restarts} skill(s) started anew: no task missed them")
         if warning := collapse_warning(

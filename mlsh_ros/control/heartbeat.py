@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mlsh_ros.control.command_gate import WatchdogReport
 from mlsh_ros.control.faults import FaultError
-from mlsh_ros.messages.labelled_array import Layout
+from mlsh_ros.messages.labeled_array import Layout
 from sim.interface import Floats, Interface
 
 PERIOD = 0.1  # s between two heartbeats

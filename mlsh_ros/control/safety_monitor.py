@@ -55,7 +55,7 @@ class TrackingCheck:
         """Compare the command in force (A,) with its measurement in the fields of a tick."""
         commanded, shown = command[self._commanded], fields[self._rule.term][self._measuring]
         error = shown - commanded
-        if self._circle:  # 3.2 rad and -3.1 rad are neighbours
+        if self._circle:  # 3.2 rad and -3.1 rad are neighbors
             error = np.where(self._wrapped, fold(error), error)
         error = np.abs(error)
         if (error <= self._tolerance).all():

@@ -191,7 +191,7 @@ def robustness(
         around = sim_params_at(interface, values)
         done = run_offline(cases, episodes=episodes, seed=seed, around=around)
         on_point()
-        scores = [limit_of[e.task].normalise(e.value) for e in done]
+        scores = [limit_of[e.task].normalize(e.value) for e in done]
         success = float(np.mean([e.success for e in done]))
         return Point(values, float(np.mean(scores)), success)
 

@@ -21,7 +21,7 @@ from std_srvs.srv import Trigger
 from typing_extensions import Self
 
 from mlsh_ros.evaluation.episode import Episode
-from mlsh_ros.messages.labelled_array import OUTCOME, trace_layout
+from mlsh_ros.messages.labeled_array import OUTCOME, trace_layout
 from mlsh_ros.nodes.node import FOREVER, LATCHED, TRACE
 from policies.bundle.bundle import Bundle
 from sim.errors import UserError

@@ -49,9 +49,9 @@ class TaskScore:
     faults: tuple[str, ...] = ()  # offline: each rule that an episode broke
 
     @property
-    def normalised(self) -> float:
-        """Normalised score: 0 for a random policy, 1 for the optimum."""
-        return self.reference.normalise(self.value)
+    def normalized(self) -> float:
+        """Normalized score: 0 for a random policy, 1 for the optimum."""
+        return self.reference.normalize(self.value)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Evaluation:
                     "return_mean": line.value,
                     "return_deviation": line.deviation,
                     "return_worst": line.worst,
-                    "normalised": line.normalised,
+                    "normalized": line.normalized,
                     "bounds": vars(line.reference),
                     "success": line.success,
                     "usage": list(line.usage),
@@ -150,7 +150,7 @@ class Evaluation:
         write_file(path, text, overwrite=overwrite)
 
 
-def summarise(
+def summarize(
     cases: Sequence[EvaluationCase],
     backend: str,
     seed: int,

@@ -53,7 +53,7 @@ class _Recorder:
     def __init__(self, bundle: Bundle) -> None:
         self.takes: list[Trajectory] = []
         self._manifest, self._dt = bundle.manifest, bundle.interface.control_dt
-        self._colours = [to_rgb(each) for each in skill_colors(len(bundle.manifest.skills))]
+        self._colors = [to_rgb(each) for each in skill_colors(len(bundle.manifest.skills))]
         self._states: list[tuple[Floats, dict[str, Floats]]] = []
         self._world: World | None = None
 
@@ -74,7 +74,7 @@ class _Recorder:
         for t, (qpos, fields) in enumerate(self._states):
             name = self._manifest.skills[skills[t]]
             caption = f"{t * self._dt:.1f} s   {name}   return {returns[t]:.4g}"
-            frames.append(Frame(fields, caption, self._colours[skills[t]], qpos))
+            frames.append(Frame(fields, caption, self._colors[skills[t]], qpos))
         own = self._manifest.masters[episode.master].task == episode.task
         label = episode.task if own else f"{episode.task} with master {episode.master}"
         title = f"{label}, episode {episode.number}"

@@ -24,7 +24,7 @@ from sim.errors import UserError
 from sim.files.output import check_place, replacing
 from sim.interface import Floats
 from sim.physics.robot_model import Robot
-from sim.rendering.scene import GREYS, SceneRenderer
+from sim.rendering.scene import GRAYS, SceneRenderer
 from sim.rendering.topdown import Shape
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -124,7 +124,7 @@ def draw_birdseye(
 
 
 def _draw(
-    axes: Axes, panel: Sequence[Trajectory], shapes: Sequence[Shape], colours: list[str]
+    axes: Axes, panel: Sequence[Trajectory], shapes: Sequence[Shape], colors: list[str]
 ) -> None:
     for shape in shapes:
         axes.add_patch(_patch(shape))
@@ -135,16 +135,14 @@ def _draw(
             ring.set(zorder=2.5, gid="target")  # above the walls
             axes.add_patch(ring)
     for take in panel:
-        _draw_route(axes, take.scene.path, take.episode.skill, colours)
+        _draw_route(axes, take.scene.path, take.episode.skill, colors)
 
 
-def _draw_route(
-    axes: Axes, path: Floats, skill: NDArray[np.int64], colours: Sequence[str]
-) -> None:
+def _draw_route(axes: Axes, path: Floats, skill: NDArray[np.int64], colors: Sequence[str]) -> None:
     stretches = runs(skill)
     lines = LineCollection(
         [path[begin : end + 1] for begin, end, _ in stretches],
-        colors=[colours[k] for *_, k in stretches],
+        colors=[colors[k] for *_, k in stretches],
         linewidths=1.5,
         capstyle="round",
         zorder=3,
@@ -158,12 +156,12 @@ def _draw_route(
 
 
 def _patch(shape: Shape) -> Polygon:
-    grey = np.dot(shape.colour[:3], GREYS)  # colours are those of skills
-    alpha = shape.colour[3] * (1.0 if shape.fixed or shape.solid else 0.25)
+    gray = np.dot(shape.color[:3], GRAYS)  # colors are those of skills
+    alpha = shape.color[3] * (1.0 if shape.fixed or shape.solid else 0.25)
     return Polygon(
         shape.outline,
         closed=True,
-        facecolor=(grey, grey, grey, alpha),
+        facecolor=(gray, gray, gray, alpha),
         linewidth=0,
         zorder=1 + np.arctan(shape.top) / np.pi,
         gid="fixed" if shape.fixed else "placed",
@@ -177,7 +175,7 @@ def _shapes(robot: Robot, panel: Sequence[Trajectory]) -> list[Shape]:
     for take in panel:
         stage.pose(take.scene.frames[0], take.scene.layout)
         for shape in stage.footprints():
-            found[shape.outline.round(6).tobytes() + repr(shape.colour).encode()] = shape
+            found[shape.outline.round(6).tobytes() + repr(shape.color).encode()] = shape
     return list(found.values())
 
 
@@ -247,8 +245,8 @@ def _ratios(size: Floats) -> tuple[float, float]:
 
 def _legend(figure: Figure, skills: Sequence[str], takes: Sequence[Trajectory]) -> None:
     used = sorted({int(k) for take in takes for k in np.unique(take.episode.skill)})
-    colours = skill_colors(len(skills))
-    entries: list[Artist] = [Line2D([], [], color=colours[k], lw=2, label=skills[k]) for k in used]
+    colors = skill_colors(len(skills))
+    entries: list[Artist] = [Line2D([], [], color=colors[k], lw=2, label=skills[k]) for k in used]
     marks = {"start": START, "end": END}
     if any(take.episode.switches for take in takes):
         marks["switch of skill"] = SWITCH

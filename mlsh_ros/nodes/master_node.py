@@ -9,7 +9,7 @@ from std_msgs.msg import Float64MultiArray, String
 
 from mlsh_ros.bringup.params import MASTER_NODE
 from mlsh_ros.messages.conversion import MessageError, shorten
-from mlsh_ros.messages.labelled_array import request_layout, response_layout
+from mlsh_ros.messages.labeled_array import request_layout, response_layout
 from mlsh_ros.nodes.node import EXCHANGE, LATCHED, CoreNode, array_message, run
 from policies.bundle.bundle import Bundle, load_bundle
 from policies.bundle.runtime import Network, choose, load_master

@@ -34,7 +34,7 @@ from mlsh_ros.bringup.params import Param, Value, declare
 from mlsh_ros.control.clock import steady_time
 from mlsh_ros.messages import message_types as messages
 from mlsh_ros.messages.conversion import MessageError
-from mlsh_ros.messages.labelled_array import Layout
+from mlsh_ros.messages.labeled_array import Layout
 from mlsh_ros.nodes.output import detach_output
 from sim.errors import UserError
 
@@ -266,7 +266,7 @@ def _run(make: Callable[[], CoreNode], args: Sequence[str] | None) -> int:
         # rclpy's own handlers would end the context before the safe command could go out.
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # rclpy raises its C++ errors without a common base class
-        sys.stderr.write(f"error: ROS could not be initialised: {one_line(error)}\n")
+        sys.stderr.write(f"error: ROS could not be initialized: {one_line(error)}\n")
         return 1
     node: CoreNode | None = None
     status = 0

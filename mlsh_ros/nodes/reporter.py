@@ -13,7 +13,7 @@ from std_msgs.msg import Float64MultiArray
 from mlsh_ros.control.diagnostics import Diagnostic, Refused
 from mlsh_ros.control.loop import TickRecord
 from mlsh_ros.messages.conversion import shorten
-from mlsh_ros.messages.labelled_array import trace_layout
+from mlsh_ros.messages.labeled_array import trace_layout
 from mlsh_ros.nodes.node import TRACE, array_message
 from sim.interface import Interface
 

@@ -25,7 +25,7 @@ from mlsh_ros.messages.conversion import (
     topic_readers,
 )
 from mlsh_ros.messages.fault_injection import inject_fault
-from mlsh_ros.messages.labelled_array import OUTCOME
+from mlsh_ros.messages.labeled_array import OUTCOME
 from mlsh_ros.nodes.clock import steady
 from mlsh_ros.nodes.node import (
     COMMAND,

@@ -36,7 +36,7 @@ from mlsh_ros.messages.conversion import (
     command_writers,
     stamp_of,
 )
-from mlsh_ros.messages.labelled_array import request_layout, response_layout
+from mlsh_ros.messages.labeled_array import request_layout, response_layout
 from mlsh_ros.messages.topics import RECORDER_STATE, WATCHDOG_BEAT
 from mlsh_ros.nodes.arming_checks import ArmingChecks
 from mlsh_ros.nodes.clock import TOPIC as CLOCK

@@ -53,7 +53,7 @@ LOCKSTEP = 10.0  # s that a command may stand in lockstep, as skill_node waits f
 # s beyond braking that skill_node is given to come to rest when the watchdog is to end
 ENDING = 2.0
 # s within which a launcher's signal reaches all nodes, and skill_node begins to brake by itself
-SIGNALLED = 0.3
+SIGNALED = 0.3
 # s from the news of a trip to the first braking command: skill_node hears it, and sends no more
 HAND_OVER = 0.03
 
@@ -171,7 +171,7 @@ class WatchdogNode(CoreNode):
 
     def end(self) -> bool:
         """The process ends, mostly with all others of its launcher: skill_node brakes first."""
-        deadline = steady_time() + SIGNALLED
+        deadline = steady_time() + SIGNALED
         while self._thread is not None and steady_time() < deadline:
             time.sleep(PERIOD)
         return super().end()

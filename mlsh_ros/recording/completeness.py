@@ -10,7 +10,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from mlsh_ros.messages.labelled_array import (
+from mlsh_ros.messages.labeled_array import (
     OUTCOME,
     Layout,
     request_layout,

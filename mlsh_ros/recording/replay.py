@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mlsh_ros.control.skill_schedule import SkillSchedule
 from mlsh_ros.messages.conversion import OTHER, MessageError, shorten
-from mlsh_ros.messages.labelled_array import Layout, request_layout, response_layout, trace_layout
+from mlsh_ros.messages.labeled_array import Layout, request_layout, response_layout, trace_layout
 from mlsh_ros.messages.topics import MASTER, REQUEST, RESPONSE, TRACE
 from mlsh_ros.recording.bag_reader import Entry, Recording
 from mlsh_ros.recording.observation_check import ObservationCheck

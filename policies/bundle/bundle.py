@@ -76,8 +76,8 @@ class Score:
         return self
 
     @property
-    def normalised(self) -> float:
-        """Normalised score: 0 for a random policy, 1 for the optimum."""
+    def normalized(self) -> float:
+        """Normalized score: 0 for a random policy, 1 for the optimum."""
         return (self.value - self.random) / (self.optimum - self.random)
 
 

@@ -32,7 +32,7 @@ from policies.bundle.task_compatibility import FAMILY
 from policies.mlsh.actor_critic import ActorCriticBatch, Agent
 from policies.mlsh.config import TrainConfig, config_to_dict
 from policies.mlsh.mlsh import Mlsh
-from policies.mlsh.networks import Normaliser
+from policies.mlsh.networks import Normalizer
 from sim.envs.reference_returns import ReferenceReturns
 from sim.errors import UserError
 from sim.files.migrations import SCHEMA
@@ -57,14 +57,14 @@ class Parity:
         return max(self.golden, self.random)
 
 
-def network_bytes(level: ActorCriticBatch, row: int, normaliser: Normaliser, name: str) -> bytes:
+def network_bytes(level: ActorCriticBatch, row: int, normalizer: Normalizer, name: str) -> bytes:
     """One policy of a level as an ONNX file."""
-    shift, scale = normaliser.shift_and_scale
-    return write_graph(name, shift, scale, Normaliser.CLIP, level.policy.layers(row))
+    shift, scale = normalizer.shift_and_scale
+    return write_graph(name, shift, scale, Normalizer.CLIP, level.policy.layers(row))
 
 
 def torch_module(level: ActorCriticBatch, row: int) -> torch.nn.Sequential:
-    """Returns one policy of a level as a torch module, for normalised observations."""
+    """Returns one policy of a level as a torch module, for normalized observations."""
     modules: list[torch.nn.Module] = []
     for weight, bias in level.policy.layers(row):
         linear = torch.nn.Linear(*weight.shape)
@@ -75,11 +75,11 @@ def torch_module(level: ActorCriticBatch, row: int) -> torch.nn.Sequential:
 
 
 def torch_outputs(
-    level: ActorCriticBatch, row: int, normaliser: Normaliser, obs: Float32
+    level: ActorCriticBatch, row: int, normalizer: Normalizer, obs: Float32
 ) -> Float32:
     """Outputs of the same policy in torch, (n, outputs)."""
-    shift, scale = (torch.from_numpy(x) for x in normaliser.shift_and_scale)
-    x = ((torch.from_numpy(obs) - shift) * scale).clamp(-Normaliser.CLIP, Normaliser.CLIP)
+    shift, scale = (torch.from_numpy(x) for x in normalizer.shift_and_scale)
+    x = ((torch.from_numpy(obs) - shift) * scale).clamp(-Normalizer.CLIP, Normalizer.CLIP)
     with torch.no_grad():
         result: Float32 = torch_module(level, row)(x).numpy()
     return result
@@ -87,7 +87,7 @@ def torch_outputs(
 
 def check_parity(
     graphs: list[tuple[bytes, ActorCriticBatch, int]],
-    normaliser: Normaliser,
+    normalizer: Normalizer,
     golden: Float32,
     seed: int,
 ) -> Parity:
@@ -97,15 +97,15 @@ def check_parity(
         UserError: they differ by more than the tolerance; nothing may be exported.
     """
     rng = generator(seed, Stream.NOISE, 1)
-    shift, scale = normaliser.shift_and_scale
-    # Three deviations wide, so that the clip of the normaliser is met as well.
+    shift, scale = normalizer.shift_and_scale
+    # Three deviations wide, so that the clip of the normalizer is met as well.
     spread = rng.standard_normal((RANDOM_ROWS, len(shift))) * 3
     random = (shift + spread / scale).astype(np.float32)
     worst = []
     for rows in (golden, random):
         errors = [
             np.abs(
-                Network(data, "export")(rows) - torch_outputs(level, row, normaliser, rows)
+                Network(data, "export")(rows) - torch_outputs(level, row, normalizer, rows)
             ).max()
             for data, level, row in graphs
         ]
@@ -170,16 +170,16 @@ def export(
     observation = golden_observations(learner)
     names = skill_names(agent.skills.count)
     skill_files = {
-        f"skills/{k}.onnx": network_bytes(agent.skills, k, agent.normaliser, skill)
+        f"skills/{k}.onnx": network_bytes(agent.skills, k, agent.normalizer, skill)
         for k, skill in enumerate(names)
     }
     master_files = {
-        f"masters/{label}.onnx": network_bytes(agent.masters, g, agent.normaliser, label)
+        f"masters/{label}.onnx": network_bytes(agent.masters, g, agent.normalizer, label)
         for g, label in enumerate(masters)
     }
     graphs = [(data, agent.skills, k) for k, data in enumerate(skill_files.values())]
     graphs += [(data, agent.masters, g) for g, data in enumerate(master_files.values())]
-    parity = check_parity(graphs, agent.normaliser, observation, config.seed)
+    parity = check_parity(graphs, agent.normalizer, observation, config.seed)
     files = {**skill_files, **master_files}
     files[GOLDEN] = golden_bytes(make_golden(observation, skill_files, master_files))
     manifest = Manifest(

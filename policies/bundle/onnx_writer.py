@@ -24,13 +24,13 @@ def write_graph(
     clip: float,
     layers: Sequence[tuple[Float32, Float32]],
 ) -> bytes:
-    """Write a network with its observation normalisation as an ONNX file.
+    """Write a network with its observation normalization as an ONNX file.
 
     Args:
         name: of the graph.
         shift: (O,) subtracted from the observation.
         scale: (O,) multiplied to it.
-        clip: bound of the normalised observation.
+        clip: bound of the normalized observation.
         layers: weights (in, out) and biases (out,), tanh between the layers.
 
     Returns:
@@ -43,6 +43,7 @@ def write_graph(
         "high": np.array(clip, np.float32),
     }
     nodes = [
+        # Its name is part of the shipped files, which stay as they are byte for byte.
         helper.make_node("Sub", [INPUT, "shift"], ["centred"]),
         helper.make_node("Mul", ["centred", "scale"], ["scaled"]),
         helper.make_node("Clip", ["scaled", "low", "high"], ["x0"]),

@@ -101,7 +101,7 @@ ABLATIONS = {
         "value functions in units of the return", ("mlsh.scaled_returns=false",)
     ),
     "plain-observations": Variant(
-        "observations are not normalised", ("network.normalize_observations=false",)
+        "observations are not normalized", ("network.normalize_observations=false",)
     ),
     # Not in the recipe: with each of them.
     "entropy": Variant("masters have an entropy bonus at first", ("master.entropy=0.05",)),

@@ -100,7 +100,7 @@ def read_outcome(job: SweepJob) -> RunResult:
     return RunResult(job, family.tasks, steps, returns, share, job.seconds())
 
 
-def summarise(jobs: list[SweepJob]) -> list[SweepSummary]:
+def summarize(jobs: list[SweepJob]) -> list[SweepSummary]:
     """Returns finished runs by variant, in the order of the jobs."""
     outcomes = [read_outcome(job) for job in jobs if job.curves() is not None]
     names = dict.fromkeys(o.job.variant for o in outcomes)
@@ -193,7 +193,7 @@ def run_sweep(
     for count, (job, reason) in enumerate(sweep(planned, processes), 1):
         failed += bool(reason)
         on_run(count, len(planned), job, reason)
-    summaries = summarise(planned)
+    summaries = summarize(planned)
     if not summaries:
         raise UserError(f"no run of {folder} has a result")
     stem = folder / ("sweep" if episodes is None else f"sweep-{episodes}")

@@ -296,7 +296,7 @@ class TransferSummary:
         return min(numbers), max(numbers)
 
 
-def summarise_transfer(
+def summarize_transfer(
     bundle: Bundle, results: Sequence[Transferred], robot: str | None = None
 ) -> list[TransferSummary]:
     """Returns every learner's results over its seeds, with the reference returns of the tasks.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.mlsh.config import NetworkConfig, PpoConfig
-from policies.mlsh.networks import Adam, Normaliser, StackedMLP
+from policies.mlsh.networks import Adam, Normalizer, StackedMLP
 from sim.seeding import Stream, generator
 
 POLICY_GAIN = 0.01  # small first outputs: uniform masters, resting skills
@@ -17,7 +17,7 @@ VALUE_GAIN = 1.0
 
 
 class ActorCriticBatch:
-    """S actor-critics of one level: policies, value functions and optimiser states.
+    """S actor-critics of one level: policies, value functions and optimizer states.
 
     Args:
         count: S.
@@ -56,9 +56,9 @@ class ActorCriticBatch:
         return self.policy.count
 
     def fresh(self, row: int, rng: np.random.Generator, *, adam: bool = True) -> None:
-        """Start row `row` anew: weights, and the optimiser's moments unless `adam` is False."""
-        self.policy.initialise(row, rng, output_gain=POLICY_GAIN, extra=self.initial_log_std)
-        self.value.initialise(row, rng, output_gain=VALUE_GAIN)
+        """Start row `row` anew: weights, and the optimizer's moments unless `adam` is False."""
+        self.policy.initialize(row, rng, output_gain=POLICY_GAIN, extra=self.initial_log_std)
+        self.value.initialize(row, rng, output_gain=VALUE_GAIN)
         if adam:
             self.policy_adam.reset(row)
             self.value_adam.reset(row)
@@ -73,7 +73,7 @@ class ActorCriticBatch:
         return out
 
     def state(self, prefix: str) -> dict[str, NDArray[np.generic]]:
-        """Weights and optimiser as arrays."""
+        """Weights and optimizer as arrays."""
         arrays: dict[str, NDArray[np.generic]] = {}
         for name, stack, adam in (
             ("policy", self.policy, self.policy_adam),
@@ -147,7 +147,7 @@ class Agent:
         self.skills = ActorCriticBatch(
             skills, observation_size, action_size, network, skill, action_size, blind
         )
-        self.normaliser = Normaliser(observation_size)
+        self.normalizer = Normalizer(observation_size)
         self.learns_statistics = network.normalize_observations
         for k in range(skills):
             self.skills.fresh(k, generator(seed, Stream.INIT, 0, k))
@@ -155,13 +155,13 @@ class Agent:
             self.masters.fresh(g, generator(seed, Stream.INIT, 1, number))
 
     def logits(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(B, K) logits of every group's master for normalised observations x (B, O)."""
+        """(B, K) logits of every group's master for normalized observations x (B, O)."""
         groups = self.masters.count
         y = x.reshape(groups, -1, x.shape[-1])
         return self.masters.policy.forward_numpy(y).reshape(len(x), -1)
 
     def means(self, x: NDArray[np.float32], skill: NDArray[np.intp]) -> NDArray[np.float32]:
-        """(n, A) mean action of each row's own skill for normalised observations x (n, O)."""
+        """(n, A) mean action of each row's own skill for normalized observations x (n, O)."""
         out = np.empty((len(x), self.skills.policy.sizes[-1]), np.float32)
         for k in range(self.skills.count):
             rows = np.flatnonzero(skill == k)
@@ -178,7 +178,7 @@ class Agent:
         return {
             **self.skills.state("skills"),
             **self.masters.state("masters"),
-            **normaliser_state(self.normaliser, "observation"),
+            **normalizer_state(self.normalizer, "observation"),
         }
 
     def restore(self, arrays: dict[str, NDArray[np.generic]]) -> None:
@@ -189,7 +189,7 @@ class Agent:
     def restore_skills(self, arrays: dict[str, NDArray[np.generic]]) -> None:
         """Restore the skills and their observation statistics alone."""
         self.skills.restore("skills", arrays)
-        restore_normaliser(self.normaliser, "observation", arrays)
+        restore_normalizer(self.normalizer, "observation", arrays)
 
 
 def put(arrays: dict[str, NDArray[np.generic]], name: str, target: NDArray[Any]) -> None:
@@ -204,19 +204,19 @@ def put(arrays: dict[str, NDArray[np.generic]], name: str, target: NDArray[Any])
     target[...] = arrays[name]
 
 
-def normaliser_state(normaliser: Normaliser, prefix: str) -> dict[str, NDArray[np.generic]]:
-    """Parameters of a normaliser, as arrays."""
+def normalizer_state(normalizer: Normalizer, prefix: str) -> dict[str, NDArray[np.generic]]:
+    """Parameters of a normalizer, as arrays."""
     return {
-        f"{prefix}.count": np.array(normaliser.count),
-        f"{prefix}.mean": normaliser.mean.copy(),
-        f"{prefix}.square": normaliser.square.copy(),
+        f"{prefix}.count": np.array(normalizer.count),
+        f"{prefix}.mean": normalizer.mean.copy(),
+        f"{prefix}.square": normalizer.square.copy(),
     }
 
 
-def restore_normaliser(
-    normaliser: Normaliser, prefix: str, arrays: dict[str, NDArray[np.generic]]
+def restore_normalizer(
+    normalizer: Normalizer, prefix: str, arrays: dict[str, NDArray[np.generic]]
 ) -> None:
-    """Restore from arrays of `normaliser_state`."""
-    normaliser.count = float(arrays[f"{prefix}.count"])
-    put(arrays, f"{prefix}.mean", normaliser.mean)
-    put(arrays, f"{prefix}.square", normaliser.square)
+    """Restore from arrays of `normalizer_state`."""
+    normalizer.count = float(arrays[f"{prefix}.count"])
+    put(arrays, f"{prefix}.mean", normalizer.mean)
+    put(arrays, f"{prefix}.square", normalizer.square)

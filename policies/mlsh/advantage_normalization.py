@@ -12,7 +12,7 @@ from policies.mlsh.losses import Minibatch
 from policies.mlsh.networks import Total, no_reduce
 
 
-def normalise_advantages(
+def normalize_advantages(
     samples: list[Minibatch], how: str, *, own: Total = no_reduce, everyone: Total = no_reduce
 ) -> list[Minibatch]:
     """Scale the advantages of each policy to a comparable size.

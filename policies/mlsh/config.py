@@ -39,7 +39,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, config=STRICT)
 class PpoConfig:
-    """Proximal policy optimisation of one level."""
+    """Proximal policy optimization of one level."""
 
     learning_rate: Rate  # of Adam
     gamma: Fraction  # discount per decision (master) or per tick (skills)

@@ -55,7 +55,7 @@ class Ranks:
                 f"mlsh.groups {groups} is not a multiple of {self.size} processes "
                 f"({groups} = {groups // self.size} x {self.size} + {groups % self.size})"
             )
-        # In turns, because neighbours are in the same phase: each rank is to have work in all.
+        # In turns, because neighbors are in the same phase: each rank is to have work in all.
         return range(self.rank, groups, self.size)
 
     def total(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Returns and advantages at the two time scales (generalised advantage estimation)."""
+"""Returns and advantages at the two time scales (generalized advantage estimation)."""
 
 from __future__ import annotations
 

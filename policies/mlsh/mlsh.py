@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.mlsh.actor_critic import Agent
-from policies.mlsh.advantage_normalization import normalise_advantages
+from policies.mlsh.advantage_normalization import normalize_advantages
 from policies.mlsh.config import TrainConfig
 from policies.mlsh.config_checks import check_sizes, hidden_elements
 from policies.mlsh.distributed import ALONE, Ranks
@@ -138,7 +138,7 @@ class Mlsh:
         learns = joint.any() and not self.freeze_skills
         skill = self._update_skills(rollout, joint) if learns else None
         if self.agent.learns_statistics and not self.freeze_skills:
-            self.agent.normaliser.update(rollout.raw, self.groups.all_reduce)
+            self.agent.normalizer.update(rollout.raw, self.groups.all_reduce)
         self.schedule.advance()
         self.iteration += 1
         episodes = self.method.envs * self.method.rollout_ticks / self.family.ticks
@@ -203,7 +203,7 @@ class Mlsh:
         local, method, all_reduce = self.groups.local, self.method, self.groups.all_reduce
         bonus = self._information(rollout)
         samples = master_samples(self.agent.masters, rollout, bonus, local(active), method)
-        samples = normalise_advantages(samples, method.master_advantage, everyone=all_reduce)
+        samples = normalize_advantages(samples, method.master_advantage, everyone=all_reduce)
         report = ppo_update(
             self.agent.masters, samples, self._shuffle_masters, entropy=self._entropy()
         )
@@ -212,7 +212,7 @@ class Mlsh:
     def _update_skills(self, rollout: Rollout, joint: Bools) -> UpdateStats:
         all_reduce = self.groups.all_reduce
         samples = skill_samples(self.agent.skills, rollout, self.groups.local(joint), self.method)
-        samples = normalise_advantages(samples, "group", own=all_reduce, everyone=all_reduce)
+        samples = normalize_advantages(samples, "group", own=all_reduce, everyone=all_reduce)
         return ppo_update(
             self.agent.skills, samples, self._shuffle_skills, total=all_reduce, pool=self.pool
         )

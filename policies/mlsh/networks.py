@@ -40,7 +40,7 @@ class StackedMLP:
         self._lengths = [i * o for i, o in self._shapes] + ([extra] if extra else [])
         self.numpy = np.zeros((count, sum(self._lengths)), np.float32)  # (S, P)
 
-    def initialise(
+    def initialize(
         self, row: int, rng: np.random.Generator, *, output_gain: float, extra: float = 0.0
     ) -> None:
         """Initialize network `row` orthogonally: gain sqrt(2) inside, `output_gain` at the end."""
@@ -183,7 +183,7 @@ class Adam:
             array[row] = 0
 
 
-class Normaliser:
+class Normalizer:
     """Running mean and variance of observations; frozen together with the skills."""
 
     CLIP = 10.0
@@ -209,7 +209,7 @@ class Normaliser:
 
     @property
     def shift_and_scale(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(O,) each: normalised = clip((x - shift) * scale, -CLIP, CLIP)."""
+        """(O,) each: normalized = clip((x - shift) * scale, -CLIP, CLIP)."""
         if self.fixed is not None:  # read from a bundle
             return self.fixed
         if self.count == 0:
@@ -218,7 +218,7 @@ class Normaliser:
         return self.mean.astype(np.float32), (1 / np.sqrt(variance)).astype(np.float32)
 
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Normalised observations, float32."""
+        """Normalized observations, float32."""
         shift, scale = self.shift_and_scale
         out: NDArray[np.float32] = np.clip((x - shift) * scale, -self.CLIP, self.CLIP)
         return out

@@ -24,9 +24,9 @@ NO_OVERRIDE = -1  # in `skill_override`: the master decides
 
 @dataclass(frozen=True)
 class Rollout:
-    """T ticks of B simulations. Observations are normalised as the policies received them."""
+    """T ticks of B simulations. Observations are normalized as the policies received them."""
 
-    raw: Float32  # (T, B, O) before normalisation
+    raw: Float32  # (T, B, O) before normalization
     obs: Float32  # (T+1, B, O)
     action: Float32  # (T, B, A) before the interface's limits
     log_prob: Float32  # (T, B) of the action under the active skill
@@ -138,7 +138,7 @@ class Collector:
 
         for t in range(ticks):
             raw[t] = self.raw
-            obs[t] = agent.normaliser(self.raw)
+            obs[t] = agent.normalizer(self.raw)
             tick = env.world.ticks.copy()  # (B,) of each simulation's episode
             due = (tick == 0) | (self.left == 0)
             if due.any():
@@ -164,9 +164,9 @@ class Collector:
                 ended = info["_final_obs"]
                 ids = np.flatnonzero(ended)
                 final_at.append(np.stack([np.full(len(ids), t), ids], axis=1))
-                final_obs.append(agent.normaliser(info["final_obs"][ended]))
+                final_obs.append(agent.normalizer(info["final_obs"][ended]))
                 success[t] = info["success"]
-        obs[ticks] = agent.normaliser(self.raw)
+        obs[ticks] = agent.normalizer(self.raw)
         chooser.finish(obs[ticks])
         log_prob = (
             -0.5 * (noise**2).sum(axis=-1)
@@ -281,7 +281,7 @@ class MasterSampler:
         """Returns a decision for every simulation.
 
         Args:
-            obs: (B, O) normalised.
+            obs: (B, O) normalized.
             t: tick of the rollout.
             first: whether it takes effect at once; used by the stale first decision only.
         """

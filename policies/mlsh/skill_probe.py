@@ -15,7 +15,7 @@ from policies.mlsh.actor_critic import put
 from policies.mlsh.config import MlshConfig
 
 WINDOW = 10  # probes that the decision to start a skill anew looks back on
-LEARNED = 0.2  # normalised return below which nothing has been learned yet
+LEARNED = 0.2  # normalized return below which nothing has been learned yet
 
 
 class Probe:

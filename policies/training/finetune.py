@@ -130,9 +130,9 @@ def finetune(
             say=say,
         )
         agent = adapted.learner.agent
-        data = [network_bytes(agent.masters, g, agent.normaliser, n) for g, n in enumerate(names)]
+        data = [network_bytes(agent.masters, g, agent.normalizer, n) for g, n in enumerate(names)]
         graphs = [(each, agent.masters, g) for g, each in enumerate(data)]
-        parity = check_parity(graphs, agent.normaliser, bundle.golden.observation, seed)
+        parity = check_parity(graphs, agent.normalizer, bundle.golden.observation, seed)
         scored = scored_episodes(adapted.learner.family.ticks)
         limits = [adapted.learner.bounds[number] for number in numbers]
         entries = [
@@ -341,7 +341,7 @@ def install_skills(agent: Agent, bundle: Bundle) -> None:
         graph = read_graph(data, name)
         _install_policy(agent.skills, k, graph)
         shift, scale = (graph.initializers[x].copy() for x in ("shift", "scale"))
-        agent.normaliser.fixed = shift, scale
+        agent.normalizer.fixed = shift, scale
     agent.learns_statistics = False
 
 

@@ -53,7 +53,7 @@ def describe(
         value = float(it.returns[mine].mean())
         row[f"return/{task}"] = value
         row[f"success/{task}"] = float(it.success[mine].mean())
-        scores.append(bounds[index].normalise(value))
+        scores.append(bounds[index].normalize(value))
         for k, used in enumerate(it.usage[mine].mean(axis=0)):
             row[f"usage/{task}/skill-{k}"] = float(used)
     if scores:
@@ -188,12 +188,12 @@ def plot_curves(
     figure = Figure(figsize=(9, 10), layout="constrained")
     returns, usage, information, distance = figure.subplots(4, 1, sharex=True)
     for index, task in enumerate(tasks):
-        colour = f"C{index}"
+        color = f"C{index}"
         x, y = _series(rows, f"return/{task}")
-        returns.plot(x, y, colour, label=f"{task}, sampled")
-        returns.axhline(bounds[index].optimum, color=colour, ls=":", lw=1)
+        returns.plot(x, y, color, label=f"{task}, sampled")
+        returns.axhline(bounds[index].optimum, color=color, ls=":", lw=1)
         x, y = _series(rows, f"usage/{task}/skill-0")
-        usage.plot(x, y, colour, label=task)
+        usage.plot(x, y, color, label=task)
     collapsed = float(np.mean([b.collapsed for b in bounds]))
     returns.axhline(collapsed, color="0.5", ls="--", lw=1, label="collapsed (one goal for all)")
     returns.set_ylabel("return per episode\n(dotted: optimum)")

@@ -43,7 +43,7 @@ class ReferenceReturns:
         least = ROUNDING * max(1.0, abs(self.random), abs(self.optimum))
         return self.optimum - self.random > least
 
-    def normalise(self, value: float) -> float:
+    def normalize(self, value: float) -> float:
         """Returns 0 for random, 1 for the optimum, more for a policy better than that controller.
 
         Raises:
@@ -57,8 +57,8 @@ class ReferenceReturns:
         return (value - self.random) / (self.optimum - self.random)
 
     def fraction_of_optimum(self, value: float) -> float:
-        """Returns the fraction of the optimum; if returns are costs, the normalised score."""
-        return value / self.optimum if self.optimum > 0 else self.normalise(value)
+        """Returns the fraction of the optimum; if returns are costs, the normalized score."""
+        return value / self.optimum if self.optimum > 0 else self.normalize(value)
 
 
 def episode_rng(seed: int, episode: int) -> np.random.Generator:

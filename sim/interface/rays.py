@@ -42,7 +42,7 @@ class Rays:
         return self
 
     def step(self, count: int) -> float:
-        """Rad between neighbours of `count` rays; LaserScan's angle_increment."""
+        """Rad between neighbors of `count` rays; LaserScan's angle_increment."""
         return (self.angle_max - self.angle_min) / max(count - 1, 1)
 
     def directions(self, count: int) -> Floats:

@@ -31,7 +31,7 @@ SUFFIXES = (".mp4", ".gif", ".png")
 MAX_PICTURES = 240  # in a GIF; longer films show every second tick, or every third, ...
 MAX_RATE = 30  # pictures per second of a film; of faster ticks it shows every second, ...
 PAUSE = 800  # ms, on the last picture of a scene
-COLOURS = 256  # in a GIF's palette
+COLORS = 256  # in a GIF's palette
 INK, MUTED = (28, 38, 51), (91, 104, 121)  # text
 
 
@@ -116,7 +116,7 @@ def _write_gif(
     total = sum(len(scene.frames) for scene in scenes)
     stride = max(-(-total // MAX_PICTURES), _stride(fps))
     shown = _shown(scenes, stride)
-    # The ends hold every colour of the trails.
+    # The ends hold every color of the trails.
     palette = _palette([studio.picture(scene, ticks[-1]) for scene, ticks in shown])
     pictures = (
         picture.quantize(palette=palette, dither=Image.Dither.NONE)
@@ -158,7 +158,7 @@ def _palette(pictures: Sequence[Image.Image]) -> Image.Image:
     sheet = Image.new("RGB", (width, height * len(pictures)))
     for row, picture in enumerate(pictures):
         sheet.paste(picture, (0, row * height))
-    return sheet.quantize(COLOURS, method=Image.Quantize.MEDIANCUT)
+    return sheet.quantize(COLORS, method=Image.Quantize.MEDIANCUT)
 
 
 class _OffscreenRenderer:
@@ -201,7 +201,7 @@ def _write(picture: Image.Image, title: str, frame: Frame) -> None:
     pad = 0.6 * unit
     pen.text((pad, pad), title, INK, ImageFont.load_default(size=unit * 1.05))
     top = pad + 1.55 * unit
-    swatch = tuple(round(255 * part) for part in frame.colour)
+    swatch = tuple(round(255 * part) for part in frame.color)
     pen.rounded_rectangle((pad, top, pad + 0.8 * unit, top + 0.8 * unit), unit / 5, swatch)
     small = ImageFont.load_default(size=unit * 0.85)
     pen.text((pad + 1.25 * unit, top - 0.08 * unit), frame.caption, MUTED, small)

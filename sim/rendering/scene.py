@@ -17,15 +17,15 @@ from sim.physics.robot_model import Robot
 from sim.rendering.topdown import Shape, footprints
 from sim.tasks.base import EpisodeState, TaskFamily
 
-Colour = tuple[float, float, float]  # RGB, 0 to 1
+Color = tuple[float, float, float]  # RGB, 0 to 1
 
 CAMERA = "overview"
 MAX_GEOMS = 20_000  # the model's and those of the trail, one per tick
 TRAIL_HEIGHT = 0.02  # m
 THIN, PEN = 0.014, 0.03  # m, robot sizes: radius of trail and ring, whichever is more
 RING_RADIUS = 0.25  # m, around a goal that counts and has none of its own
-GREYS = (0.299, 0.587, 0.114)  # how bright red, green and blue are (ITU-R BT.601)
-RING_COLOUR = (0.11, 0.15, 0.20)
+GRAYS = (0.299, 0.587, 0.114)  # how bright red, green and blue are (ITU-R BT.601)
+RING_COLOR = (0.11, 0.15, 0.20)
 WIDEST = 9.0  # robot sizes; what is wider does not fit a picture, and the camera follows
 CLOSE = 6.0  # robot sizes from a robot that is followed
 HIGH = 1.4  # times its width, from where a free camera shows all of a square
@@ -37,7 +37,7 @@ class Frame:
 
     fields: Mapping[str, NDArray[Any]]  # per term (size,), in the term's unit
     caption: str
-    colour: Colour  # of the skill that acts from here to the next frame
+    color: Color  # of the skill that acts from here to the next frame
     qpos: Floats | None = None  # (nq,) of the whole model; without it the fields say what they can
 
 
@@ -91,11 +91,11 @@ class SceneRenderer:
     def __init__(self, robot: Robot, family: TaskFamily) -> None:
         self.model = robot.compile(family.scene)
         self.data = mujoco.MjData(self.model)
-        # Colours are those of skills: a blue goal would seem to be the blue skill's.
+        # Colors are those of skills: a blue goal would seem to be the blue skill's.
         drawn = (self.model.geom_contype == 0) & (self.model.geom_conaffinity == 0)
         goals = drawn & (self.model.body_mocapid[self.model.geom_bodyid] >= 0)
-        colours = self.model.geom_rgba[goals, :3]
-        self.model.geom_rgba[goals, :3] = (colours @ GREYS)[:, None]
+        colors = self.model.geom_rgba[goals, :3]
+        self.model.geom_rgba[goals, :3] = (colors @ GRAYS)[:, None]
         self._terms: list[tuple[str, Indices]] = [
             (t.name, address(self.model, t)[1])
             for t in robot.interface.observation
@@ -170,10 +170,10 @@ class SceneRenderer:
         way = scene.path[: tick + 1]
         points = [_point(xy, TRAIL_HEIGHT + 2e-4 * i) for i, xy in enumerate(way)]
         for frame, (start, end) in zip(scene.frames, pairwise(points), strict=False):
-            _line(into, start, end, self._pen, frame.colour)
+            _line(into, start, end, self._pen, frame.color)
         if scene.target is not None:
             for start, end in pairwise(_circle(scene.target, scene.radius, self._pen)):
-                _line(into, start, end, self._pen, RING_COLOUR)
+                _line(into, start, end, self._pen, RING_COLOR)
 
     def view(self, scene: EpisodeReplay, tick: int = 0) -> View:
         """Returns a free camera that covers the scene, else the path, else follows the robot."""
@@ -237,15 +237,13 @@ def _circle(xy: Floats, radius: float, height: float) -> list[Floats]:
     return [_point(each, height) for each in edge]
 
 
-def _line(
-    into: mujoco.MjvScene, start: Floats, end: Floats, radius: float, colour: Colour
-) -> None:
+def _line(into: mujoco.MjvScene, start: Floats, end: Floats, radius: float, color: Color) -> None:
     geom = into.geoms[into.ngeom]
     capsule = mujoco.mjtGeom.mjGEOM_CAPSULE
-    rgba = np.array([*colour, 1], np.float32)
+    rgba = np.array([*color, 1], np.float32)
     mujoco.mjv_initGeom(geom, capsule, np.zeros(3), np.zeros(3), np.eye(3).ravel(), rgba)
     mujoco.mjv_connector(geom, capsule, radius, start, end)
-    geom.emission = 0.1  # about the colour of the caption's swatch, in this light
+    geom.emission = 0.1  # about the color of the caption's swatch, in this light
     geom.category = mujoco.mjtCatBit.mjCAT_DECOR
     into.ngeom += 1
 

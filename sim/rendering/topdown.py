@@ -12,7 +12,7 @@ from sim.interface import Floats
 
 EDGES = 48  # of a circle
 HIDDEN = 3  # MuJoCo shows geoms of the groups below this one
-UNSET = (0.5, 0.5, 0.5, 1.0)  # MuJoCo's colour of a geom that names none
+UNSET = (0.5, 0.5, 0.5, 1.0)  # MuJoCo's color of a geom that names none
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Shape:
     """Outline of a geom seen from above."""
 
     outline: Floats  # (n, 2) m, convex, counter-clockwise
-    colour: tuple[float, float, float, float]  # RGBA, 0 to 1
+    color: tuple[float, float, float, float]  # RGBA, 0 to 1
     top: float  # m, how high it reaches
     fixed: bool  # it is a part of the world; otherwise an episode puts it somewhere
     solid: bool  # one bumps into it; otherwise it is only drawn
@@ -39,7 +39,7 @@ def footprints(model: mujoco.MjModel, data: mujoco.MjData) -> list[Shape]:
     for geom in range(model.ngeom):
         body = model.geom_bodyid[geom]
         fixed, placed = model.body_weldid[body] == 0, model.body_mocapid[body] >= 0
-        red, green, blue, alpha = _colour(model, geom)
+        red, green, blue, alpha = _color(model, geom)
         if not (fixed or placed) or model.geom_group[geom] >= HIDDEN or not alpha:
             continue
         points = _points(model, data, geom)
@@ -69,7 +69,7 @@ def _turn(a: Floats, b: Floats, c: Floats) -> float:
     return float((b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]))
 
 
-def _colour(model: mujoco.MjModel, geom: int) -> tuple[float, float, float, float]:
+def _color(model: mujoco.MjModel, geom: int) -> tuple[float, float, float, float]:
     own, material = model.geom_rgba[geom], model.geom_matid[geom]
     shown = model.mat_rgba[material] if material >= 0 and np.allclose(own, UNSET) else own
     red, green, blue, alpha = (float(part) for part in shown)

@@ -515,7 +515,7 @@ def _observation_lines(term: RobotTemplate) -> list[str]:
         f"    size: {len(term.fields)}",
         f"    unit: {_text(term.unit)}",
         f"    frame: {_text(term.frame)}",
-        "    scale: 1.0   # the numbers as they are; training normalises them",
+        "    scale: 1.0   # the numbers as they are; training normalizes them",
         "    clip: null",
         f"    noise: {TODO}" if term.policy_input else "    noise: 0.0   # not observed",
         f"    max_age: {TODO}",

@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, NonNegative, Positive
 from sim.tasks.base import EpisodeState, Fields
-from sim.tasks.goals import COLOURS, Count
+from sim.tasks.goals import COLORS, Count
 from sim.tasks.running import RunningTask, run
 from sim.tasks.scenery import add_disc
 
@@ -41,7 +41,7 @@ class AntBandits(RunningTask):
     def scene(self, spec: mujoco.MjSpec) -> None:
         """Add a flat disc for each target, for rendering."""
         for i, name in enumerate(TARGETS):
-            add_disc(spec, name, self.radius, COLOURS[i])
+            add_disc(spec, name, self.radius, COLORS[i])
 
     def place(self, layout: EpisodeState) -> dict[str, Floats]:
         """Poses of both discs, independent of the task."""

@@ -29,7 +29,7 @@ from sim.interface import STRICT, Floats, Positive
 from sim.tasks.base import EpisodeState, Fields
 from sim.tasks.goals import Count
 from sim.tasks.running import RunningTask
-from sim.tasks.scenery import WALL_COLOUR, add_block, add_disc, add_walls
+from sim.tasks.scenery import WALL_COLOR, add_block, add_disc, add_walls
 
 START = (2.0, 0.0)  # m
 CELL = 16.0  # m
@@ -67,7 +67,7 @@ MAZES: tuple[tuple[tuple[float, float], tuple[str, ...]], ...] = (
     ((40, -24), ("10", "11", "21", "22")),
 )
 TEST_MAZES = 4  # the last ones
-GOAL_COLOUR = (0.20, 0.60, 0.35, 0.55)
+GOAL_COLOR = (0.20, 0.60, 0.35, 0.55)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -92,8 +92,8 @@ class AntMazes(RunningTask):
         """Add the outer walls, a block per cell, and a disc that marks the goal in pictures."""
         bit = add_walls(spec, WALLS, 2 * HALF_BLOCK[2])
         for cell in CELLS:
-            add_block(spec, f"block_{cell}", HALF_BLOCK, WALL_COLOUR, bit)
-        add_disc(spec, "goal", self.radius, GOAL_COLOUR)
+            add_block(spec, f"block_{cell}", HALF_BLOCK, WALL_COLOR, bit)
+        add_disc(spec, "goal", self.radius, GOAL_COLOR)
 
     def place(self, layout: EpisodeState) -> dict[str, Floats]:
         """Positions of the goal's disc and of the blocks; unused blocks are below the floor."""
@@ -148,5 +148,5 @@ class AntMazes(RunningTask):
         walls = [CELLS[cell][0] - HALF_BLOCK[0] for cell in row] + [OUTER]
         end = min(START[0] + self.speed * dt * self.ticks, walls[open_cells] - REACH)
         collapsed = (abs(x - START[0]) - abs(x - end)) / dt
-        metres = abs(x - START[0]) + abs(y - START[1])
-        return collapsed, min(metres / dt, self.speed * self.ticks)
+        meters = abs(x - START[0]) + abs(y - START[1])
+        return collapsed, min(meters / dt, self.speed * self.ticks)

@@ -43,8 +43,8 @@ CORNER = 77.6  # m, of x + y: 2 (x + y) - 200 squared is below 2000 from here on
 LAIR, ROUND, STRIDE = (0.0, 20.0), 15.0, 1.0  # m
 # m, between the middles: a ball of 3 m at 1 m above the floor and the torso, 0.25 m at 0.48 m.
 TOUCH = 3.2
-GOAL_COLOUR, MONSTER_COLOUR = (0.20, 0.60, 0.35, 0.55), (0.78, 0.16, 0.16, 0.55)
-ROUND_COLOUR = (0.78, 0.16, 0.16, 0.12)
+GOAL_COLOR, MONSTER_COLOR = (0.20, 0.60, 0.35, 0.55), (0.78, 0.16, 0.16, 0.55)
+ROUND_COLOR = (0.78, 0.16, 0.16, 0.12)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -63,10 +63,10 @@ class AntObstacles(RunningTask):
     def scene(self, spec: mujoco.MjSpec) -> None:
         """Add the walls, and discs that mark the goal, the monster and its path in pictures."""
         add_walls(spec, WALLS, HEIGHT)
-        add_disc(spec, "goal", self.radius, GOAL_COLOUR)
+        add_disc(spec, "goal", self.radius, GOAL_COLOR)
         if self.monster:
-            add_disc(spec, "round", ROUND, ROUND_COLOUR)
-            add_disc(spec, "monster", TOUCH, MONSTER_COLOUR)
+            add_disc(spec, "round", ROUND, ROUND_COLOR)
+            add_disc(spec, "monster", TOUCH, MONSTER_COLOR)
 
     def place(self, layout: EpisodeState) -> dict[str, Floats]:
         """Poses of the discs."""

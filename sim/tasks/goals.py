@@ -16,7 +16,7 @@ from sim.tasks.scenery import add_disc
 
 Count = Annotated[int, Field(gt=0)]
 
-COLOURS = ((0.86, 0.37, 0.16, 0.55), (0.16, 0.45, 0.78, 0.55), (0.20, 0.60, 0.35, 0.55))
+COLORS = ((0.86, 0.37, 0.16, 0.55), (0.16, 0.45, 0.78, 0.55), (0.20, 0.60, 0.35, 0.55))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -69,7 +69,7 @@ class GoalTask:
     def scene(self, spec: mujoco.MjSpec) -> None:
         """Add a flat disc for each goal, placed by its mocap body; it has no contacts."""
         for i in range(self.shown):
-            add_disc(spec, f"goals_{i}", self.radius, COLOURS[i % len(COLOURS)])
+            add_disc(spec, f"goals_{i}", self.radius, COLORS[i % len(COLORS)])
 
     def place(self, layout: EpisodeState) -> dict[str, Floats]:
         """Positions of the scene's mocap bodies, (n, 2) by name."""

@@ -26,7 +26,7 @@ from sim.tasks.scenery import add_disc, add_walls
 ROOMS = 4
 SPOTS = {"corner": (0.75, 0.75), "inner": (0.3, 0.3)}  # along x and y, of the half width
 BETWEEN = 0.725  # the same, in the middle of a pair
-GOAL_COLOUR = (0.20, 0.60, 0.35, 0.55)
+GOAL_COLOR = (0.20, 0.60, 0.35, 0.55)
 THICKNESS = 0.04  # m, of a wall
 HEIGHT = 0.3  # m, above any scanner
 CLEAR = 0.15  # m, of a start in a room from the walls
@@ -97,7 +97,7 @@ class Rooms:
 
     def scene(self, spec: mujoco.MjSpec) -> None:
         """Add the walls, and a disc that marks the goal in pictures."""
-        add_disc(spec, "goal", self.radius, GOAL_COLOUR)
+        add_disc(spec, "goal", self.radius, GOAL_COLOR)
         add_walls(spec, self.walls, HEIGHT)
 
     @property
@@ -182,7 +182,7 @@ class Rooms:
         inside = (np.abs(beyond) < PASSAGE) & (aside < self.door / 2)
         here, there = _room(position), _room(goal)
         passing, door = inside.any(axis=1), inside.argmax(axis=1)
-        # From a door both neighbours are open: ahead lies door + 1, behind lies door.
+        # From a door both neighbors are open: ahead lies door + 1, behind lies door.
         ahead, behind = np.where(passing, door + 1, here), np.where(passing, door, here)
         forward = self._length(position, goal, ahead, there, 1)
         backward = self._length(position, goal, behind, there, -1)

@@ -6,26 +6,26 @@ from collections.abc import Sequence
 
 import mujoco
 
-Colour = tuple[float, float, float, float]  # RGBA, 0 to 1
+Color = tuple[float, float, float, float]  # RGBA, 0 to 1
 
 WALL = 1 << 8  # the contact bit of walls in a model that has no contacts of its own
-WALL_COLOUR: Colour = (0.62, 0.66, 0.71, 1.0)
+WALL_COLOR: Color = (0.62, 0.66, 0.71, 1.0)
 
 
-def add_disc(spec: mujoco.MjSpec, name: str, radius: float, colour: Colour) -> None:
+def add_disc(spec: mujoco.MjSpec, name: str, radius: float, color: Color) -> None:
     """Add a flat disc on the floor, placed by its mocap body; it is rendered without contacts."""
     body = spec.worldbody.add_body(name=name, mocap=True, pos=[0, 0, 0.002])
     body.add_geom(
         type=mujoco.mjtGeom.mjGEOM_CYLINDER,
         size=[radius, 0.002, 0],
-        rgba=colour,
+        rgba=color,
         contype=0,
         conaffinity=0,
     )
 
 
 def add_block(
-    spec: mujoco.MjSpec, name: str, half: tuple[float, float, float], colour: Colour, bit: int
+    spec: mujoco.MjSpec, name: str, half: tuple[float, float, float], color: Color, bit: int
 ) -> None:
     """Add a box with contacts that a family can move: a mocap body.
 
@@ -33,14 +33,14 @@ def add_block(
         spec: of the robot, changed in place.
         name: of the body.
         half: half sizes, m.
-        colour: of the box.
+        color: of the box.
         bit: what `add_walls` has returned.
     """
     body = spec.worldbody.add_body(name=name, mocap=True, pos=[0, 0, half[2]])
     body.add_geom(
         type=mujoco.mjtGeom.mjGEOM_BOX,
         size=list(half),
-        rgba=colour,
+        rgba=color,
         contype=bit,
         conaffinity=0 if bit == WALL else bit,
     )
@@ -56,7 +56,7 @@ def add_walls(
 
     Args:
         spec: of the robot, changed in place.
-        boxes: centre x, y and half sizes x, y of each, m.
+        boxes: center x, y and half sizes x, y of each, m.
         height: m.
 
     Returns:
@@ -75,7 +75,7 @@ def add_walls(
             type=mujoco.mjtGeom.mjGEOM_BOX,
             pos=[x, y, height / 2],
             size=[half_x, half_y, height / 2],
-            rgba=WALL_COLOUR,
+            rgba=WALL_COLOR,
             contype=bit,
             conaffinity=0 if bit == WALL else bit,
         )

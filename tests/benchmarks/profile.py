@@ -24,7 +24,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the simulator gets the cor
 from policies.mlsh.actor_critic import Agent
 from policies.mlsh.config import default_config
 from policies.mlsh.mlsh import Mlsh
-from policies.mlsh.networks import Normaliser
+from policies.mlsh.networks import Normalizer
 from policies.mlsh.rollout import Collector
 from sim.envs.vec_env import TaskVectorEnv
 from sim.envs.world import World
@@ -39,7 +39,7 @@ PARTS: dict[str, tuple[type, str]] = {
     "fields, rewards, ends": (World, "step"),
     "observations": (TaskVectorEnv, "step"),
     "resets": (TaskVectorEnv, "_begin"),
-    "normalising": (Normaliser, "__call__"),
+    "normalizing": (Normalizer, "__call__"),
     "skills act": (Agent, "means"),
     "masters decide": (Agent, "logits"),
     "rest of collecting": (Collector, "collect"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mlsh_ros.messages.labelled_array import trace_layout
+from mlsh_ros.messages.labeled_array import trace_layout
 from policies.bundle.bundle import Bundle
 from tests.benchmarks.tick import JOINTS
 

@@ -29,7 +29,7 @@ import yaml
 
 from mlsh_ros.messages.conversion import command_writers, topic_readers
 from mlsh_ros.sim2real.data.recording_data import load
-from mlsh_ros.sim2real.gap.analysis import analyse
+from mlsh_ros.sim2real.gap.analysis import analyze
 from mlsh_ros.sim2real.sysid.identify import identify
 from mlsh_ros.sim2real.sysid.parameters import NOMINAL, sim_params_of
 from sim.errors import UserError
@@ -372,7 +372,7 @@ def one(robot: Robot, folder: Path, n: int, options: argparse.Namespace) -> None
 
 def _gap(robot: Robot, bag: Path, sim_params: str) -> None:
     began = time.monotonic()
-    gap = analyse(robot, [bag], sim_params=sim_params)
+    gap = analyze(robot, [bag], sim_params=sim_params)
     worst = max(m.nrmse for m in gap.measures if m.element.moves)
     print(
         f"gap in {Path(sim_params).name or 'the nominal model'}: worst term {worst:.1%} of its "

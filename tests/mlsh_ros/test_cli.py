@@ -463,7 +463,7 @@ def test_evaluate_offline_leaves_report_and_json(mlsh, tmp_path):
     assert (data["backend"], data["seed"]) == ("sim", 0)
     (task,) = data["tasks"]
     assert (task["task"], task["master"], task["episodes"]) == (f"{B}/goal-1", "goal-1", 4)
-    assert task["normalised"] > 0.9
+    assert task["normalized"] > 0.9
     assert task["late_decisions"] == 0
     assert f"{task['return_mean']:.2f}" in out
     assert (tmp_path / "a/b/report.html").stat().st_size > 1000

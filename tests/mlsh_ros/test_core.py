@@ -24,7 +24,7 @@ from mlsh_ros.messages.conversion import (
     topic_readers,
     unstamped,
 )
-from mlsh_ros.messages.labelled_array import OUTCOME, Layout, request_layout, trace_layout
+from mlsh_ros.messages.labeled_array import OUTCOME, Layout, request_layout, trace_layout
 from policies.bundle.runtime import choose, load_master, load_skills
 from sim.errors import UserError
 from sim.interface import (

@@ -13,7 +13,7 @@ import pytest
 from mlsh_ros.evaluation.case import resolve_cases
 from mlsh_ros.evaluation.measured import measured
 from mlsh_ros.evaluation.report.report import render
-from mlsh_ros.evaluation.scores import reference_returns, summarise
+from mlsh_ros.evaluation.scores import reference_returns, summarize
 from policies.bundle.bundle import load_bundle
 from sim.envs.reference_returns import ReferenceReturns
 from sim.errors import UserError
@@ -150,7 +150,7 @@ def test_returns_that_tell_nothing_apart_give_no_score(random, optimum):
     limit = ReferenceReturns(random=random, collapsed=0.0, optimum=optimum)
     assert not limit.tell_apart
     with pytest.raises(UserError, match="nothing can be scored: a random policy returns"):
-        limit.normalise(1.0)
+        limit.normalize(1.0)
 
 
 # Printing ---------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def test_more_than_the_optimum_is_explained(capsys):
     below = replace(limits[cases[0].task], random=value - 5, optimum=value + 1)
     above = replace(below, optimum=value - 1)
     for limit, told in ((below, False), (above, True)):
-        result = summarise(cases, "sim", 0, done, limits={cases[0].task: limit})
+        result = summarize(cases, "sim", 0, done, limits={cases[0].task: limit})
         show(result)
         assert ("which is no bound" in capsys.readouterr().out.replace("\n", " ")) is told
         assert "can score more than 100 %" in render(result)

@@ -19,7 +19,7 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import Bool, Float64MultiArray, String
 from std_srvs.srv import Trigger
 
-from mlsh_ros.messages.labelled_array import response_layout
+from mlsh_ros.messages.labeled_array import response_layout
 from mlsh_ros.nodes.node import COMMAND, EXCHANGE, LATCHED, array_message
 from mlsh_ros.nodes.watchdog_node import HAND_OVER
 from tests.support.nodes import (

@@ -18,7 +18,7 @@ from mlsh_ros.recording.bag_reader import Recording
 from mlsh_ros.recording.replay import replay
 from mlsh_ros.sim2real.data.recording_data import Where, load
 from mlsh_ros.sim2real.data.target import load_target
-from mlsh_ros.sim2real.gap.analysis import NO_GAP, analyse, analyse_signals
+from mlsh_ros.sim2real.gap.analysis import NO_GAP, analyze, analyze_signals
 from mlsh_ros.sim2real.gap.closed_loop_return import ClosedLoopReturn
 from mlsh_ros.sim2real.gap.findings import from_causes, from_score
 from mlsh_ros.sim2real.gap.hypotheses import Hypothesis
@@ -111,7 +111,7 @@ def test_many_long_definitions_take_no_longer_than_two(omni, said, plain, tmp_pa
     path = mcap(tmp_path / "bag.mcap", commands, extra=extra)
     began = time.process_time()
     with pytest.raises(UserError, match="odom"):
-        analyse(omni, [path])
+        analyze(omni, [path])
     assert time.process_time() - began < 15.0  # over 100 s without a limit for all
 
 
@@ -132,7 +132,7 @@ def test_a_topic_that_cannot_be_read_says_why(omni, said, tmp_path):
     commands = [row for row in said if row[1] == "cmd_vel"]
     path = mcap(tmp_path / "bag.mcap", commands, extra=extra)
     with pytest.raises(UserError, match="a message of /odom is encoded as 'json', 'cdr' is exp"):
-        analyse(omni, [path])
+        analyze(omni, [path])
 
 
 @pytest.mark.parametrize("order", ["by topic", "shaken"])
@@ -234,7 +234,7 @@ def test_what_cannot_be_read_says_what_to_do(omni, tmp_path, content, message):
 
 
 def test_a_robot_that_matches_has_no_gap_by_whoever_recorded_it(omni, said, tmp_path):
-    found = analyse(omni, [mcap(tmp_path / "bag.mcap", said)])
+    found = analyze(omni, [mcap(tmp_path / "bag.mcap", said)])
     assert found.verdict == [NO_GAP]
 
 
@@ -253,13 +253,13 @@ def lacking(said, *parts):
 
 
 def test_what_is_there_of_a_message_counts_where_a_part_is_missing(omni, said, tmp_path):
-    found = analyse(omni, [mcap(tmp_path / "bag.mcap", lacking(said, "twist"))])
+    found = analyze(omni, [mcap(tmp_path / "bag.mcap", lacking(said, "twist"))])
     assert {m.element.term for m in found.measures} == {"position"}
     assert any("not be used as a whole" in n and "velocity is not fin" in n for n in found.notes)
     assert found.findings == []
     neither = mcap(tmp_path / "none.mcap", lacking(said, "twist", "pose"))
     with pytest.raises(UserError, match=r"no sensor of omni is in it: .*position is not finite"):
-        analyse(omni, [neither])
+        analyze(omni, [neither])
 
 
 # Robots that no bundle drives --------------------------------------------------------------------
@@ -284,7 +284,7 @@ def moved(arm, patched, tmp_path_factory):
 
 
 def verdict(robot, rows, folder):
-    return analyse(robot, [mcap(folder / "bag.mcap", list(heard(robot, rows)))]).verdict
+    return analyze(robot, [mcap(folder / "bag.mcap", list(heard(robot, rows)))]).verdict
 
 
 @pytest.mark.parametrize("begin", [0.0, 7.3, 10.0])
@@ -337,7 +337,7 @@ def test_what_did_not_move_beside_others_is_named(omni, said, tmp_path):
         if topic == "odom":
             message.pose.pose.position.y = 0.0
         rows.append((received, topic, message))
-    found = analyse(omni, [mcap(tmp_path / "bag.mcap", rows)])
+    found = analyze(omni, [mcap(tmp_path / "bag.mcap", rows)])
     assert found.notes == ["not compared, because it did not move: position.y, velocity.y"]
     assert found.verdict == [f"{NO_GAP} in what could be compared"]
 
@@ -409,10 +409,10 @@ def test_another_physics_step_is_no_gap(fine, tmp_path):
     """Neither of the robot that was recorded, nor of the one that it is held against."""
     bundle = load_bundle("moving_bandits")
     bag = Robot(bundle, seed=1, robot=fine).drive("goal-0", sessions=3).bag(tmp_path / "bag")
-    assert analyse(bundle, [bag]).verdict == [NO_GAP]
-    assert analyse(bundle, [bag], robot=fine).verdict == [NO_GAP]
+    assert analyze(bundle, [bag]).verdict == [NO_GAP]
+    assert analyze(bundle, [bag], robot=fine).verdict == [NO_GAP]
     own = Robot(bundle, seed=1).drive("goal-0", sessions=3).bag(tmp_path / "own")
-    assert analyse(bundle, [own], robot=fine).verdict == [NO_GAP]
+    assert analyze(bundle, [own], robot=fine).verdict == [NO_GAP]
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -420,7 +420,7 @@ def test_a_fault_chooses_no_physics_step(fine, own):
     """Of the model's own steps, or shorter ones, those remain in which the robot was simulated."""
     bundle = load_bundle("moving_bandits")
     robot = Robot(bundle, Wrong(actuation_delay=0.02), seed=1, robot=None if own else fine)
-    gap = analyse_signals(bundle, [robot.drive("goal-0", sessions=3).signals()], [])
+    gap = analyze_signals(bundle, [robot.drive("goal-0", sessions=3).signals()], [])
     assert [cause.kind for cause in gap.causes] == ["delay"]
     assert gap.causes[0].value == pytest.approx(0.02, abs=5e-4)
     assert max(m.nrmse for m in gap.explained if m.element.moves) < (0.002 if own else 0.01)
@@ -430,7 +430,7 @@ def test_another_robot_in_its_place_is_refused_in_one_line(tmp_path):
     bundle = load_bundle("moving_bandits")
     bag = Robot(bundle, seed=1).drive("goal-0", sessions=1).bag(tmp_path / "bag")
     with pytest.raises(UserError, match=r"^[^\n]*(no joint|no actuator|no sensor)[^\n]*$"):
-        analyse(bundle, [bag], robot="rover")
+        analyze(bundle, [bag], robot="rover")
 
 
 def test_goals_are_no_sensor_of_the_robot(tmp_path):
@@ -447,7 +447,7 @@ def test_goals_are_no_sensor_of_the_robot(tmp_path):
             for pose in message.poses:
                 pose.position.x = float(np.float32(pose.position.x + rng.normal(0, 1e-7)))
         rows.append((received, topic, message))
-    found = analyse(bundle, [robot.bag(tmp_path / "bag", rows)])
+    found = analyze(bundle, [robot.bag(tmp_path / "bag", rows)])
     told = [f for f in found.findings if any("goals" in each for each in f.where)]
     assert told == []
     assert not any("goals" in m.element.name for m in found.measures)

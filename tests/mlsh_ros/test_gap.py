@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from mlsh_ros.sim2real.data.windows import make_windows, plan_for
-from mlsh_ros.sim2real.gap.analysis import NO_GAP, analyse_signals
+from mlsh_ros.sim2real.gap.analysis import NO_GAP, analyze_signals
 from mlsh_ros.sim2real.gap.data_quality import out_of_distribution
 from mlsh_ros.sim2real.gap.findings import from_angles
 from mlsh_ros.sim2real.gap.joints import angles
@@ -38,7 +38,7 @@ def drive(bundle, wrong=None, *, seed=0, sessions=3, **more):
 
 
 def found(bundle, robot, **more):
-    return analyse_signals(bundle, [robot.signals(**more)], [])
+    return analyze_signals(bundle, [robot.signals(**more)], [])
 
 
 def sense(**change):
@@ -155,7 +155,7 @@ class Holds:
 
 def in_the_simulator(moving, wrong):
     robot = Robot(moving, wrong, seed=5).drive("goal-1", sessions=4)
-    return analyse_signals(moving, [robot.signals(simulated=True)], [])
+    return analyze_signals(moving, [robot.signals(simulated=True)], [])
 
 
 @pytest.mark.slow
@@ -168,7 +168,7 @@ def test_a_command_that_a_busy_simulator_took_late_is_no_finding(moving):
     assert re.match("the simulator took 1 of 200 commands up to [46]0 ms late", note)
     # Of a real robot nobody knows that.
     robot = Robot(moving, Wrong(command=Holds(first)), seed=5).drive("goal-1", sessions=4)
-    assert not any("took" in note for note in analyse_signals(moving, [robot.signals()], []).notes)
+    assert not any("took" in note for note in analyze_signals(moving, [robot.signals()], []).notes)
 
 
 @pytest.mark.parametrize("wrong", ["weak", "pushed"])
@@ -199,7 +199,7 @@ def test_a_simulators_late_steps_are_steps_all_the_same(moving):
         for s in signals.streams
     ]
     drives = [replace(d, received=then(d.received)) for d in signals.drives]
-    gap = analyse_signals(moving, [replace(signals, streams=streams, drives=drives)], [])
+    gap = analyze_signals(moving, [replace(signals, streams=streams, drives=drives)], [])
     assert gap.verdict == [NO_GAP]
     assert gap.timing.period_p99 > 0.03
     assert max(m.nrmse for m in gap.measures if m.element.moves) < 0.01
@@ -369,10 +369,10 @@ def hidden(moving, tmp_path_factory):
 @pytest.mark.slow
 def test_a_sim_params_leaves_no_gap_of_a_robot_that_drove_in_it(moving, hidden):
     path, signals = hidden
-    nominal = analyse_signals(moving, [signals], [])
+    nominal = analyze_signals(moving, [signals], [])
     assert "mass" in {f.kind for f in nominal.findings}
     assert nominal.to_dict()["sim_params"] is None
-    gap = analyse_signals(moving, [signals], [], sim_params=path)
+    gap = analyze_signals(moving, [signals], [], sim_params=path)
     assert gap.verdict == [NO_GAP]
     assert gap.to_dict()["sim_params"] == path
     assert max(m.nrmse for m in gap.measures if m.element.moves) < 0.02
@@ -383,8 +383,8 @@ def test_a_sim_params_leaves_no_gap_of_a_robot_that_drove_in_it(moving, hidden):
 @pytest.mark.slow
 def test_noise_of_a_sim_params_is_declared_noise(moving, tmp_path):
     path, signals = driven_in({"sensors": {"velocity": {"noise": 0.06}}}, moving, tmp_path)
-    assert analyse_signals(moving, [signals], []).findings
-    assert analyse_signals(moving, [signals], [], sim_params=path).verdict == [NO_GAP]
+    assert analyze_signals(moving, [signals], []).findings
+    assert analyze_signals(moving, [signals], [], sim_params=path).verdict == [NO_GAP]
 
 
 def test_a_window_starts_where_the_sensors_of_a_sim_params_say(moving, hidden):
@@ -407,14 +407,14 @@ def test_a_window_starts_where_the_sensors_of_a_sim_params_say(moving, hidden):
 def test_what_a_sim_params_names_must_be_there(moving, hidden):
     _, signals = hidden
     with pytest.raises(UserError, match=r"no sim parameters 'slwo'.*slow.*or a file"):
-        analyse_signals(moving, [signals], [], sim_params="slwo")
+        analyze_signals(moving, [signals], [], sim_params="slwo")
 
 
 def test_a_sim_params_of_a_body_that_is_none_is_refused(moving, hidden, tmp_path):
     path = tmp_path / "other.yaml"
     path.write_text("schema: 2\nphysics: {body_mass_factors: {tail: 2.0}}\n")
     with pytest.raises(UserError, match="no body 'tail'"):
-        analyse_signals(moving, [hidden[1]], [], sim_params=str(path))
+        analyze_signals(moving, [hidden[1]], [], sim_params=str(path))
 
 
 # A robot that does not forget --------------------------------------------------------------------

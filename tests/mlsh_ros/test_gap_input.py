@@ -17,7 +17,7 @@ from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
 from mlsh_ros.messages.topics import TRACE
 from mlsh_ros.sim2real.data.target import load_target
 from mlsh_ros.sim2real.data.tick_moments import ended, moments
-from mlsh_ros.sim2real.gap.analysis import NO_GAP, SCHEMA, analyse
+from mlsh_ros.sim2real.gap.analysis import NO_GAP, SCHEMA, analyze
 from mlsh_ros.sim2real.gap.report import render
 from policies.bundle.bundle import load_bundle
 from sim.errors import UserError
@@ -53,7 +53,7 @@ def bag(robot, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def gap(moving, bag):
-    return analyse(moving, [bag])
+    return analyze(moving, [bag])
 
 
 def the_sign(gap):
@@ -69,9 +69,9 @@ def noted(gap, text):
 
 
 def test_a_file_says_what_the_signals_say(moving, robot, gap):
-    from mlsh_ros.sim2real.gap.analysis import analyse_signals
+    from mlsh_ros.sim2real.gap.analysis import analyze_signals
 
-    direct = analyse_signals(moving, [robot.signals()], [])
+    direct = analyze_signals(moving, [robot.signals()], [])
     assert gap.findings == direct.findings
     assert [m.rmse for m in gap.measures] == [m.rmse for m in direct.measures]
     assert gap.notes == []
@@ -83,7 +83,7 @@ def test_a_truncated_file_is_used_up_to_there(moving, bag, tmp_path):
     file = next(bag.glob("*.mcap"))
     cut = tmp_path / "cut.mcap"
     cut.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
-    found = analyse(moving, [cut])
+    found = analyze(moving, [cut])
     assert noted(found, "it breaks off")
     assert found.timing.ticks < 100
     assert the_sign(found)
@@ -91,14 +91,14 @@ def test_a_truncated_file_is_used_up_to_there(moving, bag, tmp_path):
 
 def test_a_missing_topic_is_named_with_its_terms(moving, robot, said, tmp_path):
     without = [row for row in said if row[1] != "goals"]
-    found = analyse(moving, [robot.bag(tmp_path / "bag", without)])
+    found = analyze(moving, [robot.bag(tmp_path / "bag", without)])
     assert noted(found, "topic goals is missing: it carries goals")
     assert the_sign(found)
 
 
 def test_where_no_sensor_was_recorded_the_traces_stand_in(moving, robot, said, tmp_path):
     without = [row for row in said if row[1] not in ("goals", "odom")]
-    found = analyse(moving, [robot.bag(tmp_path / "bag", without)])
+    found = analyze(moving, [robot.bag(tmp_path / "bag", without)])
     assert noted(found, "topic odom is missing: it carries position, velocity")
     assert the_sign(found)
     # Now only what the policy saw tells of it, and that came from nowhere.
@@ -107,7 +107,7 @@ def test_where_no_sensor_was_recorded_the_traces_stand_in(moving, robot, said, t
 
 def test_where_no_trace_was_recorded_the_commands_stand_in(moving, robot, said, tmp_path):
     without = [row for row in said if row[1] != TRACE]
-    found = analyse(moving, [robot.bag(tmp_path / "bag", without)], master="goal-0")
+    found = analyze(moving, [robot.bag(tmp_path / "bag", without)], master="goal-0")
     assert noted(found, "no trace of skill_node is in it")
     assert the_sign(found)
 
@@ -115,7 +115,7 @@ def test_where_no_trace_was_recorded_the_commands_stand_in(moving, robot, said, 
 def test_a_robot_that_no_bundle_drove_is_compared(robot, said, tmp_path):
     commanded = [row for row in said if row[1] in ("odom", "cmd_vel")]
     omni = load_target("omni")
-    found = analyse(omni, [robot.bag(tmp_path / "bag", commanded)])
+    found = analyze(omni, [robot.bag(tmp_path / "bag", commanded)])
     assert the_sign(found)
     assert {f.kind for f in found.findings if f.rank == 1} == {"sign"}
     assert found.out_of_distribution == found.closed_loop_returns == []
@@ -135,7 +135,7 @@ def test_messages_that_do_not_hold_are_counted_and_left_out(moving, robot, said,
                 message = blank("nav_msgs/msg/Odometry")
                 message.twist.twist.linear.x = float("nan")
         broken.append((received, topic, message))
-    found = analyse(moving, [robot.bag(tmp_path / "bag", broken)])
+    found = analyze(moving, [robot.bag(tmp_path / "bag", broken)])
     assert noted(found, r"\d+ messages of odom could not be used, .*velocity is not finite")
     assert the_sign(found)
     # A refused message is as good as none.
@@ -147,7 +147,7 @@ def test_a_clock_that_jumps_back_between_two_ticks_splits_the_recording(
 ):
     middle = said[0][0] + 3 * SECOND
     jumped = [(t - 2 * SECOND if t > middle else t, topic, m) for t, topic, m in said]
-    found = analyse(moving, [robot.bag(tmp_path / "bag", jumped)])
+    found = analyze(moving, [robot.bag(tmp_path / "bag", jumped)])
     assert the_sign(found)
     assert [f.kind for f in found.findings if f.rank == 1] == ["sign"]
 
@@ -155,7 +155,7 @@ def test_a_clock_that_jumps_back_between_two_ticks_splits_the_recording(
 def test_a_hole_in_the_recording_is_no_lag(moving, robot, said, tmp_path):
     start = said[0][0]
     holes = [row for row in said if not start + 2 * SECOND < row[0] < start + 3.5 * SECOND]
-    found = analyse(moving, [robot.bag(tmp_path / "bag", holes)])
+    found = analyze(moving, [robot.bag(tmp_path / "bag", holes)])
     assert [f.kind for f in found.findings if f.rank == 1] == ["sign"]
 
 
@@ -163,7 +163,7 @@ def test_a_lockstep_recording_is_compared_tick_by_tick(moving, robot, said, tmp_
     about = {"bundle": "moving_bandits", "digest": moving.manifest.digest, "mode": "lockstep"}
     # Wall time means nothing there: messages come in bursts.
     burst = [(said[0][0] + 1000 * n, topic, m) for n, (_, topic, m) in enumerate(said)]
-    found = analyse(moving, [robot.bag(tmp_path / "bag", burst, about=about)])
+    found = analyze(moving, [robot.bag(tmp_path / "bag", burst, about=about)])
     assert [f.kind for f in found.findings if f.rank == 1] == ["sign"]
     assert {m.samples for m in found.measures} == {100}
 
@@ -199,11 +199,11 @@ def episodes(moving):
 
 def test_episodes_in_lockstep_end_where_the_stamps_say(moving, episodes, tmp_path):
     """However late what topic was recorded."""
-    found = analyse(moving, [waited(episodes, tmp_path / "a", change=topic_after_topic)])
+    found = analyze(moving, [waited(episodes, tmp_path / "a", change=topic_after_topic)])
     assert found.findings == []
     assert noted(found, r"the recorder fell behind: .* ticks out of step")
     assert found.seconds > 19.0
-    prompt = analyse(moving, [waited(episodes, tmp_path / "b")])
+    prompt = analyze(moving, [waited(episodes, tmp_path / "b")])
     assert prompt.findings == []
     assert not noted(prompt, "fell behind")
     assert [m.rmse for m in prompt.measures] == [m.rmse for m in found.measures]
@@ -216,7 +216,7 @@ def test_what_a_lockstep_recording_lost_is_said_and_is_no_fault_of_the_robot(
         end = said[0][0] + 15 * SECOND
         return [row for row in said if row[0] < end or row[1] not in ("goals", TRACE)]
 
-    found = analyse(moving, [waited(episodes, tmp_path / "a", change=cut)])
+    found = analyze(moving, [waited(episodes, tmp_path / "a", change=cut)])
     assert found.findings == []
     assert noted(found, r"\d+ of \d+ messages of goals are missing.*recorder that lost them")
     (channel,) = (c for c in found.channels[0] if c.topic == "goals")
@@ -225,17 +225,17 @@ def test_what_a_lockstep_recording_lost_is_said_and_is_no_fault_of_the_robot(
 
 def test_lockstep_is_told_by_its_stamps_where_nobody_says_so(moving, episodes, tmp_path):
     bag = waited(episodes, tmp_path / "bag", about={}, change=topic_after_topic)
-    found = analyse(moving, [bag], master="goal-1")
+    found = analyze(moving, [bag], master="goal-1")
     assert noted(found, "nobody says which bundle ran, nor whether in lockstep or in real time")
     assert noted(found, "its stamps are those of lockstep")
     assert found.findings == []
     with pytest.raises(UserError, match="its stamps are those of lockstep, where only ticks"):
-        analyse(load_target("omni"), [bag])
+        analyze(load_target("omni"), [bag])
 
 
 def test_a_lockstep_recording_needs_the_bundle(episodes, tmp_path):
     with pytest.raises(UserError, match=r"made in lockstep.*give moving_bandits instead"):
-        analyse(load_target("omni"), [waited(episodes, tmp_path / "bag")])
+        analyze(load_target("omni"), [waited(episodes, tmp_path / "bag")])
 
 
 def test_a_robot_that_stands_is_found_again_by_the_ticks_around():
@@ -253,21 +253,21 @@ def test_a_robot_that_stands_is_found_again_by_the_ticks_around():
 
 def test_a_next_episode_of_the_simulator_is_no_jump_of_the_robot(moving, tmp_path):
     robot = Robot(moving, seed=3).drive("goal-1", sessions=2, one_drive=True)
-    found = analyse(moving, [robot.bag(tmp_path / "bag")])
+    found = analyze(moving, [robot.bag(tmp_path / "bag")])
     assert found.verdict == [NO_GAP]
     assert len(found.closed_loop_returns[0].robot) == 1
 
 
 def test_a_few_ticks_are_not_called_proof(moving, tmp_path):
     robot = Robot(moving, seed=3).drive("goal-1", sessions=1, ticks=20)
-    found = analyse(moving, [robot.bag(tmp_path / "bag")])
+    found = analyze(moving, [robot.bag(tmp_path / "bag")])
     assert noted(found, "only 2.0 s of driving")
     assert found.verdict == [f"{NO_GAP} in what could be compared"]
 
 
 def test_another_bundle_is_named(moving, bag):
     other = replace(moving, manifest=replace(moving.manifest, name="other", digest="0" * 64))
-    found = analyse(other, [bag])
+    found = analyze(other, [bag])
     assert noted(found, "another bundle ran: moving_bandits")
     assert "in what could be compared" in found.verdict[-1] or found.findings
 
@@ -275,11 +275,11 @@ def test_another_bundle_is_named(moving, bag):
 @pytest.mark.parametrize("subject", ["body_bandits", "rover"])
 def test_another_robot_is_refused_by_name(bag, subject):
     with pytest.raises(UserError, match="another robot was recorded: omni, not rover"):
-        analyse(load_target(subject), [bag])
+        analyze(load_target(subject), [bag])
 
 
 def test_a_trace_of_another_bundle_is_told_by_its_first_other_element(bag):
-    found = analyse(load_target("omni"), [bag])
+    found = analyze(load_target("omni"), [bag])
     assert noted(found, r"its element \d+ is 'observation.goals.0', not 'action")
 
 
@@ -288,7 +288,7 @@ def test_a_recording_that_is_given_twice_is_refused(moving, bag, tmp_path, again
     (link := tmp_path / "link").symlink_to(bag)
     other = {"same": bag, "file": next(bag.glob("*.mcap")), "link": link}[again]
     with pytest.raises(UserError, match=f"recording {other}: is given twice, as {bag} too"):
-        analyse(moving, [bag, other])
+        analyze(moving, [bag, other])
     with pytest.raises(UserError, match="given twice"):
         sysid("moving_bandits", [other, bag], output=tmp_path / "sim_params.yaml")
 
@@ -297,8 +297,8 @@ def test_the_nominal_robot_is_named_wherever_its_folder_is(moving, bag, tmp_path
     shutil.copytree(robot_folder("omni"), tmp_path / "mine")
     model = tmp_path / "mine" / "model.xml"
     model.write_text(model.read_text() + "<!-- mine -->\n")
-    told = analyse(moving, [bag], robot=str(tmp_path / "mine")).to_dict()["nominal"]
-    usual = analyse(moving, [bag]).to_dict()["nominal"]
+    told = analyze(moving, [bag], robot=str(tmp_path / "mine")).to_dict()["nominal"]
+    usual = analyze(moving, [bag]).to_dict()["nominal"]
     assert told["folder"] == "mine"
     assert usual["folder"] == told["name"] == "omni"
     assert told["model"] != usual["model"]
@@ -311,7 +311,7 @@ def test_what_is_no_recording_is_refused_in_one_line(moving, tmp_path, content):
     path = tmp_path / "bag.mcap"
     path.write_bytes(content)
     with pytest.raises(UserError) as caught:
-        analyse(moving, [path])
+        analyze(moving, [path])
     assert "bag.mcap" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -322,11 +322,11 @@ def test_a_folder_that_is_no_recording_says_what_is_in_it(moving, tmp_path, name
         (tmp_path / name).write_bytes(b"")
     count = sum(name.endswith(".mcap") for name in names)
     with pytest.raises(UserError, match=rf"^[^\n]*{count} MCAP files and no metadata.yaml[^\n]*$"):
-        analyse(moving, [tmp_path])
+        analyze(moving, [tmp_path])
 
 
 def test_one_bad_recording_of_two_is_left_out_by_name(moving, bag, tmp_path):
-    found = analyse(moving, [bag, tmp_path / "nowhere"])
+    found = analyze(moving, [bag, tmp_path / "nowhere"])
     assert noted(found, "nowhere: no such file or folder; left out")
     assert the_sign(found)
 
@@ -353,7 +353,7 @@ def foreign(said, folder, version, storage):
 
 @pytest.mark.parametrize("storage", ["MCAP", "SQLITE3"])
 def test_any_rosbag2_with_the_topics_will_do(moving, said, tmp_path, storage):
-    found = analyse(moving, [foreign(said, tmp_path / "bag", 9, storage)], master="goal-0")
+    found = analyze(moving, [foreign(said, tmp_path / "bag", 9, storage)], master="goal-0")
     assert noted(found, "it is not of recorder_node")
     assert noted(found, "no trace of skill_node is in it")
     assert the_sign(found)
@@ -363,7 +363,7 @@ def test_any_rosbag2_with_the_topics_will_do(moving, said, tmp_path, storage):
 def test_a_foreign_bag_without_the_topics_names_what_is_there(moving, said, tmp_path):
     others = [row for row in said if row[1] == "goals"]
     with pytest.raises(UserError, match=r"neither a tick .* Topics in it: /bot7/goals"):
-        analyse(moving, [foreign(others, tmp_path / "bag", 9, "SQLITE3")])
+        analyze(moving, [foreign(others, tmp_path / "bag", 9, "SQLITE3")])
 
 
 # The command and its files ----------------------------------------------------------------------
@@ -427,7 +427,7 @@ def test_all_columns_but_the_first_sort_by_number(gap):
 
 
 def test_a_page_without_a_gap_says_so(moving, tmp_path):
-    found = analyse(
+    found = analyze(
         moving, [Robot(moving, seed=3).drive("goal-1", sessions=2).bag(tmp_path / "b")]
     )
     assert found.verdict == [NO_GAP]

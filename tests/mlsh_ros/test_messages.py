@@ -146,7 +146,7 @@ def blank(kind):
 
 
 def as_recorded(message: Strict) -> Any:
-    """The same message as a recording's reader has it, after serialisation."""
+    """The same message as a recording's reader has it, after serialization."""
     recorded = STORE.types[message.NAME]
     values = {}
     for field, kind in fields(message.NAME).items():

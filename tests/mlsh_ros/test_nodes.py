@@ -517,7 +517,7 @@ def test_simulated_time_that_stands_leaves_no_command_standing(world):
     assert observer.call(Trigger, "skill_node/disarm").success
     observer.drive()
 
-    # It is the same behaviour, only slower.
+    # It is the same behavior, only slower.
     begun, ticks = time.monotonic(), len(observer.ticks())
     wait_for(lambda: len(observer.ticks()) >= ticks + 25, 10.0, "ticks")
     assert time.monotonic() - begun == pytest.approx(25 * DT / SPEED, rel=0.1)

@@ -8,7 +8,7 @@ import pytest
 from mlsh_ros.evaluation.backends import run_offline
 from mlsh_ros.evaluation.case import resolve_cases
 from mlsh_ros.evaluation.report.verdict import verdict
-from mlsh_ros.evaluation.scores import summarise
+from mlsh_ros.evaluation.scores import summarize
 from policies.bundle.bundle import MANIFEST, load_bundle, write_bundle
 from sim.errors import UserError
 
@@ -50,7 +50,7 @@ def test_a_limit_that_is_broken_is_kept_and_told(shipped):
     done = drive(bundle)
     assert all(": limit: velocity." in episode.fault for episode in done)
     assert [e.value for e in done] == [e.value for e in drive(shipped)]
-    result = summarise(resolve_cases(bundle, task=TASK), "sim", 0, done)
+    result = summarize(resolve_cases(bundle, task=TASK), "sim", 0, done)
     assert len(result.to_dict()["tasks"][0]["faults"]) == 2
     assert "skill_node would have stopped the robot in 2 episodes" in verdict(result)
 

@@ -51,7 +51,7 @@ def setup():
     return found
 
 
-def test_name_version_and_licence_stand_in_package_xml_alone(setup):
+def test_name_version_and_license_stand_in_package_xml_alone(setup):
     version = MANIFEST.findtext("version")
     assert setup["version"] == version == importlib.metadata.version("mlsh_ros")
     assert re.fullmatch(r"\d+\.\d+\.\d+", version)  # what a ROS release tool accepts

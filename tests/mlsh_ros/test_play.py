@@ -106,10 +106,10 @@ def test_layouts_are_copies():
     assert not np.array_equal(*goals)
 
 
-def test_a_panel_per_task_and_lines_in_the_colours_of_the_skills_that_were_used(shipped):
+def test_a_panel_per_task_and_lines_in_the_colors_of_the_skills_that_were_used(shipped):
     bundle, robot, takes = shipped
     names = bundle.manifest.skills
-    colours = skill_colors(len(names))
+    colors = skill_colors(len(names))
     figure = draw_birdseye(robot, takes, skills=names, title="t")
     panels = {take.label: [t for t in takes if t.label == take.label] for take in takes}
     assert len(figure.axes) == len(panels) == min(4, len(bundle.manifest.masters))
@@ -130,7 +130,7 @@ def test_a_panel_per_task_and_lines_in_the_colours_of_the_skills_that_were_used(
             skill = take.episode.skill
             cuts = np.flatnonzero(np.diff(skill)) + 1
             assert [to_hex(c) for c in lines.get_colors()] == [
-                colours[k] for k in skill[[0, *cuts]]
+                colors[k] for k in skill[[0, *cuts]]
             ]
             # Together the stretches are the path; each begins where the one before ends.
             segments = lines.get_segments()

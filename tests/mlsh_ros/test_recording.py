@@ -26,7 +26,7 @@ from rosbags.typesys import Stores, get_typestore
 from mlsh_ros.bringup.node_graph import GRAPHS, SIM
 from mlsh_ros.control.controller import Controller
 from mlsh_ros.messages.conversion import command_writers, topic_readers
-from mlsh_ros.messages.labelled_array import (
+from mlsh_ros.messages.labeled_array import (
     OUTCOME,
     Layout,
     request_layout,

@@ -27,7 +27,7 @@ from mlsh_ros.evaluation import ros_rollout as remote_module
 from mlsh_ros.evaluation.backends import run_ros
 from mlsh_ros.evaluation.case import resolve_cases
 from mlsh_ros.evaluation.ros_rollout import Remote
-from mlsh_ros.messages.labelled_array import OUTCOME, trace_layout
+from mlsh_ros.messages.labeled_array import OUTCOME, trace_layout
 from mlsh_ros.nodes.node import LATCHED, TRACE, array_message
 from sim.errors import UserError
 from tests.support.bundles import fresh_domain

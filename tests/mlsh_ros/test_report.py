@@ -15,7 +15,7 @@ from mlsh_ros.evaluation.episode import Episode
 from mlsh_ros.evaluation.report.plots import route_of, runs, skill_colors
 from mlsh_ros.evaluation.report.report import render, write_report
 from mlsh_ros.evaluation.report.verdict import verdict
-from mlsh_ros.evaluation.scores import Evaluation, summarise
+from mlsh_ros.evaluation.scores import Evaluation, summarize
 from policies.bundle.bundle import (
     Bundle,
     Family,
@@ -111,7 +111,7 @@ def evaluate(*, episodes=8, clock=False, late=0, skills=2):
         for n in range(episodes)
     ]
     cases = resolve_cases(make_bundle(skills))
-    return summarise(cases, "ros-realtime" if clock else "sim", SEED, driven)
+    return summarize(cases, "ros-realtime" if clock else "sim", SEED, driven)
 
 
 @pytest.fixture(scope="module")
@@ -212,30 +212,30 @@ def test_offline_has_no_clock_and_says_so(offline, timed):
 
 
 @pytest.mark.parametrize("count", [1, 2, 6, 13])
-def test_every_skill_has_a_colour_of_its_own_that_occurs(count):
-    colours = skill_colors(count)
-    assert len(set(colours)) == count
+def test_every_skill_has_a_color_of_its_own_that_occurs(count):
+    colors = skill_colors(count)
+    assert len(set(colors)) == count
     text = render(evaluate(episodes=2, skills=max(2, count)))
-    assert all(text.count(colour) >= 3 for colour in colours)  # table and two legends
+    assert all(text.count(color) >= 3 for color in colors)  # table and two legends
 
 
-def test_drawings_use_the_colours_of_the_skills_that_drove(offline):
+def test_drawings_use_the_colors_of_the_skills_that_drove(offline):
     drawings = re.findall(r"<svg.*?</svg>", render(offline), flags=re.DOTALL)
-    coloured = [d for d in drawings if "Path of" in d or "Active skill" in d]
-    assert len(coloured) == 2 * 6 + 2
-    both = [d for d in coloured if "Active skill" in d]
-    assert all(colour in d for d in both for colour in skill_colors(2))
+    colored = [d for d in drawings if "Path of" in d or "Active skill" in d]
+    assert len(colored) == 2 * 6 + 2
+    both = [d for d in colored if "Active skill" in d]
+    assert all(color in d for d in both for color in skill_colors(2))
 
 
-def test_a_skill_has_the_same_colour_in_every_drawing():
+def test_a_skill_has_the_same_color_in_every_drawing():
     evaluation = evaluate(episodes=1, skills=13)
     driven = [replace(e, skill=np.full(TICKS, 7)) for e in evaluation.episodes]
     drawings = re.findall(
         r"<svg.*?</svg>", render(replace(evaluation, episodes=driven)), flags=re.DOTALL
     )
-    coloured = [d for d in drawings if "Path of" in d or "Active skill" in d]
-    assert len(coloured) == 4
-    assert all(skill_colors(13)[7] in d for d in coloured)
+    colored = [d for d in drawings if "Path of" in d or "Active skill" in d]
+    assert len(colored) == 4
+    assert all(skill_colors(13)[7] in d for d in colored)
 
 
 def test_goal_that_counts_is_known_only_where_the_goals_are_the_ones_seen(offline):
@@ -282,7 +282,7 @@ def test_runs_are_the_stretches_of_one_skill():
 
 
 def with_scores(evaluation, *scores, worst=0.61):
-    """Lines whose normalised score and worst episode are the given ones; random 0, optimum 100."""
+    """Lines whose normalized score and worst episode are the given ones; random 0, optimum 100."""
     from sim.envs.reference_returns import ReferenceReturns
 
     bounds = ReferenceReturns(random=0.0, collapsed=50.0, optimum=100.0)
@@ -387,7 +387,7 @@ def test_distance_of_skills():
 
 def test_a_bundles_skills_are_compared_on_what_was_seen(offline):
     shipped = load_bundle("moving_bandits")
-    evaluation = summarise(resolve_cases(shipped), "sim", SEED, offline.episodes)
+    evaluation = summarize(resolve_cases(shipped), "sim", SEED, offline.episodes)
     assert 0.2 < evaluation.distance < 1  # each drives to a goal of its own
     told = f"The distance of the two most similar skills is {evaluation.distance:.2f}"
     assert told in sharing_section(evaluation)
@@ -396,14 +396,14 @@ def test_a_bundles_skills_are_compared_on_what_was_seen(offline):
 def test_a_bundle_is_measured_on_the_family_that_it_was_trained_on(capsys):
     shipped = load_bundle("moving_bandits")
     with pytest.raises(UserError, match="nothing was driven"):
-        summarise(resolve_cases(shipped), "sim", SEED, [])
+        summarize(resolve_cases(shipped), "sim", SEED, [])
     # held_out says what training did not see, not what there is.
     family = Family("moving_bandits", {"ticks": 20, "held_out": 1})
     own = replace(shipped, manifest=replace(shipped.manifest, family=family))
     cases = resolve_cases(own, master="goal-1")
     episodes = run_offline(cases, episodes=2, seed=SEED)
     assert [len(episode.skill) for episode in episodes] == [20, 20]
-    result = summarise(cases, "sim", SEED, episodes)
+    result = summarize(cases, "sim", SEED, episodes)
     assert 0 < result.lines[0].reference.optimum <= 20  # 1 per tick at best
     assert result.to_dict()["family_parameters"] == {"moving_bandits": {"ticks": 20}}
     show(result)

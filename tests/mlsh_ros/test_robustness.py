@@ -94,7 +94,7 @@ def test_points_are_scores_of_the_same_episodes(monkeypatch):
     done = run_offline([replace(cases[0], sim_params=late)], **how)
     # Against the bounds of the nominal model.
     limit = compute_reference_returns(load_robot("omni"), cases[0].family, cases[0].number, **how)
-    expected = limit.normalise(np.mean([e.value for e in done]))
+    expected = limit.normalize(np.mean([e.value for e in done]))
     assert points[2].score == pytest.approx(expected)
     gained = found.axes["mass"][1]
     corner = found.pairs["mass", "delay"]

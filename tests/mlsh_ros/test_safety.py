@@ -27,7 +27,7 @@ from std_srvs.srv import Trigger
 
 from mlsh_ros.bringup.network import LAUNCHER
 from mlsh_ros.messages.conversion import topic_readers
-from mlsh_ros.messages.labelled_array import response_layout
+from mlsh_ros.messages.labeled_array import response_layout
 from mlsh_ros.nodes.node import EXCHANGE, LATCHED, RELEASE
 from tests.support.bundles import changed_robot, restless_bundle
 from tests.support.nodes import (

@@ -31,7 +31,7 @@ from mlsh_ros.messages.conversion import (
     stamp_of,
     topic_readers,
 )
-from mlsh_ros.messages.labelled_array import response_layout
+from mlsh_ros.messages.labeled_array import response_layout
 from mlsh_ros.nodes.node import (
     COMMAND,
     EXCHANGE,

@@ -262,7 +262,7 @@ REFUSED = {
     "schema 3": (edit("schema", 3, signed=True), (MANIFEST, "schema 3 is not known. Valid: 2")),
     "schema 1": (edit("schema", 1, signed=True), (MANIFEST, "blend is smoothing_time now")),
     "schema lacks": (edit("schema", None, signed=True), (MANIFEST, "schema None")),
-    "unknown key": (edit("colour", "red", signed=True), ("colour",)),
+    "unknown key": (edit("color", "red", signed=True), ("color",)),
     "L 2": (edit("decision_lead", 2, signed=True), ("decision_lead",)),
     "N 0": (edit("decision_ticks", 0, signed=True), ("decision_ticks",)),
     "N text": (edit("decision_ticks", "many", signed=True), ("decision_ticks", "'many'")),
@@ -298,7 +298,7 @@ REFUSED = {
         rewrite("skills/1.onnx", weights("weight0", nan)),
         ("skills/1.onnx", "'weight0' are not finite"),
     ),
-    "nan normalisation": (
+    "nan normalization": (
         rewrite("masters/goal-1.onnx", weights("scale", nan)),
         ("masters/goal-1.onnx", "'scale' are not finite"),
     ),

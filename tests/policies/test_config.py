@@ -189,9 +189,9 @@ def test_missing_and_unreadable_files(tmp_path):
 @pytest.mark.parametrize("section", ["", "mlsh", "master", "skill", "network"])
 def test_unknown_keys_are_refused_by_name(section):
     data = config_to_dict(small_config())
-    (data[section] if section else data)["colour"] = 1
+    (data[section] if section else data)["color"] = 1
     text = refusal(config_from_dict, data, "here")
-    assert f"{section + '.' if section else ''}colour" in text
+    assert f"{section + '.' if section else ''}color" in text
 
 
 def test_numbers_survive_in_full_precision(tmp_path):

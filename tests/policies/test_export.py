@@ -14,7 +14,7 @@ from policies.bundle.export import check_parity, export, master_entry, network_b
 from policies.bundle.onnx_reader import OPERATORS, read_graph
 from policies.bundle.runtime import TOLERANCE, Network
 from policies.mlsh.mlsh import Mlsh
-from policies.mlsh.networks import Normaliser
+from policies.mlsh.networks import Normalizer
 from policies.training.adapt import AdaptationPoint
 from policies.training.run import create_run, environment, learn_masters, open_run, train
 from sim.errors import UserError
@@ -26,20 +26,20 @@ OBSERVATIONS = np.random.default_rng(0).normal(0, 0.5, (64, 8)).astype(np.float3
 
 @pytest.fixture(scope="module")
 def learner() -> Mlsh:
-    """Trained for a moment, so that the normaliser and all weights are their own."""
+    """Trained for a moment, so that the normalizer and all weights are their own."""
     result = Mlsh(small_config(2))
     for _ in range(3):
         result.iterate()
     for level in (result.agent.masters, result.agent.skills):
         for row in range(level.count):
-            level.policy.initialise(row, np.random.default_rng(row), output_gain=1.0)
+            level.policy.initialize(row, np.random.default_rng(row), output_gain=1.0)
     return result
 
 
 def graphs(learner, change=lambda data: data):
     levels = learner.agent.masters, learner.agent.skills
     return [
-        (change(network_bytes(level, row, learner.agent.normaliser, "x")), level, row)
+        (change(network_bytes(level, row, learner.agent.normalizer, "x")), level, row)
         for level in levels
         for row in range(level.count)
     ]
@@ -60,13 +60,13 @@ def exported(learner, path, **changes):
 
 
 def test_torch_and_onnx_runtime_agree(learner):
-    parity = check_parity(graphs(learner), learner.agent.normaliser, OBSERVATIONS, seed=0)
+    parity = check_parity(graphs(learner), learner.agent.normalizer, OBSERVATIONS, seed=0)
     assert 0 < parity.worst <= TOLERANCE == 1e-5
 
 
 def test_numpy_agrees_with_both(learner):
     agent = learner.agent
-    x = agent.normaliser(OBSERVATIONS)
+    x = agent.normalizer(OBSERVATIONS)
     for data, level, row in graphs(learner):
         ours = level.policy.forward_row(row, x)
         assert np.abs(Network(data, "x")(OBSERVATIONS) - ours).max() <= TOLERANCE
@@ -94,7 +94,7 @@ def perturbed(node=None, weight=None):
         perturbed(weight=("bias2", 2e-5)),
         perturbed(weight=("shift", 1e-2)),
         perturbed(weight=("scale", 1e-2)),
-        perturbed(weight=("high", -1e-1)),  # shows only where the normaliser clips
+        perturbed(weight=("high", -1e-1)),  # shows only where the normalizer clips
         perturbed(node=[("Tanh", "Sigmoid")]),
         perturbed(node=[("Sub", "Add")]),
     ],
@@ -102,7 +102,7 @@ def perturbed(node=None, weight=None):
 )
 def test_a_wrong_graph_does_not_pass_the_gate(learner, tmp_path, monkeypatch, change):
     with pytest.raises(UserError, match="nothing was written"):
-        check_parity(graphs(learner, change), learner.agent.normaliser, OBSERVATIONS, seed=0)
+        check_parity(graphs(learner, change), learner.agent.normalizer, OBSERVATIONS, seed=0)
     monkeypatch.setattr(module, "network_bytes", lambda *args: change(network_bytes(*args)))
     with pytest.raises(UserError, match="torch and ONNX Runtime differ by"):
         exported(learner, tmp_path / "bundle")
@@ -114,7 +114,7 @@ def test_two_networks_exchanged_do_not_pass_the_gate(learner):
     with pytest.raises(UserError, match="differ"):
         check_parity(
             [(other, level, row), (one, level, second)],
-            learner.agent.normaliser,
+            learner.agent.normalizer,
             OBSERVATIONS,
             seed=0,
         )
@@ -124,7 +124,7 @@ def test_nan_does_not_pass_the_gate(learner):
     with pytest.raises(UserError, match="differ by nan"):
         check_parity(
             graphs(learner, perturbed(weight=("bias2", np.nan))),
-            learner.agent.normaliser,
+            learner.agent.normalizer,
             OBSERVATIONS,
             seed=0,
         )
@@ -133,13 +133,13 @@ def test_nan_does_not_pass_the_gate(learner):
 # Graphs ---------------------------------------------------------------------------------------
 
 
-def test_graph_holds_the_normaliser_and_the_weights(learner):
+def test_graph_holds_the_normalizer_and_the_weights(learner):
     agent = learner.agent
-    graph = read_graph(network_bytes(agent.skills, 1, agent.normaliser, "x"), "x")
-    shift, scale = agent.normaliser.shift_and_scale
+    graph = read_graph(network_bytes(agent.skills, 1, agent.normalizer, "x"), "x")
+    shift, scale = agent.normalizer.shift_and_scale
     assert np.array_equal(graph.initializers["shift"], shift)
     assert np.array_equal(graph.initializers["scale"], scale)
-    assert graph.initializers["high"] == -graph.initializers["low"] == Normaliser.CLIP
+    assert graph.initializers["high"] == -graph.initializers["low"] == Normalizer.CLIP
     for i, (weight, bias) in enumerate(agent.skills.policy.layers(1)):
         assert np.array_equal(graph.initializers[f"weight{i}"], weight)
         assert np.array_equal(graph.initializers[f"bias{i}"], bias)
@@ -149,7 +149,7 @@ def test_graph_holds_the_normaliser_and_the_weights(learner):
 @pytest.mark.parametrize("batch", [1, 2, 1000])
 def test_graph_takes_any_number_of_rows(learner, batch):
     agent = learner.agent
-    network = Network(network_bytes(agent.skills, 0, agent.normaliser, "x"), "x")
+    network = Network(network_bytes(agent.skills, 0, agent.normalizer, "x"), "x")
     assert network(np.zeros((batch, 8), np.float32)).shape == (batch, 2)
 
 
@@ -192,7 +192,7 @@ def test_manifest_tells_the_method(learner, tmp_path):
     assert parity.worst <= TOLERANCE
     score = manifest.masters["goal-0"].score
     # 0 for a random policy, 1 for the optimum.
-    assert score.normalised == (1.0 - score.random) / (score.optimum - score.random)
+    assert score.normalized == (1.0 - score.random) / (score.optimum - score.random)
 
 
 def test_golden_rows_are_observations_of_the_robot(learner, tmp_path):
@@ -203,7 +203,7 @@ def test_golden_rows_are_observations_of_the_robot(learner, tmp_path):
     assert np.abs(golden.observation[:, 4:]).max() <= 1  # goals lie within a metre
     for g, name in enumerate(bundle.manifest.masters):
         ours = learner.agent.masters.policy.forward_row(
-            g, learner.agent.normaliser(golden.observation)
+            g, learner.agent.normalizer(golden.observation)
         )
         assert np.abs(golden.logits[name] - ours).max() <= TOLERANCE
         assert np.array_equal(golden.skill[name], golden.logits[name].argmax(axis=1))

@@ -126,11 +126,11 @@ def test_same_init(same):
 def test_master_advantage(how, monkeypatch):
     given = []
 
-    def normalise(samples, kind, **_):
+    def normalize(samples, kind, **_):
         given.append(kind)
         return samples
 
-    monkeypatch.setattr("policies.mlsh.mlsh.normalise_advantages", normalise)
+    monkeypatch.setattr("policies.mlsh.mlsh.normalize_advantages", normalize)
     learner(master_advantage=how).iterate()
     assert given == [how, "group"]  # skills are always by themselves
 
@@ -155,7 +155,7 @@ def test_bootstrap_truncated(bootstrap, monkeypatch):
         for row in range(stack.count):
             stack.layers(row)[-1][1][:] = 7
     monkeypatch.setattr(
-        "policies.mlsh.mlsh.normalise_advantages", lambda samples, how, **_: samples
+        "policies.mlsh.mlsh.normalize_advantages", lambda samples, how, **_: samples
     )
     rollout, masters, skills = learned_from(each, monkeypatch)
     # Time limit at tick 49, end of the rollout at tick 69; gamma .99 per tick and per decision.
@@ -228,7 +228,7 @@ def test_skill_bootstrap(bootstrap, monkeypatch):
     for k, value in enumerate((3, 5)):
         stack.layers(k)[-1][1][:] = value
     monkeypatch.setattr(
-        "policies.mlsh.mlsh.normalise_advantages", lambda samples, how, **_: samples
+        "policies.mlsh.mlsh.normalize_advantages", lambda samples, how, **_: samples
     )
     rollout, _, skills = learned_from(each, monkeypatch)
     t, b = np.nonzero(rollout.skill == 0)

@@ -160,7 +160,7 @@ def test_agent_with_installed_skills_is_the_bundle(bundle):
     agent = Mlsh(replace(config, mlsh=replace(config.mlsh, groups=1))).agent
     install_skills(agent, bundle)
     golden = bundle.golden
-    x = agent.normaliser(golden.observation)
+    x = agent.normalizer(golden.observation)
     for k in range(2):
         means = agent.means(x, np.full(len(x), k))
         assert np.abs(means - golden.action[k]).max() <= 1e-5
@@ -310,8 +310,8 @@ def test_from_scratch_learns_one_policy(bundle):
     # It really learned: 10 epochs of one or more minibatches in each of three updates.
     assert learner.agent.skills.policy_adam.steps.min() >= 3
     # Nothing of the bundle is in it.
-    assert learner.agent.normaliser.fixed is None
-    assert learner.agent.normaliser.count == 1200
+    assert learner.agent.normalizer.fixed is None
+    assert learner.agent.normalizer.count == 1200
 
 
 def test_updates_see_as_many_steps_as_the_paper(bundle, monkeypatch):

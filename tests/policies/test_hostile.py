@@ -98,7 +98,7 @@ FORGERIES = {
     "an endless scale": ("interface.action.0.scale", 1e300, "scale: "),
     "scores that overflow": ("masters.goal-0.score.optimum", 1e308, "score.optimum: "),
     "robot of two lines": ("interface.robot", "omni\nall is well", r"'omni\nall is well' is not"),
-    "robot in colour": ("interface.robot", "\x1b[31momni", r"'\x1b[31momni' is not a name"),
+    "robot in color": ("interface.robot", "\x1b[31momni", r"'\x1b[31momni' is not a name"),
     "robot in markup": ("interface.robot", "omni[/x]", "'omni[/x]' is not a name"),
     "robot that leads out": ("interface.robot", "../omni", "'../omni' is not a name"),
     "a task in two lines": ("masters.goal-0.task", "moving_bandits/a\nb", "task: string should"),

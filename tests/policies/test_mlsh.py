@@ -107,12 +107,12 @@ def test_only_groups_in_their_joint_phase_teach_the_skills(monkeypatch):
 def test_statistics_settle_while_the_skills_learn_and_stay_when_frozen():
     learner = Mlsh(config())
     learner.iterate()
-    assert learner.agent.normaliser.count == learner.method.steps_per_iteration
+    assert learner.agent.normalizer.count == learner.method.steps_per_iteration
     frozen = Mlsh(config(), freeze_skills=True, tasks=[0, 1])
     skills = networks(frozen, "skills")
     for _ in range(3):
         assert frozen.iterate().skill is None
-    assert frozen.agent.normaliser.count == 0
+    assert frozen.agent.normalizer.count == 0
     assert np.array_equal(networks(frozen, "skills"), skills)
     assert frozen.env.tasks.tolist() == [0, 1]
 
@@ -347,7 +347,7 @@ def test_two_skills_come_to_divide_two_tasks():
     state = learner.state()
     result = adapt(large, lambda a: a.restore_skills(state), [0, 1], updates=5, episodes=64)
     for curve, limit in zip(result.curves, learner.bounds, strict=True):
-        assert limit.normalise(curve[-1].greedy) > 0.9
+        assert limit.normalize(curve[-1].greedy) > 0.9
 
 
 # Keeping masters undecided, and apart ------------------------------------------------------------
@@ -395,7 +395,7 @@ def test_distance_is_a_share_of_the_largest_possible_however_sharp_the_explorati
     learner = Mlsh(config(groups=2), freeze_skills=True, tasks=[0, 1])
     skills = learner.agent.skills.policy
     for k, (x, y) in enumerate(((1, 0.5), (-9, 0.5))):
-        skills.initialise(k, np.random.default_rng(0), output_gain=0.0, extra=-3.0 * k)
+        skills.initialize(k, np.random.default_rng(0), output_gain=0.0, extra=-3.0 * k)
         _, bias = skills.layers(k)[-1]
         bias[:] = x, y
     # Beyond its limit a command goes no further: (1, 0.5) and (-1, 0.5), half of sqrt(4 / 2).

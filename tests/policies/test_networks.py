@@ -1,10 +1,10 @@
-"""Stacks, their optimiser and the observation statistics against torch and numpy themselves."""
+"""Stacks, their optimizer and the observation statistics against torch and numpy themselves."""
 
 import numpy as np
 import pytest
 import torch
 
-from policies.mlsh.networks import Adam, Normaliser, StackedMLP
+from policies.mlsh.networks import Adam, Normalizer, StackedMLP
 
 # Imports triton, where torch brings it, before a test has loaded Mesa: their two LLVMs crash.
 torch.optim.Adam([torch.zeros(1, requires_grad=True)])
@@ -15,7 +15,7 @@ ROWS, INPUTS, OUTPUTS, EXTRA = 3, 5, 2, 2
 def stack(hidden=(8, 6), gain=1.0) -> StackedMLP:
     result = StackedMLP(ROWS, (INPUTS, *hidden, OUTPUTS), EXTRA)
     for row in range(ROWS):
-        result.initialise(row, np.random.default_rng(row), output_gain=gain, extra=-0.5)
+        result.initialize(row, np.random.default_rng(row), output_gain=gain, extra=-0.5)
     return result
 
 
@@ -97,14 +97,14 @@ def test_adam_is_torch_adam_on_each_row_by_itself():
     adam = Adam(ours, learning_rate=0.03, epsilon=1e-3)
     theirs = [torch.from_numpy(row.copy()).requires_grad_() for row in start]
 
-    def optimiser(row):
+    def optimizer(row):
         return torch.optim.Adam([theirs[row]], lr=0.03, eps=1e-3)
 
-    single = [optimiser(row) for row in range(ROWS)]
+    single = [optimizer(row) for row in range(ROWS)]
     for step in range(12):
         if step == 5:  # row 1 forgets its moments and its count, and nobody else does
             adam.reset(1)
-            single[1] = optimiser(1)
+            single[1] = optimizer(1)
         gradient = rng.standard_normal((ROWS, 4)).astype(np.float32)
         active = [step % 2 == 0, True, step != 7]
         before = ours.copy()
@@ -119,38 +119,38 @@ def test_adam_is_torch_adam_on_each_row_by_itself():
     assert adam.steps[:, 0].tolist() == [6, 7, 11]
 
 
-# Normaliser -------------------------------------------------------------------------------
+# Normalizer -------------------------------------------------------------------------------
 
 
-def test_normaliser_is_numpys_mean_and_variance():
+def test_normalizer_is_numpys_mean_and_variance():
     rng = np.random.default_rng(4)
     parts = [rng.normal(3, 2, (n, 2, 4)).astype(np.float32) for n in (1, 50, 7)]
-    normaliser = Normaliser(4)
+    normalizer = Normalizer(4)
     for part in parts:
-        normaliser.update(part)
+        normalizer.update(part)
     everything = np.concatenate(parts).reshape(-1, 4).astype(np.float64)
-    assert normaliser.mean == pytest.approx(everything.mean(axis=0))
-    assert normaliser.square / normaliser.count == pytest.approx(everything.var(axis=0))
+    assert normalizer.mean == pytest.approx(everything.mean(axis=0))
+    assert normalizer.square / normalizer.count == pytest.approx(everything.var(axis=0))
     x = parts[1]
     expected = (x - everything.mean(axis=0)) / everything.std(axis=0)
-    assert normaliser(x) == pytest.approx(expected, abs=1e-5)
-    assert normaliser(x).dtype == np.float32
+    assert normalizer(x) == pytest.approx(expected, abs=1e-5)
+    assert normalizer(x).dtype == np.float32
 
 
-def test_normaliser_passes_everything_before_the_first_update():
+def test_normalizer_passes_everything_before_the_first_update():
     x = inputs()
-    assert np.array_equal(Normaliser(INPUTS)(x), x)
+    assert np.array_equal(Normalizer(INPUTS)(x), x)
 
 
-def test_normaliser_bounds_outliers_and_constants():
-    normaliser = Normaliser(2)
-    normaliser.update(np.array([[0, 5], [2, 5]], np.float32))  # deviations 1 and 0
+def test_normalizer_bounds_outliers_and_constants():
+    normalizer = Normalizer(2)
+    normalizer.update(np.array([[0, 5], [2, 5]], np.float32))  # deviations 1 and 0
     # 1e6 is bounded; the constant's variance counts as 1e-4, so 5.01 is (.01) / sqrt(1e-4) = 1.
-    assert normaliser(np.array([[1e6, 5.01]], np.float32))[0] == pytest.approx([10, 1], abs=1e-3)
+    assert normalizer(np.array([[1e6, 5.01]], np.float32))[0] == pytest.approx([10, 1], abs=1e-3)
 
 
 def test_fixed_statistics_win():
-    normaliser = Normaliser(1)
-    normaliser.update(np.array([[0], [2]], np.float32))
-    normaliser.fixed = np.array([10], np.float32), np.array([2], np.float32)
-    assert normaliser(np.array([[11]], np.float32)).tolist() == [[2]]
+    normalizer = Normalizer(1)
+    normalizer.update(np.array([[0], [2]], np.float32))
+    normalizer.fixed = np.array([10], np.float32), np.array([2], np.float32)
+    assert normalizer(np.array([[11]], np.float32)).tolist() == [[2]]

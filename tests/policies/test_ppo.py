@@ -9,7 +9,7 @@ import torch
 
 from policies.mlsh import ppo as module
 from policies.mlsh.actor_critic import ActorCriticBatch
-from policies.mlsh.advantage_normalization import normalise_advantages
+from policies.mlsh.advantage_normalization import normalize_advantages
 from policies.mlsh.losses import Minibatch, policy_sums, value_sums
 from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.ppo import UpdateStats, ppo_update
@@ -46,7 +46,7 @@ def first_ratios():
         # Far from the start, where all logits are equal and all means zero.
         for policies in (learner.agent.masters, learner.agent.skills):
             for row in range(policies.count):
-                policies.policy.initialise(row, rng(row), output_gain=2, extra=-0.3)
+                policies.policy.initialize(row, rng(row), output_gain=2, extra=-0.3)
         for _ in range(4):
             learner.iterate()
     return collected
@@ -97,7 +97,7 @@ def test_the_best_action_of_a_gaussian_bandit_is_learned():
     for update in range(60):
         # The best action is 0.7, and the reward falls off around it.
         one = draw(policies, 0, 128, reward=lambda o, a: -np.abs(a[:, 0] - 0.7), seed=update)
-        ppo_update(policies, normalise_advantages([one], "group"), shuffle(update))
+        ppo_update(policies, normalize_advantages([one], "group"), shuffle(update))
     obs = rng().standard_normal((200, 4)).astype(np.float32)
     assert policies.policy.forward_row(0, obs).mean() == pytest.approx(0.7, abs=0.1)
     assert np.exp(policies.policy.extras(0)[0]) < 0.5  # and it explores less than at first
@@ -155,7 +155,7 @@ def moved(policies: ActorCriticBatch, row: int, n=40) -> Minibatch:
 def test_gradient_of_the_policy_is_torchs(extra, entropy):
     policies = level(extra=extra)
     for row in range(2):
-        policies.policy.initialise(row, rng(row), output_gain=1, extra=-0.3)
+        policies.policy.initialize(row, rng(row), output_gain=1, extra=-0.3)
         s = moved(policies, row)
         ours = policy_sums(policies.policy, row, s, PPO, entropy)
         parameters = torch.from_numpy(policies.policy.numpy[row]).clone().requires_grad_()
@@ -271,7 +271,7 @@ def advantages(how):
     empty = np.zeros(0, np.float32)
     rows = [np.array([1, 3], np.float32), empty, np.array([10, 14], np.float32)]
     samples = [Minibatch(r[:, None], r, r, r, r, r, r.astype(np.intp)) for r in rows]
-    return [s.advantage.tolist() for s in normalise_advantages(samples, how)]
+    return [s.advantage.tolist() for s in normalize_advantages(samples, how)]
 
 
 @pytest.mark.parametrize(
@@ -279,12 +279,12 @@ def advantages(how):
     [
         # Means 2 and 12, deviations 1 and 2.
         ("group", [[-1, 1], [], [-1, 1]]),
-        # Centred -1, 1, -2, 2: deviation sqrt(10 / 4) = 1.5811.
+        # Centered -1, 1, -2, 2: deviation sqrt(10 / 4) = 1.5811.
         ("centered", [[-0.6325, 0.6325], [], [-1.2649, 1.2649]]),
         # 1, 3, 10, 14: mean 7, deviation sqrt((36 + 16 + 9 + 49) / 4) = 5.2440.
         ("global", [[-1.1442, -0.7628], [], [0.5721, 1.3349]]),
     ],
 )
-def test_normalised_advantages(how, expected):
+def test_normalized_advantages(how, expected):
     for ours, theirs in zip(advantages(how), expected, strict=True):
         assert ours == pytest.approx(theirs, abs=1e-4)

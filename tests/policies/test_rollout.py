@@ -50,8 +50,8 @@ def make(*, lead=1, family=None, seed=0, threads=1, gain=3.0, **changes) -> Coll
     for level in (agent.masters, agent.skills):
         for row in range(level.count):
             rng = np.random.default_rng([seed, row])
-            level.policy.initialise(row, rng, output_gain=gain, extra=-1.0)
-    agent.normaliser.update(np.random.default_rng(1).normal(0.1, 0.5, (100, 8)).astype(np.float32))
+            level.policy.initialize(row, rng, output_gain=gain, extra=-1.0)
+    agent.normalizer.update(np.random.default_rng(1).normal(0.1, 0.5, (100, 8)).astype(np.float32))
     return Collector(env, agent, method, seed)
 
 
@@ -143,8 +143,8 @@ def test_final_observations_are_those_before_the_reset():
     rollout = collector.collect(0, ticks=60)
     t, b = rollout.final_at.T
     assert np.array_equal(np.argwhere(rollout.done), rollout.final_at)
-    normaliser = collector.agent.normaliser
-    shift, scale = normaliser.shift_and_scale
+    normalizer = collector.agent.normalizer
+    shift, scale = normalizer.shift_and_scale
     final, reset = rollout.final_obs / scale + shift, rollout.obs[t + 1, b] / scale + shift
     # After the reset the robot is back at the origin and at rest; before, it is where it was.
     assert np.abs(reset[:, :4]).max() < 1e-6

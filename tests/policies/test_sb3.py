@@ -9,7 +9,7 @@ import pytest
 from policies.experiments import sb3_baseline as sb3
 from policies.experiments import sweep
 from policies.experiments.ablations import variants
-from policies.experiments.results_table import plot, summarise
+from policies.experiments.results_table import plot, summarize
 from policies.mlsh.mlsh import Mlsh
 from policies.training.adapt import greedy_scores
 from sim.envs.vec_env import TaskVectorEnv
@@ -28,7 +28,7 @@ class Ours:
     def predict(self, obs, *, deterministic):
         assert deterministic
         skill = np.zeros(len(obs), np.intp)
-        return self.agent.means(self.agent.normaliser(obs), skill), None
+        return self.agent.means(self.agent.normalizer(obs), skill), None
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_both_are_scored_alike():
     config = small_config(seed=3)
     method = replace(config.mlsh, skills=1, groups=1, probe="none")
     learner = Mlsh(replace(config, mlsh=method), tasks=[1])
-    learner.agent.skills.policy.initialise(0, np.random.default_rng(0), output_gain=0.3)
+    learner.agent.skills.policy.initialize(0, np.random.default_rng(0), output_gain=0.3)
     (ours,) = greedy_scores(learner, 64)
     assert ours[0] > 0.5  # it passes the goal now and then
     assert sb3._greedy(Ours(learner), config, 1, 64) == pytest.approx(ours, rel=1e-6)
@@ -87,7 +87,7 @@ def test_it_is_a_variant_of_a_sweep(tmp_path, monkeypatch):
     assert [(r["task"], int(r["steps"])) for r in rows] == [
         (task, steps) for task in ("goal-0", "goal-1") for steps in (0, 2000)
     ]
-    (summary,) = summarise([job])
+    (summary,) = summarize([job])
     (outcome,) = summary.outcomes
     assert summary.variant == "sb3"
     assert outcome.share.shape == (2, 2)

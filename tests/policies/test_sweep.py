@@ -23,7 +23,7 @@ from policies.experiments.ablations import (
     grid,
     variants,
 )
-from policies.experiments.results_table import plot, summarise, write_table
+from policies.experiments.results_table import plot, summarize, write_table
 from policies.experiments.sweep import interval, plan, run_job
 from policies.mlsh.config import default_config
 from policies.training.adapt import AdaptationResult, envs_for_episodes, from_scratch
@@ -121,7 +121,7 @@ def swept(tmp_path_factory):
 def test_every_way_to_learn_a_new_task_leaves_a_curve(swept, tmp_path):
     planned = jobs(swept, ["mlsh", "shared", "scratch"])
     assert all(job.curves() for job in planned)
-    summaries = summarise(planned)
+    summaries = summarize(planned)
     assert [s.variant for s in summaries] == ["mlsh", "shared", "scratch"]
     for s in summaries:
         (outcome,) = s.outcomes
@@ -256,7 +256,7 @@ def test_results_of_a_robot_that_was_changed_are_refused(tmp_path, name):
     with pytest.raises(UserError, match=r"robot .*mine"):
         planned()
     with pytest.raises(UserError, match=r"robot .*mine"):
-        summarise([job])
+        summarize([job])
     assert job.result.read_bytes() == before
 
 
@@ -307,12 +307,12 @@ def test_a_damaged_result_is_none_and_is_made_again(tmp_path, monkeypatch, how):
     job.result.write_text(DAMAGE[how](whole))
     assert job.result.read_text() != whole
     (job,) = planned()
-    assert summarise([job]) == []
+    assert summarize([job]) == []
     fork = multiprocessing.get_context("fork")
     monkeypatch.setattr(sweep.multiprocessing, "get_context", lambda method: fork)
     monkeypatch.setattr(sweep, "run_job", finish_again)
     assert list(sweep.sweep([job], 1)) == [(job, "")]
-    assert len(summarise([job])) == 1
+    assert len(summarize([job])) == 1
 
 
 def finish_again(job):

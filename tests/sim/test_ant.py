@@ -360,7 +360,7 @@ BODY = 0.6  # m, from the middle of the ant to its knees
 
 
 def boxes(world, row: int) -> np.ndarray:
-    """(n, 4) centre and half sizes of everything in a simulation that stands on the floor."""
+    """(n, 4) center and half sizes of everything in a simulation that stands on the floor."""
     data = world.physics.batch.get_data(row)
     mujoco.mj_forward(world.physics.model, data)
     model = world.physics.model

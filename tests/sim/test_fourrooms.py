@@ -10,11 +10,11 @@ from tests.support import fourrooms as grid
 def test_the_layout():
     assert grid.S == 104
     assert grid.CELLS[grid.START] == (7, 9)
-    # Its hallways are the four squares whose free neighbours are two, on opposite sides.
+    # Its hallways are the four squares whose free neighbors are two, on opposite sides.
     hallways = [
         cell
         for cell in grid.CELLS
-        for around in [grid.neighbours(cell)]
+        for around in [grid.neighbors(cell)]
         if len(around) == 2
         and np.abs(np.subtract(*(grid.CELLS[s] for s in around))).tolist() in ([2, 0], [0, 2])
     ]

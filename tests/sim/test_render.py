@@ -44,7 +44,7 @@ GL = has_gl()
 
 
 def drive(task: int, number: int, ticks: int) -> EpisodeReplay:
-    """An episode of the expert, in two colours."""
+    """An episode of the expert, in two colors."""
     world = World(ROBOT, FAMILY, 1)
     world.reset(np.zeros(1, np.int32), [task], [episode_rng(0, number)])
     fields, frames = world.true_state(), []
@@ -78,9 +78,9 @@ def deck(image: Image.Image) -> np.ndarray:
     return np.array([columns.mean(), -rows.mean()])
 
 
-def like(image: Image.Image, colour: tuple[float, float, float]) -> int:
-    """How many pixels have about the colour."""
-    return int((abs(pixels(image) - np.array(colour) * 255).max(axis=-1) < 60).sum())
+def like(image: Image.Image, color: tuple[float, float, float]) -> int:
+    """How many pixels have about the color."""
+    return int((abs(pixels(image) - np.array(color) * 255).max(axis=-1) < 60).sum())
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])
@@ -222,15 +222,15 @@ def test_whole_poses_show_joints_that_no_term_tells():
     assert stage.data.body("wheel_left").xquat[2] == pytest.approx(np.sin(0.6))  # about y
 
 
-def test_a_still_shows_the_trail_in_the_colours_of_the_skills(tmp_path):
+def test_a_still_shows_the_trail_in_the_colors_of_the_skills(tmp_path):
     scene = drive(1, 0, 20)
     image = draw(tmp_path / "end.png", drive(0, 3, 3), scene)
     assert (image.format, image.size) == ("PNG", SIZE)
-    # Nothing has been travelled yet, but the swatch has the last skill's colour.
+    # Nothing has been traveled yet, but the swatch has the last skill's color.
     arrived = replace(scene, frames=[replace(scene.frames[-1])])
     without = draw(tmp_path / "start.png", arrived)
-    for colour in (RED, BLUE):
-        assert like(image, colour) > like(without, colour) + 15
+    for color in (RED, BLUE):
+        assert like(image, color) > like(without, color) + 15
 
 
 def test_goals_stand_where_the_layout_says(tmp_path):
@@ -261,7 +261,7 @@ def test_a_robot_without_the_overview_camera_is_drawn(tmp_path):
     scene = drive(0, 0, 12)
     image, usual = draw(tmp_path / "a.png", scene, robot=bare), draw(tmp_path / "b.png", scene)
     assert (np.abs(pixels(image) - pixels(usual)) > 60).sum() > 500  # another camera
-    assert min(like(image, colour) for colour in (RED, BLUE)) > 15  # the trail
+    assert min(like(image, color) for color in (RED, BLUE)) > 15  # the trail
     assert like(image, (0.58, 0.58, 0.59)) > 200  # and the first goal
 
 

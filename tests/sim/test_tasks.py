@@ -285,8 +285,8 @@ def test_bounds_are_in_order(known, name, task):
     bound = known[name, task]
     assert 0 <= bound.random < 0.2 * bound.optimum
     assert bound.collapsed <= bound.optimum <= 50
-    assert bound.normalise(bound.random) == 0
-    assert bound.normalise(bound.optimum) == 1
+    assert bound.normalize(bound.random) == 0
+    assert bound.normalize(bound.optimum) == 1
 
 
 def test_ignoring_the_task_costs_about_half(known):

@@ -248,7 +248,7 @@ def test_all_mistakes_are_named_not_the_first(folder):
         action__0__tracking={"term": "speed", "tolerance": "TODO", "timeout": 0.5},
         action__0__safe_command=["TODO", 0.0],
         action__0__unit="TODO",
-        action__0__colour="red",
+        action__0__color="red",
     )
     found = mistakes(folder)
     for place in (
@@ -258,7 +258,7 @@ def test_all_mistakes_are_named_not_the_first(folder):
         "action.0.tracking.tolerance: TODO; fill in: how far",
         "action.0.safe_command.0: TODO; fill in: the command that stops the robot",
         "action.0.unit: TODO; fill in: the unit",
-        "action.0.colour: unexpected",
+        "action.0.color: unexpected",
     ):
         assert sum(text.startswith(place) for text in found) == 1, (place, found)
     assert len(found) == 7

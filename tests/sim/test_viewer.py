@@ -109,7 +109,7 @@ def test_a_picture_that_takes_long_does_not_make_the_next_ones_hurry():
     assert times == [0, 0.7, 1.2]
 
 
-def test_the_trail_grows_in_the_colours_of_the_skills():
+def test_the_trail_grows_in_the_colors_of_the_skills():
     *_, third = Desk(3).show(scene("one"))
     trail = third[3][:2]  # from 0 to 1 and from 1 to 2; after that comes the ring
     np.testing.assert_allclose(trail, [RED, BLUE], atol=1e-6)

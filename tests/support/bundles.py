@@ -131,7 +131,7 @@ def restless_bundle(
     agent = learner.agent
     for k, direction in enumerate((0.7, -0.7)):
         rng = generator(7, Stream.INIT, 0, k)
-        agent.skills.policy.initialise(k, rng, output_gain=0.3)
+        agent.skills.policy.initialize(k, rng, output_gain=0.3)
         _, bias = agent.skills.policy.layers(k)[-1]
         bias[:] = direction
     agent.masters.policy.numpy[:] = 0

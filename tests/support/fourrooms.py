@@ -33,7 +33,7 @@ GOALS = (68, 80, 90, 103)
 MANY_GOALS = (*range(68, 73), *range(78, 83), *range(88, 94), *range(99, 104))
 
 
-def neighbours(cell: tuple[int, int]) -> list[int]:
+def neighbors(cell: tuple[int, int]) -> list[int]:
     """Free squares around a free square."""
     around = [(cell[0] + di, cell[1] + dj) for di, dj in MOVES]
     return [NUMBER[c] for c in around if c in NUMBER]
@@ -49,8 +49,8 @@ def transitions() -> np.ndarray:
                 chance[move, s, s] = 1.0
                 continue
             chance[move, s, NUMBER[there]] += 1 - SLIP
-            for other in neighbours(there):
-                chance[move, s, other] += SLIP / len(neighbours(there))
+            for other in neighbors(there):
+                chance[move, s, other] += SLIP / len(neighbors(there))
     return chance
 
 
@@ -84,5 +84,5 @@ def step(state: np.ndarray, move: np.ndarray, rng: np.random.Generator) -> np.nd
         if there in NUMBER:
             out[n] = NUMBER[there]
             if rng.random() < SLIP:
-                out[n] = rng.choice(neighbours(there))
+                out[n] = rng.choice(neighbors(there))
     return out

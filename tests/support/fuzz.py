@@ -324,7 +324,7 @@ def read_manifest(path: Path) -> None:
     manifest = _parse_manifest(path.read_bytes(), path)
     _ = manifest.to_dict(), manifest.interface.digest
     interface_from_dict(manifest.to_dict()["interface"], str(path))
-    _ = [master.score.normalised for master in manifest.masters.values()]
+    _ = [master.score.normalized for master in manifest.masters.values()]
 
 
 def read_onnx(path: Path) -> None:

@@ -16,12 +16,12 @@ from mlsh_ros.control.control_step import ControlStep, no_safety_rules
 from mlsh_ros.control.controller import Controller
 from mlsh_ros.evaluation.in_process_master import decide_with
 from mlsh_ros.messages.conversion import command_writers, topic_readers
-from mlsh_ros.messages.labelled_array import OUTCOME, trace_layout
+from mlsh_ros.messages.labeled_array import OUTCOME, trace_layout
 from mlsh_ros.messages.topics import MASTER, TRACE, recorded_topics
 from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
 from mlsh_ros.recording.bag_writer import Recorder
 from mlsh_ros.sim2real.data.signal_listener import Listener
-from mlsh_ros.sim2real.gap.analysis import analyse_signals
+from mlsh_ros.sim2real.gap.analysis import analyze_signals
 from policies.bundle.bundle import MANIFEST, load_bundle, make_manifest, write_bundle
 from policies.bundle.runtime import load_master, load_skills
 from sim.envs.reference_returns import episode_rng
@@ -242,7 +242,7 @@ def uneven():
     bundle = load_bundle("moving_bandits")
     for jitter, hears in itertools.product((0.002, 0.005, 0.01, 0.02), (0.0, 0.002, 0.005)):
         robot = Robot(bundle, seed=1, jitter=jitter, hears=hears).drive("goal-1", sessions=5)
-        gap = analyse_signals(bundle, [robot.signals()], [])
+        gap = analyze_signals(bundle, [robot.signals()], [])
         worst = max(m.nrmse for m in gap.measures if m.element.term == "velocity")
         print(
             f"lateness {1e3 * jitter:.0f} ms, heard {1e3 * hears:.0f} ms late: 1 % of the periods "

@@ -21,7 +21,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
-from mlsh_ros.messages.labelled_array import response_layout, trace_layout
+from mlsh_ros.messages.labeled_array import response_layout, trace_layout
 from mlsh_ros.nodes.node import EXCHANGE, LATCHED, SENSOR, TRACE
 
 rclpy = pytest.importorskip("rclpy")

@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-Box = tuple[float, float, float, float]  # centre x, y and half sizes x, y, m
+Box = tuple[float, float, float, float]  # center x, y and half sizes x, y, m
 ARC = 4  # points around a quarter of a corner; a body's way around it is 1.3 % too long
 RING = 32  # points of a goal's rim
 SLACK = 1e-7  # m
@@ -59,7 +59,7 @@ def shortest_ways(
             y. In any norm a taut string is a shortest way, as a straight piece is.
     """
     angle = (np.arange(ARC) + 0.5) * np.pi / 2 / ARC
-    # The body's centre passes a corner on a polygon around the arc, so that it never cuts it.
+    # The body's center passes a corner on a polygon around the arc, so that it never cuts it.
     around = (
         (body + SLACK) / np.cos(np.pi / 4 / ARC) * np.stack([np.cos(angle), np.sin(angle)], -1)
     )

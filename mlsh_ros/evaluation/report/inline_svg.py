@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-INK, PAPER = "#010203", "#fefdfc"  # drawn with, then replaced by the page's own two colours
+INK, PAPER = "#010203", "#fefdfc"  # drawn with, then replaced by the page's own two colors
 QUIET = 0.55  # opacity of what is not data
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",

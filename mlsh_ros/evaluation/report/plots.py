@@ -1,6 +1,6 @@
 """Figures of the evaluation report, as inline SVG.
 
-Lines and text take the colour of the page's text, so that one drawing serves light and dark.
+Lines and text take the color of the page's text, so that one drawing serves light and dark.
 Names of tasks and masters stand in the page, not in the drawings.
 """
 
@@ -80,12 +80,12 @@ def _hidden(
 def skill_colors(count: int) -> list[str]:
     """Returns K colors; those beyond the palette are its shades, approaching gray."""
     rounds = -(-count // len(PALETTE))
-    colours = []
+    colors = []
     for k in range(count):
-        grey = k // len(PALETTE) / rounds
-        red, green, blue = ((1 - grey) * x + grey / 2 for x in to_rgb(PALETTE[k % len(PALETTE)]))
-        colours.append(to_hex((red, green, blue)))
-    return colours
+        gray = k // len(PALETTE) / rounds
+        red, green, blue = ((1 - gray) * x + gray / 2 for x in to_rgb(PALETTE[k % len(PALETTE)]))
+        colors.append(to_hex((red, green, blue)))
+    return colors
 
 
 def square(corners: Floats) -> tuple[Floats, float]:
@@ -102,7 +102,7 @@ def runs(skill: NDArray[np.int64]) -> list[tuple[int, int, int]]:
 
 def draw_route(
     route: Route,
-    colours: Sequence[str],
+    colors: Sequence[str],
     *,
     within: tuple[Floats, float],
     unit: str,
@@ -114,8 +114,8 @@ def draw_route(
 
     Args:
         route: the episode.
-        colours: of the K skills.
-        within: centre and half side of the picture.
+        colors: of the K skills.
+        within: center and half side of the picture.
         unit: of positions, for the scale bar.
         decision_ticks: N.
         key: unique in the page.
@@ -133,7 +133,7 @@ def draw_route(
         axes.add_collection(
             LineCollection(
                 [route.position[a : b + 1] for a, b, _ in stretches],
-                colors=[colours[k] for *_, k in stretches],
+                colors=[colors[k] for *_, k in stretches],
                 linewidths=2.2,
                 capstyle="round",
             )
@@ -184,7 +184,7 @@ def draw_returns(
 
 def draw_timeline(
     episodes: Sequence[Episode],
-    colours: Sequence[str],
+    colors: Sequence[str],
     *,
     decision_ticks: int,
     key: str,
@@ -200,7 +200,7 @@ def draw_timeline(
             axes.broken_barh(
                 [(a, b - a) for a, b, _ in stretches],
                 (row - 0.4, 0.8),
-                facecolors=[colours[k] for *_, k in stretches],
+                facecolors=[colors[k] for *_, k in stretches],
             )
         decisions = range(0, ticks + 1, decision_ticks)
         axes.vlines(decisions[1:], -0.5, len(episodes) - 0.5, color=PAPER, lw=1.3)

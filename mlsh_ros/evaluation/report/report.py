@@ -214,7 +214,7 @@ def _provenance(evaluation: Evaluation) -> dict[str, Any]:
 
 def _master(name: str, master: Master) -> tuple[str, ...]:
     score, origin = master.score, master.provenance
-    return name, master.task, percent(score.normalised), f"{origin.steps:,}", str(origin.seed)
+    return name, master.task, percent(score.normalized), f"{origin.steps:,}", str(origin.seed)
 
 
 def _episodes(evaluation: Evaluation, line: TaskScore) -> list[Episode]:

@@ -8,7 +8,7 @@ from mlsh_ros.evaluation.report.page import PERCENT, percent
 from mlsh_ros.evaluation.scores import Evaluation
 from sim.tasks.task_id import TaskId
 
-SOLVED = 0.9  # normalised score from which a task is called solved
+SOLVED = 0.9  # normalized score from which a task is called solved
 
 
 def verdict(evaluation: Evaluation) -> str:
@@ -16,8 +16,8 @@ def verdict(evaluation: Evaluation) -> str:
     lines = evaluation.lines
     if not lines:
         return "No episode was driven."
-    found = [line.normalised for line in lines]
-    worst = min(line.reference.normalise(line.worst) for line in lines)
+    found = [line.normalized for line in lines]
+    worst = min(line.reference.normalize(line.worst) for line in lines)
     text = f"{_solved(found)}; the worst episode reached {percent(worst)}."
     for family in sorted({TaskId.parse(line.task).family for line in lines}):
         mine = [line for line in lines if TaskId.parse(line.task).family == family]

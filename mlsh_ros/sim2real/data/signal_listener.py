@@ -21,7 +21,7 @@ from mlsh_ros.messages.conversion import (
     stamp_of,
     topic_readers,
 )
-from mlsh_ros.messages.labelled_array import OUTCOME, Layout, trace_layout
+from mlsh_ros.messages.labeled_array import OUTCOME, Layout, trace_layout
 from mlsh_ros.messages.topics import MASTER, TRACE
 from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
 from mlsh_ros.recording.observation_check import ObservationCheck

@@ -229,7 +229,7 @@ def _plain(data: Any) -> Any:
 # How it is found ------------------------------------------------------------------------------
 
 
-def analyse(
+def analyze(
     subject: Subject,
     bags: Sequence[Path],
     *,
@@ -255,7 +255,7 @@ def analyse(
         subject.master(master)
     check_distinct(bags)
     loaded, notes = _load(subject, bags, where)
-    return analyse_signals(
+    return analyze_signals(
         subject,
         [_named(each.signals, master) for each in loaded],
         [each.replayed for each in loaded if each.replayed is not None],
@@ -288,7 +288,7 @@ def _named(signals: Signals, master: str | None) -> Signals:
     return replace(signals, drives=drives)
 
 
-def analyse_signals(
+def analyze_signals(
     subject: Subject,
     signals: list[Signals],
     replayed: list[Result],
@@ -297,7 +297,7 @@ def analyse_signals(
     sim_params: str = "",
     notes: Sequence[str] = (),
 ) -> Gap:
-    """`analyse` for signals that have been read already.
+    """`analyze` for signals that have been read already.
 
     Raises:
         UserError: nothing in it can be compared.

@@ -18,7 +18,7 @@ from mlsh_ros.sim2real.replay.residuals import (
     Element,
     Model,
     Sensor,
-    centred,
+    centered,
     compare,
 )
 from sim.interface import Floats, Interface
@@ -35,7 +35,7 @@ NOTHING = 1e-9  # of its movement: rounding
 
 @dataclass(frozen=True)
 class Measure:
-    """One element. Where it remembers, windows are centred, and there is no bias."""
+    """One element. Where it remembers, windows are centered, and there is no bias."""
 
     element: Element
     samples: int
@@ -218,14 +218,14 @@ def _slope(
         return None, None, None
     y, x = shown.recorded[:, [i]], shown.simulated[:, [i]]
     if element.remembers:
-        y, x = centred(y, shown.samples.window), centred(x, shown.samples.window)
+        y, x = centered(y, shown.samples.window), centered(x, shown.samples.window)
     y, x = y[:, 0] - y.mean(), x[:, 0] - x.mean()
     xx, yy = float(x @ x), float(y @ y)
     if not xx or not yy:
         return None, None, None
     gain = float(x @ y) / xx
     left = y - gain * x
-    # Neighbouring samples say much the same: a tick counts once.
+    # Neighboring samples say much the same: a tick counts once.
     count = min(len(y), windows.count * windows.plan.length)
     error = 1.96 * float(np.sqrt((left @ left / len(y)) / (xx / len(x)) / max(count - 2, 1)))
     return gain, error, float(x @ y) / float(np.sqrt(xx * yy))
@@ -253,8 +253,8 @@ def lags_of(
         shown = compare(term, mine, samples, prediction, other, model.delay)
         y, x = shown.recorded, shown.simulated
         keeps = np.array([e.remembers for e in mine])
-        y = np.where(keeps, centred(y, samples.window), y - y.mean(axis=0))
-        x = np.where(keeps, centred(x, samples.window), x - x.mean(axis=0))
+        y = np.where(keeps, centered(y, samples.window), y - y.mean(axis=0))
+        x = np.where(keeps, centered(x, samples.window), x - x.mean(axis=0))
         norm = np.sqrt((y**2).sum(axis=0) * (x**2).sum(axis=0))
         # By magnitude: a wrong sign is another matter.
         return np.asarray(np.abs((y * x).sum(axis=0)) / np.where(norm > 0, norm, np.inf))

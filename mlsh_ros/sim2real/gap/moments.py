@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.sim2real.replay.residuals import Comparison, Element, centred
+from mlsh_ros.sim2real.replay.residuals import Comparison, Element, centered
 from sim.interface import Floats
 
 
@@ -51,8 +51,8 @@ def moments_of(comparison: Comparison, elements: list[Element]) -> Moments:
     """Returns the moments; persistent elements are centered in their windows."""
     window = comparison.samples.window
     remembers = np.array([element.remembers for element in elements])
-    y = np.where(remembers, centred(comparison.recorded, window), comparison.recorded)
-    x = np.where(remembers, centred(comparison.simulated, window), comparison.simulated)
+    y = np.where(remembers, centered(comparison.recorded, window), comparison.recorded)
+    x = np.where(remembers, centered(comparison.simulated, window), comparison.simulated)
     count = max(len(y), 1)
     return Moments((y**2).mean(axis=0), x.T @ x / count, y.T @ x / count, (y - x).mean(axis=0))
 

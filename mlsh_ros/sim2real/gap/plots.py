@@ -36,15 +36,15 @@ def draw_horizons(measures: list[Measure], *, key: str, label: str) -> Markup:
         ends = {}
         for i, m in enumerate(measures[:SHOWN]):
             values = 100 * np.array(m.horizons) / m.element.scale
-            colour = PALETTE[i % len(PALETTE)]
-            axes.plot(HORIZONS, values, color=colour, marker="o", ms=3, lw=1.4)
+            color = PALETTE[i % len(PALETTE)]
+            axes.plot(HORIZONS, values, color=color, marker="o", ms=3, lw=1.4)
             last = values[np.isfinite(values)]
-            ends[m.element.name] = (float(last[-1]) if len(last) else 0.0, colour)
+            ends[m.element.name] = (float(last[-1]) if len(last) else 0.0, color)
         low, high = axes.get_ylim()
         below = -np.inf
-        for name, (end, colour) in sorted(ends.items(), key=lambda each: each[1][0]):
+        for name, (end, color) in sorted(ends.items(), key=lambda each: each[1][0]):
             below = max(end, below + 0.085 * (high - low))
-            axes.text(2.06, below, name, color=colour, va="center", parse_math=False)
+            axes.text(2.06, below, name, color=color, va="center", parse_math=False)
         axes.set(xlim=(0, 2), ylim=(min(low, 0), high), xlabel="s since it was set")
         axes.set_ylabel("% of the movement")
         return to_svg(axes, key, label)

@@ -21,7 +21,7 @@ from sim.physics.mjcf_addresses import check_names
 from sim.physics.robot_model import Robot
 from sim.randomization.model_fields import body_names
 from sim.randomization.parameters import ParameterVector
-from sim.randomization.perturbations import NOMINAL as AS_MODELLED
+from sim.randomization.perturbations import NOMINAL as AS_MODELED
 from sim.randomization.perturbations import check_model
 from sim.randomization.quantities import ROWS
 from sim.randomization.schema import SimParams, robot_terms
@@ -87,12 +87,12 @@ class OpenLoopReplay:
     family: TaskFamily
     layouts: Layouts
     scans: bool = True
-    sim_params: SimParams = AS_MODELLED
+    sim_params: SimParams = AS_MODELED
     _rest: dict[str, Floats] = field(default_factory=dict, repr=False)
     _compiled: list[mujoco.MjModel] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
-        if self.sim_params != AS_MODELLED:
+        if self.sim_params != AS_MODELED:
             check_model(self.sim_params, self.interface, body_names(self.model), "sim_params")
 
     @property
@@ -230,7 +230,7 @@ class OpenLoopReplay:
     def differences(self) -> ParameterVector:
         """Parameter vector of the sim parameters."""
         bodies = body_names(self.model)
-        return ParameterVector(self.interface, bodies, self.sim_params, AS_MODELLED)
+        return ParameterVector(self.interface, bodies, self.sim_params, AS_MODELED)
 
     def _start(self, windows: Windows, guess: Floats | None) -> Floats:
         """(W, n) the states nearest to `guess` that match the recording at the start."""
@@ -290,7 +290,7 @@ class OpenLoopReplay:
 
     def _sensors(self) -> dict[str, SensorModel]:
         """Sensor models of the sim parameters."""
-        if self.sim_params == AS_MODELLED:
+        if self.sim_params == AS_MODELED:
             return {}
         differences = self.differences
         return sensor_models(differences, differences.fixed, robot_terms(self.interface))
@@ -325,7 +325,7 @@ def twin_of(
     body: Robot,
     *,
     interface: Interface | None = None,
-    sim_params: SimParams = AS_MODELLED,
+    sim_params: SimParams = AS_MODELED,
 ) -> OpenLoopReplay:
     """Returns the open-loop simulation of a recording.
 

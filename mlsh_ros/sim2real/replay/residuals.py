@@ -134,8 +134,8 @@ def elements_of(
         quaternion = term.derive is None and is_quaternion(model, term) and not angular(term)
         kept = memory.get(term.name, np.zeros(count_of(term)))
         steady = values - values.mean(axis=0)
-        moving = centred(values, shown.window)
-        recorded = centred(shown.values, shown.window)
+        moving = centered(values, shown.window)
+        recorded = centered(shown.values, shown.window)
         largest = np.maximum(np.abs(shown.values).max(axis=0), np.abs(values).max(axis=0))
         noises = np.resize(term.noises, count_of(term))
         for index, name in enumerate(element_names(term)):
@@ -202,7 +202,7 @@ def action_labels(interface: Interface) -> list[str]:
     ]
 
 
-def centred(values: Floats, window: NDArray[np.int64]) -> Floats:
+def centered(values: Floats, window: NDArray[np.int64]) -> Floats:
     """(n, count) minus their mean in each window."""
     if not len(values):
         return values
@@ -258,7 +258,7 @@ def compare(
         recorded = recorded - 2 * np.pi * turns
     error = recorded - simulated
     remembers = np.array([element.remembers for element in elements])
-    offset = np.where(remembers, error - centred(error, samples.window), 0.0)
+    offset = np.where(remembers, error - centered(error, samples.window), 0.0)
     return Comparison(recorded, simulated, samples, offset)
 
 
