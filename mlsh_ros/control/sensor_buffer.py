@@ -67,7 +67,7 @@ class SensorBuffer:
             now: monotonic, s.
             system: the clock that stamps messages, s; None leaves stamps alone.
         """
-        samples = self._samples
+        samples = self._samples.copy()  # other threads add to it
         late = [f"{topic} (never received)" for topic in self.missing()]
         for topic, sample in samples.items():
             limit = self._max_age[topic]
@@ -84,11 +84,11 @@ class SensorBuffer:
 
     def ages(self, now: float) -> dict[str, float]:
         """Age of the newest sample of each received topic, s."""
-        return {topic: now - sample.received for topic, sample in self._samples.items()}
+        return {topic: now - each.received for topic, each in self._samples.copy().items()}
 
     def complete_stamp(self) -> int | None:
         """The common stamp of the newest samples of all topics, or None."""
-        samples = self._samples
+        samples = self._samples.copy()
         stamps = {sample.stamp for sample in samples.values()}
         if self.missing() or len(stamps) != 1:
             return None
@@ -96,4 +96,4 @@ class SensorBuffer:
 
     def fields(self) -> dict[str, Floats]:
         """Newest values per term (size,)."""
-        return {k: v for sample in self._samples.values() for k, v in sample.fields.items()}
+        return {k: v for sample in self._samples.copy().values() for k, v in sample.fields.items()}

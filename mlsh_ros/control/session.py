@@ -70,8 +70,13 @@ class Session:
             if not self._supervisor.go(State.RUNNING):
                 return False
             prepare()
-            self._thread = threading.Thread(target=self._run, name="tick", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="tick", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system has no more threads; nothing moves
+                self._supervisor.fault("internal", str(error))
+                return False
+            self._thread = thread
             return True
 
     def end(self) -> None:

@@ -75,6 +75,7 @@ class CoreNode(LifecycleNode):  # type: ignore[misc]
         self.values: dict[str, Value] = declare(self, params)
         self.add_on_set_parameters_callback(_refuse_another_clock)
         self._undo: list[Callable[[], object]] = []
+        self.ending = False  # nobody brings it to work any more
 
     def configure(self) -> None:
         """Load and connect. Invalid input raises UserError."""
@@ -104,6 +105,9 @@ class CoreNode(LifecycleNode):  # type: ignore[misc]
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lifecycle callback; after a failure the node is inactive."""
+        if self.ending:
+            self.get_logger().error("cannot activate: the process ends")
+            return FAILURE
         if super().on_activate(state) != SUCCESS:
             return FAILURE
         done = self._guard(self.activate, "activate")
@@ -319,6 +323,7 @@ def _spin(node: CoreNode, stop: SimpleQueue[int]) -> int:
         with suppress(Empty):
             stop.get(timeout=0.2)
             break
+    node.ending = True
     try:
         if not node.end():
             status = 1

@@ -14,7 +14,7 @@ from mlsh_ros.control.diagnostics import Diagnostic, Refused
 from mlsh_ros.control.loop import TickRecord
 from mlsh_ros.messages.conversion import shorten
 from mlsh_ros.messages.labeled_array import trace_layout
-from mlsh_ros.nodes.node import TRACE, array_message
+from mlsh_ros.nodes.node import TRACE, array_message, one_line
 from sim.interface import Interface
 
 DIAGNOSTICS_PERIOD = 1.0  # s
@@ -104,4 +104,7 @@ class Reporter:
                 done.compute,
                 vectors=(tick.observation, tick.action, tick.command),
             )
-            self._traces.publish(self._trace)
+            try:
+                self._traces.publish(self._trace)
+            except Exception as error:  # the thread would end, and the queue grow
+                self.refused(f"trace: {one_line(error)}")

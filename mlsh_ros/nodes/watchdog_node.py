@@ -257,12 +257,16 @@ class WatchdogNode(CoreNode):
     # The thread that watches --------------------------------------------------------------
 
     def _run(self) -> None:
-        try:
-            while self._watch():
-                self._brake()
-        except Exception as error:  # otherwise the thread would end without a word
-            self.get_logger().error(f"{WATCHDOG} has stopped watching: {one_line(error)}")
-            self._tell(f"{TRIPPED}: {one_line(error)}")
+        while True:
+            try:
+                while self._watch():
+                    self._brake()
+                return
+            except Exception as error:  # whatever it is, braking goes on
+                if self._closing and steady_time() > self._end_by + ENDING:
+                    return
+                self._refuse(one_line(error))
+                time.sleep(self.interface.control_dt)
 
     def _watch(self) -> bool:
         """Wait until a command is overdue; False: the node may end, the robot is at rest."""

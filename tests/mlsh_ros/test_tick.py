@@ -9,11 +9,13 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mlsh_ros.control.clock import HOLD, Clock, SimulatedClock, read_together, steady_time
+from mlsh_ros.control.command_gate import CommandGate
 from mlsh_ros.control.controller import Controller, Tick
 from mlsh_ros.control.diagnostics import DiagnosticLevel, Refused, diagnose
 from mlsh_ros.control.faults import FAULTS, FaultError
@@ -21,8 +23,9 @@ from mlsh_ros.control.loop import ControlLoop
 from mlsh_ros.control.realtime import gc_disabled, set_realtime_priority
 from mlsh_ros.control.safety_monitor import WINDOW, SafetyMonitor, SafetyRules
 from mlsh_ros.control.sensor_buffer import Sample, SensorBuffer
+from mlsh_ros.control.session import Session
 from mlsh_ros.control.skill_schedule import SkillSchedule
-from mlsh_ros.control.supervisor import State, Status
+from mlsh_ros.control.supervisor import State, Status, Supervisor
 from mlsh_ros.control.tick_schedule import TickSchedule
 from mlsh_ros.control.timing import KEPT, TickTiming
 from mlsh_ros.control.watchdog import Watchdog
@@ -852,3 +855,62 @@ def test_the_watchdog_sees_to_an_emergency_stop(bundle, commands, trips):
     watchdog.release()
     watchdog.hear(np.array([0.5, 0.0]), 2.0)
     assert not watchdog.look(2.0)
+
+
+# What must not end in silence -------------------------------------------------------------------
+
+
+def test_a_session_without_a_thread_is_a_fault_and_can_be_left(bundle, monkeypatch):
+    """The system has no more threads: nothing moves, and every service still answers."""
+
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    supervisor = Supervisor()
+    supervisor.activate()
+    supervisor.go(State.READY)
+    gate = CommandGate(bundle.interface, supervisor, lambda *_: None)
+    session = Session(supervisor, gate, print, None, threading.Event(), lambda: None, failed=print)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        assert not session.start(lambda: None)
+    assert supervisor.status == Status(State.FAULT, "internal", "can't start new thread")
+    session.end()
+    assert supervisor.reset()
+
+
+def test_a_watchdog_goes_on_braking_after_an_exception():
+    """Such as of a publisher that fails once."""
+    pytest.importorskip("rclpy")
+    from mlsh_ros.nodes.watchdog_node import WatchdogNode
+
+    done, looks = [], iter([True, True, False])
+
+    def brake():
+        done.append("brake")
+        if len(done) == 1:
+            raise RuntimeError("the publisher failed")
+
+    WatchdogNode._run(
+        SimpleNamespace(
+            _watch=lambda: next(looks),
+            _brake=brake,
+            _refuse=done.append,
+            _closing=False,
+            interface=SimpleNamespace(control_dt=0.0),
+        )
+    )
+    assert done == ["brake", "RuntimeError: the publisher failed", "brake"]
+
+
+def test_a_node_that_ends_is_not_activated_any_more():
+    pytest.importorskip("rclpy")
+    from mlsh_ros.nodes.node import FAILURE, CoreNode
+
+    said = []
+    logger = SimpleNamespace(error=said.append)
+    assert (
+        CoreNode.on_activate(SimpleNamespace(ending=True, get_logger=lambda: logger), None)
+        == FAILURE
+    )
+    assert said == ["cannot activate: the process ends"]
