@@ -205,6 +205,11 @@ def _arguments(
             "bundle's.",
         ),
         bundle,
+        Argument(
+            "bindings",
+            "",
+            "File of bindings: topics, message types and fields in place of the bundle's.",
+        ),
         Argument("master", "", "Master of the bundle; empty: of the task, or the first."),
         Argument("namespace", "", "Namespace of all nodes and topics."),
         Argument(
@@ -258,6 +263,7 @@ RECORDER = NodeSpec(
     "recorder_node",
     {
         "bundle": Arg("bundle"),
+        "bindings": Arg("bindings"),
         "mode": Arg("mode"),
         "enable_stamped_cmd_vel": Arg("enable_stamped_cmd_vel"),
         "record_dir": Arg("record_dir"),
@@ -272,6 +278,7 @@ _WATCHDOG = NodeSpec(
     "watchdog_node",
     {
         "bundle": Arg("bundle"),
+        "bindings": Arg("bindings"),
         "mode": Arg("mode"),
         "enable_stamped_cmd_vel": Arg("enable_stamped_cmd_vel"),
     },
@@ -283,6 +290,7 @@ _SKILLS = NodeSpec(
     "skill_node",
     {
         "bundle": Arg("bundle"),
+        "bindings": Arg("bindings"),
         "robot": Arg("robot"),
         "enable_stamped_cmd_vel": Arg("enable_stamped_cmd_vel"),
         "mode": Arg("mode"),
@@ -372,6 +380,7 @@ SIM = Graph(
             {
                 "robot": Arg("robot"),
                 "bundle": Arg("bundle"),
+                "bindings": Arg("bindings"),
                 "family": Arg("family"),
                 "task": Arg("task"),
                 "seed": Arg("seed"),

@@ -71,12 +71,18 @@ _MODE = Param(
     "realtime: ticks follow the clock. lockstep: simulator and controller wait for each other.",
     choices=MODES,
 )
+_BINDINGS = Param(
+    "bindings",
+    "",
+    "File of bindings: topics, message types and fields in place of the bundle's; empty: none.",
+)
 _STAMPED = Param(
     "enable_stamped_cmd_vel", True, "Publish TwistStamped; false publishes Twist instead."
 )
 
 SKILL_NODE = (
     _SWAPPED,
+    _BINDINGS,
     Param(
         "robot",
         "",
@@ -191,6 +197,7 @@ MASTER_NODE = (
 
 WATCHDOG_NODE = (
     _BUNDLE,
+    _BINDINGS,
     _AUTOSTART,
     _MODE,
     _STAMPED,
@@ -219,6 +226,7 @@ SIM_NODE = (
         "",
         "Bundle whose training defines the parameters of the task's family; empty: its defaults.",
     ),
+    _BINDINGS,
     Param(
         "family",
         "",
@@ -263,6 +271,7 @@ SIM_NODE = (
 
 RECORDER_NODE = (
     _BUNDLE,
+    _BINDINGS,
     _MODE,
     Param("enable_stamped_cmd_vel", True, "Subscribe to TwistStamped; false subscribes to Twist."),
     Param(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mlsh_ros.bringup.node_graph import USE_SIM_TIME, Graph, argument_value
 from mlsh_ros.bringup.params_file import overrides_from_file
+from policies.bundle.bound_bundle import load_bound
 from policies.bundle.bundle import Bundle, load_bundle, pretrained_names
 from policies.bundle.robot_compatibility import check_agrees
 from sim.errors import UserError
@@ -18,7 +19,7 @@ from sim.interface.robot_file import robot_names
 
 GRACE = 5.0  # s, beside braking, that a node has to end before it is killed
 # What all nodes of a graph have to agree on: they are one robot's.
-SHARED = ("bundle", "robot", "mode", "enable_stamped_cmd_vel", USE_SIM_TIME)
+SHARED = ("bundle", "bindings", "robot", "mode", "enable_stamped_cmd_vel", USE_SIM_TIME)
 OF_THE_TASK = ("master", "task")  # may be said for one node, and hold for the others
 NAMES = ("bundle", "robot", "sim_params")  # arguments that nodes look up, as a name or a path
 
@@ -49,12 +50,13 @@ def resolve_arguments(
         changed = {a.name for a in graph.arguments if values[a.name] != a.default}
         values |= _agreed(graph, values, changed | {*given})
     bundle = load_bundle(values["bundle"])
+    bound = load_bound(values["bundle"], values["bindings"])
     if values["master"]:
         bundle.master(values["master"])
     if graph.simulates:
         values = _simulated(bundle, values)
     elif values["robot"]:
-        check_agrees(bundle, values["robot"])
+        check_agrees(bound, values["robot"], values["bindings"])
     _check_recording(values)
     return values
 

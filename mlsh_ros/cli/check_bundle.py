@@ -5,23 +5,49 @@ from __future__ import annotations
 from rich.table import Table
 
 from mlsh_ros.cli.console import console, say
-from mlsh_ros.cli.options import BundleName
+from mlsh_ros.cli.options import BindingsFile, BundleName
 from mlsh_ros.evaluation.number_format import amount, percent
-from policies.bundle.bundle import Bundle, load_bundle
-from sim.interface import ranges
+from policies.bundle.bundle import Bundle
+from sim.errors import UserError
+from sim.interface import ActionTerm, ObservationTerm, ranges
 
 
 def check_bundle(
     bundle: BundleName,
+    bindings: BindingsFile = "",
 ) -> None:
-    """Validate a bundle, replay its golden rows, and print what it is."""
+    """Validate a bundle, replay its golden rows, and print what it is.
+
+    With --bindings the topics, message types and fields are those of the file, and are listed;
+    where ROS is installed, the types are looked up.
+    """
+    from mlsh_ros.messages.binding_check import binding_errors
+    from policies.bundle.bound_bundle import load_bound
     from policies.bundle.runtime import load_master, load_skills
 
-    loaded = load_bundle(bundle)
+    loaded = load_bound(bundle, bindings)
+    if wrong := binding_errors(loaded.interface) if bindings else []:
+        raise UserError(f"{bindings}: {wrong[0]}")
     load_skills(loaded)
     for name in loaded.manifest.masters:
         load_master(loaded, name)
     describe(loaded)
+    if bindings:
+        describe_topics(loaded)
+
+
+def describe_topics(bundle: Bundle) -> None:
+    """Print where the terms are in ROS."""
+    table = Table(box=None, padding=(0, 2))
+    for head in ("term", "topic", "type", "fields"):
+        table.add_column(head)
+    terms: tuple[ObservationTerm | ActionTerm, ...] = (
+        *bundle.interface.observation,
+        *bundle.interface.action,
+    )
+    for term in terms:
+        table.add_row(term.name, term.ros.topic, term.ros.type, ", ".join(term.ros.fields))
+    console.print(table)
 
 
 def describe(bundle: Bundle) -> None:

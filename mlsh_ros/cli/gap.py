@@ -11,6 +11,7 @@ import typer
 from mlsh_ros.cli.console import say
 from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.options import (
+    BindingsFile,
     BundleOrRobotName,
     NominalRobotName,
     Overwrite,
@@ -36,6 +37,7 @@ def gap(
             "does not contain its name."
         ),
     ] = None,
+    bindings: BindingsFile = "",
     namespace: RecordedNamespace = None,
     topic: RenamedTopics = None,
     fail_above: Annotated[
@@ -66,7 +68,7 @@ def gap(
     for file in files:
         check_place(file, overwrite=overwrite)
     found = analyze(
-        load_target(bundle),
+        load_target(bundle, bindings),
         bags,
         robot=robot,
         sim_params=sim_params,

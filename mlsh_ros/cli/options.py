@@ -148,6 +148,12 @@ NominalRobotName = Annotated[
         "robot folder. Default: the bundle's robot."
     ),
 ]
+BindingsFile = Annotated[
+    str,
+    typer.Option(
+        help="File of bindings: topics, message types and fields in place of the robot's own."
+    ),
+]
 RecordedNamespace = Annotated[
     str | None,
     typer.Option(

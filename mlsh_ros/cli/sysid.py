@@ -12,6 +12,7 @@ import typer
 from mlsh_ros.cli.console import say
 from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.options import (
+    BindingsFile,
     BundleOrRobotName,
     NominalRobotName,
     Overwrite,
@@ -56,6 +57,7 @@ def sysid(
         ),
     ] = None,
     robot: NominalRobotName = None,
+    bindings: BindingsFile = "",
     namespace: RecordedNamespace = None,
     topic: RenamedTopics = None,
     overwrite: Overwrite = False,
@@ -82,7 +84,7 @@ def sysid(
     check_place(output, overwrite=overwrite)
     logging.getLogger("absl").setLevel(logging.ERROR)  # of numbers that start at a bound
     where = Where.of(namespace, topic or ())
-    loaded = load_target(bundle)
+    loaded = load_target(bundle, bindings)
     body = nominal(loaded, robot)
     if ranges is None and not body.model_path.with_name(RANGES).is_file():
         raise UserError(

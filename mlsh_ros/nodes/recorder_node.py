@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
@@ -33,8 +34,10 @@ from mlsh_ros.nodes.clock import steady
 from mlsh_ros.nodes.node import LATCHED, CoreNode, message_type, one_line, run
 from mlsh_ros.recording.completeness import Completeness
 from mlsh_ros.recording.output_folder import check_place, default_folder
-from policies.bundle.bundle import MANIFEST, load_bundle
+from policies.bundle.bound_bundle import load_bound
+from policies.bundle.bundle import MANIFEST
 from sim.errors import UserError
+from sim.interface.bindings import read_bindings
 
 if TYPE_CHECKING:
     from mlsh_ros.recording.bag_writer import Recorder
@@ -72,7 +75,7 @@ class RecorderNode(CoreNode):
         check_place(folder)  # before what it needs is imported
         from mlsh_ros.recording.bag_writer import Recorder
 
-        bundle = load_bundle(str(self.values["bundle"]))
+        bundle = load_bound(str(self.values["bundle"]), str(self.values["bindings"]))
         stamped, mode = bool(self.values["enable_stamped_cmd_vel"]), str(self.values["mode"])
         topics = recorded_topics(bundle.interface, stamped=stamped, lockstep=mode == "lockstep")
         types = [message_type(topic.type) for topic in topics]
@@ -83,6 +86,8 @@ class RecorderNode(CoreNode):
             "mode": mode,
             "namespace": self.get_namespace(),
         }
+        if bindings := str(self.values["bindings"]):
+            about["bindings"] = json.dumps(read_bindings(Path(bindings)).to_dict())
         self._recorder = Recorder(folder, names, about, bundle.files[MANIFEST])
         self._driver = ""
         self._looked, self._held_up = steady_time(), -REPAIR  # s, of `_look`

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -42,6 +43,8 @@ from policies.bundle.task_compatibility import resolve_task
 from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.errors import UserError
+from sim.interface import Interface
+from sim.interface.bindings import bind, read_bindings
 from sim.physics.robot_model import load_robot
 from sim.randomization.schema import load_sim_params
 from sim.tasks.base import TaskFamily
@@ -93,7 +96,9 @@ class SimNode(CoreNode):
         name = str(self.values["sim_params"])
         self._sim_params = load_sim_params(name, self.robot) if name else None
         self.world = World(self.robot, family, size=1, sim_params=self._sim_params)
-        self.interface = self.world.interface
+        bindings = str(self.values["bindings"])
+        self._bindings = read_bindings(Path(bindings)) if bindings else None
+        self.interface = self._bound(self.world.interface)
         self._period = self._wall_period()
         stamped = bool(self.values["enable_stamped_cmd_vel"])
         writers = command_writers(self.interface.action, stamped=stamped)
@@ -190,6 +195,11 @@ class SimNode(CoreNode):
         """Create a publisher that is destroyed with the configuration."""
         return self.made(create(kind, topic, quality), self.destroy_publisher)
 
+    def _bound(self, interface: Interface) -> Interface:
+        if self._bindings is None:
+            return interface
+        return bind(interface, self._bindings, self.values["bindings"])
+
     # Episodes -----------------------------------------------------------------------------
 
     def _find(self, task: str) -> tuple[TaskFamily, int]:
@@ -253,7 +263,8 @@ class SimNode(CoreNode):
                 # The publishers stand: another set of terms needs another sim_node.
                 if (
                     self._configured
-                    and self.robot.interface.with_terms(family.terms) != self.interface
+                    and self._bound(self.robot.interface.with_terms(family.terms))
+                    != self.interface
                 ):
                     raise UserError(
                         f"task {change.value!r} has other observation terms than {self._task!r}"

@@ -59,7 +59,8 @@ from mlsh_ros.nodes.session_services import SessionServices, describe
 from mlsh_ros.nodes.uniqueness import Single, SinglePublishers
 from mlsh_ros.nodes.watchdog_link import WatchdogLink
 from mlsh_ros.nodes.watchdog_node import WATCHDOG
-from policies.bundle.bundle import Bundle, load_bundle
+from policies.bundle.bound_bundle import load_bound
+from policies.bundle.bundle import Bundle
 from policies.bundle.robot_compatibility import check_agrees
 from policies.bundle.runtime import load_skills
 from sim.errors import UserError, unknown
@@ -99,9 +100,7 @@ class SkillNode(CoreNode):
     def configure(self) -> None:
         """Load the bundle and connect."""
         # The parameter may have changed since the node began.
-        self.bundle = bundle = load_bundle(str(self.get_parameter("bundle").value))
-        if robot := str(self.values["robot"]):
-            check_agrees(bundle, robot)
+        self.bundle = bundle = self._load_bundle(str(self.get_parameter("bundle").value))
         manifest = bundle.manifest
         self.interface = manifest.interface
         self.lockstep = self.values["mode"] == "lockstep"
@@ -230,6 +229,13 @@ class SkillNode(CoreNode):
             lockstep=self.lockstep,
         )
 
+    def _load_bundle(self, name: str) -> Bundle:
+        bindings, robot = str(self.values["bindings"]), str(self.values["robot"])
+        bundle = load_bound(name, bindings)
+        if robot:
+            check_agrees(bundle, robot, bindings)
+        return bundle
+
     def _make_services(self) -> SessionServices:
         return SessionServices(
             self,
@@ -297,7 +303,7 @@ class SkillNode(CoreNode):
         for change in changes:
             if change.name == "bundle" and self._commander is not None:
                 try:
-                    bundle = load_bundle(str(change.value))
+                    bundle = self._load_bundle(str(change.value))
                     bundle.check_replaces(self.bundle)
                     self._next_bundle = bundle, load_skills(bundle)
                 except UserError as error:

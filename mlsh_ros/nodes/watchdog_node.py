@@ -42,7 +42,7 @@ from mlsh_ros.nodes.node import (
     run,
 )
 from mlsh_ros.nodes.safety_listener import SafetyListener
-from policies.bundle.bundle import load_bundle
+from policies.bundle.bound_bundle import load_bound
 from sim.interface import Floats
 
 WATCHDOG = "watchdog_node"
@@ -79,7 +79,7 @@ class WatchdogNode(CoreNode):
 
     def configure(self) -> None:
         """Load the interface and connect."""
-        interface = load_bundle(str(self.values["bundle"])).interface
+        interface = load_bound(str(self.values["bundle"]), str(self.values["bindings"])).interface
         self.interface = interface
         lockstep = self.values["mode"] == "lockstep"
         patience = (

@@ -24,8 +24,11 @@ from mlsh_ros.recording.bag_files import (
     unzstd,
 )
 from mlsh_ros.recording.bag_writer import ABOUT, MANIFEST
+from policies.bundle.bound_bundle import bound
+from policies.bundle.bundle import Bundle
 from sim.errors import UserError
 from sim.files.strict_json import parse_json
+from sim.interface.bindings import bindings_from_dict
 
 # ns by which one topic's messages step back in time: the recorder's clock jumped, and what
 # follows was recorded later all the same.
@@ -60,7 +63,7 @@ class Recording:
     def __init__(self, path: Path, *, ours: bool = True) -> None:
         self._files = _one_mcap(path) if ours else [File(each) for each in files_of(path)]
         self.file = self._files[0].path if len(self._files) == 1 else path
-        self.about: dict[str, str] = {}  # mode, bundle, digest
+        self.about: dict[str, str] = {}  # mode, bundle, digest, bindings
         self.manifest: dict[str, Any] = {}  # of the bundle that ran
         self.cut = ""  # why it could not be read to its end; known after `entries`
         self._stores: dict[tuple[str, str, bytes], Typestore | UserError] = {}
@@ -78,6 +81,17 @@ class Recording:
                 f"recording {self.file}: it does not contain the bundle that ran; "
                 "only what recorder_node wrote can be replayed"
             )
+
+    def bound(self, bundle: Bundle) -> Bundle:
+        """Returns a bundle with the bindings that the recorded nodes had, if they had any.
+
+        Raises:
+            UserError: they do not hold, or not for this bundle.
+        """
+        if not (text := self.about.get("bindings")):
+            return bundle
+        where = f"recording {self.file}: bindings"
+        return bound(bundle, bindings_from_dict(parse_json(text.encode(), where), where), where)
 
     def check_robot(self, name: str) -> None:
         """Refuse a recording of another robot.

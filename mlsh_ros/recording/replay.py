@@ -132,6 +132,7 @@ def replay(
         UserError: the recording is of another observation or action, or no master is known.
     """
     recording.check_robot(bundle.interface.robot)
+    bundle = recording.bound(bundle)
     result = Result()
     sessions, seen = _collect(recording, bundle, result, listen, wants)
     skills = load_skills(bundle)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from itertools import zip_longest
+from pathlib import Path
 
 from policies.bundle.bundle import Bundle
 from sim.errors import UserError, short
 from sim.interface import ActionTerm, ObservationTerm
+from sim.interface.bindings import Bindings, bind, read_bindings
 from sim.interface.robot_file import read_interface, robot_folder
 
 SHOWN = 100  # characters of a value in an error
@@ -22,7 +24,7 @@ class _Missing:
 MISSING = _Missing()
 
 
-def check_agrees(bundle: Bundle, robot: str) -> None:
+def check_agrees(bundle: Bundle, robot: str, bindings: str = "") -> None:
     """Refuse a bundle whose interface is not that of a robot's own robot.yaml.
 
     A bundle contains its interface, including limits and topics, and a modified bundle can contain
@@ -32,6 +34,7 @@ def check_agrees(bundle: Bundle, robot: str) -> None:
     Args:
         bundle: to be run.
         robot: a shipped robot by name, or a folder with robot.yaml.
+        bindings: file with bindings that the bundle was loaded with, which hold for the robot too.
 
     Raises:
         UserError: no such robot, an invalid robot.yaml, or the first difference.
@@ -42,12 +45,21 @@ def check_agrees(bundle: Bundle, robot: str) -> None:
     for key in ("robot", "control_dt", "physics_dt"):
         _same(f"{where}: {key}", getattr(carried, key), getattr(own, key))
     extra = [term for term in carried.observation if term.mujoco.task]
+    if bindings:
+        own = bind(own, _of_robot(read_bindings(Path(bindings)), extra), bindings)
     _check(where, [t for t in carried.observation if t not in extra], own.observation)
     _check(where, carried.action, own.action)
     for key in ("computed", "start_pose"):
         _same(f"{where}: {key}", getattr(carried, key), getattr(own, key))
     if carried != own.with_terms(extra):
         raise UserError(f"{where}: the task's observation terms must follow the robot's own terms")
+
+
+def _of_robot(bindings: Bindings, extra: Sequence[ObservationTerm]) -> Bindings:
+    """The bindings without those of a task family's terms, which a robot does not have."""
+    names = {term.name for term in extra}
+    kept = {name: each for name, each in bindings.observation.items() if name not in names}
+    return replace(bindings, observation=kept)
 
 
 def _check(

@@ -1116,6 +1116,47 @@ def test_up_drives_in_a_namespace_and_ends_with_the_safe_command(bundle, tmp_pat
     assert "Traceback" not in up.text
 
 
+@pytest.mark.ros
+@pytest.mark.realtime
+def test_nodes_with_bindings_drive_on_other_topics_and_their_recording_replays_equal(
+    bundle, tmp_path, watcher
+):
+    """All of them from one argument; what was recorded says so by itself."""
+    from geometry_msgs.msg import Twist
+
+    from mlsh_ros.recording.bag_reader import Recording
+    from mlsh_ros.recording.replay import replay
+
+    bindings = tmp_path / "bindings.yaml"
+    bindings.write_text("""
+schema: 2
+robot: omni
+observation:
+  position: {topic: base/odom}
+  velocity: {topic: base/odom}
+action:
+  base_velocity:
+    topic: base/cmd
+    type: geometry_msgs/msg/Twist
+    fields: [linear.x, linear.y]
+""")
+    commands = watcher(Twist, "/base/cmd")
+    bag = tmp_path / "bag"
+    arguments = f"bundle:={bundle.source}", f"bindings:={bindings}", "record:=true"
+    with Up(tmp_path, "sim", *arguments, f"record_dir:={bag}") as up:
+        up.wait_for("[skill_node]: running")
+        assert watcher.spin_until(lambda: len(commands) > 10), up.text
+        assert up.end(signal.SIGINT) == 0, up.text
+    recording = Recording(bag)
+    topics = {entry.topic for entry in recording.entries()}
+    assert topics >= {"base/odom", "base/cmd"}
+    assert not topics & {"odom", "cmd_vel"}
+    result = replay(Recording(bag), bundle)
+    assert result.ticks > 10
+    assert result.equal
+    assert not result.unseen
+
+
 def speed(command):
     return abs(command.twist.linear.x) + abs(command.twist.linear.y)
 

@@ -126,6 +126,7 @@ def load(path: Path, subject: Subject, where: Where | None = None) -> Loaded:
 
 
 def _ours(recording: Recording, bundle: Bundle) -> Loaded:
+    bundle = recording.bound(bundle)
     listener = Listener(bundle.interface)
 
     def take(entry: Entry, message: Any, said: dict[str, Floats] | MessageError | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlsh_ros.sim2real.data.signals import Signals
-from policies.bundle.bundle import Bundle, load_bundle, pretrained_names
+from policies.bundle.bound_bundle import load_bound
+from policies.bundle.bundle import Bundle, pretrained_names
 from policies.bundle.task_compatibility import resolve_task
 from sim.errors import unknown
 from sim.interface import Floats, ObservationTerm
+from sim.interface.bindings import bind, read_bindings
 from sim.physics.robot_model import Robot, load_robot, robot_names
 from sim.tasks.base import EpisodeState, Fields, TaskFamily
 
@@ -67,17 +69,25 @@ def _count(fields: Fields) -> int:
     return len(next(iter(fields.values())))
 
 
-def load_target(name: str) -> Subject:
+def load_target(name: str, bindings: str = "") -> Subject:
     """Load a bundle or a robot, shipped by name or by path; a folder with robot.yaml is a robot.
+
+    Args:
+        name: or path.
+        bindings: file with topics, message types and fields in place of its own; empty: none.
 
     Raises:
         UserError: there is none, or it does not hold.
     """
     if name in robot_names() or (Path(name) / "robot.yaml").is_file():
-        return load_robot(name)
+        robot = load_robot(name)
+        if not bindings:
+            return robot
+        interface = bind(robot.interface, read_bindings(Path(bindings)), bindings)
+        return replace(robot, interface=interface)
     if name not in pretrained_names() and not Path(name).exists():
         raise unknown("bundle or robot", name, [*pretrained_names(), *robot_names()])
-    return load_bundle(name)
+    return load_bound(name, bindings)
 
 
 def nominal(subject: Subject, robot: str | None) -> Robot:

@@ -1,0 +1,144 @@
+"""Bindings: where a robot has its terms in ROS, apart from what a policy was trained with.
+
+A policy is trained on terms: names, units, order, scales and limits. On which topic, in which
+message and in which of its fields a robot has them concerns no policy, so that a file may replace
+that part of the interface without another training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, RootModel, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from typing_extensions import Self
+
+from sim.errors import UserError, invalid, unknown
+from sim.files.migrations import SCHEMA
+from sim.files.strict_yaml import read_mapping
+from sim.interface.interface import Interface
+from sim.interface.message_paths import PathText
+from sim.interface.names import LONGEST, Label, RobotName, Topic
+from sim.interface.terms import (
+    FIELD,
+    TYPE,
+    ActionTerm,
+    ObservationTerm,
+    RequiredValues,
+    RosField,
+)
+from sim.interface.validators import STRICT
+
+Term = TypeVar("Term", ObservationTerm, ActionTerm)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Binding:
+    """The entries of a term's `ros` that are replaced; null: it stays as it is."""
+
+    topic: Topic | None = None
+    type: Annotated[str, Field(pattern=TYPE, max_length=LONGEST)] | None = None
+    fields: tuple[PathText, ...] | None = None  # one for each element of the term, in its order
+    required_values: RequiredValues | None = None
+    names: Annotated[str, Field(pattern=FIELD, max_length=LONGEST)] | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.type is not None and self.fields is None:
+            raise ValueError("another type needs fields: where its values are in that message")
+        return self
+
+    def of(self, ros: RosField) -> RosField:
+        """Returns `ros` with these entries replaced.
+
+        The required values and the name of the array of names belong to a type of message: those
+        of another type are not kept.
+        """
+        if self.type not in (None, ros.type):
+            ros = replace(ros, required_values=(), names=None)
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(ros, **{name: v for name, v in given.items() if v is not None})
+
+
+@dataclass(frozen=True, config=STRICT)
+class Bindings:
+    """Bindings of a robot's terms, by the name of the term."""
+
+    robot: RobotName  # whose terms they are
+    observation: dict[Label, Binding] = Field(default_factory=dict)
+    action: dict[Label, Binding] = Field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, which `bindings_from_dict` reads back equal."""
+        data: dict[str, Any] = RootModel[Bindings](self).model_dump(mode="json", exclude_none=True)
+        return data
+
+
+_ADAPTER = TypeAdapter(Bindings)
+
+
+def read_bindings(path: Path) -> Bindings:
+    """Read a file of bindings.
+
+    Raises:
+        UserError: it is missing, no YAML mapping, of another schema, or does not hold.
+    """
+    data = read_mapping(path)
+    if (schema := data.pop("schema", None)) != SCHEMA or isinstance(schema, bool):
+        raise UserError(f"{path}: schema {schema!r} is not known. Valid: {SCHEMA}")
+    return bindings_from_dict(data, str(path))
+
+
+def bindings_from_dict(data: object, where: str) -> Bindings:
+    """Validate plain data.
+
+    Raises:
+        UserError: one line that names `where` and the key.
+    """
+    try:
+        return _ADAPTER.validate_python(data)
+    except ValidationError as error:
+        raise invalid(where, error) from None
+
+
+def bind(interface: Interface, bindings: Bindings, where: object) -> Interface:
+    """Returns the interface with the bindings in place of its own.
+
+    Args:
+        interface: of the robot, or of the robot with the terms of a task family.
+        bindings: for the same robot.
+        where: what they are called in an error.
+
+    Raises:
+        UserError: they are of another robot, name a term that it does not have, or the result
+            would not be a valid interface.
+    """
+    if bindings.robot != interface.robot:
+        raise UserError(
+            f"{where}: is for robot {bindings.robot!r}, and this is {interface.robot!r}"
+        )
+    try:
+        return replace(
+            interface,
+            observation=_bound("observation", interface.observation, bindings.observation, where),
+            action=_bound("action", interface.action, bindings.action, where),
+        )
+    except ValidationError as error:
+        text = str(invalid(str(where), error))
+        raise UserError(text.replace(": top level: ", ": ", 1)) from None  # a term is named
+
+
+def _bound(
+    kind: str, terms: tuple[Term, ...], bindings: Mapping[str, Binding], where: object
+) -> tuple[Term, ...]:
+    names = [term.name for term in terms]
+    for name in bindings:
+        if name not in names:
+            raise UserError(f"{where}: {unknown(f'{kind} term', name, names)}")
+    return tuple(
+        replace(term, ros=bindings[term.name].of(term.ros)) if term.name in bindings else term
+        for term in terms
+    )
