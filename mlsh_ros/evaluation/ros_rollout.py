@@ -22,12 +22,15 @@ from typing_extensions import Self
 
 from mlsh_ros.evaluation.episode import Episode
 from mlsh_ros.messages.labeled_array import OUTCOME, trace_layout
+from mlsh_ros.messages.topics import CALL_AGAIN
 from mlsh_ros.nodes.node import FOREVER, LATCHED, TRACE
 from policies.bundle.bundle import Bundle
 from sim.errors import UserError
 
 START_UP = 30.0  # s for all nodes to be active; DDS discovery alone takes up to five
 CALL = 10.0  # s for a service to answer
+CALLS = 10  # of a service that asks for another one
+PAUSE = 0.5  # s between them
 AGAIN = 1.0  # s without an answer before a node is asked once more how it is
 
 
@@ -160,7 +163,11 @@ class Remote:
         client = self._client(Trigger, service)
         if not client.wait_for_service(timeout_sec=CALL):
             raise UserError(f"service {service!r} is not there")
-        answer = self._result(client.call_async(Trigger.Request()), service)
+        for _ in range(CALLS):  # this request is no old one
+            answer = self._result(client.call_async(Trigger.Request()), service)
+            if answer.success or not answer.message.endswith(CALL_AGAIN):
+                break
+            time.sleep(PAUSE)
         if not answer.success:
             raise UserError(f"service {service!r} refuses: {answer.message}")
         return str(answer.message)

@@ -15,6 +15,7 @@ FORMER_NAMES = {"decision/answer": RESPONSE}  # in recordings of former versions
 TRACE, STATE = "skill_node/trace", "skill_node/state"
 MASTER, OUTCOME = "master_node/master", "sim_node/outcome"
 WATCHDOG_STATE, WATCHDOG_BEAT = "watchdog_node/state", "watchdog_node/heartbeat"
+CALL_AGAIN = "call again"  # ends the answer to a request that may be an old one
 DIAGNOSTICS = "/diagnostics"  # REP-107: one for all robots of a domain, in no namespace
 # What recorder_node says of itself, on a topic that it does not record.
 RECORDER_STATE, WAITING, RECORDING = "recorder_node/state", "waiting", "recording"

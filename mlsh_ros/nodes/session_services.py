@@ -13,6 +13,7 @@ from mlsh_ros.control.clock import steady_time
 from mlsh_ros.control.emergency_stop import EmergencyStop
 from mlsh_ros.control.session import Session
 from mlsh_ros.control.supervisor import State, Status, Supervisor
+from mlsh_ros.messages.topics import CALL_AGAIN
 from mlsh_ros.nodes.arming_checks import ArmingChecks
 from mlsh_ros.nodes.clock import steady
 from mlsh_ros.nodes.master_node import RESPONSE_TOPIC
@@ -109,7 +110,7 @@ class SessionServices:
         if name in MOVING and steady_time() - self._resumed < SETTLED:
             return (
                 f"skill_node served nothing for {self._paused:.1f} s, so that this request may "
-                "be an old one; call again"
+                f"be an old one; {CALL_AGAIN}"
             )
         return ""
 

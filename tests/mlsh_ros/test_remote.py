@@ -130,6 +130,8 @@ class Impostor:
         self.release = threading.Event()
         self.node.create_service(Trigger, "~/silent", self._silent)
         self.node.create_service(Trigger, "~/no", self._no)
+        self.node.create_service(Trigger, "~/later", self._later)
+        self.calls = 0  # of `later`
         self.asked = 0  # how it is
         self.node.create_service(
             GetState,
@@ -160,6 +162,12 @@ class Impostor:
 
     def _no(self, _, response):
         response.message = "because"
+        return response
+
+    def _later(self, _, response):
+        self.calls += 1
+        response.success = self.calls > 2
+        response.message = "cannot arm: this request may be an old one; call again"
         return response
 
     def close(self):
@@ -206,6 +214,19 @@ def test_the_client_gives_up_by_name_instead_of_waiting_for_ever(bundle, imposto
         assert time.monotonic() - start < 1.5
         dead.clear()
         impostor.release.set()
+
+
+@pytest.mark.ros
+@pytest.mark.realtime
+def test_a_service_that_asks_for_another_call_is_called_again(bundle, impostor, monkeypatch):
+    monkeypatch.setattr(remote_module, "PAUSE", 0.1)
+    with Remote(bundle) as remote:
+        remote.trigger("skill_node/later")
+        assert impostor.calls == 3
+        impostor.calls = -20
+        with pytest.raises(UserError, match="refuses: cannot arm: .*; call again"):
+            remote.trigger("skill_node/later")
+        assert impostor.calls == -10
 
 
 @pytest.mark.ros
