@@ -224,7 +224,7 @@ def test_a_service_that_asks_for_another_call_is_called_again(bundle, impostor, 
         remote.trigger("skill_node/later")
         assert impostor.calls == 3
         impostor.calls = -20
-        with pytest.raises(UserError, match="refuses: cannot arm: .*; call again"):
+        with pytest.raises(UserError, match=r"refuses: cannot arm: .*; call again"):
             remote.trigger("skill_node/later")
         assert impostor.calls == -10
 
