@@ -9,7 +9,7 @@ Nothing here moves anything: `command_gate` asks before every command.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
 
@@ -95,10 +95,18 @@ class Supervisor:
             if self.state in after:
                 self._change(Status(after[self.state]))
 
-    def go(self, state: State) -> bool:
-        """Change to `state` if that is allowed from the current one; True if it changed."""
+    def go(self, state: State, permitted: Callable[[], bool] = lambda: True) -> bool:
+        """Change the state if that is allowed from the current one; True if it changed.
+
+        Args:
+            state: the new one.
+            permitted: whether nothing has happened that forbids it; asked while no other thread
+                can change the state.
+        """
         with self._lock:
             if state not in _NEXT[self.state] or (state in _NEED_ACTIVE and not self._active):
+                return False
+            if not permitted():
                 return False
             self._change(Status(state))
         return True
@@ -117,10 +125,16 @@ class Supervisor:
             self._change(Status(State.DISARMED))
         return True
 
-    def fault(self, name: str, detail: str) -> None:
-        """Latch a fault; the first one is kept, because it is the cause."""
+    def fault(self, name: str, detail: str, only_in: Collection[State] = tuple(State)) -> None:
+        """Latch a fault; the first one is kept, because it is the cause.
+
+        Args:
+            name: of the fault.
+            detail: its cause.
+            only_in: states in which it is a fault.
+        """
         with self._lock:
-            if self.state is not State.FAULT:
+            if self.state is not State.FAULT and self.state in only_in:
                 self._change(Status(State.FAULT, name, detail))
 
     def _change(self, status: Status) -> None:

@@ -91,8 +91,9 @@ class Watchdog:
             self._rest_by = self._stop + self.patience + self.interface.time_to_rest(self.command)
 
     def release(self) -> None:
-        """Handle the release of all emergency stops."""
-        self._stop = None
+        """Handle the release of all emergency stops; they hold until the commands are at rest."""
+        if self.at_rest:
+            self._stop = None
 
     def refuse(self, cause: str) -> None:
         """Trip at once because of a command that is not permitted."""

@@ -13,6 +13,7 @@ from std_msgs.msg import Bool
 
 from mlsh_ros.control.clock import steady_time
 from mlsh_ros.control.emergency_stop import NOBODY, TOPIC, EmergencyStop, Publisher
+from mlsh_ros.control.faults import FaultError
 from mlsh_ros.messages.conversion import MessageError
 from mlsh_ros.nodes.inputs import side_node
 from mlsh_ros.nodes.node import one_line, receiver
@@ -43,7 +44,7 @@ class SafetyListener:
     Args:
         owner: the node that it receives for; topics are named and remapped as there.
         estop: updated with every message of a panel.
-        on_estop: called whenever a panel requests a stop.
+        on_estop: called with the fault whenever a panel requests a stop, whatever followed.
         on_poll: called after every poll for messages.
         on_look: called after every check of the graph.
         on_failure: called with the reason when the thread cannot continue.
@@ -55,7 +56,7 @@ class SafetyListener:
         owner: Node,
         estop: EmergencyStop,
         *,
-        on_estop: Callable[[], None],
+        on_estop: Callable[[FaultError], None],
         on_poll: Callable[[], None] = lambda: None,
         on_look: Callable[[], None] = lambda: None,
         on_failure: Callable[[str], None],
@@ -154,7 +155,7 @@ class SafetyListener:
                 if self._estop.hear(panel, pressed, now, number):
                     if not self._estop.knows(panel):
                         self._find_panels()  # so that the fault can name it
-                    self._on_estop()
+                    self._on_estop(self._estop.requested(panel))
         for subscription, kind, receive in self._others:
             for _ in range(_DEPTH):
                 taken = subscription.handle.take_message(kind, True)
@@ -175,7 +176,8 @@ class SafetyListener:
                     info.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL,
                 )
                 for info in self.node.get_publishers_info_by_topic(self._topic)
-            }
+            },
+            steady_time(),
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from std_srvs.srv import Trigger
 
 from mlsh_ros.control.clock import steady_time
-from mlsh_ros.control.emergency_stop import EmergencyStop
+from mlsh_ros.control.emergency_stop import TOPIC, EmergencyStop
 from mlsh_ros.control.session import Session
 from mlsh_ros.control.supervisor import State, Status, Supervisor
 from mlsh_ros.messages.topics import CALL_AGAIN
@@ -125,10 +125,17 @@ class SessionServices:
         """Change from DISARMED to READY; returns the reason if that is refused."""
         if self._supervisor.state is not State.DISARMED:
             return self._here()
+        requests = self._estop.requests
+
+        def unchanged() -> bool:
+            return self._estop.requests == requests
+
         if refusal := self._checks.not_fit():
             return refusal
         self._forget_sensors()  # what came before may be of a robot that has been moved since
-        return "" if self._supervisor.go(State.READY) else self._here()
+        if self._supervisor.go(State.READY, unchanged):
+            return ""
+        return self._here() if unchanged() else f"topic {TOPIC!r} was true during the checks"
 
     def _disarm(self) -> str:
         self._session.end()

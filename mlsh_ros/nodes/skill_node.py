@@ -21,7 +21,7 @@ from mlsh_ros.control.clock import SimulatedClock, steady_time
 from mlsh_ros.control.command_gate import CommandGate, WatchdogReport
 from mlsh_ros.control.controller import Controller, Request
 from mlsh_ros.control.diagnostics import diagnose
-from mlsh_ros.control.emergency_stop import EmergencyStop
+from mlsh_ros.control.emergency_stop import KEPT, EmergencyStop
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.control.loop import ControlLoop, LockstepLoop, TickRecord
 from mlsh_ros.control.realtime import gc_disabled, set_realtime_priority
@@ -205,7 +205,7 @@ class SkillNode(CoreNode):
         safety = SafetyListener(
             self,
             self.estop,
-            on_estop=self._watch,
+            on_estop=self._on_estop,
             on_poll=self._watch,
             on_look=self._look,
             on_failure=lambda text: self.supervisor.fault("internal", text),
@@ -323,6 +323,10 @@ class SkillNode(CoreNode):
 
     # What else may stop the robot -----------------------------------------------------------
 
+    def _on_estop(self, fault: FaultError) -> None:
+        """Latch a request to stop as an event; the panel's state may be another one already."""
+        self.supervisor.fault(fault.name, fault.detail, only_in=ARMED)
+
     def _watch(self) -> None:
         """Called in every poll of the thread that receives the emergency stop."""
         state = self.supervisor.state
@@ -331,7 +335,9 @@ class SkillNode(CoreNode):
 
     def _look(self) -> None:
         """Called after every check of the ROS graph."""
-        if self.supervisor.state in ARMED and (others := self._singles.second(patient=True)):
+        if self.supervisor.state not in ARMED:  # there the loss of a panel is no fault
+            self.estop.forget_released(steady_time() - KEPT)
+        elif others := self._singles.second(patient=True):
             self.supervisor.fault("second_publisher", others)
 
     def _on_trip(self, text: str) -> None:

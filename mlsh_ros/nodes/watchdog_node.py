@@ -16,7 +16,7 @@ from std_srvs.srv import Trigger
 
 from mlsh_ros.bringup.params import WATCHDOG_NODE
 from mlsh_ros.control.clock import PATIENCE, SimulatedClock, steady_time
-from mlsh_ros.control.emergency_stop import EmergencyStop
+from mlsh_ros.control.emergency_stop import TOPIC, EmergencyStop
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.control.heartbeat import PERIOD, heartbeat_layout, interface_number
 from mlsh_ros.control.watchdog import Watchdog
@@ -194,7 +194,7 @@ class WatchdogNode(CoreNode):
             self._heard = self.time.steady()
             self._new_data.notify_all()
 
-    def _on_estop(self) -> None:
+    def _on_estop(self, _: FaultError) -> None:
         with self._new_data:
             self.watchdog.emergency_stop(self.time.now())
             self._tell_standing()
@@ -215,6 +215,8 @@ class WatchdogNode(CoreNode):
             self._tell(f"{TRIPPED}: {self.watchdog.cause}")
         elif fault := self.estop.fault(0.0):
             self._tell(f"{STOPPED}: {fault.detail}")
+        elif self.watchdog.stopped and not self.watchdog.at_rest:
+            self._tell(f"{STOPPED}: topic {TOPIC!r} was true, and the commands are not at rest")
         else:
             self._tell(WATCHING)
 

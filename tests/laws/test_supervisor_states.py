@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mlsh_ros.control.command_gate import CommandGate, WatchdogReport
-from mlsh_ros.control.emergency_stop import NOBODY, EmergencyStop, Publisher
+from mlsh_ros.control.emergency_stop import KEPT, NOBODY, EmergencyStop, Publisher
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.control.heartbeat import Beat, Heartbeat
 from mlsh_ros.control.supervisor import State, Supervisor
@@ -367,7 +367,7 @@ PANELS = {A: Publisher("/front", latched=True), B: Publisher("/back", latched=Fa
 
 def stop_of(*words, max_age=None, panels=PANELS):
     stop = EmergencyStop(max_age)
-    stop.publishers(panels)
+    stop.publishers(panels, 0.0)
     for now, (panel, pressed) in enumerate(words):
         stop.hear(panel, pressed, float(now))
     return stop
@@ -396,7 +396,7 @@ def test_every_word_that_says_stop_is_an_event_whatever_follows():
 
 def test_a_panel_that_is_gone_holds_until_a_person_resets():
     stop = stop_of((A, True), (B, False))
-    stop.publishers({B: PANELS[B]})
+    stop.publishers({B: PANELS[B]}, 2.0)
     stop.forget_released()
     assert "from a publisher that is gone" in str(stop.fault(9.0))
     assert stop.reset()
@@ -410,7 +410,7 @@ def test_a_panel_that_is_gone_holds_until_a_person_resets():
 def test_words_without_a_name_are_released_by_a_single_panel_only():
     stop = stop_of((NOBODY, True), (NOBODY, False))
     assert stop.fault(9.0) is not None
-    stop.publishers({A: PANELS[A]})
+    stop.publishers({A: PANELS[A]}, 9.0)
     stop.hear(NOBODY, False, 9.0)
     assert stop.fault(9.0) is None
 
@@ -421,10 +421,55 @@ def test_the_silence_of_any_required_panel_is_a_fault():
     stop = stop_of((A, False), (B, False), max_age=0.5)
     stop.hear(B, False, 2.0)
     assert "silent for 2.00 s, from /front" in str(stop.fault(2.0))
-    stop.publishers({B: PANELS[B]})
+    stop.publishers({B: PANELS[B]}, 2.0)
     assert "from a publisher that is gone" in str(stop.fault(2.0))
     stop.forget_released()
     assert stop.fault(2.0) is None
+
+
+def test_a_required_panel_that_never_spoke_is_a_fault_that_names_it():
+    """It may be dead since its start; the other one sends `false` all the time."""
+    stop = EmergencyStop(0.5)
+    stop.publishers({A: PANELS[A]}, 0.0)
+    stop.hear(A, False, 9.8)
+    stop.publishers(PANELS, 9.8)  # the second one is discovered
+    stop.hear(A, False, 10.2)
+    assert stop.fault(10.2) is None  # it has the same time to speak as between two messages
+    assert stop.unheard() == "/back publishes 'estop' and has sent no message yet"  # no arming
+    stop.publishers(PANELS, 10.3)  # seen again, which is no new discovery
+    assert "estop_lost: topic 'estop' has no message from /back" in str(stop.fault(10.4))
+    stop.hear(B, False, 10.4)
+    assert stop.fault(10.4) is None
+    assert stop.unheard() == ""
+
+
+def test_required_panels_that_cannot_be_told_apart_are_refused():
+    stop = stop_of((NOBODY, False), max_age=0.5)
+    assert stop.unheard().startswith("the publishers of 'estop' cannot be told apart")
+    stop.publishers({A: PANELS[A]}, 0.0)
+    assert stop.unheard() == ""
+
+
+@pytest.mark.parametrize("max_age", [None, 0.5])
+def test_what_passing_panels_said_does_not_pile_up(max_age):
+    """`ros2 topic pub --once estop false` every second; one of them says `true`."""
+    stop = EmergencyStop(max_age)
+    for n in range(100):
+        panel = n.to_bytes(16, "big")
+        stop.publishers({panel: PANELS[B]}, float(n))
+        if max_age is not None:  # where the loss of a panel is a fault, skill_node's part
+            stop.forget_released(n - KEPT)
+        stop.hear(panel, n == 50, float(n))
+    assert len(stop._words) <= 4
+    assert stop.pressed
+
+
+def test_a_word_that_is_newer_than_the_list_of_publishers_is_kept():
+    stop = EmergencyStop()
+    stop.hear(A, False, 5.0)
+    stop.publishers({}, 5.1)
+    stop.publishers({A: PANELS[A]}, 5.2)
+    assert stop.unheard() == ""
 
 
 def test_a_latched_panel_that_has_said_nothing_is_named():

@@ -13,6 +13,7 @@ import pytest
 from mlsh_ros.bringup.params import NODES, Param
 from mlsh_ros.control.command_gate import CommandGate
 from mlsh_ros.control.controller import Controller
+from mlsh_ros.control.emergency_stop import EmergencyStop, Publisher
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.control.sensor_buffer import Sample, SensorBuffer
 from mlsh_ros.control.skill_schedule import SkillSchedule
@@ -783,6 +784,92 @@ def test_changes_are_told_in_the_order_in_which_they_happened():
     supervisor.fault("x", "")
     thread.join()
     assert told == [RUN, F]
+
+
+# A stop request is an event: heard once, it stops the robot, whatever else is said --------------
+
+PANEL = b"a" * 16
+
+
+def armed_node(stop, *states):
+    """What skill_node does with the requests of `stop`, without its node."""
+    skill_node = pytest.importorskip("mlsh_ros.nodes.skill_node").SkillNode
+    supervisor = Supervisor()
+    supervisor.activate()
+    for state in states:
+        assert supervisor.go(state)
+    checks = SimpleNamespace(fault=lambda braking=False: stop.fault(time.monotonic()))
+    node = SimpleNamespace(supervisor=supervisor, _checks=checks)
+    node.watch = lambda: skill_node._watch(node)
+    node.on_estop = lambda fault: skill_node._on_estop(node, fault)
+    return node
+
+
+def test_a_true_that_is_repaired_after_the_false_behind_it_stops_the_robot():
+    """Message 7 is lost: best effort delivers 8 at once, reliable delivers 7 and 8 later."""
+    stop = EmergencyStop()
+    stop.publishers({PANEL: Publisher("/panel", latched=False)}, time.monotonic())
+    node = armed_node(stop, State.READY, State.RUNNING)
+    queues = {"best effort": [(PANEL, False, 8)], "reliable": [], "latched": []}
+    listener = SimpleNamespace(
+        _panels=list(queues),
+        _others=[],
+        _estop=stop,
+        _take_word=lambda name: queues[name].pop(0) if queues[name] else None,
+        _on_estop=node.on_estop,
+    )
+    poll = pytest.importorskip("mlsh_ros.nodes.safety_listener").SafetyListener._poll
+    poll(listener, time.monotonic())
+    node.watch()
+    assert node.supervisor.state is State.RUNNING
+    queues["reliable"] = [(PANEL, True, 7), (PANEL, False, 8)]
+    poll(listener, time.monotonic())
+    node.watch()
+    told = Status(State.FAULT, "estop", "topic 'estop' is true, from /panel")
+    assert node.supervisor.status == told
+
+
+@pytest.mark.parametrize("last_moment", [False, True])
+def test_a_pulse_while_arming_is_checked_refuses_arming(last_moment):
+    """Also one that comes between the last check and the change of the state."""
+    services = pytest.importorskip("mlsh_ros.nodes.session_services").SessionServices
+    stop = EmergencyStop()
+    node = armed_node(stop)
+
+    def pulse():
+        for pressed in (True, False):
+            if stop.hear(PANEL, pressed, 0.0):
+                node.on_estop(stop.requested(PANEL))
+        return ""
+
+    service = services(
+        SimpleNamespace(create_service=lambda *_: None, create_timer=lambda *_, **__: None),
+        node.supervisor,
+        None,
+        SimpleNamespace(not_fit=(lambda: "") if last_moment else pulse),
+        stop,
+        forget_sensors=pulse if last_moment else lambda: None,
+        prepare=None,
+        sensors_missing=None,
+    )
+    assert service._arm() == "topic 'estop' was true during the checks"
+    assert node.supervisor.state is State.DISARMED
+
+
+def test_a_request_after_the_last_question_finds_the_changed_state():
+    """No request falls between the question whether there was one and the change to READY."""
+    stop = EmergencyStop()
+    node = armed_node(stop)
+    request = threading.Thread(target=node.on_estop, args=[stop.requested(PANEL)])
+
+    def permitted():
+        request.start()
+        request.join(0.2)  # it waits for the change
+        return True
+
+    node.supervisor.go(State.READY, permitted)
+    request.join()
+    assert node.supervisor.state is State.FAULT
 
 
 # Parameters ----------------------------------------------------------------------------------

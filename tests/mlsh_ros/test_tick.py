@@ -857,6 +857,26 @@ def test_the_watchdog_sees_to_an_emergency_stop(bundle, commands, trips):
     assert not watchdog.look(2.0)
 
 
+def test_an_emergency_stop_holds_for_the_watchdog_until_the_commands_are_at_rest(bundle):
+    """The panel has said `true` and `false` at once, and skill_node has missed both."""
+    watchdog = Watchdog(bundle.interface, 0.25)
+    watchdog.hear(np.array([1.0, 0.0]), 0.0)
+    watchdog.emergency_stop(0.0)
+    now = 0.0
+    while not watchdog.look(now):
+        assert now < 1.0
+        now += DT
+        watchdog.release()  # at every look at the graph
+        watchdog.hear(np.array([1.0, 0.0]), now)
+    assert "after an emergency stop" in watchdog.cause
+    watchdog.reset()
+    watchdog.hear(np.array([0.5, 0.0]), 2.0)
+    watchdog.emergency_stop(2.0)
+    watchdog.hear(bundle.interface.safe_command, 2.1)
+    watchdog.release()
+    assert not watchdog.stopped
+
+
 # What must not end in silence -------------------------------------------------------------------
 
 
