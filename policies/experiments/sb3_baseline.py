@@ -140,7 +140,7 @@ def _greedy(model: Any, config: TrainConfig, task: int, episodes: int) -> tuple[
         action, _ = model.predict(obs, deterministic=True)
         obs, reward, terminated, truncated, info = env.step(action)
         total += reward * running
-        if info:
-            solved |= info["success"] & running
+        if "final_info" in info:
+            solved |= info["final_info"]["success"] & running
         running &= ~(terminated | truncated)
     return float(total.mean()), float(solved.mean())

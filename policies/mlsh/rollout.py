@@ -160,12 +160,12 @@ class Collector:
             if lead == 1 and soon.any():
                 self._take(soon, chooser.decide(obs[t], t, first=False))
             self.raw, reward[t], terminated[t], truncated[t], info = env.step(action[t])
-            if info:
+            if "final_obs" in info:
                 ended = info["_final_obs"]
                 ids = np.flatnonzero(ended)
                 final_at.append(np.stack([np.full(len(ids), t), ids], axis=1))
-                final_obs.append(agent.normalizer(info["final_obs"][ended]))
-                success[t] = info["success"]
+                final_obs.append(agent.normalizer(np.stack(info["final_obs"][ended])))
+                success[t] = info["final_info"]["success"]
         obs[ticks] = agent.normalizer(self.raw)
         chooser.finish(obs[ticks])
         log_prob = (

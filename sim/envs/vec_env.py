@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import ArrayLike, NDArray
 
+from sim.envs.episode_info import final_info, labelled
+from sim.envs.gymnasium_arguments import (
+    HEIGHT,
+    RENDER_MODES,
+    WIDTH,
+    Seeds,
+    read_options,
+    read_seeds,
+)
 from sim.envs.world import StepResult, World
-from sim.errors import UserError, short
+from sim.errors import listed
 from sim.interface import Floats, ObservationMemory
 from sim.physics.robot_model import Robot
 from sim.randomization.schema import SimParams
 from sim.seeding import Stream, generator
 from sim.tasks.base import TaskFamily
 
-Step = tuple[NDArray[np.float32], Floats, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]
+if TYPE_CHECKING:  # Pillow is imported only where something is rendered
+    from sim.envs.world_renderer import WorldRenderer
+
+Bools = NDArray[np.bool_]
+Step = tuple[NDArray[np.float32], Floats, Bools, Bools, dict[str, Any]]
+# What copies and pickles have besides a snapshot; spaces have generators of their own.
+KEPT = ("spec", "closed", "diverged", "_np_random", "_np_random_seed")
+SPACES = ("action_space", "observation_space", "single_action_space", "single_observation_space")
 
 
 class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
     """B = G * E robots; the E simulations of a group share a task.
 
     Episode n of simulation b is a pure function of (seed, b, n) and of the task, so a run can be
-    repeated or resumed bit for bit, with any number of threads. Simulations are reset in the step
-    that ends their episode; `info["final_obs"]` then holds the observation before the reset in
-    the rows marked by `info["_final_obs"]`.
+    repeated or resumed bit for bit, with any number of threads.
+
+    What `info` contains, and in which step an episode begins after another one, is that of
+    gymnasium's `SyncVectorEnv` in each of its three autoreset modes. In every mode `info["task"]`
+    has the names of the tasks of the episodes that begin, and `info["success"]` whether the state
+    counts as solved. In the mode SAME_STEP `info["final_obs"]` and `info["final_info"]` are those
+    before the reset. A key that begins with `_` has the rows for which the one without it holds.
 
     Args:
         robot: the robot.
@@ -39,12 +59,18 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         noise: whether observations carry the noise that the interface declares. It is drawn for
             a whole group, so it depends on E and on the number of steps taken.
         tasks: (G,) task numbers; by default drawn for each group here and at `reset(seed=...)`.
-        redraw: a group draws another task for every episode; needs E = 1.
+        redraw: the task of a group is decided for every episode, by `tasks` if they are given,
+            else it is drawn; needs E = 1.
         numbers: (G,) numbers of the groups, where these are some of many; by default from 0 on.
         sim_params: what differs from the nominal model, fixed.
-        randomize: what each episode draws around that, as ranges.
-        next_step: a simulation is reset in the step after the one that ends its episode, which
-            ignores its action and rewards nothing, as gymnasium's own vector environments do.
+        domain_randomization: what each episode draws around that, as ranges.
+        max_episode_steps: ticks after which an episode is truncated; by default the family's.
+        autoreset_mode: when an episode begins after another one: in the step that ends it
+            (SAME_STEP), in the next, which ignores its action and rewards nothing (NEXT_STEP), or
+            at a `reset` (DISABLED).
+        render_mode: `rgb_array`, or None if nothing is rendered.
+        width: of a picture, pixels.
+        height: of a picture, pixels.
 
     Attributes:
         tasks: (G,) task numbers; a change takes effect when an episode begins.
@@ -55,7 +81,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         ValueError: `tasks` has another length than G, or E > 1 with `redraw`.
     """
 
-    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": [*RENDER_MODES]}  # noqa: RUF012
 
     def __init__(
         self,
@@ -72,42 +98,48 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         numbers: Sequence[int] | None = None,
         sim_params: SimParams | None = None,
         domain_randomization: SimParams | None = None,
-        next_step: bool = False,
+        max_episode_steps: int | None = None,
+        autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
+        width: int = WIDTH,
+        height: int = HEIGHT,
     ) -> None:
-        self._arguments: dict[str, Any] = {
-            "robot": robot,
-            "family": family,
-            "groups": groups,
-            "envs": envs,
-            "seed": seed,
-            "threads": threads,
-            "noise": noise,
-            "tasks": tasks,
-            "redraw": redraw,
-            "numbers": numbers,
-            "sim_params": sim_params,
-            "domain_randomization": domain_randomization,
-            "next_step": next_step,
-        }
-        self.world = World(robot, family, groups * envs, threads, sim_params, domain_randomization)
+        # To make another one of a copy or a pickle.
+        self._arguments = {name: value for name, value in locals().items() if name != "self"}
+        self.world = World(
+            robot,
+            family,
+            groups * envs,
+            threads,
+            sim_params,
+            domain_randomization,
+            max_episode_steps,
+        )
         self.interface = self.world.interface
         self.groups, self.envs, self.num_envs = groups, envs, groups * envs
         self.numbers = tuple(range(groups) if numbers is None else numbers)
+        self._numbers = [g * envs + e for g in self.numbers for e in range(envs)]
         self.seed = seed
         self._fixed_tasks: NDArray[np.intp] | None = None
         if tasks is not None:
             self._fixed_tasks = np.array(tasks, np.intp)
             if self._fixed_tasks.shape != (groups,):
                 raise ValueError(f"{groups} groups need as many tasks, got {tasks!r}")
-        if redraw and (envs > 1 or tasks is not None):
-            raise ValueError("redraw needs groups of one simulation, and no fixed tasks")
-        self._redraw, self._next_step = redraw, next_step
-        if next_step:
-            self.metadata = {**self.metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}
+        if redraw and envs > 1:
+            raise ValueError("redraw needs groups of one simulation")
+        self._redraw, self._mode = redraw, autoreset_mode
+        self.render_mode, self._picture_size = render_mode, (width, height)
+        self._renderer: WorldRenderer | None = None
+        self.metadata = {
+            **self.metadata,
+            "autoreset_mode": autoreset_mode,
+            "render_fps": 1 / self.interface.control_dt,
+        }
         self.tasks = self._draw_tasks()
         self.diverged = 0
+        self._streams = self._own_streams()  # seed and number of each simulation
         self._episodes = np.zeros(self.num_envs, np.int64)
-        self._ended = np.zeros(self.num_envs, bool)  # to be reset in the next step
+        self._ended = np.zeros(self.num_envs, bool)  # the next has not begun
         self._steps = 0
         self._memory = ObservationMemory(self.interface, (self.num_envs,))
         self._remembers = self.interface.computed_terms.needs_memory
@@ -123,80 +155,127 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         self.observation_space = batch(self.single_observation_space, self.num_envs)
         self.action_space = batch(self.single_action_space, self.num_envs)
 
+    # gymnasium's methods ------------------------------------------------------------------
+
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Begin a new episode in every simulation; with a seed, begin the run anew.
+        """Begin an episode in every simulation, or in those of a mask.
+
+        Args:
+            seed: begins the run anew. From a list each simulation has a run of its own: that of
+                simulation 0 with this seed. Without one, the next episode of the run begins.
+            options: `task`, the name of a task or a list of B, each of them or None: of the
+                episodes that begin here, and not of those after them. `reset_mask`, (B,) bool:
+                where an episode begins.
 
         Returns:
-            Observation (B, O) and an empty info.
+            Observation (B, O), and the info of the episodes that begin.
 
         Raises:
-            UserError: options are given; there are none.
+            UserError: no such option, task, mask or seed.
+            ResetNeeded: a part is reset before all have been.
+            ClosedEnvironmentError: after `close`.
         """
-        if options:
-            raise UserError(
-                f"reset takes no options, got {short(options)}; a task is chosen when the "
-                "environment is made: task=NAME"
-            )
-        super().reset(seed=seed)
-        if seed is not None:
-            self.seed, self._steps = seed, 0
-            self._episodes[:] = 0
-            self.tasks = self._draw_tasks()
-        self._begin(np.arange(self.num_envs, dtype=np.int32), redraw=self._redraw)
-        self._ended[:] = False
-        return self._observe(self.world.true_state()), {}
+        self._require_open("reset")
+        begin = read_options(options, self.world.family, self.num_envs)
+        seeds = read_seeds(seed, self.num_envs)
+        if self.envs > 1 and (begin.tasks or isinstance(seeds, list)):
+            raise ValueError("a task or seed for each simulation needs groups of one simulation")
+        if len(begin.ids) < self.num_envs and not self._episodes.all():
+            raise gym.error.ResetNeeded("reset_mask before reset: there is no episode yet")
+        super().reset(seed=seeds[0] if isinstance(seeds, list) else seeds)
+        self._reseed(seeds, begin.ids)
+        self._begin(begin.ids, redraw=self._redraw, chosen=begin.tasks)
+        began = np.isin(np.arange(self.num_envs), begin.ids)
+        return self._observe(self.world.true_state()), self._task_info(began)
 
-    def step(
-        self, actions: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], Floats, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+    def step(self, actions: NDArray[np.float32]) -> Step:
         """One tick of every simulation.
 
         Returns:
             Observation (B, O) after any reset, reward (B,), terminated (B,), truncated (B,) and
-            never both, info. Info is empty unless episodes ended; then it has `final_obs` (B, O)
-            before the reset and `success` (B,), and `_final_obs`, `_success` (B,) with the rows
-            that they hold for.
+            never both, and info.
 
         Raises:
             ValueError: the actions are not finite or not (B, A).
-            ResetNeeded: there is no episode yet.
+            ResetNeeded: there is no episode yet, or one has ended and autoreset is disabled.
+            ClosedEnvironmentError: after `close`.
         """
-        if not self._episodes.all():
-            raise gym.error.ResetNeeded("step before reset: there is no episode yet")
+        self._require_episodes("step")
+        if self._mode == AutoresetMode.DISABLED and self._ended.any():
+            ended = listed(map(str, np.flatnonzero(self._ended)))
+            raise gym.error.ResetNeeded(
+                f"the episode of environment {ended} has ended: reset first"
+            )
         fields, outcome = self.world.step(np.asarray(actions))
         if self._remembers:
             self._memory.remember(self._last, actions)
         self._steps += 1
-        if self._ended.any():
-            return self._after_ends(fields, outcome)
-        return self._shown(fields, outcome)
+        begun = self._ended.copy()
+        if begun.any():
+            fields, outcome = self._begin_in_next_step(begun, fields, outcome)
+        observation = self._observe(fields)
+        self.diverged += int(outcome.diverged.sum())
+        success = self.world.family.success(self.world.layout, fields) & ~outcome.diverged
+        self._ended = outcome.terminated | outcome.truncated
+        info: dict[str, Any] = {}
+        if self._mode == AutoresetMode.SAME_STEP and self._ended.any():
+            begun = self._ended.copy()
+            info = final_info(observation, success, begun)
+            self._begin(np.flatnonzero(begun).astype(np.int32), redraw=self._redraw)
+            observation[begun] = self._observe(self.world.true_state())[begun]
+        info |= labelled("success", success & ~begun, ~begun) | self._task_info(begun)
+        return observation, outcome.reward, outcome.terminated, outcome.truncated, info
 
-    def _after_ends(self, fields: dict[str, Floats], outcome: StepResult) -> Step:
-        """Run a step in which the simulations whose episodes had ended are reset."""
-        ended = self._ended.copy()
+    def _begin_in_next_step(
+        self, ended: Bools, fields: dict[str, Floats], outcome: StepResult
+    ) -> tuple[dict[str, Floats], StepResult]:
+        """Begin the episodes of simulations whose last one ended in the step before."""
         self._begin(np.flatnonzero(ended).astype(np.int32), redraw=self._redraw)
         fresh = self.world.true_state()
         fields = {name: np.where(ended[:, None], fresh[name], fields[name]) for name in fields}
         kept = {name: np.where(ended, 0, value) for name, value in vars(outcome).items()}
         kept |= {n: v.astype(bool) for n, v in kept.items() if n != "reward"}
-        return self._shown(fields, StepResult(**kept))
+        return fields, StepResult(**kept)
 
-    def _shown(self, fields: dict[str, Floats], outcome: StepResult) -> Step:
-        observation = self._observe(fields)
-        info: dict[str, Any] = {}
-        self.diverged += int(outcome.diverged.sum())
-        done = outcome.terminated | outcome.truncated
-        self._ended = done & self._next_step
-        if done.any():
-            success = self.world.family.success(self.world.layout, fields)
-            info = {"success": success & done & ~outcome.diverged, "_success": done}
-        if done.any() and not self._next_step:
-            info = {"final_obs": observation.copy(), "_final_obs": done, **info}
-            self._begin(np.flatnonzero(done).astype(np.int32), redraw=self._redraw)
-            observation[done] = self._observe(self.world.true_state())[done]
-        return observation, outcome.reward, outcome.terminated, outcome.truncated, info
+    def render(self) -> tuple[NDArray[np.uint8], ...] | None:
+        """A picture (height, width, 3) of each simulation; None without a render mode.
+
+        Raises:
+            NoGraphics: OpenGL is missing.
+            ResetNeeded: there is no episode yet.
+            ClosedEnvironmentError: after `close`.
+        """
+        self._require_episodes("render")
+        if self.render_mode is None:
+            gym.logger.warn("render without a render mode draws nothing: render_mode='rgb_array'")
+            return None
+        if self._renderer is None:
+            from sim.envs.world_renderer import WorldRenderer
+
+            self._renderer = WorldRenderer(self._arguments["robot"], self._picture_size)
+        return self._renderer.draw(self.world)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Release the graphics context."""
+        renderer, self._renderer = self._renderer, None
+        if renderer is not None:
+            renderer.close()
+
+    def _require_open(self, what: str) -> None:
+        if self.closed:
+            raise gym.error.ClosedEnvironmentError(f"{what} after close: make another environment")
+
+    def _require_episodes(self, what: str) -> None:
+        self._require_open(what)
+        if not self._episodes.all():
+            raise gym.error.ResetNeeded(f"{what} before reset: there is no episode yet")
+
+    # Groups and snapshots -----------------------------------------------------------------
 
     def begin_group(self, group: int, task: int) -> NDArray[np.float32]:
         """Give a group another task; its episodes begin anew.
@@ -211,13 +290,15 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
 
     def snapshot(self) -> dict[str, NDArray[np.generic]]:
         """The whole state as arrays, the seed included."""
+        own = self._streams == self._own_streams()
         return {
             **self.world.snapshot(),
             "episodes": self._episodes.copy(),
             "tasks": self.tasks.copy(),
             "steps": np.array(self._steps),
             "seed": np.array(self.seed, np.uint64),
-            **({"ended": self._ended.copy()} if self._next_step else {}),
+            **({} if own else {"streams": np.array(self._streams, np.uint64)}),
+            **({} if self._mode == AutoresetMode.SAME_STEP else {"ended": self._ended.copy()}),
             **(self._memory.snapshot() if self._remembers else {}),
         }
 
@@ -231,15 +312,28 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         self._episodes[:] = state["episodes"]
         self.tasks = state["tasks"].astype(np.intp)
         self._steps, self.seed = int(state["steps"]), int(state["seed"])
-        if self._next_step:
-            self._ended[:] = state["ended"]
+        streams = state.get("streams")
+        self._streams = (
+            self._own_streams()
+            if streams is None
+            else [(int(seed), int(number)) for seed, number in streams]
+        )
+        if self._mode != AutoresetMode.SAME_STEP:
+            self._ended = state["ended"].astype(bool)
         if self._remembers:
             self._memory.restore(state)
         return self._observe(self.world.true_state())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles continue from the state of this environment."""
-        return _again, (type(self), self._arguments, self.snapshot())
+        kept = {name: vars(self)[name] for name in KEPT + SPACES if name in vars(self)}
+        return _again, (type(self), self._arguments, self.snapshot()), kept
+
+    # Episodes -----------------------------------------------------------------------------
+
+    def _own_streams(self) -> list[tuple[int, int]]:
+        """Seed and number of each simulation in the run of `seed`."""
+        return [(self.seed, n) for n in self._numbers]
 
     def _draw_tasks(self) -> NDArray[np.intp]:
         if self._fixed_tasks is not None:
@@ -247,17 +341,51 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         rng = generator(self.seed, Stream.TASKS)
         return rng.integers(len(self.world.family.tasks), size=self.groups)
 
-    def _begin(self, ids: NDArray[np.int32], *, redraw: bool) -> None:
+    def _reseed(self, seeds: Seeds, ids: NDArray[np.int32]) -> None:
+        """Begin the run of a seed anew, or in some simulations the runs of their seeds."""
+        if isinstance(seeds, int) and len(ids) == self.num_envs:
+            self.seed, self._steps = seeds, 0
+            self._streams = self._own_streams()
+            self._episodes[:] = 0
+            self.tasks = self._draw_tasks()
+            return
+        for b in ids:
+            if isinstance(seeds, int):
+                self._streams[b], self._episodes[b] = (seeds, self._numbers[b]), 0
+            elif seeds is not None and (own := seeds[b]) is not None:
+                self._streams[b], self._episodes[b] = (own, 0), 0
+
+    def _begin(
+        self, ids: NDArray[np.int32], *, redraw: bool, chosen: Mapping[int, int] | None = None
+    ) -> None:
+        """Begin the next episode of simulations `ids`, with tasks `chosen` by simulation."""
         if redraw:
             for b in ids:
-                rng = generator(self.seed, Stream.TASKS, b, self._episodes[b])
-                self.tasks[b] = rng.integers(len(self.world.family.tasks))
-        number = np.repeat(self.numbers, self.envs) * self.envs
-        number += np.arange(self.num_envs) % self.envs  # of each simulation among all
-        rngs = [generator(self.seed, Stream.EPISODE, number[b], self._episodes[b]) for b in ids]
+                self.tasks[b] = self._next_task(b)
+        for b, task in (chosen or {}).items():
+            self.tasks[b // self.envs] = task
+        rngs = [self._rng(Stream.EPISODE, b) for b in ids]
         self.world.reset(ids, self.tasks[ids // self.envs].tolist(), rngs)
         self._memory.reset(ids)
         self._episodes[ids] += 1
+        self._ended[ids] = False
+
+    def _next_task(self, b: int) -> int:
+        if self._fixed_tasks is not None:
+            return int(self._fixed_tasks[b])
+        return int(self._rng(Stream.TASKS, b).integers(len(self.world.family.tasks)))
+
+    def _rng(self, stream: Stream, b: int) -> np.random.Generator:
+        """The generator of the next episode of simulation b."""
+        seed, number = self._streams[b]
+        return generator(seed, stream, number, self._episodes[b])
+
+    def _task_info(self, begun: Bools) -> dict[str, Any]:
+        """The names of the tasks of the episodes that begin in rows `begun` (B,)."""
+        names = np.full(self.num_envs, None, object)
+        for b in np.flatnonzero(begun):
+            names[b] = self.world.family.tasks[self.tasks[b // self.envs]]
+        return labelled("task", names, begun)
 
     def _observe(self, fields: dict[str, Floats]) -> NDArray[np.float32]:
         observation = self.interface.observe(

@@ -61,7 +61,8 @@ class World:
         size: B.
         threads: simulation threads; results do not depend on it.
         sim_params: what differs from the nominal model, fixed.
-        randomize: what each episode draws around that, as ranges.
+        domain_randomization: what each episode draws around that, as ranges.
+        max_episode_steps: ticks after which an episode is truncated; by default the family's.
 
     Attributes:
         failures: the first ticks that ended in a state that is not finite.
@@ -75,6 +76,7 @@ class World:
         threads: int = 1,
         sim_params: SimParams | None = None,
         domain_randomization: SimParams | None = None,
+        max_episode_steps: int | None = None,
     ) -> None:
         have = [term.name for term in robot.interface.observation]
         if missing := [name for name in family.requires if name not in have]:
@@ -83,6 +85,7 @@ class World:
                 f"which robot {robot.name!r} does not have. It has: {', '.join(have)}"
             )
         self.family = family
+        self.max_episode_steps = max_episode_steps or family.ticks
         self.interface = robot.interface.with_terms(family.terms)
         self.physics = BatchedPhysics(self.interface, robot.compile(family.scene), size, threads)
         if family.places and not self.physics.movable:
@@ -206,7 +209,7 @@ class World:
         return fields, StepResult(
             reward=np.where(diverged, 0.0, self._reward(fields)),
             terminated=terminated,
-            truncated=((self.ticks >= self.family.ticks) | diverged) & ~terminated,
+            truncated=((self.ticks >= self.max_episode_steps) | diverged) & ~terminated,
             diverged=diverged,
         )
 
@@ -221,7 +224,7 @@ class World:
         every = 0 if self._posed is None else self._posed.pose_reset
         if not every:
             return
-        due = (self.ticks % every == 0) & (self.ticks < self.family.ticks) & ~diverged
+        due = (self.ticks % every == 0) & (self.ticks < self.max_episode_steps) & ~diverged
         if due.any():
             self.physics.reset_pose(np.flatnonzero(due).astype(np.int32))
 

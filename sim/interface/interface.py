@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
-from sim.errors import invalid
+from sim.errors import invalid, short
 from sim.interface.computed import ComputedTerm, ComputedTerms, Memory
 from sim.interface.names import RobotName
 from sim.interface.start_pose import StartPose
@@ -259,7 +259,7 @@ class Interface:
         if np.shape(action) != np.shape(previous):
             raise ValueError(f"action has shape {np.shape(action)}, not {np.shape(previous)}")
         if not np.isfinite(action).all():
-            raise ValueError(f"action is not finite: {np.asarray(action).tolist()}")
+            raise ValueError(f"action is not finite: {short(np.asarray(action).tolist())}")
         target = np.clip(self._offset + self._scale * action.astype(np.float64), *self.limits)
         target = previous + self._share * (target - previous) if self._smooths else target
         return np.clip(target, previous - self.rate_step, previous + self.rate_step)

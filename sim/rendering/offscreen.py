@@ -21,7 +21,15 @@ from sim.rendering.scene import EpisodeReplay, Frame, SceneRenderer
 from sim.rendering.video import find_encoder, write_mp4
 from sim.tasks.base import TaskFamily
 
-__all__ = ["SUFFIXES", "EpisodeReplay", "Frame", "NoGraphics", "check_film", "film"]
+__all__ = [
+    "SUFFIXES",
+    "EpisodeReplay",
+    "Frame",
+    "NoGraphics",
+    "OffscreenRenderer",
+    "check_film",
+    "film",
+]
 
 Draw = Callable[[mujoco.MjvScene], Image.Image]
 Shown = list[tuple[EpisodeReplay, range]]  # the ticks of each episode that become pictures
@@ -85,7 +93,7 @@ def film(
     if not scenes or not all(scene.frames for scene in scenes):
         raise UserError(f"{path}: nothing to draw, a scene without frames or no scene at all")
     with ExitStack() as studios:
-        studio = _OffscreenRenderer(robot, size, studios)
+        studio = OffscreenRenderer(robot, size, studios)
         if path.suffix == ".mp4":
             _write_mp4(studio, scenes, path, fps, overwrite, on_picture)
             return
@@ -107,7 +115,7 @@ def _stride(fps: float) -> int:
 
 
 def _write_gif(
-    studio: _OffscreenRenderer,
+    studio: OffscreenRenderer,
     scenes: Sequence[EpisodeReplay],
     path: Path,
     fps: float,
@@ -135,7 +143,7 @@ def _write_gif(
 
 
 def _write_mp4(
-    studio: _OffscreenRenderer,
+    studio: OffscreenRenderer,
     scenes: Sequence[EpisodeReplay],
     path: Path,
     fps: float,
@@ -161,8 +169,14 @@ def _palette(pictures: Sequence[Image.Image]) -> Image.Image:
     return sheet.quantize(COLORS, method=Image.Quantize.MEDIANCUT)
 
 
-class _OffscreenRenderer:
-    """Draws frames of any family's scenes; the graphics contexts exist until `exits` is closed."""
+class OffscreenRenderer:
+    """Draws frames of any family's scenes; the graphics contexts exist until `exits` is closed.
+
+    Args:
+        robot: the robot.
+        size: width and height of the pictures in pixels.
+        exits: releases the graphics contexts when it is closed.
+    """
 
     def __init__(self, robot: Robot, size: tuple[int, int], exits: ExitStack) -> None:
         self._robot, self.size, self._exits = robot, size, exits
@@ -179,10 +193,18 @@ class _OffscreenRenderer:
 
     def picture(self, scene: EpisodeReplay, tick: int) -> Image.Image:
         """The frame at `tick` of a scene, with the path to it and its caption."""
-        stage, draw = self._of(scene.family)
-        picture = draw(stage.compose(scene, tick, self.size[0] / self.size[1]))
+        picture = self.draw(scene, tick)
         _write(picture, scene.title, scene.frames[tick])
         return picture
+
+    def draw(self, scene: EpisodeReplay, tick: int) -> Image.Image:
+        """The frame at `tick` of a scene, with the path to it and without any text.
+
+        Raises:
+            NoGraphics: OpenGL is missing.
+        """
+        stage, draw = self._of(scene.family)
+        return draw(stage.compose(scene, tick, self.size[0] / self.size[1]))
 
     def _of(self, family: TaskFamily) -> tuple[SceneRenderer, Draw]:
         for known, stage, draw in self._open:

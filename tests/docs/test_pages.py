@@ -17,6 +17,7 @@ TUTORIALS = [
     pytest.param("tutorials/train-export-evaluate.md", marks=pytest.mark.slow),
     pytest.param("tutorials/new-task.md", marks=pytest.mark.slow),
     "add-a-robot.md",
+    "gymnasium.md",
     pytest.param("tutorials/recording-to-model.md", marks=[pytest.mark.ros, pytest.mark.slow]),
     pytest.param(
         "tutorials/onto-the-robot.md",

@@ -13,6 +13,7 @@ from sim.physics.mjcf_addresses import actuators
 from sim.physics.robot_model import Robot, load_robot, robot_names
 from sim.seeding import Stream, generator
 from sim.tasks.registry import FAMILIES, make_family
+from tests.support.infos import arrays_of
 from tests.support.robots import odd_interface, odd_robot
 
 G, E, TICKS = 3, 2, 64  # longer than an episode
@@ -90,7 +91,7 @@ def play(env, count: int = TICKS) -> list[np.ndarray]:
     shown = [observation.copy()]
     for action in actions(env, count):
         *arrays, info = env.step(action)
-        shown += [np.copy(a) for a in arrays] + [np.copy(info[k]) for k in sorted(info)]
+        shown += [np.copy(a) for a in arrays] + arrays_of(info)
     return shown
 
 
@@ -209,7 +210,7 @@ def test_a_snapshot_goes_on_bit_for_bit(robot, family, tick):
     for action in plan[tick:]:
         (*mine, info), (*theirs, their_info) = env.step(action), other.step(action)
         assert same(mine, theirs)
-        assert same([info[k] for k in sorted(info)], [their_info[k] for k in sorted(their_info)])
+        assert same(arrays_of(info), arrays_of(their_info))
     # And back in the first one; the snapshot is a copy, whatever was done since.
     for group in range(G):
         env.begin_group(group, (env.tasks[group] + 1) % len(family.tasks))

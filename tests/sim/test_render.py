@@ -21,26 +21,13 @@ from sim.rendering.offscreen import EpisodeReplay, Frame, NoGraphics, check_film
 from sim.rendering.scene import SceneRenderer
 from sim.tasks.expert_controller import Driver
 from sim.tasks.registry import make_family
+from tests.support.graphics import GL
 
 ROBOT = load_robot("omni")
 DRIVER = Driver(ROBOT.interface)
 FAMILY = make_family("moving_bandits")
 SIZE = (240, 180)
 RED, BLUE = (0.9, 0.1, 0.3), (0.2, 0.2, 0.9)
-
-
-def has_gl() -> bool:
-    """Asked of MuJoCo, not of the module under test."""
-    try:
-        from mujoco.egl import GLContext
-
-        GLContext(8, 8).free()
-    except Exception:
-        return False
-    return True
-
-
-GL = has_gl()
 
 
 def drive(task: int, number: int, ticks: int) -> EpisodeReplay:

@@ -25,6 +25,7 @@ from sim.randomization.schema import (
 from sim.seeding import Stream, generator
 from sim.tasks.registry import FAMILIES, make_family
 from tests.support.floater import floater
+from tests.support.infos import arrays_of
 
 OMNI, ROVER = load_robot("omni"), load_robot("rover")
 BANDITS, BODY = make_family("moving_bandits"), make_family("body_bandits")
@@ -391,7 +392,7 @@ def play(env) -> list[np.ndarray]:
     shape = (env.world.family.ticks + 4, env.num_envs, env.interface.action_size)
     for action in np.random.default_rng(0).normal(0, 0.8, shape).astype(np.float32):
         *arrays, info = env.step(action)
-        shown += [np.copy(a) for a in arrays] + [np.copy(info[k]) for k in sorted(info)]
+        shown += [np.copy(a) for a in arrays] + arrays_of(info)
     return shown
 
 
