@@ -2,17 +2,14 @@
 
 import copy
 from dataclasses import replace
-from typing import ClassVar
 
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
-from pydantic.dataclasses import dataclass
 
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
 from sim.interface import (
-    STRICT,
     Constant,
     History,
     Interface,
@@ -22,8 +19,8 @@ from sim.interface import (
     interface_to_dict,
 )
 from sim.physics.robot_model import Robot, load_robot
-from sim.tasks.moving_bandits import MovingBandits
 from tests.support.interfaces import odd
+from tests.support.touch import Touch
 
 LAST = PreviousAction("last", "previous_action", 0.5, (-1.0, 1.0))
 COMMAND = Constant("command", "constant", (0.8, 0.0, -0.25))
@@ -220,18 +217,6 @@ def test_histories_come_last_and_have_a_bounded_size():
 # Training ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, config=STRICT)
-class Touch(MovingBandits):
-    """Ends when the robot touches the goal that counts."""
-
-    name: ClassVar[str] = "touch"
-
-    ticks: int = 9
-
-    def terminated(self, layout, fields):
-        return self.success(layout, fields)
-
-
 def remembering() -> Robot:
     plain = load_robot("omni")
     past = history(terms=("position", "last"), ticks=2)
@@ -257,10 +242,10 @@ def drive(env, count=40, seed=0):
         ended = done
 
 
-@pytest.mark.parametrize("next_step", [False, True])
-def test_every_episode_remembers_itself_alone(next_step):
-    env = vector(next_step=next_step)
-    plain = vector(load_robot("omni"), next_step=next_step)
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+def test_every_episode_remembers_itself_alone(mode):
+    env = vector(autoreset_mode=mode)
+    plain = vector(load_robot("omni"), autoreset_mode=mode)
     interface = env.interface
     size, terms = plain.interface.observation_size, interface.computed_terms
     memory = ObservationMemory(interface, (env.num_envs,))
@@ -270,9 +255,11 @@ def test_every_episode_remembers_itself_alone(next_step):
     for action, result, began in drive(env):
         memory.remember(shown, action)
         if "final_obs" in result[4]:
-            expected = result[4]["final_obs"].copy()
+            final, ended = result[0].copy(), result[4]["_final_obs"]
+            final[ended] = np.stack(result[4]["final_obs"][ended])
+            expected = final.copy()
             terms.write(expected, memory)
-            np.testing.assert_array_equal(result[4]["final_obs"], expected)
+            np.testing.assert_array_equal(final, expected)
         memory.reset(np.flatnonzero(began))
         shown, begun = result[0], begun + began.sum()
         expected = shown.copy()
