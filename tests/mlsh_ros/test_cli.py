@@ -411,9 +411,14 @@ sys.meta_path.insert(0, Block())
     [
         ("rclpy", ["launch", "sim"], "mlsh_ros[ros]"),
         ("rclpy", ["evaluate", B, "--backend", "ros"], "mlsh_ros[ros]"),
-        ("rclpy", ["demo"], "mlsh_ros[ros]"),
+        pytest.param("rclpy", ["demo"], "mlsh_ros[ros]", marks=pytest.mark.slow),
         ("torch", ["train", B], "torch is not installed; pip install 'mlsh_ros[train]'"),
-        ("torch", ["finetune", B, "--task", f"{B}/goal-0"], "mlsh_ros[train]"),
+        pytest.param(
+            "torch",
+            ["finetune", B, "--task", f"{B}/goal-0"],
+            "mlsh_ros[train]",
+            marks=pytest.mark.slow,
+        ),
         ("onnx", ["finetune", B, "--task", f"{B}/goal-0"], "onnx is not installed"),
         ("mujoco", ["evaluate", B], "mujoco is not installed; pip install 'mlsh_ros[sim]'"),
         ("typer", ["check-bundle", B], "typer is not installed"),

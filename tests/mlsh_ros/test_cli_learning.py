@@ -96,6 +96,7 @@ def test_summary_says_which_run_a_row_is_of(mlsh, run):
     assert "worst: tiny, seed 0" in last
 
 
+@pytest.mark.slow
 def test_summary_refuses_a_robot_that_was_changed(mlsh, run, tmp_path):
     model = tmp_path / "mine" / "model.xml"
     model.write_text(model.read_text() + "<!-- heavier -->")
@@ -104,6 +105,7 @@ def test_summary_refuses_a_robot_that_was_changed(mlsh, run, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_summary_refuses_masters_from_before_the_training_went_on(mlsh, run):
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("steps: 1200", "steps: 1600"))
@@ -209,11 +211,11 @@ DAMAGE = {
 }
 
 
-# Two kinds of damage always, all of them with `make test-slow`.
+# One kind of damage always, all of them with `make test-slow`.
 @pytest.mark.parametrize(
     "how",
     [
-        pytest.param(how, marks=[] if how in ("a row cut short", "zeros") else [pytest.mark.slow])
+        pytest.param(how, marks=[] if how == "a row cut short" else [pytest.mark.slow])
         for how in DAMAGE
     ],
 )
@@ -232,6 +234,7 @@ def test_training_goes_on_with_a_damaged_log_which_is_kept(mlsh, run, how):
     assert "damaged" not in mlsh("train", "--resume", "tiny")[1]  # it is whole now
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_without_a_log(mlsh, run):
     (run / "metrics.csv").write_text("x")
     code, out, err = mlsh("train", "--resume", "tiny")
@@ -350,7 +353,12 @@ def children(pid):
     ("words", "mapped", "said"),
     [
         (["finetune", B, "--task", "ring_bandits", "--updates", "100000"], None, "no bundle was"),
-        (["eval-transfer", B, "ring_bandits", "--updates", "100000"], None, "nothing was written"),
+        pytest.param(
+            ["eval-transfer", B, "ring_bandits", "--updates", "100000"],
+            None,
+            "nothing was written",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             ["sweep", B, "--seeds", "2", "-o", "s"],
             "s/mlsh-0/metrics.csv",

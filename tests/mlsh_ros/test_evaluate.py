@@ -46,6 +46,7 @@ def mine(tmp_path) -> Path:
 # What was measured ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_result_names_the_robot_that_was_driven(tmp_path, mine):
     for robot, output in (("omni", "a"), ("mine", "b")):
         done = mlsh(["evaluate", B, *FEW, "--robot", robot, "-o", output], tmp_path)
@@ -186,7 +187,13 @@ def test_an_output_that_knows_ascii_only_gets_ascii(tmp_path, arguments):
     assert b"error" not in done.stderr
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize(
+    "closed",
+    [
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (">&-", "2>&-", "<&-")),
+        ">&- 2>&- <&-",
+    ],
+)
 def test_a_closed_stream_is_no_fault(tmp_path, closed):
     for arguments in (f"check-bundle {B}", f"evaluate {B} {' '.join(FEW)} -o out --overwrite"):
         command = f"{sys.executable} -m mlsh_ros.cli.main {arguments} {closed}"

@@ -97,6 +97,7 @@ def test_what_nobody_asked_for_is_skipped_whatever_it_is(omni, said, plain, tmp_
     assert same(load(path, omni).signals, plain)
 
 
+@pytest.mark.slow
 def test_many_long_definitions_take_no_longer_than_two(omni, said, plain, tmp_path):
     """Each takes up to two seconds, and a compressed chunk holds hundreds in a few kB."""
 
@@ -415,6 +416,7 @@ def test_another_physics_step_is_no_gap(fine, tmp_path):
     assert analyze(bundle, [own], robot=fine).verdict == [NO_GAP]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [True, False])
 def test_a_fault_chooses_no_physics_step(fine, own):
     """Of the model's own steps, or shorter ones, those remain in which the robot was simulated."""

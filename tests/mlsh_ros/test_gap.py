@@ -307,6 +307,7 @@ def test_the_right_cause_is_named_first_where_ticks_come_unevenly(moving, name):
         assert first.value == pytest.approx(number[0], abs=number[1])
 
 
+@pytest.mark.slow
 def test_ticks_that_the_recorder_hears_unevenly_are_named_where_they_show(moving):
     """The commands acted in time; the recording has them up to 20 ms late."""
     gap = found(moving, drive(moving, seed=1, sessions=2, hears=0.01))
@@ -332,6 +333,7 @@ def test_a_jump_is_sudden_and_a_way_apart_is_none():
             assert found.reshape(4, 8).sum(axis=1).tolist() == expected
 
 
+@pytest.mark.slow
 def test_zeros_for_lost_readings_are_jumps_and_nothing_else(moving):
     wrong = sense(velocity=lambda v, rng: v * (rng.random() > 0.03))
     gap = found(moving, drive(moving, wrong, seed=1))

@@ -23,7 +23,8 @@ EPISODES = 10  # x 2 tasks x 50 ticks = 1,000 ticks
         pytest.param(1, "moving_bandits", "omni", {}, marks=pytest.mark.slow),
         # Eight joints by name, axes of a quaternion.
         pytest.param(1, "ant_movement", "ant", {}, marks=pytest.mark.slow),
-        (1, "body_bandits", "rover", {}),  # a LaserScan, quaternions, goals seen by the robot
+        # A LaserScan, quaternions, goals seen by the robot.
+        pytest.param(1, "body_bandits", "rover", {}, marks=pytest.mark.slow),
     ],
 )
 def test_rollout_through_ros_equals_offline(tmp_path, lead, family, robot, parameters):

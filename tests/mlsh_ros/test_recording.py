@@ -1030,7 +1030,11 @@ def test_a_killed_recorder_leaves_what_it_had_written(bundle, tmp_path, monkeypa
 
 @pytest.mark.ros
 @pytest.mark.parametrize(
-    "mode", ["lockstep", pytest.param("realtime", marks=pytest.mark.realtime)]
+    "mode",
+    [
+        pytest.param("lockstep", marks=pytest.mark.slow),
+        pytest.param("realtime", marks=pytest.mark.realtime),
+    ],
 )
 def test_a_graph_that_starts_by_itself_is_recorded_from_its_first_tick(
     bundle, tmp_path, monkeypatch, mode
@@ -1169,6 +1173,7 @@ def test_a_signal_closes_the_file_and_nothing_is_lost(
     assert found == list(range(800))
 
 
+@pytest.mark.slow
 @pytest.mark.ros
 def test_what_a_recorder_was_too_busy_for_is_written_before_it_ends(
     bundle, tmp_path, monkeypatch, traces

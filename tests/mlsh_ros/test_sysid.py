@@ -71,6 +71,7 @@ def test_a_weak_and_late_robot_is_found(moving, weak, tmp_path):
     assert "a.mcap" in path.read_text().splitlines()[0]
 
 
+@pytest.mark.slow
 def test_mass_and_force_are_told_only_together(moving, weak):
     # m dv/dt = g f(u, v): twice of both is the same motion.
     names = ["mass_factor", "gain_factor", "damping_factor", "drive_x.delay_s", "drive_y.delay_s"]
@@ -81,6 +82,7 @@ def test_mass_and_force_are_told_only_together(moving, weak):
     assert numbers["drive_x.gain_factor"].value == pytest.approx(0.8, rel=0.03)
 
 
+@pytest.mark.slow
 def test_what_the_numbers_asked_for_cannot_explain_is_said(moving, weak):
     found = identify(moving, [weak], parameters=["velocity.scale"])
     assert any("most of the difference is left" in note for note in found.notes)
@@ -520,6 +522,7 @@ def floor(friction):
     return rover({"physics": {"friction_factor": friction}}, ranges)
 
 
+@pytest.mark.slow
 def test_a_single_actuator_as_late_as_its_sensor_is_early_is_put_right():
     late = {"delay_s": 0.03}
     hidden = {"actuators": {"drive": late, "turn": late}, "sensors": {"speed": {"delay_s": 0.02}}}

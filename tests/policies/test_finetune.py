@@ -107,6 +107,7 @@ def test_a_master_for_each_task_of_a_family(bundle, tmp_path):
     assert text.startswith("name 'new': one name for 3 masters, of ring_bandits/sector-0 to ")
 
 
+@pytest.mark.slow
 def test_a_master_is_replaced_only_when_told(bundle, tmp_path):
     result = learn(bundle, tmp_path / "more", name="goal-1", replacing=True)
     old, new = bundle.manifest.masters, result.bundle.manifest.masters
@@ -322,6 +323,7 @@ def test_updates_see_as_many_steps_as_the_paper(bundle, monkeypatch):
     assert envs_per_update(longer) == 4  # two simulations per skill, whatever the rollout's length
 
 
+@pytest.mark.slow
 def test_greedy_scores_are_of_first_episodes_only(bundle, monkeypatch):
     # Fenced episodes end early and others begin within the same ticks: those do not count.
     monkeypatch.setitem(FAMILIES, "fenced_bandits", FencedBandits)

@@ -251,6 +251,7 @@ def bombs(root: Path) -> dict[str, Path]:
     }
 
 
+@pytest.mark.slow
 def test_no_bundle_takes_long_or_fills_the_memory(tmp_path):
     found = bombs(tmp_path)
     code = (

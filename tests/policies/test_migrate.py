@@ -350,6 +350,7 @@ def mlsh(*arguments: object) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_did(robot, tmp_path):
     status, out = mlsh("migrate", robot)
     assert status == 0

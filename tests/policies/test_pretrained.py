@@ -101,6 +101,7 @@ def returns(task: int, family: BodyBandits, origin: float = 0.0) -> np.ndarray:
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [0, 1])
 def test_it_does_not_matter_where_odometry_began_or_whether_walls_are_near(task):
     at_the_origin = returns(task, BodyBandits())

@@ -98,6 +98,7 @@ def close(ours, theirs):
         assert np.allclose(array, theirs[name], rtol=1e-3, atol=2e-3), name
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(alone, tmp_path):
     process = start_two(*words(tmp_path / "run"))
     out = finish(process)

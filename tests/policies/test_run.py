@@ -388,6 +388,7 @@ def test_what_was_changed_on_the_way_stays_with_the_checkpoint(copy):
     assert copy.trained.changes == ("from iteration 5: seed 0 -> 77",)
 
 
+@pytest.mark.slow
 def test_a_robot_that_was_changed_is_named(tmp_path):
     robot = shutil.copytree(ROBOTS / "omni", tmp_path / "robot")
     run = create_run(config(robot=str(robot), steps=400), tmp_path / "run")
@@ -402,6 +403,7 @@ def test_a_robot_that_was_changed_is_named(tmp_path):
     assert "model.xml of robot" in refusal(train, run, resume=True)
 
 
+@pytest.mark.slow
 def test_a_file_that_the_robot_s_model_includes_was_changed(tmp_path):
     robot = shutil.copytree(ROBOTS / "omni", tmp_path / "robot")
     model = robot / "model.xml"

@@ -291,13 +291,10 @@ DAMAGE = {
 }
 
 
-# Two kinds of damage always, all of them with `make test-slow`.
+# One kind of damage always, all of them with `make test-slow`.
 @pytest.mark.parametrize(
     "how",
-    [
-        pytest.param(how, marks=[] if how in ("cut short", "not finite") else [pytest.mark.slow])
-        for how in DAMAGE
-    ],
+    [pytest.param(how, marks=[] if how == "cut short" else [pytest.mark.slow]) for how in DAMAGE],
 )
 def test_a_damaged_result_is_none_and_is_made_again(tmp_path, monkeypatch, how):
     name = "mlsh" if how == "of an earlier iteration" else "scratch"

@@ -98,6 +98,7 @@ def test_the_expert_is_near_what_is_physically_possible():
         assert mine.mean() > 0.9 * possible.mean()
 
 
+@pytest.mark.slow
 def test_bounds_are_in_order():
     known = [
         compute_reference_returns(ROVER, FAMILY, task, episodes=EPISODES) for task in range(2)
