@@ -271,7 +271,7 @@ def test_every_corruption_is_refused_in_one_line(odd, where, value, names):
     message = str(info.value)
     assert "\n" not in message
     assert str(path.parent) in message
-    assert len(message) - len(str(path)) < 350
+    assert len(message.replace(str(path.parent), "")) < 350
     for name in names:
         assert name in message
 
@@ -320,7 +320,7 @@ def test_what_is_no_robot_file_is_refused_in_one_line(odd, text, names):
     with pytest.raises(UserError) as info:
         load_robot(str(path.parent))
     assert "\n" not in str(info.value)
-    assert len(str(info.value)) - len(str(path)) < 350
+    assert len(str(info.value).replace(str(path.parent), "")) < 350
     for name in [str(path), *names]:
         assert name in str(info.value)
 
