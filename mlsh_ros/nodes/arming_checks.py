@@ -115,7 +115,7 @@ class ArmingChecks:
             return str(fault)
         if tripped := self._watchdog.tripped():
             return tripped
-        if not self._node.count_publishers(RESPONSE_TOPIC):
+        if not self._node.publisher_count(RESPONSE_TOPIC):
             return f"no node publishes {RESPONSE_TOPIC!r}; master_node must be running"
         with self._new_data:
             self._new_data.wait_for(lambda: not self._silent(), FRESH)
@@ -132,7 +132,7 @@ class ArmingChecks:
         """Returns the reason that a session that requires a recording would not be recorded."""
         if not self._node.get_parameter("require_recorder").value:
             return ""
-        if not self._node.count_publishers(RECORDER_STATE):
+        if not self._node.publisher_count(RECORDER_STATE):
             why = "is not there"
         elif self.recorder != RECORDING:
             why = f"is {shorten(self.recorder)}" if self.recorder else "has sent no state yet"

@@ -173,6 +173,10 @@ class CoreNode(LifecycleNode):  # type: ignore[misc]
         receive = receiver(kind, topic, use, refuse)
         return self.create_subscription(kind, topic, receive, quality, raw=True)
 
+    def publisher_count(self, topic: str) -> int:
+        """Number of publishers of a topic, after remapping, which rclpy's own count leaves out."""
+        return int(self.count_publishers(self.resolve_topic_name(topic)))
+
     def trigger(self, name: str) -> bool:
         """Trigger a transition of this node; True if it succeeded."""
         return bool(getattr(self, f"trigger_{name}")() == SUCCESS)

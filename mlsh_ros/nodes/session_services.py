@@ -171,7 +171,7 @@ class SessionServices:
         if self._supervisor.state is State.DISARMED:
             self._arm()
         ready = self._supervisor.state is State.READY and not self._missing()
-        if ready and self._node.count_publishers(RESPONSE_TOPIC) and not self._start():
+        if ready and self._node.publisher_count(RESPONSE_TOPIC) and not self._start():
             self.cancel_auto_arm()
 
 

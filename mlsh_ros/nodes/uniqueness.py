@@ -30,13 +30,16 @@ class SinglePublishers:
 
     Args:
         node: our own.
-        topics: to look at.
+        topics: to look at; named and remapped as there.
     """
 
     def __init__(self, node: Node, topics: Iterable[Single]) -> None:
-        self._node, self._topics = node, tuple(topics)
+        # The graph has the names after remapping.
+        self._node = node
+        self._topics = [(each, node.resolve_topic_name(each.topic)) for each in topics]
         self._strangers: dict[str, float] = {}  # per topic: s since which a publisher has no name
-        self._known: dict[bytes, float] = {}  # per publisher: since when it has been seen, s
+        # Per topic and publisher: since when it has been seen beside another one, s.
+        self._known: dict[str, dict[bytes, float]] = {}
 
     def second(self, *, patient: bool) -> str:
         """Describes the first topic with two publishers in one line; empty if there is none.
@@ -45,16 +48,16 @@ class SinglePublishers:
             patient: two publishers of the same name may be a killed one and its restarted
                 successor; this is accepted until DDS has removed the first.
         """
-        found = (self._second(single, patient) for single in self._topics)
+        found = (self._second(single, name, patient) for single, name in self._topics)
         return next((text for text in found if text), "")
 
-    def _second(self, single: Single, patient: bool) -> str:
+    def _second(self, single: Single, name: str, patient: bool) -> str:
         topic, node = single.topic, self._node
-        if node.count_publishers(topic) < 2:
+        if node.count_publishers(name) < 2:
             self._strangers.pop(topic, None)
             return ""
         own = node.get_name(), node.get_namespace()
-        infos = node.get_publishers_info_by_topic(node.resolve_topic_name(topic))
+        infos = node.get_publishers_info_by_topic(name)
         names = [(info.node_name, info.node_namespace) for info in infos]
         if single.own and own in names:
             names.remove(own)
@@ -67,15 +70,16 @@ class SinglePublishers:
             return f"{_full(rest[0])} publishes {topic!r} too; {HINT}"
         if len(set(rest)) > 1:
             return f"{' and '.join(sorted(map(_full, set(rest))))} publish {topic!r}; {HINT}"
-        if len(rest) < 2 or (patient and self._old(infos) < 2):
+        if len(rest) < 2 or (patient and self._old(topic, infos) < 2):
             return ""
         return f"{len(rest)} nodes {_full(rest[0])} publish {topic!r}; {HINT}"
 
-    def _old(self, infos: Iterable[TopicEndpointInfo]) -> int:
+    def _old(self, topic: str, infos: Iterable[TopicEndpointInfo]) -> int:
         """Number of publishers that have existed too long to be remains of an ended process."""
         now = steady_time()
-        since = [self._known.setdefault(bytes(info.endpoint_gid), now) for info in infos]
-        return sum(now - first > REMEMBERED for first in since)
+        known, present = self._known.get(topic, {}), [bytes(info.endpoint_gid) for info in infos]
+        self._known[topic] = {gid: known.get(gid, now) for gid in present}
+        return sum(now - since > REMEMBERED for since in self._known[topic].values())
 
     def _still_unknown(
         self, topic: str, nodes: Collection[tuple[str, str]], patience: float

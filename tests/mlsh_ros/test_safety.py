@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -28,7 +29,8 @@ from std_srvs.srv import Trigger
 from mlsh_ros.bringup.network import LAUNCHER
 from mlsh_ros.messages.conversion import topic_readers
 from mlsh_ros.messages.labeled_array import response_layout
-from mlsh_ros.nodes.node import EXCHANGE, LATCHED, RELEASE
+from mlsh_ros.nodes.node import EXCHANGE, LATCHED, RELEASE, CoreNode
+from mlsh_ros.nodes.uniqueness import Single, SinglePublishers
 from tests.support.bundles import changed_robot, restless_bundle
 from tests.support.nodes import (
     DT,
@@ -403,6 +405,34 @@ def test_a_second_publisher_is_named_and_stops_the_robot(scene, topic, kind):
         node.destroy_node()
     time.sleep(1.0)
     scene.ready()
+
+
+def test_a_second_publisher_of_a_remapped_topic_is_named():
+    """The ROS graph has the names after remapping; no process is started here."""
+    with new_domain():
+        context = rclpy.Context()
+        rclpy.init(context=context)
+        rules = ["--ros-args", "-r", "odom:=base/odom", "-r", "/clock:=/one/clock"]
+        node = rclpy.create_node("driver", context=context, cli_args=rules)
+        other = rclpy.create_node("other", context=context)
+        for topic in ("base/odom", "one/clock"):
+            other.create_publisher(String, topic, EXCHANGE)
+        for topic in ("odom", "/clock"):
+            node.create_publisher(String, topic, EXCHANGE)
+        expected = {
+            Single("odom", own=True): "/other publishes 'odom' too",
+            Single("/clock"): "/driver and /other publish '/clock'",
+        }
+        try:
+            for single, text in expected.items():
+                second = partial(SinglePublishers(node, [single]).second, patient=False)
+                wait_for(second, 15.0, text)
+                assert second().startswith(text)
+            assert CoreNode.publisher_count(node, "odom") == 2
+        finally:
+            node.destroy_node()
+            other.destroy_node()
+            context.shutdown()
 
 
 def test_answers_of_an_earlier_process_are_not_taken_again(scene):
