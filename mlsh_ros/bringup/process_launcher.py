@@ -21,7 +21,7 @@ from typing import IO
 import yaml
 from typing_extensions import Self
 
-from mlsh_ros.bringup.network import localhost_environment
+from mlsh_ros.bringup.network import LAUNCHER, localhost_environment
 from mlsh_ros.bringup.node_graph import Graph, NodeSpec
 from mlsh_ros.bringup.resolve_arguments import grace, resolve_arguments
 from sim.errors import UserError
@@ -62,7 +62,8 @@ class Processes:
         self._specs = graph.enabled_nodes(self.values)
         self._needed = {spec.name for spec in self._specs}  # by the others
         self._gone: set[str] = set()  # those of the others whose end has been reported
-        self.environment = ros_environment(domain)
+        # Where python has file capabilities, the kernel forgets `_die_with_parent` at exec.
+        self.environment = ros_environment(domain) | {LAUNCHER: str(os.getpid())}
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._readers: dict[str, threading.Thread] = {}
         self._again: dict[str, float] = {}  # when a dead node is started once more, s

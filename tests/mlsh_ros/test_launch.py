@@ -1005,17 +1005,26 @@ def test_the_real_launch_runs_the_simulation(monkeypatch):
 # mlsh launch, over DDS -------------------------------------------------------------------------
 
 
+MLSH = ("-m", "mlsh_ros.cli.main")
+# As where python has file capabilities: the kernel sends no signal at the death of the parent.
+MLSH_WITHOUT_DEATH_SIGNAL = (
+    "-c",
+    "from mlsh_ros.bringup import process_launcher; from mlsh_ros.cli.main import main; "
+    "process_launcher._die_with_parent = lambda: None; main()",
+)
+
+
 class Up:
     """`mlsh launch` as a process of its own; ends with the `with` block."""
 
-    def __init__(self, folder, *arguments):
+    def __init__(self, folder, *arguments, mlsh=MLSH):
         self.output = folder / "output.txt"
-        self.arguments = arguments
+        self.arguments, self.mlsh = arguments, mlsh
 
     def __enter__(self):
         with self.output.open("w") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mlsh_ros.cli.main", "launch", *self.arguments],
+                [sys.executable, *self.mlsh, "launch", *self.arguments],
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -1318,10 +1327,12 @@ def named(pid, name):
 @pytest.mark.ros
 @pytest.mark.realtime
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process of its parent's death")
-def test_no_node_outlives_an_up_that_is_killed(bundle, tmp_path):
+@pytest.mark.parametrize("mlsh", [MLSH, MLSH_WITHOUT_DEATH_SIGNAL])
+def test_no_node_outlives_an_up_that_is_killed(bundle, tmp_path, mlsh):
     """A robot would drive on with nobody to stop it."""
     pytest.importorskip("rclpy")
-    with Up(tmp_path, "sim", f"bundle:={bundle.source}", "namespace:=killed") as up:
+    arguments = ("sim", f"bundle:={bundle.source}", "namespace:=killed")
+    with Up(tmp_path, *arguments, mlsh=mlsh) as up:
         up.wait_for("[killed.skill_node]: running")
         nodes = up.nodes
         assert len(nodes) == 4
