@@ -134,6 +134,10 @@ def _simulated(bundle: Bundle, values: dict[str, str]) -> dict[str, str]:
             "the package; give its folder as robot:=PATH"
         )
     masters = bundle.manifest.masters
+    if not masters:
+        raise UserError(
+            f"bundle {bundle.manifest.name!r} has no master yet, which selects its skills"
+        )
     master = values["master"] or next(iter(masters))
     task = values["task"] or masters[master].task
     resolve_task(bundle, TaskId.parse(task))

@@ -18,6 +18,7 @@ from mlsh_ros.cli import (
     export,
     finetune,
     gap,
+    import_skill,
     launch,
     migrate,
     new_robot,
@@ -72,6 +73,7 @@ app.command()(train.train)
 app.command("compare-runs")(compare_runs.compare_runs)
 app.command()(sweep.sweep)
 app.command()(export.export)
+app.command("import-skill")(import_skill.import_skill)
 app.command("check-bundle")(check_bundle.check_bundle)
 app.command()(migrate.migrate)
 app.command("new-robot")(new_robot.new_robot)

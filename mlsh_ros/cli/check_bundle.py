@@ -60,16 +60,21 @@ def describe(bundle: Bundle) -> None:
         f"  robot {m.interface.robot}: {o} observations, {a} actions, a tick every "
         f"{m.interface.control_dt:g} s"
     )
+    made = f"trained on {m.family.name}, seed {m.provenance.seed}, {m.provenance.steps:,} steps"
     say(
-        f"  {len(m.skills)} skills trained on {m.family.name}, seed {m.provenance.seed}, "
-        f"{m.provenance.steps:,} steps; a decision every {m.decision_ticks} ticks, taken "
-        f"{m.decision_lead} tick(s) ahead"
+        f"  {len(m.skills)} skills {'imported' if m.imported else made}; a decision every "
+        f"{m.decision_ticks} ticks, taken {m.decision_lead} tick(s) ahead"
     )
     for name, digest in zip(m.skills, bundle.skill_hashes(), strict=True):
         say(f"  {name}  sha256 {digest[:16]}")
+        if (origin := m.imported.get(name)) is not None:
+            say(f"    from {origin.source} ({origin.license})")
         for term, limit in m.skill_limits.get(name, {}).items():
             seen = ", ".join(f"{low:g} to {high:g}" for low, high in ranges(limit))
             say(f"    may see {term} {seen}")
+    if not m.masters:
+        say("  no master yet")
+        return
     table = Table(box=None, padding=(0, 2))
     for head in ("master", "task", "return", "optimum", "normalized", "updates", "steps"):
         table.add_column(head)

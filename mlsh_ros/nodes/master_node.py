@@ -76,6 +76,8 @@ class MasterNode(CoreNode):
 
     def _default(self, bundle: Bundle) -> str:
         task, masters = str(self.values["task"]), bundle.manifest.masters
+        if not masters:
+            raise UserError(f"bundle {bundle.manifest.name!r} has no master yet")
         own = [name for name, master in masters.items() if master.task == task]
         if task and not own:
             raise UserError(

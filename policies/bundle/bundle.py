@@ -19,7 +19,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -31,6 +31,7 @@ from pydantic import Field, RootModel, TypeAdapter, ValidationError, model_valid
 from pydantic.dataclasses import dataclass as checked
 from typing_extensions import Self
 
+from policies.bundle.imported_graph import check_imported
 from policies.bundle.onnx_reader import read_graph
 from policies.bundle.skill_limits import check_skill_limits
 from sim.errors import UserError, invalid, short, unknown
@@ -117,6 +118,16 @@ class Family:
 
 
 @checked(frozen=True, config=STRICT)
+class Origin:
+    """Where an imported skill comes from."""
+
+    license: str  # under which the policy may be used
+    source: str  # where it comes from, and whose it is
+    policy: Sha256  # of the ONNX file that was imported
+    constants: dict[Label, tuple[Number, ...]]  # inputs of the policy that this skill holds
+
+
+@checked(frozen=True, config=STRICT)
 class Manifest:
     """The bundle's description, as in manifest.json."""
 
@@ -130,10 +141,19 @@ class Manifest:
     skills: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_FILES)]
     # Per skill and observation term, narrower than the interface's: who walks must stand upright.
     skill_limits: dict[Name, dict[Label, Ranges]]
-    masters: Annotated[dict[Name, Master], Field(min_length=1)]
+    masters: dict[Name, Master]  # at least one, unless all skills are imported
     provenance: Provenance
     files: dict[str, Sha256]
     digest: Sha256  # of the manifest without this entry
+    imported: dict[Name, Origin] = field(default_factory=dict)  # skills trained elsewhere
+
+    @model_validator(mode="after")
+    def _imported_or_with_a_master(self) -> Self:
+        if wrong := [name for name in self.imported if name not in self.skills]:
+            raise unknown("skill", wrong[0], self.skills)
+        if not self.masters and len(self.imported) < len(self.skills):
+            raise ValueError("masters: at least one is expected")
+        return self
 
     @model_validator(mode="after")
     def _limits_name_what_there_is(self) -> Self:
@@ -150,6 +170,8 @@ class Manifest:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, floats in full precision."""
         data: dict[str, Any] = RootModel[Manifest](self).model_dump(mode="json")
+        if not self.imported:  # a later key, which other bundles do not have
+            del data["imported"]
         return data
 
 
@@ -326,10 +348,12 @@ def _expected(manifest: Manifest, names: Sequence[str], source: Path) -> list[st
 
 def _check_contents(manifest: Manifest, files: dict[str, bytes], source: Path) -> Bundle:
     sizes = manifest.interface.observation_size, manifest.interface.action_size
-    clips = {
-        name: _check_graph(files[name], f"{source}/{name}", *sizes)
-        for name in manifest.skill_files
-    }
+    clips = {}
+    for skill, name in zip(manifest.skills, manifest.skill_files, strict=True):
+        if skill in manifest.imported:
+            check_imported(files[name], f"{source}/{name}", *sizes)
+        else:
+            clips[name] = _check_graph(files[name], f"{source}/{name}", *sizes)
     for name in manifest.masters:
         file = f"masters/{name}.onnx"
         clips[file] = _check_graph(files[file], f"{source}/{file}", sizes[0], len(manifest.skills))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ _GRAPH, _FUNCTIONS = 7, 25
 _NODE, _INITIALIZER, _SPARSE = 1, 5, 15
 _OP_TYPE, _DOMAIN = 4, 7
 _DIMS, _DATA_TYPE, _NAME, _RAW, _EXTERNAL, _LOCATION = 1, 2, 8, 9, 13, 14
-_FLOAT = 1
+_FLOAT, _INT64 = 1, 7
 
 
 @dataclass(frozen=True)
@@ -62,29 +63,36 @@ def read_graph(data: bytes, where: str) -> OnnxGraph:
 def _read(data: bytes, where: str) -> OnnxGraph:
     operators: list[str] = []
     initializers: dict[str, Float32] = {}
-    wire = _Wire()
+    wire = Wire()
     for number, value in wire.fields(data):
         if number == _FUNCTIONS:
             raise UserError(f"{where}: model-local functions are not accepted")
         if number != _GRAPH:
             continue
-        for part, body in wire.fields(_bytes(value)):
+        for part, body in wire.fields(to_bytes(value)):
             if part == _SPARSE:
                 raise UserError(f"{where}: sparse weights are not accepted")
             if part == _NODE:
-                node = dict(wire.fields(_bytes(body)))
-                domain = _name(node.get(_DOMAIN, b""))
-                name = _name(node.get(_OP_TYPE, b""))
+                node = dict(wire.fields(to_bytes(body)))
+                domain = name_of(node.get(_DOMAIN, b""))
+                name = name_of(node.get(_OP_TYPE, b""))
                 operators.append(f"{domain}::{name}" if domain else name)
             if part == _INITIALIZER:
-                name, array = _tensor(wire, _bytes(body), where)
+                name, array = tensor_of(wire, to_bytes(body), where)
                 if name in initializers:
                     raise UserError(f"{where}: weights {name!r} are in it twice")
-                initializers[name] = array
+                initializers[name] = array.astype(np.float32, copy=False)
     return OnnxGraph(tuple(operators), initializers)
 
 
-def _tensor(wire: _Wire, data: bytes, where: str) -> tuple[str, Float32]:
+def tensor_of(
+    wire: Wire, data: bytes, where: str, *, integers: bool = False
+) -> tuple[str, NDArray[Any]]:
+    """Name and values of a tensor of 32-bit floats, or of 64-bit integers where they may be.
+
+    Raises:
+        UserError: another type, or values that are not in the file.
+    """
     dims: list[int] = []
     name, raw, kind = "", b"", 0
     for number, value in wire.fields(data):
@@ -92,19 +100,21 @@ def _tensor(wire: _Wire, data: bytes, where: str) -> tuple[str, Float32]:
             # Packed or not, depending on the writer.
             dims += [value] if isinstance(value, int) else _varints(value)
         elif number == _NAME:
-            name = _name(value)
+            name = name_of(value)
         elif number == _RAW:
-            raw = _bytes(value)
+            raw = to_bytes(value)
         elif number == _DATA_TYPE:
             kind = int(value) if isinstance(value, int) else 0
         elif number == _EXTERNAL or (number == _LOCATION and value):
             raise UserError(f"{where}: external data is not accepted")
+    if integers and kind == _INT64:
+        return name, np.frombuffer(raw, "<i8").reshape(dims)
     if kind != _FLOAT:
         raise UserError(f"{where}: weights {name!r} are not 32-bit floats stored as raw data")
     return name, np.frombuffer(raw, "<f4").reshape(dims)
 
 
-class _Wire:
+class Wire:
     """Reads the fields of messages; their number per file is limited."""
 
     def __init__(self) -> None:
@@ -158,14 +168,16 @@ def _varints(data: bytes) -> list[int]:
     return values
 
 
-def _bytes(value: int | bytes) -> bytes:
+def to_bytes(value: int | bytes) -> bytes:
+    """Returns a field's content that is not a number."""
     if isinstance(value, int):
         raise ValueError("number where bytes are expected")
     return value
 
 
-def _name(value: int | bytes) -> str:
-    data = _bytes(value)
+def name_of(value: int | bytes) -> str:
+    """Returns a field's content as a name of bounded length."""
+    data = to_bytes(value)
     if len(data) > MAX_NAME:
         raise ValueError(f"a name of {len(data)} bytes")
     return data.decode()

@@ -25,6 +25,7 @@ from mlsh_ros.cli import main
 from mlsh_ros.cli.app import app
 from mlsh_ros.control.faults import FAULTS
 from policies.mlsh import config
+from policies.skill_import import description as foreign
 from sim.interface import computed, interface, rays, start_pose, terms
 from sim.physics.robot_model import load_robot
 from sim.randomization import schema
@@ -234,6 +235,21 @@ def robot_yaml() -> str:
     return _page("robot.yaml", lead, sections(classes, names))
 
 
+def skill_description() -> str:
+    """skill-description.md."""
+    lead = (
+        "`mlsh import-skill` reads a file that describes a policy which was trained elsewhere. "
+        "`schema: 2` is its first key. [Import a policy](../import-a-policy.md) explains it."
+    )
+    classes = [
+        (foreign.SkillDescription, "The keys at the top level, beside `schema`."),
+        (foreign.Input, "An entry of the list `observation`."),
+        (foreign.Output, "`action`."),
+        (foreign.InputHistory, "`history`."),
+    ]
+    return _page("Description of a policy", lead, sections(classes))
+
+
 def sim_params_yaml() -> str:
     """sim-params-yaml.md."""
     lead = (
@@ -384,6 +400,7 @@ PAGES = {
     "cli.md": commands,
     "robot-yaml.md": robot_yaml,
     "sim-params-yaml.md": sim_params_yaml,
+    "skill-description.md": skill_description,
     "config.md": settings,
     "parameters.md": parameters,
     "faults.md": faults,

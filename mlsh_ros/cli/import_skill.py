@@ -1,0 +1,74 @@
+"""mlsh import-skill: skills from a policy that was trained elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlsh_ros.cli.check_bundle import describe
+from mlsh_ros.cli.console import say
+from mlsh_ros.cli.family_option import FamilyOption
+from mlsh_ros.cli.options import Overwrite
+
+
+def import_skill(
+    description: Annotated[
+        Path,
+        typer.Argument(help="YAML file that describes the policy, its inputs and its outputs."),
+    ],
+    family: Annotated[
+        str, typer.Argument(help="Task family that masters will be trained on, by name.")
+    ],
+    robot: Annotated[str, typer.Option(help="Robot by name, or its folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the bundle.")],
+    decision_ticks: Annotated[
+        int, typer.Option(min=2, help="Ticks between two decisions of a master.")
+    ] = 25,
+    decision_lead: Annotated[
+        int,
+        typer.Option(min=0, max=1, help="Ticks by which a decision is made ahead."),
+    ] = 1,
+    name: Annotated[
+        str, typer.Option(help="Name of the bundle. Default: the name of its folder.")
+    ] = "",
+    overwrite: Overwrite = False,
+    family_source: FamilyOption = None,
+) -> None:
+    """Make a bundle of skills from an ONNX policy that was trained elsewhere."""
+    from policies.bundle.bundle import Provenance
+    from policies.bundle.runtime import TOLERANCE
+    from policies.skill_import.importer import import_skills
+    from policies.training.run import environment
+    from sim.physics.robot_model import load_robot
+    from sim.tasks.registry import make_family
+
+    facts = environment()
+    found = import_skills(
+        description,
+        load_robot(robot),
+        make_family(family),
+        output,
+        name=name or output.resolve().name,
+        decision_ticks=decision_ticks,
+        decision_lead=1 if decision_lead else 0,
+        provenance=Provenance(
+            command=str(facts["command"]),
+            seed=0,
+            steps=0,
+            updates=0,
+            config={},
+            versions={str(k): str(v) for k, v in dict(facts["versions"]).items()},  # type: ignore[call-overload]
+            commit=None if facts["commit"] is None else str(facts["commit"]),
+        ),
+        parameters={},
+        overwrite=overwrite,
+    )
+    for doubt in found.doubts:
+        say(f"note: {doubt}")
+    say(
+        f"parity policy / skill: {found.random:.1e} on 10,000 random observations, "
+        f"{found.visited:.1e} on {found.rows:,} of the simulated robot (at most {TOLERANCE:g})"
+    )
+    describe(found.bundle)

@@ -1,0 +1,1 @@
+"""Makes skills of policies that were trained elsewhere."""

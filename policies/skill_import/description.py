@@ -1,0 +1,214 @@
+"""`SkillDescription`: what a policy from elsewhere takes and gives, as a YAML file states it.
+
+What the exporters of mjlab and of Isaac Lab's users write into the metadata of an ONNX file stands
+for keys that the file leaves out; where both state something, they have to agree.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from typing_extensions import Self
+
+from policies.bundle.bundle import Name
+from sim.errors import UserError, invalid, short
+from sim.files.strict_yaml import read_mapping
+from sim.interface import STRICT, Label, Number, Positive, Range, Text
+from sim.interface.validators import NonNegatives, NonZeros, Numbers
+
+SCHEMA = 2
+POSE = "default_positions"
+ROUNDED = 1e-3  # of numbers in metadata, which have three decimals
+# Key of the description, key of the metadata, whether it is numbers.
+METADATA = (
+    ("joints", "joint_names", False),
+    ("default_positions", "default_joint_pos", True),
+    ("stiffness", "joint_stiffness", True),
+    ("damping", "joint_damping", True),
+)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Input:
+    """A part of the policy's input: scale * (value - offset). One of three sources is given."""
+
+    # An observation term of robot.yaml, in its unit. One of joints is in the order of `joints`.
+    term: Label | None = None
+    constant: Label | None = None  # numbers that every skill states under this name
+    previous_action: bool = False  # the policy's own last output, zeros at the start
+    scale: NonZeros = 1.0  # a number, or a list per element
+    # Subtracted before: a number, a list per element, or `default_positions`.
+    offset: Numbers | Literal["default_positions"] = 0.0
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [self.term is not None, self.constant is not None, self.previous_action]
+        if sum(given) != 1:
+            raise ValueError("give exactly one of term, constant, previous_action: true")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class InputHistory:
+    """Inputs of several ticks, the present one among them."""
+
+    ticks: Annotated[int, Field(strict=True, ge=2, le=1000)]  # the present one included
+    order: Literal["oldest_first", "newest_first"]  # of the ticks
+    layout: Literal["by_term", "by_tick"]  # see History in robot.yaml
+    start: Literal["first_values", "zeros"]  # what stands for ticks before the first
+
+
+@dataclass(frozen=True, config=STRICT)
+class Output:
+    """The policy's output: targets of joint positions, default + scale * output."""
+
+    kind: Literal["position"]  # position targets of the joints
+    scale: NonZeros  # a number, or a list per joint
+    clip: Range | None = None  # of the output, before it is scaled; null: not clipped
+
+
+@dataclass(frozen=True, config=STRICT)
+class SkillDescription:
+    """The keys of the file, beside `schema`."""
+
+    policy: Text  # the ONNX file, relative to this one
+    license: Text  # under which the policy may be used, such as Apache-2.0
+    source: Text  # where it comes from, and whose it is
+    control_dt: Positive  # s between two decisions of the policy
+    observation: Annotated[tuple[Input, ...], Field(min_length=1)]  # in the policy's order
+    action: Output  # what the output means
+    # Per skill the values of every constant.
+    skills: Annotated[dict[Name, dict[Label, tuple[Number, ...]]], Field(min_length=1)]
+    joints: tuple[Text, ...] = ()  # names of the joints, in the order of the policy
+    default_positions: tuple[Number, ...] = ()  # of the joints, for an output of 0
+    stiffness: NonNegatives | None = None  # of the position servos; null: not stated
+    damping: NonNegatives | None = None  # of the position servos; null: not stated
+    history: InputHistory | None = None  # null: the policy sees the present alone
+    observation_clip: Range | None = None  # of the whole input; null: not clipped
+
+    def check(self, where: str) -> None:
+        """Refuse joints without a default, and skills that do not state every constant.
+
+        Raises:
+            UserError: names what is missing.
+        """
+        if not self.joints:
+            raise UserError(f"{where}: joints: the names of the policy's joints are missing")
+        if len({*self.joints}) < len(self.joints):
+            twice = next(name for name in self.joints if self.joints.count(name) > 1)
+            raise UserError(f"{where}: joint {twice!r} is given twice")
+        for key in ("default_positions", "stiffness", "damping"):
+            value = getattr(self, key)
+            many = value if isinstance(value, tuple) else None
+            if many is not None and len(many) != len(self.joints):
+                raise UserError(
+                    f"{where}: {key} has {len(many)} values for {len(self.joints)} joints"
+                )
+        constants = {each.constant for each in self.observation if each.constant}
+        sizes: dict[str, int] = {}
+        for skill, values in self.skills.items():
+            if wrong := sorted(constants ^ set(values)):
+                raise UserError(
+                    f"{where}: skill {skill!r} states the constants {sorted(values)}, the policy "
+                    f"takes {sorted(constants)}; {wrong[0]!r} is in one of them only"
+                )
+            for name, numbers in values.items():
+                if len(numbers) != sizes.setdefault(name, len(numbers)):
+                    raise UserError(
+                        f"{where}: constant {name!r} of skill {skill!r} has {len(numbers)} "
+                        f"values, {sizes[name]} in another skill"
+                    )
+
+
+_ADAPTER = TypeAdapter(SkillDescription)
+
+
+def read_description(path: Path) -> SkillDescription:
+    """Read a description; `with_metadata` and `SkillDescription.check` come after.
+
+    Raises:
+        UserError: the file is missing, or does not hold; one line.
+    """
+    data = read_mapping(path)
+    if (schema := data.pop("schema", None)) != SCHEMA:
+        raise UserError(f"{path}: schema {short(schema)} is not known. Valid: {SCHEMA}")
+    try:
+        return _ADAPTER.validate_python(data)
+    except ValidationError as error:
+        raise invalid(path, error) from None
+
+
+def with_metadata(
+    description: SkillDescription, metadata: Mapping[str, str], where: str
+) -> SkillDescription:
+    """Fill in what a description leaves out from the metadata of the ONNX file.
+
+    Args:
+        description: of the policy.
+        metadata: of the ONNX file, as text.
+        where: the description, for errors.
+
+    Raises:
+        UserError: description and metadata state different values.
+    """
+    found: dict[str, Any] = {}
+    for key, name, numbers in METADATA:
+        if (text := metadata.get(name, "").strip()) == "":
+            continue
+        said = _values(text, name, where) if numbers else tuple(_parts(text))
+        own = getattr(description, key)
+        if own is None or own == ():
+            found[key] = said
+        else:
+            _agree(own, said, f"{where}: {key}", name)
+    if text := metadata.get("action_scale", "").strip():
+        said = _values(text, "action_scale", where)
+        _agree(description.action.scale, said, f"{where}: action.scale", "action_scale")
+    if (text := metadata.get("observation_names", "").strip()) and (
+        len(names := _parts(text)) != len(description.observation)
+    ):
+        raise UserError(
+            f"{where}: observation has {len(description.observation)} entries, the metadata of "
+            f"the policy names {len(names)}: {', '.join(names)}"
+        )
+    return replace(description, **found)
+
+
+def _parts(text: str) -> list[str]:
+    """Texts of a list, whether it was written as JSON or with commas."""
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return [part.strip() for part in text.split(",")]
+    return [str(part) for part in data] if isinstance(data, list) else [text]
+
+
+def _values(text: str, name: str, where: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in _parts(text))
+    except ValueError:
+        values = (float("nan"),)
+    if not np.isfinite(values).all():
+        raise UserError(f"{where}: the policy's metadata {name} is {short(text)}, no numbers")
+    return values
+
+
+def _agree(own: Any, said: Any, where: str, name: str) -> None:
+    if isinstance(said[0], str):
+        same = tuple(own) == said
+    else:
+        mine, other = np.atleast_1d(own), np.atleast_1d(said)
+        fits = 1 in (mine.size, other.size) or mine.size == other.size
+        same = fits and bool(np.allclose(mine, other, rtol=ROUNDED, atol=ROUNDED))
+    if not same:
+        raise UserError(
+            f"{where} is {short(own)}, the policy's metadata {name} is {short(said)}; correct the "
+            "description, or give the policy that it describes"
+        )

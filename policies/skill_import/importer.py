@@ -1,0 +1,231 @@
+"""From a description and an ONNX file to a bundle of skills, checked against the policy itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from policies.bundle.bundle import (
+    GOLDEN,
+    Bundle,
+    Family,
+    Golden,
+    Manifest,
+    Origin,
+    Provenance,
+    check_name,
+    check_target,
+    golden_bytes,
+    sha256,
+    write_bundle,
+)
+from policies.bundle.imported_graph import check_imported
+from policies.bundle.runtime import TOLERANCE, Network
+from policies.skill_import.description import SkillDescription, read_description, with_metadata
+from policies.skill_import.mapping import Mapping, doubts, make_mapping
+from policies.skill_import.surgery import join, metadata, read_policy, sizes
+from sim.envs.vec_env import TaskVectorEnv
+from sim.errors import UserError
+from sim.files.migrations import SCHEMA
+from sim.physics.robot_model import Robot
+from sim.seeding import Stream, generator
+from sim.tasks.base import TaskFamily
+
+Float32 = NDArray[np.float32]
+GOLDEN_ROWS, RANDOM_ROWS = 64, 10_000
+ENVS = 16  # simulations in which each skill is tried
+SECONDS = 2.0  # for which it is tried
+FALLS = 1.0  # s; a policy that leaves the robot's limits before this everywhere is refused
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Result of an import."""
+
+    bundle: Bundle
+    random: float  # largest difference between policy and skill on random observations
+    visited: float  # and on observations of the simulated robot
+    rows: int  # number of those
+    doubts: list[str]  # one line each
+
+
+def import_skills(
+    file: Path,
+    robot: Robot,
+    family: TaskFamily,
+    target: Path,
+    *,
+    name: str,
+    decision_ticks: int,
+    decision_lead: Literal[0, 1],
+    provenance: Provenance,
+    parameters: dict[str, float | int],
+    overwrite: bool = False,
+) -> Imported:
+    """Write a bundle whose skills run a policy that was trained elsewhere; it has no master yet.
+
+    Args:
+        file: the description.
+        robot: that the skills are for.
+        family: of the tasks that masters will be trained on; its terms are in the observation.
+        target: folder of the bundle.
+        name: of the bundle.
+        decision_ticks: N.
+        decision_lead: L.
+        provenance: of the import.
+        parameters: of the family, as in the manifest.
+        overwrite: whether an existing bundle may be replaced.
+
+    Raises:
+        UserError: description, policy and robot do not agree, or skill and policy differ.
+    """
+    check_name("bundle", name)
+    check_target(target, overwrite=overwrite)
+    description = read_description(file)
+    policy = file.parent / description.policy
+    model = read_policy(policy)
+    description = with_metadata(description, metadata(model), str(file))
+    description.check(str(file))
+    interface = robot.interface.with_terms(family.terms)
+    files, mappings = {}, {}
+    for k, skill in enumerate(description.skills):
+        mapping = make_mapping(interface, description, skill, str(file))
+        _check_sizes(mapping, sizes(model, policy), str(file))
+        data = join(model, mapping, skill)
+        check_imported(data, f"skill {skill!r}", mapping.width, interface.action_size)
+        files[f"skills/{k}.onnx"], mappings[skill] = data, mapping
+    networks = [Network(data, skill) for data, skill in zip(files.values(), mappings, strict=True)]
+    own = _policy(policy)
+    visited = np.concatenate(
+        [
+            _visit(robot, family, network, skill, description)
+            for network, skill in zip(networks, mappings, strict=True)
+        ]
+    )
+    rng = generator(0, Stream.NOISE, 1)
+    random = (3 * rng.standard_normal((RANDOM_ROWS, visited.shape[1]))).astype(np.float32)
+    worst = [
+        max(
+            _difference(own, mapping, network, rows)
+            for mapping, network in zip(mappings.values(), networks, strict=True)
+        )
+        for rows in (random, visited)
+    ]
+    if not max(worst) <= TOLERANCE:
+        raise UserError(
+            f"{file}: skill and policy differ by {max(worst):.2g}, at most {TOLERANCE:g} is "
+            "accepted; nothing was written"
+        )
+    golden = visited[rng.choice(len(visited), GOLDEN_ROWS, replace=False)]
+    actions = np.stack([network(golden) for network in networks])
+    origin = sha256(policy.read_bytes())
+    manifest = Manifest(
+        schema=SCHEMA,
+        name=name,
+        interface=interface,
+        family=Family(family.name, parameters),
+        decision_ticks=decision_ticks,
+        decision_lead=decision_lead,
+        skills=tuple(mappings),
+        skill_limits={},
+        masters={},
+        provenance=provenance,
+        files={},
+        digest="0" * 64,
+        imported={
+            skill: Origin(description.license, description.source, origin, constants)
+            for skill, constants in description.skills.items()
+        },
+    )
+    contents = {**files, GOLDEN: golden_bytes(Golden(golden, actions, {}, {}))}
+    bundle = write_bundle(manifest, contents, target)
+    return Imported(bundle, worst[0], worst[1], len(visited), doubts(interface, description))
+
+
+def _check_sizes(mapping: Mapping, policy: tuple[int, int], where: str) -> None:
+    for what, own, theirs in (
+        ("observation", len(mapping.input.index), policy[0]),
+        ("action", len(mapping.output.index), policy[1]),
+    ):
+        if own != theirs:
+            raise UserError(
+                f"{where}: the {what} that is described has {own} elements, that of the policy "
+                f"has {theirs}"
+            )
+
+
+def _policy(path: Path) -> Callable[[Float32], Float32]:
+    """The policy as it is, row by row."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (source,), (sink,) = session.get_inputs(), session.get_outputs()
+
+    def run(rows: Float32) -> Float32:
+        found = [session.run([sink.name], {source.name: row[None]})[0][0] for row in rows]
+        return np.array(found, np.float32)
+
+    return run
+
+
+def _difference(
+    policy: Callable[[Float32], Float32], mapping: Mapping, network: Network, rows: Float32
+) -> float:
+    """Largest difference of actions, relative to those that are larger than 1."""
+    output = policy(mapping.input(rows))
+    if mapping.output_clip is not None:
+        output = np.clip(output, *mapping.output_clip)
+    expected = mapping.output(output)
+    error = np.abs(network(rows) - expected) / np.maximum(1, np.abs(expected))
+    return float(np.nan_to_num(error, nan=np.inf).max())
+
+
+def _visit(
+    robot: Robot, family: TaskFamily, network: Network, skill: str, description: SkillDescription
+) -> Float32:
+    """(n, O) observations of simulated robots that are driven by one skill.
+
+    Raises:
+        UserError: every one of them leaves the limits of the robot at once.
+    """
+    env = TaskVectorEnv(robot, family, groups=1, envs=ENVS, seed=0)
+    dt = env.interface.control_dt
+    shown, seen = env.reset()[0], []
+    within = np.ones(ENVS, bool)
+    reason = ""
+    for tick in range(round(SECONDS / dt)):
+        seen.append(shown)
+        shown, *_ = env.step(network(shown))
+        if tick < FALLS / dt and within.any():
+            within, reason = _within(env, within, reason, (tick + 1) * dt)
+    if not within.any():
+        raise UserError(
+            f"skill {skill!r} does not keep the robot within its limits for {FALLS:g} s: "
+            f"{reason}. Compare joint order, default_positions, scale, gains and rate of "
+            f"{description.policy}"
+        )
+    return np.concatenate(seen)
+
+
+def _within(
+    env: TaskVectorEnv, within: NDArray[np.bool_], reason: str, time: float
+) -> tuple[NDArray[np.bool_], str]:
+    """Rows that have stayed within the limits of the observation, and what happened to another."""
+    fields = env.world.measurements(env.world.true_state())
+    for term in env.interface.observation:
+        if term.limits is None:
+            continue
+        values, (low, high) = term.values(fields[term.name]), term.limits
+        inside = ((values >= low) & (values <= high)).all(axis=-1)
+        if (out := np.flatnonzero(within & ~inside)).size:
+            reason = f"{term.name} is {_text(values[out[0]])} {term.unit} after {time:.2g} s"
+        within = within & inside
+    return within, reason
+
+
+def _text(values: NDArray[np.float64]) -> str:
+    return ", ".join(f"{value:.3g}" for value in values)

@@ -1,0 +1,238 @@
+"""Puts our observation in front of a policy's graph and our action behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import (
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    checker,
+    helper,
+    numpy_helper,
+    version_converter,
+)
+
+from policies.bundle.imported_graph import MAX_NODES, SHAPES, refused
+from policies.bundle.onnx_reader import INPUT, OUTPUT
+from policies.bundle.onnx_writer import IR_VERSION
+from policies.skill_import.mapping import Mapping, Selection
+from sim.errors import UserError, listed
+
+OPSET = 18
+PREFIX = "policy/"  # of the names in the policy's own graph
+MAX_BYTES = 64 * 2**20
+CONSTANT = "Constant"
+FLOATS = (TensorProto.FLOAT,)
+INTEGERS = (TensorProto.INT64, TensorProto.INT32)
+
+
+def read_policy(path: Path) -> ModelProto:
+    """Read an ONNX policy with its external data; only accepted operators are left in it.
+
+    Raises:
+        UserError: not a readable ONNX file, more than one input or output, an operator that is
+            not accepted, or weights of another type.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist")
+    if path.stat().st_size > MAX_BYTES:
+        raise UserError(f"{path} is larger than {MAX_BYTES} bytes")
+    try:
+        model = onnx.load(str(path))
+    except Exception as error:  # protobuf has errors of its own, which are no ValueError
+        raise UserError(f"{path}: not a readable ONNX file ({_line(error)})") from None
+    if model.functions:
+        raise UserError(f"{path}: model-local functions are not accepted")
+    _check_operators(model, path)
+    weights = {each.name for each in model.graph.initializer}
+    inputs = [each.name for each in model.graph.input if each.name not in weights]
+    outputs = [each.name for each in model.graph.output]
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise UserError(
+            f"{path}: one input and one output are expected, it has {listed(inputs)} and "
+            f"{listed(outputs)}; recurrent policies and policies with other inputs are not "
+            "supported"
+        )
+    return _with_opset(model, path)
+
+
+def _check_operators(model: ModelProto, path: Path) -> None:
+    for node in model.graph.node:
+        kind = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+        if kind not in SHAPES and kind != CONSTANT:
+            raise refused(kind, str(path))
+    if len(model.graph.node) > MAX_NODES:
+        raise UserError(f"{path}: more than {MAX_NODES} operators")
+
+
+def _with_opset(model: ModelProto, path: Path) -> ModelProto:
+    version = next((each.version for each in model.opset_import if not each.domain), 0)
+    if version >= OPSET:
+        return model
+    try:
+        return version_converter.convert_version(model, OPSET)
+    except Exception as error:  # the converter has no error of its own
+        raise UserError(
+            f"{path}: opset {version} cannot be converted to {OPSET} ({_line(error)})"
+        ) from None
+
+
+def sizes(model: ModelProto, path: Path) -> tuple[int, int]:
+    """Number of inputs and outputs of a policy.
+
+    Raises:
+        UserError: they are not one row of a known length.
+    """
+    weights = {each.name for each in model.graph.initializer}
+    found = []
+    for each in (
+        next(i for i in model.graph.input if i.name not in weights),
+        model.graph.output[0],
+    ):
+        dims = [d.dim_value for d in each.type.tensor_type.shape.dim]
+        if len(dims) != 2 or dims[1] < 1:
+            raise UserError(
+                f"{path}: {each.name!r} has the shape {dims}; rows of a known length are expected"
+            )
+        found.append(int(dims[1]))
+    return found[0], found[1]
+
+
+def metadata(model: ModelProto) -> dict[str, str]:
+    """What an exporter wrote beside the graph."""
+    return {each.key: each.value for each in model.metadata_props}
+
+
+def join(model: ModelProto, mapping: Mapping, name: str) -> bytes:
+    """Returns the ONNX file of a skill: observation (n, O) to action (n, A).
+
+    Args:
+        model: of `read_policy`.
+        mapping: of the skill.
+        name: of the skill.
+    """
+    weights: dict[str, NDArray[Any]] = {}
+    nodes = _select(mapping.input, INPUT, f"{PREFIX}{_input_of(model)}", "in", weights)
+    nodes += _own(model, weights)
+    result = f"{PREFIX}{model.graph.output[0].name}"
+    if mapping.output_clip is not None:
+        nodes.append(_clip(result, "out/clipped", mapping.output_clip, "out/clip", weights))
+        result = "out/clipped"
+    nodes += _select(mapping.output, result, OUTPUT, "out", weights)
+    used = {name for node in nodes for name in node.input}
+    count = len(mapping.output.index)
+    observation = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["n", mapping.width])
+    action = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["n", count])
+    tensors = [
+        numpy_helper.from_array(array, label) for label, array in weights.items() if label in used
+    ]
+    graph = helper.make_graph(nodes, name, [observation], [action], tensors)
+    version = max(OPSET, *(each.version for each in model.opset_import if not each.domain))
+    joined = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", version)], producer_name="mlsh_ros"
+    )
+    joined.ir_version = max(IR_VERSION, helper.find_min_ir_version_for(joined.opset_import))
+    checker.check_model(joined, full_check=True)
+    data: bytes = joined.SerializeToString(deterministic=True)
+    return data
+
+
+def _input_of(model: ModelProto) -> str:
+    weights = {each.name for each in model.graph.initializer}
+    return str(next(each.name for each in model.graph.input if each.name not in weights))
+
+
+def _select(
+    selection: Selection, source: str, target: str, label: str, weights: dict[str, NDArray[Any]]
+) -> list[NodeProto]:
+    """Nodes that compute a selection of the elements of `source`."""
+    weights[f"{label}/index"] = selection.index
+    weights[f"{label}/scale"] = selection.scale.astype(np.float32)
+    weights[f"{label}/offset"] = selection.offset.astype(np.float32)
+    last = target if selection.clip is None else f"{label}/shifted"
+    nodes = [
+        helper.make_node("Gather", [source, f"{label}/index"], [f"{label}/picked"], axis=1),
+        helper.make_node("Mul", [f"{label}/picked", f"{label}/scale"], [f"{label}/scaled"]),
+        helper.make_node("Add", [f"{label}/scaled", f"{label}/offset"], [last]),
+    ]
+    if selection.clip is not None:
+        nodes.append(_clip(last, target, selection.clip, f"{label}/clip", weights))
+    return nodes
+
+
+def _clip(
+    source: str,
+    target: str,
+    bounds: tuple[float, float],
+    label: str,
+    weights: dict[str, NDArray[Any]],
+) -> NodeProto:
+    for end, value in zip(("low", "high"), bounds, strict=True):
+        weights[f"{label}/{end}"] = np.array(value, np.float32)
+    return helper.make_node("Clip", [source, f"{label}/low", f"{label}/high"], [target])
+
+
+def _own(model: ModelProto, weights: dict[str, NDArray[Any]]) -> list[NodeProto]:
+    """The policy's own nodes under names of their own; constants become weights."""
+    nodes = []
+    for tensor in model.graph.initializer:
+        weights[f"{PREFIX}{tensor.name}"] = _array(tensor)
+    for node in model.graph.node:
+        if node.op_type == CONSTANT:
+            weights[f"{PREFIX}{node.output[0]}"] = _constant(node)
+            continue
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        copy.name = f"{PREFIX}{node.name}" if node.name else ""
+        copy.input[:] = [f"{PREFIX}{each}" if each else "" for each in node.input]
+        copy.output[:] = [f"{PREFIX}{each}" for each in node.output]
+        copy.doc_string = ""
+        copy.ClearField("metadata_props")
+        nodes.append(copy)
+    for node in nodes:
+        if node.op_type == "Reshape":
+            _any_rows(node, weights)
+    return nodes
+
+
+def _any_rows(node: NodeProto, weights: dict[str, NDArray[Any]]) -> None:
+    """A target shape of one row becomes one of any number of rows."""
+    shape = weights.get(node.input[1])
+    if shape is not None and shape.size and shape[0] == 1 and -1 not in shape:
+        weights[f"{node.input[1]}/rows"] = np.array([-1, *shape[1:]], np.int64)
+        node.input[1] = f"{node.input[1]}/rows"
+
+
+def _constant(node: NodeProto) -> NDArray[Any]:
+    (attribute,) = node.attribute
+    if attribute.name == "value":
+        return _array(attribute.t)
+    value = helper.get_attribute_value(attribute)
+    if attribute.name in ("value_float", "value_floats"):
+        return np.array(value, np.float32)
+    if attribute.name in ("value_int", "value_ints"):
+        return np.array(value, np.int64)
+    raise UserError(f"operator 'Constant' of {node.output[0]!r}: {attribute.name} is not accepted")
+
+
+def _array(tensor: TensorProto) -> NDArray[Any]:
+    if tensor.data_type in INTEGERS:
+        whole: NDArray[Any] = numpy_helper.to_array(tensor).astype(np.int64)
+        return whole
+    if tensor.data_type not in FLOATS:
+        kind = TensorProto.DataType.Name(tensor.data_type)
+        raise UserError(f"weights {tensor.name!r} are {kind}; FLOAT is accepted")
+    array: NDArray[Any] = numpy_helper.to_array(tensor)
+    if not np.isfinite(array).all():
+        raise UserError(f"weights {tensor.name!r} are not finite")
+    return np.ascontiguousarray(array)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

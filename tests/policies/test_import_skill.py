@@ -1,0 +1,467 @@
+"""A policy that was trained elsewhere becomes skills."""
+
+import json
+from collections import deque
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper, numpy_helper
+
+from mlsh_ros.bringup.node_graph import SIM
+from mlsh_ros.bringup.resolve_arguments import resolve_arguments
+from policies.bundle.bundle import (
+    MANIFEST,
+    Provenance,
+    check_bundle,
+    load_bundle,
+    make_manifest,
+    sha256,
+)
+from policies.bundle.imported_graph import SHAPES, check_imported
+from policies.bundle.runtime import Network, load_skills
+from policies.skill_import.importer import import_skills
+from policies.skill_import.mapping import Mapping, Selection
+from policies.skill_import.surgery import join, read_policy
+from sim.envs.vec_env import TaskVectorEnv
+from sim.errors import UserError
+from sim.physics.robot_model import load_robot
+from sim.tasks.registry import make_family
+from tests.support.foreign_policy import (
+    ROBOT,
+    description,
+    model,
+    network,
+    robot_folder,
+)
+
+FAMILY = "moving_bandits"
+ORIGIN = Provenance("test", 0, 0, 0, {}, {}, None)
+
+
+def imported(tmp_path, file=None, robot=ROBOT, **changes):
+    return import_skills(
+        file or description(tmp_path / "policy", **changes),
+        load_robot(robot_folder(tmp_path / "arms", robot)),
+        make_family(FAMILY),
+        tmp_path / "bundle",
+        name="arms",
+        decision_ticks=5,
+        decision_lead=1,
+        provenance=ORIGIN,
+        parameters={},
+    )
+
+
+# Operators --------------------------------------------------------------------------------
+
+IN, OUT = 6, 2
+RNG = np.random.default_rng(0)
+W = {
+    "w": RNG.normal(size=(IN, OUT)).astype(np.float32),
+    "row": RNG.normal(size=IN).astype(np.float32),
+    "bias": RNG.normal(size=OUT).astype(np.float32),
+    "low": np.float32(-0.3),
+    "high": np.float32(0.4),
+    "two": np.array([2], np.int64),
+    "four": np.array([4], np.int64),
+    "zero": np.array([0], np.int64),
+    "one": np.array([1], np.int64),
+    "pick": np.array([5, 0, -1, 3, 2, 1], np.int64),
+    "box": np.array([1, 2, 3], np.int64),
+    "flat": np.array([1, IN], np.int64),
+    "all": np.array([-1, IN], np.int64),
+}
+
+
+def op(kind, *inputs, out="y", **attributes):
+    return helper.make_node(kind, list(inputs), [out], **attributes)
+
+
+LAYER = op("MatMul", "y", "w", out="actions")
+GRAPHS = {
+    **{
+        kind: [op(kind, "obs"), LAYER]
+        for kind in ("Elu", "Relu", "LeakyRelu", "Selu", "Tanh", "Sigmoid", "Softplus", "Identity")
+    },
+    **{kind: [op(kind, "obs", "row"), LAYER] for kind in ("Add", "Sub", "Mul", "Div")},
+    "Clip": [op("Clip", "obs", "low", "high"), LAYER],
+    "Gemm": [op("Gemm", "obs", "w", "bias", out="actions", alpha=0.5)],
+    "MatMul": [op("MatMul", "obs", "w", out="actions")],
+    "Concat": [
+        op("Slice", "obs", "zero", "two", "one", out="a"),
+        op("Slice", "obs", "two", "flat_end", "one", out="b"),
+        op("Concat", "b", "a", axis=1),
+        LAYER,
+    ],
+    "Slice": [
+        op("Slice", "obs", "zero", "four", "one", out="a"),
+        op("Concat", "a", "a", axis=-1, out="c"),
+        op("Slice", "c", "two", "end", "one"),
+        LAYER,
+    ],
+    "Gather": [op("Gather", "obs", "pick", axis=1), LAYER],
+    "Reshape": [op("Reshape", "obs", "box", out="b"), op("Reshape", "b", "all"), LAYER],
+    "Flatten": [op("Flatten", "obs"), LAYER],
+    "Squeeze": [op("Unsqueeze", "obs", "one", out="u"), op("Squeeze", "u", "one"), LAYER],
+    "Unsqueeze": [op("Unsqueeze", "obs", "two", out="u"), op("Reshape", "u", "flat"), LAYER],
+    "LayerNormalization": [op("LayerNormalization", "obs", "row", axis=-1), LAYER],
+    "LpNormalization": [op("LpNormalization", "obs", axis=1, p=2), LAYER],
+    "ReduceL2": [
+        op("ReduceL2", "obs", "one", keepdims=1, out="length"),
+        op("Div", "obs", "length"),
+        LAYER,
+    ],
+    "Constant": [
+        op("Constant", value=numpy_helper.from_array(W["row"]), out="k"),
+        op("Mul", "obs", "k"),
+        LAYER,
+    ],
+}
+ENDS = {"flat_end": np.array([IN], np.int64), "end": np.array([8], np.int64)}
+
+
+def saved(tmp_path, made):
+    onnx.save(made, str(tmp_path / "policy.onnx"))
+    return tmp_path / "policy.onnx"
+
+
+def with_only_what_is_used(nodes):
+    used = {name for node in nodes for name in node.input}
+    return {name: array for name, array in {**W, **ENDS}.items() if name in used}
+
+
+def identity(inputs=IN, outputs=OUT) -> Mapping:
+    """From an observation that is the policy's input, reversed."""
+    back = np.arange(inputs)[::-1].copy()
+    return Mapping(
+        Selection(back, np.ones(inputs), np.zeros(inputs)),
+        Selection(np.array([1, 0]), np.array([2.0, 0.5]), np.array([0.25, 0.0])),
+        None,
+        inputs,
+    )
+
+
+def test_every_operator_has_a_graph_here():
+    assert {*GRAPHS} == {*SHAPES, "Constant"}
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_a_skill_gives_what_the_policy_gives(tmp_path, kind):
+    nodes = GRAPHS[kind]
+    assert kind in {node.op_type for node in nodes}
+    path = saved(tmp_path, model(nodes, IN, OUT, with_only_what_is_used(nodes)))
+    data = join(read_policy(path), identity(), "skill")
+    check_imported(data, "skill", IN, OUT)
+    rows = np.random.default_rng(1).normal(size=(50, IN)).astype(np.float32)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    expected = np.concatenate([session.run(None, {"obs": row[None, ::-1]})[0] for row in rows])
+    expected = expected[:, ::-1] * [2.0, 0.5] + [0.25, 0.0]
+    np.testing.assert_allclose(Network(data, "skill")(rows), expected, atol=1e-5)
+    assert np.abs(expected).max() > 0.1
+
+
+@pytest.mark.parametrize("opset", [11, 13, 17, 18, 20])
+def test_opsets_of_real_exporters_are_read(tmp_path, opset):
+    nodes = [op("Clip", "obs", "low", "high"), LAYER]
+    path = saved(tmp_path, model(nodes, IN, OUT, with_only_what_is_used(nodes), opset))
+    check_imported(join(read_policy(path), identity(), "skill"), "skill", IN, OUT)
+
+
+REFUSED = {
+    "operator 'GRU': recurrent policies are not supported": [op("GRU", "obs", "w", "w"), LAYER],
+    "operator 'Softmax'. Valid: Add, Clip": [op("Softmax", "obs"), LAYER],
+    "operator 'If'": [op("If", "obs"), LAYER],
+}
+
+
+@pytest.mark.parametrize("said", REFUSED)
+def test_other_operators_are_refused_by_name(tmp_path, said):
+    nodes = REFUSED[said]
+    path = saved(tmp_path, model(nodes, IN, OUT, with_only_what_is_used(nodes)))
+    with pytest.raises(UserError) as refused:
+        read_policy(path)
+    assert said in str(refused.value)
+
+
+def test_recurrent_state_as_an_input_is_refused(tmp_path):
+    made = network()
+    made.graph.input.append(helper.make_tensor_value_info("h_in", 1, [1, 1, 8]))
+    with pytest.raises(UserError, match="it has obs, h_in and actions; recurrent policies"):
+        read_policy(saved(tmp_path, made))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda w: w.astype(np.float64), "weights 'w0' are DOUBLE; FLOAT is accepted"),
+        (lambda w: np.full_like(w, np.nan), "weights 'w0' are not finite"),
+    ],
+)
+def test_weights_that_are_no_finite_floats_are_refused(tmp_path, change, said):
+    made = network()
+    array = numpy_helper.to_array(made.graph.initializer[0])
+    made.graph.initializer[0].CopyFrom(numpy_helper.from_array(change(array), "w0"))
+    with pytest.raises(UserError, match=said):
+        join(read_policy(saved(tmp_path, made)), identity(7), "skill")
+
+
+def test_external_data_becomes_a_part_of_the_skill(tmp_path):
+    made = network(hidden=64)
+    plain = join(made, identity(7), "skill")
+    onnx.save(
+        made,
+        str(tmp_path / "policy.onnx"),
+        save_as_external_data=True,
+        size_threshold=0,
+        location="policy.data",
+    )
+    assert (tmp_path / "policy.data").exists()
+    assert join(read_policy(tmp_path / "policy.onnx"), identity(7), "skill") == plain
+
+
+def test_a_graph_that_grows_without_bound_is_refused_before_it_runs():
+    nodes = [helper.make_node("Concat", ["observation", "observation"], ["x0"], axis=1)]
+    nodes += [
+        helper.make_node("Concat", [f"x{i}", f"x{i}"], [f"x{i + 1}"], axis=1) for i in range(40)
+    ]
+    made = model(nodes, IN, OUT, {})
+    made.graph.input[0].name, made.graph.output[0].name = "observation", "output"
+    with pytest.raises(UserError, match=r"operator Concat .* at most 65536 elements"):
+        check_imported(made.SerializeToString(), "skill", IN, OUT)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        ([op("MatMul", "observation", "w", out="x")], "give an output of shape None"),
+        ([op("MatMul", "nothing", "w", out="output")], "its input 'nothing' is not computed"),
+        ([op("MatMul", "observation", "row", out="output")], "shapes do not fit"),
+        ([op("Reshape", "observation", "flat", out="output")], "shapes do not fit"),
+        ([op("Softmax", "observation", out="output")], "operator 'Softmax'"),
+        ([op("Gather", "observation", "ten", out="output", axis=1)], "index 10 of 6"),
+    ],
+)
+def test_a_bundle_with_another_graph_is_refused(nodes, said):
+    weights = {**W, "ten": np.array([10], np.int64)}
+    made = model(nodes, IN, OUT, weights)
+    made.graph.input[0].name, made.graph.output[0].name = "observation", "output"
+    with pytest.raises(UserError) as refused:
+        check_imported(made.SerializeToString(), "skill", IN, OUT)
+    assert said in str(refused.value)
+
+
+# A whole policy ---------------------------------------------------------------------------
+
+HISTORIES = [
+    None,
+    *(
+        {"ticks": 4, "order": order, "layout": layout, "start": "first_values"}
+        for order in ("oldest_first", "newest_first")
+        for layout in ("by_term", "by_tick")
+    ),
+]
+
+
+@pytest.mark.parametrize("history", HISTORIES, ids=str)
+def test_on_the_robot_it_gives_what_the_policy_gives_from_the_robots_fields(tmp_path, history):
+    ticks = 1 if history is None else history["ticks"]
+    file = description(tmp_path / "policy", network(7 * ticks), history=history)
+    found = imported(tmp_path, file)
+    assert max(found.random, found.visited) <= 1e-5
+    assert found.doubts == []
+    bundle = found.bundle
+    fast = load_skills(bundle)[bundle.manifest.skills.index("fast")]
+    session = onnxruntime.InferenceSession(str(file.parent / "policy.onnx"))
+    robot = load_robot(str(tmp_path / "arms"))
+    env = TaskVectorEnv(robot, make_family(FAMILY), groups=1, envs=1, seed=0)
+    shown, _ = env.reset()
+    default, scale = np.array([0.4, -0.3]), np.array([0.2, 0.3])
+    past, last = deque(maxlen=ticks), np.zeros(2)
+    for _ in range(30):
+        fields = {name: value[0] for name, value in env.world.true_state().items()}
+        left_right = [1, 0]  # the robot has them the other way round
+        frame = [
+            np.array([1.0]),
+            fields["joint_position"][left_right] - default,
+            0.05 * fields["joint_velocity"][left_right],
+            last,
+        ]
+        past.append(frame)
+        while len(past) < ticks:
+            past.append(frame)
+        frames = [*past] if not history or history["order"] == "oldest_first" else [*past][::-1]
+        if history and history["layout"] == "by_tick":
+            rows = [np.concatenate(each) for each in frames]
+        else:
+            rows = [np.concatenate([each[i] for each in frames]) for i in range(len(frame))]
+        given = np.concatenate(rows)[None].astype(np.float32)
+        last = session.run(None, {"obs": given})[0][0]
+        target = default + scale * last
+        action = fast(shown)
+        command = [-0.3, 0.4] + np.array([0.5, 0.25]) * action[0]
+        np.testing.assert_allclose(command, target[left_right], atol=1e-5)
+        shown, *_ = env.step(action)
+    assert np.abs(last).max() > 0.1
+
+
+def test_the_bundle_says_where_its_skills_come_from(tmp_path):
+    bundle = imported(tmp_path).bundle
+    policy = sha256((tmp_path / "policy" / "policy.onnx").read_bytes())
+    for name, command in (("slow", 0.5), ("fast", 1.0)):
+        origin = bundle.manifest.imported[name]
+        assert (origin.license, origin.source) == ("MIT", "made for a test")
+        assert (origin.policy, origin.constants) == (policy, {"command": (command,)})
+    again = load_bundle(tmp_path / "bundle")
+    assert again.manifest == bundle.manifest
+    given = {"bundle": str(tmp_path / "bundle"), "robot": str(tmp_path / "arms")}
+    with pytest.raises(UserError, match="bundle 'arms' has no master yet"):
+        resolve_arguments(SIM, SIM.resolve(given), given)
+
+
+def test_a_skill_of_another_graph_is_not_loaded(tmp_path):
+    bundle = imported(tmp_path).bundle
+    made = onnx.load_from_string(bundle.skills[0])
+    made.graph.node[-1].op_type = "Pow"
+    files = {name: data for name, data in bundle.files.items() if name != MANIFEST}
+    files["skills/0.onnx"] = made.SerializeToString()
+    files[MANIFEST] = json.dumps(make_manifest(bundle.manifest, files).to_dict()).encode()
+    with pytest.raises(UserError, match="operator 'Pow'"):
+        check_bundle(files, tmp_path / "other")
+
+
+def test_shipped_bundles_have_no_such_key():
+    bundle = load_bundle(FAMILY)
+    assert "imported" not in bundle.manifest.to_dict()
+    with pytest.raises(ValueError, match="masters: at least one"):
+        replace(bundle.manifest, masters={})
+
+
+# Disagreements ----------------------------------------------------------------------------
+
+TERMS = [
+    {"constant": "command"},
+    {"term": "joint_position", "offset": "default_positions"},
+    {"term": "joint_velocity", "scale": 0.05},
+    {"previous_action": True},
+]
+MISTAKES = [
+    ({"joints": ["left", "knee"]}, "no joint of robot 'arms' that the policy drives: 'knee'"),
+    ({"joints": ["left", "left"]}, "joint 'left' is given twice"),
+    (
+        {
+            "joints": ["left"],
+            "default_positions": [0.4],
+            "damping": 0.4,
+            "action": {"kind": "position", "scale": 0.2},
+        },
+        "the policy does not drive joint 'right' of robot 'arms'",
+    ),
+    ({"observation": TERMS[:3]}, "that is described has 5 elements, that of the policy has 7"),
+    ({"stiffness": 20.0}, "stiffness of joint 'left' was 20 in training, it is 8 in robot.yaml"),
+    ({"control_dt": 0.005}, "the policy decides every 0.005 s, robot 'arms' every 0.02 s"),
+    ({"default_positions": [0.4]}, "default_positions has 1 values for 2 joints"),
+    ({"default_positions": [0.5, -0.3]}, "set the action's offset in robot.yaml"),
+    ({"action": {"kind": "torque", "scale": 1.0}}, "action.kind: input should be 'position'"),
+    (
+        {"skills": {"slow": {}}},
+        "skill 'slow' states the constants [], the policy takes ['command']",
+    ),
+    (
+        {"observation": [TERMS[0], {"term": "speed"}]},
+        "no observation term for the policy: 'speed'",
+    ),
+    ({"observation": [{"term": "position", "constant": "x"}]}, "give exactly one of term, const"),
+    ({"policy": "other.onnx"}, "other.onnx does not exist"),
+    ({"schema": 3}, "schema 3 is not known. Valid: 2"),
+    (
+        {"history": {"ticks": 9, "order": "oldest_first", "layout": "by_tick", "start": "zeros"}},
+        "history.start is 'zeros', that of history 'past' in robot.yaml is 'first_values'",
+    ),
+    (
+        {
+            "history": {
+                "ticks": 9,
+                "order": "oldest_first",
+                "layout": "by_tick",
+                "start": "first_values",
+            }
+        },
+        "the policy takes 'joint_position' of 8 ticks ago, and no history of robot 'arms' has it",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), MISTAKES, ids=[said[:40] for _, said in MISTAKES])
+def test_a_disagreement_is_one_line_and_nothing_is_written(tmp_path, change, said):
+    with pytest.raises(UserError) as refused:
+        imported(tmp_path, **change)
+    assert said in str(refused.value)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_robot_without_the_policys_previous_action_is_refused(tmp_path):
+    with pytest.raises(UserError, match="add a term of kind previous_action"):
+        imported(tmp_path, robot=ROBOT.partition("computed:")[0])
+
+
+def test_a_policy_that_leaves_the_limits_at_once_is_refused(tmp_path):
+    robot = ROBOT.replace("limit: [-1.9, 1.9]", "limit: [-0.001, 0.001]")
+    with pytest.raises(
+        UserError, match=r"does not keep the robot within its limits for 1 s: joint_"
+    ):
+        imported(tmp_path, robot=robot)
+
+
+# Metadata ---------------------------------------------------------------------------------
+
+METADATA = {
+    "joint_names": "left,right",
+    "default_joint_pos": "0.400,-0.300",
+    "joint_stiffness": "[8.0, 8.0]",
+    "joint_damping": "0.4,0.4",
+    "action_scale": "0.200,0.300",
+    "observation_names": "command,joint_pos,joint_vel,actions",
+}
+
+
+def noted(**changes):
+    made = network()
+    for key, value in {**METADATA, **changes}.items():
+        entry = made.metadata_props.add()
+        entry.key, entry.value = key, value
+    return made
+
+
+def test_metadata_of_exporters_stands_for_keys_that_are_missing(tmp_path):
+    missing = dict.fromkeys(("joints", "default_positions", "stiffness", "damping"), ...)
+    file = description(tmp_path / "policy", noted(), **missing)
+    found = imported(tmp_path, file)
+    assert found.bundle.skills == imported(tmp_path / "plain").bundle.skills
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("joint_names", "right,left", "joints is ('left', 'right'), the policy's metadata joint_"),
+        (
+            "joint_stiffness",
+            "20.0,20.0",
+            "stiffness is 8.0, the policy's metadata joint_stiff",
+        ),
+        ("action_scale", "0.2,0.2", "action.scale is (0.2, 0.3), the policy's metadata action_"),
+        ("default_joint_pos", "none", "metadata default_joint_pos is 'none', no numbers"),
+        (
+            "observation_names",
+            "a,b",
+            "observation has 4 entries, the metadata of the policy na",
+        ),
+    ],
+)
+def test_metadata_that_says_something_else_is_refused(tmp_path, key, value, said):
+    file = description(tmp_path / "policy", noted(**{key: value}))
+    with pytest.raises(UserError) as refused:
+        imported(tmp_path, file)
+    assert said in str(refused.value)
