@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import ArrayLike, NDArray
 
 from sim.envs.episode_info import final_info, labelled
+from sim.envs.episode_streams import EpisodeStreams
 from sim.envs.gymnasium_arguments import (
     HEIGHT,
     RENDER_MODES,
@@ -118,8 +119,8 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         self.interface = self.world.interface
         self.groups, self.envs, self.num_envs = groups, envs, groups * envs
         self.numbers = tuple(range(groups) if numbers is None else numbers)
-        self._numbers = [g * envs + e for g in self.numbers for e in range(envs)]
-        self.seed = seed
+        rows = [g * envs + e for g in self.numbers for e in range(envs)]
+        self._streams = EpisodeStreams(seed, rows)
         self._fixed_tasks: NDArray[np.intp] | None = None
         if tasks is not None:
             self._fixed_tasks = np.array(tasks, np.intp)
@@ -137,8 +138,6 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         }
         self.tasks = self._draw_tasks()
         self.diverged = 0
-        self._streams = self._own_streams()  # seed and number of each simulation
-        self._episodes = np.zeros(self.num_envs, np.int64)
         self._ended = np.zeros(self.num_envs, bool)  # the next has not begun
         self._steps = 0
         self._memory = ObservationMemory(self.interface, (self.num_envs,))
@@ -185,7 +184,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         seeds = read_seeds(seed, self.num_envs)
         if self.envs > 1 and (begin.tasks or isinstance(seeds, list)):
             raise ValueError("a task or seed for each simulation needs groups of one simulation")
-        if len(begin.ids) < self.num_envs and not self._episodes.all():
+        if len(begin.ids) < self.num_envs and not self._streams.episodes.all():
             raise gym.error.ResetNeeded("reset_mask before reset: there is no episode yet")
         super().reset(seed=seeds[0] if isinstance(seeds, list) else seeds)
         self._reseed(seeds, begin.ids)
@@ -272,7 +271,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
 
     def _require_episodes(self, what: str) -> None:
         self._require_open(what)
-        if not self._episodes.all():
+        if not self._streams.episodes.all():
             raise gym.error.ResetNeeded(f"{what} before reset: there is no episode yet")
 
     # Groups and snapshots -----------------------------------------------------------------
@@ -290,14 +289,11 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
 
     def snapshot(self) -> dict[str, NDArray[np.generic]]:
         """The whole state as arrays, the seed included."""
-        own = self._streams == self._own_streams()
         return {
             **self.world.snapshot(),
-            "episodes": self._episodes.copy(),
+            **self._streams.snapshot(),
             "tasks": self.tasks.copy(),
             "steps": np.array(self._steps),
-            "seed": np.array(self.seed, np.uint64),
-            **({} if own else {"streams": np.array(self._streams, np.uint64)}),
             **({} if self._mode == AutoresetMode.SAME_STEP else {"ended": self._ended.copy()}),
             **(self._memory.snapshot() if self._remembers else {}),
         }
@@ -309,15 +305,8 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
             ValueError: the snapshot is of another model or number of simulations.
         """
         self.world.restore(state)
-        self._episodes[:] = state["episodes"]
-        self.tasks = state["tasks"].astype(np.intp)
-        self._steps, self.seed = int(state["steps"]), int(state["seed"])
-        streams = state.get("streams")
-        self._streams = (
-            self._own_streams()
-            if streams is None
-            else [(int(seed), int(number)) for seed, number in streams]
-        )
+        self._streams.restore(state)
+        self.tasks, self._steps = state["tasks"].astype(np.intp), int(state["steps"])
         if self._mode != AutoresetMode.SAME_STEP:
             self._ended = state["ended"].astype(bool)
         if self._remembers:
@@ -331,9 +320,10 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
 
     # Episodes -----------------------------------------------------------------------------
 
-    def _own_streams(self) -> list[tuple[int, int]]:
-        """Seed and number of each simulation in the run of `seed`."""
-        return [(self.seed, n) for n in self._numbers]
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return self._streams.seed
 
     def _draw_tasks(self) -> NDArray[np.intp]:
         if self._fixed_tasks is not None:
@@ -343,17 +333,11 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
 
     def _reseed(self, seeds: Seeds, ids: NDArray[np.int32]) -> None:
         """Begin the run of a seed anew, or in some simulations the runs of their seeds."""
-        if isinstance(seeds, int) and len(ids) == self.num_envs:
-            self.seed, self._steps = seeds, 0
-            self._streams = self._own_streams()
-            self._episodes[:] = 0
-            self.tasks = self._draw_tasks()
+        if not isinstance(seeds, int) or len(ids) < self.num_envs:
+            self._streams.begin_runs(seeds, ids)
             return
-        for b in ids:
-            if isinstance(seeds, int):
-                self._streams[b], self._episodes[b] = (seeds, self._numbers[b]), 0
-            elif seeds is not None and (own := seeds[b]) is not None:
-                self._streams[b], self._episodes[b] = (own, 0), 0
+        self._streams.begin_run(seeds)
+        self._steps, self.tasks = 0, self._draw_tasks()
 
     def _begin(
         self, ids: NDArray[np.int32], *, redraw: bool, chosen: Mapping[int, int] | None = None
@@ -364,21 +348,16 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
                 self.tasks[b] = self._next_task(b)
         for b, task in (chosen or {}).items():
             self.tasks[b // self.envs] = task
-        rngs = [self._rng(Stream.EPISODE, b) for b in ids]
+        rngs = [self._streams.rng(Stream.EPISODE, b) for b in ids]
         self.world.reset(ids, self.tasks[ids // self.envs].tolist(), rngs)
         self._memory.reset(ids)
-        self._episodes[ids] += 1
+        self._streams.episodes[ids] += 1
         self._ended[ids] = False
 
     def _next_task(self, b: int) -> int:
         if self._fixed_tasks is not None:
             return int(self._fixed_tasks[b])
-        return int(self._rng(Stream.TASKS, b).integers(len(self.world.family.tasks)))
-
-    def _rng(self, stream: Stream, b: int) -> np.random.Generator:
-        """The generator of the next episode of simulation b."""
-        seed, number = self._streams[b]
-        return generator(seed, stream, number, self._episodes[b])
+        return int(self._streams.rng(Stream.TASKS, b).integers(len(self.world.family.tasks)))
 
     def _task_info(self, begun: Bools) -> dict[str, Any]:
         """The names of the tasks of the episodes that begin in rows `begun` (B,)."""
