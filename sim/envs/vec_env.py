@@ -322,7 +322,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
 
     @property
     def seed(self) -> int:
-        """Of the run."""
+        """Returns the seed of the run."""
         return self._streams.seed
 
     def _draw_tasks(self) -> NDArray[np.intp]:
