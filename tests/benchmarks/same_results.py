@@ -35,7 +35,12 @@ VARYING = re.compile(
     re.IGNORECASE,
 )
 # Keys of before, as they are called now: (pattern, replacement), applied to both sides.
-RENAMED: tuple[tuple[str, str], ...] = ()
+RENAMED: tuple[tuple[str, str], ...] = (
+    ("/normalised$", "/normalized"),
+    ("^(/sharing/[0-9]+)/information$", r"\1/mutual_information"),
+    ("^/reality$", "/sim_params"),
+    (r"(^|\.)astray$", r"\1is_random"),
+)
 
 
 def flat(data: Any, prefix: str = "") -> dict[str, Any]:
