@@ -119,7 +119,7 @@ class Family:
 
 @checked(frozen=True, config=STRICT)
 class Origin:
-    """Where an imported skill comes from."""
+    """Origin of an imported skill."""
 
     license: str  # under which the policy may be used
     source: str  # where it comes from, and whose it is

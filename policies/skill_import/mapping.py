@@ -48,7 +48,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Mapping:
-    """How one skill runs a policy."""
+    """The selections and limits with which a skill runs a policy."""
 
     input: Selection  # of the observation (O,)
     output: Selection  # of the policy's output
@@ -95,7 +95,7 @@ def joint_names(term: ObservationTerm) -> tuple[str, ...]:
 
 
 class _Outputs:
-    """Where the joints of a policy stand in the action."""
+    """Finds the joints of a policy in the action."""
 
     def __init__(self, interface: Interface, description: SkillDescription, where: str) -> None:
         self.interface, self.where = interface, where
@@ -187,7 +187,7 @@ class _Outputs:
 
 
 class _Inputs:
-    """Where the inputs of a policy stand in the observation."""
+    """Finds the inputs of a policy in the observation."""
 
     def __init__(
         self,
@@ -321,7 +321,7 @@ class _Inputs:
 
 
 def doubts(interface: Interface, description: SkillDescription) -> list[str]:
-    """What cannot be compared, or differs without being wrong; one line each."""
+    """Lists what cannot be compared, or differs without being wrong; one line each."""
     notes = []
     for key in ("stiffness", "damping"):
         silent = [t.name for t in interface.action if getattr(t, key) is None]

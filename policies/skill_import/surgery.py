@@ -105,7 +105,7 @@ def sizes(model: ModelProto, path: Path) -> tuple[int, int]:
 
 
 def metadata(model: ModelProto) -> dict[str, str]:
-    """What an exporter wrote beside the graph."""
+    """Returns the metadata that an exporter wrote beside the graph."""
     return {each.key: each.value for each in model.metadata_props}
 
 
