@@ -120,7 +120,7 @@ def _node(
         parameters=[typed, *filter(None, [values["params_file"]])],
         remappings=list(remappings.items()),
         arguments=["--ros-args", "--log-level", values["log_level"]],
-        output="screen",
+        output="both",  # nodes write no log files; launch keeps what they print in its own
         respawn=respawn,
         respawn_delay=spec.respawn_delay,
         # Before launch becomes impatient the robot has come to rest.

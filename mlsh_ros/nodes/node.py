@@ -50,6 +50,9 @@ LATCHED = QoSProfile(
 )
 # For ever: a spin without a time limit does not dispatch anything in some builds of rclpy 7.1.
 FOREVER = 1e6
+# rclpy waits for the disk of its log files, with the lock of the interpreter: where the disk
+# stands still, so would every thread, also the one that brakes. Launchers keep what nodes print.
+NO_LOG_FILES = ("--ros-args", "--disable-external-lib-logs")
 # s that a node may take to let go of ROS when its robot is at rest; then its process ends anyway,
 # by SIGALRM, and says where its threads stood. Less than what launch grants before SIGKILL.
 RELEASE = 4.0
@@ -272,7 +275,8 @@ def _run(make: Callable[[], CoreNode], args: Sequence[str] | None) -> int:
         return 1
     try:
         # rclpy's own handlers would end the context before the safe command could go out.
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        given = sys.argv if args is None else args
+        rclpy.init(args=[*given, *NO_LOG_FILES], signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # rclpy raises its C++ errors without a common base class
         sys.stderr.write(f"error: ROS could not be initialized: {one_line(error)}\n")
         return 1

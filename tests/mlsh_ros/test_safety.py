@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -672,6 +673,30 @@ def test_a_robot_comes_to_rest_although_nobody_reads_what_the_nodes_say(bundle):
         assert_brought_to_rest(observer, observer.times("fault")[-1])
         world.nodes["skill_node"].send_signal(signal.SIGTERM)
         assert world.nodes["skill_node"].wait(10.0) == 0
+
+
+def test_no_node_has_a_file_open_for_writing(scene):
+    """A disk may stand still: rclpy waits for it with every line of a log file, and all threads
+    with it."""
+    scene.drive()
+    scene.call("stop")
+    assert {name: written_files(node.pid) for name, node in scene.world.nodes.items()} == {
+        name: [] for name in scene.world.nodes
+    }
+    scene.ready()
+
+
+def written_files(process):
+    """Files on a disk that a process has open for writing."""
+    found = []
+    for link in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            flags = Path(f"/proc/{process}/fdinfo/{link.name}").read_text().split()[3]
+            file = link.resolve()
+            memory = file.is_relative_to("/dev")  # also shared memory of DDS
+            if int(flags, 8) & os.O_ACCMODE != os.O_RDONLY and file.is_file() and not memory:
+                found.append(str(file))
+    return found
 
 
 STUCK = """
