@@ -6,7 +6,6 @@ for keys that the file leaves out; where both state something, they have to agre
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing_extensions import Self
 
 from policies.bundle.bundle import Name
 from sim.errors import UserError, invalid, short
+from sim.files.strict_json import parse_json
 from sim.files.strict_yaml import read_mapping
 from sim.interface import STRICT, Label, Number, Positive, Range, Text
 from sim.interface.validators import NonNegatives, NonZeros, Numbers
@@ -184,8 +184,8 @@ def with_metadata(
 def _parts(text: str) -> list[str]:
     """Texts of a list, whether it was written as JSON or with commas."""
     try:
-        data = json.loads(text)
-    except ValueError:
+        data = parse_json(text.encode(), "a list")
+    except UserError:
         return [part.strip() for part in text.split(",")]
     return [str(part) for part in data] if isinstance(data, list) else [text]
 

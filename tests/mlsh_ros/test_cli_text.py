@@ -155,7 +155,7 @@ def test_a_fault_of_ours_is_one_line_and_a_file(mlsh, monkeypatch, tmp_path, err
         raise error("int too\nlarge \x1b[31m")
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("mlsh_ros.cli.check_bundle.load_bundle", fail)
+    monkeypatch.setattr("policies.bundle.bound_bundle.load_bundle", fail)
     code, _, err = mlsh("check-bundle", "moving_bandits")
     assert code == 70
     assert err.startswith(f"error: internal error: {error.__name__}: ")
@@ -172,7 +172,7 @@ def test_a_fault_of_ours_without_a_place_for_it(mlsh, monkeypatch, tmp_path):
         raise OverflowError
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
-    monkeypatch.setattr("mlsh_ros.cli.check_bundle.load_bundle", fail)
+    monkeypatch.setattr("policies.bundle.bound_bundle.load_bundle", fail)
     code, _, err = mlsh("check-bundle", "moving_bandits")
     assert code == 70
     assert "nowhere to write the details" in err
