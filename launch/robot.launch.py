@@ -2,10 +2,10 @@
 
 from launch import LaunchDescription
 
+from mlsh_ros.bringup.graphs import ROBOT
 from mlsh_ros.bringup.launch_description import build_launch_description
-from mlsh_ros.bringup.node_graph import ROBOT
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Everything stands in mlsh_ros.bringup.node_graph."""
+    """Everything stands in mlsh_ros.bringup.graphs."""
     return build_launch_description(ROBOT)

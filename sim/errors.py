@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+Checked = TypeVar("Checked")
 LONGEST = 1000  # characters of an error, however long what a stranger wrote is
 
 # How a value that may be a list per element was read (sim.interface.validators); no key of a
@@ -75,6 +77,18 @@ def unknown(
 def invalid(where: object, error: ValidationError) -> UserError:
     """Format a pydantic report as one line: location, key, problem, value."""
     return UserError(f"{where}: {listed((text for text, _ in problems(error)), '; ')}")
+
+
+def validated(adapter: TypeAdapter[Checked], data: object, where: object) -> Checked:
+    """Returns plain data as what the adapter makes of it.
+
+    Raises:
+        UserError: one line that names `where`, the key and what is wrong with it.
+    """
+    try:
+        return adapter.validate_python(data)
+    except ValidationError as error:
+        raise invalid(where, error) from None
 
 
 def problems(error: ValidationError) -> list[tuple[str, object]]:

@@ -1,6 +1,6 @@
 """Node graphs as data, shared by launch/*.launch.py and the command line.
 
-A node's parameter is a value, or `Arg(name)`: the value of a launch argument.
+A node's parameter is `Arg(name)`: the value of a launch argument.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mlsh_ros.bringup.import_check import require_one_root
 
 require_one_root()  # the first of our modules that a launch file imports
 
-from mlsh_ros.bringup.params import MODES, NODES, RENAMED, Param, Value  # noqa: E402
+from mlsh_ros.bringup.params import NODES, RENAMED, Param, Value  # noqa: E402
 from mlsh_ros.bringup.params_file import check_params_file  # noqa: E402
 from mlsh_ros.recording.output_folder import check_place, default_folder  # noqa: E402
 from sim.errors import UserError, unknown  # noqa: E402
@@ -22,8 +22,7 @@ from sim.files.strict_yaml import whole_number  # noqa: E402
 
 PACKAGE = "mlsh_ros"
 RESPAWN = 2.0  # s after which a node that has died is started again; as Nav2 does
-SOON = 0.2  # s; master_node keeps nothing, and skill_node waits a few macro steps only
-_BOOL = ("true", "false")
+BOOL = ("true", "false")
 # `autostart` is a parameter of the nodes: the one of their lifecycle.
 RENAMED_ARGUMENTS = {**RENAMED, "autostart": "auto_arm"}
 USE_SIM_TIME = "use_sim_time"  # declared by rclpy in every node
@@ -54,7 +53,7 @@ class NodeSpec:
     """One node of a graph."""
 
     executable: str
-    parameters: Mapping[str, Value | Arg] = field(default_factory=dict)
+    parameters: Mapping[str, Arg] = field(default_factory=dict)
     when: Arg | None = None  # started only if this argument is true
     respawn: bool = False  # started again if it dies and the user wants that
     respawn_delay: float = RESPAWN  # s
@@ -117,7 +116,8 @@ class Graph:
             UserError: a value cannot be read as its parameter's type or is out of its range, the
                 parameter file does not hold, or a recording cannot be written.
         """
-        if _real_time_factor(values) != 1 and values["mode"] == "lockstep":
+        factor = _real_time_factor(values)
+        if factor != 1 and values["mode"] == "lockstep":
             raise UserError(
                 f"argument real_time_factor: {values['real_time_factor']} is for mode "
                 "realtime; lockstep goes as fast as it can"
@@ -126,17 +126,15 @@ class Graph:
             check_params_file(values["params_file"], values["namespace"], self._fixed(values))
         typed = {
             node.name: {
-                name: _typed(_param(node, name), value.name, values[value.name])
-                if isinstance(value, Arg)
-                else value
+                name: _typed(_param(node.name, name), value.name, values[value.name])
                 for name, value in node.parameters.items()
             }
             for node in self.enabled_nodes(values)
         }
-        if self._by_sim_time(values):
+        if values[USE_SIM_TIME] == "true" or factor != 1:
             for parameters in typed.values():
                 parameters[USE_SIM_TIME] = True
-        if recorder := typed.get(RECORDER.name):
+        if recorder := typed.get("recorder_node"):
             # The node would find out as well, but only while the others begin to drive.
             check_place(Path(str(recorder["record_dir"]) or default_folder()))
         return typed
@@ -161,10 +159,6 @@ class Graph:
         """True if a node is restarted when it has ended."""
         return node.respawn and values["use_respawn"] == "true"
 
-    def _by_sim_time(self, values: Mapping[str, str]) -> bool:
-        """True if the nodes use /clock: if requested, and at any real time factor other than 1."""
-        return values[USE_SIM_TIME] == "true" or _real_time_factor(values) != 1
-
     def _fixed(self, values: Mapping[str, str]) -> dict[str, dict[str, Value]]:
         """Parameters that a parameter file must not change.
 
@@ -174,230 +168,22 @@ class Graph:
         only = {a.name: a.choices[0] for a in self.arguments if len(a.choices) == 1}
         fixed = {
             node.name: {
-                name: _typed(_param(node, name), value.name, only[value.name])
+                name: _typed(_param(node.name, name), value.name, only[value.name])
                 for name, value in node.parameters.items()
-                if isinstance(value, Arg) and value.name in only
+                if value.name in only
             }
             for node in self.nodes
         }
         if values["robot"]:
-            fixed[_SKILLS.name]["robot"] = values["robot"]
+            fixed["skill_node"]["robot"] = values["robot"]
         if _real_time_factor(values) != 1:
             for parameters in fixed.values():
                 parameters[USE_SIM_TIME] = True
         return fixed
 
 
-def _arguments(
-    *own: Argument,
-    bundle: Argument,
-    auto_arm: Argument,
-    real_time_factor: Argument,
-    mode: Argument,
-    watchdog: Argument,
-) -> tuple[Argument, ...]:
-    """Returns the arguments that every graph has, in one order; then its own."""
-    return (
-        Argument(
-            "robot",
-            "",
-            "Robot, which the bundle must be for: a shipped one by name, or a folder; empty: the "
-            "bundle's.",
-        ),
-        bundle,
-        Argument(
-            "bindings",
-            "",
-            "File of bindings: topics, message types and fields in place of the bundle's.",
-        ),
-        Argument("master", "", "Master of the bundle; empty: of the task, or the first."),
-        Argument("namespace", "", "Namespace of all nodes and topics."),
-        Argument(
-            "params_file",
-            "",
-            "YAML file with node parameters; refused where it contradicts an argument that was "
-            "given. See config/params.example.yaml.",
-        ),
-        Argument(
-            USE_SIM_TIME,
-            "false",
-            "Ticks, ages and stamps follow /clock, which a simulator publishes.",
-            _BOOL,
-        ),
-        auto_arm,
-        Argument("record", "false", "Record all topics of the nodes to an MCAP file.", _BOOL),
-        Argument(
-            "record_dir",
-            "",
-            "Folder of the recording; must not exist. Empty: one named by time, in the current "
-            "one.",
-        ),
-        Argument(
-            "log_level",
-            "info",
-            "Log level of all nodes.",
-            ("debug", "info", "warn", "error", "fatal"),
-        ),
-        Argument(
-            "use_respawn",
-            "false",
-            "Start master_node, watchdog_node and skill_node again when they die.",
-            _BOOL,
-        ),
-        real_time_factor,
-        Argument(
-            "enable_stamped_cmd_vel",
-            "true",
-            "Velocity commands are TwistStamped; false: Twist.",
-            _BOOL,
-        ),
-        mode,
-        watchdog,
-        *own,
-    )
-
-
-# Neither recorder_node nor sim_node is started again: a recording is never written over, and a
-# world that begins anew is another one, whose time goes back.
-RECORDER = NodeSpec(
-    "recorder_node",
-    {
-        "bundle": Arg("bundle"),
-        "bindings": Arg("bindings"),
-        "mode": Arg("mode"),
-        "enable_stamped_cmd_vel": Arg("enable_stamped_cmd_vel"),
-        "record_dir": Arg("record_dir"),
-    },
-    when=Arg("record"),
-    # First it listens: what cannot be recorded is not driven, and no tick is missed.
-    ready_message="recording to ",
-    # A robot does not stop when its recorder fails.
-    required=False,
-)
-_WATCHDOG = NodeSpec(
-    "watchdog_node",
-    {
-        "bundle": Arg("bundle"),
-        "bindings": Arg("bindings"),
-        "mode": Arg("mode"),
-        "enable_stamped_cmd_vel": Arg("enable_stamped_cmd_vel"),
-    },
-    when=Arg("watchdog"),
-    respawn=True,
-)
-_MASTER = {"bundle": Arg("bundle"), "master": Arg("master")}
-_SKILLS = NodeSpec(
-    "skill_node",
-    {
-        "bundle": Arg("bundle"),
-        "bindings": Arg("bindings"),
-        "robot": Arg("robot"),
-        "enable_stamped_cmd_vel": Arg("enable_stamped_cmd_vel"),
-        "mode": Arg("mode"),
-        "auto_arm": Arg("auto_arm"),
-        "watchdog": Arg("watchdog"),
-        "require_recorder": Arg("record"),
-    },
-    respawn=True,
-)
-
-ROBOT = Graph(
-    name="robot",
-    description="Policy on a real robot: waits for ~/start before it moves anything.",
-    arguments=_arguments(
-        bundle=Argument(
-            "bundle",
-            "",
-            "Bundle, which must be given: a shipped one by name, or a folder or zip file.",
-            required=True,
-        ),
-        auto_arm=Argument(
-            "auto_arm", "false", "A robot never starts to move by itself.", ("false",)
-        ),
-        real_time_factor=Argument(
-            "real_time_factor", "1", "A robot is as fast as it is: always 1.", ("1",)
-        ),
-        mode=Argument("mode", "realtime", "Always realtime on a robot.", ("realtime",)),
-        watchdog=Argument(
-            "watchdog", "true", "A robot is always watched by watchdog_node.", ("true",)
-        ),
-    ),
-    nodes=(
-        RECORDER,
-        NodeSpec("master_node", _MASTER, respawn=True, respawn_delay=SOON),
-        _WATCHDOG,
-        _SKILLS,
-    ),
-)
-SIM = Graph(
-    name="sim",
-    description="MuJoCo as the robot, with the policy.",
-    arguments=_arguments(
-        Argument("task", "", "Task, as family/task; empty: what the master was trained for."),
-        Argument(
-            "family",
-            "",
-            "Task family of your own, which sim_node imports: package.module:Class or FILE.py.",
-        ),
-        Argument("seed", "0", "Seed of the episodes: where the goals are."),
-        Argument(
-            "sim_params",
-            "",
-            "What differs from the nominal model: sim parameters of the robot by name, or a file.",
-        ),
-        Argument("auto_reset", "true", "Begin the next episode by itself.", _BOOL),
-        bundle=Argument(
-            "bundle", "moving_bandits", "Bundle: a shipped one by name, or a folder or zip file."
-        ),
-        auto_arm=Argument(
-            "auto_arm", "true", "Begin to drive as soon as everything is there.", _BOOL
-        ),
-        real_time_factor=Argument(
-            "real_time_factor",
-            "1",
-            "Simulated seconds in a second, 0.1 to 20, in realtime; but for 1, use_sim_time too.",
-        ),
-        mode=Argument("mode", "realtime", "realtime, or lockstep: as fast as it goes.", MODES),
-        watchdog=Argument(
-            "watchdog",
-            "true",
-            "Start watchdog_node too; skill_node then drives only while it watches.",
-            _BOOL,
-        ),
-    ),
-    nodes=(
-        RECORDER,
-        NodeSpec(
-            "master_node",
-            {**_MASTER, "task": Arg("task")},
-            respawn=True,
-            respawn_delay=SOON,
-        ),
-        _WATCHDOG,
-        _SKILLS,
-        NodeSpec(
-            "sim_node",
-            {
-                "robot": Arg("robot"),
-                "bundle": Arg("bundle"),
-                "bindings": Arg("bindings"),
-                "family": Arg("family"),
-                "task": Arg("task"),
-                "seed": Arg("seed"),
-                "sim_params": Arg("sim_params"),
-                "mode": Arg("mode"),
-                "real_time_factor": Arg("real_time_factor"),
-                "auto_reset": Arg("auto_reset"),
-                "enable_stamped_cmd_vel": Arg("enable_stamped_cmd_vel"),
-            },
-        ),
-    ),
-)
-GRAPHS = {graph.name: graph for graph in (SIM, ROBOT)}
-
-
-def _param(node: NodeSpec, name: str) -> Param:
-    return next(p for p in NODES[node.executable] if p.name == name)
+def _param(node: str, name: str) -> Param:
+    return next(p for p in NODES[node] if p.name == name)
 
 
 def argument_value(name: str, text: str) -> Value:
@@ -410,7 +196,7 @@ def argument_value(name: str, text: str) -> Value:
 
 def _real_time_factor(values: Mapping[str, str]) -> float:
     """Real time factor of the simulation, from the `resolve`d arguments."""
-    param = next(p for p in NODES["sim_node"] if p.name == "real_time_factor")
+    param = _param("sim_node", "real_time_factor")
     return float(_typed(param, param.name, values[param.name]))
 
 
@@ -419,8 +205,8 @@ def _typed(param: Param, argument: str, text: str) -> Value:
     kind = type(param.default)
     value: Value = text
     if kind is bool:
-        if text not in _BOOL:
-            raise unknown(f"value for {argument}", text, _BOOL)
+        if text not in BOOL:
+            raise unknown(f"value for {argument}", text, BOOL)
         value = text == "true"
     elif kind in _NUMBERS:
         try:

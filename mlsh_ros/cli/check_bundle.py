@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from rich.table import Table
-
-from mlsh_ros.cli.console import console, say
+from mlsh_ros.cli.console import console, make_table, say
 from mlsh_ros.cli.options import BindingsFile, BundleName
 from mlsh_ros.evaluation.number_format import amount, percent
 from policies.bundle.bundle import Bundle
@@ -38,9 +36,7 @@ def check_bundle(
 
 def describe_topics(bundle: Bundle) -> None:
     """Print where the terms are in ROS."""
-    table = Table(box=None, padding=(0, 2))
-    for head in ("term", "topic", "type", "fields"):
-        table.add_column(head)
+    table = make_table("term", "topic", "type", "fields")
     terms: tuple[ObservationTerm | ActionTerm, ...] = (
         *bundle.interface.observation,
         *bundle.interface.action,
@@ -75,9 +71,7 @@ def describe(bundle: Bundle) -> None:
     if not m.masters:
         say("  no master yet")
         return
-    table = Table(box=None, padding=(0, 2))
-    for head in ("master", "task", "return", "optimum", "normalized", "updates", "steps"):
-        table.add_column(head)
+    table = make_table("master", "task", "return", "optimum", "normalized", "updates", "steps")
     for name, master in m.masters.items():
         score = master.score
         table.add_row(

@@ -127,11 +127,8 @@ def _show(interface: Interface, model: mujoco.MjModel) -> None:
         label = f"{name}.0" + (f" .. {width - 1}" if width > 1 else "")
         table.add_row(label, "", "", "", "", f"computed: {kind.replace('_', ' ')}", "")
     _print(table)
-    table = _table(
-        "action", "unit", "frame", "limit", "rate limit", "safe command", "smoothing", "tracking"
-    )
-    for name in ("MuJoCo", "ROS"):
-        table.add_column(name, overflow="fold")
+    heads = ("limit", "rate limit", "safe command", "smoothing", "tracking", "MuJoCo", "ROS")
+    table = _table("action", "unit", "frame", *heads)
     for action in i.action:
         for k, actuator in enumerate(action.mujoco.actuators):
             table.add_row(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
 from rich.text import Text
 
 from sim.errors import visible
@@ -39,6 +40,23 @@ console = Screen(None if sys.stdout.isatty() else 160)
 def say(text: str, style: str | None = None) -> None:
     """Print a line without wrapping it."""
     console.print(text, style=style, soft_wrap=True)
+
+
+def make_table(*left: str, right: Iterable[str] = (), gap: int = 2, **how: Any) -> Table:
+    """Returns a table without lines.
+
+    Args:
+        left: heads of the first columns.
+        right: heads of the columns after them, whose cells are aligned to the right.
+        gap: characters beside each column.
+        how: of the table itself, see `rich.table.Table`.
+    """
+    table = Table(box=None, padding=(0, gap), **how)
+    for head in left:
+        table.add_column(head)
+    for head in right:
+        table.add_column(head, justify="right")
+    return table
 
 
 @contextmanager

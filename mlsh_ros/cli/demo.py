@@ -11,7 +11,7 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from mlsh_ros.cli.console import console, say
+from mlsh_ros.cli.console import console, make_table, say
 from mlsh_ros.cli.evaluate import show
 from mlsh_ros.cli.options import EpisodeSeed, EpisodesPerTask, Overwrite, RosDomain
 
@@ -46,7 +46,7 @@ def demo(
     from mlsh_ros.evaluation.report.report import write_report
     from mlsh_ros.evaluation.scores import summarize
     from policies.bundle.bundle import load_bundle
-    from sim.files.output import check_place
+    from sim.files.output import check_place, write_json
 
     loaded = load_bundle(bundle)
     cases = resolve_cases(loaded)
@@ -66,7 +66,7 @@ def demo(
             on_tick=table.tick,
         )
     result = summarize(cases, "ros-realtime", seed, done)
-    result.write_json(output / "report.json", overwrite=overwrite)
+    write_json(output / "report.json", result.to_dict(), overwrite=overwrite)
     write_report(result, output / "report.html", overwrite=overwrite)
     show(result)
     say(f"report: {output / 'report.html'}")
@@ -161,9 +161,7 @@ class LiveTable:
             )
 
     def _table(self) -> Table:
-        table = Table(box=None, padding=(0, 2))
-        for head in ("task", "episode", "tick", "skill", "return", "late"):
-            table.add_column(head)
+        table = make_table("task", "episode", "tick", "skill", "return", "late")
         names = self.bundle.manifest.skills
         for e in self.rows:
             used = " ".join(names[k] for k in dict.fromkeys(e.skill.tolist()))

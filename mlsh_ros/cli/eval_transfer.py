@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from mlsh_ros.cli.console import console, interrupted, say
+from mlsh_ros.cli.console import console, interrupted, make_table, say
 from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.options import (
     Baseline,
@@ -56,35 +55,47 @@ def eval_transfer(
 ) -> None:
     """Learn all tasks of a family with a bundle's frozen skills, over seeds."""
     from policies.bundle.bundle import load_bundle
-    from policies.experiments.transfer import evaluate_transfer, summarize_transfer
+    from policies.experiments.transfer import (
+        recorded,
+        summarize_transfer,
+        transfer,
+        transfer_config,
+    )
+    from policies.training.adapt import envs_for_episodes
+    from sim.files.output import check_place
     from sim.tasks.registry import use_family
 
     family = use_family(family)
     loaded = load_bundle(bundle)
     target = output or Path("runs") / f"{loaded.manifest.name}-{family}.csv"
+    check_place(target, overwrite=overwrite)
+    config = transfer_config(
+        loaded,
+        family,
+        threads=os.cpu_count() or 1,
+        settings=settings or [],
+        robot=robot,
+        baseline=baseline,
+        learner=learner,  # type: ignore[arg-type]
+    )
+    learned = transfer(
+        loaded,
+        config,
+        range(seeds),
+        updates=updates,
+        envs=envs_for_episodes(config, episodes),
+        baseline=baseline,
+        on_update=_say,
+    )
     results: list[Transferred] = []
 
     def kept() -> str:
         return f"{target} has {len(results)} results" if results else "nothing was written"
 
     with interrupted(kept):
-        for result in evaluate_transfer(
-            loaded,
-            family,
-            list(range(seeds)),
-            target,
-            updates=updates,
-            episodes=episodes,
-            threads=os.cpu_count() or 1,
-            settings=settings or [],
-            robot=robot,
-            baseline=baseline,
-            learner=learner,  # type: ignore[arg-type]
-            overwrite=overwrite,
-            on_update=_say,
-        ):
+        for result in recorded(learned, target):
             results.append(result)
-    for summary in summarize_transfer(loaded, results, robot):
+    for summary in summarize_transfer(results, config.robot):
         _show(summary)
     say(f"every number: {target}")
 
@@ -100,11 +111,9 @@ def _say(learner: str, seed: int, latest: list[AdaptationPoint]) -> None:
 
 def _show(summary: TransferSummary) -> None:
     last, seeds = summary.last, len(summary.results)
-    table = Table(box=None, padding=(0, 2), title=f"{summary.learner}, {last.updates} updates")
-    table.add_column("task")
     heads = ("return", "worst seed", "success", "seeds with > 50 %", "random", "optimum")
-    for head in heads:
-        table.add_column(head, justify="right")
+    title = f"{summary.learner}, {last.updates} updates"
+    table = make_table("task", right=heads, title=title)
     for each in summary.tasks:
         table.add_row(
             each.task,

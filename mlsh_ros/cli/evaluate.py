@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from mlsh_ros.bringup.params import MODES
-from mlsh_ros.cli.console import console, progress_bar, say
+from mlsh_ros.cli.console import console, make_table, progress_bar, say
 from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.options import (
     BundleName,
@@ -112,6 +111,7 @@ def _score(
     from mlsh_ros.evaluation.measured import measured
     from mlsh_ros.evaluation.report.report import write_report
     from mlsh_ros.evaluation.scores import reference_returns, summarize
+    from sim.files.output import write_json
 
     # As it is before it drives; a file may be changed meanwhile.
     what = measured(cases[0])
@@ -119,7 +119,7 @@ def _score(
     done = _drive(cases, backend, episodes, seed, domain)
     result = summarize(cases, backend, seed, done, what=what, limits=limits)
     # First the files: a terminal that is gone must not take hours of driving with it.
-    result.write_json(files[0], overwrite=overwrite)
+    write_json(files[0], result.to_dict(), overwrite=overwrite)
     write_report(result, files[1], overwrite=overwrite)
     show(result)
     say(f"report: {files[1]}")
@@ -134,13 +134,14 @@ def _map(
     overwrite: bool,
 ) -> None:
     from mlsh_ros.evaluation.robustness import plot_map, points_of, robustness
+    from sim.files.output import write_json
 
     with progress_bar() as progress:
         bar = progress.add_task("points", total=points_of(axes))
         found = robustness(
             cases, axes, episodes=episodes, seed=seed, on_point=lambda: progress.advance(bar)
         )
-    found.write_json(files[0], overwrite=overwrite)
+    write_json(files[0], found.to_dict(), overwrite=overwrite)
     plot_map(found, files[1], overwrite=overwrite)
     say(f"score without a difference: {percent(found.nominal.score)}")
     for axis in axes:
@@ -169,11 +170,9 @@ def _drive(
 
 def show(result: Evaluation) -> None:
     """Print the score table."""
-    table = Table(box=None, padding=(0, 1))
-    heads = ["task", "master", "episodes", "return", "optimum", "normalized", "success"]
-    heads += ["usage", "switches", "late", "lateness p99", "compute p50", "p99 (ms)"]
-    for head in heads:
-        table.add_column(head, justify="left" if head in ("task", "master") else "right")
+    heads = ["episodes", "return", "optimum", "normalized", "success", "usage", "switches"]
+    heads += ["late", "lateness p99", "compute p50", "p99 (ms)"]
+    table = make_table("task", "master", right=heads, gap=1)
     for line in result.lines:
         table.add_row(
             line.task,

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from mlsh_ros.cli.check_bundle import describe
-from mlsh_ros.cli.console import console, interrupted, say
+from mlsh_ros.cli.console import console, interrupted, make_table, say
 from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.options import (
     MAX_SEED,
@@ -145,13 +144,8 @@ def _show(found: Comparison) -> None:
             say(task)
         limit = found.bounds[task]
         digits = 1 if abs(limit.optimum) >= 10 else 3
-        table = Table(box=None, padding=(0, 2))
-        for head in ("updates", "steps", "episodes"):
-            table.add_column(head, justify="right")
-        for label in curves:
-            table.add_column(label, justify="right")
-            table.add_column("of optimum", justify="right")
-            table.add_column("seconds", justify="right")
+        heads = (head for label in curves for head in (label, "of optimum", "seconds"))
+        table = make_table(right=("updates", "steps", "episodes", *heads))
         for row in zip(*curves.values(), strict=True):
             steps = row[0].steps
             cells = [f"{row[0].updates}", f"{steps:,}", f"{steps / found.ticks:.0f}"]

@@ -37,7 +37,7 @@ def import_skill(
     family_source: FamilyOption = None,
 ) -> None:
     """Make a bundle of skills from an ONNX policy that was trained elsewhere."""
-    from policies.bundle.bundle import Provenance
+    from policies.bundle.manifest import Provenance
     from policies.bundle.runtime import TOLERANCE
     from policies.skill_import.importer import import_skills
     from policies.training.run import environment

@@ -8,11 +8,11 @@ from queue import SimpleQueue
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from mlsh_ros.bringup.node_graph import GRAPHS, Graph
+from mlsh_ros.bringup.graphs import GRAPHS
+from mlsh_ros.bringup.node_graph import Graph
 from mlsh_ros.bringup.process_launcher import Processes
-from mlsh_ros.cli.console import console, say
+from mlsh_ros.cli.console import console, make_table, say
 from mlsh_ros.cli.options import RosDomain
 from sim.errors import UserError, unknown
 
@@ -64,9 +64,7 @@ def _parse(arguments: list[str]) -> dict[str, str]:
 
 def _show(graph: Graph) -> None:
     say(graph.description)
-    table = Table(box=None, padding=(0, 2))
-    for head in ("argument", "default", "description"):
-        table.add_column(head)
+    table = make_table("argument", "default", "description")
     for a in graph.arguments:
         choices = f" One of {', '.join(a.choices)}." if a.choices else ""
         default = "must be given" if a.required else a.default or "''"

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from mlsh_ros.cli.console import console, interrupted, say
+from mlsh_ros.cli.console import console, interrupted, make_table, say
 from mlsh_ros.cli.options import FamilyName, FamilyRobotName, TargetScore, whole
 from mlsh_ros.evaluation.number_format import percent
 
@@ -109,17 +108,9 @@ def sweep(
 
 
 def _show(summaries: list[SweepSummary], target_score: float) -> None:
-    table = Table(box=None, padding=(0, 2))
-    heads = (
-        "variant",
-        "seeds",
-        f">= {percent(target_score)}",
-        "1 update",
-        "mean",
-        "95 % of the mean",
-    )
-    for head in (*heads, "worst seed", "its worst task", "seconds"):
-        table.add_column(head, justify="left" if head == "variant" else "right")
+    heads = ["seeds", f">= {percent(target_score)}", "1 update", "mean", "95 % of the mean"]
+    heads += ["worst seed", "its worst task", "seconds"]
+    table = make_table("variant", right=heads)
     for s in summaries:
         low, high = s.interval
         weakest, count = s.weakest, len(s.outcomes)
@@ -146,7 +137,7 @@ def _show(summaries: list[SweepSummary], target_score: float) -> None:
 
 def _explain(variants: Mapping[str, Variant]) -> None:
     """Print a description of each variant."""
-    table = Table(box=None, padding=(0, 2), show_header=False)
+    table = make_table(show_header=False)
     for name, variant in variants.items():
         table.add_row(name, variant.why)
     console.print(table)

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mlsh_ros.cli.console import INTERRUPTED, console, interrupted, say
+from mlsh_ros.cli.console import INTERRUPTED, console, interrupted, make_table, say
 from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.options import MAX_SEED, FamilyRobotName, Settings, SimParamsName, whole
 from mlsh_ros.evaluation.number_format import amount, percent
@@ -25,7 +25,8 @@ from sim.errors import UserError
 if TYPE_CHECKING:
     from policies.bundle.adaptation import AdaptationPoint as MasterProgress
     from policies.mlsh.distributed import Ranks
-    from policies.training.run import Run, Training
+    from policies.training.run import Run
+    from policies.training.train import Training
     from sim.envs.reference_returns import ReferenceReturns
 
 PATIENCE = 30  # iterations in a row with collapsed skills before it is said: they begin alike
@@ -36,7 +37,8 @@ def show_settings(wanted: bool) -> None:
     """Print every setting in the form of `--set`, and exit."""
     if not wanted:
         return
-    from policies.mlsh.config import config_to_dict, default_config, setting_names
+    from policies.mlsh.config import config_to_dict, setting_names
+    from policies.mlsh.presets import default_config
 
     config = default_config("moving_bandits", "omni")
     for name in setting_names(config):
@@ -145,8 +147,8 @@ def train(
 
 def _train(folder: Run, ranks: Ranks, *, resume: bool, allow_changes: bool) -> int:
     from policies.training.collapse_report import collapse_warning
-    from policies.training.run import learn_masters
-    from policies.training.run import train as run_training
+    from policies.training.train import learn_masters
+    from policies.training.train import train as run_training
 
     again = shlex.join(["mlsh", "train", "--resume", str(folder.path)])
     stop = threading.Event()
@@ -193,11 +195,7 @@ def report(
     tasks: tuple[str, ...], curves: list[list[MasterProgress]], bounds: list[ReferenceReturns]
 ) -> None:
     """Print greedy returns over master updates, as fractions of the optimum."""
-    table = Table(box=None, padding=(0, 1))
-    table.add_column("task")
-    for p in curves[0]:
-        table.add_column(f"{p.updates}", justify="right")
-    table.add_column("of optimum", justify="right")
+    table = make_table("task", right=(*(f"{p.updates}" for p in curves[0]), "of optimum"), gap=1)
     for task, curve, limit in zip(tasks, curves, bounds, strict=True):
         digits = 1 if abs(limit.optimum) >= 10 else 3
         cells = [f"{p.greedy:.{digits}f}" for p in curve]
@@ -265,9 +263,7 @@ class Display:
         from policies.training.collapse_report import collapse_warning
 
         rows = training.rows
-        table = Table(box=None, padding=(0, 2))
-        for head in ("task", "return", "of optimum", "usage of skills"):
-            table.add_column(head)
+        table = make_table("task", "return", "of optimum", "usage of skills")
         bounds = training.learner.bounds
         for index, task in enumerate(training.learner.family.tasks):
             # Not every task has a warmed-up group in every iteration: show its latest.

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlsh_ros.control.controller import Tick
 from mlsh_ros.control.faults import FaultError
-from policies.bundle.bundle import Manifest
+from policies.bundle.manifest import Manifest
 from sim.interface import ActionTerm, Floats, Interface, Ranges, fold, spread, spread_range
 
 WINDOW = 10  # decisions over which switches are counted

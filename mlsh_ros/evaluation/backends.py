@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mlsh_ros.bringup.node_graph import SIM
+from mlsh_ros.bringup.graphs import SIM
 from mlsh_ros.control.controller import Controller
 from mlsh_ros.evaluation.case import EvaluationCase
 from mlsh_ros.evaluation.episode import Episode

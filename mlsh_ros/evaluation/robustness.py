@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -16,7 +15,7 @@ from mlsh_ros.evaluation.case import EvaluationCase
 from mlsh_ros.evaluation.measured import Measured, measured
 from mlsh_ros.evaluation.scores import reference_returns
 from sim.errors import UserError, unknown
-from sim.files.output import replacing, write_file
+from sim.files.output import replacing
 from sim.interface import Floats, Interface
 from sim.randomization.quantities import TABLE, Per
 from sim.randomization.schema import (
@@ -114,15 +113,6 @@ class RobustnessMap:
                 for names, points in self.pairs.items()
             ],
         }
-
-    def write_json(self, path: Path, *, overwrite: bool = False) -> None:
-        """Write `to_dict`.
-
-        Raises:
-            UserError: it could not be written, or a file that is there must stay.
-        """
-        text = json.dumps(self.to_dict(), indent=1) + "\n"
-        write_file(path, text, overwrite=overwrite)
 
 
 def parse_axes(texts: list[str]) -> list[Axis]:

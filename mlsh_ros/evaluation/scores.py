@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,6 @@ from policies.mlsh.skill_metrics import min_skill_distance, mutual_information
 from policies.training.collapse_report import bits, collapse
 from sim.envs.reference_returns import ReferenceReturns, compute_reference_returns
 from sim.errors import UserError
-from sim.files.output import write_file
 from sim.tasks.task_id import TaskId
 
 SCHEMA = 2
@@ -139,15 +136,6 @@ class Evaluation:
             "sharing": [vars(each) for each in self.sharing],
             "skill_distance": self.distance,
         }
-
-    def write_json(self, path: Path, *, overwrite: bool = False) -> None:
-        """Write `to_dict`.
-
-        Raises:
-            UserError: it could not be written, or a file that is there must stay.
-        """
-        text = json.dumps(self.to_dict(), indent=1) + "\n"
-        write_file(path, text, overwrite=overwrite)
 
 
 def summarize(

@@ -21,7 +21,7 @@ from mlsh_ros.evaluation.number_format import amount
 from mlsh_ros.evaluation.report.plots import runs, skill_colors
 from mlsh_ros.evaluation.trajectories import Trajectory
 from sim.errors import UserError
-from sim.files.output import check_place, replacing
+from sim.files.output import check_format, replacing
 from sim.interface import Floats
 from sim.physics.robot_model import Robot
 from sim.rendering.scene import GRAYS, SceneRenderer
@@ -57,11 +57,7 @@ def check_plot(path: Path, *, overwrite: bool = False) -> None:
     Raises:
         UserError: another suffix, no such folder, or a file that must stay.
     """
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"{path}: no plot format {path.suffix!r}. Valid: {', '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: folder {str(path.parent)!r} does not exist")
-    check_place(path, overwrite=overwrite)
+    check_format(path, "plot", SUFFIXES, overwrite=overwrite)
 
 
 def write_birdseye(figure: Figure, path: Path, *, overwrite: bool = False) -> None:

@@ -7,7 +7,7 @@ Whether names stand beside it is a matter of the message's type alone.
 from __future__ import annotations
 
 import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.messages.message_types import INTEGERS, TIMES, FieldType, MessageType, message_type
+from mlsh_ros.messages.field_values import caster, number, set_time
+from mlsh_ros.messages.message_types import TIMES, FieldType, MessageType, message_type
 from sim.errors import UserError, unknown
-from sim.interface import Floats, Path, Range, path_text
+from sim.interface import Floats, Path, path_text
 
 # What ROS's messages call the names of an array's elements: JointState, MultiDOFJointState and
 # JointJog, MultiDOFCommand, DynamicJointState.
@@ -28,9 +29,7 @@ POINTS = {
     "trajectory_msgs/JointTrajectoryPoint": ("joint_names",),
     "trajectory_msgs/MultiDOFJointTrajectoryPoint": ("multi_dof_joint_names", "joint_names"),
 }
-NANO = 10**9
 MOST = 100_000  # elements of an array: every one up to an index has to be made
-Setter = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -188,75 +187,6 @@ def _names_beside(
 # Values -----------------------------------------------------------------------------------------
 
 
-def number(value: Any) -> float:
-    """Converts a field to a number: times become seconds, an octet its value."""
-    if type(value) is float:
-        return value
-    if isinstance(value, bytes) and len(value) == 1:
-        return float(value[0])
-    if isinstance(value, (str, bytes)):  # float() would read digits out of it
-        raise TypeError(f"{type(value).__name__} is not a number")
-    if hasattr(value, "nanosec"):
-        return float(value.sec + value.nanosec / NANO)
-    return float(value)
-
-
-def caster(kind: FieldType | None) -> Setter:
-    """Returns a function that converts a number or a text to a field's type."""
-    if kind is None or kind.base not in INTEGERS:
-        return lambda value: value
-    low, high = INTEGERS[kind.base]
-    lasts: dict[str, Setter] = {"boolean": bool, "octet": lambda whole: bytes([whole])}
-    last = lasts.get(kind.base, int)
-
-    def whole(value: float) -> Any:
-        rounded = round(value)
-        if not low <= rounded <= high:
-            raise ValueError(f"{value:g} is beyond {kind.base}, {low} to {high}")
-        return last(rounded)
-
-    return whole
-
-
-def check_value(kind: FieldType, value: float | str) -> None:
-    """Refuse a constant that a field cannot represent.
-
-    Raises:
-        UserError: it is of another kind, no whole number, or beyond what the field can hold.
-    """
-    if kind.text != isinstance(value, str) or not (kind.text or kind.number):
-        raise UserError(f"{value!r} is no {kind.base}")
-    if isinstance(value, str) or kind.base not in INTEGERS:
-        return
-    low, high = INTEGERS[kind.base]
-    if not (float(value).is_integer() and low <= value <= high):
-        raise UserError(f"{value:g} is no {kind.base}: a whole number, {low} to {high}")
-
-
-def check_number(kind: FieldType, bounds: Range) -> None:
-    """Refuse a field that is not a number, or an integer type that a command's range exceeds.
-
-    Raises:
-        UserError: so.
-    """
-    if not kind.number:
-        inner = message_type(kind.base) if "/" in kind.base else None
-        parts = f": it has {', '.join(inner.fields)}" if inner else ""
-        raise UserError(f"it is a {kind.base}, not a number{parts}")
-    low, high = bounds
-    if kind.base not in INTEGERS or not np.isfinite(bounds).all():
-        return
-    least, most = INTEGERS[kind.base]
-    if not (least <= round(low) and round(high) <= most):
-        raise UserError(
-            f"it is a {kind.base}, {least} to {most}: limit {low:g} to {high:g} is beyond"
-        )
-    if round(low) == round(high):
-        raise UserError(
-            f"it is a {kind.base}: of limit {low:g} to {high:g} it could say {round(low)} only"
-        )
-
-
 # Blocks -----------------------------------------------------------------------------------------
 
 
@@ -346,13 +276,13 @@ class Block:
         places = self._places(chain, len(target)).tolist()
         for place, value in zip(places, values, strict=True):
             if self._is_time:
-                _set_time(target[place], value)
+                set_time(target[place], value)
             else:
                 target[place] = self._cast(value)
 
     def _set_field(self, owner: Any, value: Any) -> None:
         if self._is_time:
-            _set_time(getattr(owner, self._field), value)
+            set_time(getattr(owner, self._field), value)
         else:
             setattr(owner, self._field, self._cast(value))
 
@@ -394,10 +324,6 @@ class Block:
 def _grow(target: Any, last: int, blank: Any) -> None:
     while len(target) <= last:
         target.append(blank() if isinstance(blank, type) else blank)
-
-
-def _set_time(target: Any, seconds: float) -> None:
-    target.sec, target.nanosec = divmod(round(seconds * NANO), NANO)
 
 
 def blocks(paths: Sequence[tuple[Hop, ...]]) -> list[Block]:

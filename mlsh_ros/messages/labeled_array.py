@@ -53,16 +53,25 @@ class Layout:
             raise ValueError(f"{len(data)} values for {self.size} names")
         return data
 
-    def read(self, message: Any) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
+    def read(
+        self, message: Any, topic: str = ""
+    ) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
         """`unpack` a message whose label must contain these names.
+
+        Args:
+            message: a Float64MultiArray.
+            topic: named in errors.
 
         Raises:
             MessageError: it speaks of something else, such as another bundle's observation.
         """
         dims = message.layout.dim
-        if (label := dims[0].label if dims else "") != self.label:
-            raise MessageError(self.unlike(label))
-        return self.unpack(message.data)
+        try:
+            if (label := dims[0].label if dims else "") != self.label:
+                raise MessageError(self.unlike(label))
+            return self.unpack(message.data)
+        except MessageError as error:
+            raise MessageError(f"{topic}: {error}" if topic else str(error)) from None
 
     def unlike(self, label: str) -> str:
         """Describes the difference of a label from the names of this layout."""

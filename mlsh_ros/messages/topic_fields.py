@@ -13,18 +13,8 @@ from itertools import chain
 from numbers import Integral
 from typing import Any
 
-from mlsh_ros.messages.field_access import (
-    Block,
-    Found,
-    Hop,
-    Known,
-    blocks,
-    check_number,
-    check_value,
-    made_out,
-    number,
-    text,
-)
+from mlsh_ros.messages.field_access import Block, Found, Hop, Known, blocks, made_out, text
+from mlsh_ros.messages.field_values import check_number, check_value, number
 from mlsh_ros.messages.message_types import MessageType, message_type
 from sim.errors import UserError
 from sim.interface import Path, Range, RosField, parse_path, path_text, same_value

@@ -13,8 +13,10 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from mlsh_ros.control.clock import PATIENCE, Clock, SimulatedClock, Time
 from mlsh_ros.messages.conversion import shorten
 from mlsh_ros.nodes.inputs import Inputs
+from sim.errors import UserError
 
 TOPIC = "/clock"
+SLOWEST = 0.5  # s that a physics step may take; simulated time stands meanwhile
 # Word by word and not the newest only, which would overtake the sensors that came before it.
 IN_ORDER = QoSProfile(depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT)
 
@@ -55,3 +57,33 @@ def make_clock(
 def steady() -> RosClock:
     """A clock for timers that continue when simulated time stops."""
     return RosClock(clock_type=ClockType.STEADY_TIME)
+
+
+def wall_period(physics_dt: float, factor: float, *, lockstep: bool, simulated: bool) -> float:
+    """Duration of a physics step by the system's clock, s.
+
+    Args:
+        physics_dt: of the simulation, s.
+        factor: simulated seconds in a second.
+        lockstep: whether time waits for commands.
+        simulated: whether all nodes go by simulated time.
+
+    Raises:
+        UserError: the factor does not fit the rest.
+    """
+    if factor != 1 and lockstep:
+        raise UserError(
+            f"real_time_factor {factor:g} is for mode realtime; lockstep goes as fast as it can"
+        )
+    if factor != 1 and not simulated:
+        raise UserError(
+            f"real_time_factor {factor:g} needs use_sim_time, for all nodes; only 1 does not"
+        )
+    period = physics_dt / factor
+    if simulated and not lockstep and period > SLOWEST:
+        raise UserError(
+            f"real_time_factor {factor:g} makes {period:g} s of a physics step, at most "
+            f"{SLOWEST:g} s are accepted; {physics_dt / SLOWEST:g} or more is "
+            "valid"
+        )
+    return period

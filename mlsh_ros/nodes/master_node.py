@@ -8,7 +8,6 @@ import numpy as np
 from std_msgs.msg import Float64MultiArray, String
 
 from mlsh_ros.bringup.params import MASTER_NODE
-from mlsh_ros.messages.conversion import MessageError, shorten
 from mlsh_ros.messages.labeled_array import request_layout, response_layout
 from mlsh_ros.nodes.node import EXCHANGE, LATCHED, CoreNode, array_message, run
 from policies.bundle.bundle import Bundle, load_bundle
@@ -26,7 +25,7 @@ class MasterNode(CoreNode):
         self.bundle: Bundle | None = None  # None: not configured
         self._masters: dict[int, Network] = {}  # per fingerprint of their bundle
         self._next: tuple[Bundle, str, Network] | None = None  # accepted, see `_use`
-        self.add_on_set_parameters_callback(self._on_parameters)
+        self.check_changes(self._on_parameters)
         self.add_post_set_parameters_callback(self._after_parameters)
 
     def configure(self) -> None:
@@ -51,7 +50,7 @@ class MasterNode(CoreNode):
             self.destroy_publisher,
         )
         requests = self.listen(
-            Float64MultiArray, REQUEST_TOPIC, self._on_request, EXCHANGE, self._refuse
+            Float64MultiArray, REQUEST_TOPIC, self._on_request, EXCHANGE, self.warn_refused
         )
         self.made(requests, self.destroy_subscription)
 
@@ -85,22 +84,15 @@ class MasterNode(CoreNode):
             )
         return own[0] if own else next(iter(masters))
 
-    def _on_parameters(self, changes: list[Any]) -> Any:
-        from rcl_interfaces.msg import SetParametersResult
-
+    def _on_parameters(self, given: dict[str, Any]) -> None:
         self._next = None
-        given = {change.name: str(change.value) for change in changes}
         if self.bundle is None or not given.keys() & {"bundle", "master"}:
-            return SetParametersResult(successful=True)
-        try:
-            bundle = self.bundle
-            if "bundle" in given:
-                bundle = load_bundle(given["bundle"])
-                bundle.check_replaces(self.bundle)
-            self._next = self._loaded(bundle, given.get("master", self.master_name))
-        except UserError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        return SetParametersResult(successful=True)
+            return
+        bundle = self.bundle
+        if "bundle" in given:
+            bundle = load_bundle(str(given["bundle"]))
+            bundle.check_replaces(self.bundle)
+        self._next = self._loaded(bundle, str(given.get("master", self.master_name)))
 
     def _after_parameters(self, changes: list[Any]) -> None:
         """After all parameters are accepted: use the new master."""
@@ -110,14 +102,8 @@ class MasterNode(CoreNode):
         self._use(*taken)
         self._name_publisher.publish(String(data=self.master_name))
 
-    def _refuse(self, text: str) -> None:
-        self.get_logger().warning(f"refused: {shorten(text)}", throttle_duration_sec=1.0)
-
     def _on_request(self, message: Float64MultiArray) -> None:
-        try:
-            scalars, vectors = self._request.read(message)
-        except MessageError as error:
-            raise MessageError(f"{REQUEST_TOPIC}: {error}") from None
+        scalars, vectors = self._request.read(message, REQUEST_TOPIC)
         master = self._masters.get(int(scalars["bundle"]))
         if master is None:
             self.get_logger().warning(

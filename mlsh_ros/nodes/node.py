@@ -33,7 +33,7 @@ from mlsh_ros.bringup.network import LAUNCHER, why_not_localhost
 from mlsh_ros.bringup.params import Param, Value, declare
 from mlsh_ros.control.clock import steady_time
 from mlsh_ros.messages import message_types as messages
-from mlsh_ros.messages.conversion import MessageError
+from mlsh_ros.messages.conversion import MessageError, shorten
 from mlsh_ros.messages.labeled_array import Layout
 from mlsh_ros.nodes.output import detach_output
 from sim.errors import UserError
@@ -76,12 +76,28 @@ class CoreNode(LifecycleNode):  # type: ignore[misc]
         except ParameterException as error:  # of one that rclpy itself declares
             raise UserError(f"parameter: {one_line(error)}") from None
         self.values: dict[str, Value] = declare(self, params)
-        self.add_on_set_parameters_callback(_refuse_another_clock)
+        self.check_changes(_refuse_another_clock)
         self._undo: list[Callable[[], object]] = []
         self.ending = False  # nobody brings it to work any more
 
     def configure(self) -> None:
         """Load and connect. Invalid input raises UserError."""
+
+    def check_changes(self, check: Callable[[dict[str, Any]], None]) -> None:
+        """Call `check` with the changed parameters by name; UserError refuses the change."""
+
+        def callback(changes: Sequence[Any]) -> SetParametersResult:
+            try:
+                check({change.name: change.value for change in changes})
+            except UserError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+            return SetParametersResult(successful=True)
+
+        self.add_on_set_parameters_callback(callback)
+
+    def warn_refused(self, text: str) -> None:
+        """Log a refused message."""
+        self.get_logger().warning(f"refused: {shorten(text)}", throttle_duration_sec=1.0)
 
     def made(self, thing: Any, destroy: Callable[[Any], object]) -> Any:
         """Register how an object made by `configure` is destroyed; returns the object."""
@@ -185,13 +201,10 @@ class CoreNode(LifecycleNode):  # type: ignore[misc]
         return bool(getattr(self, f"trigger_{name}")() == SUCCESS)
 
 
-def _refuse_another_clock(changes: Sequence[Any]) -> SetParametersResult:
+def _refuse_another_clock(given: dict[str, Any]) -> None:
     """Refuse a change of the clock: ticks, ages and stamps use the initial one."""
-    if any(change.name == "use_sim_time" for change in changes):
-        return SetParametersResult(
-            successful=False, reason="use_sim_time: read when the node starts, not changed after"
-        )
-    return SetParametersResult(successful=True)
+    if "use_sim_time" in given:
+        raise UserError("use_sim_time: read when the node starts, not changed after")
 
 
 def message_type(name: str) -> Any:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import String
 
-from mlsh_ros.bringup.node_graph import RECORDER
+from mlsh_ros.bringup.graphs import RECORDER
 from mlsh_ros.bringup.params import RECORDER_NODE
 from mlsh_ros.control.clock import steady_time
 from mlsh_ros.messages.conversion import command_writers, topic_readers
@@ -35,7 +35,7 @@ from mlsh_ros.nodes.node import LATCHED, CoreNode, message_type, one_line, run
 from mlsh_ros.recording.completeness import Completeness
 from mlsh_ros.recording.output_folder import check_place, default_folder
 from policies.bundle.bound_bundle import load_bound
-from policies.bundle.bundle import MANIFEST
+from policies.bundle.manifest import MANIFEST
 from sim.errors import UserError
 from sim.interface.bindings import read_bindings
 

@@ -22,12 +22,11 @@ from mlsh_ros.messages.conversion import (
     CommandWriter,
     MessageError,
     command_writers,
-    shorten,
     topic_readers,
 )
 from mlsh_ros.messages.fault_injection import inject_fault
 from mlsh_ros.messages.labeled_array import OUTCOME
-from mlsh_ros.nodes.clock import steady
+from mlsh_ros.nodes.clock import steady, wall_period
 from mlsh_ros.nodes.node import (
     COMMAND,
     EXCHANGE,
@@ -54,7 +53,6 @@ from sim.tasks.task_id import TaskId
 ASK_AGAIN = 0.5  # s without a command in lockstep before the sensors are sent again
 LOST = 1.0  # s behind the clock after which time is lost, not caught up in a burst
 LATE = 1.5  # ticks since the last command of a robot that moves
-SLOWEST = 0.5  # s that a physics step may take; simulated time stands meanwhile
 
 
 class SimNode(CoreNode):
@@ -80,7 +78,7 @@ class SimNode(CoreNode):
         self._fault = str(self.values["fault"])
         self._next_episode = int(self.values["episode"])
         self._bundle: Bundle | None = None
-        self.add_on_set_parameters_callback(self._on_parameters)
+        self.check_changes(self._on_parameters)
         self.add_post_set_parameters_callback(self._after_parameters)
 
     def configure(self) -> None:
@@ -99,7 +97,12 @@ class SimNode(CoreNode):
         bindings = str(self.values["bindings"])
         self._bindings = read_bindings(Path(bindings)) if bindings else None
         self.interface = self._bound(self.world.interface)
-        self._period = self._wall_period()
+        self._period = wall_period(
+            self.interface.physics_dt,
+            float(self.values["real_time_factor"]),
+            lockstep=self.lockstep,
+            simulated=self.simulated,
+        )
         stamped = bool(self.values["enable_stamped_cmd_vel"])
         writers = command_writers(self.interface.action, stamped=stamped)
         sources = [(message_type(r.type), r) for r in topic_readers(self.interface.observation)]
@@ -122,7 +125,7 @@ class SimNode(CoreNode):
         self._outcome_publisher = publish(Float64MultiArray, "~/outcome", TRACE)
         for make, w in sinks:
             use = partial(self._on_command, w)
-            commands = self.listen(make, w.topic, use, COMMAND, self._refuse)
+            commands = self.listen(make, w.topic, use, COMMAND, self.warn_refused)
             self.made(commands, self.destroy_subscription)
         for kind, name, action in (
             (Trigger, "~/reset", self._on_reset),
@@ -162,27 +165,6 @@ class SimNode(CoreNode):
         factor = float(self.values["real_time_factor"])
         how = str(self.values["mode"]) + (f", {factor:g} times as fast" if factor != 1 else "")
         return how + (f", sim parameters {self.values['sim_params']}" if self._sim_params else "")
-
-    def _wall_period(self) -> float:
-        """Duration of a physics step by the system's clock, s."""
-        factor = float(self.values["real_time_factor"])
-        if factor != 1 and self.lockstep:
-            raise UserError(
-                f"real_time_factor {factor:g} is for mode realtime; lockstep goes as fast as it "
-                "can"
-            )
-        if factor != 1 and not self.simulated:
-            raise UserError(
-                f"real_time_factor {factor:g} needs use_sim_time, for all nodes; only 1 does not"
-            )
-        period = self.interface.physics_dt / factor
-        if self.simulated and not self.lockstep and period > SLOWEST:
-            raise UserError(
-                f"real_time_factor {factor:g} makes {period:g} s of a physics step, at most "
-                f"{SLOWEST:g} s are accepted; {self.interface.physics_dt / SLOWEST:g} or more is "
-                "valid"
-            )
-        return period
 
     def cleanup(self) -> None:
         """Disconnect."""
@@ -252,26 +234,16 @@ class SimNode(CoreNode):
         response.success = True
         return response
 
-    def _on_parameters(self, changes: list[Any]) -> Any:
-        from rcl_interfaces.msg import SetParametersResult
-
-        for change in changes:
-            if change.name != "task":
-                continue
-            try:
-                family, _ = self._find(str(change.value))
-                # The publishers stand: another set of terms needs another sim_node.
-                if (
-                    self._configured
-                    and self._bound(self.robot.interface.with_terms(family.terms))
-                    != self.interface
-                ):
-                    raise UserError(
-                        f"task {change.value!r} has other observation terms than {self._task!r}"
-                    )
-            except UserError as error:
-                return SetParametersResult(successful=False, reason=str(error))
-        return SetParametersResult(successful=True)
+    def _on_parameters(self, given: dict[str, Any]) -> None:
+        if "task" not in given:
+            return
+        task = str(given["task"])
+        family, _ = self._find(task)
+        # The publishers stand: another set of terms needs another sim_node.
+        if self._configured:
+            there = self._bound(self.robot.interface.with_terms(family.terms))
+            if there != self.interface:
+                raise UserError(f"task {task!r} has other observation terms than {self._task!r}")
 
     def _after_parameters(self, changes: list[Any]) -> None:
         """After all parameters are accepted."""
@@ -323,9 +295,6 @@ class SimNode(CoreNode):
             self._reset()
         elif not self._done:
             self._send_sensors()
-
-    def _refuse(self, text: str) -> None:
-        self.get_logger().warning(f"refused: {shorten(text)}", throttle_duration_sec=1.0)
 
     def _now_ns(self) -> int:
         step = self.interface.control_dt if self.lockstep else self.interface.physics_dt

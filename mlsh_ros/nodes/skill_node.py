@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NoReturn
 
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.duration import Duration
 from std_msgs.msg import Float64MultiArray, String
 
@@ -30,12 +29,7 @@ from mlsh_ros.control.sensor_buffer import Sample, SensorBuffer
 from mlsh_ros.control.session import Session
 from mlsh_ros.control.supervisor import State, Status, Supervisor
 from mlsh_ros.control.timing import TickTiming
-from mlsh_ros.messages.conversion import (
-    MessageError,
-    TopicReader,
-    command_writers,
-    stamp_of,
-)
+from mlsh_ros.messages.conversion import TopicReader, command_writers, stamp_of
 from mlsh_ros.messages.labeled_array import request_layout, response_layout
 from mlsh_ros.messages.topics import RECORDER_STATE, WATCHDOG_BEAT
 from mlsh_ros.nodes.arming_checks import ArmingChecks
@@ -92,7 +86,7 @@ class SkillNode(CoreNode):
         self.timing = TickTiming()
         # Of a change of parameters that is not yet accepted.
         self._next_bundle: tuple[Bundle, Sequence[Any]] | None = None
-        self.add_on_set_parameters_callback(self._on_parameters)
+        self.check_changes(self._on_parameters)
         self.add_post_set_parameters_callback(self._after_parameters)
 
     # Lifecycle ----------------------------------------------------------------------------
@@ -299,17 +293,12 @@ class SkillNode(CoreNode):
             with self._new_data:
                 self.sensors.clear()
 
-    def _on_parameters(self, changes: list[Any]) -> SetParametersResult:
-        for change in changes:
-            if change.name == "bundle" and self._commander is not None:
-                try:
-                    bundle = self._load_bundle(str(change.value))
-                    bundle.check_replaces(self.bundle)
-                    self._next_bundle = bundle, load_skills(bundle)
-                except UserError as error:
-                    self._next_bundle = None
-                    return SetParametersResult(successful=False, reason=str(error))
-        return SetParametersResult(successful=True)
+    def _on_parameters(self, given: dict[str, Any]) -> None:
+        if "bundle" in given and self._commander is not None:
+            self._next_bundle = None  # if the new one is refused
+            bundle = self._load_bundle(str(given["bundle"]))
+            bundle.check_replaces(self.bundle)
+            self._next_bundle = bundle, load_skills(bundle)
 
     def _after_parameters(self, changes: list[Any]) -> None:
         """After all parameters are accepted: replace the bundle at the next macro step."""
@@ -365,10 +354,7 @@ class SkillNode(CoreNode):
                 self._commander.send_again()
 
     def _on_answer(self, message: Float64MultiArray) -> None:
-        try:
-            scalars, _ = self._answer_layout.read(message)
-        except MessageError as error:
-            raise MessageError(f"{RESPONSE_TOPIC}: {error}") from None
+        scalars, _ = self._answer_layout.read(message, RESPONSE_TOPIC)
         macro, skill = int(scalars["macro"]), int(scalars["skill"])
         with self._new_data:
             over = self._stop.is_set() or self.supervisor.state is not State.RUNNING

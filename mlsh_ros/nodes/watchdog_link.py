@@ -11,7 +11,6 @@ from mlsh_ros.control.clock import steady_time
 from mlsh_ros.control.command_gate import CommandGate, WatchdogReport
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.control.heartbeat import Beat, Heartbeat, heartbeat_layout, interface_number
-from mlsh_ros.messages.conversion import MessageError
 from mlsh_ros.messages.topics import WATCHDOG_BEAT, WATCHDOG_STATE
 from mlsh_ros.nodes.node import LATCHED, SENSOR
 from mlsh_ros.nodes.safety_listener import SafetyListener
@@ -97,10 +96,7 @@ class WatchdogLink:
             self._on_trip(message.data)
 
     def _on_heartbeat(self, message: Float64MultiArray) -> None:
-        try:
-            scalars, vectors = self._layout.read(message)
-        except MessageError as error:
-            raise MessageError(f"{WATCHDOG_BEAT}: {error}") from None
+        scalars, vectors = self._layout.read(message, WATCHDOG_BEAT)
         beat = Beat(
             instance=int(scalars["instance"]),
             interface=int(scalars["interface"]),

@@ -121,7 +121,7 @@ class WatchdogNode(CoreNode):
             on_estop=self._on_estop,
             on_look=self._on_look,
             on_failure=self._refuse,
-            refuse=self._warn,
+            refuse=self.warn_refused,
         )
         self._listen_to_measurements(safety)
         self.made(safety, SafetyListener.destroy)
@@ -228,10 +228,7 @@ class WatchdogNode(CoreNode):
 
     def _refuse_command(self, text: str) -> None:
         """Trip because of an unreadable command, to which the robot's reaction is undefined."""
-        (self._warn if self._thread is None else self._refuse)(text)
-
-    def _warn(self, text: str) -> None:
-        self.get_logger().warning(f"refused: {shorten(text)}", throttle_duration_sec=1.0)
+        (self.warn_refused if self._thread is None else self._refuse)(text)
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._thread is None or self._closing:

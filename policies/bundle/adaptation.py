@@ -14,3 +14,8 @@ class AdaptationPoint:
     seconds: float  # of learning, without the evaluations
     greedy: float  # mean return of greedy episodes, which are not experience
     success: float  # fraction of them
+
+    @property
+    def texts(self) -> tuple[str, str, str]:
+        """Seconds, return and success as written to a CSV file."""
+        return f"{self.seconds:.4f}", f"{self.greedy:.4f}", f"{self.success:.4f}"

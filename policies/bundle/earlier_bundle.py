@@ -8,22 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from policies.bundle.bundle import (
-    GOLDEN,
-    MANIFEST,
-    Bundle,
-    Manifest,
-    check_bundle,
-    digest_of,
-    golden_bytes,
-    make_manifest,
-    sha256,
-)
+from policies.bundle.bundle import Bundle, check_bundle
 from policies.bundle.export import make_golden
+from policies.bundle.golden import golden_bytes
+from policies.bundle.manifest import GOLDEN, MANIFEST, Manifest, digest_of, make_manifest, sha256
 from policies.bundle.runtime import load_master, load_skills
-from sim.errors import UserError, invalid
+from sim.errors import UserError, validated
 from sim.files.migrations import CHANGES, SCHEMA, is_earlier, rename
 from sim.files.output import replacing, replacing_folder
 from sim.files.strict_json import parse_json
@@ -50,10 +42,7 @@ def converted(files: dict[str, bytes], source: Path) -> dict[str, bytes]:
     old = parse_json(files[MANIFEST], source / MANIFEST)
     listed = _check_whole(old, files, source)
     data = rename(old, CHANGES[MANIFEST], source / MANIFEST) | {"schema": SCHEMA}
-    try:
-        manifest: Manifest = TypeAdapter(Manifest).validate_python(data)
-    except ValidationError as error:
-        raise invalid(str(source / MANIFEST), error) from None
+    manifest = validated(TypeAdapter(Manifest), data, source / MANIFEST)
     bundle = _described(manifest, listed, source)
     skills = {name: listed[name] for name in manifest.skill_files}
     masters = {f"masters/{name}.onnx": bundle.master(name) for name in manifest.masters}

@@ -10,20 +10,17 @@ import torch
 from numpy.typing import NDArray
 
 from policies.bundle.adaptation import AdaptationPoint
-from policies.bundle.bundle import (
+from policies.bundle.bundle import Bundle, check_target, write_bundle
+from policies.bundle.golden import Golden, golden_bytes
+from policies.bundle.manifest import (
     GOLDEN,
-    Bundle,
     Family,
-    Golden,
     Manifest,
     Master,
     Provenance,
     Score,
     check_name,
-    check_target,
-    golden_bytes,
     skill_names,
-    write_bundle,
 )
 from policies.bundle.onnx_writer import write_graph
 from policies.bundle.runtime import TOLERANCE, Network

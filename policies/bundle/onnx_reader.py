@@ -181,3 +181,41 @@ def name_of(value: int | bytes) -> str:
     if len(data) > MAX_NAME:
         raise ValueError(f"a name of {len(data)} bytes")
     return data.decode()
+
+
+def check_network(data: bytes, where: str, inputs: int, outputs: int) -> float:
+    """Refuse a graph whose weights have inconsistent shapes; returns its observation clip."""
+    graph = read_graph(data, where)
+    layers = sum(name.startswith("weight") for name in graph.initializers)
+    try:
+        shift, scale = graph.initializers["shift"], graph.initializers["scale"]
+        low, high = graph.initializers["low"], graph.initializers["high"]
+        weights = [graph.initializers[f"weight{i}"] for i in range(layers)]
+        biases = [graph.initializers[f"bias{i}"] for i in range(layers)]
+    except KeyError as error:
+        raise UserError(f"{where}: weights {error} are missing") from None
+    size, largest = inputs, float(high.max(initial=0))
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        if weight.ndim != 2 or weight.shape[0] != size or bias.shape != weight.shape[1:]:
+            raise UserError(
+                f"{where}: layer {i} has weights {weight.shape} and biases {bias.shape} "
+                f"for {size} inputs"
+            )
+        size = weight.shape[1]
+        # However the sum is ordered, no part of it is larger.
+        reach = largest * np.abs(weight, dtype=np.float64).sum(axis=0) + np.abs(bias)
+        if (worst := float(reach.max(initial=0))) > float(np.finfo(np.float32).max):
+            raise UserError(
+                f"{where}: layer {i} can reach {worst:.2g}, which is no float32: its output would "
+                "not be finite"
+            )
+        largest = 1.0 if graph.operators.count("Tanh") >= layers - 1 else worst
+    if shift.shape != (inputs,) or scale.shape != (inputs,) or size != outputs:
+        raise UserError(
+            f"{where}: {shift.size} inputs and {size} outputs, not {inputs} and {outputs}"
+        )
+    if more := len(graph.initializers) - 4 - 2 * layers:
+        raise UserError(f"{where}: {more} weights belong to no layer")
+    if low.size != 1 or high.size != 1 or not low.item() == -high.item() < 0:
+        raise UserError(f"{where}: observations are clipped to {low} .. {high}, not to -c .. c")
+    return float(high.item())

@@ -11,7 +11,8 @@ from itertools import product
 from math import prod
 from typing import Literal
 
-from policies.mlsh.config import IDENTITY, TrainConfig, check_free, preset, touches
+from policies.mlsh.config import IDENTITY, TrainConfig, check_free, touches
+from policies.mlsh.presets import preset
 from sim.errors import UserError, short, unknown
 
 # How a new task is learned: a fresh master with the skills frozen; the one shared policy as a

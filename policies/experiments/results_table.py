@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from policies.experiments.sweep import SweepJob, interval, plan, sweep
 from policies.training.run import with_all_tasks
 from sim.envs.reference_returns import all_reference_returns
 from sim.errors import UserError
-from sim.files.output import replacing
+from sim.files.output import replacing, write_csv
 from sim.physics.robot_model import load_robot
 from sim.tasks.registry import make_family
 
@@ -109,15 +108,17 @@ def summarize(jobs: list[SweepJob]) -> list[SweepSummary]:
 
 def write_table(summaries: list[SweepSummary], path: Path) -> None:
     """Write all numbers, one row per variant, seed, task and update."""
-    with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(HEADER)
-        for outcome in (o for s in summaries for o in s.outcomes):
-            for i, task in enumerate(outcome.tasks):
-                for u, steps in enumerate(outcome.steps):
-                    numbers = (f"{x[i, u]:.4f}" for x in (outcome.returns, outcome.share))
-                    head = (outcome.job.variant, outcome.job.config.seed, task, u, steps)
-                    writer.writerow([*head, *numbers])
+    rows = (
+        (
+            *(o.job.variant, o.job.config.seed, task, u, steps),
+            *(f"{x[i, u]:.4f}" for x in (o.returns, o.share)),
+        )
+        for summary in summaries
+        for o in summary.outcomes
+        for i, task in enumerate(o.tasks)
+        for u, steps in enumerate(o.steps)
+    )
+    write_csv(path, HEADER, rows)
 
 
 def plot(summaries: list[SweepSummary], target_score: float, path: Path) -> None:

@@ -9,13 +9,8 @@ from shlex import quote
 
 from policies.training.adaptation_file import Origin, read_adaptation
 from policies.training.metrics import read_rows
-from policies.training.run import (
-    ADAPTATION_UPDATES,
-    iteration_of,
-    open_run,
-    seconds_of,
-    with_all_tasks,
-)
+from policies.training.run import iteration_of, open_run, seconds_of, with_all_tasks
+from policies.training.train import ADAPTATION_UPDATES
 from policies.training.trained_with import Trained
 from sim.envs.reference_returns import all_reference_returns
 from sim.errors import UserError

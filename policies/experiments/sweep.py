@@ -23,16 +23,14 @@ from policies.mlsh.config import TrainConfig
 from policies.training.adapt import envs_for_episodes, from_scratch
 from policies.training.adaptation_file import Curves, Origin, read_adaptation, write_adaptation
 from policies.training.run import (
-    ADAPTATION_UPDATES,
     Run,
     create_run,
     iteration_of,
-    learn_masters,
     open_run,
     seconds_of,
-    train,
     with_all_tasks,
 )
+from policies.training.train import ADAPTATION_UPDATES, learn_masters, train
 from policies.training.trained_with import ChangedError, Trained, held, trained_now
 from sim.errors import UserError
 from sim.files.arrays import load_arrays
@@ -238,44 +236,28 @@ def run_job(job: SweepJob) -> str:
         envs = None if job.episodes is None else envs_for_episodes(job.config, job.episodes)
         resume = (job.path / "checkpoint.npz").is_file()
         folder = Run(job.path) if resume else create_run(job.config, job.path)
-        everything = with_all_tasks(job.config)
+        everything, updates = with_all_tasks(job.config), ADAPTATION_UPDATES
+
+        def alone(
+            task: int, install: Callable[[Agent], None] | None = None
+        ) -> list[AdaptationPoint]:
+            return from_scratch(
+                everything, task, updates=updates, envs=envs, install_skill=install
+            ).curves[0]
+
         if job.adaptation == "scratch":
-            _write(
-                job,
-                lambda task: from_scratch(
-                    everything, task, updates=ADAPTATION_UPDATES, envs=envs
-                ).curves[0],
-            )
-            return ""
-        if job.adaptation == "sb3":
-            from policies.experiments import (
-                sb3_baseline as sb3,  # its packages are of the extra `bench`
-            )
+            _write(job, alone)
+        elif job.adaptation == "sb3":
+            from policies.experiments import sb3_baseline as sb3  # needs the extra `bench`
 
-            _write(
-                job,
-                lambda task: sb3.learn(everything, task, updates=ADAPTATION_UPDATES, envs=envs),
-            )
-            return ""
-        train(folder, resume=resume)
-        if job.adaptation == "shared":
-            arrays = load_arrays(open_run(job.path).checkpoint)
-
-            def install(agent: Agent) -> None:
-                agent.restore_skills(arrays)
-
-            _write(
-                job,
-                lambda task: from_scratch(
-                    everything,
-                    task,
-                    updates=ADAPTATION_UPDATES,
-                    envs=envs,
-                    install_skill=install,
-                ).curves[0],
-            )
+            _write(job, lambda task: sb3.learn(everything, task, updates=updates, envs=envs))
         else:
-            learn_masters(folder, held_out=True, envs=envs, name=job.result.name)
+            train(folder, resume=resume)
+            if job.adaptation == "shared":
+                arrays = load_arrays(open_run(job.path).checkpoint)
+                _write(job, lambda task: alone(task, lambda agent: agent.restore_skills(arrays)))
+            else:
+                learn_masters(folder, held_out=True, envs=envs, name=job.result.name)
     except UserError as error:
         return str(error)
     except OSError as error:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from policies.bundle.adaptation import AdaptationPoint
 from policies.bundle.bundle import Bundle
-from policies.bundle.task_compatibility import check_family_fits, robot_of, select_tasks
+from policies.bundle.task_compatibility import check_family_fits, select_tasks
 from policies.mlsh.config import TrainConfig
 from policies.mlsh.offpolicy_config import Learner
-from policies.training.adapt import adapt, envs_for_episodes, from_scratch
+from policies.training.adapt import adapt, from_scratch
 from policies.training.finetune import install_skills, task_config, with_settings
 from sim.envs.reference_returns import ReferenceReturns, all_reference_returns
-from sim.files.output import check_place, lock_beside, locked, replacing
+from sim.files.output import lock_beside, locked, write_csv
 from sim.physics.robot_model import load_robot
 from sim.tasks.base import TaskFamily
 from sim.tasks.registry import make_family
@@ -25,15 +25,8 @@ from sim.tasks.task_id import TaskId
 
 SKILLS, SCRATCH = "master only", "PPO from scratch"
 HEADER = (
-    "learner",
-    "seed",
-    "task",
-    "updates",
-    "episodes",
-    "steps",
-    "seconds",
-    "return",
-    "success",
+    *("learner", "seed", "task", "updates", "episodes", "steps"),
+    *("seconds", "return", "success"),
 )
 
 
@@ -83,11 +76,20 @@ def transfer_config(
     *,
     threads: int,
     settings: Sequence[str],
-    robot: str | None,
+    robot: str | None = None,
     baseline: bool,
     learner: Learner = "ppo",
 ) -> TrainConfig:
-    """Returns the configuration of all learners, apart from the seed; arguments as of `transfer`.
+    """Returns the configuration of all learners, apart from the seed.
+
+    Args:
+        bundle: whose skills are used.
+        family: of the tasks.
+        threads: of the simulator.
+        settings: `section.key=value` over the bundle's configuration.
+        robot: name or folder, by default the bundle's.
+        baseline: whether it is for PPO from scratch as well.
+        learner: of the masters.
 
     Raises:
         UserError: the family does not fit the bundle, or a setting is invalid.
@@ -104,138 +106,58 @@ def transfer_config(
 
 def transfer(
     bundle: Bundle,
-    family: str,
-    seeds: list[int],
+    config: TrainConfig,
+    seeds: Iterable[int],
     *,
     updates: int,
-    episodes: int,
-    threads: int,
-    settings: list[str],
-    robot: str | None = None,
+    envs: int,
     baseline: bool,
-    learner: Learner = "ppo",
     on_update: Callable[[str, int, list[AdaptationPoint]], None] = lambda *_: None,
 ) -> Iterator[Transferred]:
     """Learn every task of a family anew, seed by seed.
 
     Args:
         bundle: whose skills are used, and not touched.
-        family: of the tasks.
+        config: of `transfer_config`.
         seeds: each a learner of its own.
         updates: of each master.
-        episodes: whole episodes per update and task.
-        threads: of the simulator.
-        settings: `section.key=value` over the bundle's configuration.
-        robot: name or folder, by default the bundle's.
+        envs: simulations per update and task, see `envs_for_episodes`.
         baseline: also PPO from scratch with the same experience.
-        learner: of the masters.
         on_update: called with learner, seed and the latest `AdaptationPoint` of every task.
-
-    Raises:
-        UserError: the family does not fit the bundle, or a setting does not hold.
     """
-    plain = transfer_config(
-        bundle,
-        family,
-        threads=threads,
-        settings=settings,
-        robot=robot,
-        baseline=baseline,
-        learner=learner,
-    )
-    chosen = make_family(plain.family, plain.family_parameters)
-    envs = envs_for_episodes(plain, episodes)
+    chosen = make_family(config.family, config.family_parameters)
+    numbers = list(range(len(chosen.tasks)))
     for seed in seeds:
-        config = replace(plain, seed=seed)
-        numbers = list(range(len(chosen.tasks)))
-
-        def report(learner: str, seed: int = seed) -> Callable[[list[AdaptationPoint]], None]:
-            return lambda latest: on_update(learner, seed, latest)
-
+        seeded = replace(config, seed=seed)
         learned = adapt(
-            config,
+            seeded,
             lambda agent: install_skills(agent, bundle),
             numbers,
             updates=updates,
             envs=envs,
-            on_update=report(SKILLS),
+            on_update=partial(on_update, SKILLS, seed),
         )
         yield Transferred(SKILLS, seed, chosen, learned.curves)
         if baseline:
-            curves = [
-                from_scratch(
-                    config, task, updates=updates, envs=envs, on_update=report(SCRATCH)
-                ).curves[0]
+            told = partial(on_update, SCRATCH, seed)
+            alone = [
+                from_scratch(seeded, task, updates=updates, envs=envs, on_update=told)
                 for task in numbers
             ]
-            yield Transferred(SCRATCH, seed, chosen, curves)
+            yield Transferred(SCRATCH, seed, chosen, [each.curves[0] for each in alone])
 
 
-def evaluate_transfer(
-    bundle: Bundle,
-    family: str,
-    seeds: list[int],
-    path: Path,
-    *,
-    updates: int,
-    episodes: int,
-    threads: int,
-    settings: list[str],
-    robot: str | None = None,
-    baseline: bool,
-    learner: Learner = "ppo",
-    overwrite: bool = False,
-    on_update: Callable[[str, int, list[AdaptationPoint]], None] = lambda *_: None,
-) -> Iterator[Transferred]:
-    """Run `transfer`; after every result all of them are written to a CSV file.
-
-    Args:
-        bundle: see `transfer`, as the others.
-        family: of the tasks.
-        seeds: each a learner of its own.
-        path: the file.
-        updates: of each master.
-        episodes: whole episodes per update and task.
-        threads: of the simulator.
-        settings: `section.key=value` over the bundle's configuration.
-        robot: name or folder, by default the bundle's.
-        baseline: also PPO from scratch with the same experience.
-        learner: of the masters.
-        overwrite: the file if there is one.
-        on_update: called with learner, seed and the latest `AdaptationPoint` of every task.
+def recorded(results: Iterable[Transferred], path: Path) -> Iterator[Transferred]:
+    """Yield results; after every one all of them are written to a CSV file.
 
     Raises:
-        UserError: the family does not fit the bundle, a setting does not hold, or the file cannot
-            be written; before a folder is made.
+        UserError: another process writes there, or the file cannot be written.
     """
-    check_place(path, overwrite=overwrite)
-    config = transfer_config(
-        bundle,
-        family,
-        threads=threads,
-        settings=settings,
-        robot=robot,
-        baseline=baseline,
-        learner=learner,
-    )
-    envs_for_episodes(config, episodes)
-    results: list[Transferred] = []
+    known: list[Transferred] = []
     with locked(lock_beside(path), str(path)):
-        for result in transfer(
-            bundle,
-            family,
-            seeds,
-            updates=updates,
-            episodes=episodes,
-            threads=threads,
-            settings=settings,
-            robot=robot,
-            baseline=baseline,
-            learner=learner,
-            on_update=on_update,
-        ):
-            results.append(result)
-            write_transfer(results, path)
+        for result in results:
+            known.append(result)
+            write_transfer(known, path)
             yield result
 
 
@@ -296,17 +218,14 @@ class TransferSummary:
         return min(numbers), max(numbers)
 
 
-def summarize_transfer(
-    bundle: Bundle, results: Sequence[Transferred], robot: str | None = None
-) -> list[TransferSummary]:
+def summarize_transfer(results: Sequence[Transferred], robot: str) -> list[TransferSummary]:
     """Returns every learner's results over its seeds, with the reference returns of the tasks.
 
     Args:
-        bundle: whose skills were used.
         results: of `transfer`.
-        robot: name or folder, by default the bundle's.
+        robot: that it was on, name or folder.
     """
-    model = load_robot(robot_of(bundle, robot))
+    model = load_robot(robot)
     references = all_reference_returns(model, results[0].family)  # type: ignore[arg-type]
     found = []
     for learner in dict.fromkeys(r.learner for r in results):
@@ -334,13 +253,10 @@ def _task_transfer(
 
 def write_transfer(results: list[Transferred], path: Path) -> None:
     """Write all numbers, one row per learner, seed, task and update."""
-    with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(HEADER)
-        for result in results:
-            for task, curve in zip(result.tasks, result.curves, strict=True):
-                for p in curve:
-                    numbers = (f"{x:.4f}" for x in (p.seconds, p.greedy, p.success))
-                    episodes = p.steps // result.ticks
-                    head = (result.learner, result.seed, task, p.updates, episodes, p.steps)
-                    writer.writerow([*head, *numbers])
+    rows = (
+        (result.learner, result.seed, task, p.updates, p.steps // result.ticks, p.steps, *p.texts)
+        for result in results
+        for task, curve in zip(result.tasks, result.curves, strict=True)
+        for p in curve
+    )
+    write_csv(path, HEADER, rows)

@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
-from policies.bundle.bundle import Name
+from policies.bundle.manifest import Name
 from sim.errors import UserError, invalid, short
 from sim.files.strict_json import parse_json
 from sim.files.strict_yaml import read_mapping

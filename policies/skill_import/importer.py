@@ -11,21 +11,18 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from policies.bundle.bundle import (
+from policies.bundle.bundle import Bundle, check_target, write_bundle
+from policies.bundle.golden import Golden, golden_bytes
+from policies.bundle.imported_graph import check_imported
+from policies.bundle.manifest import (
     GOLDEN,
-    Bundle,
     Family,
-    Golden,
     Manifest,
     Origin,
     Provenance,
     check_name,
-    check_target,
-    golden_bytes,
     sha256,
-    write_bundle,
 )
-from policies.bundle.imported_graph import check_imported
 from policies.bundle.runtime import TOLERANCE, Network
 from policies.skill_import.description import SkillDescription, read_description, with_metadata
 from policies.skill_import.mapping import Mapping, doubts, make_mapping

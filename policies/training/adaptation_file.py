@@ -11,7 +11,7 @@ from pathlib import Path
 from policies.bundle.adaptation import AdaptationPoint
 from policies.training.trained_with import Trained
 from sim.errors import UserError
-from sim.files.output import replacing
+from sim.files.output import write_csv
 
 HEADER = [
     *("task", "updates", "steps", "seconds", "greedy_return", "success"),
@@ -46,13 +46,12 @@ def write_adaptation(
 ) -> None:
     """Write learning curves of masters as CSV."""
     known = (origin.iteration, origin.settings, origin.robot)
-    with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(HEADER)
-        for task, curve in zip(tasks, curves, strict=True):
-            for p in curve:
-                numbers = (f"{x:.4f}" for x in (p.seconds, p.greedy, p.success))
-                writer.writerow([task, p.updates, p.steps, *numbers, *known])
+    rows = (
+        (task, p.updates, p.steps, *p.texts, *known)
+        for task, curve in zip(tasks, curves, strict=True)
+        for p in curve
+    )
+    write_csv(path, HEADER, rows)
 
 
 def read_adaptation(path: Path, updates: int) -> Curves:

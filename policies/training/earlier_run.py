@@ -27,7 +27,7 @@ from sim.files.migrations import (
 from sim.files.output import replacing_folder
 from sim.files.strict_json import parse_json
 from sim.interface import Interface
-from sim.interface.terms import drop_later
+from sim.interface.term_sources import drop_later
 from sim.physics.robot_model import load_robot
 
 ROBOT = "robot.yaml"

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from policies.bundle.bundle import Bundle, check_name, check_target, skill_names
+from policies.bundle.bundle import Bundle, check_target
 from policies.bundle.export import Parity, export, master_entry, provenance_of
+from policies.bundle.manifest import check_name, skill_names
 from policies.bundle.skill_limits import SkillLimits, read_skill_limits
 from policies.mlsh.config import TrainConfig
 from policies.training.adapt import AdaptationResult, scored_episodes
-from policies.training.run import learn_masters, open_run
+from policies.training.run import open_run
+from policies.training.train import learn_masters
 from sim.files.arrays import load_arrays
 from sim.physics.robot_model import load_robot
 from sim.tasks.registry import make_family

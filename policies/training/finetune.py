@@ -10,17 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.bundle.adaptation import AdaptationPoint
-from policies.bundle.bundle import (
-    GOLDEN,
-    Bundle,
-    Golden,
-    Master,
-    check_name,
-    check_target,
-    golden_bytes,
-    write_bundle,
-)
+from policies.bundle.bundle import Bundle, check_target, write_bundle
 from policies.bundle.export import Parity, check_parity, master_entry, network_bytes, provenance_of
+from policies.bundle.golden import Golden, golden_bytes
+from policies.bundle.manifest import GOLDEN, Master, check_name
 from policies.bundle.onnx_reader import OnnxGraph, read_graph
 from policies.bundle.runtime import Network
 from policies.bundle.task_compatibility import check_fits, resolve_task, robot_of, select_tasks

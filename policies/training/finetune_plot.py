@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from policies.bundle.adaptation import AdaptationPoint
 from sim.envs.reference_returns import ReferenceReturns
-from sim.files.output import replacing
+from sim.files.output import replacing, write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,15 +22,14 @@ def write_curves(curves: dict[str, Curves], path: Path) -> None:
     Raises:
         UserError: it could not be written.
     """
-    with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        head = ["task", "learner", "updates", "steps", "seconds", "greedy_return", "success"]
-        writer.writerow(head)
-        for task, of_task in curves.items():
-            for label, curve in of_task.items():
-                for p in curve:
-                    numbers = (f"{x:.4f}" for x in (p.seconds, p.greedy, p.success))
-                    writer.writerow([task, label, p.updates, p.steps, *numbers])
+    head = ["task", "learner", "updates", "steps", "seconds", "greedy_return", "success"]
+    rows = (
+        (task, label, p.updates, p.steps, *p.texts)
+        for task, of_task in curves.items()
+        for label, curve in of_task.items()
+        for p in curve
+    )
+    write_csv(path, head, rows)
 
 
 def plot_adaptation(

@@ -11,8 +11,10 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from policies.bundle.bundle import MANIFEST, load_bundle, read_files
+from policies.bundle.bundle import load_bundle
+from policies.bundle.bundle_files import read_files
 from policies.bundle.earlier_bundle import converted, is_current, write_folder, write_zip
+from policies.bundle.manifest import MANIFEST
 from policies.mlsh.config import read_config
 from policies.training.earlier_run import convert_run
 from sim.errors import UserError

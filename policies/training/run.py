@@ -10,51 +10,30 @@ failures/        ticks after which a simulation was not finite, to be repeated
 adaptation.csv   a fresh master for each task, learned with the final skills frozen; and of which
                  iteration, settings and robot
 
-`create_run` begins one, `train` fills it, `open_run` reads it.
+`create_run` begins one, `train.py` fills it, `open_run` reads it.
 """
 
 from __future__ import annotations
 
-import json
 import platform
 import shlex
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
-
-from policies.bundle.adaptation import AdaptationPoint
-from policies.mlsh.actor_critic import Agent
 from policies.mlsh.config import TrainConfig, read_config, write_config
 from policies.mlsh.config_checks import check_names
-from policies.mlsh.distributed import ALONE, Ranks
-from policies.mlsh.mlsh import Mlsh
-from policies.training.adapt import AdaptationResult, adapt
-from policies.training.adaptation_file import Origin, write_adaptation
-from policies.training.divergence import write_failures
-from policies.training.metrics import CsvLog, Row, column_names, describe, plot_curves
-from policies.training.trained_with import (
-    KEY,
-    ChangedError,
-    Trained,
-    held,
-    read_trained,
-    trained_now,
-)
+from policies.training.trained_with import ChangedError, Trained, read_trained, trained_now
 from sim.errors import UserError, listed
-from sim.files.arrays import Arrays, load_arrays, save_arrays
-from sim.files.output import locked, write_file
+from sim.files.arrays import Arrays, load_arrays
+from sim.files.output import locked, write_json
 from sim.files.strict_json import parse_json
 from sim.tasks.base import HELD_OUT
-from sim.tasks.registry import family_names, family_source, make_family
+from sim.tasks.registry import family_names, family_source
 
-ADAPTATION_UPDATES = 10
 ALLOW = "--allow-changes"
 PACKAGES = ("mlsh_ros", "numpy", "torch", "mujoco", "gymnasium", "onnxruntime")
 
@@ -170,10 +149,8 @@ def create_run(config: TrainConfig, path: Path) -> Run:
         write_config(config, path / "config.yaml")
         if source := family_source(config.family):
             facts = {"source": source.text, "sha256": source.digest}
-            text = json.dumps(facts, indent=1)
-            write_file(path / "family.json", text + "\n", overwrite=True)
-        text = json.dumps(environment(), indent=1)
-        write_file(path / "versions.json", text + "\n", overwrite=True)
+            write_json(path / "family.json", facts, overwrite=True)
+        write_json(path / "versions.json", environment(), overwrite=True)
     return run
 
 
@@ -204,229 +181,28 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
-@dataclass
-class Training:
-    """A training in progress."""
-
-    run: Run
-    learner: Mlsh
-    rows: list[Row]
-    seconds: float = 0.0  # that it took so far, all sittings together
-    failures: int = 0  # of simulations that were kept
-    set_aside: Path | None = None  # what was there as metrics.csv, if that was damaged
-    finished: bool = False
-
-
-def train(
-    run: Run,
-    *,
-    resume: bool = False,
-    allow_changes: bool = False,
-    should_stop: Callable[[], bool] = lambda: False,
-    on_iteration: Callable[[Training], None] = lambda _: None,
-    ranks: Ranks = ALONE,
-) -> Training:
-    """Train for the configured steps or until a stop is requested; leaves a checkpoint.
-
-    Args:
-        run: the run folder.
-        resume: continue from its checkpoint, bit for bit.
-        allow_changes: resume although configuration or robot differ from the checkpoint's.
-        should_stop: called before every iteration.
-        on_iteration: called after every iteration.
-        ranks: the processes that train together; the first one alone writes.
-
-    Raises:
-        UserError: the run cannot be resumed, the disk is full, or a loss is not finite any more.
-    """
-    with run.locked() if ranks.first else nullcontext():
-        return _train(run, resume, allow_changes, should_stop, on_iteration, ranks)
-
-
-def _train(
-    run: Run,
-    resume: bool,
-    allow_changes: bool,
-    should_stop: Callable[[], bool],
-    on_iteration: Callable[[Training], None],
-    ranks: Ranks,
-) -> Training:
-    config = run.config
-    trained = trained_now(config)
-    arrays = load_arrays(run.checkpoint) if resume else {}
-    if resume and not allow_changes:
-        run.still_trained(arrays)
-    learner = Mlsh(config, ranks=ranks)
-    earlier = _restore(learner, run, arrays) if resume else 0.0
-    if resume and (kept := read_trained(arrays, str(run.checkpoint))):
-        trained = kept.followed_by(trained, learner.iteration)
-    tasks, bounds = learner.family.tasks, learner.bounds
-    training = Training(run, learner, [])
-    log = _Log(run, learner, training) if ranks.first else None
-    start = time.perf_counter()
-
-    def seconds() -> float:
-        return earlier + time.perf_counter() - start
-
-    def save() -> None:
-        training.seconds = seconds()
-        state = learner.state()  # of all ranks
-        if log is not None:
-            more = {"seconds": np.array(training.seconds), KEY: trained.to_array()}
-            save_arrays(run.checkpoint, {**state, **more})
-
-    try:
-        while learner.iteration < config.iterations and not ranks.any(should_stop()):
-            before = time.perf_counter()
-            iteration = learner.iterate()
-            rate = config.mlsh.steps_per_iteration / (time.perf_counter() - before)
-            row = describe(iteration, tasks, bounds, config.mlsh.warmup, seconds(), rate)
-            training.rows.append(row)
-            if log is not None:
-                log.write(row)
-                failures = learner.env.world.failures
-                write_failures(run.path, failures, training.failures)
-                training.failures = len(failures)
-            if lost := iteration.not_finite:
-                # Before this reaches the checkpoint, from which one can go on.
-                raise _not_finite(run, lost, iteration.number)
-            if iteration.number % config.checkpoint_every == 0:
-                save()
-            on_iteration(training)
-        save()
-        if log is not None:
-            skills = config.mlsh.skills
-            plot_curves(training.rows, tasks, bounds, skills, run.path / "curves.png")
-    except OSError as error:
-        raise UserError(f"{run.path}: could not be written ({error.strerror})") from None
-    finally:
-        if log is not None:
-            log.close()
-    training.finished = learner.iteration >= config.iterations
-    return training
-
-
-def _not_finite(run: Run, lost: str, iteration: int) -> UserError:
-    what = f"{run.path}: {lost} not finite in iteration {iteration}; "
-    if not run.checkpoint.is_file():
-        level = lost.partition("/")[0]
-        rate = getattr(run.config, level).learning_rate
-        return UserError(
-            f"{what}there is no checkpoint yet: train again with a lower learning rate, "
-            f"such as --set {level}.learning_rate={rate / 10:.3g}"
-        )
-    resume = shlex.join(["mlsh", "train", "--resume", str(run.path), ALLOW])
-    return UserError(
-        f"{what}the last checkpoint is of before: lower learning_rate in "
-        f"{run.path / 'config.yaml'}, then: {resume}"
-    )
-
-
-class _Log:
-    """metrics.csv and tensorboard/ of a run; keeps existing rows."""
-
-    def __init__(self, run: Run, learner: Mlsh, training: Training) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        columns = column_names(learner.family.tasks, learner.method.skills)
-        try:
-            self._csv = CsvLog(run.path / "metrics.csv", columns, keep_until=learner.iteration)
-            training.rows, training.set_aside = self._csv.earlier, self._csv.set_aside
-            folder = str(run.path / "tensorboard")
-            self._board = SummaryWriter(folder, purge_step=learner.iteration + 1)
-        except OSError as error:
-            raise UserError(f"{run.path}: could not be written ({error.strerror})") from None
-
-    def write(self, row: Row) -> None:
-        """Append an iteration."""
-        self._csv.write(row)
-        for name, value in row.items():
-            self._board.add_scalar(name, value, int(row["iteration"]))
-
-    def close(self) -> None:
-        """Close both."""
-        self._csv.close()
-        with suppress(OSError):  # rows are on disk, or the error is on its way already
-            self._board.close()
-
-
-def _restore(learner: Mlsh, run: Run, arrays: Arrays) -> float:
-    """Load the run's state into the learner; returns the seconds trained so far."""
-    try:
-        learner.restore(arrays)
-    except (KeyError, ValueError) as error:
-        raise _misfit(run, error) from None
-    return seconds_of(run, arrays)
-
-
-def _misfit(run: Run, error: Exception) -> UserError:
+def misfit(run: Run, error: Exception) -> UserError:
+    """Returns the error for a checkpoint that is damaged or of another configuration."""
     return UserError(
         f"{run.checkpoint}: does not fit config.yaml and this version ({error.args[0]})"
     )
 
 
-def learn_masters(
-    run: Run,
-    on_update: Callable[[list[AdaptationPoint]], None] = lambda _: None,
-    *,
-    held_out: bool = False,
-    envs: int | None = None,
-    name: str = "adaptation.csv",
-) -> AdaptationResult:
-    """Train a master for every task of the family, skills frozen; writes their curves.
-
-    Args:
-        run: a finished one.
-        on_update: called with the latest `AdaptationPoint` of every task.
-        held_out: of those tasks too that training has not seen.
-        envs: simulations per update; by default those of 2,000 steps.
-        name: of the file with the curves.
-
-    Raises:
-        UserError: the checkpoint is damaged or of another configuration, or the disk is full.
-    """
-    arrays = load_arrays(run.checkpoint)
-    trained = run.still_trained(arrays)
-    config = trained.config
-    if held_out:
-        config = with_all_tasks(config)
-    tasks = make_family(config.family, config.family_parameters).tasks
-
-    def install(agent: Agent) -> None:
-        try:
-            agent.restore_skills(arrays)
-        except (KeyError, ValueError) as error:
-            raise _misfit(run, error) from None
-
-    with run.locked():
-        with held(trained):
-            result = adapt(
-                config,
-                install,
-                list(range(len(tasks))),
-                updates=ADAPTATION_UPDATES,
-                envs=envs,
-                on_update=on_update,
-            )
-        origin = Origin.of(trained, iteration_of(run, arrays))
-        write_adaptation(run.path / name, tasks, result.curves, origin)
-    return result
-
-
 def iteration_of(run: Run, arrays: Arrays) -> int:
     """Number of iterations of a checkpoint."""
-    try:
-        return int(arrays["iteration"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise _misfit(run, error) from None
+    return int(_number(run, arrays, "iteration", int))
 
 
 def seconds_of(run: Run, arrays: Arrays) -> float:
     """Training time of a checkpoint, s."""
+    return _number(run, arrays, "seconds", float)
+
+
+def _number(run: Run, arrays: Arrays, key: str, kind: type[int] | type[float]) -> float:
     try:
-        return float(arrays["seconds"])
+        return kind(arrays[key])
     except (KeyError, TypeError, ValueError) as error:
-        raise _misfit(run, error) from None
+        raise misfit(run, error) from None
 
 
 def with_all_tasks(config: TrainConfig) -> TrainConfig:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from policies.mlsh.config import IDENTITY, check_free, preset
+from policies.mlsh.config import IDENTITY, check_free
 from policies.mlsh.distributed import ALONE, Ranks
+from policies.mlsh.presets import preset
 from policies.training.run import Run, create_run
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot

@@ -7,13 +7,15 @@ for longer than a moment.
 
 from __future__ import annotations
 
+import csv
 import fcntl
+import json
 import os
 import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -45,6 +47,15 @@ def check_place(path: Path, *, overwrite: bool = False, folder: bool = False) ->
         fresh, handle = _claimed_file(above / path.name)  # tried, as permissions do not say it all
         fresh.unlink()
         os.close(handle)
+
+
+def check_format(path: Path, kind: str, suffixes: Iterable[str], *, overwrite: bool) -> None:
+    """Refuse a path of another format, or in a folder that does not exist; see `check_place`."""
+    if path.suffix not in suffixes:
+        raise UserError(f"{path}: no {kind} format {path.suffix!r}. Valid: {', '.join(suffixes)}")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: folder {str(path.parent)!r} does not exist")
+    check_place(path, overwrite=overwrite)
 
 
 @contextmanager
@@ -115,6 +126,25 @@ def write_file(path: Path, content: bytes | str, *, overwrite: bool = False) -> 
     """
     with replacing(path, overwrite=overwrite) as fresh:
         fresh.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a table as CSV; a file that is there is replaced.
+
+    Raises:
+        UserError: it could not be written.
+    """
+    with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
+        csv.writer(stream).writerows([header, *rows])
+
+
+def write_json(path: Path, data: object, *, overwrite: bool = False) -> None:
+    """Write plain data as JSON.
+
+    Raises:
+        UserError: something stands at `path` that must stay, or it could not be written.
+    """
+    write_file(path, json.dumps(data, indent=1) + "\n", overwrite=overwrite)
 
 
 @contextmanager

@@ -5,7 +5,8 @@ Training, evaluation, sim_node and skill_node all call `Interface.observe` and
 numpy and pydantic only: this package runs on the robot's own computer.
 
 interface.py      `Interface`: all terms in vector order, and the two functions
-terms.py          one term, with its places in MuJoCo and in ROS
+terms.py          one term of an observation or an action
+term_sources.py   its places in MuJoCo and in ROS
 computed.py       terms that no sensor measures: previous action, constants, history
 memory.py         what an observation needs of earlier ticks
 start_pose.py     the pose in which a robot begins
@@ -21,19 +22,11 @@ from sim.interface.interface import Interface, interface_from_dict, interface_to
 from sim.interface.memory import ObservationMemory
 from sim.interface.message_paths import Path, Step, element_path, parse_path, path_text
 from sim.interface.names import Label, RobotName, Text
-from sim.interface.orientation import DERIVED, is_unit
+from sim.interface.orientation import DERIVED, fold, is_unit
 from sim.interface.rays import LASER_SCAN, Rays
 from sim.interface.start_pose import StartPose, StartTerm
-from sim.interface.terms import (
-    ActionTerm,
-    MujocoActuators,
-    MujocoState,
-    ObservationTerm,
-    RosField,
-    Tracking,
-    fold,
-    same_value,
-)
+from sim.interface.term_sources import MujocoActuators, MujocoState, RosField, same_value
+from sim.interface.terms import ActionTerm, ObservationTerm, Tracking
 from sim.interface.validators import (
     LARGEST,
     STRICT,

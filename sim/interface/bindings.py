@@ -22,14 +22,8 @@ from sim.files.strict_yaml import read_mapping
 from sim.interface.interface import Interface
 from sim.interface.message_paths import PathText
 from sim.interface.names import LONGEST, Label, RobotName, Topic
-from sim.interface.terms import (
-    FIELD,
-    TYPE,
-    ActionTerm,
-    ObservationTerm,
-    RequiredValues,
-    RosField,
-)
+from sim.interface.term_sources import FIELD, TYPE, RequiredValues, RosField
+from sim.interface.terms import ActionTerm, ObservationTerm
 from sim.interface.validators import STRICT
 
 Term = TypeVar("Term", ObservationTerm, ActionTerm)

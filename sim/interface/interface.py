@@ -11,30 +11,24 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import (
-    Field,
-    RootModel,
-    SerializerFunctionWrapHandler,
-    TypeAdapter,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, RootModel, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
-from sim.errors import invalid, short
+from sim.errors import invalid, short, validated
 from sim.interface.computed import ComputedTerm, ComputedTerms, Memory
 from sim.interface.names import RobotName
+from sim.interface.orientation import fold
 from sim.interface.start_pose import StartPose
-from sim.interface.terms import ActionTerm, ObservationTerm, Tracking, drop_later, fold
+from sim.interface.term_sources import WithLaterKeys, drop_later
+from sim.interface.terms import ActionTerm, ObservationTerm, check_tracking
 from sim.interface.validators import STRICT, Floats, Positive, check_unique, spread
 
 MAX_TERMS = 1000
 
 
 @dataclass(frozen=True, config=STRICT)
-class Interface:
+class Interface(WithLaterKeys):
     """A robot's whole contract, in vector order. It travels inside every bundle."""
 
     robot: RobotName  # name of the robot
@@ -62,8 +56,7 @@ class Interface:
         if not any(term.policy_input for term in self.observation):
             raise ValueError("no observation term has policy_input: a policy would see nothing")
         for action in self.action:
-            if action.tracking is not None:
-                self._check_tracking(action, action.tracking)
+            check_tracking(action, self.observation)
         check_unique("action term", [t.name for t in self.action])
         _ = self.computed_terms  # refuses those that do not fit
         if self.start_pose is not None:
@@ -85,27 +78,6 @@ class Interface:
                     f"observation term {term.name!r} reads topic {term.ros.topic!r}, on which "
                     "the command goes out; it has to show what the robot measures"
                 )
-
-    def _check_tracking(self, action: ActionTerm, tracking: Tracking) -> None:
-        terms = {t.name: t for t in self.observation}
-        where = f"action {action.name!r}: tracking.term {tracking.term!r}"
-        if tracking.term not in terms:
-            raise ValueError(f"{where} is no observation term. Valid: {', '.join(terms)}")
-        term = terms[tracking.term]
-        if term.derive is not None:
-            raise ValueError(f"{where} shows {term.derive!r}, which follows no command")
-        same = tracking.elements is not None or term.size == action.size
-        if not same or term.unit != action.unit:
-            raise ValueError(
-                f"{where} has {term.size} elements in {term.unit}, "
-                f"not {action.size} in {action.unit}"
-                + ("" if same else "; tracking.elements can say which of them measure it")
-            )
-        if (last := max(i for i in action.measured if i is not None)) >= term.size:
-            raise ValueError(
-                f"{where} has no element {last}, which tracking.elements name. "
-                f"Valid: 0 to {term.size - 1}"
-            )
 
     # Sizes and layout ---------------------------------------------------------------------
 
@@ -177,10 +149,6 @@ class Interface:
     def measured_only(self) -> Interface:
         """This robot without computed terms; its observation is the first part of this one's."""
         return replace(self, computed=())
-
-    @model_serializer(mode="wrap")
-    def _without_later_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return drop_later(plain(self).items())
 
     # The two functions --------------------------------------------------------------------
 
@@ -411,10 +379,7 @@ def interface_from_dict(data: object, where: str) -> Interface:
     Raises:
         UserError: one line that names `where`, the key and what is wrong with it.
     """
-    try:
-        return _ADAPTER.validate_python(data)
-    except ValidationError as error:
-        raise invalid(where, error) from None
+    return validated(_ADAPTER, data, where)
 
 
 def interface_to_dict(interface: Interface) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Quantities that a term can derive from a quaternion: axes, up vector, gravity, tilt.
+"""Quantities that a term can derive from a quaternion: axes, up vector, gravity, tilt; and angles.
 
 MuJoCo and messages carry the quaternion whole, so that other terms can read their part of the same
 one, and a simulator can write it. Where its length is not 1 it is no orientation: then everything
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,3 +74,8 @@ DERIVED = {
     "projected_gravity": Derivation(projected_gravity, 3, "1", (-1.0, 1.0)),
     "tilt": Derivation(tilt, 1, "rad", (0.0, np.pi)),
 }
+
+
+def fold(angle: NDArray[Any]) -> NDArray[Any]:
+    """Angles, rad, on the circle: within (-pi, pi], where they are already there the same."""
+    return np.asarray(angle - 2 * np.pi * np.ceil((angle - np.pi) / (2 * np.pi)))

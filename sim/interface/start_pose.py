@@ -12,7 +12,8 @@ from pydantic.dataclasses import dataclass
 
 from sim.errors import unknown
 from sim.interface.names import Label, Text
-from sim.interface.terms import ObservationTerm, fold
+from sim.interface.orientation import fold
+from sim.interface.terms import ObservationTerm
 from sim.interface.validators import (
     STRICT,
     Floats,

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from functools import cached_property
-from numbers import Integral
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PlainSerializer,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
-from sim.interface.message_paths import PathText, parse_path
-from sim.interface.names import LONGEST, Label, Text, Topic, Unit
-from sim.interface.orientation import DERIVED, ORDER
+from sim.interface.message_paths import parse_path
+from sim.interface.names import Label, Unit
+from sim.interface.orientation import DERIVED, ORDER, fold
 from sim.interface.rays import LASER_SCAN, Rays
+from sim.interface.term_sources import (
+    MujocoActuators,
+    MujocoState,
+    RosField,
+    WithLaterKeys,
+    same_value,
+)
 from sim.interface.validators import (
     STRICT,
     Flags,
@@ -39,7 +36,6 @@ from sim.interface.validators import (
     Positives,
     Range,
     Ranges,
-    Said,
     Size,
     check_each,
     check_range,
@@ -51,77 +47,9 @@ from sim.interface.validators import (
     spread_range,
 )
 
-FIELD = r"^[A-Za-z][A-Za-z0-9_]*$"  # of a message
-TYPE = r"^[A-Za-z][A-Za-z0-9_]*/msg/[A-Za-z][A-Za-z0-9_]*$"
-SOURCES = ("qpos", "qvel", "sensor", "rays", "task")
-
 
 @dataclass(frozen=True, config=STRICT)
-class MujocoState:
-    """Source of an observation term in MuJoCo: exactly one of `SOURCES` is given."""
-
-    qpos: tuple[Text, ...] = ()  # joint positions: one scalar joint per element
-    qvel: tuple[Text, ...] = ()  # joint velocities: one scalar joint per element
-    sensor: Text | None = None  # name of a MuJoCo sensor
-    elements: tuple[Index, ...] = ()  # of the sensor, in order; empty: all
-    rays: Rays | None = None  # distances that rays measure
-    task: Text | None = None  # a quantity of the task family, not of the robot
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        given = [name for name in SOURCES if getattr(self, name)]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(SOURCES)}; got {given or 'none'}")
-        if self.elements and self.sensor is None:
-            raise ValueError(f"elements {self.elements} are of a sensor; {given[0]} has none")
-        return self
-
-
-def _pairs(value: object) -> object:
-    return tuple(value.items()) if isinstance(value, Mapping) else value
-
-
-def _by_path(pairs: tuple[tuple[str, float | str], ...]) -> tuple[tuple[str, float | str], ...]:
-    check_unique("required value", [path for path, _ in pairs])
-    return tuple(sorted(pairs, key=lambda pair: pair[0]))
-
-
-# A mapping in files; pairs in memory, because a dict would make the dataclass unhashable. Sorted,
-# because a file's order means nothing.
-RequiredValues = Annotated[
-    tuple[tuple[PathText, Said], ...],
-    BeforeValidator(_pairs),
-    AfterValidator(_by_path),
-    PlainSerializer(dict),
-]
-
-
-@dataclass(frozen=True, config=STRICT)
-class RosField:
-    """Source of a term in ROS: a message and the path of each element in it.
-
-    A path is `a.b`, `a[3].b` (index) or `a[joint]` (see `message_paths`). If the message has an
-    array of names beside `a`, the text in brackets is a name and never an index, because ROS does
-    not guarantee the order of joints.
-    """
-
-    topic: Topic  # relative topic name
-    type: Annotated[str, Field(pattern=TYPE, max_length=LONGEST)]  # such as nav_msgs/msg/Odometry
-    fields: tuple[PathText, ...]  # path of each element in the message
-    # Required values of other fields, by path: a number, compared with a tolerance, or a text.
-    # The simulator writes them; a message with other values is refused.
-    required_values: RequiredValues
-    # Name of the array of names in a message type that is not one of ROS's own;
-    # null: the array that ROS's messages have.
-    names: Annotated[str, Field(pattern=FIELD, max_length=LONGEST)] | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_later_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return drop_later(plain(self).items())
-
-
-@dataclass(frozen=True, config=STRICT)
-class ObservationTerm:
+class ObservationTerm(WithLaterKeys):
     """A named part of the observation vector: `scale * value`, clipped to `clip` if it is given.
 
     A number or a pair may also be a list with one entry per derived element of the term.
@@ -238,10 +166,6 @@ class ObservationTerm:
                     f"is {low:.4g} to {high:.4g} {self.unit}"
                 )
 
-    @model_serializer(mode="wrap")
-    def _without_later_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return drop_later(plain(self).items())
-
     @property
     def count(self) -> int:
         """Number of elements after the derivation."""
@@ -284,47 +208,8 @@ def _is_free_quaternion(names: tuple[str, ...]) -> bool:
     return names == tuple(f"{joint}[{i}]" for i in range(3, 7))
 
 
-# Keys that came later. Where they say nothing they are left out, so that digests and files are
-# those of before.
-LATER: tuple[tuple[str, Any], ...] = (
-    ("derive", None),
-    ("policy_input", True),
-    ("wraps", None),
-    ("elements", None),
-    ("names", None),
-    ("initial_command", None),
-    ("computed", ()),
-    ("computed", []),  # of a file
-    ("start_pose", None),
-    ("stiffness", None),
-    ("damping", None),
-)
-
-
-def drop_later(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns a dictionary without later keys that are at their default; for `asdict` too."""
-    return {key: value for key, value in items if (key, value) not in LATER}
-
-
-TOLERANCE = 1e-4  # relative, and absolute near 0: drivers count angles in float32
-
-
-def same_value(value: float | Integral | str, expected: float | str) -> bool:
-    """True if a message's value equals the value required by the interface."""
-    if isinstance(value, str) or isinstance(expected, str):
-        return value == expected
-    if isinstance(value, Integral) and float(expected).is_integer():
-        return int(value) == int(expected)  # there is nothing to round
-    return math.isclose(value, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
-
-
-def fold(angle: NDArray[Any]) -> NDArray[Any]:
-    """Angles, rad, on the circle: within (-pi, pi], where they are already there the same."""
-    return np.asarray(angle - 2 * np.pi * np.ceil((angle - np.pi) / (2 * np.pi)))
-
-
 @dataclass(frozen=True, config=STRICT)
-class Tracking:
+class Tracking(WithLaterKeys):
     """A measurement that must follow the command; if it does not, the robot is stopped."""
 
     term: str  # an observation term in the action term's unit
@@ -342,20 +227,9 @@ class Tracking:
         check_unique("tracking.elements", [str(element) for element in given])
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_later_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return drop_later(plain(self).items())
-
 
 @dataclass(frozen=True, config=STRICT)
-class MujocoActuators:
-    """The MuJoCo actuators that a command drives, one per element."""
-
-    actuators: tuple[Text, ...]  # name of the MuJoCo actuator of each element
-
-
-@dataclass(frozen=True, config=STRICT)
-class ActionTerm:
+class ActionTerm(WithLaterKeys):
     """A named part of the action vector and the command it becomes, in physical units.
 
     What is a number or a pair may be a list, one per element.
@@ -430,6 +304,27 @@ class ActionTerm:
             return (None,) * self.size
         return self.tracking.elements or tuple(range(self.size))
 
-    @model_serializer(mode="wrap")
-    def _without_later_keys(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return drop_later(plain(self).items())
+
+def check_tracking(action: ActionTerm, observation: Sequence[ObservationTerm]) -> None:
+    """Refuse a `tracking` that names no measurement of the command."""
+    if (tracking := action.tracking) is None:
+        return
+    terms = {t.name: t for t in observation}
+    where = f"action {action.name!r}: tracking.term {tracking.term!r}"
+    if tracking.term not in terms:
+        raise ValueError(f"{where} is no observation term. Valid: {', '.join(terms)}")
+    term = terms[tracking.term]
+    if term.derive is not None:
+        raise ValueError(f"{where} shows {term.derive!r}, which follows no command")
+    same = tracking.elements is not None or term.size == action.size
+    if not same or term.unit != action.unit:
+        raise ValueError(
+            f"{where} has {term.size} elements in {term.unit}, "
+            f"not {action.size} in {action.unit}"
+            + ("" if same else "; tracking.elements can say which of them measure it")
+        )
+    if (last := max(i for i in action.measured if i is not None)) >= term.size:
+        raise ValueError(
+            f"{where} has no element {last}, which tracking.elements name. "
+            f"Valid: 0 to {term.size - 1}"
+        )

@@ -19,11 +19,10 @@ from pydantic import (
     Field,
     PlainSerializer,
     TypeAdapter,
-    ValidationError,
 )
 from pydantic.dataclasses import dataclass
 
-from sim.errors import UserError, invalid, short, unknown
+from sim.errors import UserError, short, unknown, validated
 from sim.files.lookup import find
 from sim.files.migrations import SIM_PARAMS, check_schema
 from sim.files.strict_yaml import read_mapping
@@ -148,10 +147,7 @@ def sim_params_from_dict(data: object, where: str) -> SimParams:
     Raises:
         UserError: one line that names `where`, the key and what is wrong with it.
     """
-    try:
-        return _ADAPTER.validate_python(data)
-    except ValidationError as error:
-        raise invalid(where, error) from None
+    return validated(_ADAPTER, data, where)
 
 
 def sim_params_to_dict(sim_params: SimParams) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sim.errors import UserError
-from sim.files.output import check_place, replacing
+from sim.files.output import check_format, replacing
 from sim.physics.robot_model import Robot
 from sim.rendering.scene import EpisodeReplay, Frame, SceneRenderer
 from sim.rendering.video import find_encoder, write_mp4
@@ -53,11 +53,7 @@ def check_film(path: Path, *, overwrite: bool = False) -> None:
     Raises:
         UserError: another suffix, no such folder, or MP4 without an encoder.
     """
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"{path}: no picture format {path.suffix!r}. Valid: {', '.join(SUFFIXES)}")
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: folder {str(path.parent)!r} does not exist")
-    check_place(path, overwrite=overwrite)
+    check_format(path, "picture", SUFFIXES, overwrite=overwrite)
     if path.suffix == ".mp4":
         find_encoder()
 

@@ -7,57 +7,17 @@ out, with a note.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 import mujoco
 import numpy as np
 
 from sim.errors import UserError, listed
 from sim.files.migrations import SCHEMA
-from sim.interface import Range, element_path
 from sim.physics.robot_bodies import BALL, FREE, HINGE, SLIDE, is_robot, measured_joints, roots
-from sim.physics.servo import effect
 from sim.robot_setup.placeholders import TODO
-
-XYZ, WXYZ = ("x", "y", "z"), ("w", "x", "y", "z")  # a quaternion in MuJoCo's order
-ODOMETRY, IMU = "nav_msgs/msg/Odometry", "sensor_msgs/msg/Imu"
-JOINTS, TWIST = "sensor_msgs/msg/JointState", "geometry_msgs/msg/TwistStamped"
-Ranges = tuple[Range | None, ...]  # per element; None is `TODO`
-
-
-@dataclass(frozen=True)
-class RobotTemplate:
-    """A term as it is written to robot.yaml; None becomes `TODO`."""
-
-    name: str
-    unit: str
-    frame: str
-    source: tuple[str, tuple[str, ...] | str]  # key in `mujoco`, value
-    topic: str
-    type: str
-    fields: tuple[str, ...]
-    limits: Ranges = ()
-    why: str = ""  # of the limits
-    safe_command: tuple[float, ...] | None = None
-    safe_why: str = ""
-    tracked: str = ""  # the observation term that measures it
-    elements: tuple[int, ...] = ()  # of that term
-    derive: str = ""  # what an observation term shows of its quaternion
-    policy_input: bool = True
-    turning: str = ""  # a joint that turns without end
-
-
-# Sensors of MuJoCo: unit, message type, topic, fields.
-SENSORS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
-    "GYRO": ("rad/s", IMU, "imu", tuple(f"angular_velocity.{a}" for a in XYZ)),
-    "ACCELEROMETER": ("m/s^2", IMU, "imu", tuple(f"linear_acceleration.{a}" for a in XYZ)),
-    "FRAMEQUAT": ("1", IMU, "imu", tuple(f"orientation.{a}" for a in WXYZ)),
-    "FRAMEPOS": ("m", ODOMETRY, "odom", tuple(f"pose.pose.position.{a}" for a in XYZ)),
-    "VELOCIMETER": ("m/s", ODOMETRY, "odom", tuple(f"twist.twist.linear.{a}" for a in XYZ)),
-}
+from sim.robot_setup.template_text import action_lines, observation_lines, text
+from sim.robot_setup.term_templates import action_terms, base_terms, joint_terms, sensor_terms
 
 
 def draft(name: str, model: mujoco.MjModel, notes: Sequence[str] = ()) -> str:
@@ -74,8 +34,8 @@ def draft(name: str, model: mujoco.MjModel, notes: Sequence[str] = ()) -> str:
     _check_names(model)
     base = _planar_base(model)
     notes = [*notes, *_left_out(model)]
-    observation = [*_base_terms(base), *_joint_terms(model, base), *_sensor_terms(model, notes)]
-    action = _action_terms(model, base, observation, notes)
+    observation = [*base_terms(base), *joint_terms(model, base), *sensor_terms(model, notes)]
+    action = action_terms(model, base, observation, notes)
     if not observation or not action:
         what = "joint or sensor to observe" if not observation else "actuator to command"
         raise UserError(f"the model has no {what}")
@@ -83,17 +43,17 @@ def draft(name: str, model: mujoco.MjModel, notes: Sequence[str] = ()) -> str:
         "# Drafted from model.xml. TODO: measure or decide; `mlsh check-robot` says what it is.",
         *(f"# Note: {note}" for note in notes),
         f"schema: {SCHEMA}",
-        f"robot: {_text(name)}",
+        f"robot: {text(name)}",
         f"control_dt: {TODO}",
         f"physics_dt: {float(model.opt.timestep)!r}   # the model's timestep",
         "",
         "observation:",
     ]
     for term in observation:
-        lines += _observation_lines(term)
+        lines += observation_lines(term)
     lines += ["", "action:"]
     for term in action:
-        lines += _action_lines(term)
+        lines += action_lines(term)
     return "\n".join(lines) + "\n"
 
 
@@ -137,9 +97,6 @@ def _left_out(model: mujoco.MjModel) -> list[str]:
     ]
 
 
-# Observation ------------------------------------------------------------------------------------
-
-
 def _planar_base(model: mujoco.MjModel) -> dict[str, str]:
     """Returns joints `x`, `y` and perhaps `yaw` of a body that slides on the world, or empty."""
     for body in sorted(roots(model)):
@@ -152,403 +109,3 @@ def _planar_base(model: mujoco.MjModel) -> dict[str, str]:
         if {"x", "y"} <= set(found) and all(found.values()):
             return found
     return {}
-
-
-def _base_terms(base: dict[str, str]) -> list[RobotTemplate]:
-    if not base:
-        return []
-    joints = (base["x"], base["y"])
-    paths = tuple(f"pose.pose.position.{a}" for a in "xy")
-    terms = [RobotTemplate("position", "m", "odom", ("qpos", joints), "odom", ODOMETRY, paths)]
-    if "yaw" in base:
-        # The slides move along the world's axes, a twist along the robot's: no term for them.
-        rate = ("qvel", (base["yaw"],))
-        path = ("twist.twist.angular.z",)
-        return [
-            *terms,
-            RobotTemplate("yaw_rate", "rad/s", "base_link", rate, "odom", ODOMETRY, path),
-        ]
-    paths = tuple(f"twist.twist.linear.{a}" for a in "xy")
-    return [
-        *terms,
-        RobotTemplate("velocity", "m/s", "base_link", ("qvel", joints), "odom", ODOMETRY, paths),
-    ]
-
-
-def _joint_terms(model: mujoco.MjModel, base: dict[str, str]) -> list[RobotTemplate]:
-    terms = []
-    for kind, prefix, unit in ((HINGE, "joint", "rad"), (SLIDE, "slide", "m")):
-        ids = [
-            j
-            for j in measured_joints(model)
-            if model.jnt_type[j] == kind and model.joint(j).name not in base.values()
-        ]
-        if not ids:
-            continue
-        names = tuple(model.joint(j).name for j in ids)
-        endless = [j for j in ids if kind == HINGE and not model.jnt_limited[j]]
-        position = RobotTemplate(
-            f"{prefix}_position",
-            unit,
-            "joint",
-            ("qpos", names),
-            "joint_states",
-            JOINTS,
-            _paths("position", names),
-            limits=tuple(_joint_range(model, j) for j in ids),
-            why="the model's jnt_range",
-            turning=model.joint(endless[0]).name if endless else "",
-        )
-        velocity = RobotTemplate(
-            f"{prefix}_velocity",
-            f"{unit}/s",
-            "joint",
-            ("qvel", names),
-            "joint_states",
-            JOINTS,
-            _paths("velocity", names),
-        )
-        terms += [position, velocity]
-    return terms
-
-
-def _joint_range(model: mujoco.MjModel, joint: int) -> Range | None:
-    low, high = (float(bound) for bound in model.jnt_range[joint])
-    return (low, high) if model.jnt_limited[joint] else None
-
-
-def _paths(array: str, names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(element_path(array, name) for name in names)
-
-
-def _sensor_terms(model: mujoco.MjModel, notes: list[str]) -> list[RobotTemplate]:
-    terms: list[RobotTemplate] = []
-    several = len({_place(model, i) for i in range(model.nsensor) if _of_imu(model, i)}) > 1
-    for index in range(model.nsensor):
-        term = _sensor_term(model, index, several)
-        if isinstance(term, str):
-            notes.append(f"sensor {model.sensor(index).name} {term}")
-        elif same := [t for t in terms if (t.topic, t.fields) == (term.topic, term.fields)]:
-            notes.append(
-                f"sensor {model.sensor(index).name} is left out: its message would be that of "
-                f"{same[0].source[1]}; write a term with the topic that your robot has for it"
-            )
-        else:
-            terms.append(replace(term, name=_free_name(term.name, [t.name for t in terms])))
-    return [*terms, *_tilt(model, terms)]
-
-
-def _of_imu(model: mujoco.MjModel, index: int) -> bool:
-    kind = mujoco.mjtSensor(int(model.sensor_type[index])).name.removeprefix("mjSENS_")
-    return kind in ("GYRO", "ACCELEROMETER") and is_robot(model, _body(model, index))
-
-
-def _sensor_term(model: mujoco.MjModel, index: int, several: bool) -> RobotTemplate | str:
-    """Returns the term that reads a sensor, or the reason that there is none."""
-    sensor = model.sensor(index)
-    kind = mujoco.mjtSensor(int(sensor.type[0])).name.removeprefix("mjSENS_")
-    if kind in ("JOINTPOS", "JOINTVEL"):
-        return "is left out: it shows what qpos or qvel shows"
-    if kind not in SENSORS:
-        return f"({kind.lower()}) is left out: write a term with the message that your robot sends"
-    body = _body(model, index)
-    if not is_robot(model, body):
-        return f"is left out: no actuator moves body {model.body(body).name}, where it sits"
-    unit, message, topic, paths = SENSORS[kind]
-    if model.sensor_refid[index] >= 0:
-        return "is left out: it is relative to another frame, write a term with its message"
-    if (message, kind) == (IMU, "FRAMEQUAT") and sensor.name.endswith("_orientation"):
-        message, topic = ODOMETRY, "odom"
-        paths = tuple(f"pose.pose.{path}" for path in paths)
-    base = body in roots(model) or model.body_weldid[body] in roots(model)
-    if message == ODOMETRY and not base:
-        return (
-            f"is left out: odometry is of the base, not of {model.body(body).name}; write a term "
-            "with the message that your robot sends"
-        )
-    if message == IMU and several:
-        topic = _topic(f"{_place(model, index)}/imu")
-    frame = "base_link" if base else _label(_place(model, index))
-    frame = "odom" if kind in ("FRAMEPOS", "FRAMEQUAT") else frame
-    source = ("sensor", sensor.name)
-    return RobotTemplate(_label(sensor.name), unit, frame, source, topic, message, paths)
-
-
-def _body(model: mujoco.MjModel, sensor: int) -> int:
-    """Returns the body that a sensor is attached to, 0 for none."""
-    kind, index = int(model.sensor_objtype[sensor]), int(model.sensor_objid[sensor])
-    of = {
-        int(mujoco.mjtObj.mjOBJ_SITE): model.site_bodyid,
-        int(mujoco.mjtObj.mjOBJ_GEOM): model.geom_bodyid,
-        int(mujoco.mjtObj.mjOBJ_CAMERA): model.cam_bodyid,
-    }
-    if kind in of:
-        return int(of[kind][index])
-    on_body = kind in (int(mujoco.mjtObj.mjOBJ_BODY), int(mujoco.mjtObj.mjOBJ_XBODY))
-    return index if on_body else 0
-
-
-def _place(model: mujoco.MjModel, sensor: int) -> str:
-    """Returns the name of the site or body of a sensor."""
-    kind, index = int(model.sensor_objtype[sensor]), int(model.sensor_objid[sensor])
-    named = model.site(index).name if kind == int(mujoco.mjtObj.mjOBJ_SITE) else ""
-    return named or model.body(_body(model, sensor)).name or f"site_{index}"
-
-
-def _tilt(model: mujoco.MjModel, terms: Sequence[RobotTemplate]) -> list[RobotTemplate]:
-    """Returns a term with the tilt of a robot that can fall over; limited but not observed."""
-    known = roots(model)
-    orientations = [
-        term
-        for term in terms
-        if term.fields[0].endswith("orientation.w")
-        and model.jnt_type[model.body_jntadr[root := _root(model, term)]] == FREE
-        and root in known
-    ]
-    if not orientations:
-        return []
-
-    # An IMU is asked first: odometry may be a guess from wheels, always upright. And of several
-    # the one on the base: a head may nod.
-    def rank(term: RobotTemplate) -> tuple[bool, bool]:
-        body = _body(model, int(model.sensor(term.source[1]).id))
-        return (model.body_weldid[body] != _root(model, term), term.type != IMU)
-
-    whole = min(orientations, key=rank)
-    name = _free_name("tilt", [term.name for term in terms])
-    base = replace(whole, name=name, unit="rad", frame="base_link")
-    return [replace(base, derive="tilt", policy_input=False)]
-
-
-def _root(model: mujoco.MjModel, term: RobotTemplate) -> int:
-    return int(model.body_rootid[_body(model, int(model.sensor(term.source[1]).id))])
-
-
-# Action -----------------------------------------------------------------------------------------
-
-
-def _action_terms(
-    model: mujoco.MjModel,
-    base: dict[str, str],
-    observation: Sequence[RobotTemplate],
-    notes: list[str],
-) -> list[RobotTemplate]:
-    groups: dict[tuple[str, str, bool], list[int]] = {}
-    for index in range(model.nu):
-        does = effect(model, index)
-        if does.odd:
-            notes.append(f"actuator {model.actuator(index).name}: {does.odd}")
-        joint = model.joint(does.joint) if does.kind else None
-        part = next((k for k, name in base.items() if joint and name == joint.name), "")
-        part = {"x": "base", "y": "base", "yaw": "turn"}.get(part, "")
-        turning = joint is not None and int(joint.type[0]) == HINGE
-        groups.setdefault((does.kind, part, turning), []).append(index)
-    terms: list[RobotTemplate] = []
-    for (kind, part, turning), ids in groups.items():
-        term = _action_term(model, kind, part, turning, ids, observation, base, notes)
-        terms.append(replace(term, name=_free_name(term.name, [t.name for t in terms])))
-    return terms
-
-
-def _action_term(
-    model: mujoco.MjModel,
-    kind: str,
-    part: str,
-    turning: bool,
-    ids: list[int],
-    observation: Sequence[RobotTemplate],
-    base: dict[str, str],
-    notes: list[str],
-) -> RobotTemplate:
-    source = ("actuators", tuple(model.actuator(i).name for i in ids))
-    limits, why = _command_limits(model, kind, ids)
-    safe, safe_why = _safe(model, kind, ids, limits, notes)
-    if not kind:  # neither a servo nor a motor of a joint: what it commands, the model hides
-        todo = (TODO,) * len(ids)
-        return RobotTemplate("command", TODO, "joint", source, TODO, TODO, todo, limits, why)
-    joints = tuple(model.joint(effect(model, i).joint).name for i in ids)
-    length, force = ("rad", "N m") if turning else ("m", "N")
-    unit = {"position": length, "velocity": f"{length}/s", "effort": force}[kind]
-    topic, message, paths = "joint_commands", JOINTS, _paths(kind, joints)
-    name, frame = f"{'joint' if turning else 'slide'}_{kind}", "joint"
-    if part and kind == "velocity":
-        name, frame = ("base_velocity" if part == "base" else "base_yaw_rate"), "base_link"
-        topic, message = "cmd_vel", TWIST
-        axes = {"x": "linear.x", "y": "linear.y", "yaw": "angular.z"}
-        paths = tuple(f"twist.{axes[key]}" for j in joints for key in base if base[key] == j)
-    key = {"position": "qpos", "velocity": "qvel"}.get(kind)
-    tracked = ""
-    elements: tuple[int, ...] = ()
-    for term in observation:
-        if (term.source[0], term.unit) == (key, unit) and set(joints) <= set(term.source[1]):
-            tracked = term.name
-            elements = tuple(term.source[1].index(joint) for joint in joints)
-            if elements == tuple(range(len(term.fields))):
-                elements = ()  # element by element, as where nothing is said
-    return RobotTemplate(
-        name,
-        unit,
-        frame,
-        source,
-        topic,
-        message,
-        paths,
-        limits=limits,
-        why=why,
-        safe_command=safe,
-        safe_why=safe_why,
-        tracked=tracked,
-        elements=elements,
-    )
-
-
-def _command_limits(model: mujoco.MjModel, kind: str, ids: list[int]) -> tuple[Ranges, str]:
-    limits: list[Range | None] = []
-    of_joint = False
-    for i in ids:
-        low, high = (float(bound) for bound in model.actuator_ctrlrange[i])
-        limited = bool(model.actuator_ctrllimited[i])
-        limits.append((low, high) if limited else None)
-        if not limited and kind == "position":
-            limits[-1] = _joint_range(model, effect(model, i).joint)
-            of_joint |= limits[-1] is not None
-    return tuple(limits), "the model's ctrlrange" + (", or jnt_range" if of_joint else "")
-
-
-def _safe(
-    model: mujoco.MjModel, kind: str, ids: list[int], limits: Ranges, notes: list[str]
-) -> tuple[tuple[float, ...] | None, str]:
-    """Returns the command of the first keyframe that has one, for servos; and its purpose."""
-    for k in range(model.nkey):
-        if not model.key_ctrl[k].any():  # MuJoCo cannot tell zeros that were meant from none given
-            continue
-        name = model.key(k).name or k
-        values = tuple(float(model.key_ctrl[k][i]) for i in ids)
-        if kind not in ("position", "velocity"):
-            # Files of vendors have the angles of servos there, whatever their actuators are.
-            if any(values):
-                notes.append(
-                    f"ctrl of keyframe {name} is not taken for safe {kind or 'commands'}: it may "
-                    "hold angles"
-                )
-            return None, ""
-        bounds = [(-np.inf, np.inf) if bound is None else bound for bound in limits]
-        if any(not low <= x <= high for x, (low, high) in zip(values, bounds, strict=True)):
-            notes.append(
-                f"ctrl of keyframe {name} is beyond the limits, so that it is not `safe_command`"
-            )
-            return None, ""
-        return values, f"ctrl of the model's keyframe {name}: does it stop the robot?"
-    return None, ""
-
-
-# Text -------------------------------------------------------------------------------------------
-
-PLAIN = re.compile(r"[A-Za-z_][\w./^]*( [A-Za-z]\w*)?", re.ASCII)
-WORDS = ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
-
-
-def _label(name: str) -> str:
-    """Returns a valid name for a term, which allows fewer characters than MuJoCo."""
-    return re.sub(r"[^A-Za-z0-9_./-]", "_", name)[:80].lstrip("./-") or "sensor"
-
-
-def _topic(name: str) -> str:
-    parts = [re.sub(r"\W", "_", part, flags=re.ASCII) for part in name.split("/") if part]
-    return "/".join(f"_{part}" if part[0].isdigit() else part for part in parts)
-
-
-def _free_name(name: str, taken: Sequence[str]) -> str:
-    choices = (name, *(f"{name}_{i}" for i in range(2, len(taken) + 3)))
-    return next(choice for choice in choices if choice not in taken)
-
-
-def _text(value: str) -> str:
-    plain = PLAIN.fullmatch(value) and value.lower() not in WORDS
-    return value if plain else json.dumps(value)
-
-
-def _list(values: Iterable[str]) -> str:
-    return f"[{', '.join(values)}]"
-
-
-def _names(values: Iterable[str]) -> str:
-    return _list(_text(value) for value in values)
-
-
-def _each(values: Sequence[str]) -> str:
-    """Returns one value if all elements share it, else a list."""
-    return values[0] if len(set(values)) == 1 else _list(values)
-
-
-def _with_reason(text: str, why: str) -> str:
-    return text if text == TODO or not why else f"{text}   # {why}"
-
-
-def _limits(term: RobotTemplate) -> str:
-    shown = [TODO if b is None else f"[{b[0]!r}, {b[1]!r}]" for b in term.limits]
-    return _with_reason(_each(shown), term.why) if shown else TODO
-
-
-def _ros_lines(term: RobotTemplate) -> list[str]:
-    return [
-        "    ros:",
-        f"      topic: {_text(term.topic)}",
-        f"      type: {term.type}",
-        f"      fields: {_names(term.fields)}",
-        "      required_values: {}   # by path: what the message must say of itself, see scans",
-    ]
-
-
-def _observation_lines(term: RobotTemplate) -> list[str]:
-    key, value = term.source
-    shown = _text(value) if isinstance(value, str) else _names(value)
-    more = []
-    if term.turning:
-        more.append(f"    wraps: {TODO}   # joint {_text(term.turning)} turns without end")
-    if term.derive:
-        more.append(f"    derive: {term.derive}   # of its z axis to the world's")
-    if not term.policy_input:
-        more.append("    policy_input: false   # the guard checks it, the policy does not see it")
-    return [
-        f"  - name: {_text(term.name)}",
-        f"    size: {len(term.fields)}",
-        f"    unit: {_text(term.unit)}",
-        f"    frame: {_text(term.frame)}",
-        "    scale: 1.0   # the numbers as they are; training normalizes them",
-        "    clip: null",
-        f"    noise: {TODO}" if term.policy_input else "    noise: 0.0   # not observed",
-        f"    max_age: {TODO}",
-        f"    limit: {TODO if None in term.limits else _limits(term)}",
-        "    inf_values: null   # infinite values are refused",
-        *more,
-        f"    mujoco: {{{key}: {shown}}}",
-        *_ros_lines(term),
-    ]
-
-
-def _action_lines(term: RobotTemplate) -> list[str]:
-    scales = [TODO if b is None else repr((b[1] - b[0]) / 2) for b in term.limits]
-    offsets = [TODO if b is None else repr((b[1] + b[0]) / 2) for b in term.limits]
-    elements = f", elements: {_list(map(str, term.elements))}" if term.elements else ""
-    tracking = f"{{term: {_text(term.tracked)}{elements}, tolerance: {TODO}, timeout: {TODO}}}"
-    safe = TODO if term.safe_command is None else _list(map(repr, term.safe_command))
-    lines = [
-        f"  - name: {_text(term.name)}",
-        f"    size: {len(term.fields)}",
-        f"    unit: {_text(term.unit)}",
-        f"    frame: {_text(term.frame)}",
-        f"    scale: {_with_reason(_each(scales), 'actions of -1 .. 1 span the limit')}",
-        f"    offset: {_each(offsets)}",
-        f"    limit: {_limits(term)}",
-        f"    smoothing_time: {TODO}",
-        f"    rate_limit: {TODO}",
-        f"    tracking: {tracking if term.tracked else TODO}",
-        f"    safe_command: {_with_reason(safe, term.safe_why)}",
-        f"    mujoco: {{actuators: {_names(term.source[1])}}}",
-    ]
-    if term.type == JOINTS:
-        lines.append(
-            "    # A forward_command_controller: std_msgs/msg/Float64MultiArray, fields data[0] .."
-        )
-    return lines + _ros_lines(term)

@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from sim.interface import STRICT, Floats, NonNegative, Positive
 from sim.tasks.base import EpisodeState, Fields
 from sim.tasks.goals import COLORS, Count
+from sim.tasks.planar import within
 from sim.tasks.running import RunningTask, run
 from sim.tasks.scenery import add_disc
 
@@ -63,8 +64,7 @@ class AntBandits(RunningTask):
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """True within the radius of the target."""
-        offset = fields["position"] - layout["goal"]
-        return np.asarray((offset**2).sum(axis=1) < self.radius**2)
+        return within(fields["position"], layout["goal"], self.radius)
 
     def estimate(self, task: int, dt: float) -> tuple[float, float]:
         """Returns of running to the first target for every task; and to the target that counts."""

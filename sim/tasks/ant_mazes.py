@@ -28,6 +28,7 @@ from pydantic.dataclasses import dataclass
 from sim.interface import STRICT, Floats, Positive
 from sim.tasks.base import EpisodeState, Fields
 from sim.tasks.goals import Count
+from sim.tasks.planar import within
 from sim.tasks.running import RunningTask
 from sim.tasks.scenery import WALL_COLOR, add_block, add_disc, add_walls
 
@@ -118,7 +119,7 @@ class AntMazes(RunningTask):
             towards = changes["rate"] * np.where(before < goal, 1.0, -1.0)
         else:
             towards = (np.abs(before - goal) - np.abs(fields["position"] - goal)) / dt
-        reached = np.maximum(layout["reached"], self._within(layout, fields))
+        reached = np.maximum(layout["reached"], within(fields["position"], goal, self.radius))
         return {**changes, "nearer": towards.sum(axis=1), "reached": reached}
 
     def target(self, layout: EpisodeState) -> Floats:
@@ -132,10 +133,6 @@ class AntMazes(RunningTask):
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """True once the robot has been within the radius of the goal, even if it left again."""
         return np.asarray(layout["reached"] > 0)
-
-    def _within(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        offset = fields["position"] - layout["goal"]
-        return np.asarray((offset**2).sum(axis=1) < self.radius**2)
 
     def estimate(self, task: int, dt: float) -> tuple[float, float]:
         """Returns of running right to the wall, and of running to the goal in the given time.

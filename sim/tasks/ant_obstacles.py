@@ -25,6 +25,7 @@ from pydantic.dataclasses import dataclass
 from sim.interface import STRICT, Floats, NonNegative, Positive
 from sim.tasks.base import EpisodeState, Fields
 from sim.tasks.goals import Count
+from sim.tasks.planar import within
 from sim.tasks.running import RunningTask
 from sim.tasks.scenery import add_disc, add_walls
 
@@ -86,7 +87,7 @@ class AntObstacles(RunningTask):
         if not self.monster:
             return changes
         position, monster = fields["position"], layout["monster"]
-        near = ((position - LAIR) ** 2).sum(axis=1) < ROUND**2
+        near = within(position, LAIR, ROUND)
         stride = STRIDE * np.sign(position - monster) * near[:, None]
         return {**changes, "monster": monster + stride}
 
@@ -103,18 +104,17 @@ class AntObstacles(RunningTask):
         position = fields["position"]
         if self.published:
             return np.asarray(position.sum(axis=1) > CORNER)
-        return np.asarray(((position - GOAL) ** 2).sum(axis=1) < self.radius**2)
+        return within(position, GOAL, self.radius)
 
     def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """True if the monster touches the robot, or if leaning too far ends an episode."""
         ended = super().terminated(layout, fields)
         if self.monster:
-            offset = fields["position"] - layout["monster"]
-            ended = ended | ((offset**2).sum(axis=1) < TOUCH**2)
+            ended = ended | within(fields["position"], layout["monster"], TOUCH)
         return ended
 
     def estimate(self, task: int, dt: float) -> tuple[float, float]:
         """Returns zero for running in one direction only; and all ticks after the way there."""
         # Along the axes, to the nearest point of the circle.
-        metres = CORNER if self.published else sum(GOAL) - 2**0.5 * self.radius
-        return 0.0, max(0.0, self.ticks - metres / (self.speed * dt))
+        meters = CORNER if self.published else sum(GOAL) - 2**0.5 * self.radius
+        return 0.0, max(0.0, self.ticks - meters / (self.speed * dt))

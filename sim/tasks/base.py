@@ -72,6 +72,30 @@ class TaskFamily(Protocol):
         """(n,) True if the episode ends here for a reason of the task (not of time)."""
 
 
+class HiddenTask:
+    """Base of families that show nothing of the task, on the robot's plain scene."""
+
+    @property
+    def terms(self) -> tuple[ObservationTerm, ...]:
+        """Empty: the task is hidden."""
+        return ()
+
+    def scene(self, spec: mujoco.MjSpec) -> None:
+        """Adds nothing."""
+
+    def place(self, layout: EpisodeState) -> dict[str, Floats]:
+        """Empty: the scene has no mocap bodies."""
+        return {}
+
+    def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
+        """Empty: the family has no terms."""
+        return {}
+
+    def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
+        """Always False: only time ends an episode."""
+        return np.zeros(len(fields["position"]), bool)
+
+
 # A family may say in a class variable `recommended` with which settings it is learned, by name as
 # `mlsh train --set` has it: {"mlsh.rollout_ticks": 100}. Plain data, which the learner checks.
 

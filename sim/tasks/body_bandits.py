@@ -15,12 +15,13 @@ from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, Positive
 from sim.tasks.base import EpisodeState, Fields
-from sim.tasks.goals import Count, GoalTask
+from sim.tasks.goals import Count
+from sim.tasks.moving_bandits import MovingBandits
 from sim.tasks.planar import to_base
 
 
 @dataclass(frozen=True, config=STRICT)
-class BodyBandits(GoalTask):
+class BodyBandits(MovingBandits):
     """The task is the slot of the goal that counts."""
 
     name: ClassVar[str] = "body_bandits"
@@ -39,20 +40,13 @@ class BodyBandits(GoalTask):
 
     ticks: Count = 100  # of an episode; at 0.22 m/s the farthest goal is 5 s away
     radius: Positive = 0.2  # m
-    shown: Count = 2
     half_width: Positive = 0.7  # m, goals are uniform in the square of twice this side
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """goal-0, goal-1."""
-        return tuple(f"goal-{i}" for i in range(self.shown))
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
         """Goals are uniform in the square, with any heading, independent of the task."""
-        goals = rng.uniform(-self.half_width, self.half_width, (self.shown, 2))
+        drawn = super().reset(task, rng)
         # Two turns: a heading is shown as a quaternion, and both signs of it are the same one.
-        start = np.array([0.0, 0.0, rng.uniform(-2 * np.pi, 2 * np.pi)])
-        return {"goals": goals, "slot": np.float64(task), "start": start}
+        return {**drawn, "start": np.array([0.0, 0.0, rng.uniform(-2 * np.pi, 2 * np.pi)])}
 
     def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
         """Positions of the goals relative to base_link, as one term."""

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, MujocoState, ObservationTerm, Positive, RosField
 from sim.tasks.base import EpisodeState, Fields
+from sim.tasks.planar import within
 from sim.tasks.scenery import add_disc
 
 Count = Annotated[int, Field(gt=0)]
@@ -90,8 +91,7 @@ class GoalTask:
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """True inside the radius of the goal that counts."""
-        offset = fields["position"] - self.target(layout)
-        return np.asarray((offset**2).sum(axis=-1) < self.radius**2)
+        return within(fields["position"], self.target(layout), self.radius)
 
     def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """Always False: only time ends an episode."""

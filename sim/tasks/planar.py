@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.interface import Floats
 from sim.tasks.base import Fields
@@ -17,6 +18,13 @@ def to_base(vector: Floats, fields: Fields) -> Floats:
     cos, sin = cos.reshape(lead), sin.reshape(lead)
     x, y = vector[..., 0], vector[..., 1]
     return np.stack([cos * x + sin * y, cos * y - sin * x], axis=-1)
+
+
+def within(
+    position: Floats, goal: Floats | tuple[float, float], radius: float
+) -> NDArray[np.bool_]:
+    """(n,) True where positions (n, 2) are nearer than `radius` to a goal, m."""
+    return np.asarray(((position - goal) ** 2).sum(axis=-1) < radius**2)
 
 
 def axis_of(heading: Floats) -> tuple[Floats, Floats]:

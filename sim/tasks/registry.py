@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from sim.errors import UserError, invalid, short, unknown
+from sim.errors import UserError, short, unknown, validated
 from sim.files.entry_points import installed
 from sim.tasks.ant_bandits import AntBandits
 from sim.tasks.ant_mazes import AntMazes
@@ -156,13 +156,8 @@ def make_family(name: str, parameters: Mapping[str, Any] | None = None) -> TaskF
     Raises:
         UserError: no such family or parameter.
     """
-    try:
-        family: TaskFamily = TypeAdapter(family_class(name)).validate_python(
-            dict(parameters or {})
-        )
-    except ValidationError as error:
-        raise invalid(f"task family {name!r}", error) from None
-    return family
+    adapter: TypeAdapter[TaskFamily] = TypeAdapter(family_class(name))
+    return validated(adapter, dict(parameters or {}), f"task family {name!r}")
 
 
 def recommended_settings(name: str) -> dict[str, Any]:

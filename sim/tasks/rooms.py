@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from sim.interface import STRICT, Floats, NonNegative, ObservationTerm, Positive
-from sim.tasks.base import EpisodeState, Fields
+from sim.interface import STRICT, Floats, NonNegative, Positive
+from sim.tasks.base import EpisodeState, Fields, HiddenTask
 from sim.tasks.goals import Count
+from sim.tasks.planar import within
 from sim.tasks.scenery import add_disc, add_walls
 
 ROOMS = 4
@@ -40,7 +41,7 @@ CONE = 0.8  # sideways per distance from the wall: the same robot fits at 39 deg
 
 
 @dataclass(frozen=True, config=STRICT)
-class Rooms:
+class Rooms(HiddenTask):
     """The task is the spot that is the goal; reward 1 per tick within `radius` of it.
 
     With a `fringe` the reward falls to 0 over so much more way, so that a skill that serves two
@@ -90,11 +91,6 @@ class Rooms:
         far, near = BETWEEN + self.spread, BETWEEN - self.spread
         return {"long": (far, near), "high": (near, far), "between": (BETWEEN, BETWEEN)}
 
-    @property
-    def terms(self) -> tuple[ObservationTerm, ...]:
-        """Empty: the goal is hidden."""
-        return ()
-
     def scene(self, spec: mujoco.MjSpec) -> None:
         """Add the walls, and a disc that marks the goal in pictures."""
         add_disc(spec, "goal", self.radius, GOAL_COLOR)
@@ -139,10 +135,6 @@ class Rooms:
         heading = rng.uniform(-2 * np.pi, 2 * np.pi)
         return {"goal": self.spot(task), "start": np.array([*xy, heading])}
 
-    def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
-        """Empty: the family has no terms."""
-        return {}
-
     def target(self, layout: EpisodeState) -> Floats:
         """(n, 2) the goal, m."""
         return layout["goal"]
@@ -156,12 +148,7 @@ class Rooms:
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """True inside the radius of the goal."""
-        offset = fields["position"] - layout["goal"]
-        return np.asarray((offset**2).sum(axis=-1) < self.radius**2)
-
-    def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """Always False: only time ends an episode."""
-        return np.zeros(len(fields["position"]), bool)
+        return within(fields["position"], layout["goal"], self.radius)
 
     def expert(self, layout: EpisodeState, fields: Fields) -> Floats:
         """The next point on the shortest way to the goal."""

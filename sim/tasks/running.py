@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from sim.interface import STRICT, Floats, NonNegative, ObservationTerm, Positive
-from sim.tasks.base import EpisodeState, Fields
+from sim.interface import STRICT, Floats, NonNegative, Positive
+from sim.tasks.base import EpisodeState, Fields, HiddenTask
 
 Natural = Annotated[int, Field(ge=0)]
 
@@ -22,7 +21,7 @@ FALLEN = 1.0  # rad from upright
 
 
 @dataclass(frozen=True, config=STRICT)
-class RunningTask:
+class RunningTask(HiddenTask):
     """A legged robot that starts upright and is rewarded for its position on the floor.
 
     `rate` in the layout is the mean velocity over the last tick, so that its sum over an episode
@@ -41,18 +40,6 @@ class RunningTask:
     fall: NonNegative = 0.0  # taken off per tick while it leans by more than FALLEN
     tilt: NonNegative = 0.0  # rad, lean that ends an episode; 0: none does
 
-    @property
-    def terms(self) -> tuple[ObservationTerm, ...]:
-        """Empty: the task is hidden."""
-        return ()
-
-    def scene(self, spec: mujoco.MjSpec) -> None:
-        """Adds no geometry to the floor."""
-
-    def place(self, layout: EpisodeState) -> dict[str, Floats]:
-        """Empty: the scene has no mocap bodies."""
-        return {}
-
     def begin(self, x: float, y: float, rng: np.random.Generator) -> dict[str, Floats]:
         """Rows of the layout for an episode that begins at x, y, m."""
         start = np.array([x, y, rng.uniform(-self.heading, self.heading)])
@@ -62,10 +49,6 @@ class RunningTask:
         """Position at the previous tick, m, and mean velocity since then, m/s."""
         position = fields["position"]
         return {"before": position, "rate": (position - layout["before"]) / dt}
-
-    def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
-        """Empty: the family has no terms."""
-        return {}
 
     def cost(self, action: Floats) -> Floats:
         """`effort` times the squared length of the action."""
@@ -80,7 +63,7 @@ class RunningTask:
     def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """True if the robot leans too far and that ends an episode."""
         if not self.tilt:
-            return np.zeros(len(fields["position"]), bool)
+            return super().terminated(layout, fields)
         return leans(fields["orientation"], self.tilt)
 
 

@@ -22,9 +22,9 @@ from unittest.mock import patch
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the simulator gets the cores
 
 from policies.mlsh.actor_critic import Agent
-from policies.mlsh.config import default_config
 from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.networks import Normalizer
+from policies.mlsh.presets import default_config
 from policies.mlsh.rollout import Collector
 from sim.envs.vec_env import TaskVectorEnv
 from sim.envs.world import World

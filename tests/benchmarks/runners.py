@@ -13,8 +13,9 @@ import yaml
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass as checked
 
-from policies.mlsh.config import TrainConfig, default_config
+from policies.mlsh.config import TrainConfig
 from policies.mlsh.mlsh import Mlsh
+from policies.mlsh.presets import default_config
 from sim.envs.reference_returns import ReferenceReturns
 from sim.files.migrations import SCHEMA
 from sim.interface import STRICT, Floats, ObservationTerm, element_path

@@ -42,9 +42,9 @@ class Run:
 
 def worker(family: str, iterations: int) -> None:
     """One rank; the first one prints."""
-    from policies.mlsh.config import default_config
     from policies.mlsh.distributed import ranks_of_this_run
     from policies.mlsh.mlsh import Mlsh
+    from policies.mlsh.presets import default_config
     from sim.tasks.registry import make_family
     from tests.benchmarks.runners import RUNNERS, Directions, RunnerMlsh
     from tests.benchmarks.runners import config as runner_config

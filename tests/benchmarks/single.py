@@ -13,8 +13,9 @@ import argparse
 import time
 from dataclasses import replace
 
-from policies.mlsh.config import TrainConfig, default_config
+from policies.mlsh.config import TrainConfig
 from policies.mlsh.mlsh import Mlsh
+from policies.mlsh.presets import default_config
 from policies.training.adapt import greedy_scores, scored_episodes
 from sim.tasks.registry import make_family
 from sim.tasks.task_id import TaskId

@@ -24,18 +24,9 @@ from mlsh_ros.control.safety_monitor import SafetyMonitor, SafetyRules
 from mlsh_ros.control.sensor_buffer import Sample, SensorBuffer
 from mlsh_ros.control.tick_schedule import TickSchedule
 from mlsh_ros.evaluation.in_process_master import decide_with
-from policies.bundle.bundle import (
-    GOLDEN,
-    Bundle,
-    Family,
-    Golden,
-    Manifest,
-    Master,
-    Provenance,
-    Score,
-    golden_bytes,
-    write_bundle,
-)
+from policies.bundle.bundle import Bundle, write_bundle
+from policies.bundle.golden import Golden, golden_bytes
+from policies.bundle.manifest import GOLDEN, Family, Manifest, Master, Provenance, Score
 from policies.bundle.onnx_writer import write_graph
 from policies.bundle.runtime import Network
 from sim.interface import Floats, Interface, interface_from_dict

@@ -21,8 +21,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlsh_ros.bringup.graphs import SIM
 from mlsh_ros.bringup.network import LOCAL, PROFILES, RANGE
-from mlsh_ros.bringup.node_graph import SIM
 from mlsh_ros.bringup.process_launcher import Processes
 
 GAP = 0.19  # s without a message that come every 0.1 s or more often

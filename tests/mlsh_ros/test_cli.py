@@ -41,8 +41,8 @@ def mlsh(monkeypatch, capsys, tmp_path):
     """Runs a command in this process, in an empty folder; returns status, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     # Imported when it is needed: most of these commands end before they need torch.
-    if "policies.training.run" in sys.modules:
-        monkeypatch.setattr("policies.training.run.ADAPTATION_UPDATES", 1)
+    if "policies.training.train" in sys.modules:
+        monkeypatch.setattr("policies.training.train.ADAPTATION_UPDATES", 1)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["mlsh", *map(str, arguments)])
@@ -86,11 +86,11 @@ def contents(folder):
 def trained(tmp_path_factory):
     """A finished tiny run; not to be changed."""
     folder = tmp_path_factory.mktemp("run") / "tiny"
-    from policies.training import run as run_module
+    from policies.training import train as training
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["mlsh", "train", B, "--output", str(folder), *settings()])
-        patch.setattr(run_module, "ADAPTATION_UPDATES", 1)
+        patch.setattr(training, "ADAPTATION_UPDATES", 1)
         with pytest.raises(SystemExit) as caught:
             cli.main()
     assert caught.value.code == 0

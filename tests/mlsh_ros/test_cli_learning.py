@@ -32,8 +32,8 @@ SET = [f"--set={key}={value}" for key, value in TINY.items()]
 def mlsh(monkeypatch, capsys, tmp_path):
     """Runs a command in this process, in an empty folder; returns status, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
-    if "policies.training.run" in sys.modules:
-        monkeypatch.setattr("policies.training.run.ADAPTATION_UPDATES", 1)
+    if "policies.training.train" in sys.modules:
+        monkeypatch.setattr("policies.training.train.ADAPTATION_UPDATES", 1)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["mlsh", *map(str, arguments)])
@@ -60,7 +60,7 @@ def assert_refused(result, *said):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A finished tiny run on a robot of one's own; not to be changed."""
-    from policies.training import run as run_module
+    from policies.training import train as training
 
     folder = tmp_path_factory.mktemp("run")
     shutil.copytree(ROBOTS / "omni", folder / "mine")
@@ -68,7 +68,7 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "argv", words)
-        patch.setattr(run_module, "ADAPTATION_UPDATES", 1)
+        patch.setattr(training, "ADAPTATION_UPDATES", 1)
         with pytest.raises(SystemExit) as caught:
             cli.main()
     assert caught.value.code == 0
@@ -112,7 +112,8 @@ def test_summary_refuses_masters_from_before_the_training_went_on(mlsh, run):
     assert_refused(
         mlsh("compare-runs", "tiny"), "not finished: 3 of 4 iterations; mlsh train --resume"
     )
-    from policies.training.run import open_run, train
+    from policies.training.run import open_run
+    from policies.training.train import train
 
     assert train(open_run(run), resume=True).finished  # the masters are those of before
     assert_refused(
@@ -252,7 +253,7 @@ def test_a_wrong_setting_says_where_all_are(mlsh):
     assert "mlsh.warmup=1" in lines
     assert "network.hidden=[64, 64]" in lines
     assert len(lines) > 50
-    from policies.mlsh.config import default_config
+    from policies.mlsh.presets import default_config
 
     config = default_config(B, "omni")
     given = [line for line in lines if re.match(r"[a-z_.]+=", line)]

@@ -18,9 +18,10 @@ from mlsh_ros.recording.bag_reader import Recording
 from mlsh_ros.recording.replay import replay
 from mlsh_ros.sim2real.data.recording_data import Where, load
 from mlsh_ros.sim2real.data.target import load_target
-from mlsh_ros.sim2real.gap.analysis import NO_GAP, analyze, analyze_signals
+from mlsh_ros.sim2real.gap.analysis import analyze, analyze_signals
 from mlsh_ros.sim2real.gap.closed_loop_return import ClosedLoopReturn
 from mlsh_ros.sim2real.gap.findings import from_causes, from_score
+from mlsh_ros.sim2real.gap.gap import NO_GAP
 from mlsh_ros.sim2real.gap.hypotheses import Hypothesis
 from mlsh_ros.sim2real.replay.residuals import Element, Model
 from policies.bundle.bundle import load_bundle

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import yaml
 
-from mlsh_ros.sim2real.data.windows import make_windows, plan_for
-from mlsh_ros.sim2real.gap.analysis import NO_GAP, analyze_signals
+from mlsh_ros.sim2real.data.window_plan import plan_for
+from mlsh_ros.sim2real.data.windows import make_windows
+from mlsh_ros.sim2real.gap.analysis import analyze_signals
 from mlsh_ros.sim2real.gap.data_quality import out_of_distribution
 from mlsh_ros.sim2real.gap.findings import from_angles
+from mlsh_ros.sim2real.gap.gap import NO_GAP
 from mlsh_ros.sim2real.gap.joints import angles
 from mlsh_ros.sim2real.gap.measures import sudden
 from mlsh_ros.sim2real.gap.training_range import SPREAD, graphs_of, known_to, read_by

@@ -17,7 +17,8 @@ from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
 from mlsh_ros.messages.topics import TRACE
 from mlsh_ros.sim2real.data.target import load_target
 from mlsh_ros.sim2real.data.tick_moments import ended, moments
-from mlsh_ros.sim2real.gap.analysis import NO_GAP, SCHEMA, analyze
+from mlsh_ros.sim2real.gap.analysis import analyze
+from mlsh_ros.sim2real.gap.gap import NO_GAP, SCHEMA
 from mlsh_ros.sim2real.gap.report import render
 from policies.bundle.bundle import load_bundle
 from sim.errors import UserError

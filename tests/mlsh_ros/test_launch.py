@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import yaml
 
+from mlsh_ros.bringup.graphs import GRAPHS, ROBOT, SIM, SOON
 from mlsh_ros.bringup.network import (
     LAUNCHER,
     LOCAL,
@@ -32,16 +33,7 @@ from mlsh_ros.bringup.network import (
     localhost_environment,
     why_not_localhost,
 )
-from mlsh_ros.bringup.node_graph import (
-    GRAPHS,
-    RENAMED_ARGUMENTS,
-    RESPAWN,
-    ROBOT,
-    SIM,
-    SOON,
-    Arg,
-    NodeSpec,
-)
+from mlsh_ros.bringup.node_graph import RENAMED_ARGUMENTS, RESPAWN, Arg, NodeSpec
 from mlsh_ros.bringup.params import NODES, RENAMED
 from mlsh_ros.bringup.params_file import overrides_from_file
 from mlsh_ros.bringup.process_launcher import _reason
@@ -540,7 +532,7 @@ def test_a_robots_computer_needs_no_mujoco_and_a_simulation_says_that_it_does():
     code = """if True:
         import sys
         sys.modules["mujoco"] = None
-        from mlsh_ros.bringup.node_graph import ROBOT, SIM
+        from mlsh_ros.bringup.graphs import ROBOT, SIM
         from mlsh_ros.bringup.resolve_arguments import resolve_arguments
         resolve_arguments(ROBOT, ROBOT.resolve({"robot": "omni", "bundle": "moving_bandits"}))
         import mlsh_ros.nodes.skill_node
@@ -801,7 +793,7 @@ def test_there_is_a_launch_file_for_every_graph_and_it_holds_nothing_else():
         names = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
         assert names == {
             "launch",
-            "mlsh_ros.bringup.node_graph",
+            "mlsh_ros.bringup.graphs",
             "mlsh_ros.bringup.launch_description",
         }
         assert not [n for n in ast.walk(tree) if isinstance(n, ast.Import)]

@@ -8,7 +8,8 @@ import pytest
 
 from mlsh_ros.evaluation.backends import run_offline, run_ros
 from mlsh_ros.evaluation.case import resolve_cases
-from policies.bundle.bundle import MANIFEST, write_bundle
+from policies.bundle.bundle import write_bundle
+from policies.bundle.manifest import MANIFEST
 from sim.errors import UserError
 from tests.support.bundles import fresh_domain, remembering_robot, restless_bundle
 

@@ -341,7 +341,9 @@ def test_the_master_can_be_changed_while_it_drives(world):
 
 def opposite(bundle, path):
     """The same bundle with its two skills exchanged."""
-    from policies.bundle.bundle import GOLDEN, golden_bytes, write_bundle
+    from policies.bundle.bundle import write_bundle
+    from policies.bundle.golden import golden_bytes
+    from policies.bundle.manifest import GOLDEN
 
     golden = replace(bundle.golden, action=bundle.golden.action[::-1].copy())
     files = {name: data for name, data in bundle.files.items() if name != "manifest.json"}

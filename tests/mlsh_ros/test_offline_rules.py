@@ -9,7 +9,8 @@ from mlsh_ros.evaluation.backends import run_offline
 from mlsh_ros.evaluation.case import resolve_cases
 from mlsh_ros.evaluation.report.verdict import verdict
 from mlsh_ros.evaluation.scores import summarize
-from policies.bundle.bundle import MANIFEST, load_bundle, write_bundle
+from policies.bundle.bundle import load_bundle, write_bundle
+from policies.bundle.manifest import MANIFEST
 from sim.errors import UserError
 
 TASK = "moving_bandits/goal-0"

@@ -5,7 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from mlsh_ros.sim2real.data.windows import Plan, TermSamples, Windows
+from mlsh_ros.sim2real.data.samples import TermSamples
+from mlsh_ros.sim2real.data.window_plan import Plan
+from mlsh_ros.sim2real.data.windows import Windows
 from mlsh_ros.sim2real.replay.batched_replay import BatchedReplay
 from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, ModelChange, OpenLoopReplay
 from sim.physics.robot_model import ROBOTS, load_robot

@@ -23,7 +23,7 @@ from rosbags.interfaces import Nodetype
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
-from mlsh_ros.bringup.node_graph import GRAPHS, SIM
+from mlsh_ros.bringup.graphs import GRAPHS, SIM
 from mlsh_ros.control.controller import Controller
 from mlsh_ros.messages.conversion import command_writers, topic_readers
 from mlsh_ros.messages.labeled_array import (
@@ -52,7 +52,9 @@ from mlsh_ros.recording.output_folder import NEEDED, check_place
 from mlsh_ros.recording.replay import replay
 from mlsh_ros.recording.schemas import Schemas
 from mlsh_ros.sim2real.data.recording_data import load
-from policies.bundle.bundle import MANIFEST, golden_bytes, write_bundle
+from policies.bundle.bundle import write_bundle
+from policies.bundle.golden import golden_bytes
+from policies.bundle.manifest import MANIFEST
 from policies.bundle.runtime import choose, load_master, load_skills
 from sim.errors import UserError
 from tests.support.bundles import fresh_domain, remembering_robot, restless_bundle

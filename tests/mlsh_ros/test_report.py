@@ -16,18 +16,12 @@ from mlsh_ros.evaluation.report.plots import route_of, runs, skill_colors
 from mlsh_ros.evaluation.report.report import render, write_report
 from mlsh_ros.evaluation.report.verdict import verdict
 from mlsh_ros.evaluation.scores import Evaluation, summarize
-from policies.bundle.bundle import (
-    Bundle,
-    Family,
-    Golden,
-    Manifest,
-    Master,
-    Provenance,
-    Score,
-    load_bundle,
-)
+from policies.bundle.bundle import Bundle, load_bundle
+from policies.bundle.golden import Golden
+from policies.bundle.manifest import Family, Manifest, Master, Provenance, Score
 from policies.bundle.task_compatibility import resolve_task
-from policies.mlsh.config import config_to_dict, default_config
+from policies.mlsh.config import config_to_dict
+from policies.mlsh.presets import default_config
 from policies.mlsh.skill_metrics import min_skill_distance
 from sim.envs.reference_returns import episode_rng
 from sim.errors import UserError

@@ -26,6 +26,7 @@ from mlsh_ros.evaluation.robustness import (
 from policies.bundle.bundle import load_bundle
 from sim.envs.reference_returns import compute_reference_returns
 from sim.errors import UserError
+from sim.files.output import write_json
 from sim.physics.robot_model import load_robot, robot_names
 from sim.randomization.schema import check_sim_params, sim_params_from_dict
 
@@ -123,7 +124,7 @@ def test_the_verdict_names_where_it_breaks_and_the_files_hold_it(tmp_path):
     # Scores are v / 0.8: less than 0.8 of 1 below 0.64; 0.2, 0.3 .. 0.8 were tried.
     said = "friction (x nominal): below 80% of the nominal score at 0.2, 0.3, 0.4, 0.5, 0.6"
     assert found.verdict("friction") == said
-    found.write_json(tmp_path / "map.json")
+    write_json(tmp_path / "map.json", found.to_dict())
     data = json.loads((tmp_path / "map.json").read_text())
     assert data["schema"] == 2
     assert (data["robot"], data["sim_params"], data["seed"]) == ("omni", "heavy", 0)

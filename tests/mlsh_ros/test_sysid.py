@@ -16,7 +16,8 @@ from mlsh_ros.cli.sysid import sysid
 from mlsh_ros.messages.topics import TRACE
 from mlsh_ros.sim2real.data.recording_data import load
 from mlsh_ros.sim2real.data.target import load_target
-from mlsh_ros.sim2real.data.windows import make_windows, plan_for, subsample
+from mlsh_ros.sim2real.data.window_plan import plan_for
+from mlsh_ros.sim2real.data.windows import make_windows, subsample
 from mlsh_ros.sim2real.replay.batched_replay import BatchedReplay
 from mlsh_ros.sim2real.replay.open_loop_replay import twin_of
 from mlsh_ros.sim2real.replay.synthetic_recording import synthesize_recording

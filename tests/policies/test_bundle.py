@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from policies.bundle import bundle as module
-from policies.bundle.bundle import (
-    MANIFEST,
-    check_bundle,
-    load_bundle,
-    pretrained_names,
-    write_bundle,
-)
+from policies.bundle import bundle_files, golden
+from policies.bundle.bundle import check_bundle, load_bundle, pretrained_names, write_bundle
+from policies.bundle.manifest import MANIFEST, digest_of, sha256
 from policies.bundle.onnx_reader import read_graph
 from policies.bundle.runtime import load_master, load_policy, load_skills
 from sim.errors import UserError
@@ -64,10 +60,10 @@ def write_manifest(path: Path, data: dict, *, signed: bool) -> None:
     """Write it; signed, with the digests that a forger would recompute."""
     if signed:
         data["files"] = {
-            name: module.sha256((path / name).read_bytes()) if (path / name).is_file() else digest
+            name: sha256((path / name).read_bytes()) if (path / name).is_file() else digest
             for name, digest in data["files"].items()
         }
-        data["digest"] = module.digest_of(data)
+        data["digest"] = digest_of(data)
     (path / MANIFEST).write_text(json.dumps(data))
 
 
@@ -480,16 +476,16 @@ def test_huge_bundles_are_refused(bundle_path, tmp_path, monkeypatch, limit, pac
     files = [p.stat().st_size for p in bundle_path.rglob("*") if p.is_file()]
     exact = {"MAX_FILE_BYTES": max(files), "MAX_BUNDLE_BYTES": sum(files), "MAX_FILES": 6}[limit]
     where = zipped(bundle_path, tmp_path / "x.zip") if packed else bundle_path
-    monkeypatch.setattr(module, limit, exact)
+    monkeypatch.setattr(bundle_files, limit, exact)
     load_bundle(where)
-    monkeypatch.setattr(module, limit, exact - 1)
+    monkeypatch.setattr(bundle_files, limit, exact - 1)
     text = refusal(load_bundle, where)
     assert str(where) in text
     assert str(exact - 1) in text
 
 
 def test_zip_bomb_is_refused(bundle_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MAX_FILE_BYTES", 2**20)
+    monkeypatch.setattr(bundle_files, "MAX_FILE_BYTES", 2**20)
     path = zipped(bundle_path, tmp_path / "bomb.zip", compression=zipfile.ZIP_DEFLATED)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(2**24))
@@ -512,7 +508,7 @@ def test_bomb_inside_the_golden_rows_is_refused(bundle_path, monkeypatch):
         np.savez_compressed(stream, observation=np.zeros((2**21, 8), np.float32))
         return stream.getvalue()
 
-    monkeypatch.setattr(module, "MAX_FILE_BYTES", 2**20)
+    monkeypatch.setattr(golden, "MAX_FILE_BYTES", 2**20)
     rewrite("golden.npz", pack)(bundle_path)
     assert "golden.npz: not readable (larger than 1048576 bytes)" in refusal(
         load_bundle, bundle_path
@@ -642,9 +638,9 @@ def test_written_is_read(bundle, tmp_path):
 def test_manifest_keeps_every_digit(bundle, tmp_path):
     value = float(np.nextafter(0.1, 1))
     manifest, files = parts(bundle)
-    score = module.replace(manifest.masters["goal-0"].score, value=value)
-    entry = module.replace(manifest.masters["goal-0"], score=score)
-    manifest = module.replace(manifest, masters={**manifest.masters, "goal-0": entry})
+    score = replace(manifest.masters["goal-0"].score, value=value)
+    entry = replace(manifest.masters["goal-0"], score=score)
+    manifest = replace(manifest, masters={**manifest.masters, "goal-0": entry})
     written = write_bundle(manifest, files, tmp_path / "new")
     assert written.manifest.masters["goal-0"].score.value == value
 

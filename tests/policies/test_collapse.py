@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from policies.mlsh.config import MlshConfig, default_config
+from policies.mlsh.config import MlshConfig
+from policies.mlsh.presets import default_config
 from policies.mlsh.skill_probe import WINDOW, Probe
 from policies.training.collapse_report import collapse_warning
 from sim.envs.reference_returns import ReferenceReturns

@@ -6,14 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policies.mlsh.config import (
-    PRESETS,
-    config_from_dict,
-    config_to_dict,
-    preset,
-    read_config,
-    write_config,
-)
+from policies.mlsh.config import config_from_dict, config_to_dict, read_config, write_config
+from policies.mlsh.presets import PRESETS, preset
 from sim.errors import UserError
 from sim.files.migrations import CONFIG, TRAINING, KeyChange, ValueChange, renamed_keys
 from sim.randomization.schema import sim_params_from_dict

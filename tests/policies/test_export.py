@@ -9,14 +9,15 @@ import pytest
 import yaml
 
 from policies.bundle import export as module
-from policies.bundle.bundle import MANIFEST
 from policies.bundle.export import check_parity, export, master_entry, network_bytes, provenance_of
+from policies.bundle.manifest import MANIFEST
 from policies.bundle.onnx_reader import OPERATORS, read_graph
 from policies.bundle.runtime import TOLERANCE, Network
 from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.networks import Normalizer
 from policies.training.adapt import AdaptationPoint
-from policies.training.run import create_run, environment, learn_masters, open_run, train
+from policies.training.run import create_run, environment, open_run
+from policies.training.train import learn_masters, train
 from sim.errors import UserError
 from sim.physics.robot_model import ROBOTS
 from tests.support.bundles import made_up_bounds, small_config
@@ -161,7 +162,7 @@ def files(path):
 
 
 def test_same_run_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("policies.training.run.ADAPTATION_UPDATES", 1)
+    monkeypatch.setattr("policies.training.train.ADAPTATION_UPDATES", 1)
     monkeypatch.setattr("policies.training.adapt.MAX_UPDATE_STEPS", 400)
     train(create_run(replace(small_config(), steps=800), tmp_path / "run"))
     run = open_run(tmp_path / "run")

@@ -9,15 +9,10 @@ import pytest
 import yaml
 
 from policies.mlsh import ppo as ppo_module
-from policies.mlsh.config import (
-    MlshConfig,
-    PpoConfig,
-    TrainConfig,
-    default_config,
-    faithful_config,
-)
+from policies.mlsh.config import MlshConfig, PpoConfig, TrainConfig
 from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.ppo import UpdateStats, ppo_update
+from policies.mlsh.presets import default_config, faithful_config
 from policies.mlsh.task_schedule import NewTask
 from tests.support.bundles import small_config
 from tests.support.learners import draw, level, plain, shuffle

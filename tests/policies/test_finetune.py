@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from policies.bundle.bundle import MANIFEST, load_bundle, write_bundle
+from policies.bundle.bundle import load_bundle, write_bundle
+from policies.bundle.manifest import MANIFEST
 from policies.bundle.onnx_reader import read_graph
 from policies.bundle.runtime import load_policy
 from policies.bundle.task_compatibility import check_fits

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policies.bundle.bundle import GOLDEN, MANIFEST, PRETRAINED, load_bundle
+from policies.bundle.bundle import PRETRAINED, load_bundle
+from policies.bundle.manifest import GOLDEN, MANIFEST
 from policies.bundle.onnx_reader import read_graph
 from sim.errors import UserError
 from sim.files.arrays import AT_ONCE, open_zip, read_npz

@@ -10,17 +10,11 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from mlsh_ros.bringup.node_graph import SIM
+from mlsh_ros.bringup.graphs import SIM
 from mlsh_ros.bringup.resolve_arguments import resolve_arguments
-from policies.bundle.bundle import (
-    MANIFEST,
-    Provenance,
-    check_bundle,
-    load_bundle,
-    make_manifest,
-    sha256,
-)
+from policies.bundle.bundle import check_bundle, load_bundle
 from policies.bundle.imported_graph import SHAPES, check_imported
+from policies.bundle.manifest import MANIFEST, Provenance, make_manifest, sha256
 from policies.bundle.runtime import Network, load_skills
 from policies.skill_import.importer import import_skills
 from policies.skill_import.mapping import Mapping, Selection

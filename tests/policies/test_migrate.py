@@ -12,7 +12,8 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from policies.bundle.bundle import GOLDEN, MANIFEST, PRETRAINED, digest_of, load_bundle
+from policies.bundle.bundle import PRETRAINED, load_bundle
+from policies.bundle.manifest import GOLDEN, MANIFEST, digest_of
 from policies.training.adaptation_file import Origin, read_adaptation
 from policies.training.earlier_run import ARRAYS
 from policies.training.migrate import migrate

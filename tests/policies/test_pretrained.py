@@ -5,7 +5,7 @@ import pytest
 
 from policies.bundle.bundle import load_bundle, pretrained_names
 from policies.bundle.runtime import load_master, load_skills
-from policies.mlsh.config import default_config
+from policies.mlsh.presets import default_config
 from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.interface import Interface

@@ -21,7 +21,8 @@ from policies.mlsh.config import write_config
 from policies.mlsh.iteration import Iteration
 from policies.training.divergence import read_failure, repeat
 from policies.training.metrics import CsvLog, column_names, read_rows, skill_mutual_information
-from policies.training.run import create_run, learn_masters, open_run, train
+from policies.training.run import create_run, open_run
+from policies.training.train import learn_masters, train
 from sim.errors import UserError
 from sim.files.arrays import load_arrays, save_arrays
 from sim.physics.robot_model import ROBOTS, load_robot
@@ -121,7 +122,7 @@ def test_contents(whole):
 
 
 def test_masters_are_learned_into_the_run(copy, monkeypatch):
-    monkeypatch.setattr("policies.training.run.ADAPTATION_UPDATES", 1)
+    monkeypatch.setattr("policies.training.train.ADAPTATION_UPDATES", 1)
     result = learn_masters(copy)
     lines = (copy.path / "adaptation.csv").read_text().splitlines()
     assert lines[0].startswith("task,updates,steps,seconds,greedy_return,success,iteration")

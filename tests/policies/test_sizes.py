@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from policies.mlsh.config import default_config
 from policies.mlsh.config_checks import check_names
 from policies.mlsh.mlsh import Mlsh
+from policies.mlsh.presets import default_config
 from sim.errors import UserError
 from sim.physics.robot_model import ROBOTS
 from tests.support.bundles import small_config

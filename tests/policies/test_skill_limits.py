@@ -1,5 +1,6 @@
 """Limits of a skill: from a file into the bundle and to the guard, within the robot's own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import yaml
 from mlsh_ros.control.controller import Tick
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.control.safety_monitor import SafetyMonitor, SafetyRules
-from policies.bundle.bundle import MANIFEST, load_bundle, replace, skill_names, write_bundle
+from policies.bundle.bundle import load_bundle, write_bundle
+from policies.bundle.manifest import MANIFEST, skill_names
 from policies.bundle.skill_limits import check_skill_limits, read_skill_limits
 from policies.training.finetune import add_masters
 from sim.errors import UserError

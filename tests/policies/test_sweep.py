@@ -25,10 +25,11 @@ from policies.experiments.ablations import (
 )
 from policies.experiments.results_table import plot, summarize, write_table
 from policies.experiments.sweep import interval, plan, run_job
-from policies.mlsh.config import default_config
+from policies.mlsh.presets import default_config
 from policies.training.adapt import AdaptationResult, envs_for_episodes, from_scratch
 from policies.training.adaptation_file import Origin, write_adaptation
-from policies.training.run import Run, create_run, train
+from policies.training.run import Run, create_run
+from policies.training.train import train
 from sim.errors import UserError
 from sim.files.arrays import load_arrays
 from sim.physics.robot_model import ROBOTS

@@ -7,7 +7,7 @@ import pytest
 
 from mlsh_ros.cli import main as cli
 from policies.bundle.bundle import load_bundle
-from policies.experiments.transfer import SCRATCH, SKILLS, transfer
+from policies.experiments.transfer import SCRATCH, SKILLS, transfer, transfer_config
 from policies.training.adapt import envs_for_episodes
 from policies.training.finetune import task_config
 from sim.errors import UserError
@@ -16,16 +16,12 @@ from sim.tasks.ring_bandits import RingBandits
 from sim.tasks.task_id import TaskId
 
 
-def run(**changes):
-    given = {
-        "updates": 1,
-        "episodes": 4,
-        "threads": 1,
-        "settings": [],
-        "baseline": False,
-        **changes,
-    }
-    return list(transfer(load_bundle("moving_bandits"), "ring_bandits", [0, 1], **given))
+def run(episodes=4, **changes):
+    bundle = load_bundle("moving_bandits")
+    config = transfer_config(bundle, "ring_bandits", threads=1, settings=[], baseline=False)
+    envs = envs_for_episodes(config, episodes)
+    given = {"updates": 1, "envs": envs, "baseline": False, **changes}
+    return list(transfer(bundle, config, [0, 1], **given))
 
 
 @pytest.fixture(autouse=True)

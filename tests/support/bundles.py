@@ -15,7 +15,8 @@ from typing import TextIO
 from unittest import mock
 
 from policies.bundle.bundle import Bundle
-from policies.mlsh.config import TrainConfig, default_config
+from policies.mlsh.config import TrainConfig
+from policies.mlsh.presets import default_config
 from sim.envs.reference_returns import ReferenceReturns
 from sim.physics.robot_model import robot_folder
 from sim.seeding import Stream, generator

@@ -28,13 +28,15 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from mlsh_ros.bringup.node_graph import ROBOT, SIM
+from mlsh_ros.bringup.graphs import ROBOT, SIM
 from mlsh_ros.bringup.params_file import check_params_file, overrides_from_file
-from policies.bundle.bundle import MANIFEST, PRETRAINED, digest_of, load_bundle, sha256
+from policies.bundle.bundle import PRETRAINED, load_bundle
+from policies.bundle.manifest import MANIFEST, digest_of, parse_manifest, sha256
 from policies.bundle.onnx_reader import read_graph
 from policies.bundle.runtime import load_master, load_skills
 from policies.bundle.skill_limits import read_skill_limits
-from policies.mlsh.config import preset, read_config
+from policies.mlsh.config import read_config
+from policies.mlsh.presets import preset
 from sim.errors import UserError
 from sim.files.migrations import SCHEMA
 from sim.files.strict_yaml import dump_yaml
@@ -319,9 +321,8 @@ def read_robot(path: Path) -> None:
 
 def read_manifest(path: Path) -> None:
     """Of a bundle that has nothing else."""
-    from policies.bundle.bundle import _parse_manifest
 
-    manifest = _parse_manifest(path.read_bytes(), path)
+    manifest = parse_manifest(path.read_bytes(), path)
     _ = manifest.to_dict(), manifest.interface.digest
     interface_from_dict(manifest.to_dict()["interface"], str(path))
     _ = [master.score.normalized for master in manifest.masters.values()]

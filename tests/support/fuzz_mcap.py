@@ -22,8 +22,8 @@ from mlsh_ros.recording.bag_reader import Recording
 from mlsh_ros.recording.replay import replay
 from mlsh_ros.sim2real.data.recording_data import load
 from mlsh_ros.sim2real.data.target import load_target, nominal
-from mlsh_ros.sim2real.data.windows import plan_for
-from mlsh_ros.sim2real.gap.analysis import _windows
+from mlsh_ros.sim2real.data.window_plan import plan_for
+from mlsh_ros.sim2real.gap.comparison import windows_of
 from mlsh_ros.sim2real.replay.open_loop_replay import twin_of
 from policies.bundle.bundle import load_bundle
 from sim.errors import UserError
@@ -124,7 +124,7 @@ class Reader:
 
     def _robot(self, path: Path) -> None:
         signals = load(path, self.robot).signals
-        _windows([signals], plan_for(self.twin.interface), self.twin, [])
+        windows_of([signals], plan_for(self.twin.interface), self.twin, [])
 
 
 def targets() -> dict[str, fuzz.Target]:

@@ -22,7 +22,8 @@ from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
 from mlsh_ros.recording.bag_writer import Recorder
 from mlsh_ros.sim2real.data.signal_listener import Listener
 from mlsh_ros.sim2real.gap.analysis import analyze_signals
-from policies.bundle.bundle import MANIFEST, load_bundle, make_manifest, write_bundle
+from policies.bundle.bundle import load_bundle, write_bundle
+from policies.bundle.manifest import MANIFEST, make_manifest
 from policies.bundle.runtime import load_master, load_skills
 from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World

@@ -22,8 +22,8 @@ import onnx
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
-from policies.bundle import bundle as module
-from policies.bundle.bundle import GOLDEN, MANIFEST, PRETRAINED, load_bundle
+from policies.bundle.bundle import PRETRAINED, load_bundle
+from policies.bundle.manifest import GOLDEN, MANIFEST, digest_of, sha256
 from policies.bundle.runtime import load_master, load_skills
 from policies.bundle.task_compatibility import check_fits
 from sim.errors import UserError
@@ -64,8 +64,8 @@ class Copy:
         if isinstance(data.get("files"), dict):
             for name in data["files"]:
                 if (path := self.bundle / name).is_file():
-                    data["files"][name] = module.sha256(path.read_bytes())
-        data["digest"] = module.digest_of(data)
+                    data["files"][name] = sha256(path.read_bytes())
+        data["digest"] = digest_of(data)
         self.write_manifest(data)
 
 

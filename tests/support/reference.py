@@ -19,12 +19,13 @@ import typer
 from pydantic import TypeAdapter
 
 import mlsh_ros
-from mlsh_ros.bringup.node_graph import GRAPHS
+from mlsh_ros.bringup.graphs import GRAPHS
 from mlsh_ros.bringup.params import NODES, Param
 from mlsh_ros.cli import main
 from mlsh_ros.cli.app import app
 from mlsh_ros.control.faults import FAULTS
 from policies.mlsh import config
+from policies.mlsh.presets import default_config
 from policies.skill_import import description as foreign
 from sim.interface import computed, interface, rays, start_pose, terms
 from sim.physics.robot_model import load_robot
@@ -280,7 +281,7 @@ def _nominal(text: str) -> str:
 
 def settings() -> str:
     """config.md."""
-    base = config.default_config("moving_bandits", "omni")
+    base = default_config("moving_bandits", "omni")
     values = config.config_to_dict(base)
     meaning = {
         f"{prefix}{name}": text
@@ -315,10 +316,10 @@ def _value(values: dict[str, Any], name: str) -> Any:
 
 
 def _by_family(base: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    names = config.setting_names(config.default_config("moving_bandits", "omni"))
+    names = config.setting_names(default_config("moving_bandits", "omni"))
     for family in sorted(FAMILIES):
         robot = make_family(family).robot
-        values = config.config_to_dict(config.default_config(family, robot))
+        values = config.config_to_dict(default_config(family, robot))
         own = [
             f"{name}: {json.dumps(_value(values, name))}\n"
             for name in names

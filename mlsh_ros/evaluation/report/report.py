@@ -22,7 +22,7 @@ from mlsh_ros.evaluation.report.plots import (
 )
 from mlsh_ros.evaluation.report.verdict import verdict
 from mlsh_ros.evaluation.scores import Evaluation, TaskScore
-from policies.bundle.bundle import Master
+from policies.bundle.manifest import Master
 from sim.files.output import write_file
 from sim.interface import Floats
 

@@ -105,10 +105,7 @@ class Listener:
             message: anything with the attributes of that type.
             said: values or refusal of a sensor's message, if it has been read already.
         """
-        self._count += 1
-        if self._origin is None:
-            self._origin = received
-        at = self._count, received - self._origin
+        at = self._place(received)
         try:
             if topic in self._readers:
                 self._sensor(self._readers[topic], kind, at, message, said)
@@ -130,17 +127,18 @@ class Listener:
 
     def add_fields(self, topic: str, received: int, stamp: int, fields: dict[str, Floats]) -> None:
         """Add the fields of a sensor message that has been read already; times in ns."""
-        self._count += 1
-        if self._origin is None:
-            self._origin = received
-        self._sensors[topic].append((self._count, received - self._origin, stamp, fields))
+        self._sensors[topic].append((*self._place(received), stamp, fields))
 
     def add_tick(self, received: int, master: str, numbers: NDArray[np.float64]) -> None:
         """Add the numbers of a trace, in the order of its layout."""
+        self._ticks.append((*self._place(received), master, numbers))
+
+    def _place(self, received: int) -> tuple[int, int]:
+        """Returns the number of the next message, and its time in ns since the first."""
         self._count += 1
         if self._origin is None:
             self._origin = received
-        self._ticks.append((self._count, received - self._origin, master, numbers))
+        return self._count, received - self._origin
 
     def _sensor(
         self,
@@ -353,10 +351,7 @@ def listen(
 
 
 def _streams(
-    topic: str,
-    rows: Sequence[Row],
-    origin: int,
-    refused: Sequence[str],
+    topic: str, rows: Sequence[Row], origin: int, refused: Sequence[str]
 ) -> list[SignalStream]:
     """Returns one stream for all terms of the same messages; usually a single one."""
     shown: dict[bytes, list[str]] = {}
@@ -370,11 +365,7 @@ def _streams(
 
 
 def _stream(
-    topic: str,
-    rows: Sequence[Row],
-    names: Sequence[str],
-    origin: int,
-    refused: Sequence[str],
+    topic: str, rows: Sequence[Row], names: Sequence[str], origin: int, refused: Sequence[str]
 ) -> SignalStream:
     stamps = np.array([row[2] for row in rows], np.int64)
     return SignalStream(

@@ -7,65 +7,21 @@ clock counts, so that a command holds for as long as it did on the robot.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.sim2real.data.angle_wraps import turns, unwound
-from mlsh_ros.sim2real.data.signals import (
-    PAUSE,
-    SAME,
-    RecordedSession,
-    Segment,
-    Signals,
-    SignalStream,
-)
+from mlsh_ros.sim2real.data.compared_values import unscaled
+from mlsh_ros.sim2real.data.event_times import Timed, timed_events
+from mlsh_ros.sim2real.data.samples import TermSamples, samples_of
+from mlsh_ros.sim2real.data.signals import Segment, Signals, SignalStream
 from mlsh_ros.sim2real.data.tick_moments import Ints
-from sim.interface import Floats, Interface, ObservationTerm
+from mlsh_ros.sim2real.data.window_plan import Plan
+from sim.interface import Floats, Interface
 
-LENGTH, BEFORE = 2.0, 1.0  # s that are compared, and before them
-OLDEST = 1.0  # s; stamps that are further from the time of arrival are of another clock
-REACH = 1.0  # ticks after the last one that its command is taken to hold
 STILL = 0.05  # of a velocity's own movement: what is below stands
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Length of windows, in ticks."""
-
-    before: int  # simulated to forget
-    length: int  # compared
-
-    @property
-    def ticks(self) -> int:
-        """Length of a window, in ticks."""
-        return self.before + self.length
-
-
-def plan_for(interface: Interface, length: float = LENGTH, before: float = BEFORE) -> Plan:
-    """Returns the plan closest to `length` and `before`, s."""
-    tick = interface.control_dt
-    return Plan(max(2, round(before / tick)), max(5, round(length / tick)))
-
-
-@dataclass(frozen=True)
-class TermSamples:
-    """Measurements of one term, n in all windows.
-
-    Times count from the beginning of the comparison, in ticks of nominal length.
-    """
-
-    window: Ints  # (n,)
-    time: Floats  # (n,) when it came
-    stamp: Floats  # (n,) when it was made, by its stamp; nan where it has none
-    first: Floats  # (n,) when this very value came for the first time, on a sensor that repeats
-    values: Floats  # (n, count), see `view`
-
-    def take(self, rows: NDArray[np.bool_]) -> TermSamples:
-        """Select samples."""
-        return TermSamples(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
 @dataclass(frozen=True)
@@ -88,25 +44,6 @@ class Windows:
         return len(self.begin)
 
 
-@dataclass(frozen=True)
-class _Timed:
-    """A stretch with its times, in s."""
-
-    stretch: Segment
-    moments: Floats  # (T,) from when on each command acts
-    received: Floats  # (n,) when messages came ..
-    happened: Floats  # (n,) .. and when what they show was; empty: at once
-    given: Floats  # (C,) from when on each command of `orders` acts
-    orders: Floats  # (C, A)
-
-    def when(self, received: Floats) -> Floats:
-        """Returns the times of measurement of messages with these times of reception."""
-        if not len(self.received):
-            return received
-        late = np.interp(received, self.received, self.received - self.happened)
-        return np.asarray(received - late)
-
-
 def make_windows(signals: Signals, plan: Plan, interface: Interface) -> Windows:
     """Returns all windows of a recording; the last one of a stretch may be shorter.
 
@@ -116,7 +53,7 @@ def make_windows(signals: Signals, plan: Plan, interface: Interface) -> Windows:
         interface: of the simulation that follows them: its physics steps.
     """
     rows: list[tuple[int, int, bool, int]] = []
-    stretches = [_timed(signals, stretch) for stretch in signals.stretches()]
+    stretches = [timed_events(signals, stretch) for stretch in signals.stretches()]
     for i, timed in enumerate(stretches):
         stretch = timed.stretch
         rest = _stands(signals, stretch)
@@ -148,13 +85,13 @@ def make_windows(signals: Signals, plan: Plan, interface: Interface) -> Windows:
             for term in interface.observation
         },
         samples={
-            term.name: _samples(signals, stretches, term, table[:, 0], begins, plan)
+            term.name: samples_of(signals, stretches, term, table[:, 0], begins, plan)
             for term in interface.observation
         },
     )
 
 
-def _start(signals: Signals, timed: _Timed, tick: int) -> float:
+def _start(signals: Signals, timed: Timed, tick: int) -> float:
     """Returns the time of the newest sensors of a tick, s, at which simulation steps begin, too.
 
     A tick before the first one is earlier by the nominal period.
@@ -198,7 +135,7 @@ def _of_task(interface: Interface, stream: SignalStream) -> bool:
     return all(term.mujoco.task for term in terms)
 
 
-def _command(interface: Interface, timed: _Timed, start: float, plan: Plan, rest: bool) -> Floats:
+def _command(interface: Interface, timed: Timed, start: float, plan: Plan, rest: bool) -> Floats:
     """(S, A) mean command in every physics step from time `start` on.
 
     Before the first command it is the session's initial one if the robot was at rest, else the
@@ -240,44 +177,6 @@ def _skill(stretch: Segment, begin: int, plan: Plan) -> Ints:
     return stretch.drive.skill[np.clip(wanted, stretch.begin, stretch.end - 1)]
 
 
-def angular(term: ObservationTerm) -> bool:
-    """True if a term is a heading: z and w of a quaternion, which are compared as an angle."""
-    ends = tuple(path.rpartition("orientation.")[2] for path in term.ros.fields)
-    return term.derive is None and ends == ("z", "w")
-
-
-def count_of(term: ObservationTerm) -> int:
-    """Number of compared values of a term."""
-    return 1 if angular(term) else term.count
-
-
-def to_compared(term: ObservationTerm, shown: Floats) -> Floats:
-    """Converts measurements (..., count) to the compared values (..., count_of); unit or rad."""
-    if not angular(term):
-        return shown
-    return 2 * np.arctan2(shown[..., :1], shown[..., 1:])
-
-
-def unfolded(term: ObservationTerm, field: Floats) -> Floats:
-    """Converts a field (..., size) to measurements (..., count); angles stay unwrapped."""
-    return field if term.derive is None else term.values(field)
-
-
-def from_compared(term: ObservationTerm, viewed: Floats) -> Floats:
-    """The inverse of `to_compared`."""
-    if not angular(term):
-        return viewed
-    return np.concatenate([np.sin(viewed / 2), np.cos(viewed / 2)], axis=-1)
-
-
-def unscaled(
-    term: ObservationTerm, interface: Interface, observation: NDArray[np.float32]
-) -> Floats:
-    """(..., count) measurements, in their unit, of observations; clipping is not undone."""
-    shown = observation[..., interface.observation_slices[term.name]].astype(np.float64)
-    return np.asarray(shown / term.scales)
-
-
 def fields_of(signals: Signals, stretch: Segment) -> dict[str, Floats]:
     """Per term (T, size) the newest field at every tick of a stretch; nan where there is none."""
     drive, fields = stretch.drive, {}
@@ -293,159 +192,6 @@ def fields_of(signals: Signals, stretch: Segment) -> dict[str, Floats]:
             values[:] = unscaled(term, signals.interface, shown)
         fields[term.name] = values
     return fields
-
-
-def _samples(
-    signals: Signals,
-    stretches: list[_Timed],
-    term: ObservationTerm,
-    stretch: Ints,
-    begins: Floats,
-    plan: Plan,
-) -> TermSamples:
-    """Returns the samples of a term.
-
-    Args:
-        signals: all.
-        stretches: of the recording.
-        term: which.
-        stretch: (W,) of the windows.
-        begins: (W,) s, when their comparisons begin.
-        plan: of the windows.
-    """
-    stream = None if signals.lockstep else signals.stream(term.name)
-    tick = signals.interface.control_dt
-    parts = []
-    for i, timed in enumerate(stretches):
-        if stream is not None:
-            found = _from_stream(signals, timed, stream, term)
-        elif term.policy_input and timed.stretch.drive.traced:
-            found = _from_trace(signals.interface, timed, term)
-        else:
-            continue
-        place = np.flatnonzero(stretch == i)
-        if not len(place):
-            continue
-        # Windows follow one another; where ticks came unevenly, with holes that nobody simulates.
-        begin = begins[place]
-        at = np.searchsorted(begin - SAME, found.time, side="right") - 1
-        inside = (at >= 0) & (found.time < timed.moments[-1] + REACH * tick)
-        inside &= found.time - begin[at] < plan.length * tick + SAME
-        found, at = found.take(inside), at[inside]
-        time, stamp, first = (
-            (each - begin[at]) / tick for each in (found.time, found.stamp, found.first)
-        )
-        parts.append(TermSamples(place[at], time, stamp, first, found.values))
-    if not parts:
-        return TermSamples(
-            np.zeros(0, np.int64), *(np.zeros(0),) * 3, np.zeros((0, count_of(term)))
-        )
-    columns = zip(*(vars(part).values() for part in parts), strict=True)
-    return TermSamples(*(np.concatenate(column) for column in columns))
-
-
-def _from_trace(interface: Interface, timed: _Timed, term: ObservationTerm) -> TermSamples:
-    """Times in s."""
-    stretch, time = timed.stretch, timed.moments
-    observation = stretch.drive.observation[stretch.begin : stretch.end]
-    values = unscaled(term, interface, observation)
-    first = _first(time, values)
-    if turns(term):
-        values, _ = unwound(values)
-    viewed = to_compared(term, values)
-    return TermSamples(np.zeros(len(time), np.int64), time, time + np.nan, first, viewed)
-
-
-def _from_stream(
-    signals: Signals, timed: _Timed, stream: SignalStream, term: ObservationTerm
-) -> TermSamples:
-    """Times in s."""
-    inside = _within(signals, timed.stretch, stream)
-    received = stream.received[inside]
-    age = received - stream.stamp[inside]
-    if not abs(np.median(age) if len(age) else np.nan) < OLDEST:  # nan too
-        age = age + np.nan
-    whole = stream.fields[term.name][inside]
-    time = timed.when(received)
-    values = to_compared(term, unfolded(term, whole))
-    return TermSamples(
-        np.zeros(len(time), np.int64), time, time - age, _first(time, whole), values
-    )
-
-
-def _within(signals: Signals, stretch: Segment, stream: SignalStream) -> NDArray[np.bool_]:
-    """(n,) True for messages received during a stretch."""
-    drive, step = stretch.drive, signals.interface.control_dt
-    low, high = _between(signals, drive, stretch)
-    inside = (stream.order > low) & (stream.order < high)
-    # By its place it lies near a tick; by its time too, unless the recorder's clock has jumped.
-    order = drive.order[stretch.begin : stretch.end]
-    ticks = drive.received[stretch.begin : stretch.end]
-    near = ticks[np.maximum(np.searchsorted(order, stream.order) - 1, 0)]
-    inside &= (stream.received > near - 2 * step) & (stream.received < near + PAUSE + 2 * step)
-    return inside
-
-
-def _between(signals: Signals, drive: RecordedSession, stretch: Segment) -> tuple[int, int]:
-    """Returns the positions of the ticks before and after a stretch, in any drive."""
-    ticks = np.sort(np.concatenate([each.order for each in signals.drives]))
-    first = np.searchsorted(ticks, drive.order[stretch.begin])
-    after = np.searchsorted(ticks, drive.order[stretch.end - 1]) + 1
-    low = int(ticks[first - 1]) if first else -1
-    return low, int(ticks[after]) if after < len(ticks) else np.iinfo(np.int64).max
-
-
-def _timed(signals: Signals, stretch: Segment) -> _Timed:
-    """Returns the times of the events in a stretch.
-
-    sim_node applies a command in its next physics step, and sends sensors after every step: the
-    step that applies it begins when the sensors before the command were sent. Late steps are
-    caught up by the following ones, so the later steps limit how late each can have been due.
-    """
-    interface, none = signals.interface, np.zeros(0)
-    drive, part = stretch.drive, slice(stretch.begin, stretch.end)
-    given, orders, places = drive.given, drive.given_command, drive.given_order
-    if drive.traced:
-        given, orders, places = given[part], orders[part], places[part]
-    ticks = drive.received[part]
-    if signals.lockstep:
-        grid = interface.control_dt * np.arange(len(stretch), dtype=np.float64)
-        return _Timed(stretch, grid, none, none, grid, drive.command[part])
-    plain = _Timed(stretch, ticks, none, none, given, orders)
-    if not signals.simulated or not signals.streams:
-        return plain
-    finest = max(signals.streams, key=lambda stream: len(stream.received))
-    inside = _within(signals, stretch, finest)
-    received = finest.received[inside]
-    if not len(received):
-        return plain
-    steps = interface.physics_dt * np.arange(len(received), dtype=np.float64)
-    happened = np.minimum.accumulate((received - steps)[::-1])[::-1] + steps
-    timed = replace(plain, received=received, happened=happened)
-    seen = finest.order[inside]
-    moments = _obeyed(timed, seen, drive.order[part], ticks, interface.physics_dt)
-    if drive.traced:
-        return replace(timed, moments=moments, given=moments)
-    given = _obeyed(timed, seen, places, given, interface.physics_dt)
-    return replace(timed, moments=moments, given=given)
-
-
-def _obeyed(timed: _Timed, seen: Ints, order: Ints, came: Floats, step: float) -> Floats:
-    """(T,) physics steps that applied the received commands, from the sensors received before."""
-    place = np.searchsorted(seen, order) - 1
-    before = np.maximum(place, 0)
-    behind = came - timed.received[before]
-    near = (place >= 0) & (behind >= 0) & (behind < 2 * step)
-    moments = np.where(near, timed.happened[before], timed.when(came))
-    return np.asarray(np.maximum.accumulate(moments))
-
-
-def _first(time: Floats, values: Floats) -> Floats:
-    """(n,) time at which each value began, if the following ones are exactly the same."""
-    if not len(time):
-        return time
-    new = np.r_[True, (np.diff(values, axis=0) != 0).any(axis=1)]
-    return time[np.maximum.accumulate(np.where(new, np.arange(len(time)), 0))]
 
 
 def subsample(windows: Windows, keep: Ints) -> Windows:

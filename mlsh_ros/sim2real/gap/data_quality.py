@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mlsh_ros.sim2real.data.samples import OLDEST
 from mlsh_ros.sim2real.data.signals import Signals, SignalStream, lacking
-from mlsh_ros.sim2real.data.windows import OLDEST
 from mlsh_ros.sim2real.replay.residuals import action_labels, observation_labels
 from sim.interface import Floats, Interface
 

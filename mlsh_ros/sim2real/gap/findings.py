@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mlsh_ros.recording.replay import Result
 from mlsh_ros.sim2real.data.signals import Wrap
+from mlsh_ros.sim2real.gap.cause_texts import SAID, in_ms, in_times, joined, verb
 from mlsh_ros.sim2real.gap.closed_loop_return import ClosedLoopReturn
 from mlsh_ros.sim2real.gap.data_quality import Channel, ChannelTiming, Drift, Saturation
 from mlsh_ros.sim2real.gap.hypotheses import Hypothesis
@@ -58,150 +59,8 @@ class Finding:
         return f"{self.text}: {self.advice}"
 
 
-def _names(where: Sequence[str]) -> str:
-    if len(where) > 4:
-        return f"{where[0]} .. {where[-1]}"
-    return ", ".join(where[:-1]) + (" and " if len(where) > 1 else "") + where[-1] if where else ""
-
-
-def _verb(where: Sequence[str], one: str, several: str) -> str:
-    return several if len(where) > 1 else one
-
-
 def _often(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
-
-
-def _times(value: float) -> str:
-    return f"{value:.2f} times"
-
-
-def _ms(seconds: float) -> str:
-    return f"{1e3 * seconds:.0f} ms"
-
-
-def _degrees(angle: float) -> str:
-    return f"{np.rad2deg(angle):.0f} degrees"
-
-
-Say = Callable[[Hypothesis], tuple[str, str]]
-
-
-def _lag(cause: Hypothesis) -> tuple[str, str]:
-    what = _names(cause.where)
-    if cause.value > 0:
-        return (
-            f"{what} {_verb(cause.where, 'lags', 'lag')} {_ms(cause.value)}, "
-            f"{'the other topics' if cause.whole else 'the rest of the topic'} "
-            f"{'do' if cause.whole else 'does'} not",
-            "look for a filter or a slow driver; or add this delay to the sensor in the model",
-        )
-    return (
-        f"{what} {_verb(cause.where, 'is', 'are')} {_ms(-cause.value)} ahead of the simulation",
-        "the model's sensor or actuator is slower than the robot's",
-    )
-
-
-def _delay(cause: Hypothesis) -> tuple[str, str]:
-    if cause.value < 0:
-        return (
-            f"everything is {_ms(-cause.value)} ahead of the simulation",
-            "the model's actuators are slower than the robot's",
-        )
-    if cause.where:
-        return (
-            f"the robot follows its commands {_ms(cause.value)} late, by all that "
-            f"{_names(cause.where)} shows",
-            "add this delay to the actuators of the model; or look for a filter in the sensor: "
-            "with one topic, and stamps that say nothing of it, the two cannot be told apart",
-        )
-    return (
-        f"the robot follows its commands {_ms(cause.value)} late, according to all topics",
-        "add this delay to the actuators of the model, or shorten the way of the command",
-    )
-
-
-def _gain(cause: Hypothesis) -> tuple[str, str]:
-    what = _names(cause.where)
-    if cause.value < -0.5:
-        return (
-            f"actuator {what} turns the wrong way, {_times(cause.value)} its command",
-            "change the sign in robot.yaml or the wiring",
-        )
-    if abs(cause.value) < 0.1:
-        return f"actuator {what} does nothing", "is it switched on, and on this topic?"
-    weak = "weak" if cause.value < 1 else "strong"
-    return (
-        f"actuator {what} is too {weak}: it does {_times(cause.value)} its command",
-        "calibrate it, or give the model this gain",
-    )
-
-
-SAID: dict[str, Say] = {
-    "sign": lambda c: (
-        f"{_names(c.where)} {_verb(c.where, 'has', 'have')} the wrong sign",
-        "check its axis in robot.yaml and in the driver (REP-103: x ahead, y left, z up)",
-    ),
-    "scale": lambda c: (
-        f"{_names(c.where)} {_verb(c.where, 'is', 'are')} scaled by {c.value:.2f}",
-        "check units and calibration (wheel radius, encoder counts, degrees for radians)",
-    ),
-    "swap": lambda c: (
-        f"{_names(c.where)} seem swapped",
-        "check the order and names of the fields in robot.yaml and in the driver",
-    ),
-    "turn": lambda c: (
-        f"{_names(c.where)} are turned by {_degrees(c.value)}",
-        "their frame differs from that in robot.yaml: check frame_id and how it is mounted",
-    ),
-    "shift": lambda c: (
-        f"{_names(c.where)} begin {c.value:.0f} rays further on",
-        "check where the scan's angle_min points",
-    ),
-    "reverse": lambda c: (
-        f"{_names(c.where)} come in the reverse order",
-        "check the scan's sense of turning",
-    ),
-    "bias": lambda c: (
-        f"{_names(c.where)} has a bias of {c.value:.3g}",
-        "calibrate its zero, or randomize the bias in training",
-    ),
-    "lag": _lag,
-    "delay": _delay,
-    "late": lambda c: (
-        f"{_names(c.where)} arrives {_ms(c.value)} after its stamps",
-        "the sensor's way to the controller is slow: shorten it, or add this delay to the sensor",
-    ),
-    "stale": lambda c: (
-        f"{_names(c.where)} is stale in {100 * c.value:.0f} % of the samples",
-        "old values come again: look at the driver's rate and buffers",
-    ),
-    "gain": _gain,
-    "ceiling": lambda c: (
-        f"actuator {_names(c.where)} saturates at {c.value:.2f} of the largest command",
-        "lower its limit in robot.yaml, or look for a current or voltage limit",
-    ),
-    "mass": lambda c: (
-        f"the robot moves as if it had {_times(c.value)} its mass (or weaker servos)",
-        "weigh it; give the model its mass and payload, or identify them",
-    ),
-    "damping": lambda c: (
-        f"the robot moves as if its joints had {_times(c.value)} their damping",
-        "look for friction in the drive, or identify the damping",
-    ),
-    "friction": lambda c: (
-        f"the robot moves as if its contacts had {_times(c.value)} their friction",
-        "another floor or other tyres: identify the friction, or randomize it in training",
-    ),
-    "crossed": lambda c: (
-        f"actuators {_names(c.where)} seem swapped",
-        "check the order and names of the command's fields, and the wiring",
-    ),
-    "turned_command": lambda c: (
-        f"commands {_names(c.where)} act turned by {_degrees(c.value)}",
-        "their frame differs from that in robot.yaml",
-    ),
-}
 
 
 def _once(causes: Sequence[Hypothesis]) -> list[Hypothesis]:
@@ -263,7 +122,7 @@ def from_channels(channels: Sequence[Channel], causes: Sequence[Hypothesis]) -> 
         if c.lost > LOST:
             text = (
                 f"{100 * c.lost:.0f} % of the messages of {c.topic} are lost, "
-                f"at worst for {_ms(c.longest)}"
+                f"at worst for {in_ms(c.longest)}"
             )
             advice = (
                 "look at the network, the queue and the load; is the recorder on the same host?"
@@ -300,7 +159,7 @@ def from_angles(angles: Sequence[Angle]) -> list[Finding]:
             "angle",
             DOUBT,
             abs(float(np.log(a.ratio))),
-            f"{a.name} turns {_times(a.ratio)} as far as its velocity sums up to",
+            f"{a.name} turns {in_times(a.ratio)} as far as its velocity sums up to",
             "one of them is wrong, and windows begin where it says: check the scale of both, such "
             "as the gear ratio of its encoder",
             (a.name,),
@@ -343,7 +202,7 @@ def from_measures(
         worst = max(parts, key=lambda m: m.noise / m.element.size)
         e, names = worst.element, tuple(m.element.name for m in parts)
         text = (
-            f"{_names(names)} {_verb(names, 'is', 'are')} noisier than declared: "
+            f"{joined(names)} {verb(names, 'is', 'are')} noisier than declared: "
             f"{worst.noise:.2g} {e.unit}, {e.noise:g} is declared"
         )
         share = worst.noise / e.size
@@ -354,15 +213,15 @@ def from_measures(
         names, share = tuple(m.element.name for m in parts), max(shares)
         worst = parts[int(np.argmax(shares))]
         text = (
-            f"{_names(names)} {_verb(names, 'differs', 'differ')} by {_part(worst, share)} "
+            f"{joined(names)} {verb(names, 'differs', 'differ')} by {_part(worst, share)} "
             "for a reason that is none of those tried"
         )
         advice = "see where in the plots; the model lacks something there"
         if uneven:
             text += (
-                f"; but 1 % of the ticks were heard more than {_ms(timing.period_p99)} off their "
-                "period: where the recorder was late and not the tick, the simulation has their "
-                "commands too late"
+                f"; but 1 % of the ticks were heard more than {in_ms(timing.period_p99)} off "
+                "their period: where the recorder was late and not the tick, the simulation has "
+                "their commands too late"
             )
             advice = "record on a computer that has time for it, and compare again"
         # After what is explained, however large.
@@ -394,7 +253,7 @@ def from_ticks(timing: ChannelTiming, period: float) -> list[Finding]:
         advice = "give the master's node more of the computer"
         found.append(Finding("late_decisions", CAUSE, share, text, advice, (), share))
     if timing.lateness_p99 is not None and timing.lateness_p99 > LATE * period:
-        text = f"1 % of the ticks began more than {_ms(timing.lateness_p99)} late"
+        text = f"1 % of the ticks began more than {in_ms(timing.lateness_p99)} late"
         advice = "look at load and scheduling on the robot's computer"
         share = timing.lateness_p99 / period
         found.append(Finding("lateness", SYMPTOM, share, text, advice, (), timing.lateness_p99))
@@ -410,7 +269,7 @@ def from_range(drifts: Sequence[Drift], *, sparse: bool) -> list[Finding]:
     names = tuple(d.name for d in out)
     most = f", {out[0].name}" if len(names) > 1 else ""
     text = (
-        f"{_names(names)} left the range of training{most} in {100 * out[0].outside:.0f} % of the "
+        f"{joined(names)} left the range of training{most} in {100 * out[0].outside:.0f} % of the "
         "ticks"
     )
     advice = "the networks guess there: keep the robot inside, or train on a wider range"

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from mlsh_ros.sim2real.data.tick_moments import Ints
 from mlsh_ros.sim2real.data.windows import Windows
-from mlsh_ros.sim2real.gap.hypotheses import EARLIEST, IN_TICKS, LATEST, fewer
+from mlsh_ros.sim2real.gap.candidates import fewer
+from mlsh_ros.sim2real.gap.sensor_candidates import EARLIEST, IN_TICKS, LATEST
 from mlsh_ros.sim2real.replay.prediction import Prediction
 from mlsh_ros.sim2real.replay.residuals import (
     PERFECT,

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mlsh_ros.evaluation.report.page import Panel, render_page
-from mlsh_ros.sim2real.gap.analysis import Gap
 from mlsh_ros.sim2real.gap.closed_loop_return import ClosedLoopReturn, interval
+from mlsh_ros.sim2real.gap.gap import Gap
 from mlsh_ros.sim2real.gap.measures import HORIZONS, SINCE, Measure
 from mlsh_ros.sim2real.gap.plots import (
     EXPLAINED,

@@ -9,8 +9,9 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from mlsh_ros.sim2real.data.compared_values import angular
 from mlsh_ros.sim2real.data.tick_moments import Ints
-from mlsh_ros.sim2real.data.windows import Windows, angular
+from mlsh_ros.sim2real.data.windows import Windows
 from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay
 from mlsh_ros.sim2real.replay.prediction import Prediction
 from sim.interface import Floats, ObservationTerm

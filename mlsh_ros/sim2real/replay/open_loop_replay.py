@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 import mujoco
 import numpy as np
 
+from mlsh_ros.sim2real.data.compared_values import from_compared, to_compared
 from mlsh_ros.sim2real.data.episode_layout import layout_of
 from mlsh_ros.sim2real.data.signals import SAME, Signals
 from mlsh_ros.sim2real.data.target import Subject, recorded_task
-from mlsh_ros.sim2real.data.windows import Windows, from_compared, subsample, to_compared
+from mlsh_ros.sim2real.data.windows import Windows, subsample
 from mlsh_ros.sim2real.replay.prediction import Prediction, compared
 from mlsh_ros.sim2real.replay.simulator import Simulator
 from mlsh_ros.sim2real.replay.start_state import of_state, solve

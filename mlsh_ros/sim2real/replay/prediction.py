@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from mlsh_ros.sim2real.data.compared_values import angular, from_compared, to_compared, unfolded
 from mlsh_ros.sim2real.data.tick_moments import Ints
-from mlsh_ros.sim2real.data.windows import angular, from_compared, to_compared, unfolded
 from sim.interface import Floats, ObservationTerm
 from sim.randomization.sensor_model import SensorModel, interpolated
 

@@ -9,7 +9,9 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.sim2real.data.windows import TermSamples, Windows, angular, count_of
+from mlsh_ros.sim2real.data.compared_values import angular, count_of
+from mlsh_ros.sim2real.data.samples import TermSamples
+from mlsh_ros.sim2real.data.windows import Windows
 from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, ModelChange
 from mlsh_ros.sim2real.replay.prediction import Prediction
 from mlsh_ros.sim2real.replay.start_state import is_quaternion

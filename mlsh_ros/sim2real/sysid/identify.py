@@ -11,7 +11,8 @@ import yaml
 from mlsh_ros.sim2real.data.signals import Signals, because
 from mlsh_ros.sim2real.data.target import Subject, identity_of, nominal
 from mlsh_ros.sim2real.data.tick_moments import Ints
-from mlsh_ros.sim2real.data.windows import Windows, make_windows, merge, plan_for, subsample
+from mlsh_ros.sim2real.data.window_plan import plan_for
+from mlsh_ros.sim2real.data.windows import Windows, make_windows, merge, subsample
 from mlsh_ros.sim2real.replay.batched_replay import BatchedReplay
 from mlsh_ros.sim2real.replay.open_loop_replay import twin_of
 from mlsh_ros.sim2real.sysid.fit import solve

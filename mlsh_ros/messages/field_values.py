@@ -1,0 +1,89 @@
+"""Conversion between the values of message fields and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mlsh_ros.messages.message_types import INTEGERS, FieldType, message_type
+from sim.errors import UserError
+from sim.interface import Range
+
+NANO = 10**9
+Setter = Callable[[Any], Any]
+
+
+def number(value: Any) -> float:
+    """Converts a field to a number: times become seconds, an octet its value."""
+    if type(value) is float:
+        return value
+    if isinstance(value, bytes) and len(value) == 1:
+        return float(value[0])
+    if isinstance(value, (str, bytes)):  # float() would read digits out of it
+        raise TypeError(f"{type(value).__name__} is not a number")
+    if hasattr(value, "nanosec"):
+        return float(value.sec + value.nanosec / NANO)
+    return float(value)
+
+
+def caster(kind: FieldType | None) -> Setter:
+    """Returns a function that converts a number or a text to a field's type."""
+    if kind is None or kind.base not in INTEGERS:
+        return lambda value: value
+    low, high = INTEGERS[kind.base]
+    lasts: dict[str, Setter] = {"boolean": bool, "octet": lambda whole: bytes([whole])}
+    last = lasts.get(kind.base, int)
+
+    def whole(value: float) -> Any:
+        rounded = round(value)
+        if not low <= rounded <= high:
+            raise ValueError(f"{value:g} is beyond {kind.base}, {low} to {high}")
+        return last(rounded)
+
+    return whole
+
+
+def check_value(kind: FieldType, value: float | str) -> None:
+    """Refuse a constant that a field cannot represent.
+
+    Raises:
+        UserError: it is of another kind, no whole number, or beyond what the field can hold.
+    """
+    if kind.text != isinstance(value, str) or not (kind.text or kind.number):
+        raise UserError(f"{value!r} is no {kind.base}")
+    if isinstance(value, str) or kind.base not in INTEGERS:
+        return
+    low, high = INTEGERS[kind.base]
+    if not (float(value).is_integer() and low <= value <= high):
+        raise UserError(f"{value:g} is no {kind.base}: a whole number, {low} to {high}")
+
+
+def check_number(kind: FieldType, bounds: Range) -> None:
+    """Refuse a field that is not a number, or an integer type that a command's range exceeds.
+
+    Raises:
+        UserError: so.
+    """
+    if not kind.number:
+        inner = message_type(kind.base) if "/" in kind.base else None
+        parts = f": it has {', '.join(inner.fields)}" if inner else ""
+        raise UserError(f"it is a {kind.base}, not a number{parts}")
+    low, high = bounds
+    if kind.base not in INTEGERS or not np.isfinite(bounds).all():
+        return
+    least, most = INTEGERS[kind.base]
+    if not (least <= round(low) and round(high) <= most):
+        raise UserError(
+            f"it is a {kind.base}, {least} to {most}: limit {low:g} to {high:g} is beyond"
+        )
+    if round(low) == round(high):
+        raise UserError(
+            f"it is a {kind.base}: of limit {low:g} to {high:g} it could say {round(low)} only"
+        )
+
+
+def set_time(target: Any, seconds: float) -> None:
+    """Set a time or duration."""
+    target.sec, target.nanosec = divmod(round(seconds * NANO), NANO)

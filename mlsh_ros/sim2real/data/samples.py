@@ -1,0 +1,115 @@
+"""Measurements of each term within windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlsh_ros.sim2real.data.angle_wraps import turns, unwound
+from mlsh_ros.sim2real.data.compared_values import count_of, to_compared, unfolded, unscaled
+from mlsh_ros.sim2real.data.event_times import Timed, first_times, within
+from mlsh_ros.sim2real.data.signals import SAME, Signals, SignalStream
+from mlsh_ros.sim2real.data.tick_moments import Ints
+from mlsh_ros.sim2real.data.window_plan import Plan
+from sim.interface import Floats, Interface, ObservationTerm
+
+OLDEST = 1.0  # s; stamps that are further from the time of arrival are of another clock
+REACH = 1.0  # ticks after the last one that its command is taken to hold
+
+
+@dataclass(frozen=True)
+class TermSamples:
+    """Measurements of one term, n in all windows.
+
+    Times count from the beginning of the comparison, in ticks of nominal length.
+    """
+
+    window: Ints  # (n,)
+    time: Floats  # (n,) when it came
+    stamp: Floats  # (n,) when it was made, by its stamp; nan where it has none
+    first: Floats  # (n,) when this very value came for the first time, on a sensor that repeats
+    values: Floats  # (n, count), see `compared_values`
+
+    def take(self, rows: NDArray[np.bool_]) -> TermSamples:
+        """Select samples."""
+        return TermSamples(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+def samples_of(
+    signals: Signals,
+    stretches: list[Timed],
+    term: ObservationTerm,
+    stretch: Ints,
+    begins: Floats,
+    plan: Plan,
+) -> TermSamples:
+    """Returns the samples of a term.
+
+    Args:
+        signals: all.
+        stretches: of the recording.
+        term: which.
+        stretch: (W,) of the windows.
+        begins: (W,) s, when their comparisons begin.
+        plan: of the windows.
+    """
+    stream = None if signals.lockstep else signals.stream(term.name)
+    tick = signals.interface.control_dt
+    parts = []
+    for i, timed in enumerate(stretches):
+        if stream is not None:
+            found = _from_stream(signals, timed, stream, term)
+        elif term.policy_input and timed.stretch.drive.traced:
+            found = _from_trace(signals.interface, timed, term)
+        else:
+            continue
+        place = np.flatnonzero(stretch == i)
+        if not len(place):
+            continue
+        # Windows follow one another; where ticks came unevenly, with holes that nobody simulates.
+        begin = begins[place]
+        at = np.searchsorted(begin - SAME, found.time, side="right") - 1
+        inside = (at >= 0) & (found.time < timed.moments[-1] + REACH * tick)
+        inside &= found.time - begin[at] < plan.length * tick + SAME
+        found, at = found.take(inside), at[inside]
+        time, stamp, first = (
+            (each - begin[at]) / tick for each in (found.time, found.stamp, found.first)
+        )
+        parts.append(TermSamples(place[at], time, stamp, first, found.values))
+    if not parts:
+        return TermSamples(
+            np.zeros(0, np.int64), *(np.zeros(0),) * 3, np.zeros((0, count_of(term)))
+        )
+    columns = zip(*(vars(part).values() for part in parts), strict=True)
+    return TermSamples(*(np.concatenate(column) for column in columns))
+
+
+def _from_trace(interface: Interface, timed: Timed, term: ObservationTerm) -> TermSamples:
+    """Times in s."""
+    stretch, time = timed.stretch, timed.moments
+    observation = stretch.drive.observation[stretch.begin : stretch.end]
+    values = unscaled(term, interface, observation)
+    first = first_times(time, values)
+    if turns(term):
+        values, _ = unwound(values)
+    viewed = to_compared(term, values)
+    return TermSamples(np.zeros(len(time), np.int64), time, time + np.nan, first, viewed)
+
+
+def _from_stream(
+    signals: Signals, timed: Timed, stream: SignalStream, term: ObservationTerm
+) -> TermSamples:
+    """Times in s."""
+    inside = within(signals, timed.stretch, stream)
+    received = stream.received[inside]
+    age = received - stream.stamp[inside]
+    if not abs(np.median(age) if len(age) else np.nan) < OLDEST:  # nan too
+        age = age + np.nan
+    whole = stream.fields[term.name][inside]
+    time = timed.when(received)
+    values = to_compared(term, unfolded(term, whole))
+    return TermSamples(
+        np.zeros(len(time), np.int64), time, time - age, first_times(time, whole), values
+    )

@@ -1,0 +1,226 @@
+"""Compares recordings with a simulation, and explains the difference by hypotheses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlsh_ros.sim2real.data.signals import Signals, because
+from mlsh_ros.sim2real.data.window_plan import Plan, plan_for
+from mlsh_ros.sim2real.data.windows import Windows, make_windows, merge, subsample
+from mlsh_ros.sim2real.gap.candidates import CLEARER, MATERIAL, NATS, corrected
+from mlsh_ros.sim2real.gap.hypotheses import Hypothesis, Search
+from mlsh_ros.sim2real.gap.measures import Measure, measure
+from mlsh_ros.sim2real.replay.late_commands import late_commands
+from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay
+from mlsh_ros.sim2real.replay.prediction import Prediction
+from mlsh_ros.sim2real.replay.residuals import SMALLEST, Element, Model, elements_of
+from sim.errors import UserError
+from sim.interface import Floats, Interface
+
+SHORT = 0.3  # s, windows of a robot that does not forget
+# What is left of a nudge after a second, from where on it is such a robot: of a velocity, else.
+LASTS, GROWS = 0.5, 1.5
+STILL = 1e-3  # of an action's limits: commands that change less move nothing
+LEAST = 1e-3  # in a term's unit: movement below which a robot without commands is at rest
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Recordings compared with one simulation, and the hypotheses that explain the difference."""
+
+    twin: OpenLoopReplay
+    windows: Windows
+    restless: bool
+    elements: list[Element]
+    nominal: Prediction
+    measures: list[Measure]
+    causes: list[Hypothesis]
+    model: Model  # with all causes
+    final: Prediction
+    explained: list[Measure]
+    notes: list[str]
+
+    @property
+    def left(self) -> dict[str, float]:
+        """Unexplained difference of each element that moves."""
+        return {
+            m.element.name: float(np.nan_to_num(m.usual if self.restless else m.rmse, nan=np.inf))
+            for m in self.explained
+            if m.element.moves
+        }
+
+    @property
+    def settled(self) -> bool:
+        """True if shorter physics steps could not explain significantly more."""
+        if self.causes:
+            return self.ticks * float(np.log(list(self._over(self.left).values())).sum()) < NATS
+        sizes = {e.name: float(np.hypot(e.noise, MATERIAL * e.size)) for e in self.elements}
+        return all(left <= sizes[name] for name, left in self.left.items())
+
+    def clearer(self, than: Compared) -> bool:
+        """True if it fits the recording clearly better, or as well with fewer hypotheses."""
+        before = than._over(than.left)
+        after = than._over({name: left for name, left in self.left.items() if name in before})
+        ratios = [before[name] / over for name, over in after.items()]
+        nats = self.ticks * float(np.log(ratios).sum())
+        fewer = len(than.causes) - len(self.causes)
+        clear = np.hypot.reduce(list(after.values())) <= CLEARER * np.hypot.reduce(
+            [before[name] for name in after]
+        )
+        return bool((clear or fewer > 0) and nats + NATS * fewer >= NATS)
+
+    @property
+    def ticks(self) -> int:
+        """Number of compared ticks."""
+        return self.windows.count * self.windows.plan.length
+
+    def _over(self, left: dict[str, float]) -> dict[str, float]:
+        """Unexplained difference of each element relative to its floor: 1 is none."""
+        floors = {e.name: max(e.floor, SMALLEST) for e in self.elements}
+        return {name: float(np.hypot(1, each / floors[name])) for name, each in left.items()}
+
+
+def compare_finer(
+    twin: OpenLoopReplay, signals: list[Signals], skills: int, notes: Sequence[str]
+) -> Compared:
+    """Compares the recordings with the simulation, or with one that has shorter physics steps.
+
+    A real robot has no physics steps: if those of the model are long, their effect belongs to the
+    model and is not a difference of the robot. A simulator has the model's steps. A fault can look
+    like shorter steps while it is unexplained, so both are compared after their hypotheses. For a
+    robot that amplifies small deviations, any change of the steps changes the motion, which is no
+    evidence.
+    """
+    own = _compared(twin, signals, skills, notes)
+    finer = twin if all(each.simulated or each.lockstep for each in signals) else twin.finer()
+    if finer is twin or own.restless or own.settled:
+        return own
+    other = _compared(finer, signals, skills, notes)
+    return other if other.clearer(own) else own
+
+
+def _compared(
+    twin: OpenLoopReplay, signals: list[Signals], skills: int, notes: Sequence[str]
+) -> Compared:
+    told, interface = list(notes), twin.interface
+    windows = windows_of(signals, plan_for(interface), twin, told)
+    memory = twin.memory(windows)
+    restless = _restless(memory, twin)
+    if restless:
+        windows = windows_of(signals, plan_for(interface, SHORT, 0.0), twin, told)
+        memory = twin.memory(windows)
+        told.append(
+            "the robot does not forget where it was pushed: it is compared in short windows, and "
+            "from the recorded velocities"
+        )
+    windows, nominal = _finite(windows, twin, told)
+    elements = elements_of(interface, nominal, windows, memory, twin.model)
+    if not elements:
+        raise UserError(
+            f"{', '.join(s.name for s in signals)}: no sensor of {interface.robot} is in it"
+            f"{because(told)}"
+        )
+    if all(each.simulated and not each.lockstep for each in signals) and not restless:
+        windows, late = late_commands(twin, windows, nominal, elements)
+        if late:
+            most = 1e3 * interface.physics_dt * max(each.steps for each in late)
+            told.append(
+                f"the simulator took {len(late)} of {sum(s.ticks for s in signals)} commands up "
+                f"to {most:.0f} ms late, as it does on a busy computer: they are compared as they "
+                "acted"
+            )
+            nominal = twin.follow(windows)
+            elements = elements_of(interface, nominal, windows, memory, twin.model)
+    skipped = {t.name for t in interface.observation if not t.mujoco.task}
+    skipped -= {e.term for e in elements}
+    if skipped:
+        told.append(
+            f"not compared, because not recorded or simulated: {', '.join(sorted(skipped))}"
+        )
+    told += _unmoved(windows, elements, interface, told)
+    measures = measure(windows, nominal, elements, interface, skills)
+    causes, model = Search(twin, windows, elements).causes()
+    final, explained = nominal, measures
+    if causes:
+        final = twin.follow(corrected(windows, twin, model), model.change)
+        explained = measure(windows, final, elements, interface, skills, model)
+    return Compared(
+        twin, windows, restless, elements, nominal, measures, causes, model, final, explained, told
+    )
+
+
+def windows_of(
+    signals: list[Signals], plan: Plan, twin: OpenLoopReplay, notes: Sequence[str]
+) -> Windows:
+    """Returns the windows of all recordings.
+
+    Raises:
+        UserError: there is none.
+    """
+    windows = merge([make_windows(each, plan, twin.interface) for each in signals])
+    if not windows.count:
+        raise UserError(
+            f"{', '.join(s.name for s in signals)}: no stretch of ticks is long enough to compare"
+            f"{because(notes)}"
+        )
+    return windows
+
+
+def _unmoved(
+    windows: Windows, elements: list[Element], interface: Interface, notes: Sequence[str]
+) -> list[str]:
+    """Returns a note on elements that did not move.
+
+    Raises:
+        UserError: no element moved.
+    """
+    low, high = interface.limits
+    told = bool((windows.command.std(axis=(0, 1)) > STILL * (high - low)).any())
+    if not any(e.recorded > (0 if told else LEAST) or e.scale > LEAST for e in elements) or all(
+        e.still for e in elements
+    ):
+        why = "neither did its model, whatever the commands"
+        if not told:
+            why = "its commands did not change"
+        raise UserError(
+            f"the robot did not move: {why}; record a drive with motion{because(notes)}"
+        )
+    still = ", ".join(e.name for e in elements if e.still)
+    return [f"not compared, because it did not move: {still}"] if still else []
+
+
+def _restless(memory: dict[str, Floats], twin: OpenLoopReplay) -> bool:
+    """True if a simulation from a slightly wrong state diverges from the true one."""
+    units = {term.name: term.unit for term in twin.interface.observation}
+    return any(
+        bool((np.abs(kept) > (LASTS if units[name].endswith("/s") else GROWS)).any())
+        for name, kept in memory.items()
+    )
+
+
+def _finite(
+    windows: Windows, twin: OpenLoopReplay, notes: list[str]
+) -> tuple[Windows, Prediction]:
+    """Returns the windows in which the simulation does not diverge."""
+    nominal = twin.follow(windows)
+    good = np.ones(windows.count, bool)
+    for name, values in list(nominal.values.items()):
+        finite = np.isfinite(values).all(axis=(1, 2))
+        # What a family makes of fields that were not recorded is not known.
+        if not finite.any() and any(t.name == name for t in twin.family.terms):
+            del nominal.values[name]
+        else:
+            good &= finite
+    if good.all():
+        return windows, nominal
+    if not good.any():
+        raise UserError(
+            "the simulation fails in every window: is this the robot's model? " + "; ".join(notes)
+        )
+    notes.append(
+        f"{(~good).sum()} of {windows.count} windows left out: the simulation fails there"
+    )
+    return _finite(subsample(windows, np.flatnonzero(good)), twin, notes)
