@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 
 from sim.interface import Floats, Interface, spread
-from sim.physics.mjcf_addresses import actuators
+from sim.physics.mjcf_addresses import actuators, keyframe
 from sim.physics.robot_bodies import HINGE, SCALAR, free_bases, has_floor, joints_of
 from sim.physics.servo import effect
 
@@ -30,6 +30,8 @@ class _State:
 def unrest(interface: Interface, model: mujoco.MjModel, seconds: float) -> Iterator[str]:
     """Yields a line for every motion of the robot while its safe command is held."""
     data = mujoco.MjData(model)
+    if (key := keyframe(model, interface)) is not None:
+        mujoco.mj_resetDataKeyframe(model, data, key)
     ids = [index for term in interface.action for index in actuators(model, term)]
     data.ctrl[ids] = interface.safe_command
     mujoco.mj_forward(model, data)

@@ -9,6 +9,7 @@ import pytest
 
 from sim.errors import UserError
 from sim.interface import Interface, Tracking, interface_from_dict, interface_to_dict
+from sim.interface.memory import ObservationMemory
 from sim.physics.robot_model import load_robot, robot_names
 from sim.tasks.registry import FAMILIES, make_family
 from tests.support.interfaces import INTERFACES, odd, other, sluggish
@@ -77,7 +78,7 @@ def test_fields_are_untouched_and_more_of_them_do_no_harm():
 
 def test_a_missing_or_misshapen_term_is_named(any_interface):
     good = {t.name: np.zeros((3, t.size)) for t in any_interface.observation}
-    any_interface.observe(good)
+    any_interface.observe(good, memory=ObservationMemory(any_interface, (3,)))
     out = np.full((3, any_interface.observation_size), 9.0, np.float32)
     for term in any_interface.observation:
         missing = {name: value for name, value in good.items() if name != term.name}
@@ -93,15 +94,15 @@ def test_a_missing_or_misshapen_term_is_named(any_interface):
 
 def test_slices_names_and_sizes_agree(any_interface):
     i = any_interface
-    for terms, slices, names, size in (
-        (i.observation, i.observation_slices, i.observation_names, i.observation_size),
-        (i.action, i.action_slices, i.action_names, i.action_size),
+    observed = {t.name: t.width for t in i.observation} | i.computed_terms.widths
+    commanded = {t.name: t.size for t in i.action}
+    for widths, slices, names, size in (
+        (observed, i.observation_slices, i.observation_names, i.observation_size),
+        (commanded, i.action_slices, i.action_names, i.action_size),
     ):
-        widths = [t.width if terms is i.observation else t.size for t in terms]
-        assert len(names) == size == sum(widths)
-        for term, width in zip(terms, widths, strict=True):
-            labels = tuple(f"{term.name}.{n}" for n in range(width))
-            assert names[slices[term.name]] == labels
+        assert len(names) == size == sum(widths.values())
+        for name, width in widths.items():
+            assert names[slices[name]] == tuple(f"{name}.{n}" for n in range(width))
 
 
 # command ----------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ def test_a_blended_command_goes_part_of_the_way_by_hand():
 
 def test_braking_reaches_the_safe_command_exactly_and_in_no_more_ticks_than_needed(any_interface):
     i, rng = any_interface, np.random.default_rng(4)
-    rate = np.concatenate([np.full(t.size, t.rate_limit * i.control_dt) for t in i.action])
+    rate = np.concatenate([t.rate_limits * i.control_dt for t in i.action])
     command = rng.uniform(*i.limits, (50, i.action_size))
     needed = int(np.ceil(np.abs(command - i.safe_command) / rate - 1e-9).max())
     for _ in range(needed):
@@ -178,7 +179,7 @@ def test_tracking_names_a_term_of_the_same_kind():
 def test_commands_keep_every_limit_whatever_the_policy_says(any_interface):
     i, rng = any_interface, np.random.default_rng(0)
     low, high = i.limits
-    rate = np.concatenate([np.full(t.size, t.rate_limit * i.control_dt) for t in i.action])
+    rate = np.concatenate([t.rate_limits * i.control_dt for t in i.action])
     command = np.tile(i.safe_command, (50, 1))
     reached = np.zeros((2, i.action_size), bool)
     for _ in range(400):
@@ -287,9 +288,9 @@ def test_the_interface_survives_json_bit_for_bit(any_interface):
 
 
 def test_the_digest_changes_with_every_field(any_interface):
-    # Tracking ties two terms together; the next test has it.
+    # Tracking and the start pose name observation terms; the next test has tracking.
     loose = tuple(replace(term, tracking=None) for term in any_interface.action)
-    any_interface = replace(any_interface, action=loose)
+    any_interface = replace(any_interface, action=loose, start_pose=None)
     data = interface_to_dict(any_interface)
     digests, fields = {any_interface.digest}, 0
     for path, value in leaves(data):

@@ -11,6 +11,7 @@ import yaml
 from sim.envs.vec_env import TaskVectorEnv
 from sim.envs.world import World
 from sim.errors import UserError
+from sim.interface.memory import ObservationMemory
 from sim.physics.robot_model import ROBOTS, Robot, load_robot, robot_names
 from sim.randomization.perturbations import BLOCK
 from sim.randomization.schema import (
@@ -34,6 +35,7 @@ MOTORS = 'kv="300" ctrlrange="-1 1" forcerange="-80 80"'
 # A family that each robot is meant for, with short episodes; of omni, longer than a draw of noise.
 HOME = {cls.robot: make_family(name, {"ticks": 12}) for name, cls in FAMILIES.items()}
 HOME["omni"] = replace(BANDITS, ticks=BLOCK + 8)
+HOME["go2"] = make_family("ant_mazes", {"ticks": 12})  # any robot with legs, a position and a pose
 LOADED = [name for name in robot_names() if sim_params_names(load_robot(name))]
 
 
@@ -496,18 +498,21 @@ def test_an_episode_is_a_function_of_seed_row_and_number(name):
     alone = [
         World(robot, family, 1, domain_randomization=ranges_of(name)) for _ in range(env.num_envs)
     ]
+    memories = [ObservationMemory(env.interface, (1,)) for _ in alone]
     shape = (family.ticks + 4, env.num_envs, env.interface.action_size)
     episode = 0
     for action in [None, *np.random.default_rng(0).normal(0, 0.8, shape).astype(np.float32)]:
         if action is not None:
             observation, _, _, truncated, _ = env.step(action)
-        for b, own in enumerate(alone):
+        for b, (own, memory) in enumerate(zip(alone, memories, strict=True)):
             if action is not None:
+                memory.remember(observation[b : b + 1], action[b : b + 1])
                 own.step(action[b : b + 1])
             if action is None or truncated[b]:
                 rng = generator(5, Stream.EPISODE, b, episode)
                 own.reset(np.zeros(1, np.int32), [env.tasks[b // 2]], [rng])
-            shown = own.interface.observe(own.measurements(own.true_state()))
+                memory.reset()
+            shown = own.interface.observe(own.measurements(own.true_state()), memory=memory)
             np.testing.assert_array_equal(shown[0], observation[b])
         episode += action is None or bool(truncated.any())
     assert episode == 2
@@ -584,9 +589,9 @@ def test_every_shipped_sim_params_holds_for_its_robot(robot, sim_params):
         for term in body.interface.observation:
             value = term.values(made.measurements(fields)[term.name])
             assert np.isfinite(value).all()
-            if term.limit is not None:  # the guard would stop the robot
-                assert (value >= term.limit[0]).all()
-                assert (value <= term.limit[1]).all()
+            if term.limits is not None:  # the guard would stop the robot
+                assert (value >= term.limits[0]).all()
+                assert (value <= term.limits[1]).all()
     first = (
         (body.model_path.parent / "sim_params" / f"{sim_params}.yaml").read_text().splitlines()[0]
     )

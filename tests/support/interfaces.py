@@ -55,6 +55,7 @@ def other(path, value):
         "required_values",  # if empty
         "term",
         "tracking",
+        "kind",
     }  # with others, see the next test
     tied = {*RAYS.required_values(2), "elements"}  # a scan's geometry stands twice, and must agree
     if tied & set(path):
