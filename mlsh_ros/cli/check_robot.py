@@ -36,10 +36,10 @@ def check_robot(
     from sim.robot_setup.rest_test import unrest
     from sim.robot_setup.step_test import run_step_tests
     from sim.robot_setup.time_step_test import coarse
-    from sim.robot_setup.validation import doubts, label, mistakes
+    from sim.robot_setup.validation import find_errors, find_warnings, label
 
     folder = robot_folder(robot)
-    wrong = mistakes(folder)
+    wrong = find_errors(folder)
     if not wrong:
         loaded = load_robot(robot)
         wrong = binding_errors(loaded.interface)
@@ -56,12 +56,12 @@ def check_robot(
     loose = list(unrest(interface, model, seconds))
     names = {model.joint(i).name for i in range(model.njnt)}
     names |= {model.actuator(i).name for i in range(model.nu)}
-    found = [*loose, *binding_warnings(interface, names), *doubts(interface, model, trial)]
+    found = [*loose, *binding_warnings(interface, names), *find_warnings(interface, model, trial)]
     if not loose:  # who falls, falls another way at every step
         found += coarse(interface, model)
     for each in found:
         say(f"  warning: {each}")
-    moves = "no mistakes, but it does not stay where `safe_command` holds it"
+    moves = "no errors, but it does not stay where `safe_command` holds it"
     verdict = moves if loose else "sound"
     say(f"robot {interface.robot}: {verdict}, {len(found)} warning(s)")
 
@@ -70,7 +70,7 @@ def _refuse(folder: object, wrong: list[str]) -> None:
     if len(wrong) > 1:
         for number, each in enumerate(wrong, 1):
             say(f"{number:3}. {each}")
-        raise UserError(f"{folder}: {len(wrong)} mistakes")
+        raise UserError(f"{folder}: {len(wrong)} errors")
     text = wrong[0]
     raise UserError(text if str(folder) in text else f"{folder}: {text}")
 

@@ -46,7 +46,7 @@ def export(
             overwrite=overwrite,
         )
     learner, parity = result.adapted.learner, result.parity
-    report(learner.family.tasks, result.adapted.curves, learner.bounds)
+    report(learner.family.tasks, result.adapted.curves, learner.reference_returns)
     say(
         f"parity torch / ONNX Runtime: {parity.golden:.1e} on golden rows, {parity.random:.1e} on "
         f"10,000 random observations (at most {TOLERANCE:g})"

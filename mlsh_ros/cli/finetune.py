@@ -142,7 +142,7 @@ def _show(found: Comparison) -> None:
     for task, curves in found.curves.items():
         if len(found.curves) > 1:
             say(task)
-        limit = found.bounds[task]
+        limit = found.reference_returns[task]
         digits = 1 if abs(limit.optimum) >= 10 else 3
         heads = (head for label in curves for head in (label, "of optimum", "seconds"))
         table = make_table(right=("updates", "steps", "episodes", *heads))

@@ -180,23 +180,25 @@ def _train(folder: Run, ranks: Ranks, *, resume: bool, allow_changes: bool) -> i
     say(f"trained in {training.seconds:.0f} s; curves: {folder.path}/curves.png")
     learner = training.learner
     if warning := collapse_warning(
-        training.rows, learner.family.tasks, learner.bounds, learner.method
+        training.rows, learner.family.tasks, learner.reference_returns, learner.method
     ):
         say(f"warning: {warning}")
     say("a fresh master for each task, skills frozen:")
     with interrupted(lambda: f"the training is saved, the masters are not. Go on with: {again}"):
         result = learn_masters(folder)
-    report(result.learner.family.tasks, result.curves, result.learner.bounds)
+    report(result.learner.family.tasks, result.curves, result.learner.reference_returns)
     say(f"next: {shlex.join(['mlsh', 'export', str(folder.path)])}")
     return 0
 
 
 def report(
-    tasks: tuple[str, ...], curves: list[list[MasterProgress]], bounds: list[ReferenceReturns]
+    tasks: tuple[str, ...],
+    curves: list[list[MasterProgress]],
+    reference_returns: list[ReferenceReturns],
 ) -> None:
     """Print greedy returns over master updates, as fractions of the optimum."""
     table = make_table("task", right=(*(f"{p.updates}" for p in curves[0]), "of optimum"), gap=1)
-    for task, curve, limit in zip(tasks, curves, bounds, strict=True):
+    for task, curve, limit in zip(tasks, curves, reference_returns, strict=True):
         digits = 1 if abs(limit.optimum) >= 10 else 3
         cells = [f"{p.greedy:.{digits}f}" for p in curve]
         table.add_row(task, *cells, percent(limit.fraction_of_optimum(curve[-1].greedy)))
@@ -264,7 +266,7 @@ class Display:
 
         rows = training.rows
         table = make_table("task", "return", "of optimum", "usage of skills")
-        bounds = training.learner.bounds
+        reference_returns = training.learner.reference_returns
         for index, task in enumerate(training.learner.family.tasks):
             # Not every task has a warmed-up group in every iteration: show its latest.
             known = next((r for r in reversed(rows) if f"return/{task}" in r), None)
@@ -276,7 +278,7 @@ class Display:
             table.add_row(
                 task,
                 amount(value),
-                percent(bounds[index].fraction_of_optimum(value)),
+                percent(reference_returns[index].fraction_of_optimum(value)),
                 " ".join(f"{u:4.0%}" for u in usage),
             )
         score = percent(rows[-1]["score"]) if "score" in rows[-1] else "-"
@@ -288,7 +290,7 @@ class Display:
         if restarts := sum(r["reset_skill"] >= 0 for r in rows):
             table.add_row("", "", "", f"{restarts} skill(s) started anew: no task missed them")
         if warning := collapse_warning(
-            rows, training.learner.family.tasks, bounds, self.config.mlsh
+            rows, training.learner.family.tasks, reference_returns, self.config.mlsh
         ):
             self.warnings += 1
             if self.warnings > PATIENCE:

@@ -121,7 +121,7 @@ class Evaluation:
                     "return_deviation": line.deviation,
                     "return_worst": line.worst,
                     "normalized": line.normalized,
-                    "bounds": vars(line.reference),
+                    "reference_returns": vars(line.reference),
                     "success": line.success,
                     "usage": list(line.usage),
                     "switches": line.switches,
@@ -147,7 +147,9 @@ def summarize(
     what: Measured | None = None,
     limits: Mapping[TaskId, ReferenceReturns] | None = None,
 ) -> Evaluation:
-    """Compute the scores per case; the bounds are simulated on the same episodes, nominal model.
+    """Compute the scores per case.
+
+    Reference returns are simulated on the same episodes, with the nominal model.
 
     Args:
         cases: that were driven, of one bundle and robot.
@@ -205,7 +207,7 @@ def _line(case: EvaluationCase, episodes: list[Episode], limit: ReferenceReturns
 def reference_returns(
     cases: Sequence[EvaluationCase], *, seed: int, episodes: int
 ) -> dict[TaskId, ReferenceReturns]:
-    """The bounds of every task on episodes 0 .. episodes-1 of `seed`, of the nominal model.
+    """Reference returns of every task, episodes 0 .. episodes-1 of `seed`, nominal model.
 
     Raises:
         UserError: on one of them the optimum is no better than a random policy.

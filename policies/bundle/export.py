@@ -128,12 +128,12 @@ def golden_observations(learner: Mlsh) -> Float32:
 def master_entry(
     task: str,
     curve: list[AdaptationPoint],
-    bounds: ReferenceReturns,
+    reference_returns: ReferenceReturns,
     provenance: Provenance,
     episodes: int,
 ) -> Master:
     """The manifest's description of a master."""
-    score = Score(value=curve[-1].greedy, **asdict(bounds), episodes=episodes)
+    score = Score(value=curve[-1].greedy, **asdict(reference_returns), episodes=episodes)
     return Master(task=task, score=score, provenance=provenance)
 
 

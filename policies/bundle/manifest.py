@@ -35,8 +35,8 @@ class Score:
     """Score of a trained master, greedy, over `episodes` episodes."""
 
     value: Number  # mean return
-    random: Number  # bounds of the task, as returns
-    collapsed: Number
+    random: Number  # reference returns of the task
+    task_blind: Number
     optimum: Number
     episodes: Annotated[Count, Field(ge=1)]
 

@@ -87,14 +87,17 @@ def read_outcome(job: SweepJob) -> RunResult:
     """
     config = with_all_tasks(job.config)
     family = make_family(config.family, config.family_parameters)
-    bounds = all_reference_returns(load_robot(job.config.robot), family)  # type: ignore[arg-type]
+    reference_returns = all_reference_returns(load_robot(job.config.robot), family)  # type: ignore[arg-type]
     if (found := job.curves()) is None:
         raise UserError(f"run {str(job.path)!r} is not finished; sweep again")
     curves = list(found.by_task.values())
     returns = np.array([[p.greedy for p in curve] for curve in curves])
     steps = np.array([p.steps for p in curves[0]])
     share = np.array(
-        [[b.fraction_of_optimum(r) for r in row] for b, row in zip(bounds, returns, strict=True)]
+        [
+            [b.fraction_of_optimum(r) for r in row]
+            for b, row in zip(reference_returns, returns, strict=True)
+        ]
     )
     return RunResult(job, family.tasks, steps, returns, share, job.seconds())
 

@@ -25,9 +25,9 @@ class ActorCriticBatch:
         outputs: K for masters (logits), A for skills (mean actions).
         network: shapes and the first log standard deviation.
         ppo: hyper-parameters.
-        extra: A for skills (the log standard deviations), 0 for masters.
-        blind: elements of the observation that the policies do not see.
-        blind_values: those that the value functions do not see.
+        log_stds: A for skills, 0 for masters.
+        masked_inputs: elements of the observation that the policies do not see.
+        masked_value_inputs: those that the value functions do not see.
     """
 
     def __init__(
@@ -37,27 +37,27 @@ class ActorCriticBatch:
         outputs: int,
         network: NetworkConfig,
         ppo: PpoConfig,
-        extra: int,
-        blind: Sequence[int] = (),
-        blind_values: Sequence[int] = (),
+        log_stds: int,
+        masked_inputs: Sequence[int] = (),
+        masked_value_inputs: Sequence[int] = (),
     ) -> None:
         hidden = network.hidden
         self.ppo = ppo
         self.initial_log_std = network.initial_log_std
-        self.policy = StackedMLP(count, (inputs, *hidden, outputs), extra, blind)
-        self.value = StackedMLP(count, (inputs, *hidden, 1), blind=blind_values)
+        self.policy = StackedMLP(count, (inputs, *hidden, outputs), log_stds, masked_inputs)
+        self.value = StackedMLP(count, (inputs, *hidden, 1), masked_inputs=masked_value_inputs)
         self.policy_adam = Adam(self.policy.numpy, ppo.learning_rate, ppo.adam_epsilon)
         self.value_adam = Adam(self.value.numpy, ppo.learning_rate)
-        self.unit = 1.0  # of the value functions' outputs, as a return
+        self.value_scale = 1.0  # of the value functions' outputs, as a return
 
     @property
     def count(self) -> int:
         """S, number of policies."""
         return self.policy.count
 
-    def fresh(self, row: int, rng: np.random.Generator, *, adam: bool = True) -> None:
+    def reset(self, row: int, rng: np.random.Generator, *, adam: bool = True) -> None:
         """Start row `row` anew: weights, and the optimizer's moments unless `adam` is False."""
-        self.policy.initialize(row, rng, output_gain=POLICY_GAIN, extra=self.initial_log_std)
+        self.policy.initialize(row, rng, output_gain=POLICY_GAIN, log_std=self.initial_log_std)
         self.value.initialize(row, rng, output_gain=VALUE_GAIN)
         if adam:
             self.policy_adam.reset(row)
@@ -69,7 +69,7 @@ class ActorCriticBatch:
         for k in np.unique(row):
             mine = np.flatnonzero(row == k)
             out[mine] = self.value.forward_row(int(k), x[mine])[:, 0]
-        out *= np.float32(self.unit)
+        out *= np.float32(self.value_scale)
         return out
 
     def state(self, prefix: str) -> dict[str, NDArray[np.generic]]:
@@ -110,13 +110,14 @@ class Agent:
         action_size: A.
         skills: K.
         groups: G, the number of masters.
-        numbers: (G,) of them, where these are some of many; by default from 0 on.
+        group_ids: (G,) their numbers, where these are some of many; by default from 0 on.
         network: shapes.
         master: hyper-parameters of the masters' level.
         skill: hyper-parameters of the skills' level.
         seed: of the initial weights.
-        blind: elements of the observation that the skills do not see; their value functions do.
-        blind_masters: those that the masters and their value functions do not see.
+        masked_inputs: elements of the observation that the skills do not see; their value
+            functions do.
+        masked_master_inputs: those that the masters and their value functions do not see.
     """
 
     def __init__(
@@ -130,9 +131,9 @@ class Agent:
         master: PpoConfig,
         skill: PpoConfig,
         seed: int,
-        numbers: Sequence[int] | None = None,
-        blind: Sequence[int] = (),
-        blind_masters: Sequence[int] = (),
+        group_ids: Sequence[int] | None = None,
+        masked_inputs: Sequence[int] = (),
+        masked_master_inputs: Sequence[int] = (),
     ) -> None:
         self.masters = ActorCriticBatch(
             groups,
@@ -140,19 +141,19 @@ class Agent:
             skills,
             network,
             master,
-            extra=0,
-            blind=blind_masters,
-            blind_values=blind_masters,
+            log_stds=0,
+            masked_inputs=masked_master_inputs,
+            masked_value_inputs=masked_master_inputs,
         )
         self.skills = ActorCriticBatch(
-            skills, observation_size, action_size, network, skill, action_size, blind
+            skills, observation_size, action_size, network, skill, action_size, masked_inputs
         )
         self.normalizer = Normalizer(observation_size)
         self.learns_statistics = network.normalize_observations
         for k in range(skills):
-            self.skills.fresh(k, generator(seed, Stream.INIT, 0, k))
-        for g, number in enumerate(range(groups) if numbers is None else numbers):
-            self.masters.fresh(g, generator(seed, Stream.INIT, 1, number))
+            self.skills.reset(k, generator(seed, Stream.INIT, 0, k))
+        for g, number in enumerate(range(groups) if group_ids is None else group_ids):
+            self.masters.reset(g, generator(seed, Stream.INIT, 1, number))
 
     def logits(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """(B, K) logits of every group's master for normalized observations x (B, O)."""
@@ -171,7 +172,7 @@ class Agent:
 
     def log_std(self) -> NDArray[np.float32]:
         """(K, A) logarithm of the standard deviation of the skills' exploration."""
-        return np.stack([self.skills.policy.extras(k) for k in range(self.skills.count)])
+        return np.stack([self.skills.policy.log_std(k) for k in range(self.skills.count)])
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """All learned parameters, as arrays."""

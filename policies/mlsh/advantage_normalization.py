@@ -9,11 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.mlsh.losses import Minibatch
-from policies.mlsh.networks import Total, no_reduce
+from policies.mlsh.networks import AllReduce, no_reduce
 
 
 def normalize_advantages(
-    samples: list[Minibatch], how: str, *, own: Total = no_reduce, everyone: Total = no_reduce
+    samples: list[Minibatch],
+    how: str,
+    *,
+    own: AllReduce = no_reduce,
+    everyone: AllReduce = no_reduce,
 ) -> list[Minibatch]:
     """Scale the advantages of each policy to a comparable size.
 
@@ -41,12 +45,12 @@ def normalize_advantages(
     ]
 
 
-def _moments(total: Total, rows: list[NDArray[Any]]) -> list[tuple[float, float]]:
+def _moments(all_reduce: AllReduce, rows: list[NDArray[Any]]) -> list[tuple[float, float]]:
     """Mean and standard deviation of each row over all processes; zeros where it is empty."""
     exact = [row.astype(np.float64) for row in rows]
-    first = total(np.array([[len(row), row.sum()] for row in exact]))
+    first = all_reduce(np.array([[len(row), row.sum()] for row in exact]))
     size = np.maximum(1, first[:, 0])
     mean = first[:, 1] / size
     off = [((row - m) ** 2).sum() for row, m in zip(exact, mean, strict=True)]
-    deviation = np.sqrt(total(np.array(off)) / size)
+    deviation = np.sqrt(all_reduce(np.array(off)) / size)
     return list(zip(mean.tolist(), deviation.tolist(), strict=True))

@@ -30,7 +30,7 @@ class Meter:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Rank of this process; alone by default. Results of `total` and `gather` are shared."""
+    """Rank of this process, alone by default; all have the results of the collective calls."""
 
     rank: int = 0
     size: int = 1
@@ -44,7 +44,7 @@ class Ranks:
         """True for the process that writes and prints."""
         return self.rank == 0
 
-    def share(self, groups: int) -> range:
+    def local_groups(self, groups: int) -> range:
         """Groups of this process.
 
         Raises:
@@ -58,7 +58,7 @@ class Ranks:
         # In turns, because neighbors are in the same phase: each rank is to have work in all.
         return range(self.rank, groups, self.size)
 
-    def total(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    def all_reduce(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum of the arrays of all processes."""
         if self.size == 1:
             return sums
@@ -74,7 +74,7 @@ class Ranks:
         total: NDArray[np.float64] = tensor.numpy()
         return total
 
-    def gather(self, mine: NDArray[T], groups: int) -> NDArray[T]:
+    def all_gather(self, mine: NDArray[T], groups: int) -> NDArray[T]:
         """Rows of all processes in group order; `mine` (n, ...) has n / `groups` rows of each."""
         if self.size == 1:
             return mine
@@ -83,8 +83,8 @@ class Ranks:
         everybody = self._exchange(mine).reshape(by_group)
         return np.swapaxes(everybody, 0, 1).reshape(self.size * len(mine), *mine.shape[1:])
 
-    def own(self, everybody: NDArray[T], groups: int) -> NDArray[T]:
-        """Rows of this process's `groups`, from those of all: the inverse of `gather`."""
+    def local_rows(self, everybody: NDArray[T], groups: int) -> NDArray[T]:
+        """Rows of this process's `groups`, from those of all: the inverse of `all_gather`."""
         each, rest = divmod(len(everybody), groups * self.size)
         if self.size == 1 or rest or not each:  # of other groups: checked where it is used
             return everybody
@@ -115,7 +115,7 @@ class Ranks:
 
     def any(self, mine: bool) -> bool:
         """True if `mine` is True in any process."""
-        return bool(self.total(np.array([mine], np.float64))[0])
+        return bool(self.all_reduce(np.array([mine], np.float64))[0])
 
 
 ALONE = Ranks()

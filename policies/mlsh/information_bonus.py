@@ -27,7 +27,7 @@ def task_information(
     chosen = rollout.decided & ~rollout.is_random
     one_hot = chosen[..., None] & (rollout.skill[..., None] == np.arange(skills))
     count = groups.by_group(one_hot.sum(axis=0)).sum(axis=1)
-    chance = groups.gather((count + 1) / (count + 1).sum(axis=1, keepdims=True))  # (G, K)
+    chance = groups.all_gather((count + 1) / (count + 1).sum(axis=1, keepdims=True))  # (G, K)
     same = tasks[:, None] == tasks
     by_task = same @ chance / same.sum(axis=1, keepdims=True)  # (G, K) of each group's task
     apart = groups.local(np.log(by_task / chance.mean(axis=0)))

@@ -70,9 +70,9 @@ def group_statistics(
     count = groups.by_group(chosen.sum(axis=0)).sum(axis=1)
     usage = count / np.maximum(1, count.sum(axis=1, keepdims=True))
     return {
-        "returns": groups.gather(by_group / episodes),
-        "success": groups.gather(solved / np.maximum(ended, 1)),
-        "usage": groups.gather(usage),
+        "returns": groups.all_gather(by_group / episodes),
+        "success": groups.all_gather(solved / np.maximum(ended, 1)),
+        "usage": groups.all_gather(usage),
     }
 
 

@@ -18,34 +18,34 @@ class LocalGroups:
         ranks: the processes.
 
     Attributes:
-        numbers: (n,) of the groups of this process, in the order of its rows.
+        group_ids: (n,) of the groups of this process, in the order of its rows.
 
     Raises:
         UserError: they cannot be shared out evenly.
     """
 
     def __init__(self, total: int, ranks: Ranks) -> None:
-        self.ranks, self.numbers = ranks, ranks.share(total)
+        self.ranks, self.group_ids = ranks, ranks.local_groups(total)
 
     def __len__(self) -> int:
         """Number of groups of this process."""
-        return len(self.numbers)
+        return len(self.group_ids)
 
     def row(self, group: int) -> int | None:
         """The row of a group; None if another process has it."""
-        return self.numbers.index(group) if group in self.numbers else None
+        return self.group_ids.index(group) if group in self.group_ids else None
 
     def local(self, everyone: NDArray[T]) -> NDArray[T]:
         """Rows of this process (n, ...), from one row per group (G, ...)."""
-        return everyone[self.numbers.start :: self.numbers.step]
+        return everyone[self.group_ids.start :: self.group_ids.step]
 
-    def gather(self, rows: NDArray[T]) -> NDArray[T]:
+    def all_gather(self, rows: NDArray[T]) -> NDArray[T]:
         """Rows of every group, or of its simulations, from the rows of this process."""
-        return self.ranks.gather(rows, len(self))
+        return self.ranks.all_gather(rows, len(self))
 
     def all_reduce(self, sums: NDArray[np.float64]) -> NDArray[np.float64]:
         """The sum over all processes."""
-        return self.ranks.total(sums)
+        return self.ranks.all_reduce(sums)
 
     def by_group(self, simulations: NDArray[T]) -> NDArray[T]:
         """Reshape (n * E, ...) to (n, E, ...): the simulations of each group."""
@@ -53,12 +53,12 @@ class LocalGroups:
 
     def gather_state(self, own: Arrays) -> Arrays:
         """The state of all groups from that of this process."""
-        return {name: self.gather(a) if _per_group(name, a) else a for name, a in own.items()}
+        return {name: self.all_gather(a) if _per_group(name, a) else a for name, a in own.items()}
 
-    def own_state(self, everyone: Arrays) -> Arrays:
+    def local_state(self, everyone: Arrays) -> Arrays:
         """The inverse of `gather_state`."""
         return {
-            name: self.ranks.own(a, len(self)) if _per_group(name, a) else a
+            name: self.ranks.local_rows(a, len(self)) if _per_group(name, a) else a
             for name, a in everyone.items()
         }
 

@@ -52,17 +52,17 @@ class LossTerms:
 
 
 def policy_sums(
-    stack: StackedMLP, row: int, part: Minibatch, ppo: PpoConfig, entropy: float
+    stack: StackedMLP, row: int, part: Minibatch, ppo: PpoConfig, entropy_coef: float
 ) -> LossTerms:
-    """The clipped surrogate of policy `row`, minus `entropy` times its entropy."""
+    """The clipped surrogate of policy `row`, minus `entropy_coef` times its entropy."""
     saved = stack.activations(row, part.obs)
     out = saved[-1]
-    if stack.extra:
-        log_std = stack.extras(row)
+    if stack.log_stds:
+        log_std = stack.log_std(row)
         inverse = np.exp(-log_std)
         z = (part.action - out) * inverse
         log_prob = (-0.5 * z * z).sum(axis=1) - log_std.sum() - log_std.size * CONSTANT
-        disorder = float((log_std + 0.5 + CONSTANT).sum()) * len(part)
+        entropy = float((log_std + 0.5 + CONSTANT).sum()) * len(part)
     else:
         log_probs = out - out.max(axis=1, keepdims=True)
         log_probs -= np.log(np.exp(log_probs).sum(axis=1, keepdims=True))
@@ -70,44 +70,44 @@ def policy_sums(
         rows = np.arange(len(part))
         log_prob = log_probs[rows, part.action]
         each = -(probs * log_probs).sum(axis=1)
-        disorder = float(each.sum())
+        entropy = float(each.sum())
     log_ratio = log_prob - part.log_prob
     ratio = np.exp(log_ratio)
     limited = np.clip(ratio, 1 - ppo.clip, 1 + ppo.clip)
     plain, cut = ratio * part.advantage, limited * part.advantage
     # Where the clip holds, the loss does not depend on the policy any more.
     weight = np.where(plain <= cut, -plain, 0)  # of the gradient of log_prob in that of the loss
-    if stack.extra:
+    if stack.log_stds:
         d_out = weight[:, None] * z * inverse
-        d_extra = (weight[:, None] * (z * z - 1)).sum(axis=0) - entropy * len(part)
+        d_log_std = (weight[:, None] * (z * z - 1)).sum(axis=0) - entropy_coef * len(part)
     else:
         d_out = -weight[:, None] * probs
         d_out[rows, part.action] += weight
-        if entropy:
-            d_out += entropy * probs * (log_probs + each[:, None])
-        d_extra = None
+        if entropy_coef:
+            d_out += entropy_coef * probs * (log_probs + each[:, None])
+        d_log_std = None
     return LossTerms(
-        gradient=stack.backward(row, saved, d_out.astype(np.float32), d_extra),
+        gradient=stack.backward(row, saved, d_out.astype(np.float32), d_log_std),
         loss=-float(np.minimum(plain, cut).sum()),
-        entropy=disorder,
+        entropy=entropy,
         kl=float((ratio - 1 - log_ratio).sum()),
         clipped=float((np.abs(ratio - 1) > ppo.clip).sum()),
     )
 
 
 def value_sums(
-    stack: StackedMLP, row: int, part: Minibatch, ppo: PpoConfig, unit: float
+    stack: StackedMLP, row: int, part: Minibatch, ppo: PpoConfig, value_scale: float
 ) -> LossTerms:
-    """The squared error of value function `row`, with its coefficient; `unit` is of its output."""
+    """Squared error of value function `row` in units of `value_scale`, with its coefficient."""
     saved = stack.activations(row, part.obs)
     predicted = saved[-1][:, 0]
-    off = predicted - part.target / np.float32(unit)
+    off = predicted - part.target / np.float32(value_scale)
     error, slope = off * off, 2 * off
     if ppo.value_clip is not None:
         # As released in 2017: in the units of the return, whatever its size.
-        step = predicted * np.float32(unit) - part.value
+        step = predicted * np.float32(value_scale) - part.value
         near = part.value + np.clip(step, -ppo.value_clip, ppo.value_clip)
-        other = ((near - part.target) / np.float32(unit)) ** 2
+        other = ((near - part.target) / np.float32(value_scale)) ** 2
         slope = np.where((other > error) & (np.abs(step) > ppo.value_clip), 0, slope)
         error = np.maximum(error, other)
     d_out = (np.float32(ppo.value_coefficient) * slope)[:, None].astype(np.float32)

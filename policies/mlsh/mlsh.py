@@ -73,7 +73,7 @@ class Mlsh:
             seed=config.seed,
             threads=config.threads,
             tasks=self.groups.local(self.schedule.tasks),
-            numbers=self.groups.numbers,
+            group_ids=self.groups.group_ids,
             sim_params=config.sim_params,
             domain_randomization=read_ranges(self.robot) if config.domain_randomization else None,
         )
@@ -87,26 +87,29 @@ class Mlsh:
             master=config.master,
             skill=config.skill,
             seed=config.seed,
-            numbers=self.groups.numbers,
-            blind=hidden_elements(interface, network, "hidden_from_skills"),
-            blind_masters=hidden_elements(interface, network, "hidden_from_masters"),
+            group_ids=self.groups.group_ids,
+            masked_inputs=hidden_elements(interface, network, "hidden_from_skills"),
+            masked_master_inputs=hidden_elements(interface, network, "hidden_from_masters"),
         )
         # What a tick and a decision can earn. Known beforehand: a spread of returns that are
         # estimates themselves would grow by its own influence.
-        best = max(max(abs(b.random), abs(b.optimum)) for b in self.bounds) or 1.0
+        best = max(max(abs(b.random), abs(b.optimum)) for b in self.reference_returns) or 1.0
         tick = best / self.family.ticks
         self.decision_return_scale = tick * method.decision_ticks
         if method.scaled_returns:
-            self.agent.skills.unit, self.agent.masters.unit = tick, self.decision_return_scale
+            self.agent.skills.value_scale, self.agent.masters.value_scale = (
+                tick,
+                self.decision_return_scale,
+            )
         self.collector = Collector(self.env, self.agent, method, config.seed)
-        floor = float(np.mean([b.random for b in self.bounds]))
-        span = float(np.mean([b.optimum for b in self.bounds])) - floor
+        floor = float(np.mean([b.random for b in self.reference_returns]))
+        span = float(np.mean([b.optimum for b in self.reference_returns])) - floor
         self.probe = Probe(method, floor, span)
         self.pool = ThreadPoolExecutor(config.threads) if config.threads > 1 else None
         self.iteration = 0
 
     @cached_property
-    def bounds(self) -> list[ReferenceReturns]:
+    def reference_returns(self) -> list[ReferenceReturns]:
         """Reference returns of every task of the family."""
         # A family is a frozen dataclass, which its Protocol cannot say.
         return all_reference_returns(self.robot, self.family)  # type: ignore[arg-type]
@@ -168,7 +171,7 @@ class Mlsh:
     def _fresh_master(self, row: int, new: NewTask) -> None:
         which = new.group if self.method.same_init else new.master
         rng = generator(self.config.seed, Stream.INIT, 1, which)
-        self.agent.masters.fresh(row, rng, adam=self.method.fresh_adam)
+        self.agent.masters.reset(row, rng, adam=self.method.fresh_adam)
 
     # Probe --------------------------------------------------------------------------------
 
@@ -183,7 +186,7 @@ class Mlsh:
     def _learn_from_probe(self, rollout: Rollout, probing: Bools) -> int | None:
         """Initialize fresh masters from the probe; returns the skill that was reset, if any."""
         totals = self.groups.by_group(rollout.reward.sum(axis=0, dtype=np.float64))
-        totals = self.groups.gather(totals) * (self.family.ticks / self.method.rollout_ticks)
+        totals = self.groups.all_gather(totals) * (self.family.ticks / self.method.rollout_ticks)
         for g in np.flatnonzero(probing).tolist():
             first_guess = self.probe.bias(totals[g])  # per episode
             row = self.groups.row(g)
@@ -193,7 +196,7 @@ class Mlsh:
         skill = None if self.freeze_skills else self.probe.redundant_skill()
         if skill is not None:
             rng = generator(self.config.seed, Stream.INIT, 2, self.iteration)
-            self.agent.skills.fresh(skill, rng)
+            self.agent.skills.reset(skill, rng)
             self.probe.clear()
         return skill
 
@@ -214,7 +217,7 @@ class Mlsh:
         samples = skill_samples(self.agent.skills, rollout, self.groups.local(joint), self.method)
         samples = normalize_advantages(samples, "group", own=all_reduce, everyone=all_reduce)
         return ppo_update(
-            self.agent.skills, samples, self._shuffle_skills, total=all_reduce, pool=self.pool
+            self.agent.skills, samples, self._shuffle_skills, all_reduce=all_reduce, pool=self.pool
         )
 
     def _information(self, rollout: Rollout) -> Float32:
@@ -238,11 +241,11 @@ class Mlsh:
         return coefficients
 
     def _shuffle_masters(self, row: int, group: int) -> np.random.Generator:
-        number = self.groups.numbers[group]
+        number = self.groups.group_ids[group]
         return generator(self.config.seed, Stream.SHUFFLE, self.iteration, number)
 
     def _shuffle_skills(self, row: int, group: int) -> np.random.Generator:
-        place = self.groups.numbers[group] * self.method.skills + row
+        place = self.groups.group_ids[group] * self.method.skills + row
         return generator(self.config.seed, Stream.SHUFFLE_SKILLS, self.iteration, place)
 
     # State --------------------------------------------------------------------------------
@@ -263,7 +266,7 @@ class Mlsh:
             KeyError: an array is missing.
             ValueError: an array has another shape: the state is of another configuration.
         """
-        own = self.groups.own_state(arrays)
+        own = self.groups.local_state(arrays)
         self.agent.restore(own)
         self.collector.restore(own)
         self.probe.restore(arrays)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Adds up an array over all processes that learn together.
-Total = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+AllReduce = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 def no_reduce(sums: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -23,25 +23,30 @@ def no_reduce(sums: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class StackedMLP:
-    """S multi-layer perceptrons with tanh between the layers, and `extra` free parameters each.
+    """S multi-layer perceptrons with tanh between the layers, and `log_stds` further parameters.
 
     Args:
         count: S.
         sizes: inputs, hidden sizes, outputs.
-        extra: free parameters at the end of each row, for example a log standard deviation.
-        blind: inputs that the networks do not see: their weights are zero and stay so.
+        log_stds: log standard deviations at the end of each row, independent of the inputs.
+        masked_inputs: inputs that the networks do not see: their weights are zero and stay so.
     """
 
     def __init__(
-        self, count: int, sizes: Sequence[int], extra: int = 0, blind: Sequence[int] = ()
+        self,
+        count: int,
+        sizes: Sequence[int],
+        log_stds: int = 0,
+        masked_inputs: Sequence[int] = (),
     ) -> None:
-        self.count, self.sizes, self.extra, self.blind = count, tuple(sizes), extra, list(blind)
+        self.count, self.sizes = count, tuple(sizes)
+        self.log_stds, self.masked_inputs = log_stds, list(masked_inputs)
         self._shapes = [shape for i, o in pairwise(sizes) for shape in ((i, o), (1, o))]
-        self._lengths = [i * o for i, o in self._shapes] + ([extra] if extra else [])
+        self._lengths = [i * o for i, o in self._shapes] + ([log_stds] if log_stds else [])
         self.numpy = np.zeros((count, sum(self._lengths)), np.float32)  # (S, P)
 
     def initialize(
-        self, row: int, rng: np.random.Generator, *, output_gain: float, extra: float = 0.0
+        self, row: int, rng: np.random.Generator, *, output_gain: float, log_std: float = 0.0
     ) -> None:
         """Initialize network `row` orthogonally: gain sqrt(2) inside, `output_gain` at the end."""
         parts = []
@@ -53,9 +58,9 @@ class StackedMLP:
             q *= np.sign(np.diag(r))
             weight = gain * (q if inputs >= outputs else q.T)
             parts += [weight.ravel(), np.zeros(outputs)]
-        parts.append(np.full(self.extra, extra))
+        parts.append(np.full(self.log_stds, log_std))
         self.numpy[row] = np.concatenate(parts)
-        self.layers(row)[0][0][self.blind] = 0
+        self.layers(row)[0][0][self.masked_inputs] = 0
 
     def layers(self, row: int) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         """Weights (in, out) and biases (out,) of network `row`, as views."""
@@ -65,9 +70,9 @@ class StackedMLP:
             start += length
         return [(w, b[0]) for w, b in zip(views[::2], views[1::2], strict=True)]
 
-    def extras(self, row: int) -> NDArray[np.float32]:
-        """The free parameters of network `row`, as a view."""
-        return self.numpy[row, self.numpy.shape[1] - self.extra :]
+    def log_std(self, row: int) -> NDArray[np.float32]:
+        """The log standard deviations of network `row`, as a view."""
+        return self.numpy[row, self.numpy.shape[1] - self.log_stds :]
 
     def forward_row(self, row: int, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Network `row` on x (n, in), in numpy: (n, out)."""
@@ -109,7 +114,7 @@ class StackedMLP:
         row: int,
         saved: list[NDArray[np.float32]],
         slope: NDArray[np.float32],
-        extra: NDArray[np.generic] | None = None,
+        log_std: NDArray[np.generic] | None = None,
     ) -> NDArray[np.float32]:
         """(P,) gradient with respect to the parameters of network `row`.
 
@@ -117,12 +122,12 @@ class StackedMLP:
             row: which network.
             saved: its `activations`.
             slope: (n, out) gradient by its output.
-            extra: (extra,) gradient by its free parameters.
+            log_std: (log_stds,) gradient by its log standard deviations.
         """
         gradient = np.zeros(self.numpy.shape[1], np.float32)
-        end = len(gradient) - self.extra
-        if extra is not None:
-            gradient[end:] = extra
+        end = len(gradient) - self.log_stds
+        if log_std is not None:
+            gradient[end:] = log_std
         for layer, (weight, bias) in reversed(list(enumerate(self.layers(row)))):
             begin = end - weight.size - bias.size
             np.matmul(
@@ -135,8 +140,8 @@ class StackedMLP:
             if layer:
                 slope = slope @ weight.T
                 slope *= 1 - saved[layer] * saved[layer]
-        if self.blind:
-            gradient[: self._lengths[0]].reshape(self._shapes[0])[self.blind] = 0
+        if self.masked_inputs:
+            gradient[: self._lengths[0]].reshape(self._shapes[0])[self.masked_inputs] = 0
         return gradient
 
 
@@ -195,10 +200,10 @@ class Normalizer:
         self.square = np.zeros(size)  # sum of squared deviations
         self.fixed: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
-    def update(self, x: NDArray[np.float32], total: Total = no_reduce) -> None:
+    def update(self, x: NDArray[np.float32], all_reduce: AllReduce = no_reduce) -> None:
         """Update with observations (..., O), and with those of the other processes."""
         off = x.reshape(-1, len(self.mean)) - self.mean
-        sums = total(np.concatenate([[len(off)], off.sum(axis=0), (off * off).sum(axis=0)]))
+        sums = all_reduce(np.concatenate([[len(off)], off.sum(axis=0), (off * off).sum(axis=0)]))
         n, (first, second) = sums[0], np.split(sums[1:], 2)
         if not n:
             return

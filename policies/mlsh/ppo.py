@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from policies.mlsh.actor_critic import ActorCriticBatch
 from policies.mlsh.config import PpoConfig
 from policies.mlsh.losses import Float32, Minibatch, policy_sums, value_sums
-from policies.mlsh.networks import Total, no_reduce
+from policies.mlsh.networks import AllReduce, no_reduce
 
 # The randomness that orders the samples of a policy (its row) and a group.
 Shuffle = Callable[[int, int], np.random.Generator]
@@ -42,7 +42,7 @@ def ppo_update(
     shuffle: Shuffle,
     *,
     entropy: Sequence[float] | None = None,
-    total: Total = no_reduce,
+    all_reduce: AllReduce = no_reduce,
     pool: Executor | None = None,
 ) -> UpdateStats:
     """Update each policy of `level` on its own samples; a policy without samples is unchanged.
@@ -55,14 +55,14 @@ def ppo_update(
         samples: of each policy of the level, in order.
         shuffle: orders the samples.
         entropy: coefficient of each policy's entropy; by default the level's.
-        total: over the processes that share these policies.
+        all_reduce: sum over the processes that share these policies.
         pool: threads that share the work; what is learned does not depend on them.
     """
     learners = [
         _learn(level, row, mine, shuffle, level.ppo.entropy if entropy is None else entropy[row])
         for row, mine in enumerate(samples)
     ]
-    reports = [report for report in _together(learners, total, pool) if report is not None]
+    reports = [report for report in _together(learners, all_reduce, pool) if report is not None]
     if not reports:
         return UpdateStats(0, 0, 0, 0, 0)
     return UpdateStats(*np.mean([list(vars(r).values()) for r in reports], axis=0).tolist())
@@ -73,7 +73,7 @@ def _call(job: Callable[[], Array]) -> Array:
 
 
 def _together(
-    learners: Sequence[Learner], total: Total, pool: Executor | None
+    learners: Sequence[Learner], all_reduce: AllReduce, pool: Executor | None
 ) -> list[UpdateStats | None]:
     """Update all policies in lockstep, so that their sums are reduced in one message."""
     reports: list[UpdateStats | None] = [None] * len(learners)
@@ -82,7 +82,7 @@ def _together(
         jobs = [job for work in waiting.values() for job in work]
         mine = [job() for job in jobs] if pool is None else list(pool.map(_call, jobs))
         edges = np.cumsum([len(sums) for sums in mine])[:-1]
-        answers = iter(np.split(total(np.concatenate(mine)), edges))
+        answers = iter(np.split(all_reduce(np.concatenate(mine)), edges))
         for i, work in list(waiting.items()):
             try:
                 waiting[i] = learners[i].send([next(answers) for _ in work])
@@ -133,7 +133,7 @@ def _policy_work(level: ActorCriticBatch, row: int, part: Minibatch, entropy: fl
 
 def _value_work(level: ActorCriticBatch, row: int, part: Minibatch) -> Array:
     """Returns the loss terms of the value function: loss; gradient."""
-    sums = value_sums(level.value, row, part, level.ppo, level.unit)
+    sums = value_sums(level.value, row, part, level.ppo, level.value_scale)
     return np.concatenate([[sums.loss], sums.gradient])
 
 

@@ -199,7 +199,7 @@ class Collector:
 
     def by_group(self, stream: Stream, iteration: int, draw: Draw) -> NDArray[Any]:
         """(T, B, ...) drawn for each group separately, so it does not depend on the processes."""
-        rngs = [generator(self.seed, stream, iteration, g) for g in self.env.numbers]
+        rngs = [generator(self.seed, stream, iteration, g) for g in self.env.group_ids]
         return np.concatenate([draw(rng, self.env.envs) for rng in rngs], axis=1)
 
     def state(self) -> dict[str, NDArray[np.generic]]:

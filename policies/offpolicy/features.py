@@ -26,14 +26,18 @@ class Features:
     Args:
         size: O.
         config: how many, and how fast the random ones change with the observation.
-        blind: elements of the observation that they do not depend on.
+        masked_inputs: elements of the observation that they do not depend on.
         rng: draws them.
     """
 
     def __init__(
-        self, size: int, config: OffPolicyConfig, blind: list[int], rng: np.random.Generator
+        self,
+        size: int,
+        config: OffPolicyConfig,
+        masked_inputs: list[int],
+        rng: np.random.Generator,
     ) -> None:
-        seen = np.setdiff1d(np.arange(size), blind)
+        seen = np.setdiff1d(np.arange(size), masked_inputs)
         first, second = np.triu_indices(len(seen))
         if len(first) > config.products:
             kept = np.sort(rng.choice(len(first), config.products, replace=False))

@@ -57,13 +57,13 @@ class OffPolicyLearner:
         self.skills, self.ticks = method.skills, learner.family.ticks
         interface, groups = learner.env.interface, method.groups
         size = interface.observation_size
-        blind = list(hidden_elements(interface, config.network, "hidden_from_masters"))
+        masked_inputs = list(hidden_elements(interface, config.network, "hidden_from_masters"))
         gamma = float(np.exp(-1 / (settings.horizon * self.ticks)))
         self.replays = [Replay(gamma) for _ in range(groups)]
         self.values = []
         for g in range(groups):
             rng = generator(config.seed, Stream.INIT, 1, g)
-            features = Features(size, settings, blind, rng)
+            features = Features(size, settings, masked_inputs, rng)
             self.values.append(ValueIteration(features, self.skills, settings, rng))
         learner.agent.masters = ActorCriticBatch(
             groups,
@@ -71,7 +71,7 @@ class OffPolicyLearner:
             self.skills,
             NetworkConfig(hidden=(self.values[0].features.units,)),
             config.master,
-            extra=0,
+            log_stds=0,
         )
         self._install()
         self.updates = 0

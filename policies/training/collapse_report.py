@@ -20,7 +20,10 @@ ALIKE = 0.1  # of the largest distance (policies.mlsh.skill_metrics); below it t
 
 
 def collapse_warning(
-    rows: list[Row], tasks: tuple[str, ...], bounds: list[ReferenceReturns], method: MlshConfig
+    rows: list[Row],
+    tasks: tuple[str, ...],
+    reference_returns: list[ReferenceReturns],
+    method: MlshConfig,
 ) -> str:
     """One line that names the tasks, the skills and remedies; empty without a collapse.
 
@@ -32,7 +35,7 @@ def collapse_warning(
     recent = rows[-max(1, round(LAST * len(rows))) :]
     share = {
         task: limit.fraction_of_optimum(float(np.mean(values)))
-        for task, limit in zip(tasks, bounds, strict=True)
+        for task, limit in zip(tasks, reference_returns, strict=True)
         if (values := [row[f"return/{task}"] for row in recent if f"return/{task}" in row])
     }
     information = float(np.mean([row["mutual_information"] for row in recent]))

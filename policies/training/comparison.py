@@ -19,7 +19,7 @@ class Comparison:
     """Learning curves on new tasks."""
 
     curves: dict[str, Curves]  # per task, of each learner
-    bounds: dict[str, ReferenceReturns]  # per task
+    reference_returns: dict[str, ReferenceReturns]  # per task
     ticks: int  # of an episode
 
     def write(self, csv: Path, plot: Path) -> None:
@@ -29,7 +29,7 @@ class Comparison:
             UserError: one could not be written.
         """
         write_curves(self.curves, csv)
-        plot_adaptation(self.curves, self.bounds, self.ticks, plot)
+        plot_adaptation(self.curves, self.reference_returns, self.ticks, plot)
 
 
 def compare(
@@ -46,12 +46,15 @@ def compare(
     config = result.config
     family = make_family(config.family, config.family_parameters)
     envs = None if episodes is None else envs_for_episodes(config, episodes)
-    curves, bounds = {}, {}
+    curves, reference_returns = {}, {}
     for task, curve in zip(result.tasks, result.adapted.curves, strict=True):
         number = task.index_in(family.tasks)
         of_task = {MASTER_ONLY: curve}
         if baseline:
             alone = from_scratch(config, number, updates=updates, envs=envs)
             of_task[FROM_SCRATCH] = alone.curves[0]
-        curves[str(task)], bounds[str(task)] = of_task, result.adapted.learner.bounds[number]
-    return Comparison(curves, bounds, family.ticks)
+        curves[str(task)], reference_returns[str(task)] = (
+            of_task,
+            result.adapted.learner.reference_returns[number],
+        )
+    return Comparison(curves, reference_returns, family.ticks)

@@ -64,12 +64,12 @@ def export_run(
         task: master_entry(
             str(TaskId(config.family, task)),
             curve,
-            bounds,
+            reference_returns,
             provenance_of(config, facts, curve[-1].steps, curve[-1].updates),
             episodes,
         )
-        for task, curve, bounds in zip(
-            learner.family.tasks, adapted.curves, learner.bounds, strict=True
+        for task, curve, reference_returns in zip(
+            learner.family.tasks, adapted.curves, learner.reference_returns, strict=True
         )
     }
     # What was trained, not what was planned: the run may have been stopped early.

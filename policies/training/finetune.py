@@ -127,7 +127,7 @@ def finetune(
         graphs = [(each, agent.masters, g) for g, each in enumerate(data)]
         parity = check_parity(graphs, agent.normalizer, bundle.golden.observation, seed)
         scored = scored_episodes(adapted.learner.family.ticks)
-        limits = [adapted.learner.bounds[number] for number in numbers]
+        limits = [adapted.learner.reference_returns[number] for number in numbers]
         entries = [
             master_entry(
                 str(task),

@@ -33,7 +33,10 @@ def write_curves(curves: dict[str, Curves], path: Path) -> None:
 
 
 def plot_adaptation(
-    curves: dict[str, Curves], bounds: dict[str, ReferenceReturns], ticks: int, path: Path
+    curves: dict[str, Curves],
+    reference_returns: dict[str, ReferenceReturns],
+    ticks: int,
+    path: Path,
 ) -> None:
     """Plot the greedy return over episodes of `ticks` ticks; of one task over updates as well.
 
@@ -56,7 +59,7 @@ def plot_adaptation(
     )
     axes = figure.subplots(rows, columns, squeeze=False, sharey="row" if one else False).ravel()
     for axis, (task, label) in zip(axes, panels, strict=False):
-        _draw(axis, curves[task], bounds[task], label, scales[label])
+        _draw(axis, curves[task], reference_returns[task], label, scales[label])
         if not one:
             axis.set_title(task, fontsize=9)
     for axis in axes[len(panels) :]:
@@ -71,13 +74,13 @@ def plot_adaptation(
 def _draw(
     axis: Axes,
     curves: Curves,
-    bounds: ReferenceReturns,
+    reference_returns: ReferenceReturns,
     label: str,
     scale: Callable[[AdaptationPoint], float],
 ) -> None:
     for name, curve in curves.items():
         axis.plot([scale(p) for p in curve], [p.greedy for p in curve], ".-", label=name)
-    axis.axhline(bounds.optimum, color="0.3", ls=":", lw=1, label="optimum")
-    axis.axhline(bounds.random, color="0.6", ls="--", lw=1, label="random")
+    axis.axhline(reference_returns.optimum, color="0.3", ls=":", lw=1, label="optimum")
+    axis.axhline(reference_returns.random, color="0.6", ls="--", lw=1, label="random")
     axis.set_xlabel(label)
     axis.grid(alpha=0.3)

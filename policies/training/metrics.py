@@ -24,7 +24,7 @@ ALWAYS = {"iteration", "steps", "seconds", "mutual_information", "skill_distance
 def describe(
     it: Iteration,
     tasks: tuple[str, ...],
-    bounds: list[ReferenceReturns],
+    reference_returns: list[ReferenceReturns],
     warmup: int,
     seconds: float,
     rate: float,
@@ -53,7 +53,7 @@ def describe(
         value = float(it.returns[mine].mean())
         row[f"return/{task}"] = value
         row[f"success/{task}"] = float(it.success[mine].mean())
-        scores.append(bounds[index].normalize(value))
+        scores.append(reference_returns[index].normalize(value))
         for k, used in enumerate(it.usage[mine].mean(axis=0)):
             row[f"usage/{task}/skill-{k}"] = float(used)
     if scores:
@@ -178,7 +178,7 @@ def read_rows(path: Path) -> list[Row]:
 def plot_curves(
     rows: list[Row],
     tasks: tuple[str, ...],
-    bounds: list[ReferenceReturns],
+    reference_returns: list[ReferenceReturns],
     skills: int,
     path: Path,
 ) -> None:
@@ -191,11 +191,11 @@ def plot_curves(
         color = f"C{index}"
         x, y = _series(rows, f"return/{task}")
         returns.plot(x, y, color, label=f"{task}, sampled")
-        returns.axhline(bounds[index].optimum, color=color, ls=":", lw=1)
+        returns.axhline(reference_returns[index].optimum, color=color, ls=":", lw=1)
         x, y = _series(rows, f"usage/{task}/skill-0")
         usage.plot(x, y, color, label=task)
-    collapsed = float(np.mean([b.collapsed for b in bounds]))
-    returns.axhline(collapsed, color="0.5", ls="--", lw=1, label="collapsed (one goal for all)")
+    task_blind = float(np.mean([b.task_blind for b in reference_returns]))
+    returns.axhline(task_blind, color="0.5", ls="--", lw=1, label="task-blind (one goal for all)")
     returns.set_ylabel("return per episode\n(dotted: optimum)")
     usage.set_ylabel("time in skill-0")
     information.plot(*_series(rows, "mutual_information"), "k")

@@ -50,7 +50,7 @@ def start_run(
     config = preset(recipe, family, robot, seed).with_values(list(settings))
     if sim_params:
         config = replace(config, sim_params=load_sim_params(sim_params, body))
-    ranks.share(config.mlsh.groups)  # says so before a folder is made
+    ranks.local_groups(config.mlsh.groups)  # says so before a folder is made
     if path is None and ranks.size > 1:
         raise UserError("several processes need one folder; give --output")
     stamp = time.strftime("%Y%m%d-%H%M%S")

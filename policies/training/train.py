@@ -84,7 +84,7 @@ def _train(
     earlier = _restore(learner, run, arrays) if resume else 0.0
     if resume and (kept := read_trained(arrays, str(run.checkpoint))):
         trained = kept.followed_by(trained, learner.iteration)
-    tasks, bounds = learner.family.tasks, learner.bounds
+    tasks, reference_returns = learner.family.tasks, learner.reference_returns
     training = Training(run, learner, [])
     log = _Log(run, learner, training) if ranks.first else None
     start = time.perf_counter()
@@ -104,7 +104,9 @@ def _train(
             before = time.perf_counter()
             iteration = learner.iterate()
             rate = config.mlsh.steps_per_iteration / (time.perf_counter() - before)
-            row = describe(iteration, tasks, bounds, config.mlsh.warmup, seconds(), rate)
+            row = describe(
+                iteration, tasks, reference_returns, config.mlsh.warmup, seconds(), rate
+            )
             training.rows.append(row)
             if log is not None:
                 log.write(row)
@@ -120,7 +122,7 @@ def _train(
         save()
         if log is not None:
             skills = config.mlsh.skills
-            plot_curves(training.rows, tasks, bounds, skills, run.path / "curves.png")
+            plot_curves(training.rows, tasks, reference_returns, skills, run.path / "curves.png")
     except OSError as error:
         raise UserError(f"{run.path}: could not be written ({error.strerror})") from None
     finally:

@@ -22,7 +22,7 @@ from sim.physics.robot_model import Robot
 from sim.randomization.schema import SimParams
 from sim.seeding import Stream, generator
 from sim.tasks.base import HasExpert, HasReturnEstimate, TaskFamily
-from sim.tasks.expert_controller import Driver
+from sim.tasks.expert_controller import ExpertController
 
 TICKS = 51_200  # of simulation for a controller on a task: 1024 episodes of 50
 ROUNDING = 1e-6  # of a return
@@ -34,7 +34,7 @@ class ReferenceReturns:
     """Mean undiscounted returns on one task, over the same episodes."""
 
     random: float  # uniform actions within the limits
-    collapsed: float  # a good controller that ignores the task
+    task_blind: float  # a good controller that ignores the task
     optimum: float  # the controller that knows it
 
     @property
@@ -103,20 +103,20 @@ def compute_reference_returns(
     if isinstance(family, HasReturnEstimate):
         low_return, high_return = family.estimate(task, world.interface.control_dt)
         return ReferenceReturns(
-            random=mean_return(at_random), collapsed=low_return, optimum=high_return
+            random=mean_return(at_random), task_blind=low_return, optimum=high_return
         )
     assert isinstance(family, HasExpert), f"{family.name} has neither an expert nor an estimate"
-    driver, guide = Driver(world.interface), family
+    controller, guide = ExpertController(world.interface), family
 
     def expert(fields: dict[str, Floats]) -> Floats:
-        return driver.command(fields, guide.expert(world.layout, fields))
+        return controller.command(fields, guide.expert_target(world.layout, fields))
 
-    def collapsed(fields: dict[str, Floats]) -> Floats:
-        return driver.command(fields, guide.collapsed(world.layout, fields))
+    def task_blind(fields: dict[str, Floats]) -> Floats:
+        return controller.command(fields, guide.task_blind_target(world.layout, fields))
 
     return ReferenceReturns(
         random=mean_return(at_random),
-        collapsed=mean_return(collapsed),
+        task_blind=mean_return(task_blind),
         optimum=mean_return(expert),
     )
 

@@ -62,7 +62,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         tasks: (G,) task numbers; by default drawn for each group here and at `reset(seed=...)`.
         redraw: the task of a group is decided for every episode, by `tasks` if they are given,
             else it is drawn; needs E = 1.
-        numbers: (G,) numbers of the groups, where these are some of many; by default from 0 on.
+        group_ids: (G,) numbers of the groups, where these are some of many; by default from 0 on.
         sim_params: what differs from the nominal model, fixed.
         domain_randomization: what each episode draws around that, as ranges.
         max_episode_steps: ticks after which an episode is truncated; by default the family's.
@@ -96,7 +96,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         noise: bool = True,
         tasks: ArrayLike | None = None,
         redraw: bool = False,
-        numbers: Sequence[int] | None = None,
+        group_ids: Sequence[int] | None = None,
         sim_params: SimParams | None = None,
         domain_randomization: SimParams | None = None,
         max_episode_steps: int | None = None,
@@ -118,8 +118,8 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         )
         self.interface = self.world.interface
         self.groups, self.envs, self.num_envs = groups, envs, groups * envs
-        self.numbers = tuple(range(groups) if numbers is None else numbers)
-        rows = [g * envs + e for g in self.numbers for e in range(envs)]
+        self.group_ids = tuple(range(groups) if group_ids is None else group_ids)
+        rows = [g * envs + e for g in self.group_ids for e in range(envs)]
         self._streams = EpisodeStreams(seed, rows)
         self._fixed_tasks: NDArray[np.intp] | None = None
         if tasks is not None:
@@ -378,7 +378,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         """Noise per term (B, count), the same whenever it is asked for in one step."""
         if not self._noise:
             return {}
-        rngs = [generator(self.seed, Stream.NOISE, self._steps, g) for g in self.numbers]
+        rngs = [generator(self.seed, Stream.NOISE, self._steps, g) for g in self.group_ids]
         # Apart from the fields: the task is evaluated on true values, not on measurements.
         return {
             term.name: term.noises

@@ -95,6 +95,7 @@ CHANGES: dict[str, tuple[Change, ...]] = {
         *_in("interface", ROBOT),
         *_in("provenance.config", TRAINING),
         *_in("masters.*.provenance.config", TRAINING),
+        _key("masters.*.score.collapsed", "task_blind"),
     ),
 }
 FILES = {"realities": "sim_params", "randomise.yaml": "domain_randomization.yaml"}  # of a robot

@@ -200,7 +200,7 @@ class OffscreenRenderer:
             NoGraphics: OpenGL is missing.
         """
         stage, draw = self._of(scene.family)
-        return draw(stage.compose(scene, tick, self.size[0] / self.size[1]))
+        return draw(stage.build_scene(scene, tick, self.size[0] / self.size[1]))
 
     def _of(self, family: TaskFamily) -> tuple[SceneRenderer, Draw]:
         for known, stage, draw in self._open:

@@ -145,7 +145,7 @@ class SceneRenderer:
 
     # Pictures -----------------------------------------------------------------------------
 
-    def compose(self, scene: EpisodeReplay, tick: int, aspect: float) -> mujoco.MjvScene:
+    def build_scene(self, scene: EpisodeReplay, tick: int, aspect: float) -> mujoco.MjvScene:
         """Returns the scene at `tick`; valid until the next call.
 
         Args:
@@ -161,10 +161,10 @@ class SceneRenderer:
         mujoco.mjv_updateScene(
             self.model, self.data, mujoco.MjvOption(), None, self._camera, every, self._scene
         )
-        self.mark(self._scene, scene, tick)
+        self.draw_trail(self._scene, scene, tick)
         return self._scene
 
-    def mark(self, into: mujoco.MjvScene, scene: EpisodeReplay, tick: int) -> None:
+    def draw_trail(self, into: mujoco.MjvScene, scene: EpisodeReplay, tick: int) -> None:
         """Add the trail up to `tick`, and a ring around the goal that counts."""
         # A little higher every tick: where the path crosses itself, the later part lies on top.
         way = scene.path[: tick + 1]

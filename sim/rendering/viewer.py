@@ -204,7 +204,7 @@ class _Player:
         with self._window.lock():
             self._stage.pose(frame, scene.layout)
             self._window.user_scn.ngeom = 0
-            self._stage.mark(self._window.user_scn, scene, tick)
+            self._stage.draw_trail(self._window.user_scn, scene, tick)
         text = f"{scene.title}\n{frame.caption}"
         font, place = mujoco.mjtFontScale.mjFONTSCALE_150, mujoco.mjtGridPos.mjGRID_TOPLEFT
         help_ = mujoco.mjtGridPos.mjGRID_BOTTOMLEFT

@@ -43,7 +43,7 @@ JOINT_STATE = "sensor_msgs/msg/JointState"
 PLACED = ("qpos", "qvel", "sensor")
 
 
-def mistakes(folder: Path) -> list[str]:
+def find_errors(folder: Path) -> list[str]:
     """Returns every error of a robot folder, each in a line that names the part.
 
     Errors that depend on others are reported once those are corrected.
@@ -171,7 +171,7 @@ def places(model: mujoco.MjModel, term: ObservationTerm) -> list[str]:
 # Doubts -----------------------------------------------------------------------------------------
 
 
-def doubts(interface: Interface, model: mujoco.MjModel, trial: StepTestReport) -> list[str]:
+def find_warnings(interface: Interface, model: mujoco.MjModel, trial: StepTestReport) -> list[str]:
     """Returns warnings about settings that are valid but unlikely to be intended."""
     found = [*slow_stops(interface), *_static(interface, model)]
     for name, value in trial.held.beyond(interface).items():

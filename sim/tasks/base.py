@@ -107,14 +107,14 @@ class HiddenTask:
 class HasExpert(Protocol):
     """Task family with an expert target, so that its reference returns are simulated."""
 
-    def expert(self, layout: EpisodeState, fields: Fields) -> Floats:
+    def expert_target(self, layout: EpisodeState, fields: Fields) -> Floats:
         """(n, 2) target of a controller that knows the task, m; it defines the optimum.
 
         In the frame of the robot's `position`; `sim.tasks.expert_controller` converts it to
         commands.
         """
 
-    def collapsed(self, layout: EpisodeState, fields: Fields) -> Floats:
+    def task_blind_target(self, layout: EpisodeState, fields: Fields) -> Floats:
         """(n, 2) target of a good controller that ignores the task, m."""
 
 

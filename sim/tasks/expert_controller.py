@@ -15,7 +15,7 @@ TURN_SHARE = 0.8  # of the largest deceleration, so that a turn ends where it sh
 CLOSE = 0.03  # m; nearer than that the bearing is noise
 
 
-class Driver:
+class ExpertController:
     """Steers a holonomic or a differential base to a point, as fast as its limits allow.
 
     Which of the two a base is follows from its action terms: `linear.x` and `linear.y` of a

@@ -65,8 +65,8 @@ def _check_instance(family: object, what: str) -> None:
         raise UserError(f"{what}: `terms` is {short(terms)}; a tuple of ObservationTerm")
     if not isinstance(family, (HasExpert, HasReturnEstimate)):
         raise UserError(
-            f"{what} lacks the method `estimate`, or both `expert` and `collapsed`: without one "
-            "nothing says what a return is worth"
+            f"{what} lacks the method `estimate`, or both `expert_target` and "
+            "`task_blind_target`: without one nothing says what a return is worth"
         )
 
 

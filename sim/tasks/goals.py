@@ -97,10 +97,10 @@ class GoalTask:
         """Always False: only time ends an episode."""
         return np.zeros(len(fields["position"]), bool)
 
-    def expert(self, layout: EpisodeState, fields: Fields) -> Floats:
+    def expert_target(self, layout: EpisodeState, fields: Fields) -> Floats:
         """The goal that counts."""
         return self.target(layout)
 
-    def collapsed(self, layout: EpisodeState, fields: Fields) -> Floats:
+    def task_blind_target(self, layout: EpisodeState, fields: Fields) -> Floats:
         """The first goal, whichever counts."""
         return layout["goals"][:, 0]

@@ -150,11 +150,11 @@ class Rooms(HiddenTask):
         """True inside the radius of the goal."""
         return within(fields["position"], layout["goal"], self.radius)
 
-    def expert(self, layout: EpisodeState, fields: Fields) -> Floats:
+    def expert_target(self, layout: EpisodeState, fields: Fields) -> Floats:
         """The next point on the shortest way to the goal."""
         return self.waypoint(fields["position"], layout["goal"])
 
-    def collapsed(self, layout: EpisodeState, fields: Fields) -> Floats:
+    def task_blind_target(self, layout: EpisodeState, fields: Fields) -> Floats:
         """The next point on the shortest way to the first spot, wherever the goal is."""
         return self.waypoint(fields["position"], np.tile(self.spot(0), (len(layout["goal"]), 1)))
 

@@ -29,8 +29,8 @@ import numpy as np
 
 from mlsh_ros.bringup.network import localhost_environment
 from policies.bundle.bundle import Bundle
-from tests.benchmarks.floor import KINDS, Floor
 from tests.benchmarks.robot import START_UP, Robot
+from tests.benchmarks.scheduler_baseline import KINDS, Floor
 from tests.benchmarks.tick import make_bundle
 
 STATES = 1000.0  # per second

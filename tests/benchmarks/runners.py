@@ -173,11 +173,11 @@ class Directions:
         """Never."""
         return np.zeros(len(fields["speed"]), bool)
 
-    def expert(self, layout: EpisodeState, fields: Fields) -> Floats:
+    def expert_target(self, layout: EpisodeState, fields: Fields) -> Floats:
         """Nobody knows."""
         raise NotImplementedError
 
-    def collapsed(self, layout: EpisodeState, fields: Fields) -> Floats:
+    def task_blind_target(self, layout: EpisodeState, fields: Fields) -> Floats:
         """Nobody knows."""
         raise NotImplementedError
 

@@ -39,6 +39,8 @@ RENAMED: tuple[tuple[str, str], ...] = (
     ("/normalised$", "/normalized"),
     ("^(/sharing/[0-9]+)/information$", r"\1/mutual_information"),
     ("^/reality$", "/sim_params"),
+    ("/bounds/", "/reference_returns/"),
+    ("/reference_returns/collapsed$", "/reference_returns/task_blind"),
     (r"(^|\.)astray$", r"\1is_random"),
 )
 

@@ -68,18 +68,20 @@ def test_somebody_elses_arm_is_identified_without_a_bundle(monkeypatch, tmp_path
     from mlsh_ros.sim2real.data.recording_data import load
     from mlsh_ros.sim2real.sysid.identify import identify
     from sim.randomization.schema import sim_params_from_dict
-    from tests.benchmarks import third
+    from tests.benchmarks import third_party_models
 
     (tmp_path / "arm.xml").write_text(ARM)
-    model = third.Model("none", "arm.xml", "hand", (0.0, 0.0), (0.5, 0.5), 0.004)
-    monkeypatch.setattr(third, "source", lambda _: tmp_path / "arm.xml")
-    monkeypatch.setitem(third.MODELS, "arm", model)
-    robot = third.adopt("arm", tmp_path / "arm")
+    model = third_party_models.Model("none", "arm.xml", "hand", (0.0, 0.0), (0.5, 0.5), 0.004)
+    monkeypatch.setattr(third_party_models, "source", lambda _: tmp_path / "arm.xml")
+    monkeypatch.setitem(third_party_models.MODELS, "arm", model)
+    robot = third_party_models.adopt("arm", tmp_path / "arm")
     late = {"lift": {"delay_s": 0.031}, "bend": {"delay_s": 0.011, "gain_factor": 0.8}}
     physics = {"damping_factor": 1.5, "joint_friction": 0.2}
     hidden = sim_params_from_dict({"actuators": late, "physics": physics}, "hidden")
-    arm = third.Arm(model, robot, hidden)
-    signals = load(third.record(arm, tmp_path / "bag", seconds=8, seed=0), robot).signals
+    arm = third_party_models.Arm(model, robot, hidden)
+    signals = load(
+        third_party_models.record(arm, tmp_path / "bag", seconds=8, seed=0), robot
+    ).signals
     assert signals.notes == []
     names = ["damping_factor", "joint_friction", "gain_factor", "lift.delay_s", "bend.delay_s"]
     found = {n.unknown.name: n.value for n in identify(robot, [signals], parameters=names).numbers}
@@ -138,23 +140,26 @@ def test_a_profile_is_all_of_the_time_and_each_part_is_its_own(runners):
 
 def test_what_no_controller_can_exceed_is_what_force_and_delay_leave():
     pytest.importorskip("scipy")
-    from tests.benchmarks import loop
+    from tests.benchmarks import sysid_loop
 
-    bundle = load_bundle(loop.BUNDLE)
+    bundle = load_bundle(sysid_loop.BUNDLE)
     work = resolve_cases(bundle)
     drives = [{"gain_factor": 1e-6}] * 2
-    family = make_family(loop.BUNDLE)
+    family = make_family(sysid_loop.BUNDLE)
     goals = [
-        family.reset(slot, episode_rng(loop.SEED, n))["goals"][slot]
+        family.reset(slot, episode_rng(sysid_loop.SEED, n))["goals"][slot]
         for slot in range(2)
-        for n in range(loop.EPISODES)
+        for n in range(sysid_loop.EPISODES)
     ]
     at_hand = np.linalg.norm(goals, axis=1) <= family.radius
     # Without force only goals count that lie where the robot stands.
-    assert loop.at_most(bundle, work, loop._robot(*drives)) == family.ticks * at_hand.mean()
+    assert (
+        sysid_loop.at_most(bundle, work, sysid_loop._robot(*drives))
+        == family.ticks * at_hand.mean()
+    )
     # Two ticks later everywhere; goals that are reached in less lose less.
-    most = loop.at_most(bundle, work, None)
-    lost = most - loop.at_most(bundle, work, loop.HIDDEN["late"])
+    most = sysid_loop.at_most(bundle, work, None)
+    lost = most - sysid_loop.at_most(bundle, work, sysid_loop.HIDDEN["late"])
     # There a session begins from what a sensor that is late and noisy measures.
     assert 1.7 < lost <= 2 * (1 - at_hand.mean()) + 0.05
     # Nobody is sooner than along the diagonal at 1 m/s in both axes; a tick is 0.1 s.

@@ -255,7 +255,7 @@ def test_an_evaluation_says_what_was_other_than_the_model(mlsh, tmp_path):
     assert set(found) == {None, "slow", "own.yaml"}
     assert len({task["return_mean"] for task in found.values()}) == 3
     # The yard-stick is the nominal model's.
-    assert len({task["bounds"]["optimum"] for task in found.values()}) == 1
+    assert len({task["reference_returns"]["optimum"] for task in found.values()}) == 1
 
 
 def test_help_is_not_an_error(mlsh):

@@ -45,7 +45,7 @@ def make_bundle(skills=2):
         versions={"python": "3.11", "torch": "2.8"},
         commit=None,
     )
-    score = Score(value=37.0, random=3.0, collapsed=20.0, optimum=38.0, episodes=100)
+    score = Score(value=37.0, random=3.0, task_blind=20.0, optimum=38.0, episodes=100)
     names = tuple(f"skill-{k}" for k in range(skills))
     manifest = Manifest(
         schema=2,
@@ -279,7 +279,7 @@ def with_scores(evaluation, *scores, worst=0.61):
     """Lines whose normalized score and worst episode are the given ones; random 0, optimum 100."""
     from sim.envs.reference_returns import ReferenceReturns
 
-    bounds = ReferenceReturns(random=0.0, collapsed=50.0, optimum=100.0)
+    bounds = ReferenceReturns(random=0.0, task_blind=50.0, optimum=100.0)
     line = evaluation.lines[0]
     lines = [
         replace(line, task=f"t/{i}", value=100 * s, worst=100 * worst, reference=bounds)

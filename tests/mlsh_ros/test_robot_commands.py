@@ -80,7 +80,7 @@ def test_who_does_not_stand_is_not_called_sound(tmp_path):
     first = next(line for line in out.splitlines() if "warning" in line)
     assert "it does not stand: " in first
     assert "there is no floor in model.xml" in first
-    assert "robot ant: no mistakes, but it does not stay where `safe_command` holds it, " in out
+    assert "robot ant: no errors, but it does not stay where `safe_command` holds it, " in out
 
 
 def test_wrong_topics_types_and_paths_are_all_named(omni, tmp_path):
@@ -148,7 +148,7 @@ def test_a_term_of_many_elements_is_one_line(omni, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("max_age: 0.3", "max_age: TODO", "2 mistakes"),
+        ("max_age: 0.3", "max_age: TODO", "2 errors"),
         ("rate_limit: 5.0", "rate_limit: TODO", "action.0.rate_limit: TODO; fill in: largest"),
         ("[drive_x, drive_y]", "[drive_x, drive_z]", "no actuator 'drive_z'"),
         ("schema: 2", "schema: 3", "schema 3 is not known"),

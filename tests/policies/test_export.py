@@ -51,7 +51,7 @@ def exported(learner, path, **changes):
     curve = [AdaptationPoint(0, 0, 0.0, 1.0, 0.0)]
     masters = {
         task: master_entry(f"moving_bandits/{task}", curve, limit, provenance, 1)
-        for task, limit in zip(learner.family.tasks, learner.bounds, strict=True)
+        for task, limit in zip(learner.family.tasks, learner.reference_returns, strict=True)
     }
     given = {"masters": masters, "name": "demo"} | changes
     return export(learner.config, learner, given["masters"], provenance, given["name"], path)
@@ -172,7 +172,10 @@ def test_same_run_same_bytes(tmp_path, monkeypatch):
         masters = {
             task: master_entry(f"moving_bandits/{task}", curve, limit, facts, 256)
             for task, curve, limit in zip(
-                result.learner.family.tasks, result.curves, result.learner.bounds, strict=True
+                result.learner.family.tasks,
+                result.curves,
+                result.learner.reference_returns,
+                strict=True,
             )
         }
         export(run.config, result.learner, masters, facts, "demo", tmp_path / target)

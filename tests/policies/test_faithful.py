@@ -144,7 +144,7 @@ def test_balanced_tasks_and_probe_are_off():
 def test_bootstrap_truncated(bootstrap, monkeypatch):
     each = learner(bootstrap_truncated=bootstrap, rollout_ticks=70)
     # Every value is 7, so that what a target holds shows.
-    each.agent.masters.unit = each.agent.skills.unit = 1
+    each.agent.masters.value_scale = each.agent.skills.value_scale = 1
     for stack in (each.agent.masters.value, each.agent.skills.value):
         stack.numpy[:] = 0
         for row in range(stack.count):
@@ -176,12 +176,12 @@ def test_bootstrap_truncated(bootstrap, monkeypatch):
 def test_scaled_returns(scaled):
     """Value functions learn in units of what a step of their level can earn, or raw."""
     each = learner(scaled_returns=scaled)
-    assert each.bounds[0].optimum == pytest.approx(44.8, abs=0.1)  # of 50 ticks
+    assert each.reference_returns[0].optimum == pytest.approx(44.8, abs=0.1)  # of 50 ticks
     assert each.decision_return_scale == pytest.approx(
         8.97, abs=0.02
     )  # of the 10 ticks of a decision
-    assert each.agent.masters.unit == (each.decision_return_scale if scaled else 1)
-    assert each.agent.skills.unit == pytest.approx(
+    assert each.agent.masters.value_scale == (each.decision_return_scale if scaled else 1)
+    assert each.agent.skills.value_scale == pytest.approx(
         each.decision_return_scale / 10 if scaled else 1
     )
 
@@ -217,7 +217,7 @@ def test_drop_remainder(drop):
 @pytest.mark.parametrize("bootstrap", ["same", "next"])
 def test_skill_bootstrap(bootstrap, monkeypatch):
     each = learner(skill_bootstrap=bootstrap)
-    each.agent.skills.unit = 1
+    each.agent.skills.value_scale = 1
     stack = each.agent.skills.value
     stack.numpy[:] = 0
     for k, value in enumerate((3, 5)):

@@ -374,7 +374,7 @@ def test_curves_are_written(tmp_path):
     assert lines[2] == "ring_bandits/sector-1,master only,1,400,0.5000,11.0000,0.2500"
     assert lines[7].startswith("ring_bandits/sector-2,master only,0,")
     assert len(lines) == 10
-    limits = dict.fromkeys(two, ReferenceReturns(random=2, collapsed=20, optimum=40))
+    limits = dict.fromkeys(two, ReferenceReturns(random=2, task_blind=20, optimum=40))
     for name, shown in (("one", {OTHER: curves}), ("two", two)):
         plot_adaptation(shown, limits, 50, tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").stat().st_size > 1000

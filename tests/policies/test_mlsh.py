@@ -346,7 +346,7 @@ def test_two_skills_come_to_divide_two_tasks():
         learner.iterate()
     state = learner.state()
     result = adapt(large, lambda a: a.restore_skills(state), [0, 1], updates=5, episodes=64)
-    for curve, limit in zip(result.curves, learner.bounds, strict=True):
+    for curve, limit in zip(result.curves, learner.reference_returns, strict=True):
         assert limit.normalize(curve[-1].greedy) > 0.9
 
 
@@ -395,7 +395,7 @@ def test_distance_is_a_share_of_the_largest_possible_however_sharp_the_explorati
     learner = Mlsh(config(groups=2), freeze_skills=True, tasks=[0, 1])
     skills = learner.agent.skills.policy
     for k, (x, y) in enumerate(((1, 0.5), (-9, 0.5))):
-        skills.initialize(k, np.random.default_rng(0), output_gain=0.0, extra=-3.0 * k)
+        skills.initialize(k, np.random.default_rng(0), output_gain=0.0, log_std=-3.0 * k)
         _, bias = skills.layers(k)[-1]
         bias[:] = x, y
     # Beyond its limit a command goes no further: (1, 0.5) and (-1, 0.5), half of sqrt(4 / 2).

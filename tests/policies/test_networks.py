@@ -15,7 +15,7 @@ ROWS, INPUTS, OUTPUTS, EXTRA = 3, 5, 2, 2
 def stack(hidden=(8, 6), gain=1.0) -> StackedMLP:
     result = StackedMLP(ROWS, (INPUTS, *hidden, OUTPUTS), EXTRA)
     for row in range(ROWS):
-        result.initialize(row, np.random.default_rng(row), output_gain=gain, extra=-0.5)
+        result.initialize(row, np.random.default_rng(row), output_gain=gain, log_std=-0.5)
     return result
 
 
@@ -56,7 +56,7 @@ def test_stack_is_what_torch_calls_an_mlp():
 def test_layers_are_views_of_the_row():
     nets = stack()
     weight, bias = nets.layers(2)[-1]
-    weight[:], bias[:], nets.extras(2)[:] = 3, 4, 5
+    weight[:], bias[:], nets.log_std(2)[:] = 3, 4, 5
     # The last layer and the free parameters are the end of the row.
     end = [3.0] * (6 * OUTPUTS) + [4.0] * OUTPUTS + [5.0] * EXTRA
     assert nets.numpy[2, -len(end) :].tolist() == end
@@ -84,7 +84,7 @@ def test_initial_weights_are_orthogonal_with_the_gain_of_their_layer():
         assert second.T @ second == pytest.approx(2 * np.eye(6), abs=1e-5)
         assert last.T @ last == pytest.approx(1e-4 * np.eye(OUTPUTS), abs=1e-8)
         assert not any(b.any() for b in (b0, b1, b2))
-        assert nets.extras(row).tolist() == [-0.5, -0.5]
+        assert nets.log_std(row).tolist() == [-0.5, -0.5]
 
 
 # Adam -------------------------------------------------------------------------------------

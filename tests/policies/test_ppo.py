@@ -46,7 +46,7 @@ def first_ratios():
         # Far from the start, where all logits are equal and all means zero.
         for policies in (learner.agent.masters, learner.agent.skills):
             for row in range(policies.count):
-                policies.policy.initialize(row, rng(row), output_gain=2, extra=-0.3)
+                policies.policy.initialize(row, rng(row), output_gain=2, log_std=-0.3)
         for _ in range(4):
             learner.iterate()
     return collected
@@ -63,7 +63,7 @@ def test_ratio_is_one_before_the_first_step(first_ratios, name):
 
 
 def test_report_of_the_first_step_has_no_divergence():
-    policies = level(extra=2, outputs=2, ppo=replace(PPO, epochs=1))
+    policies = level(log_stds=2, outputs=2, ppo=replace(PPO, epochs=1))
     report = ppo_update(
         policies, [draw(policies, r, 64, reward=plain) for r in range(2)], shuffle()
     )
@@ -93,14 +93,14 @@ def test_the_best_arm_of_a_bandit_is_learned():
 
 
 def test_the_best_action_of_a_gaussian_bandit_is_learned():
-    policies = level(outputs=1, extra=1, count=1)
+    policies = level(outputs=1, log_stds=1, count=1)
     for update in range(60):
         # The best action is 0.7, and the reward falls off around it.
         one = draw(policies, 0, 128, reward=lambda o, a: -np.abs(a[:, 0] - 0.7), seed=update)
         ppo_update(policies, normalize_advantages([one], "group"), shuffle(update))
     obs = rng().standard_normal((200, 4)).astype(np.float32)
     assert policies.policy.forward_row(0, obs).mean() == pytest.approx(0.7, abs=0.1)
-    assert np.exp(policies.policy.extras(0)[0]) < 0.5  # and it explores less than at first
+    assert np.exp(policies.policy.log_std(0)[0]) < 0.5  # and it explores less than at first
 
 
 def test_value_function_learns_the_target():
@@ -151,11 +151,11 @@ def moved(policies: ActorCriticBatch, row: int, n=40) -> Minibatch:
 
 
 @pytest.mark.parametrize("entropy", [0.0, 0.3])
-@pytest.mark.parametrize("extra", [0, 3])
-def test_gradient_of_the_policy_is_torchs(extra, entropy):
-    policies = level(extra=extra)
+@pytest.mark.parametrize("log_stds", [0, 3])
+def test_gradient_of_the_policy_is_torchs(log_stds, entropy):
+    policies = level(log_stds=log_stds)
     for row in range(2):
-        policies.policy.initialize(row, rng(row), output_gain=1, extra=-0.3)
+        policies.policy.initialize(row, rng(row), output_gain=1, log_std=-0.3)
         s = moved(policies, row)
         ours = policy_sums(policies.policy, row, s, PPO, entropy)
         parameters = torch.from_numpy(policies.policy.numpy[row]).clone().requires_grad_()
@@ -164,7 +164,7 @@ def test_gradient_of_the_policy_is_torchs(extra, entropy):
         limited = ratio.clamp(1 - PPO.clip, 1 + PPO.clip)
         gain = torch.minimum(ratio * advantage, limited * advantage)
         out, free = by_torch(policies.policy, row, s.obs, parameters)
-        if extra:
+        if log_stds:
             disorder = torch.distributions.Normal(out, free.exp()).entropy().sum()
         else:
             disorder = torch.distributions.Categorical(logits=out).entropy().sum()
@@ -213,7 +213,7 @@ def test_every_sample_is_used_once_per_epoch(lengths):
 def test_an_update_is_the_same_in_parts():
     """Two processes with a group each learn what one learns with both."""
     ppo = replace(PPO, minibatch=16)
-    both, split = level(extra=2, outputs=2, ppo=ppo), level(extra=2, outputs=2, ppo=ppo)
+    both, split = level(log_stds=2, outputs=2, ppo=ppo), level(log_stds=2, outputs=2, ppo=ppo)
     parts = [
         [replace(draw(both, r, n, reward=plain, seed=g), group=np.full(n, g)) for r in range(2)]
         for g, n in enumerate((30, 21))
@@ -239,10 +239,12 @@ def test_an_update_is_the_same_in_parts():
 
         return add
 
-    copies = [split, level(extra=2, outputs=2, ppo=ppo)]
+    copies = [split, level(log_stds=2, outputs=2, ppo=ppo)]
     threads = [
         threading.Thread(
-            target=ppo_update, args=(copies[r], parts[r], shuffle()), kwargs={"total": total(r)}
+            target=ppo_update,
+            args=(copies[r], parts[r], shuffle()),
+            kwargs={"all_reduce": total(r)},
         )
         for r in range(2)
     ]
@@ -252,7 +254,7 @@ def test_an_update_is_the_same_in_parts():
         thread.join(timeout=20)
     assert np.array_equal(weights(copies[0]), weights(copies[1]))
     assert weights(split) == pytest.approx(weights(both), abs=1e-5)
-    assert not np.array_equal(weights(both), weights(level(extra=2, outputs=2, ppo=ppo)))
+    assert not np.array_equal(weights(both), weights(level(log_stds=2, outputs=2, ppo=ppo)))
 
 
 def test_large_gradients_are_scaled():

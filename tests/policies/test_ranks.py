@@ -128,29 +128,29 @@ def test_a_killed_process_costs_what_came_after_the_last_checkpoint(alone, tmp_p
 
 
 def test_groups_are_shared_out_evenly():
-    shares = [Ranks(r, 4).share(8) for r in range(4)]
+    shares = [Ranks(r, 4).local_groups(8) for r in range(4)]
     assert sorted(g for share in shares for g in share) == list(range(8))
     assert {len(share) for share in shares} == {2}
     with pytest.raises(
         UserError, match=r"10 is not a multiple of 4 processes \(10 = 2 x 4 \+ 2\)"
     ):
-        Ranks(0, 4).share(10)
+        Ranks(0, 4).local_groups(10)
 
 
 @pytest.mark.parametrize("columns", [(), (3,), (0,)])
 def test_own_rows_are_those_of_ones_groups(columns):
     everybody = np.random.default_rng(0).random((12, *columns))
     # 6 groups of 2 rows in 3 processes: the second one has the groups 1 and 4.
-    mine = Ranks(1, 3).own(everybody, 2)
+    mine = Ranks(1, 3).local_rows(everybody, 2)
     assert np.array_equal(mine, everybody[[2, 3, 8, 9]])
 
 
 def test_alone_everything_is_ones_own():
     ranks, x = Ranks(), np.arange(6.0).reshape(3, 2)
     assert ranks.first
-    assert np.array_equal(ranks.total(x), x)
-    assert np.array_equal(ranks.gather(x, 3), x)
-    assert np.array_equal(ranks.own(x, 3), x)
+    assert np.array_equal(ranks.all_reduce(x), x)
+    assert np.array_equal(ranks.all_gather(x, 3), x)
+    assert np.array_equal(ranks.local_rows(x, 3), x)
     assert [ranks.any(True), ranks.any(False)] == [True, False]
 
 
@@ -195,9 +195,9 @@ def meet(rank: int, port: int, together: bool) -> None:
     }
     ranks = ranks_of_this_run()
     assert (ranks.nearby is not None) is together
-    assert ranks.total(np.array([ranks.rank + 1.0])) == 3
+    assert ranks.all_reduce(np.array([ranks.rank + 1.0])) == 3
     rows = np.arange(2) + 10 * ranks.rank
-    assert ranks.gather(rows, 2).tolist() == [0, 10, 1, 11]
+    assert ranks.all_gather(rows, 2).tolist() == [0, 10, 1, 11]
 
 
 @pytest.mark.slow

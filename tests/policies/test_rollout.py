@@ -50,7 +50,7 @@ def make(*, lead=1, family=None, seed=0, threads=1, gain=3.0, **changes) -> Coll
     for level in (agent.masters, agent.skills):
         for row in range(level.count):
             rng = np.random.default_rng([seed, row])
-            level.policy.initialize(row, rng, output_gain=gain, extra=-1.0)
+            level.policy.initialize(row, rng, output_gain=gain, log_std=-1.0)
     agent.normalizer.update(np.random.default_rng(1).normal(0.1, 0.5, (100, 8)).astype(np.float32))
     return Collector(env, agent, method, seed)
 
@@ -163,7 +163,7 @@ def test_action_is_the_active_skills_own():
         for b in range(B):
             k = rollout.skill[t, b]
             mean = policy.forward_row(k, rollout.obs[t, b][None])[0]
-            std = np.exp(policy.extras(k))
+            std = np.exp(policy.log_std(k))
             z = (rollout.action[t, b] - mean) / std
             density = -0.5 * z @ z - np.log(std).sum() - np.log(2 * np.pi)
             assert rollout.log_prob[t, b] == pytest.approx(density, abs=1e-3)

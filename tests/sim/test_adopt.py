@@ -11,7 +11,7 @@ from sim.physics.model_files import load_spec
 from sim.physics.robot_model import ROBOTS, load_robot, robot_names
 from sim.robot_setup.import_mjcf import import_mjcf
 from sim.robot_setup.placeholders import TODO
-from sim.robot_setup.validation import mistakes
+from sim.robot_setup.validation import find_errors
 
 MESH = """v 0 0 0
 v 1 0 0
@@ -154,7 +154,7 @@ def test_the_folder_holds_all_of_the_robot(mjcf, tmp_path):
     (mjcf.parent / "assets").rename(tmp_path / "elsewhere")
     names = {p.relative_to(tmp_path / "mine").as_posix() for p in (tmp_path / "mine").rglob("*")}
     assert names >= {"robot.yaml", "model.xml", "assets/hull.obj", "parts/arm.xml"}
-    found = mistakes(tmp_path / "mine")
+    found = find_errors(tmp_path / "mine")
     assert len(found) > 20
     assert all(f": {TODO}; fill in: " in text for text in found)
 
@@ -178,7 +178,7 @@ def test_a_draft_with_its_gaps_filled_in_is_a_robot(mjcf, tmp_path):
         "required_values": {},
     }
     (tmp_path / "mine/robot.yaml").write_text(yaml.safe_dump(data))
-    assert mistakes(tmp_path / "mine") == []
+    assert find_errors(tmp_path / "mine") == []
 
 
 @pytest.mark.parametrize("name", robot_names())
@@ -381,7 +381,7 @@ def test_whatever_joints_are_called_the_draft_is_read_as_it_was_meant(tmp_path, 
     assert [parse_path(path) for path in action["ros"]["fields"]] == [
         (("position", name),) for name in names
     ]
-    assert all(f": {TODO}; fill in: " in text for text in mistakes(tmp_path / "it"))
+    assert all(f": {TODO}; fill in: " in text for text in find_errors(tmp_path / "it"))
 
 
 def test_a_draft_that_its_reader_would_refuse_is_not_written(tmp_path):

@@ -562,10 +562,11 @@ def test_bounds_of_obstacles_by_the_published_numbers():
 
 def test_a_share_of_a_cost_is_of_the_way_from_random():
     assert (
-        ReferenceReturns(random=2.0, collapsed=23.0, optimum=44.0).fraction_of_optimum(22.0) == 0.5
+        ReferenceReturns(random=2.0, task_blind=23.0, optimum=44.0).fraction_of_optimum(22.0)
+        == 0.5
     )
     # Half of -0.3 is not twice as good as -0.3: from -0.75 it is two thirds of the way to -0.3.
-    cost = ReferenceReturns(random=-0.75, collapsed=-0.8, optimum=-0.3)
+    cost = ReferenceReturns(random=-0.75, task_blind=-0.8, optimum=-0.3)
     assert cost.fraction_of_optimum(-0.45) == pytest.approx(2 / 3)
     assert cost.fraction_of_optimum(-0.75) == 0
     # 51,200 ticks of 600, of 2000 at least 32 episodes; of 200 where controllers are simulated.
@@ -577,7 +578,7 @@ def test_a_share_of_a_cost_is_of_the_way_from_random():
 def test_the_random_bound_is_simulated_and_the_others_are_not():
     family = AntMovement(ticks=20, speed=3.0, lateral=0.0)
     bound = compute_reference_returns(ANT, family, 1, episodes=4)
-    assert (bound.collapsed, bound.optimum) == pytest.approx((0.0, 60.0))
+    assert (bound.task_blind, bound.optimum) == pytest.approx((0.0, 60.0))
     # Uniform actions: 0.1 * 8 / 3 per tick is their effort.
     assert -15 < bound.random < 0
     assert bound.random != compute_reference_returns(ANT, family, 1, episodes=4, seed=1).random

@@ -7,7 +7,7 @@ from sim.envs.reference_returns import compute_reference_returns, episode_rng
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
-from sim.tasks.expert_controller import Driver
+from sim.tasks.expert_controller import ExpertController
 from sim.tasks.planar import to_base
 from sim.tasks.registry import make_family
 
@@ -76,7 +76,11 @@ def test_what_is_seen_moves_with_the_robot():
 
 def drive(task: int, point) -> np.ndarray:
     world = begun(EPISODES, task)
-    driver, fields, total = Driver(world.interface), world.true_state(), np.zeros(EPISODES)
+    driver, fields, total = (
+        ExpertController(world.interface),
+        world.true_state(),
+        np.zeros(EPISODES),
+    )
     for _ in range(FAMILY.ticks):
         command = driver.command(fields, point(world.layout, fields))
         fields, outcome = world.step(world.interface.action_for(command).astype(np.float32))
@@ -87,7 +91,7 @@ def drive(task: int, point) -> np.ndarray:
 def test_the_expert_is_near_what_is_physically_possible():
     for task in range(2):
         goals = FAMILY.target(begun(EPISODES, task).layout)
-        mine = drive(task, FAMILY.expert)
+        mine = drive(task, FAMILY.expert_target)
         # At 0.022 m a tick the rim of the goal is at most so far away, if it need not turn.
         ticks = np.ceil(np.maximum(np.linalg.norm(goals, axis=1) - FAMILY.radius, 0) / 0.022)
         possible = FAMILY.ticks - np.maximum(ticks, 1) + 1
@@ -105,8 +109,8 @@ def test_bounds_are_in_order():
     ]
     for bound in known:
         assert 0 <= bound.random < 0.1 * bound.optimum
-        assert bound.collapsed <= bound.optimum <= FAMILY.ticks
-    share = np.mean([b.collapsed for b in known]) / np.mean([b.optimum for b in known])
+        assert bound.task_blind <= bound.optimum <= FAMILY.ticks
+    share = np.mean([b.task_blind for b in known]) / np.mean([b.optimum for b in known])
     assert share == pytest.approx(0.55, abs=0.12)  # right half of the time
 
 
@@ -114,4 +118,4 @@ def test_a_base_that_only_drives_forth_and_back_cannot_be_steered():
     interface = ROVER.interface
     alone = type(interface)("rail", 0.1, 0.01, interface.observation, (interface.action[0],))
     with pytest.raises(UserError, match=r"robot 'rail' has no wheeled base.*twist\.linear\.x$"):
-        Driver(alone)
+        ExpertController(alone)

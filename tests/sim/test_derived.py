@@ -19,7 +19,7 @@ from sim.interface.orientation import gravity_up, is_unit, projected_gravity, ti
 from sim.physics.batched_physics import BatchedPhysics
 from sim.robot_setup.import_mjcf import import_mjcf
 from sim.robot_setup.step_test import run_step_tests
-from sim.robot_setup.validation import doubts, mistakes
+from sim.robot_setup.validation import find_errors, find_warnings
 from sim.tasks.registry import make_family
 from tests.support.floater import (
     IMU,
@@ -352,7 +352,7 @@ def test_every_mistake_is_refused_and_explained(tmp_path, change, said):
         floater(tmp_path, data).compile()
     assert said in str(info.value)
     assert "\n" not in str(info.value)
-    (found,) = mistakes(tmp_path)
+    (found,) = find_errors(tmp_path)
     assert said in found
 
 
@@ -378,7 +378,7 @@ def test_check_robot_doubts_a_limit_that_is_passed_and_a_term_that_does_nothing(
         model = robot.compile()
         trial = run_step_tests(robot.interface, model, 1.0)
         assert trial.held.high["tilt"].tolist() == [0.0]  # upright, in rad
-        return doubts(robot.interface, model, trial)
+        return find_warnings(robot.interface, model, trial)
 
     found = doubted(ROBOT)
     assert any("term tilt: its limit [0, 1] is reached in normal driving" in t for t in found)
@@ -402,7 +402,7 @@ def test_a_draft_proposes_a_tilt_limit_for_what_can_fall_over(tmp_path):
     assert proposed["limit"] == "TODO"
     assert proposed["ros"] == {**IMU, "fields": WXYZ}
     assert (proposed["unit"], proposed["mujoco"]) == ("rad", {"sensor": "attitude"})
-    told = mistakes(tmp_path / "mine")
+    told = find_errors(tmp_path / "mine")
     assert any("limit: TODO; fill in: [lowest, highest] in the term's unit" in t for t in told)
 
 

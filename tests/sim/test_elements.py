@@ -24,7 +24,7 @@ from sim.interface import (
 )
 from sim.physics.robot_model import load_robot
 from sim.robot_setup.step_test import run_step_tests
-from sim.robot_setup.validation import doubts
+from sim.robot_setup.validation import find_warnings
 from tests.support.interfaces import INTERFACES
 from tests.support.robots import odd_interface
 
@@ -345,7 +345,7 @@ def turntable(tmp_path):
         (tmp_path / "robot.yaml").write_text(text)
         robot = load_robot(str(tmp_path))
         trial = run_step_tests(robot.interface, robot.compile(), 3.0)
-        return trial, doubts(robot.interface, robot.compile(), trial)
+        return trial, find_warnings(robot.interface, robot.compile(), trial)
 
     return make
 

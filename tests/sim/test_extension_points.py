@@ -109,7 +109,10 @@ def test_a_name_alone_imports_nothing(site, tmp_path, name):
         (("class Stay:", "class Stay"), r"stay.py does not import: SyntaxError"),
         (('"""Stay near', 'raise SystemExit(3)\n"""Stay near'), r"line 1 .*SystemExit: 3"),
         (("def reward", "def rewart"), r"class Stay lacks the method `reward`"),
-        (("def estimate", "def estimat"), r"`estimate`, or both `expert` and `collapsed`"),
+        (
+            ("def estimate", "def estimat"),
+            r"`estimate`, or both `expert_target` and `task_blind_target`",
+        ),
         (('    name: ClassVar[str] = "stay"\n', ""), r"no class there has a `name`"),
         (("places: ClassVar[bool] = False", "placed = 1"), r"lacks the class variable `places`"),
         (('"stay"', '"Stay/1"'), r"name 'Stay/1' is not of lower-case"),

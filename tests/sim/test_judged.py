@@ -12,7 +12,7 @@ from sim.robot_setup.placeholders import TODO
 from sim.robot_setup.rest_test import unrest
 from sim.robot_setup.step_test import run_step_tests
 from sim.robot_setup.time_step_test import coarse
-from sim.robot_setup.validation import doubts, mistakes
+from sim.robot_setup.validation import find_errors, find_warnings
 
 FLOOR = '<geom type="plane" size="5 5 .1"/>'
 # A trunk of 4 kg on one leg whose foot is a plate: it stands as long as its knee is held.
@@ -41,7 +41,7 @@ def robot(folder, model: str, **values):
             term["tracking"] = None
         term.update({k: v for k, v in values.items() if k in term and "rate_limit" in term})
     (folder / "it/robot.yaml").write_text(yaml.safe_dump(data))
-    assert mistakes(folder / "it") == []
+    assert find_errors(folder / "it") == []
     return load_robot(str(folder / "it"))
 
 
@@ -97,7 +97,7 @@ def test_a_pose_that_a_weak_servo_does_not_reach(tmp_path):
 
 def said(made) -> list[str]:
     model = made.compile()
-    return doubts(made.interface, model, run_step_tests(made.interface, model, 0.5))
+    return find_warnings(made.interface, model, run_step_tests(made.interface, model, 0.5))
 
 
 def test_a_stop_that_takes_long_is_named_with_its_seconds(tmp_path):
@@ -134,11 +134,11 @@ def test_two_terms_that_read_one_field_are_a_mistake_unless_they_are_the_same(tm
     where = next(t for t in data["observation"] if t["name"] == "trunk_position")
     data["observation"].append({**where, "name": "again"})
     path.write_text(yaml.safe_dump(data))
-    assert mistakes(tmp_path / "it") == []
+    assert find_errors(tmp_path / "it") == []
     odd = {**where, "name": "other", "mujoco": {"qpos": ["root[0]", "root[1]", "root[2]"]}}
     data["observation"][-1] = odd
     path.write_text(yaml.safe_dump(data))
-    (found,) = mistakes(tmp_path / "it")
+    (found,) = find_errors(tmp_path / "it")
     assert "trunk_position and other both read pose.pose.position.x of topic odom" in found
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from sim.errors import UserError
 from sim.physics.robot_model import ROBOTS, load_robot
-from sim.robot_setup.validation import mistakes
+from sim.robot_setup.validation import find_errors
 
 JOINTS = "sensor_msgs/msg/JointState"
 MODEL = """
@@ -105,9 +105,9 @@ def arm(tmp_path):
 
 
 def test_the_arm_and_the_shipped_robots_agree(arm):
-    assert mistakes(arm()) == []
+    assert find_errors(arm()) == []
     for name in ("omni", "rover", "ant", "go2"):
-        assert mistakes(ROBOTS / name) == []
+        assert find_errors(ROBOTS / name) == []
 
 
 SWAPPED = {
@@ -167,7 +167,7 @@ PREFIXED = {
     ],
 )
 def test_what_is_not_the_same_on_both_sides_is_a_mistake(arm, changes, words):
-    found = mistakes(arm(changes))
+    found = find_errors(arm(changes))
     for each in words:
         assert any(each in text for text in found), found
 
@@ -225,7 +225,7 @@ TWIST, IMU = "geometry_msgs/msg/TwistStamped", "sensor_msgs/msg/Imu"
     ],
 )
 def test_elements_of_sensors_and_free_joints(arm, unit, mujoco, kind, fields, words):
-    found = mistakes(arm(more=[state("more", unit, mujoco, fields, kind, "more")]))
+    found = find_errors(arm(more=[state("more", unit, mujoco, fields, kind, "more")]))
     assert any(words in text for text in found), found
 
 
@@ -242,7 +242,7 @@ def test_elements_of_sensors_and_free_joints(arm, unit, mujoco, kind, fields, wo
     ],
 )
 def test_what_may_be_meant_is_no_mistake(arm, changes, more):
-    assert mistakes(arm(changes, more)) == []
+    assert find_errors(arm(changes, more)) == []
 
 
 def test_joints_named_by_numbers_are_names(arm):
@@ -254,10 +254,10 @@ def test_joints_named_by_numbers_are_names(arm):
         "observation.1.ros.fields": ["velocity[2]", "velocity[1]"],
         "action.0.ros.fields": ["position[1]", "position[2]"],
     }
-    (first, *_) = mistakes(arm(changes, model=model))
+    (first, *_) = find_errors(arm(changes, model=model))
     assert "velocity[2] is joint '2' of the model, and qvel 1 is of joint '1'" in first
     changes["observation.1.ros.fields"] = ["velocity[1]", "velocity[2]"]
-    assert mistakes(arm(changes, model=model)) == []
+    assert find_errors(arm(changes, model=model)) == []
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_the_axes_of_a_base(tmp_path, old, new, words):
     text = (folder / "robot.yaml").read_text()
     assert old in text
     (folder / "robot.yaml").write_text(text.replace(old, new))
-    assert any(words in each for each in mistakes(folder))
+    assert any(words in each for each in find_errors(folder))
 
 
 def test_a_base_that_slides_the_other_way(tmp_path):
@@ -284,7 +284,7 @@ def test_a_base_that_slides_the_other_way(tmp_path):
     text = (folder / "model.xml").read_text()
     assert 'axis="1 0 0"' in text
     (folder / "model.xml").write_text(text.replace('axis="1 0 0"', 'axis="-1 0 0"'))
-    assert any("is x, and qpos slide_x is -x" in each for each in mistakes(folder))
+    assert any("is x, and qpos slide_x is -x" in each for each in find_errors(folder))
 
 
 def test_nothing_is_simulated_or_trained_with_swapped_joints(arm):
@@ -321,7 +321,7 @@ def test_nothing_is_simulated_or_trained_with_swapped_joints(arm):
 def test_files_beside_robot_yaml_are_checked(tmp_path, file, text, words):
     folder = shutil.copytree(ROBOTS / "omni", tmp_path / "omni")
     (folder / file).write_text(f"schema: 2\n{text}\n")
-    (found,) = mistakes(folder)
+    (found,) = find_errors(folder)
     assert words in found
     assert str(folder / file) in found
 
@@ -331,6 +331,6 @@ def test_pushes_of_a_robot_that_cannot_be_pushed(arm):
     (folder / "domain_randomization.yaml").write_text(
         "schema: 2\npushes: {velocity_m_s: 0.5, every_s: 1.0}\n"
     )
-    (found,) = mistakes(folder)
+    (found,) = find_errors(folder)
     assert "pushes need a robot that can be moved" in found
     assert "domain_randomization.yaml" in found

@@ -66,6 +66,6 @@ def test_what_is_possible():
         for task in (0, 1)
     ]
     even, tilted = found
-    assert even.random < 1.0 < even.collapsed < 1.2  # one goal is reached once
+    assert even.random < 1.0 < even.task_blind < 1.2  # one goal is reached once
     assert 16.5 < even.optimum < 18.0 < tilted.optimum < 20.0
     assert tilted.optimum == pytest.approx(1.1 * even.optimum, rel=0.02)

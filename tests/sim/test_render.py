@@ -19,12 +19,12 @@ from sim.physics.robot_model import Robot, load_robot
 from sim.rendering import offscreen as render
 from sim.rendering.offscreen import EpisodeReplay, Frame, NoGraphics, check_film, film
 from sim.rendering.scene import SceneRenderer
-from sim.tasks.expert_controller import Driver
+from sim.tasks.expert_controller import ExpertController
 from sim.tasks.registry import make_family
 from tests.support.graphics import GL
 
 ROBOT = load_robot("omni")
-DRIVER = Driver(ROBOT.interface)
+DRIVER = ExpertController(ROBOT.interface)
 FAMILY = make_family("moving_bandits")
 SIZE = (240, 180)
 RED, BLUE = (0.9, 0.1, 0.3), (0.2, 0.2, 0.9)
@@ -38,7 +38,7 @@ def drive(task: int, number: int, ticks: int) -> EpisodeReplay:
     for tick in range(ticks):
         row = {name: value[0] for name, value in fields.items()}
         frames.append(Frame(row, f"tick {tick}", RED if tick < ticks // 4 else BLUE))
-        command = DRIVER.command(fields, FAMILY.expert(world.layout, fields))
+        command = DRIVER.command(fields, FAMILY.expert_target(world.layout, fields))
         fields, _ = world.step(world.interface.action_for(command).astype(np.float32))
     return EpisodeReplay(FAMILY, f"{FAMILY.name}/{FAMILY.tasks[task]}", dict(world.layout), frames)
 

@@ -11,7 +11,7 @@ from sim.envs.reference_returns import compute_reference_returns, episode_rng
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
-from sim.tasks.expert_controller import Driver
+from sim.tasks.expert_controller import ExpertController
 from sim.tasks.registry import make_family
 from sim.tasks.rooms import SPOTS, Rooms
 from tests.support.shortest_way import shortest_ways
@@ -240,10 +240,14 @@ def grid_distance(goal: np.ndarray, body: float) -> np.ndarray:
 def drive(robot, task: int, family: Rooms = FAMILY) -> tuple[np.ndarray, np.ndarray]:
     """Returns of the expert, and where it began (EPISODES, 2)."""
     world = begun(robot, task=task, family=family)
-    driver, fields, total = Driver(world.interface), world.true_state(), np.zeros(EPISODES)
+    driver, fields, total = (
+        ExpertController(world.interface),
+        world.true_state(),
+        np.zeros(EPISODES),
+    )
     start = fields["position"]
     for _ in range(family.ticks):
-        command = driver.command(fields, family.expert(world.layout, fields))
+        command = driver.command(fields, family.expert_target(world.layout, fields))
         fields, outcome = world.step(world.interface.action_for(command).astype(np.float32))
         total += outcome.reward
     return total, start
@@ -370,9 +374,9 @@ def test_bounds_are_in_order(robot):
         assert 0 <= bound.random < 0.2 * bound.optimum
         assert bound.optimum > 0.7 * FAMILY.ticks
         if task:
-            assert bound.collapsed < 0.05 * bound.optimum  # the other side of the house
+            assert bound.task_blind < 0.05 * bound.optimum  # the other side of the house
         else:
-            assert bound.collapsed == bound.optimum
+            assert bound.task_blind == bound.optimum
         if robot.name == "omni":  # it is the expert's on the very same episodes
             assert bound.optimum == drive(robot, task)[0].mean()
 

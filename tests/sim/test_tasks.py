@@ -9,7 +9,7 @@ from sim.envs.reference_returns import ReferenceReturns, compute_reference_retur
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot, robot_names
-from sim.tasks.expert_controller import Driver
+from sim.tasks.expert_controller import ExpertController
 from sim.tasks.moving_bandits import MovingBandits
 from sim.tasks.registry import FAMILIES, find_task, make_family
 from sim.tasks.ring_bandits import RingBandits
@@ -19,7 +19,7 @@ EPISODES = 64
 # The others have files of their own: tests/sim/test_body_bandits.py, tests/sim/test_rooms.py.
 PLANAR = ["moving_bandits", "ring_bandits"]
 TASKS = [(name, i) for name in PLANAR for i in range(len(make_family(name).tasks))]
-OMNI = Driver(load_robot("omni").interface)
+OMNI = ExpertController(load_robot("omni").interface)
 
 
 @pytest.fixture(params=FAMILIES)
@@ -167,8 +167,8 @@ def test_expert_and_collapsed_by_hand(planar):
     family = planar
     layout = {"goals": np.array([[[0.5, 0.1], [-0.2, 0.4]]]), "slot": np.ones(1)}
     fields = {"position": np.array([[0.1, 0.1]])}
-    np.testing.assert_array_equal(family.expert(layout, fields), [[-0.2, 0.4]])
-    np.testing.assert_array_equal(family.collapsed(layout, fields), [[0.5, 0.1]])
+    np.testing.assert_array_equal(family.expert_target(layout, fields), [[-0.2, 0.4]])
+    np.testing.assert_array_equal(family.task_blind_target(layout, fields), [[0.5, 0.1]])
     # 4 (goal - position): 4 (-0.3, 0.3), and for goal 0 4 (0.4, 0)
     for point, command in (([-0.2, 0.4], [-1.2, 1.2]), ([0.5, 0.1], [1.6, 0.0])):
         np.testing.assert_allclose(OMNI.command(fields, np.array([point])), [command])
@@ -218,7 +218,7 @@ def drive(family, task: int, controller) -> np.ndarray:
 
 def expert(family):
     """The controller that `bounds` calls the optimum."""
-    return lambda layout, fields: OMNI.command(fields, family.expert(layout, fields))
+    return lambda layout, fields: OMNI.command(fields, family.expert_target(layout, fields))
 
 
 def fastest(family, task: int) -> np.ndarray:
@@ -284,7 +284,7 @@ def test_no_straight_line_beats_the_expert_in_any_episode(name, task):
 def test_bounds_are_in_order(known, name, task):
     bound = known[name, task]
     assert 0 <= bound.random < 0.2 * bound.optimum
-    assert bound.collapsed <= bound.optimum <= 50
+    assert bound.task_blind <= bound.optimum <= 50
     assert bound.normalize(bound.random) == 0
     assert bound.normalize(bound.optimum) == 1
 
@@ -292,7 +292,7 @@ def test_bounds_are_in_order(known, name, task):
 def test_ignoring_the_task_costs_about_half(known):
     for name in PLANAR:
         mine = [bound for (family, _), bound in known.items() if family == name]
-        share = np.mean([b.collapsed for b in mine]) / np.mean([b.optimum for b in mine])
+        share = np.mean([b.task_blind for b in mine]) / np.mean([b.optimum for b in mine])
         # Right half of the time, and now and then both goals lie together: the paper's
         # environment has 23.2 / 43.8 = 0.53 (reference/mlsh.md 3.3).
         assert share == pytest.approx(0.53, abs=0.1)

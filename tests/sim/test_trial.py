@@ -1,4 +1,4 @@
-"""A robot tried in simulation: numbers are those of the arithmetic, doubts have a cause."""
+"""A robot tried in simulation: numbers are those of the arithmetic, warnings have a cause."""
 
 import copy
 
@@ -8,7 +8,7 @@ import yaml
 
 from sim.physics.robot_model import load_robot
 from sim.robot_setup.step_test import run_step_tests
-from sim.robot_setup.validation import doubts, mistakes, places
+from sim.robot_setup.validation import find_errors, find_warnings, places
 
 # Two carts with 2 kg. Servo of velocity, kv 10: time constant 2 / 10 = 0.2 s, and with damping
 # 2.5 on the second one 2 / 12.5 = 0.16 s and a gain of 10 / 12.5 = 0.8.
@@ -80,7 +80,7 @@ def tried(folder, seconds=3.0):
     robot = load_robot(str(folder))
     model = robot.compile()
     trial = run_step_tests(robot.interface, model, seconds)
-    return trial, doubts(robot.interface, model, trial)
+    return trial, find_warnings(robot.interface, model, trial)
 
 
 # Numbers ----------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ def test_the_order_of_a_quaternion(folder, order, wrong):
         },
     }
     edit(folder, observation=[yaml.safe_load(ROBOT)["observation"][0], term])
-    assert any("quaternion order: MuJoCo w,x,y,z" in t for t in mistakes(folder)) is wrong
+    assert any("quaternion order: MuJoCo w,x,y,z" in t for t in find_errors(folder)) is wrong
 
 
 def test_what_does_not_stay_finite_is_not_driven(folder):
@@ -236,7 +236,7 @@ def test_what_does_not_stay_finite_is_not_driven(folder):
 
 
 def test_a_sound_robot_has_no_mistakes(folder):
-    assert mistakes(folder) == []
+    assert find_errors(folder) == []
 
 
 def test_all_mistakes_are_named_not_the_first(folder):
@@ -250,7 +250,7 @@ def test_all_mistakes_are_named_not_the_first(folder):
         action__0__unit="TODO",
         action__0__color="red",
     )
-    found = mistakes(folder)
+    found = find_errors(folder)
     for place in (
         "control_dt: TODO; fill in: s per tick",
         "observation.0.max_age: TODO; fill in: s after which",
@@ -271,7 +271,7 @@ def test_all_names_that_the_model_lacks_are_named(folder):
         observation__0__mujoco={"qvel": ["a", "c"]},
         action__0__mujoco={"actuators": ["go_a", "go_c"]},
     )
-    found = mistakes(folder)
+    found = find_errors(folder)
     assert len(found) == 3
     for words in ("timestep 0.01", "no joint 'c'", "no actuator 'go_c'"):
         assert any(words in text for text in found)
@@ -287,8 +287,8 @@ def test_all_names_that_the_model_lacks_are_named(folder):
 )
 def test_a_file_that_cannot_be_read(folder, name, text, words):
     (folder / name).write_text(text)
-    (found,) = mistakes(folder)
+    (found,) = find_errors(folder)
     assert words in found
     (folder / name).unlink()
-    (found,) = mistakes(folder)
+    (found,) = find_errors(folder)
     assert f"{name} does not exist" in found

@@ -103,7 +103,7 @@ def remembering_robot(path: Path, robot: str = "omni") -> str:
 
 
 def made_up_bounds(robot, family) -> list[ReferenceReturns]:
-    return [ReferenceReturns(random=0.0, collapsed=20.0, optimum=40.0)] * len(family.tasks)
+    return [ReferenceReturns(random=0.0, task_blind=20.0, optimum=40.0)] * len(family.tasks)
 
 
 def restless_bundle(
@@ -145,7 +145,7 @@ def restless_bundle(
     curve = [AdaptationPoint(0, 0, 0.0, 1.0, 0.0)]
     masters = {
         task: master_entry(f"{family}/{task}", curve, limit, provenance, 1)
-        for task, limit in zip(learner.family.tasks, learner.bounds, strict=True)
+        for task, limit in zip(learner.family.tasks, learner.reference_returns, strict=True)
     }
     bundle, _ = export(config, learner, masters, provenance, "restless", path)
     return bundle

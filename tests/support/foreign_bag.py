@@ -71,15 +71,15 @@ HOME = {"arm": ((0.0, 0.0), (0.7, 0.7), ARM), "wheel": ((0.0,), (4.0,), WHEEL)}
 def other_robot(name, folder, monkeypatch):
     """A robot that no bundle drives, and another simulation of it, which is finer."""
     from sim.randomization.schema import SimParams
-    from tests.benchmarks import third
+    from tests.benchmarks import third_party_models
 
     home, reach, text = HOME[name]
     (folder / f"{name}.xml").write_text(text)
-    model = third.Model("none", f"{name}.xml", "hand", home, reach, 0.004)
-    monkeypatch.setattr(third, "source", lambda _: folder / f"{name}.xml")
-    monkeypatch.setitem(third.MODELS, name, model)
-    robot = third.adopt(name, folder / name)
-    return robot, third.Arm(model, robot, SimParams())
+    model = third_party_models.Model("none", f"{name}.xml", "hand", home, reach, 0.004)
+    monkeypatch.setattr(third_party_models, "source", lambda _: folder / f"{name}.xml")
+    monkeypatch.setitem(third_party_models.MODELS, name, model)
+    robot = third_party_models.adopt(name, folder / name)
+    return robot, third_party_models.Arm(model, robot, SimParams())
 
 
 def heard(robot, rows):

@@ -20,10 +20,10 @@ def shuffle(seed=SHUFFLE):
     return lambda row, group: np.random.default_rng([seed, row, group])
 
 
-def level(*, outputs=3, extra=0, count=2, ppo=PPO) -> ActorCriticBatch:
-    result = ActorCriticBatch(count, 4, outputs, NetworkConfig(hidden=(8,)), ppo, extra)
+def level(*, outputs=3, log_stds=0, count=2, ppo=PPO) -> ActorCriticBatch:
+    result = ActorCriticBatch(count, 4, outputs, NetworkConfig(hidden=(8,)), ppo, log_stds)
     for row in range(count):
-        result.fresh(row, rng(row))
+        result.reset(row, rng(row))
     return result
 
 
@@ -32,8 +32,8 @@ def draw(policies: ActorCriticBatch, row: int, n: int, *, reward, seed=0) -> Min
     random = rng(seed)
     obs = random.standard_normal((n, 4)).astype(np.float32)
     out = policies.policy.forward_row(row, obs)
-    if policies.policy.extra:
-        std = np.exp(policies.policy.extras(row))
+    if policies.policy.log_stds:
+        std = np.exp(policies.policy.log_std(row))
         noise = random.standard_normal(out.shape).astype(np.float32)
         action = out + std * noise
         each = -0.5 * noise**2 - np.log(std) - 0.5 * np.log(2 * np.pi)
@@ -55,9 +55,9 @@ def plain(obs, action):
 
 def log_prob(policies: ActorCriticBatch, row: int, s: Minibatch, parameters=None) -> torch.Tensor:
     """(n,) by torch, differentiable by `parameters`."""
-    out, extra = by_torch(policies.policy, row, s.obs, parameters)
-    if policies.policy.extra:
-        normal = torch.distributions.Normal(out, extra.exp())
+    out, log_stds = by_torch(policies.policy, row, s.obs, parameters)
+    if policies.policy.log_stds:
+        normal = torch.distributions.Normal(out, log_stds.exp())
         return normal.log_prob(torch.from_numpy(s.action)).sum(dim=1)
     return torch.distributions.Categorical(logits=out).log_prob(torch.from_numpy(s.action))
 

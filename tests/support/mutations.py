@@ -433,10 +433,10 @@ UNCHECKED = {
         99.0,
         "a claim about a measurement; `mlsh evaluate` measures it anew",
     ),
-    "other bounds of a score": (
-        "masters/goal-0/score/collapsed",
+    "other reference returns of a score": (
+        "masters/goal-0/score/task_blind",
         9.0,
-        "a claim about a measurement; `mlsh evaluate` computes the bounds anew",
+        "a claim about a measurement; `mlsh evaluate` computes the reference returns anew",
     ),
     "other task of the same family": (
         "masters/goal-0/task",

@@ -154,22 +154,22 @@ def draw_route(
 def draw_returns(
     values: Floats,
     solved: NDArray[np.bool_],
-    bounds: ReferenceReturns,
+    reference_returns: ReferenceReturns,
     *,
     span: tuple[float, float],
     key: str,
     label: str,
 ) -> Markup:
-    """Plot every episode's return (n,) over the quartiles, with the task's bounds as lines."""
+    """Plot every episode's return (n,) over the quartiles, with the task's reference returns."""
     with styled():
         axes = axes_of((4.2, 2.6), (0.1, 0.05, 0.66, 0.92))
         axes.set(xlim=(-1, 1), ylim=span, xticks=[])
         axes.spines["bottom"].set_visible(False)
-        lines = {"random": ":", "collapsed": "--", "optimum": "-"}
-        heights = {name: getattr(bounds, name) for name in lines}
+        lines = {"random": ":", "task_blind": "--", "optimum": "-"}
+        heights = {name: getattr(reference_returns, name) for name in lines}
         for name, y in _apart(heights, 0.065 * (span[1] - span[0])).items():
             axes.axhline(heights[name], color=INK, lw=0.9, ls=lines[name], alpha=QUIET)
-            text = f"{name} {heights[name]:.2f}"
+            text = f"{name.replace('_', '-')} {heights[name]:.2f}"
             axes.text(1.05, y, text, va="center", clip_on=False)
         low, middle, high = np.percentile(values, [25, 50, 75])
         axes.fill_between([-0.5, 0.5], low, high, color=INK, alpha=0.1, lw=0)

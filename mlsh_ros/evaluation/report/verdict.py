@@ -22,7 +22,7 @@ def verdict(evaluation: Evaluation) -> str:
     for family in sorted({TaskId.parse(line.task).family for line in lines}):
         mine = [line for line in lines if TaskId.parse(line.task).family == family]
         # On a single task a controller that ignores the task may well be the optimum.
-        gain = sum(line.value - line.reference.collapsed for line in mine)
+        gain = sum(line.value - line.reference.task_blind for line in mine)
         if len({line.task for line in mine}) > 1 and gain <= 0:
             text += f" Over {family} it is no better than a controller that ignores the task."
     for each in evaluation.sharing:

@@ -1,6 +1,6 @@
 r"""What one policy learns that has a single task for itself: the yard-stick of a skill.
 
-    python -m tests.benchmarks.single ant_bandits right --steps 4500000 \
+    python -m tests.benchmarks.single_task_ppo ant_bandits right --steps 4500000 \
         --set family_parameters.fall=0.001 --set threads=1
 
 PPO without a master, on as many simulations as all groups of meta-training have together, with the

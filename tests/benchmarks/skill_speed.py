@@ -1,6 +1,6 @@
 """How fast each skill of a bundle runs by itself, and whether it falls.
 
-    python -m tests.benchmarks.pace ant_movement [--seconds 15] [--episodes 32]
+    python -m tests.benchmarks.skill_speed ant_movement [--seconds 15] [--episodes 32]
 
 On an empty floor, without exploration, from the starts of the bundle's family. The steady speed is
 that of the second half.

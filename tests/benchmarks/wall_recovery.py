@@ -1,6 +1,6 @@
 """Whether a skill gets going where another one has run into a wall.
 
-    python -m tests.benchmarks.walls ant_four [--room 12] [--episodes 16]
+    python -m tests.benchmarks.wall_recovery ant_four [--room 12] [--episodes 16]
 
 Every skill in turn runs for 10 s in a room with walls, then every other one for 5 s, without
 exploration. How far that gets along x or y, and how many do not get 2 m.

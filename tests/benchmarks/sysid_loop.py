@@ -1,6 +1,6 @@
 """The loop: record with harsh sim parameters, identify them, train with them, evaluate again.
 
-`python -m tests.benchmarks.loop [--steps N] [--sessions N] [--only NAME] [--folder DIR]`
+`python -m tests.benchmarks.sysid_loop [--steps N] [--sessions N] [--only NAME] [--folder DIR]`
 
 For omni and Moving Bandits. Only the recordings and the evaluations know what is hidden;
 `mlsh finetune` (the masters alone) and `mlsh train` get the file that identification wrote. With

@@ -1,6 +1,6 @@
 """What the machine gives to others: a bare loop, and a plain rclpy timer, each a process.
 
-    python -m tests.benchmarks.floor bare|timer RATE SECONDS FILE
+    python -m tests.benchmarks.scheduler_baseline bare|timer RATE SECONDS FILE
 
 Writes to FILE (.npy) when every period began, s after its own moment of an even grid.
 """
