@@ -49,12 +49,28 @@ def session() -> ort.InferenceSession:
     return ort.InferenceSession(str(POLICY), options, providers=["CPUExecutionProvider"])
 
 
-def infer(inputs: Floats) -> Floats:
+def infer(given: Floats) -> Floats:
     """Outputs (n, 12) for inputs (n, 45), one row at a time, as on a robot."""
-    rows = inputs.astype(np.float32)
+    rows = given.astype(np.float32)
     return np.concatenate([session().run(None, {"obs": row[None]})[0] for row in rows]).astype(
         np.float64
     )
+
+
+def inputs(
+    interface: Interface, seen: NDArray[np.float32], command: tuple[float, float, float]
+) -> Floats:
+    """The policy's inputs (n, 45) from observations (n, O) of the robot."""
+    part = {name: seen[:, at] for name, at in interface.observation_slices.items()}
+    columns = [
+        part["angular_velocity"],
+        part["projected_gravity"],
+        np.tile(command, (len(seen), 1)),
+        part["joint_position"] - DEFAULT,
+        part["joint_velocity"],
+        part["previous_action"],
+    ]
+    return np.concatenate(columns, axis=1)
 
 
 @dataclass(frozen=True)
@@ -108,17 +124,7 @@ class Walker:
     def action(self, command: tuple[float, float, float]) -> Floats:
         """The policy's output (n, 12) for what the robots measure now."""
         seen = self.interface.observe(self.fields, memory=self.memory)
-        part = {name: seen[:, at] for name, at in self.interface.observation_slices.items()}
-        told = np.tile(command, (len(seen), 1))
-        inputs = [
-            part["angular_velocity"],
-            part["projected_gravity"],
-            told,
-            part["joint_position"] - DEFAULT,
-            part["joint_velocity"],
-            part["previous_action"],
-        ]
-        output = infer(np.concatenate(inputs, axis=1))
+        output = infer(inputs(self.interface, seen, command))
         self.memory.remember(seen, output)
         return output
 
