@@ -37,14 +37,12 @@ def import_skill(
     family_source: FamilyOption = None,
 ) -> None:
     """Make a bundle of skills from an ONNX policy that was trained elsewhere."""
-    from policies.bundle.manifest import Provenance
     from policies.bundle.runtime import TOLERANCE
     from policies.skill_import.importer import import_skills
     from policies.training.run import environment
     from sim.physics.robot_model import load_robot
     from sim.tasks.registry import make_family
 
-    facts = environment()
     found = import_skills(
         description,
         load_robot(robot),
@@ -53,16 +51,7 @@ def import_skill(
         name=name or output.resolve().name,
         decision_ticks=decision_ticks,
         decision_lead=1 if decision_lead else 0,
-        provenance=Provenance(
-            command=str(facts["command"]),
-            seed=0,
-            steps=0,
-            updates=0,
-            config={},
-            versions={str(k): str(v) for k, v in dict(facts["versions"]).items()},  # type: ignore[call-overload]
-            commit=None if facts["commit"] is None else str(facts["commit"]),
-        ),
-        parameters={},
+        facts=environment(),
         overwrite=overwrite,
     )
     for doubt in found.doubts:

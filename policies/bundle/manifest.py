@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass as checked
 from typing_extensions import Self
 
 from policies.bundle.skill_limits import check_skill_limits
-from sim.errors import UserError, short, unknown, validated
+from sim.errors import UserError, short, validated
 from sim.files.migrations import check_schema
 from sim.files.strict_json import parse_json
 from sim.interface import STRICT, Interface, Label, Number, Ranges, Whole
@@ -119,9 +119,9 @@ class Manifest:
 
     @model_validator(mode="after")
     def _imported_or_with_a_master(self) -> Self:
-        if wrong := [name for name in self.imported if name not in self.skills]:
-            raise unknown("skill", wrong[0], self.skills)
-        if not self.masters and len(self.imported) < len(self.skills):
+        if self.imported and {*self.imported} != {*self.skills}:
+            raise ValueError(f"imported: {', '.join(self.imported)} are not the skills")
+        if not self.masters and not self.imported:
             raise ValueError("masters: at least one is expected")
         return self
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -149,6 +149,9 @@ class Agent:
             skills, observation_size, action_size, network, skill, action_size, masked_inputs
         )
         self.normalizer = Normalizer(observation_size)
+        # Per skill a network from observations (n, O), not normalized, to actions (n, A), in place
+        # of `skills`: those of a bundle that were trained elsewhere. Empty: there are none.
+        self.imported_skills: tuple[Callable[[NDArray[np.float32]], NDArray[np.float32]], ...] = ()
         self.learns_statistics = network.normalize_observations
         for k in range(skills):
             self.skills.reset(k, generator(seed, Stream.INIT, 0, k))
@@ -161,12 +164,25 @@ class Agent:
         y = x.reshape(groups, -1, x.shape[-1])
         return self.masters.policy.forward_numpy(y).reshape(len(x), -1)
 
-    def means(self, x: NDArray[np.float32], skill: NDArray[np.intp]) -> NDArray[np.float32]:
-        """(n, A) mean action of each row's own skill for normalized observations x (n, O)."""
+    def means(
+        self,
+        x: NDArray[np.float32],
+        skill: NDArray[np.intp],
+        raw: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
+        """(n, A) mean action of each row's own skill.
+
+        Args:
+            x: (n, O) normalized observations.
+            skill: (n,) of each row.
+            raw: (n, O) the same observations, not normalized; imported skills need them.
+        """
         out = np.empty((len(x), self.skills.policy.sizes[-1]), np.float32)
         for k in range(self.skills.count):
             rows = np.flatnonzero(skill == k)
-            if len(rows):
+            if len(rows) and self.imported_skills and raw is not None:
+                out[rows] = self.imported_skills[k](raw[rows])
+            elif len(rows):
                 out[rows] = self.skills.policy.forward_row(k, x[rows])
         return out
 

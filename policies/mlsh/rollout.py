@@ -153,7 +153,7 @@ class Collector:
                 decision_log_prob[t] = self.pending.log_prob
             skill[t], is_random[t] = self.skill, self.is_random
             noise[t, self.is_random] = 0  # as on a robot, and into whatever corner that leads
-            mean = agent.means(obs[t], self.skill)
+            mean = agent.means(obs[t], self.skill, self.raw)
             action[t] = mean + std[self.skill] * noise[t]
             self.left -= 1
             soon = self.left == 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from policies.bundle.bundle import Bundle, check_target, write_bundle
+from policies.bundle.export import provenance_of
 from policies.bundle.golden import Golden, golden_bytes
 from policies.bundle.imported_graph import check_imported
 from policies.bundle.manifest import (
@@ -19,13 +20,14 @@ from policies.bundle.manifest import (
     Family,
     Manifest,
     Origin,
-    Provenance,
     check_name,
     sha256,
 )
 from policies.bundle.runtime import TOLERANCE, Network
+from policies.mlsh.config import TrainConfig
+from policies.mlsh.presets import default_config
 from policies.skill_import.description import SkillDescription, read_description, with_metadata
-from policies.skill_import.mapping import Mapping, doubts, make_mapping
+from policies.skill_import.mapping import SkillMapping, doubts, make_mapping
 from policies.skill_import.surgery import join, metadata, read_policy, sizes
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
@@ -61,8 +63,7 @@ def import_skills(
     name: str,
     decision_ticks: int,
     decision_lead: Literal[0, 1],
-    provenance: Provenance,
-    parameters: dict[str, float | int],
+    facts: Mapping[str, object],
     overwrite: bool = False,
 ) -> Imported:
     """Write a bundle whose skills run a policy that was trained elsewhere; it has no master yet.
@@ -75,8 +76,7 @@ def import_skills(
         name: of the bundle.
         decision_ticks: N.
         decision_lead: L.
-        provenance: of the import.
-        parameters: of the family, as in the manifest.
+        facts: of `policies.training.run.environment`, for the provenance.
         overwrite: whether an existing bundle may be replaced.
 
     Raises:
@@ -90,6 +90,7 @@ def import_skills(
     description = with_metadata(description, metadata(model), str(file))
     description.check(str(file))
     interface = robot.interface.with_terms(family.terms)
+    config = _config(robot, family, len(description.skills), decision_ticks, decision_lead)
     files, mappings = {}, {}
     for k, skill in enumerate(description.skills):
         mapping = make_mapping(interface, description, skill, str(file))
@@ -126,13 +127,13 @@ def import_skills(
         schema=SCHEMA,
         name=name,
         interface=interface,
-        family=Family(family.name, parameters),
+        family=Family(family.name, dict(config.family_parameters)),
         decision_ticks=decision_ticks,
         decision_lead=decision_lead,
         skills=tuple(mappings),
         skill_limits={},
         masters={},
-        provenance=provenance,
+        provenance=provenance_of(config, dict(facts), 0, 0),
         files={},
         digest="0" * 64,
         imported={
@@ -145,7 +146,23 @@ def import_skills(
     return Imported(bundle, worst[0], worst[1], len(visited), doubts(interface, description))
 
 
-def _check_sizes(mapping: Mapping, policy: tuple[int, int], where: str) -> None:
+def _config(
+    robot: Robot,
+    family: TaskFamily,
+    skills: int,
+    decision_ticks: int,
+    decision_lead: Literal[0, 1],
+) -> TrainConfig:
+    """Settings with which masters are trained over the skills."""
+    config = default_config(family.name, str(robot.model_path.parent))
+    method = replace(
+        config.mlsh, skills=skills, decision_ticks=decision_ticks, decision_lead=decision_lead
+    )
+    ticks = -(-family.ticks // decision_ticks) * decision_ticks
+    return replace(config, mlsh=replace(method, rollout_ticks=ticks))
+
+
+def _check_sizes(mapping: SkillMapping, policy: tuple[int, int], where: str) -> None:
     for what, own, theirs in (
         ("observation", len(mapping.input.index), policy[0]),
         ("action", len(mapping.output.index), policy[1]),
@@ -170,7 +187,7 @@ def _policy(path: Path) -> Callable[[Float32], Float32]:
 
 
 def _difference(
-    policy: Callable[[Float32], Float32], mapping: Mapping, network: Network, rows: Float32
+    policy: Callable[[Float32], Float32], mapping: SkillMapping, network: Network, rows: Float32
 ) -> float:
     """Largest difference of actions, relative to those that are larger than 1."""
     output = policy(mapping.input(rows))

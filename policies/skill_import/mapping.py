@@ -47,7 +47,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Mapping:
+class SkillMapping:
     """The selections and limits with which a skill runs a policy."""
 
     input: Selection  # of the observation (O,)
@@ -58,7 +58,7 @@ class Mapping:
 
 def make_mapping(
     interface: Interface, description: SkillDescription, skill: str, where: str
-) -> Mapping:
+) -> SkillMapping:
     """Find every input of a policy in a robot's observation, and every command in its output.
 
     Args:
@@ -78,7 +78,7 @@ def make_mapping(
         )
     output = _Outputs(interface, description, where)
     inputs = _Inputs(interface, description, output, description.skills[skill], where)
-    return Mapping(
+    return SkillMapping(
         inputs.selection(),
         output.selection(),
         description.action.clip,

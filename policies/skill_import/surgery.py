@@ -21,7 +21,7 @@ from onnx import (
 from policies.bundle.imported_graph import MAX_NODES, SHAPES, refused
 from policies.bundle.onnx_reader import INPUT, OUTPUT
 from policies.bundle.onnx_writer import IR_VERSION
-from policies.skill_import.mapping import Mapping, Selection
+from policies.skill_import.mapping import Selection, SkillMapping
 from sim.errors import UserError, listed
 
 OPSET = 18
@@ -109,7 +109,7 @@ def metadata(model: ModelProto) -> dict[str, str]:
     return {each.key: each.value for each in model.metadata_props}
 
 
-def join(model: ModelProto, mapping: Mapping, name: str) -> bytes:
+def join(model: ModelProto, mapping: SkillMapping, name: str) -> bytes:
     """Returns the ONNX file of a skill: observation (n, O) to action (n, A).
 
     Args:

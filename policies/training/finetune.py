@@ -15,7 +15,7 @@ from policies.bundle.export import Parity, check_parity, master_entry, network_b
 from policies.bundle.golden import Golden, golden_bytes
 from policies.bundle.manifest import GOLDEN, Master, check_name
 from policies.bundle.onnx_reader import OnnxGraph, read_graph
-from policies.bundle.runtime import Network
+from policies.bundle.runtime import Network, load_skills
 from policies.bundle.task_compatibility import check_fits, resolve_task, robot_of, select_tasks
 from policies.mlsh.actor_critic import ActorCriticBatch, Agent, put
 from policies.mlsh.config import TrainConfig, check_free, config_from_dict
@@ -312,6 +312,8 @@ def _check_family(bundle: Bundle, plain: TrainConfig, config: TrainConfig) -> No
 
 def _check_config(bundle: Bundle, config: TrainConfig) -> None:
     manifest, method = bundle.manifest, config.mlsh
+    if manifest.imported:  # loading the bundle compares the rest
+        return
     stated = (len(manifest.skills), manifest.decision_ticks, manifest.decision_lead)
     graph = read_graph(bundle.skills[0], manifest.skill_files[0])
     layers = sum(name.startswith("bias") for name in graph.initializers)
@@ -329,13 +331,20 @@ def _check_config(bundle: Bundle, config: TrainConfig) -> None:
 
 
 def install_skills(agent: Agent, bundle: Bundle) -> None:
-    """Put a bundle's skills and observation statistics into an agent."""
+    """Put a bundle's skills and observation statistics into an agent.
+
+    Imported skills are run as they are, and masters over them see observations as robot.yaml
+    scales them, because nobody has statistics of a training.
+    """
+    agent.learns_statistics = False
+    if bundle.manifest.imported:
+        agent.imported_skills = load_skills(bundle)
+        return
     for k, (data, name) in enumerate(zip(bundle.skills, bundle.manifest.skill_files, strict=True)):
         graph = read_graph(data, name)
         _install_policy(agent.skills, k, graph)
         shift, scale = (graph.initializers[x].copy() for x in ("shift", "scale"))
         agent.normalizer.fixed = shift, scale
-    agent.learns_statistics = False
 
 
 def add_masters(bundle: Bundle, masters: dict[str, tuple[Master, bytes]], path: Path) -> Bundle:

@@ -12,17 +12,22 @@ from onnx import helper, numpy_helper
 
 from mlsh_ros.bringup.graphs import SIM
 from mlsh_ros.bringup.resolve_arguments import resolve_arguments
+from mlsh_ros.evaluation.backends import run_offline
+from mlsh_ros.evaluation.case import resolve_cases
 from policies.bundle.bundle import check_bundle, load_bundle
 from policies.bundle.imported_graph import SHAPES, check_imported
-from policies.bundle.manifest import MANIFEST, Provenance, make_manifest, sha256
+from policies.bundle.manifest import MANIFEST, make_manifest, sha256
 from policies.bundle.runtime import Network, load_skills
 from policies.skill_import.importer import import_skills
-from policies.skill_import.mapping import Mapping, Selection
+from policies.skill_import.mapping import Selection, SkillMapping
 from policies.skill_import.surgery import join, read_policy
+from policies.training.finetune import finetune
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
 from sim.tasks.registry import make_family
+from sim.tasks.task_id import TaskId
+from tests.support.bundles import made_up_bounds
 from tests.support.foreign_policy import (
     ROBOT,
     description,
@@ -32,7 +37,6 @@ from tests.support.foreign_policy import (
 )
 
 FAMILY = "moving_bandits"
-ORIGIN = Provenance("test", 0, 0, 0, {}, {}, None)
 
 
 def imported(tmp_path, file=None, robot=ROBOT, **changes):
@@ -44,8 +48,7 @@ def imported(tmp_path, file=None, robot=ROBOT, **changes):
         name="arms",
         decision_ticks=5,
         decision_lead=1,
-        provenance=ORIGIN,
-        parameters={},
+        facts={"command": "test", "versions": {}, "commit": None},
     )
 
 
@@ -127,10 +130,10 @@ def with_only_what_is_used(nodes):
     return {name: array for name, array in {**W, **ENDS}.items() if name in used}
 
 
-def identity(inputs=IN, outputs=OUT) -> Mapping:
+def identity(inputs=IN, outputs=OUT) -> SkillMapping:
     """From an observation that is the policy's input, reversed."""
     back = np.arange(inputs)[::-1].copy()
-    return Mapping(
+    return SkillMapping(
         Selection(back, np.ones(inputs), np.zeros(inputs)),
         Selection(np.array([1, 0]), np.array([2.0, 0.5]), np.array([0.25, 0.0])),
         None,
@@ -459,3 +462,36 @@ def test_metadata_that_says_something_else_is_refused(tmp_path, key, value, said
     with pytest.raises(UserError) as refused:
         imported(tmp_path, file)
     assert said in str(refused.value)
+
+
+# Masters ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("learner", ["ppo", "q"])
+def test_a_master_is_trained_over_imported_skills_and_runs_them_offline(
+    tmp_path, monkeypatch, learner
+):
+    monkeypatch.setattr("policies.mlsh.mlsh.all_reference_returns", made_up_bounds)
+    monkeypatch.setattr("policies.training.adapt.SCORED_TICKS", 16 * 50)
+    bundle = imported(tmp_path).bundle
+    done = finetune(
+        bundle,
+        TaskId.parse("moving_bandits/goal-0"),
+        tmp_path / "more",
+        updates=1,
+        seed=0,
+        robot=str(tmp_path / "arms"),
+        episodes=8,
+        learner=learner,
+        facts={"command": "test", "versions": {}, "commit": None},
+    )
+    assert done.bundle.skill_hashes() == bundle.skill_hashes()
+    assert list(done.bundle.manifest.masters) == ["goal-0"]
+    assert done.bundle.manifest.imported == bundle.manifest.imported
+    cases = resolve_cases(load_bundle(tmp_path / "more"), robot=str(tmp_path / "arms"))
+    (episode,) = run_offline(cases, episodes=1, seed=0)
+    skills = load_skills(bundle)
+    for observation, skill, action in zip(
+        episode.observation, episode.skill, episode.action, strict=True
+    ):
+        np.testing.assert_array_equal(skills[skill](observation[None])[0], action)

@@ -15,8 +15,10 @@ SPREAD = 2.0
 
 
 def graphs_of(bundle: Bundle) -> list[OnnxGraph]:
-    """Returns the graphs of all skills and masters."""
+    """Returns the graphs of all skills and masters, but for skills that were imported."""
     networks = [name for name in bundle.manifest.files if name.endswith(".onnx")]
+    if bundle.manifest.imported:
+        networks = [name for name in networks if name not in bundle.manifest.skill_files]
     return [read_graph(bundle.files[name], name) for name in networks]
 
 
