@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +35,7 @@ from sim.files.migrations import SCHEMA
 from sim.physics.robot_model import Robot
 from sim.seeding import Stream, generator
 from sim.tasks.base import TaskFamily
+from sim.tasks.registry import make_family
 
 Float32 = NDArray[np.float32]
 GOLDEN_ROWS, RANDOM_ROWS = 64, 10_000
@@ -159,7 +160,11 @@ def _config(
         config.mlsh, skills=skills, decision_ticks=decision_ticks, decision_lead=decision_lead
     )
     ticks = -(-family.ticks // decision_ticks) * decision_ticks
-    return replace(config, mlsh=replace(method, rollout_ticks=ticks))
+    default = make_family(family.name)
+    names = [each.name for each in fields(family)]  # type: ignore[arg-type]
+    changed = {n: getattr(family, n) for n in names if getattr(family, n) != getattr(default, n)}
+    method = replace(method, rollout_ticks=ticks)
+    return replace(config, mlsh=method, family_parameters=changed)
 
 
 def _check_sizes(mapping: SkillMapping, policy: tuple[int, int], where: str) -> None:
@@ -229,11 +234,11 @@ def _within(
     env: TaskVectorEnv, within: NDArray[np.bool_], reason: str, time: float
 ) -> tuple[NDArray[np.bool_], str]:
     """Rows that have stayed within the limits of the observation, and what happened to another."""
-    fields = env.world.measurements(env.world.true_state())
+    shown = env.world.measurements(env.world.true_state())
     for term in env.interface.observation:
         if term.limits is None:
             continue
-        values, (low, high) = term.values(fields[term.name]), term.limits
+        values, (low, high) = term.values(shown[term.name]), term.limits
         inside = ((values >= low) & (values <= high)).all(axis=-1)
         if (out := np.flatnonzero(within & ~inside)).size:
             reason = f"{term.name} is {_text(values[out[0]])} {term.unit} after {time:.2g} s"

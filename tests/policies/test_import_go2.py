@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import yaml
 
-from policies.bundle.manifest import Provenance
 from policies.bundle.runtime import load_skills
 from policies.skill_import import importer
 from policies.skill_import.importer import import_skills
@@ -32,12 +31,12 @@ def test_the_imported_policy_walks_and_is_the_policy_itself(tmp_path, monkeypatc
         name="go2",
         decision_ticks=25,
         decision_lead=1,
-        provenance=Provenance("test", 0, 0, 0, {}, {}, None),
-        parameters={},
+        facts={"command": "test", "versions": {}, "commit": None},
     )
     assert made.random == pytest.approx(0, abs=1e-5)
     assert made.visited == pytest.approx(0, abs=1e-5)
     assert made.doubts == []
+    assert made.bundle.manifest.family.parameters == {"ticks": 300}
     (skill,) = load_skills(made.bundle)
     env = TaskVectorEnv(robot, family, groups=1, envs=1, seed=0, noise=False)
     seen, _ = env.reset()
