@@ -33,6 +33,7 @@ from sim.tasks.running import RunningTask
 from sim.tasks.scenery import WALL_COLOR, add_block, add_disc, add_walls
 
 START = (2.0, 0.0)  # m
+NEAREST = 0.5  # m, of the start to the left wall's middle: room for the robot itself
 CELL = 16.0  # m
 CELLS = {
     f"{row}{column}": (8 + CELL * column, 16 - CELL * row)
@@ -49,7 +50,7 @@ WALLS = (
     (48.0, 0.0, 0.3, 24.0),
 )
 OUTER = 47.7  # m, where the right one begins
-REACH = 0.25  # m, from the middle of the ant's torso to a wall that it leans against
+REACH = 0.25  # m, from the middle of a robot to a wall that it leans against
 
 # Goal, m, and free cells.
 MAZES: tuple[tuple[tuple[float, float], tuple[str, ...]], ...] = (
@@ -83,17 +84,26 @@ class AntMazes(RunningTask):
     # How many mazes, from the last, are no tasks: 4 keeps the test mazes from training.
     held_out: Annotated[int, Field(ge=0, lt=len(MAZES))] = 0
     published: bool = False  # a reward by signs
+    scale: Positive = 1.0  # of all lengths on the floor; 0.125: corridors of 2 m
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """maze-0 .. maze-12, without the held-out ones."""
         return tuple(f"maze-{i}" for i in range(len(MAZES) - self.held_out))
 
+    @property
+    def start(self) -> tuple[float, float]:
+        """Where episodes begin, m."""
+        return max(self.scale * START[0], NEAREST), self.scale * START[1]
+
     def scene(self, spec: mujoco.MjSpec) -> None:
         """Add the outer walls, a block per cell, and a disc that marks the goal in pictures."""
-        bit = add_walls(spec, WALLS, 2 * HALF_BLOCK[2])
+        s = self.scale
+        walls = [(s * x, s * y, s * half_x, s * half_y) for x, y, half_x, half_y in WALLS]
+        bit = add_walls(spec, walls, 2 * HALF_BLOCK[2])
+        half = (s * HALF_BLOCK[0], s * HALF_BLOCK[1], HALF_BLOCK[2])
         for cell in CELLS:
-            add_block(spec, f"block_{cell}", HALF_BLOCK, WALL_COLOR, bit)
+            add_block(spec, f"block_{cell}", half, WALL_COLOR, bit)
         add_disc(spec, "goal", self.radius, GOAL_COLOR)
 
     def place(self, layout: EpisodeState) -> dict[str, Floats]:
@@ -101,14 +111,15 @@ class AntMazes(RunningTask):
         places = {"goal": layout["goal"]}
         for i, (cell, xy) in enumerate(CELLS.items()):
             height = np.where(layout["free"][:, i] > 0, SUNK, HALF_BLOCK[2])
-            places[f"block_{cell}"] = np.stack(np.broadcast_arrays(*xy, height), axis=-1)
+            x, y = self.scale * xy[0], self.scale * xy[1]
+            places[f"block_{cell}"] = np.stack(np.broadcast_arrays(x, y, height), axis=-1)
         return places
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
         """Start at the left of the middle row, facing nearly along x, independent of the task."""
         goal, free = MAZES[task]
         cells = np.array([cell in free for cell in CELLS], np.float64)
-        begun = {**self.begin(*START, rng), "goal": np.array(goal, np.float64)}
+        begun = {**self.begin(*self.start, rng), "goal": self.scale * np.array(goal, np.float64)}
         return {**begun, "free": cells, "nearer": np.float64(0), "reached": np.float64(0)}
 
     def advance(self, layout: EpisodeState, fields: Fields, dt: float) -> dict[str, Floats]:
@@ -143,7 +154,8 @@ class AntMazes(RunningTask):
         row = ("10", "11", "12")
         open_cells = next((i for i, cell in enumerate(row) if cell not in free), len(row))
         walls = [CELLS[cell][0] - HALF_BLOCK[0] for cell in row] + [OUTER]
-        end = min(START[0] + self.speed * dt * self.ticks, walls[open_cells] - REACH)
-        collapsed = (abs(x - START[0]) - abs(x - end)) / dt
-        meters = abs(x - START[0]) + abs(y - START[1])
+        (begun, _), x, y = self.start, self.scale * x, self.scale * y
+        end = min(begun + self.speed * dt * self.ticks, self.scale * walls[open_cells] - REACH)
+        collapsed = (abs(x - begun) - abs(x - end)) / dt
+        meters = abs(x - begun) + abs(y)
         return collapsed, min(meters / dt, self.speed * self.ticks)

@@ -418,6 +418,32 @@ def cell_of(xy) -> str:
     return min(CELLS, key=lambda cell: np.abs(np.array(CELLS[cell]) - xy).max())
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.125])
+def test_a_scaled_maze_is_the_same_maze_and_has_room_for_a_robot(scale):
+    robot = ANT if scale == 1.0 else load_robot("go2")
+    family = AntMazes(scale=scale, speed=0.8, **CALM)
+    world = begun(family, (0, 5, 8), robot)
+    model, places = world.physics.model, family.place(world.layout)
+    published = {cell: np.array([8 + 16 * int(cell[1]), 16 - 16 * int(cell[0])]) for cell in CELLS}
+    for row, task in enumerate((0, 5, 8)):
+        goal, free = MAZES[task]
+        np.testing.assert_allclose(family.target(world.layout)[row], scale * np.array(goal))
+        for cell, xy in published.items():
+            block = places[f"block_{cell}"][row]
+            np.testing.assert_allclose(block[:2], scale * xy)
+            assert (block[2] < 0) == (cell in free)
+            size = model.geom_size[model.body(f"block_{cell}").geomadr[0]]
+            np.testing.assert_allclose(size, (7.6 * scale, 7.6 * scale, 1.0))
+    fields, _ = hold(world, 25)
+    # It stands where it was put: no wall pushes it away.
+    np.testing.assert_allclose(
+        fields["position"], np.tile([max(2 * scale, 0.5), 0], (3, 1)), atol=0.03
+    )
+    # Along x and y to the goal of maze 8, at 0.8 m/s or as far as time goes.
+    meters = 32 * scale - max(2 * scale, 0.5) + 16 * scale
+    assert family.estimate(8, 0.02)[1] == pytest.approx(min(meters / 0.02, 0.8 * 1000))
+
+
 def test_the_mazes_are_the_published_ones():
     goals = [(8, 24), (8, -24), (24, 24), (24, -24), (48, 0)]
     goals += [(40, 24), (40, -24), (32, 16), (32, -16)]
