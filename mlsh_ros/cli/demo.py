@@ -95,7 +95,7 @@ def _film(
         frames = []
         for t, skill in enumerate(episode.skill.tolist()):
             fields = {
-                term.name: episode.observation[t, where] / term.scales
+                term.name: term.unscaled(episode.observation[t, where].astype(float))
                 for term in bundle.interface.observation
                 if term.policy_input and term.derive is None
                 for where in [bundle.interface.observation_slices[term.name]]

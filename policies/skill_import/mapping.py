@@ -235,8 +235,8 @@ class _Inputs:
         order = self._order(term, where)
         scale, offset = self._affine(each, len(order), where)
         index = self._columns(term.name, lag, where)[order]
-        # The observation has the scaled value.
-        return index, scale / term.scales[order], -scale * offset
+        # The observation has the value less its offset, scaled.
+        return index, scale / term.scales[order], scale * (term.offsets[order] - offset)
 
     def _order(self, term: ObservationTerm, where: str) -> NDArray[np.intp]:
         """Elements of a term in the policy's order: that of its joints, if it is of joints."""

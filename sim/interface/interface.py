@@ -190,6 +190,8 @@ class Interface(WithLaterKeys):
             values = term.values(fields[term.name])
             if noise and term.name in noise:
                 values = values + noise[term.name]
+            if term.offset is not None:
+                values = values - term.offsets
             scaled = values * scale
             if clip is not None:
                 scaled = np.clip(scaled, *clip)

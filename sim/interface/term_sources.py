@@ -43,6 +43,7 @@ LATER: tuple[tuple[str, Any], ...] = (
     ("start_pose", None),
     ("stiffness", None),
     ("damping", None),
+    ("offset", None),  # of an observation term
 )
 
 

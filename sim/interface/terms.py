@@ -50,7 +50,7 @@ from sim.interface.validators import (
 
 @dataclass(frozen=True, config=STRICT)
 class ObservationTerm(WithLaterKeys):
-    """A named part of the observation vector: `scale * value`, clipped to `clip` if it is given.
+    """A named part of the observation vector: `scale * (value - offset)`, clipped to `clip`.
 
     A number or a pair may also be a list with one entry per derived element of the term.
     """
@@ -59,7 +59,7 @@ class ObservationTerm(WithLaterKeys):
     size: Size  # elements in MuJoCo and in the message
     unit: Unit  # of the values
     frame: Label  # in which the values are expressed
-    scale: NonZeros  # the policy's input is scale * value
+    scale: NonZeros  # the policy's input is scale * (value - offset)
     clip: Ranges | None  # range of the scaled value; null: not clipped
     noise: NonNegatives  # standard deviation in `unit`, added in training
     max_age: Positive  # s; older values are stale and stop the robot
@@ -75,6 +75,8 @@ class ObservationTerm(WithLaterKeys):
     # true: an angle that is wrapped to (-pi, pi], whether or not the driver counts turns;
     # null: not stated.
     wraps: Flags | None = None
+    # In `unit`, such as the default positions of joints; null: nothing is subtracted.
+    offset: Numbers | None = None
 
     @model_validator(mode="after")
     def _sizes(self) -> Self:
@@ -92,7 +94,7 @@ class ObservationTerm(WithLaterKeys):
             self._check_derived(self.derive)
         if self.clip is not None:
             check_ranges(self.name, "clip", self.clip, self.count)
-        for key in ("scale", "noise", "wraps"):
+        for key in ("scale", "noise", "wraps", "offset"):
             check_each(self.name, key, getattr(self, key), self.count)
         if np.any(self.wraps) and (self.derive is not None or self.unit != "rad"):
             what = f"unit {self.unit!r}" if self.derive is None else f"derive {self.derive!r}"
@@ -180,6 +182,18 @@ class ObservationTerm(WithLaterKeys):
     def scales(self) -> Floats:
         """(count,) scale of every element."""
         return spread(self.scale, self.count)
+
+    @property
+    def offsets(self) -> Floats:
+        """(count,) offset of every element, in `unit`."""
+        return spread(0.0 if self.offset is None else self.offset, self.count)
+
+    def unscaled(self, shown: Floats) -> Floats:
+        """Returns the values (..., count), in `unit`, of elements of an observation.
+
+        Clipping is not undone.
+        """
+        return np.asarray(shown / self.scales + self.offsets)
 
     @property
     def noises(self) -> Floats:

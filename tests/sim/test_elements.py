@@ -16,6 +16,7 @@ from policies.bundle.skill_limits import check_skill_limits
 from sim.errors import UserError
 from sim.interface import (
     Interface,
+    ObservationMemory,
     Tracking,
     exceeds,
     fold,
@@ -35,7 +36,10 @@ def listed(interface: Interface) -> Interface:
     """The same robot, every number or pair written out per element."""
 
     def many(value, size):
-        return None if value is None else (value,) * size
+        per_element = isinstance(value, tuple) and (
+            len(value) == size and (size != 2 or isinstance(value[0], tuple))
+        )
+        return value if value is None or per_element else (value,) * size
 
     observation = tuple(
         replace(
@@ -67,7 +71,10 @@ def test_a_list_of_equal_values_is_that_value(name):
     each, rng = listed(plain), np.random.default_rng(1)
     assert interface_from_dict(interface_to_dict(each), "x") == each
     fields = {t.name: rng.normal(size=(50, t.size)) * 3 for t in plain.observation}
-    np.testing.assert_array_equal(plain.observe(fields), each.observe(fields))
+    memory = ObservationMemory(plain, (50,))
+    np.testing.assert_array_equal(
+        plain.observe(fields, memory=memory), each.observe(fields, memory=memory)
+    )
     action = rng.normal(size=(50, plain.action_size)) * 2
     before = plain.safe_command + rng.normal(size=(50, plain.action_size)) * 0.1
     for call in (
@@ -431,3 +438,26 @@ def test_a_motor_called_1_is_not_every_second_element_of_something_else():
     assert left(["1", "element_bias.1"], ["1.delay_s"]) == [names[0], names[3]]
     with pytest.raises(UserError, match="no parameter '3'"):
         left(["3"])
+
+
+# The offset of an observation -------------------------------------------------------------------
+
+
+def test_an_offset_is_subtracted_before_scale_and_clip_and_added_again():
+    plain = odd_interface()
+    angle, position, *rest = plain.observation
+    terms = (replace(angle, offset=0.2), replace(position, offset=(1.0, -2.0)), *rest)
+    moved = replace(plain, observation=terms)
+    fields = {t.name: np.zeros(t.size) for t in plain.observation}
+    fields |= {"angle": np.array([0.3]), "position": np.array([1.5, -2.0])}
+    # 2 * (0.3 - 0.2), within -0.5 and 0.5; position - offset
+    np.testing.assert_allclose(moved.observe(fields)[:3], [0.2, 0.5, 0.0], rtol=1e-6)
+    shown = moved.observe(fields)[moved.observation_slices["position"]].astype(float)
+    np.testing.assert_allclose(terms[1].unscaled(shown), [1.5, -2.0])
+    assert interface_from_dict(interface_to_dict(moved), "x") == moved
+    assert moved.digest != plain.digest
+    assert "offset" not in interface_to_dict(plain)["observation"][0]
+    none = replace(plain, observation=(replace(angle, offset=None), position, *rest))
+    assert none.digest == plain.digest
+    with pytest.raises(ValueError, match="term 'position': offset has 3 elements, size is 2"):
+        replace(position, offset=(0.0, 0.0, 0.0))

@@ -239,8 +239,8 @@ def draw_histogram(values: Floats, *, key: str, label: str) -> Markup:
 
 def _term(episode: Episode, interface: Interface, name: str) -> Floats:
     """(T, size) an observation term in its own unit."""
-    scales = next(term.scales for term in interface.observation if term.name == name)
-    return episode.term(interface, name).astype(np.float64) / scales
+    term = next(term for term in interface.observation if term.name == name)
+    return term.unscaled(episode.term(interface, name).astype(np.float64))
 
 
 def _draw_goal(axes: Axes, goal: Floats, radius: float, counts: bool) -> None:

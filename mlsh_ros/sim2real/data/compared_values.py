@@ -43,4 +43,4 @@ def unscaled(
 ) -> Floats:
     """(..., count) measurements, in their unit, of observations; clipping is not undone."""
     shown = observation[..., interface.observation_slices[term.name]].astype(np.float64)
-    return np.asarray(shown / term.scales)
+    return term.unscaled(shown)
