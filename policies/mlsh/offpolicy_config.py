@@ -17,8 +17,7 @@ Learner = Literal["ppo", "q"]  # of masters for new tasks
 class OffPolicyConfig:
     """Value iteration over all decisions of a task (policies/offpolicy)."""
 
-    # Time constant of the discount, as a multiple of the length of an episode.
-    horizon: Positive = 1.0
+    horizon: Positive = 5.0  # time constant of the discount, in decisions
     products: Count = 400  # of two elements of the observation, at most
     features: Count = 64  # random features of the observation
     random_share: Positive = 0.1  # prior variance of their part, relative to that of the rest

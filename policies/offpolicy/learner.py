@@ -58,7 +58,7 @@ class OffPolicyLearner:
         interface, groups = learner.env.interface, method.groups
         size = interface.observation_size
         masked_inputs = list(hidden_elements(interface, config.network, "hidden_from_masters"))
-        gamma = float(np.exp(-1 / (settings.horizon * self.ticks)))
+        gamma = float(np.exp(-1 / (settings.horizon * method.decision_ticks)))
         self.replays = [Replay(gamma) for _ in range(groups)]
         self.values = []
         for g in range(groups):

@@ -7,8 +7,10 @@ import pytest
 
 from policies.bundle.bundle import load_bundle
 from policies.bundle.runtime import load_policy
+from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.offpolicy_config import OffPolicyConfig
 from policies.offpolicy.features import Features
+from policies.offpolicy.learner import OffPolicyLearner
 from policies.offpolicy.replay import Episode, Replay
 from policies.offpolicy.skill_prior import compare_skills
 from policies.offpolicy.value_iteration import ValueIteration
@@ -187,6 +189,15 @@ def master_for(task: str, *, updates: int, episodes: int, say=lambda _: None):
         envs=episodes,
         say=say,
     )
+
+
+def test_the_discount_is_over_decisions_whatever_the_length_of_an_episode():
+    for task in ("ring_bandits/sector-0", "patrol/tilted"):  # 50 and 200 ticks, N = 10
+        plain, number = task_config(BUNDLE, TaskId.parse(task), seed=1)
+        config = replace(plain, mlsh=replace(plain.mlsh, groups=1, envs=1), threads=1)
+        learner = Mlsh(config, freeze_skills=True, tasks=[number])
+        found = OffPolicyLearner(learner, OffPolicyConfig(horizon=4)).replays[0].gamma
+        assert found**40 == pytest.approx(1 / np.e)
 
 
 def test_one_skill_is_found_in_four_episodes(light):
