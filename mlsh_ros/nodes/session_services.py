@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from std_srvs.srv import Trigger
 
-from mlsh_ros.control.clock import steady_time
 from mlsh_ros.control.emergency_stop import TOPIC, EmergencyStop
 from mlsh_ros.control.session import Session
 from mlsh_ros.control.supervisor import State, Status, Supervisor
 from mlsh_ros.messages.topics import CALL_AGAIN
 from mlsh_ros.nodes.arming_checks import ArmingChecks
 from mlsh_ros.nodes.clock import steady
+from mlsh_ros.nodes.inputs import side_node
 from mlsh_ros.nodes.master_node import RESPONSE_TOPIC
 
 AUTO_ARM_PERIOD = 0.5  # s between two attempts to arm and start
-BEAT = 0.1  # s between two looks at whether the executor works
-HELD_UP = 1.0  # s without one, after which a request may be an old one
+POLL = 0.02  # s between two looks for requests
+OLD = 1.0  # s after which a request may be one that nobody expects any more
 MOVING = ("arm", "start")  # nobody may be surprised by these
-SETTLED = 0.5  # s after that, within which requests that waited are served
 
 
 class SessionServices:
     """Services that change the state of the supervisor.
+
+    Their requests are taken by a timer of `node`, from a node without an executor: an executor
+    does not tell how old a request is. One that waited, because the process stood still or was
+    busy, must not start the robot.
 
     Args:
         node: skill_node; the services have its name.
@@ -55,12 +57,13 @@ class SessionServices:
         self._checks, self._estop, self._prepare = checks, estop, prepare
         self._forget_sensors, self._missing = forget_sensors, sensors_missing
         self._auto_arm_timer: Any = None
-        self._worked = steady_time()  # s, of the last look
-        self._resumed = -math.inf  # s, when the last long pause ended
-        self._paused = 0.0  # s, that pause
-        self._beat = node.create_timer(BEAT, self._look, clock=steady())
+        self._side = side_node(node, "services")
         self._services = [
-            node.create_service(Trigger, f"~/{name}", partial(self._serve, name, action))
+            (
+                self._side.create_service(Trigger, node.resolve_service_name(f"~/{name}"), _never),
+                name,
+                action,
+            )
             for name, action in (
                 ("arm", self._arm),
                 ("disarm", self._disarm),
@@ -69,13 +72,16 @@ class SessionServices:
                 ("reset", self._reset),
             )
         ]
+        # By whose clock a request is dated: that of the caller, if it agrees with ours.
+        stamped = bool(node.get_parameter("check_clock").value)
+        self._dated = "source_timestamp" if stamped else "received_timestamp"
+        self._poll_timer = node.create_timer(POLL, self._poll, clock=steady())
 
     def destroy(self) -> None:
         """Destroy the services."""
         self.cancel_auto_arm()
-        self._node.destroy_timer(self._beat)
-        for service in self._services:
-            self._node.destroy_service(service)
+        self._node.destroy_timer(self._poll_timer)
+        self._side.destroy_node()
 
     def begin_auto_arm(self) -> None:
         """Arm and start automatically as soon as all conditions are met."""
@@ -89,37 +95,30 @@ class SessionServices:
             self._node.destroy_timer(self._auto_arm_timer)
             self._auto_arm_timer = None
 
-    def _serve(
-        self,
-        name: str,
-        action: Callable[[], str],
-        _: Trigger.Request,
-        response: Trigger.Response,
-    ) -> Trigger.Response:
-        self.cancel_auto_arm()  # someone else decides now
-        refusal = self._refusal(name) or action()
-        response.success = not refusal
-        response.message = f"cannot {name}: {refusal}" if refusal else self._supervisor.state.value
-        return response
+    def _poll(self) -> None:
+        """Serve the requests that have come."""
+        for service, name, action in self._services:
+            while True:
+                with service.handle:
+                    request, header = service.handle.service_take_request(Trigger.Request)
+                if header is None or request is None:
+                    break
+                age = time.time() - getattr(header, self._dated) * 1e-9
+                service.send_response(self._serve(name, action, age), header)
 
-    def _refusal(self, name: str) -> str:
-        """Returns the reason that a request is not served at all; empty if it is."""
+    def _serve(self, name: str, action: Callable[[], str], age: float) -> Trigger.Response:
+        self.cancel_auto_arm()  # someone else decides now
+        refusal = self._refusal(name, age) or action()
+        message = f"cannot {name}: {refusal}" if refusal else self._supervisor.state.value
+        return Trigger.Response(success=not refusal, message=message)
+
+    def _refusal(self, name: str, age: float) -> str:
+        """Returns the reason that a request of an age, s, is not served; empty if it is."""
         if not self._supervisor.active:
             return "skill_node is not active; activate it"
-        self._look()
-        if name in MOVING and steady_time() - self._resumed < SETTLED:
-            return (
-                f"skill_node served nothing for {self._paused:.1f} s, so that this request may "
-                f"be an old one; {CALL_AGAIN}"
-            )
+        if name in MOVING and age > OLD:
+            return f"this request is {age:.1f} s old, at most {OLD:g} s is accepted; {CALL_AGAIN}"
         return ""
-
-    def _look(self) -> None:
-        """Notice that the process stood still, or that something kept its executor busy."""
-        now = steady_time()
-        if now - self._worked > HELD_UP:
-            self._resumed, self._paused = now, now - self._worked
-        self._worked = now
 
     def _arm(self) -> str:
         """Change from DISARMED to READY; returns the reason if that is refused."""
@@ -179,3 +178,8 @@ def describe(status: Status) -> str:
     """Describes a state in one line, with its fault."""
     parts = (status.state.value, status.fault, status.detail)
     return ": ".join(part for part in parts if part)
+
+
+def _never(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    """Callback of a service whose node has no executor."""
+    return response
