@@ -128,8 +128,8 @@ SKILL_NODE = (
     Param(
         "check_clock",
         True,
-        "Stop when stamps are older than max_age or the system's clock jumps; false where sensors "
-        "are stamped by a computer with another clock.",
+        "Stop when stamps are older than max_age or the system's clock jumps, and refuse old "
+        "requests by their stamps; false where a computer with another clock stamps them.",
     ),
     Param(
         "max_clock_jump",

@@ -334,7 +334,7 @@ def install_skills(agent: Agent, bundle: Bundle) -> None:
     """Put a bundle's skills and observation statistics into an agent.
 
     Imported skills are run as they are, and masters over them see observations as robot.yaml
-    scales them, because nobody has statistics of a training.
+    scales them, because there are no statistics of a training.
     """
     agent.learns_statistics = False
     if bundle.manifest.imported:

@@ -93,7 +93,7 @@ class AntMazes(RunningTask):
 
     @property
     def start(self) -> tuple[float, float]:
-        """Where episodes begin, m."""
+        """Position at which episodes begin, m."""
         return max(self.scale * START[0], NEAREST), self.scale * START[1]
 
     def scene(self, spec: mujoco.MjSpec) -> None:

@@ -80,10 +80,10 @@ def look(node):
             if owner := of(each.node_name):
                 how = (quality.reliability.name, quality.durability.name)
                 subscriptions[owner].setdefault(short, set()).add(how)
-    for name in NODES:
-        for service, _ in node.get_service_names_and_types_by_node(name, "/"):
-            if not SERVICES.search(service):
-                services[name].add(service.lstrip("/"))
+    for name, space in node.get_node_names_and_namespaces():
+        for service, _ in node.get_service_names_and_types_by_node(name, space):
+            if (owner := of(name)) and not SERVICES.search(service):
+                services[owner].add(service.lstrip("/"))
     for name in NODES:
         publishers[name] = {
             topic for topic in publishers[name] if topic.rpartition("/")[2] not in EVERYONES

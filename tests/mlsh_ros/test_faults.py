@@ -309,5 +309,5 @@ def watchdog_acts(scene, since):
     wait_for(lambda: gaps().max(initial=0.0) > 2 * DT, 3.0, "a command of the watchdog")
     times, gaps = times(), gaps()
     at = int(gaps.argmax())
-    assert gaps[at] < BOUND + SLACK / 5, gaps
+    assert gaps[at] < BOUND + SLACK / 5, (gaps, scene.watchdog[-1])
     return times[at + 1]
