@@ -155,6 +155,7 @@ class WatchdogNode(CoreNode):
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
         self._thread.start()
         self._tell_standing()
+        self._log_trip()
 
     def deactivate(self) -> None:
         """Bring a moving robot to rest, then stop watching."""
@@ -300,6 +301,7 @@ class WatchdogNode(CoreNode):
         # Two senders at a time would make the robot jump.
         self._wait(HAND_OVER, turn)
         self._send()
+        self._log_trip()
         while self._wait_a_tick(turn):
             self._send()
 
@@ -350,8 +352,11 @@ class WatchdogNode(CoreNode):
             return
         self._told = text
         self._state.publish(String(data=text))
-        if text.startswith(TRIPPED):
-            self.get_logger().error(text)
+
+    def _log_trip(self) -> None:
+        """Log the state if it is a trip; a line of the log may take a tenth of a second."""
+        if self._told.startswith(TRIPPED):
+            self.get_logger().error(self._told)
 
 
 def main() -> NoReturn:
