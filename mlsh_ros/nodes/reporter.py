@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -34,7 +35,7 @@ class Reporter:
         self._trace = array_message(self._layout)
         self._traces = node.create_lifecycle_publisher(Float64MultiArray, "~/trace", TRACE)
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._queue: SimpleQueue[tuple[int, TickRecord] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self.refusals: dict[str, Refused] = {}  # per topic
         self.unused = 0  # decisions that were not requested
@@ -53,7 +54,19 @@ class Reporter:
 
     def tell(self, session: int, done: TickRecord) -> None:
         """Add the record of a tick; costs the tick one entry in a queue."""
-        self._queue.put((session, done))
+        self._queue.put(partial(self._publish, session, done))
+
+    def log(self, text: str, *, error: bool) -> None:
+        """Log a line in this thread, if it runs: a line may take a tenth of a second.
+
+        Whoever brakes the robot does not wait for it.
+        """
+        logger = self._node.get_logger()
+        write = partial(logger.error if error else logger.info, text)
+        if self._thread is None:
+            write()
+        else:
+            self._queue.put(write)
 
     def refused(self, text: str) -> None:
         """Count a refused message, show it in diagnostics and log it."""
@@ -90,21 +103,23 @@ class Reporter:
         self._node.destroy_publisher(self._diagnostics)
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            session, done = item
-            tick = done.tick
-            self._trace.data = self._layout.pack(
-                session,
-                tick.tick,
-                tick.skill,
-                tick.late,
-                done.missed,
-                tick.saturated,
-                done.lateness,
-                done.compute,
-                vectors=(tick.observation, tick.action, tick.command),
-            )
+        while (report := self._queue.get()) is not None:
             try:
-                self._traces.publish(self._trace)
+                report()
             except Exception as error:  # the thread would end, and the queue grow
-                self.refused(f"trace: {one_line(error)}")
+                self.refused(f"report: {one_line(error)}")
+
+    def _publish(self, session: int, done: TickRecord) -> None:
+        tick = done.tick
+        self._trace.data = self._layout.pack(
+            session,
+            tick.tick,
+            tick.skill,
+            tick.late,
+            done.missed,
+            tick.saturated,
+            done.lateness,
+            done.compute,
+            vectors=(tick.observation, tick.action, tick.command),
+        )
+        self._traces.publish(self._trace)

@@ -375,10 +375,7 @@ class SkillNode(CoreNode):
         if self._state_publisher is None:
             return
         self._state_publisher.publish(String(data=describe(status)))
-        if status.state is State.FAULT:
-            self.get_logger().error(describe(status))
-        else:
-            self.get_logger().info(describe(status))
+        self._reporter.log(describe(status), error=status.state is State.FAULT)
 
     def _wake(self) -> None:
         with self._new_data:

@@ -3,6 +3,7 @@
 import gc
 import math
 import os
+import queue
 import re
 import threading
 import time
@@ -934,3 +935,28 @@ def test_a_node_that_ends_is_not_activated_any_more():
         == FAILURE
     )
     assert said == ["cannot activate: the process ends"]
+
+
+def test_who_brakes_does_not_wait_for_a_line_of_the_log():
+    """A line may take a tenth of a second; it is written by the thread of reports."""
+    pytest.importorskip("rclpy")
+    from mlsh_ros.nodes.reporter import Reporter
+
+    said, slow = [], threading.Event()
+
+    def write(text):
+        slow.wait(5.0)
+        said.append((threading.current_thread().name, text))
+
+    logger = SimpleNamespace(error=write, info=write)
+    reporter = Reporter.__new__(Reporter)
+    reporter._node = SimpleNamespace(get_logger=lambda: logger)
+    reporter._queue, reporter._thread = queue.SimpleQueue(), None
+    reporter.begin()
+    began = time.monotonic()
+    reporter.log("fault: estop", error=True)
+    assert time.monotonic() - began < 1.0
+    slow.set()
+    reporter.end()  # all that was said is written
+    reporter.log("disarmed", error=False)
+    assert said == [("reporter", "fault: estop"), ("MainThread", "disarmed")]
