@@ -59,7 +59,7 @@ class Reporter:
     def log(self, text: str, *, error: bool) -> None:
         """Log a line in this thread, if it runs: a line may take a tenth of a second.
 
-        Whoever brakes the robot does not wait for it.
+        The thread that brakes the robot does not wait for it.
         """
         logger = self._node.get_logger()
         write = partial(logger.error if error else logger.info, text)

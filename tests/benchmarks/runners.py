@@ -188,7 +188,7 @@ add_family(Directions)
 class RunnerMlsh(Mlsh):
     """The learner, where no optimum is known."""
 
-    bounds = [ReferenceReturns(0.0, 0.0, 1000.0)] * len(Directions.tasks)
+    reference_returns = [ReferenceReturns(0.0, 0.0, 1000.0)] * len(Directions.tasks)
 
 
 def config(robot: str, settings: list[str]) -> TrainConfig:

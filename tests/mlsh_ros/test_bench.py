@@ -171,13 +171,13 @@ def test_what_no_controller_can_exceed_is_what_force_and_delay_leave():
 @pytest.mark.parametrize(
     ("bench", "arguments"),
     [
-        ("pace", ["nobody"]),
-        ("walls", ["nobody"]),
+        ("skill_speed", ["nobody"]),
+        ("wall_recovery", ["nobody"]),
         ("profile", ["--family", "nobody"]),
         ("scale", ["--family", "nobody"]),
-        ("single", ["nobody", "right"]),
+        ("single_task_ppo", ["nobody", "right"]),
         ("sysid", ["--bundle", "nobody"]),
-        ("single", ["ant_bandits", "nobody"]),
+        ("single_task_ppo", ["ant_bandits", "nobody"]),
     ],
 )
 def test_a_wrong_name_is_one_line(bench, arguments, monkeypatch):

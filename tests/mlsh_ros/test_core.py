@@ -6,6 +6,7 @@ import threading
 import time
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -830,9 +831,10 @@ def test_a_true_that_is_repaired_after_the_false_behind_it_stops_the_robot():
 
 
 @pytest.mark.parametrize("last_moment", [False, True])
-def test_a_pulse_while_arming_is_checked_refuses_arming(last_moment):
+def test_a_pulse_while_arming_is_checked_refuses_arming(monkeypatch, last_moment):
     """Also one that comes between the last check and the change of the state."""
-    services = pytest.importorskip("mlsh_ros.nodes.session_services").SessionServices
+    module = pytest.importorskip("mlsh_ros.nodes.session_services")
+    monkeypatch.setattr(module, "side_node", lambda *_: mock.MagicMock())
     stop = EmergencyStop()
     node = armed_node(stop)
 
@@ -842,8 +844,8 @@ def test_a_pulse_while_arming_is_checked_refuses_arming(last_moment):
                 node.on_estop(stop.requested(PANEL))
         return ""
 
-    service = services(
-        SimpleNamespace(create_service=lambda *_: None, create_timer=lambda *_, **__: None),
+    service = module.SessionServices(
+        mock.MagicMock(),
         node.supervisor,
         None,
         SimpleNamespace(not_fit=(lambda: "") if last_moment else pulse),
