@@ -960,3 +960,22 @@ def test_who_brakes_does_not_wait_for_a_line_of_the_log():
     reporter.end()  # all that was said is written
     reporter.log("disarmed", error=False)
     assert said == [("reporter", "fault: estop"), ("MainThread", "disarmed")]
+
+
+def test_states_are_logged_with_their_severity(capfd):
+    logging = pytest.importorskip("rclpy.logging")
+    from mlsh_ros.nodes.reporter import Reporter
+
+    reporter = Reporter.__new__(Reporter)
+    logger = logging.get_logger("test_reporter")
+    reporter._node = SimpleNamespace(get_logger=lambda: logger)
+    reporter._queue, reporter._thread = queue.SimpleQueue(), None
+    reporter.refused = pytest.fail
+    reporter.begin()
+    for state, error in (("running", False), ("fault: estop", True), ("ready", False)):
+        reporter.log(state, error=error)
+    reporter.end()
+    said = re.findall(
+        r"\[(INFO|ERROR)\] \[[\d.]+\] \[test_reporter\]: (.*)", capfd.readouterr()[1]
+    )
+    assert said == [("INFO", "running"), ("ERROR", "fault: estop"), ("INFO", "ready")]
