@@ -11,7 +11,8 @@ from pathlib import Path
 
 from mlsh_ros.bringup.node_graph import USE_SIM_TIME, Graph, argument_value
 from mlsh_ros.bringup.params_file import overrides_from_file
-from policies.bundle.bound_bundle import load_bound
+from mlsh_ros.messages.binding_check import check_bindings
+from policies.bundle.bound_bundle import bound_by_file
 from policies.bundle.bundle import Bundle, load_bundle, pretrained_names
 from policies.bundle.robot_compatibility import check_agrees
 from sim.errors import UserError
@@ -50,7 +51,8 @@ def resolve_arguments(
         changed = {a.name for a in graph.arguments if values[a.name] != a.default}
         values |= _agreed(graph, values, changed | {*given})
     bundle = load_bundle(values["bundle"])
-    bound = load_bound(values["bundle"], values["bindings"])
+    bound = bound_by_file(bundle, values["bindings"])
+    check_bindings(bound.interface, values["bindings"])
     if values["master"]:
         bundle.master(values["master"])
     if graph.simulates:

@@ -6,7 +6,6 @@ from mlsh_ros.cli.console import console, make_table, say
 from mlsh_ros.cli.options import BindingsFile, BundleName
 from mlsh_ros.evaluation.number_format import amount, percent
 from policies.bundle.bundle import Bundle
-from sim.errors import UserError
 from sim.interface import ActionTerm, ObservationTerm, ranges
 
 
@@ -19,13 +18,12 @@ def check_bundle(
     With --bindings the topics, message types and fields are those of the file, and are listed;
     where ROS is installed, the types are looked up.
     """
-    from mlsh_ros.messages.binding_check import binding_errors
+    from mlsh_ros.messages.binding_check import check_bindings
     from policies.bundle.bound_bundle import load_bound
     from policies.bundle.runtime import load_master, load_skills
 
     loaded = load_bound(bundle, bindings)
-    if wrong := binding_errors(loaded.interface) if bindings else []:
-        raise UserError(f"{bindings}: {wrong[0]}")
+    check_bindings(loaded.interface, bindings)
     load_skills(loaded)
     for name in loaded.manifest.masters:
         load_master(loaded, name)

@@ -26,6 +26,16 @@ def binding_errors(interface: Interface) -> list[str]:
     return found
 
 
+def check_bindings(interface: Interface, file: str) -> None:
+    """Refuse an interface that a file of bindings has made invalid; an empty name: no file.
+
+    Raises:
+        UserError: names the file and the first topic, type or field that is wrong.
+    """
+    if file and (wrong := binding_errors(interface)):
+        raise UserError(f"{file}: {wrong[0]}")
+
+
 def binding_warnings(interface: Interface, names: Collection[str]) -> list[str]:
     """Warns of numbers in brackets that may have been meant as indices.
 

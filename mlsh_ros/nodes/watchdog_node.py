@@ -325,13 +325,13 @@ class WatchdogNode(CoreNode):
         with self._new_data:
             if not self.watchdog.cause:
                 return
-            if np.isnan(command := self.watchdog.brake()).any():
-                self.get_logger().warning(
-                    "nothing is known of the robot's command and state; only what is known is "
-                    "braked",
-                    throttle_duration_sec=1.0,
-                )
+            command = self.watchdog.brake()
             self._commander.send(command, self.get_clock().now().nanoseconds)
+        if np.isnan(command).any():
+            self.get_logger().warning(
+                "nothing is known of the robot's command and state; only what is known is braked",
+                throttle_duration_sec=1.0,
+            )
 
     def _say_beat(self) -> None:
         watchdog = self.watchdog

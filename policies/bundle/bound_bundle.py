@@ -19,8 +19,16 @@ def load_bound(bundle: str, bindings: str) -> Bundle:
     Raises:
         UserError: there is no such bundle or file, or one of them does not hold.
     """
-    loaded = load_bundle(bundle)
-    return bound(loaded, read_bindings(Path(bindings)), bindings) if bindings else loaded
+    return bound_by_file(load_bundle(bundle), bindings)
+
+
+def bound_by_file(bundle: Bundle, bindings: str) -> Bundle:
+    """Returns the bundle with the bindings of a file in place of its own; empty: as it is.
+
+    Raises:
+        UserError: there is no such file, or it does not hold or fit.
+    """
+    return bound(bundle, read_bindings(Path(bindings)), bindings) if bindings else bundle
 
 
 def bound(bundle: Bundle, bindings: Bindings, where: object) -> Bundle:

@@ -1118,6 +1118,18 @@ def test_up_drives_in_a_namespace_and_ends_with_the_safe_command(bundle, tmp_pat
     assert "Traceback" not in up.text
 
 
+def test_bindings_that_no_node_could_use_are_refused_before_any_starts(tmp_path):
+    file = tmp_path / "bindings.yaml"
+    file.write_text(
+        "schema: 2\nrobot: omni\nobservation:\n"
+        "  position: {type: geometry_msgs/msg/Point, fields: [x, y]}\n"
+    )
+    said = f"{file}: topic 'odom' is given two message types: geometry_msgs/msg/Point, nav_msgs"
+    for graph in (SIM, ROBOT):
+        with pytest.raises(UserError, match=re.escape(said)):
+            settled(graph, bundle="moving_bandits", bindings=str(file))
+
+
 @pytest.mark.ros
 @pytest.mark.realtime
 def test_nodes_with_bindings_drive_on_other_topics_and_their_recording_replays_equal(
