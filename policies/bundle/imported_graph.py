@@ -14,7 +14,17 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.bundle.onnx_reader import INPUT, OUTPUT, Wire, name_of, tensor_of, to_bytes
+from policies.bundle.onnx_reader import (
+    INITIALIZER,
+    INPUT,
+    NODE,
+    OUTPUT,
+    Wire,
+    graph_parts,
+    name_of,
+    tensor_of,
+    to_bytes,
+)
 from sim.errors import UserError, listed, short
 
 MAX_NODES = 500
@@ -26,8 +36,7 @@ Shape = tuple[int, ...]
 Array = NDArray[np.generic]
 
 # Field numbers of onnx.proto.
-_GRAPH, _FUNCTIONS = 7, 25
-_NODE, _INITIALIZER, _INPUTS, _OUTPUTS, _SPARSE = 1, 5, 11, 12, 15
+_INPUTS, _OUTPUTS = 11, 12
 _NODE_INPUT, _NODE_OUTPUT, _OP_TYPE, _ATTRIBUTE, _DOMAIN = 1, 2, 4, 5, 7
 _NAME, _INT, _GRAPHS, _INTS = 1, 3, (6, 11), 8
 
@@ -288,26 +297,19 @@ def _graph(data: bytes, where: str) -> Graph:
 
 def _read(data: bytes, where: str) -> Graph:
     wire, graph = Wire(), Graph()
-    for number, value in wire.fields(data):
-        if number == _FUNCTIONS:
-            raise UserError(f"{where}: model-local functions are not accepted")
-        if number != _GRAPH:
-            continue
-        for part, body in wire.fields(to_bytes(value)):
-            if part == _SPARSE:
-                raise UserError(f"{where}: sparse weights are not accepted")
-            if part == _NODE:
-                graph.nodes.append(_node(wire, to_bytes(body), where))
-            elif part == _INITIALIZER:
-                name, array = tensor_of(wire, to_bytes(body), where, integers=True)
-                if name in graph.constants:
-                    raise UserError(f"{where}: weights {name!r} are in it twice")
-                if array.size > MAX_CONSTANT or array.ndim > MAX_AXES:
-                    raise UserError(f"{where}: weights {name!r} have the shape {array.shape}")
-                graph.constants[name] = array
-            elif part in (_INPUTS, _OUTPUTS):
-                names = graph.inputs if part == _INPUTS else graph.outputs
-                names += [name_of(v) for n, v in wire.fields(to_bytes(body)) if n == _NAME]
+    for part, body in graph_parts(wire, data, where):
+        if part == NODE:
+            graph.nodes.append(_node(wire, to_bytes(body), where))
+        elif part == INITIALIZER:
+            name, array = tensor_of(wire, to_bytes(body), where, integers=True)
+            if name in graph.constants:
+                raise UserError(f"{where}: weights {name!r} are in it twice")
+            if array.size > MAX_CONSTANT or array.ndim > MAX_AXES:
+                raise UserError(f"{where}: weights {name!r} have the shape {array.shape}")
+            graph.constants[name] = array
+        elif part in (_INPUTS, _OUTPUTS):
+            names = graph.inputs if part == _INPUTS else graph.outputs
+            names += [name_of(v) for n, v in wire.fields(to_bytes(body)) if n == _NAME]
     return graph
 
 

@@ -24,7 +24,7 @@ Float32 = NDArray[np.float32]
 
 # Field numbers of onnx.proto (ModelProto, GraphProto, NodeProto, TensorProto).
 _GRAPH, _FUNCTIONS = 7, 25
-_NODE, _INITIALIZER, _SPARSE = 1, 5, 15
+NODE, INITIALIZER, _SPARSE = 1, 5, 15
 _OP_TYPE, _DOMAIN = 4, 7
 _DIMS, _DATA_TYPE, _NAME, _RAW, _EXTERNAL, _LOCATION = 1, 2, 8, 9, 13, 14
 _FLOAT, _INT64 = 1, 7
@@ -60,10 +60,12 @@ def read_graph(data: bytes, where: str) -> OnnxGraph:
     return graph
 
 
-def _read(data: bytes, where: str) -> OnnxGraph:
-    operators: list[str] = []
-    initializers: dict[str, Float32] = {}
-    wire = Wire()
+def graph_parts(wire: Wire, data: bytes, where: str) -> Iterator[tuple[int, bytes | int]]:
+    """Yields the fields of the graph in an ONNX file: their numbers and contents.
+
+    Raises:
+        UserError: it has functions of its own or sparse weights.
+    """
     for number, value in wire.fields(data):
         if number == _FUNCTIONS:
             raise UserError(f"{where}: model-local functions are not accepted")
@@ -72,16 +74,24 @@ def _read(data: bytes, where: str) -> OnnxGraph:
         for part, body in wire.fields(to_bytes(value)):
             if part == _SPARSE:
                 raise UserError(f"{where}: sparse weights are not accepted")
-            if part == _NODE:
-                node = dict(wire.fields(to_bytes(body)))
-                domain = name_of(node.get(_DOMAIN, b""))
-                name = name_of(node.get(_OP_TYPE, b""))
-                operators.append(f"{domain}::{name}" if domain else name)
-            if part == _INITIALIZER:
-                name, array = tensor_of(wire, to_bytes(body), where)
-                if name in initializers:
-                    raise UserError(f"{where}: weights {name!r} are in it twice")
-                initializers[name] = array.astype(np.float32, copy=False)
+            yield part, body
+
+
+def _read(data: bytes, where: str) -> OnnxGraph:
+    operators: list[str] = []
+    initializers: dict[str, Float32] = {}
+    wire = Wire()
+    for part, body in graph_parts(wire, data, where):
+        if part == NODE:
+            node = dict(wire.fields(to_bytes(body)))
+            domain = name_of(node.get(_DOMAIN, b""))
+            name = name_of(node.get(_OP_TYPE, b""))
+            operators.append(f"{domain}::{name}" if domain else name)
+        if part == INITIALIZER:
+            name, array = tensor_of(wire, to_bytes(body), where)
+            if name in initializers:
+                raise UserError(f"{where}: weights {name!r} are in it twice")
+            initializers[name] = array.astype(np.float32, copy=False)
     return OnnxGraph(tuple(operators), initializers)
 
 
