@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import tempfile
 import traceback
+from types import FrameType
 from typing import NoReturn
 
 from mlsh_ros.bringup.import_check import require_one_root
@@ -17,6 +19,7 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 INTERRUPTED, INTERNAL = 130, 70  # exit status; the latter is EX_SOFTWARE of sysexits.h
+_interrupts: list[int] = []  # signals of Ctrl-C that have come
 
 
 def main() -> None:
@@ -25,6 +28,8 @@ def main() -> None:
     A fault of ours is one line too, with the file in which its details are, and status 70.
     """
     _keep_streams()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored
+        signal.signal(signal.SIGINT, _on_interrupt)
     require_one_root()
     try:
         import typer
@@ -70,8 +75,16 @@ def main() -> None:
         _give_up_output()
         sys.exit(f"error: {visible(f'{what}: {error.strerror or error}')}")
     except Exception as error:  # any unexpected error
+        if _interrupts:  # an extension module makes an ImportError of a KeyboardInterrupt
+            sys.stderr.write("interrupted\n")
+            sys.exit(INTERRUPTED)
         _end_by_our_fault(error)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _on_interrupt(number: int, frame: FrameType | None) -> None:
+    _interrupts.append(number)
+    signal.default_int_handler(number, frame)
 
 
 def _keep_streams() -> None:

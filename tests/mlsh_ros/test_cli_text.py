@@ -2,7 +2,9 @@
 
 import re
 import shutil
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -165,6 +167,24 @@ def test_a_fault_of_ours_is_one_line_and_a_file(mlsh, monkeypatch, tmp_path, err
     (path,) = re.findall(r"details in (\S+); ", err)
     assert "Traceback" in Path(path).read_text()
     assert "moving_bandits" in Path(path).read_text()
+
+
+def test_an_interrupt_that_became_another_error_is_one(mlsh, monkeypatch):
+    """An extension module that is being imported makes an ImportError of it."""
+
+    def fail(_):
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise ImportError("initialization failed")
+
+    monkeypatch.setattr("mlsh_ros.cli.main._interrupts", [])
+    monkeypatch.setattr("policies.bundle.bound_bundle.load_bundle", fail)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code, _, err = mlsh("check-bundle", "moving_bandits")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (code, err) == (130, "interrupted\n")
 
 
 def test_a_fault_of_ours_without_a_place_for_it(mlsh, monkeypatch, tmp_path):
