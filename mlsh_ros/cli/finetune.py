@@ -12,9 +12,9 @@ from mlsh_ros.cli.console import console, interrupted, make_table, say
 from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.options import (
     MAX_SEED,
+    AnyLearnerName,
     Baseline,
     BundleName,
-    LearnerName,
     MasterUpdates,
     Overwrite,
     RobotName,
@@ -22,12 +22,17 @@ from mlsh_ros.cli.options import (
     whole,
 )
 from mlsh_ros.evaluation.number_format import percent
+from sim.errors import UserError
 
 if TYPE_CHECKING:
+    from policies.bundle.bundle import Bundle
+    from policies.offpolicy.replay import Episode
     from policies.training.comparison import Comparison
+    from sim.tasks.task_id import TaskId
 
 
 def finetune(
+    context: typer.Context,
     bundle: BundleName,
     task: Annotated[
         str,
@@ -53,7 +58,7 @@ def finetune(
         str | None,
         typer.Option(help="Master whose weights are the initial ones. Default: random weights."),
     ] = None,
-    learner: LearnerName = "ppo",
+    learner: AnyLearnerName = "ppo",
     updates: MasterUpdates = 10,
     seed: Annotated[
         int,
@@ -80,6 +85,21 @@ def finetune(
     ] = None,
     overwrite: Overwrite = False,
     baseline: Baseline = True,
+    from_recording: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Recording of recorder_node to learn from, in place of simulated episodes: an "
+            "MCAP file or its folder. Repeatable. The simulation only scores the master. Implies "
+            "--learner q and --no-baseline.",
+        ),
+    ] = None,
+    reward_topic: Annotated[
+        str | None,
+        typer.Option(
+            help="Topic of std_msgs/Float32 or Float64 in the recordings, or sim_node/outcome, "
+            "whose sum is the reward. Default: the task's reward for the recorded sensors."
+        ),
+    ] = None,
     family_source: FamilyOption = None,
 ) -> None:
     """Learn a new task by training the master alone; the skill files stay byte-identical."""
@@ -95,6 +115,12 @@ def finetune(
     from sim.randomization.schema import load_sim_params
     from sim.tasks.task_id import TaskId
 
+    given = from_recording or []
+    _check_options(context, bool(given), learner, reward_topic)
+    if given:
+        learner, updates, baseline = "q", 1, False
+    elif learner == "uniform":
+        updates, baseline = 0, False
     loaded, wanted = load_bundle(bundle), TaskId.parse(task)
     label = name or wanted.name or wanted.family
     target = output or Path("runs") / f"{loaded.manifest.name}-{label}"
@@ -106,6 +132,7 @@ def finetune(
     )
     if learner == "q":
         episodes = episodes or OFF_POLICY_EPISODES
+    recorded = _read_recordings(given, loaded, wanted, reward_topic) if given else None
     with interrupted(lambda: "no bundle was written"):
         result = learn(
             loaded,
@@ -123,6 +150,7 @@ def finetune(
             episodes=episodes,
             baseline=baseline,
             learner=learner,  # type: ignore[arg-type]  # the option holds it to the choices
+            recorded=recorded,
             facts=environment(),
             say=say,
         )
@@ -130,12 +158,56 @@ def finetune(
         found = compare(result, updates=updates, episodes=episodes, baseline=baseline)
     found.write(*files)
     _show(found)
+    for estimate, curve in zip(result.adapted.estimates, result.adapted.curves, strict=False):
+        if text := estimate.contradiction(curve[-1].greedy):
+            say(f"warning: {text}")
     say(f"curves: {files[1]} and .csv")
     say(
         f"parity torch / ONNX Runtime: {result.parity.worst:.1e} (at most {TOLERANCE:g}); "
         f"{len(loaded.skills)} skill files unchanged"
     )
     describe(result.bundle)
+
+
+SIMULATED = ("updates", "episodes", "init_from", "baseline")  # of learning in simulation
+
+
+def _check_options(
+    context: typer.Context, recorded: bool, learner: str, reward_topic: str | None
+) -> None:
+    """Refuse options that have no effect, with recordings or without.
+
+    Raises:
+        UserError: names the option.
+    """
+
+    def is_given(name: str) -> bool:
+        source = context.get_parameter_source(name)
+        return source is not None and source.name == "COMMANDLINE"
+
+    if reward_topic is not None and not recorded:
+        raise UserError("--reward-topic: has no effect without --from-recording")
+    if recorded and is_given("learner") and learner != "q":
+        raise UserError(f"--learner {learner}: --from-recording needs q, which is its default")
+    if not recorded and learner != "uniform":
+        return
+    cause = "--from-recording" if recorded else "--learner uniform"
+    for name in SIMULATED:
+        if is_given(name):
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(f"{option}: has no effect with {cause}, which simulates no learning")
+
+
+def _read_recordings(
+    paths: list[Path], bundle: Bundle, task: TaskId, reward_topic: str | None
+) -> list[list[Episode]]:
+    from mlsh_ros.sim2real.data.recorded_episodes import read_episodes
+    from policies.bundle.task_compatibility import select_tasks
+
+    recorded = read_episodes(paths, bundle, select_tasks(bundle, task), reward_topic)
+    decisions = sum(len(each.skill) for each in recorded[0])
+    say(f"recorded: {len(recorded[0])} episodes, {decisions} decisions")
+    return recorded
 
 
 def _show(found: Comparison) -> None:

@@ -105,12 +105,17 @@ FamilyRobotName = Annotated[
     ),
 ]
 MasterUpdates = Annotated[int, whole(1, MAX_UPDATES, help="Number of updates of each new master.")]
-LearnerName = Annotated[
+_LEARNERS = (
+    "How masters learn: ppo, or q, which learns values from every decision so far and needs fewer "
+    "episodes"
+)
+LearnerName = Annotated[str, one_of(("ppo", "q"), help=f"{_LEARNERS}.")]
+AnyLearnerName = Annotated[
     str,
     one_of(
-        ("ppo", "q"),
-        help="How masters learn: ppo, or q, which learns values from every decision so far and "
-        "needs fewer episodes.",
+        ("ppo", "q", "uniform"),
+        help=f"{_LEARNERS}; uniform does not learn: with greedy:=false it draws each skill with "
+        "the same probability, for recordings.",
     ),
 ]
 Settings = Annotated[

@@ -15,7 +15,8 @@ from policies.bundle.task_compatibility import check_family_fits, select_tasks
 from policies.mlsh.config import TrainConfig
 from policies.mlsh.offpolicy_config import Learner
 from policies.training.adapt import adapt, from_scratch
-from policies.training.finetune import install_skills, task_config, with_settings
+from policies.training.finetune import install_skills, task_config
+from policies.training.finetune_settings import with_settings
 from sim.envs.reference_returns import ReferenceReturns, all_reference_returns
 from sim.files.output import lock_beside, locked, write_csv
 from sim.physics.robot_model import load_robot

@@ -10,7 +10,8 @@ from pydantic.dataclasses import dataclass
 from sim.interface import STRICT, Positive
 
 Count = Annotated[int, Field(gt=0)]
-Learner = Literal["ppo", "q"]  # of masters for new tasks
+# Of masters for new tasks; a uniform one does not learn, its decisions are for recordings.
+Learner = Literal["ppo", "q", "uniform"]
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.offpolicy_config import OffPolicyConfig
 from policies.mlsh.rollout import NO_OVERRIDE, Collector
 from policies.offpolicy.features import Features
-from policies.offpolicy.replay import Float32, Replay, first_episodes
+from policies.offpolicy.replay import Float32, Floats, Replay, first_episodes
 from policies.offpolicy.skill_prior import HELD_EPISODES, SkillPrior, compare_skills
 from policies.offpolicy.value_iteration import ValueIteration
 from sim.seeding import Stream, generator
@@ -97,19 +97,31 @@ class OffPolicyLearner:
             logits=self._exploring(member, rng),
         )
         priors = []
-        for g, (replay, values) in enumerate(zip(self.replays, self.values, strict=True)):
+        for g, replay in enumerate(self.replays):
             mine = slice(g * self.envs, (g + 1) * self.envs)
             replay.episodes += first_episodes(rollout, mine, held[mine] != NO_OVERRIDE)
             priors.append(compare_skills(replay.episodes, self.skills))
+        agreement = self.fit([prior.bonus for prior in priors])
+        return OffPolicyUpdate(
+            agreement, priors, self.not_finite(), bool((held != NO_OVERRIDE).any())
+        )
+
+    def fit(self, bonuses: Sequence[Floats]) -> list[float]:
+        """Fit the values of all decisions so far; the agent's masters are their mean.
+
+        Args:
+            bonuses: (K,) of each task: the expected advantage of a decision for each skill.
+
+        Returns:
+            Of each master: `ValueIteration.agreement`.
+        """
+        for replay, values, bonus in zip(self.replays, self.values, bonuses, strict=True):
             decisions = replay.decisions()
-            values.fit(decisions, priors[-1].bonus / decisions.unit)
+            values.fit(decisions, bonus / decisions.unit)
         self.updates += 1
         self._install()
         seen = [np.concatenate([e.obs[:-1] for e in r.episodes]) for r in self.replays]
-        agreement = [v.agreement(obs) for v, obs in zip(self.values, seen, strict=True)]
-        return OffPolicyUpdate(
-            agreement, priors, self._not_finite(), bool((held != NO_OVERRIDE).any())
-        )
+        return [v.agreement(obs) for v, obs in zip(self.values, seen, strict=True)]
 
     def _held(self) -> NDArray[np.intp]:
         """(B,) skill that runs for a whole episode in each simulation, or NO_OVERRIDE."""
@@ -140,7 +152,8 @@ class OffPolicyLearner:
             ):
                 weight[:], bias[:] = w, b
 
-    def _not_finite(self) -> str:
+    def not_finite(self) -> str:
+        """Names the tasks whose values are no numbers any more; empty if all are."""
         names = self.learner.family.tasks
         bad = [t for t, v in zip(self.learner.env.tasks, self.values, strict=True) if not v.finite]
         return f"values of {', '.join(names[t] for t in bad)}" if bad else ""

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 class Episode:
     """An episode as a sequence of H decisions, each with the ticks that followed it."""
 
-    obs: Float32  # (H + 1, O) normalized, of each decision and at the end
+    obs: Float32  # (H + 1, O) that each decision was made from, and at the end; normalized
     skill: NDArray[np.intp]  # (H,) chosen
     rewards: list[Floats]  # H arrays, of the ticks of each decision
     terminated: bool  # by the task; else by time, or because a simulation diverged

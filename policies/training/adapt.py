@@ -16,7 +16,10 @@ from policies.mlsh.config import TrainConfig
 from policies.mlsh.config_checks import MAX_SIMULATIONS
 from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.rollout import Collector
+from policies.offpolicy.evaluation import OffPolicyEstimate
 from policies.offpolicy.learner import OffPolicyLearner
+from policies.offpolicy.recorded import RecordedLearner
+from policies.offpolicy.replay import Episode
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
 from sim.tasks.registry import make_family
@@ -55,6 +58,7 @@ class AdaptationResult:
 
     learner: Mlsh
     curves: list[list[AdaptationPoint]]  # (tasks, updates + 1)
+    estimates: tuple[OffPolicyEstimate, ...] = ()  # of each task, of masters from recordings
 
 
 def envs_per_update(config: TrainConfig) -> int:
@@ -98,12 +102,14 @@ def adapt(
     envs: int | None = None,
     install_masters: Callable[[Agent], None] | None = None,
     episodes: int | None = None,
+    recorded: list[list[Episode]] | None = None,
     on_update: Callable[[list[AdaptationPoint]], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> AdaptationResult:
     """Train a master for each task, all at once, with the skills frozen.
 
     By value iteration over all decisions if the configuration has `offpolicy`, else with PPO.
+    From recorded episodes there is one update, and the simulation only scores the masters.
 
     Args:
         config: family, robot, method and seed.
@@ -113,11 +119,13 @@ def adapt(
         envs: simulations per update; by default `envs_per_update`.
         install_masters: puts masters to start from into the agent; by default they are fresh.
         episodes: greedy episodes after every update; by default `scored_episodes`.
+        recorded: episodes of each task to learn from, see `RecordedLearner`; by default the
+            masters collect their own.
         on_update: called with the latest `AdaptationPoint` of every task.
         say: called with a line after every update, if the learner estimates its certainty.
 
     Raises:
-        UserError: it diverged.
+        UserError: it diverged, or nothing can be learned from the recorded episodes.
     """
     envs = envs or envs_per_update(config)
     if config.offpolicy is not None:  # one simulation for each episode
@@ -136,8 +144,14 @@ def adapt(
     install_skills(learner.agent)
     if install_masters is not None:
         install_masters(learner.agent)
-    masters = learner if config.offpolicy is None else OffPolicyLearner(learner, config.offpolicy)
-    return _learn(learner, masters, updates, episodes, on_update, say)
+    if config.offpolicy is None:
+        return _learn(learner, learner, updates, episodes, on_update, say)
+    masters = OffPolicyLearner(learner, config.offpolicy)
+    if recorded is None:
+        return _learn(learner, masters, updates, episodes, on_update, say)
+    once = RecordedLearner(masters, recorded)
+    result = _learn(learner, once, 1, episodes, on_update, say)
+    return replace(result, estimates=tuple(once.estimates))
 
 
 def from_scratch(

@@ -18,9 +18,11 @@ from policies.bundle.onnx_reader import OnnxGraph, read_graph
 from policies.bundle.runtime import Network, load_skills
 from policies.bundle.task_compatibility import check_fits, resolve_task, robot_of, select_tasks
 from policies.mlsh.actor_critic import ActorCriticBatch, Agent, put
-from policies.mlsh.config import TrainConfig, check_free, config_from_dict
-from policies.mlsh.offpolicy_config import Learner, OffPolicyConfig
+from policies.mlsh.config import TrainConfig, config_from_dict
+from policies.mlsh.offpolicy_config import Learner
+from policies.offpolicy.replay import Episode
 from policies.training.adapt import AdaptationResult, adapt, envs_for_episodes, scored_episodes
+from policies.training.finetune_settings import with_settings
 from sim.errors import UserError, short
 from sim.files.output import lock_beside, locked
 from sim.physics.robot_model import load_robot
@@ -59,6 +61,7 @@ def finetune(
     episodes: int | None = None,
     baseline: bool = False,
     learner: Learner = "ppo",
+    recorded: list[list[Episode]] | None = None,
     facts: dict[str, object],
     on_update: Callable[[list[AdaptationPoint]], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
@@ -82,7 +85,10 @@ def finetune(
         settings: `section.key=value` over the bundle's configuration.
         episodes: whole ones per update, by default 2,000 steps.
         baseline: whether the same settings are for PPO from scratch as well.
-        learner: of the masters: value iteration over all decisions (q), or PPO.
+        learner: of the masters: value iteration over all decisions (q), PPO, or none for a
+            uniform one, whose logits are all 0.
+        recorded: episodes of each task of `select_tasks` that q learns from, in one update, in
+            place of its own.
         facts: of `policies.training.run.environment`, for the provenance.
         on_update: called with the latest `AdaptationPoint` of every task.
         say: called with a line after every update, of a learner that says how sure it is.
@@ -105,7 +111,9 @@ def finetune(
         start = read_graph(bundle.master(start_from), f"{bundle.source}/masters/{start_from}.onnx")
 
     def install_masters(agent: Agent) -> None:
-        if start is not None:
+        if learner == "uniform":
+            agent.masters.policy.numpy[:] = 0
+        elif start is not None:
             for row in range(len(tasks)):
                 _install_policy(agent.masters, row, start)
 
@@ -116,9 +124,10 @@ def finetune(
             config,
             lambda agent: install_skills(agent, bundle),
             numbers,
-            updates=updates,
+            updates=0 if learner == "uniform" else updates,
             envs=None if episodes is None else envs_for_episodes(config, episodes),
-            install_masters=None if start is None else install_masters,
+            install_masters=install_masters if start or learner == "uniform" else None,
+            recorded=recorded,
             on_update=on_update,
             say=say,
         )
@@ -206,96 +215,6 @@ def task_config(
         changed = replace(changed, mlsh=replace(config.mlsh, rollout_ticks=ticks))
     changed = replace(changed, sim_params=sim_params or config.sim_params)
     return replace(changed, robot=robot), number
-
-
-# What is not for `--set`: an option says it, or the skills have it.
-DECIDED = {
-    "family": "is set by the task",
-    "robot": "is set by --robot",
-    "seed": "is set by --seed or --seeds",
-    "sim_params": "is the bundle's, or set by --sim-params",
-    **dict.fromkeys(
-        ("mlsh.skills", "network.hidden", "network.hidden_from_skills"),
-        "is the bundle's, whose skills are as they are",
-    ),
-}
-EFFECTIVE = (
-    *("master.*", "mlsh.rollout_ticks", "mlsh.probe", "mlsh.probe_logit_clip"),
-    *("mlsh.master_advantage", "network.hidden_from_masters", "domain_randomization", "threads"),
-)
-_IDLE = f"has no effect where skills are frozen; settings that have: {', '.join(EFFECTIVE)}"
-IDLE = {
-    "steps": "has no effect here: --updates sets the number of updates",
-    "mlsh.envs": "has no effect here: --episodes sets the experience per update",
-    "mlsh.groups": "has no effect here: there is one master for each task",
-    "checkpoint_every": "has no effect here: there are no checkpoints",
-    **{
-        f"mlsh.{key}": _IDLE
-        for key in (
-            *("joint", "balanced_tasks", "probe_ema", "reset_skill_below", "skill_bootstrap"),
-            *("duration_jitter", "mutual_information_coef", "fresh_adam", "same_init"),
-        )
-    },
-}
-# Of these, PPO from scratch makes something.
-IDLE_ALONE = {
-    key: f"{_IDLE}, and there is no PPO from scratch beside them"
-    for key in (
-        "skill",
-        "network.initial_log_std",
-        "network.normalize_observations",
-        "mlsh.random_skill_fraction",
-    )
-}
-
-
-# What the off-policy learner makes nothing of.
-IDLE_OFF_POLICY = dict.fromkeys(
-    ("master", "mlsh.warmup", "mlsh.probe", "mlsh.probe_logit_clip", "mlsh.master_advantage"),
-    "has no effect with --learner q; settings of the section offpolicy have",
-)
-
-
-def with_settings(
-    config: TrainConfig,
-    settings: Sequence[str],
-    *,
-    baseline: bool,
-    started: bool = False,
-    learner: Learner = "ppo",
-) -> TrainConfig:
-    """Returns the settings of `task_config` with further settings applied.
-
-    Args:
-        config: of `task_config`.
-        settings: `section.key=value`.
-        baseline: whether they are for PPO from scratch as well.
-        started: whether the masters are initialized from existing ones.
-        learner: of the masters.
-
-    Raises:
-        UserError: a setting is fixed, has no effect, or is invalid.
-    """
-    check_free(settings, DECIDED | IDLE | ({} if baseline else IDLE_ALONE))
-    if learner == "q":
-        if started:
-            raise UserError(
-                "--init-from: --learner q begins with no master but with what each skill brings "
-                "alone; leave --init-from out, or take --learner ppo"
-            )
-        check_free(settings, IDLE_OFF_POLICY)
-        config = replace(config, offpolicy=OffPolicyConfig())
-        return config.with_values(list(settings))
-    changed = config.with_values(list(settings))
-    idle = {}
-    if not changed.master.entropy:
-        idle["mlsh.warmup"] = "has no effect here without master.entropy, which falls over it"
-    if started:
-        idle["mlsh.probe"] = "has no effect on a master that is given, which needs no first guess"
-    if started or changed.mlsh.probe == "none":
-        idle["mlsh.probe_logit_clip"] = "has no effect without the probe"
-    check_free(settings, idle)
-    return changed
 
 
 def _check_family(bundle: Bundle, plain: TrainConfig, config: TrainConfig) -> None:

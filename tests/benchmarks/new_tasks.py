@@ -11,7 +11,8 @@ import numpy as np
 
 from policies.bundle.bundle import load_bundle
 from policies.training.adapt import OFF_POLICY_EPISODES, adapt, envs_for_episodes
-from policies.training.finetune import install_skills, task_config, with_settings
+from policies.training.finetune import install_skills, task_config
+from policies.training.finetune_settings import with_settings
 from sim.tasks.task_id import TaskId
 
 

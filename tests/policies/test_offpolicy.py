@@ -15,7 +15,8 @@ from policies.offpolicy.replay import Episode, Replay
 from policies.offpolicy.skill_prior import compare_skills
 from policies.offpolicy.value_iteration import ValueIteration
 from policies.training.adapt import adapt
-from policies.training.finetune import finetune, install_skills, task_config, with_settings
+from policies.training.finetune import finetune, install_skills, task_config
+from policies.training.finetune_settings import with_settings
 from policies.training.run import environment
 from sim.errors import UserError
 from sim.tasks.task_id import TaskId

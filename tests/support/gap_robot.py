@@ -86,14 +86,17 @@ class Robot:
         )
         self.world, self.session = None, 0
 
-    def drive(self, master, *, sessions=4, ticks=None, one_drive=False):
-        """Drive sessions; or one of several episodes, as a simulator that loops has it."""
+    def drive(self, master, *, sessions=4, ticks=None, one_drive=False, network=None):
+        """Drive sessions; or one of several episodes, as a simulator that loops has it.
+
+        Another `network` may decide in the master's name, as one that draws its skills.
+        """
         task = self.bundle.manifest.masters[master].task_id
         family, number = find_task(task)
         if self.world is None:
             self.world = World(self.robot, family, 1)
             self.wrong.model(self.world.physics.batch)
-        network = load_master(self.bundle, master)
+        network = network or load_master(self.bundle, master)
         for n in range(sessions):
             if not (one_drive and n):
                 self.session += 1
@@ -213,10 +216,10 @@ class Robot:
                 yield received - 1000, writer.topic, commanded(writer, numbers, layout)
             yield received, TRACE, array(layout, numbers)
 
-    def bag(self, folder, messages=None, about=None):
-        """Write a recording, of other messages if they are given."""
+    def bag(self, folder, messages=None, about=None, more=()):
+        """Write a recording, of other messages if they are given, and with more topics."""
         interface = self.bundle.interface
-        topics = recorded_topics(interface, stamped=True, lockstep=False)
+        topics = [*recorded_topics(interface, stamped=True, lockstep=False), *more]
         kinds = {topic.name: topic.type for topic in topics}
         manifest = self.bundle.manifest
         told = {"bundle": manifest.name, "digest": manifest.digest, "mode": "realtime"}

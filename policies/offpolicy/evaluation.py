@@ -1,0 +1,189 @@
+"""Off-policy evaluation: the return of a master, estimated from episodes of another one.
+
+Fitted Q evaluation (Le et al. 2019) over the decisions that are left of an episode, linear in the
+features of the learner. Its interval is from refits: each draws whole episodes with replacement
+(bootstrap), and weights from the prior where data say nothing. It is the basic one, mirrored at
+the estimate: refits have fewer different episodes, so that the prior pulls them all to one side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.mlsh.offpolicy_config import OffPolicyConfig
+from policies.offpolicy.features import Features
+from policies.offpolicy.replay import Episode, Float32, Floats
+
+REFITS = 200
+SURE = (2.5, 97.5)  # percent
+Ints = NDArray[np.intp]
+Choose = Callable[[Float32], Ints]  # observations (n, O) to skills (n,)
+
+
+@dataclass(frozen=True)
+class OffPolicyEstimate:
+    """Return of an episode, undiscounted: of the recorded decisions, and of a master."""
+
+    episodes: int  # recorded
+    recorded: float  # their mean return, if they had the length of the task's episodes
+    value: float  # estimate for the master
+    low: float  # its 95 % interval
+    high: float
+
+    @property
+    def better(self) -> bool:
+        """True if even the lower bound is above the recorded return."""
+        return self.low > self.recorded
+
+    def contradiction(self, simulated: float) -> str:
+        """Returns a warning if a return in simulation is outside the interval, else nothing."""
+        if self.low <= simulated <= self.high:
+            return ""
+        return (
+            f"the simulation gives the master {simulated:.4g}, outside the interval "
+            f"{self.low:.4g} to {self.high:.4g} of the recordings: robot and simulation differ, "
+            "or the observation does not show all that the reward depends on"
+        )
+
+    def describe(self) -> str:
+        """Returns the numbers as text, with a warning if they show no improvement."""
+        numbers = (
+            f"recorded return {self.recorded:.4g} ({self.episodes} episodes); off-policy estimate "
+            f"for the master {self.value:.4g}, 95 % interval {self.low:.4g} to {self.high:.4g}"
+        )
+        if self.better:
+            return numbers
+        return f"{numbers}, which does not exclude that it is no better: record more episodes"
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """n recorded decisions as the evaluation needs them."""
+
+    obs: Float32  # (n, O)
+    following: Float32  # (n, O)
+    skill: Ints  # (n,)
+    reward: Floats  # (n,) sum over a whole decision
+    ended: NDArray[np.bool_]  # (n,) by a termination
+    episode: Ints  # (n,) number
+
+
+def estimate_return(
+    episodes: list[Episode],
+    choose: Choose,
+    features: Features,
+    skills: int,
+    config: OffPolicyConfig,
+    *,
+    ticks: int,
+    decision_ticks: int,
+    rng: np.random.Generator,
+) -> OffPolicyEstimate:
+    """Estimate the return of a master from recorded episodes.
+
+    Args:
+        episodes: of any master, with normalized observations.
+        choose: the master that is evaluated.
+        features: of the values.
+        skills: K.
+        config: prior and noise.
+        ticks: of an episode of the task.
+        decision_ticks: N.
+        rng: of the interval.
+    """
+    sample = _sample(episodes, decision_ticks)
+    start = np.stack([e.obs[0] for e in episodes])
+    made = _design(features, config, skills, sample.obs, sample.skill)
+    following = _design(features, config, skills, sample.following, choose(sample.following))
+    first = _design(features, config, skills, start, choose(start))
+    horizon = -(-ticks // decision_ticks)
+    mean, unit = float(sample.reward.mean()), _spread(sample)
+    rows_of = [np.flatnonzero(sample.episode == i) for i in range(len(episodes))]
+
+    def fit(picked: Ints, prior: Floats, noise: float) -> float:
+        rows = np.concatenate([rows_of[i] for i in picked])
+        gain = _ridge(made[rows], config.noise)
+        shift = noise * rng.standard_normal(len(rows)) - made[rows] @ prior
+        weights, to_go = prior, np.zeros(len(rows))
+        for left in range(1, horizon + 1):
+            target = sample.reward[rows] + ~sample.ended[rows] * to_go
+            weights = prior + gain @ ((target - left * mean) / unit + shift)
+            to_go = left * mean + unit * (following[rows] @ weights)
+        return float(horizon * mean + unit * (first[picked] @ weights).mean())
+
+    everyone, size = np.arange(len(episodes)), (made.shape[1],)
+    refits = [
+        fit(
+            rng.integers(len(episodes), size=len(episodes)),
+            config.spread * rng.standard_normal(size),
+            config.noise,
+        )
+        for _ in range(REFITS)
+    ]
+    value = fit(everyone, np.zeros(size), 0.0)
+    low, high = 2 * value - np.percentile(refits, SURE)[::-1]
+    return OffPolicyEstimate(
+        episodes=len(episodes),
+        recorded=float(np.mean([_whole_return(e, ticks) for e in episodes])),
+        value=value,
+        low=float(low),
+        high=float(high),
+    )
+
+
+def _sample(episodes: list[Episode], decision_ticks: int) -> _Sample:
+    """Returns all decisions; one that the recording's end cut short counts from half of it on."""
+    length = np.concatenate([[len(r) for r in e.rewards] for e in episodes])
+    total = np.concatenate([[r.sum() for r in e.rewards] for e in episodes])
+    last = np.concatenate([np.arange(len(e.skill)) == len(e.skill) - 1 for e in episodes])
+    counts = [len(e.skill) for e in episodes]
+    ended = last & np.repeat([e.terminated for e in episodes], counts)
+    used = ended | (2 * length >= decision_ticks)
+    return _Sample(
+        obs=np.concatenate([e.obs[:-1] for e in episodes])[used],
+        following=np.concatenate([e.obs[1:] for e in episodes])[used],
+        skill=np.concatenate([e.skill for e in episodes])[used],
+        reward=np.where(ended, total, total * decision_ticks / length)[used],
+        ended=ended[used],
+        episode=np.repeat(np.arange(len(episodes)), counts)[used],
+    )
+
+
+def _spread(sample: _Sample) -> float:
+    """Standard deviation of what the recorded decisions earned until the end, or 1."""
+    centered = sample.reward - sample.reward.mean()
+    to_go = [
+        np.cumsum(centered[sample.episode == i][::-1]) for i in range(sample.episode.max() + 1)
+    ]
+    spread = float(np.concatenate(to_go).std())
+    return spread if spread > 1e-9 * max(1.0, abs(float(sample.reward.mean()))) else 1.0
+
+
+def _design(
+    features: Features, config: OffPolicyConfig, skills: int, obs: Float32, skill: Ints
+) -> Floats:
+    """(n, (1 + K) F) regressors whose weights have a prior variance of 1."""
+    scaled = np.sqrt(config.prior) * features(obs)
+    design = np.zeros((len(obs), 1 + skills, scaled.shape[1]))
+    design[:, 0] = scaled
+    design[np.arange(len(obs)), 1 + skill] = np.sqrt(config.advantage) * scaled
+    return design.reshape(len(obs), -1)
+
+
+def _ridge(design: Floats, noise: float) -> Floats:
+    """(P, n) matrix from targets to weights, by the smaller of both systems of equations."""
+    n, size = design.shape
+    if n <= size:
+        gram = design @ design.T + noise**2 * np.eye(n)
+        return np.asarray(np.linalg.solve(gram, design).T)
+    return np.asarray(np.linalg.solve(design.T @ design + noise**2 * np.eye(size), design.T))
+
+
+def _whole_return(episode: Episode, ticks: int) -> float:
+    if episode.terminated:
+        return episode.total
+    return episode.total * ticks / sum(len(each) for each in episode.rewards)
