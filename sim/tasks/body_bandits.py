@@ -15,9 +15,8 @@ from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, Positive
 from sim.tasks.base import EpisodeState, Fields
-from sim.tasks.goals import Count
+from sim.tasks.goals import Count, seen_from_base
 from sim.tasks.moving_bandits import MovingBandits
-from sim.tasks.planar import to_base
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -50,5 +49,4 @@ class BodyBandits(MovingBandits):
 
     def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
         """Positions of the goals relative to base_link, as one term."""
-        relative = to_base(layout["goals"] - robot["position"][:, None], robot)
-        return {"goals": relative.reshape(len(relative), -1)}
+        return seen_from_base(layout["goals"], robot)

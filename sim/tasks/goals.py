@@ -12,12 +12,47 @@ from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, MujocoState, ObservationTerm, Positive, RosField
 from sim.tasks.base import EpisodeState, Fields
-from sim.tasks.planar import within
+from sim.tasks.planar import to_base, within
 from sim.tasks.scenery import add_disc
 
 Count = Annotated[int, Field(gt=0)]
 
 COLORS = ((0.86, 0.37, 0.16, 0.55), (0.16, 0.45, 0.78, 0.55), (0.20, 0.60, 0.35, 0.55))
+
+
+def goals_term(shown: int, frame: str) -> ObservationTerm:
+    """The term of places in the plane, which a perception node publishes as a PoseArray.
+
+    Args:
+        shown: number of places.
+        frame: that they are in.
+    """
+    axes = (f"poses[{i}].position.{axis}" for i in range(shown) for axis in "xy")
+    return ObservationTerm(
+        name="goals",
+        size=2 * shown,
+        unit="m",
+        frame=frame,
+        scale=1.0,
+        clip=None,
+        noise=0.0,
+        max_age=1.0,
+        limit=None,
+        inf_values=None,
+        mujoco=MujocoState(task="goals"),
+        ros=RosField(
+            topic="goals",
+            type="geometry_msgs/msg/PoseArray",
+            fields=tuple(axes),
+            required_values=(),
+        ),
+    )
+
+
+def seen_from_base(goals: Floats, robot: Fields) -> dict[str, Floats]:
+    """The term's values for places (n, shown, 2) of the odom frame, m, relative to base_link."""
+    relative = to_base(goals - robot["position"][:, None], robot)
+    return {"goals": relative.reshape(len(relative), -1)}
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -44,28 +79,11 @@ class GoalTask:
     @property
     def terms(self) -> tuple[ObservationTerm, ...]:
         """Positions of the goals; a perception node publishes them as a PoseArray."""
-        axes = (f"poses[{i}].position.{axis}" for i in range(self.shown) for axis in "xy")
-        return (
-            ObservationTerm(
-                name="goals",
-                size=2 * self.shown,
-                unit="m",
-                frame=self.frame,
-                scale=1.0,
-                clip=None,
-                noise=0.0,
-                max_age=1.0,
-                limit=None,
-                inf_values=None,
-                mujoco=MujocoState(task="goals"),
-                ros=RosField(
-                    topic="goals",
-                    type="geometry_msgs/msg/PoseArray",
-                    fields=tuple(axes),
-                    required_values=(),
-                ),
-            ),
-        )
+        return (goals_term(self.shown, self.frame),)
+
+    def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
+        """Draw the goals and which one counts."""
+        raise NotImplementedError
 
     def scene(self, spec: mujoco.MjSpec) -> None:
         """Add a flat disc for each goal, placed by its mocap body; it has no contacts."""

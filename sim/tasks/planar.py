@@ -1,4 +1,8 @@
-"""Headings and frames in the plane. A heading is a quaternion's (z, w), as in Odometry."""
+"""Headings and frames in the plane. A heading is a quaternion's (z, w), as in Odometry.
+
+A robot that leans has an `orientation`, the whole quaternion, w first. Its heading is the
+direction of its x axis on the floor.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,16 @@ from sim.tasks.base import Fields
 
 
 def to_base(vector: Floats, fields: Fields) -> Floats:
-    """Vectors (n, ..., 2) of the odom frame in base_link; without a heading they are the same."""
-    if "heading" not in fields:
+    """Vectors (n, ..., 2) of the odom frame in base_link, turned about the vertical alone.
+
+    Without a heading or an orientation they are the same.
+    """
+    if "heading" in fields:
+        cos, sin = axis_of(fields["heading"])
+    elif "orientation" in fields:
+        cos, sin = ahead_of(fields["orientation"])
+    else:
         return vector
-    cos, sin = axis_of(fields["heading"])
     lead = (len(cos), *[1] * (vector.ndim - 2))
     cos, sin = cos.reshape(lead), sin.reshape(lead)
     x, y = vector[..., 0], vector[..., 1]
@@ -32,6 +42,14 @@ def axis_of(heading: Floats) -> tuple[Floats, Floats]:
     z, w = heading[:, 0], heading[:, 1]
     norm = z * z + w * w  # below 1 for a base that tilts
     return (w * w - z * z) / norm, 2 * w * z / norm
+
+
+def ahead_of(orientation: Floats) -> tuple[Floats, Floats]:
+    """Cosine and sine (n,) of the headings of quaternions (n, 4), w first."""
+    w, x, y, z = orientation.T
+    cos, sin = w * w + x * x - y * y - z * z, 2 * (x * y + w * z)
+    length = np.maximum(np.hypot(cos, sin), 1e-9)  # 0 for a robot whose x axis is upright
+    return cos / length, sin / length
 
 
 def bearing_to(offset: Floats) -> Floats:

@@ -15,6 +15,7 @@ from sim.tasks.ant_movement import AntMovement
 from sim.tasks.ant_obstacles import AntObstacles
 from sim.tasks.base import HELD_OUT, TaskFamily
 from sim.tasks.body_bandits import BodyBandits
+from sim.tasks.body_patrol import BodyPatrol
 from sim.tasks.family_check import check_family
 from sim.tasks.family_source import (
     EXPECTED,
@@ -26,11 +27,13 @@ from sim.tasks.family_source import (
     owner,
     source_of,
 )
+from sim.tasks.mazes import Mazes
 from sim.tasks.moving_bandits import MovingBandits
 from sim.tasks.patrol import Patrol
 from sim.tasks.ring_bandits import RingBandits
 from sim.tasks.rooms import Rooms
 from sim.tasks.task_id import TaskId
+from sim.tasks.two_targets import TwoTargets
 
 # Those that ship with the package.
 FAMILIES: dict[str, type[TaskFamily]] = {
@@ -45,6 +48,9 @@ FAMILIES: dict[str, type[TaskFamily]] = {
         AntBandits,
         AntMazes,
         AntObstacles,
+        TwoTargets,
+        BodyPatrol,
+        Mazes,
     )
 }
 # Those that the user has named in this process, and entry points that were loaded.

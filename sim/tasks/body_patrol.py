@@ -1,0 +1,46 @@
+"""Body Patrol: Patrol for a robot that walks, with goals relative to its base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic.dataclasses import dataclass
+
+from sim.interface import STRICT, Floats, NonNegative, Positive
+from sim.tasks.base import EpisodeState, Fields
+from sim.tasks.goals import Count
+from sim.tasks.patrol import Patrol
+from sim.tasks.walking_goals import WalkingGoals
+
+
+@dataclass(frozen=True, config=STRICT)
+class BodyPatrol(WalkingGoals, Patrol):
+    """The task is the reward for an arrival at each of the two goals.
+
+    On its way a robot that walks forward shows by its heading which goal it comes from.
+    """
+
+    name: ClassVar[str] = "body_patrol"
+    recommended: ClassVar[Mapping[str, Any]] = {
+        **WalkingGoals.recommended,
+        "mlsh.rollout_ticks": 1500,
+    }
+
+    ticks: Count = 1500  # of an episode: 30 s at 50 Hz
+    half_width: Positive = 1.5  # m, goals are uniform in the square of twice this side
+    separation: Positive = 1.2  # m, the smallest distance between the two goals
+    approach: NonNegative = 0.01  # an arrival pays 1, and a way of 2 m takes 125 ticks
+
+    def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
+        """Goals at least `separation` apart, with any heading, independent of the task."""
+        return self.begin(super().reset(task, rng), rng)
+
+    def advance(self, layout: EpisodeState, fields: Fields, dt: float) -> dict[str, Floats]:
+        """Detect an arrival, and what was gained of the way to the goal to go to."""
+        return self.progress(layout, Patrol.advance(self, layout, fields, dt), fields, dt)
+
+    def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
+        """Reward of this tick's arrival, and of coming nearer to the goal to go to."""
+        return np.asarray(layout["earned"] + self.approach * layout["nearer"])

@@ -1,0 +1,48 @@
+"""Mazes: those of `ant_mazes` for a robot that walks, which sees where start and goal are.
+
+The walls are hidden: which maze it is, is the task. Both places are relative to the robot, so that
+it may begin its odometry anywhere. Sizes are for a robot of 0.7 m: corridors of 2 m.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic.dataclasses import dataclass
+
+from sim.interface import STRICT, Floats, NonNegative, ObservationTerm, Positive
+from sim.tasks.ant_mazes import AntMazes
+from sim.tasks.base import EpisodeState, Fields
+from sim.tasks.goals import Count, goals_term, seen_from_base
+from sim.tasks.running import FALLEN
+from sim.tasks.walking_goals import WalkingGoals
+
+
+@dataclass(frozen=True, config=STRICT)
+class Mazes(AntMazes):
+    """The task is the maze: its blocks and its goal."""
+
+    name: ClassVar[str] = "mazes"
+    robot: ClassVar[str] = "go2"
+    recommended: ClassVar[Mapping[str, Any]] = {
+        **WalkingGoals.recommended,
+        "mlsh.rollout_ticks": 1500,
+    }
+
+    ticks: Count = 1500  # of an episode: 30 s at 50 Hz
+    radius: Positive = 0.6  # m around the goal; who comes so near has reached it
+    scale: Positive = 0.125  # of the lengths of `ant_mazes`: corridors of 2 m
+    speed: Positive = 0.8  # m/s of the robot, measured
+    effort: NonNegative = 0.0
+    tilt: NonNegative = FALLEN  # rad
+
+    @property
+    def terms(self) -> tuple[ObservationTerm, ...]:
+        """Start and goal relative to base_link, as places of the same term as other goals."""
+        return (goals_term(2, "base_link"),)
+
+    def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
+        """Start and goal relative to base_link."""
+        return seen_from_base(np.stack([layout["start"][:, :2], layout["goal"]], axis=1), robot)

@@ -1,0 +1,34 @@
+"""Two Targets: Moving Bandits for a robot that walks.
+
+Two targets are seen from the robot, one counts, and which one is hidden: that is the task.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from pydantic.dataclasses import dataclass
+
+from sim.interface import STRICT, Floats, Positive
+from sim.tasks.base import EpisodeState, Fields
+from sim.tasks.moving_bandits import MovingBandits
+from sim.tasks.walking_goals import WalkingGoals
+
+
+@dataclass(frozen=True, config=STRICT)
+class TwoTargets(WalkingGoals, MovingBandits):
+    """The task is the slot of the target that counts."""
+
+    name: ClassVar[str] = "two_targets"
+
+    half_width: Positive = 2.0  # m, targets are uniform in the square of twice this side
+
+    def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
+        """Targets are uniform in the square, with any heading, independent of the task."""
+        return self.begin(super().reset(task, rng), rng)
+
+    def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
+        """1 inside the radius; outside `approach` times the part of full speed towards it."""
+        inside = self.success(layout, fields)
+        return np.where(inside, 1.0, self.approach * layout["nearer"])

@@ -1,0 +1,115 @@
+"""Shared by families with goals for robots that walk: seen from the robot, paid for coming nearer.
+
+A robot that walks has a pose and no command for its base, so that no controller can be written
+that drives it for the reference returns. They are those of a point that turns towards the goal
+and then goes straight, with the robot's measured speed and rate of turning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass
+
+from sim.interface import STRICT, Floats, NonNegative, Positive
+from sim.seeding import Stream, generator
+from sim.tasks.base import EpisodeState, Fields
+from sim.tasks.goals import Count, GoalTask, seen_from_base
+from sim.tasks.running import FALLEN, leans
+
+DRAWS = 256  # episodes of the point, for the reference returns
+
+
+@dataclass(frozen=True, config=STRICT)
+class WalkingGoals(GoalTask):
+    """Goals relative to a robot that begins with any heading; sizes are for a robot of 0.7 m."""
+
+    robot: ClassVar[str] = "go2"
+    requires: ClassVar[tuple[str, ...]] = ("position", "orientation")
+    places: ClassVar[bool] = True
+    frame: ClassVar[str] = "base_link"
+    # Skills walk, wherever they are; masters see the goals, and nothing of the joints.
+    recommended: ClassVar[Mapping[str, Any]] = {
+        "mlsh.decision_ticks": 25,
+        "mlsh.rollout_ticks": 600,
+        "mlsh.envs": 16,
+        "network.hidden_from_skills": ["position", "orientation"],
+        "network.hidden_from_masters": [
+            *("position", "orientation", "height", "angular_velocity", "projected_gravity"),
+            *("joint_position", "joint_velocity", "previous_action"),
+            *("hip", "ankle", "hip_velocity", "ankle_velocity"),
+        ],
+    }
+
+    ticks: Count = 600  # of an episode: 12 s at 50 Hz
+    radius: Positive = 0.4  # m
+    speed: Positive = 0.8  # m/s of the robot, measured: full speed
+    turning: Positive = 1.0  # rad/s of the robot, measured
+    approach: NonNegative = 1.0  # paid per tick in which it comes nearer at full speed
+
+    def begin(self, drawn: dict[str, Floats], rng: np.random.Generator) -> dict[str, Floats]:
+        """Adds a start at the origin with any heading to what an episode has drawn."""
+        start = np.array([0.0, 0.0, rng.uniform(-np.pi, np.pi)])
+        layout = {name: np.asarray(value)[None] for name, value in drawn.items()}
+        distance = np.linalg.norm(self.target(layout)[0])
+        return {**drawn, "start": start, "distance": distance, "nearer": np.float64(0)}
+
+    def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
+        """Positions of the goals relative to base_link, as one term."""
+        return seen_from_base(layout["goals"], robot)
+
+    def progress(
+        self, layout: EpisodeState, changes: dict[str, Floats], fields: Fields, dt: float
+    ) -> dict[str, Floats]:
+        """Adds the part of full speed at which the robot came nearer to the goal that counts.
+
+        Args:
+            layout: before the tick.
+            changes: of it by the tick, which may make another goal count.
+            fields: after the tick.
+            dt: s per tick.
+        """
+        distance, following = (
+            np.linalg.norm(fields["position"] - self.target(each), axis=1)
+            for each in (layout, {**layout, **changes})
+        )
+        nearer = (layout["distance"] - distance) / (self.speed * dt)
+        return {**changes, "nearer": nearer, "distance": following}
+
+    def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
+        """True if the robot has fallen."""
+        return leans(fields["orientation"], FALLEN)
+
+    def estimate(self, task: int, dt: float) -> tuple[float, float]:
+        """Mean returns of the point: towards the first goal, and towards the one that counts."""
+        return (
+            self._walked(task, dt, self.task_blind_target),
+            self._walked(task, dt, self.expert_target),
+        )
+
+    def _walked(
+        self, task: int, dt: float, target: Callable[[EpisodeState, Fields], Floats]
+    ) -> float:
+        rows = [self.reset(task, generator(0, Stream.EPISODE, 0, n)) for n in range(DRAWS)]
+        layout = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        position, heading = layout["start"][:, :2].copy(), layout["start"][:, 2].copy()
+        total, fields = 0.0, {"position": position}
+        for _ in range(self.ticks):
+            offset = target(layout, fields) - position
+            bearing = (np.arctan2(offset[:, 1], offset[:, 0]) - heading + np.pi) % (2 * np.pi)
+            turn = np.clip(bearing - np.pi, -self.turning * dt, self.turning * dt)
+            heading += turn
+            distance = np.linalg.norm(offset, axis=1)
+            step = np.where(turn == bearing - np.pi, np.minimum(self.speed * dt, distance), 0.0)
+            position = position + step[:, None] * np.stack([np.cos(heading), np.sin(heading)], -1)
+            fields = {"position": position}
+            layout |= self.advance(layout, fields, dt)
+            total += float(self.reward(layout, fields).mean())
+        return total
+
+    def advance(self, layout: EpisodeState, fields: Fields, dt: float) -> dict[str, Floats]:
+        """New values of the layout after a tick of `dt` s."""
+        return self.progress(layout, {}, fields, dt)
