@@ -52,6 +52,23 @@ def rotation_6d(quaternion: Floats) -> Floats:
     return np.concatenate([ahead, gravity_up(quaternion)], axis=-1)
 
 
+def quaternion_of(rotation: Floats) -> Floats:
+    """(4,) the orientation, w first, that `rotation_6d` (6,) shows."""
+    ahead, up = rotation[:3], rotation[3:]
+    left = np.cross(up, ahead)
+    # Rows are the world's axes in the body's frame. The largest of w, x, y and z divides.
+    m = np.stack([ahead, left, up])
+    w, x, y, z = np.array([1 + m[0, 0] + m[1, 1] + m[2, 2], *(1 + 2 * np.diag(m) - np.trace(m))])
+    parts = [
+        [w, m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]],
+        [m[2, 1] - m[1, 2], x, m[0, 1] + m[1, 0], m[0, 2] + m[2, 0]],
+        [m[0, 2] - m[2, 0], m[0, 1] + m[1, 0], y, m[1, 2] + m[2, 1]],
+        [m[1, 0] - m[0, 1], m[0, 2] + m[2, 0], m[1, 2] + m[2, 1], z],
+    ]
+    found = np.array(parts[int(np.argmax([w, x, y, z]))])
+    return np.asarray(found / np.linalg.norm(found))
+
+
 def tilt(quaternion: Floats) -> Floats:
     """(..., 1) angle between the body's z axis and the world's, rad, 0 to pi."""
     x, y, z = np.moveaxis(gravity_up(quaternion), -1, 0)

@@ -130,6 +130,21 @@ class SceneRenderer:
                 self.data.qpos[columns] = frame.fields[name]
         if self._base is not None:
             self._pose_base(self._base, frame)
+            if "orientation" in frame.fields and "height" not in frame.fields:
+                self._put_on_floor(self._base)
+
+    def _put_on_floor(self, base: Start) -> None:
+        """Move a robot whose height is not observed so that its lowest geom touches the floor."""
+        model, data = self.model, self.data
+        mujoco.mj_kinematics(model, data)
+        body = model.geom_bodyid
+        moves = (model.body_weldid[body] > 0) & (model.body_mocapid[body] < 0)
+        vertical = data.geom_xmat[moves, 6:]  # (n, 3) heights of the geoms' axes
+        middle, half = model.geom_aabb[moves, :3], model.geom_aabb[moves, 3:]
+        ball = model.geom_type[moves] == mujoco.mjtGeom.mjGEOM_SPHERE
+        reach = np.where(ball, half[:, 0], (np.abs(vertical) * half).sum(axis=1))
+        bottom = data.geom_xpos[moves, 2] + (vertical * middle).sum(axis=1) - reach
+        data.qpos[base.quaternion[0] - 1] -= bottom.min()
 
     def _pose_base(self, base: Start, frame: Frame) -> None:
         """Pose a base on a free joint, as far as its fields contain its pose."""

@@ -20,12 +20,13 @@ Count = Annotated[int, Field(gt=0)]
 COLORS = ((0.86, 0.37, 0.16, 0.55), (0.16, 0.45, 0.78, 0.55), (0.20, 0.60, 0.35, 0.55))
 
 
-def goals_term(shown: int, frame: str) -> ObservationTerm:
+def goals_term(shown: int, frame: str, clip: tuple[float, float] | None = None) -> ObservationTerm:
     """The term of places in the plane, which a perception node publishes as a PoseArray.
 
     Args:
         shown: number of places.
         frame: that they are in.
+        clip: range in which their coordinates are seen, m; None: as they are.
     """
     axes = (f"poses[{i}].position.{axis}" for i in range(shown) for axis in "xy")
     return ObservationTerm(
@@ -34,7 +35,7 @@ def goals_term(shown: int, frame: str) -> ObservationTerm:
         unit="m",
         frame=frame,
         scale=1.0,
-        clip=None,
+        clip=clip,
         noise=0.0,
         max_age=1.0,
         limit=None,

@@ -1,7 +1,7 @@
 """Mazes: those of `ant_mazes` for a robot that walks, which sees where start and goal are.
 
-The walls are hidden: which maze it is, is the task. Both places are relative to the robot, so that
-it may begin its odometry anywhere. Sizes are for a robot of 0.7 m: corridors of 2 m.
+The walls are hidden: which maze it is, is the task. Sizes are for a robot of 0.7 m: corridors
+of 2 m.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pydantic.dataclasses import dataclass
 from sim.interface import STRICT, Floats, NonNegative, ObservationTerm, Positive
 from sim.tasks.ant_mazes import AntMazes
 from sim.tasks.base import EpisodeState, Fields
-from sim.tasks.goals import Count, goals_term, seen_from_base
+from sim.tasks.goals import Count, seen_from_base
 from sim.tasks.running import FALLEN
-from sim.tasks.walking_goals import WalkingGoals
+from sim.tasks.walking_goals import HIDDEN_FROM_MASTERS, WalkingGoals, goals_from_base
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -29,6 +29,11 @@ class Mazes(AntMazes):
     recommended: ClassVar[Mapping[str, Any]] = {
         **WalkingGoals.recommended,
         "mlsh.rollout_ticks": 1500,
+        # The walls have places, so that a master sees the robot's pose, and no more.
+        "network.hidden_from_masters": [
+            "goals",
+            *(name for name in HIDDEN_FROM_MASTERS if name not in ("position", "orientation")),
+        ],
     }
 
     ticks: Count = 1500  # of an episode: 30 s at 50 Hz
@@ -41,7 +46,7 @@ class Mazes(AntMazes):
     @property
     def terms(self) -> tuple[ObservationTerm, ...]:
         """Start and goal relative to base_link, as places of the same term as other goals."""
-        return (goals_term(2, "base_link"),)
+        return (goals_from_base(2),)
 
     def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
         """Start and goal relative to base_link."""

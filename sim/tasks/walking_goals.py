@@ -14,13 +14,27 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
-from sim.interface import STRICT, Floats, NonNegative, Positive
+from sim.interface import STRICT, Floats, NonNegative, ObservationTerm, Positive
 from sim.seeding import Stream, generator
 from sim.tasks.base import EpisodeState, Fields
-from sim.tasks.goals import Count, GoalTask, seen_from_base
+from sim.tasks.goals import Count, GoalTask, goals_term, seen_from_base
 from sim.tasks.running import FALLEN, leans
 
+# Nor of where the robot is: the goals are relative to it.
+HIDDEN_FROM_MASTERS = (
+    *("position", "orientation", "height", "angular_velocity", "projected_gravity"),
+    *("joint_position", "joint_velocity", "previous_action"),
+    *("hip", "ankle", "hip_velocity", "ankle_velocity"),
+)
+# m, to each side: of what is farther away a master sees on which side it is. To turn towards a
+# goal takes a sign, to stop at it takes distances around the radius.
+NEAR = 0.7
 DRAWS = 256  # episodes of the point, for the reference returns
+
+
+def goals_from_base(shown: int) -> ObservationTerm:
+    """The term of all families for robots that walk: places relative to base_link."""
+    return goals_term(shown, "base_link", clip=(-NEAR, NEAR))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -30,18 +44,13 @@ class WalkingGoals(GoalTask):
     robot: ClassVar[str] = "go2"
     requires: ClassVar[tuple[str, ...]] = ("position", "orientation")
     places: ClassVar[bool] = True
-    frame: ClassVar[str] = "base_link"
     # Skills walk, wherever they are; masters see the goals, and nothing of the joints.
     recommended: ClassVar[Mapping[str, Any]] = {
         "mlsh.decision_ticks": 25,
         "mlsh.rollout_ticks": 600,
         "mlsh.envs": 16,
         "network.hidden_from_skills": ["position", "orientation"],
-        "network.hidden_from_masters": [
-            *("position", "orientation", "height", "angular_velocity", "projected_gravity"),
-            *("joint_position", "joint_velocity", "previous_action"),
-            *("hip", "ankle", "hip_velocity", "ankle_velocity"),
-        ],
+        "network.hidden_from_masters": [*HIDDEN_FROM_MASTERS],
     }
 
     ticks: Count = 600  # of an episode: 12 s at 50 Hz
@@ -49,6 +58,11 @@ class WalkingGoals(GoalTask):
     speed: Positive = 0.8  # m/s of the robot, measured: full speed
     turning: Positive = 1.0  # rad/s of the robot, measured
     approach: NonNegative = 1.0  # paid per tick in which it comes nearer at full speed
+
+    @property
+    def terms(self) -> tuple[ObservationTerm, ...]:
+        """Positions of the goals relative to base_link."""
+        return (goals_from_base(self.shown),)
 
     def begin(self, drawn: dict[str, Floats], rng: np.random.Generator) -> dict[str, Floats]:
         """Adds a start at the origin with any heading to what an episode has drawn."""

@@ -25,8 +25,8 @@ def collides(model) -> int:
 def meaningless(interface: Interface, name: str) -> set[str]:
     """Observation terms of the robot that a family's tasks have nothing to do with.
 
-    Where every goal is seen from the robot, nothing depends on where its odometry began; where
-    nothing stands around, all that a scanner shows is its longest range.
+    Where nothing stands around, all that a scanner shows is its longest range; and where every
+    goal is seen from the robot, too, nothing depends on where its odometry began.
     """
     family, robot = make_family(name), load_robot(interface.robot)
     relative = family.terms and all(term.frame == "base_link" for term in family.terms)
@@ -34,7 +34,7 @@ def meaningless(interface: Interface, name: str) -> set[str]:
     terms = [
         term for term in interface.observation if term.mujoco.task is None and term.policy_input
     ]
-    odometry = {term.name for term in terms if relative and term.frame == "odom"}
+    odometry = {term.name for term in terms if relative and empty and term.frame == "odom"}
     return odometry | {term.name for term in terms if empty and term.mujoco.rays}
 
 

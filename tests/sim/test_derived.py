@@ -15,7 +15,14 @@ from mlsh_ros.messages.conversion import MessageError, topic_readers
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
 from sim.interface import DERIVED, interface_from_dict, interface_to_dict
-from sim.interface.orientation import gravity_up, is_unit, projected_gravity, tilt
+from sim.interface.orientation import (
+    gravity_up,
+    is_unit,
+    projected_gravity,
+    quaternion_of,
+    rotation_6d,
+    tilt,
+)
 from sim.physics.batched_physics import BatchedPhysics
 from sim.robot_setup.import_mjcf import import_mjcf
 from sim.robot_setup.step_test import run_step_tests
@@ -412,3 +419,12 @@ def test_without_an_imu_odometry_has_to_do_and_what_stands_firm_needs_none(tmp_p
     firm = MODEL.replace('<freejoint name="root"/>', '<joint name="root" axis="0 0 1"/>')
     (tmp_path / "mine").rename(tmp_path / "before")
     assert "tilt" not in drafted(tmp_path, firm)
+
+
+def test_an_orientation_is_found_from_what_shows_it():
+    rng = np.random.default_rng(0)
+    turns = [*np.eye(4), *rng.normal(size=(200, 4))]  # no turn, half turns, and any
+    for turn in turns:
+        whole = turn / np.linalg.norm(turn)
+        found = quaternion_of(rotation_6d(whole))
+        np.testing.assert_allclose(found * np.sign(found @ whole), whole, atol=1e-12)

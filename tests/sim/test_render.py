@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+import mujoco
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
@@ -321,3 +322,21 @@ def test_a_base_on_a_free_joint_stands_where_its_fields_say():
     np.testing.assert_allclose(shown.xquat, true[3:7], atol=3e-3)  # it tilts a little
     goal = stage.data.body("goals_1").xpos[:2]
     np.testing.assert_allclose(goal, world.layout["goals"][0, 1])
+
+
+def test_a_robot_whose_height_is_not_observed_stands_on_the_floor():
+    family = make_family("two_targets", {"ticks": 10})
+    stage = SceneRenderer(load_robot("go2"), family)
+    rows = family.reset(0, np.random.default_rng(0))
+    layout = {name: np.asarray(row)[None] for name, row in rows.items()}
+    for lean in (0.0, 0.2):  # rad, about its x axis
+        fields = {
+            "position": np.array([1.0, 2.0]),
+            "orientation": np.array([np.cos(lean / 2), np.sin(lean / 2), 0.0, 0.0]),
+            "joint_position": np.tile([0.0, 0.8, -1.5], 4),
+        }
+        stage.pose(Frame(fields, "", (0, 0, 0)), layout)
+        feet = stage.model.geom_type == mujoco.mjtGeom.mjGEOM_SPHERE
+        lowest = (stage.data.geom_xpos[feet, 2] - stage.model.geom_size[feet, 0]).min()
+        assert lowest == pytest.approx(0, abs=0.005)
+        np.testing.assert_array_equal(stage.data.qpos[:2], [1.0, 2.0])
