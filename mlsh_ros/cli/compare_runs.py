@@ -39,7 +39,7 @@ def compare_runs(
         say(f"metrics.csv of {', '.join(unknown)} is not whole: restarted skills are not known")
     worst = found.worst
     say(
-        f"{found.reached(target_score)} of {len(found.runs)} runs reach {percent(target_score)} "
-        f"of the optimum on every task after {worst.updates} master updates; worst: {worst.path}, "
+        f"{found.reached(target_score)} of {len(found.runs)} runs reach {percent(target_score)}, "
+        f"normalized, on every task after {worst.updates} master updates; worst: {worst.path}, "
         f"seed {worst.seed}, with {percent(worst.worst)}"
     )

@@ -208,5 +208,5 @@ def show(result: Evaluation) -> None:
             f"{each.family}: I(skill; task) {each.mutual_information:.2f} of "
             f"{each.possible:.2f} bits",
         )
-        if each.collapsed:
-            say(f"warning: {each.collapsed}")
+        if each.explanation:
+            say(f"warning: {each.explanation}")

@@ -46,6 +46,8 @@ def export(
             overwrite=overwrite,
         )
     learner, parity = result.adapted.learner, result.parity
+    if result.left_out:
+        say(result.left_out)
     report(learner.family.tasks, result.adapted.curves, learner.reference_returns)
     say(
         f"parity torch / ONNX Runtime: {parity.golden:.1e} on golden rows, {parity.random:.1e} on "

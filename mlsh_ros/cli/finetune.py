@@ -216,13 +216,13 @@ def _show(found: Comparison) -> None:
             say(task)
         limit = found.reference_returns[task]
         digits = 1 if abs(limit.optimum) >= 10 else 3
-        heads = (head for label in curves for head in (label, "of optimum", "seconds"))
+        heads = (head for label in curves for head in (label, "normalized", "seconds"))
         table = make_table(right=("updates", "steps", "episodes", *heads))
         for row in zip(*curves.values(), strict=True):
             steps = row[0].steps
             cells = [f"{row[0].updates}", f"{steps:,}", f"{steps / found.ticks:.0f}"]
             for p in row:
-                share = percent(limit.fraction_of_optimum(p.greedy))
+                share = percent(limit.normalize(p.greedy))
                 cells += [f"{p.greedy:.{digits}f}", share, f"{p.seconds:.2f}"]
             table.add_row(*cells)
         console.print(table)

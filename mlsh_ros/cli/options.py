@@ -130,9 +130,7 @@ Baseline = Annotated[
     bool,
     typer.Option(help="Also learn each task from scratch with PPO, with the same experience."),
 ]
-TargetScore = Annotated[
-    float, number(0.01, 1, help="Fraction of the optimal return that counts as success.")
-]
+TargetScore = Annotated[float, number(0.01, 1, help="Normalized score that counts as success.")]
 
 # Recordings -------------------------------------------------------------------------------------
 

@@ -129,7 +129,7 @@ def _show(summaries: list[SweepSummary], target_score: float) -> None:
     updates = len(summaries[0].outcomes[0].steps) - 1
     console.print(table)
     say(
-        f"of the optimum, greedy, after {updates} updates of "
+        f"normalized score, greedy, after {updates} updates of "
         f"{summaries[0].outcomes[0].steps[1]:,} steps on each task (and after one); "
         f"{percent(target_score)}: seeds of which every task reaches it"
     )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from policies.training.train import Training
     from sim.envs.reference_returns import ReferenceReturns
 
-PATIENCE = 30  # iterations in a row with collapsed skills before it is said: they begin alike
+PATIENCE = 30  # iterations in a row with a warning before it is shown: skills begin alike
 PIPED_EVERY = 10  # iterations between two lines where no terminal shows the live display
 
 
@@ -146,9 +146,10 @@ def train(
 
 
 def _train(folder: Run, ranks: Ranks, *, resume: bool, allow_changes: bool) -> int:
-    from policies.training.collapse_report import collapse_warning
+    from policies.training.pruning import describe_pruned
     from policies.training.train import learn_masters
     from policies.training.train import train as run_training
+    from policies.training.verdict import evidence_of, explain
 
     again = shlex.join(["mlsh", "train", "--resume", str(folder.path)])
     stop = threading.Event()
@@ -179,13 +180,16 @@ def _train(folder: Run, ranks: Ranks, *, resume: bool, allow_changes: bool) -> i
         return INTERRUPTED
     say(f"trained in {training.seconds:.0f} s; curves: {folder.path}/curves.png")
     learner = training.learner
-    if warning := collapse_warning(
+    evidence = evidence_of(
         training.rows, learner.family.tasks, learner.reference_returns, learner.method
-    ):
+    )
+    if evidence is not None and (warning := explain(evidence, learner.method)):
         say(f"warning: {warning}")
     say("a fresh master for each task, skills frozen:")
     with interrupted(lambda: f"the training is saved, the masters are not. Go on with: {again}"):
         result = learn_masters(folder)
+    if left_out := describe_pruned(folder.config, result.pruned):
+        say(left_out)
     report(result.learner.family.tasks, result.curves, result.learner.reference_returns)
     say(f"next: {shlex.join(['mlsh', 'export', str(folder.path)])}")
     return 0
@@ -196,12 +200,12 @@ def report(
     curves: list[list[MasterProgress]],
     reference_returns: list[ReferenceReturns],
 ) -> None:
-    """Print greedy returns over master updates, as fractions of the optimum."""
-    table = make_table("task", right=(*(f"{p.updates}" for p in curves[0]), "of optimum"), gap=1)
+    """Print greedy returns over master updates, and the normalized score of the last."""
+    table = make_table("task", right=(*(f"{p.updates}" for p in curves[0]), "normalized"), gap=1)
     for task, curve, limit in zip(tasks, curves, reference_returns, strict=True):
         digits = 1 if abs(limit.optimum) >= 10 else 3
         cells = [f"{p.greedy:.{digits}f}" for p in curve]
-        table.add_row(task, *cells, percent(limit.fraction_of_optimum(curve[-1].greedy)))
+        table.add_row(task, *cells, percent(limit.normalize(curve[-1].greedy)))
     console.print(table)
     steps = curves[0][-1].steps // max(1, curves[0][-1].updates)
     say(f"(greedy return after 0, 1, 2 .. updates of {steps:,} environment steps)")
@@ -262,10 +266,10 @@ class Display:
         self.live.update(Group(self.bar, self._table(training)))
 
     def _table(self, training: Training) -> Table:
-        from policies.training.collapse_report import collapse_warning
+        from policies.training.verdict import Verdict, evidence_of, explain, judge
 
         rows = training.rows
-        table = make_table("task", "return", "of optimum", "usage of skills")
+        table = make_table("task", "return", "normalized", "usage of skills")
         reference_returns = training.learner.reference_returns
         for index, task in enumerate(training.learner.family.tasks):
             # Not every task has a warmed-up group in every iteration: show its latest.
@@ -278,7 +282,7 @@ class Display:
             table.add_row(
                 task,
                 amount(value),
-                percent(reference_returns[index].fraction_of_optimum(value)),
+                percent(reference_returns[index].normalize(value)),
                 " ".join(f"{u:4.0%}" for u in usage),
             )
         score = percent(rows[-1]["score"]) if "score" in rows[-1] else "-"
@@ -289,12 +293,14 @@ class Display:
         table.add_row("normalized score", score, "", shared)
         if restarts := sum(r["reset_skill"] >= 0 for r in rows):
             table.add_row("", "", "", f"{restarts} skill(s) started anew: no task missed them")
-        if warning := collapse_warning(
-            rows, training.learner.family.tasks, reference_returns, self.config.mlsh
-        ):
+        tasks, method = training.learner.family.tasks, self.config.mlsh
+        evidence = evidence_of(rows, tasks, reference_returns, method)
+        # That it is not learned yet is nothing to be said of a training that goes on.
+        quiet = (Verdict.SERVED, Verdict.NOT_LEARNED)
+        if evidence is not None and judge(evidence) not in quiet:
             self.warnings += 1
             if self.warnings > PATIENCE:
-                table.add_row("", "", "", warning)
+                table.add_row("", "", "", explain(evidence, method))
         else:
             self.warnings = 0
         return table

@@ -16,8 +16,12 @@ from policies.bundle.bundle import Bundle
 from policies.bundle.runtime import load_skills
 from policies.bundle.task_compatibility import changed_parameters
 from policies.mlsh.config import MlshConfig, config_from_dict
-from policies.mlsh.skill_metrics import min_skill_distance, mutual_information
-from policies.training.collapse_report import bits, collapse
+from policies.mlsh.skill_metrics import (
+    binary_entropy,
+    min_skill_distance,
+    mutual_information,
+)
+from policies.training.verdict import Evidence, Verdict, bits, explain, judge
 from sim.envs.reference_returns import ReferenceReturns, compute_reference_returns
 from sim.errors import UserError
 from sim.tasks.task_id import TaskId
@@ -59,7 +63,8 @@ class SkillSharing:
     tasks: int
     mutual_information: float  # I(skill; task), bits
     possible: float  # bits that it could be at most
-    collapsed: str  # what there is to say when the skills have collapsed, else empty
+    verdict: Verdict
+    explanation: str  # of the verdict, and what to try; empty if all tasks are served
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class Evaluation:
         for line in self.lines:
             families.setdefault(TaskId.parse(line.task).family, []).append(line)
         return [
-            _sharing(family, mine, self.bundle)
+            _sharing(family, mine, self.bundle, self.distance)
             for family, mine in families.items()
             if len({line.task for line in mine}) > 1
         ]
@@ -227,21 +232,27 @@ def reference_returns(
     return found
 
 
-def _sharing(family: str, lines: list[TaskScore], bundle: Bundle) -> SkillSharing:
+def _sharing(
+    family: str, lines: list[TaskScore], bundle: Bundle, distance: float | None
+) -> SkillSharing:
     used = np.array([line.usage for line in lines])
     skills, tasks = used.shape[1], len({line.task for line in lines})
-    share = {
-        line.task: (line.value - line.reference.random) / span
-        for line in lines
-        if (span := line.reference.optimum - line.reference.random)
-    }
-    told = mutual_information(used)
+    evidence = Evidence(
+        scores={line.task: line.normalized for line in lines if line.reference.tell_apart},
+        skills=skills,
+        information=mutual_information(used),
+        # Masters are greedy: what is not the same in all states depends on the state.
+        by_state=float(binary_entropy(used).max(axis=1).mean()),
+        distance=distance,
+        trained_elsewhere=family != bundle.manifest.family.name,
+    )
     return SkillSharing(
         family=family,
         tasks=tasks,
-        mutual_information=told,
+        mutual_information=evidence.information,
         possible=bits(skills, tasks),
-        collapsed=collapse(share, told, skills, method=_method(bundle)),
+        verdict=judge(evidence),
+        explanation=explain(evidence, _method(bundle)),
     )
 
 

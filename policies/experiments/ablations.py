@@ -105,7 +105,6 @@ ABLATIONS = {
         "observations are not normalized", ("network.normalize_observations=false",)
     ),
     # Not in the recipe: with each of them.
-    "entropy": Variant("masters have an entropy bonus at first", ("master.entropy=0.05",)),
     "mutual-information": Variant(
         "masters have a bonus for telling tasks apart", ("mlsh.mutual_information_coef=0.5",)
     ),

@@ -18,7 +18,7 @@ from sim.files.output import replacing, write_csv
 from sim.physics.robot_model import load_robot
 from sim.tasks.registry import make_family
 
-HEADER = ("variant", "seed", "task", "updates", "steps", "greedy_return", "of_optimum")
+HEADER = ("variant", "seed", "task", "updates", "steps", "greedy_return", "normalized")
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,23 @@ class RunResult:
     tasks: tuple[str, ...]
     steps: NDArray[np.int64]  # (U+1,) of experience on a new task
     returns: NDArray[np.float64]  # (tasks, U+1) greedy
-    share: NDArray[np.float64]  # (tasks, U+1) of the optimum
+    scores: NDArray[np.float64]  # (tasks, U+1) normalized
     seconds: float  # of meta-training; 0 without
 
     @property
     def score(self) -> float:
         """Mean over tasks after the last update."""
-        return float(self.share[:, -1].mean())
+        return float(self.scores[:, -1].mean())
 
     @property
     def worst_task(self) -> str:
         """Name of the task with the lowest score."""
-        return self.tasks[int(self.share[:, -1].argmin())]
+        return self.tasks[int(self.scores[:, -1].argmin())]
 
     @property
     def worst(self) -> float:
         """Score of the worst task after the last update."""
-        return float(self.share[:, -1].min())
+        return float(self.scores[:, -1].min())
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class SweepSummary:
 
     def after(self, updates: int) -> float:
         """Mean over seeds and tasks after a number of updates."""
-        return float(np.mean([o.share[:, updates].mean() for o in self.outcomes]))
+        return float(np.mean([o.scores[:, updates].mean() for o in self.outcomes]))
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -75,7 +75,7 @@ class SweepSummary:
         return min(self.outcomes, key=lambda o: o.worst)
 
     def reached(self, target_score: float) -> int:
-        """Seeds at which every task reaches `target_score` of its optimum."""
+        """Seeds at which every task reaches `target_score`."""
         return sum(o.worst >= target_score for o in self.outcomes)
 
 
@@ -93,13 +93,10 @@ def read_outcome(job: SweepJob) -> RunResult:
     curves = list(found.by_task.values())
     returns = np.array([[p.greedy for p in curve] for curve in curves])
     steps = np.array([p.steps for p in curves[0]])
-    share = np.array(
-        [
-            [b.fraction_of_optimum(r) for r in row]
-            for b, row in zip(reference_returns, returns, strict=True)
-        ]
+    scores = np.array(
+        [[b.normalize(r) for r in row] for b, row in zip(reference_returns, returns, strict=True)]
     )
-    return RunResult(job, family.tasks, steps, returns, share, job.seconds())
+    return RunResult(job, family.tasks, steps, returns, scores, job.seconds())
 
 
 def summarize(jobs: list[SweepJob]) -> list[SweepSummary]:
@@ -114,7 +111,7 @@ def write_table(summaries: list[SweepSummary], path: Path) -> None:
     rows = (
         (
             *(o.job.variant, o.job.config.seed, task, u, steps),
-            *(f"{x[i, u]:.4f}" for x in (o.returns, o.share)),
+            *(f"{x[i, u]:.4f}" for x in (o.returns, o.scores)),
         )
         for summary in summaries
         for o in summary.outcomes
@@ -131,7 +128,7 @@ def plot(summaries: list[SweepSummary], target_score: float, path: Path) -> None
     figure = Figure(figsize=(9, 5), layout="constrained")
     axis = figure.subplots()
     for i, summary in enumerate(summaries):
-        curves = np.stack([o.share.mean(axis=0) for o in summary.outcomes])
+        curves = np.stack([o.scores.mean(axis=0) for o in summary.outcomes])
         x = summary.outcomes[0].steps
         axis.plot(x, curves.T, f"C{i % 10}", lw=0.5, alpha=0.4)
         style = "-" if i < 10 else "--"
@@ -139,7 +136,7 @@ def plot(summaries: list[SweepSummary], target_score: float, path: Path) -> None
     axis.axhline(target_score, color="0.4", ls=":", lw=1)
     axis.set_ylim(min(0.0, axis.get_ylim()[0]), 1.05)
     axis.set_xlabel("environment steps on the new task")
-    axis.set_ylabel("greedy return, of the optimum")
+    axis.set_ylabel("normalized score, greedy")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     with replacing(path, overwrite=True) as fresh:
@@ -181,7 +178,7 @@ def run_sweep(
         folder: of all runs; what is done there is not repeated.
         processes: that run at the same time.
         episodes: per update on a new task; None: 2,000 steps.
-        target_score: fraction of the optimum that the plot marks.
+        target_score: normalized score that the plot marks.
         on_run: called with how many runs are done, how many there are, the run, and the reason if
             it failed.
 

@@ -28,7 +28,7 @@ class FinishedRun:
     steps: int
     seconds: float
     updates: int  # of each fresh master
-    scores: dict[str, float]  # per task: greedy return after the last update, of the optimum
+    scores: dict[str, float]  # per task: greedy return after the last update, normalized
     restarts: int | None  # skills started anew; None: metrics.csv does not say
 
     @property
@@ -59,7 +59,7 @@ class RunComparison:
         return min(self.runs, key=lambda run: run.worst)
 
     def reached(self, target_score: float) -> int:
-        """Runs in which every task reaches `target_score` of its optimum."""
+        """Runs in which every task reaches `target_score`."""
         return sum(run.worst >= target_score for run in self.runs)
 
 
@@ -120,10 +120,7 @@ def _read(path: Path) -> FinishedRun:
         steps=iteration * config.mlsh.steps_per_iteration,
         seconds=seconds_of(run, arrays),
         updates=ADAPTATION_UPDATES,
-        scores={
-            t: limits[t].fraction_of_optimum(curve[-1].greedy)
-            for t, curve in found.by_task.items()
-        },
+        scores={t: limits[t].normalize(curve[-1].greedy) for t, curve in found.by_task.items()},
         restarts=_restarts(path / "metrics.csv", iteration),
     )
 

@@ -48,7 +48,6 @@ class ActorCriticBatch:
         self.value = StackedMLP(count, (inputs, *hidden, 1), masked_inputs=masked_value_inputs)
         self.policy_adam = Adam(self.policy.numpy, ppo.learning_rate, ppo.adam_epsilon)
         self.value_adam = Adam(self.value.numpy, ppo.learning_rate)
-        self.value_scale = 1.0  # of the value functions' outputs, as a return
 
     @property
     def count(self) -> int:
@@ -69,7 +68,6 @@ class ActorCriticBatch:
         for k in np.unique(row):
             mine = np.flatnonzero(row == k)
             out[mine] = self.value.forward_row(int(k), x[mine])[:, 0]
-        out *= np.float32(self.value_scale)
         return out
 
     def state(self, prefix: str) -> dict[str, NDArray[np.generic]]:

@@ -76,8 +76,9 @@ class MlshConfig:
     probe_ema: Fraction = 0.2  # rate of the running mean of each skill's return
     # Largest logit that the probe sets, so that a master still explores.
     probe_logit_clip: Rate = 3.0
-    # Reinitialize a skill whose absence would cost less than this part of the best mean return;
-    # 0: never. Needs the probe.
+    # Reinitialize a skill whose absence would cost less than this part of the best normalized
+    # return and which no master uses by state, three times at most and not in the last fifth of
+    # the training; 0: never. Needs the probe.
     reset_skill_below: Fraction = 0.12
     # Value function at the end of a skill's segment: its own, or that of the skill that follows.
     skill_bootstrap: Literal["same", "next"] = "same"
@@ -88,8 +89,8 @@ class MlshConfig:
     random_skill_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
     # A decision lasts between N (1 - this) and N (1 + this) ticks, drawn uniformly.
     duration_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    # Coefficient of the mutual information of skill and task, a bonus for masters in units of the
-    # largest return of a decision.
+    # Coefficient of the mutual information of skill and task, a bonus for masters in units of what
+    # a decision can earn.
     mutual_information_coef: Annotated[float, Field(ge=0)] = 0.0
     # Probability of a random skill that is recorded as the master's; a switch of `faithful-2017`.
     master_epsilon: Fraction = 0.0
@@ -98,7 +99,9 @@ class MlshConfig:
     # The first decision of a rollout is the previous master's; a switch of `faithful-2017`.
     stale_first_decision: bool = False
     bootstrap_truncated: bool = True  # value of a truncated state counts; `faithful-2017`: false
-    scaled_returns: bool = True  # returns in units of what a step can earn; `faithful-2017`: false
+    # Rewards less those of random actions, in units of what a step of the task can earn more at
+    # the optimum; `faithful-2017`: false.
+    scaled_returns: bool = True
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -9,11 +9,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.mlsh import skill_metrics
+from policies.mlsh.actor_critic import ActorCriticBatch
 from policies.mlsh.local_groups import LocalGroups
 from policies.mlsh.networks import StackedMLP
 from policies.mlsh.ppo import UpdateStats
 from policies.mlsh.rollout import Rollout
-from policies.mlsh.skill_metrics import min_skill_distance
 
 Floats64 = NDArray[np.float64]
 
@@ -29,6 +30,9 @@ class Iteration:
     returns: NDArray[np.float64]  # (G,) mean return per `family.ticks` ticks
     success: NDArray[np.float64]  # (G,) fraction of episodes
     usage: NDArray[np.float64]  # (G, K) fraction of the ticks that a master decided about
+    # (G, K) bits that a master's choice of a skill has on the state (`skill_metrics`)
+    state_information: NDArray[np.float64]
+    alone: NDArray[np.float64]  # (G, K) normalized return of each skill alone; NaN: not probed
     probing: NDArray[np.bool_]  # (G,)
     distance: float  # between the nearest two skills, 0 to 1 (policies.mlsh.skill_metrics)
     master: UpdateStats
@@ -76,10 +80,33 @@ def group_statistics(
     }
 
 
+def state_information(
+    rollout: Rollout, masters: ActorCriticBatch, groups: LocalGroups
+) -> Floats64:
+    """(G, K) bits that each master's choice of a skill has on the state.
+
+    Args:
+        rollout: of the groups of this process.
+        masters: those that decided in it.
+        groups: of all processes.
+    """
+    t, b = np.nonzero(rollout.decided)
+    group = b // (rollout.reward.shape[1] // len(groups))
+    rows = []
+    for row in range(len(groups)):
+        mine = group == row
+        logits = masters.policy.forward_row(row, rollout.decision_obs[t[mine], b[mine]])
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True)).astype(np.float64)
+        rows.append(skill_metrics.state_information(odds / odds.sum(axis=1, keepdims=True)))
+    return groups.all_gather(np.array(rows))
+
+
 def skill_distance(rollout: Rollout, policy: StackedMLP) -> float:
     """Distance between the skills' mean actions on visited states; see `skill_metrics`."""
     seen = rollout.obs[:-1].reshape(-1, rollout.obs.shape[-1])
-    return min_skill_distance([partial(policy.forward_row, k) for k in range(policy.count)], seen)
+    return skill_metrics.min_skill_distance(
+        [partial(policy.forward_row, k) for k in range(policy.count)], seen
+    )
 
 
 def mean_report(report: UpdateStats, policies: int, groups: LocalGroups) -> UpdateStats:

@@ -95,19 +95,16 @@ def policy_sums(
     )
 
 
-def value_sums(
-    stack: StackedMLP, row: int, part: Minibatch, ppo: PpoConfig, value_scale: float
-) -> LossTerms:
-    """Squared error of value function `row` in units of `value_scale`, with its coefficient."""
+def value_sums(stack: StackedMLP, row: int, part: Minibatch, ppo: PpoConfig) -> LossTerms:
+    """Squared error of value function `row`, with its coefficient."""
     saved = stack.activations(row, part.obs)
     predicted = saved[-1][:, 0]
-    off = predicted - part.target / np.float32(value_scale)
+    off = predicted - part.target
     error, slope = off * off, 2 * off
     if ppo.value_clip is not None:
-        # As released in 2017: in the units of the return, whatever its size.
-        step = predicted * np.float32(value_scale) - part.value
+        step = predicted - part.value
         near = part.value + np.clip(step, -ppo.value_clip, ppo.value_clip)
-        other = ((near - part.target) / np.float32(value_scale)) ** 2
+        other = (near - part.target) ** 2
         slope = np.where((other > error) & (np.abs(step) > ppo.value_clip), 0, slope)
         error = np.maximum(error, other)
     d_out = (np.float32(ppo.value_coefficient) * slope)[:, None].astype(np.float32)

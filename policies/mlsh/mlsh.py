@@ -11,6 +11,7 @@ shared by all. Over many tasks the skills become those that masters can make the
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -22,11 +23,18 @@ from policies.mlsh.config import TrainConfig
 from policies.mlsh.config_checks import check_sizes, hidden_elements
 from policies.mlsh.distributed import ALONE, Ranks
 from policies.mlsh.information_bonus import task_information
-from policies.mlsh.iteration import Iteration, group_statistics, mean_report, skill_distance
+from policies.mlsh.iteration import (
+    Iteration,
+    group_statistics,
+    mean_report,
+    skill_distance,
+    state_information,
+)
 from policies.mlsh.local_groups import LocalGroups
 from policies.mlsh.ppo import UpdateStats, ppo_update
+from policies.mlsh.reward_normalization import RewardNormalization
 from policies.mlsh.rollout import NO_OVERRIDE, Bools, Collector, Float32, Rollout
-from policies.mlsh.samples import master_samples, skill_samples
+from policies.mlsh.samples import Earnings, master_samples, skill_samples
 from policies.mlsh.skill_probe import Probe
 from policies.mlsh.task_schedule import NewTask, TaskSchedule
 from sim.envs.reference_returns import ReferenceReturns, all_reference_returns
@@ -91,20 +99,16 @@ class Mlsh:
             masked_inputs=hidden_elements(interface, network, "hidden_from_skills"),
             masked_master_inputs=hidden_elements(interface, network, "hidden_from_masters"),
         )
-        # What a tick and a decision can earn. Known beforehand: a spread of returns that are
-        # estimates themselves would grow by its own influence.
-        best = max(max(abs(b.random), abs(b.optimum)) for b in self.reference_returns) or 1.0
-        tick = best / self.family.ticks
-        self.decision_return_scale = tick * method.decision_ticks
-        if method.scaled_returns:
-            self.agent.skills.value_scale, self.agent.masters.value_scale = (
-                tick,
-                self.decision_return_scale,
-            )
         self.collector = Collector(self.env, self.agent, method, config.seed)
-        floor = float(np.mean([b.random for b in self.reference_returns]))
-        span = float(np.mean([b.optimum for b in self.reference_returns])) - floor
-        self.probe = Probe(method, floor, span)
+        # Known beforehand: a spread of returns that are estimates themselves would grow by its
+        # own influence.
+        self.scores = RewardNormalization.of(self.reference_returns, self.family.ticks)
+        self.units = (
+            self.scores
+            if method.scaled_returns
+            else RewardNormalization.none(len(self.family.tasks))
+        )
+        self.probe = Probe(method)
         self.pool = ThreadPoolExecutor(config.threads) if config.threads > 1 else None
         self.iteration = 0
 
@@ -136,7 +140,12 @@ class Mlsh:
             greedy_skills=self.freeze_skills,  # frozen skills act as they do on a robot
             random_skills=not self.freeze_skills,
         )
-        reset_skill = self._learn_from_probe(rollout, probing) if probing.any() else None
+        by_state = state_information(rollout, self.agent.masters, self.groups)
+        alone = self._learn_from_probe(rollout, probing)
+        reset_skill = self._reset_redundant_skill() if probing.any() else None
+        if not self.freeze_skills:
+            # What a master is like when it has learned for as long as it may.
+            self.probe.by_state.extend(by_state[joint & (age == self.schedule.period - 1)])
         master = self._update_masters(rollout, ~probing)
         learns = joint.any() and not self.freeze_skills
         skill = self._update_skills(rollout, joint) if learns else None
@@ -156,6 +165,8 @@ class Mlsh:
             master=master,
             skill=skill,
             reset_skill=reset_skill,
+            state_information=by_state,
+            alone=alone,
             diverged=int(diverged[0]),
             **group_statistics(rollout, self.groups, self.method.skills, episodes),
         )
@@ -183,29 +194,40 @@ class Mlsh:
             self.groups.local(probing)[:, None], self.probe.plan(), NO_OVERRIDE
         ).ravel()
 
-    def _learn_from_probe(self, rollout: Rollout, probing: Bools) -> int | None:
-        """Initialize fresh masters from the probe; returns the skill that was reset, if any."""
+    def _learn_from_probe(self, rollout: Rollout, probing: Bools) -> NDArray[np.float64]:
+        """Initialize fresh masters; returns the scores (G, K) of the skills alone, or NaN."""
+        alone = np.full((self.method.groups, self.method.skills), np.nan)
+        if not probing.any():
+            return alone
         totals = self.groups.by_group(rollout.reward.sum(axis=0, dtype=np.float64))
         totals = self.groups.all_gather(totals) * (self.family.ticks / self.method.rollout_ticks)
         for g in np.flatnonzero(probing).tolist():
-            first_guess = self.probe.bias(totals[g])  # per episode
+            returns = self.scores.returns(totals[g], self.schedule.tasks[g])  # per episode
+            first_guess, alone[g] = self.probe.bias(returns), self.probe.alone(returns)
             row = self.groups.row(g)
             if row is not None:
                 _, bias = self.agent.masters.policy.layers(row)[-1]
                 bias[:] = first_guess
-        skill = None if self.freeze_skills else self.probe.redundant_skill()
+        return alone
+
+    def _reset_redundant_skill(self) -> int | None:
+        """Reset a skill that no task needs; returns its number, if there is one."""
+        if self.freeze_skills:
+            return None
+        skill = self.probe.redundant_skill(self.iteration / self.config.iterations)
         if skill is not None:
             rng = generator(self.config.seed, Stream.INIT, 2, self.iteration)
             self.agent.skills.reset(skill, rng)
-            self.probe.clear()
+            self.probe.reset(skill)
         return skill
 
     # Updates ------------------------------------------------------------------------------
 
     def _update_masters(self, rollout: Rollout, active: Bools) -> UpdateStats:
         local, method, all_reduce = self.groups.local, self.method, self.groups.all_reduce
-        bonus = self._information(rollout)
-        samples = master_samples(self.agent.masters, rollout, bonus, local(active), method)
+        earned = self._earnings(rollout, self.config.master.gamma, self._decision_unit)
+        earned = replace(earned, reward=earned.reward + self._information(rollout))
+        samples = master_samples(self.agent.masters, rollout, earned, local(active), method)
         samples = normalize_advantages(samples, method.master_advantage, everyone=all_reduce)
         report = ppo_update(
             self.agent.masters, samples, self._shuffle_masters, entropy=self._entropy()
@@ -214,16 +236,30 @@ class Mlsh:
 
     def _update_skills(self, rollout: Rollout, joint: Bools) -> UpdateStats:
         all_reduce = self.groups.all_reduce
-        samples = skill_samples(self.agent.skills, rollout, self.groups.local(joint), self.method)
+        earned = self._earnings(rollout, self.config.skill.gamma, 1)
+        samples = skill_samples(
+            self.agent.skills, rollout, earned, self.groups.local(joint), self.method
+        )
         samples = normalize_advantages(samples, "group", own=all_reduce, everyone=all_reduce)
         return ppo_update(
             self.agent.skills, samples, self._shuffle_skills, all_reduce=all_reduce, pool=self.pool
         )
 
+    @property
+    def _decision_unit(self) -> int:
+        """Ticks whose normalized rewards are one unit of a master's value function."""
+        return self.method.decision_ticks if self.method.scaled_returns else 1
+
+    def _earnings(self, rollout: Rollout, gamma: float, ticks: int) -> Earnings:
+        """Rewards of a level in the unit of its value functions, that of `ticks` ticks."""
+        task = np.repeat(self.groups.local(self.schedule.tasks), self.method.envs)
+        reward = self.units.rewards(rollout.reward, task) / np.float32(ticks)
+        return Earnings(reward, self.units.terminal(task, gamma, ticks))
+
     def _information(self, rollout: Rollout) -> Float32:
         """(T, B) bonus for choices that distinguish a group's task, decaying over the training.
 
-        In units of the return scale of a decision.
+        In units of what a decision can earn.
         """
         weight = self.method.mutual_information_coef * (
             1 - self.iteration / self.config.iterations
@@ -231,7 +267,9 @@ class Mlsh:
         if weight <= 0 or self.freeze_skills:
             return np.zeros_like(rollout.reward)
         told = task_information(rollout, self.schedule.tasks, self.groups, self.method.skills)
-        bonus: Float32 = (weight * self.decision_return_scale * told).astype(np.float32)
+        method = self.method
+        best = 1.0 if method.scaled_returns else method.decision_ticks * self.scores.span.max()
+        bonus: Float32 = (weight * best * told).astype(np.float32)
         return bonus
 
     def _entropy(self) -> list[float]:

@@ -133,7 +133,7 @@ def _policy_work(level: ActorCriticBatch, row: int, part: Minibatch, entropy: fl
 
 def _value_work(level: ActorCriticBatch, row: int, part: Minibatch) -> Array:
     """Returns the loss terms of the value function: loss; gradient."""
-    sums = value_sums(level.value, row, part, level.ppo, level.value_scale)
+    sums = value_sums(level.value, row, part, level.ppo)
     return np.concatenate([[sums.loss], sums.gradient])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +18,27 @@ from policies.mlsh.rollout import Bools, Float32, Rollout
 Values = Callable[[Float32, NDArray[np.intp]], Float32]
 
 
+@dataclass(frozen=True)
+class Earnings:
+    """Rewards of the B simulations of a rollout, in the unit of the value functions of a level."""
+
+    reward: Float32  # (T, B)
+    terminal: Float32  # (B,) value of a terminated episode
+
+
 def master_samples(
-    level: ActorCriticBatch, rollout: Rollout, bonus: Float32, active: Bools, method: MlshConfig
+    level: ActorCriticBatch,
+    rollout: Rollout,
+    earned: Earnings,
+    active: Bools,
+    method: MlshConfig,
 ) -> list[Minibatch]:
     """The decisions of each group's master.
 
     Args:
         level: of the masters.
         rollout: T ticks of the simulations of these groups.
-        bonus: (T, B) that a decision earns besides the reward.
+        earned: by these simulations, in the unit of the value functions.
         active: (groups,) whether the master learns at all.
         method: how values follow the end of an episode and of the rollout.
 
@@ -39,11 +52,11 @@ def master_samples(
     asked = np.broadcast_to(group, rollout.reward.shape)
     last = level.values(rollout.obs[-1], group) * method.bootstrap_truncated
     advantage = master_advantages(
-        rollout.reward + bonus,
+        earned.reward,
         rollout.decided,
         value,
         rollout.done,
-        _end_values(rollout, level.values, asked, method),
+        _end_values(rollout, earned, level.values, asked, method),
         last.astype(np.float32),
         gamma=level.ppo.gamma,
         gae_lambda=level.ppo.gae_lambda,
@@ -68,13 +81,18 @@ def master_samples(
 
 
 def skill_samples(
-    level: ActorCriticBatch, rollout: Rollout, joint: Bools, method: MlshConfig
+    level: ActorCriticBatch,
+    rollout: Rollout,
+    earned: Earnings,
+    joint: Bools,
+    method: MlshConfig,
 ) -> list[Minibatch]:
     """The ticks on which each skill was active, of the groups that train the skills.
 
     Args:
         level: of the skills.
         rollout: T ticks of the simulations of these groups.
+        earned: by these simulations, in the unit of the value functions.
         joint: (groups,) whether a group is in its joint phase.
         method: what a skill's return is when another one takes over.
 
@@ -82,7 +100,7 @@ def skill_samples(
         Samples for each skill.
     """
     columns = np.flatnonzero(np.repeat(joint, method.envs))
-    reward, skill = rollout.reward[:, columns], rollout.skill[:, columns]
+    reward, skill = earned.reward[:, columns], rollout.skill[:, columns]
     obs, done = rollout.obs[:, columns], rollout.done[:, columns]
     chosen = ~rollout.is_random[:, columns]
     group = np.broadcast_to(columns // method.envs, reward.shape)
@@ -94,7 +112,7 @@ def skill_samples(
     following = np.concatenate([skill[1:], skill[-1:]])
     same = method.skill_bootstrap == "same"
     next_value = values(obs[1:], skill if same else following)
-    end = _end_values(rollout, level.values, rollout.skill, method)
+    end = _end_values(rollout, earned, level.values, rollout.skill, method)
     next_value = np.where(done, end[:, columns], next_value)
     if not method.bootstrap_truncated:
         next_value[-1] = 0
@@ -121,21 +139,27 @@ def skill_samples(
 
 
 def _end_values(
-    rollout: Rollout, values: Values, asked: NDArray[np.intp], method: MlshConfig
+    rollout: Rollout,
+    earned: Earnings,
+    values: Values,
+    asked: NDArray[np.intp],
+    method: MlshConfig,
 ) -> Float32:
     """(T, B) value after the end of an episode: that of the final observation if truncated.
 
     Args:
         rollout: where episodes ended.
+        earned: what a termination is worth.
         values: value functions of the level.
         asked: (T, B) index of the value function.
         method: switches this value on or off.
 
     Returns:
-        Zero after a termination and where no episode ended.
+        Zero where no episode ended.
     """
     end = np.zeros_like(rollout.reward)
     t, b = rollout.final_at.T
     keep = rollout.truncated[t, b] & method.bootstrap_truncated
     end[t, b] = np.where(keep, values(rollout.final_obs, asked[t, b]), 0)
+    end[t, b] = np.where(rollout.terminated[t, b], earned.terminal[b], end[t, b])
     return end

@@ -1,4 +1,4 @@
-"""Metrics of skills: mutual information of skill and task, distance of skills; numpy only."""
+"""Metrics of skills: information on task and state, distance of skills; numpy only."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 SEEN = 256  # observations on which skills are compared
+LEARNED = 0.2  # normalized return below which nothing has been learned yet
+BY_STATE = 0.1  # bits on the state, from which on a master's use of a skill depends on it
 
 
 def mutual_information(usage: NDArray[np.float64]) -> float:
@@ -19,7 +21,29 @@ def mutual_information(usage: NDArray[np.float64]) -> float:
     """
     if len(usage) < 2:
         return 0.0
-    return float(_entropy(usage.mean(axis=0)) - np.mean([_entropy(row) for row in usage]))
+    told = _entropy(usage.mean(axis=0)) - np.mean([_entropy(row) for row in usage])
+    return max(0.0, float(told))  # not below zero by rounding
+
+
+def binary_entropy(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Entropy of each probability and its complement, bits."""
+    q = np.clip(p, 1e-12, 1 - 1e-12)
+    return np.asarray(-(q * np.log2(q) + (1 - q) * np.log2(1 - q)))
+
+
+def state_information(chance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(K,) bits that choosing a skill or not tells about the state that the choice was made from.
+
+    Zero for a skill that is never chosen, always, or as often in one state as in another; one for
+    a skill that is certain in half of the states and excluded in the others.
+
+    Args:
+        chance: (n, K) probability of each skill in n states.
+    """
+    if not len(chance):
+        return np.zeros(chance.shape[1])
+    told = binary_entropy(chance.mean(axis=0)) - binary_entropy(chance).mean(axis=0)
+    return np.asarray(told)
 
 
 def min_skill_distance(

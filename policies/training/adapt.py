@@ -59,6 +59,7 @@ class AdaptationResult:
     learner: Mlsh
     curves: list[list[AdaptationPoint]]  # (tasks, updates + 1)
     estimates: tuple[OffPolicyEstimate, ...] = ()  # of each task, of masters from recordings
+    pruned: tuple[int, ...] = ()  # skills of the training that were left out
 
 
 def envs_per_update(config: TrainConfig) -> int:

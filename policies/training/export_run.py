@@ -11,8 +11,9 @@ from policies.bundle.manifest import check_name, skill_names
 from policies.bundle.skill_limits import SkillLimits, read_skill_limits
 from policies.mlsh.config import TrainConfig
 from policies.training.adapt import AdaptationResult, scored_episodes
+from policies.training.pruning import describe_pruned, prune
 from policies.training.run import open_run
-from policies.training.train import learn_masters
+from policies.training.train import learn_masters, pruned_skills
 from sim.files.arrays import load_arrays
 from sim.physics.robot_model import load_robot
 from sim.tasks.registry import make_family
@@ -26,6 +27,7 @@ class ExportedRun:
     bundle: Bundle
     adapted: AdaptationResult
     parity: Parity
+    left_out: str  # what there is to say about skills that are not in it, else empty
 
 
 def export_run(
@@ -51,8 +53,11 @@ def export_run(
     """
     folder = open_run(run)
     trained, facts = folder.trained, folder.provenance
-    config = trained.config
-    facts["command"] = "; ".join([str(facts["command"]), *trained.changes])
+    arrays = load_arrays(folder.checkpoint)
+    pruned = pruned_skills(folder, trained.config, arrays)
+    changes = filter(None, [*trained.changes, describe_pruned(trained.config, pruned)])
+    facts["command"] = "; ".join([str(facts["command"]), *changes])
+    config, _ = prune(trained.config, arrays, pruned)
     name = name or config.family
     check_name("bundle", name)
     check_target(target, overwrite=overwrite)
@@ -73,11 +78,11 @@ def export_run(
         )
     }
     # What was trained, not what was planned: the run may have been stopped early.
-    iterations = int(load_arrays(folder.checkpoint)["iteration"])
+    iterations = int(arrays["iteration"])
     steps = iterations * config.mlsh.steps_per_iteration
     provenance = provenance_of(config, facts, steps, iterations)
     bundle, parity = export(config, learner, masters, provenance, name, target, limits)
-    return ExportedRun(bundle, adapted, parity)
+    return ExportedRun(bundle, adapted, parity, describe_pruned(trained.config, pruned))
 
 
 def _read_limits(file: Path, config: TrainConfig) -> SkillLimits:

@@ -31,7 +31,8 @@ def describe(
 ) -> Row:
     """Returns an iteration as named numbers; a task that no warmed-up group has is absent.
 
-    `return/...` and `usage/...` are of groups whose master is warmed up, sampled, not greedy.
+    `return/...` and `usage/...` are of groups whose master is warmed up, sampled, not greedy;
+    `alone/...` are the normalized returns of each skill in the probe.
     """
     row: Row = {
         "iteration": it.number,
@@ -42,11 +43,17 @@ def describe(
         "groups_joint": int((it.age >= warmup).sum()),
         "groups_probing": int(it.probing.sum()),
         "mutual_information": skill_mutual_information(it, warmup),
+        "state_information": float(it.state_information[it.age >= warmup].max(axis=1).mean())
+        if (it.age >= warmup).any()
+        else 0.0,
         "skill_distance": it.distance,
     }
     warm = it.age >= warmup
     scores = []
     for index, task in enumerate(tasks):
+        probed = it.alone[it.probing & (it.task == index)]
+        for k, score in enumerate(probed.mean(axis=0) if len(probed) else ()):
+            row[f"alone/{task}/skill-{k}"] = float(score)
         mine = warm & (it.task == index)
         if not mine.any():
             continue
@@ -117,9 +124,10 @@ def _whole_rows(path: Path, columns: list[str]) -> tuple[list[dict[str, str]], b
         header, *cells = csv.reader(lines)
     except (ValueError, csv.Error):
         return [], True
-    if header != columns:
+    # An earlier version had fewer columns, in the same order.
+    if not header or header != [column for column in columns if column in header]:
         return [], True
-    rows = [dict(zip(columns, row, strict=True)) for row in cells if len(row) == len(columns)]
+    rows = [dict(zip(header, row, strict=True)) for row in cells if len(row) == len(header)]
     whole = [row for row in rows if _is_whole(row)]
     return whole, len(whole) < len(cells)
 
@@ -147,11 +155,11 @@ def _set_aside(path: Path) -> Path:
 def column_names(tasks: tuple[str, ...], skills: int) -> list[str]:
     """Names of all columns of `describe`, in order."""
     names = ["iteration", "steps", "seconds", "steps_per_second", "score", "mutual_information"]
-    names += ["skill_distance", "diverged"]
+    names += ["state_information", "skill_distance", "diverged"]
     names += ["groups_warming_up", "groups_joint", "groups_probing", "reset_skill"]
     for task in tasks:
         names += [f"return/{task}", f"success/{task}"]
-        names += [f"usage/{task}/skill-{k}" for k in range(skills)]
+        names += [f"{what}/{task}/skill-{k}" for what in ("usage", "alone") for k in range(skills)]
     reports = ("policy_loss", "value_loss", "entropy", "kl", "clipped")
     return names + [f"{level}/{name}" for level in ("master", "skill") for name in reports]
 

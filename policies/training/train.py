@@ -6,19 +6,21 @@ import shlex
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from policies.bundle.adaptation import AdaptationPoint
 from policies.mlsh.actor_critic import Agent
+from policies.mlsh.config import TrainConfig
 from policies.mlsh.distributed import ALONE, Ranks
 from policies.mlsh.mlsh import Mlsh
 from policies.training.adapt import AdaptationResult, adapt
 from policies.training.adaptation_file import Origin, write_adaptation
 from policies.training.divergence import write_failures
 from policies.training.metrics import CsvLog, Row, column_names, describe, plot_curves
+from policies.training.pruning import prune, untrained_skills
 from policies.training.run import ALLOW, Run, iteration_of, misfit, seconds_of, with_all_tasks
 from policies.training.trained_with import KEY, held, read_trained, trained_now
 from sim.errors import UserError
@@ -207,7 +209,8 @@ def learn_masters(
     """
     arrays = load_arrays(run.checkpoint)
     trained = run.still_trained(arrays)
-    config = trained.config
+    pruned = pruned_skills(run, trained.config, arrays)
+    config, arrays = prune(trained.config, arrays, pruned)
     if held_out:
         config = with_all_tasks(config)
     tasks = make_family(config.family, config.family_parameters).tasks
@@ -230,4 +233,21 @@ def learn_masters(
             )
         origin = Origin.of(trained, iteration_of(run, arrays))
         write_adaptation(run.path / name, tasks, result.curves, origin)
-    return result
+    return replace(result, pruned=pruned)
+
+
+def pruned_skills(run: Run, config: TrainConfig, arrays: Arrays) -> tuple[int, ...]:
+    """Skills of a run that no master gets, because nothing trained them.
+
+    Args:
+        run: the run folder.
+        config: of the training.
+        arrays: of its checkpoint.
+
+    Raises:
+        UserError: the checkpoint is damaged or of another configuration.
+    """
+    try:
+        return untrained_skills(config, arrays)
+    except (KeyError, ValueError) as error:
+        raise misfit(run, error) from None

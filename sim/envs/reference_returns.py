@@ -56,10 +56,6 @@ class ReferenceReturns:
             )
         return (value - self.random) / (self.optimum - self.random)
 
-    def fraction_of_optimum(self, value: float) -> float:
-        """Returns the fraction of the optimum; if returns are costs, the normalized score."""
-        return value / self.optimum if self.optimum > 0 else self.normalize(value)
-
 
 def episode_rng(seed: int, episode: int) -> np.random.Generator:
     """Returns the generator of an evaluation episode, shared by offline rollouts and sim_node."""

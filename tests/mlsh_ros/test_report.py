@@ -337,16 +337,21 @@ def test_what_tasks_have_of_the_skills(offline):
 
 
 def test_collapse_in_plain_words(offline):
-    alike, apart = [(0.5, 0.5)] * 2, [(1.0, 0.0), (0.0, 1.0)]
-    told = "On t the skills have collapsed: masters choose alike on all tasks (0.00 of 1.00 bits)"
-    collapsed = shared(offline, *alike, value=0.6)
+    one, apart = [(1.0, 0.0)] * 2, [(1.0, 0.0), (0.0, 1.0)]
+    told = "On t the skills have collapsed (masters choose alike on all tasks, 0.00 of 1.00 bits)"
+    good, bad = shared(offline, *one, value=0.95), shared(offline, *one, value=0.1)
+    collapsed = replace(good, lines=[good.lines[0], bad.lines[1]])
     assert told in verdict(collapsed)
-    assert "t/0 at 60 % of its optimum, t/1 at 60 % of its optimum" in verdict(collapsed)
+    assert "t/1 at 10 %" in verdict(collapsed)
+    assert "t/0 at" not in verdict(collapsed)
     assert "0.00 of 1.00 bits" in Page(sharing_section(collapsed)).text
-    # Alike but good, or poor but apart, is no collapse.
-    for fine in (shared(offline, *alike, value=0.8), shared(offline, *apart, value=0.6)):
-        assert "collapsed:" not in verdict(fine)
-        assert "not collapsed" in Page(sharing_section(fine)).text
+    # Alike but good, or poor but apart, or changing within an episode, is no collapse.
+    fine = shared(offline, *one, value=0.8)
+    assert "all tasks are served" in Page(sharing_section(fine)).text
+    assert "On t" not in verdict(fine)
+    assert "On t not learned yet: t/0 at 60 %" in verdict(shared(offline, *apart, value=0.6))
+    switching = shared(offline, *[(0.5, 0.5)] * 2, value=0.6)
+    assert "On t no skill alone is enough" in verdict(switching)
     # With the settings of the training it says what to try.
     manifest = offline.bundle.manifest
     settings = config_to_dict(replace(default_config("moving_bandits", "omni"), seed=0))

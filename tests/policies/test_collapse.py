@@ -1,4 +1,4 @@
-"""The probe's arithmetic, and when a skill is started anew."""
+"""The probe's arithmetic, when a skill is started anew, and when it is left out."""
 
 from dataclasses import replace
 
@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 
 from policies.mlsh.config import MlshConfig
-from policies.mlsh.presets import default_config
-from policies.mlsh.skill_probe import WINDOW, Probe
-from policies.training.collapse_report import collapse_warning
+from policies.mlsh.skill_metrics import state_information
+from policies.mlsh.skill_probe import BY_STATE, MOST_RESETS, UNTIL, WINDOW, Probe
 from sim.envs.reference_returns import ReferenceReturns
 from tests.support.bundles import small_config
 
 
-def probe(floor=0.0, span=10.0, **changes) -> Probe:
+def probe(**changes) -> Probe:
     # Two skills, four simulations: 0 and 2 run skill 0, 1 and 3 run skill 1.
     method: MlshConfig = replace(small_config().mlsh, **changes)
-    return Probe(method, floor, span)
+    return Probe(method)
 
 
 def returns(skill_0, skill_1) -> np.ndarray:
@@ -64,12 +63,17 @@ def test_plain_bias_does_not():
 # Starting a skill anew ----------------------------------------------------------------------
 
 
-def after(*means, **changes) -> int | None:
-    """The dispensable skill after probes with these mean returns of the skills, repeated."""
+def probed(*means, **changes) -> Probe:
+    """After probes with these mean returns of the skills, repeated."""
     each = probe(skills=len(means[0]), envs=2 * len(means[0]), **changes)
     for i in range(WINDOW):
         each.bias(np.tile(np.array(means[i % len(means)], np.float64), 2))
-    return each.redundant_skill()
+    return each
+
+
+def after(*means, **changes) -> int | None:
+    """The dispensable skill after such probes."""
+    return probed(*means, **changes).redundant_skill(progress=0.5)
 
 
 def test_two_skills_that_do_the_same_are_one_too_many():
@@ -103,19 +107,66 @@ def test_a_single_skill_is_indispensable():
 
 
 def test_nothing_is_started_anew_before_anything_is_learned():
-    # Floor 0, span 10: 20 % of the way is 2.0.
-    assert after((1, 1), (1.9, 1.9)) is None
+    # 20 % of the way from random to optimum.
+    assert after((0.1, 0.1), (0.19, 0.19)) is None
+    assert after((0.21, 0.21), (0.1, 0.1)) is not None
+
+
+def test_a_skill_that_masters_use_by_state_is_needed():
+    # Half of a ring is served by each skill: over whole episodes nobody misses skill 0.
+    ring = probed((0.61, 0.55), (0.0, 0.49), (0.01, 0.43))
+    assert ring.redundant_skill(progress=0.5) == 0
+    ring.by_state.extend([np.array([BY_STATE - 0.02, BY_STATE - 0.02])] * 3)
+    assert ring.redundant_skill(progress=0.5) == 0
+    ring.by_state.extend([np.array([BY_STATE + 0.05, BY_STATE + 0.05])] * 3)
+    assert ring.redundant_skill(progress=0.5) is None
+    # The same goes for one of three, whatever the other two do.
+    three = probed((0.8, 0.1, 0.1), (0.2, 0.1, 0.7))
+    assert three.redundant_skill(progress=0.5) == 1
+    three.by_state.append(np.array([0.0, 0.9, 0.0]))
+    assert three.redundant_skill(progress=0.5) is None
+
+
+def test_nothing_is_started_anew_in_the_last_fifth():
+    each = probed((8, 8), (2, 2))
+    assert each.redundant_skill(progress=UNTIL - 0.01) is not None
+    assert each.redundant_skill(progress=UNTIL) is None
+    assert UNTIL == 0.8
+
+
+def test_no_skill_is_started_anew_for_ever():
+    each = probed((8, 1, 3), (2, 1, 7))
+    for _ in range(MOST_RESETS):
+        assert each.redundant_skill(progress=0.1) == 1
+        each.reset(1)
+        assert each.redundant_skill(progress=0.1) is None
+        for mean in [(8, 1, 3), (2, 1, 7)] * (WINDOW // 2):
+            each.bias(np.tile(np.array(mean, np.float64), 2))
+    assert each.redundant_skill(progress=0.1) is None
+    assert each.resets.tolist() == [0, MOST_RESETS, 0]
+
+
+@pytest.mark.parametrize("bonus", [0.0, -48.0, 500.0])
+def test_restarts_do_not_depend_on_what_every_tick_pays(bonus):
+    """Probes see normalized returns: what all policies earn, random ones too, is not in them."""
+    limit = ReferenceReturns(bonus + 2.0, bonus + 2.0, bonus + 44.0)
+
+    def after_returns(*means):
+        return after(*(tuple(limit.normalize(x + bonus) for x in mean) for mean in means))
+
+    assert after_returns((45, 2), (2, 45)) is None  # healthy
+    assert after_returns((45, 45), (2, 2)) is not None  # alike
 
 
 def test_nothing_is_started_anew_on_few_probes():
     each = probe()
     for _ in range(WINDOW - 1):
         each.bias(returns((8, 8), (8, 8)))
-    assert each.redundant_skill() is None
+    assert each.redundant_skill(progress=0.0) is None
     each.bias(returns((8, 8), (8, 8)))
-    assert each.redundant_skill() is not None
-    each.clear()
-    assert each.redundant_skill() is None
+    assert each.redundant_skill(progress=0.0) is not None
+    each.reset(0)
+    assert each.redundant_skill(progress=0.0) is None
     assert not each.usual.any()
 
 
@@ -123,47 +174,40 @@ def test_state_comes_back():
     one, other = probe(), probe()
     for value in (3.0, 8.0, 5.0):
         one.bias(returns((value, value + 1), (4, 6)))
-    other.restore(one.state())
-    assert np.array_equal(other.state()["probe.recent"], one.state()["probe.recent"])
+    one.by_state.append(np.array([0.1, 0.2]))
+    one.resets[1] = 2
+    state = one.state()
+    other.restore(state)
+    assert state.keys() == other.state().keys()
+    for name, array in other.state().items():
+        assert np.array_equal(array, state[name])
     more = returns((2, 3), (4, 4))
     assert np.array_equal(one.bias(more), other.bias(more))
 
 
-# In words ---------------------------------------------------------------------------------
+def test_statistics_of_an_earlier_version_begin_anew():
+    one, other = probe(), probe()
+    one.bias(returns((3, 4), (4, 6)))
+    state = one.state()
+    del state["probe.by_state"], state["probe.resets"]  # its returns were not normalized
+    other.restore(state)
+    assert not other.usual.any()
+    assert not other.recent
+    del state["probe.usual"]
+    with pytest.raises(KeyError):
+        other.restore(state)
 
 
-def rows(left, right, information, distance):
-    row = {"mutual_information": information, "skill_distance": distance}
-    return [{**row, "return/left": left, "return/right": right}] * 10
+# State-dependent use ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("left", "right", "information", "distance", "said"),
-    [
-        (40, 40, 1.0, 0.6, []),  # each has its own
-        (40, 10, 1.0, 0.6, []),  # one is not learned yet, but they are apart
-        (40, 40, 0.0, 0.6, []),  # one skill serves both tasks: nobody is missed
-        (40, 10, 0.1, 0.6, ["right at 25 %", "0.10 of 1.00 bits"]),
-        (40, 10, 0.1, 0.05, ["right at 25 %", "two skills act alike (0.05 apart, of 1)"]),
-    ],
-)
-def test_collapse_is_said_with_its_tasks(left, right, information, distance, said):
-    bounds = [ReferenceReturns(0.0, 20.0, 40.0)] * 2
-    method = small_config().mlsh
-    text = collapse_warning(
-        rows(left, right, information, distance), ("left", "right"), bounds, method
-    )
-    assert bool(text) == bool(said)
-    assert "\n" not in text
-    for part in said:
-        assert part in text
-
-
-def test_what_is_off_is_tried_first():
-    bounds = [ReferenceReturns(0.0, 20.0, 40.0)] * 2
-    method = replace(small_config().mlsh, probe="none", reset_skill_below=0.0)
-    text = collapse_warning(rows(40, 10, 0, 0), ("left", "right"), bounds, method)
-    assert "Try --set mlsh.probe=centered, --set mlsh.reset_skill_below=0.12" in text
-    recipe = default_config("moving_bandits", "omni").mlsh
-    on = collapse_warning(rows(40, 10, 0, 0), ("left", "right"), bounds, recipe)
-    assert "Try --set mlsh.mutual_information_coef=0.5, --set mlsh.groups=20, another --seed" in on
+def test_information_of_a_choice_on_the_state():
+    # Skill 0 in half of the states and never in the others: 1 bit. Skill 2 never.
+    by_state = np.array([[1.0, 0, 0], [0, 1, 0]])
+    assert state_information(by_state) == pytest.approx([1, 1, 0], abs=1e-6)
+    # The same probabilities in all states tell nothing, however even.
+    assert state_information(np.full((5, 2), 0.5)) == pytest.approx([0, 0], abs=1e-9)
+    # H(0.5) - H(0.9) = 1 - 0.469.
+    partly = np.array([[0.9, 0.1], [0.1, 0.9]])
+    assert state_information(partly) == pytest.approx([0.531, 0.531], abs=1e-3)
+    assert state_information(np.zeros((0, 2))).tolist() == [0, 0]

@@ -142,9 +142,8 @@ def test_balanced_tasks_and_probe_are_off():
 
 @pytest.mark.parametrize("bootstrap", [True, False])
 def test_bootstrap_truncated(bootstrap, monkeypatch):
-    each = learner(bootstrap_truncated=bootstrap, rollout_ticks=70)
+    each = learner(bootstrap_truncated=bootstrap, rollout_ticks=70, scaled_returns=False)
     # Every value is 7, so that what a target holds shows.
-    each.agent.masters.value_scale = each.agent.skills.value_scale = 1
     for stack in (each.agent.masters.value, each.agent.skills.value):
         stack.numpy[:] = 0
         for row in range(stack.count):
@@ -176,14 +175,17 @@ def test_bootstrap_truncated(bootstrap, monkeypatch):
 def test_scaled_returns(scaled):
     """Value functions learn in units of what a step of their level can earn, or raw."""
     each = learner(scaled_returns=scaled)
-    assert each.reference_returns[0].optimum == pytest.approx(44.8, abs=0.1)  # of 50 ticks
-    assert each.decision_return_scale == pytest.approx(
-        8.97, abs=0.02
-    )  # of the 10 ticks of a decision
-    assert each.agent.masters.value_scale == (each.decision_return_scale if scaled else 1)
-    assert each.agent.skills.value_scale == pytest.approx(
-        each.decision_return_scale / 10 if scaled else 1
-    )
+    limit = each.reference_returns[0]
+    assert limit.optimum == pytest.approx(44.8, abs=0.1)  # of 50 ticks
+    assert limit.random == pytest.approx(2.1, abs=0.1)
+    each.schedule.tasks[:] = 0
+    rollout = each.collector.collect(0, ticks=10)
+    rollout.reward[:] = 1
+    tick = (1 - limit.random / 50) / ((limit.optimum - limit.random) / 50)
+    for ticks, expected in ((1, tick), (each._decision_unit, tick / 10)):
+        earned = each._earnings(rollout, 0.99, ticks)
+        assert earned.reward == pytest.approx(expected if scaled else 1)
+    assert (earned.terminal < 0).all() if scaled else not earned.terminal.any()
 
 
 @pytest.mark.parametrize("clip", [None, 0.2])
@@ -216,8 +218,7 @@ def test_drop_remainder(drop):
 
 @pytest.mark.parametrize("bootstrap", ["same", "next"])
 def test_skill_bootstrap(bootstrap, monkeypatch):
-    each = learner(skill_bootstrap=bootstrap)
-    each.agent.skills.value_scale = 1
+    each = learner(skill_bootstrap=bootstrap, scaled_returns=False)
     stack = each.agent.skills.value
     stack.numpy[:] = 0
     for k, value in enumerate((3, 5)):

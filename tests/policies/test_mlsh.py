@@ -197,7 +197,10 @@ def test_probe_sets_the_masters_first_guess(monkeypatch):
     assert it.probing.all()
     # Simulation e of a group runs skill e mod K, all the time.
     assert (ran[0].skill == [0, 1, 0, 1] * 2).all()
-    assert np.concatenate(given) == pytest.approx(ran[0].reward.sum(axis=0))
+    limits = [learner.reference_returns[task] for task in learner.schedule.tasks]
+    expected_returns = ran[0].reward.sum(axis=0).reshape(2, 4)
+    for group, (limit, totals) in enumerate(zip(limits, expected_returns, strict=True)):
+        assert given[group] == pytest.approx([limit.normalize(total) for total in totals])
     # But for the output bias masters are as they were: the probing iteration has no update.
     policy = learner.agent.masters.policy
     for g in range(2):
@@ -221,22 +224,26 @@ def test_probed_returns_are_of_whole_episodes(monkeypatch):
 
     monkeypatch.setattr(learner.collector, "collect", paid)
     learner.iterate()
-    assert totals[0] == pytest.approx([50] * 4)  # 30 in 30 ticks
+    limit = learner.reference_returns[learner.schedule.tasks[0]]
+    assert totals[0] == pytest.approx([limit.normalize(50)] * 4)  # 30 in 30 ticks
 
 
 def test_a_skill_is_started_anew_once_no_task_misses_it(monkeypatch):
     learner = Mlsh(config(groups=1, warmup=5, joint=1))
-    monkeypatch.setattr(learner.probe, "redundant_skill", lambda: 1)
+    monkeypatch.setattr(learner.probe, "redundant_skill", lambda progress: 1)
     other, mine = networks(learner, "skills")
     learner.agent.skills.policy_adam.steps[:] = 9
     learner.probe.usual[:] = 1
     learner.probe.recent.append(np.ones(2))
+    learner.probe.by_state.append(np.ones(2))
     assert learner.iterate().reset_skill == 1
     kept, fresh = networks(learner, "skills")
     assert np.array_equal(kept, other)
     assert not np.array_equal(fresh, mine)
     assert learner.agent.skills.policy_adam.steps[:, 0].tolist() == [9, 0]
     assert not learner.probe.recent
+    assert not learner.probe.by_state
+    assert learner.probe.resets.tolist() == [0, 1]
     assert not learner.probe.usual.any()
     assert learner.iterate().reset_skill is None  # no probe in this iteration, so no decision
 
@@ -372,7 +379,7 @@ def test_information_pays_choices_that_tell_the_task():
     rollout = replace(rollout, decided=decided, skill=skill)
     bonus = learner._information(rollout)
     # Of 8 choices (8 + 1) / (8 + 2) and 1 / 10 on either task, 1/2 over both.
-    expected = 0.5 * learner.decision_return_scale * np.log(0.9 / 0.5)
+    expected = 0.5 * np.log(0.9 / 0.5)  # in units of what a decision can earn
     assert bonus[decided] == pytest.approx(expected)
     assert not bonus[~decided].any()
     # Both on one task tell nothing, nor do two that choose alike.

@@ -177,16 +177,16 @@ def test_gradient_of_the_policy_is_torchs(log_stds, entropy):
 
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_gradient_of_the_value_is_torchs(clip):
-    policies, unit, ppo = level(), 2.5, replace(PPO, value_clip=clip)
+    policies, ppo = level(), replace(PPO, value_clip=clip)
     s = moved(policies, 1)
-    ours = value_sums(policies.value, 1, s, ppo, unit)
+    ours = value_sums(policies.value, 1, s, ppo)
     parameters = torch.from_numpy(policies.value.numpy[1]).clone().requires_grad_()
     predicted = by_torch(policies.value, 1, s.obs, parameters)[0][:, 0]
-    target, value = torch.from_numpy(s.target) / unit, torch.from_numpy(s.value)
+    target, value = torch.from_numpy(s.target), torch.from_numpy(s.value)
     error = (predicted - target) ** 2
     if clip is not None:
-        near = (value + (predicted * unit - value).clamp(-clip, clip)) / unit
-        assert not torch.equal(near * unit, predicted * unit)
+        near = value + (predicted - value).clamp(-clip, clip)
+        assert not torch.equal(near, predicted)
         error = torch.maximum(error, (near - target) ** 2)
     (ppo.value_coefficient * error.sum()).backward()
     assert ours.gradient == pytest.approx(parameters.grad.numpy(), rel=1e-3, abs=1e-3)

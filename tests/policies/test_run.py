@@ -216,6 +216,21 @@ def test_csv_keeps_what_came_before(tmp_path):
     assert read_rows(path) == [{"iteration": 1, "a": 0.333333}, {"iteration": 2, "a": 0.666667}]
 
 
+def test_csv_of_fewer_columns_is_continued_and_of_others_set_aside(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("iteration,a\n1,0.5\n")
+    log = CsvLog(path, ["iteration", "new", "a"], keep_until=1)
+    assert log.set_aside is None
+    log.write({"iteration": 2, "new": 3, "a": 1})
+    log.close()
+    assert read_rows(path) == [{"iteration": 1, "a": 0.5}, {"iteration": 2, "new": 3, "a": 1}]
+    for header in ("a,iteration", "iteration,other", "iteration,a,a"):
+        path.write_text(f"{header}\n")
+        log = CsvLog(path, ["iteration", "new", "a"], keep_until=1)
+        log.close()
+        assert log.set_aside is not None
+
+
 # Refused --------------------------------------------------------------------------------------
 
 
@@ -568,6 +583,8 @@ def test_mutual_information_of_skill_and_task(usage, bits):
         returns=two,
         success=two,
         usage=np.array(usage, float),
+        state_information=np.zeros((2, 2)),
+        alone=np.full((2, 2), np.nan),
         probing=two.astype(bool),
         master=None,
         skill=None,

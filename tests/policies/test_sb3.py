@@ -90,7 +90,7 @@ def test_it_is_a_variant_of_a_sweep(tmp_path, monkeypatch):
     (summary,) = summarize([job])
     (outcome,) = summary.outcomes
     assert summary.variant == "sb3"
-    assert outcome.share.shape == (2, 2)
+    assert outcome.scores.shape == (2, 2)
     assert (outcome.returns[:, 1] != outcome.returns[:, 0]).all()
     plot([summary], 0.95, tmp_path / "all.png")
     again = sb3.learn(job.config, 0, updates=1)

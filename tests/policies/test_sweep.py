@@ -126,7 +126,7 @@ def test_every_way_to_learn_a_new_task_leaves_a_curve(swept, tmp_path):
     assert [s.variant for s in summaries] == ["mlsh", "shared", "scratch"]
     for s in summaries:
         (outcome,) = s.outcomes
-        assert outcome.share.shape == (2, 11)
+        assert outcome.scores.shape == (2, 11)
         assert outcome.steps.tolist() == [2000 * u for u in range(11)]
         assert outcome.worst <= outcome.score <= 1.1
         assert s.reached(outcome.worst) == 1

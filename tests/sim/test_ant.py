@@ -586,15 +586,13 @@ def test_bounds_of_obstacles_by_the_published_numbers():
     assert of(1.0) == 0
 
 
-def test_a_share_of_a_cost_is_of_the_way_from_random():
-    assert (
-        ReferenceReturns(random=2.0, task_blind=23.0, optimum=44.0).fraction_of_optimum(22.0)
-        == 0.5
-    )
+def test_a_score_is_of_the_way_from_random():
+    # 23 is half of the way from 2 to 44; of the optimum alone it would be 52 %.
+    assert ReferenceReturns(random=2.0, task_blind=23.0, optimum=44.0).normalize(23.0) == 0.5
     # Half of -0.3 is not twice as good as -0.3: from -0.75 it is two thirds of the way to -0.3.
     cost = ReferenceReturns(random=-0.75, task_blind=-0.8, optimum=-0.3)
-    assert cost.fraction_of_optimum(-0.45) == pytest.approx(2 / 3)
-    assert cost.fraction_of_optimum(-0.75) == 0
+    assert cost.normalize(-0.45) == pytest.approx(2 / 3)
+    assert cost.normalize(-0.75) == 0
     # 51,200 ticks of 600, of 2000 at least 32 episodes; of 200 where controllers are simulated.
     assert enough(AntMovement()) == 85
     assert enough(AntObstacles()) == 32

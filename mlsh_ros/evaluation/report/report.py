@@ -164,7 +164,7 @@ def _sharing(evaluation: Evaluation) -> list[tuple[str, ...]]:
             each.family,
             f"{each.tasks}",
             f"{each.mutual_information:.2f} of {each.possible:.2f} bits",
-            each.collapsed or "not collapsed",
+            each.explanation or each.verdict.value,
         )
         for each in evaluation.sharing
     ]

@@ -26,8 +26,8 @@ def verdict(evaluation: Evaluation) -> str:
         if len({line.task for line in mine}) > 1 and gain <= 0:
             text += f" Over {family} it is no better than a controller that ignores the task."
     for each in evaluation.sharing:
-        if each.collapsed:
-            text += f" On {each.family} {each.collapsed}."
+        if each.explanation:
+            text += f" On {each.family} {each.explanation}."
     if faults := [fault for line in lines for fault in line.faults]:
         count = len(faults)
         text += f" skill_node would have stopped the robot in {count} episodes ({faults[0]})."
