@@ -12,6 +12,7 @@ from mlsh_ros.cli.console import console, interrupted, make_table, say
 from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.options import (
     MAX_SEED,
+    MAX_UPDATES,
     AnyLearnerName,
     Baseline,
     BundleName,
@@ -19,6 +20,7 @@ from mlsh_ros.cli.options import (
     Overwrite,
     RobotName,
     Settings,
+    number,
     whole,
 )
 from mlsh_ros.evaluation.number_format import percent
@@ -100,16 +102,37 @@ def finetune(
             "whose sum is the reward. Default: the task's reward for the recorded sensors."
         ),
     ] = None,
+    unfreeze: Annotated[
+        str | None,
+        typer.Option(
+            help="Skill of which a copy is trained with the master, after it. The copy is a new "
+            "skill with the limits of the old one, whose file stays byte-identical."
+        ),
+    ] = None,
+    kl: Annotated[
+        float,
+        number(
+            1e-4,
+            100,
+            help="Largest mean KL divergence of the actions of the copy from those of the "
+            "unfrozen skill, in nats.",
+        ),
+    ] = 1.0,
+    joint_updates: Annotated[
+        int, whole(1, MAX_UPDATES, help="Number of updates of the copy and the master.")
+    ] = 30,
     family_source: FamilyOption = None,
 ) -> None:
     """Learn a new task by training the master alone; the skill files stay byte-identical."""
     from policies.bundle.bundle import load_bundle
+    from policies.bundle.derived_skill import skill_to_unfreeze
     from policies.bundle.runtime import TOLERANCE
     from policies.bundle.task_compatibility import robot_of
     from policies.training.adapt import OFF_POLICY_EPISODES
     from policies.training.comparison import compare
     from policies.training.finetune import finetune as learn
     from policies.training.run import environment
+    from policies.training.unfreeze import Unfreeze
     from sim.files.output import check_place
     from sim.physics.robot_model import load_robot
     from sim.randomization.schema import load_sim_params
@@ -117,11 +140,15 @@ def finetune(
 
     given = from_recording or []
     _check_options(context, bool(given), learner, reward_topic)
+    _check_unfreeze(context, unfreeze, learner)
     if given:
         learner, updates, baseline = "q", 1, False
     elif learner == "uniform":
         updates, baseline = 0, False
     loaded, wanted = load_bundle(bundle), TaskId.parse(task)
+    unfrozen = None
+    if unfreeze is not None:
+        unfrozen = Unfreeze(skill_to_unfreeze(loaded, unfreeze), kl, joint_updates)
     label = name or wanted.name or wanted.family
     target = output or Path("runs") / f"{loaded.manifest.name}-{label}"
     files = [target.with_name(f"{target.name}-finetune{each}") for each in (".csv", ".png")]
@@ -151,11 +178,17 @@ def finetune(
             baseline=baseline,
             learner=learner,  # type: ignore[arg-type]  # the option holds it to the choices
             recorded=recorded,
+            unfreeze=unfrozen,
             facts=environment(),
             say=say,
         )
     with interrupted(lambda: f"bundle {target} is written, the comparison is not"):
-        found = compare(result, updates=updates, episodes=episodes, baseline=baseline)
+        found = compare(
+            result,
+            updates=updates + (0 if unfrozen is None else joint_updates),
+            episodes=episodes,
+            baseline=baseline,
+        )
     found.write(*files)
     _show(found)
     for estimate, curve in zip(result.adapted.estimates, result.adapted.curves, strict=False):
@@ -172,6 +205,25 @@ def finetune(
 SIMULATED = ("updates", "episodes", "init_from", "baseline")  # of learning in simulation
 
 
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _check_unfreeze(context: typer.Context, unfreeze: str | None, learner: str) -> None:
+    """Refuse options that have no effect with or without an unfrozen skill.
+
+    Raises:
+        UserError: names the option.
+    """
+    if unfreeze is not None and (learner != "ppo" or _is_given(context, "from_recording")):
+        cause = "--from-recording" if learner == "ppo" else f"--learner {learner}"
+        raise UserError(f"--unfreeze: needs --learner ppo in simulation, not {cause}")
+    for name in ("kl", "joint_updates"):
+        if unfreeze is None and _is_given(context, name):
+            raise UserError(f"--{name.replace('_', '-')}: has no effect without --unfreeze")
+
+
 def _check_options(
     context: typer.Context, recorded: bool, learner: str, reward_topic: str | None
 ) -> None:
@@ -180,20 +232,15 @@ def _check_options(
     Raises:
         UserError: names the option.
     """
-
-    def is_given(name: str) -> bool:
-        source = context.get_parameter_source(name)
-        return source is not None and source.name == "COMMANDLINE"
-
     if reward_topic is not None and not recorded:
         raise UserError("--reward-topic: has no effect without --from-recording")
-    if recorded and is_given("learner") and learner != "q":
+    if recorded and _is_given(context, "learner") and learner != "q":
         raise UserError(f"--learner {learner}: --from-recording needs q, which is its default")
     if not recorded and learner != "uniform":
         return
     cause = "--from-recording" if recorded else "--learner uniform"
     for name in SIMULATED:
-        if is_given(name):
+        if _is_given(context, name):
             option = f"--{name.replace('_', '-')}"
             raise UserError(f"{option}: has no effect with {cause}, which simulates no learning")
 

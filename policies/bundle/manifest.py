@@ -98,6 +98,16 @@ class Origin:
 
 
 @checked(frozen=True, config=STRICT)
+class Derivation:
+    """Origin of a skill that was trained from another one of the bundle."""
+
+    skill: Name  # that its training began with
+    kl: Number  # nats, mean divergence of their actions where it was used in training
+    kl_limit: Number  # that the training kept
+    provenance: Provenance
+
+
+@checked(frozen=True, config=STRICT)
 class Manifest:
     """The bundle's description, as in manifest.json."""
 
@@ -116,6 +126,7 @@ class Manifest:
     files: dict[str, Sha256]
     digest: Sha256  # of the manifest without this entry
     imported: dict[Name, Origin] = field(default_factory=dict)  # skills trained elsewhere
+    derived: dict[Name, Derivation] = field(default_factory=dict)  # skills trained from others
 
     @model_validator(mode="after")
     def _imported_or_with_a_master(self) -> Self:
@@ -132,6 +143,19 @@ class Manifest:
         check_skill_limits(self.skill_limits, self.skills, self.interface)
         return self
 
+    @model_validator(mode="after")
+    def _derived_from_what_there_is(self) -> Self:
+        for name, derivation in self.derived.items():
+            order = [each for each in self.skills if each in (derivation.skill, name)]
+            if order != [derivation.skill, name]:
+                raise ValueError(f"derived: {name} does not follow a skill {derivation.skill}")
+            if self.skill_limits.get(name) != self.skill_limits.get(derivation.skill):
+                raise ValueError(
+                    f"skill_limits: those of {name} are not those of {derivation.skill}, which it "
+                    "was trained from"
+                )
+        return self
+
     @property
     def skill_files(self) -> tuple[str, ...]:
         """Names of the skills' files, in order."""
@@ -140,8 +164,9 @@ class Manifest:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, floats in full precision."""
         data: dict[str, Any] = RootModel[Manifest](self).model_dump(mode="json")
-        if not self.imported:  # a later key, which other bundles do not have
-            del data["imported"]
+        for key in ("imported", "derived"):  # later keys, which other bundles do not have
+            if not data[key]:
+                del data[key]
         return data
 
 
@@ -198,6 +223,8 @@ def check_training(manifest: Manifest, where: str) -> None:
         "family": manifest.family.name,
         "family_parameters": manifest.family.parameters,
     }
+    # A master may have been trained before a skill was derived.
+    known = range(len(manifest.skills) - len(manifest.derived), len(manifest.skills))
     stated = [("provenance", manifest.provenance, own)]
     for name, master in manifest.masters.items():
         family: dict[str, Any] = {"family": master.task_id.family}
@@ -207,7 +234,7 @@ def check_training(manifest: Manifest, where: str) -> None:
         for part, values in ((config, top), (config.get("mlsh"), method)):
             for name, value in values.items():
                 recorded = part.get(name, value) if isinstance(part, dict) else value
-                if recorded != value:
+                if recorded != value and not (name == "skills" and recorded in known):
                     raise UserError(
                         f"{where}: says {name} {short(value)}, but {key} was trained with "
                         f"{short(recorded)}"

@@ -20,6 +20,7 @@ from policies.offpolicy.evaluation import OffPolicyEstimate
 from policies.offpolicy.learner import OffPolicyLearner
 from policies.offpolicy.recorded import RecordedLearner
 from policies.offpolicy.replay import Episode
+from policies.training.unfreeze import Unfreeze, UnfrozenSkill
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
 from sim.tasks.registry import make_family
@@ -58,6 +59,7 @@ class AdaptationResult:
 
     learner: Mlsh
     curves: list[list[AdaptationPoint]]  # (tasks, updates + 1)
+    kl: float = 0.0  # nats, of the unfrozen skill from the one that it was
     estimates: tuple[OffPolicyEstimate, ...] = ()  # of each task, of masters from recordings
     pruned: tuple[int, ...] = ()  # skills of the training that were left out
 
@@ -104,6 +106,7 @@ def adapt(
     install_masters: Callable[[Agent], None] | None = None,
     episodes: int | None = None,
     recorded: list[list[Episode]] | None = None,
+    unfreeze: Unfreeze | None = None,
     on_update: Callable[[list[AdaptationPoint]], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> AdaptationResult:
@@ -122,6 +125,7 @@ def adapt(
         episodes: greedy episodes after every update; by default `scored_episodes`.
         recorded: episodes of each task to learn from, see `RecordedLearner`; by default the
             masters collect their own.
+        unfreeze: a skill that is trained, too, in further updates; PPO only.
         on_update: called with the latest `AdaptationPoint` of every task.
         say: called with a line after every update, if the learner estimates its certainty.
 
@@ -145,6 +149,10 @@ def adapt(
     install_skills(learner.agent)
     if install_masters is not None:
         install_masters(learner.agent)
+    if unfreeze is not None:
+        both = UnfrozenSkill(learner, unfreeze, warmup=updates)
+        result = _learn(learner, both, updates + unfreeze.updates, episodes, on_update, say)
+        return replace(result, kl=both.kl)
     if config.offpolicy is None:
         return _learn(learner, learner, updates, episodes, on_update, say)
     masters = OffPolicyLearner(learner, config.offpolicy)

@@ -11,9 +11,14 @@ from numpy.typing import NDArray
 
 from policies.bundle.adaptation import AdaptationPoint
 from policies.bundle.bundle import Bundle, check_target, write_bundle
+from policies.bundle.derived_skill import (
+    name_of_new_skill,
+    with_derived_skill,
+    with_moved_output,
+)
 from policies.bundle.export import Parity, check_parity, master_entry, network_bytes, provenance_of
 from policies.bundle.golden import Golden, golden_bytes
-from policies.bundle.manifest import GOLDEN, Master, check_name
+from policies.bundle.manifest import GOLDEN, Derivation, Master, check_name
 from policies.bundle.onnx_reader import OnnxGraph, read_graph
 from policies.bundle.runtime import Network, load_skills
 from policies.bundle.task_compatibility import check_fits, resolve_task, robot_of, select_tasks
@@ -23,6 +28,7 @@ from policies.mlsh.offpolicy_config import Learner
 from policies.offpolicy.replay import Episode
 from policies.training.adapt import AdaptationResult, adapt, envs_for_episodes, scored_episodes
 from policies.training.finetune_settings import with_settings
+from policies.training.unfreeze import Unfreeze
 from sim.errors import UserError, short
 from sim.files.output import lock_beside, locked
 from sim.physics.robot_model import load_robot
@@ -62,6 +68,7 @@ def finetune(
     baseline: bool = False,
     learner: Learner = "ppo",
     recorded: list[list[Episode]] | None = None,
+    unfreeze: Unfreeze | None = None,
     facts: dict[str, object],
     on_update: Callable[[list[AdaptationPoint]], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
@@ -89,6 +96,7 @@ def finetune(
             uniform one, whose logits are all 0.
         recorded: episodes of each task of `select_tasks` that q learns from, in one update, in
             place of its own.
+        unfreeze: a skill that is trained with the masters, as a new one of the bundle.
         facts: of `policies.training.run.environment`, for the provenance.
         on_update: called with the latest `AdaptationPoint` of every task.
         say: called with a line after every update, of a learner that says how sure it is.
@@ -99,10 +107,20 @@ def finetune(
     """
     tasks = select_tasks(bundle, task)
     names = _names(bundle, tasks, name, replacing)
-    check_target(path, overwrite=overwrite, continued=bundle.manifest)
+    # Whose masters get another head is another bundle.
+    continued = bundle.manifest if unfreeze is None else None
+    new_skill = "" if unfreeze is None else name_of_new_skill(bundle)
+    check_target(path, overwrite=overwrite, continued=continued)
     plain, _ = task_config(bundle, tasks[0], seed=seed, robot=robot, sim_params=sim_params)
     started = start_from is not None
-    config = with_settings(plain, settings, baseline=baseline, started=started, learner=learner)
+    config = with_settings(
+        plain,
+        settings,
+        baseline=baseline,
+        started=started,
+        learner=learner,
+        unfrozen=unfreeze is not None,
+    )
     _check_decisions(bundle, config)
     _check_family(bundle, plain, config)
     numbers = [resolve_task(bundle, each)[1] for each in tasks]
@@ -119,7 +137,7 @@ def finetune(
 
     # Locked, so that no other master is written there meanwhile, which this would take away.
     with locked(lock_beside(path), f"bundle {str(path)!r}"):
-        check_target(path, overwrite=overwrite, continued=bundle.manifest)
+        check_target(path, overwrite=overwrite, continued=continued)
         adapted = adapt(
             config,
             lambda agent: install_skills(agent, bundle),
@@ -128,12 +146,17 @@ def finetune(
             envs=None if episodes is None else envs_for_episodes(config, episodes),
             install_masters=install_masters if start or learner == "uniform" else None,
             recorded=recorded,
+            unfreeze=unfreeze,
             on_update=on_update,
             say=say,
         )
         agent = adapted.learner.agent
         data = [network_bytes(agent.masters, g, agent.normalizer, n) for g, n in enumerate(names)]
         graphs = [(each, agent.masters, g) for g, each in enumerate(data)]
+        skill = b""
+        if unfreeze is not None:
+            skill = network_bytes(agent.skills, unfreeze.skill, agent.normalizer, new_skill)
+            graphs.append((skill, agent.skills, unfreeze.skill))
         parity = check_parity(graphs, agent.normalizer, bundle.golden.observation, seed)
         scored = scored_episodes(adapted.learner.family.ticks)
         limits = [adapted.learner.reference_returns[number] for number in numbers]
@@ -147,10 +170,23 @@ def finetune(
             )
             for task, curve, limit in zip(tasks, adapted.curves, limits, strict=True)
         ]
+        grown = bundle
+        if unfreeze is not None:
+            derivation = Derivation(
+                skill=bundle.manifest.skills[unfreeze.skill],
+                kl=adapted.kl,
+                kl_limit=unfreeze.kl_limit,
+                provenance=entries[0].provenance,
+            )
+            grown = with_derived_skill(bundle, new_skill, skill, derivation)
+            # It was learned in the place of the old one.
+            data = [
+                with_moved_output(d, n, unfreeze.skill) for n, d in zip(names, data, strict=True)
+            ]
         whole = add_masters(
-            bundle, dict(zip(names, zip(entries, data, strict=True), strict=True)), path
+            grown, dict(zip(names, zip(entries, data, strict=True), strict=True)), path
         )
-        if whole.skill_hashes() != bundle.skill_hashes():
+        if whole.skill_hashes()[: len(bundle.skills)] != bundle.skill_hashes():
             raise UserError(f"{path}: the skill files changed; the bundle must not be used")
         curves = dict(zip(names, adapted.curves, strict=True))
         return Finetuned(whole, tasks, curves, adapted, parity, config)
@@ -208,6 +244,8 @@ def task_config(
     parameters = dict(config.family_parameters) if own else {}
     parameters.pop(HELD_OUT, None)  # a goal that training did not see is what this is for
     parameters |= all_tasks(family.name)
+    # All skills, with those that were derived from others.
+    config = replace(config, mlsh=replace(config.mlsh, skills=len(bundle.skills)))
     changed = replace(config, family=family.name, family_parameters=parameters, seed=seed)
     if not own:  # whole episodes, as the skills' own family has been given in its recipe
         n = config.mlsh.decision_ticks
@@ -233,7 +271,8 @@ def _check_config(bundle: Bundle, config: TrainConfig) -> None:
     manifest, method = bundle.manifest, config.mlsh
     if manifest.imported:  # loading the bundle compares the rest
         return
-    stated = (len(manifest.skills), manifest.decision_ticks, manifest.decision_lead)
+    trained = len(manifest.skills) - len(manifest.derived)
+    stated = (trained, manifest.decision_ticks, manifest.decision_lead)
     graph = read_graph(bundle.skills[0], manifest.skill_files[0])
     layers = sum(name.startswith("bias") for name in graph.initializers)
     hidden = tuple(graph.initializers[f"bias{i}"].size for i in range(layers - 1))

@@ -64,6 +64,7 @@ def with_settings(
     baseline: bool,
     started: bool = False,
     learner: Learner = "ppo",
+    unfrozen: bool = False,
 ) -> TrainConfig:
     """Returns the settings of `task_config` with further settings applied.
 
@@ -73,6 +74,7 @@ def with_settings(
         baseline: whether they are for PPO from scratch as well.
         started: whether the masters are initialized from existing ones.
         learner: of the masters.
+        unfrozen: whether a skill is trained as well.
 
     Raises:
         UserError: a setting is fixed, has no effect, or is invalid.
@@ -80,7 +82,8 @@ def with_settings(
     if learner == "uniform" and (settings or started):
         option = "--set" if settings else "--init-from"
         raise UserError(f"{option}: has no effect with --learner uniform, which does not learn")
-    check_free(settings, DECIDED | IDLE | ({} if baseline else IDLE_ALONE))
+    alone = {k: why for k, why in IDLE_ALONE.items() if not (unfrozen and k == "skill")}
+    check_free(settings, DECIDED | IDLE | ({} if baseline else alone))
     if learner == "q":
         if started:
             raise UserError(

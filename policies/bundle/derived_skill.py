@@ -1,0 +1,117 @@
+"""Adds a skill that was trained from another one of a bundle; the other skills stay as they are.
+
+The new skill is the last one. Masters that were there never choose it: their heads get an output
+for it that is far below all others. A master that was learned with the new skill in the place of
+the old one gets its output there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.bundle.bundle import Bundle
+from policies.bundle.golden import Golden
+from policies.bundle.manifest import Derivation
+from policies.bundle.onnx_reader import read_graph
+from policies.bundle.onnx_writer import write_graph
+from policies.bundle.runtime import Network
+from sim.errors import UserError, unknown
+
+Float32 = NDArray[np.float32]
+NEVER = -1e6  # logit of a skill that is not chosen, neither greedily nor by drawing
+
+
+def skill_to_unfreeze(bundle: Bundle, name: str) -> int:
+    """Returns the number of a skill that can be trained further.
+
+    Raises:
+        UserError: there is no such skill, or the skills are imported graphs.
+    """
+    skills = bundle.manifest.skills
+    if name not in skills:
+        raise unknown("skill", name, skills)
+    if name in bundle.manifest.imported:
+        raise UserError(
+            f"skill {name!r} of bundle {bundle.manifest.name!r} is imported: its graph is run as "
+            "it is and cannot be trained"
+        )
+    return skills.index(name)
+
+
+def name_of_new_skill(bundle: Bundle) -> str:
+    """Returns the name of the next skill.
+
+    Raises:
+        UserError: another skill has it.
+    """
+    skills = bundle.manifest.skills
+    name = f"skill-{len(skills)}"
+    if name in skills:
+        raise UserError(
+            f"bundle {bundle.manifest.name!r} has a skill {name!r} already, which would be the "
+            "name of the new one"
+        )
+    return name
+
+
+def with_derived_skill(bundle: Bundle, name: str, data: bytes, derivation: Derivation) -> Bundle:
+    """Returns a bundle with one more skill, in memory: its golden rows and masters fit it.
+
+    Args:
+        bundle: its skill files stay byte-identical.
+        name: of the new skill.
+        data: its ONNX file.
+        derivation: the skill that it is from, whose limits it gets.
+    """
+    old = bundle.manifest
+    file = f"skills/{len(old.skills)}.onnx"
+    masters = {m: with_unused_output(bundle.master(m), m) for m in old.masters}
+    limits = dict(old.skill_limits)
+    if derivation.skill in limits:
+        limits[name] = limits[derivation.skill]
+    files = {f: d for f, d in bundle.files.items() if f in old.files}
+    files |= {file: data, **{f"masters/{m}.onnx": d for m, d in masters.items()}}
+    golden = bundle.golden
+    action = Network(data, file)(golden.observation)
+    manifest = replace(
+        old,
+        skills=(*old.skills, name),
+        skill_limits=limits,
+        derived={**old.derived, name: derivation},
+        files=dict.fromkeys(files, "0" * 64),  # filled in when it is written
+    )
+    whole = Golden(
+        observation=golden.observation,
+        action=np.concatenate([golden.action, action[None]]),
+        logits={m: Network(d, m)(golden.observation) for m, d in masters.items()},
+        skill=golden.skill,
+    )
+    return Bundle(manifest, files, whole, bundle.source)
+
+
+def with_unused_output(data: bytes, name: str) -> bytes:
+    """Returns a master's ONNX file with one more output that is never the largest."""
+    return _with_head(data, name, None)
+
+
+def with_moved_output(data: bytes, name: str, skill: int) -> bytes:
+    """Returns a master's ONNX file whose output for a skill is the last one; its own is never."""
+    return _with_head(data, name, skill)
+
+
+def _with_head(data: bytes, name: str, moved: int | None) -> bytes:
+    arrays = read_graph(data, name).initializers
+    count = sum(key.startswith("bias") for key in arrays)
+    layers = [(arrays[f"weight{i}"], arrays[f"bias{i}"]) for i in range(count)]
+    weight, bias = layers[-1]
+    order = np.arange(len(bias) + 1)
+    nobody = len(bias) if moved is None else moved
+    weight = np.concatenate([weight, np.zeros_like(weight[:, :1])], axis=1)
+    bias = np.append(bias, np.float32(NEVER))
+    order[[nobody, len(bias) - 1]] = [len(bias) - 1, nobody]
+    layers[-1] = weight[:, order], bias[order]
+    clip = arrays["high"].item()
+    return write_graph(name, arrays["shift"], arrays["scale"], clip, layers)
