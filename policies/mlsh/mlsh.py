@@ -225,7 +225,7 @@ class Mlsh:
 
     def _update_masters(self, rollout: Rollout, active: Bools) -> UpdateStats:
         local, method, all_reduce = self.groups.local, self.method, self.groups.all_reduce
-        earned = self._earnings(rollout, self.config.master.gamma, self._decision_unit)
+        earned = self.earnings(rollout, self.config.master.gamma, self.decision_unit)
         earned = replace(earned, reward=earned.reward + self._information(rollout))
         samples = master_samples(self.agent.masters, rollout, earned, local(active), method)
         samples = normalize_advantages(samples, method.master_advantage, everyone=all_reduce)
@@ -236,7 +236,7 @@ class Mlsh:
 
     def _update_skills(self, rollout: Rollout, joint: Bools) -> UpdateStats:
         all_reduce = self.groups.all_reduce
-        earned = self._earnings(rollout, self.config.skill.gamma, 1)
+        earned = self.earnings(rollout, self.config.skill.gamma, 1)
         samples = skill_samples(
             self.agent.skills, rollout, earned, self.groups.local(joint), self.method
         )
@@ -246,11 +246,11 @@ class Mlsh:
         )
 
     @property
-    def _decision_unit(self) -> int:
+    def decision_unit(self) -> int:
         """Ticks whose normalized rewards are one unit of a master's value function."""
         return self.method.decision_ticks if self.method.scaled_returns else 1
 
-    def _earnings(self, rollout: Rollout, gamma: float, ticks: int) -> Earnings:
+    def earnings(self, rollout: Rollout, gamma: float, ticks: int) -> Earnings:
         """Rewards of a level in the unit of its value functions, that of `ticks` ticks."""
         task = np.repeat(self.groups.local(self.schedule.tasks), self.method.envs)
         reward = self.units.rewards(rollout.reward, task) / np.float32(ticks)

@@ -96,7 +96,8 @@ class UnfrozenSkill:
                 f"{shares} of ticks; unfreeze one that is used"
             )
         self._update_masters(rollout, everyone)
-        samples = skill_samples(self._level, rollout, everyone, learner.method)
+        earned = learner.earnings(rollout, learner.config.skill.gamma, 1)
+        samples = skill_samples(self._level, rollout, earned, everyone, learner.method)
         mine = [s if k == self.skill else s.take(slice(0)) for k, s in enumerate(samples)]
         self._update_skill(mine)
         learner.iteration += 1
@@ -104,9 +105,10 @@ class UnfrozenSkill:
         return UnfrozenUpdate(self.kl, share, self._not_finite())
 
     def _update_masters(self, rollout: Rollout, everyone: NDArray[np.bool_]) -> None:
-        masters, method = self.learner.agent.masters, self.learner.method
-        bonus = np.zeros_like(rollout.reward)
-        samples = master_samples(masters, rollout, bonus, everyone, method)
+        learner = self.learner
+        masters, method = learner.agent.masters, learner.method
+        earned = learner.earnings(rollout, learner.config.master.gamma, learner.decision_unit)
+        samples = master_samples(masters, rollout, earned, everyone, method)
         samples = normalize_advantages(samples, method.master_advantage)
         ppo_update(masters, samples, self._shuffle(Stream.SHUFFLE))
 

@@ -182,8 +182,8 @@ def test_scaled_returns(scaled):
     rollout = each.collector.collect(0, ticks=10)
     rollout.reward[:] = 1
     tick = (1 - limit.random / 50) / ((limit.optimum - limit.random) / 50)
-    for ticks, expected in ((1, tick), (each._decision_unit, tick / 10)):
-        earned = each._earnings(rollout, 0.99, ticks)
+    for ticks, expected in ((1, tick), (each.decision_unit, tick / 10)):
+        earned = each.earnings(rollout, 0.99, ticks)
         assert earned.reward == pytest.approx(expected if scaled else 1)
     assert (earned.terminal < 0).all() if scaled else not earned.terminal.any()
 

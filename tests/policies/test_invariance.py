@@ -76,7 +76,7 @@ def test_a_termination_is_worth_what_it_is_worth_in_raw_rewards():
     assert np.ptp(random) == pytest.approx(0, abs=0.05)  # both tasks are about alike
     for stack in (level.value,):
         stack.numpy[:] = 0  # raw values are then those of random actions, forever
-    earned = learner._earnings(rollout, level.ppo.gamma, 1)
+    earned = learner.earnings(rollout, level.ppo.gamma, 1)
     ours = skill_samples(level, rollout, earned, joint, learner.method)
     raw = Earnings(rollout.reward, np.zeros(len(task), np.float32))
     constant = random.mean() / (1 - level.ppo.gamma)
