@@ -31,6 +31,16 @@ from tests.support.stalls import LIMIT, MachineStallError, Witness
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """A command that is run in this process takes Ctrl-C over; the next test has it back."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        return (yield)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
     """A test that is judged by the clock says so if it failed while the machine stood still."""
     if item.get_closest_marker("realtime") is None:

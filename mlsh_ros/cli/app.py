@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import typer
@@ -90,6 +91,7 @@ app.command()(plot.plot)
 app.command()(demo.demo)
 
 
+@cache
 def command() -> Any:
     """Returns the command tree, ready to be called; brackets in help texts are not markup."""
     tree: Any = typer.main.get_command(app)

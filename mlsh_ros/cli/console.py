@@ -13,9 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from mlsh_ros.cli.interrupt import INTERRUPTED, interrupts
 from sim.errors import visible
-
-INTERRUPTED = 130  # exit status after Ctrl-C, as of a shell
 
 
 class Screen(Console):
@@ -69,7 +68,7 @@ def interrupted(kept: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        sys.stderr.write(f"interrupted; {visible(kept())}\n")
+        interrupts.report(visible(kept()))
         raise typer.Exit(INTERRUPTED) from None
 
 

@@ -4,38 +4,54 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
-import tempfile
-import traceback
-from types import FrameType
-from typing import NoReturn
 
 from mlsh_ros.bringup.import_check import require_one_root
+from mlsh_ros.cli.interrupt import INTERRUPTED, interrupts
 
 # numpy and torch each bring a BLAS; more than one thread in either takes the simulator's cores.
 # Set before numpy is imported for the first time.
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-INTERRUPTED, INTERNAL = 130, 70  # exit status; the latter is EX_SOFTWARE of sysexits.h
-_interrupts: list[int] = []  # signals of Ctrl-C that have come
+INTERNAL = 70  # exit status, EX_SOFTWARE of sysexits.h
+EXTRAS = {
+    "torch": "train",
+    "onnx": "train",
+    "tensorboard": "train",
+    "rclpy": "ros",
+    "mcap": "record",
+    "rosbags": "record",
+}
 
 
 def main() -> None:
     """Entry point: invalid input gives one line on stderr and status 1 (2 for usage).
 
-    A fault of ours is one line too, with the file in which its details are, and status 70.
+    A fault of ours is one line too, with the file in which its details are, and status 70; after
+    Ctrl-C the status is 130.
     """
+    interrupts.install()
+    try:
+        status, line = _run()
+    except KeyboardInterrupt:
+        interrupts.report()
+        status, line = INTERRUPTED, ""
+    if interrupts.end():
+        status, line = INTERRUPTED, ""
+    if line:
+        sys.stderr.write(f"error: {line}\n")
+    sys.exit(status)
+
+
+def _run() -> tuple[int, str]:
+    """Run the command. Returns its exit status, and its error as one line or an empty text."""
     _keep_streams()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored
-        signal.signal(signal.SIGINT, _on_interrupt)
     require_one_root()
     try:
         import typer
     except ImportError as error:
-        missing = str(error.name)
-        sys.exit(f"error: {missing} is not installed; pip install 'mlsh_ros[sim]' brings it")
+        return 1, f"{error.name} is not installed; pip install 'mlsh_ros[sim]' brings it"
     from sim.errors import UserError, visible
 
     # click's ClickException, whether typer brings a click of its own (0.26 and later) or not.
@@ -46,45 +62,24 @@ def main() -> None:
         status = command()(sys.argv[1:] or ["--help"], standalone_mode=False)
         sys.stdout.flush()
     except UserError as error:
-        sys.exit(f"error: {error}")
+        return 1, str(error)
     except usage as error:
-        text = " ".join(error.format_message().split())  # type: ignore[attr-defined]
-        sys.stderr.write(f"error: {visible(text)}\n")
-        sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("interrupted\n")
-        sys.exit(INTERRUPTED)
+        return 2, visible(" ".join(error.format_message().split()))  # type: ignore[attr-defined]
+    except typer.Abort:
+        raise KeyboardInterrupt from None
     except ModuleNotFoundError as error:
-        extra = {
-            "torch": "train",
-            "onnx": "train",
-            "tensorboard": "train",
-            "rclpy": "ros",
-            "mcap": "record",
-            "rosbags": "record",
-        }
         name = str(error.name).partition(".")[0]
         if name in ("sim", "policies", "mlsh_ros"):
-            _end_by_our_fault(error)
-        sys.exit(
-            f"error: {name} is not installed; pip install 'mlsh_ros[{extra.get(name, 'sim')}]' "
-            "brings it"
-        )
+            return INTERNAL, _internal_error(error)
+        extra = EXTRAS.get(name, "sim")
+        return 1, f"{name} is not installed; pip install 'mlsh_ros[{extra}]' brings it"
     except OSError as error:
         what = error.filename or "input or output"
         _give_up_output()
-        sys.exit(f"error: {visible(f'{what}: {error.strerror or error}')}")
+        return 1, visible(f"{what}: {error.strerror or error}")
     except Exception as error:  # any unexpected error
-        if _interrupts:  # an extension module makes an ImportError of a KeyboardInterrupt
-            sys.stderr.write("interrupted\n")
-            sys.exit(INTERRUPTED)
-        _end_by_our_fault(error)
-    sys.exit(status if isinstance(status, int) else 0)
-
-
-def _on_interrupt(number: int, frame: FrameType | None) -> None:
-    _interrupts.append(number)
-    signal.default_int_handler(number, frame)
+        return INTERNAL, _internal_error(error)
+    return (status if isinstance(status, int) else 0), ""
 
 
 def _keep_streams() -> None:
@@ -99,7 +94,13 @@ def _keep_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _end_by_our_fault(error: Exception) -> NoReturn:
+def _internal_error(error: Exception) -> str:
+    """Write the traceback to a file. Returns the line that names it."""
+    if interrupts.came:  # a consequence of the interrupt, which is reported instead
+        return ""
+    import tempfile
+    import traceback
+
     from sim.errors import visible
 
     try:
@@ -110,8 +111,7 @@ def _end_by_our_fault(error: Exception) -> NoReturn:
     except OSError:
         details = "nowhere to write the details"
     said = visible(f"{type(error).__name__}: {error}")[:300]
-    sys.stderr.write(f"error: internal error: {said}; {details}; please report it\n")
-    sys.exit(INTERNAL)
+    return f"internal error: {said}; {details}; please report it"
 
 
 def _give_up_output() -> None:

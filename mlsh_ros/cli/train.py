@@ -16,8 +16,9 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mlsh_ros.cli.console import INTERRUPTED, console, interrupted, make_table, say
+from mlsh_ros.cli.console import console, interrupted, make_table, say
 from mlsh_ros.cli.family_option import FamilyOption
+from mlsh_ros.cli.interrupt import INTERRUPTED
 from mlsh_ros.cli.options import MAX_SEED, FamilyRobotName, Settings, SimParamsName, whole
 from mlsh_ros.evaluation.number_format import amount, percent
 from sim.errors import UserError

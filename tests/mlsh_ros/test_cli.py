@@ -605,4 +605,4 @@ def test_ctrl_c_during_an_evaluation_is_one_word(tmp_path):
     finally:
         running.kill()
     assert running.returncode == 130
-    assert err in ("", "interrupted\n")
+    assert err == "interrupted\n"

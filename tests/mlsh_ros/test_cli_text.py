@@ -21,6 +21,7 @@ from sim.physics.robot_model import ROBOTS
 from tests.support.mutations import fresh
 
 HOSTILE = ["a[/x]", "foo[red]x", "[bold]", "a[link=http://b]c[/link]", ":smile:", "[/]"]
+TREE = typer.main.get_command(app)
 COMMANDS = sorted(Path(mlsh_ros.cli.__file__).parent.glob("*.py"))
 
 
@@ -130,11 +131,11 @@ def words_of(text):
     return re.sub(r"[\s│╭╰─╮╯]+", "", text)
 
 
-@pytest.mark.parametrize("name", sorted(typer.main.get_command(app).commands))
+@pytest.mark.parametrize("name", sorted(TREE.commands))
 def test_every_help_text_is_shown_whole(mlsh, monkeypatch, name):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERMINAL_WIDTH", "200")
-    raw = typer.main.get_command(app).commands[name]
+    raw = TREE.commands[name]
     code, out, err = mlsh(name, "--help")
     assert (code, err) == (0, "")
     shown = words_of(out)
@@ -144,9 +145,9 @@ def test_every_help_text_is_shown_whole(mlsh, monkeypatch, name):
                 assert words_of(word) in shown, (described.name, word)
 
 
-@pytest.mark.parametrize("name", sorted(typer.main.get_command(app).commands))
+@pytest.mark.parametrize("name", sorted(TREE.commands))
 def test_every_parameter_has_a_help_text(name):
-    for parameter in typer.main.get_command(app).commands[name].params:
+    for parameter in TREE.commands[name].params:
         assert parameter.help, parameter.name
         assert parameter.help[-1] == ".", parameter.help
 
@@ -177,7 +178,6 @@ def test_an_interrupt_that_became_another_error_is_one(mlsh, monkeypatch):
             signal.raise_signal(signal.SIGINT)
         raise ImportError("initialization failed")
 
-    monkeypatch.setattr("mlsh_ros.cli.main._interrupts", [])
     monkeypatch.setattr("policies.bundle.bound_bundle.load_bundle", fail)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

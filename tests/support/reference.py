@@ -23,6 +23,7 @@ from mlsh_ros.bringup.graphs import GRAPHS
 from mlsh_ros.bringup.params import NODES, Param
 from mlsh_ros.cli import main
 from mlsh_ros.cli.app import app
+from mlsh_ros.cli.interrupt import INTERRUPTED
 from mlsh_ros.control.faults import FAULTS
 from policies.mlsh import config
 from policies.mlsh.presets import default_config
@@ -165,7 +166,7 @@ def commands() -> str:
             ("1", "An input is wrong. One line on standard error names it."),
             ("2", "The command line is wrong, or a limit of `--fail-above` was exceeded."),
             (str(main.INTERNAL), "Internal error. A file that the message names has the details."),
-            (str(main.INTERRUPTED), "Interrupted by Ctrl-C."),
+            (str(INTERRUPTED), "Interrupted by Ctrl-C."),
         ],
     )
     lead = "`mlsh COMMAND --help` prints the same text. `mlsh replay` has a further exit status, "
