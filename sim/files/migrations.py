@@ -164,13 +164,20 @@ def _earlier(
     data: Any, changes: tuple[Change, ...], where: Where = ()
 ) -> Iterator[tuple[str, str]]:
     """Yields each earlier name, and the present one."""
+    if not (changes := _within(changes, where)):
+        return
     if isinstance(data, list):
         for i, each in enumerate(data):
             yield from _earlier(each, changes, (*where, str(i)))
     elif isinstance(data, Mapping):
+        renamed = {
+            each.where[-1]: each.new
+            for each in changes
+            if isinstance(each, KeyChange) and len(each.where) == len(where) + 1
+        }
         for key, value in data.items():
-            if (new := _new_key((*where, key), changes)) != key:
-                yield key, new
+            if key in renamed:
+                yield key, renamed[key]
             yield from _earlier(value, changes, (*where, key))
     elif isinstance(data, str) and (new := _new_value(data, where, changes)) != data:
         yield f"{where[-1]}: {data}", new
@@ -271,6 +278,16 @@ def _new_value(value: Any, where: Where, changes: tuple[Change, ...]) -> Any:
         if isinstance(each, ValueChange) and value == each.old and _matches(where, each.where):
             return each.new
     return value
+
+
+def _within(changes: tuple[Change, ...], where: Where) -> tuple[Change, ...]:
+    """Those of what stands at or below a place, of changes that are within what it stands in."""
+    last = len(where) - 1
+    return tuple(
+        each
+        for each in changes
+        if not where or (len(each.where) > last and each.where[last] in ("*", where[-1]))
+    )
 
 
 def _matches(where: Where, pattern: Where) -> bool:

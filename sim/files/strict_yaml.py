@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import re
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +52,16 @@ def read_mapping(path: Path, where: object = None) -> dict[str, Any]:
 
 
 def parse_yaml(text: bytes | str, where: object) -> Any:
-    """Returns the value of a YAML text.
+    """Returns the value of a YAML text; of the same text again, from memory.
 
     Raises:
         UserError: it is no YAML or beyond the limits; one line that begins with `where`.
     """
+    return deepcopy(_parsed(text, str(where)))
+
+
+@lru_cache(maxsize=16)  # a command reads the files of its robot several times
+def _parsed(text: bytes | str, where: str) -> Any:
     node = compose(text, where)
     try:
         return _Values().of(node)

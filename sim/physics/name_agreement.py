@@ -132,7 +132,7 @@ def _other_gains(model: mujoco.MjModel, action: ActionTerm) -> Iterator[str]:
             where = f"action term {action.name!r}: {key} {value:g} of actuator {name!r}"
             if (own := gains(model, int(model.actuator(name).id))) is None:
                 yield f"{where}: in the model it is no position servo of one joint"
-            elif not np.isclose(own[place], value, rtol=ROUNDED, atol=ROUNDED):
+            elif not abs(own[place] - value) <= ROUNDED * (1 + abs(value)):
                 yield f"{where} is {own[place]:g} in the model"
 
 
@@ -174,9 +174,11 @@ def _of_joint(model: mujoco.MjModel, label: str, joint: int, array: str, element
 def _axis(model: mujoco.MjModel, joint: int) -> str:
     """Returns the world axis that a joint of a base moves along or about; else an empty text."""
     body = int(model.jnt_bodyid[joint])
+    if model.body_parentid[body]:
+        return ""
     axis = model.jnt_axis[joint].round(6).tolist()
     upright = np.allclose(model.body_quat[body], [1, 0, 0, 0])
-    if model.body_parentid[body] or not upright or sorted(map(abs, axis)) != [0, 0, 1]:
+    if not upright or sorted(map(abs, axis)) != [0, 0, 1]:
         return ""
     place = int(np.abs(axis).argmax())
     return ("-" if axis[place] < 0 else "") + XYZ[place]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import mujoco
-import numpy as np
 
 from sim.physics.robot_bodies import SCALAR
 
@@ -14,6 +13,7 @@ _AFFINE = int(mujoco.mjtBias.mjBIAS_AFFINE)
 _STATIC = [  # a filter lags behind the control, and ends up at it
     int(getattr(mujoco.mjtDyn, f"mjDYN_{kind}")) for kind in ("NONE", "FILTER", "FILTEREXACT")
 ]
+CLOSE = 1e-5  # relative difference of numbers that are equal but for rounding
 _INTEGRATOR = int(mujoco.mjtDyn.mjDYN_INTEGRATOR)
 
 
@@ -41,7 +41,7 @@ def effect(model: mujoco.MjModel, actuator: int) -> Effect:
     gear = float(model.actuator_gear[actuator][0])
     gain = float(model.actuator_gainprm[actuator][0])
     factor = gear * gain if kind == "effort" else 1 / gear if gear else 0.0
-    if not np.isclose(factor, 1.0, rtol=1e-6):
+    if not abs(factor - 1) <= CLOSE / 10:
         return Effect(
             "",
             odd=f"the joint's {kind} is {factor:.4g} times its control (gear {gear:g}); a robot "
@@ -69,7 +69,11 @@ def _kind(model: mujoco.MjModel, actuator: int) -> str:
     integrates = dynamics == _INTEGRATOR
     if form == _NONE or not bias.any():
         return "" if integrates else "effort"
-    if np.isclose(bias[1], -gain) and not bias[0]:
+    if _equal(bias[1], -gain) and not bias[0]:
         return "velocity" if integrates else "position"
-    holds_speed = np.isclose(bias[2], -gain) and not bias[:2].any()
+    holds_speed = _equal(bias[2], -gain) and not bias[:2].any()
     return "velocity" if holds_speed and not integrates else ""
+
+
+def _equal(one: float, other: float) -> bool:
+    return bool(abs(one - other) <= CLOSE * abs(other))

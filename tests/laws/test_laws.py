@@ -60,6 +60,19 @@ def family(pair):
     return make_family(pair[1], {"ticks": 50})
 
 
+@pytest.fixture(scope="module")
+def plays():
+    """By pair, what a run shows; one that another test may have made."""
+    return {}
+
+
+@pytest.fixture
+def played(pair, robot, family, plays) -> list[np.ndarray]:
+    if pair not in plays:
+        plays[pair] = play(environment(robot, family))
+    return plays[pair]
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("which", INTERFACES)
 def test_a_robot_without_what_a_family_needs_is_refused_by_name(robots, which, name):
@@ -104,8 +117,8 @@ def same(one, two) -> bool:
 # Determinism ------------------------------------------------------------------------------
 
 
-def test_same_seed_same_bits(robot, family):
-    assert same(play(environment(robot, family)), play(environment(robot, family)))
+def test_same_seed_same_bits(robot, family, played):
+    assert same(play(environment(robot, family)), played)
 
 
 def test_a_seed_begins_the_run_anew(robot, family):
@@ -130,10 +143,10 @@ def test_no_two_episodes_are_alike(robot, family):
 
 
 @pytest.mark.parametrize("threads", [2, 3])
-def test_threads_do_not_matter(robot, family, threads):
-    one, many = environment(robot, family), environment(robot, family, threads=threads)
+def test_threads_do_not_matter(robot, family, played, threads):
+    many = environment(robot, family, threads=threads)
     assert many.world.physics.batch.nthread == threads
-    assert same(play(one), play(many))
+    assert same(played, play(many))
 
 
 def test_a_row_is_that_simulation_alone(robot, family):
@@ -198,31 +211,33 @@ def test_beginning_one_group_disturbs_no_other(robot, family):
             np.testing.assert_array_equal(mine[others], theirs[others])
 
 
-@pytest.mark.parametrize("tick", [0, 1, 23, 50, 57])
-def test_a_snapshot_goes_on_bit_for_bit(robot, family, tick):
+def test_a_snapshot_goes_on_bit_for_bit(robot, family):
     env = environment(robot, family, seed=3)
     observation, _ = env.reset()
     plan = actions(env, 2 * TICKS)
-    for action in plan[:tick]:
-        observation = env.step(action)[0]
-    state = env.snapshot()
-    frozen = {name: value.copy() for name, value in state.items()}
-    # Into another environment that has lived, with another seed and other tasks.
-    other = environment(robot, family, seed=4)
-    play(other, 9)
-    np.testing.assert_array_equal(other.restore(state), observation)
-    for action in plan[tick:]:
-        (*mine, info), (*theirs, their_info) = env.step(action), other.step(action)
-        assert same(mine, theirs)
-        assert same(arrays_of(info), arrays_of(their_info))
-    # And back in the first one; the snapshot is a copy, whatever was done since.
-    for group in range(G):
-        env.begin_group(group, (env.tasks[group] + 1) % len(family.tasks))
-    for name, value in state.items():
-        np.testing.assert_array_equal(value, frozen[name])
-    np.testing.assert_array_equal(env.restore(state), observation)
-    task = 1 % len(family.tasks)
-    np.testing.assert_array_equal(env.begin_group(0, task), other_begin(other, state, task))
+    shown, taken = [], {}
+    for tick, action in enumerate(plan):
+        if tick in (0, 1, 23, 50, 57):
+            state = env.snapshot()
+            taken[tick] = observation, state, {n: value.copy() for n, value in state.items()}
+        observation, *arrays, info = env.step(action)
+        shown.append([np.copy(a) for a in (observation, *arrays)] + arrays_of(info))
+    for tick, (observation, state, frozen) in taken.items():
+        # Into another environment that has lived, with another seed and other tasks.
+        other = environment(robot, family, seed=4)
+        play(other, 9)
+        np.testing.assert_array_equal(other.restore(state), observation, f"tick {tick}")
+        for action, expected in zip(plan[tick:], shown[tick:], strict=True):
+            *arrays, info = other.step(action)
+            assert same([*arrays, *arrays_of(info)], expected), tick
+        # And back in the first one; the snapshot is a copy, whatever was done since.
+        for group in range(G):
+            env.begin_group(group, (env.tasks[group] + 1) % len(family.tasks))
+        for name, value in state.items():
+            np.testing.assert_array_equal(value, frozen[name])
+        np.testing.assert_array_equal(env.restore(state), observation)
+        task = 1 % len(family.tasks)
+        np.testing.assert_array_equal(env.begin_group(0, task), other_begin(other, state, task))
 
 
 def other_begin(env, state, task):
