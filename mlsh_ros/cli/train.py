@@ -7,6 +7,7 @@ import shlex
 import signal
 import threading
 from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,6 +108,8 @@ def train(
 ) -> int:
     """Train skills and masters over many tasks of a family."""
     # Imported when needed, here and in the other commands: torch alone takes a second.
+    if find_spec("torch") is None:  # said before a run folder is made
+        raise ModuleNotFoundError(name="torch")
     from policies.mlsh.distributed import ranks_of_this_run
     from policies.training.run import open_run
     from policies.training.start_run import start_run

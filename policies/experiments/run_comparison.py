@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
+from policies.training import train as training
 from policies.training.adaptation_file import Origin, read_adaptation
 from policies.training.metrics import read_rows
 from policies.training.run import iteration_of, open_run, seconds_of, with_all_tasks
-from policies.training.train import ADAPTATION_UPDATES
 from policies.training.trained_with import Trained
 from sim.envs.reference_returns import all_reference_returns
 from sim.errors import UserError
@@ -99,7 +99,7 @@ def _read(path: Path) -> FinishedRun:
             f"iterations; {again}"
         )
     try:
-        found = read_adaptation(path / "adaptation.csv", ADAPTATION_UPDATES)
+        found = read_adaptation(path / "adaptation.csv", training.ADAPTATION_UPDATES)
     except UserError as error:
         raise UserError(f"run {str(path)!r} is not finished: {error}; {again}") from None
     if found.origin != Origin.of(trained, iteration):
@@ -119,7 +119,7 @@ def _read(path: Path) -> FinishedRun:
         trained=trained,
         steps=iteration * config.mlsh.steps_per_iteration,
         seconds=seconds_of(run, arrays),
-        updates=ADAPTATION_UPDATES,
+        updates=training.ADAPTATION_UPDATES,
         scores={t: limits[t].normalize(curve[-1].greedy) for t, curve in found.by_task.items()},
         restarts=_restarts(path / "metrics.csv", iteration),
     )

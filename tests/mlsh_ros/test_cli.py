@@ -436,6 +436,7 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(tmp_path, blocked, ar
         text=True,
     )
     assert_refused((done.returncode, done.stdout, done.stderr), said)
+    assert not list(tmp_path.iterdir())
 
 
 def test_check_and_offline_evaluation_need_no_torch_and_no_ros(tmp_path):
