@@ -29,7 +29,7 @@ class Interrupts:
 
     @property
     def came(self) -> bool:
-        """Whether an interrupt came that the command has not answered otherwise."""
+        """True if an interrupt came that the command has not answered otherwise."""
         return self._came or self._waiting
 
     def install(self) -> None:
