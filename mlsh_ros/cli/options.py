@@ -122,7 +122,7 @@ Settings = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="Change a setting, for example --set master.entropy=0.01; `mlsh train "
+        help="Change a setting, for example --set skill.gamma=0.995; `mlsh train "
         "--list-settings` lists all. Repeatable.",
     ),
 ]

@@ -7,6 +7,7 @@ import shlex
 import signal
 import threading
 from contextlib import nullcontext
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -183,18 +184,22 @@ def _train(folder: Run, ranks: Ranks, *, resume: bool, allow_changes: bool) -> i
         )
         return INTERRUPTED
     say(f"trained in {training.seconds:.0f} s; curves: {folder.path}/curves.png")
-    learner = training.learner
-    evidence = evidence_of(
-        training.rows, learner.family.tasks, learner.reference_returns, learner.method
-    )
-    if evidence is not None and (warning := explain(evidence, learner.method)):
-        say(f"warning: {warning}")
     say("a fresh master for each task, skills frozen:")
     with interrupted(lambda: f"the training is saved, the masters are not. Go on with: {again}"):
         result = learn_masters(folder)
     if left_out := describe_pruned(folder.config, result.pruned):
         say(left_out)
-    report(result.learner.family.tasks, result.curves, result.learner.reference_returns)
+    tasks, limits = result.learner.family.tasks, result.learner.reference_returns
+    report(tasks, result.curves, limits)
+    learner = training.learner
+    evidence = evidence_of(training.rows, learner.family.tasks, limits, learner.method)
+    if evidence is not None:
+        final = {
+            task: limit.normalize(curve[-1].greedy)
+            for task, curve, limit in zip(tasks, result.curves, limits, strict=True)
+        }
+        if warning := explain(replace(evidence, scores=final), learner.method):
+            say(f"warning: {warning}")
     say(f"next: {shlex.join(['mlsh', 'export', str(folder.path)])}")
     return 0
 

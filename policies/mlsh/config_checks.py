@@ -16,7 +16,7 @@ MAX_SIMULATIONS, MAX_ROLLOUT = 100_000, 100_000_000
 
 
 def check_names(config: TrainConfig) -> None:
-    """Refuse names in the configuration that its robot and family do not have.
+    """Refuse names that robot and family do not have, and settings that change nothing.
 
     Raises:
         UserError: names it, and what there is.
@@ -29,9 +29,20 @@ def check_names(config: TrainConfig) -> None:
             f"{family.ticks} ticks, so that its master would decide once and never again; at most "
             f"{family.ticks}"
         )
+    if config.master.entropy and entropy_is_void(config):
+        raise UserError(
+            f"master.entropy {config.master.entropy:g}: has no effect, because it falls to zero "
+            f"over mlsh.warmup {config.mlsh.warmup}, whose first update is the probe's; set "
+            "mlsh.warmup to 2 or more, or mlsh.probe to none"
+        )
     interface = load_robot(config.robot).interface.with_terms(family.terms)
     for setting in ("hidden_from_skills", "hidden_from_masters"):
         hidden_elements(interface, config.network, setting)
+
+
+def entropy_is_void(config: TrainConfig) -> bool:
+    """True if the masters' entropy bonus is over before the first update of a master."""
+    return config.mlsh.probe != "none" and config.mlsh.warmup <= 1
 
 
 def check_sizes(config: TrainConfig) -> None:

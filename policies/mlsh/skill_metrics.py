@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 SEEN = 256  # observations on which skills are compared
 LEARNED = 0.2  # normalized return below which nothing has been learned yet
-BY_STATE = 0.1  # bits on the state, from which on a master's use of a skill depends on it
+BY_STATE = 0.3  # bits on the state from which on the use of a skill depends on it; noise has 0.24
 
 
 def mutual_information(usage: NDArray[np.float64]) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from policies.mlsh.config import TrainConfig, check_free
+from policies.mlsh.config_checks import entropy_is_void
 from policies.mlsh.offpolicy_config import Learner, OffPolicyConfig
 from sim.errors import UserError
 
@@ -99,6 +100,11 @@ def with_settings(
         idle["mlsh.warmup"] = "has no effect here without master.entropy, which falls over it"
     if started:
         idle["mlsh.probe"] = "has no effect on a master that is given, which needs no first guess"
+    elif entropy_is_void(changed):
+        idle["master.entropy"] = (
+            f"falls to zero over mlsh.warmup {changed.mlsh.warmup}, whose first update is the "
+            "probe's, and has no effect; set mlsh.warmup to 2 or more too"
+        )
     if started or changed.mlsh.probe == "none":
         idle["mlsh.probe_logit_clip"] = "has no effect without the probe"
     check_free(settings, idle)

@@ -295,6 +295,7 @@ def test_nothing_is_begun_that_no_computer_holds(mlsh, tmp_path, words, said):
         (["mlsh.groups=7"], "one master for each task"),
         (["steps=77"], "--updates"),
         (["mlsh.warmup=50"], "without master.entropy"),
+        (["master.entropy=0.1", "mlsh.warmup=1"], "falls to zero over mlsh.warmup"),
         (["mlsh={envs: 32}"], "mlsh."),
         (["mlsh.joint=3"], "settings that have: master.*"),
         (["skill.epochs=3"], "there is no PPO from scratch beside them"),

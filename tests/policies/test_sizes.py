@@ -1,6 +1,7 @@
 """Settings that nobody can mean are refused with a reason, before anything is allocated."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -46,3 +47,23 @@ def test_a_family_s_recommendation_suits_a_robot_with_other_terms(tmp_path):
     assert "height" not in config.network.hidden_from_masters
     assert "ankle" in config.network.hidden_from_masters
     assert "height" in default_config("ant_movement", "ant").network.hidden_from_masters
+
+
+@pytest.mark.parametrize(
+    ("change", "acts"),
+    [
+        ({}, False),  # W = 1, which is the probe's update
+        ({"warmup": 0}, False),
+        ({"warmup": 2}, True),
+        ({"probe": "none"}, True),
+    ],
+)
+def test_an_entropy_bonus_that_is_over_before_a_master_learns_is_refused(change, acts):
+    base = default_config("moving_bandits", "omni")
+    method = replace(base.mlsh, **change)
+    config = replace(base, mlsh=method, master=replace(base.master, entropy=0.05))
+    if acts:
+        check_names(config)
+    else:
+        with pytest.raises(UserError, match=r"^master.entropy 0.05: has no effect"):
+            check_names(config)

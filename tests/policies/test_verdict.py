@@ -47,7 +47,7 @@ CASES = {
         scored(
             *(0.95, 0.94, -0.02),
             information=0.70,
-            by_state=0.15,
+            by_state=0.35,
             alone=((0.98, -0.04), (-0.05, 0.97), (-0.01, -0.05)),
         ),
         Verdict.TOO_FEW_SKILLS,
