@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ _own = domain()  # of what joins in this process; given back when it ends
 os.environ["ROS_DOMAIN_ID"] = str(_own.__enter__())
 
 from policies.bundle.bundle import Bundle, load_bundle
+from tests.support.cli import run_mlsh
 from tests.support.stalls import LIMIT, MachineStallError, Witness
 
 
@@ -68,3 +70,13 @@ def bundle_path(bundle, tmp_path) -> Path:
     shutil.copytree(bundle.source, target)
     load_bundle(target)
     return target
+
+
+@pytest.fixture
+def mlsh(monkeypatch, tmp_path):
+    """Runs a command in this process, in an empty folder; returns status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    # Imported when it is needed: most commands of tests end before they need torch.
+    if "policies.training.train" in sys.modules:
+        monkeypatch.setattr("policies.training.train.ADAPTATION_UPDATES", 1)
+    return run_mlsh

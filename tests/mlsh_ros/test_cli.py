@@ -36,28 +36,6 @@ def settings(**changes):
     return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
 
 
-@pytest.fixture
-def mlsh(monkeypatch, capsys, tmp_path):
-    """Runs a command in this process, in an empty folder; returns status, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    # Imported when it is needed: most of these commands end before they need torch.
-    if "policies.training.train" in sys.modules:
-        monkeypatch.setattr("policies.training.train.ADAPTATION_UPDATES", 1)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mlsh", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        code = caught.value.code
-        out, err = capsys.readouterr()
-        if isinstance(code, str):  # Python itself prints it and ends with 1
-            code, err = 1, err + code + "\n"
-        return code, out, err
-
-    return run
-
-
 def assert_refused(result, *said):
     """Exactly one line on stderr, a status, no traceback."""
     code, _, err = result

@@ -28,25 +28,6 @@ TINY = {
 SET = [f"--set={key}={value}" for key, value in TINY.items()]
 
 
-@pytest.fixture
-def mlsh(monkeypatch, capsys, tmp_path):
-    """Runs a command in this process, in an empty folder; returns status, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    if "policies.training.train" in sys.modules:
-        monkeypatch.setattr("policies.training.train.ADAPTATION_UPDATES", 1)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mlsh", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        code = caught.value.code
-        out, err = capsys.readouterr()
-        return (1, out, f"{err}{code}\n") if isinstance(code, str) else (code, out, err)
-
-    return run
-
-
 def assert_refused(result, *said):
     code, _, err = result
     assert code in (1, 2), result

@@ -3,7 +3,6 @@
 import re
 import shutil
 import signal
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from rich.table import Table
 
 import mlsh_ros.cli
 from mlsh_ros.cli import console as console_module
-from mlsh_ros.cli import main as cli
 from mlsh_ros.cli.app import app
 from mlsh_ros.cli.console import Screen, progress_bar
 from policies.bundle.bundle import PRETRAINED
@@ -23,23 +21,6 @@ from tests.support.mutations import fresh
 HOSTILE = ["a[/x]", "foo[red]x", "[bold]", "a[link=http://b]c[/link]", ":smile:", "[/]"]
 TREE = typer.main.get_command(app)
 COMMANDS = sorted(Path(mlsh_ros.cli.__file__).parent.glob("*.py"))
-
-
-@pytest.fixture
-def mlsh(monkeypatch, capsys, tmp_path):
-    """Runs a command in this process, in an empty folder; returns status, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mlsh", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capsys.readouterr()
-        code = caught.value.code
-        return (1, out, f"{err}{code}\n") if isinstance(code, str) else (code, out, err)
-
-    return run
 
 
 @pytest.mark.parametrize("name", HOSTILE)

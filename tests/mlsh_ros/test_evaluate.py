@@ -18,6 +18,7 @@ from policies.bundle.bundle import load_bundle
 from sim.envs.reference_returns import ReferenceReturns
 from sim.errors import UserError
 from sim.physics.robot_model import ROBOTS
+from tests.support.cli import run_mlsh
 
 B = "moving_bandits"
 FEW = ["--episodes", "1", "--task", f"{B}/goal-0"]
@@ -127,10 +128,10 @@ def test_a_map_names_the_robot_the_tasks_and_the_sim_params(tmp_path, mine, monk
     ],
 )
 def test_an_option_that_has_no_effect_is_refused(tmp_path, options, words):
-    done = mlsh(["evaluate", B, "--backend", "sim", *options], tmp_path)
-    assert done.returncode == 1
-    assert words in done.stderr.decode()
-    assert done.stderr.count(b"\n") == 1
+    status, _, err = run_mlsh("evaluate", B, "--backend", "sim", *options, cwd=tmp_path)
+    assert status == 1
+    assert words in err
+    assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -138,9 +139,8 @@ def test_a_robot_that_cannot_move_is_refused_before_it_drives(tmp_path, mine):
     model = (mine / "model.xml").read_text()
     (mine / "model.xml").write_text(model.replace('mass="21"', 'mass="1e9"'))
     for more in ([], ["--robustness", "mass=1:2"]):
-        done = mlsh(["evaluate", B, "--robot", "mine", *FEW, *more], tmp_path)
-        said = done.stderr.decode()
-        assert done.returncode == 1, said
+        status, _, said = run_mlsh("evaluate", B, "--robot", "mine", *FEW, *more, cwd=tmp_path)
+        assert status == 1, said
         assert said.startswith(f"error: robot 'omni' cannot be scored on {B}/goal-0: ")
         assert said.count("\n") == 1
         assert not (tmp_path / "reports").exists()

@@ -1,6 +1,5 @@
 """`mlsh play` and `mlsh plot`: what is shown is what is scored; refusals come before driving."""
 
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from mlsh_ros.cli import main as cli
 from mlsh_ros.evaluation.backends import run_offline
 from mlsh_ros.evaluation.case import resolve_cases
 from mlsh_ros.evaluation.episode import Episode
@@ -24,22 +22,6 @@ from sim.physics.robot_model import load_robot
 from sim.rendering.scene import EpisodeReplay, Frame
 from sim.tasks.base import HasActionCost, HasTaskDynamics
 from sim.tasks.registry import FAMILIES, make_family
-
-
-@pytest.fixture
-def mlsh(monkeypatch, capsys, tmp_path):
-    """Runs a command in this process, in an empty folder; returns status, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mlsh", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        out, err = capsys.readouterr()
-        code = caught.value.code
-        return (1, out, f"{err}{code}") if isinstance(code, str) else (code, out, err)
-
-    return run
 
 
 def routes(axes):

@@ -58,6 +58,7 @@ from policies.bundle.manifest import MANIFEST
 from policies.bundle.runtime import choose, load_master, load_skills
 from sim.errors import UserError
 from tests.support.bundles import fresh_domain, remembering_robot, restless_bundle
+from tests.support.cli import run_mlsh
 
 TREE = Path(__file__).parents[2]
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -825,15 +826,6 @@ def test_a_recording_of_another_robot_or_of_no_drive_is_refused(bundle, said, fo
         replay(Recording(folder), other)
 
 
-def mlsh(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "mlsh_ros.cli.main", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 HOLES = {
     "a tick is missing": (TRACE, 7),
     "a sensor message is missing": ("odom", 4),
@@ -851,28 +843,28 @@ def test_a_recording_with_holes_ends_with_3_unless_something_differs(bundle, sai
     else:
         holed = changed(said, TRACE, 7, None)
         write(bundle, place, changed(holed, TRACE, 12, set_to(16, 0.25)))
-    done = mlsh("replay", place, bundle.source)
+    code, out, err = run_mlsh("replay", place, bundle.source)
     if "difference" in what:
-        assert (done.returncode, done.stderr) == (1, "")
-        assert "session 1 tick 13: action base_velocity.0 recorded 0.25" in done.stdout
+        assert (code, err) == (1, "")
+        assert "session 1 tick 13: action base_velocity.0 recorded 0.25" in out
     else:
-        assert (done.returncode, done.stderr) == (3, "")
-        assert "decisions, equal as far as recorded" in done.stdout
+        assert (code, err) == (3, "")
+        assert "decisions, equal as far as recorded" in out
 
 
 def test_the_command_says_what_it_found_and_ends_with_0_1_or_2(bundle, folder, tmp_path):
-    done = mlsh("replay", folder, bundle.source)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1] == "2 sessions, 46 ticks, 10 decisions, all equal"
+    code, out, err = run_mlsh("replay", folder, bundle.source)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "2 sessions, 46 ticks, 10 decisions, all equal"
     swapped(bundle, tmp_path / "other")
-    done = mlsh("replay", folder / "bag_0.mcap", tmp_path / "other")
-    assert (done.returncode, done.stderr) == (1, "")
-    assert "another bundle ran: its digest is " in done.stdout
-    assert "first difference (46 of 46): session 1 tick 0: action base_velocity.0 " in done.stdout
-    done = mlsh("replay", tmp_path / "nothing", bundle.source)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"error: recording {tmp_path / 'nothing'}: no such file or folder\n"
-    assert mlsh("replay", folder).returncode == 2
+    code, out, err = run_mlsh("replay", folder / "bag_0.mcap", tmp_path / "other")
+    assert (code, err) == (1, "")
+    assert "another bundle ran: its digest is " in out
+    assert "first difference (46 of 46): session 1 tick 0: action base_velocity.0 " in out
+    code, out, err = run_mlsh("replay", tmp_path / "nothing", bundle.source)
+    assert (code, out) == (1, "")
+    assert err == f"error: recording {tmp_path / 'nothing'}: no such file or folder\n"
+    assert run_mlsh("replay", folder)[0] == 2
 
 
 def test_replay_needs_neither_ros_nor_torch_nor_mujoco(bundle, folder):

@@ -2,26 +2,18 @@
 
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from sim.physics.robot_model import ROBOTS
+from tests.support.cli import run_mlsh
 
 
 def run(arguments: list[str], cwd: Path) -> tuple[int, str]:
-    """Status and all that is printed, of the installed command."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mlsh_ros.cli.main", *arguments],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout
+    """Status and all that is printed."""
+    status, out, err = run_mlsh(*arguments, cwd=cwd)
+    return status, out + err
 
 
 # check-robot ------------------------------------------------------------------------------------

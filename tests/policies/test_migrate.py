@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -25,6 +24,7 @@ from sim.files.migrations import CHANGES, KeyChange, rename, rename_text, undone
 from sim.files.strict_yaml import parse_yaml
 from sim.interface.robot_file import read_interface
 from sim.randomization.schema import read_sim_params
+from tests.support.cli import run_mlsh
 
 OLD = Path(__file__).parents[1] / "support" / "schema_1"
 NEW = PRETRAINED / "moving_bandits"  # the same bundle in this schema
@@ -341,17 +341,10 @@ def test_what_a_kill_moved_aside_is_brought_back_and_migrated(request, kind):
 
 
 def mlsh(*arguments: object) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "mlsh_ros.cli.main", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout
+    status, out, err = run_mlsh(*arguments)
+    return status, out + err
 
 
-@pytest.mark.slow
 def test_the_command_says_what_it_did(robot, tmp_path):
     status, out = mlsh("migrate", robot)
     assert status == 0
