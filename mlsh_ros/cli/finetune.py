@@ -119,7 +119,7 @@ def finetune(
         ),
     ] = 1.0,
     joint_updates: Annotated[
-        int, whole(1, MAX_UPDATES, help="Number of updates of the copy and the master.")
+        int, whole(3, MAX_UPDATES, help="Number of updates of the copy and the master.")
     ] = 30,
     family_source: FamilyOption = None,
 ) -> None:
@@ -194,6 +194,8 @@ def finetune(
     for estimate, curve in zip(result.adapted.estimates, result.adapted.curves, strict=False):
         if text := estimate.contradiction(curve[-1].greedy):
             say(f"warning: {text}")
+    for point in result.adapted.kept:
+        say(f"kept: update {point.updates}, greedy return {point.greedy:.4g} on other episodes")
     say(f"curves: {files[1]} and .csv")
     say(
         f"parity torch / ONNX Runtime: {result.parity.worst:.1e} (at most {TOLERANCE:g}); "

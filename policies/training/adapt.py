@@ -59,9 +59,17 @@ class AdaptationResult:
 
     learner: Mlsh
     curves: list[list[AdaptationPoint]]  # (tasks, updates + 1)
+    # Of each task, the update that is kept, on other episodes than it was chosen by; empty: the
+    # last one is.
+    kept: tuple[AdaptationPoint, ...] = ()
     kl: float = 0.0  # nats, of the unfrozen skill from the one that it was
     estimates: tuple[OffPolicyEstimate, ...] = ()  # of each task, of masters from recordings
     pruned: tuple[int, ...] = ()  # skills of the training that were left out
+
+    @property
+    def final(self) -> list[AdaptationPoint]:
+        """The masters that were learned, of each task."""
+        return list(self.kept) or [curve[-1] for curve in self.curves]
 
 
 def envs_per_update(config: TrainConfig) -> int:
@@ -151,8 +159,20 @@ def adapt(
         install_masters(learner.agent)
     if unfreeze is not None:
         both = UnfrozenSkill(learner, unfreeze, warmup=updates)
-        result = _learn(learner, both, updates + unfreeze.updates, episodes, on_update, say)
-        return replace(result, kl=both.kl)
+        scored = episodes or scored_episodes(learner.family.ticks)
+
+        def keep(points: list[AdaptationPoint]) -> None:
+            both.keep_if_best(sum(p.greedy for p in points))
+            on_update(points)
+
+        result = _learn(learner, both, updates + unfreeze.updates, episodes, keep, say)
+        best = both.restore_best()
+        fresh = greedy_scores(learner, scored, EVALUATION_SEED + 1)
+        kept = [
+            replace(curve[best], greedy=value, success=success)
+            for curve, (value, success) in zip(result.curves, fresh, strict=True)
+        ]
+        return replace(result, kept=tuple(kept), kl=both.kl)
     if config.offpolicy is None:
         return _learn(learner, learner, updates, episodes, on_update, say)
     masters = OffPolicyLearner(learner, config.offpolicy)
@@ -229,20 +249,22 @@ def _learn(
     return AdaptationResult(learner, curves)
 
 
-def greedy_scores(learner: Mlsh, episodes: int) -> list[tuple[float, float]]:
+def greedy_scores(
+    learner: Mlsh, episodes: int, seed: int = EVALUATION_SEED
+) -> list[tuple[float, float]]:
     """Mean return and success of each group's master and the skills, without exploration."""
     env = TaskVectorEnv(
         learner.robot,
         learner.family,
         groups=learner.method.groups,
         envs=episodes,
-        seed=EVALUATION_SEED,
+        seed=seed,
         threads=learner.config.threads,
         noise=False,
         tasks=learner.env.tasks,
         sim_params=learner.config.sim_params,
     )
-    collector = Collector(env, learner.agent, learner.method, EVALUATION_SEED)
+    collector = Collector(env, learner.agent, learner.method, seed)
     rollout = collector.collect(
         0, ticks=learner.family.ticks, greedy_master=True, greedy_skills=True
     )

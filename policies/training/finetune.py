@@ -163,12 +163,12 @@ def finetune(
         entries = [
             master_entry(
                 str(task),
-                curve,
+                [point],
                 limit,
-                provenance_of(config, facts, curve[-1].steps, curve[-1].updates),
+                provenance_of(config, facts, point.steps, point.updates),
                 scored,
             )
-            for task, curve, limit in zip(tasks, adapted.curves, limits, strict=True)
+            for task, point, limit in zip(tasks, adapted.final, limits, strict=True)
         ]
         grown = bundle
         if unfreeze is not None:

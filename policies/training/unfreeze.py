@@ -47,6 +47,17 @@ class UnfrozenUpdate:
         return f"KL divergence {self.kl:.2g} from the old skill, used on {self.share:.0%} of ticks"
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """Masters and skill after an update."""
+
+    update: int
+    score: float
+    kl: float
+    masters: Float32  # parameters of all masters
+    skill: Float32  # parameters of the skill
+
+
 class UnfrozenSkill:
     """Learner of masters, and after `warmup` updates of one skill, too, by PPO.
 
@@ -64,10 +75,29 @@ class UnfrozenSkill:
         self.learner, self.warmup = learner, warmup
         self.skill, self.kl_limit = unfreeze.skill, unfreeze.kl_limit
         self.kl = 0.0
+        self.kept: _Kept | None = None
         self._level = learner.agent.skills
         for k in range(self._level.count):
             self._level.policy.log_std(k)[:] = LOG_STD if k == self.skill else QUIET
         self._old: Float32 = self._level.policy.numpy[self.skill].copy()
+
+    def keep_if_best(self, score: float) -> None:
+        """Remember masters and skill, if the skill has moved and no update scored higher."""
+        if self.kl > 0 and (self.kept is None or score > self.kept.score):
+            agent = self.learner.agent
+            masters, skill = agent.masters.policy.numpy, agent.skills.policy.numpy[self.skill]
+            number = self.learner.iteration
+            self.kept = _Kept(number, score, self.kl, masters.copy(), skill.copy())
+
+    def restore_best(self) -> int:
+        """Put the best masters and skill back; returns the number of their update."""
+        if self.kept is None:
+            return self.learner.iteration
+        agent, kept = self.learner.agent, self.kept
+        agent.masters.policy.numpy[:] = kept.masters
+        agent.skills.policy.numpy[self.skill] = kept.skill
+        self.kl = kept.kl
+        return kept.update
 
     @property
     def steps_per_update(self) -> int:

@@ -13,6 +13,7 @@ from policies.bundle.manifest import MANIFEST, Origin
 from policies.bundle.onnx_reader import read_graph
 from policies.bundle.runtime import choose, load_master, load_skills
 from policies.mlsh.actor_critic import Agent
+from policies.training.adapt import EVALUATION_SEED, greedy_scores
 from policies.training.finetune import finetune
 from policies.training.run import environment
 from policies.training.unfreeze import Unfreeze, UnfrozenSkill
@@ -102,7 +103,7 @@ def test_the_manifest_says_where_the_skill_is_from(result):
     assert derivation.skill == "skill-1"
     assert derivation.kl_limit == 0.05
     assert 0.04 < derivation.kl <= 0.05  # the learning rate drives it to the limit
-    assert derivation.provenance.updates == 5
+    assert derivation.provenance.updates == result.adapted.kept[0].updates
     assert derivation.provenance.config["family"] == "moving_bandits"
     assert result.bundle.manifest.provenance == BUNDLE.manifest.provenance
 
@@ -125,8 +126,21 @@ def test_the_new_master_chooses_the_copy_in_place_of_its_original(result):
     drawn = [choose(row, rng) for row in logits for _ in range(20)]
     assert 2 in drawn
     assert set(drawn) <= {0, 2}
-    assert result.bundle.manifest.masters["new"].score.value == result.masters["new"][-1].greedy
+    (kept,) = result.adapted.kept
+    assert result.bundle.manifest.masters["new"].score.value == kept.greedy
     assert [p.updates for p in result.masters["new"]] == list(range(6))
+
+
+def test_the_update_that_scores_best_is_kept(result):
+    """Updates 4 and 5 move the skill; the first two train its value function."""
+    curve, (kept,) = result.masters["new"], result.adapted.kept
+    best = max(curve[4:], key=lambda point: point.greedy)
+    assert kept.updates == best.updates
+    assert kept.steps == best.steps
+    learner = result.adapted.learner
+    assert greedy_scores(learner, 16) == [(best.greedy, best.success)]
+    assert greedy_scores(learner, 16, EVALUATION_SEED + 1) == [(kept.greedy, kept.success)]
+    assert kept.greedy != best.greedy
 
 
 def test_another_task_can_be_learned_over_the_larger_bundle(result, tmp_path):
@@ -201,7 +215,7 @@ def test_a_skill_that_diverges_ends_it_in_one_line(monkeypatch, tmp_path):
         (["--unfreeze", "skill-1", "--learner", "q"], "--unfreeze: needs --learner ppo"),
         (["--unfreeze", "skill-1", "--from-recording", "x"], "--unfreeze: needs --learner ppo in"),
         (["--unfreeze", "skill-1", "--kl", "0"], "0 is not at least 0.0001"),
-        (["--unfreeze", "skill-1", "--joint-updates", "0"], "0 is not at least 1"),
+        (["--unfreeze", "skill-1", "--joint-updates", "0"], "0 is not at least 3"),
         (["--kl", "0.1"], "--kl: has no effect without --unfreeze"),
         (["--joint-updates", "3"], "--joint-updates: has no effect without --unfreeze"),
     ],
