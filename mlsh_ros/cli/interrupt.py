@@ -8,7 +8,7 @@ import sys
 from types import FrameType
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as of a shell
-RETRY = 0.05  # s between two tries to deliver an interrupt that came during an import
+RETRY = 0.01  # s between two tries to deliver an interrupt that came during an import
 
 
 class Interrupts:

@@ -179,4 +179,5 @@ def test_a_process_that_loads_ends_with_one_line(tmp_path, name):
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+    # What it printed does not matter: it may be done before the interrupt is delivered.
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
