@@ -28,6 +28,8 @@ GRAYS = (0.299, 0.587, 0.114)  # how bright red, green and blue are (ITU-R BT.60
 RING_COLOR = (0.11, 0.15, 0.20)
 WIDEST = 9.0  # robot sizes; what is wider does not fit a picture, and the camera follows
 CLOSE = 6.0  # robot sizes from a robot that is followed
+TALL = 0.25  # part of a view's width; higher walls hide what is behind them from the usual angle
+SLANT, STEEP = -55, -80  # degrees, elevation of a free camera
 HIGH = 1.4  # times its width, from where a free camera shows all of a square
 
 
@@ -75,6 +77,7 @@ class View:
     lookat: Floats  # (2,)
     distance: float
     follows: bool  # the way is too long for one picture
+    elevation: float = SLANT  # degrees
 
 
 class SceneRenderer:
@@ -193,14 +196,17 @@ class SceneRenderer:
     def view(self, scene: EpisodeReplay, tick: int = 0) -> View:
         """Returns a free camera that covers the scene, else the path, else follows the robot."""
         way = self._way(scene)
-        around = [shape.outline for shape in self.footprints() if shape.fixed]
+        shapes = self.footprints()
+        around = [shape.outline for shape in shapes if shape.fixed]
+        highest = max((shape.top for shape in shapes if shape.solid), default=0.0)
         for points in (np.concatenate([way, *around]), way):
             if not len(points):
                 continue
             low, high = points.min(axis=0), points.max(axis=0)
             span = float((high - low).max())
             if span <= WIDEST * self._size:
-                return View((low + high) / 2, HIGH * span + 1.5 * self._size, False)
+                elevation = STEEP if highest > TALL * span else SLANT
+                return View((low + high) / 2, HIGH * span + 1.5 * self._size, False, elevation)
         path = scene.path
         middle = path[tick] if tick < len(path) else self.data.xpos[self.base, :2].copy()
         return View(middle, CLOSE * self._size, True)
@@ -233,7 +239,7 @@ class SceneRenderer:
             return
         view = self.view(scene, tick)
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FREE
-        self._camera.azimuth, self._camera.elevation = 90, -55  # y is up in the picture
+        self._camera.azimuth, self._camera.elevation = 90, view.elevation  # y is up in the picture
         self._camera.lookat[:] = _point(view.lookat, 0.0)
         self._camera.distance = view.distance
 

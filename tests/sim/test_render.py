@@ -340,3 +340,16 @@ def test_a_robot_whose_height_is_not_observed_stands_on_the_floor():
         lowest = (stage.data.geom_xpos[feet, 2] - stage.model.geom_size[feet, 0]).min()
         assert lowest == pytest.approx(0, abs=0.005)
         np.testing.assert_array_equal(stage.data.qpos[:2], [1.0, 2.0])
+
+
+@pytest.mark.parametrize(("name", "steep"), [("mazes", True), ("two_targets", False)])
+def test_high_walls_are_seen_from_above(name, steep):
+    family, robot = make_family(name), load_robot("go2")
+    rows = family.reset(0, np.random.default_rng(0))
+    layout = {key: np.asarray(row)[None] for key, row in rows.items()}
+    frame = Frame({"position": rows["start"][:2]}, "", RED)
+    stage = SceneRenderer(robot, family)
+    stage.pose(frame, layout)
+    view = stage.view(EpisodeReplay(family, "", layout, [frame]))
+    assert not view.follows
+    assert (view.elevation < -70) == steep
