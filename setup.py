@@ -71,6 +71,8 @@ setup(
         "sim": ["py.typed", "robots/*/*.yaml", "robots/*/*.xml", "robots/*/sim_params/*.yaml"],
         "policies": [
             "py.typed",
+            "pretrained/*.md",
+            "pretrained/*.txt",
             "pretrained/*/*.json",
             "pretrained/*/*.npz",
             "pretrained/*/*/*.onnx",

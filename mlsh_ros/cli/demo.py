@@ -16,13 +16,17 @@ from mlsh_ros.cli.evaluate import show
 from mlsh_ros.cli.options import EpisodeSeed, EpisodesPerTask, Overwrite, RosDomain
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from mlsh_ros.evaluation.case import EvaluationCase
     from mlsh_ros.evaluation.episode import Episode
     from policies.bundle.bundle import Bundle
+    from sim.interface import Floats, Interface
     from sim.tasks.base import EpisodeState
 
-BUNDLE = "moving_bandits"
-FILM_FPS = 20
+BUNDLE, TASK = "go2_walk", "mazes/maze-7"
+FILM_FPS, FRAME = 20, 0.1  # and s between two frames: twice real time
 
 
 def demo(
@@ -32,6 +36,13 @@ def demo(
             help="Bundle: the name of a shipped one, or the path of a folder or zip file."
         ),
     ] = BUNDLE,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Task, as family/task. Default: {TASK} of {BUNDLE}, every task that has a "
+            "master of another bundle."
+        ),
+    ] = None,
     episodes: EpisodesPerTask = 2,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the report and the video.")
@@ -49,7 +60,7 @@ def demo(
     from sim.files.output import check_place, write_json
 
     loaded = load_bundle(bundle)
-    cases = resolve_cases(loaded)
+    cases = resolve_cases(loaded, task=task or (TASK if bundle == BUNDLE else None))
     for name in ("report.json", "report.html", "demo.gif", "demo.png"):
         check_place(output / name, overwrite=overwrite)
     say("starting skill, master, sim and watchdog node (real ROS 2, this computer only)")
@@ -89,17 +100,14 @@ def _film(
     bundle, robot = cases[0].bundle, cases[0].robot
     colors = [to_rgb(each) for each in skill_colors(len(bundle.manifest.skills))]
     case_of = {(str(case.task), case.master): case for case in cases}
+    stride = max(1, round(FRAME / bundle.interface.control_dt))  # ticks
     scenes = []
     for episode in episodes:
         case = case_of[episode.task, episode.master]
         frames = []
-        for t, skill in enumerate(episode.skill.tolist()):
-            fields = {
-                term.name: term.unscaled(episode.observation[t, where].astype(float))
-                for term in bundle.interface.observation
-                if term.policy_input and term.derive is None
-                for where in [bundle.interface.observation_slices[term.name]]
-            }
+        for t in range(len(episode.skill))[::-1][::stride][::-1]:  # the last one among them
+            skill = int(episode.skill[t])
+            fields = _fields(bundle.interface, episode.observation[t])
             name = bundle.manifest.skills[skill]
             frames.append(Frame(fields, f"tick {t}  {name}", colors[skill]))
         layout = _layout(case, seed, episode.number)
@@ -111,6 +119,19 @@ def _film(
         say(f"no film: {error}")
         return
     say(f"film: {path}, {path.stat().st_size / 1e6:.1f} MB, twice real time")
+
+
+def _fields(interface: Interface, observation: NDArray[np.float32]) -> dict[str, Floats]:
+    """Returns the values of an observation's terms, as far as it shows them whole."""
+    from sim.interface.orientation import quaternion_of
+
+    fields = {}
+    for term in interface.observation:
+        if term.policy_input and term.derive in (None, "rotation_6d"):
+            values = observation[interface.observation_slices[term.name]].astype(float)
+            shown = term.unscaled(values)
+            fields[term.name] = quaternion_of(shown) if term.derive else shown
+    return fields
 
 
 def _layout(case: EvaluationCase, seed: int, episode: int) -> EpisodeState:

@@ -97,10 +97,16 @@ WRONG = {
     "bundle (evaluate)": (
         ["evaluate", "nope"],
         "no bundle 'nope'",
-        "Valid: ant_bandits, ant_four, ant_movement, body_bandits, moving_bandits, rooms",
+        "Valid: ant_bandits, ant_four, ant_movement, body_bandits, go2_walk, moving_bandits, "
+        "rooms",
     ),
     "bundle (finetune)": (["finetune", "nope", "--task", f"{B}/goal-0"], "no bundle 'nope'"),
     "bundle (demo)": (["demo", "--bundle", "nope"], "no bundle 'nope'"),
+    "task (demo)": (["demo", "--task", "mazes/maze-99"], "no task 'mazes/maze-99'"),
+    "another bundle's task (demo)": (
+        ["demo", "--bundle", B, "--task", "mazes/maze-2"],
+        f"no master of bundle '{B}' was trained on 'mazes/maze-2'",
+    ),
     "not a bundle": (["check-bundle", "/"], "is not a bundle"),
     "family": (["train", "moving_bandit"], "no task family", "Did you mean 'moving_bandits'?"),
     "no family": (["train"], "which task family?"),

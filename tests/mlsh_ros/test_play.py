@@ -7,6 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from mlsh_ros.cli import demo
 from mlsh_ros.evaluation.backends import run_offline
 from mlsh_ros.evaluation.case import resolve_cases
 from mlsh_ros.evaluation.episode import Episode
@@ -18,6 +19,7 @@ from policies.bundle.bundle import load_bundle, pretrained_names
 from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.errors import UserError
+from sim.interface.memory import ObservationMemory
 from sim.physics.robot_model import load_robot
 from sim.rendering.scene import EpisodeReplay, Frame
 from sim.tasks.base import HasActionCost, HasTaskDynamics
@@ -41,9 +43,9 @@ def takes_of(name, episodes=1, tasks=None):
     return bundle, robot, drive(resolve_cases(bundle)[:tasks], episodes=episodes, seed=0)
 
 
-# Ants with `make test-slow`.
+# Robots with legs with `make test-slow`.
 BUNDLES = [
-    pytest.param(name, marks=[pytest.mark.slow] if name.startswith("ant") else [])
+    pytest.param(name, marks=[pytest.mark.slow] if name.startswith(("ant", "go2")) else [])
     for name in pretrained_names()
 ]
 
@@ -321,3 +323,17 @@ def test_play_without_a_file_opens_the_viewer(mlsh, monkeypatch):
     assert code == 0
     assert "close the window to end" in out
     assert shown == ["display", ("omni", 1, pytest.approx(0.1 / 4))]
+
+
+def test_the_demo_shows_a_pose_that_is_observed_by_its_axes():
+    interface = load_robot("go2").interface
+    rng = np.random.default_rng(0)
+    turn = rng.normal(size=4)
+    whole = {term.name: rng.uniform(0, 1, term.size) for term in interface.observation}
+    whole |= {"orientation": turn / np.linalg.norm(turn)}
+    shown = demo._fields(interface, interface.observe(whole, memory=ObservationMemory(interface)))
+    for name in ("position", "joint_position"):
+        np.testing.assert_allclose(shown[name], whole[name], atol=1e-6)
+    found = shown["orientation"]
+    np.testing.assert_allclose(found * np.sign(found @ turn), whole["orientation"], atol=1e-6)
+    assert "tilt" not in shown
