@@ -367,7 +367,10 @@ def test_ctrl_c_is_one_line_at_once(tmp_path, words, mapped, said):
             while not (tmp_path / mapped).exists() and time.monotonic() < deadline:
                 time.sleep(0.1)
         else:
-            while "libmujoco" not in maps.read_text() and time.monotonic() < deadline:
+            while time.monotonic() < deadline:
+                mapping = maps.read_text()
+                if "libmujoco" in mapping and "libtorch_python" in mapping:
+                    break
                 time.sleep(0.05)
             time.sleep(6)
         assert running.poll() is None, running.communicate()
