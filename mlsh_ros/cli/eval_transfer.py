@@ -42,7 +42,7 @@ def eval_transfer(
     episodes: Annotated[
         int, whole(1, help="Number of complete episodes collected per update and task.")
     ] = 8,
-    learner: LearnerName = "ppo",
+    learner: LearnerName = "q",
     updates: MasterUpdates = 6,
     settings: Settings = None,
     robot: RobotName = None,

@@ -60,7 +60,7 @@ def finetune(
         str | None,
         typer.Option(help="Master whose weights are the initial ones. Default: random weights."),
     ] = None,
-    learner: AnyLearnerName = "ppo",
+    learner: AnyLearnerName = None,
     updates: MasterUpdates = 10,
     seed: Annotated[
         int,
@@ -81,8 +81,8 @@ def finetune(
         int | None,
         whole(
             1,
-            help="Number of complete episodes collected per update. Default: 4 with --learner q, "
-            "else 2,000 environment steps.",
+            help="Number of complete episodes collected per update. Default: 4; with --learner ppo, "
+            "2,000 environment steps.",
         ),
     ] = None,
     overwrite: Overwrite = False,
@@ -139,6 +139,8 @@ def finetune(
     from sim.tasks.task_id import TaskId
 
     given = from_recording or []
+    # What begins with a master, or trains a skill as well, is PPO's.
+    learner = learner or ("q" if init_from is None and unfreeze is None else "ppo")
     _check_options(context, bool(given), learner, reward_topic)
     _check_unfreeze(context, unfreeze, learner)
     if given:

@@ -106,16 +106,16 @@ FamilyRobotName = Annotated[
 ]
 MasterUpdates = Annotated[int, whole(1, MAX_UPDATES, help="Number of updates of each new master.")]
 _LEARNERS = (
-    "How masters learn: ppo, or q, which learns values from every decision so far and needs fewer "
-    "episodes"
+    "How masters learn: q learns values from every decision so far and needs few episodes, ppo is "
+    "the learner of the meta-training"
 )
 LearnerName = Annotated[str, one_of(("ppo", "q"), help=f"{_LEARNERS}.")]
 AnyLearnerName = Annotated[
-    str,
+    str | None,
     one_of(
         ("ppo", "q", "uniform"),
         help=f"{_LEARNERS}; uniform does not learn: with greedy:=false it draws each skill with "
-        "the same probability, for recordings.",
+        "the same probability, for recordings. Default: q; ppo with --init-from or --unfreeze.",
     ),
 ]
 Settings = Annotated[

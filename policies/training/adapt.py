@@ -115,6 +115,7 @@ def adapt(
     episodes: int | None = None,
     recorded: list[list[Episode]] | None = None,
     unfreeze: Unfreeze | None = None,
+    score_every: int = 1,
     on_update: Callable[[list[AdaptationPoint]], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> AdaptationResult:
@@ -134,6 +135,7 @@ def adapt(
         recorded: episodes of each task to learn from, see `RecordedLearner`; by default the
             masters collect their own.
         unfreeze: a skill that is trained, too, in further updates; PPO only.
+        score_every: updates between two points of the curve; the last is always scored.
         on_update: called with the latest `AdaptationPoint` of every task.
         say: called with a line after every update, if the learner estimates its certainty.
 
@@ -174,10 +176,10 @@ def adapt(
         ]
         return replace(result, kept=tuple(kept), kl=both.kl)
     if config.offpolicy is None:
-        return _learn(learner, learner, updates, episodes, on_update, say)
+        return _learn(learner, learner, updates, episodes, on_update, say, score_every)
     masters = OffPolicyLearner(learner, config.offpolicy)
     if recorded is None:
-        return _learn(learner, masters, updates, episodes, on_update, say)
+        return _learn(learner, masters, updates, episodes, on_update, say, score_every)
     once = RecordedLearner(masters, recorded)
     result = _learn(learner, once, 1, episodes, on_update, say)
     return replace(result, estimates=tuple(once.estimates))
@@ -227,6 +229,7 @@ def _learn(
     episodes: int | None,
     on_update: Callable[[list[AdaptationPoint]], None],
     say: Callable[[str], None] = lambda _: None,
+    score_every: int = 1,
 ) -> AdaptationResult:
     episodes = episodes or scored_episodes(learner.family.ticks)
     curves: list[list[AdaptationPoint]] = [[] for _ in range(learner.method.groups)]
@@ -242,6 +245,8 @@ def _learn(
                 )
             if text := done.describe():
                 say(f"update {update}: {text}")
+        if update % score_every and update != updates:
+            continue
         steps = update * masters.steps_per_update
         for curve, (value, success) in zip(curves, greedy_scores(learner, episodes), strict=True):
             curve.append(AdaptationPoint(update, steps, seconds, value, success))

@@ -26,7 +26,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--updates", type=int, default=10)
     parser.add_argument("--episodes", type=int, default=OFF_POLICY_EPISODES)
-    parser.add_argument("--scored", type=int, help="greedy episodes after every update")
+    parser.add_argument("--scored", type=int, help="greedy episodes of each score")
+    parser.add_argument("--score-every", type=int, default=1, help="updates from score to score")
     parser.add_argument("--set", action="append", default=[], dest="settings")
     return parser.parse_args()
 
@@ -51,21 +52,20 @@ def main() -> None:
             updates=given.updates,
             envs=envs_for_episodes(config, given.episodes),
             episodes=given.scored,
+            score_every=given.score_every,
         )
         returns = np.array([[point.greedy for point in curve] for curve in found.curves])
         success = np.array([curve[-1].success for curve in found.curves])
         spent = (time.process_time() - begun) / (given.masters * given.updates * given.episodes)
         print(f"{task}, {given.learner}, {given.episodes} episodes per update")
-        for update, row in enumerate(returns.T):
+        for point, row in zip(found.curves[0], returns.T, strict=True):
             worst = int(row.argmin())
             print(
-                f"{update * given.episodes:5} episodes: mean {row.mean():.2f}, "
+                f"{point.updates * given.episodes:5} episodes: mean {row.mean():.2f}, "
                 f"worst {row[worst]:.2f} (master {worst})"
             )
-        print(
-            f"success {success.mean():.0%}, worst {success.min():.0%}; {spent:.2f} CPU s per "
-            "episode, scoring too"
-        )
+        each = ", ".join(f"{one:.0%}" for one in success)
+        print(f"success {success.mean():.0%} ({each}); {spent:.2f} CPU s per episode, scoring too")
 
 
 if __name__ == "__main__":
