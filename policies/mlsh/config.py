@@ -172,7 +172,7 @@ class TrainConfig:
     checkpoint_every: Count = 20  # iterations between two checkpoints
     # Every episode draws from the ranges in the robot's domain_randomization.yaml.
     domain_randomization: bool = False
-    # Of masters for new tasks (`mlsh finetune --learner q`); null: they learn with PPO.
+    # Of masters for new tasks (`mlsh finetune`); null: they learn with PPO.
     offpolicy: OffPolicyConfig | None = None
     sim_params: SimParams | None = None  # parameters that differ from the nominal model
 
@@ -262,7 +262,7 @@ IDENTITY = {
     "family": "is the argument FAMILY",
     "robot": "is set by --robot",
     "seed": "is set by --seed",
-    "offpolicy": "is for new tasks: mlsh finetune --learner q",
+    "offpolicy": "is for new tasks: mlsh finetune",
 }
 
 

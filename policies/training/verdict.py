@@ -137,7 +137,7 @@ def _advice(verdict: Verdict, evidence: Evidence, method: MlshConfig | None) -> 
         Verdict.TOO_FEW_SKILLS: [f"--set mlsh.skills={several}"],
         Verdict.MASTERS_UNDECIDED: [f"--set mlsh.joint={2 * method.joint}", "mlsh finetune"],
         Verdict.NEEDS_SEQUENCE: [
-            "mlsh finetune --learner q",
+            "mlsh finetune",
             "a larger --set steps",
             "another --set mlsh.decision_ticks",
         ],

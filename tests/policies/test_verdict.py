@@ -143,7 +143,7 @@ def test_what_is_tried():
     few, _ = CASES["two skills for three goals, 0.70 of 1.00 bit"]
     assert "--set mlsh.skills=3" in explain(few, small_config().mlsh)
     sequence, _ = CASES["mazes with four directions of the ant, 0.48 of 2.00 bits"]
-    assert "mlsh finetune --learner q" in explain(sequence, small_config().mlsh)
+    assert "mlsh finetune" in explain(sequence, small_config().mlsh)
 
 
 def test_what_is_off_is_tried_first_against_collapse():
