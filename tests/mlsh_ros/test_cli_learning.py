@@ -275,19 +275,36 @@ def test_nothing_is_begun_that_no_computer_holds(mlsh, tmp_path, words, said):
         (["mlsh.envs=4000"], "--episodes"),
         (["mlsh.groups=7"], "one master for each task"),
         (["steps=77"], "--updates"),
-        (["mlsh.warmup=50"], "without master.entropy"),
-        (["master.entropy=0.1", "mlsh.warmup=1"], "falls to zero over mlsh.warmup"),
+        (["mlsh.warmup=50"], "has no effect with --learner q"),
+        (["master.entropy=0.1"], "settings of the section offpolicy have"),
         (["mlsh={envs: 32}"], "mlsh."),
         (["mlsh.joint=3"], "settings that have: master.*"),
         (["skill.epochs=3"], "there is no PPO from scratch beside them"),
         (["mlsh.skills=3"], "is the bundle's"),
         (["network.hidden=[8]"], "is the bundle's"),
         (["network.hidden_from_skills=[position]"], "is the bundle's"),
-        (["mlsh.probe=none", "mlsh.probe_logit_clip=1"], "without the probe"),
+        (["mlsh.probe=none"], "has no effect with --learner q"),
     ],
 )
 def test_finetune_refuses_what_it_would_not_heed(mlsh, tmp_path, settings, said):
-    words = [f"--set={setting}" for setting in settings]
+    assert_refuses_settings(mlsh, tmp_path, settings, said)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["mlsh.warmup=50"], "without master.entropy"),
+        (["master.entropy=0.1", "mlsh.warmup=1"], "falls to zero over mlsh.warmup"),
+        (["offpolicy.horizon=3"], "offpolicy"),
+        (["mlsh.probe=none", "mlsh.probe_logit_clip=1"], "without the probe"),
+    ],
+)
+def test_finetune_with_ppo_refuses_what_it_would_not_heed(mlsh, tmp_path, settings, said):
+    assert_refuses_settings(mlsh, tmp_path, settings, said, "--learner", "ppo")
+
+
+def assert_refuses_settings(mlsh, tmp_path, settings, said, *words):
+    words = (*words, *(f"--set={setting}" for setting in settings))
     result = mlsh("finetune", B, "--task", f"{B}/goal-0", "--name", "x", "--no-baseline", *words)
     assert_refused(result, said)
     assert not list(tmp_path.iterdir())
