@@ -81,8 +81,8 @@ def finetune(
         int | None,
         whole(
             1,
-            help="Number of complete episodes collected per update. Default: 4; with --learner ppo, "
-            "2,000 environment steps.",
+            help="Number of complete episodes collected per update. Default: 4; with --learner "
+            "ppo, 2,000 environment steps.",
         ),
     ] = None,
     overwrite: Overwrite = False,
