@@ -40,12 +40,11 @@ def import_skill(
     from policies.bundle.runtime import TOLERANCE
     from policies.skill_import.importer import import_skills
     from policies.training.run import environment
-    from sim.physics.robot_model import load_robot
     from sim.tasks.registry import make_family
 
     found = import_skills(
         description,
-        load_robot(robot),
+        robot,
         make_family(family),
         output,
         name=name or output.resolve().name,

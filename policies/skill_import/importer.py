@@ -32,7 +32,7 @@ from policies.skill_import.surgery import join, metadata, read_policy, sizes
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
 from sim.files.migrations import SCHEMA
-from sim.physics.robot_model import Robot
+from sim.physics.robot_model import Robot, load_robot
 from sim.seeding import Stream, generator
 from sim.tasks.base import TaskFamily
 from sim.tasks.registry import make_family
@@ -57,7 +57,7 @@ class Imported:
 
 def import_skills(
     file: Path,
-    robot: Robot,
+    robot_name: str,
     family: TaskFamily,
     target: Path,
     *,
@@ -71,7 +71,7 @@ def import_skills(
 
     Args:
         file: the description.
-        robot: that the skills are for.
+        robot_name: of the robot that the skills are for, or its folder.
         family: of the tasks that masters will be trained on; its terms are in the observation.
         target: folder of the bundle.
         name: of the bundle.
@@ -84,6 +84,7 @@ def import_skills(
         UserError: description, policy and robot do not agree, or skill and policy differ.
     """
     check_name("bundle", name)
+    robot = load_robot(robot_name)
     check_target(target, overwrite=overwrite)
     description = read_description(file)
     policy = file.parent / description.policy
@@ -91,7 +92,7 @@ def import_skills(
     description = with_metadata(description, metadata(model), str(file))
     description.check(str(file))
     interface = robot.interface.with_terms(family.terms)
-    config = _config(robot, family, len(description.skills), decision_ticks, decision_lead)
+    config = _config(robot_name, family, len(description.skills), decision_ticks, decision_lead)
     files, mappings = {}, {}
     for k, skill in enumerate(description.skills):
         mapping = make_mapping(interface, description, skill, str(file))
@@ -148,14 +149,14 @@ def import_skills(
 
 
 def _config(
-    robot: Robot,
+    robot_name: str,
     family: TaskFamily,
     skills: int,
     decision_ticks: int,
     decision_lead: Literal[0, 1],
 ) -> TrainConfig:
     """Settings with which masters are trained over the skills."""
-    config = default_config(family.name, str(robot.model_path.parent))
+    config = default_config(family.name, robot_name)
     method = replace(
         config.mlsh, skills=skills, decision_ticks=decision_ticks, decision_lead=decision_lead
     )

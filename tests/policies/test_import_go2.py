@@ -25,7 +25,7 @@ def test_the_imported_policy_walks_and_is_the_policy_itself(tmp_path, monkeypatc
     robot, family = load_robot("go2"), make_family("moving_bandits", {"ticks": 300})
     made = import_skills(
         tmp_path / "go2.yaml",
-        robot,
+        "go2",
         family,
         tmp_path / "bundle",
         name="go2",
@@ -36,6 +36,7 @@ def test_the_imported_policy_walks_and_is_the_policy_itself(tmp_path, monkeypatc
     assert made.random == pytest.approx(0, abs=1e-5)
     assert made.visited == pytest.approx(0, abs=1e-5)
     assert made.doubts == []
+    assert made.bundle.manifest.provenance.config["robot"] == "go2"  # no folder of this machine
     assert made.bundle.manifest.family.parameters == {"ticks": 300}
     (skill,) = load_skills(made.bundle)
     env = TaskVectorEnv(robot, family, groups=1, envs=1, seed=0, noise=False)

@@ -42,7 +42,7 @@ FAMILY = "moving_bandits"
 def imported(tmp_path, file=None, robot=ROBOT, **changes):
     return import_skills(
         file or description(tmp_path / "policy", **changes),
-        load_robot(robot_folder(tmp_path / "arms", robot)),
+        robot_folder(tmp_path / "arms", robot),
         make_family(FAMILY),
         tmp_path / "bundle",
         name="arms",
