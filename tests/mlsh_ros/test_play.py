@@ -286,7 +286,7 @@ def test_a_place_that_cannot_be_written_to_is_one_line(mlsh, tmp_path):
     (tmp_path / "a.png").mkdir()
     for command in ("plot", "play"):
         code, _, err = mlsh(command, "moving_bandits", "-o", "a.png")
-        assert (code, err) == (1, "error: a.png: is a folder")
+        assert (code, err) == (1, "error: a.png: is a folder\n")
 
 
 def test_plot_writes_a_figure_and_says_where(mlsh):
