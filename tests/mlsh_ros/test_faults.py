@@ -211,7 +211,7 @@ def test_the_emergency_stop_and_its_silence(scene):
     scene.recover()
     refused = scene.observer.call(Trigger, "skill_node/arm")
     assert refused.message.startswith("cannot arm: estop_lost: topic 'estop' is silent for")
-    scene.observer.node.destroy_publisher(scene.estop.publisher)
+    scene.observer.destroy(scene.estop.publisher)
     scene.estop = Estop(scene.observer)
     time.sleep(0.8)
 
@@ -225,7 +225,7 @@ def test_another_node_that_publishes_commands(scene):
     scene.recover()
     refused = observer.call(Trigger, "skill_node/arm")
     assert refused.message.startswith("cannot arm: /observer publishes 'cmd_vel' too")
-    observer.node.destroy_publisher(intruder)
+    observer.destroy(intruder)
 
 
 def test_a_bundle_that_was_changed_on_disk_is_not_armed(scene):

@@ -103,6 +103,11 @@ class Observer:
     def _keeper(self, topic):
         return lambda message: self.heard[topic].append((time.monotonic(), message))
 
+    def destroy(self, publisher):
+        """In the thread that waits for its events; in another one rclpy may end that thread."""
+        done = self.executor.create_task(self.node.destroy_publisher, publisher)
+        wait_for(done.done, 5.0, f"the end of the publisher of {publisher.topic_name}")
+
     def close(self):
         self.closing.set()
         self.thread.join()  # before anything that it uses goes away
