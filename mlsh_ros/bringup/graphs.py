@@ -31,6 +31,12 @@ def _arguments(
             "File of bindings: topics, message types and fields in place of the bundle's.",
         ),
         Argument("master", "", "Master of the bundle; empty: of the task, or the first."),
+        Argument(
+            "greedy",
+            "true",
+            "Select the most probable skill; false: draw it from the master's probabilities.",
+            BOOL,
+        ),
         Argument("namespace", "", "Namespace of all nodes and topics."),
         Argument(
             "params_file",
@@ -137,7 +143,7 @@ ROBOT = Graph(
     ),
     nodes=(
         RECORDER,
-        _master("bundle", "master"),
+        _master("bundle", "master", "greedy"),
         _WATCHDOG,
         _SKILLS,
     ),
@@ -180,7 +186,7 @@ SIM = Graph(
     ),
     nodes=(
         RECORDER,
-        _master("bundle", "master", "task"),
+        _master("bundle", "master", "greedy", "task"),
         _WATCHDOG,
         _SKILLS,
         NodeSpec(

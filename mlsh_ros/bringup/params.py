@@ -191,7 +191,11 @@ MASTER_NODE = (
     ),
     Param("greedy", True, "Select the most probable skill; false samples it from the softmax."),
     Param(
-        "seed", 0, "Random seed for sampling skills when greedy is false.", low=0, high=2**31 - 1
+        "seed",
+        -1,
+        "Random seed for sampling skills when greedy is false; -1: another one at every start.",
+        low=-1,
+        high=2**31 - 1,
     ),
 )
 

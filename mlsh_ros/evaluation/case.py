@@ -64,6 +64,11 @@ def resolve_cases(
 
 def _choose(bundle: Bundle, task: TaskId | None, master: str | None) -> list[tuple[TaskId, str]]:
     masters = bundle.manifest.masters
+    if not masters:
+        raise UserError(
+            f"bundle {bundle.manifest.name!r} has skills and no master yet; `mlsh finetune` "
+            "trains one"
+        )
     if master is not None:
         bundle.master(master)
         return [(task or masters[master].task_id, master)]

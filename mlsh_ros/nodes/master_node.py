@@ -41,7 +41,11 @@ class MasterNode(CoreNode):
         self._said: tuple[tuple[float, ...], int] | None = None  # question, skill
         self._rng = None
         if not self.values["greedy"]:
-            self._rng = np.random.default_rng(int(self.values["seed"]))
+            # One seed for every start would record the same decisions again and again.
+            given = int(self.values["seed"])
+            seed = int(np.random.default_rng().integers(2**31)) if given < 0 else given
+            self._rng = np.random.default_rng(seed)
+            self.get_logger().info(f"skills are drawn, seed {seed}")
         self._name_publisher = self.made(
             self.create_publisher(String, "~/master", LATCHED), self.destroy_publisher
         )

@@ -93,6 +93,7 @@ class Bundle:
             ("decision_lead", new.decision_lead, running.decision_lead),
             ("skills", ", ".join(new.skills), ", ".join(running.skills)),
             ("skill_limits", new.skill_limits, running.skill_limits),
+            ("derived", _origins(new), _origins(running)),
         ):
             if one != other:
                 raise UserError(
@@ -103,6 +104,11 @@ class Bundle:
     def skill_hashes(self) -> list[str]:
         """SHA-256 of every skill file."""
         return [self.manifest.files[name] for name in self.manifest.skill_files]
+
+
+def _origins(manifest: Manifest) -> str:
+    """The skill that each derived skill was trained from."""
+    return ", ".join(f"{name} from {d.skill}" for name, d in manifest.derived.items()) or "none"
 
 
 def pretrained_names() -> list[str]:

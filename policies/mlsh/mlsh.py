@@ -100,6 +100,8 @@ class Mlsh:
             masked_master_inputs=hidden_elements(interface, network, "hidden_from_masters"),
         )
         self.collector = Collector(self.env, self.agent, method, config.seed)
+        for task, returns in zip(self.family.tasks, self.reference_returns, strict=True):
+            returns.check(f"{self.family.name}/{task}")
         # Known beforehand: a spread of returns that are estimates themselves would grow by its
         # own influence.
         self.scores = RewardNormalization.of(self.reference_returns, self.family.ticks)
@@ -108,7 +110,7 @@ class Mlsh:
             if method.scaled_returns
             else RewardNormalization.none(len(self.family.tasks))
         )
-        self.probe = Probe(method)
+        self.probe = Probe(method, len(self.family.tasks))
         self.pool = ThreadPoolExecutor(config.threads) if config.threads > 1 else None
         self.iteration = 0
 
@@ -202,8 +204,9 @@ class Mlsh:
         totals = self.groups.by_group(rollout.reward.sum(axis=0, dtype=np.float64))
         totals = self.groups.all_gather(totals) * (self.family.ticks / self.method.rollout_ticks)
         for g in np.flatnonzero(probing).tolist():
-            returns = self.scores.returns(totals[g], self.schedule.tasks[g])  # per episode
-            first_guess, alone[g] = self.probe.bias(returns), self.probe.alone(returns)
+            task = int(self.schedule.tasks[g])
+            returns = self.scores.returns(totals[g], task)  # per episode
+            first_guess, alone[g] = self.probe.bias(returns, task), self.probe.alone(returns)
             row = self.groups.row(g)
             if row is not None:
                 _, bias = self.agent.masters.policy.layers(row)[-1]

@@ -32,13 +32,15 @@ class Probe:
 
     Args:
         config: of the method.
+        tasks: number of the family's tasks; nothing is decided before each has been probed.
     """
 
-    def __init__(self, config: MlshConfig) -> None:
-        self.config = config
+    def __init__(self, config: MlshConfig, tasks: int = 1) -> None:
+        self.config, self.tasks = config, tasks
         self.usual = np.zeros(config.skills)  # m_k
         # Mean return of each skill in recent probes, since something was learned.
-        self.recent: deque[NDArray[np.float64]] = deque(maxlen=WINDOW)
+        self.recent: deque[NDArray[np.float64]] = deque(maxlen=max(WINDOW, 2 * tasks))
+        self.probed: deque[int] = deque(maxlen=self.recent.maxlen)  # the tasks of these
         # Bits that recent masters' choices of each skill had on the state, once they had learned.
         self.by_state: deque[NDArray[np.float64]] = deque(maxlen=WINDOW)
         self.resets = np.zeros(config.skills, np.int64)  # of each skill
@@ -51,8 +53,8 @@ class Probe:
         """(K,) mean return of each skill, from the return (E,) of each simulation."""
         return np.array([returns[self.plan() == k].mean() for k in range(self.config.skills)])
 
-    def bias(self, returns: NDArray[np.float64]) -> NDArray[np.float32]:
-        """(K,) output bias of the fresh master, from the return (E,) of each simulation."""
+    def bias(self, returns: NDArray[np.float64], task: int = 0) -> NDArray[np.float32]:
+        """(K,) output bias of a task's fresh master, from the return (E,) of each simulation."""
         k = self.config.skills
         by_skill = [returns[self.plan() == i] for i in range(k)]
         mean = self.alone(returns)
@@ -66,7 +68,13 @@ class Probe:
         self.usual += self.config.probe_ema * (preference - self.usual)
         if self.recent or mean.max() > LEARNED:
             self.recent.append(mean)
+            self.probed.append(task)
         return bias
+
+    @property
+    def covers_all_tasks(self) -> bool:
+        """True if the recent probes were on all tasks."""
+        return len(set(self.probed)) == self.tasks
 
     def redundant_skill(self, progress: float) -> int | None:
         """The skill without which no recent task would have scored less, or None.
@@ -80,6 +88,7 @@ class Probe:
         """
         if (
             len(self.recent) < WINDOW
+            or not self.covers_all_tasks
             or self.config.skills < 2
             or not self.config.reset_skill_below
             or progress >= UNTIL
@@ -102,9 +111,9 @@ class Probe:
     def useless_skills(self) -> list[int]:
         """Skills that earned nothing alone in any recent probe, and that no master uses by state.
 
-        Empty if that holds for all of them.
+        Empty if that holds for all of them, or if not all tasks were probed.
         """
-        if not self.recent:
+        if not self.covers_all_tasks:
             return []
         useless = (np.max(self.recent, axis=0) < LEARNED) & ~self.depends_on_state()
         return [] if useless.all() else np.flatnonzero(useless).tolist()
@@ -113,6 +122,7 @@ class Probe:
         """Clear all statistics, because a skill is reset."""
         self.usual[:] = 0
         self.recent.clear()
+        self.probed.clear()
         self.by_state.clear()
         self.resets[skill] += 1
 
@@ -121,6 +131,7 @@ class Probe:
         return {
             "probe.usual": self.usual.copy(),
             "probe.recent": self._rows(self.recent),
+            "probe.probed": np.array(self.probed, np.int64),
             "probe.by_state": self._rows(self.by_state),
             "probe.resets": self.resets.copy(),
         }
@@ -128,11 +139,14 @@ class Probe:
     def restore(self, arrays: dict[str, NDArray[np.generic]]) -> None:
         """Restore from arrays of `state`."""
         put(arrays, "probe.usual", self.usual)
-        if "probe.by_state" not in arrays:  # an earlier version's, whose returns have a unit
+        if "probe.probed" not in arrays:  # an earlier version's
             self.usual[:] = 0
             return
         put(arrays, "probe.resets", self.resets)
-        self.recent = deque(arrays["probe.recent"].astype(np.float64), maxlen=WINDOW)
+        self.recent.clear()
+        self.recent.extend(arrays["probe.recent"].astype(np.float64))
+        self.probed.clear()
+        self.probed.extend(arrays["probe.probed"].tolist())
         self.by_state = deque(arrays["probe.by_state"].astype(np.float64), maxlen=WINDOW)
 
     def _rows(self, rows: deque[NDArray[np.float64]]) -> NDArray[np.float64]:

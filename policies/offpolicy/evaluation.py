@@ -101,6 +101,7 @@ def estimate_return(
     following = _design(features, config, skills, sample.following, choose(sample.following))
     first = _design(features, config, skills, start, choose(start))
     horizon = -(-ticks // decision_ticks)
+    part = ticks / decision_ticks - (horizon - 1)  # of the last decision, that the episode has
     mean, unit = float(sample.reward.mean()), _spread(sample)
     rows_of = [np.flatnonzero(sample.episode == i) for i in range(len(episodes))]
 
@@ -110,10 +111,11 @@ def estimate_return(
         shift = noise * rng.standard_normal(len(rows)) - made[rows] @ prior
         weights, to_go = prior, np.zeros(len(rows))
         for left in range(1, horizon + 1):
-            target = sample.reward[rows] + ~sample.ended[rows] * to_go
-            weights = prior + gain @ ((target - left * mean) / unit + shift)
-            to_go = left * mean + unit * (following[rows] @ weights)
-        return float(horizon * mean + unit * (first[picked] @ weights).mean())
+            paid = sample.reward[rows] * (part if left == 1 else 1.0)
+            target, usual = paid + ~sample.ended[rows] * to_go, (left - 1 + part) * mean
+            weights = prior + gain @ ((target - usual) / unit + shift)
+            to_go = usual + unit * (following[rows] @ weights)
+        return float(usual + unit * (first[picked] @ weights).mean())
 
     everyone, size = np.arange(len(episodes)), (made.shape[1],)
     refits = [

@@ -14,6 +14,7 @@ from policies.training.adapt import AdaptationResult, scored_episodes
 from policies.training.pruning import describe_pruned, prune
 from policies.training.run import open_run
 from policies.training.train import learn_masters, pruned_skills
+from sim.errors import UserError
 from sim.files.arrays import load_arrays
 from sim.physics.robot_model import load_robot
 from sim.tasks.registry import make_family
@@ -44,7 +45,7 @@ def export_run(
         run: the folder of a training.
         target: the bundle's folder.
         name: of the bundle, by default the task family's.
-        skill_limits: a YAML file as `read_skill_limits` reads it.
+        skill_limits: a YAML file as `read_skill_limits` reads it, with the training's skills.
         overwrite: a bundle that is there.
 
     Raises:
@@ -61,7 +62,7 @@ def export_run(
     name = name or config.family
     check_name("bundle", name)
     check_target(target, overwrite=overwrite)
-    limits = {} if skill_limits is None else _read_limits(skill_limits, config)
+    limits = {} if skill_limits is None else _read_limits(skill_limits, trained.config, pruned)
     adapted = learn_masters(folder)
     learner = adapted.learner
     episodes = scored_episodes(learner.family.ticks)
@@ -85,7 +86,17 @@ def export_run(
     return ExportedRun(bundle, adapted, parity, describe_pruned(trained.config, pruned))
 
 
-def _read_limits(file: Path, config: TrainConfig) -> SkillLimits:
-    family = make_family(config.family, config.family_parameters)
-    interface = load_robot(config.robot).interface.with_terms(family.terms)
-    return read_skill_limits(file, skill_names(config.mlsh.skills), interface)
+def _read_limits(file: Path, trained: TrainConfig, pruned: tuple[int, ...]) -> SkillLimits:
+    """Limits by the names that skills have in the bundle; the file has those of the training."""
+    family = make_family(trained.family, trained.family_parameters)
+    interface = load_robot(trained.robot).interface.with_terms(family.terms)
+    names = skill_names(trained.mlsh.skills)
+    limits = read_skill_limits(file, names, interface)
+    if missing := [name for k, name in enumerate(names) if k in pruned and name in limits]:
+        raise UserError(f"{file}: {missing[0]!r} has limits, and is left out of the bundle")
+    kept = [name for k, name in enumerate(names) if k not in pruned]
+    return {
+        new: limits[old]
+        for new, old in zip(skill_names(len(kept)), kept, strict=True)
+        if old in limits
+    }

@@ -25,10 +25,11 @@ def untrained_skills(config: TrainConfig, arrays: Arrays) -> tuple[int, ...]:
         KeyError: an array is missing.
         ValueError: an array has another shape.
     """
-    probe, method = Probe(config.mlsh), config.mlsh
+    method, tasks = config.mlsh, make_family(config.family, config.family_parameters).tasks
+    probe = Probe(method, len(tasks))
     probe.restore(arrays)
     updated = np.asarray(arrays["skills.policy.steps"]).reshape(method.skills, -1).any(axis=1)
-    enough = (probe.resets > 0) | (len(probe.recent) == WINDOW)
+    enough = (probe.resets > 0) | (len(probe.recent) >= WINDOW)
     useless = np.isin(np.arange(method.skills), probe.useless_skills()) & enough
     untrained = useless | ~updated
     return () if untrained.all() else tuple(np.flatnonzero(untrained).tolist())

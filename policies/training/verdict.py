@@ -59,22 +59,29 @@ class Evidence:
         return max([*self.scores.values(), *(float(each.max()) for each in self.alone.values())])
 
     @property
+    def told_apart(self) -> bool:
+        """True if masters' choices differ from task to task."""
+        return self.information >= SHARED * bits(self.skills, len(self.scores))
+
+    @property
     def specialists(self) -> bool:
-        """True if every skill is needed on a task, for the whole of an episode."""
+        """True if as many skills as can be are needed on a task, for the whole of an episode."""
         if not self.alone:
-            return self.information >= SHARED * bits(self.skills, len(self.scores))
+            return self.told_apart
         if self.skills == 1:
             return True
         alone = np.array(list(self.alone.values()))  # (tasks, K)
         others = [np.delete(alone, k, axis=1).max(axis=1) for k in range(self.skills)]
         missed = (alone - np.stack(others, axis=1)).max(axis=0)
-        return bool(missed.min() >= MISSED * alone.max())
+        needed = missed >= MISSED * max(float(alone.max()), 0.0)
+        return bool(alone.max() > 0 and needed.sum() >= min(self.skills, len(alone)))
 
 
 def judge(evidence: Evidence) -> Verdict:
     """Returns the one verdict that the measurements support."""
     poor, alone = evidence.poor, evidence.alone
     alike = evidence.distance is not None and evidence.distance < ALIKE
+    several = min(evidence.skills, len(evidence.scores)) > 1
     if not poor:
         return Verdict.SERVED
     if evidence.best < LEARNED:
@@ -85,13 +92,13 @@ def judge(evidence: Evidence) -> Verdict:
     if evidence.specialists and evidence.best >= POOR:
         few = evidence.skills < len(evidence.scores)
         return Verdict.TOO_FEW_SKILLS if few else Verdict.NOT_LEARNED
-    if alike and evidence.skills > 1 and not evidence.specialists:
+    if alike and several and not evidence.specialists:
         return Verdict.COLLAPSED
     if evidence.by_state >= BY_STATE:
         return Verdict.NEEDS_SEQUENCE
     if evidence.specialists:
         return Verdict.NOT_LEARNED
-    if evidence.best >= POOR and len(evidence.scores) > 1:
+    if evidence.best >= POOR and several and not evidence.told_apart:
         return Verdict.COLLAPSED
     return Verdict.NEEDS_SEQUENCE if alone else Verdict.NOT_LEARNED
 

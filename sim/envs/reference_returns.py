@@ -43,17 +43,25 @@ class ReferenceReturns:
         least = ROUNDING * max(1.0, abs(self.random), abs(self.optimum))
         return self.optimum - self.random > least
 
+    def check(self, task: str) -> None:
+        """Refuse a task whose optimum is no better than random.
+
+        Raises:
+            UserError: it is not; no score exists.
+        """
+        if not self.tell_apart:
+            raise UserError(
+                f"{task} cannot be scored: a random policy returns {self.random:.6g}, the optimum "
+                f"{self.optimum:.6g}; the robot hardly moves, or all that it does is as good"
+            )
+
     def normalize(self, value: float) -> float:
         """Returns 0 for random, 1 for the optimum, more for a policy better than that controller.
 
         Raises:
             UserError: the optimum is no better than random, so no score exists.
         """
-        if not self.tell_apart:
-            raise UserError(
-                f"nothing can be scored: a random policy returns {self.random:.6g}, the optimum "
-                f"{self.optimum:.6g}; the robot hardly moves, or all that it does is as good"
-            )
+        self.check("a return")
         return (value - self.random) / (self.optimum - self.random)
 
 

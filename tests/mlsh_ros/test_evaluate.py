@@ -150,7 +150,7 @@ def test_a_robot_that_cannot_move_is_refused_before_it_drives(tmp_path, mine):
 def test_returns_that_tell_nothing_apart_give_no_score(random, optimum):
     limit = ReferenceReturns(random=random, task_blind=0.0, optimum=optimum)
     assert not limit.tell_apart
-    with pytest.raises(UserError, match="nothing can be scored: a random policy returns"):
+    with pytest.raises(UserError, match="cannot be scored: a random policy returns"):
         limit.normalize(1.0)
 
 

@@ -488,6 +488,8 @@ def test_a_master_is_trained_over_imported_skills_and_runs_them_offline(
     assert done.bundle.skill_hashes() == bundle.skill_hashes()
     assert list(done.bundle.manifest.masters) == ["goal-0"]
     assert done.bundle.manifest.imported == bundle.manifest.imported
+    with pytest.raises(UserError, match="'arms' has skills and no master yet; `mlsh finetune`"):
+        resolve_cases(load_bundle(tmp_path / "bundle"), robot=str(tmp_path / "arms"))
     cases = resolve_cases(load_bundle(tmp_path / "more"), robot=str(tmp_path / "arms"))
     (episode,) = run_offline(cases, episodes=1, seed=0)
     skills = load_skills(bundle)

@@ -182,7 +182,7 @@ def test_probe_sets_the_masters_first_guess(monkeypatch):
     learner = Mlsh(config(groups=2))
     given = []
 
-    def bias(returns):
+    def bias(returns, _):
         given.append(returns)
         return np.array([1, -2], np.float32)
 
@@ -214,7 +214,7 @@ def test_probed_returns_are_of_whole_episodes(monkeypatch):
     # 30 of an episode's 50 ticks are seen.
     learner = Mlsh(config(groups=1, rollout_ticks=30))
     totals = []
-    monkeypatch.setattr(learner.probe, "bias", lambda r: totals.append(r) or np.zeros(2, "f4"))
+    monkeypatch.setattr(learner.probe, "bias", lambda r, _: totals.append(r) or np.zeros(2, "f4"))
     collect = learner.collector.collect
 
     def paid(*args, **kwargs):

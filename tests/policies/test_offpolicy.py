@@ -9,6 +9,7 @@ from policies.bundle.bundle import load_bundle
 from policies.bundle.runtime import load_policy
 from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.offpolicy_config import OffPolicyConfig
+from policies.offpolicy.evaluation import estimate_return
 from policies.offpolicy.features import Features
 from policies.offpolicy.learner import OffPolicyLearner
 from policies.offpolicy.replay import Episode, Replay
@@ -34,6 +35,25 @@ def episode(rewards, skills, *, terminated=False, held=False, start=0.0) -> Epis
 
 def decisions(*episodes: Episode):
     return Replay(GAMMA, list(episodes)).decisions()
+
+
+@pytest.mark.parametrize(("ticks", "paid"), [(40, 40.0), (50, 50.0), (1, 1.0)])
+def test_an_estimate_is_of_the_ticks_of_an_episode(ticks, paid):
+    """Every tick pays 1; decisions take 20 ticks, whatever is left of the episode."""
+    config = OffPolicyConfig()
+    rng = np.random.default_rng(0)
+    found = estimate_return(
+        [episode([np.ones(20)] * 3, [0, 1, 0]), episode([np.ones(20)] * 3, [1, 0, 1])],
+        lambda obs: np.zeros(len(obs), np.intp),
+        Features(1, config, [], rng),
+        2,
+        config,
+        ticks=ticks,
+        decision_ticks=20,
+        rng=rng,
+    )
+    assert found.value == pytest.approx(paid)
+    assert found.recorded == pytest.approx(paid)
 
 
 # Replay ---------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from policies.training.export_run import export_run
 from policies.training.pruning import describe_pruned, prune, untrained_skills
 from policies.training.run import create_run
 from policies.training.train import train
+from sim.errors import UserError
 from sim.files.arrays import load_arrays, save_arrays
 from tests.support.bundles import small_config
 
@@ -23,8 +24,9 @@ def config(skills=3):
 
 def checkpoint(probes, *, resets=0, by_state=0.0, steps=(5, 5, 5)):
     """A checkpoint of three skills after such probes; the last skill was reset."""
-    probe = Probe(config().mlsh)
+    probe = Probe(config().mlsh, tasks=2)
     probe.recent.extend([np.array(row) for row in probes])
+    probe.probed.extend(k % 2 for k in range(len(probes)))
     probe.by_state.append(np.array([0.0, 0.0, by_state]))
     probe.resets[2] = resets
     arrays = {"skills.policy.steps": np.array(steps)[:, None]}
@@ -46,6 +48,8 @@ def test_a_training_that_has_seen_little_is_believed_only_about_skills_that_were
     assert untrained_skills(config(), checkpoint(TWO_GOALS[:2])) == ()
     assert untrained_skills(config(), checkpoint(TWO_GOALS[:2], resets=1)) == (2,)
     assert untrained_skills(config(), checkpoint([])) == ()
+    # The goal that it may be for was not probed yet.
+    assert untrained_skills(config(), checkpoint(TWO_GOALS[:1], resets=1)) == ()
 
 
 def test_a_skill_that_was_never_updated_is_left_out_but_never_all_of_them():
@@ -87,3 +91,24 @@ def test_a_bundle_has_the_trained_skills_only(tmp_path):
     assert all(logits.shape[1] == 2 for logits in bundle.golden.logits.values())
     assert bundle.manifest.provenance.config["mlsh"]["skills"] == 2
     assert "skill-2 of 3 left out" in bundle.manifest.provenance.command
+
+
+@pytest.mark.parametrize("limited", ["skill-1", "skill-2"])
+def test_limits_are_those_of_the_skills_of_the_training(tmp_path, limited):
+    """skill-0 is left out, so that the others are numbered anew."""
+    run = create_run(config(), tmp_path / "run")
+    train(run)
+    arrays = load_arrays(run.checkpoint)
+    no_use = [(row[2], row[0], row[1]) for row in TWO_GOALS]
+    arrays |= checkpoint(no_use)
+    arrays["skills.policy.steps"] = np.full((3, 1), 5)
+    save_arrays(run.checkpoint, arrays)
+    file = tmp_path / "limits.yaml"
+    file.write_text(f"{limited}: {{position: [-1.5, 1.5]}}\n")
+    result = export_run(run.path, tmp_path / "bundle", skill_limits=file)
+    new = f"skill-{int(limited[-1]) - 1}"
+    assert result.bundle.manifest.skill_limits == {new: {"position": (-1.5, 1.5)}}
+    file.write_text("skill-0: {position: [-1.5, 1.5]}\n")
+    with pytest.raises(UserError, match="'skill-0' has limits, and is left out of the bundle"):
+        export_run(run.path, tmp_path / "other", skill_limits=file)
+    assert not (tmp_path / "other").exists()

@@ -111,6 +111,27 @@ CASES = {
         scored(0.9, 0.4, information=1.0, alone=((0.9, 0.0), (0.0, 0.4))),
         Verdict.NOT_LEARNED,
     ),
+    "four skills for two goals, one goal still slow: two of the skills are not needed": (
+        scored(
+            *(0.9, 0.4),
+            skills=4,
+            information=0.95,
+            alone=((0.9, 0.0, 0.0, 0.0), (0.0, 0.4, 0.0, 0.0)),
+        ),
+        Verdict.NOT_LEARNED,
+    ),
+    "four skills for two goals, as an evaluation knows it": (
+        scored(0.9, 0.4, skills=4, information=0.95),
+        Verdict.NOT_LEARNED,
+    ),
+    "a single task, for which two skills do the same": (
+        scored(0.5, distance=0.01, alone=((0.5, 0.5),)),
+        Verdict.NEEDS_SEQUENCE,
+    ),
+    "masters that know better than any skill, which all do harm alone": (
+        scored(0.3, 0.3, information=1.0, alone=((-0.5, -0.9), (-0.9, -0.4))),
+        Verdict.NEEDS_SEQUENCE,
+    ),
     "one of two goals still slow, as an evaluation knows it": (
         scored(0.9, 0.4, information=1.0),
         Verdict.NOT_LEARNED,

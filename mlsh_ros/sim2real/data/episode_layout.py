@@ -7,8 +7,7 @@ import numpy as np
 from sim.interface import Floats
 from sim.tasks.base import TaskFamily
 from sim.tasks.body_bandits import BodyBandits
-from sim.tasks.goals import GoalTask
-from sim.tasks.patrol import Patrol
+from sim.tasks.moving_bandits import MovingBandits
 from sim.tasks.planar import axis_of
 from sim.tasks.ring_bandits import SECTORS, RingBandits
 from sim.tasks.rooms import Rooms
@@ -19,17 +18,18 @@ def layout_of(
 ) -> dict[str, Floats] | None:
     """Returns the layout (n, ...) at n times, from the sensors; None if it cannot be derived.
 
+    Of a family that is not listed here it is not known what its layout holds, and what of it a
+    moment does not show: `patrol` pays by which goal was visited last.
+
     Args:
         family: of the task.
         task: its number; the recording names it by its master.
         fields: per term (n, size).
     """
     count = len(next(iter(fields.values())))
-    if isinstance(family, Rooms):
+    if type(family) is Rooms:
         return {"goal": np.tile(family.spot(task), (count, 1))}
-    if not isinstance(family, GoalTask) or "goals" not in fields:
-        return None
-    if isinstance(family, Patrol):  # which goal was visited last, a moment does not show
+    if type(family) not in (MovingBandits, BodyBandits, RingBandits) or "goals" not in fields:
         return None
     goals = fields["goals"].reshape(count, -1, 2)
     if isinstance(family, BodyBandits):
