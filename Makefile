@@ -20,7 +20,7 @@ export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 .PHONY: demo test docs setup lint type imports pytest bench-tick bench-train format clean
 
 demo: $(VENV)/.runtime
-	$(BIN)/mlsh demo
+	$(BIN)/mlsh demo --overwrite
 
 test: setup
 	$(MAKE) --jobs=3 --output-sync=target lint type imports

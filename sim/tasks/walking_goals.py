@@ -8,6 +8,7 @@ and then goes straight, with the robot's measured speed and rate of turning.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,9 +33,14 @@ NEAR = 0.7
 DRAWS = 256  # episodes of the point, for the reference returns
 
 
+FRESH = 0.2  # s; in a second the robot walks and turns past what it has been told
+BASE = (("header.frame_id", "base_link"),)  # places of another frame would lead it elsewhere
+
+
 def goals_from_base(shown: int) -> ObservationTerm:
     """The term of all families for robots that walk: places relative to base_link."""
-    return goals_term(shown, "base_link", clip=(-NEAR, NEAR))
+    term = goals_term(shown, "base_link", clip=(-NEAR, NEAR))
+    return replace(term, max_age=FRESH, ros=replace(term.ros, required_values=BASE))
 
 
 @dataclass(frozen=True, config=STRICT)
