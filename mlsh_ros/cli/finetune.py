@@ -194,7 +194,8 @@ def finetune(
     found.write(*files)
     _show(found)
     for estimate, curve in zip(result.adapted.estimates, result.adapted.curves, strict=False):
-        if text := estimate.contradiction(curve[-1].greedy):
+        # Numbers of a topic may have another unit than the task's rewards in simulation.
+        if reward_topic is None and (text := estimate.contradiction(curve[-1].greedy)):
             say(f"warning: {text}")
     for point in result.adapted.kept:
         say(f"kept: update {point.updates}, greedy return {point.greedy:.4g} on other episodes")
@@ -255,7 +256,8 @@ def _read_recordings(
     from mlsh_ros.sim2real.data.recorded_episodes import read_episodes
     from policies.bundle.task_compatibility import select_tasks
 
-    recorded = read_episodes(paths, bundle, select_tasks(bundle, task), reward_topic)
+    tasks = select_tasks(bundle, task)
+    recorded = read_episodes(paths, bundle, tasks, reward_topic, note=lambda text: say(text))
     decisions = sum(len(each.skill) for each in recorded[0])
     say(f"recorded: {len(recorded[0])} episodes, {decisions} decisions")
     return recorded

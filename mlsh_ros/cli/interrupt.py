@@ -80,7 +80,9 @@ class Interrupts:
     def _on_retry(self, number: int, frame: FrameType | None) -> None:
         if self._ending:
             return
-        if _importing(frame):
+        # What ends because of a second one is not interrupted by the first.
+        ends = isinstance(sys.exc_info()[1], KeyboardInterrupt)
+        if ends or _importing(frame):
             signal.setitimer(signal.ITIMER_REAL, RETRY)
         else:
             self._waiting = False

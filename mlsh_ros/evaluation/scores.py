@@ -244,7 +244,7 @@ def _sharing(
         # Masters are greedy: what is not the same in all states depends on the state.
         by_state=float(binary_entropy(used).max(axis=1).mean()),
         distance=distance,
-        trained_elsewhere=family != bundle.manifest.family.name,
+        trained_elsewhere=family != bundle.manifest.family.name or bool(bundle.manifest.imported),
     )
     return SkillSharing(
         family=family,

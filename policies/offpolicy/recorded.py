@@ -46,7 +46,7 @@ class RecordedLearner:
         self.estimates: list[OffPolicyEstimate] = []
         normalizer = learner.learner.agent.normalizer
         for replay, recorded in zip(learner.replays, episodes, strict=True):
-            _check_choices(recorded, learner.skills)
+            _check_choices(recorded, learner.skills, learner.learner.method.decision_ticks)
             replay.episodes += [replace(e, obs=normalizer(e.obs)) for e in recorded]
 
     @property
@@ -77,15 +77,15 @@ class RecordedLearner:
         )
 
 
-def _check_choices(episodes: list[Episode], skills: int) -> None:
-    """Refuse episodes from which no decision can be learned.
+def _check_choices(episodes: list[Episode], skills: int, decision_ticks: int) -> None:
+    """Refuse episodes from which no decision can be learned; one counts from half of it on.
 
     Raises:
         UserError: there is none, or all decisions are for one skill.
     """
-    counts = np.bincount(
-        np.concatenate([np.zeros(0, np.intp), *(e.skill for e in episodes)]), minlength=skills
-    )
+    half = [np.array([2 * len(r) >= decision_ticks for r in e.rewards], bool) for e in episodes]
+    chosen = [e.skill[long] for e, long in zip(episodes, half, strict=True)]
+    counts = np.bincount(np.concatenate([np.zeros(0, np.intp), *chosen]), minlength=skills)
     if not counts.sum():
         raise UserError("the recordings hold no episode with a whole decision: nothing to learn")
     if skills > 1 and np.count_nonzero(counts) == 1:

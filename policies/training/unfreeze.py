@@ -140,7 +140,9 @@ class UnfrozenSkill:
         earned = learner.earnings(rollout, learner.config.master.gamma, learner.decision_unit)
         samples = master_samples(masters, rollout, earned, everyone, method)
         samples = normalize_advantages(samples, method.master_advantage)
-        ppo_update(masters, samples, self._shuffle(Stream.SHUFFLE))
+        # As at the end of the warm-up: the bonus has fallen to zero.
+        none = [0.0] * masters.count
+        ppo_update(masters, samples, self._shuffle(Stream.SHUFFLE), entropy=none)
 
     def _update_skill(self, samples: list[Minibatch]) -> None:
         policy, row = self._level.policy.numpy, self.skill

@@ -120,6 +120,25 @@ def test_it_is_delivered_to_the_handler_of_the_command(run, load):
     assert run(command) == (7, "", "")
 
 
+def test_two_during_an_import_are_one(run, monkeypatch, tmp_path):
+    """The second is raised at once, and the first does not come into what ends then."""
+    (tmp_path / "loading.py").write_text(
+        "import signal\n" + 2 * "signal.raise_signal(signal.SIGINT)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    ended = []
+
+    def command():
+        try:
+            import loading  # noqa: F401
+        finally:
+            time.sleep(0.1)
+            ended.append(True)
+
+    assert run(command) == (130, "", "interrupted\n")
+    assert ended == [True]
+
+
 @pytest.mark.parametrize("load", ["plain"], indirect=True)
 def test_one_that_comes_as_the_command_ends_is_not_lost(run, load):
     assert run(load) == (130, "", "interrupted\n")

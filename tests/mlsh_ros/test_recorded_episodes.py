@@ -232,6 +232,8 @@ def test_nothing_is_written_where_nothing_can_be_learned(light, bag, tmp_path, m
     target = tmp_path / "more"
     assert "hold no episode with a whole decision" in refusal(learn, target, [])
     same = [replace(e, skill=np.ones_like(e.skill)) for e in episodes]
+    stubs = [replace(e, rewards=[r[:2] for r in e.rewards]) for e in episodes]
+    assert "hold no episode with a whole decision" in refusal(learn, target, stubs)
     text = refusal(learn, target, same)
     assert f"all {5 * SESSIONS} recorded decisions are for skill 1" in text
     monkeypatch.setattr(
@@ -247,6 +249,20 @@ def test_the_parts_of_a_recording_are_those_of_the_robot(bag, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(bag, copy)
     assert len(read_episodes([bag, copy], BUNDLE, TASKS[:1])[0]) == 2 * SESSIONS
+
+
+def test_a_recording_that_breaks_off_says_so(bag, tmp_path):
+    torn = tmp_path / "torn.mcap"
+    (file,) = bag.glob("*.mcap")
+    data = file.read_bytes()
+    torn.write_bytes(data[: len(data) * 3 // 4])
+    told = []
+    (whole,) = read_episodes([bag], BUNDLE, TASKS[:1], note=told.append)
+    assert told == []
+    (left,) = read_episodes([torn], BUNDLE, TASKS[:1], note=told.append)
+    assert 0 < len(left) < len(whole)
+    assert told[0].startswith(f"note: recording {torn}: it breaks off (")
+    assert told[0].endswith("; what comes before is used")
 
 
 def test_a_simulation_outside_the_interval_is_a_warning():

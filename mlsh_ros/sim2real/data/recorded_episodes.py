@@ -47,7 +47,12 @@ class _Recorded:
 
 
 def read_episodes(
-    paths: Sequence[Path], bundle: Bundle, tasks: Sequence[TaskId], reward_topic: str | None = None
+    paths: Sequence[Path],
+    bundle: Bundle,
+    tasks: Sequence[TaskId],
+    reward_topic: str | None = None,
+    *,
+    note: Callable[[str], None] = lambda _: None,
 ) -> list[list[Episode]]:
     """Read the episodes of recordings, once for each task.
 
@@ -60,6 +65,7 @@ def read_episodes(
         bundle: whose skills ran.
         tasks: whose rewards are computed; any, whatever the recorded master was for.
         reward_topic: a topic of numbers in place of the task's reward, for a single task.
+        note: called with a line for each thing that a recording lacks.
 
     Returns:
         Episodes of each task, with observations (H + 1, O) that are not normalized.
@@ -74,7 +80,7 @@ def read_episodes(
             f"{tasks[-1]}; give one task"
         )
     check_distinct(paths)
-    recordings = [_read(path, bundle, reward_topic) for path in paths]
+    recordings = [_read(path, bundle, reward_topic, note) for path in paths]
     found = []
     for task in tasks:
         episodes = []
@@ -87,7 +93,9 @@ def read_episodes(
     return found
 
 
-def _read(path: Path, bundle: Bundle, reward_topic: str | None) -> _Recorded:
+def _read(
+    path: Path, bundle: Bundle, reward_topic: str | None, note: Callable[[str], None]
+) -> _Recorded:
     recording = Recording(path)
     _check_skills(recording, bundle)
     listener = Listener(recording.bound(bundle).interface)
@@ -112,6 +120,9 @@ def _read(path: Path, bundle: Bundle, reward_topic: str | None) -> _Recorded:
         names = listed(sorted(seen), most=200) or "none"
         raise UserError(f"{where}: no message of --reward-topic {reward_topic}. Topics: {names}")
     signals = listener.finish(recording.file.name, recording.about.get("mode", ""))
+    cut = [f"it breaks off ({recording.cut}); what comes before is used"] if recording.cut else []
+    for text in (*cut, *signals.notes):
+        note(f"note: {where}: {text}")
     if not all(drive.traced for drive in signals.drives):
         raise UserError(f"{where}: no decision is in it, which the traces of skill_node tell")
     return _Recorded(
