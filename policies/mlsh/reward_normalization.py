@@ -28,7 +28,7 @@ class RewardNormalization:
     @classmethod
     def of(cls, reference_returns: Sequence[ReferenceReturns], ticks: int) -> RewardNormalization:
         """Returns that of tasks with these returns per episode of `ticks` ticks."""
-        span = [r.optimum - r.random for r in reference_returns]
+        span = [r.optimum - r.random if r.tell_apart else 1.0 for r in reference_returns]
         random = np.array([r.random for r in reference_returns], np.float64)
         return cls(random / ticks, np.array(span, np.float64) / ticks, float(ticks))
 

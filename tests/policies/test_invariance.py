@@ -9,6 +9,7 @@ from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.reward_normalization import RewardNormalization
 from policies.mlsh.samples import Earnings, skill_samples
 from sim.envs.reference_returns import ReferenceReturns
+from sim.errors import UserError
 from sim.tasks.registry import FAMILIES
 from tests.support.bundles import small_config
 from tests.support.shifted_bandits import FencedShiftedBandits, ShiftedBandits
@@ -65,8 +66,15 @@ def test_rewards_of_a_task_without_a_span_only_lose_their_mean():
     assert units.rewards(np.array([[1.0, 2.0]], np.float32), np.zeros(2, int)).tolist() == [[0, 5]]
 
 
-def test_a_termination_is_worth_what_it_is_worth_in_raw_rewards():
+def test_a_task_whose_optimum_is_not_above_random_is_refused_by_name():
+    with pytest.raises(UserError, match="fenced_shifted_bandits/goal-0 cannot be scored: a rand"):
+        trained(bonus=10.0, family=FencedShiftedBandits, iterations=0)
+
+
+def test_a_termination_is_worth_what_it_is_worth_in_raw_rewards(monkeypatch):
     """Values in normalized units are those of raw rewards, less a constant and scaled."""
+    # With a bonus for being alive the controller that drives to a goal is no optimum.
+    monkeypatch.setattr(ReferenceReturns, "check", lambda *_: None)
     learner = trained(bonus=10.0, family=FencedShiftedBandits, iterations=0)
     rollout = learner.collector.collect(0, ticks=50)
     assert rollout.terminated.any()
