@@ -220,7 +220,7 @@ WRONG = [
     ),
     ("skill_node", {"mode": "fast"}, "mode: 'fast' is not one of realtime, lockstep"),
     ("skill_node", {"bundle": "moving_bandit"}, "Did you mean 'moving_bandits'?"),
-    ("master_node", {"seed": -1}, "seed"),
+    ("master_node", {"seed": -2}, "seed"),
     ("master_node", {"master": "goal"}, "no master 'goal'"),
     ("sim_node", {"robot": "omnii"}, "no robot 'omnii'. Did you mean 'omni'?"),
     ("sim_node", {"task": "moving_bandits"}, "names a family only"),
