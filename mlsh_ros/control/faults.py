@@ -30,6 +30,9 @@ FAULTS = {
     "internal": "an unexpected error in the program",
 }
 
+# In simulation these say that the computer did not keep real time.
+LATE = ("sensors_stale", "master_silent", "deadline", "clock_stopped", "watchdog_lost")
+
 
 class FaultError(Exception):
     """A fault that stops the robot and is latched.

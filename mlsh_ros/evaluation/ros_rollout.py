@@ -20,6 +20,7 @@ from std_srvs.srv import Trigger
 from typing_extensions import Self
 
 from mlsh_ros.evaluation.episode import Episode
+from mlsh_ros.evaluation.real_time import stopped
 from mlsh_ros.messages.labeled_array import OUTCOME, trace_layout
 from mlsh_ros.messages.topics import CALL_AGAIN
 from mlsh_ros.nodes.node import FOREVER, LATCHED, TRACE
@@ -197,6 +198,7 @@ class Remote:
         """Drive one episode through the nodes.
 
         Raises:
+            RealTimeError: the computer did not keep real time.
             UserError: a node refuses, dies, faults or falls silent.
         """
         self.set_parameters("sim_node", task=task, seed=seed, episode=number)
@@ -213,9 +215,7 @@ class Remote:
                 self._new_data.wait(0.5)
                 self._check()
                 if self.state.startswith("fault"):
-                    raise UserError(
-                        f"episode {number} of {task}: skill_node stopped the robot: {self.state}"
-                    )
+                    raise stopped(f"episode {number} of {task}", self.state)
                 if len(self._outcomes) > heard:
                     heard, deadline = len(self._outcomes), time.monotonic() + CALL
                 if time.monotonic() > deadline:

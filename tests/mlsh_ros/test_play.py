@@ -1,5 +1,6 @@
 """`mlsh play` and `mlsh plot`: what is shown is what is scored; refusals come before driving."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from mlsh_ros.evaluation.backends import run_offline
 from mlsh_ros.evaluation.case import resolve_cases
 from mlsh_ros.evaluation.episode import Episode
 from mlsh_ros.evaluation.number_format import amount
+from mlsh_ros.evaluation.real_time import RealTimeError, stopped
 from mlsh_ros.evaluation.report.plots import skill_colors
 from mlsh_ros.evaluation.trajectories import Trajectory, drive
 from mlsh_ros.evaluation.trajectory_plot import draw_birdseye, require_position
@@ -337,3 +339,50 @@ def test_the_demo_shows_a_pose_that_is_observed_by_its_axes():
     found = shown["orientation"]
     np.testing.assert_allclose(found * np.sign(found @ turn), whole["orientation"], atol=1e-6)
     assert "tilt" not in shown
+
+
+LATE_STATES = (
+    "fault: watchdog: tripped: command (-0.0925, 0.98) stood for 0.053 s",
+    "fault: sensors_stale: odom (0.36 s old, at most 0.3 s)",
+    "fault: deadline: 4 ticks were missed",
+)
+OTHER_STATES = (
+    "fault: watchdog: tripped: command jumped by 2 m/s",
+    "fault: limit: tilt is 1.2 rad",
+    "fault: estop: topic 'estop' is true, from /panel",
+    "fault",
+)
+
+
+@pytest.mark.parametrize("state", [*LATE_STATES, *OTHER_STATES])
+def test_a_late_computer_is_told_from_a_robot_that_does_something_wrong(state):
+    error = stopped("episode 0 of mazes/maze-7", state)
+    assert isinstance(error, RealTimeError) == (state in LATE_STATES)
+    assert state in str(error)
+    assert ("drive in lockstep" in str(error)) == (state in LATE_STATES)
+
+
+@pytest.mark.parametrize("state", [LATE_STATES[0], OTHER_STATES[0]])
+def test_the_demo_goes_on_in_lockstep_on_a_late_computer_alone(mlsh, tmp_path, monkeypatch, state):
+    modes = []
+
+    def run_ros(cases, *, episodes, seed, mode, **_):
+        modes.append(mode)
+        if mode == "realtime":
+            raise stopped("episode 0", state)
+        return run_offline(cases, episodes=episodes, seed=seed)
+
+    monkeypatch.setattr("mlsh_ros.evaluation.backends.run_ros", run_ros)
+    monkeypatch.setattr(demo, "_film", lambda *_: None)
+    task = ("--bundle", "moving_bandits", "--task", "moving_bandits/goal-0", "--episodes", "1")
+    code, out, err = mlsh("demo", *task, "-o", tmp_path / "demo")
+    if state in LATE_STATES:
+        assert (code, modes) == (0, ["realtime", "lockstep"])
+        assert "did not keep real time" in err + out
+        assert "driving in lockstep instead" in err + out
+        assert json.loads((tmp_path / "demo" / "report.json").read_text())["backend"] == (
+            "ros-lockstep"
+        )
+    else:
+        assert (code, modes) == (1, ["realtime"])
+        assert not list((tmp_path / "demo").glob("*"))
