@@ -108,10 +108,10 @@ def _with_head(data: bytes, name: str, moved: int | None) -> bytes:
     layers = [(arrays[f"weight{i}"], arrays[f"bias{i}"]) for i in range(count)]
     weight, bias = layers[-1]
     order = np.arange(len(bias) + 1)
-    nobody = len(bias) if moved is None else moved
+    unused = len(bias) if moved is None else moved
     weight = np.concatenate([weight, np.zeros_like(weight[:, :1])], axis=1)
     bias = np.append(bias, np.float32(NEVER))
-    order[[nobody, len(bias) - 1]] = [len(bias) - 1, nobody]
+    order[[unused, len(bias) - 1]] = [len(bias) - 1, unused]
     layers[-1] = weight[:, order], bias[order]
     clip = arrays["high"].item()
     return write_graph(name, arrays["shift"], arrays["scale"], clip, layers)

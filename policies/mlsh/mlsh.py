@@ -34,7 +34,7 @@ from policies.mlsh.local_groups import LocalGroups
 from policies.mlsh.ppo import UpdateStats, ppo_update
 from policies.mlsh.reward_normalization import RewardNormalization
 from policies.mlsh.rollout import NO_OVERRIDE, Bools, Collector, Float32, Rollout
-from policies.mlsh.samples import Earnings, master_samples, skill_samples
+from policies.mlsh.samples import ScaledRewards, master_samples, skill_samples
 from policies.mlsh.skill_probe import Probe
 from policies.mlsh.task_schedule import NewTask, TaskSchedule
 from sim.envs.reference_returns import ReferenceReturns, all_reference_returns
@@ -142,7 +142,9 @@ class Mlsh:
             greedy_skills=self.freeze_skills,  # frozen skills act as they do on a robot
             random_skills=not self.freeze_skills,
         )
-        by_state = state_information(rollout, self.agent.masters, self.groups)
+        by_state = np.zeros((self.method.groups, self.method.skills))
+        if not self.freeze_skills:  # frozen skills are not judged
+            by_state = state_information(rollout, self.agent.masters, self.groups)
         alone = self._learn_from_probe(rollout, probing)
         reset_skill = self._reset_redundant_skill() if probing.any() else None
         if not self.freeze_skills:
@@ -228,9 +230,9 @@ class Mlsh:
 
     def _update_masters(self, rollout: Rollout, active: Bools) -> UpdateStats:
         local, method, all_reduce = self.groups.local, self.method, self.groups.all_reduce
-        earned = self.earnings(rollout, self.config.master.gamma, self.decision_unit)
-        earned = replace(earned, reward=earned.reward + self._information(rollout))
-        samples = master_samples(self.agent.masters, rollout, earned, local(active), method)
+        rewards = self.scaled_rewards(rollout, self.config.master.gamma, self.decision_unit)
+        rewards = replace(rewards, reward=rewards.reward + self._information(rollout))
+        samples = master_samples(self.agent.masters, rollout, rewards, local(active), method)
         samples = normalize_advantages(samples, method.master_advantage, everyone=all_reduce)
         report = ppo_update(
             self.agent.masters, samples, self._shuffle_masters, entropy=self._entropy()
@@ -239,9 +241,9 @@ class Mlsh:
 
     def _update_skills(self, rollout: Rollout, joint: Bools) -> UpdateStats:
         all_reduce = self.groups.all_reduce
-        earned = self.earnings(rollout, self.config.skill.gamma, 1)
+        rewards = self.scaled_rewards(rollout, self.config.skill.gamma, 1)
         samples = skill_samples(
-            self.agent.skills, rollout, earned, self.groups.local(joint), self.method
+            self.agent.skills, rollout, rewards, self.groups.local(joint), self.method
         )
         samples = normalize_advantages(samples, "group", own=all_reduce, everyone=all_reduce)
         return ppo_update(
@@ -253,11 +255,11 @@ class Mlsh:
         """Ticks whose normalized rewards are one unit of a master's value function."""
         return self.method.decision_ticks if self.method.scaled_returns else 1
 
-    def earnings(self, rollout: Rollout, gamma: float, ticks: int) -> Earnings:
+    def scaled_rewards(self, rollout: Rollout, gamma: float, ticks: int) -> ScaledRewards:
         """Rewards of a level in the unit of its value functions, that of `ticks` ticks."""
         task = np.repeat(self.groups.local(self.schedule.tasks), self.method.envs)
         reward = self.units.rewards(rollout.reward, task) / np.float32(ticks)
-        return Earnings(reward, self.units.terminal(task, gamma, ticks))
+        return ScaledRewards(reward, self.units.terminal(task, gamma, ticks))
 
     def _information(self, rollout: Rollout) -> Float32:
         """(T, B) bonus for choices that distinguish a group's task, decaying over the training.

@@ -19,7 +19,7 @@ Values = Callable[[Float32, NDArray[np.intp]], Float32]
 
 
 @dataclass(frozen=True)
-class Earnings:
+class ScaledRewards:
     """Rewards of the B simulations of a rollout, in the unit of the value functions of a level."""
 
     reward: Float32  # (T, B)
@@ -29,7 +29,7 @@ class Earnings:
 def master_samples(
     level: ActorCriticBatch,
     rollout: Rollout,
-    earned: Earnings,
+    rewards: ScaledRewards,
     active: Bools,
     method: MlshConfig,
 ) -> list[Minibatch]:
@@ -38,7 +38,7 @@ def master_samples(
     Args:
         level: of the masters.
         rollout: T ticks of the simulations of these groups.
-        earned: by these simulations, in the unit of the value functions.
+        rewards: by these simulations, in the unit of the value functions.
         active: (groups,) whether the master learns at all.
         method: how values follow the end of an episode and of the rollout.
 
@@ -52,11 +52,11 @@ def master_samples(
     asked = np.broadcast_to(group, rollout.reward.shape)
     last = level.values(rollout.obs[-1], group) * method.bootstrap_truncated
     advantage = master_advantages(
-        earned.reward,
+        rewards.reward,
         rollout.decided,
         value,
         rollout.done,
-        _end_values(rollout, earned, level.values, asked, method),
+        _end_values(rollout, rewards, level.values, asked, method),
         last.astype(np.float32),
         gamma=level.ppo.gamma,
         gae_lambda=level.ppo.gae_lambda,
@@ -83,7 +83,7 @@ def master_samples(
 def skill_samples(
     level: ActorCriticBatch,
     rollout: Rollout,
-    earned: Earnings,
+    rewards: ScaledRewards,
     joint: Bools,
     method: MlshConfig,
 ) -> list[Minibatch]:
@@ -92,7 +92,7 @@ def skill_samples(
     Args:
         level: of the skills.
         rollout: T ticks of the simulations of these groups.
-        earned: by these simulations, in the unit of the value functions.
+        rewards: by these simulations, in the unit of the value functions.
         joint: (groups,) whether a group is in its joint phase.
         method: what a skill's return is when another one takes over.
 
@@ -100,7 +100,7 @@ def skill_samples(
         Samples for each skill.
     """
     columns = np.flatnonzero(np.repeat(joint, method.envs))
-    reward, skill = earned.reward[:, columns], rollout.skill[:, columns]
+    reward, skill = rewards.reward[:, columns], rollout.skill[:, columns]
     obs, done = rollout.obs[:, columns], rollout.done[:, columns]
     chosen = ~rollout.is_random[:, columns]
     group = np.broadcast_to(columns // method.envs, reward.shape)
@@ -112,7 +112,7 @@ def skill_samples(
     following = np.concatenate([skill[1:], skill[-1:]])
     same = method.skill_bootstrap == "same"
     next_value = values(obs[1:], skill if same else following)
-    end = _end_values(rollout, earned, level.values, rollout.skill, method)
+    end = _end_values(rollout, rewards, level.values, rollout.skill, method)
     next_value = np.where(done, end[:, columns], next_value)
     if not method.bootstrap_truncated:
         next_value[-1] = 0
@@ -140,7 +140,7 @@ def skill_samples(
 
 def _end_values(
     rollout: Rollout,
-    earned: Earnings,
+    rewards: ScaledRewards,
     values: Values,
     asked: NDArray[np.intp],
     method: MlshConfig,
@@ -149,7 +149,7 @@ def _end_values(
 
     Args:
         rollout: where episodes ended.
-        earned: what a termination is worth.
+        rewards: what a termination is worth.
         values: value functions of the level.
         asked: (T, B) index of the value function.
         method: switches this value on or off.
@@ -161,5 +161,5 @@ def _end_values(
     t, b = rollout.final_at.T
     keep = rollout.truncated[t, b] & method.bootstrap_truncated
     end[t, b] = np.where(keep, values(rollout.final_obs, asked[t, b]), 0)
-    end[t, b] = np.where(rollout.terminated[t, b], earned.terminal[b], end[t, b])
+    end[t, b] = np.where(rollout.terminated[t, b], rewards.terminal[b], end[t, b])
     return end

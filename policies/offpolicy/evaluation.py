@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from policies.mlsh.offpolicy_config import OffPolicyConfig
 from policies.offpolicy.features import Features
 from policies.offpolicy.replay import Episode, Float32, Floats
+from policies.offpolicy.value_iteration import regressors
 
 REFITS = 200
 SURE = (2.5, 97.5)  # percent
@@ -169,11 +170,9 @@ def _design(
     features: Features, config: OffPolicyConfig, skills: int, obs: Float32, skill: Ints
 ) -> Floats:
     """(n, (1 + K) F) regressors whose weights have a prior variance of 1."""
-    scaled = np.sqrt(config.prior) * features(obs)
-    design = np.zeros((len(obs), 1 + skills, scaled.shape[1]))
-    design[:, 0] = scaled
-    design[np.arange(len(obs)), 1 + skill] = np.sqrt(config.advantage) * scaled
-    return design.reshape(len(obs), -1)
+    design = regressors(np.sqrt(config.prior) * features(obs), skill, skills)
+    design[:, features.count :] *= np.sqrt(config.advantage)  # the parts of the skills
+    return design
 
 
 def _ridge(design: Floats, noise: float) -> Floats:

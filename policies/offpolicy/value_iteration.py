@@ -18,6 +18,18 @@ from policies.offpolicy.replay import Decisions, Float32, Floats
 MEAN = 0  # the member that has neither noise nor a sample of the prior
 
 
+def regressors(features: Floats, skill: NDArray[np.intp], skills: int) -> Floats:
+    """(n, (1 + K) F) regressors of decisions: features (n, F) of the state, and of its skill (n,).
+
+    Of the K parts for skills, that of the decision's skill has the features, the others are 0.
+    """
+    n, size = features.shape
+    rows = np.zeros((n, 1 + skills, size))
+    rows[:, 0] = features
+    rows[np.arange(n), 1 + skill] = features
+    return rows.reshape(n, -1)
+
+
 class ValueIteration:
     """Values of decisions, fitted to all decisions of a task.
 
@@ -58,7 +70,7 @@ class ValueIteration:
         """
         config, n = self.config, len(decisions.skill)
         self.bonus = bonus
-        design = self._design(self.features(decisions.obs), decisions.skill)  # (n, (1 + K) F)
+        design = regressors(self.features(decisions.obs), decisions.skill, self.skills)
         precision = design.T @ design / config.noise**2 + np.diag(self._precision)
         inverse = np.linalg.inv(precision)
         gain = inverse @ design.T / config.noise**2  # weights of targets
@@ -72,13 +84,6 @@ class ValueIteration:
             fitted = (target + noise - bonus[decisions.skill]) @ gain.T + prior
             parts = fitted.reshape(config.members, 1 + self.skills, -1)
             self.weights = parts[:, :1] + parts[:, 1:]
-
-    def _design(self, features: Floats, skill: NDArray[np.intp]) -> Floats:
-        n, size = features.shape
-        design = np.zeros((n, 1 + self.skills, size))
-        design[:, 0] = features
-        design[np.arange(n), 1 + skill] = features
-        return design.reshape(n, -1)
 
     def values(self, obs: Float32, member: NDArray[np.intp] | int = MEAN) -> Float32:
         """(n, K) values of observations (n, O) by one member, or by each row's own (n,)."""

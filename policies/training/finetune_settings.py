@@ -51,6 +51,7 @@ IDLE_ALONE = {
 }
 
 
+IDLE_PPO = {"offpolicy": "has no effect with --learner ppo; settings of the section master have"}
 # What the off-policy learner makes nothing of.
 IDLE_OFF_POLICY = dict.fromkeys(
     ("master", "mlsh.warmup", "mlsh.probe", "mlsh.probe_logit_clip", "mlsh.master_advantage"),
@@ -94,6 +95,7 @@ def with_settings(
         check_free(settings, IDLE_OFF_POLICY)
         config = replace(config, offpolicy=OffPolicyConfig())
         return config.with_values(list(settings))
+    check_free(settings, IDLE_PPO)
     changed = config.with_values(list(settings))
     idle = {}
     if not changed.master.entropy:

@@ -126,8 +126,8 @@ class UnfrozenSkill:
                 f"{shares} of ticks; unfreeze one that is used"
             )
         self._update_masters(rollout, everyone)
-        earned = learner.earnings(rollout, learner.config.skill.gamma, 1)
-        samples = skill_samples(self._level, rollout, earned, everyone, learner.method)
+        rewards = learner.scaled_rewards(rollout, learner.config.skill.gamma, 1)
+        samples = skill_samples(self._level, rollout, rewards, everyone, learner.method)
         mine = [s if k == self.skill else s.take(slice(0)) for k, s in enumerate(samples)]
         self._update_skill(mine)
         learner.iteration += 1
@@ -137,8 +137,10 @@ class UnfrozenSkill:
     def _update_masters(self, rollout: Rollout, everyone: NDArray[np.bool_]) -> None:
         learner = self.learner
         masters, method = learner.agent.masters, learner.method
-        earned = learner.earnings(rollout, learner.config.master.gamma, learner.decision_unit)
-        samples = master_samples(masters, rollout, earned, everyone, method)
+        rewards = learner.scaled_rewards(
+            rollout, learner.config.master.gamma, learner.decision_unit
+        )
+        samples = master_samples(masters, rollout, rewards, everyone, method)
         samples = normalize_advantages(samples, method.master_advantage)
         # As at the end of the warm-up: the bonus has fallen to zero.
         none = [0.0] * masters.count

@@ -295,7 +295,7 @@ def test_finetune_refuses_what_it_would_not_heed(mlsh, tmp_path, settings, said)
     [
         (["mlsh.warmup=50"], "without master.entropy"),
         (["master.entropy=0.1", "mlsh.warmup=1"], "falls to zero over mlsh.warmup"),
-        (["offpolicy.horizon=3"], "offpolicy"),
+        (["offpolicy.horizon=3"], "offpolicy has no effect with --learner ppo"),
         (["mlsh.probe=none", "mlsh.probe_logit_clip=1"], "without the probe"),
     ],
 )

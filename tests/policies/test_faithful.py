@@ -183,9 +183,9 @@ def test_scaled_returns(scaled):
     rollout.reward[:] = 1
     tick = (1 - limit.random / 50) / ((limit.optimum - limit.random) / 50)
     for ticks, expected in ((1, tick), (each.decision_unit, tick / 10)):
-        earned = each.earnings(rollout, 0.99, ticks)
-        assert earned.reward == pytest.approx(expected if scaled else 1)
-    assert (earned.terminal < 0).all() if scaled else not earned.terminal.any()
+        rewards = each.scaled_rewards(rollout, 0.99, ticks)
+        assert rewards.reward == pytest.approx(expected if scaled else 1)
+    assert (rewards.terminal < 0).all() if scaled else not rewards.terminal.any()
 
 
 @pytest.mark.parametrize("clip", [None, 0.2])

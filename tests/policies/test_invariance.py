@@ -7,7 +7,7 @@ import pytest
 
 from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.reward_normalization import RewardNormalization
-from policies.mlsh.samples import Earnings, skill_samples
+from policies.mlsh.samples import ScaledRewards, skill_samples
 from sim.envs.reference_returns import ReferenceReturns
 from sim.errors import UserError
 from sim.tasks.registry import FAMILIES
@@ -84,9 +84,9 @@ def test_a_termination_is_worth_what_it_is_worth_in_raw_rewards(monkeypatch):
     assert np.ptp(random) == pytest.approx(0, abs=0.05)  # both tasks are about alike
     for stack in (level.value,):
         stack.numpy[:] = 0  # raw values are then those of random actions, forever
-    earned = learner.earnings(rollout, level.ppo.gamma, 1)
-    ours = skill_samples(level, rollout, earned, joint, learner.method)
-    raw = Earnings(rollout.reward, np.zeros(len(task), np.float32))
+    rewards = learner.scaled_rewards(rollout, level.ppo.gamma, 1)
+    ours = skill_samples(level, rollout, rewards, joint, learner.method)
+    raw = ScaledRewards(rollout.reward, np.zeros(len(task), np.float32))
     constant = random.mean() / (1 - level.ppo.gamma)
     for row in range(level.count):
         level.value.layers(row)[-1][1][:] = constant
