@@ -107,8 +107,14 @@ class EmergencyStop:
     def _is_there(self, panel: Panel) -> bool:
         return bool(self._publishers) if panel == NOBODY else panel in self._publishers
 
-    def fault(self, now: float) -> FaultError | None:
-        """Returns the reason that the robot must not move, or None."""
+    def fault(self, now: float, since: float = -math.inf) -> FaultError | None:
+        """Returns the reason that the robot must not move, or None.
+
+        Args:
+            now: s; all messages that had come by then have been handled.
+            since: s, from when on messages have been received without a pause: what was sent
+                meanwhile is no silence of the panel.
+        """
         with self._lock:
             words = dict(self._words)
         pressed = [panel for panel, word in words.items() if word.pressed]
@@ -119,15 +125,15 @@ class EmergencyStop:
         if not words:
             return FaultError("estop_lost", f"topic {TOPIC!r} has no message yet")
         for panel, word in words.items():
-            if (age := now - word.heard) > self.max_age:
+            if (age := now - max(word.heard, since)) > self.max_age:
                 return FaultError(
                     "estop_lost",
                     f"topic {TOPIC!r} is silent for {age:.2f} s, from {self._who([panel])}; at "
                     f"most {self.max_age:g} s is accepted",
                 )
-        for panel, since in self._since.items():
+        for panel, listed in self._since.items():
             silent = panel not in words and NOBODY not in words
-            if silent and (age := now - since) > self.max_age:
+            if silent and (age := now - max(listed, since)) > self.max_age:
                 return FaultError(
                     "estop_lost",
                     f"topic {TOPIC!r} has no message from {self._who([panel])}, known for "

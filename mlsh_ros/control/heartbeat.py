@@ -106,18 +106,21 @@ class Heartbeat:
             begun for begun, _ in spans
         )
 
-    def fault(self, now: float, sent: int, *, braking: bool = False) -> FaultError | None:
+    def fault(
+        self, now: float, since: float, sent: int, *, braking: bool = False
+    ) -> FaultError | None:
         """Returns the reason that there is no working watchdog, or None.
 
         Args:
-            now: s.
+            now: s; all heartbeats that had come by then have been handled.
+            since: s, from when on skill_node has received without a pause.
             sent: commands that have been sent until now.
             braking: the robot is being brought to rest. A watchdog_node that is deactivated goes
                 on watching until it is at rest.
         """
         if self.newest is None:
             return FaultError("watchdog_lost", "no heartbeat of watchdog_node has come")
-        if (age := now - self.newest.received) > self.max_age:
+        if (age := now - max(self.newest.received, since)) > self.max_age:
             return FaultError(
                 "watchdog_lost",
                 f"the last heartbeat of watchdog_node came {age:.2f} s ago, at most "
@@ -145,7 +148,7 @@ class Heartbeat:
                 "use_sim_time",
             )
         unheard = sent - self._sent
-        if unheard > UNHEARD and now - self._grown > self.max_age:
+        if unheard > UNHEARD and now - max(self._grown, since) > self.max_age:
             return FaultError(
                 "watchdog_lost",
                 f"watchdog_node has received none of the last {unheard} commands; it must have "

@@ -71,11 +71,14 @@ class ArmingChecks:
 
     def fault(self, *, braking: bool = False) -> FaultError | None:
         """Returns the reason that the robot must stop: emergency stop or no watchdog; or None."""
-        return self.estop_fault() or self._watchdog.fault(braking=braking)
+        safety = self._safety
+        return self.estop_fault() or self._watchdog.fault(
+            safety.polled, safety.since, braking=braking
+        )
 
     def estop_fault(self) -> FaultError | None:
         """Returns the present fault of the emergency stop, or None."""
-        return self._estop.fault(steady_time())
+        return self._estop.fault(self._safety.polled, self._safety.since)
 
     def not_fit(self) -> str:
         """Returns the reason that the robot must not be armed now; empty if there is none."""
@@ -93,6 +96,8 @@ class ArmingChecks:
             )
         # One that was pressed before this node was started may not have been heard yet.
         time.sleep(max(0.0, self._safety.began + DISCOVERY - steady_time()))
+        if deaf := self._safety.catch_up():
+            return deaf
         if tripped := self._watchdog.tripped():
             return tripped
         self._estop.forget_released()
@@ -111,6 +116,8 @@ class ArmingChecks:
         """
         if why := self._not_recorded():
             return why
+        if deaf := self._safety.catch_up():
+            return deaf
         if fault := self.fault():
             return str(fault)
         if tripped := self._watchdog.tripped():

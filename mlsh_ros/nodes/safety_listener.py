@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from mlsh_ros.nodes.node import one_line, receiver
 
 POLL = 0.01  # s between two looks for messages
 GAP = 0.2  # s without a look, after which what has been heard is not the newest any more
+DEAF = 0.5  # s without a look, after which the thread counts as stuck
 GRAPH = 0.25  # s between two looks at who publishes what
 _DEPTH = 1000  # words of a panel that may come between two looks
 # A publisher matches if it offers what is asked for. The first hears every publisher; the second
@@ -73,6 +75,7 @@ class SafetyListener:
         self._closing = threading.Event()
         self.began = self.alive = steady_time()  # s, when its thread last looked
         self._since = self.began
+        self.polled = self.began  # s; every message that had come by then has been handled
         self._thread = threading.Thread(target=self._run, name="safety", daemon=True)
 
     def listen(
@@ -115,6 +118,20 @@ class SafetyListener:
         """Start the thread."""
         self._thread.start()
 
+    def deaf(self) -> str:
+        """Returns the reason that no emergency stop would be heard now; empty if there is none."""
+        silence = steady_time() - self.alive
+        return f"the emergency stop topic was not read for {silence:.2f} s" * (silence > DEAF)
+
+    def catch_up(self) -> str:
+        """Wait until all that has come by now is handled; returns why that is not so, or ""."""
+        called = steady_time()
+        while self.polled < called:
+            if steady_time() - called > DEAF:
+                return self.deaf() or "the emergency stop topic is read too late"
+            time.sleep(POLL)
+        return ""
+
     def destroy(self) -> None:
         """Stop the thread and destroy the node."""
         self._closing.set()
@@ -136,7 +153,8 @@ class SafetyListener:
                 if now >= look:
                     look = now + GRAPH
                     self._look()
-                self._poll(now)
+                # A look takes long on a busy machine: what comes meanwhile is not as old as it.
+                self._poll(steady_time())
                 self._on_poll()
         except Exception as error:  # the thread would end without a word
             self._on_failure(f"the safety listener has ended: {one_line(error)}")
@@ -162,6 +180,7 @@ class SafetyListener:
                 if taken is None:
                     break
                 receive(taken[0])
+        self.polled = now
 
     def _look(self) -> None:
         """Check the present publishers."""

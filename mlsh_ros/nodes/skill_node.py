@@ -61,7 +61,6 @@ from sim.errors import UserError, unknown
 from sim.interface import Floats
 
 DELIVERY = 0.2  # s that the last command may take to arrive before the node ends
-DEAF = 0.5  # s after which the thread that hears the emergency stop counts as stuck
 LONG_BRAKING = 3.0  # s of braking that are worth a warning
 ARMED = (State.READY, State.RUNNING, State.STOPPING)
 
@@ -428,10 +427,8 @@ class SkillNode(CoreNode):
 
     def send_command(self, command: Floats, stamp: int | None = None) -> None:
         """Send the command (A,) to the robot; stamped now, or with `stamp`, ns, in lockstep."""
-        if (silence := steady_time() - self._safety.alive) > DEAF:
-            raise FaultError(
-                "internal", f"the emergency stop topic was not read for {silence:.2f} s"
-            )
+        if deaf := self._safety.deaf():
+            raise FaultError("internal", deaf)
         if self.gate.drive(command, self.time.now(), stamp) and stamp is not None:
             self._answered = stamp
 

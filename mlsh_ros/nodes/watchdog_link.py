@@ -62,12 +62,12 @@ class WatchdogLink:
         """Returns the state of the session's watchdog_node, see `Heartbeat.watch`."""
         return self.heartbeat.watch(steady_time(), listening_since, sent)
 
-    def fault(self, *, braking: bool) -> FaultError | None:
+    def fault(self, now: float, since: float, *, braking: bool) -> FaultError | None:
         """Returns why a required watchdog is missing, or None; see `Heartbeat.fault`."""
         if not self._required:
             return None
         sent = 0 if self._paused else self._gate.count
-        return self.heartbeat.fault(steady_time(), sent, braking=braking)
+        return self.heartbeat.fault(now, since, sent, braking=braking)
 
     def tripped(self) -> str:
         """Returns the reason that a tripped watchdog_node prevents arming; empty if it has not."""

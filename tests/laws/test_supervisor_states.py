@@ -443,6 +443,19 @@ def test_a_required_panel_that_never_spoke_is_a_fault_that_names_it():
     assert stop.unheard() == ""
 
 
+def test_what_nobody_listened_to_is_no_silence_of_a_panel():
+    stop = EmergencyStop(0.5)
+    stop.publishers(PANELS, 0.0)
+    stop.hear(A, False, 1.0)
+    assert "from /back, known for 1.00 s" in str(stop.fault(1.0))
+    assert stop.fault(2.0, since=1.5) is None  # this process stood still from 1.0 to 1.5 s
+    assert "silent for 0.51 s, from /front" in str(stop.fault(2.01, since=1.5))
+    stop.hear(A, False, 2.1)
+    assert "from /back, known for 0.60 s" in str(stop.fault(2.1, since=1.5))
+    stop.hear(B, True, 2.1)
+    assert stop.fault(2.1, since=2.1).name == "estop"  # a stop is one whatever stood still
+
+
 def test_required_panels_that_cannot_be_told_apart_are_refused():
     stop = stop_of((NOBODY, False), max_age=0.5)
     assert stop.unheard().startswith("the publishers of 'estop' cannot be told apart")
@@ -488,28 +501,28 @@ def beat(received, *, active=True, heard=0, instance=1, interface=7, simulated=F
 
 def test_a_watchdog_that_is_silent_asleep_or_deaf_is_lost():
     heart = Heartbeat(7, simulated=False)
-    assert "no heartbeat" in str(heart.fault(0.0, 0))
+    assert "no heartbeat" in str(heart.fault(0.0, 0.0, 0))
     heart.hear(beat(1.0), 0)
-    assert heart.fault(1.5, 0) is None
-    assert "came 0.51 s ago, at most 0.5 s" in str(heart.fault(1.51, 0))
+    assert heart.fault(1.5, 0.0, 0) is None
+    assert "came 0.51 s ago, at most 0.5 s" in str(heart.fault(1.51, 0.0, 0))
     heart.hear(beat(2.0, active=False), 0)
-    assert "not active" in str(heart.fault(2.0, 0))
-    assert heart.fault(2.0, 0, braking=True) is None  # it watches until the robot is at rest
+    assert "not active" in str(heart.fault(2.0, 0.0, 0))
+    assert heart.fault(2.0, 0.0, 0, braking=True) is None  # it watches until the robot is at rest
     heart.hear(beat(2.5), 9)
-    assert "received none of the last 9 commands" in str(heart.fault(2.5, 9))
+    assert "received none of the last 9 commands" in str(heart.fault(2.5, 0.0, 9))
     heart.hear(beat(2.6, heard=1), 9)
-    assert heart.fault(2.7, 30) is None  # no time yet to say so
+    assert heart.fault(2.7, 0.0, 30) is None  # no time yet to say so
     heart.hear(beat(3.0, heard=31), 31)
-    assert heart.fault(3.4, 35) is None
+    assert heart.fault(3.4, 0.0, 35) is None
 
 
 def test_a_watchdog_that_has_tripped_is_a_fault_whatever_its_state_topic_says():
     heart = Heartbeat(7, simulated=False)
     heart.hear(replace(beat(1.0), tripped=True), 0)
-    assert str(heart.fault(1.0, 0)) == "watchdog: watchdog_node is tripped; reset it first"
-    assert heart.fault(1.0, 0, braking=True) is None  # who brakes is known to the gate
+    assert str(heart.fault(1.0, 0.0, 0)) == "watchdog: watchdog_node is tripped; reset it first"
+    assert heart.fault(1.0, 0.0, 0, braking=True) is None  # who brakes is known to the gate
     heart.hear(beat(1.1), 0)
-    assert heart.fault(1.1, 0) is None
+    assert heart.fault(1.1, 0.0, 0) is None
 
 
 def test_the_time_that_a_watchdog_may_be_deaf_begins_with_the_session():
@@ -518,27 +531,38 @@ def test_the_time_that_a_watchdog_may_be_deaf_begins_with_the_session():
     for n in range(100):  # nobody commands anything
         heart.hear(beat(0.1 * n, heard=50), 50)
     heart.follow(50)
-    assert all(heart.fault(9.9 + 0.01 * n, 50 + n) is None for n in range(1, 50))
+    assert all(heart.fault(9.9 + 0.01 * n, 0.0, 50 + n) is None for n in range(1, 50))
     heart.hear(beat(10.4, heard=50), 100)
-    assert "received none of the last 50 commands" in str(heart.fault(10.41, 100))
+    assert "received none of the last 50 commands" in str(heart.fault(10.41, 0.0, 100))
+
+
+def test_what_skill_node_did_not_listen_to_is_no_silence_of_its_watchdog():
+    heart = Heartbeat(7, simulated=False)
+    heart.hear(beat(1.0), 0)
+    assert "came 1.00 s ago" in str(heart.fault(2.0, 0.0, 0))
+    assert heart.fault(2.0, 1.5, 0) is None  # skill_node stood still from 1.0 to 1.5 s
+    assert "came 0.51 s ago" in str(heart.fault(2.01, 1.5, 0))
+    heart.hear(beat(2.01), 50)
+    assert heart.fault(2.01, 1.6, 50) is None  # nor has it had the time to hear of commands
+    assert "received none of the last 50" in str(heart.fault(2.2, 1.6, 50))
 
 
 def test_a_watchdog_of_another_robot_or_clock_or_a_second_one_is_named():
     heart = Heartbeat(7, simulated=False)
     heart.hear(beat(1.0, interface=8), 0)
-    assert "watches another interface" in str(heart.fault(1.0, 0))
+    assert "watches another interface" in str(heart.fault(1.0, 0.0, 0))
     heart.hear(beat(1.1, simulated=True), 0)
-    assert "goes by simulated time" in str(heart.fault(1.1, 0))
+    assert "goes by simulated time" in str(heart.fault(1.1, 0.0, 0))
     heart = Heartbeat(7, simulated=False)
     for moment in (1.0, 1.1):
         heart.hear(beat(moment, instance=1), 0)
     heart.hear(beat(1.15, instance=2), 0)  # started again after the first was killed
-    assert heart.fault(1.2, 0) is None
+    assert heart.fault(1.2, 0.0, 0) is None
     heart.hear(beat(1.2, instance=1), 0)  # but that one lives
-    assert "two processes watchdog_node send heartbeats" in str(heart.fault(1.2, 0))
+    assert "two processes watchdog_node send heartbeats" in str(heart.fault(1.2, 0.0, 0))
     for moment in (1.5, 1.8, 2.1):
         heart.hear(beat(moment, instance=2), 0)
-    assert heart.fault(2.1, 0) is None
+    assert heart.fault(2.1, 0.0, 0) is None
 
 
 def test_what_a_watchdog_said_counts_as_long_as_it_is_newer_than_the_command():

@@ -806,6 +806,79 @@ def armed_node(stop, *states):
     return node
 
 
+@pytest.mark.parametrize("where", ["look", "wait"])
+def test_a_listener_that_stood_still_does_not_take_what_came_meanwhile_for_old(where, monkeypatch):
+    """A panel says `false` ten times a second; the process stands still for 0.94 s."""
+    module = pytest.importorskip("mlsh_ros.nodes.safety_listener")
+    now, queue, said = [100.0], [], [100.0]
+
+    def pass_time(seconds):
+        now[0] += seconds
+        while said[0] + 0.1 <= now[0]:
+            said[0] += 0.1
+            queue.append((PANEL, False, 0))
+
+    class Closing:
+        polls = 0
+
+        def wait(self, seconds):
+            self.polls += 1
+            pass_time(0.94 if where == "wait" and self.polls == 70 else seconds)
+            return self.polls == 200
+
+    looks, faults = [], []
+    stop = EmergencyStop(0.5)
+
+    def look():
+        looks.append(now[0])
+        stop.publishers({PANEL: Publisher("/panel", latched=False)}, now[0])
+        pass_time(0.94 if where == "look" and len(looks) == 4 else 0.0)
+
+    class Listener(module.SafetyListener):
+        def __init__(self):
+            self._closing, self._panels, self._others = Closing(), ["best effort"], []
+            self._estop, self._on_estop = stop, pytest.fail
+            self._take_word = lambda _: queue.pop(0) if queue else None
+            self._look, self._on_failure = look, pytest.fail
+            self.alive = self.polled = self._since = now[0]
+
+        def _on_poll(self):
+            faults.append(stop.fault(self.polled, self.since))
+
+    monkeypatch.setattr(module, "steady_time", lambda: now[0])
+    queue.append((PANEL, False, 0))
+    listener = Listener()
+    listener._run()
+    assert len(faults) == 199
+    assert not any(faults)
+    # The panel falls silent; its last word is at most 0.1 s old.
+    said[0] = math.inf
+    listener._closing = Closing()
+    listener._run()
+    after = next(n for n, fault in enumerate(faults[199:]) if fault) * module.POLL
+    assert 0.38 <= after <= 0.52
+
+
+def test_a_service_waits_until_what_came_before_it_is_heard(monkeypatch):
+    module = pytest.importorskip("mlsh_ros.nodes.safety_listener")
+    now = [5.0]
+    listener = module.SafetyListener.__new__(module.SafetyListener)
+    listener.alive, listener.polled = 4.0, 3.99
+
+    def sleep(seconds):
+        now[0] += seconds
+        if now[0] >= back:
+            listener.alive = listener.polled = now[0]
+
+    monkeypatch.setattr(module, "steady_time", lambda: now[0])
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=sleep))
+    back = 5.3
+    assert listener.catch_up() == ""
+    assert now[0] == pytest.approx(5.3, abs=module.POLL)
+    now[0], back = now[0] + 0.001, math.inf
+    assert listener.catch_up() == "the emergency stop topic was not read for 0.51 s"
+
+
 def test_a_true_that_is_repaired_after_the_false_behind_it_stops_the_robot():
     """Message 7 is lost: best effort delivers 8 at once, reliable delivers 7 and 8 later."""
     stop = EmergencyStop()
