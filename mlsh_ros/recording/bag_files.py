@@ -48,7 +48,7 @@ class Topic:
     """A channel: the source of messages of one type."""
 
     name: str  # as it was recorded
-    told: str  # relative name, by recorder_node; empty: unknown
+    relative_name: str  # relative name, by recorder_node; empty: unknown
     type: str
     encoding: str  # of its messages
     schema: str  # encoding of the definition; empty: there is none
@@ -284,7 +284,7 @@ class _Mcap:
         told = channel.metadata.get(TOLD, "")
         return Topic(
             name=channel.topic,
-            told=FORMER_NAMES.get(told, told),
+            relative_name=FORMER_NAMES.get(told, told),
             type=schema.name if schema else "",
             encoding=channel.message_encoding,
             schema=schema.encoding if schema else "",

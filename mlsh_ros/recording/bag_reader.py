@@ -127,7 +127,7 @@ class Recording:
             spans[-1].append(record)
         for span in spans:
             for each in sorted(span, key=lambda stored: stored.received):
-                name = each.topic.told or each.topic.name
+                name = each.topic.relative_name or each.topic.name
                 yield Entry(name, each.topic.type, each.received, each.data, each.topic)
 
     def _stored(self) -> Iterator[Stored]:

@@ -77,7 +77,9 @@ def collect_sessions(
     refused: dict[str, MessageError] = {}  # the first of each topic
     read: set[str] = set()
     ours = {*seen.topics, *layouts, MASTER}
-    for entry in recording.entries(lambda each: each.told in ours or wants(each.told)):
+    for entry in recording.entries(
+        lambda each: each.relative_name in ours or wants(each.relative_name)
+    ):
         known = entry.topic in ours
         if not known and not wants(entry.topic):
             continue

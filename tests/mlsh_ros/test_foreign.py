@@ -50,8 +50,8 @@ def plain(omni, said, tmp_path_factory):
 def same(signals, other):
     """Whether two recordings say the same."""
     assert signals.notes == other.notes
-    assert len(signals.drives) == len(other.drives)
-    for one, two in zip(signals.drives, other.drives, strict=True):
+    assert len(signals.sessions) == len(other.sessions)
+    for one, two in zip(signals.sessions, other.sessions, strict=True):
         assert (one.command == two.command).all()
         assert (one.received == two.received).all()
     for one, two in zip(signals.streams, other.streams, strict=True):
@@ -212,7 +212,7 @@ def test_a_split_bag_is_read_as_one_and_each_file_alone(omni, said, plain, tmp_p
     (whole / "metadata.yaml").write_text(about.replace(indent[0], both, 1))
     assert same(load(whole, omni).signals, plain)
     alone = load(whole / f"bag_1.{end}", omni).signals
-    assert len(alone.drives) == 1
+    assert len(alone.sessions) == 1
     (whole / f"bag_1.{end}").unlink()
     with pytest.raises(UserError, match=f"bag_1.{end} is missing, which metadata.yaml names"):
         load(whole, omni)
@@ -309,14 +309,14 @@ def test_a_command_is_in_force_until_the_next_one(arm, moved, tmp_path):
     assert len(rows) < 0.95 * len(moved)
     assert verdict(arm, rows, tmp_path) == [NO_GAP]
     signals = load(tmp_path / "bag.mcap", arm).signals
-    assert [len(drive) for drive in signals.drives] == [1000]  # 20 s of 20 ms
+    assert [len(drive) for drive in signals.sessions] == [1000]  # 20 s of 20 ms
 
 
 def test_a_velocity_that_is_told_no_more_ends_a_drive(omni, said, tmp_path):
     """Bases stop by themselves then, sooner or later: nobody knows when."""
     middle = said[0][0] + 2 * SECOND
     silent = [r for r in said if r[1] == "odom" or not middle < r[0] < middle + 1.5 * SECOND]
-    drives = load(mcap(tmp_path / "bag.mcap", silent), omni).signals.drives
+    drives = load(mcap(tmp_path / "bag.mcap", silent), omni).signals.sessions
     assert len(drives) == 3  # two sessions, the first in two parts
     assert max(np.ptp(drive.given) for drive in drives) < 5.2
 

@@ -77,12 +77,12 @@ def test_the_range_of_training_is_that_of_its_statistics_too(moving):
     np.testing.assert_allclose((known[-1] - known[-2]) * scale, 2 * SPREAD, rtol=1e-5)
     # The robot leaves it on one side alone, by more than a tenth of the range.
     signals = drive(moving, seed=3, sessions=1).signals()
-    seen = signals.drives[0].observation.copy()
+    seen = signals.sessions[0].observation.copy()
     names = moving.interface.observation_names
     x, range_of_x = names.index("position.0"), np.ptp(known, axis=0)[names.index("position.0")]
     seen[:10, x] = known[:, x].max() + 0.11 * range_of_x
     seen[10:, x] = known[:, x].max() + 0.09 * range_of_x
-    away = replace(signals, drives=[replace(signals.drives[0], observation=seen)])
+    away = replace(signals, sessions=[replace(signals.sessions[0], observation=seen)])
     everything = np.ones(len(names), bool)
     by_name = {d.name: d for d in out_of_distribution([away], known, everything)}
     assert by_name["position.x"].outside == pytest.approx(10 / len(seen))
@@ -200,8 +200,8 @@ def test_a_simulators_late_steps_are_steps_all_the_same(moving):
         replace(s, received=then(s.received), stamp=then(s.received) - 1e-4)
         for s in signals.streams
     ]
-    drives = [replace(d, received=then(d.received)) for d in signals.drives]
-    gap = analyze_signals(moving, [replace(signals, streams=streams, drives=drives)], [])
+    drives = [replace(d, received=then(d.received)) for d in signals.sessions]
+    gap = analyze_signals(moving, [replace(signals, streams=streams, sessions=drives)], [])
     assert gap.verdict == [NO_GAP]
     assert gap.timing.period_p99 > 0.03
     assert max(m.nrmse for m in gap.measures if m.element.moves) < 0.01
@@ -398,10 +398,10 @@ def test_a_window_starts_where_the_sensors_of_a_sim_params_say(moving, hidden):
     family, _ = resolve_task(moving, moving.manifest.masters["goal-0"].task_id)
     on_time = {k: replace(s, delay_s=(0.0, 0.0)) for k, s in sim_params.sensors.items()}
     sim_params = replace(sim_params, sensors=on_time)
-    twin = OpenLoopReplay(
+    open_loop = OpenLoopReplay(
         load_robot("omni"), moving.interface, family, lambda _: None, sim_params=sim_params
     )
-    prediction, later = twin.follow(windows), np.flatnonzero(~windows.rest)
+    prediction, later = open_loop.follow(windows), np.flatnonzero(~windows.rest)
     begin = np.full(len(later), -float(windows.plan.before))
     for term in ("position", "velocity"):
         shown = prediction.at(term, later, begin)

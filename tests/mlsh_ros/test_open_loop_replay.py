@@ -50,7 +50,7 @@ TICKS, STEPS = Plan(2, 10), 5
 
 
 @pytest.fixture(scope="module")
-def twin(tmp_path_factory):
+def open_loop(tmp_path_factory):
     folder = tmp_path_factory.mktemp("contacts")
     (folder / "model.xml").write_text(MODEL)
     shutil.copy(ROBOTS / "omni/robot.yaml", folder)
@@ -59,9 +59,13 @@ def twin(tmp_path_factory):
     return OpenLoopReplay(robot, robot.interface, family, lambda fields: None)
 
 
-def in_sim_params(twin, sim_params):
+def in_sim_params(open_loop, sim_params):
     return OpenLoopReplay(
-        twin.robot, twin.interface, twin.family, twin.layouts, sim_params=sim_params
+        open_loop.robot,
+        open_loop.interface,
+        open_loop.family,
+        open_loop.layouts,
+        sim_params=sim_params,
     )
 
 
@@ -75,7 +79,7 @@ def windows(interface) -> Windows:
     terms = [term.name for term in interface.observation if not term.mujoco.task]
     return Windows(
         plan=TICKS,
-        stretch=np.zeros(2, np.int64),
+        segment=np.zeros(2, np.int64),
         begin=np.array([2, 12]),
         rest=np.array([True, True]),
         previous=np.array([-1, -1]),
@@ -93,15 +97,15 @@ def changed() -> ModelChange:
     return change
 
 
-def test_a_cause_is_what_the_same_sim_params_is_and_what_identification_simulates(twin):
-    drive = windows(twin.interface)
-    state = twin.states(drive)
-    nominal = twin.run(drive, state, (NOMINAL,)).values
-    expected = in_sim_params(twin, SIM_PARAMS).run(drive, state, (NOMINAL,))
+def test_a_cause_is_what_the_same_sim_params_is_and_what_identification_simulates(open_loop):
+    drive = windows(open_loop.interface)
+    state = open_loop.states(drive)
+    nominal = open_loop.run(drive, state, (NOMINAL,)).values
+    expected = in_sim_params(open_loop, SIM_PARAMS).run(drive, state, (NOMINAL,))
     # Beside a change that is none, so that all fields are written for both.
-    causes = twin.run(drive, state, (changed(), NOMINAL))
+    causes = open_loop.run(drive, state, (changed(), NOMINAL))
     ranges = sim_params_from_dict({"physics": {n: [0.5, 4.0] for n in FACTORS}}, "test")
-    follower = BatchedReplay(twin, drive, ranges, SimParams())
+    follower = BatchedReplay(open_loop, drive, ranges, SimParams())
     values = np.tile(follower.differences.fixed, (1, 1))
     for name, value in FACTORS.items():
         follower.differences.of(values, name)[:] = value
@@ -118,24 +122,24 @@ def test_a_cause_is_what_the_same_sim_params_is_and_what_identification_simulate
 
 
 @pytest.mark.parametrize("name", FACTORS)
-def test_every_factor_shows_in_this_model(twin, name):
+def test_every_factor_shows_in_this_model(open_loop, name):
     """Otherwise the test above would hold nothing of it."""
-    drive = windows(twin.interface)
-    state = twin.states(drive)
+    drive = windows(open_loop.interface)
+    state = open_loop.states(drive)
     nominal, other = (
-        twin.run(drive, state, (change,)).values["velocity"]
+        open_loop.run(drive, state, (change,)).values["velocity"]
         for change in (NOMINAL, NOMINAL.with_value(name, FACTORS[name]))
     )
     assert np.abs(nominal - other).max() > 0.01
 
 
-def test_friction_is_the_sliding_one_of_geoms_and_pairs_and_damping_all_of_a_joints(twin):
-    simulator = twin.simulator(
-        in_sim_params(twin, SIM_PARAMS).differences,
+def test_friction_is_the_sliding_one_of_geoms_and_pairs_and_damping_all_of_a_joints(open_loop):
+    simulator = open_loop.simulator(
+        in_sim_params(open_loop, SIM_PARAMS).differences,
         frozenset({"friction_factor", "damping_factor"}),
     )
-    values = in_sim_params(twin, SIM_PARAMS).differences.fixed[None]
-    model, own = simulator.physics(values).batch.get_model(0), twin.model
+    values = in_sim_params(open_loop, SIM_PARAMS).differences.fixed[None]
+    model, own = simulator.physics(values).batch.get_model(0), open_loop.model
     np.testing.assert_array_equal(model.geom_friction, own.geom_friction * [0.5, 1, 1])
     np.testing.assert_array_equal(model.pair_friction, own.pair_friction * [0.5, 0.5, 1, 1, 1])
     np.testing.assert_array_equal(model.dof_damping, 4 * own.dof_damping)
@@ -144,13 +148,13 @@ def test_friction_is_the_sliding_one_of_geoms_and_pairs_and_damping_all_of_a_joi
     np.testing.assert_array_equal(model.body_mass, own.body_mass)  # is not among the names
 
 
-def test_what_is_found_within_a_sim_params_is_beside_it(twin):
+def test_what_is_found_within_a_sim_params_is_beside_it(open_loop):
     """Twice the mass of a robot with a load: the load stays what it is."""
     loaded = sim_params_from_dict({"physics": {"mass_factor": 1.5, "payload_kg": 4.0}}, "test")
     twice = sim_params_from_dict({"physics": {"mass_factor": 3.0, "payload_kg": 4.0}}, "test")
-    drive = windows(twin.interface)
-    state = twin.states(drive)
+    drive = windows(open_loop.interface)
+    state = open_loop.states(drive)
     change = NOMINAL.with_value("mass_factor", 2.0)
-    found = in_sim_params(twin, loaded).run(drive, state, (change,)).values
-    expected = in_sim_params(twin, twice).run(drive, state, (NOMINAL,)).values
+    found = in_sim_params(open_loop, loaded).run(drive, state, (change,)).values
+    expected = in_sim_params(open_loop, twice).run(drive, state, (NOMINAL,)).values
     np.testing.assert_array_equal(found["velocity"], expected["velocity"])

@@ -65,7 +65,7 @@ def refusal(call, *args, **kwargs) -> str:
 def test_a_session_is_an_episode_of_its_decisions(robot, bag):
     episodes, _ = read_episodes([bag], BUNDLE, TASKS)
     assert len(episodes) == SESSIONS
-    for episode, drive in zip(episodes, robot.signals().drives, strict=True):
+    for episode, drive in zip(episodes, robot.signals().sessions, strict=True):
         begins = np.arange(0, TICKS, N)
         # Decided from the tick before, but for the first decision.
         asked = np.maximum(begins - BUNDLE.manifest.decision_lead, 0)

@@ -19,7 +19,7 @@ from mlsh_ros.sim2real.data.target import load_target
 from mlsh_ros.sim2real.data.window_plan import plan_for
 from mlsh_ros.sim2real.data.windows import make_windows, subsample
 from mlsh_ros.sim2real.replay.batched_replay import BatchedReplay
-from mlsh_ros.sim2real.replay.open_loop_replay import twin_of
+from mlsh_ros.sim2real.replay.open_loop_replay import open_loop_of
 from mlsh_ros.sim2real.replay.synthetic_recording import synthesize_recording
 from mlsh_ros.sim2real.sysid import identifiability as told
 from mlsh_ros.sim2real.sysid import identify as identification
@@ -94,12 +94,12 @@ def test_what_the_numbers_asked_for_cannot_explain_is_said(moving, weak):
 
 
 def test_a_robot_that_stands_still_tells_nothing(moving, weak):
-    none = [np.zeros_like(d.command) for d in weak.drives]
+    none = [np.zeros_like(d.command) for d in weak.sessions]
     still = [
-        replace(d, command=n, given_command=n) for d, n in zip(weak.drives, none, strict=True)
+        replace(d, command=n, given_command=n) for d, n in zip(weak.sessions, none, strict=True)
     ]
     with pytest.raises(UserError, match="commands never change"):
-        identify(moving, [replace(weak, drives=still)])
+        identify(moving, [replace(weak, sessions=still)])
 
 
 def test_a_number_that_its_bound_holds_is_not_called_measured(moving, weak):
@@ -289,9 +289,9 @@ def fit_of(subject, signals, ranges, windows):
     chosen = subsample(
         make_windows(signals, plan_for(subject.interface), subject.interface), np.array(windows)
     )
-    twin = twin_of(subject, [signals], robot)
-    found = unknowns(subject.interface, body_names(twin.model), NOMINAL, ranges)
-    follower = BatchedReplay(twin, chosen, ranges, NOMINAL)
+    open_loop = open_loop_of(subject, [signals], robot)
+    found = unknowns(subject.interface, body_names(open_loop.model), NOMINAL, ranges)
+    follower = BatchedReplay(open_loop, chosen, ranges, NOMINAL)
     return Problem(follower, found, np.ones(len(windows), bool))
 
 
@@ -480,7 +480,7 @@ def test_what_a_load_weighs_is_the_masses_where_only_the_sum_shows(moving, weak)
     put(fit, {"mass_factor": 1.05, "payload_kg": 2.0})
     before = cost(fit)
     assert weigh_together(fit)
-    assert fit.told_not == {"payload_kg": "only together with mass_factor"}
+    assert fit.not_identifiable == {"payload_kg": "only together with mass_factor"}
     (mass,) = fit.unknowns
     assert fit.value(mass) == pytest.approx(1.05 + 2.0 / 20.0)  # of omni's 20 kg
     assert cost(fit) == pytest.approx(before)
@@ -541,9 +541,9 @@ def test_friction_of_a_floor_on_which_wheels_slip_is_found():
     # At the model's own friction nothing slips, so that no slope leads away from it.
     fit = floor(0.15)
     drop(fit, strict=True)
-    assert "too little" in fit.told_not["friction_factor"]
+    assert "too little" in fit.not_identifiable["friction_factor"]
     assert search.scan_friction(fit)
-    assert not fit.told_not
+    assert not fit.not_identifiable
     assert fit.value(fit.unknowns[0]) == pytest.approx(0.15, rel=0.1)
     fit.reweigh()
     for element in fit.follower.elements:
@@ -555,4 +555,4 @@ def test_friction_of_a_floor_that_holds_is_said_not_to_be_told():
     fit = floor(0.9)
     drop(fit, strict=True)
     assert not search.scan_friction(fit)
-    assert "too little" in fit.told_not["friction_factor"]
+    assert "too little" in fit.not_identifiable["friction_factor"]

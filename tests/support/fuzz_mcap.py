@@ -24,7 +24,7 @@ from mlsh_ros.sim2real.data.recording_data import load
 from mlsh_ros.sim2real.data.target import load_target, nominal
 from mlsh_ros.sim2real.data.window_plan import plan_for
 from mlsh_ros.sim2real.gap.comparison import windows_of
-from mlsh_ros.sim2real.replay.open_loop_replay import twin_of
+from mlsh_ros.sim2real.replay.open_loop_replay import open_loop_of
 from policies.bundle.bundle import load_bundle
 from sim.errors import UserError
 from tests.support import fuzz
@@ -104,7 +104,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.bundle, self.robot = load_bundle("moving_bandits"), load_target("omni")
-        self.twin = twin_of(self.robot, [], nominal(self.robot, None))
+        self.open_loop = open_loop_of(self.robot, [], nominal(self.robot, None))
 
     def __call__(self, path: Path) -> None:
         said = None
@@ -124,7 +124,7 @@ class Reader:
 
     def _robot(self, path: Path) -> None:
         signals = load(path, self.robot).signals
-        windows_of([signals], plan_for(self.twin.interface), self.twin, [])
+        windows_of([signals], plan_for(self.open_loop.interface), self.open_loop, [])
 
 
 def targets() -> dict[str, fuzz.Target]:

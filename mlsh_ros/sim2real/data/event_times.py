@@ -1,4 +1,4 @@
-"""Times at which the messages and commands in a stretch of a recording took effect."""
+"""Times at which the messages and commands in a segment of a recording took effect."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sim.interface import Floats
 
 @dataclass(frozen=True)
 class Timed:
-    """A stretch with its times, in s."""
+    """A segment with its times, in s."""
 
-    stretch: Segment
+    segment: Segment
     moments: Floats  # (T,) from when on each command acts
     received: Floats  # (n,) when messages came ..
     happened: Floats  # (n,) .. and when what they show was; empty: at once
@@ -31,49 +31,49 @@ class Timed:
         return np.asarray(received - late)
 
 
-def within(signals: Signals, stretch: Segment, stream: SignalStream) -> NDArray[np.bool_]:
-    """(n,) True for messages received during a stretch."""
-    drive, step = stretch.drive, signals.interface.control_dt
-    low, high = _between(signals, drive, stretch)
+def within(signals: Signals, segment: Segment, stream: SignalStream) -> NDArray[np.bool_]:
+    """(n,) True for messages received during a segment."""
+    session, step = segment.session, signals.interface.control_dt
+    low, high = _between(signals, session, segment)
     inside = (stream.order > low) & (stream.order < high)
     # By its place it lies near a tick; by its time too, unless the recorder's clock has jumped.
-    order = drive.order[stretch.begin : stretch.end]
-    ticks = drive.received[stretch.begin : stretch.end]
+    order = session.order[segment.begin : segment.end]
+    ticks = session.received[segment.begin : segment.end]
     near = ticks[np.maximum(np.searchsorted(order, stream.order) - 1, 0)]
     inside &= (stream.received > near - 2 * step) & (stream.received < near + PAUSE + 2 * step)
     return inside
 
 
-def _between(signals: Signals, drive: RecordedSession, stretch: Segment) -> tuple[int, int]:
-    """Returns the positions of the ticks before and after a stretch, in any drive."""
-    ticks = np.sort(np.concatenate([each.order for each in signals.drives]))
-    first = np.searchsorted(ticks, drive.order[stretch.begin])
-    after = np.searchsorted(ticks, drive.order[stretch.end - 1]) + 1
+def _between(signals: Signals, session: RecordedSession, segment: Segment) -> tuple[int, int]:
+    """Returns the positions of the ticks before and after a segment, in any session."""
+    ticks = np.sort(np.concatenate([each.order for each in signals.sessions]))
+    first = np.searchsorted(ticks, session.order[segment.begin])
+    after = np.searchsorted(ticks, session.order[segment.end - 1]) + 1
     low = int(ticks[first - 1]) if first else -1
     return low, int(ticks[after]) if after < len(ticks) else np.iinfo(np.int64).max
 
 
-def timed_events(signals: Signals, stretch: Segment) -> Timed:
-    """Returns the times of the events in a stretch.
+def timed_events(signals: Signals, segment: Segment) -> Timed:
+    """Returns the times of the events in a segment.
 
     sim_node applies a command in its next physics step, and sends sensors after every step: the
     step that applies it begins when the sensors before the command were sent. Late steps are
     caught up by the following ones, so the later steps limit how late each can have been due.
     """
     interface, none = signals.interface, np.zeros(0)
-    drive, part = stretch.drive, slice(stretch.begin, stretch.end)
-    given, orders, places = drive.given, drive.given_command, drive.given_order
-    if drive.traced:
+    session, part = segment.session, slice(segment.begin, segment.end)
+    given, orders, places = session.given, session.given_command, session.given_order
+    if session.traced:
         given, orders, places = given[part], orders[part], places[part]
-    ticks = drive.received[part]
+    ticks = session.received[part]
     if signals.lockstep:
-        grid = interface.control_dt * np.arange(len(stretch), dtype=np.float64)
-        return Timed(stretch, grid, none, none, grid, drive.command[part])
-    plain = Timed(stretch, ticks, none, none, given, orders)
+        grid = interface.control_dt * np.arange(len(segment), dtype=np.float64)
+        return Timed(segment, grid, none, none, grid, session.command[part])
+    plain = Timed(segment, ticks, none, none, given, orders)
     if not signals.simulated or not signals.streams:
         return plain
     finest = max(signals.streams, key=lambda stream: len(stream.received))
-    inside = within(signals, stretch, finest)
+    inside = within(signals, segment, finest)
     received = finest.received[inside]
     if not len(received):
         return plain
@@ -81,8 +81,8 @@ def timed_events(signals: Signals, stretch: Segment) -> Timed:
     happened = np.minimum.accumulate((received - steps)[::-1])[::-1] + steps
     timed = replace(plain, received=received, happened=happened)
     seen = finest.order[inside]
-    moments = _obeyed(timed, seen, drive.order[part], ticks, interface.physics_dt)
-    if drive.traced:
+    moments = _obeyed(timed, seen, session.order[part], ticks, interface.physics_dt)
+    if session.traced:
         return replace(timed, moments=moments, given=moments)
     given = _obeyed(timed, seen, places, given, interface.physics_dt)
     return replace(timed, moments=moments, given=given)

@@ -86,7 +86,7 @@ def read_episodes(
         episodes = []
         for recorded in recordings:
             reward = _reward_of(recorded, bundle, task, given=reward_topic is not None)
-            for segment in recorded.signals.stretches():
+            for segment in recorded.signals.segments():
                 episode = _episode(recorded.signals, segment, bundle, reward)
                 episodes += [] if episode is None else [episode]
         found.append(episodes)
@@ -104,11 +104,13 @@ def _read(
     rewards: list[tuple[int, float]] = []
     seen: set[str] = set()
 
-    def wanted(name: str, told: str) -> bool:
+    def wanted(name: str, relative: str) -> bool:
         seen.add(name)
-        return told in listener.topics or topic in (name.lstrip("/"), told.lstrip("/"))
+        return relative in listener.topics or topic in (name.lstrip("/"), relative.lstrip("/"))
 
-    for entry in recording.entries(lambda each: wanted(each.name, each.told or each.name)):
+    for entry in recording.entries(
+        lambda each: wanted(each.name, each.relative_name or each.name)
+    ):
         message = recording.message(entry)
         if topic in (entry.topic.lstrip("/"), entry.source.name.lstrip("/")):
             rewards.append((entry.received, _number(entry, message)))
@@ -123,7 +125,7 @@ def _read(
     cut = [f"it breaks off ({recording.cut}); what comes before is used"] if recording.cut else []
     for text in (*cut, *signals.notes):
         note(f"note: {where}: {text}")
-    if not all(drive.traced for drive in signals.drives):
+    if not all(session.traced for session in signals.sessions):
         raise UserError(f"{where}: no decision is in it, which the traces of skill_node tell")
     return _Recorded(
         file=recording.file,
@@ -185,8 +187,8 @@ def _reward_of(recorded: _Recorded, bundle: Bundle, task: TaskId, *, given: bool
         if missing := sorted(needed.intersection(lost)):
             raise recorded.error(
                 f"the reward of {task} needs {', '.join(missing)}, of which no message came "
-                f"before tick {segment.drive.tick[segment.begin]} of session "
-                f"{segment.drive.number}; give --reward-topic"
+                f"before tick {segment.session.tick[segment.begin]} of session "
+                f"{segment.session.number}; give --reward-topic"
             )
         layout = layout_of(family, number, fields)
         if layout is None:
@@ -201,23 +203,23 @@ def _reward_of(recorded: _Recorded, bundle: Bundle, task: TaskId, *, given: bool
         ended = bool(family.terminated(begun, after)[-1])
         return np.asarray(family.reward(begun, after), np.float64), ended
 
-    def told(signals: Signals, segment: Segment) -> tuple[Floats, bool]:
-        begin = segment.drive.received[segment.begin : segment.end]
+    def published(signals: Signals, segment: Segment) -> tuple[Floats, bool]:
+        begin = segment.session.received[segment.begin : segment.end]
         tick = np.searchsorted(begin, recorded.time, side="right") - 1
         inside = (tick >= 0) & (tick < len(begin) - 1)
         total = np.zeros(len(begin) - 1)
         np.add.at(total, tick[inside], recorded.reward[inside])
         return total, False
 
-    return told if given else computed
+    return published if given else computed
 
 
 def _episode(signals: Signals, segment: Segment, bundle: Bundle, reward: Reward) -> Episode | None:
     """Returns the decisions of a segment; None if there is none whose observation is known."""
     n, lead = bundle.manifest.decision_ticks, bundle.manifest.decision_lead
     part = slice(segment.begin, segment.end)
-    tick: NDArray[np.int64] = segment.drive.tick[part]
-    observation, skill = segment.drive.observation[part], segment.drive.skill[part]
+    tick: NDArray[np.int64] = segment.session.tick[part]
+    observation, skill = segment.session.observation[part], segment.session.skill[part]
     asked = np.where(tick == 0, 0, np.arange(len(tick)) - lead)  # row of the observation
     begins = np.flatnonzero((tick % n == 0) & (asked >= 0))
     begins = begins[begins < len(tick) - 1]

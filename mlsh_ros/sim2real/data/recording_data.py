@@ -13,7 +13,7 @@ from mlsh_ros.recording.bag_reader import Entry, Recording
 from mlsh_ros.recording.replay import Result, replay
 from mlsh_ros.sim2real.data.signal_listener import UNTRACED, Listener
 from mlsh_ros.sim2real.data.signals import LOCKSTEP, Signals
-from mlsh_ros.sim2real.data.target import Subject
+from mlsh_ros.sim2real.data.target import Target
 from policies.bundle.bundle import Bundle
 from sim.errors import UserError, listed, unknown
 from sim.interface import Floats
@@ -66,8 +66,8 @@ class Where:
             if _absolute(topic.name) == theirs:
                 return ours
         left = [name for name in wanted if name not in self.topics]
-        if topic.told:
-            return topic.told if topic.told in left else None
+        if topic.relative_name:
+            return topic.relative_name if topic.relative_name in left else None
         return next((name for name in left if self._is(_absolute(topic.name), name)), None)
 
     def _is(self, topic: str, name: str) -> bool:
@@ -108,21 +108,21 @@ def check_distinct(paths: Sequence[Path]) -> None:
                 )
 
 
-def load(path: Path, subject: Subject, where: Where | None = None) -> Loaded:
+def load(path: Path, target: Target, where: Where | None = None) -> Loaded:
     """Read a recording.
 
     Args:
         path: an MCAP file, a .db3 file of rosbag2, or the folder of either; compressed or not.
-        subject: a bundle or a robot: names the topics and their fields.
+        target: a bundle or a robot: names the topics and their fields.
         where: the robot's topics in a recording of another recorder.
 
     Raises:
         UserError: it cannot be read, or it has no topic of this robot.
     """
     recording = Recording(path, ours=False)
-    if recording.about and recording.manifest and isinstance(subject, Bundle):
-        return _ours(recording, subject)
-    return Loaded(_foreign(recording, subject, where or Where()), None)
+    if recording.about and recording.manifest and isinstance(target, Bundle):
+        return _ours(recording, target)
+    return Loaded(_foreign(recording, target, where or Where()), None)
 
 
 def _ours(recording: Recording, bundle: Bundle) -> Loaded:
@@ -171,9 +171,9 @@ def _origin(recording: Recording, bundle: Bundle) -> list[str]:
     return notes
 
 
-def _foreign(recording: Recording, subject: Subject, where: Where) -> Signals:
-    _same_robot(recording, subject)
-    listener = Listener(subject.interface)
+def _foreign(recording: Recording, target: Target, where: Where) -> Signals:
+    _same_robot(recording, target)
+    listener = Listener(target.interface)
     where.check(listener.topics)
     relative: dict[Topic, str | None] = {}
 
@@ -202,7 +202,7 @@ def _foreign(recording: Recording, subject: Subject, where: Where) -> Signals:
         seen = _some({topic.name for topic in relative})
         raise UserError(f"{error}. Topics in it: {seen}") from None
     own = signals.notes
-    if isinstance(subject, Bundle):
+    if isinstance(target, Bundle):
         notes.insert(
             0,
             "it is not of recorder_node: nobody says which bundle ran, nor whether in lockstep or "
@@ -213,14 +213,14 @@ def _foreign(recording: Recording, subject: Subject, where: Where) -> Signals:
     return replace(signals, notes=[*notes, *own])
 
 
-def _same_robot(recording: Recording, subject: Subject) -> None:
+def _same_robot(recording: Recording, target: Target) -> None:
     """Refuse a recording of another robot, or one that only its bundle can interpret.
 
     Raises:
         UserError: names the robot or the bundle.
     """
-    recording.check_robot(subject.interface.robot)
-    if recording.about.get("mode") == LOCKSTEP and not isinstance(subject, Bundle):
+    recording.check_robot(target.interface.robot)
+    if recording.about.get("mode") == LOCKSTEP and not isinstance(target, Bundle):
         raise UserError(
             f"recording {recording.file}: was made in lockstep, where only ticks count, and only "
             f"the bundle tells of them: give {recording.about.get('bundle', 'it')} instead of the "

@@ -39,9 +39,9 @@ class TermSamples:
 
 def samples_of(
     signals: Signals,
-    stretches: list[Timed],
+    segments: list[Timed],
     term: ObservationTerm,
-    stretch: Ints,
+    segment: Ints,
     begins: Floats,
     plan: Plan,
 ) -> TermSamples:
@@ -49,23 +49,23 @@ def samples_of(
 
     Args:
         signals: all.
-        stretches: of the recording.
+        segments: of the recording.
         term: which.
-        stretch: (W,) of the windows.
+        segment: (W,) of the windows.
         begins: (W,) s, when their comparisons begin.
         plan: of the windows.
     """
     stream = None if signals.lockstep else signals.stream(term.name)
     tick = signals.interface.control_dt
     parts = []
-    for i, timed in enumerate(stretches):
+    for i, timed in enumerate(segments):
         if stream is not None:
             found = _from_stream(signals, timed, stream, term)
-        elif term.policy_input and timed.stretch.drive.traced:
+        elif term.policy_input and timed.segment.session.traced:
             found = _from_trace(signals.interface, timed, term)
         else:
             continue
-        place = np.flatnonzero(stretch == i)
+        place = np.flatnonzero(segment == i)
         if not len(place):
             continue
         # Windows follow one another; where ticks came unevenly, with holes that nobody simulates.
@@ -88,8 +88,8 @@ def samples_of(
 
 def _from_trace(interface: Interface, timed: Timed, term: ObservationTerm) -> TermSamples:
     """Times in s."""
-    stretch, time = timed.stretch, timed.moments
-    observation = stretch.drive.observation[stretch.begin : stretch.end]
+    segment, time = timed.segment, timed.moments
+    observation = segment.session.observation[segment.begin : segment.end]
     values = unscaled(term, interface, observation)
     first = first_times(time, values)
     if turns(term):
@@ -102,7 +102,7 @@ def _from_stream(
     signals: Signals, timed: Timed, stream: SignalStream, term: ObservationTerm
 ) -> TermSamples:
     """Times in s."""
-    inside = within(signals, timed.stretch, stream)
+    inside = within(signals, timed.segment, stream)
     received = stream.received[inside]
     age = received - stream.stamp[inside]
     if not abs(np.median(age) if len(age) else np.nan) < OLDEST:  # nan too

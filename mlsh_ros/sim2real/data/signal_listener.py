@@ -213,17 +213,17 @@ class Listener:
                 )
             mode = LOCKSTEP
             notes.append("its mode is not recorded; its stamps are those of lockstep")
-        drives = (
-            self._drives()
+        sessions = (
+            self._recorded_sessions()
             if self._ticks
             else untraced_sessions(
                 self.interface, self._commands, self._command_topics, streams, notes
             )
         )
         if self._ticks and mode == LOCKSTEP:
-            drives = self._by_stamps(drives, notes)
+            sessions = self._by_stamps(sessions, notes)
         streams, wraps = unwrap_streams(self.interface, streams)
-        if not drives:
+        if not sessions:
             raise UserError(
                 f"recording {name}: neither a tick of skill_node nor a command is in it"
                 f"{because([*known, *notes])}"
@@ -235,7 +235,7 @@ class Listener:
             interface=self.interface,
             mode=mode,
             simulated=bool(self._outcomes) if simulated is None else simulated,
-            drives=drives,
+            sessions=sessions,
             streams=streams,
             ends=np.array([at for at, row in self._outcomes if row[DONE]], np.int64),
             wraps=wraps,
@@ -282,8 +282,10 @@ class Listener:
                 notes.append(f"topic {reader.topic} is missing: it carries {terms}")
         return notes
 
-    def _by_stamps(self, drives: list[RecordedSession], notes: list[str]) -> list[RecordedSession]:
-        """Returns the drives with times from stamps, independent of the times of recording."""
+    def _by_stamps(
+        self, sessions: list[RecordedSession], notes: list[str]
+    ) -> list[RecordedSession]:
+        """Returns the sessions with times from stamps, independent of the times of recording."""
         seen = ObservationCheck(self.interface, lockstep=True)
         for topic, rows in self._sensors.items():
             for *_, stamp, fields in rows:
@@ -291,10 +293,10 @@ class Listener:
         period = round(self.interface.control_dt / NANO)
         found = [
             replace(d, moment=moments([seen.moments(o) for o in d.observation], d.tick, period))
-            for d in drives
+            for d in sessions
         ]
-        ticks = sum(len(drive) for drive in found)
-        unknown = sum(int((drive.moment < 0).sum()) for drive in found)
+        ticks = sum(len(session) for session in found)
+        unknown = sum(int((session.moment < 0).sum()) for session in found)
         if unknown == ticks:
             notes.append(
                 "no sensor message tells when its ticks were: where a simulator's episode ends is "
@@ -307,14 +309,14 @@ class Listener:
             )
         return found
 
-    def _drives(self) -> list[RecordedSession]:
+    def _recorded_sessions(self) -> list[RecordedSession]:
         numbers = np.array([row[3] for row in self._ticks])
         session, tick = numbers[:, 0].astype(int), numbers[:, 1].astype(int)
         new = (np.diff(session) != 0) | (np.diff(tick) <= 0)
         edges = [0, *(np.flatnonzero(new) + 1).tolist(), len(numbers)]
-        return [self._drive(numbers, a, b) for a, b in itertools.pairwise(edges)]
+        return [self._recorded_session(numbers, a, b) for a, b in itertools.pairwise(edges)]
 
-    def _drive(self, numbers: Floats, begin: int, end: int) -> RecordedSession:
+    def _recorded_session(self, numbers: Floats, begin: int, end: int) -> RecordedSession:
         rows, table = self._ticks[begin:end], numbers[begin:end]
         whole = table[:, :6].astype(np.int64)
         start, size = len(self._trace.scalars), self.interface.observation_size

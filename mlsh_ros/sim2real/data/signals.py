@@ -16,10 +16,10 @@ from sim.interface import Floats, Interface
 Float32 = NDArray[np.float32]
 
 LOCKSTEP = "lockstep"  # the mode
-PAUSE = 0.5  # s of silence, or of a clock's jump, that ends a stretch: no window lies across it
+PAUSE = 0.5  # s of silence, or of a clock's jump, that ends a segment: no window lies across it
 MOST = 110  # characters of notes behind an error, but for one that is longer
 NOTE = 200  # characters of one note: what it is about, and the reason
-SHORTEST = 5  # ticks; a shorter stretch says nothing
+SHORTEST = 5  # ticks; a shorter segment says nothing
 SAME = 1e-6  # s; moments that are nearer differ by rounding
 _NEVER = np.iinfo(np.int64).max
 
@@ -70,9 +70,9 @@ class RecordedSession:
 
 @dataclass(frozen=True)
 class Segment:
-    """Consecutive ticks of a drive without a gap."""
+    """Consecutive ticks of a session without a gap."""
 
-    drive: RecordedSession
+    session: RecordedSession
     begin: int
     end: int  # not part of it
 
@@ -98,7 +98,7 @@ class Signals:
     interface: Interface
     mode: str  # lockstep, realtime, or empty where unknown
     simulated: bool  # sim_node's outcomes are in it: the robot was a simulator
-    drives: list[RecordedSession]
+    sessions: list[RecordedSession]
     streams: list[SignalStream]
     ends: Ints  # places at which sim_node ended an episode: the next one begins elsewhere
     wraps: list[Wrap] = field(default_factory=list)  # angles that jump by a turn, unannounced
@@ -111,46 +111,46 @@ class Signals:
 
     @property
     def ticks(self) -> int:
-        """Number of ticks of all drives."""
-        return sum(len(drive) for drive in self.drives)
+        """Number of ticks of all sessions."""
+        return sum(len(session) for session in self.sessions)
 
     def stream(self, term: str) -> SignalStream | None:
         """Returns the stream of a term."""
         return next((s for s in self.streams if term in s.fields), None)
 
-    def stretches(self) -> list[Segment]:
+    def segments(self) -> list[Segment]:
         """Returns every run of ticks without a gap that is long enough to compare."""
         found = []
-        for drive in self.drives:
-            edges = [0, *(np.flatnonzero(self._holes(drive)) + 1).tolist(), len(drive)]
+        for session in self.sessions:
+            edges = [0, *(np.flatnonzero(self._holes(session)) + 1).tolist(), len(session)]
             found += [
-                Segment(drive, a, b) for a, b in itertools.pairwise(edges) if b - a >= SHORTEST
+                Segment(session, a, b) for a, b in itertools.pairwise(edges) if b - a >= SHORTEST
             ]
         return found
 
     @property
     def broken(self) -> int:
         """Number of gaps: a missing tick or a jump of the recorder's clock."""
-        torn = sum(int(self._torn(drive).sum()) for drive in self.drives)
-        # Commands alone are a new drive after every pause.
-        return torn + max(sum(not drive.traced for drive in self.drives) - 1, 0)
+        torn = sum(int(self._torn(session).sum()) for session in self.sessions)
+        # Commands alone are a new session after every pause.
+        return torn + max(sum(not session.traced for session in self.sessions) - 1, 0)
 
-    def _holes(self, drive: RecordedSession) -> NDArray[np.bool_]:
-        """(T - 1,) True where a stretch ends before the drive does."""
-        holes = self._torn(drive)
-        if (drive.moment >= 0).any():
-            return holes | ended(drive.tick, drive.moment, self.interface)
+    def _holes(self, session: RecordedSession) -> NDArray[np.bool_]:
+        """(T - 1,) True where a segment ends before the session does."""
+        holes = self._torn(session)
+        if (session.moment >= 0).any():
+            return holes | ended(session.tick, session.moment, self.interface)
         # The simulator's message and the tick's own may have overtaken each other.
-        for place in np.searchsorted(drive.order, self.ends):
+        for place in np.searchsorted(session.order, self.ends):
             holes[max(place - 2, 0) : place + 1] = True
         return holes
 
-    def _torn(self, drive: RecordedSession) -> NDArray[np.bool_]:
+    def _torn(self, session: RecordedSession) -> NDArray[np.bool_]:
         """(T - 1,) True where a tick is missing after, or the recorder's clock jumped."""
-        torn: NDArray[np.bool_] = np.diff(drive.tick) != 1
+        torn: NDArray[np.bool_] = np.diff(session.tick) != 1
         if self.lockstep:
             return torn
-        step = np.diff(drive.received)
+        step = np.diff(session.received)
         return np.asarray(torn | (step < 0) | (step > PAUSE + self.interface.control_dt))
 
 
@@ -160,9 +160,9 @@ def lacking(signals: Signals, stream: SignalStream) -> tuple[int, int]:
     Every topic has a message at each time, because the simulation cannot continue otherwise: a
     missing one is missing in the recording alone. The last two may have come after its end.
     """
-    first = min(int(d.moment[d.moment >= 0].min(initial=_NEVER)) for d in signals.drives)
+    first = min(int(d.moment[d.moment >= 0].min(initial=_NEVER)) for d in signals.sessions)
     every = [each.moment for each in signals.streams]
-    every += [drive.moment for drive in signals.drives]
+    every += [session.moment for session in signals.sessions]
     shown = np.unique(np.concatenate(every))[:-2]
     shown = shown[shown >= max(first, 0)]
     return int((~np.isin(shown, stream.moment)).sum()), len(shown)
@@ -171,11 +171,11 @@ def lacking(signals: Signals, stream: SignalStream) -> tuple[int, int]:
 def behind(signals: Signals) -> int:
     """Returns the largest delay of a recorded topic in a lockstep recording, ticks."""
     period, most = round(signals.interface.control_dt / NANO), 0
-    for drive, stream in itertools.product(signals.drives, signals.streams):
-        newest = np.maximum(np.searchsorted(stream.order, drive.order) - 1, 0)
-        known = drive.moment >= 0
+    for session, stream in itertools.product(signals.sessions, signals.streams):
+        newest = np.maximum(np.searchsorted(stream.order, session.order) - 1, 0)
+        known = session.moment >= 0
         if known.any():
-            apart = stream.moment[newest[known]] - drive.moment[known]
+            apart = stream.moment[newest[known]] - session.moment[known]
             most = max(most, int(np.abs(apart).max()) // period)
     return most
 

@@ -22,7 +22,7 @@ from sim.interface.bindings import bind, read_bindings
 from sim.physics.robot_model import Robot, load_robot, robot_names
 from sim.tasks.base import EpisodeState, Fields, TaskFamily
 
-Subject = Bundle | Robot
+Target = Bundle | Robot
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _count(fields: Fields) -> int:
     return len(next(iter(fields.values())))
 
 
-def load_target(name: str, bindings: str = "") -> Subject:
+def load_target(name: str, bindings: str = "") -> Target:
     """Load a bundle or a robot, shipped by name or by path; a folder with robot.yaml is a robot.
 
     Args:
@@ -90,15 +90,15 @@ def load_target(name: str, bindings: str = "") -> Subject:
     return load_bound(name, bindings)
 
 
-def nominal(subject: Subject, robot: str | None) -> Robot:
-    """Returns the nominal robot: the one of that name or folder; None: the subject's.
+def nominal(target: Target, robot: str | None) -> Robot:
+    """Returns the nominal robot: the one of that name or folder; None: the target's.
 
     Raises:
         UserError: there is none, or it does not hold.
     """
-    if robot is None and isinstance(subject, Robot):
-        return subject
-    return load_robot(robot or subject.interface.robot)
+    if robot is None and isinstance(target, Robot):
+        return target
+    return load_robot(robot or target.interface.robot)
 
 
 def identity_of(robot: Robot) -> dict[str, str]:
@@ -111,10 +111,10 @@ def identity_of(robot: Robot) -> dict[str, str]:
     }
 
 
-def recorded_task(subject: Subject, recordings: Sequence[Signals]) -> tuple[TaskFamily, int]:
+def recorded_task(target: Target, recordings: Sequence[Signals]) -> tuple[TaskFamily, int]:
     """Returns the family of a recording and the number of its task; none for a robot alone."""
-    if isinstance(subject, Robot):
+    if isinstance(target, Robot):
         return NoTask(), 0
-    masters = subject.manifest.masters
-    named = [d.master for each in recordings for d in each.drives if d.master in masters]
-    return resolve_task(subject, masters[named[0] if named else next(iter(masters))].task_id)
+    masters = target.manifest.masters
+    named = [d.master for each in recordings for d in each.sessions if d.master in masters]
+    return resolve_task(target, masters[named[0] if named else next(iter(masters))].task_id)

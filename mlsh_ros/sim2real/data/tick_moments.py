@@ -26,8 +26,8 @@ def moments(candidates: Sequence[Sequence[int]], tick: Ints, period: int) -> Int
         tick: (T,) numbers.
         period: ns, of a tick.
     """
-    told = [i for i, each in enumerate(candidates) if each]
-    sure = [i for i in told if len(candidates[i]) == 1] or told
+    known = [i for i, each in enumerate(candidates) if each]
+    sure = [i for i in known if len(candidates[i]) == 1] or known
     if not sure:
         return np.full(len(tick), -1, np.int64)
     onwards = _followed(candidates, tick, period, range(sure[0], len(tick)))

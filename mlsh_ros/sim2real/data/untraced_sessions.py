@@ -39,7 +39,7 @@ def untraced_sessions(
     rows = np.argsort(messages, kind="stable")
     messages, heard = messages[rows], heard[rows]
     edges = [0, *(_cuts(interface, order, received, command, messages, heard) + 1), len(order)]
-    drives: list[RecordedSession] = []
+    sessions: list[RecordedSession] = []
     for a, b in itertools.pairwise(edges):
         end = received[b - 1]
         if b == len(order) and _holds(interface, command[-1]):
@@ -55,8 +55,8 @@ def untraced_sessions(
         now = np.searchsorted(received[a:b], time + SAME, side="right") - 1
         observation = _newest(interface, streams, at)
         given = received[a:b], order[a:b], command[a:b]
-        drives.append(_untraced(len(drives), at, time, observation, command[a:b][now], given))
-    return drives
+        sessions.append(_untraced(len(sessions), at, time, observation, command[a:b][now], given))
+    return sessions
 
 
 def _changes(
@@ -89,7 +89,7 @@ def _cuts(
     messages: Ints,
     heard: Floats,
 ) -> Ints:
-    """Returns the commands after which a drive ends.
+    """Returns the commands after which a session ends.
 
     At a step back of the clock; and in a pause without any messages, or after which the robot may
     have stopped: many bases stop by themselves when no velocity command arrives.

@@ -29,9 +29,9 @@ class Windows:
     """W windows of P ticks each."""
 
     plan: Plan
-    stretch: Ints  # (W,) which stretch
-    begin: Ints  # (W,) tick of the stretch at which the comparison begins
-    rest: NDArray[np.bool_]  # (W,) begins with the drive: the robot stood until then
+    segment: Ints  # (W,) which segment
+    begin: Ints  # (W,) tick of the segment at which the comparison begins
+    rest: NDArray[np.bool_]  # (W,) begins with the session: the robot stood until then
     previous: Ints  # (W,) the window that covers the ticks before; -1: none
     command: Floats  # (W, S, A) the mean one in each physics step, S of them
     skill: Ints  # (W, P)
@@ -45,7 +45,7 @@ class Windows:
 
 
 def make_windows(signals: Signals, plan: Plan, interface: Interface) -> Windows:
-    """Returns all windows of a recording; the last one of a stretch may be shorter.
+    """Returns all windows of a recording; the last one of a segment may be shorter.
 
     Args:
         signals: of the recording.
@@ -53,26 +53,26 @@ def make_windows(signals: Signals, plan: Plan, interface: Interface) -> Windows:
         interface: of the simulation that follows them: its physics steps.
     """
     rows: list[tuple[int, int, bool, int]] = []
-    stretches = [timed_events(signals, stretch) for stretch in signals.stretches()]
-    for i, timed in enumerate(stretches):
-        stretch = timed.stretch
-        rest = _stands(signals, stretch)
+    segments = [timed_events(signals, segment) for segment in signals.segments()]
+    for i, timed in enumerate(segments):
+        segment = timed.segment
+        rest = _stands(signals, segment)
         first = 0 if rest else plan.before
-        for n, begin in enumerate(range(first, len(stretch), plan.length)):
+        for n, begin in enumerate(range(first, len(segment), plan.length)):
             rows.append((i, begin, rest and n == 0, len(rows) - 1 if n else -1))
     table = np.array(rows, np.int64).reshape(-1, 4)
-    starts = [_start(signals, stretches[i], begin - plan.before) for i, begin, *_ in rows]
+    starts = [_start(signals, segments[i], begin - plan.before) for i, begin, *_ in rows]
     command = [
-        _command(interface, stretches[i], start, plan, bool(rest))
+        _command(interface, segments[i], start, plan, bool(rest))
         for (i, _, rest, _), start in zip(rows, starts, strict=True)
     ]
-    skills = [_skill(stretches[i].stretch, begin - plan.before, plan) for i, begin, *_ in rows]
-    fields = [fields_of(signals, timed.stretch) for timed in stretches]
+    skills = [_skill(segments[i].segment, begin - plan.before, plan) for i, begin, *_ in rows]
+    fields = [fields_of(signals, timed.segment) for timed in segments]
     count, steps = len(rows), plan.ticks * interface.substeps
     begins = np.array(starts) + plan.before * interface.control_dt
     return Windows(
         plan=plan,
-        stretch=table[:, 0],
+        segment=table[:, 0],
         begin=table[:, 1],
         rest=table[:, 2].astype(bool),
         previous=table[:, 3],
@@ -85,7 +85,7 @@ def make_windows(signals: Signals, plan: Plan, interface: Interface) -> Windows:
             for term in interface.observation
         },
         samples={
-            term.name: samples_of(signals, stretches, term, table[:, 0], begins, plan)
+            term.name: samples_of(signals, segments, term, table[:, 0], begins, plan)
             for term in interface.observation
         },
     )
@@ -97,7 +97,7 @@ def _start(signals: Signals, timed: Timed, tick: int) -> float:
     A tick before the first one is earlier by the nominal period.
     """
     period, at = signals.interface.control_dt, max(tick, 0)
-    moment, order = timed.moments[at], timed.stretch.drive.order[timed.stretch.begin + at]
+    moment, order = timed.moments[at], timed.segment.session.order[timed.segment.begin + at]
     seen = [moment - period]
     for stream in signals.streams if not signals.lockstep else ():
         place = int(np.searchsorted(stream.order, order)) - 1
@@ -108,17 +108,17 @@ def _start(signals: Signals, timed: Timed, tick: int) -> float:
     return float((newest if newest > seen[0] else moment) + min(tick, 0) * period)
 
 
-def _stands(signals: Signals, stretch: Segment) -> bool:
-    """True if a stretch begins with a robot at rest.
+def _stands(signals: Signals, segment: Segment) -> bool:
+    """True if a segment begins with a robot at rest.
 
-    It must be the first of its drive, without a measured velocity. Without a trace of the
+    It must be the first of its session, without a measured velocity. Without a trace of the
     beginning of a session, the first command must be the safe one, and a velocity must be
     measured: most recordings of other recorders begin during motion.
     """
-    drive, interface = stretch.drive, signals.interface
-    if stretch.begin or int(drive.tick[0]):
+    session, interface = segment.session, signals.interface
+    if segment.begin or int(session.tick[0]):
         return False
-    known, fields = drive.traced, fields_of(signals, stretch)
+    known, fields = session.traced, fields_of(signals, segment)
     for term in interface.observation:
         if not term.unit.endswith("/s") or term.mujoco.task:
             continue
@@ -127,7 +127,9 @@ def _stands(signals: Signals, stretch: Segment) -> bool:
         if (np.abs(values[0]) > STILL * spread + 3 * term.noises).any():
             return False
         known = known or bool(np.isfinite(values[0]).all())
-    return known and (drive.traced or bool(np.allclose(drive.command[0], interface.safe_command)))
+    return known and (
+        session.traced or bool(np.allclose(session.command[0], interface.safe_command))
+    )
 
 
 def _of_task(interface: Interface, stream: SignalStream) -> bool:
@@ -145,13 +147,15 @@ def _command(interface: Interface, timed: Timed, start: float, plan: Plan, rest:
     edges = start + step * np.arange(plan.ticks * interface.substeps + 1)
     first, last = np.searchsorted(timed.given, [edges[0], edges[-1]], side="right")
     first = max(int(first) - 1, 0)
-    moments, told = timed.given[first:last], timed.orders[first:last]
+    moments, commands = timed.given[first:last], timed.orders[first:last]
     # The first command is at most one tick's rate from what held the robot.
     before = interface.brake(timed.orders[0]) if rest else timed.orders[0]
-    moments, told = np.r_[start, np.maximum(moments, start)], np.r_[before[None], told]
-    total = np.r_[np.zeros_like(told[:1]), np.cumsum(told[:-1] * np.diff(moments)[:, None], 0)]
+    moments, commands = np.r_[start, np.maximum(moments, start)], np.r_[before[None], commands]
+    total = np.r_[
+        np.zeros_like(commands[:1]), np.cumsum(commands[:-1] * np.diff(moments)[:, None], 0)
+    ]
     now = np.searchsorted(moments, edges, side="right") - 1
-    summed = total[now] + (edges - moments[now])[:, None] * told[now]
+    summed = total[now] + (edges - moments[now])[:, None] * commands[now]
     return np.asarray(np.diff(summed, axis=0) / step)
 
 
@@ -172,23 +176,23 @@ def delayed(command: Floats, late: Floats) -> Floats:
     return means
 
 
-def _skill(stretch: Segment, begin: int, plan: Plan) -> Ints:
-    wanted = np.arange(begin, begin + plan.ticks) + stretch.begin
-    return stretch.drive.skill[np.clip(wanted, stretch.begin, stretch.end - 1)]
+def _skill(segment: Segment, begin: int, plan: Plan) -> Ints:
+    wanted = np.arange(begin, begin + plan.ticks) + segment.begin
+    return segment.session.skill[np.clip(wanted, segment.begin, segment.end - 1)]
 
 
-def fields_of(signals: Signals, stretch: Segment) -> dict[str, Floats]:
-    """Per term (T, size) the newest field at every tick of a stretch; nan where there is none."""
-    drive, fields = stretch.drive, {}
+def fields_of(signals: Signals, segment: Segment) -> dict[str, Floats]:
+    """Per term (T, size) the newest field at every tick of a segment; nan where there is none."""
+    session, fields = segment.session, {}
     for term in signals.interface.observation:
-        values = np.full((len(stretch), term.size), np.nan)
+        values = np.full((len(segment), term.size), np.nan)
         stream = None if signals.lockstep else signals.stream(term.name)
         if stream is not None:
-            order = drive.order[stretch.begin : stretch.end]
+            order = session.order[segment.begin : segment.end]
             newest = np.searchsorted(stream.order, order) - 1
             values[newest >= 0] = stream.fields[term.name][newest[newest >= 0]]
-        elif term.policy_input and term.derive is None and drive.traced:
-            shown = drive.observation[stretch.begin : stretch.end]
+        elif term.policy_input and term.derive is None and session.traced:
+            shown = session.observation[segment.begin : segment.end]
             values[:] = unscaled(term, signals.interface, shown)
         fields[term.name] = values
     return fields
@@ -206,7 +210,7 @@ def subsample(windows: Windows, keep: Ints) -> Windows:
         )
     return Windows(
         plan=windows.plan,
-        stretch=windows.stretch[keep],
+        segment=windows.segment[keep],
         begin=windows.begin[keep],
         rest=windows.rest[keep],
         previous=place[windows.previous[keep]],
@@ -222,7 +226,7 @@ def merge(windows: list[Windows]) -> Windows:
     if len(windows) == 1:
         return windows[0]
     shift = np.cumsum([0, *(each.count for each in windows)])
-    stretch = np.cumsum([0, *(int(w.stretch.max(initial=-1)) + 1 for w in windows)])
+    segment = np.cumsum([0, *(int(w.segment.max(initial=-1)) + 1 for w in windows)])
     samples: dict[str, TermSamples] = {}
     for name in windows[0].samples:
         shown = [each.samples[name] for each in windows]
@@ -238,7 +242,7 @@ def merge(windows: list[Windows]) -> Windows:
 
     return Windows(
         plan=windows[0].plan,
-        stretch=join([w.stretch + n for w, n in zip(windows, stretch, strict=False)]),
+        segment=join([w.segment + n for w, n in zip(windows, segment, strict=False)]),
         begin=join([w.begin for w in windows]),
         rest=join([w.rest for w in windows]),
         previous=join(

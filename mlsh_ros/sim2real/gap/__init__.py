@@ -1,6 +1,7 @@
 """The gap between a robot and its simulation, measured from recordings.
 
-`signals` reads, `twin` simulates what was recorded, `compare` measures the difference, `causes`
-looks for what explains it, `health` judges messages and ticks, `score` what the robot earned,
-`findings` says it in words, `analysis` puts it together, `page` and `plots` show it.
+`comparison` simulates what was recorded and measures the difference, `hypotheses` looks for what
+explains it, `data_quality` judges messages and ticks, `closed_loop_return` compares the returns of
+robot and simulation, `findings` describes the results, `analysis` combines them, `report` and
+`plots` show them.
 """

@@ -11,7 +11,7 @@ import numpy as np
 from mlsh_ros.recording.replay import Result
 from mlsh_ros.sim2real.data.recording_data import Loaded, Where, check_distinct, load
 from mlsh_ros.sim2real.data.signals import Signals, Wrap
-from mlsh_ros.sim2real.data.target import Subject, nominal
+from mlsh_ros.sim2real.data.target import Target, nominal
 from mlsh_ros.sim2real.data.windows import Windows
 from mlsh_ros.sim2real.gap import findings as say
 from mlsh_ros.sim2real.gap.closed_loop_return import ClosedLoopReturn, closed_loop_returns
@@ -27,7 +27,7 @@ from mlsh_ros.sim2real.gap.gap import Gap
 from mlsh_ros.sim2real.gap.joints import angles
 from mlsh_ros.sim2real.gap.measures import Measure, Trace, stale_shares, trace_of
 from mlsh_ros.sim2real.gap.training_range import graphs_of, known_to, read_by
-from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay, twin_of
+from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay, open_loop_of
 from mlsh_ros.sim2real.replay.prediction import Prediction
 from mlsh_ros.sim2real.replay.residuals import Element, Model, action_labels, element_names
 from policies.bundle.bundle import Bundle
@@ -40,7 +40,7 @@ PLOTTED = 8  # elements of which a window is drawn: the worst, then the first
 
 
 def analyze(
-    subject: Subject,
+    target: Target,
     bags: Sequence[Path],
     *,
     robot: str | None = None,
@@ -51,9 +51,9 @@ def analyze(
     """Compare recordings with the simulation.
 
     Args:
-        subject: the bundle that ran, or a robot, whatever drove it.
+        target: the bundle that ran, or a robot, whatever drove it.
         bags: recordings.
-        robot: the nominal one, name or folder; None: the subject's.
+        robot: the nominal one, name or folder; None: the target's.
         sim_params: in which it is simulated, name or file; empty: the nominal model.
         master: master that selected the skills; needed if a recording does not contain it.
         where: the robot's topics in a recording of another recorder.
@@ -61,12 +61,12 @@ def analyze(
     Raises:
         UserError: no recording can be used, or a name is unknown.
     """
-    if master is not None and isinstance(subject, Bundle):
-        subject.master(master)
+    if master is not None and isinstance(target, Bundle):
+        target.master(master)
     check_distinct(bags)
-    loaded, notes = _load(subject, bags, where)
+    loaded, notes = _load(target, bags, where)
     return analyze_signals(
-        subject,
+        target,
         [_named(each.signals, master) for each in loaded],
         [each.replayed for each in loaded if each.replayed is not None],
         robot=robot,
@@ -76,12 +76,12 @@ def analyze(
 
 
 def _load(
-    subject: Subject, bags: Sequence[Path], where: Where | None
+    target: Target, bags: Sequence[Path], where: Where | None
 ) -> tuple[list[Loaded], list[str]]:
     loaded, notes = [], []
     for bag in bags:
         try:
-            loaded.append(load(bag, subject, where))
+            loaded.append(load(bag, target, where))
         except UserError as error:
             notes.append(f"{error}; left out")
             if len(bags) == 1:
@@ -94,12 +94,12 @@ def _load(
 def _named(signals: Signals, master: str | None) -> Signals:
     if master is None:
         return signals
-    drives = [d if d.master else replace(d, master=master) for d in signals.drives]
-    return replace(signals, drives=drives)
+    sessions = [d if d.master else replace(d, master=master) for d in signals.sessions]
+    return replace(signals, sessions=sessions)
 
 
 def analyze_signals(
-    subject: Subject,
+    target: Target,
     signals: list[Signals],
     replayed: list[Result],
     *,
@@ -112,21 +112,21 @@ def analyze_signals(
     Raises:
         UserError: nothing in it can be compared.
     """
-    bundle = subject if isinstance(subject, Bundle) else None
-    twin = _twin(subject, signals, robot, sim_params)
-    interface = twin.interface
-    told = [*notes, *(f"{s.name}: {note}" for s in signals for note in s.notes)]
+    bundle = target if isinstance(target, Bundle) else None
+    open_loop = _twin(target, signals, robot, sim_params)
+    interface = open_loop.interface
+    every_note = [*notes, *(f"{s.name}: {note}" for s in signals for note in s.notes)]
     skills = len(bundle.manifest.skills) if bundle else 0
-    got = compare_finer(twin, signals, skills, told)
-    twin, windows, restless, told = got.twin, got.windows, got.restless, got.notes
+    got = compare_finer(open_loop, signals, skills, every_note)
+    open_loop, windows, restless, remarks = got.open_loop, got.windows, got.restless, got.notes
     elements, measures, causes = got.elements, got.measures, got.causes
     nominal, final, explained, model = got.nominal, got.final, got.explained, got.model
     own = {t.ros.topic for t in interface.observation if not t.mujoco.task}
-    seconds = interface.control_dt * sum(len(s) for each in signals for s in each.stretches())
+    seconds = interface.control_dt * sum(len(s) for each in signals for s in each.segments())
     stale = stale_shares(windows, nominal, elements)
     lines = [channels(each, stale) for each in signals]
     ticks, work = timing(signals), saturation(signals)
-    scores, seen = _trained(bundle, signals, twin)
+    scores, seen = _trained(bundle, signals, open_loop)
     largest = np.abs(windows.command).max(axis=(0, 1)).tolist()
     ceilings = dict(zip(action_labels(interface), largest, strict=True))
     found = [
@@ -152,13 +152,13 @@ def analyze_signals(
     ]
     found += say.from_score(scores, found)
     if seconds < LITTLE:
-        told.append(f"only {seconds:.1f} s of driving: too little to be sure of anything")
+        remarks.append(f"only {seconds:.1f} s of driving: too little to be sure of anything")
     return Gap(
-        subject=subject,
-        robot=twin.robot,
+        target=target,
+        robot=open_loop.robot,
         sim_params=sim_params,
         recordings=[s.name for s in signals],
-        notes=told,
+        notes=remarks,
         findings=say.ranked(found),
         causes=causes,
         measures=measures,
@@ -169,7 +169,7 @@ def analyze_signals(
         out_of_distribution=seen,
         closed_loop_returns=scores,
         replayed=replayed,
-        traces=_traces(measures, windows, nominal, final, twin, model),
+        traces=_traces(measures, windows, nominal, final, open_loop, model),
         windows=windows.count,
         seconds=seconds,
     )
@@ -181,23 +181,23 @@ def _wraps(interface: Interface, signals: Sequence[Signals]) -> list[tuple[str, 
 
 
 def _twin(
-    subject: Subject, signals: list[Signals], robot: str | None, sim_params: str
+    target: Target, signals: list[Signals], robot: str | None, sim_params: str
 ) -> OpenLoopReplay:
-    body = nominal(subject, robot)
+    body = nominal(target, robot)
     if not sim_params:
-        return twin_of(subject, signals, body)
+        return open_loop_of(target, signals, body)
     differs = load_sim_params(sim_params, body)
-    interface = _noisy(subject.interface, differs)
-    return twin_of(subject, signals, body, interface=interface, sim_params=differs)
+    interface = _noisy(target.interface, differs)
+    return open_loop_of(target, signals, body, interface=interface, sim_params=differs)
 
 
 def _trained(
-    bundle: Bundle | None, signals: list[Signals], twin: OpenLoopReplay
+    bundle: Bundle | None, signals: list[Signals], open_loop: OpenLoopReplay
 ) -> tuple[list[ClosedLoopReturn], list[Drift]]:
     """Returns the returns of the skills, and how far the robot left their training range."""
     if bundle is None:
         return [], []
-    scores = closed_loop_returns(signals, bundle, twin)
+    scores = closed_loop_returns(signals, bundle, open_loop)
     graphs = graphs_of(bundle)
     # The golden rows are few; the simulation from the same starts sees what training saw there.
     known = [known_to(bundle, graphs), *(line.seen for line in scores)]
@@ -227,14 +227,14 @@ def _traces(
     windows: Windows,
     nominal: Prediction,
     final: Prediction,
-    twin: OpenLoopReplay,
+    open_loop: OpenLoopReplay,
     model: Model,
 ) -> dict[str, tuple[Trace, Trace]]:
     moving = [m for m in measures if m.element.moves]
     mine: dict[str, list[Element]] = {}
     for m in measures:
         mine.setdefault(m.element.term, []).append(m.element)
-    interface, found = twin.interface, {}
+    interface, found = open_loop.interface, {}
     for m in sorted(moving, key=lambda m: -m.nrmse)[:PLOTTED]:
         e, all_ = m.element, mine[m.element.term]
         found[e.name] = (

@@ -46,7 +46,7 @@ class Candidate:
 class View:
     """The windows of the search, compared with a model of the robot."""
 
-    twin: OpenLoopReplay
+    open_loop: OpenLoopReplay
     elements: list[Element]  # all that can be compared
     windows: Windows
     state: Floats
@@ -59,17 +59,17 @@ class View:
     @classmethod
     def of(
         cls,
-        twin: OpenLoopReplay,
+        open_loop: OpenLoopReplay,
         elements: list[Element],
         with_previous: Windows,
         keep: Ints,
         model: Model,
     ) -> View:
         """Returns the windows `keep`, simulated; the others tell of the state before them."""
-        whole = corrected(with_previous, twin, model)
-        state = twin.states(whole, model.change)[keep]
+        whole = corrected(with_previous, open_loop, model)
+        state = open_loop.states(whole, model.change)[keep]
         windows = subsample(whole, keep)
-        prediction = twin.run(windows, state, (model.change,))
+        prediction = open_loop.run(windows, state, (model.change,))
         terms = list(dict.fromkeys(element.term for element in elements))
         samples = {term: fewer(windows.samples[term]) for term in terms}
         mine = {term: [e for e in elements if e.term == term] for term in terms}
@@ -81,7 +81,7 @@ class View:
             if len(samples[term].time)
         }
         left = {term: mean_squares(c.residual) for term, c in compared.items()}
-        return cls(twin, elements, windows, state, model, prediction, samples, compared, left)
+        return cls(open_loop, elements, windows, state, model, prediction, samples, compared, left)
 
     @property
     def ticks(self) -> int:
@@ -123,10 +123,10 @@ class View:
         return mean_squares(found.residual)
 
 
-def corrected(windows: Windows, twin: OpenLoopReplay, model: Model) -> Windows:
+def corrected(windows: Windows, open_loop: OpenLoopReplay, model: Model) -> Windows:
     """Returns the windows with the start corrected by a model of the sensors."""
     start = dict(windows.start)
-    for term in twin.interface.observation:
+    for term in open_loop.interface.observation:
         sensor = model.sensors.get(term.name)
         if sensor is None or term.derive is not None or not (sensor.matrix or sensor.bias):
             continue

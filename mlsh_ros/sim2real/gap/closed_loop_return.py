@@ -21,14 +21,14 @@ from sim.envs.reference_returns import episode_rng
 from sim.interface import Floats, ObservationMemory
 from sim.randomization.perturbations import NOMINAL, PerturbedSim
 
-MOST = 64  # drives that are simulated
+MOST = 64  # sessions that are simulated
 DRAWS = 2000  # of the bootstrap
 SURE = (2.5, 97.5)  # percent
 
 
 @dataclass(frozen=True)
 class ClosedLoopReturn:
-    """One task's returns per drive: of the robot and of the simulation from the same start."""
+    """One task's returns per session: of the robot and of the simulation from the same start."""
 
     task: str
     master: str
@@ -42,7 +42,7 @@ class ClosedLoopReturn:
 
     @property
     def difference(self) -> tuple[float, float, float]:
-        """Robot less simulation: mean, and its 95 % interval over drives (nan for one drive)."""
+        """Robot less simulation: mean, and its 95 % interval over sessions (nan for one session)."""
         gap = self.robot - self.simulation
         return (float(gap.mean()), *interval(gap))
 
@@ -58,38 +58,38 @@ def interval(values: Floats) -> tuple[float, float]:
 
 
 def closed_loop_returns(
-    signals: list[Signals], bundle: Bundle, twin: OpenLoopReplay
+    signals: list[Signals], bundle: Bundle, open_loop: OpenLoopReplay
 ) -> list[ClosedLoopReturn]:
     """Returns the results per recorded master whose task can be reconstructed."""
     found = []
-    drives = [(each, s) for each in signals for s in each.stretches() if _first(s)]
-    for name in dict.fromkeys(stretch.drive.master for _, stretch in drives):
+    sessions = [(each, s) for each in signals for s in each.segments() if _first(s)]
+    for name in dict.fromkeys(segment.session.master for _, segment in sessions):
         if name not in bundle.manifest.masters:
             continue
-        mine = [(each, s) for each, s in drives if s.drive.master == name][:MOST]
-        line = _earned(mine, bundle, twin, name)
+        mine = [(each, s) for each, s in sessions if s.session.master == name][:MOST]
+        line = _returns(mine, bundle, open_loop, name)
         if line is not None:
             found.append(line)
     return found
 
 
-def _first(stretch: Segment) -> bool:
+def _first(segment: Segment) -> bool:
     """True if a session begins there: its first ticks are not lost."""
-    return stretch.begin == 0 and int(stretch.drive.tick[0]) == 0
+    return segment.begin == 0 and int(segment.session.tick[0]) == 0
 
 
-def _earned(
-    drives: list[tuple[Signals, Segment]], bundle: Bundle, twin: OpenLoopReplay, master: str
+def _returns(
+    sessions: list[tuple[Signals, Segment]], bundle: Bundle, open_loop: OpenLoopReplay, master: str
 ) -> ClosedLoopReturn | None:
     task = bundle.manifest.masters[master].task_id
     family, number = resolve_task(bundle, task)
-    recorded = [fields_of(each, stretch) for each, stretch in drives]
-    count = [min(len(stretch), family.ticks) for _, stretch in drives]
+    recorded = [fields_of(each, segment) for each, segment in sessions]
+    count = [min(len(segment), family.ticks) for _, segment in sessions]
     first = {k: np.stack([fields[k][0] for fields in recorded]) for k in recorded[0]}
     layout = layout_of(family, number, first)
     if layout is None or any(not np.isfinite(v).all() for v in first.values()):
         return None
-    rows = [{k: v[i : i + 1] for k, v in layout.items()} for i in range(len(drives))]
+    rows = [{k: v[i : i + 1] for k, v in layout.items()} for i in range(len(sessions))]
     robot, robot_success = [], []
     for row, fields, n in zip(rows, recorded, count, strict=True):
         # The state after a tick is what the next one sees.
@@ -97,9 +97,11 @@ def _earned(
         shown = {k: v[1:n] for k, v in fields.items()}
         robot.append(float(np.nansum(family.reward(wide, shown))))
         robot_success.append(bool(family.success(wide, shown)[-1]))
-    rewards, success, seen, action = _drive(bundle, twin, master, layout, first, max(count))
+    rewards, success, seen, action = _simulate(
+        bundle, open_loop, master, layout, first, max(count)
+    )
     last = np.array(count) - 2
-    each = np.arange(len(drives))
+    each = np.arange(len(sessions))
     return ClosedLoopReturn(
         task=str(task),
         master=master,
@@ -113,9 +115,9 @@ def _earned(
     )
 
 
-def _drive(
+def _simulate(
     bundle: Bundle,
-    twin: OpenLoopReplay,
+    open_loop: OpenLoopReplay,
     master: str,
     layout: dict[str, Floats],
     first: dict[str, Floats],
@@ -129,10 +131,10 @@ def _drive(
     for _ in range(count):
         controller = Controller(interface, skills, manifest.decision_ticks, manifest.decision_lead)
         steps.append(ControlStep(controller, decide_with(controller, network), no_safety_rules))
-    physics = twin.placed(first)
+    physics = open_loop.placed(first)
     varied = None
-    if twin.sim_params != NOMINAL:
-        varied = PerturbedSim(physics, physics.interface, twin.sim_params, NOMINAL)
+    if open_loop.sim_params != NOMINAL:
+        varied = PerturbedSim(physics, physics.interface, open_loop.sim_params, NOMINAL)
     family, _ = resolve_task(bundle, manifest.masters[master].task_id)
     rewards, success, seen, done = [], [], [], []
 
@@ -158,7 +160,7 @@ def _drive(
         if varied is None:
             physics.step(commands)
         else:
-            varied.advance(commands, twin.interface.substeps)
+            varied.advance(commands, open_loop.interface.substeps)
             varied.tick(physics.fields(), ids[:0])
         fields = shown()
         seen.append(interface.observe(fields, memory=memory))

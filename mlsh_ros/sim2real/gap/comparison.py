@@ -31,7 +31,7 @@ LEAST = 1e-3  # in a term's unit: movement below which a robot without commands 
 class Compared:
     """Recordings compared with one simulation, and the hypotheses that explain the difference."""
 
-    twin: OpenLoopReplay
+    open_loop: OpenLoopReplay
     windows: Windows
     restless: bool
     elements: list[Element]
@@ -84,7 +84,7 @@ class Compared:
 
 
 def compare_finer(
-    twin: OpenLoopReplay, signals: list[Signals], skills: int, notes: Sequence[str]
+    open_loop: OpenLoopReplay, signals: list[Signals], skills: int, notes: Sequence[str]
 ) -> Compared:
     """Compares the recordings with the simulation, or with one that has shorter physics steps.
 
@@ -94,76 +94,90 @@ def compare_finer(
     robot that amplifies small deviations, any change of the steps changes the motion, which is no
     evidence.
     """
-    own = _compared(twin, signals, skills, notes)
-    finer = twin if all(each.simulated or each.lockstep for each in signals) else twin.finer()
-    if finer is twin or own.restless or own.settled:
+    own = _compared(open_loop, signals, skills, notes)
+    finer = (
+        open_loop
+        if all(each.simulated or each.lockstep for each in signals)
+        else open_loop.finer()
+    )
+    if finer is open_loop or own.restless or own.settled:
         return own
     other = _compared(finer, signals, skills, notes)
     return other if other.clearer(own) else own
 
 
 def _compared(
-    twin: OpenLoopReplay, signals: list[Signals], skills: int, notes: Sequence[str]
+    open_loop: OpenLoopReplay, signals: list[Signals], skills: int, earlier: Sequence[str]
 ) -> Compared:
-    told, interface = list(notes), twin.interface
-    windows = windows_of(signals, plan_for(interface), twin, told)
-    memory = twin.memory(windows)
-    restless = _restless(memory, twin)
+    notes, interface = list(earlier), open_loop.interface
+    windows = windows_of(signals, plan_for(interface), open_loop, notes)
+    memory = open_loop.memory(windows)
+    restless = _restless(memory, open_loop)
     if restless:
-        windows = windows_of(signals, plan_for(interface, SHORT, 0.0), twin, told)
-        memory = twin.memory(windows)
-        told.append(
+        windows = windows_of(signals, plan_for(interface, SHORT, 0.0), open_loop, notes)
+        memory = open_loop.memory(windows)
+        notes.append(
             "the robot does not forget where it was pushed: it is compared in short windows, and "
             "from the recorded velocities"
         )
-    windows, nominal = _finite(windows, twin, told)
-    elements = elements_of(interface, nominal, windows, memory, twin.model)
+    windows, nominal = _finite(windows, open_loop, notes)
+    elements = elements_of(interface, nominal, windows, memory, open_loop.model)
     if not elements:
         raise UserError(
             f"{', '.join(s.name for s in signals)}: no sensor of {interface.robot} is in it"
-            f"{because(told)}"
+            f"{because(notes)}"
         )
     if all(each.simulated and not each.lockstep for each in signals) and not restless:
-        windows, late = late_commands(twin, windows, nominal, elements)
+        windows, late = late_commands(open_loop, windows, nominal, elements)
         if late:
             most = 1e3 * interface.physics_dt * max(each.steps for each in late)
-            told.append(
+            notes.append(
                 f"the simulator took {len(late)} of {sum(s.ticks for s in signals)} commands up "
                 f"to {most:.0f} ms late, as it does on a busy computer: they are compared as they "
                 "acted"
             )
-            nominal = twin.follow(windows)
-            elements = elements_of(interface, nominal, windows, memory, twin.model)
+            nominal = open_loop.follow(windows)
+            elements = elements_of(interface, nominal, windows, memory, open_loop.model)
     skipped = {t.name for t in interface.observation if not t.mujoco.task}
     skipped -= {e.term for e in elements}
     if skipped:
-        told.append(
+        notes.append(
             f"not compared, because not recorded or simulated: {', '.join(sorted(skipped))}"
         )
-    told += _unmoved(windows, elements, interface, told)
+    notes += _unmoved(windows, elements, interface, notes)
     measures = measure(windows, nominal, elements, interface, skills)
-    causes, model = Search(twin, windows, elements).causes()
+    causes, model = Search(open_loop, windows, elements).causes()
     final, explained = nominal, measures
     if causes:
-        final = twin.follow(corrected(windows, twin, model), model.change)
+        final = open_loop.follow(corrected(windows, open_loop, model), model.change)
         explained = measure(windows, final, elements, interface, skills, model)
     return Compared(
-        twin, windows, restless, elements, nominal, measures, causes, model, final, explained, told
+        open_loop,
+        windows,
+        restless,
+        elements,
+        nominal,
+        measures,
+        causes,
+        model,
+        final,
+        explained,
+        notes,
     )
 
 
 def windows_of(
-    signals: list[Signals], plan: Plan, twin: OpenLoopReplay, notes: Sequence[str]
+    signals: list[Signals], plan: Plan, open_loop: OpenLoopReplay, notes: Sequence[str]
 ) -> Windows:
     """Returns the windows of all recordings.
 
     Raises:
         UserError: there is none.
     """
-    windows = merge([make_windows(each, plan, twin.interface) for each in signals])
+    windows = merge([make_windows(each, plan, open_loop.interface) for each in signals])
     if not windows.count:
         raise UserError(
-            f"{', '.join(s.name for s in signals)}: no stretch of ticks is long enough to compare"
+            f"{', '.join(s.name for s in signals)}: no segment of ticks is long enough to compare"
             f"{because(notes)}"
         )
     return windows
@@ -178,12 +192,12 @@ def _unmoved(
         UserError: no element moved.
     """
     low, high = interface.limits
-    told = bool((windows.command.std(axis=(0, 1)) > STILL * (high - low)).any())
-    if not any(e.recorded > (0 if told else LEAST) or e.scale > LEAST for e in elements) or all(
-        e.still for e in elements
-    ):
+    commanded = bool((windows.command.std(axis=(0, 1)) > STILL * (high - low)).any())
+    if not any(
+        e.recorded > (0 if commanded else LEAST) or e.scale > LEAST for e in elements
+    ) or all(e.still for e in elements):
         why = "neither did its model, whatever the commands"
-        if not told:
+        if not commanded:
             why = "its commands did not change"
         raise UserError(
             f"the robot did not move: {why}; record a drive with motion{because(notes)}"
@@ -192,9 +206,9 @@ def _unmoved(
     return [f"not compared, because it did not move: {still}"] if still else []
 
 
-def _restless(memory: dict[str, Floats], twin: OpenLoopReplay) -> bool:
+def _restless(memory: dict[str, Floats], open_loop: OpenLoopReplay) -> bool:
     """True if a simulation from a slightly wrong state diverges from the true one."""
-    units = {term.name: term.unit for term in twin.interface.observation}
+    units = {term.name: term.unit for term in open_loop.interface.observation}
     return any(
         bool((np.abs(kept) > (LASTS if units[name].endswith("/s") else GROWS)).any())
         for name, kept in memory.items()
@@ -202,15 +216,15 @@ def _restless(memory: dict[str, Floats], twin: OpenLoopReplay) -> bool:
 
 
 def _finite(
-    windows: Windows, twin: OpenLoopReplay, notes: list[str]
+    windows: Windows, open_loop: OpenLoopReplay, notes: list[str]
 ) -> tuple[Windows, Prediction]:
     """Returns the windows in which the simulation does not diverge."""
-    nominal = twin.follow(windows)
+    nominal = open_loop.follow(windows)
     good = np.ones(windows.count, bool)
     for name, values in list(nominal.values.items()):
         finite = np.isfinite(values).all(axis=(1, 2))
         # What a family makes of fields that were not recorded is not known.
-        if not finite.any() and any(t.name == name for t in twin.family.terms):
+        if not finite.any() and any(t.name == name for t in open_loop.family.terms):
             del nominal.values[name]
         else:
             good &= finite
@@ -223,4 +237,4 @@ def _finite(
     notes.append(
         f"{(~good).sum()} of {windows.count} windows left out: the simulation fails there"
     )
-    return _finite(subsample(windows, np.flatnonzero(good)), twin, notes)
+    return _finite(subsample(windows, np.flatnonzero(good)), open_loop, notes)

@@ -106,10 +106,10 @@ def _channel(signals: Signals, stream: SignalStream, stale: float) -> Channel:
 
 
 def _steps(signals: Signals, stream: SignalStream) -> list[Floats]:
-    """Time differences between messages of a topic, within each stretch."""
+    """Time differences between messages of a topic, within each segment."""
     found = []
-    for stretch in signals.stretches():
-        order = stretch.drive.order[stretch.begin : stretch.end]
+    for segment in signals.segments():
+        order = segment.session.order[segment.begin : segment.end]
         first, last = np.searchsorted(stream.order, [order[0], order[-1]])
         step = np.diff(stream.received[first:last])
         found.append(step[step >= 0])  # a clock that jumped back
@@ -118,16 +118,16 @@ def _steps(signals: Signals, stream: SignalStream) -> list[Floats]:
 
 def timing(signals: list[Signals]) -> ChannelTiming:
     """Returns the timing of all ticks."""
-    drives = [drive for each in signals for drive in each.drives]
+    sessions = [session for each in signals for session in each.sessions]
     steps = [
-        np.diff(s.drive.received[s.begin : s.end])
+        np.diff(s.session.received[s.begin : s.end])
         for each in signals
         if not each.lockstep
-        for s in each.stretches()
+        for s in each.segments()
     ]
     period = np.concatenate([np.zeros(0), *steps])
     nominal = signals[0].interface.control_dt
-    traced = [drive for drive in drives if drive.traced]
+    traced = [session for session in sessions if session.traced]
 
     def quantile(name: str, percent: float) -> float | None:
         if not traced or any(each.lockstep for each in signals):
@@ -135,9 +135,9 @@ def timing(signals: list[Signals]) -> ChannelTiming:
         return float(np.percentile(np.concatenate([getattr(d, name) for d in traced]), percent))
 
     return ChannelTiming(
-        ticks=sum(len(drive) for drive in drives),
-        missed=sum(int(drive.missed.sum()) for drive in drives),
-        late_decisions=sum(int(drive.late.sum()) for drive in drives),
+        ticks=sum(len(session) for session in sessions),
+        missed=sum(int(session.missed.sum()) for session in sessions),
+        late_decisions=sum(int(session.late.sum()) for session in sessions),
         period=float(period.mean()) if len(period) else nominal,
         period_p99=float(np.percentile(np.abs(period - nominal), 99)) if len(period) else 0.0,
         lateness_p50=quantile("lateness", 50),
@@ -150,11 +150,11 @@ def timing(signals: list[Signals]) -> ChannelTiming:
 def saturation(signals: list[Signals]) -> list[Saturation]:
     """Returns the saturation of every action element; empty without traces."""
     interface = signals[0].interface
-    drives = [d for each in signals for d in each.drives if d.traced and len(d) > 1]
-    if not drives:
+    sessions = [d for each in signals for d in each.sessions if d.traced and len(d) > 1]
+    if not sessions:
         return []
-    saturated = np.concatenate([interface.saturated(d.action) for d in drives])
-    held = np.concatenate([_held(interface, d.command) for d in drives])
+    saturated = np.concatenate([interface.saturated(d.action) for d in sessions])
+    held = np.concatenate([_held(interface, d.command) for d in sessions])
     return [
         Saturation(name, float(saturated[:, i].mean()), float(held[:, i].mean()))
         for i, name in enumerate(action_labels(interface))
@@ -172,7 +172,7 @@ def out_of_distribution(
     signals: list[Signals], known: NDArray[np.float32], read: NDArray[np.bool_]
 ) -> list[Drift]:
     """Compares the observation elements that are `read` (O,) with `known` ones (n, O)."""
-    seen = np.concatenate([d.observation for each in signals for d in each.drives])
+    seen = np.concatenate([d.observation for each in signals for d in each.sessions])
     seen = seen[np.isfinite(seen).all(axis=1)]
     low, high = known.min(axis=0), known.max(axis=0)
     # An element that never moved has no range of its own.

@@ -112,10 +112,10 @@ def from_causes(causes: Sequence[Hypothesis], ceilings: dict[str, float]) -> lis
 
 def from_channels(channels: Sequence[Channel], causes: Sequence[Hypothesis]) -> list[Finding]:
     """Returns findings about the messages: stale, lost."""
-    told = {topic for c in causes if c.kind == "stale" for topic in c.where}
+    explained = {topic for c in causes if c.kind == "stale" for topic in c.where}
     found = []
     for c in channels:
-        if c.stale > STALE and c.topic not in told:
+        if c.stale > STALE and c.topic not in explained:
             text = f"{c.topic} is stale in {100 * c.stale:.0f} % of the samples"
             advice = "old values come again: look at the driver's rate and buffers"
             found.append(Finding("stale", CAUSE, c.stale, text, advice, (c.topic,), c.stale))
@@ -315,11 +315,11 @@ def from_replay(replayed: Sequence[Result]) -> list[Finding]:
     return found
 
 
-def from_score(earned: Sequence[ClosedLoopReturn], others: Sequence[Finding]) -> list[Finding]:
+def from_score(returns: Sequence[ClosedLoopReturn], others: Sequence[Finding]) -> list[Finding]:
     """Returns findings about returns; `others` are all other findings."""
     above = any(each.rank < SYMPTOM for each in others)
     found = []
-    for line in earned:
+    for line in returns:
         mean, low, high = line.difference
         reference = float(np.abs(line.simulation).mean())
         if not (np.isfinite(low) and high < 0 and -mean > WORSE * reference):

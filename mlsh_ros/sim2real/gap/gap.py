@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mlsh_ros.recording.replay import Result
-from mlsh_ros.sim2real.data.target import Subject, identity_of
+from mlsh_ros.sim2real.data.target import Target, identity_of
 from mlsh_ros.sim2real.gap.closed_loop_return import ClosedLoopReturn, interval
 from mlsh_ros.sim2real.gap.data_quality import Channel, ChannelTiming, Drift, Saturation
 from mlsh_ros.sim2real.gap.findings import Finding
@@ -28,7 +28,7 @@ NO_GAP = "no gap"
 class Gap:
     """Result of the comparison."""
 
-    subject: Subject  # a bundle, or a robot, whatever drove it
+    target: Target  # a bundle, or a robot, whatever drove it
     robot: Robot  # the nominal one
     sim_params: str  # in which it was simulated, name or file; empty: the nominal model
     recordings: list[str]
@@ -50,18 +50,18 @@ class Gap:
     @property
     def name(self) -> str:
         """Name of the bundle or robot."""
-        subject = self.subject
-        return subject.manifest.name if isinstance(subject, Bundle) else subject.name
+        target = self.target
+        return target.manifest.name if isinstance(target, Bundle) else target.name
 
     @property
     def digest(self) -> str | None:
         """Digest of the bundle."""
-        return self.subject.manifest.digest if isinstance(self.subject, Bundle) else None
+        return self.target.manifest.digest if isinstance(self.target, Bundle) else None
 
     @property
     def skills(self) -> tuple[str, ...]:
         """Names of the bundle's skills; empty for a robot."""
-        return self.subject.manifest.skills if isinstance(self.subject, Bundle) else ()
+        return self.target.manifest.skills if isinstance(self.target, Bundle) else ()
 
     @property
     def verdict(self) -> list[str]:
@@ -74,7 +74,7 @@ class Gap:
         """Plain data for JSON, with a versioned schema; unknown values are null."""
         data = {
             "schema": SCHEMA,
-            "bundle": self.name if isinstance(self.subject, Bundle) else None,
+            "bundle": self.name if isinstance(self.target, Bundle) else None,
             "digest": self.digest,
             "robot": self.robot.name,
             "nominal": identity_of(self.robot),

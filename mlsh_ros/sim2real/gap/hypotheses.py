@@ -58,12 +58,12 @@ class Search:
     """Searches hypotheses for a recording.
 
     Args:
-        twin: of the robot.
+        open_loop: of the robot.
         windows: all.
         elements: all that can be compared.
     """
 
-    twin: OpenLoopReplay
+    open_loop: OpenLoopReplay
     windows: Windows
     elements: list[Element]
 
@@ -73,7 +73,7 @@ class Search:
         model = Model()
         few = self._few(len(self.families(NOMINAL)))
         for _ in range(ROUNDS):
-            view = View.of(self.twin, self.elements, *few, model)
+            view = View.of(self.open_loop, self.elements, *few, model)
             changes = self.families(model.change)
             judged = [cause for cause in _judged(view, changes) if cause is not None]
             if not judged:
@@ -89,8 +89,8 @@ class Search:
         Includes the windows before them, which give the unmeasured part of the state; and the
         indices of those that are evaluated.
         """
-        plan, interface = self.windows.plan, self.twin.interface
-        nv = self.twin.degrees
+        plan, interface = self.windows.plan, self.open_loop.interface
+        nv = self.open_loop.degrees
         steps = plan.ticks * interface.substeps * tries
         count = int(np.clip(PATIENCE / (COST * nv * steps), FEWEST, ENOUGH))
         moved = self.windows.command.std(axis=1).sum(axis=1)
@@ -103,7 +103,7 @@ class Search:
 
     def families(self, base: ModelChange) -> list[Family]:
         """Returns the changes of the robot itself that are tried."""
-        return families(self.twin.interface, self.windows.command, base)
+        return families(self.open_loop.interface, self.windows.command, base)
 
 
 def _judged(view: View, changes: list[Family]) -> list[Hypothesis | None]:
@@ -149,7 +149,7 @@ def _simulate(
     view: View, kind: str, where: tuple[str, ...], values: list[tuple[float, ModelChange]]
 ) -> list[Candidate]:
     changes = tuple(change for _, change in values)
-    shown = view.twin.bare().run(view.windows, view.state, changes)
+    shown = view.open_loop.bare().run(view.windows, view.state, changes)
     count, tries = view.windows.count, []
     for n, (value, change) in enumerate(values):
         part = shown.rows(n * count, count)

@@ -80,7 +80,7 @@ def _shown(signals: Signals, term: str, index: int) -> tuple[Floats, Floats] | N
 
 
 def _runs(time: Floats) -> list[tuple[int, int]]:
-    """Returns stretches without a pause or a jump of the clock."""
+    """Returns segments without a pause or a jump of the clock."""
     step = np.diff(time)
     edges: Ints = np.r_[0, np.flatnonzero((step <= 0) | (step > PAUSE)) + 1, len(time)]
     return [(int(a), int(b)) for a, b in itertools.pairwise(edges) if b - a > 1]

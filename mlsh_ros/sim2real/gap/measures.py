@@ -205,9 +205,9 @@ def sudden(
     edge = np.zeros(len(far), bool)
     edge[1:] |= begins[1:] & step
     edge[:-1] |= ends[:-1] & step
-    stretch = np.cumsum(begins)
+    segment = np.cumsum(begins)
     found = np.zeros(len(far), bool)
-    found[order] = far & np.isin(stretch, stretch[edge])
+    found[order] = far & np.isin(segment, segment[edge])
     return found
 
 

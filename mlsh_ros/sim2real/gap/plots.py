@@ -68,8 +68,8 @@ def draw_range(drifts: list[Drift], *, key: str, label: str) -> Markup:
         return to_svg(axes, key, label)
 
 
-def draw_earned(line: ClosedLoopReturn, *, key: str, label: str) -> Markup:
-    """Plot the return of every drive: robot over simulation from the same start."""
+def draw_returns(line: ClosedLoopReturn, *, key: str, label: str) -> Markup:
+    """Plot the return of every session: robot over simulation from the same start."""
     with styled():
         axes = axes_of((4.2, 3.4), (0.14, 0.13, 0.84, 0.84))
         both = np.concatenate([line.robot, line.simulation])

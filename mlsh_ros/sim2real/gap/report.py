@@ -16,15 +16,15 @@ from mlsh_ros.sim2real.gap.plots import (
     EXPLAINED,
     ROBOT,
     SIM,
-    draw_earned,
     draw_horizons,
     draw_range,
+    draw_returns,
     draw_trace,
 )
 
 TEMPLATE = Path(__file__).with_name("gap.html")
 RANGES = 12  # elements in the drawing of the ranges
-Mean = tuple[float, float, float]  # and its 95 % interval; nan for one drive
+Mean = tuple[float, float, float]  # and its 95 % interval; nan for one session
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Cost:
     """Returns on one task."""
 
     task: str
-    drives: int
+    sessions: int
     robot: Mean
     simulation: Mean
     difference: Mean
-    robot_success: float  # share of the drives
+    robot_success: float  # share of the sessions
     simulation_success: float
     panel: Panel
 
@@ -93,10 +93,10 @@ def _traces(gap: Gap) -> list[Panel]:
 
 def _cost(number: int, line: ClosedLoopReturn) -> Cost:
     label = f"Returns of {line.task} on robot and in simulation"
-    drawing = draw_earned(line, key=f"cost-{number}", label=label)
+    drawing = draw_returns(line, key=f"cost-{number}", label=label)
     return Cost(
         task=line.task,
-        drives=len(line.robot),
+        sessions=len(line.robot),
         robot=(float(line.robot.mean()), *interval(line.robot)),
         simulation=(float(line.simulation.mean()), *interval(line.simulation)),
         difference=line.difference,

@@ -20,7 +20,7 @@ IN_TICKS = 0.02  # a time base that differs by less is the same
 
 def sensor_candidates(view: View) -> Iterator[Candidate]:
     """Yields signs, scales, biases and orders of the elements of each term."""
-    scans = {t.name for t in view.twin.interface.observation if t.mujoco.rays}
+    scans = {t.name for t in view.open_loop.interface.observation if t.mujoco.rays}
     for term in view.compared:
         mine, sensor = view.mine(term), view.model.sensor(term)
         moments = moments_of(view.compared[term], mine)
@@ -90,9 +90,9 @@ def sensor_candidates(view: View) -> Iterator[Candidate]:
 def lag_candidates(view: View) -> Iterator[Candidate]:
     """Yields delays of topics, of terms within them, and of the robot."""
     terms, step = view.terms(), 1 / view.prediction.fine
-    tick = view.twin.interface.control_dt
+    tick = view.open_loop.interface.control_dt
     topics = {t: next(e.topic for e in view.mine(t)) for t in terms}
-    of_task = {t.name for t in view.twin.interface.observation if t.mujoco.task}
+    of_task = {t.name for t in view.open_loop.interface.observation if t.mujoco.task}
     robots = [t for t in terms if t not in of_task]
     groups: list[tuple[str, tuple[str, ...], list[str]]] = [
         ("lag", (topic,), [t for t in terms if topics[t] == topic])
@@ -140,7 +140,7 @@ def lag_candidates(view: View) -> Iterator[Candidate]:
 
 def time_base_candidates(view: View) -> Iterator[Candidate]:
     """Yields topics that are late by their own stamps, or that repeat old values."""
-    tick = view.twin.interface.control_dt
+    tick = view.open_loop.interface.control_dt
     for topic in dict.fromkeys(e.topic for e in view.elements):
         terms = [t for t in view.terms() if view.mine(t)[0].topic == topic]
         if not terms or any(view.model.sensor(t).base != "time" for t in terms):

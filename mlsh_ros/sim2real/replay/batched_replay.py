@@ -43,14 +43,14 @@ class BatchedReplay:
     """Predicts the measurements in some windows, for columns of values.
 
     Args:
-        twin: of the nominal robot.
+        open_loop: of the nominal robot.
         windows: of the recordings.
         ranges: of the values that may differ; others stay nominal.
         known: differences that are known.
         threads: of the simulation.
     """
 
-    twin: OpenLoopReplay
+    open_loop: OpenLoopReplay
     windows: Windows
     ranges: SimParams
     known: SimParams
@@ -58,19 +58,19 @@ class BatchedReplay:
     _states: list[Floats] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
-        self.twin = self.twin.bare()
-        self.interface = self.twin.interface
-        self.bodies = body_names(self.twin.model)
+        self.open_loop = self.open_loop.bare()
+        self.interface = self.open_loop.interface
+        self.bodies = body_names(self.open_loop.model)
         self.differences = ParameterVector(self.interface, self.bodies, self.known, self.ranges)
         self.robot_terms = robot_terms(self.interface)
-        self.simulator = self.twin.simulator(
+        self.simulator = self.open_loop.simulator(
             self.differences, self.differences.differing, self.threads
         )
         self._moves = np.ones(self.differences.size, bool)
         for row in TABLE:
             if row.section == "sensors":  # they move nothing
                 self.differences.of(self._moves[None], row.name)[:] = False
-        simulated = {term.name for term in self.twin.terms}
+        simulated = {term.name for term in self.open_loop.terms}
         self.terms: list[ObservationTerm] = [
             term
             for term in self.robot_terms
@@ -97,7 +97,7 @@ class BatchedReplay:
     def state(self) -> Floats:
         """(W, n) initial states of the windows, from the sensors."""
         if not self._states:
-            self._states.append(self.twin.states(self.windows))
+            self._states.append(self.open_loop.states(self.windows))
         return self._states[0]
 
     def predict(self, values: Floats, use: NDArray[np.bool_] | None = None) -> Floats:
@@ -115,7 +115,7 @@ class BatchedReplay:
 
     def pose_effects(self, values: Floats) -> Floats:
         """(rows, D) change of the measurements per change of the start's positions, for (n,)."""
-        model, count = self.twin.model, self.windows.count
+        model, count = self.open_loop.model, self.windows.count
         state = np.tile(self.state, (model.nv + 1, 1))
         # MuJoCo's order of a state: time, positions, velocities, ..
         first = mujoco.mj_stateSize(model, int(mujoco.mjtState.mjSTATE_TIME))
@@ -134,7 +134,7 @@ class BatchedReplay:
         commands = [self.windows.command[windows]] * len(values)
         fields, _ = self.simulator.run(values, state, commands)
         shown = {term.name: fields[term.name] for term in self.terms}
-        return self.twin.prediction(shown, self.windows.plan.before)
+        return self.open_loop.prediction(shown, self.windows.plan.before)
 
     def _shown(
         self, values: Floats, prediction: Prediction, motion: Ints, windows: Ints

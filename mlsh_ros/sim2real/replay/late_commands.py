@@ -35,7 +35,7 @@ class Late:
 
 
 def late_commands(
-    twin: OpenLoopReplay, windows: Windows, nominal: Prediction, elements: Sequence[Element]
+    open_loop: OpenLoopReplay, windows: Windows, nominal: Prediction, elements: Sequence[Element]
 ) -> tuple[Windows, list[Late]]:
     """Returns the windows with their commands as applied, and the late ones among them.
 
@@ -49,10 +49,10 @@ def late_commands(
     off = np.flatnonzero(errors > OFF)
     if not 0 < len(off) <= min(FEW * windows.count, MOST):
         return windows, []
-    states, command = twin.states(windows), windows.command.copy()
+    states, command = open_loop.states(windows), windows.command.copy()
     found: list[Late] = []
     for window in off.tolist():
-        mine = _late_in(twin, windows, states[[window]], used, window)
+        mine = _late_in(open_loop, windows, states[[window]], used, window)
         if not mine:
             return windows, []
         found += mine
@@ -62,27 +62,31 @@ def late_commands(
 
 
 def _late_in(
-    twin: OpenLoopReplay, windows: Windows, state: Floats, used: Sequence[Element], window: int
+    open_loop: OpenLoopReplay,
+    windows: Windows,
+    state: Floats,
+    used: Sequence[Element],
+    window: int,
 ) -> list[Late]:
     """Returns the late commands of one window; empty if they do not explain it."""
     command = windows.command[window]
     found: list[Late] = []
     for _ in range(EACH):
-        now = _simulated(twin, windows, state, window, command[None])
+        now = _simulated(open_loop, windows, state, window, command[None])
         error = _error(windows, now, used, window, 0)
         if error <= OFF:
             return found
-        step = _onset(windows, now, used, window, twin.interface.substeps)
+        step = _onset(windows, now, used, window, open_loop.interface.substeps)
         changes = np.flatnonzero((np.diff(command, axis=0) != 0).any(axis=1)) + 1
         tried = [
             (int(at), steps)
             for at in changes[changes < step][-2:]
-            for steps in range(1, twin.interface.substeps + 1)
+            for steps in range(1, open_loop.interface.substeps + 1)
         ]
         if not tried:
             return []
         commands = np.array([_later(command, *each) for each in tried])
-        prediction = _simulated(twin, windows, state, window, commands)
+        prediction = _simulated(open_loop, windows, state, window, commands)
         left = [_error(windows, prediction, used, window, i) for i in range(len(tried))]
         best = int(np.argmin(left))
         if left[best] > CURED * error:
@@ -100,13 +104,13 @@ def _later(command: Floats, step: int, steps: int) -> Floats:
 
 
 def _simulated(
-    twin: OpenLoopReplay, windows: Windows, state: Floats, window: int, commands: Floats
+    open_loop: OpenLoopReplay, windows: Windows, state: Floats, window: int, commands: Floats
 ) -> Prediction:
     """Simulates one window under several commands (C, S, A)."""
     one = np.full(len(commands), window)
     same = replace(
         windows,
-        stretch=windows.stretch[one],
+        segment=windows.segment[one],
         begin=windows.begin[one],
         rest=windows.rest[one],
         previous=np.full(len(commands), -1),
@@ -115,7 +119,7 @@ def _simulated(
         start={name: values[one] for name, values in windows.start.items()},
         samples={},
     )
-    return twin.run(same, np.repeat(state, len(commands), axis=0), (NOMINAL,))
+    return open_loop.run(same, np.repeat(state, len(commands), axis=0), (NOMINAL,))
 
 
 def _differences(

@@ -11,7 +11,7 @@ import numpy as np
 from mlsh_ros.sim2real.data.compared_values import from_compared, to_compared
 from mlsh_ros.sim2real.data.episode_layout import layout_of
 from mlsh_ros.sim2real.data.signals import SAME, Signals
-from mlsh_ros.sim2real.data.target import Subject, recorded_task
+from mlsh_ros.sim2real.data.target import Target, recorded_task
 from mlsh_ros.sim2real.data.windows import Windows, subsample
 from mlsh_ros.sim2real.replay.prediction import Prediction, compared
 from mlsh_ros.sim2real.replay.simulator import Simulator
@@ -180,11 +180,11 @@ class OpenLoopReplay:
         1 for a position that is integrated, 0 for a velocity that a servo controls.
         """
         few = windows_to_nudge(windows)
-        twin = self.bare()
+        open_loop = self.bare()
         names = [
-            t for t in twin.terms if t.derive is None and np.isfinite(few.start[t.name]).all()
+            t for t in open_loop.terms if t.derive is None and np.isfinite(few.start[t.name]).all()
         ]
-        base, left = twin._unsettled(few), {}
+        base, left = open_loop._unsettled(few), {}
         for term in names:
             viewed = to_compared(term, few.start[term.name])
             left[term.name] = np.zeros(viewed.shape[-1])
@@ -192,7 +192,7 @@ class OpenLoopReplay:
                 nudged = viewed.copy()
                 nudged[:, i] += PUSH
                 start = {**few.start, term.name: from_compared(term, nudged)}
-                other = twin._unsettled(replace(few, start=start))
+                other = open_loop._unsettled(replace(few, start=start))
                 moved = other.values[term.name] - base.values[term.name]
                 begin = few.plan.before * self.fine
                 kept = moved[:, begin, i] / np.where(moved[:, 0, i] == 0, np.inf, moved[:, 0, i])
@@ -320,8 +320,8 @@ def windows_to_nudge(windows: Windows) -> Windows:
     )
 
 
-def twin_of(
-    subject: Subject,
+def open_loop_of(
+    target: Target,
     recordings: Sequence[Signals],
     body: Robot,
     *,
@@ -331,17 +331,17 @@ def twin_of(
     """Returns the open-loop simulation of a recording.
 
     Args:
-        subject: that drove, or that was driven.
+        target: that drove, or that was driven.
         recordings: they name the masters that decided.
         body: the nominal robot.
-        interface: the subject's with other noise; None: the subject's.
+        interface: the target's with other noise; None: the target's.
         sim_params: in which it is simulated.
     """
-    family, number = recorded_task(subject, recordings)
+    family, number = recorded_task(target, recordings)
 
     def layouts(fields: dict[str, Floats]) -> dict[str, Floats] | None:
         return layout_of(family, number, fields)
 
     # The step is the model's: another step simulates another robot.
-    stepped = replace(interface or subject.interface, physics_dt=body.interface.physics_dt)
+    stepped = replace(interface or target.interface, physics_dt=body.interface.physics_dt)
     return OpenLoopReplay(body, stepped, family, layouts, sim_params=sim_params)

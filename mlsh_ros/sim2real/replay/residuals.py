@@ -123,7 +123,7 @@ def elements_of(
         interface: of the bundle.
         prediction: of the nominal simulation.
         windows: the recorded ones.
-        memory: of the twin.
+        memory: of the open_loop.
         model: to know quaternions.
     """
     found = []

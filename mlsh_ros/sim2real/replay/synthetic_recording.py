@@ -32,7 +32,7 @@ def synthesize_recording(
 
     Args:
         bundle: its skills and masters.
-        sim_params: of the robot that drives.
+        sim_params: of the robot that sessions.
         sessions: episodes.
         seed: of goals, starts and noise.
         every: physics steps per message of a sensor.

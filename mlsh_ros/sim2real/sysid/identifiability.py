@@ -78,7 +78,7 @@ def drop(problem: Problem, *, strict: bool) -> bool:
             for i in range(len(error))
             if i != out and abs(correlation[out, i]) > TOGETHER
         ]
-        problem.told_not[each.name] = (
+        problem.not_identifiable[each.name] = (
             f"only together with {', '.join(others)}"
             if others
             else "too little of it shows in the recording"
@@ -123,7 +123,7 @@ def weigh_together(problem: Problem) -> bool:
     cost = problem.cost(columns)
     if cost.max() - cost[0] > TELLS * cost[0]:
         return False
-    problem.told_not[load.name] = f"only together with {mass.name}"
+    problem.not_identifiable[load.name] = f"only together with {mass.name}"
     problem.unknowns.remove(load)
     problem.values = columns[1]
     _take_over(problem, load)

@@ -9,12 +9,12 @@ import numpy as np
 import yaml
 
 from mlsh_ros.sim2real.data.signals import Signals, because
-from mlsh_ros.sim2real.data.target import Subject, identity_of, nominal
+from mlsh_ros.sim2real.data.target import Target, identity_of, nominal
 from mlsh_ros.sim2real.data.tick_moments import Ints
 from mlsh_ros.sim2real.data.window_plan import plan_for
 from mlsh_ros.sim2real.data.windows import Windows, make_windows, merge, subsample
 from mlsh_ros.sim2real.replay.batched_replay import BatchedReplay
-from mlsh_ros.sim2real.replay.open_loop_replay import twin_of
+from mlsh_ros.sim2real.replay.open_loop_replay import open_loop_of
 from mlsh_ros.sim2real.sysid.fit import solve
 from mlsh_ros.sim2real.sysid.identifiability import TELLS
 from mlsh_ros.sim2real.sysid.least_squares import FLOOR, Problem
@@ -102,13 +102,13 @@ class Identified:
 
     def lines(self) -> list[str]:
         """Lines of text for the user."""
-        told = [str(n) for n in self.numbers if not (n.why_not or n.bound)]
-        not_told = [str(n) for n in self.numbers if n.bound]
-        not_told += [str(n) for n in self.numbers if n.why_not]
+        found = [str(n) for n in self.numbers if not (n.why_not or n.bound)]
+        not_found = [str(n) for n in self.numbers if n.bound]
+        not_found += [str(n) for n in self.numbers if n.why_not]
         delays = (
             [
-                "delays: only the sum of a command's and a sensor's is told; the freshest sensor "
-                "counts as on time"
+                "delays: only the sum of a command's and a sensor's is identifiable; the freshest "
+                "sensor counts as on time"
             ]
             if self.gauge
             else []
@@ -124,7 +124,7 @@ class Identified:
             else []
         )
         notes = [f"note: {note}" for note in self.notes]
-        return [*told, *not_told, *delays, total, *same, *rmse, *notes]
+        return [*found, *not_found, *delays, total, *same, *rmse, *notes]
 
     def to_yaml(self, recordings: Sequence[str]) -> str:
         """A sim_params.yaml; the comments at the top describe its numbers."""
@@ -140,7 +140,7 @@ class Identified:
 
 
 def identify(
-    subject: Subject,
+    target: Target,
     recordings: Sequence[Signals],
     *,
     robot: str | None = None,
@@ -154,9 +154,9 @@ def identify(
     """Identify the parameters that differ.
 
     Args:
-        subject: the bundle that drove, or the robot, whatever drove it.
+        target: the bundle that drove, or the robot, whatever drove it.
         recordings: of one robot.
-        robot: the nominal one, name or folder; None: the subject's.
+        robot: the nominal one, name or folder; None: the target's.
         prior: differences that are known.
         ranges: of the parameters that may differ in addition; None: the robot's own.
         parameters: names to identify, or last parts of names; empty: all that have a range.
@@ -167,27 +167,27 @@ def identify(
     Raises:
         UserError: nothing can be compared, or a name is none.
     """
-    interface = subject.interface
-    body = nominal(subject, robot)
+    interface = target.interface
+    body = nominal(target, robot)
     prior, ranges = prior or NOMINAL, ranges or read_ranges(body)
     for each, where in ((prior, "prior"), (ranges, "ranges")):
         check_sim_params(each, interface, where)
-    twin = twin_of(subject, recordings, body)
-    names = body_names(twin.model)
+    open_loop = open_loop_of(target, recordings, body)
+    names = body_names(open_loop.model)
     wanted = chosen(unknowns(interface, names, prior, ranges), parameters, fix)
-    told = [f"{s.name}: {note}" for s in recordings for note in s.notes]
-    windows, notes = _windows(twin.interface, recordings, told)
-    told += notes
-    told += [
+    notes = [f"{s.name}: {note}" for s in recordings for note in s.notes]
+    windows, more = _windows(open_loop.interface, recordings, notes)
+    notes += more
+    notes += [
         f"{s.name}: {wrap.term} element {wrap.index} wraps at {wrap.at:.2f} rad; its turns are "
         "counted"
         for s in recordings
         for wrap in s.wraps
     ]
-    follower = BatchedReplay(twin, windows, ranges, prior, threads)
+    follower = BatchedReplay(open_loop, windows, ranges, prior, threads)
     if not follower.terms:
         raise UserError(
-            f"no sensor of {interface.robot} that is simulated is recorded: {'; '.join(told)}"
+            f"no sensor of {interface.robot} that is simulated is recorded: {'; '.join(notes)}"
         )
     wanted, blind = _visible(wanted, follower)
     held = np.zeros(windows.count, bool)
@@ -202,7 +202,7 @@ def identify(
     numbers = _numbers(wanted, fit, errors, blind)
     terms, before, after = _validate(fit, start, held)
     if after > UNEXPLAINED and after > before / 2:
-        told.append(
+        notes.append(
             f"most of the difference is left (RMSE {before:.3g}, now {after:.3g} of what moves): "
             "it lies outside the ranges, or in what was fixed or given as prior"
         )
@@ -217,13 +217,13 @@ def identify(
         fitted=int((~held).sum()),
         held_out=int(held.sum()),
         gauge=bool(fit.gauge),
-        notes=told,
+        notes=notes,
         nominal=identity_of(body),
     )
 
 
 def _windows(
-    interface: Interface, recordings: Sequence[Signals], told: Sequence[str]
+    interface: Interface, recordings: Sequence[Signals], earlier: Sequence[str]
 ) -> tuple[Windows, list[str]]:
     windows = merge(
         [make_windows(signals, plan_for(interface), interface) for signals in recordings]
@@ -251,7 +251,7 @@ def _windows(
     if windows.count < FEWEST:
         raise UserError(
             f"{windows.count} windows of {plan_for(interface).length} ticks are recorded, "
-            f"{FEWEST} are needed: drive longer{because([*told, *notes])}"
+            f"{FEWEST} are needed: drive longer{because([*earlier, *notes])}"
         )
     low, high = interface.limits
     scale = high - low
@@ -281,11 +281,11 @@ def _visible(
 def _numbers(
     wanted: list[Unknown], fit: Problem, errors: Floats, blind: list[Unknown]
 ) -> list[Number]:
-    told = {each.name: error for each, error in zip(fit.unknowns, errors, strict=True)}
+    error_of = {each.name: error for each, error in zip(fit.unknowns, errors, strict=True)}
     numbers: list[Number] = []
     for each in wanted:
-        error = told.get(each.name, np.nan) * each.width
-        why = fit.told_not.get(each.name, "")
+        error = error_of.get(each.name, np.nan) * each.width
+        why = fit.not_identifiable.get(each.name, "")
         if each.name == f"{fit.gauge}.delay_s":
             # Its error is that of the others, which are counted from it.
             error = max(

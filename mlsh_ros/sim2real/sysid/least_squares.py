@@ -37,7 +37,7 @@ class Problem:
     follower: BatchedReplay
     unknowns: list[Unknown]  # that are still searched
     use: NDArray[np.bool_]
-    told_not: dict[str, str] = field(default_factory=dict)  # name: why it stays as it is
+    not_identifiable: dict[str, str] = field(default_factory=dict)  # name: why it stays as it is
     gauge: str = ""  # the term whose delay counts as 0, if only sums of delays can be identified
     report: Callable[[str], None] = lambda text: None  # called with progress
 
@@ -238,6 +238,6 @@ class Problem:
 
     def mass_kg(self) -> float:
         """Mass of the nominal robot, kg, without bodies added by a task."""
-        model = self.follower.twin.model
+        model = self.follower.open_loop.model
         base = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, BASE)
         return float(model.body_subtreemass[base])

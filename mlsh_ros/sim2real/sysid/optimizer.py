@@ -195,7 +195,7 @@ def scan_friction(problem: Problem) -> bool:
     problem.put(problem.values, each, float(part[int(cost.argmin()), each.element]))
     if each not in problem.unknowns:
         problem.unknowns.append(each)
-        del problem.told_not[each.name]
+        del problem.not_identifiable[each.name]
     scan(problem)
     return True
 
