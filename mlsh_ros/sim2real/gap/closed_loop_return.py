@@ -42,7 +42,7 @@ class ClosedLoopReturn:
 
     @property
     def difference(self) -> tuple[float, float, float]:
-        """Robot less simulation: mean, and its 95 % interval over sessions (nan for one session)."""
+        """Robot less simulation: mean and its 95 % interval over sessions; nan for one."""
         gap = self.robot - self.simulation
         return (float(gap.mean()), *interval(gap))
 
