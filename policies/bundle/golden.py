@@ -15,6 +15,7 @@ from sim.errors import UserError, short
 from sim.files.arrays import read_npz
 
 Float32 = NDArray[np.float32]
+MAX_ROWS = 1000  # every loader computes them
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ def read_golden(data: bytes, manifest: Manifest, where: str) -> Golden:
         raise UserError(f"{where}: not readable ({error})") from None
     k, o = len(manifest.skills), manifest.interface.observation_size
     n = len(np.atleast_1d(arrays.get("observation", np.zeros(0))))
+    if n > MAX_ROWS:
+        raise UserError(f"{where}: {n:,} rows, at most {MAX_ROWS:,} are accepted")
     expected: dict[str, tuple[tuple[int, ...], type]] = {
         "observation": ((n, o), np.float32),
         "action": ((k, n, manifest.interface.action_size), np.float32),

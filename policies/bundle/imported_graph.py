@@ -31,7 +31,8 @@ MAX_NODES = 500
 MAX_ELEMENTS = 2**16  # of a tensor, for one observation
 MAX_CONSTANT = 2**22  # of a tensor of weights
 MAX_AXES = 6
-ROWS = 3  # observations for which shapes are computed
+# Observations for which shapes are computed; what fits both numbers fits any.
+ROWS = (3, 5)
 Shape = tuple[int, ...]
 Array = NDArray[np.generic]
 
@@ -83,20 +84,21 @@ def check_imported(data: bytes, where: str, inputs: int, outputs: int) -> None:
     for name, array in graph.constants.items():
         if not np.isfinite(array).all():  # type: ignore[type-var]
             raise UserError(f"{where}: weights {name!r} are not finite")
-    shapes: dict[str, Shape] = {name: array.shape for name, array in graph.constants.items()}
-    shapes[INPUT] = (ROWS, inputs)
-    for node in graph.nodes:
-        _add_shape(node, shapes, graph.constants, where)
-    if shapes.get(OUTPUT) != (ROWS, outputs):
-        got = shapes.get(OUTPUT)
-        raise UserError(
-            f"{where}: {inputs} inputs in {ROWS} rows give an output of shape {got}, not "
-            f"{(ROWS, outputs)}"
-        )
+    for rows in ROWS:
+        shapes: dict[str, Shape] = {name: a.shape for name, a in graph.constants.items()}
+        shapes[INPUT] = (rows, inputs)
+        for node in graph.nodes:
+            _add_shape(node, shapes, graph.constants, rows, where)
+        if shapes.get(OUTPUT) != (rows, outputs):
+            got = shapes.get(OUTPUT)
+            raise UserError(
+                f"{where}: {inputs} inputs in {rows} rows give an output of shape {got}, not "
+                f"{(rows, outputs)}"
+            )
 
 
 def _add_shape(
-    node: Node, shapes: dict[str, Shape], constants: dict[str, Array], where: str
+    node: Node, shapes: dict[str, Shape], constants: dict[str, Array], rows: int, where: str
 ) -> None:
     if node.kind not in SHAPES:
         raise refused(node.kind, where)
@@ -107,11 +109,11 @@ def _add_shape(
         raise UserError(f"{what}: its input {missing[0]!r} is not computed before it")
     try:
         shape = SHAPES[node.kind](_Call(node, [shapes.get(n, ()) for n in node.inputs], constants))
-    except (ValueError, IndexError, TypeError, KeyError) as error:
+    except (ValueError, IndexError, TypeError, KeyError, ArithmeticError) as error:
         raise UserError(f"{what}: shapes do not fit ({str(error)[:100]})") from None
-    if len(shape) > MAX_AXES or prod(shape) > ROWS * MAX_ELEMENTS:
+    if len(shape) > MAX_AXES or prod(shape) > rows * MAX_ELEMENTS:
         raise UserError(
-            f"{what}: a tensor of shape {shape} for {ROWS} observations, at most {MAX_ELEMENTS} "
+            f"{what}: a tensor of shape {shape} for {rows} observations, at most {MAX_ELEMENTS} "
             "elements for each are accepted"
         )
     shapes[node.outputs[0]] = shape

@@ -21,11 +21,11 @@ from sim.errors import UserError, invalid, short
 from sim.files.strict_json import parse_json
 from sim.files.strict_yaml import read_mapping
 from sim.interface import STRICT, Label, Number, Positive, Range, Text
-from sim.interface.validators import NonNegatives, NonZeros, Numbers
+from sim.interface.validators import NonNegatives, NonZeros, Numbers, check_range
 
 SCHEMA = 2
 POSE = "default_positions"
-ROUNDED = 1e-3  # of numbers in metadata, which have three decimals
+ROUNDED = 5.1e-4  # of numbers in metadata, which have three decimals
 # Key of the description, key of the metadata, whether it is numbers.
 METADATA = (
     ("joints", "joint_names", False),
@@ -73,6 +73,12 @@ class Output:
     scale: NonZeros  # a number, or a list per joint
     clip: Range | None = None  # of the output, before it is scaled; null: not clipped
 
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if self.clip is not None:
+            check_range("action", "clip", self.clip)
+        return self
+
 
 @dataclass(frozen=True, config=STRICT)
 class SkillDescription:
@@ -92,6 +98,12 @@ class SkillDescription:
     damping: NonNegatives | None = None  # of the position servos; null: not stated
     history: InputHistory | None = None  # null: the policy sees the present alone
     observation_clip: Range | None = None  # of the whole input; null: not clipped
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if self.observation_clip is not None:
+            check_range("observation", "observation_clip", self.observation_clip)
+        return self
 
     def check(self, where: str) -> None:
         """Refuse joints without a default, and skills that do not state every constant.
@@ -163,6 +175,8 @@ def with_metadata(
         if (text := metadata.get(name, "").strip()) == "":
             continue
         said = _values(text, name, where) if numbers else tuple(_parts(text))
+        if not said:
+            raise UserError(f"{where}: the policy's metadata {name} is an empty list")
         own = getattr(description, key)
         if own is None or own == ():
             found[key] = said
@@ -178,7 +192,10 @@ def with_metadata(
             f"{where}: observation has {len(description.observation)} entries, the metadata of "
             f"the policy names {len(names)}: {', '.join(names)}"
         )
-    return replace(description, **found)
+    try:
+        return replace(description, **found)
+    except ValidationError as error:
+        raise invalid(f"{where}: the policy's metadata", error) from None
 
 
 def _parts(text: str) -> list[str]:
@@ -195,7 +212,7 @@ def _values(text: str, name: str, where: str) -> tuple[float, ...]:
         values = tuple(float(part) for part in _parts(text))
     except ValueError:
         values = (float("nan"),)
-    if not np.isfinite(values).all():
+    if not values or not np.isfinite(values).all():
         raise UserError(f"{where}: the policy's metadata {name} is {short(text)}, no numbers")
     return values
 

@@ -12,6 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from policies.bundle.bundle import Bundle, check_target, write_bundle
+from policies.bundle.bundle_files import MAX_BUNDLE_BYTES, MAX_FILE_BYTES
 from policies.bundle.export import provenance_of
 from policies.bundle.golden import Golden, golden_bytes
 from policies.bundle.imported_graph import check_imported
@@ -21,7 +22,6 @@ from policies.bundle.manifest import (
     Manifest,
     Origin,
     check_name,
-    sha256,
 )
 from policies.bundle.runtime import TOLERANCE, Network
 from policies.mlsh.config import TrainConfig
@@ -40,8 +40,9 @@ from sim.tasks.registry import make_family
 Float32 = NDArray[np.float32]
 GOLDEN_ROWS, RANDOM_ROWS = 64, 10_000
 ENVS = 16  # simulations in which each skill is tried
-SECONDS = 2.0  # for which it is tried
+SECONDS = 2.0  # for which it is tried, or as many ticks as give enough golden rows
 FALLS = 1.0  # s; a policy that leaves the robot's limits before this everywhere is refused
+PIECE = 500  # random rows that run at a time
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ def import_skills(
     check_target(target, overwrite=overwrite)
     description = read_description(file)
     policy = file.parent / description.policy
-    model = read_policy(policy)
-    description = with_metadata(description, metadata(model), str(file))
+    model, origin = read_policy(policy)
+    description = with_metadata(description, metadata(model, policy), str(file))
     description.check(str(file))
     interface = robot.interface.with_terms(family.terms)
     config = _config(robot_name, family, len(description.skills), decision_ticks, decision_lead)
@@ -98,6 +99,7 @@ def import_skills(
         mapping = make_mapping(interface, description, skill, str(file))
         _check_sizes(mapping, sizes(model, policy), str(file))
         data = join(model, mapping, skill)
+        _check_file_size(data, len(description.skills), policy)
         check_imported(data, f"skill {skill!r}", mapping.width, interface.action_size)
         files[f"skills/{k}.onnx"], mappings[skill] = data, mapping
     networks = [Network(data, skill) for data, skill in zip(files.values(), mappings, strict=True)]
@@ -124,7 +126,6 @@ def import_skills(
         )
     golden = visited[rng.choice(len(visited), GOLDEN_ROWS, replace=False)]
     actions = np.stack([network(golden) for network in networks])
-    origin = sha256(policy.read_bytes())
     manifest = Manifest(
         schema=SCHEMA,
         name=name,
@@ -145,7 +146,8 @@ def import_skills(
     )
     contents = {**files, GOLDEN: golden_bytes(Golden(golden, actions, {}, {}))}
     bundle = write_bundle(manifest, contents, target)
-    return Imported(bundle, worst[0], worst[1], len(visited), doubts(interface, description))
+    notes = doubts(interface, description, str(file))
+    return Imported(bundle, worst[0], worst[1], len(visited), notes)
 
 
 def _config(
@@ -180,6 +182,16 @@ def _check_sizes(mapping: SkillMapping, policy: tuple[int, int], where: str) -> 
             )
 
 
+def _check_file_size(data: bytes, skills: int, policy: Path) -> None:
+    """Every skill has all weights of the policy in a file of its own."""
+    for size, most, what in (
+        (len(data), MAX_FILE_BYTES, "a skill"),
+        (len(data) * skills, MAX_BUNDLE_BYTES, f"a bundle of {skills} skills"),
+    ):
+        if size > most:
+            raise UserError(f"{policy}: {what} has {size:,} bytes, at most {most:,} are accepted")
+
+
 def _policy(path: Path) -> Callable[[Float32], Float32]:
     """The policy as it is, row by row."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -196,12 +208,16 @@ def _difference(
     policy: Callable[[Float32], Float32], mapping: SkillMapping, network: Network, rows: Float32
 ) -> float:
     """Largest difference of actions, relative to those that are larger than 1."""
-    output = policy(mapping.input(rows))
-    if mapping.output_clip is not None:
-        output = np.clip(output, *mapping.output_clip)
-    expected = mapping.output(output)
-    error = np.abs(network(rows) - expected) / np.maximum(1, np.abs(expected))
-    return float(np.nan_to_num(error, nan=np.inf).max())
+    worst = 0.0
+    for begin in range(0, len(rows), PIECE):
+        piece = rows[begin : begin + PIECE]
+        output = policy(mapping.input(piece))
+        if mapping.output_clip is not None:
+            output = np.clip(output, *mapping.output_clip)
+        expected = mapping.output(output)
+        error = np.abs(network(piece) - expected) / np.maximum(1, np.abs(expected))
+        worst = max(worst, float(np.nan_to_num(error, nan=np.inf).max()))
+    return worst
 
 
 def _visit(
@@ -210,18 +226,29 @@ def _visit(
     """(n, O) observations of simulated robots that are driven by one skill.
 
     Raises:
-        UserError: every one of them leaves the limits of the robot at once.
+        UserError: every one of them leaves the limits of the robot at once, or an action is not
+            finite.
     """
     env = TaskVectorEnv(robot, family, groups=1, envs=ENVS, seed=0)
     dt = env.interface.control_dt
     shown, seen = env.reset()[0], []
     within = np.ones(ENVS, bool)
     reason = ""
-    for tick in range(round(SECONDS / dt)):
+    for tick in range(max(round(SECONDS / dt), -(-GOLDEN_ROWS // ENVS))):
         seen.append(shown)
-        shown, *_ = env.step(network(shown))
+        action = network(shown)
+        if not np.isfinite(action).all():
+            raise UserError(
+                f"skill {skill!r}: after {tick * dt:.3g} s in the simulation the output of "
+                f"{description.policy} is not finite"
+            )
+        shown, _, terminated, _, _ = env.step(action)
         if tick < FALLS / dt and within.any():
-            within, reason = _within(env, within, reason, (tick + 1) * dt)
+            time = (tick + 1) * dt
+            # The simulation has begun anew where the family ends an episode, as at a fall.
+            if (within & terminated).any():
+                reason = f"the task ends its episode after {time:.2g} s, as where the robot falls"
+            within, reason = _within(env, within & ~terminated, reason, time)
     if not within.any():
         raise UserError(
             f"skill {skill!r} does not keep the robot within its limits for {FALLS:g} s: "

@@ -86,12 +86,15 @@ def make_mapping(
     )
 
 
+def named_fields(term: ObservationTerm | ActionTerm) -> tuple[str, ...]:
+    """The name in brackets of each element in ROS; empty if they have none."""
+    names = tuple(parse_path(path)[-1][1] or "" for path in term.ros.fields)
+    return names if all(names) and not any(name.isdigit() for name in names) else ()
+
+
 def joint_names(term: ObservationTerm) -> tuple[str, ...]:
     """The joint of each element of an observation term; empty if it is not of joints."""
-    names = tuple(parse_path(path)[-1][1] or "" for path in term.ros.fields)
-    if all(names) and not any(name.isdigit() for name in names):
-        return names
-    return term.mujoco.qpos or term.mujoco.qvel
+    return named_fields(term) or term.mujoco.qpos or term.mujoco.qvel
 
 
 class _Outputs:
@@ -135,13 +138,12 @@ class _Outputs:
 
     def _names(self, term: ActionTerm) -> tuple[str, ...]:
         """The joint that each element of an action term drives."""
-        names = tuple(parse_path(path)[-1][1] or "" for path in term.ros.fields)
-        if all(names) and not any(name.isdigit() for name in names):
+        if names := named_fields(term):
             return names
         if term.tracking is not None and None not in term.measured:
             tracked = next(t for t in self.interface.observation if t.name == term.tracking.term)
-            known = joint_names(tracked)
-            return tuple(known[i] for i in term.measured if i is not None)
+            if known := joint_names(tracked):
+                return tuple(known[i] for i in term.measured if i is not None)
         raise UserError(
             f"{self.where}: neither ros.fields nor tracking of action {term.name!r} of robot "
             f"{self.interface.robot!r} name joints"
@@ -216,6 +218,16 @@ class _Inputs:
         clip = self.description.observation_clip
         return Selection(columns[0].astype(np.int64), columns[1], columns[2], clip)
 
+    def not_zero_at_start(self) -> list[str]:
+        """Entries whose earlier ticks are not zero where our observation has zeros."""
+        found = []
+        for i, each in enumerate(self.description.observation):
+            _, _, offset = self._part(i, each, lag=1)
+            if (abs(offset) > SAME).any():
+                name = each.term or each.constant
+                found.append(repr(name) if name else "the previous action")
+        return found
+
     def _part(self, number: int, each: Input, lag: int) -> tuple[NDArray[Any], Floats, Floats]:
         """Index, scale and offset of an entry of the description, `lag` ticks ago."""
         where = f"{self.where}: observation.{number}"
@@ -232,24 +244,41 @@ class _Inputs:
         term = self.terms[each.term]
         if not term.policy_input:
             raise UserError(f"{where}: term {term.name!r} has `policy_input: false`")
-        order = self._order(term, where)
+        order = self._order(term, each, where)
         scale, offset = self._affine(each, len(order), where)
         index = self._columns(term.name, lag, where)[order]
         # The observation has the value less its offset, scaled.
         return index, scale / term.scales[order], scale * (term.offsets[order] - offset)
 
-    def _order(self, term: ObservationTerm, where: str) -> NDArray[np.intp]:
-        """Elements of a term in the policy's order: that of its joints, if it is of joints."""
-        names = joint_names(term) if term.derive is None else ()
+    def _order(self, term: ObservationTerm, each: Input, where: str) -> NDArray[np.intp]:
+        """Elements of a term in the policy's order: that of its joints, if it is of joints.
+
+        A driver may name joints otherwise than the model. Elements that have names, none of which
+        is a joint of the policy, have no order that the policy could know.
+        """
         joints = self.description.joints
-        if not set(names) & set(joints):
-            return np.arange(term.count)
-        if missing := [name for name in joints if name not in names]:
+        of_pose = each.offset == POSE
+        if of_pose and (term.derive is not None or term.unit not in POSITION):
             raise UserError(
-                f"{where}: term {term.name!r} does not measure joint {missing[0]!r}. It measures: "
-                f"{listed(names)}"
+                f"{where}: offset {POSE} is of the positions of the joints, term {term.name!r} "
+                f"is in {term.unit}"
             )
-        return np.array([names.index(name) for name in joints])
+        namings = (
+            []
+            if term.derive is not None
+            else [named_fields(term), term.mujoco.qpos or term.mujoco.qvel]
+        )
+        for names in namings:
+            if set(joints) <= set(names):
+                return np.array([names.index(name) for name in joints])
+        known = next((names for names in namings if names), ())
+        if of_pose or set(known) & set(joints) or (namings and namings[0] and term.count > 1):
+            missing = next(name for name in joints if name not in known)
+            raise UserError(
+                f"{where}: term {term.name!r} does not measure joint {missing!r}. It measures: "
+                f"{listed(known)}"
+            )
+        return np.arange(term.count)
 
     def _affine(self, each: Input, size: int, where: str) -> tuple[Floats, Floats]:
         offset = self.output.default if each.offset == POSE else np.asarray(each.offset)
@@ -320,11 +349,23 @@ class _Inputs:
         return index, scale * ours_scale / output.scale / shown, -scale * offset
 
 
-def doubts(interface: Interface, description: SkillDescription) -> list[str]:
-    """Lists what cannot be compared, or differs without being wrong; one line each."""
+def doubts(interface: Interface, description: SkillDescription, where: str) -> list[str]:
+    """Lists what cannot be compared, or differs without being wrong; one line each.
+
+    Args:
+        interface: of the bundle.
+        description: of the policy, for which `make_mapping` has found no mistake.
+        where: the description.
+    """
     notes = []
     for key in ("stiffness", "damping"):
         silent = [t.name for t in interface.action if getattr(t, key) is None]
+        stated = [t for t in interface.action if getattr(t, key) is not None]
+        if getattr(description, key) is None and stated:
+            notes.append(
+                f"the description does not state the {key} of the training; that of action "
+                f"{stated[0].name!r} in robot.yaml is {getattr(stated[0], key)}"
+            )
         if getattr(description, key) is not None and silent:
             notes.append(
                 f"robot.yaml does not state the {key} of action {silent[0]!r}; in training it was "
@@ -341,15 +382,18 @@ def doubts(interface: Interface, description: SkillDescription) -> list[str]:
         for term in interface.observation
         if term.name in used and term.clip is not None
     ]
+    if description.action.clip is not None and any(
+        each.previous_action for each in description.observation
+    ):
+        notes.append("the previous action that the policy sees is the one after action.clip")
     history = description.history
-    moved = [
-        each.term or each.constant
-        for each in description.observation
-        if each.constant or each.offset == POSE or np.asarray(each.offset).any()
-    ]
-    if history is not None and history.start == "zeros" and moved:
-        notes.append(
-            f"in the first {history.ticks - 1} ticks the history of {moved[0]!r} is that of the "
-            "value zero, not zero after offset and scale"
-        )
+    if history is not None and history.start == "zeros":
+        constants = next(iter(description.skills.values()))
+        outputs = _Outputs(interface, description, where)
+        inputs = _Inputs(interface, description, outputs, constants, where)
+        notes += [
+            f"in the first {history.ticks - 1} ticks the history of {name} is that of the value "
+            "zero, not zero after offset and scale"
+            for name in inputs.not_zero_at_start()
+        ]
     return notes

@@ -19,6 +19,7 @@ from onnx import (
 )
 
 from policies.bundle.imported_graph import MAX_NODES, SHAPES, refused
+from policies.bundle.manifest import sha256
 from policies.bundle.onnx_reader import INPUT, OUTPUT
 from policies.bundle.onnx_writer import IR_VERSION
 from policies.skill_import.mapping import Selection, SkillMapping
@@ -28,12 +29,16 @@ OPSET = 18
 PREFIX = "policy/"  # of the names in the policy's own graph
 MAX_BYTES = 64 * 2**20
 CONSTANT = "Constant"
+STANDARD = ("", "ai.onnx")  # two names of the domain of ONNX's own operators
 FLOATS = (TensorProto.FLOAT,)
 INTEGERS = (TensorProto.INT64, TensorProto.INT32)
 
 
-def read_policy(path: Path) -> ModelProto:
+def read_policy(path: Path) -> tuple[ModelProto, str]:
     """Read an ONNX policy with its external data; only accepted operators are left in it.
+
+    Returns:
+        The model, and SHA-256 of the file and, in the order of their names, of its external data.
 
     Raises:
         UserError: not a readable ONNX file, more than one input or output, an operator that is
@@ -44,12 +49,17 @@ def read_policy(path: Path) -> ModelProto:
     if path.stat().st_size > MAX_BYTES:
         raise UserError(f"{path} is larger than {MAX_BYTES} bytes")
     try:
-        model = onnx.load(str(path))
+        model = onnx.load(str(path), load_external_data=False)
+        beside = _external_files(model, path)
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except UserError:
+        raise
     except Exception as error:  # protobuf has errors of its own, which are no ValueError
         raise UserError(f"{path}: not a readable ONNX file ({_line(error)})") from None
     if model.functions:
         raise UserError(f"{path}: model-local functions are not accepted")
     _check_operators(model, path)
+    digest = sha256(b"".join(each.read_bytes() for each in (path, *beside)))
     weights = {each.name for each in model.graph.initializer}
     inputs = [each.name for each in model.graph.input if each.name not in weights]
     outputs = [each.name for each in model.graph.output]
@@ -59,12 +69,34 @@ def read_policy(path: Path) -> ModelProto:
             f"{listed(outputs)}; recurrent policies and policies with other inputs are not "
             "supported"
         )
-    return _with_opset(model, path)
+    return _with_opset(model, path), digest
+
+
+def _external_files(model: ModelProto, path: Path) -> list[Path]:
+    """Files with weights beside an ONNX file, sorted by name.
+
+    Raises:
+        UserError: together they are larger than what is accepted.
+    """
+    places = [
+        {entry.key: entry.value for entry in tensor.external_data}
+        for tensor in model.graph.initializer
+        if tensor.data_location == TensorProto.EXTERNAL
+    ]
+    names = {place["location"] for place in places if "location" in place}
+    files = sorted(path.parent / name for name in names)
+    # Tensors may share a part of a file, and each is read on its own.
+    size = sum(each.stat().st_size for each in files if each.is_file())
+    read = sum(int(place.get("length") or size) for place in places)
+    if max(size, read) > MAX_BYTES:
+        raise UserError(f"{path}: its external data are larger than {MAX_BYTES} bytes")
+    return files
 
 
 def _check_operators(model: ModelProto, path: Path) -> None:
     for node in model.graph.node:
-        kind = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+        own = node.domain in STANDARD
+        kind = node.op_type if own else f"{node.domain}::{node.op_type}"
         if kind not in SHAPES and kind != CONSTANT:
             raise refused(kind, str(path))
     if len(model.graph.node) > MAX_NODES:
@@ -72,7 +104,10 @@ def _check_operators(model: ModelProto, path: Path) -> None:
 
 
 def _with_opset(model: ModelProto, path: Path) -> ModelProto:
-    version = next((each.version for each in model.opset_import if not each.domain), 0)
+    standard = [each.version for each in model.opset_import if each.domain in STANDARD]
+    version, newest = max(standard, default=0), onnx.defs.onnx_opset_version()
+    if version > newest:
+        raise UserError(f"{path}: opset {version} is not known; up to {newest} is accepted")
     if version >= OPSET:
         return model
     try:
@@ -96,6 +131,11 @@ def sizes(model: ModelProto, path: Path) -> tuple[int, int]:
         model.graph.output[0],
     ):
         dims = [d.dim_value for d in each.type.tensor_type.shape.dim]
+        if len(dims) == 2 and dims[0] > 1:
+            raise UserError(
+                f"{path}: {each.name!r} has {dims[0]} rows; export the policy for one row, or "
+                "for any number of rows"
+            )
         if len(dims) != 2 or dims[1] < 1:
             raise UserError(
                 f"{path}: {each.name!r} has the shape {dims}; rows of a known length are expected"
@@ -104,9 +144,18 @@ def sizes(model: ModelProto, path: Path) -> tuple[int, int]:
     return found[0], found[1]
 
 
-def metadata(model: ModelProto) -> dict[str, str]:
-    """Returns the metadata that an exporter wrote beside the graph."""
-    return {each.key: each.value for each in model.metadata_props}
+def metadata(model: ModelProto, path: Path) -> dict[str, str]:
+    """Returns the metadata that an exporter wrote beside the graph.
+
+    Raises:
+        UserError: a key is there twice.
+    """
+    found: dict[str, str] = {}
+    for each in model.metadata_props:
+        if each.key in found:
+            raise UserError(f"{path}: its metadata state {each.key!r} twice")
+        found[each.key] = each.value
+    return found
 
 
 def join(model: ModelProto, mapping: SkillMapping, name: str) -> bytes:
@@ -116,6 +165,9 @@ def join(model: ModelProto, mapping: SkillMapping, name: str) -> bytes:
         model: of `read_policy`.
         mapping: of the skill.
         name: of the skill.
+
+    Raises:
+        UserError: the policy's own graph is not a valid one.
     """
     weights: dict[str, NDArray[Any]] = {}
     nodes = _select(mapping.input, INPUT, f"{PREFIX}{_input_of(model)}", "in", weights)
@@ -133,12 +185,17 @@ def join(model: ModelProto, mapping: SkillMapping, name: str) -> bytes:
         numpy_helper.from_array(array, label) for label, array in weights.items() if label in used
     ]
     graph = helper.make_graph(nodes, name, [observation], [action], tensors)
-    version = max(OPSET, *(each.version for each in model.opset_import if not each.domain))
+    version = max(OPSET, *(e.version for e in model.opset_import if e.domain in STANDARD))
     joined = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", version)], producer_name="mlsh_ros"
     )
     joined.ir_version = max(IR_VERSION, helper.find_min_ir_version_for(joined.opset_import))
-    checker.check_model(joined, full_check=True)
+    try:
+        checker.check_model(joined, full_check=True)
+    except Exception as error:  # the checker has several kinds of errors
+        raise UserError(
+            f"skill {name!r}: the policy's graph is not valid ({_line(error)})"
+        ) from None
     data: bytes = joined.SerializeToString(deterministic=True)
     return data
 
@@ -192,7 +249,7 @@ def _own(model: ModelProto, weights: dict[str, NDArray[Any]]) -> list[NodeProto]
         copy.name = f"{PREFIX}{node.name}" if node.name else ""
         copy.input[:] = [f"{PREFIX}{each}" if each else "" for each in node.input]
         copy.output[:] = [f"{PREFIX}{each}" for each in node.output]
-        copy.doc_string = ""
+        copy.domain, copy.doc_string = "", ""
         copy.ClearField("metadata_props")
         nodes.append(copy)
     for node in nodes:
@@ -203,14 +260,16 @@ def _own(model: ModelProto, weights: dict[str, NDArray[Any]]) -> list[NodeProto]
 
 def _any_rows(node: NodeProto, weights: dict[str, NDArray[Any]]) -> None:
     """A target shape of one row becomes one of any number of rows."""
-    shape = weights.get(node.input[1])
+    shape = weights.get(node.input[1]) if len(node.input) > 1 else None
     if shape is not None and shape.size and shape[0] == 1 and -1 not in shape:
         weights[f"{node.input[1]}/rows"] = np.array([-1, *shape[1:]], np.int64)
         node.input[1] = f"{node.input[1]}/rows"
 
 
 def _constant(node: NodeProto) -> NDArray[Any]:
-    (attribute,) = node.attribute
+    if len(node.attribute) != 1 or len(node.output) != 1:
+        raise UserError(f"operator 'Constant' {node.name!r}: one value is expected")
+    attribute = node.attribute[0]
     if attribute.name == "value":
         return _array(attribute.t)
     value = helper.get_attribute_value(attribute)

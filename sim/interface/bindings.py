@@ -21,6 +21,7 @@ from sim.files.migrations import SCHEMA
 from sim.files.strict_yaml import read_mapping
 from sim.interface.interface import Interface
 from sim.interface.message_paths import PathText
+from sim.interface.message_quantities import meaning_of
 from sim.interface.names import LONGEST, Label, RobotName, Topic
 from sim.interface.term_sources import FIELD, TYPE, RequiredValues, RosField
 from sim.interface.terms import ActionTerm, ObservationTerm
@@ -125,6 +126,29 @@ def bind(interface: Interface, bindings: Bindings, where: object) -> Interface:
         raise UserError(text.replace(": top level: ", ": ", 1)) from None  # a term is named
 
 
+def _check_elements(where: str, term: ObservationTerm | ActionTerm, binding: Binding) -> None:
+    """Refuse fields that would give the term's elements another order, or another quantity.
+
+    In simulation it could not be seen: there the simulator writes the fields that the nodes read.
+    Names that the term does not have, and elements by number, say nothing.
+    """
+    own = [meaning_of(path) for path in term.ros.fields]
+    labels = [each.label for each in own]
+    for i, (path, old) in enumerate(zip(binding.fields or (), own, strict=False)):
+        new = meaning_of(path)
+        if new.label and new.label != old.label and new.label in labels:
+            place = labels.index(new.label)
+            raise UserError(
+                f"{where}: fields: {path} stands for element {i}, which is {term.ros.fields[i]}; "
+                f"{new.label!r} is element {place}. The order of a term cannot be replaced"
+            )
+        if new.contradicts(old):
+            raise UserError(
+                f"{where}: fields: {path} is {new.quantity}, and element {i} is {old.quantity}, "
+                f"as {term.ros.fields[i]}. The quantity of a term cannot be replaced"
+            )
+
+
 def _bound(
     kind: str, terms: tuple[Term, ...], bindings: Mapping[str, Binding], where: object
 ) -> tuple[Term, ...]:
@@ -132,6 +156,9 @@ def _bound(
     for name in bindings:
         if name not in names:
             raise UserError(f"{where}: {unknown(f'{kind} term', name, names)}")
+    for term in terms:
+        if term.name in bindings and bindings[term.name].fields is not None:
+            _check_elements(f"{where}: {kind} term {term.name!r}", term, bindings[term.name])
     return tuple(
         replace(term, ros=bindings[term.name].of(term.ros)) if term.name in bindings else term
         for term in terms

@@ -23,6 +23,7 @@ from sim.interface import (
     parse_path,
     spread,
 )
+from sim.interface.message_quantities import ARRAYS, VECTORS
 from sim.physics.mjcf_addresses import actuators, address
 from sim.physics.robot_bodies import BALL, FREE, HINGE, SCALAR, SLIDE, joints_of
 from sim.physics.servo import effect, gains
@@ -49,24 +50,6 @@ JOINT_SENSORS = {
 }
 ACTUATOR_SENSORS = ("ACTUATORPOS", "ACTUATORVEL", "ACTUATORFRC")
 LETTERLESS = ("USER", "PLUGIN", "CONTACT", "RANGEFINDER")  # elements that are no x, y, z
-# What a vector of ROS's messages is in, by the name of its field.
-VECTORS = {
-    **dict.fromkeys(("position", "translation", "point"), "m"),
-    **dict.fromkeys(("orientation", "rotation"), "1"),
-    **{"linear": "m/s", "angular": "rad/s", "angular_velocity": "rad/s"},
-    **{"linear_acceleration": "m/s^2", "force": "N", "torque": "N m"},
-}
-# What an array beside names is of, by the name of its field.
-ARRAYS = {
-    "position": "position",
-    "positions": "position",
-    "displacements": "position",
-    "velocity": "velocity",
-    "velocities": "velocity",
-    "accelerations": "acceleration",
-    "effort": "effort",
-    "efforts": "effort",
-}
 # Messages whose arrays stand beside names: there a number in brackets is a name too.
 NAMED = ("JointState", "MultiDOFJointState", "JointJog", "DynamicJointState", "JointTrajectory")
 ALIASES = {"rads-1": "rad/s", "ms-1": "m/s", "ms-2": "m/s2", "m/s/s": "m/s2", "rads-2": "rad/s2"}

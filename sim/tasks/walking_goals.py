@@ -103,6 +103,10 @@ class WalkingGoals(GoalTask):
         """True if the robot has fallen."""
         return leans(fields["orientation"], FALLEN)
 
+    def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
+        """True inside the radius of the goal that counts, unless the robot has fallen."""
+        return super().success(layout, fields) & ~self.terminated(layout, fields)
+
     def estimate(self, task: int, dt: float) -> tuple[float, float]:
         """Mean returns of the point: towards the first goal, and towards the one that counts."""
         return (

@@ -150,7 +150,7 @@ def test_a_skill_gives_what_the_policy_gives(tmp_path, kind):
     nodes = GRAPHS[kind]
     assert kind in {node.op_type for node in nodes}
     path = saved(tmp_path, model(nodes, IN, OUT, with_only_what_is_used(nodes)))
-    data = join(read_policy(path), identity(), "skill")
+    data = join(read_policy(path)[0], identity(), "skill")
     check_imported(data, "skill", IN, OUT)
     rows = np.random.default_rng(1).normal(size=(50, IN)).astype(np.float32)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -164,7 +164,7 @@ def test_a_skill_gives_what_the_policy_gives(tmp_path, kind):
 def test_opsets_of_real_exporters_are_read(tmp_path, opset):
     nodes = [op("Clip", "obs", "low", "high"), LAYER]
     path = saved(tmp_path, model(nodes, IN, OUT, with_only_what_is_used(nodes), opset))
-    check_imported(join(read_policy(path), identity(), "skill"), "skill", IN, OUT)
+    check_imported(join(read_policy(path)[0], identity(), "skill"), "skill", IN, OUT)
 
 
 REFUSED = {
@@ -202,7 +202,7 @@ def test_weights_that_are_no_finite_floats_are_refused(tmp_path, change, said):
     array = numpy_helper.to_array(made.graph.initializer[0])
     made.graph.initializer[0].CopyFrom(numpy_helper.from_array(change(array), "w0"))
     with pytest.raises(UserError, match=said):
-        join(read_policy(saved(tmp_path, made)), identity(7), "skill")
+        join(read_policy(saved(tmp_path, made))[0], identity(7), "skill")
 
 
 def test_external_data_becomes_a_part_of_the_skill(tmp_path):
@@ -216,7 +216,7 @@ def test_external_data_becomes_a_part_of_the_skill(tmp_path):
         location="policy.data",
     )
     assert (tmp_path / "policy.data").exists()
-    assert join(read_policy(tmp_path / "policy.onnx"), identity(7), "skill") == plain
+    assert join(read_policy(tmp_path / "policy.onnx")[0], identity(7), "skill") == plain
 
 
 def test_a_graph_that_grows_without_bound_is_refused_before_it_runs():

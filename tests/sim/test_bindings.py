@@ -151,3 +151,52 @@ def test_a_bound_bundle_is_compared_with_the_robot_where_the_robot_is_bound_too(
     other = replace(bundle, manifest=replace(bundle.manifest, interface=changed))
     with pytest.raises(UserError, match="control_dt"):
         check_agrees(bound(other, read_bindings(tmp_path / "b.yaml"), file), "omni", file)
+
+
+PERMUTED = [
+    ("go2", "observation", "joint_position", lambda f: [*f[3:6], *f[:3], *f[6:]], "order"),
+    ("go2", "action", "joints", lambda f: f[::-1], "order"),
+    (
+        *("go2", "observation", "joint_velocity"),
+        *(lambda f: [each.replace("velocity", "position") for each in f], "quantity"),
+    ),
+    ("go2", "observation", "angular_velocity", lambda f: f[::-1], "order"),
+    (
+        *("go2", "observation", "angular_velocity"),
+        *(lambda f: [e.replace("angular_velocity", "linear_acceleration") for e in f], "quantity"),
+    ),
+    ("omni", "observation", "velocity", lambda f: f[::-1], "order"),
+    (
+        "omni",
+        "observation",
+        "velocity",
+        lambda f: [f[0], f[1].replace("linear", "angular")],
+        "quan",
+    ),
+]
+
+
+@pytest.mark.parametrize(("robot", "kind", "name", "change", "what"), PERMUTED)
+def test_neither_order_nor_quantity_can_be_replaced(robot, kind, name, change, what):
+    """In simulation nothing would show it: sim_node writes the fields that skill_node reads."""
+    interface = load_robot(robot).interface
+    term = next(t for t in getattr(interface, kind) if t.name == name)
+    fields = change(list(term.ros.fields))
+    assert fields != list(term.ros.fields)
+    bindings = bindings_from_dict({"robot": robot, kind: {name: {"fields": fields}}}, "file")
+    with pytest.raises(UserError, match=f"^file: {kind} term '{name}': fields: .* The {what}"):
+        bind(interface, bindings, "file")
+
+
+def test_other_names_and_places_can_be_bound():
+    interface = load_robot("go2").interface
+    term = next(t for t in interface.observation if t.name == "joint_position")
+    for fields in (
+        [each.replace("position[", "position[go2/") for each in term.ros.fields],
+        [f"position[{i}]" for i in reversed(range(term.size))],  # a driver's own order, by number
+    ):
+        given = {"robot": "go2", "observation": {"joint_position": {"fields": fields}}}
+        bound_to = bind(interface, bindings_from_dict(given, "file"), "file")
+        assert (
+            list(next(t for t in bound_to.observation if t.name == term.name).ros.fields) == fields
+        )

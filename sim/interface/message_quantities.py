@@ -1,0 +1,55 @@
+"""What the fields of ROS messages are by their names: positions, velocities, efforts, axes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sim.interface.message_paths import parse_path
+
+AXES = "xyzw"
+# What a vector of ROS's messages is in, by the name of its field.
+VECTORS = {
+    **dict.fromkeys(("position", "translation", "point"), "m"),
+    **dict.fromkeys(("orientation", "rotation"), "1"),
+    **{"linear": "m/s", "angular": "rad/s", "angular_velocity": "rad/s"},
+    **{"linear_acceleration": "m/s^2", "force": "N", "torque": "N m"},
+}
+# What an array beside names is of, by the name of its field.
+ARRAYS = {
+    "position": "position",
+    "positions": "position",
+    "displacements": "position",
+    "velocity": "velocity",
+    "velocities": "velocity",
+    "accelerations": "acceleration",
+    "effort": "effort",
+    "efforts": "effort",
+}
+
+
+@dataclass(frozen=True)
+class FieldMeaning:
+    """What a path says of an element; empty where it says nothing."""
+
+    label: str  # name in brackets, such as a joint, or an axis
+    quantity: str  # position, velocity, acceleration or effort; or the unit of a vector
+
+    def contradicts(self, other: FieldMeaning) -> bool:
+        """True if the quantities are known and differ; an array and a vector are not compared."""
+        mine, theirs = self.quantity, other.quantity
+        same_kind = (mine in ARRAYS.values()) == (theirs in ARRAYS.values())
+        return bool(mine and theirs and same_kind and mine != theirs)
+
+
+def meaning_of(text: str) -> FieldMeaning:
+    """Returns the meaning of `position[left_wheel]` or `twist.linear.x`; numbers say nothing."""
+    path = parse_path(text)
+    names = [key for _, key in path if key is not None and not key.isdecimal()]
+    last, key = path[-1]
+    if key is not None:
+        return FieldMeaning(names[-1] if names else "", ARRAYS.get(last, ""))
+    parent = path[-2][0] if len(path) > 1 else ""
+    accelerates = any("accel" in name for name, _ in path[:-1])
+    unit = "" if accelerates else VECTORS.get(parent, "")
+    axis = last if last in AXES and len(last) == 1 and parent else ""
+    return FieldMeaning(" ".join([*names, axis]).strip(), unit if axis else ARRAYS.get(last, ""))
