@@ -8,6 +8,7 @@ from policies.bundle.runtime import load_skills
 from policies.skill_import import importer
 from policies.skill_import.importer import import_skills
 from sim.envs.vec_env import TaskVectorEnv
+from sim.errors import UserError
 from sim.physics.robot_model import load_robot
 from sim.tasks.registry import make_family
 from sim.tasks.running import leans
@@ -48,3 +49,23 @@ def test_the_imported_policy_walks_and_is_the_policy_itself(tmp_path, monkeypatc
     fields = env.world.true_state()
     assert fields["position"][0, 0] > 2.0  # m in 4 s, from a crouch
     assert not leans(fields["orientation"], FALLEN).any()
+
+
+def test_a_policy_that_throws_the_robot_over_is_refused(tmp_path, monkeypatch):
+    """The family ends the episode at the lean that is the limit, and the simulation begins anew."""
+    monkeypatch.setattr(importer, "ENVS", 2)
+    data = yaml.safe_load(POLICY.with_name("go2_velocity.yaml").read_text())
+    data |= {"policy": str(POLICY), "skills": {"ahead": data["skills"]["ahead"]}}
+    data["action"]["scale"] = -3 * data["action"]["scale"]
+    (tmp_path / "go2.yaml").write_text(yaml.safe_dump(data))
+    with pytest.raises(UserError, match="skill 'ahead' does not keep the robot within its limits"):
+        import_skills(
+            tmp_path / "go2.yaml",
+            "go2",
+            make_family("two_targets"),
+            tmp_path / "bundle",
+            name="go2",
+            decision_ticks=25,
+            decision_lead=1,
+            facts={"command": "test", "versions": {}, "commit": None},
+        )

@@ -14,10 +14,12 @@ from mlsh_ros.bringup.graphs import SIM
 from mlsh_ros.bringup.resolve_arguments import resolve_arguments
 from mlsh_ros.evaluation.backends import run_offline
 from mlsh_ros.evaluation.case import resolve_cases
+from policies.bundle import golden
 from policies.bundle.bundle import check_bundle, load_bundle
 from policies.bundle.imported_graph import SHAPES, check_imported
 from policies.bundle.manifest import MANIFEST, make_manifest, sha256
 from policies.bundle.runtime import Network, load_skills
+from policies.skill_import import importer, surgery
 from policies.skill_import.importer import import_skills
 from policies.skill_import.mapping import Selection, SkillMapping
 from policies.skill_import.surgery import join, read_policy
@@ -219,6 +221,93 @@ def test_external_data_becomes_a_part_of_the_skill(tmp_path):
     assert join(read_policy(tmp_path / "policy.onnx")[0], identity(7), "skill") == plain
 
 
+def test_external_data_is_a_part_of_the_policys_digest_and_bounded(tmp_path, monkeypatch):
+    digests = []
+    for seed in (0, 1):
+        made, path = network(hidden=64, seed=seed), tmp_path / "policy.onnx"
+        onnx.save(
+            made, str(path), save_as_external_data=True, size_threshold=0, location="policy.data"
+        )
+        digests.append((sha256(path.read_bytes()), read_policy(path)[1]))
+    (file, whole), (same_file, other_whole) = digests
+    assert file == same_file
+    assert whole != other_whole
+    monkeypatch.setattr(surgery, "MAX_BYTES", (tmp_path / "policy.data").stat().st_size - 1)
+    with pytest.raises(UserError, match="its external data are larger than"):
+        read_policy(path)
+
+
+def test_the_second_name_of_onnxs_own_domain_is_read(tmp_path):
+    made = network()
+    plain = join(made, identity(7), "skill")
+    made.opset_import[0].domain = "ai.onnx"
+    for node in made.graph.node:
+        node.domain = "ai.onnx"
+    assert join(read_policy(saved(tmp_path, made))[0], identity(7), "skill") == plain
+
+
+def fixed_rows(made):
+    for each in (made.graph.input[0], made.graph.output[0]):
+        each.type.tensor_type.shape.dim[0].dim_value = 4096
+
+
+def unknown_opset(made):
+    made.opset_import[0].version = 999
+
+
+def huge_weights(made):
+    for tensor in made.graph.initializer:
+        array = np.full_like(numpy_helper.to_array(tensor), 1e38)
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+
+
+def empty_constant(made):
+    made.graph.node.insert(0, helper.make_node("Constant", [], ["k"]))
+
+
+def reshape_without_shape(made):
+    made.graph.node.insert(0, helper.make_node("Reshape", ["obs"], ["k"]))
+
+
+def unsorted_nodes(made):
+    nodes = list(made.graph.node)[::-1]
+    del made.graph.node[:]
+    made.graph.node.extend(nodes)
+
+
+def key_twice(made):
+    for value in ("left,right", "right,left"):
+        entry = made.metadata_props.add()
+        entry.key, entry.value = "joint_names", value
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (fixed_rows, "'obs' has 4096 rows; export the policy for one row, or for any number"),
+        (unknown_opset, "opset 999 "),
+        (huge_weights, "the output of policy.onnx is not finite"),
+        (empty_constant, "operator 'Constant'"),
+        (reshape_without_shape, "the policy's graph is not valid"),
+        (unsorted_nodes, "the policy's graph is not valid"),
+        (key_twice, "its metadata state 'joint_names' twice"),
+    ],
+)
+def test_a_file_that_cannot_become_a_skill_is_one_line(tmp_path, change, said):
+    made = network()
+    change(made)
+    with pytest.raises(UserError) as refused:
+        imported(tmp_path, description(tmp_path / "policy", made))
+    assert said in str(refused.value)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_policy_whose_skills_do_not_fit_into_a_bundle_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(importer, "MAX_BUNDLE_BYTES", 2000)
+    with pytest.raises(UserError, match=r"a bundle of 2 skills has [\d,]+ bytes, at most 2,000"):
+        imported(tmp_path)
+
+
 def test_a_graph_that_grows_without_bound_is_refused_before_it_runs():
     nodes = [helper.make_node("Concat", ["observation", "observation"], ["x0"], axis=1)]
     nodes += [
@@ -239,10 +328,36 @@ def test_a_graph_that_grows_without_bound_is_refused_before_it_runs():
         ([op("Reshape", "observation", "flat", out="output")], "shapes do not fit"),
         ([op("Softmax", "observation", out="output")], "operator 'Softmax'"),
         ([op("Gather", "observation", "ten", out="output", axis=1)], "index 10 of 6"),
+        (
+            [
+                op("Gather", "observation", "box", out="x", axis=0),
+                op("MatMul", "x", "w", out="output"),
+            ],
+            "index 3 of 3",
+        ),
+        (
+            [
+                op("Gather", "observation", "rows", out="x", axis=0),
+                op("MatMul", "x", "w", out="output"),
+            ],
+            "6 inputs in 5 rows give an output of shape (3, 2), not (5, 2)",
+        ),
+        (
+            [
+                op("Slice", "observation", "zero", "zero", "one", out="x"),
+                op("Reshape", "x", "rest", out="output", allowzero=1),
+            ],
+            "shapes do not fit",
+        ),
     ],
 )
 def test_a_bundle_with_another_graph_is_refused(nodes, said):
-    weights = {**W, "ten": np.array([10], np.int64)}
+    weights = {
+        **W,
+        "ten": np.array([10], np.int64),
+        "rows": np.array([0, 1, 2], np.int64),
+        "rest": np.array([0, -1], np.int64),
+    }
     made = model(nodes, IN, OUT, weights)
     made.graph.input[0].name, made.graph.output[0].name = "observation", "output"
     with pytest.raises(UserError) as refused:
@@ -347,6 +462,15 @@ TERMS = [
 MISTAKES = [
     ({"joints": ["left", "knee"]}, "no joint of robot 'arms' that the policy drives: 'knee'"),
     ({"joints": ["left", "left"]}, "joint 'left' is given twice"),
+    ({"observation_clip": [100.0, -100.0]}, "observation_clip (100.0, -100.0) is empty"),
+    (
+        {"action": {"kind": "position", "scale": 0.2, "clip": [5.0, 5.0]}},
+        "clip (5.0, 5.0) is empty",
+    ),
+    (
+        {"observation": [TERMS[0], {"term": "joint_velocity", "offset": "default_positions"}]},
+        "offset default_positions is of the positions of the joints, term 'joint_velocity' is in",
+    ),
     (
         {
             "joints": ["left"],
@@ -397,6 +521,67 @@ def test_a_disagreement_is_one_line_and_nothing_is_written(tmp_path, change, sai
         imported(tmp_path, **change)
     assert said in str(refused.value)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_driver_that_names_joints_otherwise_is_read_by_the_models_names(tmp_path):
+    """Never by place: the policy has left before right, the robot right before left."""
+    before, commands = ROBOT.split("action:")
+    driver = before.replace("[right]", "[motor_0]").replace("[left]", "[motor_1]")
+    assert driver != before
+    found = imported(tmp_path, robot=f"{driver}action:{commands}")
+    assert found.bundle.skills == imported(tmp_path / "plain").bundle.skills
+
+
+def test_joints_that_nobody_can_order_are_refused(tmp_path):
+    """The robot's own names are in no list of the policy's joints, on neither side."""
+    robot, model_of = tmp_path / "arms", robot_folder(tmp_path / "arms")
+    text = ROBOT.replace("[right]", "[a]").replace("[left]", "[b]")
+    text = text.replace("[right, left]", "[r, l]")
+    xml = (robot / "model.xml").read_text()
+    for name, short in (("left", "l"), ("right", "r")):
+        xml = xml.replace(f'joint name="{name}"', f'joint name="{short}"')
+        xml = xml.replace(f'joint="{name}"', f'joint="{short}"')
+    (robot / "model.xml").write_text(xml)
+    (robot / "robot.yaml").write_text(text.replace("position[a]", "position[left]", 0))
+    file = description(tmp_path / "policy", joints=["b", "a"])
+    found = import_skills(
+        file,
+        model_of,
+        make_family(FAMILY),
+        tmp_path / "bundle",
+        name="arms",
+        decision_ticks=5,
+        decision_lead=1,
+        facts={"command": "test", "versions": {}, "commit": None},
+    )
+    assert found.bundle.skills == imported(tmp_path / "plain").bundle.skills
+    observed, commands = text.split("action:")
+    odd = observed.replace("[a]", "[c]").replace("[b]", "[d]")
+    (robot / "robot.yaml").write_text(f"{odd}action:{commands}")
+    with pytest.raises(UserError, match="term 'joint_position' does not measure joint 'b'"):
+        import_skills(
+            file,
+            model_of,
+            make_family(FAMILY),
+            tmp_path / "other",
+            name="arms",
+            decision_ticks=5,
+            decision_lead=1,
+            facts={"command": "test", "versions": {}, "commit": None},
+        )
+
+
+def test_what_cannot_be_compared_is_a_note(tmp_path):
+    found = imported(
+        tmp_path,
+        stiffness=...,
+        action={"kind": "position", "scale": [0.2, 0.3], "clip": [-9.0, 9.0]},
+    )
+    assert found.doubts == [
+        "the description does not state the stiffness of the training; that of action 'arms' in "
+        "robot.yaml is 8.0",
+        "the previous action that the policy sees is the one after action.clip",
+    ]
 
 
 def test_a_robot_without_the_policys_previous_action_is_refused(tmp_path):
@@ -450,6 +635,9 @@ def test_metadata_of_exporters_stands_for_keys_that_are_missing(tmp_path):
         ),
         ("action_scale", "0.2,0.2", "action.scale is (0.2, 0.3), the policy's metadata action_"),
         ("default_joint_pos", "none", "metadata default_joint_pos is 'none', no numbers"),
+        ("joint_names", "[]", "the policy's metadata joint_names is an empty list"),
+        ("action_scale", "[]", "the policy's metadata action_scale is '[]', no numbers"),
+        ("joint_damping", "0.4006,0.4006", "damping is (0.4, 0.4), the policy's metadata joint_"),
         (
             "observation_names",
             "a,b",
@@ -497,3 +685,18 @@ def test_a_master_is_trained_over_imported_skills_and_runs_them_offline(
         episode.observation, episode.skill, episode.action, strict=True
     ):
         np.testing.assert_array_equal(skills[skill](observation[None])[0], action)
+
+
+def test_metadata_that_no_description_may_state_is_refused(tmp_path):
+    file = description(tmp_path / "policy", noted(joint_stiffness="-8.0,8.0"), stiffness=...)
+    with pytest.raises(UserError, match="the policy's metadata: stiffness"):
+        imported(tmp_path, file)
+
+
+def test_golden_rows_that_nobody_needs_are_refused(tmp_path):
+    bundle = imported(tmp_path).bundle
+    rows = np.zeros((golden.MAX_ROWS + 1, bundle.manifest.interface.observation_size), np.float32)
+    actions = np.zeros((2, len(rows), 2), np.float32)
+    data = golden.golden_bytes(golden.Golden(rows, actions, {}, {}))
+    with pytest.raises(UserError, match="golden.npz: 1,001 rows, at most 1,000 are accepted"):
+        golden.read_golden(data, bundle.manifest, "golden.npz")

@@ -155,7 +155,7 @@ def test_a_bound_bundle_is_compared_with_the_robot_where_the_robot_is_bound_too(
 
 PERMUTED = [
     ("go2", "observation", "joint_position", lambda f: [*f[3:6], *f[:3], *f[6:]], "order"),
-    ("go2", "action", "joints", lambda f: f[::-1], "order"),
+    ("go2", "action", "joint_position", lambda f: f[::-1], "order"),
     (
         *("go2", "observation", "joint_velocity"),
         *(lambda f: [each.replace("velocity", "position") for each in f], "quantity"),
