@@ -52,11 +52,11 @@ def test_the_imported_policy_walks_and_is_the_policy_itself(tmp_path, monkeypatc
 
 
 def test_a_policy_that_throws_the_robot_over_is_refused(tmp_path, monkeypatch):
-    """The family ends the episode at the lean that is the limit, and the simulation begins anew."""
+    """The family ends the episode at the limit of the lean, and the simulation begins anew."""
     monkeypatch.setattr(importer, "ENVS", 2)
     data = yaml.safe_load(POLICY.with_name("go2_velocity.yaml").read_text())
     data |= {"policy": str(POLICY), "skills": {"ahead": data["skills"]["ahead"]}}
-    data["action"]["scale"] = -3 * data["action"]["scale"]
+    data["action"]["scale"] = [-3 * scale for scale in data["action"]["scale"]]
     (tmp_path / "go2.yaml").write_text(yaml.safe_dump(data))
     with pytest.raises(UserError, match="skill 'ahead' does not keep the robot within its limits"):
         import_skills(
