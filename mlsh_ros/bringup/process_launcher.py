@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -124,6 +125,11 @@ class Processes:
     def _spec(self, name: str) -> NodeSpec:
         return next(spec for spec in self._specs if spec.name == name)
 
+    @property
+    def gone(self) -> set[str]:
+        """Nodes that have ended although the others go on."""
+        return set(self._gone)
+
     def pid(self, name: str) -> int:
         """Process id of a node."""
         return self._processes[name].pid
@@ -175,6 +181,7 @@ class Processes:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             text=True,
+            errors="replace",
             start_new_session=True,  # Ctrl-C reaches us alone; we end the nodes in order
             preexec_fn=_die_with_parent,
         )
@@ -190,7 +197,9 @@ class Processes:
         for line in stream:
             text = line.rstrip()
             self._lines[name].append((time.monotonic(), text))
-            self.on_line(name, text)
+            # Where it is shown may be gone or full; the node's next lines are read all the same.
+            with suppress(OSError, SystemExit):
+                self.on_line(name, text)
 
 
 def require_ros() -> None:

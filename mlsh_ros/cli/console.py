@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,11 +22,25 @@ class Screen(Console):
     """Prints text verbatim: names and paths come from files, and a bracket in them is not markup.
 
     A control character is escaped, so that no file can move the cursor or fake a line. Color is
-    set by `style`, never by the text.
+    set by `style`, never by the text. Where the output cannot be written any more, because its
+    reader has ended or a disk is full, the work goes on without it; `failed` says so at the end.
     """
 
     def __init__(self, width: int | None) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, width=width)
+        self.failed: OSError | None = None
+
+    def print(self, *what: Any, **how: Any) -> None:
+        """Print, unless printing has failed."""
+        try:
+            super().print(*what, **how)
+        except OSError as error:
+            self.quiet, self.failed = True, error
+
+    def on_broken_pipe(self) -> None:
+        """Nobody reads the output any more."""
+        self.quiet, self.failed = True, BrokenPipeError()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def render_str(self, text: str, **how: Any) -> Text:
         """Escape a text, whether printed or in a table."""

@@ -131,6 +131,9 @@ def _film(
         film(robot, scenes, path.with_suffix(".png"), overwrite=overwrite)
     except NoGraphics as error:
         say(f"no film: {error}")
+        if overwrite:  # one of an earlier run would pass for that of this one
+            for each in (path, path.with_suffix(".png")):
+                each.unlink(missing_ok=True)
         return
     say(f"film: {path}, {path.stat().st_size / 1e6:.1f} MB, twice real time")
 

@@ -73,6 +73,10 @@ def evaluate(
 
     backend = _backend(backend, mode, domain)
     axes = parse_axes(robustness or [])
+    if robustness and not axes:
+        raise UserError(
+            "--robustness: no quantity is given; for example --robustness friction=0.3:1.2"
+        )
     if axes and backend != "sim":
         raise UserError("--robustness is for backend sim, not ros")
     loaded = load_bundle(bundle)

@@ -133,7 +133,7 @@ def finetune(
     from policies.training.finetune import finetune as learn
     from policies.training.run import environment
     from policies.training.unfreeze import Unfreeze
-    from sim.files.output import check_place
+    from sim.files.output import check_place, named
     from sim.physics.robot_model import load_robot
     from sim.randomization.schema import load_sim_params
     from sim.tasks.task_id import TaskId
@@ -152,7 +152,7 @@ def finetune(
     if unfreeze is not None:
         unfrozen = Unfreeze(skill_to_unfreeze(loaded, unfreeze), kl, joint_updates)
     label = name or wanted.name or wanted.family
-    target = output or Path("runs") / f"{loaded.manifest.name}-{label}"
+    target = named(output or Path("runs") / f"{loaded.manifest.name}-{label}")
     files = [target.with_name(f"{target.name}-finetune{each}") for each in (".csv", ".png")]
     for file in files:
         check_place(file, overwrite=overwrite)

@@ -75,8 +75,6 @@ def gap(
         master=master,
         where=Where.of(namespace, topic or ()),
     )
-    data = found.to_dict()
-    limits = [(key, limit, number_at(data, key)) for key, limit in gates]
     for file, text in zip(files, (found.to_json(), render(found)), strict=True):
         write_file(file, text.encode("utf-8", "replace"), overwrite=overwrite)
     for note in found.notes:
@@ -84,6 +82,8 @@ def gap(
     for number, line in enumerate(found.verdict, 1):
         say(f"{number}. {line}" if found.findings else line)
     say(f"report: {output / 'gap.html'}")
+    data = found.to_dict()
+    limits = [(key, limit, number_at(data, key)) for key, limit in gates]
     above = [(k, limit, v) for k, limit, v in limits if v is not None and v > limit]
     for key, limit, high in above:
         say(f"{key} is {high:.4g}, at most {limit:g} is allowed")

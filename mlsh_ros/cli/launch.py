@@ -49,6 +49,9 @@ def launch(
         while stop.empty():
             processes.check()
             time.sleep(0.1)
+    if lost := sorted(processes.gone):
+        say(f"{', '.join(lost)} ended before the others; what it wrote is not complete")
+        return 1
     return 0
 
 

@@ -61,6 +61,8 @@ def _run() -> tuple[int, str]:
 
         status = command()(sys.argv[1:] or ["--help"], standalone_mode=False)
         sys.stdout.flush()
+        if (failed := output_failure()) is not None:
+            return 1, "" if isinstance(failed, BrokenPipeError) else f"output: {failed.strerror}"
     except UserError as error:
         return 1, str(error)
     except usage as error:
@@ -80,6 +82,12 @@ def _run() -> tuple[int, str]:
     except Exception as error:  # any unexpected error
         return INTERNAL, _internal_error(error)
     return (status if isinstance(status, int) else 0), ""
+
+
+def output_failure() -> OSError | None:
+    """Returns the reason that the command's output could not be written, if it printed any."""
+    loaded = sys.modules.get("mlsh_ros.cli.console")
+    return None if loaded is None else loaded.console.failed  # type: ignore[no-any-return]
 
 
 def _keep_streams() -> None:

@@ -10,6 +10,7 @@ import typer
 from sim.files.strict_yaml import whole_number
 
 MAX_SEED = 2**31 - 1  # what a ROS parameter of ours may hold
+MAX_EPISODES = 100_000  # each is a simulation of its own for the reference returns
 MAX_UPDATES = 1_000_000  # of a master: every one leaves a row
 
 
@@ -84,7 +85,7 @@ SimParamsName = Annotated[
         "robot, or a YAML file."
     ),
 ]
-EpisodesPerTask = Annotated[int, whole(1, help="Number of episodes per task.")]
+EpisodesPerTask = Annotated[int, whole(1, MAX_EPISODES, help="Number of episodes per task.")]
 EpisodeSeed = Annotated[int, whole(0, MAX_SEED, help="Random seed of the episodes.")]
 RosDomain = Annotated[int | None, typer.Option(help="ROS domain ID.")]
 

@@ -184,8 +184,12 @@ def _train(folder: Run, ranks: Ranks, *, resume: bool, allow_changes: bool) -> i
         )
         return INTERRUPTED
     say(f"trained in {training.seconds:.0f} s; curves: {folder.path}/curves.png")
+    kept = f"the training is saved, the masters are not. Go on with: {again}"
+    if stop.is_set():  # in the last iteration, or after it
+        say(kept)
+        return INTERRUPTED
     say("a fresh master for each task, skills frozen:")
-    with interrupted(lambda: f"the training is saved, the masters are not. Go on with: {again}"):
+    with interrupted(lambda: kept):
         result = learn_masters(folder)
     if left_out := describe_pruned(folder.config, result.pruned):
         say(left_out)
@@ -254,7 +258,7 @@ class Display:
         row = training.rows[-1]
         if row["diverged"] > self.diverged:
             self.diverged = row["diverged"]
-            first = str(self.path / "failures" / "0.npz")
+            first = str(self.path / "failures" / f"{training.earlier_failures}.npz")
             again = shlex.join(["python", "-m", "policies.training.divergence", first])
             say(
                 f"{self.diverged:.0f} simulation(s) were not finite any more and were put back; "

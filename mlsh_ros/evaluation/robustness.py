@@ -82,6 +82,8 @@ class RobustnessMap:
     def verdict(self, name: str) -> str:
         """Describes the scores along an axis."""
         axis, points = self.axes[name]
+        if self.nominal.score <= 0:
+            return f"{axis.label}: the nominal score is {self.nominal.score:.2f}, none to keep"
         bad = [p.values[name] for p in points if p.score < KEPT * self.nominal.score]
         if not bad:
             return f"{axis.label}: keeps {KEPT:.0%} of the nominal score everywhere"
@@ -246,11 +248,13 @@ def plot_map(found: RobustnessMap, path: Path, *, overwrite: bool = False) -> No
     figure = Figure(figsize=(4 * min(columns, count), 3.2 * rows), layout="constrained")
     grid = figure.subplots(rows, min(columns, count), squeeze=False)
     places = list(grid.flat)
+    highest = max(p.score for _, points in found.axes.values() for p in [found.nominal, *points])
+    top = max(1.0, highest) + 0.05
     for place, (name, (axis, points)) in zip(places, found.axes.items(), strict=False):
         place.plot([p.values[name] for p in points], [p.score for p in points], ".-")
         place.axhline(found.nominal.score, color="0.3", ls=":", lw=1)
         place.axhline(KEPT * found.nominal.score, color="tab:red", ls="--", lw=1)
-        place.set(xlabel=axis.label, ylabel="score", ylim=(min(0, place.get_ylim()[0]), 1.05))
+        place.set(xlabel=axis.label, ylabel="score", ylim=(min(0, place.get_ylim()[0]), top))
         place.grid(alpha=0.3)
     for place, ((a, b), points) in zip(
         places[len(found.axes) :], found.pairs.items(), strict=False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -232,9 +232,19 @@ def reference_returns(
     return found
 
 
+def best_of_each_task(lines: Iterable[TaskScore]) -> list[TaskScore]:
+    """Returns for each task the score of the master that serves it best."""
+    best: dict[str, TaskScore] = {}
+    for line in lines:
+        if line.task not in best or line.normalized > best[line.task].normalized:
+            best[line.task] = line
+    return list(best.values())
+
+
 def _sharing(
-    family: str, lines: list[TaskScore], bundle: Bundle, distance: float | None
+    family: str, every: list[TaskScore], bundle: Bundle, distance: float | None
 ) -> SkillSharing:
+    lines = best_of_each_task(every)
     used = np.array([line.usage for line in lines])
     skills, tasks = used.shape[1], len({line.task for line in lines})
     evidence = Evidence(

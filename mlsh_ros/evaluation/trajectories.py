@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,6 @@ from mlsh_ros.evaluation.backends import run_offline
 from mlsh_ros.evaluation.case import EvaluationCase
 from mlsh_ros.evaluation.episode import Episode
 from mlsh_ros.evaluation.report.plots import skill_colors
-from policies.bundle.bundle import Bundle
 from sim.envs.world import World
 from sim.interface import Floats
 from sim.rendering.scene import EpisodeReplay, Frame
@@ -37,7 +37,7 @@ def drive(
     on_episode: Callable[[Episode], None] = lambda _: None,
 ) -> list[Trajectory]:
     """Drive episodes 0 .. episodes-1 of `seed` for every case, as `mlsh evaluate` does."""
-    recorder = _Recorder(cases[0].bundle)
+    recorder = _Recorder(cases)
 
     def finish(episode: Episode) -> None:
         recorder.finish(episode)
@@ -50,8 +50,11 @@ def drive(
 class _Recorder:
     """Records the scene; captions need the rewards, which are known after the episode."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, cases: Sequence[EvaluationCase]) -> None:
+        bundle = cases[0].bundle
         self.takes: list[Trajectory] = []
+        # Tasks whose name says which master drives: they have one, and it is their own.
+        self._counts = Counter(str(case.task) for case in cases)
         self._manifest, self._dt = bundle.manifest, bundle.interface.control_dt
         self._colors = [to_rgb(each) for each in skill_colors(len(bundle.manifest.skills))]
         self._states: list[tuple[Floats, dict[str, Floats]]] = []
@@ -76,6 +79,7 @@ class _Recorder:
             caption = f"{t * self._dt:.1f} s   {name}   return {returns[t]:.4g}"
             frames.append(Frame(fields, caption, self._colors[skills[t]], qpos))
         own = self._manifest.masters[episode.master].task == episode.task
+        own &= self._counts[episode.task] == 1
         label = episode.task if own else f"{episode.task} with master {episode.master}"
         title = f"{label}, episode {episode.number}"
         scene = EpisodeReplay(self._world.family, title, layout, frames)

@@ -24,7 +24,8 @@ MANIFEST, GOLDEN = "manifest.json", "golden.npz"
 MAX_FILES = 1000
 MAX_COUNT = 10**15  # of anything that is counted
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
-Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=100)]
+LONGEST_NAME = 100
+Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=LONGEST_NAME)]
 Task = Annotated[str, Field(pattern=f"^{NAME}/{NAME}$", max_length=200)]
 Count = Annotated[int, Field(strict=True, ge=0, le=MAX_COUNT)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -185,8 +186,13 @@ def check_name(kind: str, name: str) -> None:
     """Refuse a name that a manifest cannot have.
 
     Raises:
-        UserError: it is made of something other than letters, digits, - and _.
+        UserError: it is made of something other than letters, digits, - and _, or too long.
     """
+    if len(name) > LONGEST_NAME:
+        raise UserError(
+            f"{kind} name {short(name)} has {len(name)} characters, at most {LONGEST_NAME} are "
+            "accepted"
+        )
     if not re.fullmatch(NAME, name):
         raise UserError(f"{kind} name {name!r}: letters, digits, - and _ are accepted")
 

@@ -32,7 +32,7 @@ from policies.training.run import (
 )
 from policies.training.train import ADAPTATION_UPDATES, learn_masters, train
 from policies.training.trained_with import ChangedError, Trained, held, trained_now
-from sim.errors import UserError
+from sim.errors import UserError, visible
 from sim.files.arrays import load_arrays
 from sim.files.output import locked
 from sim.tasks.registry import make_family, use_family, user_sources
@@ -262,6 +262,8 @@ def run_job(job: SweepJob) -> str:
         return str(error)
     except OSError as error:
         return f"{error.filename or job.path}: {error.strerror or error}"
+    except Exception as error:  # a user's family may raise anything; the other runs go on
+        return visible(f"{type(error).__name__}: {error}")
     return ""
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.mlsh.shared_memory import SharedMemoryGroup, create
-from sim.errors import UserError
+from sim.errors import UserError, short
 
 T = TypeVar("T", bound=np.generic)
 
@@ -122,10 +122,22 @@ ALONE = Ranks()
 
 
 def ranks_of_this_run() -> Ranks:
-    """Returns the ranks as torchrun has started them; a single rank without it."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    """Returns the ranks as torchrun has started them; a single rank without it.
+
+    Raises:
+        UserError: the environment names a number of processes, and not how they meet.
+    """
+    text = os.environ.get("WORLD_SIZE", "") or "1"
+    if text == "1":
         return Ranks()
+    missing = [key for key in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(key)]
+    if not (text.isdecimal() and int(text)) or missing:
+        raise UserError(
+            f"the environment has WORLD_SIZE {short(text)}"
+            f"{f' and no {missing[0]}' * bool(missing)}; start several processes with torchrun, "
+            "or unset it"
+        )
+    size = int(text)
     import torch
 
     if not torch.distributed.is_initialized():

@@ -159,14 +159,18 @@ def _config(
 ) -> TrainConfig:
     """Settings with which masters are trained over the skills."""
     config = default_config(family.name, robot_name)
+    # Whole episodes; simulations for every skill, although masters choose their own number.
     method = replace(
-        config.mlsh, skills=skills, decision_ticks=decision_ticks, decision_lead=decision_lead
+        config.mlsh,
+        skills=skills,
+        decision_ticks=decision_ticks,
+        decision_lead=decision_lead,
+        rollout_ticks=-(-family.ticks // decision_ticks) * decision_ticks,
+        envs=max(config.mlsh.envs, 2 * skills),
     )
-    ticks = -(-family.ticks // decision_ticks) * decision_ticks
     default = make_family(family.name)
     names = [each.name for each in fields(family)]  # type: ignore[arg-type]
     changed = {n: getattr(family, n) for n in names if getattr(family, n) != getattr(default, n)}
-    method = replace(method, rollout_ticks=ticks)
     return replace(config, mlsh=method, family_parameters=changed)
 
 

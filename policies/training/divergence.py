@@ -21,12 +21,18 @@ from sim.tasks.registry import make_family
 FOLDER = "failures"
 
 
-def write_failures(run: Path, failures: list[Failure], written: int) -> None:
-    """Write the failures from number `written` on to a run folder."""
-    for number, failure in list(enumerate(failures))[written:]:
+def count_failures(run: Path) -> int:
+    """Returns the number of the next failure of a run; those of earlier sittings are kept."""
+    numbers = [p.stem for p in (run / FOLDER).glob("*.npz")]
+    return max((int(each) + 1 for each in numbers if each.isdecimal()), default=0)
+
+
+def write_failures(run: Path, failures: list[Failure], number: int) -> None:
+    """Write failures to a run folder, under this number and those after it."""
+    for each, failure in enumerate(failures, number):
         (run / FOLDER).mkdir(exist_ok=True)
         arrays = {name: np.asarray(value) for name, value in vars(failure).items()}
-        save_arrays(run / FOLDER / f"{number}.npz", arrays)
+        save_arrays(run / FOLDER / f"{each}.npz", arrays)
 
 
 def read_failure(path: Path) -> Failure:
@@ -59,15 +65,18 @@ def repeat(failure: Failure, config: TrainConfig) -> bool:
 
 def main() -> int:
     """Entry point."""
-    try:
-        path = Path(sys.argv[1])
-        failure = read_failure(path)
-        again = repeat(failure, read_config(path.parent.parent / "config.yaml"))
-    except IndexError:
+    if len(sys.argv) != 2:
         sys.stderr.write("error: which file? For example runs/first/failures/0.npz\n")
         return 2
+    path = Path(sys.argv[1])
+    try:
+        failure = read_failure(path)
+        again = repeat(failure, read_config(path.parent.parent / "config.yaml"))
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
+        return 1
+    except ValueError as error:  # robot, family or settings are not those of the training
+        sys.stderr.write(f"error: {path}: is of another model ({error})\n")
         return 1
     how = "fails again" if again else "does not fail"
     print(

@@ -82,11 +82,12 @@ def _convert_checkpoint(folder: Path) -> list[str]:
 def _convert_metrics(folder: Path) -> list[str]:
     """Rename columns of the training's metrics."""
     path = folder / METRICS
-    head, *rest = path.read_text().splitlines(keepends=True) if path.is_file() else [""]
-    new = ",".join(COLUMNS.get(each, each) for each in head.split(","))
-    if new == head:
+    data = path.read_bytes() if path.is_file() else b""
+    head, newline, rest = data.partition(b"\n")
+    new = ",".join(COLUMNS.get(each, each) for each in head.decode(errors="replace").split(","))
+    if new == head.decode(errors="replace"):
         return []
-    path.write_text("".join([new, *rest]))
+    path.write_bytes(new.encode() + newline + rest)
     return [METRICS]
 
 
@@ -115,7 +116,8 @@ def _earlier_digest(interface: Interface) -> str:
 
 
 def _replace_in_curves(folder: Path, old: str, new: str) -> list[str]:
-    found = [path for path in sorted(folder.glob("*.csv")) if old in path.read_text()]
+    before, after = old.encode(), new.encode()
+    found = [path for path in sorted(folder.glob("*.csv")) if before in path.read_bytes()]
     for path in found:
-        path.write_text(path.read_text().replace(old, new))
+        path.write_bytes(path.read_bytes().replace(before, after))
     return [path.name for path in found]

@@ -245,7 +245,9 @@ def task_config(
     parameters.pop(HELD_OUT, None)  # a goal that training did not see is what this is for
     parameters |= all_tasks(family.name)
     # All skills, with those that were derived from others.
-    config = replace(config, mlsh=replace(config.mlsh, skills=len(bundle.skills)))
+    count = len(bundle.skills)
+    method = replace(config.mlsh, skills=count, envs=max(config.mlsh.envs, 2 * count))
+    config = replace(config, mlsh=method)
     changed = replace(config, family=family.name, family_parameters=parameters, seed=seed)
     if not own:  # whole episodes, as the skills' own family has been given in its recipe
         n = config.mlsh.decision_ticks

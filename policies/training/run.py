@@ -27,7 +27,7 @@ from pathlib import Path
 from policies.mlsh.config import TrainConfig, read_config, write_config
 from policies.mlsh.config_checks import check_names
 from policies.training.trained_with import ChangedError, Trained, read_trained, trained_now
-from sim.errors import UserError, listed
+from sim.errors import UserError, listed, visible
 from sim.files.arrays import Arrays, load_arrays
 from sim.files.output import locked, write_json
 from sim.files.strict_json import parse_json
@@ -35,6 +35,7 @@ from sim.tasks.base import HELD_OUT
 from sim.tasks.registry import family_names, family_source
 
 ALLOW = "--allow-changes"
+LOCK = ".lock"
 PACKAGES = ("mlsh_ros", "numpy", "torch", "mujoco", "gymnasium", "onnxruntime")
 
 
@@ -56,7 +57,7 @@ class Run:
 
     def locked(self) -> AbstractContextManager[None]:
         """Lock for writing to the folder; a second process is refused."""
-        return locked(self.path / ".lock", f"run {str(self.path)!r}")
+        return locked(self.path / LOCK, f"run {str(self.path)!r}")
 
     @property
     def trained(self) -> Trained:
@@ -101,8 +102,8 @@ def open_run(path: Path) -> Run:
     if not (path / "config.yaml").is_file():
         near = sorted(p.parent.name for p in path.parent.glob("*/config.yaml"))
         raise UserError(f"no run {str(path)!r}. Runs beside it: {', '.join(near) or 'none'}")
-    # A pipe would be waited for, without an end.
-    if odd := [p.name for p in path.iterdir() if not (p.is_file() or p.is_dir())]:
+    # A pipe would be waited for, without an end; a link that leads nowhere is nobody's.
+    if odd := [p.name for p in path.iterdir() if p.exists() and not (p.is_file() or p.is_dir())]:
         raise UserError(f"run {str(path)!r}: {sorted(odd)[0]!r} is neither a file nor a folder")
     if not run.checkpoint.is_file():
         raise UserError(
@@ -146,12 +147,33 @@ def create_run(config: TrainConfig, path: Path) -> Run:
             raise UserError(
                 f"run {str(path)!r} exists; give another --output, or go on with --resume"
             )
+        _check_ours(run)
         write_config(config, path / "config.yaml")
         if source := family_source(config.family):
             facts = {"source": source.text, "sha256": source.digest}
             write_json(path / "family.json", facts, overwrite=True)
         write_json(path / "versions.json", environment(), overwrite=True)
     return run
+
+
+def _check_ours(run: Run) -> None:
+    """Refuse a folder with files of something else, which a run would replace.
+
+    A run that stopped before its first checkpoint may be begun anew.
+
+    Raises:
+        UserError: names one of the files.
+    """
+    there = sorted(each.name for each in run.path.iterdir() if each.name != LOCK)
+    if not there:
+        return
+    try:
+        read_config(run.path / "config.yaml")
+    except UserError:
+        raise UserError(
+            f"{run.path} has files that are not of a run, such as {there[0]!r}; give another "
+            "--output"
+        ) from None
 
 
 def environment() -> dict[str, object]:
@@ -162,7 +184,7 @@ def environment() -> dict[str, object]:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    command = visible(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     return {"command": command, "commit": _commit(), "versions": versions}
 
 

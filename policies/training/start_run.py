@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -53,8 +54,26 @@ def start_run(
     ranks.local_groups(config.mlsh.groups)  # says so before a folder is made
     if path is None and ranks.size > 1:
         raise UserError("several processes need one folder; give --output")
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    path = path or Path("runs") / f"{family}-{body.name}-s{config.seed}-{stamp}"
+    path = path or _new_folder(f"{family}-{body.name}-s{config.seed}")
     run = create_run(config, path) if ranks.first else Run(path)
     ranks.any(True)  # nobody reads it before it is there
     return run
+
+
+def _new_folder(name: str) -> Path:
+    """Make a folder under runs/ that no other process has, also one that starts in this second.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in itertools.count(1):
+        path = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"{path}: could not be written ({error.strerror})") from None
+    raise AssertionError  # numbers do not end

@@ -18,7 +18,7 @@ from policies.mlsh.distributed import ALONE, Ranks
 from policies.mlsh.mlsh import Mlsh
 from policies.training.adapt import AdaptationResult, adapt
 from policies.training.adaptation_file import Origin, write_adaptation
-from policies.training.divergence import write_failures
+from policies.training.divergence import count_failures, write_failures
 from policies.training.metrics import CsvLog, Row, column_names, describe, plot_curves
 from policies.training.pruning import prune, untrained_skills
 from policies.training.run import ALLOW, Run, iteration_of, misfit, seconds_of, with_all_tasks
@@ -39,6 +39,7 @@ class Training:
     rows: list[Row]
     seconds: float = 0.0  # that it took so far, all sittings together
     failures: int = 0  # of simulations that were kept
+    earlier_failures: int = 0  # of earlier sittings, whose files come first
     set_aside: Path | None = None  # what was there as metrics.csv, if that was damaged
     finished: bool = False
 
@@ -88,6 +89,7 @@ def _train(
         trained = kept.followed_by(trained, learner.iteration)
     tasks, reference_returns = learner.family.tasks, learner.reference_returns
     training = Training(run, learner, [])
+    training.earlier_failures = count_failures(run.path)
     log = _Log(run, learner, training) if ranks.first else None
     start = time.perf_counter()
 
@@ -113,7 +115,8 @@ def _train(
             if log is not None:
                 log.write(row)
                 failures = learner.env.world.failures
-                write_failures(run.path, failures, training.failures)
+                new = failures[training.failures :]
+                write_failures(run.path, new, training.earlier_failures + training.failures)
                 training.failures = len(failures)
             if lost := iteration.not_finite:
                 # Before this reaches the checkpoint, from which one can go on.

@@ -24,6 +24,20 @@ from sim.errors import UserError
 TOKEN = r"[0-9a-f]{16}"
 
 
+def named(path: Path) -> Path:
+    """Returns the same place as a path that ends in a name; `.` and `x/..` have none.
+
+    Raises:
+        UserError: it is the root of the file system.
+    """
+    if path.name not in ("", ".."):
+        return path
+    whole = Path(os.path.abspath(path))
+    if not whole.name:
+        raise UserError(f"{path}: is no place for an output")
+    return whole
+
+
 def check_place(path: Path, *, overwrite: bool = False, folder: bool = False) -> None:
     """Refuse an output path that cannot be written or is already in use.
 
@@ -35,6 +49,7 @@ def check_place(path: Path, *, overwrite: bool = False, folder: bool = False) ->
     Raises:
         UserError: the path exists already, or no folder above it is writable.
     """
+    path = named(path)
     with _reported(path):
         if path.parent.is_dir():
             _sweep(path)  # what a kill had moved aside is back before it is looked for
@@ -100,6 +115,7 @@ def replacing(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         UserError: something stands at `path` that must stay, or it could not be written.
     """
+    path = named(path)
     with _reported(path):
         _check_target(path, overwrite, folder=False)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,6 +170,7 @@ def replacing_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         UserError: something stands at `path` that must stay, or it could not be written.
     """
+    path = named(path)
     with _reported(path):
         _check_target(path, overwrite, folder=True)
         path.parent.mkdir(parents=True, exist_ok=True)

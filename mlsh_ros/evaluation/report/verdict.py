@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from mlsh_ros.evaluation.report.page import PERCENT, percent
-from mlsh_ros.evaluation.scores import Evaluation
+from mlsh_ros.evaluation.scores import Evaluation, best_of_each_task
 from sim.tasks.task_id import TaskId
 
 SOLVED = 0.9  # normalized score from which a task is called solved
@@ -16,7 +16,7 @@ def verdict(evaluation: Evaluation) -> str:
     lines = evaluation.lines
     if not lines:
         return "No episode was driven."
-    found = [line.normalized for line in lines]
+    found = [line.normalized for line in best_of_each_task(lines)]
     worst = min(line.reference.normalize(line.worst) for line in lines)
     text = f"{_solved(found)}; the worst episode reached {percent(worst)}."
     for family in sorted({TaskId.parse(line.task).family for line in lines}):
