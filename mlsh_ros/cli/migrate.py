@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -23,9 +24,14 @@ def migrate(
     Comments stay. The new files take the place of the old ones when they are complete.
     """
     from policies.training.migrate import migrate as rewrite
+    from sim.files.output import named
 
+    inside = Path.cwd()
+    path = named(path)
     done = rewrite(path)
     if done.files:
         say(f"{done.kind} {path}: rewritten: {', '.join(done.files)}")
+        if path.resolve() == inside or path.resolve() in inside.parents:
+            say(f"the folder was replaced; enter it again: cd {shlex.quote(str(inside))}")
     else:
         say(f"{done.kind} {path}: has this version's names already")

@@ -1,8 +1,12 @@
 """What `mlsh` prints: data as it is, never as markup; a fault of ours is one line too."""
 
+import errno
+import io
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -267,3 +271,29 @@ def test_files_of_users_are_read_strictly():
         for path in (root / package).rglob("*.py"):
             if path.parent.name != "files":
                 assert not re.search(r"yaml\.(safe_)?load|json\.loads?\(", path.read_text()), path
+
+
+def test_the_work_goes_on_when_nobody_reads_its_output(tmp_path):
+    """`| head -1`: the report is written, and the status says that output was lost."""
+    command = f"{sys.executable} -m mlsh_ros.cli.main evaluate moving_bandits --episodes 1"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | true"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert (tmp_path / "reports" / "report.json").is_file()
+
+
+def test_output_that_cannot_be_written_is_said_once_and_ends_nothing(monkeypatch, capsys):
+    screen = Screen(80)
+
+    class Full(io.StringIO):
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    screen.file = Full()
+    for _ in range(3):
+        screen.print("a line")
+    assert screen.failed.strerror == "No space left on device"

@@ -434,3 +434,16 @@ def test_unwritable_path_is_one_line(tmp_path, offline, name):
         write_report(offline, tmp_path / name)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
+
+
+def test_of_two_masters_for_a_task_the_better_one_counts(offline):
+    """Two skills divide two tasks: one bit, however many masters each task has."""
+    made = shared(offline, (1.0, 0.0), (0.0, 1.0), value=0.95)
+    worse = [
+        replace(line, master="other", value=0.1 * line.value, usage=(0.5, 0.5))
+        for line in made.lines
+    ]
+    both = replace(made, lines=[*made.lines, *worse])
+    (found,) = both.sharing
+    assert found.mutual_information == pytest.approx(1.0) == found.possible
+    assert "Both tasks are solved" in verdict(both)

@@ -136,3 +136,17 @@ def test_the_verdict_names_where_it_breaks_and_the_files_hold_it(tmp_path):
     assert (tmp_path / "map.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(UserError, match="could not be written"):
         plot_map(found, tmp_path / "map.json" / "map.png")
+
+
+def test_a_nominal_score_below_zero_has_nothing_to_keep(tmp_path):
+    found = replace(made_up(), nominal=Point({}, -0.1, 0.0))
+    assert found.verdict("friction") == (
+        "friction (x nominal): the nominal score is -0.10, none to keep"
+    )
+    plot_map(replace(found, nominal=Point({}, 1.4, 1.0)), tmp_path / "map.png")
+
+
+def test_a_sweep_over_nothing_is_refused(mlsh):
+    code, _, said = mlsh("evaluate", "moving_bandits", "--robustness", "")
+    assert code == 1
+    assert "--robustness: no quantity is given" in said

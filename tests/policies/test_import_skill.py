@@ -27,7 +27,7 @@ from policies.training.finetune import finetune
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
-from sim.tasks.registry import make_family
+from sim.tasks.registry import FAMILIES, make_family
 from sim.tasks.task_id import TaskId
 from tests.support.bundles import made_up_bounds
 from tests.support.foreign_policy import (
@@ -700,3 +700,14 @@ def test_golden_rows_that_nobody_needs_are_refused(tmp_path):
     data = golden.golden_bytes(golden.Golden(rows, actions, {}, {}))
     with pytest.raises(UserError, match="1,001 rows, at most 1,000 are accepted"):
         golden.read_golden(data, bundle.manifest, "golden.npz")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("decision_ticks", [2, 7, 40, 49])
+def test_masters_can_be_trained_for_any_family_number_of_skills_and_decision_time(
+    name, decision_ticks
+):
+    family = make_family(name)
+    config = importer._config(family.robot, family, 25, decision_ticks, 1)
+    assert config.mlsh.rollout_ticks >= family.ticks
+    assert config.mlsh.envs >= 50

@@ -11,6 +11,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from mlsh_ros.cli.migrate import migrate as command
 from policies.bundle.bundle import PRETRAINED, load_bundle
 from policies.bundle.manifest import GOLDEN, MANIFEST, digest_of
 from policies.training.adaptation_file import Origin, read_adaptation
@@ -371,3 +372,20 @@ def test_what_is_renamed_keeps_its_order_and_its_values():
     data = {"a": 1, "action": [{"blend": {"safe": 1}, "b": [1, "up"]}], "blend": 3}
     new = rename(data, CHANGES["robot.yaml"], "robot.yaml")
     assert json.dumps(new) == json.dumps(data).replace('{"blend"', '{"smoothing_time"')
+
+
+def test_the_folder_in_which_one_stands_is_migrated(robot, monkeypatch, capsys):
+    """As the refusal of `mlsh check-robot .` suggests."""
+    monkeypatch.chdir(robot)
+    command(Path("."))
+    assert read_interface(robot / "robot.yaml")
+    said = capsys.readouterr().out
+    assert f"the folder was replaced; enter it again: cd {robot}" in said
+
+
+def test_tables_that_are_no_text_are_left_as_they_are(run):
+    (run / "notes.csv").write_bytes("Größe,1\n".encode("latin-1"))
+    (run / "metrics.csv").write_bytes(b"")
+    migrate(run)
+    assert (run / "notes.csv").read_bytes() == "Größe,1\n".encode("latin-1")
+    assert (run / "metrics.csv").read_bytes() == b""

@@ -215,3 +215,17 @@ def test_memory_is_shared_on_one_computer_and_left_behind_by_nobody():
             one.join(60)
         assert [one.exitcode for one in both] == [0, 0]
     assert set(Path("/dev/shm").glob("mlsh_*")) == before
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [("2", "WORLD_SIZE '2' and no RANK"), ("many", "WORLD_SIZE 'many'"), ("0", "WORLD_SIZE '0'")],
+)
+def test_an_environment_that_names_no_meeting_is_refused(monkeypatch, size, said):
+    for key in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(UserError, match=said):
+        ranks_of_this_run()
+    monkeypatch.setenv("WORLD_SIZE", "")
+    assert ranks_of_this_run().size == 1

@@ -19,6 +19,7 @@ import pytest
 from policies.bundle.export import provenance_of
 from policies.mlsh.config import write_config
 from policies.mlsh.iteration import Iteration
+from policies.training import divergence, start_run
 from policies.training.divergence import read_failure, repeat
 from policies.training.metrics import CsvLog, column_names, read_rows, skill_mutual_information
 from policies.training.run import create_run, open_run
@@ -594,3 +595,62 @@ def test_mutual_information_of_skill_and_task(usage, bits):
     )
     assert skill_mutual_information(it, warmup=5) == pytest.approx(bits, abs=1e-5)
     assert skill_mutual_information(it, warmup=6) == 0  # nobody has warmed up
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "curves.png", "notes.txt"])
+def test_a_folder_with_files_of_something_else_is_left_alone(tmp_path, name):
+    (tmp_path / name).write_text("a: 1")
+    said = refusal(create_run, config(), tmp_path)
+    assert said == (
+        f"{tmp_path} has files that are not of a run, such as {name!r}; give another --output"
+    )
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "a: 1"
+
+
+def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(start_run.time, "strftime", lambda _: "20260101-120000")
+    paths = [start_run.start_run("moving_bandits").path for _ in range(3)]
+    stem = "runs/moving_bandits-omni-s0-20260101-120000"
+    assert [str(path) for path in paths] == [stem, f"{stem}-2", f"{stem}-3"]
+
+
+def test_a_link_that_leads_nowhere_is_no_part_of_a_run(copy):
+    (copy.path / ".#config.yaml").symlink_to("nobody@nowhere.123")
+    assert open_run(copy.path).trained
+
+
+def test_failures_of_an_earlier_sitting_are_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = create_run(config(), tmp_path / "run")
+
+    def spoil(training):
+        training.learner.env.world.physics.batch.bind("qvel")[3, 0] = np.nan
+
+    train(run, should_stop=stop_after(2), on_iteration=spoil)
+    folder = run.path / "failures"
+    first = {each.name: each.read_bytes() for each in folder.iterdir()}
+    assert first
+    shown = []
+    train(run, resume=True, on_iteration=lambda t: (spoil(t), shown.append(t.earlier_failures)))
+    assert {each.name: each.read_bytes() for each in folder.iterdir()}.items() > first.items()
+    assert shown[-1] == len(first)
+
+
+def test_a_failure_of_another_model_is_one_line(copy, tmp_path, monkeypatch, capsys):
+    arrays = {"simulation": 0, "tick": 1, "state": [1.0], "command": [0.0], "varied": []}
+    place = copy.path / "failures" / "0.npz"
+    place.parent.mkdir()
+    save_arrays(place, {name: np.asarray(value) for name, value in arrays.items()})
+    monkeypatch.setattr(sys, "argv", ["divergence", str(place)])
+    assert divergence.main() == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {place}: is of another model (")
+    assert said.count("\n") == 1
+
+
+def test_a_command_with_bytes_that_are_no_text_can_be_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["mlsh", "train", "--sim-params", "s\udce9.yaml"])
+    run = create_run(config(), tmp_path / "run")
+    assert "s\\udce9.yaml" in str(run.provenance["command"])

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from policies.bundle.manifest import check_name
 from policies.mlsh.config_checks import check_names
 from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.presets import default_config
@@ -67,3 +68,9 @@ def test_an_entropy_bonus_that_is_over_before_a_master_learns_is_refused(change,
     else:
         with pytest.raises(UserError, match=r"^master.entropy 0.05: has no effect"):
             check_names(config)
+
+
+def test_a_name_that_no_bundle_can_have_is_refused_before_the_work():
+    check_name("master", "a" * 100)
+    with pytest.raises(UserError, match=r"master name .* has 101 characters, at most 100"):
+        check_name("master", "a" * 101)

@@ -365,3 +365,12 @@ def test_what_scratch_is_said_not_to_depend_on_changes_nothing(setting):
     curves = [from_scratch(c, 1, updates=2, envs=4, episodes=4).curves for c in (config, changed)]
     one, two = ([p.greedy for p in curve[0]] for curve in curves)
     assert one == two
+
+
+def test_what_a_users_family_raises_ends_its_run_alone(tmp_path, monkeypatch):
+    def learn(*_, **__):
+        raise ZeroDivisionError("float\ndivision")
+
+    monkeypatch.setattr(sweep, "train", learn)
+    planned = jobs(tmp_path, ["mlsh"])
+    assert run_job(planned[0]) == "ZeroDivisionError: float\\ndivision"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -225,3 +226,24 @@ def test_many_writers_of_one_file_leave_one_whole_file(tmp_path):
     assert len(set(text)) == 1
     assert not faults
     assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("text", [".", "below/..", ""])
+def test_a_path_without_a_name_is_the_folder_that_it_means(tmp_path, monkeypatch, text):
+    here = tmp_path / "here"
+    (here / "below").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    (here / "old").write_text("old")
+    place = Path(text)
+    with pytest.raises(UserError, match=f"^{here} exists; give another place"):
+        check_place(place, folder=True)
+    check_place(place, overwrite=True, folder=True)
+    with replacing_folder(place, overwrite=True) as fresh:
+        (fresh / "new").write_text("new")
+    assert names(here) == ["new"]
+    assert names(tmp_path) == ["here"]
+
+
+def test_the_root_is_no_place_for_an_output():
+    with pytest.raises(UserError, match=r"^/: is no place for an output"):
+        check_place(Path("/"), overwrite=True, folder=True)
