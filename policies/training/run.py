@@ -22,8 +22,10 @@ import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 
+from policies.bundle.bundle_files import MAX_BUNDLE_BYTES, MAX_FILE_BYTES
 from policies.mlsh.config import TrainConfig, read_config, write_config
 from policies.mlsh.config_checks import check_names
 from policies.training.trained_with import ChangedError, Trained, read_trained, trained_now
@@ -31,11 +33,13 @@ from sim.errors import UserError, listed, visible
 from sim.files.arrays import Arrays, load_arrays
 from sim.files.output import locked, write_json
 from sim.files.strict_json import parse_json
+from sim.physics.robot_model import load_robot
 from sim.tasks.base import HELD_OUT
-from sim.tasks.registry import family_names, family_source
+from sim.tasks.registry import family_names, family_source, make_family
 
 ALLOW = "--allow-changes"
 LOCK = ".lock"
+NETWORK_OVERHEAD = 2**16  # bytes of an ONNX file or a bundle that are no weights
 PACKAGES = ("mlsh_ros", "numpy", "torch", "mujoco", "gymnasium", "onnxruntime")
 
 
@@ -141,6 +145,7 @@ def create_run(config: TrainConfig, path: Path) -> Run:
             has a checkpoint already, is in use or cannot be written.
     """
     check_names(config)
+    _check_bundle_size(config)
     run = Run(path)
     with run.locked():
         if run.checkpoint.exists():
@@ -154,6 +159,33 @@ def create_run(config: TrainConfig, path: Path) -> Run:
             write_json(path / "family.json", facts, overwrite=True)
         write_json(path / "versions.json", environment(), overwrite=True)
     return run
+
+
+def _check_bundle_size(config: TrainConfig) -> None:
+    """Refuse networks that no bundle can hold, before they are trained.
+
+    Raises:
+        UserError: names their size.
+    """
+    family = make_family(config.family, config.family_parameters)
+    interface = load_robot(config.robot).interface.with_terms(family.terms)
+    skills, hidden = config.mlsh.skills, config.network.hidden
+
+    def size(outputs: int) -> int:
+        layers = pairwise((interface.observation_size, *hidden, outputs))
+        return 4 * sum((inputs + 1) * units for inputs, units in layers)
+
+    skill, master = size(interface.action_size), size(skills)
+    every = skills * skill + len(family.tasks) * master
+    for what, size_of, most in (
+        ("a network", max(skill, master), MAX_FILE_BYTES),
+        (f"{skills} skills and {len(family.tasks)} masters", every, MAX_BUNDLE_BYTES),
+    ):
+        if size_of + NETWORK_OVERHEAD > most:
+            raise UserError(
+                f"network.hidden {list(hidden)}: {what} would have {size_of:,} bytes, at most "
+                f"{most:,} fit into a bundle"
+            )
 
 
 def _check_ours(run: Run) -> None:

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -654,3 +655,17 @@ def test_a_command_with_bytes_that_are_no_text_can_be_kept(tmp_path, monkeypatch
     monkeypatch.setattr(sys, "argv", ["mlsh", "train", "--sim-params", "s\udce9.yaml"])
     run = create_run(config(), tmp_path / "run")
     assert "s\\udce9.yaml" in str(run.provenance["command"])
+
+
+@pytest.mark.parametrize(
+    ("hidden", "said"),
+    [
+        ((2048, 2048), r"network.hidden \[2048, 2048\]: a network would have 16,8\d\d,\d+ bytes"),
+        ((2000, 2000), r"2 skills and 3 masters would have 80,\d+,\d+ bytes, at most 67,108,864"),
+    ],
+)
+def test_networks_that_no_bundle_can_hold_are_refused_before_the_training(tmp_path, hidden, said):
+    made = config(family="ring_bandits" if "masters" in said else "moving_bandits")
+    wide = replace(made, network=replace(made.network, hidden=hidden))
+    assert re.search(said, refusal(create_run, wide, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
