@@ -121,6 +121,26 @@ def write_table(summaries: list[SweepSummary], path: Path) -> None:
     write_csv(path, HEADER, rows)
 
 
+def _check_table(path: Path, planned: Sequence[SweepJob]) -> None:
+    """Refuse to replace a table by one that lacks some of its runs.
+
+    Raises:
+        UserError: names a run that the sweep to come does not have.
+    """
+    if not path.is_file():
+        return
+    lines = path.read_bytes().decode(errors="replace").splitlines()
+    if lines[:1] != [",".join(HEADER)]:
+        raise UserError(f"{path} is no table of a sweep; give another --output")
+    there = {tuple(line.split(",")[:2]) for line in lines[1:]}
+    here = {(job.variant, str(job.config.seed)) for job in planned}
+    if missing := sorted(there - here):
+        raise UserError(
+            f"{path} has results of {missing[0][0]!r} with seed {missing[0][1]}, which this sweep "
+            "does not have; give another --output, or the same variants and seeds"
+        )
+
+
 def plot(summaries: list[SweepSummary], target_score: float, path: Path) -> None:
     """Plot the adaptation, mean over tasks: each seed thin, their mean thick."""
     from matplotlib.figure import Figure
@@ -190,6 +210,9 @@ def run_sweep(
     load_robot(robot)
     chosen = grid(variants(list(names)), list(settings))
     planned = plan(family, robot, chosen, list(range(seeds)), folder, episodes)
+    stem = folder / ("sweep" if episodes is None else f"sweep-{episodes}")
+    table, figure = stem.with_suffix(".csv"), stem.with_suffix(".png")
+    _check_table(table, planned)
     failed = 0
     for count, (job, reason) in enumerate(sweep(planned, processes), 1):
         failed += bool(reason)
@@ -197,8 +220,6 @@ def run_sweep(
     summaries = summarize(planned)
     if not summaries:
         raise UserError(f"no run of {folder} has a result")
-    stem = folder / ("sweep" if episodes is None else f"sweep-{episodes}")
-    table, figure = stem.with_suffix(".csv"), stem.with_suffix(".png")
     write_table(summaries, table)
     plot(summaries, target_score, figure)
     shown = {s.variant: chosen[s.variant] for s in summaries}

@@ -13,7 +13,7 @@ import pytest
 
 from mlsh_ros.cli import main as cli
 from policies.bundle.adaptation import AdaptationPoint
-from policies.experiments import sweep
+from policies.experiments import results_table, sweep
 from policies.experiments.ablations import (
     RENAMED,
     SETS,
@@ -374,3 +374,17 @@ def test_what_a_users_family_raises_ends_its_run_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "train", learn)
     planned = jobs(tmp_path, ["mlsh"])
     assert run_job(planned[0]) == "ZeroDivisionError: float\\ndivision"
+
+
+def test_the_table_of_another_sweep_is_not_replaced(tmp_path):
+    table = tmp_path / "sweep.csv"
+    planned = jobs(tmp_path, ["mlsh"])
+    table.write_text("my,own,table\n")
+    with pytest.raises(UserError, match="is no table of a sweep"):
+        results_table._check_table(table, planned)
+    head = ",".join(results_table.HEADER)
+    table.write_text(f"{head}\nmlsh,0,goal-0,0,0,1,1\nscratch,3,goal-0,0,0,1,1\n")
+    with pytest.raises(UserError, match="has results of 'scratch' with seed 3"):
+        results_table._check_table(table, planned)
+    table.write_text(f"{head}\nmlsh,0,goal-0,0,0,1,1\n")
+    results_table._check_table(table, planned)
