@@ -238,8 +238,16 @@ class World:
         """Simulate a failed tick once more, in simulation 0; True if it fails again.
 
         Raises:
-            ValueError: it failed with other sim parameters.
+            ValueError: it failed with another model, or with other sim parameters.
         """
+        varied = np.zeros(0) if self.varied is None else self.varied.state[0]
+        for what, kept, own in (
+            ("state", failure.state, self.physics.batch.state[0]),
+            ("command", failure.command, self.command[0]),
+            ("sim parameters", failure.varied, varied),
+        ):
+            if kept.shape != own.shape:
+                raise ValueError(f"{what}: {kept.size} numbers, not {own.size}")
         if self.varied is not None:
             self.varied.restore(failure.varied[None], np.zeros(1, np.int32))
         self.physics.batch.state[0] = failure.state

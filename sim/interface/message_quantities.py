@@ -50,6 +50,6 @@ def meaning_of(text: str) -> FieldMeaning:
         return FieldMeaning(names[-1] if names else "", ARRAYS.get(last, ""))
     parent = path[-2][0] if len(path) > 1 else ""
     accelerates = any("accel" in name for name, _ in path[:-1])
-    unit = "" if accelerates else VECTORS.get(parent, "")
+    unit = "" if accelerates and parent in ("linear", "angular") else VECTORS.get(parent, "")
     axis = last if last in AXES and len(last) == 1 and parent else ""
     return FieldMeaning(" ".join([*names, axis]).strip(), unit if axis else ARRAYS.get(last, ""))
