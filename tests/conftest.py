@@ -65,9 +65,10 @@ def bundle(tmp_path_factory) -> Bundle:
 
 @pytest.fixture(scope="session")
 def patient_bundle(tmp_path_factory) -> Bundle:
-    """Of a robot whose sensors may be 2 s old: where the test itself sends them, and is busy."""
+    """Of a robot whose sensors may be 2 s late: where the test itself sends them, and is busy."""
     folder = tmp_path_factory.mktemp("patient")
-    robot = changed_robot(folder / "omni", "omni", ("max_age: 0.3", "max_age: 2.0"))
+    late = ("max_age: 0.3", "max_age: 2.0"), ("timeout: 0.5}", "timeout: 2.0}")
+    robot = changed_robot(folder / "omni", "omni", *late)
     return restless_bundle(folder / "restless", robot=robot)
 
 

@@ -120,7 +120,8 @@ class WalkingGoals(GoalTask):
         rows = [self.reset(task, generator(0, Stream.EPISODE, 0, n)) for n in range(DRAWS)]
         layout = {name: np.array([row[name] for row in rows]) for name in rows[0]}
         position, heading = layout["start"][:, :2].copy(), layout["start"][:, 2].copy()
-        total, fields = 0.0, {"position": position}
+        upright = np.tile([1.0, 0.0, 0.0, 0.0], (DRAWS, 1))
+        total, fields = 0.0, {"position": position, "orientation": upright}
         for _ in range(self.ticks):
             offset = target(layout, fields) - position
             bearing = (np.arctan2(offset[:, 1], offset[:, 0]) - heading + np.pi) % (2 * np.pi)
@@ -129,7 +130,7 @@ class WalkingGoals(GoalTask):
             distance = np.linalg.norm(offset, axis=1)
             step = np.where(turn == bearing - np.pi, np.minimum(self.speed * dt, distance), 0.0)
             position = position + step[:, None] * np.stack([np.cos(heading), np.sin(heading)], -1)
-            fields = {"position": position}
+            fields["position"] = position
             layout |= self.advance(layout, fields, dt)
             total += float(self.reward(layout, fields).mean())
         return total
