@@ -38,7 +38,7 @@ class Screen(Console):
             self.quiet, self.failed = True, error
 
     def on_broken_pipe(self) -> None:
-        """Nobody reads the output any more."""
+        """Go on without output: its reader has ended."""
         self.quiet, self.failed = True, BrokenPipeError()
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -29,7 +29,7 @@ ARRAYS = {
 
 @dataclass(frozen=True)
 class FieldMeaning:
-    """What a path says of an element; empty where it says nothing."""
+    """Meaning of the path of an element; texts are empty where it says nothing."""
 
     label: str  # name in brackets, such as a joint, or an axis
     quantity: str  # position, velocity, acceleration or effort; or the unit of a vector

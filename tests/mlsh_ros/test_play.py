@@ -232,8 +232,10 @@ def test_a_master_on_another_task_is_said_so():
     takes = drive(cases, episodes=1, seed=0)
     assert [take.label for take in takes] == [
         "moving_bandits/goal-0 with master goal-1",
-        "moving_bandits/goal-0",
+        "moving_bandits/goal-0 with master goal-0",
     ]
+    (alone,) = drive(cases[1:], episodes=1, seed=0)
+    assert alone.label == "moving_bandits/goal-0"
     figure = draw_birdseye(robot, takes, skills=bundle.manifest.skills, title="t")
     assert len(figure.axes) == 2
 

@@ -389,10 +389,8 @@ def _out_of_step(signals: Signals) -> list[str]:
     for stream in signals.streams:
         lost, count = lacking(signals, stream)
         if lost:
-            notes.append(
-                f"{lost} of {count} messages of {stream.topic} are missing: in lockstep nobody "
-                "could go on without them, so it is the recorder that lost them"
-            )
+            text = f"{lost} of {count} messages of {stream.topic} are missing: in lockstep nobody "
+            notes.append(f"{text}could go on without them, so it is the recorder that lost them")
     if (apart := behind(signals)) > ASTRAY:
         notes.append(
             f"the recorder fell behind: topics are recorded up to {apart} ticks out of step; they "
