@@ -42,7 +42,7 @@ class Taxis:
     def __init__(
         self, groups: int, envs: int, pairs: list[tuple[int, int]], seed: int | None
     ) -> None:
-        made = gymnasium.make("Taxi-v3").unwrapped
+        made = gymnasium.make("Taxi-v4").unwrapped
         self.table, self.encode, self.locs = made.P, made.encode, made.locs
         self.num_envs, self.envs, self.group_ids = groups * envs, envs, range(groups)
         self.pairs = [pairs[i // envs] for i in range(self.num_envs)]
