@@ -99,7 +99,8 @@ def finetune(
         str | None,
         typer.Option(
             help="Topic of std_msgs/Float32 or Float64 in the recordings, or sim_node/outcome, "
-            "whose sum is the reward. Default: the task's reward for the recorded sensors."
+            "whose sum is the reward; in lockstep only the latter. Default: the task's reward for "
+            "the recorded sensors."
         ),
     ] = None,
     unfreeze: Annotated[

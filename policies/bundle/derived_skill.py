@@ -7,6 +7,7 @@ the old one gets its output there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from sim.errors import UserError, unknown
 
 Float32 = NDArray[np.float32]
 NEVER = -1e6  # logit of a skill that is not chosen, neither greedily nor by drawing
+BEHIND = 1.0  # nats
 
 
 def skill_to_unfreeze(bundle: Bundle, name: str) -> int:
@@ -115,3 +117,26 @@ def _with_head(data: bytes, name: str, moved: int | None) -> bytes:
     layers[-1] = weight[:, order], bias[order]
     clip = arrays["high"].item()
     return write_graph(name, arrays["shift"], arrays["scale"], clip, layers)
+
+
+def with_reachable_outputs(
+    arrays: Mapping[str, Float32], skills: Sequence[str], derived: Mapping[str, Derivation]
+) -> dict[str, Float32]:
+    """Returns weights of a master that can learn to choose copies of skills and their originals.
+
+    Where a master never chooses one of a pair, no gradient tells what that would bring. It gets
+    the output of the other one of the pair, lower by `BEHIND`: the greedy choice stays.
+
+    Args:
+        arrays: `weight0`, `bias0` and so on of the master's layers, and others.
+        skills: names, in the order of its outputs.
+        derived: of the copies, by name.
+    """
+    last = sum(key.startswith("bias") for key in arrays) - 1
+    weight, bias = arrays[f"weight{last}"].copy(), arrays[f"bias{last}"].copy()
+    pairs = [(skills.index(name), skills.index(each.skill)) for name, each in derived.items()]
+    for copy, original in (*pairs, *reversed(pairs)):  # there are copies of copies
+        for one, other in ((copy, original), (original, copy)):
+            if bias[one] <= NEVER / 2 < bias[other]:
+                weight[:, one], bias[one] = weight[:, other], bias[other] - BEHIND
+    return {**arrays, f"weight{last}": weight, f"bias{last}": bias}

@@ -27,7 +27,7 @@ class Iteration:
     steps: int  # environment steps so far
     age: NDArray[np.int64]  # (G,) updates of each group on its task, before this one
     task: NDArray[np.intp]  # (G,)
-    returns: NDArray[np.float64]  # (G,) mean return per `family.ticks` ticks
+    returns: NDArray[np.float64]  # (G,) mean return of an episode
     success: NDArray[np.float64]  # (G,) fraction of episodes
     usage: NDArray[np.float64]  # (G, K) fraction of the ticks that a master decided about
     # (G, K) bits that a master's choice of a skill has on the state (`skill_metrics`)
@@ -57,7 +57,7 @@ class Iteration:
 
 
 def group_statistics(
-    rollout: Rollout, groups: LocalGroups, skills: int, episodes: float
+    rollout: Rollout, groups: LocalGroups, skills: int, limit: int
 ) -> dict[str, Floats64]:
     """`returns`, `success` and `usage` of an `Iteration`.
 
@@ -65,9 +65,10 @@ def group_statistics(
         rollout: of the groups of this process.
         groups: of all processes.
         skills: K.
-        episodes: that the ticks of a group's rollout amount to.
+        limit: ticks after which an episode is truncated.
     """
     by_group = groups.by_group(rollout.reward.sum(axis=0, dtype=np.float64)).sum(axis=1)
+    episodes = groups.by_group(rollout.counted_ticks(limit)).sum(axis=1) / limit
     ended = groups.by_group(rollout.done.sum(axis=0)).sum(axis=1)
     solved = groups.by_group(rollout.success.sum(axis=0)).sum(axis=1)
     chosen = ~rollout.is_random[..., None] & (rollout.skill[..., None] == np.arange(skills))

@@ -157,7 +157,6 @@ class Mlsh:
             self.agent.normalizer.update(rollout.raw, self.groups.all_reduce)
         self.schedule.advance()
         self.iteration += 1
-        episodes = self.method.envs * self.method.rollout_ticks / self.family.ticks
         diverged = self.groups.all_reduce(np.array([self.env.diverged], np.float64))
         return Iteration(
             number=self.iteration,
@@ -172,7 +171,7 @@ class Mlsh:
             state_information=by_state,
             alone=alone,
             diverged=int(diverged[0]),
-            **group_statistics(rollout, self.groups, self.method.skills, episodes),
+            **group_statistics(rollout, self.groups, self.method.skills, self.family.ticks),
         )
 
     def _change_tasks(self) -> None:
@@ -204,7 +203,10 @@ class Mlsh:
         if not probing.any():
             return alone
         totals = self.groups.by_group(rollout.reward.sum(axis=0, dtype=np.float64))
-        totals = self.groups.all_gather(totals) * (self.family.ticks / self.method.rollout_ticks)
+        ticks = self.groups.by_group(rollout.counted_ticks(self.family.ticks))
+        totals = self.groups.all_gather(totals) * (
+            self.family.ticks / self.groups.all_gather(ticks)
+        )
         for g in np.flatnonzero(probing).tolist():
             task = int(self.schedule.tasks[g])
             returns = self.scores.returns(totals[g], task)  # per episode

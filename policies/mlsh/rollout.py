@@ -41,11 +41,21 @@ class Rollout:
     decided: Bools  # (T, B) a decision takes effect here
     decision_obs: Float32  # (T, B, O) what it was taken from; zero elsewhere
     decision_log_prob: Float32  # (T, B)
+    tick: NDArray[np.int64]  # (T, B) of the episode
 
     @property
     def done(self) -> Bools:
         """(T, B) True where an episode ended."""
         return self.terminated | self.truncated
+
+    def counted_ticks(self, limit: int) -> NDArray[np.int64]:
+        """(B,) ticks that were run, and those of `limit` that terminated episodes left unused.
+
+        Divided by `limit` it is the number of episodes: after a termination the next one begins,
+        and what it earns is no part of the return of the one before.
+        """
+        unused = np.where(self.terminated, limit - 1 - self.tick, 0).sum(axis=0)
+        return np.asarray(len(self.tick) + unused)
 
 
 @dataclass
@@ -119,6 +129,7 @@ class Collector:
         terminated, truncated, success, decided, is_random = np.zeros((5, ticks, b), bool)
         decision_obs = np.zeros((ticks, b, o), np.float32)
         decision_log_prob = np.zeros((ticks, b), np.float32)
+        episode_tick = np.empty((ticks, b), np.int64)
         final_at: list[NDArray[np.intp]] = []
         final_obs: list[Float32] = []
         noise = self.by_group(
@@ -139,7 +150,7 @@ class Collector:
         for t in range(ticks):
             raw[t] = self.raw
             obs[t] = agent.normalizer(self.raw)
-            tick = env.world.ticks.copy()  # (B,) of each simulation's episode
+            tick = episode_tick[t] = env.world.ticks.copy()  # (B,) of each simulation's episode
             due = (tick == 0) | (self.left == 0)
             if due.any():
                 self.left = np.where(due, chooser.duration[t], self.left)
@@ -189,6 +200,7 @@ class Collector:
             decided=decided,
             decision_obs=decision_obs,
             decision_log_prob=decision_log_prob,
+            tick=episode_tick,
         )
 
     def _take(self, where: Bools, decision: Decision) -> None:

@@ -30,7 +30,7 @@ class OffPolicyEstimate:
     """Return of an episode, undiscounted: of the recorded decisions, and of a master."""
 
     episodes: int  # recorded
-    recorded: float  # their mean return, if they had the length of the task's episodes
+    recorded: float  # mean return of the recorded decisions over an episode of the task
     value: float  # estimate for the master
     low: float  # its 95 % interval
     high: float
@@ -131,7 +131,7 @@ def estimate_return(
     low, high = 2 * value - np.percentile(refits, SURE)[::-1]
     return OffPolicyEstimate(
         episodes=len(episodes),
-        recorded=float(np.mean([_whole_return(e, ticks) for e in episodes])),
+        recorded=_recorded_return(episodes, ticks),
         value=value,
         low=float(low),
         high=float(high),
@@ -184,7 +184,17 @@ def _ridge(design: Floats, noise: float) -> Floats:
     return np.asarray(np.linalg.solve(design.T @ design + noise**2 * np.eye(size), design.T))
 
 
-def _whole_return(episode: Episode, ticks: int) -> float:
-    if episode.terminated:
-        return episode.total
-    return episode.total * ticks / sum(len(each) for each in episode.rewards)
+def _recorded_return(episodes: list[Episode], ticks: int) -> float:
+    """Sum over the ticks of an episode: the mean over the recordings that reached each.
+
+    A recording that was cut short tells nothing of the ticks after it; after a termination they
+    pay nothing. Ticks that no recording reached count as the mean of the others.
+    """
+    paid = np.full((len(episodes), ticks), np.nan)
+    for row, episode in zip(paid, episodes, strict=True):
+        rewards = np.concatenate(episode.rewards)[:ticks]
+        row[: len(rewards)] = rewards
+        if episode.terminated:
+            row[len(rewards) :] = 0
+    reached = ~np.isnan(paid).all(axis=0)
+    return float(np.nanmean(paid[:, reached], axis=0).sum() * ticks / reached.sum())

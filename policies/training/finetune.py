@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -15,11 +15,12 @@ from policies.bundle.derived_skill import (
     name_of_new_skill,
     with_derived_skill,
     with_moved_output,
+    with_reachable_outputs,
 )
 from policies.bundle.export import Parity, check_parity, master_entry, network_bytes, provenance_of
 from policies.bundle.golden import Golden, golden_bytes
 from policies.bundle.manifest import GOLDEN, Derivation, Master, check_name
-from policies.bundle.onnx_reader import OnnxGraph, read_graph
+from policies.bundle.onnx_reader import read_graph
 from policies.bundle.runtime import Network, load_skills
 from policies.bundle.task_compatibility import check_fits, resolve_task, robot_of, select_tasks
 from policies.mlsh.actor_critic import ActorCriticBatch, Agent, put
@@ -126,7 +127,9 @@ def finetune(
     numbers = [resolve_task(bundle, each)[1] for each in tasks]
     start = None
     if start_from is not None:
-        start = read_graph(bundle.master(start_from), f"{bundle.source}/masters/{start_from}.onnx")
+        graph = read_graph(bundle.master(start_from), f"{bundle.source}/masters/{start_from}.onnx")
+        manifest = bundle.manifest
+        start = with_reachable_outputs(graph.initializers, manifest.skills, manifest.derived)
 
     def install_masters(agent: Agent) -> None:
         if learner == "uniform":
@@ -302,7 +305,7 @@ def install_skills(agent: Agent, bundle: Bundle) -> None:
         return
     for k, (data, name) in enumerate(zip(bundle.skills, bundle.manifest.skill_files, strict=True)):
         graph = read_graph(data, name)
-        _install_policy(agent.skills, k, graph)
+        _install_policy(agent.skills, k, graph.initializers)
         shift, scale = (graph.initializers[x].copy() for x in ("shift", "scale"))
         agent.normalizer.fixed = shift, scale
 
@@ -325,8 +328,10 @@ def add_masters(bundle: Bundle, masters: dict[str, tuple[Master, bytes]], path: 
     return write_bundle(manifest, files, path)
 
 
-def _install_policy(level: ActorCriticBatch, row: int, graph: OnnxGraph) -> None:
-    arrays: dict[str, NDArray[np.generic]] = dict(graph.initializers)
+def _install_policy(
+    level: ActorCriticBatch, row: int, given: Mapping[str, NDArray[np.float32]]
+) -> None:
+    arrays: dict[str, NDArray[np.generic]] = dict(given)
     for i, (weight, bias) in enumerate(level.policy.layers(row)):
         put(arrays, f"weight{i}", weight)
         put(arrays, f"bias{i}", bias)

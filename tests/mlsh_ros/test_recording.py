@@ -51,12 +51,14 @@ from mlsh_ros.recording.completeness import Completeness
 from mlsh_ros.recording.output_folder import NEEDED, check_place
 from mlsh_ros.recording.replay import replay
 from mlsh_ros.recording.schemas import Schemas
+from mlsh_ros.sim2real.data.recorded_episodes import read_episodes
 from mlsh_ros.sim2real.data.recording_data import load
 from policies.bundle.bundle import write_bundle
 from policies.bundle.golden import golden_bytes
 from policies.bundle.manifest import MANIFEST
 from policies.bundle.runtime import choose, load_master, load_skills
 from sim.errors import UserError
+from sim.tasks.task_id import TaskId
 from tests.support.bundles import fresh_domain, remembering_robot, restless_bundle
 from tests.support.cli import run_mlsh
 
@@ -966,6 +968,11 @@ def test_what_the_nodes_do_in_lockstep_is_recorded_whole_and_replays_equal(
     actions = np.array([layout.unpack(trace)[1]["action"] for trace in traces])
     np.testing.assert_array_equal(actions, np.concatenate([e.action for e in driven]))
     assert any("messages in" in line for node, line in lines if node == "recorder_node")
+    # What a master can learn from: the reward that the simulator said of each tick.
+    task = TaskId("moving_bandits", "goal-0")
+    (episodes,) = read_episodes([place], bundle, [task], OUTCOME_TOPIC)
+    for learned, ran in zip(episodes, driven, strict=True):
+        assert np.concatenate(learned.rewards).tolist() == ran.reward[:-1].tolist()
 
 
 @pytest.mark.ros

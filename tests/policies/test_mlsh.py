@@ -228,6 +228,20 @@ def test_probed_returns_are_of_whole_episodes(monkeypatch):
     assert totals[0] == pytest.approx([limit.normalize(50)] * 4)  # 30 in 30 ticks
 
 
+@pytest.mark.parametrize("rollout_ticks", [50, 30])
+def test_returns_are_of_one_episode_where_it_ends_early(monkeypatch, fenced, rollout_ticks):
+    """Each tick pays 1, and every episode is ended after ten ticks of 50: its return is 10."""
+    learner = Mlsh(config(groups=1, rollout_ticks=rollout_ticks, family=fenced))
+    monkeypatch.setattr(FencedBandits, "terminated", lambda *_: learner.env.world.ticks >= 10)
+    totals = []
+    monkeypatch.setattr(learner.probe, "bias", lambda r, _: totals.append(r) or np.zeros(2, "f4"))
+    monkeypatch.setattr(FencedBandits, "reward", lambda self, layout, fields: np.ones(4))
+    probed, learned = learner.iterate(), learner.iterate()
+    limit = learner.reference_returns[learner.schedule.tasks[0]]
+    assert totals[0] == pytest.approx([limit.normalize(10)] * 4)
+    assert [each.returns[0] for each in (probed, learned)] == pytest.approx([10, 10])
+
+
 def test_a_skill_is_started_anew_once_no_task_misses_it(monkeypatch):
     learner = Mlsh(config(groups=1, warmup=5, joint=1))
     monkeypatch.setattr(learner.probe, "redundant_skill", lambda progress: 1)

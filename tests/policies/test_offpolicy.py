@@ -37,13 +37,11 @@ def decisions(*episodes: Episode):
     return Replay(GAMMA, list(episodes)).decisions()
 
 
-@pytest.mark.parametrize(("ticks", "paid"), [(40, 40.0), (50, 50.0), (1, 1.0)])
-def test_an_estimate_is_of_the_ticks_of_an_episode(ticks, paid):
-    """Every tick pays 1; decisions take 20 ticks, whatever is left of the episode."""
-    config = OffPolicyConfig()
-    rng = np.random.default_rng(0)
-    found = estimate_return(
-        [episode([np.ones(20)] * 3, [0, 1, 0]), episode([np.ones(20)] * 3, [1, 0, 1])],
+def estimate(episodes, ticks):
+    """Of a master that always chooses the first of two skills, for 20 ticks each time."""
+    config, rng = OffPolicyConfig(), np.random.default_rng(0)
+    return estimate_return(
+        episodes,
         lambda obs: np.zeros(len(obs), np.intp),
         Features(1, config, [], rng),
         2,
@@ -52,8 +50,28 @@ def test_an_estimate_is_of_the_ticks_of_an_episode(ticks, paid):
         decision_ticks=20,
         rng=rng,
     )
+
+
+@pytest.mark.parametrize(("ticks", "paid"), [(40, 40.0), (50, 50.0), (1, 1.0)])
+def test_an_estimate_is_of_the_ticks_of_an_episode(ticks, paid):
+    """Every tick pays 1; decisions take 20 ticks, whatever is left of the episode."""
+    found = estimate(
+        [episode([np.ones(20)] * 3, [0, 1, 0]), episode([np.ones(20)] * 3, [1, 0, 1])], ticks
+    )
     assert found.value == pytest.approx(paid)
     assert found.recorded == pytest.approx(paid)
+
+
+@pytest.mark.parametrize(("terminated", "recorded"), [(False, 20.0), (True, 10.0)])
+def test_a_recording_that_was_cut_short_says_nothing_of_later_ticks(terminated, recorded):
+    """Only the second decision pays, and one of two recordings ends before it.
+
+    If that was the end of the task, the mean return is (20 + 0) / 2; otherwise it is not known
+    what it would have earned, and 20 is the only return that was seen.
+    """
+    whole = episode([np.zeros(20), np.ones(20)], [0, 1])
+    short = episode([np.zeros(20)], [0], terminated=terminated)
+    assert estimate([whole, short], 40).recorded == pytest.approx(recorded)
 
 
 # Replay ---------------------------------------------------------------------------------------

@@ -131,6 +131,20 @@ def test_the_new_master_chooses_the_copy_in_place_of_its_original(result):
     assert [p.updates for p in result.masters["new"]] == list(range(6))
 
 
+def test_a_master_that_goes_on_from_an_old_one_can_learn_to_choose_the_copy(result, tmp_path):
+    """It begins with the choices of the old one; what it never chose has a chance as well."""
+    bundle = load_bundle(result.bundle.source)
+    given = {"name": "next", "updates": 0, "seed": 5, "facts": environment()}
+    for old, never, like in (("goal-1", 2, 1), ("new", 1, 2)):
+        path = tmp_path / old
+        found = finetune(bundle, TaskId.parse(TASK), path, start_from=old, **given).bundle
+        before, after = (found.golden.logits[name] for name in (old, "next"))
+        others = [k for k in range(3) if k != never]
+        assert np.array_equal(after[:, others], before[:, others])
+        assert after[:, never] == pytest.approx(after[:, like] - 1, abs=1e-4)
+        assert (found.golden.skill["next"] == found.golden.skill[old]).all()
+
+
 def test_the_update_that_scores_best_is_kept(result):
     """Updates 4 and 5 move the skill; the first two train its value function."""
     curve, (kept,) = result.masters["new"], result.adapted.kept

@@ -3,47 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.messages.conversion import LARGEST, OTHER, MessageError
-from mlsh_ros.messages.labeled_array import OUTCOME
-from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
-from mlsh_ros.recording.bag_reader import Entry, Recording
-from mlsh_ros.sim2real.data.episode_layout import layout_of
+from mlsh_ros.control.supervisor import State
+from mlsh_ros.messages.conversion import OTHER
+from mlsh_ros.messages.topics import OUTCOME, STATE
+from mlsh_ros.recording.bag_reader import Recording
+from mlsh_ros.sim2real.data.recorded_rewards import (
+    Reward,
+    reward_by_reception,
+    reward_by_stamp,
+    reward_in,
+    reward_of_task,
+)
 from mlsh_ros.sim2real.data.recording_data import check_distinct
 from mlsh_ros.sim2real.data.signal_listener import Listener
-from mlsh_ros.sim2real.data.signals import Segment, Signals
+from mlsh_ros.sim2real.data.signals import RecordedSession, Segment, Signals
 from mlsh_ros.sim2real.data.tick_moments import NANO
-from mlsh_ros.sim2real.data.windows import fields_of
 from policies.bundle.bundle import Bundle
+from policies.bundle.runtime import TOLERANCE, Network, load_skills
 from policies.bundle.task_compatibility import resolve_task
 from policies.offpolicy.replay import Episode
 from sim.errors import UserError, listed
-from sim.interface import Floats
 from sim.tasks.task_id import TaskId
 
-NUMBERS = ("std_msgs/msg/Float32", "std_msgs/msg/Float64")  # types of a reward
-# Rewards (T - 1,) of the ticks of a segment but the last, and if the task ended it there.
-Reward = Callable[[Signals, Segment], tuple[Floats, bool]]
+Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class _Recorded:
     """One recording."""
 
-    file: Path
+    where: str  # names it in errors
     signals: Signals
-    time: Floats  # (n,) s, on the scale of the signals, when each reward was received ..
-    reward: Floats  # (n,) .. and its value
-
-    def error(self, text: str) -> UserError:
-        """Returns an error that names the recording."""
-        return UserError(f"recording {self.file}: {text}")
+    segments: list[Segment]  # of ticks of the bundle's skills
+    faulted: list[RecordedSession]  # sessions that ended in a fault
+    reward: Reward | None  # of the topic; None: the task's
 
 
 def read_episodes(
@@ -52,13 +51,16 @@ def read_episodes(
     tasks: Sequence[TaskId],
     reward_topic: str | None = None,
     *,
-    note: Callable[[str], None] = lambda _: None,
+    note: Note = lambda _: None,
 ) -> list[list[Episode]]:
     """Read the episodes of recordings, once for each task.
 
     An episode is a session of skill_node, or what is left of it between gaps and resets of a
-    simulator. The reward of a tick is the task's for the state that the next tick observed, or the
-    sum of what came on `reward_topic` until then. The last tick of an episode has none.
+    simulator, up to a change of the skills. The reward of a tick is the task's for the state that
+    the next tick observed, or what came on `reward_topic` for it. The last tick of an episode has
+    none, unless a simulator says that the task ended with it. A fault terminates an episode:
+    nothing is paid any more, or, so that a fault is never better than going on, the lowest
+    recorded reward for the rest of the task's ticks if it is negative.
 
     Args:
         paths: made by recorder_node, with the skills of `bundle`.
@@ -80,44 +82,64 @@ def read_episodes(
             f"{tasks[-1]}; give one task"
         )
     check_distinct(paths)
-    recordings = [_read(path, bundle, reward_topic, note) for path in paths]
+    skills, limits = load_skills(bundle), [resolve_task(bundle, t)[0].ticks for t in tasks]
+    recordings = [_read(p, bundle, skills, reward_topic, limits[0], note) for p in paths]
     found = []
-    for task in tasks:
-        episodes = []
+    for task, limit in zip(tasks, limits, strict=True):
+        episodes: list[Episode] = []
+        faulted: list[bool] = []
         for recorded in recordings:
-            reward = _reward_of(recorded, bundle, task, given=reward_topic is not None)
-            for segment in recorded.signals.segments():
-                episode = _episode(recorded.signals, segment, bundle, reward)
-                episodes += [] if episode is None else [episode]
-        found.append(episodes)
+            reward = recorded.reward or reward_of_task(
+                recorded.signals, recorded.where, bundle, task
+            )
+            for segment in recorded.segments:
+                episode = _episode(segment, bundle, reward)
+                if episode is not None:
+                    episodes.append(episode)
+                    faulted.append(_ends_in_fault(segment, recorded.faulted))
+        found.append(_with_faults(episodes, faulted, limit))
     return found
 
 
 def _read(
-    path: Path, bundle: Bundle, reward_topic: str | None, note: Callable[[str], None]
+    path: Path,
+    bundle: Bundle,
+    skills: Sequence[Network],
+    reward_topic: str | None,
+    limit: int,
+    note: Note,
 ) -> _Recorded:
     recording = Recording(path)
+    where = f"recording {recording.file}"
     _check_skills(recording, bundle)
     listener = Listener(recording.bound(bundle).interface)
     topic = None if reward_topic is None else reward_topic.lstrip("/")
     origin: int | None = None
     rewards: list[tuple[int, float]] = []
+    states: list[tuple[int, str]] = []
+    outcomes = False  # the rewards are those of sim_node
     seen: set[str] = set()
 
     def wanted(name: str, relative: str) -> bool:
         seen.add(name)
-        return relative in listener.topics or topic in (name.lstrip("/"), relative.lstrip("/"))
+        known = relative in listener.topics or relative == STATE
+        return known or topic in (name.lstrip("/"), relative.lstrip("/"))
 
     for entry in recording.entries(
         lambda each: wanted(each.name, each.relative_name or each.name)
     ):
         message = recording.message(entry)
         if topic in (entry.topic.lstrip("/"), entry.source.name.lstrip("/")):
-            rewards.append((entry.received, _number(entry, message)))
+            rewards.append((entry.received, reward_in(entry, message)))
+            outcomes = entry.topic == OUTCOME
+        if entry.topic == STATE:
+            try:
+                states.append((entry.received, str(message.data)))
+            except OTHER as error:
+                raise UserError(f"{where}: a message of {STATE}: {error}") from None
         if entry.topic in listener.topics:
             origin = entry.received if origin is None else origin
             listener.take(entry.topic, entry.type, entry.received, message)
-    where = f"recording {recording.file}"
     if reward_topic is not None and not rewards:
         names = listed(sorted(seen), most=200) or "none"
         raise UserError(f"{where}: no message of --reward-topic {reward_topic}. Topics: {names}")
@@ -127,11 +149,29 @@ def _read(
         note(f"note: {where}: {text}")
     if not all(session.traced for session in signals.sessions):
         raise UserError(f"{where}: no decision is in it, which the traces of skill_node tell")
+
+    def seconds(received: int) -> float:
+        return (received - (origin or 0)) * NANO
+
+    reward: Reward | None = None
+    if outcomes and signals.lockstep:
+        reward = reward_by_stamp(signals, where, limit)
+    elif rewards and signals.lockstep:
+        raise UserError(
+            f"{where}: --reward-topic {reward_topic}: in lockstep only {OUTCOME} tells the tick "
+            "that a number is of"
+        )
+    elif rewards:
+        reward = reward_by_reception(
+            np.array([seconds(received) for received, _ in rewards]),
+            np.array([value for _, value in rewards]),
+        )
     return _Recorded(
-        file=recording.file,
+        where=where,
         signals=signals,
-        time=np.array([received - (origin or 0) for received, _ in rewards]) * NANO,
-        reward=np.array([value for _, value in rewards]),
+        segments=_of_skills(signals, skills, f"{where}: bundle {bundle.manifest.name!r}", note),
+        faulted=_faulted(signals, [(seconds(at), text) for at, text in states]),
+        reward=reward,
     )
 
 
@@ -161,60 +201,93 @@ def _check_skills(recording: Recording, bundle: Bundle) -> None:
             )
 
 
-def _number(entry: Entry, message: Any) -> float:
-    try:
-        if entry.topic == OUTCOME_TOPIC:
-            value = OUTCOME.read(message)[0]["reward"]
-        elif entry.type in NUMBERS:
-            value = float(message.data)
-        else:
-            raise MessageError(f"it is a {entry.type}; {' or '.join(NUMBERS)} is expected")
-    except OTHER as error:
-        raise UserError(f"--reward-topic {entry.topic}: {error}") from None
-    if not abs(value) <= LARGEST:  # nan too
-        raise UserError(f"--reward-topic {entry.topic}: a reward is {value}")
-    return value
+def _of_skills(
+    signals: Signals, skills: Sequence[Network], where: str, note: Note
+) -> list[Segment]:
+    """Returns the segments of a recording up to the first tick of another bundle's skills.
+
+    The bundle may be replaced while the robot moves, and the recording holds the first one's
+    manifest. What the skills of a bundle are is what they answer.
+
+    Args:
+        signals: of the recording.
+        skills: that are expected.
+        where: names recording and bundle.
+        note: called with a line where ticks are left out.
+    """
+    found, left_out, first = [], 0, ""
+    for segment in signals.segments():
+        other = np.flatnonzero(~_answers(segment, skills))
+        if not len(other):
+            found.append(segment)
+            continue
+        session, end = segment.session, segment.begin + int(other[0])
+        left_out += segment.end - end
+        first = first or f"tick {session.tick[end]} of session {session.number}"
+        if end > segment.begin:
+            found.append(replace(segment, end=end))
+    if left_out:
+        note(
+            f"note: {where} was replaced while it ran: from {first} on, {left_out} of "
+            f"{signals.ticks} ticks are of other skills and are left out"
+        )
+    return found
 
 
-def _reward_of(recorded: _Recorded, bundle: Bundle, task: TaskId, *, given: bool) -> Reward:
-    """Returns the task's reward from recorded sensors, or with `given` the recorded one."""
-    family, number = resolve_task(bundle, task)
-
-    def computed(signals: Signals, segment: Segment) -> tuple[Floats, bool]:
-        fields = fields_of(signals, segment)
-        lost = [name for name, values in fields.items() if np.isnan(values).any()]
-        needed = {*family.requires, *(term.name for term in family.terms)}
-        if missing := sorted(needed.intersection(lost)):
-            raise recorded.error(
-                f"the reward of {task} needs {', '.join(missing)}, of which no message came "
-                f"before tick {segment.session.tick[segment.begin]} of session "
-                f"{segment.session.number}; give --reward-topic"
-            )
-        layout = layout_of(family, number, fields)
-        if layout is None:
-            raise recorded.error(
-                f"the reward of {task} cannot be computed from recorded sensors; give "
-                "--reward-topic"
-            )
-        after = {name: values[1:] for name, values in fields.items()}
-        begun = {
-            name: np.repeat(row[:1], len(segment) - 1, axis=0) for name, row in layout.items()
-        }
-        ended = bool(family.terminated(begun, after)[-1])
-        return np.asarray(family.reward(begun, after), np.float64), ended
-
-    def published(signals: Signals, segment: Segment) -> tuple[Floats, bool]:
-        begin = segment.session.received[segment.begin : segment.end]
-        tick = np.searchsorted(begin, recorded.time, side="right") - 1
-        inside = (tick >= 0) & (tick < len(begin) - 1)
-        total = np.zeros(len(begin) - 1)
-        np.add.at(total, tick[inside], recorded.reward[inside])
-        return total, False
-
-    return published if given else computed
+def _answers(segment: Segment, skills: Sequence[Network]) -> NDArray[np.bool_]:
+    """(T,) True where the recorded action is that of the skill that is said to have run."""
+    part = slice(segment.begin, segment.end)
+    observation, action = segment.session.observation[part], segment.session.action[part]
+    skill, same = segment.session.skill[part], np.zeros(len(segment), bool)
+    for k, network in enumerate(skills):
+        rows = np.flatnonzero(skill == k)
+        if len(rows):
+            error = np.abs(network(observation[rows]) - action[rows]).max(axis=1)
+            same[rows] = error <= TOLERANCE
+    return same
 
 
-def _episode(signals: Signals, segment: Segment, bundle: Bundle, reward: Reward) -> Episode | None:
+def _faulted(signals: Signals, states: Sequence[tuple[float, str]]) -> list[RecordedSession]:
+    """Returns the sessions that ended in a fault.
+
+    Args:
+        signals: of the recording.
+        states: what skill_node said and when, s on the scale of the signals.
+    """
+    found: list[RecordedSession] = []
+    began: float | None = None  # when it said that it drives; None: it does not
+    for at, text in states:
+        state = text.partition(":")[0]
+        if state == State.FAULT.value and began is not None:
+            ran = [
+                each
+                for each in signals.sessions
+                if each.received[0] <= at and each.received[-1] >= began
+            ]
+            found += ran[-1:]
+        began = at if state == State.RUNNING.value else None
+    return found
+
+
+def _ends_in_fault(segment: Segment, faulted: list[RecordedSession]) -> bool:
+    last = segment.end == len(segment.session)
+    return last and any(segment.session is each for each in faulted)
+
+
+def _with_faults(episodes: list[Episode], faulted: list[bool], ticks: int) -> list[Episode]:
+    """Returns the episodes with those terminated that a fault ended; see `read_episodes`."""
+    lowest = min((float(r.min()) for e in episodes for r in e.rewards), default=0.0)
+    found = []
+    for episode, fault in zip(episodes, faulted, strict=True):
+        if fault and not episode.terminated:
+            rest = ticks - sum(len(each) for each in episode.rewards) if lowest < 0 else 0
+            last = np.append(episode.rewards[-1], np.full(max(rest, 0), lowest))
+            episode = replace(episode, rewards=[*episode.rewards[:-1], last], terminated=True)
+        found.append(episode)
+    return found
+
+
+def _episode(segment: Segment, bundle: Bundle, reward: Reward) -> Episode | None:
     """Returns the decisions of a segment; None if there is none whose observation is known."""
     n, lead = bundle.manifest.decision_ticks, bundle.manifest.decision_lead
     part = slice(segment.begin, segment.end)
@@ -222,10 +295,12 @@ def _episode(signals: Signals, segment: Segment, bundle: Bundle, reward: Reward)
     observation, skill = segment.session.observation[part], segment.session.skill[part]
     asked = np.where(tick == 0, 0, np.arange(len(tick)) - lead)  # row of the observation
     begins = np.flatnonzero((tick % n == 0) & (asked >= 0))
-    begins = begins[begins < len(tick) - 1]
     if not len(begins):
         return None
-    rewards, ended = reward(signals, segment)
+    rewards, ended = reward(segment)
+    begins = begins[begins < len(rewards)]
+    if not len(begins):
+        return None
     return Episode(
         obs=np.concatenate([observation[asked[begins]], observation[-1:]]),
         skill=skill[begins].astype(np.intp),

@@ -46,7 +46,6 @@ Row = tuple[int, int, int, dict[str, Floats]]
 MODES = (LOCKSTEP, "realtime")
 UNTRACED = "no trace of skill_node is in it: skills and decisions are not compared"
 ASTRAY = 2  # ticks that a topic may be recorded out of step: messages overtake each other
-DONE = OUTCOME.scalars.index("done")
 
 
 class Listener:
@@ -237,7 +236,8 @@ class Listener:
             simulated=bool(self._outcomes) if simulated is None else simulated,
             sessions=sessions,
             streams=streams,
-            ends=np.array([at for at, row in self._outcomes if row[DONE]], np.int64),
+            outcome_order=np.array([at for at, _ in self._outcomes], np.int64),
+            outcome=np.array([row for _, row in self._outcomes]).reshape(-1, OUTCOME.size),
             wraps=wraps,
             notes=notes,
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from mlsh_ros.messages.labeled_array import OUTCOME
 from mlsh_ros.sim2real.data.tick_moments import NANO, Ints, ended
 from sim.errors import listed
 from sim.interface import Floats, Interface
@@ -21,6 +22,7 @@ MOST = 110  # characters of notes behind an error, but for one that is longer
 NOTE = 200  # characters of one note: what it is about, and the reason
 SHORTEST = 5  # ticks; a shorter segment says nothing
 SAME = 1e-6  # s; moments that are nearer differ by rounding
+DONE = OUTCOME.scalars.index("done")
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -100,7 +102,9 @@ class Signals:
     simulated: bool  # sim_node's outcomes are in it: the robot was a simulator
     sessions: list[RecordedSession]
     streams: list[SignalStream]
-    ends: Ints  # places at which sim_node ended an episode: the next one begins elsewhere
+    # Of sim_node, one for each tick of its episodes, n of them, in the order of reception.
+    outcome_order: Ints  # (n,) place among all messages
+    outcome: Floats  # (n, 5) in the order of `OUTCOME.scalars`
     wraps: list[Wrap] = field(default_factory=list)  # angles that jump by a turn, unannounced
     notes: list[str] = field(default_factory=list)  # what could not be used, in words
 
@@ -108,6 +112,11 @@ class Signals:
     def lockstep(self) -> bool:
         """True if simulator and controller waited for each other: time is counted in ticks."""
         return self.mode == LOCKSTEP
+
+    @property
+    def ends(self) -> Ints:
+        """Places at which sim_node ended an episode: the next one begins elsewhere."""
+        return np.asarray(self.outcome_order[self.outcome[:, DONE] != 0])
 
     @property
     def ticks(self) -> int:
