@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlsh_ros.cli.console import console, interrupted, make_table, say
-from mlsh_ros.cli.options import FamilyName, FamilyRobotName, TargetScore, whole
+from mlsh_ros.cli.options import (
+    FamilyName,
+    FamilyRobotName,
+    LearnerName,
+    TargetScore,
+    whole,
+)
 from mlsh_ros.evaluation.number_format import percent
 
 if TYPE_CHECKING:
@@ -74,9 +80,11 @@ def sweep(
         int | None,
         whole(
             1,
-            help="Number of episodes per update on a new task. Default: 2,000 environment steps.",
+            help="Number of episodes per update on a new task. Default: 4; with --learner ppo, "
+            "2,000 environment steps.",
         ),
     ] = None,
+    learner: LearnerName = "q",
     target_score: TargetScore = 0.95,
 ) -> int:
     """Train variants with several seeds and compare their scores on every task learned anew."""
@@ -96,6 +104,7 @@ def sweep(
             folder=folder,
             processes=jobs or os.cpu_count() or 1,
             episodes=episodes,
+            learner=learner,  # type: ignore[arg-type]  # the option holds it to the choices
             target_score=target_score,
             on_run=lambda done, total, job, reason: say(
                 f"{done}/{total} {job.path}: {reason or 'done'}"

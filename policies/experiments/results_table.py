@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.experiments.ablations import Variant, grid, variants
-from policies.experiments.sweep import SweepJob, interval, plan, sweep
+from policies.experiments.sweep import SweepJob, interval, plan, suffix, sweep
+from policies.mlsh.offpolicy_config import Learner
+from policies.training.adapt import OFF_POLICY_EPISODES
 from policies.training.run import with_all_tasks
 from sim.envs.reference_returns import all_reference_returns
 from sim.errors import UserError
@@ -184,6 +186,7 @@ def run_sweep(
     folder: Path,
     processes: int,
     episodes: int | None = None,
+    learner: Learner = "ppo",
     target_score: float,
     on_run: Callable[[int, int, SweepJob, str], None] = lambda *_: None,
 ) -> SweepResults:
@@ -197,7 +200,8 @@ def run_sweep(
         seeds: so many, from 0.
         folder: of all runs; what is done there is not repeated.
         processes: that run at the same time.
-        episodes: per update on a new task; None: 2,000 steps.
+        episodes: per update on a new task; None: 2,000 steps, or the default of the learner q.
+        learner: of masters for new tasks; policies from nothing are PPO's, with its experience.
         target_score: normalized score that the plot marks.
         on_run: called with how many runs are done, how many there are, the run, and the reason if
             it failed.
@@ -209,8 +213,10 @@ def run_sweep(
     robot = robot or make_family(family).robot
     load_robot(robot)
     chosen = grid(variants(list(names)), list(settings))
-    planned = plan(family, robot, chosen, list(range(seeds)), folder, episodes)
-    stem = folder / ("sweep" if episodes is None else f"sweep-{episodes}")
+    if learner == "q":
+        episodes = episodes or OFF_POLICY_EPISODES
+    planned = plan(family, robot, chosen, list(range(seeds)), folder, episodes, learner)
+    stem = folder / f"sweep{suffix(learner, episodes)}"
     table, figure = stem.with_suffix(".csv"), stem.with_suffix(".png")
     _check_table(table, planned)
     failed = 0

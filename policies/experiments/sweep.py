@@ -20,6 +20,7 @@ from policies.bundle.adaptation import AdaptationPoint
 from policies.experiments.ablations import Adaptation, Variant
 from policies.mlsh.actor_critic import Agent
 from policies.mlsh.config import TrainConfig
+from policies.mlsh.offpolicy_config import Learner
 from policies.training.adapt import envs_for_episodes, from_scratch
 from policies.training.adaptation_file import Curves, Origin, read_adaptation, write_adaptation
 from policies.training.run import (
@@ -49,12 +50,26 @@ class SweepJob:
     config: TrainConfig
     path: Path
     episodes: int | None = None  # per update on a new task; None: 2,000 steps
+    learner: Learner = "ppo"  # of masters for new tasks
 
     @property
     def result(self) -> Path:
-        """Path of the learning curves; other numbers of episodes have their own files."""
-        more = "" if self.episodes is None else f"-{self.episodes}"
-        return self.path / f"adaptation{more}.csv"
+        """Path of the learning curves; other learners and numbers of episodes have their own."""
+        learner = self.learner if self.adaptation == "master" else "ppo"
+        return self.path / f"adaptation{suffix(learner, self.episodes)}.csv"
+
+    def envs(self) -> int | None:
+        """Simulations per update on a new task; None: those of 2,000 steps.
+
+        Raises:
+            UserError: the episodes are too few for the probe, or more than the limit.
+        """
+        if self.episodes is None:
+            return None
+        config = self.config
+        if self.adaptation != "master" or self.learner == "q":  # nothing is probed
+            config = replace(config, mlsh=replace(config.mlsh, probe="none"))
+        return envs_for_episodes(config, self.episodes)
 
     @property
     def trains(self) -> bool:
@@ -124,6 +139,12 @@ class SweepJob:
         return run.still_trained(arrays), iteration_of(run, arrays)
 
 
+def suffix(learner: Learner, episodes: int | None) -> str:
+    """Returns what the names of result files of a learner and a number of episodes end with."""
+    parts = ("" if learner == "ppo" else f"-{learner}", "" if episodes is None else f"-{episodes}")
+    return "".join(parts)
+
+
 def plan(
     family: str,
     robot: str,
@@ -131,6 +152,7 @@ def plan(
     seeds: list[int],
     folder: Path,
     episodes: int | None = None,
+    learner: Learner = "ppo",
 ) -> list[SweepJob]:
     """Returns all runs, seeds first, so that every variant has an early result.
 
@@ -141,6 +163,7 @@ def plan(
         seeds: of each variant.
         folder: of all runs; one that is trained already only learns the tasks anew.
         episodes: per update on a new task; by default 2,000 steps.
+        learner: of masters for new tasks.
 
     Raises:
         UserError: a setting is invalid, a folder has a run of another configuration or robot,
@@ -160,9 +183,10 @@ def plan(
                     f"variant {name!r} needs stable-baselines3: pip install 'mlsh_ros[bench]'"
                 )
             config = replace(variant.config(family, robot, seed), threads=1)
-            job = SweepJob(name, variant.adaptation, config, folder / f"{name}-{seed}", episodes)
-            if episodes is not None:
-                envs_for_episodes(config, episodes)  # says so before anything runs
+            job = SweepJob(
+                name, variant.adaptation, config, folder / f"{name}-{seed}", episodes, learner
+            )
+            job.envs()  # says what does not hold before anything runs
             job.check()
             jobs.append(job)
     return jobs
@@ -233,7 +257,7 @@ def _begin(sources: list[str]) -> None:
 def run_job(job: SweepJob) -> str:
     """Train, then learn every task anew; returns the reason of a failure."""
     try:
-        envs = None if job.episodes is None else envs_for_episodes(job.config, job.episodes)
+        envs = job.envs()
         resume = (job.path / "checkpoint.npz").is_file()
         folder = Run(job.path) if resume else create_run(job.config, job.path)
         everything, updates = with_all_tasks(job.config), ADAPTATION_UPDATES
@@ -257,7 +281,9 @@ def run_job(job: SweepJob) -> str:
                 arrays = load_arrays(open_run(job.path).checkpoint)
                 _write(job, lambda task: alone(task, lambda agent: agent.restore_skills(arrays)))
             else:
-                learn_masters(folder, held_out=True, envs=envs, name=job.result.name)
+                learn_masters(
+                    folder, held_out=True, envs=envs, name=job.result.name, learner=job.learner
+                )
     except UserError as error:
         return str(error)
     except OSError as error:

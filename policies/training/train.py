@@ -16,6 +16,7 @@ from policies.mlsh.actor_critic import Agent
 from policies.mlsh.config import TrainConfig
 from policies.mlsh.distributed import ALONE, Ranks
 from policies.mlsh.mlsh import Mlsh
+from policies.mlsh.offpolicy_config import Learner, OffPolicyConfig
 from policies.training.adapt import AdaptationResult, adapt
 from policies.training.adaptation_file import Origin, write_adaptation
 from policies.training.divergence import count_failures, write_failures
@@ -197,6 +198,7 @@ def learn_masters(
     held_out: bool = False,
     envs: int | None = None,
     name: str = "adaptation.csv",
+    learner: Learner = "ppo",
 ) -> AdaptationResult:
     """Train a master for every task of the family, skills frozen; writes their curves.
 
@@ -206,6 +208,7 @@ def learn_masters(
         held_out: of those tasks too that training has not seen.
         envs: simulations per update; by default those of 2,000 steps.
         name: of the file with the curves.
+        learner: of the masters: PPO, or value iteration over all decisions (q).
 
     Raises:
         UserError: the checkpoint is damaged or of another configuration, or the disk is full.
@@ -216,6 +219,8 @@ def learn_masters(
     config, arrays = prune(trained.config, arrays, pruned)
     if held_out:
         config = with_all_tasks(config)
+    if learner == "q":
+        config = replace(config, offpolicy=OffPolicyConfig())
     tasks = make_family(config.family, config.family_parameters).tasks
 
     def install(agent: Agent) -> None:

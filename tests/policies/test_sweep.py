@@ -26,6 +26,7 @@ from policies.experiments.ablations import (
 from policies.experiments.results_table import plot, summarize, write_table
 from policies.experiments.sweep import interval, plan, run_job
 from policies.mlsh.presets import default_config
+from policies.offpolicy.learner import OffPolicyLearner
 from policies.training.adapt import AdaptationResult, envs_for_episodes, from_scratch
 from policies.training.adaptation_file import Origin, write_adaptation
 from policies.training.run import Run, create_run
@@ -143,7 +144,7 @@ def test_what_is_done_is_not_done_again_and_other_settings_are_refused(swept, ca
     settings = [f"--set={s}" for s in SMALL]
     before = (swept / "mlsh-0" / "adaptation.csv").stat().st_mtime_ns
     words = ["mlsh", "sweep", "moving_bandits", "--seeds", "1", "-o", str(swept), *settings]
-    monkeypatch.setattr("sys.argv", words)
+    monkeypatch.setattr("sys.argv", [*words, "--learner", "ppo"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     out = capsys.readouterr().out
@@ -163,7 +164,7 @@ def test_a_new_task_can_be_learned_in_smaller_steps_without_training_again(
     before = (swept / "mlsh-0" / "checkpoint.npz").read_bytes()
     settings = [f"--set={s}" for s in SMALL]
     words = ["mlsh", "sweep", "moving_bandits", "--seeds", "1", "-o", str(swept), *settings]
-    monkeypatch.setattr("sys.argv", [*words, "--variant=mlsh", "--episodes", "10"])
+    monkeypatch.setattr("sys.argv", [*words, "--variant=mlsh", "--learner=ppo", "--episodes=10"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert not ended.value.code
@@ -184,6 +185,38 @@ def test_a_new_task_can_be_learned_in_smaller_steps_without_training_again(
         UserError, match=r"3 episodes per update are 2 simulations of 50 ticks.* 4"
     ):
         envs_for_episodes(job.config, 3)
+
+
+def test_new_tasks_are_learned_by_value_iteration_by_default(swept, capsys, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "policies.training.adapt.OffPolicyLearner",
+        lambda *given: made.append(OffPolicyLearner(*given)) or made[-1],
+    )
+    before = {p.name: p.read_bytes() for p in (swept / "mlsh-0").glob("adaptation*.csv")}
+    (job,) = jobs(swept, ["mlsh"], episodes=4, learner="q")
+    do([job])
+    assert len(made) == 1
+    assert job.result.name == "adaptation-q-4.csv"
+    # Two simulations of 50 ticks are five episodes of 20.
+    assert [p.steps for p in job.curves().by_task["goal-0"]] == [100 * u for u in range(11)]
+    assert all((swept / "mlsh-0" / name).read_bytes() == data for name, data in before.items())
+    words = ["mlsh", "sweep", "moving_bandits", "--seeds", "1", "-o", str(swept)]
+    monkeypatch.setattr("sys.argv", [*words, *(f"--set={s}" for s in SMALL)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    out = capsys.readouterr().out
+    assert "updates of 100 steps" in out
+    assert "sweep-q-4.csv" in out
+    assert len(made) == 1
+
+
+def test_only_who_probes_needs_episodes_for_each_skill(tmp_path):
+    with pytest.raises(UserError, match=r"4 episodes per update are 2 simulations.* 4"):
+        jobs(tmp_path, ["mlsh"], episodes=4)
+    (job,) = jobs(tmp_path, ["scratch"], settings=SMALL[:1], episodes=4, learner="q")
+    assert job.result.name == "adaptation-4.csv"  # it has no master that would learn by q
 
 
 def test_a_damaged_run_is_named_and_stops_no_other(tmp_path):
