@@ -16,6 +16,7 @@ from sim.interface.memory import ObservationMemory
 from sim.physics.robot_model import Robot, load_robot
 from sim.randomization.schema import SimParams
 from sim.seeding import Stream, generator
+from sim.tasks.base import TaskFamily
 from sim.tasks.registry import make_family
 
 POLICY = Path(__file__).parent / "foreign_policies/go2_velocity_robot_lab.onnx"
@@ -95,12 +96,12 @@ class Walker:
         sim_params: SimParams | None = None,
         domain_randomization: SimParams | None = None,
         robot: Robot | None = None,
+        family: TaskFamily | None = None,
     ) -> None:
         ticks = round(seconds / CONTROL_DT)
-        family = make_family("ant_movement", {"ticks": ticks + 1, "heading": np.pi})
         self.world = World(
             robot or load_robot("go2"),
-            family,
+            family or make_family("ant_movement", {"ticks": ticks + 1, "heading": np.pi}),
             size,
             sim_params=sim_params,
             domain_randomization=domain_randomization,
