@@ -236,7 +236,9 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         """Begin the episodes of simulations whose last one ended in the step before."""
         self._begin(np.flatnonzero(ended).astype(np.int32), redraw=self._redraw)
         fresh = self.world.true_state()
-        fields = {name: np.where(ended[:, None], fresh[name], fields[name]) for name in fields}
+        # The signals stay: a state in which an episode begins is not judged.
+        for name, new in fresh.items():
+            fields[name] = np.where(ended[:, None], new, fields[name])
         kept = {name: np.where(ended, 0, value) for name, value in vars(outcome).items()}
         kept |= {n: v.astype(bool) for n, v in kept.items() if n != "reward"}
         return fields, StepResult(**kept)

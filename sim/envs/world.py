@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +17,7 @@ from sim.errors import UserError
 from sim.interface import Floats
 from sim.physics.batched_physics import BatchedPhysics
 from sim.physics.robot_model import Robot
+from sim.physics.signals import check_signals
 from sim.randomization.perturbations import NOMINAL, PerturbedSim
 from sim.randomization.schema import SimParams
 from sim.tasks.base import (
@@ -23,6 +25,7 @@ from sim.tasks.base import (
     HasActionCost,
     HasObstacles,
     HasPoseReset,
+    HasSignals,
     HasTaskDynamics,
     TaskFamily,
 )
@@ -87,7 +90,17 @@ class World:
         self.family = family
         self.max_episode_steps = max_episode_steps or family.ticks
         self.interface = robot.interface.with_terms(family.terms)
-        self.physics = BatchedPhysics(self.interface, robot.compile(family.scene), size, threads)
+        signals = family.signals if isinstance(family, HasSignals) else ()
+        where = f"task family {family.name!r}"
+        check_signals(signals, self.interface, where)
+
+        def scene(spec: mujoco.MjSpec) -> None:
+            family.scene(spec)
+            for signal in signals:
+                signal.add_to(spec, where)
+
+        model = robot.compile(scene)
+        self.physics = BatchedPhysics(self.interface, model, size, threads, signals)
         if family.places and not self.physics.movable:
             raise UserError(
                 f"task family {family.name!r} needs a robot that can be put somewhere: robot "
@@ -155,7 +168,7 @@ class World:
             self.varied.hold(ids, self.command[ids])
 
     def true_state(self) -> dict[str, Floats]:
-        """Every observation term's true value, (B, size)."""
+        """Every observation term's true value, (B, size); without the signals."""
         robot = self.physics.fields()
         return {**robot, **self.family.fields(self.layout, robot)}
 
@@ -164,11 +177,14 @@ class World:
         return fields if self.varied is None else self.varied.measurements(fields)
 
     def step(self, action: NDArray[np.float32]) -> tuple[dict[str, Floats], StepResult]:
-        """One tick with a policy's action (B, A); returns the true fields."""
+        """One tick with a policy's action (B, A); see `evaluate_step`."""
         return self.step_command(self.interface.command(action, self.command))
 
     def step_command(self, command: Floats) -> tuple[dict[str, Floats], StepResult]:
-        """One tick with a command (B, A) that has passed `Interface.command` already."""
+        """One tick with a command (B, A) that has passed `Interface.command` already.
+
+        See `evaluate_step`.
+        """
         self.command = command
         self._before[:] = self.physics.batch.state
         if self.varied is not None:
@@ -186,7 +202,7 @@ class World:
             self.physics.step(command)
 
     def evaluate_step(self) -> tuple[dict[str, Floats], StepResult]:
-        """Evaluate a simulated tick: returns the true fields and its result.
+        """Evaluate a simulated tick: returns the true fields with the signals, and its result.
 
         A simulation that has diverged is reset to the model's defaults, so that its fields are
         finite; its reward is 0 and its episode is truncated.
@@ -205,6 +221,7 @@ class World:
                 self.layout[name][:] = value
         if self.varied is not None:
             self.varied.tick(fields, ids)
+        fields |= self.physics.signals()
         terminated = self.family.terminated(self.layout, fields) & ~diverged
         return fields, StepResult(
             reward=np.where(diverged, 0.0, self._reward(fields)),

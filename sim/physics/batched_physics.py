@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import mujoco
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sim.interface import Floats, Interface, ObservationTerm
 from sim.physics.mjcf_addresses import actuators, address, keyframe, ray_site, start_address
+from sim.physics.signals import Signal
 
 # Where MuJoCo itself puts a simulation back to the model's defaults, or ignores its commands.
 # Its other warnings, such as a full contact buffer, leave the state as it is.
@@ -29,13 +30,19 @@ class BatchedPhysics:
         model: the compiled robot and scene.
         size: B.
         threads: simulation threads, the caller's included; the results do not depend on it.
+        signals: of the task family; the model has their sensors.
 
     Raises:
         UserError: the interface names something that the model does not have.
     """
 
     def __init__(
-        self, interface: Interface, model: mujoco.MjModel, size: int, threads: int
+        self,
+        interface: Interface,
+        model: mujoco.MjModel,
+        size: int,
+        threads: int,
+        signals: Sequence[Signal] = (),
     ) -> None:
         self.interface = interface
         self.model = model
@@ -57,7 +64,9 @@ class BatchedPhysics:
         # Copies, because MuJoCo's own are not part of the state that `restore` can set.
         self._sensors = np.zeros((size, model.nsensordata))
         self._scans = np.zeros((size, sum(scanner.count for scanner in self._scanners)))
-        self._measured = self.batch.bind("sensordata") if has_sensors else self._sensors
+        self._signals = [(signal, signal.columns(model)) for signal in signals]
+        bound = has_sensors or bool(signals)
+        self._measured = self.batch.bind("sensordata") if bound else self._sensors
         # Whether anything is read that MuJoCo derives from the state.
         self._derives = has_sensors or bool(self._scanners)
 
@@ -75,6 +84,15 @@ class BatchedPhysics:
             fields[scanner.name] = self._scans[:, start : start + scanner.count].copy()
             start += scanner.count
         return fields
+
+    def signals(self) -> dict[str, Floats]:
+        """Per signal of the task family (B, size), of the present state; empty without signals.
+
+        Nothing that the next step depends on changes.
+        """
+        if self._signals:
+            self.batch.forward()
+        return {s.name: s.values(self._measured[:, columns]) for s, columns in self._signals}
 
     @property
     def pose(self) -> Floats:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.interface import Floats, ObservationTerm
+from sim.physics.signals import Signal
 
 Fields = Mapping[str, Floats]  # per term (n, size)
 EpisodeState = dict[
@@ -164,3 +165,14 @@ class HasPoseReset(Protocol):
 
     shake: float  # rad; an episode begins with every hinge this far from its default, at most
     pose_reset: int  # ticks after which the robot is put upright where it stands; 0: never
+
+
+@runtime_checkable
+class HasSignals(Protocol):
+    """Task family whose reward, success or end of an episode needs what no robot measures.
+
+    `reward`, `success` and `terminated` find the signals in `fields`, by name. `advance` and
+    `fields` do not receive them, so that no observation depends on one.
+    """
+
+    signals: tuple[Signal, ...]  # of the simulation; their parts have to be in the robot's model

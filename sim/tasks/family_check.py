@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sim.errors import UserError, invalid, short
 from sim.interface import ObservationTerm
+from sim.physics.signals import Signal
 from sim.tasks.base import HasExpert, HasReturnEstimate, TaskFamily
 
 NAME = r"[a-z][a-z0-9_]*"
@@ -63,6 +64,9 @@ def _check_instance(family: object, what: str) -> None:
         raise UserError(f"{what}: `tasks` is {short(tasks)}; a tuple of names is expected")
     if not isinstance(terms, tuple) or not all(isinstance(t, ObservationTerm) for t in terms):
         raise UserError(f"{what}: `terms` is {short(terms)}; a tuple of ObservationTerm")
+    signals = _read(family, "signals", what) if hasattr(type(family), "signals") else ()
+    if not isinstance(signals, tuple) or not all(isinstance(each, Signal) for each in signals):
+        raise UserError(f"{what}: `signals` is {short(signals)}; a tuple of Signal is expected")
     if not isinstance(family, (HasExpert, HasReturnEstimate)):
         raise UserError(
             f"{what} lacks the method `estimate`, or both `expert_target` and "

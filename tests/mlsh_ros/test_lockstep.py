@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from mlsh_ros.evaluation.case import resolve_cases
 from policies.bundle.bundle import write_bundle
 from policies.bundle.manifest import MANIFEST
 from sim.errors import UserError
+from sim.tasks import registry
+from sim.tasks.registry import use_family
 from tests.support.bundles import fresh_domain, remembering_robot, restless_bundle
+from tests.support.own_family import write_family
 
 EPISODES = 10  # x 2 tasks x 50 ticks = 1,000 ticks
 
@@ -61,6 +65,37 @@ def test_what_an_observation_remembers_is_the_same_too(tmp_path):
         for t in range(3, len(past)):  # oldest first, one term behind the other
             parts = velocity[t - 3 : t].ravel(), last[t - 3 : t].ravel()
             np.testing.assert_array_equal(past[t], np.concatenate(parts))
+
+
+SIGNALS = """    signals: ClassVar[tuple] = (
+        Signal("nose", "position", "geom", ("nose",)),
+        Signal("pull", "actuator_force", "actuator", ("drive_x", "drive_y")),
+    )
+"""
+
+
+@pytest.mark.ros
+def test_rewards_that_read_the_simulation_are_the_same_too(tmp_path):
+    changes = (
+        ("import STRICT\n", "import STRICT\nfrom sim.physics.signals import Signal\n"),
+        ("    ticks: int = 20\n", f"{SIGNALS}    ticks: int = 20\n"),
+        ('fields["position"][:, 0]', '(fields["nose"][:, 0] - 1e-3 * fields["pull"].sum(axis=1))'),
+    )
+    file = write_family(tmp_path / "stay.py", *changes)
+    with mock.patch.dict(registry._LOADED):
+        use_family(str(file))
+        bundle = restless_bundle(tmp_path / "restless", 1, "stay", "omni")
+        cases = resolve_cases(bundle)
+        offline = run_offline(cases, episodes=5, seed=3)
+        through_ros = run_ros(cases, episodes=5, seed=3, mode="lockstep", domain=fresh_domain())
+    compare(offline, through_ros)
+    assert sum(e.switches for e in offline) > 5
+    for episode in offline:
+        # The nose is 45 mm ahead of the base; the observation shows the base before the tick.
+        x = episode.term(bundle.interface, "position")[1:, 0].astype(np.float64)
+        sign = 1 if episode.task == "stay/right" else -1
+        assert (np.abs(sign * episode.reward[:-1] - x - 0.045) > 1e-4).any()  # servos pull
+        assert (np.abs(sign * episode.reward[:-1] - x - 0.045) < 0.17).all()  # at most 160 N
 
 
 SIM_PARAMS = """

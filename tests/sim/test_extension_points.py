@@ -122,6 +122,10 @@ def test_a_name_alone_imports_nothing(site, tmp_path, name):
         (('("left", "right")', '("left", "left")'), r"`tasks` is .* names"),
         (("terms: ClassVar[tuple] = ()", "term = ()"), r"lacks `terms`"),
         (("terms: ClassVar[tuple] = ()", "terms = (1,)"), r"`terms` is \(1,\); a tuple of Obser"),
+        (
+            ("    ticks: int", "    signals = (1,)\n    ticks: int"),
+            r"`signals` is \(1,\); a tuple",
+        ),
         *(
             (
                 ("terms: ClassVar[tuple] = ()", f"terms = property(lambda self: {wrong})"),
