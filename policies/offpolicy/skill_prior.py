@@ -24,7 +24,7 @@ class SkillPrior:
     cent is preferred by one per cent.
     """
 
-    returns: Floats  # (K,) mean undiscounted return of each skill alone
+    returns: Floats  # (K,) mean undiscounted return of each skill alone; NaN: it has not run
     effect: Floats  # (K,) reward per decision above the mean of all skills
     confidence: Floats  # (K,) 0 to 1
 
@@ -35,7 +35,11 @@ class SkillPrior:
 
     def describe(self, names: list[str]) -> str:
         """One line for people."""
-        alone = ", ".join(f"{n} {r:.4g}" for n, r in zip(names, self.returns, strict=True))
+        ran = np.isfinite(self.returns)
+        found = zip(names, self.returns, ran, strict=True)
+        alone = ", ".join(f"{n} {r:.4g}" for n, r, known in found if known)
+        if not ran.all():
+            return f"not every skill has run alone yet ({alone}): all skills start equal"
         if not self.bonus.any():
             return f"no skill alone is known to be better ({alone}): all skills start equal"
         best = int(self.bonus.argmax())
@@ -47,7 +51,8 @@ def compare_skills(episodes: list[Episode], skills: int) -> SkillPrior:
     """Compare the skills by the episodes that a single skill controlled.
 
     Args:
-        episodes: some in which each skill was held, and others, which do not count.
+        episodes: some in which one skill was held, and others, which do not count. Until each
+            skill was held in one, all are alike.
         skills: K.
     """
     held = [e for e in episodes if e.held]
@@ -55,6 +60,10 @@ def compare_skills(episodes: list[Episode], skills: int) -> SkillPrior:
     pay = np.array([e.total / len(e.skill) for e in held])
     total = np.array([e.total for e in held])
     counts = np.bincount(arm, minlength=skills)
+    if not counts.all():  # more skills than episodes so far
+        returns = np.full(skills, np.nan)
+        np.divide(np.bincount(arm, total, skills), counts, out=returns, where=counts > 0)
+        return SkillPrior(returns, effect=np.zeros(skills), confidence=np.zeros(skills))
     mean = np.bincount(arm, pay, skills) / counts
     within = ((pay - mean[arm]) ** 2).sum() + NULL_EPISODES * pay.var(ddof=1)
     variance = within / (len(held) - skills + NULL_EPISODES) / counts  # (K,) of each mean

@@ -142,6 +142,16 @@ def test_skills_that_bring_nothing_start_equal():
     assert "no skill alone" in found.describe(["a", "b", "c"])
 
 
+def test_skills_start_equal_until_each_has_run_alone():
+    """More skills than episodes of an update, as over seven imported ones."""
+    found = compare_skills([held(0, 44), held(2, 0)], 3)
+    assert found.bonus.tolist() == [0, 0, 0]
+    np.testing.assert_array_equal(found.returns, [44, np.nan, 0])
+    assert found.describe(["a", "b", "c"]) == (
+        "not every skill has run alone yet (a 44, c 0): all skills start equal"
+    )
+
+
 def test_one_skill_has_nothing_to_be_compared_with():
     assert compare_skills([held(0, 1), held(0, 2)], 1).bonus.tolist() == [0]
 
