@@ -14,9 +14,9 @@ from mlsh_ros.cli.options import Overwrite
 
 
 def import_skill(
-    description: Annotated[
-        Path,
-        typer.Argument(help="YAML file that describes the policy, its inputs and its outputs."),
+    descriptions: Annotated[
+        list[Path],
+        typer.Argument(help="YAML files; each describes a policy, its inputs and its outputs."),
     ],
     family: Annotated[
         str, typer.Argument(help="Task family that masters will be trained on, by name.")
@@ -36,14 +36,14 @@ def import_skill(
     overwrite: Overwrite = False,
     family_source: FamilyOption = None,
 ) -> None:
-    """Make a bundle of skills from an ONNX policy that was trained elsewhere."""
+    """Make a bundle of skills from ONNX policies that were trained elsewhere."""
     from policies.bundle.runtime import TOLERANCE
     from policies.skill_import.importer import import_skills
     from policies.training.run import environment
     from sim.tasks.registry import make_family
 
     found = import_skills(
-        description,
+        descriptions,
         robot,
         make_family(family),
         output,

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
 from policies.bundle.manifest import Name
-from sim.errors import UserError, invalid, short
+from sim.errors import ALL, EACH, UserError, invalid, short
 from sim.files.strict_json import parse_json
 from sim.files.strict_yaml import read_mapping
 from sim.interface import STRICT, Label, Number, Positive, Range, Text
-from sim.interface.validators import NonNegatives, NonZeros, Numbers, check_range
+from sim.interface.validators import Index, NonNegatives, NonZeros, Numbers, check_range
 
 SCHEMA = 2
 POSE = "default_positions"
@@ -41,7 +41,7 @@ class Input:
 
     # An observation term of robot.yaml, in its unit. One of joints is in the order of `joints`.
     term: Label | None = None
-    constant: Label | None = None  # numbers that every skill states under this name
+    constant: Label | None = None  # what every skill states under this name in `skills`
     previous_action: bool = False  # the policy's own last output, zeros at the start
     scale: NonZeros = 1.0  # a number, or a list per element
     # Subtracted before: a number, a list per element, or `default_positions`.
@@ -56,6 +56,29 @@ class Input:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Elements:
+    """Elements of an observation term, which a skill gives its policy: one of two goals, say."""
+
+    term: Label  # of robot.yaml or of the task family, in its unit
+    elements: Annotated[tuple[Index, ...], Field(min_length=1)]  # their numbers, from 0
+
+    def __len__(self) -> int:
+        """Number of elements."""
+        return len(self.elements)
+
+
+def _held_as(value: object) -> str:
+    return ALL if isinstance(value, (Mapping, Elements)) else EACH
+
+
+# What a skill holds a constant at: numbers, or elements of a term.
+Held = Annotated[
+    Annotated[Elements, Tag(ALL)] | Annotated[tuple[Number, ...], Tag(EACH)],
+    Discriminator(_held_as),
+]
+
+
+@dataclass(frozen=True, config=STRICT)
 class InputHistory:
     """Inputs of several ticks, the present one among them."""
 
@@ -67,11 +90,23 @@ class InputHistory:
 
 @dataclass(frozen=True, config=STRICT)
 class Output:
-    """The policy's output: targets of joint positions, default + scale * output."""
+    """The policy's output: targets, default + scale * output."""
 
-    kind: Literal["position"]  # position targets of the joints
-    scale: NonZeros  # a number, or a list per joint
+    # Position targets of `joints` around `default_positions`, or velocities around zero.
+    kind: Literal["position", "velocity"]
+    scale: NonZeros  # a number, or a list per element
     clip: Range | None = None  # of the output, before it is scaled; null: not clipped
+    # Action terms of robot.yaml that velocities are for, in the policy's order.
+    terms: tuple[Label, ...] = ()
+    output: Text | None = None  # name of the output, where the ONNX file has several
+
+    @model_validator(mode="after")
+    def _terms_are_of_velocities(self) -> Self:
+        if self.kind == "velocity" and not self.terms:
+            raise ValueError("terms: the action terms of robot.yaml that it commands are missing")
+        if self.kind == "position" and self.terms:
+            raise ValueError("terms are of kind velocity; positions are of `joints`")
+        return self
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
@@ -90,8 +125,8 @@ class SkillDescription:
     control_dt: Positive  # s between two decisions of the policy
     observation: Annotated[tuple[Input, ...], Field(min_length=1)]  # in the policy's order
     action: Output  # what the output means
-    # Per skill the values of every constant.
-    skills: Annotated[dict[Name, dict[Label, tuple[Number, ...]]], Field(min_length=1)]
+    # Per skill its value of every constant: numbers, or elements of an observation term.
+    skills: Annotated[dict[Name, dict[Label, Held]], Field(min_length=1)]
     joints: tuple[Text, ...] = ()  # names of the joints, in the order of the policy
     default_positions: tuple[Number, ...] = ()  # of the joints, for an output of 0
     stiffness: NonNegatives | None = None  # of the position servos; null: not stated
@@ -111,8 +146,13 @@ class SkillDescription:
         Raises:
             UserError: names what is missing.
         """
-        if not self.joints:
+        if self.action.kind == "position" and not self.joints:
             raise UserError(f"{where}: joints: the names of the policy's joints are missing")
+        if self.action.kind == "velocity" and (self.stiffness, self.damping) != (None, None):
+            raise UserError(
+                f"{where}: stiffness and damping are those of position servos; leave them out for "
+                "the kind velocity"
+            )
         if len({*self.joints}) < len(self.joints):
             twice = next(name for name in self.joints if self.joints.count(name) > 1)
             raise UserError(f"{where}: joint {twice!r} is given twice")
@@ -131,10 +171,10 @@ class SkillDescription:
                     f"{where}: skill {skill!r} states the constants {sorted(values)}, the policy "
                     f"takes {sorted(constants)}; {wrong[0]!r} is in one of them only"
                 )
-            for name, numbers in values.items():
-                if len(numbers) != sizes.setdefault(name, len(numbers)):
+            for name, held in values.items():
+                if len(held) != sizes.setdefault(name, len(held)):
                     raise UserError(
-                        f"{where}: constant {name!r} of skill {skill!r} has {len(numbers)} "
+                        f"{where}: constant {name!r} of skill {skill!r} has {len(held)} "
                         f"values, {sizes[name]} in another skill"
                     )
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnx import ModelProto
 
 from policies.bundle.bundle import Bundle, check_target, write_bundle
 from policies.bundle.bundle_files import MAX_BUNDLE_BYTES, MAX_FILE_BYTES
@@ -26,12 +28,19 @@ from policies.bundle.manifest import (
 from policies.bundle.runtime import TOLERANCE, Network
 from policies.mlsh.config import TrainConfig
 from policies.mlsh.presets import default_config
-from policies.skill_import.description import SkillDescription, read_description, with_metadata
-from policies.skill_import.mapping import SkillMapping, doubts, make_mapping
+from policies.skill_import.description import (
+    Elements,
+    SkillDescription,
+    read_description,
+    with_metadata,
+)
+from policies.skill_import.mapping import doubts, make_mapping
+from policies.skill_import.selection import SkillMapping
 from policies.skill_import.surgery import join, metadata, read_policy, sizes
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
 from sim.files.migrations import SCHEMA
+from sim.interface import Interface
 from sim.physics.robot_model import Robot, load_robot
 from sim.seeding import Stream, generator
 from sim.tasks.base import TaskFamily
@@ -56,8 +65,42 @@ class Imported:
     doubts: list[str]  # one line each
 
 
+@dataclass(frozen=True)
+class _Policy:
+    """A policy and its description."""
+
+    file: Path  # the description
+    description: SkillDescription
+    path: Path  # the ONNX file
+    model: ModelProto
+    digest: str  # of the ONNX file and its external data
+
+    @cached_property
+    def run(self) -> Callable[[Float32], Float32]:
+        """Runs the ONNX file as it is, row by row: (n, inputs) to (n, outputs)."""
+        session = onnxruntime.InferenceSession(str(self.path), providers=["CPUExecutionProvider"])
+        (source,) = session.get_inputs()
+        sink = self.description.action.output or session.get_outputs()[0].name
+
+        def run(rows: Float32) -> Float32:
+            found = [session.run([sink], {source.name: row[None]})[0][0] for row in rows]
+            return np.array(found, np.float32)
+
+        return run
+
+
+@dataclass(frozen=True)
+class _Skill:
+    """A skill that runs a policy."""
+
+    policy: _Policy
+    mapping: SkillMapping
+    data: bytes  # its ONNX file
+    network: Network
+
+
 def import_skills(
-    file: Path,
+    descriptions: Sequence[Path],
     robot_name: str,
     family: TaskFamily,
     target: Path,
@@ -68,10 +111,10 @@ def import_skills(
     facts: Mapping[str, object],
     overwrite: bool = False,
 ) -> Imported:
-    """Write a bundle whose skills run a policy that was trained elsewhere; it has no master yet.
+    """Write a bundle whose skills run policies that were trained elsewhere; it has no master yet.
 
     Args:
-        file: the description.
+        descriptions: file of each policy's description; the skills are in this order.
         robot_name: of the robot that the skills are for, or its folder.
         family: of the tasks that masters will be trained on; its terms are in the observation.
         target: folder of the bundle.
@@ -87,45 +130,25 @@ def import_skills(
     check_name("bundle", name)
     robot = load_robot(robot_name)
     check_target(target, overwrite=overwrite)
-    description = read_description(file)
-    policy = file.parent / description.policy
-    model, origin = read_policy(policy)
-    description = with_metadata(description, metadata(model, policy), str(file))
-    description.check(str(file))
+    given = [_read(file) for file in descriptions]
     interface = robot.interface.with_terms(family.terms)
-    config = _config(robot_name, family, len(description.skills), decision_ticks, decision_lead)
-    files, mappings = {}, {}
-    for k, skill in enumerate(description.skills):
-        mapping = make_mapping(interface, description, skill, str(file))
-        _check_sizes(mapping, sizes(model, policy), str(file))
-        data = join(model, mapping, skill)
-        _check_file_size(data, len(description.skills), policy)
-        check_imported(data, f"skill {skill!r}", mapping.width, interface.action_size)
-        files[f"skills/{k}.onnx"], mappings[skill] = data, mapping
-    networks = [Network(data, skill) for data, skill in zip(files.values(), mappings, strict=True)]
-    own = _policy(policy)
-    visited = np.concatenate(
-        [
-            _visit(robot, family, network, skill, description)
-            for network, skill in zip(networks, mappings, strict=True)
-        ]
-    )
+    skills = _skills(given, interface)
+    config = _config(robot_name, family, len(skills), decision_ticks, decision_lead)
+    visited = np.concatenate([_visit(robot, family, each, k) for k, each in skills.items()])
     rng = generator(0, Stream.NOISE, 1)
     random = (3 * rng.standard_normal((RANDOM_ROWS, visited.shape[1]))).astype(np.float32)
-    worst = [
-        max(
-            _difference(own, mapping, network, rows)
-            for mapping, network in zip(mappings.values(), networks, strict=True)
-        )
-        for rows in (random, visited)
-    ]
-    if not max(worst) <= TOLERANCE:
+    # (skills, 2) on both kinds of observations
+    differences = np.array(
+        [[_difference(each, rows) for rows in (random, visited)] for each in skills.values()]
+    )
+    if not (worst := differences.max(axis=1)).max() <= TOLERANCE:
+        skill, each = list(skills.items())[int(np.argmax(worst))]
         raise UserError(
-            f"{file}: skill and policy differ by {max(worst):.2g}, at most {TOLERANCE:g} is "
-            "accepted; nothing was written"
+            f"{each.policy.file}: skill {skill!r} and its policy differ by {worst.max():.2g}, at "
+            f"most {TOLERANCE:g} is accepted; nothing was written"
         )
     golden = visited[rng.choice(len(visited), GOLDEN_ROWS, replace=False)]
-    actions = np.stack([network(golden) for network in networks])
+    actions = np.stack([each.network(golden) for each in skills.values()])
     manifest = Manifest(
         schema=SCHEMA,
         name=name,
@@ -133,21 +156,59 @@ def import_skills(
         family=Family(family.name, dict(config.family_parameters)),
         decision_ticks=decision_ticks,
         decision_lead=decision_lead,
-        skills=tuple(mappings),
+        skills=tuple(skills),
         skill_limits={},
         masters={},
         provenance=provenance_of(config, dict(facts), 0, 0),
         files={},
         digest="0" * 64,
-        imported={
-            skill: Origin(description.license, description.source, origin, constants)
-            for skill, constants in description.skills.items()
-        },
+        imported={skill: _origin(skill, each.policy) for skill, each in skills.items()},
     )
+    files = {f"skills/{k}.onnx": each.data for k, each in enumerate(skills.values())}
     contents = {**files, GOLDEN: golden_bytes(Golden(golden, actions, {}, {}))}
     bundle = write_bundle(manifest, contents, target)
-    notes = doubts(interface, description, str(file))
-    return Imported(bundle, worst[0], worst[1], len(visited), notes)
+    notes = [
+        note for each in given for note in doubts(interface, each.description, str(each.file))
+    ]
+    on_random, on_visited = (float(each) for each in differences.max(axis=0))
+    return Imported(bundle, on_random, on_visited, len(visited), list(dict.fromkeys(notes)))
+
+
+def _read(file: Path) -> _Policy:
+    """Read a description and its policy."""
+    description = read_description(file)
+    path = file.parent / description.policy
+    model, digest = read_policy(path, description.action.output)
+    description = with_metadata(description, metadata(model, path), str(file))
+    description.check(str(file))
+    return _Policy(file, description, path, model, digest)
+
+
+def _skills(given: Sequence[_Policy], interface: Interface) -> dict[str, _Skill]:
+    """All skills of all policies, by name."""
+    made: dict[str, _Skill] = {}
+    for policy in given:
+        for name in policy.description.skills:
+            where = str(policy.file)
+            if name in made:
+                raise UserError(
+                    f"{where}: a skill {name!r} is in {made[name].policy.file} too; give one of "
+                    "them another name"
+                )
+            mapping = make_mapping(interface, policy.description, name, where)
+            _check_sizes(mapping, sizes(policy.model, policy.path), where)
+            data = join(policy.model, mapping, name)
+            _check_file_size(data, len(policy.description.skills), policy.path)
+            check_imported(data, f"skill {name!r}", mapping.width, interface.action_size)
+            made[name] = _Skill(policy, mapping, data, Network(data, name))
+    return made
+
+
+def _origin(skill: str, policy: _Policy) -> Origin:
+    described = policy.description
+    held = described.skills[skill].items()
+    numbers = {name: each for name, each in held if not isinstance(each, Elements)}
+    return Origin(described.license, described.source, policy.digest, numbers)
 
 
 def _config(
@@ -196,37 +257,21 @@ def _check_file_size(data: bytes, skills: int, policy: Path) -> None:
             raise UserError(f"{policy}: {what} has {size:,} bytes, at most {most:,} are accepted")
 
 
-def _policy(path: Path) -> Callable[[Float32], Float32]:
-    """The policy as it is, row by row."""
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (source,), (sink,) = session.get_inputs(), session.get_outputs()
-
-    def run(rows: Float32) -> Float32:
-        found = [session.run([sink.name], {source.name: row[None]})[0][0] for row in rows]
-        return np.array(found, np.float32)
-
-    return run
-
-
-def _difference(
-    policy: Callable[[Float32], Float32], mapping: SkillMapping, network: Network, rows: Float32
-) -> float:
+def _difference(skill: _Skill, rows: Float32) -> float:
     """Largest difference of actions, relative to those that are larger than 1."""
-    worst = 0.0
+    mapping, worst = skill.mapping, 0.0
     for begin in range(0, len(rows), PIECE):
         piece = rows[begin : begin + PIECE]
-        output = policy(mapping.input(piece))
+        output = skill.policy.run(mapping.input(piece))
         if mapping.output_clip is not None:
             output = np.clip(output, *mapping.output_clip)
         expected = mapping.output(output)
-        error = np.abs(network(piece) - expected) / np.maximum(1, np.abs(expected))
+        error = np.abs(skill.network(piece) - expected) / np.maximum(1, np.abs(expected))
         worst = max(worst, float(np.nan_to_num(error, nan=np.inf).max()))
     return worst
 
 
-def _visit(
-    robot: Robot, family: TaskFamily, network: Network, skill: str, description: SkillDescription
-) -> Float32:
+def _visit(robot: Robot, family: TaskFamily, skill: _Skill, name: str) -> Float32:
     """(n, O) observations of simulated robots that are driven by one skill.
 
     Raises:
@@ -237,14 +282,14 @@ def _visit(
     dt = env.interface.control_dt
     shown, seen = env.reset()[0], []
     within = np.ones(ENVS, bool)
-    reason = ""
+    reason, file = "", skill.policy.description.policy
     for tick in range(max(round(SECONDS / dt), -(-GOLDEN_ROWS // ENVS))):
         seen.append(shown)
-        action = network(shown)
+        action = skill.network(shown)
         if not np.isfinite(action).all():
             raise UserError(
-                f"skill {skill!r}: after {tick * dt:.3g} s in the simulation the output of "
-                f"{description.policy} is not finite"
+                f"skill {name!r}: after {tick * dt:.3g} s in the simulation the output of {file} "
+                "is not finite"
             )
         shown, _, terminated, _, _ = env.step(action)
         if tick < FALLS / dt and within.any():
@@ -255,9 +300,8 @@ def _visit(
             within, reason = _within(env, within & ~terminated, reason, time)
     if not within.any():
         raise UserError(
-            f"skill {skill!r} does not keep the robot within its limits for {FALLS:g} s: "
-            f"{reason}. Compare joint order, default_positions, scale, gains and rate of "
-            f"{description.policy}"
+            f"skill {name!r} does not keep the robot within its limits for {FALLS:g} s: "
+            f"{reason}. Compare joint order, default_positions, scale, gains and rate of {file}"
         )
     return np.concatenate(seen)
 

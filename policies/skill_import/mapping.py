@@ -6,54 +6,18 @@ refused here, before anything is written.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.skill_import.description import POSE, Input, SkillDescription
+from policies.skill_import.description import POSE, Elements, Held, Input, SkillDescription
+from policies.skill_import.outputs import POSITION, SAME, Outputs, named_fields
+from policies.skill_import.selection import Selection, SkillMapping
 from sim.errors import UserError, listed, unknown
-from sim.interface import (
-    ActionTerm,
-    Floats,
-    History,
-    Interface,
-    ObservationTerm,
-    PreviousAction,
-    parse_path,
-    spread,
-)
+from sim.interface import Floats, History, Interface, ObservationTerm, PreviousAction, spread
 
-Float32 = NDArray[np.float32]
-SAME = 1e-6  # of numbers that have to be equal
-POSITION = ("rad", "m")  # units of commands that are positions of joints
-
-
-@dataclass(frozen=True)
-class Selection:
-    """n numbers: element `index` of a vector, scaled and shifted."""
-
-    index: NDArray[np.int64]  # (n,)
-    scale: Floats  # (n,)
-    offset: Floats  # (n,) added after the scale
-    clip: tuple[float, float] | None = None  # of the result
-
-    def __call__(self, vector: Float32) -> Float32:
-        """(..., n) numbers of a vector, computed in 32 bits as the graph of a skill does."""
-        scale, offset = self.scale.astype(np.float32), self.offset.astype(np.float32)
-        picked: Float32 = vector[..., self.index] * scale + offset
-        return picked if self.clip is None else np.clip(picked, *np.array(self.clip, np.float32))
-
-
-@dataclass(frozen=True)
-class SkillMapping:
-    """The selections and limits with which a skill runs a policy."""
-
-    input: Selection  # of the observation (O,)
-    output: Selection  # of the policy's output
-    output_clip: tuple[float, float] | None  # of the policy's output
-    width: int  # O
+Columns = tuple[NDArray[Any], Floats, Floats]  # place in the observation, scale, offset
 
 
 def make_mapping(
@@ -76,7 +40,7 @@ def make_mapping(
             f"{interface.robot!r} every {interface.control_dt:g} s; a policy runs at the rate of "
             "its training"
         )
-    output = _Outputs(interface, description, where)
+    output = Outputs(interface, description, where)
     inputs = _Inputs(interface, description, output, description.skills[skill], where)
     return SkillMapping(
         inputs.selection(),
@@ -86,108 +50,6 @@ def make_mapping(
     )
 
 
-def named_fields(term: ObservationTerm | ActionTerm) -> tuple[str, ...]:
-    """The name in brackets of each element in ROS; empty if they have none."""
-    names = tuple(parse_path(path)[-1][1] or "" for path in term.ros.fields)
-    return names if all(names) and not any(name.isdigit() for name in names) else ()
-
-
-def joint_names(term: ObservationTerm) -> tuple[str, ...]:
-    """The joint of each element of an observation term; empty if it is not of joints."""
-    return named_fields(term) or term.mujoco.qpos or term.mujoco.qvel
-
-
-class _Outputs:
-    """Finds the joints of a policy in the action."""
-
-    def __init__(self, interface: Interface, description: SkillDescription, where: str) -> None:
-        self.interface, self.where = interface, where
-        self.joints, count = description.joints, len(description.joints)
-        if len(description.default_positions) != count:
-            raise UserError(f"{where}: default_positions: one position per joint is missing")
-        self.default = np.array(description.default_positions, np.float64)
-        given = description.action.scale
-        if isinstance(given, tuple) and len(given) != count:
-            raise UserError(f"{where}: action.scale has {len(given)} values for {count} joints")
-        self.scale = spread(given, count)
-        robot, places = f"robot {interface.robot!r}", self._places()
-        for name in self.joints:
-            if name not in places:
-                raise unknown(f"joint of {robot} that the policy drives:", name, places)
-        if left := [name for name in places if name not in self.joints]:
-            raise UserError(f"{where}: the policy does not drive joint {left[0]!r} of {robot}")
-        self.place = np.array([places[name] for name in self.joints])  # (J,) in our action
-        self._check_gains(description)
-
-    def _places(self) -> dict[str, int]:
-        """Per joint its place in our action."""
-        found: dict[str, int] = {}
-        robot, start = f"robot {self.interface.robot!r}", 0
-        for term in self.interface.action:
-            if term.unit not in POSITION:
-                raise UserError(
-                    f"{self.where}: the policy commands positions, action {term.name!r} of "
-                    f"{robot} is in {term.unit}"
-                )
-            for i, name in enumerate(self._names(term)):
-                if name in found:
-                    raise UserError(f"{self.where}: two commands of {robot} drive {name!r}")
-                found[name] = start + i
-            start += term.size
-        return found
-
-    def _names(self, term: ActionTerm) -> tuple[str, ...]:
-        """The joint that each element of an action term drives."""
-        if names := named_fields(term):
-            return names
-        if term.tracking is not None and None not in term.measured:
-            tracked = next(t for t in self.interface.observation if t.name == term.tracking.term)
-            if known := joint_names(tracked):
-                return tuple(known[i] for i in term.measured if i is not None)
-        raise UserError(
-            f"{self.where}: neither ros.fields nor tracking of action {term.name!r} of robot "
-            f"{self.interface.robot!r} name joints"
-        )
-
-    def _check_gains(self, description: SkillDescription) -> None:
-        for key in ("stiffness", "damping"):
-            if (wanted := getattr(description, key)) is None:
-                continue
-            stated = [getattr(t, key) for t in self.interface.action]
-            if any(value is None for value in stated):
-                continue  # `unstated` says so
-            own = np.concatenate(
-                [spread(v, t.size) for v, t in zip(stated, self.interface.action, strict=True)]
-            )[self.place]
-            for name, mine, theirs in zip(
-                self.joints, own, spread(wanted, len(self.joints)), strict=True
-            ):
-                if not np.isclose(mine, theirs, rtol=1e-3, atol=SAME):
-                    raise UserError(
-                        f"{self.where}: {key} of joint {name!r} was {theirs:g} in training, it is "
-                        f"{mine:g} in robot.yaml; give the servo the gain of the policy"
-                    )
-
-    def selection(self) -> Selection:
-        """Our action: command = offset + scale * action."""
-        ours_scale, ours_offset = self.ours
-        order = np.argsort(self.place)  # joint of the policy for each element of our action
-        return Selection(
-            index=order.astype(np.int64),
-            scale=self.scale[order] / ours_scale,
-            offset=(self.default[order] - ours_offset) / ours_scale,
-        )
-
-    @property
-    def ours(self) -> tuple[Floats, Floats]:
-        """(A,) scale and offset of our commands."""
-        terms = self.interface.action
-        return (
-            np.concatenate([spread(t.scale, t.size) for t in terms]),
-            np.concatenate([spread(t.offset, t.size) for t in terms]),
-        )
-
-
 class _Inputs:
     """Finds the inputs of a policy in the observation."""
 
@@ -195,8 +57,8 @@ class _Inputs:
         self,
         interface: Interface,
         description: SkillDescription,
-        output: _Outputs,
-        constants: dict[str, tuple[float, ...]],
+        output: Outputs,
+        constants: dict[str, Held],
         where: str,
     ) -> None:
         self.interface, self.description, self.where = interface, description, where
@@ -228,23 +90,43 @@ class _Inputs:
                 found.append(repr(name) if name else "the previous action")
         return found
 
-    def _part(self, number: int, each: Input, lag: int) -> tuple[NDArray[Any], Floats, Floats]:
+    def _part(self, number: int, each: Input, lag: int) -> Columns:
         """Index, scale and offset of an entry of the description, `lag` ticks ago."""
         where = f"{self.where}: observation.{number}"
         if each.constant is not None:
-            values = np.array(self.constants[each.constant], np.float64)
+            held = self.constants[each.constant]
+            if isinstance(held, Elements):
+                return self._elements(held, each, lag, where)
+            values = np.array(held, np.float64)
             none = np.zeros(len(values))
             scale, offset = self._affine(each, len(values), where)
             return none, none, scale * (values - offset)
         if each.previous_action:
             return self._previous(each, lag, where)
         assert each.term is not None
-        if each.term not in self.terms:
-            raise unknown("observation term for the policy:", each.term, self.terms)
-        term = self.terms[each.term]
-        if not term.policy_input:
-            raise UserError(f"{where}: term {term.name!r} has `policy_input: false`")
-        order = self._order(term, each, where)
+        term = self._term(each.term, where)
+        return self._measured(term, self._order(term, each, where), each, lag, where)
+
+    def _term(self, name: str, where: str) -> ObservationTerm:
+        if name not in self.terms:
+            raise unknown("observation term for the policy:", name, self.terms)
+        if not self.terms[name].policy_input:
+            raise UserError(f"{where}: term {name!r} has `policy_input: false`")
+        return self.terms[name]
+
+    def _elements(self, held: Elements, each: Input, lag: int, where: str) -> Columns:
+        """Elements of a term that the skill gives the policy as its constant."""
+        term = self._term(held.term, where)
+        if (last := max(held.elements)) >= term.count:
+            raise UserError(
+                f"{where}: constant {each.constant!r} is element {last} of term {held.term!r}, "
+                f"whose elements are 0 to {term.count - 1}"
+            )
+        return self._measured(term, np.array(held.elements), each, lag, where)
+
+    def _measured(
+        self, term: ObservationTerm, order: NDArray[np.intp], each: Input, lag: int, where: str
+    ) -> Columns:
         scale, offset = self._affine(each, len(order), where)
         index = self._columns(term.name, lag, where)[order]
         # The observation has the value less its offset, scaled.
@@ -269,19 +151,20 @@ class _Inputs:
             else [named_fields(term), term.mujoco.qpos or term.mujoco.qvel]
         )
         for names in namings:
-            if set(joints) <= set(names):
+            if joints and set(joints) <= set(names):
                 return np.array([names.index(name) for name in joints])
         known = next((names for names in namings if names), ())
         if of_pose or set(known) & set(joints) or (namings and namings[0] and term.count > 1):
-            missing = next(name for name in joints if name not in known)
-            raise UserError(
-                f"{where}: term {term.name!r} does not measure joint {missing!r}. It measures: "
-                f"{listed(known)}"
-            )
+            missing = next((name for name in joints if name not in known), None)
+            problem = "is of joints, and the description has no `joints`"
+            if missing is not None:
+                problem = f"does not measure joint {missing!r}"
+            raise UserError(f"{where}: term {term.name!r} {problem}. It measures: {listed(known)}")
         return np.arange(term.count)
 
     def _affine(self, each: Input, size: int, where: str) -> tuple[Floats, Floats]:
-        offset = self.output.default if each.offset == POSE else np.asarray(each.offset)
+        default = self.description.default_positions
+        offset = np.asarray(default if each.offset == POSE else each.offset)
         found = []
         for key, value in (("scale", np.asarray(each.scale)), ("offset", offset)):
             if value.ndim and value.size != size:
@@ -322,7 +205,7 @@ class _Inputs:
         start += slices[term.name].start
         return np.arange(start, start + widths[name])
 
-    def _previous(self, each: Input, lag: int, where: str) -> tuple[NDArray[Any], Floats, Floats]:
+    def _previous(self, each: Input, lag: int, where: str) -> Columns:
         """The policy's own last output, from our last action."""
         found = [
             t for t in self.interface.computed if isinstance(t, PreviousAction) and t.clip is None
@@ -339,7 +222,7 @@ class _Inputs:
         if (i := int(np.argmax(away))) >= 0 and away[i] > SAME:
             raise UserError(
                 f"{where}: the previous action is zero when a session begins, which would be a "
-                f"target of {ours_offset[i]:g} for joint {output.joints[i]!r} and is "
+                f"target of {ours_offset[i]:g} for {output.names[i]!r} and is "
                 f"{output.default[i]:g} for the policy; set the action's offset in robot.yaml to "
                 "the default positions"
             )
@@ -377,6 +260,8 @@ def doubts(interface: Interface, description: SkillDescription, where: str) -> l
         if np.any(term.smoothing_times)
     ]
     used = {each.term for each in description.observation}
+    held = [each for values in description.skills.values() for each in values.values()]
+    used |= {each.term for each in held if isinstance(each, Elements)}
     notes += [
         f"term {term.name!r} is clipped in robot.yaml before the policy sees it"
         for term in interface.observation
@@ -389,7 +274,7 @@ def doubts(interface: Interface, description: SkillDescription, where: str) -> l
     history = description.history
     if history is not None and history.start == "zeros":
         constants = next(iter(description.skills.values()))
-        outputs = _Outputs(interface, description, where)
+        outputs = Outputs(interface, description, where)
         inputs = _Inputs(interface, description, outputs, constants, where)
         notes += [
             f"in the first {history.ticks - 1} ticks the history of {name} is that of the value "

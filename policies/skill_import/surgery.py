@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ from onnx import (
     ModelProto,
     NodeProto,
     TensorProto,
+    ValueInfoProto,
     checker,
     helper,
     numpy_helper,
+    shape_inference,
     version_converter,
 )
 
@@ -22,27 +26,31 @@ from policies.bundle.imported_graph import MAX_NODES, SHAPES, refused
 from policies.bundle.manifest import sha256
 from policies.bundle.onnx_reader import INPUT, OUTPUT
 from policies.bundle.onnx_writer import IR_VERSION
-from policies.skill_import.mapping import Selection, SkillMapping
-from sim.errors import UserError, listed
+from policies.skill_import.selection import Selection, SkillMapping
+from sim.errors import UserError, listed, unknown
 
 OPSET = 18
 PREFIX = "policy/"  # of the names in the policy's own graph
 MAX_BYTES = 64 * 2**20
-CONSTANT = "Constant"
+CONSTANT, CAST, EXPAND = "Constant", "Cast", "Expand"  # of which nothing is left
 STANDARD = ("", "ai.onnx")  # two names of the domain of ONNX's own operators
 FLOATS = (TensorProto.FLOAT,)
 INTEGERS = (TensorProto.INT64, TensorProto.INT32)
 
 
-def read_policy(path: Path) -> tuple[ModelProto, str]:
+def read_policy(path: Path, output: str | None = None) -> tuple[ModelProto, str]:
     """Read an ONNX policy with its external data; only accepted operators are left in it.
+
+    Args:
+        path: the ONNX file.
+        output: name of the output that is kept, with what it depends on; None: there is one.
 
     Returns:
         The model, and SHA-256 of the file and, in the order of their names, of its external data.
 
     Raises:
-        UserError: not a readable ONNX file, more than one input or output, an operator that is
-            not accepted, or weights of another type.
+        UserError: not a readable ONNX file, more than one input, several outputs or none of that
+            name, an operator that is not accepted, or weights of another type.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist")
@@ -58,17 +66,16 @@ def read_policy(path: Path) -> tuple[ModelProto, str]:
         raise UserError(f"{path}: not a readable ONNX file ({_line(error)})") from None
     if model.functions:
         raise UserError(f"{path}: model-local functions are not accepted")
-    _check_operators(model, path)
     digest = sha256(b"".join(each.read_bytes() for each in (path, *beside)))
     weights = {each.name for each in model.graph.initializer}
     inputs = [each.name for each in model.graph.input if each.name not in weights]
-    outputs = [each.name for each in model.graph.output]
-    if len(inputs) != 1 or len(outputs) != 1:
+    if len(inputs) != 1:
         raise UserError(
-            f"{path}: one input and one output are expected, it has {listed(inputs)} and "
-            f"{listed(outputs)}; recurrent policies and policies with other inputs are not "
-            "supported"
+            f"{path}: one input is expected, it has {listed(inputs)}; recurrent policies and "
+            "policies with other inputs are not supported"
         )
+    _keep(model, output, path)
+    _check_operators(model, path)
     return _with_opset(model, path), digest
 
 
@@ -93,11 +100,81 @@ def _external_files(model: ModelProto, path: Path) -> list[Path]:
     return files
 
 
+def _keep(model: ModelProto, name: str | None, path: Path) -> None:
+    """Remove all outputs but one, and the operators that it does not depend on."""
+    graph = model.graph
+    names = [each.name for each in graph.output]
+    if not names:
+        raise UserError(f"{path}: it has no output")
+    if name is None and len(names) > 1:
+        described = listed(f"{each.name} {_dimensions(each)}" for each in graph.output)
+        raise UserError(
+            f"{path}: it has several outputs: {described}; name the one that is the action as "
+            "`output` of `action`"
+        )
+    if name is not None and name not in names:
+        raise unknown(f"output of {path}:", name, names)
+    if not _drop_expansions(model, path) and len(names) == 1:
+        return
+    kept = next(each for each in graph.output if name in (None, each.name))
+    needed: set[str] = {kept.name}
+    nodes: list[NodeProto] = []
+    for node in reversed(graph.node):
+        if needed & {*node.output}:
+            needed |= {*node.input} - {""}  # an input that is left out
+            nodes.append(node)
+    weights = {each.name for each in graph.initializer}
+    inputs = [each for each in graph.input if each.name not in weights - needed]
+    _replace(graph.initializer, [each for each in graph.initializer if each.name in needed])
+    _replace(graph.input, inputs)
+    _replace(graph.output, [kept])
+    _replace(graph.node, reversed(nodes))
+    _replace(graph.value_info, [])
+
+
+def _drop_expansions(model: ModelProto, path: Path) -> bool:
+    """Make Identity of each Expand to the shape that its input has; returns whether there are any.
+
+    Exporters write what makes the mean and the deviation of a distribution equally large.
+    """
+    expansions = [node for node in model.graph.node if node.op_type == EXPAND]
+    if not expansions:
+        return False
+    try:
+        inferred = shape_inference.infer_shapes(model, data_prop=True).graph
+    except Exception as error:  # of several kinds
+        raise UserError(f"{path}: the graph is not valid ({_line(error)})") from None
+    known = (*inferred.input, *inferred.output, *inferred.value_info)
+    shapes = {each.name: _dimensions(each) for each in known if _is_known(each)}
+    for node in expansions:
+        before, after = (shapes.get(each[0], "") for each in (node.input, node.output))
+        if before == after != "":
+            node.op_type = "Identity"
+            del node.input[1:]
+    return True
+
+
+def _replace(messages: Any, kept: Iterable[Any]) -> None:
+    copies = [deepcopy(each) for each in kept]
+    del messages[:]
+    messages.extend(copies)
+
+
+def _is_known(value: ValueInfoProto) -> bool:
+    kind = value.type.tensor_type
+    return kind.HasField("shape") and all(d.dim_param or d.dim_value for d in kind.shape.dim)
+
+
+def _dimensions(value: ValueInfoProto) -> str:
+    sizes = (each.dim_param or str(each.dim_value) for each in value.type.tensor_type.shape.dim)
+    return f"({', '.join(sizes)})"
+
+
 def _check_operators(model: ModelProto, path: Path) -> None:
     for node in model.graph.node:
         own = node.domain in STANDARD
         kind = node.op_type if own else f"{node.domain}::{node.op_type}"
-        if kind not in SHAPES and kind != CONSTANT:
+        if kind not in (*SHAPES, CONSTANT, CAST):
             raise refused(kind, str(path))
     if len(model.graph.node) > MAX_NODES:
         raise UserError(f"{path}: more than {MAX_NODES} operators")
@@ -244,11 +321,20 @@ def _own(model: ModelProto, weights: dict[str, NDArray[Any]]) -> list[NodeProto]
         if node.op_type == CONSTANT:
             weights[f"{PREFIX}{node.output[0]}"] = _constant(node)
             continue
+        source = weights.get(f"{PREFIX}{next(iter(node.input), '')}")
+        if node.op_type == CAST and source is not None:
+            made = source.astype(_cast_type(node, FLOATS + INTEGERS))
+            weights[f"{PREFIX}{node.output[0]}"] = made
+            continue
         copy = NodeProto()
         copy.CopyFrom(node)
         copy.name = f"{PREFIX}{node.name}" if node.name else ""
         copy.input[:] = [f"{PREFIX}{each}" if each else "" for each in node.input]
         copy.output[:] = [f"{PREFIX}{each}" for each in node.output]
+        if node.op_type == CAST:
+            _cast_type(node, FLOATS)
+            copy.op_type = "Identity"  # what is no weight is a 32-bit float already
+            del copy.attribute[:]
         copy.domain, copy.doc_string = "", ""
         copy.ClearField("metadata_props")
         nodes.append(copy)
@@ -278,6 +364,21 @@ def _constant(node: NodeProto) -> NDArray[Any]:
     if attribute.name in ("value_int", "value_ints"):
         return np.array(value, np.int64)
     raise UserError(f"operator 'Constant' of {node.output[0]!r}: {attribute.name} is not accepted")
+
+
+def _cast_type(node: NodeProto, accepted: tuple[int, ...]) -> type[np.generic]:
+    """Type of weights that a Cast gives.
+
+    Raises:
+        UserError: another one than is accepted.
+    """
+    to = next((each.i for each in node.attribute if each.name == "to"), 0)
+    if to not in accepted:
+        names = {value: name for name, value in TensorProto.DataType.items()}
+        raise UserError(
+            f"operator {CAST!r} of {node.output[0]!r} gives {names.get(to, to)}; FLOAT is accepted"
+        )
+    return np.float32 if to in FLOATS else np.int64
 
 
 def _array(tensor: TensorProto) -> NDArray[Any]:

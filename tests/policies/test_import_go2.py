@@ -25,7 +25,7 @@ def test_the_imported_policy_walks_and_is_the_policy_itself(tmp_path, monkeypatc
     (tmp_path / "go2.yaml").write_text(yaml.safe_dump(data))
     robot, family = load_robot("go2"), make_family("moving_bandits", {"ticks": 300})
     made = import_skills(
-        tmp_path / "go2.yaml",
+        [tmp_path / "go2.yaml"],
         "go2",
         family,
         tmp_path / "bundle",
@@ -60,7 +60,7 @@ def test_a_policy_that_throws_the_robot_over_is_refused(tmp_path, monkeypatch):
     (tmp_path / "go2.yaml").write_text(yaml.safe_dump(data))
     with pytest.raises(UserError, match="skill 'ahead' does not keep the robot within its limits"):
         import_skills(
-            tmp_path / "go2.yaml",
+            [tmp_path / "go2.yaml"],
             "go2",
             make_family("two_targets"),
             tmp_path / "bundle",

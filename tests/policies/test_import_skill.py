@@ -21,7 +21,7 @@ from policies.bundle.manifest import MANIFEST, make_manifest, sha256
 from policies.bundle.runtime import Network, load_skills
 from policies.skill_import import importer, surgery
 from policies.skill_import.importer import import_skills
-from policies.skill_import.mapping import Selection, SkillMapping
+from policies.skill_import.selection import Selection, SkillMapping
 from policies.skill_import.surgery import join, read_policy
 from policies.training.finetune import finetune
 from sim.envs.vec_env import TaskVectorEnv
@@ -43,7 +43,7 @@ FAMILY = "moving_bandits"
 
 def imported(tmp_path, file=None, robot=ROBOT, **changes):
     return import_skills(
-        file or description(tmp_path / "policy", **changes),
+        [file or description(tmp_path / "policy", **changes)],
         robot_folder(tmp_path / "arms", robot),
         make_family(FAMILY),
         tmp_path / "bundle",
@@ -113,6 +113,7 @@ GRAPHS = {
         op("Div", "obs", "length"),
         LAYER,
     ],
+    "Cast": [op("Cast", "obs", to=1), LAYER],
     "Constant": [
         op("Constant", value=numpy_helper.from_array(W["row"]), out="k"),
         op("Mul", "obs", "k"),
@@ -144,7 +145,7 @@ def identity(inputs=IN, outputs=OUT) -> SkillMapping:
 
 
 def test_every_operator_has_a_graph_here():
-    assert {*GRAPHS} == {*SHAPES, "Constant"}
+    assert {*GRAPHS} == {*SHAPES, "Constant", "Cast"}
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
@@ -188,7 +189,7 @@ def test_other_operators_are_refused_by_name(tmp_path, said):
 def test_recurrent_state_as_an_input_is_refused(tmp_path):
     made = network()
     made.graph.input.append(helper.make_tensor_value_info("h_in", 1, [1, 1, 8]))
-    with pytest.raises(UserError, match="it has obs, h_in and actions; recurrent policies"):
+    with pytest.raises(UserError, match="it has obs, h_in; recurrent policies"):
         read_policy(saved(tmp_path, made))
 
 
@@ -546,7 +547,7 @@ def test_joints_that_nobody_can_order_are_refused(tmp_path):
     (robot / "robot.yaml").write_text(text)
     file = description(tmp_path / "policy", joints=["b", "a"])
     found = import_skills(
-        file,
+        [file],
         model_of,
         make_family(FAMILY),
         tmp_path / "bundle",
@@ -561,7 +562,7 @@ def test_joints_that_nobody_can_order_are_refused(tmp_path):
     (robot / "robot.yaml").write_text(f"{odd}action:{commands}")
     with pytest.raises(UserError, match="term 'joint_position' does not measure joint 'b'"):
         import_skills(
-            file,
+            [file],
             model_of,
             make_family(FAMILY),
             tmp_path / "other",

@@ -247,6 +247,7 @@ def skill_description() -> str:
         (foreign.SkillDescription, "The keys at the top level, beside `schema`."),
         (foreign.Input, "An entry of the list `observation`."),
         (foreign.Output, "`action`."),
+        (foreign.Elements, "What a skill may state for a constant, in place of numbers."),
         (foreign.InputHistory, "`history`."),
     ]
     return _page("Description of a policy", lead, sections(classes))

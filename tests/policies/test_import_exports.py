@@ -1,0 +1,365 @@
+"""What exporters of other trainers write becomes skills: outputs, velocities, goals."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import gymnasium
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from policies.bundle.imported_graph import check_imported
+from policies.bundle.runtime import Network, load_skills
+from policies.mlsh.presets import default_config
+from policies.skill_import import importer
+from policies.skill_import.description import read_description
+from policies.skill_import.importer import import_skills
+from policies.skill_import.mapping import make_mapping
+from policies.skill_import.selection import Selection, SkillMapping
+from policies.skill_import.surgery import join, read_policy, sizes
+from sim.errors import UserError
+from sim.physics.robot_model import load_robot
+from sim.tasks.registry import make_family
+from tests.support import foreign_policy
+from tests.support.exported_policies import (
+    DRIVE,
+    INPUTS,
+    OUTPUTS,
+    drive,
+    rsl_rl,
+    sb3,
+    sb3_squashed,
+)
+
+FAMILY = "ring_bandits"
+
+
+def imported(tmp_path, made=None, *, more=(), robot="omni", **changes):
+    return import_skills(
+        [drive(tmp_path / "policy", made, **changes), *more],
+        robot,
+        make_family(FAMILY),
+        tmp_path / "bundle",
+        name="drive",
+        decision_ticks=10,
+        decision_lead=1,
+        facts={"command": "test", "versions": {}, "commit": None},
+    )
+
+
+def saved(tmp_path, made):
+    onnx.save(made, str(tmp_path / "policy.onnx"))
+    return tmp_path / "policy.onnx"
+
+
+def own(path, rows, output="actions"):
+    """What the file itself gives for rows of inputs."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return np.stack([session.run([output], {name: row[None]})[0][0] for row in rows])
+
+
+def as_it_is(count) -> Selection:
+    return Selection(np.arange(count), np.ones(count), np.zeros(count))
+
+
+def plain(inputs=INPUTS, outputs=OUTPUTS) -> SkillMapping:
+    """The observation is the policy's input, the output our action."""
+    return SkillMapping(as_it_is(inputs), as_it_is(outputs), None, inputs)
+
+
+ROWS = np.random.default_rng(1).normal(size=(50, INPUTS)).astype(np.float32)
+GRAPHS = {
+    "stable-baselines3 PPO": sb3(),
+    "stable-baselines3 SAC": sb3_squashed(),
+    "rsl_rl": rsl_rl(),
+    "rsl_rl with a deviation of its own": rsl_rl(own_deviation=True),
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_the_action_of_a_trainers_export_is_kept_as_it_is(tmp_path, name):
+    path = saved(tmp_path, GRAPHS[name])
+    model, _ = read_policy(path, "actions")
+    assert sizes(model, path) == (INPUTS, OUTPUTS)
+    data = join(model, plain(), "skill")
+    check_imported(data, "skill", INPUTS, OUTPUTS)
+    expected = own(path, ROWS)
+    np.testing.assert_allclose(Network(data, "skill")(ROWS), expected, atol=1e-5)
+    assert np.abs(expected).max() > 0.1
+
+
+def test_what_the_action_does_not_need_is_left_out(tmp_path):
+    model, _ = read_policy(saved(tmp_path, sb3()), "actions")
+    assert {node.op_type for node in model.graph.node} == {
+        *("Cast", "Flatten", "Gemm", "Tanh", "Identity", "Constant", "Reshape")
+    }
+    assert not [w.name for w in model.graph.initializer if w.name.startswith(("value", "log_std"))]
+
+
+def test_of_several_outputs_one_has_to_be_named(tmp_path):
+    path = saved(tmp_path, sb3())
+    with pytest.raises(UserError) as refused:
+        read_policy(path)
+    assert (
+        "several outputs: actions (1, 2), values (1, 1), log_prob (1); name the one that is the "
+        "action as `output` of `action`" in str(refused.value)
+    )
+    with pytest.raises(UserError, match=r"no output of .*: 'action'. Did you mean 'actions'\?"):
+        read_policy(path, "action")
+
+
+def test_an_expansion_that_changes_a_size_is_refused(tmp_path):
+    weights = {"two": np.array([2], np.int64), "one": np.array([1], np.int64)}
+    weights |= {"zero": np.array([0], np.int64), "size": np.array([1, INPUTS], np.int64)}
+    nodes = [
+        helper.make_node("Slice", ["obs", "zero", "one", "one"], ["first"]),
+        helper.make_node("Expand", ["first", "size"], ["actions"]),
+    ]
+    with pytest.raises(UserError, match="operator 'Expand'"):
+        read_policy(saved(tmp_path, foreign_policy.model(nodes, INPUTS, INPUTS, weights)))
+
+
+def test_an_operator_of_the_action_itself_is_still_refused(tmp_path):
+    with pytest.raises(UserError, match="operator 'Exp'"):
+        read_policy(saved(tmp_path, sb3()), "log_prob")
+
+
+# The trainers themselves ------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["PPO", "SAC"])
+def test_a_policy_of_stable_baselines3_acts_as_its_trainer_has_it_act(tmp_path, name):
+    torch, trainers = pytest.importorskip("torch"), pytest.importorskip("stable_baselines3")
+    env = gymnasium.make("sim.envs.gym_env:mlsh/MovingBandits-v0")
+    model = getattr(trainers, name)("MlpPolicy", env, seed=0, device="cpu")
+
+    class Exported(torch.nn.Module):
+        """As the documentation of Stable-Baselines3 has it."""
+
+        def __init__(self):
+            super().__init__()
+            self.policy = model.policy if name == "PPO" else model.policy.actor
+
+        def forward(self, observation):
+            return self.policy(observation, deterministic=True)
+
+    path = tmp_path / "policy.onnx"
+    options = {"opset_version": 17, "input_names": ["input"], "dynamo": False}
+    torch.onnx.export(Exported(), torch.zeros(1, 8), str(path), **options)
+    action = onnx.load(path).graph.output[0].name
+    data = join(read_policy(path, action)[0], plain(8), "skill")
+    check_imported(data, "skill", 8, 2)
+    rows = np.random.default_rng(4).normal(size=(50, 8)).astype(np.float32)
+    expected = np.stack([model.predict(row, deterministic=True)[0] for row in rows])
+    np.testing.assert_allclose(Network(data, "skill")(rows).clip(-1, 1), expected, atol=1e-5)
+    assert np.abs(expected).max() > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["GaussianDistribution", "HeteroscedasticGaussianDistribution"])
+def test_a_policy_of_rsl_rl_acts_as_its_trainer_has_it_act(tmp_path, kind):
+    torch, _ = pytest.importorskip("torch"), pytest.importorskip("rsl_rl")
+    from rsl_rl.models import MLPModel
+    from rsl_rl.runners import OnPolicyRunner
+    from tensordict import TensorDict
+
+    seen = TensorDict({"policy": torch.tensor(ROWS)}, batch_size=[len(ROWS)])
+    settings = {"hidden_dims": [8, 8], "obs_normalization": True}
+    settings["distribution_cfg"] = {"class_name": kind}
+    model = MLPModel(seen, {"actor": ["policy"]}, "actor", OUTPUTS, **settings)
+    model.update_normalization(seen)
+    runner = SimpleNamespace(alg=SimpleNamespace(get_policy=lambda: model))
+    OnPolicyRunner.export_policy_to_onnx(runner, str(tmp_path), "policy.onnx")
+    data = join(read_policy(tmp_path / "policy.onnx")[0], plain(), "skill")
+    check_imported(data, "skill", INPUTS, OUTPUTS)
+    with torch.no_grad():
+        expected = model(seen).numpy()
+    np.testing.assert_allclose(Network(data, "skill")(ROWS), expected, atol=1e-5)
+    assert np.abs(expected).max() > 1e-3
+
+
+# Casts ------------------------------------------------------------------------------------
+
+
+def cast(to, source="obs"):
+    """A graph that adds a cast of its input, or of an integer weight, to its input."""
+    weights = {"whole": np.arange(INPUTS)[None]}
+    nodes = [
+        helper.make_node("Cast", [source], ["cast"], to=to),
+        helper.make_node("Add", ["obs", "cast"], ["actions"]),
+    ]
+    return foreign_policy.model(nodes, INPUTS, INPUTS, weights if source == "whole" else {})
+
+
+@pytest.mark.parametrize("source", ["obs", "whole"])
+def test_a_cast_to_32_bit_floats_changes_nothing(tmp_path, source):
+    path = saved(tmp_path, cast(TensorProto.FLOAT, source))
+    data = join(read_policy(path)[0], plain(outputs=INPUTS), "skill")
+    check_imported(data, "skill", INPUTS, INPUTS)
+    np.testing.assert_allclose(Network(data, "skill")(ROWS), own(path, ROWS))
+
+
+def test_another_cast_is_refused(tmp_path):
+    model, _ = read_policy(saved(tmp_path, cast(TensorProto.DOUBLE)))
+    with pytest.raises(UserError, match="operator 'Cast' of 'cast' gives DOUBLE; FLOAT is accep"):
+        join(model, plain(outputs=INPUTS), "skill")
+
+
+# Velocities and goals ---------------------------------------------------------------------
+
+
+def test_each_skill_gives_the_policy_the_goal_that_it_names(tmp_path):
+    found = imported(tmp_path)
+    assert max(found.random, found.visited) <= 1e-5
+    assert found.doubts == []
+    rows = np.random.default_rng(2).normal(size=(50, 8)).astype(np.float32)  # see `Interface`
+    for skill, goal in zip(load_skills(found.bundle), ([4, 5], [6, 7]), strict=True):
+        given = rows[:, [0, 1, 2, 3, *goal]]
+        expected = own(tmp_path / "policy" / "policy.onnx", given).clip(-1, 1)
+        np.testing.assert_allclose(skill(rows), expected, atol=1e-5)
+    origins = found.bundle.manifest.imported
+    assert {name: origin.constants for name, origin in origins.items()} == {
+        "first": {},
+        "second": {},
+    }
+
+
+def test_a_goal_has_the_unit_of_its_term_and_its_own_scale_and_offset(tmp_path):
+    entry = {"constant": "target", "scale": [2.0, 4.0], "offset": [0.5, -0.5]}
+    observation = [*DRIVE["observation"][:2], entry]
+    file = drive(tmp_path, observation=observation)
+    interface = load_robot("omni").interface.with_terms(make_family(FAMILY).terms)
+    mapping = make_mapping(interface, read_description(file), "second", "drive.yaml")
+    row = np.arange(8, dtype=np.float32)
+    # 2 (6 - 0.5) and 4 (7 + 0.5), elements 2 and 3 of the goals
+    np.testing.assert_allclose(mapping.input(row), [0, 1, 2, 3, 11, 30])
+
+
+def test_velocities_are_in_the_order_of_the_terms_and_in_their_units(tmp_path):
+    interface = load_robot("rover").interface.with_terms(make_family("body_bandits").terms)
+    action = {"kind": "velocity", "terms": ["yaw_rate", "speed"], "scale": [1.42, 0.11]}
+    observation = [{"term": "speed"}, {"constant": "target"}]
+    file = drive(tmp_path, action=action, observation=observation)
+    mapping = make_mapping(interface, read_description(file), "first", "drive.yaml")
+    # The rover's action is speed / 0.22 m/s and yaw rate / 2.84 rad/s, in this order.
+    given = np.array([1.0, -1.0], np.float32)
+    np.testing.assert_allclose(mapping.output(given), [-0.5, 0.5])
+
+
+def test_skills_of_several_policies_are_in_one_bundle(tmp_path):
+    other = drive(
+        tmp_path / "other",
+        rsl_rl(),
+        source="another trainer",
+        action={"kind": "velocity", "terms": ["base_velocity"], "scale": 1.0},
+        skills={"home": {"target": [0.0, 0.0]}},
+    )
+    found = imported(tmp_path, more=[other])
+    assert max(found.random, found.visited) <= 1e-5
+    assert found.rows == 3 * 16 * 20  # skills, simulations, ticks of 0.1 s in 2 s
+    manifest = found.bundle.manifest
+    assert manifest.skills == ("first", "second", "home")
+    origin = manifest.imported["home"]
+    assert (origin.source, origin.constants) == ("another trainer", {"target": (0.0, 0.0)})
+    assert origin.policy != manifest.imported["first"].policy
+    rows = np.random.default_rng(3).normal(size=(50, 8)).astype(np.float32)
+    given = np.concatenate([rows[:, :4], np.zeros((50, 2), np.float32)], axis=1)
+    np.testing.assert_allclose(
+        load_skills(found.bundle)[2](rows), own(other.with_name("policy.onnx"), given), atol=1e-5
+    )
+
+
+def test_there_may_be_more_skills_than_a_family_has_simulations_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(importer, "RANDOM_ROWS", 100)
+    skills = {f"to-{i}": {"target": [i / 10, 0.0]} for i in range(17)}
+    config = default_config(FAMILY, "omni")
+    assert config.mlsh.envs < 2 * len(skills)  # of which the probe of PPO needs two for each
+    assert len(imported(tmp_path, skills=skills).bundle.skills) == len(skills)
+
+
+def test_skills_of_two_policies_need_different_names(tmp_path):
+    with pytest.raises(UserError, match=r"drive\.yaml: a skill 'first' is in .* too; give one"):
+        imported(tmp_path, more=[drive(tmp_path / "other")])
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_joints_are_matched_by_name_where_velocities_are_commanded(tmp_path):
+    interface = load_robot(foreign_policy.robot_folder(tmp_path / "arms")).interface
+    (term,) = interface.action
+    tracking = replace(term.tracking, term="joint_velocity")
+    wheels = replace(term, unit="rad/s", stiffness=None, damping=None, tracking=tracking)
+    interface = replace(interface, action=(wheels,), computed=())
+    changes = {
+        "control_dt": 0.02,
+        "observation": [{"term": "joint_velocity"}],
+        "action": {"kind": "velocity", "terms": ["arms"], "scale": 1.0},
+        "skills": {"go": {}},
+    }
+    file = drive(tmp_path / "without", **changes)
+    with pytest.raises(UserError, match="is of joints, and the description has no `joints`"):
+        make_mapping(interface, read_description(file), "go", "drive.yaml")
+    file = drive(tmp_path / "with", joints=["left", "right"], **changes)
+    mapping = make_mapping(interface, read_description(file), "go", "drive.yaml")
+    row = np.zeros(6, np.float32)
+    row[2:4] = 0.1, 0.2  # of the right and the left one, in tenths of rad/s
+    np.testing.assert_allclose(mapping.input(row), [2.0, 1.0], rtol=1e-6)
+
+
+def action(**changes):
+    return {"action": {**DRIVE["action"], **changes}}
+
+
+def first(target):
+    return {"skills": {"first": {"target": target}, "second": DRIVE["skills"]["second"]}}
+
+
+MISTAKES = [
+    (action(terms=["speed"]), "no action term of robot 'omni' that the policy commands: 'speed'"),
+    (action(terms=["base_velocity"] * 2), "action.terms: 'base_velocity' is given twice"),
+    (action(terms=[]), "action: terms: the action terms of robot.yaml that it commands are miss"),
+    (action(kind="position"), "action: terms are of kind velocity; positions are of `joints`"),
+    (action(scale=[1.0, 1.0, 1.0]), "action.scale has 3 values for 2 elements"),
+    (action(output="mean"), "policy.onnx: 'mean'. Valid: actions, values, log_prob"),
+    ({"stiffness": 20.0}, "stiffness and damping are those of position servos; leave them out"),
+    (
+        {
+            "joints": ["x", "y"],
+            "default_positions": [0.0, 0.0],
+            "action": {"kind": "position", "scale": 1.0, "output": "actions"},
+        },
+        "action 'base_velocity' of robot 'omni' is in m/s, for which `kind` is velocity",
+    ),
+    (first({"term": "goals", "elements": [3, 4]}), "'target' is element 4 of term 'goals', whose"),
+    (first({"term": "goal", "elements": [0, 1]}), "no observation term for the policy: 'goal'."),
+    (first({"term": "goals", "elements": [0]}), "'second' has 2 values, 1 in another skill"),
+    (first({"term": "goals"}), "skills.first.target.elements: field required"),
+    (first([0.5]), "'second' has 2 values, 1 in another skill"),
+    (first([0.5, "north"]), "skills.first.target.1: a number is expected, got 'north'"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), MISTAKES, ids=[said[:40] for _, said in MISTAKES])
+def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, change, said):
+    with pytest.raises(UserError) as refused:
+        imported(tmp_path, **change)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_robot_with_another_action_has_to_be_commanded_whole(tmp_path):
+    with pytest.raises(UserError, match="does not command action 'yaw_rate' of robot 'rover'"):
+        imported(tmp_path, robot="rover", **action(terms=["speed"]))
+
+
+def test_positions_are_no_velocities(tmp_path):
+    robot = foreign_policy.robot_folder(tmp_path / "arms")
+    change = {"control_dt": 0.02, **action(terms=["arms"])}
+    with pytest.raises(
+        UserError, match="commands velocities, action 'arms' of robot 'arms' is in"
+    ):
+        imported(tmp_path, robot=robot, **change)
