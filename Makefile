@@ -52,6 +52,7 @@ pytest: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'realtime and not slow' --reruns 2 --only-rerun MachineStallError
 
 test-slow: setup
+	$(INSTALL) -e '.[trainers]'
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 # Alone on the machine; nothing else may run while it measures.

@@ -46,9 +46,10 @@ ROS = [
     )
 ]
 TRAIN = [*SIM, "torch>=2.4", "tensorboard>=2.16", "onnx>=1.17"]
-# Only to be compared with; gymnasium's MuJoCo environments import imageio.
 SB3 = "stable-baselines3>=2.9"
+# Only to be compared with; gymnasium's MuJoCo environments import imageio.
 BENCH = [SB3, "imageio>=2.30"]
+TRAINERS = [SB3, "rsl-rl-lib>=5.4"]  # whose policies docs/use-your-own-policies.md imports
 SYSID = [*SIM, "mujoco[sysid]>=4,<5"]  # scipy, plotly and others that MuJoCo's own wants
 VIDEO = ["imageio-ffmpeg>=0.5"]  # brings ffmpeg, for MP4
 # 7.4 is the pytest of Ubuntu 24.04, which `colcon test` takes.
@@ -100,6 +101,7 @@ setup(
         "ros": ROS,
         "train": TRAIN,
         "bench": BENCH,
+        "trainers": TRAINERS,
         "video": VIDEO,
         "sysid": SYSID,
         "docs": DOCS,

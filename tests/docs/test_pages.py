@@ -1,6 +1,8 @@
 """Pages of docs/: tutorials do what they show, reference pages say what the code says."""
 
+import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,38 @@ def test_the_page_on_tasks_does_what_it_shows_with_the_arm_of_the_page_on_robots
     pages.run_page("\n".join(wanted), folder)
     text = (DOCS / "add-a-task.md").read_text()
     assert pages.run_page(text, folder).splitlines() == text.splitlines()
+
+
+# Each part begins with a file of its own and ends with a robot that moves: heading, package that
+# it needs, folder of its reports, part of the episodes that is solved at least.
+OWN_POLICIES = "use-your-own-policies.md"
+OWN_PARTS = [
+    ("A policy of Stable-Baselines3", "stable_baselines3", "sb3", 0.9),
+    ("A policy of rsl_rl", "rsl_rl", "rsl_rl", 0.9),
+    ("A published policy of the Go2", "onnx", "walk", 0.6),
+]
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.slow
+@pytest.mark.ros
+@pytest.mark.parametrize(("heading", "package", "report", "solved"), OWN_PARTS)
+def test_the_page_on_own_policies_does_what_it_shows(heading, package, report, solved, tmp_path):
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed: pip install -e '.[trainers]'")
+    text = pages.parts((DOCS / OWN_POLICIES).read_text())[heading]
+    (folder := tmp_path / "page").mkdir()
+    assert pages.run_page(text, folder).splitlines() == text.splitlines()
+    for name in (report, f"{report}_ros"):
+        (line,) = json.loads((folder / name / "report.json").read_text())["tasks"]
+        assert line["success"] >= solved, name
+        assert not line["faults"], name
+
+
+def test_every_command_of_the_page_on_own_policies_is_run():
+    parts = pages.parts((DOCS / OWN_POLICIES).read_text())
+    with_commands = [heading for heading, text in parts.items() if "```console" in text]
+    assert with_commands == [heading for heading, *_ in OWN_PARTS]
 
 
 # What is written by hand --------------------------------------------------------------------

@@ -9,9 +9,10 @@
 | the same after `<!-- current -->` | the page shows the file as it is |
 | `diff` with `title="FILE"` | each line `-old` of the file becomes the line `+new` |
 
-All commands of a page run in one shell, in an empty folder. In an expected output `..` stands for
-anything within a line, and a line that is `..` alone for any number of lines. After
-`<!-- numbers vary -->` numbers, digests and spaces are not compared.
+All commands of a page run in one shell, in an empty folder; `$MLSH` is the folder of this
+repository. In an expected output `..` stands for anything within a line, and a line that is `..`
+alone for any number of lines. After `<!-- numbers vary -->` numbers, digests and spaces are not
+compared.
 """
 
 import os
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 BLOCK = re.compile(r"^(<!-- [a-z ]+ -->\n)?```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -40,7 +42,13 @@ class Shell:
             (tools / name).write_text(f"#!/bin/sh\nexec {sys.executable} {words}\n")
             (tools / name).chmod(0o755)
         root = str(Path(__file__).parents[2])
-        own = {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": root, "COLUMNS": "200"}
+        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        own = {
+            "PATH": f"{tools}:{os.environ['PATH']}",
+            "PYTHONPATH": os.pathsep.join(paths),
+            "COLUMNS": "200",
+            "MLSH": root,
+        }
         self.process = subprocess.Popen(
             ["bash", "--norc"],
             cwd=folder,
@@ -95,9 +103,9 @@ def matches(expected: str, output: str, vary: bool = False) -> bool:
     return re.fullmatch("".join(parts), output) is not None
 
 
-def run_page(text: str, folder: Path) -> str:
+def run_page(text: str, folder: Path, make_shell: Callable[[Path], Shell] = Shell) -> str:
     """The page with the outputs that its commands really give, where these differ."""
-    shell = Shell(folder)
+    shell = make_shell(folder)
 
     def act(match: re.Match[str]) -> str:
         said, kind, more, body = match.groups()
@@ -139,6 +147,12 @@ def _edit(path: Path, body: str) -> None:
         assert f"\n{old}\n" in text, old
         text = text.replace(f"\n{old}\n", f"\n{new}\n", 1)
     path.write_text(text)
+
+
+def parts(text: str) -> dict[str, str]:
+    """The parts of a page by their headings of the second level; before the first, under ''."""
+    found = re.split(r"^## (.*)\n", text, flags=re.MULTILINE)
+    return {"": found[0], **dict(zip(found[1::2], found[2::2], strict=True))}
 
 
 if __name__ == "__main__":
