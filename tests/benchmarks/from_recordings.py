@@ -142,14 +142,18 @@ def measure(
     return Result(seed, estimate, learned, online)
 
 
-def show(task: str, results: list[Result]) -> None:
-    """Print a row of the table for each seed, and one for all."""
-    for each in results:
-        told = each.estimate
-        print(
-            f"| {task} | {each.seed} | {told.recorded:.1f} | {told.value:.1f}, {told.low:.1f} to "
-            f"{told.high:.1f} | {each.learned:.1f} | {each.online:.1f} | {each.ratio:.0%} |"
-        )
+def show(task: str, each: Result) -> None:
+    """Print the row of a seed."""
+    told = each.estimate
+    print(
+        f"| {task} | {each.seed} | {told.recorded:.1f} | {told.value:.1f}, {told.low:.1f} to "
+        f"{told.high:.1f} | {each.learned:.1f} | {each.online:.1f} | {each.ratio:.0%} |",
+        flush=True,
+    )
+
+
+def show_all(task: str, results: list[Result]) -> None:
+    """Print a row for all seeds."""
     learned, online = (np.mean([getattr(r, k) for r in results]) for k in ("learned", "online"))
     worst = min(results, key=lambda r: r.ratio)
     inside = sum(r.inside for r in results)
@@ -201,11 +205,12 @@ def main() -> None:
                 learner="uniform",
                 facts=environment(),
             ).bundle
-            results = [
-                measure(bundle, task, seed, given.episodes, given.scored, place / f"seed-{seed}")
-                for seed in range(given.seeds)
-            ]
-            show(text, results)
+            results = []
+            for seed in range(given.seeds):
+                where = place / f"seed-{seed}"
+                results.append(measure(bundle, task, seed, given.episodes, given.scored, where))
+                show(text, results[-1])
+            show_all(text, results)
 
 
 if __name__ == "__main__":
