@@ -198,7 +198,8 @@ def _skills(given: Sequence[_Policy], interface: Interface) -> dict[str, _Skill]
             mapping = make_mapping(interface, policy.description, name, where)
             _check_sizes(mapping, sizes(policy.model, policy.path), where)
             data = join(policy.model, mapping, name)
-            _check_file_size(data, len(policy.description.skills), policy.path)
+            every = len(data) + sum(len(each.data) for each in made.values())
+            _check_file_size(len(data), every, len(made) + 1, policy.path)
             check_imported(data, f"skill {name!r}", mapping.width, interface.action_size)
             made[name] = _Skill(policy, mapping, data, Network(data, name))
     return made
@@ -247,11 +248,11 @@ def _check_sizes(mapping: SkillMapping, policy: tuple[int, int], where: str) -> 
             )
 
 
-def _check_file_size(data: bytes, skills: int, policy: Path) -> None:
-    """Every skill has all weights of the policy in a file of its own."""
+def _check_file_size(one: int, every: int, skills: int, policy: Path) -> None:
+    """Every skill has all weights of its policy in a file of its own; sizes are in bytes."""
     for size, most, what in (
-        (len(data), MAX_FILE_BYTES, "a skill"),
-        (len(data) * skills, MAX_BUNDLE_BYTES, f"a bundle of {skills} skills"),
+        (one, MAX_FILE_BYTES, "a skill"),
+        (every, MAX_BUNDLE_BYTES, f"a bundle of {skills} skills"),
     ):
         if size > most:
             raise UserError(f"{policy}: {what} has {size:,} bytes, at most {most:,} are accepted")
@@ -291,13 +292,18 @@ def _visit(robot: Robot, family: TaskFamily, skill: _Skill, name: str) -> Float3
                 f"skill {name!r}: after {tick * dt:.3g} s in the simulation the output of {file} "
                 "is not finite"
             )
-        shown, _, terminated, _, _ = env.step(action)
+        shown, _, terminated, truncated, _ = env.step(action)
         if tick < FALLS / dt and within.any():
             time = (tick + 1) * dt
-            # The simulation has begun anew where the family ends an episode, as at a fall.
-            if (within & terminated).any():
-                reason = f"the task ends its episode after {time:.2g} s, as where the robot falls"
-            within, reason = _within(env, within & ~terminated, reason, time)
+            # There the simulation has begun anew; before its time an episode is truncated where
+            # the state is no longer finite.
+            ended = terminated | (truncated & (tick + 1 < family.ticks))
+            if (within & ended).any():
+                reason = (
+                    f"its episode ends after {time:.2g} s, as where the robot falls or the "
+                    "simulation diverges"
+                )
+            within, reason = _within(env, within & ~ended, reason, time)
     if not within.any():
         raise UserError(
             f"skill {name!r} does not keep the robot within its limits for {FALLS:g} s: "

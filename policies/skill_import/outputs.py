@@ -121,7 +121,7 @@ class Outputs:
                 continue
             stated = [getattr(t, key) for t in self.interface.action]
             if any(value is None for value in stated):
-                continue  # `unstated` says so
+                continue  # `doubts` says so
             own = np.concatenate(
                 [spread(v, t.size) for v, t in zip(stated, self.interface.action, strict=True)]
             )[self.place]

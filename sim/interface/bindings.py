@@ -21,7 +21,7 @@ from sim.files.migrations import SCHEMA
 from sim.files.strict_yaml import read_mapping
 from sim.interface.interface import Interface
 from sim.interface.message_paths import PathText
-from sim.interface.message_quantities import meaning_of
+from sim.interface.message_quantities import cores, meaning_of
 from sim.interface.names import LONGEST, Label, RobotName, Topic
 from sim.interface.term_sources import FIELD, TYPE, RequiredValues, RosField
 from sim.interface.terms import ActionTerm, ObservationTerm
@@ -132,21 +132,26 @@ def _check_elements(where: str, term: ObservationTerm | ActionTerm, binding: Bin
     In simulation it could not be seen: there the simulator writes the fields that the nodes read.
     Names that the term does not have, and elements by number, say nothing.
     """
-    own = [meaning_of(path) for path in term.ros.fields]
-    labels = [each.label for each in own]
-    for i, (path, old) in enumerate(zip(binding.fields or (), own, strict=False)):
-        new = meaning_of(path)
-        if new.label and new.label != old.label and new.label in labels:
-            place = labels.index(new.label)
+    fields_of_both = term.ros.fields, binding.fields or ()
+    own, given = ([meaning_of(path) for path in side] for side in fields_of_both)
+    before, after = (_comparable([each.label for each in side]) for side in (own, given))
+    for i, (path, new, old) in enumerate(zip(binding.fields or (), given, own, strict=False)):
+        if after[i] and after[i] != before[i] and after[i] in before:
             raise UserError(
                 f"{where}: fields: {path} stands for element {i}, which is {term.ros.fields[i]}; "
-                f"{new.label!r} is element {place}. The order of a term cannot be replaced"
+                f"{new.label!r} is element {before.index(after[i])}. The order of a term cannot "
+                "be replaced"
             )
         if new.contradicts(old):
             raise UserError(
                 f"{where}: fields: {path} is {new.quantity}, and element {i} is {old.quantity}, "
                 f"as {term.ros.fields[i]}. The quantity of a term cannot be replaced"
             )
+
+
+def _comparable(labels: list[str]) -> list[str]:
+    """Labels without what they have in common, such as a driver's prefix of all joints."""
+    return cores(labels) if all(labels) and len({*labels}) > 1 else labels
 
 
 def _bound(

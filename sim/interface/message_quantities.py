@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sim.interface.message_paths import parse_path
+from sim.interface.message_paths import Path, parse_path
 
 AXES = "xyzw"
 # What a vector of ROS's messages is in, by the name of its field.
@@ -48,8 +50,33 @@ def meaning_of(text: str) -> FieldMeaning:
     last, key = path[-1]
     if key is not None:
         return FieldMeaning(names[-1] if names else "", ARRAYS.get(last, ""))
-    parent = path[-2][0] if len(path) > 1 else ""
-    accelerates = any("accel" in name for name, _ in path[:-1])
-    unit = "" if accelerates and parent in ("linear", "angular") else VECTORS.get(parent, "")
-    axis = last if last in AXES and len(last) == 1 and parent else ""
-    return FieldMeaning(" ".join([*names, axis]).strip(), unit if axis else ARRAYS.get(last, ""))
+    if len(path) < 2 or last not in [*AXES]:
+        return FieldMeaning(" ".join(names), ARRAYS.get(last, ""))
+    return FieldMeaning(" ".join([*names, last]), vector_unit(path))
+
+
+def vector_unit(path: Path, *, accelerates: bool = False) -> str:
+    """Returns the unit of the vector whose element is at the end of a path; empty if unknown.
+
+    Args:
+        path: of at least two steps.
+        accelerates: whether the message is of accelerations, which its fields may not say.
+    """
+    parent = path[-2][0]
+    accelerates = accelerates or any("accel" in name for name, _ in path[:-1])
+    return "" if accelerates and parent in ("linear", "angular") else VECTORS.get(parent, "")
+
+
+def cores(names: Sequence[str]) -> list[str]:
+    """Returns names without their common prefix and suffix."""
+    plain = [re.sub(r"[\W_]", "", name).casefold() for name in names]
+    front = _alike(plain)
+    rest = [name[front:] for name in plain]
+    behind = _alike([name[::-1] for name in rest])
+    return [name[: len(name) - behind] for name in rest]
+
+
+def _alike(names: Sequence[str]) -> int:
+    """Returns the length of the common prefix of all names."""
+    together = list(zip(*names, strict=False))
+    return next((i for i, each in enumerate(together) if len({*each}) > 1), len(together))

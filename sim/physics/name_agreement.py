@@ -23,7 +23,7 @@ from sim.interface import (
     parse_path,
     spread,
 )
-from sim.interface.message_quantities import ARRAYS, VECTORS
+from sim.interface.message_quantities import ARRAYS, cores, vector_unit
 from sim.physics.mjcf_addresses import actuators, address
 from sim.physics.robot_bodies import BALL, FREE, HINGE, SCALAR, SLIDE, joints_of
 from sim.physics.servo import effect, gains
@@ -270,11 +270,9 @@ def _unit(path: Path, kind: str, source: Source) -> str:
         units = next((u for u in (_LENGTH, _ANGLE) if source.unit in u.values()), {})
         return units.get(ARRAYS[word], "")
     ours = ("geometry_msgs", "nav_msgs", "sensor_msgs")
-    accelerates = any("accel" in name for name, _ in path[:-1]) or "Accel" in kind
     if package not in ours or len(path) < 2 or last not in WXYZ:
         return ""
-    parent = path[-2][0]
-    return "" if accelerates and parent in ("linear", "angular") else VECTORS.get(parent, "")
+    return vector_unit(path, accelerates="Accel" in kind)
 
 
 def _named(model: mujoco.MjModel, name: str) -> tuple[int, ...]:
@@ -298,8 +296,8 @@ def _out_of_order(model: mujoco.MjModel, sides: Sequence[Side]) -> Iterator[str]
             array = ".".join(name for name, _ in side.path)
             arrays.setdefault((side.where.split()[0], side.topic, array), []).append(side)
     for group in arrays.values():
-        told = _cores([side.keys[0] for side in group])
-        own = _cores([model.joint(side.source.joints[0]).name for side in group])
+        told = cores([side.keys[0] for side in group])
+        own = cores([model.joint(side.source.joints[0]).name for side in group])
         if told == own or sorted(told) != sorted(own) or len({*own}) < len(own):
             continue
         side = next(s for s, a, b in zip(group, told, own, strict=True) if a != b)
@@ -313,21 +311,6 @@ def _out_of_order(model: mujoco.MjModel, sides: Sequence[Side]) -> Iterator[str]
 
 def _is_free(model: mujoco.MjModel, side: Side) -> bool:
     return int(model.jnt_type[side.source.joints[0]]) in (FREE, BALL)
-
-
-def _cores(names: Sequence[str]) -> list[str]:
-    """Returns names without their common prefix and suffix."""
-    plain = [re.sub(r"[\W_]", "", name).casefold() for name in names]
-    front = _alike(plain)
-    rest = [name[front:] for name in plain]
-    behind = _alike([name[::-1] for name in rest])
-    return [name[: len(name) - behind] for name in rest]
-
-
-def _alike(names: Sequence[str]) -> int:
-    """Returns the length of the common prefix of all names."""
-    together = list(zip(*names, strict=False))
-    return next((i for i, each in enumerate(together) if len({*each}) > 1), len(together))
 
 
 def _measured_elsewhere(

@@ -42,11 +42,16 @@ FAMILY = "moving_bandits"
 
 
 def imported(tmp_path, file=None, robot=ROBOT, **changes):
+    files = [file or description(tmp_path / "policy", **changes)]
+    return import_arms(files, robot_folder(tmp_path / "arms", robot), tmp_path / "bundle")
+
+
+def import_arms(files, robot, target):
     return import_skills(
-        [file or description(tmp_path / "policy", **changes)],
-        robot_folder(tmp_path / "arms", robot),
+        files,
+        robot,
         make_family(FAMILY),
-        tmp_path / "bundle",
+        target,
         name="arms",
         decision_ticks=5,
         decision_lead=1,
@@ -546,31 +551,13 @@ def test_joints_that_nobody_can_order_are_refused(tmp_path):
     (robot / "model.xml").write_text(xml)
     (robot / "robot.yaml").write_text(text)
     file = description(tmp_path / "policy", joints=["b", "a"])
-    found = import_skills(
-        [file],
-        model_of,
-        make_family(FAMILY),
-        tmp_path / "bundle",
-        name="arms",
-        decision_ticks=5,
-        decision_lead=1,
-        facts={"command": "test", "versions": {}, "commit": None},
-    )
+    found = import_arms([file], model_of, tmp_path / "bundle")
     assert found.bundle.skills == imported(tmp_path / "plain").bundle.skills
     observed, commands = text.split("action:")
     odd = observed.replace("[a]", "[c]").replace("[b]", "[d]")
     (robot / "robot.yaml").write_text(f"{odd}action:{commands}")
     with pytest.raises(UserError, match="term 'joint_position' does not measure joint 'b'"):
-        import_skills(
-            [file],
-            model_of,
-            make_family(FAMILY),
-            tmp_path / "other",
-            name="arms",
-            decision_ticks=5,
-            decision_lead=1,
-            facts={"command": "test", "versions": {}, "commit": None},
-        )
+        import_arms([file], model_of, tmp_path / "other")
 
 
 def test_what_cannot_be_compared_is_a_note(tmp_path):
@@ -584,6 +571,21 @@ def test_what_cannot_be_compared_is_a_note(tmp_path):
         "robot.yaml is 8.0",
         "the previous action that the policy sees is the one after action.clip",
     ]
+
+
+def test_a_policy_after_which_the_simulation_diverges_is_refused(tmp_path, monkeypatch):
+    """There it begins anew at once, and its episode is truncated before its time."""
+
+    class Diverging(TaskVectorEnv):
+        def step(self, action):
+            shown, reward, terminated, _, info = super().step(action)
+            return shown, reward, terminated, np.ones(self.num_envs, bool), info
+
+    monkeypatch.setattr(importer, "TaskVectorEnv", Diverging)
+    with pytest.raises(
+        UserError, match=r"its episode ends after 0.02 s, as where the robot falls"
+    ):
+        imported(tmp_path)
 
 
 def test_a_robot_without_the_policys_previous_action_is_refused(tmp_path):

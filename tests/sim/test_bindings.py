@@ -157,6 +157,10 @@ PERMUTED = [
     ("go2", "observation", "joint_position", lambda f: [*f[3:6], *f[:3], *f[6:]], "order"),
     ("go2", "action", "joint_position", lambda f: f[::-1], "order"),
     (
+        *("go2", "observation", "joint_position"),
+        *(lambda f: [e.replace("[", "[go2/").replace("_joint", "") for e in f[::-1]], "order"),
+    ),
+    (
         *("go2", "observation", "joint_velocity"),
         *(lambda f: [each.replace("velocity", "position") for each in f], "quantity"),
     ),
