@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -85,6 +86,24 @@ def interrupted(kept: Callable[[], str]) -> Iterator[None]:
     except KeyboardInterrupt:
         interrupts.report(visible(kept()))
         raise typer.Exit(INTERRUPTED) from None
+
+
+def bundle_interrupted(target: Path) -> AbstractContextManager[None]:
+    """Ends the command as `interrupted`, and says whether a bundle has been written to `target`."""
+
+    def folder() -> int | None:
+        try:
+            return target.stat().st_ino  # a bundle is written beside its place, and moved there
+        except OSError:
+            return None
+
+    before = folder()
+
+    def kept() -> str:
+        written = folder() not in (None, before)
+        return f"bundle {target} is written" if written else "no bundle was written"
+
+    return interrupted(kept)
 
 
 def progress_bar() -> Progress:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mlsh_ros.cli.check_bundle import describe
-from mlsh_ros.cli.console import interrupted, say
+from mlsh_ros.cli.console import bundle_interrupted, say
 from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.options import Overwrite
 from mlsh_ros.cli.train import report
@@ -37,10 +37,11 @@ def export(
     from policies.bundle.runtime import TOLERANCE
     from policies.training.export_run import export_run
 
-    with interrupted(lambda: "no bundle was written"):
+    target = output or run / "bundle"
+    with bundle_interrupted(target):
         result = export_run(
             run,
-            output or run / "bundle",
+            target,
             name=name,
             skill_limits=skill_limits,
             overwrite=overwrite,

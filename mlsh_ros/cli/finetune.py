@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlsh_ros.cli.check_bundle import describe
-from mlsh_ros.cli.console import console, interrupted, make_table, say
+from mlsh_ros.cli.console import bundle_interrupted, console, interrupted, make_table, say
 from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.options import (
     MAX_SEED,
@@ -163,7 +163,7 @@ def finetune(
     if learner == "q":
         episodes = episodes or OFF_POLICY_EPISODES
     recorded = _read_recordings(given, loaded, wanted, reward_topic) if given else None
-    with interrupted(lambda: "no bundle was written"):
+    with bundle_interrupted(target):
         result = learn(
             loaded,
             wanted,

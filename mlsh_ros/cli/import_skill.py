@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mlsh_ros.cli.check_bundle import describe
-from mlsh_ros.cli.console import say
+from mlsh_ros.cli.console import bundle_interrupted, say
 from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.options import Overwrite
 
@@ -42,17 +42,18 @@ def import_skill(
     from policies.training.run import environment
     from sim.tasks.registry import make_family
 
-    found = import_skills(
-        descriptions,
-        robot,
-        make_family(family),
-        output,
-        name=name or output.resolve().name,
-        decision_ticks=decision_ticks,
-        decision_lead=1 if decision_lead else 0,
-        facts=environment(),
-        overwrite=overwrite,
-    )
+    with bundle_interrupted(output):
+        found = import_skills(
+            descriptions,
+            robot,
+            make_family(family),
+            output,
+            name=name or output.resolve().name,
+            decision_ticks=decision_ticks,
+            decision_lead=1 if decision_lead else 0,
+            facts=environment(),
+            overwrite=overwrite,
+        )
     for doubt in found.doubts:
         say(f"note: {doubt}")
     say(

@@ -54,7 +54,8 @@ FOREVER = 1e6
 # stands still, so would every thread, also the one that brakes. Launchers keep what nodes print.
 NO_LOG_FILES = ("--ros-args", "--disable-external-lib-logs")
 # s that a node may take to let go of ROS when its robot is at rest; then its process ends anyway,
-# by SIGALRM, and says where its threads stood. Less than what launch grants before SIGKILL.
+# by SIGALRM, and says where its threads stood. With WORDS, DELIVERY and skill_node's wait for its
+# last command to arrive that is 5.4 s, less than what launch grants before SIGKILL.
 RELEASE = 4.0
 WORDS = 0.2  # s after that, in which it says where its threads stood
 DELIVERY = 1.0  # s in which listeners may still fetch what a node that ends has said

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.bundle.manifest import skill_names as default_names
 from policies.mlsh.actor_critic import ActorCriticBatch
 from policies.mlsh.config import NetworkConfig
 from policies.mlsh.config_checks import hidden_elements
@@ -29,11 +30,11 @@ class OffPolicyUpdate:
     priors: list[SkillPrior]  # of each master
     not_finite: str  # the tasks whose values are no numbers any more; empty if all are
     held: bool  # some episodes held one skill
+    skills: tuple[str, ...]  # names of the K skills
 
     def describe(self) -> str:
         """Describes the returns of single skills, if they are compared, and the agreement."""
-        names = [f"skill-{k}" for k in range(len(self.priors[0].returns))]
-        first = {prior.describe(names): None for prior in self.priors} if self.held else {}
+        first = {prior.describe(self.skills): None for prior in self.priors} if self.held else {}
         sure = f"{min(self.agreement):.0%} of the decisions are settled"
         return "; ".join([*first, sure])
 
@@ -48,10 +49,14 @@ class OffPolicyLearner:
     Args:
         learner: gives tasks, simulations and skills; its masters are replaced.
         settings: of the learning.
+        skill_names: K names for messages; by default those of new skills.
     """
 
-    def __init__(self, learner: Mlsh, settings: OffPolicyConfig) -> None:
+    def __init__(
+        self, learner: Mlsh, settings: OffPolicyConfig, skill_names: tuple[str, ...] = ()
+    ) -> None:
         config, method = learner.config, learner.method
+        self.skill_names = skill_names or default_names(method.skills)
         self.settings = settings
         self.learner, self.envs = learner, method.envs
         self.skills, self.ticks = method.skills, learner.family.ticks
@@ -103,7 +108,11 @@ class OffPolicyLearner:
             priors.append(compare_skills(replay.episodes, self.skills))
         agreement = self.fit([prior.bonus for prior in priors])
         return OffPolicyUpdate(
-            agreement, priors, self.not_finite(), bool((held != NO_OVERRIDE).any())
+            agreement=agreement,
+            priors=priors,
+            not_finite=self.not_finite(),
+            held=bool((held != NO_OVERRIDE).any()),
+            skills=self.skill_names,
         )
 
     def fit(self, bonuses: Sequence[Floats]) -> list[float]:

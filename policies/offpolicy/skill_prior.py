@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +34,7 @@ class SkillPrior:
         """(K,) expected advantage of a decision for each skill over the mean."""
         return np.asarray(self.effect * self.confidence)
 
-    def describe(self, names: list[str]) -> str:
+    def describe(self, names: Sequence[str]) -> str:
         """One line for people."""
         ran = np.isfinite(self.returns)
         found = zip(names, self.returns, ran, strict=True)

@@ -116,6 +116,7 @@ def adapt(
     recorded: list[list[Episode]] | None = None,
     unfreeze: Unfreeze | None = None,
     score_every: int = 1,
+    skill_names: tuple[str, ...] = (),
     on_update: Callable[[list[AdaptationPoint]], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> AdaptationResult:
@@ -136,6 +137,7 @@ def adapt(
             masters collect their own.
         unfreeze: a skill that is trained, too, in further updates; PPO only.
         score_every: updates between two points of the curve; the last is always scored.
+        skill_names: for the lines that are said; by default those of new skills.
         on_update: called with the latest `AdaptationPoint` of every task.
         say: called with a line after every update, if the learner estimates its certainty.
 
@@ -177,7 +179,7 @@ def adapt(
         return replace(result, kept=tuple(kept), kl=both.kl)
     if config.offpolicy is None:
         return _learn(learner, learner, updates, episodes, on_update, say, score_every)
-    masters = OffPolicyLearner(learner, config.offpolicy)
+    masters = OffPolicyLearner(learner, config.offpolicy, skill_names)
     if recorded is None:
         return _learn(learner, masters, updates, episodes, on_update, say, score_every)
     once = RecordedLearner(masters, recorded)

@@ -150,6 +150,7 @@ def finetune(
             install_masters=install_masters if start or learner == "uniform" else None,
             recorded=recorded,
             unfreeze=unfreeze,
+            skill_names=bundle.manifest.skills,
             on_update=on_update,
             say=say,
         )

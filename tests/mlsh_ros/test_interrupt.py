@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from mlsh_ros.cli import main as cli
-from mlsh_ros.cli.console import interrupted
+from mlsh_ros.cli.console import bundle_interrupted, interrupted
 
 # Modules that are interrupted as they are imported; some lose it or make another error of it.
 SEND = "signal.raise_signal(signal.SIGINT)"
@@ -103,6 +103,25 @@ def test_one_that_comes_during_an_import_is_not_lost(run, load, optional, kept):
     assert (code, out) == (130, "")
     assert err in ("interrupted\n", f"interrupted; {kept}\n")
     assert not went_on
+
+
+@pytest.mark.parametrize("existed", [False, True])
+@pytest.mark.parametrize("moved", [False, True])
+def test_whether_a_bundle_was_written_is_seen_and_not_assumed(run, tmp_path, existed, moved):
+    target, fresh = tmp_path / "bundle", tmp_path / "fresh"
+    for folder in [fresh, *([target] if existed else [])]:
+        folder.mkdir()
+
+    def command():
+        with bundle_interrupted(target):
+            if moved:
+                if existed:
+                    target.rename(tmp_path / "old")
+                fresh.rename(target)
+            send()
+
+    said = f"bundle {target} is written" if moved else "no bundle was written"
+    assert run(command) == (130, "", f"interrupted; {said}\n")
 
 
 @pytest.mark.parametrize("load", ["plain", "loses it"], indirect=True)

@@ -60,6 +60,14 @@ def refusal(call, *args, **kwargs) -> str:
 # What changes and what does not -----------------------------------------------------------------
 
 
+def test_skills_are_called_by_their_names_in_the_bundle(bundle, tmp_path):
+    named = replace(bundle, manifest=replace(bundle.manifest, skills=("near", "far")))
+    lines = []
+    task = "moving_bandits/goal-1"
+    learn(named, tmp_path / "b", task, learner="q", episodes=4, baseline=False, say=lines.append)
+    assert lines[0].startswith("update 1: far alone is the best (near ")
+
+
 @pytest.mark.slow
 def test_a_master_for_a_task_of_another_family(bundle, tmp_path):
     latest = []
