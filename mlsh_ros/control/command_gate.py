@@ -9,6 +9,7 @@ import numpy as np
 
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.control.supervisor import Supervisor
+from mlsh_ros.messages.command_limits import is_safe
 from sim.interface import Floats, Interface
 
 Send = Callable[[Floats, "int | None"], None]
@@ -75,13 +76,20 @@ class CommandGate:
         """Leave braking to watchdog_node, which has tripped, while it is alive."""
         self._given_away = True
 
-    def drive(self, command: Floats, now: float, stamp: int | None = None) -> bool:
+    def drive(
+        self,
+        command: Floats,
+        now: float,
+        stamp: int | None = None,
+        before: Callable[[], None] = lambda: None,
+    ) -> bool:
         """Send the command (A,) of a tick; False, without sending, if motion is not permitted.
 
         Args:
             command: that has passed `Interface.command`.
             now: s, by the clock of the ticks.
             stamp: ns, see `send`.
+            before: called just before the command is sent.
 
         Raises:
             FaultError: it does not follow the command in force, or that one is too old.
@@ -94,15 +102,16 @@ class CommandGate:
                 f"the last command was sent {now - self._sent:.3f} s ago, and watchdog_node "
                 f"brakes the robot after {self._patience:g} s",
             )
-        before = self._before if self.command is None else self.command
-        step = np.abs(command - before)
+        last = self._before if self.command is None else self.command
+        step = np.abs(command - last)
         if not (step <= self._step).all():  # so that NaN is beyond, too
             i = int(np.argmax(np.where(np.isnan(step), np.inf, step - self._step)))
             raise FaultError(
                 "internal",
-                f"{self.interface.action_names[i]} would jump from {before[i]:.4g} to "
+                f"{self.interface.action_names[i]} would jump from {last[i]:.4g} to "
                 f"{command[i]:.4g}, at most {self.interface.rate_step[i]:.4g} a tick is allowed",
             )
+        before()
         self._put(command, now, stamp)
         return True
 
@@ -116,8 +125,12 @@ class CommandGate:
             return False
         watch = self._watch() if self._handed_over(now) else None
         if watch is not None and watch.newer:
-            # To there it has brought the robot; it is reset at rest only.
-            self.command = self.interface.safe_command if watch.command is None else watch.command
+            # To there it has brought the robot; it is reset at rest only. Its own rest is by the
+            # precision of a message, and it goes no farther.
+            brought = watch.command
+            if brought is None or is_safe(self.interface, brought):
+                brought = self.interface.safe_command
+            self.command = brought
         if self._at_rest:
             return False
         if watch is None or not watch.lives:

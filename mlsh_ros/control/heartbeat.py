@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from mlsh_ros.control.command_gate import WatchdogReport
 from mlsh_ros.control.faults import FaultError
+from mlsh_ros.control.watchdog import PERIOD
 from mlsh_ros.messages.labeled_array import Layout
 from sim.interface import Floats, Interface
 
-PERIOD = 0.1  # s between two heartbeats
 MAX_AGE = 0.5  # s after which the watchdog counts as lost
 UNHEARD = 8  # commands that it may not have heard yet, beside those of MAX_AGE
 
@@ -37,7 +37,7 @@ class Beat:
     simulated: bool  # whether it goes by simulated time
     active: bool  # tripped or not; not when it is deactivated
     tripped: bool
-    heard: int  # commands, since it was started
+    heard: int  # commands since it was started, of the topic with the fewest
     patience: float  # s that a moving command may stand
     command: Floats | None  # (A,) last heard, or by which it brakes; None: not known
     received: float  # s
@@ -57,6 +57,7 @@ class Heartbeat:
         self.newest: Beat | None = None
         self._since: dict[int, tuple[float, float]] = {}  # per instance: first and last beat, s
         self._followed: Beat | None = None  # the newest of the one that watches a session
+        self._heard_before = 0  # commands that it had heard when the session began
         self._grown = 0.0  # s, when its count of commands last grew
         self._sent = 0  # commands that had been sent by then
 
@@ -81,6 +82,7 @@ class Heartbeat:
         self._followed = self.newest
         if self.newest is not None:
             self._grown, self._sent = self.newest.received, sent
+            self._heard_before = self.newest.heard
         return self.newest
 
     def watch(self, now: float, since: float, sent: float) -> WatchdogReport | None:
@@ -93,8 +95,10 @@ class Heartbeat:
         """
         if (beat := self._followed) is None:
             return None
-        # One that has tripped and does not know the whole command cannot brake it.
-        able = beat.command is not None or not beat.tripped
+        # Where it does not know the whole command, it cannot brake it; or it has been reset, which
+        # is possible at rest only.
+        reset = beat.heard > self._heard_before and not beat.tripped
+        able = beat.command is not None or reset
         lives = beat.active and now - max(beat.received, since) <= self.max_age
         return WatchdogReport(lives and able, able and beat.received > sent + PERIOD, beat.command)
 
@@ -151,7 +155,8 @@ class Heartbeat:
         if unheard > UNHEARD and now - max(self._grown, since) > self.max_age:
             return FaultError(
                 "watchdog_lost",
-                f"watchdog_node has received none of the last {unheard} commands; it must have "
-                "the same namespace, bundle and enable_stamped_cmd_vel as skill_node",
+                f"watchdog_node has not received the last {unheard} commands on every topic; it "
+                "must have the same namespace, remappings, bundle and enable_stamped_cmd_vel as "
+                "skill_node",
             )
         return None

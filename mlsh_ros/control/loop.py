@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
-from mlsh_ros.control.clock import Clock, Time, read_together
+from mlsh_ros.control.clock import PRECISE, Clock, Time, read_together
 from mlsh_ros.control.control_step import ControlStep, SessionEndedError
 from mlsh_ros.control.controller import Controller, Request, Tick
 from mlsh_ros.control.faults import FaultError
@@ -39,8 +40,19 @@ class LoopIO(Protocol):
     def begin_session(self, initial: Floats) -> None:
         """Begin the session; the robot's measured state corresponds to this command (A,)."""
 
-    def send_command(self, command: Floats, stamp: int | None = None) -> None:
-        """Send the command (A,) at once; stamped now, or with `stamp`, ns, in lockstep."""
+    def send_command(
+        self,
+        command: Floats,
+        stamp: int | None = None,
+        before: Callable[[], None] = lambda: None,
+    ) -> bool:
+        """Send the command (A,) at once; False if motion is not permitted any more.
+
+        Args:
+            command: of the tick.
+            stamp: ns, in lockstep; None: now.
+            before: called just before the command is sent.
+        """
 
     def publish_tick(self, done: TickRecord) -> None:
         """Publish the record of a tick; may be deferred."""
@@ -71,10 +83,15 @@ class _Driver:
         with self.new_data:
             return self.new_data.wait_for(lambda: happened() or self.stop.is_set(), timeout)
 
-    def decide(self, request: Request | None, timeout: float) -> None:
+    def decide(self, request: Request | None, timeout: float, since: float | None = None) -> None:
         """Send a request to the master, and wait for this tick's decision if it is missing.
 
         The request is repeated, because it is lost while the master has not been discovered yet.
+
+        Args:
+            request: None: none is due.
+            timeout: s.
+            since: s, steady, from when on it counts; None: now.
 
         Raises:
             FaultError: no decision in time.
@@ -82,9 +99,13 @@ class _Driver:
         if request is not None:
             self._question = request
             self.io.request_decision(request)
-        deadline = self.clock.steady() + timeout
-        while not self.wait(lambda: not self._undecided(), RETRY):
-            if self.clock.steady() > deadline:
+        deadline = (self.clock.steady() if since is None else since) + timeout
+
+        def left() -> float:
+            return max(deadline - self.clock.steady(), 0.0)
+
+        while not self.wait(lambda: not self._undecided(), min(RETRY, left())):
+            if left() <= PRECISE:
                 raise FaultError(
                     "master_silent",
                     f"no decision for tick {self.controller.tick} within {timeout:g} s",
@@ -109,7 +130,7 @@ class ControlLoop(_Driver):
         io: where commands, questions and reports go.
         new_data: guards the controller's decisions and is notified of new ones, and of sensors.
         stop: set to end the session.
-        start_timeout: s that the sensors and the first decision may take.
+        start_timeout: s that the sensors and the first decision may take together.
         clock: what ticks and ages go by.
     """
 
@@ -137,6 +158,7 @@ class ControlLoop(_Driver):
         """
         self.clock.start_session()
         self.safety_monitor.begin_session()
+        began = self.clock.steady()
         if not self.wait(lambda: not self.sensors.missing(), self.start_timeout):
             silent = ", ".join(self.sensors.missing())
             raise FaultError(
@@ -148,7 +170,7 @@ class ControlLoop(_Driver):
         # The first decision may take long; the ticks begin when it has arrived.
         with self.new_data:
             request = self.controller.observe(self.sensors.fields())
-        self.decide(request, self.start_timeout)
+        self.decide(request, self.start_timeout, began)
         grid, missed = TickSchedule(self.controller.interface.control_dt, self.clock.now()), 0
         while self.clock.sleep_until(grid.due, self.stop, self.new_data):
             missed += grid.catch_up(self.clock.now())
@@ -163,8 +185,8 @@ class ControlLoop(_Driver):
         fields = self.sensors.fields()
         with self.new_data:
             tick = self._step(fields, now)
-        self.io.send_command(tick.command)
-        self.io.publish_tick(TickRecord(tick, missed, now - due, self.clock.steady() - began))
+        if self.io.send_command(tick.command):  # else nothing has left, and nothing is told
+            self.io.publish_tick(TickRecord(tick, missed, now - due, self.clock.steady() - began))
 
     def _decide(self, request: Request | None) -> None:
         if request is None or request.tick == 0:  # the first is decided before the ticks begin
@@ -209,8 +231,8 @@ class LockstepLoop(_Driver):
                 except SessionEndedError:
                     return
                 # Published before the command, so that the tick's record precedes its outcome.
-                self.io.publish_tick(TickRecord(tick, 0, 0.0, 0.0))
-                self.io.send_command(tick.command, stamp)
+                record = TickRecord(tick, 0, 0.0, 0.0)
+                self.io.send_command(tick.command, stamp, partial(self.io.publish_tick, record))
 
     def forget_later_stamps(self) -> None:
         """A session is to begin: the simulator may have been started again, at an earlier time."""

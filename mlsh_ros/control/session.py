@@ -102,20 +102,24 @@ class Session:
             self._supervisor.fault("internal", f"{type(error).__name__}: {error}")
         finally:
             self._supervisor.go(State.STOPPING)
-            self._brake()
+            if failure := self._brake():
+                self._supervisor.fault("internal", failure)
             self._gate.close()
             self._supervisor.rest()
 
-    def _brake(self) -> None:
-        failures = 0
+    def _brake(self) -> str:
+        """Brake to rest; returns why that failed, so that watchdog_node has to, or ""."""
+        failures, text = 0, ""
         while failures < FAILURES:
             try:
                 if not self._gate.brake(self._pace.now()):
                     # Once more: the last command is the one that must not be lost.
                     self._gate.repeat_rest(self._pace.now())
-                    return
+                    return ""
                 failures = 0
             except Exception as error:
                 failures += 1
-                self._failed(f"a braking command could not be sent: {error}")
+                text = f"a braking command could not be sent: {error}"
+                self._failed(text)
             self._pace.wait_a_tick()
+        return text

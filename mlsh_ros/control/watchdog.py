@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mlsh_ros.messages.command_limits import ROUNDING, is_safe, violation
+from mlsh_ros.messages.command_limits import ROUNDING, is_safe, moving, violation
 from sim.interface import Floats, Interface
+
+PERIOD = 0.1  # s between two looks at the commands, and between two heartbeats
+# Commands of each topic that are handled after a pause of this process, before what is known of
+# the commands counts again: the first one may have waited from before the pause.
+AFTER_PAUSE = 2
 
 
 class Watchdog:
@@ -17,8 +23,8 @@ class Watchdog:
     sender has ended, hangs or is late, and the robot would continue to move. After an emergency
     stop the commands must approach the safe one. After a violation the watchdog is tripped until
     it is reset, and brakes the robot from the last received command. It brakes from the measured
-    state where no command is known, and after a pause of its own process, during which the robot
-    may have come to rest.
+    state where no command is known, where the last one is old, so that the robot may have been
+    moved since, and after a pause of its own process.
 
     Args:
         interface: with the safe command and the rate limits.
@@ -37,7 +43,7 @@ class Watchdog:
         self._unknown = np.full(len(interface.safe_command), np.nan)
         self._measured = measured or self._unknown.copy
         self.resets = 0  # how often it has begun anew
-        self.heard = 0  # commands
+        self._counts = np.zeros(len(self._unknown), np.intp)  # (A,) commands heard of each element
         self.reset()
 
     def reset(self) -> None:
@@ -46,11 +52,25 @@ class Watchdog:
         self.cause = ""  # why it is tripped
         self._braking = False  # a command of its own has been computed
         self._kept = False  # tripped before it began to watch; it has not heard a command yet
-        self._paused = False  # this process stood still after the newest command
         self.command: Floats = self._unknown.copy()  # (A,) last heard, or braking; NaN: unknown
-        self._heard = 0.0  # s
+        # (A,) commands to be heard since this process stood still, until one is known again
+        self._doubtful = np.zeros(len(self.command), np.intp)
+        self._since = np.zeros(len(self.command))  # (A,) s, when it was heard or sent
+        self._heard = np.zeros(len(self.command))  # (A,) s, from when on another one is awaited
         self._forgiven = False  # that this process was held up, since the newest command
         self._stop: float | None = None  # s, from when on commands must go to the safe one
+
+    def begin(self) -> None:
+        """Begin to watch: nothing is known of the commands of before; a trip waits for a reset."""
+        cause = self.cause
+        self.reset()
+        if cause:
+            self.keep(cause)
+
+    @property
+    def heard(self) -> int:
+        """Number of commands, of the topic with the fewest."""
+        return int(self._counts.min())
 
     @property
     def stopped(self) -> bool:
@@ -67,20 +87,34 @@ class Watchdog:
         """Time by which the next command must arrive; None at rest."""
         if self.cause or self.at_rest:
             return None
-        late = self._heard + self.patience
+        late = self._oldest + self.patience
         return late if self._stop is None else min(late, self._rest_by)
 
-    def hear(self, command: Floats, now: float) -> None:
-        """Handle a command (A,); NaN where it is not known. Ignored while it brakes."""
-        self.heard += 1
+    @property
+    def _oldest(self) -> float:
+        """Time of the oldest element that moves the robot, s; it does not rest."""
+        return float(self._heard[moving(self.interface, self.command)].min())
+
+    def hear(
+        self, command: Floats, now: float, elements: NDArray[np.intp] | slice = slice(None)
+    ) -> None:
+        """Handle a message with a part of the commands. Ignored while it brakes.
+
+        Args:
+            command: (A,), NaN where it is not known.
+            now: s.
+            elements: of the command, that are in the message; the others are as they were.
+        """
+        self._counts[elements] += 1
         wrong = violation(self.interface, command)
         # Braking follows the newest command: its sender may speak until it hears of the trip.
         if not (wrong or self._braking):
             ignores = self._ignores(command, now)
             self.cause = self.cause or ignores
             if not ignores:
-                self.command, self._heard = command, now
-                self._forgiven = self._paused = False
+                self.command, self._forgiven = command, False
+                self._heard[elements] = self._since[elements] = now
+                self._doubtful[elements] = np.maximum(self._doubtful[elements] - 1, 0)
         self.cause = self.cause or wrong
         self._kept = False
 
@@ -99,6 +133,11 @@ class Watchdog:
         """Trip at once because of a command that is not permitted."""
         self.cause, self._kept = self.cause or cause, False
 
+    def fail(self, cause: str) -> None:
+        """Trip because it cannot watch any more: it brakes what is commanded, if anything is."""
+        if not self.cause:
+            self.cause, self._kept = cause, self.at_rest
+
     def keep(self, cause: str) -> None:
         """Begin tripped, without braking: what tripped an earlier watchdog waits for a reset."""
         self.cause, self._kept = cause, True
@@ -112,10 +151,13 @@ class Watchdog:
                 commands that arrived meanwhile are handled first; only once, because otherwise a
                 process with permanent delays would never trip.
         """
-        self._paused = self._paused or late > self.patience
+        if late > self.patience:
+            self._doubtful[:] = AFTER_PAUSE
         if late > self.patience / 2 and not self.at_rest and not self._forgiven:
             self._forgiven = True
-            self._heard = max(self._heard, now - self.patience / 2)
+            self._heard = np.maximum(self._heard, now - self.patience / 2)
+            if self._stop is not None:
+                self._rest_by = max(self._rest_by, now + self.patience / 2)
         return self.check(now)
 
     def check(self, now: float) -> bool:
@@ -125,20 +167,27 @@ class Watchdog:
             if self._stop is not None and now >= self._rest_by:
                 self.cause = f"command ({standing}) after an emergency stop"
             else:
-                self.cause = f"command ({standing}) stood for {now - self._heard:.3f} s"
+                self.cause = f"command ({standing}) stood for {now - self._oldest:.3f} s"
         return bool(self.cause) and not self._kept
 
-    def brake(self) -> Floats:
+    def brake(self, now: float) -> Floats:
         """Next command (A,) on the way to the safe one, to be sent every tick.
 
         NaN where neither a command has been heard nor the robot's state is measured: to send
         anything there could make it jump.
+
+        Args:
+            now: s, by the clock of the commands.
         """
-        if self._paused or np.isnan(self.command).any():
+        # A command that moves the robot is braked before it is as old as this.
+        old = now - self._since > 2 * self.patience + PERIOD
+        unknown, doubtful = np.isnan(self.command), old | (self._doubtful > 0)
+        if (unknown | doubtful).any():
             measured = self._measured()
-            unknown = np.isnan(self.command) | (self._paused & ~np.isnan(measured))
-            self.command = np.where(unknown, measured, self.command)
-        self._braking, self._paused = True, False
+            taken = unknown | (doubtful & ~np.isnan(measured))
+            self.command = np.where(taken, measured, self.command)
+        self._braking = True
+        self._doubtful[:], self._since[:] = 0, now
         self.command = self.interface.brake(self.command)
         return self.command
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.interface import Floats, Interface
 
@@ -23,8 +24,13 @@ def violation(interface: Interface, command: Floats) -> str:
 
 def is_safe(interface: Interface, command: Floats) -> bool:
     """True if every known element of a command (A,) is that of the safe command; NaN: unknown."""
-    near = np.abs(command - interface.safe_command) <= _slack(interface)
-    return bool((near | np.isnan(command)).all())
+    return not moving(interface, command).any()
+
+
+def moving(interface: Interface, command: Floats) -> NDArray[np.bool_]:
+    """(A,) whether an element of a command (A,) is known and not that of the safe command."""
+    # NaN is not farther away than anything.
+    return np.abs(command - interface.safe_command) > _slack(interface)
 
 
 def _slack(interface: Interface) -> Floats:

@@ -75,6 +75,7 @@ class SafetyListener:
         self._closing = threading.Event()
         self.began = self.alive = steady_time()  # s, when its thread last looked
         self._since = self.began
+        self._silent = self.began, self.began  # s, its last look, and when that was seen to be old
         self.polled = self.began  # s; every message that had come by then has been handled
         self._thread = threading.Thread(target=self._run, name="safety", daemon=True)
 
@@ -111,6 +112,8 @@ class SafetyListener:
     @property
     def since(self) -> float:
         """Time since which messages were received without a pause of the process, s."""
+        if self.stuck():
+            return self._since  # the process runs, so that this thread is not excused
         now = steady_time()
         return now if now - self.alive > GAP else self._since
 
@@ -122,6 +125,18 @@ class SafetyListener:
         """Returns the reason that no emergency stop would be heard now; empty if there is none."""
         silence = steady_time() - self.alive
         return f"the emergency stop topic was not read for {silence:.2f} s" * (silence > DEAF)
+
+    def stuck(self) -> str:
+        """Returns the reason that the thread does not look any more; empty if there is none.
+
+        After a pause of the process it is given the time to look.
+        """
+        now, alive = steady_time(), self.alive
+        if now - alive <= GAP:
+            return ""
+        if self._silent[0] != alive:
+            self._silent = alive, now
+        return self.deaf() if now - self._silent[1] > DEAF else ""
 
     def catch_up(self) -> str:
         """Wait until all that has come by now is handled; returns why that is not so, or ""."""

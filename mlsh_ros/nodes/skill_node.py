@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -29,6 +29,7 @@ from mlsh_ros.control.sensor_buffer import Sample, SensorBuffer
 from mlsh_ros.control.session import Session
 from mlsh_ros.control.supervisor import State, Status, Supervisor
 from mlsh_ros.control.timing import TickTiming
+from mlsh_ros.control.waker import Waker
 from mlsh_ros.messages.conversion import TopicReader, command_writers, stamp_of
 from mlsh_ros.messages.labeled_array import request_layout, response_layout
 from mlsh_ros.messages.topics import RECORDER_STATE, WATCHDOG_BEAT
@@ -45,6 +46,7 @@ from mlsh_ros.nodes.node import (
     CoreNode,
     array_message,
     message_type,
+    one_line,
     run,
 )
 from mlsh_ros.nodes.reporter import DIAGNOSTICS_PERIOD, Reporter
@@ -73,6 +75,8 @@ class SkillNode(CoreNode):
         self._state_publisher: Any = None
         self._stop = threading.Event()  # ends a session
         self._new_data = threading.Condition()  # a sensor sample or a decision has come
+        # The thread that ticks may hold its lock while it waits for the supervisor.
+        self._waker = Waker(self._new_data)
         super().__init__("skill_node", SKILL_NODE)
         self._commander: Commander | None = None
         # Counts starts from a number that no other process has: an answer to a session of before
@@ -127,7 +131,13 @@ class SkillNode(CoreNode):
         )
         self.loop = self._make_loop(make_safety_monitor(manifest, self.values))
         self.session = Session(
-            self.supervisor, self.gate, self._drive, self, self._stop, self._wake, self._log_error
+            self.supervisor,
+            self.gate,
+            self._drive,
+            self,
+            self._stop,
+            self._waker.wake,
+            self._log_error,
         )
         self._reporter = self.made(Reporter(self, self.interface), Reporter.destroy)
         self._request_layout = request_layout(self.interface.observation_names)
@@ -369,16 +379,14 @@ class SkillNode(CoreNode):
     def _on_status(self, status: Status) -> None:
         if status.state is State.FAULT:
             self._stop.set()
-            # Not in this thread: the one that ticks may hold the lock and wait for the supervisor.
-            threading.Thread(target=self._wake, daemon=True).start()
+            self._waker.wake()
         if self._state_publisher is None:
             return
-        self._state_publisher.publish(String(data=describe(status)))
+        try:
+            self._state_publisher.publish(String(data=describe(status)))
+        except Exception as error:  # the state has changed, and who changed it goes on
+            self._reporter.log(f"the state was not published: {one_line(error)}", error=True)
         self._reporter.log(describe(status), error=status.state is State.FAULT)
-
-    def _wake(self) -> None:
-        with self._new_data:
-            self._new_data.notify_all()
 
     # A session ----------------------------------------------------------------------------
 
@@ -425,12 +433,19 @@ class SkillNode(CoreNode):
         """Returns the state of the watchdog_node that was active when the session began."""
         return self._watchdog.watch(self._safety.since, self._sent)
 
-    def send_command(self, command: Floats, stamp: int | None = None) -> None:
-        """Send the command (A,) to the robot; stamped now, or with `stamp`, ns, in lockstep."""
+    def send_command(
+        self,
+        command: Floats,
+        stamp: int | None = None,
+        before: Callable[[], None] = lambda: None,
+    ) -> bool:
+        """Send the command (A,) to the robot, see `LoopIO.send_command`."""
         if deaf := self._safety.deaf():
             raise FaultError("internal", deaf)
-        if self.gate.drive(command, self.time.now(), stamp) and stamp is not None:
+        sent = self.gate.drive(command, self.time.now(), stamp, before)
+        if sent and stamp is not None:
             self._answered = stamp
+        return sent
 
     def _publish(self, command: Floats, stamp: int | None) -> None:
         assert self._commander is not None

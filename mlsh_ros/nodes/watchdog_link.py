@@ -17,7 +17,7 @@ from mlsh_ros.nodes.safety_listener import SafetyListener
 from mlsh_ros.nodes.watchdog_node import STOPPED, TRIPPED, WATCHDOG
 from sim.interface import Interface
 
-SOON = 0.5  # s after which watchdog_node knows that an emergency stop is released
+SOON = 0.5  # s after which watchdog_node knows of a release, and its heartbeats of its state
 
 
 class WatchdogLink:
@@ -47,6 +47,7 @@ class WatchdogLink:
         self._layout = heartbeat_layout(interface)
         self.heartbeat = Heartbeat(interface_number(interface), simulated=simulated)
         self.state = ""
+        self._told = 0.0  # s, when it came
 
     def listen(self, safety: SafetyListener, refuse: Callable[[str], None]) -> None:
         """Receive in the thread of the emergency stop; call before that one starts."""
@@ -82,16 +83,21 @@ class WatchdogLink:
 
     @property
     def _told_trip(self) -> bool:
-        return self.state.startswith(TRIPPED)
+        """True if its state is a trip, unless its heartbeats have said otherwise for a while.
+
+        The text may be of another sender, such as a recording that is played.
+        """
+        beat = self.heartbeat.newest
+        denied = beat is not None and not beat.tripped and beat.received > self._told + SOON
+        return self.state.startswith(TRIPPED) and not denied
 
     def _state(self, what: str) -> str:
         beat = self.heartbeat.newest
-        # The text may be of another sender, such as a recording that is played.
         tripped = beat is not None and beat.tripped and not self._told_trip
         return f"{WATCHDOG} is {TRIPPED if tripped else self.state}; reset {what}"
 
     def _on_state(self, message: String) -> None:
-        self.state = message.data
+        self.state, self._told = message.data, steady_time()
         if self._told_trip:
             self._on_trip(message.data)
 

@@ -18,8 +18,8 @@ from mlsh_ros.bringup.params import WATCHDOG_NODE
 from mlsh_ros.control.clock import PATIENCE, SimulatedClock, steady_time
 from mlsh_ros.control.emergency_stop import TOPIC, EmergencyStop
 from mlsh_ros.control.faults import FaultError
-from mlsh_ros.control.heartbeat import PERIOD, heartbeat_layout, interface_number
-from mlsh_ros.control.watchdog import Watchdog
+from mlsh_ros.control.heartbeat import heartbeat_layout, interface_number
+from mlsh_ros.control.watchdog import PERIOD, Watchdog
 from mlsh_ros.messages.conversion import (
     CommandWriter,
     MessageError,
@@ -115,17 +115,17 @@ class WatchdogNode(CoreNode):
             use = partial(self._on_command, writer)
             kind = message_type(writer.type)
             inputs.listen(kind, writer.topic, use, SENSOR, self._refuse_command)
-        safety = SafetyListener(
+        self._safety = SafetyListener(
             self,
             self.estop,
             on_estop=self._on_estop,
             on_look=self._on_look,
-            on_failure=self._refuse,
+            on_failure=self._fail,
             refuse=self.warn_refused,
         )
-        self._listen_to_measurements(safety)
-        self.made(safety, SafetyListener.destroy)
-        safety.start()
+        self._listen_to_measurements(self._safety)
+        self.made(self._safety, SafetyListener.destroy)
+        self._safety.start()
         self.made(self.create_service(Trigger, "~/reset", self._on_reset), self.destroy_service)
 
     def _listen_to_measurements(self, safety: SafetyListener) -> None:
@@ -151,19 +151,23 @@ class WatchdogNode(CoreNode):
 
     def activate(self) -> None:
         """Start watching."""
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
-        self._thread.start()
-        self._tell_standing()
+        with self._new_data:
+            self.watchdog.begin()  # nobody has heard what the robot was told meanwhile
+            if self.estop.pressed:
+                self.watchdog.emergency_stop(self.time.now())
+            self._closing = False
+            self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+            self._thread.start()
+            self._tell_standing()
         self._log_trip()
 
     def deactivate(self) -> None:
         """Bring a moving robot to rest, then stop watching."""
         if self._thread is None:
             return
-        self._tell(INACTIVE)  # skill_node stops the robot
         with self._new_data:
             self._closing = True
+            self._tell(INACTIVE)  # skill_node stops the robot
             self._end_by = steady_time() + ENDING + self.interface.braking_time[0]
             self._new_data.notify_all()
         self._thread.join()
@@ -191,7 +195,11 @@ class WatchdogNode(CoreNode):
             writer.read(message, command)
             if self.watchdog.at_rest:  # until now
                 self.time.start_session()
-            self.watchdog.hear(command, self.time.receive_time(stamp_of(message, writer.topic)))
+            self.watchdog.hear(
+                command,
+                self.time.receive_time(stamp_of(message, writer.topic)),
+                np.array([index for index, _ in writer.elements]),
+            )
             self._heard = self.time.steady()
             self._new_data.notify_all()
 
@@ -221,26 +229,29 @@ class WatchdogNode(CoreNode):
         else:
             self._tell(WATCHING)
 
-    def _refuse(self, text: str) -> None:
-        """Trip at once."""
+    def _fail(self, text: str) -> None:
+        """Trip because this node cannot watch any more."""
         with self._new_data:
-            self.watchdog.refuse(shorten(text))
+            self.watchdog.fail(shorten(text))
+            self._tell_standing()
             self._new_data.notify_all()
+        self._log_trip()
 
     def _refuse_command(self, text: str) -> None:
         """Trip because of an unreadable command, to which the robot's reaction is undefined."""
-        (self.warn_refused if self._thread is None else self._refuse)(text)
+        with self._new_data:
+            if self._thread is not None:
+                self.watchdog.refuse(shorten(text))
+                self._new_data.notify_all()
+                return
+        self.warn_refused(text)
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        if self._thread is None or self._closing:
-            response.message = f"cannot reset: {WATCHDOG} is not active; activate it"
-            return response
-        with self._new_data:
-            if self.watchdog.cause and not self.watchdog.at_rest:
-                response.message = f"cannot reset: {WATCHDOG} still brakes the robot"
+        with self._new_data:  # all of it: it may trip at any moment
+            if refusal := self._not_to_reset():
+                response.message = f"cannot reset: {refusal}"
                 return response
-        forgotten = self.estop.reset()
-        with self._new_data:
+            forgotten = self.estop.reset()
             response.success = bool(self.watchdog.cause) or forgotten
             if self.watchdog.cause:
                 self.watchdog.reset()
@@ -248,11 +259,20 @@ class WatchdogNode(CoreNode):
                 self.watchdog.emergency_stop(self.time.now())
             elif forgotten:
                 self.watchdog.release()
-            self._tell_standing()  # not later: it may be tripped again
+            self._told = ""  # said again: somebody else may have published another state since
+            self._tell_standing()
             nothing = "" if response.success else "nothing to reset: "
             response.message = nothing + self._told
             self._new_data.notify_all()
         return response
+
+    def _not_to_reset(self) -> str:
+        """Returns the reason that a reset is refused; empty if it is not."""
+        if self._thread is None or self._closing:
+            return f"{WATCHDOG} is not active; activate it"
+        if self.watchdog.cause and not self.watchdog.at_rest:
+            return f"{WATCHDOG} still brakes the robot"
+        return self._safety.stuck()
 
     # The thread that watches --------------------------------------------------------------
 
@@ -265,7 +285,7 @@ class WatchdogNode(CoreNode):
             except Exception as error:  # whatever it is, braking goes on
                 if self._closing and steady_time() > self._end_by + ENDING:
                     return
-                self._refuse(one_line(error))
+                self._fail(one_line(error))
                 time.sleep(self.interface.control_dt)
 
     def _watch(self) -> bool:
@@ -275,6 +295,7 @@ class WatchdogNode(CoreNode):
             while not (self._closing and self.watchdog.at_rest):
                 if self._expired(late):
                     return True
+                self._tell_standing()
                 self._say_beat()
                 due = self.time.steady() + PERIOD
                 try:
@@ -288,6 +309,8 @@ class WatchdogNode(CoreNode):
 
     def _expired(self, late: float) -> bool:
         """True if the command is overdue, and not because the machine was busy."""
+        if stuck := self._safety.stuck():
+            self.watchdog.fail(stuck)
         if self._closing and steady_time() > self._end_by:
             self.watchdog.refuse("a command moves the robot although watchdog_node is to end")
         now = self.time.now() if self.time.is_late(self._heard) else -math.inf
@@ -325,7 +348,7 @@ class WatchdogNode(CoreNode):
         with self._new_data:
             if not self.watchdog.cause:
                 return
-            command = self.watchdog.brake()
+            command = self.watchdog.brake(self.time.now())
             self._commander.send(command, self.get_clock().now().nanoseconds)
         if np.isnan(command).any():
             self.get_logger().warning(
@@ -350,8 +373,8 @@ class WatchdogNode(CoreNode):
     def _tell(self, text: str) -> None:
         if text == self._told:
             return
-        self._told = text
         self._state.publish(String(data=text))
+        self._told = text  # unless that failed
 
     def _log_trip(self) -> None:
         """Log the state if it is a trip; a line of the log may take a tenth of a second."""

@@ -329,6 +329,41 @@ def test_no_reachable_combination_sends_what_is_not_allowed(bundle, watched, saf
     assert {ACTIVE, INACTIVE, UNCONFIGURED, FINALIZED} == {lifecycle for lifecycle, _ in seen}
 
 
+@pytest.mark.parametrize("safe", [0.0, 0.3])
+@pytest.mark.parametrize("error", [0.0, 1e-9, -1e-7, "float32"])
+def test_braking_that_was_handed_over_ends_where_the_watchdog_rests(bundle, safe, error):
+    """What it heard went through a message, and its own rest has the precision of one."""
+    interface = small(bundle.interface, safe)
+    rests = np.full(2, np.float32(safe) if error == "float32" else safe + error, float)
+    supervisor, sent = Supervisor(), []
+    report = WatchdogReport(lives=True, newer=True, command=rests)
+    gate = CommandGate(interface, supervisor, lambda c, _: sent.append(c), lambda: report)
+    supervisor.activate()
+    assert supervisor.go(State.READY)
+    assert supervisor.go(State.RUNNING)
+    gate.begin(interface.safe_command, PATIENCE)
+    assert gate.drive(rests, 0.0)
+    supervisor.fault("deadline", "held up")
+    assert not gate.brake(10.0)  # the watchdog has had the time to brake, and has no reason to
+    assert len(sent) == 1
+
+
+def test_what_is_told_of_a_command_is_told_before_it_and_only_if_it_leaves(bundle):
+    supervisor, said = Supervisor(), []
+    gate = CommandGate(bundle.interface, supervisor, lambda *_: said.append("command"))
+    supervisor.activate()
+    assert supervisor.go(State.READY)
+    assert supervisor.go(State.RUNNING)
+    gate.begin(np.zeros(2))
+    assert gate.drive(np.zeros(2), 0.0, before=lambda: said.append("record"))
+    assert said == ["record", "command"]
+    with pytest.raises(FaultError):
+        gate.drive(np.array([np.nan, 0.0]), 0.1, before=lambda: said.append("record"))
+    supervisor.fault("estop", "pressed")  # between the computation and the sending
+    assert not gate.drive(np.zeros(2), 0.1, before=lambda: said.append("record"))
+    assert said == ["record", "command"]
+
+
 def test_a_gate_lets_nothing_through_that_is_no_number(bundle):
     supervisor = Supervisor()
     supervisor.activate()
@@ -509,7 +544,7 @@ def test_a_watchdog_that_is_silent_asleep_or_deaf_is_lost():
     assert "not active" in str(heart.fault(2.0, 0.0, 0))
     assert heart.fault(2.0, 0.0, 0, braking=True) is None  # it watches until the robot is at rest
     heart.hear(beat(2.5), 9)
-    assert "received none of the last 9 commands" in str(heart.fault(2.5, 0.0, 9))
+    assert "has not received the last 9 commands on every topic" in str(heart.fault(2.5, 0.0, 9))
     heart.hear(beat(2.6, heard=1), 9)
     assert heart.fault(2.7, 0.0, 30) is None  # no time yet to say so
     heart.hear(beat(3.0, heard=31), 31)
@@ -533,7 +568,7 @@ def test_the_time_that_a_watchdog_may_be_deaf_begins_with_the_session():
     heart.follow(50)
     assert all(heart.fault(9.9 + 0.01 * n, 0.0, 50 + n) is None for n in range(1, 50))
     heart.hear(beat(10.4, heard=50), 100)
-    assert "received none of the last 50 commands" in str(heart.fault(10.41, 0.0, 100))
+    assert "has not received the last 50 commands" in str(heart.fault(10.41, 0.0, 100))
 
 
 def test_what_skill_node_did_not_listen_to_is_no_silence_of_its_watchdog():
@@ -544,7 +579,7 @@ def test_what_skill_node_did_not_listen_to_is_no_silence_of_its_watchdog():
     assert "came 0.51 s ago" in str(heart.fault(2.01, 1.5, 0))
     heart.hear(beat(2.01), 50)
     assert heart.fault(2.01, 1.6, 50) is None  # nor has it had the time to hear of commands
-    assert "received none of the last 50" in str(heart.fault(2.2, 1.6, 50))
+    assert "has not received the last 50" in str(heart.fault(2.2, 1.6, 50))
 
 
 def test_a_watchdog_of_another_robot_or_clock_or_a_second_one_is_named():
@@ -573,10 +608,13 @@ def test_what_a_watchdog_said_counts_as_long_as_it_is_newer_than_the_command():
     assert heart.follow().received == 1.0
     for _ in range(3):
         heart.hear(beat(1.1, instance=2), 0)  # of another one
+    # It has heard nothing in this session: it cannot brake, and has brought nobody to rest.
+    assert heart.watch(1.4, 0.0, 0.8) == WatchdogReport(False, False, None)
+    heart.hear(beat(1.0, heard=1), 0)  # it has, and was reset since, which is possible at rest
     assert heart.watch(1.4, 0.0, 0.8) == WatchdogReport(True, True, None)
     assert heart.watch(1.4, 0.0, 0.95) == WatchdogReport(True, False, None)
     assert not heart.watch(1.6, 0.0, 0.8).lives
     heart.hear(replace(beat(1.5), tripped=True), 0)  # and knows no command: it cannot brake
     assert heart.watch(1.6, 0.0, 0.8) == WatchdogReport(False, False, None)
-    heart.hear(beat(1.0), 0)
+    heart.hear(beat(1.0, heard=1), 0)
     assert heart.watch(1.6, 1.2, 0.8).lives  # heard nothing, as this process stood still

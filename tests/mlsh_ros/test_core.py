@@ -841,6 +841,7 @@ def test_a_listener_that_stood_still_does_not_take_what_came_meanwhile_for_old(w
             self._take_word = lambda _: queue.pop(0) if queue else None
             self._look, self._on_failure = look, pytest.fail
             self.alive = self.polled = self._since = now[0]
+            self._silent = now[0], now[0]
 
         def _on_poll(self):
             faults.append(stop.fault(self.polled, self.since))
@@ -857,6 +858,22 @@ def test_a_listener_that_stood_still_does_not_take_what_came_meanwhile_for_old(w
     listener._run()
     after = next(n for n, fault in enumerate(faults[199:]) if fault) * module.POLL
     assert 0.38 <= after <= 0.52
+
+
+def test_a_pause_of_the_process_excuses_the_safety_thread_and_nothing_else_does(monkeypatch):
+    module = pytest.importorskip("mlsh_ros.nodes.safety_listener")
+    now = [5.1]
+    monkeypatch.setattr(module, "steady_time", lambda: now[0])
+    listener = module.SafetyListener.__new__(module.SafetyListener)
+    listener.alive, listener._since, listener._silent = 5.0, 1.0, (0.0, 0.0)
+    assert (listener.stuck(), listener.since) == ("", 1.0)
+    for now[0] in (65.0, 65.4):  # the process stood still for 60 s, and the thread may look soon
+        assert (listener.stuck(), listener.since) == ("", now[0])
+    now[0] = 65.6  # but it does not
+    assert listener.stuck() == "the emergency stop topic was not read for 60.60 s"
+    assert listener.since == 1.0
+    listener.alive, now[0] = 65.65, 65.7
+    assert (listener.stuck(), listener.since) == ("", 1.0)
 
 
 def test_a_service_waits_until_what_came_before_it_is_heard(monkeypatch):

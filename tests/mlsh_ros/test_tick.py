@@ -29,6 +29,7 @@ from mlsh_ros.control.skill_schedule import SkillSchedule
 from mlsh_ros.control.supervisor import State, Status, Supervisor
 from mlsh_ros.control.tick_schedule import TickSchedule
 from mlsh_ros.control.timing import KEPT, TickTiming
+from mlsh_ros.control.waker import Waker
 from mlsh_ros.control.watchdog import Watchdog
 from sim.interface import Tracking, interface_from_dict, interface_to_dict
 
@@ -241,6 +242,7 @@ class Bench:
             clock=Clock(now=lambda: self.time, system=system, sleep=self.sleep),
         )
         self.last = 50  # ticks until it is told to stop
+        self.refuses = False  # commands, as after an emergency stop
         self.frozen = None  # s, when the sensors fall silent
         self.see()
 
@@ -265,11 +267,15 @@ class Bench:
     def begin_session(self, initial):
         self.initial = initial
 
-    def send_command(self, command, stamp=None):
+    def send_command(self, command, stamp=None, before=lambda: None):
         self.time += self.work(len(self.sent))
+        if self.refuses:
+            self.stop.set()
+            return False
         self.sent.append((self.time, command))
         if len(self.sent) == self.last:
             self.stop.set()
+        return True
 
     def publish_tick(self, done):
         self.told.append(done)
@@ -353,6 +359,35 @@ def test_nothing_is_sent_without_a_first_decision_or_sensors(bundle):
     with fault("sensors_missing", "nothing from odom, goals within 0.6 s"):
         bench.loop.run()
     assert bench.sent == []
+
+
+def test_one_timeout_bounds_the_sensors_and_the_first_decision_together(bundle):
+    bench = Bench(bundle, answer=False)
+    bench.stop.wait = threading.Event().wait
+    bench.loop.clock = Clock(system=None)
+    bench.loop.start_timeout = 1.0
+    bench.sensors.clear()
+
+    def appear():
+        with bench.loop.new_data:
+            bench.time = time.monotonic()
+            bench.see()
+            bench.loop.new_data.notify_all()
+
+    late = threading.Timer(0.8, appear)
+    began = time.monotonic()
+    late.start()
+    with fault("master_silent", "no decision for tick 0 within 1 s"):
+        bench.loop.run()
+    assert 0.99 < time.monotonic() - began < 1.25
+    late.join()
+    assert bench.sent == []
+
+
+def test_a_tick_whose_command_did_not_leave_is_not_told(bundle):
+    bench = Bench(bundle, work=lambda n: setattr(bench, "refuses", n == 5) or 0.0)
+    bench.loop.run()
+    assert len(bench.sent) == len(bench.told) == 5
 
 
 def test_a_limit_keeps_its_own_tick_from_being_sent(bundle):
@@ -713,9 +748,9 @@ def test_the_watchdog_trips_on_a_standing_command_and_brakes_by_the_rate_limit(b
         assert not watchdog.check(n * DT + 0.249)
     assert watchdog.check(0.9 + 0.25)
     assert watchdog.cause.startswith("command (0.8, -0.1) stood for 0.250 s")
-    path = [watchdog.brake().copy()]
-    watchdog.hear(np.array([1.0, 1.0]), 2.0)  # a zombie: latched
-    path += [watchdog.brake().copy() for _ in range(2)]
+    path = [watchdog.brake(1.15).copy()]
+    watchdog.hear(np.array([1.0, 1.0]), 1.2)  # a zombie: latched
+    path += [watchdog.brake(now).copy() for now in (1.25, 1.35)]
     # 5 m/s per s is 0.5 m/s per tick.
     np.testing.assert_allclose(path, [[0.3, 0.0], [0.0, 0.0], [0.0, 0.0]], atol=1e-12)
     assert watchdog.check(3.0)
@@ -730,7 +765,7 @@ def test_a_watchdog_brakes_from_what_came_before_its_first_command(bundle):
     assert watchdog.check(0.25)
     watchdog.hear(np.array([1.0, 0.4]), 0.26)
     watchdog.hear(np.array([3.0, 0.0]), 0.27)  # beyond its limit: no command to brake from
-    np.testing.assert_allclose(watchdog.brake(), [0.5, 0.0])
+    np.testing.assert_allclose(watchdog.brake(0.28), [0.5, 0.0])
     assert watchdog.cause.startswith("command (0.8, 0) stood for 0.250 s")
 
 
@@ -742,15 +777,107 @@ def test_a_watchdog_that_stood_still_brakes_from_where_the_robot_is(bundle):
         assert not watchdog.look(600.0, late=599.9)
         assert watchdog.look(600.2)
         known = np.where(np.isnan(measured), [1.0, 0.6], measured)
-        np.testing.assert_allclose(watchdog.brake(), bundle.interface.brake(known))
-        np.testing.assert_allclose(watchdog.brake(), [0.0, 0.0], atol=0.11)  # and goes on
-    # What comes after the pause is in force again.
+        np.testing.assert_allclose(watchdog.brake(600.2), bundle.interface.brake(known))
+        # And it goes on.
+        np.testing.assert_allclose(watchdog.brake(600.3), [0.0, 0.0], atol=0.11)
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        ([], [0.0, 0.0]),
+        ([0.9], [0.0, 0.0]),  # it may have waited in the socket from before the pause
+        ([0.9, 0.8], [0.3, 0.0]),  # after the pause: in force
+    ],
+)
+@pytest.mark.parametrize("first", ["look", "hear"])
+def test_the_first_command_after_a_pause_may_be_from_before_it(bundle, first, after, expected):
     watchdog = Watchdog(bundle.interface, 0.25, measured=lambda: np.zeros(2))
     watchdog.hear(np.array([1.0, 0.0]), 0.0)
+    if first == "hear":  # the threads wake in any order
+        watchdog.hear(np.array([1.0, 0.0]), 600.0)
     assert not watchdog.look(600.0, late=599.9)
-    watchdog.hear(np.array([0.9, 0.0]), 600.05)
-    assert watchdog.look(600.4)
-    np.testing.assert_allclose(watchdog.brake(), [0.4, 0.0])
+    for n, command in enumerate(after):
+        watchdog.hear(np.array([command, 0.0]), 600.05 + 0.1 * n)
+    assert watchdog.look(600.6)
+    np.testing.assert_allclose(watchdog.brake(600.6), expected)
+
+
+@pytest.mark.parametrize("age", [0.0, 0.5, 1.0, 3600.0])
+def test_a_trip_at_rest_moves_no_robot_that_was_moved_since(bundle, age):
+    """By hand, or by somebody else on another topic; then comes a message that is refused."""
+    for where in (np.array([0.7, -0.9]), np.zeros(2)):
+        watchdog = Watchdog(bundle.interface, 0.25, measured=lambda w=where: w)
+        watchdog.hear(bundle.interface.safe_command, 10.0)
+        watchdog.refuse("cmd_vel: command is not finite: nan")
+        assert watchdog.look(10.0 + age)
+        # Within 2 x 0.25 s and a period of 0.1 s the robot is taken to be where it was told.
+        expected = bundle.interface.brake(where if age > 0.6 else np.zeros(2))
+        np.testing.assert_allclose(watchdog.brake(10.0 + age), expected)
+        step = np.abs(watchdog.command - (where if age > 0.6 else np.zeros(2)))
+        assert (step <= bundle.interface.rate_step + 1e-9).all()
+
+
+def test_a_pause_while_it_brakes_is_noticed(bundle):
+    """skill_node has taken over meanwhile, and the robot stands."""
+    watchdog = Watchdog(bundle.interface, 0.25, measured=lambda: np.zeros(2))
+    watchdog.hear(np.array([1.0, 0.0]), 0.0)
+    assert watchdog.look(0.25)
+    np.testing.assert_allclose(watchdog.brake(0.28), [0.5, 0.0])
+    np.testing.assert_allclose(watchdog.brake(60.0), [0.0, 0.0])
+
+
+def test_a_watchdog_that_fails_moves_no_robot_at_rest(bundle):
+    watchdog = Watchdog(bundle.interface, 0.25, measured=lambda: np.array([0.7, 0.0]))
+    watchdog.hear(bundle.interface.safe_command, 0.0)
+    watchdog.fail("the safety listener has ended")
+    assert watchdog.cause
+    assert not watchdog.look(3600.0)  # tripped, and sends nothing
+    watchdog.hear(np.array([0.9, 0.0]), 3600.0)
+    assert watchdog.look(3600.0)  # what is commanded all the same is braked
+    np.testing.assert_allclose(watchdog.brake(3600.0), [0.4, 0.0])
+    watchdog = Watchdog(bundle.interface, 0.25)
+    watchdog.hear(np.array([0.9, 0.0]), 0.0)
+    watchdog.fail("the safety listener has ended")
+    assert watchdog.look(0.0)
+    np.testing.assert_allclose(watchdog.brake(0.0), [0.4, 0.0])
+    watchdog.fail("another failure")  # while it brakes
+    assert watchdog.look(0.1)
+
+
+def test_a_watchdog_that_begins_again_knows_no_command_and_keeps_its_trip(bundle):
+    """It was not active, and has not heard what the robot was told."""
+    watchdog = Watchdog(bundle.interface, 0.25, measured=lambda: np.array([0.7, 0.0]))
+    watchdog.hear(np.array([0.4, 0.0]), 0.0)
+    assert watchdog.look(1.0)
+    cause = watchdog.cause
+    np.testing.assert_allclose(watchdog.brake(1.0), [0.2, 0.0])
+    watchdog.begin()
+    assert watchdog.cause == cause
+    assert not watchdog.look(60.0)
+    assert np.isnan(watchdog.command).all()
+    watchdog.reset()
+    watchdog.hear(np.array([0.4, 0.0]), 61.0)
+    watchdog.begin()
+    assert not watchdog.look(70.0)  # the command of before stands for nothing
+
+
+def test_each_topic_of_a_robot_is_watched_by_itself(bundle):
+    """Commands that come on one topic say nothing about another one."""
+    watchdog = Watchdog(bundle.interface, 0.25)
+    first, second = np.array([0]), np.array([1])
+    for n in range(5):  # nothing comes of the second
+        watchdog.hear(np.array([0.5, np.nan]), n * DT, first)
+    assert watchdog.heard == 0
+    assert not watchdog.look(4 * DT)
+    watchdog.hear(np.array([0.5, 0.2]), 5 * DT, second)
+    assert watchdog.heard == 1
+    for n in range(6, 8):
+        watchdog.hear(np.array([0.5, 0.2]), n * DT, first)
+    assert not watchdog.look(7 * DT)  # the second is 0.2 s old
+    watchdog.hear(np.array([0.5, 0.2]), 8 * DT, first)
+    assert watchdog.look(8 * DT)
+    assert watchdog.cause == "command (0.5, 0.2) stood for 0.300 s"
 
 
 def test_a_kept_trip_brakes_nothing_before_a_command_is_heard(bundle):
@@ -760,7 +887,7 @@ def test_a_kept_trip_brakes_nothing_before_a_command_is_heard(bundle):
     assert not watchdog.look(1.0)
     watchdog.hear(np.array([0.8, 0.0]), 1.1)
     assert watchdog.look(1.1)
-    np.testing.assert_allclose(watchdog.brake(), [0.3, 0.0])
+    np.testing.assert_allclose(watchdog.brake(1.1), [0.3, 0.0])
 
 
 def test_a_safe_command_that_is_no_float32_is_rest_all_the_same(bundle):
@@ -791,22 +918,22 @@ def test_a_command_beyond_its_limit_trips_at_once_and_is_not_braked_from(bundle,
     watchdog.hear(np.array([0.8, wild]), 0.1)
     assert watchdog.check(0.1)
     assert watchdog.cause.endswith(f"base_velocity.1 is {wild:.6g}, its limit is -1 to 1")
-    np.testing.assert_allclose(watchdog.brake(), [0.3, -0.5])  # from the last good one
+    np.testing.assert_allclose(watchdog.brake(0.1), [0.3, -0.5])  # from the last good one
 
 
 def test_a_command_that_is_no_number_trips_at_once(bundle):
     watchdog = Watchdog(bundle.interface, 0.25)
     watchdog.refuse("cmd_vel: command is not finite: nan")
     assert watchdog.check(0.0)
-    assert np.isnan(watchdog.brake()).all()  # nothing is known that it could brake from
+    assert np.isnan(watchdog.brake(0.0)).all()  # nothing is known that it could brake from
 
 
 def test_the_watchdog_brakes_from_where_the_robot_is_if_it_has_heard_no_command(bundle):
     where = np.array([0.7, np.nan])
     watchdog = Watchdog(bundle.interface, 0.25, lambda: where)
     watchdog.refuse("cmd_vel: command is not finite: nan")
-    np.testing.assert_allclose(watchdog.brake(), [0.2, np.nan])
-    np.testing.assert_allclose(watchdog.brake(), [0.0, np.nan])
+    np.testing.assert_allclose(watchdog.brake(0.0), [0.2, np.nan])
+    np.testing.assert_allclose(watchdog.brake(0.1), [0.0, np.nan])
 
 
 def test_a_watchdog_that_was_held_up_itself_hears_what_came_meanwhile_first(bundle):
@@ -825,6 +952,13 @@ def test_a_watchdog_that_was_held_up_itself_hears_what_came_meanwhile_first(bund
     watchdog.hear(np.array([0.4, 0.0]), 16.0)
     assert not watchdog.look(16.4, late=0.4)
     assert watchdog.look(16.8, late=0.4)  # held up all the time, it would never trip
+    # An emergency stop is heard as well: skill_node may have braked meanwhile.
+    watchdog.reset()
+    watchdog.hear(np.array([0.8, 0.0]), 20.0)
+    watchdog.emergency_stop(20.0)
+    assert not watchdog.look(25.0, late=4.9)
+    watchdog.hear(bundle.interface.safe_command, 25.0)
+    assert not watchdog.look(30.0)
 
 
 @pytest.mark.parametrize(
@@ -900,6 +1034,56 @@ def test_a_session_without_a_thread_is_a_fault_and_can_be_left(bundle, monkeypat
     assert supervisor.reset()
 
 
+def test_a_fault_wakes_who_waits_although_the_system_has_no_more_threads(monkeypatch):
+    data, woken = threading.Condition(), threading.Event()
+    waker = Waker(data)
+    asleep = threading.Event()
+
+    def sleep():
+        with data:
+            asleep.set()
+            data.wait(5.0)
+        woken.set()
+
+    thread = threading.Thread(target=sleep)
+    thread.start()
+    assert asleep.wait(5.0)
+    monkeypatch.setattr(threading.Thread, "start", None)
+    with data:  # whoever calls may hold the lock
+        waker.wake()
+    assert woken.wait(2.0)
+    thread.join()
+
+
+def test_a_stop_that_could_not_be_sent_is_a_fault(bundle):
+    supervisor, sent = Supervisor(), []
+    supervisor.activate()
+    supervisor.go(State.READY)
+
+    def send(command, _):
+        if supervisor.state is not State.RUNNING:
+            raise RuntimeError("the publisher is gone")
+        sent.append(command)
+
+    gate = CommandGate(bundle.interface, supervisor, send)
+    stop, driven, failed = threading.Event(), threading.Event(), []
+
+    def drive():
+        gate.begin(np.zeros(2))
+        gate.drive(np.array([0.4, 0.0]), 0.0)
+        driven.set()
+        stop.wait()
+
+    pace = SimpleNamespace(now=lambda: 0.0, wait_a_tick=lambda: None)
+    session = Session(supervisor, gate, drive, pace, stop, lambda: None, failed.append)
+    assert session.start(lambda: None)
+    assert driven.wait(5.0)
+    session.end()
+    text = "a braking command could not be sent: the publisher is gone"
+    assert supervisor.status == Status(State.FAULT, "internal", text)
+    assert failed == [text] * 3
+
+
 def test_a_watchdog_goes_on_braking_after_an_exception():
     """Such as of a publisher that fails once."""
     pytest.importorskip("rclpy")
@@ -916,7 +1100,7 @@ def test_a_watchdog_goes_on_braking_after_an_exception():
         SimpleNamespace(
             _watch=lambda: next(looks),
             _brake=brake,
-            _refuse=done.append,
+            _fail=done.append,
             _closing=False,
             interface=SimpleNamespace(control_dt=0.0),
         )
