@@ -610,6 +610,24 @@ def test_a_tripped_watchdog_is_one_whatever_is_said_in_its_name(scene):
     scene.ready()
 
 
+def test_what_somebody_else_says_of_the_watchdog_prevents_nothing_for_ever(scene):
+    """As a recording of a robot that was stopped: its last word is latched."""
+    for word in ("tripped: of a recording", "stopped: of a recording"):
+        player = rclpy.create_node("player", context=scene.observer.context)
+        publisher = player.create_publisher(String, "watchdog_node/state", LATCHED)
+        wait_for(lambda p=publisher: p.get_subscription_count() >= 2, 15.0, "listeners")
+        publisher.publish(String(data=word))
+        wait_for(lambda w=word: scene.watchdog[-1] == w, 3.0, "the player")
+        player.destroy_node()
+        if word.startswith("stopped"):  # no heartbeat says otherwise, but watchdog_node does
+            refused = f"cannot arm: watchdog_node is {word}; reset it too"
+            assert scene.call("arm").message == refused
+            answer = scene.observer.call(Trigger, "watchdog_node/reset")
+            assert answer.message == "nothing to reset: watching"
+        wait_for(lambda: scene.call("arm").success, 3.0, lambda: scene.call("arm").message)
+        assert scene.call("disarm").success
+
+
 # The launcher ------------------------------------------------------------------------------------
 
 
@@ -803,15 +821,16 @@ def test_a_watchdog_that_brakes_is_not_reset(tmp_path):
         resting = lambda: not observer.commands()[-2:].any()  # noqa: E731
         wait_for(resting, 10.0, lambda: observer.commands()[-3:])
         observer.assert_path(0.04)
-        for transition in (
-            Transition.TRANSITION_DEACTIVATE,
-            Transition.TRANSITION_CLEANUP,
-            Transition.TRANSITION_CONFIGURE,
-            Transition.TRANSITION_ACTIVATE,
-        ):
-            assert observer.change("watchdog_node", transition)
-        wait_for(lambda: states[-1].startswith("tripped"), 5.0, lambda: states)
-        wait_for(resting, 5.0, lambda: observer.commands()[-3:])
+        down, up = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE
+        cleanup, configure = Transition.TRANSITION_CLEANUP, Transition.TRANSITION_CONFIGURE
+        for ways in ((down, up), (down, cleanup, configure, up)):
+            for transition in ways:
+                assert observer.change("watchdog_node", transition)
+            since = time.monotonic()
+            wait_for(lambda: states[-1].startswith("tripped"), 5.0, lambda: states)
+            time.sleep(0.5)
+            # The robot may have been moved by somebody else meanwhile.
+            assert not len(observer.commands(since))
         answer = reset()
         assert answer.success, answer.message
         assert answer.message == "watching"

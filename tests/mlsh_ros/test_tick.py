@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -1106,6 +1107,98 @@ def test_a_watchdog_goes_on_braking_after_an_exception():
         )
     )
     assert done == ["brake", "RuntimeError: the publisher failed", "brake"]
+
+
+def watchdog_node(bundle, **changes):
+    """What a watchdog_node has, as far as these tests need it, and its methods."""
+    node = pytest.importorskip("mlsh_ros.nodes.watchdog_node").WatchdogNode
+    parts = {
+        "watchdog": Watchdog(bundle.interface, 0.25),
+        "estop": SimpleNamespace(pressed=False, reset=lambda: False, fault=lambda _: None),
+        "time": SimpleNamespace(now=lambda: 0.0, is_late=lambda _: True),
+        "_safety": SimpleNamespace(stuck=lambda: ""),
+        "_new_data": threading.Condition(),
+        "_state": SimpleNamespace(publish=lambda _: None),
+        "_thread": object(),
+        "_closing": False,
+        "_told": "",
+        "_heard": 0.0,
+    }
+    made = SimpleNamespace(**(parts | changes))
+    for name in ("_tell", "_tell_standing", "_not_to_reset", "_on_reset", "_expired"):
+        setattr(made, name, partial(getattr(node, name), made))
+    return made
+
+
+def test_nothing_happens_between_the_checks_of_a_reset_and_the_reset(bundle):
+    """A command would stand: the watchdog that has just tripped because of it is reset."""
+    acquired = []
+
+    def reset():
+        other = threading.Thread(
+            target=lambda: acquired.append(node._new_data.acquire(timeout=0.2))
+        )
+        other.start()
+        other.join()
+        return False
+
+    estop = SimpleNamespace(pressed=False, reset=reset, fault=lambda _: None)
+    node = watchdog_node(bundle, estop=estop)
+    answer = node._on_reset(None, SimpleNamespace(success=None, message=""))
+    assert acquired == [False]
+    assert (answer.success, answer.message) == (False, "nothing to reset: watching")
+
+
+def test_a_watchdog_that_hears_no_emergency_stop_trips_and_is_not_reset(bundle):
+    deaf = "the emergency stop topic was not read for 0.61 s"
+    node = watchdog_node(bundle, _safety=SimpleNamespace(stuck=lambda: deaf))
+    node.watchdog.hear(np.array([0.5, 0.0]), 0.0)
+    assert node._expired(0.0)
+    assert node.watchdog.cause == deaf
+    node.watchdog.command = bundle.interface.safe_command  # it has braked
+    answer = node._on_reset(None, SimpleNamespace(success=False, message=""))
+    assert (answer.success, answer.message) == (False, f"cannot reset: {deaf}")
+    node._safety.stuck = lambda: ""
+    assert node._on_reset(None, answer).success
+
+
+def test_a_state_whose_publisher_fails_once_is_told_all_the_same(bundle):
+    told, failures = [], [RuntimeError("the publisher failed")]
+
+    def publish(message):
+        if failures:
+            raise failures.pop()
+        told.append(message.data)
+
+    node = watchdog_node(bundle, _state=SimpleNamespace(publish=publish))
+    node.watchdog.refuse("cmd_vel: command is not finite: nan")
+    with pytest.raises(RuntimeError):
+        node._tell_standing()
+    node._tell_standing()
+    assert told == ["tripped: cmd_vel: command is not finite: nan"]
+
+
+def test_a_fault_whose_state_cannot_be_published_is_a_fault():
+    module = pytest.importorskip("mlsh_ros.nodes.skill_node")
+    logged = []
+
+    def fail(_):
+        raise RuntimeError("the publisher failed")
+
+    node = SimpleNamespace(
+        _stop=threading.Event(),
+        _waker=SimpleNamespace(wake=lambda: logged.append("woken")),
+        _state_publisher=SimpleNamespace(publish=fail),
+        _reporter=SimpleNamespace(log=lambda text, error: logged.append(text)),
+    )
+    supervisor = Supervisor(partial(module.SkillNode._on_status, node))
+    supervisor.fault("estop", "pressed")  # in the thread that hears the emergency stop
+    assert node._stop.is_set()
+    assert logged == [
+        "woken",
+        "the state was not published: RuntimeError: the publisher failed",
+        "fault: estop: pressed",
+    ]
 
 
 def test_a_node_that_ends_is_not_activated_any_more():
