@@ -93,7 +93,6 @@ class WatchdogNode(CoreNode):
         self.time = make_clock(
             self, self._new_data, inputs, lockstep=lockstep, patience=SECOND * PATIENCE
         )
-        self._heard = self.time.steady()  # s of the system's clock, the newest command
         self._state = self.made(
             self.create_publisher(String, "~/state", LATCHED), self.destroy_publisher
         )
@@ -110,6 +109,8 @@ class WatchdogNode(CoreNode):
         self._commander = self.made(
             Commander(self, writers, lifecycle=False), self._forget_commander
         )
+        # s of the system's clock, the newest command of each topic
+        self._heard = {writer.topic: self.time.steady() for writer in writers}
         # Best effort: matches every publisher, waits for no lost message, delays no publisher.
         for writer in writers:
             use = partial(self._on_command, writer)
@@ -200,7 +201,7 @@ class WatchdogNode(CoreNode):
                 self.time.receive_time(stamp_of(message, writer.topic)),
                 np.array([index for index, _ in writer.elements]),
             )
-            self._heard = self.time.steady()
+            self._heard[writer.topic] = self.time.steady()
             self._new_data.notify_all()
 
     def _on_estop(self, _: FaultError) -> None:
@@ -299,8 +300,9 @@ class WatchdogNode(CoreNode):
                 self._say_beat()
                 due = self.time.steady() + PERIOD
                 try:
+                    newest = max(self._heard.values())
                     self.time.wait(
-                        self._new_data, self.watchdog.deadline, self._heard, at_most=PERIOD
+                        self._new_data, self.watchdog.deadline, newest, at_most=PERIOD
                     )
                 except FaultError as fault:  # a moving command in a time that stands still
                     self.watchdog.refuse(str(fault))
@@ -313,7 +315,8 @@ class WatchdogNode(CoreNode):
             self.watchdog.fail(stuck)
         if self._closing and steady_time() > self._end_by:
             self.watchdog.refuse("a command moves the robot although watchdog_node is to end")
-        now = self.time.now() if self.time.is_late(self._heard) else -math.inf
+        late_by_system = self.time.is_late(min(self._heard.values()))
+        now = self.time.now() if late_by_system else -math.inf
         return bool(self.watchdog.look(now, late))
 
     def _brake(self) -> None:

@@ -1122,7 +1122,7 @@ def watchdog_node(bundle, **changes):
         "_thread": object(),
         "_closing": False,
         "_told": "",
-        "_heard": 0.0,
+        "_heard": {"cmd_vel": 0.0},
     }
     made = SimpleNamespace(**(parts | changes))
     for name in ("_tell", "_tell_standing", "_not_to_reset", "_on_reset", "_expired"):
