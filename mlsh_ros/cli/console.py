@@ -89,7 +89,7 @@ def interrupted(kept: Callable[[], str]) -> Iterator[None]:
 
 
 def bundle_interrupted(target: Path) -> AbstractContextManager[None]:
-    """Ends the command as `interrupted`, and says whether a bundle has been written to `target`."""
+    """Ends the command as `interrupted`, and says whether a bundle was written to `target`."""
 
     def folder() -> int | None:
         try:

@@ -25,8 +25,8 @@ FAULTS = {
     "start_out_of_limit": "the robot's measured state is outside the limits of its commands, or "
     "not in its start pose",
     "watchdog": "the watchdog stops the robot because commands are missing or violate a rule",
-    "watchdog_lost": "no working watchdog: it is silent, not active, does not receive the commands, "
-    "has another interface or clock, or there are two",
+    "watchdog_lost": "no working watchdog: it is silent, not active, does not receive the "
+    "commands, has another interface or clock, or there are two",
     "internal": "an unexpected error in the program",
 }
 

@@ -15,6 +15,7 @@ from policies.bundle.manifest import Manifest
 from sim.interface import ActionTerm, Floats, Interface, Ranges, fold, spread, spread_range
 
 WINDOW = 10  # decisions over which switches are counted
+JOINT = "joint"  # frame of terms whose elements are joints
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class SafetyRules:
 
 class TrackingCheck:
     """Compares an action term with the measurement that must follow it.
+
+    Joints are judged each by itself: those of a robot that walks are far from their targets one
+    after the other. The elements of another frame are the components of one vector: while its
+    direction changes, none of them is far away for long.
 
     Args:
         action: the term, with its `tracking`.
@@ -45,11 +50,12 @@ class TrackingCheck:
         term = next(t for t in interface.observation if t.name == self._rule.term)
         self._wrapped = term.wrapped[self._measuring]
         self._circle = bool(self._wrapped.any())
+        self._joints = action.frame == JOINT
         self.begin_session()
 
     def begin_session(self) -> None:
         """Begin a session."""
-        self._since: float | None = None  # it has not followed, s monotonic
+        self._since = np.full(len(self._own), np.nan)  # s monotonic, from when on it is far away
 
     def check(self, command: Floats, fields: Mapping[str, Floats], now: float) -> None:
         """Compare the command in force (A,) with its measurement in the fields of a tick."""
@@ -58,17 +64,17 @@ class TrackingCheck:
         if self._circle:  # 3.2 rad and -3.1 rad are neighbors
             error = np.where(self._wrapped, fold(error), error)
         error = np.abs(error)
-        if (error <= self._tolerance).all():
-            self._since = None
-            return
-        self._since = now if self._since is None else self._since
-        if now - self._since >= self._rule.timeout:
-            i = int((error - self._tolerance).argmax())
+        far = error > self._tolerance
+        since = np.where(np.isnan(self._since), now, self._since)
+        self._since = np.where(far if self._joints else far.any(), since, np.nan)
+        overdue = now - self._since >= self._rule.timeout  # NaN is not
+        if (far & overdue).any():
+            i = int(np.where(overdue, error - self._tolerance, -np.inf).argmax())
             raise FaultError(
                 "tracking",
                 f"{self._name}.{self._own[i]} is commanded {commanded[i]:.3g} {self._unit}, "
                 f"{self._rule.term}.{self._measuring[i]} shows {shown[i]:.3g} "
-                f"for {now - self._since:.2f} s; {self._tolerance[i]:g} away is accepted for "
+                f"for {now - self._since[i]:.2f} s; {self._tolerance[i]:g} away is accepted for "
                 f"{self._rule.timeout:g} s",
             )
 

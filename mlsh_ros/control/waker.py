@@ -9,7 +9,7 @@ class Waker:
     """Notifies a condition for callers that must not wait for its lock.
 
     The thread is there from the beginning: where the system has no more threads, a fault that
-    needs one could not wake anybody.
+    needed one could wake no other thread.
 
     Args:
         condition: that is notified.

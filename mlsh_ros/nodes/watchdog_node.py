@@ -296,14 +296,13 @@ class WatchdogNode(CoreNode):
             while not (self._closing and self.watchdog.at_rest):
                 if self._expired(late):
                     return True
-                self._tell_standing()
+                if not self._told:
+                    self._tell_standing()
                 self._say_beat()
                 due = self.time.steady() + PERIOD
                 try:
                     newest = max(self._heard.values())
-                    self.time.wait(
-                        self._new_data, self.watchdog.deadline, newest, at_most=PERIOD
-                    )
+                    self.time.wait(self._new_data, self.watchdog.deadline, newest, at_most=PERIOD)
                 except FaultError as fault:  # a moving command in a time that stands still
                     self.watchdog.refuse(str(fault))
                 late = self.time.steady() - due
@@ -376,8 +375,9 @@ class WatchdogNode(CoreNode):
     def _tell(self, text: str) -> None:
         if text == self._told:
             return
+        self._told = ""  # if that fails
         self._state.publish(String(data=text))
-        self._told = text  # unless that failed
+        self._told = text
 
     def _log_trip(self) -> None:
         """Log the state if it is a trip; a line of the log may take a tenth of a second."""

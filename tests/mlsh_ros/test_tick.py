@@ -23,7 +23,12 @@ from mlsh_ros.control.diagnostics import DiagnosticLevel, Refused, diagnose
 from mlsh_ros.control.faults import FAULTS, FaultError
 from mlsh_ros.control.loop import ControlLoop
 from mlsh_ros.control.realtime import gc_disabled, set_realtime_priority
-from mlsh_ros.control.safety_monitor import WINDOW, SafetyMonitor, SafetyRules
+from mlsh_ros.control.safety_monitor import (
+    WINDOW,
+    SafetyMonitor,
+    SafetyRules,
+    TrackingCheck,
+)
 from mlsh_ros.control.sensor_buffer import Sample, SensorBuffer
 from mlsh_ros.control.session import Session
 from mlsh_ros.control.skill_schedule import SkillSchedule
@@ -124,6 +129,26 @@ def test_a_skill_may_have_limits_of_its_own(bundle):
     guard.check(tick(skill=0), away, 0.0)
     with fault("limit", "position.1 is 1.5 m, skill 'skill-1'"):
         guard.check(tick(skill=1), away, 0.0)
+
+
+@pytest.mark.parametrize(("frame", "stops"), [("joint", False), ("base_link", True)])
+def test_joints_are_tracked_each_by_itself_and_a_vector_as_a_whole(bundle, frame, stops):
+    """A robot that walks is far from its targets with one leg after the other."""
+    term = replace(
+        bundle.interface.action[0], frame=frame, tracking=Tracking("velocity", 0.2, 0.25)
+    )
+    check = TrackingCheck(term, replace(bundle.interface, action=(term,)))
+    for n in range(8):  # 0.2 s the first one, then 0.2 s the second one
+        shown = np.where([n // 2 % 2 == 0, n // 2 % 2 == 1], 0.5, 0.0)
+        if stops and n == 3:
+            with fault("tracking", r"base_velocity.1 is commanded 0 m/s, .* for 0.30 s"):
+                check.check(np.zeros(2), {"velocity": shown}, 0.1 * n)
+            return
+        check.check(np.zeros(2), {"velocity": shown}, 0.1 * n)
+    for n in range(8, 11):  # one that stays away
+        check.check(np.zeros(2), {"velocity": np.array([0.5, 0.0])}, 0.1 * n)
+    with fault("tracking", r"base_velocity.0 is commanded 0 m/s, .* for 0.30 s"):
+        check.check(np.zeros(2), {"velocity": np.array([0.5, 0.0])}, 1.1)
 
 
 def test_tracking_is_measured_against_the_command_of_the_tick_before(bundle):
