@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from policies.mlsh.offpolicy_config import OffPolicyConfig
 from policies.offpolicy.features import Features
 from policies.offpolicy.replay import Episode, Float32, Floats
-from policies.offpolicy.value_iteration import regressors
 
 REFITS = 200
 SURE = (2.5, 97.5)  # percent
@@ -170,9 +169,21 @@ def _design(
     features: Features, config: OffPolicyConfig, skills: int, obs: Float32, skill: Ints
 ) -> Floats:
     """(n, (1 + K) F) regressors whose weights have a prior variance of 1."""
-    design = regressors(np.sqrt(config.prior) * features(obs), skill, skills)
+    design = _regressors(np.sqrt(config.prior) * features(obs), skill, skills)
     design[:, features.count :] *= np.sqrt(config.advantage)  # the parts of the skills
     return design
+
+
+def _regressors(features: Floats, skill: Ints, skills: int) -> Floats:
+    """(n, (1 + K) F) regressors of decisions: features (n, F) of the state, and of its skill (n,).
+
+    Of the K parts for skills, that of the decision's skill has the features, the others are 0.
+    """
+    n, size = features.shape
+    rows = np.zeros((n, 1 + skills, size))
+    rows[:, 0] = features
+    rows[np.arange(n), 1 + skill] = features
+    return rows.reshape(n, -1)
 
 
 def _ridge(design: Floats, noise: float) -> Floats:

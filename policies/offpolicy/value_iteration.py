@@ -14,20 +14,9 @@ from numpy.typing import NDArray
 from policies.mlsh.offpolicy_config import OffPolicyConfig
 from policies.offpolicy.features import Features
 from policies.offpolicy.replay import Decisions, Float32, Floats
+from policies.offpolicy.skill_regression import SkillRegression
 
 MEAN = 0  # the member that has neither noise nor a sample of the prior
-
-
-def regressors(features: Floats, skill: NDArray[np.intp], skills: int) -> Floats:
-    """(n, (1 + K) F) regressors of decisions: features (n, F) of the state, and of its skill (n,).
-
-    Of the K parts for skills, that of the decision's skill has the features, the others are 0.
-    """
-    n, size = features.shape
-    rows = np.zeros((n, 1 + skills, size))
-    rows[:, 0] = features
-    rows[np.arange(n), 1 + skill] = features
-    return rows.reshape(n, -1)
 
 
 class ValueIteration:
@@ -54,12 +43,12 @@ class ValueIteration:
         size, members = features.count, config.members
         self.weights = np.zeros((members, skills, size))
         self.bonus = np.zeros(skills)
-        precision = np.full((1 + skills, size), 1 / (config.prior * config.advantage))
-        precision[0] = 1 / config.prior
-        self._precision = precision.ravel()
         # Kept: a member is one sample of the prior, and stays the same while data comes in.
-        self._sample = config.spread * rng.standard_normal((members, self._precision.size))
-        self._sample[MEAN] = 0
+        sample = config.spread * rng.standard_normal((members, 1 + skills, size))
+        sample[MEAN] = 0
+        sample[:, 0] *= np.sqrt(config.prior)
+        sample[:, 1:] *= np.sqrt(config.prior * config.advantage)
+        self._shared, self._own = sample[:, 0], sample[:, 1:]
 
     def fit(self, decisions: Decisions, bonus: Floats) -> None:
         """Fit the values of all decisions, with the best decisions afterwards, for every member.
@@ -70,20 +59,24 @@ class ValueIteration:
         """
         config, n = self.config, len(decisions.skill)
         self.bonus = bonus
-        design = regressors(self.features(decisions.obs), decisions.skill, self.skills)
-        precision = design.T @ design / config.noise**2 + np.diag(self._precision)
-        inverse = np.linalg.inv(precision)
-        gain = inverse @ design.T / config.noise**2  # weights of targets
-        prior = (self._sample * np.sqrt(self._precision)) @ inverse
+        regression = SkillRegression(
+            self.features(decisions.obs),
+            decisions.skill,
+            self.skills,
+            shared=config.prior,
+            own=config.prior * config.advantage,
+            noise=config.noise,
+        )
         noise = config.noise * self.rng.standard_normal((config.members, n))
         noise[MEAN] = 0
         following, limit = self.features(decisions.following), decisions.limit
         for _ in range(config.iterations):
-            best = (following @ self.weights.transpose(0, 2, 1) + bonus).max(axis=-1)  # (M, n)
+            found = following @ self.weights.reshape(-1, self.features.count).T
+            best = (found.reshape(n, -1, self.skills) + bonus).max(axis=-1).T  # (M, n)
             target = np.clip(decisions.reward + decisions.discount * best, -limit, limit)
-            fitted = (target + noise - bonus[decisions.skill]) @ gain.T + prior
-            parts = fitted.reshape(config.members, 1 + self.skills, -1)
-            self.weights = parts[:, :1] + parts[:, 1:]
+            self.weights = regression.weights(
+                target + noise - bonus[decisions.skill], self._shared, self._own
+            )
 
     def values(self, obs: Float32, member: NDArray[np.intp] | int = MEAN) -> Float32:
         """(n, K) values of observations (n, O) by one member, or by each row's own (n,)."""

@@ -14,6 +14,7 @@ from policies.offpolicy.features import Features
 from policies.offpolicy.learner import OffPolicyLearner
 from policies.offpolicy.replay import Episode, Replay
 from policies.offpolicy.skill_prior import compare_skills
+from policies.offpolicy.skill_regression import SkillRegression
 from policies.offpolicy.value_iteration import ValueIteration
 from policies.training.adapt import adapt
 from policies.training.finetune import finetune, install_skills, task_config
@@ -196,6 +197,29 @@ def test_members_agree_more_with_more_decisions():
     few, many = (values_of(decisions(*(n * chain()))).agreement(obs) for n in (1, 20))
     assert few <= many
     assert many == 1
+
+
+def test_the_weights_of_all_skills_are_those_of_one_large_regression():
+    """v and all a_k as one vector of unknowns, with the regressors (f, 0, .., f, .., 0).
+
+    One skill has no decision: its weights are v plus the mean of its prior.
+    """
+    rng, n, size, skills, members = np.random.default_rng(0), 30, 5, 4, 3
+    features, targets = rng.standard_normal((n, size)), rng.standard_normal((members, n))
+    skill = rng.choice([0, 1, 3], n)
+    shared, own, noise = 3.0, 0.3, 0.5
+    priors = rng.standard_normal((members, 1 + skills, size))
+    design = np.zeros((n, 1 + skills, size))
+    design[:, 0] = design[np.arange(n), 1 + skill] = features
+    design = design.reshape(n, -1)
+    precision = np.repeat([1 / shared] + skills * [1 / own], size)
+    right = targets @ design / noise**2 + priors.reshape(members, -1) * precision
+    found = np.linalg.solve(design.T @ design / noise**2 + np.diag(precision), right.T).T
+    parts = found.reshape(members, 1 + skills, size)
+    small = SkillRegression(features, skill, skills, shared=shared, own=own, noise=noise)
+    weights = small.weights(targets, priors[:, 0], priors[:, 1:])
+    assert weights == pytest.approx(parts[:, :1] + parts[:, 1:], rel=1e-9)
+    assert weights[:, 2] == pytest.approx(parts[:, 0] + priors[:, 3], rel=1e-9)
 
 
 def test_the_head_is_the_mean_up_to_a_constant_and_a_unit():
