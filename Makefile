@@ -45,11 +45,11 @@ type: setup
 imports: setup
 	$(BIN)/lint-imports
 
-# What is judged by the clock mostly waits, so that two of its like may run at a time, but nothing
+# What is judged by the clock mostly waits, so that three of its like may run at a time, but nothing
 # else; and again if a core was seen to stand still meanwhile (tests/support/stalls.py).
 pytest: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not realtime and not slow'
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'realtime and not slow' --reruns 2 --only-rerun MachineStallError
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m 'realtime and not slow' --reruns 2 --only-rerun MachineStallError
 
 test-slow: setup
 	$(INSTALL) -e '.[trainers]'
