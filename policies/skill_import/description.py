@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
 from policies.bundle.manifest import Name
-from sim.errors import ALL, EACH, UserError, invalid, short
+from sim.errors import ALL, EACH, UserError, invalid, short, validated
 from sim.files.strict_json import parse_json
 from sim.files.strict_yaml import read_mapping
 from sim.interface import STRICT, Label, Number, Positive, Range, Text
@@ -179,10 +179,30 @@ class SkillDescription:
                     )
 
 
+@dataclass(frozen=True, config=STRICT)
+class LeappDescription:
+    """The keys of a file that names LEAPP's YAML, beside `schema`.
+
+    What LEAPP's file states is not in it.
+    """
+
+    leapp: Text  # LEAPP's YAML, relative to this file
+    license: Text  # under which the policy may be used, such as Apache-2.0
+    source: Text  # where it comes from, and whose it is
+    # Per skill its value of every command that is an input: numbers, or elements of an observation
+    # term.
+    skills: Annotated[dict[Name, dict[Label, Held]], Field(min_length=1)]
+    # s between two decisions of the policy; null: 1 / the frequency in LEAPP's YAML.
+    control_dt: Positive | None = None
+    # Per input the observation term of robot.yaml that it is, where LEAPP's YAML leaves it open.
+    terms: dict[Text, Label] = Field(default_factory=dict)
+
+
 _ADAPTER = TypeAdapter(SkillDescription)
+_LEAPP = TypeAdapter(LeappDescription)
 
 
-def read_description(path: Path) -> SkillDescription:
+def read_description(path: Path) -> SkillDescription | LeappDescription:
     """Read a description; `with_metadata` and `SkillDescription.check` come after.
 
     Raises:
@@ -191,10 +211,9 @@ def read_description(path: Path) -> SkillDescription:
     data = read_mapping(path)
     if (schema := data.pop("schema", None)) != SCHEMA:
         raise UserError(f"{path}: schema {short(schema)} is not known. Valid: {SCHEMA}")
-    try:
-        return _ADAPTER.validate_python(data)
-    except ValidationError as error:
-        raise invalid(path, error) from None
+    if "leapp" in data:
+        return validated(_LEAPP, data, path)
+    return validated(_ADAPTER, data, path)
 
 
 def with_metadata(

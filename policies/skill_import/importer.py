@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
-from onnx import ModelProto
 
 from policies.bundle.bundle import Bundle, check_target, write_bundle
 from policies.bundle.bundle_files import MAX_BUNDLE_BYTES, MAX_FILE_BYTES
@@ -30,13 +27,16 @@ from policies.mlsh.config import TrainConfig
 from policies.mlsh.presets import default_config
 from policies.skill_import.description import (
     Elements,
-    SkillDescription,
+    LeappDescription,
     read_description,
     with_metadata,
 )
+from policies.skill_import.leapp import translate
 from policies.skill_import.mapping import doubts, make_mapping
+from policies.skill_import.original import ForeignPolicy, OneInput, with_length_one
+from policies.skill_import.reading import metadata, read_policy, sizes
 from policies.skill_import.selection import SkillMapping
-from policies.skill_import.surgery import join, metadata, read_policy, sizes
+from policies.skill_import.surgery import join
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
 from sim.files.migrations import SCHEMA
@@ -66,34 +66,10 @@ class Imported:
 
 
 @dataclass(frozen=True)
-class _Policy:
-    """A policy and its description."""
-
-    file: Path  # the description
-    description: SkillDescription
-    path: Path  # the ONNX file
-    model: ModelProto
-    digest: str  # of the ONNX file and its external data
-
-    @cached_property
-    def run(self) -> Callable[[Float32], Float32]:
-        """Runs the ONNX file as it is, row by row: (n, inputs) to (n, outputs)."""
-        session = onnxruntime.InferenceSession(str(self.path), providers=["CPUExecutionProvider"])
-        (source,) = session.get_inputs()
-        sink = self.description.action.output or session.get_outputs()[0].name
-
-        def run(rows: Float32) -> Float32:
-            found = [session.run([sink], {source.name: row[None]})[0][0] for row in rows]
-            return np.array(found, np.float32)
-
-        return run
-
-
-@dataclass(frozen=True)
 class _Skill:
     """A skill that runs a policy."""
 
-    policy: _Policy
+    policy: ForeignPolicy
     mapping: SkillMapping
     data: bytes  # its ONNX file
     network: Network
@@ -130,8 +106,8 @@ def import_skills(
     check_name("bundle", name)
     robot = load_robot(robot_name)
     check_target(target, overwrite=overwrite)
-    given = [_read(file) for file in descriptions]
     interface = robot.interface.with_terms(family.terms)
+    given = [_read(file, interface) for file in descriptions]
     skills = _skills(given, interface)
     config = _config(robot_name, family, len(skills), decision_ticks, decision_lead)
     visited = np.concatenate([_visit(robot, family, each, k) for k, each in skills.items()])
@@ -174,17 +150,22 @@ def import_skills(
     return Imported(bundle, on_random, on_visited, len(visited), list(dict.fromkeys(notes)))
 
 
-def _read(file: Path) -> _Policy:
+def _read(file: Path, interface: Interface) -> ForeignPolicy:
     """Read a description and its policy."""
     description = read_description(file)
-    path = file.parent / description.policy
-    model, digest = read_policy(path, description.action.output)
-    description = with_metadata(description, metadata(model, path), str(file))
-    description.check(str(file))
-    return _Policy(file, description, path, model, digest)
+    if isinstance(description, LeappDescription):
+        policy = translate(description, file, interface)
+    else:
+        path = file.parent / description.policy
+        model, digest = read_policy(path, description.action.output)
+        description = with_metadata(description, metadata(model, path), str(file))
+        original = OneInput(path, description.action.output)
+        policy = ForeignPolicy(file, description, path, model, digest, original)
+    policy.description.check(str(file))
+    return policy
 
 
-def _skills(given: Sequence[_Policy], interface: Interface) -> dict[str, _Skill]:
+def _skills(given: Sequence[ForeignPolicy], interface: Interface) -> dict[str, _Skill]:
     """All skills of all policies, by name."""
     made: dict[str, _Skill] = {}
     for policy in given:
@@ -205,7 +186,7 @@ def _skills(given: Sequence[_Policy], interface: Interface) -> dict[str, _Skill]
     return made
 
 
-def _origin(skill: str, policy: _Policy) -> Origin:
+def _origin(skill: str, policy: ForeignPolicy) -> Origin:
     described = policy.description
     held = described.skills[skill].items()
     numbers = {name: each for name, each in held if not isinstance(each, Elements)}
@@ -260,10 +241,11 @@ def _check_file_size(one: int, every: int, skills: int, policy: Path) -> None:
 
 def _difference(skill: _Skill, rows: Float32) -> float:
     """Largest difference of actions, relative to those that are larger than 1."""
-    mapping, worst = skill.mapping, 0.0
+    mapping, original, worst = skill.mapping, skill.policy.original, 0.0
     for begin in range(0, len(rows), PIECE):
         piece = rows[begin : begin + PIECE]
-        output = skill.policy.run(mapping.input(piece))
+        piece = with_length_one(piece, mapping.input, original.direction)
+        output = original(mapping.input(piece))
         if mapping.output_clip is not None:
             output = np.clip(output, *mapping.output_clip)
         expected = mapping.output(output)

@@ -11,6 +11,7 @@ FINDINGS = {
     "manifest.json": [100542],  # half of a pair of characters, in a free-form mapping
     "params": [44, 710, 1333],  # long names of sections
     "sim_params": [500485, 504867],  # long errors
+    "LEAPP ONNX": [460, 599],  # a long error; a type of weights that ONNX does not have
     "setting": [10, 121, 210, 3300, 3316],  # long errors
 }
 

@@ -17,8 +17,9 @@ from policies.skill_import import importer
 from policies.skill_import.description import read_description
 from policies.skill_import.importer import import_skills
 from policies.skill_import.mapping import make_mapping
+from policies.skill_import.reading import read_policy, sizes
 from policies.skill_import.selection import Selection, SkillMapping
-from policies.skill_import.surgery import join, read_policy, sizes
+from policies.skill_import.surgery import join
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
 from sim.tasks.registry import make_family

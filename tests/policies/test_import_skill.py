@@ -19,10 +19,11 @@ from policies.bundle.bundle import check_bundle, load_bundle
 from policies.bundle.imported_graph import SHAPES, check_imported
 from policies.bundle.manifest import MANIFEST, make_manifest, sha256
 from policies.bundle.runtime import Network, load_skills
-from policies.skill_import import importer, surgery
+from policies.skill_import import importer, reading
 from policies.skill_import.importer import import_skills
+from policies.skill_import.reading import read_policy
 from policies.skill_import.selection import Selection, SkillMapping
-from policies.skill_import.surgery import join, read_policy
+from policies.skill_import.surgery import join
 from policies.training.finetune import finetune
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
@@ -73,6 +74,7 @@ W = {
     "four": np.array([4], np.int64),
     "zero": np.array([0], np.int64),
     "one": np.array([1], np.int64),
+    "one_two": np.array([1, 2], np.int64),
     "pick": np.array([5, 0, -1, 3, 2, 1], np.int64),
     "box": np.array([1, 2, 3], np.int64),
     "flat": np.array([1, IN], np.int64),
@@ -118,6 +120,12 @@ GRAPHS = {
         op("Div", "obs", "length"),
         LAYER,
     ],
+    "Split": [
+        helper.make_node("Split", ["obs"], ["a", "b"], axis=-1, num_outputs=2),
+        helper.make_node("Split", ["a", "one_two"], ["c", "d"], axis=1),
+        op("Concat", "d", "b", "c", axis=1),
+        LAYER,
+    ],
     "Cast": [op("Cast", "obs", to=1), LAYER],
     "Constant": [
         op("Constant", value=numpy_helper.from_array(W["row"]), out="k"),
@@ -150,7 +158,7 @@ def identity(inputs=IN, outputs=OUT) -> SkillMapping:
 
 
 def test_every_operator_has_a_graph_here():
-    assert {*GRAPHS} == {*SHAPES, "Constant", "Cast"}
+    assert {*GRAPHS} == {*SHAPES, "Constant", "Cast", "Split"}
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
@@ -179,6 +187,10 @@ REFUSED = {
     "operator 'GRU': recurrent policies are not supported": [op("GRU", "obs", "w", "w"), LAYER],
     "operator 'Softmax'. Valid: Add, Clip": [op("Softmax", "obs"), LAYER],
     "operator 'If'": [op("If", "obs"), LAYER],
+    "operator 'Split'": [
+        helper.make_node("Split", ["obs", "sizes"], ["y", "z"], axis=1),
+        LAYER,
+    ],
 }
 
 
@@ -239,7 +251,7 @@ def test_external_data_is_a_part_of_the_policys_digest_and_bounded(tmp_path, mon
     (file, whole), (same_file, other_whole) = digests
     assert file == same_file
     assert whole != other_whole
-    monkeypatch.setattr(surgery, "MAX_BYTES", (tmp_path / "policy.data").stat().st_size - 1)
+    monkeypatch.setattr(reading, "MAX_BYTES", (tmp_path / "policy.data").stat().st_size - 1)
     with pytest.raises(UserError, match="its external data are larger than"):
         read_policy(path)
 

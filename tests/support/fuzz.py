@@ -37,14 +37,21 @@ from policies.bundle.runtime import load_master, load_skills
 from policies.bundle.skill_limits import read_skill_limits
 from policies.mlsh.config import read_config
 from policies.mlsh.presets import preset
+from policies.skill_import import importer
+from policies.skill_import.description import LeappDescription, read_description
+from policies.skill_import.leapp import translate
+from policies.skill_import.leapp_file import read_leapp
 from sim.errors import UserError
 from sim.files.migrations import SCHEMA
 from sim.files.strict_yaml import dump_yaml
 from sim.interface import interface_from_dict
 from sim.interface.robot_file import ROBOTS, read_interface
 from sim.randomization.schema import check_sim_params, read_sim_params
+from tests.support.leapp import SKILLS, document
+from tests.support.leapp_export import TASK
 
 SECONDS, MEGABYTES, LONGEST = 2.0, 500.0, 400
+FOREIGN = Path(__file__).parent / "foreign_policies"
 PATIENCE = 20  # s after which an input counts as one that never ends
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -291,6 +298,24 @@ def targets() -> dict[str, Target]:
             lambda path: config.with_values([path.read_bytes().decode(errors="replace")]),
             ".txt",
         ),
+        "description": Target(
+            [path.read_bytes() for path in sorted(FOREIGN.glob("*.yaml"))],
+            yaml_change,
+            read_description,
+            ".yaml",
+        ),
+        "LEAPP": Target(
+            [path.read_bytes() for path in sorted(FOREIGN.glob("leapp/*/*.yaml"))],
+            yaml_change,
+            read_exported,
+            ".yaml",
+        ),
+        "LEAPP ONNX": Target(
+            [path.read_bytes() for path in sorted(FOREIGN.glob("leapp/*/*.onnx"))],
+            protobuf_change,
+            read_policy_of_leapp,
+            ".onnx",
+        ),
     }
 
 
@@ -339,6 +364,32 @@ def read_zip(path: Path) -> None:
     load_skills(bundle)
     for name in bundle.manifest.masters:
         load_master(bundle, name)
+
+
+def read_exported(path: Path) -> None:
+    """LEAPP's YAML, with its names and what it feeds back."""
+    leapp = read_leapp(path)
+    leapp.feedback()
+    _ = leapp.model_path
+    for tensor in (*leapp.model.inputs, *leapp.model.outputs):
+        if tensor.element_names is not None:
+            tensor.names(str(path))
+
+
+def read_policy_of_leapp(path: Path) -> None:
+    """An ONNX file beside a YAML that is of it, up to its skills."""
+    data = document(
+        "go2_orientation" if b"robot_root_quat_w" in path.read_bytes() else "go2_gravity"
+    )
+    data["models"][TASK]["parameters"] |= {
+        "model_path": path.name,
+        "sha256sum": sha256(path.read_bytes()),
+    }
+    del data["pipeline"]["initial_values"]
+    (path.parent / "leapp.yaml").write_text(dump_yaml(data))
+    given = LeappDescription("leapp.yaml", "MIT", "a test", SKILLS)
+    interface = read_interface(ROBOTS / "go2" / "robot.yaml")
+    importer._skills([translate(given, path, interface)], interface)
 
 
 def read_params(path: Path) -> None:

@@ -249,6 +249,10 @@ def skill_description() -> str:
         (foreign.Output, "`action`."),
         (foreign.Elements, "What a skill may state for a constant, in place of numbers."),
         (foreign.InputHistory, "`history`."),
+        (
+            foreign.LeappDescription,
+            "The keys at the top level, beside `schema`, of a file that names LEAPP's YAML.",
+        ),
     ]
     return _page("Description of a policy", lead, sections(classes))
 
