@@ -13,6 +13,7 @@ from policies.bundle.runtime import Network, load_skills
 from policies.skill_import import importer
 from policies.skill_import.description import Input, read_description
 from policies.skill_import.leapp import translate
+from policies.skill_import.mapping import make_mapping
 from policies.skill_import.original import Quaternion
 from policies.skill_import.selection import Selection, SkillMapping
 from policies.skill_import.surgery import join
@@ -505,6 +506,23 @@ def test_a_graph_that_computes_something_else_is_refused(tmp_path, redraw, said)
 def test_a_copy_of_the_action_may_be_fed_back(tmp_path):
     found = translated(tmp_path, redraw=feeds_a_copy_back).description
     assert found == translated(tmp_path).description
+
+
+def numbered_gains(model):
+    for each in model.graph.initializer:
+        if "kp_gains" in each.name:
+            each.CopyFrom(helper.make_tensor(each.name, 1, [1, 12], [float(n) for n in range(12)]))
+
+
+def test_gains_are_those_of_the_joints_that_they_are_named_for(tmp_path):
+    change = set_in("joint_pos_kp_gains", element_names=[JOINTS[::-1]])
+    found = translated(tmp_path, change=change, redraw=numbered_gains).description
+    assert found.stiffness == tuple(float(n) for n in range(12))[::-1]
+    interface = load_robot("go2").interface
+    with pytest.raises(
+        UserError, match=r"stiffness of joint 'FL_hip_joint' was 11 in training, it is 20"
+    ):
+        make_mapping(interface, found, "ahead", "policy.yaml")
 
 
 def test_gains_of_zero_are_not_stated(tmp_path):
