@@ -51,7 +51,7 @@ class Watchdog:
         self.resets += 1
         self.cause = ""  # why it is tripped
         self._braking = False  # a command of its own has been computed
-        self._kept = False  # tripped before it began to watch; it has not heard a command yet
+        self._kept = False  # tripped while nothing moved, and has heard nothing that moves since
         self.command: Floats = self._unknown.copy()  # (A,) last heard, or braking; NaN: unknown
         # (A,) commands to be heard since this process stood still, until one is known again
         self._doubtful = np.zeros(len(self.command), np.intp)
@@ -116,7 +116,8 @@ class Watchdog:
                 self._heard[elements] = self._since[elements] = now
                 self._doubtful[elements] = np.maximum(self._doubtful[elements] - 1, 0)
         self.cause = self.cause or wrong
-        self._kept = False
+        # A safe command needs no braking; it may also be a late one of this node's own.
+        self._kept = self._kept and not wrong and self.at_rest
 
     def emergency_stop(self, now: float) -> None:
         """Require the robot to stop: skill_node brakes, and must begin within `patience`."""

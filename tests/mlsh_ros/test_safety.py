@@ -22,6 +22,7 @@ from geometry_msgs.msg import TwistStamped
 from lifecycle_msgs.msg import Transition
 from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import SetParameters
+from rclpy.duration import Duration
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Bool, Float64MultiArray, String
@@ -617,7 +618,8 @@ def test_what_somebody_else_says_of_the_watchdog_prevents_nothing_for_ever(scene
         publisher = player.create_publisher(String, "watchdog_node/state", LATCHED)
         wait_for(lambda p=publisher: p.get_subscription_count() >= 2, 15.0, "listeners")
         publisher.publish(String(data=word))
-        wait_for(lambda w=word: scene.watchdog[-1] == w, 3.0, "the player")
+        assert publisher.wait_for_all_acked(Duration(seconds=5))
+        time.sleep(0.3)  # what has arrived has been read
         player.destroy_node()
         if word.startswith("stopped"):  # no heartbeat says otherwise, but watchdog_node does
             refused = f"cannot arm: watchdog_node is {word}; reset it too"
