@@ -1,5 +1,6 @@
 """What tests share: a small real bundle with random weights, and ROS confined to this machine."""
 
+import gc
 import os
 import shutil
 import signal
@@ -29,13 +30,31 @@ _own = domain()  # of what joins in this process; given back when it ends
 os.environ["ROS_DOMAIN_ID"] = str(_own.__enter__())
 
 from policies.bundle.bundle import Bundle, load_bundle
+from sim.envs import reference_returns
 from tests.support.cli import run_mlsh
 from tests.support.stalls import LIMIT, MachineStallError, Witness
+
+ENOUGH = reference_returns.enough
+
+
+def fewer_episodes(family) -> int:
+    """An eighth of those that reference returns are of."""
+    return max(16, ENOUGH(family) // 8)
+
+
+def take_reference_returns_of(enough) -> None:
+    """As many episodes as `enough` says from now on."""
+    if reference_returns.enough is not enough:
+        reference_returns.enough = enough
+        reference_returns.all_reference_returns.cache_clear()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     """A command that is run in this process takes Ctrl-C over; the next test has it back."""
+    # Slow tests judge trainings by them; the others only have to have some.
+    slow = item.get_closest_marker("slow") is not None
+    take_reference_returns_of(ENOUGH if slow else fewer_episodes)
     before = signal.getsignal(signal.SIGINT)
     try:
         return (yield)
@@ -58,6 +77,23 @@ def pytest_runtest_call(item):
         raise
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session):
+    """What was imported and collected stays: no collector of garbage need look at it again.
+
+    What tests leave is little beside it, and looked at more seldom.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
+@pytest.fixture
+def all_reference_episodes() -> None:
+    """For a test that has a number of reference returns in it; the next test has fewer again."""
+    take_reference_returns_of(ENOUGH)
+
+
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory) -> Bundle:
     return restless_bundle(tmp_path_factory.mktemp("bundle") / "restless")
@@ -70,6 +106,12 @@ def patient_bundle(tmp_path_factory) -> Bundle:
     late = ("max_age: 0.3", "max_age: 2.0"), ("timeout: 0.5}", "timeout: 2.0}")
     robot = changed_robot(folder / "omni", "omni", *late)
     return restless_bundle(folder / "restless", robot=robot)
+
+
+@pytest.fixture
+def without_curves(monkeypatch) -> None:
+    """Trainings draw no picture of their curves, which takes longer than a small one learns."""
+    monkeypatch.setattr("policies.training.train.plot_curves", lambda *_: None)
 
 
 @pytest.fixture
@@ -89,4 +131,5 @@ def mlsh(monkeypatch, tmp_path):
     # Imported when it is needed: most commands of tests end before they need torch.
     if "policies.training.train" in sys.modules:
         monkeypatch.setattr("policies.training.train.ADAPTATION_UPDATES", 1)
+        monkeypatch.setattr("policies.training.adapt.SCORED_TICKS", 32 * 50)
     return run_mlsh

@@ -69,6 +69,7 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["mlsh", "train", B, "--output", str(folder), *settings()])
         patch.setattr(training, "ADAPTATION_UPDATES", 1)
+        patch.setattr("policies.training.adapt.SCORED_TICKS", 32 * 50)
         with pytest.raises(SystemExit) as caught:
             cli.main()
     assert caught.value.code == 0

@@ -50,6 +50,7 @@ def trained(tmp_path_factory):
         patch.chdir(folder)
         patch.setattr(sys, "argv", words)
         patch.setattr(training, "ADAPTATION_UPDATES", 1)
+        patch.setattr("policies.training.adapt.SCORED_TICKS", 32 * 50)
         with pytest.raises(SystemExit) as caught:
             cli.main()
     assert caught.value.code == 0
@@ -350,24 +351,31 @@ def children(pid):
 
 
 @pytest.mark.parametrize(
-    ("words", "mapped", "said"),
+    ("words", "mapped", "wait", "said"),
     [
-        (["finetune", B, "--task", "ring_bandits", "--updates", "100000"], None, "no bundle was"),
+        (
+            ["finetune", B, "--task", "ring_bandits", "--updates", "100000"],
+            "runs/.moving_bandits-ring_bandits.lock",  # from before its simulations on
+            2.0,
+            "no bundle was",
+        ),
         pytest.param(
             ["eval-transfer", B, "ring_bandits", "--updates", "100000"],
             None,
+            6.0,
             "nothing was written",
             marks=pytest.mark.slow,
         ),
         pytest.param(
             ["sweep", B, "--seeds", "2", "-o", "s"],
             "s/mlsh-0/metrics.csv",
+            0.0,
             "what is done under s",
             marks=pytest.mark.slow,
         ),
     ],
 )
-def test_ctrl_c_is_one_line_at_once(tmp_path, words, mapped, said):
+def test_ctrl_c_is_one_line_at_once(tmp_path, words, mapped, wait, said):
     command = [sys.executable, "-m", "mlsh_ros.cli.main", *words]
     running = subprocess.Popen(
         command,
@@ -389,7 +397,7 @@ def test_ctrl_c_is_one_line_at_once(tmp_path, words, mapped, said):
                 if "libmujoco" in mapping and "libtorch_python" in mapping:
                     break
                 time.sleep(0.05)
-            time.sleep(6)
+        time.sleep(wait)
         assert running.poll() is None, running.communicate()
         below = children(running.pid)
         os.killpg(running.pid, signal.SIGINT)  # as a terminal does

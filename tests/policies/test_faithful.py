@@ -171,6 +171,7 @@ def test_bootstrap_truncated(bootstrap, monkeypatch):
             assert samples.target[t == begin] == pytest.approx(expected[b[t == begin]])
 
 
+@pytest.mark.usefixtures("all_reference_episodes")
 @pytest.mark.parametrize("scaled", [True, False])
 def test_scaled_returns(scaled):
     """Value functions learn in units of what a step of their level can earn, or raw."""

@@ -37,6 +37,12 @@ from tests.support.exported_policies import (
 FAMILY = "ring_bandits"
 
 
+@pytest.fixture(autouse=True)
+def few_rows(monkeypatch):
+    """Of random inputs, in two pieces; test_import_go2.py compares policies on all of them."""
+    monkeypatch.setattr(importer, "RANDOM_ROWS", 1000)
+
+
 def imported(tmp_path, made=None, *, more=(), robot="omni", **changes):
     return import_skills(
         [drive(tmp_path / "policy", made, **changes), *more],

@@ -42,6 +42,12 @@ from tests.support.foreign_policy import (
 FAMILY = "moving_bandits"
 
 
+@pytest.fixture(autouse=True)
+def few_rows(monkeypatch):
+    """Of random inputs, in two pieces; test_import_go2.py compares policies on all of them."""
+    monkeypatch.setattr(importer, "RANDOM_ROWS", 1000)
+
+
 def imported(tmp_path, file=None, robot=ROBOT, **changes):
     files = [file or description(tmp_path / "policy", **changes)]
     return import_arms(files, robot_folder(tmp_path / "arms", robot), tmp_path / "bundle")

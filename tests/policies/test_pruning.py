@@ -1,5 +1,6 @@
 """Skills that nothing trained are not exported."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from policies.bundle.bundle import load_bundle
 from policies.mlsh.skill_probe import WINDOW, Probe
 from policies.training.export_run import export_run
 from policies.training.pruning import describe_pruned, prune, untrained_skills
-from policies.training.run import create_run
+from policies.training.run import Run, create_run, open_run
 from policies.training.train import train
 from sim.errors import UserError
 from sim.files.arrays import load_arrays, save_arrays
@@ -20,6 +21,24 @@ def config(skills=3):
     base = small_config()
     method = replace(base.mlsh, skills=skills, envs=2 * skills)
     return replace(base, mlsh=method, steps=1)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Run:
+    """A training of three skills; not to be changed."""
+    run = create_run(config(), tmp_path_factory.mktemp("runs") / "run")
+    train(run)
+    return run
+
+
+@pytest.fixture
+def run(trained, tmp_path, monkeypatch) -> Run:
+    """A copy, whose masters are learned in a moment: their scores do not matter here."""
+    monkeypatch.setattr("policies.training.train.ADAPTATION_UPDATES", 1)
+    monkeypatch.setattr("policies.training.adapt.MAX_UPDATE_STEPS", 400)
+    monkeypatch.setattr("policies.training.adapt.SCORED_TICKS", 16 * 50)
+    shutil.copytree(trained.path, tmp_path / "run")
+    return open_run(tmp_path / "run")
 
 
 def checkpoint(probes, *, resets=0, by_state=0.0, steps=(5, 5, 5)):
@@ -75,9 +94,7 @@ def test_the_others_move_up(left_out):
     assert np.array_equal(kept["masters.policy"], arrays["masters.policy"])
 
 
-def test_a_bundle_has_the_trained_skills_only(tmp_path):
-    run = create_run(config(), tmp_path / "run")
-    train(run)
+def test_a_bundle_has_the_trained_skills_only(run, tmp_path):
     arrays = load_arrays(run.checkpoint)
     found_no_use = {**arrays, **checkpoint(TWO_GOALS, resets=3)}
     found_no_use["skills.policy.steps"] = np.full_like(arrays["skills.policy.steps"], 5)
@@ -94,10 +111,8 @@ def test_a_bundle_has_the_trained_skills_only(tmp_path):
 
 
 @pytest.mark.parametrize("limited", ["skill-1", "skill-2"])
-def test_limits_are_those_of_the_skills_of_the_training(tmp_path, limited):
+def test_limits_are_those_of_the_skills_of_the_training(run, tmp_path, limited):
     """skill-0 is left out, so that the others are numbered anew."""
-    run = create_run(config(), tmp_path / "run")
-    train(run)
     arrays = load_arrays(run.checkpoint)
     no_use = [(row[2], row[0], row[1]) for row in TWO_GOALS]
     arrays |= checkpoint(no_use)

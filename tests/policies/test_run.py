@@ -31,6 +31,7 @@ from sim.physics.robot_model import ROBOTS, load_robot
 from sim.randomization.schema import load_sim_params
 from tests.support.bundles import small_config
 
+pytestmark = pytest.mark.usefixtures("without_curves")  # `whole` has them
 TIMES = {"seconds", "steps_per_second"}
 
 
@@ -125,6 +126,7 @@ def test_contents(whole):
 
 def test_masters_are_learned_into_the_run(copy, monkeypatch):
     monkeypatch.setattr("policies.training.train.ADAPTATION_UPDATES", 1)
+    monkeypatch.setattr("policies.training.adapt.SCORED_TICKS", 32 * 50)
     result = learn_masters(copy)
     lines = (copy.path / "adaptation.csv").read_text().splitlines()
     assert lines[0].startswith("task,updates,steps,seconds,greedy_return,success,iteration")
