@@ -5,7 +5,10 @@ The supervisor, the gate and the emergency stop are the real ones; what the node
 world do are events like those of an operator. The whole graph of reachable situations is walked.
 """
 
+import copy
 import itertools
+import threading
+from collections import deque
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +19,7 @@ from mlsh_ros.control.emergency_stop import KEPT, NOBODY, EmergencyStop, Publish
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.control.heartbeat import Beat, Heartbeat
 from mlsh_ros.control.supervisor import State, Supervisor
+from sim.interface import Interface
 
 DT = 0.1
 PATIENCE = 2.5 * DT
@@ -269,24 +273,35 @@ def situation(node):
     )
 
 
-def replayed(interface, watched, events):
-    node = Node(interface, watched)
-    for event in events:
-        getattr(node, event)()
-    return node
+# What a copy has of its own, and what it shares.
+TIES = (Supervisor, CommandGate, Interface, type(threading.Lock()))
+
+
+def copied(node):
+    """Another node in the same situation."""
+    twin = Node(node.interface, node.watched)
+    parts = (twin, node), (twin.supervisor, node.supervisor), (twin.gate, node.gate)
+    for own, known in parts:
+        for name, value in vars(known).items():
+            if not callable(value) and not isinstance(value, TIES):
+                setattr(own, name, copy.copy(value))
+    return twin
 
 
 @pytest.mark.parametrize("watched", [True, False])
 @pytest.mark.parametrize("safe", [0.0, 1.0])
 def test_no_reachable_combination_sends_what_is_not_allowed(bundle, watched, safe):
     interface = small(bundle.interface, safe)
-    ways = {situation(Node(interface, watched)): ()}
-    queue, commands, largest, states = [()], 0, 0.0, set()
+    first = Node(interface, watched)
+    ways = {situation(first): ()}
+    # The shortest way to each situation comes first.
+    queue, commands, largest, states = deque([((), first)]), 0, 0.0, set()
     while queue:
-        way = queue.pop()
+        way, there = queue.popleft()
         for event in EVENTS:
-            node = replayed(interface, watched, way)
+            node = copied(there)
             before, robot, said = situation(node), node.robot.copy(), len(node.sent)
+            assert ways[before] == way
             getattr(node, event)()
             last = robot
             for lifecycle, status, command in node.sent[said:]:
@@ -319,7 +334,7 @@ def test_no_reachable_combination_sends_what_is_not_allowed(bundle, watched, saf
                 assert tuple(node.robot) == (0.0, 0.0) or tuple(node.robot) == (safe, safe), way
             if after not in ways and len(way) < 40:
                 ways[after] = (*way, event)
-                queue.append(ways[after])
+                queue.append((ways[after], node))
     assert states == {State.RUNNING, State.STOPPING, State.FAULT}
     assert largest == pytest.approx(interface.rate_step[0])  # reached
     assert len(ways) > 60
