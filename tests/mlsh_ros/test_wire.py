@@ -43,17 +43,12 @@ from mlsh_ros.nodes.node import (
 from policies.bundle.bundle import load_bundle
 from policies.bundle.runtime import load_master, load_skills
 from sim.interface import ObservationMemory
-from sim.physics.robot_model import load_robot
-from sim.tasks.registry import FAMILIES, make_family
+from tests.support.interfaces import by_family
 from tests.support.nodes import DT, RATE, SLACK, Observer, World, new_domain, wait_for
 from tests.support.terms import JOINTS
 from tests.support.wire_robot import STAMP, Robot, good, plausible
 
-ROBOTS = {family: make_family(family).robot for family in FAMILIES}
-
-
-def interface_of(family):
-    return load_robot(ROBOTS[family]).interface.with_terms(make_family(family).terms)
+FAMILIES = by_family()  # those that make an interface of their own
 
 
 # The table --------------------------------------------------------------------------------------
@@ -197,7 +192,7 @@ def equal(data, message) -> bool:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_bad_message_is_refused_by_topic_and_changes_nothing(family):
-    sensors = SensorBuffer(interface_of(family))
+    sensors = SensorBuffer(FAMILIES[family])
     for reader in sensors.readers:
         assert take(sensors, reader, serialize_message(good(reader)))
     before = sensors.fields()
@@ -255,7 +250,7 @@ def test_a_decision_that_is_none_is_refused(bundle):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_a_robot_may_not_be_told_is_named(family):
-    interface = interface_of(family)
+    interface = FAMILIES[family]
     low, high = interface.limits
     for command in (low, high, interface.safe_command, low.astype(np.float32).astype(float)):
         assert violation(interface, command) == ""
@@ -286,7 +281,7 @@ TINY = (5e-324, -5e-324, 1e-310, 1e-40, -1e-45, np.float64(np.finfo(np.float32).
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tiny_numbers_are_numbers(family):
     """Denormals are what rounding to zero looks like on its way; nothing is refused for it."""
-    interface = interface_of(family)
+    interface = FAMILIES[family]
     for value in TINY:
         fields = {}
         for reader in topic_readers(interface.observation):

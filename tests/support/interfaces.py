@@ -1,4 +1,4 @@
-"""The interface of every robot, and of one that uses every feature."""
+"""The interface of every robot, with the terms of families, and of one with every feature."""
 
 from dataclasses import replace
 
@@ -29,16 +29,24 @@ def sluggish() -> Interface:
 
 RAYS = Rays("s", 0.0, 1.0, range_min=0.1, range_max=1.0)
 
+
+def by_family() -> dict[str, Interface]:
+    """By family, its robot with its terms; of families that make the same of it, the first."""
+    found: dict[str, Interface] = {}
+    for family in map(make_family, FAMILIES):
+        interface = load_robot(family.robot).interface.with_terms(family.terms)
+        if interface not in found.values():
+            found[family.name] = interface
+    return found
+
+
+ROBOTS = {name: load_robot(name).interface for name in robot_names()}
 INTERFACES = {
     "odd": odd(),
     "ugly": ugly(),
     "sluggish": sluggish(),
-    **{name: load_robot(name).interface for name in robot_names()},
-    **{
-        f"{name}, {family}": load_robot(name).interface.with_terms(make_family(family).terms)
-        for name in robot_names()
-        for family in FAMILIES
-    },
+    **ROBOTS,
+    **{name: each for name, each in by_family().items() if each not in ROBOTS.values()},
 }
 
 
