@@ -369,8 +369,9 @@ def test_waypoints_by_hand():
 
 
 def test_bounds_are_in_order(robot):
+    episodes = EPISODES if robot.name == "omni" else 4  # the rover takes ten times as long
     for task in (0, 6):
-        bound = compute_reference_returns(robot, FAMILY, task, episodes=EPISODES)
+        bound = compute_reference_returns(robot, FAMILY, task, episodes=episodes)
         assert 0 <= bound.random < 0.2 * bound.optimum
         assert bound.optimum > 0.7 * FAMILY.ticks
         if task:
