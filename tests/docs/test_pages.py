@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,16 +37,22 @@ def test_a_tutorial_does_what_it_shows(page, tmp_path):
     assert pages.run_page(text, folder).splitlines() == text.splitlines()
 
 
+@cache
+def written(page: str) -> str:
+    """A reference page from the code, which two tests look at."""
+    return reference.PAGES[page]()
+
+
 @pytest.mark.parametrize("page", reference.PAGES)
 def test_a_reference_page_is_what_the_code_says(page):
-    assert (DOCS / "reference" / page).read_text() == reference.PAGES[page](), (
+    assert (DOCS / "reference" / page).read_text() == written(page), (
         "write it again: python -m tests.support.reference"
     )
 
 
 @pytest.mark.parametrize("page", reference.PAGES)
 def test_every_row_of_a_reference_page_has_a_meaning(page):
-    rows = [row for row in reference.PAGES[page]().splitlines() if row.startswith("| `")]
+    rows = [row for row in written(page).splitlines() if row.startswith("| `")]
     assert rows
     assert [row for row in rows if row.endswith("| - |")] == []
 
@@ -215,12 +222,18 @@ TEST = re.compile(r"\btest_[a-z0-9_]*[a-z0-9]\b(?!\.py)(?:_?\.\.)?")
 NAMING_TESTS = [p for p in BY_HAND if p.name != "structure.md"]  # which lists those that are gone
 
 
+@cache
+def names_of_tests() -> set[str]:
+    """Functions and files; read once, for there are as many pages as files."""
+    files = list((DOCS.parent / "tests").rglob("test_*.py"))
+    known = {name for f in files for name in re.findall(r"def (test_\w+)", f.read_text())}
+    return known | {file.stem for file in files}
+
+
 @pytest.mark.parametrize("page", NAMING_TESTS, ids=lambda page: str(page.relative_to(DOCS.parent)))
 def test_tests_that_a_page_names_exist(page):
     """A name that ends with two dots is the beginning of one."""
-    files = list((DOCS.parent / "tests").rglob("test_*.py"))
-    known = {name for f in files for name in re.findall(r"def (test_\w+)", f.read_text())}
-    known |= {file.stem for file in files}
+    known = names_of_tests()
     for name in TEST.findall(page.read_text()):
         start = name.rstrip("._")
         assert name in known or (name != start and any(k.startswith(start) for k in known)), name

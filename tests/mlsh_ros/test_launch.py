@@ -1205,12 +1205,23 @@ def test_up_robot_does_not_move_before_it_is_told_to(bundle, tmp_path, watcher):
         (("robot", "robot:=omni"), "argument bundle must be given, as bundle:=NAME or a path: "),
     ],
 )
-def test_up_refuses_what_does_not_fit_before_it_starts_a_node(tmp_path, arguments, reason):
+def test_up_refuses_what_does_not_fit_before_it_starts_a_node(
+    mlsh, monkeypatch, arguments, reason
+):
     pytest.importorskip("rclpy")
-    with Up(tmp_path, *arguments) as up:
+    monkeypatch.setattr("subprocess.Popen.__init__", lambda *_, **__: pytest.fail("started"))
+    code, out, err = mlsh("launch", *arguments)
+    assert (code, out) == (1, "")
+    (line,) = err.splitlines()
+    assert line.startswith(f"error: {reason}")
+
+
+def test_a_process_of_up_that_refuses_ends_by_itself(tmp_path):
+    pytest.importorskip("rclpy")
+    with Up(tmp_path, "sim", "bundle:=nowhere") as up:
         assert up.process.wait(timeout=START_UP) == 1, up.text
     (line,) = up.text.splitlines()
-    assert line.startswith(f"error: {reason}")
+    assert line.startswith("error: no bundle 'nowhere'. Valid: ")
 
 
 @pytest.mark.ros

@@ -10,6 +10,7 @@ import runpy
 import subprocess
 import sys
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -162,6 +163,7 @@ def test_console_scripts_exist(setup):
     assert {e.name: e.value for e in installed.select(group="console_scripts")} == scripts
 
 
+@cache
 def imported_by_us():
     """Top-level names that the code imports, anywhere in a file."""
     names = set()

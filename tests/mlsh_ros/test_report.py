@@ -118,6 +118,17 @@ def timed() -> Evaluation:
     return evaluate(clock=True, late=1)
 
 
+@pytest.fixture(scope="module")
+def offline_page(offline) -> str:
+    """Drawn once for all that only read it."""
+    return render(offline)
+
+
+@pytest.fixture(scope="module")
+def timed_page(timed) -> str:
+    return render(timed)
+
+
 def rename(evaluation, task, master):
     """The same results under other names for the first task."""
     old = evaluation.lines[0].task
@@ -155,42 +166,40 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-def test_needs_no_network(timed):
-    text = re.sub(r'xmlns(:\w+)?="[^"]*"', "", render(timed))
+def test_needs_no_network(timed_page):
+    text = re.sub(r'xmlns(:\w+)?="[^"]*"', "", timed_page)
     assert not re.search(r"https?:|//[a-z]|\bsrc=|@import|<link", text)
     assert set(re.findall(r"url\((.)", text)) <= {"#"}
     assert "default-src 'none'" in text
 
 
-def test_same_evaluation_gives_same_bytes(tmp_path, timed):
-    for name in "ab":
-        write_report(timed, tmp_path / name)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    assert render(evaluate(clock=True, late=1)).encode() == (tmp_path / "a").read_bytes()
+def test_same_evaluation_gives_same_bytes(tmp_path, timed, timed_page):
+    write_report(timed, tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == timed_page.encode()
+    assert render(evaluate(clock=True, late=1)) == timed_page
 
 
-def test_matplotlibrc_changes_nothing(offline):
+def test_matplotlibrc_changes_nothing(offline, offline_page):
     import matplotlib
 
-    expected = render(offline)
     with matplotlib.rc_context({"font.size": 20, "axes.grid": True, "svg.hashsalt": None}):
         before = dict(matplotlib.rcParams)
-        assert render(offline) == expected
+        assert render(offline) == offline_page
         assert dict(matplotlib.rcParams) == before
 
 
-def test_is_well_formed_with_ids_used_once(timed):
-    page = Page(render(timed))
+def test_is_well_formed_with_ids_used_once(timed_page):
+    page = Page(timed_page)
     assert page.open == []
     assert len(page.ids) == len(set(page.ids))
 
 
-def test_hostile_names_stay_text(offline):
-    evaluation = rename(offline, HOSTILE, HOSTILE)
-    page, plain = Page(render(evaluation)), Page(render(offline))
+def test_hostile_names_stay_text(offline, offline_page):
+    text = render(rename(offline, HOSTILE, HOSTILE))
+    page, plain = Page(text), Page(offline_page)
     assert page.tags.count("script") == plain.tags.count("script") == 1
     assert HOSTILE in page.text
-    assert HOSTILE not in render(evaluation)
+    assert HOSTILE not in text
 
 
 def test_names_that_utf8_cannot_say_are_written(tmp_path, offline):
@@ -198,11 +207,11 @@ def test_names_that_utf8_cannot_say_are_written(tmp_path, offline):
     assert "bad?/name" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
-def test_offline_has_no_clock_and_says_so(offline, timed):
-    assert "An offline evaluation does not run in real time" in render(offline)
-    assert "p99" not in render(offline)
-    assert "does not run in real time" not in render(timed)
-    assert {"late p99", "compute p50", "compute p99"} <= set(Page(render(timed)).text)
+def test_offline_has_no_clock_and_says_so(offline_page, timed_page):
+    assert "An offline evaluation does not run in real time" in offline_page
+    assert "p99" not in offline_page
+    assert "does not run in real time" not in timed_page
+    assert {"late p99", "compute p50", "compute p99"} <= set(Page(timed_page).text)
 
 
 @pytest.mark.parametrize("count", [1, 2, 6, 13])
@@ -213,8 +222,8 @@ def test_every_skill_has_a_color_of_its_own_that_occurs(count):
     assert all(text.count(color) >= 3 for color in colors)  # table and two legends
 
 
-def test_drawings_use_the_colors_of_the_skills_that_drove(offline):
-    drawings = re.findall(r"<svg.*?</svg>", render(offline), flags=re.DOTALL)
+def test_drawings_use_the_colors_of_the_skills_that_drove(offline_page):
+    drawings = re.findall(r"<svg.*?</svg>", offline_page, flags=re.DOTALL)
     colored = [d for d in drawings if "Path of" in d or "Active skill" in d]
     assert len(colored) == 2 * 6 + 2
     both = [d for d in colored if "Active skill" in d]
@@ -232,7 +241,7 @@ def test_a_skill_has_the_same_color_in_every_drawing():
     assert all(skill_colors(13)[7] in d for d in colored)
 
 
-def test_goal_that_counts_is_known_only_where_the_goals_are_the_ones_seen(offline):
+def test_goal_that_counts_is_known_only_where_the_goals_are_the_ones_seen(offline, offline_page):
     bundle = offline.bundle
     by_task = {e.task: e for e in offline.episodes}
     found = {task: route_of(e, bundle, SEED).counts for task, e in by_task.items()}
@@ -240,7 +249,7 @@ def test_goal_that_counts_is_known_only_where_the_goals_are_the_ones_seen(offlin
     episode = offline.episodes[0]
     assert route_of(episode, bundle, SEED + 1).counts is None
     assert route_of(replace(episode, task="unheard/of"), bundle, SEED).counts is None
-    assert "the rewarded goal" in render(offline)
+    assert "the rewarded goal" in offline_page
     assert "the rewarded goal" not in render(replace(offline, seed=SEED + 1))
 
 
