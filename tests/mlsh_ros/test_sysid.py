@@ -194,8 +194,8 @@ def test_a_recording_that_is_none_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def late(moving):
-    """Three sessions of a robot whose commands act 20 ms late, as a recorder hears them."""
-    robot = Robot(moving, Wrong(actuation_delay=0.02), seed=1).drive("goal-0", sessions=3)
+    """Two sessions of a robot whose commands act 20 ms late, as a recorder hears them."""
+    robot = Robot(moving, Wrong(actuation_delay=0.02), seed=1).drive("goal-0", sessions=2)
     return robot, list(robot.messages())
 
 

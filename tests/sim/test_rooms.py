@@ -322,8 +322,8 @@ def fastest(robot) -> tuple[float, np.ndarray]:
 @pytest.mark.parametrize(
     ("name", "family", "tasks"),
     [
-        ("omni", FAMILY, range(8)),
-        ("omni", Rooms(pairs=True), (0, 4, 8)),  # the four rooms are alike
+        ("omni", FAMILY, (0, 2, 5, 7)),  # the four rooms are alike
+        ("omni", Rooms(pairs=True), (0, 4, 8)),
         ("rover", FAMILY, (0, 5)),
     ],
 )
