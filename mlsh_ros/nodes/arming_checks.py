@@ -69,6 +69,11 @@ class ArmingChecks:
         )
         self.recorder = ""  # what recorder_node says of itself
 
+    @property
+    def listening_since(self) -> float:
+        """Time since which a thread of this process has run without a pause, s."""
+        return self._safety.since
+
     def fault(self, *, braking: bool = False) -> FaultError | None:
         """Returns the reason that the robot must stop: emergency stop or no watchdog; or None."""
         safety = self._safety

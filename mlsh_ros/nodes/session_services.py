@@ -8,19 +8,19 @@ from typing import Any
 
 from std_srvs.srv import Trigger
 
+from mlsh_ros.control.clock import steady_time
 from mlsh_ros.control.emergency_stop import TOPIC, EmergencyStop
 from mlsh_ros.control.session import Session
 from mlsh_ros.control.supervisor import State, Status, Supervisor
-from mlsh_ros.messages.topics import CALL_AGAIN
 from mlsh_ros.nodes.arming_checks import ArmingChecks
 from mlsh_ros.nodes.clock import steady
 from mlsh_ros.nodes.inputs import side_node
 from mlsh_ros.nodes.master_node import RESPONSE_TOPIC
+from mlsh_ros.nodes.request_age import RequestAge
 
 AUTO_ARM_PERIOD = 0.5  # s between two attempts to arm and start
 POLL = 0.02  # s between two looks for requests
-OLD = 1.0  # s after which a request may be one that nobody expects any more
-MOVING = ("arm", "start")  # nobody may be surprised by these
+ENDING = ("stop", "disarm")  # served at any age, and first: nothing keeps them waiting
 
 
 class SessionServices:
@@ -65,16 +65,17 @@ class SessionServices:
                 action,
             )
             for name, action in (
-                ("arm", self._arm),
-                ("disarm", self._disarm),
-                ("start", self._start),
                 ("stop", self._stop),
+                ("disarm", self._disarm),
+                ("arm", self._arm),
+                ("start", self._start),
                 ("reset", self._reset),
             )
         ]
         # By whose clock a request is dated: that of the caller, if it agrees with ours.
         stamped = bool(node.get_parameter("check_clock").value)
         self._dated = "source_timestamp" if stamped else "received_timestamp"
+        self._age = RequestAge(lambda: checks.listening_since)
         self._poll_timer = node.create_timer(POLL, self._poll, clock=steady())
 
     def destroy(self) -> None:
@@ -96,29 +97,29 @@ class SessionServices:
             self._auto_arm_timer = None
 
     def _poll(self) -> None:
-        """Serve the requests that have come."""
+        """Serve at most one request of each service, so that none keeps the others waiting."""
+        now = steady_time()
+        self._age.look(now)
         for service, name, action in self._services:
-            while True:
-                with service.handle:
-                    request, header = service.handle.service_take_request(Trigger.Request)
-                if header is None or request is None:
-                    break
-                age = time.time() - getattr(header, self._dated) * 1e-9
-                service.send_response(self._serve(name, action, age), header)
+            with service.handle:
+                request, header = service.handle.service_take_request(Trigger.Request)
+            if header is None or request is None:
+                continue
+            age = time.time() - getattr(header, self._dated) * 1e-9
+            received = header.received_timestamp
+            old = "" if name in ENDING else self._age.refusal(age, received, now)
+            answer = self._serve(name, action, old)
+            if name in ENDING:
+                self._age.ends(received, steady_time())
+            service.send_response(answer, header)
 
-    def _serve(self, name: str, action: Callable[[], str], age: float) -> Trigger.Response:
+    def _serve(self, name: str, action: Callable[[], str], old: str) -> Trigger.Response:
+        """Answer a request; `old` is the reason why it is too old to be served, or empty."""
         self.cancel_auto_arm()  # someone else decides now
-        refusal = self._refusal(name, age) or action()
+        inactive = "" if self._supervisor.active else "skill_node is not active; activate it"
+        refusal = inactive or old or action()
         message = f"cannot {name}: {refusal}" if refusal else self._supervisor.state.value
         return Trigger.Response(success=not refusal, message=message)
-
-    def _refusal(self, name: str, age: float) -> str:
-        """Returns the reason that a request of an age, s, is not served; empty if it is."""
-        if not self._supervisor.active:
-            return "skill_node is not active; activate it"
-        if name in MOVING and age > OLD:
-            return f"this request is {age:.1f} s old, at most {OLD:g} s is accepted; {CALL_AGAIN}"
-        return ""
 
     def _arm(self) -> str:
         """Change from DISARMED to READY; returns the reason if that is refused."""
@@ -143,8 +144,8 @@ class SessionServices:
 
     def _start(self) -> str:
         """Change from READY to RUNNING; returns the reason if that is refused."""
-        ready = self._supervisor.state is State.READY
-        if ready and (refusal := self._checks.not_ready()):
+        called, ready = steady_time(), self._supervisor.state is State.READY
+        if ready and (refusal := self._checks.not_ready() or self._age.interrupted(called)):
             return refusal
         return "" if self._session.start(self._prepare) else self._here()
 

@@ -1,0 +1,202 @@
+"""Requests of the services of skill_node. No node is started here."""
+
+import time
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+
+from mlsh_ros.control.supervisor import State, Supervisor
+from mlsh_ros.messages.topics import CALL_AGAIN
+from mlsh_ros.nodes.request_age import OLD, PAUSE, RequestAge
+
+# How old a request is --------------------------------------------------------------------------
+
+
+def watched(*, since=0.0):
+    """Requests are looked at every 20 ms from 90 s to 100 s; another thread runs since then."""
+    age = RequestAge(lambda: since)
+    for look in range(501):
+        age.look(90.0 + 0.02 * look)
+    return age
+
+
+@pytest.mark.parametrize(
+    ("age", "refusal"),
+    [
+        (0.0, ""),
+        (0.9, ""),
+        (-0.9, ""),  # of a caller whose clock is a little ahead
+        (1.1, f"this request is 1.1 s old, at most 1 s is accepted; {CALL_AGAIN}"),
+        # Our clock was set back while we stood still.
+        (-5.0, f"this request is dated 5.0 s after now, at most 1 s is accepted; {CALL_AGAIN}"),
+    ],
+)
+def test_a_request_is_served_near_its_date_only(age, refusal):
+    assert watched().refusal(age, 0, 100.0) == refusal
+
+
+def test_for_a_second_after_a_pause_nobody_knows_how_old_a_request_is():
+    """Its reception is dated after the pause, for nothing was received meanwhile."""
+    said = "skill_node stood still less than 1 s ago, and this request may be an old one; "
+    said += CALL_AGAIN
+    age = watched(since=160.0)  # both threads stood still from 100 s to 160 s
+    age.look(160.0)
+    assert age.refusal(0.0, 0, 160.0) == said
+    assert age.refusal(0.0, 0, 160.0 + OLD - 0.01) == said
+    assert age.refusal(0.0, 0, 160.0 + OLD) == ""
+
+
+def test_a_thread_that_is_busy_is_no_pause_of_the_process():
+    """While this one brakes for 3 s, the other one runs; or the other one waits for the graph."""
+    busy = watched(since=0.0)
+    busy.look(103.0)
+    assert busy.refusal(0.0, 0, 103.0) == ""
+    assert watched(since=99.9).refusal(0.0, 0, 100.0) == ""
+    late = watched(since=100.0)
+    late.look(100.0 + PAUSE + 0.01)  # both
+    assert late.refusal(0.0, 0, 100.0 + PAUSE + 0.01)
+
+
+def test_the_first_look_of_a_node_follows_no_pause():
+    age = RequestAge(lambda: 99.9)  # the other thread has just begun
+    age.look(100.0)
+    assert age.refusal(0.0, 0, 100.0) == ""
+
+
+def test_a_request_from_before_a_stop_is_not_served_after_it():
+    age = watched()
+    age.ends(10**9, 100.0)
+    assert age.refusal(0.2, 10**9 - 1, 100.0) == "stop or disarm was called after this request"
+    assert age.refusal(0.2, 10**9 + 1, 100.0) == ""
+    # Later it is refused for its age; our clock may have been set back since.
+    assert age.refusal(0.2, 10**9 - 1, 100.0 + 2 * OLD) == ""
+
+
+# Services ---------------------------------------------------------------------------------------
+
+
+class Queue:
+    """A service of rclpy with requests that were received some seconds ago."""
+
+    def __init__(self, name, served):
+        self.name, self.served, self.ages, self.answers = name, served, [], []
+        self.handle = self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def service_take_request(self, _):
+        if not self.ages:
+            return None, None
+        stamp = time.time_ns() - round(self.ages.pop(0) * 1e9)
+        return object(), SimpleNamespace(received_timestamp=stamp, source_timestamp=stamp)
+
+    def send_response(self, answer, _):
+        self.served.append(self.name)
+        self.answers.append(answer)
+
+
+class Services:
+    """SessionServices whose requests are in `queues`, and the order in which they are served."""
+
+    def __init__(self, monkeypatch, *states, **checks):
+        module = pytest.importorskip("mlsh_ros.nodes.session_services")
+        self.served = []
+        names = ("arm", "disarm", "start", "stop", "reset")
+        self.queues = {name: Queue(name, self.served) for name in names}
+        side = mock.MagicMock()
+        side.create_service.side_effect = lambda kind, name, call: self.queues[name[2:]]
+        monkeypatch.setattr(module, "side_node", lambda *_: side)
+        self.now = 100.0
+        monkeypatch.setattr(module, "steady_time", lambda: self.now)
+        node = mock.MagicMock()
+        node.resolve_service_name.side_effect = lambda name: name
+        self.supervisor = Supervisor()
+        self.supervisor.activate()
+        for state in states:
+            assert self.supervisor.go(state)
+        self.session = SimpleNamespace(
+            end=lambda: None, start=lambda _: self.supervisor.go(State.RUNNING)
+        )
+        self.checks = SimpleNamespace(
+            not_fit=lambda: "", not_ready=lambda: "", listening_since=0.0
+        )
+        vars(self.checks).update(checks)
+        self.services = module.SessionServices(
+            node,
+            self.supervisor,
+            self.session,
+            self.checks,
+            mock.MagicMock(requests=0),
+            forget_sensors=lambda: None,
+            prepare=None,
+            sensors_missing=None,
+        )
+
+    def poll(self):
+        self.services._poll()
+        return self.served
+
+
+def test_a_flood_of_requests_keeps_no_stop_waiting(monkeypatch):
+    services = Services(monkeypatch)
+    services.queues["arm"].ages = [0.0] * 1000
+    services.queues["disarm"].ages = [0.0]
+    services.queues["stop"].ages = [0.0]
+    assert services.poll() == ["stop", "disarm", "arm"]
+    services.queues["stop"].ages = [0.0]
+    assert services.poll()[3:] == ["stop", "arm"]
+
+
+def test_a_stop_is_not_followed_by_the_start_that_it_was_to_end(monkeypatch):
+    """Both came while skill_node was busy: `start`, and then `stop`."""
+    services = Services(monkeypatch, State.READY)
+    services.queues["start"].ages = [0.3]
+    services.queues["stop"].ages = [0.1]
+    assert services.poll() == ["stop", "start"]
+    (answer,) = services.queues["start"].answers
+    said = "cannot start: stop or disarm was called after this request"
+    assert (answer.success, answer.message) == (False, said)
+    assert services.supervisor.state is State.READY
+    services.queues["start"].ages = [0.0]  # and this one is new
+    services.poll()
+    assert services.supervisor.state is State.RUNNING
+
+
+@pytest.mark.parametrize("name", ["arm", "start", "reset"])
+def test_what_may_have_waited_in_a_pause_changes_no_state(monkeypatch, name):
+    """Its reception is new; `reset` would remove the fault that was latched on waking."""
+    services = Services(monkeypatch, *([State.READY] if name == "start" else []))
+    if name == "reset":
+        services.supervisor.fault("watchdog_lost", "no heartbeat")
+    before = services.supervisor.state
+    services.poll()
+    services.now += 60.0  # nothing looked for requests, nor for anything else
+    services.checks.listening_since = services.now
+    services.queues[name].ages = [0.0]
+    services.queues["stop"].ages = [60.0]
+    assert services.poll() == ["stop", name]
+    (answer,) = services.queues[name].answers
+    assert not answer.success
+    assert answer.message.endswith(CALL_AGAIN)
+    assert services.supervisor.state is before
+
+
+def test_a_pause_while_a_start_is_checked_starts_nothing(monkeypatch):
+    services = Services(monkeypatch, State.READY)
+
+    def stands_still():
+        services.now += 60.0
+        services.checks.listening_since = services.now
+        return ""
+
+    services.checks.not_ready = stands_still
+    services.queues["start"].ages = [0.0]
+    services.poll()
+    (answer,) = services.queues["start"].answers
+    assert answer.message == f"cannot start: skill_node stood still while it checked; {CALL_AGAIN}"
+    assert services.supervisor.state is State.READY
