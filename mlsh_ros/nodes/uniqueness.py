@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rclpy.node import Node
@@ -37,7 +37,6 @@ class SinglePublishers:
         # The graph has the names after remapping.
         self._node = node
         self._topics = [(each, node.resolve_topic_name(each.topic)) for each in topics]
-        self._strangers: dict[str, float] = {}  # per topic: s since which a publisher has no name
         # Per topic and publisher: since when it has been seen beside another one, s.
         self._known: dict[str, dict[bytes, float]] = {}
 
@@ -54,45 +53,38 @@ class SinglePublishers:
     def _second(self, single: Single, name: str, patient: bool) -> str:
         topic, node = single.topic, self._node
         if node.count_publishers(name) < 2:
-            self._strangers.pop(topic, None)
             return ""
         own = node.get_name(), node.get_namespace()
         infos = node.get_publishers_info_by_topic(name)
-        names = [(info.node_name, info.node_namespace) for info in infos]
+        seen = self._seen(topic, infos)
+        # DDS knows a new publisher a moment before it knows which node it belongs to, which may be
+        # a permitted one. One that was killed while it came up never says its name.
+        patience = REMEMBERED if patient and not single.own else INTRODUCTION
+        names = [
+            (info.node_name, info.node_namespace)
+            for info, age in zip(infos, seen, strict=True)
+            if age >= patience or UNKNOWN not in info.node_name
+        ]
         if single.own and own in names:
             names.remove(own)
-        # One that was killed while it came up never says its name.
-        patience = REMEMBERED if patient and not single.own else INTRODUCTION
-        if self._still_unknown(topic, names, patience):
-            return ""
         rest = [n for n in names if not (n[1] == own[1] and n[0] in single.friends)]
         if single.own and rest:
             return f"{_full(rest[0])} publishes {topic!r} too; {HINT}"
         if len(set(rest)) > 1:
             return f"{' and '.join(sorted(map(_full, set(rest))))} publish {topic!r}; {HINT}"
-        if len(rest) < 2 or (patient and self._old(topic, infos) < 2):
+        # Too old to be remains of an ended process.
+        old = sum(age > REMEMBERED for age in seen)
+        if len(rest) < 2 or (patient and old < 2):
             return ""
         return f"{len(rest)} nodes {_full(rest[0])} publish {topic!r}; {HINT}"
 
-    def _old(self, topic: str, infos: Iterable[TopicEndpointInfo]) -> int:
-        """Number of publishers that have existed too long to be remains of an ended process."""
-        now = steady_time()
-        known, present = self._known.get(topic, {}), [bytes(info.endpoint_gid) for info in infos]
-        self._known[topic] = {gid: known.get(gid, now) for gid in present}
-        return sum(now - since > REMEMBERED for since in self._known[topic].values())
-
-    def _still_unknown(
-        self, topic: str, nodes: Collection[tuple[str, str]], patience: float
-    ) -> bool:
-        """True while a publisher without a known node may still turn out to be a permitted one.
-
-        DDS knows a new publisher a moment before it knows which node it belongs to.
-        """
-        if not any(UNKNOWN in name for name, _ in nodes):
-            self._strangers.pop(topic, None)
-            return False
-        now = steady_time()
-        return now - self._strangers.setdefault(topic, now) < patience
+    def _seen(self, topic: str, infos: Iterable[TopicEndpointInfo]) -> list[float]:
+        """For how long each publisher has been seen beside another one, s."""
+        now, known = steady_time(), self._known.get(topic, {})
+        present = [bytes(info.endpoint_gid) for info in infos]
+        since = {gid: known.get(gid, now) for gid in present}
+        self._known[topic] = since  # of two threads
+        return [now - since[gid] for gid in present]
 
 
 def _full(name: tuple[str, str]) -> str:
