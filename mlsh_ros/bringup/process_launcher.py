@@ -30,6 +30,7 @@ START_UP = 30.0  # s that a node may take before those after it are started
 _LIBC = ctypes.CDLL(None)  # loaded here: nothing may be imported between fork and exec
 KEPT = 50  # lines of each node
 LAST_WORDS = 5.0  # s before a node's end, in which it says why it ends
+KILLED = 2.0  # s that the end of a killed process may take
 # From outside, or for want of memory: a process cannot say anything of these.
 SENT = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 # [ERROR] [1790000000.1] [skill_node]:
@@ -45,6 +46,7 @@ class Processes:
         arguments: launch arguments; the others are at their defaults.
         on_line: called with (node, line) for everything that the nodes print.
         domain: ROS domain, by default the environment's.
+        stopped: asked while nodes are being started; once it is true, no more are.
     """
 
     def __init__(
@@ -53,9 +55,10 @@ class Processes:
         arguments: Mapping[str, str],
         on_line: Callable[[str, str], None],
         domain: int | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         require_ros()
-        self.graph, self.on_line = graph, on_line
+        self.graph, self.on_line, self._stopped = graph, on_line, stopped
         self.values = resolve_arguments(graph, graph.resolve(arguments), arguments)
         self._grace = grace(self.values)
         self.parameters = graph.parameters(self.values)
@@ -67,14 +70,17 @@ class Processes:
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._readers: dict[str, threading.Thread] = {}
         self._again: dict[str, float] = {}  # when a dead node is started once more, s
+        self.failures: list[str] = []  # of nodes that were told to end, a line each
         self._lines = {spec.name: deque[Line](maxlen=KEPT) for spec in self._specs}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Self:
-        """Start every node."""
+        """Start every node, unless `stopped` ends it before."""
         self._folder = tempfile.TemporaryDirectory(prefix="mlsh_launch_")
         try:
             for spec in self._specs:
+                if self._stopped():
+                    break
                 self._processes[spec.name] = self._start(spec)
                 self._await(spec)
         except BaseException:
@@ -104,15 +110,13 @@ class Processes:
         """
         for name, status in self.dead().items():
             self._readers[name].join(timeout=1.0)  # its last words may still be in the pipe
-            how = f"status {status}" if status >= 0 else signal.Signals(-status).name
             if name not in self._needed:
                 if name not in self._gone:
                     self._gone.add(name)
+                    how = _how(status)
                     self.on_line(name, f"[ERROR] ended with {how}; the others go on")
                 continue
-            said = f"{name} ended with {how}"
-            if -status not in SENT:
-                said += f": {_reason(list(self._lines[name]))}"
+            said = self._ending(name, status)
             if not self.graph.respawns(self._spec(name), self.values):
                 raise UserError(said)
             delay = self._spec(name).respawn_delay
@@ -121,6 +125,11 @@ class Processes:
         for name in [n for n, moment in self._again.items() if time.monotonic() >= moment]:
             del self._again[name]
             self._processes[name] = self._start(self._spec(name))
+
+    def _ending(self, name: str, status: int) -> str:
+        """Describes the end of a node, with its reason where it can have said one."""
+        said = f"{name} ended with {_how(status)}"
+        return said if -status in SENT else f"{said}: {_reason(list(self._lines[name]))}"
 
     def _spec(self, name: str) -> NodeSpec:
         return next(spec for spec in self._specs if spec.name == name)
@@ -137,25 +146,35 @@ class Processes:
     def stop(self) -> None:
         """End every node, skill_node first and alone, because it brings the robot to rest."""
         order = sorted(self._processes, key=lambda name: name != "skill_node")
+        killed: set[str] = set()
         for name in order:
             process = self._processes[name]
             if process.poll() is None:
                 # Not SIGINT: a node that is still importing would show a KeyboardInterrupt.
                 process.terminate()
-            if name == "skill_node":
-                _end(process, self._grace)
-        for process in self._processes.values():
-            _end(process, self._grace)
+            if name == "skill_node" and _end(process, self._grace):
+                killed.add(name)
+        killed |= {name for name in order if _end(self._processes[name], self._grace)}
         for reader in self._readers.values():
             reader.join(timeout=1.0)
+        for name in order:
+            status = self._processes[name].returncode
+            if status is None:
+                self.failures.append(f"{name}, process {self.pid(name)}, cannot be killed")
+            elif name in killed:
+                self.failures.append(f"{name} did not end by itself and was killed")
+            # One that was still importing ends by the signal.
+            elif status not in (0, -signal.SIGTERM) and name not in {*self._gone, *self._again}:
+                self.failures.append(self._ending(name, status))
         if self._folder is not None:
             self._folder.cleanup()
 
     def _await(self, spec: NodeSpec) -> None:
         """Wait for the output of a node after which the next ones may be started."""
         deadline = time.monotonic() + START_UP
-        while spec.ready_message and not any(
-            spec.ready_message in line for _, line in [*self._lines[spec.name]]
+        while spec.ready_message and not (
+            self._stopped()
+            or any(spec.ready_message in line for _, line in [*self._lines[spec.name]])
         ):
             self.check()
             if time.monotonic() > deadline:
@@ -255,10 +274,18 @@ def _reason(lines: list[Line]) -> str:
     return _PREFIX.sub("", last).removeprefix("error: ")
 
 
-def _end(process: subprocess.Popen[str], patience: float) -> None:
+def _how(status: int) -> str:
+    return f"status {status}" if status >= 0 else signal.Signals(-status).name
+
+
+def _end(process: subprocess.Popen[str], patience: float) -> bool:
+    """Wait for the end of a process, then kill it; returns whether that was necessary."""
     deadline = time.monotonic() + patience
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    if process.poll() is None:
-        process.kill()
-        process.wait()
+    if process.poll() is not None:
+        return False
+    process.kill()
+    with suppress(subprocess.TimeoutExpired):  # the kernel may wait for a disk, for ever
+        process.wait(KILLED)
+    return True

@@ -45,14 +45,17 @@ def launch(
     def show(node: str, line: str) -> None:
         say(f"[{node}] {line}")
 
-    with Processes(chosen, _parse(arguments or []), show, domain) as processes:
+    given = _parse(arguments or [])
+    with Processes(chosen, given, show, domain, lambda: not stop.empty()) as processes:
         while stop.empty():
             processes.check()
             time.sleep(0.1)
-    if lost := sorted(processes.gone):
+    lost = sorted(processes.gone)
+    if lost:
         say(f"{', '.join(lost)} ended before the others; what it wrote is not complete")
-        return 1
-    return 0
+    for text in processes.failures:
+        say(text)
+    return 1 if lost or processes.failures else 0
 
 
 def _parse(arguments: list[str]) -> dict[str, str]:

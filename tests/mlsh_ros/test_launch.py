@@ -1236,6 +1236,93 @@ def test_up_says_why_a_node_does_not_start(bundle, tmp_path):
     assert "start_timeout" in up.text.splitlines()[-1]
 
 
+# `mlsh launch robot` with scripts of the current test in place of the nodes.
+WITH_STAND_INS = (
+    "-c",
+    """
+import dataclasses
+from mlsh_ros.bringup import graphs
+from mlsh_ros.bringup.node_graph import NodeSpec
+from mlsh_ros.cli.main import main
+
+class StandIn(NodeSpec):
+    module = property(lambda self: f"stand_in_{self.executable}")
+
+recorder = StandIn("recorder_node", ready_message="recording to ", required=False)
+nodes = recorder, StandIn("master_node"), StandIn("skill_node")
+graphs.GRAPHS["robot"] = dataclasses.replace(graphs.ROBOT, nodes=nodes)
+main()
+""",
+)
+WAITS = "import time; print('{}', flush=True); time.sleep(60)"
+ENDS_BADLY = """
+import signal, sys, time
+def end(*_):
+    print("[ERROR] [1.5] [recorder_node]: end: the disk is full", flush=True)
+    sys.exit(3)
+signal.signal(signal.SIGTERM, end)
+print("recording to bag", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def stand_ins(tmp_path, monkeypatch):
+    """Starts them; gets the text of each script."""
+    pytest.importorskip("rclpy")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    monkeypatch.setenv("PYTHONPATH", path)
+
+    def start(**scripts):
+        for name, text in scripts.items():
+            (tmp_path / f"stand_in_{name}.py").write_text(text)
+        return Up(tmp_path, "robot", "bundle:=moving_bandits", mlsh=WITH_STAND_INS)
+
+    return start
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_heard_while_nodes_are_being_started(stand_ins, number):
+    """A recorder whose disk does not answer would be waited for; then all others were started."""
+    scripts = dict.fromkeys(("master_node", "skill_node"), WAITS.format("started"))
+    with stand_ins(recorder_node=WAITS.format("hangs"), **scripts) as up:
+        up.wait_for("[recorder_node] hangs")
+        began = time.monotonic()
+        assert up.end(number) == 0, up.text
+        assert time.monotonic() - began < 10.0  # START_UP of the launcher is 30 s
+        assert wait_until_gone(up.nodes, 0.0)
+    assert "started" not in up.text
+
+
+def test_a_node_that_fails_at_its_end_is_named_and_shows_in_the_status(stand_ins):
+    scripts = dict.fromkeys(("master_node", "skill_node"), WAITS.format("started"))
+    with stand_ins(recorder_node=ENDS_BADLY, **scripts) as up:
+        up.wait_for("[skill_node] started")
+        assert up.end(signal.SIGINT) == 1, up.text
+    assert up.text.splitlines()[-1] == "recorder_node ended with status 3: end: the disk is full"
+    # The others had no time to listen: they ended by the signal, which is no failure.
+    assert "skill_node ended" not in up.text
+
+
+def test_a_node_that_has_to_be_killed_is_named(monkeypatch, tmp_path):
+    pytest.importorskip("rclpy")
+    from mlsh_ros.bringup.process_launcher import Processes
+
+    class StandIn(NodeSpec):
+        module = property(lambda self: self.executable)
+
+    stays = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WAITS.format("here")
+    (tmp_path / "skill_node.py").write_text(stays)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("mlsh_ros.bringup.process_launcher.grace", lambda values: 0.3)
+    graph = replace(ROBOT, nodes=(StandIn("skill_node", ready_message="here"),))
+    arguments, said = {"bundle": "moving_bandits"}, []
+    with Processes(graph, arguments, lambda *line: said.append(line)) as processes:
+        assert processes.failures == []
+    assert said == [("skill_node", "here")]
+    assert processes.failures == ["skill_node did not end by itself and was killed"]
+
+
 def test_an_error_that_was_got_over_is_no_reason(monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: 100.0)
     old = (80.0, "[ERROR] [1.0] [skill_node]: fault: watchdog: tripped: command stood")
