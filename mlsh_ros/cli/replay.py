@@ -38,7 +38,7 @@ def replay(
 
     Status 0: all ticks are equal and the recording is complete. 1: there is a difference, and the
     first one is printed; or a file cannot be read. 2: wrong usage. 3: all comparable ticks are
-    equal, but the recording has gaps or is truncated.
+    equal, but the recording has gaps or is truncated, or another bundle ran in a part of it.
     """
     from mlsh_ros.recording.bag_reader import Recording
     from mlsh_ros.recording.replay import replay as compare
@@ -79,6 +79,7 @@ def _report(result: Result, whole: bool) -> None:
     _list("gaps between the ticks", result.missing)
     _list("ticks whose observation no recorded sensor messages give", result.unseen)
     _list("could not be compared, what they rest on is not recorded", result.unjudged)
+    _list("changes to another bundle, which is not compared", result.other)
     _list("unreadable messages, left out", result.unread)
 
 

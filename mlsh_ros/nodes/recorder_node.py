@@ -96,9 +96,7 @@ class RecorderNode(CoreNode):
         self._hearer = threading.get_ident()
         sensors = [reader.topic for reader in topic_readers(bundle.interface.observation)]
         writers = command_writers(bundle.interface.action, stamped=stamped)
-        self._heard = Completeness(
-            bundle.interface, bundle.manifest.skills, sensors if mode == "lockstep" else ()
-        )
+        self._heard = Completeness(bundle.manifest, sensors if mode == "lockstep" else ())
         self._awaited = {*sensors, STATE, MASTER}
         self._matched = {REQUEST, RESPONSE, TRACE, *(writer.topic for writer in writers)}
         if self._publisher is None:

@@ -29,7 +29,7 @@ class ObservationCheck:
     """
 
     def __init__(self, interface: Interface, *, lockstep: bool) -> None:
-        self._interface, self._lockstep = interface.measured_only, lockstep
+        self._interface, self.lockstep = interface.measured_only, lockstep
         self.topics: dict[str, TopicReader] = {
             reader.topic: reader for reader in topic_readers(interface.observation)
         }
@@ -67,7 +67,7 @@ class ObservationCheck:
         except MessageError as error:
             return error
         moment = received
-        if self._lockstep:
+        if self.lockstep:
             moment = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
         self.add_fields(topic, moment, fields)
         return fields
@@ -116,7 +116,7 @@ class ObservationCheck:
             topic: moments.get(observation[self._parts[topic]].tobytes(), [])
             for topic, moments in self._moments.items()
         }
-        if not self._lockstep:
+        if not self.lockstep:
             return all(self._young(topic, moments, told) for topic, moments in found.items())
         common = set.intersection(*map(set, found.values()))
         later = [stamp for stamp in common if stamp > self._last]

@@ -53,6 +53,7 @@ class Session:
     number: int
     ticks: list[RecordedTick] = field(default_factory=list)
     questions: dict[int, Float32] = field(default_factory=dict)  # macro step: observation (O,)
+    bundles: dict[int, int] = field(default_factory=dict)  # macro step: fingerprint, see Bundle
     asked: int = -1  # the last tick in a request or a response
     answers: dict[int, RecordedDecision] = field(default_factory=dict)  # macro step
 
@@ -143,6 +144,7 @@ def _add(
         session.ticks.append(_told(scalars, vectors, entry.received))
     elif entry.topic == REQUEST:
         session.questions.setdefault(macro, vectors["observation"].astype(np.float32))
+        session.bundles.setdefault(macro, int(scalars["bundle"]))
     else:
         session.answers.setdefault(macro, _answer(scalars, vectors, master))
 

@@ -4,10 +4,12 @@ Compared are, bit for bit, each with what was recorded just before it, so that o
 not make all that follow: every decision of the master with the observation that it was asked
 about; every tick's skill with the decisions; what an observation takes from earlier ticks with
 those; and every tick's action and command with its observation and the command before.
+The actions and decisions of another bundle that took over while the robot drove are not compared.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +33,8 @@ from policies.bundle.bundle import Bundle
 from policies.bundle.runtime import Network, choose, load_master, load_skills
 from sim.errors import UserError
 from sim.interface import ObservationMemory
+
+DIGITS = 12  # hexadecimal ones of a digest that `Bundle.fingerprint` has
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Result:
     unseen: list[str] = field(default_factory=list)  # ticks that no recorded sensors explain
     unjudged: list[str] = field(default_factory=list)  # for which something is not recorded
     missing: list[str] = field(default_factory=list)  # ticks that are not recorded, as ranges
+    other: list[str] = field(default_factory=list)  # ticks from which another bundle ran
     unread: list[str] = field(default_factory=list)  # unusable messages
 
     @property
@@ -73,8 +78,8 @@ class Result:
 
     @property
     def whole(self) -> bool:
-        """True if no data was missing for the comparison."""
-        return not (self.unseen or self.unjudged or self.missing)
+        """True if nothing was missing for the comparison: no data, and no other bundle."""
+        return not (self.unseen or self.unjudged or self.missing or self.other)
 
 
 def replay(
@@ -105,13 +110,14 @@ def replay(
     sessions, seen = collect_sessions(recording, bundle, result.unread, listen, wants)
     skills = load_skills(bundle)
     masters: dict[str, Network] = {}
+    judged = _judged(recording, bundle, sessions)
     for session in sessions:
-        if not session.ticks:
-            continue
         result.sessions += 1
-        judge = _ReplayCheck(bundle, session, result)
+        judge = _ReplayCheck(bundle, session, result, judged, seen.lockstep)
         judge.ticks(skills, seen)
         for macro, answer in sorted(session.answers.items()):
+            if not judge.decided(macro, answer):
+                continue
             name = master or answer.master
             if not name:
                 raise UserError(
@@ -121,18 +127,36 @@ def replay(
             if name not in masters:
                 masters[name] = load_master(bundle, name)
             judge.decision(macro, answer, masters[name], stochastic)
-    if not result.ticks:
-        traces = [shorten(reason) for reason in result.unread if TRACE in reason]
+    traces = [shorten(reason) for reason in result.unread if TRACE in reason]
+    if not result.ticks and (traces or not result.missing):
         why = f"could be read: {traces[0]}" if traces else "is in it, the robot did not drive"
         raise UserError(f"recording {recording.file}: no tick {why}")
     return result
 
 
+def _judged(recording: Recording, bundle: Bundle, sessions: Sequence[Session]) -> int:
+    """Returns the fingerprint of the bundle whose ticks are compared with the given one.
+
+    It is the given one where that ran. Otherwise it is the one with which the recording began:
+    then it is another one for the whole recording, which is known.
+    """
+    if any(bundle.fingerprint in session.bundles.values() for session in sessions):
+        return bundle.fingerprint
+    try:
+        return int(str(recording.manifest.get("digest"))[:DIGITS], 16)
+    except ValueError:
+        return bundle.fingerprint
+
+
 class _ReplayCheck:
     """Compares one session and adds the differences to `result`."""
 
-    def __init__(self, bundle: Bundle, session: Session, result: Result) -> None:
+    def __init__(
+        self, bundle: Bundle, session: Session, result: Result, judged: int, lockstep: bool
+    ) -> None:
         self.bundle, self.session, self.result = bundle, session, result
+        self._judged, self._lockstep = judged, lockstep
+        self._asked = sorted(session.bundles)  # macro steps
 
     def ticks(
         self, skills: Sequence[Callable[[Float32], Float32]], seen: ObservationCheck
@@ -142,16 +166,18 @@ class _ReplayCheck:
         hierarchy = SkillSchedule(manifest.decision_ticks, manifest.decision_lead, len(skills))
         before: RecordedTick | None = None
         memory = ObservationMemory(interface)
+        judged = True  # the bundle that runs
         seen.begin()
         for told in self.session.ticks:
             self._follows(told.tick, before.tick if before else -1)
             self.result.ticks += 1
             if not seen.matches(told.observation, told.received):
                 self.result.unseen.append(self._place(told.tick))
+            judged = self._runs(hierarchy, told, before, judged)
             difference = self._skill(hierarchy, told, before)
             if difference is None:
                 difference = self._remembered(memory, told, before)
-            if difference is None:
+            if difference is None and judged:
                 action = skills[told.skill](told.observation[None])[0]
                 names = interface.action_names
                 difference = self._first(told.tick, "action", names, told.action, action)
@@ -175,6 +201,36 @@ class _ReplayCheck:
             before = told
         # Who asks at a tick has made all those before it.
         self._follows(self.session.asked, before.tick if before else -1)
+
+    def _runs(
+        self, hierarchy: SkillSchedule, told: RecordedTick, before: RecordedTick | None, last: bool
+    ) -> bool:
+        """True if the judged bundle runs on a tick; `last`: it did on the one before.
+
+        Another one takes over with the macro step that was asked of it, if its decision comes.
+        """
+        macro, within = divmod(told.tick, hierarchy.decision_ticks)
+        runs = last
+        if not within and not told.late:
+            runs = self._is_judged(macro)
+        elif before is None or before.tick != told.tick - 1:
+            runs = last and self._is_judged(macro)
+        if last and not runs:
+            self._name_other(told.tick, macro)
+        return runs
+
+    def _is_judged(self, macro: int) -> bool:
+        """True if a macro step was asked of the judged bundle, as far as requests tell."""
+        place = bisect_left(self._asked, macro)
+        near = self._asked[place : place + 1]
+        if near != [macro]:  # its request is not recorded
+            near = self._asked[max(place - 1, 0) : place + 1]
+        return all(self.session.bundles[each] == self._judged for each in near)
+
+    def _name_other(self, tick: int, macro: int) -> None:
+        found = self.session.bundles.get(macro)
+        which = "" if found is None else f" (its digest begins with {found:0{DIGITS}x})"
+        self.result.other.append(f"{self._place(tick)}{which}")
 
     def _follows(self, tick: int, last: int) -> None:
         """Check that no tick is missing after the last one; a session begins with tick 0."""
@@ -219,12 +275,21 @@ class _ReplayCheck:
         names = self.bundle.interface.observation_names
         return self._first(told.tick, "observation", names, told.observation, expected)
 
+    def decided(self, macro: int, answer: RecordedDecision) -> bool:
+        """True if the master of the judged bundle decided a macro step."""
+        if self._is_judged(macro):
+            return True
+        if not self.result.other:  # its decision came too late for a tick
+            self._name_other(answer.tick, macro)
+        return False
+
     def decision(
         self, macro: int, answer: RecordedDecision, network: Network, stochastic: bool
     ) -> None:
         """Check the logits and the skill of one decision."""
         observation = self.session.questions.get(macro)
-        if observation is None:
+        # In real time the first observation is taken anew when the decision has come.
+        if observation is None and (self._lockstep or macro):
             told = [t.observation for t in self.session.ticks if t.tick == answer.tick]
             observation = told[0] if told else None
         if observation is None:

@@ -121,15 +121,23 @@ def sensor(reader, fields, stamp):
     return message
 
 
-def drive(bundle, sessions=2, first=1, master="goal-0"):
-    """(relative topic, message) as the nodes say them in lockstep, with random sensors."""
+def drive(bundle, sessions=2, first=1, master="goal-0", swap=None, unanswered=()):
+    """(relative topic, message) as the nodes say them in lockstep, with random sensors.
+
+    In the first session another bundle is set before a tick (`swap`), or the master is silent at
+    some macro steps (`unanswered`).
+    """
     interface, manifest = bundle.interface, bundle.manifest
     requests = request_layout(interface.observation_names)
     answers = response_layout(manifest.skills)
     traces = trace_layout(interface.observation_names, interface.action_names)
     network = load_master(bundle, master)
     controller = Controller(
-        interface, load_skills(bundle), manifest.decision_ticks, manifest.decision_lead
+        interface,
+        load_skills(bundle),
+        manifest.decision_ticks,
+        manifest.decision_lead,
+        bundle.fingerprint,
     )
     said, moment, rng = [(MASTER, text(master)), (STATE, text("ready"))], 0, None
     rng = np.random.default_rng(5)
@@ -138,6 +146,8 @@ def drive(bundle, sessions=2, first=1, master="goal-0"):
         said.append((STATE, text("running")))
         for t in range(TICKS):
             moment += 10**8
+            if swap is not None and (session, t) == (first, swap[0]):
+                controller.swap(load_skills(swap[1]), swap[1].fingerprint)
             fields = {term.name: rng.normal(size=term.size) for term in interface.observation}
             for reader in topic_readers(interface.observation):
                 said.append((reader.topic, sensor(reader, fields, moment)))
@@ -145,9 +155,11 @@ def drive(bundle, sessions=2, first=1, master="goal-0"):
             if request is not None:
                 seen, key = request.observation, (session, request.macro, t)
                 said.append((REQUEST, array(requests, *key, request.bundle, vectors=(seen,))))
-                logits = network(seen[None])[0]
-                controller.schedule.set_decision(request.macro, choose(logits))
-                said.append((RESPONSE, array(answers, *key, choose(logits), vectors=(logits,))))
+                if session > first or request.macro not in unanswered:
+                    logits = network(seen[None])[0]
+                    controller.schedule.set_decision(request.macro, choose(logits))
+                    answer = array(answers, *key, choose(logits), vectors=(logits,))
+                    said.append((RESPONSE, answer))
             tick = controller.act()
             vectors = (tick.observation, tick.action, tick.command)
             scalars = (session, t, tick.skill, tick.late, 0, tick.saturated, 0.0, 0.0)
@@ -645,12 +657,94 @@ def test_ticks_that_are_missing_at_the_end_are_named(bundle, said, tmp_path):
     assert not result.whole
 
 
+def without(said, topic, gone):
+    """The same, without the messages of a topic for whose numbers (an array) `gone` is true."""
+    return [m for m in said if m[0] != topic or not gone(m[1].data)]
+
+
+def test_a_session_of_whose_ticks_none_is_recorded_is_named(bundle, said, tmp_path):
+    said = without(said, TRACE, lambda numbers: numbers[0] == 2)
+    write(bundle, tmp_path / "bag", said)
+    result = replay(Recording(tmp_path / "bag"), bundle)
+    # Its last request is of tick 19; what the master said is compared all the same.
+    assert result.missing == ["session 2 tick 0 to 18"]
+    assert (result.sessions, result.ticks, result.decisions) == (2, TICKS, 10)
+    assert (result.equal, result.whole) == (True, False)
+    write(bundle, tmp_path / "none", without(said, TRACE, lambda numbers: True))
+    result = replay(Recording(tmp_path / "none"), bundle)
+    assert result.missing == ["session 1 tick 0 to 18", "session 2 tick 0 to 18"]
+    assert (result.equal, result.whole) == (True, False)
+
+
+def test_a_session_that_ended_before_its_first_tick_lacks_nothing(bundle, said, tmp_path):
+    """It was stopped while it waited for the first decision."""
+    said = without(said, TRACE, lambda numbers: numbers[0] == 2)
+    for topic in (REQUEST, RESPONSE):
+        said = without(said, topic, lambda numbers: numbers[0] == 2 and numbers[1] > 0)
+    write(bundle, tmp_path / "bag", said)
+    result = replay(Recording(tmp_path / "bag"), bundle)
+    assert (result.equal, result.whole, result.decisions) == (True, True, 6)
+
+
+@pytest.mark.parametrize("mode", ["lockstep", "realtime"])
+def test_only_in_lockstep_the_first_decision_is_of_what_tick_0_saw(bundle, said, tmp_path, mode):
+    """In real time the sensors are read anew when the decision has come."""
+    write(bundle, tmp_path / "bag", changed(said, REQUEST, 0, None), mode=mode)
+    result = replay(Recording(tmp_path / "bag"), bundle)
+    unjudged = [] if mode == "lockstep" else ["session 1 tick 0: decision 0"]
+    assert (result.equal, result.unjudged) == (True, unjudged)
+    write(bundle, tmp_path / "later", changed(said, REQUEST, 1, None), mode=mode)
+    assert replay(Recording(tmp_path / "later"), bundle).unjudged == []
+
+
+def test_ticks_of_another_bundle_that_took_over_are_named_and_not_judged(bundle, tmp_path):
+    other = swapped(bundle, tmp_path / "other")
+    began = f"(its digest begins with {bundle.manifest.digest[:12]})"
+    took_over = f"(its digest begins with {other.manifest.digest[:12]})"
+    write(bundle, tmp_path / "bag", drive(bundle, swap=(12, other)))
+    recording = Recording(tmp_path / "bag")
+    result = replay(recording, bundle)
+    # Set before tick 12, asked for at 14, it runs from the next macro step on.
+    assert result.other == [f"session 1 tick 15 {took_over}", f"session 2 tick 0 {took_over}"]
+    assert (result.equal, result.whole) == (True, False)
+    assert (result.ticks, result.decisions) == (2 * TICKS, 3)
+    # Of the bundle that took over the other part is judged.
+    result = replay(recording, other)
+    assert result.other == [f"session 1 tick 0 {began}"]
+    assert (result.equal, result.decisions) == (True, 7)
+    code, out, err = run_mlsh("replay", tmp_path / "bag", bundle.source)
+    assert (code, err) == (3, "")
+    said = f"2 changes to another bundle, which is not compared: session 1 tick 15 {took_over}, "
+    assert said in out
+    # As `gap` and `sysid` say it.
+    (note,) = [n for n in load(tmp_path / "bag", bundle).signals.notes if "another" in n]
+    assert note.startswith(f"another bundle ran from session 1 tick 15 {took_over}")
+
+
+def test_a_difference_beside_another_bundle_is_found(bundle, tmp_path):
+    said = drive(bundle, swap=(12, swapped(bundle, tmp_path / "other")))
+    write(bundle, tmp_path / "bag", changed(said, TRACE, 7, set_to(16, 0.25)))
+    result = replay(Recording(tmp_path / "bag"), bundle)
+    assert str(result.first_tick).startswith("session 1 tick 7: action base_velocity.0 recorded")
+
+
+@pytest.mark.parametrize("lost", [[], [3], [4]])
+def test_a_bundle_whose_decision_is_late_takes_over_with_the_next(bundle, tmp_path, lost):
+    """The old skills go on; a request that is not recorded may have been about either."""
+    other = swapped(bundle, tmp_path / "other")
+    said = drive(bundle, sessions=1, swap=(12, other), unanswered=[3])
+    write(bundle, tmp_path / "bag", without(said, REQUEST, lambda numbers: numbers[1] in lost))
+    result = replay(Recording(tmp_path / "bag"), bundle)
+    assert [text.partition(" (")[0] for text in result.other] == ["session 1 tick 20"]
+    assert result.equal
+
+
 def heard(bundle, said):
     kinds = {
         t.name: t.type for t in recorded_topics(bundle.interface, stamped=True, lockstep=True)
     }
     sensors = [reader.topic for reader in topic_readers(bundle.interface.observation)]
-    found = Completeness(bundle.interface, bundle.manifest.skills, sensors)
+    found = Completeness(bundle.manifest, sensors)
     for topic, message in said:
         found.hear(topic, bytes(STORE.serialize_cdr(message, kinds[topic])))
     return found
@@ -673,6 +767,52 @@ def test_a_recorder_knows_what_it_has_lost(bundle, said):
     tail = [m for i, m in enumerate(said[: last + 1]) if i not in traces[-asked + 1 :]]
     (lost,) = heard(bundle, tail).lacking()
     assert lost.endswith(f"to {asked - 1} of session 2")
+
+
+@pytest.mark.parametrize(
+    ("topic", "gone", "expected"),
+    [
+        (REQUEST, lambda n: n[0] == 1 and n[1] in (3, 4), "macro steps 3 to 4 of session 1"),
+        (REQUEST, lambda n: n[0] == 1 and n[1] == 0, "macro steps 0 of session 1"),
+        (RESPONSE, lambda n: n[0] == 2 and n[1] in (0, 3), "macro steps 0, 3 of session 2"),
+        (TRACE, lambda n: n[0] == 1 and n[1] < 3, "ticks 0 to 2 of session 1"),
+        (TRACE, lambda n: n[0] == 2 and n[1] < 3, "ticks 0 to 2 of session 2"),
+        (TRACE, lambda n: n[0] == 2, "ticks 0 to 18 of session 2"),
+        (OUTCOME_TOPIC, lambda n: n[0] == 2 and n[1] < 3, "3 ticks"),
+    ],
+)
+def test_the_head_of_a_session_and_its_decisions_are_missed_too(
+    bundle, said, topic, gone, expected
+):
+    lost = heard(bundle, without(said, topic, gone)).lacking()
+    assert lost == [f"{topic}: {expected}"]
+
+
+def test_the_head_of_a_session_is_missed_without_its_first_request_if_it_was_seen_to_begin(
+    bundle, said
+):
+    """All of its first macro step is lost; before it, skill_node was `ready`."""
+    early = without(said, TRACE, lambda n: n[0] == 1 and n[1] < 4)
+    for topic in (REQUEST, RESPONSE):
+        early = without(early, topic, lambda n: n[0] == 1 and n[2] < 4)
+    lost = [f"{TRACE}: ticks 0 to 3 of session 1", f"{REQUEST}: macro steps 0 of session 1"]
+    assert heard(bundle, early).lacking() == lost
+    # A recorder that comes later lacks nothing of that; the state that it hears first is latched.
+    states = [i for i, (topic, _) in enumerate(early) if topic == STATE]
+    late = [m for i, m in enumerate(early) if i != states[0]]
+    assert heard(bundle, late).lacking() == []
+
+
+def test_a_late_master_is_no_message_that_was_lost(bundle):
+    assert heard(bundle, drive(bundle, unanswered=[2, 3])).lacking() == []
+
+
+def test_a_long_list_of_what_is_missing_is_cut(bundle, said):
+    many = [m for n in range(20) for m in drive(bundle, sessions=1, first=n + 1)]
+    many = without(many, TRACE, lambda n: n[1] == 7)
+    lost = heard(bundle, [m for m in many if m[0] in (TRACE, REQUEST, RESPONSE)]).lacking()
+    assert len(lost) == 11
+    assert lost[9:] == [f"{TRACE}: ticks 7 of session 10", "10 more"]
 
 
 def test_bytes_that_are_no_message_are_passed_over(bundle):
@@ -1148,7 +1288,8 @@ def traces():
         publisher = made[1]
         wait_for(lambda: publisher.get_subscription_count() == 1, "recorder_node listens")
         for i in range(count):
-            publisher.publish(Float64MultiArray(data=[float(i)] * 20))
+            # All of tick 0, so that nothing is missing; the last number is of the command.
+            publisher.publish(Float64MultiArray(data=[0.0] * 19 + [float(i)]))
 
     yield say
     if made:
@@ -1170,7 +1311,7 @@ def test_a_signal_closes_the_file_and_nothing_is_lost(
     with Reader(place) as reader:
         assert reader.message_count == 800
     with AnyReader([place]) as reader:
-        found = [reader.deserialize(d, c.msgtype).data[0] for c, _, d in reader.messages()]
+        found = [reader.deserialize(d, c.msgtype).data[-1] for c, _, d in reader.messages()]
     assert found == list(range(800))
 
 

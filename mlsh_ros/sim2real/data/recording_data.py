@@ -147,6 +147,8 @@ def _ours(recording: Recording, bundle: Bundle) -> Loaded:
             f"ticks are missing in {len(replayed.missing)} place(s): "
             f"{listed(replayed.missing, most=90)}; nothing is compared across"
         )
+    if replayed is not None and replayed.other:
+        notes.append(f"another bundle ran from {listed(replayed.other, most=90)} on")
     mode = recording.about.get("mode", "")
     signals = listener.finish(recording.file.name, mode, known=notes)
     return Loaded(replace(signals, notes=[*notes, *signals.notes]), replayed)
