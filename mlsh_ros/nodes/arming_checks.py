@@ -23,6 +23,7 @@ from sim.errors import UserError
 
 DISCOVERY = 1.0  # s that a latched emergency stop may take to be heard by a node that was started
 FRESH = 0.5  # s that sensors may take to come after the robot was armed
+SILENCE = 2.0  # s in which recorder_node has to repeat its state, which it does every 0.1 s
 
 
 class ArmingChecks:
@@ -67,7 +68,19 @@ class ArmingChecks:
             new_data,
             lockstep,
         )
-        self.recorder = ""  # what recorder_node says of itself
+        self._recorder = "", 0.0  # what recorder_node says of itself, and when it did, s
+        self._recorder_spoke = threading.Condition()
+
+    @property
+    def recorder(self) -> str:
+        """State that recorder_node published last; set with every message of it."""
+        return self._recorder[0]
+
+    @recorder.setter
+    def recorder(self, text: str) -> None:
+        with self._recorder_spoke:
+            self._recorder = text, steady_time()
+            self._recorder_spoke.notify_all()
 
     @property
     def listening_since(self) -> float:
@@ -146,6 +159,8 @@ class ArmingChecks:
             return ""
         if not self._node.publisher_count(RECORDER_STATE):
             why = "is not there"
+        elif self.recorder == RECORDING and not self._recorder_lives():
+            why = f"has been silent for {steady_time() - self._recorder[1]:.1f} s"
         elif self.recorder != RECORDING:
             why = f"is {shorten(self.recorder)}" if self.recorder else "has sent no state yet"
         elif not self._reporter.heard:
@@ -153,3 +168,9 @@ class ArmingChecks:
         else:
             return ""
         return f"recorder_node {why}; set require_recorder to false to go on without a recording"
+
+    def _recorder_lives(self) -> bool:
+        """True once recorder_node repeats its state; DDS keeps the last one of a killed node."""
+        asked = steady_time()
+        with self._recorder_spoke:
+            return self._recorder_spoke.wait_for(lambda: self._recorder[1] > asked, SILENCE)

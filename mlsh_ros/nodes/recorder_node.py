@@ -51,8 +51,9 @@ LATE = 5  # times between two looks from which on this node was held up
 REPAIR = 3.5
 TOLD = (TRACE, REQUEST, RESPONSE, OUTCOME)
 DRAIN = 1.5  # s in which what has been received has to be written at the end
-LOOK = 0.1  # s between two looks at who is heard
-FAULT, ENDED = "fault", "ended"  # what it says of itself beside WAITING and RECORDING
+LOOK = 0.1  # s between two looks at who is heard, and two words of its own state
+# What it says of itself beside WAITING and RECORDING.
+FAULT, ENDING, ENDED = "fault", "ending", "ended"
 
 
 class RecorderNode(CoreNode):
@@ -66,7 +67,8 @@ class RecorderNode(CoreNode):
         self._subscriptions_made: dict[str, Any] = {}  # by topic
         self._own_timers: list[Any] = []
         self._driver = ""  # state of skill_node
-        self._told = ""  # our own
+        self._own_state = ""
+        self._saying = threading.Lock()  # guards it and its publisher
         self._publisher: Any = None  # of it
 
     def configure(self) -> None:
@@ -123,6 +125,7 @@ class RecorderNode(CoreNode):
         """Receive the last messages of skill_node, write all messages, and close the file."""
         if self._recorder is None or not self._subscriptions_made:
             return
+        self._tell(ENDING, over=(WAITING, RECORDING))  # nothing may start on it any more
         self._hear_out()
         self._drain()
         for subscription in self._subscriptions_made.values():
@@ -131,16 +134,22 @@ class RecorderNode(CoreNode):
         for timer in self._own_timers:
             self.destroy_timer(timer)
         lost = "; ".join(self._heard.lacking())
-        if not self._told.startswith(FAULT):
-            self._tell(f"{ENDED}, incomplete: {lost}" if lost else ENDED)
-        if self._recorder.fault:
+        if self._recorder.fault:  # it has been told
             raise UserError(self._recorder.fault)
-        self._recorder.close(lost)
+        try:
+            self._recorder.close(lost)
+        except Exception as error:
+            text = str(error) if isinstance(error, UserError) else one_line(error)
+            self._tell(f"{FAULT}: {text}")
+            raise
+        self._tell(f"{ENDED}, incomplete: {lost}" if lost else ENDED, over=ENDING)
         if lost:
             self.get_logger().warning(f"the recording lacks {lost}")
         if silent := self._recorder.silent:
             self.get_logger().warning(f"nothing came from {', '.join(silent)}")
         self.get_logger().info(f"{self._recorder.count} messages in {self._recorder.file}")
+        if self._own_state.startswith(FAULT):  # of a message that could not be written
+            raise UserError(self._own_state)
 
     def cleanup(self) -> None:
         """Reset, so that another recording can begin."""
@@ -181,26 +190,32 @@ class RecorderNode(CoreNode):
         if topic in TOLD:
             self._newest = steady_time()
         self._awaited.discard(topic)
-        self._heard.hear(topic, data)
         if topic == STATE:  # CDR: four bytes of header, four of length, text, zero
             self._driver = data[8:].rstrip(b"\0").decode(errors="replace").partition(":")[0]
         try:
             self._recorder.write(topic, data, received=time.time_ns())
         except UserError as error:
             self._fail(str(error))
+            return
+        except Exception as error:
+            self._fail(one_line(error))
+            return
+        self._heard.hear(topic, data)  # after it: what could not be written is lost
 
     def _look(self) -> None:
         """Report when all publishers are matched; DDS discovery may take seconds."""
         if (now := steady_time()) - self._looked > LATE * LOOK:
             self._held_up = now
         self._looked = now
-        if not self._told.startswith(WAITING):
-            return
-        if unheard := self._unheard():
-            self._tell(f"{WAITING}: {', '.join(unheard)}")
+        if self._own_state.startswith(WAITING):
+            if unheard := self._unheard():
+                self._tell(f"{WAITING}: {', '.join(unheard)}", over=WAITING)
+            else:
+                self.get_logger().info("hears every sensor, the master and skill_node")
+                # The last: skill_node may start on it.
+                self._tell(RECORDING, over=WAITING)
         else:
-            self.get_logger().info("hears every sensor, the master and skill_node")
-            self._tell(RECORDING)  # the last: skill_node may start on it
+            self._tell_again()
 
     def _unheard(self) -> list[str]:
         """Topics without a message so far, or not yet matched; see `recorded_topics`."""
@@ -212,14 +227,25 @@ class RecorderNode(CoreNode):
         }
         return sorted(self._awaited | alone)
 
-    def _tell(self, text: str) -> None:
-        if text != self._told:
-            self._told = text
-            self._publisher.publish(String(data=text))
+    def _tell(self, text: str, *, over: str | tuple[str, ...] = "") -> None:
+        """Change the own state, if it begins with `over`, and publish it."""
+        with self._saying:
+            if self._own_state.startswith(over):
+                self._own_state = text
+        self._tell_again()
+
+    def _tell_again(self) -> None:
+        """Publish the own state, as `_look` does again and again: who is silent has ended."""
+        with self._saying:
+            try:
+                self._publisher.publish(String(data=self._own_state))
+            except Exception as error:  # it is published again
+                self.get_logger().error(f"state {self._own_state!r}: {one_line(error)}")
 
     def _fail(self, text: str) -> None:
         """Report a fault; the other nodes continue, because a robot needs no recording."""
-        self.get_logger().error(text)
+        if self._own_state != f"{FAULT}: {text}":
+            self.get_logger().error(text)
         self._tell(f"{FAULT}: {text}")
 
     def _flush(self) -> None:

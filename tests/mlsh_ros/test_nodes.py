@@ -161,13 +161,21 @@ def test_a_robot_that_is_to_be_recorded_does_not_start_before_the_recorder_hears
     way_out = "set require_recorder to false to go on without a recording"
     assert refusal() == f"cannot start: recorder_node is not there; {way_out}"
     recorder = observer.node.create_publisher(String, "recorder_node/state", LATCHED)
-    for said in ("waiting: odom, goals", "fault: no space left on device", "ended"):
-        recorder.publish(String(data=said))
-        wait_for(lambda said=said: said in refusal(), 5.0, said)
-        assert refusal() == f"cannot start: recorder_node is {said}; {way_out}"
+    said = ["waiting: odom, goals"]
+    repeats = observer.node.create_timer(0.1, lambda: recorder.publish(String(data=said[0])))
+    for text in (said[0], "fault: no space left on device", "ended"):
+        said[0] = text
+        wait_for(lambda text=text: text in refusal(), 5.0, text)
+        assert refusal() == f"cannot start: recorder_node is {text}; {way_out}"
+    # DDS keeps the last word of one that was killed.
+    repeats.cancel()
     recorder.publish(String(data="recording"))
+    wait_for(lambda: "recorder_node has been silent for" in refusal(), 5.0, refusal)
+    said[0] = "recording"
+    repeats.reset()
     wait_for(lambda: observer.call(Trigger, "skill_node/start").success, 5.0, "a start")
     # Once it is started nobody asks any more: a dead recorder stops no robot.
+    said[0] = "ended"
     recorder.publish(String(data="ended"))
     time.sleep(0.3)
     assert observer.state() == "running"
@@ -177,6 +185,26 @@ def test_a_robot_that_is_to_be_recorded_does_not_start_before_the_recorder_hears
     answer = observer.call(SetParameters, "skill_node/set_parameters", parameters=[without])
     assert answer.results[0].successful
     assert observer.call(Trigger, "skill_node/start").success
+
+
+def test_a_recorder_that_was_killed_is_noticed_by_the_next_start(world, tmp_path):
+    """DDS knows it for up to 20 s: its state, its publisher, its subscriptions."""
+    observer, said = world.observer, []
+    observer.node.create_subscription(
+        String, "recorder_node/state", lambda message: said.append(message.data), LATCHED
+    )
+    world.start("recorder_node", record_dir=str(tmp_path / "bag"))
+    world.start_all(require_recorder=True)
+    wait_for(lambda: said and said[-1] == "recording", 40.0, lambda: said[-1:])
+    observer.arm()
+    assert observer.call(Trigger, "skill_node/start").success
+    assert observer.call(Trigger, "skill_node/stop").success
+    world.nodes["recorder_node"].kill()
+    world.nodes["recorder_node"].wait(5.0)
+    refused = observer.call(Trigger, "skill_node/start")
+    assert not refused.success
+    assert re.match(r"cannot start: recorder_node has been silent for \d\.\d s", refused.message)
+    assert observer.state() == "ready"
 
 
 # Lifecycle and parameters ---------------------------------------------------------------------
