@@ -77,6 +77,7 @@ setup(
             "pretrained/*/*.json",
             "pretrained/*/*.npz",
             "pretrained/*/*/*.onnx",
+            "pretrained/*/*/*.bin",
         ],
         "mlsh_ros": [
             "py.typed",

@@ -6,6 +6,7 @@ from mlsh_ros.cli.console import console, make_table, say
 from mlsh_ros.cli.options import BindingsFile, BundleName
 from mlsh_ros.evaluation.number_format import amount, percent
 from policies.bundle.bundle import Bundle
+from policies.bundle.bundle_files import read_files
 from sim.interface import ActionTerm, ObservationTerm, ranges
 
 
@@ -47,7 +48,7 @@ def describe_topics(bundle: Bundle) -> None:
 def describe(bundle: Bundle) -> None:
     """Print the contents of a checked bundle."""
     m = bundle.manifest
-    size = sum(len(data) for data in bundle.files.values())
+    size = sum(len(data) for data in read_files(bundle.source).values())
     o, a = m.interface.observation_size, m.interface.action_size
     say(f"bundle {m.name} ({bundle.source}, {size / 1024:.0f} kB): valid")
     say(

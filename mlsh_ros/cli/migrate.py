@@ -21,7 +21,8 @@ def migrate(
 ) -> None:
     """Rewrite what an earlier version wrote with the names of this one.
 
-    Comments stay. The new files take the place of the old ones when they are complete.
+    Comments stay. Weights that several skills of a bundle have are stored once. The new files take
+    the place of the old ones when they are complete.
     """
     from policies.training.migrate import migrate as rewrite
     from sim.files.output import named

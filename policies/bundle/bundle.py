@@ -2,6 +2,7 @@
 
     manifest.json     what it is, for which robot, and the SHA-256 of every other file
     skills/0.onnx ..  the skills, shared by all tasks
+    skills/weights-...  arrays that several skills have in common (`policies.bundle.storage`)
     masters/NAME.onnx one small head for each task
     golden.npz        recorded observations with the outputs of every network
 
@@ -37,9 +38,10 @@ from policies.bundle.manifest import (
     sha256,
 )
 from policies.bundle.onnx_reader import check_network
+from policies.bundle.storage import Stored, write_folder
 from sim.errors import UserError, short, unknown
 from sim.files.lookup import find
-from sim.files.output import check_place, replacing_folder
+from sim.files.output import check_place
 from sim.interface import Interface
 from sim.interface.robot_file import robot_names
 
@@ -143,18 +145,21 @@ def check_bundle(files: dict[str, bytes], source: Path) -> Bundle:
 
 
 def _load(names: list[str], read: Read, source: Path) -> Bundle:
-    """Read only the files that the manifest lists."""
+    """Read only the files that the manifest lists, and the weights that skills share."""
     if MANIFEST not in names:
         raise UserError(f"{source}: {MANIFEST} is missing; {advice(names, source)}")
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(f"{source}: {short(repeated[0])} is in it twice")
     text = bounded(read, MANIFEST, MAX_MANIFEST_BYTES, source)
     manifest = parse_manifest(text, source / MANIFEST)
+    stored = Stored(names, read, source)
+    expected = _expected(manifest, stored.names, source)
     files = {MANIFEST: text}
-    for name, data in read_all(read, _expected(manifest, names, source), source, len(text)):
+    for name, data in read_all(stored.read, expected, source, len(text)):
         if sha256(data) != manifest.files[name]:
             raise UserError(f"{source}: file {name!r} is not the one that the manifest describes")
         files[name] = data
+    stored.check_used()
     return _check_contents(manifest, files, source)
 
 
@@ -215,10 +220,7 @@ def write_bundle(manifest: Manifest, files: dict[str, bytes], path: Path) -> Bun
     contents = {**files, MANIFEST: text.encode()}
     check_target(path)
     check_bundle(contents, path)
-    with replacing_folder(path, overwrite=True) as fresh:
-        for name, data in contents.items():
-            (fresh / name).parent.mkdir(exist_ok=True)
-            (fresh / name).write_bytes(data)
+    write_folder(contents, path)
     return load_bundle(path)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from policies.bundle.manifest import GOLDEN, MANIFEST, Manifest, digest_of, make
 from policies.bundle.runtime import load_master, load_skills
 from sim.errors import UserError, validated
 from sim.files.migrations import CHANGES, SCHEMA, is_earlier, rename
-from sim.files.output import replacing, replacing_folder
 from sim.files.strict_json import parse_json
 
 
@@ -73,20 +71,3 @@ def _described(manifest: Manifest, files: dict[str, bytes], source: Path) -> Bun
     for name in bundle.manifest.masters:
         load_master(bundle, name)
     return bundle
-
-
-def write_folder(files: dict[str, bytes], path: Path) -> None:
-    """Put the files in the place of a bundle folder, all or none of them."""
-    with replacing_folder(path, overwrite=True) as fresh:
-        for name, data in files.items():
-            (fresh / name).parent.mkdir(exist_ok=True)
-            (fresh / name).write_bytes(data)
-
-
-def write_zip(files: dict[str, bytes], path: Path) -> None:
-    """Put the files in the place of a bundle's zip file."""
-    with replacing(path, overwrite=True) as fresh, zipfile.ZipFile(fresh, "w") as archive:
-        for name, data in files.items():
-            entry = zipfile.ZipInfo(name)
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, data, zipfile.ZIP_DEFLATED)

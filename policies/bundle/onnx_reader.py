@@ -23,10 +23,10 @@ INPUT, OUTPUT = "observation", "output"
 Float32 = NDArray[np.float32]
 
 # Field numbers of onnx.proto (ModelProto, GraphProto, NodeProto, TensorProto).
-_GRAPH, _FUNCTIONS = 7, 25
+GRAPH, _FUNCTIONS = 7, 25
 NODE, INITIALIZER, _SPARSE = 1, 5, 15
 _OP_TYPE, _DOMAIN = 4, 7
-_DIMS, _DATA_TYPE, _NAME, _RAW, _EXTERNAL, _LOCATION = 1, 2, 8, 9, 13, 14
+_DIMS, _DATA_TYPE, _NAME, RAW, EXTERNAL, LOCATION = 1, 2, 8, 9, 13, 14
 _FLOAT, _INT64 = 1, 7
 
 
@@ -69,7 +69,7 @@ def graph_parts(wire: Wire, data: bytes, where: str) -> Iterator[tuple[int, byte
     for number, value in wire.fields(data):
         if number == _FUNCTIONS:
             raise UserError(f"{where}: model-local functions are not accepted")
-        if number != _GRAPH:
+        if number != GRAPH:
             continue
         for part, body in wire.fields(to_bytes(value)):
             if part == _SPARSE:
@@ -111,11 +111,11 @@ def tensor_of(
             dims += [value] if isinstance(value, int) else _varints(value)
         elif number == _NAME:
             name = name_of(value)
-        elif number == _RAW:
+        elif number == RAW:
             raw = to_bytes(value)
         elif number == _DATA_TYPE:
             kind = int(value) if isinstance(value, int) else 0
-        elif number == _EXTERNAL or (number == _LOCATION and value):
+        elif number == EXTERNAL or (number == LOCATION and value):
             raise UserError(f"{where}: external data is not accepted")
     if integers and kind == _INT64:
         return name, np.frombuffer(raw, "<i8").reshape(dims)
@@ -132,8 +132,14 @@ class Wire:
 
     def fields(self, data: bytes) -> Iterator[tuple[int, int | bytes]]:
         """Number and value of each field of a message."""
+        for number, value, _, _ in self.places(data):
+            yield number, value
+
+    def places(self, data: bytes) -> Iterator[tuple[int, int | bytes, int, int]]:
+        """Number and value of each field of a message, and where it begins and ends in it."""
         at = 0
         while at < len(data):
+            begin = at
             self._count += 1
             if self._count > MAX_FIELDS:
                 raise ValueError(f"more than {MAX_FIELDS} fields")
@@ -141,7 +147,7 @@ class Wire:
             number, wire = key >> 3, key & 7
             if wire == 0:
                 value, at = _varint(data, at)
-                yield number, value
+                yield number, value, begin, at
                 continue
             if wire == 2:
                 length, at = _varint(data, at)
@@ -149,10 +155,11 @@ class Wire:
                 length = 8 if wire == 1 else 4
             else:
                 raise ValueError(f"wire type {wire}")
-            if at + length > len(data):
+            end = at + length
+            if end > len(data):
                 raise ValueError("truncated")
-            yield number, data[at : at + length]
-            at += length
+            yield number, data[at:end], begin, end
+            at = end
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -230,7 +230,7 @@ def _check_sizes(mapping: SkillMapping, policy: tuple[int, int], where: str) -> 
 
 
 def _check_file_size(one: int, every: int, skills: int, policy: Path) -> None:
-    """Every skill has all weights of its policy in a file of its own; sizes are in bytes."""
+    """Sizes, in bytes, of skills with their weights in them, as whoever loads them has them."""
     for size, most, what in (
         (one, MAX_FILE_BYTES, "a skill"),
         (every, MAX_BUNDLE_BYTES, f"a bundle of {skills} skills"),

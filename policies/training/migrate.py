@@ -13,8 +13,9 @@ from pathlib import Path
 
 from policies.bundle.bundle import load_bundle
 from policies.bundle.bundle_files import read_files
-from policies.bundle.earlier_bundle import converted, is_current, write_folder, write_zip
+from policies.bundle.earlier_bundle import converted, is_current
 from policies.bundle.manifest import MANIFEST
+from policies.bundle.storage import stored, whole, write_folder, write_zip
 from policies.mlsh.config import read_config
 from policies.training.earlier_run import convert_run
 from sim.errors import UserError
@@ -109,13 +110,19 @@ def _run(folder: Path) -> Migration:
 
 
 def _bundle(path: Path) -> Migration:
-    files = read_files(path)
+    """Its names, and the form in which skills that have weights in common are stored."""
+    found = read_files(path)
+    files = whole(found, path)
+    rewritten: tuple[str, ...] = (MANIFEST,)
     if is_current(files, path):
         load_bundle(path)
-        return Migration("bundle", ())
-    (write_folder if path.is_dir() else write_zip)(converted(files, path), path)
-    load_bundle(path)
-    return Migration("bundle", (MANIFEST,))
+        rewritten = tuple(n for n, data in stored(files).items() if found.get(n) != data)
+    else:
+        files = converted(files, path)
+    if rewritten:
+        (write_folder if path.is_dir() else write_zip)(files, path)
+        load_bundle(path)
+    return Migration("bundle", rewritten)
 
 
 def _renamed(file: Path, kind: str) -> str | None:

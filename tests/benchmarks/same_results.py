@@ -118,6 +118,12 @@ class Tree:
         return {str(i): line for i, line in enumerate(values)}
 
 
+def manifest_files(bundle: Path) -> dict[str, str]:
+    """SHA-256 of every file of a bundle, of skills with their weights in them."""
+    found: dict[str, str] = json.loads((bundle / "manifest.json").read_text())["files"]
+    return found
+
+
 def record(mlsh: str, recording: str, output: Path) -> None:
     """Write all results of the tree in the current folder; what `output` has already is kept."""
     pretrained = Path("policies/pretrained")
@@ -130,8 +136,10 @@ def record(mlsh: str, recording: str, output: Path) -> None:
         tree = Tree(mlsh, Path(scratch))
         steps: dict[str, Callable[[], dict[str, Any]]] = {
             "skill files": lambda: {
-                str(path.relative_to(pretrained)): hashlib.sha256(path.read_bytes()).hexdigest()
-                for path in sorted(pretrained.glob("*/skills/*.onnx"))
+                f"{bundle}/{name}": digest
+                for bundle in bundles
+                for name, digest in manifest_files(pretrained / bundle).items()
+                if name.startswith("skills/")
             },
             **{f"train {f}": partial(tree.train, f) for f in ("moving_bandits", "rooms")},
             **{f"evaluate {b}": partial(tree.evaluate, b, "--episodes", "5") for b in bundles},

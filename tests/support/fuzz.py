@@ -31,10 +31,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from mlsh_ros.bringup.graphs import ROBOT, SIM
 from mlsh_ros.bringup.params_file import check_params_file, overrides_from_file
 from policies.bundle.bundle import PRETRAINED, load_bundle
+from policies.bundle.imported_graph import check_imported
 from policies.bundle.manifest import MANIFEST, digest_of, parse_manifest, sha256
 from policies.bundle.onnx_reader import read_graph
 from policies.bundle.runtime import load_master, load_skills
 from policies.bundle.skill_limits import read_skill_limits
+from policies.bundle.storage import whole
 from policies.mlsh.config import read_config
 from policies.mlsh.presets import preset
 from policies.skill_import import importer
@@ -278,6 +280,12 @@ def targets() -> dict[str, Target]:
         ),
         "onnx": Target(graphs, protobuf_change, read_onnx, ".onnx"),
         "zip": Target(zips, zip_change, read_zip, ".zip"),
+        "shared weights": Target(
+            [path.read_bytes() for path in sorted(PRETRAINED.glob("go2_walk/skills/*.onnx"))],
+            protobuf_change,
+            read_stored_skill,
+            ".onnx",
+        ),
         "params": Target([example.read_bytes(), PARAMS], yaml_change, read_params, ".yaml"),
         "sim_params": Target(
             [p.read_bytes() for p in sorted(ROBOTS.glob("*/sim_params/*.yaml"))],
@@ -319,6 +327,7 @@ def targets() -> dict[str, Target]:
     }
 
 
+GO2 = 54, 12  # observations and actions of the robot `go2`
 PARAMS = b"""/**: {ros__parameters: {use_sim_time: false}}
 /**/skill_node: {ros__parameters: {max_late_decisions: 5, estop: true, bundle: rooms}}
 bot1: {sim_node: {ros__parameters: {seed: 3}}}
@@ -356,6 +365,13 @@ def read_manifest(path: Path) -> None:
 def read_onnx(path: Path) -> None:
     """A graph."""
     read_graph(path.read_bytes(), str(path))
+
+
+def read_stored_skill(path: Path) -> None:
+    """A skill of the Go2, with its weights in a file beside it."""
+    (weights,) = PRETRAINED.glob("go2_walk/skills/*.bin")
+    files = {"skills/0.onnx": path.read_bytes(), f"skills/{weights.name}": weights.read_bytes()}
+    check_imported(whole(files, path)["skills/0.onnx"], str(path), *GO2)
 
 
 def read_zip(path: Path) -> None:
