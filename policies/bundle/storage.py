@@ -106,7 +106,7 @@ class Stored:
         location = place.get("location", "")
         if not self._file or f"{FOLDER}{location}" != self._file:
             raise UserError(
-                f"{where}: its weights are in {short(location)}, the bundle has "
+                f"{where}: its external data are in {short(location)}, the bundle has "
                 f"{short(self._file) if self._file else 'no file of weights'}"
             )
         form = [number for number, *_ in fields] == [EXTERNAL] * 3 + [LOCATION]
@@ -226,7 +226,7 @@ def _name_of(weights: bytes) -> str:
 
 
 def _values(wire: Wire, tensor: bytes) -> tuple[bytes, bytes]:
-    """What is in front of a tensor's values, and these; they are its last field, or none."""
+    """Splits a tensor before its values; there are none if they are not its last field."""
     *_, (number, values, begin, _) = wire.places(tensor)
     return (tensor[:begin], to_bytes(values)) if number == RAW else (tensor, b"")
 

@@ -230,7 +230,7 @@ def _check_sizes(mapping: SkillMapping, policy: tuple[int, int], where: str) -> 
 
 
 def _check_file_size(one: int, every: int, skills: int, policy: Path) -> None:
-    """Sizes, in bytes, of skills with their weights in them, as whoever loads them has them."""
+    """Sizes are in bytes, of skills with their weights in them, as a loader has them."""
     for size, most, what in (
         (one, MAX_FILE_BYTES, "a skill"),
         (every, MAX_BUNDLE_BYTES, f"a bundle of {skills} skills"),
