@@ -57,10 +57,18 @@ class ValueIteration:
             decisions: of the task.
             bonus: (K,) first guess of what each skill is worth more than the others.
         """
-        config, n = self.config, len(decisions.skill)
+        config, n, size = self.config, len(decisions.skill), self.features.count
         self.bonus = bonus
+        seen, row = np.unique(
+            np.concatenate([decisions.obs, decisions.following]), axis=0, return_inverse=True
+        )
+        now, following = np.split(row.reshape(-1), 2)
+        features, basis = self.features(seen), np.eye(size)
+        if len(seen) < size:  # the weights are learned in the span of the features, F or fewer
+            basis = np.linalg.qr(features.T)[0]
+            features = features @ basis
         regression = SkillRegression(
-            self.features(decisions.obs),
+            features[now],
             decisions.skill,
             self.skills,
             shared=config.prior,
@@ -69,14 +77,15 @@ class ValueIteration:
         )
         noise = config.noise * self.rng.standard_normal((config.members, n))
         noise[MEAN] = 0
-        following, limit = self.features(decisions.following), decisions.limit
+        shared, own, weights = (part @ basis for part in (self._shared, self._own, self.weights))
         for _ in range(config.iterations):
-            found = following @ self.weights.reshape(-1, self.features.count).T
-            best = (found.reshape(n, -1, self.skills) + bonus).max(axis=-1).T  # (M, n)
-            target = np.clip(decisions.reward + decisions.discount * best, -limit, limit)
-            self.weights = regression.weights(
-                target + noise - bonus[decisions.skill], self._shared, self._own
-            )
+            found = features @ weights.reshape(-1, basis.shape[1]).T
+            best = (found.reshape(len(seen), -1, self.skills) + bonus).max(axis=-1)  # (u, M)
+            later = decisions.discount * best[following].T
+            target = np.clip(decisions.reward + later, -decisions.limit, decisions.limit)
+            weights = regression.weights(target + noise - bonus[decisions.skill], shared, own)
+        prior = self._shared[:, None] + self._own
+        self.weights = prior + (weights - prior @ basis) @ basis.T
 
     def values(self, obs: Float32, member: NDArray[np.intp] | int = MEAN) -> Float32:
         """(n, K) values of observations (n, O) by one member, or by each row's own (n,)."""

@@ -222,7 +222,44 @@ def test_the_weights_of_all_skills_are_those_of_one_large_regression():
     assert weights[:, 2] == pytest.approx(parts[:, 0] + priors[:, 3], rel=1e-9)
 
 
-def test_the_head_is_the_mean_up_to_a_constant_and_a_unit():
+def at_random(episodes: int):
+    """Decisions between random observations of two elements, of which there are 70 features."""
+    rng = np.random.default_rng(0)
+    return decisions(
+        *(
+            replace(
+                episode(list(rng.standard_normal((3, 1))), [0, 1, 1]),
+                obs=rng.standard_normal((4, 2), np.float32),
+            )
+            for _ in range(episodes)
+        )
+    )
+
+
+@pytest.mark.parametrize("episodes", [2, 120])  # 8 and 480 observations
+def test_fewer_observations_than_features_give_the_same_weights(episodes):
+    """After one iteration the targets are the rewards, and the mean is that of a regression."""
+    found = at_random(episodes)
+    values = values_of(found, noise=0.5, iterations=1)
+    features, prior = values.features(found.obs), values.config.prior
+    own = prior * values.config.advantage
+    whole = SkillRegression(features, found.skill, 2, shared=prior, own=own, noise=0.5)
+    nothing = np.zeros((1, 2, features.shape[1]))
+    expected = whole.weights(found.reward[None], nothing[:, 0], nothing)
+    assert values.weights[:1] == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_sample_of_the_prior_changes_only_where_features_were_seen():
+    found = at_random(2)
+    values, before = (values_of(found, iterations=n) for n in (60, 1))
+    features = values.features(found.obs)
+    unseen = np.eye(features.shape[1]) - np.linalg.pinv(features) @ features
+    assert values.weights @ unseen == pytest.approx(before.weights @ unseen, abs=1e-9)
+    assert abs(values.weights[1:] @ unseen).max() > 0.1
+    assert abs(values.weights - before.weights).max() > 0.01
+
+
+def test_the_head_is_the_mean_updef test_the_head_is_the_mean_up_to_a_constant_and_a_unit():
     values = values_of(decisions(*chain()), bonus=np.array([0.1, -0.1]))
     obs = np.linspace(-1, 3, 50, dtype=np.float32)[:, None]
     (weight, bias), (last, last_bias) = values.head()
