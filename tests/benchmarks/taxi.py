@@ -1,186 +1,189 @@
-"""New masters on gymnasium's Taxi: where the passenger waits and wants to go is hidden.
+"""New masters on Taxi: where the passenger waits and wants to go is hidden.
 
-python -m tests.benchmarks.taxi --seeds 10
+python -m tests.benchmarks.taxi gymnasium --seeds 10
+python -m tests.benchmarks.taxi famp --seeds 10
 
-The rewards are gymnasium's divided by ten: 2 for the passenger's arrival, -0.1 for a step, -1 for
-a wrong attempt. The master sees the cell of the taxi and whether somebody is in it. Its skills are
-exact: for each landmark one that drives there and picks up, and one that drives there and sets
-down; where there is nothing to do for it, a skill waits. The optimum is that of all action
-sequences, from the same starts, by dynamic programming.
+The worlds and their exact skills are those of tests/support/taxi.py; all bounds are computed.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import deque
+import time
 from types import SimpleNamespace
 
-import gymnasium
 import numpy as np
 
+from policies.mlsh.networks import Normalizer
 from policies.mlsh.offpolicy_config import OffPolicyConfig
 from tests.benchmarks.durations import DurationLearner
+from tests.support.taxi import FAMP_LANDMARKS, PAIRS, STEPS, TaxiTask, famp_task, gymnasium_task
 
-CELLS, LANDMARKS = 25, 4
-ON_BOARD = 4  # gymnasium's number for the place of a passenger who is in the taxi
-PICK_UP, SET_DOWN, MOVES = 4, 5, range(4)
-SKILLS = 2 * LANDMARKS
-STEPS = 200  # gymnasium's limit
-UNIT = 10.0
+WORLDS = {"gymnasium": (gymnasium_task, "RGYB"), "famp": (famp_task, FAMP_LANDMARKS)}
+DECISION_TICKS = 2  # N that the paper on FAMP has for MLSH
+DISCOUNT = 0.95  # per step, of the returns that it shows
 
 
 class Taxis:
-    """B taxis as the learner's environment; the observation is 25 cells and `on board`.
+    """Taxis as the learner's environment, the same number of each task.
 
     Args:
-        groups: number of masters.
+        tasks: one for each master.
         envs: taxis of each.
-        pairs: of each master the landmarks where the passenger waits and wants to go.
-        seed: of the cells at which episodes begin; None: at every cell in turn.
+        rng: draws the starts; None: each in turn.
     """
 
     def __init__(
-        self, groups: int, envs: int, pairs: list[tuple[int, int]], seed: int | None
+        self, tasks: list[TaxiTask], envs: int, rng: np.random.Generator | None = None
     ) -> None:
-        made = gymnasium.make("Taxi-v4").unwrapped
-        self.table, self.encode, self.locs = made.P, made.encode, made.locs
-        self.num_envs, self.envs, self.group_ids = groups * envs, envs, range(groups)
-        self.pairs = [pairs[i // envs] for i in range(self.num_envs)]
-        self.interface = SimpleNamespace(observation_size=CELLS + 1)
-        self.rng = None if seed is None else np.random.default_rng(seed)
+        self.tasks, self.envs, self.rng = tasks, envs, rng
+        self.num_envs = len(tasks) * envs
+        self.interface = SimpleNamespace(observation_size=tasks[0].seen.shape[1])
+        self.task = np.repeat(np.arange(len(tasks)), envs)
+        moves = [task.actions for task in tasks]
+        self.following = np.stack([m.following for m in moves])
+        self.reward = np.stack([m.reward for m in moves])
+        self.ended = np.stack([m.ended for m in moves])
 
     def reset(self):
         """Every taxi begins anew."""
-        starts = np.arange(self.num_envs) % CELLS
-        if self.rng is not None:
-            starts = self.rng.integers(CELLS, size=self.num_envs)
-        self.state = [
-            self.encode(int(cell) // 5, int(cell) % 5, *pair)
-            for cell, pair in zip(starts, self.pairs, strict=True)
+        turn = np.arange(self.envs)
+        starts = [t.starts for t in self.tasks]
+        which = [
+            turn % len(s) if self.rng is None else self.rng.integers(len(s), size=self.envs)
+            for s in starts
         ]
+        self.state = np.concatenate([s[w] for s, w in zip(starts, which, strict=True)])
         self.ticks = 0
         return self.observe(), {}
 
     def observe(self):
-        """(B, 26) float32."""
-        state = np.array(self.state)
-        seen = np.zeros((len(state), CELLS + 1), np.float32)
-        seen[np.arange(len(state)), state // 20] = 1
-        seen[:, -1] = state // 4 % 5 == ON_BOARD
-        return seen
+        """(B, O) float32."""
+        first = self.tasks[0]
+        return first.seen[first.place[self.state]]
 
     def step(self, action):
         """One step of every taxi; one that has arrived goes on, which is not counted."""
-        reward, ended = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
-        for i, (state, a) in enumerate(zip(self.state, action, strict=True)):
-            ((_, following, paid, done),) = self.table[state][int(a)]
-            self.state[i], reward[i], ended[i] = following, paid / UNIT, done
+        at = self.task, self.state, action
+        reward, ended, self.state = self.reward[at], self.ended[at], self.following[at]
         self.ticks += 1
         obs, cut = self.observe(), np.full(self.num_envs, self.ticks == STEPS)
         return obs, reward, ended, cut & ~ended, {"final_obs": obs}
 
 
-def routes(table, encode, locs) -> np.ndarray:
-    """(4, 25) move of the shortest way to each landmark; -1 there."""
-    way = np.full((LANDMARKS, CELLS), -1)
-    for k, (row, column) in enumerate(locs):
-        open_, seen = deque([row * 5 + column]), {row * 5 + column}
-        while open_:
-            goal = open_.popleft()
-            for cell in range(CELLS):
-                if cell in seen:
-                    continue
-                state = encode(cell // 5, cell % 5, ON_BOARD, 0)
-                for move in MOVES:
-                    if table[state][move][0][1] // 20 == goal:
-                        way[k, cell] = move
-                        seen.add(cell)
-                        open_.append(cell)
-                        break
-    return way
-
-
 class Skills:
-    """The agent of exact skills: number k drives to landmark k % 4; below 4 it picks up there."""
+    """The agent of the exact skills, with observations normalized over all free places."""
 
-    def __init__(self, taxis: Taxis) -> None:
-        self.way = routes(taxis.table, taxis.encode, taxis.locs)
-        # Into the border of the map: a step that moves nothing.
-        self.wait = [1 if row == 0 else 0 for row, _ in taxis.locs]
+    def __init__(self, task: TaxiTask) -> None:
+        self.task = task
+        self.normalizer = Normalizer(task.seen.shape[1])
+        self.normalizer.update(task.seen[task.free])
 
-    def normalizer(self, obs):
-        """Cells are numbers between 0 and 1 already."""
-        return obs
-
-    def means(self, obs, skill, _):
-        """(B,) gymnasium's action."""
-        cell, on_board = obs[:, :CELLS].argmax(axis=1), obs[:, -1] > 0
-        goal, picks = skill % LANDMARKS, skill < LANDMARKS
-        move = self.way[goal, cell]
-        useful = np.where(picks, ~on_board, on_board)
-        there = np.where(picks, PICK_UP, SET_DOWN)
-        idle = np.array(self.wait)[goal]
-        return np.where(move >= 0, move, np.where(useful, there, idle))
+    def means(self, _, skill, raw):
+        """(B,) action."""
+        place = (raw[:, None] == self.task.seen).all(axis=2).argmax(axis=1)
+        return self.task.skills[skill, place]
 
 
-def optimum(taxis: Taxis, pair: tuple[int, int]) -> float:
-    """Mean over all starts of the best undiscounted return."""
-    value = np.zeros(500)
-    for _ in range(STEPS):
-        value = np.array(
-            [
-                max(
-                    paid / UNIT + (0.0 if done else value[following])
-                    for ((_, following, paid, done),) in taxis.table[state].values()
-                )
-                for state in range(500)
-            ]
+class TaxiMasters:
+    """One master for each task, with random numbers of its own, and their scores.
+
+    Args:
+        tasks: G of one world.
+        seed: of starts, values and decisions.
+        episodes: per update.
+        settings: of the learner.
+    """
+
+    def __init__(
+        self, tasks: list[TaxiTask], seed: int, episodes: int, settings: OffPolicyConfig
+    ) -> None:
+        method = SimpleNamespace(
+            skills=len(tasks[0].skills),
+            envs=episodes,
+            groups=len(tasks),
+            decision_ticks=DECISION_TICKS,
+            decision_lead=0,
         )
-    return float(np.mean([value[taxis.encode(c // 5, c % 5, *pair)] for c in range(CELLS)]))
+        learner = SimpleNamespace(
+            env=Taxis(tasks, episodes, np.random.default_rng(seed)),
+            method=method,
+            agent=Skills(tasks[0]),
+            family=SimpleNamespace(ticks=STEPS),
+            config=SimpleNamespace(seed=seed),
+        )
+        self.values = DurationLearner(learner, [DECISION_TICKS], settings)
+        self.scored = Taxis(tasks, len(tasks[0].starts))
+
+    def iterate(self) -> None:
+        """One update."""
+        self.values.iterate()
+
+    def scores(self) -> np.ndarray:
+        """(3, G) of an episode from every start: return, discounted return, share of arrivals."""
+        nobody = np.zeros(self.scored.num_envs, bool)
+        runs = self.values.run(self.scored, lambda obs, _: self.values.best(obs), nobody)
+        paid = [np.concatenate(e.rewards) for e in runs]
+        found = [
+            (p.sum(), p @ DISCOUNT ** np.arange(len(p)), e.terminated)
+            for p, e in zip(paid, runs, strict=True)
+        ]
+        return np.array(found, float).T.reshape(3, len(self.scored.tasks), -1).mean(axis=2)
+
+
+def normalized(returns: np.ndarray, tasks: list[TaxiTask]) -> np.ndarray:
+    """Scores (..., G): 0 for skills drawn at random, 1 for the best sequence of actions."""
+    random, best = bounds(tasks)[:2]
+    return (returns - random) / (best - random)
+
+
+def bounds(tasks: list[TaxiTask]) -> np.ndarray:
+    """(3, G) returns: skills drawn at random, the best actions, the best choice of skills."""
+    made = [task.decisions(DECISION_TICKS) for task in tasks]
+    choices = STEPS // DECISION_TICKS
+    rows = [
+        [t.mean_return(m.value(choices, np.mean)) for t, m in zip(tasks, made, strict=True)],
+        [t.mean_return(t.actions.value(STEPS)) for t in tasks],
+        [t.mean_return(m.value(choices)) for t, m in zip(tasks, made, strict=True)],
+    ]
+    return np.array(rows)
 
 
 def main() -> None:
-    """A line per update: mean over the twelve tasks and all seeds, the worst task, the optimum."""
+    """Bounds, then a line per update: means over tasks and seeds, and the worst seed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("world", choices=tuple(WORLDS))
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--updates", type=int, default=10)
     parser.add_argument("--episodes", type=int, default=10, help="per update")
-    parser.add_argument("--decision-ticks", type=int, default=2)
     given = parser.parse_args()
-    pairs = [(a, b) for a in range(LANDMARKS) for b in range(LANDMARKS) if a != b]
-    settings = OffPolicyConfig()
-    best = np.array([optimum(Taxis(1, 1, pairs[:1], None), pair) for pair in pairs])
-    found = np.zeros((given.seeds, given.updates, len(pairs)))
-    for seed in range(given.seeds):
-        taxis = Taxis(len(pairs), given.episodes, pairs, seed)
-        method = SimpleNamespace(
-            skills=SKILLS,
-            envs=given.episodes,
-            groups=len(pairs),
-            decision_ticks=given.decision_ticks,
-            decision_lead=0,
-        )
-        agent, family = Skills(taxis), SimpleNamespace(ticks=STEPS)
-        learner = SimpleNamespace(
-            env=taxis, method=method, agent=agent, family=family, config=SimpleNamespace(seed=seed)
-        )
-        masters = DurationLearner(learner, [given.decision_ticks], settings)
+    begun = time.process_time()
+    make, names = WORLDS[given.world]
+    tasks = [make(*pair) for pair in PAIRS]
+    random, best, skilled = bounds(tasks).mean(axis=1)
+    print(f"random skills {random:.2f}, optimum {best:.2f}, with these skills {skilled:.2f}")
+    found = np.empty((given.updates, 3, given.seeds, len(tasks)))
+    for i in range(given.seeds):
+        seed = given.first_seed + i
+        masters = TaxiMasters(tasks, seed, given.episodes, OffPolicyConfig())
         for update in range(given.updates):
             masters.iterate()
-            scored = Taxis(len(pairs), CELLS, pairs, None)
-            nobody = np.zeros(scored.num_envs, bool)
-            runs = masters.run(scored, lambda obs, _, m=masters: m.best(obs), nobody)
-            found[seed, update] = (
-                np.array([e.total for e in runs]).reshape(len(pairs), -1).mean(axis=1)
-            )
-    print(f"optimum: mean {best.mean():.2f} of the twelve tasks")
-    for update in range(given.updates):
-        by_task, by_seed = found[:, update].mean(axis=0), found[:, update].mean(axis=1)
+            found[update, :, i] = masters.scores()
+        score = normalized(found[:, 0, i], tasks).mean(axis=1)
+        print(f"seed {seed}, normalized:", " ".join(f"{s:.1%}" for s in score), flush=True)
+    for update, (returns, discounted, arrived) in enumerate(found, start=1):
+        score = normalized(returns, tasks).mean(axis=1)
+        worst = int(score.argmin())
         print(
-            f"{(update + 1) * given.episodes:4} episodes: mean {by_task.mean():.2f}, worst task "
-            f"{by_task.min():.2f}, worst seed {by_seed.min():.2f}, below the optimum by "
-            f"{(best - by_task).mean():.2f}"
+            f"{update * given.episodes:4} episodes: return {returns.mean():.2f}, discounted "
+            f"{discounted.mean():.2f}, normalized {score.mean():.1%}; worst seed "
+            f"{given.first_seed + worst}: {returns[worst].mean():.2f}, {score[worst]:.1%}; "
+            f"arrived {arrived.mean():.1%}"
         )
+    for (waits, goal), row in zip(PAIRS, found.mean(axis=2)[:, 0].T, strict=True):
+        print(f"task {names[waits]} to {names[goal]}:", " ".join(f"{r:.2f}" for r in row))
+    print(f"{time.process_time() - begun:.0f} CPU s")
 
 
 if __name__ == "__main__":
