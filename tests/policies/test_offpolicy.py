@@ -259,7 +259,7 @@ def test_a_sample_of_the_prior_changes_only_where_features_were_seen():
     assert abs(values.weights - before.weights).max() > 0.01
 
 
-def test_the_head_is_the_mean_updef test_the_head_is_the_mean_up_to_a_constant_and_a_unit():
+def test_the_head_is_the_mean_up_to_a_constant_and_a_unit():
     values = values_of(decisions(*chain()), bonus=np.array([0.1, -0.1]))
     obs = np.linspace(-1, 3, 50, dtype=np.float32)[:, None]
     (weight, bias), (last, last_bias) = values.head()
