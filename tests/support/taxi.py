@@ -127,7 +127,7 @@ def famp_task(waits: int, goal: int) -> TaxiTask:
     beside = np.stack([cell] * PICK_UP, axis=1)
     for a, (down, right) in enumerate([(1, 0), (-1, 0), (0, 1), (0, -1)]):
         row, column = cell // SIDE + down, cell % SIDE + right
-        inside = (0 <= row) & (row < SIDE) & (0 <= column) & (column < SIDE)
+        inside = (row >= 0) & (row < SIDE) & (column >= 0) & (column < SIDE)
         to = np.where(inside, row * SIDE + column, cell)
         beside[:, a] = np.where(free[to], to, cell)
     following = np.concatenate([beside, beside + cells])
