@@ -22,7 +22,7 @@ from mlsh_ros.evaluation.report.plots import runs, skill_colors
 from mlsh_ros.evaluation.trajectories import Trajectory
 from sim.errors import UserError
 from sim.files.output import check_format, replacing
-from sim.interface import Floats
+from sim.interface import Floats, path_term
 from sim.physics.robot_model import Robot
 from sim.rendering.scene import GRAYS, SceneRenderer
 from sim.rendering.topdown import Shape
@@ -74,13 +74,13 @@ def require_position(robot: Robot) -> None:
     """Refuse a robot without a position.
 
     Raises:
-        UserError: it has no term `position` of x and y.
+        UserError: it has no term `position` or `tool_position` of x and y.
     """
-    terms = {term.name: term.size for term in robot.interface.observation}
-    if terms.get("position", 0) < 2:
+    terms = [term.name for term in robot.interface.observation]
+    if path_term(robot.interface) is None:
         raise UserError(
-            f"robot {robot.name!r} has no observation term 'position' with x and y, so there is "
-            f"no path to draw. It has: {', '.join(terms)}"
+            f"robot {robot.name!r} has no observation term 'position' or 'tool_position' with x "
+            f"and y, so there is no path to draw. It has: {', '.join(terms)}"
         )
 
 
@@ -96,7 +96,9 @@ def draw_birdseye(
         title: of the figure.
     """
     panels = [list(group) for _, group in groupby(takes, key=lambda take: take.label)]
-    unit = next(t.unit for t in robot.interface.observation if t.name == "position")
+    place = path_term(robot.interface)
+    assert place is not None
+    unit = place.unit
     with matplotlib.rc_context(STYLE):
         shapes = [_shapes(robot, panel) for panel in panels]
         boxes = _boxes(panels, shapes)

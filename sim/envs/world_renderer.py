@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.envs.world import World
+from sim.interface import PATH_TERMS
 from sim.physics.robot_model import Robot
 from sim.rendering.offscreen import EpisodeReplay, Frame, OffscreenRenderer
 
@@ -35,7 +36,7 @@ class WorldRenderer:
         fields, pose = world.physics.fields(), world.physics.pose
         pictures = []
         for b in range(world.size):
-            seen = {name: fields[name][b] for name in ("position",) if name in fields}
+            seen = {name: fields[name][b] for name in PATH_TERMS if name in fields}
             layout = {name: rows[b : b + 1].copy() for name, rows in world.layout.items()}
             scene = EpisodeReplay(world.family, "", layout, [Frame(seen, "", COLOR, pose[b])])
             pictures.append(np.array(self._renderer.draw(scene, 0)))

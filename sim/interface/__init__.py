@@ -14,6 +14,7 @@ rays.py           a fan of rays, as a LaserScan has it
 orientation.py    what a term may show of an orientation
 validators.py     what a number in robot.yaml may be
 names.py          what a name in it may be
+path_term.py      which term draws the path of a robot
 message_paths.py  how it says where a value lies in a message
 """
 
@@ -23,6 +24,7 @@ from sim.interface.memory import ObservationMemory
 from sim.interface.message_paths import Path, Step, element_path, parse_path, path_text
 from sim.interface.names import Label, RobotName, Text
 from sim.interface.orientation import DERIVED, fold, is_unit
+from sim.interface.path_term import PATH_TERMS, path_term
 from sim.interface.rays import LASER_SCAN, Rays
 from sim.interface.start_pose import StartPose, StartTerm
 from sim.interface.term_sources import MujocoActuators, MujocoState, RosField, same_value
@@ -48,6 +50,7 @@ __all__ = [
     "DERIVED",
     "LARGEST",
     "LASER_SCAN",
+    "PATH_TERMS",
     "STRICT",
     "ActionTerm",
     "Constant",
@@ -83,6 +86,7 @@ __all__ = [
     "interface_to_dict",
     "is_unit",
     "parse_path",
+    "path_term",
     "path_text",
     "ranges",
     "same_value",

@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.interface import Floats
+from sim.interface import PATH_TERMS, Floats, path_term
 from sim.physics.mjcf_addresses import BASE, Indices, Start, address, start_address
 from sim.physics.robot_model import Robot
 from sim.rendering.topdown import Shape, footprints
@@ -54,8 +54,9 @@ class EpisodeReplay:
 
     @property
     def path(self) -> Floats:
-        """(n, 2) positions of the robot, frame by frame; empty for a robot without a position."""
-        places = [f.fields["position"][:2] for f in self.frames if "position" in f.fields]
+        """(n, 2) positions of the robot or of an arm's tool, per frame; empty without them."""
+        seen = [[f.fields[n] for n in PATH_TERMS if n in f.fields] for f in self.frames]
+        places = [terms[0][:2] for terms in seen if terms]
         return np.array([xy for xy in places if len(xy) == 2], np.float64).reshape(-1, 2)
 
     @property
@@ -109,7 +110,9 @@ class SceneRenderer:
         self._family = family
         mujoco.mj_forward(self.model, self.data)
         self._size = self._robot_size()
-        self._pen = max(THIN, PEN * self._size)
+        term = path_term(robot.interface)
+        base = term is None or term.name == PATH_TERMS[0]  # a tool is smaller than its arm
+        self._pen = max(THIN, PEN * self._size) if base else THIN
         self._scene: mujoco.MjvScene | None = None
         self._camera = mujoco.MjvCamera()
 

@@ -30,6 +30,8 @@ from sim.tasks.family_source import (
 from sim.tasks.mazes import Mazes
 from sim.tasks.moving_bandits import MovingBandits
 from sim.tasks.patrol import Patrol
+from sim.tasks.reach import Reach
+from sim.tasks.reach_sequence import ReachSequence
 from sim.tasks.ring_bandits import RingBandits
 from sim.tasks.rooms import Rooms
 from sim.tasks.task_id import TaskId
@@ -51,6 +53,8 @@ FAMILIES: dict[str, type[TaskFamily]] = {
         TwoTargets,
         BodyPatrol,
         Mazes,
+        Reach,
+        ReachSequence,
     )
 }
 # Those that the user has named in this process, and entry points that were loaded.

@@ -298,8 +298,8 @@ def test_robot_and_task_are_the_bundles_where_nobody_says_otherwise():
         ({"master": "1"}, "no master '1'. Valid: goal-0, goal-1"),
         (
             {"robot": "nobody"},
-            "no robot 'nobody'. Valid: ant, go2, omni, rover; or the path of a folder. The bundle "
-            "is",
+            "no robot 'nobody'. Valid: ant, arm, go2, omni, rover; or the path of a folder. The "
+            "bundle is",
         ),
         ({"task": "moving_bandits"}, "task 'moving_bandits' names a family only. Valid: "),
         ({"task": "moving_bandits/goal-9"}, "no task 'moving_bandits/goal-9'. Did you mean "),

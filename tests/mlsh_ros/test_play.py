@@ -21,6 +21,7 @@ from policies.bundle.bundle import load_bundle, pretrained_names
 from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.errors import UserError
+from sim.interface import PATH_TERMS, path_term
 from sim.interface.memory import ObservationMemory
 from sim.physics.robot_model import load_robot
 from sim.rendering.scene import EpisodeReplay, Frame
@@ -72,12 +73,12 @@ def test_what_is_shown_is_what_is_scored(shipped):
         np.testing.assert_array_equal(take.episode.observation, episode.observation)
         np.testing.assert_array_equal(take.episode.reward, episode.reward)
         # The path is where the policy saw itself, and one state more: where the last tick led.
-        term = next(t for t in bundle.interface.observation if t.name == "position")
-        seen = episode.term(bundle.interface, "position") / term.scale
+        term = path_term(bundle.interface)
+        seen = episode.term(bundle.interface, term.name) / term.scale
         assert len(take.scene.frames) == len(seen) + 1
         np.testing.assert_allclose(take.scene.path[:-1], seen[:, :2], atol=1e-6)
         # Rewards are for the state after a tick, so the family agrees with the last frame.
-        last = {"position": take.scene.path[-1:]}
+        last = {term.name: take.scene.path[-1:]}
         family, layout = take.scene.family, take.scene.layout
         if not isinstance(
             family, HasActionCost | HasTaskDynamics
@@ -162,8 +163,9 @@ def wander(name, task, ticks=8):
     world.reset(np.zeros(1, np.int32), [task], [episode_rng(0, 0)])
     frames = []
     for _ in range(ticks + 1):
-        fields = {"position": world.physics.fields()["position"][0]}
-        frames.append(Frame(fields, "", (0, 0, 0), world.physics.pose[0]))
+        fields = world.physics.fields()
+        seen = {name: fields[name][0] for name in PATH_TERMS if name in fields}
+        frames.append(Frame(seen, "", (0, 0, 0), world.physics.pose[0]))
         world.step_command(rng.uniform(*world.interface.limits)[None])
     zeros = np.zeros((ticks, 1))
     episode = Episode(

@@ -158,7 +158,7 @@ def test_names_that_are_none_are_refused(moving, weak):
 
 
 def test_values_and_sim_param_sets_are_two_ways_to_say_the_same():
-    for name in ("omni", "rover", "ant", "go2"):
+    for name in ("omni", "rover", "ant", "go2", "arm"):
         robot = load_robot(name)
         bodies = body_names(robot.compile())
         for sim_params in ("heavy", "slow", "noisy"):

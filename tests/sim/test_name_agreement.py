@@ -106,7 +106,7 @@ def arm(tmp_path):
 
 def test_the_arm_and_the_shipped_robots_agree(arm):
     assert find_errors(arm()) == []
-    for name in ("omni", "rover", "ant", "go2"):
+    for name in ("omni", "rover", "ant", "go2", "arm"):
         assert find_errors(ROBOTS / name) == []
 
 

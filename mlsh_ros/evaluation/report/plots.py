@@ -23,7 +23,7 @@ from policies.bundle.bundle import Bundle
 from policies.bundle.task_compatibility import resolve_task
 from sim.envs.reference_returns import ReferenceReturns, episode_rng
 from sim.errors import UserError
-from sim.interface import Floats, Interface
+from sim.interface import Floats, Interface, path_term
 from sim.tasks.task_id import TaskId
 
 # Okabe and Ito 2008, https://jfly.uni-koeln.de/color/, without the black and the pale yellow.
@@ -52,7 +52,9 @@ class Route:
 def route_of(episode: Episode, bundle: Bundle, seed: int) -> Route:
     """Returns the path of an episode, in the term's unit, and its goals if they are observed."""
     interface = bundle.interface
-    position = _term(episode, interface, "position")[:, :2]
+    place = path_term(interface)
+    assert place is not None
+    position = _term(episode, interface, place.name)[:, :2]
     names = {term.name for term in interface.observation if term.policy_input}
     shown = _term(episode, interface, "goals")[0] if "goals" in names else np.zeros(0)
     goals = shown.reshape(-1, 2) if shown.size % 2 == 0 else np.zeros((0, 2))

@@ -24,7 +24,7 @@ from mlsh_ros.evaluation.report.verdict import verdict
 from mlsh_ros.evaluation.scores import Evaluation, TaskScore
 from policies.bundle.manifest import Master
 from sim.files.output import write_file
-from sim.interface import Floats
+from sim.interface import Floats, path_term
 
 TEMPLATE = Path(__file__).with_name("evaluation.html")
 ROUTES = 6  # episodes drawn per task
@@ -91,11 +91,10 @@ def _facts(evaluation: Evaluation) -> dict[str, Any]:
 
 def _paths(evaluation: Evaluation) -> list[Paths] | None:
     """Some episodes of every task; None if the robot observes no position in the plane."""
-    terms = {t.name: t for t in evaluation.bundle.interface.observation if t.policy_input}
-    if "position" not in terms or terms["position"].size < 2:
+    place = path_term(evaluation.bundle.interface)
+    if place is None or not place.policy_input:
         return None
-    unit = terms["position"].unit
-    return [_task_paths(evaluation, i, unit) for i in range(len(evaluation.lines))]
+    return [_task_paths(evaluation, i, place.unit) for i in range(len(evaluation.lines))]
 
 
 def _task_paths(evaluation: Evaluation, task: int, unit: str) -> Paths:

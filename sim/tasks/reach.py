@@ -1,0 +1,181 @@
+"""Reach: an arm sees targets, one of them counts, and which one is hidden.
+
+Each target is a button: it is pressed while the arm's tool is within its radius, and the panel
+publishes which one is. Good skills are "go to the first target", "go to the second target" and so
+on, from wherever the arm is, and `reach_sequence` asks for them one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+from typing_extensions import Self
+
+from sim.interface import (
+    STRICT,
+    Floats,
+    MujocoState,
+    NonNegative,
+    ObservationTerm,
+    Positive,
+    RosField,
+)
+from sim.seeding import Stream, generator
+from sim.tasks.base import EpisodeState, Fields, HasTaskDynamics
+from sim.tasks.goals import Count, GoalTask, goals_term
+from sim.tasks.planar import within
+from sim.tasks.two_link_arm import aim, follow, tip
+
+MOST = 4  # targets, which have room beside each other
+FARTHEST_APART = 0.25  # m, that so many can be
+# rad, joints with which the arm stands at a target: the elbow to one side, and away from its stops.
+LOWEST, HIGHEST = (-0.9, 0.3), (0.9, 1.2)
+NEAR = 0.2  # m, over which the reward falls by e
+DRAWS = 256  # episodes of the reference returns
+
+
+def pressed_term(shown: int) -> ObservationTerm:
+    """The term of a panel of buttons: 1 for each that is pressed, else 0."""
+    return ObservationTerm(
+        name="pressed",
+        size=shown,
+        unit="1",
+        frame="base_link",
+        scale=1.0,
+        clip=None,
+        noise=0.0,
+        max_age=1.0,
+        limit=None,
+        inf_values=None,
+        mujoco=MujocoState(task="pressed"),
+        ros=RosField(
+            topic="pressed",
+            type="sensor_msgs/msg/Joy",
+            fields=tuple(f"buttons[{i}]" for i in range(shown)),
+            required_values=(),
+        ),
+    )
+
+
+@dataclass(frozen=True, config=STRICT)
+class Reach(GoalTask):
+    """The task is the target that counts.
+
+    Any robot with a `tool_position` can have it. Where the targets are, and what the reference
+    returns are, is made for the robot `arm`.
+    """
+
+    name: ClassVar[str] = "reach"
+    robot: ClassVar[str] = "arm"
+    requires: ClassVar[tuple[str, ...]] = ("tool_position",)
+    frame: ClassVar[str] = "base_link"
+    pose_reset: ClassVar[int] = 0
+    # How to get to a target does not depend on which one is pressed.
+    recommended: ClassVar[Mapping[str, Any]] = {
+        "mlsh.skills": 3,
+        "mlsh.decision_ticks": 60,
+        "mlsh.rollout_ticks": 120,
+        "mlsh.envs": 16,
+        "skill.learning_rate": 0.002,
+        "skill.minibatch": 2048,
+        "network.hidden_from_skills": ["pressed"],
+    }
+
+    ticks: Count = 120  # of an episode: 2.4 s at 50 Hz
+    shown: Annotated[int, Field(gt=0, le=MOST)] = 3  # number of targets
+    radius: Positive = 0.05  # m, of a target
+    separation: Positive = 0.2  # m, the smallest distance between two targets
+    shake: NonNegative = 0.8  # rad, of every joint at the start, at most to either side
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if not 2 * self.radius < self.separation <= FARTHEST_APART:
+            raise ValueError(
+                f"separation {self.separation} must be above twice the radius {self.radius}, and "
+                f"at most {FARTHEST_APART}"
+            )
+        return self
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """target-0, target-1, target-2."""
+        return tuple(f"target-{i}" for i in range(self.shown))
+
+    @property
+    def terms(self) -> tuple[ObservationTerm, ...]:
+        """Where the targets are, which a camera knows, and which one is pressed."""
+        return (goals_term(self.shown, self.frame), pressed_term(self.shown))
+
+    def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
+        """Targets that the arm can reach, at least `separation` apart, whatever the task."""
+        return {**self.targets(rng), "slot": np.float64(task)}
+
+    def targets(self, rng: np.random.Generator) -> dict[str, Floats]:
+        """Positions of targets (shown, 2), m, and the joints (shown, 2) that reach them, rad."""
+        while True:
+            joints = rng.uniform(LOWEST, HIGHEST, (self.shown, 2))
+            goals = tip(joints)
+            distances = np.linalg.norm(goals[:, None] - goals, axis=-1)
+            if (distances[np.triu_indices(self.shown, 1)] >= self.separation).all():
+                return {"goals": goals, "joints": joints}
+
+    def inside(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
+        """(n, shown) True where the tool is within the radius of a target; of one at most."""
+        offset = fields["tool_position"][:, None] - layout["goals"]
+        return np.asarray((offset**2).sum(axis=-1) < self.radius**2)
+
+    def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
+        """Positions of the targets as one term, and which one is pressed."""
+        pressed = self.inside(layout, robot).astype(np.float64)
+        return {**super().fields(layout, robot), "pressed": pressed}
+
+    def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
+        """1 at the target that counts, e times less every 20 cm."""
+        distance = np.linalg.norm(fields["tool_position"] - self.target(layout), axis=-1)
+        return np.asarray(np.exp(-distance / NEAR))
+
+    def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
+        """True if the target that counts is pressed."""
+        return within(fields["tool_position"], self.target(layout), self.radius)
+
+    def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
+        """Always False: only time ends an episode."""
+        return np.zeros(len(fields["tool_position"]), bool)
+
+    # Reference returns: the robot's servos at their limits, see two_link_arm.py ---------------
+
+    def estimate(self, task: int, dt: float) -> tuple[float, float]:
+        """Mean returns of going to the first target whichever counts, and to the one that does."""
+        return (
+            self.scripted(task, dt, lambda layout: np.zeros(len(layout["slot"]), np.intp)),
+            self.scripted(task, dt, lambda layout: layout["slot"].astype(np.intp)),
+        )
+
+    def scripted(
+        self, task: int, dt: float, choose: Callable[[EpisodeState], NDArray[np.intp]]
+    ) -> float:
+        """Mean return of an arm that moves as fast as its servos may.
+
+        Args:
+            task: its number.
+            dt: s per tick.
+            choose: number (n,) of the target to go to, given the layout of n episodes.
+        """
+        rngs = [generator(0, Stream.EPISODE, 0, n) for n in range(DRAWS)]
+        rows = [self.reset(task, rng) for rng in rngs]
+        layout = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        joints = np.array([rng.uniform(-self.shake, self.shake, 2) for rng in rngs])
+        command, each, total = joints, np.arange(DRAWS), 0.0
+        for _ in range(self.ticks):
+            aims = aim(joints, layout["joints"][each, choose(layout)])
+            joints, command = follow(joints, command, aims, dt)
+            fields = {"tool_position": tip(joints)}
+            if isinstance(self, HasTaskDynamics):
+                layout |= self.advance(layout, fields, dt)
+            total += float(self.reward(layout, fields).mean())
+        return total

@@ -1,0 +1,224 @@
+"""Reach and Reach Sequence: what pays, what is seen, and what returns are possible; the arm."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from sim.envs.reference_returns import (
+    ReferenceReturns,
+    compute_reference_returns,
+    episode_rng,
+)
+from sim.envs.world import World
+from sim.errors import UserError
+from sim.interface import PATH_TERMS, path_term
+from sim.physics.robot_model import load_robot
+from sim.robot_setup.step_test import run_step_tests
+from sim.robot_setup.validation import find_errors, find_warnings
+from sim.tasks import two_link_arm
+from sim.tasks.reach import HIGHEST, LOWEST, Reach
+from sim.tasks.reach_sequence import ReachSequence
+from sim.tasks.registry import find_task, make_family
+from sim.tasks.task_id import TaskId
+
+ARM = load_robot("arm")
+DT = ARM.interface.control_dt
+GOALS = np.array([[0.5, -0.2], [0.55, 0.0], [0.5, 0.2]])
+AWAY = (0.3, 0.3)
+EPISODES = 64
+
+
+def begun(family, task: int, size: int = EPISODES) -> World:
+    world = World(ARM, family, size)
+    rngs = [episode_rng(0, n) for n in range(size)]
+    world.reset(np.arange(size, dtype=np.int32), [task] * size, rngs)
+    return world
+
+
+# The robot ----------------------------------------------------------------------------------
+
+
+def test_check_robot_finds_nothing_to_complain_of():
+    model = ARM.compile()
+    assert find_errors(ARM.model_path.parent) == []
+    tested = run_step_tests(ARM.interface, model, 3.0)
+    assert find_warnings(ARM.interface, model, tested) == []
+
+
+def test_what_the_reference_returns_know_of_the_arm_is_the_robots_own():
+    (action,) = ARM.interface.action
+    assert (np.abs(action.limits) == two_link_arm.FARTHEST).all()
+    assert action.rate_limits.tolist() == [two_link_arm.RATE] * 2
+    drives = run_step_tests(ARM.interface, ARM.compile(), 3.0).drives
+    for drive in drives:
+        assert drive.followed.lag == pytest.approx(two_link_arm.LAG[drive.element])
+
+
+def test_the_tool_is_where_the_links_lead():
+    world, rng = begun(Reach(), 0), np.random.default_rng(0)
+    for action in rng.uniform(-1, 1, (20, EPISODES, 2)).astype(np.float32):
+        fields, _ = world.step(action)
+    expected = two_link_arm.tip(fields["joint_position"])
+    np.testing.assert_allclose(fields["tool_position"], expected, atol=1e-9)
+
+
+def test_a_path_is_drawn_of_the_base_or_else_of_the_tool():
+    assert path_term(ARM.interface).name == "tool_position"
+    assert path_term(load_robot("omni").interface).name == PATH_TERMS[0] == "position"
+
+
+# What an episode draws ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", [Reach(), ReachSequence(), Reach(shown=4, separation=0.25)])
+def test_targets_are_within_reach_apart_and_do_not_tell_the_task(family):
+    for number in range(200):
+        drawn = [family.reset(t, episode_rng(0, number)) for t in range(len(family.tasks))]
+        for other in drawn[1:]:
+            np.testing.assert_array_equal(other["goals"], drawn[0]["goals"])
+        joints, goals = drawn[0]["joints"], drawn[0]["goals"]
+        assert (joints >= LOWEST).all()
+        assert (joints <= HIGHEST).all()
+        np.testing.assert_array_equal(two_link_arm.tip(joints), goals)
+        apart = np.linalg.norm(goals[:, None] - goals, axis=-1) + np.eye(family.shown)
+        assert apart.min() >= family.separation
+
+
+def test_the_tasks_are_all_orders_and_the_last_ones_can_be_held_out():
+    family = ReachSequence()
+    assert family.tasks == tuple(f"order-{a}{b}{c}" for a, b, c in permutations(range(3)))
+    assert ReachSequence(held_out=2).tasks == family.tasks[:4]
+    found, number = find_task(TaskId.parse("reach_sequence/order-210"), {"held_out": 2})
+    assert found.tasks[number] == "order-210"
+    assert family.reset(5, episode_rng(0, 0))["order"].tolist() == [2, 1, 0]
+    with pytest.raises(UserError, match="held_out 6 must be less than the 6 orders"):
+        make_family("reach_sequence", {"held_out": 6})
+
+
+@pytest.mark.parametrize("separation", [0.1, 0.26])
+def test_targets_that_overlap_or_have_no_room_are_refused(separation):
+    with pytest.raises(UserError, match=f"separation {separation} must be above twice the radius"):
+        make_family("reach", {"separation": separation})
+
+
+def test_both_families_show_the_same_terms():
+    """Masters of both fit into one bundle."""
+    assert Reach().terms == ReachSequence().terms
+
+
+def test_an_episode_begins_anywhere():
+    joints = begun(Reach(), 0, 500).true_state()["joint_position"]
+    # Uniform on [-0.8, 0.8]: variance 0.64 / 3
+    assert np.abs(joints).max() < 0.8
+    np.testing.assert_allclose(joints.var(axis=0), 0.64 / 3, rtol=0.15)
+
+
+# What it is worth -------------------------------------------------------------------------------
+
+
+def test_reach_pays_by_distance_to_the_target_that_counts():
+    layout = {"goals": np.tile(GOALS, (3, 1, 1)), "slot": np.array([0.0, 0.0, 1.0])}
+    fields = {"tool_position": np.array([[0.5, -0.2], [0.5, 0.0], [0.55, 0.04]])}
+    family = Reach()
+    # e^0; 0.2 m off: e^-1; 0.04 m off: e^-0.2
+    np.testing.assert_allclose(family.reward(layout, fields), np.exp([0, -1, -0.2]))
+    assert family.success(layout, fields).tolist() == [True, False, True]
+    pressed = family.fields(layout, fields)["pressed"]
+    # (0.5, 0) is 0.05 m from the second target: its edge is outside.
+    assert pressed.tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
+
+
+def press(order: str, places, hold: int = 2) -> tuple[list[float], list[bool]]:
+    """Rewards and success after each tick of a tool at places: numbers of GOALS, or x and y."""
+    family, rewards, solved = ReachSequence(hold=hold), [], []
+    task = family.tasks.index(f"order-{order}")
+    state = {k: np.asarray(v)[None] for k, v in family.reset(task, episode_rng(0, 0)).items()}
+    state["goals"] = GOALS[None]
+    for place in places:
+        at = GOALS[place] if isinstance(place, int) else np.array(place)
+        fields = {"tool_position": at[None]}
+        state |= family.advance(state, fields, DT)
+        rewards.append(float(family.reward(state, fields)[0]))
+        solved.append(bool(family.success(state, fields)[0]))
+    return rewards, solved
+
+
+def test_each_target_of_the_order_pays_once_and_it_begins_again():
+    rewards, solved = press("201", [2, 2, 2, 0, 0, 1, 1, 1, 2, 2])
+    assert rewards == [0, 1, 0, 0, 1, 0, 1, 0, 0, 1]
+    assert solved == [False] * 6 + [True] * 4
+
+
+def test_passing_over_a_target_does_not_press_it():
+    assert press("012", [0, AWAY, 0, 1, 0, 0])[0] == [0, 0, 0, 0, 0, 1]
+
+
+def test_a_wrong_target_pays_nothing_and_changes_nothing_but_the_success():
+    rewards, solved = press("012", [0, 0, 2, 2, 1, 1, 2, 2, 0, 0])
+    assert rewards == [0, 1, 0, 0, 0, 1, 0, 1, 0, 1]
+    assert solved == [False] * 9 + [True]  # 1, 2, 0: a round since the wrong one
+
+
+def test_leaving_a_target_and_coming_back_to_it_is_not_wrong():
+    rewards, solved = press("012", [0, 0, 1, 1, AWAY, 1, 1, 2, 2])
+    assert rewards == [0, 1, 0, 1, 0, 0, 0, 0, 1]
+    assert solved[-1]
+
+
+def test_going_on_in_the_same_round_leads_back_from_any_target():
+    """So that a master need not know whether the target it sees pressed was the right one."""
+    for order in ("".join(map(str, each)) for each in permutations(range(3))):
+        for first in range(3):
+            at = order.index(str(first))
+            way = [int(order[(at + i) % 3]) for i in range(5)]
+            assert sum(press(order, np.repeat(way, 2).tolist())[0]) >= 3
+
+
+# What returns are possible ------------------------------------------------------------------------
+
+
+def drive(family, task: int, choose) -> float:
+    """Mean return of a script that knows the joints of the targets, in the simulation."""
+    world, each, total = begun(family, task), np.arange(EPISODES), 0.0
+    fields = world.true_state()
+    for _ in range(family.ticks):
+        goal = world.layout["joints"][each, choose(world.layout)]
+        aims = two_link_arm.aim(fields["joint_position"], goal)
+        fields, outcome = world.step(world.interface.action_for(aims).astype(np.float32))
+        total += outcome.reward.mean()
+    return total
+
+
+def test_the_optimum_of_reach_is_what_the_arm_can_do():
+    family = Reach()
+    for task in range(3):
+        _, optimum = family.estimate(task, DT)
+        mine = drive(family, task, lambda layout: layout["slot"].astype(int))
+        assert optimum == pytest.approx(mine, rel=0.03)
+
+
+def test_the_optimum_of_an_order_is_what_the_arm_can_do():
+    family = ReachSequence()
+    for task in (0, 5):
+        _, optimum = family.estimate(task, DT)
+        assert optimum == pytest.approx(drive(family, task, family.following), rel=0.05)
+
+
+def returns(family, task: int) -> ReferenceReturns:
+    return compute_reference_returns(ARM, family, task, episodes=EPISODES)
+
+
+def test_what_is_possible():
+    first, second = (returns(Reach(), task) for task in (0, 1))
+    assert first.task_blind == first.optimum
+    assert second.task_blind < 0.8 * second.optimum
+    assert max(first.random, second.random) < 0.7 * first.optimum
+    forward, backward = (returns(ReachSequence(), task) for task in (0, 1))
+    assert forward.task_blind == forward.optimum  # it is the order of the numbers
+    # Against the order, every second target is the next one.
+    assert backward.task_blind == pytest.approx(backward.optimum / 2, rel=0.1)
+    for found in (forward, backward):
+        # A way from target to target takes 0.5 to 1.2 s, and 0.2 s there.
+        assert 8 < found.optimum < 16
+        assert found.random < 0.2 * found.optimum
