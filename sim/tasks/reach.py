@@ -33,7 +33,7 @@ from sim.tasks.two_link_arm import aim, follow, tip
 
 MOST = 4  # targets, which have room beside each other
 FARTHEST_APART = 0.25  # m, that so many can be
-# rad, joints with which the arm stands at a target: the elbow to one side, and away from its stops.
+# rad, joints with which the arm stands at a target: its elbow to one side, away from its stops.
 LOWEST, HIGHEST = (-0.9, 0.3), (0.9, 1.2)
 NEAR = 0.2  # m, over which the reward falls by e
 DRAWS = 256  # episodes of the reference returns
@@ -108,7 +108,7 @@ class Reach(GoalTask):
 
     @property
     def terms(self) -> tuple[ObservationTerm, ...]:
-        """Where the targets are, which a camera knows, and which one is pressed."""
+        """Positions of the targets, which a camera knows, and which one is pressed."""
         return (goals_term(self.shown, self.frame), pressed_term(self.shown))
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:

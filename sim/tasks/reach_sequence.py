@@ -5,14 +5,15 @@ target pays nothing and changes nothing. A target counts when the tool has staye
 ticks: on its way the tool passes over others.
 
 The observation is that of `reach`: where the targets are, and which one is pressed now. That is
-enough, without a memory and without a sensor that knows the order. A skill keeps its target pressed
-until the master decides again, so that a decision sees which target was pressed last, and in an
-order each target has one that follows. After a wrong target the same rule leads back: it meets the
-target that is expected within a round. Lights that stay on behind a right target would tell more,
-and only of a panel that knows the order (docs/adr/0050-a-sequence-is-seen-by-its-last-target.md).
+enough, without a memory and without a sensor that knows the order. A skill keeps its target
+pressed until the master decides again, so that a decision sees which target was pressed last, and
+in an order each target has one that follows. After a wrong target the same rule leads back: it
+meets the target that is expected within a round. Lights that stay on behind a right target would
+tell more, and only of a panel that knows the order
+(docs/adr/0050-a-sequence-is-seen-by-its-last-target.md).
 
-Of the six orders of three targets, three go round in one direction and three in the other. Those of
-one direction differ in the target that is the first to pay.
+Of the six orders of three targets, three go round in one direction and three in the other. Those
+of one direction differ in the target that is the first to pay.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def test_what_the_reference_returns_know_of_the_arm_is_the_robots_own():
     assert action.rate_limits.tolist() == [two_link_arm.RATE] * 2
     drives = run_step_tests(ARM.interface, ARM.compile(), 3.0).drives
     for drive in drives:
-        assert drive.followed.lag == pytest.approx(two_link_arm.LAG[drive.element])
+        assert drive.followed.lag == pytest.approx(two_link_arm.LAG[drive.element], abs=1e-3)
 
 
 def test_the_tool_is_where_the_links_lead():
@@ -175,7 +175,7 @@ def test_going_on_in_the_same_round_leads_back_from_any_target():
             assert sum(press(order, np.repeat(way, 2).tolist())[0]) >= 3
 
 
-# What returns are possible ------------------------------------------------------------------------
+# What returns are possible ----------------------------------------------------------------------
 
 
 def drive(family, task: int, choose) -> float:
@@ -215,10 +215,11 @@ def test_what_is_possible():
     assert second.task_blind < 0.8 * second.optimum
     assert max(first.random, second.random) < 0.7 * first.optimum
     forward, backward = (returns(ReachSequence(), task) for task in (0, 1))
-    assert forward.task_blind == forward.optimum  # it is the order of the numbers
+    # It is the order of the numbers, unless an episode begins in a target.
+    assert forward.task_blind == pytest.approx(forward.optimum, rel=0.01)
     # Against the order, every second target is the next one.
     assert backward.task_blind == pytest.approx(backward.optimum / 2, rel=0.1)
     for found in (forward, backward):
-        # A way from target to target takes 0.5 to 1.2 s, and 0.2 s there.
-        assert 8 < found.optimum < 16
+        # A way from target to target takes 0.4 to 1 s, and 0.2 s there.
+        assert 12 / 1.2 < found.optimum < 12 / 0.6
         assert found.random < 0.2 * found.optimum
