@@ -83,6 +83,7 @@ class Reach(GoalTask):
         "mlsh.envs": 16,
         "skill.learning_rate": 0.002,
         "skill.minibatch": 2048,
+        "network.initial_log_std": -0.7,
         "network.hidden_from_skills": ["pressed"],
     }
 
