@@ -98,8 +98,8 @@ WRONG = {
     "bundle (evaluate)": (
         ["evaluate", "nope"],
         "no bundle 'nope'",
-        "Valid: ant_bandits, ant_four, ant_movement, body_bandits, go2_walk, moving_bandits, "
-        "rooms",
+        "Valid: ant_bandits, ant_four, ant_movement, arm_reach, body_bandits, go2_walk, "
+        "moving_bandits, rooms",
     ),
     "bundle (finetune)": (["finetune", "nope", "--task", f"{B}/goal-0"], "no bundle 'nope'"),
     "bundle (demo)": (["demo", "--bundle", "nope"], "no bundle 'nope'"),
