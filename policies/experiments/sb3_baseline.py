@@ -105,7 +105,7 @@ def learn(
                 start = time.perf_counter()
                 model.learn(ticks * envs, reset_num_timesteps=False)
                 seconds += time.perf_counter() - start
-            score = _greedy(model, config, task, episodes)
+            score = greedy_score(model, config, task, episodes)
             curve.append(AdaptationPoint(update, update * ticks * envs, seconds, *score))
     return curve
 
@@ -131,7 +131,7 @@ def _environment(
     )
 
 
-def _greedy(model: Any, config: TrainConfig, task: int, episodes: int) -> tuple[float, float]:
+def greedy_score(model: Any, config: TrainConfig, task: int, episodes: int) -> tuple[float, float]:
     """Mean return and success of the episodes of `policies.training.adapt.greedy_scores`."""
     env = _environment(config, task, episodes, seed=EVALUATION_SEED, learning=False)
     obs, _ = env.reset()

@@ -9,10 +9,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from policies.bundle.adaptation import AdaptationPoint
 from policies.bundle.bundle import load_bundle
 from policies.training.adapt import OFF_POLICY_EPISODES, adapt, envs_for_episodes
 from policies.training.finetune import install_skills, task_config
 from policies.training.finetune_settings import with_settings
+from sim.envs.reference_returns import all_reference_returns
+from sim.physics.robot_model import load_robot
+from sim.tasks.registry import make_family
 from sim.tasks.task_id import TaskId
 
 
@@ -28,12 +32,22 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--episodes", type=int, default=OFF_POLICY_EPISODES)
     parser.add_argument("--scored", type=int, help="greedy episodes of each score")
     parser.add_argument("--score-every", type=int, default=1, help="updates from score to score")
+    parser.add_argument("--target", type=float, default=0.9, help="normalized score")
     parser.add_argument("--set", action="append", default=[], dest="settings")
     return parser.parse_args()
 
 
+def first(reached: np.ndarray, curve: list[AdaptationPoint], episodes: int) -> str:
+    """Episodes of each master at the first True of its row (updates + 1,)."""
+    each = [
+        str(curve[int(row.argmax())].updates * episodes) if row.any() else "never"
+        for row in reached
+    ]
+    return ", ".join(each)
+
+
 def main() -> None:
-    """A line per task: mean, worst master, success, and CPU seconds per episode, scoring too.
+    """Per task: mean, worst master, episodes to the target, success, CPU seconds per episode.
 
     All masters of a task learn at once, each from its own episodes and with its own randomness.
     """
@@ -64,6 +78,13 @@ def main() -> None:
                 f"{point.updates * given.episodes:5} episodes: mean {row.mean():.2f}, "
                 f"worst {row[worst]:.2f} (master {worst})"
             )
+        family = make_family(config.family, config.family_parameters)
+        limits = all_reference_returns(load_robot(config.robot), family)[number]
+        scores = (returns - limits.random) / (limits.optimum - limits.random)
+        print(
+            f"{given.target:.0%} (optimum {limits.optimum:.2f}) first after "
+            f"{first(scores >= given.target, found.curves[0], given.episodes)} episodes"
+        )
         each = ", ".join(f"{one:.0%}" for one in success)
         print(f"success {success.mean():.0%} ({each}); {spent:.2f} CPU s per episode, scoring too")
 

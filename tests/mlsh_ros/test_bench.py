@@ -176,12 +176,15 @@ def test_what_no_controller_can_exceed_is_what_force_and_delay_leave():
         ("profile", ["--family", "nobody"]),
         ("scale", ["--family", "nobody"]),
         ("single_task_ppo", ["nobody", "right"]),
+        ("sb3", ["ppo", "nobody/goal-1"]),
+        ("sb3", ["ppo", "moving_bandits/nobody"]),
         ("sysid", ["--bundle", "nobody"]),
         ("single_task_ppo", ["ant_bandits", "nobody"]),
     ],
 )
 def test_a_wrong_name_is_one_line(bench, arguments, monkeypatch):
     monkeypatch.setattr("sys.argv", [bench, *arguments])
-    refused = pytest.raises(SystemExit, match=r"^no .* '(ant_bandits/)?nobody'.*Valid: .*")
+    wrong = r"^no .* '((ant|moving)_bandits/)?nobody'.*Valid: .*"
+    refused = pytest.raises(SystemExit, match=wrong)
     with mock.patch.dict(registry._LOADED), refused:
         importlib.import_module(f"tests.benchmarks.{bench}").main()

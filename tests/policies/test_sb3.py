@@ -16,6 +16,8 @@ from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
 from sim.tasks.registry import make_family
+from sim.tasks.task_id import TaskId
+from tests.benchmarks.sb3 import Learner, OnTask, learn
 from tests.support.bundles import made_up_bounds, small_config
 
 
@@ -36,6 +38,7 @@ def no_bounds(monkeypatch):
     """They take longer than all that is tested here."""
     monkeypatch.setattr("policies.mlsh.mlsh.all_reference_returns", made_up_bounds)
     monkeypatch.setattr("policies.experiments.results_table.all_reference_returns", made_up_bounds)
+    monkeypatch.setattr("tests.benchmarks.sb3.all_reference_returns", made_up_bounds)
 
 
 def test_both_are_scored_alike():
@@ -46,7 +49,7 @@ def test_both_are_scored_alike():
     learner.agent.skills.policy.initialize(0, np.random.default_rng(0), output_gain=0.3)
     (ours,) = greedy_scores(learner, 64)
     assert ours[0] > 0.5  # it passes the goal now and then
-    assert sb3._greedy(Ours(learner), config, 1, 64) == pytest.approx(ours, rel=1e-6)
+    assert sb3.greedy_score(Ours(learner), config, 1, 64) == pytest.approx(ours, rel=1e-6)
 
 
 def test_our_environment_as_sb3_wants_it():
@@ -102,3 +105,44 @@ def test_without_the_package_nothing_begins(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"variant 'sb3' needs stable-baselines3: .*\[bench\]"):
         planned(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_told_policy_sees_the_task_of_each_episode_up_to_its_last_observation():
+    env = Learner("ppo", TaskId("ring_bandits"), 0, told=True).environment()
+    obs = env.reset()
+    assert env.observation_space.shape == (8 + 3,)
+    tasks, drawn = obs[:, 8:], set()
+    for _ in range(6):  # episodes
+        assert (tasks.sum(axis=1) == 1).all()
+        drawn |= set(tasks.argmax(axis=1))
+        for tick in range(50):
+            before = obs
+            obs, _, done, infos = env.step(np.zeros((8, 2), np.float32))
+            assert done.all() == (tick == 49)
+            if tick < 49:
+                np.testing.assert_array_equal(obs[:, 8:], before[:, 8:])
+        last = np.stack([info["terminal_observation"] for info in infos])
+        np.testing.assert_array_equal(last[:, 8:], tasks)
+        tasks = obs[:, 8:]
+    assert drawn == {0, 1, 2}
+
+
+def test_a_told_policy_is_scored_with_the_task_that_counts():
+    class Reads:
+        def predict(self, obs, *, deterministic):
+            return obs[:, -2:], None
+
+    policy = OnTask(Reads(), np.array([0, 1], np.float32))
+    actions, _ = policy.predict(np.zeros((5, 8), np.float32), deterministic=True)
+    assert actions.tolist() == [[0, 1]] * 5
+
+
+@pytest.mark.slow
+def test_steps_to_a_score_are_counted_from_where_the_task_begins(capsys):
+    learner = Learner("ppo", TaskId("moving_bandits", "goal-1"), 0, told=False)
+    model = learner.fresh()
+    assert learn(learner, model, steps=4096, every=2048, target=-10) == 0
+    assert learn(learner, model, steps=4096, every=2048, target=10) is None
+    assert learn(learner, model, steps=2048, every=2048, target=10) is None
+    steps = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert steps == ["0", "0", "2,048", "4,096", "0", "2,048"]
