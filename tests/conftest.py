@@ -88,12 +88,6 @@ def pytest_collection_finish(session):
     gc.set_threshold(20_000, 20, 50)
 
 
-@pytest.fixture
-def all_reference_episodes() -> None:
-    """For a test that has a number of reference returns in it; the next test has fewer again."""
-    take_reference_returns_of(ENOUGH)
-
-
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory) -> Bundle:
     return restless_bundle(tmp_path_factory.mktemp("bundle") / "restless")

@@ -8,7 +8,6 @@ world do are events like those of an operator. The whole graph of reachable situ
 import copy
 import itertools
 import threading
-from collections import deque
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -294,10 +293,9 @@ def test_no_reachable_combination_sends_what_is_not_allowed(bundle, watched, saf
     interface = small(bundle.interface, safe)
     first = Node(interface, watched)
     ways = {situation(first): ()}
-    # The shortest way to each situation comes first.
-    queue, commands, largest, states = deque([((), first)]), 0, 0.0, set()
+    queue, commands, largest, states = [((), first)], 0, 0.0, set()
     while queue:
-        way, there = queue.popleft()
+        way, there = queue.pop()
         for event in EVENTS:
             node = copied(there)
             before, robot, said = situation(node), node.robot.copy(), len(node.sent)
