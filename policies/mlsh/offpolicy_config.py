@@ -24,7 +24,7 @@ class OffPolicyConfig:
     random_share: Positive = 0.1  # prior variance of their part, relative to that of the rest
     gain: Positive = 1.5  # how fast features change with the normalized observation
     prior: Positive = 3.0  # prior variance of the values, in units of their variance
-    advantage: Positive = 0.1  # prior variance of the differences between skills, relative to it
+    advantage: Positive = 0.3  # prior variance of the differences between skills, relative to it
     noise: Positive = 0.3  # standard deviation of the targets, in units of the values' deviation
     spread: Positive = 1.0  # of the samples, in standard deviations of the prior
     members: Annotated[int, Field(gt=1)] = 8  # samples of the posterior, the mean included
