@@ -65,7 +65,11 @@ def bad_values(reader):
                 values[i] = value
                 # Several terms may be computed from the same fields of a message.
                 same = {other.name: values for other, its in reader.terms if its == paths}
-                yield f"{term.name}.{i} {value}", good(reader, **same)
+                try:
+                    message = good(reader, **same)
+                except MessageError:  # a field of integers cannot hold it
+                    continue
+                yield f"{term.name}.{i} {value}", message
 
 
 def bad_arrays(reader):
