@@ -116,7 +116,7 @@ class Processes:
                     how = _how(status)
                     self.on_line(name, f"[ERROR] ended with {how}; the others go on")
                 continue
-            said = self._ending(name, status)
+            said = self._ending(name, status, time.monotonic())
             if not self.graph.respawns(self._spec(name), self.values):
                 raise UserError(said)
             delay = self._spec(name).respawn_delay
@@ -126,10 +126,16 @@ class Processes:
             del self._again[name]
             self._processes[name] = self._start(self._spec(name))
 
-    def _ending(self, name: str, status: int) -> str:
-        """Describes the end of a node, with its reason where it can have said one."""
-        said = f"{name} ended with {_how(status)}"
-        return said if -status in SENT else f"{said}: {_reason(list(self._lines[name]))}"
+    def _ending(self, name: str, status: int, before: float) -> str:
+        """Describes the end of a node, with its reason where it can have said one.
+
+        Args:
+            name: of the node.
+            status: of its process.
+            before: s monotonic; it had not ended LAST_WORDS before that.
+        """
+        said, lines = f"{name} ended with {_how(status)}", list(self._lines[name])
+        return said if -status in SENT else f"{said}: {_reason(lines, before - LAST_WORDS)}"
 
     def _spec(self, name: str) -> NodeSpec:
         return next(spec for spec in self._specs if spec.name == name)
@@ -147,6 +153,7 @@ class Processes:
         """End every node, skill_node first and alone, because it brings the robot to rest."""
         order = sorted(self._processes, key=lambda name: name != "skill_node")
         killed: set[str] = set()
+        began = time.monotonic()
         for name in order:
             process = self._processes[name]
             if process.poll() is None:
@@ -165,7 +172,7 @@ class Processes:
                 self.failures.append(f"{name} did not end by itself and was killed")
             # One that was still importing ends by the signal.
             elif status not in (0, -signal.SIGTERM) and name not in {*self._gone, *self._again}:
-                self.failures.append(self._ending(name, status))
+                self.failures.append(self._ending(name, status, began))
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -262,12 +269,15 @@ def _die_with_parent() -> None:
         _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
-def _reason(lines: list[Line]) -> str:
+def _reason(lines: list[Line], since: float) -> str:
     """Returns the last line about an error in a node's last seconds, or their last line.
 
     Without the log's prefix. An earlier error was recovered from, and is not the reason.
+
+    Args:
+        lines: of the node, each with its moment, s monotonic.
+        since: s monotonic, when these seconds begin.
     """
-    since = time.monotonic() - LAST_WORDS
     late = [text for moment, text in lines if moment >= since and text]
     errors = [text for text in late if "ERROR" in text or "error" in text.lower()]
     last = (errors or late or [f"no output in its last {LAST_WORDS:g} s"])[-1]

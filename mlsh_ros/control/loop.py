@@ -108,7 +108,8 @@ class _Driver:
             if left() <= PRECISE:
                 raise FaultError(
                     "master_silent",
-                    f"no decision for tick {self.controller.tick} within {timeout:g} s",
+                    f"no decision for tick {self.controller.tick} within {timeout:g} s"
+                    + ("" if since is None else " of the start, sensors included"),
                 )
             if self._question is not None:
                 self.io.request_decision(self._question)

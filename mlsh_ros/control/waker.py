@@ -1,4 +1,4 @@
-"""Wakes who waits for a condition, from a thread of its own. Does not import ROS."""
+"""Notifies a condition from a thread of its own. Does not import ROS."""
 
 from __future__ import annotations
 

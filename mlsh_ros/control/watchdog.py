@@ -103,10 +103,11 @@ class Watchdog:
         Args:
             command: (A,), NaN where it is not known.
             now: s.
-            elements: of the command, that are in the message; the others are as they were.
+            elements: (n,) indices of those of the command that are in the message; the others
+                are as they were.
         """
         self._counts[elements] += 1
-        wrong = violation(self.interface, command)
+        wrong, ignores = violation(self.interface, command), ""
         # Braking follows the newest command: its sender may speak until it hears of the trip.
         if not (wrong or self._braking):
             ignores = self._ignores(command, now)
@@ -117,7 +118,7 @@ class Watchdog:
                 self._doubtful[elements] = np.maximum(self._doubtful[elements] - 1, 0)
         self.cause = self.cause or wrong
         # A safe command needs no braking; it may also be a late one of this node's own.
-        self._kept = self._kept and not wrong and self.at_rest
+        self._kept = self._kept and not (wrong or ignores) and self.at_rest
 
     def emergency_stop(self, now: float) -> None:
         """Require the robot to stop: skill_node brakes, and must begin within `patience`."""

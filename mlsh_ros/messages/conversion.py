@@ -156,6 +156,7 @@ class CommandWriter:
         )
         self.names = self._plans.names
         self._parts = [first + np.arange(term.size) for first, term, _ in parts]
+        self.indices = np.concatenate(self._parts)  # (n,) of the elements in the command
 
     def write(self, message: Any, command: Floats) -> None:
         """Fill a message from the command vector (A,)."""

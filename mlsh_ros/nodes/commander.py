@@ -57,7 +57,7 @@ class Commander:
         for publisher, message, writer in zip(
             self._publishers, self._messages, self._writers, strict=True
         ):
-            if not np.isfinite(command[[index for index, _ in writer.elements]]).all():
+            if not np.isfinite(command[writer.indices]).all():
                 continue
             try:
                 if not getattr(publisher, "is_activated", True):

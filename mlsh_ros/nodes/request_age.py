@@ -1,4 +1,4 @@
-"""Whether somebody still expects what a request of a service asks for. Knows no ROS."""
+"""Decides whether a service request may be too old to be served. Knows no ROS."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from mlsh_ros.messages.topics import CALL_AGAIN
 
-OLD = 1.0  # s after which a request may be one that nobody expects any more
+OLD = 1.0  # s after which a request is not served any more
 PAUSE = 0.2  # s between two looks for requests from which on the process may have stood still
 
 

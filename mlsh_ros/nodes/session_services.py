@@ -21,6 +21,7 @@ from mlsh_ros.nodes.request_age import RequestAge
 AUTO_ARM_PERIOD = 0.5  # s between two attempts to arm and start
 POLL = 0.02  # s between two looks for requests
 ENDING = ("stop", "disarm")  # served at any age, and first: nothing keeps them waiting
+MOST = 100  # requests of one service that are served in a row
 
 
 class SessionServices:
@@ -97,21 +98,39 @@ class SessionServices:
             self._auto_arm_timer = None
 
     def _poll(self) -> None:
-        """Serve at most one request of each service, so that none keeps the others waiting."""
-        now = steady_time()
-        self._age.look(now)
+        """Serve what ends a session, then at most one request of each other service."""
+        self._age.look(steady_time())
+        self._serve_endings()
         for service, name, action in self._services:
-            with service.handle:
-                request, header = service.handle.service_take_request(Trigger.Request)
-            if header is None or request is None:
-                continue
-            age = time.time() - getattr(header, self._dated) * 1e-9
-            received = header.received_timestamp
-            old = "" if name in ENDING else self._age.refusal(age, received, now)
-            answer = self._serve(name, action, old)
+            if name not in ENDING:
+                self._serve_next(service, name, action)
+
+    def _serve_endings(self) -> bool:
+        """Serve all requests that end a session; True if there was one."""
+        served = False
+        for service, name, action in self._services:
             if name in ENDING:
-                self._age.ends(received, steady_time())
-            service.send_response(answer, header)
+                for _ in range(MOST):
+                    if not self._serve_next(service, name, action):
+                        break
+                    served = True
+        return served
+
+    def _serve_next(self, service: Any, name: str, action: Callable[[], str]) -> bool:
+        """Serve the next request of a service; False if there is none."""
+        with service.handle:
+            request, header = service.handle.service_take_request(Trigger.Request)
+        if header is None or request is None:
+            return False
+        now, received = steady_time(), header.received_timestamp
+        self._age.look(now)  # the one before may have taken long
+        age = time.time() - getattr(header, self._dated) * 1e-9
+        old = "" if name in ENDING else self._age.refusal(age, received, now)
+        answer = self._serve(name, action, old)
+        if name in ENDING:
+            self._age.ends(received, steady_time())
+        service.send_response(answer, header)
+        return True
 
     def _serve(self, name: str, action: Callable[[], str], old: str) -> Trigger.Response:
         """Answer a request; `old` is the reason why it is too old to be served, or empty."""
@@ -147,6 +166,8 @@ class SessionServices:
         called, ready = steady_time(), self._supervisor.state is State.READY
         if ready and (refusal := self._checks.not_ready() or self._age.interrupted(called)):
             return refusal
+        if ready and self._serve_endings():  # during these checks, which may take seconds
+            return "stop or disarm was called after this request"
         return "" if self._session.start(self._prepare) else self._here()
 
     def _stop(self) -> str:

@@ -333,9 +333,10 @@ class SkillNode(CoreNode):
 
     def _look(self) -> None:
         """Called after every check of the ROS graph."""
+        others = self._singles.second(patient=True)  # always: it counts for how long one is there
         if self.supervisor.state not in ARMED:  # there the loss of a panel is no fault
             self.estop.forget_released(steady_time() - KEPT)
-        elif others := self._singles.second(patient=True):
+        elif others:
             self.supervisor.fault("second_publisher", others)
 
     def _on_trip(self, text: str) -> None:

@@ -109,8 +109,7 @@ class WatchdogNode(CoreNode):
         self._commander = self.made(
             Commander(self, writers, lifecycle=False), self._forget_commander
         )
-        # s of the system's clock, the newest command of each topic
-        self._heard = {writer.topic: self.time.steady() for writer in writers}
+        self._heard = {w.topic: self.time.steady() for w in writers}  # s, of the newest command
         # Best effort: matches every publisher, waits for no lost message, delays no publisher.
         for writer in writers:
             use = partial(self._on_command, writer)
@@ -153,7 +152,7 @@ class WatchdogNode(CoreNode):
     def activate(self) -> None:
         """Start watching."""
         with self._new_data:
-            self.watchdog.begin()  # nobody has heard what the robot was told meanwhile
+            self.watchdog.begin()
             if self.estop.pressed:
                 self.watchdog.emergency_stop(self.time.now())
             self._closing = False
@@ -167,9 +166,9 @@ class WatchdogNode(CoreNode):
         if self._thread is None:
             return
         with self._new_data:
+            self._end_by = steady_time() + ENDING + self.interface.braking_time[0]
             self._closing = True
             self._tell(INACTIVE)  # skill_node stops the robot
-            self._end_by = steady_time() + ENDING + self.interface.braking_time[0]
             self._new_data.notify_all()
         self._thread.join()
         self._thread = None
@@ -199,7 +198,7 @@ class WatchdogNode(CoreNode):
             self.watchdog.hear(
                 command,
                 self.time.receive_time(stamp_of(message, writer.topic)),
-                np.array([index for index, _ in writer.elements]),
+                writer.indices,
             )
             self._heard[writer.topic] = self.time.steady()
             self._new_data.notify_all()
@@ -233,6 +232,8 @@ class WatchdogNode(CoreNode):
     def _fail(self, text: str) -> None:
         """Trip because this node cannot watch any more."""
         with self._new_data:
+            if self.watchdog.cause:  # told and logged already
+                return
             self.watchdog.fail(shorten(text))
             self._tell_standing()
             self._new_data.notify_all()
@@ -296,8 +297,6 @@ class WatchdogNode(CoreNode):
             while not (self._closing and self.watchdog.at_rest):
                 if self._expired(late):
                     return True
-                if not self._told:
-                    self._tell_standing()
                 self._say_beat()
                 due = self.time.steady() + PERIOD
                 try:
@@ -311,11 +310,11 @@ class WatchdogNode(CoreNode):
     def _expired(self, late: float) -> bool:
         """True if the command is overdue, and not because the machine was busy."""
         if stuck := self._safety.stuck():
-            self.watchdog.fail(stuck)
+            self._fail(stuck)
         if self._closing and steady_time() > self._end_by:
             self.watchdog.refuse("a command moves the robot although watchdog_node is to end")
-        late_by_system = self.time.is_late(min(self._heard.values()))
-        now = self.time.now() if late_by_system else -math.inf
+        delayed = self.time.is_late(min(self._heard.values()))
+        now = self.time.now() if delayed else -math.inf
         return bool(self.watchdog.look(now, late))
 
     def _brake(self) -> None:
@@ -371,13 +370,20 @@ class WatchdogNode(CoreNode):
             vectors=(watchdog.command if known else self.interface.safe_command,),
         )
         self._beats.publish(self._beat)
+        with self._new_data:
+            if not self._told:
+                self._tell_standing()
 
     def _tell(self, text: str) -> None:
         if text == self._told:
             return
-        self._told = ""  # if that fails
-        self._state.publish(String(data=text))
-        self._told = text
+        self._told = ""
+        try:
+            self._state.publish(String(data=text))
+        except Exception as error:  # braking goes on, and it is said with the next heartbeat
+            self.get_logger().error(f"state: {one_line(error)}", throttle_duration_sec=1.0)
+        else:
+            self._told = text
 
     def _log_trip(self) -> None:
         """Log the state if it is a trip; a line of the log may take a tenth of a second."""

@@ -39,6 +39,11 @@ class _Session:
     requests: dict[int, int] = field(default_factory=dict)  # macro step: tick
     responses: dict[int, int] = field(default_factory=dict)
 
+    @property
+    def asked(self) -> bool:
+        """True if skill_node has told of it; an answer alone may be of another master."""
+        return bool(self.ticks or self.requests)
+
 
 class Completeness:
     """Counts recorded messages and reports missing ones.
@@ -87,7 +92,8 @@ class Completeness:
         number, tick = int(numbers["session"]), int(numbers["tick"])
         session = self._sessions.get(number)
         if session is None:
-            session = _Session(whole=bool(self._sessions) or self._started)
+            before = any(each.asked for each in self._sessions.values())
+            session = _Session(whole=before or self._started)
         if topic == TRACE:
             session.ticks.add(tick)
             macro, within = divmod(tick, self._decision_ticks)
@@ -103,7 +109,8 @@ class Completeness:
         """Describes missing messages whose existence follows from other messages."""
         found = []
         for number, session in list(self._sessions.items()):  # others may come meanwhile
-            found += [f"{text} of session {number}" for text in self._lost(session)]
+            if session.asked:
+                found += [f"{text} of session {number}" for text in self._lost(session)]
         count = 0
         for (one, a), (other, b) in pairwise(list(self._outcomes)):
             count += b - a - 1 if one == other and b > a else b  # an episode begins with tick 0

@@ -29,12 +29,10 @@ from mlsh_ros.recording.recorded_sessions import (
     Session,
     collect_sessions,
 )
-from policies.bundle.bundle import Bundle
+from policies.bundle.bundle import FINGERPRINT_DIGITS, Bundle, fingerprint_of
 from policies.bundle.runtime import Network, choose, load_master, load_skills
 from sim.errors import UserError
 from sim.interface import ObservationMemory
-
-DIGITS = 12  # hexadecimal ones of a digest that `Bundle.fingerprint` has
 
 
 @dataclass(frozen=True)
@@ -112,6 +110,8 @@ def replay(
     masters: dict[str, Network] = {}
     judged = _judged(recording, bundle, sessions)
     for session in sessions:
+        if not (session.ticks or session.questions):  # an answer alone may be of another master
+            continue
         result.sessions += 1
         judge = _ReplayCheck(bundle, session, result, judged, seen.lockstep)
         judge.ticks(skills, seen)
@@ -143,7 +143,7 @@ def _judged(recording: Recording, bundle: Bundle, sessions: Sequence[Session]) -
     if any(bundle.fingerprint in session.bundles.values() for session in sessions):
         return bundle.fingerprint
     try:
-        return int(str(recording.manifest.get("digest"))[:DIGITS], 16)
+        return fingerprint_of(str(recording.manifest.get("digest")))
     except ValueError:
         return bundle.fingerprint
 
@@ -229,7 +229,9 @@ class _ReplayCheck:
 
     def _name_other(self, tick: int, macro: int) -> None:
         found = self.session.bundles.get(macro)
-        which = "" if found is None else f" (its digest begins with {found:0{DIGITS}x})"
+        which = (
+            "" if found is None else f" (its digest begins with {found:0{FINGERPRINT_DIGITS}x})"
+        )
         self.result.other.append(f"{self._place(tick)}{which}")
 
     def _follows(self, tick: int, last: int) -> None:

@@ -48,6 +48,18 @@ from sim.interface.robot_file import robot_names
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 
 
+FINGERPRINT_DIGITS = 12  # hexadecimal ones of a digest
+
+
+def fingerprint_of(digest: str) -> int:
+    """First 48 bits of a hexadecimal digest, an integer that a float64 represents exactly.
+
+    Raises:
+        ValueError: it is not hexadecimal.
+    """
+    return int(digest[:FINGERPRINT_DIGITS], 16)
+
+
 @dataclass(frozen=True)
 class Bundle:
     """A bundle in memory, checked."""
@@ -64,8 +76,8 @@ class Bundle:
 
     @property
     def fingerprint(self) -> int:
-        """First 48 bits of the manifest's digest, an integer that a float64 represents exactly."""
-        return int(self.manifest.digest[:12], 16)
+        """Fingerprint of the manifest's digest, see `fingerprint_of`."""
+        return fingerprint_of(self.manifest.digest)
 
     @property
     def skills(self) -> list[bytes]:

@@ -27,14 +27,26 @@ class Golden:
     logits: dict[str, Float32]  # per master (n, K)
     skill: dict[str, NDArray[np.int64]]  # per master (n,) the greedy choice
 
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All of them, by their names in golden.npz."""
+        return {
+            "observation": self.observation,
+            "action": self.action,
+            **{f"logits.{name}": value for name, value in self.logits.items()},
+            **{f"skill.{name}": value for name, value in self.skill.items()},
+        }
+
+    def equals(self, other: Golden) -> bool:
+        """True if both have the same arrays, bit for bit."""
+        mine, its = self.arrays, other.arrays
+        return mine.keys() == its.keys() and all(np.array_equal(mine[k], its[k]) for k in mine)
+
 
 def golden_bytes(golden: Golden) -> bytes:
     """Content of golden.npz."""
-    arrays: dict[str, Any] = {"observation": golden.observation, "action": golden.action}
-    arrays |= {f"logits.{name}": value for name, value in golden.logits.items()}
-    arrays |= {f"skill.{name}": value for name, value in golden.skill.items()}
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **golden.arrays)  # type: ignore[arg-type]  # its stubs know no ** of arrays
     return buffer.getvalue()
 
 

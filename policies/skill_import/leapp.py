@@ -151,8 +151,12 @@ def _action(leapp: LeappFile, graph: LeappGraph) -> _Action:
                 f"{what} and is not the previous action ({str(error)[:150]}); "
                 "recurrent states and histories inside of the graph are not supported"
             ) from None
-        begun = leapp.initial_values().get(source, np.zeros(0))
-        if begun.any():
+        first = leapp.initial_values()
+        if first and source not in first:
+            raise UserError(
+                f"{what}, of which the initial values have none. They have: {listed(first)}"
+            )
+        if (begun := first.get(source, np.zeros(0))).any():
             raise UserError(
                 f"{what}, with {short(begun.tolist())} on the first tick; it is zero when a "
                 "session begins"
@@ -178,7 +182,10 @@ def _gains(
             raise UserError(f"{where}: another output is of this kind too")
         names, values = tensor.names(str(leapp.path)), graph.constant(tensor.name)
         if values is None or values.size != tensor.size:
-            raise UserError(f"{where} is not constant; gains that a policy sets are not supported")
+            raise UserError(
+                f"{where} is not stored in the graph as a constant; gains that a policy computes "
+                "are not supported"
+            )
         if wrong := sorted({*names} ^ {*joints}):
             raise UserError(f"{where} is of other joints than {TARGETS}: {listed(wrong)}")
         by_joint = dict(zip(names, values.tolist(), strict=True))

@@ -82,7 +82,7 @@ class LeappGraph:
         return [each for each in input_names(self.model) if each in needed and each not in given]
 
     def constant(self, name: str) -> Floats | None:
-        """(n,) values of a tensor that is the same for every input; None: it is none."""
+        """(n,) values of a tensor that is stored in the graph, or a copy of one; None if not."""
         name = self._source(name)
         maker = self._makers.get(name)
         if name in self._weights:

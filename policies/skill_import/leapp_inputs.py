@@ -118,10 +118,33 @@ class LeappInputs:
             self._vector(tensor, kind)
         elif kind == ROTATION:
             self._orientation(tensor)
-        else:  # of another kind, and the user names the term
-            terms = [t for t in self.terms if t.count == tensor.size]
-            term = self._one(tensor, terms, f"of {tensor.size} elements")
-            self._add(tensor, Input(term=term.name), range(tensor.size))
+        else:
+            self._named(tensor)
+
+    def _named(self, tensor: Tensor) -> None:
+        """An input of another kind, whose term the user names: in the order of its elements."""
+        terms = [t for t in self.terms if t.count == tensor.size]
+        term = self._one(tensor, terms, f"of {tensor.size} elements")
+        source = Input(term=term.name)
+        if not tensor.element_names:
+            self._add(tensor, source, range(tensor.size))
+            return
+        names, joints, axes = tensor.names(str(self.leapp.path)), self.joints, _axes(term)
+        if {*names} <= {*joints} and self._has_joints(term):
+            self._add(tensor, source, map(joints.index, names), len(joints))
+        elif sorted(names) == sorted(axes):
+            self._add(tensor, source, map(axes.index, names))
+        else:
+            raise UserError(
+                f"{self._where(tensor)}: element_names are {listed(names)}, which are not those "
+                f"of observation term {term.name!r} of {self.robot}; without element_names its "
+                "elements are taken in their order"
+            )
+
+    def _has_joints(self, term: ObservationTerm) -> bool:
+        """True for a term of the joints that the policy moves."""
+        of = named_fields(term), term.mujoco.qpos, term.mujoco.qvel
+        return term.derive is None and any({*self.joints} <= {*each} for each in of)
 
     def _check_read(self, tensor: Tensor) -> None:
         """Refuse what the kind does not say, or says of another frame."""
@@ -169,7 +192,7 @@ class LeappInputs:
         if not terms:
             raise UserError(
                 f"{where}: no observation term of {self.robot} is {what}. Its terms: "
-                f"{listed(t.name for t in self.terms)}"
+                f"{listed(t.name for t in self.terms)}; {HINT}"
             )
         if len(terms) > 1:
             raise UserError(
@@ -182,29 +205,20 @@ class LeappInputs:
         for name in names:
             if name not in joints:
                 raise unknown(f"joint of {self.target.name!r} for {tensor.name!r}:", name, joints)
-        terms = [
-            t
-            for t in self.terms
-            if t.derive is None
-            and t.unit in JOINTS[kind]
-            and any(
-                {*joints} <= {*each} for each in (named_fields(t), t.mujoco.qpos, t.mujoco.qvel)
-            )
-        ]
+        terms = [t for t in self.terms if t.unit in JOINTS[kind] and self._has_joints(t)]
         term = self._one(tensor, terms, f"of these joints in {' or '.join(JOINTS[kind])}")
         self._add(tensor, Input(term=term.name), map(joints.index, names), len(joints))
 
     def _vector(self, tensor: Tensor, kind: str) -> None:
         """A vector in the frame of the body."""
-        frames = {BASE, *(t.frame for t in self.terms if t.derive)}
-        in_body = [t for t in self.terms if t.frame in frames and _axes(t)]
+        in_body = self._in_body(tensor, [t for t in self.terms if _axes(t)])
         if kind in BODY:
             terms = [t for t in in_body if t.unit == BODY[kind]]
-            what = f"a vector of the body in {BODY[kind]}"
+            what = f"a vector in {BASE} in {BODY[kind]}"
         elif tensor.name in self.given.terms:
-            terms, what = [*in_body, *self._gravity_terms()], "a vector of the body"
+            terms, what = [*in_body, *self._gravity_terms(tensor)], "a vector"
         else:
-            terms, what = self._gravity_terms(), "the direction of gravity"
+            terms, what = self._gravity_terms(tensor), f"the direction of gravity in {BASE}"
         term = self._one(tensor, terms, what)
         axes, names = _axes(term) or [*XYZ], tensor.names(str(self.leapp.path))
         if sorted(names) != [*XYZ]:
@@ -213,8 +227,13 @@ class LeappInputs:
             )
         self._add(tensor, Input(term=term.name), map(axes.index, names))
 
-    def _gravity_terms(self) -> list[ObservationTerm]:
-        return [t for t in self.terms if t.derive == "projected_gravity"]
+    def _gravity_terms(self, tensor: Tensor) -> list[ObservationTerm]:
+        return self._in_body(tensor, [t for t in self.terms if t.derive == "projected_gravity"])
+
+    def _in_body(self, tensor: Tensor, terms: list[ObservationTerm]) -> list[ObservationTerm]:
+        """Those of vectors in the frame that Isaac Lab reads; any frame if the user names one."""
+        named = tensor.name in self.given.terms
+        return [t for t in terms if named or t.frame == BASE]
 
     def _orientation(self, tensor: Tensor) -> None:
         names, where = tensor.names(str(self.leapp.path)), self._where(tensor)
@@ -227,7 +246,8 @@ class LeappInputs:
                 f"{where} of kind {ROTATION!r} is used for more than the direction of gravity; "
                 "export the policy with the heading left out of its observation"
             )
-        term = self._one(tensor, self._gravity_terms(), "the direction of gravity")
+        found_terms = self._gravity_terms(tensor)
+        term = self._one(tensor, found_terms, f"the direction of gravity in {BASE}")
         self.parts.append(Part(found, (1, 3), tuple(range(self.width, self.width + 3))))
         self.observation.append(Input(term=term.name))
         self.width += 3

@@ -236,7 +236,8 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         """Begin the episodes of simulations whose last one ended in the step before."""
         self._begin(np.flatnonzero(ended).astype(np.int32), redraw=self._redraw)
         fresh = self.world.true_state()
-        # The signals stay: a state in which an episode begins is not judged.
+        # Signals keep the values of the last tick: reward and success are not evaluated for the
+        # first state of an episode.
         for name, new in fresh.items():
             fields[name] = np.where(ended[:, None], new, fields[name])
         kept = {name: np.where(ended, 0, value) for name, value in vars(outcome).items()}

@@ -55,9 +55,9 @@ class EpisodeReplay:
     @property
     def path(self) -> Floats:
         """(n, 2) positions of the robot or of an arm's tool, per frame; empty without them."""
-        seen = [[f.fields[n] for n in PATH_TERMS if n in f.fields] for f in self.frames]
-        places = [terms[0][:2] for terms in seen if terms]
-        return np.array([xy for xy in places if len(xy) == 2], np.float64).reshape(-1, 2)
+        seen = [[f.fields.get(name, ())[:2] for name in PATH_TERMS] for f in self.frames]
+        places = [next((xy for xy in each if len(xy) == 2), None) for each in seen]
+        return np.array([xy for xy in places if xy is not None], np.float64).reshape(-1, 2)
 
     @property
     def target(self) -> Floats | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import mujoco
@@ -11,6 +12,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, MujocoState, ObservationTerm, Positive, RosField
+from sim.seeding import Stream, generator
 from sim.tasks.base import EpisodeState, Fields
 from sim.tasks.planar import to_base, within
 from sim.tasks.scenery import add_disc
@@ -56,6 +58,19 @@ def seen_from_base(goals: Floats, robot: Fields) -> dict[str, Floats]:
     return {"goals": relative.reshape(len(relative), -1)}
 
 
+def episode_generators(count: int) -> list[np.random.Generator]:
+    """One for each episode of the reference returns."""
+    return [generator(0, Stream.EPISODE, 0, n) for n in range(count)]
+
+
+def drawn_states(
+    family: GoalTask, task: int, rngs: Sequence[np.random.Generator]
+) -> dict[str, Floats]:
+    """Draws of a family for the beginning of n episodes, (n, ...) by name."""
+    rows = [family.reset(task, rng) for rng in rngs]
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
 @dataclass(frozen=True, config=STRICT)
 class GoalTask:
     """Reward 1 per tick within `radius` of the goal that counts.
@@ -66,6 +81,7 @@ class GoalTask:
 
     robot: ClassVar[str] = "omni"
     requires: ClassVar[tuple[str, ...]] = ("position",)
+    measured: ClassVar[str] = "position"  # the term, m, that has to be in a goal
     places: ClassVar[bool] = False
     frame: ClassVar[str] = "odom"  # of the goals that are seen
 
@@ -110,11 +126,11 @@ class GoalTask:
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """True inside the radius of the goal that counts."""
-        return within(fields["position"], self.target(layout), self.radius)
+        return within(fields[self.measured], self.target(layout), self.radius)
 
     def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """Always False: only time ends an episode."""
-        return np.zeros(len(fields["position"]), bool)
+        return np.zeros(len(fields[self.measured]), bool)
 
     def expert_target(self, layout: EpisodeState, fields: Fields) -> Floats:
         """The goal that counts."""

@@ -33,7 +33,7 @@ def to_base(vector: Floats, fields: Fields) -> Floats:
 def within(
     position: Floats, goal: Floats | tuple[float, float], radius: float
 ) -> NDArray[np.bool_]:
-    """(n,) True where positions (n, 2) are nearer than `radius` to a goal, m."""
+    """(...) True where positions (..., 2) are nearer than `radius` to a goal (..., 2), m."""
     return np.asarray(((position - goal) ** 2).sum(axis=-1) < radius**2)
 
 

@@ -25,9 +25,8 @@ from sim.interface import (
     Positive,
     RosField,
 )
-from sim.seeding import Stream, generator
 from sim.tasks.base import EpisodeState, Fields, HasTaskDynamics
-from sim.tasks.goals import Count, GoalTask, goals_term
+from sim.tasks.goals import Count, GoalTask, drawn_states, episode_generators, goals_term
 from sim.tasks.planar import within
 from sim.tasks.two_link_arm import aim, follow, tip
 
@@ -73,6 +72,7 @@ class Reach(GoalTask):
     name: ClassVar[str] = "reach"
     robot: ClassVar[str] = "arm"
     requires: ClassVar[tuple[str, ...]] = ("tool_position",)
+    measured: ClassVar[str] = "tool_position"
     frame: ClassVar[str] = "base_link"
     pose_reset: ClassVar[int] = 0
     # How to get to a target does not depend on which one is pressed.
@@ -127,8 +127,7 @@ class Reach(GoalTask):
 
     def inside(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """(n, shown) True where the tool is within the radius of a target; of one at most."""
-        offset = fields["tool_position"][:, None] - layout["goals"]
-        return np.asarray((offset**2).sum(axis=-1) < self.radius**2)
+        return within(fields[self.measured][:, None], layout["goals"], self.radius)
 
     def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
         """Positions of the targets as one term, and which one is pressed."""
@@ -137,16 +136,8 @@ class Reach(GoalTask):
 
     def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
         """1 at the target that counts, e times less every 20 cm."""
-        distance = np.linalg.norm(fields["tool_position"] - self.target(layout), axis=-1)
+        distance = np.linalg.norm(fields[self.measured] - self.target(layout), axis=-1)
         return np.asarray(np.exp(-distance / NEAR))
-
-    def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """True if the target that counts is pressed."""
-        return within(fields["tool_position"], self.target(layout), self.radius)
-
-    def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """Always False: only time ends an episode."""
-        return np.zeros(len(fields["tool_position"]), bool)
 
     # Reference returns: the robot's servos at their limits, see two_link_arm.py ---------------
 
@@ -167,9 +158,8 @@ class Reach(GoalTask):
             dt: s per tick.
             choose: number (n,) of the target to go to, given the layout of n episodes.
         """
-        rngs = [generator(0, Stream.EPISODE, 0, n) for n in range(DRAWS)]
-        rows = [self.reset(task, rng) for rng in rngs]
-        layout = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        rngs = episode_generators(DRAWS)
+        layout = drawn_states(self, task, rngs)
         joints = np.array([rng.uniform(-self.shake, self.shake, 2) for rng in rngs])
         command, each, total = joints, np.arange(DRAWS), 0.0
         for _ in range(self.ticks):

@@ -16,9 +16,15 @@ from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, NonNegative, ObservationTerm, Positive
-from sim.seeding import Stream, generator
 from sim.tasks.base import EpisodeState, Fields
-from sim.tasks.goals import Count, GoalTask, goals_term, seen_from_base
+from sim.tasks.goals import (
+    Count,
+    GoalTask,
+    drawn_states,
+    episode_generators,
+    goals_term,
+    seen_from_base,
+)
 from sim.tasks.running import FALLEN, leans
 
 # Nor of where the robot is: the goals are relative to it.
@@ -117,8 +123,7 @@ class WalkingGoals(GoalTask):
     def _walked(
         self, task: int, dt: float, target: Callable[[EpisodeState, Fields], Floats]
     ) -> float:
-        rows = [self.reset(task, generator(0, Stream.EPISODE, 0, n)) for n in range(DRAWS)]
-        layout = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        layout = drawn_states(self, task, episode_generators(DRAWS))
         position, heading = layout["start"][:, :2].copy(), layout["start"][:, 2].copy()
         upright = np.tile([1.0, 0.0, 0.0, 0.0], (DRAWS, 1))
         total, fields = 0.0, {"position": position, "orientation": upright}

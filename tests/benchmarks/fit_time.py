@@ -13,11 +13,13 @@ from policies.mlsh.offpolicy_config import OffPolicyConfig
 from policies.offpolicy.features import Features
 from policies.offpolicy.replay import Episode, Replay
 from policies.offpolicy.value_iteration import ValueIteration
+from tests.benchmarks import one_line_errors
 
 PER_EPISODE = 20  # decisions
 REPEATS = 3
 
 
+@one_line_errors
 def main() -> None:
     """A line for each combination: the fastest of some fits."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])

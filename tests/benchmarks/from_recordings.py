@@ -144,10 +144,11 @@ def measure(
 
 def show(task: str, each: Result) -> None:
     """Print the row of a seed."""
-    told = each.estimate
+    estimate = each.estimate
     print(
-        f"| {task} | {each.seed} | {told.recorded:.1f} | {told.value:.1f}, {told.low:.1f} to "
-        f"{told.high:.1f} | {each.learned:.1f} | {each.online:.1f} | {each.ratio:.0%} |",
+        f"| {task} | {each.seed} | {estimate.recorded:.1f} | {estimate.value:.1f}, "
+        f"{estimate.low:.1f} to {estimate.high:.1f} | {each.learned:.1f} | {each.online:.1f} | "
+        f"{each.ratio:.0%} |",
         flush=True,
     )
 

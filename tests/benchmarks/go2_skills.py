@@ -26,7 +26,7 @@ from tests.benchmarks import one_line_errors
 from tests.support.go2 import CONTROL_DT, MEASURED, Walk, Walker
 
 BUNDLE = "go2_walk"
-COMMAND = "velocity_command"  # the constant of each skill that says what it is told
+COMMAND = "velocity_command"  # the constant that holds a skill's velocity command
 SKIP = 2.0  # s that do not count
 
 
@@ -105,13 +105,13 @@ def main() -> None:
     print("|---|---|---|---|---|---|", flush=True)
     for name, command in commands(bundle).items():
         *speeds, height = MEASURED[command]
-        told = ", ".join(f"{value:g}" for value in command)
+        text = ", ".join(f"{value:g}" for value in command)
         known = ", ".join(f"{value:.2f}" for value in speeds)
         cells = []
         for walker in walkers:
             walker.reset(0)
             cells.append(row(walker.walk(command, given.seconds, SKIP)))
-        print(f"| `{name}`: {told} | {known}; {height:.2f} | {' | '.join(cells)} |", flush=True)
+        print(f"| `{name}`: {text} | {known}; {height:.2f} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

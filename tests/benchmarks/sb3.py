@@ -2,13 +2,13 @@ r"""Stable-Baselines3 on a task: steps and episodes to a score; needs the extra 
 
     python -m tests.benchmarks.sb3 ppo moving_bandits/goal-1 --steps 100000
     python -m tests.benchmarks.sb3 sac ring_bandits/sector-1 --steps 20000 --score-every 500
-    python -m tests.benchmarks.sb3 ppo ring_bandits --told --steps 500000
+    python -m tests.benchmarks.sb3 ppo ring_bandits --observe-task --steps 500000
     python -m tests.benchmarks.sb3 ppo moving_bandits/goal-1 patrol/tilted --steps 60000 \
         --pretrain moving_bandits --pretrain-steps 300000
 
-A policy from nothing on each task; with `--told` one policy for all tasks of a family, which sees
-the task as a one-hot part of the observation; with `--pretrain` a policy that has learned on all
-tasks of a family, drawn for each episode and not told, and goes on learning on each task.
+A policy from nothing on each task; with `--observe-task` one policy for all tasks of a family,
+which observes the task as a one-hot vector; with `--pretrain` a policy that has learned on all
+tasks of a family, drawn for each episode and not observed, and goes on learning on each task.
 Everything is as SB3 has it, over the gymnasium id of the family: PPO with 2,048 steps per update
 of 8 simulations, SAC with one simulation and an update per step. Scores are normalized (0: random
 actions, 1: the optimum), over the greedy episodes that all learners of this project are scored on.
@@ -49,7 +49,7 @@ SIMULATIONS = {"ppo": 8, "sac": 1}
 ROLLOUT = 256  # ticks; 8 simulations make SB3's 2,048 steps per update
 
 
-class Told(OverOurs):
+class ObservesTask(OverOurs):
     """Adapter of a vector environment to SB3 that puts the task into the observation, one-hot."""
 
     def __init__(self, env: TaskVectorEnv) -> None:
@@ -81,14 +81,14 @@ def one_hot(env: TaskVectorEnv) -> np.ndarray:
 
 @dataclass(frozen=True)
 class OnTask:
-    """A policy that was trained with `Told`, told the same task in every row."""
+    """A policy that was trained with `ObservesTask`, with the same task in every row."""
 
     model: Any
-    told: np.ndarray  # (tasks,)
+    one_hot: np.ndarray  # (tasks,) of the task
 
     def predict(self, obs: np.ndarray, *, deterministic: bool) -> Any:
         """Actions of observations without the task."""
-        whole = np.concatenate([obs, np.tile(self.told, (len(obs), 1))], axis=1)
+        whole = np.concatenate([obs, np.tile(self.one_hot, (len(obs), 1))], axis=1)
         return self.model.predict(whole, deterministic=deterministic)
 
 
@@ -99,7 +99,7 @@ class Learner:
     algorithm: str
     task: TaskId
     seed: int
-    told: bool
+    observes_task: bool
 
     def numbers(self) -> list[int]:
         """Numbers of the tasks that it is scored on."""
@@ -115,7 +115,7 @@ class Learner:
             autoreset_mode=AutoresetMode.SAME_STEP,
         )
         env.reset(seed=self.seed)
-        return Told(env) if self.told else OverOurs(env)
+        return ObservesTask(env) if self.observes_task else OverOurs(env)
 
     def fresh(self) -> Any:
         """A model that has learned nothing."""
@@ -129,10 +129,10 @@ class Learner:
         family = make_family(self.task.family)
         config = replace(default_config(family.name, family.robot, self.seed), threads=1)
         limits = all_reference_returns(load_robot(family.robot), family)  # type: ignore[arg-type]
-        told = np.eye(len(family.tasks), dtype=np.float32)
+        one_hot = np.eye(len(family.tasks), dtype=np.float32)
         found = []
         for number in self.numbers():
-            policy = OnTask(model, told[number]) if self.told else model
+            policy = OnTask(model, one_hot[number]) if self.observes_task else model
             value, _ = greedy_score(policy, config, number, scored_episodes(family.ticks))
             found.append(limits[number].normalize(value))
         return found
@@ -162,8 +162,8 @@ def learn(learner: Learner, model: Any, steps: int, every: int, target: float) -
 
 
 def pretrained(family: str, seed: int, steps: int) -> bytes:
-    """PPO on all tasks of a family, drawn for each episode and not told."""
-    model = Learner("ppo", TaskId(family), seed, told=False).fresh()
+    """PPO on all tasks of a family, drawn for each episode and not observed."""
+    model = Learner("ppo", TaskId(family), seed, observes_task=False).fresh()
     model.learn(steps)
     with io.BytesIO() as file:
         model.save(file)
@@ -174,13 +174,13 @@ def measure(given: argparse.Namespace) -> None:
     """Print all scores, and of each task the steps and episodes of each seed to the target."""
     tasks, summary = [TaskId.parse(text) for text in given.tasks], []
     for task in tasks:
-        Learner(given.algorithm, task, 0, given.told).numbers()  # says what does not hold
+        Learner(given.algorithm, task, 0, given.observe_task).numbers()  # says what does not hold
     if given.pretrain:
         make_family(given.pretrain)
     for seed in given.seeds:
         kept = pretrained(given.pretrain, seed, given.pretrain_steps) if given.pretrain else None
         for task in tasks:
-            learner = Learner(given.algorithm, task, seed, given.told)
+            learner = Learner(given.algorithm, task, seed, given.observe_task)
             start = time.process_time()
             print(f"{given.algorithm} {task}, seed {seed}")
             if kept is None:
@@ -204,8 +204,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("algorithm", choices=SIMULATIONS)
-    parser.add_argument("tasks", nargs="+", help="FAMILY/TASK, or FAMILY with --told")
-    parser.add_argument("--told", action="store_true", help="the task is in the observation")
+    parser.add_argument("tasks", nargs="+", help="FAMILY/TASK, or FAMILY with --observe-task")
+    parser.add_argument(
+        "--observe-task", action="store_true", help="the task is in the observation"
+    )
     parser.add_argument("--pretrain", metavar="FAMILY", help="PPO alone")
     parser.add_argument("--pretrain-steps", type=int, default=300_000)
     parser.add_argument("--steps", type=int, default=100_000, help="at most, on each task")
@@ -213,8 +215,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--target", type=float, default=0.9)
     given = parser.parse_args()
-    if given.pretrain and (given.told or given.algorithm != "ppo"):
-        parser.error("--pretrain is for ppo without --told")
+    if given.pretrain and (given.observe_task or given.algorithm != "ppo"):
+        parser.error("--pretrain is for ppo without --observe-task")
     torch.set_num_threads(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # minibatches that do not divide the data

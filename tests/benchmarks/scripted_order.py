@@ -11,11 +11,13 @@ from policies.bundle.bundle import load_bundle
 from policies.bundle.runtime import load_skills
 from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
+from sim.errors import UserError
 from sim.interface import Floats
 from sim.physics.robot_model import load_robot
 from sim.tasks.base import TaskFamily
 from sim.tasks.reach import Reach
 from sim.tasks.reach_sequence import ReachSequence
+from tests.benchmarks import one_line_errors
 
 
 class Skills:
@@ -50,12 +52,17 @@ class Skills:
         return total, family.success(world.layout, fields)
 
 
+@one_line_errors
 def main() -> None:
     """A line per order: the optimum, the script, skills at random, and one skill alone."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bundle")
     parser.add_argument("--episodes", type=int, default=64)
     given = parser.parse_args()
+    if given.episodes < 1:
+        raise UserError(f"--episodes {given.episodes}: 1 or more are needed")
     skills, family = Skills(given.bundle), ReachSequence()
     rng = np.random.default_rng(0)
     count, dt = len(skills.networks), skills.bundle.interface.control_dt

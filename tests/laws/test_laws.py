@@ -35,14 +35,14 @@ def lacks(interface: Interface, name: str) -> list[str]:
 
 
 INTERFACES = {"odd": odd_interface(), **{r: load_robot(r).interface for r in robot_names()}}
-# Each family with the robot that it is meant for, and with the odd one, which has every feature;
-# and walls with the robot that scans them. Other robots would show nothing that these do not.
+# Each family with the robot that it is meant for, and with the odd one where that has what it
+# needs; walls also with the robot that scans them, and the ant's mazes with another one on legs.
 PAIRS = [
     (r, f)
     for r in INTERFACES
     for f in FAMILIES
     if not lacks(INTERFACES[r], f)
-    and (r in ("odd", FAMILIES[f].robot) or (r, f) == ("rover", "rooms"))
+    and (r in ("odd", FAMILIES[f].robot) or (r, f) in (("rover", "rooms"), ("go2", "ant_mazes")))
 ]
 
 

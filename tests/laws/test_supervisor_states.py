@@ -361,6 +361,45 @@ def test_braking_that_was_handed_over_ends_where_the_watchdog_rests(bundle, safe
     assert len(sent) == 1
 
 
+def running(interface, report):
+    """A gate in a session that has sent one command, at 0 s; the commands that it has sent."""
+    supervisor, sent = Supervisor(), []
+    gate = CommandGate(interface, supervisor, lambda c, _: sent.append(c), lambda: report)
+    supervisor.activate()
+    assert supervisor.go(State.READY)
+    assert supervisor.go(State.RUNNING)
+    gate.begin(np.zeros(2), PATIENCE)
+    assert gate.drive(np.array([0.5, 0.0]), 0.0)
+    return supervisor, gate, sent
+
+
+@pytest.mark.parametrize("why", ["old", "tripped"])
+@pytest.mark.parametrize("newer", [False, True])
+def test_the_gate_does_not_brake_beside_a_living_watchdog(bundle, why, newer):
+    interface, brought = small(bundle.interface, 0.0), np.array([0.25, 0.0])
+    report = WatchdogReport(lives=True, newer=newer, command=brought)
+    supervisor, gate, sent = running(interface, report)
+    if why == "tripped":
+        gate.hand_over()
+    supervisor.fault("deadline", "held up")
+    now = 0.05 if why == "tripped" else 10.0
+    for _ in range(5):
+        assert gate.brake(now)  # it waits, as the robot is not at rest
+    gate.repeat_rest(now)
+    assert len(sent) == 1
+    # Where it ends, braking goes on from its last command.
+    gate._watch = lambda: replace(report, lives=False)
+    assert gate.brake(now)
+    np.testing.assert_allclose(sent[1], interface.brake(brought if newer else sent[0]))
+
+
+def test_nothing_is_driven_after_a_hand_over(bundle):
+    _, gate, sent = running(small(bundle.interface, 0.0), None)
+    gate.hand_over()
+    assert not gate.drive(np.array([0.5, 0.0]), 0.1)
+    assert len(sent) == 1
+
+
 def test_what_is_told_of_a_command_is_told_before_it_and_only_if_it_leaves(bundle):
     supervisor, said = Supervisor(), []
     gate = CommandGate(bundle.interface, supervisor, lambda *_: said.append("command"))

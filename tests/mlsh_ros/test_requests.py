@@ -200,3 +200,43 @@ def test_a_pause_while_a_start_is_checked_starts_nothing(monkeypatch):
     (answer,) = services.queues["start"].answers
     assert answer.message == f"cannot start: skill_node stood still while it checked; {CALL_AGAIN}"
     assert services.supervisor.state is State.READY
+
+
+def test_every_stop_that_waits_is_served_before_a_start_between_them(monkeypatch):
+    services = Services(monkeypatch, State.READY)
+    services.queues["stop"].ages = [0.3, 0.1]
+    services.queues["start"].ages = [0.2]
+    assert services.poll() == ["stop", "stop", "start"]
+    answer = services.queues["start"].answers[0]
+    assert answer.message == "cannot start: stop or disarm was called after this request"
+    assert services.supervisor.state is State.READY
+
+
+def test_a_stop_during_the_checks_of_a_start_is_served_before_it(monkeypatch):
+    def check():
+        services.queues["stop"].ages = [0.0]
+        return ""
+
+    services = Services(monkeypatch, State.READY, not_ready=check)
+    services.queues["start"].ages = [0.0]
+    assert services.poll() == ["stop", "start"]
+    answer = services.queues["start"].answers[0]
+    assert answer.message == "cannot start: stop or disarm was called after this request"
+    assert services.supervisor.state is State.READY
+
+
+def test_a_pause_while_a_stop_brakes_is_one_for_the_requests_behind_it(monkeypatch):
+    """The process is suspended meanwhile: what was received then is dated as new."""
+
+    def end():
+        services.now += 60.0
+        services.checks.listening_since = services.now
+
+    services = Services(monkeypatch, State.READY)
+    services.poll()
+    services.now += 0.02
+    services.session.end = end
+    services.queues["stop"].ages = [0.1]
+    services.queues["arm"].ages = [0.0]
+    assert services.poll() == ["stop", "arm"]
+    assert "stood still less than 1 s ago" in services.queues["arm"].answers[0].message

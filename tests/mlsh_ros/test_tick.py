@@ -403,7 +403,9 @@ def test_one_timeout_bounds_the_sensors_and_the_first_decision_together(bundle):
     late = threading.Timer(0.8, appear)
     began = time.monotonic()
     late.start()
-    with fault("master_silent", "no decision for tick 0 within 1 s"):
+    with fault(
+        "master_silent", "no decision for tick 0 within 1 s of the start, sensors included"
+    ):
         bench.loop.run()
     assert 0.99 < time.monotonic() - began < 1.25
     late.join()
@@ -871,6 +873,17 @@ def test_a_watchdog_that_fails_moves_no_robot_at_rest(bundle):
     assert watchdog.look(0.1)
 
 
+def test_a_trip_that_is_kept_is_one_for_who_ignores_an_emergency_stop(bundle):
+    """It trips at rest, and a sender that does not know of the stop begins to move the robot."""
+    watchdog = Watchdog(bundle.interface, 0.25)
+    watchdog.hear(bundle.interface.safe_command, 0.0)
+    watchdog.emergency_stop(0.0)
+    watchdog.fail("the safety listener has ended")
+    assert not watchdog.look(1.0)
+    watchdog.hear(np.array([0.9, 0.0]), 1.0)
+    assert watchdog.look(1.0)
+
+
 def test_a_watchdog_that_begins_again_knows_no_command_and_keeps_its_trip(bundle):
     """It was not active, and has not heard what the robot was told."""
     watchdog = Watchdog(bundle.interface, 0.25, measured=lambda: np.array([0.7, 0.0]))
@@ -1150,9 +1163,11 @@ def watchdog_node(bundle, **changes):
         "_closing": False,
         "_told": "",
         "_heard": {"cmd_vel": 0.0},
+        "get_logger": lambda: SimpleNamespace(error=lambda text, **_: None),
     }
     made = SimpleNamespace(**(parts | changes))
-    for name in ("_tell", "_tell_standing", "_not_to_reset", "_on_reset", "_expired"):
+    methods = ("_tell", "_tell_standing", "_log_trip", "_fail", "_not_to_reset", "_on_reset")
+    for name in (*methods, "_expired"):
         setattr(made, name, partial(getattr(node, name), made))
     return made
 
@@ -1189,8 +1204,9 @@ def test_a_watchdog_that_hears_no_emergency_stop_trips_and_is_not_reset(bundle):
     assert node._on_reset(None, answer).success
 
 
-def test_a_state_whose_publisher_fails_once_is_told_all_the_same(bundle):
-    told, failures = [], [RuntimeError("the publisher failed")]
+def test_a_state_whose_publisher_fails_is_told_later_and_braking_goes_on(bundle):
+    """Braking is what this node is for; the one who fails may be the publisher of its state."""
+    told, failures = [], [RuntimeError("the publisher failed")] * 2
 
     def publish(message):
         if failures:
@@ -1198,11 +1214,28 @@ def test_a_state_whose_publisher_fails_once_is_told_all_the_same(bundle):
         told.append(message.data)
 
     node = watchdog_node(bundle, _state=SimpleNamespace(publish=publish))
-    node.watchdog.refuse("cmd_vel: command is not finite: nan")
-    with pytest.raises(RuntimeError):
-        node._tell_standing()
+    node.watchdog.hear(np.array([0.8, 0.0]), 0.0)
+    node._fail("the safety listener has ended")
+    assert node.watchdog.look(0.0)  # it brakes, whether it was told or not
     node._tell_standing()
-    assert told == ["tripped: cmd_vel: command is not finite: nan"]
+    assert told == []
+    node._tell_standing()
+    node._tell_standing()
+    assert told == ["tripped: the safety listener has ended"]
+
+
+def test_a_failure_is_logged_once_and_told_at_rest_too(bundle):
+    told, logged = [], []
+    deaf = "the emergency stop topic was not read for 0.61 s"
+    node = watchdog_node(
+        bundle,
+        _safety=SimpleNamespace(stuck=lambda: deaf),
+        _state=SimpleNamespace(publish=lambda message: told.append(message.data)),
+        get_logger=lambda: SimpleNamespace(error=lambda text, **_: logged.append(text)),
+    )
+    for _ in range(3):
+        assert not node._expired(0.0)  # nothing is commanded
+    assert told == logged == [f"tripped: {deaf}"]
 
 
 def test_a_fault_whose_state_cannot_be_published_is_a_fault():

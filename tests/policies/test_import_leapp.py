@@ -276,7 +276,7 @@ MISTAKES = [
     ),
     (
         set_in("robot_root_ang_vel_b", kind="state/body/linear_velocity", isaaclab_connection=...),
-        "no observation term of robot 'go2' is a vector of the body in m/s. Its terms: ",
+        "no observation term of robot 'go2' is a vector in base_link in m/s. Its terms: ",
     ),
     (
         set_in("robot_root_ang_vel_b", kind="state/vector3d", isaaclab_connection=...),
@@ -322,7 +322,7 @@ def test_what_is_not_supported_or_does_not_fit_is_one_line(tmp_path, change, sai
         ({"terms": {"gyro": "angular_velocity"}}, "that `terms` names: 'gyro'."),
         (
             {"terms": {"robot_root_ang_vel_b": "joint_velocity"}},
-            "of robot 'go2' that is a vector of the body in rad/s: 'joint_velocity'. ",
+            "of robot 'go2' that is a vector in base_link in rad/s: 'joint_velocity'. ",
         ),
         (
             {"skills": {"ahead": {"base_velocity": [0.8]}}},
@@ -340,7 +340,10 @@ def test_a_mistake_in_what_is_said_beside_it_is_one_line(tmp_path, keys, said):
 
 def test_a_robot_without_what_the_policy_takes_is_named(tmp_path):
     said = refusal(tmp_path, GRAVITY, robot="ant")
-    assert "no observation term of robot 'ant' is the direction of gravity. Its terms: " in said
+    assert (
+        "no observation term of robot 'ant' is the direction of gravity in base_link. Its terms: "
+        in said
+    )
 
 
 def test_of_several_terms_that_fit_the_user_names_one(tmp_path):
@@ -366,6 +369,43 @@ def test_a_term_that_is_named_stands_for_any_input(tmp_path):
     assert Input(term="angular_velocity") in found.observation
     said = refusal(tmp_path, change=change, terms={"robot_root_ang_vel_b": "joint_position"})
     assert "that is of 3 elements: 'joint_position'." in said
+
+
+@pytest.mark.parametrize("kind", ["state/joint/position", "state/encoders"])
+def test_an_input_that_is_named_keeps_the_order_of_its_elements(tmp_path, kind):
+    """Of a kind that says nothing, the joints are found by their names all the same."""
+    order = JOINTS[5:] + JOINTS[:5]
+    change = set_in("robot_joint_pos", kind=kind, element_names=[order])
+    found = translated(tmp_path, change=change, terms={"robot_joint_pos": "joint_position"})
+    known = translated(tmp_path / "known", change=set_in("robot_joint_pos", element_names=[order]))
+    assert found.description == known.description
+    assert columns(found, "robot_joint_pos") == columns(known, "robot_joint_pos")
+
+
+def test_an_input_whose_elements_the_named_term_does_not_have_is_refused(tmp_path):
+    change = set_in(
+        "robot_root_ang_vel_b", kind="state/gyro", element_names=[["roll", "pitch", "yaw"]]
+    )
+    said = refusal(tmp_path, change=change, terms={"robot_root_ang_vel_b": "angular_velocity"})
+    assert "roll" in said
+    assert "which are not those of observation term 'angular_velocity'" in said
+
+
+def test_a_vector_in_the_frame_of_a_sensor_is_not_taken_for_one_of_the_body(tmp_path):
+    """An IMU may be mounted turned; somebody who names its term knows how."""
+    file = described(tmp_path)
+    interface = load_robot("go2").interface
+    turned = replace(
+        interface,
+        observation=tuple(
+            replace(t, frame="imu_link")
+            if t.name in ("angular_velocity", "projected_gravity")
+            else t
+            for t in interface.observation
+        ),
+    )
+    with pytest.raises(UserError, match=r"is a vector in base_link in rad/s\. Its terms: .* name"):
+        translate(read_description(file), file, turned)
 
 
 def columns(policy, name):
@@ -496,7 +536,7 @@ def variable_gain(model):
         (clips_targets, "'joint_pos' is not default + scale * it for each element"),
         (relative_targets, "'joint_pos' depends on robot_joint_pos beside it"),
         (heading, "kind 'state/body/rotation' is used for more than the direction of gravity"),
-        (variable_gain, "of kind 'kp' is not constant"),
+        (variable_gain, "of kind 'kp' is not stored in the graph as a constant"),
     ],
 )
 def test_a_graph_that_computes_something_else_is_refused(tmp_path, redraw, said):

@@ -40,11 +40,12 @@ from tests.support.foreign_policy import (
 )
 
 FAMILY = "moving_bandits"
+ALL_ROWS = importer.RANDOM_ROWS
 
 
 @pytest.fixture(autouse=True)
 def few_rows(monkeypatch):
-    """Of random inputs, in two pieces; test_import_go2.py compares policies on all of them."""
+    """Of random inputs; `test_every_import_is_compared_on_ten_thousand_inputs` takes them all."""
     monkeypatch.setattr(importer, "RANDOM_ROWS", 1000)
 
 
@@ -86,6 +87,13 @@ W = {
     "flat": np.array([1, IN], np.int64),
     "all": np.array([-1, IN], np.int64),
 }
+
+
+def test_every_import_is_compared_on_ten_thousand_inputs(tmp_path, monkeypatch):
+    """In several pieces."""
+    assert ALL_ROWS == 10_000
+    monkeypatch.setattr(importer, "RANDOM_ROWS", ALL_ROWS)
+    assert imported(tmp_path).random < 1e-5
 
 
 def op(kind, *inputs, out="y", **attributes):

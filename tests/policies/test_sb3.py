@@ -107,8 +107,8 @@ def test_without_the_package_nothing_begins(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_told_policy_sees_the_task_of_each_episode_up_to_its_last_observation():
-    env = Learner("ppo", TaskId("ring_bandits"), 0, told=True).environment()
+def test_a_policy_that_observes_the_task_sees_that_of_each_episode_up_to_its_last_observation():
+    env = Learner("ppo", TaskId("ring_bandits"), 0, observes_task=True).environment()
     obs = env.reset()
     assert env.observation_space.shape == (8 + 3,)
     tasks, drawn = obs[:, 8:], set()
@@ -127,7 +127,7 @@ def test_a_told_policy_sees_the_task_of_each_episode_up_to_its_last_observation(
     assert drawn == {0, 1, 2}
 
 
-def test_a_told_policy_is_scored_with_the_task_that_counts():
+def test_a_policy_that_observes_the_task_is_scored_with_the_task_that_counts():
     class Reads:
         def predict(self, obs, *, deterministic):
             return obs[:, -2:], None
@@ -139,7 +139,7 @@ def test_a_told_policy_is_scored_with_the_task_that_counts():
 
 @pytest.mark.slow
 def test_steps_to_a_score_are_counted_from_where_the_task_begins(capsys):
-    learner = Learner("ppo", TaskId("moving_bandits", "goal-1"), 0, told=False)
+    learner = Learner("ppo", TaskId("moving_bandits", "goal-1"), 0, observes_task=False)
     model = learner.fresh()
     assert learn(learner, model, steps=4096, every=2048, target=-10) == 0
     assert learn(learner, model, steps=4096, every=2048, target=10) is None

@@ -16,7 +16,15 @@ from tests.support.graphics import GL
 
 BANDITS = "mlsh/MovingBandits-v0"
 # A family of each robot, and walls, blocks and a monster; gymnasium's checker draws every one.
-SHOWN = ("moving_bandits", "rooms", "body_bandits", "ant_mazes", "ant_obstacles", "two_targets")
+SHOWN = (
+    "moving_bandits",
+    "rooms",
+    "body_bandits",
+    "ant_mazes",
+    "ant_obstacles",
+    "two_targets",
+    "reach",
+)
 SIZE = {"width": 160, "height": 120}
 RGB = {"render_mode": "rgb_array", **SIZE}
 

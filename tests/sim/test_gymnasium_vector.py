@@ -25,7 +25,7 @@ PAIRS = [
 ]
 MODES = list(AutoresetMode)
 # The modes are the same for all families: each of them for one of each robot.
-IN_EVERY_MODE = ("moving_bandits", "body_bandits", "ant_obstacles", "mazes")
+IN_EVERY_MODE = ("moving_bandits", "body_bandits", "ant_obstacles", "mazes", "reach_sequence")
 CASES = [
     (name, mode)
     for name, family in IDS.items()

@@ -1,6 +1,6 @@
 """Signals: what rewards read of the simulation, and no policy sees."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import mujoco
@@ -11,11 +11,12 @@ from gymnasium.vector import AutoresetMode
 from sim.envs.vec_env import TaskVectorEnv
 from sim.envs.world import World
 from sim.errors import UserError
-from sim.interface import MujocoState, ObservationTerm, RosField
+from sim.interface import MujocoState
 from sim.physics.robot_model import load_robot
 from sim.physics.signals import Signal
 from sim.randomization.schema import sim_params_from_dict
 from sim.tasks.base import HiddenTask
+from tests.support.terms import term
 
 GO2 = load_robot("go2")
 (ACTION,) = GO2.interface.action
@@ -288,24 +289,15 @@ def test_an_observation_term_cannot_read_one():
         @property
         def terms(self):
             return (
-                ObservationTerm(
-                    name="load",
-                    size=3,
-                    unit="N",
-                    frame="odom",
-                    scale=1.0,
-                    clip=None,
-                    noise=0.0,
-                    max_age=1.0,
-                    limit=None,
-                    inf_values=None,
-                    mujoco=MujocoState(sensor="signal.floor.floor"),
-                    ros=RosField(
-                        topic="load",
-                        type="geometry_msgs/msg/Vector3Stamped",
-                        fields=("vector.x", "vector.y", "vector.z"),
-                        required_values=(),
+                replace(
+                    term(
+                        "load",
+                        "load",
+                        "geometry_msgs/msg/Vector3Stamped",
+                        ("vector.x", "vector.y", "vector.z"),
                     ),
+                    unit="N",
+                    mujoco=MujocoState(sensor="signal.floor.floor"),
                 ),
             )
 

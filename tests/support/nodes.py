@@ -93,6 +93,7 @@ class Observer:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.clients = {}  # kept: rclpy may still be waiting on one that is destroyed
+        self.called = self.refused = 0  # requests, and those that were to be called again
         self.closing = threading.Event()
         self.thread = threading.Thread(target=self._spin, daemon=True)
         self.thread.start()
@@ -130,6 +131,7 @@ class Observer:
             answer = future.result()
             # skill_node stood still, or the machine is so busy that it seems to have.
             again = kind is Trigger and answer.message.endswith(CALL_AGAIN)
+            self.called, self.refused = self.called + 1, self.refused + again
             if not again or time.monotonic() > deadline:
                 return answer
             time.sleep(0.2)
