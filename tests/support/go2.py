@@ -58,15 +58,16 @@ def infer(given: Floats) -> Floats:
     )
 
 
-def inputs(
-    interface: Interface, seen: NDArray[np.float32], command: tuple[float, float, float]
-) -> Floats:
-    """The policy's inputs (n, 45) from observations (n, O) of the robot."""
+Command = tuple[float, float, float]  # vx, vy in m/s in the base's frame, wz in rad/s
+
+
+def inputs(interface: Interface, seen: NDArray[np.float32], command: Command | Floats) -> Floats:
+    """The policy's inputs (n, 45) from observations (n, O) and a command for all, or (n, 3)."""
     part = {name: seen[:, at] for name, at in interface.observation_slices.items()}
     columns = [
         part["angular_velocity"],
         part["projected_gravity"],
-        np.tile(command, (len(seen), 1)),
+        np.broadcast_to(command, (len(seen), 3)),
         part["joint_position"] - DEFAULT,
         part["joint_velocity"],
         part["previous_action"],
@@ -122,8 +123,8 @@ class Walker:
     def _measure(self, fields: dict[str, Floats]) -> None:
         self.fields = self.world.measurements(fields)
 
-    def action(self, command: tuple[float, float, float]) -> Floats:
-        """The policy's output (n, 12) for what the robots measure now."""
+    def action(self, command: Command | Floats) -> Floats:
+        """The policy's output (n, 12) for what the robots measure now, see `inputs`."""
         seen = self.interface.observe(self.fields, memory=self.memory)
         output = infer(inputs(self.interface, seen, command))
         self.memory.remember(seen, output)
@@ -153,7 +154,7 @@ class Walker:
         flat = [np.einsum("kn,nk->n", axis, speed[:, :3]) for axis in (ahead, left)]
         return np.stack([*flat, speed[:, 5]], axis=-1)
 
-    def walk(self, command: tuple[float, float, float], seconds: float, skip: float = 2.0) -> Walk:
+    def walk(self, command: Command, seconds: float, skip: float = 2.0) -> Walk:
         """Walk under a command; the first `skip` seconds do not count into the means."""
         twists, heights, targets, commands = [], [], [], []
         fell, torque = np.zeros(self.world.size, bool), 0.0
