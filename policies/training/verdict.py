@@ -76,6 +76,12 @@ class Evidence:
         needed = missed >= MISSED * max(float(alone.max()), 0.0)
         return bool(alone.max() > 0 and needed.sum() >= min(self.skills, len(alone)))
 
+    @property
+    def composed(self) -> bool:
+        """True if a master earns more on a task than any skill alone, by as much as is missed."""
+        more = (self.scores[task] - float(each.max()) for task, each in self.alone.items())
+        return any(gain >= MISSED * max(self.best, 0.0) > 0 for gain in more)
+
 
 def judge(evidence: Evidence) -> Verdict:
     """Returns the one verdict that the measurements support."""
@@ -94,13 +100,10 @@ def judge(evidence: Evidence) -> Verdict:
         return Verdict.TOO_FEW_SKILLS if few else Verdict.NOT_LEARNED
     if alike and several and not evidence.specialists:
         return Verdict.COLLAPSED
-    if evidence.by_state >= BY_STATE:
+    if evidence.by_state >= BY_STATE or evidence.composed:
         return Verdict.NEEDS_SEQUENCE
-    if evidence.specialists:
-        return Verdict.NOT_LEARNED
-    if evidence.best >= POOR and several and not evidence.told_apart:
-        return Verdict.COLLAPSED
-    return Verdict.NEEDS_SEQUENCE if alone else Verdict.NOT_LEARNED
+    undivided = several and not evidence.told_apart and not evidence.specialists
+    return Verdict.COLLAPSED if undivided and evidence.best >= POOR else Verdict.NOT_LEARNED
 
 
 def explain(evidence: Evidence, method: MlshConfig | None = None) -> str:

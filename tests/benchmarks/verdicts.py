@@ -7,6 +7,9 @@ A row is written as soon as its training is done, and what is in the file is not
 
 import argparse
 import json
+import subprocess
+import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +29,16 @@ from tests.support.shifted_bandits import ShiftedBandits
 
 FAMILIES[ShiftedBandits.name] = ShiftedBandits
 EPISODES = 16  # of each task of a bundle
-BUNDLES = ("moving_bandits", "rooms", "ant_bandits", "body_bandits", "ant_movement")
+BUNDLES = ("moving_bandits", "rooms", "ant_bandits", "body_bandits", "ant_movement", "arm_reach")
+LATE = 0.3  # part of the iterations for which `late_master_rate` holds
+# New masters for all tasks of a family over the skills of `moving_bandits`: family, learner,
+# updates, truth. No skill alone is enough for these tasks. On `patrol` PPO has 1.2 of 16 after
+# twice as many updates, and `q` half of it after 10.
+MASTERS = (
+    ("patrol", "ppo", 20, "NEEDS_SEQUENCE"),
+    ("patrol", "q", 10, "NEEDS_SEQUENCE"),
+    ("ring_bandits", "q", 10, "SERVED"),
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,9 @@ class Known:
     settings: tuple[str, ...] = ()
     seed: int = 0
     preset: str = "default"
+    # Of the masters' policies in the last part of the training, in which the skills stay as they
+    # are: so large that no master learns to select one.
+    late_master_rate: float | None = None
 
     def config(self, factor: float) -> TrainConfig:
         """Complete configuration, with so many times its steps."""
@@ -52,7 +67,7 @@ def known() -> list[Known]:
     collapsing = ("mlsh.probe=none", "mlsh.reset_skill_below=0", "mlsh.warmup=0")
     bonus = ("family_parameters.bonus=10",)
     fine, few = Verdict.SERVED, Verdict.TOO_FEW_SKILLS
-    early, sequence = Verdict.NOT_LEARNED, Verdict.NEEDS_SEQUENCE
+    early = Verdict.NOT_LEARNED
     found = []
     for seed in (0, 1):
         found += [
@@ -74,8 +89,25 @@ def known() -> list[Known]:
             Known(f"short-{seed}", early, settings=("steps=100000",), seed=seed),
             Known(f"faithful-{seed}", early, seed=seed, preset="faithful-2017"),
             Known(f"one-policy-{seed}", Verdict.COLLAPSED, settings=collapsing, seed=seed),
-            Known(f"ring-{seed}", sequence, "ring_bandits", ("steps=600000",), seed),
+            Known(
+                f"lost-masters-{seed}",
+                Verdict.MASTERS_UNDECIDED,
+                seed=seed,
+                late_master_rate=10.0,
+            ),
         ]
+    # What helped: seeds 0 and 1 of `moving_bandits` are served after 1 M steps, the ring with seed
+    # 0 and three skills after 2 M. With seed 1 the ring is not served by 2 M steps, nor by new
+    # masters over its skills; with other seeds it is, in part.
+    ring = "ring_bandits"
+    found += [
+        Known("third-0", early, settings=("steps=300000",), seed=0),
+        Known("sixth-0", early, settings=("steps=150000",), seed=0),
+        Known("sixth-1", early, settings=("steps=150000",), seed=1),
+        Known("ring-0", few, ring, ("steps=600000",), seed=0),
+        Known("ring-1", early, ring, ("steps=600000",), seed=1),
+        Known("ring-three-0", fine, ring, ("steps=2000000", "mlsh.skills=3"), seed=0),
+    ]
     found.append(Known("bonus-short", early, "shifted_bandits", (*bonus, "steps=100000")))
     found.append(
         Known("one-skill", few, settings=("mlsh.skills=1", "mlsh.probe=none", "steps=500000"))
@@ -87,7 +119,10 @@ def train(case: Known, factor: float) -> dict[str, object]:
     """Trains a case; returns its row."""
     config = case.config(factor)
     learner, rows = Mlsh(config), list[Row]()
-    for _ in range(config.iterations):
+    for number in range(config.iterations):
+        if case.late_master_rate and number == round((1 - LATE) * config.iterations):
+            learner.agent.masters.policy_adam.learning_rate = case.late_master_rate
+            learner.agent.skills.policy_adam.learning_rate = 0.0
         it = learner.iterate()
         tasks, limits = learner.family.tasks, learner.reference_returns
         rows.append(describe(it, tasks, limits, config.mlsh.warmup, 0.0, 0.0))
@@ -105,16 +140,30 @@ def train(case: Known, factor: float) -> dict[str, object]:
     }
 
 
-def evaluate(name: str) -> dict[str, object]:
-    """Evaluates a shipped bundle on its own tasks, which are served; returns its row."""
-    cases = resolve_cases(load_bundle(name))
+def evaluate(
+    name: str, family: str | None = None, truth: str = Verdict.SERVED.name
+) -> dict[str, object]:
+    """Evaluates a bundle on a family, or on its own, which it serves; returns its row."""
+    bundle = load_bundle(name)
+    family = family or bundle.manifest.family.name
+    cases = [case for case in resolve_cases(bundle) if case.task.family == family]
     episodes = run_offline(cases, episodes=EPISODES, seed=0)
     (sharing,) = summarize(cases, "sim", 0, episodes).sharing
     return {
-        "truth": Verdict.SERVED.name,
+        "truth": truth,
         "verdict": sharing.verdict.name,
         "text": sharing.explanation,
     }
+
+
+def learn(family: str, learner: str, updates: int, truth: str) -> dict[str, object]:
+    """Evaluates new masters over the skills of `moving_bandits`; returns their row."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/learned"
+        command = [sys.executable, "-m", "mlsh_ros.cli.main", "finetune", "moving_bandits"]
+        command += ["--task", family, "--learner", learner, "--updates", str(updates)]
+        subprocess.run([*command, "--no-baseline", "-o", path], check=True, capture_output=True)
+        return evaluate(path, family, truth)
 
 
 def main() -> None:
@@ -127,6 +176,10 @@ def main() -> None:
     rows = json.loads(given.out.read_text()) if given.out.exists() else {}
     jobs: dict[str, Callable[[], dict[str, object]]] = {
         **{f"bundle-{name}": (lambda name=name: evaluate(name)) for name in BUNDLES},
+        **{
+            f"{family}-{learner}": (lambda given=(family, learner, *rest): learn(*given))
+            for family, learner, *rest in MASTERS
+        },
         **{case.name: (lambda case=case: train(case, given.steps_factor)) for case in known()},
     }
     for name, job in jobs.items():
