@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from policies.mlsh.offpolicy_config import OffPolicyConfig
 from policies.mlsh.rollout import NO_OVERRIDE, Collector
 from policies.offpolicy.features import Features
 from policies.offpolicy.replay import Float32, Floats, Replay, first_episodes
-from policies.offpolicy.skill_prior import HELD_EPISODES, SkillPrior, compare_skills
+from policies.offpolicy.skill_returns import describe, returns_alone
 from policies.offpolicy.value_iteration import ValueIteration
 from sim.seeding import Stream, generator
 
@@ -27,14 +27,14 @@ class OffPolicyUpdate:
     """Result of one update."""
 
     agreement: list[float]  # of each master: `ValueIteration.agreement`
-    priors: list[SkillPrior]  # of each master
+    alone: list[Floats]  # of each master: (K,) return of each skill alone; NaN: it has not run
     not_finite: str  # the tasks whose values are no numbers any more; empty if all are
     held: bool  # some episodes held one skill
     skills: tuple[str, ...]  # names of the K skills
 
     def describe(self) -> str:
         """Describes the returns of single skills, if they are compared, and the agreement."""
-        first = {prior.describe(self.skills): None for prior in self.priors} if self.held else {}
+        first = {describe(each, self.skills): None for each in self.alone} if self.held else {}
         sure = f"{min(self.agreement):.0%} of the decisions are settled"
         return "; ".join([*first, sure])
 
@@ -42,9 +42,9 @@ class OffPolicyUpdate:
 class OffPolicyLearner:
     """A master for each task of a learner whose skills are frozen.
 
-    The first episodes hold one skill each, to compare them; then each episode follows one sample
-    of the values. After every update the masters of the learner's agent are the mean values: what
-    is evaluated and exported.
+    The first episode of each skill holds it from the beginning to the end; then each episode
+    follows one sample of the values. After every update the masters of the learner's agent are the
+    mean values: what is evaluated and exported.
 
     Args:
         learner: gives tasks, simulations and skills; its masters are replaced.
@@ -101,32 +101,25 @@ class OffPolicyLearner:
             greedy_skills=True,
             logits=self._exploring(member, rng),
         )
-        priors = []
         for g, replay in enumerate(self.replays):
             mine = slice(g * self.envs, (g + 1) * self.envs)
             replay.episodes += first_episodes(rollout, mine, held[mine] != NO_OVERRIDE)
-            priors.append(compare_skills(replay.episodes, self.skills))
-        agreement = self.fit([prior.bonus for prior in priors])
         return OffPolicyUpdate(
-            agreement=agreement,
-            priors=priors,
+            agreement=self.fit(),
+            alone=[returns_alone(replay.episodes, self.skills) for replay in self.replays],
             not_finite=self.not_finite(),
             held=bool((held != NO_OVERRIDE).any()),
             skills=self.skill_names,
         )
 
-    def fit(self, bonuses: Sequence[Floats]) -> list[float]:
+    def fit(self) -> list[float]:
         """Fit the values of all decisions so far; the agent's masters are their mean.
-
-        Args:
-            bonuses: (K,) of each task: the expected advantage of a decision for each skill.
 
         Returns:
             Of each master: `ValueIteration.agreement`.
         """
-        for replay, values, bonus in zip(self.replays, self.values, bonuses, strict=True):
-            decisions = replay.decisions()
-            values.fit(decisions, bonus / decisions.unit)
+        for replay, values in zip(self.replays, self.values, strict=True):
+            values.fit(replay.decisions())
         self.updates += 1
         self._install()
         seen = [np.concatenate([e.obs[:-1] for e in r.episodes]) for r in self.replays]
@@ -135,8 +128,7 @@ class OffPolicyLearner:
     def _held(self) -> NDArray[np.intp]:
         """(B,) skill that runs for a whole episode in each simulation, or NO_OVERRIDE."""
         number = self.updates * self.envs + np.arange(self.learner.env.num_envs) % self.envs
-        holds = number < HELD_EPISODES * self.skills
-        return np.where(holds, number % self.skills, NO_OVERRIDE)
+        return np.where(number < self.skills, number, NO_OVERRIDE)
 
     def _exploring(
         self, member: NDArray[np.intp], rng: np.random.Generator

@@ -56,7 +56,7 @@ class RecordedLearner:
 
     def iterate(self) -> RecordedUpdate:
         """Fit the values of all recorded decisions, and estimate the return of the masters."""
-        agreement = self.learner.fit([np.zeros(self.learner.skills) for _ in self.learner.replays])
+        agreement = self.learner.fit()
         not_finite = self.learner.not_finite()
         if not not_finite:
             self.estimates = [self._estimate(g) for g in range(len(self.learner.replays))]

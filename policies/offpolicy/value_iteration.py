@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from policies.mlsh.offpolicy_config import OffPolicyConfig
 from policies.offpolicy.features import Features
-from policies.offpolicy.replay import Decisions, Float32, Floats
+from policies.offpolicy.replay import Decisions, Float32
 from policies.offpolicy.skill_regression import SkillRegression
 
 MEAN = 0  # the member that has neither noise nor a sample of the prior
@@ -22,8 +22,8 @@ MEAN = 0  # the member that has neither noise nor a sample of the prior
 class ValueIteration:
     """Values of decisions, fitted to all decisions of a task.
 
-    Q(s, k) = bonus_k + f(s) . (v + a_k): the part v is the value of a state independent of the
-    decision, so that data about one skill is informative about the others as well.
+    Q(s, k) = f(s) . (v + a_k): the part v is the value of a state independent of the decision, so
+    that data about one skill is informative about the others as well.
 
     Args:
         features: f.
@@ -42,7 +42,6 @@ class ValueIteration:
         self.features, self.skills, self.config, self.rng = features, skills, config, rng
         size, members = features.count, config.members
         self.weights = np.zeros((members, skills, size))
-        self.bonus = np.zeros(skills)
         # Kept: a member is one sample of the prior, and stays the same while data comes in.
         sample = config.spread * rng.standard_normal((members, 1 + skills, size))
         sample[MEAN] = 0
@@ -50,15 +49,9 @@ class ValueIteration:
         sample[:, 1:] *= np.sqrt(config.prior * config.advantage)
         self._shared, self._own = sample[:, 0], sample[:, 1:]
 
-    def fit(self, decisions: Decisions, bonus: Floats) -> None:
-        """Fit the values of all decisions, with the best decisions afterwards, for every member.
-
-        Args:
-            decisions: of the task.
-            bonus: (K,) first guess of what each skill is worth more than the others.
-        """
+    def fit(self, decisions: Decisions) -> None:
+        """Fit every member to all decisions of a task, each followed by the best ones."""
         config, n, size = self.config, len(decisions.skill), self.features.count
-        self.bonus = bonus
         seen, row = np.unique(
             np.concatenate([decisions.obs, decisions.following]), axis=0, return_inverse=True
         )
@@ -80,10 +73,10 @@ class ValueIteration:
         shared, own, weights = (part @ basis for part in (self._shared, self._own, self.weights))
         for _ in range(config.iterations):
             found = features @ weights.reshape(-1, basis.shape[1]).T
-            best = (found.reshape(len(seen), -1, self.skills) + bonus).max(axis=-1)  # (u, M)
+            best = found.reshape(len(seen), -1, self.skills).max(axis=-1)  # (u, M)
             later = decisions.discount * best[following].T
             target = np.clip(decisions.reward + later, -decisions.limit, decisions.limit)
-            weights = regression.weights(target + noise - bonus[decisions.skill], shared, own)
+            weights = regression.weights(target + noise, shared, own)
         prior = self._shared[:, None] + self._own
         self.weights = prior + (weights - prior @ basis) @ basis.T
 
@@ -91,19 +84,19 @@ class ValueIteration:
         """(n, K) values of observations (n, O) by one member, or by each row's own (n,)."""
         features = self.features(obs)
         members = np.broadcast_to(member, len(obs))
-        found = np.einsum("nf,nkf->nk", features, self.weights[members]) + self.bonus
+        found = np.einsum("nf,nkf->nk", features, self.weights[members])
         return np.asarray(found, np.float32)
 
     def agreement(self, obs: Float32) -> float:
         """Fraction of the members whose best skill is the mean's, over observations (n, O)."""
-        values = self.features(obs) @ self.weights.transpose(0, 2, 1) + self.bonus
+        values = self.features(obs) @ self.weights.transpose(0, 2, 1)
         best = values.argmax(axis=-1)  # (M, n)
         return float((best == best[MEAN]).mean())
 
     @property
     def finite(self) -> bool:
         """True if all values are finite."""
-        return bool(np.isfinite(self.weights).all() and np.isfinite(self.bonus).all())
+        return bool(np.isfinite(self.weights).all())
 
     def head(self) -> list[tuple[Float32, Float32]]:
         """The mean values minus their mean over the skills, as layers of a network.
@@ -113,7 +106,6 @@ class ValueIteration:
         """
         weights = self.weights[MEAN] - self.weights[MEAN].mean(axis=0)
         weight, bias = self.features.of_units(weights)
-        bias = bias + self.bonus - self.bonus.mean()
         unit = max(float(abs(weight).max()), float(abs(bias).max())) or 1.0
         last = (weight / unit).astype(np.float32), (bias / unit).astype(np.float32)
         return [(self.features.weight, self.features.bias), last]

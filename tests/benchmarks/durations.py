@@ -21,7 +21,6 @@ from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.offpolicy_config import OffPolicyConfig
 from policies.offpolicy.features import Features
 from policies.offpolicy.replay import Episode, Replay
-from policies.offpolicy.skill_prior import HELD_EPISODES, compare_skills
 from policies.offpolicy.value_iteration import ValueIteration
 from policies.training.adapt import EVALUATION_SEED, OFF_POLICY_EPISODES, scored_episodes
 from policies.training.finetune import install_skills, task_config
@@ -63,9 +62,9 @@ class DurationLearner:
         rng = generator(self.learner.config.seed, Stream.DECISIONS, self.updates)
         member = rng.integers(1, self.settings.members, env.num_envs)
         number = self.updates * self.envs + np.arange(env.num_envs) % self.envs
-        holds = number < HELD_EPISODES * self.skills
+        holds = number < self.skills
         # A held skill is chosen anew after every duration in turn, so that each has been seen.
-        held = np.where(holds, number % self.skills, -1)
+        held = np.where(holds, number, -1)
 
         def choose(obs: NDArray[np.float32], decision: int) -> Ints:
             found = self._values(obs, member)
@@ -79,16 +78,8 @@ class DurationLearner:
         episodes = self.run(env, choose, holds)
         for g, (replay, values) in enumerate(zip(self.replays, self.values, strict=True)):
             replay.episodes += episodes[g * self.envs : (g + 1) * self.envs]
-            decisions = replay.decisions()
-            values.fit(decisions, self._bonus(replay) / decisions.unit)
+            values.fit(replay.decisions())
         self.updates += 1
-
-    def _bonus(self, replay: Replay) -> NDArray[np.float64]:
-        """(K D,) expected advantage of each choice, by its skill alone and its duration."""
-        by_skill = [replace(e, skill=e.skill % self.skills) for e in replay.episodes if e.held]
-        per_decision = compare_skills(by_skill, self.skills).bonus
-        ticks = np.mean([self.ticks / len(e.skill) for e in by_skill])
-        return np.concatenate([per_decision * n / ticks for n in self.lengths])
 
     def _values(self, obs: NDArray[np.float32], member: Ints | int) -> NDArray[np.float32]:
         rows = np.split(obs, len(self.values))

@@ -45,7 +45,7 @@ def main() -> None:
         spent = []
         for _ in range(REPEATS):
             begun = time.process_time()
-            values.fit(decisions, np.zeros(skills))
+            values.fit(decisions)
             spent.append(time.process_time() - begun)
         print(
             f"{skills} skills, {elements} elements, {values.features.count} features, "

@@ -1,4 +1,4 @@
-"""The off-policy learner of masters: its replay, its prior, its values, and what it brings."""
+"""The off-policy learner of masters: its replay, its values, and what it brings."""
 
 from dataclasses import replace
 
@@ -13,8 +13,8 @@ from policies.offpolicy.evaluation import estimate_return
 from policies.offpolicy.features import Features
 from policies.offpolicy.learner import OffPolicyLearner
 from policies.offpolicy.replay import Episode, Replay
-from policies.offpolicy.skill_prior import compare_skills
 from policies.offpolicy.skill_regression import SkillRegression
+from policies.offpolicy.skill_returns import describe, returns_alone
 from policies.offpolicy.value_iteration import ValueIteration
 from policies.training.adapt import adapt
 from policies.training.finetune import finetune, install_skills, task_config
@@ -110,62 +110,47 @@ def test_rewards_that_are_all_the_same_are_worth_nothing():
     assert np.isfinite(found.constant)
 
 
-# Prior ----------------------------------------------------------------------------------------
+# Skills alone ---------------------------------------------------------------------------------
 
 
 def held(skill: int, total: float) -> Episode:
     return episode([[total / 2], [total / 2]], [skill, skill], held=True)
 
 
-def test_a_skill_that_is_better_is_preferred_by_effect_and_confidence():
-    found = compare_skills([held(0, 44), held(1, 0), held(0, 43), held(1, 1)], 2)
-    assert found.returns.tolist() == [43.5, 0.5]
-    assert found.effect.tolist() == pytest.approx([10.75, -10.75])  # of 2 decisions
-    assert 0.7 < found.confidence[0] < 1
-    assert found.bonus[0] == pytest.approx(-found.bonus[1])
-    assert "skill-0 alone is the best" in found.describe(["skill-0", "skill-1"])
+def test_returns_of_skills_alone_are_of_held_episodes():
+    mixed = episode([[7.0], [7.0]], [0, 1])
+    found = returns_alone([held(0, 44), held(1, 0), mixed, held(1, 1)], 2)
+    assert found.tolist() == [44, 0.5]
+    assert describe(found, ["a", "b"]) == "an episode of each skill alone: a 44, b 0.5"
 
 
-def test_a_small_difference_stays_small_however_sure_it_is():
-    found = compare_skills([held(0, 1.01), held(1, 1.0), held(0, 1.01), held(1, 1.0)], 2)
-    assert 0 < found.bonus[0] <= 0.0026
+def test_skills_that_bring_nothing_are_called_so():
+    found = returns_alone([held(k, 0) for k in (0, 1, 2)], 3)
+    assert found.tolist() == [0, 0, 0]
+    expected = "no skill alone earns more than another (a 0, b 0, c 0)"
+    assert describe(found, ["a", "b", "c"]) == expected
 
 
-def test_skills_that_differ_by_luck_start_equal():
-    found = compare_skills([held(0, 44), held(1, 0), held(0, 0), held(1, 44)], 2)
-    assert found.bonus.tolist() == [0, 0]
-    assert "all skills start equal" in found.describe(["a", "b"])
-
-
-def test_skills_that_bring_nothing_start_equal():
-    found = compare_skills([held(k, 0) for k in (0, 1, 2, 0, 1, 2)], 3)
-    assert found.bonus.tolist() == [0, 0, 0]
-    assert "no skill alone" in found.describe(["a", "b", "c"])
-
-
-def test_skills_start_equal_until_each_has_run_alone():
+def test_a_skill_that_has_not_run_has_no_return():
     """More skills than episodes of an update, as over seven imported ones."""
-    found = compare_skills([held(0, 44), held(2, 0)], 3)
-    assert found.bonus.tolist() == [0, 0, 0]
-    np.testing.assert_array_equal(found.returns, [44, np.nan, 0])
-    assert found.describe(["a", "b", "c"]) == (
-        "not every skill has run alone yet (a 44, c 0): all skills start equal"
-    )
+    found = returns_alone([held(0, 44), held(2, 0)], 3)
+    np.testing.assert_array_equal(found, [44, np.nan, 0])
+    assert describe(found, ["a", "b", "c"]) == "not every skill has run alone yet (a 44, c 0)"
 
 
-def test_one_skill_has_nothing_to_be_compared_with():
-    assert compare_skills([held(0, 1), held(0, 2)], 1).bonus.tolist() == [0]
+def test_no_episode_gives_no_return():
+    assert np.isnan(returns_alone([], 2)).all()
 
 
 # Values ---------------------------------------------------------------------------------------
 
 
-def values_of(found, skills=2, bonus=None, **settings) -> ValueIteration:
+def values_of(found, skills=2, **settings) -> ValueIteration:
     rng = np.random.default_rng(0)
     config = OffPolicyConfig(**{"noise": 0.05, "iterations": 60, **settings})
     features = Features(found.obs.shape[1], config, [], rng)
     values = ValueIteration(features, skills, config, rng)
-    values.fit(found, np.zeros(skills) if bonus is None else bonus)
+    values.fit(found)
     return values
 
 
@@ -260,7 +245,7 @@ def test_a_sample_of_the_prior_changes_only_where_features_were_seen():
 
 
 def test_the_head_is_the_mean_up_to_a_constant_and_a_unit():
-    values = values_of(decisions(*chain()), bonus=np.array([0.1, -0.1]))
+    values = values_of(decisions(*chain()))
     obs = np.linspace(-1, 3, 50, dtype=np.float32)[:, None]
     (weight, bias), (last, last_bias) = values.head()
     logits = np.tanh(obs @ weight + bias) @ last + last_bias
@@ -318,7 +303,7 @@ def test_one_skill_is_found_in_four_episodes(light):
         found = master_for(f"moving_bandits/{task}", updates=1, episodes=4, say=lines.append)
         assert found.curves[0][-1].greedy > 43
         assert found.curves[0][-1].steps == 200
-        assert f"skill-{task[-1]} alone is the best" in lines[0]
+        assert "an episode of each skill alone: skill-0 " in lines[0]
         assert "of the decisions are settled" in lines[0]
 
 
