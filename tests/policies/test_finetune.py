@@ -65,7 +65,7 @@ def test_skills_are_called_by_their_names_in_the_bundle(bundle, tmp_path):
     lines = []
     task = "moving_bandits/goal-1"
     learn(named, tmp_path / "b", task, learner="q", episodes=4, baseline=False, say=lines.append)
-        assert "alone: near " in lines[0]
+    assert "alone: near " in lines[0]
     assert ", far " in lines[0]
     assert "skill-" not in lines[0]
 
