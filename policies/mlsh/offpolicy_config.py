@@ -29,4 +29,13 @@ class OffPolicyConfig:
     spread: Positive = 1.0  # of the samples, in standard deviations of the prior
     members: Annotated[int, Field(gt=1)] = 8  # samples of the posterior, the mean included
     iterations: Count = 30  # of value iteration per update
-    epsilon: Annotated[float, Field(ge=0, lt=1)] = 0.1  # part of the decisions that is random
+    # Part of the decisions that is random: in the first episode, and from the last of
+    # `epsilon_episodes` on; in between it falls linearly.
+    initial_epsilon: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    epsilon: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    epsilon_episodes: Count = 26
+
+    def random_part(self, episode: int) -> float:
+        """Part of the decisions of a task's episode, counted from 0, that is random."""
+        passed = min(1.0, episode / self.epsilon_episodes)
+        return self.initial_epsilon + (self.epsilon - self.initial_epsilon) * passed

@@ -134,12 +134,13 @@ class OffPolicyLearner:
         self, member: NDArray[np.intp], rng: np.random.Generator
     ) -> Callable[[Float32], Float32]:
         """Logits for exploration: each simulation follows one sample of its task's values."""
+        part = self.settings.random_part(self.updates * self.envs)
 
         def logits(obs: Float32) -> Float32:
             rows = [slice(g * self.envs, (g + 1) * self.envs) for g in range(len(self.values))]
             found = [v.values(obs[r], member[r]) for v, r in zip(self.values, rows, strict=True)]
             values = np.concatenate(found)
-            random = rng.random(len(values)) < self.settings.epsilon
+            random = rng.random(len(values)) < part
             drawn = rng.random(values.shape).astype(np.float32)
             return np.where(random[:, None], drawn, values)
 

@@ -63,12 +63,13 @@ class DurationLearner:
         member = rng.integers(1, self.settings.members, env.num_envs)
         number = self.updates * self.envs + np.arange(env.num_envs) % self.envs
         holds = number < self.skills
+        part = self.settings.random_part(self.updates * self.envs)
         # A held skill is chosen anew after every duration in turn, so that each has been seen.
         held = np.where(holds, number, -1)
 
         def choose(obs: NDArray[np.float32], decision: int) -> Ints:
             found = self._values(obs, member)
-            random = rng.random(len(found)) < self.settings.epsilon
+            random = rng.random(len(found)) < part
             chosen = np.where(
                 random, rng.integers(self.choices, size=len(found)), found.argmax(axis=1)
             )

@@ -268,6 +268,12 @@ def test_blind_elements_do_not_count():
 # The learner ----------------------------------------------------------------------------------
 
 
+def test_the_random_part_falls_linearly_and_stays():
+    settings = OffPolicyConfig(initial_epsilon=0.5, epsilon=0.1, epsilon_episodes=20)
+    found = [settings.random_part(n) for n in (0, 5, 10, 20, 1000)]
+    assert found == pytest.approx([0.5, 0.4, 0.3, 0.1, 0.1])
+
+
 @pytest.fixture
 def light(monkeypatch):
     monkeypatch.setattr("policies.training.adapt.SCORED_TICKS", 32 * 50)
