@@ -1,7 +1,7 @@
-"""Stateless random streams: each generator is a function of its purpose and indices.
+"""Seeds: stateless random streams, each a function of the seed, its purpose and its indices.
 
-Philox is counter based, so a generator is made where it is needed, from the seed and the place;
-nothing has to be saved to resume a run, and a run does not depend on what was drawn elsewhere.
+Philox is counter based, so a generator is made where it is needed. Nothing has to be saved to
+resume a run, and a draw does not depend on earlier draws of other streams.
 """
 
 from __future__ import annotations

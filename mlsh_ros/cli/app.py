@@ -1,4 +1,7 @@
-"""The command tree of `mlsh`."""
+"""The command tree of `mlsh`; every subcommand is registered here.
+
+Afterwards `python -m tests.support.reference` writes docs/reference/cli.md again.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mlsh check-bundle: validate a bundle and say what it is."""
+"""mlsh check-bundle: validate a bundle and describe it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Entry point of `mlsh`; the subcommands are in mlsh_ros/cli/."""
+"""Entry point of `mlsh`: errors as one line, exit statuses, Ctrl-C.
+
+`app.py` lists the subcommands, each of which is a file of this folder.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Provenance of a result: robot, model and simulation parameters by name and digest.
 
-Names alone do not tell: two folders may hold a robot of one name.
+Names alone are not sufficient: two folders may have a robot of the same name.
 """
 
 from __future__ import annotations

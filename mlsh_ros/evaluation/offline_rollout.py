@@ -1,9 +1,9 @@
 """Rollouts in one process that equal those of the nodes in lock-step.
 
-The rules of skill_node are judged here too, but for those about time and other nodes. The first
-one that an episode breaks is kept with it. The simulation goes on where skill_node would stop the
-robot, so that scores can be compared. Values that are not finite end the evaluation: such a bundle
-is not fit to be scored.
+The safety rules of skill_node are checked here too, except those about time and other nodes. The
+first one that an episode violates is stored with it. The simulation continues where skill_node
+would stop the robot, so that scores can be compared. Values that are not finite end the evaluation
+with an error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tells a simulation that did not keep real time from one whose robot did something wrong."""
+"""Distinguishes a simulation that did not keep real time from a fault of the robot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults that sim_node can inject into its first sensor topic."""
+"""Simulated faults: parameter `fault` of sim_node corrupts its first sensor topic."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Reads and writes message fields along paths that are resolved once per type.
 
-An array that stands beside an array of names is looked into by name, any other one by index.
-Whether names stand beside it is a matter of the message's type alone.
+An array beside an array of names is accessed by name, any other one by index. Only the type of the
+message decides whether it has an array of names.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Named numbers in a std_msgs/Float64MultiArray: the label names every element.
 
-Standard messages only, so that every ROS tool can show them; float64 holds float32 and tick
-numbers exactly.
+Standard messages are used so that every ROS tool can display them; float64 represents float32 and
+tick numbers exactly.
 """
 
 from __future__ import annotations

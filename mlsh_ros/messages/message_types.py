@@ -1,7 +1,7 @@
 """Introspects installed ROS message types; imports nothing else.
 
-A type's name comes out of a file that a stranger may have written. Whether its package is one of
-ROS messages is seen from its files, before anything in it runs.
+The name of a type may come from an untrusted file. Whether its package is one of ROS messages is
+decided from the files of the package, before any of its code runs.
 """
 
 from __future__ import annotations

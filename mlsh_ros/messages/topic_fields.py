@@ -1,7 +1,7 @@
 """Extracts the values of one topic; field paths are resolved once per message class.
 
-Where the type is installed, everything is made out and checked before the first message. Messages
-of a recording say no types of their own; theirs are made out when the first one comes.
+If the type is installed, all paths are resolved and checked before the first message. Messages of
+a recording have no installed type; their paths are resolved with the first message.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Topics of a node graph with their types, and the QoS of passive subscribers."""
+"""Topics of the node graph with their types; those that are recorded, and their QoS.
+
+docs/reference/topics.md explains them; the QoS of the nodes themselves is in docs/safety.md.
+"""
 
 from __future__ import annotations
 

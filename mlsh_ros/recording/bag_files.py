@@ -1,7 +1,7 @@
 """Reads the files of a bag: MCAP, or rosbag2's SQLite.
 
-Files are told by their first bytes, not by their names. Nothing is decoded here, so that a
-channel that nobody asks for costs nothing and breaks nothing, whatever is in it.
+The first bytes decide the kind of a file, not its name. Nothing is decoded here, so that a channel
+that is not needed costs no time and cannot cause an error.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Writes a bag: a folder with an MCAP file and rosbag2's metadata.yaml.
 
-Readable by `ros2 bag`, Foxglove, PlotJuggler and everything else that reads MCAP with ROS 2
-messages. The bundle's manifest stands in front, as an attachment.
+`ros2 bag`, Foxglove, PlotJuggler and other readers of MCAP with ROS 2 messages open it. The
+manifest of the bundle is an attachment at its beginning.
 """
 
 from __future__ import annotations

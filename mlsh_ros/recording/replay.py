@@ -1,10 +1,10 @@
 """Recomputes a recording offline and compares it with what was recorded.
 
-Compared are, bit for bit, each with what was recorded just before it, so that one difference does
-not make all that follow: every decision of the master with the observation that it was asked
-about; every tick's skill with the decisions; what an observation takes from earlier ticks with
-those; and every tick's action and command with its observation and the command before.
-The actions and decisions of another bundle that took over while the robot drove are not compared.
+Each value is computed from the recorded values just before it and compared bit for bit, so that
+one difference does not cause others: every decision of the master from its recorded request; the
+skill of every tick from the decisions; the elements of an observation that depend on earlier
+ticks; and action and command of every tick from its observation and the previous command. Actions
+and decisions of another bundle that took over while the robot moved are not compared.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """ROS message definitions as text for MCAP files; needs no ROS installation.
 
-Those of the common packages come with `rosbags`. Another one, of a robot's own package, is looked
-for where ROS installs it: share/PACKAGE/msg/NAME.msg below each entry of AMENT_PREFIX_PATH.
+Those of the common packages come with `rosbags`. Definitions of other packages are read from the
+place where ROS installs them: share/PACKAGE/msg/NAME.msg below each entry of AMENT_PREFIX_PATH.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A bundle whose terms are where a robot has them in ROS."""
+"""A bundle whose topics, message types and fields are replaced by a file of bindings."""
 
 from __future__ import annotations
 

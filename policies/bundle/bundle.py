@@ -6,7 +6,8 @@
     masters/NAME.onnx one small head for each task
     golden.npz        recorded observations with the outputs of every network
 
-Nothing here is ever executed or unpickled, and a bundle that does not hold is refused by name.
+Nothing in a bundle is executed or unpickled, and an invalid bundle is refused with the reason. Its
+ROS topics are in the interface in manifest.json (`policies.bundle.manifest`).
 """
 
 from __future__ import annotations

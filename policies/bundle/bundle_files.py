@@ -1,4 +1,7 @@
-"""Reads the files of a bundle, a folder or a zip file, with bounds on their number and size."""
+"""Reads the files of a bundle, a folder or a zip file, with bounds on their number and size.
+
+`policies.bundle.bundle` lists the files and checks their content.
+"""
 
 from __future__ import annotations
 

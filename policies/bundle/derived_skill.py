@@ -1,8 +1,8 @@
 """Adds a skill that was trained from another one of a bundle; the other skills stay as they are.
 
-The new skill is the last one. Masters that were there never choose it: their heads get an output
-for it that is far below all others. A master that was learned with the new skill in the place of
-the old one gets its output there.
+The new skill is the last one. Existing masters never select it: their networks get an output for
+it that is far below all others. In a master that was learned with the new skill in place of the
+old one, the output of the old skill becomes that of the new one.
 """
 
 from __future__ import annotations

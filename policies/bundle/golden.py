@@ -1,4 +1,8 @@
-"""golden.npz of a bundle: recorded observations with the outputs of every network."""
+"""golden.npz of a bundle: recorded observations with the outputs of every network ("golden rows").
+
+Format and checks of the file. `load_skills` and `load_master` in `policies.bundle.runtime`
+recompute the outputs when a bundle is loaded, and refuse networks that do not reproduce them.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Checks the graph of an imported skill before ONNX Runtime sees it, without the `onnx` package.
 
-An imported skill is a graph that somebody else's exporter wrote, with a selection of our
-observation in front and a scaling to our action behind. It is made of operators whose shapes are
-known here, so that no tensor is larger than what is allowed, whatever the input.
+An imported skill is the graph of another exporter, with a selection of the observation before it
+and a scaling to the action after it. It consists of operators whose output shapes are computed
+here, so that no tensor exceeds the permitted size for any input.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Inference with ONNX Runtime: observation to master logits and skill action."""
+"""Inference with ONNX Runtime: observation to master logits and skill action.
+
+`load_skills` and `load_master` recompute the golden rows of the bundle before a network is used.
+"""
 
 from __future__ import annotations
 

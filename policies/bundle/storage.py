@@ -1,9 +1,9 @@
-"""How the files of a bundle are stored: what skills have in common is stored once.
+"""Stores the files of a bundle; weights that several skills have in common are stored once.
 
 Skills of one policy differ in a few constants. Arrays of weights that are in several skills are
 external data, in ONNX's own form, in one file beside them. A loader gets each skill with its
-weights in it, byte for byte as it was before: hashes, checks and ONNX Runtime know nothing of how
-it is stored. A place that a skill names is compared with that one file, and never opened.
+weights in it, byte for byte as before: hashes, checks and ONNX Runtime do not depend on how it is
+stored. The path of the external data in a skill is compared with that one file and never opened.
 """
 
 from __future__ import annotations

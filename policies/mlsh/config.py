@@ -1,4 +1,9 @@
-"""The configuration of a training run, as frozen dataclasses that read and write YAML."""
+"""The settings of a training run (config.yaml), as frozen dataclasses that read and write YAML.
+
+The comment beside a setting becomes its row in docs/reference/config.md. The defaults of the
+recipe are in `presets.py`, those of a task family in its `recommended`, checks in
+`config_checks.py`.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +62,7 @@ class PpoConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class MlshConfig:
-    """Parameters of MLSH. Letters as in the paper and in docs/reading-guide.md."""
+    """Parameters of MLSH. Letters as in the paper and in docs/glossary.md."""
 
     skills: Count  # K, shared by all tasks
     decision_ticks: Count  # N, ticks between two decisions of a master

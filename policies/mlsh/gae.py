@@ -1,4 +1,4 @@
-"""Returns and advantages at the two time scales (generalized advantage estimation)."""
+"""Returns and advantages on both time scales: ticks for skills, decisions for masters (GAE)."""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@
       U updates:        master and skills learn together                          (joint phase)
 
 G groups do this at the same time, staggered, each with its own task and master; the skills are
-shared by all. Over many tasks the skills become those that masters can make the most of.
+shared by all. `task_schedule.py` assigns tasks to groups, `rollout.py` collects experience,
+`ppo.py` updates, `skill_probe.py` prevents collapse.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """Stacked MLPs: S networks of one shape, their parameters as rows of one matrix.
 
+Their sizes are the setting `network.hidden`; `actor_critic.py` makes skills and masters of them.
+
 A row holds all parameters of one network, so that resetting, saving, exporting and Adam's moments
 are row operations. Gradients are by hand: `activations`, then `backward`.
 """

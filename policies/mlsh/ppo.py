@@ -1,4 +1,7 @@
-"""Proximal policy optimization (Schulman et al. 2017) of skills or masters."""
+"""Proximal policy optimization (Schulman et al. 2017) of skills or masters, in minibatches.
+
+The clipped loss and its gradient are in `losses.py`, advantages in `gae.py`.
+"""
 
 from __future__ import annotations
 

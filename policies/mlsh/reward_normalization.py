@@ -1,7 +1,7 @@
-"""Rewards in units of what a step can earn on its task, from the task's reference returns.
+"""Rewards in units of the return that a step can add on its task, by the task's reference returns.
 
-What is learned then depends neither on the unit of a family's rewards nor on a constant that each
-tick adds: a bonus for being alive, or a cost of time.
+The result of a training then depends neither on the unit of a family's rewards nor on a constant
+that is added in each tick, such as an alive bonus or a cost of time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """All-reduce and all-gather through memory shared by the processes of one computer.
 
 A network library wakes a sleeping process for every message, which takes a millisecond on a
-virtual machine: more than the few kilobytes of a gradient are worth. Here nobody sleeps for long.
+virtual machine, longer than copying the few kilobytes of a gradient. Here processes wait actively.
 """
 
 from __future__ import annotations

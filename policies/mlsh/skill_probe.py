@@ -1,7 +1,7 @@
 """Probes each skill alone on a new task and resets skills that no task needs.
 
-Left alone, both skills may learn to go to the same goal: then no master can choose between them,
-no gradient tells them apart, and the collapse is stable. docs/results.md measures the remedies.
+Without it both skills may learn to go to the same goal (collapse). No master can then choose
+between them and no gradient separates them. docs/results/moving_bandits.md measures the remedies.
 """
 
 from __future__ import annotations

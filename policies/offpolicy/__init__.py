@@ -1,1 +1,1 @@
-"""Masters for new tasks from every decision that a task has seen, the skills frozen."""
+"""Off-policy learning of masters for new tasks, from all decisions so far, with frozen skills."""

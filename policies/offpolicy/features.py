@@ -1,4 +1,4 @@
-"""Fixed features of an observation, whose sums are a network with one tanh layer."""
+"""Fixed features of an observation; a linear function of them is a network with one tanh layer."""
 
 from __future__ import annotations
 

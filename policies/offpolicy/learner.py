@@ -1,4 +1,7 @@
-"""Masters for new tasks that learn from every decision again and again."""
+"""The off-policy learner of masters for new tasks (`mlsh finetune --learner q`).
+
+It collects episodes and fits the values of all decisions so far (`value_iteration.py`).
+"""
 
 from __future__ import annotations
 

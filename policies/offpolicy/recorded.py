@@ -1,4 +1,4 @@
-"""Masters from recorded episodes alone: one fit, and an estimate of what it is worth."""
+"""Learns masters from recorded episodes alone: one fit, and an estimate of its return."""
 
 from __future__ import annotations
 

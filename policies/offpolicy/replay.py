@@ -1,4 +1,4 @@
-"""Every decision that a task has seen."""
+"""The replay memory of the off-policy learner: all decisions of a task so far."""
 
 from __future__ import annotations
 

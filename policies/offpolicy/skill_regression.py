@@ -1,4 +1,4 @@
-"""Bayesian linear regression of K skills whose weights are alike, skill by skill."""
+"""Bayesian linear regression for K skills whose weights share a prior, one skill at a time."""
 
 from __future__ import annotations
 

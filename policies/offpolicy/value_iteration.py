@@ -1,9 +1,9 @@
 """Randomized least-squares value iteration (Osband et al. 2016) over the decisions of a master.
 
-The value of a decision is linear in fixed features of the observation, with a Gaussian
-posterior of the weights: `members` samples of it say how sure the values are, and exploration
-follows one of them for an episode (Thompson sampling). The mean is what a robot gets. A fit is
-linear algebra: no learning rate, and the same decisions give the same values.
+The value of a decision is linear in fixed features of the observation, with a Gaussian posterior
+of the weights. `members` samples of it represent the uncertainty, and exploration follows one of
+them for an episode (Thompson sampling); the exported master uses the mean. A fit is linear
+algebra: there is no learning rate, and the same decisions give the same values.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Makes skills of policies that were trained elsewhere."""
+"""Makes skills of policies of other trainers (`mlsh import-skill`); `importer.py` does it."""

@@ -1,7 +1,7 @@
-"""`SkillDescription`: what a policy from elsewhere takes and gives, as a YAML file states it.
+"""`SkillDescription`: inputs and outputs of a policy of another trainer, from a YAML file.
 
-What the exporters of mjlab and of Isaac Lab's users write into the metadata of an ONNX file stands
-for keys that the file leaves out; where both state something, they have to agree.
+Metadata that exporters of mjlab and Isaac Lab write into an ONNX file replace keys that the YAML
+file does not have; if both state the same thing, they have to agree.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a description and an ONNX file to a bundle of skills, checked against the policy itself."""
+"""Makes a bundle of skills from a description and an ONNX file; compares it with the policy."""
 
 from __future__ import annotations
 

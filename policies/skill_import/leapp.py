@@ -1,4 +1,4 @@
-"""From LEAPP's YAML, and what is said beside it, to the description of a policy."""
+"""Translates the YAML of a LEAPP export, with additions of the user, to a description."""
 
 from __future__ import annotations
 

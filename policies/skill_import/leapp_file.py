@@ -1,7 +1,7 @@
-"""What LEAPP's YAML states of a policy: its tensors and what they are, feedback, and its files.
+"""Reads the YAML of a LEAPP export: tensors with their kinds, feedback, and files.
 
 LEAPP (Lightweight Export Annotations for Policy Pipelines) writes it beside the ONNX file, and
-exporters add keys of their own. Keys that say nothing about the policy are not read.
+exporters add keys of their own. Keys that do not describe the policy are not read.
 """
 
 from __future__ import annotations

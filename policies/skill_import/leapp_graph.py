@@ -1,4 +1,4 @@
-"""What LEAPP's graph computes between its tensors: the action, the direction of gravity, gains."""
+"""Finds in a LEAPP graph what it computes: the action, the direction of gravity, gains."""
 
 from __future__ import annotations
 

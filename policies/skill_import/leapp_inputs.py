@@ -1,4 +1,4 @@
-"""Which observation term, command or feedback each input of a LEAPP export is."""
+"""Maps each input of a LEAPP export to an observation term, a command or a feedback."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""From our observation to a policy's input, and from its output to our action: numbers alone.
+"""Maps the observation to a policy's input, and the policy's output to the action.
 
-Both are a selection of elements, each scaled and shifted. What robot and policy disagree on is
+Both are a selection of elements, each scaled and shifted. Contradictions of robot and policy are
 refused here, before anything is written.
 """
 

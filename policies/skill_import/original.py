@@ -1,4 +1,4 @@
-"""A policy that was trained elsewhere, and its file as it is, which skills are compared with."""
+"""The policy of another trainer with its unchanged file, as the reference for imported skills."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a policy's output to our action: which of its elements commands which of ours."""
+"""Maps the elements of a policy's output to the elements of the action."""
 
 from __future__ import annotations
 

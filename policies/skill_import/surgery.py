@@ -1,4 +1,4 @@
-"""Puts our observation in front of a policy's graph and our action behind it."""
+"""Adds the mapping of the observation and that of the action to the graph of a policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of masters for new tasks: what is fixed, what has no effect."""
+"""Settings of masters for new tasks: refuses those that are fixed or have no effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Metrics of a run, one row per iteration: metrics.csv, TensorBoard and plots."""
+"""Metrics of a run, one row per iteration: metrics.csv, TensorBoard and plots.
+
+`describe` makes the columns of metrics.csv; its docstring and that of `Iteration` explain them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leaves out skills that nothing trained: a robot must not run a network that is random."""
+"""Leaves out skills that were not trained: a robot must not run a network with random weights."""
 
 from __future__ import annotations
 

@@ -4,11 +4,11 @@ config.yaml      the resolved configuration
 family.json      where the task family's class came from, if it does not ship with this package
 versions.json    of Python, this package and what it computes with; command and commit
 metrics.csv      one row per iteration; the same in tensorboard/
-checkpoint.npz   everything needed to go on bit for bit
+checkpoint.npz   all state; `mlsh train --resume` continues from it bit for bit
 curves.png       learning curves
-failures/        ticks after which a simulation was not finite, to be repeated
-adaptation.csv   a fresh master for each task, learned with the final skills frozen; and of which
-                 iteration, settings and robot
+failures/        ticks before a simulation was not finite (`policies.training.divergence`)
+adaptation.csv   learning curve of a fresh master for each task with the final skills frozen, and
+                 the iteration, settings and robot of the skills
 
 `create_run` begins one, `train.py` fills it, `open_run` reads it.
 """

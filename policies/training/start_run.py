@@ -1,4 +1,4 @@
-"""Begins a run from what a user says: family, robot, preset, settings, simulation parameters."""
+"""Begins a run from the arguments of a user: family, robot, preset, settings, sim parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trains one skill together with new masters, near the skill that it was; others stay frozen."""
+"""Trains a copy of one skill together with new masters, within a bound of KL divergence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Says why tasks are not served: skills, masters, or the training; and what to do about it."""
+"""The verdict of `mlsh train`: why tasks are not served, and which settings to change."""
 
 from __future__ import annotations
 

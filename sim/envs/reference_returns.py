@@ -1,8 +1,8 @@
 """Reference returns of a task: random policy, task-blind controller, optimum.
 
-Those of a random policy are simulated. The other two are simulated where a controller can be
-written (`HasExpert`), and computed by the family where none can (`HasReturnEstimate`), such as for
-robots with legs.
+They are 0 and 100 % of a normalized score. Returns of random actions are simulated. The other two
+are simulated if the family has a controller (`HasExpert`), and computed by the family otherwise
+(`HasReturnEstimate`), for example for robots with legs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """B simulated robots with their tasks: physics, randomization and rewards in one step.
 
-Training, offline evaluation and sim_node all run this class; they differ in who decides when an
-episode begins and who sends the command.
+Training, offline evaluation and sim_node all run this class; they differ in the source of the
+commands and in the moment at which an episode begins. A reward is the family's (`sim.tasks`).
 """
 
 from __future__ import annotations

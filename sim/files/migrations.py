@@ -1,4 +1,4 @@
-"""Names that files of an earlier schema have, and what they are called in this one.
+"""Names in files of an earlier schema, and the names that replace them in this one.
 
 `CHANGES` is the only table of them: the refusal of an old file, `mlsh migrate` and the test of the
 CHANGELOG read it. A YAML file is edited by key, so that its comments stay.

@@ -1,8 +1,7 @@
 """Writes results atomically, under a lock, and never over files of another kind.
 
-`check_place` looks before the work begins, `replacing` and `write_file` write a file,
-`replacing_folder` a folder, and `locked` keeps a second process out of what one of them changes
-for longer than a moment.
+`check_place` checks the place before the work begins, `replacing` and `write_file` write a file,
+`replacing_folder` writes a folder, and `locked` excludes a second process.
 """
 
 from __future__ import annotations

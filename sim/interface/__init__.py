@@ -8,14 +8,14 @@ interface.py      `Interface`: all terms in vector order, and the two functions
 terms.py          one term of an observation or an action
 term_sources.py   its places in MuJoCo and in ROS
 computed.py       terms that no sensor measures: previous action, constants, history
-memory.py         what an observation needs of earlier ticks
+memory.py         values of earlier ticks that an observation needs
 start_pose.py     the pose in which a robot begins
-rays.py           a fan of rays, as a LaserScan has it
-orientation.py    what a term may show of an orientation
-validators.py     what a number in robot.yaml may be
-names.py          what a name in it may be
-path_term.py      which term draws the path of a robot
-message_paths.py  how it says where a value lies in a message
+rays.py           a fan of rays, as in a LaserScan
+orientation.py    quantities that are computed from a quaternion (the key `derive`)
+validators.py     checks of the numbers in robot.yaml
+names.py          checks of the names in robot.yaml
+path_term.py      the term that draws the path of a robot
+message_paths.py  field paths into ROS messages
 """
 
 from sim.interface.computed import Constant, History, PreviousAction

@@ -1,8 +1,8 @@
-"""Bindings: where a robot has its terms in ROS, apart from what a policy was trained with.
+"""Bindings: topics, message types and fields of a robot, in place of those of its robot.yaml.
 
-A policy is trained on terms: names, units, order, scales and limits. On which topic, in which
-message and in which of its fields a robot has them concerns no policy, so that a file may replace
-that part of the interface without another training.
+A policy is trained on terms: names, units, order, scales and limits. It does not depend on the
+topic, the message type and the fields that carry them, so that a file may replace that part of the
+interface without another training.
 """
 
 from __future__ import annotations

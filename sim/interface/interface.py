@@ -1,4 +1,4 @@
-"""`Interface`: a robot's terms in vector order, with the functions `observe` and `command`."""
+"""`Interface`: the terms of robot.yaml in vector order, with `observe` and `command`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an observation needs of earlier ticks: the last action and earlier observations."""
+"""Values of earlier ticks that an observation needs: the last action, earlier observations."""
 
 from __future__ import annotations
 

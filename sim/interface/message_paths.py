@@ -1,8 +1,9 @@
 """Field paths into ROS messages, as robot.yaml writes them.
 
-`a.b`, `a[3].b`, `a[joint]`. What stands in brackets is an index, or a name where the message has
-names for the array's elements: the message's type says which, never how it looks. In quotes it may
-hold anything: `a["left arm/joint[1]"]`, with a backslash before a quote or a backslash.
+`a.b`, `a[3].b`, `a[joint]`. Brackets contain an index, or a name if the message has names for the
+elements of the array: the type of the message decides which of the two, not the text. In quotes a
+name may have any characters: `a["left arm/joint[1]"]`, with a backslash before a quote or a
+backslash.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the fields of ROS messages are by their names: positions, velocities, efforts, axes."""
+"""Meaning of the fields of ROS messages by their names: positions, velocities, efforts, axes."""
 
 from __future__ import annotations
 

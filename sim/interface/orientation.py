@@ -1,8 +1,8 @@
 """Quantities that a term can derive from a quaternion: axes, up vector, gravity, tilt; and angles.
 
-MuJoCo and messages carry the quaternion whole, so that other terms can read their part of the same
-one, and a simulator can write it. Where its length is not 1 it is no orientation: then everything
-here is NaN, which nobody acts on.
+MuJoCo and messages carry the whole quaternion, so that several terms can read the same one and a
+simulator can write it. A quaternion whose length is not 1 is no orientation: all results are NaN
+then, and a message with it is refused. A new quantity is an entry of `DERIVED`.
 """
 
 from __future__ import annotations

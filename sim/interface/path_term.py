@@ -1,4 +1,4 @@
-"""Which observation term draws the path of a robot, in plots, pictures and reports."""
+"""Selects the observation term that draws the path of a robot in plots, pictures and reports."""
 
 from __future__ import annotations
 

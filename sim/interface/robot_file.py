@@ -1,4 +1,8 @@
-"""Finds robot folders and parses robot.yaml; does not need MuJoCo."""
+"""Finds robot folders and parses robot.yaml; does not need MuJoCo.
+
+The keys of robot.yaml are the fields of `Interface` (`sim.interface.interface`) and of the terms
+(`sim.interface.terms`). `sim.physics.robot_model` adds the MuJoCo model.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a term is in the simulation and in ROS messages."""
+"""Sources of a term: its place in the simulation (`mujoco`) and in ROS messages (`ros`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""Observation and action terms: named parts of a vector, bound to MuJoCo and to ROS."""
+"""Observation and action terms of robot.yaml: named parts of a vector, bound to MuJoCo and to ROS.
+
+The fields of `ObservationTerm` and `ActionTerm` are the keys of a term in robot.yaml; their
+comments become docs/reference/robot-yaml.md. `term_sources.py` has the places of a term in MuJoCo
+and in ROS, `orientation.DERIVED` the quantities of the key `derive`, `computed.py` terms that no
+sensor measures.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A batch of simulations of one robot: commands in, fields by term name out."""
+"""A batch of MuJoCo simulations of one robot: commands in, measurements by term name out.
+
+The only file that reads and writes MuJoCo's arrays by address; `mjcf_addresses.py` resolves the
+names.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Checks that the ROS and the MuJoCo side of a term agree on joints, axes and units.
 
-A policy learns from MuJoCo's side and drives through ROS's side. Where the two name different
-joints, every number is valid and the robot moves the wrong one, so that is a mistake. Names that
-the model does not know, and elements of arrays by index, say nothing that could be compared.
+A policy learns with the MuJoCo side and moves the robot with the ROS side. If the two name
+different joints, every number is valid and the robot moves the wrong joint: that is an error.
+Names that the model does not have, and elements that are selected by index, cannot be compared.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Signals: quantities of the simulation for rewards and success, which no robot has to publish.
+"""Signals: quantities of the simulation for rewards and success; no robot has to publish them.
 
 Each part of a signal is a MuJoCo sensor that is added to the robot's model. Signals are read after
 a tick, beside the true state, and are no part of an observation.

@@ -1,4 +1,8 @@
-"""Writes per-simulation values into fields of the MuJoCo model."""
+"""Writes the parameters of each simulation (mass, friction, gains) into its MuJoCo model.
+
+`quantities.TABLE` lists the quantities and the fields; delays, noise and pushes are in
+`perturbations.py` and `sensor_model.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The deviations of a batch as one parameter vector, with sampling per episode."""
+"""The deviations of a batch as one parameter vector, drawn anew for each episode from ranges."""
 
 from __future__ import annotations
 

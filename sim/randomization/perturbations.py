@@ -1,4 +1,8 @@
-"""`PerturbedSim`: a batch of simulations whose parameters deviate from the nominal model."""
+"""`PerturbedSim`: a batch of simulations whose parameters deviate from the nominal model.
+
+Delays of commands and of sensors are simulated here, with ring buffers of past values; pushes too.
+`sensor_model.py` applies scale, bias, noise and dropout, `model_fields.py` writes into the model.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Sim parameters: what differs from the nominal model, in one robot or in a range of them.
+"""Schema of sim parameters: deviations from the nominal model, of one robot or of a range.
 
-Every key is optional and means `as nominal` where it is missing. Where a number stands, a range
-[low, high] may stand in domain_randomization.yaml of a robot, from which each episode draws.
+Every key is optional; a missing key is nominal. In domain_randomization.yaml of a robot a range
+[low, high] may take the place of a number; each episode draws its value from it.
 """
 
 from __future__ import annotations

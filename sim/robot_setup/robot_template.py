@@ -1,8 +1,8 @@
 """Generates a robot.yaml template from an MJCF model; unknown values stay placeholders.
 
-No physical quantity is made up: what the model does not tell is `TODO`, which `mlsh check-robot`
-refuses by name, with what to fill in. What is not of the robot, or what no robot measures, is left
-out, with a note.
+No physical quantity is made up: a value that the model does not contain is `TODO`, which `mlsh
+check-robot` refuses by name, together with advice. Parts of the model that are not of the robot,
+and quantities that no robot measures, are left out with a note.
 """
 
 from __future__ import annotations

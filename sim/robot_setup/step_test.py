@@ -1,7 +1,7 @@
 """Step-response tests in simulation: rest at the safe command, then every command to its limits.
 
-The numbers are what a person needs to fill in and to judge robot.yaml: lag, gain, time to stop,
-and whether the limits of what it may show would trip while nothing is wrong.
+A person needs the results to fill in and to assess robot.yaml: lag, gain, time to stop, and the
+limits that would stop a robot that is in order.
 """
 
 from __future__ import annotations

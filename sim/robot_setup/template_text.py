@@ -1,4 +1,4 @@
-"""Text of the terms in a robot.yaml that is drafted; unknown values are placeholders."""
+"""Text of the terms in a generated robot.yaml; unknown values are placeholders."""
 
 from __future__ import annotations
 

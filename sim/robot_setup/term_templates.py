@@ -1,4 +1,4 @@
-"""Terms that a drafted robot.yaml needs, as far as the model tells them."""
+"""Terms of a generated robot.yaml, as far as the model determines them."""
 
 from __future__ import annotations
 

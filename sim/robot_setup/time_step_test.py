@@ -1,7 +1,7 @@
 """Compares a model's motion with that of a simulation whose time step is ten times finer.
 
-An integrator that drops a part of the dynamics is another robot at every step, and nothing else
-would show it.
+An integrator that neglects a part of the dynamics simulates another robot; only a comparison with
+a finer simulation shows it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The Protocol of task families and the optional Protocols that extend it."""
+"""The Protocol of task families (`TaskFamily`) and the optional Protocols that extend it.
+
+A family defines the terms that it adds, what an episode draws, reward, success and the walls. Its
+file is in this folder; docs/add-a-task.md writes one.
+"""
 
 from __future__ import annotations
 

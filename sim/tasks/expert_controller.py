@@ -1,4 +1,7 @@
-"""A controller that drives a wheeled base to a target; source of the reference returns."""
+"""A controller that drives a wheeled base to the target that a task family states.
+
+Its return is the optimum of a normalized score (`sim.envs.reference_returns`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All task families by name: shipped, from installed packages, and the user's own."""
+"""All task families by name: shipped (`FAMILIES`), from installed packages, and the user's own."""
 
 from __future__ import annotations
 

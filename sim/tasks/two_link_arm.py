@@ -1,4 +1,4 @@
-"""The robot `arm` as reference returns know it: two links, and servos that lag behind."""
+"""Model of the robot `arm` for its reference returns: two links, and servos with a lag."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Episodes of decisions, with rewards, from recordings: what a master can be learned from."""
+"""Episodes of decisions with rewards from recordings, as data for learning masters."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Divides recordings into windows of equal length for open-loop replay.
 
-A window begins some ticks before what is compared: by then the simulation has forgotten what the
-recording does not tell of its state. It begins with the sensors that a tick saw; from there on the
-clock counts, so that a command holds for as long as it did on the robot.
+A window begins some ticks before the part that is compared, so that errors of the unmeasured part
+of the initial state have decayed. It begins with the sensors of a tick; from there on the recorded
+times count, so that a command is in force for as long as it was on the robot.
 """
 
 from __future__ import annotations

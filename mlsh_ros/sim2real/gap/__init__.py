@@ -1,7 +1,7 @@
 """The gap between a robot and its simulation, measured from recordings.
 
-`comparison` simulates what was recorded and measures the difference, `hypotheses` looks for what
-explains it, `data_quality` judges messages and ticks, `closed_loop_return` compares the returns of
+`comparison` simulates the recorded commands and measures the difference, `hypotheses` searches for
+its causes, `data_quality` checks messages and ticks, `closed_loop_return` compares the returns of
 robot and simulation, `findings` describes the results, `analysis` combines them, `report` and
-`plots` show them.
+`plots` display them.
 """

@@ -1,4 +1,4 @@
-"""Candidates for hypotheses, and the windows against which they are judged."""
+"""Candidates for hypotheses, and the windows on which they are evaluated."""
 
 from __future__ import annotations
 

@@ -5,10 +5,11 @@ Three kinds are tried: of sensors (`sensor_candidates`: sign, order, scale, bias
 actuators, mass, friction). A new kind is a generator of candidates, or a family, and its words in
 `cause_texts.SAID`.
 
-Every assumption predicts what all sensors would have shown. It gains what it makes the recording
-more probable, in nats: per element, half the number of ticks times the logarithm of what is left
-of the mean square. So a cause that explains several terms at once, such as a weak actuator, beats
-one that explains a single one of them, and what has more free numbers has to explain more.
+Every candidate predicts the measurements of all sensors. Its gain is the increase of the
+log-likelihood of the recording, in nats: per element, minus half the number of ticks times the
+logarithm of the remaining fraction of the mean square. A cause that explains several terms at
+once, such as a weak actuator, is therefore preferred to one that explains a single term, and a
+candidate with more free parameters has to explain more.
 """
 
 from __future__ import annotations

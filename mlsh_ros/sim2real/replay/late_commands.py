@@ -1,8 +1,9 @@
 """Estimates commands that a simulator applied late on a busy computer.
 
-A command that reaches sim_node after the physics step that should have obeyed it holds the one
-before for some steps more. That is no fault of the robot and none of its model. Each is found by
-simulating it: only what then shows the recording counts.
+If a command reaches sim_node after the physics step that should apply it, the previous command
+stays in force for some more steps. That is a fault neither of the robot nor of its model. Each
+late command is found by simulating it: it counts only if the simulation then matches the
+recording.
 """
 
 from __future__ import annotations
