@@ -14,10 +14,10 @@ def check_bundle(
     bundle: BundleName,
     bindings: BindingsFile = "",
 ) -> None:
-    """Validate a bundle, replay its golden rows, and print what it is.
+    """Validate a bundle, recompute its golden rows, and describe it.
 
-    With --bindings the topics, message types and fields are those of the file, and are listed;
-    where ROS is installed, the types are looked up.
+    With --bindings the topics, message types and fields of the file are listed. If ROS is
+    installed, the types and fields are looked up.
     """
     from mlsh_ros.messages.binding_check import check_bindings
     from policies.bundle.bound_bundle import load_bound

@@ -27,10 +27,10 @@ def check_robot(
         typer.Argument(help="Robot: the name of a shipped one, or the path of a robot folder."),
     ],
     seconds: Annotated[
-        float, number(0.5, 60, help="Simulated time for which each command is held.")
+        float, number(0.5, 60, help="Simulated seconds for which each command is held.")
     ] = 3.0,
 ) -> None:
-    """Explain each mistake in a robot folder; if there is none, show and try the robot."""
+    """Report all errors of a robot folder; without errors, test the robot in simulation."""
     from mlsh_ros.messages.binding_check import binding_errors, binding_warnings
     from sim.physics.robot_model import load_robot, robot_folder
     from sim.robot_setup.rest_test import unrest

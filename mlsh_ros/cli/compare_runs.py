@@ -19,7 +19,7 @@ def compare_runs(
     target_score: TargetScore = 0.95,
     family_source: FamilyOption = None,
 ) -> None:
-    """Compare finished runs: time, steps, and what fresh masters reach with the frozen skills."""
+    """Compare finished runs: time, steps, and scores of fresh masters with the frozen skills."""
     from policies.experiments.run_comparison import compare_runs as compare
 
     found = compare(runs)

@@ -39,8 +39,8 @@ def demo(
     task: Annotated[
         str | None,
         typer.Option(
-            help=f"Task, as family/task. Default: {TASK} of {BUNDLE}, every task that has a "
-            "master of another bundle."
+            help=f"Task, as family/task. Default: {TASK} for {BUNDLE}; for another bundle every "
+            "task that has a master."
         ),
     ] = None,
     episodes: EpisodesPerTask = 2,
@@ -51,9 +51,9 @@ def demo(
     seed: EpisodeSeed = 0,
     domain: RosDomain = None,
 ) -> None:
-    """Drive the simulated robot through real ROS nodes; writes report and video.
+    """Control the simulated robot through real ROS nodes; writes a report and a video.
 
-    In real time; in lockstep if the computer does not keep real time.
+    The demo runs in real time, or in lockstep if the computer does not keep real time.
     """
     from mlsh_ros.evaluation.backends import run_ros
     from mlsh_ros.evaluation.case import resolve_cases

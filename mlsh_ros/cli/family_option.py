@@ -22,7 +22,7 @@ FamilyOption = Annotated[
     typer.Option(
         "--family",
         callback=use,
-        help="A task family of your own, which bundle or run were trained on: "
-        "package.module:Class or FILE.py. Imports it. Repeatable.",
+        help="Task family of your own that the bundle or the run was trained on: "
+        "package.module:Class or FILE.py, which is imported. Repeatable.",
     ),
 ]

@@ -58,7 +58,7 @@ def finetune(
     ] = False,
     init_from: Annotated[
         str | None,
-        typer.Option(help="Master whose weights are the initial ones. Default: random weights."),
+        typer.Option(help="Master to take the initial weights from. Default: random weights."),
     ] = None,
     learner: AnyLearnerName = None,
     updates: MasterUpdates = 10,
@@ -98,16 +98,17 @@ def finetune(
     reward_topic: Annotated[
         str | None,
         typer.Option(
-            help="Topic of std_msgs/Float32 or Float64 in the recordings, or sim_node/outcome, "
-            "whose sum is the reward; in lockstep only the latter. Default: the task's reward for "
-            "the recorded sensors."
+            help="Topic of the recordings whose values are added up as rewards: of type "
+            "std_msgs/Float32 or Float64, or sim_node/outcome; in lockstep only the latter. "
+            "Default: the reward of the task, computed from the recorded sensors."
         ),
     ] = None,
     unfreeze: Annotated[
         str | None,
         typer.Option(
-            help="Skill of which a copy is trained with the master, after it. The copy is a new "
-            "skill with the limits of the old one, whose file stays byte-identical."
+            help="Skill of which a copy is trained together with the master, after the master has "
+            "learned alone. The copy is a new skill with the limits of the original, whose file "
+            "stays byte-identical."
         ),
     ] = None,
     kl: Annotated[
@@ -120,7 +121,7 @@ def finetune(
         ),
     ] = 1.0,
     joint_updates: Annotated[
-        int, whole(3, MAX_UPDATES, help="Number of updates of the copy and the master.")
+        int, whole(3, MAX_UPDATES, help="Number of updates of the copy together with the master.")
     ] = 30,
     family_source: FamilyOption = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""mlsh import-skill: skills from a policy that was trained elsewhere."""
+"""mlsh import-skill: skills from policies of other trainers."""
 
 from __future__ import annotations
 
@@ -21,14 +21,19 @@ def import_skill(
     family: Annotated[
         str, typer.Argument(help="Task family that masters will be trained on, by name.")
     ],
-    robot: Annotated[str, typer.Option(help="Robot by name, or its folder.")],
+    robot: Annotated[
+        str,
+        typer.Option(help="Robot: the name of a shipped one, or the path of a robot folder."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the bundle.")],
     decision_ticks: Annotated[
         int, typer.Option(min=2, help="Ticks between two decisions of a master.")
     ] = 25,
     decision_lead: Annotated[
         int,
-        typer.Option(min=0, max=1, help="Ticks by which a decision is made ahead."),
+        typer.Option(
+            min=0, max=1, help="Ticks by which a decision is made before its macro step begins."
+        ),
     ] = 1,
     name: Annotated[
         str, typer.Option(help="Name of the bundle. Default: the name of its folder.")
@@ -36,7 +41,7 @@ def import_skill(
     overwrite: Overwrite = False,
     family_source: FamilyOption = None,
 ) -> None:
-    """Make a bundle of skills from ONNX policies that were trained elsewhere."""
+    """Make a bundle of skills from ONNX policies of other trainers."""
     from policies.bundle.runtime import TOLERANCE
     from policies.skill_import.importer import import_skills
     from policies.training.run import environment

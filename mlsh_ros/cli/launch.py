@@ -1,4 +1,4 @@
-"""mlsh launch: start a graph where there is no `ros2 launch`."""
+"""mlsh launch: start a node graph without `ros2 launch`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def launch(
     graph: Annotated[
         str,
         typer.Argument(
-            help="sim: MuJoCo simulates the robot. robot: the nodes of the policy alone."
+            help="sim: the nodes with a MuJoCo simulation of the robot. robot: the nodes alone."
         ),
     ] = "sim",
     arguments: Annotated[

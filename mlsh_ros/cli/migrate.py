@@ -15,11 +15,11 @@ def migrate(
     path: Annotated[
         Path,
         typer.Argument(
-            metavar="PATH", help="A robot folder, a sim-parameter file, a run folder, or a bundle."
+            metavar="PATH", help="Robot folder, sim-parameter file, run folder, or bundle."
         ),
     ],
 ) -> None:
-    """Rewrite what an earlier version wrote with the names of this one.
+    """Rewrite files of an earlier version with the names of this one.
 
     Comments stay. Weights that several skills of a bundle have are stored once. The new files take
     the place of the old ones when they are complete.

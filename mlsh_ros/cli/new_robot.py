@@ -13,10 +13,8 @@ from mlsh_ros.cli.console import say
 
 def new_robot(
     name: Annotated[str, typer.Argument(help="Name of the robot: letters, digits, - and _.")],
-    mjcf: Annotated[Path, typer.Option(help="The model's main MJCF file.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to make; must not exist.")
-    ],
+    mjcf: Annotated[Path, typer.Option(help="Main MJCF file of the model.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="New folder; it must not exist.")],
 ) -> None:
     """Draft robot.yaml from a MuJoCo model and copy the model beside it."""
     from mlsh_ros.messages.binding_check import binding_errors

@@ -57,7 +57,7 @@ def number(low: float, high: float, *, help: str) -> Any:
     return typer.Option(parser=parse, metavar=f"NUMBER {low:g}..{high:g}", help=help)
 
 
-# What is evaluated ------------------------------------------------------------------------------
+# Objects of an evaluation ------------------------------------------------------------------------
 
 BundleName = Annotated[
     str,
@@ -89,7 +89,7 @@ EpisodesPerTask = Annotated[int, whole(1, MAX_EPISODES, help="Number of episodes
 EpisodeSeed = Annotated[int, whole(0, MAX_SEED, help="Random seed of the episodes.")]
 RosDomain = Annotated[int | None, typer.Option(help="ROS domain ID.")]
 
-# What is learned --------------------------------------------------------------------------------
+# Learning ----------------------------------------------------------------------------------------
 
 FamilyName = Annotated[
     str,
@@ -107,16 +107,17 @@ FamilyRobotName = Annotated[
 ]
 MasterUpdates = Annotated[int, whole(1, MAX_UPDATES, help="Number of updates of each new master.")]
 _LEARNERS = (
-    "How masters learn: q learns values from every decision so far and needs few episodes, ppo is "
-    "the learner of the meta-training"
+    "Learner of masters: q learns the values of all decisions so far (off-policy) and needs few "
+    "episodes; ppo is the learner of the meta-training"
 )
 LearnerName = Annotated[str, one_of(("ppo", "q"), help=f"{_LEARNERS}.")]
 AnyLearnerName = Annotated[
     str | None,
     one_of(
         ("ppo", "q", "uniform"),
-        help=f"{_LEARNERS}; uniform does not learn: with greedy:=false it draws each skill with "
-        "the same probability, for recordings. Default: q; ppo with --init-from or --unfreeze.",
+        help=f"{_LEARNERS}; uniform does not learn and gives all skills the same probability, to "
+        "record random decisions with greedy:=false. Default: q; ppo with --init-from or "
+        "--unfreeze.",
     ),
 ]
 Settings = Annotated[
@@ -138,7 +139,7 @@ TargetScore = Annotated[float, number(0.01, 1, help="Normalized score that count
 BundleOrRobotName = Annotated[
     str,
     typer.Argument(
-        help="Bundle that controlled the robot, or the robot if something else controlled it: "
+        help="Bundle that controlled the robot, or the robot if another controller did: "
         "the name of a shipped one, or a path."
     ),
 ]

@@ -44,8 +44,8 @@ def sweep(
     variant: Annotated[
         list[str] | None,
         typer.Option(
-            help="baselines, ablations, or one by name (--list shows all); repeatable. "
-            "Default: mlsh."
+            help="Variant by name, or the groups baselines and ablations; --list describes all. "
+            "Repeatable. Default: mlsh."
         ),
     ] = None,
     list_variants: Annotated[
@@ -62,7 +62,7 @@ def sweep(
         list[str] | None,
         typer.Option(
             "--set",
-            help="Change a setting of all variants, as in mlsh train; a,b,c makes a grid. "
+            help="Change a setting of all variants, as in mlsh train; KEY=A,B,C makes a grid. "
             "Repeatable.",
         ),
     ] = None,
@@ -87,7 +87,7 @@ def sweep(
     learner: LearnerName = "q",
     target_score: TargetScore = 0.95,
 ) -> int:
-    """Train variants with several seeds and compare their scores on every task learned anew."""
+    """Train variants with several seeds and compare the scores of masters learned anew."""
     from policies.experiments.results_table import run_sweep
     from sim.tasks.registry import use_family
 

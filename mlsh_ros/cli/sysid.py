@@ -63,7 +63,7 @@ def sysid(
     overwrite: Overwrite = False,
     family_source: FamilyOption = None,
 ) -> int:
-    """Identify masses, frictions, gains, delays and biases; writes a sim_params.yaml with errors.
+    """Identify masses, friction, gains, delays and biases; writes them with standard errors.
 
     Parameters that cannot be identified from the recordings keep their nominal value and are
     listed. Exit status 1: no parameter could be identified, or the result predicts worse than the

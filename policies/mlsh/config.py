@@ -45,15 +45,15 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class PpoConfig:
     """Proximal policy optimization of one level."""
 
-    learning_rate: Rate  # of Adam
-    gamma: Fraction  # discount per decision (master) or per tick (skills)
-    gae_lambda: Fraction  # decay of generalized advantage estimation
+    learning_rate: Rate  # learning rate of Adam
+    gamma: Fraction  # discount factor, per decision (masters) or per tick (skills)
+    gae_lambda: Fraction  # lambda of generalized advantage estimation (GAE)
     epochs: Count  # passes over the rollout per update
-    minibatch: Count  # samples; larger than the data means one full batch
-    clip: Rate = 0.2  # largest change of the probability ratio
+    minibatch: Count  # samples per minibatch; more than there are means one full batch
+    clip: Rate = 0.2  # clip range of the probability ratio
     entropy: Annotated[float, Field(ge=0)] = 0.0  # coefficient of the entropy bonus
     value_coefficient: Rate = 0.5  # weight of the value loss
-    max_grad_norm: Rate | None = 1.0  # null: gradients are not limited
+    max_grad_norm: Rate | None = 1.0  # largest norm of a gradient; null: not limited
     adam_epsilon: Rate = 1e-8  # added to the denominator of Adam
     # Largest change of a value per update, null: not limited; a switch of `faithful-2017`.
     value_clip: Rate | None = None
@@ -64,7 +64,7 @@ class PpoConfig:
 class MlshConfig:
     """Parameters of MLSH. Letters as in the paper and in docs/glossary.md."""
 
-    skills: Count  # K, shared by all tasks
+    skills: Count  # K, number of skills, which all tasks share
     decision_ticks: Count  # N, ticks between two decisions of a master
     warmup: Natural  # W, updates of the master alone on a new task
     joint: Count  # U, updates of master and skills together
@@ -74,38 +74,40 @@ class MlshConfig:
     decision_lead: Literal[0, 1] = 1  # L, ticks by which a decision is taken ahead
     # The groups' tasks are spread evenly over the family; false: each is drawn independently.
     balanced_tasks: bool = True
-    # In the first rollout of a task each skill controls a part of the episodes alone; its return
-    # initializes the master's output, as it is (absolute) or less the skill's running mean
-    # (centered).
+    # In the first rollout of a task each skill controls a part of the episodes alone. Its return
+    # initializes the master's output: unchanged (absolute), or minus the running mean of the
+    # skill's returns (centered).
     probe: Literal["none", "absolute", "centered"] = "centered"
     probe_ema: Fraction = 0.2  # rate of the running mean of each skill's return
     # Largest logit that the probe sets, so that a master still explores.
     probe_logit_clip: Rate = 3.0
-    # Reinitialize a skill whose absence would cost less than this part of the best normalized
-    # return and which no master uses by state, three times at most and not in the last fifth of
+    # Reinitialize a skill whose absence would cost less than this fraction of the best normalized
+    # return and which no master selects by state, three times at most and not in the last fifth of
     # the training; 0: never. Needs the probe.
     reset_skill_below: Fraction = 0.12
     # Value function at the end of a skill's segment: its own, or that of the skill that follows.
     skill_bootstrap: Literal["same", "next"] = "same"
     # Normalization of the masters' advantages: per group, over all groups, or centered only.
     master_advantage: Literal["group", "global", "centered"] = "centered"
-    # Part of the decisions that selects a skill uniformly at random. That skill acts
+    # Fraction of the decisions that select a skill uniformly at random. That skill acts
     # deterministically, and these steps are excluded from all updates.
     random_skill_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    # A decision lasts between N (1 - this) and N (1 + this) ticks, drawn uniformly.
+    # A macro step lasts between N (1 - x) and N (1 + x) ticks, drawn uniformly, with this x.
     duration_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    # Coefficient of the mutual information of skill and task, a bonus for masters in units of what
-    # a decision can earn.
+    # Coefficient of the mutual information of skill and task, a bonus of the masters' rewards in
+    # units of the return that a decision can add.
     mutual_information_coef: Annotated[float, Field(ge=0)] = 0.0
     # Probability of a random skill that is recorded as the master's; a switch of `faithful-2017`.
     master_epsilon: Fraction = 0.0
     fresh_adam: bool = True  # a fresh master gets a fresh optimizer; `faithful-2017`: false
-    same_init: bool = False  # every fresh master of a group begins alike; `faithful-2017`: true
-    # The first decision of a rollout is the previous master's; a switch of `faithful-2017`.
+    # Every fresh master of a group has the same initial weights; `faithful-2017`: true.
+    same_init: bool = False
+    # The previous master takes the first decision of a rollout; a switch of `faithful-2017`.
     stale_first_decision: bool = False
-    bootstrap_truncated: bool = True  # value of a truncated state counts; `faithful-2017`: false
-    # Rewards less those of random actions, in units of what a step of the task can earn more at
-    # the optimum; `faithful-2017`: false.
+    # A truncated episode is bootstrapped with the value of its last state; `faithful-2017`: false.
+    bootstrap_truncated: bool = True
+    # Rewards are normalized: minus the mean reward of random actions, divided by the reward that a
+    # step of the task earns more at the optimum; `faithful-2017`: false.
     scaled_returns: bool = True
 
     @model_validator(mode="after")
@@ -149,14 +151,15 @@ class MlshConfig:
 class NetworkConfig:
     """Two tanh layers for every policy and value function, as in the paper."""
 
-    hidden: tuple[Count, ...] = (64, 64)  # width of each layer
+    hidden: tuple[Count, ...] = (64, 64)  # width of each hidden layer of every network
     initial_log_std: float = 0.0  # logarithm of the skills' initial standard deviation
-    normalize_observations: bool = True  # by running mean and standard deviation
-    # Observation terms that are no input of the skills, such as the position: how to walk does
-    # not depend on it, and values outside of training can do no harm.
+    # Normalize observations by their running mean and standard deviation.
+    normalize_observations: bool = True
+    # Observation terms that are not an input of the skills, such as the position: walking does not
+    # depend on it, and values outside the training range then have no effect.
     hidden_from_skills: tuple[str, ...] = ()
-    # Observation terms that are no input of the masters: a few hundred decisions do not teach
-    # which of many joints matter.
+    # Observation terms that are not an input of the masters: a few hundred decisions are too few
+    # to learn which of many joints matter.
     hidden_from_masters: tuple[str, ...] = ()
 
 
@@ -171,15 +174,15 @@ class TrainConfig:
     skill: PpoConfig  # updates of the skills
     network: NetworkConfig = NetworkConfig()
     family_parameters: dict[str, float | int] = Field(default_factory=dict)  # by name
-    seed: Natural = 0  # of all randomness; the option --seed
+    seed: Natural = 0  # random seed; the option --seed
     steps: Count = 1_000_000  # environment steps of meta-training
-    threads: Count = 2  # of the simulator and of the skills' updates
+    threads: Count = 2  # threads of the simulator and of the skills' updates
     checkpoint_every: Count = 20  # iterations between two checkpoints
     # Every episode draws from the ranges in the robot's domain_randomization.yaml.
     domain_randomization: bool = False
     # Of masters for new tasks (`mlsh finetune`); null: they learn with PPO.
     offpolicy: OffPolicyConfig | None = None
-    sim_params: SimParams | None = None  # parameters that differ from the nominal model
+    sim_params: SimParams | None = None  # sim parameters; the option --sim-params
 
     @property
     def iterations(self) -> int:
@@ -190,7 +193,7 @@ class TrainConfig:
         """A copy with `section.key=value` assignments, values as in YAML.
 
         Raises:
-            UserError: no such key, or a value that does not hold.
+            UserError: no such key, or an invalid value.
         """
         data = asdict(self)
         for assignment in assignments:
@@ -205,8 +208,7 @@ class TrainConfig:
         """Returns a copy with the settings that a task family recommends.
 
         Raises:
-            UserError: no such setting, one that only the user may set, or a value that is not
-                hold.
+            UserError: no such setting, one that only the user may set, or an invalid value.
         """
         data, where = asdict(self), f"recommended settings of task family {family!r}"
         for path, value in recommended_settings(family).items():

@@ -1,4 +1,4 @@
-"""Settings of the off-policy learner of masters."""
+"""Settings of the off-policy learner of masters, `mlsh finetune --set offpolicy.NAME=VALUE`."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ class OffPolicyConfig:
     """Value iteration over all decisions of a task (policies/offpolicy)."""
 
     horizon: Positive = 5.0  # time constant of the discount, in decisions
-    products: Count = 400  # of two elements of the observation, at most
-    features: Count = 64  # random features of the observation
-    random_share: Positive = 0.1  # prior variance of their part, relative to that of the rest
-    gain: Positive = 1.5  # how fast features change with the normalized observation
-    prior: Positive = 3.0  # prior variance of the values, in units of their variance
-    advantage: Positive = 0.3  # prior variance of the differences between skills, relative to it
-    noise: Positive = 0.3  # standard deviation of the targets, in units of the values' deviation
-    spread: Positive = 1.0  # of the samples, in standard deviations of the prior
-    members: Annotated[int, Field(gt=1)] = 8  # samples of the posterior, the mean included
-    iterations: Count = 30  # of value iteration per update
-    # Part of the decisions that is random: in the first episode, and from the last of
-    # `epsilon_episodes` on; in between it falls linearly.
+    products: Count = 400  # largest number of products of two elements of the observation
+    features: Count = 64  # number of random features of the observation
+    random_share: Positive = 0.1  # prior variance of the random features, relative to the others
+    gain: Positive = 1.5  # scale of the normalized observation in the random features
+    prior: Positive = 3.0  # prior variance of the values, relative to their variance
+    advantage: Positive = 0.3  # prior variance of differences between skills, relative to `prior`
+    noise: Positive = 0.3  # standard deviation of the targets, relative to that of the values
+    spread: Positive = 1.0  # scale of the posterior samples; 1: as the posterior
+    members: Annotated[int, Field(gt=1)] = 8  # posterior samples, the mean included
+    iterations: Count = 30  # iterations of value iteration per update
+    # Fraction of the decisions of the first episode that are random.
     initial_epsilon: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    # Fraction of the decisions that are random from episode `epsilon_episodes` on.
     epsilon: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    epsilon_episodes: Count = 26
+    epsilon_episodes: Count = 26  # episodes over which `initial_epsilon` falls to `epsilon` linearly
 
     def random_part(self, episode: int) -> float:
-        """Part of the decisions of a task's episode, counted from 0, that is random."""
+        """Fraction of the decisions of a task's episode, counted from 0, that is random."""
         passed = min(1.0, episode / self.epsilon_episodes)
         return self.initial_epsilon + (self.epsilon - self.initial_epsilon) * passed

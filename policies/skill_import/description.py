@@ -41,10 +41,10 @@ class Input:
 
     # An observation term of robot.yaml, in its unit. One of joints is in the order of `joints`.
     term: Label | None = None
-    constant: Label | None = None  # what every skill states under this name in `skills`
-    previous_action: bool = False  # the policy's own last output, zeros at the start
-    scale: NonZeros = 1.0  # a number, or a list per element
-    # Subtracted before: a number, a list per element, or `default_positions`.
+    constant: Label | None = None  # name of values that every skill states in `skills`
+    previous_action: bool = False  # true: the policy's own last output, zeros at the start
+    scale: NonZeros = 1.0  # factor: a number, or a list per element
+    # Subtracted before scaling: a number, a list per element, or `default_positions`.
     offset: Numbers | Literal["default_positions"] = 0.0
 
     @model_validator(mode="after")
@@ -59,8 +59,8 @@ class Input:
 class Elements:
     """Elements of an observation term, which a skill gives its policy: one of two goals, say."""
 
-    term: Label  # of robot.yaml or of the task family, in its unit
-    elements: Annotated[tuple[Index, ...], Field(min_length=1)]  # their numbers, from 0
+    term: Label  # name of a term of robot.yaml or of the task family, in its unit
+    elements: Annotated[tuple[Index, ...], Field(min_length=1)]  # indices of elements, from 0
 
     def __len__(self) -> int:
         """Number of elements."""
@@ -82,10 +82,10 @@ Held = Annotated[
 class InputHistory:
     """Inputs of several ticks, the present one among them."""
 
-    ticks: Annotated[int, Field(strict=True, ge=2, le=1000)]  # the present one included
-    order: Literal["oldest_first", "newest_first"]  # of the ticks
-    layout: Literal["by_term", "by_tick"]  # see History in robot.yaml
-    start: Literal["first_values", "zeros"]  # what stands for ticks before the first
+    ticks: Annotated[int, Field(strict=True, ge=2, le=1000)]  # number, the present one included
+    order: Literal["oldest_first", "newest_first"]  # order of the ticks
+    layout: Literal["by_term", "by_tick"]  # as `layout` of History in robot.yaml
+    start: Literal["first_values", "zeros"]  # values for ticks before the first
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -94,11 +94,11 @@ class Output:
 
     # Position targets of `joints` around `default_positions`, or velocities around zero.
     kind: Literal["position", "velocity"]
-    scale: NonZeros  # a number, or a list per element
-    clip: Range | None = None  # of the output, before it is scaled; null: not clipped
-    # Action terms of robot.yaml that velocities are for, in the policy's order.
+    scale: NonZeros  # factor of the output: a number, or a list per element
+    clip: Range | None = None  # range of the output before scaling; null: not clipped
+    # With the kind `velocity`: action terms of robot.yaml, in the order of the policy.
     terms: tuple[Label, ...] = ()
-    output: Text | None = None  # name of the output, where the ONNX file has several
+    output: Text | None = None  # name of the output, if the ONNX file has several
 
     @model_validator(mode="after")
     def _terms_are_of_velocities(self) -> Self:
@@ -119,20 +119,21 @@ class Output:
 class SkillDescription:
     """The keys of the file, beside `schema`."""
 
-    policy: Text  # the ONNX file, relative to this one
-    license: Text  # under which the policy may be used, such as Apache-2.0
-    source: Text  # where it comes from, and whose it is
-    control_dt: Positive  # s between two decisions of the policy
-    observation: Annotated[tuple[Input, ...], Field(min_length=1)]  # in the policy's order
-    action: Output  # what the output means
-    # Per skill its value of every constant: numbers, or elements of an observation term.
+    policy: Text  # path of the ONNX file, relative to this one
+    license: Text  # license of the policy, such as Apache-2.0
+    source: Text  # origin and owner of the policy
+    control_dt: Positive  # s, time between two actions of the policy
+    # Inputs, in the order of the policy.
+    observation: Annotated[tuple[Input, ...], Field(min_length=1)]
+    action: Output  # meaning of the output
+    # For each skill the value of every constant: numbers, or elements of an observation term.
     skills: Annotated[dict[Name, dict[Label, Held]], Field(min_length=1)]
     joints: tuple[Text, ...] = ()  # names of the joints, in the order of the policy
-    default_positions: tuple[Number, ...] = ()  # of the joints, for an output of 0
-    stiffness: NonNegatives | None = None  # of the position servos; null: not stated
-    damping: NonNegatives | None = None  # of the position servos; null: not stated
-    history: InputHistory | None = None  # null: the policy sees the present alone
-    observation_clip: Range | None = None  # of the whole input; null: not clipped
+    default_positions: tuple[Number, ...] = ()  # positions of the joints for an output of 0
+    stiffness: NonNegatives | None = None  # gains of the position servos; null: not stated
+    damping: NonNegatives | None = None  # gains of the position servos; null: not stated
+    history: InputHistory | None = None  # inputs of several ticks; null: of one tick
+    observation_clip: Range | None = None  # range of every input; null: not clipped
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
@@ -183,18 +184,18 @@ class SkillDescription:
 class LeappDescription:
     """The keys of a file that names LEAPP's YAML, beside `schema`.
 
-    What LEAPP's file states is not in it.
+    It has only what LEAPP's YAML does not state.
     """
 
-    leapp: Text  # LEAPP's YAML, relative to this file
-    license: Text  # under which the policy may be used, such as Apache-2.0
-    source: Text  # where it comes from, and whose it is
-    # Per skill its value of every command that is an input: numbers, or elements of an observation
-    # term.
+    leapp: Text  # path of LEAPP's YAML, relative to this file
+    license: Text  # license of the policy, such as Apache-2.0
+    source: Text  # origin and owner of the policy
+    # For each skill the value of every command that is an input: numbers, or elements of an
+    # observation term.
     skills: Annotated[dict[Name, dict[Label, Held]], Field(min_length=1)]
-    # s between two decisions of the policy; null: 1 / the frequency in LEAPP's YAML.
+    # s, time between two actions of the policy; null: 1 / the frequency in LEAPP's YAML.
     control_dt: Positive | None = None
-    # Per input the observation term of robot.yaml that it is, where LEAPP's YAML leaves it open.
+    # Observation term of robot.yaml for each input that LEAPP's YAML does not determine.
     terms: dict[Text, Label] = Field(default_factory=dict)
 
 

@@ -52,7 +52,7 @@ class PreviousAction:
     Zeros on the first tick of a session or an episode.
     """
 
-    name: Label  # unique among all terms of the observation
+    name: Label  # name, unique among all terms of the observation
     kind: Literal["previous_action"]  # the policy's output of the tick before
     scale: NonZeros  # the policy's input is scale * action; a number, or a list per element
     clip: Ranges | None  # range of the scaled action; null: not clipped
@@ -74,7 +74,7 @@ class PreviousAction:
 class Constant:
     """Numbers that a policy takes as input and that never change, such as a velocity command."""
 
-    name: Label  # unique among all terms of the observation
+    name: Label  # name, unique among all terms of the observation
     kind: Literal["constant"]  # numbers that never change
     # The policy's input.
     values: Annotated[tuple[Number, ...], Field(min_length=1, max_length=MAX_SIZE)]
@@ -82,21 +82,21 @@ class Constant:
 
 @dataclass(frozen=True, config=STRICT)
 class History:
-    """Earlier values of other terms, as they stood in the observations of earlier ticks.
+    """Earlier values of other terms, from the observations of earlier ticks.
 
     Noise, scale and clip are in them. The present values are not among them.
     """
 
-    name: Label  # unique among all terms of the observation
+    name: Label  # name, unique among all terms of the observation
     kind: Literal["history"]  # earlier values of other terms
     # Names of the terms, in order.
     terms: Annotated[tuple[Label, ...], Field(min_length=1, max_length=MAX_SIZE)]
-    ticks: Annotated[int, Field(strict=True, ge=1, le=MAX_TICKS)]  # how many earlier ticks
-    order: Literal["oldest_first", "newest_first"]  # of the ticks
+    ticks: Annotated[int, Field(strict=True, ge=1, le=MAX_TICKS)]  # number of earlier ticks
+    order: Literal["oldest_first", "newest_first"]  # order of the ticks
     # by_term: all ticks of the first term, then those of the next; by_tick: all terms of the first
     # tick, then those of the next.
     layout: Literal["by_term", "by_tick"]
-    # What stands for ticks before the first of a session: the values of the first, or zeros.
+    # Values for ticks before the first of a session: those of the first, or zeros.
     start: Literal["first_values", "zeros"]
 
     @model_validator(mode="after")

@@ -33,16 +33,16 @@ class Interface(WithLaterKeys):
 
     robot: RobotName  # name of the robot
     control_dt: Annotated[Positive, Field(ge=1e-4, le=10)]  # s per tick; multiple of physics_dt
-    physics_dt: Annotated[Positive, Field(ge=1e-6, le=10)]  # s per physics step
-    # What the robot measures, in the order of the observation vector.
+    physics_dt: Annotated[Positive, Field(ge=1e-6, le=10)]  # s, time per physics step
+    # Measurements of the robot, in the order of the observation vector.
     observation: Annotated[tuple[ObservationTerm, ...], Field(min_length=1, max_length=MAX_TERMS)]
-    # Which commands the robot takes, in the order of the action vector.
+    # Commands that the robot takes, in the order of the action vector.
     action: Annotated[tuple[ActionTerm, ...], Field(min_length=1, max_length=MAX_TERMS)]
     # Terms that no sensor measures, in order, behind those of `observation` and of the task
     # family: the previous action, constants, and then histories.
     computed: Annotated[tuple[ComputedTerm, ...], Field(max_length=MAX_TERMS)] = ()
-    # In which an episode begins, and near which a session has to begin; null: the default pose of
-    # the model, and anywhere.
+    # Pose in which an episode begins and near which a session has to begin; null: the default pose
+    # of the model, and a session may begin in any pose.
     start_pose: StartPose | None = None
 
     @model_validator(mode="after")

@@ -30,11 +30,11 @@ class Rays:
     not seen.
     """
 
-    site: Text  # origin of the rays
-    angle_min: Number  # rad, of the first ray
-    angle_max: Number  # rad, of the last ray
-    range_min: NonNegative  # m; a nearer obstacle is -inf (REP-117)
-    range_max: Positive  # m; an obstacle at this distance or farther, or none, is +inf
+    site: Text  # name of the MuJoCo site that is the origin of the rays
+    angle_min: Number  # rad, angle of the first ray
+    angle_max: Number  # rad, angle of the last ray
+    range_min: NonNegative  # m, smallest range; a nearer obstacle is -inf (REP-117)
+    range_max: Positive  # m, largest range; an obstacle there or farther, or none, is +inf
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:

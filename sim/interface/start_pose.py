@@ -31,7 +31,7 @@ class StartTerm:
     """Values of an observation term in the start pose."""
 
     term: Label  # name of the observation term
-    values: tuple[Number, ...]  # in its unit, one per element
+    values: tuple[Number, ...]  # values in the unit of the term, one per element
     tolerance: Positives  # largest difference with which a session may begin, in that unit
 
     def away(self, shown: Floats, term: ObservationTerm) -> Floats:
@@ -44,9 +44,10 @@ class StartTerm:
 class StartPose:
     """The pose in which episodes begin, and near which sessions have to begin on the robot."""
 
-    keyframe: Text  # of model.xml; episodes begin in it, instead of the model's default pose
-    # What the robot measures there. A session that would begin elsewhere is refused. Empty: it may
-    # begin anywhere.
+    # Keyframe of model.xml in which episodes begin, instead of the default pose of the model.
+    keyframe: Text
+    # Measurements in that pose. A session that would begin in another one is refused. Empty: a
+    # session may begin in any pose.
     measured: Annotated[tuple[StartTerm, ...], Field(max_length=1000)] = ()
 
     def check(self, observation: Sequence[ObservationTerm]) -> None:

@@ -29,8 +29,8 @@ TYPE = r"^[A-Za-z][A-Za-z0-9_]*/msg/[A-Za-z][A-Za-z0-9_]*$"
 SOURCES = ("qpos", "qvel", "sensor", "rays", "task")
 
 
-# Keys that came later. Where they say nothing they are left out, so that digests and files are
-# those of before.
+# Keys that were added later. At their default they are left out, so that digests and files do not
+# change.
 LATER: tuple[tuple[str, Any], ...] = (
     ("derive", None),
     ("policy_input", True),
@@ -68,9 +68,9 @@ class MujocoState:
     qpos: tuple[Text, ...] = ()  # joint positions: one scalar joint per element
     qvel: tuple[Text, ...] = ()  # joint velocities: one scalar joint per element
     sensor: Text | None = None  # name of a MuJoCo sensor
-    elements: tuple[Index, ...] = ()  # of the sensor, in order; empty: all
+    elements: tuple[Index, ...] = ()  # indices of elements of the sensor, in order; empty: all
     rays: Rays | None = None  # distances that rays measure
-    task: Text | None = None  # a quantity of the task family, not of the robot
+    task: Text | None = None  # name of a quantity of the task family
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -111,7 +111,8 @@ class RosField(WithLaterKeys):
     """
 
     topic: Topic  # relative topic name
-    type: Annotated[str, Field(pattern=TYPE, max_length=LONGEST)]  # such as nav_msgs/msg/Odometry
+    # Message type, such as nav_msgs/msg/Odometry.
+    type: Annotated[str, Field(pattern=TYPE, max_length=LONGEST)]
     fields: tuple[PathText, ...]  # path of each element in the message
     # Required values of other fields, by path: a number, compared with a tolerance, or a text.
     # The simulator writes them; a message with other values is refused.

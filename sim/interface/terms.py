@@ -61,27 +61,27 @@ class ObservationTerm(WithLaterKeys):
     A number or a pair may also be a list with one entry per derived element of the term.
     """
 
-    name: Label  # unique among the observation terms
-    size: Size  # elements in MuJoCo and in the message
-    unit: Unit  # of the values
-    frame: Label  # in which the values are expressed
+    name: Label  # name, unique among the observation terms
+    size: Size  # number of elements in MuJoCo and in the message
+    unit: Unit  # unit of the values
+    frame: Label  # frame in which the values are expressed
     scale: NonZeros  # the policy's input is scale * (value - offset)
     clip: Ranges | None  # range of the scaled value; null: not clipped
     noise: NonNegatives  # standard deviation in `unit`, added in training
-    max_age: Positive  # s; older values are stale and stop the robot
-    limit: Ranges | None  # in `unit`; a value outside stops the robot; null: not checked
+    max_age: Positive  # s, largest age; older values are stale and stop the robot
+    limit: Ranges | None  # range in `unit`; a value outside stops the robot; null: not checked
     inf_values: Range | None  # numbers for -inf and +inf (REP-117); null: both are refused
     mujoco: MujocoState  # source in the simulation
     ros: RosField  # source on the robot
     # Quantity computed from a quaternion, in the body's frame: two axes of the world (6 elements),
-    # the direction against gravity, that of gravity, or the tilt angle; null: the values
-    # themselves.
+    # the direction against gravity, the direction of gravity, or the tilt angle; null: the values
+    # are used unchanged.
     derive: Literal["rotation_6d", "gravity_up", "projected_gravity", "tilt"] | None = None
     policy_input: bool = True  # false: checked, but not an input of the policy
     # true: an angle that is wrapped to (-pi, pi], whether or not the driver counts turns;
     # null: not stated.
     wraps: Flags | None = None
-    # In `unit`, such as the default positions of joints; null: nothing is subtracted.
+    # Offset in `unit`, such as the default positions of joints; null: nothing is subtracted.
     offset: Numbers | None = None
 
     @model_validator(mode="after")
@@ -232,9 +232,9 @@ def _is_free_quaternion(names: tuple[str, ...]) -> bool:
 class Tracking(WithLaterKeys):
     """A measurement that must follow the command; if it does not, the robot is stopped."""
 
-    term: str  # an observation term in the action term's unit
+    term: str  # name of an observation term in the unit of the action term
     tolerance: Positives  # largest difference, in that unit
-    timeout: Positive  # s for which the difference may be larger
+    timeout: Positive  # s, time for which the difference may be larger
     # For each element of the action term the element of `term` that measures it, or null;
     # without this key: the same element of a term of the same size.
     elements: tuple[Index | None, ...] | None = None
@@ -255,10 +255,10 @@ class ActionTerm(WithLaterKeys):
     What is a number or a pair may be a list, one per element.
     """
 
-    name: Label  # unique among the action terms
-    size: Size  # elements
-    unit: Unit  # of the command
-    frame: Label  # in which the command is expressed
+    name: Label  # name, unique among the action terms
+    size: Size  # number of elements
+    unit: Unit  # unit of the command
+    frame: Label  # frame in which the command is expressed
     scale: NonZeros  # command = offset + scale * action, then limit, low-pass filter, rate_limit
     offset: Numbers  # command for an action of 0
     limit: Ranges  # range of the command, in `unit`

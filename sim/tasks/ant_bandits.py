@@ -1,8 +1,8 @@
 """Ant bandits: two targets, 5 m to the right and 5 m up; which one is rewarded is hidden.
 
-Published (openai/mlsh, AntBandits-v1): a tick pays minus the square root of the distance to the
-target, over 3000, and nothing is taken off for effort. The distance is to a point 1 m above the
-floor, so that standing at the target costs a little, too.
+Published (openai/mlsh, AntBandits-v1): the reward of a tick is minus the square root of the
+distance to the target, divided by 3000, without a cost of effort. The distance is to a point 1 m
+above the floor, so that standing at the target has a small cost too.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class AntBandits(RunningTask):
     requires: ClassVar[tuple[str, ...]] = ("position", "height", "orientation")
     tasks: ClassVar[tuple[str, ...]] = tuple(TARGETS)
 
-    ticks: Count = 1000  # of an episode: 25 s of the ant
-    effort: NonNegative = 0.0
-    radius: Positive = 1.0  # m around the target that count as success
+    ticks: Count = 1000  # length of an episode: 25 s of the ant
+    effort: NonNegative = 0.0  # factor of the squared action, subtracted per tick
+    radius: Positive = 1.0  # m, of the target: within it counts as success
 
     def scene(self, spec: mujoco.MjSpec) -> None:
         """Add a flat disc for each target, for rendering."""

@@ -5,14 +5,15 @@
 +----+----+----+  y 0    those of MLSH (openai/mlsh, AntObstaclesGen-v1), 9 to 12 the test mazes of
 S 10 | 11 | 12 |         FAMP (Kuric and van Hoof 2023).
 +----+----+----+  y -16
-| 20 | 21 | 22 |         Published, a tick pays the speed along x and y, each towards the goal,
+| 20 | 21 | 22 |         Published reward: the speed along x and y, each towards the goal,
 +----+----+----+         less 0.1 of the squared action.
 x 8    24   40
 
-Towards the goal is a sign there, taken before the tick: who crosses the goal's line is paid for
-all of the way, and once more for coming back, so that walking to and fro over it pays without end.
-By default a tick pays by how much nearer it came, along x and y together, per second: the same
-until the line is reached, and no more than the way to the goal in total. `published`: by signs.
+The direction to the goal is a sign there, taken before the tick: a robot that crosses the line of
+the goal is rewarded for the whole tick, and again for coming back, so that walking to and fro over
+it is rewarded without end. By default the reward is the decrease of the distance along x and y per
+second: the same until the line is reached, and in total never more than the distance. `published`
+selects the reward by signs.
 """
 
 from __future__ import annotations
@@ -79,12 +80,12 @@ class AntMazes(RunningTask):
     name: ClassVar[str] = "ant_mazes"
     solid: ClassVar[bool] = True
 
-    ticks: Count = 1000  # of an episode: 25 s of the ant
-    radius: Positive = 3.0  # m around the goal; who comes so near has reached it
-    # How many mazes, from the last, are no tasks: 4 keeps the test mazes from training.
+    ticks: Count = 1000  # length of an episode: 25 s of the ant
+    radius: Positive = 3.0  # m, of the goal: within it the goal is reached
+    # Number of mazes, from the last, that are no tasks: 4 excludes the test mazes from training.
     held_out: Annotated[int, Field(ge=0, lt=len(MAZES))] = 0
-    published: bool = False  # a reward by signs
-    scale: Positive = 1.0  # of all lengths on the floor; 0.125: corridors of 2 m
+    published: bool = False  # the reward of the released code
+    scale: Positive = 1.0  # factor of all lengths on the floor; 0.125: corridors of 2 m
 
     @property
     def tasks(self) -> tuple[str, ...]:

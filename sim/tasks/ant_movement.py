@@ -1,12 +1,13 @@
 """Ant movement: run in a direction; each direction is one task.
 
-Published (openai/mlsh, AntMovement-v1): right and up, and a tick pays the speed ahead, less 0.1 of
-the squared action, less 0.5 per metre beside the line through the start: the defaults here.
+Published (openai/mlsh, AntMovement-v1): right and up; the reward of a tick is the forward speed,
+less 0.1 of the squared action, less 0.5 per metre beside the line through the start: the defaults
+here.
 
-That last part teaches a skill that sees where it is to come back to the line. Carried into a maze,
-where the line is another one, it walks into walls. For skills that are to be transferred:
-`lateral: 0`, and `sideways`, which takes off the speed aside instead of the way; and a `room`,
-whose walls teach what to do when one runs into one: nothing wild. `fall` makes lying cost.
+The last part teaches a skill that observes its position to return to that line. In a maze, where
+the line is another one, such a skill walks into walls. For skills that are to be transferred:
+`lateral: 0`, and `sideways`, which subtracts the sideways speed instead of the distance; and a
+`room`, in which skills learn to stay upright at a wall. `fall` makes lying costly.
 """
 
 from __future__ import annotations
@@ -37,8 +38,7 @@ class AntMovement(RunningTask):
 
     name: ClassVar[str] = "ant_movement"
     all_tasks: ClassVar[dict[str, int]] = {"directions": len(DIRECTIONS)}
-    # The paper's 200 ticks; where a robot is is none of the skills' business, and how its joints
-    # are none of the masters'.
+    # The paper's 200 ticks; skills do not observe the position, and masters not the joints.
     recommended: ClassVar[Mapping[str, Any]] = {
         "mlsh.decision_ticks": 200,
         "mlsh.rollout_ticks": 200,
@@ -51,12 +51,12 @@ class AntMovement(RunningTask):
         "network.initial_log_std": -0.5,
     }
 
-    ticks: Count = 600  # of an episode: 15 s of the ant
-    directions: Annotated[int, Field(ge=2, le=len(DIRECTIONS))] = 2
-    lateral: NonNegative = 0.5  # taken off per tick and metre beside the line
-    sideways: NonNegative = 0.0  # taken off per tick and m/s aside
-    far: Positive = 15.0  # m in the direction that count as success
-    room: NonNegative = 0.0  # m, half the width of walls around the origin; 0: no walls
+    ticks: Count = 600  # length of an episode: 15 s of the ant
+    directions: Annotated[int, Field(ge=2, le=len(DIRECTIONS))] = 2  # number of tasks
+    lateral: NonNegative = 0.5  # subtracted per tick and m beside the line through the start
+    sideways: NonNegative = 0.0  # subtracted per tick and m/s of sideways speed
+    far: Positive = 15.0  # m in the direction of the task that count as success
+    room: NonNegative = 0.0  # m, half the width of a walled room around the origin; 0: no walls
 
     @property
     def tasks(self) -> tuple[str, ...]:

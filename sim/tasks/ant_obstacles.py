@@ -55,11 +55,11 @@ class AntObstacles(RunningTask):
     name: ClassVar[str] = "ant_obstacles"
     tasks: ClassVar[tuple[str, ...]] = ("corner",)
 
-    ticks: Count = 2000  # of an episode: 50 s of the ant; the paper's, the code registers 1000
-    effort: NonNegative = 0.0
-    radius: Positive = 2.0  # m around the goal that pay
-    published: bool = False  # what pays is beyond x + y = 77.6 m
-    monster: bool = True
+    ticks: Count = 2000  # length of an episode: 50 s of the ant; released code: 1000
+    effort: NonNegative = 0.0  # factor of the squared action, subtracted per tick
+    radius: Positive = 2.0  # m around the goal in which there is a reward
+    published: bool = False  # reward where x + y > 77.6 m, as in the released code
+    monster: bool = True  # a ball that chases the ant; the episode ends if it touches the ant
 
     def scene(self, spec: mujoco.MjSpec) -> None:
         """Add the walls, and discs that mark the goal, the monster and its path in pictures."""

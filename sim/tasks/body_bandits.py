@@ -28,8 +28,8 @@ class BodyBandits(MovingBandits):
     requires: ClassVar[tuple[str, ...]] = ("position", "heading")
     places: ClassVar[bool] = True
     frame: ClassVar[str] = "base_link"
-    # Goals relative to the robot: where the odometry began means nothing, nor what there is to be
-    # scanned. A skill that sees it is good at the places of its training alone.
+    # Goals are relative to the robot: the odometry and the scan carry no information. A skill that
+    # observes them is good only at the places of its training.
     recommended: ClassVar[Mapping[str, Any]] = {
         "mlsh.rollout_ticks": 100,
         "mlsh.envs": 16,
@@ -37,9 +37,9 @@ class BodyBandits(MovingBandits):
         "network.hidden_from_masters": ["position", "heading", "scan"],
     }
 
-    ticks: Count = 100  # of an episode; at 0.22 m/s the farthest goal is 5 s away
-    radius: Positive = 0.2  # m
-    half_width: Positive = 0.7  # m, goals are uniform in the square of twice this side
+    ticks: Count = 100  # length of an episode; at 0.22 m/s the farthest goal is 5 s away
+    radius: Positive = 0.2  # m, of a goal
+    half_width: Positive = 0.7  # m, half the side of the square in which goals are drawn
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
         """Goals are uniform in the square, with any heading, independent of the task."""

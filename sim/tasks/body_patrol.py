@@ -19,7 +19,7 @@ from sim.tasks.walking_goals import WalkingGoals
 class BodyPatrol(WalkingGoals, Patrol):
     """The task is the reward for an arrival at each of the two goals.
 
-    On its way a robot that walks forward shows by its heading which goal it comes from.
+    The heading of a robot that walks forward shows which goal it comes from.
     """
 
     name: ClassVar[str] = "body_patrol"
@@ -28,10 +28,10 @@ class BodyPatrol(WalkingGoals, Patrol):
         "mlsh.rollout_ticks": 1500,
     }
 
-    ticks: Count = 1500  # of an episode: 30 s at 50 Hz
-    half_width: Positive = 1.5  # m, goals are uniform in the square of twice this side
+    ticks: Count = 1500  # length of an episode: 30 s at 50 Hz
+    half_width: Positive = 1.5  # m, half the side of the square in which goals are drawn
     separation: Positive = 1.2  # m, the smallest distance between the two goals
-    # An arrival pays 1. Less for the way there, and a few episodes teach no way back.
+    # Reward per tick in which the robot comes nearer at full speed; an arrival is rewarded with 1.
     approach: NonNegative = 0.05
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:

@@ -85,8 +85,8 @@ class GoalTask:
     places: ClassVar[bool] = False
     frame: ClassVar[str] = "odom"  # of the goals that are seen
 
-    ticks: Count = 50  # of an episode
-    radius: Positive = 0.25  # m
+    ticks: Count = 50  # length of an episode
+    radius: Positive = 0.25  # m, of a goal
 
     @property
     def shown(self) -> int:

@@ -29,19 +29,19 @@ class Mazes(AntMazes):
     recommended: ClassVar[Mapping[str, Any]] = {
         **WalkingGoals.recommended,
         "mlsh.rollout_ticks": 1500,
-        # The walls have places, so that a master sees the robot's pose, and no more.
+        # The walls have fixed places: a master observes the pose of the robot and nothing else.
         "network.hidden_from_masters": [
             "goals",
             *(name for name in HIDDEN_FROM_MASTERS if name not in ("position", "orientation")),
         ],
     }
 
-    ticks: Count = 1500  # of an episode: 30 s at 50 Hz
-    radius: Positive = 0.6  # m around the goal; who comes so near has reached it
-    scale: Positive = 0.125  # of the lengths of `ant_mazes`: corridors of 2 m
-    speed: Positive = 0.8  # m/s of the robot, measured
-    effort: NonNegative = 0.0
-    tilt: NonNegative = FALLEN  # rad
+    ticks: Count = 1500  # length of an episode: 30 s at 50 Hz
+    radius: Positive = 0.6  # m, of the goal: within it the goal is reached
+    scale: Positive = 0.125  # factor of the lengths of `ant_mazes`: corridors of 2 m
+    speed: Positive = 0.8  # m/s, measured speed of the robot, for the reference returns
+    effort: NonNegative = 0.0  # factor of the squared action, subtracted per tick
+    tilt: NonNegative = FALLEN  # rad, tilt that ends an episode; 0: none does
 
     @property
     def terms(self) -> tuple[ObservationTerm, ...]:

@@ -21,8 +21,8 @@ class MovingBandits(GoalTask):
 
     name: ClassVar[str] = "moving_bandits"
 
-    shown: Count = 2
-    half_width: Positive = 1.0  # m, goals are uniform in the square of twice this side
+    shown: Count = 2  # number of goals
+    half_width: Positive = 1.0  # m, half the side of the square in which goals are drawn
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -31,8 +31,8 @@ class Patrol(GoalTask):
     name: ClassVar[str] = "patrol"
     tasks: ClassVar[tuple[str, ...]] = tuple(PAY)
 
-    ticks: Count = 200
-    half_width: Positive = 1.0  # m, goals are uniform in the square of twice this side
+    ticks: Count = 200  # length of an episode
+    half_width: Positive = 1.0  # m, half the side of the square in which goals are drawn
     separation: Positive = 0.7  # m, the smallest distance between the two goals
 
     @model_validator(mode="after")

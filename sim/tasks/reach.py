@@ -65,8 +65,8 @@ def pressed_term(shown: int) -> ObservationTerm:
 class Reach(GoalTask):
     """The task is the target that counts.
 
-    Any robot with a `tool_position` can have it. Where the targets are, and what the reference
-    returns are, is made for the robot `arm`.
+    Any robot with a `tool_position` can have it. The places of the targets and the reference
+    returns are made for the robot `arm`.
     """
 
     name: ClassVar[str] = "reach"
@@ -87,11 +87,11 @@ class Reach(GoalTask):
         "network.hidden_from_skills": ["pressed"],
     }
 
-    ticks: Count = 120  # of an episode: 2.4 s at 50 Hz
+    ticks: Count = 120  # length of an episode: 2.4 s at 50 Hz
     shown: Annotated[int, Field(gt=0, le=MOST)] = 3  # number of targets
     radius: Positive = 0.05  # m, of a target
     separation: Positive = 0.2  # m, the smallest distance between two targets
-    shake: NonNegative = 0.8  # rad, of every joint at the start, at most to either side
+    shake: NonNegative = 0.8  # rad, largest deviation of every joint at the start
 
     @model_validator(mode="after")
     def _apart(self) -> Self:

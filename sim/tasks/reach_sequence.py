@@ -39,14 +39,14 @@ NONE = -1.0  # the target pressed last, before the first
 
 @dataclass(frozen=True, config=STRICT)
 class ReachSequence(Reach):
-    """The task is the order in which the targets pay."""
+    """The task is the order in which the targets are rewarded."""
 
     name: ClassVar[str] = "reach_sequence"
     recommended: ClassVar[Mapping[str, Any]] = {**Reach.recommended, "mlsh.rollout_ticks": 600}
 
-    ticks: Count = 600  # of an episode: 12 s at 50 Hz
-    hold: Count = 10  # ticks that the tool has to stay: 0.2 s
-    # How many orders, from the last, are no tasks: orders that training never sees.
+    ticks: Count = 600  # length of an episode: 12 s at 50 Hz
+    hold: Count = 10  # ticks for which the tool has to stay in a target: 0.2 s
+    # Number of orders, from the last, that are no tasks, so that training never sees them.
     held_out: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")

@@ -44,8 +44,8 @@ CONE = 0.8  # sideways per distance from the wall: the same robot fits at 39 deg
 class Rooms(HiddenTask):
     """The task is the spot that is the goal; reward 1 per tick within `radius` of it.
 
-    With a `fringe` the reward falls to 0 over so much more way, so that a skill that serves two
-    goals feels the one that it misses. It is for training: success is the radius alone.
+    With a `fringe` the reward decreases to 0 over that distance beyond the radius, so that a skill
+    between two goals gets a gradient. It is for training: success is the radius alone.
     """
 
     name: ClassVar[str] = "rooms"
@@ -62,19 +62,21 @@ class Rooms(HiddenTask):
     requires: ClassVar[tuple[str, ...]] = ("position",)
     places: ClassVar[bool] = True
 
-    ticks: Count = 200  # of an episode: eight decisions of 25 ticks; 4.4 m at 0.22 m/s
-    radius: Positive = 0.25  # m
-    fringe: NonNegative = 0.0  # m
-    half_width: Positive = 1.0  # m, of the whole, inside; a room is this wide
-    door: Positive = 0.4  # m
-    # Instead of SPOTS: two goals that share a place, from where both are in reach, and one in
-    # between; how far the two are off that, in x and y, of the half width.
+    ticks: Count = 200  # length of an episode: eight decisions of 25 ticks; 4.4 m at 0.22 m/s
+    radius: Positive = 0.25  # m, of the goal
+    fringe: NonNegative = 0.0  # m, beyond the radius: there the reward falls to 0
+    half_width: Positive = 1.0  # m, half the inner width of all rooms: the width of one room
+    door: Positive = 0.4  # m, width of a door
+    # Goals of each room: two that are near each other and one between them, in place of the outer
+    # corner and the inner one.
     pairs: bool = False
+    # With `pairs`: distance of the two from the one between, along x and y, times half_width.
     spread: Annotated[float, Field(gt=0, lt=1 - BETWEEN)] = 0.075
-    # How many of each room's spots, from the last, are no tasks: goals that training never sees.
+    # Number of goals of each room, from the last, that are no tasks, so that training never sees
+    # them.
     held_out: Annotated[int, Field(ge=0, lt=len(SPOTS))] = 0
-    # Of the episodes that begin somewhere in a room instead: a robot that turns before it drives
-    # would hardly ever come from a door to a corner by chance.
+    # Fraction of the episodes that begin anywhere in a room instead of a door, for robots that
+    # would hardly ever come from a door to a corner by random actions.
     scattered: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     @property

@@ -24,21 +24,21 @@ FALLEN = 1.0  # rad from upright
 class RunningTask(HiddenTask):
     """A legged robot that starts upright and is rewarded for its position on the floor.
 
-    `rate` in the layout is the mean velocity over the last tick, so that its sum over an episode
-    is the way that was made, whatever the robot does between two ticks.
+    `rate` in the episode state is the mean velocity over the last tick, so that its sum over an
+    episode is the displacement, whatever the robot does between two ticks.
     """
 
     robot: ClassVar[str] = "ant"
     requires: ClassVar[tuple[str, ...]] = ("position", "orientation")
     places: ClassVar[bool] = True
 
-    speed: Positive = SPEED  # m/s, for the bounds alone
-    effort: NonNegative = 0.1  # taken off per tick, times the action's squared length
-    heading: NonNegative = 0.1  # rad, of the start, at most to either side
-    shake: NonNegative = 0.05  # rad, of every joint at the start, at most
-    pose_reset: Natural = 0  # ticks; 200 in the released code; 0: the skills recover themselves
-    fall: NonNegative = 0.0  # taken off per tick while it leans by more than FALLEN
-    tilt: NonNegative = 0.0  # rad, lean that ends an episode; 0: none does
+    speed: Positive = SPEED  # m/s, for the reference returns alone
+    effort: NonNegative = 0.1  # factor of the squared action, subtracted per tick
+    heading: NonNegative = 0.1  # rad, largest deviation of the heading at the start
+    shake: NonNegative = 0.05  # rad, largest deviation of every joint at the start
+    pose_reset: Natural = 0  # ticks between two resets of the pose, published: 200; 0: none
+    fall: NonNegative = 0.0  # subtracted per tick while the robot leans by more than 1 rad
+    tilt: NonNegative = 0.0  # rad, tilt that ends an episode; 0: none does
 
     def begin(self, x: float, y: float, rng: np.random.Generator) -> dict[str, Floats]:
         """Rows of the layout for an episode that begins at x, y, m."""

@@ -22,7 +22,7 @@ class TwoTargets(WalkingGoals, MovingBandits):
 
     name: ClassVar[str] = "two_targets"
 
-    half_width: Positive = 2.0  # m, targets are uniform in the square of twice this side
+    half_width: Positive = 2.0  # m, half the side of the square in which targets are drawn
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
         """Targets are uniform in the square, with any heading, independent of the task."""

@@ -65,11 +65,11 @@ class WalkingGoals(GoalTask):
         "network.hidden_from_masters": [*HIDDEN_FROM_MASTERS],
     }
 
-    ticks: Count = 600  # of an episode: 12 s at 50 Hz
-    radius: Positive = 0.4  # m
-    speed: Positive = 0.8  # m/s of the robot, measured: full speed
-    turning: Positive = 1.0  # rad/s of the robot, measured
-    approach: NonNegative = 1.0  # paid per tick in which it comes nearer at full speed
+    ticks: Count = 600  # length of an episode: 12 s at 50 Hz
+    radius: Positive = 0.4  # m, of a goal
+    speed: Positive = 0.8  # m/s, measured full speed of the robot, for the reference returns
+    turning: Positive = 1.0  # rad/s, measured turning rate of the robot, likewise
+    approach: NonNegative = 1.0  # reward per tick in which the robot comes nearer at full speed
 
     @property
     def terms(self) -> tuple[ObservationTerm, ...]:

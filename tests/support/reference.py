@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import io
 import json
+import sys
 import tokenize
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from mlsh_ros.cli.app import app
 from mlsh_ros.cli.interrupt import INTERRUPTED
 from mlsh_ros.control.faults import FAULTS
 from policies.mlsh import config
+from policies.mlsh.offpolicy_config import OffPolicyConfig
 from policies.mlsh.presets import default_config
 from policies.skill_import import description as foreign
 from sim.interface import computed, interface, rays, start_pose, terms
@@ -35,6 +37,7 @@ from sim.tasks.registry import FAMILIES, make_family
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 PRODUCT = Path(mlsh_ros.__file__).parent
+UNITS = ("true", "false", "null", "s", "m", "rad", "m/s", "rad/s")  # these stay in lower case
 WRITTEN = "<!-- Written from the code by `python -m tests.support.reference`. -->"
 
 
@@ -61,6 +64,8 @@ def comments(cls: type) -> dict[str, str]:
     source = inspect.getsource(cls)
     found, above, name, depth = {}, [], None, 0
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.string == "def":  # the fields come before the methods
+            break
         depth += (token.string in ("(", "[", "{")) - (token.string in (")", "]", "}"))
         if token.type == tokenize.COMMENT:
             text = token.string.lstrip("# ")
@@ -138,7 +143,7 @@ def sentence(text: str) -> str:
     """A comment with a capital letter and a full stop."""
     if not text:
         return text
-    known = text.split()[0].strip(":,.;") in ("true", "false", "null", "s", "m", "rad")
+    known = text.split()[0].strip(":,.;") in UNITS
     first = text[0] if known else text[0].upper()
     return f"{first}{text[1:]}" + ("" if text.endswith(".") else ".")
 
@@ -214,9 +219,9 @@ def _default(param: Any) -> str:
 def robot_yaml() -> str:
     """robot-yaml.md."""
     lead = (
-        "`robot.yaml` describes what a robot measures and which commands it takes. "
+        "`robot.yaml` describes the measurements of a robot and the commands that it takes. "
         "`schema: 2` is its first key. Unknown keys are refused. "
-        "[Add a robot](../add-a-robot.md) explains how to write it."
+        "[Your own robot](../add-a-robot.md) writes one."
     )
     classes = [
         (interface.Interface, "The keys at the top level, beside `schema`."),
@@ -240,14 +245,14 @@ def robot_yaml() -> str:
 def skill_description() -> str:
     """skill-description.md."""
     lead = (
-        "`mlsh import-skill` reads a file that describes a policy which was trained elsewhere. "
+        "`mlsh import-skill` reads a file that describes a policy of another trainer. "
         "`schema: 2` is its first key. [Import a policy](../import-a-policy.md) explains it."
     )
     classes = [
         (foreign.SkillDescription, "The keys at the top level, beside `schema`."),
         (foreign.Input, "An entry of the list `observation`."),
         (foreign.Output, "`action`."),
-        (foreign.Elements, "What a skill may state for a constant, in place of numbers."),
+        (foreign.Elements, "Elements of a term, as the value of a constant in place of numbers."),
         (foreign.InputHistory, "`history`."),
         (
             foreign.LeappDescription,
@@ -309,10 +314,24 @@ def settings() -> str:
         "`mlsh train FAMILY --set KEY=VALUE` changes one; `mlsh train --list-settings` prints "
         "them. The defaults below are those of `moving_bandits`."
     )
-    parts = [f"## {name}\n\n```yaml\n{text}```" for name, text in _by_family(values)]
-    more = "Task families that need other values by default:"
-    shown = table(("setting", "default", "meaning"), rows)
-    return _page("Training settings", lead, shown, more, *parts)
+    head = ("setting", "default", "meaning")
+    new_tasks = (
+        "## Masters for new tasks\n\n`mlsh finetune` and `mlsh eval-transfer` have these settings "
+        "too, with `--learner q`, which is the default. With `--learner ppo` the section `master` "
+        "counts.\n\n" + table(head, _offpolicy())
+    )
+    families = (
+        "## Task families\n\n`family_parameters.NAME` sets a parameter of the "
+        "[task family](task-families.md). These families recommend other defaults:"
+    )
+    parts = [f"### {name}\n\n```yaml\n{text}```" for name, text in _by_family(values)]
+    return _page("Training settings", lead, table(head, rows), new_tasks, families, *parts)
+
+
+def _offpolicy() -> Iterator[tuple[str, str, str]]:
+    for name, text in comments(OffPolicyConfig).items():
+        default = getattr(OffPolicyConfig, name)
+        yield f"`offpolicy.{name}`", f"`{json.dumps(default)}`", sentence(text)
 
 
 def _value(values: dict[str, Any], name: str) -> Any:
@@ -372,7 +391,7 @@ def faults() -> str:
     lead = (
         "A fault stops the robot and stays until a person resets it. `skill_node/state` and "
         "`/diagnostics` carry its name. [Safety](../safety.md#faults) says how fast each is "
-        "detected, [troubleshooting](../troubleshooting.md#faults) what to do about it."
+        "detected, [troubleshooting](../troubleshooting.md#faults) lists causes and remedies."
     )
     raised = raised_in()
     rows = [(f"`{name}`", meaning, raised[name]) for name, meaning in FAULTS.items()]
@@ -391,16 +410,39 @@ def raised_in() -> dict[str, str]:
     return {name: ", ".join(f"`{file}`" for file in found) for name, found in files.items()}
 
 
-def robots() -> str:
-    """robots.md."""
-    rows = []
-    for family in sorted(FAMILIES):
+def task_families() -> str:
+    """task-families.md."""
+    rows, parts = [], []
+    for family, cls in sorted(FAMILIES.items()):
         made = make_family(family)
         robot = load_robot(made.robot).interface
         tasks = ", ".join(made.tasks)
-        rows.append((f"`{family}`", f"`{robot.robot}`", tasks))
-    lead = "The shipped task families, the robot that each is meant for, and their tasks."
-    return _page("Task families", lead, table(("family", "robot", "tasks"), rows))
+        rows.append((f"[`{family}`](#{family})", f"`{robot.robot}`", tasks))
+        parts.append(f"## {family}\n\n{_purpose(cls)}\n\n{_family_parameters(cls)}")
+    lead = (
+        "The shipped task families, the robot that each is meant for, and their tasks. Each is a "
+        "file in `sim/tasks`, with its reward and its definition of success. "
+        "`mlsh train FAMILY --set family_parameters.NAME=VALUE` changes a parameter."
+    )
+    return _page("Task families", lead, table(("family", "robot", "tasks"), rows), *parts)
+
+
+def _purpose(cls: type) -> str:
+    """The first paragraphs of a family's module and class, as one paragraph."""
+    whole = [inspect.getdoc(each) or "" for each in (sys.modules[cls.__module__], cls)]
+    return " ".join(" ".join(text.partition("\n\n")[0].split()) for text in whole)
+
+
+def _family_parameters(cls: type) -> str:
+    said: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if dataclasses.is_dataclass(base):
+            said |= {name: text for name, text in comments(base).items() if text}
+    rows = [
+        (f"`{field.name}`", f"`{json.dumps(field.default)}`", sentence(said.get(field.name, "")))
+        for field in dataclasses.fields(cls)
+    ]
+    return table(("parameter", "default", "meaning"), rows)
 
 
 PAGES = {
@@ -411,7 +453,7 @@ PAGES = {
     "config.md": settings,
     "parameters.md": parameters,
     "faults.md": faults,
-    "task-families.md": robots,
+    "task-families.md": task_families,
 }
 
 if __name__ == "__main__":
