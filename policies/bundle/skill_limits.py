@@ -1,4 +1,8 @@
-"""Limits of observation terms while a particular skill is active."""
+"""Limits of observation terms while a particular skill is active (`mlsh export --skill-limits`).
+
+They are checked here when a bundle is made or loaded; `mlsh_ros.control.safety_monitor` compares
+every observation with them while the skill is active, and stops the robot with the fault `limit`.
+"""
 
 from __future__ import annotations
 
