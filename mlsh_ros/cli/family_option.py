@@ -23,6 +23,6 @@ FamilyOption = Annotated[
         "--family",
         callback=use,
         help="Task family of your own that the bundle or the run was trained on: "
-        "package.module:Class or FILE.py, which is imported. Repeatable.",
+        "pkg.module:Class or FILE.py, which is imported. Repeatable.",
     ),
 ]

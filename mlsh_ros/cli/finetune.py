@@ -98,8 +98,8 @@ def finetune(
     reward_topic: Annotated[
         str | None,
         typer.Option(
-            help="Topic of the recordings whose values are added up as rewards: of type "
-            "std_msgs/Float32 or Float64, or sim_node/outcome; in lockstep only the latter. "
+            help="Topic of the recordings whose values are added up as rewards: one of type "
+            "std_msgs/Float32 or Float64, or sim_node/outcome (in lockstep only this one). "
             "Default: the reward of the task, computed from the recorded sensors."
         ),
     ] = None,

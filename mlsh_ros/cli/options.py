@@ -124,8 +124,8 @@ Settings = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="Change a setting, for example --set skill.gamma=0.995; `mlsh train "
-        "--list-settings` lists all. Repeatable.",
+        help="Change a setting: KEY=VALUE. `mlsh train --list-settings` lists those of the "
+        "training. Repeatable.",
     ),
 ]
 Baseline = Annotated[

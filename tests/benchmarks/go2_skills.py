@@ -1,4 +1,4 @@
-"""How fast each skill of `go2_walk` moves the Go2, and whether it falls: docs/results/go2.md.
+"""Speed and falls of the Go2 under each skill of `go2_walk`: docs/results/go2.md.
 
     python -m tests.benchmarks.go2_skills [--starts 64] [--seconds 20]
 

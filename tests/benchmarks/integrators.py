@@ -1,4 +1,4 @@
-"""Which integrator a robot's model needs: how far each ends up from a fine one, and how fast.
+"""Compares MuJoCo's integrators on a robot's model: deviation from a fine one, and speed.
 
     python -m tests.benchmarks.integrators [ROBOT]
 

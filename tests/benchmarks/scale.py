@@ -1,4 +1,4 @@
-"""Training by several processes: speed, what they say to one another, and what to expect of more.
+"""Training by several processes: speed, communication, and an extrapolation to more of them.
 
     python -m tests.benchmarks.scale [--family moving_bandits] [--iterations 20] [--repeats 3]
 

@@ -1,4 +1,4 @@
-"""What the machine gives to others: a bare loop, and a plain rclpy timer, each a process.
+"""Timing of a bare loop and of a plain rclpy timer, each in a process, as a reference.
 
     python -m tests.benchmarks.scheduler_baseline bare|timer RATE SECONDS FILE
 

@@ -1,4 +1,4 @@
-r"""What one policy learns that has a single task for itself: the yard-stick of a skill.
+r"""PPO of one policy on a single task, as a reference for a skill.
 
     python -m tests.benchmarks.single_task_ppo ant_bandits right --steps 4500000 \
         --set family_parameters.fall=0.001 --set threads=1

@@ -1,4 +1,4 @@
-"""How fast each skill of a bundle runs by itself, and whether it falls.
+"""Speed and falls of each skill of a bundle alone.
 
     python -m tests.benchmarks.skill_speed ant_movement [--seconds 15] [--episodes 32]
 

@@ -1,4 +1,4 @@
-"""How long this machine makes a process wait that needs next to nothing, while a command runs.
+"""Longest waits for a core of a process that needs little time, while a command runs.
 
     python -m tests.benchmarks.stalls [--busy] -- COMMAND ..
 

@@ -1,4 +1,4 @@
-"""Hidden sim-parameter files, and what `mlsh sysid` makes of their recordings.
+"""Accuracy of `mlsh sysid` on recordings with hidden sim-parameter files.
 
 `python -m tests.benchmarks.sysid [--bundle NAME] [--seed N] [--count N] [--sessions N]
 [--slippery]`

@@ -1,4 +1,4 @@
-"""Real robots by somebody else's models: driven in another simulation, recorded, identified.
+"""Identifies robots from recordings that another simulation made with models of others.
 
     python -m tests.benchmarks.third_party_models ur5e|openarm [--seed N] [--first N] [--count N] \
         [--gap]

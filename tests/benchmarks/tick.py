@@ -1,4 +1,4 @@
-"""How long a control tick takes, and how well the tick engine keeps its time; without ROS.
+"""Computation time of a control tick and lateness of the tick engine, without ROS.
 
     python -m tests.benchmarks.tick [--ticks 100000] [--seconds 10] [--repeats 3]
 

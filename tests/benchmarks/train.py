@@ -1,4 +1,4 @@
-"""How near training comes to the speed of the physics, beside Stable-Baselines3.
+"""Speed of the training relative to the physics and to Stable-Baselines3.
 
     python -m tests.benchmarks.train [--repeats 3] [--threads 2] [--no-sb3]
 

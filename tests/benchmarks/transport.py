@@ -1,4 +1,4 @@
-"""What DDS does to living nodes when others are killed or join, on two transports.
+"""Effects on running nodes when other DDS participants are killed or join, on two transports.
 
     python -m tests.benchmarks.transport --kills 100 --joins 100
 

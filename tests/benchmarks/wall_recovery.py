@@ -1,4 +1,4 @@
-"""Whether a skill gets going where another one has run into a wall.
+"""Motion of each skill after another one has run into a wall.
 
     python -m tests.benchmarks.wall_recovery ant_four [--room 12] [--episodes 16]
 

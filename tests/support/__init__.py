@@ -1,1 +1,1 @@
-"""What tests share; no test file imports another."""
+"""Helpers that tests share; no test file imports another."""

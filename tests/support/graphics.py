@@ -1,4 +1,4 @@
-"""Whether pictures can be drawn here."""
+"""Checks if images can be rendered on this computer."""
 
 
 def has_gl() -> bool:

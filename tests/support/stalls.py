@@ -1,4 +1,4 @@
-"""Whether the machine stood still: what is judged by the clock cannot be judged then.
+"""Detects that a core stood still, in which case tests with deadlines are repeated.
 
 A virtual machine's cores are taken away for a while now and then, and a robot in simulation stops
 as it should. A test that fails while that was seen to happen raises `MachineStallError`, and is
