@@ -33,7 +33,7 @@ class OffPolicyConfig:
     initial_epsilon: Annotated[float, Field(ge=0, lt=1)] = 0.5
     # Fraction of the decisions that are random from episode `epsilon_episodes` on.
     epsilon: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    epsilon_episodes: Count = 26  # episodes over which `initial_epsilon` falls to `epsilon` linearly
+    epsilon_episodes: Count = 26  # episodes in which `initial_epsilon` falls to `epsilon` linearly
 
     def random_part(self, episode: int) -> float:
         """Fraction of the decisions of a task's episode, counted from 0, that is random."""
