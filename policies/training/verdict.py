@@ -78,9 +78,9 @@ class Evidence:
 
     @property
     def composed(self) -> bool:
-        """True if a master earns more on a task than any skill alone, by as much as is missed."""
-        more = (self.scores[task] - float(each.max()) for task, each in self.alone.items())
-        return any(gain >= MISSED * max(self.best, 0.0) > 0 for gain in more)
+        """True if masters earn more than the best skill alone: on average by `MISSED` or more."""
+        more = [self.scores[task] - float(each.max()) for task, each in self.alone.items()]
+        return bool(more) and float(np.mean(more)) >= MISSED * max(self.best, 0.0) > 0
 
 
 def judge(evidence: Evidence) -> Verdict:

@@ -89,6 +89,10 @@ CASES = {
         scored(*(0.46, 0.47, 0.45), alone=((0.60, 0.55), (-0.01, 0.49), (0.0, 0.43))),
         Verdict.NOT_LEARNED,
     ),
+    "ring after 600,000 steps, seed 1: better than the best skill on one task of three": (
+        scored(0.49, 0.44, 0.45, alone=((0.27, 0.34), (0.47, 0.33), (0.50, 0.46))),
+        Verdict.NOT_LEARNED,
+    ),
     "two goals after 300,000 steps, one of which is served after a million": (
         scored(0.05, 0.89, information=0.69, alone=((0.01, 0.03), (0.88, 0.35))),
         Verdict.NOT_LEARNED,
