@@ -176,7 +176,7 @@ class File:
         """Yields every readable record in file order; stops where the file is truncated.
 
         Args:
-            ours: all messages are in chunks, which have a checksum each.
+            ours: written by recorder_node, with all messages in chunks that have checksums.
         """
         try:
             if self.mcap:

@@ -54,10 +54,10 @@ class Recording:
 
     Args:
         path: the file, or its folder.
-        ours: refuse what recorder_node did not write; otherwise `about` may be empty.
+        ours: refuse recordings of other programs; otherwise `about` may be empty.
 
     Raises:
-        UserError: no such file, of no kind that can be read, or not a recording of ours.
+        UserError: no such file, an unknown kind of file, or not written by recorder_node.
     """
 
     def __init__(self, path: Path, *, ours: bool = True) -> None:
@@ -86,7 +86,7 @@ class Recording:
         """Returns a bundle with the bindings that the recorded nodes had, if they had any.
 
         Raises:
-            UserError: they do not hold, or not for this bundle.
+            UserError: they are invalid, or of another robot than the bundle.
         """
         if not (text := self.about.get("bindings")):
             return bundle
@@ -186,7 +186,7 @@ class Recording:
 
 def _types(topic: Topic) -> Typestore:
     if not topic.definition:
-        # Bags of before Jazzy do not hold the definitions of their messages.
+        # Bags from before Jazzy do not contain the definitions of their messages.
         store = get_typestore(Stores.ROS2_JAZZY)
         if topic.type not in store.fielddefs:
             raise UserError(f"it has no definition of a {topic.type or 'message'} is")

@@ -41,7 +41,7 @@ class _Session:
 
     @property
     def asked(self) -> bool:
-        """True if skill_node has told of it; an answer alone may be of another master."""
+        """True if skill_node has requested it; a response alone may be of another master."""
         return bool(self.ticks or self.requests)
 
 

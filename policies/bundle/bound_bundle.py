@@ -17,7 +17,7 @@ def load_bound(bundle: str, bindings: str) -> Bundle:
         bindings: path of the file; empty: the bundle's own.
 
     Raises:
-        UserError: there is no such bundle or file, or one of them does not hold.
+        UserError: there is no such bundle or file, or one of them is invalid.
     """
     return bound_by_file(load_bundle(bundle), bindings)
 
@@ -26,7 +26,7 @@ def bound_by_file(bundle: Bundle, bindings: str) -> Bundle:
     """Returns the bundle with the bindings of a file in place of its own; empty: as it is.
 
     Raises:
-        UserError: there is no such file, or it does not hold or fit.
+        UserError: the file is missing, invalid, or does not fit the bundle.
     """
     return bound(bundle, read_bindings(Path(bindings)), bindings) if bindings else bundle
 

@@ -1,6 +1,6 @@
 """`Bundle`: a folder or zip file with everything needed to run a hierarchical policy.
 
-    manifest.json     what it is, for which robot, and the SHA-256 of every other file
+    manifest.json     description, interface of the robot, and the SHA-256 of every other file
     skills/0.onnx ..  the skills, shared by all tasks
     skills/weights-...  arrays that several skills have in common (`policies.bundle.storage`)
     masters/NAME.onnx one small head for each task
@@ -139,7 +139,7 @@ def load_bundle(name: str | Path) -> Bundle:
     """Load a shipped bundle by name, or a bundle folder or zip file by path.
 
     Raises:
-        UserError: whatever does not hold, by name, in one line.
+        UserError: the bundle is invalid; one line with the reason.
     """
     shipped = {each: PRETRAINED / each for each in pretrained_names()}
     path = name if isinstance(name, Path) else find("bundle", name, shipped, _not_a_robot(name))
@@ -152,7 +152,7 @@ def check_bundle(files: dict[str, bytes], source: Path) -> Bundle:
 
     Raises:
         UserError: unknown schema; a file missing, extra or changed; a manifest, a graph or golden
-            rows that do not hold.
+            rows that are invalid.
     """
     return _load(list(files), lambda name, most: files[name][:most], source)
 

@@ -158,7 +158,7 @@ def export(
         skill_limits: permitted measurements while a skill is active, by name of the skill.
 
     Raises:
-        UserError: parity fails, a name does not hold, or the bundle cannot be written.
+        UserError: parity fails, a name is invalid, or the bundle cannot be written.
     """
     for kind, each in (("bundle", name), *(("master", label) for label in masters)):
         check_name(kind, each)

@@ -186,7 +186,7 @@ def plan(
             job = SweepJob(
                 name, variant.adaptation, config, folder / f"{name}-{seed}", episodes, learner
             )
-            job.envs()  # says what does not hold before anything runs
+            job.envs()  # reports invalid settings before anything runs
             job.check()
             jobs.append(job)
     return jobs

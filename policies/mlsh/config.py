@@ -299,7 +299,7 @@ def read_config(path: Path) -> TrainConfig:
     """Read a configuration from YAML.
 
     Raises:
-        UserError: the file is missing, not readable, or does not hold.
+        UserError: the file is missing, not readable, or invalid.
     """
     data = {"schema": OLD_SCHEMA, **read_mapping(path)}
     check_schema(data, CONFIG, path, path.parent)

@@ -48,7 +48,7 @@ class RewardNormalization:
         return np.asarray(centered / self.span[task], np.float32)
 
     def terminal(self, task: NDArray[np.intp], gamma: float, ticks: int) -> Float32:
-        """(B,) value of a terminated episode, which pays nothing more, in normalized rewards.
+        """(B,) value of a terminated episode, which has no further rewards, in normalized rewards.
 
         Args:
             task: (B,) of each simulation.

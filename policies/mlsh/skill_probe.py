@@ -79,9 +79,10 @@ class Probe:
     def redundant_skill(self, progress: float) -> int | None:
         """The skill without which no recent task would have scored less, or None.
 
-        A task misses skill k by what it is better than the best other skill. Two skills that do
-        the same are both dispensable; so is one that never learned anything. A skill that a
-        recent master uses in some states and not in others is needed, whatever it earns alone.
+        The loss of a task without skill k is the difference between its return and that of the
+        best other skill. Two skills that do the same are both redundant; so is one that never
+        learned anything. A skill that a recent master uses in some states only is needed,
+        whatever its return alone.
 
         Args:
             progress: fraction of the training that is done.

@@ -62,8 +62,8 @@ def first_episodes(rollout: Rollout, simulations: slice, held: NDArray[np.bool_]
 class Decisions:
     """All decisions of a replay in units of its own: n of them, the rewards without their mean.
 
-    What a tick pays on average is no matter of choice as long as nothing ends an episode: it is
-    taken out of the rewards and is in `constant`, the value of being paid it for ever. Returns
+    As long as nothing ends an episode, the mean reward of a tick does not depend on the decisions:
+    it is subtracted from the rewards, and `constant` is the value of getting it for ever. Returns
     are in units of their spread. Rewards that are scaled or shifted give the same decisions.
     """
 

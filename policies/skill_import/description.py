@@ -207,7 +207,7 @@ def read_description(path: Path) -> SkillDescription | LeappDescription:
     """Read a description; `with_metadata` and `SkillDescription.check` come after.
 
     Raises:
-        UserError: the file is missing, or does not hold; one line.
+        UserError: the file is missing or invalid; one line.
     """
     data = read_mapping(path)
     if (schema := data.pop("schema", None)) != SCHEMA:

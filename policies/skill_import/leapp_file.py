@@ -170,7 +170,7 @@ def read_leapp(path: Path) -> LeappFile:
     """Read LEAPP's YAML of an export with one ONNX model.
 
     Raises:
-        UserError: the file is missing, or does not hold; or it has several models, or one that is
+        UserError: the file is missing or invalid; or it has several models, or one that is
             no ONNX file.
     """
     data = read_mapping(path)

@@ -79,7 +79,7 @@ def read_bindings(path: Path) -> Bindings:
     """Read a file of bindings.
 
     Raises:
-        UserError: it is missing, no YAML mapping, of another schema, or does not hold.
+        UserError: it is missing, no YAML mapping, of another schema, or invalid.
     """
     data = read_mapping(path)
     if (schema := data.pop("schema", None)) != SCHEMA or isinstance(schema, bool):

@@ -74,7 +74,7 @@ def read_interface(path: Path) -> Interface:
     """The interface that a robot.yaml describes.
 
     Raises:
-        UserError: the file is missing, is no YAML mapping, has another schema, or does not hold.
+        UserError: the file is missing, no YAML mapping, of another schema, or invalid.
     """
     interface = interface_from_dict(read_data(path), str(path))
     if hidden := [term.name for term in interface.observation if term.mujoco.task]:

@@ -65,7 +65,7 @@ def load_robot(name: str) -> Robot:
     """Load a shipped robot by name, or a robot folder by path.
 
     Raises:
-        UserError: no such robot, a missing file, or a robot.yaml that does not hold; one line.
+        UserError: no such robot, a missing file, or an invalid robot.yaml; one line.
     """
     folder = robot_folder(name)
     return Robot(read_interface(folder / "robot.yaml"), existing(folder / "model.xml"))

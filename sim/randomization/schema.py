@@ -160,7 +160,7 @@ def read_sim_params(path: Path) -> SimParams:
     """One robot's sim parameters.
 
     Raises:
-        UserError: the file is missing, no YAML mapping, of another schema, or does not hold; or
+        UserError: the file is missing, no YAML mapping, of another schema, or invalid; or
             a number is a range.
     """
     sim_params = _read(path)
@@ -190,7 +190,7 @@ def load_ranges(path: Path, robot: Robot) -> SimParams:
     """Load ranges from a file.
 
     Raises:
-        UserError: it is missing, does not hold, or names what the robot does not have.
+        UserError: it is missing, invalid, or has a name that the robot does not have.
     """
     sim_params = _read(path)
     check_sim_params(sim_params, robot.interface, str(path))
@@ -206,7 +206,7 @@ def load_sim_params(name: str, robot: Robot) -> SimParams:
     """Load a set of sim parameters that is shipped with the robot by name, or a file by path.
 
     Raises:
-        UserError: there is none, it does not hold, or it names what the robot does not have.
+        UserError: it is missing, invalid, or has a name that the robot does not have.
     """
     folder = robot.model_path.parent / FOLDER
     shipped = {each: folder / f"{each}.yaml" for each in sim_params_names(robot)}

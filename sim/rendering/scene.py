@@ -89,7 +89,7 @@ class SceneRenderer:
         family: whose scene it is; `EpisodeReplay.family` of all that is shown here.
 
     Raises:
-        UserError: the robot's model does not hold.
+        UserError: the robot's model is invalid.
     """
 
     def __init__(self, robot: Robot, family: TaskFamily) -> None:

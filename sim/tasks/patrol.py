@@ -1,8 +1,8 @@
-"""Patrol: two goals are seen, and each arrival at the one that was not visited last pays.
+"""Patrol: two goals are observed; each arrival at the one not visited last is rewarded.
 
-The skills of Moving Bandits go to the first or to the second goal. Here a task asks for a
-sequence of them: a skill alone arrives once. Nothing in the observation says which goal was
-visited last; a moving robot shows it by its velocity.
+The skills of Moving Bandits go to the first or to the second goal. Here a task requires a sequence
+of them: a skill alone arrives once. The observation does not contain which goal was visited last;
+the velocity of a moving robot shows it.
 """
 
 from __future__ import annotations

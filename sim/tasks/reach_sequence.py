@@ -1,8 +1,8 @@
 """Reach Sequence: the targets of `reach` have to be pressed in an order, and the order is hidden.
 
-Pressing the next target of the order pays 1, and after the last one comes the first again. Another
-target pays nothing and changes nothing. A target counts when the tool has stayed in it for `hold`
-ticks: on its way the tool passes over others.
+Pressing the next target of the order is rewarded with 1; after the last one the order begins anew.
+Pressing another target has no reward and no effect. A target counts when the tool has stayed in it
+for `hold` ticks: on its way the tool passes over others.
 
 The observation is that of `reach`: where the targets are, and which one is pressed now. That is
 enough, without a memory and without a sensor that knows the order. A skill keeps its target
@@ -90,12 +90,12 @@ class ReachSequence(Reach):
         }
 
     def following(self, layout: EpisodeState) -> NDArray[np.intp]:
-        """(n,) number of the target that pays next."""
+        """(n,) number of the target that is rewarded next."""
         place = layout["done"].astype(np.intp) % self.shown
         return np.asarray(layout["order"][np.arange(len(place)), place].astype(np.intp))
 
     def target(self, layout: EpisodeState) -> Floats:
-        """(n, 2) the target that pays next, m."""
+        """(n, 2) the target that is rewarded next, m."""
         following = self.following(layout)
         return np.asarray(layout["goals"][np.arange(len(following)), following])
 
@@ -108,7 +108,7 @@ class ReachSequence(Reach):
         return np.asarray(layout["streak"] >= self.shown)
 
     def estimate(self, task: int, dt: float) -> tuple[float, float]:
-        """Mean returns of going round in the order of the numbers, and in the order that pays."""
+        """Mean returns of pressing the targets by their numbers, and in the rewarded order."""
         return (
             self.scripted(
                 task, dt, lambda layout: (layout["last"].astype(np.intp) + 1) % self.shown

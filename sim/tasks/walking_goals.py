@@ -1,4 +1,4 @@
-"""Shared by families with goals for robots that walk: seen from the robot, paid for coming nearer.
+"""Shared by families with goals for robots that walk: relative to the robot, with a dense reward.
 
 A robot that walks has a pose and no command for its base, so that no controller can be written
 that drives it for the reference returns. They are those of a point that turns towards the goal

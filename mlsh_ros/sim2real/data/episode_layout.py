@@ -18,8 +18,8 @@ def layout_of(
 ) -> dict[str, Floats] | None:
     """Returns the layout (n, ...) at n times, from the sensors; None if it cannot be derived.
 
-    Of a family that is not listed here it is not known what its layout holds, and what of it a
-    moment does not show: `patrol` pays by which goal was visited last.
+    For other families the layout cannot be derived from the sensors of one moment: the reward of
+    `patrol`, for example, depends on the goal that was visited last.
 
     Args:
         family: of the task.

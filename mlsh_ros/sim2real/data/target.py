@@ -77,7 +77,7 @@ def load_target(name: str, bindings: str = "") -> Target:
         bindings: file with topics, message types and fields in place of its own; empty: none.
 
     Raises:
-        UserError: there is none, or it does not hold.
+        UserError: there is none, or it is invalid.
     """
     if name in robot_names() or (Path(name) / "robot.yaml").is_file():
         robot = load_robot(name)
@@ -94,7 +94,7 @@ def nominal(target: Target, robot: str | None) -> Robot:
     """Returns the nominal robot: the one of that name or folder; None: the target's.
 
     Raises:
-        UserError: there is none, or it does not hold.
+        UserError: there is none, or it is invalid.
     """
     if robot is None and isinstance(target, Robot):
         return target
