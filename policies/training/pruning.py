@@ -1,4 +1,7 @@
-"""Leaves out skills that were not trained: a robot must not run a network with random weights."""
+"""Leaves out skills that were never updated, or that no task needs since their last reset.
+
+A robot must not run a network with random weights.
+"""
 
 from __future__ import annotations
 
