@@ -61,7 +61,7 @@ def demo(
     from mlsh_ros.evaluation.report.report import write_report
     from mlsh_ros.evaluation.scores import summarize
     from policies.bundle.bundle import load_bundle
-    from sim.files.output import check_place, write_json
+    from sim.files.output import check_place, discard, write_json
 
     loaded = load_bundle(bundle)
     cases = resolve_cases(loaded, task=task or (TASK if bundle == BUNDLE else None))
@@ -91,6 +91,8 @@ def demo(
         say(f"driving in {mode} instead: the same nodes, which wait for each other")
         done = drive(mode)
     result = summarize(cases, f"ros-{mode}", seed, done)
+    if overwrite:
+        discard(*(output / name for name in ("report.html", "demo.gif", "demo.png")))
     write_json(output / "report.json", result.to_dict(), overwrite=overwrite)
     write_report(result, output / "report.html", overwrite=overwrite)
     show(result)
@@ -131,9 +133,6 @@ def _film(
         film(robot, scenes, path.with_suffix(".png"), overwrite=overwrite)
     except NoGraphics as error:
         say(f"no film: {error}")
-        if overwrite:  # one of an earlier run would pass for that of this one
-            for each in (path, path.with_suffix(".png")):
-                each.unlink(missing_ok=True)
         return
     say(f"film: {path}, {path.stat().st_size / 1e6:.1f} MB, twice real time")
 

@@ -115,7 +115,7 @@ def _score(
     from mlsh_ros.evaluation.measured import measured
     from mlsh_ros.evaluation.report.report import write_report
     from mlsh_ros.evaluation.scores import reference_returns, summarize
-    from sim.files.output import write_json
+    from sim.files.output import discard, write_json
 
     # As it is before it drives; a file may be changed meanwhile.
     what = measured(cases[0])
@@ -123,6 +123,8 @@ def _score(
     done = _drive(cases, backend, episodes, seed, domain)
     result = summarize(cases, backend, seed, done, what=what, limits=limits)
     # First the files: a terminal that is gone must not take hours of driving with it.
+    if overwrite:
+        discard(files[1])
     write_json(files[0], result.to_dict(), overwrite=overwrite)
     write_report(result, files[1], overwrite=overwrite)
     show(result)
@@ -138,13 +140,15 @@ def _map(
     overwrite: bool,
 ) -> None:
     from mlsh_ros.evaluation.robustness import plot_map, points_of, robustness
-    from sim.files.output import write_json
+    from sim.files.output import discard, write_json
 
     with progress_bar() as progress:
         bar = progress.add_task("points", total=points_of(axes))
         found = robustness(
             cases, axes, episodes=episodes, seed=seed, on_point=lambda: progress.advance(bar)
         )
+    if overwrite:
+        discard(files[1])
     write_json(files[0], found.to_dict(), overwrite=overwrite)
     plot_map(found, files[1], overwrite=overwrite)
     say(f"score without a difference: {percent(found.nominal.score)}")
@@ -178,11 +182,12 @@ def show(result: Evaluation) -> None:
     heads += ["late", "lateness p99", "compute p50", "p99 (ms)"]
     table = make_table("task", "master", right=heads, gap=1)
     for line in result.lines:
+        spread = "" if line.deviation is None else f" ± {line.deviation:.2f}"
         table.add_row(
             line.task,
             line.master,
             f"{line.episodes}",
-            f"{line.value:.2f} ± {line.deviation:.2f}",
+            f"{line.value:.2f}{spread}",
             f"{line.reference.optimum:.2f}",
             percent(line.normalized),
             percent(line.success),

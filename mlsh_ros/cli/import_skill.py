@@ -10,7 +10,9 @@ import typer
 from mlsh_ros.cli.check_bundle import describe
 from mlsh_ros.cli.console import bundle_interrupted, say
 from mlsh_ros.cli.family_option import FamilyOption
-from mlsh_ros.cli.options import Overwrite
+from mlsh_ros.cli.options import Overwrite, whole
+
+MAX_DECISION_TICKS = 100_000  # as of a manifest
 
 
 def import_skill(
@@ -27,13 +29,11 @@ def import_skill(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the bundle.")],
     decision_ticks: Annotated[
-        int, typer.Option(min=2, help="Ticks between two decisions of a master.")
+        int, whole(2, MAX_DECISION_TICKS, help="Ticks between two decisions of a master.")
     ] = 25,
     decision_lead: Annotated[
         int,
-        typer.Option(
-            min=0, max=1, help="Ticks by which a decision is made before its macro step begins."
-        ),
+        whole(0, 1, help="Ticks by which a decision is made before its macro step begins."),
     ] = 1,
     name: Annotated[
         str, typer.Option(help="Name of the bundle. Default: the name of its folder.")

@@ -59,11 +59,13 @@ def launch(
 
 
 def _parse(arguments: list[str]) -> dict[str, str]:
-    given = {}
+    given: dict[str, str] = {}
     for text in arguments:
         name, sign, value = text.partition(":=")
         if not sign:
             raise UserError(f"argument {text!r} is not of the form name:=value")
+        if name in given:
+            raise UserError(f"argument {name} is given twice: {given[name]!r} and {value!r}")
         given[name] = value
     return given
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -122,6 +123,7 @@ def _show(summaries: list[SweepSummary], target_score: float) -> None:
     table = make_table("variant", right=heads)
     for s in summaries:
         low, high = s.interval
+        within = "-" if math.isnan(low) else f"{percent(low)} .. {percent(high)}"
         weakest, count = s.weakest, len(s.outcomes)
         seconds = sum(o.seconds for o in s.outcomes) / count
         table.add_row(
@@ -130,7 +132,7 @@ def _show(summaries: list[SweepSummary], target_score: float) -> None:
             f"{s.reached(target_score)}",
             percent(s.after(1)),
             percent(s.mean),
-            f"{percent(low)} .. {percent(high)}",
+            within,
             f"{weakest.job.config.seed}",
             f"{weakest.worst_task} {percent(weakest.worst)}",
             f"{seconds:.0f}",

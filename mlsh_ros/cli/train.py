@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from policies.training.train import Training
     from sim.envs.reference_returns import ReferenceReturns
 
+# After these a training saves what it has: Ctrl-C, `docker stop` or a batch system, a lost
+# terminal.
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 30  # iterations in a row with a warning before it is shown: skills begin alike
 PIPED_EVERY = 10  # iterations between two lines where no terminal shows the live display
 
@@ -158,7 +161,11 @@ def _train(folder: Run, ranks: Ranks, *, resume: bool, allow_changes: bool) -> i
 
     again = shlex.join(["mlsh", "train", "--resume", str(folder.path)])
     stop = threading.Event()
-    previous = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    # What the caller ignores, such as SIGINT in the background or SIGHUP under nohup, stays so.
+    # One of several processes may wait for another that is dead: it ends at once.
+    numbers = ENDINGS if ranks.size == 1 else ENDINGS[:1]
+    heard = [each for each in numbers if signal.getsignal(each) != signal.SIG_IGN]
+    previous = {each: signal.signal(each, lambda *_: stop.set()) for each in heard}
     display = Display(folder) if ranks.first else nullcontext()
     show = display.show if isinstance(display, Display) else lambda _: None
     try:
@@ -172,11 +179,17 @@ def _train(folder: Run, ranks: Ranks, *, resume: bool, allow_changes: bool) -> i
                 ranks=ranks,
             )
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for each, handler in previous.items():
+            signal.signal(each, handler)
     if not ranks.first:
         return 0 if training.finished else INTERRUPTED
     if training.set_aside is not None:
         say(f"metrics.csv was damaged; what was there is kept as {training.set_aside}")
+    if training.other_versions:
+        say(
+            f"warning: went on with {', '.join(training.other_versions)}: the result may not be "
+            "that of a run without the interruption"
+        )
     if not training.finished:
         say(
             f"stopped after {training.learner.steps:,} steps; everything is saved. "

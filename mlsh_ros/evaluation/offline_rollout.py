@@ -80,7 +80,7 @@ def run_episode(
         ticks.append(tick)
         rewards.append(float(outcome.reward[0]))
         done = bool((outcome.terminated | outcome.truncated)[0])
-        success = bool(world.family.success(world.layout, fields)[0])
+        success = bool(world.success(fields)[0])
     if not outcome.diverged[0]:
         watch(world, None)
     return Episode(

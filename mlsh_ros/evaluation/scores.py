@@ -37,7 +37,7 @@ class TaskScore:
     master: str
     episodes: int
     value: float  # mean return
-    deviation: float  # of the return over episodes
+    deviation: float | None  # of the return over episodes; None of a single one
     worst: float
     reference: ReferenceReturns  # over the very same episodes
     success: float  # fraction of episodes
@@ -195,7 +195,7 @@ def _line(case: EvaluationCase, episodes: list[Episode], limit: ReferenceReturns
         master=case.master,
         episodes=len(episodes),
         value=float(values.mean()),
-        deviation=float(values.std()),
+        deviation=float(values.std()) if len(values) > 1 else None,
         worst=float(values.min()),
         reference=limit,
         success=float(np.mean([e.success for e in episodes])),

@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.experiments.ablations import Variant, grid, variants
-from policies.experiments.sweep import SweepJob, interval, plan, suffix, sweep
+from policies.experiments.sweep import SweepJob, plan, suffix, sweep
 from policies.mlsh.offpolicy_config import Learner
 from policies.training.adapt import OFF_POLICY_EPISODES
 from policies.training.run import with_all_tasks
 from sim.envs.reference_returns import all_reference_returns
 from sim.errors import UserError
-from sim.files.output import replacing, write_csv
+from sim.files.output import discard, replacing, write_csv
 from sim.physics.robot_model import load_robot
+from sim.statistics import mean_interval
 from sim.tasks.registry import make_family
 
 HEADER = ("variant", "seed", "task", "updates", "steps", "greedy_return", "normalized")
@@ -68,8 +69,8 @@ class SweepSummary:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the mean over seeds, by bootstrap."""
-        return interval([o.score for o in self.outcomes])
+        """95 % interval of the mean over seeds; nan for one."""
+        return mean_interval([o.score for o in self.outcomes])
 
     @property
     def weakest(self) -> RunResult:
@@ -226,6 +227,7 @@ def run_sweep(
     summaries = summarize(planned)
     if not summaries:
         raise UserError(f"no run of {folder} has a result")
+    discard(figure)
     write_table(summaries, table)
     plot(summaries, target_score, figure)
     shown = {s.variant: chosen[s.variant] for s in summaries}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 
@@ -17,6 +17,7 @@ from sim.errors import UserError
 from sim.files.arrays import load_arrays
 from sim.physics.robot_model import load_robot
 from sim.tasks.registry import make_family
+from sim.tasks.task_id import TaskId
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,15 @@ def compare_runs(paths: Iterable[Path]) -> RunComparison:
     """
     runs = sorted((_read(path) for path in paths), key=lambda run: run.seed)
     _check_distinct(runs)
+    if len({run.trained.config.family for run in runs}) > 1:  # which have tasks of one name
+        runs = [_with_families(run) for run in runs]
     return RunComparison(runs)
+
+
+def _with_families(run: FinishedRun) -> FinishedRun:
+    """Returns a run whose tasks are named with their family."""
+    family = run.trained.config.family
+    return replace(run, scores={str(TaskId(family, t)): s for t, s in run.scores.items()})
 
 
 def _check_distinct(runs: list[FinishedRun]) -> None:

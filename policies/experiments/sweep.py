@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
-
 from policies.bundle.adaptation import AdaptationPoint
 from policies.experiments.ablations import Adaptation, Variant
 from policies.mlsh.actor_critic import Agent
@@ -300,12 +298,3 @@ def _write(job: SweepJob, learn: Callable[[int], list[AdaptationPoint]]) -> None
     with held(trained):
         curves = [learn(task) for task in range(len(tasks))]
     write_adaptation(job.result, tasks, curves, Origin.of(trained, iteration))
-
-
-def interval(values: list[float], draws: int = 10_000) -> tuple[float, float]:
-    """95 % interval of the mean of `values`, by bootstrap."""
-    data = np.asarray(values)
-    rng = np.random.default_rng(0)
-    means = data[rng.integers(len(data), size=(draws, len(data)))].mean(axis=1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return float(low), float(high)

@@ -28,35 +28,34 @@ from sim.files.migrations import (
 )
 from sim.files.output import write_file
 from sim.files.strict_yaml import dump_yaml, parse_yaml, read_mapping
-from sim.interface import STRICT
+from sim.interface import STRICT, Integer, NonNegative, Number, Positive, Whole
 from sim.randomization.schema import SimParams
 from sim.tasks.registry import recommended_settings
 
 LISTED = "all: mlsh train --list-settings, or config.yaml of a run"
 RECOMMENDABLE = ("mlsh", "master", "skill", "network")  # sections that a family may say
 MOST = 10**12  # of anything that is counted
-Count = Annotated[int, Field(ge=1, le=MOST)]
-Natural = Annotated[int, Field(ge=0, le=MOST)]
-Rate = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[Integer, Field(ge=1, le=MOST)]
+Natural = Annotated[Integer, Field(ge=0, le=MOST)]
+Fraction = Annotated[Number, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, config=STRICT)
 class PpoConfig:
     """Proximal policy optimization of one level."""
 
-    learning_rate: Rate  # learning rate of Adam
+    learning_rate: Positive  # learning rate of Adam
     gamma: Fraction  # discount factor, per decision (masters) or per tick (skills)
     gae_lambda: Fraction  # lambda of generalized advantage estimation (GAE)
     epochs: Count  # passes over the rollout per update
     minibatch: Count  # samples per minibatch; more than there are means one full batch
-    clip: Rate = 0.2  # clip range of the probability ratio
-    entropy: Annotated[float, Field(ge=0)] = 0.0  # coefficient of the entropy bonus
-    value_coefficient: Rate = 0.5  # weight of the value loss
-    max_grad_norm: Rate | None = 1.0  # largest norm of a gradient; null: not limited
-    adam_epsilon: Rate = 1e-8  # added to the denominator of Adam
+    clip: Positive = 0.2  # clip range of the probability ratio
+    entropy: NonNegative = 0.0  # coefficient of the entropy bonus
+    value_coefficient: Positive = 0.5  # weight of the value loss
+    max_grad_norm: Positive | None = 1.0  # largest norm of a gradient; null: not limited
+    adam_epsilon: Positive = 1e-8  # added to the denominator of Adam
     # Largest change of a value per update, null: not limited; a switch of `faithful-2017`.
-    value_clip: Rate | None = None
+    value_clip: Positive | None = None
     drop_remainder: bool = False  # use whole minibatches only; a switch of `faithful-2017`
 
 
@@ -80,7 +79,7 @@ class MlshConfig:
     probe: Literal["none", "absolute", "centered"] = "centered"
     probe_ema: Fraction = 0.2  # rate of the running mean of each skill's return
     # Largest logit that the probe sets, so that a master still explores.
-    probe_logit_clip: Rate = 3.0
+    probe_logit_clip: Positive = 3.0
     # Reinitialize a skill whose absence would cost less than this fraction of the best normalized
     # return and which no master selects by state, three times at most and not in the last fifth of
     # the training; 0: never. Needs the probe.
@@ -91,12 +90,12 @@ class MlshConfig:
     master_advantage: Literal["group", "global", "centered"] = "centered"
     # Fraction of the decisions that select a skill uniformly at random. That skill acts
     # deterministically, and these steps are excluded from all updates.
-    random_skill_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    random_skill_fraction: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     # A macro step lasts between N (1 - x) and N (1 + x) ticks, drawn uniformly, with this x.
-    duration_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    duration_jitter: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     # Coefficient of the mutual information of skill and task, a bonus of the masters' rewards in
     # units of the return that a decision can add.
-    mutual_information_coef: Annotated[float, Field(ge=0)] = 0.0
+    mutual_information_coef: NonNegative = 0.0
     # Probability of a random skill that is recorded as the master's; a switch of `faithful-2017`.
     master_epsilon: Fraction = 0.0
     fresh_adam: bool = True  # a fresh master gets a fresh optimizer; `faithful-2017`: false
@@ -152,7 +151,7 @@ class NetworkConfig:
     """Two tanh layers for every policy and value function, as in the paper."""
 
     hidden: tuple[Count, ...] = (64, 64)  # width of each hidden layer of every network
-    initial_log_std: float = 0.0  # logarithm of the skills' initial standard deviation
+    initial_log_std: Number = 0.0  # logarithm of the skills' initial standard deviation
     # Normalize observations by their running mean and standard deviation.
     normalize_observations: bool = True
     # Observation terms that are not an input of the skills, such as the position: walking does not
@@ -173,7 +172,7 @@ class TrainConfig:
     master: PpoConfig  # updates of the masters
     skill: PpoConfig  # updates of the skills
     network: NetworkConfig = NetworkConfig()
-    family_parameters: dict[str, float | int] = Field(default_factory=dict)  # by name
+    family_parameters: dict[str, Whole] = Field(default_factory=dict)  # by name
     seed: Natural = 0  # random seed; the option --seed
     steps: Count = 1_000_000  # environment steps of meta-training
     threads: Count = 2  # threads of the simulator and of the skills' updates

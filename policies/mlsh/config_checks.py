@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from policies.mlsh.config import NetworkConfig, TrainConfig
+from policies.mlsh.offpolicy_config import OffPolicyConfig
 from sim.errors import UserError, unknown
 from sim.interface import Interface
 from sim.physics.robot_model import load_robot
@@ -13,6 +14,8 @@ from sim.tasks.registry import make_family
 # A thread costs memory and a start; the rest is what a rollout is held in.
 MAX_THREADS, MAX_SKILLS, MAX_LAYERS, MAX_UNITS = 1024, 1000, 16, 16_384
 MAX_SIMULATIONS, MAX_ROLLOUT = 100_000, 100_000_000
+# Of masters for new tasks: units of their one layer, samples of the values, and iterations.
+MAX_FEATURE_UNITS, MAX_MEMBERS, MAX_VALUE_ITERATIONS = 8192, 1000, 10_000
 
 
 def check_names(config: TrainConfig) -> None:
@@ -64,9 +67,26 @@ def check_sizes(config: TrainConfig) -> None:
         ),
         ("network.hidden, units of a layer,", max(config.network.hidden, default=0), MAX_UNITS),
         ("network.hidden, layers,", len(config.network.hidden), MAX_LAYERS),
+        *_off_policy_sizes(config.offpolicy),
     ):
         if value > most:
             raise UserError(f"{what} {value:,}: at most {most:,} are accepted")
+
+
+def _off_policy_sizes(offpolicy: OffPolicyConfig | None) -> list[tuple[str, int, int]]:
+    """Setting, value and largest accepted value of what values are learned from."""
+    if offpolicy is None:
+        return []
+    units = 4 * offpolicy.products + offpolicy.features
+    return [
+        (
+            "4 x offpolicy.products + offpolicy.features, units of a layer,",
+            units,
+            MAX_FEATURE_UNITS,
+        ),
+        ("offpolicy.members", offpolicy.members, MAX_MEMBERS),
+        ("offpolicy.iterations", offpolicy.iterations, MAX_VALUE_ITERATIONS),
+    ]
 
 
 def hidden_elements(interface: Interface, network: NetworkConfig, setting: str) -> list[int]:

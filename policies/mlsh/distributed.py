@@ -125,7 +125,8 @@ def ranks_of_this_run() -> Ranks:
     """Returns the ranks as torchrun has started them; a single rank without it.
 
     Raises:
-        UserError: the environment names a number of processes, and not how they meet.
+        UserError: the environment names a number of processes, and not how they meet, or they
+            do not.
     """
     text = os.environ.get("WORLD_SIZE", "") or "1"
     if text == "1":
@@ -141,7 +142,13 @@ def ranks_of_this_run() -> Ranks:
     import torch
 
     if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("gloo")
+        try:
+            torch.distributed.init_process_group("gloo")
+        except (ValueError, RuntimeError) as error:  # a wrong number, or nobody answers
+            raise UserError(
+                f"the {size} processes that WORLD_SIZE names do not meet: {short(str(error))}; "
+                "start them with torchrun, or unset it"
+            ) from None
         # Its threads must not outlive us: the process would be aborted, after all work was done.
         atexit.register(torch.distributed.destroy_process_group)
     rank = torch.distributed.get_rank()

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from sim.interface import STRICT, Positive
+from sim.interface import STRICT, Integer, Number, Positive
 
-Count = Annotated[int, Field(gt=0)]
+Count = Annotated[Integer, Field(gt=0)]
 # Of masters for new tasks; a uniform one does not learn, its decisions are for recordings.
 Learner = Literal["ppo", "q", "uniform"]
 
@@ -27,12 +27,12 @@ class OffPolicyConfig:
     advantage: Positive = 0.3  # prior variance of differences between skills, relative to `prior`
     noise: Positive = 0.3  # standard deviation of the targets, relative to that of the values
     spread: Positive = 1.0  # scale of the posterior samples; 1: as the posterior
-    members: Annotated[int, Field(gt=1)] = 8  # posterior samples, the mean included
+    members: Annotated[Integer, Field(gt=1)] = 8  # posterior samples, the mean included
     iterations: Count = 30  # iterations of value iteration per update
     # Fraction of the decisions of the first episode that are random.
-    initial_epsilon: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    initial_epsilon: Annotated[Number, Field(ge=0, lt=1)] = 0.5
     # Fraction of the decisions that are random from episode `epsilon_episodes` on.
-    epsilon: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    epsilon: Annotated[Number, Field(ge=0, lt=1)] = 0.1
     epsilon_episodes: Count = 26  # episodes in which `initial_epsilon` falls to `epsilon` linearly
 
     def random_part(self, episode: int) -> float:

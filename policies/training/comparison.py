@@ -9,6 +9,7 @@ from policies.training.adapt import envs_for_episodes, from_scratch
 from policies.training.finetune import Finetuned
 from policies.training.finetune_plot import Curves, plot_adaptation, write_curves
 from sim.envs.reference_returns import ReferenceReturns
+from sim.files.output import discard
 from sim.tasks.registry import make_family
 
 MASTER_ONLY, FROM_SCRATCH = "master only", "PPO from scratch"
@@ -28,6 +29,7 @@ class Comparison:
         Raises:
             UserError: one could not be written.
         """
+        discard(plot)
         write_curves(self.curves, csv)
         plot_adaptation(self.curves, self.reference_returns, self.ticks, plot)
 

@@ -220,6 +220,19 @@ def environment() -> dict[str, object]:
     return {"command": command, "commit": _commit(), "versions": versions}
 
 
+def other_versions(run: Run) -> list[str]:
+    """Lists what a run was begun with and is another version now: `torch 2.8.0 -> 2.9.0`."""
+    try:
+        before = run.provenance["versions"]
+    except UserError:
+        return []  # who exports the run is told
+    now = environment()["versions"]
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return []
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return [f"{name} {before.get(name)} -> {now.get(name)}" for name in names]
+
+
 def _commit() -> str | None:
     try:
         done = subprocess.run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,8 +55,16 @@ def start_run(
     ranks.local_groups(config.mlsh.groups)  # says so before a folder is made
     if path is None and ranks.size > 1:
         raise UserError("several processes need one folder; give --output")
-    path = path or _new_folder(f"{family}-{body.name}-s{config.seed}")
-    run = create_run(config, path) if ranks.first else Run(path)
+    if path is not None:
+        run = create_run(config, path) if ranks.first else Run(path)
+    else:
+        path = _new_folder(f"{family}-{body.name}-s{config.seed}")
+        try:
+            run = create_run(config, path)
+        except BaseException:  # nothing is left of what was refused or interrupted
+            with suppress(OSError):
+                path.rmdir()
+            raise
     ranks.any(True)  # nobody reads it before it is there
     return run
 

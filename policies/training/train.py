@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,15 @@ from policies.training.adaptation_file import Origin, write_adaptation
 from policies.training.divergence import count_failures, write_failures
 from policies.training.metrics import CsvLog, Row, column_names, describe, plot_curves
 from policies.training.pruning import prune, untrained_skills
-from policies.training.run import ALLOW, Run, iteration_of, misfit, seconds_of, with_all_tasks
+from policies.training.run import (
+    ALLOW,
+    Run,
+    iteration_of,
+    misfit,
+    other_versions,
+    seconds_of,
+    with_all_tasks,
+)
 from policies.training.trained_with import KEY, held, read_trained, trained_now
 from sim.errors import UserError
 from sim.files.arrays import Arrays, load_arrays, save_arrays
@@ -42,6 +50,7 @@ class Training:
     failures: int = 0  # of simulations that were kept
     earlier_failures: int = 0  # of earlier sittings, whose files come first
     set_aside: Path | None = None  # what was there as metrics.csv, if that was damaged
+    other_versions: Sequence[str] = ()  # than the run was begun with, in words
     finished: bool = False
 
 
@@ -82,14 +91,17 @@ def _train(
     config = run.config
     trained = trained_now(config)
     arrays = load_arrays(run.checkpoint) if resume else {}
+    versions: list[str] = []
     if resume and not allow_changes:
         run.still_trained(arrays)
     learner = Mlsh(config, ranks=ranks)
     earlier = _restore(learner, run, arrays) if resume else 0.0
     if resume and (kept := read_trained(arrays, str(run.checkpoint))):
-        trained = kept.followed_by(trained, learner.iteration)
+        goes_on = learner.iteration < config.iterations
+        versions = other_versions(run) if goes_on else []
+        trained = kept.followed_by(trained, learner.iteration, versions)
     tasks, reference_returns = learner.family.tasks, learner.reference_returns
-    training = Training(run, learner, [])
+    training = Training(run, learner, [], other_versions=versions)
     training.earlier_failures = count_failures(run.path)
     log = _Log(run, learner, training) if ranks.first else None
     start = time.perf_counter()

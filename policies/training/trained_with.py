@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,9 +77,16 @@ class Trained:
             for name in names
         ]
 
-    def followed_by(self, now: Trained, iteration: int) -> Trained:
-        """Returns the continuation of this training with the settings of `now`."""
+    def followed_by(self, now: Trained, iteration: int, versions: Sequence[str] = ()) -> Trained:
+        """Returns the continuation of this training with the settings of `now`.
+
+        Args:
+            now: the present settings and files.
+            iteration: after which it goes on.
+            versions: that are others now, in words; each is kept once.
+        """
         changes = self.differences(now)
+        changes += [text for text in versions if not any(text in c for c in self.changes)]
         more = (f"from iteration {iteration}: {'; '.join(changes)}",) if changes else ()
         return replace(now, changes=(*self.changes, *more))
 

@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.envs.family_calls import FamilyCalls
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.interface import Floats
@@ -105,7 +106,7 @@ def compute_reference_returns(
         return float(_returns(world, controller).mean())
 
     if isinstance(family, HasReturnEstimate):
-        low_return, high_return = family.estimate(task, world.interface.control_dt)
+        low_return, high_return = FamilyCalls(family, 1).estimate(task, world.interface.control_dt)
         return ReferenceReturns(
             random=mean_return(at_random), task_blind=low_return, optimum=high_return
         )

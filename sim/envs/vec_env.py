@@ -219,7 +219,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
             fields, outcome = self._begin_in_next_step(begun, fields, outcome)
         observation = self._observe(fields)
         self.diverged += int(outcome.diverged.sum())
-        success = self.world.family.success(self.world.layout, fields) & ~outcome.diverged
+        success = self.world.success(fields) & ~outcome.diverged
         self._ended = outcome.terminated | outcome.truncated
         info: dict[str, Any] = {}
         if self._mode == AutoresetMode.SAME_STEP and self._ended.any():

@@ -13,6 +13,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.envs.family_calls import FamilyCalls
 from sim.errors import UserError
 from sim.interface import Floats
 from sim.physics.batched_physics import BatchedPhysics
@@ -88,6 +89,7 @@ class World:
                 f"which robot {robot.name!r} does not have. It has: {', '.join(have)}"
             )
         self.family = family
+        self._calls = FamilyCalls(family, size)
         self.max_episode_steps = max_episode_steps or family.ticks
         self.interface = robot.interface.with_terms(family.terms)
         signals = family.signals if isinstance(family, HasSignals) else ()
@@ -95,7 +97,7 @@ class World:
         check_signals(signals, self.interface, where)
 
         def scene(spec: mujoco.MjSpec) -> None:
-            family.scene(spec)
+            self._calls.call("scene", spec)
             for signal in signals:
                 signal.add_to(spec, where)
 
@@ -138,7 +140,7 @@ class World:
         if bad := [task for task in tasks if not 0 <= task < count]:
             raise ValueError(f"{self.family.name} has tasks 0 .. {count - 1}, not {bad[0]}")
         for i, task, rng in zip(ids, tasks, rngs, strict=True):
-            for name, row in self.family.reset(int(task), rng).items():
+            for name, row in self._calls.reset(int(task), rng, self.layout).items():
                 if name not in self.layout:
                     self.layout[name] = np.zeros((self.size, *np.shape(row)))
                 self.layout[name][i] = row
@@ -149,7 +151,7 @@ class World:
         self.physics.reset(ids)
         if isinstance(self.family, HasObstacles) and self.family.solid:
             mine = {name: value[ids] for name, value in self.layout.items()}
-            self.physics.set_mocap_poses(ids, self.family.place(mine))
+            self.physics.set_mocap_poses(ids, self._calls.call("place", mine))
         if self.family.places:
             self.physics.teleport(ids, self.layout["start"][ids])
         if turns:
@@ -170,7 +172,7 @@ class World:
     def true_state(self) -> dict[str, Floats]:
         """Every observation term's true value, (B, size); without the signals."""
         robot = self.physics.fields()
-        return {**robot, **self.family.fields(self.layout, robot)}
+        return {**robot, **self._calls.fields(self.layout, robot)}
 
     def measurements(self, fields: dict[str, Floats]) -> dict[str, Floats]:
         """Returns the sensor values (B, size) per term; `fields` are the present true values."""
@@ -216,13 +218,13 @@ class World:
         self._put_upright(diverged)
         fields = self.true_state()
         if self._lively is not None:
-            changes = self._lively.advance(self.layout, fields, self.interface.control_dt)
+            changes = self._calls.advance(self.layout, fields, self.interface.control_dt)
             for name, value in changes.items():
                 self.layout[name][:] = value
         if self.varied is not None:
             self.varied.tick(fields, ids)
         fields |= self.physics.signals()
-        terminated = self.family.terminated(self.layout, fields) & ~diverged
+        terminated = self._calls.flags("terminated", self.layout, fields) & ~diverged
         return fields, StepResult(
             reward=np.where(diverged, 0.0, self._reward(fields)),
             terminated=terminated,
@@ -231,10 +233,15 @@ class World:
         )
 
     def _reward(self, fields: dict[str, Floats]) -> Floats:
-        reward = self.family.reward(self.layout, fields)
+        reward = self._calls.numbers("reward", self.layout, fields)
         if self._costly is None:
             return reward
-        return reward - self._costly.cost(self.interface.action_for(self.command))
+        action = self.interface.action_for(self.command)
+        return reward - self._calls.numbers("cost", action)
+
+    def success(self, fields: dict[str, Floats]) -> NDArray[np.bool_]:
+        """(B,) True where the state counts as solved, given the true fields with the signals."""
+        return self._calls.flags("success", self.layout, fields)
 
     def _put_upright(self, diverged: NDArray[np.bool_]) -> None:
         """Reset the pose of simulations that are due; after the last tick there is no reset."""

@@ -10,7 +10,22 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from sim.errors import UserError, unknown
+from sim.errors import UserError, short, unknown
+
+
+def check_text(kind: str, name: str) -> None:
+    """Refuse a path that is no text: run folders and bundles could not say where it is.
+
+    Raises:
+        UserError: it has bytes that are not UTF-8.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{kind} {short(name)}: its path is not UTF-8, so that no file can refer to it; "
+            "rename it"
+        ) from None
 
 
 def find(kind: str, name: str, shipped: Mapping[str, Path], also: str = "") -> Path:

@@ -72,14 +72,35 @@ def check_format(path: Path, kind: str, suffixes: Iterable[str], *, overwrite: b
     check_place(path, overwrite=overwrite)
 
 
+def discard(*paths: Path) -> None:
+    """Delete files of an earlier result, which would pass for those of the one that is written.
+
+    For a result of several files: the others go before the first one is replaced. Who is killed
+    or finds the disk full leaves a part of a result then, and not parts of two.
+
+    Raises:
+        UserError: one is no regular file, or cannot be deleted.
+    """
+    for path in paths:
+        with _reported(path):
+            _check_target(path, overwrite=True, folder=False)
+            path.unlink(missing_ok=True)
+
+
 @contextmanager
 def _reported(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         kept = "; what was there is kept" if os.path.lexists(path) else ""
-        reason = error.strerror or error
-        raise UserError(f"{path}: could not be written ({reason}){kept}") from None
+        raise UserError(f"{path}: could not be written ({_reason(error)}){kept}") from None
+
+
+def _reason(error: OSError) -> object:
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):  # of a whole tree
+        source, _, why = error.args[0][0]
+        return why if str(source) in str(why) else f"{source}: {why}"
+    return error.strerror or error
 
 
 def _check_target(path: Path, overwrite: bool, folder: bool) -> None:

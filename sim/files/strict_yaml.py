@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from sim.errors import UserError, short
+from sim.errors import UserError, short, visible
 
 MAX_BYTES = 2**18
 MAX_VALUES = 10_000
@@ -98,6 +98,11 @@ def whole_number(text: str) -> int:
     if not value.is_integer() or abs(value) >= 2**53:  # beyond which a float64 has gaps
         raise ValueError(f"{short(text)} is not a whole number")
     return int(value)
+
+
+def comment(text: str) -> str:
+    """Returns a text as a comment of one line, whatever line ends a name in it has."""
+    return f"# {visible(text)}"
 
 
 def dump_yaml(data: Any) -> str:

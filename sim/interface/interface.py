@@ -22,7 +22,7 @@ from sim.interface.orientation import fold
 from sim.interface.start_pose import StartPose
 from sim.interface.term_sources import WithLaterKeys, drop_later
 from sim.interface.terms import ActionTerm, ObservationTerm, check_tracking
-from sim.interface.validators import STRICT, Floats, Positive, check_unique, spread
+from sim.interface.validators import STRICT, Floats, Step, Tick, check_steps, check_unique, spread
 
 MAX_TERMS = 1000
 
@@ -32,8 +32,8 @@ class Interface(WithLaterKeys):
     """A robot's whole contract, in vector order. It travels inside every bundle."""
 
     robot: RobotName  # name of the robot
-    control_dt: Annotated[Positive, Field(ge=1e-4, le=10)]  # s per tick; multiple of physics_dt
-    physics_dt: Annotated[Positive, Field(ge=1e-6, le=10)]  # s, time per physics step
+    control_dt: Tick  # s per tick; multiple of physics_dt
+    physics_dt: Step  # s, time per physics step
     # Measurements of the robot, in the order of the observation vector.
     observation: Annotated[tuple[ObservationTerm, ...], Field(min_length=1, max_length=MAX_TERMS)]
     # Commands that the robot takes, in the order of the action vector.
@@ -47,11 +47,7 @@ class Interface(WithLaterKeys):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        ratio = self.control_dt / self.physics_dt
-        if abs(ratio - round(ratio)) > 1e-9 or ratio < 1:
-            raise ValueError(
-                f"control_dt {self.control_dt} is not a multiple of physics_dt {self.physics_dt}"
-            )
+        check_steps(self.control_dt, self.physics_dt)
         check_unique("observation term", [t.name for t in (*self.observation, *self.computed)])
         if not any(term.policy_input for term in self.observation):
             raise ValueError("no observation term has policy_input: a policy would see nothing")

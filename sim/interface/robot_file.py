@@ -13,7 +13,7 @@ from typing import Any
 
 from sim.errors import UserError, short, unknown
 from sim.files.entry_points import installed
-from sim.files.lookup import find
+from sim.files.lookup import check_text, find
 from sim.files.migrations import check_schema
 from sim.files.strict_yaml import read_mapping
 from sim.interface import Interface, interface_from_dict
@@ -31,8 +31,9 @@ def robot_folder(name: str) -> Path:
     """Returns the folder of a shipped or installed robot by name, or any folder by path.
 
     Raises:
-        UserError: no such folder, or the name belongs to two robots.
+        UserError: no such folder, its path is no text, or the name belongs to two robots.
     """
+    check_text("robot", name)
     known = {each: ROBOTS / each for each in _shipped()}
     entries = installed(GROUP).get(name, [])
     if len(entries) + (name in known) > 1:

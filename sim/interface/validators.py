@@ -17,6 +17,7 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, str_min_length=1)
 # No quantity of a robot is larger, and nothing that is computed from two such overflows.
 LARGEST, SMALLEST = 1e9, 1e-9
 MAX_SIZE = 10_000  # elements of a term
+SHORTEST_STEP, MAX_SUBSTEPS = 1e-6, 100_000  # of physics: s, and in a tick
 
 
 def _non_zero(value: float) -> float:
@@ -59,8 +60,11 @@ NonNegative = Annotated[Number, Field(ge=0)]
 NonZero = Annotated[Number, AfterValidator(_non_zero)]
 Flag = Annotated[bool, Field(strict=True)]
 Range = tuple[Number, Number]
-Size = Annotated[int, BeforeValidator(_a_number), Field(gt=0, le=MAX_SIZE)]
-Index = Annotated[int, BeforeValidator(_a_number), Field(ge=0, lt=MAX_SIZE)]
+Integer = Annotated[int, BeforeValidator(_a_number)]
+Size = Annotated[Integer, Field(gt=0, le=MAX_SIZE)]
+Index = Annotated[Integer, Field(ge=0, lt=MAX_SIZE)]
+Tick = Annotated[Positive, Field(ge=1e-4, le=10)]  # s
+Step = Annotated[Positive, Field(ge=SHORTEST_STEP, le=10)]  # s
 
 
 # One value for all elements of a term, or a list with one for each -------------------------------
@@ -117,6 +121,18 @@ def check_size(term: str, key: str, names: Sequence[object], size: int) -> None:
     """Refuse a list whose length is not the size of its term."""
     if len(names) != size:
         raise ValueError(f"term {term!r}: {key} has {len(names)} elements, size is {size}")
+
+
+def check_steps(control_dt: float, physics_dt: float) -> None:
+    """Refuse a tick that is no whole number of physics steps, or that has too many."""
+    ratio = control_dt / physics_dt
+    if abs(ratio - round(ratio)) > 1e-9 or ratio < 1:
+        raise ValueError(f"control_dt {control_dt} is not a multiple of physics_dt {physics_dt}")
+    if ratio > MAX_SUBSTEPS:
+        raise ValueError(
+            f"control_dt {control_dt} has {ratio:,.0f} steps of physics_dt {physics_dt}, at most "
+            f"{MAX_SUBSTEPS:,} are simulated in a tick"
+        )
 
 
 def check_unique(kind: str, names: Sequence[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from xml.parsers import expat
@@ -14,6 +13,7 @@ from xml.sax.saxutils import quoteattr
 import mujoco
 
 from sim.errors import UserError, listed
+from sim.files.output import replacing_folder
 from sim.interface import Interface
 from sim.physics.mjcf_addresses import check_names
 from sim.physics.model_files import assets, documents, load_spec
@@ -63,21 +63,10 @@ def import_mjcf(name: str, mjcf: Path, folder: Path, judge: Judge = lambda _: []
             f"{mjcf}: an MJCF file is expected (<mujoco>), it begins with <{root.tag}>"
         )
     model = _compile(mjcf)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}; nothing was written") from None
-    try:
+    with replacing_folder(folder) as fresh:
         notes = _copy(mjcf, model, fresh)
         text = _drafted(name, mjcf, fresh, notes, judge)
         (fresh / "robot.yaml").write_text(text, "utf-8")
-        fresh.chmod(0o755)
-        os.rename(fresh, folder)
-    except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}; nothing was written") from None
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return text
 
 

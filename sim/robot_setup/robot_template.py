@@ -14,6 +14,7 @@ import numpy as np
 
 from sim.errors import UserError, listed
 from sim.files.migrations import SCHEMA
+from sim.files.strict_yaml import comment
 from sim.physics.robot_bodies import BALL, FREE, HINGE, SLIDE, is_robot, measured_joints, roots
 from sim.robot_setup.placeholders import TODO
 from sim.robot_setup.template_text import action_lines, observation_lines, text
@@ -41,7 +42,7 @@ def draft(name: str, model: mujoco.MjModel, notes: Sequence[str] = ()) -> str:
         raise UserError(f"the model has no {what}")
     lines = [
         "# Drafted from model.xml. TODO: measure or decide; `mlsh check-robot` says what it is.",
-        *(f"# Note: {note}" for note in notes),
+        *(comment(f"Note: {note}") for note in notes),
         f"schema: {SCHEMA}",
         f"robot: {text(name)}",
         f"control_dt: {TODO}",

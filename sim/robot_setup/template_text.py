@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from sim.files.strict_yaml import comment
 from sim.interface import Range
 from sim.robot_setup.placeholders import TODO
 
@@ -60,7 +61,7 @@ def _each(values: Sequence[str]) -> str:
 
 
 def _with_reason(text: str, why: str) -> str:
-    return text if text == TODO or not why else f"{text}   # {why}"
+    return text if text == TODO or not why else f"{text}   {comment(why)}"
 
 
 def _limits(term: TermTemplate) -> str:

@@ -15,6 +15,7 @@ import mujoco
 import numpy as np
 
 from sim.interface import Floats, Interface
+from sim.interface.validators import MAX_SUBSTEPS, SHORTEST_STEP
 from sim.physics.batched_physics import BatchedPhysics
 from sim.physics.mjcf_addresses import actuators
 
@@ -36,7 +37,12 @@ class Answer:
 
 
 def coarse(interface: Interface, model: mujoco.MjModel) -> Iterator[str]:
-    """Reports differences between a simulation at physics_dt and one with finer steps."""
+    """Reports differences between a simulation at physics_dt and one with finer steps.
+
+    None where no finer ones can be simulated: then a step is a millisecond at most.
+    """
+    if interface.physics_dt / FINER < SHORTEST_STEP or interface.substeps * FINER > MAX_SUBSTEPS:
+        return
     for known, finer in zip(
         _answers(interface, model, 1), _answers(interface, model, FINER), strict=True
     ):

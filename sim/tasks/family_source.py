@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from sim.errors import UserError, listed, short
+from sim.files.lookup import check_text
 
 GROUP = "mlsh_ros.task_families"  # of entry points: name -> class
 EXPECTED = "package.module:Class, FILE.py or FILE.py:Class"
@@ -51,6 +52,7 @@ def load_source(text: str) -> tuple[type, FamilySource]:
     where, colon, name = text.partition(":")
     if where.endswith(".py"):
         path = Path(where).absolute()
+        check_text("task family", str(path))
         module = _import_file(path, text)
         cls = _named(module, name, text) if name else _only_family(module, text)
         return cls, source_of(cls, f"{path}:{cls.__qualname__}")

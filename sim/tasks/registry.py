@@ -37,6 +37,8 @@ from sim.tasks.rooms import Rooms
 from sim.tasks.task_id import TaskId
 from sim.tasks.two_targets import TwoTargets
 
+MAX_TICKS = 100_000  # of an episode, which is simulated and held in memory as a whole
+
 # Those that ship with the package.
 FAMILIES: dict[str, type[TaskFamily]] = {
     cls.name: cls
@@ -164,10 +166,15 @@ def make_family(name: str, parameters: Mapping[str, Any] | None = None) -> TaskF
     """A task family with the given parameters, the others at their defaults.
 
     Raises:
-        UserError: no such family or parameter.
+        UserError: no such family or parameter, or episodes that are too long.
     """
     adapter: TypeAdapter[TaskFamily] = TypeAdapter(family_class(name))
-    return validated(adapter, dict(parameters or {}), f"task family {name!r}")
+    family = validated(adapter, dict(parameters or {}), f"task family {name!r}")
+    if family.ticks > MAX_TICKS:  # before anybody simulates or allocates them
+        raise UserError(
+            f"task family {name!r}: ticks {family.ticks:,}: at most {MAX_TICKS:,} are accepted"
+        )
+    return family
 
 
 def recommended_settings(name: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The command `mlsh`: what goes wrong is one line and a status, what goes well is done."""
 
 import csv
+import errno
 import json
 import os
 import re
@@ -80,6 +81,10 @@ def trained(tmp_path_factory):
 def run(trained, tmp_path):
     """A copy that a test may damage."""
     return Path(shutil.copytree(trained, tmp_path / "tiny"))
+
+
+def no_space(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 # Wrong words ---------------------------------------------------------------------------------
@@ -179,6 +184,15 @@ WRONG = {
     "launch argument's form": (["launch", "sim", "task=x"], "name:=value"),
     "launch argument's value": (["launch", "sim", "seed:=x"], "seed", "'x'"),
     "robot that starts by itself": (["launch", "robot", "auto_arm:=true"], "auto_arm"),
+    "argument twice": (
+        ["launch", "sim", "task:=a/b", "task:=c/d"],
+        "argument task is given twice: 'a/b' and 'c/d'",
+    ),
+    "robot that is no text": (
+        ["train", B, "--robot", "r\udcff"],
+        "robot 'r\\udcff': its path is not",
+    ),
+    "family that is no text": (["train", "f\udcff.py"], "task family '", "its path is not UTF-8"),
     "domain": (["launch", "sim", "--domain", "500"], "'500' is not valid. Valid: 0 to 101"),
     "domain (evaluate)": (["evaluate", B, "--backend", "ros", "--domain", "-1"], "'-1'"),
     "domain (demo)": (["demo", "--domain", "102"], "'102'"),
@@ -481,6 +495,26 @@ def test_an_evaluation_takes_nothing_s_place(mlsh, tmp_path):
     (tmp_path / "reports" / "report.html").write_text("old")
     assert mlsh("evaluate", B, "--episodes", "1", "--overwrite")[0] == 0
     assert "evaluation" in (tmp_path / "reports" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("more", [[], ["--robustness", "mass=0.9:1.1"]])
+def test_a_new_report_does_not_stand_beside_a_part_of_an_old_one(
+    mlsh, tmp_path, monkeypatch, more
+):
+    words = ["evaluate", B, "--task", f"{B}/goal-0", "--episodes", "1", *more]
+    first, second = (
+        ("robustness.json", "robustness.png") if more else ("report.json", "report.html")
+    )
+    monkeypatch.setattr("mlsh_ros.evaluation.robustness.POINTS", 2)
+    folder = tmp_path / "reports"
+    folder.mkdir()
+    (folder / first).write_text("of monday")
+    (folder / second).write_text("of monday")
+    module = "robustness.plot_map" if more else "report.report.write_report"
+    monkeypatch.setattr(f"mlsh_ros.evaluation.{module}", no_space)
+    assert_refused(mlsh(*words, "--overwrite"), "No space left")
+    assert [each.name for each in folder.iterdir()] == [first]
+    assert json.loads((folder / first).read_text())["episodes" if more else "tasks"]
 
 
 @pytest.mark.parametrize("more", [["--sim-params", "nope"], ["--robot", "nope"]])

@@ -8,10 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from mlsh_ros.cli import main as cli
+from policies.experiments import run_comparison
+from sim.errors import UserError
 from sim.physics.robot_model import ROBOTS
 
 B = "moving_bandits"
@@ -114,6 +117,20 @@ def test_summary_counts_no_training_twice(mlsh, run, again):
     Path("link").symlink_to("tiny")
     shutil.copytree("tiny", "copy")
     assert_refused(mlsh("compare-runs", "tiny", again), "are the same training", "give it once")
+
+
+@pytest.mark.parametrize("families", [(B, B), (B, "rooms")])
+def test_summary_of_two_families_has_no_task_of_both(monkeypatch, families):
+    def read(path):
+        config = SimpleNamespace(family=path.name, seed=0, robot="omni")
+        trained = SimpleNamespace(config=config, settings_digest=path, robot_digest="")
+        return run_comparison.FinishedRun(path, trained, 1, 1.0, 10, {"goal-0": 0.5}, 0)
+
+    monkeypatch.setattr(run_comparison, "_read", read)
+    found = run_comparison.compare_runs([Path(str(i), each) for i, each in enumerate(families)])
+    tasks = ["goal-0"] if len({*families}) == 1 else [f"{each}/goal-0" for each in families]
+    assert found.tasks == tasks
+    assert [list(run.scores) for run in found.runs] == [[tasks[0]], [tasks[-1]]]
 
 
 def test_summary_does_without_a_whole_log(mlsh, run):
@@ -322,7 +339,37 @@ def test_transfer_refuses_a_family_that_is_made_unfit(mlsh):
     assert_refused(result, "is the bundle's")
 
 
+# Nothing is left of what was refused ------------------------------------------------------------
+
+
+def test_a_training_that_is_refused_leaves_no_folder(mlsh, tmp_path):
+    settings = ["--set", "mlsh.decision_ticks=200", "--set", "mlsh.rollout_ticks=200"]
+    assert_refused(mlsh("train", B, *settings), "an episode of moving_bandits has 50 ticks")
+    assert not [*tmp_path.glob("runs/*")]
+
+
 # Ctrl-C ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_training_ends_at_whatever_tells_it_to(mlsh, monkeypatch, number, ignored):
+    told = []
+
+    def train(run, *, should_stop, **_):
+        signal.raise_signal(number)
+        told.append(should_stop())
+        raise UserError("this is enough")
+
+    monkeypatch.setattr("policies.training.train.train", train)
+    mine = signal.SIG_IGN if ignored else lambda *_: None
+    before = signal.signal(number, mine)
+    try:
+        assert_refused(mlsh("train", B, "-o", "run", *SET), "this is enough")
+        assert signal.getsignal(number) == mine
+    finally:
+        signal.signal(number, before)
+    assert told == [not ignored]
 
 
 def state(pid):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
 import typer
@@ -215,6 +216,19 @@ def test_a_sim_params_of_the_same_name_in_the_folder_is_not_passed_over(mlsh, tm
 @pytest.mark.parametrize("words", [["--seed", "1e0"], ["--episodes", "1E0"]])
 def test_whole_numbers_may_be_written_in_powers_of_ten(mlsh, words):
     assert mlsh("evaluate", "moving_bandits", "--episodes", "1", *words)[0] == 0
+
+
+def test_every_whole_number_may():
+    found = {
+        (each.callback.__name__, name): option.parser
+        for each in app.registered_commands
+        for name, hint in get_type_hints(each.callback, include_extras=True).items()
+        if get_origin(hint) is Annotated
+        for kind, option in [get_args(hint)]
+        if int in (kind, *get_args(kind)) and name != "domain"
+    }
+    assert ("import_skill", "decision_ticks") in found
+    assert [place for place, parser in found.items() if parser is None] == []
 
 
 def test_the_width_of_a_pipe_cuts_no_line(monkeypatch):

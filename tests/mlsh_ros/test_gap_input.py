@@ -15,8 +15,10 @@ from mlsh_ros.cli.gap import number_at
 from mlsh_ros.cli.sysid import sysid
 from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
 from mlsh_ros.messages.topics import TRACE
+from mlsh_ros.sim2real.data.recording_data import Where, load
 from mlsh_ros.sim2real.data.target import load_target
 from mlsh_ros.sim2real.data.tick_moments import ended, moments
+from mlsh_ros.sim2real.gap import analysis
 from mlsh_ros.sim2real.gap.analysis import analyze
 from mlsh_ros.sim2real.gap.gap import NO_GAP, SCHEMA
 from mlsh_ros.sim2real.gap.report import render
@@ -67,6 +69,22 @@ def noted(gap, text):
 
 
 # What can be used is used, and what cannot is named ----------------------------------------------
+
+
+def test_an_option_that_a_recording_of_ours_makes_void_is_said(moving, bag):
+    where = Where.of("/r1", ["odom:=/wheels"])
+    for given, note in ((where, True), (Where(), False), (None, False)):
+        found = load(bag, moving, given).signals.notes
+        assert any("no --namespace or --topic counts" in each for each in found) == note
+    signals = load(bag, moving).signals
+    (note,) = analysis._named(signals, "goal-1").notes
+    assert note == "its master is goal-0: --master goal-1 does not count"
+    assert analysis._named(signals, "goal-0").notes == signals.notes == []
+
+
+def test_a_robot_has_no_master(bag):
+    with pytest.raises(UserError, match="--master goal-0: robot 'omni' has none, a bundle does"):
+        analyze(load_target("omni"), [bag], master="goal-0")
 
 
 def test_a_file_says_what_the_signals_say(moving, robot, gap):

@@ -129,6 +129,16 @@ def timed_page(timed) -> str:
     return render(timed)
 
 
+@pytest.mark.parametrize("episodes", [1, 2])
+def test_a_single_return_has_no_deviation(episodes, capsys):
+    found = evaluate(episodes=episodes)
+    (line, *_) = found.lines
+    assert (line.deviation is None) == (episodes == 1)
+    assert found.to_dict()["tasks"][0]["return_deviation"] == line.deviation
+    show(found)
+    assert ("±" in capsys.readouterr().out) == ("±" in render(found)) == (episodes > 1)
+
+
 def rename(evaluation, task, master):
     """The same results under other names for the first task."""
     old = evaluation.lines[0].task

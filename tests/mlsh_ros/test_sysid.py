@@ -32,6 +32,7 @@ from mlsh_ros.sim2real.sysid.least_squares import Problem
 from mlsh_ros.sim2real.sysid.parameters import NOMINAL, sim_params_of, unknowns, values_of
 from policies.bundle.bundle import load_bundle
 from sim.errors import UserError
+from sim.files.output import write_file
 from sim.physics.robot_model import load_robot, robot_folder
 from sim.randomization.model_fields import body_names
 from sim.randomization.schema import (
@@ -73,6 +74,26 @@ def test_a_weak_and_late_robot_is_found(moving, weak, tmp_path):
 
 
 @pytest.mark.slow
+def test_what_a_recording_is_called_is_no_part_of_the_file(tmp_path):
+    found = identification.Identified(
+        sim_params_from_dict({"physics": {"mass_factor": 1.5}}, "found"),
+        numbers=[], terms=[], before=0.1, after=0.05, fitted=6, held_out=2, gauge=False,
+        notes=["a\u2028b: cut"], nominal={"folder": "omni\nschema: 9"},
+    )  # fmt: skip
+    file = tmp_path / "sim_params.yaml"
+    # Line ends, and a byte that is no UTF-8, as Python has it in the name of a file.
+    write_file(file, found.to_yaml(["monday\nphysics: {mass_factor: 9}", "x\udcffy"]))
+    assert read_sim_params(file) == found.sim_params
+    assert "Identified from monday\\nphysics: {mass_factor: 9}, x\\udcffy: 6" in file.read_text()
+
+
+@pytest.mark.parametrize("name", ["prior", "ranges"])
+def test_a_body_that_the_robot_does_not_have_is_named(moving, weak, name):
+    given = {"physics": {"body_mass_factors": {"trunk": 2.0}}}
+    with pytest.raises(UserError, match=f"^{name}: body_mass_factors: no body 'trunk'. Valid: "):
+        identify(moving, [weak], **{name: sim_params_from_dict(given, name)})
+
+
 def test_mass_and_force_are_told_only_together(moving, weak):
     # m dv/dt = g f(u, v): twice of both is the same motion.
     names = ["mass_factor", "gain_factor", "damping_factor", "drive_x.delay_s", "drive_y.delay_s"]

@@ -96,6 +96,12 @@ def test_an_old_value_of_a_setting_is_refused_with_the_new_one(change):
         ("steps=0", "steps"),
         ("mlsh.groups=ten", "got 'ten'"),
         ("mlsh={}", "mlsh.skills: field required"),
+        ("mlsh.skills=true", "mlsh.skills: a number is expected, got True"),
+        ("skill.learning_rate='0.5'", "skill.learning_rate: a number is expected, got '0.5'"),
+        ("mlsh.duration_jitter=true", "mlsh.duration_jitter: a number is expected, got True"),
+        ("network.hidden=[true, 8]", "network.hidden.0: a number is expected, got True"),
+        ("network.initial_log_std=1e300", "network.initial_log_std: "),
+        ("family_parameters.ticks=true", "family_parameters.ticks: a number is expected, got T"),
     ],
 )
 def test_impossible_settings_are_refused(setting, words):

@@ -125,6 +125,16 @@ def test_what_states_this_schema_with_old_names_is_renamed_too(robot, tmp_path):
     assert contents(other) == contents(robot)
 
 
+def test_what_cannot_be_copied_is_named_in_one_line(robot):
+    os.mkfifo(robot / "pipe")
+    before = contents(robot)
+    with pytest.raises(UserError) as caught:
+        migrate(robot)
+    said = f"{robot}: could not be written (`{robot / 'pipe'}` is a named pipe); what was there is"
+    assert str(caught.value) == f"{said} kept"
+    assert contents(robot) == before
+
+
 def test_links_stay_and_what_they_lead_to_is_not_changed(robot, tmp_path):
     (robot / "meshes").symlink_to("nowhere")
     migrate(robot)

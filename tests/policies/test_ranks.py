@@ -217,6 +217,17 @@ def test_memory_is_shared_on_one_computer_and_left_behind_by_nobody():
     assert set(Path("/dev/shm").glob("mlsh_*")) == before
 
 
+def test_a_rank_that_is_no_number_is_refused(monkeypatch):
+    meeting = {"RANK": "first", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for key, value in meeting.items():
+        monkeypatch.setenv(key, value)
+    said = (
+        r"the 2 processes that WORLD_SIZE names do not meet: .*'first'.*; start them with torchrun"
+    )
+    with pytest.raises(UserError, match=said):
+        ranks_of_this_run()
+
+
 @pytest.mark.parametrize(
     ("size", "said"),
     [("2", "WORLD_SIZE '2' and no RANK"), ("many", "WORLD_SIZE 'many'"), ("0", "WORLD_SIZE '0'")],

@@ -193,6 +193,24 @@ def test_resuming_a_finished_run_changes_nothing(copy):
     assert (copy.path / "metrics.csv").read_bytes() == before
 
 
+def test_a_run_that_goes_on_with_other_versions_says_so_once(tmp_path):
+    run = create_run(config(), tmp_path / "run")
+    train(run, should_stop=stop_after(1))
+    path = run.path / "versions.json"
+    facts = json.loads(path.read_text())
+    now = facts["versions"]["torch"]
+    facts["versions"] |= {"torch": "0.1"}
+    path.write_text(json.dumps(facts))
+    said = f"torch 0.1 -> {now}"
+    for iterations in (1, 1):
+        gone_on = train(open_run(run.path), resume=True, should_stop=stop_after(iterations))
+        assert gone_on.other_versions == [said]
+        assert open_run(run.path).trained.changes == (f"from iteration 1: {said}",)
+    path.unlink()  # who exports it is told
+    assert train(open_run(run.path), resume=True).other_versions == []
+    assert train(open_run(run.path), resume=True).finished
+
+
 def test_stopped_before_the_first_iteration(tmp_path):
     run = create_run(config(), tmp_path / "run")
     assert not train(run, should_stop=lambda: True).finished

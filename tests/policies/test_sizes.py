@@ -8,9 +8,11 @@ import pytest
 from policies.bundle.manifest import check_name
 from policies.mlsh.config_checks import check_names
 from policies.mlsh.mlsh import Mlsh
+from policies.mlsh.offpolicy_config import OffPolicyConfig
 from policies.mlsh.presets import default_config
 from sim.errors import UserError
 from sim.physics.robot_model import ROBOTS
+from sim.tasks.registry import FAMILIES, make_family
 from tests.support.bundles import small_config
 
 
@@ -30,6 +32,29 @@ def test_sizes_are_bounded(setting, said):
     for act in (Mlsh, check_names):
         with pytest.raises(UserError, match=said):
             act(config)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("offpolicy.features=1000000000", "units of a layer, 1,000,001,600: at most 8,192"),
+        ("offpolicy.products=1000000", "units of a layer, 4,000,064: at most 8,192"),
+        ("offpolicy.members=1000000", "offpolicy.members 1,000,000: at most 1,000 are accepted"),
+        ("offpolicy.iterations=1000000000", "offpolicy.iterations 1,000,000,000: at most 10,000"),
+    ],
+)
+def test_sizes_of_masters_that_learn_off_policy_are_bounded(setting, said):
+    config = replace(small_config(), offpolicy=OffPolicyConfig()).with_values([setting])
+    with pytest.raises(UserError, match=said):
+        Mlsh(config)
+
+
+@pytest.mark.parametrize("name", [*FAMILIES])
+def test_an_episode_that_nobody_can_simulate_is_refused(name):
+    # Also where it stands in the manifest of a bundle, whose tasks are made by the same function.
+    with pytest.raises(UserError, match="ticks 1,000,000,000: at most 100,000 are accepted"):
+        make_family(name, {"ticks": 10**9})
 
 
 def test_a_master_that_would_decide_once():

@@ -1,5 +1,6 @@
 """A robot folder from any MJCF: what the model tells is taken, nothing physical is made up."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -483,6 +484,30 @@ def test_a_model_that_holds_itself_ends_in_a_line(tmp_path, tag):
         "<mujoco><asset><model name='s' file='m.xml'/></asset></mujoco>"
     )
     assert "includes itself" in refusal("it", tmp_path / "m.xml", tmp_path / "it")
+
+
+def test_a_name_with_a_line_end_is_no_part_of_the_draft(mjcf, tmp_path):
+    plain = import_mjcf("beast", mjcf, tmp_path / "plain")
+    mjcf.write_text(MAIN.replace('"home"', '"home&#10;robot: other"'))
+    text = import_mjcf("beast", mjcf, tmp_path / "odd")
+    assert yaml.safe_load(text) == yaml.safe_load(plain)
+    assert "home\\nrobot: other" in text
+
+
+def test_the_folder_is_as_open_as_the_user_s_others(mjcf, tmp_path):
+    before = os.umask(0o077)
+    try:
+        import_mjcf("beast", mjcf, tmp_path / "mine")
+    finally:
+        os.umask(before)
+    found = [tmp_path / "mine", *(tmp_path / "mine").rglob("*")]
+    assert [each for each in found if each.stat().st_mode & 0o077] == []
+
+
+def test_what_a_killed_command_left_is_swept(mjcf, tmp_path):
+    (tmp_path / ".mine.0123456789abcdef.partial").mkdir()
+    import_mjcf("beast", mjcf, tmp_path / "mine")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "theirs"]
 
 
 # Refusals ---------------------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 import sys
 from unittest import mock
 
+import numpy as np
 import pytest
 
+from sim.envs.reference_returns import compute_reference_returns
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.files.entry_points import installed
@@ -44,6 +46,61 @@ def site(tmp_path, monkeypatch):
     """A folder in which packages are installed."""
     monkeypatch.syspath_prepend(tmp_path / "site")
     return tmp_path / "site"
+
+
+# A family whose results are wrong ---------------------------------------------------------------
+
+REWARD = 'return layout["sign"] * fields["position"][:, 0]'
+WRONG_RESULTS = {
+    "raises": (REWARD, 'return fields["speed"]', "reward: KeyError: 'speed' ({file}, line 36)"),
+    "scalar": (REWARD, "return 1.0", "reward: the shape is (), not (2,)"),
+    "column": (REWARD, "return np.ones((2, 1))", "reward: the shape is (2, 1), not (2,)"),
+    "nan": (REWARD, "return np.array([0.0, np.nan])", "reward: nan is not finite"),
+    "text": (REWARD, 'return "much"', "reward: 'much' is no array of numbers"),
+    "flags": (
+        'np.zeros(len(layout["sign"]), bool)',
+        'np.zeros(len(layout["sign"]))',
+        "terminated: array([0., 0.]) is not of true and false",
+    ),
+    "success": ("return self.reward(layout, fields) > 0", "return [True]", "the shape is (1,)"),
+    "row": ("np.float64(2 * task - 1)", "np.float64(np.inf)", "reset: 'sign': inf is not finite"),
+    "shapes": (
+        "np.float64(2 * task - 1)",
+        "np.zeros(1 + task)",
+        "reset: 'sign': the shape is (2,), not (1,)",
+    ),
+    "rows": ('{"sign": np.float64(2 * task - 1)}', "None", "reset: None is no mapping of names"),
+    "fields": ("def fields(self, layout, robot):\n        return {}", "def fields(self, l, r):\n"
+               "        return None", "fields: None is no mapping of terms to values"),
+    "scene": ("        pass", "        spec.frobnicate()", "scene: AttributeError: "),
+}  # fmt: skip
+
+
+def simulate(name):
+    """A tick of two simulations, one of each task."""
+    world = World(load_robot("omni"), make_family(name), 2)
+    world.reset(np.arange(2, dtype=np.int32), [0, 1], [np.random.default_rng(0)] * 2)
+    fields, _ = world.step(np.zeros((2, 2), np.float32))
+    return world.success(fields)
+
+
+@pytest.mark.parametrize("name", WRONG_RESULTS)
+def test_a_wrong_result_of_a_method_is_named(tmp_path, name):
+    old, new, said = WRONG_RESULTS[name]
+    path = write_family(tmp_path / "stay.py", (old, new))
+    use_family(str(path))
+    with pytest.raises(UserError) as caught:
+        simulate("stay")
+    assert str(caught.value).startswith("task family 'stay': ")
+    assert said.format(file=path) in str(caught.value)
+
+
+@pytest.mark.parametrize("returns", ["0.0, np.nan", "None", "1.0"])
+def test_a_wrong_estimate_is_named(tmp_path, returns):
+    change = "return 0.0, self.ticks * 0.3", f"return {returns}"
+    use_family(str(write_family(tmp_path / "stay.py", change)))
+    with pytest.raises(UserError, match=r"^task family 'stay': estimate: "):
+        compute_reference_returns(load_robot("omni"), make_family("stay"), 0, episodes=1)
 
 
 # A family that works ----------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 from sim.errors import UserError
 from sim.files.output import (
     check_place,
+    discard,
     lock_beside,
     locked,
     replacing,
@@ -51,6 +52,19 @@ def kill(process):
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
+
+
+def test_what_would_pass_for_a_new_result_is_deleted(tmp_path):
+    old, link = tmp_path / "old.html", tmp_path / "link.html"
+    old.write_text("of monday")
+    link.symlink_to("old.html")
+    with pytest.raises(UserError, match=r"link\.html: is a symbolic link, which is not followed"):
+        discard(link)
+    with pytest.raises(UserError, match="is a folder"):
+        discard(tmp_path)
+    assert old.read_text() == "of monday"
+    discard(old, tmp_path / "none.html")
+    assert names(tmp_path) == ["link.html"]
 
 
 def test_a_file_is_written_with_the_folders_above_it(tmp_path):

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -179,3 +180,10 @@ def test_an_integrator_that_drops_a_part_of_the_dynamics_is_found(tmp_path, dt):
 def test_shipped_robots_have_steps_that_are_fine_enough(name):
     made = load_robot(name)
     assert list(coarse(made.interface, made.compile())) == []
+
+
+def test_steps_that_cannot_be_finer_are_not_compared_with_finer_ones():
+    robot = load_robot("omni")
+    short = replace(robot.interface, physics_dt=5e-6)  # a tenth of it is no step
+    many = replace(robot.interface, physics_dt=robot.interface.control_dt / 50_000)
+    assert [*coarse(short, robot.compile()), *coarse(many, robot.compile())] == []

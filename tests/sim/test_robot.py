@@ -2,11 +2,13 @@
 
 import copy
 import shutil
+from dataclasses import replace
 
 import mujoco
 import numpy as np
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from sim.envs.world import World
 from sim.errors import UserError
@@ -389,6 +391,14 @@ def test_fields_are_what_mujoco_says_by_name(odd):
         np.testing.assert_array_equal(fields["angle"][0], elbow.qpos)
         np.testing.assert_array_equal(fields["shake"][0], data.sensor("shake").data)
     assert all(np.abs(value).max() > 0.01 for value in fields.values())
+
+
+def test_a_tick_has_as_many_steps_as_can_be_simulated():
+    omni = load_robot("omni").interface
+    most = replace(omni, control_dt=1.0, physics_dt=1e-5)
+    assert most.substeps == 100_000
+    with pytest.raises(ValidationError, match=r"100,001 steps of .* at most 100,000"):
+        replace(most, control_dt=1.00001)
 
 
 def test_five_substeps_are_a_tick(odd):

@@ -171,7 +171,7 @@ def commands() -> str:
             ("1", "An input is wrong. One line on standard error names it."),
             ("2", "The command line is wrong, or a limit of `--fail-above` was exceeded."),
             (str(main.INTERNAL), "Internal error. A file that the message names has the details."),
-            (str(INTERRUPTED), "Interrupted by Ctrl-C."),
+            (str(INTERRUPTED), "Interrupted by Ctrl-C; `mlsh train` also by SIGTERM or SIGHUP."),
         ],
     )
     lead = "`mlsh COMMAND --help` prints the same text. `mlsh replay` has a further exit status, "

@@ -121,11 +121,11 @@ def load(path: Path, target: Target, where: Where | None = None) -> Loaded:
     """
     recording = Recording(path, ours=False)
     if recording.about and recording.manifest and isinstance(target, Bundle):
-        return _ours(recording, target)
+        return _ours(recording, target, where or Where())
     return Loaded(_foreign(recording, target, where or Where()), None)
 
 
-def _ours(recording: Recording, bundle: Bundle) -> Loaded:
+def _ours(recording: Recording, bundle: Bundle, where: Where) -> Loaded:
     bundle = recording.bound(bundle)
     listener = Listener(bundle.interface)
 
@@ -134,6 +134,8 @@ def _ours(recording: Recording, bundle: Bundle) -> Loaded:
             listener.take(entry.topic, entry.type, entry.received, message, said)
 
     notes, replayed = _origin(recording, bundle), None
+    if where != Where():
+        notes.append("recorder_node says which topics are whose: no --namespace or --topic counts")
     try:
         replayed = replay(recording, bundle, listen=take, wants=listener.wants)
     except UserError as error:

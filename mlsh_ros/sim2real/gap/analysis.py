@@ -61,7 +61,9 @@ def analyze(
     Raises:
         UserError: no recording can be used, or a name is unknown.
     """
-    if master is not None and isinstance(target, Bundle):
+    if master is not None:
+        if not isinstance(target, Bundle):
+            raise UserError(f"--master {master}: robot {target.name!r} has none, a bundle does")
         target.master(master)
     check_distinct(bags)
     loaded, notes = _load(target, bags, where)
@@ -95,7 +97,9 @@ def _named(signals: Signals, master: str | None) -> Signals:
     if master is None:
         return signals
     sessions = [d if d.master else replace(d, master=master) for d in signals.sessions]
-    return replace(signals, sessions=sessions)
+    others = dict.fromkeys(d.master for d in sessions if d.master != master)
+    notes = [f"its master is {name}: --master {master} does not count" for name in others]
+    return replace(signals, sessions=sessions, notes=[*signals.notes, *notes])
 
 
 def analyze_signals(

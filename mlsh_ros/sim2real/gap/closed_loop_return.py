@@ -20,10 +20,10 @@ from policies.bundle.task_compatibility import resolve_task
 from sim.envs.reference_returns import episode_rng
 from sim.interface import Floats, ObservationMemory
 from sim.randomization.perturbations import NOMINAL, PerturbedSim
+from sim.statistics import mean_interval
 
 MOST = 64  # sessions that are simulated
 DRAWS = 2000  # of the bootstrap
-SURE = (2.5, 97.5)  # percent
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,8 @@ class ClosedLoopReturn:
 
 
 def interval(values: Floats) -> tuple[float, float]:
-    """95 % interval of the mean, by bootstrap; deterministic."""
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(len(values), size=(DRAWS, len(values)))].mean(axis=1)
-    low, high = np.percentile(means, SURE)
-    return float(low), float(high)
+    """95 % interval of the mean over sessions; nan for one."""
+    return mean_interval(values, DRAWS)
 
 
 def closed_loop_returns(

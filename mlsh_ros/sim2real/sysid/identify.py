@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import yaml
 
 from mlsh_ros.sim2real.data.signals import Signals, because
 from mlsh_ros.sim2real.data.target import Target, identity_of, nominal
@@ -28,14 +27,11 @@ from mlsh_ros.sim2real.sysid.parameters import (
 )
 from sim.errors import UserError
 from sim.files.migrations import SCHEMA
+from sim.files.strict_yaml import comment, dump_yaml
 from sim.interface import Floats, Interface
 from sim.randomization.model_fields import body_names
-from sim.randomization.schema import (
-    SimParams,
-    check_sim_params,
-    read_ranges,
-    sim_params_to_dict,
-)
+from sim.randomization.perturbations import check_model
+from sim.randomization.schema import SimParams, read_ranges, sim_params_to_dict
 
 HELD_OUT = 4  # of so many windows the last one is not fitted
 FEWEST = 4  # windows
@@ -134,9 +130,9 @@ class Identified:
             "Value +- standard error:",
             *self.lines(),
         ]
-        text = "".join(f"# {line}\n" for line in head)
+        text = "".join(f"{comment(line)}\n" for line in head)
         data = {"schema": SCHEMA, **sim_params_to_dict(self.sim_params)}
-        return text + yaml.safe_dump(data, sort_keys=False)
+        return text + dump_yaml(data)
 
 
 def identify(
@@ -170,10 +166,10 @@ def identify(
     interface = target.interface
     body = nominal(target, robot)
     prior, ranges = prior or NOMINAL, ranges or read_ranges(body)
-    for each, where in ((prior, "prior"), (ranges, "ranges")):
-        check_sim_params(each, interface, where)
     open_loop = open_loop_of(target, recordings, body)
     names = body_names(open_loop.model)
+    for each, where in ((prior, "prior"), (ranges, "ranges")):
+        check_model(each, interface, names, where)
     wanted = chosen(unknowns(interface, names, prior, ranges), parameters, fix)
     notes = [f"{s.name}: {note}" for s in recordings for note in s.notes]
     windows, more = _windows(open_loop.interface, recordings, notes)
