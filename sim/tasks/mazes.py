@@ -17,7 +17,7 @@ from sim.tasks.ant_mazes import AntMazes
 from sim.tasks.base import EpisodeState, Fields
 from sim.tasks.goals import Count, seen_from_base
 from sim.tasks.running import FALLEN
-from sim.tasks.walking_goals import HIDDEN_FROM_MASTERS, WalkingGoals, goals_from_base
+from sim.tasks.walking_goals import ALL_BUT_THE_POSE, THE_POSE, WalkingGoals, goals_from_base
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -30,10 +30,8 @@ class Mazes(AntMazes):
         **WalkingGoals.recommended,
         "mlsh.rollout_ticks": 1500,
         # The walls have fixed places: a master observes the pose of the robot and nothing else.
-        "network.hidden_from_masters": [
-            "goals",
-            *(name for name in HIDDEN_FROM_MASTERS if name not in ("position", "orientation")),
-        ],
+        "network.hidden_from_skills": [*THE_POSE],
+        "network.hidden_from_masters": [*ALL_BUT_THE_POSE],
     }
 
     ticks: Count = 1500  # length of an episode: 30 s at 50 Hz

@@ -16,6 +16,7 @@ from sim.tasks.ant_obstacles import AntObstacles
 from sim.tasks.base import HELD_OUT, TaskFamily
 from sim.tasks.body_bandits import BodyBandits
 from sim.tasks.body_patrol import BodyPatrol
+from sim.tasks.body_rooms import BodyRooms
 from sim.tasks.family_check import check_family
 from sim.tasks.family_source import (
     EXPECTED,
@@ -29,6 +30,7 @@ from sim.tasks.family_source import (
 )
 from sim.tasks.mazes import Mazes
 from sim.tasks.moving_bandits import MovingBandits
+from sim.tasks.obstacles import Obstacles
 from sim.tasks.patrol import Patrol
 from sim.tasks.reach import Reach
 from sim.tasks.reach_sequence import ReachSequence
@@ -55,6 +57,8 @@ FAMILIES: dict[str, type[TaskFamily]] = {
         TwoTargets,
         BodyPatrol,
         Mazes,
+        BodyRooms,
+        Obstacles,
         Reach,
         ReachSequence,
     )

@@ -11,7 +11,6 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, Positive
-from sim.tasks.base import EpisodeState, Fields
 from sim.tasks.moving_bandits import MovingBandits
 from sim.tasks.walking_goals import WalkingGoals
 
@@ -27,8 +26,3 @@ class TwoTargets(WalkingGoals, MovingBandits):
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
         """Targets are uniform in the square, with any heading, independent of the task."""
         return self.begin(super().reset(task, rng), rng)
-
-    def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """1 inside the radius; outside `approach` times the part of full speed towards it."""
-        inside = self.success(layout, fields)
-        return np.where(inside, 1.0, self.approach * layout["nearer"])

@@ -33,12 +33,17 @@ HIDDEN_FROM_MASTERS = (
     *("joint_position", "joint_velocity", "previous_action"),
     *("hip", "ankle", "hip_velocity", "ankle_velocity"),
 )
+# Where the task is about walls, which have places, masters see the pose, and no more. Skills see
+# nothing of it: the places of `goals` are there the same in every episode, or begin at the start.
+THE_POSE = ("position", "orientation", "goals")
+ALL_BUT_THE_POSE = (
+    "goals",
+    *(name for name in HIDDEN_FROM_MASTERS if name not in ("position", "orientation")),
+)
 # m, to each side: of what is farther away a master sees on which side it is. To turn towards a
 # goal takes a sign, to stop at it takes distances around the radius.
 NEAR = 0.7
-DRAWS = 256  # episodes of the point, for the reference returns
-
-
+ARRIVED = 1e-9  # m; nearer than that to its target the point has no bearing to turn to
 FRESH = 0.2  # s; in a second the robot walks and turns past what it has been told
 BASE = (("header.frame_id", "base_link"),)  # places of another frame would lead it elsewhere
 
@@ -55,6 +60,7 @@ class WalkingGoals(GoalTask):
 
     robot: ClassVar[str] = "go2"
     requires: ClassVar[tuple[str, ...]] = ("position", "orientation")
+    draws: ClassVar[int] = 256  # episodes of the point, for the reference returns
     places: ClassVar[bool] = True
     # Skills walk, wherever they are; masters see the goals, and nothing of the joints.
     recommended: ClassVar[Mapping[str, Any]] = {
@@ -78,10 +84,17 @@ class WalkingGoals(GoalTask):
 
     def begin(self, drawn: dict[str, Floats], rng: np.random.Generator) -> dict[str, Floats]:
         """Adds a start at the origin with any heading to what an episode has drawn."""
-        start = np.array([0.0, 0.0, rng.uniform(-np.pi, np.pi)])
+        return self.started({**drawn, "start": np.array([0.0, 0.0, rng.uniform(-np.pi, np.pi)])})
+
+    def started(self, drawn: dict[str, Floats]) -> dict[str, Floats]:
+        """Adds the way that is left to what an episode has drawn, its start included."""
         layout = {name: np.asarray(value)[None] for name, value in drawn.items()}
-        distance = np.linalg.norm(self.target(layout)[0])
-        return {**drawn, "start": start, "distance": distance, "nearer": np.float64(0)}
+        distance = self.left(layout, layout["start"][:, :2])[0]
+        return {**drawn, "distance": distance, "nearer": np.float64(0)}
+
+    def left(self, layout: EpisodeState, position: Floats) -> Floats:
+        """(n,) way that is left from positions (n, 2) to the goal that counts, m."""
+        return np.asarray(np.linalg.norm(position - self.target(layout), axis=1))
 
     def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
         """Positions of the goals relative to base_link, as one term."""
@@ -98,12 +111,16 @@ class WalkingGoals(GoalTask):
             fields: after the tick.
             dt: s per tick.
         """
-        distance, following = (
-            np.linalg.norm(fields["position"] - self.target(each), axis=1)
-            for each in (layout, {**layout, **changes})
-        )
+        position = fields["position"]
+        distance = self.left(layout, position)
+        following = self.left({**layout, **changes}, position) if changes else distance
         nearer = (layout["distance"] - distance) / (self.speed * dt)
         return {**changes, "nearer": nearer, "distance": following}
+
+    def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
+        """1 inside the radius; outside `approach` times the part of full speed towards it."""
+        inside = self.success(layout, fields)
+        return np.where(inside, 1.0, self.approach * layout["nearer"])
 
     def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """True if the robot has fallen."""
@@ -123,21 +140,25 @@ class WalkingGoals(GoalTask):
     def _walked(
         self, task: int, dt: float, target: Callable[[EpisodeState, Fields], Floats]
     ) -> float:
-        layout = drawn_states(self, task, episode_generators(DRAWS))
+        layout = drawn_states(self, task, episode_generators(self.draws))
         position, heading = layout["start"][:, :2].copy(), layout["start"][:, 2].copy()
-        upright = np.tile([1.0, 0.0, 0.0, 0.0], (DRAWS, 1))
+        upright = np.tile([1.0, 0.0, 0.0, 0.0], (self.draws, 1))
         total, fields = 0.0, {"position": position, "orientation": upright}
-        for _ in range(self.ticks):
+        for tick in range(self.ticks):
             offset = target(layout, fields) - position
-            bearing = (np.arctan2(offset[:, 1], offset[:, 0]) - heading + np.pi) % (2 * np.pi)
-            turn = np.clip(bearing - np.pi, -self.turning * dt, self.turning * dt)
-            heading += turn
             distance = np.linalg.norm(offset, axis=1)
-            step = np.where(turn == bearing - np.pi, np.minimum(self.speed * dt, distance), 0.0)
+            bearing = (np.arctan2(offset[:, 1], offset[:, 0]) - heading + np.pi) % (2 * np.pi)
+            away = np.where(distance > ARRIVED, bearing - np.pi, 0.0)
+            turn = np.clip(away, -self.turning * dt, self.turning * dt)
+            heading += turn
+            step = np.where(turn == away, np.minimum(self.speed * dt, distance), 0.0)
             position = position + step[:, None] * np.stack([np.cos(heading), np.sin(heading)], -1)
             fields["position"] = position
             layout |= self.advance(layout, fields, dt)
-            total += float(self.reward(layout, fields).mean())
+            paid = float(self.reward(layout, fields).mean())
+            total += paid
+            if not turn.any() and (step <= ARRIVED).all():  # and so it stays
+                return total + paid * (self.ticks - 1 - tick)
         return total
 
     def advance(self, layout: EpisodeState, fields: Fields, dt: float) -> dict[str, Floats]:

@@ -36,13 +36,13 @@ def lacks(interface: Interface, name: str) -> list[str]:
 
 INTERFACES = {"odd": odd_interface(), **{r: load_robot(r).interface for r in robot_names()}}
 # Each family with the robot that it is meant for, and with the odd one where that has what it
-# needs; walls also with the robot that scans them, and the ant's mazes with another one on legs.
+# needs; walls also with the robot that scans them.
 PAIRS = [
     (r, f)
     for r in INTERFACES
     for f in FAMILIES
     if not lacks(INTERFACES[r], f)
-    and (r in ("odd", FAMILIES[f].robot) or (r, f) in (("rover", "rooms"), ("go2", "ant_mazes")))
+    and (r in ("odd", FAMILIES[f].robot) or (r, f) == ("rover", "rooms"))
 ]
 
 
@@ -347,7 +347,7 @@ def test_the_task_shows_in_no_term_of_the_robot(robot, family):
 
 @pytest.mark.parametrize(
     ("which", "name"),
-    [(r, f) for r, f in PAIRS if f in ("moving_bandits", "body_bandits", "rooms")],
+    [(r, f) for r, f in PAIRS if f in ("moving_bandits", "body_bandits", "rooms", "body_rooms")],
 )
 def test_the_observation_does_not_tell_the_task(robots, which, name):
     robot, family = robots[which], make_family(name)

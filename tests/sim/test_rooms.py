@@ -12,8 +12,9 @@ from sim.envs.world import World
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
 from sim.tasks.expert_controller import ExpertController
+from sim.tasks.house import SPOTS
 from sim.tasks.registry import make_family
-from sim.tasks.rooms import SPOTS, Rooms
+from sim.tasks.rooms import Rooms
 from tests.support.shortest_way import shortest_ways
 
 FAMILY = Rooms()

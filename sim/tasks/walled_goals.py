@@ -1,0 +1,79 @@
+"""Shared by families for robots that walk between walls to a goal: paid along the way around them.
+
+The walls are hidden, and a master sees the pose: walls have places. Skills see neither the pose
+nor the two places of the term that all families for robots that walk have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import model_validator
+from pydantic.dataclasses import dataclass
+from typing_extensions import Self
+
+from sim.interface import STRICT, Floats, Positive
+from sim.tasks.base import EpisodeState, Fields
+from sim.tasks.walking_goals import ALL_BUT_THE_POSE, THE_POSE, WalkingGoals
+from sim.tasks.ways import Box, Ways, ways_around
+
+
+@dataclass(frozen=True, config=STRICT)
+class WalledGoals(WalkingGoals):
+    """A goal behind walls. A family defines the walls, and draws the two places `goals` (2, 2), m.
+
+    The reference returns are those of a point that follows the shortest way. It turns at every
+    corner and keeps `body` from the walls.
+    """
+
+    shown: ClassVar[int] = 2
+    draws: ClassVar[int] = 64  # every tick of which is measured around the walls
+    recommended: ClassVar[Mapping[str, Any]] = {
+        **WalkingGoals.recommended,
+        "network.hidden_from_skills": [*THE_POSE],
+        "network.hidden_from_masters": [*ALL_BUT_THE_POSE],
+    }
+
+    scale: Positive = 1.0  # factor of all lengths but `body` and `radius`
+    body: Positive = 0.35  # m, distance of the middle of the robot from walls that it passes
+
+    @property
+    def walls(self) -> Sequence[Box]:
+        """Centre x, y and half sizes x, y, m, of what cannot be passed."""
+        raise NotImplementedError
+
+    @property
+    def inside(self) -> tuple[float, float]:
+        """A place at which an episode can begin, m."""
+        raise NotImplementedError
+
+    @property
+    def destinations(self) -> Floats:
+        """(n, 2) places that have to be within reach of it, m."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _passable(self) -> Self:
+        start = np.tile(self.inside, (len(self.destinations), 1))
+        if not np.isfinite(self.ways.measure(start, self.destinations)[0]).all():
+            raise ValueError(
+                f"a robot that keeps body {self.body} m from the walls does not get to the goal: "
+                f"a passage is too narrow at scale {self.scale}"
+            )
+        return self
+
+    @property
+    def ways(self) -> Ways:
+        """Shortest ways around the walls."""
+        return ways_around(tuple(self.walls), self.body, self.inside)
+
+    def left(self, layout: EpisodeState, position: Floats) -> Floats:
+        """(n,) way around the walls that is left, m; where there is none, what was left before."""
+        length, _ = self.ways.measure(position, self.target(layout))
+        return np.where(np.isfinite(length), length, layout.get("distance", np.inf))
+
+    def expert_target(self, layout: EpisodeState, fields: Fields) -> Floats:
+        """The next point on the shortest way to the goal."""
+        return self.ways.measure(fields["position"], self.target(layout))[1]
