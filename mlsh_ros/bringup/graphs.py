@@ -21,7 +21,7 @@ def _arguments(
         Argument(
             "robot",
             "",
-            "Robot, which the bundle must be for: a shipped one by name, or a folder; empty: the "
+            "Robot that the bundle must be for: a shipped one by name, or a folder; empty: the "
             "bundle's.",
         ),
         bundle,
@@ -34,7 +34,7 @@ def _arguments(
         Argument(
             "greedy",
             "true",
-            "Select the most probable skill; false: draw it from the master's probabilities.",
+            "Select the most probable skill; false: sample it from the softmax of the master.",
             BOOL,
         ),
         Argument("namespace", "", "Namespace of all nodes and topics."),
@@ -55,8 +55,8 @@ def _arguments(
         Argument(
             "record_dir",
             "",
-            "Folder of the recording; must not exist. Empty: one named by time, in the current "
-            "one.",
+            "Folder of the recording; it must not exist. Empty: named by time, in the working "
+            "directory.",
         ),
         Argument(
             "log_level",
@@ -67,7 +67,7 @@ def _arguments(
         Argument(
             "use_respawn",
             "false",
-            "Start master_node, watchdog_node and skill_node again when they die.",
+            "Start master_node, watchdog_node and skill_node again when they have ended.",
             BOOL,
         ),
         real_time_factor,
@@ -122,24 +122,20 @@ def _master(*names: str) -> NodeSpec:
 
 ROBOT = Graph(
     name="robot",
-    description="Policy on a real robot: waits for ~/start before it moves anything.",
+    description="A policy on a real robot; it does not move before ~/arm and ~/start are called.",
     arguments=_arguments(
         bundle=Argument(
             "bundle",
             "",
-            "Bundle, which must be given: a shipped one by name, or a folder or zip file.",
+            "Bundle: a shipped one by name, or a folder or zip file.",
             required=True,
         ),
         auto_arm=Argument(
             "auto_arm", "false", "A robot never starts to move by itself.", ("false",)
         ),
-        real_time_factor=Argument(
-            "real_time_factor", "1", "A robot is as fast as it is: always 1.", ("1",)
-        ),
+        real_time_factor=Argument("real_time_factor", "1", "Always 1 on a robot.", ("1",)),
         mode=Argument("mode", "realtime", "Always realtime on a robot.", ("realtime",)),
-        watchdog=Argument(
-            "watchdog", "true", "A robot is always watched by watchdog_node.", ("true",)
-        ),
+        watchdog=Argument("watchdog", "true", "watchdog_node always runs on a robot.", ("true",)),
     ),
     nodes=(
         RECORDER,
@@ -150,37 +146,42 @@ ROBOT = Graph(
 )
 SIM = Graph(
     name="sim",
-    description="MuJoCo as the robot, with the policy.",
+    description="A policy with a MuJoCo simulation of the robot.",
     arguments=_arguments(
-        Argument("task", "", "Task, as family/task; empty: what the master was trained for."),
+        Argument(
+            "task", "", "Task, as family/task; empty: the one that the master was trained for."
+        ),
         Argument(
             "family",
             "",
             "Task family of your own, which sim_node imports: package.module:Class or FILE.py.",
         ),
-        Argument("seed", "0", "Seed of the episodes: where the goals are."),
+        Argument("seed", "0", "Random seed of the episodes, for example of the places of goals."),
         Argument(
             "sim_params",
             "",
-            "What differs from the nominal model: sim parameters of the robot by name, or a file.",
+            "Sim parameters: a name shipped with the robot, or a YAML file.",
         ),
-        Argument("auto_reset", "true", "Begin the next episode by itself.", BOOL),
+        Argument("auto_reset", "true", "Begin the next episode automatically.", BOOL),
         bundle=Argument(
             "bundle", "moving_bandits", "Bundle: a shipped one by name, or a folder or zip file."
         ),
         auto_arm=Argument(
-            "auto_arm", "true", "Begin to drive as soon as everything is there.", BOOL
+            "auto_arm",
+            "true",
+            "Arm and start as soon as all sensors and the master are available.",
+            BOOL,
         ),
         real_time_factor=Argument(
             "real_time_factor",
             "1",
-            "Simulated seconds in a second, 0.1 to 20, in realtime; but for 1, use_sim_time too.",
+            "Simulated seconds per second, 0.1 to 20, in realtime; not 1: needs use_sim_time.",
         ),
-        mode=Argument("mode", "realtime", "realtime, or lockstep: as fast as it goes.", MODES),
+        mode=Argument("mode", "realtime", "realtime; lockstep: as fast as possible.", MODES),
         watchdog=Argument(
             "watchdog",
             "true",
-            "Start watchdog_node too; skill_node then drives only while it watches.",
+            "Start watchdog_node; skill_node then arms only while it is active.",
             BOOL,
         ),
     ),

@@ -1,7 +1,7 @@
 """Checks that sim, policies and mlsh_ros are imported from one folder.
 
 `sim` and `policies` are names that other projects use too: a folder of that name on PYTHONPATH, or
-where a node is started, would be imported instead of ours. Imports nothing of the three packages.
+where a node is started, would be imported instead. This module imports none of the three packages.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Validates a user's parameter file before any node starts.
 
-ROS ignores a section that no node has and a parameter that no node declares, so that a slip of the
-pen would go unnoticed. Values are judged by the nodes themselves.
+ROS ignores a section that no node has and a parameter that no node declares, so that a typing
+error would have no effect and no message. The nodes check the values.
 """
 
 from __future__ import annotations

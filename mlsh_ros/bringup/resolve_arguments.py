@@ -1,6 +1,6 @@
 """Resolves the arguments of a node graph against bundle, robot and task.
 
-All of it is refused by the nodes too, but only when others have started.
+The nodes check the same, but only after other nodes have started.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Checks every tick before its command is sent. Does not import ROS; time is an argument."""
+"""Checks every tick before its command is sent: limits, tracking, late decisions, missed ticks.
+
+Does not import ROS; time is an argument. The age of sensors is checked in `loop.py`.
+"""
 
 from __future__ import annotations
 

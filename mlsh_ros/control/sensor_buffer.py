@@ -1,4 +1,7 @@
-"""The newest sample of every observation term and its age."""
+"""The newest sample of every observation term and its age.
+
+`loop.py` raises the faults `sensors_missing` and `sensors_stale` from its results.
+"""
 
 from __future__ import annotations
 

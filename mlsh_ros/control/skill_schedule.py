@@ -1,4 +1,4 @@
-"""When the master decides and which skill runs: the same rule as in training.
+"""The schedule of decisions and skills: the same rule as in training (policies/mlsh/rollout.py).
 
 Macro step k covers ticks kN .. (k+1)N-1. Its skill is chosen from the observation of tick kN - L
 (L is 0 or 1), and for k = 0 from the first observation.

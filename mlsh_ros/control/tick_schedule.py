@@ -1,4 +1,7 @@
-"""The times of the control ticks."""
+"""The times of the control ticks, on an absolute grid: missed ticks are left out and counted.
+
+`safety_monitor.py` raises the fault `deadline` after too many missed ticks.
+"""
 
 from __future__ import annotations
 

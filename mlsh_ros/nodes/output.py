@@ -1,7 +1,7 @@
 """Writes a node's log without ever blocking on its reader.
 
-A terminal that is held (Ctrl-S), a pager, or a launcher that is stopped does not read any more.
-Whoever writes then waits, also the thread that brakes the robot.
+A terminal that is held (Ctrl-S), a pager, or a launcher that is stopped does not read any more. A
+thread that writes to it waits, and so would the thread that brakes the robot.
 """
 
 from __future__ import annotations

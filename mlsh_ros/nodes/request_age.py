@@ -1,4 +1,4 @@
-"""Decides whether a service request may be too old to be served. Knows no ROS."""
+"""Decides whether a service request may be too old to be served. Does not import ROS."""
 
 from __future__ import annotations
 

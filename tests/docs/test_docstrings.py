@@ -21,11 +21,11 @@ def fault(docstring):
 
 
 def docstrings(source):
-    """Name, line and docstring of every class and function in a source text."""
-    kinds = ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
+    """Name, line and docstring of the module and of every class and function in a source text."""
+    kinds = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, kinds) and (text := ast.get_docstring(node)):
-            yield node.name, node.lineno, text
+            yield getattr(node, "name", "module"), getattr(node, "lineno", 1), text
 
 
 @pytest.mark.parametrize("package", ["sim", "policies", "mlsh_ros"])
