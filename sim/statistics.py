@@ -1,4 +1,4 @@
-"""What a few values say of the mean that many would have."""
+"""Intervals of the mean of a few values."""
 
 from __future__ import annotations
 

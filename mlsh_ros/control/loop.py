@@ -160,14 +160,15 @@ class ControlLoop(_Driver):
         self.clock.start_session()
         self.safety_monitor.begin_session()
         began = self.clock.steady()
-        if not self.wait(lambda: not self.sensors.missing(), self.start_timeout):
-            silent = ", ".join(self.sensors.missing())
-            raise FaultError(
-                "sensors_missing", f"nothing from {silent} within {self.start_timeout:g} s"
-            )
+        # Samples that grew old while the thread was being prepared are followed by newer ones.
+        if not self.wait(lambda: not self._stale(self.clock.now()), self.start_timeout):
+            if silent := ", ".join(self.sensors.missing()):
+                raise FaultError(
+                    "sensors_missing", f"nothing from {silent} within {self.start_timeout:g} s"
+                )
+            self._check_sensors(self.clock.now())
         if self.stop.is_set():
             return
-        self._check_sensors(self.clock.now())
         # The first decision may take long; the ticks begin when it has arrived.
         with self.new_data:
             request = self.controller.observe(self.sensors.fields())
@@ -199,8 +200,11 @@ class ControlLoop(_Driver):
             while self._undecided() and not self.clock.reached(patience):
                 self.clock.wait(self.new_data, patience)
 
+    def _stale(self, now: float) -> list[str]:
+        return self.sensors.stale(now, self.clock.stamping())
+
     def _check_sensors(self, now: float) -> None:
-        if stale := self.sensors.stale(now, self.clock.stamping()):
+        if stale := self._stale(now):
             raise FaultError("sensors_stale", ", ".join(stale))
 
 

@@ -23,6 +23,8 @@ from sim.errors import UserError
 
 DISCOVERY = 1.0  # s that a latched emergency stop may take to be heard by a node that was started
 FRESH = 0.5  # s that sensors may take to come after the robot was armed
+# s, in lockstep: there sim_node sends its sensors once, and again every 0.5 s if no command comes.
+SENT_AGAIN = 5.0
 SILENCE = 2.0  # s in which recorder_node has to repeat its state, which it does every 0.1 s
 
 
@@ -143,7 +145,8 @@ class ArmingChecks:
         if not self._node.publisher_count(RESPONSE_TOPIC):
             return f"no node publishes {RESPONSE_TOPIC!r}; master_node must be running"
         with self._new_data:
-            self._new_data.wait_for(lambda: not self._silent(), FRESH)
+            patience = SENT_AGAIN if self._lockstep else FRESH
+            self._new_data.wait_for(lambda: not self._silent(), patience)
         late = ", ".join(self._silent())
         return f"sensors without recent messages: {late}" if late else ""
 

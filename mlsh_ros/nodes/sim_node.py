@@ -259,7 +259,7 @@ class SimNode(CoreNode):
         if self.lockstep:
             self._moment += 1
         self._done = bool((outcome.terminated | outcome.truncated)[0])
-        success = bool(self.world.family.success(self.world.layout, fields)[0])
+        success = bool(self.world.success(fields)[0])
         self._outcome.data = OUTCOME.pack(
             self._episode,
             int(self.world.ticks[0]) - 1,

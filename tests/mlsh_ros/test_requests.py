@@ -1,5 +1,6 @@
 """Requests of the services of skill_node. No node is started here."""
 
+import threading
 import time
 from types import SimpleNamespace
 from unittest import mock
@@ -71,6 +72,37 @@ def test_a_request_from_before_a_stop_is_not_served_after_it():
     assert age.refusal(0.2, 10**9 + 1, 100.0) == ""
     # Later it is refused for its age; our clock may have been set back since.
     assert age.refusal(0.2, 10**9 - 1, 100.0 + 2 * OLD) == ""
+
+
+# Checks -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lockstep", [True, False])
+def test_in_lockstep_a_start_waits_until_the_simulator_sends_its_sensors_again(lockstep):
+    """It does so after half a second without a command; those of a robot come all the time."""
+    module = pytest.importorskip("mlsh_ros.nodes.arming_checks")
+    node, sensors, new_data = mock.MagicMock(), mock.MagicMock(), threading.Condition()
+    node.get_parameter.return_value.value = False  # no recorder is required
+    node.publisher_count.return_value = 1
+    parts = [mock.MagicMock() for _ in range(5)]
+    for side in (parts[1].fault, parts[2].fault, parts[2].tripped, parts[3].catch_up):
+        side.return_value = ""  # emergency stop, watchdog and safety listener have no reason
+    missing = ["odom"]
+    sensors.missing.side_effect = sensors.stale.side_effect = lambda *_: list(missing)
+    checks = module.ArmingChecks(
+        node, *parts, mock.MagicMock(), sensors, mock.MagicMock(), new_data, lockstep=lockstep
+    )
+
+    def send_again():
+        time.sleep(0.8)
+        with new_data:
+            missing.clear()
+            new_data.notify_all()
+
+    (sender := threading.Thread(target=send_again)).start()
+    refusal = checks.not_ready()
+    sender.join()
+    assert refusal == ("" if lockstep else "sensors without recent messages: odom")
 
 
 # Services ---------------------------------------------------------------------------------------

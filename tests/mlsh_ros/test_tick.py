@@ -371,6 +371,33 @@ def test_stamps_from_another_time_are_stale(bundle, offset, said):
     assert bench.sent == []
 
 
+def test_a_sample_that_grew_old_before_the_first_tick_is_followed_by_a_newer_one(bundle):
+    """The thread may be held up between the start and its first look at the sensors."""
+    bench = Bench(bundle)
+    bench.loop.start_timeout = 5.0
+    bench.time = 0.52  # max_age of odom is 0.3 s
+    assert bench.sensors.stale(bench.time)
+
+    def follow():
+        time.sleep(0.1)
+        with bench.loop.new_data:
+            bench.see()
+            bench.loop.new_data.notify_all()
+
+    (later := threading.Thread(target=follow)).start()
+    bench.loop.run()
+    later.join()
+    assert len(bench.sent) == bench.last
+
+
+def test_a_sample_that_is_old_at_the_start_and_stays_alone_is_a_fault(bundle):
+    bench = Bench(bundle)
+    bench.time = 0.52
+    with fault("sensors_stale", "odom .0.52 s old, at most 0.3 s"):
+        bench.loop.run()
+    assert bench.sent == []
+
+
 def test_nothing_is_sent_without_a_first_decision_or_sensors(bundle):
     bench = Bench(bundle, answer=False)
     bench.stop.wait = threading.Event().wait  # here real time passes
