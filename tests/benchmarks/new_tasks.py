@@ -18,6 +18,7 @@ from sim.envs.reference_returns import all_reference_returns
 from sim.physics.robot_model import load_robot
 from sim.tasks.registry import make_family
 from sim.tasks.task_id import TaskId
+from tests.benchmarks import one_line_errors
 
 
 def arguments() -> argparse.Namespace:
@@ -46,6 +47,7 @@ def first(reached: np.ndarray, curve: list[AdaptationPoint], episodes: int) -> s
     return ", ".join(each)
 
 
+@one_line_errors
 def main() -> None:
     """Per task: mean, worst master, episodes to the target, success, CPU seconds per episode.
 
