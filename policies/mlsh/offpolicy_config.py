@@ -30,7 +30,7 @@ class OffPolicyConfig:
     members: Annotated[Integer, Field(gt=1)] = 8  # posterior samples, the mean included
     iterations: Count = 30  # iterations of value iteration per update
     # Fraction of the decisions of the first episode that are random.
-    initial_epsilon: Annotated[Number, Field(ge=0, lt=1)] = 0.5
+    initial_epsilon: Annotated[Number, Field(ge=0, le=1)] = 0.5
     # Fraction of the decisions that are random from episode `epsilon_episodes` on.
     epsilon: Annotated[Number, Field(ge=0, lt=1)] = 0.1
     epsilon_episodes: Count = 26  # episodes in which `initial_epsilon` falls to `epsilon` linearly

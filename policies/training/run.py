@@ -29,6 +29,7 @@ from policies.bundle.bundle_files import MAX_BUNDLE_BYTES, MAX_FILE_BYTES
 from policies.mlsh.config import TrainConfig, read_config, write_config
 from policies.mlsh.config_checks import check_names
 from policies.training.trained_with import ChangedError, Trained, read_trained, trained_now
+from sim.envs.world import World
 from sim.errors import UserError, listed, visible
 from sim.files.arrays import Arrays, load_arrays
 from sim.files.output import locked, write_json
@@ -141,11 +142,13 @@ def create_run(config: TrainConfig, path: Path) -> Run:
     """A new run folder.
 
     Raises:
-        UserError: the configuration names what its robot or family does not have, or the folder
-            has a checkpoint already, is in use or cannot be written.
+        UserError: the configuration names what its robot or family does not have, they do not
+            fit each other, or the folder has a checkpoint already, is in use or cannot be written.
     """
     check_names(config)
     _check_bundle_size(config)
+    # Refuses a family that does not fit the robot, before there is a folder.
+    World(load_robot(config.robot), make_family(config.family, config.family_parameters), 1)
     run = Run(path)
     with run.locked():
         if run.checkpoint.exists():

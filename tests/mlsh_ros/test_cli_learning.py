@@ -348,6 +348,12 @@ def test_a_training_that_is_refused_leaves_no_folder(mlsh, tmp_path):
     assert not [*tmp_path.glob("runs/*")]
 
 
+def test_a_family_that_does_not_fit_the_robot_leaves_no_folder(mlsh, tmp_path):
+    result = mlsh("train", "body_rooms", "--robot", "omni", "-o", "mine")
+    assert_refused(result, "needs the observation term 'orientation'")
+    assert not [*tmp_path.glob("runs/*"), *tmp_path.glob("mine")]
+
+
 # Ctrl-C ---------------------------------------------------------------------------------------
 
 
