@@ -78,8 +78,10 @@ class Evidence:
 
     @property
     def composed(self) -> bool:
-        """True if masters earn more than the best skill alone: on average by `MISSED` or more."""
-        more = [self.scores[task] - float(each.max()) for task, each in self.alone.items()]
+        """True if masters earn more than the best skill alone, by `MISSED` of the best score."""
+        # A task may have been probed, and have no master yet that has learned for long enough.
+        both = self.alone.keys() & self.scores.keys()
+        more = [self.scores[task] - float(self.alone[task].max()) for task in sorted(both)]
         return bool(more) and float(np.mean(more)) >= MISSED * max(self.best, 0.0) > 0
 
 

@@ -58,10 +58,16 @@ class FamilyCalls:
             return rows  # type: ignore[no-any-return]
         if not isinstance(rows, Mapping):
             raise self._wrong("reset", f"{short(rows)} is no mapping of names to rows")
-        for name, row in rows.items():
-            shape = layout[name].shape[1:] if name in layout else np.shape(row)
-            self._check("reset", row, shape, f"{name!r}: ")
-        return rows
+        if layout and (odd := sorted(layout.keys() ^ rows.keys())):
+            raise self._wrong("reset", f"{odd[0]!r} is not drawn in every episode")
+        if self._family.places and "start" not in rows:
+            raise self._wrong("reset", f"'start' (x, y, heading) is missing; has {[*rows]}")
+        shapes: dict[str, tuple[int, ...]] = {"start": (3,)} if self._family.places else {}
+        shapes |= {name: values.shape[1:] for name, values in layout.items()}
+        return {
+            name: self._check("reset", row, shapes.get(name), f"{name!r}: ")
+            for name, row in rows.items()
+        }
 
     def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
         """Values (n, size) of the family's own terms."""
@@ -70,40 +76,51 @@ class FamilyCalls:
             return values  # type: ignore[no-any-return]
         if not isinstance(values, Mapping):
             raise self._wrong("fields", f"{short(values)} is no mapping of terms to values")
+        checked = {}
         for term in self._family.terms:
             if term.name not in values:
                 raise self._wrong("fields", f"term {term.name!r} is missing; has {[*values]}")
-            shape = self._size, term.size
-            self._check("fields", values[term.name], shape, f"term {term.name!r}: ")
-        return dict(values)
+            checked[term.name] = self._check(
+                "fields",
+                values[term.name],
+                (self._size, term.size),
+                f"term {term.name!r}: ",
+                inf=term.inf_values is not None,  # then it is a measurement, REP 117
+            )
+        if odd := [name for name in values if name not in checked]:
+            raise self._wrong("fields", f"{odd[0]!r} is no term of it; terms: {[*checked]}")
+        return checked
 
     def advance(self, layout: EpisodeState, fields: Fields, dt: float) -> dict[str, Floats]:
         """New values (n, ...) of layout entries."""
         values = self.call("advance", layout, fields, dt)
-        if not self._trusted:
-            if not isinstance(values, Mapping):
-                raise self._wrong("advance", f"{short(values)} is no mapping of names to values")
-            for name, value in values.items():
-                if name not in layout:
-                    raise self._wrong("advance", f"{name!r} is not in the layout: {[*layout]}")
-                self._check("advance", value, layout[name].shape, f"{name!r}: ")
-        return values  # type: ignore[no-any-return]
+        if self._trusted:
+            return values  # type: ignore[no-any-return]
+        if not isinstance(values, Mapping):
+            raise self._wrong("advance", f"{short(values)} is no mapping of names to values")
+        if odd := [name for name in values if name not in layout]:
+            raise self._wrong("advance", f"{odd[0]!r} is not in the layout: {[*layout]}")
+        return {
+            name: self._check("advance", value, layout[name].shape, f"{name!r}: ")
+            for name, value in values.items()
+        }
 
     def numbers(self, method: str, *arguments: Any) -> Floats:
         """(n,) what `reward` or `cost` return."""
         values = self.call(method, *arguments)
-        if not self._trusted:
-            self._check(method, values, (self._size,))
-        return values  # type: ignore[no-any-return]
+        if self._trusted:
+            return values  # type: ignore[no-any-return]
+        return self._check(method, values, (self._size,))
 
     def flags(self, method: str, *arguments: Any) -> NDArray[np.bool_]:
         """(n,) what `success` or `terminated` return."""
         values = self.call(method, *arguments)
-        if not self._trusted:
-            self._check(method, values, (self._size,))
-            if np.asarray(values).dtype != bool:
-                raise self._wrong(method, f"{short(values)} is not of true and false")
-        return values  # type: ignore[no-any-return]
+        if self._trusted:
+            return values  # type: ignore[no-any-return]
+        self._check(method, values, (self._size,))
+        if np.asarray(values).dtype != bool:
+            raise self._wrong(method, f"{short(values)} is not of true and false")
+        return np.asarray(values)
 
     def estimate(self, task: int, dt: float) -> tuple[float, float]:
         """The returns of a controller that ignores the task, and of one that knows it."""
@@ -113,16 +130,26 @@ class FamilyCalls:
         low, high = values
         return float(low), float(high)
 
-    def _check(self, method: str, value: Any, shape: tuple[int, ...], what: str = "") -> None:
+    def _check(
+        self,
+        method: str,
+        value: Any,
+        shape: tuple[int, ...] | None,
+        what: str = "",
+        *,
+        inf: bool = False,
+    ) -> Floats:
+        """Returns a value as an array of this shape (None: of any) whose elements are finite."""
         try:
             numbers = np.asarray(value, np.float64)
         except (TypeError, ValueError):
             raise self._wrong(method, f"{what}{short(value)} is no array of numbers") from None
-        if numbers.shape != shape:
+        if shape is not None and numbers.shape != shape:
             raise self._wrong(method, f"{what}the shape is {numbers.shape}, not {shape}")
-        if not np.isfinite(numbers).all():
-            wrong = numbers[~np.isfinite(numbers)][0]
-            raise self._wrong(method, f"{what}{wrong} is not finite")
+        wrong = numbers[np.isnan(numbers) if inf else ~np.isfinite(numbers)]
+        if wrong.size:
+            raise self._wrong(method, f"{what}{wrong[0]} is not finite")
+        return numbers
 
     def _wrong(self, method: str, text: str) -> UserError:
         return UserError(f"task family {self._family.name!r}: {method}: {text}")

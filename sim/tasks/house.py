@@ -13,8 +13,9 @@ from typing import Annotated, ClassVar
 
 import mujoco
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
+from typing_extensions import Self
 
 from sim.interface import STRICT, Floats, Positive
 from sim.tasks.base import EpisodeState
@@ -57,6 +58,16 @@ class House:
         """corner-0 .. corner-3, inner-0 .. inner-3, or those of pairs; without held-out ones."""
         spots = list(self.spots)[: len(self.spots) - self.held_out]
         return tuple(f"{spot}-{room}" for spot in spots for room in range(ROOMS))
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Self:
+        if self.door >= self.half_width:
+            raise ValueError(f"door {self.door} must be less than half_width {self.half_width}")
+        if self.scattered and self.half_width <= 2 * CLEAR:
+            raise ValueError(
+                f"half_width {self.half_width} must be above {2 * CLEAR} if scattered is not 0"
+            )
+        return self
 
     @property
     def spots(self) -> dict[str, tuple[float, float]]:

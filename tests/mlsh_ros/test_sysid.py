@@ -73,7 +73,6 @@ def test_a_weak_and_late_robot_is_found(moving, weak, tmp_path):
     assert "a.mcap" in path.read_text().splitlines()[0]
 
 
-@pytest.mark.slow
 def test_what_a_recording_is_called_is_no_part_of_the_file(tmp_path):
     found = identification.Identified(
         sim_params_from_dict({"physics": {"mass_factor": 1.5}}, "found"),
@@ -94,6 +93,7 @@ def test_a_body_that_the_robot_does_not_have_is_named(moving, weak, name):
         identify(moving, [weak], **{name: sim_params_from_dict(given, name)})
 
 
+@pytest.mark.slow
 def test_mass_and_force_are_told_only_together(moving, weak):
     # m dv/dt = g f(u, v): twice of both is the same motion.
     names = ["mass_factor", "gain_factor", "damping_factor", "drive_x.delay_s", "drive_y.delay_s"]

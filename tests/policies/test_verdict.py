@@ -169,6 +169,14 @@ def test_one_line_names_the_tasks_and_what_to_do(name):
         assert "Try" not in explain(evidence)  # nothing is known of the training
 
 
+def test_a_task_may_be_probed_before_it_has_a_master():
+    row = {"return/a": 0.5, "alone/b/skill-0": 0.1, "alone/b/skill-1": 0.2, "skill_distance": 0.5}
+    limits = [ReferenceReturns(0.0, 0.0, 1.0)] * 2
+    evidence = evidence_of([row], ("a", "b"), limits, small_config().mlsh)
+    assert judge(evidence) is Verdict.NOT_LEARNED
+    assert explain(evidence).startswith("not learned yet: a at 50 %")
+
+
 def test_what_is_tried():
     few, _ = CASES["two skills for three goals, 0.70 of 1.00 bit"]
     assert "--set mlsh.skills=3" in explain(few, small_config().mlsh)

@@ -1,11 +1,13 @@
 """Task families and robots of a user's own: by file, by class, by entry point; and bad ones."""
 
 import sys
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
 import pytest
 
+from sim.envs.family_calls import FamilyCalls
 from sim.envs.reference_returns import compute_reference_returns
 from sim.envs.world import World
 from sim.errors import UserError
@@ -72,6 +74,17 @@ WRONG_RESULTS = {
     "rows": ('{"sign": np.float64(2 * task - 1)}', "None", "reset: None is no mapping of names"),
     "fields": ("def fields(self, layout, robot):\n        return {}", "def fields(self, l, r):\n"
                "        return None", "fields: None is no mapping of terms to values"),
+    "other rows": (
+        '{"sign": np.float64(2 * task - 1)}',
+        '{"sign": np.float64(1)} | ({"late": np.float64(1)} if task else {})',
+        "reset: 'late' is not drawn in every episode",
+    ),
+    "ragged": ("np.float64(2 * task - 1)", "[[1.0], [1.0, 2.0]]", "reset: 'sign': [[1.0], "),
+    "start": ("places: ClassVar[bool] = False", "places: ClassVar[bool] = True",
+              "reset: 'start' (x, y, heading) is missing; has ['sign']"),
+    "other field": ("def fields(self, layout, robot):\n        return {}",
+                    "def fields(self, layout, robot):\n        return dict(robot)",
+                    "fields: 'position' is no term of it; terms: []"),
     "scene": ("        pass", "        spec.frobnicate()", "scene: AttributeError: "),
 }  # fmt: skip
 
@@ -93,6 +106,34 @@ def test_a_wrong_result_of_a_method_is_named(tmp_path, name):
         simulate("stay")
     assert str(caught.value).startswith("task family 'stay': ")
     assert said.format(file=path) in str(caught.value)
+
+
+def test_lists_are_as_good_as_arrays(tmp_path):
+    reward = "return [float(x) for x in layout['sign']]"
+    success = "return [bool(x > 0) for x in layout['sign']]"
+    changes = (REWARD, reward), ("return self.reward(layout, fields) > 0", success)
+    use_family(str(write_family(tmp_path / "stay.py", *changes)))
+    np.testing.assert_array_equal(simulate("stay"), [False, True])
+
+
+@pytest.mark.parametrize(
+    ("inf_values", "row", "said"),
+    [
+        (None, [1.0, 2.0], None),
+        ("REP-117", [1.0, np.inf], None),
+        (None, [1.0, np.inf], "inf is not finite"),
+        ("REP-117", [1.0, np.nan], "nan is not finite"),
+    ],
+)
+def test_infinity_is_a_value_where_a_term_says_so(inf_values, row, said):
+    term = SimpleNamespace(name="rays", size=2, inf_values=inf_values)
+    family = SimpleNamespace(name="mine", terms=(term,), fields=lambda *_: {"rays": [row, row]})
+    calls = FamilyCalls(family, 2)
+    if said is None:
+        np.testing.assert_array_equal(calls.fields({}, {})["rays"], [row, row])
+    else:
+        with pytest.raises(UserError, match=f"task family 'mine': fields: term 'rays': {said}"):
+            calls.fields({}, {})
 
 
 @pytest.mark.parametrize("returns", ["0.0, np.nan", "None", "1.0"])
