@@ -61,9 +61,8 @@ HAND_OVER = 0.03
 class WatchdogNode(CoreNode):
     """Wiring: commands and emergency stop -> Watchdog -> braking commands.
 
-    A process of its own, so that whatever stops skill_node does not stop it. It needs no heartbeat
-    of skill_node: the commands are one, and they are what keeps the robot moving. Its own
-    heartbeat comes from the thread that watches.
+    A process of its own, so that whatever stops skill_node does not stop it. Commands are the
+    heartbeat of skill_node; its own heartbeat comes from the thread that watches.
     """
 
     def __init__(self) -> None:
@@ -232,21 +231,22 @@ class WatchdogNode(CoreNode):
     def _fail(self, text: str) -> None:
         """Trip because this node cannot watch any more."""
         with self._new_data:
-            if self.watchdog.cause:  # told and logged already
+            if self.watchdog.cause:  # the first one stays
                 return
             self.watchdog.fail(shorten(text))
             self._tell_standing()
+            resting = self.watchdog.at_rest
             self._new_data.notify_all()
-        self._log_trip()
+        if resting:  # else `_brake` logs it, after its first command
+            self._log_trip()
 
     def _refuse_command(self, text: str) -> None:
         """Trip because of an unreadable command, to which the robot's reaction is undefined."""
         with self._new_data:
-            if self._thread is not None:
-                self.watchdog.refuse(shorten(text))
-                self._new_data.notify_all()
-                return
-        self.warn_refused(text)
+            if self._thread is None:
+                return self.warn_refused(text)
+            self.watchdog.refuse(shorten(text))
+            self._new_data.notify_all()
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         with self._new_data:  # all of it: it may trip at any moment
@@ -263,8 +263,7 @@ class WatchdogNode(CoreNode):
                 self.watchdog.release()
             self._told = ""  # said again: somebody else may have published another state since
             self._tell_standing()
-            nothing = "" if response.success else "nothing to reset: "
-            response.message = nothing + self._told
+            response.message = ("" if response.success else "nothing to reset: ") + self._told
             self._new_data.notify_all()
         return response
 
@@ -287,7 +286,9 @@ class WatchdogNode(CoreNode):
             except Exception as error:  # whatever it is, braking goes on
                 if self._closing and steady_time() > self._end_by + ENDING:
                     return
-                self._fail(one_line(error))
+                with suppress(Exception):  # of the log
+                    self._fail(text := one_line(error))
+                    self.get_logger().error(f"{text}; {self._told}", throttle_duration_sec=1.0)
                 time.sleep(self.interface.control_dt)
 
     def _watch(self) -> bool:
@@ -313,8 +314,7 @@ class WatchdogNode(CoreNode):
             self._fail(stuck)
         if self._closing and steady_time() > self._end_by:
             self.watchdog.refuse("a command moves the robot although watchdog_node is to end")
-        delayed = self.time.is_late(min(self._heard.values()))
-        now = self.time.now() if delayed else -math.inf
+        now = self.time.now() if self.time.is_late(min(self._heard.values())) else -math.inf
         return bool(self.watchdog.look(now, late))
 
     def _brake(self) -> None:

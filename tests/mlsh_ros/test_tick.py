@@ -1170,6 +1170,8 @@ def test_a_watchdog_goes_on_braking_after_an_exception():
             _brake=brake,
             _fail=done.append,
             _closing=False,
+            _told="tripped: it was late",
+            get_logger=lambda: SimpleNamespace(error=lambda text, **_: 1 / 0),
             interface=SimpleNamespace(control_dt=0.0),
         )
     )
@@ -1188,13 +1190,14 @@ def watchdog_node(bundle, **changes):
         "_state": SimpleNamespace(publish=lambda _: None),
         "_thread": object(),
         "_closing": False,
+        "interface": SimpleNamespace(control_dt=0.01),
         "_told": "",
         "_heard": {"cmd_vel": 0.0},
         "get_logger": lambda: SimpleNamespace(error=lambda text, **_: None),
     }
     made = SimpleNamespace(**(parts | changes))
     methods = ("_tell", "_tell_standing", "_log_trip", "_fail", "_not_to_reset", "_on_reset")
-    for name in (*methods, "_expired"):
+    for name in (*methods, "_expired", "_brake", "_run"):
         setattr(made, name, partial(getattr(node, name), made))
     return made
 
@@ -1263,6 +1266,46 @@ def test_a_failure_is_logged_once_and_told_at_rest_too(bundle):
     for _ in range(3):
         assert not node._expired(0.0)  # nothing is commanded
     assert told == logged == [f"tripped: {deaf}"]
+
+
+def test_a_failure_beside_a_moving_robot_is_logged_after_the_first_braking_command(bundle):
+    said = []
+    node = watchdog_node(
+        bundle,
+        _safety=SimpleNamespace(stuck=lambda: "the emergency stop topic was not read"),
+        get_logger=lambda: SimpleNamespace(error=lambda text, **_: said.append(text)),
+    )
+    node.watchdog.hear([0.8, 0.0], node.time.now())
+    assert node._expired(0.0)
+    assert said == []
+    node._wait = lambda *_: False
+    node._wait_a_tick = lambda _: False
+    node._send = lambda: said.append("command")
+    node._brake()
+    assert said == ["command", "tripped: the emergency stop topic was not read"]
+
+
+def test_a_watchdog_that_cannot_brake_says_so(bundle):
+    said = []
+    node = watchdog_node(
+        bundle, get_logger=lambda: SimpleNamespace(error=lambda text, **_: said.append(text))
+    )
+    node.watchdog.hear([0.8, 0.0], node.time.now())
+    node.watchdog.refuse("its message is invalid")
+    tried = []
+
+    def watch():
+        return len(tried) < 2
+
+    def brake():
+        node._tell_standing()
+        tried.append(1)
+        raise RuntimeError("the publisher failed")
+
+    node._watch, node._brake = watch, brake
+    node._run()
+    told = "RuntimeError: the publisher failed; tripped: its message is invalid"
+    assert said == [told, told]  # the log's own throttle is left out here
 
 
 def test_a_fault_whose_state_cannot_be_published_is_a_fault():
