@@ -42,7 +42,7 @@ class Golden:
         }
 
     def equals(self, other: Golden) -> bool:
-        """True if both have the same arrays, bit for bit."""
+        """True if both have the same arrays, with equal values."""
         mine, its = self.arrays, other.arrays
         return mine.keys() == its.keys() and all(np.array_equal(mine[k], its[k]) for k in mine)
 

@@ -30,14 +30,15 @@ class OffPolicyUpdate:
     """Result of one update."""
 
     agreement: list[float]  # of each master: `ValueIteration.agreement`
-    alone: list[Floats]  # of each master: (K,) return of each skill alone; NaN: it has not run
+    # Of each master: (K,) return of each skill alone; NaN: it has not run. Empty if no episode of
+    # the update held one skill.
+    alone: list[Floats]
     not_finite: str  # the tasks whose values are no numbers any more; empty if all are
-    held: bool  # some episodes held one skill
     skills: tuple[str, ...]  # names of the K skills
 
     def describe(self) -> str:
         """Describes the returns of single skills, if they are compared, and the agreement."""
-        first = {describe(each, self.skills): None for each in self.alone} if self.held else {}
+        first = {describe(each, self.skills): None for each in self.alone}
         sure = f"{min(self.agreement):.0%} of the decisions are settled"
         return "; ".join([*first, sure])
 
@@ -107,11 +108,11 @@ class OffPolicyLearner:
         for g, replay in enumerate(self.replays):
             mine = slice(g * self.envs, (g + 1) * self.envs)
             replay.episodes += first_episodes(rollout, mine, held[mine] != NO_OVERRIDE)
+        compared = self.replays if (held != NO_OVERRIDE).any() else []
         return OffPolicyUpdate(
             agreement=self.fit(),
-            alone=[returns_alone(replay.episodes, self.skills) for replay in self.replays],
+            alone=[returns_alone(replay.episodes, self.skills) for replay in compared],
             not_finite=self.not_finite(),
-            held=bool((held != NO_OVERRIDE).any()),
             skills=self.skill_names,
         )
 

@@ -32,6 +32,6 @@ def describe(returns: Floats, names: Sequence[str]) -> str:
     known = ", ".join(f"{name} {value:.4g}" for name, value, has_run in found if has_run)
     if not ran.all():
         return f"not every skill has run alone yet ({known})"
-    if np.ptp(returns) <= 1e-9 * np.abs(returns).max():
+    if len(returns) > 1 and np.ptp(returns) <= 1e-9 * np.abs(returns).max():
         return f"no skill alone earns more than another ({known})"
     return f"an episode of each skill alone: {known}"

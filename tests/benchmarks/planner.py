@@ -12,8 +12,6 @@ reference returns.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -37,23 +35,16 @@ GAIN = 2.0  # rad/s of turning per rad of bearing
 NEAR = 0.3  # m from a waypoint to the next one
 STOP = 0.2  # m from a goal at which the robot stands
 
-Steer = Callable[[Floats], Floats]
 
-
-@dataclass
 class Route:
     """Where n robots go next, (n, 2) m: along the waypoints of a maze, or to the present goal."""
 
-    family: TaskFamily
-    task: int
-    size: int
-
-    def __post_init__(self) -> None:
-        self._passed = np.zeros(self.size, int)
-        self._way = None
-        if isinstance(self.family, AntMazes):
-            goal, free = MAZES[self.task]
-            self._way = self.family.scale * np.array([*(CELLS[cell] for cell in free), goal])
+    def __init__(self, family: TaskFamily, task: int, size: int) -> None:
+        self.family, self._way = family, None
+        self._passed = np.zeros(size, int)
+        if isinstance(family, AntMazes):
+            goal, free = MAZES[task]
+            self._way = family.scale * np.array([*(CELLS[cell] for cell in free), goal])
 
     def offset(self, walker: Walker) -> Floats:
         """(n, 2) the next place relative to the base, m."""
@@ -71,7 +62,7 @@ class Route:
 
 
 def steer(offset: Floats) -> Floats:
-    """Velocity commands (n, 3) towards places (n, 2) relative to the base."""
+    """Velocity commands (n, 3), m/s and rad/s, towards places (n, 2) relative to the base, m."""
     bearing = np.arctan2(offset[:, 1], offset[:, 0])
     away = np.linalg.norm(offset, axis=1) > STOP
     ahead = SPEED * np.clip(np.cos(bearing), 0, 1) ** 2

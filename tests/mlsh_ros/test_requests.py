@@ -1,6 +1,5 @@
 """Requests of the services of skill_node. No node is started here."""
 
-import threading
 import time
 from types import SimpleNamespace
 from unittest import mock
@@ -81,28 +80,25 @@ def test_a_request_from_before_a_stop_is_not_served_after_it():
 def test_in_lockstep_a_start_waits_until_the_simulator_sends_its_sensors_again(lockstep):
     """It does so after half a second without a command; those of a robot come all the time."""
     module = pytest.importorskip("mlsh_ros.nodes.arming_checks")
-    node, sensors, new_data = mock.MagicMock(), mock.MagicMock(), threading.Condition()
+    missing = ["odom"]
+
+    def wait_for(happened, patience):
+        if patience > 0.5:  # s after which sim_node sends them again
+            missing.clear()
+        return happened()
+
+    node, sensors = mock.MagicMock(), mock.MagicMock()
     node.get_parameter.return_value.value = False  # no recorder is required
     node.publisher_count.return_value = 1
     parts = [mock.MagicMock() for _ in range(5)]
     for side in (parts[1].fault, parts[2].fault, parts[2].tripped, parts[3].catch_up):
         side.return_value = ""  # emergency stop, watchdog and safety listener have no reason
-    missing = ["odom"]
     sensors.missing.side_effect = sensors.stale.side_effect = lambda *_: list(missing)
+    new_data = mock.MagicMock(wait_for=wait_for)
     checks = module.ArmingChecks(
         node, *parts, mock.MagicMock(), sensors, mock.MagicMock(), new_data, lockstep=lockstep
     )
-
-    def send_again():
-        time.sleep(0.8)
-        with new_data:
-            missing.clear()
-            new_data.notify_all()
-
-    (sender := threading.Thread(target=send_again)).start()
-    refusal = checks.not_ready()
-    sender.join()
-    assert refusal == ("" if lockstep else "sensors without recent messages: odom")
+    assert checks.not_ready() == ("" if lockstep else "sensors without recent messages: odom")
 
 
 # Services ---------------------------------------------------------------------------------------

@@ -138,6 +138,12 @@ def test_a_skill_that_has_not_run_has_no_return():
     assert describe(found, ["a", "b", "c"]) == "not every skill has run alone yet (a 44, c 0)"
 
 
+def test_one_skill_has_nothing_to_be_compared_with():
+    assert (
+        describe(returns_alone([held(0, 44)], 1), ["a"]) == "an episode of each skill alone: a 44"
+    )
+
+
 def test_no_episode_gives_no_return():
     assert np.isnan(returns_alone([], 2)).all()
 
@@ -301,6 +307,26 @@ def test_the_discount_is_over_decisions_whatever_the_length_of_an_episode():
         learner = Mlsh(config, freeze_skills=True, tasks=[number])
         found = OffPolicyLearner(learner, OffPolicyConfig(horizon=4)).replays[0].gamma
         assert found**40 == pytest.approx(1 / np.e)
+
+
+def test_the_first_episode_of_each_skill_holds_it_and_random_decisions_become_fewer(monkeypatch):
+    plain, number = task_config(BUNDLE, TaskId.parse("ring_bandits/sector-0"), seed=1)
+    config = replace(plain, mlsh=replace(plain.mlsh, groups=1, envs=4, probe="none"), threads=1)
+    learner = Mlsh(config, freeze_skills=True, tasks=[number])
+    install_skills(learner.agent, BUNDLE)
+    asked = []
+    monkeypatch.setattr(
+        OffPolicyConfig, "random_part", lambda _, episode: asked.append(episode) or 0.1
+    )
+    masters = OffPolicyLearner(learner, OffPolicyConfig())
+    first, second = masters.iterate(), masters.iterate()
+    episodes = masters.replays[0].episodes
+    assert [e.held for e in episodes] == [True, True] + 6 * [False]
+    assert [set(e.skill) for e in episodes[:2]] == [{0}, {1}]
+    assert asked == [0, 4]
+    assert (len(first.alone), second.alone) == (1, [])
+    assert first.describe().startswith("an episode of each skill alone: skill-0 ")
+    assert second.describe().endswith("% of the decisions are settled")
 
 
 def test_one_skill_is_found_in_four_episodes(light):
