@@ -19,7 +19,7 @@ def test_a_single_value_has_no_interval():
     assert np.isnan(mean_interval([3.0])).all()
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 10, 30, 31, 100])
 def test_the_interval_of_few_values_holds_the_mean_in_95_of_100_cases(count):
     # 2,000 draws: the share of a probability of 0.95 has a deviation of 0.005.
     draws = np.random.default_rng(0).standard_normal((2000, count))

@@ -23,7 +23,6 @@ from sim.randomization.perturbations import NOMINAL, PerturbedSim
 from sim.statistics import mean_interval
 
 MOST = 64  # sessions that are simulated
-DRAWS = 2000  # of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,7 @@ class ClosedLoopReturn:
     def difference(self) -> tuple[float, float, float]:
         """Robot less simulation: mean and its 95 % interval over sessions; nan for one."""
         gap = self.robot - self.simulation
-        return (float(gap.mean()), *interval(gap))
-
-
-def interval(values: Floats) -> tuple[float, float]:
-    """95 % interval of the mean over sessions; nan for one."""
-    return mean_interval(values, DRAWS)
+        return (float(gap.mean()), *mean_interval(gap))
 
 
 def closed_loop_returns(

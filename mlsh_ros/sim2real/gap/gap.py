@@ -12,13 +12,14 @@ import numpy as np
 
 from mlsh_ros.recording.replay import Result
 from mlsh_ros.sim2real.data.target import Target, identity_of
-from mlsh_ros.sim2real.gap.closed_loop_return import ClosedLoopReturn, interval
+from mlsh_ros.sim2real.gap.closed_loop_return import ClosedLoopReturn
 from mlsh_ros.sim2real.gap.data_quality import Channel, ChannelTiming, Drift, Saturation
 from mlsh_ros.sim2real.gap.findings import Finding
 from mlsh_ros.sim2real.gap.hypotheses import Hypothesis
 from mlsh_ros.sim2real.gap.measures import HORIZONS, SINCE, Measure, Trace
 from policies.bundle.bundle import Bundle
 from sim.physics.robot_model import Robot
+from sim.statistics import mean_interval
 
 SCHEMA = 2
 NO_GAP = "no gap"
@@ -155,9 +156,9 @@ def _scored(e: ClosedLoopReturn) -> dict[str, Any]:
         "drives": len(e.robot),
         "ticks": e.ticks,
         "robot_return": float(e.robot.mean()),
-        "robot_return_95": interval(e.robot),
+        "robot_return_95": mean_interval(e.robot),
         "simulation_return": float(e.simulation.mean()),
-        "simulation_return_95": interval(e.simulation),
+        "simulation_return_95": mean_interval(e.simulation),
         "difference": mean,
         "difference_95": (low, high),
         "robot_success": float(e.robot_success.mean()),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlsh_ros.evaluation.report.page import Panel, render_page
-from mlsh_ros.sim2real.gap.closed_loop_return import ClosedLoopReturn, interval
+from mlsh_ros.sim2real.gap.closed_loop_return import ClosedLoopReturn
 from mlsh_ros.sim2real.gap.gap import Gap
 from mlsh_ros.sim2real.gap.measures import HORIZONS, SINCE, Measure
 from mlsh_ros.sim2real.gap.plots import (
@@ -21,6 +21,7 @@ from mlsh_ros.sim2real.gap.plots import (
     draw_returns,
     draw_trace,
 )
+from sim.statistics import mean_interval
 
 TEMPLATE = Path(__file__).with_name("gap.html")
 RANGES = 12  # elements in the drawing of the ranges
@@ -97,8 +98,8 @@ def _cost(number: int, line: ClosedLoopReturn) -> Cost:
     return Cost(
         task=line.task,
         sessions=len(line.robot),
-        robot=(float(line.robot.mean()), *interval(line.robot)),
-        simulation=(float(line.simulation.mean()), *interval(line.simulation)),
+        robot=(float(line.robot.mean()), *mean_interval(line.robot)),
+        simulation=(float(line.simulation.mean()), *mean_interval(line.simulation)),
         difference=line.difference,
         robot_success=float(line.robot_success.mean()),
         simulation_success=float(line.simulation_success.mean()),
