@@ -126,16 +126,16 @@ class Processes:
             del self._again[name]
             self._processes[name] = self._start(self._spec(name))
 
-    def _ending(self, name: str, status: int, before: float) -> str:
-        """Describes the end of a node, with its reason where it can have said one.
+    def _ending(self, name: str, status: int, noticed: float) -> str:
+        """Describes the end of a node, with the reason from its last lines if it gave one.
 
         Args:
             name: of the node.
-            status: of its process.
-            before: s monotonic; it had not ended LAST_WORDS before that.
+            status: exit status of its process.
+            noticed: s monotonic; lines printed more than LAST_WORDS before it are no reason.
         """
         said, lines = f"{name} ended with {_how(status)}", list(self._lines[name])
-        return said if -status in SENT else f"{said}: {_reason(lines, before - LAST_WORDS)}"
+        return said if -status in SENT else f"{said}: {_reason(lines, noticed - LAST_WORDS)}"
 
     def _spec(self, name: str) -> NodeSpec:
         return next(spec for spec in self._specs if spec.name == name)

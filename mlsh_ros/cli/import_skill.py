@@ -11,8 +11,7 @@ from mlsh_ros.cli.check_bundle import describe
 from mlsh_ros.cli.console import bundle_interrupted, say
 from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.options import Overwrite, whole
-
-MAX_DECISION_TICKS = 100_000  # as of a manifest
+from policies.bundle.manifest import MAX_DECISION_TICKS
 
 
 def import_skill(

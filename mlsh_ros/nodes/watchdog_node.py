@@ -167,7 +167,7 @@ class WatchdogNode(CoreNode):
         with self._new_data:
             self._end_by = steady_time() + ENDING + self.interface.braking_time[0]
             self._closing = True
-            self._tell(INACTIVE)  # skill_node stops the robot
+            self._tell_standing()
             self._new_data.notify_all()
         self._thread.join()
         self._thread = None
@@ -218,7 +218,7 @@ class WatchdogNode(CoreNode):
     def _tell_standing(self) -> None:
         """Publish the present state; skill_node does not arm while it is a stop."""
         if self._thread is None or self._closing:
-            return
+            return self._tell(INACTIVE)  # skill_node stops the robot
         if self.watchdog.cause:
             self._tell(f"{TRIPPED}: {self.watchdog.cause}")
         elif fault := self.estop.fault(0.0):

@@ -22,6 +22,7 @@ from sim.tasks.task_id import TaskId
 
 MANIFEST, GOLDEN = "manifest.json", "golden.npz"
 MAX_FILES = 1000
+MAX_DECISION_TICKS = 100_000
 MAX_COUNT = 10**15  # of anything that is counted
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 LONGEST_NAME = 100
@@ -116,7 +117,7 @@ class Manifest:
     name: Name
     interface: Interface
     family: Family
-    decision_ticks: Annotated[int, Field(strict=True, ge=1, le=100_000)]  # N
+    decision_ticks: Annotated[int, Field(strict=True, ge=1, le=MAX_DECISION_TICKS)]  # N
     decision_lead: Literal[0, 1]  # L
     # K; skill k is skills/k.onnx
     skills: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_FILES)]

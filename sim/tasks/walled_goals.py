@@ -14,6 +14,7 @@ from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
+from sim.errors import UserError
 from sim.interface import STRICT, Floats, Positive
 from sim.tasks.base import EpisodeState, Fields
 from sim.tasks.walking_goals import ALL_BUT_THE_POSE, THE_POSE, WalkingGoals
@@ -70,9 +71,16 @@ class WalledGoals(WalkingGoals):
         return ways_around(tuple(self.walls), self.body, self.inside)
 
     def left(self, layout: EpisodeState, position: Floats) -> Floats:
-        """(n,) way around the walls that is left, m; where there is none, what was left before."""
+        """(n,) way around the walls that is left, m; where there is none, what was left before.
+
+        Raises:
+            UserError: nothing was left before, because the episode begins.
+        """
         length, _ = self.ways.measure(position, self.target(layout))
-        return np.where(np.isfinite(length), length, layout.get("distance", np.inf))
+        before = layout.get("distance")
+        if before is None and not np.isfinite(length).all():
+            raise UserError("a start has no way to its goal that keeps `body` from the walls")
+        return length if before is None else np.where(np.isfinite(length), length, before)
 
     def expert_target(self, layout: EpisodeState, fields: Fields) -> Floats:
         """The next point on the shortest way to the goal."""

@@ -1252,6 +1252,11 @@ def test_a_state_whose_publisher_fails_is_told_later_and_braking_goes_on(bundle)
     node._tell_standing()
     node._tell_standing()
     assert told == ["tripped: the safety listener has ended"]
+    failures.append(RuntimeError("the publisher failed"))
+    node._closing = True  # as in its deactivation
+    node._tell_standing()
+    node._tell_standing()
+    assert told[1:] == ["not active"]
 
 
 def test_a_failure_is_logged_once_and_told_at_rest_too(bundle):

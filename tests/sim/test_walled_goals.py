@@ -191,6 +191,18 @@ def test_skills_see_nothing_of_the_pose_and_masters_nothing_else(name):
     assert terms - {*config.network.hidden_from_masters} - {"tilt"} == {"position", "orientation"}
 
 
+def test_a_start_without_a_way_is_refused():
+    family = make_family("body_rooms")
+    beyond = np.array([2 * family.width, 0.0])
+    drawn = family.reset(0, np.random.default_rng(0))
+    layout = {name: np.asarray(value)[None] for name, value in drawn.items()}
+    held = family.left(layout, beyond[None])
+    assert held == layout["distance"]  # in an episode: what was left before
+    goal = {name: value for name, value in drawn.items() if name not in ("start", "distance")}
+    with pytest.raises(UserError, match="a start has no way to its goal"):
+        family.started({"start": np.array([*beyond, 0.0]), **goal})
+
+
 def test_a_robot_that_is_too_wide_is_refused_by_name():
     for name, changes, size in (
         ("body_rooms", {"scale": 1.5}, "body 0.35 m .* scale 1.5"),  # doors of 0.6 m
