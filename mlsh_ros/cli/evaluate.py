@@ -205,6 +205,8 @@ def show(result: Evaluation) -> None:
             "bound"
         )
     for line in result.lines:
+        if line.punctuality:
+            say(line.punctuality)
         if line.faults:
             say(
                 f"warning: {line.task}: skill_node would have stopped the robot in "

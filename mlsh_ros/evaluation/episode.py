@@ -26,6 +26,7 @@ class Episode:
     late: int  # decisions that came too late
     lateness: Floats | None  # (T,) s, start of the tick after its time; None offline
     compute: Floats | None  # (T,) s, sensors to command; None offline
+    missed: int | None = None  # ticks left out because the computer was late; None offline
     fault: str = ""  # offline: the rule that was broken, as skill_node would say it
 
     @property

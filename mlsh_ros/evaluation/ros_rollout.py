@@ -262,6 +262,7 @@ class Remote:
             late=sum(int(s["late"]) for s in scalars),
             lateness=np.array([s["lateness"] for s in scalars]) if realtime else None,
             compute=np.array([s["compute"] for s in scalars]) if realtime else None,
+            missed=sum(int(s["missed"]) for s in scalars) if realtime else None,
         )
 
     def _result(self, future: Any, what: str) -> Any:

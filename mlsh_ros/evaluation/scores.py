@@ -47,12 +47,22 @@ class TaskScore:
     lateness_p99: float | None  # s
     compute_p50: float | None  # s
     compute_p99: float | None  # s
+    ticks: int  # in all episodes
+    missed: int | None  # ticks left out in all episodes; None offline
     faults: tuple[str, ...] = ()  # offline: each rule that an episode broke
 
     @property
     def normalized(self) -> float:
         """Normalized score: 0 for a random policy, 1 for the optimum."""
         return self.reference.normalize(self.value)
+
+    @property
+    def punctuality(self) -> str:
+        """One sentence on the ticks that were left out; empty where no clock can be missed."""
+        if self.missed is None:
+            return ""
+        due = self.ticks + self.missed
+        return f"{self.task}: {self.missed:,} of {due:,} ticks were missed"
 
 
 @dataclass(frozen=True)
@@ -134,6 +144,8 @@ class Evaluation:
                     "lateness_p99": line.lateness_p99,
                     "compute_p50": line.compute_p50,
                     "compute_p99": line.compute_p99,
+                    "ticks": line.ticks,
+                    "missed_ticks": line.missed,
                     "faults": list(line.faults),
                 }
                 for line in self.lines
@@ -190,6 +202,7 @@ def summarize(
 def _line(case: EvaluationCase, episodes: list[Episode], limit: ReferenceReturns) -> TaskScore:
     values = np.array([e.value for e in episodes])
     usage = np.mean([e.usage(len(case.bundle.manifest.skills)) for e in episodes], axis=0)
+    counted = [e.missed for e in episodes if e.missed is not None]
     return TaskScore(
         task=str(case.task),
         master=case.master,
@@ -205,6 +218,8 @@ def _line(case: EvaluationCase, episodes: list[Episode], limit: ReferenceReturns
         lateness_p99=_quantile([e.lateness for e in episodes], 99),
         compute_p50=_quantile([e.compute for e in episodes], 50),
         compute_p99=_quantile([e.compute for e in episodes], 99),
+        ticks=sum(len(e.skill) for e in episodes),
+        missed=sum(counted) if counted else None,
         faults=tuple(f"episode {e.number}, {e.fault}" for e in episodes if e.fault),
     )
 

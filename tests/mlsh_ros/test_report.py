@@ -67,7 +67,7 @@ def make_bundle(skills=2):
     return Bundle(manifest, {}, Golden(empty, empty, {}, {}), Path("demo"))
 
 
-def drive(task, master, number, *, clock=False, wrong=0, late=0):
+def drive(task, master, number, *, clock=False, wrong=0, late=0, missed=0):
     """A point that goes to the goal that counts, the first `wrong` decisions to the other one."""
     family, index = find_task(TaskId.parse(task))
     layout = family.reset(index, episode_rng(SEED, number))
@@ -94,13 +94,22 @@ def drive(task, master, number, *, clock=False, wrong=0, late=0):
         late=late,
         lateness=np.abs(rng.standard_t(3, TICKS)) * 2e-4 if clock else None,
         compute=1e-3 + rng.gamma(2, 2e-4, TICKS) if clock else None,
+        missed=missed if clock else None,
     )
 
 
-def evaluate(*, episodes=8, clock=False, late=0, skills=2):
+def evaluate(*, episodes=8, clock=False, late=0, skills=2, **missed):
     tasks = [(f"moving_bandits/goal-{i}", f"goal-{i}") for i in (0, 1)]
     driven = [
-        drive(task, master, n, clock=clock, wrong=(n % 7 == 5) * (1 + n % 3), late=late * (n == 5))
+        drive(
+            task,
+            master,
+            n,
+            clock=clock,
+            wrong=(n % 7 == 5) * (1 + n % 3),
+            late=late * (n == 5),
+            **missed,
+        )
         for task, master in tasks
         for n in range(episodes)
     ]
@@ -435,8 +444,17 @@ def test_a_bundle_is_measured_on_the_family_that_it_was_trained_on(capsys):
 
 def test_verdict_counts_late_decisions(offline, timed):
     # 16 episodes of 50 ticks, a decision every 10: 80 decisions; one was late in each episode 5.
-    assert verdict(timed).endswith("2 of 80 decisions came late.")
-    assert verdict(evaluate(episodes=1, clock=True)).endswith("No decision came late.")
+    assert verdict(timed).endswith("2 of 80 decisions came late. No tick was missed.")
+    single = verdict(evaluate(episodes=1, clock=True))
+    assert single.endswith("No decision came late. No tick was missed.")
+    missed = evaluate(episodes=4, clock=True, missed=3)
+    assert verdict(missed).endswith("No decision came late. 24 of 424 ticks were missed.")
+    assert [line.punctuality for line in missed.lines] == [
+        f"moving_bandits/goal-{i}: 12 of 212 ticks were missed" for i in (0, 1)
+    ]
+    assert [line["missed_ticks"] for line in missed.to_dict()["tasks"]] == [12, 12]
+    offline = evaluate(episodes=4)
+    assert [(line.missed, line.punctuality) for line in offline.lines] == [(None, "")] * 2
     assert verdict(offline).endswith("Offline, no decision can be late.")
 
 

@@ -51,8 +51,15 @@ def _lateness(evaluation: Evaluation) -> str:
     ticks = evaluation.bundle.manifest.decision_ticks
     decisions = sum(math.ceil(len(e.skill) / ticks) for e in evaluation.episodes)
     late = sum(line.late for line in evaluation.lines)
+    timed = [line for line in evaluation.lines if line.missed is not None]
+    missed = sum(line.missed or 0 for line in timed)
+    if missed:
+        ticks = missed + sum(line.ticks for line in timed)
+        left = f" {missed:,} of {ticks:,} ticks were missed."
+    else:
+        left = " No tick was missed." if timed else ""
     if late:
-        return f"{late} of {decisions} decisions came late."
+        return f"{late} of {decisions} decisions came late.{left}"
     if all(e.lateness is None for e in evaluation.episodes):
         return "Offline, no decision can be late."
-    return "No decision came late."
+    return f"No decision came late.{left}"
