@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from policies.bundle.bundle import load_bundle
 from policies.mlsh.config import TrainConfig
+from policies.mlsh.config_checks import hidden_elements
 from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.offpolicy_config import OffPolicyConfig
 from policies.offpolicy.features import Features
@@ -44,15 +45,17 @@ class DurationLearner:
 
     def __init__(self, learner: Mlsh, lengths: list[int], settings: OffPolicyConfig) -> None:
         self.learner, self.lengths, self.settings = learner, np.array(lengths), settings
-        method, size = learner.method, learner.env.interface.observation_size
+        method, interface = learner.method, learner.env.interface
         self.skills, self.envs, self.ticks = method.skills, method.envs, learner.family.ticks
         self.choices = self.skills * len(lengths)
         gamma = float(np.exp(-1 / (settings.horizon * method.decision_ticks)))
         self.replays = [Replay(gamma) for _ in range(method.groups)]
         self.values = []
+        network = learner.config.network
+        masked_inputs = list(hidden_elements(interface, network, "hidden_from_masters"))
         for g in range(method.groups):
             rng = generator(learner.config.seed, Stream.INIT, 1, g)
-            features = Features(size, settings, [], rng)
+            features = Features(interface.observation_size, settings, masked_inputs, rng)
             self.values.append(ValueIteration(features, self.choices, settings, rng))
         self.updates = 0
 
