@@ -162,9 +162,9 @@ class ControlLoop(_Driver):
         began = self.clock.steady()
         # Samples that grew old while the thread was being prepared are followed by newer ones.
         if not self.wait(lambda: not self._stale(self.clock.now()), self.start_timeout):
-            if silent := ", ".join(self.sensors.missing()):
+            if unheard := ", ".join(self.sensors.unheard()):
                 raise FaultError(
-                    "sensors_missing", f"nothing from {silent} within {self.start_timeout:g} s"
+                    "sensors_missing", f"nothing usable within {self.start_timeout:g} s: {unheard}"
                 )
             self._check_sensors(self.clock.now())
         if self.stop.is_set():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlsh_ros.messages.conversion import TopicReader, topic_readers
+from mlsh_ros.messages.conversion import TopicReader, shorten, topic_readers
 from sim.interface import Floats, Interface
 
 
@@ -41,6 +41,7 @@ class SensorBuffer:
             for reader in self.readers
         }
         self._samples: dict[str, Sample] = {}
+        self._refused: dict[str, str] = {}  # why the newest message of a topic was not used
 
     def put(self, topic: str, sample: Sample) -> bool:
         """Store a sample; False, without effect, if it is not newer than the stored one.
@@ -53,15 +54,33 @@ class SensorBuffer:
         if self._ordered and kept is not None and kept.stamp > 0 and sample.stamp <= kept.stamp:
             return False
         self._samples[topic] = sample
+        self._refused.pop(topic, None)
         return True
+
+    def refuse(self, text: str) -> None:
+        """Keep the reason that a message was not used, until a later one of its topic is.
+
+        Args:
+            text: `TOPIC: REASON`.
+        """
+        topic, _, reason = text.partition(": ")
+        self._refused[topic] = shorten(reason)
 
     def clear(self) -> None:
         """Remove all samples."""
-        self._samples = {}
+        self._samples, self._refused = {}, {}
 
     def missing(self) -> list[str]:
         """Topics without a sample."""
         return [r.topic for r in self.readers if r.topic not in self._samples]
+
+    def unheard(self) -> list[str]:
+        """Topics without a sample, with the reason if messages came and were refused."""
+        return [f"{t} ({self._why(t) or 'never received'})" for t in self.missing()]
+
+    def _why(self, topic: str) -> str:
+        reason = self._refused.get(topic)
+        return f"its messages are refused: {reason}" if reason else ""
 
     def stale(self, now: float, system: float | None = None) -> list[str]:
         """Topics whose newest sample is older than its terms allow, with the age; or missing.
@@ -71,12 +90,13 @@ class SensorBuffer:
             system: the clock that stamps messages, s; None leaves stamps alone.
         """
         samples = self._samples.copy()  # other threads add to it
-        late = [f"{topic} (never received)" for topic in self.missing()]
+        late = self.unheard()
         for topic, sample in samples.items():
             limit = self._max_age[topic]
             age = now - sample.received
             if age > limit:
-                late.append(f"{topic} ({age:.2f} s old, at most {limit:g} s)")
+                why = "; " * bool(self._why(topic)) + self._why(topic)
+                late.append(f"{topic} ({age:.2f} s old, at most {limit:g} s{why})")
             elif system is not None and sample.stamp:
                 # A sample may be fresh off the wire, and of a moment long ago or yet to come.
                 age = system - sample.stamp / 1e9

@@ -153,7 +153,7 @@ class ArmingChecks:
     def _silent(self) -> list[str]:
         """Topics without a recent measurement."""
         if self._lockstep:
-            return [f"{topic} (never received)" for topic in self._sensors.missing()]
+            return self._sensors.unheard()
         return self._sensors.stale(self._clock.now(), self._clock.stamping())
 
     def _not_recorded(self) -> str:

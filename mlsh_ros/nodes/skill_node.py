@@ -184,7 +184,9 @@ class SkillNode(CoreNode):
         refuse = self._reporter.refused
         for reader in self.sensors.readers:
             use = partial(self._on_sensor, reader)
-            inputs.listen(message_type(reader.type), reader.topic, use, quality, refuse)
+            inputs.listen(
+                message_type(reader.type), reader.topic, use, quality, self._refuse_sensor
+            )
         inputs.listen(Float64MultiArray, RESPONSE_TOPIC, self._on_answer, EXCHANGE, refuse)
         inputs.listen(String, RECORDER_STATE, self._on_recorder, LATCHED, refuse)
 
@@ -355,13 +357,15 @@ class SkillNode(CoreNode):
         with self._new_data:
             sample = Sample(fields, self.time.receive_time(stamp), stamp)
             if not self.sensors.put(reader.topic, sample):
-                self._reporter.refused(
-                    f"{reader.topic}: its stamp is no later than the one before"
-                )
+                self._refuse_sensor(f"{reader.topic}: its stamp is no later than the one before")
             self._new_data.notify_all()
             if self._answered == stamp and self._commander is not None:
                 # The simulator asks again: our answer was lost.
                 self._commander.send_again()
+
+    def _refuse_sensor(self, text: str) -> None:
+        self.sensors.refuse(text)
+        self._reporter.refused(text)
 
     def _on_answer(self, message: Float64MultiArray) -> None:
         scalars, _ = self._answer_layout.read(message, RESPONSE_TOPIC)

@@ -635,6 +635,22 @@ def test_topics_are_missing_until_they_have_spoken(sensors):
     assert sensors.missing() == ["odom", "goals"]
 
 
+def test_a_topic_whose_messages_are_refused_says_why(sensors):
+    """Else `never received` sends a person to look for a network that is fine."""
+    sensors.refuse("odom: field pose.pose.position.x is nan: not finite")
+    why = "its messages are refused: field pose.pose.position.x is nan: not finite"
+    assert sensors.unheard() == [f"odom ({why})", "goals (never received)"]
+    assert sensors.stale(10.0) == sensors.unheard()
+    for topic in ("odom", "goals"):
+        sensors.put(topic, sample(10.0))
+    assert sensors.unheard() == []
+    assert sensors.stale(11.0)[0] == "odom (1.00 s old, at most 0.3 s)"
+    sensors.refuse("odom: field pose.pose.position.x is nan: not finite")
+    assert sensors.stale(11.0)[0] == f"odom (1.00 s old, at most 0.3 s; {why})"
+    sensors.clear()
+    assert sensors.unheard() == ["odom (never received)", "goals (never received)"]
+
+
 def test_a_topic_is_stale_beyond_its_shortest_max_age_and_says_how_old_it_is(bundle):
     position, velocity, goals = bundle.interface.observation
     terms = position, replace(velocity, max_age=0.8), goals

@@ -96,7 +96,8 @@ def test_a_robot_faults_whose_sensors_end_as_it_starts(world):
         observer.heard["cmd_vel"].clear()
         start_as_sensors_end(world)
         begun = time.monotonic()
-        observer.wait("fault: sensors_missing: nothing from odom, goals within 1.2 s", 5.0)
+        unheard = "odom (never received), goals (never received)"
+        observer.wait(f"fault: sensors_missing: nothing usable within 1.2 s: {unheard}", 5.0)
         assert observer.times("fault")[-1] - begun < START_TIMEOUT + SLACK
         # Nothing was commanded, so there is nothing to brake from: to send the safe command to a
         # robot that is somewhere else would make it jump.
