@@ -17,20 +17,19 @@ INPUTS := setup.py package.xml pyproject.toml constraints.txt
 # ROS 2 stays on this computer in everything started from here.
 export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 
-.PHONY: demo test docs setup lint type imports pytest bench-tick bench-train format clean
+.PHONY: demo test docs site setup lint type imports pytest bench-tick bench-train format clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/mlsh demo --overwrite
 
 test: setup
-	$(MAKE) --jobs=3 --output-sync=target lint type imports
+	$(MAKE) --jobs=3 --output-sync=target lint type imports site
 	$(MAKE) pytest
 
-# Reference pages are written from the code; mkdocs.yml makes every warning an error.
+# The reference pages, which are written from the code, and the site.
 docs: setup
-	$(INSTALL) -e '.[docs]'
 	$(BIN)/python -m tests.support.reference
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(MAKE) site
 	@echo "build/site/index.html; with a search: $(BIN)/python -m http.server -d build/site"
 
 setup: $(VENV)/.all
@@ -44,6 +43,10 @@ type: setup
 
 imports: setup
 	$(BIN)/lint-imports
+
+# mkdocs.yml makes every warning an error, among them a link to a page or heading that there is not.
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # What is judged by the clock mostly waits, so that three of its like may run at a time, but nothing
 # else; and again if a core was seen to stand still meanwhile (tests/support/stalls.py).

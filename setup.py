@@ -55,9 +55,9 @@ VIDEO = ["imageio-ffmpeg>=0.5"]  # brings ffmpeg, for MP4
 # 7.4 is the pytest of Ubuntu 24.04, which `colcon test` takes.
 TEST = ["pytest>=7.4", "pytest-timeout>=2.3", "pytest-xdist>=3.3"]
 REPEAT = "pytest-rerunfailures>=14"  # `make test` alone repeats tests, see tests/support/stalls.py
-DOCS = ["mkdocs-material>=9,<10"]  # `make docs`
+DOCS = ["mkdocs-material>=9,<10"]  # the site
 LINT = ["ruff>=0.9", "mypy>=1.13", "import-linter>=2.1", "types-PyYAML"]
-DEV = [*TEST, *VIDEO, *SYSID, SB3, REPEAT, *LINT]
+DEV = [*TEST, *VIDEO, *SYSID, *DOCS, SB3, REPEAT, *LINT]
 
 setup(
     name=NAME,
