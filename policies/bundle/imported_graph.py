@@ -122,7 +122,10 @@ def _add_shape(
 def refused(kind: str, where: str) -> UserError:
     """The error for an operator that is not accepted."""
     if kind in RECURRENT:
-        return UserError(f"{where}: operator {kind!r}: recurrent policies are not supported")
+        return UserError(
+            f"{where}: operator {kind!r}: recurrent policies are not supported; give one that "
+            "takes a history of its inputs instead"
+        )
     return UserError(f"{where}: operator {kind!r}. Valid: {listed(sorted(SHAPES), most=600)}")
 
 

@@ -103,9 +103,9 @@ class Output:
     @model_validator(mode="after")
     def _terms_are_of_velocities(self) -> Self:
         if self.kind == "velocity" and not self.terms:
-            raise ValueError("terms: the action terms of robot.yaml that it commands are missing")
+            raise ValueError("terms: list the action terms of robot.yaml that it commands")
         if self.kind == "position" and self.terms:
-            raise ValueError("terms are of kind velocity; positions are of `joints`")
+            raise ValueError("terms are of kind velocity; name those of positions in `joints`")
         return self
 
     @model_validator(mode="after")
@@ -148,7 +148,10 @@ class SkillDescription:
             UserError: names what is missing.
         """
         if self.action.kind == "position" and not self.joints:
-            raise UserError(f"{where}: joints: the names of the policy's joints are missing")
+            raise UserError(
+                f"{where}: joints: the names of the policy's joints are missing; list them in its "
+                "order"
+            )
         if self.action.kind == "velocity" and (self.stiffness, self.damping) != (None, None):
             raise UserError(
                 f"{where}: stiffness and damping are those of position servos; leave them out for "
@@ -156,13 +159,17 @@ class SkillDescription:
             )
         if len({*self.joints}) < len(self.joints):
             twice = next(name for name in self.joints if self.joints.count(name) > 1)
-            raise UserError(f"{where}: joint {twice!r} is given twice")
+            raise UserError(
+                f"{where}: joint {twice!r} is given twice in `joints`; name each once, in the "
+                "policy's order"
+            )
         for key in ("default_positions", "stiffness", "damping"):
             value = getattr(self, key)
             many = value if isinstance(value, tuple) else None
             if many is not None and len(many) != len(self.joints):
                 raise UserError(
-                    f"{where}: {key} has {len(many)} values for {len(self.joints)} joints"
+                    f"{where}: {key} has {len(many)} values for {len(self.joints)} joints; give "
+                    "one for each"
                 )
         constants = {each.constant for each in self.observation if each.constant}
         sizes: dict[str, int] = {}
@@ -170,13 +177,14 @@ class SkillDescription:
             if wrong := sorted(constants ^ set(values)):
                 raise UserError(
                     f"{where}: skill {skill!r} states the constants {sorted(values)}, the policy "
-                    f"takes {sorted(constants)}; {wrong[0]!r} is in one of them only"
+                    f"takes {sorted(constants)}; {wrong[0]!r} is in one of them only: give it a "
+                    "value in each skill, and an entry in `observation`"
                 )
             for name, held in values.items():
                 if len(held) != sizes.setdefault(name, len(held)):
                     raise UserError(
                         f"{where}: constant {name!r} of skill {skill!r} has {len(held)} "
-                        f"values, {sizes[name]} in another skill"
+                        f"values, {sizes[name]} in another skill; give it as many in each"
                     )
 
 
@@ -236,7 +244,10 @@ def with_metadata(
             continue
         said = _values(text, name, where) if numbers else tuple(_parts(text))
         if not said:
-            raise UserError(f"{where}: the policy's metadata {name} is an empty list")
+            raise UserError(
+                f"{where}: the policy's metadata {name} is an empty list; remove it from the ONNX "
+                f"file, and state {key} here"
+            )
         own = getattr(description, key)
         if own is None or own == ():
             found[key] = said
@@ -250,7 +261,7 @@ def with_metadata(
     ):
         raise UserError(
             f"{where}: observation has {len(description.observation)} entries, the metadata of "
-            f"the policy names {len(names)}: {', '.join(names)}"
+            f"the policy names {len(names)}: {', '.join(names)}; give one entry for each"
         )
     try:
         return replace(description, **found)
@@ -273,7 +284,10 @@ def _values(text: str, name: str, where: str) -> tuple[float, ...]:
     except ValueError:
         values = (float("nan"),)
     if not values or not np.isfinite(values).all():
-        raise UserError(f"{where}: the policy's metadata {name} is {short(text)}, no numbers")
+        raise UserError(
+            f"{where}: the policy's metadata {name} is {short(text)}, no numbers; correct it in "
+            "the ONNX file, or remove it there"
+        )
     return values
 
 

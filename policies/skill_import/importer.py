@@ -32,13 +32,13 @@ from policies.skill_import.description import (
     with_metadata,
 )
 from policies.skill_import.leapp import translate
-from policies.skill_import.mapping import doubts, make_mapping
+from policies.skill_import.mapping import doubts, entries, make_mapping
 from policies.skill_import.original import ForeignPolicy, OneInput, with_length_one
 from policies.skill_import.reading import metadata, read_policy, sizes
 from policies.skill_import.selection import SkillMapping
 from policies.skill_import.surgery import join
 from sim.envs.vec_env import TaskVectorEnv
-from sim.errors import UserError
+from sim.errors import UserError, listed
 from sim.files.migrations import SCHEMA
 from sim.interface import Interface
 from sim.physics.robot_model import Robot, load_robot
@@ -121,7 +121,8 @@ def import_skills(
         skill, each = list(skills.items())[int(np.argmax(worst))]
         raise UserError(
             f"{each.policy.file}: skill {skill!r} and its policy differ by {worst.max():.2g}, at "
-            f"most {TOLERANCE:g} is accepted; nothing was written"
+            f"most {TOLERANCE:g} is accepted; nothing was written. Compare observation_clip and "
+            "action.clip with the training: without them rounding may have this effect"
         )
     golden = visited[rng.choice(len(visited), GOLDEN_ROWS, replace=False)]
     actions = np.stack([each.network(golden) for each in skills.values()])
@@ -177,11 +178,11 @@ def _skills(given: Sequence[ForeignPolicy], interface: Interface) -> dict[str, _
                     "them another name"
                 )
             mapping = make_mapping(interface, policy.description, name, where)
-            _check_sizes(mapping, sizes(policy.model, policy.path), where)
-            data = join(policy.model, mapping, name)
+            _check_sizes(policy, mapping, entries(interface, policy.description, name, where))
+            data = join(policy.model, mapping, name, str(policy.path))
             every = len(data) + sum(len(each.data) for each in made.values())
             _check_file_size(len(data), every, len(made) + 1, policy.path)
-            check_imported(data, f"skill {name!r}", mapping.width, interface.action_size)
+            _check_graph(data, f"{policy.path}: skill {name!r}", mapping, interface)
             made[name] = _Skill(policy, mapping, data, Network(data, name))
     return made
 
@@ -217,16 +218,50 @@ def _config(
     return replace(config, mlsh=method, family_parameters=changed)
 
 
-def _check_sizes(mapping: SkillMapping, policy: tuple[int, int], where: str) -> None:
-    for what, own, theirs in (
-        ("observation", len(mapping.input.index), policy[0]),
-        ("action", len(mapping.output.index), policy[1]),
+def _check_sizes(policy: ForeignPolicy, mapping: SkillMapping, described: Sequence[str]) -> None:
+    """Refuse another number of inputs or outputs than the ONNX file has.
+
+    Args:
+        policy: with its description.
+        mapping: of a skill.
+        described: each entry of `observation` with its number of elements.
+
+    Raises:
+        UserError: names both numbers, the entries, and what to compare.
+    """
+    action, history = policy.description.action, policy.description.history
+    ticks = "" if history is None else f", each in {history.ticks} ticks"
+    driven = "`joints`" if action.kind == "position" else "`action.terms`"
+    given, wanted = sizes(policy.model, policy.path)
+    for what, own, theirs, change in (
+        (
+            f"observation that is described ({listed(described)}{ticks})",
+            len(mapping.input.index),
+            given,
+            "give `observation` the entries of the training, in its order",
+        ),
+        (
+            f"action that is described ({listed(action.terms or policy.description.joints)})",
+            len(mapping.output.index),
+            wanted,
+            f"name under {driven} what the policy moves, or its action as `action.output`",
+        ),
     ):
         if own != theirs:
             raise UserError(
-                f"{where}: the {what} that is described has {own} elements, that of the policy "
-                f"has {theirs}"
+                f"{policy.file}: the {what} has {own} elements, that of {policy.path} has "
+                f"{theirs}; {change}"
             )
+
+
+def _check_graph(data: bytes, where: str, mapping: SkillMapping, interface: Interface) -> None:
+    """Refuse a graph that a loader of the bundle would refuse."""
+    try:
+        check_imported(data, where, mapping.width, interface.action_size)
+    except UserError as error:
+        raise UserError(
+            f"{error}; export the policy for any number of rows, with shapes that are constants"
+        ) from None
 
 
 def _check_file_size(one: int, every: int, skills: int, policy: Path) -> None:
@@ -236,7 +271,10 @@ def _check_file_size(one: int, every: int, skills: int, policy: Path) -> None:
         (every, MAX_BUNDLE_BYTES, f"a bundle of {skills} skills"),
     ):
         if size > most:
-            raise UserError(f"{policy}: {what} has {size:,} bytes, at most {most:,} are accepted")
+            raise UserError(
+                f"{policy}: {what} has {size:,} bytes, at most {most:,} are accepted; give a "
+                "smaller network or fewer skills"
+            )
 
 
 def _difference(skill: _Skill, rows: Float32) -> float:
@@ -272,7 +310,8 @@ def _visit(robot: Robot, family: TaskFamily, skill: _Skill, name: str) -> Float3
         if not np.isfinite(action).all():
             raise UserError(
                 f"skill {name!r}: after {tick * dt:.3g} s in the simulation the output of {file} "
-                "is not finite"
+                "is not finite; compare scale, offset and observation_clip with the training, or "
+                "export an earlier checkpoint"
             )
         shown, _, terminated, truncated, _ = env.step(action)
         if tick < FALLS / dt and within.any():

@@ -85,7 +85,7 @@ def _check_files(leapp: LeappFile, graph: LeappGraph) -> None:
     if (found := sha256(graph.path.read_bytes())) != stated:
         raise UserError(
             f"{leapp.path}: sha256sum of {graph.path.name} is {short(stated)}, that of the file "
-            f"is {found}"
+            f"is {found}; export both again"
         )
     for what, tensors, shapes in zip(
         ("input", "output"), (leapp.model.inputs, leapp.model.outputs), graph.shapes(), strict=True
@@ -96,7 +96,7 @@ def _check_files(leapp: LeappFile, graph: LeappGraph) -> None:
             if ours != theirs:
                 raise UserError(
                     f"{leapp.path}: {what} {name!r} has the shape {_shape(ours)}, "
-                    f"{_shape(theirs)} in {graph.path.name}"
+                    f"{_shape(theirs)} in {graph.path.name}; export both again"
                 )
 
 
@@ -108,14 +108,15 @@ def _control_dt(given: LeappDescription, leapp: LeappFile, file: Path) -> float:
     frequency, stated = leapp.pipeline.configs.frequency, given.control_dt
     if frequency is None and stated is None:
         raise UserError(
-            f"{file}: control_dt is missing, and {leapp.path} states no frequency of the policy"
+            f"{file}: control_dt is missing, and {leapp.path} states no frequency of the policy; "
+            "add control_dt"
         )
     if frequency is None:
         return float(stated or 0)
     if stated is not None and not np.isclose(stated * frequency, 1, atol=1e-6):
         raise UserError(
             f"{file}: control_dt is {stated:g} s, the frequency in {leapp.path} is {frequency:g} "
-            f"Hz, {1 / frequency:g} s"
+            f"Hz, {1 / frequency:g} s; leave control_dt out, or correct the frequency"
         )
     return 1 / frequency
 
@@ -149,20 +150,25 @@ def _action(leapp: LeappFile, graph: LeappGraph) -> _Action:
         except UserError as error:
             raise UserError(
                 f"{what} and is not the previous action ({str(error)[:150]}); "
-                "recurrent states and histories inside of the graph are not supported"
+                "recurrent states and histories inside of the graph are not supported; export a "
+                "policy without them"
             ) from None
         first = leapp.initial_values()
         if first and source not in first:
             raise UserError(
-                f"{what}, of which the initial values have none. They have: {listed(first)}"
+                f"{what}, of which the initial values have none. They have: {listed(first)}; "
+                "export both again"
             )
         if (begun := first.get(source, np.zeros(0))).any():
             raise UserError(
                 f"{what}, with {short(begun.tolist())} on the first tick; it is zero when a "
-                "session begins"
+                "session begins: export it with zeros"
             )
     if len(used := {*feedback.values()}) > 1:
-        raise UserError(f"{leapp.path}: one action is fed back, it has {listed(sorted(used))}")
+        raise UserError(
+            f"{leapp.path}: one action is fed back, it has {listed(sorted(used))}; export the "
+            "policy with one"
+        )
     return _Action(target, joints, used.pop(), default, scale)
 
 
@@ -179,15 +185,18 @@ def _gains(
             continue
         where = f"{leapp.path}: output {tensor.name!r} of kind {tensor.kind!r}"
         if GAINS[tensor.kind] in found:
-            raise UserError(f"{where}: another output is of this kind too")
+            raise UserError(f"{where}: another output is of this kind too; export one of each")
         names, values = tensor.names(str(leapp.path)), graph.constant(tensor.name)
         if values is None or values.size != tensor.size:
             raise UserError(
                 f"{where} is not stored in the graph as a constant; gains that a policy computes "
-                "are not supported"
+                "are not supported: leave the output out of the export"
             )
         if wrong := sorted({*names} ^ {*joints}):
-            raise UserError(f"{where} is of other joints than {TARGETS}: {listed(wrong)}")
+            raise UserError(
+                f"{where} is of other joints than {TARGETS}: {listed(wrong)}; export both for the "
+                "same"
+            )
         by_joint = dict(zip(names, values.tolist(), strict=True))
         found[GAINS[tensor.kind]] = tuple(by_joint[name] for name in joints)
     return found if any(found.get("stiffness", (1.0,))) else {}

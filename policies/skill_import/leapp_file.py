@@ -54,7 +54,9 @@ class Tensor:
         """
         axes = [axis for axis in self.element_names or () if axis is not None]
         if not axes:
-            raise UserError(f"{where}: {self.name!r}: element_names are missing")
+            raise UserError(
+                f"{where}: {self.name!r}: element_names are missing; name its {self.size} elements"
+            )
         if len(axes) > 1 or isinstance(axes[0], str):
             raise UserError(
                 f"{where}: {self.name!r}: element_names {short(axes)} are of several axes or of "
@@ -63,11 +65,14 @@ class Tensor:
         (names,) = axes
         if len(names) != self.size:
             raise UserError(
-                f"{where}: {self.name!r}: {len(names)} element_names for {self.size} elements"
+                f"{where}: {self.name!r}: {len(names)} element_names for {self.size} elements; "
+                "name each once"
             )
         if len({*names}) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise UserError(f"{where}: {self.name!r}: element_names have {twice!r} twice")
+            raise UserError(
+                f"{where}: {self.name!r}: element_names have {twice!r} twice; name each once"
+            )
         return tuple(names)
 
 
@@ -127,7 +132,9 @@ class LeappFile:
     def _beside(self, name: str) -> Path:
         path = Path(name)
         if path.is_absolute() or ".." in path.parts:
-            raise UserError(f"{self.path}: {short(name)} leads out of its folder")
+            raise UserError(
+                f"{self.path}: {short(name)} leads out of its folder; put the file beside the YAML"
+            )
         return self.path.parent / path
 
     def feedback(self) -> dict[str, str]:
@@ -212,10 +219,13 @@ def _safetensors(path: Path) -> dict[str, NDArray[np.float32]]:
         with path.open("rb") as stream:
             data = stream.read(INITIAL_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable ({error})") from None
+        raise UserError(f"{path}: not readable ({error}); export both again") from None
     length = int.from_bytes(data[:8], "little")
     if len(data) > INITIAL_BYTES or not 0 < length <= min(HEADER_BYTES, len(data) - 8):
-        raise UserError(f"{path}: not a file of safetensors of at most {INITIAL_BYTES} bytes")
+        raise UserError(
+            f"{path}: not a file of safetensors of at most {INITIAL_BYTES} bytes; export both "
+            "again"
+        )
     header, values = parse_json(data[8 : 8 + length], path), data[8 + length :]
     found = {}
     for name, entry in header.items() if isinstance(header, dict) else ():

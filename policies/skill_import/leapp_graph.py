@@ -15,8 +15,6 @@ from policies.bundle.runtime import Network
 from policies.skill_import.reading import (
     CONSTANT,
     accepted,
-    array_of,
-    constant_of,
     drop_expansions,
     input_names,
     load,
@@ -24,6 +22,7 @@ from policies.skill_import.reading import (
 )
 from policies.skill_import.selection import Selection, SkillMapping
 from policies.skill_import.surgery import join
+from policies.skill_import.weights import array_of, constant_of
 from sim.errors import UserError, listed
 from sim.interface import DERIVED, Floats
 
@@ -58,7 +57,10 @@ class LeappGraph:
         self.path = path
         self.model, self.digest = load(path)
         if len(self.model.graph.node) > MAX_NODES:
-            raise UserError(f"{path}: more than {MAX_NODES} operators")
+            raise UserError(
+                f"{path}: {len(self.model.graph.node)} operators, at most {MAX_NODES} are "
+                "accepted; export a simpler network"
+            )
         drop_expansions(self.model, path)
         self._makers = {name: node for node in self.model.graph.node for name in node.output}
         self._weights = {each.name: each for each in self.model.graph.initializer}
@@ -86,9 +88,9 @@ class LeappGraph:
         name = self._source(name)
         maker = self._makers.get(name)
         if name in self._weights:
-            return array_of(self._weights[name]).astype(np.float64).ravel()
+            return array_of(self._weights[name], str(self.path)).astype(np.float64).ravel()
         if maker is not None and maker.op_type == CONSTANT:
-            return constant_of(maker).astype(np.float64).ravel()
+            return constant_of(maker, str(self.path)).astype(np.float64).ravel()
         return None
 
     def _source(self, name: str) -> str:
@@ -141,8 +143,8 @@ class LeappGraph:
         width = rows.shape[1]
         piece = self.piece([Part(given, (1, width), tuple(range(width)))], width, output, count)
         as_it_is = [Selection(np.arange(n), np.ones(n), np.zeros(n)) for n in (width, count)]
-        data = join(piece, SkillMapping(as_it_is[0], as_it_is[1], None, width), "part")
         where = f"{self.path}: {output!r}"
+        data = join(piece, SkillMapping(as_it_is[0], as_it_is[1], None, width), "part", where)
         check_imported(data, where, width, count)
         return Network(data, where)(rows)
 

@@ -103,7 +103,7 @@ class LeappInputs:
                 of = f": {', '.join(names)}" if names else ""
                 raise UserError(
                     f"{self._where(tensor)} has {tensor.size} elements{of}; skill {skill!r} "
-                    f"states {len(held)}"
+                    f"states {len(held)}; give one for each"
                 )
         self._add(tensor, Input(constant=tensor.name), range(tensor.size))
 
@@ -137,8 +137,8 @@ class LeappInputs:
         else:
             raise UserError(
                 f"{self._where(tensor)}: element_names are {listed(names)}, which are not those "
-                f"of observation term {term.name!r} of {self.robot}; without element_names its "
-                "elements are taken in their order"
+                f"of observation term {term.name!r} of {self.robot}; leave element_names out to "
+                "take its elements in their order"
             )
 
     def _has_joints(self, term: ObservationTerm) -> bool:

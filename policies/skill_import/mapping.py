@@ -38,7 +38,8 @@ def make_mapping(
         raise UserError(
             f"{where}: the policy decides every {description.control_dt:g} s, robot "
             f"{interface.robot!r} every {interface.control_dt:g} s; a policy runs at the rate of "
-            "its training"
+            f"its training: set control_dt in robot.yaml to {description.control_dt:g}, or give a "
+            f"policy trained with {interface.control_dt:g} s"
         )
     output = Outputs(interface, description, where)
     inputs = _Inputs(interface, description, output, description.skills[skill], where)
@@ -48,6 +49,22 @@ def make_mapping(
         description.action.clip,
         interface.observation_size,
     )
+
+
+def entries(
+    interface: Interface, description: SkillDescription, skill: str, where: str
+) -> list[str]:
+    """Each entry of `observation` with its number of elements in one tick, such as `command 3`.
+
+    Args:
+        interface: of the bundle.
+        description: of the policy, of which `make_mapping` has made a mapping.
+        skill: whose constants are used.
+        where: the description, for errors.
+    """
+    output = Outputs(interface, description, where)
+    inputs = _Inputs(interface, description, output, description.skills[skill], where)
+    return inputs.entries()
 
 
 class _Inputs:
@@ -80,6 +97,13 @@ class _Inputs:
         clip = self.description.observation_clip
         return Selection(columns[0].astype(np.int64), columns[1], columns[2], clip)
 
+    def entries(self) -> list[str]:
+        """Source of each entry, and its number of elements."""
+        return [
+            f"{each.term or each.constant or 'previous_action'} {len(self._part(i, each, 0)[0])}"
+            for i, each in enumerate(self.description.observation)
+        ]
+
     def not_zero_at_start(self) -> list[str]:
         """Entries whose earlier ticks are not zero where our observation has zeros."""
         found = []
@@ -109,9 +133,12 @@ class _Inputs:
 
     def _term(self, name: str, where: str) -> ObservationTerm:
         if name not in self.terms:
-            raise unknown("observation term for the policy:", name, self.terms)
+            raise unknown(f"observation term for the policy of {where}:", name, self.terms)
         if not self.terms[name].policy_input:
-            raise UserError(f"{where}: term {name!r} has `policy_input: false`")
+            raise UserError(
+                f"{where}: term {name!r} has `policy_input: false`; name a term that policies "
+                "see, or set it to true in robot.yaml"
+            )
         return self.terms[name]
 
     def _elements(self, held: Elements, each: Input, lag: int, where: str) -> Columns:
@@ -120,7 +147,7 @@ class _Inputs:
         if (last := max(held.elements)) >= term.count:
             raise UserError(
                 f"{where}: constant {each.constant!r} is element {last} of term {held.term!r}, "
-                f"whose elements are 0 to {term.count - 1}"
+                f"whose elements are 0 to {term.count - 1}; name some of these"
             )
         return self._measured(term, np.array(held.elements), each, lag, where)
 
@@ -143,7 +170,7 @@ class _Inputs:
         if of_pose and (term.derive is not None or term.unit not in POSITION):
             raise UserError(
                 f"{where}: offset {POSE} is of the positions of the joints, term {term.name!r} "
-                f"is in {term.unit}"
+                f"is in {term.unit}; give the offset as numbers"
             )
         namings = (
             []
@@ -156,10 +183,11 @@ class _Inputs:
         known = next((names for names in namings if names), ())
         if of_pose or set(known) & set(joints) or (namings and namings[0] and term.count > 1):
             missing = next((name for name in joints if name not in known), None)
-            problem = "is of joints, and the description has no `joints`"
+            problem = "is of joints, and the description has no `joints`; list them there"
             if missing is not None:
                 problem = f"does not measure joint {missing!r}"
-            raise UserError(f"{where}: term {term.name!r} {problem}. It measures: {listed(known)}")
+            valid = listed(known) or "none"
+            raise UserError(f"{where}: term {term.name!r} {problem}. Valid: {valid}")
         return np.arange(term.count)
 
     def _affine(self, each: Input, size: int, where: str) -> tuple[Floats, Floats]:
@@ -168,7 +196,10 @@ class _Inputs:
         found = []
         for key, value in (("scale", np.asarray(each.scale)), ("offset", offset)):
             if value.ndim and value.size != size:
-                raise UserError(f"{where}: {key} has {value.size} values for {size} elements")
+                raise UserError(
+                    f"{where}: {key} has {value.size} values for {size} elements; give one for "
+                    "all, or one for each"
+                )
             found.append(np.broadcast_to(value, size).astype(np.float64))
         return found[0], found[1]
 
@@ -184,7 +215,8 @@ class _Inputs:
                 if wanted is not None and term.start != wanted.start:
                     raise UserError(
                         f"{self.where}: history.start is {wanted.start!r}, that of history "
-                        f"{term.name!r} in robot.yaml is {term.start!r}"
+                        f"{term.name!r} in robot.yaml is {term.start!r}; set both to that of the "
+                        "training"
                     )
                 if lag <= term.ticks:
                     return self._in_history(term, name, lag)

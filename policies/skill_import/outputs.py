@@ -40,7 +40,8 @@ class Outputs:
         given = description.action.scale
         if isinstance(given, tuple) and len(given) != len(self.names):
             raise UserError(
-                f"{where}: action.scale has {len(given)} values for {len(self.names)} elements"
+                f"{where}: action.scale has {len(given)} values for {len(self.names)} elements; "
+                "give one for all, or one for each"
             )
         self.scale = spread(given, len(self.names))
         if not commands_velocities:
@@ -50,14 +51,20 @@ class Outputs:
         """Joints of the policy, and the place of each in our action."""
         joints = self.description.joints
         if len(self.description.default_positions) != len(joints):
-            raise UserError(f"{self.where}: default_positions: one position per joint is missing")
+            raise UserError(
+                f"{self.where}: default_positions has {len(self.description.default_positions)} "
+                f"values for {len(joints)} joints; give one for each"
+            )
         places = self._places()
         for name in joints:
             if name not in places:
-                raise unknown(f"joint of {self.robot} that the policy drives:", name, places)
+                raise unknown(
+                    f"joint of {self.robot} that the policy of {self.where} drives:", name, places
+                )
         if left := [name for name in places if name not in joints]:
             raise UserError(
-                f"{self.where}: the policy does not drive joint {left[0]!r} of {self.robot}"
+                f"{self.where}: the policy does not drive joint {left[0]!r} of {self.robot}; "
+                "leave its command out of robot.yaml, or give a policy that drives it"
             )
         return joints, [places[name] for name in joints]
 
@@ -67,18 +74,23 @@ class Outputs:
         for name in wanted:
             if name not in terms:
                 raise unknown(
-                    f"action term of {self.robot} that the policy commands:", name, terms
+                    f"action term of {self.robot} that the policy of {self.where} commands:",
+                    name,
+                    terms,
                 )
             if terms[name].unit not in VELOCITY:
                 raise UserError(
                     f"{self.where}: the policy commands velocities, action {name!r} of "
-                    f"{self.robot} is in {terms[name].unit}"
+                    f"{self.robot} is in {terms[name].unit}; name terms in m/s or rad/s"
                 )
             if wanted.count(name) > 1:
-                raise UserError(f"{self.where}: action.terms: {name!r} is given twice")
+                raise UserError(
+                    f"{self.where}: action.terms: {name!r} is given twice; name each term once"
+                )
         if left := [name for name in terms if name not in wanted]:
             raise UserError(
-                f"{self.where}: the policy does not command action {left[0]!r} of {self.robot}"
+                f"{self.where}: the policy does not command action {left[0]!r} of {self.robot}; "
+                "add it to action.terms, or leave it out of robot.yaml"
             )
         labels, slices = self.interface.action_names, self.interface.action_slices
         place = [i for name in wanted for i in range(slices[name].start, slices[name].stop)]
@@ -90,14 +102,19 @@ class Outputs:
         start = 0
         for term in self.interface.action:
             if term.unit not in POSITION:
-                hint = ", for which `kind` is velocity" if term.unit in VELOCITY else ""
+                hint = "; leave it out of robot.yaml"
+                if term.unit in VELOCITY:
+                    hint = ", for which `kind` is velocity; set it in `action`"
                 raise UserError(
                     f"{self.where}: the policy commands positions, action {term.name!r} of "
                     f"{self.robot} is in {term.unit}{hint}"
                 )
             for i, name in enumerate(self._names(term)):
                 if name in found:
-                    raise UserError(f"{self.where}: two commands of {self.robot} drive {name!r}")
+                    raise UserError(
+                        f"{self.where}: two commands of {self.robot} drive {name!r}; leave one of "
+                        "them out of robot.yaml"
+                    )
                 found[name] = start + i
             start += term.size
         return found
@@ -111,8 +128,8 @@ class Outputs:
             if known := joint_names(tracked):
                 return tuple(known[i] for i in term.measured if i is not None)
         raise UserError(
-            f"{self.where}: neither ros.fields nor tracking of action {term.name!r} of robot "
-            f"{self.interface.robot!r} name joints"
+            f"{self.where}: neither ros.fields nor tracking of action {term.name!r} of "
+            f"{self.robot} name joints; name them in ros.fields, such as position[knee]"
         )
 
     def _check_gains(self, description: SkillDescription) -> None:

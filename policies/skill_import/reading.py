@@ -9,27 +9,24 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import (
     ModelProto,
     NodeProto,
     TensorProto,
     ValueInfoProto,
     helper,
-    numpy_helper,
     shape_inference,
     version_converter,
 )
 
 from policies.bundle.imported_graph import MAX_NODES, SHAPES, refused
 from policies.bundle.manifest import sha256
+from policies.skill_import.weights import array_of, constant_of, line
 from sim.errors import UserError, listed, unknown
 
 OPSET = 18
 MAX_BYTES = 64 * 2**20
 CONSTANT, CAST, EXPAND, SPLIT = "Constant", "Cast", "Expand", "Split"  # of which nothing is left
-FLOATS = (TensorProto.FLOAT,)
-INTEGERS = (TensorProto.INT64, TensorProto.INT32)
 STANDARD = ("", "ai.onnx")  # two names of the domain of ONNX's own operators
 
 
@@ -46,9 +43,9 @@ def load(path: Path) -> tuple[ModelProto, str]:
         UserError: not a readable ONNX file, or larger than what is accepted.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist")
+        raise UserError(f"{path} does not exist; name it relative to the file that names it")
     if path.stat().st_size > MAX_BYTES:
-        raise UserError(f"{path} is larger than {MAX_BYTES} bytes")
+        raise UserError(f"{path} is larger than {MAX_BYTES} bytes; export a smaller network")
     try:
         model = onnx.load(str(path), load_external_data=False)
         beside = _external_files(model, path)
@@ -56,9 +53,14 @@ def load(path: Path) -> tuple[ModelProto, str]:
     except UserError:
         raise
     except Exception as error:  # protobuf has errors of its own, which are no ValueError
-        raise UserError(f"{path}: not a readable ONNX file ({line(error)})") from None
+        raise UserError(
+            f"{path}: not a readable ONNX file ({line(error)}); export the policy again"
+        ) from None
     if model.functions:
-        raise UserError(f"{path}: model-local functions are not accepted")
+        raise UserError(
+            f"{path}: model-local functions such as {model.functions[0].name!r} are not accepted; "
+            "export the policy without them, or put them in place with onnx.inliner"
+        )
     return model, sha256(b"".join(each.read_bytes() for each in (path, *beside)))
 
 
@@ -80,7 +82,7 @@ def read_policy(path: Path, output: str | None = None) -> tuple[ModelProto, str]
     if len(inputs := input_names(model)) != 1:
         raise UserError(
             f"{path}: one input is expected, it has {listed(inputs)}; recurrent policies and "
-            "policies with other inputs are not supported"
+            "policies with other inputs are not supported; export one with the observation alone"
         )
     _keep(model, output, path)
     return accepted(model, path), digest
@@ -96,9 +98,14 @@ def accepted(model: ModelProto, path: Path) -> ModelProto:
     """Refuse operators that are not accepted, convert an older operator set, and replace Split.
 
     Raises:
-        UserError: names the operator, or the operator set.
+        UserError: names the operator, the operator set, or weights that are not accepted.
     """
     _check_operators(model, path, SPLIT)
+    for tensor in model.graph.initializer:
+        array_of(tensor, str(path))
+    for node in model.graph.node:
+        if node.op_type == CONSTANT:
+            constant_of(node, str(path))
     model = _with_opset(model, path)
     _replace_splits(model, path)
     _check_operators(model, path)
@@ -122,7 +129,10 @@ def _external_files(model: ModelProto, path: Path) -> list[Path]:
     size = sum(each.stat().st_size for each in files if each.is_file())
     read = sum(int(place.get("length") or size) for place in places)
     if max(size, read) > MAX_BYTES:
-        raise UserError(f"{path}: its external data are larger than {MAX_BYTES} bytes")
+        raise UserError(
+            f"{path}: its external data are larger than {MAX_BYTES} bytes; export a smaller "
+            "network"
+        )
     return files
 
 
@@ -131,7 +141,7 @@ def _keep(model: ModelProto, name: str | None, path: Path) -> None:
     graph = model.graph
     names = [each.name for each in graph.output]
     if not names:
-        raise UserError(f"{path}: it has no output")
+        raise UserError(f"{path}: it has no output; export the policy with its action as one")
     if name is None and len(names) > 1:
         described = listed(f"{each.name} {_dimensions(each)}" for each in graph.output)
         raise UserError(
@@ -198,7 +208,9 @@ def _inferred(model: ModelProto, path: Path) -> dict[str, ValueInfoProto]:
     try:
         graph = shape_inference.infer_shapes(model, data_prop=True).graph
     except Exception as error:  # of several kinds
-        raise UserError(f"{path}: the graph is not valid ({line(error)})") from None
+        raise UserError(
+            f"{path}: the graph is not valid ({line(error)}); export the policy again"
+        ) from None
     return {each.name: each for each in (*graph.input, *graph.output, *graph.value_info)}
 
 
@@ -216,7 +228,7 @@ def _replace_splits(model: ModelProto, path: Path) -> None:
     weights = {each.name: each for each in graph.initializer}
     made: list[NodeProto] = []
     for node in graph.node:
-        parts = _parts(node, dims, weights) if node.op_type == SPLIT else None
+        parts = _parts(node, dims, weights, str(path)) if node.op_type == SPLIT else None
         if parts is None:
             made.append(node)
             continue
@@ -235,7 +247,10 @@ def _replace_splits(model: ModelProto, path: Path) -> None:
 
 
 def _parts(
-    node: NodeProto, dims: Mapping[str, list[int]], weights: Mapping[str, TensorProto]
+    node: NodeProto,
+    dims: Mapping[str, list[int]],
+    weights: Mapping[str, TensorProto],
+    where: str,
 ) -> tuple[int, list[int]] | None:
     """Axis and sizes of a Split; None: they are not known."""
     said = {each.name: each.i for each in node.attribute}
@@ -245,7 +260,7 @@ def _parts(
     count = len(node.output)
     if len(node.input) > 1 and node.input[1]:
         given = weights.get(node.input[1])
-        sizes = [] if given is None else array_of(given).astype(np.int64).ravel().tolist()
+        sizes = [] if given is None else array_of(given, where).astype(np.int64).ravel().tolist()
     else:
         size = -(-whole // count)
         sizes = [*[size] * (count - 1), whole - size * (count - 1)]
@@ -277,21 +292,27 @@ def _check_operators(model: ModelProto, path: Path, *more: str) -> None:
         if kind not in (*SHAPES, CONSTANT, CAST, *more):
             raise refused(kind, str(path))
     if len(model.graph.node) > MAX_NODES:
-        raise UserError(f"{path}: more than {MAX_NODES} operators")
+        raise UserError(
+            f"{path}: {len(model.graph.node)} operators, at most {MAX_NODES} are accepted; export "
+            "a simpler network"
+        )
 
 
 def _with_opset(model: ModelProto, path: Path) -> ModelProto:
     standard = [each.version for each in model.opset_import if each.domain in STANDARD]
     version, newest = max(standard, default=0), onnx.defs.onnx_opset_version()
     if version > newest:
-        raise UserError(f"{path}: opset {version} is not known; up to {newest} is accepted")
+        raise UserError(
+            f"{path}: opset {version} is not known; export the policy with one of up to {newest}"
+        )
     if version >= OPSET:
         return model
     try:
         return version_converter.convert_version(model, OPSET)
     except Exception as error:  # the converter has no error of its own
         raise UserError(
-            f"{path}: opset {version} cannot be converted to {OPSET} ({line(error)})"
+            f"{path}: opset {version} cannot be converted to {OPSET} ({line(error)}); export the "
+            f"policy with opset {OPSET}"
         ) from None
 
 
@@ -315,7 +336,8 @@ def sizes(model: ModelProto, path: Path) -> tuple[int, int]:
             )
         if len(dims) != 2 or dims[1] < 1:
             raise UserError(
-                f"{path}: {each.name!r} has the shape {dims}; rows of a known length are expected"
+                f"{path}: {each.name!r} has the shape {dims}; export the policy for rows of a "
+                "fixed length, such as [1, 45]"
             )
         found.append(int(dims[1]))
     return found[0], found[1]
@@ -330,55 +352,6 @@ def metadata(model: ModelProto, path: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for each in model.metadata_props:
         if each.key in found:
-            raise UserError(f"{path}: its metadata state {each.key!r} twice")
+            raise UserError(f"{path}: its metadata state {each.key!r} twice; leave one of them")
         found[each.key] = each.value
     return found
-
-
-def constant_of(node: NodeProto) -> NDArray[Any]:
-    """The value of an operator `Constant`.
-
-    Raises:
-        UserError: it has none, or one of a type that is not accepted.
-    """
-    if len(node.attribute) != 1 or len(node.output) != 1:
-        raise UserError(f"operator 'Constant' {node.name!r}: one value is expected")
-    attribute = node.attribute[0]
-    if attribute.name == "value":
-        return array_of(attribute.t)
-    value = helper.get_attribute_value(attribute)
-    if attribute.name in ("value_float", "value_floats"):
-        return np.array(value, np.float32)
-    if attribute.name in ("value_int", "value_ints"):
-        return np.array(value, np.int64)
-    raise UserError(f"operator 'Constant' of {node.output[0]!r}: {attribute.name} is not accepted")
-
-
-def array_of(tensor: TensorProto) -> NDArray[Any]:
-    """Weights as an array, whole numbers in 64 bits.
-
-    Raises:
-        UserError: of a type that is not accepted, or not finite.
-    """
-    if tensor.data_type not in FLOATS + INTEGERS:
-        kind = type_name(tensor.data_type)
-        raise UserError(f"weights {tensor.name!r} are {kind}; FLOAT is accepted")
-    try:
-        array: NDArray[Any] = numpy_helper.to_array(tensor)
-    except (ValueError, TypeError) as error:  # its data do not fit its dimensions
-        raise UserError(f"weights {tensor.name!r} are not readable ({line(error)})") from None
-    if tensor.data_type in INTEGERS:
-        return array.astype(np.int64)
-    if not np.isfinite(array).all():
-        raise UserError(f"weights {tensor.name!r} are not finite")
-    return np.ascontiguousarray(array)
-
-
-def type_name(kind: int) -> str:
-    """The name of a type of ONNX, or its number if it has none."""
-    return {value: str(name) for name, value in TensorProto.DataType.items()}.get(kind, str(kind))
-
-
-def line(error: Exception) -> str:
-    """The text of an error of another library as one short line."""
-    return " ".join(str(error).split())[:200]

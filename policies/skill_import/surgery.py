@@ -10,39 +10,36 @@ from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_help
 
 from policies.bundle.onnx_reader import INPUT, OUTPUT
 from policies.bundle.onnx_writer import IR_VERSION
-from policies.skill_import.reading import (
-    CAST,
-    CONSTANT,
+from policies.skill_import.reading import CAST, CONSTANT, OPSET, STANDARD, input_names
+from policies.skill_import.selection import Selection, SkillMapping
+from policies.skill_import.weights import (
     FLOATS,
     INTEGERS,
-    OPSET,
-    STANDARD,
     array_of,
     constant_of,
-    input_names,
     line,
     type_name,
 )
-from policies.skill_import.selection import Selection, SkillMapping
 from sim.errors import UserError
 
 PREFIX = "policy/"  # of the names in the policy's own graph
 
 
-def join(model: ModelProto, mapping: SkillMapping, name: str) -> bytes:
+def join(model: ModelProto, mapping: SkillMapping, name: str, where: str) -> bytes:
     """Returns the ONNX file of a skill: observation (n, O) to action (n, A).
 
     Args:
         model: of `read_policy`.
         mapping: of the skill.
         name: of the skill.
+        where: the ONNX file, for errors.
 
     Raises:
         UserError: the policy's own graph is not a valid one.
     """
     weights: dict[str, NDArray[Any]] = {}
     nodes = _select(mapping.input, INPUT, f"{PREFIX}{input_names(model)[0]}", "in", weights)
-    nodes += _own(model, weights)
+    nodes += _own(model, weights, where)
     result = f"{PREFIX}{model.graph.output[0].name}"
     if mapping.output_clip is not None:
         nodes.append(_clip(result, "out/clipped", mapping.output_clip, "out/clip", weights))
@@ -65,7 +62,8 @@ def join(model: ModelProto, mapping: SkillMapping, name: str) -> bytes:
         checker.check_model(joined, full_check=True)
     except Exception as error:  # the checker has several kinds of errors
         raise UserError(
-            f"skill {name!r}: the policy's graph is not valid ({line(error)})"
+            f"{where}: skill {name!r}: the policy's graph is not valid ({line(error)}); export "
+            "the policy again"
         ) from None
     data: bytes = joined.SerializeToString(deterministic=True)
     return data
@@ -101,18 +99,18 @@ def _clip(
     return helper.make_node("Clip", [source, f"{label}/low", f"{label}/high"], [target])
 
 
-def _own(model: ModelProto, weights: dict[str, NDArray[Any]]) -> list[NodeProto]:
+def _own(model: ModelProto, weights: dict[str, NDArray[Any]], where: str) -> list[NodeProto]:
     """The policy's own nodes under names of their own; constants become weights."""
     nodes = []
     for tensor in model.graph.initializer:
-        weights[f"{PREFIX}{tensor.name}"] = array_of(tensor)
+        weights[f"{PREFIX}{tensor.name}"] = array_of(tensor, where)
     for node in model.graph.node:
         if node.op_type == CONSTANT:
-            weights[f"{PREFIX}{node.output[0]}"] = constant_of(node)
+            weights[f"{PREFIX}{node.output[0]}"] = constant_of(node, where)
             continue
         source = weights.get(f"{PREFIX}{next(iter(node.input), '')}")
         if node.op_type == CAST and source is not None:
-            made = source.astype(_cast_type(node, FLOATS + INTEGERS))
+            made = source.astype(_cast_type(node, FLOATS + INTEGERS, where))
             weights[f"{PREFIX}{node.output[0]}"] = made
             continue
         copy = NodeProto()
@@ -121,7 +119,7 @@ def _own(model: ModelProto, weights: dict[str, NDArray[Any]]) -> list[NodeProto]
         copy.input[:] = [f"{PREFIX}{each}" if each else "" for each in node.input]
         copy.output[:] = [f"{PREFIX}{each}" for each in node.output]
         if node.op_type == CAST:
-            _cast_type(node, FLOATS)
+            _cast_type(node, FLOATS, where)
             copy.op_type = "Identity"  # what is no weight is a 32-bit float already
             del copy.attribute[:]
         copy.domain, copy.doc_string = "", ""
@@ -141,7 +139,7 @@ def _any_rows(node: NodeProto, weights: dict[str, NDArray[Any]]) -> None:
         node.input[1] = f"{node.input[1]}/rows"
 
 
-def _cast_type(node: NodeProto, accepted: tuple[int, ...]) -> type[np.generic]:
+def _cast_type(node: NodeProto, accepted: tuple[int, ...], where: str) -> type[np.generic]:
     """Type of weights that a Cast gives.
 
     Raises:
@@ -150,6 +148,7 @@ def _cast_type(node: NodeProto, accepted: tuple[int, ...]) -> type[np.generic]:
     to = next((each.i for each in node.attribute if each.name == "to"), 0)
     if to not in accepted:
         raise UserError(
-            f"operator {CAST!r} of {node.output[0]!r} gives {type_name(to)}; FLOAT is accepted"
+            f"{where}: operator {CAST!r} of {node.output[0]!r} gives {type_name(to)}; FLOAT is "
+            "accepted: export the policy in 32-bit floats"
         )
     return np.float32 if to in FLOATS else np.int64
