@@ -1,20 +1,23 @@
 """In lockstep the rollout through ROS is the offline rollout, bit for bit."""
 
 import re
+import time
 from dataclasses import replace
 from unittest import mock
 
 import numpy as np
 import pytest
 
+from mlsh_ros.bringup.graphs import SIM
 from mlsh_ros.evaluation.backends import run_offline, run_ros
 from mlsh_ros.evaluation.case import resolve_cases
-from policies.bundle.bundle import write_bundle
+from policies.bundle.bundle import load_bundle, write_bundle
 from policies.bundle.manifest import MANIFEST
 from sim.errors import UserError
 from sim.tasks import registry
 from sim.tasks.registry import use_family
 from tests.support.bundles import fresh_domain, remembering_robot, restless_bundle
+from tests.support.cli import run_mlsh
 from tests.support.own_family import write_family
 
 EPISODES = 10  # x 2 tasks x 50 ticks = 1,000 ticks
@@ -142,6 +145,55 @@ def test_a_rule_that_stops_the_robot_stops_it_in_lockstep_too(tmp_path):
     what = offline.fault.partition(": ")[2]
     with pytest.raises(UserError, match=re.escape(f"stopped the robot: fault: {what}")):
         run_ros(cases, mode="lockstep", domain=fresh_domain(), **how)
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_the_go2_in_a_maze_is_the_same_through_ros_and_in_the_recording_of_it(
+    tmp_path, monkeypatch
+):
+    """The shipped bundle, whose skills are a policy of another trainer, for 2 x 1,500 ticks."""
+    pytest.importorskip("rclpy")
+    from mlsh_ros.bringup.process_launcher import Processes
+    from mlsh_ros.evaluation.ros_rollout import Remote
+
+    bundle = load_bundle("go2_walk")
+    cases = resolve_cases(bundle, task="mazes/maze-7")
+    (case,), ticks = cases, cases[0].family.ticks
+    assert ticks == 1500
+    offline = run_offline(cases, episodes=2, seed=3)
+    domain, place, lines = fresh_domain(), tmp_path / "bag", []
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+    arguments = {
+        "bundle": str(bundle.source),
+        "master": case.master,
+        "task": str(case.task),
+        "mode": "lockstep",
+        "auto_arm": "false",
+        "auto_reset": "false",
+        "namespace": "bot1",
+        "record": "true",
+        "record_dir": str(place),
+    }
+    how = {"task": str(case.task), "master": case.master, "ticks": ticks, "realtime": False}
+    with (
+        Processes(SIM, arguments, lambda *said: lines.append(said), domain) as processes,
+        Remote(bundle, "bot1", processes.check) as client,
+    ):
+        client.wait_until_active("recorder_node", "skill_node", "master_node", "sim_node")
+        deadline = time.monotonic() + 40.0
+        while not any("hears every" in line for _, line in lines):
+            assert time.monotonic() < deadline, lines
+            time.sleep(0.02)
+        through_ros = [client.run_episode(seed=3, number=n, **how) for n in range(2)]
+    compare(offline, through_ros)
+    assert [len(episode.skill) for episode in offline] == [ticks, ticks]
+    assert sum(episode.switches for episode in offline) > 25
+    code, out, err = run_mlsh("replay", place, "go2_walk")
+    # A decision for tick 0, and one a tick ahead of every 25.
+    decisions = 2 * (1 + ticks // bundle.manifest.decision_ticks)
+    said = f"2 sessions, {2 * ticks} ticks, {decisions} decisions, all equal"
+    assert (code, out.splitlines()[-1], err) == (0, said, "")
 
 
 def compare(offline, through_ros):

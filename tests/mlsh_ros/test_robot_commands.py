@@ -46,6 +46,13 @@ def test_a_sound_robot_is_shown_with_its_addresses(tmp_path):
         assert words in out
 
 
+def test_the_shipped_go2_is_sound_and_stands(tmp_path):
+    status, out = run(["check-robot", "go2"], tmp_path)
+    assert status == 0
+    assert out.splitlines()[-1] == "robot go2: sound, 5 warning(s)"
+    assert "does not stand" not in out
+
+
 def test_who_runs_away_when_driven_is_not_called_sound(omni):
     model = (omni / "model.xml").read_text()
     # Held at 0 it stays; driven, each step answers with more than the step before.
