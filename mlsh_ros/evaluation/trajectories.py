@@ -15,7 +15,7 @@ from mlsh_ros.evaluation.case import EvaluationCase
 from mlsh_ros.evaluation.episode import Episode
 from mlsh_ros.evaluation.report.plots import skill_colors
 from sim.envs.world import World
-from sim.interface import PATH_TERMS, Floats
+from sim.interface import Floats, path_fields
 from sim.rendering.scene import EpisodeReplay, Frame
 from sim.tasks.base import EpisodeState
 
@@ -63,8 +63,8 @@ class _Recorder:
     def watch(self, world: World, tick: Tick | None) -> None:
         """Record the world."""
         self._world = world
-        fields = world.physics.fields()
-        seen = {name: fields[name][0] for name in PATH_TERMS if name in fields}
+        fields = path_fields(world.physics.fields())
+        seen = {name: rows[0] for name, rows in fields.items()}
         self._states.append((world.physics.pose[0], seen))
 
     def finish(self, episode: Episode) -> None:

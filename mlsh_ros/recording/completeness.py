@@ -21,6 +21,7 @@ from mlsh_ros.messages.labeled_array import (
 )
 from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
 from mlsh_ros.messages.topics import REQUEST, RESPONSE, STATE, TRACE
+from mlsh_ros.recording.session_rules import is_driven, newest_tick
 from policies.bundle.manifest import Manifest
 
 HEADER = 4  # bytes of CDR in front of a message
@@ -40,9 +41,9 @@ class _Session:
     responses: dict[int, int] = field(default_factory=dict)
 
     @property
-    def asked(self) -> bool:
-        """True if skill_node has requested it; a response alone may be of another master."""
-        return bool(self.ticks or self.requests)
+    def driven(self) -> bool:
+        """True if skill_node had it."""
+        return is_driven(self.ticks, self.requests)
 
 
 class Completeness:
@@ -92,7 +93,7 @@ class Completeness:
         number, tick = int(numbers["session"]), int(numbers["tick"])
         session = self._sessions.get(number)
         if session is None:
-            before = any(each.asked for each in self._sessions.values())
+            before = any(each.driven for each in self._sessions.values())
             session = _Session(whole=before or self._started)
         if topic == TRACE:
             session.ticks.add(tick)
@@ -109,7 +110,7 @@ class Completeness:
         """Describes missing messages whose existence follows from other messages."""
         found = []
         for number, session in list(self._sessions.items()):  # others may come meanwhile
-            if session.asked:
+            if session.driven:
                 found += [f"{text} of session {number}" for text in self._lost(session)]
         count = 0
         for (one, a), (other, b) in pairwise(list(self._outcomes)):
@@ -126,10 +127,8 @@ class Completeness:
         responses = sorted(session.responses)
         asked = sorted([*session.requests.values(), *session.responses.values()])
         newest = [*ticks[-1:], *asked[-1:]]
-        # Who asks at a tick has made all those before it.
         first = 0 if session.whole else (ticks or asked)[0]
-        last = max([*ticks[-1:], *(tick - 1 for tick in asked[-1:])])
-        lost = {f"{TRACE}: ticks": _holes(ticks, first, last)}
+        lost = {f"{TRACE}: ticks": _holes(ticks, first, newest_tick(ticks, asked))}
         # And whoever has made a tick has asked for every macro step up to it.
         due = [(tick + self._lead) // self._decision_ticks for tick in (*ticks[:1], *newest)]
         begun = 0 if session.whole else min([*requests, *responses, *(d + 1 for d in due[:1])])

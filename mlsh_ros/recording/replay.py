@@ -29,6 +29,7 @@ from mlsh_ros.recording.recorded_sessions import (
     Session,
     collect_sessions,
 )
+from mlsh_ros.recording.session_rules import is_driven, newest_tick
 from policies.bundle.bundle import FINGERPRINT_DIGITS, Bundle, fingerprint_of
 from policies.bundle.runtime import Network, choose, load_master, load_skills
 from sim.errors import UserError
@@ -110,7 +111,7 @@ def replay(
     masters: dict[str, Network] = {}
     judged = _judged(recording, bundle, sessions)
     for session in sessions:
-        if not (session.ticks or session.questions):  # an answer alone may be of another master
+        if not is_driven(session.ticks, session.questions):
             continue
         result.sessions += 1
         judge = _ReplayCheck(bundle, session, result, judged, seen.lockstep)
@@ -199,8 +200,8 @@ class _ReplayCheck:
                 self.result.first_tick = self.result.first_tick or difference
             memory.remember(told.observation, told.action)
             before = told
-        # Who asks at a tick has made all those before it.
-        self._follows(self.session.asked, before.tick if before else -1)
+        last = before.tick if before else -1
+        self._follows(newest_tick([last], [self.session.asked]) + 1, last)
 
     def _runs(
         self, hierarchy: SkillSchedule, told: RecordedTick, before: RecordedTick | None, last: bool

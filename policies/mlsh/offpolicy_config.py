@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
+from typing_extensions import Self
 
 from sim.interface import STRICT, Integer, Number, Positive
 
@@ -29,13 +30,30 @@ class OffPolicyConfig:
     spread: Positive = 1.0  # scale of the posterior samples; 1: as the posterior
     members: Annotated[Integer, Field(gt=1)] = 8  # posterior samples, the mean included
     iterations: Count = 30  # iterations of value iteration per update
-    # Fraction of the decisions of the first episode that are random.
+    # Fraction of the decisions of a task's first update that are random.
     initial_epsilon: Annotated[Number, Field(ge=0, le=1)] = 0.5
-    # Fraction of the decisions that are random from episode `epsilon_episodes` on.
+    # Fraction of the decisions that are random in updates that begin with episode
+    # `epsilon_episodes` or a later one; at most `initial_epsilon`.
     epsilon: Annotated[Number, Field(ge=0, lt=1)] = 0.1
-    epsilon_episodes: Count = 26  # episodes in which `initial_epsilon` falls to `epsilon` linearly
+    # Episodes in which `initial_epsilon` falls to `epsilon` linearly; all episodes of an update
+    # have the fraction of its first one.
+    epsilon_episodes: Count = 26
+
+    @model_validator(mode="after")
+    def _falling(self) -> Self:
+        if self.initial_epsilon < self.epsilon:
+            raise ValueError(
+                f"initial_epsilon {self.initial_epsilon:g} is below epsilon {self.epsilon:g}, so "
+                "that the fraction of random decisions would rise; valid are values from "
+                f"{self.epsilon:g} to 1"
+            )
+        return self
 
     def random_part(self, episode: int) -> float:
-        """Fraction of the decisions of a task's episode, counted from 0, that is random."""
+        """Fraction of random decisions of an update.
+
+        Args:
+            episode: number of the update's first episode of the task, counted from 0.
+        """
         passed = min(1.0, episode / self.epsilon_episodes)
         return self.initial_epsilon + (self.epsilon - self.initial_epsilon) * passed

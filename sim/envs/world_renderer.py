@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.envs.world import World
-from sim.interface import PATH_TERMS
+from sim.interface import path_fields
 from sim.physics.robot_model import Robot
 from sim.rendering.offscreen import EpisodeReplay, Frame, OffscreenRenderer
 
@@ -33,10 +33,10 @@ class WorldRenderer:
         Raises:
             NoGraphics: OpenGL is missing.
         """
-        fields, pose = world.physics.fields(), world.physics.pose
+        fields, pose = path_fields(world.physics.fields()), world.physics.pose
         pictures = []
         for b in range(world.size):
-            seen = {name: fields[name][b] for name in PATH_TERMS if name in fields}
+            seen = {name: rows[b] for name, rows in fields.items()}
             layout = {name: rows[b : b + 1].copy() for name, rows in world.layout.items()}
             scene = EpisodeReplay(world.family, "", layout, [Frame(seen, "", COLOR, pose[b])])
             pictures.append(np.array(self._renderer.draw(scene, 0)))

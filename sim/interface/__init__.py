@@ -24,7 +24,7 @@ from sim.interface.memory import ObservationMemory
 from sim.interface.message_paths import Path, Step, element_path, parse_path, path_text
 from sim.interface.names import Label, RobotName, Text
 from sim.interface.orientation import DERIVED, fold, is_unit
-from sim.interface.path_term import PATH_TERMS, path_term
+from sim.interface.path_term import PATH_TERMS, path_fields, path_term
 from sim.interface.rays import LASER_SCAN, Rays
 from sim.interface.start_pose import StartPose, StartTerm
 from sim.interface.term_sources import MujocoActuators, MujocoState, RosField, same_value
@@ -88,6 +88,7 @@ __all__ = [
     "interface_to_dict",
     "is_unit",
     "parse_path",
+    "path_fields",
     "path_term",
     "path_text",
     "ranges",

@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.interface import PATH_TERMS, Floats, path_term
+from sim.interface import PATH_TERMS, Floats, path_fields, path_term
 from sim.physics.mjcf_addresses import BASE, Indices, Start, address, start_address
 from sim.physics.robot_model import Robot
 from sim.rendering.topdown import Shape, footprints
@@ -55,7 +55,7 @@ class EpisodeReplay:
     @property
     def path(self) -> Floats:
         """(n, 2) positions of the robot or of an arm's tool, per frame; empty without them."""
-        seen = [[f.fields.get(name, ())[:2] for name in PATH_TERMS] for f in self.frames]
+        seen = [[row[:2] for row in path_fields(f.fields).values()] for f in self.frames]
         places = [next((xy for xy in each if len(xy) == 2), None) for each in seen]
         return np.array([xy for xy in places if xy is not None], np.float64).reshape(-1, 2)
 

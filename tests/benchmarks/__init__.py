@@ -1,6 +1,8 @@
 """Measurements; each is a module to run, see the Makefile and docs/results.md."""
 
-from collections.abc import Callable
+import shlex
+import subprocess
+from collections.abc import Callable, Sequence
 from functools import wraps
 
 from sim.errors import UserError
@@ -17,3 +19,16 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
             raise SystemExit(str(error)) from None
 
     return run
+
+
+def output_of(command: Sequence[str]) -> str:
+    """Run a command; returns what it wrote to standard output.
+
+    Raises:
+        UserError: it failed; with its status and the last line of its error.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
+        raise UserError(f"{shlex.join(command)}: ended with status {done.returncode}: {said}")
+    return done.stdout

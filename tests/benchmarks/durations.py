@@ -28,6 +28,7 @@ from policies.training.finetune import install_skills, task_config
 from sim.envs.vec_env import TaskVectorEnv
 from sim.seeding import Stream, generator
 from sim.tasks.task_id import TaskId
+from tests.benchmarks import one_line_errors
 
 Ints = NDArray[np.intp]
 
@@ -194,6 +195,7 @@ def learn(config: TrainConfig, bundle, number: int, durations: list[float], give
             )
 
 
+@one_line_errors
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])

@@ -18,6 +18,7 @@ import numpy as np
 from sim.interface import Floats
 from sim.physics.batched_physics import BAD, NUMBER, BatchedPhysics
 from sim.physics.robot_model import Robot, load_robot
+from tests.benchmarks import one_line_errors
 
 INTEGRATORS = ("EULER", "IMPLICITFAST", "IMPLICIT", "RK4")
 SIZE, SEED = 64, 0
@@ -57,6 +58,7 @@ def simulate(
     return np.array(seen), failed, rate
 
 
+@one_line_errors
 def main() -> None:
     """Entry point of the process."""
     robot = load_robot(sys.argv[1] if len(sys.argv) > 1 else "ant")

@@ -1,4 +1,4 @@
-"""Trainings of Moving Bandits whose rewards have another unit or another zero: docs/results.
+"""Moving Bandits with rewards of another unit or another zero: docs/results/verdicts.md.
 
 python -m tests.benchmarks.invariance [--seeds 3] [--steps 1000000]
 

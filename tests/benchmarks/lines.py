@@ -8,9 +8,10 @@ Code is what is neither blank, nor a comment, nor a docstring.
 from __future__ import annotations
 
 import ast
-import subprocess
 import sys
 from collections import Counter
+
+from tests.benchmarks import one_line_errors, output_of
 
 PURPOSES = {  # the longest prefix counts
     "sim": "simulation",
@@ -27,7 +28,7 @@ PURPOSES = {  # the longest prefix counts
 
 def git(*arguments: str) -> str:
     """Output of a git command."""
-    return subprocess.check_output(["git", *arguments], text=True)
+    return output_of(["git", *arguments])
 
 
 def purpose(path: str) -> str | None:
@@ -69,6 +70,7 @@ def count(revision: str) -> Counter[tuple[str, str]]:
     return lines
 
 
+@one_line_errors
 def main() -> None:
     """Print one table for all revisions."""
     revisions = sys.argv[1:] or ["HEAD"]

@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.benchmarks import one_line_errors
 from tests.support import pages
 
 PAGE = Path(__file__).parents[2] / "docs" / "use-your-own-policies.md"
@@ -45,8 +46,10 @@ def measure(text: str) -> list[tuple[str, float]]:
     return shells[0].seconds
 
 
-def main(wanted: str) -> None:
+@one_line_errors
+def main() -> None:
     """Print the seconds of every command, and their sum on the way from the file to the robot."""
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
     for heading, text in pages.parts(PAGE.read_text()).items():
         if "```console" not in text or wanted not in heading:
             continue
@@ -60,4 +63,4 @@ def main(wanted: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "")
+    main()

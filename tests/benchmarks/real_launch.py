@@ -20,6 +20,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from tests.benchmarks import one_line_errors
+
 START, END = 60.0, 20.0  # s
 # Name, signal, whether to the launcher's whole group, namespaces.
 WAYS = (
@@ -97,6 +99,7 @@ def end(
         return took, errors + [f"process {node} did not end" for node in left]
 
 
+@one_line_errors
 def main() -> None:
     """Entry point."""
     if sys.argv[1:2] == ["--launch"]:

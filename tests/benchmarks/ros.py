@@ -29,6 +29,7 @@ import numpy as np
 
 from mlsh_ros.bringup.network import localhost_environment
 from policies.bundle.bundle import Bundle
+from tests.benchmarks import one_line_errors
 from tests.benchmarks.robot import START_UP, Robot
 from tests.benchmarks.scheduler_baseline import KINDS, Floor
 from tests.benchmarks.tick import make_bundle
@@ -199,6 +200,7 @@ def _cost(rate: float, bundle: Bundle, seconds: float, repeats: int, folder: Pat
     return f"{rate:6g}   {', '.join(parts)}; missed {m['off_missed']:.0f} -> {m['on_missed']:.0f}"
 
 
+@one_line_errors
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(

@@ -27,6 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.benchmarks import one_line_errors
+
 STEPS = 200_000
 # Of a JSON file: what differs from run to run of the same code.
 VARYING = re.compile(
@@ -177,6 +179,7 @@ def compare(before: Path, after: Path) -> int:
     return total
 
 
+@one_line_errors
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

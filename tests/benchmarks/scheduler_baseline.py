@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.benchmarks import one_line_errors
 from tests.benchmarks.tick import JOINTS, bare
 
 KINDS = ("bare", "timer")
@@ -62,6 +63,7 @@ class Floor:
         return np.asarray(np.load(self._file)[int(self._rate) :])
 
 
+@one_line_errors
 def main() -> None:
     """Entry point of the process."""
     kind, rate, seconds, file = sys.argv[1:]

@@ -16,6 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.benchmarks import one_line_errors
+
 AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
 BUSY = 2  # sessions that compute
 # Reads how long it has waited in the queue of its core, ns; so that its own sleep does not count.
@@ -59,6 +61,7 @@ def measure(command: list[str], *, busy: bool) -> tuple[list[tuple[float, int]],
     return [(float(longest), int(count)) for longest, count in told], status
 
 
+@one_line_errors
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])

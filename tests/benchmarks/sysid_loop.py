@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +31,7 @@ from sim.physics.robot_model import load_robot
 from sim.randomization.schema import SimParams, sim_params_from_dict
 from sim.tasks.moving_bandits import MovingBandits
 from sim.tasks.registry import make_family
+from tests.benchmarks import one_line_errors, output_of
 
 BUNDLE = MovingBandits.name  # the shipped one
 EPISODES, SEED = 50, 7  # per task, the same everywhere; recordings have seed 0
@@ -136,10 +136,10 @@ def trained(sim_params: Path, folder: Path, steps: int) -> list[EvaluationCase]:
 
 
 def _mlsh(*arguments: object) -> None:
-    command = [sys.executable, "-m", "mlsh_ros.cli.main", *map(str, arguments)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    output_of([sys.executable, "-m", "mlsh_ros.cli.main", *map(str, arguments)])
 
 
+@one_line_errors
 def main() -> None:
     """Print a line per robot."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -16,6 +16,7 @@ import numpy as np
 
 from policies.mlsh.networks import Normalizer
 from policies.mlsh.offpolicy_config import OffPolicyConfig
+from tests.benchmarks import one_line_errors
 from tests.benchmarks.durations import DurationLearner
 from tests.support.taxi import FAMP_LANDMARKS, PAIRS, STEPS, TaxiTask, famp_task, gymnasium_task
 
@@ -149,6 +150,7 @@ def bounds(tasks: list[TaxiTask]) -> np.ndarray:
     return np.array(rows)
 
 
+@one_line_errors
 def main() -> None:
     """Bounds, then a line per update: means over tasks and seeds, and the worst seed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])

@@ -30,6 +30,7 @@ from policies.bundle.manifest import GOLDEN, Family, Manifest, Master, Provenanc
 from policies.bundle.onnx_writer import write_graph
 from policies.bundle.runtime import Network
 from sim.interface import Floats, Interface, interface_from_dict
+from tests.benchmarks import one_line_errors
 
 JOINTS, N, HIDDEN = 12, 10, 256
 TERMS = {  # of each joint, with topic and field: 48 observations
@@ -239,6 +240,7 @@ def bare(rate: float, seconds: float) -> np.ndarray:
     return np.array(late)
 
 
+@one_line_errors
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__)

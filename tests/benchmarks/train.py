@@ -24,6 +24,7 @@ from mujoco.batch import Batch
 
 from policies.mlsh.config import TrainConfig
 from sim.physics.robot_model import load_robot
+from tests.benchmarks import one_line_errors
 from tests.benchmarks.runners import ENVS, GROUPS, RUNNERS, TICKS, Runner, RunnerMlsh, config
 
 LARGE = ["skill.minibatch=4096", "skill.epochs=5"]
@@ -73,6 +74,7 @@ class Ours:
         return ITERATIONS * self.steps / (time.perf_counter() - start)
 
 
+@one_line_errors
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(

@@ -24,6 +24,7 @@ from typing import Any
 from mlsh_ros.bringup.graphs import SIM
 from mlsh_ros.bringup.network import LOCAL, PROFILES, RANGE
 from mlsh_ros.bringup.process_launcher import Processes
+from tests.benchmarks import one_line_errors
 
 GAP = 0.19  # s without a message that come every 0.1 s or more often
 STALL = 0.05  # s for which the listener itself did not run
@@ -197,9 +198,11 @@ def _run(name: str, settings: dict[str, str], options: argparse.Namespace) -> No
     clean["ROS_DOMAIN_ID"] = str(random.SystemRandom().randrange(1, 101))
     command = [sys.executable, "-m", "tests.benchmarks.transport", "--transport", name]
     command += ["--kills", str(options.kills), "--joins", str(options.joins)]
-    subprocess.run(command, env={**clean, **settings}, check=True)
+    if status := subprocess.run(command, env={**clean, **settings}, check=False).returncode:
+        raise SystemExit(status)  # it has said why
 
 
+@one_line_errors
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__)

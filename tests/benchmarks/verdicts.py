@@ -7,7 +7,6 @@ A row is written as soon as its training is done, and what is in the file is not
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -25,6 +24,7 @@ from policies.mlsh.presets import preset
 from policies.training.metrics import Row, describe
 from policies.training.verdict import Verdict, evidence_of, explain, judge
 from sim.tasks.registry import FAMILIES
+from tests.benchmarks import one_line_errors, output_of
 from tests.support.shifted_bandits import ShiftedBandits
 
 FAMILIES[ShiftedBandits.name] = ShiftedBandits
@@ -162,10 +162,11 @@ def learn(family: str, learner: str, updates: int, truth: str) -> dict[str, obje
         path = f"{folder}/learned"
         command = [sys.executable, "-m", "mlsh_ros.cli.main", "finetune", "moving_bandits"]
         command += ["--task", family, "--learner", learner, "--updates", str(updates)]
-        subprocess.run([*command, "--no-baseline", "-o", path], check=True, capture_output=True)
+        output_of([*command, "--no-baseline", "-o", path])
         return evaluate(path, family, truth)
 
 
+@one_line_errors
 def main() -> None:
     """Row by row, then the table of truths and verdicts."""
     parser = argparse.ArgumentParser(description=__doc__)

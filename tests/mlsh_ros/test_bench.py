@@ -1,8 +1,11 @@
 """The benches' own parts, in sizes that measure nothing."""
 
+import ast
 import importlib
 import json
+import sys
 import time
+from pathlib import Path
 from unittest import mock
 
 import mujoco
@@ -14,10 +17,11 @@ from policies.bundle.bundle import load_bundle
 from policies.mlsh.mlsh import Mlsh
 from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
+from sim.errors import UserError
 from sim.physics.robot_model import load_robot
 from sim.tasks import registry
 from sim.tasks.registry import add_family, make_family
-from tests.benchmarks import scale
+from tests.benchmarks import output_of, scale
 from tests.support.bundles import small_config
 
 
@@ -188,3 +192,24 @@ def test_a_wrong_name_is_one_line(bench, arguments, monkeypatch):
     refused = pytest.raises(SystemExit, match=wrong)
     with mock.patch.dict(registry._LOADED), refused:
         importlib.import_module(f"tests.benchmarks.{bench}").main()
+
+
+def test_every_bench_says_errors_in_one_line():
+    """`one_line_errors` is what the test above rests on."""
+    entries = [
+        (path.name, [ast.unparse(each) for each in node.decorator_list])
+        for path in (Path(__file__).parents[1] / "benchmarks").glob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef) and node.name == "main"
+    ]
+    assert len(entries) > 25
+    assert [name for name, decorators in entries if decorators != ["one_line_errors"]] == []
+
+
+def test_the_error_of_a_command_is_said():
+    assert output_of([sys.executable, "-c", "print(3)"]) == "3\n"
+    code = "import sys; print('much'); sys.exit('no such task')"
+    with pytest.raises(UserError, match=r"-c .*: ended with status 1: no such task$"):
+        output_of([sys.executable, "-c", code])
+    with pytest.raises(UserError, match=r"status 3: it said nothing$"):
+        output_of([sys.executable, "-c", "raise SystemExit(3)"])

@@ -21,7 +21,7 @@ from policies.bundle.bundle import load_bundle, pretrained_names
 from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.errors import UserError
-from sim.interface import PATH_TERMS, path_term
+from sim.interface import path_fields, path_term
 from sim.interface.memory import ObservationMemory
 from sim.physics.robot_model import load_robot
 from sim.rendering.scene import EpisodeReplay, Frame
@@ -163,8 +163,8 @@ def wander(name, task, ticks=8):
     world.reset(np.zeros(1, np.int32), [task], [episode_rng(0, 0)])
     frames = []
     for _ in range(ticks + 1):
-        fields = world.physics.fields()
-        seen = {name: fields[name][0] for name in PATH_TERMS if name in fields}
+        fields = path_fields(world.physics.fields())
+        seen = {name: rows[0] for name, rows in fields.items()}
         frames.append(Frame(seen, "", (0, 0, 0), world.physics.pose[0]))
         world.step_command(rng.uniform(*world.interface.limits)[None])
     zeros = np.zeros((ticks, 1))

@@ -280,6 +280,28 @@ def test_the_random_part_falls_linearly_and_stays():
     assert found == pytest.approx([0.5, 0.4, 0.3, 0.1, 0.1])
 
 
+@pytest.mark.parametrize("setting", ["initial_epsilon=0.05", "epsilon=0.6"])
+def test_random_decisions_that_would_become_more_are_refused(setting):
+    plain, _ = task_config(BUNDLE, TaskId.parse("ring_bandits/sector-1"), seed=0)
+    message = (
+        r"^settings: offpolicy: initial_epsilon (0\.05 is below epsilon 0\.1|0\.5 is below "
+        r"epsilon 0\.6), .* would rise; valid are values from 0\.[16] to 1$"
+    )
+    with pytest.raises(UserError, match=message):
+        with_settings(plain, [f"offpolicy.{setting}"], baseline=False, learner="q")
+    with_settings(plain, ["offpolicy.initial_epsilon=0.1"], baseline=False, learner="q")
+
+
+@pytest.mark.parametrize(
+    ("per_update", "fractions"),
+    [(4, [0.5, 0.438, 0.377, 0.315, 0.254, 0.192, 0.131, 0.1]), (16, [0.5, 0.254, 0.1])],
+)
+def test_all_episodes_of_an_update_have_the_fraction_of_its_first_one(per_update, fractions):
+    """Decision 54: of 26 episodes 4, 8 .. or 16, 32 have passed; 0.5 - 0.4 x 16 / 26 = 0.254."""
+    found = [OffPolicyConfig().random_part(per_update * n) for n in range(len(fractions))]
+    assert found == pytest.approx(fractions, abs=5e-4)
+
+
 @pytest.fixture
 def light(monkeypatch):
     monkeypatch.setattr("policies.training.adapt.SCORED_TICKS", 32 * 50)

@@ -1,5 +1,6 @@
 """Reach and Reach Sequence: what pays, what is seen, and what returns are possible; the arm."""
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -12,7 +13,7 @@ from sim.envs.reference_returns import (
 )
 from sim.envs.world import World
 from sim.errors import UserError
-from sim.interface import PATH_TERMS, path_term
+from sim.interface import PATH_TERMS, path_fields, path_term
 from sim.physics.robot_model import load_robot
 from sim.robot_setup.step_test import run_step_tests
 from sim.robot_setup.validation import find_errors, find_warnings
@@ -66,6 +67,24 @@ def test_the_tool_is_where_the_links_lead():
 def test_a_path_is_drawn_of_the_base_or_else_of_the_tool():
     assert path_term(ARM.interface).name == "tool_position"
     assert path_term(load_robot("omni").interface).name == PATH_TERMS[0] == "position"
+
+
+def test_what_the_policy_does_not_see_hides_no_path_that_it_sees():
+    """A report has recorded observations only."""
+    interface = ARM.interface
+    (tool,) = (term for term in interface.observation if term.name == "tool_position")
+    base = replace(tool, name="position", policy_input=False)
+    both = replace(interface, observation=(base, *interface.observation))
+    assert path_term(both).name == "position"
+    assert path_term(both, observed=True).name == "tool_position"
+    alone = replace(interface, observation=(base, interface.observation[0]))
+    assert path_term(alone, observed=True) is None
+
+
+def test_the_fields_of_a_path_are_those_that_are_there_the_base_first():
+    fields = {"tool_position": 1, "velocity": 2, "position": 3}
+    assert list(path_fields(fields).items()) == [("position", 3), ("tool_position", 1)]
+    assert path_fields({"velocity": 2}) == {}
 
 
 # What an episode draws ------------------------------------------------------------------------

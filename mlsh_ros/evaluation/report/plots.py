@@ -52,7 +52,7 @@ class Route:
 def route_of(episode: Episode, bundle: Bundle, seed: int) -> Route:
     """Returns the path of an episode, in the term's unit, and its goals if they are observed."""
     interface = bundle.interface
-    place = path_term(interface)
+    place = path_term(interface, observed=True)
     assert place is not None
     position = _term(episode, interface, place.name)[:, :2]
     names = {term.name for term in interface.observation if term.policy_input}

@@ -91,8 +91,8 @@ def _facts(evaluation: Evaluation) -> dict[str, Any]:
 
 def _paths(evaluation: Evaluation) -> list[Paths] | None:
     """Some episodes of every task; None if the robot observes no position in the plane."""
-    place = path_term(evaluation.bundle.interface)
-    if place is None or not place.policy_input:
+    place = path_term(evaluation.bundle.interface, observed=True)
+    if place is None:
         return None
     return [_task_paths(evaluation, i, place.unit) for i in range(len(evaluation.lines))]
 
