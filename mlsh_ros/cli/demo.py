@@ -61,12 +61,13 @@ def demo(
     from mlsh_ros.evaluation.report.report import write_report
     from mlsh_ros.evaluation.scores import summarize
     from policies.bundle.bundle import load_bundle
-    from sim.files.output import check_place, discard, write_json
+    from sim.files.output import check_place, make_room, write_json
 
     loaded = load_bundle(bundle)
     cases = resolve_cases(loaded, task=task or (TASK if bundle == BUNDLE else None))
-    for name in ("report.json", "report.html", "demo.gif", "demo.png"):
-        check_place(output / name, overwrite=overwrite)
+    files = [output / name for name in ("report.json", "report.html", "demo.gif", "demo.png")]
+    for file in files:
+        check_place(file, overwrite=overwrite)
     say("starting skill, master, sim and watchdog node (real ROS 2, this computer only)")
     start = time.monotonic()
 
@@ -91,13 +92,12 @@ def demo(
         say(f"driving in {mode} instead: the same nodes, which wait for each other")
         done = drive(mode)
     result = summarize(cases, f"ros-{mode}", seed, done)
-    if overwrite:
-        discard(*(output / name for name in ("report.html", "demo.gif", "demo.png")))
-    write_json(output / "report.json", result.to_dict(), overwrite=overwrite)
-    write_report(result, output / "report.html", overwrite=overwrite)
+    make_room(*files, overwrite=overwrite)
+    write_json(files[0], result.to_dict(), overwrite=overwrite)
+    write_report(result, files[1], overwrite=overwrite)
     show(result)
-    say(f"report: {output / 'report.html'}")
-    _film(cases, done, seed, output / "demo.gif", overwrite)
+    say(f"report: {files[1]}")
+    _film(cases, done, seed, files[2], overwrite)
     say(f"done in {time.monotonic() - start:.0f} s")
 
 

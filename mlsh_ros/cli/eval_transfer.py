@@ -93,7 +93,7 @@ def eval_transfer(
         return f"{target} has {len(results)} results" if results else "nothing was written"
 
     with interrupted(kept):
-        for result in recorded(learned, target):
+        for result in recorded(learned, target, overwrite=overwrite):
             results.append(result)
     for summary in summarize_transfer(results, config.robot):
         _show(summary)

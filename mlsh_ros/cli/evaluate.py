@@ -115,7 +115,7 @@ def _score(
     from mlsh_ros.evaluation.measured import measured
     from mlsh_ros.evaluation.report.report import write_report
     from mlsh_ros.evaluation.scores import reference_returns, summarize
-    from sim.files.output import discard, write_json
+    from sim.files.output import make_room, write_json
 
     # As it is before it drives; a file may be changed meanwhile.
     what = measured(cases[0])
@@ -123,8 +123,7 @@ def _score(
     done = _drive(cases, backend, episodes, seed, domain)
     result = summarize(cases, backend, seed, done, what=what, limits=limits)
     # First the files: a terminal that is gone must not take hours of driving with it.
-    if overwrite:
-        discard(files[1])
+    make_room(*files, overwrite=overwrite)
     write_json(files[0], result.to_dict(), overwrite=overwrite)
     write_report(result, files[1], overwrite=overwrite)
     show(result)
@@ -140,15 +139,14 @@ def _map(
     overwrite: bool,
 ) -> None:
     from mlsh_ros.evaluation.robustness import plot_map, points_of, robustness
-    from sim.files.output import discard, write_json
+    from sim.files.output import make_room, write_json
 
     with progress_bar() as progress:
         bar = progress.add_task("points", total=points_of(axes))
         found = robustness(
             cases, axes, episodes=episodes, seed=seed, on_point=lambda: progress.advance(bar)
         )
-    if overwrite:
-        discard(files[1])
+    make_room(*files, overwrite=overwrite)
     write_json(files[0], found.to_dict(), overwrite=overwrite)
     plot_map(found, files[1], overwrite=overwrite)
     say(f"score without a difference: {percent(found.nominal.score)}")

@@ -193,7 +193,7 @@ def finetune(
             episodes=episodes,
             baseline=baseline,
         )
-    found.write(*files)
+    found.write(*files, overwrite=overwrite)
     _show(found)
     for estimate, curve in zip(result.adapted.estimates, result.adapted.curves, strict=False):
         # Numbers of a topic may have another unit than the task's rewards in simulation.

@@ -214,24 +214,28 @@ def _check_contents(manifest: Manifest, files: dict[str, bytes], source: Path) -
     return Bundle(manifest, files, golden, source)
 
 
-def write_bundle(manifest: Manifest, files: dict[str, bytes], path: Path) -> Bundle:
+def write_bundle(
+    manifest: Manifest, files: dict[str, bytes], path: Path, *, overwrite: bool = True
+) -> Bundle:
     """Write a bundle folder; an existing one is replaced only when the new one is complete.
 
     Args:
         manifest: hashes and digest are filled in here.
         files: everything but the manifest.
         path: the folder.
+        overwrite: whether an existing bundle may be replaced.
 
     Returns:
         The bundle as it was read back.
 
     Raises:
-        UserError: it could not be written, or `path` is something other than a bundle.
+        UserError: it could not be written, or `path` is something other than a bundle, or a bundle
+            that must not be replaced.
     """
     whole = make_manifest(manifest, files)
     text = json.dumps(whole.to_dict(), indent=1, sort_keys=True)
     contents = {**files, MANIFEST: text.encode()}
-    check_target(path)
+    check_target(path, overwrite=overwrite)
     check_bundle(contents, path)
     write_folder(contents, path)
     return load_bundle(path)

@@ -145,6 +145,8 @@ def export(
     name: str,
     path: Path,
     skill_limits: SkillLimits | None = None,
+    *,
+    overwrite: bool = True,
 ) -> tuple[Bundle, Parity]:
     """Write a bundle from a learner whose group g is the g-th of `masters`.
 
@@ -156,13 +158,14 @@ def export(
         name: of the bundle.
         path: the folder.
         skill_limits: permitted measurements while a skill is active, by name of the skill.
+        overwrite: whether an existing bundle may be replaced.
 
     Raises:
         UserError: parity fails, a name is invalid, or the bundle cannot be written.
     """
     for kind, each in (("bundle", name), *(("master", label) for label in masters)):
         check_name(kind, each)
-    check_target(path)
+    check_target(path, overwrite=overwrite)
     agent: Agent = learner.agent
     observation = golden_observations(learner)
     names = skill_names(agent.skills.count)
@@ -193,7 +196,7 @@ def export(
         files={},
         digest="0" * 64,
     )
-    return write_bundle(manifest, files, path), parity
+    return write_bundle(manifest, files, path, overwrite=overwrite), parity
 
 
 def make_golden(

@@ -16,7 +16,7 @@ from policies.training.adapt import OFF_POLICY_EPISODES
 from policies.training.run import with_all_tasks
 from sim.envs.reference_returns import all_reference_returns
 from sim.errors import UserError
-from sim.files.output import discard, replacing, write_csv
+from sim.files.output import check_place, make_room, replacing, write_csv
 from sim.physics.robot_model import load_robot
 from sim.statistics import mean_interval
 from sim.tasks.registry import make_family
@@ -109,7 +109,7 @@ def summarize(jobs: list[SweepJob]) -> list[SweepSummary]:
     return [SweepSummary(name, [o for o in outcomes if o.job.variant == name]) for name in names]
 
 
-def write_table(summaries: list[SweepSummary], path: Path) -> None:
+def write_table(summaries: list[SweepSummary], path: Path, *, overwrite: bool = False) -> None:
     """Write all numbers, one row per variant, seed, task and update."""
     rows = (
         (
@@ -121,17 +121,25 @@ def write_table(summaries: list[SweepSummary], path: Path) -> None:
         for i, task in enumerate(o.tasks)
         for u, steps in enumerate(o.steps)
     )
-    write_csv(path, HEADER, rows)
+    write_csv(path, HEADER, rows, overwrite=overwrite)
 
 
-def _check_table(path: Path, planned: Sequence[SweepJob]) -> None:
-    """Refuse to replace a table by one that lacks some of its runs.
+def _has_table(path: Path, figure: Path, planned: Sequence[SweepJob]) -> bool:
+    """True if an earlier sweep has left its table and figure, which are written anew.
 
     Raises:
-        UserError: names a run that the sweep to come does not have.
+        UserError: the table has runs that the sweep to come does not have, or one of the files is
+            not of a sweep.
     """
+    check_place(path, overwrite=True)
+    check_place(figure, overwrite=True)
     if not path.is_file():
-        return
+        if figure.is_file():
+            raise UserError(
+                f"{figure} exists, and no table {path.name} of a sweep beside it; give another "
+                "--output, or move it"
+            )
+        return False
     lines = path.read_bytes().decode(errors="replace").splitlines()
     if lines[:1] != [",".join(HEADER)]:
         raise UserError(f"{path} is no table of a sweep; give another --output")
@@ -142,9 +150,12 @@ def _check_table(path: Path, planned: Sequence[SweepJob]) -> None:
             f"{path} has results of {missing[0][0]!r} with seed {missing[0][1]}, which this sweep "
             "does not have; give another --output, or the same variants and seeds"
         )
+    return True
 
 
-def plot(summaries: list[SweepSummary], target_score: float, path: Path) -> None:
+def plot(
+    summaries: list[SweepSummary], target_score: float, path: Path, *, overwrite: bool = False
+) -> None:
     """Plot the adaptation, mean over tasks: each seed thin, their mean thick."""
     from matplotlib.figure import Figure
 
@@ -162,7 +173,7 @@ def plot(summaries: list[SweepSummary], target_score: float, path: Path) -> None
     axis.set_ylabel("normalized score, greedy")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-    with replacing(path, overwrite=True) as fresh:
+    with replacing(path, overwrite=overwrite) as fresh:
         figure.savefig(fresh, dpi=120)
 
 
@@ -219,7 +230,7 @@ def run_sweep(
     planned = plan(family, robot, chosen, list(range(seeds)), folder, episodes, learner)
     stem = folder / f"sweep{suffix(learner, episodes)}"
     table, figure = stem.with_suffix(".csv"), stem.with_suffix(".png")
-    _check_table(table, planned)
+    again = _has_table(table, figure, planned)
     failed = 0
     for count, (job, reason) in enumerate(sweep(planned, processes), 1):
         failed += bool(reason)
@@ -227,8 +238,8 @@ def run_sweep(
     summaries = summarize(planned)
     if not summaries:
         raise UserError(f"no run of {folder} has a result")
-    discard(figure)
-    write_table(summaries, table)
-    plot(summaries, target_score, figure)
+    make_room(table, figure, overwrite=again)
+    write_table(summaries, table, overwrite=again)
+    plot(summaries, target_score, figure, overwrite=again)
     shown = {s.variant: chosen[s.variant] for s in summaries}
     return SweepResults(summaries, shown, failed, table, figure)

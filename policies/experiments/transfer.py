@@ -148,17 +148,25 @@ def transfer(
             yield Transferred(SCRATCH, seed, chosen, [each.curves[0] for each in alone])
 
 
-def recorded(results: Iterable[Transferred], path: Path) -> Iterator[Transferred]:
+def recorded(
+    results: Iterable[Transferred], path: Path, *, overwrite: bool = False
+) -> Iterator[Transferred]:
     """Yield results; after every one all of them are written to a CSV file.
 
+    Args:
+        results: of `transfer`.
+        path: of the file.
+        overwrite: whether a file that is there before the first result may be replaced.
+
     Raises:
-        UserError: another process writes there, or the file cannot be written.
+        UserError: another process writes there, a file that is there must stay, or it cannot be
+            written.
     """
     known: list[Transferred] = []
     with locked(lock_beside(path), str(path)):
         for result in results:
             known.append(result)
-            write_transfer(known, path)
+            write_transfer(known, path, overwrite=overwrite or len(known) > 1)
             yield result
 
 
@@ -252,7 +260,7 @@ def _task_transfer(
     )
 
 
-def write_transfer(results: list[Transferred], path: Path) -> None:
+def write_transfer(results: list[Transferred], path: Path, *, overwrite: bool = False) -> None:
     """Write all numbers, one row per learner, seed, task and update."""
     rows = (
         (result.learner, result.seed, task, p.updates, p.steps // result.ticks, p.steps, *p.texts)
@@ -260,4 +268,4 @@ def write_transfer(results: list[Transferred], path: Path) -> None:
         for task, curve in zip(result.tasks, result.curves, strict=True)
         for p in curve
     )
-    write_csv(path, HEADER, rows)
+    write_csv(path, HEADER, rows, overwrite=overwrite)

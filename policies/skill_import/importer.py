@@ -143,7 +143,7 @@ def import_skills(
     )
     files = {f"skills/{k}.onnx": each.data for k, each in enumerate(skills.values())}
     contents = {**files, GOLDEN: golden_bytes(Golden(golden, actions, {}, {}))}
-    bundle = write_bundle(manifest, contents, target)
+    bundle = write_bundle(manifest, contents, target, overwrite=overwrite)
     notes = [
         note for each in given for note in doubts(interface, each.description, str(each.file))
     ]

@@ -51,7 +51,7 @@ def write_adaptation(
         for task, curve in zip(tasks, curves, strict=True)
         for p in curve
     )
-    write_csv(path, HEADER, rows)
+    write_csv(path, HEADER, rows, overwrite=True)
 
 
 def read_adaptation(path: Path, updates: int) -> Curves:

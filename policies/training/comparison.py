@@ -9,7 +9,7 @@ from policies.training.adapt import envs_for_episodes, from_scratch
 from policies.training.finetune import Finetuned
 from policies.training.finetune_plot import Curves, plot_adaptation, write_curves
 from sim.envs.reference_returns import ReferenceReturns
-from sim.files.output import discard
+from sim.files.output import make_room
 from sim.tasks.registry import make_family
 
 MASTER_ONLY, FROM_SCRATCH = "master only", "PPO from scratch"
@@ -23,15 +23,15 @@ class Comparison:
     reference_returns: dict[str, ReferenceReturns]  # per task
     ticks: int  # of an episode
 
-    def write(self, csv: Path, plot: Path) -> None:
+    def write(self, csv: Path, plot: Path, *, overwrite: bool = False) -> None:
         """Write all numbers, and a plot.
 
         Raises:
-            UserError: one could not be written.
+            UserError: a file that is there must stay, or one could not be written.
         """
-        discard(plot)
-        write_curves(self.curves, csv)
-        plot_adaptation(self.curves, self.reference_returns, self.ticks, plot)
+        make_room(csv, plot, overwrite=overwrite)
+        write_curves(self.curves, csv, overwrite=overwrite)
+        plot_adaptation(self.curves, self.reference_returns, self.ticks, plot, overwrite=overwrite)
 
 
 def compare(

@@ -82,7 +82,9 @@ def export_run(
     iterations = int(arrays["iteration"])
     steps = iterations * config.mlsh.steps_per_iteration
     provenance = provenance_of(config, facts, steps, iterations)
-    bundle, parity = export(config, learner, masters, provenance, name, target, limits)
+    bundle, parity = export(
+        config, learner, masters, provenance, name, target, limits, overwrite=overwrite
+    )
     return ExportedRun(bundle, adapted, parity, describe_pruned(trained.config, pruned))
 
 

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 Curves = dict[str, list[AdaptationPoint]]  # of each learner
 
 
-def write_curves(curves: dict[str, Curves], path: Path) -> None:
+def write_curves(curves: dict[str, Curves], path: Path, *, overwrite: bool = False) -> None:
     """Write all curves of all tasks as one CSV.
 
     Raises:
-        UserError: it could not be written.
+        UserError: it could not be written, or a file that is there must stay.
     """
     head = ["task", "learner", "updates", "steps", "seconds", "greedy_return", "success"]
     rows = (
@@ -29,7 +29,7 @@ def write_curves(curves: dict[str, Curves], path: Path) -> None:
         for label, curve in of_task.items()
         for p in curve
     )
-    write_csv(path, head, rows)
+    write_csv(path, head, rows, overwrite=overwrite)
 
 
 def plot_adaptation(
@@ -37,11 +37,13 @@ def plot_adaptation(
     reference_returns: dict[str, ReferenceReturns],
     ticks: int,
     path: Path,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Plot the greedy return over episodes of `ticks` ticks; of one task over updates as well.
 
     Raises:
-        UserError: it could not be written.
+        UserError: it could not be written, or a file that is there must stay.
     """
     from matplotlib.figure import Figure
 
@@ -67,7 +69,7 @@ def plot_adaptation(
     axes[0].set_ylabel("greedy return")
     axes[0].legend(fontsize=8, loc="center right")
     figure.suptitle(f"Learning {next(iter(curves))}" if one else f"Learning {len(curves)} tasks")
-    with replacing(path, overwrite=True) as fresh:
+    with replacing(path, overwrite=overwrite) as fresh:
         figure.savefig(fresh, dpi=120)
 
 

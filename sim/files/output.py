@@ -1,7 +1,8 @@
 """Writes results atomically, under a lock, and never over files of another kind.
 
 `check_place` checks the place before the work begins, `replacing` and `write_file` write a file,
-`replacing_folder` writes a folder, and `locked` excludes a second process.
+`make_room` goes before a result of several files, `replacing_folder` writes a folder, and `locked`
+excludes a second process.
 """
 
 from __future__ import annotations
@@ -72,18 +73,28 @@ def check_format(path: Path, kind: str, suffixes: Iterable[str], *, overwrite: b
     check_place(path, overwrite=overwrite)
 
 
-def discard(*paths: Path) -> None:
-    """Delete files of an earlier result, which would pass for those of the one that is written.
+def make_room(first: Path, *others: Path, overwrite: bool) -> None:
+    """Prepare the places of a result of several files, when they are about to be written.
 
-    For a result of several files: the others go before the first one is replaced. Who is killed
-    or finds the disk full leaves a part of a result then, and not parts of two.
+    `check_place` has checked them before the work began; what has come there since then stays as
+    well. Files of an earlier result go before the first one is replaced: they would pass for those
+    of the new one. Who is killed or finds the disk full leaves a part of a result then, and not
+    parts of two.
+
+    Args:
+        first: the file that is written first, which is replaced.
+        others: the other files, which are deleted.
+        overwrite: whether an earlier result may be replaced.
 
     Raises:
-        UserError: one is no regular file, or cannot be deleted.
+        UserError: something stands there that must stay, and nothing was deleted; or a file cannot
+            be deleted.
     """
-    for path in paths:
+    for path in (first, *others):
         with _reported(path):
-            _check_target(path, overwrite=True, folder=False)
+            _check_target(path, overwrite, folder=False)
+    for path in others:
+        with _reported(path):
             path.unlink(missing_ok=True)
 
 
@@ -164,13 +175,22 @@ def write_file(path: Path, content: bytes | str, *, overwrite: bool = False) -> 
         fresh.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Write a table as CSV; a file that is there is replaced.
+def write_csv(
+    path: Path,
+    header: Iterable[str],
+    rows: Iterable[Iterable[object]],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a table as CSV.
 
     Raises:
-        UserError: it could not be written.
+        UserError: something stands at `path` that must stay, or it could not be written.
     """
-    with replacing(path, overwrite=True) as fresh, fresh.open("w", newline="") as stream:
+    with (
+        replacing(path, overwrite=overwrite) as fresh,
+        fresh.open("w", newline="") as stream,
+    ):
         csv.writer(stream).writerows([header, *rows])
 
 

@@ -378,15 +378,16 @@ def test_a_sample_that_grew_old_before_the_first_tick_is_followed_by_a_newer_one
     bench.time = 0.52  # max_age of odom is 0.3 s
     assert bench.sensors.stale(bench.time)
 
-    def follow():
-        time.sleep(0.1)
-        with bench.loop.new_data:
-            bench.see()
-            bench.loop.new_data.notify_all()
+    waits = []
 
-    (later := threading.Thread(target=follow)).start()
+    def follow(timeout):
+        waits.append(timeout)
+        bench.see()
+        return True
+
+    bench.loop.new_data.wait = follow  # while the loop waits, another thread brings a sample
     bench.loop.run()
-    later.join()
+    assert waits == [pytest.approx(5.0, abs=1.0)]
     assert len(bench.sent) == bench.last
 
 

@@ -54,6 +54,15 @@ FAMILIES = by_family()  # those that make an interface of their own
 # The table --------------------------------------------------------------------------------------
 
 
+def is_integer(reader, path):
+    """True if a path leads to a field of integers."""
+    value = good(reader)
+    for name, index in path:
+        value = getattr(value, name)
+        value = value if index is None else value[0]
+    return isinstance(value, int)
+
+
 def bad_values(reader):
     """Numbers that no policy may see, in every element."""
     for term, paths in reader.terms:
@@ -65,11 +74,11 @@ def bad_values(reader):
                 values[i] = value
                 # Several terms may be computed from the same fields of a message.
                 same = {other.name: values for other, its in reader.terms if its == paths}
-                try:
-                    message = good(reader, **same)
-                except MessageError:  # a field of integers cannot hold it
+                if is_integer(reader, paths[i]):  # it cannot hold any of them
+                    with pytest.raises(MessageError, match=r"^\w+: .*(beyond|to integer)"):
+                        good(reader, **same)
                     continue
-                yield f"{term.name}.{i} {value}", message
+                yield f"{term.name}.{i} {value}", good(reader, **same)
 
 
 def bad_arrays(reader):

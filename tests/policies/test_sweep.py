@@ -421,14 +421,14 @@ def test_what_a_users_family_raises_ends_its_run_alone(tmp_path, monkeypatch):
 
 
 def test_the_table_of_another_sweep_is_not_replaced(tmp_path):
-    table = tmp_path / "sweep.csv"
+    table, figure = tmp_path / "sweep.csv", tmp_path / "sweep.png"
     planned = jobs(tmp_path, ["mlsh"])
     table.write_text("my,own,table\n")
     with pytest.raises(UserError, match="is no table of a sweep"):
-        results_table._check_table(table, planned)
+        results_table._has_table(table, figure, planned)
     head = ",".join(results_table.HEADER)
     table.write_text(f"{head}\nmlsh,0,goal-0,0,0,1,1\nscratch,3,goal-0,0,0,1,1\n")
     with pytest.raises(UserError, match="has results of 'scratch' with seed 3"):
-        results_table._check_table(table, planned)
+        results_table._has_table(table, figure, planned)
     table.write_text(f"{head}\nmlsh,0,goal-0,0,0,1,1\n")
-    results_table._check_table(table, planned)
+    assert results_table._has_table(table, figure, planned)

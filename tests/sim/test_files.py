@@ -14,9 +14,9 @@ import pytest
 from sim.errors import UserError
 from sim.files.output import (
     check_place,
-    discard,
     lock_beside,
     locked,
+    make_room,
     replacing,
     replacing_folder,
     write_file,
@@ -58,13 +58,17 @@ def test_what_would_pass_for_a_new_result_is_deleted(tmp_path):
     old, link = tmp_path / "old.html", tmp_path / "link.html"
     old.write_text("of monday")
     link.symlink_to("old.html")
+    first = tmp_path / "first.json"
+    first.write_text("of monday")
     with pytest.raises(UserError, match=r"link\.html: is a symbolic link, which is not followed"):
-        discard(link)
+        make_room(first, old, link, overwrite=True)
     with pytest.raises(UserError, match="is a folder"):
-        discard(tmp_path)
-    assert old.read_text() == "of monday"
-    discard(old, tmp_path / "none.html")
-    assert names(tmp_path) == ["link.html"]
+        make_room(first, old, tmp_path, overwrite=True)
+    with pytest.raises(UserError, match=r"old\.html exists; give another place"):
+        make_room(tmp_path / "new.json", old, overwrite=False)
+    assert (first.read_text(), old.read_text()) == ("of monday", "of monday")
+    make_room(first, old, tmp_path / "none.html", overwrite=True)
+    assert names(tmp_path) == ["first.json", "link.html"]
 
 
 def test_a_file_is_written_with_the_folders_above_it(tmp_path):
