@@ -49,10 +49,10 @@ def check_robot(
     _show(interface, model)
     trial = run_step_tests(interface, model, seconds)
     if not trial.held.finite:
-        _refuse(folder, ["with its safe command held, the simulation does not stay finite"])
+        _refuse(folder, ["the simulation diverges while the safe command is held"])
     _show_trial(interface, trial, seconds)
     if bad := [drive for drive in trial.drives if not drive.shown.finite]:
-        _refuse(folder, [f"with {label(bad[0])} the simulation does not stay finite"])
+        _refuse(folder, [f"the simulation diverges with {label(bad[0])}"])
     loose = list(unrest(interface, model, seconds))
     names = {model.joint(i).name for i in range(model.njnt)}
     names |= {model.actuator(i).name for i in range(model.nu)}

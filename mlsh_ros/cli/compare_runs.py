@@ -36,7 +36,10 @@ def compare_runs(
         table.add_row(str(run.path), config.family, config.robot, *numbers)
     console.print(table)
     if unknown := [str(run.path) for run in found.runs if run.restarts is None]:
-        say(f"metrics.csv of {', '.join(unknown)} is not whole: restarted skills are not known")
+        say(
+            f"metrics.csv of {', '.join(unknown)} is incomplete: the number of reinitialized "
+            "skills is not known"
+        )
     worst = found.worst
     say(
         f"{found.reached(target_score)} of {len(found.runs)} runs reach {percent(target_score)}, "

@@ -199,8 +199,8 @@ def show(result: Evaluation) -> None:
     console.print(table)
     if any(line.normalized > 1 for line in result.lines):
         say(
-            "more than 100 %: better than the controller that is called the optimum, which is no "
-            "bound"
+            "more than 100 %: the return exceeds that of the reference controller, which is not "
+            "an upper bound"
         )
     for line in result.lines:
         if line.punctuality:

@@ -47,7 +47,7 @@ def replay(
     _introduce(recording, loaded)
     result = compare(recording, loaded, master=master, stochastic=stochastic)
     if recording.cut:
-        say(f"the recording breaks off ({recording.cut}); compared up to there")
+        say(f"the recording is truncated ({recording.cut}); compared up to there")
     whole = result.whole and not recording.cut
     _report(result, whole)
     if not result.equal:
@@ -62,7 +62,7 @@ def _introduce(recording: Recording, bundle: Bundle) -> None:
     if digest != other:
         say(
             f"another bundle ran: its digest is {digest[:16]}, that of {bundle.manifest.name} "
-            f"is {other[:16]}; compared all the same"
+            f"is {other[:16]}; the recording is compared with {bundle.manifest.name}"
         )
 
 
@@ -77,8 +77,8 @@ def _report(result: Result, whole: bool) -> None:
         if first is not None:
             say(f"first difference {kind}({number} of {total}): {first}")
     _list("gaps between the ticks", result.missing)
-    _list("ticks whose observation no recorded sensor messages give", result.unseen)
-    _list("could not be compared, what they rest on is not recorded", result.unjudged)
+    _list("ticks whose observation is of no recorded sensor message", result.unseen)
+    _list("values not compared, because what they depend on is not recorded", result.unjudged)
     _list("changes to another bundle, which is not compared", result.other)
     _list("unreadable messages, left out", result.unread)
 

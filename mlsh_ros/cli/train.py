@@ -133,8 +133,7 @@ def train(
         }
         if names := [name for name, value in given.items() if value not in (None, "", [])]:
             raise UserError(
-                f"--resume takes all of this from the run: give none of them, but there is "
-                f"{', '.join(names)}"
+                f"--resume takes all settings from the run; leave out {', '.join(names)}"
             )
         folder = open_run(resume)
     else:
@@ -184,11 +183,11 @@ def _train(folder: Run, ranks: Ranks, *, resume: bool, allow_changes: bool) -> i
     if not ranks.first:
         return 0 if training.finished else INTERRUPTED
     if training.set_aside is not None:
-        say(f"metrics.csv was damaged; what was there is kept as {training.set_aside}")
+        say(f"metrics.csv was damaged; the damaged file is kept as {training.set_aside}")
     if training.other_versions:
         say(
-            f"warning: went on with {', '.join(training.other_versions)}: the result may not be "
-            "that of a run without the interruption"
+            f"warning: continued with {', '.join(training.other_versions)}: the result may differ "
+            "from that of a run without the interruption"
         )
     if not training.finished:
         say(
@@ -274,8 +273,8 @@ class Display:
             first = str(self.path / "failures" / f"{training.earlier_failures}.npz")
             again = shlex.join(["python", "-m", "policies.training.divergence", first])
             say(
-                f"{self.diverged:.0f} simulation(s) were not finite any more and were put back; "
-                f"repeat one: {again}",
+                f"{self.diverged:.0f} simulation(s) diverged and were reset; repeat one with: "
+                f"{again}",
             )
         note = (
             f"{row['steps'] / 1e6:.2f} M steps, {row['steps_per_second']:,.0f}/s, "
@@ -318,7 +317,9 @@ class Display:
         )
         table.add_row("normalized score", score, "", shared)
         if restarts := sum(r["reset_skill"] >= 0 for r in rows):
-            table.add_row("", "", "", f"{restarts} skill(s) started anew: no task missed them")
+            table.add_row(
+                "", "", "", f"{restarts} skill(s) were reinitialized: no task needed them"
+            )
         tasks, method = training.learner.family.tasks, self.config.mlsh
         evidence = evidence_of(rows, tasks, reference_returns, method)
         # That it is not learned yet is nothing to be said of a training that goes on.

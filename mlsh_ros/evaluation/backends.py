@@ -16,7 +16,7 @@ from mlsh_ros.evaluation.offline_rollout import Watch, default_safety_monitor, r
 from policies.bundle.runtime import load_master, load_skills
 from sim.envs.world import World
 from sim.randomization.schema import SimParams
-from sim.tasks.registry import user_sources
+from sim.tasks.registry import joined_sources
 
 if TYPE_CHECKING:
     from mlsh_ros.evaluation.ros_rollout import Remote
@@ -127,7 +127,7 @@ def nodes(first: EvaluationCase, seed: int, mode: str, domain: int | None) -> It
         "master": first.master,
         "robot": first.robot_given,
         "task": str(first.task),
-        "family": ",".join(user_sources()),
+        "family": joined_sources(),
         "seed": str(seed),
         "sim_params": first.sim_params_given,
         "mode": mode,

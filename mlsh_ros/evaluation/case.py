@@ -79,7 +79,7 @@ def _choose(bundle: Bundle, task: TaskId | None, master: str | None) -> list[tup
     if not own:
         known = ", ".join(f"{name} ({entry.task})" for name, entry in masters.items())
         raise UserError(
-            f"no master of bundle {bundle.manifest.name!r} was trained on {str(task)!r}. Masters, "
-            f"of which `mlsh evaluate --master` drives one on any task: {known}"
+            f"no master of bundle {bundle.manifest.name!r} was trained on {str(task)!r}. Masters: "
+            f"{known}. `mlsh evaluate --master` runs any of them on any task"
         )
     return own

@@ -83,7 +83,8 @@ class RobustnessMap:
         """Describes the scores along an axis."""
         axis, points = self.axes[name]
         if self.nominal.score <= 0:
-            return f"{axis.label}: the nominal score is {self.nominal.score:.2f}, none to keep"
+            nominal = f"the nominal score is {self.nominal.score:.2f}"
+            return f"{axis.label}: {nominal}, so no part of it is kept"
         bad = [p.values[name] for p in points if p.score < KEPT * self.nominal.score]
         if not bad:
             return f"{axis.label}: keeps {KEPT:.0%} of the nominal score everywhere"

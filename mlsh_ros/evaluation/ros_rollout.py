@@ -157,7 +157,7 @@ class Remote:
         """
         client = self._client(Trigger, service)
         if not client.wait_for_service(timeout_sec=CALL):
-            raise UserError(f"service {service!r} is not there")
+            raise UserError(f"service {service!r} is not available")
         for _ in range(CALLS):  # this request is no old one
             answer = self._result(client.call_async(Trigger.Request()), service)
             if answer.success or not answer.message.endswith(CALL_AGAIN):
@@ -178,7 +178,7 @@ class Remote:
             parameters=[Parameter(k, value=v).to_parameter_msg() for k, v in values.items()]
         )
         if not client.wait_for_service(timeout_sec=CALL):
-            raise UserError(f"node {node!r} is not there")
+            raise UserError(f"node {node!r} is not available")
         answer = self._result(client.call_async(request), node)
         for result in answer.results:
             if not result.successful:

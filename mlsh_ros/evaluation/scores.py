@@ -241,7 +241,7 @@ def reference_returns(
             raise UserError(
                 f"robot {case.robot.name!r} cannot be scored on {case.task}: a random policy "
                 f"returns {limit.random:.6g} and the optimum {limit.optimum:.6g}; the robot "
-                "hardly moves, or all that it does is as good"
+                "hardly moves, or everything that it does has the same return"
             )
         found[case.task] = limit
     return found

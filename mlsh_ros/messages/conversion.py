@@ -79,7 +79,7 @@ class TopicReader:
             values = np.where(np.isneginf(values), term.inf_values[0], values)
             values = np.where(np.isposinf(values), term.inf_values[1], values)
         if not (np.abs(values) <= LARGEST).all():  # nan too
-            what = "no float32" if np.isfinite(values).all() else "not finite"
+            what = "not a float32" if np.isfinite(values).all() else "not finite"
             raise MessageError(f"{self.topic}: {term.name} is {what}: {values.tolist()}")
         if term.derive is not None and not is_unit(values):
             raise MessageError(
@@ -116,7 +116,7 @@ def stamp_of(message: Any, topic: str) -> int:
         return 0
     sec, nanosec = header.stamp.sec, header.stamp.nanosec
     if sec < 0 or not 0 <= nanosec < 10**9:
-        raise MessageError(f"{topic}: stamp is no time: {sec} s and {nanosec} ns")
+        raise MessageError(f"{topic}: stamp is not a valid time: {sec} s and {nanosec} ns")
     return int(sec) * 10**9 + int(nanosec)
 
 

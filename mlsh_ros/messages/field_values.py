@@ -52,12 +52,14 @@ def check_value(kind: FieldType, value: float | str) -> None:
         UserError: it is of another kind, no whole number, or beyond what the field can hold.
     """
     if kind.text != isinstance(value, str) or not (kind.text or kind.number):
-        raise UserError(f"{value!r} is no {kind.base}")
+        raise UserError(f"{value!r} is not of type {kind.base}")
     if isinstance(value, str) or kind.base not in INTEGERS:
         return
     low, high = INTEGERS[kind.base]
     if not (float(value).is_integer() and low <= value <= high):
-        raise UserError(f"{value:g} is no {kind.base}: a whole number, {low} to {high}")
+        raise UserError(
+            f"{value:g} is not of type {kind.base}, a whole number from {low} to {high}"
+        )
 
 
 def check_number(kind: FieldType, bounds: Range) -> None:
@@ -76,11 +78,12 @@ def check_number(kind: FieldType, bounds: Range) -> None:
     least, most = INTEGERS[kind.base]
     if not (least <= round(low) and round(high) <= most):
         raise UserError(
-            f"it is a {kind.base}, {least} to {most}: limit {low:g} to {high:g} is beyond"
+            f"it is a {kind.base}, {least} to {most}: limit {low:g} to {high:g} exceeds it"
         )
     if round(low) == round(high):
         raise UserError(
-            f"it is a {kind.base}: of limit {low:g} to {high:g} it could say {round(low)} only"
+            f"it is a {kind.base}, which can represent only {round(low)} of limit {low:g} to "
+            f"{high:g}"
         )
 
 

@@ -217,7 +217,7 @@ class Plans:
             if gaps := sorted(set(range(max(indices))) - indices):
                 path = text((*parents, Hop(field, gaps[0])))
                 raise UserError(
-                    f"topic {self.topic}: nothing says what {path} is, which comes before "
+                    f"topic {self.topic}: {path} has no value, and comes before "
                     f"{field}[{max(indices)}]: name it in fields or required_values"
                 )
 
@@ -240,8 +240,8 @@ class Plans:
                 listed = said.get((hops[: place - up], field))
                 if listed is not None and hop.key not in listed:
                     raise UserError(
-                        f"topic {self.topic}: {text(hops)}: {hop.key!r} is a name, and {field} "
-                        f"is said to be {listed}"
+                        f"topic {self.topic}: {text(hops)}: {hop.key!r} is not one of the names "
+                        f"that required_values gives {field}: {listed}"
                     )
 
 

@@ -223,7 +223,7 @@ class _Mcap:
             if opcode == Opcode.DATA_END:
                 told = DataEnd.read(ReadDataStream(BytesIO(content))).data_section_crc
                 if told and told != before:
-                    raise McapError("the checksum of the data is another")
+                    raise McapError("the checksum of the data does not match")
                 return  # what follows repeats what was said
             if opcode == Opcode.CHUNK:
                 yield from self._chunk(Chunk.read(ReadDataStream(BytesIO(content))))
@@ -248,7 +248,7 @@ class _Mcap:
             raise McapError(f"a chunk of {chunk.uncompressed_size} bytes")
         data = _unpacked(chunk)
         if chunk.uncompressed_crc and zlib.crc32(data) != chunk.uncompressed_crc:
-            raise McapError("the checksum of a chunk is another")
+            raise McapError("the checksum of a chunk does not match")
         view, place = memoryview(data), 0
         while place < len(view):
             opcode, length = RECORD.unpack_from(view, place)

@@ -93,6 +93,11 @@ class Recording:
         where = f"recording {self.file}: bindings"
         return bound(bundle, bindings_from_dict(parse_json(text.encode(), where), where), where)
 
+    @property
+    def truncation(self) -> str:
+        """Describes a recording that could not be read to its end, where `cut` says why."""
+        return f"it is truncated ({self.cut}); the part before is used"
+
     def check_robot(self, name: str) -> None:
         """Refuse a recording of another robot.
 
@@ -176,7 +181,7 @@ class Recording:
                 self._stores[key] = error
             except Exception as error:  # rosbags, of a definition that is damaged
                 self._stores[key] = UserError(
-                    f"the definition of {topic.type} does not hold ({type(error).__name__})"
+                    f"the definition of {topic.type} is not readable ({type(error).__name__})"
                 )
         found = self._stores[key]
         if isinstance(found, UserError):
@@ -189,7 +194,7 @@ def _types(topic: Topic) -> Typestore:
         # Bags from before Jazzy do not contain the definitions of their messages.
         store = get_typestore(Stores.ROS2_JAZZY)
         if topic.type not in store.fielddefs:
-            raise UserError(f"it has no definition of a {topic.type or 'message'} is")
+            raise UserError(f"it has no definition of {topic.type or 'the message type'}")
         return store
     if len(topic.definition) > LONGEST:
         raise UserError(f"the definition of {topic.type} has {len(topic.definition)} bytes")

@@ -130,7 +130,7 @@ def replay(
             judge.decision(macro, answer, masters[name], stochastic)
     traces = [shorten(reason) for reason in result.unread if TRACE in reason]
     if not result.ticks and (traces or not result.missing):
-        why = f"could be read: {traces[0]}" if traces else "is in it, the robot did not drive"
+        why = f"could be read: {traces[0]}" if traces else "is recorded: the robot did not drive"
         raise UserError(f"recording {recording.file}: no tick {why}")
     return result
 
@@ -255,7 +255,7 @@ class _ReplayCheck:
             self.result.unjudged.append(f"{self._place(told.tick)}: skill")
             expected = told.skill
         if told.skill >= hierarchy.skills:
-            last = f"none such, 0 to {hierarchy.skills - 1}"
+            last = f"no such skill, 0 to {hierarchy.skills - 1}"
             return self._difference(told.tick, "skill", str(told.skill), last)
         if told.skill != expected:
             return self._difference(told.tick, "skill", str(told.skill), str(expected))

@@ -223,8 +223,8 @@ def check_network(data: bytes, where: str, inputs: int, outputs: int) -> float:
         reach = largest * np.abs(weight, dtype=np.float64).sum(axis=0) + np.abs(bias)
         if (worst := float(reach.max(initial=0))) > float(np.finfo(np.float32).max):
             raise UserError(
-                f"{where}: layer {i} can reach {worst:.2g}, which is no float32: its output would "
-                "not be finite"
+                f"{where}: layer {i} can reach {worst:.2g}, which is not a float32: its output "
+                "would not be finite"
             )
         largest = 1.0 if graph.operators.count("Tanh") >= layers - 1 else worst
     if shift.shape != (inputs,) or scale.shape != (inputs,) or size != outputs:

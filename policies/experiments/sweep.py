@@ -89,8 +89,8 @@ class SweepJob:
             return None
         if not self.trains and found.origin != made:
             raise ChangedError(
-                f"{self.result} is of other settings or other files of robot "
-                f"{self.config.robot!r} than stand there now; put that back, or give another "
+                f"{self.result} was made with other settings or other files of robot "
+                f"{self.config.robot!r} than the present ones; restore them, or give another "
                 "folder"
             )
         config = with_all_tasks(self.config)

@@ -146,7 +146,7 @@ def ranks_of_this_run() -> Ranks:
             torch.distributed.init_process_group("gloo")
         except (ValueError, RuntimeError) as error:  # a wrong number, or nobody answers
             raise UserError(
-                f"the {size} processes that WORLD_SIZE names do not meet: {short(str(error))}; "
+                f"the {size} processes of WORLD_SIZE could not connect: {short(str(error))}; "
                 "start them with torchrun, or unset it"
             ) from None
         # Its threads must not outlive us: the process would be aborted, after all work was done.

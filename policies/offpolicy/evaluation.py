@@ -4,6 +4,7 @@ Fitted Q evaluation (Le et al. 2019) over the decisions that are left of an epis
 features of the learner. Its interval is from refits: each draws whole episodes with replacement
 (bootstrap), and weights from the prior where data say nothing. It is the basic one, mirrored at
 the estimate: refits have fewer different episodes, so that the prior pulls them all to one side.
+Of fewer than FEWEST episodes there is none.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ from policies.offpolicy.replay import Episode, Float32, Floats
 
 REFITS = 200
 SURE = (2.5, 97.5)  # percent
+# Episodes of which there is an interval. Of n episodes a draw has only the worst one with a
+# probability of n^-n: for three this is 3.7 %, so that the percentiles would be the worst and the
+# best episode; for one episode, it is always the same.
+FEWEST = 4
 Ints = NDArray[np.intp]
 Choose = Callable[[Float32], Ints]  # observations (n, O) to skills (n,)
 
@@ -31,17 +36,17 @@ class OffPolicyEstimate:
     episodes: int  # recorded
     recorded: float  # mean return of the recorded decisions over an episode of the task
     value: float  # estimate for the master
-    low: float  # its 95 % interval
+    low: float  # its 95 % interval; nan for fewer than FEWEST episodes
     high: float
 
     @property
     def better(self) -> bool:
-        """True if even the lower bound is above the recorded return."""
+        """True if even the lower bound is above the recorded return; False without an interval."""
         return self.low > self.recorded
 
     def contradiction(self, simulated: float) -> str:
         """Returns a warning if a return in simulation is outside the interval, else nothing."""
-        if self.low <= simulated <= self.high:
+        if np.isnan(self.low) or self.low <= simulated <= self.high:
             return ""
         return (
             f"the simulation gives the master {simulated:.4g}, outside the interval "
@@ -51,13 +56,17 @@ class OffPolicyEstimate:
 
     def describe(self) -> str:
         """Returns the numbers as text, with a warning if they show no improvement."""
-        numbers = (
-            f"recorded return {self.recorded:.4g} ({self.episodes} episodes); off-policy estimate "
-            f"for the master {self.value:.4g}, 95 % interval {self.low:.4g} to {self.high:.4g}"
+        count = "1 episode" if self.episodes == 1 else f"{self.episodes} episodes"
+        estimate = (
+            f"recorded return {self.recorded:.4g} ({count}); off-policy estimate for the master "
+            f"{self.value:.4g}"
         )
+        if np.isnan(self.low):
+            return f"{estimate}, without an interval, which needs {FEWEST} episodes: record more"
+        numbers = f"{estimate}, 95 % interval {self.low:.4g} to {self.high:.4g}"
         if self.better:
             return numbers
-        return f"{numbers}, which does not exclude that it is no better: record more episodes"
+        return f"{numbers}, so that the master may be no better than the recorded: record more"
 
 
 @dataclass(frozen=True)
@@ -117,17 +126,19 @@ def estimate_return(
             to_go = usual + unit * (following[rows] @ weights)
         return float(usual + unit * (first[picked] @ weights).mean())
 
-    everyone, size = np.arange(len(episodes)), (made.shape[1],)
+    count, size = len(episodes), (made.shape[1],)
     refits = [
         fit(
-            rng.integers(len(episodes), size=len(episodes)),
+            rng.integers(count, size=count),
             config.spread * rng.standard_normal(size),
             config.noise,
         )
-        for _ in range(REFITS)
+        for _ in range(REFITS if count >= FEWEST else 0)
     ]
-    value = fit(everyone, np.zeros(size), 0.0)
-    low, high = 2 * value - np.percentile(refits, SURE)[::-1]
+    value = fit(np.arange(count), np.zeros(size), 0.0)
+    low = high = np.nan
+    if refits:
+        low, high = 2 * value - np.percentile(refits, SURE)[::-1]
     return OffPolicyEstimate(
         episodes=len(episodes),
         recorded=_recorded_return(episodes, ticks),

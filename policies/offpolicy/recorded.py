@@ -90,6 +90,7 @@ def _check_choices(episodes: list[Episode], skills: int, decision_ticks: int) ->
         raise UserError("the recordings hold no episode with a whole decision: nothing to learn")
     if skills > 1 and np.count_nonzero(counts) == 1:
         raise UserError(
-            f"all {counts.sum()} recorded decisions are for skill {counts.argmax()}: there is "
-            "nothing to compare it with; record with greedy:=false and a master that varies"
+            f"all {counts.sum()} recorded decisions selected skill {counts.argmax()}, so that no "
+            "other skill can be compared with it; record with greedy:=false and a master that "
+            "selects several skills"
         )

@@ -161,7 +161,7 @@ class LeappGraph:
         """
         raw = self._source(fed_back)
         if others := self.depends_on(target, [raw]):
-            raise UserError(f"{target!r} depends on {listed(others)} beside it")
+            raise UserError(f"{target!r} depends on {listed(others)} beside {fed_back!r}")
         steps = PROBE * np.eye(size)
         random = 3 * np.random.default_rng(0).standard_normal((16, size))
         rows = np.concatenate([np.zeros((1, size)), steps, -steps, random]).astype(np.float32)
@@ -172,7 +172,8 @@ class LeappGraph:
         off = np.abs(values - expected) / np.maximum(1, np.abs(expected))
         if not off.max() <= SAME or not scale.all():
             raise UserError(
-                f"{target!r} is not default + scale * it for each element; are targets clipped?"
+                f"{target!r} is not default + scale * {fed_back!r} for each element; are targets "
+                "clipped?"
             )
         return default, scale
 

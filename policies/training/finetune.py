@@ -187,6 +187,7 @@ def finetune(
             data = [
                 with_moved_output(d, n, unfreeze.skill) for n, d in zip(names, data, strict=True)
             ]
+        check_target(path, overwrite=overwrite, continued=continued)  # nothing came meanwhile
         whole = add_masters(
             grown, dict(zip(names, zip(entries, data, strict=True), strict=True)), path
         )
@@ -268,8 +269,8 @@ def _check_family(bundle: Bundle, plain: TrainConfig, config: TrainConfig) -> No
         mine, theirs = getattr(own, field.name), getattr(given, field.name)
         if mine != theirs:
             raise UserError(
-                f"family_parameters.{field.name} {short(theirs)}: with it {own.name} is another "
-                f"task than bundle {bundle.manifest.name!r} would name, which has {short(mine)}"
+                f"family_parameters.{field.name} {short(theirs)}: all masters of bundle "
+                f"{bundle.manifest.name!r} on {own.name} have {short(mine)}"
             )
 
 

@@ -18,7 +18,7 @@ DECIDED = {
     "sim_params": "is the bundle's, or set by --sim-params",
     **dict.fromkeys(
         ("mlsh.skills", "network.hidden", "network.hidden_from_skills"),
-        "is the bundle's, whose skills are as they are",
+        "is fixed by the skills of the bundle",
     ),
 }
 EFFECTIVE = (
@@ -89,8 +89,8 @@ def with_settings(
     if learner == "q":
         if started:
             raise UserError(
-                "--init-from: --learner q begins with no master but with what each skill brings "
-                "alone; leave --init-from out, or take --learner ppo"
+                "--init-from: has no effect with --learner q, which begins with one episode of "
+                "each skill; leave --init-from out, or take --learner ppo"
             )
         check_free(settings, IDLE_OFF_POLICY)
         config = replace(config, offpolicy=OffPolicyConfig())
@@ -101,7 +101,9 @@ def with_settings(
     if not changed.master.entropy:
         idle["mlsh.warmup"] = "has no effect here without master.entropy, which falls over it"
     if started:
-        idle["mlsh.probe"] = "has no effect on a master that is given, which needs no first guess"
+        idle["mlsh.probe"] = (
+            "has no effect with --init-from, which gives the masters their initial weights"
+        )
     elif entropy_is_void(changed):
         idle["master.entropy"] = (
             f"falls to zero over mlsh.warmup {changed.mlsh.warmup}, whose first update is the "

@@ -65,5 +65,5 @@ def describe_pruned(config: TrainConfig, skills: tuple[int, ...]) -> str:
     tasks = len(make_family(config.family, config.family_parameters).tasks)
     return (
         f"{names} of {config.mlsh.skills} left out: earns nothing alone, and no master depends "
-        f"on it ({config.mlsh.skills} skills for {tasks} tasks); the others are numbered anew"
+        f"on it ({config.mlsh.skills} skills for {tasks} tasks); the others are renumbered"
     )

@@ -80,8 +80,8 @@ class Run:
             return now
         if changes := kept.differences(now):
             raise ChangedError(
-                f"run {str(self.path)!r} is not what its checkpoint was trained with: "
-                f"{listed(changes, '; ')}. Put that back, or train on with it: "
+                f"run {str(self.path)!r} differs from what its checkpoint was trained with: "
+                f"{listed(changes, '; ')}. Restore it, or continue the training with the changes: "
                 f"{shlex.join(['mlsh', 'train', '--resume', str(self.path), ALLOW])}"
             )
         return replace(kept, config=replace(kept.config, threads=now.config.threads))

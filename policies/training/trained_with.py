@@ -116,7 +116,7 @@ def held(trained: Trained) -> Iterator[None]:
     """
     yield
     if changes := trained.differences(trained_now(trained.config)):
-        raise ChangedError(f"changed while it was learned from: {listed(changes, '; ')}")
+        raise ChangedError(f"changed during the training: {listed(changes, '; ')}")
 
 
 def _files(model: Path) -> dict[str, Path]:

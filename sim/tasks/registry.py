@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -127,9 +128,12 @@ def use_family(text: str) -> str:
 
 
 def use_families(texts: str) -> None:
-    """Load and register several families, separated by commas; an empty text has none."""
-    for text in filter(None, texts.split(",")):
-        use_family(text.strip())
+    r"""Load and register several families, separated by commas; an empty text has none.
+
+    A comma in the path of a file is written as `\,`, as `joined_sources` does.
+    """
+    for text in filter(None, re.split(r"(?<!\\),", texts)):
+        use_family(text.strip().replace("\\,", ","))
 
 
 def add_family(cls: type) -> str:
@@ -155,6 +159,11 @@ def family_source(name: str) -> FamilySource | None:
 def user_sources() -> list[str]:
     """Origins of the families that the user has loaded, for another process to load too."""
     return [source.text for _, source in _LOADED.values()]
+
+
+def joined_sources() -> str:
+    """`user_sources` as one text, which `use_families` reads."""
+    return ",".join(text.replace(",", "\\,") for text in user_sources())
 
 
 def _owners(name: str) -> list[str]:

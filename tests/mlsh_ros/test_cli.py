@@ -130,10 +130,10 @@ WRONG = {
     ),
     "family's parameter": (["train", B, "--set", "family_parameters.tick=9"], "tick"),
     "settings that clash": (["train", B, "--set", "mlsh.decision_ticks=7"], "rollout_ticks 50"),
-    "settings of another run": (["train", B, "--resume", "x"], "give none of them"),
+    "settings of another run": (["train", B, "--resume", "x"], "leave out FAMILY"),
     "sim parameters of another run": (
         ["train", "--resume", "x", "--sim-params", "slow"],
-        "give none of",
+        "leave out --sim-params",
     ),
     "sim_params": (
         ["train", B, "--sim-params", "slwo"],

@@ -86,7 +86,7 @@ def test_summary_refuses_a_robot_that_was_changed(mlsh, run, tmp_path):
     model = tmp_path / "mine" / "model.xml"
     model.write_text(model.read_text() + "<!-- heavier -->")
     assert_refused(
-        mlsh("compare-runs", "tiny"), "'tiny' is not what its checkpoint was", "model.xml"
+        mlsh("compare-runs", "tiny"), "'tiny' differs from what its checkpoint was", "model.xml"
     )
 
 
@@ -141,7 +141,10 @@ def test_summary_does_without_a_whole_log(mlsh, run):
         code, out, err = mlsh("compare-runs", "tiny")
         assert (code, err) == (0, "")
         assert out.splitlines()[1].split()[-1] == "-"
-        assert "metrics.csv of tiny is not whole: restarted skills are not known" in out
+        assert (
+            "metrics.csv of tiny is incomplete: the number of reinitialized skills is not known"
+            in out
+        )
     log.write_text("".join([*whole[:2], whole[2].rstrip("\n") + ",9,9\n", *whole[3:]]))
     assert mlsh("compare-runs", "tiny")[0] == 0
 
@@ -181,7 +184,7 @@ def test_a_goal_is_a_part(mlsh, goal):
 def test_resume_takes_no_word_that_it_would_not_heed(mlsh, run, more):
     before = (run / "checkpoint.npz").read_bytes()
     result = mlsh("train", "--resume", "tiny", *more)
-    assert_refused(result, "give none of them", more[0])
+    assert_refused(result, "--resume takes all settings from the run; leave out", more[0])
     assert (run / "checkpoint.npz").read_bytes() == before
 
 
@@ -227,7 +230,7 @@ def test_training_goes_on_with_a_damaged_log_which_is_kept(mlsh, run, how):
     config.write_text(config.read_text().replace("steps: 1200", "steps: 1600"))
     code, out, err = mlsh("train", "--resume", "tiny")
     assert (code, err) == (0, "")
-    assert "metrics.csv was damaged; what was there is kept as tiny/metrics-damaged-1.csv" in out
+    assert "metrics.csv was damaged; the damaged file is kept as tiny/metrics-damaged-1.csv" in out
     assert (run / "metrics-damaged-1.csv").read_text() == damaged
     last = log.read_text().splitlines()[-1]
     assert last.split(",")[:2] == ["4", "1600"]
@@ -289,7 +292,10 @@ def test_nothing_is_begun_that_no_computer_holds(mlsh, tmp_path, words, said):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["family_parameters.ticks=100"], "is another task than bundle 'moving_bandits' would"),
+        (
+            ["family_parameters.ticks=100"],
+            "all masters of bundle 'moving_bandits' on moving_bandits have 50",
+        ),
         (["mlsh.envs=4000"], "--episodes"),
         (["mlsh.groups=7"], "one master for each task"),
         (["steps=77"], "--updates"),
@@ -298,9 +304,9 @@ def test_nothing_is_begun_that_no_computer_holds(mlsh, tmp_path, words, said):
         (["mlsh={envs: 32}"], "mlsh."),
         (["mlsh.joint=3"], "settings that have: master.*"),
         (["skill.epochs=3"], "there is no PPO from scratch beside them"),
-        (["mlsh.skills=3"], "is the bundle's"),
-        (["network.hidden=[8]"], "is the bundle's"),
-        (["network.hidden_from_skills=[position]"], "is the bundle's"),
+        (["mlsh.skills=3"], "is fixed by the skills of the bundle"),
+        (["network.hidden=[8]"], "is fixed by the skills of the bundle"),
+        (["network.hidden_from_skills=[position]"], "is fixed by the skills of the bundle"),
         (["mlsh.probe=none"], "has no effect with --learner q"),
     ],
 )
@@ -330,13 +336,13 @@ def assert_refuses_settings(mlsh, tmp_path, settings, said, *words):
 
 def test_finetune_of_another_family_has_that_family_s_parameters(mlsh):
     words = ["finetune", B, "--task", "ring_bandits/sector-0", "--no-baseline"]
-    said = "family_parameters.ticks 100: with it ring_bandits is another task"
+    said = "family_parameters.ticks 100: all masters of bundle"
     assert_refused(mlsh(*words, "--set", "family_parameters.ticks=100"), said)
 
 
 def test_transfer_refuses_a_family_that_is_made_unfit(mlsh):
     result = mlsh("eval-transfer", B, "ring_bandits", "--set", "network.hidden=[8]")
-    assert_refused(result, "is the bundle's")
+    assert_refused(result, "is fixed by the skills of the bundle")
 
 
 # Nothing is left of what was refused ------------------------------------------------------------

@@ -420,7 +420,7 @@ def test_an_infinite_value_is_what_the_term_says_and_nan_is_refused():
         (SimpleNamespace(name=["a", "b"], position=[-np.inf, 0]), r"joints is not finite: .*inf"),
         (
             SimpleNamespace(name=["a", "b"], position=[0, 1e300]),
-            r"joints is no float32: .*1e\+300",
+            r"joints is not a float32: .*1e\+300",
         ),
     ],
 )

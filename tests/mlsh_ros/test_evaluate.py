@@ -219,5 +219,5 @@ def test_more_than_the_optimum_is_explained(capsys):
     for limit, told in ((below, False), (above, True)):
         result = summarize(cases, "sim", 0, done, limits={cases[0].task: limit})
         show(result)
-        assert ("which is no bound" in capsys.readouterr().out.replace("\n", " ")) is told
+        assert ("not an upper bound" in capsys.readouterr().out.replace("\n", " ")) is told
         assert "can score more than 100 %" in render(result)

@@ -160,7 +160,7 @@ def test_a_root_robot_can_be_named(omni, said, plain, tmp_path):
         assert same(load(path, omni, Where.of(root, ())).signals, plain)
     assert same(load(path, omni, Where.of(None, ["odom:=/odom"])).signals, plain)
     assert same(load(path, omni, Where.of(None, ["odom:=gripper/odom"])).signals, plain)
-    with pytest.raises(UserError, match="neither a tick"):
+    with pytest.raises(UserError, match="neither ticks"):
         load(path, omni, Where.of("gripper", ()))
 
 
@@ -224,7 +224,7 @@ def test_a_split_bag_is_read_as_one_and_each_file_alone(omni, said, plain, tmp_p
         (b"#ROSBAG V2.0\n" + bytes(100), "is of ROS 1; `rosbags-convert --src"),
         (zstandard.compress(b"hello" * 100), "not an MCAP file, nor a database"),
         (zstandard.compress(bytes(10**8)), "grows to more than 1000 times its size"),
-        (b"SQLite format 3\0" + bytes(200), "neither a tick .*breaks off"),
+        (b"SQLite format 3\0" + bytes(200), "neither ticks .*truncated"),
         (b"PK\3\4", "not an MCAP file, nor a database"),
     ],
 )
@@ -260,7 +260,9 @@ def test_what_is_there_of_a_message_counts_where_a_part_is_missing(omni, said, t
     assert any("not be used as a whole" in n and "velocity is not fin" in n for n in found.notes)
     assert found.findings == []
     neither = mcap(tmp_path / "none.mcap", lacking(said, "twist", "pose"))
-    with pytest.raises(UserError, match=r"no sensor of omni is in it: .*position is not finite"):
+    with pytest.raises(
+        UserError, match=r"sensor of robot omni is recorded: .*position is not finite"
+    ):
         analyze(omni, [neither])
 
 

@@ -165,12 +165,14 @@ def test_a_command_that_a_busy_simulator_took_late_is_no_finding(moving):
     first = 1 + 32 * moving.interface.substeps  # step that should obey tick 32, of the first drive
     gap = in_the_simulator(moving, Wrong(command=Holds(first)))
     assert gap.findings == []
-    (note,) = (note for note in gap.notes if "took" in note)
+    (note,) = (note for note in gap.notes if "applied" in note)
     # Within a physics step: a command comes in the middle of one.
-    assert re.match("the simulator took 1 of 200 commands up to [46]0 ms late", note)
+    assert re.match("the simulator applied 1 of 200 commands up to [46]0 ms late", note)
     # Of a real robot nobody knows that.
     robot = Robot(moving, Wrong(command=Holds(first)), seed=5).drive("goal-1", sessions=4)
-    assert not any("took" in note for note in analyze_signals(moving, [robot.signals()], []).notes)
+    assert not any(
+        "applied" in note for note in analyze_signals(moving, [robot.signals()], []).notes
+    )
 
 
 @pytest.mark.parametrize("wrong", ["weak", "pushed"])
@@ -181,7 +183,7 @@ def test_what_no_late_command_explains_is_none(moving, wrong):
         "pushed": Holds(first, 12, instead=np.array([-0.5, 0.5])),
     }[wrong]
     gap = in_the_simulator(moving, Wrong(command=command))
-    assert not any("took" in note for note in gap.notes)
+    assert not any("applied" in note for note in gap.notes)
     assert gap.findings
 
 

@@ -75,15 +75,15 @@ def test_an_option_that_a_recording_of_ours_makes_void_is_said(moving, bag):
     where = Where.of("/r1", ["odom:=/wheels"])
     for given, note in ((where, True), (Where(), False), (None, False)):
         found = load(bag, moving, given).signals.notes
-        assert any("no --namespace or --topic counts" in each for each in found) == note
+        assert any("--namespace and --topic are ignored" in each for each in found) == note
     signals = load(bag, moving).signals
     (note,) = analysis._named(signals, "goal-1").notes
-    assert note == "its master is goal-0: --master goal-1 does not count"
+    assert note == "--master goal-1 is ignored: its recorded master is goal-0"
     assert analysis._named(signals, "goal-0").notes == signals.notes == []
 
 
 def test_a_robot_has_no_master(bag):
-    with pytest.raises(UserError, match="--master goal-0: robot 'omni' has none, a bundle does"):
+    with pytest.raises(UserError, match="--master goal-0: robot 'omni' has no master; give a"):
         analyze(load_target("omni"), [bag], master="goal-0")
 
 
@@ -103,7 +103,7 @@ def test_a_truncated_file_is_used_up_to_there(moving, bag, tmp_path):
     cut = tmp_path / "cut.mcap"
     cut.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
     found = analyze(moving, [cut])
-    assert noted(found, "it breaks off")
+    assert noted(found, "it is truncated")
     assert found.timing.ticks < 100
     assert the_sign(found)
 
@@ -220,7 +220,7 @@ def test_episodes_in_lockstep_end_where_the_stamps_say(moving, episodes, tmp_pat
     """However late what topic was recorded."""
     found = analyze(moving, [waited(episodes, tmp_path / "a", change=topic_after_topic)])
     assert found.findings == []
-    assert noted(found, r"the recorder fell behind: .* ticks out of step")
+    assert noted(found, r"the recorder fell behind: .* ticks apart")
     assert found.seconds > 19.0
     prompt = analyze(moving, [waited(episodes, tmp_path / "b")])
     assert prompt.findings == []
@@ -237,7 +237,7 @@ def test_what_a_lockstep_recording_lost_is_said_and_is_no_fault_of_the_robot(
 
     found = analyze(moving, [waited(episodes, tmp_path / "a", change=cut)])
     assert found.findings == []
-    assert noted(found, r"\d+ of \d+ messages of goals are missing.*recorder that lost them")
+    assert noted(found, r"\d+ of \d+ messages of goals are missing.*so the recorder lost them")
     (channel,) = (c for c in found.channels[0] if c.topic == "goals")
     assert channel.lost > 0.2
 
@@ -245,10 +245,10 @@ def test_what_a_lockstep_recording_lost_is_said_and_is_no_fault_of_the_robot(
 def test_lockstep_is_told_by_its_stamps_where_nobody_says_so(moving, episodes, tmp_path):
     bag = waited(episodes, tmp_path / "bag", about={}, change=topic_after_topic)
     found = analyze(moving, [bag], master="goal-1")
-    assert noted(found, "nobody says which bundle ran, nor whether in lockstep or in real time")
-    assert noted(found, "its stamps are those of lockstep")
+    assert noted(found, "it does not say which bundle ran, or whether in lockstep or in real time")
+    assert noted(found, "its time stamps are those of lockstep")
     assert found.findings == []
-    with pytest.raises(UserError, match="its stamps are those of lockstep, where only ticks"):
+    with pytest.raises(UserError, match="its time stamps are those of lockstep, where time is"):
         analyze(load_target("omni"), [bag])
 
 
@@ -306,7 +306,7 @@ def test_a_trace_of_another_bundle_is_told_by_its_first_other_element(bag):
 def test_a_recording_that_is_given_twice_is_refused(moving, bag, tmp_path, again):
     (link := tmp_path / "link").symlink_to(bag)
     other = {"same": bag, "file": next(bag.glob("*.mcap")), "link": link}[again]
-    with pytest.raises(UserError, match=f"recording {other}: is given twice, as {bag} too"):
+    with pytest.raises(UserError, match=f"recording {other}: is given twice, first as {bag}; "):
         analyze(moving, [bag, other])
     with pytest.raises(UserError, match="given twice"):
         sysid("moving_bandits", [other, bag], output=tmp_path / "sim_params.yaml")
@@ -373,7 +373,7 @@ def foreign(said, folder, version, storage):
 @pytest.mark.parametrize("storage", ["MCAP", "SQLITE3"])
 def test_any_rosbag2_with_the_topics_will_do(moving, said, tmp_path, storage):
     found = analyze(moving, [foreign(said, tmp_path / "bag", 9, storage)], master="goal-0")
-    assert noted(found, "it is not of recorder_node")
+    assert noted(found, "it was not made by recorder_node")
     assert noted(found, "no trace of skill_node is in it")
     assert the_sign(found)
     assert [line.task for line in found.closed_loop_returns] == ["moving_bandits/goal-0"]
@@ -381,7 +381,7 @@ def test_any_rosbag2_with_the_topics_will_do(moving, said, tmp_path, storage):
 
 def test_a_foreign_bag_without_the_topics_names_what_is_there(moving, said, tmp_path):
     others = [row for row in said if row[1] == "goals"]
-    with pytest.raises(UserError, match=r"neither a tick .* Topics in it: /bot7/goals"):
+    with pytest.raises(UserError, match=r"neither ticks .* Topics in it: /bot7/goals"):
         analyze(moving, [foreign(others, tmp_path / "bag", 9, "SQLITE3")])
 
 

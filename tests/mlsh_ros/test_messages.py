@@ -485,15 +485,15 @@ REFUSED = [
         "std_msgs/msg/Float64MultiArray",
         ["data[0]", "data[2]"],
         {},
-        r"nothing says what data\[1\] is",
+        r"data\[1\] has no value",
     ),
     (
         "std_msgs/msg/UInt8",
         ["data"],
         {},
-        r"data: it is a uint8, 0 to 255: limit -1 to 1 is beyond",
+        r"data: it is a uint8, 0 to 255: limit -1 to 1 exceeds it",
     ),
-    ("std_msgs/msg/Bool", ["data"], {}, r"it is a boolean, 0 to 1: limit -1 to 1 is beyond"),
+    ("std_msgs/msg/Bool", ["data"], {}, r"it is a boolean, 0 to 1: limit -1 to 1 exceeds it"),
     ("own_msgs/msg/LowCmd", ["crc"], {}, "it is a uint32"),
     ("own_msgs/msg/LowCmd", ["motor_cmd[20].q"], {}, "motor_cmd has 20 elements"),
     ("std_msgs/msg/Float64MultiArray", ["data[999999999]"], {}, "has 100000 elements at most"),
@@ -501,17 +501,22 @@ REFUSED = [
         "own_msgs/msg/LowCmd",
         ["motor_cmd[0].q"],
         {"crc": 0.5},
-        "crc: 0.5 is no uint32: a whole num",
+        "crc: 0.5 is not of type uint32, a whole num",
     ),
-    ("own_msgs/msg/LowCmd", ["motor_cmd[0].q"], {"level": 256}, "level: 256 is no octet"),
-    ("own_msgs/msg/LowCmd", ["motor_cmd[0].q"], {"level": "a"}, "level: 'a' is no octet"),
-    (JOINT_STATE, ["effort[a]"], {"header.frame_id": 1.0}, "header.frame_id: 1.0 is no string"),
+    ("own_msgs/msg/LowCmd", ["motor_cmd[0].q"], {"level": 256}, "level: 256 is not of type octet"),
+    ("own_msgs/msg/LowCmd", ["motor_cmd[0].q"], {"level": "a"}, "level: 'a' is not of type octet"),
+    (
+        JOINT_STATE,
+        ["effort[a]"],
+        {"header.frame_id": 1.0},
+        "header.frame_id: 1.0 is not of type string",
+    ),
     ("own_msgs/msg/Motors", ["turns[a]"], {}, r"no array of names .*\(`names` in robot.yaml"),
     (
         "trajectory_msgs/msg/JointTrajectory",
         ["points[0].positions[0]"],
         {"joint_names[0]": "shoulder"},
-        r"'0' is a name, and joint_names is said to be \['shoulder'\]",
+        r"'0' is not one of the names that required_values gives joint_names: \['shoulder'\]",
     ),
     (
         "trajectory_msgs/msg/JointTrajectory",
@@ -539,7 +544,7 @@ def test_what_a_type_does_not_have_is_refused_before_the_first_message(
 
 def test_a_range_of_whole_numbers_that_says_one_thing_only_is_refused(known):
     action = replace(action_term("x", "t", "std_msgs/msg/Int32", ["data"]), limit=(-0.3, 0.3))
-    with pytest.raises(UserError, match="it could say 0 only"):
+    with pytest.raises(UserError, match=r"it is a .*, which can represent only 0 of limit"):
         command_writers([action])
 
 

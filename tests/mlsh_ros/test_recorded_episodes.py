@@ -139,7 +139,7 @@ def test_a_recording_of_the_same_skills_with_other_masters_is_not(bag):
 
 def test_a_recording_without_decisions_is_refused(few, tmp_path):
     untraced = few.bag(tmp_path / "bag", [m for m in few.messages() if m[1] != TRACE])
-    assert "no decision is in it" in refusal(read_episodes, [untraced], BUNDLE, TASKS)
+    assert "it has no traces of skill_node" in refusal(read_episodes, [untraced], BUNDLE, TASKS)
 
 
 def test_a_recording_without_what_the_reward_needs_is_refused(few, tmp_path):
@@ -224,7 +224,7 @@ def test_few_episodes_are_not_trusted(light, few, tmp_path):
     _, episodes = read_episodes([few.bag(tmp_path / "bag")], BUNDLE, TASKS)
     lines = []
     learn(tmp_path / "more", episodes, lines.append)
-    assert "does not exclude that it is no better: record more episodes" in lines[0]
+    assert "without an interval, which needs 4 episodes: record more" in lines[0]
 
 
 def test_nothing_is_written_where_nothing_can_be_learned(light, bag, tmp_path, monkeypatch):
@@ -235,7 +235,7 @@ def test_nothing_is_written_where_nothing_can_be_learned(light, bag, tmp_path, m
     stubs = [replace(e, rewards=[r[:2] for r in e.rewards]) for e in episodes]
     assert "hold no episode with a whole decision" in refusal(learn, target, stubs)
     text = refusal(learn, target, same)
-    assert f"all {5 * SESSIONS} recorded decisions are for skill 1" in text
+    assert f"all {5 * SESSIONS} recorded decisions selected skill 1" in text
     monkeypatch.setattr(
         ValueIteration, "fit", lambda self, *_: self.weights.__setitem__(..., np.nan)
     )
@@ -261,8 +261,8 @@ def test_a_recording_that_breaks_off_says_so(bag, tmp_path):
     assert told == []
     (left,) = read_episodes([torn], BUNDLE, TASKS[:1], note=told.append)
     assert 0 < len(left) < len(whole)
-    assert told[0].startswith(f"note: recording {torn}: it breaks off (")
-    assert told[0].endswith("; what comes before is used")
+    assert told[0].startswith(f"note: recording {torn}: it is truncated (")
+    assert told[0].endswith("; the part before is used")
 
 
 def test_a_simulation_outside_the_interval_is_a_warning():

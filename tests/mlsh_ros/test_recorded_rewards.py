@@ -97,7 +97,7 @@ def paid(messages, values):
 def test_in_lockstep_a_number_without_a_tick_is_refused(robot, tmp_path):
     messages = paid(robot.messages(), range(ALL))
     bag = robot.bag(tmp_path / "bag", messages, LOCKSTEP, more=[REWARD])
-    with pytest.raises(UserError, match="in lockstep only sim_node/outcome tells the tick"):
+    with pytest.raises(UserError, match="in lockstep only sim_node/outcome says to which tick"):
         read(bag, reward_topic="reward")
 
 

@@ -493,7 +493,13 @@ def set_to(index, value):
     [
         (TRACE, 7, 16, 0.25, "session 1 tick 7: action base_velocity.0 recorded 0.25, replayed "),
         (TRACE, 7, 19, 0.25, "session 1 tick 7: command base_velocity.1 recorded 0.25, replayed "),
-        (TRACE, TICKS + 3, 2, 9, "session 2 tick 3: skill recorded 9, replayed none such, 0 to 1"),
+        (
+            TRACE,
+            TICKS + 3,
+            2,
+            9,
+            "session 2 tick 3: skill recorded 9, replayed no such skill, 0 to 1",
+        ),
         (
             RESPONSE,
             2,
@@ -959,7 +965,7 @@ def test_what_is_no_recording_is_refused_in_one_line(tmp_path, content, message)
 
 def test_a_recording_of_another_robot_or_of_no_drive_is_refused(bundle, said, folder, tmp_path):
     write(bundle, tmp_path / "still", [m for m in said if m[0] in (STATE, MASTER, "odom")])
-    with pytest.raises(UserError, match="no tick is in it, the robot did not drive"):
+    with pytest.raises(UserError, match="no tick is recorded: the robot did not drive"):
         replay(Recording(tmp_path / "still"), bundle)
     term = replace(bundle.interface.action[0], name="other")
     interface = replace(bundle.interface, action=(term,))
@@ -975,10 +981,10 @@ HOLES = {
 }
 
 
-@pytest.mark.parametrize("what", [*HOLES, "it breaks off", "it has a hole and a difference"])
+@pytest.mark.parametrize("what", [*HOLES, "it is truncated", "it has a hole and a difference"])
 def test_a_recording_with_holes_ends_with_3_unless_something_differs(bundle, said, tmp_path, what):
     place = tmp_path / "bag"
-    if what == "it breaks off":
+    if what == "it is truncated":
         write(bundle, place, said[: len(said) * 2 // 3], close=False).flush()
     elif what in HOLES:
         write(bundle, place, changed(said, *HOLES[what], None))

@@ -201,9 +201,9 @@ def test_the_client_gives_up_by_name_instead_of_waiting_for_ever(bundle, imposto
     with Remote(bundle, alive=alive) as remote:
         with pytest.raises(UserError, match="'skill_node/no' refuses: because"):
             remote.trigger("skill_node/no")
-        with pytest.raises(UserError, match="'skill_node/absent' is not there"):
+        with pytest.raises(UserError, match="'skill_node/absent' is not available"):
             remote.trigger("skill_node/absent")
-        with pytest.raises(UserError, match="node 'absent' is not there"):
+        with pytest.raises(UserError, match="node 'absent' is not available"):
             remote.set_parameters("absent", x=1)
         with pytest.raises(UserError, match="master_node is not active after 1 s"):
             remote.wait_until_active("master_node")

@@ -141,7 +141,7 @@ def test_the_verdict_names_where_it_breaks_and_the_files_hold_it(tmp_path):
 def test_a_nominal_score_below_zero_has_nothing_to_keep(tmp_path):
     found = replace(made_up(), nominal=Point({}, -0.1, 0.0))
     assert found.verdict("friction") == (
-        "friction (x nominal): the nominal score is -0.10, none to keep"
+        "friction (x nominal): the nominal score is -0.10, so no part of it is kept"
     )
     plot_map(replace(found, nominal=Point({}, 1.4, 1.0)), tmp_path / "map.png")
 

@@ -142,7 +142,7 @@ def test_a_nominal_robot_is_said_to_be_one(moving, tmp_path, capsys):
     output = tmp_path / "sim_params.yaml"
     names = ["gain_factor"]
     assert sysid("moving_bandits", [bag], output=output, parameters=names) == 0
-    assert "as the nominal model: it is taken to be good for 0.2%" in capsys.readouterr().out
+    assert "as the nominal model: differences below 0.2%" in capsys.readouterr().out
     told = read_sim_params(output)
     for motor in told.actuators.values():
         assert motor.gain_factor == pytest.approx((1.0, 1.0), abs=1e-4)

@@ -70,6 +70,20 @@ def test_skills_are_called_by_their_names_in_the_bundle(bundle, tmp_path):
     assert "skill-" not in lines[0]
 
 
+def test_a_bundle_that_comes_while_a_master_learns_stays(bundle, tmp_path):
+    other, path = load_bundle("moving_bandits"), tmp_path / "new"
+    files = {n: d for n, d in other.files.items() if n != MANIFEST}
+
+    def arrive(_):
+        if not path.exists():
+            write_bundle(other.manifest, files, path)
+
+    more = {"learner": "q", "episodes": 4, "on_update": arrive}
+    text = refusal(learn, bundle, path, "moving_bandits/goal-1", **more)
+    assert "new has another bundle already; give another --output, or --overwrite" in text
+    assert load_bundle(str(path)).manifest == other.manifest
+
+
 @pytest.mark.slow
 def test_a_master_for_a_task_of_another_family(bundle, tmp_path):
     latest = []

@@ -533,8 +533,8 @@ def variable_gain(model):
 @pytest.mark.parametrize(
     ("redraw", "said"),
     [
-        (clips_targets, "'joint_pos' is not default + scale * it for each element"),
-        (relative_targets, "'joint_pos' depends on robot_joint_pos beside it"),
+        (clips_targets, "'joint_pos' is not default + scale * 'last_action_out' for each element"),
+        (relative_targets, "'joint_pos' depends on robot_joint_pos beside 'last_action_out'"),
         (heading, "kind 'state/body/rotation' is used for more than the direction of gravity"),
         (variable_gain, "of kind 'kp' is not stored in the graph as a constant"),
     ],

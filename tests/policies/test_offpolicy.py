@@ -9,7 +9,7 @@ from policies.bundle.bundle import load_bundle
 from policies.bundle.runtime import load_policy
 from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.offpolicy_config import OffPolicyConfig
-from policies.offpolicy.evaluation import estimate_return
+from policies.offpolicy.evaluation import FEWEST, estimate_return
 from policies.offpolicy.features import Features
 from policies.offpolicy.learner import OffPolicyLearner
 from policies.offpolicy.replay import Episode, Replay
@@ -73,6 +73,28 @@ def test_a_recording_that_was_cut_short_says_nothing_of_later_ticks(terminated, 
     whole = episode([np.zeros(20), np.ones(20)], [0, 1])
     short = episode([np.zeros(20)], [0], terminated=terminated)
     assert estimate([whole, short], 40).recorded == pytest.approx(recorded)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_few_recorded_episodes_have_no_interval(count):
+    """Of three, all draws of an episode are the worst one in 1 of 27 cases: more than 2.5 %."""
+    rng = np.random.default_rng(1)
+    episodes = [episode(list(rng.random((3, 20))), [0, 1, 0]) for _ in range(count)]
+    found = estimate(episodes, 60)
+    assert np.isfinite(found.value)
+    said = found.describe()
+    assert "\n" not in said
+    if count < FEWEST:
+        assert np.isnan([found.low, found.high]).all()
+        assert said.endswith(", without an interval, which needs 4 episodes: record more")
+        assert f"({count} episode{'s' if count > 1 else ''})" in said
+        assert not found.better
+        assert found.contradiction(-1e6) == ""
+    else:
+        assert found.low < found.value < found.high
+        assert "95 % interval" in said
+        assert ("the master may be no better than the recorded" in said) is not found.better
+        assert "outside the interval" in found.contradiction(-1e6)
 
 
 # Replay ---------------------------------------------------------------------------------------
@@ -418,7 +440,7 @@ def test_values_that_are_no_numbers_end_it_in_one_line(light, monkeypatch, tmp_p
         (["mlsh.probe=none"], False, "mlsh.probe has no effect with --learner q"),
         (["offpolicy.gains=2"], False, "no setting 'offpolicy.gains'"),
         (["offpolicy.noise=0"], False, "offpolicy.noise: .* greater than 0"),
-        ([], True, "--init-from: --learner q begins with no master"),
+        ([], True, "--init-from: has no effect with --learner q"),
     ],
 )
 def test_settings_without_effect_are_refused(settings, started, message):

@@ -222,7 +222,7 @@ def test_a_rank_that_is_no_number_is_refused(monkeypatch):
     for key, value in meeting.items():
         monkeypatch.setenv(key, value)
     said = (
-        r"the 2 processes that WORLD_SIZE names do not meet: .*'first'.*; start them with torchrun"
+        r"the 2 processes of WORLD_SIZE could not connect: .*'first'.*; start them with torchrun"
     )
     with pytest.raises(UserError, match=said):
         ranks_of_this_run()

@@ -381,7 +381,8 @@ def test_a_checkpoint_of_another_configuration(copy):
     other = config(mlsh=replace(config().mlsh, groups=1))
     write_config(other, copy.path / "config.yaml")
     text = refusal(train, copy, resume=True)
-    assert "mlsh.groups 2 -> 1. Put that back, or train on with it: mlsh train --resume" in text
+    advice = "Restore it, or continue the training with the changes: mlsh train --resume"
+    assert f"mlsh.groups 2 -> 1. {advice}" in text
     text = refusal(train, copy, resume=True, allow_changes=True)
     assert "does not fit config.yaml and this version (masters.policy has shape (2, " in text
 

@@ -307,7 +307,7 @@ def test_a_robot_that_is_changed_while_it_is_learned_from_has_no_result(tmp_path
         return AdaptationResult(None, [[AdaptationPoint(u, u, 0.0, 0.0, 0.0) for u in range(11)]])
 
     monkeypatch.setattr(sweep, "from_scratch", learning)
-    assert "changed while it was learned from: model.xml of robot" in run_job(job)
+    assert "changed during the training: model.xml of robot" in run_job(job)
     assert not job.result.exists()
 
 

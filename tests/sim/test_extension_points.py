@@ -19,6 +19,7 @@ from sim.tasks.registry import (
     add_family,
     family_class,
     family_source,
+    joined_sources,
     make_family,
     recommended_settings,
     use_families,
@@ -168,6 +169,18 @@ def test_a_class_of_an_installed_package_and_several_at_once(site, tmp_path):
     use_families(f"theirs.tasks:Stay, {other}")
     assert {"stay", "go"} <= {*registry._LOADED}
     use_families("")
+
+
+def test_a_path_with_commas_is_named_to_another_process(tmp_path):
+    path = write_family(tmp_path / "a,b" / "c,d.py")
+    second = write_family(tmp_path / "go.py", ('"stay"', '"go"'))
+    assert [use_family(str(each)) for each in (path, second)] == ["stay", "go"]
+    text = joined_sources()
+    known = user_sources()
+    assert text == f"{tmp_path}/a\\,b/c\\,d.py:Stay,{tmp_path}/go.py:Stay"
+    registry._LOADED.clear()
+    use_families(text)
+    assert user_sources() == known
 
 
 def test_an_entry_point_is_found_by_name_and_imported_only_then(site):

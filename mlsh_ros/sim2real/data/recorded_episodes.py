@@ -144,11 +144,11 @@ def _read(
         names = listed(sorted(seen), most=200) or "none"
         raise UserError(f"{where}: no message of --reward-topic {reward_topic}. Topics: {names}")
     signals = listener.finish(recording.file.name, recording.about.get("mode", ""))
-    cut = [f"it breaks off ({recording.cut}); what comes before is used"] if recording.cut else []
+    cut = [recording.truncation] if recording.cut else []
     for text in (*cut, *signals.notes):
         note(f"note: {where}: {text}")
     if not all(session.traced for session in signals.sessions):
-        raise UserError(f"{where}: no decision is in it, which the traces of skill_node tell")
+        raise UserError(f"{where}: it has no traces of skill_node, and the decisions are in these")
 
     def seconds(received: int) -> float:
         return (received - (origin or 0)) * NANO
@@ -158,8 +158,8 @@ def _read(
         reward = reward_by_stamp(signals, where, limit)
     elif rewards and signals.lockstep:
         raise UserError(
-            f"{where}: --reward-topic {reward_topic}: in lockstep only {OUTCOME} tells the tick "
-            "that a number is of"
+            f"{where}: --reward-topic {reward_topic}: in lockstep only {OUTCOME} says to which "
+            "tick a reward belongs"
         )
     elif rewards:
         reward = reward_by_reception(
@@ -196,8 +196,8 @@ def _check_skills(recording: Recording, bundle: Bundle) -> None:
         if not same:
             raise UserError(
                 f"recording {recording.file}: bundle {recording.about.get('bundle')!r} ran, whose "
-                f"{what} are not those of bundle {bundle.manifest.name!r}: of these it tells "
-                "nothing"
+                f"{what} are not those of bundle {bundle.manifest.name!r}: nothing can be learned "
+                "about these from it"
             )
 
 

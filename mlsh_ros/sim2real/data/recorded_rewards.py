@@ -172,8 +172,8 @@ def _answered(signals: Signals, where: str, period: int) -> Ints:
         middle = np.sort(own)[len(own) // 2]
         if 2 * np.count_nonzero(np.abs(own - middle) < period // 2) <= len(own):
             raise UserError(
-                f"{where}: the recorder fell behind, so that it is not known of which ticks the "
-                f"outcomes of episode {int(episode[a])} are"
+                f"{where}: the recorder fell behind, so that the outcomes of episode "
+                f"{int(episode[a])} cannot be assigned to ticks"
             )
         begin[a:b] = middle
     return begin + tick * period

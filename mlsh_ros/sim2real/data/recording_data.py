@@ -103,8 +103,7 @@ def check_distinct(paths: Sequence[Path]) -> None:
             first = seen.setdefault((file.st_dev, file.st_ino), number)
             if first != number:
                 raise UserError(
-                    f"recording {path}: is given twice, as {paths[first]} too: it would count "
-                    "twice"
+                    f"recording {path}: is given twice, first as {paths[first]}; give it once"
                 )
 
 
@@ -135,19 +134,22 @@ def _ours(recording: Recording, bundle: Bundle, where: Where) -> Loaded:
 
     notes, replayed = _origin(recording, bundle), None
     if where != Where():
-        notes.append("recorder_node says which topics are whose: no --namespace or --topic counts")
+        notes.append(
+            "--namespace and --topic are ignored: recorder_node has recorded the topics of one "
+            "robot, under the robot's own names"
+        )
     try:
         replayed = replay(recording, bundle, listen=take, wants=listener.wants)
     except UserError as error:
         notes.append(str(error).removeprefix(f"recording {recording.file}: "))
     if recording.cut:
-        notes.append(f"it breaks off ({recording.cut}); what comes before is used")
+        notes.append(recording.truncation)
     if replayed is not None and replayed.unread:
         notes.append(_unread(replayed.unread))
     if replayed is not None and replayed.missing:
         notes.append(
             f"ticks are missing in {len(replayed.missing)} place(s): "
-            f"{listed(replayed.missing, most=90)}; nothing is compared across"
+            f"{listed(replayed.missing, most=90)}; no comparison spans them"
         )
     if replayed is not None and replayed.other:
         notes.append(f"another bundle ran from {listed(replayed.other, most=90)} on")
@@ -197,7 +199,7 @@ def _foreign(recording: Recording, target: Target, where: Where) -> Signals:
         listener.take(name, entry.type, entry.received, message)
     notes = _places(recording.file, relative, where)
     if recording.cut:
-        notes.append(f"it breaks off ({recording.cut}); what comes before is used")
+        notes.append(recording.truncation)
     if unread:
         notes.append(_unread(unread))
     try:
@@ -209,8 +211,8 @@ def _foreign(recording: Recording, target: Target, where: Where) -> Signals:
     if isinstance(target, Bundle):
         notes.insert(
             0,
-            "it is not of recorder_node: nobody says which bundle ran, nor whether in lockstep or "
-            "in real time",
+            "it was not made by recorder_node, so it does not say which bundle ran, or whether in "
+            "lockstep or in real time",
         )
     else:
         own = [note for note in own if note != UNTRACED]
@@ -226,9 +228,9 @@ def _same_robot(recording: Recording, target: Target) -> None:
     recording.check_robot(target.interface.robot)
     if recording.about.get("mode") == LOCKSTEP and not isinstance(target, Bundle):
         raise UserError(
-            f"recording {recording.file}: was made in lockstep, where only ticks count, and only "
-            f"the bundle tells of them: give {recording.about.get('bundle', 'it')} instead of the "
-            "robot"
+            f"recording {recording.file}: was made in lockstep, where time is counted in ticks, "
+            "which only the bundle can read: give bundle "
+            f"{recording.about.get('bundle', 'that ran')} instead of the robot"
         )
 
 

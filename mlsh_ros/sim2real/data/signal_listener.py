@@ -117,11 +117,11 @@ class Listener:
             elif topic == MASTER:
                 self._master = str(message.data)
             elif topic in self.topics:
-                raise MessageError(f"{topic}: a {kind} is not what the robot takes")
+                raise MessageError(f"{topic}: {kind} is not the type of this command or sensor")
         except MessageError as error:
             self._refused.setdefault(topic, []).append(shorten(str(error)))
         except OTHER as error:
-            reason = shorten(f"it is not what a {kind} is ({type(error).__name__}: {error})")
+            reason = shorten(f"its fields are not of {kind} ({type(error).__name__}: {error})")
             self._refused.setdefault(topic, []).append(reason)
 
     def add_fields(self, topic: str, received: int, stamp: int, fields: dict[str, Floats]) -> None:
@@ -207,11 +207,12 @@ class Listener:
         if mode not in MODES and self._waited():
             if not self._ticks:
                 raise UserError(
-                    f"recording {name}: its stamps are those of lockstep, where only ticks count, "
-                    f"and it has none of this bundle{because([*known, *notes])}"
+                    f"recording {name}: its time stamps are those of lockstep, where time is "
+                    "counted in ticks, and it has no ticks of this bundle"
+                    f"{because([*known, *notes])}"
                 )
             mode = LOCKSTEP
-            notes.append("its mode is not recorded; its stamps are those of lockstep")
+            notes.append("its mode is not recorded; its time stamps are those of lockstep")
         sessions = (
             self._recorded_sessions()
             if self._ticks
@@ -224,7 +225,7 @@ class Listener:
         streams, wraps = unwrap_streams(self.interface, streams)
         if not sessions:
             raise UserError(
-                f"recording {name}: neither a tick of skill_node nor a command is in it"
+                f"recording {name}: it has neither ticks of skill_node nor commands"
                 f"{because([*known, *notes])}"
             )
         if not self._ticks:
@@ -299,13 +300,13 @@ class Listener:
         unknown = sum(int((session.moment < 0).sum()) for session in found)
         if unknown == ticks:
             notes.append(
-                "no sensor message tells when its ticks were: where a simulator's episode ends is "
-                "taken from the order of recording, which may be wrong"
+                "no sensor message shows the time of its ticks: the ends of simulated episodes "
+                "are taken from the order of the recorded messages, which may be wrong"
             )
         elif unknown:
             notes.append(
-                f"of {unknown} of {ticks} ticks no recorded sensor message tells for certain when "
-                "they were: they are compared only where those around are of one episode"
+                f"the time of {unknown} of {ticks} ticks is not certain from the recorded sensor "
+                "messages: they are compared only if the ticks around them are of one episode"
             )
         return found
 
@@ -389,11 +390,11 @@ def _out_of_step(signals: Signals) -> list[str]:
     for stream in signals.streams:
         lost, count = lacking(signals, stream)
         if lost:
-            text = f"{lost} of {count} messages of {stream.topic} are missing: in lockstep nobody "
-            notes.append(f"{text}could go on without them, so it is the recorder that lost them")
+            text = f"{lost} of {count} messages of {stream.topic} are missing: in lockstep the "
+            notes.append(f"{text}nodes wait for every message, so the recorder lost them")
     if (apart := behind(signals)) > ASTRAY:
         notes.append(
-            f"the recorder fell behind: topics are recorded up to {apart} ticks out of step; they "
-            "are put together by their stamps"
+            "the recorder fell behind: messages of the same time are recorded up to "
+            f"{apart} ticks apart; they are matched by their time stamps"
         )
     return notes

@@ -65,7 +65,7 @@ def _changes(
     """Returns index (C,), time (C,) and full command (C, A) of every message that changed it."""
     spoken = {row[2] for row in commands}
     for topic in sorted({*topics} - spoken) if spoken else ():
-        notes.append(f"no command is on {topic}: it is taken for the safe one")
+        notes.append(f"no command is recorded on {topic}: the safe command is assumed")
     missing, held = set(spoken), np.array(interface.safe_command)
     rows = []
     for order, at, topic, command in commands:

@@ -63,7 +63,9 @@ def analyze(
     """
     if master is not None:
         if not isinstance(target, Bundle):
-            raise UserError(f"--master {master}: robot {target.name!r} has none, a bundle does")
+            raise UserError(
+                f"--master {master}: robot {target.name!r} has no master; give a bundle instead"
+            )
         target.master(master)
     check_distinct(bags)
     loaded, notes = _load(target, bags, where)
@@ -98,7 +100,7 @@ def _named(signals: Signals, master: str | None) -> Signals:
         return signals
     sessions = [d if d.master else replace(d, master=master) for d in signals.sessions]
     others = dict.fromkeys(d.master for d in sessions if d.master != master)
-    notes = [f"its master is {name}: --master {master} does not count" for name in others]
+    notes = [f"--master {master} is ignored: its recorded master is {name}" for name in others]
     return replace(signals, sessions=sessions, notes=[*signals.notes, *notes])
 
 
@@ -156,7 +158,9 @@ def analyze_signals(
     ]
     found += say.from_score(scores, found)
     if seconds < LITTLE:
-        remarks.append(f"only {seconds:.1f} s of driving: too little to be sure of anything")
+        remarks.append(
+            f"only {seconds:.1f} s of driving are recorded, too little for certain results"
+        )
     return Gap(
         target=target,
         robot=open_loop.robot,

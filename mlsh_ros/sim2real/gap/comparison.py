@@ -117,24 +117,24 @@ def _compared(
         windows = windows_of(signals, plan_for(interface, SHORT, 0.0), open_loop, notes)
         memory = open_loop.memory(windows)
         notes.append(
-            "the robot does not forget where it was pushed: it is compared in short windows, and "
-            "from the recorded velocities"
+            "small errors of the robot's state grow or persist: it is compared in short windows, "
+            "which begin with the recorded velocities"
         )
     windows, nominal = _finite(windows, open_loop, notes)
     elements = elements_of(interface, nominal, windows, memory, open_loop.model)
     if not elements:
         raise UserError(
-            f"{', '.join(s.name for s in signals)}: no sensor of {interface.robot} is in it"
-            f"{because(notes)}"
+            f"{', '.join(s.name for s in signals)}: no sensor of robot {interface.robot} is "
+            f"recorded{because(notes)}"
         )
     if all(each.simulated and not each.lockstep for each in signals) and not restless:
         windows, late = late_commands(open_loop, windows, nominal, elements)
         if late:
             most = 1e3 * interface.physics_dt * max(each.steps for each in late)
             notes.append(
-                f"the simulator took {len(late)} of {sum(s.ticks for s in signals)} commands up "
-                f"to {most:.0f} ms late, as it does on a busy computer: they are compared as they "
-                "acted"
+                f"the simulator applied {len(late)} of {sum(s.ticks for s in signals)} commands "
+                f"up to {most:.0f} ms late, as it does on a busy computer: the comparison applies "
+                "them as late"
             )
             nominal = open_loop.follow(windows)
             elements = elements_of(interface, nominal, windows, memory, open_loop.model)
@@ -196,7 +196,7 @@ def _unmoved(
     if not any(
         e.recorded > (0 if commanded else LEAST) or e.scale > LEAST for e in elements
     ) or all(e.still for e in elements):
-        why = "neither did its model, whatever the commands"
+        why = "neither does its simulation with the same commands"
         if not commanded:
             why = "its commands did not change"
         raise UserError(

@@ -142,8 +142,8 @@ def from_wraps(wraps: Sequence[tuple[str, Wrap]]) -> list[Finding]:
             CAUSE,
             WRAPPED,
             f"{name} wraps at {wrap.at:.2f} rad, as it did {_often(wrap.times)}",
-            "the model counts turns: say `wraps: true` of it in robot.yaml and train so, or "
-            "let the driver count on",
+            "the model counts full turns: set `wraps: true` for this term in robot.yaml and train "
+            "again, or let the driver count full turns",
             (name,),
             wrap.at,
         )
@@ -160,8 +160,8 @@ def from_angles(angles: Sequence[Angle]) -> list[Finding]:
             DOUBT,
             abs(float(np.log(a.ratio))),
             f"{a.name} turns {in_times(a.ratio)} as far as its velocity sums up to",
-            "one of them is wrong, and windows begin where it says: check the scale of both, such "
-            "as the gear ratio of its encoder",
+            "one of the two is wrong, and the simulation begins with both: check their scale, "
+            "such as the gear ratio of the encoder",
             (a.name,),
             a.ratio,
         )
@@ -214,13 +214,13 @@ def from_measures(
         worst = parts[int(np.argmax(shares))]
         text = (
             f"{joined(names)} {verb(names, 'differs', 'differ')} by {_part(worst, share)} "
-            "for a reason that is none of those tried"
+            "for an unknown reason: none of the tested causes explains it"
         )
-        advice = "see where in the plots; the model lacks something there"
+        advice = "the plots show where; the model lacks an effect there"
         if uneven:
             text += (
-                f"; but 1 % of the ticks were heard more than {in_ms(timing.period_p99)} off "
-                "their period: where the recorder was late and not the tick, the simulation has "
+                f"; 1 % of the ticks were recorded more than {in_ms(timing.period_p99)} off "
+                "their period: if the recorder was late and not the tick, the simulation applies "
                 "their commands too late"
             )
             advice = "record on a computer that has time for it, and compare again"
@@ -298,18 +298,18 @@ def from_replay(replayed: Sequence[Result]) -> list[Finding]:
     decisions = sum(r.different_decisions for r in replayed)
     if ticks:
         first = next(r.first_tick for r in replayed if r.first_tick)
-        text = f"{ticks} ticks are not what this bundle's skills make of them ({first})"
+        text = f"{ticks} ticks differ from what this bundle's skills compute ({first})"
         advice = "another bundle or another build ran on the robot: compare with `mlsh replay`"
         found.append(Finding("skills", DOUBT, 1.0, text, advice, (), float(ticks)))
     if decisions:
         first = next(r.first_decision for r in replayed if r.first_decision)
-        text = f"{decisions} decisions are not what this bundle's master makes of them ({first})"
+        text = f"{decisions} decisions differ from what this bundle's master computes ({first})"
         advice = "another master decided, or it drew its skills: see `mlsh replay --master`"
         found.append(Finding("decisions", DOUBT, 0.9, text, advice, (), float(decisions)))
     unseen = sum(len(r.unseen) for r in replayed)
     total = max(sum(r.ticks for r in replayed), 1)
     if unseen / total > UNSEEN:
-        text = f"{unseen} of {total} ticks saw what no recorded sensor message gives"
+        text = f"the observations of {unseen} of {total} ticks are of no recorded sensor message"
         advice = "the recording lost messages, or another interface ran on the robot"
         found.append(Finding("unseen", DOUBT, 0.5, text, advice, (), unseen / total))
     return found

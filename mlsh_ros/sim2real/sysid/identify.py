@@ -115,7 +115,7 @@ class Identified:
             f"before, {self.after:.3g} after, of what moves"
         )
         same = (
-            [f"as the nominal model: it is taken to be good for {FLOOR:.1%} of what moves"]
+            [f"as the nominal model: differences below {FLOOR:.1%} of the movement are not judged"]
             if self.before <= FLOOR
             else []
         )
