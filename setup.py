@@ -69,7 +69,13 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["mlsh_ros*", "sim*", "policies*"]),
     package_data={
-        "sim": ["py.typed", "robots/*/*.yaml", "robots/*/*.xml", "robots/*/sim_params/*.yaml"],
+        "sim": [
+            "py.typed",
+            "robots/*/*.yaml",
+            "robots/*/*.xml",
+            "robots/*/sim_params/*.yaml",
+            "tasks/rewards/*.yaml",
+        ],
         "policies": [
             "py.typed",
             "pretrained/*.md",

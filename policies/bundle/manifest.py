@@ -17,7 +17,7 @@ from policies.bundle.skill_limits import check_skill_limits
 from sim.errors import UserError, short, validated
 from sim.files.migrations import check_schema
 from sim.files.strict_json import parse_json
-from sim.interface import STRICT, Interface, Label, Number, Ranges, Whole
+from sim.interface import STRICT, Interface, Label, Number, Ranges, Setting
 from sim.tasks.task_id import TaskId
 
 MANIFEST, GOLDEN = "manifest.json", "golden.npz"
@@ -86,7 +86,7 @@ class Family:
     """The task family that the skills were trained on."""
 
     name: Name
-    parameters: dict[Label, Whole]
+    parameters: dict[Label, Setting]
 
 
 @checked(frozen=True, config=STRICT)

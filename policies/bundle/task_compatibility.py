@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import fields
+from typing import Any
 
 from policies.bundle.bundle import Bundle
 from policies.bundle.robot_compatibility import difference
@@ -12,6 +13,7 @@ from sim.interface import ActionTerm, Interface, ObservationTerm
 from sim.physics.robot_model import Robot, robot_names
 from sim.tasks.base import TaskFamily
 from sim.tasks.registry import family_source, find_task, make_family
+from sim.tasks.rewards import Rewards
 from sim.tasks.task_id import TaskId
 
 FAMILY = "task family "  # and its name: a version in the provenance, the digest of its file
@@ -55,7 +57,7 @@ def select_tasks(bundle: Bundle, task: TaskId) -> list[TaskId]:
     return [TaskId(family.name, name) for name in family.tasks]
 
 
-def _parameters(bundle: Bundle, family: str) -> dict[str, float | int] | None:
+def _parameters(bundle: Bundle, family: str) -> dict[str, Any] | None:
     own = bundle.manifest.family
     _warn_of_another_file(bundle, family)
     return own.parameters if family == own.name else None
@@ -77,13 +79,14 @@ def _warn_of_another_file(bundle: Bundle, family: str) -> None:
         _log.warning(visible(text))
 
 
-def changed_parameters(bundle: Bundle, task: TaskId) -> dict[str, float | int]:
+def changed_parameters(bundle: Bundle, task: TaskId) -> dict[str, Any]:
     """Parameters of a task's family that are not its defaults, see `resolve_task`."""
     family, _ = resolve_task(bundle, task)
     default, _ = find_task(task)
     names = [field.name for field in fields(family)]  # type: ignore[arg-type]
     values = {name: getattr(family, name) for name in names}
-    return {k: v for k, v in values.items() if v != getattr(default, k)}
+    changed = {k: v for k, v in values.items() if v != getattr(default, k)}
+    return {k: v.to_dict() if isinstance(v, Rewards) else v for k, v in changed.items()}
 
 
 def check_fits(bundle: Bundle, robot: Robot, task: TaskId) -> None:

@@ -28,7 +28,7 @@ from sim.files.migrations import (
 )
 from sim.files.output import write_file
 from sim.files.strict_yaml import dump_yaml, parse_yaml, read_mapping
-from sim.interface import STRICT, Integer, NonNegative, Number, Positive, Whole
+from sim.interface import STRICT, Integer, NonNegative, Number, Positive, Setting
 from sim.randomization.schema import SimParams
 from sim.tasks.registry import recommended_settings
 
@@ -172,7 +172,7 @@ class TrainConfig:
     master: PpoConfig  # updates of the masters
     skill: PpoConfig  # updates of the skills
     network: NetworkConfig = NetworkConfig()
-    family_parameters: dict[str, Whole] = Field(default_factory=dict)  # by name
+    family_parameters: dict[str, Setting] = Field(default_factory=dict)  # by name
     seed: Natural = 0  # random seed; the option --seed
     steps: Count = 1_000_000  # environment steps of meta-training
     threads: Count = 2  # threads of the simulator and of the skills' updates
@@ -227,9 +227,11 @@ class TrainConfig:
         """Returns the part of `data` with a setting, and the setting's key in it."""
         *parents, leaf = path.split(".")
         section: Any = data
+        free = parents[:1] == ["family_parameters"]  # the family knows the names
         for parent in parents:
+            if free and isinstance(section, dict) and not isinstance(section.get(parent), dict):
+                section[parent] = {}  # a parameter of parts, of which one is said
             section = section.get(parent) if isinstance(section, dict) else None
-        free = parents == ["family_parameters"]  # the family knows the names
         if not isinstance(section, dict) or not (free or leaf in section):
             problem = unknown("setting", path, setting_names(self), renamed_keys(CONFIG))
             raise UserError(f"{problem}; {LISTED}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -15,6 +15,7 @@ from policies.mlsh.local_groups import LocalGroups
 from policies.mlsh.networks import StackedMLP
 from policies.mlsh.ppo import UpdateStats
 from policies.mlsh.rollout import Rollout
+from sim.tasks.rewards.reward_sum import RewardSum
 
 Floats64 = NDArray[np.float64]
 
@@ -39,6 +40,8 @@ class Iteration:
     skill: UpdateStats | None
     reset_skill: int | None  # the skill that was started anew
     diverged: int  # simulations that failed since training began or was resumed
+    # (G,) what each reward term of the family brought per tick, by name
+    reward_terms: dict[str, Floats64] = field(default_factory=dict)
 
     @property
     def not_finite(self) -> str:
@@ -79,6 +82,19 @@ def group_statistics(
         "success": groups.all_gather(solved / np.maximum(ended, 1)),
         "usage": groups.all_gather(usage),
     }
+
+
+def reward_terms(terms: RewardSum | None, groups: LocalGroups) -> dict[str, Floats64]:
+    """(G,) what each reward term brought per tick since the last call, by name.
+
+    Args:
+        terms: of the simulations of this process; None for a family without reward terms.
+        groups: of all processes.
+    """
+    if terms is None:
+        return {}
+    means = groups.all_gather(groups.by_group(terms.take_means()).mean(axis=1))
+    return dict(zip(terms.names, means.T, strict=True))
 
 
 def state_information(

@@ -28,6 +28,7 @@ from policies.mlsh.iteration import (
     Iteration,
     group_statistics,
     mean_report,
+    reward_terms,
     skill_distance,
     state_information,
 )
@@ -172,6 +173,7 @@ class Mlsh:
             state_information=by_state,
             alone=alone,
             diverged=int(diverged[0]),
+            reward_terms=reward_terms(self.env.world.terms, self.groups),
             **group_statistics(rollout, self.groups, self.method.skills, self.family.ticks),
         )
 

@@ -35,7 +35,8 @@ def describe(
     """Returns an iteration as named numbers; a task that no warmed-up group has is absent.
 
     `return/...` and `usage/...` are of groups whose master is warmed up, sampled, not greedy;
-    `alone/...` are the normalized returns of each skill in the probe.
+    `alone/...` are the normalized returns of each skill in the probe; `reward/...` is what each
+    reward term brought per tick.
     """
     row: Row = {
         "iteration": it.number,
@@ -64,6 +65,8 @@ def describe(
         row[f"return/{task}"] = value
         row[f"success/{task}"] = float(it.success[mine].mean())
         scores.append(reference_returns[index].normalize(value))
+        for name, brought in it.reward_terms.items():
+            row[f"reward/{task}/{name}"] = float(brought[mine].mean())
         for k, used in enumerate(it.usage[mine].mean(axis=0)):
             row[f"usage/{task}/skill-{k}"] = float(used)
     if scores:
@@ -155,7 +158,9 @@ def _set_aside(path: Path) -> Path:
     return place
 
 
-def column_names(tasks: tuple[str, ...], skills: int) -> list[str]:
+def column_names(
+    tasks: tuple[str, ...], skills: int, reward_terms: tuple[str, ...] = ()
+) -> list[str]:
     """Names of all columns of `describe`, in order."""
     names = ["iteration", "steps", "seconds", "steps_per_second", "score", "mutual_information"]
     names += ["state_information", "skill_distance", "diverged"]
@@ -163,6 +168,7 @@ def column_names(tasks: tuple[str, ...], skills: int) -> list[str]:
     for task in tasks:
         names += [f"return/{task}", f"success/{task}"]
         names += [f"{what}/{task}/skill-{k}" for what in ("usage", "alone") for k in range(skills)]
+        names += [f"reward/{task}/{term}" for term in reward_terms]
     reports = ("policy_loss", "value_loss", "entropy", "kl", "clipped")
     return names + [f"{level}/{name}" for level in ("master", "skill") for name in reports]
 

@@ -172,7 +172,10 @@ class _Log:
     def __init__(self, run: Run, learner: Mlsh, training: Training) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        columns = column_names(learner.family.tasks, learner.method.skills)
+        terms = learner.env.world.terms
+        columns = column_names(
+            learner.family.tasks, learner.method.skills, () if terms is None else terms.names
+        )
         try:
             self._csv = CsvLog(run.path / "metrics.csv", columns, keep_until=learner.iteration)
             training.rows, training.set_aside = self._csv.earlier, self._csv.set_aside

@@ -112,6 +112,10 @@ class FamilyCalls:
             return values  # type: ignore[no-any-return]
         return self._check(method, values, (self._size,))
 
+    def command(self, layout: EpisodeState) -> Floats:
+        """(n, 3) the velocities that a family with reward terms commands."""
+        return self._check("command", self.call("command", layout), (self._size, 3))
+
     def flags(self, method: str, *arguments: Any) -> NDArray[np.bool_]:
         """(n,) what `success` or `terminated` return."""
         values = self.call(method, *arguments)

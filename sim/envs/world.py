@@ -26,10 +26,12 @@ from sim.tasks.base import (
     HasActionCost,
     HasObstacles,
     HasPoseReset,
+    HasRewards,
     HasSignals,
     HasTaskDynamics,
     TaskFamily,
 )
+from sim.tasks.rewards.reward_sum import RewardSum
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class World:
         max_episode_steps: ticks after which an episode is truncated; by default the family's.
 
     Attributes:
+        terms: the family's reward terms, with what each has brought; None without.
         failures: the first ticks that ended in a state that is not finite.
     """
 
@@ -94,6 +97,11 @@ class World:
         self.interface = robot.interface.with_terms(family.terms)
         signals = family.signals if isinstance(family, HasSignals) else ()
         where = f"task family {family.name!r}"
+        self.terms: RewardSum | None = None
+        if isinstance(family, HasRewards):
+            commands = callable(getattr(family, "command", None))
+            self.terms = RewardSum(family.rewards, robot, size, where, has_command=commands)
+            signals = (*signals, *self.terms.signals)
         check_signals(signals, self.interface, where)
 
         def scene(spec: mujoco.MjSpec) -> None:
@@ -168,6 +176,8 @@ class World:
         self.command[ids] = self.interface.initial_command(shown)
         if self.varied is not None:
             self.varied.hold(ids, self.command[ids])
+        if self.terms is not None:
+            self.terms.begin(ids, self.interface.action_for(self.command[ids]))
 
     def true_state(self) -> dict[str, Floats]:
         """Every observation term's true value, (B, size); without the signals."""
@@ -234,10 +244,21 @@ class World:
 
     def _reward(self, fields: dict[str, Floats]) -> Floats:
         reward = self._calls.numbers("reward", self.layout, fields)
-        if self._costly is None:
+        if self._costly is None and self.terms is None:
             return reward
         action = self.interface.action_for(self.command)
-        return reward - self._calls.numbers("cost", action)
+        if self._costly is not None:
+            reward = reward - self._calls.numbers("cost", action)
+        if self.terms is not None:
+            reward = reward + self._weighted(self.terms, fields, action).sum(axis=1)
+        return reward
+
+    def _weighted(self, terms: RewardSum, fields: dict[str, Floats], action: Floats) -> Floats:
+        """Returns what each reward term brings in this tick, (B, terms)."""
+        command = np.zeros((self.size, 0))
+        if terms.needs_command:
+            command = self._calls.command(self.layout)
+        return terms.evaluate(fields, command, action, self.interface.control_dt)
 
     def success(self, fields: dict[str, Floats]) -> NDArray[np.bool_]:
         """(B,) True where the state counts as solved, given the true fields with the signals."""
@@ -286,7 +307,8 @@ class World:
         layout = {f"layout.{name}": value.copy() for name, value in self.layout.items()}
         if self.varied is not None:
             own["varied"] = self.varied.state.copy()
-        return {**self.physics.snapshot(), **own, **layout}
+        more = {} if self.terms is None else self.terms.snapshot()
+        return {**self.physics.snapshot(), **own, **layout, **more}
 
     def restore(self, state: dict[str, NDArray[np.generic]]) -> None:
         """Continue from a `snapshot`, bit for bit.
@@ -300,6 +322,8 @@ class World:
         self.physics.restore(state)
         if self.varied is not None:
             self.varied.restore(state["varied"].astype(np.float64))
+        if self.terms is not None:
+            self.terms.restore(state)
         self.ticks[:] = state["ticks"]
         self.command = state["command"].astype(np.float64)
         prefix = "layout."

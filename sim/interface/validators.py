@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -54,6 +54,16 @@ Number = Annotated[
 ]
 # An integer stays one.
 Whole = Annotated[float | int, BeforeValidator(_a_number), AfterValidator(_within)]
+# Of a task family's parameter: a number, or by name numbers and mappings of numbers.
+_MAPPING = Discriminator(lambda value: EACH if isinstance(value, Mapping) else ALL)
+_Named = Annotated[
+    Annotated[Whole, Tag(ALL)] | Annotated[dict[str, Whole], Tag(EACH)],
+    _MAPPING,
+]
+Setting = Annotated[
+    Annotated[Whole, Tag(ALL)] | Annotated[dict[str, _Named], Tag(EACH)],
+    _MAPPING,
+]
 Said = Annotated[float | str, BeforeValidator(_no_flag), AfterValidator(_within)]
 Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]

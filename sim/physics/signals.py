@@ -19,7 +19,16 @@ from sim.errors import UserError, unknown
 from sim.interface import STRICT, Floats, Interface, Label, Text
 from sim.physics.mjcf_addresses import SCALAR, Indices
 
-Quantity = Literal["contact_force", "actuator_force", "position", "orientation", "linear_velocity"]
+Quantity = Literal[
+    "contact_force",
+    "contact_vector",
+    "actuator_force",
+    "position",
+    "orientation",
+    "linear_velocity",
+    "angular_velocity",
+    "velocity",
+]
 Part = Literal["geom", "body", "site", "actuator", "joint"]
 
 _S, _O = mujoco.mjtSensor, mujoco.mjtObj
@@ -29,12 +38,17 @@ _FRAME = {"body": _O.mjOBJ_XBODY, "site": _O.mjOBJ_SITE, "geom": _O.mjOBJ_GEOM}
 # Kind of sensor and of MuJoCo object, by quantity and part.
 _SOURCES: dict[tuple[str, str], tuple[mujoco.mjtSensor, mujoco.mjtObj]] = {
     **{("contact_force", part): (_S.mjSENS_CONTACT, kind) for part, kind in _CONTACT.items()},
+    **{("contact_vector", part): (_S.mjSENS_CONTACT, kind) for part, kind in _CONTACT.items()},
     ("actuator_force", "actuator"): (_S.mjSENS_ACTUATORFRC, _O.mjOBJ_ACTUATOR),
     ("actuator_force", "joint"): (_S.mjSENS_JOINTACTFRC, _O.mjOBJ_JOINT),
     **{("position", part): (_S.mjSENS_FRAMEPOS, kind) for part, kind in _FRAME.items()},
     **{("orientation", part): (_S.mjSENS_FRAMEQUAT, kind) for part, kind in _FRAME.items()},
     **{("linear_velocity", part): (_S.mjSENS_FRAMELINVEL, kind) for part, kind in _FRAME.items()},
+    **{("angular_velocity", part): (_S.mjSENS_FRAMEANGVEL, kind) for part, kind in _FRAME.items()},
+    ("position", "joint"): (_S.mjSENS_JOINTPOS, _O.mjOBJ_JOINT),
+    ("velocity", "joint"): (_S.mjSENS_JOINTVEL, _O.mjOBJ_JOINT),
 }
+CONTACTS = ("contact_force", "contact_vector")
 # Of a contact sensor: the force, as the sum over all contacts, once.
 _NET_FORCE = [1 << int(mujoco.mjtConDataField.mjCONDATA_FORCE), 3, 1]
 _NO_CONTACTS = int(mujoco.mjtDisableBit.mjDSBL_CONTACT)
@@ -48,10 +62,13 @@ class Signal:
 
     - contact_force: sum of the forces of all contacts of a geom, or of a body's own geoms; its
       length, N; 1 element per part.
+    - contact_vector: the same sum in the world, N; 3 elements. Its sign is that of MuJoCo.
     - actuator_force: force of an actuator, or of all actuators on a joint, N or N m; 1 element.
-    - position: of a body, site or geom in the world, m; 3 elements, the third is the height.
-    - orientation: of these in the world, quaternion w, x, y, z; 4 elements.
-    - linear_velocity: of these in the world, m/s; 3 elements.
+    - position: of a body, site or geom in the world, m; 3 elements, the third is the height. Of a
+      joint, rad or m; 1 element.
+    - orientation: of a body, site or geom in the world, quaternion w, x, y, z; 4 elements.
+    - linear_velocity, angular_velocity: of these in the world, m/s, rad/s; 3 elements.
+    - velocity: of a joint, rad/s or m/s; 1 element.
     """
 
     name: Label  # its key in `fields`
@@ -82,16 +99,16 @@ class Signal:
         """
         parts = getattr(spec, "bodies" if self.of == "body" else f"{self.of}s")
         known = [part.name for part in parts if part.name and _is_scalar(self.of, part)]
-        if self.quantity == "contact_force" and spec.option.disableflags & _NO_CONTACTS:
+        if self.quantity in CONTACTS and spec.option.disableflags & _NO_CONTACTS:
             raise UserError(
                 f"{where}: signal {self.name!r}: the model has its contacts switched off, and no "
-                "contact_force"
+                f"{self.quantity}"
             )
         kind, of = _SOURCES[self.quantity, self.of]
         for sensor, name in zip(self.sensors, self.names, strict=True):
             if name not in known:
                 raise UserError(f"{where}: signal {self.name!r}: {unknown(self.of, name, known)}")
-            more = {"intprm": _NET_FORCE} if self.quantity == "contact_force" else {}
+            more = {"intprm": _NET_FORCE} if self.quantity in CONTACTS else {}
             spec.add_sensor(name=sensor, type=kind, objtype=of, objname=name, **more)
 
     def columns(self, model: mujoco.MjModel) -> Indices:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sim.interface import Floats, ObservationTerm
 from sim.physics.signals import Signal
+from sim.tasks.rewards import Rewards
 
 Fields = Mapping[str, Floats]  # per term (n, size)
 EpisodeState = dict[
@@ -180,3 +181,14 @@ class HasSignals(Protocol):
     """
 
     signals: tuple[Signal, ...]  # of the simulation; their parts have to be in the robot's model
+
+
+@runtime_checkable
+class HasRewards(Protocol):
+    """Task family to whose reward the weighted values of named reward terms are added.
+
+    A family whose terms track a command has a method `command(layout)` too, which returns (n, 3):
+    the speeds ahead and to the left, m/s, and the rate counter-clockwise, rad/s.
+    """
+
+    rewards: Rewards  # terms of `sim.tasks.rewards.TERMS` and of one's own, with their weights

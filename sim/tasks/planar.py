@@ -6,11 +6,15 @@ direction of its x axis on the floor.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.interface import Floats
-from sim.tasks.base import Fields
+
+if TYPE_CHECKING:  # base.py refers to the reward terms, which use this file
+    from sim.tasks.base import Fields
 
 
 def to_base(vector: Floats, fields: Fields) -> Floats:
@@ -55,3 +59,22 @@ def ahead_of(orientation: Floats) -> tuple[Floats, Floats]:
 def bearing_to(offset: Floats) -> Floats:
     """(n,) rad, counter-clockwise from ahead, of offsets (n, 2) in base_link."""
     return np.arctan2(offset[:, 1], offset[:, 0])
+
+
+def level(orientation: Floats, vector: Floats) -> Floats:
+    """Vectors (n, 3) of the world, turned about the vertical so that x is ahead.
+
+    Args:
+        orientation: of the bodies, quaternions (n, 4), w first.
+        vector: in the world.
+    """
+    cos, sin = ahead_of(orientation)
+    x, y, z = vector.T
+    return np.stack([cos * x + sin * y, cos * y - sin * x, z], axis=-1)
+
+
+def to_body(orientation: Floats, vector: Floats) -> Floats:
+    """Vectors (n, 3) of the world in the frames of bodies with quaternions (n, 4), w first."""
+    w, axis = orientation[:, :1], -orientation[:, 1:]
+    twice = 2 * np.cross(axis, vector)
+    return np.asarray(vector + w * twice + np.cross(axis, twice))

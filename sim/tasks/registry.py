@@ -39,6 +39,7 @@ from sim.tasks.ring_bandits import RingBandits
 from sim.tasks.rooms import Rooms
 from sim.tasks.task_id import TaskId
 from sim.tasks.two_targets import TwoTargets
+from sim.tasks.velocity_commands import VelocityCommands
 
 MAX_TICKS = 100_000  # of an episode, which is simulated and held in memory as a whole
 
@@ -62,6 +63,7 @@ FAMILIES: dict[str, type[TaskFamily]] = {
         Obstacles,
         Reach,
         ReachSequence,
+        VelocityCommands,
     )
 }
 # Those that the user has named in this process, and entry points that were loaded.
@@ -204,7 +206,7 @@ def all_tasks(name: str) -> dict[str, float | int]:
 
 
 def find_task(
-    task: TaskId, parameters: Mapping[str, float | int] | None = None
+    task: TaskId, parameters: Mapping[str, Any] | None = None
 ) -> tuple[TaskFamily, int]:
     """Returns the family of a task and the task's number in it.
 

@@ -1,0 +1,152 @@
+"""What reward terms are computed from: the state after a tick and what they remember."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.interface import Floats
+from sim.interface.orientation import projected_gravity
+from sim.tasks.planar import level, to_body
+from sim.tasks.rewards.parts import RobotParts
+
+CONTACT = 1.0  # N: a foot with more than that is on the ground (legged_gym, Isaac Lab)
+STILL = 0.1  # m/s and rad/s: a slower command is to stand
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class FeetMemory:
+    """How long each of F feet has been in the air and on the ground, s, (n, F) each."""
+
+    air: Floats  # since it was lifted; 0 on the ground
+    stance: Floats  # since it landed; 0 in the air
+    last_air: Floats  # of its last complete swing
+    last_stance: Floats  # of its last complete stance
+    landed: Bools  # in this tick
+
+    @classmethod
+    def begun(cls, size: int, feet: int) -> FeetMemory:
+        """The memory at the beginning of an episode, when feet neither stand nor swing yet."""
+        zero = np.zeros((size, feet))
+        return cls(zero, zero.copy(), zero.copy(), zero.copy(), np.zeros((size, feet), bool))
+
+    def after(self, contact: Bools, dt: float) -> FeetMemory:
+        """The memory a tick of `dt` s later, with the feet that are on the ground, (n, F)."""
+        landed = contact & (self.air > 0)
+        lifted = ~contact & (self.stance > 0)
+        return FeetMemory(
+            air=np.where(contact, 0.0, self.air + dt),
+            stance=np.where(contact, self.stance + dt, 0.0),
+            last_air=np.where(landed, self.air, self.last_air),
+            last_stance=np.where(lifted, self.stance, self.last_stance),
+            landed=landed,
+        )
+
+
+@dataclass(frozen=True)
+class Motion:
+    """A tick of n robots, as a reward term reads it.
+
+    Quantities that no used term needs are absent: a term names its needs (`RewardTerm.needs`).
+    """
+
+    parts: RobotParts
+    signals: dict[str, Floats]  # by need, (n, size)
+    given: Floats  # (n, 3) the command; empty without one
+    action: Floats  # (n, A) executed in this tick, in the units of a policy's output
+    previous: Floats  # (n, A) a tick earlier
+    earlier: Floats  # (n, A) two ticks earlier
+    feet: FeetMemory  # after this tick; without feet of 0 columns
+
+    @property
+    def command(self) -> Floats:
+        """(n, 3) ahead and left, m/s, counter-clockwise, rad/s."""
+        return self.given
+
+    @cached_property
+    def moves(self) -> Bools:
+        """(n,) True where the command is not to stand."""
+        return np.asarray(np.linalg.norm(self.command, axis=1) > STILL)
+
+    @cached_property
+    def height(self) -> Floats:
+        """(n,) of the base in the world, m."""
+        return self.signals["base_position"][:, 2]
+
+    @cached_property
+    def velocity(self) -> Floats:
+        """(n, 3) of the base, m/s: ahead and left on the floor, and up."""
+        return level(self.signals["base_orientation"], self.signals["base_velocity"])
+
+    @cached_property
+    def rates(self) -> Floats:
+        """(n, 3) of the base about its own axes: roll, pitch, yaw, rad/s."""
+        return to_body(self.signals["base_orientation"], self.signals["base_rates"])
+
+    @cached_property
+    def yaw_rate(self) -> Floats:
+        """(n,) about the vertical, rad/s."""
+        return self.signals["base_rates"][:, 2]
+
+    @cached_property
+    def gravity(self) -> Floats:
+        """(n, 3) the direction of gravity in the base's frame."""
+        return projected_gravity(self.signals["base_orientation"])
+
+    @cached_property
+    def joint_position(self) -> Floats:
+        """(n, A) rad or m."""
+        return self.signals["joint_position"]
+
+    @cached_property
+    def joint_velocity(self) -> Floats:
+        """(n, A) rad/s or m/s."""
+        return self.signals["joint_velocity"]
+
+    @cached_property
+    def torque(self) -> Floats:
+        """(n, A) of the actuators on each joint, N m or N."""
+        return self.signals["joint_torque"]
+
+    @cached_property
+    def foot_height(self) -> Floats:
+        """(n, F) of the feet's centers in the world, m."""
+        return self._of_feet("foot_position")[..., 2]
+
+    @cached_property
+    def foot_speed(self) -> Floats:
+        """(n, F) of the feet over the floor, m/s."""
+        return np.hypot(*np.moveaxis(self._of_feet("foot_velocity")[..., :2], -1, 0))
+
+    @cached_property
+    def foot_force(self) -> Floats:
+        """(n, F, 3) on the feet in the world, N; its sign is that of MuJoCo."""
+        return self._of_feet("foot_force")
+
+    @cached_property
+    def foot_load(self) -> Floats:
+        """(n, F) length of the force on each foot, N."""
+        return np.linalg.norm(self.foot_force, axis=-1)
+
+    @cached_property
+    def contact(self) -> Bools:
+        """(n, F) True for feet on the ground."""
+        return on_ground(self.foot_force)
+
+    @cached_property
+    def other_force(self) -> Floats:
+        """(n, ...) length of the force on every geom that is no foot, N."""
+        return self.signals["other_force"]
+
+    def _of_feet(self, need: str) -> Floats:
+        values = self.signals[need]
+        return values.reshape(len(values), -1, 3)
+
+
+def on_ground(force: Floats) -> Bools:
+    """(n, F) True for feet with forces (n, F, 3), N, that are more than a touch."""
+    return np.asarray(np.linalg.norm(force, axis=-1) > CONTACT)

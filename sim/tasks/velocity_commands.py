@@ -1,0 +1,221 @@
+"""Velocity commands: a robot with a floating base walks as it is told; the command is the task.
+
+Skills do not see the command, so that training breeds a skill for each. With `shown` every policy
+sees it, and one skill can serve all commands. An episode ends when the robot falls: its base leans
+by more than 1 rad or touches something. It is solved when the mean velocity after the first second
+was the command within `speed_tolerance` and `turn_tolerance`.
+
+The reward is a sum of named terms, `rewards`, whose default weights are those of
+`sim/tasks/rewards/walking.yaml`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field, SkipValidation
+from pydantic.dataclasses import dataclass
+
+from sim.interface import (
+    STRICT,
+    Floats,
+    MujocoState,
+    NonNegative,
+    ObservationTerm,
+    Positive,
+    RosField,
+    fold,
+)
+from sim.physics.signals import Signal
+from sim.tasks.base import EpisodeState, Fields, HiddenTask
+from sim.tasks.goals import Count
+from sim.tasks.planar import ahead_of, to_base
+from sim.tasks.rewards import Rewards, changing, read_rewards
+from sim.tasks.rewards.parts import BASE
+from sim.tasks.running import FALLEN, leans
+from sim.tasks.walking_goals import HIDDEN_FROM_MASTERS
+
+WALKING = read_rewards(Path(__file__).with_name("rewards") / "walking.yaml")
+# Direction of each task: ahead, left, and counter-clockwise.
+DIRECTIONS = {
+    "ahead": (1.0, 0.0, 0.0),
+    "back": (-1.0, 0.0, 0.0),
+    "turn_left": (0.0, 0.0, 1.0),
+    "turn_right": (0.0, 0.0, -1.0),
+    "stand": (0.0, 0.0, 0.0),
+    "left": (0.0, 1.0, 0.0),
+    "right": (0.0, -1.0, 0.0),
+}
+SEEN = "projected_gravity"  # all that is left for masters: how the robot leans
+TOUCHES = 1.0  # N: a base with more than that lies on the ground
+TOPIC, TYPE = "velocity_command", "geometry_msgs/msg/TwistStamped"
+
+
+def _own(data: object) -> object:
+    return data if isinstance(data, Rewards) else changing(WALKING, data)
+
+
+def _term(name: str, unit: str, size: int, fields: tuple[str, ...]) -> ObservationTerm:
+    return ObservationTerm(
+        name=name,
+        size=size,
+        unit=unit,
+        frame=BASE,
+        scale=1.0,
+        clip=None,
+        noise=0.0,
+        max_age=0.5,
+        limit=None,
+        inf_values=None,
+        mujoco=MujocoState(task=name),
+        ros=RosField(
+            topic=TOPIC,
+            type=TYPE,
+            fields=fields,
+            required_values=(("header.frame_id", BASE),),
+        ),
+    )
+
+
+@dataclass(frozen=True, config=STRICT)
+class VelocityCommands(HiddenTask):
+    """The task is the direction of the command."""
+
+    name: ClassVar[str] = "velocity_commands"
+    robot: ClassVar[str] = "go2"
+    requires: ClassVar[tuple[str, ...]] = ("position", "orientation")
+    places: ClassVar[bool] = True
+    all_tasks: ClassVar[dict[str, int]] = {"commands": len(DIRECTIONS)}
+    pose_reset: ClassVar[int] = 0
+    signals: ClassVar[tuple[Signal, ...]] = (Signal("base", "contact_force", "body", (BASE,)),)
+    # Five skills for five commands. Walking needs neither place nor heading, and the choice of a
+    # master depends on nothing that is seen.
+    recommended: ClassVar[Mapping[str, Any]] = {
+        "mlsh.skills": 5,
+        "mlsh.decision_ticks": 50,
+        "mlsh.rollout_ticks": 100,
+        "mlsh.groups": 6,
+        "mlsh.envs": 16,
+        "mlsh.mutual_information_coef": 0.5,
+        "skill.learning_rate": 5e-4,
+        "network.hidden": [128, 128],
+        "network.initial_log_std": -0.5,
+        "network.hidden_from_skills": ["position", "orientation"],
+        "network.hidden_from_masters": [n for n in HIDDEN_FROM_MASTERS if n != SEEN],
+    }
+
+    ticks: Count = 500  # length of an episode: 10 s at 50 Hz
+    commands: Annotated[int, Field(ge=2, le=len(DIRECTIONS))] = 5  # number of tasks
+    ahead: Positive = 0.8  # m/s, of the command to walk ahead
+    back: Positive = 0.5  # m/s, of the command to walk back
+    aside: Positive = 0.4  # m/s, of the commands to walk to the left and to the right
+    turn: Positive = 1.0  # rad/s, of the commands to turn
+    # Part of a command by which it may be weaker, drawn per episode: 1 is from standing to full.
+    spread: Annotated[NonNegative, Field(le=1)] = 0.0
+    shown: bool = False  # whether policies see the command, as a TwistStamped
+    speed_tolerance: Positive = 0.1  # m/s, of the mean velocity, for success
+    turn_tolerance: Positive = 0.15  # rad/s, of the mean rate of turning, for success
+    settling: NonNegative = 1.0  # s at the start of an episode that success does not judge
+    shake: NonNegative = 0.05  # rad, largest deviation of every joint at the start
+    # Weights and parameters of reward terms that differ from those of `walking.yaml`.
+    rewards: Annotated[SkipValidation[Rewards], BeforeValidator(_own)] = WALKING
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The first `commands` directions."""
+        return tuple(DIRECTIONS)[: self.commands]
+
+    @property
+    def terms(self) -> tuple[ObservationTerm, ...]:
+        """The command, if it is shown."""
+        if not self.shown:
+            return ()
+        return (
+            _term("velocity_command", "m/s", 2, ("twist.linear.x", "twist.linear.y")),
+            _term("turn_command", "rad/s", 1, ("twist.angular.z",)),
+        )
+
+    def full(self, task: int) -> Floats:
+        """(3,) the command of a task at its full speed: ahead, left, counter-clockwise."""
+        x, y, turn = DIRECTIONS[self.tasks[task]]
+        return np.array([x * (self.ahead if x > 0 else self.back), y * self.aside, turn * self.turn])
+
+    def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
+        """Start at the origin with any heading, and with a command of the task."""
+        start = np.array([0.0, 0.0, rng.uniform(-np.pi, np.pi)])
+        return {
+            "start": start,
+            "given": self.full(task) * (1 - rng.uniform(0, self.spread)),
+            "before": start.copy(),  # pose at the previous tick: m, m, rad
+            "error": np.zeros(3),  # sum over the ticks that are judged
+            "elapsed": np.float64(0),  # s
+            "judged": np.float64(0),  # ticks
+        }
+
+    def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
+        """The command as two terms, if it is shown."""
+        if not self.shown:
+            return {}
+        return {"velocity_command": layout["given"][:, :2], "turn_command": layout["given"][:, 2:]}
+
+    def command(self, layout: EpisodeState) -> Floats:
+        """(n, 3) the command: ahead and left, m/s, counter-clockwise, rad/s."""
+        return layout["given"]
+
+    def advance(self, layout: EpisodeState, fields: Fields, dt: float) -> dict[str, Floats]:
+        """Add the error of the mean velocity over a tick of `dt` s, in the robot's frame."""
+        cos, sin = ahead_of(fields["orientation"])
+        heading = np.arctan2(sin, cos)
+        pose = np.column_stack([fields["position"], heading])
+        moved = pose - layout["before"]
+        velocity = np.column_stack([to_base(moved[:, :2], fields), fold(moved[:, 2])]) / dt
+        elapsed = layout["elapsed"] + dt
+        judged = elapsed > self.settling
+        error = np.where(judged[:, None], velocity - layout["given"], 0.0)
+        return {
+            "before": pose,
+            "error": layout["error"] + error,
+            "elapsed": elapsed,
+            "judged": layout["judged"] + judged,
+        }
+
+    def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
+        """0: all of the reward is in its terms."""
+        return np.zeros(len(layout["elapsed"]))
+
+    def mean_error(self, layout: EpisodeState) -> Floats:
+        """(n, 3) mean velocity less the command, over the ticks that are judged."""
+        return np.asarray(layout["error"] / np.maximum(layout["judged"], 1)[:, None])
+
+    def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
+        """True if the mean velocity is the command within the tolerances, and it has not fallen."""
+        error = self.mean_error(layout)
+        near = np.linalg.norm(error[:, :2], axis=1) < self.speed_tolerance
+        near &= np.abs(error[:, 2]) < self.turn_tolerance
+        return np.asarray(near & (layout["judged"] > 0) & ~self.terminated(layout, fields))
+
+    def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
+        """True if the robot has fallen: it leans too far, or its base touches something."""
+        return leans(fields["orientation"], FALLEN) | (fields["base"][:, 0] > TOUCHES)
+
+    def estimate(self, task: int, dt: float) -> tuple[float, float]:
+        """Returns of the best command for all tasks, and of the task's own; costs are neglected."""
+        full = np.array([self.full(i) for i in range(len(self.tasks))])
+        earned = np.array([[self._earned(done, told) for told in full] for done in full])
+        same = earned[int(earned.sum(axis=1).argmax())]
+        return float(same[task] * self.ticks), float(earned[task, task] * self.ticks)
+
+    def _earned(self, done: Floats, told: Floats) -> float:
+        """Reward of a tick in which a robot does one command and is told another."""
+        total = 0.0
+        for each in self.rewards.terms:
+            parameters, error = dict(each.parameters), done - told
+            if each.term.name == "track_velocity":
+                total += each.weight * float(np.exp(-(error[:2] ** 2).sum() / parameters["sigma"]))
+            elif each.term.name == "track_yaw_rate":
+                total += each.weight * float(np.exp(-(error[2] ** 2) / parameters["sigma"]))
+        return total
