@@ -205,9 +205,7 @@ def all_tasks(name: str) -> dict[str, float | int]:
     return dict(getattr(family_class(name), "all_tasks", {}))
 
 
-def find_task(
-    task: TaskId, parameters: Mapping[str, Any] | None = None
-) -> tuple[TaskFamily, int]:
+def find_task(task: TaskId, parameters: Mapping[str, Any] | None = None) -> tuple[TaskFamily, int]:
     """Returns the family of a task and the task's number in it.
 
     Args:

@@ -36,6 +36,7 @@ from sim.tasks.goals import Count
 from sim.tasks.planar import ahead_of, to_base
 from sim.tasks.rewards import Rewards, changing, read_rewards
 from sim.tasks.rewards.parts import BASE
+from sim.tasks.rewards.terms import track_velocity, track_yaw_rate
 from sim.tasks.running import FALLEN, leans
 from sim.tasks.walking_goals import HIDDEN_FROM_MASTERS
 
@@ -142,7 +143,8 @@ class VelocityCommands(HiddenTask):
     def full(self, task: int) -> Floats:
         """(3,) the command of a task at its full speed: ahead, left, counter-clockwise."""
         x, y, turn = DIRECTIONS[self.tasks[task]]
-        return np.array([x * (self.ahead if x > 0 else self.back), y * self.aside, turn * self.turn])
+        along = x * (self.ahead if x > 0 else self.back)
+        return np.array([along, y * self.aside, turn * self.turn])
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
         """Start at the origin with any heading, and with a command of the task."""
@@ -174,7 +176,7 @@ class VelocityCommands(HiddenTask):
         moved = pose - layout["before"]
         velocity = np.column_stack([to_base(moved[:, :2], fields), fold(moved[:, 2])]) / dt
         elapsed = layout["elapsed"] + dt
-        judged = elapsed > self.settling
+        judged = elapsed > self.settling + dt / 2  # sums of ticks are not exact
         error = np.where(judged[:, None], velocity - layout["given"], 0.0)
         return {
             "before": pose,
@@ -192,7 +194,7 @@ class VelocityCommands(HiddenTask):
         return np.asarray(layout["error"] / np.maximum(layout["judged"], 1)[:, None])
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """True if the mean velocity is the command within the tolerances, and it has not fallen."""
+        """True if the mean velocity is the command within the tolerances, without a fall."""
         error = self.mean_error(layout)
         near = np.linalg.norm(error[:, :2], axis=1) < self.speed_tolerance
         near &= np.abs(error[:, 2]) < self.turn_tolerance
@@ -203,7 +205,7 @@ class VelocityCommands(HiddenTask):
         return leans(fields["orientation"], FALLEN) | (fields["base"][:, 0] > TOUCHES)
 
     def estimate(self, task: int, dt: float) -> tuple[float, float]:
-        """Returns of the best command for all tasks, and of the task's own; costs are neglected."""
+        """Returns of the best command for all tasks, and of the task's own, without costs."""
         full = np.array([self.full(i) for i in range(len(self.tasks))])
         earned = np.array([[self._earned(done, told) for told in full] for done in full])
         same = earned[int(earned.sum(axis=1).argmax())]
@@ -214,8 +216,8 @@ class VelocityCommands(HiddenTask):
         total = 0.0
         for each in self.rewards.terms:
             parameters, error = dict(each.parameters), done - told
-            if each.term.name == "track_velocity":
+            if each.term.function is track_velocity:
                 total += each.weight * float(np.exp(-(error[:2] ** 2).sum() / parameters["sigma"]))
-            elif each.term.name == "track_yaw_rate":
+            elif each.term.function is track_yaw_rate:
                 total += each.weight * float(np.exp(-(error[2] ** 2) / parameters["sigma"]))
         return total

@@ -56,16 +56,11 @@ class Motion:
 
     parts: RobotParts
     signals: dict[str, Floats]  # by need, (n, size)
-    given: Floats  # (n, 3) the command; empty without one
+    command: Floats  # (n, 3) ahead and left, m/s, counter-clockwise, rad/s; empty without one
     action: Floats  # (n, A) executed in this tick, in the units of a policy's output
     previous: Floats  # (n, A) a tick earlier
     earlier: Floats  # (n, A) two ticks earlier
     feet: FeetMemory  # after this tick; without feet of 0 columns
-
-    @property
-    def command(self) -> Floats:
-        """(n, 3) ahead and left, m/s, counter-clockwise, rad/s."""
-        return self.given
 
     @cached_property
     def moves(self) -> Bools:
@@ -120,7 +115,8 @@ class Motion:
     @cached_property
     def foot_speed(self) -> Floats:
         """(n, F) of the feet over the floor, m/s."""
-        return np.hypot(*np.moveaxis(self._of_feet("foot_velocity")[..., :2], -1, 0))
+        velocity = self._of_feet("foot_velocity")
+        return np.hypot(velocity[..., 0], velocity[..., 1])
 
     @cached_property
     def foot_force(self) -> Floats:
@@ -130,7 +126,7 @@ class Motion:
     @cached_property
     def foot_load(self) -> Floats:
         """(n, F) length of the force on each foot, N."""
-        return np.linalg.norm(self.foot_force, axis=-1)
+        return np.asarray(np.linalg.norm(self.foot_force, axis=-1))
 
     @cached_property
     def contact(self) -> Bools:

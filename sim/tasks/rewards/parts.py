@@ -115,7 +115,9 @@ class RobotParts:
         return np.concatenate([spread(term.offset, term.size) for term in own])
 
 
-def _names(model: mujoco.MjModel, kind: str, ids: NDArray[np.intp] | list[int] | range) -> list[str]:
+def _names(
+    model: mujoco.MjModel, kind: str, ids: NDArray[np.intp] | list[int] | range
+) -> list[str]:
     return [name for i in ids if (name := getattr(model, kind)(int(i)).name)]
 
 

@@ -139,7 +139,7 @@ class RewardSum:
             ValueError: the snapshot is of other reward terms.
         """
         kept = self.snapshot()
-        if odd := [name for name in kept if np.shape(state.get(name)) != kept[name].shape]:
+        if odd := [k for k, own in kept.items() if k not in state or state[k].shape != own.shape]:
             raise ValueError(f"the snapshot has other reward terms: {odd[0]}")
         self._previous = state[STORED + "previous"].astype(np.float64)
         self._earlier = state[STORED + "earlier"].astype(np.float64)

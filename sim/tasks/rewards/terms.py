@@ -60,7 +60,8 @@ def track_velocity(m: Motion, *, sigma: float) -> Floats:
 
 def track_yaw_rate(m: Motion, *, sigma: float) -> Floats:
     """exp(-error^2 / sigma) of the rate about the vertical."""
-    return np.exp(-((m.yaw_rate - m.command[:, 2]) ** 2) / sigma)
+    error: Floats = m.yaw_rate - m.command[:, 2]
+    return np.exp(-(error**2) / sigma)
 
 
 # Motion of the base ------------------------------------------------------------------------------
@@ -187,6 +188,24 @@ _LISTED = (
         "1",
         (COMMAND, "base_rates"),
         "legged_gym tracking_ang_vel, Isaac Lab track_ang_vel_z_exp, Playground tracking_ang_vel",
+        {"sigma": "rad^2/s^2; the kernel is 1/e at an error of its root"},
+        best=1.0,
+    ),
+    RewardTerm(
+        "track_velocity_fine",
+        track_velocity,
+        "1",
+        (COMMAND, *BODY),
+        "the same once more: a wide kernel leads there from afar, a narrow one to the exact value",
+        {"sigma": "m^2/s^2; the kernel is 1/e at an error of its root"},
+        best=1.0,
+    ),
+    RewardTerm(
+        "track_yaw_rate_fine",
+        track_yaw_rate,
+        "1",
+        (COMMAND, "base_rates"),
+        "the same once more, as for the velocity",
         {"sigma": "rad^2/s^2; the kernel is 1/e at an error of its root"},
         best=1.0,
     ),

@@ -54,9 +54,7 @@ class Rewards:
         return {e.term.name: {WEIGHT: e.weight, **dict(e.parameters)} for e in self.terms}
 
 
-def rewards_from(
-    data: object, own: Iterable[RewardTerm] = (), where: str = "rewards"
-) -> Rewards:
+def rewards_from(data: object, own: Iterable[RewardTerm] = (), where: str = "rewards") -> Rewards:
     """Rewards from a mapping of names to weights, or to mappings with parameters.
 
     Args:
@@ -106,7 +104,7 @@ def changing(rewards: Rewards, data: object, where: str = "rewards") -> Rewards:
 
 
 def _weighted(term: RewardTerm, said: object, where: str) -> WeightedTerm:
-    given = dict(said) if isinstance(said, Mapping) else {WEIGHT: said}
+    given: dict[Any, Any] = dict(said) if isinstance(said, Mapping) else {WEIGHT: said}
     wanted = [WEIGHT, *term.parameters]
     if odd := [key for key in given if key not in wanted]:
         raise UserError(f"{where}: {unknown('parameter', odd[0], wanted)}")
