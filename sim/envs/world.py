@@ -31,6 +31,7 @@ from sim.tasks.base import (
     HasTaskDynamics,
     TaskFamily,
 )
+from sim.tasks.rewards.motion import total
 from sim.tasks.rewards.reward_sum import RewardSum
 
 
@@ -250,7 +251,7 @@ class World:
         if self._costly is not None:
             reward = reward - self._calls.numbers("cost", action)
         if self.terms is not None:
-            reward = reward + self._weighted(self.terms, fields, action).sum(axis=1)
+            reward = reward + total(self._weighted(self.terms, fields, action))
         return reward
 
     def _weighted(self, terms: RewardSum, fields: dict[str, Floats], action: Floats) -> Floats:

@@ -14,6 +14,8 @@ from sim.physics.mjcf_addresses import actuators, keyframe
 from sim.physics.robot_model import Robot, load_robot, robot_names
 from sim.seeding import Stream, generator
 from sim.tasks.registry import FAMILIES, make_family
+from sim.tasks.rewards import Rewards
+from sim.tasks.rewards.parts import RobotParts
 from tests.support.infos import arrays_of
 from tests.support.robots import odd_interface, odd_robot
 
@@ -34,6 +36,7 @@ def lacks(interface: Interface, name: str) -> list[str]:
     return [term for term in FAMILIES[name].requires if term not in have]
 
 
+FEET = {"foot_position", "foot_velocity", "foot_force"}  # what only a robot with feet has
 INTERFACES = {"odd": odd_interface(), **{r: load_robot(r).interface for r in robot_names()}}
 # Each family with the robot that it is meant for, and with the odd one where that has what it
 # needs; walls also with the robot that scans them.
@@ -80,6 +83,13 @@ def test_a_robot_without_what_a_family_needs_is_refused_by_name(robots, which, n
     family, robot = make_family(name), robots[which]
     assert not lacks(INTERFACES[family.robot], name)  # it fits the one that it is meant for
     missing = lacks(robot.interface, name)
+    feet = [
+        e.term for e in getattr(family, "rewards", Rewards(())).terms if FEET & {*e.term.needs}
+    ]
+    if not missing and feet and not RobotParts(robot).feet:
+        with pytest.raises(UserError, match=f"reward term '{feet[0].name}' .* names no feet"):
+            World(robot, family, 1)
+        return
     if not missing:
         World(robot, family, 1)
         return

@@ -294,8 +294,8 @@ def test_an_episode_begins_without_a_change_of_action_and_without_steps():
 
 def test_a_snapshot_continues_with_the_same_rewards():
     whole = package.read_rewards(WALKING)
-    tracks = {"track_velocity": 0, "track_yaw_rate": 0, "feet_air_time": 0}
-    world = begun(Walk(changing(whole, tracks)))
+    told = [each.term.name for each in whole.terms if COMMAND in each.term.needs]
+    world = begun(Walk(changing(whole, dict.fromkeys(told, 0))))
     for action in actions(30):
         world.step(action)
     kept, rewards = world.snapshot(), []

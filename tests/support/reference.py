@@ -33,7 +33,10 @@ from policies.skill_import import description as foreign
 from sim.interface import computed, interface, rays, start_pose, terms
 from sim.physics.robot_model import load_robot
 from sim.randomization import schema
+from sim.tasks import rewards as package
 from sim.tasks.registry import FAMILIES, make_family
+from sim.tasks.rewards import TERMS, Rewards
+from sim.tasks.rewards.parts import SOURCES
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 PRODUCT = Path(mlsh_ros.__file__).parent
@@ -439,10 +442,47 @@ def _family_parameters(cls: type) -> str:
         if dataclasses.is_dataclass(base):
             said |= {name: text for name, text in comments(base).items() if text}
     rows = [
-        (f"`{field.name}`", f"`{json.dumps(field.default)}`", sentence(said.get(field.name, "")))
+        (f"`{field.name}`", _default_of(field.default), sentence(said.get(field.name, "")))
         for field in dataclasses.fields(cls)
     ]
     return table(("parameter", "default", "meaning"), rows)
+
+
+def _default_of(value: Any) -> str:
+    if isinstance(value, Rewards):
+        return "[weights](rewards.md#weights-for-walking)"
+    return f"`{json.dumps(value)}`"
+
+
+def rewards() -> str:
+    """rewards.md."""
+    rows = []
+    for name, term in TERMS.items():
+        takes = "; ".join(f"`{key}`: {text}" for key, text in term.parameters.items())
+        needs = ", ".join(f"`{need}`" for need in term.needs)
+        says = (inspect.getdoc(term.function) or "").rstrip(".")
+        rows.append((f"`{name}`", says, term.unit, takes, needs, term.source))
+    head = ("term", "value", "unit", "parameters", "needs", "used as")
+    lead = (
+        "The named terms that a task family can list in `rewards`, with a weight each. What a "
+        "tick brings is the weight times the value. [Your own task](../add-a-task.md"
+        "#a-reward-of-named-terms) has an example; `metrics.csv` and TensorBoard have what each "
+        "term brings per tick, `reward/TASK/TERM`."
+    )
+    sources = [
+        (f"`{need}`", f"`{each.quantity}` of `{each.of}`") for need, each in SOURCES.items()
+    ]
+    signals = (
+        "## What terms need\n\nTerms read [signals](../add-a-task.md#5-a-reward-that-reads-the-"
+        "simulation) of the simulation, which no policy observes. The base is the body "
+        "`base_link` on a free joint, joints are those that the actions drive, feet are the geoms "
+        'of a `<tuple name="feet">` in `<custom>` of `model.xml`. `command` is the method of the '
+        "family with this name, `pose` are servos whose action 0 is a pose.\n\n"
+        + table(("need", "signal"), sources)
+    )
+    weights = (Path(package.__file__).with_name("walking.yaml")).read_text(encoding="utf-8")
+    walking = f"## Weights for walking\n\n```yaml\n{weights}```"
+    return _page("Reward terms", lead, table(head, rows), signals, walking)
 
 
 PAGES = {
@@ -454,6 +494,7 @@ PAGES = {
     "parameters.md": parameters,
     "faults.md": faults,
     "task-families.md": task_families,
+    "rewards.md": rewards,
 }
 
 if __name__ == "__main__":

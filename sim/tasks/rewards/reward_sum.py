@@ -127,7 +127,7 @@ class RewardSum:
         return means
 
     def snapshot(self) -> dict[str, NDArray[np.generic]]:
-        """What the next tick depends on, as arrays (n, ...)."""
+        """Everything that the next tick depends on, as arrays (n, ...)."""
         own = {"previous": self._previous, "earlier": self._earlier}
         feet = {each.name: getattr(self._feet, each.name) for each in fields(self._feet)}
         return {STORED + name: array.copy() for name, array in (own | feet).items()}

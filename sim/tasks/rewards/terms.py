@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sim.interface import Floats
-from sim.tasks.rewards.motion import Motion
+from sim.tasks.rewards.motion import Motion, total
 from sim.tasks.rewards.parts import COMMAND, POSE
 
 LONGEST_STEP = 0.5  # s: swings and stances are compared up to it (Isaac Lab)
@@ -47,7 +47,12 @@ class RewardTerm:
 
 def sum_of_squares(values: Floats) -> Floats:
     """(n,) sums of the squares of values (n, m)."""
-    return np.asarray(np.einsum("nm,nm->n", values, values))
+    return total(values**2)
+
+
+def kernel(error: Floats, sigma: float) -> Floats:
+    """(n,) exp(-|error|^2 / sigma) of errors (n, m): 1 without an error."""
+    return np.asarray(np.exp(-sum_of_squares(error) / sigma))
 
 
 # What is asked for -------------------------------------------------------------------------------
@@ -55,13 +60,12 @@ def sum_of_squares(values: Floats) -> Floats:
 
 def track_velocity(m: Motion, *, sigma: float) -> Floats:
     """exp(-|error|^2 / sigma) of the velocity on the floor."""
-    return np.exp(-sum_of_squares(m.velocity[:, :2] - m.command[:, :2]) / sigma)
+    return kernel(m.velocity[:, :2] - m.command[:, :2], sigma)
 
 
 def track_yaw_rate(m: Motion, *, sigma: float) -> Floats:
     """exp(-error^2 / sigma) of the rate about the vertical."""
-    error: Floats = m.yaw_rate - m.command[:, 2]
-    return np.exp(-(error**2) / sigma)
+    return kernel(m.yaw_rate[:, None] - m.command[:, 2:], sigma)
 
 
 # Motion of the base ------------------------------------------------------------------------------
@@ -107,7 +111,7 @@ def torque(m: Motion) -> Floats:
 
 def power(m: Motion) -> Floats:
     """Sum of the mechanical powers of the joints, braking counted like driving."""
-    return np.asarray(np.abs(m.torque * m.joint_velocity).sum(axis=1))
+    return total(np.abs(m.torque * m.joint_velocity))
 
 
 def joint_limits(m: Motion, *, share: float) -> Floats:
@@ -116,7 +120,7 @@ def joint_limits(m: Motion, *, share: float) -> Floats:
     spare = (1 - share) / 2 * (high - low)
     spare = np.where(np.isfinite(spare), spare, 0.0)
     under, over = low + spare - m.joint_position, m.joint_position - (high - spare)
-    return np.asarray(np.maximum(np.maximum(under, over), 0.0).sum(axis=1))
+    return total(np.maximum(np.maximum(under, over), 0.0))
 
 
 def pose(m: Motion) -> Floats:
@@ -126,7 +130,7 @@ def pose(m: Motion) -> Floats:
 
 def stand_still(m: Motion) -> Floats:
     """Sum of the joints' distances from that pose, where the command is to stand."""
-    away = np.abs(m.joint_position - m.parts.rest).sum(axis=1)
+    away = total(np.abs(m.joint_position - m.parts.rest))
     return np.where(m.moves, 0.0, away)
 
 
@@ -135,41 +139,47 @@ def stand_still(m: Motion) -> Floats:
 
 def feet_clearance(m: Motion, *, height: float) -> Floats:
     """Sum over the feet of the squared distance from a height, times the speed over the floor."""
-    return np.asarray(((m.foot_height - height) ** 2 * m.foot_speed).sum(axis=1))
+    return total((m.foot_height - height) ** 2 * m.foot_speed)
 
 
 def feet_air_time(m: Motion, *, target: float) -> Floats:
     """Sum of the times in the air beyond a target of the feet that land, unless told to stand."""
-    beyond = np.where(m.feet.landed, m.feet.last_air - target, 0.0).sum(axis=1)
+    beyond = total(np.where(m.feet.landed, m.feet.last_air - target, 0.0))
     return np.where(m.moves, beyond, 0.0)
 
 
 def feet_slip(m: Motion) -> Floats:
     """Sum of the squared speeds of the feet that are on the ground."""
-    return np.asarray(np.where(m.contact, m.foot_speed**2, 0.0).sum(axis=1))
+    return total(np.where(m.contact, m.foot_speed**2, 0.0))
 
 
 def feet_stumble(m: Motion, *, ratio: float) -> Floats:
     """1 where a foot is pushed sideways harder than `ratio` times upwards, else 0."""
-    across = np.linalg.norm(m.foot_force[..., :2], axis=-1)
+    across = np.hypot(m.foot_force[..., 0], m.foot_force[..., 1])
     hit = m.contact & (across > ratio * np.abs(m.foot_force[..., 2]))
-    return hit.any(axis=1).astype(np.float64)
+    return np.asarray(hit.any(axis=1), np.float64)
 
 
 def feet_contact_force(m: Motion, *, limit: float) -> Floats:
     """Sum of the forces on the feet beyond a limit."""
-    return np.asarray(np.maximum(m.foot_load - limit, 0.0).sum(axis=1))
+    return total(np.maximum(m.foot_load - limit, 0.0))
 
 
 def gait_symmetry(m: Motion) -> Floats:
     """Variance over the feet of the last time in the air, plus that of the last on the ground."""
-    times = m.feet.last_air, m.feet.last_stance
-    return np.asarray(sum(np.minimum(each, LONGEST_STEP).var(axis=1) for each in times))
+    air, stance = (np.minimum(t, LONGEST_STEP) for t in (m.feet.last_air, m.feet.last_stance))
+    return np.asarray(_variance(air) + _variance(stance))
 
 
 def collision(m: Motion) -> Floats:
     """Number of parts other than feet that touch something."""
-    return np.asarray((m.other_force > TOUCH).sum(axis=1), np.float64)
+    return total(m.other_force > TOUCH)
+
+
+def _variance(values: Floats) -> Floats:
+    """(n,) variances over the second axis of values (n, m)."""
+    count = values.shape[1]
+    return np.asarray(sum_of_squares(values - (total(values) / count)[:, None]) / count)
 
 
 _LISTED = (

@@ -1,0 +1,87 @@
+"""Every reward term is logged for every task, and what is logged adds up to the reward."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from policies.mlsh.mlsh import Mlsh
+from policies.mlsh.presets import default_config
+from policies.training.metrics import column_names, describe, read_rows
+from policies.training.run import create_run
+from policies.training.train import train
+from sim.errors import UserError
+from sim.tasks.velocity_commands import WALKING
+
+pytestmark = pytest.mark.usefixtures("without_curves")
+# Three commands for two groups of four robots: 80 steps in an iteration.
+SMALL = [
+    *("mlsh.groups=2", "mlsh.envs=4", "mlsh.skills=2", "mlsh.decision_ticks=10"),
+    *("mlsh.rollout_ticks=10", "mlsh.warmup=0", "network.hidden=[8]", "threads=1"),
+    *("family_parameters.commands=2", "family_parameters.ticks=20", "steps=240"),
+]
+TASKS = ("ahead", "back")
+
+
+def small(*more):
+    return default_config("velocity_commands", "go2").with_values([*SMALL, *more])
+
+
+def test_what_terms_bring_adds_up_to_the_reward_of_a_rollout():
+    learner = Mlsh(small("mlsh.probe=none"))
+    rewards, collect = [], learner.collector.collect
+
+    def kept(*arguments, **how):
+        rewards.append(collect(*arguments, **how))
+        return rewards[-1]
+
+    learner.collector.collect = kept
+    for _ in range(3):
+        brought = learner.iterate().reward_terms
+        assert tuple(brought) == WALKING.names
+        means = rewards[-1].reward.reshape(10, 2, 4).mean(axis=(0, 2))
+        np.testing.assert_allclose(sum(brought.values()), means, rtol=1e-5)
+
+
+def test_metrics_have_a_column_for_every_term_and_task(tmp_path):
+    run = create_run(small(), tmp_path / "run")
+    train(run)
+    rows = read_rows(run.path / "metrics.csv")
+    header = (run.path / "metrics.csv").read_text().partition("\n")[0].split(",")
+    assert header == column_names(TASKS, 2, WALKING.names)
+    for row in rows:
+        for task in TASKS:
+            columns = [f"reward/{task}/{name}" for name in WALKING.names]
+            # As with the return, of tasks that a group has.
+            assert [column in row for column in columns] == [f"return/{task}" in row] * 19
+            if f"return/{task}" in row:
+                assert row[f"reward/{task}/track_yaw_rate"] > 0 > row[f"reward/{task}/torque"]
+
+
+def test_a_family_without_terms_has_no_such_columns():
+    learner = Mlsh(default_config("moving_bandits", "omni").with_values(["threads=1"]))
+    iteration = learner.iterate()
+    assert iteration.reward_terms == {}
+    row = describe(iteration, ("goal-0", "goal-1"), learner.reference_returns, 0, 1.0, 1.0)
+    assert not [name for name in row if name.startswith("reward/")]
+
+
+def test_it_goes_on_from_a_checkpoint_bit_for_bit():
+    config = replace(small(), steps=10**6)
+    first = Mlsh(config)
+    for _ in range(2):
+        first.iterate()
+    kept = first.state()
+    second = Mlsh(config)
+    second.restore(kept)
+    one, other = (learner.iterate() for learner in (first, second))
+    np.testing.assert_array_equal(one.returns, other.returns)
+    for name, brought in one.reward_terms.items():
+        np.testing.assert_array_equal(brought, other.reward_terms[name])
+
+
+def test_a_robot_without_feet_is_refused_before_a_folder_is_made(tmp_path):
+    config = default_config("velocity_commands", "ant")
+    with pytest.raises(UserError, match=r"task family 'velocity_commands': reward term 'feet_"):
+        create_run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
