@@ -7,13 +7,10 @@ that is not needed costs no time and cannot cause an error.
 from __future__ import annotations
 
 import re
-import sqlite3
 import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -26,45 +23,23 @@ from mcap.opcode import Opcode
 from mcap.records import Attachment, Channel, Chunk, DataEnd, Metadata, Schema
 
 from mlsh_ros.messages.topics import FORMER_NAMES
+from mlsh_ros.recording.bag_records import Record, Stored, Topic
+from mlsh_ros.recording.bag_sqlite import SQLITE, rows
+from mlsh_ros.recording.unpacking import LARGEST_CHUNK, Growth, unzstd
 from sim.errors import UserError
 
 METADATA = "metadata.yaml"  # of rosbag2
 TOLD = "mlsh_topic"  # key of a channel's metadata: the relative name, whatever it was remapped to
-MCAP, SQLITE = b"\x89MCAP0\r\n", b"SQLite format 3\0"
+MCAP = b"\x89MCAP0\r\n"
 ZSTD, ROS1 = b"\x28\xb5\x2f\xfd", b"#ROSBAG V"
 ENDINGS = (".mcap", ".db3")
 PACKED = (*ENDINGS, *(f"{end}{z}" for end in ENDINGS for z in (".zstd", ".zst")))
-LARGEST_CHUNK = 2**30  # bytes, unpacked: MCAP writers make chunks of some MB
-LARGEST_MESSAGE = 2**28  # bytes, unpacked
-DENSEST = 1000  # times that a packed file may grow: more is no recording
+LARGEST_RECORD = LARGEST_CHUNK + 2**10  # bytes: the head of a chunk besides
+PIECE = 2**20  # bytes that are read at once
 HEADER = struct.Struct("<HIQQ")  # of a message: channel, sequence, times of logging and publishing
 RECORD = struct.Struct("<BQ")
 _LISTED = re.compile(r"^ *relative_file_paths:[ \r]*\n((?: *- [^\n]*(?:\n|$))+)", re.MULTILINE)
 _NUMBERS = re.compile(r"(\d+)", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Topic:
-    """A channel: the source of messages of one type."""
-
-    name: str  # as it was recorded
-    relative_name: str  # relative name, by recorder_node; empty: unknown
-    type: str
-    encoding: str  # of its messages
-    schema: str  # encoding of the definition; empty: there is none
-    definition: bytes
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A message as stored in the file."""
-
-    topic: Topic
-    received: int  # ns since 1970, by the recorder's clock
-    data: bytes
-
-
-Record = Stored | Metadata | Attachment
 
 
 def files_of(path: Path) -> list[Path]:
@@ -134,6 +109,7 @@ class File:
         if not path.is_file():  # a pipe would be waited for, without an end
             raise UserError(f"recording {path}: not a file")
         try:
+            self._size = path.stat().st_size
             head = _head(path)
             if head.startswith(ZSTD):
                 self._unpack()
@@ -155,20 +131,18 @@ class File:
         self._folder = tempfile.TemporaryDirectory(prefix="mlsh_recording_")
         self._plain = Path(self._folder.name) / "recording"
         unpacker = zstandard.ZstdDecompressor()
-        most = DENSEST * self.path.stat().st_size
+        growth = Growth(self._size)
         try:
             with (
                 self.path.open("rb") as packed,
                 self._plain.open("wb") as plain,
                 unpacker.stream_reader(packed, read_across_frames=True) as source,
             ):
-                while block := source.read(2**20):
+                while block := source.read(PIECE):
+                    growth.add(len(block))
                     plain.write(block)
-                    if plain.tell() > most:
-                        raise UserError(
-                            f"recording {self.path}: grows to more than {DENSEST} times its "
-                            "size when it is unpacked; that is no recording"
-                        )
+        except UserError as error:
+            raise UserError(f"recording {self.path}: {error}") from None
         except zstandard.ZstdError as error:
             self.cut = f"zstd: {error}"
 
@@ -177,13 +151,19 @@ class File:
 
         Args:
             ours: written by recorder_node, with all messages in chunks that have checksums.
+
+        Raises:
+            UserError: more comes out of it than a recording of its size can hold, or something
+                in it would be computed.
         """
         try:
             if self.mcap:
                 with self._plain.open("rb") as stream:
-                    yield from _Mcap(stream, ours).records()
+                    yield from _Mcap(stream, ours, Growth(self._size)).records()
             else:
-                yield from _rows(self._plain)
+                yield from rows(self._plain, self._size)
+        except UserError as error:
+            raise UserError(f"recording {self.path}: {error}") from None
         except Exception as error:  # mcap, zstd, sqlite and struct each have their own
             self.cut = self.cut or _why(error)
 
@@ -208,8 +188,8 @@ class _Mcap:
     violates the format.
     """
 
-    def __init__(self, stream: IO[bytes], ours: bool) -> None:
-        self._stream, self._ours = stream, ours
+    def __init__(self, stream: IO[bytes], ours: bool, growth: Growth) -> None:
+        self._stream, self._ours, self._growth = stream, ours, growth
         self._crc = 0
         self._schemas: dict[int, Schema] = {}
         self._topics: dict[int, Topic] = {}
@@ -219,6 +199,10 @@ class _Mcap:
         while True:
             before = self._crc
             opcode, length = RECORD.unpack(self._read(RECORD.size))
+            self._growth.add(0, 1)
+            if length > LARGEST_RECORD:
+                self._skip(opcode, length)
+                continue
             content = self._read(length)
             if opcode == Opcode.DATA_END:
                 told = DataEnd.read(ReadDataStream(BytesIO(content))).data_section_crc
@@ -236,22 +220,34 @@ class _Mcap:
     def _read(self, count: int) -> bytes:
         data = bytearray()
         while len(data) < count:  # piece by piece: the length may be a lie
-            piece = self._stream.read(min(count - len(data), LARGEST_MESSAGE))
-            if not piece:
-                raise McapError("the file ends within a record")
-            data += piece
-        self._crc = zlib.crc32(data, self._crc)
+            data += self._piece(count - len(data))
         return bytes(data)
+
+    def _skip(self, opcode: int, length: int) -> None:
+        """Pass over what is too large to be kept, such as an attached video."""
+        if opcode in (Opcode.CHUNK, Opcode.MESSAGE):
+            raise McapError(f"a record of {length} bytes")
+        while length:
+            length -= len(self._piece(length))
+
+    def _piece(self, most: int) -> bytes:
+        piece = self._stream.read(min(most, PIECE))
+        if not piece:
+            raise McapError("the file ends within a record")
+        self._crc = zlib.crc32(piece, self._crc)
+        return piece
 
     def _chunk(self, chunk: Chunk) -> Iterator[Record]:
         if chunk.uncompressed_size > LARGEST_CHUNK:
             raise McapError(f"a chunk of {chunk.uncompressed_size} bytes")
+        self._growth.add(chunk.uncompressed_size)
         data = _unpacked(chunk)
         if chunk.uncompressed_crc and zlib.crc32(data) != chunk.uncompressed_crc:
             raise McapError("the checksum of a chunk does not match")
         view, place = memoryview(data), 0
         while place < len(view):
             opcode, length = RECORD.unpack_from(view, place)
+            self._growth.add(0, 1)
             place += RECORD.size
             if length > len(view) - place:
                 raise McapError("a chunk ends within a record")
@@ -304,54 +300,3 @@ def _unpacked(chunk: Chunk) -> bytes:
         data: bytes = unpacker.decompress(chunk.data, size)
         return data
     raise McapError(f"compression {chunk.compression!r}; zstd and lz4 can be read")
-
-
-def unzstd(data: bytes, most: int) -> bytes:
-    """Decompress, but no more than `most` bytes.
-
-    Raises:
-        zstandard.ZstdError: it is no zstd, or larger.
-    """
-    told = zstandard.frame_content_size(data)
-    if told > most:
-        raise zstandard.ZstdError(f"{told} bytes, at most {most} are expected")
-    return zstandard.ZstdDecompressor().decompress(data, max_output_size=most)
-
-
-# SQLite -----------------------------------------------------------------------------------------
-
-
-def _rows(path: Path) -> Iterator[Stored]:
-    # Read only, without writing a journal beside the file.
-    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-    with closing(sqlite3.connect(uri, uri=True)) as base:
-        base.execute("PRAGMA trusted_schema = OFF")
-        tables = {name for (name,) in base.execute(
-            "SELECT name FROM sqlite_master WHERE type = 'table'"
-        )}  # fmt: skip
-        if not {"topics", "messages"} <= tables:
-            raise UserError("a database without the tables of rosbag2")
-        topics = _topics(base, "message_definitions" in tables)
-        for number, received, data in base.execute(
-            "SELECT topic_id, timestamp, data FROM messages ORDER BY id"
-        ):
-            if number in topics and isinstance(received, int) and isinstance(data, bytes):
-                yield Stored(topics[number], received, data)
-
-
-def _topics(base: sqlite3.Connection, defined: bool) -> dict[int, Topic]:
-    definitions: dict[str, tuple[str, bytes]] = {}
-    if defined:
-        for kind, encoding, text in base.execute(
-            "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
-        ):
-            if isinstance(encoding, str) and isinstance(text, str):
-                definitions[kind] = encoding, text.encode()
-    found = {}
-    for number, name, kind, encoding in base.execute(
-        "SELECT id, name, type, serialization_format FROM topics"
-    ):
-        if all(isinstance(each, str) for each in (name, kind, encoding)):
-            schema, text = definitions.get(kind, ("", b""))
-            found[number] = Topic(name, "", kind, encoding, schema, text)
-    return found

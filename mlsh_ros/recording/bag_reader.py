@@ -14,16 +14,10 @@ from mcap.records import Attachment, Metadata
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from mlsh_ros.recording.bag_files import (
-    LARGEST_MESSAGE,
-    ZSTD,
-    File,
-    Stored,
-    Topic,
-    files_of,
-    unzstd,
-)
+from mlsh_ros.recording.bag_files import ZSTD, File, files_of
+from mlsh_ros.recording.bag_records import Stored, Topic
 from mlsh_ros.recording.bag_writer import ABOUT, MANIFEST
+from mlsh_ros.recording.unpacking import unzstd_message
 from policies.bundle.bound_bundle import bound
 from policies.bundle.bundle import Bundle
 from sim.errors import UserError
@@ -155,7 +149,7 @@ class Recording:
             raise UserError(f"{where} is encoded as {source.encoding!r}, {CDR!r} is expected")
         try:
             if data.startswith(ZSTD):  # rosbag2's compression by message; no CDR begins so
-                data = unzstd(data, LARGEST_MESSAGE)
+                data = unzstd_message(data)
             return self._store(source).deserialize_cdr(data, entry.type)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None

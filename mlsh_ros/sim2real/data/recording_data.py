@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mlsh_ros.messages.conversion import MessageError, shorten
-from mlsh_ros.recording.bag_files import Topic, files_of
+from mlsh_ros.recording.bag_files import files_of
 from mlsh_ros.recording.bag_reader import Entry, Recording
+from mlsh_ros.recording.bag_records import Topic
 from mlsh_ros.recording.replay import Result, replay
 from mlsh_ros.sim2real.data.signal_listener import UNTRACED, Listener
 from mlsh_ros.sim2real.data.signals import LOCKSTEP, Signals
