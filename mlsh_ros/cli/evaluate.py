@@ -150,6 +150,11 @@ def _map(
     write_json(files[0], found.to_dict(), overwrite=overwrite)
     plot_map(found, files[1], overwrite=overwrite)
     say(f"score without a difference: {percent(found.nominal.score)}")
+    if found.nominal.stopped:
+        say(
+            "warning: skill_node would have stopped the robot in "
+            f"{found.nominal.stopped:.0%} of these episodes"
+        )
     for axis in axes:
         say(found.verdict(axis.name))
     say(f"map: {files[1]} and .json")

@@ -65,6 +65,7 @@ class Point:
     values: dict[str, float]
     score: float  # 0 random, 1 optimum, mean over tasks; of the nominal model's bounds
     success: float  # fraction of episodes
+    stopped: float  # fraction of episodes in which skill_node would have stopped the robot
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,18 @@ class RobustnessMap:
     pairs: dict[tuple[str, str], list[Point]]  # the second one runs fastest
 
     def verdict(self, name: str) -> str:
-        """Describes the scores along an axis."""
+        """Describes an axis: where the score is kept, and where the robot would be stopped."""
+        return "; ".join(filter(None, (self._kept(name), self._stopped(name))))
+
+    def _stopped(self, name: str) -> str:
+        _, points = self.axes[name]
+        if not (bad := [(p.values[name], p.stopped) for p in points if p.stopped]):
+            return ""
+        return "skill_node would stop the robot at " + ", ".join(
+            f"{value:.3g} (in {part:.0%} of the episodes)" for value, part in bad
+        )
+
+    def _kept(self, name: str) -> str:
         axis, points = self.axes[name]
         if self.nominal.score <= 0:
             nominal = f"the nominal score is {self.nominal.score:.2f}"
@@ -186,7 +198,8 @@ def robustness(
         on_point()
         scores = [limit_of[e.task].normalize(e.value) for e in done]
         success = float(np.mean([e.success for e in done]))
-        return Point(values, float(np.mean(scores)), success)
+        stopped = float(np.mean([bool(e.fault) for e in done]))
+        return Point(values, float(np.mean(scores)), success, stopped)
 
     return RobustnessMap(
         measured=what,
@@ -252,7 +265,11 @@ def plot_map(found: RobustnessMap, path: Path, *, overwrite: bool = False) -> No
     highest = max(p.score for _, points in found.axes.values() for p in [found.nominal, *points])
     top = max(1.0, highest) + 0.05
     for place, (name, (axis, points)) in zip(places, found.axes.items(), strict=False):
-        place.plot([p.values[name] for p in points], [p.score for p in points], ".-")
+        where = [p.values[name] for p in points]
+        place.plot(where, [p.score for p in points], ".-", label="score")
+        if any(p.stopped for p in points):
+            place.plot(where, [p.stopped for p in points], "x:", c="tab:red", label="stopped")
+            place.legend()
         place.axhline(found.nominal.score, color="0.3", ls=":", lw=1)
         place.axhline(KEPT * found.nominal.score, color="tab:red", ls="--", lw=1)
         place.set(xlabel=axis.label, ylabel="score", ylim=(min(0, place.get_ylim()[0]), top))

@@ -8,6 +8,7 @@ so that nothing larger than the file can come out of it.
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -53,7 +54,7 @@ def rows(path: Path, size: int) -> Iterator[Stored]:
 def _limit(base: sqlite3.Connection) -> None:
     base.execute("PRAGMA trusted_schema = OFF")
     base.execute("PRAGMA cell_size_check = ON")
-    if hasattr(base, "setlimit"):  # from Python 3.11 on
+    if sys.version_info >= (3, 11):
         base.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_MESSAGE)
         base.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, LONGEST_STATEMENT)
         base.setlimit(sqlite3.SQLITE_LIMIT_COLUMN, MOST_COLUMNS)

@@ -125,10 +125,10 @@ def tensor_of(
 
 
 class Wire:
-    """Reads the fields of messages; their number per file is limited."""
+    """Reads the fields of messages; their number per file is limited to `most`."""
 
-    def __init__(self) -> None:
-        self._count = 0
+    def __init__(self, most: int = MAX_FIELDS) -> None:
+        self._count, self._most = 0, most
 
     def fields(self, data: bytes) -> Iterator[tuple[int, int | bytes]]:
         """Number and value of each field of a message."""
@@ -141,8 +141,8 @@ class Wire:
         while at < len(data):
             begin = at
             self._count += 1
-            if self._count > MAX_FIELDS:
-                raise ValueError(f"more than {MAX_FIELDS} fields")
+            if self._count > self._most:
+                raise ValueError(f"more than {self._most} fields")
             key, at = _varint(data, at)
             number, wire = key >> 3, key & 7
             if wire == 0:

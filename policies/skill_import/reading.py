@@ -21,11 +21,13 @@ from onnx import (
 
 from policies.bundle.imported_graph import MAX_NODES, SHAPES, refused
 from policies.bundle.manifest import sha256
+from policies.skill_import.onnx_size import check_size
 from policies.skill_import.weights import array_of, constant_of, line
 from sim.errors import UserError, listed, unknown
 
 OPSET = 18
 MAX_BYTES = 64 * 2**20
+MOST_LOADED = 10 * MAX_NODES  # also operators of outputs that are not needed
 CONSTANT, CAST, EXPAND, SPLIT = "Constant", "Cast", "Expand", "Split"  # of which nothing is left
 STANDARD = ("", "ai.onnx")  # two names of the domain of ONNX's own operators
 
@@ -47,7 +49,9 @@ def load(path: Path) -> tuple[ModelProto, str]:
     if path.stat().st_size > MAX_BYTES:
         raise UserError(f"{path} is larger than {MAX_BYTES} bytes; export a smaller network")
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        data = path.read_bytes()
+        check_size(data, str(path))
+        model = onnx.load_from_string(data)
         beside = _external_files(model, path)
         onnx.load_external_data_for_model(model, str(path.parent))
     except UserError:
@@ -61,7 +65,11 @@ def load(path: Path) -> tuple[ModelProto, str]:
             f"{path}: model-local functions such as {model.functions[0].name!r} are not accepted; "
             "export the policy without them, or put them in place with onnx.inliner"
         )
-    return model, sha256(b"".join(each.read_bytes() for each in (path, *beside)))
+    if (count := len(model.graph.node)) > MOST_LOADED:
+        raise UserError(
+            f"{path}: {count} operators, at most {MAX_NODES} are accepted; export the policy alone"
+        )
+    return model, sha256(b"".join((data, *(each.read_bytes() for each in beside))))
 
 
 def read_policy(path: Path, output: str | None = None) -> tuple[ModelProto, str]:

@@ -35,11 +35,46 @@ def documents(mjcf: Path) -> dict[Path, ElementTree.Element]:
     A missing file is reported by MuJoCo later.
 
     Raises:
-        UserError: a file is not XML, or includes itself, in which case MuJoCo would not terminate.
+        UserError: a file is not XML, or includes itself or reads a pipe, in which cases MuJoCo
+            would not terminate.
     """
     found: dict[Path, ElementTree.Element] = {}
     _visit(mjcf, mjcf.parent, found, ())
+    _check_regular(mjcf, found)
     return found
+
+
+def _check_regular(mjcf: Path, known: dict[Path, ElementTree.Element]) -> None:
+    """Refuse pipes and devices wherever MuJoCo may look for a file that the model names."""
+    folders, places = _folders(mjcf, known)
+    named = {
+        name
+        for root in known.values()
+        for element in root.iter()
+        for key, name in element.attrib.items()
+        if key.startswith("file") and name  # also the six of a cube's texture
+    }
+    for name in sorted(named):
+        for folder in (*folders, *places):
+            for choice in (folder / name, folder / os.path.basename(name)):
+                if os.path.exists(choice) and not (choice.is_file() or choice.is_dir()):
+                    raise UserError(
+                        f"{mjcf}: {name!r} is not a file, but a pipe, a device or a socket"
+                    )
+
+
+def _folders(mjcf: Path, known: dict[Path, ElementTree.Element]) -> tuple[list[Path], list[Path]]:
+    """Folders of a model's files, and those that its compilers name for meshes and textures."""
+    folders = [mjcf.parent, *(path.parent for path in known)]
+    places = [
+        base / folder
+        for path, root in known.items()
+        for compiler in root.iter("compiler")
+        for base in (mjcf.parent, path.parent)
+        for key in ("assetdir", "meshdir", "texturedir")
+        if (folder := compiler.get(key)) is not None
+    ]
+    return [*dict.fromkeys(folders)], [*dict.fromkeys(places)]
 
 
 def _visit(
@@ -66,6 +101,8 @@ def _visit(
 
 
 def _parse(path: Path) -> ElementTree.Element:
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: not a file")
     try:
         return ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, UnicodeDecodeError, LookupError, ValueError) as error:
@@ -84,16 +121,9 @@ def assets(mjcf: Path) -> Iterator[Path]:
     """
     mjcf = mjcf.absolute()  # what MuJoCo names is relative to where we are, else
     known = documents(mjcf)
-    folders = [mjcf.parent, *(path.parent for path in known)]
-    compilers = [(path, c) for path, root in known.items() for c in root.iter("compiler")]
-    places = [
-        base / folder
-        for path, compiler in compilers
-        for base in (mjcf.parent, path.parent)
-        for key in ("assetdir", "meshdir", "texturedir")
-        if (folder := compiler.get(key)) is not None
-    ]
-    stripped = any(compiler.get("strippath") == "true" for _, compiler in compilers)
+    folders, places = _folders(mjcf, known)
+    compilers = [each for root in known.values() for each in root.iter("compiler")]
+    stripped = any(compiler.get("strippath") == "true" for compiler in compilers)
     inside = {os.path.normpath(path) for path in known}
     for named in dict.fromkeys(mujoco.mju_getXMLDependencies(str(mjcf))):
         # MuJoCo names a file as it looks for it first; it goes on beside the file that names it.

@@ -30,6 +30,8 @@ from sim.files.output import write_json
 from sim.physics.robot_model import load_robot, robot_names
 from sim.randomization.schema import check_sim_params, sim_params_from_dict
 
+TASK = "moving_bandits/goal-0"
+
 
 def test_axes_are_read_with_their_units():
     axes = parse_axes(["friction=0.3:1.2 delay=0:60ms", "payload=1:2kg", "sensor_delay=0:0.1s"])
@@ -106,9 +108,16 @@ def test_points_are_scores_of_the_same_episodes(monkeypatch):
 
 def made_up() -> RobustnessMap:
     axes = [Axis("friction", 0.2, 0.8), Axis("delay", 0.0, 0.06)]
-    point = Point({}, 1.0, 1.0)
+    point = Point({}, 1.0, 1.0, 0.0)
     lines = {
-        a.name: (a, [Point({a.name: float(v)}, float(v / a.high), 1.0) for v in a.values(POINTS)])
+        a.name: (
+            a,
+            [
+                # A robot that is stopped in half of the episodes at the end of the delays.
+                Point({a.name: float(v)}, float(v / a.high), 1.0, 0.5 * float(v == 0.06))
+                for v in a.values(POINTS)
+            ],
+        )
         for a in axes
     }
     pair = [point] * PAIR_POINTS**2
@@ -124,6 +133,8 @@ def test_the_verdict_names_where_it_breaks_and_the_files_hold_it(tmp_path):
     # Scores are v / 0.8: less than 0.8 of 1 below 0.64; 0.2, 0.3 .. 0.8 were tried.
     said = "friction (x nominal): below 80% of the nominal score at 0.2, 0.3, 0.4, 0.5, 0.6"
     assert found.verdict("friction") == said
+    stops = "; skill_node would stop the robot at 0.06 (in 50% of the episodes)"
+    assert found.verdict("delay").endswith(stops)
     write_json(tmp_path / "map.json", found.to_dict())
     data = json.loads((tmp_path / "map.json").read_text())
     assert data["schema"] == 2
@@ -131,6 +142,7 @@ def test_the_verdict_names_where_it_breaks_and_the_files_hold_it(tmp_path):
     assert data["tasks"] == [{"task": "moving_bandits/goal-0", "master": "goal-0"}]
     assert all(len(data[f"{of}_digest"]) == 64 for of in ("interface", "model", "sim_params"))
     assert data["axes"]["friction"]["verdict"] == said
+    assert [p["stopped"] for p in data["axes"]["delay"]["points"]] == [0.0] * 6 + [0.5]
     assert len(data["pairs"][0]["points"]) == PAIR_POINTS**2
     plot_map(found, tmp_path / "map.png")
     assert (tmp_path / "map.png").read_bytes()[:4] == b"\x89PNG"
@@ -138,12 +150,32 @@ def test_the_verdict_names_where_it_breaks_and_the_files_hold_it(tmp_path):
         plot_map(found, tmp_path / "map.json" / "map.png")
 
 
+def test_a_score_that_is_kept_does_not_hide_that_the_robot_would_be_stopped(monkeypatch):
+    monkeypatch.setattr(module, "POINTS", 2)
+    bundle = load_bundle("moving_bandits")
+    narrow = {name: {"velocity": (-1e-3, 1e-3)} for name in bundle.manifest.skills}
+    guarded = replace(bundle, manifest=replace(bundle.manifest, skill_limits=narrow))
+    (axis,) = parse_axes(["mass=1:1.01"])
+    found = [
+        robustness(resolve_cases(each, task=TASK), [axis], episodes=2, seed=0)
+        for each in (bundle, guarded)
+    ]
+    free, stopped = found
+    assert [p.stopped for p in (free.nominal, *free.axes["mass"][1])] == [0.0] * 3
+    assert [p.stopped for p in (stopped.nominal, *stopped.axes["mass"][1])] == [1.0] * 3
+    assert free.verdict("mass") == "mass (x nominal): keeps 80% of the nominal score everywhere"
+    assert stopped.verdict("mass") == (
+        "mass (x nominal): keeps 80% of the nominal score everywhere; skill_node would stop the "
+        "robot at 1 (in 100% of the episodes), 1.01 (in 100% of the episodes)"
+    )
+
+
 def test_a_nominal_score_below_zero_has_nothing_to_keep(tmp_path):
-    found = replace(made_up(), nominal=Point({}, -0.1, 0.0))
+    found = replace(made_up(), nominal=Point({}, -0.1, 0.0, 0.0))
     assert found.verdict("friction") == (
         "friction (x nominal): the nominal score is -0.10, so no part of it is kept"
     )
-    plot_map(replace(found, nominal=Point({}, 1.4, 1.0)), tmp_path / "map.png")
+    plot_map(replace(found, nominal=Point({}, 1.4, 1.0, 0.0)), tmp_path / "map.png")
 
 
 def test_a_sweep_over_nothing_is_refused(mlsh):

@@ -468,6 +468,57 @@ def test_a_model_may_be_named_from_anywhere(tmp_path, monkeypatch, files):
         load_spec(tmp_path / folder / "model.xml").compile()
 
 
+MESH = """<mujoco><compiler {dirs}/><asset>{asset}</asset>{more}<worldbody><body><joint/>
+<geom size="1"/></body></worldbody></mujoco>"""
+WAITED_FOR = {
+    "mesh": (MESH.format(dirs="", asset="<mesh file='a.stl'/>", more=""), "a.stl"),
+    "mesh of a folder": (
+        MESH.format(dirs="meshdir='meshes'", asset="<mesh file='of/a.stl'/>", more=""),
+        "meshes/of/a.stl",
+    ),
+    "path stripped": (
+        MESH.format(
+            dirs="strippath='true' meshdir='meshes'", asset="<mesh file='../b/a.stl'/>", more=""
+        ),
+        "meshes/a.stl",
+    ),
+    "texture of a cube": (
+        MESH.format(
+            dirs="texturedir='t'", asset="<texture type='cube' fileright='r.png'/>", more=""
+        ),
+        "t/r.png",
+    ),
+    "height field": (
+        MESH.format(dirs="", asset="<hfield name='h' file='h.png' size='1 1 1 1'/>", more=""),
+        "h.png",
+    ),
+    "include": (MESH.format(dirs="", asset="", more="<include file='more.xml'/>"), "more.xml"),
+}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("what", WAITED_FOR)
+def test_a_pipe_in_a_model_is_not_waited_for(tmp_path, what):
+    """Nor is a device read, which has no end."""
+    text, name = WAITED_FOR[what]
+    (tmp_path / "m.xml").write_text(text)
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=r"m\.xml: '\S+' is not a file, but a pipe, a device or"):
+        load_spec(tmp_path / "m.xml")
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="is not a file, but a pipe, a device or a socket"):
+        load_spec(tmp_path / "m.xml")
+
+
+@pytest.mark.timeout(30)
+def test_a_model_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "m.xml")
+    with pytest.raises(UserError, match=r"m\.xml: not a file$"):
+        load_spec(tmp_path / "m.xml")
+
+
 @pytest.mark.parametrize(
     "tag",
     [

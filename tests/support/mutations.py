@@ -306,9 +306,13 @@ def tilted(**changes: Any) -> Callable[[list[Any]], list[Any]]:
 # In the robot's interface: tried in the bundle's copy and in the robot's own file.
 INTERFACE: dict[str, tuple[str, Any]] = {
     "other robot name": ("robot", "omni2"),
+    "a line end in the robot's name": ("robot", "omni\nall is well"),
     "control_dt doubled": ("control_dt", 0.2),
     "control_dt no multiple of physics_dt": ("control_dt", 0.11),
     "physics_dt halved": ("physics_dt", 0.01),
+    "control_dt 1e308": ("control_dt", 1e308),
+    "physics_dt 1e-300": ("physics_dt", 1e-300),
+    "an integer of 400 digits": (f"{POSITION}/scale", 10**400),
     "two terms in the other order": ("observation", lambda o: [o[1], o[0], *o[2:]]),
     "a term missing": ("observation", lambda o: o[1:]),
     "a term twice": ("observation", lambda o: [o[0], *o]),
@@ -341,6 +345,9 @@ INTERFACE: dict[str, tuple[str, Any]] = {
     "other message field": (f"{VELOCITY}/ros/fields/0", "twist.twist.angular.x"),
     "other topic": (f"{VELOCITY}/ros/topic", "odometry"),
     "absolute topic": (f"{VELOCITY}/ros/topic", "/odom"),
+    "a topic that is no ROS name": (f"{VELOCITY}/ros/topic", "a b"),
+    "the emergency stop as a sensor": (f"{VELOCITY}/ros/topic", "estop"),
+    "the command as a sensor": (f"{VELOCITY}/ros/topic", "cmd_vel"),
     "other message type": (f"{VELOCITY}/ros/type", "geometry_msgs/msg/TwistStamped"),
     "elements of a joint": (f"{POSITION}/mujoco/elements", [0, 1]),
     "rays beside a joint": (f"{POSITION}/mujoco/rays", {"site": "base_link"}),
@@ -351,6 +358,7 @@ INTERFACE: dict[str, tuple[str, Any]] = {
         {"child_frame_id": [1]},
     ),
     "no message type": (f"{VELOCITY}/ros/type", "Odometry"),
+    "a type of a module that is no message package": (f"{VELOCITY}/ros/type", "this/msg/Zen"),
     "command scale": (f"{DRIVE}/scale", 1.5),
     "command sign": (f"{DRIVE}/scale", -1.0),
     "command offset": (f"{DRIVE}/offset", 0.1),
@@ -393,6 +401,8 @@ MANIFESTS: dict[str, tuple[str, Any]] = {
     "N 5": ("decision_ticks", 5),
     "N 0": ("decision_ticks", 0),
     "N a fraction": ("decision_ticks", 2.5),
+    "N of 400 digits": ("decision_ticks", 10**400),
+    "N 1e308": ("decision_ticks", 1e308),
     "L 0": ("decision_lead", 0),
     "L 2": ("decision_lead", 2),
     "K one more": ("skills", lambda s: [*s, "skill-2"]),
@@ -477,6 +487,11 @@ GRAPHS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "a weight's sign": (SKILL, weights("weight1", lambda w: np.where(w == w[0, 0], -w, w))),
     "weights 1 % larger": (SKILL, weights("weight2", lambda w: w * np.float32(1.01))),
     "a bias by 0.0001": (MASTER, weights("bias2", lambda b: b + np.float32(1e-4))),
+    "weights that overflow": (MASTER, weights("weight2", lambda w: np.full_like(w, 3e38))),
+    "weights of a skill that overflow": (
+        SKILL,
+        weights("weight0", lambda w: np.full_like(w, 3e38)),
+    ),
     "weights transposed": (SKILL, weights("weight1", np.transpose)),
     "inputs in another order": (SKILL, weights("weight0", lambda w: w[::-1])),
     "actions in another order": (SKILL, weights("weight2", lambda w: w[:, ::-1])),
@@ -557,6 +572,12 @@ def hash_entry(place: Copy) -> None:
     place.write_manifest(data)
 
 
+def key_twice(place: Copy) -> None:
+    """As text: a dictionary cannot have one twice."""
+    path = place.bundle / MANIFEST
+    path.write_text(path.read_text().replace("{", '{"decision_ticks": 99, ', 1))
+
+
 def table() -> list[Mutation]:
     """Every mutation."""
     found = [
@@ -570,9 +591,13 @@ def table() -> list[Mutation]:
     found += [
         Mutation("hash of a file", MANIFEST, hash_entry, repaired=False),
         Mutation("digest", MANIFEST, manifest("digest", "0" * 64), repaired=False),
+        Mutation("a key twice", MANIFEST, key_twice, repaired=False),
     ]
     found += [Mutation(name, YAML, robot(*how)) for name, how in INTERFACE.items()]
-    found += [Mutation("schema 3", YAML, robot("schema", 3))]
+    found += [
+        Mutation("schema 3", YAML, robot("schema", 3)),
+        Mutation("a key twice", YAML, text(YAML, "robot: omni", "robot: omni\nrobot: omni")),
+    ]
     found += [Mutation(name, MODEL, text(MODEL, *how)) for name, how in MODELS.items()]
     found += [
         Mutation(name, MANIFEST, manifest(path, value), excuse)
@@ -603,6 +628,13 @@ def table() -> list[Mutation]:
             "command fields swapped, everywhere",
             "both",
             both(f"{DRIVE}/ros/fields", backwards),
+        ),
+        Mutation(
+            "a type of a module that is no message package, everywhere",
+            "both",
+            both(*INTERFACE["a type of a module that is no message package"]),
+            "which packages there are is known to a computer with ROS alone: the nodes refuse it "
+            "before any code of it runs",
         ),
     ]
 
