@@ -1,7 +1,7 @@
 """How much a file of a bag may turn into when it is read.
 
-Compressed data grow by a factor of up to 30,000, and records in them are counted in bytes; reading
-takes time and memory in proportion to the file only if both are bounded by its size.
+Reading takes time and memory in proportion to the file only if what comes out of it is bounded by
+its size: compressed data grow up to 30,000 times, and hold records of no size.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import zstandard
 from sim.errors import UserError
 
 LARGEST_MESSAGE = 2**27  # bytes, unpacked
-# Bytes, unpacked. Writers begin a chunk after 1 MB or less, unless a single message is larger.
+# Bytes, unpacked. Writers end a chunk after about 1 MB, unless a single message is larger.
 LARGEST_CHUNK = LARGEST_MESSAGE
-# Times that a file may grow. Messages of a robot at rest, with nothing but their stamps changing,
-# grow about 60 times; images and maps of a single value more, and `FREE` is for them.
+# Times that a file may grow. MCAP with zstd, and nothing that changes but the stamps: joint states
+# grow 19 times, odometry 26 times, a laser scanner that sees nothing 190 times; with LZ4 13, 16
+# and 94 times, 235 at most. Only images and maps of a single value grow more, 3000 to 9000 times.
 DENSEST = 1000
-FREE = 2**26  # bytes that every file may grow to
-# Records that every file may have; beyond that, one for each byte. An uncompressed index has 16
-# bytes a message, its compressed header several.
+FREE = 2**26  # bytes that every file may grow to, for such images
+# Records that every file may have; beyond that, one for each byte of it. The index of a message
+# has 16 bytes, which are not compressed; without index, 6 bytes were seen.
 FREE_RECORDS = 2**16
 # A message that is compressed on its own may grow to as much, whatever its size.
 FREE_MESSAGE = 2**16
@@ -83,6 +84,6 @@ def unzstd_message(data: bytes) -> bytes:
     most = min(LARGEST_MESSAGE, max(FREE_MESSAGE, DENSEST * len(data)))
     if (told := zstandard.frame_content_size(data)) > most:
         raise UserError(
-            f"it unpacks from {len(data)} to {told} bytes, at most {most} are accepted"
+            f"it unpacks from {len(data):,} to {told:,} bytes, at most {most:,} are accepted"
         )
     return unzstd(data, most)
