@@ -86,10 +86,15 @@ class RobustnessMap:
 
     def _stopped(self, name: str) -> str:
         _, points = self.axes[name]
-        if not (bad := [(p.values[name], p.stopped) for p in points if p.stopped]):
+        bad = [(p.stopped, p.values[name]) for p in points if p.stopped]
+        if not bad:
             return ""
-        return "skill_node would stop the robot at " + ", ".join(
-            f"{value:.3g} (in {part:.0%} of the episodes)" for value, part in bad
+        (part, value), *more = bad
+        return ", ".join(
+            [
+                f"skill_node would stop the robot in {part:.0%} of the episodes at {value:.3g}",
+                *(f"{part:.0%} at {value:.3g}" for part, value in more),
+            ]
         )
 
     def _kept(self, name: str) -> str:

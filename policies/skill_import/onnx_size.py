@@ -43,7 +43,9 @@ def check_size(data: bytes, where: str) -> None:
     except UserError:
         raise
     except (IndexError, ValueError) as error:
-        raise UserError(f"{where}: not a readable ONNX file ({str(error)[:100]})") from None
+        raise UserError(
+            f"{where}: not a readable ONNX file ({str(error)[:100]}); export the policy again"
+        ) from None
 
 
 class _Count:
@@ -53,14 +55,14 @@ class _Count:
 
     def message(self, data: bytes, kind: Descriptor, depth: int) -> None:
         if depth > MAX_DEPTH:
-            raise UserError(f"{self._where}: more than {MAX_DEPTH} levels of graphs and types")
+            raise UserError(f"{self._where}: more than {MAX_DEPTH} levels of graphs in graphs; export the policy without branches")
         known: dict[int, Any] = kind.fields_by_number
         for number, value in self._wire.fields(data):
             self._fields += 1
             if self._fields > MAX_FIELDS:
                 raise UserError(
                     f"{self._where}: its operators and their attributes have more than "
-                    f"{MAX_FIELDS:,} fields, which is more than a policy has"
+                    f"{MAX_FIELDS:,} fields; export the policy alone, as a simpler network"
                 )
             field = known.get(number)
             if field is None or isinstance(value, int):

@@ -39,6 +39,9 @@ class Answer:
 def coarse(interface: Interface, model: mujoco.MjModel) -> Iterator[str]:
     """Reports differences between a simulation at physics_dt and one with finer steps.
 
+    Where a command leads to is always compared. Acceleration and the time to half of the way are
+    compared where that time differs by more than a physics step, which is what steps cost.
+
     None where no finer ones can be simulated: then a step is a millisecond at most.
     """
     if interface.physics_dt / FINER < SHORTEST_STEP or interface.substeps * FINER > MAX_SUBSTEPS:

@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from mlsh_ros.recording import unpacking
+from mlsh_ros.recording.bag_reader import DEFINITIONS, LONGEST
 from policies.bundle import bundle_files, manifest
 from policies.bundle import onnx_reader as onnx_file
 from policies.bundle.bundle import load_bundle
+from policies.bundle.imported_graph import MAX_NODES
 from policies.bundle.onnx_reader import OPERATORS
+from policies.skill_import import onnx_size, reading
 from sim.files import arrays as checkpoint
 from sim.files import strict_json as json_text
 from sim.files.strict_yaml import MAX_BYTES, MAX_VALUES
@@ -62,6 +66,14 @@ def test_the_limits_in_the_security_page_are_those_of_the_code():
         in page
     )
     assert f"{onnx_file.MAX_FIELDS:,} fields" in page
+    assert f"{onnx_size.MAX_FIELDS:,} fields of the wire format and 2^22 whole numbers" in page
+    assert onnx_size.MAX_NUMBERS == 2**22
+    assert f"{reading.MOST_LOADED:,} operators, of which {MAX_NODES} may be needed" in page
+    assert unpacking.LARGEST_CHUNK == unpacking.LARGEST_MESSAGE == 128 * 2**20
+    assert "128 MiB a chunk and a message, unpacked" in page
+    assert f"{unpacking.DENSEST} times the size of the file, or {unpacking.FREE >> 20} MiB" in page
+    assert f"a record for each byte of the file, or {unpacking.FREE_RECORDS:,};" in page
+    assert f"{LONGEST >> 10} KiB, {DEFINITIONS >> 10} KiB in all" in page
     assert f"files {checkpoint.AT_ONCE // 2**10} KiB" in page
     assert f"{checkpoint.MAX_CHECKPOINT_BYTES // 2**30} GiB (checkpoints)" in page
     assert f"numbers of an interface are at most {LARGEST:.0e}".replace("+0", "") in page.lower()

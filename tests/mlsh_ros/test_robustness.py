@@ -133,7 +133,7 @@ def test_the_verdict_names_where_it_breaks_and_the_files_hold_it(tmp_path):
     # Scores are v / 0.8: less than 0.8 of 1 below 0.64; 0.2, 0.3 .. 0.8 were tried.
     said = "friction (x nominal): below 80% of the nominal score at 0.2, 0.3, 0.4, 0.5, 0.6"
     assert found.verdict("friction") == said
-    stops = "; skill_node would stop the robot at 0.06 (in 50% of the episodes)"
+    stops = "; skill_node would stop the robot in 50% of the episodes at 0.06"
     assert found.verdict("delay").endswith(stops)
     write_json(tmp_path / "map.json", found.to_dict())
     data = json.loads((tmp_path / "map.json").read_text())
@@ -166,7 +166,7 @@ def test_a_score_that_is_kept_does_not_hide_that_the_robot_would_be_stopped(monk
     assert free.verdict("mass") == "mass (x nominal): keeps 80% of the nominal score everywhere"
     assert stopped.verdict("mass") == (
         "mass (x nominal): keeps 80% of the nominal score everywhere; skill_node would stop the "
-        "robot at 1 (in 100% of the episodes), 1.01 (in 100% of the episodes)"
+        "robot in 100% of the episodes at 1, 100% at 1.01"
     )
 
 
