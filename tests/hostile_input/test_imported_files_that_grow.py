@@ -26,7 +26,7 @@ def add(number):
 
 
 def test_operators_are_counted_before_they_are_made(tmp_path):
-    """300,000 operators are 7 MB here, and 400 MB when they are loaded."""
+    """300,000 operators are 7 MB here, and 100 MB more when they are loaded."""
     one = helper.make_model(helper.make_graph([add(1)], "g", [], [])).graph
     path = tmp_path / "policy.onnx"
     path.write_bytes(repeated(one.SerializeToString(), 300_000))
@@ -36,7 +36,7 @@ def test_operators_are_counted_before_they_are_made(tmp_path):
     ):
         reading.load(path)
     assert time.process_time() - began < 1.0
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * KB
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * KB
 
 
 def repeated(graph, count):
