@@ -1,4 +1,4 @@
-"""What the files of a bag contain, whatever their kind."""
+"""The content of a bag's files, whatever their kind: channels and messages."""
 
 from __future__ import annotations
 

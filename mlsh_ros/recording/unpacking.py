@@ -1,4 +1,4 @@
-"""How much a file of a bag may turn into when it is read.
+"""Bounds what a file of a bag turns into when it is read.
 
 Reading takes time and memory in proportion to the file only if what comes out of it is bounded by
 its size: compressed data grow up to 30,000 times, and hold records of no size.

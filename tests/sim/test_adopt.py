@@ -468,31 +468,31 @@ def test_a_model_may_be_named_from_anywhere(tmp_path, monkeypatch, files):
         load_spec(tmp_path / folder / "model.xml").compile()
 
 
-MESH = """<mujoco><compiler {dirs}/><asset>{asset}</asset>{more}<worldbody><body><joint/>
+NAMING = """<mujoco><compiler {dirs}/><asset>{asset}</asset>{more}<worldbody><body><joint/>
 <geom size="1"/></body></worldbody></mujoco>"""
 WAITED_FOR = {
-    "mesh": (MESH.format(dirs="", asset="<mesh file='a.stl'/>", more=""), "a.stl"),
+    "mesh": (NAMING.format(dirs="", asset="<mesh file='a.stl'/>", more=""), "a.stl"),
     "mesh of a folder": (
-        MESH.format(dirs="meshdir='meshes'", asset="<mesh file='of/a.stl'/>", more=""),
+        NAMING.format(dirs="meshdir='meshes'", asset="<mesh file='of/a.stl'/>", more=""),
         "meshes/of/a.stl",
     ),
     "path stripped": (
-        MESH.format(
+        NAMING.format(
             dirs="strippath='true' meshdir='meshes'", asset="<mesh file='../b/a.stl'/>", more=""
         ),
         "meshes/a.stl",
     ),
     "texture of a cube": (
-        MESH.format(
+        NAMING.format(
             dirs="texturedir='t'", asset="<texture type='cube' fileright='r.png'/>", more=""
         ),
         "t/r.png",
     ),
     "height field": (
-        MESH.format(dirs="", asset="<hfield name='h' file='h.png' size='1 1 1 1'/>", more=""),
+        NAMING.format(dirs="", asset="<hfield name='h' file='h.png' size='1 1 1 1'/>", more=""),
         "h.png",
     ),
-    "include": (MESH.format(dirs="", asset="", more="<include file='more.xml'/>"), "more.xml"),
+    "include": (NAMING.format(dirs="", asset="", more="<include file='more.xml'/>"), "more.xml"),
 }
 
 
