@@ -55,7 +55,10 @@ class _Count:
 
     def message(self, data: bytes, kind: Descriptor, depth: int) -> None:
         if depth > MAX_DEPTH:
-            raise UserError(f"{self._where}: more than {MAX_DEPTH} levels of graphs in graphs; export the policy without branches")
+            raise UserError(
+                f"{self._where}: more than {MAX_DEPTH} levels of graphs in graphs; export the "
+                "policy without branches"
+            )
         known: dict[int, Any] = kind.fields_by_number
         for number, value in self._wire.fields(data):
             self._fields += 1
@@ -77,6 +80,6 @@ class _Count:
         self._numbers += int((np.frombuffer(packed, np.uint8) < 0x80).sum())
         if self._numbers > MAX_NUMBERS:
             raise UserError(
-                f"{self._where}: lists of more than {MAX_NUMBERS:,} whole numbers; store weights "
+                f"{self._where}: lists of more than {MAX_NUMBERS:,} whole numbers; export weights "
                 "as raw data"
             )
