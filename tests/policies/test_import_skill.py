@@ -662,8 +662,8 @@ WITHOUT = {
     "{} of kind {} does not say which vector it is ({} is missing); {}",
     # They stand in brackets in another line.
     "{} has {} elements",
-    "{} depends on {} beside it",
-    "{} is not default + scale * it for each element; are targets clipped?",
+    "{} depends on {} beside {}",
+    "{} is not default + scale * {} for each element; are targets clipped?",
 }
 
 
