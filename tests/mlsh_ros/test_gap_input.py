@@ -253,7 +253,7 @@ def test_lockstep_is_told_by_its_stamps_where_nobody_says_so(moving, episodes, t
 
 
 def test_a_lockstep_recording_needs_the_bundle(episodes, tmp_path):
-    with pytest.raises(UserError, match=r"made in lockstep.*give moving_bandits instead"):
+    with pytest.raises(UserError, match=r"made in lockstep.*give bundle moving_bandits instead"):
         analyze(load_target("omni"), [waited(episodes, tmp_path / "bag")])
 
 
