@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from mlsh_ros.bringup.params import SKILL_NODE
 from mlsh_ros.control.clock import HOLD, Clock, SimulatedClock, read_together, steady_time
 from mlsh_ros.control.command_gate import CommandGate
 from mlsh_ros.control.controller import Controller, Tick
@@ -413,6 +414,14 @@ def test_nothing_is_sent_without_a_first_decision_or_sensors(bundle):
     with fault("sensors_missing", r"nothing usable within 0.6 s: odom \(never received\), goals"):
         bench.loop.run()
     assert bench.sent == []
+
+
+def test_a_start_is_given_two_seconds():
+    """After `start` a person waits for the robot to move; 5 s later nobody expects it."""
+    (given,) = (param for param in SKILL_NODE if param.name == "start_timeout")
+    assert given.default == 2.0
+    page = (Path(__file__).parents[2] / "docs" / "safety.md").read_text(encoding="utf-8")
+    assert "`start_timeout` (2 s by default) later" in page
 
 
 def test_one_timeout_bounds_the_sensors_and_the_first_decision_together(bundle):
