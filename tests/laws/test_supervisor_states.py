@@ -361,6 +361,11 @@ def test_no_reachable_combination_sends_what_is_not_allowed(bundle, watched, saf
                 assert len(way) < LONGEST, "a situation would be left out"
                 ways[after] = (*way, event)
                 queue.append((ways[after], node))
+    print(
+        f"{'watched' if watched else 'unwatched'}, safe command {safe:g}: "
+        f"{len(ways):,} situations, {len(ways) * len(EVENTS):,} transitions, "
+        f"{commands:,} commands, largest step {largest / interface.rate_step[0]:.3f} of the limit"
+    )
     assert states == {State.RUNNING, State.STOPPING, State.FAULT}
     assert largest == pytest.approx(interface.rate_step[0])  # reached
     assert len(ways) > 60
