@@ -1442,10 +1442,21 @@ def named(pid, name):
 def test_no_node_outlives_an_up_that_is_killed(bundle, tmp_path, mlsh):
     """A robot would drive on with nobody to stop it."""
     pytest.importorskip("rclpy")
+    from tests.support.nodes import DT, Observer, assert_ended_at_rest, new_domain, tell
+
+    # Told by the kernel at once, or looked up every 0.2 s.
+    bound, how = (DT, "death signal") if mlsh is MLSH else (0.2 + DT, "no death signal")
     arguments = ("sim", f"bundle:={bundle.source}", "namespace:=killed")
-    with Up(tmp_path, *arguments, mlsh=mlsh) as up:
+    with new_domain() as stack:
+        observer = Observer(bundle, namespace="killed")
+        stack.callback(observer.close)
+        up = stack.enter_context(Up(tmp_path, *arguments, mlsh=mlsh))
         up.wait_for("[killed.skill_node]: running")
+        observer.wait_until_it_moves()
         nodes = up.nodes
         assert len(nodes) == 4
+        since = time.monotonic()
         up.end(signal.SIGKILL)
+        cause = f"mlsh launch killed -9 ({how})"
+        tell([assert_ended_at_rest(observer, cause, since, bound, "the end of all nodes")])
         assert wait_until_gone(nodes, 10.0)

@@ -21,7 +21,7 @@ from mlsh_ros.evaluation.backends import run_offline, run_ros
 from mlsh_ros.evaluation.case import resolve_cases
 from mlsh_ros.messages.conversion import topic_readers
 from mlsh_ros.nodes.node import EXCHANGE, LATCHED, message_type
-from tests.support.bundles import changed_robot, fresh_domain, restless_bundle
+from tests.support.bundles import changed_robot, fresh_domain, restless_bundle, wide_bundle
 from tests.support.nodes import (
     DT,
     HEAD,
@@ -133,18 +133,6 @@ def start_as_sensors_end(world):
         world.nodes["sim_node"].send_signal(signal.SIGCONT)  # it took longer than MAX_AGE
         time.sleep(0.2)
     pytest.fail("not started")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_brings_the_robot_to_rest(world, number):
-    observer = world.start_all()
-    observer.drive()
-    process = world.nodes["skill_node"]
-    since = time.monotonic()
-    process.send_signal(number)
-    assert process.wait(timeout=2.0) == 0
-    assert_brought_to_rest(observer, since)
-    assert "Traceback" not in process.communicate()[0]
 
 
 def test_a_robot_that_is_to_be_recorded_does_not_start_before_the_recorder_hears(world):
@@ -443,6 +431,39 @@ def test_a_whole_bundle_is_changed_while_it_drives(world, bundle, tmp_path):
     assert sum(t["late"] for t in ticks) <= 1
     path = observer.commands()
     assert np.abs(np.diff(path, axis=0)).max() <= RATE + 1e-9
+
+
+def test_a_bundle_as_large_as_is_accepted_costs_no_tick(world, bundle, tmp_path):
+    """It is read and checked in skill_node itself, beside the thread that ticks."""
+    large = wide_bundle(bundle, tmp_path / "large", 2000)
+    size = sum(file.stat().st_size for file in large.source.rglob("*.onnx"))
+    assert 58 * 2**20 < size < 64 * 2**20  # as many as 64 MiB
+    observer = world.start_all()
+    observer.drive()
+    time.sleep(3.0)
+    before = max(tick["lateness"] for tick in observer.ticks())
+    begun, took = len(observer.ticks()), []
+    for source in (large.source, bundle.source) * 5:
+        since = time.monotonic()
+        answer = observer.call(
+            SetParameters,
+            "skill_node/set_parameters",
+            30.0,
+            parameters=[Parameter("bundle", value=str(source)).to_parameter_msg()],
+        ).results[0]
+        took.append(time.monotonic() - since)
+        assert answer.successful, answer.reason
+        time.sleep(0.3)
+    ticks = observer.ticks()[begun:]
+    lateness = max(tick["lateness"] for tick in ticks)
+    print(
+        f"{size / 2**20:.1f} MiB, read in {max(took):.3f} s at most: ticks are up to "
+        f"{lateness * 1000:.1f} ms late, before it {before * 1000:.1f} ms"
+    )
+    assert observer.state() == "running"
+    # A core that stands still for half a tick costs one; ten bundles cost none.
+    assert sum(tick["missed"] for tick in ticks) <= 1
+    observer.assert_path(RATE)
 
 
 def test_a_respawned_master_joins_without_a_jump(world):

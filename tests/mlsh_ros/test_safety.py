@@ -20,6 +20,7 @@ rclpy = pytest.importorskip("rclpy")
 
 from geometry_msgs.msg import TwistStamped
 from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import SetParameters
 from rclpy.duration import Duration
@@ -42,6 +43,7 @@ from tests.support.nodes import (
     SLACK,
     World,
     assert_brought_to_rest,
+    assert_ended_at_rest,
     new_domain,
     tell,
     wait_for,
@@ -54,6 +56,7 @@ ROWS: list[tuple[str, str, float, float, float, str]] = []
 LARGEST: list[float] = []  # steps of a command, in m/s, one per test
 HEARTBEAT_LOST = 0.5 + DT  # s until a tick misses the heartbeat
 LOOK = 0.5  # s between two looks at who publishes what
+LAUNCHER_LOST = 0.2  # s between two looks at whether the launcher is there
 DRIFT = 0.1  # m/s that a robot may still move by at rest
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 VOLATILE, TRANSIENT_LOCAL = DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL
@@ -100,6 +103,18 @@ class Scene:
 
     def call(self, name):
         return self.observer.call(Trigger, f"skill_node/{name}")
+
+    def ask(self, name, *, answered=False):
+        """Call a service and do not wait for it; or again until it is known to answer."""
+        client = self.observer.client(Trigger, f"skill_node/{name}")
+        for _ in range(10):
+            future = client.call_async(Trigger.Request())
+            deadline = time.monotonic() + 1.0
+            while answered and not future.done() and time.monotonic() < deadline:
+                time.sleep(0.005)
+            if future.done() or not answered:
+                return future
+        pytest.fail(f"{name} is not answered")
 
     def drive(self):
         self.observer.heard["skill_node/trace"].clear()
@@ -213,6 +228,29 @@ def test_a_fault_survives_the_lifecycle(scene):
     scene.ready()
 
 
+@pytest.mark.parametrize(("service", "after"), [("stop", "ready"), ("disarm", "disarmed")])
+def test_a_service_brings_the_robot_to_rest(scene, service, after):
+    scene.observer.client(Trigger, f"skill_node/{service}")  # before the time counts
+    scene.drive()
+    since = time.monotonic()
+    assert scene.call(service).success
+    ROWS.append(assert_ended_at_rest(scene.observer, f"~/{service}", since, DT, f"`{after}`"))
+    scene.observer.wait(after)
+    scene.ready()
+
+
+def test_a_deactivation_brings_the_robot_to_rest(scene):
+    scene.observer.client(ChangeState, "skill_node/change_state")  # before the time counts
+    scene.drive()
+    since = time.monotonic()
+    assert scene.observer.change("skill_node", Transition.TRANSITION_DEACTIVATE)
+    cause = "skill_node deactivated"
+    ROWS.append(assert_ended_at_rest(scene.observer, cause, since, DT, "`disarmed`"))
+    scene.nothing_moves()
+    assert scene.observer.change("skill_node", Transition.TRANSITION_ACTIVATE)
+    scene.ready()
+
+
 # Emergency stop ----------------------------------------------------------------------------------
 
 
@@ -245,6 +283,43 @@ def test_a_pulse_is_heard_while_a_bundle_is_loaded(scene, bundle):
         assert scene.observer.times("fault")[-1] - since < 0.2
         wait_for(lambda: all(load.done() for load in loads), 20.0, "the bundle")
     scene.observer.clients["bundle"] = client  # kept, see Observer
+    scene.ready()
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_a_stop_is_heard_while_a_robot_is_being_armed(scene, released):
+    """Arming waits until a second has passed since the node was configured."""
+    observer = scene.observer
+    with scene.panel() as say:
+        for _ in range(5):
+            begun = len(observer.heard["skill_node/state"])
+            for transition in ("DEACTIVATE", "CLEANUP", "CONFIGURE"):
+                number = getattr(Transition, f"TRANSITION_{transition}")
+                assert observer.change("skill_node", number)
+            scene.ask("arm", answered=True)  # refused, as the node is not active
+            assert observer.change("skill_node", Transition.TRANSITION_ACTIVATE)
+            time.sleep(0.2)  # the panel is known
+            armed = scene.ask("arm")
+            time.sleep(0.1)
+            if busy := not armed.done():
+                say(True)
+                if released:
+                    say(False)
+            wait_for(armed.done, 8.0, "an answer")
+            if busy:
+                break
+            scene.ready()  # the machine was too busy to be asked in time
+        assert busy
+        said = {m.data for _, m in observer.heard["skill_node/state"][begun:]}
+        assert said == {"disarmed"}
+        assert not armed.result().success
+        assert armed.result().message == (
+            "cannot arm: topic 'estop' was true during the checks"
+            if released
+            else "cannot arm: estop: topic 'estop' is true, from /panel"
+        )
+        say(False)
+        time.sleep(0.3)
     scene.ready()
 
 
@@ -636,28 +711,53 @@ def test_what_somebody_else_says_of_the_watchdog_prevents_nothing_for_ever(scene
 # The launcher ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
-def test_no_node_outlives_its_launcher(scene, bundle, number):
-    """A launcher of one line starts watchdog_node as a launch file does, and is ended."""
-    code = f"""
-import os, subprocess, sys, time
+STAND_IN = f"""
+import os, signal, subprocess, sys, time
 os.environ[{LAUNCHER!r}] = str(os.getpid())
-print(subprocess.Popen([sys.executable, *sys.argv[1:]]).pid, flush=True)
-time.sleep(60)
+for name in sys.argv[2:]:
+    command = ["-m", "mlsh_ros.nodes." + name, "--ros-args"]
+    if name != "sim_node":
+        command += ["-p", "bundle:=" + sys.argv[1]]
+    print(subprocess.Popen([sys.executable, *command]).pid, flush=True)
+time.sleep(120)
 """
-    arguments = ["-m", "mlsh_ros.nodes.master_node", "--ros-args", "-r", "__ns:=/other"]
-    launcher = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments, "-p", f"bundle:={bundle.source}"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=scene.world.environment,
-    )
-    node = int(launcher.stdout.readline())
-    time.sleep(2.5)
-    assert os.path.exists(f"/proc/{node}")
-    launcher.send_signal(number)
-    launcher.wait(5.0)
-    wait_for(lambda: not runs(node), 10.0, "the node's end")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
+def test_no_node_outlives_its_launcher(bundle, number):
+    """A launcher of a few lines starts all nodes as a launch file does, and ends at once.
+
+    No node gets a signal: each looks whether its launcher is there.
+    """
+    names = ["sim_node", "watchdog_node", "master_node", "skill_node"]
+    with new_domain() as stack:
+        world = World(bundle, stack)
+        observer = world.observer
+        launcher = subprocess.Popen(
+            [sys.executable, "-c", STAND_IN, str(bundle.source), *names],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=world.environment,
+        )
+        stack.callback(launcher.kill)
+        nodes = [int(launcher.stdout.readline()) for _ in names]
+        stack.callback(kill_all, nodes)
+        wait_for(lambda: observer.heard["master_node/master"], 30.0, "master_node")
+        observer.wait("disarmed", 30.0)
+        observer.drive()
+        since = time.monotonic()
+        launcher.send_signal(number)
+        launcher.wait(5.0)
+        cause = f"launcher ended ({number.name})"
+        bound = LAUNCHER_LOST + DT
+        ROWS.append(assert_ended_at_rest(observer, cause, since, bound, "the end of all nodes"))
+        wait_for(lambda: not any(map(runs, nodes)), 10.0, "the nodes' end")
+
+
+def kill_all(processes):
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 def runs(process):
@@ -669,18 +769,23 @@ def runs(process):
         return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP])
-def test_a_lost_terminal_brings_the_robot_to_rest(bundle, number):
+ENDINGS = [signal.SIGTERM, signal.SIGINT]  # of the process
+LOST_TERMINAL = [signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP]
+
+
+@pytest.mark.parametrize("number", ENDINGS + LOST_TERMINAL)
+def test_a_signal_brings_the_robot_to_rest(bundle, number):
     with new_domain() as stack:
         world = World(bundle, stack)
         observer = world.start_all()
         observer.drive()
         process = world.nodes["skill_node"]
+        since = time.monotonic()
         process.send_signal(number)
+        cause = f"skill_node told to end ({number.name})"
+        ROWS.append(assert_ended_at_rest(observer, cause, since, DT, "its end"))
         assert process.wait(10.0) == 0
-        path = observer.commands()
-        assert not path[-1].any()
-        assert np.abs(np.diff(path, axis=0)).max() <= RATE + 1e-9
+        assert "Traceback" not in process.communicate()[0]
 
 
 def test_a_robot_comes_to_rest_although_nobody_reads_what_the_nodes_say(bundle):
@@ -767,8 +872,12 @@ def test_a_finalized_node_has_no_services_and_sends_nothing(bundle):
         world = World(bundle, stack)
         observer = world.start_all()
         observer.drive()
+        observer.client(ChangeState, "skill_node/change_state")  # before the time counts
+        began = time.monotonic()
         assert observer.change("skill_node", Transition.TRANSITION_ACTIVE_SHUTDOWN)
         since = time.monotonic()
+        cause = "skill_node shut down"
+        ROWS.append(assert_ended_at_rest(observer, cause, began, DT, "finalized"))
         # One that nobody has a client of: those are listed too.
         names = lambda: dict(observer.node.get_service_names_and_types())  # noqa: E731
         wait_for(lambda: "/skill_node/disarm" not in names(), 5.0, "services are gone")
@@ -841,8 +950,12 @@ def test_a_watchdog_that_brakes_is_not_reset(tmp_path):
         assert answer.message == "watching"
 
 
-def test_a_stop_that_takes_longer_than_anybody_waits_does_not_jump(tmp_path):
-    """By the rate limit it takes over three seconds: (0.9 - 0.0) / 0.25 per second are 3.6 s."""
+@pytest.mark.parametrize("pressed", [False, True])
+def test_a_stop_that_takes_longer_than_anybody_waits_does_not_jump(tmp_path, pressed):
+    """By the rate limit it takes over three seconds: (0.9 - 0.0) / 0.25 per second are 3.6 s.
+
+    An emergency stop meanwhile is a fault at once, and braking goes on.
+    """
     robot = changed_robot(
         tmp_path / "slow",
         "omni",
@@ -860,16 +973,33 @@ def test_a_stop_that_takes_longer_than_anybody_waits_does_not_jump(tmp_path):
         wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")
         observer.arm()
         assert observer.call(Trigger, "skill_node/start").success
+        panel = observer.node.create_publisher(Bool, "estop", panel_quality(depth=10))
+        wait_for(lambda: panel.get_subscription_count() >= 4, 15.0, "listeners")
         far = lambda: observer.commands()[-1:].min(initial=1.0) <= 0.025  # noqa: E731
         wait_for(far, 40.0, lambda: f"{observer.state()} {observer.commands()[-3:]}")
         began = time.monotonic()
-        assert observer.call(Trigger, "skill_node/stop", 20.0).success
+        stopped = observer.client(Trigger, "skill_node/stop").call_async(Trigger.Request())
+        if pressed:
+            time.sleep(1.0)
+            since = time.monotonic()
+            panel.publish(Bool(data=True))
+            panel.publish(Bool(data=False))
+            observer.wait("fault: estop", 2.0)
+            took = observer.times("fault: estop")[0] - since
+            assert took < DT + SLACK
+            assert not stopped.done()
+        wait_for(stopped.done, 20.0, "an answer")
+        assert stopped.result().success
         assert time.monotonic() - began > 3.0
         time.sleep(0.3)
         path = observer.commands()
         assert (path[-1] == 0.9).all()
         assert np.abs(np.diff(path, axis=0)).max() <= 0.025 + 1e-9
-        observer.wait("ready")
+        if pressed:
+            assert (
+                np.diff(observer.commands(since), axis=0) >= -1e-9
+            ).all()  # to 0.9, and no way back
+        observer.wait("fault: estop" if pressed else "ready")
 
 
 def test_a_session_begins_where_the_robot_is(patient_bundle):

@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import TextIO
 from unittest import mock
 
-from policies.bundle.bundle import Bundle
+import numpy as np
+
+from policies.bundle.bundle import Bundle, write_bundle
+from policies.bundle.onnx_reader import read_graph
+from policies.bundle.onnx_writer import write_graph
 from policies.mlsh.config import TrainConfig
 from policies.mlsh.presets import default_config
 from sim.envs.reference_returns import ReferenceReturns
@@ -149,3 +153,29 @@ def restless_bundle(
     }
     bundle, _ = export(config, learner, masters, provenance, "restless", path)
     return bundle
+
+
+def wide_bundle(bundle: Bundle, path: Path, width: int) -> Bundle:
+    """The same bundle with hidden layers of that width, by units that change nothing."""
+
+    def widened(data: bytes) -> bytes:
+        arrays = read_graph(data, "a network").initializers
+        sizes = [len(arrays["shift"]), width, width, len(arrays["bias2"])]
+        layers = []
+        for i in range(3):
+            weight, bias = (
+                np.zeros(sizes[i : i + 2], np.float32),
+                np.zeros(sizes[i + 1], np.float32),
+            )
+            known = arrays[f"weight{i}"]
+            weight[: len(known), : len(known[0])] = known
+            bias[: len(known[0])] = arrays[f"bias{i}"]
+            layers.append((weight, bias))
+        return write_graph("wide", arrays["shift"], arrays["scale"], arrays["high"], layers)
+
+    files = {
+        name: widened(data) if name.endswith(".onnx") else data
+        for name, data in bundle.files.items()
+        if name != "manifest.json"
+    }
+    return write_bundle(bundle.manifest, files, path)

@@ -72,13 +72,13 @@ def wait_for(happened, timeout, what):
 class Observer:
     """Another computer in the graph: keeps what it hears, with the time, and calls services."""
 
-    def __init__(self, bundle):
+    def __init__(self, bundle, namespace=""):
         interface = bundle.interface
         self.traces = trace_layout(interface.observation_names, interface.action_names)
         self.answers = response_layout(bundle.manifest.skills)
         self.context = rclpy.Context()
         rclpy.init(context=self.context, signal_handler_options=SignalHandlerOptions.NO)
-        self.node = rclpy.create_node("observer", context=self.context)
+        self.node = rclpy.create_node("observer", context=self.context, namespace=namespace)
         self.heard = {}
         for topic, kind, quality in (
             ("cmd_vel", TwistStamped, TRACE),  # every command, not the newest only
@@ -117,13 +117,17 @@ class Observer:
         self.node.destroy_node()
         self.context.try_shutdown()
 
-    def call(self, kind, name, timeout=8.0, **values):
+    def client(self, kind, name):
+        """The client of a service, known to it."""
         if new := name not in self.clients:
             self.clients[name] = self.node.create_client(kind, name)
-        client = self.clients[name]
-        assert client.wait_for_service(timeout_sec=15.0), name
+        assert self.clients[name].wait_for_service(timeout_sec=15.0), name
         if new:
             self.greet(name.rpartition("/")[0])
+        return self.clients[name]
+
+    def call(self, kind, name, timeout=8.0, **values):
+        client = self.client(kind, name)
         deadline = time.monotonic() + 5.0
         while True:
             future = client.call_async(kind.Request(**values))
@@ -211,6 +215,10 @@ class Observer:
         wait_for(lambda: self.heard["odom"], 15.0, "sensors")
         answer = self.call(Trigger, "skill_node/start")
         assert answer.success, answer.message
+        self.wait_until_it_moves()
+
+    def wait_until_it_moves(self):
+        """Until the robot has been moving for a while."""
         # Past the first decision, and fast enough that coming to rest takes more than a tick.
         wait_for(
             lambda: (
@@ -285,6 +293,25 @@ def new_domain():
     with domain() as number, pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         patch.setenv("ROS_DOMAIN_ID", str(number))
         yield stack
+
+
+def assert_ended_at_rest(observer, cause, since, bound, after):
+    """What was done at `since` ended the session within `bound`, and brought the robot to rest.
+
+    Returns:
+        a row of the table of faults, see `tell`.
+    """
+    ends = lambda: [  # noqa: E731
+        (t, m.data)
+        for t, m in list(observer.heard["skill_node/state"])
+        if t > since and m.data != "running"
+    ]
+    (told, state), *_ = wait_for(ends, bound + 3.0, lambda: f"an end; it is {observer.state()}")
+    assert state == "stopping", state  # no fault
+    safe = assert_brought_to_rest(observer, told) - since
+    assert told - since < bound + SLACK, (cause, told - since, bound)
+    observer.assert_path(RATE)
+    return cause, state, told - since, bound, safe, f"safe command, then {after}"
 
 
 def assert_brought_to_rest(observer, since):
