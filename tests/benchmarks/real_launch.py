@@ -4,8 +4,9 @@
 
 Needs the packages launch and launch_ros, of a ROS installation or from their source folders on
 PYTHONPATH, and mlsh_ros in a prefix of AMENT_PREFIX_PATH. For each way in which a launcher can end
-it prints after how many seconds all of its nodes had ended, and every error they reported. A
-signal to the group is what Ctrl-C, Ctrl-Z and a terminal send.
+it prints after how many seconds the moving robots were brought to rest, by which largest step of
+a command, after how many seconds all nodes had ended, and every error they reported. A signal to
+the group is what Ctrl-C, Ctrl-Z and a terminal send.
 """
 
 from __future__ import annotations
@@ -17,12 +18,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.benchmarks import one_line_errors
+import numpy as np
+
+from mlsh_ros.bringup.network import localhost_environment
+from policies.bundle.bundle import load_bundle
+from tests.support.nodes import DT, RATE, Observer
 
 START, END = 60.0, 20.0  # s
+BUNDLE = "moving_bandits"  # of omni
 # Name, signal, whether to the launcher's whole group, namespaces.
 WAYS = (
     ("Ctrl-C", signal.SIGINT, True, ("",)),
@@ -64,25 +71,49 @@ def alive(process: int) -> bool:
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
-def end(
-    number: signal.Signals, group: bool, namespaces: tuple[str, ...]
-) -> tuple[float, list[str]]:
-    """Seconds from the signal until all nodes have ended, and the errors they reported."""
+def moves(observer: Observer) -> bool:
+    """Whether a command is in force that takes several ticks to brake."""
+    last = observer.commands()[-1:]
+    return observer.state() == "running" and bool(np.abs(last).max(initial=0.0) > RATE)
+
+
+@dataclass(frozen=True)
+class End:
+    """What followed the end of a launcher."""
+
+    rest: float  # s until the safe command, of the last robot
+    step: float  # the largest one of any command after it, m/s
+    gone: float  # s until all nodes had ended
+    errors: list[str]  # that they reported, and which nodes are left
+
+
+def end(number: signal.Signals, group: bool, namespaces: tuple[str, ...]) -> End:
+    """End a launcher whose robots move."""
+    with ExitStack() as stack:
+        bundle = load_bundle(BUNDLE)
+        observers = [Observer(bundle, namespace=each) for each in namespaces]
+        for observer in observers:
+            stack.callback(observer.close)
+        return _end(number, group, namespaces, observers)
+
+
+def _end(
+    number: signal.Signals, group: bool, namespaces: tuple[str, ...], observers: list[Observer]
+) -> End:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.txt"
         command = [sys.executable, "-m", "tests.benchmarks.real_launch", "--launch"]
-        command += [",".join(namespaces), "bundle:=moving_bandits", "auto_arm:=true"]
+        command += [",".join(namespaces), f"bundle:={BUNDLE}", "auto_arm:=true"]
         with log.open("w") as stream:
             launcher = subprocess.Popen(
                 command, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
             )
         deadline = time.monotonic() + START
-        while log.read_text().count("skill_node]: running") < len(namespaces):
+        while not all(map(moves, observers)):
             if time.monotonic() > deadline or launcher.poll() is not None:
                 raise SystemExit(log.read_text())
-            time.sleep(0.1)
+            time.sleep(0.01)
         nodes = [int(n) for n in re.findall(r"started with pid \[(\d+)\]", log.read_text())]
-        time.sleep(1.0)
         (os.killpg if group else os.kill)(launcher.pid, number)
         begun = time.monotonic()
         while any(map(alive, nodes)) and time.monotonic() < begun + END:
@@ -96,7 +127,15 @@ def end(
         launcher.kill()
         launcher.wait()
         errors = [line for line in log.read_text().splitlines() if "ERROR" in line]
-        return took, errors + [f"process {node} did not end" for node in left]
+        errors += [f"process {node} did not end" for node in left]
+        errors += ["a command stands" for each in observers if each.commands()[-1].any()]
+        paths = [observer.commands(begun - 2 * DT) for observer in observers]
+        return End(
+            max(observer.safe_since() for observer in observers) - begun,
+            max(float(np.abs(np.diff(path, axis=0)).max()) for path in paths),
+            took,
+            errors,
+        )
 
 
 @one_line_errors
@@ -104,10 +143,16 @@ def main() -> None:
     """Entry point."""
     if sys.argv[1:2] == ["--launch"]:
         raise SystemExit(launch(sys.argv[2].split(",")))
-    print("| the launcher's end | nodes ended after, s | errors |\n|---|---|---|")
+    os.environ.update(localhost_environment(os.environ))
+    columns = ("the launcher's end", "safe command after, s", "largest step, m/s")
+    print(f"| {' | '.join(columns)} | nodes ended after, s | errors |\n|---|---|---|---|---|")
     for name, number, group, namespaces in WAYS:
-        took, errors = end(number, group, namespaces)
-        print(f"| {name} | {took:.2f} | {'; '.join(errors) or 'none'} |", flush=True)
+        done = end(number, group, namespaces)
+        print(
+            f"| {name} | {done.rest:.3f} | {done.step:.3f} of {RATE} | {done.gone:.2f} "
+            f"| {'; '.join(done.errors) or 'none'} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
