@@ -27,6 +27,7 @@ from std_srvs.srv import Trigger
 
 from mlsh_ros.bringup.network import localhost_environment
 from policies.bundle.bundle import Bundle
+from tests.benchmarks import one_line_errors
 from tests.support.bundles import changed_robot, restless_bundle, wide_bundle
 from tests.support.nodes import Observer, World, new_domain
 from tests.support.stalls import Witness
@@ -93,6 +94,7 @@ def measure(robot: str, bundle: Bundle, large: Bundle, loads: int) -> str:
     )
 
 
+@one_line_errors
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser()

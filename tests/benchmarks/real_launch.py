@@ -26,6 +26,7 @@ import numpy as np
 
 from mlsh_ros.bringup.network import localhost_environment
 from policies.bundle.bundle import load_bundle
+from tests.benchmarks import one_line_errors
 from tests.support.nodes import DT, RATE, Observer
 
 START, END = 60.0, 20.0  # s
