@@ -28,7 +28,7 @@ def check_bundle(
     load_skills(loaded)
     for name in loaded.manifest.masters:
         load_master(loaded, name)
-    describe(loaded)
+    show_bundle(loaded)
     if bindings:
         describe_topics(loaded)
 
@@ -45,7 +45,7 @@ def describe_topics(bundle: Bundle) -> None:
     console.print(table)
 
 
-def describe(bundle: Bundle) -> None:
+def show_bundle(bundle: Bundle) -> None:
     """Print the contents of a checked bundle."""
     m = bundle.manifest
     size = sum(len(data) for data in read_files(bundle.source).values())

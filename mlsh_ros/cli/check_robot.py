@@ -92,18 +92,18 @@ def _print(table: Table) -> None:
 
 
 def _show(interface: Interface, model: mujoco.MjModel) -> None:
-    from sim.robot_setup.validation import places
+    from sim.robot_setup.validation import mujoco_sources
 
     i = interface
     checked = sum(term.count for term in i.observation if not term.policy_input)
-    hidden = f" and {checked} (in brackets) for the guard alone" if checked else ""
+    hidden = f" and {checked} (in brackets) for the safety monitor alone" if checked else ""
     say(
         f"robot {i.robot}: {i.observation_size} observations{hidden}, {i.action_size} actions, a "
         f"tick every {i.control_dt:g} s, {i.substeps} physics steps of {i.physics_dt:g} s"
     )
     table = _table("observation", "unit", "frame", "limit", "max age", "MuJoCo", "ROS")
     for term in i.observation:
-        sources, fields = places(model, term), term.ros.fields
+        sources, fields = mujoco_sources(model, term), term.ros.fields
         labels = [f"{term.name}.{k}" for k in range(term.count)]
         limits = _limits(term)
         if (term.size > MANY and len(set(limits)) == 1) or term.derive:

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from mlsh_ros.cli.console import console, make_table, say
 from mlsh_ros.cli.evaluate import show
-from mlsh_ros.cli.options import EpisodeSeed, EpisodesPerTask, Overwrite, RosDomain
+from mlsh_ros.cli.family_option import FamilyOption
+from mlsh_ros.cli.options import EpisodeSeed, EpisodesPerTask, Overwrite, RobotName, RosDomain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +44,7 @@ def demo(
             "task that has a master."
         ),
     ] = None,
+    robot: RobotName = None,
     episodes: EpisodesPerTask = 2,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the report and the video.")
@@ -50,6 +52,7 @@ def demo(
     overwrite: Overwrite = False,
     seed: EpisodeSeed = 0,
     domain: RosDomain = None,
+    family_source: FamilyOption = None,
 ) -> None:
     """Control the simulated robot through real ROS nodes; writes a report and a video.
 
@@ -64,7 +67,8 @@ def demo(
     from sim.files.output import check_place, make_room, write_json
 
     loaded = load_bundle(bundle)
-    cases = resolve_cases(loaded, task=task or (TASK if bundle == BUNDLE else None))
+    task = task or (TASK if bundle == BUNDLE else None)
+    cases = resolve_cases(loaded, robot=robot, task=task)
     files = [output / name for name in ("report.json", "report.html", "demo.gif", "demo.png")]
     for file in files:
         check_place(file, overwrite=overwrite)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mlsh_ros.cli.check_bundle import describe
+from mlsh_ros.cli.check_bundle import show_bundle
 from mlsh_ros.cli.console import bundle_interrupted, say
 from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.options import Overwrite
@@ -54,4 +54,4 @@ def export(
         f"parity torch / ONNX Runtime: {parity.golden:.1e} on golden rows, {parity.random:.1e} on "
         f"10,000 random observations (at most {TOLERANCE:g})"
     )
-    describe(result.bundle)
+    show_bundle(result.bundle)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlsh_ros.cli.check_bundle import describe
+from mlsh_ros.cli.check_bundle import show_bundle
 from mlsh_ros.cli.console import bundle_interrupted, console, interrupted, make_table, say
 from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.options import (
@@ -29,7 +29,7 @@ from sim.errors import UserError
 if TYPE_CHECKING:
     from policies.bundle.bundle import Bundle
     from policies.offpolicy.replay import Episode
-    from policies.training.comparison import Comparison
+    from policies.training.comparison import LearningComparison
     from sim.tasks.task_id import TaskId
 
 
@@ -206,7 +206,7 @@ def finetune(
         f"parity torch / ONNX Runtime: {result.parity.worst:.1e} (at most {TOLERANCE:g}); "
         f"{len(loaded.skills)} skill files unchanged"
     )
-    describe(result.bundle)
+    show_bundle(result.bundle)
 
 
 SIMULATED = ("updates", "episodes", "init_from", "baseline")  # of learning in simulation
@@ -265,7 +265,7 @@ def _read_recordings(
     return recorded
 
 
-def _show(found: Comparison) -> None:
+def _show(found: LearningComparison) -> None:
     for task, curves in found.curves.items():
         if len(found.curves) > 1:
             say(task)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mlsh_ros.cli.check_bundle import describe
+from mlsh_ros.cli.check_bundle import show_bundle
 from mlsh_ros.cli.console import bundle_interrupted, say
 from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.options import Overwrite, whole
@@ -64,4 +64,4 @@ def import_skill(
         f"parity policy / skill: {found.random:.1e} on 10,000 random observations, "
         f"{found.visited:.1e} on {found.rows:,} of the simulated robot (at most {TOLERANCE:g})"
     )
-    describe(found.bundle)
+    show_bundle(found.bundle)

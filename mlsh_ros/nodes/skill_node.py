@@ -417,7 +417,7 @@ class SkillNode(CoreNode):
         if not self.lockstep:
             self.time.wait_for(self.interface.control_dt, self._new_data)
 
-    # What the loop says (control.loop.Port) --------------------------------------------------
+    # What the loop says (control.loop.LoopIO) --------------------------------------------------
 
     def request_decision(self, request: Request) -> None:
         """Send a request to the master."""

@@ -104,12 +104,12 @@ class ObservationCheck:
         """Begin a session."""
         self._last = -1  # stamp of the tick before
 
-    def matches(self, observation: NDArray[np.float32], told: int) -> bool:
+    def matches(self, observation: NDArray[np.float32], received: int) -> bool:
         """True if recorded messages give this observation (O,).
 
         Args:
             observation: as recorded.
-            told: ns, when the tick's trace was received.
+            received: ns, when the tick's trace was received.
         """
         self._observe()
         found = {
@@ -117,7 +117,7 @@ class ObservationCheck:
             for topic, moments in self._moments.items()
         }
         if not self.lockstep:
-            return all(self._young(topic, moments, told) for topic, moments in found.items())
+            return all(self._young(topic, moments, received) for topic, moments in found.items())
         common = set.intersection(*map(set, found.values()))
         later = [stamp for stamp in common if stamp > self._last]
         if later:
@@ -137,7 +137,7 @@ class ObservationCheck:
         merged = ({k: v for part in parts for k, v in part.items()} for parts in product(*choices))
         return [self._interface.initial_command(fields) for fields in merged]
 
-    def _young(self, topic: str, moments: list[int], told: int) -> bool:
-        oldest = told - round(self._max_age[topic] * 1e9) - SLACK
+    def _young(self, topic: str, moments: list[int], received: int) -> bool:
+        oldest = received - round(self._max_age[topic] * 1e9) - SLACK
         place = bisect_left(moments, oldest)
-        return place < len(moments) and moments[place] <= told + SLACK
+        return place < len(moments) and moments[place] <= received + SLACK

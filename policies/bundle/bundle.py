@@ -39,7 +39,7 @@ from policies.bundle.manifest import (
     sha256,
 )
 from policies.bundle.onnx_reader import check_network
-from policies.bundle.storage import Stored, write_folder
+from policies.bundle.storage import StoredFiles, write_folder
 from sim.errors import UserError, short, unknown
 from sim.files.lookup import find
 from sim.files.output import check_place
@@ -165,7 +165,7 @@ def _load(names: list[str], read: Read, source: Path) -> Bundle:
         raise UserError(f"{source}: {short(repeated[0])} is in it twice")
     text = bounded(read, MANIFEST, MAX_MANIFEST_BYTES, source)
     manifest = parse_manifest(text, source / MANIFEST)
-    stored = Stored(names, read, source)
+    stored = StoredFiles(names, read, source)
     expected = _expected(manifest, stored.names, source)
     files = {MANIFEST: text}
     for name, data in read_all(stored.read, expected, source, len(text)):

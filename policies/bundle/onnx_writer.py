@@ -43,7 +43,7 @@ def write_graph(
         "high": np.array(clip, np.float32),
     }
     nodes = [
-        # Its name is part of the shipped files, which stay as they are byte for byte.
+        # The name, in British spelling, is part of the shipped skills, whose bytes stay the same.
         helper.make_node("Sub", [INPUT, "shift"], ["centred"]),
         helper.make_node("Mul", ["centred", "scale"], ["scaled"]),
         helper.make_node("Clip", ["scaled", "low", "high"], ["x0"]),

@@ -39,7 +39,7 @@ IN_BYTES = 2  # wire type of texts, bytes and messages
 Change = Callable[[Wire, bytes], bytes]  # of a tensor
 
 
-class Stored:
+class StoredFiles:
     """Reads the files of a bundle as they were before they were stored.
 
     Args:
@@ -154,9 +154,9 @@ def whole(files: Mapping[str, bytes], source: Path) -> dict[str, bytes]:
         source: for errors.
 
     Raises:
-        UserError: weights and skills do not fit, as in `Stored`.
+        UserError: weights and skills do not fit, as in `StoredFiles`.
     """
-    reader = Stored([*files], lambda name, most: files[name][:most], source)
+    reader = StoredFiles([*files], lambda name, most: files[name][:most], source)
     found = dict(read_all(reader.read, reader.names, source))
     reader.check_used()
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 
 from policies.training import train as training
-from policies.training.adaptation_file import Origin, read_adaptation
+from policies.training.adaptation_file import CurveOrigin, read_adaptation
 from policies.training.metrics import read_rows
 from policies.training.run import iteration_of, open_run, seconds_of, with_all_tasks
 from policies.training.trained_with import Trained
@@ -111,7 +111,7 @@ def _read(path: Path) -> FinishedRun:
         found = read_adaptation(path / "adaptation.csv", training.ADAPTATION_UPDATES)
     except UserError as error:
         raise UserError(f"run {str(path)!r} is not finished: {error}; {again}") from None
-    if found.origin != Origin.of(trained, iteration):
+    if found.origin != CurveOrigin.of(trained, iteration):
         raise UserError(
             f"run {str(path)!r}: adaptation.csv is of iteration {found.origin.iteration} or of "
             f"other settings, the checkpoint is of iteration {iteration}; {again}"

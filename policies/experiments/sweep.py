@@ -20,7 +20,12 @@ from policies.mlsh.actor_critic import Agent
 from policies.mlsh.config import TrainConfig
 from policies.mlsh.offpolicy_config import Learner
 from policies.training.adapt import envs_for_episodes, from_scratch
-from policies.training.adaptation_file import Curves, Origin, read_adaptation, write_adaptation
+from policies.training.adaptation_file import (
+    CurveOrigin,
+    Curves,
+    read_adaptation,
+    write_adaptation,
+)
 from policies.training.run import (
     Run,
     create_run,
@@ -82,7 +87,7 @@ class SweepJob:
         """
         try:
             found = read_adaptation(self.result, ADAPTATION_UPDATES)
-            made = Origin.of(*self.trained())
+            made = CurveOrigin.of(*self.trained())
         except ChangedError:
             raise
         except UserError:
@@ -297,4 +302,4 @@ def _write(job: SweepJob, learn: Callable[[int], list[AdaptationPoint]]) -> None
     trained, iteration = job.trained()
     with held(trained):
         curves = [learn(task) for task in range(len(tasks))]
-    write_adaptation(job.result, tasks, curves, Origin.of(trained, iteration))
+    write_adaptation(job.result, tasks, curves, CurveOrigin.of(trained, iteration))

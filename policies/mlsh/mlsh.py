@@ -276,10 +276,10 @@ class Mlsh:
         )
         if weight <= 0 or self.freeze_skills:
             return np.zeros_like(rollout.reward)
-        told = task_information(rollout, self.schedule.tasks, self.groups, self.method.skills)
+        bits = task_information(rollout, self.schedule.tasks, self.groups, self.method.skills)
         method = self.method
         best = 1.0 if method.scaled_returns else method.decision_ticks * self.scores.span.max()
-        bonus: Float32 = (weight * best * told).astype(np.float32)
+        bonus: Float32 = (weight * best * bits).astype(np.float32)
         return bonus
 
     def _entropy(self) -> list[float]:

@@ -105,7 +105,7 @@ def _learn(
     count = _minibatches(int(everyone[0]), ppo)
     groups = [np.flatnonzero(samples.group == g) for g in np.unique(samples.group)]
     random = [shuffle(row, int(samples.group[members[0]])) for members in groups]
-    told = np.zeros(6)
+    stats = np.zeros(6)
     for epoch in range(ppo.epochs):
         orders = [
             members[r.permutation(len(members))] for members, r in zip(groups, random, strict=True)
@@ -123,15 +123,15 @@ def _learn(
             level.policy_adam.step(row, _clip((policy[5:] / size).astype(np.float32), ppo))
             level.value_adam.step(row, _clip((value[1:] / size).astype(np.float32), ppo))
             if epoch == ppo.epochs - 1:
-                told += [size, policy[1], value[0], *policy[2:5]]
-    return UpdateStats(*(told[1:] / told[0]).tolist())
+                stats += [size, policy[1], value[0], *policy[2:5]]
+    return UpdateStats(*(stats[1:] / stats[0]).tolist())
 
 
 def _policy_work(level: ActorCriticBatch, row: int, part: Minibatch, entropy: float) -> Array:
     """Returns the loss terms of the policy: samples, loss, entropy, kl, clipped; gradient."""
     sums = policy_sums(level.policy, row, part, level.ppo, entropy)
-    told = [len(part), sums.loss, sums.entropy, sums.kl, sums.clipped]
-    return np.concatenate([told, sums.gradient])
+    terms = [len(part), sums.loss, sums.entropy, sums.kl, sums.clipped]
+    return np.concatenate([terms, sums.gradient])
 
 
 def _value_work(level: ActorCriticBatch, row: int, part: Minibatch) -> Array:

@@ -21,8 +21,8 @@ def mutual_information(usage: NDArray[np.float64]) -> float:
     """
     if len(usage) < 2:
         return 0.0
-    told = _entropy(usage.mean(axis=0)) - np.mean([_entropy(row) for row in usage])
-    return max(0.0, float(told))  # not below zero by rounding
+    bits = _entropy(usage.mean(axis=0)) - np.mean([_entropy(row) for row in usage])
+    return max(0.0, float(bits))  # not below zero by rounding
 
 
 def binary_entropy(p: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -42,8 +42,8 @@ def state_information(chance: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     if not len(chance):
         return np.zeros(chance.shape[1])
-    told = binary_entropy(chance.mean(axis=0)) - binary_entropy(chance).mean(axis=0)
-    return np.asarray(told)
+    bits = binary_entropy(chance.mean(axis=0)) - binary_entropy(chance).mean(axis=0)
+    return np.asarray(bits)
 
 
 def min_skill_distance(

@@ -20,7 +20,7 @@ HEADER = [
 
 
 @dataclass(frozen=True)
-class Origin:
+class CurveOrigin:
     """Training that curves belong to; they are not valid for any other."""
 
     iteration: int  # of the training that the skills are from; 0 without one
@@ -28,7 +28,7 @@ class Origin:
     robot: str
 
     @classmethod
-    def of(cls, trained: Trained, iteration: int) -> Origin:
+    def of(cls, trained: Trained, iteration: int) -> CurveOrigin:
         """Returns the origin for a checkpoint, or for a learner without one."""
         return cls(iteration, trained.settings_digest, trained.robot_digest)
 
@@ -37,12 +37,12 @@ class Origin:
 class Curves:
     """Content of a file of learning curves."""
 
-    origin: Origin
+    origin: CurveOrigin
     by_task: dict[str, list[AdaptationPoint]]
 
 
 def write_adaptation(
-    path: Path, tasks: tuple[str, ...], curves: list[list[AdaptationPoint]], origin: Origin
+    path: Path, tasks: tuple[str, ...], curves: list[list[AdaptationPoint]], origin: CurveOrigin
 ) -> None:
     """Write learning curves of masters as CSV."""
     known = (origin.iteration, origin.settings, origin.robot)
@@ -71,7 +71,7 @@ def read_adaptation(path: Path, updates: int) -> Curves:
             raise ValueError(f"its columns are not {', '.join(HEADER)}")
         if any(len(row) != len(HEADER) for row in rows):
             raise ValueError("a row has not all columns")
-        (origin,) = {Origin(int(row[6]), row[7], row[8]) for row in rows}
+        (origin,) = {CurveOrigin(int(row[6]), row[7], row[8]) for row in rows}
         groups = groupby(rows, key=lambda row: row[0])
         found = [(task, [_progress(row) for row in each]) for task, each in groups]
     except OSError as error:

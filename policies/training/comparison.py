@@ -16,7 +16,7 @@ MASTER_ONLY, FROM_SCRATCH = "master only", "PPO from scratch"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LearningComparison:
     """Learning curves on new tasks."""
 
     curves: dict[str, Curves]  # per task, of each learner
@@ -36,7 +36,7 @@ class Comparison:
 
 def compare(
     result: Finetuned, *, updates: int, episodes: int | None, baseline: bool
-) -> Comparison:
+) -> LearningComparison:
     """Returns the curves of new masters, and those of PPO from scratch on the same tasks.
 
     Args:
@@ -59,4 +59,4 @@ def compare(
             of_task,
             result.adapted.learner.reference_returns[number],
         )
-    return Comparison(curves, reference_returns, family.ticks)
+    return LearningComparison(curves, reference_returns, family.ticks)

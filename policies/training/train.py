@@ -18,7 +18,7 @@ from policies.mlsh.distributed import ALONE, Ranks
 from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.offpolicy_config import Learner, OffPolicyConfig
 from policies.training.adapt import AdaptationResult, adapt
-from policies.training.adaptation_file import Origin, write_adaptation
+from policies.training.adaptation_file import CurveOrigin, write_adaptation
 from policies.training.divergence import count_failures, write_failures
 from policies.training.metrics import CsvLog, Row, column_names, describe, plot_curves
 from policies.training.pruning import prune, untrained_skills
@@ -254,7 +254,7 @@ def learn_masters(
                 envs=envs,
                 on_update=on_update,
             )
-        origin = Origin.of(trained, iteration_of(run, arrays))
+        origin = CurveOrigin.of(trained, iteration_of(run, arrays))
         write_adaptation(run.path / name, tasks, result.curves, origin)
     return replace(result, pruned=pruned)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Bools = NDArray[np.bool_]
 
 
-def labelled(name: str, values: NDArray[Any], rows: Bools) -> dict[str, Any]:
+def labeled(name: str, values: NDArray[Any], rows: Bools) -> dict[str, Any]:
     """Values (B, ...) and the rows (B,) for which they hold; nothing if there is none."""
     return {name: values, f"_{name}": rows.copy()} if rows.any() else {}
 
@@ -20,5 +20,5 @@ def final_info(observation: NDArray[np.float32], success: Bools, ended: Bools) -
     final = np.full(len(ended), None, object)
     for b in np.flatnonzero(ended):
         final[b] = observation[b].copy()
-    last = labelled("success", success & ended, ended)
-    return {**labelled("final_obs", final, ended), "final_info": last, "_final_info": ended.copy()}
+    last = labeled("success", success & ended, ended)
+    return {**labeled("final_obs", final, ended), "final_info": last, "_final_info": ended.copy()}

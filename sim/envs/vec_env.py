@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import ArrayLike, NDArray
 
-from sim.envs.episode_info import final_info, labelled
+from sim.envs.episode_info import final_info, labeled
 from sim.envs.episode_streams import EpisodeStreams
 from sim.envs.gymnasium_arguments import (
     HEIGHT,
@@ -227,7 +227,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
             info = final_info(observation, success, begun)
             self._begin(np.flatnonzero(begun).astype(np.int32), redraw=self._redraw)
             observation[begun] = self._observe(self.world.true_state())[begun]
-        info |= labelled("success", success & ~begun, ~begun) | self._task_info(begun)
+        info |= labeled("success", success & ~begun, ~begun) | self._task_info(begun)
         return observation, outcome.reward, outcome.terminated, outcome.truncated, info
 
     def _begin_in_next_step(
@@ -367,7 +367,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         names = np.full(self.num_envs, None, object)
         for b in np.flatnonzero(begun):
             names[b] = self.world.family.tasks[self.tasks[b // self.envs]]
-        return labelled("task", names, begun)
+        return labeled("task", names, begun)
 
     def _observe(self, fields: dict[str, Floats]) -> NDArray[np.float32]:
         observation = self.interface.observe(

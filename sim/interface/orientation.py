@@ -76,7 +76,7 @@ def tilt(quaternion: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class Derivation:
+class DerivedQuantity:
     """A quantity derived from a quaternion."""
 
     of: Callable[[Floats], Floats]  # (..., 4) to (..., size)
@@ -86,10 +86,10 @@ class Derivation:
 
 
 DERIVED = {
-    "rotation_6d": Derivation(rotation_6d, 6, "1", (-1.0, 1.0)),
-    "gravity_up": Derivation(gravity_up, 3, "1", (-1.0, 1.0)),
-    "projected_gravity": Derivation(projected_gravity, 3, "1", (-1.0, 1.0)),
-    "tilt": Derivation(tilt, 1, "rad", (0.0, np.pi)),
+    "rotation_6d": DerivedQuantity(rotation_6d, 6, "1", (-1.0, 1.0)),
+    "gravity_up": DerivedQuantity(gravity_up, 3, "1", (-1.0, 1.0)),
+    "projected_gravity": DerivedQuantity(projected_gravity, 3, "1", (-1.0, 1.0)),
+    "tilt": DerivedQuantity(tilt, 1, "rad", (0.0, np.pi)),
 }
 
 

@@ -56,7 +56,7 @@ def _free_start(model: mujoco.MjModel, joint: int) -> Start:
     return Start(first + np.arange(2), first + 3 + np.arange(4), speed + np.arange(2))
 
 
-def check_names(model: mujoco.MjModel, interface: Interface) -> None:
+def check_addresses(model: mujoco.MjModel, interface: Interface) -> None:
     """Refuse an interface with a name that the model lacks or uses differently.
 
     Raises:

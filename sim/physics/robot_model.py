@@ -11,7 +11,7 @@ import mujoco
 from sim.errors import UserError
 from sim.interface import Interface
 from sim.interface.robot_file import ROBOTS, existing, read_interface, robot_folder, robot_names
-from sim.physics.mjcf_addresses import check_names
+from sim.physics.mjcf_addresses import check_addresses
 from sim.physics.model_files import load_spec
 from sim.physics.name_agreement import disagreements
 
@@ -53,7 +53,7 @@ class Robot:
                 f"physics_dt {self.interface.physics_dt} s"
             )
         try:
-            check_names(model, self.interface)
+            check_addresses(model, self.interface)
         except UserError as error:
             raise UserError(f"{self.model_path.with_name('robot.yaml')}: {error}") from None
         if wrong := disagreements(model, self.interface):

@@ -19,7 +19,7 @@ from sim.randomization.schema import (
     SimParams,
     actuator_names,
     first_of_shared,
-    places,
+    message_values,
     robot_terms,
     sim_params_from_dict,
 )
@@ -129,7 +129,7 @@ class ParameterVector:
             for start in (self._slices[r.name].start for r in VECTOR if r.per is Per.TERM):
                 copies.append(start + j)
                 copied.append(start + i)
-            if places(self._terms[i]) == places(self._terms[j]):
+            if message_values(self._terms[i]) == message_values(self._terms[j]):
                 for start in (self._slices[r.name].start for r in VECTOR if r.per is Per.ELEMENT):
                     mine, his = self._elements[j], self._elements[i]
                     copies += range(start + mine.start, start + mine.stop)

@@ -22,7 +22,7 @@ from sim.randomization.schema import (
     SimParams,
     check_sim_params,
     first_of_shared,
-    places,
+    message_values,
     robot_terms,
 )
 from sim.randomization.sensor_model import SensorModel
@@ -336,5 +336,5 @@ def _channels(terms: Sequence[ObservationTerm]) -> Whole:
     """Returns for each element a number that identifies its message field."""
     numbers: dict[tuple[str, str], int] = {}
     return np.array(
-        [numbers.setdefault(p, len(numbers)) for t in terms for p in places(t)], np.intp
+        [numbers.setdefault(p, len(numbers)) for t in terms for p in message_values(t)], np.intp
     )

@@ -252,13 +252,13 @@ def first_of_shared(terms: Sequence[ObservationTerm]) -> list[int]:
     """(len(terms),) the first term with which each one shares a value of a message, or itself."""
     first: list[int] = []
     for j, term in enumerate(terms):
-        shown = set(places(term))
-        i = next((i for i, t in enumerate(terms[:j]) if shown & set(places(t))), j)
+        shown = set(message_values(term))
+        i = next((i for i, t in enumerate(terms[:j]) if shown & set(message_values(t))), j)
         first.append(first[i] if i < j else j)
     return first
 
 
-def places(term: ObservationTerm) -> list[tuple[str, str]]:
+def message_values(term: ObservationTerm) -> list[tuple[str, str]]:
     """Returns topic and path of each element of a term in ROS."""
     return [(term.ros.topic, path) for path in term.ros.fields]
 
@@ -298,12 +298,12 @@ def _check_shared(
     sim_params: SimParams, one: ObservationTerm, two: ObservationTerm, where: str
 ) -> None:
     """Refuse different settings for terms that read the same value of a message."""
-    shared = set(places(one)) & set(places(two))
+    shared = set(message_values(one)) & set(message_values(two))
     if not shared:
         return
     first, second = (sim_params.sensors.get(term.name, Sensor()) for term in (one, two))
     biased = first.bias != (0.0, 0.0) or first.element_bias
-    if first != second or (biased and places(one) != places(two)):
+    if first != second or (biased and message_values(one) != message_values(two)):
         topic, path = sorted(shared)[0]
         raise UserError(
             f"{where}: sensors: {one.name} and {two.name} both show {topic} {path}; give both the "

@@ -15,7 +15,7 @@ import mujoco
 from sim.errors import UserError, listed
 from sim.files.output import replacing_folder
 from sim.interface import Interface
-from sim.physics.mjcf_addresses import check_names
+from sim.physics.mjcf_addresses import check_addresses
 from sim.physics.model_files import assets, documents, load_spec
 from sim.physics.robot_bodies import free_bases
 from sim.robot_setup.placeholders import filled
@@ -89,7 +89,7 @@ def _drafted(name: str, mjcf: Path, fresh: Path, notes: list[str], judge: Judge)
     try:
         text = draft(name, copy, notes)
         interface = filled(text)
-        check_names(copy, interface)
+        check_addresses(copy, interface)
         if wrong := judge(interface):
             raise UserError(f"the draft would be refused: {listed(wrong, '; ')}")
     except UserError as error:

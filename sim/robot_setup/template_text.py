@@ -89,7 +89,7 @@ def observation_lines(term: TermTemplate) -> list[str]:
     if term.derive:
         more.append(f"    derive: {term.derive}   # of its z axis to the world's")
     if not term.policy_input:
-        more.append("    policy_input: false   # the guard checks it, the policy does not see it")
+        more.append("    policy_input: false   # for the safety monitor, hidden from the policy")
     return [
         f"  - name: {text(term.name)}",
         f"    size: {len(term.fields)}",

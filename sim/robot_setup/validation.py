@@ -128,8 +128,8 @@ def _read_twice(model: mujoco.MjModel, interface: Interface) -> list[str]:
     known: dict[tuple[str, str], tuple[str, str]] = {}
     found = []
     for term in interface.observation:
-        if not _refusal(lambda term=term: places(model, term)):  # type: ignore[misc]
-            for field, place in zip(term.ros.fields, places(model, term), strict=True):
+        if not _refusal(lambda term=term: mujoco_sources(model, term)):  # type: ignore[misc]
+            for field, place in zip(term.ros.fields, mujoco_sources(model, term), strict=True):
                 other, there = known.setdefault((term.ros.topic, field), (term.name, place))
                 if there != place:
                     found.append(
@@ -156,7 +156,7 @@ def source(term: ObservationTerm) -> tuple[str, Any]:
     return kind, given[kind]
 
 
-def places(model: mujoco.MjModel, term: ObservationTerm) -> list[str]:
+def mujoco_sources(model: mujoco.MjModel, term: ObservationTerm) -> list[str]:
     """Returns the MuJoCo source of each element of a term, with its resolved address."""
     kind, value = source(term)
     if kind not in PLACED:

@@ -157,6 +157,6 @@ class AntMazes(RunningTask):
         walls = [CELLS[cell][0] - HALF_BLOCK[0] for cell in row] + [OUTER]
         (begun, _), x, y = self.start, self.scale * x, self.scale * y
         end = min(begun + self.speed * dt * self.ticks, self.scale * walls[open_cells] - REACH)
-        collapsed = (abs(x - begun) - abs(x - end)) / dt
+        task_blind = (abs(x - begun) - abs(x - end)) / dt
         meters = abs(x - begun) + abs(y)
-        return collapsed, min(meters / dt, self.speed * self.ticks)
+        return task_blind, min(meters / dt, self.speed * self.ticks)

@@ -103,17 +103,17 @@ class AntMovement(RunningTask):
         ahead = np.array(DIRECTIONS[self.tasks[task]])
         right = np.array(DIRECTIONS["right"])
         beside = abs(float(aside(right, ahead)))
-        metres = self.speed * dt * self.ticks * (self.ticks + 1) / 2  # summed over the ticks
-        collapsed = (
+        meters = self.speed * dt * self.ticks * (self.ticks + 1) / 2  # summed over the ticks
+        task_blind = (
             self.ticks * self.speed * (float(dot(right, ahead)) - self.sideways * beside)
-            - self.lateral * beside * metres
+            - self.lateral * beside * meters
         )
         way = self.speed * dt * self.ticks
         width = 2 * max(0.0, self.room - CLEAR)
         if width:  # the mean of what is shorter: the way in the time, or to the wall
             way = way - way**2 / (2 * width) if way < width else width / 2
-            collapsed *= way / (self.speed * dt * self.ticks)
-        return collapsed, way / dt
+            task_blind *= way / (self.speed * dt * self.ticks)
+        return task_blind, way / dt
 
 
 def dot(vector: Floats, ahead: Floats) -> Floats:

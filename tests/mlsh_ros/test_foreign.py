@@ -23,7 +23,7 @@ from mlsh_ros.sim2real.gap.closed_loop_return import ClosedLoopReturn
 from mlsh_ros.sim2real.gap.findings import from_causes, from_score
 from mlsh_ros.sim2real.gap.gap import NO_GAP
 from mlsh_ros.sim2real.gap.hypotheses import Hypothesis
-from mlsh_ros.sim2real.replay.residuals import Element, Model
+from mlsh_ros.sim2real.replay.residuals import AssumedRobot, Element
 from policies.bundle.bundle import load_bundle
 from sim.errors import UserError
 from sim.interface import fold
@@ -478,7 +478,7 @@ def test_rounding_is_no_percentage():
 
 
 def cause(kind, where, value, whole=False):
-    return Hypothesis(kind, where, value, 100.0, whole, 0.5, Model())
+    return Hypothesis(kind, where, value, 100.0, whole, 0.5, AssumedRobot())
 
 
 def test_no_line_denies_another():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlsh_ros.sim2real.data.samples import TermSamples
-from mlsh_ros.sim2real.data.window_plan import Plan
+from mlsh_ros.sim2real.data.window_plan import WindowPlan
 from mlsh_ros.sim2real.data.windows import Windows
 from mlsh_ros.sim2real.replay.batched_replay import BatchedReplay
 from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, ModelChange, OpenLoopReplay
@@ -46,7 +46,7 @@ MODEL = """
 """
 FACTORS = {"mass_factor": 1.25, "damping_factor": 4.0, "friction_factor": 0.5}
 SIM_PARAMS = sim_params_from_dict({"physics": FACTORS}, "test")
-TICKS, STEPS = Plan(2, 10), 5
+TICKS, STEPS = WindowPlan(2, 10), 5
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,9 @@
 """`mlsh play` and `mlsh plot`: what is shown is what is scored; refusals come before driving."""
 
 import json
+import shutil
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -23,10 +25,13 @@ from sim.envs.world import World
 from sim.errors import UserError
 from sim.interface import path_fields, path_term
 from sim.interface.memory import ObservationMemory
-from sim.physics.robot_model import load_robot
+from sim.physics.robot_model import ROBOTS, load_robot
 from sim.rendering.scene import EpisodeReplay, Frame
+from sim.tasks import registry
 from sim.tasks.base import HasActionCost, HasTaskDynamics
-from sim.tasks.registry import FAMILIES, make_family
+from sim.tasks.registry import FAMILIES, make_family, use_family
+from tests.support.bundles import restless_bundle
+from tests.support.own_family import write_family
 
 
 def routes(axes):
@@ -390,3 +395,30 @@ def test_the_demo_goes_on_in_lockstep_on_a_late_computer_alone(mlsh, tmp_path, m
     else:
         assert (code, modes) == (1, ["realtime"])
         assert not list((tmp_path / "demo").glob("*"))
+
+
+def test_the_demo_takes_a_family_and_a_robot_of_ones_own(mlsh, tmp_path, monkeypatch):
+    file = write_family(tmp_path / "stay.py", ('"omni"', repr(str(tmp_path / "my_omni"))))
+    shutil.copytree(ROBOTS / "omni", tmp_path / "my_omni")
+    text = (tmp_path / "my_omni" / "robot.yaml").read_text()
+    (tmp_path / "my_omni" / "robot.yaml").write_text(text.replace("robot: omni", "robot: my_omni"))
+    driven = []
+
+    def run_ros(cases, *, episodes, seed, mode, **_):
+        driven.extend((str(case.task), case.robot.name) for case in cases)
+        return run_offline(cases, episodes=episodes, seed=seed)
+
+    monkeypatch.setattr("mlsh_ros.evaluation.backends.run_ros", run_ros)
+    monkeypatch.setattr(demo, "_film", lambda *_: None)
+    with mock.patch.dict(registry._LOADED):
+        use_family(str(file))
+        restless_bundle(tmp_path / "own", 1, "stay", str(tmp_path / "my_omni"))
+    given = ("demo", "--bundle", tmp_path / "own", "-o", tmp_path / "demo", "--episodes", "1")
+    for more, named in ((), "--robot FOLDER"), (("--robot", tmp_path / "my_omni"), "FILE.py"):
+        code, _, err = mlsh(*given, *more)
+        assert (code, driven) == (1, [])
+        assert named in err
+    with mock.patch.dict(registry._LOADED):
+        code, _, err = mlsh(*given, *more, "--family", file)
+    assert (code, err) == (0, "")
+    assert driven == [("stay/left", "my_omni"), ("stay/right", "my_omni")]

@@ -15,7 +15,7 @@ from mlsh_ros.cli.migrate import migrate as command
 from policies.bundle.bundle import PRETRAINED, load_bundle
 from policies.bundle.manifest import GOLDEN, MANIFEST, digest_of
 from policies.bundle.runtime import TOLERANCE
-from policies.training.adaptation_file import Origin, read_adaptation
+from policies.training.adaptation_file import CurveOrigin, read_adaptation
 from policies.training.earlier_run import ARRAYS
 from policies.training.migrate import migrate
 from policies.training.run import open_run
@@ -209,7 +209,7 @@ def test_a_run_goes_on_where_it_was(run):
     trained = folder.trained
     assert set(trained.files) == {"robot.yaml", "model.xml", "domain_randomization.yaml"}
     curves = read_adaptation(run / "adaptation.csv", 10)
-    assert curves.origin == Origin.of(trained, 1)
+    assert curves.origin == CurveOrigin.of(trained, 1)
     assert {name for name, data in contents(run).items() if data != before[name]} == set(files)
     one, other = (load_arrays(each / "checkpoint.npz") for each in (OLD / "run", run))
     assert set(other) == {ARRAYS.get(name, name) for name in one}

@@ -30,7 +30,7 @@ from policies.experiments.sweep import plan, run_job
 from policies.mlsh.presets import default_config
 from policies.offpolicy.learner import OffPolicyLearner
 from policies.training.adapt import AdaptationResult, envs_for_episodes, from_scratch
-from policies.training.adaptation_file import Origin, write_adaptation
+from policies.training.adaptation_file import CurveOrigin, write_adaptation
 from policies.training.run import Run, create_run
 from policies.training.train import train
 from sim.errors import UserError
@@ -233,7 +233,7 @@ def finish(job, origin=None):
     """Made-up curves where its result is to be."""
     job.path.mkdir(exist_ok=True)
     curve = [AdaptationPoint(u, 2000 * u, 0.0, u / 10, 0.0) for u in range(11)]
-    origin = origin or Origin.of(*job.trained())
+    origin = origin or CurveOrigin.of(*job.trained())
     write_adaptation(job.result, ("goal-0", "goal-1"), [curve, curve], origin)
 
 

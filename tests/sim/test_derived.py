@@ -1,4 +1,4 @@
-"""Which way is up: from MuJoCo and from messages, for the policy and for the guard."""
+"""Which way is up: from MuJoCo and from messages, for the policy and for the safety monitor."""
 
 import copy
 from dataclasses import replace
@@ -139,7 +139,7 @@ def test_the_policy_sees_what_is_derived_and_nothing_of_what_is_not_observed():
     np.testing.assert_array_equal(observation[part], (2.0 * gravity_up(q)).astype(np.float32))
     hidden = made.observe(fields(q) | {"tilt": turned(3.0)})
     np.testing.assert_array_equal(hidden, observation)
-    with pytest.raises(ValueError, match="term 'tilt' is missing"):  # the guard will want it
+    with pytest.raises(ValueError, match="term 'tilt' is missing"):  # the safety monitor needs it
         made.observe({name: v for name, v in fields(q).items() if name != "tilt"})
 
 
@@ -261,32 +261,32 @@ def test_a_part_that_nobody_reads_may_be_missing():
     assert readers()["imu"].read(message)["tilt"].tolist() == [1, 0, 0, 0]
 
 
-# The guard --------------------------------------------------------------------------------
+# The safety monitor -----------------------------------------------------------------------
 
 
-def judged(guard, quaternion, skill=0):
+def judged(monitor, quaternion, skill=0):
     command = np.zeros(3)
-    observation = np.zeros(guard.interface.observation_size, np.float32)
+    observation = np.zeros(monitor.interface.observation_size, np.float32)
     tick = Tick(1, skill, observation, command, command, False, False, False)
-    guard.check(tick, fields(quaternion), 0.0)
+    monitor.check(tick, fields(quaternion), 0.0)
 
 
 @pytest.mark.parametrize("axis", [(1, 0, 0), (0, -1, 0), (1, 1, 0)])
 def test_a_limit_on_tilt_is_a_tilt_limit(axis):
-    guard = SafetyMonitor(interface(), SKILLS, {}, RULES)
-    judged(guard, turned(0.999, axis))
-    judged(guard, turned(3.0, (0, 0, 1)))  # a heading is no tilt
+    monitor = SafetyMonitor(interface(), SKILLS, {}, RULES)
+    judged(monitor, turned(0.999, axis))
+    judged(monitor, turned(3.0, (0, 0, 1)))  # a heading is no tilt
     with pytest.raises(
         FaultError, match=r"^limit: tilt.0 is 1.001 rad, skill 'walk' may see 0 to"
     ):
-        judged(guard, turned(1.001, axis))
+        judged(monitor, turned(1.001, axis))
 
 
 def test_a_skill_may_have_to_stand_more_upright_than_another():
-    guard = SafetyMonitor(interface(), SKILLS, {"walk": {"tilt": (0.0, 0.5)}}, RULES)
-    judged(guard, turned(0.7), skill=1)
+    monitor = SafetyMonitor(interface(), SKILLS, {"walk": {"tilt": (0.0, 0.5)}}, RULES)
+    judged(monitor, turned(0.7), skill=1)
     with pytest.raises(FaultError, match=r"tilt.0 is 0.7 rad, skill 'walk' may see 0 to 0.5"):
-        judged(guard, turned(0.7), skill=0)
+        judged(monitor, turned(0.7), skill=0)
 
 
 @pytest.mark.parametrize("quaternion", [(0, 0, 0, 0), (np.nan, 0, 0, 1)])
@@ -302,7 +302,7 @@ def test_a_robot_that_falls_is_stopped_in_the_tick_that_shows_it(tmp_path):
     robot = floater(tmp_path)
     physics = BatchedPhysics(robot.interface, robot.compile(), 1, 1)
     physics.reset(np.zeros(1, np.int32))
-    guard, last = SafetyMonitor(robot.interface, SKILLS, {}, RULES), 0.0
+    monitor, last = SafetyMonitor(robot.interface, SKILLS, {}, RULES), 0.0
     for _ in range(100):
         physics.step(np.array([[0.2, 0.3, 0.1]]))
         shown = {name: value[0] for name, value in physics.fields().items()}
@@ -311,9 +311,9 @@ def test_a_robot_that_falls_is_stopped_in_the_tick_that_shows_it(tmp_path):
         back |= readers()["imu"].read(imu_message(shown["tilt"]))
         if lean > 1.0:
             with pytest.raises(FaultError, match=r"^limit: tilt\.0 is 1\."):
-                judged(guard, back["tilt"])
+                judged(monitor, back["tilt"])
             break
-        judged(guard, back["tilt"])
+        judged(monitor, back["tilt"])
         last = lean
     assert 0.5 < last < 1.0 < lean
 

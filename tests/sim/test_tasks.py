@@ -163,7 +163,7 @@ def test_reward_is_one_strictly_inside_the_radius(planar):
     np.testing.assert_array_equal(family.reward(other, fields), [0, 0, 0, 0, 1])
 
 
-def test_expert_and_collapsed_by_hand(planar):
+def test_expert_and_task_blind_targets_by_hand(planar):
     family = planar
     layout = {"goals": np.array([[[0.5, 0.1], [-0.2, 0.4]]]), "slot": np.ones(1)}
     fields = {"position": np.array([[0.1, 0.1]])}

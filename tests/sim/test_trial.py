@@ -8,7 +8,7 @@ import yaml
 
 from sim.physics.robot_model import load_robot
 from sim.robot_setup.step_test import run_step_tests
-from sim.robot_setup.validation import find_errors, find_warnings, places
+from sim.robot_setup.validation import find_errors, find_warnings, mujoco_sources
 
 # Two carts with 2 kg. Servo of velocity, kv 10: time constant 2 / 10 = 0.2 s, and with damping
 # 2.5 on the second one 2 / 12.5 = 0.16 s and a gain of 10 / 12.5 = 0.8.
@@ -116,7 +116,7 @@ def test_what_was_shown_is_what_the_terms_say(folder):
     assert low[0] == pytest.approx(-2, rel=1e-3)
     assert (low[1], high[1]) == (0, 0)
     robot = load_robot(str(folder))
-    assert places(robot.compile(), robot.interface.observation[0]) == [
+    assert mujoco_sources(robot.compile(), robot.interface.observation[0]) == [
         "qvel a = qvel[0]",
         "qvel b = qvel[1]",
     ]

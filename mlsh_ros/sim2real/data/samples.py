@@ -12,7 +12,7 @@ from mlsh_ros.sim2real.data.compared_values import count_of, to_compared, unfold
 from mlsh_ros.sim2real.data.event_times import Timed, first_times, within
 from mlsh_ros.sim2real.data.signals import SAME, Signals, SignalStream
 from mlsh_ros.sim2real.data.tick_moments import Ints
-from mlsh_ros.sim2real.data.window_plan import Plan
+from mlsh_ros.sim2real.data.window_plan import WindowPlan
 from sim.interface import Floats, Interface, ObservationTerm
 
 OLDEST = 1.0  # s; stamps that are further from the time of arrival are of another clock
@@ -43,7 +43,7 @@ def samples_of(
     term: ObservationTerm,
     segment: Ints,
     begins: Floats,
-    plan: Plan,
+    plan: WindowPlan,
 ) -> TermSamples:
     """Returns the samples of a term.
 

@@ -10,7 +10,7 @@ LENGTH, BEFORE = 2.0, 1.0  # s that are compared, and before them
 
 
 @dataclass(frozen=True)
-class Plan:
+class WindowPlan:
     """Length of windows, in ticks."""
 
     before: int  # simulated to forget
@@ -22,7 +22,7 @@ class Plan:
         return self.before + self.length
 
 
-def plan_for(interface: Interface, length: float = LENGTH, before: float = BEFORE) -> Plan:
+def plan_for(interface: Interface, length: float = LENGTH, before: float = BEFORE) -> WindowPlan:
     """Returns the plan closest to `length` and `before`, s."""
     tick = interface.control_dt
-    return Plan(max(2, round(before / tick)), max(5, round(length / tick)))
+    return WindowPlan(max(2, round(before / tick)), max(5, round(length / tick)))

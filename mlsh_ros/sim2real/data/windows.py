@@ -18,7 +18,7 @@ from mlsh_ros.sim2real.data.event_times import Timed, timed_events
 from mlsh_ros.sim2real.data.samples import TermSamples, samples_of
 from mlsh_ros.sim2real.data.signals import Segment, Signals, SignalStream
 from mlsh_ros.sim2real.data.tick_moments import Ints
-from mlsh_ros.sim2real.data.window_plan import Plan
+from mlsh_ros.sim2real.data.window_plan import WindowPlan
 from sim.interface import Floats, Interface
 
 STILL = 0.05  # of a velocity's own movement: what is below stands
@@ -28,7 +28,7 @@ STILL = 0.05  # of a velocity's own movement: what is below stands
 class Windows:
     """W windows of P ticks each."""
 
-    plan: Plan
+    plan: WindowPlan
     segment: Ints  # (W,) which segment
     begin: Ints  # (W,) tick of the segment at which the comparison begins
     rest: NDArray[np.bool_]  # (W,) begins with the session: the robot stood until then
@@ -44,7 +44,7 @@ class Windows:
         return len(self.begin)
 
 
-def make_windows(signals: Signals, plan: Plan, interface: Interface) -> Windows:
+def make_windows(signals: Signals, plan: WindowPlan, interface: Interface) -> Windows:
     """Returns all windows of a recording; the last one of a segment may be shorter.
 
     Args:
@@ -137,7 +137,9 @@ def _of_task(interface: Interface, stream: SignalStream) -> bool:
     return all(term.mujoco.task for term in terms)
 
 
-def _command(interface: Interface, timed: Timed, start: float, plan: Plan, rest: bool) -> Floats:
+def _command(
+    interface: Interface, timed: Timed, start: float, plan: WindowPlan, rest: bool
+) -> Floats:
     """(S, A) mean command in every physics step from time `start` on.
 
     Before the first command it is the session's initial one if the robot was at rest, else the
@@ -176,7 +178,7 @@ def delayed(command: Floats, late: Floats) -> Floats:
     return means
 
 
-def _skill(segment: Segment, begin: int, plan: Plan) -> Ints:
+def _skill(segment: Segment, begin: int, plan: WindowPlan) -> Ints:
     wanted = np.arange(begin, begin + plan.ticks) + segment.begin
     return segment.session.skill[np.clip(wanted, segment.begin, segment.end - 1)]
 

@@ -29,7 +29,7 @@ from mlsh_ros.sim2real.gap.measures import Measure, Trace, stale_shares, trace_o
 from mlsh_ros.sim2real.gap.training_range import graphs_of, known_to, read_by
 from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay, open_loop_of
 from mlsh_ros.sim2real.replay.prediction import Prediction
-from mlsh_ros.sim2real.replay.residuals import Element, Model, action_labels, element_names
+from mlsh_ros.sim2real.replay.residuals import AssumedRobot, Element, action_labels, element_names
 from policies.bundle.bundle import Bundle
 from sim.errors import UserError
 from sim.interface import Interface
@@ -236,7 +236,7 @@ def _traces(
     nominal: Prediction,
     final: Prediction,
     open_loop: OpenLoopReplay,
-    model: Model,
+    model: AssumedRobot,
 ) -> dict[str, tuple[Trace, Trace]]:
     moving = [m for m in measures if m.element.moves]
     mine: dict[str, list[Element]] = {}

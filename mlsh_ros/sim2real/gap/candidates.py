@@ -13,9 +13,9 @@ from mlsh_ros.sim2real.data.windows import Windows, subsample
 from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay
 from mlsh_ros.sim2real.replay.prediction import Prediction
 from mlsh_ros.sim2real.replay.residuals import (
+    AssumedRobot,
     Comparison,
     Element,
-    Model,
     Sensor,
     compare,
     mean_squares,
@@ -37,20 +37,20 @@ class Candidate:
     kind: str
     where: tuple[str, ...]
     value: float
-    model: Model
+    model: AssumedRobot
     free: int  # numbers that were fitted
     left: dict[str, Floats]  # per term that it touches, mean squares (count,)
 
 
 @dataclass(frozen=True)
-class View:
+class SearchWindows:
     """The windows of the search, compared with a model of the robot."""
 
     open_loop: OpenLoopReplay
     elements: list[Element]  # all that can be compared
     windows: Windows
     state: Floats
-    model: Model
+    model: AssumedRobot
     prediction: Prediction
     samples: dict[str, TermSamples]
     compared: dict[str, Comparison]
@@ -63,8 +63,8 @@ class View:
         elements: list[Element],
         with_previous: Windows,
         keep: Ints,
-        model: Model,
-    ) -> View:
+        model: AssumedRobot,
+    ) -> SearchWindows:
         """Returns the windows `keep`, simulated; the others tell of the state before them."""
         whole = corrected(with_previous, open_loop, model)
         state = open_loop.states(whole, model.change)[keep]
@@ -123,7 +123,7 @@ class View:
         return mean_squares(found.residual)
 
 
-def corrected(windows: Windows, open_loop: OpenLoopReplay, model: Model) -> Windows:
+def corrected(windows: Windows, open_loop: OpenLoopReplay, model: AssumedRobot) -> Windows:
     """Returns the windows with the start corrected by a model of the sensors."""
     start = dict(windows.start)
     for term in open_loop.interface.observation:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlsh_ros.sim2real.data.signals import Signals, because
-from mlsh_ros.sim2real.data.window_plan import Plan, plan_for
+from mlsh_ros.sim2real.data.window_plan import WindowPlan, plan_for
 from mlsh_ros.sim2real.data.windows import Windows, make_windows, merge, subsample
 from mlsh_ros.sim2real.gap.candidates import CLEARER, MATERIAL, NATS, corrected
 from mlsh_ros.sim2real.gap.hypotheses import Hypothesis, Search
@@ -16,7 +16,7 @@ from mlsh_ros.sim2real.gap.measures import Measure, measure
 from mlsh_ros.sim2real.replay.late_commands import late_commands
 from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay
 from mlsh_ros.sim2real.replay.prediction import Prediction
-from mlsh_ros.sim2real.replay.residuals import SMALLEST, Element, Model, elements_of
+from mlsh_ros.sim2real.replay.residuals import SMALLEST, AssumedRobot, Element, elements_of
 from sim.errors import UserError
 from sim.interface import Floats, Interface
 
@@ -38,7 +38,7 @@ class Compared:
     nominal: Prediction
     measures: list[Measure]
     causes: list[Hypothesis]
-    model: Model  # with all causes
+    model: AssumedRobot  # with all causes
     final: Prediction
     explained: list[Measure]
     notes: list[str]
@@ -167,7 +167,7 @@ def _compared(
 
 
 def windows_of(
-    signals: list[Signals], plan: Plan, open_loop: OpenLoopReplay, notes: Sequence[str]
+    signals: list[Signals], plan: WindowPlan, open_loop: OpenLoopReplay, notes: Sequence[str]
 ) -> Windows:
     """Returns the windows of all recordings.
 

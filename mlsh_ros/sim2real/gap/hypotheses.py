@@ -21,7 +21,7 @@ import numpy as np
 
 from mlsh_ros.sim2real.data.tick_moments import Ints
 from mlsh_ros.sim2real.data.windows import Windows, subsample
-from mlsh_ros.sim2real.gap.candidates import CLEARER, MATERIAL, NATS, Candidate, View
+from mlsh_ros.sim2real.gap.candidates import CLEARER, MATERIAL, NATS, Candidate, SearchWindows
 from mlsh_ros.sim2real.gap.robot_changes import Family, blend, families
 from mlsh_ros.sim2real.gap.sensor_candidates import (
     lag_candidates,
@@ -29,7 +29,7 @@ from mlsh_ros.sim2real.gap.sensor_candidates import (
     time_base_candidates,
 )
 from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, ModelChange, OpenLoopReplay
-from mlsh_ros.sim2real.replay.residuals import Element, Model
+from mlsh_ros.sim2real.replay.residuals import AssumedRobot, Element
 
 ROUNDS = 4  # causes that are looked for, one after the other
 COST = (
@@ -51,7 +51,7 @@ class Hypothesis:
     nats: float  # gained
     whole: bool  # `where` are topics
     share: float  # of the affected elements' movement that it explains, the most of them
-    model: Model  # with it, and with all causes before it
+    model: AssumedRobot  # with it, and with all causes before it
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,13 @@ class Search:
     windows: Windows
     elements: list[Element]
 
-    def causes(self) -> tuple[list[Hypothesis], Model]:
+    def causes(self) -> tuple[list[Hypothesis], AssumedRobot]:
         """Returns the hypotheses, the best first, and the model with all of them."""
         found: list[Hypothesis] = []
-        model = Model()
+        model = AssumedRobot()
         few = self._few(len(self.families(NOMINAL)))
         for _ in range(ROUNDS):
-            view = View.of(self.open_loop, self.elements, *few, model)
+            view = SearchWindows.of(self.open_loop, self.elements, *few, model)
             changes = self.families(model.change)
             judged = [cause for cause in _judged(view, changes) if cause is not None]
             if not judged:
@@ -107,7 +107,7 @@ class Search:
         return families(self.open_loop.interface, self.windows.command, base)
 
 
-def _judged(view: View, changes: list[Family]) -> list[Hypothesis | None]:
+def _judged(view: SearchWindows, changes: list[Family]) -> list[Hypothesis | None]:
     """Returns the hypothesis of every assumption; empty where it explains too little."""
     if not view.worth_a_look(view.left):
         return []
@@ -120,7 +120,7 @@ def _judged(view: View, changes: list[Family]) -> list[Hypothesis | None]:
     return [*causes, *(_judge(view, each) for each in _robots(view, changes))]
 
 
-def _judge(view: View, each: Candidate) -> Hypothesis | None:
+def _judge(view: SearchWindows, each: Candidate) -> Hypothesis | None:
     nats, share, clear = view.gain(each), 0.0, False
     for term, left in each.left.items():
         before, after = np.sqrt(view.left[term]), np.sqrt(left)
@@ -135,7 +135,7 @@ def _judge(view: View, each: Candidate) -> Hypothesis | None:
     return Hypothesis(each.kind, each.where, each.value, nats, whole, float(share), each.model)
 
 
-def _robots(view: View, changes: list[Family]) -> Iterator[Candidate]:
+def _robots(view: SearchWindows, changes: list[Family]) -> Iterator[Candidate]:
     tried = [_simulate(view, *family) for family in changes]
     best = [max(t, key=view.gain) for t in tried]
     order = np.argsort([-view.gain(each) for each in best], kind="stable")
@@ -147,7 +147,7 @@ def _robots(view: View, changes: list[Family]) -> Iterator[Candidate]:
 
 
 def _simulate(
-    view: View, kind: str, where: tuple[str, ...], values: list[tuple[float, ModelChange]]
+    view: SearchWindows, kind: str, where: tuple[str, ...], values: list[tuple[float, ModelChange]]
 ) -> list[Candidate]:
     changes = tuple(change for _, change in values)
     shown = view.open_loop.bare().run(view.windows, view.state, changes)
@@ -166,7 +166,7 @@ def _simulate(
     return tries
 
 
-def _closer(view: View, family: Family, tried: list[Candidate]) -> list[Candidate]:
+def _closer(view: SearchWindows, family: Family, tried: list[Candidate]) -> list[Candidate]:
     """Returns values between the best one and its neighbors."""
     kind, where, _ = family
     if len(tried) < 2:

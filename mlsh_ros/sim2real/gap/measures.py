@@ -15,9 +15,9 @@ from mlsh_ros.sim2real.gap.sensor_candidates import EARLIEST, IN_TICKS, LATEST
 from mlsh_ros.sim2real.replay.prediction import Prediction
 from mlsh_ros.sim2real.replay.residuals import (
     PERFECT,
+    AssumedRobot,
     Comparison,
     Element,
-    Model,
     Sensor,
     centered,
     compare,
@@ -70,7 +70,7 @@ def measure(
     elements: list[Element],
     interface: Interface,
     skills: int,
-    model: Model = PERFECT,
+    model: AssumedRobot = PERFECT,
 ) -> list[Measure]:
     """All elements, in order.
 
@@ -163,7 +163,7 @@ def _around(
     mine: list[Element],
     windows: Windows,
     prediction: Prediction,
-    model: Model,
+    model: AssumedRobot,
     shown: Comparison,
 ) -> Floats:
     """(n, count) distance of a value from the range simulated around its time.
@@ -238,7 +238,7 @@ def lags_of(
     windows: Windows,
     prediction: Prediction,
     interface: Interface,
-    model: Model,
+    model: AssumedRobot,
 ) -> list[float | None]:
     """Per element the lag (s) with the best match of recording and simulation."""
     tick = interface.control_dt
@@ -343,7 +343,7 @@ def trace_of(
     windows: Windows,
     prediction: Prediction,
     interface: Interface,
-    model: Model = PERFECT,
+    model: AssumedRobot = PERFECT,
 ) -> Trace:
     """Returns the window with the largest motion of an element, for a plot.
 

@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
-from mlsh_ros.sim2real.gap.candidates import Candidate, View
+from mlsh_ros.sim2real.gap.candidates import Candidate, SearchWindows
 from mlsh_ros.sim2real.gap.moments import Moments, arranged, moments_of, turned
 from mlsh_ros.sim2real.gap.robot_changes import rows
 from mlsh_ros.sim2real.replay.residuals import Element, Sensor
@@ -18,7 +18,7 @@ EARLIEST, LATEST = -0.06, 0.3  # s of lag that are tried; what is more, a user s
 IN_TICKS = 0.02  # a time base that differs by less is the same
 
 
-def sensor_candidates(view: View) -> Iterator[Candidate]:
+def sensor_candidates(view: SearchWindows) -> Iterator[Candidate]:
     """Yields signs, scales, biases and orders of the elements of each term."""
     scans = {t.name for t in view.open_loop.interface.observation if t.mujoco.rays}
     for term in view.compared:
@@ -87,7 +87,7 @@ def sensor_candidates(view: View) -> Iterator[Candidate]:
                 yield Candidate("bias", (e.name,), value, model, 1, {term: unbiased})
 
 
-def lag_candidates(view: View) -> Iterator[Candidate]:
+def lag_candidates(view: SearchWindows) -> Iterator[Candidate]:
     """Yields delays of topics, of terms within them, and of the robot."""
     terms, step = view.terms(), 1 / view.prediction.fine
     tick = view.open_loop.interface.control_dt
@@ -138,7 +138,7 @@ def lag_candidates(view: View) -> Iterator[Candidate]:
         yield Candidate(kind, where, best * tick, model, 1, {t: left(t, best) for t in group})
 
 
-def time_base_candidates(view: View) -> Iterator[Candidate]:
+def time_base_candidates(view: SearchWindows) -> Iterator[Candidate]:
     """Yields topics that are late by their own stamps, or that repeat old values."""
     tick = view.open_loop.interface.control_dt
     for topic in dict.fromkeys(e.topic for e in view.elements):

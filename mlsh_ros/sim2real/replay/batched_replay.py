@@ -25,7 +25,7 @@ NUDGE = 1e-4  # rad or m, of the pose at a window's start
 
 
 @dataclass(frozen=True)
-class Element:
+class PredictedElement:
     """One number of a term, in all windows."""
 
     term: str
@@ -76,13 +76,13 @@ class BatchedReplay:
             for term in self.robot_terms
             if term.name in simulated and len(self.windows.samples[term.name].window)
         ]
-        self.elements: list[Element] = []
+        self.elements: list[PredictedElement] = []
         first = 0
         for term in self.terms:
             samples = self.windows.samples[term.name]
             for i in range(samples.values.shape[1]):
                 rows = slice(first, first + len(samples.window))
-                self.elements.append(Element(term.name, i, rows))
+                self.elements.append(PredictedElement(term.name, i, rows))
                 first = rows.stop
         none = np.zeros(0)
         parts = [(self.windows.samples[e.term], e.index) for e in self.elements]

@@ -18,7 +18,7 @@ from mlsh_ros.sim2real.replay.simulator import Simulator
 from mlsh_ros.sim2real.replay.start_state import of_state, solve
 from sim.interface import Floats, Interface, ObservationTerm
 from sim.physics.batched_physics import BatchedPhysics
-from sim.physics.mjcf_addresses import check_names
+from sim.physics.mjcf_addresses import check_addresses
 from sim.physics.robot_model import Robot
 from sim.randomization.model_fields import body_names
 from sim.randomization.parameters import ParameterVector
@@ -101,7 +101,7 @@ class OpenLoopReplay:
         """The nominal MuJoCo model."""
         if not self._compiled:
             model = self.robot.compile(self.family.scene)
-            check_names(model, self.interface)
+            check_addresses(model, self.interface)
             model.opt.timestep = self.interface.physics_dt
             self._compiled.append(model)
         return self._compiled[0]

@@ -91,7 +91,7 @@ class Sensor:
 
 
 @dataclass(frozen=True)
-class Model:
+class AssumedRobot:
     """An assumption about the whole robot; the default is the nominal simulation."""
 
     change: ModelChange = NOMINAL
@@ -102,12 +102,12 @@ class Model:
         """Sensor of a term."""
         return self.sensors.get(term, Sensor())
 
-    def with_sensor(self, term: str, sensor: Sensor) -> Model:
+    def with_sensor(self, term: str, sensor: Sensor) -> AssumedRobot:
         """The same with another sensor."""
         return replace(self, sensors={**self.sensors, term: sensor})
 
 
-PLAIN, PERFECT = Sensor(), Model()
+PLAIN, PERFECT = Sensor(), AssumedRobot()
 
 
 def elements_of(

@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.sim2real.replay.batched_replay import BatchedReplay, Element
+from mlsh_ros.sim2real.replay.batched_replay import BatchedReplay, PredictedElement
 from mlsh_ros.sim2real.sysid.parameters import DELAYS, Unknown, values_of
 from sim.interface import Floats
 from sim.physics.mjcf_addresses import BASE
@@ -88,7 +88,7 @@ class Problem:
             sigma[element.rows] = max(self._declared(element), 5 * FLOOR * moved, 1e-9)
         return sigma
 
-    def _declared(self, element: Element) -> float:
+    def _declared(self, element: PredictedElement) -> float:
         """Declared noise of a term's element, in its unit; for an angle, of its quaternion."""
         term = next(term for term in self.follower.terms if term.name == element.term)
         return float(term.noises[element.index])
@@ -203,7 +203,7 @@ class Problem:
         usual = float(np.median(rms[self.use & (counts > 0)]))
         self._weight = np.minimum(1.0, ROUGH * usual / np.maximum(rms, 1e-12))
 
-    def _noise(self, element: Element, left: Floats) -> float:
+    def _noise(self, element: PredictedElement, left: Floats) -> float:
         """Noise from the change between ticks, because the error of a bad fit changes slowly."""
         time = self.follower.windows.samples[element.term].time
         if len(left) < 2 or not len(time):
