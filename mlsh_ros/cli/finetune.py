@@ -131,7 +131,7 @@ def finetune(
     from policies.bundle.runtime import TOLERANCE
     from policies.bundle.task_compatibility import robot_of
     from policies.training.adapt import OFF_POLICY_EPISODES
-    from policies.training.comparison import compare
+    from policies.training.comparison import compare, comparison_files, remarks
     from policies.training.finetune import finetune as learn
     from policies.training.run import environment
     from policies.training.unfreeze import Unfreeze
@@ -145,17 +145,15 @@ def finetune(
     learner = learner or ("q" if init_from is None and unfreeze is None else "ppo")
     _check_options(context, bool(given), learner, reward_topic)
     _check_unfreeze(context, unfreeze, learner)
-    if given:
-        learner, updates, baseline = "q", 1, False
-    elif learner == "uniform":
-        updates, baseline = 0, False
+    if given or learner == "uniform":
+        updates, baseline = (1 if given else 0), False
     loaded, wanted = load_bundle(bundle), TaskId.parse(task)
     unfrozen = None
     if unfreeze is not None:
         unfrozen = Unfreeze(skill_to_unfreeze(loaded, unfreeze), kl, joint_updates)
     label = name or wanted.name or wanted.family
     target = named(output or Path("runs") / f"{loaded.manifest.name}-{label}")
-    files = [target.with_name(f"{target.name}-finetune{each}") for each in (".csv", ".png")]
+    files = comparison_files(target)
     for file in files:
         check_place(file, overwrite=overwrite)
     differs = (
@@ -195,12 +193,9 @@ def finetune(
         )
     found.write(*files, overwrite=overwrite)
     _show(found)
-    for estimate, curve in zip(result.adapted.estimates, result.adapted.curves, strict=False):
-        # Numbers of a topic may have another unit than the task's rewards in simulation.
-        if reward_topic is None and (text := estimate.contradiction(curve[-1].greedy)):
-            say(f"warning: {text}")
-    for point in result.adapted.kept:
-        say(f"kept: update {point.updates}, greedy return {point.greedy:.4g} on other episodes")
+    # Numbers of a topic may have another unit than the task's rewards in simulation.
+    for line in remarks(result, same_unit=reward_topic is None):
+        say(line)
     say(f"curves: {files[1]} and .csv")
     say(
         f"parity torch / ONNX Runtime: {result.parity.worst:.1e} (at most {TOLERANCE:g}); "

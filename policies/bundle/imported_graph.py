@@ -53,7 +53,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class OnnxGraph:
+class ImportedGraph:
     """Content of an ONNX file."""
 
     nodes: list[Node] = field(default_factory=list)
@@ -291,7 +291,7 @@ RECURRENT = ("GRU", "LSTM", "RNN")
 # The file ---------------------------------------------------------------------------------------
 
 
-def _graph(data: bytes, where: str) -> OnnxGraph:
+def _graph(data: bytes, where: str) -> ImportedGraph:
     try:
         return _read(data, where)
     except UserError:
@@ -300,8 +300,8 @@ def _graph(data: bytes, where: str) -> OnnxGraph:
         raise UserError(f"{where}: not a readable ONNX file ({str(error)[:100]})") from None
 
 
-def _read(data: bytes, where: str) -> OnnxGraph:
-    wire, graph = Wire(), OnnxGraph()
+def _read(data: bytes, where: str) -> ImportedGraph:
+    wire, graph = Wire(), ImportedGraph()
     for part, body in graph_parts(wire, data, where):
         if part == NODE:
             graph.nodes.append(_node(wire, to_bytes(body), where))

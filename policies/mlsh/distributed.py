@@ -35,7 +35,7 @@ class Ranks:
     rank: int = 0
     size: int = 1
     meter: Meter = field(default_factory=Meter, compare=False)
-    nearby: SharedMemoryGroup | None = field(
+    shared_memory: SharedMemoryGroup | None = field(
         default=None, compare=False
     )  # all are on this computer
 
@@ -63,7 +63,7 @@ class Ranks:
         if self.size == 1:
             return sums
         mine = np.array(sums, np.float64)
-        if self.nearby is not None:
+        if self.shared_memory is not None:
             everybody = self._exchange(mine)
             return np.asarray(everybody.sum(axis=0))
         import torch
@@ -95,8 +95,8 @@ class Ranks:
         """Arrays (size, ...) of all processes, in rank order."""
         data = np.frombuffer(np.ascontiguousarray(mine).tobytes(), np.uint8)
         with self._metered(data.nbytes):
-            if self.nearby is not None:
-                parts = self.nearby.exchange(data)
+            if self.shared_memory is not None:
+                parts = self.shared_memory.exchange(data)
             else:
                 import torch
 
@@ -153,7 +153,7 @@ def ranks_of_this_run() -> Ranks:
         atexit.register(torch.distributed.destroy_process_group)
     rank = torch.distributed.get_rank()
     together = size == int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
-    return Ranks(rank, size, nearby=_meet(rank, size) if together else None)
+    return Ranks(rank, size, shared_memory=_meet(rank, size) if together else None)
 
 
 def _meet(rank: int, size: int) -> SharedMemoryGroup:
@@ -162,8 +162,8 @@ def _meet(rank: int, size: int) -> SharedMemoryGroup:
 
     where = [create(size) if rank == 0 else ""]
     torch.distributed.broadcast_object_list(where)
-    nearby = SharedMemoryGroup(where[0], rank, size)
+    shared_memory = SharedMemoryGroup(where[0], rank, size)
     torch.distributed.barrier()
     if rank == 0:
         os.unlink(where[0])  # the memory exists until the last process unmaps it
-    return nearby
+    return shared_memory

@@ -34,6 +34,30 @@ class LearningComparison:
         plot_adaptation(self.curves, self.reference_returns, self.ticks, plot, overwrite=overwrite)
 
 
+def comparison_files(bundle: Path) -> tuple[Path, Path]:
+    """The CSV file and the plot of a comparison, beside the bundle that it belongs to."""
+    csv, plot = (bundle.with_name(f"{bundle.name}-finetune{each}") for each in (".csv", ".png"))
+    return csv, plot
+
+
+def remarks(result: Finetuned, *, same_unit: bool) -> list[str]:
+    """Returns a line for each estimate that the score contradicts, and for each update kept.
+
+    Args:
+        result: the new masters.
+        same_unit: whether recorded rewards have the unit of the task's rewards in simulation.
+    """
+    found = []
+    for estimate, curve in zip(result.adapted.estimates, result.adapted.curves, strict=False):
+        if same_unit and (text := estimate.contradiction(curve[-1].greedy)):
+            found.append(f"warning: {text}")
+    for point in result.adapted.kept:
+        found.append(
+            f"kept: update {point.updates}, greedy return {point.greedy:.4g} on other episodes"
+        )
+    return found
+
+
 def compare(
     result: Finetuned, *, updates: int, episodes: int | None, baseline: bool
 ) -> LearningComparison:

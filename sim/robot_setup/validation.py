@@ -203,7 +203,7 @@ def slow_stops(interface: Interface) -> list[str]:
         return []
     return [
         f"action {name}: a stop takes up to {seconds:.2f} s, from its limit to "
-        f"`safe_command` under rate_limit; whoever stops the robot waits for that. More than "
+        f"`safe_command` under rate_limit; the robot still moves for that time. More than "
         f"{LONG_STOP:g} s is long: a larger rate_limit, or a `safe_command` nearer to the middle"
     ]
 
@@ -256,8 +256,8 @@ def _static(interface: Interface, model: mujoco.MjModel) -> Iterator[str]:
     for term in interface.observation:
         if not term.policy_input and term.limit is None and term.name not in tracked:
             yield (
-                f"term {term.name}: no policy input, not limited, not tracked: nobody looks "
-                "at it, unless skill_limits name it"
+                f"term {term.name}: no policy input, not limited, not tracked: no part "
+                "uses it, unless skill_limits name it"
             )
         if turning := _turning(model, term):
             yield (

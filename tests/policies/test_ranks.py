@@ -194,7 +194,7 @@ def meet(rank: int, port: int, together: bool) -> None:
         "LOCAL_WORLD_SIZE": "2" if together else "1",
     }
     ranks = ranks_of_this_run()
-    assert (ranks.nearby is not None) is together
+    assert (ranks.shared_memory is not None) is together
     assert ranks.all_reduce(np.array([ranks.rank + 1.0])) == 3
     rows = np.arange(2) + 10 * ranks.rank
     assert ranks.all_gather(rows, 2).tolist() == [0, 10, 1, 11]
