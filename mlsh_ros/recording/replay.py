@@ -164,60 +164,64 @@ class _ReplayCheck:
     ) -> None:
         """Check observation, skill, action and command of every tick."""
         manifest, interface = self.bundle.manifest, self.bundle.interface
-        hierarchy = SkillSchedule(manifest.decision_ticks, manifest.decision_lead, len(skills))
+        schedule = SkillSchedule(manifest.decision_ticks, manifest.decision_lead, len(skills))
         before: RecordedTick | None = None
         memory = ObservationMemory(interface)
         judged = True  # the bundle that runs
         seen.begin()
-        for told in self.session.ticks:
-            self._follows(told.tick, before.tick if before else -1)
+        for current in self.session.ticks:
+            self._follows(current.tick, before.tick if before else -1)
             self.result.ticks += 1
-            if not seen.matches(told.observation, told.received):
-                self.result.unseen.append(self._place(told.tick))
-            judged = self._runs(hierarchy, told, before, judged)
-            difference = self._skill(hierarchy, told, before)
+            if not seen.matches(current.observation, current.received):
+                self.result.unseen.append(self._place(current.tick))
+            judged = self._runs(schedule, current, before, judged)
+            difference = self._skill(schedule, current, before)
             if difference is None:
-                difference = self._remembered(memory, told, before)
+                difference = self._remembered(memory, current, before)
             if difference is None and judged:
-                action = skills[told.skill](told.observation[None])[0]
+                action = skills[current.skill](current.observation[None])[0]
                 names = interface.action_names
-                difference = self._first(told.tick, "action", names, told.action, action)
+                difference = self._first(current.tick, "action", names, current.action, action)
             if difference is None:
-                starts = seen.starts(told.observation) if told.tick == 0 else []
-                if before is not None and before.tick == told.tick - 1:
+                starts = seen.starts(current.observation) if current.tick == 0 else []
+                if before is not None and before.tick == current.tick - 1:
                     starts = [before.command]
                 if not starts:
-                    self.result.unjudged.append(f"{self._place(told.tick)}: command")
+                    self.result.unjudged.append(f"{self._place(current.tick)}: command")
                 else:
-                    commands = [interface.command(told.action, start) for start in starts]
-                    equal = (c for c in commands if np.array_equal(c, told.command))
+                    commands = [interface.command(current.action, start) for start in starts]
+                    equal = (c for c in commands if np.array_equal(c, current.command))
                     command = next(equal, commands[0])
                     difference = self._first(
-                        told.tick, "command", interface.action_names, told.command, command
+                        current.tick, "command", interface.action_names, current.command, command
                     )
             if difference is not None:
                 self.result.different_ticks += 1
                 self.result.first_tick = self.result.first_tick or difference
-            memory.remember(told.observation, told.action)
-            before = told
+            memory.remember(current.observation, current.action)
+            before = current
         last = before.tick if before else -1
         self._follows(newest_tick([last], [self.session.asked]) + 1, last)
 
     def _runs(
-        self, hierarchy: SkillSchedule, told: RecordedTick, before: RecordedTick | None, last: bool
+        self,
+        schedule: SkillSchedule,
+        current: RecordedTick,
+        before: RecordedTick | None,
+        last: bool,
     ) -> bool:
         """True if the judged bundle runs on a tick; `last`: it did on the one before.
 
         Another one takes over with the macro step that was asked of it, if its decision comes.
         """
-        macro, within = divmod(told.tick, hierarchy.decision_ticks)
+        macro, within = divmod(current.tick, schedule.decision_ticks)
         runs = last
-        if not within and not told.late:
+        if not within and not current.late:
             runs = self._is_judged(macro)
-        elif before is None or before.tick != told.tick - 1:
+        elif before is None or before.tick != current.tick - 1:
             runs = last and self._is_judged(macro)
         if last and not runs:
-            self._name_other(told.tick, macro)
+            self._name_other(current.tick, macro)
         return runs
 
     def _is_judged(self, macro: int) -> bool:
@@ -242,41 +246,41 @@ class _ReplayCheck:
             self.result.missing.append(f"{self._place(last + 1)}{until}")
 
     def _skill(
-        self, hierarchy: SkillSchedule, told: RecordedTick, before: RecordedTick | None
+        self, schedule: SkillSchedule, current: RecordedTick, before: RecordedTick | None
     ) -> Difference | None:
         """Check the active skill against the recorded decisions."""
-        macro, within = divmod(told.tick, hierarchy.decision_ticks)
+        macro, within = divmod(current.tick, schedule.decision_ticks)
         expected: int | None = None
-        if within or told.late:
-            expected = before.skill if before and before.tick == told.tick - 1 else None
+        if within or current.late:
+            expected = before.skill if before and before.tick == current.tick - 1 else None
         elif macro in self.session.answers:
             expected = self.session.answers[macro].skill
         if expected is None:
-            self.result.unjudged.append(f"{self._place(told.tick)}: skill")
-            expected = told.skill
-        if told.skill >= hierarchy.skills:
-            last = f"no such skill, 0 to {hierarchy.skills - 1}"
-            return self._difference(told.tick, "skill", str(told.skill), last)
-        if told.skill != expected:
-            return self._difference(told.tick, "skill", str(told.skill), str(expected))
+            self.result.unjudged.append(f"{self._place(current.tick)}: skill")
+            expected = current.skill
+        if current.skill >= schedule.skills:
+            last = f"no such skill, 0 to {schedule.skills - 1}"
+            return self._difference(current.tick, "skill", str(current.skill), last)
+        if current.skill != expected:
+            return self._difference(current.tick, "skill", str(current.skill), str(expected))
         return None
 
     def _remembered(
-        self, memory: ObservationMemory, told: RecordedTick, before: RecordedTick | None
+        self, memory: ObservationMemory, current: RecordedTick, before: RecordedTick | None
     ) -> Difference | None:
         """Check the elements of the observation that depend on earlier ticks."""
         terms = self.bundle.interface.computed_terms
         if not terms.needs_memory:
             return None
-        if told.tick != (before.tick + 1 if before else 0):
+        if current.tick != (before.tick + 1 if before else 0):
             memory.forget()
-        expected = told.observation.copy()
+        expected = current.observation.copy()
         terms.write(expected, memory)
         if (unknown := np.isnan(expected)).any():
-            self.result.unjudged.append(f"{self._place(told.tick)}: earlier ticks")
-        expected = np.where(unknown, told.observation, expected)
+            self.result.unjudged.append(f"{self._place(current.tick)}: earlier ticks")
+        expected = np.where(unknown, current.observation, expected)
         names = self.bundle.interface.observation_names
-        return self._first(told.tick, "observation", names, told.observation, expected)
+        return self._first(current.tick, "observation", names, current.observation, expected)
 
     def decided(self, macro: int, answer: RecordedDecision) -> bool:
         """True if the master of the judged bundle decided a macro step."""
@@ -293,8 +297,8 @@ class _ReplayCheck:
         observation = self.session.questions.get(macro)
         # In real time the first observation is taken anew when the decision has come.
         if observation is None and (self._lockstep or macro):
-            told = [t.observation for t in self.session.ticks if t.tick == answer.tick]
-            observation = told[0] if told else None
+            known = [t.observation for t in self.session.ticks if t.tick == answer.tick]
+            observation = known[0] if known else None
         if observation is None:
             self.result.unjudged.append(f"{self._place(answer.tick)}: decision {macro}")
             return
