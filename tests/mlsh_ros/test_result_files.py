@@ -13,7 +13,7 @@ from mlsh_ros.cli.app import command
 from policies.bundle.bundle import MANIFEST, load_bundle, write_bundle
 from policies.experiments import results_table
 from policies.experiments.transfer import Transferred
-from policies.training.comparison import Comparison
+from policies.training.comparison import LearningComparison
 from sim.errors import UserError
 from sim.tasks.registry import make_family
 
@@ -78,7 +78,7 @@ COMMANDS = {
         (B, "--task", "ring_bandits/sector-0", "-o", "new"),
         ("new-finetune.csv", "new-finetune.png"),
         "policies.training.comparison.compare",
-        Comparison({}, {}, 50),
+        LearningComparison({}, {}, 50),
         {"policies.training.finetune.finetune": NOTHING},
     ),
     "eval-transfer": (
