@@ -105,9 +105,8 @@ def with_moved_output(data: bytes, name: str, skill: int) -> bytes:
 
 
 def _with_head(data: bytes, name: str, moved: int | None) -> bytes:
-    arrays = read_graph(data, name).initializers
-    count = sum(key.startswith("bias") for key in arrays)
-    layers = [(arrays[f"weight{i}"], arrays[f"bias{i}"]) for i in range(count)]
+    graph = read_graph(data, name)
+    arrays, layers = graph.initializers, graph.layers
     weight, bias = layers[-1]
     order = np.arange(len(bias) + 1)
     unused = len(bias) if moved is None else moved
@@ -116,7 +115,7 @@ def _with_head(data: bytes, name: str, moved: int | None) -> bytes:
     order[[unused, len(bias) - 1]] = [len(bias) - 1, unused]
     layers[-1] = weight[:, order], bias[order]
     clip = arrays["high"].item()
-    return write_graph(name, arrays["shift"], arrays["scale"], clip, layers)
+    return write_graph(name, arrays["shift"], arrays["scale"], clip, layers, graph.activation)
 
 
 def with_reachable_outputs(

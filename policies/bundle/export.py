@@ -22,6 +22,7 @@ from policies.bundle.manifest import (
     check_name,
     skill_names,
 )
+from policies.bundle.onnx_reader import ACTIVATIONS
 from policies.bundle.onnx_writer import write_graph
 from policies.bundle.runtime import TOLERANCE, Network
 from policies.bundle.skill_limits import SkillLimits
@@ -39,6 +40,7 @@ from sim.tasks.registry import family_source
 GOLDEN_ROWS = 64
 RANDOM_ROWS = 10_000
 Float32 = NDArray[np.float32]
+TORCH: dict[str, type[torch.nn.Module]] = {"tanh": torch.nn.Tanh, "elu": torch.nn.ELU}
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Parity:
 def network_bytes(level: ActorCriticBatch, row: int, normalizer: Normalizer, name: str) -> bytes:
     """One policy of a level as an ONNX file."""
     shift, scale = normalizer.shift_and_scale
-    return write_graph(name, shift, scale, Normalizer.CLIP, level.policy.layers(row))
+    operator = ACTIVATIONS[level.policy.activation]
+    return write_graph(name, shift, scale, Normalizer.CLIP, level.policy.layers(row), operator)
 
 
 def torch_module(level: ActorCriticBatch, row: int) -> torch.nn.Sequential:
@@ -67,7 +70,7 @@ def torch_module(level: ActorCriticBatch, row: int) -> torch.nn.Sequential:
         linear = torch.nn.Linear(*weight.shape)
         linear.weight.data = torch.from_numpy(weight.T.copy())
         linear.bias.data = torch.from_numpy(bias.copy())
-        modules += [linear, torch.nn.Tanh()]
+        modules += [linear, TORCH[level.policy.activation]()]
     return torch.nn.Sequential(*modules[:-1])
 
 

@@ -18,14 +18,15 @@ from sim.errors import UserError
 MAX_FIELDS = 10_000  # of the wire format in one file
 MAX_NAME = 200  # bytes
 MAX_DIMENSIONS = 8
-OPERATORS = frozenset({"Sub", "Mul", "Clip", "Gemm", "Tanh"})
+ACTIVATIONS = {"tanh": "Tanh", "elu": "Elu"}  # operators by what training calls them
+OPERATORS = frozenset({"Sub", "Mul", "Clip", "Gemm", *ACTIVATIONS.values()})
 INPUT, OUTPUT = "observation", "output"
 Float32 = NDArray[np.float32]
 
 # Field numbers of onnx.proto (ModelProto, GraphProto, NodeProto, TensorProto).
 GRAPH, _FUNCTIONS = 7, 25
 NODE, INITIALIZER, _SPARSE = 1, 5, 15
-_OP_TYPE, _DOMAIN = 4, 7
+_OP_TYPE, _ATTRIBUTE, _DOMAIN = 4, 5, 7
 _DIMS, _DATA_TYPE, _NAME, RAW, EXTERNAL, LOCATION = 1, 2, 8, 9, 13, 14
 _FLOAT, _INT64 = 1, 7
 
@@ -36,6 +37,18 @@ class OnnxGraph:
 
     operators: tuple[str, ...]
     initializers: dict[str, Float32]
+
+    @property
+    def layers(self) -> list[tuple[Float32, Float32]]:
+        """Weights (in, out) and biases (out,) of every layer of a graph of `onnx_writer`."""
+        arrays = self.initializers
+        count = sum(name.startswith("bias") for name in arrays)
+        return [(arrays[f"weight{i}"], arrays[f"bias{i}"]) for i in range(count)]
+
+    @property
+    def activation(self) -> str:
+        """The operator between its layers; Tanh for a single layer, which has none."""
+        return "Elu" if "Elu" in self.operators else "Tanh"
 
 
 def read_graph(data: bytes, where: str) -> OnnxGraph:
@@ -87,6 +100,8 @@ def _read(data: bytes, where: str) -> OnnxGraph:
             domain = name_of(node.get(_DOMAIN, b""))
             name = name_of(node.get(_OP_TYPE, b""))
             operators.append(f"{domain}::{name}" if domain else name)
+            if name in ACTIVATIONS.values() and _ATTRIBUTE in node:
+                raise UserError(f"{where}: attributes of operator {name!r} are not accepted")
         if part == INITIALIZER:
             name, array = tensor_of(wire, to_bytes(body), where)
             if name in initializers:
@@ -226,7 +241,8 @@ def check_network(data: bytes, where: str, inputs: int, outputs: int) -> float:
                 f"{where}: layer {i} can reach {worst:.2g}, which is not a float32: its output "
                 "would not be finite"
             )
-        largest = 1.0 if graph.operators.count("Tanh") >= layers - 1 else worst
+        # Of an Elu at most what it is of, and -1.
+        largest = 1.0 if graph.operators.count("Tanh") >= layers - 1 else max(1.0, worst)
     if shift.shape != (inputs,) or scale.shape != (inputs,) or size != outputs:
         raise UserError(
             f"{where}: {shift.size} inputs and {size} outputs, not {inputs} and {outputs}"

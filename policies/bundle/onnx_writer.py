@@ -23,6 +23,7 @@ def write_graph(
     scale: Float32,
     clip: float,
     layers: Sequence[tuple[Float32, Float32]],
+    activation: str = "Tanh",
 ) -> bytes:
     """Write a network with its observation normalization as an ONNX file.
 
@@ -31,7 +32,8 @@ def write_graph(
         shift: (O,) subtracted from the observation.
         scale: (O,) multiplied to it.
         clip: bound of the normalized observation.
-        layers: weights (in, out) and biases (out,), tanh between the layers.
+        layers: weights (in, out) and biases (out,).
+        activation: ONNX operator between the layers, of `onnx_reader.ACTIVATIONS`.
 
     Returns:
         The file; the same arguments give the same bytes.
@@ -54,7 +56,7 @@ def write_graph(
         out = OUTPUT if last else f"h{i}"
         nodes.append(helper.make_node("Gemm", [f"x{i}", f"weight{i}", f"bias{i}"], [out]))
         if not last:
-            nodes.append(helper.make_node("Tanh", [out], [f"x{i + 1}"]))
+            nodes.append(helper.make_node(activation, [out], [f"x{i + 1}"]))
     sizes = len(shift), len(layers[-1][1])
     inputs, outputs = (
         helper.make_tensor_value_info(label, TensorProto.FLOAT, ["n", size])

@@ -23,7 +23,7 @@ class ActorCriticBatch:
         count: S.
         inputs: O.
         outputs: K for masters (logits), A for skills (mean actions).
-        network: shapes and the first log standard deviation.
+        network: shapes of this level and the first log standard deviation.
         ppo: hyper-parameters.
         log_stds: A for skills, 0 for masters.
         masked_inputs: elements of the observation that the policies do not see.
@@ -41,11 +41,17 @@ class ActorCriticBatch:
         masked_inputs: Sequence[int] = (),
         masked_value_inputs: Sequence[int] = (),
     ) -> None:
-        hidden = network.hidden
         self.ppo = ppo
         self.initial_log_std = network.initial_log_std
-        self.policy = StackedMLP(count, (inputs, *hidden, outputs), log_stds, masked_inputs)
-        self.value = StackedMLP(count, (inputs, *hidden, 1), masked_inputs=masked_value_inputs)
+        self.policy = StackedMLP(
+            count, (inputs, *network.hidden, outputs), log_stds, masked_inputs, network.activation
+        )
+        self.value = StackedMLP(
+            count,
+            (inputs, *network.value_sizes, 1),
+            masked_inputs=masked_value_inputs,
+            activation=network.activation,
+        )
         self.policy_adam = Adam(self.policy.numpy, ppo.learning_rate, ppo.adam_epsilon)
         self.value_adam = Adam(self.value.numpy, ppo.learning_rate)
 
@@ -109,7 +115,7 @@ class Agent:
         skills: K.
         groups: G, the number of masters.
         group_ids: (G,) their numbers, where these are some of many; by default from 0 on.
-        network: shapes.
+        network: shapes of both levels.
         master: hyper-parameters of the masters' level.
         skill: hyper-parameters of the skills' level.
         seed: of the initial weights.
@@ -137,14 +143,20 @@ class Agent:
             groups,
             observation_size,
             skills,
-            network,
+            network.of_masters,
             master,
             log_stds=0,
             masked_inputs=masked_master_inputs,
             masked_value_inputs=masked_master_inputs,
         )
         self.skills = ActorCriticBatch(
-            skills, observation_size, action_size, network, skill, action_size, masked_inputs
+            skills,
+            observation_size,
+            action_size,
+            network.of_skills,
+            skill,
+            action_size,
+            masked_inputs,
         )
         self.normalizer = Normalizer(observation_size)
         # Per skill a network from observations (n, O), not normalized, to actions (n, A), in place

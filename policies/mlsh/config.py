@@ -8,7 +8,7 @@ recipe are in `presets.py`, those of a task family in its `recommended`, checks 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
+from policies.mlsh.networks import Activation
 from policies.mlsh.offpolicy_config import OffPolicyConfig
 from sim.errors import UserError, short, unknown, validated
 from sim.files.migrations import (
@@ -148,9 +149,16 @@ class MlshConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class NetworkConfig:
-    """Two tanh layers for every policy and value function, as in the paper."""
+    """Networks of policies and value functions: by default two tanh layers, as in the paper."""
 
     hidden: tuple[Count, ...] = (64, 64)  # width of each hidden layer of every network
+    skill_hidden: tuple[Count, ...] | None = None  # those of the skills; null: as `hidden`
+    master_hidden: tuple[Count, ...] | None = None  # those of the masters; null: as `hidden`
+    # Those of the value functions of both levels; null: as the policies of their level.
+    value_hidden: tuple[Count, ...] | None = None
+    activation: Activation = "tanh"  # function between the layers of every network
+    # That of the masters and their value functions; null: as `activation`.
+    master_activation: Activation | None = None
     initial_log_std: Number = 0.0  # logarithm of the skills' initial standard deviation
     # Normalize observations by their running mean and standard deviation.
     normalize_observations: bool = True
@@ -160,6 +168,24 @@ class NetworkConfig:
     # Observation terms that are not an input of the masters: a few hundred decisions are too few
     # to learn which of many joints matter.
     hidden_from_masters: tuple[str, ...] = ()
+
+    @property
+    def of_skills(self) -> NetworkConfig:
+        """The same with the sizes of the skills as `hidden`."""
+        skills = self.hidden if self.skill_hidden is None else self.skill_hidden
+        return replace(self, hidden=skills)
+
+    @property
+    def of_masters(self) -> NetworkConfig:
+        """The same with what is said of masters as `hidden` and `activation`."""
+        masters = self.hidden if self.master_hidden is None else self.master_hidden
+        activation = self.master_activation or self.activation
+        return replace(self, hidden=masters, activation=activation)
+
+    @property
+    def value_sizes(self) -> tuple[int, ...]:
+        """Hidden layers of the value functions beside policies with `hidden`."""
+        return self.hidden if self.value_hidden is None else self.value_hidden
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -65,12 +65,23 @@ def check_sizes(config: TrainConfig) -> None:
             simulations * method.rollout_ticks,
             MAX_ROLLOUT,
         ),
-        ("network.hidden, units of a layer,", max(config.network.hidden, default=0), MAX_UNITS),
-        ("network.hidden, layers,", len(config.network.hidden), MAX_LAYERS),
+        *_network_sizes(config.network),
         *_off_policy_sizes(config.offpolicy),
     ):
         if value > most:
             raise UserError(f"{what} {value:,}: at most {most:,} are accepted")
+
+
+def _network_sizes(network: NetworkConfig) -> list[tuple[str, int, int]]:
+    """Setting, value and largest accepted value of the hidden layers."""
+    sizes = []
+    for name in ("hidden", "skill_hidden", "master_hidden", "value_hidden"):
+        hidden = getattr(network, name) or ()
+        sizes += [
+            (f"network.{name}, units of a layer,", max(hidden, default=0), MAX_UNITS),
+            (f"network.{name}, layers,", len(hidden), MAX_LAYERS),
+        ]
+    return sizes
 
 
 def _off_policy_sizes(offpolicy: OffPolicyConfig | None) -> list[tuple[str, int, int]]:

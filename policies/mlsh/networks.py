@@ -1,6 +1,7 @@
 """Stacked MLPs: S networks of one shape, their parameters as rows of one matrix.
 
-Their sizes are the setting `network.hidden`; `actor_critic.py` makes skills and masters of them.
+Their sizes and the function between their layers are settings of the section `network`;
+`actor_critic.py` makes skills and masters of them.
 
 A row holds all parameters of one network, so that resetting, saving, exporting and Adam's moments
 are row operations. Gradients are by hand: `activations`, then `backward`.
@@ -11,12 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 # Adds up an array over all processes that learn together.
 AllReduce = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+Activation = Literal["tanh", "elu"]
+Float32 = NDArray[np.float32]
 
 
 def no_reduce(sums: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -24,14 +28,30 @@ def no_reduce(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     return sums
 
 
+def activate(kind: Activation, x: Float32) -> Float32:
+    """The activation of `x`, in its place: tanh, or the exponential linear unit with alpha 1."""
+    if kind == "tanh":
+        return np.tanh(x, out=x)
+    below = np.expm1(np.minimum(x, 0))
+    np.maximum(x, 0, out=x)
+    x += below
+    return x
+
+
+def activation_slope(kind: Activation, y: Float32) -> Float32:
+    """The derivative of an activation where its value is `y`."""
+    return 1 - y * y if kind == "tanh" else np.minimum(y, 0) + 1
+
+
 class StackedMLP:
-    """S multi-layer perceptrons with tanh between the layers, and `log_stds` further parameters.
+    """S multi-layer perceptrons and `log_stds` further parameters of each.
 
     Args:
         count: S.
         sizes: inputs, hidden sizes, outputs.
         log_stds: log standard deviations at the end of each row, independent of the inputs.
         masked_inputs: inputs that the networks do not see: their weights are zero and stay so.
+        activation: function between the layers.
     """
 
     def __init__(
@@ -40,8 +60,9 @@ class StackedMLP:
         sizes: Sequence[int],
         log_stds: int = 0,
         masked_inputs: Sequence[int] = (),
+        activation: Activation = "tanh",
     ) -> None:
-        self.count, self.sizes = count, tuple(sizes)
+        self.count, self.sizes, self.activation = count, tuple(sizes), activation
         self.log_stds, self.masked_inputs = log_stds, list(masked_inputs)
         self._shapes = [shape for i, o in pairwise(sizes) for shape in ((i, o), (1, o))]
         self._lengths = [i * o for i, o in self._shapes] + ([log_stds] if log_stds else [])
@@ -80,7 +101,7 @@ class StackedMLP:
         """Network `row` on x (n, in), in numpy: (n, out)."""
         *hidden, (weight, bias) = self.layers(row)
         for w, b in hidden:
-            x = np.tanh(x @ w + b)
+            x = activate(self.activation, x @ w + b)
         return x @ weight + bias
 
     def forward_numpy(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -97,7 +118,7 @@ class StackedMLP:
             )
             x = np.matmul(x, weight) + bias
             if i < last:
-                x = np.tanh(x)
+                x = activate(self.activation, x)
             start += self._lengths[i] + self._lengths[i + 1]
         return x
 
@@ -108,7 +129,7 @@ class StackedMLP:
         for w, b in hidden:
             y = saved[-1] @ w
             y += b
-            saved.append(np.tanh(y, out=y))
+            saved.append(activate(self.activation, y))
         return [*saved, saved[-1] @ weight + bias]
 
     def backward(
@@ -141,7 +162,7 @@ class StackedMLP:
             end = begin
             if layer:
                 slope = slope @ weight.T
-                slope *= 1 - saved[layer] * saved[layer]
+                slope *= activation_slope(self.activation, saved[layer])
         if self.masked_inputs:
             gradient[: self._lengths[0]].reshape(self._shapes[0])[self.masked_inputs] = 0
         return gradient

@@ -20,11 +20,12 @@ from policies.bundle.derived_skill import (
 from policies.bundle.export import Parity, check_parity, master_entry, network_bytes, provenance_of
 from policies.bundle.golden import Golden, golden_bytes
 from policies.bundle.manifest import GOLDEN, Derivation, Master, check_name
-from policies.bundle.onnx_reader import read_graph
+from policies.bundle.onnx_reader import ACTIVATIONS, OnnxGraph, read_graph
 from policies.bundle.runtime import Network, load_skills
 from policies.bundle.task_compatibility import check_fits, resolve_task, robot_of, select_tasks
 from policies.mlsh.actor_critic import ActorCriticBatch, Agent, put
-from policies.mlsh.config import TrainConfig, config_from_dict
+from policies.mlsh.config import NetworkConfig, TrainConfig, config_from_dict
+from policies.mlsh.networks import Activation
 from policies.mlsh.offpolicy_config import Learner
 from policies.offpolicy.replay import Episode
 from policies.training.adapt import AdaptationResult, adapt, envs_for_episodes, scored_episodes
@@ -130,6 +131,7 @@ def finetune(
         graph = read_graph(bundle.master(start_from), f"{bundle.source}/masters/{start_from}.onnx")
         manifest = bundle.manifest
         start = with_reachable_outputs(graph.initializers, manifest.skills, manifest.derived)
+        config = replace(config, network=_as_in(graph, config.network))
 
     def install_masters(agent: Agent) -> None:
         if learner == "uniform":
@@ -195,6 +197,13 @@ def finetune(
             raise UserError(f"{path}: the skill files changed; the bundle must not be used")
         curves = dict(zip(names, adapted.curves, strict=True))
         return Finetuned(whole, tasks, curves, adapted, parity, config)
+
+
+def _as_in(graph: OnnxGraph, network: NetworkConfig) -> NetworkConfig:
+    """The settings with the masters' network of a graph."""
+    sizes = tuple(bias.size for _, bias in graph.layers[:-1])
+    kinds: dict[str, Activation] = {"Tanh": "tanh", "Elu": "elu"}
+    return replace(network, master_hidden=sizes, master_activation=kinds[graph.activation])
 
 
 def _names(bundle: Bundle, tasks: list[TaskId], name: str | None, replacing: bool) -> list[str]:
@@ -281,17 +290,21 @@ def _check_config(bundle: Bundle, config: TrainConfig) -> None:
     trained = len(manifest.skills) - len(manifest.derived)
     stated = (trained, manifest.decision_ticks, manifest.decision_lead)
     graph = read_graph(bundle.skills[0], manifest.skill_files[0])
-    layers = sum(name.startswith("bias") for name in graph.initializers)
-    hidden = tuple(graph.initializers[f"bias{i}"].size for i in range(layers - 1))
-    if (*stated, hidden) != (
+    hidden = tuple(bias.size for _, bias in graph.layers[:-1])
+    network = config.network.of_skills
+    # A single layer has no function behind it.
+    said = ACTIVATIONS[network.activation] if hidden else graph.activation
+    if (*stated, hidden, graph.activation) != (
         method.skills,
         method.decision_ticks,
         method.decision_lead,
-        config.network.hidden,
+        network.hidden,
+        said,
     ):
         raise UserError(
             f"{bundle.source}: provenance.config is not of this bundle: its skills, "
-            f"decision_ticks, decision_lead and hidden layers are not {(*stated, hidden)}"
+            f"decision_ticks, decision_lead, hidden layers and activation are not "
+            f"{(*stated, hidden, graph.activation)}"
         )
 
 

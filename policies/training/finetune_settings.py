@@ -17,13 +17,17 @@ DECIDED = {
     "seed": "is set by --seed or --seeds",
     "sim_params": "is the bundle's, or set by --sim-params",
     **dict.fromkeys(
-        ("mlsh.skills", "network.hidden", "network.hidden_from_skills"),
+        (
+            *("mlsh.skills", "network.hidden", "network.skill_hidden", "network.activation"),
+            "network.hidden_from_skills",
+        ),
         "is fixed by the skills of the bundle",
     ),
 }
 EFFECTIVE = (
     *("master.*", "mlsh.rollout_ticks", "mlsh.probe", "mlsh.probe_logit_clip"),
-    *("mlsh.master_advantage", "network.hidden_from_masters", "domain_randomization", "threads"),
+    *("mlsh.master_advantage", "network.hidden_from_masters", "network.master_hidden"),
+    *("network.master_activation", "network.value_hidden", "domain_randomization", "threads"),
 )
 _IDLE = f"has no effect where skills are frozen; settings that have: {', '.join(EFFECTIVE)}"
 IDLE = {
@@ -54,7 +58,10 @@ IDLE_ALONE = {
 IDLE_PPO = {"offpolicy": "has no effect with --learner ppo; settings of the section master have"}
 # What the off-policy learner makes nothing of.
 IDLE_OFF_POLICY = dict.fromkeys(
-    ("master", "mlsh.warmup", "mlsh.probe", "mlsh.probe_logit_clip", "mlsh.master_advantage"),
+    (
+        *("master", "mlsh.warmup", "mlsh.probe", "mlsh.probe_logit_clip", "mlsh.master_advantage"),
+        *("network.master_hidden", "network.master_activation", "network.value_hidden"),
+    ),
     "has no effect with --learner q; settings of the section offpolicy have",
 )
 

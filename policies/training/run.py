@@ -172,13 +172,14 @@ def _check_bundle_size(config: TrainConfig) -> None:
     """
     family = make_family(config.family, config.family_parameters)
     interface = load_robot(config.robot).interface.with_terms(family.terms)
-    skills, hidden = config.mlsh.skills, config.network.hidden
+    skills, network = config.mlsh.skills, config.network
 
-    def size(outputs: int) -> int:
+    def size(hidden: tuple[int, ...], outputs: int) -> int:
         layers = pairwise((interface.observation_size, *hidden, outputs))
         return 4 * sum((inputs + 1) * units for inputs, units in layers)
 
-    skill, master = size(interface.action_size), size(skills)
+    of_skills, of_masters = network.of_skills.hidden, network.of_masters.hidden
+    skill, master = size(of_skills, interface.action_size), size(of_masters, skills)
     every = skills * skill + len(family.tasks) * master
     for what, size_of, most in (
         ("a network", max(skill, master), MAX_FILE_BYTES),
@@ -186,8 +187,8 @@ def _check_bundle_size(config: TrainConfig) -> None:
     ):
         if size_of + NETWORK_OVERHEAD > most:
             raise UserError(
-                f"network.hidden {list(hidden)}: {what} would have {size_of:,} bytes, at most "
-                f"{most:,} fit into a bundle"
+                f"network.hidden {list(max(of_skills, of_masters, key=sum))}: {what} would have "
+                f"{size_of:,} bytes, at most {most:,} fit into a bundle"
             )
 
 

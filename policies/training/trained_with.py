@@ -25,6 +25,13 @@ from sim.tasks.registry import family_source
 
 KEY = "trained"  # of the array in a checkpoint
 FREE = ("steps", "threads", "checkpoint_every")  # what is learned in a tick does not depend on it
+# Settings that came later, and their defaults, with which a training is what it was without them:
+# digests do not depend on them.
+LATER: dict[str, Any] = {
+    **dict.fromkeys(("network.skill_hidden", "network.master_hidden", "network.value_hidden")),
+    "network.activation": "tanh",
+    "network.master_activation": None,
+}
 FILES = ("robot.yaml", "model.xml", RANGES)  # of every robot; some have more, named in model.xml
 
 
@@ -103,7 +110,11 @@ def trained_now(config: TrainConfig) -> Trained:
 
 def settings_digest(config: dict[str, Any], changes: tuple[str, ...]) -> str:
     """Digest of a configuration as plain data, without settings that do not affect training."""
-    kept = {key: value for key, value in _flat(config).items() if key not in FREE}
+    kept = {
+        key: value
+        for key, value in _flat(config).items()
+        if key not in FREE and not (key in LATER and value == LATER[key])
+    }
     return _digest(json.dumps([kept, changes], sort_keys=True).encode())[:16]
 
 

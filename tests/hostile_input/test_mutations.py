@@ -78,5 +78,5 @@ def test_the_limits_in_the_security_page_are_those_of_the_code():
     assert f"{checkpoint.MAX_CHECKPOINT_BYTES // 2**30} GiB (checkpoints)" in page
     assert f"numbers of an interface are at most {LARGEST:.0e}".replace("+0", "") in page.lower()
     assert f"{MAX_BYTES // 2**10} KiB, {MAX_VALUES:,} values" in page
-    assert f"five operators ({', '.join(sorted(OPERATORS, key=page.index))})" in page
-    assert len(OPERATORS) == 5
+    assert f"six operators ({', '.join(sorted(OPERATORS, key=page.index))})" in page
+    assert len(OPERATORS) == 6

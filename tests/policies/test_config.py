@@ -1,13 +1,21 @@
 """Configurations: YAML, impossible combinations, settings from the command line, presets."""
 
+import copy
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from policies.mlsh.config import config_from_dict, config_to_dict, read_config, write_config
+from policies.mlsh.config import (
+    NetworkConfig,
+    config_from_dict,
+    config_to_dict,
+    read_config,
+    write_config,
+)
 from policies.mlsh.presets import PRESETS, preset
+from policies.training.trained_with import LATER, settings_digest
 from sim.errors import UserError
 from sim.files.migrations import CONFIG, TRAINING, KeyChange, ValueChange, renamed_keys
 from sim.randomization.schema import sim_params_from_dict
@@ -71,6 +79,39 @@ def test_an_old_value_of_a_setting_is_refused_with_the_new_one(change):
     small_config().with_values([f"{path}={change.new}"])
 
 
+# Settings that came later --------------------------------------------------------------------
+
+
+def test_a_training_with_the_defaults_of_later_settings_has_the_digest_of_before():
+    data = config_to_dict(small_config())
+    before: Any = copy.deepcopy(data)
+    for path in LATER:
+        section, _, key = path.partition(".")
+        del before[section][key]
+        if not before[section]:
+            del before[section]
+    assert settings_digest(before, ()) == settings_digest(data, ())
+    assert config_from_dict(before, "file") == small_config()
+    for path, default in LATER.items():
+        other: Any = copy.deepcopy(data)
+        section, _, key = path.partition(".")
+        assert other[section][key] == default
+        other[section][key] = "another"
+        assert settings_digest(other, ()) != settings_digest(data, ())
+
+
+def test_sizes_are_those_of_the_level():
+    network = NetworkConfig(hidden=(3,))
+    assert (network.of_skills, network.of_masters, network.value_sizes) == (network, network, (3,))
+    network = NetworkConfig(
+        **{"hidden": (3,), "skill_hidden": (4, 5), "master_hidden": (), "value_hidden": (6,)},
+        **{"activation": "elu", "master_activation": "tanh"},
+    )
+    assert (network.of_skills.hidden, network.of_skills.activation) == ((4, 5), "elu")
+    assert (network.of_masters.hidden, network.of_masters.activation) == ((), "tanh")
+    assert network.of_skills.value_sizes == network.of_masters.value_sizes == (6,)
+
+
 # Impossible combinations --------------------------------------------------------------------
 
 
@@ -92,6 +133,8 @@ def test_an_old_value_of_a_setting_is_refused_with_the_new_one(change):
         ("skill.minibatch=0.5", "skill.minibatch"),
         ("skill.max_grad_norm=-1", "skill.max_grad_norm"),
         ("network.hidden=[64, 0]", "network.hidden.1"),
+        ("network.value_hidden=[0]", "network.value_hidden"),
+        ("network.activation=relu", "network.activation: input should be 'tanh' or 'elu', got"),
         ("seed=-1", "seed"),
         ("steps=0", "steps"),
         ("mlsh.groups=ten", "got 'ten'"),

@@ -11,24 +11,43 @@ import yaml
 from policies.bundle import export as module
 from policies.bundle.export import check_parity, export, master_entry, network_bytes, provenance_of
 from policies.bundle.manifest import MANIFEST
-from policies.bundle.onnx_reader import OPERATORS, read_graph
-from policies.bundle.runtime import TOLERANCE, Network
+from policies.bundle.bundle import load_bundle
+from policies.bundle.onnx_reader import ACTIVATIONS, OPERATORS, read_graph
+from policies.bundle.runtime import TOLERANCE, Network, load_master, load_skills
 from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.networks import Normalizer
 from policies.training.adapt import AdaptationPoint
+from policies.training.finetune import finetune
 from policies.training.run import create_run, environment, open_run
 from policies.training.train import learn_masters, train
 from sim.errors import UserError
 from sim.physics.robot_model import ROBOTS
+from sim.tasks.task_id import TaskId
 from tests.support.bundles import made_up_bounds, small_config
 
 OBSERVATIONS = np.random.default_rng(0).normal(0, 0.5, (64, 8)).astype(np.float32)
 
 
+NETWORKS = {
+    "as in the paper": {},
+    "elu": {"activation": "elu", "hidden": (48, 32)},
+    "each of its own": {
+        **{"activation": "elu", "skill_hidden": (40, 20, 10), "master_hidden": (12,)},
+        **{"master_activation": "tanh", "value_hidden": (24, 24)},
+    },
+    "linear": {"hidden": (), "activation": "elu"},
+}
+
+
 @pytest.fixture(scope="module")
 def learner() -> Mlsh:
     """Trained for a moment, so that the normalizer and all weights are their own."""
-    result = Mlsh(small_config(2))
+    return trained()
+
+
+def trained(**network) -> Mlsh:
+    config = small_config(2)
+    result = Mlsh(replace(config, network=replace(config.network, **network)))
     for _ in range(3):
         result.iterate()
     for level in (result.agent.masters, result.agent.skills):
@@ -144,7 +163,43 @@ def test_graph_holds_the_normalizer_and_the_weights(learner):
     for i, (weight, bias) in enumerate(agent.skills.policy.layers(1)):
         assert np.array_equal(graph.initializers[f"weight{i}"], weight)
         assert np.array_equal(graph.initializers[f"bias{i}"], bias)
-    assert set(graph.operators) == OPERATORS
+    assert set(graph.operators) == OPERATORS - {"Elu"}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_of_every_kind_are_exported_as_they_are(tmp_path, name):
+    learner = trained(**NETWORKS[name])
+    bundle, parity = exported(learner, tmp_path / "bundle")
+    assert parity.worst <= TOLERANCE
+    network = learner.config.network
+    for file, own in (("skills/0", network.of_skills), ("masters/goal-1", network.of_masters)):
+        graph = read_graph(bundle.files[f"{file}.onnx"], file)
+        assert tuple(bias.size for _, bias in graph.layers[:-1]) == own.hidden
+        kinds = [o for o in graph.operators if o in ACTIVATIONS.values()]
+        assert kinds == [ACTIVATIONS[own.activation]] * len(own.hidden)
+    whole = load_bundle(str(tmp_path / "bundle"))  # what is read back reproduces its golden rows
+    assert len(load_skills(whole)) == 2
+    # And it is trained further: its skills and masters are read as networks again.
+    more = finetune(
+        *(whole, TaskId.parse("moving_bandits/goal-0"), tmp_path / "more"),
+        **{"name": "new", "updates": 0, "seed": 0, "start_from": "goal-1", "learner": "ppo"},
+        facts=environment(),
+    ).bundle
+    assert more.skill_hashes() == whole.skill_hashes()
+    rows = whole.golden.observation
+    old, new = (load_master(each, m)(rows) for each, m in ((whole, "goal-1"), (more, "new")))
+    assert np.abs(old - new).max() <= TOLERANCE
+
+
+def test_an_elu_with_another_slope_is_refused():
+    learner = trained(activation="elu")
+    data = network_bytes(learner.agent.skills, 0, learner.agent.normalizer, "x")
+    proto = onnx.load_from_string(data)
+    for node in proto.graph.node:
+        if node.op_type == "Elu":
+            node.attribute.append(onnx.helper.make_attribute("alpha", 2.0))
+    with pytest.raises(UserError, match="x: attributes of operator 'Elu' are not accepted"):
+        read_graph(proto.SerializeToString(), "x")
 
 
 @pytest.mark.parametrize("batch", [1, 2, 1000])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from policies.mlsh.networks import Adam, Normalizer, StackedMLP
+from policies.mlsh.networks import Adam, Normalizer, StackedMLP, activate, activation_slope
 
 # Imports triton, where torch brings it, before a test has loaded Mesa: their two LLVMs crash.
 torch.optim.Adam([torch.zeros(1, requires_grad=True)])
@@ -12,8 +12,11 @@ torch.optim.Adam([torch.zeros(1, requires_grad=True)])
 ROWS, INPUTS, OUTPUTS, EXTRA = 3, 5, 2, 2
 
 
-def stack(hidden=(8, 6), gain=1.0) -> StackedMLP:
-    result = StackedMLP(ROWS, (INPUTS, *hidden, OUTPUTS), EXTRA)
+MODULES = {"tanh": torch.nn.Tanh, "elu": torch.nn.ELU}
+
+
+def stack(hidden=(8, 6), gain=1.0, activation="tanh") -> StackedMLP:
+    result = StackedMLP(ROWS, (INPUTS, *hidden, OUTPUTS), EXTRA, activation=activation)
     for row in range(ROWS):
         result.initialize(row, np.random.default_rng(row), output_gain=gain, log_std=-0.5)
     return result
@@ -29,24 +32,26 @@ def as_torch(nets: StackedMLP, row: int) -> torch.nn.Sequential:
         linear = torch.nn.Linear(*weight.shape)
         linear.weight.data = torch.from_numpy(weight.T.copy())
         linear.bias.data = torch.from_numpy(bias.copy())
-        modules += [linear, torch.nn.Tanh()]
+        modules += [linear, MODULES[nets.activation]()]
     return torch.nn.Sequential(*modules[:-1])
 
 
 # Stack ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("activation", MODULES)
 @pytest.mark.parametrize("hidden", [(), (8,), (8, 6)])
-def test_rows_and_stack_agree(hidden):
-    nets, x = stack(hidden), inputs()
+def test_rows_and_stack_agree(hidden, activation):
+    nets, x = stack(hidden, activation=activation), inputs()
     for row in range(ROWS):
         out = nets.forward_row(row, x[row])
         assert np.abs(nets.forward_numpy(x)[row] - out).max() <= 1e-6
         assert np.array_equal(nets.activations(row, x[row])[-1], out)
 
 
-def test_stack_is_what_torch_calls_an_mlp():
-    nets, x = stack(), inputs()
+@pytest.mark.parametrize("activation", MODULES)
+def test_stack_is_what_torch_calls_an_mlp(activation):
+    nets, x = stack(activation=activation), inputs()
     for row in range(ROWS):
         plain = as_torch(nets, row)
         expected = plain(torch.from_numpy(x[row])).detach().numpy()
@@ -62,9 +67,25 @@ def test_layers_are_views_of_the_row():
     assert nets.numpy[2, -len(end) :].tolist() == end
 
 
+def test_activation_is_elu_with_alpha_one():
+    # elu(2) = 2, elu(0) = 0, elu(-1) = exp(-1) - 1 = -0.63212; slopes 1, 1, exp(-1) = 0.36788.
+    x = np.array([2, 0, -1, -200, 200], np.float32)
+    y = activate("elu", x.copy())
+    assert y == pytest.approx([2, 0, -0.63212, -1, 200], abs=1e-5)
+    assert activation_slope("elu", y) == pytest.approx([1, 1, 0.36788, 0, 1], abs=1e-5)
+
+
+def test_a_stack_is_of_tanh_unless_it_says_otherwise():
+    nets, x = stack(), inputs()
+    (first, b0), (second, b1), (last, b2) = nets.layers(1)
+    plain = np.tanh(np.tanh(x[1] @ first + b0) @ second + b1) @ last + b2
+    assert np.array_equal(nets.forward_row(1, x[1]), plain)  # to the bit
+
+
+@pytest.mark.parametrize("activation", MODULES)
 @pytest.mark.parametrize("hidden", [(), (8,), (8, 6)])
-def test_backward_is_torchs(hidden):
-    nets, x = stack(hidden), inputs()
+def test_backward_is_torchs(hidden, activation):
+    nets, x = stack(hidden, activation=activation), inputs()
     slope = np.random.default_rng(2).standard_normal((len(x[0]), OUTPUTS)).astype(np.float32)
     for row in range(ROWS):
         plain = as_torch(nets, row)

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ import torch
 from policies.mlsh import ppo as module
 from policies.mlsh.actor_critic import ActorCriticBatch
 from policies.mlsh.advantage_normalization import normalize_advantages
+from policies.mlsh.config import NetworkConfig
 from policies.mlsh.losses import Minibatch, policy_sums, value_sums
 from policies.mlsh.mlsh import Mlsh
+from policies.mlsh.networks import Activation
 from policies.mlsh.ppo import UpdateStats, ppo_update
 from tests.support.bundles import small_config
 from tests.support.learners import PPO, by_torch, draw, level, log_prob, plain, rng, shuffle
@@ -140,6 +143,12 @@ def test_a_policy_without_samples_does_not_move():
 
 # Gradients --------------------------------------------------------------------------------
 
+NETWORKS = [
+    NetworkConfig(hidden=hidden, value_hidden=values, activation=activation)
+    for activation in get_args(Activation)
+    for hidden, values in (((8,), None), ((), (8, 6)), ((8, 6), ()))
+]
+
 
 def moved(policies: ActorCriticBatch, row: int, n=40) -> Minibatch:
     """Samples of a policy that has moved since it drew them, some beyond the clip."""
@@ -150,10 +159,11 @@ def moved(policies: ActorCriticBatch, row: int, n=40) -> Minibatch:
     return replace(s, value=value, target=(value + random.standard_normal(n)).astype(np.float32))
 
 
+@pytest.mark.parametrize("network", NETWORKS, ids=str)
 @pytest.mark.parametrize("entropy", [0.0, 0.3])
 @pytest.mark.parametrize("log_stds", [0, 3])
-def test_gradient_of_the_policy_is_torchs(log_stds, entropy):
-    policies = level(log_stds=log_stds)
+def test_gradient_of_the_policy_is_torchs(log_stds, entropy, network):
+    policies = level(log_stds=log_stds, network=network)
     for row in range(2):
         policies.policy.initialize(row, rng(row), output_gain=1, log_std=-0.3)
         s = moved(policies, row)
@@ -175,9 +185,10 @@ def test_gradient_of_the_policy_is_torchs(log_stds, entropy):
         assert 0 < ours.clipped == ((ratio - 1).abs() > PPO.clip).sum().item() < len(s)
 
 
+@pytest.mark.parametrize("network", NETWORKS, ids=str)
 @pytest.mark.parametrize("clip", [None, 0.5])
-def test_gradient_of_the_value_is_torchs(clip):
-    policies, ppo = level(), replace(PPO, value_clip=clip)
+def test_gradient_of_the_value_is_torchs(clip, network):
+    policies, ppo = level(network=network), replace(PPO, value_clip=clip)
     s = moved(policies, 1)
     ours = value_sums(policies.value, 1, s, ppo)
     parameters = torch.from_numpy(policies.value.numpy[1]).clone().requires_grad_()

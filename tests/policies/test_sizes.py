@@ -25,6 +25,8 @@ from tests.support.bundles import small_config
         ("threads=100000", "threads 100,000: at most 1,024 are accepted"),
         ("mlsh.rollout_ticks=1000000000", "steps of a rollout, "),
         ("network.hidden=[100000, 100000]", "units of a layer, 100,000"),
+        ("network.value_hidden=[100000]", "network.value_hidden, units of a layer, 100,000"),
+        (f"network.skill_hidden={[8] * 20}", "network.skill_hidden, layers, 20: at most 16"),
     ],
 )
 def test_sizes_are_bounded(setting, said):

@@ -10,6 +10,7 @@ from policies.mlsh.losses import Minibatch
 PPO = PpoConfig(learning_rate=0.05, gamma=0.99, gae_lambda=0.98, epochs=4, minibatch=1000)
 
 SHUFFLE = 5
+TORCH = {"tanh": torch.tanh, "elu": torch.nn.functional.elu}
 
 
 def rng(seed=SHUFFLE):
@@ -20,8 +21,11 @@ def shuffle(seed=SHUFFLE):
     return lambda row, group: np.random.default_rng([seed, row, group])
 
 
-def level(*, outputs=3, log_stds=0, count=2, ppo=PPO) -> ActorCriticBatch:
-    result = ActorCriticBatch(count, 4, outputs, NetworkConfig(hidden=(8,)), ppo, log_stds)
+SMALL = NetworkConfig(hidden=(8,))
+
+
+def level(*, outputs=3, log_stds=0, count=2, ppo=PPO, network=SMALL) -> ActorCriticBatch:
+    result = ActorCriticBatch(count, 4, outputs, network, ppo, log_stds)
     for row in range(count):
         result.reset(row, rng(row))
     return result
@@ -70,5 +74,5 @@ def by_torch(stack, row, x, parameters=None):
         weight = parameters[start : start + w.size].reshape(w.shape)
         bias = parameters[start + w.size : start + w.size + b.size]
         y, start = y @ weight + bias, start + w.size + b.size
-        y = torch.tanh(y) if i < len(layers) - 1 else y
+        y = TORCH[stack.activation](y) if i < len(layers) - 1 else y
     return y, parameters[start:]
