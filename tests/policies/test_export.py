@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from policies.bundle import export as module
+from policies.bundle.bundle import load_bundle
 from policies.bundle.export import check_parity, export, master_entry, network_bytes, provenance_of
 from policies.bundle.manifest import MANIFEST
-from policies.bundle.bundle import load_bundle
 from policies.bundle.onnx_reader import ACTIVATIONS, OPERATORS, read_graph
 from policies.bundle.runtime import TOLERANCE, Network, load_master, load_skills
 from policies.mlsh.mlsh import Mlsh

@@ -257,16 +257,19 @@ class TestRefused:
             learn, bundle, tmp_path / "x", robot="omnu"
         )
 
-    def test_configuration_of_another_bundle(self, bundle, bundle_path, tmp_path):
+    @pytest.mark.parametrize(
+        "another", [{"hidden": [32, 32]}, {"skill_hidden": [8]}, {"activation": "elu"}], ids=str
+    )
+    def test_configuration_of_another_bundle(self, bundle, bundle_path, tmp_path, another):
         files = {n: d for n, d in bundle.files.items() if n != MANIFEST}
         config = dict(bundle.manifest.provenance.config)
-        config["network"] = {**config["network"], "hidden": [32, 32]}
+        config["network"] = {**config["network"], **another}
         provenance = replace(bundle.manifest.provenance, config=config)
         manifest = replace(bundle.manifest, provenance=provenance)
         other = write_bundle(manifest, files, bundle_path)
         text = refusal(learn, other, tmp_path / "x")
         assert "provenance.config is not of this bundle" in text
-        assert "(2, 5, 1, (64, 64))" in text
+        assert "(2, 5, 1, (64, 64), 'Tanh')" in text
 
     def test_no_configuration(self, bundle, bundle_path, tmp_path):
         files = {n: d for n, d in bundle.files.items() if n != MANIFEST}
