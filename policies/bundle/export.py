@@ -48,7 +48,7 @@ class Parity:
     """The largest difference between torch and ONNX Runtime, over all networks."""
 
     golden: float
-    random: float
+    random: float  # in units of a network's largest output, where that is above 1
 
     @property
     def worst(self) -> float:
@@ -93,6 +93,9 @@ def check_parity(
 ) -> Parity:
     """Compare every graph with torch on golden and on random observations.
 
+    Outputs of networks without bounds between their layers (ELU) are large on random observations,
+    and rounded to as many digits.
+
     Raises:
         UserError: they differ by more than the tolerance; nothing may be exported.
     """
@@ -101,15 +104,13 @@ def check_parity(
     # Three deviations wide, so that the clip of the normalizer is met as well.
     spread = rng.standard_normal((RANDOM_ROWS, len(shift))) * 3
     random = (shift + spread / scale).astype(np.float32)
-    worst = []
-    for rows in (golden, random):
-        errors = [
-            np.abs(
-                Network(data, "export")(rows) - torch_outputs(level, row, normalizer, rows)
-            ).max()
-            for data, level, row in graphs
-        ]
-        worst.append(float(max(errors)))
+    worst = [0.0, 0.0]
+    for data, level, row in graphs:
+        for i, rows in enumerate((golden, random)):
+            expected = torch_outputs(level, row, normalizer, rows)
+            error = np.abs(Network(data, "export")(rows) - expected).max()
+            unit = max(1.0, float(np.abs(expected).max())) if i else 1.0
+            worst[i] = float(np.maximum(worst[i], error / unit))
     parity = Parity(*worst)
     if not parity.worst <= TOLERANCE:
         raise UserError(

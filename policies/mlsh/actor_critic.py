@@ -28,6 +28,7 @@ class ActorCriticBatch:
         log_stds: A for skills, 0 for masters.
         masked_inputs: elements of the observation that the policies do not see.
         masked_value_inputs: those that the value functions do not see.
+        privileged: P, further elements that the value functions alone see, behind the observation.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class ActorCriticBatch:
         log_stds: int,
         masked_inputs: Sequence[int] = (),
         masked_value_inputs: Sequence[int] = (),
+        privileged: int = 0,
     ) -> None:
         self.ppo = ppo
         self.initial_log_std = network.initial_log_std
@@ -48,7 +50,7 @@ class ActorCriticBatch:
         )
         self.value = StackedMLP(
             count,
-            (inputs, *network.value_sizes, 1),
+            (inputs + privileged, *network.value_sizes, 1),
             masked_inputs=masked_value_inputs,
             activation=network.activation,
         )
@@ -69,7 +71,7 @@ class ActorCriticBatch:
             self.value_adam.reset(row)
 
     def values(self, x: NDArray[np.float32], row: NDArray[np.intp]) -> NDArray[np.float32]:
-        """(n,) return predicted by value function `row[i]` for observation x[i] (n, O)."""
+        """(n,) return predicted by value function `row[i]` for its input x[i] (n, O + P)."""
         out = np.empty(len(x), np.float32)
         for k in np.unique(row):
             mine = np.flatnonzero(row == k)
@@ -122,6 +124,7 @@ class Agent:
         masked_inputs: elements of the observation that the skills do not see; their value
             functions do.
         masked_master_inputs: those that the masters and their value functions do not see.
+        privileged: P, elements that the skills' value functions see beside the observation.
     """
 
     def __init__(
@@ -138,6 +141,7 @@ class Agent:
         group_ids: Sequence[int] | None = None,
         masked_inputs: Sequence[int] = (),
         masked_master_inputs: Sequence[int] = (),
+        privileged: int = 0,
     ) -> None:
         self.masters = ActorCriticBatch(
             groups,
@@ -157,8 +161,10 @@ class Agent:
             skill,
             action_size,
             masked_inputs,
+            privileged=privileged,
         )
         self.normalizer = Normalizer(observation_size)
+        self.privileged_normalizer = Normalizer(privileged)
         # Per skill a network from observations (n, O), not normalized, to actions (n, A), in place
         # of `skills`: those of a bundle that were trained elsewhere. Empty: there are none.
         self.imported_skills: tuple[Callable[[NDArray[np.float32]], NDArray[np.float32]], ...] = ()
@@ -206,7 +212,12 @@ class Agent:
             **self.skills.state("skills"),
             **self.masters.state("masters"),
             **normalizer_state(self.normalizer, "observation"),
+            **self._privileged_state(),
         }
+
+    def _privileged_state(self) -> dict[str, NDArray[np.generic]]:
+        normalizer = self.privileged_normalizer
+        return normalizer_state(normalizer, "privileged") if len(normalizer.mean) else {}
 
     def restore(self, arrays: dict[str, NDArray[np.generic]]) -> None:
         """Restore from arrays of `state`."""
@@ -217,6 +228,8 @@ class Agent:
         """Restore the skills and their observation statistics alone."""
         self.skills.restore("skills", arrays)
         restore_normalizer(self.normalizer, "observation", arrays)
+        if len(self.privileged_normalizer.mean):
+            restore_normalizer(self.privileged_normalizer, "privileged", arrays)
 
 
 def put(arrays: dict[str, NDArray[np.generic]], name: str, target: NDArray[Any]) -> None:

@@ -168,6 +168,10 @@ class NetworkConfig:
     # Observation terms that are not an input of the masters: a few hundred decisions are too few
     # to learn which of many joints matter.
     hidden_from_masters: tuple[str, ...] = ()
+    # What the skills' value functions see beside the observation, by name: true values of
+    # observation terms, also of those that are no policy input; signals of the task family and of
+    # robot.yaml; `sim_params`, what the episode drew. No part of a bundle.
+    privileged: tuple[str, ...] = ()
 
     @property
     def of_skills(self) -> NetworkConfig:

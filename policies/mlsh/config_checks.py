@@ -6,6 +6,7 @@ import sys
 
 from policies.mlsh.config import NetworkConfig, TrainConfig
 from policies.mlsh.offpolicy_config import OffPolicyConfig
+from sim.envs.privileged import check_privileged
 from sim.errors import UserError, unknown
 from sim.interface import Interface
 from sim.physics.robot_model import load_robot
@@ -38,7 +39,11 @@ def check_names(config: TrainConfig) -> None:
             f"over mlsh.warmup {config.mlsh.warmup}, whose first update is the probe's; set "
             "mlsh.warmup to 2 or more, or mlsh.probe to none"
         )
-    interface = load_robot(config.robot).interface.with_terms(family.terms)
+    robot = load_robot(config.robot)
+    check_privileged(
+        robot, family, config.network.privileged, randomized=config.domain_randomization
+    )
+    interface = robot.interface.with_terms(family.terms)
     for setting in ("hidden_from_skills", "hidden_from_masters"):
         hidden_elements(interface, config.network, setting)
 

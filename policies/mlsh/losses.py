@@ -7,6 +7,7 @@ tests/policies/test_ppo.py compares them with torch's.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -31,13 +32,30 @@ class Minibatch:
     value: Float32  # (n,) when it was drawn
     target: Float32  # (n,) return
     group: NDArray[np.intp]  # (n,) whose task it was
+    privileged: Float32 | None = None  # (n, P) that the value function sees beside `obs`
+
+    @property
+    def value_obs(self) -> Float32:
+        """(n, O + P) what the value function sees."""
+        return with_privileged(self.obs, self.privileged)
 
     def __len__(self) -> int:
         return len(self.obs)
 
     def take(self, index: NDArray[np.intp] | slice) -> Minibatch:
         """Select samples by index, in any order."""
-        return Minibatch(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        return Minibatch(**{name: values[index] for name, values in self._given()})
+
+    def _given(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        """The fields that the samples have."""
+        for field in fields(self):
+            if (values := getattr(self, field.name)) is not None:
+                yield field.name, values
+
+
+def with_privileged(obs: Float32, privileged: Float32 | None) -> Float32:
+    """Observations (..., O) with privileged values (..., P) behind them, if there are any."""
+    return obs if privileged is None else np.concatenate([obs, privileged], axis=-1)
 
 
 @dataclass(frozen=True)
@@ -97,7 +115,7 @@ def policy_sums(
 
 def value_sums(stack: StackedMLP, row: int, part: Minibatch, ppo: PpoConfig) -> LossTerms:
     """Squared error of value function `row`, with its coefficient."""
-    saved = stack.activations(row, part.obs)
+    saved = stack.activations(row, part.value_obs)
     predicted = saved[-1][:, 0]
     off = predicted - part.target
     error, slope = off * off, 2 * off

@@ -86,6 +86,7 @@ class Mlsh:
             group_ids=self.groups.group_ids,
             sim_params=config.sim_params,
             domain_randomization=read_ranges(self.robot) if config.domain_randomization else None,
+            privileged=config.network.privileged,
         )
         interface, network = self.env.interface, config.network
         self.agent = Agent(
@@ -100,6 +101,7 @@ class Mlsh:
             group_ids=self.groups.group_ids,
             masked_inputs=hidden_elements(interface, network, "hidden_from_skills"),
             masked_master_inputs=hidden_elements(interface, network, "hidden_from_masters"),
+            privileged=self.env.privileged.shape[1],
         )
         self.collector = Collector(self.env, self.agent, method, config.seed)
         for task, returns in zip(self.family.tasks, self.reference_returns, strict=True):
@@ -157,6 +159,8 @@ class Mlsh:
         skill = self._update_skills(rollout, joint) if learns else None
         if self.agent.learns_statistics and not self.freeze_skills:
             self.agent.normalizer.update(rollout.raw, self.groups.all_reduce)
+        if rollout.raw_privileged is not None and not self.freeze_skills:
+            self.agent.privileged_normalizer.update(rollout.raw_privileged, self.groups.all_reduce)
         self.schedule.advance()
         self.iteration += 1
         diverged = self.groups.all_reduce(np.array([self.env.diverged], np.float64))

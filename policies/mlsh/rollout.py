@@ -42,6 +42,10 @@ class Rollout:
     decision_obs: Float32  # (T, B, O) what it was taken from; zero elsewhere
     decision_log_prob: Float32  # (T, B)
     tick: NDArray[np.int64]  # (T, B) of the episode
+    # What the skills' value functions see beside the observation, None where that is nothing.
+    raw_privileged: Float32 | None = None  # (T, B, P) before normalization
+    privileged: Float32 | None = None  # (T+1, B, P)
+    final_privileged: Float32 | None = None  # (M, P)
 
     @property
     def done(self) -> Bools:
@@ -132,6 +136,8 @@ class Collector:
         episode_tick = np.empty((ticks, b), np.int64)
         final_at: list[NDArray[np.intp]] = []
         final_obs: list[Float32] = []
+        privileged = np.empty((ticks + 1, *env.privileged.shape), np.float32)
+        final_privileged = [np.zeros((0, privileged.shape[-1]), np.float32)]
         noise = self.by_group(
             Stream.ACTIONS, iteration, lambda r, e: r.standard_normal((ticks, e, a), np.float32)
         )
@@ -150,6 +156,7 @@ class Collector:
         for t in range(ticks):
             raw[t] = self.raw
             obs[t] = agent.normalizer(self.raw)
+            privileged[t] = env.privileged
             tick = episode_tick[t] = env.world.ticks.copy()  # (B,) of each simulation's episode
             due = (tick == 0) | (self.left == 0)
             if due.any():
@@ -177,6 +184,9 @@ class Collector:
                 final_at.append(np.stack([np.full(len(ids), t), ids], axis=1))
                 final_obs.append(agent.normalizer(np.stack(info["final_obs"][ended])))
                 success[t] = info["final_info"]["success"]
+                if privileged.size:
+                    final_privileged.append(info["final_info"]["privileged"][ended])
+        privileged[ticks] = env.privileged
         obs[ticks] = agent.normalizer(self.raw)
         chooser.finish(obs[ticks])
         log_prob = (
@@ -201,7 +211,19 @@ class Collector:
             decision_obs=decision_obs,
             decision_log_prob=decision_log_prob,
             tick=episode_tick,
+            **self._privileged(privileged, np.concatenate(final_privileged)),
         )
+
+    def _privileged(self, raw: Float32, final: Float32) -> dict[str, Float32]:
+        """The privileged part of a rollout, normalized as the observations are."""
+        if not raw.size:
+            return {}
+        normalize = self.agent.privileged_normalizer
+        return {
+            "raw_privileged": raw[:-1],
+            "privileged": normalize(raw),
+            "final_privileged": normalize(final),
+        }
 
     def _take(self, where: Bools, decision: Decision) -> None:
         self.pending.skill = np.where(where, decision.skill, self.pending.skill)

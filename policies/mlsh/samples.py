@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from policies.mlsh.actor_critic import ActorCriticBatch
 from policies.mlsh.config import MlshConfig
 from policies.mlsh.gae import master_advantages, skill_advantages
-from policies.mlsh.losses import Minibatch
+from policies.mlsh.losses import Minibatch, with_privileged
 from policies.mlsh.rollout import Bools, Float32, Rollout
 
 # Observations (n, O) and the row of the level to ask (n,), to values (n,).
@@ -56,7 +56,7 @@ def master_samples(
         rollout.decided,
         value,
         rollout.done,
-        _end_values(rollout, rewards, level.values, asked, method),
+        _end_values(rollout, rollout.final_obs, rewards, level.values, asked, method),
         last.astype(np.float32),
         gamma=level.ppo.gamma,
         gae_lambda=level.ppo.gae_lambda,
@@ -102,17 +102,20 @@ def skill_samples(
     columns = np.flatnonzero(np.repeat(joint, method.envs))
     reward, skill = rewards.reward[:, columns], rollout.skill[:, columns]
     obs, done = rollout.obs[:, columns], rollout.done[:, columns]
+    privileged = None if rollout.privileged is None else rollout.privileged[:, columns]
+    seen = with_privileged(obs, privileged)
     chosen = ~rollout.is_random[:, columns]
     group = np.broadcast_to(columns // method.envs, reward.shape)
 
     def values(o: Float32, z: NDArray[np.intp]) -> Float32:
         return level.values(o.reshape(-1, o.shape[-1]), z.ravel()).reshape(z.shape)
 
-    value = values(obs[:-1], skill)
+    value = values(seen[:-1], skill)
     following = np.concatenate([skill[1:], skill[-1:]])
     same = method.skill_bootstrap == "same"
-    next_value = values(obs[1:], skill if same else following)
-    end = _end_values(rollout, rewards, level.values, rollout.skill, method)
+    next_value = values(seen[1:], skill if same else following)
+    final = with_privileged(rollout.final_obs, rollout.final_privileged)
+    end = _end_values(rollout, final, rewards, level.values, rollout.skill, method)
     next_value = np.where(done, end[:, columns], next_value)
     if not method.bootstrap_truncated:
         next_value[-1] = 0
@@ -133,6 +136,7 @@ def skill_samples(
                 value=value[mine],
                 target=target[mine],
                 group=group[mine],
+                privileged=None if privileged is None else privileged[:-1][mine],
             )
         )
     return samples
@@ -140,6 +144,7 @@ def skill_samples(
 
 def _end_values(
     rollout: Rollout,
+    final: Float32,
     rewards: ScaledRewards,
     values: Values,
     asked: NDArray[np.intp],
@@ -149,6 +154,7 @@ def _end_values(
 
     Args:
         rollout: where episodes ended.
+        final: (M, ...) what the value functions see there.
         rewards: what a termination is worth.
         values: value functions of the level.
         asked: (T, B) index of the value function.
@@ -160,6 +166,6 @@ def _end_values(
     end = np.zeros_like(rollout.reward)
     t, b = rollout.final_at.T
     keep = rollout.truncated[t, b] & method.bootstrap_truncated
-    end[t, b] = np.where(keep, values(rollout.final_obs, asked[t, b]), 0)
+    end[t, b] = np.where(keep, values(final, asked[t, b]), 0)
     end[t, b] = np.where(rollout.terminated[t, b], rewards.terminal[b], end[t, b])
     return end

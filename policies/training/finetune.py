@@ -261,7 +261,9 @@ def task_config(
     # All skills, with those that were derived from others.
     count = len(bundle.skills)
     method = replace(config.mlsh, skills=count, envs=max(config.mlsh.envs, 2 * count))
-    config = replace(config, mlsh=method)
+    # Value functions of skills that stay as they are have nothing to see.
+    network = replace(config.network, privileged=())
+    config = replace(config, mlsh=method, network=network)
     changed = replace(config, family=family.name, family_parameters=parameters, seed=seed)
     if not own:  # whole episodes, as the skills' own family has been given in its recipe
         n = config.mlsh.decision_ticks

@@ -50,6 +50,7 @@ IDLE_ALONE = {
         "skill",
         "network.initial_log_std",
         "network.normalize_observations",
+        "network.privileged",
         "mlsh.random_skill_fraction",
     )
 }

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ LATER: dict[str, Any] = {
     **dict.fromkeys(("network.skill_hidden", "network.master_hidden", "network.value_hidden")),
     "network.activation": "tanh",
     "network.master_activation": None,
+    "network.privileged": [],
 }
 FILES = ("robot.yaml", "model.xml", RANGES)  # of every robot; some have more, named in model.xml
 
@@ -105,6 +106,9 @@ def trained_now(config: TrainConfig) -> Trained:
     family = {} if source is None else {f"{FAMILY}{config.family}": source.digest}
     files = {name: _digest(path.read_bytes()) for name, path in _files(robot.model_path).items()}
     files["robot.yaml"] = robot.interface.digest  # but for comments
+    # Signals are no part of the interface; of these, value functions learned.
+    if seen := [s for s in robot.signals if s.name in config.network.privileged]:
+        files["signals"] = _digest(json.dumps([asdict(s) for s in seen]).encode())
     return Trained(config, files | family)
 
 

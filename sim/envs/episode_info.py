@@ -15,10 +15,20 @@ def labeled(name: str, values: NDArray[Any], rows: Bools) -> dict[str, Any]:
     return {name: values, f"_{name}": rows.copy()} if rows.any() else {}
 
 
-def final_info(observation: NDArray[np.float32], success: Bools, ended: Bools) -> dict[str, Any]:
-    """Last observations and infos of the episodes that end in rows `ended`, before their reset."""
+def final_info(
+    observation: NDArray[np.float32],
+    success: Bools,
+    ended: Bools,
+    privileged: NDArray[np.float32],
+) -> dict[str, Any]:
+    """Last observations and infos of the episodes that end in rows `ended`, before their reset.
+
+    Privileged values (B, P) are among the infos if there are any.
+    """
     final = np.full(len(ended), None, object)
     for b in np.flatnonzero(ended):
         final[b] = observation[b].copy()
     last = labeled("success", success & ended, ended)
+    if privileged.size:
+        last |= labeled("privileged", privileged.copy(), ended)
     return {**labeled("final_obs", final, ended), "final_info": last, "_final_info": ended.copy()}

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import ArrayLike, NDArray
 
+from sim.envs.copied_env import KEPT, recreated
 from sim.envs.episode_info import final_info, labeled
 from sim.envs.episode_streams import EpisodeStreams
 from sim.envs.gymnasium_arguments import (
@@ -20,6 +21,7 @@ from sim.envs.gymnasium_arguments import (
     read_options,
     read_seeds,
 )
+from sim.envs.observation_noise import ObservationNoise
 from sim.envs.world import StepResult, World
 from sim.errors import listed
 from sim.interface import Floats, ObservationMemory
@@ -33,9 +35,6 @@ if TYPE_CHECKING:  # Pillow is imported only where something is rendered
 
 Bools = NDArray[np.bool_]
 Step = tuple[NDArray[np.float32], Floats, Bools, Bools, dict[str, Any]]
-# What copies and pickles have besides a snapshot; spaces have generators of their own.
-KEPT = ("spec", "closed", "diverged", "_np_random", "_np_random_seed")
-SPACES = ("action_space", "observation_space", "single_action_space", "single_observation_space")
 
 
 class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
@@ -69,6 +68,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         autoreset_mode: when an episode begins after another one: in the step that ends it
             (SAME_STEP), in the next, which ignores its action and rewards nothing (NEXT_STEP), or
             at a `reset` (DISABLED).
+        privileged: names of values that only value functions see (`sim.envs.privileged`).
         render_mode: `rgb_array`, or None if nothing is rendered.
         width: of a picture, pixels.
         height: of a picture, pixels.
@@ -77,6 +77,8 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         tasks: (G,) task numbers; a change takes effect when an episode begins.
         diverged: how often a simulation's state was no longer finite. It ends that episode as
             truncated and disturbs no other.
+        privileged: (B, P) privileged values of the states whose observation was returned last.
+            Those before a reset are in `info["final_info"]["privileged"]`.
 
     Raises:
         ValueError: `tasks` has another length than G, or E > 1 with `redraw`.
@@ -101,6 +103,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         domain_randomization: SimParams | None = None,
         max_episode_steps: int | None = None,
         autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
+        privileged: Sequence[str] = (),
         render_mode: str | None = None,
         width: int = WIDTH,
         height: int = HEIGHT,
@@ -115,6 +118,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
             sim_params,
             domain_randomization,
             max_episode_steps,
+            privileged,
         )
         self.interface = self.world.interface
         self.groups, self.envs, self.num_envs = groups, envs, groups * envs
@@ -143,9 +147,8 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         self._memory = ObservationMemory(self.interface, (self.num_envs,))
         self._remembers = self.interface.computed_terms.needs_memory
         self._last = np.zeros((self.num_envs, self.interface.observation_size), np.float32)
-        self._noise = [
-            t for t in self.interface.observation if noise and t.noises.any() and t.policy_input
-        ]
+        self._noise = ObservationNoise(self.interface, self.group_ids, envs) if noise else None
+        self.privileged = np.zeros((self.num_envs, self.world.privileged.size), np.float32)
         size, bound = self.interface.observation_size, np.float32(np.inf)
         self.single_observation_space = gym.spaces.Box(-bound, bound, (size,), np.float32)
         size = self.interface.action_size
@@ -190,6 +193,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         self._reseed(seeds, begin.ids)
         self._begin(begin.ids, redraw=self._redraw, chosen=begin.tasks)
         began = np.isin(np.arange(self.num_envs), begin.ids)
+        self._look(began)
         return self._observe(self.world.true_state()), self._task_info(began)
 
     def step(self, actions: NDArray[np.float32]) -> Step:
@@ -218,15 +222,17 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         if begun.any():
             fields, outcome = self._begin_in_next_step(begun, fields, outcome)
         observation = self._observe(fields)
+        self._look(slice(None), None if begun.any() else fields)
         self.diverged += int(outcome.diverged.sum())
         success = self.world.success(fields) & ~outcome.diverged
         self._ended = outcome.terminated | outcome.truncated
         info: dict[str, Any] = {}
         if self._mode == AutoresetMode.SAME_STEP and self._ended.any():
             begun = self._ended.copy()
-            info = final_info(observation, success, begun)
+            info = final_info(observation, success, begun, self.privileged)
             self._begin(np.flatnonzero(begun).astype(np.int32), redraw=self._redraw)
             observation[begun] = self._observe(self.world.true_state())[begun]
+            self._look(begun)
         info |= labeled("success", success & ~begun, ~begun) | self._task_info(begun)
         return observation, outcome.reward, outcome.terminated, outcome.truncated, info
 
@@ -288,6 +294,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         self.tasks[group] = task
         ids = np.arange(group * self.envs, (group + 1) * self.envs, dtype=np.int32)
         self._begin(ids, redraw=False)
+        self._look(slice(int(ids[0]), int(ids[-1]) + 1))
         return self._observe(self.world.true_state())
 
     def snapshot(self) -> dict[str, NDArray[np.generic]]:
@@ -299,6 +306,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
             "steps": np.array(self._steps),
             **({} if self._mode == AutoresetMode.SAME_STEP else {"ended": self._ended.copy()}),
             **(self._memory.snapshot() if self._remembers else {}),
+            **({"privileged": self.privileged.copy()} if self.privileged.size else {}),
         }
 
     def restore(self, state: dict[str, NDArray[np.generic]]) -> NDArray[np.float32]:
@@ -314,12 +322,14 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
             self._ended = state["ended"].astype(bool)
         if self._remembers:
             self._memory.restore(state)
+        if self.privileged.size:
+            self.privileged[:] = state["privileged"]
         return self._observe(self.world.true_state())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles continue from the state of this environment."""
-        kept = {name: vars(self)[name] for name in KEPT + SPACES if name in vars(self)}
-        return _again, (type(self), self._arguments, self.snapshot()), kept
+        kept = {name: vars(self)[name] for name in KEPT if name in vars(self)}
+        return recreated, (type(self), self._arguments, self.snapshot()), kept
 
     # Episodes -----------------------------------------------------------------------------
 
@@ -370,31 +380,15 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         return labeled("task", names, begun)
 
     def _observe(self, fields: dict[str, Floats]) -> NDArray[np.float32]:
+        noise = None if self._noise is None else self._noise.draw(self.seed, self._steps)
         observation = self.interface.observe(
-            self.world.measurements(fields), noise=self._draw_noise(), memory=self._memory
+            self.world.measurements(fields), noise=noise, memory=self._memory
         )
         if self._remembers:
             self._last[:] = observation
         return observation
 
-    def _draw_noise(self) -> dict[str, Floats]:
-        """Noise per term (B, count), the same whenever it is asked for in one step."""
-        if not self._noise:
-            return {}
-        rngs = [generator(self.seed, Stream.NOISE, self._steps, g) for g in self.group_ids]
-        # Apart from the fields: the task is evaluated on true values, not on measurements.
-        return {
-            term.name: term.noises
-            * np.concatenate([r.standard_normal((self.envs, term.count)) for r in rngs])
-            for term in self._noise
-        }
-
-
-def _again(
-    kind: type[TaskVectorEnv], arguments: dict[str, Any], state: dict[str, NDArray[np.generic]]
-) -> TaskVectorEnv:
-    """Recreate the environment of a copy or a pickle."""
-    env = kind(**arguments)
-    if state["episodes"].any():
-        env.restore(state)
-    return env
+    def _look(self, rows: Bools | slice, fields: dict[str, Floats] | None = None) -> None:
+        """Read the privileged values of some rows, from the present state without `fields`."""
+        if self.privileged.size:
+            self.privileged[rows] = self.world.privileged_values(fields)[rows]

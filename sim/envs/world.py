@@ -14,6 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.envs.family_calls import FamilyCalls
+from sim.envs.privileged import (
+    Privileged,
+    check_privileged,
+    family_signals,
+    privileged_signals,
+)
 from sim.errors import UserError
 from sim.interface import Floats
 from sim.physics.batched_physics import BatchedPhysics
@@ -27,7 +33,6 @@ from sim.tasks.base import (
     HasObstacles,
     HasPoseReset,
     HasRewards,
-    HasSignals,
     HasTaskDynamics,
     TaskFamily,
 )
@@ -70,6 +75,7 @@ class World:
         sim_params: what differs from the nominal model, fixed.
         domain_randomization: what each episode draws around that, as ranges.
         max_episode_steps: ticks after which an episode is truncated; by default the family's.
+        privileged: names of privileged values, see `sim.envs.privileged`.
 
     Attributes:
         terms: the family's reward terms, with what each has brought; None without.
@@ -85,6 +91,7 @@ class World:
         sim_params: SimParams | None = None,
         domain_randomization: SimParams | None = None,
         max_episode_steps: int | None = None,
+        privileged: Sequence[str] = (),
     ) -> None:
         have = [term.name for term in robot.interface.observation]
         if missing := [name for name in family.requires if name not in have]:
@@ -96,22 +103,26 @@ class World:
         self._calls = FamilyCalls(family, size)
         self.max_episode_steps = max_episode_steps or family.ticks
         self.interface = robot.interface.with_terms(family.terms)
-        signals = family.signals if isinstance(family, HasSignals) else ()
-        where = f"task family {family.name!r}"
+        randomized = (domain_randomization or NOMINAL) != NOMINAL
+        check_privileged(robot, family, privileged, randomized=randomized)
+        signals, where = family_signals(family), f"task family {family.name!r}"
         self.terms: RewardSum | None = None
         if isinstance(family, HasRewards):
             commands = callable(getattr(family, "command", None))
             self.terms = RewardSum(family.rewards, robot, size, where, has_command=commands)
             signals = (*signals, *self.terms.signals)
-        check_signals(signals, self.interface, where)
+        more = privileged_signals(robot, family, privileged)
+        check_signals((*signals, *more), self.interface, where)
 
         def scene(spec: mujoco.MjSpec) -> None:
             self._calls.call("scene", spec)
             for signal in signals:
                 signal.add_to(spec, where)
+            for signal in more:
+                signal.add_to(spec, f"robot {robot.name!r}")
 
         model = robot.compile(scene)
-        self.physics = BatchedPhysics(self.interface, model, size, threads, signals)
+        self.physics = BatchedPhysics(self.interface, model, size, threads, (*signals, *more))
         if family.places and not self.physics.movable:
             raise UserError(
                 f"task family {family.name!r} needs a robot that can be put somewhere: robot "
@@ -125,6 +136,8 @@ class World:
         if (sim_params or NOMINAL, domain_randomization or NOMINAL) != (NOMINAL, NOMINAL):
             both = sim_params or NOMINAL, domain_randomization or NOMINAL
             self.varied = PerturbedSim(self.physics, self.interface, *both)
+        sizes = self.physics.signal_sizes if privileged else {}
+        self.privileged = Privileged(privileged, self.interface, sizes, self._drawn.shape[1])
         self.layout: EpisodeState = {}
         self.ticks = np.zeros(size, np.int64)  # (B,) since the episode began
         self.command = np.tile(self.interface.safe_command, (size, 1))  # (B, A) in force
@@ -184,6 +197,21 @@ class World:
         """Every observation term's true value, (B, size); without the signals."""
         robot = self.physics.fields()
         return {**robot, **self._calls.fields(self.layout, robot)}
+
+    @property
+    def _drawn(self) -> Floats:
+        """(B, n) the sim parameters that the episodes drew."""
+        return np.zeros((self.size, 0)) if self.varied is None else self.varied.drawn
+
+    def privileged_values(self, fields: dict[str, Floats] | None = None) -> NDArray[np.float32]:
+        """(B, P) privileged values.
+
+        Args:
+            fields: true values with the signals; by default those of the present state.
+        """
+        if fields is None:
+            fields = {**self.true_state(), **self.physics.signals()}
+        return self.privileged.values(fields, self._drawn)
 
     def measurements(self, fields: dict[str, Floats]) -> dict[str, Floats]:
         """Returns the sensor values (B, size) per term; `fields` are the present true values."""

@@ -20,6 +20,8 @@ from sim.interface import Interface, interface_from_dict
 
 ROBOTS = Path(__file__).parents[1] / "robots"
 GROUP = "mlsh_ros.robots"  # of entry points: name -> package.folder
+# Keys of a robot.yaml that only simulation and training read (`sim.physics.simulation_only`).
+SIMULATION_ONLY = ("signals",)
 
 
 def robot_names() -> list[str]:
@@ -77,13 +79,24 @@ def read_interface(path: Path) -> Interface:
     Raises:
         UserError: the file is missing, no YAML mapping, of another schema, or invalid.
     """
-    interface = interface_from_dict(read_data(path), str(path))
+    return read_robot_file(path)[0]
+
+
+def read_robot_file(path: Path) -> tuple[Interface, dict[str, Any]]:
+    """The interface that a robot.yaml describes, and what it says for simulation alone.
+
+    Raises:
+        UserError: as of `read_interface`.
+    """
+    data = read_data(path)
+    only = {key: data.pop(key) for key in SIMULATION_ONLY if key in data}
+    interface = interface_from_dict(data, str(path))
     if hidden := [term.name for term in interface.observation if term.mujoco.task]:
         raise UserError(
             f"{path}: observation term {hidden[0]!r}: mujoco.task is for terms of a task family; "
             "a robot's own are in qpos, qvel or a sensor"
         )
-    return interface
+    return interface, only
 
 
 def read_data(path: Path) -> dict[str, Any]:

@@ -99,6 +99,11 @@ class BatchedPhysics:
         return {s.name: s.values(self._measured[:, columns]) for s, columns in self._signals}
 
     @property
+    def signal_sizes(self) -> dict[str, int]:
+        """Number of elements of each signal."""
+        return {name: values.shape[1] for name, values in self.signals().items()}
+
+    @property
     def pose(self) -> Floats:
         """(B, nq) a copy of the joint positions; for rendering only."""
         return np.array(self._qpos)

@@ -10,10 +10,12 @@ import mujoco
 
 from sim.errors import UserError
 from sim.interface import Interface
-from sim.interface.robot_file import ROBOTS, existing, read_interface, robot_folder, robot_names
+from sim.interface.robot_file import ROBOTS, existing, read_robot_file, robot_folder, robot_names
 from sim.physics.mjcf_addresses import check_addresses
 from sim.physics.model_files import load_spec
 from sim.physics.name_agreement import disagreements
+from sim.physics.signals import Signal
+from sim.physics.simulation_only import simulation_only
 
 __all__ = ["ROBOTS", "Robot", "load_robot", "robot_folder", "robot_names"]
 
@@ -24,11 +26,21 @@ class Robot:
 
     interface: Interface
     model_path: Path
+    signals: tuple[Signal, ...] = ()  # that a training may show to value functions
 
     @property
     def name(self) -> str:
         """The name in robot.yaml."""
         return self.interface.robot
+
+    def add_signals(self, spec: mujoco.MjSpec) -> None:
+        """Add the sensors of the robot's own signals to a model.
+
+        Raises:
+            UserError: the model lacks a part that one of them names.
+        """
+        for signal in self.signals:
+            signal.add_to(spec, f"robot {self.name!r}")
 
     def compile(self, scene: Callable[[mujoco.MjSpec], None] | None = None) -> mujoco.MjModel:
         """The MuJoCo model, with a task family's scene added.
@@ -68,4 +80,7 @@ def load_robot(name: str) -> Robot:
         UserError: no such robot, a missing file, or an invalid robot.yaml; one line.
     """
     folder = robot_folder(name)
-    return Robot(read_interface(folder / "robot.yaml"), existing(folder / "model.xml"))
+    file = folder / "robot.yaml"
+    interface, only = read_robot_file(file)
+    model = existing(folder / "model.xml")
+    return Robot(interface, model, simulation_only(only, file).signals)

@@ -71,10 +71,10 @@ class Signal:
     - velocity: of a joint, rad/s or m/s; 1 element.
     """
 
-    name: Label  # its key in `fields`
-    quantity: Quantity
-    of: Part
-    names: Annotated[tuple[Text, ...], Field(min_length=1)]  # of the parts
+    name: Label  # name, by which rewards and settings refer to it
+    quantity: Quantity  # what of each part, in SI units and the frame of the world
+    of: Part  # kind of part of the model
+    names: Annotated[tuple[Text, ...], Field(min_length=1)]  # names of the parts in the model
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -86,6 +86,13 @@ class ParameterVector:
         """The part (k, size) of values (k, n) that is quantity `name`; a view."""
         return values[:, self._slices[name]]
 
+    @property
+    def varying(self) -> NDArray[np.bool_]:
+        """(n,) True for elements that are drawn from a range; a copy of another's is none."""
+        varies = np.asarray(self._low != self._high)
+        varies[self._copies] = False
+        return varies
+
     def changed(self, name: str) -> NDArray[np.bool_]:
         """(size,) True for elements of a quantity that may differ from nominal."""
         where, nominal = self._slices[name], ROWS[name].nominal

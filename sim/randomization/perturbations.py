@@ -128,6 +128,11 @@ class PerturbedSim:
         self._gauss = np.zeros((size, BLOCK, 1 + int(self._channels.max(initial=0))))
         self._chance = np.ones((size, BLOCK, len(self._terms)))
 
+    @property
+    def drawn(self) -> Floats:
+        """(B, n) those of the parameters that differ from episode to episode."""
+        return self._values[:, self._differences.varying]
+
     # Episodes -----------------------------------------------------------------------------
 
     def draw(self, ids: Ids, rngs: Sequence[np.random.Generator]) -> None:

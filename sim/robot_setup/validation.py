@@ -22,7 +22,7 @@ from sim.interface import (
     ranges,
     spread,
 )
-from sim.interface.robot_file import read_data
+from sim.interface.robot_file import SIMULATION_ONLY, read_data
 from sim.physics.batched_physics import BatchedPhysics
 from sim.physics.mjcf_addresses import actuators, address
 from sim.physics.model_files import load_spec
@@ -53,6 +53,8 @@ def find_errors(folder: Path) -> list[str]:
     except UserError as error:
         return [str(error)]
     found = [explain(place) for place in todos(data)]
+    for key in SIMULATION_ONLY:
+        data.pop(key, None)  # checked with the model
     try:
         TypeAdapter(Interface).validate_json(json.dumps(data, default=str), strict=False)
     except ValidationError as error:
@@ -96,7 +98,11 @@ def _against_model(robot: Robot) -> list[str]:
         for text in _refusal(lambda action=action: actuators(model, action))  # type: ignore[misc]
     ]
     found += _read_twice(model, interface)
-    found = found or disagreements(model, interface) or _refusal(robot.compile)
+    found = (
+        found
+        or disagreements(model, interface)
+        or _refusal(lambda: robot.compile(robot.add_signals))
+    )
     return found or _sim_param_files(robot, model)
 
 

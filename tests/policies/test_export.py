@@ -191,6 +191,17 @@ def test_networks_of_every_kind_are_exported_as_they_are(tmp_path, name):
     assert np.abs(old - new).max() <= TOLERANCE
 
 
+def test_large_outputs_are_rounded_as_their_size_is():
+    # Weights of twice their first size: a rounding of such outputs is above 1e-5.
+    learner = trained(activation="elu", hidden=(128, 128, 128))
+    for level in (learner.agent.masters, learner.agent.skills):
+        level.policy.numpy *= 2
+    x = (5 * np.random.default_rng(1).standard_normal((500, 8))).astype(np.float32)
+    assert np.abs(learner.agent.skills.policy.forward_row(0, x)).max() > 20
+    parity = check_parity(graphs(learner), learner.agent.normalizer, OBSERVATIONS, seed=0)
+    assert parity.worst <= TOLERANCE
+
+
 def test_an_elu_with_another_slope_is_refused():
     learner = trained(activation="elu")
     data = network_bytes(learner.agent.skills, 0, learner.agent.normalizer, "x")

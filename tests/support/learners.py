@@ -24,8 +24,10 @@ def shuffle(seed=SHUFFLE):
 SMALL = NetworkConfig(hidden=(8,))
 
 
-def level(*, outputs=3, log_stds=0, count=2, ppo=PPO, network=SMALL) -> ActorCriticBatch:
-    result = ActorCriticBatch(count, 4, outputs, network, ppo, log_stds)
+def level(
+    *, outputs=3, log_stds=0, count=2, ppo=PPO, network=SMALL, privileged=0
+) -> ActorCriticBatch:
+    result = ActorCriticBatch(count, 4, outputs, network, ppo, log_stds, privileged=privileged)
     for row in range(count):
         result.reset(row, rng(row))
     return result

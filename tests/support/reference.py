@@ -31,6 +31,7 @@ from policies.mlsh.offpolicy_config import OffPolicyConfig
 from policies.mlsh.presets import default_config
 from policies.skill_import import description as foreign
 from sim.interface import computed, interface, rays, start_pose, terms
+from sim.physics import signals, simulation_only
 from sim.physics.robot_model import load_robot
 from sim.randomization import schema
 from sim.tasks import rewards as package
@@ -240,6 +241,12 @@ def robot_yaml() -> str:
         (computed.History, "An entry of the list `computed`."),
         (start_pose.StartPose, "`start_pose` at the top level."),
         (start_pose.StartTerm, "An entry of the list `start_pose.measured`."),
+        (
+            simulation_only.SimulationOnly,
+            "Further keys at the top level, which only simulation and training read: nothing of "
+            "them is in a bundle.",
+        ),
+        (signals.Signal, "An entry of the list `signals`."),
     ]
     names = {"required_values": "mapping from path to number or text"}
     return _page("robot.yaml", lead, sections(classes, names))
