@@ -112,10 +112,10 @@ class Watchdog:
         if not (wrong or self._braking):
             ignores = self._ignores(command, now)
             self.cause = self.cause or ignores
-            if not ignores:
-                self.command, self._forgiven = command, False
-                self._heard[elements] = self._since[elements] = now
-                self._doubtful[elements] = np.maximum(self._doubtful[elements] - 1, 0)
+            # Also one that ignores the stop is in force: braking begins there.
+            self.command, self._forgiven = command, False
+            self._heard[elements] = self._since[elements] = now
+            self._doubtful[elements] = np.maximum(self._doubtful[elements] - 1, 0)
         self.cause = self.cause or wrong
         # A safe command needs no braking; it may also be a late one of this node's own.
         self._kept = self._kept and not (wrong or ignores) and self.at_rest

@@ -259,7 +259,7 @@ class WatchdogNode(CoreNode):
                 self.watchdog.reset()
             if self.estop.pressed:  # by a panel that is there: no reset takes that away
                 self.watchdog.emergency_stop(self.time.now())
-            elif forgotten:
+            else:  # nobody says stop any more, which is seen at the next look otherwise
                 self.watchdog.release()
             self._told = ""  # said again: somebody else may have published another state since
             self._tell_standing()

@@ -1090,6 +1090,27 @@ def test_an_emergency_stop_holds_for_the_watchdog_until_the_commands_are_at_rest
     assert not watchdog.stopped
 
 
+def test_braking_begins_from_the_command_that_ignored_an_emergency_stop(bundle):
+    """It is what the robot does; from the one before it, the first step would be one of 0.95."""
+    watchdog = Watchdog(bundle.interface, 0.25)
+    watchdog.hear(np.zeros(2), 0.0)
+    watchdog.emergency_stop(0.0)
+    watchdog.hear(np.array([-0.5, 0.0]), 0.2)
+    watchdog.hear(np.array([-0.95, 0.0]), 0.3)
+    assert "goes from -0.5 to -0.95 after an emergency stop" in watchdog.cause
+    assert watchdog.look(0.3)
+    np.testing.assert_allclose(watchdog.brake(0.33), [-0.45, 0.0])
+
+
+def test_a_watchdog_that_says_watching_after_a_reset_has_no_stop_in_force(bundle):
+    """The panel has let go, and the graph was not looked at since."""
+    node = watchdog_node(bundle)
+    node.watchdog.emergency_stop(0.0)
+    answer = node._on_reset(None, SimpleNamespace(success=None, message=""))
+    assert answer.message == "nothing to reset: watching"
+    assert not node.watchdog.stopped
+
+
 # What must not end in silence -------------------------------------------------------------------
 
 
