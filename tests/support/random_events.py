@@ -44,9 +44,6 @@ OVERDUE = 3 * DT + HAND_OVER  # s until watchdog_node brakes
 # s after a change of the state in which a command that was permitted before may still leave: the
 # thread that sends is another one.
 RACE = 0.05
-# s until watchdog_node has looked whether the panels that said stop have let go; before that it
-# takes a robot that is reset and started for one that ignores the stop.
-LOOK = 0.6
 DRIFT = 0.1  # m/s between what is measured when a session begins and what odometry says then
 STATES = QoSProfile(
     depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
@@ -231,7 +228,6 @@ class Sequence:
         words = [self._ask("skill_node/arm")]
         if words != ["ready"] and self.state != "ready":
             # A fault or a trip, or a panel that said stop and is gone.
-            time.sleep(LOOK)
             self._until(lambda: self._ask("watchdog_node/reset") and not self.tripped, 2.0)
             words = [self._ask(f"skill_node/{name}") for name in ("reset", "arm")]
         words.append(self._ask("skill_node/start"))
