@@ -24,6 +24,7 @@ class Stream(IntEnum):
     PROBE = 7
     SHUFFLE_SKILLS = 8
     SIM_PARAMS = 9
+    SMOOTHNESS = 10
 
 
 def generator(seed: int, stream: Stream, a: int = 0, b: int = 0) -> np.random.Generator:

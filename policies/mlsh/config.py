@@ -18,6 +18,7 @@ from typing_extensions import Self
 
 from policies.mlsh.networks import Activation
 from policies.mlsh.offpolicy_config import OffPolicyConfig
+from policies.mlsh.regularization_config import RegularizationConfig
 from sim.errors import UserError, short, unknown, validated
 from sim.files.migrations import (
     CONFIG,
@@ -34,7 +35,13 @@ from sim.randomization.schema import SimParams
 from sim.tasks.registry import recommended_settings
 
 LISTED = "all: mlsh train --list-settings, or config.yaml of a run"
-RECOMMENDABLE = ("mlsh", "master", "skill", "network")  # sections that a family may say
+RECOMMENDABLE = (
+    "mlsh",
+    "master",
+    "skill",
+    "network",
+    "regularization",
+)  # sections that a family may say
 MOST = 10**12  # of anything that is counted
 Count = Annotated[Integer, Field(ge=1, le=MOST)]
 Natural = Annotated[Integer, Field(ge=0, le=MOST)]
@@ -202,6 +209,7 @@ class TrainConfig:
     master: PpoConfig  # updates of the masters
     skill: PpoConfig  # updates of the skills
     network: NetworkConfig = NetworkConfig()
+    regularization: RegularizationConfig = RegularizationConfig()  # of the skills
     family_parameters: dict[str, Setting] = Field(default_factory=dict)  # by name
     seed: Natural = 0  # random seed; the option --seed
     steps: Count = 1_000_000  # environment steps of meta-training

@@ -6,6 +6,7 @@ import sys
 
 from policies.mlsh.config import NetworkConfig, TrainConfig
 from policies.mlsh.offpolicy_config import OffPolicyConfig
+from policies.mlsh.symmetry import find_symmetry
 from sim.envs.privileged import check_privileged
 from sim.errors import UserError, unknown
 from sim.interface import Interface
@@ -43,6 +44,7 @@ def check_names(config: TrainConfig) -> None:
     check_privileged(
         robot, family, config.network.privileged, randomized=config.domain_randomization
     )
+    find_symmetry(config, robot, family)
     interface = robot.interface.with_terms(family.terms)
     for setting in ("hidden_from_skills", "hidden_from_masters"):
         hidden_elements(interface, config.network, setting)

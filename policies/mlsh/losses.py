@@ -7,7 +7,7 @@ tests/policies/test_ppo.py compares them with torch's.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from policies.mlsh.config import PpoConfig
 from policies.mlsh.networks import StackedMLP
+from policies.mlsh.regularization import Penalty, add_penalties, with_others
 
 Float32 = NDArray[np.float32]
 CONSTANT = 0.5 * math.log(2 * math.pi)
@@ -33,6 +34,9 @@ class Minibatch:
     target: Float32  # (n,) return
     group: NDArray[np.intp]  # (n,) whose task it was
     privileged: Float32 | None = None  # (n, P) that the value function sees beside `obs`
+    # Of skills whose loss depends on them (`regularizer.py`).
+    following: Float32 | None = None  # (n, O) observation of the episode's next tick
+    near: Float32 | None = None  # (n, O) the same observation with noise
 
     @property
     def value_obs(self) -> Float32:
@@ -45,6 +49,11 @@ class Minibatch:
     def take(self, index: NDArray[np.intp] | slice) -> Minibatch:
         """Select samples by index, in any order."""
         return Minibatch(**{name: values[index] for name, values in self._given()})
+
+    def joined(self, more: Minibatch) -> Minibatch:
+        """These samples and then others, which have the same fields."""
+        pairs = zip(self._given(), more._given(), strict=True)
+        return Minibatch(**{name: np.concatenate([a, b]) for (name, a), (_, b) in pairs})
 
     def _given(self) -> Iterator[tuple[str, NDArray[Any]]]:
         """The fields that the samples have."""
@@ -70,11 +79,25 @@ class LossTerms:
 
 
 def policy_sums(
-    stack: StackedMLP, row: int, part: Minibatch, ppo: PpoConfig, entropy_coef: float
+    stack: StackedMLP,
+    row: int,
+    part: Minibatch,
+    ppo: PpoConfig,
+    entropy_coef: float,
+    penalties: Sequence[Penalty] = (),
 ) -> LossTerms:
-    """The clipped surrogate of policy `row`, minus `entropy_coef` times its entropy."""
-    saved = stack.activations(row, part.obs)
-    out = saved[-1]
+    """The clipped surrogate of policy `row`, minus `entropy_coef` times its entropy.
+
+    Args:
+        stack: the policies.
+        row: which one.
+        part: its samples.
+        ppo: the clip range.
+        entropy_coef: coefficient of the entropy.
+        penalties: on the mean actions of skills, which are added.
+    """
+    saved = stack.activations(row, with_others(part.obs, penalties))
+    out = saved[-1][: len(part)]
     if stack.log_stds:
         log_std = stack.log_std(row)
         inverse = np.exp(-log_std)
@@ -104,9 +127,10 @@ def policy_sums(
         if entropy_coef:
             d_out += entropy_coef * probs * (log_probs + each[:, None])
         d_log_std = None
+    penalty, d_out = add_penalties(penalties, saved[-1], d_out.astype(np.float32))
     return LossTerms(
-        gradient=stack.backward(row, saved, d_out.astype(np.float32), d_log_std),
-        loss=-float(np.minimum(plain, cut).sum()),
+        gradient=stack.backward(row, saved, d_out, d_log_std),
+        loss=penalty - float(np.minimum(plain, cut).sum()),
         entropy=entropy,
         kl=float((ratio - 1 - log_ratio).sum()),
         clipped=float((np.abs(ratio - 1) > ppo.clip).sum()),

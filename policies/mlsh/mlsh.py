@@ -34,10 +34,12 @@ from policies.mlsh.iteration import (
 )
 from policies.mlsh.local_groups import LocalGroups
 from policies.mlsh.ppo import UpdateStats, ppo_update
+from policies.mlsh.regularizer import Regularizer
 from policies.mlsh.reward_normalization import RewardNormalization
 from policies.mlsh.rollout import NO_OVERRIDE, Bools, Collector, Float32, Rollout
 from policies.mlsh.samples import ScaledRewards, master_samples, skill_samples
 from policies.mlsh.skill_probe import Probe
+from policies.mlsh.symmetry import find_symmetry
 from policies.mlsh.task_schedule import NewTask, TaskSchedule
 from sim.envs.reference_returns import ReferenceReturns, all_reference_returns
 from sim.envs.vec_env import TaskVectorEnv
@@ -115,6 +117,7 @@ class Mlsh:
             else RewardNormalization.none(len(self.family.tasks))
         )
         self.probe = Probe(method, len(self.family.tasks))
+        self.symmetry = None if freeze_skills else find_symmetry(config, self.robot, self.family)
         self.pool = ThreadPoolExecutor(config.threads) if config.threads > 1 else None
         self.iteration = 0
 
@@ -252,12 +255,45 @@ class Mlsh:
         all_reduce = self.groups.all_reduce
         rewards = self.scaled_rewards(rollout, self.config.skill.gamma, 1)
         samples = skill_samples(
-            self.agent.skills, rollout, rewards, self.groups.local(joint), self.method
+            self.agent.skills,
+            rollout,
+            rewards,
+            self.groups.local(joint),
+            self.method,
+            with_following=self.config.regularization.temporal_smoothness > 0,
+            noise=self._smoothness_noise(rollout),
         )
         samples = normalize_advantages(samples, "group", own=all_reduce, everyone=all_reduce)
         return ppo_update(
-            self.agent.skills, samples, self._shuffle_skills, all_reduce=all_reduce, pool=self.pool
+            self.agent.skills,
+            samples,
+            self._shuffle_skills,
+            regularizer=self._regularizer(),
+            all_reduce=all_reduce,
+            pool=self.pool,
         )
+
+    def _regularizer(self) -> Regularizer | None:
+        """Penalties and mirrored samples of this update; None without any."""
+        config, symmetry = self.config.regularization, self.symmetry
+        if not config.smooths and symmetry is None:
+            return None
+        tasks = self.groups.local(self.schedule.tasks)
+        symmetric = np.zeros(len(tasks), bool) if symmetry is None else symmetry.tasks[tasks]
+        return Regularizer(config, symmetry, self.agent.normalizer, symmetric)
+
+    def _smoothness_noise(self, rollout: Rollout) -> Float32 | None:
+        """(T, B, O) noise of observations for the spatial smoothness."""
+        config = self.config.regularization
+        if not config.spatial_smoothness:
+            return None
+        ticks, _, size = rollout.raw.shape
+        noise = self.collector.by_group(
+            Stream.SMOOTHNESS,
+            self.iteration,
+            lambda r, envs: r.standard_normal((ticks, envs, size), np.float32),
+        )
+        return np.asarray(np.float32(config.spatial_deviation) * noise)
 
     @property
     def decision_unit(self) -> int:

@@ -18,6 +18,7 @@ from policies.mlsh.actor_critic import ActorCriticBatch
 from policies.mlsh.config import PpoConfig
 from policies.mlsh.losses import Float32, Minibatch, policy_sums, value_sums
 from policies.mlsh.networks import AllReduce, no_reduce
+from policies.mlsh.regularizer import Regularizer
 
 # The randomness that orders the samples of a policy (its row) and a group.
 Shuffle = Callable[[int, int], np.random.Generator]
@@ -45,6 +46,7 @@ def ppo_update(
     shuffle: Shuffle,
     *,
     entropy: Sequence[float] | None = None,
+    regularizer: Regularizer | None = None,
     all_reduce: AllReduce = no_reduce,
     pool: Executor | None = None,
 ) -> UpdateStats:
@@ -58,11 +60,19 @@ def ppo_update(
         samples: of each policy of the level, in order.
         shuffle: orders the samples.
         entropy: coefficient of each policy's entropy; by default the level's.
+        regularizer: of skills, what their loss has beside PPO's.
         all_reduce: sum over the processes that share these policies.
         pool: threads that share the work; what is learned does not depend on them.
     """
     learners = [
-        _learn(level, row, mine, shuffle, level.ppo.entropy if entropy is None else entropy[row])
+        _learn(
+            level,
+            row,
+            mine,
+            shuffle,
+            level.ppo.entropy if entropy is None else entropy[row],
+            regularizer,
+        )
         for row, mine in enumerate(samples)
     ]
     reports = [report for report in _together(learners, all_reduce, pool) if report is not None]
@@ -96,7 +106,12 @@ def _together(
 
 
 def _learn(
-    level: ActorCriticBatch, row: int, samples: Minibatch, shuffle: Shuffle, entropy: float
+    level: ActorCriticBatch,
+    row: int,
+    samples: Minibatch,
+    shuffle: Shuffle,
+    entropy: float,
+    regularizer: Regularizer | None,
 ) -> Learner:
     ppo = level.ppo
     (everyone,) = yield [lambda: np.array([len(samples)], np.float64)]
@@ -114,30 +129,41 @@ def _learn(
         ordered = samples.take(np.concatenate([np.zeros(0, np.intp), *batches]))
         edges = np.cumsum([0, *map(len, batches)]).tolist()
         for begin, end in pairwise(edges):
-            part = ordered.take(slice(begin, end))
+            part = valued = ordered.take(slice(begin, end))
+            if regularizer is not None:
+                part = regularizer.extended(part)
+                # Of privileged values there is no mirror image.
+                valued = part if part.privileged is None else valued
             policy, value = yield [
-                partial(_policy_work, level, row, part, entropy),
-                partial(_value_work, level, row, part),
+                partial(_policy_work, level, row, part, entropy, regularizer),
+                partial(_value_work, level, row, valued),
             ]
-            size = policy[0]
+            size, seen = policy[0], value[0]
             level.policy_adam.step(row, _clip((policy[5:] / size).astype(np.float32), ppo))
-            level.value_adam.step(row, _clip((value[1:] / size).astype(np.float32), ppo))
+            level.value_adam.step(row, _clip((value[2:] / seen).astype(np.float32), ppo))
             if epoch == ppo.epochs - 1:
-                stats += [size, policy[1], value[0], *policy[2:5]]
+                stats += [size, policy[1], value[1] * (size / seen), *policy[2:5]]
     return UpdateStats(*(stats[1:] / stats[0]).tolist())
 
 
-def _policy_work(level: ActorCriticBatch, row: int, part: Minibatch, entropy: float) -> Array:
+def _policy_work(
+    level: ActorCriticBatch,
+    row: int,
+    part: Minibatch,
+    entropy: float,
+    regularizer: Regularizer | None,
+) -> Array:
     """Returns the loss terms of the policy: samples, loss, entropy, kl, clipped; gradient."""
-    sums = policy_sums(level.policy, row, part, level.ppo, entropy)
+    penalties = [] if regularizer is None else regularizer.penalties(part)
+    sums = policy_sums(level.policy, row, part, level.ppo, entropy, penalties)
     terms = [len(part), sums.loss, sums.entropy, sums.kl, sums.clipped]
     return np.concatenate([terms, sums.gradient])
 
 
 def _value_work(level: ActorCriticBatch, row: int, part: Minibatch) -> Array:
-    """Returns the loss terms of the value function: loss; gradient."""
+    """Returns the loss terms of the value function: samples, loss; gradient."""
     sums = value_sums(level.value, row, part, level.ppo)
-    return np.concatenate([[sums.loss], sums.gradient])
+    return np.concatenate([[len(part), sums.loss], sums.gradient])
 
 
 def _minibatches(samples: int, ppo: PpoConfig) -> int:

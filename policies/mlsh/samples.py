@@ -86,6 +86,9 @@ def skill_samples(
     rewards: ScaledRewards,
     joint: Bools,
     method: MlshConfig,
+    *,
+    with_following: bool = False,
+    noise: Float32 | None = None,
 ) -> list[Minibatch]:
     """The ticks on which each skill was active, of the groups that train the skills.
 
@@ -95,6 +98,9 @@ def skill_samples(
         rewards: by these simulations, in the unit of the value functions.
         joint: (groups,) whether a group is in its joint phase.
         method: what a skill's return is when another one takes over.
+        with_following: whether the samples have the observation of the next tick; that of the
+            last one of an episode is its own.
+        noise: (T, B, O) that makes another observation of each; None: they have none.
 
     Returns:
         Samples for each skill.
@@ -124,6 +130,8 @@ def skill_samples(
         reward, value, next_value, cut, gamma=level.ppo.gamma, gae_lambda=level.ppo.gae_lambda
     )
     target = advantage + value
+    later = np.where(done[..., None], obs[:-1], obs[1:]) if with_following else None
+    near = None if noise is None else obs[:-1] + noise[:, columns]
     samples = []
     for k in range(level.count):
         mine = (skill == k) & chosen
@@ -137,6 +145,8 @@ def skill_samples(
                 target=target[mine],
                 group=group[mine],
                 privileged=None if privileged is None else privileged[:-1][mine],
+                following=None if later is None else later[mine],
+                near=None if near is None else near[mine],
             )
         )
     return samples

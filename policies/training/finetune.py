@@ -261,9 +261,11 @@ def task_config(
     # All skills, with those that were derived from others.
     count = len(bundle.skills)
     method = replace(config.mlsh, skills=count, envs=max(config.mlsh.envs, 2 * count))
-    # Value functions of skills that stay as they are have nothing to see.
+    # Skills that stay as they are have no value functions and no mirror images, which another
+    # robot or family may not have.
     network = replace(config.network, privileged=())
-    config = replace(config, mlsh=method, network=network)
+    regularization = replace(config.regularization, symmetry="none")
+    config = replace(config, mlsh=method, network=network, regularization=regularization)
     changed = replace(config, family=family.name, family_parameters=parameters, seed=seed)
     if not own:  # whole episodes, as the skills' own family has been given in its recipe
         n = config.mlsh.decision_ticks

@@ -32,6 +32,12 @@ LATER: dict[str, Any] = {
     "network.activation": "tanh",
     "network.master_activation": None,
     "network.privileged": [],
+    **dict.fromkeys(
+        ("regularization.temporal_smoothness", "regularization.spatial_smoothness"), 0.0
+    ),
+    "regularization.spatial_deviation": 0.05,
+    "regularization.symmetry": "none",
+    "regularization.mirror_loss": 0.5,
 }
 FILES = ("robot.yaml", "model.xml", RANGES)  # of every robot; some have more, named in model.xml
 
@@ -109,6 +115,8 @@ def trained_now(config: TrainConfig) -> Trained:
     # Signals are no part of the interface; of these, value functions learned.
     if seen := [s for s in robot.signals if s.name in config.network.privileged]:
         files["signals"] = _digest(json.dumps([asdict(s) for s in seen]).encode())
+    if robot.mirror is not None and config.regularization.symmetry != "none":
+        files["mirror"] = _digest(json.dumps(asdict(robot.mirror), sort_keys=True).encode())
     return Trained(config, files | family)
 
 

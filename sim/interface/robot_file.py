@@ -21,7 +21,7 @@ from sim.interface import Interface, interface_from_dict
 ROBOTS = Path(__file__).parents[1] / "robots"
 GROUP = "mlsh_ros.robots"  # of entry points: name -> package.folder
 # Keys of a robot.yaml that only simulation and training read (`sim.physics.simulation_only`).
-SIMULATION_ONLY = ("signals",)
+SIMULATION_ONLY = ("signals", "mirror")
 
 
 def robot_names() -> list[str]:

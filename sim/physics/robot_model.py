@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import mujoco
 
 from sim.errors import UserError
 from sim.interface import Interface
+from sim.interface.mirror import Mirror
 from sim.interface.robot_file import ROBOTS, existing, read_robot_file, robot_folder, robot_names
 from sim.physics.mjcf_addresses import check_addresses
 from sim.physics.model_files import load_spec
@@ -27,6 +28,7 @@ class Robot:
     interface: Interface
     model_path: Path
     signals: tuple[Signal, ...] = ()  # that a training may show to value functions
+    mirror: Mirror | None = field(default=None, compare=False)  # left and right exchanged
 
     @property
     def name(self) -> str:
@@ -83,4 +85,5 @@ def load_robot(name: str) -> Robot:
     file = folder / "robot.yaml"
     interface, only = read_robot_file(file)
     model = existing(folder / "model.xml")
-    return Robot(interface, model, simulation_only(only, file).signals)
+    more = simulation_only(only, file)
+    return Robot(interface, model, more.signals, more.mirror)

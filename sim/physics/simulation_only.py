@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from sim.errors import validated
 from sim.interface import STRICT
+from sim.interface.mirror import Mirror
 from sim.physics.signals import Signal
 
 
@@ -23,6 +24,9 @@ class SimulationOnly:
     # Quantities of the simulation that no sensor measures, for value functions (the setting
     # `network.privileged`).
     signals: tuple[Signal, ...] = ()
+    # Left and right exchanged, for trainings that use the symmetry of the robot (the setting
+    # `regularization.symmetry`); null: not stated.
+    mirror: Mirror | None = None
 
 
 _ADAPTER = TypeAdapter(SimulationOnly)

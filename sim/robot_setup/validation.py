@@ -24,6 +24,7 @@ from sim.interface import (
 )
 from sim.interface.robot_file import SIMULATION_ONLY, read_data
 from sim.physics.batched_physics import BatchedPhysics
+from sim.physics.mirror_check import check_mirror
 from sim.physics.mjcf_addresses import actuators, address
 from sim.physics.model_files import load_spec
 from sim.physics.name_agreement import disagreements
@@ -98,11 +99,10 @@ def _against_model(robot: Robot) -> list[str]:
         for text in _refusal(lambda action=action: actuators(model, action))  # type: ignore[misc]
     ]
     found += _read_twice(model, interface)
-    found = (
-        found
-        or disagreements(model, interface)
-        or _refusal(lambda: robot.compile(robot.add_signals))
-    )
+    found = found or disagreements(model, interface)
+    found = found or _refusal(lambda: robot.compile(robot.add_signals))
+    if not found and (mirror := robot.mirror) is not None:
+        found = _refusal(lambda: check_mirror(robot, mirror))
     return found or _sim_param_files(robot, model)
 
 

@@ -30,7 +30,7 @@ from policies.mlsh import config
 from policies.mlsh.offpolicy_config import OffPolicyConfig
 from policies.mlsh.presets import default_config
 from policies.skill_import import description as foreign
-from sim.interface import computed, interface, rays, start_pose, terms
+from sim.interface import computed, interface, mirror, rays, start_pose, terms
 from sim.physics import signals, simulation_only
 from sim.physics.robot_model import load_robot
 from sim.randomization import schema
@@ -247,6 +247,8 @@ def robot_yaml() -> str:
             "them is in a bundle.",
         ),
         (signals.Signal, "An entry of the list `signals`."),
+        (mirror.Mirror, "`mirror` at the top level."),
+        (mirror.TermMirror, "`mirror` of a term."),
     ]
     names = {"required_values": "mapping from path to number or text"}
     return _page("robot.yaml", lead, sections(classes, names))
@@ -312,6 +314,7 @@ def settings() -> str:
             ("master.", config.PpoConfig),
             ("skill.", config.PpoConfig),
             ("network.", config.NetworkConfig),
+            ("regularization.", config.RegularizationConfig),
         )
         for name, text in comments(cls).items()
     }
