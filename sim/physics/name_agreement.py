@@ -60,7 +60,7 @@ KNOWN = {
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """Meaning of one element of a term in the model; empty fields are unknown."""
 
     label: str  # as robot.yaml names it
@@ -74,7 +74,7 @@ class Side:
     """An element of a term in the model and in ROS."""
 
     where: str
-    source: Source
+    source: ModelSource
     topic: str
     path: Path
     field: str  # the path as robot.yaml has it
@@ -122,10 +122,10 @@ def _other_gains(model: mujoco.MjModel, action: ActionTerm) -> Iterator[str]:
 # The model's side -------------------------------------------------------------------------------
 
 
-def sources(model: mujoco.MjModel, term: ObservationTerm) -> list[Source]:
+def sources(model: mujoco.MjModel, term: ObservationTerm) -> list[ModelSource]:
     """Returns the source of each element of an observation term."""
     if term.mujoco.rays is not None:
-        return [Source(f"rays of {term.mujoco.rays.site}", "m")] * term.size
+        return [ModelSource(f"rays of {term.mujoco.rays.site}", "m")] * term.size
     array, columns = address(model, term)
     if array == "sensordata":
         assert term.mujoco.sensor is not None
@@ -141,17 +141,19 @@ def sources(model: mujoco.MjModel, term: ObservationTerm) -> list[Source]:
     return found
 
 
-def _of_joint(model: mujoco.MjModel, label: str, joint: int, array: str, element: int) -> Source:
+def _of_joint(
+    model: mujoco.MjModel, label: str, joint: int, array: str, element: int
+) -> ModelSource:
     kind = int(model.jnt_type[joint])
     quantity = "position" if array == "qpos" else "velocity"
     if kind in SCALAR:
         letter = _axis(model, joint)
-        return Source(label, JOINT_UNITS[kind][quantity], (joint,), letter)
+        return ModelSource(label, JOINT_UNITS[kind][quantity], (joint,), letter)
     linear = element < 3
     if array == "qpos":
         letter = XYZ[element] if linear else WXYZ[element - 3]
-        return Source(label, "m" if linear else "1", (joint,), letter)
-    return Source(label, "m/s" if linear else "rad/s", (joint,), XYZ[element % 3])
+        return ModelSource(label, "m" if linear else "1", (joint,), letter)
+    return ModelSource(label, "m/s" if linear else "rad/s", (joint,), XYZ[element % 3])
 
 
 def _axis(model: mujoco.MjModel, joint: int) -> str:
@@ -167,37 +169,37 @@ def _axis(model: mujoco.MjModel, joint: int) -> str:
     return ("-" if axis[place] < 0 else "") + XYZ[place]
 
 
-def _of_sensor(model: mujoco.MjModel, sensor: int, element: int) -> Source:
+def _of_sensor(model: mujoco.MjModel, sensor: int, element: int) -> ModelSource:
     kind = mujoco.mjtSensor(int(model.sensor_type[sensor])).name.removeprefix("mjSENS_")
     label, of = f"sensor {model.sensor(sensor).name}", int(model.sensor_objid[sensor])
     if kind in JOINT_SENSORS:
         unit = JOINT_UNITS[int(model.jnt_type[of])][JOINT_SENSORS[kind]]
-        return Source(label, unit, (of,))
+        return ModelSource(label, unit, (of,))
     if kind in ACTUATOR_SENSORS:
-        return Source(label, "", tuple(joints_of(model, of)))
+        return ModelSource(label, "", tuple(joints_of(model, of)))
     letters = {3: XYZ, 4: WXYZ}.get(int(model.sensor_dim[sensor]), "")
     letter = letters[element] if letters and kind not in LETTERLESS else ""
     joints = (of,) if kind in ("BALLQUAT", "BALLANGVEL") else ()
-    return Source(f"{label} [{element}]", SENSOR_UNITS.get(kind, ""), joints, letter)
+    return ModelSource(f"{label} [{element}]", SENSOR_UNITS.get(kind, ""), joints, letter)
 
 
-def controls(model: mujoco.MjModel, term: ActionTerm) -> list[Source]:
+def controls(model: mujoco.MjModel, term: ActionTerm) -> list[ModelSource]:
     """Returns the source of each element of an action term."""
     found = []
     for name, index in zip(term.mujoco.actuators, actuators(model, term), strict=True):
         does, label = effect(model, index), f"actuator {name}"
         if does.kind:
             unit = JOINT_UNITS[int(model.jnt_type[does.joint])][does.kind]
-            found.append(Source(label, unit, (does.joint,), _axis(model, does.joint)))
+            found.append(ModelSource(label, unit, (does.joint,), _axis(model, does.joint)))
         else:
-            found.append(Source(label, "", tuple(joints_of(model, index))))
+            found.append(ModelSource(label, "", tuple(joints_of(model, index))))
     return found
 
 
 # Both sides -------------------------------------------------------------------------------------
 
 
-def _sides(where: str, known: Sequence[Source], ros: RosField) -> list[Side]:
+def _sides(where: str, known: Sequence[ModelSource], ros: RosField) -> list[Side]:
     found = []
     for source, field in zip(known, ros.fields, strict=True):
         path = parse_path(field)
@@ -212,7 +214,7 @@ def _sides(where: str, known: Sequence[Source], ros: RosField) -> list[Side]:
 
 
 def _wrong_unit(
-    where: str, term: ObservationTerm | ActionTerm, known: Sequence[Source]
+    where: str, term: ObservationTerm | ActionTerm, known: Sequence[ModelSource]
 ) -> Iterator[str]:
     if isinstance(term, ObservationTerm) and term.derive is not None:
         return  # the interface has judged it
@@ -260,7 +262,7 @@ def _letters(side: Side) -> set[str]:
     return {*WXYZ} if quaternion else {side.path[-1][0], side.source.letter}
 
 
-def _unit(path: Path, kind: str, source: Source) -> str:
+def _unit(path: Path, kind: str, source: ModelSource) -> str:
     """Returns the unit that ROS defines for a field; empty where it is a matter of convention."""
     (last, key), package = path[-1], kind.partition("/")[0]
     if key is not None:
@@ -316,8 +318,8 @@ def _is_free(model: mujoco.MjModel, side: Side) -> bool:
 def _measured_elsewhere(
     model: mujoco.MjModel,
     action: ActionTerm,
-    commanded: Sequence[Source],
-    measured: dict[str, list[Source]],
+    commanded: Sequence[ModelSource],
+    measured: dict[str, list[ModelSource]],
 ) -> Iterator[str]:
     """Reports commands that are compared with the measurement of another joint."""
     if action.tracking is None or action.tracking.term not in measured:
