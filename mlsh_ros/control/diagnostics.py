@@ -46,7 +46,7 @@ def diagnose(
     interface: Interface,
     ages: Mapping[str, float],
     skills: tuple[str, ...],
-    hierarchy: SkillSchedule,
+    schedule: SkillSchedule,
     refused: Mapping[str, Refused],
     unused: int = 0,
 ) -> list[Diagnostic]:
@@ -58,7 +58,7 @@ def diagnose(
         interface: with the largest age of each sensor.
         ages: per received topic, s.
         skills: their names.
-        hierarchy: of the session.
+        schedule: of the session.
         refused: refused messages, per topic.
         unused: number of decisions that were not requested.
     """
@@ -66,7 +66,7 @@ def diagnose(
         _state(status),
         _ticks(timing, interface),
         _sensors(interface, ages, refused),
-        _decisions(timing, skills, hierarchy, unused),
+        _decisions(timing, skills, schedule, unused),
     ]
 
 
@@ -119,15 +119,15 @@ def _sensors(
 
 
 def _decisions(
-    timing: TimingSummary, skills: tuple[str, ...], hierarchy: SkillSchedule, unused: int
+    timing: TimingSummary, skills: tuple[str, ...], schedule: SkillSchedule, unused: int
 ) -> Diagnostic:
-    skill = hierarchy.current
+    skill = schedule.current
     name = "none yet" if skill is None else skills[skill]
-    macros = max(1, timing.ticks // hierarchy.decision_ticks)
+    macros = max(1, timing.ticks // schedule.decision_ticks)
     values = {
         "skill": name,
-        "switches": str(hierarchy.switches),
-        "switches per decision": f"{hierarchy.switches / macros:.3f}",
+        "switches": str(schedule.switches),
+        "switches per decision": f"{schedule.switches / macros:.3f}",
         "late": str(timing.late_decisions),
         "not used": str(unused),
     }

@@ -45,14 +45,14 @@ def macro_skill(macro):
     return macro % 3
 
 
-def drive(hierarchy, ticks, answers=lambda macro: True):
+def drive(schedule, ticks, answers=lambda macro: True):
     """Skills of ticks 0 .. ticks-1, each question answered at once, or never."""
     skills = []
     for tick in range(ticks):
-        macro = hierarchy.decision_due(tick)
+        macro = schedule.decision_due(tick)
         if macro is not None and answers(macro):
-            hierarchy.set_decision(macro, macro_skill(macro))
-        skills.append(hierarchy.skill(tick))
+            schedule.set_decision(macro, macro_skill(macro))
+        skills.append(schedule.skill(tick))
     return skills
 
 
@@ -61,86 +61,86 @@ TIMINGS = [(n, lead) for n in (1, 2, 3, 5, 10, 50) for lead in (0, 1) if lead < 
 
 @pytest.mark.parametrize(("n", "lead"), TIMINGS)
 def test_macro_step_k_is_asked_at_kn_minus_lead_and_covers_kn_to_kn_plus_n(n, lead):
-    hierarchy = SkillSchedule(n, lead, skills=3)
+    schedule = SkillSchedule(n, lead, skills=3)
     asked = {
-        t: hierarchy.decision_due(t) for t in range(7 * n) if hierarchy.decision_due(t) is not None
+        t: schedule.decision_due(t) for t in range(7 * n) if schedule.decision_due(t) is not None
     }
     expected = {0: 0} | {k * n - lead: k for k in range(1, 8) if k * n - lead < 7 * n}
     assert asked == expected
-    assert drive(hierarchy, 7 * n) == [macro_skill(t // n) for t in range(7 * n)]
-    assert hierarchy.late == 0
-    assert hierarchy.switches == 6
+    assert drive(schedule, 7 * n) == [macro_skill(t // n) for t in range(7 * n)]
+    assert schedule.late == 0
+    assert schedule.switches == 6
 
 
 def test_needs_names_the_macro_step_until_its_decision_has_come():
-    hierarchy = SkillSchedule(5, 1, skills=3)
-    assert hierarchy.pending_decision(0) == 0
-    hierarchy.set_decision(0, 2)
-    assert hierarchy.pending_decision(0) is None
-    assert [hierarchy.pending_decision(t) for t in range(1, 6)] == [None] * 4 + [1]
+    schedule = SkillSchedule(5, 1, skills=3)
+    assert schedule.pending_decision(0) == 0
+    schedule.set_decision(0, 2)
+    assert schedule.pending_decision(0) is None
+    assert [schedule.pending_decision(t) for t in range(1, 6)] == [None] * 4 + [1]
 
 
 @pytest.mark.parametrize(("n", "lead"), TIMINGS)
 def test_a_late_decision_keeps_the_skill_and_is_counted_once(n, lead):
-    hierarchy = SkillSchedule(n, lead, skills=3)
-    skills = drive(hierarchy, 4 * n, answers=lambda macro: macro not in (1, 2))
+    schedule = SkillSchedule(n, lead, skills=3)
+    skills = drive(schedule, 4 * n, answers=lambda macro: macro not in (1, 2))
     # Macro steps 1 and 2 go on with the skill of macro step 0; 3 is skill 0 again.
     assert skills == [0] * 4 * n
-    assert hierarchy.late == 2
-    assert hierarchy.switches == 0
+    assert schedule.late == 2
+    assert schedule.switches == 0
 
 
 def test_an_answer_to_a_macro_step_that_has_begun_changes_nothing():
-    hierarchy = SkillSchedule(4, 1, skills=3)
-    drive(hierarchy, 5, answers=lambda macro: macro == 0)  # tick 4 began macro step 1 undecided
-    assert not hierarchy.set_decision(1, 2)
-    assert not hierarchy.set_decision(0, 0)
-    assert [hierarchy.skill(t) for t in (5, 6, 7)] == [0, 0, 0]
-    assert hierarchy.pending_decision(8) == 2
-    assert hierarchy.skill(8) == 0
-    assert hierarchy.late == 2
+    schedule = SkillSchedule(4, 1, skills=3)
+    drive(schedule, 5, answers=lambda macro: macro == 0)  # tick 4 began macro step 1 undecided
+    assert not schedule.set_decision(1, 2)
+    assert not schedule.set_decision(0, 0)
+    assert [schedule.skill(t) for t in (5, 6, 7)] == [0, 0, 0]
+    assert schedule.pending_decision(8) == 2
+    assert schedule.skill(8) == 0
+    assert schedule.late == 2
 
 
 def test_the_first_answer_to_a_macro_step_holds():
-    hierarchy = SkillSchedule(4, 0, skills=3)
-    assert hierarchy.set_decision(0, 1)
-    assert not hierarchy.set_decision(0, 1)
-    assert hierarchy.skill(0) == 1
+    schedule = SkillSchedule(4, 0, skills=3)
+    assert schedule.set_decision(0, 1)
+    assert not schedule.set_decision(0, 1)
+    assert schedule.skill(0) == 1
 
 
 def test_two_answers_to_one_question_that_differ_are_of_two_masters():
-    hierarchy = SkillSchedule(4, 0, skills=3)
-    assert hierarchy.set_decision(0, 1)
+    schedule = SkillSchedule(4, 0, skills=3)
+    assert schedule.set_decision(0, 1)
     with pytest.raises(
         ValueError, match="decision 0: skill 2 is answered after skill 1: two mast"
     ):
-        hierarchy.set_decision(0, 2)
-    assert hierarchy.skill(0) == 1
+        schedule.set_decision(0, 2)
+    assert schedule.skill(0) == 1
     with pytest.raises(ValueError, match="two masters"):  # nor when it has begun
-        hierarchy.set_decision(0, 2)
-    hierarchy.reset()
-    assert hierarchy.set_decision(0, 2)
+        schedule.set_decision(0, 2)
+    schedule.reset()
+    assert schedule.set_decision(0, 2)
 
 
 @pytest.mark.parametrize("skill", [-1, 3, 99])
 def test_an_invalid_skill_is_refused_with_the_valid_ones(skill):
-    hierarchy = SkillSchedule(4, 0, skills=3)
+    schedule = SkillSchedule(4, 0, skills=3)
     with pytest.raises(ValueError, match=f"decision 7: no skill {skill}. Valid: 0 to 2"):
-        hierarchy.set_decision(7, skill)
-    assert hierarchy.pending_decision(0) == 0
+        schedule.set_decision(7, skill)
+    assert schedule.pending_decision(0) == 0
 
 
 def test_a_new_session_knows_no_decision_of_the_one_before():
-    hierarchy = SkillSchedule(4, 1, skills=3)
-    drive(hierarchy, 9, answers=lambda macro: macro != 1)
-    hierarchy.set_decision(3, 2)
-    hierarchy.reset()
-    assert (hierarchy.late, hierarchy.switches) == (0, 0)
-    assert hierarchy.pending_decision(0) == 0
+    schedule = SkillSchedule(4, 1, skills=3)
+    drive(schedule, 9, answers=lambda macro: macro != 1)
+    schedule.set_decision(3, 2)
+    schedule.reset()
+    assert (schedule.late, schedule.switches) == (0, 0)
+    assert schedule.pending_decision(0) == 0
     with pytest.raises(ValueError, match="no decision for the first tick"):
-        hierarchy.skill(0)
-    assert drive(hierarchy, 16, answers=lambda macro: macro != 3)[12:] == [2] * 4
-    assert hierarchy.late == 1
+        schedule.skill(0)
+    assert drive(schedule, 16, answers=lambda macro: macro != 3)[12:] == [2] * 4
+    assert schedule.late == 1
 
 
 def test_a_lead_that_reaches_back_to_the_macro_step_before_is_refused():
