@@ -1,8 +1,8 @@
-"""Shortest ways of a robot around walls, for pay by progress and for reference returns.
+"""Shortest paths of a robot around walls, for rewards of progress and for reference returns.
 
-A string pulled tight around the corners of boxes that are grown by the robot's size. Every place
-of the robot has a length of the way that is left, so that what progress pays over an episode is
-the difference of two lengths: walking to and fro pays nothing.
+Obstacles are boxes, enlarged by the robot's clearance. A shortest path is straight from corner to
+corner of them (a visibility graph). The progress of an episode is the difference of two lengths
+of the path that is left, so that a robot gains nothing by walking to and fro.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import numpy as np
 from sim.interface import Floats
 
 Box = tuple[float, float, float, float]  # centre x, y and half sizes x, y, m
-SLACK = 1e-6  # m; a string that touches a box is not stopped by it
+SLACK = 1e-6  # m; a path that touches a box is not blocked by it
 
 
 class Ways:
-    """Ways around walls.
+    """Shortest paths around walls.
 
     Args:
         walls: boxes.
-        body: how far from the walls' sides and corners the robot's middle passes them, m. Where a
-            robot is nearer than that, the way begins as near as it is.
+        body: smallest distance of the robot's center from the walls on its path, m. Where a robot
+            is nearer than that, the path begins as near as it is.
         inside: (2,) a place that the robot can be at, m. Corners that cannot be reached from
             there, such as those behind the outer walls, are left out.
     """
@@ -42,9 +42,12 @@ class Ways:
         near = np.isfinite(self._straight(inside[None], corners)[0])
         reached = np.isfinite(lengths[near]).any(axis=0)
         self._corners, self._between = corners[reached], lengths[np.ix_(reached, reached)]
+        # Arguments and result of the last `measure`: the reward of a tick and the controller that
+        # continues from there need the same one.
+        self._last: tuple[Floats, Floats, tuple[Floats, Floats]] | None = None
 
     def measure(self, position: Floats, goal: Floats) -> tuple[Floats, Floats]:
-        """The shortest way from each place to each goal.
+        """The shortest path from each place to its goal.
 
         Args:
             position: (n, 2) m.
@@ -52,16 +55,27 @@ class Ways:
 
         Returns:
             Its length (n,), m, inf where there is none; and the next point (n, 2) on it: a corner,
-            or the goal. Where there is no way it is the goal.
+            or the goal. Where there is no path it is the goal.
         """
+        last = self._last
+        if last is None or not (
+            np.array_equal(last[0], position) and np.array_equal(last[1], goal)
+        ):
+            last = position.copy(), goal.copy(), self._measure(position, goal)
+            self._last = last
+        length, point = last[2]
+        return length.copy(), point.copy()
+
+    def _measure(self, position: Floats, goal: Floats) -> tuple[Floats, Floats]:
         goals, which = np.unique(goal, axis=0, return_inverse=True)
-        which = which.reshape(-1)
-        last = self._straight(goals, self._corners)  # (goals, corners)
+        which, n = which.reshape(-1), len(position)
+        straight = self._straight(np.r_[position, goals], np.r_[goals, self._corners])
+        last = straight[n:, len(goals) :]  # (goals, corners)
         left = (self._between + last[:, None]).min(axis=-1, initial=np.inf)[which]
-        direct = self._straight(position, goals)[np.arange(len(which)), which]
-        total = np.c_[direct, self._straight(position, self._corners) + left]
+        direct = straight[np.arange(n), which]
+        total = np.c_[direct, straight[:n, len(goals) :] + left]
         shortest = total.min(axis=1)
-        # From a corner on, the next one is as near as the corner itself: the last is meant.
+        # Of points on one straight line all are next points: take the farthest from the robot.
         remains = np.c_[np.zeros(len(goal)), left]
         best = np.where(total <= shortest[:, None] + SLACK, remains, np.inf).argmin(axis=1)
         points = np.r_[np.zeros((1, 2)), self._corners][best]
@@ -72,7 +86,7 @@ class Ways:
         return np.asarray((np.abs(points[:, None] - self._middle) - self._half).max(axis=-1))
 
     def _straight(self, start: Floats, end: Floats) -> Floats:
-        """(n, m) m straight from each start (n, 2) to each end (m, 2), inf where a wall is."""
+        """(n, m) straight distance from starts (n, 2) to ends (m, 2), m; inf through a wall."""
         grown = np.minimum(self._gap(start), self._body)[:, None]
         grown = np.minimum(grown, self._gap(end)) - SLACK
         enter, leave = np.zeros_like(grown), np.ones_like(grown)  # the part of it that is inside
@@ -88,5 +102,5 @@ class Ways:
 
 @lru_cache(maxsize=64)
 def ways_around(walls: tuple[Box, ...], body: float, inside: tuple[float, float]) -> Ways:
-    """The same as `Ways`, computed once for the same arguments."""
+    """Returns `Ways`, computed once for the same arguments."""
     return Ways(walls, body, np.array(inside))
