@@ -52,7 +52,7 @@ class EpisodeStreams:
         return generator(seed, stream, number, self.episodes[b])
 
     def snapshot(self) -> dict[str, NDArray[np.generic]]:
-        """Everything as arrays."""
+        """The state as arrays, which `restore` reads."""
         own = {} if self._streams == self._of_run() else {"streams": np.array(self._streams, "u8")}
         return {"episodes": self.episodes.copy(), "seed": np.array(self.seed, np.uint64), **own}
 

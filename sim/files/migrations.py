@@ -281,7 +281,7 @@ def _new_value(value: Any, where: Where, changes: tuple[Change, ...]) -> Any:
 
 
 def _within(changes: tuple[Change, ...], where: Where) -> tuple[Change, ...]:
-    """Those of what stands at or below a place, of changes that are within what it stands in."""
+    """The changes that apply at a place or below it, of those that apply in what contains it."""
     last = len(where) - 1
     return tuple(
         each

@@ -253,7 +253,7 @@ class Interface(WithLaterKeys):
     def start_beyond_limit(self, fields: Mapping[str, NDArray[Any]]) -> str:
         """Describes the first element measured beyond its limit and tolerance; else empty.
 
-        Also one that is not in the start pose.
+        An element that is not in the start pose is described too.
         """
         low, high = self.limits
         for i, (name, element) in self._starts.items():

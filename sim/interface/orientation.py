@@ -94,5 +94,5 @@ DERIVED = {
 
 
 def fold(angle: NDArray[Any]) -> NDArray[Any]:
-    """Angles, rad, on the circle: within (-pi, pi], where they are already there the same."""
+    """Angles on the circle, rad, within (-pi, pi]; those within it already stay the same."""
     return np.asarray(angle - 2 * np.pi * np.ceil((angle - np.pi) / (2 * np.pi)))

@@ -29,7 +29,7 @@ class Shape:
 def footprints(model: mujoco.MjModel, data: mujoco.MjData) -> list[Shape]:
     """Returns all visible fixed geoms except planes, from the lowest to the highest.
 
-    What a family has sunk below the floor is not there.
+    Geoms that a family has sunk below the floor are left out.
 
     Args:
         model: of the robot and the family's scene.

@@ -215,7 +215,7 @@ def slow_stops(interface: Interface) -> list[str]:
 
 
 def label(drive: StepTest) -> str:
-    """`arm.0 at 1.2`."""
+    """Returns the name of a test, such as `arm.0 at 1.2`."""
     return f"{drive.term}.{drive.element} at {drive.target:g}"
 
 
