@@ -31,3 +31,8 @@ def generator(seed: int, stream: Stream, a: int = 0, b: int = 0) -> np.random.Ge
     """Returns the generator for position (a, b) of a stream, for example (simulation, episode)."""
     counter = np.array([0, stream, a, b], np.uint64)  # element 0 counts the draws
     return np.random.Generator(np.random.Philox(key=seed, counter=counter))
+
+
+def episode_rng(seed: int, episode: int) -> np.random.Generator:
+    """Returns the generator of an evaluation episode, shared by offline rollouts and sim_node."""
+    return generator(seed, Stream.EPISODE, 0, episode)

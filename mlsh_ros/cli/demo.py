@@ -156,12 +156,10 @@ def _fields(interface: Interface, observation: NDArray[np.float32]) -> dict[str,
 
 def _layout(case: EvaluationCase, seed: int, episode: int) -> EpisodeState:
     """Returns the layout of an episode: a function of seed and number alone."""
-    import numpy as np
+    from sim.seeding import episode_rng
+    from sim.tasks.family_calls import FamilyCalls
 
-    from sim.envs.reference_returns import episode_rng
-
-    rows = case.family.reset(case.number, episode_rng(seed, episode))
-    return {name: np.asarray(row)[None] for name, row in rows.items()}
+    return FamilyCalls(case.family).layout(case.number, episode_rng(seed, episode))
 
 
 class LiveTable:

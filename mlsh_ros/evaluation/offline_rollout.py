@@ -20,10 +20,10 @@ from mlsh_ros.control.safety_monitor import SafetyMonitor, make_safety_monitor
 from mlsh_ros.evaluation.episode import Episode
 from mlsh_ros.evaluation.in_process_master import decide_with
 from policies.bundle.bundle import Bundle
-from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.interface import Floats
+from sim.seeding import episode_rng
 
 INT32 = np.int32
 Watch = Callable[[World, Tick | None], None]  # the world before each tick; at the end with None

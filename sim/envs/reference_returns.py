@@ -15,13 +15,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.envs.family_calls import FamilyCalls
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.interface import Floats
 from sim.physics.robot_model import Robot
 from sim.randomization.schema import SimParams
 from sim.seeding import Stream, generator
+from sim.seeding import episode_rng as episode_rng  # sim_node imports it from here
 from sim.tasks.base import HasExpert, HasReturnEstimate, TaskFamily
 from sim.tasks.expert_controller import ExpertController
 
@@ -66,11 +66,6 @@ class ReferenceReturns:
         return (value - self.random) / (self.optimum - self.random)
 
 
-def episode_rng(seed: int, episode: int) -> np.random.Generator:
-    """Returns the generator of an evaluation episode, shared by offline rollouts and sim_node."""
-    return generator(seed, Stream.EPISODE, 0, episode)
-
-
 def compute_reference_returns(
     robot: Robot,
     family: TaskFamily,
@@ -106,18 +101,18 @@ def compute_reference_returns(
         return float(_returns(world, controller).mean())
 
     if isinstance(family, HasReturnEstimate):
-        low_return, high_return = FamilyCalls(family, 1).estimate(task, world.interface.control_dt)
+        low_return, high_return = world.calls.estimate(task, world.interface.control_dt)
         return ReferenceReturns(
             random=mean_return(at_random), task_blind=low_return, optimum=high_return
         )
     assert isinstance(family, HasExpert), f"{family.name} has neither an expert nor an estimate"
-    controller, guide = ExpertController(world.interface), family
+    controller = ExpertController(world.interface)
 
     def expert(fields: dict[str, Floats]) -> Floats:
-        return controller.command(fields, guide.expert_target(world.layout, fields))
+        return controller.command(fields, world.calls.expert_target(world.layout, fields))
 
     def task_blind(fields: dict[str, Floats]) -> Floats:
-        return controller.command(fields, guide.task_blind_target(world.layout, fields))
+        return controller.command(fields, world.calls.task_blind_target(world.layout, fields))
 
     return ReferenceReturns(
         random=mean_return(at_random),

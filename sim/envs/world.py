@@ -1,7 +1,8 @@
 """B simulated robots with their tasks: physics, randomization and rewards in one step.
 
 Training, offline evaluation and sim_node all run this class; they differ in the source of the
-commands and in the moment at which an episode begins. A reward is the family's (`sim.tasks`).
+commands and in the moment at which an episode begins. The task family (`sim.tasks`) defines the
+reward.
 """
 
 from __future__ import annotations
@@ -13,13 +14,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.envs.family_calls import FamilyCalls
-from sim.envs.privileged import (
-    Privileged,
-    check_privileged,
-    family_signals,
-    privileged_signals,
-)
+from sim.envs.privileged import Privileged, check_privileged, privileged_signals
 from sim.errors import UserError
 from sim.interface import Floats
 from sim.physics.batched_physics import BatchedPhysics
@@ -27,15 +22,8 @@ from sim.physics.robot_model import Robot
 from sim.physics.signals import check_signals
 from sim.randomization.perturbations import NOMINAL, PerturbedSim
 from sim.randomization.schema import SimParams
-from sim.tasks.base import (
-    EpisodeState,
-    HasActionCost,
-    HasObstacles,
-    HasPoseReset,
-    HasRewards,
-    HasTaskDynamics,
-    TaskFamily,
-)
+from sim.tasks.base import EpisodeState, TaskFamily
+from sim.tasks.family_calls import FamilyCalls
 from sim.tasks.rewards.motion import total
 from sim.tasks.rewards.reward_sum import RewardSum
 
@@ -78,6 +66,7 @@ class World:
         privileged: names of privileged values, see `sim.envs.privileged`.
 
     Attributes:
+        calls: the family's methods, with their results checked.
         terms: the family's reward terms, with what each has brought; None without.
         failures: the first ticks that ended in a state that is not finite.
     """
@@ -100,22 +89,23 @@ class World:
                 f"which robot {robot.name!r} does not have. It has: {', '.join(have)}"
             )
         self.family = family
-        self._calls = FamilyCalls(family, size)
+        self.calls = FamilyCalls(family)
         self.max_episode_steps = max_episode_steps or family.ticks
         self.interface = robot.interface.with_terms(family.terms)
         randomized = (domain_randomization or NOMINAL) != NOMINAL
         check_privileged(robot, family, privileged, randomized=randomized)
-        signals, where = family_signals(family), f"task family {family.name!r}"
+        where = f"task family {family.name!r}"
+        signals = self.calls.signals
         self.terms: RewardSum | None = None
-        if isinstance(family, HasRewards):
-            commands = callable(getattr(family, "command", None))
-            self.terms = RewardSum(family.rewards, robot, size, where, has_command=commands)
+        if self.calls.rewards is not None:
+            has_command = self.calls.has_command
+            self.terms = RewardSum(self.calls.rewards, robot, size, where, has_command=has_command)
             signals = (*signals, *self.terms.signals)
         more = privileged_signals(robot, family, privileged)
         check_signals((*signals, *more), self.interface, where)
 
         def scene(spec: mujoco.MjSpec) -> None:
-            self._calls.call("scene", spec)
+            self.calls.scene(spec)
             for signal in signals:
                 signal.add_to(spec, where)
             for signal in more:
@@ -129,9 +119,6 @@ class World:
                 f"{robot.name!r} has neither a body 'base_link' on a free joint nor a term "
                 "'position' from two slides"
             )
-        self._lively = family if isinstance(family, HasTaskDynamics) else None
-        self._costly = family if isinstance(family, HasActionCost) else None
-        self._posed = family if isinstance(family, HasPoseReset) else None
         self.varied: PerturbedSim | None = None
         if (sim_params or NOMINAL, domain_randomization or NOMINAL) != (NOMINAL, NOMINAL):
             both = sim_params or NOMINAL, domain_randomization or NOMINAL
@@ -162,18 +149,19 @@ class World:
         if bad := [task for task in tasks if not 0 <= task < count]:
             raise ValueError(f"{self.family.name} has tasks 0 .. {count - 1}, not {bad[0]}")
         for i, task, rng in zip(ids, tasks, rngs, strict=True):
-            for name, row in self._calls.reset(int(task), rng, self.layout).items():
+            for name, row in self.calls.reset(int(task), rng, self.layout).items():
                 if name not in self.layout:
                     self.layout[name] = np.zeros((self.size, *np.shape(row)))
                 self.layout[name][i] = row
-        shake = 0.0 if self._posed is None else self._posed.shake
+        shake = self.calls.shake
         turns = [rng.uniform(-shake, shake, self.physics.hinges) for rng in rngs] if shake else []
         if self.varied is not None:  # the last: the rest is as it would be without
             self.varied.draw(ids, rngs)
         self.physics.reset(ids)
-        if isinstance(self.family, HasObstacles) and self.family.solid:
+        if self.calls.solid:
             mine = {name: value[ids] for name, value in self.layout.items()}
-            self.physics.set_mocap_poses(ids, self._calls.call("place", mine))
+            places = self.calls.place(mine, self.physics.model)
+            self.physics.set_mocap_poses(ids, places)
         if self.family.places:
             self.physics.teleport(ids, self.layout["start"][ids])
         if turns:
@@ -196,7 +184,7 @@ class World:
     def true_state(self) -> dict[str, Floats]:
         """Every observation term's true value, (B, size); without the signals."""
         robot = self.physics.fields()
-        return {**robot, **self._calls.fields(self.layout, robot)}
+        return {**robot, **self.calls.fields(self.layout, robot)}
 
     @property
     def _drawn(self) -> Floats:
@@ -256,14 +244,13 @@ class World:
             self.physics.reset(ids)
         self._put_upright(diverged)
         fields = self.true_state()
-        if self._lively is not None:
-            changes = self._calls.advance(self.layout, fields, self.interface.control_dt)
-            for name, value in changes.items():
-                self.layout[name][:] = value
+        changes = self.calls.advance(self.layout, fields, self.interface.control_dt)
+        for name, value in changes.items():
+            self.layout[name][:] = value
         if self.varied is not None:
             self.varied.tick(fields, ids)
         fields |= self.physics.signals()
-        terminated = self._calls.flags("terminated", self.layout, fields) & ~diverged
+        terminated = self.calls.terminated(self.layout, fields) & ~diverged
         return fields, StepResult(
             reward=np.where(diverged, 0.0, self._reward(fields)),
             terminated=terminated,
@@ -272,12 +259,12 @@ class World:
         )
 
     def _reward(self, fields: dict[str, Floats]) -> Floats:
-        reward = self._calls.numbers("reward", self.layout, fields)
-        if self._costly is None and self.terms is None:
+        reward = self.calls.reward(self.layout, fields)
+        if not self.calls.has_cost and self.terms is None:
             return reward
         action = self.interface.action_for(self.command)
-        if self._costly is not None:
-            reward = reward - self._calls.numbers("cost", action)
+        if self.calls.has_cost:
+            reward = reward - self.calls.cost(action)
         if self.terms is not None:
             reward = reward + total(self._weighted(self.terms, fields, action))
         return reward
@@ -286,16 +273,16 @@ class World:
         """Returns what each reward term brings in this tick, (B, terms)."""
         command = np.zeros((self.size, 0))
         if terms.needs_command:
-            command = self._calls.command(self.layout)
+            command = self.calls.command(self.layout)
         return terms.evaluate(fields, command, action, self.interface.control_dt)
 
     def success(self, fields: dict[str, Floats]) -> NDArray[np.bool_]:
         """(B,) True where the state counts as solved, given the true fields with the signals."""
-        return self._calls.flags("success", self.layout, fields)
+        return self.calls.success(self.layout, fields)
 
     def _put_upright(self, diverged: NDArray[np.bool_]) -> None:
         """Reset the pose of simulations that are due; after the last tick there is no reset."""
-        every = 0 if self._posed is None else self._posed.pose_reset
+        every = self.calls.pose_reset
         if not every:
             return
         due = (self.ticks % every == 0) & (self.ticks < self.max_episode_steps) & ~diverged

@@ -16,6 +16,7 @@ from sim.physics.mjcf_addresses import BASE, Indices, Start, address, start_addr
 from sim.physics.robot_model import Robot
 from sim.rendering.topdown import Shape, footprints
 from sim.tasks.base import EpisodeState, TaskFamily
+from sim.tasks.family_calls import FamilyCalls
 
 Color = tuple[float, float, float]  # RGB, 0 to 1
 
@@ -62,13 +63,13 @@ class EpisodeReplay:
     @property
     def target(self) -> Floats | None:
         """(2,) the goal that counts, m; None in a family without one."""
-        target = getattr(self.family, "target", None)
-        return None if target is None else np.asarray(target(self.layout)[0], np.float64)
+        target = FamilyCalls(self.family).target(self.layout)
+        return None if target is None else np.asarray(target[0], np.float64)
 
     @property
     def radius(self) -> float:
         """Radius of the goal that counts, m."""
-        return float(getattr(self.family, "radius", RING_RADIUS))
+        return FamilyCalls(self.family).radius or RING_RADIUS
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,12 @@ class SceneRenderer:
         family: whose scene it is; `EpisodeReplay.family` of all that is shown here.
 
     Raises:
-        UserError: the robot's model is invalid.
+        UserError: the robot's model is invalid, or the family's scene.
     """
 
     def __init__(self, robot: Robot, family: TaskFamily) -> None:
-        self.model = robot.compile(family.scene)
+        self._calls = FamilyCalls(family)
+        self.model = robot.compile(self._calls.scene)
         self.data = mujoco.MjData(self.model)
         # Colors are those of skills: a blue goal would seem to be the blue skill's.
         drawn = (self.model.geom_contype == 0) & (self.model.geom_conaffinity == 0)
@@ -107,7 +109,6 @@ class SceneRenderer:
         ]
         start = start_address(self.model, robot.interface)
         self._base = start if start is not None and len(start.quaternion) else None
-        self._family = family
         mujoco.mj_forward(self.model, self.data)
         self._size = self._robot_size()
         term = path_term(robot.interface)
@@ -124,7 +125,7 @@ class SceneRenderer:
             self.data.qpos[:] = frame.qpos
         else:
             self._pose_by_fields(frame)
-        for body, place in self._family.place(layout).items():
+        for body, place in self._calls.place(layout, self.model).items():
             index = self.model.body(body).mocapid[0]
             self.data.mocap_pos[index, : place.shape[1]] = place[0]
         mujoco.mj_forward(self.model, self.data)
@@ -222,7 +223,8 @@ class SceneRenderer:
 
     def _way(self, scene: EpisodeReplay) -> Floats:
         """(n, 2) the path and the goals, which a picture should include."""
-        goals = [place[0, :2] for place in self._family.place(scene.layout).values()]
+        places = self._calls.place(scene.layout, self.model).values()
+        goals = [place[0, :2] for place in places]
         return np.concatenate([np.reshape(goals, (-1, 2)), scene.path])
 
     def _robot_size(self) -> float:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
-from sim.interface import STRICT, Floats, NonNegative, Positive
+from sim.interface import STRICT, Floats, NonNegative
 from sim.tasks.base import EpisodeState, Fields
-from sim.tasks.goals import COLORS, Count
+from sim.tasks.goals import COLORS
+from sim.tasks.parameter_types import Count, Length
 from sim.tasks.planar import within
 from sim.tasks.running import RunningTask, run
 from sim.tasks.scenery import add_disc
@@ -37,7 +38,7 @@ class AntBandits(RunningTask):
 
     ticks: Count = 1000  # length of an episode: 25 s of the ant
     effort: NonNegative = 0.0  # factor of the squared action, subtracted per tick
-    radius: Positive = 1.0  # m, of the target: within it counts as success
+    radius: Length = 1.0  # m, of the target: within it counts as success
 
     def scene(self, spec: mujoco.MjSpec) -> None:
         """Add a flat disc for each target, for rendering."""
@@ -45,12 +46,12 @@ class AntBandits(RunningTask):
             add_disc(spec, name, self.radius, COLORS[i])
 
     def place(self, layout: EpisodeState) -> dict[str, Floats]:
-        """Poses of both discs, independent of the task."""
+        """Positions (n, 2) of both discs, m, independent of the task."""
         count = len(layout["goal"])
         return {name: np.tile(xy, (count, 1)) for name, xy in TARGETS.items()}
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """Start at the origin, facing nearly along x, independent of the task."""
+        """Begin at the origin, facing nearly along x, independent of the task."""
         return {**self.begin(0.0, 0.0, rng), "goal": np.array(TARGETS[self.tasks[task]])}
 
     def target(self, layout: EpisodeState) -> Floats:
@@ -58,12 +59,12 @@ class AntBandits(RunningTask):
         return layout["goal"]
 
     def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """Returns minus the root of the distance, over 3000."""
+        """(n,) minus the root of the distance, over 3000."""
         flat = np.linalg.norm(fields["position"] - layout["goal"], axis=1)
         return paid(flat, TARGET_HEIGHT - fields["height"][:, 0])
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """True within the radius of the target."""
+        """(n,) True within the radius of the target."""
         return within(fields["position"], layout["goal"], self.radius)
 
     def estimate(self, task: int, dt: float) -> tuple[float, float]:

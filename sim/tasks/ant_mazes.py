@@ -26,12 +26,19 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from sim.interface import STRICT, Floats, Positive
+from sim.interface import STRICT, Floats
 from sim.tasks.base import EpisodeState, Fields
-from sim.tasks.goals import Count
+from sim.tasks.parameter_types import Count, Length, Scale
 from sim.tasks.planar import within
 from sim.tasks.running import RunningTask
-from sim.tasks.scenery import WALL_COLOR, add_block, add_disc, add_walls
+from sim.tasks.scenery import (
+    ANT_WALL_HEIGHT,
+    GOAL_COLOR,
+    WALL_COLOR,
+    add_block,
+    add_disc,
+    add_walls,
+)
 
 START = (2.0, 0.0)  # m
 NEAREST = 0.5  # m, of the start to the left wall's middle: room for the robot itself
@@ -41,7 +48,7 @@ CELLS = {
     for row in range(3)
     for column in range(3)
 }  # middle of each cell, m
-HALF_BLOCK = (7.6, 7.6, 1.0)  # m; published 5 m high, which no ant climbs either
+HALF_BLOCK = (7.6, 7.6, ANT_WALL_HEIGHT / 2)  # m
 SUNK = -2.0  # m, where the middle of a block is that is not there
 # Centre x, y and half sizes, m.
 WALLS = (
@@ -70,7 +77,6 @@ MAZES: tuple[tuple[tuple[float, float], tuple[str, ...]], ...] = (
     ((40, -24), ("10", "11", "21", "22")),
 )
 TEST_MAZES = 4  # the last ones
-GOAL_COLOR = (0.20, 0.60, 0.35, 0.55)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -81,11 +87,11 @@ class AntMazes(RunningTask):
     solid: ClassVar[bool] = True
 
     ticks: Count = 1000  # length of an episode: 25 s of the ant
-    radius: Positive = 3.0  # m, of the goal: within it the goal is reached
+    radius: Length = 3.0  # m, of the goal: within it the goal is reached
     # Number of mazes, from the last, that are no tasks: 4 excludes the test mazes from training.
     held_out: Annotated[int, Field(ge=0, lt=len(MAZES))] = 0
     published: bool = False  # the reward of the released code
-    scale: Positive = 1.0  # factor of all lengths on the floor; 0.125: corridors of 2 m
+    scale: Scale = 1.0  # factor of all lengths on the floor; 0.125: corridors of 2 m
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -101,14 +107,14 @@ class AntMazes(RunningTask):
         """Add the outer walls, a block per cell, and a disc that marks the goal in pictures."""
         s = self.scale
         walls = [(s * x, s * y, s * half_x, s * half_y) for x, y, half_x, half_y in WALLS]
-        bit = add_walls(spec, walls, 2 * HALF_BLOCK[2])
+        bit = add_walls(spec, walls, ANT_WALL_HEIGHT)
         half = (s * HALF_BLOCK[0], s * HALF_BLOCK[1], HALF_BLOCK[2])
         for cell in CELLS:
             add_block(spec, f"block_{cell}", half, WALL_COLOR, bit)
         add_disc(spec, "goal", self.radius, GOAL_COLOR)
 
     def place(self, layout: EpisodeState) -> dict[str, Floats]:
-        """Positions of the goal's disc and of the blocks; unused blocks are below the floor."""
+        """Positions (n, 2) of the disc and (n, 3) of the blocks, m; unused ones are sunk."""
         places = {"goal": layout["goal"]}
         for i, (cell, xy) in enumerate(CELLS.items()):
             height = np.where(layout["free"][:, i] > 0, SUNK, HALF_BLOCK[2])
@@ -117,14 +123,14 @@ class AntMazes(RunningTask):
         return places
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """Start at the left of the middle row, facing nearly along x, independent of the task."""
+        """Begin at the left of the middle row, facing nearly along x, independent of the task."""
         goal, free = MAZES[task]
         cells = np.array([cell in free for cell in CELLS], np.float64)
         begun = {**self.begin(*self.start, rng), "goal": self.scale * np.array(goal, np.float64)}
         return {**begun, "free": cells, "nearer": np.float64(0), "reached": np.float64(0)}
 
     def advance(self, layout: EpisodeState, fields: Fields, dt: float) -> dict[str, Floats]:
-        """Add the speed towards the goal, m/s, and whether the goal has been reached."""
+        """Add the speed (n,) towards the goal, m/s, and whether it has been reached."""
         changes = super().advance(layout, fields, dt)
         before, goal = layout["before"], layout["goal"]
         if self.published:
@@ -139,11 +145,11 @@ class AntMazes(RunningTask):
         return layout["goal"]
 
     def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """Speed towards the goal, along x and y together."""
+        """(n,) speed towards the goal, along x and y together, m/s."""
         return layout["nearer"]
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """True once the robot has been within the radius of the goal, even if it left again."""
+        """(n,) True once the robot has been within the radius of the goal."""
         return np.asarray(layout["reached"] > 0)
 
     def estimate(self, task: int, dt: float) -> tuple[float, float]:

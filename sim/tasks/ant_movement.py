@@ -1,13 +1,13 @@
 """Ant movement: run in a direction; each direction is one task.
 
 Published (openai/mlsh, AntMovement-v1): right and up; the reward of a tick is the forward speed,
-less 0.1 of the squared action, less 0.5 per metre beside the line through the start: the defaults
-here.
+less 0.1 of the squared action, less 0.5 per metre beside the line through the start. These are the
+defaults.
 
 The last part teaches a skill that observes its position to return to that line. In a maze, where
-the line is another one, such a skill walks into walls. For skills that are to be transferred:
-`lateral: 0`, and `sideways`, which subtracts the sideways speed instead of the distance; and a
-`room`, in which skills learn to stay upright at a wall. `fall` makes lying costly.
+the line is another one, such a skill walks into walls. Skills that are to be transferred are
+trained with `lateral` 0 and with `sideways`, which subtracts the sideways speed instead of the
+distance, in a `room`, where they learn to stay upright at a wall. `fall` is the cost of lying.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from sim.interface import STRICT, Floats, NonNegative, Positive
+from sim.interface import STRICT, Floats, NonNegative
 from sim.tasks.base import EpisodeState, Fields
-from sim.tasks.goals import Count
+from sim.tasks.parameter_types import Count, Length, LengthOrZero
 from sim.tasks.running import RunningTask
-from sim.tasks.scenery import add_walls
+from sim.tasks.scenery import ANT_WALL_HEIGHT, add_walls
 
-# Two as published; three are what the mazes are made of.
-CLEAR, THICKNESS, HEIGHT = 1.5, 0.3, 2.0  # m: of a start from the walls, and of these
+CLEAR, THICKNESS = 1.5, 0.3  # m: of a start from the walls, and of these
+# Two of them are published; the ways through the mazes consist of three.
 DIRECTIONS = {"right": (1.0, 0.0), "up": (0.0, 1.0), "down": (0.0, -1.0), "left": (-1.0, 0.0)}
 
 
@@ -55,8 +55,8 @@ class AntMovement(RunningTask):
     directions: Annotated[int, Field(ge=2, le=len(DIRECTIONS))] = 2  # number of tasks
     lateral: NonNegative = 0.5  # subtracted per tick and m beside the line through the start
     sideways: NonNegative = 0.0  # subtracted per tick and m/s of sideways speed
-    far: Positive = 15.0  # m in the direction of the task that count as success
-    room: NonNegative = 0.0  # m, half the width of a walled room around the origin; 0: no walls
+    far: Length = 15.0  # m in the direction of the task that count as success
+    room: LengthOrZero = 0.0  # m, half the width of a walled room around the origin; 0: no walls
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -64,7 +64,7 @@ class AntMovement(RunningTask):
         return tuple(DIRECTIONS)[: self.directions]
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """Start at the origin, or anywhere in the room, facing nearly along x."""
+        """Begin at the origin, or anywhere in the room, facing nearly along x."""
         ahead = np.array(DIRECTIONS[self.tasks[task]])
         within = max(0.0, self.room - CLEAR)
         x, y = rng.uniform(-within, within, 2) if within else (0.0, 0.0)
@@ -75,10 +75,10 @@ class AntMovement(RunningTask):
         if self.room:
             half, t = self.room, THICKNESS / 2
             sides = [(s * (half + t), 0.0, t, half + 2 * t) for s in (-1, 1)]
-            add_walls(spec, [*sides, *((y, x, b, a) for x, y, a, b in sides)], HEIGHT)
+            add_walls(spec, [*sides, *((y, x, b, a) for x, y, a, b in sides)], ANT_WALL_HEIGHT)
 
     def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """Speed in the task's direction, minus the penalties for sideways motion."""
+        """(n,) speed in the task's direction, m/s, minus the penalties for sideways motion."""
         ahead, rate = layout["ahead"], layout["rate"]
         reward = dot(rate, ahead)
         if self.lateral:
@@ -88,7 +88,7 @@ class AntMovement(RunningTask):
         return np.asarray(reward - self.fallen(fields))
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """True if the robot has come far enough in the task's direction."""
+        """(n,) True if the robot has come far enough in the task's direction."""
         return np.asarray(dot(self._way(layout, fields), layout["ahead"]) >= self.far)
 
     def _way(self, layout: EpisodeState, fields: Fields) -> Floats:

@@ -22,10 +22,10 @@ EpisodeState = dict[
     str, Floats
 ]  # what each episode drew, per name (n, ...): goals, which one counts
 
-# A parameter of this name keeps tasks, the last ones, from training; the others keep their number.
+# A parameter of this name excludes the last tasks from training; the others keep their number.
 HELD_OUT = "held_out"
-# A family whose default has fewer tasks than there are says in a class variable `all_tasks`, by
-# name, the parameters with which it has all of them, to look up a task by its name.
+# A family that does not have all its tasks by default has a class variable `all_tasks`: the
+# parameters with which it has them, to find a task by its name.
 
 
 class TaskFamily(Protocol):
@@ -98,15 +98,15 @@ class HiddenTask:
         return {}
 
     def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """Always False: only time ends an episode."""
+        """(n,) always False: only time ends an episode."""
         return np.zeros(len(fields["position"]), bool)
 
 
-# A family may say in a class variable `recommended` with which settings it is learned, by name as
-# `mlsh train --set` has it: {"mlsh.rollout_ticks": 100}. Plain data, which the learner checks.
+# A family may have a class variable `recommended`: settings of a training by the names that
+# `mlsh train --set` has, such as {"mlsh.rollout_ticks": 100}. The learner checks these plain data.
 
 
-# What a family may say besides. None of it is asked for; the world looks whether it is there.
+# Optional Protocols. A family has those that it needs; `FamilyCalls` looks which they are.
 
 
 @runtime_checkable
@@ -122,6 +122,14 @@ class HasExpert(Protocol):
 
     def task_blind_target(self, layout: EpisodeState, fields: Fields) -> Floats:
         """(n, 2) target of a good controller that ignores the task, m."""
+
+
+@runtime_checkable
+class HasTarget(Protocol):
+    """Task family with a goal that counts; pictures mark it, with the parameter `radius`, m."""
+
+    def target(self, layout: EpisodeState) -> Floats:
+        """(n, 2) the goal that counts, m."""
 
 
 @runtime_checkable

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from sim.interface import STRICT, Floats, NonNegative, Positive
+from sim.interface import STRICT, Floats, NonNegative
 from sim.tasks.base import EpisodeState, Fields
-from sim.tasks.goals import Count
+from sim.tasks.parameter_types import Count, Length
 from sim.tasks.patrol import Patrol
 from sim.tasks.walking_goals import WalkingGoals
 
@@ -29,19 +29,19 @@ class BodyPatrol(WalkingGoals, Patrol):
     }
 
     ticks: Count = 1500  # length of an episode: 30 s at 50 Hz
-    half_width: Positive = 1.5  # m, half the side of the square in which goals are drawn
-    separation: Positive = 1.2  # m, the smallest distance between the two goals
+    half_width: Length = 1.5  # m, half the side of the square in which goals are drawn
+    separation: Length = 1.2  # m, the smallest distance between the two goals
     # Reward per tick in which the robot comes nearer at full speed; an arrival is rewarded with 1.
     approach: NonNegative = 0.05
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """Goals at least `separation` apart, with any heading, independent of the task."""
+        """Draw goals at least `separation` apart and any heading, independent of the task."""
         return self.begin(super().reset(task, rng), rng)
 
     def advance(self, layout: EpisodeState, fields: Fields, dt: float) -> dict[str, Floats]:
-        """Detect an arrival, and what was gained of the way to the goal to go to."""
+        """Detect an arrival, and how much nearer the robot came to the next goal."""
         return self.progress(layout, Patrol.advance(self, layout, fields, dt), fields, dt)
 
     def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """Reward of this tick's arrival, and of coming nearer to the goal to go to."""
+        """(n,) reward of this tick's arrival, and of coming nearer to the next goal."""
         return np.asarray(layout["earned"] + self.approach * layout["nearer"])

@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from sim.interface import STRICT, Floats, Positive
+from sim.interface import STRICT, Floats
 from sim.tasks.base import EpisodeState, Fields
-from sim.tasks.goals import Count
 from sim.tasks.house import ROOMS, House
+from sim.tasks.parameter_types import Count, Length, Scale
+from sim.tasks.scenery import WALL_HEIGHT
 from sim.tasks.walled_goals import WalledGoals
 
 
@@ -22,39 +23,39 @@ from sim.tasks.walled_goals import WalledGoals
 class BodyRooms(House, WalledGoals):
     """The task is the spot that is the goal.
 
-    The two places that are seen are the start and the middle of the house: they do not tell it.
+    The two observed places are the start and the middle of the house, which do not show the goal.
     """
 
     name: ClassVar[str] = "body_rooms"
-    height: ClassVar[float] = 0.8  # m, of the walls; nobody climbs over them
+    height: ClassVar[float] = WALL_HEIGHT  # m, of the walls
     recommended: ClassVar[Mapping[str, Any]] = {
         **WalledGoals.recommended,
         "mlsh.rollout_ticks": 750,
     }
 
     ticks: Count = 750  # length of an episode: 15 s at 50 Hz
-    radius: Positive = 0.6  # m, of the goal
-    scale: Positive = 2.5  # factor of the lengths of `rooms`
+    radius: Length = 0.6  # m, of the goal
+    scale: Scale = 2.5  # factor of the lengths of `rooms`
 
     @property
     def inside(self) -> tuple[float, float]:
-        """The middle of the first door."""
+        """The middle of the first door, m."""
         x, y = self.doors[0][0]
         return float(x), float(y)
 
     @property
     def destinations(self) -> Floats:
-        """A goal in every room."""
+        """(4, 2) a goal in every room, m."""
         return np.array([self.spot(room) for room in range(ROOMS)])
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """Start at any door with any heading, or anywhere in any room, independent of the task."""
+        """Begin at any door with any heading, or anywhere in any room, independent of the task."""
         xy = self.begin_at(rng)
         start = np.array([*xy, rng.uniform(-np.pi, np.pi)])
         goals = np.stack([xy, np.zeros(2)])
         return self.started({"goal": self.spot(task), "goals": goals, "start": start})
 
     def task_blind_target(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """The next point on the shortest way to the first spot, wherever the goal is."""
+        """(n, 2) next point on the shortest path to the first spot, wherever the goal is, m."""
         position = fields["position"]
         return self.ways.measure(position, np.tile(self.spot(0), (len(position), 1)))[1]

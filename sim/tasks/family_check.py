@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import is_dataclass
 from typing import Any, cast
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from sim.errors import UserError, invalid, short
 from sim.interface import ObservationTerm
 from sim.physics.signals import Signal
-from sim.tasks.base import HasExpert, HasReturnEstimate, TaskFamily
+from sim.tasks.base import HasExpert, HasPoseReset, HasReturnEstimate, TaskFamily
 
 NAME = r"[a-z][a-z0-9_]*"
 METHODS = ("scene", "place", "reset", "fields", "reward", "success", "terminated")
@@ -51,11 +52,16 @@ def check_family(cls: type, where: str) -> type[TaskFamily]:
         raise invalid(f"{what}: its defaults", error) from None
     except Exception as error:  # whatever a stranger's class does
         raise UserError(f"{what}: its defaults: {type(error).__name__}: {error}") from None
-    _check_instance(family, what)
+    check_instance(family, what)
     return cast("type[TaskFamily]", cls)
 
 
-def _check_instance(family: object, what: str) -> None:
+def check_instance(family: object, what: str) -> None:
+    """Refuse a task family with the parameters that it has; errors begin with `what`.
+
+    Raises:
+        UserError: a property raises, or is not what a family needs.
+    """
     ticks, tasks, terms = (_read(family, each, what) for each in ("ticks", "tasks", "terms"))
     if not isinstance(ticks, int) or ticks < 1:
         raise UserError(f"{what}: `ticks` is {short(ticks)}; a positive integer is expected")
@@ -67,10 +73,21 @@ def _check_instance(family: object, what: str) -> None:
     signals = _read(family, "signals", what) if hasattr(type(family), "signals") else ()
     if not isinstance(signals, tuple) or not all(isinstance(each, Signal) for each in signals):
         raise UserError(f"{what}: `signals` is {short(signals)}; a tuple of Signal is expected")
+    if isinstance(family, HasPoseReset):
+        _check_pose_reset(family, what)
     if not isinstance(family, (HasExpert, HasReturnEstimate)):
         raise UserError(
             f"{what} lacks the method `estimate`, or both `expert_target` and "
             "`task_blind_target`: without one nothing says what a return is worth"
+        )
+
+
+def _check_pose_reset(family: HasPoseReset, what: str) -> None:
+    if not (isinstance(family.shake, (int, float)) and 0 <= family.shake < np.inf):
+        raise UserError(f"{what}: `shake` is {short(family.shake)}; rad, 0 or more, are expected")
+    if not (isinstance(family.pose_reset, int) and family.pose_reset >= 0):
+        raise UserError(
+            f"{what}: `pose_reset` is {short(family.pose_reset)}; a number of ticks is expected"
         )
 
 

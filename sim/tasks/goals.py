@@ -2,24 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from sim.interface import STRICT, Floats, MujocoState, ObservationTerm, Positive, RosField
-from sim.seeding import Stream, generator
+from sim.interface import STRICT, Floats, MujocoState, ObservationTerm, RosField
 from sim.tasks.base import EpisodeState, Fields
+from sim.tasks.parameter_types import Count, Length
 from sim.tasks.planar import to_base, within
-from sim.tasks.scenery import add_disc
+from sim.tasks.scenery import GOAL_COLOR, add_disc
 
-Count = Annotated[int, Field(gt=0)]
+COLORS = ((0.86, 0.37, 0.16, 0.55), (0.16, 0.45, 0.78, 0.55), GOAL_COLOR)
 
-COLORS = ((0.86, 0.37, 0.16, 0.55), (0.16, 0.45, 0.78, 0.55), (0.20, 0.60, 0.35, 0.55))
+
+def family_term(
+    name: str,
+    unit: str,
+    frame: str,
+    ros_type: str,
+    ros_fields: Iterable[str],
+    clip: tuple[float, float] | None = None,
+    *,
+    topic: str | None = None,
+    max_age: float = 1.0,
+    required_values: tuple[tuple[str, str], ...] = (),
+) -> ObservationTerm:
+    """A term that a family adds, without noise.
+
+    Args:
+        name: of the term, in what `fields` returns too.
+        unit: of its values.
+        frame: that they are in.
+        ros_type: of the message.
+        ros_fields: paths of the values in the message, one for each.
+        clip: range in which the values are seen; None: as they are.
+        topic: of the message; None: the name of the term.
+        max_age: s, after which a value is too old.
+        required_values: fields of the message and the values that they must have.
+    """
+    paths = tuple(ros_fields)
+    return ObservationTerm(
+        name=name,
+        size=len(paths),
+        unit=unit,
+        frame=frame,
+        scale=1.0,
+        clip=clip,
+        noise=0.0,
+        max_age=max_age,
+        limit=None,
+        inf_values=None,
+        mujoco=MujocoState(task=name),
+        ros=RosField(
+            topic=topic or name, type=ros_type, fields=paths, required_values=required_values
+        ),
+    )
 
 
 def goals_term(shown: int, frame: str, clip: tuple[float, float] | None = None) -> ObservationTerm:
@@ -31,36 +72,13 @@ def goals_term(shown: int, frame: str, clip: tuple[float, float] | None = None) 
         clip: range in which their coordinates are seen, m; None: as they are.
     """
     axes = (f"poses[{i}].position.{axis}" for i in range(shown) for axis in "xy")
-    return ObservationTerm(
-        name="goals",
-        size=2 * shown,
-        unit="m",
-        frame=frame,
-        scale=1.0,
-        clip=clip,
-        noise=0.0,
-        max_age=1.0,
-        limit=None,
-        inf_values=None,
-        mujoco=MujocoState(task="goals"),
-        ros=RosField(
-            topic="goals",
-            type="geometry_msgs/msg/PoseArray",
-            fields=tuple(axes),
-            required_values=(),
-        ),
-    )
+    return family_term("goals", "m", frame, "geometry_msgs/msg/PoseArray", axes, clip)
 
 
 def seen_from_base(goals: Floats, robot: Fields) -> dict[str, Floats]:
     """The term's values for places (n, shown, 2) of the odom frame, m, relative to base_link."""
     relative = to_base(goals - robot["position"][:, None], robot)
     return {"goals": relative.reshape(len(relative), -1)}
-
-
-def episode_generators(count: int) -> list[np.random.Generator]:
-    """One for each episode of the reference returns."""
-    return [generator(0, Stream.EPISODE, 0, n) for n in range(count)]
 
 
 def drawn_states(
@@ -86,7 +104,7 @@ class GoalTask:
     frame: ClassVar[str] = "odom"  # of the goals that are seen
 
     ticks: Count = 50  # length of an episode
-    radius: Positive = 0.25  # m, of a goal
+    radius: Length = 0.25  # m, of a goal
 
     @property
     def shown(self) -> int:
@@ -108,11 +126,11 @@ class GoalTask:
             add_disc(spec, f"goals_{i}", self.radius, COLORS[i % len(COLORS)])
 
     def place(self, layout: EpisodeState) -> dict[str, Floats]:
-        """Positions of the scene's mocap bodies, (n, 2) by name."""
+        """Positions (n, 2) of the scene's mocap bodies, m, by name."""
         return {f"goals_{i}": layout["goals"][:, i] for i in range(self.shown)}
 
     def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
-        """Positions of the goals as one term."""
+        """Positions of the goals, m, as one term (n, 2 * shown)."""
         return {"goals": layout["goals"].reshape(len(layout["goals"]), -1)}
 
     def target(self, layout: EpisodeState) -> Floats:
@@ -121,21 +139,21 @@ class GoalTask:
         return layout["goals"][np.arange(len(slot)), slot]
 
     def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """1 inside the radius, else 0."""
+        """(n,) 1 inside the radius, else 0."""
         return self.success(layout, fields).astype(np.float64)
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """True inside the radius of the goal that counts."""
+        """(n,) True inside the radius of the goal that counts."""
         return within(fields[self.measured], self.target(layout), self.radius)
 
     def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """Always False: only time ends an episode."""
+        """(n,) always False: only time ends an episode."""
         return np.zeros(len(fields[self.measured]), bool)
 
     def expert_target(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """The goal that counts."""
+        """(n, 2) the goal that counts, m."""
         return self.target(layout)
 
     def task_blind_target(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """The first goal, whichever counts."""
+        """(n, 2) the first goal, whichever counts, m."""
         return layout["goals"][:, 0]

@@ -17,14 +17,14 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
-from sim.interface import STRICT, Floats, Positive
+from sim.interface import STRICT, Floats
 from sim.tasks.base import EpisodeState
-from sim.tasks.scenery import add_disc, add_walls
+from sim.tasks.parameter_types import Length, Scale
+from sim.tasks.scenery import GOAL_COLOR, add_disc, add_walls
 
 ROOMS = 4
 SPOTS = {"corner": (0.75, 0.75), "inner": (0.3, 0.3)}  # along x and y, of the half width
 BETWEEN = 0.725  # the same, in the middle of a pair
-GOAL_COLOR = (0.20, 0.60, 0.35, 0.55)
 # m, at scale 1.
 THICKNESS = 0.04  # of a wall
 CLEAR = 0.15  # of a start in a room from the walls
@@ -37,10 +37,10 @@ class House:
 
     height: ClassVar[float] = 0.3  # m, of the walls: above any scanner on wheels
 
-    radius: Positive = 0.25  # m, of the goal
-    half_width: Positive = 1.0  # m, half the inner width of all rooms: the width of one room
-    door: Positive = 0.4  # m, width of a door
-    scale: Positive = 1.0  # factor of the lengths of rooms, doors and starts, but not of `radius`
+    radius: Length = 0.25  # m, of the goal
+    half_width: Length = 1.0  # m, half the inner width of all rooms: the width of one room
+    door: Length = 0.4  # m, width of a door
+    scale: Scale = 1.0  # factor of the lengths of rooms, doors and starts, but not of `radius`
     # Goals of each room: two that are near each other and one between them, in place of the outer
     # corner and the inner one.
     pairs: bool = False
@@ -71,7 +71,7 @@ class House:
 
     @property
     def spots(self) -> dict[str, tuple[float, float]]:
-        """Possible goal positions in a room."""
+        """Goal positions in a room by name: x and y as fractions of its width."""
         if not self.pairs:
             return SPOTS
         far, near = BETWEEN + self.spread, BETWEEN - self.spread
@@ -108,12 +108,12 @@ class House:
 
     def spot(self, task: int) -> Floats:
         """(2,) position of a task's goal, m."""
-        share, room = list(self.spots.values())[task // ROOMS], task % ROOMS
+        fraction, room = list(self.spots.values())[task // ROOMS], task % ROOMS
         signs = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])[room]
-        return np.asarray(np.array(share) * self.width * signs, np.float64)
+        return np.asarray(np.array(fraction) * self.width * signs, np.float64)
 
     def place(self, layout: EpisodeState) -> dict[str, Floats]:
-        """Pose of the goal's disc."""
+        """Position (n, 2) of the goal's disc, m."""
         return {"goal": layout["goal"]}
 
     def target(self, layout: EpisodeState) -> Floats:

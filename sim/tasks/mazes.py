@@ -12,12 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from sim.interface import STRICT, Floats, NonNegative, ObservationTerm, Positive
+from sim.interface import STRICT, Floats, NonNegative, ObservationTerm
 from sim.tasks.ant_mazes import AntMazes
 from sim.tasks.base import EpisodeState, Fields
-from sim.tasks.goals import Count, seen_from_base
+from sim.tasks.goals import seen_from_base
+from sim.tasks.parameter_types import Angle, Count, Length, Scale, Speed
 from sim.tasks.running import FALLEN
-from sim.tasks.walking_goals import ALL_BUT_THE_POSE, THE_POSE, WalkingGoals, goals_from_base
+from sim.tasks.walking_goals import MASTERS_SEE_THE_POSE, WalkingGoals, goals_from_base
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -29,17 +30,15 @@ class Mazes(AntMazes):
     recommended: ClassVar[Mapping[str, Any]] = {
         **WalkingGoals.recommended,
         "mlsh.rollout_ticks": 1500,
-        # The walls have fixed places: a master observes the pose of the robot and nothing else.
-        "network.hidden_from_skills": [*THE_POSE],
-        "network.hidden_from_masters": [*ALL_BUT_THE_POSE],
+        **MASTERS_SEE_THE_POSE,
     }
 
     ticks: Count = 1500  # length of an episode: 30 s at 50 Hz
-    radius: Positive = 0.6  # m, of the goal: within it the goal is reached
-    scale: Positive = 0.125  # factor of the lengths of `ant_mazes`: corridors of 2 m
-    speed: Positive = 0.8  # m/s, measured speed of the robot, for the reference returns
+    radius: Length = 0.6  # m, of the goal: within it the goal is reached
+    scale: Scale = 0.125  # factor of the lengths of `ant_mazes`: corridors of 2 m
+    speed: Speed = 0.8  # m/s, measured speed of the robot, for the reference returns
     effort: NonNegative = 0.0  # factor of the squared action, subtracted per tick
-    tilt: NonNegative = FALLEN  # rad, tilt that ends an episode; 0: none does
+    tilt: Angle = FALLEN  # rad, tilt that ends an episode; 0: none does
 
     @property
     def terms(self) -> tuple[ObservationTerm, ...]:
@@ -47,5 +46,5 @@ class Mazes(AntMazes):
         return (goals_from_base(2),)
 
     def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
-        """Start and goal relative to base_link."""
+        """Positions of start and goal relative to base_link, m, as one term (n, 4)."""
         return seen_from_base(np.stack([layout["start"][:, :2], layout["goal"]], axis=1), robot)

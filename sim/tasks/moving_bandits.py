@@ -11,8 +11,9 @@ from typing import ClassVar
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from sim.interface import STRICT, Floats, Positive
-from sim.tasks.goals import Count, GoalTask
+from sim.interface import STRICT, Floats
+from sim.tasks.goals import GoalTask
+from sim.tasks.parameter_types import Length, Shown
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -21,8 +22,8 @@ class MovingBandits(GoalTask):
 
     name: ClassVar[str] = "moving_bandits"
 
-    shown: Count = 2  # number of goals
-    half_width: Positive = 1.0  # m, half the side of the square in which goals are drawn
+    shown: Shown = 2  # number of goals
+    half_width: Length = 1.0  # m, half the side of the square in which goals are drawn
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -30,6 +31,6 @@ class MovingBandits(GoalTask):
         return tuple(f"goal-{i}" for i in range(self.shown))
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """Goals are uniform in the square and do not depend on the task, to keep it hidden."""
+        """Draw goals uniformly in the square, independent of the task, which stays hidden."""
         goals = rng.uniform(-self.half_width, self.half_width, (self.shown, 2))
         return {"goals": goals, "slot": np.float64(task)}

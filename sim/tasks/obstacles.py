@@ -1,13 +1,13 @@
 """Obstacles: the course of `ant_obstacles` for a robot that walks, around walls and a block.
 
-+-------------------+ 10     Lengths are those of `ant_obstacles` times `scale`: by default m here,
-|              goal |        with passages of 2 m and more.
++-------------------+ 10     Lengths are those of `ant_obstacles` times `scale`; the figure shows
+|              goal |        them in m at the default. Every passage is at least 2 m wide.
 +--------+    ------+ 6.25
-|        |    |     |        A block stands where the monster has its round: a robot is to go
-+--------+    |     | 1.25   around a thing, and not to be ended by it. Nothing has to be climbed
-| start       |     |        or stepped over, so that skills that walk on a level floor are enough.
+|        |    |     |        A solid block is in the place of the monster, because contact with an
++--------+    |     | 1.25   obstacle does not end an episode. Nothing has to be climbed, so that
+| start       |     |        skills that walk on a level floor are enough.
 +-------------+-----+ -0.75
--0.75    3.75 7.5   10       The pay is not sparse: coming nearer pays, along the way that is left.
+-0.75    3.75 7.5   10       The reward is dense: the decrease of the path to the goal.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import mujoco
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from sim.interface import STRICT, Floats, NonNegative, Positive
-from sim.tasks.ant_obstacles import GOAL, GOAL_COLOR, LAIR, ROUND, WALLS
+from sim.interface import STRICT, Floats
+from sim.tasks.ant_obstacles import GOAL, LAIR, ROUND, WALLS
 from sim.tasks.base import EpisodeState
-from sim.tasks.goals import Count
-from sim.tasks.scenery import add_disc, add_walls
+from sim.tasks.parameter_types import Angle, Count, Length, Scale
+from sim.tasks.scenery import GOAL_COLOR, WALL_HEIGHT, add_disc, add_walls
 from sim.tasks.walled_goals import WalledGoals
 from sim.tasks.ways import Box
 
@@ -37,7 +37,6 @@ OUTER = tuple(
 )
 BLOCK = ((LEFT + ROUND) / 2, LAIR[1], (ROUND - LEFT) / 2, ROUND)  # the round's square, inside
 BOXES = (*OUTER, *WALLS[4:], BLOCK)
-HEIGHT = 0.8  # m; nobody climbs over it, and pictures from above show what is behind it
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -52,9 +51,9 @@ class Obstacles(WalledGoals):
     }
 
     ticks: Count = 2000  # length of an episode: 40 s at 50 Hz
-    radius: Positive = 0.6  # m, of the goal
-    scale: Positive = 0.25  # factor of the lengths of `ant_obstacles`
-    heading: NonNegative = 0.1  # rad, largest deviation of the heading at the start
+    radius: Length = 0.6  # m, of the goal
+    scale: Scale = 0.25  # factor of the lengths of `ant_obstacles`
+    heading: Angle = 0.1  # rad, largest deviation of the heading at the start
 
     @property
     def walls(self) -> tuple[Box, ...]:
@@ -64,25 +63,25 @@ class Obstacles(WalledGoals):
 
     @property
     def inside(self) -> tuple[float, float]:
-        """The start."""
+        """The start, m."""
         return 0.0, 0.0
 
     @property
     def destinations(self) -> Floats:
-        """The goal."""
+        """(1, 2) the goal, m."""
         return self.scale * np.array([GOAL])
 
     def scene(self, spec: mujoco.MjSpec) -> None:
         """Add the walls, the block, and a disc that marks the goal in pictures."""
-        add_walls(spec, self.walls, HEIGHT)
+        add_walls(spec, self.walls, WALL_HEIGHT)
         add_disc(spec, "goal", self.radius, GOAL_COLOR)
 
     def place(self, layout: EpisodeState) -> dict[str, Floats]:
-        """Pose of the goal's disc."""
+        """Position (n, 2) of the goal's disc, m."""
         return {"goal": self.target(layout)}
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """Start at the origin, facing nearly along x; start and goal are what is seen."""
+        """Begin at the origin, facing nearly along x; the observed places are start and goal."""
         start = np.array([0.0, 0.0, rng.uniform(-self.heading, self.heading)])
         goals = np.stack([start[:2], self.scale * np.array(GOAL)])
         return self.started({"goals": goals, "slot": np.float64(1), "start": start})

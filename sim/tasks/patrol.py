@@ -15,9 +15,10 @@ from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
-from sim.interface import STRICT, Floats, Positive
+from sim.interface import STRICT, Floats
 from sim.tasks.base import EpisodeState, Fields
-from sim.tasks.goals import Count, GoalTask
+from sim.tasks.goals import GoalTask
+from sim.tasks.parameter_types import Count, Length
 
 SHOWN = 2
 NOWHERE = -1.0  # the goal visited last, before the first arrival
@@ -32,8 +33,8 @@ class Patrol(GoalTask):
     tasks: ClassVar[tuple[str, ...]] = tuple(PAY)
 
     ticks: Count = 200  # length of an episode
-    half_width: Positive = 1.0  # m, half the side of the square in which goals are drawn
-    separation: Positive = 0.7  # m, the smallest distance between the two goals
+    half_width: Length = 1.0  # m, half the side of the square in which goals are drawn
+    separation: Length = 0.7  # m, the smallest distance between the two goals
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
@@ -50,7 +51,7 @@ class Patrol(GoalTask):
         return SHOWN
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """Goals uniform in the square, at least `separation` apart, whatever the task."""
+        """Draw goals uniformly in the square, at least `separation` apart, whatever the task."""
         goals = rng.uniform(-self.half_width, self.half_width, (SHOWN, 2))
         while np.linalg.norm(goals[0] - goals[1]) < self.separation:
             goals = rng.uniform(-self.half_width, self.half_width, (SHOWN, 2))
@@ -80,9 +81,9 @@ class Patrol(GoalTask):
         return np.asarray(layout["goals"][np.arange(len(following)), following])
 
     def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """Reward of this tick's arrival, 0 without one."""
+        """(n,) reward of this tick's arrival, 0 without one."""
         return np.asarray(layout["earned"])
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """True if both goals have been visited."""
+        """(n,) True if both goals have been visited."""
         return np.asarray(layout["arrivals"] >= SHOWN)

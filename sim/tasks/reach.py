@@ -16,17 +16,12 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
-from sim.interface import (
-    STRICT,
-    Floats,
-    MujocoState,
-    NonNegative,
-    ObservationTerm,
-    Positive,
-    RosField,
-)
-from sim.tasks.base import EpisodeState, Fields, HasTaskDynamics
-from sim.tasks.goals import Count, GoalTask, drawn_states, episode_generators, goals_term
+from sim.interface import STRICT, Floats, ObservationTerm
+from sim.seeding import episode_rng
+from sim.tasks.base import EpisodeState, Fields
+from sim.tasks.family_calls import FamilyCalls
+from sim.tasks.goals import GoalTask, drawn_states, family_term, goals_term
+from sim.tasks.parameter_types import Angle, Count, Length
 from sim.tasks.planar import within
 from sim.tasks.two_link_arm import aim, follow, tip
 
@@ -40,25 +35,8 @@ DRAWS = 256  # episodes of the reference returns
 
 def pressed_term(shown: int) -> ObservationTerm:
     """The term of a panel of buttons: 1 for each that is pressed, else 0."""
-    return ObservationTerm(
-        name="pressed",
-        size=shown,
-        unit="1",
-        frame="base_link",
-        scale=1.0,
-        clip=None,
-        noise=0.0,
-        max_age=1.0,
-        limit=None,
-        inf_values=None,
-        mujoco=MujocoState(task="pressed"),
-        ros=RosField(
-            topic="pressed",
-            type="sensor_msgs/msg/Joy",
-            fields=tuple(f"buttons[{i}]" for i in range(shown)),
-            required_values=(),
-        ),
-    )
+    buttons = (f"buttons[{i}]" for i in range(shown))
+    return family_term("pressed", "1", "base_link", "sensor_msgs/msg/Joy", buttons)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -89,9 +67,9 @@ class Reach(GoalTask):
 
     ticks: Count = 120  # length of an episode: 2.4 s at 50 Hz
     shown: Annotated[int, Field(gt=0, le=MOST)] = 3  # number of targets
-    radius: Positive = 0.05  # m, of a target
-    separation: Positive = 0.2  # m, the smallest distance between two targets
-    shake: NonNegative = 0.8  # rad, largest deviation of every joint at the start
+    radius: Length = 0.05  # m, of a target
+    separation: Length = 0.2  # m, the smallest distance between two targets
+    shake: Angle = 0.8  # rad, largest deviation of every joint at the start
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
@@ -113,7 +91,7 @@ class Reach(GoalTask):
         return (goals_term(self.shown, self.frame), pressed_term(self.shown))
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """Targets that the arm can reach, at least `separation` apart, whatever the task."""
+        """Draw targets that the arm can reach, at least `separation` apart, whatever the task."""
         return {**self.targets(rng), "slot": np.float64(task)}
 
     def targets(self, rng: np.random.Generator) -> dict[str, Floats]:
@@ -130,12 +108,12 @@ class Reach(GoalTask):
         return within(fields[self.measured][:, None], layout["goals"], self.radius)
 
     def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
-        """Positions of the targets as one term, and which one is pressed."""
+        """Positions (n, 2 * shown) of the targets, m, and (n, shown) which one is pressed."""
         pressed = self.inside(layout, robot).astype(np.float64)
         return {**super().fields(layout, robot), "pressed": pressed}
 
     def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """1 at the target that counts, e times less every 20 cm."""
+        """(n,) 1 at the target that counts, e times less every 20 cm."""
         distance = np.linalg.norm(fields[self.measured] - self.target(layout), axis=-1)
         return np.asarray(np.exp(-distance / NEAR))
 
@@ -158,15 +136,15 @@ class Reach(GoalTask):
             dt: s per tick.
             choose: number (n,) of the target to go to, given the layout of n episodes.
         """
-        rngs = episode_generators(DRAWS)
+        rngs = [episode_rng(0, n) for n in range(DRAWS)]
         layout = drawn_states(self, task, rngs)
         joints = np.array([rng.uniform(-self.shake, self.shake, 2) for rng in rngs])
         command, each, total = joints, np.arange(DRAWS), 0.0
+        calls = FamilyCalls(self)
         for _ in range(self.ticks):
             aims = aim(joints, layout["joints"][each, choose(layout)])
             joints, command = follow(joints, command, aims, dt)
             fields = {"tool_position": tip(joints)}
-            if isinstance(self, HasTaskDynamics):
-                layout |= self.advance(layout, fields, dt)
+            layout |= calls.advance(layout, fields, dt)
             total += float(self.reward(layout, fields).mean())
         return total

@@ -13,7 +13,7 @@ tell more, and only of a panel that knows the order
 (docs/adr/0050-a-sequence-is-seen-by-its-last-target.md).
 
 Of the six orders of three targets, three go round in one direction and three in the other. Those
-of one direction differ in the target that is the first to pay.
+of one direction differ in the first target that is rewarded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing_extensions import Self
 
 from sim.interface import STRICT, Floats
 from sim.tasks.base import EpisodeState, Fields
-from sim.tasks.goals import Count
+from sim.tasks.parameter_types import Count
 from sim.tasks.reach import Reach
 
 NONE = -1.0  # the target pressed last, before the first
@@ -62,7 +62,7 @@ class ReachSequence(Reach):
         return tuple(names[: len(names) - self.held_out])
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """Targets as in `reach`, whatever the order."""
+        """Draw targets as in `reach`, whatever the order."""
         order = list(map(float, self.tasks[task].removeprefix("order-")))
         return {
             **self.targets(rng),
@@ -100,11 +100,11 @@ class ReachSequence(Reach):
         return np.asarray(layout["goals"][np.arange(len(following)), following])
 
     def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """1 in the tick in which the next target has been held long enough."""
+        """(n,) 1 in the tick in which the next target has been held long enough."""
         return np.asarray(layout["earned"])
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """True if a whole round was made since the last wrong target."""
+        """(n,) True if a whole round was made since the last wrong target."""
         return np.asarray(layout["streak"] >= self.shown)
 
     def estimate(self, task: int, dt: float) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from sim.tasks.base import HELD_OUT, TaskFamily
 from sim.tasks.body_bandits import BodyBandits
 from sim.tasks.body_patrol import BodyPatrol
 from sim.tasks.body_rooms import BodyRooms
-from sim.tasks.family_check import check_family
+from sim.tasks.family_check import check_family, check_instance
 from sim.tasks.family_source import (
     EXPECTED,
     GROUP,
@@ -181,10 +181,12 @@ def make_family(name: str, parameters: Mapping[str, Any] | None = None) -> TaskF
     """A task family with the given parameters, the others at their defaults.
 
     Raises:
-        UserError: no such family or parameter, or episodes that are too long.
+        UserError: no such family or parameter, or with these a property of the family is wrong.
     """
     adapter: TypeAdapter[TaskFamily] = TypeAdapter(family_class(name))
     family = validated(adapter, dict(parameters or {}), f"task family {name!r}")
+    if name in _LOADED:  # a user's, whose properties depend on the parameters
+        check_instance(family, f"task family {name!r}")
     if family.ticks > MAX_TICKS:  # before anybody simulates or allocates them
         raise UserError(
             f"task family {name!r}: ticks {family.ticks:,}: at most {MAX_TICKS:,} are accepted"

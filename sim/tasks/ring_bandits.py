@@ -13,8 +13,9 @@ from typing import ClassVar
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from sim.interface import STRICT, Floats, Positive
+from sim.interface import STRICT, Floats
 from sim.tasks.goals import GoalTask
+from sim.tasks.parameter_types import Length
 
 SECTORS = 3
 SHOWN = 2
@@ -26,7 +27,7 @@ class RingBandits(GoalTask):
 
     name: ClassVar[str] = "ring_bandits"
 
-    ring: Positive = 0.9  # m, distance of the goals from the start
+    ring: Length = 0.9  # m, distance of the goals from the start
 
     @property
     def shown(self) -> int:

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
-from sim.interface import STRICT, Floats, NonNegative
+from sim.interface import STRICT, Floats
 from sim.tasks.base import EpisodeState, Fields, HiddenTask
-from sim.tasks.goals import Count
 from sim.tasks.house import ROOMS, House
+from sim.tasks.parameter_types import Count, LengthOrZero
 from sim.tasks.planar import within
 
 # For the expert, at scale 1. Distances are from the line of the wall and from the middle of the
@@ -49,38 +49,38 @@ class Rooms(House, HiddenTask):
     places: ClassVar[bool] = True
 
     ticks: Count = 200  # length of an episode: eight decisions of 25 ticks; 4.4 m at 0.22 m/s
-    fringe: NonNegative = 0.0  # m, beyond the radius: there the reward falls to 0
+    fringe: LengthOrZero = 0.0  # m, beyond the radius: there the reward falls to 0
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """Start at any door with any heading, or anywhere in any room, independent of the task."""
+        """Begin at any door with any heading, or anywhere in any room, independent of the task."""
         xy = self.begin_at(rng)
         # Two turns: a heading is shown as a quaternion, and both signs of it are the same one.
         heading = rng.uniform(-2 * np.pi, 2 * np.pi)
         return {"goal": self.spot(task), "start": np.array([*xy, heading])}
 
     def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """1 inside the radius, decreasing over the fringe around it."""
+        """(n,) 1 inside the radius, decreasing to 0 over the fringe around it."""
         if not self.fringe:
             return self.success(layout, fields).astype(np.float64)
         beyond = np.linalg.norm(fields["position"] - layout["goal"], axis=-1) - self.radius
         return np.asarray(np.clip(1 - beyond / self.fringe, 0, 1))
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """True inside the radius of the goal."""
+        """(n,) True inside the radius of the goal."""
         return within(fields["position"], layout["goal"], self.radius)
 
     def expert_target(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """The next point on the shortest way to the goal."""
+        """(n, 2) next point on the shortest path to the goal, m."""
         return self.waypoint(fields["position"], layout["goal"])
 
     def task_blind_target(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """The next point on the shortest way to the first spot, wherever the goal is."""
+        """(n, 2) next point on the shortest path to the first spot, wherever the goal is, m."""
         return self.waypoint(fields["position"], np.tile(self.spot(0), (len(layout["goal"]), 1)))
 
     # The shortest way -----------------------------------------------------------------------
 
     def waypoint(self, position: Floats, goal: Floats) -> Floats:
-        """(n, 2) next point from `position` (n, 2) on the shortest way to `goal` (n, 2)."""
+        """(n, 2) next point from `position` (n, 2) on the shortest path to `goal` (n, 2), m."""
         middle, into = self.doors
         offset = position[:, None] - middle  # (n, 4, 2)
         beyond = (offset * into).sum(axis=-1)  # (n, 4) m, > 0 in room i + 1

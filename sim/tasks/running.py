@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from sim.interface import STRICT, Floats, NonNegative, Positive
+from sim.interface import STRICT, Floats, NonNegative
 from sim.tasks.base import EpisodeState, Fields, HiddenTask
-
-Natural = Annotated[int, Field(ge=0)]
+from sim.tasks.parameter_types import Angle, Natural, Speed
 
 # m/s, the best measured speed of a single skill of the ant; every bound is computed from it.
 SPEED = 5.2
@@ -32,13 +30,13 @@ class RunningTask(HiddenTask):
     requires: ClassVar[tuple[str, ...]] = ("position", "orientation")
     places: ClassVar[bool] = True
 
-    speed: Positive = SPEED  # m/s, for the reference returns alone
+    speed: Speed = SPEED  # m/s, for the reference returns alone
     effort: NonNegative = 0.1  # factor of the squared action, subtracted per tick
-    heading: NonNegative = 0.1  # rad, largest deviation of the heading at the start
-    shake: NonNegative = 0.05  # rad, largest deviation of every joint at the start
+    heading: Angle = 0.1  # rad, largest deviation of the heading at the start
+    shake: Angle = 0.05  # rad, largest deviation of every joint at the start
     pose_reset: Natural = 0  # ticks between two resets of the pose, published: 200; 0: none
     fall: NonNegative = 0.0  # subtracted per tick while the robot leans by more than 1 rad
-    tilt: NonNegative = 0.0  # rad, tilt that ends an episode; 0: none does
+    tilt: Angle = 0.0  # rad, tilt that ends an episode; 0: none does
 
     def begin(self, x: float, y: float, rng: np.random.Generator) -> dict[str, Floats]:
         """Rows of the layout for an episode that begins at x, y, m."""
@@ -46,22 +44,22 @@ class RunningTask(HiddenTask):
         return {"start": start, "before": start[:2], "rate": np.zeros(2)}
 
     def advance(self, layout: EpisodeState, fields: Fields, dt: float) -> dict[str, Floats]:
-        """Position at the previous tick, m, and mean velocity since then, m/s."""
+        """Position (n, 2) at the previous tick, m, and mean velocity (n, 2) since then, m/s."""
         position = fields["position"]
         return {"before": position, "rate": (position - layout["before"]) / dt}
 
     def cost(self, action: Floats) -> Floats:
-        """`effort` times the squared length of the action."""
+        """(n,) `effort` times the squared length of the action (n, A)."""
         return np.asarray(self.effort * np.einsum("na,na->n", action, action))
 
     def fallen(self, fields: Fields) -> Floats:
-        """(n,) `fall` where the robot has fallen."""
+        """(n,) `fall` where the robot has fallen, else 0."""
         if not self.fall:
             return np.zeros(len(fields["position"]))
         return np.asarray(self.fall * leans(fields["orientation"], FALLEN), np.float64)
 
     def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """True if the robot leans too far and that ends an episode."""
+        """(n,) True if the robot leans too far and that ends an episode."""
         if not self.tilt:
             return super().terminated(layout, fields)
         return leans(fields["orientation"], self.tilt)

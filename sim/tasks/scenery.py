@@ -10,6 +10,9 @@ Color = tuple[float, float, float, float]  # RGBA, 0 to 1
 
 WALL = 1 << 8  # the contact bit of walls in a model that has no contacts of its own
 WALL_COLOR: Color = (0.62, 0.66, 0.71, 1.0)
+GOAL_COLOR: Color = (0.20, 0.60, 0.35, 0.55)
+# m, of walls that no robot climbs over; pictures from above show what is behind them.
+WALL_HEIGHT, ANT_WALL_HEIGHT = 0.8, 2.0  # published for the ant: 5 m
 
 
 def add_disc(spec: mujoco.MjSpec, name: str, radius: float, color: Color) -> None:

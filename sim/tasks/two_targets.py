@@ -10,8 +10,9 @@ from typing import ClassVar
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from sim.interface import STRICT, Floats, Positive
+from sim.interface import STRICT, Floats
 from sim.tasks.moving_bandits import MovingBandits
+from sim.tasks.parameter_types import Length
 from sim.tasks.walking_goals import WalkingGoals
 
 
@@ -21,8 +22,8 @@ class TwoTargets(WalkingGoals, MovingBandits):
 
     name: ClassVar[str] = "two_targets"
 
-    half_width: Positive = 2.0  # m, half the side of the square in which targets are drawn
+    half_width: Length = 2.0  # m, half the side of the square in which targets are drawn
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """Targets are uniform in the square, with any heading, independent of the task."""
+        """Draw targets uniformly in the square and any heading, independent of the task."""
         return self.begin(super().reset(task, rng), rng)

@@ -20,19 +20,11 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, SkipValidation
 from pydantic.dataclasses import dataclass
 
-from sim.interface import (
-    STRICT,
-    Floats,
-    MujocoState,
-    NonNegative,
-    ObservationTerm,
-    Positive,
-    RosField,
-    fold,
-)
+from sim.interface import STRICT, Floats, NonNegative, ObservationTerm, fold
 from sim.physics.signals import Signal
 from sim.tasks.base import EpisodeState, Fields, HiddenTask
-from sim.tasks.goals import Count
+from sim.tasks.goals import family_term
+from sim.tasks.parameter_types import Angle, Count, Seconds, Speed, TurnRate
 from sim.tasks.planar import ahead_of, to_base
 from sim.tasks.rewards import Rewards, changing, read_rewards
 from sim.tasks.rewards.parts import BASE
@@ -60,25 +52,10 @@ def _own(data: object) -> object:
     return data if isinstance(data, Rewards) else changing(WALKING, data)
 
 
-def _term(name: str, unit: str, size: int, fields: tuple[str, ...]) -> ObservationTerm:
-    return ObservationTerm(
-        name=name,
-        size=size,
-        unit=unit,
-        frame=BASE,
-        scale=1.0,
-        clip=None,
-        noise=0.0,
-        max_age=0.5,
-        limit=None,
-        inf_values=None,
-        mujoco=MujocoState(task=name),
-        ros=RosField(
-            topic=TOPIC,
-            type=TYPE,
-            fields=fields,
-            required_values=(("header.frame_id", BASE),),
-        ),
+def _term(name: str, unit: str, fields: tuple[str, ...]) -> ObservationTerm:
+    required = (("header.frame_id", BASE),)
+    return family_term(
+        name, unit, BASE, TYPE, fields, topic=TOPIC, max_age=0.5, required_values=required
     )
 
 
@@ -111,17 +88,17 @@ class VelocityCommands(HiddenTask):
 
     ticks: Count = 500  # length of an episode: 10 s at 50 Hz
     commands: Annotated[int, Field(ge=2, le=len(DIRECTIONS))] = 5  # number of tasks
-    ahead: Positive = 0.8  # m/s, of the command to walk ahead
-    back: Positive = 0.5  # m/s, of the command to walk back
-    aside: Positive = 0.4  # m/s, of the commands to walk to the left and to the right
-    turn: Positive = 1.0  # rad/s, of the commands to turn
+    ahead: Speed = 0.8  # m/s, of the command to walk ahead
+    back: Speed = 0.5  # m/s, of the command to walk back
+    aside: Speed = 0.4  # m/s, of the commands to walk to the left and to the right
+    turn: TurnRate = 1.0  # rad/s, of the commands to turn
     # Part of a command by which it may be weaker, drawn per episode: 1 is from standing to full.
     spread: Annotated[NonNegative, Field(le=1)] = 0.0
     shown: bool = False  # whether policies see the command, as a TwistStamped
-    speed_tolerance: Positive = 0.1  # m/s, of the mean velocity, for success
-    turn_tolerance: Positive = 0.15  # rad/s, of the mean rate of turning, for success
-    settling: NonNegative = 1.0  # s at the start of an episode that success does not judge
-    shake: NonNegative = 0.05  # rad, largest deviation of every joint at the start
+    speed_tolerance: Speed = 0.1  # m/s, of the mean velocity, for success
+    turn_tolerance: TurnRate = 0.15  # rad/s, of the mean rate of turning, for success
+    settling: Seconds = 1.0  # s at the start of an episode that success does not judge
+    shake: Angle = 0.05  # rad, largest deviation of every joint at the start
     # Weights and parameters of reward terms that differ from those of `walking.yaml`.
     rewards: Annotated[SkipValidation[Rewards], BeforeValidator(_own)] = WALKING
 
@@ -136,8 +113,8 @@ class VelocityCommands(HiddenTask):
         if not self.shown:
             return ()
         return (
-            _term("velocity_command", "m/s", 2, ("twist.linear.x", "twist.linear.y")),
-            _term("turn_command", "rad/s", 1, ("twist.angular.z",)),
+            _term("velocity_command", "m/s", ("twist.linear.x", "twist.linear.y")),
+            _term("turn_command", "rad/s", ("twist.angular.z",)),
         )
 
     def full(self, task: int) -> Floats:
@@ -147,7 +124,7 @@ class VelocityCommands(HiddenTask):
         return np.array([along, y * self.aside, turn * self.turn])
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """Start at the origin with any heading, and with a command of the task."""
+        """Begin at the origin with any heading, and with a command of the task."""
         start = np.array([0.0, 0.0, rng.uniform(-np.pi, np.pi)])
         return {
             "start": start,
@@ -186,7 +163,7 @@ class VelocityCommands(HiddenTask):
         }
 
     def reward(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """0: all of the reward is in its terms."""
+        """(n,) 0: all of the reward is in its terms."""
         return np.zeros(len(layout["elapsed"]))
 
     def mean_error(self, layout: EpisodeState) -> Floats:
@@ -194,14 +171,14 @@ class VelocityCommands(HiddenTask):
         return np.asarray(layout["error"] / np.maximum(layout["judged"], 1)[:, None])
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """True if the mean velocity is the command within the tolerances, without a fall."""
+        """(n,) True if the mean velocity is the command within the tolerances, without a fall."""
         error = self.mean_error(layout)
         near = np.linalg.norm(error[:, :2], axis=1) < self.speed_tolerance
         near &= np.abs(error[:, 2]) < self.turn_tolerance
         return np.asarray(near & (layout["judged"] > 0) & ~self.terminated(layout, fields))
 
     def terminated(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
-        """True if the robot has fallen: it leans too far, or its base touches something."""
+        """(n,) True if the robot has fallen: it leans too far, or its base touches something."""
         return leans(fields["orientation"], FALLEN) | (fields["base"][:, 0] > TOUCHES)
 
     def estimate(self, task: int, dt: float) -> tuple[float, float]:

@@ -1,7 +1,7 @@
-"""Shared by families for robots that walk between walls to a goal: paid along the way around them.
+"""Shared by families for robots that walk to a goal behind walls, rewarded along the path around.
 
-The walls are hidden, and a master sees the pose: walls have places. Skills see neither the pose
-nor the two places of the term that all families for robots that walk have in common.
+The walls are not observed, but they have fixed places, so that masters observe the pose. Skills
+observe neither the pose nor the two places of the term that all families for walking robots have.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
 from sim.errors import UserError
-from sim.interface import STRICT, Floats, Positive
+from sim.interface import STRICT, Floats
 from sim.tasks.base import EpisodeState, Fields
-from sim.tasks.walking_goals import ALL_BUT_THE_POSE, THE_POSE, WalkingGoals
+from sim.tasks.parameter_types import Length, Scale
+from sim.tasks.walking_goals import MASTERS_SEE_THE_POSE, WalkingGoals
 from sim.tasks.ways import Box, Ways, ways_around
 
 
 @dataclass(frozen=True, config=STRICT)
 class WalledGoals(WalkingGoals):
-    """A goal behind walls. A family defines the walls, and draws the two places `goals` (2, 2), m.
+    """A goal behind walls. A family defines the walls and draws the two places `goals` (2, 2), m.
 
-    The reference returns are those of a point that follows the shortest way. It turns at every
-    corner and keeps `body` from the walls.
+    The reference returns are those of a point that follows the shortest path. It turns at every
+    corner and keeps the distance `body` from the walls.
     """
 
     shown: ClassVar[int] = 2
-    draws: ClassVar[int] = 64  # every tick of which is measured around the walls
+    draws: ClassVar[int] = 64  # episodes of the reference returns; the paths take most of the time
     recommended: ClassVar[Mapping[str, Any]] = {
         **WalkingGoals.recommended,
-        "network.hidden_from_skills": [*THE_POSE],
-        "network.hidden_from_masters": [*ALL_BUT_THE_POSE],
+        **MASTERS_SEE_THE_POSE,
     }
 
-    scale: Positive = 1.0  # factor of all lengths but `body` and `radius`
-    body: Positive = 0.35  # m, distance of the middle of the robot from walls that it passes
+    scale: Scale = 1.0  # factor of all lengths but `body` and `radius`
+    body: Length = 0.35  # m, distance of the middle of the robot from walls that it passes
 
     @property
     def walls(self) -> Sequence[Box]:
@@ -52,7 +52,7 @@ class WalledGoals(WalkingGoals):
 
     @property
     def destinations(self) -> Floats:
-        """(n, 2) places that have to be within reach of it, m."""
+        """(n, 2) places that the robot has to be able to reach from there, m."""
         raise NotImplementedError
 
     @model_validator(mode="after")
@@ -67,14 +67,14 @@ class WalledGoals(WalkingGoals):
 
     @property
     def ways(self) -> Ways:
-        """Shortest ways around the walls."""
+        """Shortest paths around the walls."""
         return ways_around(tuple(self.walls), self.body, self.inside)
 
     def left(self, layout: EpisodeState, position: Floats) -> Floats:
-        """(n,) way around the walls that is left, m; where there is none, what was left before.
+        """(n,) length of the path to the goal, m; where there is none, the length before the tick.
 
         Raises:
-            UserError: nothing was left before, because the episode begins.
+            UserError: there is none where an episode begins.
         """
         length, _ = self.ways.measure(position, self.target(layout))
         before = layout.get("distance")
@@ -83,5 +83,5 @@ class WalledGoals(WalkingGoals):
         return length if before is None else np.where(np.isfinite(length), length, before)
 
     def expert_target(self, layout: EpisodeState, fields: Fields) -> Floats:
-        """The next point on the shortest way to the goal."""
+        """(n, 2) next point on the shortest path to the goal, m."""
         return self.ways.measure(fields["position"], self.target(layout))[1]

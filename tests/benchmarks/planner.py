@@ -19,9 +19,10 @@ from policies.bundle.bundle import load_bundle
 from policies.bundle.runtime import load_skills
 from sim.errors import UserError
 from sim.interface import Floats
+from sim.seeding import episode_rng
 from sim.tasks.ant_mazes import CELLS, MAZES, AntMazes
 from sim.tasks.base import TaskFamily
-from sim.tasks.goals import GoalTask, episode_generators
+from sim.tasks.goals import GoalTask
 from sim.tasks.planar import to_base
 from sim.tasks.registry import make_family
 from sim.tasks.running import FALLEN
@@ -100,7 +101,8 @@ def drive(walker: Walker, family: TaskFamily, task: int) -> tuple[Floats, Floats
     """(n,) returns, successes and falls of an episode each, by the planner."""
     size = walker.world.size
     tasks = np.full(size, task, np.int32)
-    walker.world.reset(np.arange(size, dtype=np.int32), tasks, episode_generators(size))
+    rngs = [episode_rng(0, n) for n in range(size)]
+    walker.world.reset(np.arange(size, dtype=np.int32), tasks, rngs)
     walker.memory.reset()
     walker.fields = walker.world.measurements(walker.world.true_state())
     route, alive, total = Route(family, task, size), np.ones(size, bool), np.zeros(size)

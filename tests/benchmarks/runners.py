@@ -20,7 +20,7 @@ from sim.envs.reference_returns import ReferenceReturns
 from sim.files.migrations import SCHEMA
 from sim.interface import STRICT, Floats, ObservationTerm, element_path
 from sim.tasks.base import EpisodeState, Fields
-from sim.tasks.goals import Count
+from sim.tasks.parameter_types import Count
 from sim.tasks.registry import add_family
 
 ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"

@@ -9,11 +9,11 @@ import numpy as np
 
 from policies.bundle.bundle import load_bundle
 from policies.bundle.runtime import load_skills
-from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.interface import Floats
 from sim.physics.robot_model import load_robot
+from sim.seeding import episode_rng
 from sim.tasks.base import TaskFamily
 from sim.tasks.reach import Reach
 from sim.tasks.reach_sequence import ReachSequence

@@ -16,7 +16,7 @@ from policies.bundle.bundle import load_bundle
 from policies.bundle.runtime import Network
 from sim.envs.world import World
 from sim.physics.robot_model import load_robot
-from sim.seeding import Stream, generator
+from sim.seeding import episode_rng
 from sim.tasks.registry import make_family
 from sim.tasks.running import FALLEN, leans
 from tests.benchmarks import one_line_errors
@@ -39,7 +39,7 @@ def main() -> None:
     world = World(load_robot(interface.robot), family, given.episodes)
     for name, data in zip(bundle.manifest.skills, bundle.skills, strict=True):
         network = Network(data, name)
-        rngs = [generator(0, Stream.EPISODE, 0, n) for n in range(given.episodes)]
+        rngs = [episode_rng(0, n) for n in range(given.episodes)]
         world.reset(np.arange(given.episodes, dtype=np.int32), [0] * given.episodes, rngs)
         fields = world.true_state()
         places = [fields["position"]]

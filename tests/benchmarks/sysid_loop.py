@@ -25,10 +25,11 @@ from mlsh_ros.evaluation.case import EvaluationCase, resolve_cases
 from mlsh_ros.sim2real.replay.synthetic_recording import synthesize_recording
 from mlsh_ros.sim2real.sysid.identify import identify
 from policies.bundle.bundle import Bundle, load_bundle
-from sim.envs.reference_returns import compute_reference_returns, episode_rng
+from sim.envs.reference_returns import compute_reference_returns
 from sim.envs.world import World
 from sim.physics.robot_model import load_robot
 from sim.randomization.schema import SimParams, sim_params_from_dict
+from sim.seeding import episode_rng
 from sim.tasks.moving_bandits import MovingBandits
 from sim.tasks.registry import make_family
 from tests.benchmarks import one_line_errors, output_of

@@ -16,7 +16,7 @@ from policies.bundle.bundle import Bundle, load_bundle
 from policies.bundle.runtime import Network
 from sim.envs.world import World
 from sim.physics.robot_model import load_robot
-from sim.seeding import Stream, generator
+from sim.seeding import episode_rng
 from sim.tasks.registry import make_family
 from tests.benchmarks import one_line_errors
 
@@ -47,9 +47,7 @@ def measure(bundle: Bundle, room: float, n: int) -> None:
     ids = np.arange(len(skills) * n, dtype=np.int32)
     total, stuck = [], 0
     for i, name in enumerate(names):
-        rngs = [
-            generator(0, Stream.EPISODE, 0, int(e)) for e in np.tile(np.arange(n), len(skills))
-        ]
+        rngs = [episode_rng(0, int(e)) for e in np.tile(np.arange(n), len(skills))]
         world.reset(ids, [0] * len(ids), rngs)
         fields = world.true_state()
         for tick in range(first + then):

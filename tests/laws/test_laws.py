@@ -4,7 +4,6 @@ import mujoco
 import numpy as np
 import pytest
 
-from sim.envs.reference_returns import episode_rng
 from sim.envs.vec_env import TaskVectorEnv
 from sim.envs.world import World
 from sim.errors import UserError
@@ -12,7 +11,7 @@ from sim.interface import Interface
 from sim.interface.memory import ObservationMemory
 from sim.physics.mjcf_addresses import actuators, keyframe
 from sim.physics.robot_model import Robot, load_robot, robot_names
-from sim.seeding import Stream, generator
+from sim.seeding import Stream, episode_rng, generator
 from sim.tasks.registry import FAMILIES, make_family
 from sim.tasks.rewards import Rewards
 from sim.tasks.rewards.parts import RobotParts

@@ -15,10 +15,10 @@ import pytest
 from mlsh_ros.evaluation.case import resolve_cases
 from policies.bundle.bundle import load_bundle
 from policies.mlsh.mlsh import Mlsh
-from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
+from sim.seeding import episode_rng
 from sim.tasks import registry
 from sim.tasks.registry import add_family, make_family
 from tests.benchmarks import output_of, scale

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mlsh_ros.sim2real.data.episode_layout import layout_of
-from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.physics.robot_model import load_robot
+from sim.seeding import episode_rng
 from sim.tasks.registry import FAMILIES, make_family
 
 KNOWN = {"moving_bandits", "body_bandits", "ring_bandits", "rooms"}

@@ -20,13 +20,13 @@ from mlsh_ros.evaluation.report.plots import skill_colors
 from mlsh_ros.evaluation.trajectories import Trajectory, drive
 from mlsh_ros.evaluation.trajectory_plot import draw_birdseye, require_position
 from policies.bundle.bundle import load_bundle, pretrained_names
-from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.interface import path_fields, path_term
 from sim.interface.memory import ObservationMemory
 from sim.physics.robot_model import ROBOTS, load_robot
 from sim.rendering.scene import EpisodeReplay, Frame
+from sim.seeding import episode_rng
 from sim.tasks import registry
 from sim.tasks.base import HasActionCost, HasTaskDynamics
 from sim.tasks.registry import FAMILIES, make_family, use_family

@@ -23,9 +23,9 @@ from policies.bundle.task_compatibility import resolve_task
 from policies.mlsh.config import config_to_dict
 from policies.mlsh.presets import default_config
 from policies.mlsh.skill_metrics import min_skill_distance
-from sim.envs.reference_returns import episode_rng
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
+from sim.seeding import episode_rng
 from sim.tasks.registry import find_task
 from sim.tasks.task_id import TaskId
 

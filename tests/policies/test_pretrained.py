@@ -6,10 +6,10 @@ import pytest
 from policies.bundle.bundle import load_bundle, pretrained_names
 from policies.bundle.runtime import load_master, load_skills
 from policies.mlsh.presets import default_config
-from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.interface import Interface
 from sim.physics.robot_model import load_robot
+from sim.seeding import episode_rng
 from sim.tasks.body_bandits import BodyBandits
 from sim.tasks.registry import FAMILIES, make_family
 from sim.tasks.scenery import add_walls

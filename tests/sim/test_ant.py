@@ -11,13 +11,13 @@ from sim.envs.reference_returns import (
     ReferenceReturns,
     compute_reference_returns,
     enough,
-    episode_rng,
 )
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.interface.orientation import rotation_6d
 from sim.physics.robot_model import load_robot
 from sim.rendering.topdown import footprints
+from sim.seeding import episode_rng
 from sim.tasks import ant_bandits, ant_mazes, ant_obstacles
 from sim.tasks.ant_bandits import AntBandits
 from sim.tasks.ant_mazes import CELLS, MAZES, AntMazes

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from sim.envs.reference_returns import compute_reference_returns, episode_rng
+from sim.envs.reference_returns import compute_reference_returns
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
+from sim.seeding import episode_rng
 from sim.tasks.expert_controller import ExpertController
 from sim.tasks.planar import to_base
 from sim.tasks.registry import make_family

@@ -1,14 +1,10 @@
 """Task families and robots of a user's own: by file, by class, by entry point; and bad ones."""
 
 import sys
-from types import SimpleNamespace
 from unittest import mock
 
-import numpy as np
 import pytest
 
-from sim.envs.family_calls import FamilyCalls
-from sim.envs.reference_returns import compute_reference_returns
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.files.entry_points import installed
@@ -49,100 +45,6 @@ def site(tmp_path, monkeypatch):
     """A folder in which packages are installed."""
     monkeypatch.syspath_prepend(tmp_path / "site")
     return tmp_path / "site"
-
-
-# A family whose results are wrong ---------------------------------------------------------------
-
-REWARD = 'return layout["sign"] * fields["position"][:, 0]'
-WRONG_RESULTS = {
-    "raises": (REWARD, 'return fields["speed"]', "reward: KeyError: 'speed' ({file}, line 36)"),
-    "scalar": (REWARD, "return 1.0", "reward: the shape is (), not (2,)"),
-    "column": (REWARD, "return np.ones((2, 1))", "reward: the shape is (2, 1), not (2,)"),
-    "nan": (REWARD, "return np.array([0.0, np.nan])", "reward: nan is not finite"),
-    "text": (REWARD, 'return "much"', "reward: 'much' is no array of numbers"),
-    "flags": (
-        'np.zeros(len(layout["sign"]), bool)',
-        'np.zeros(len(layout["sign"]))',
-        "terminated: array([0., 0.]) is not of true and false",
-    ),
-    "success": ("return self.reward(layout, fields) > 0", "return [True]", "the shape is (1,)"),
-    "row": ("np.float64(2 * task - 1)", "np.float64(np.inf)", "reset: 'sign': inf is not finite"),
-    "shapes": (
-        "np.float64(2 * task - 1)",
-        "np.zeros(1 + task)",
-        "reset: 'sign': the shape is (2,), not (1,)",
-    ),
-    "rows": ('{"sign": np.float64(2 * task - 1)}', "None", "reset: None is no mapping of names"),
-    "fields": ("def fields(self, layout, robot):\n        return {}", "def fields(self, l, r):\n"
-               "        return None", "fields: None is no mapping of terms to values"),
-    "other rows": (
-        '{"sign": np.float64(2 * task - 1)}',
-        '{"sign": np.float64(1)} | ({"late": np.float64(1)} if task else {})',
-        "reset: 'late' is not drawn in every episode",
-    ),
-    "ragged": ("np.float64(2 * task - 1)", "[[1.0], [1.0, 2.0]]", "reset: 'sign': [[1.0], "),
-    "start": ("places: ClassVar[bool] = False", "places: ClassVar[bool] = True",
-              "reset: 'start' (x, y, heading) is missing; has ['sign']"),
-    "other field": ("def fields(self, layout, robot):\n        return {}",
-                    "def fields(self, layout, robot):\n        return dict(robot)",
-                    "fields: 'position' is no term of it; terms: []"),
-    "scene": ("        pass", "        spec.frobnicate()", "scene: AttributeError: "),
-}  # fmt: skip
-
-
-def simulate(name):
-    """A tick of two simulations, one of each task."""
-    world = World(load_robot("omni"), make_family(name), 2)
-    world.reset(np.arange(2, dtype=np.int32), [0, 1], [np.random.default_rng(0)] * 2)
-    fields, _ = world.step(np.zeros((2, 2), np.float32))
-    return world.success(fields)
-
-
-@pytest.mark.parametrize("name", WRONG_RESULTS)
-def test_a_wrong_result_of_a_method_is_named(tmp_path, name):
-    old, new, said = WRONG_RESULTS[name]
-    path = write_family(tmp_path / "stay.py", (old, new))
-    use_family(str(path))
-    with pytest.raises(UserError) as caught:
-        simulate("stay")
-    assert str(caught.value).startswith("task family 'stay': ")
-    assert said.format(file=path) in str(caught.value)
-
-
-def test_lists_are_as_good_as_arrays(tmp_path):
-    reward = "return [float(x) for x in layout['sign']]"
-    success = "return [bool(x > 0) for x in layout['sign']]"
-    changes = (REWARD, reward), ("return self.reward(layout, fields) > 0", success)
-    use_family(str(write_family(tmp_path / "stay.py", *changes)))
-    np.testing.assert_array_equal(simulate("stay"), [False, True])
-
-
-@pytest.mark.parametrize(
-    ("inf_values", "row", "said"),
-    [
-        (None, [1.0, 2.0], None),
-        ("REP-117", [1.0, np.inf], None),
-        (None, [1.0, np.inf], "inf is not finite"),
-        ("REP-117", [1.0, np.nan], "nan is not finite"),
-    ],
-)
-def test_infinity_is_a_value_where_a_term_says_so(inf_values, row, said):
-    term = SimpleNamespace(name="rays", size=2, inf_values=inf_values)
-    family = SimpleNamespace(name="mine", terms=(term,), fields=lambda *_: {"rays": [row, row]})
-    calls = FamilyCalls(family, 2)
-    if said is None:
-        np.testing.assert_array_equal(calls.fields({}, {})["rays"], [row, row])
-    else:
-        with pytest.raises(UserError, match=f"task family 'mine': fields: term 'rays': {said}"):
-            calls.fields({}, {})
-
-
-@pytest.mark.parametrize("returns", ["0.0, np.nan", "None", "1.0"])
-def test_a_wrong_estimate_is_named(tmp_path, returns):
-    change = "return 0.0, self.ticks * 0.3", f"return {returns}"
-    use_family(str(write_family(tmp_path / "stay.py", change)))
-    with pytest.raises(UserError, match=r"^task family 'stay': estimate: "):
-        compute_reference_returns(load_robot("omni"), make_family("stay"), 0, episodes=1)
 
 
 # A family that works ----------------------------------------------------------------------------

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from sim.envs.reference_returns import compute_reference_returns, episode_rng
+from sim.envs.reference_returns import compute_reference_returns
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
+from sim.seeding import episode_rng
 from sim.tasks.patrol import NOWHERE, Patrol
 from sim.tasks.registry import make_family
 

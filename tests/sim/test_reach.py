@@ -9,7 +9,6 @@ import pytest
 from sim.envs.reference_returns import (
     ReferenceReturns,
     compute_reference_returns,
-    episode_rng,
 )
 from sim.envs.world import World
 from sim.errors import UserError
@@ -17,6 +16,7 @@ from sim.interface import PATH_TERMS, path_fields, path_term
 from sim.physics.robot_model import load_robot
 from sim.robot_setup.step_test import run_step_tests
 from sim.robot_setup.validation import find_errors, find_warnings
+from sim.seeding import episode_rng
 from sim.tasks import two_link_arm
 from sim.tasks.reach import HIGHEST, LOWEST, Reach
 from sim.tasks.reach_sequence import ReachSequence

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.physics.robot_model import Robot, load_robot
 from sim.rendering import offscreen as render
 from sim.rendering.offscreen import EpisodeReplay, Frame, NoGraphics, check_film, film
 from sim.rendering.scene import SceneRenderer
+from sim.seeding import episode_rng
 from sim.tasks.expert_controller import ExpertController
 from sim.tasks.registry import make_family
 from tests.support.graphics import GL

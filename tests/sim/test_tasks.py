@@ -5,10 +5,11 @@ from itertools import product
 import numpy as np
 import pytest
 
-from sim.envs.reference_returns import ReferenceReturns, compute_reference_returns, episode_rng
+from sim.envs.reference_returns import ReferenceReturns, compute_reference_returns
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot, robot_names
+from sim.seeding import episode_rng
 from sim.tasks.expert_controller import ExpertController
 from sim.tasks.moving_bandits import MovingBandits
 from sim.tasks.registry import FAMILIES, find_task, make_family

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from policies.mlsh.presets import default_config
-from sim.envs.reference_returns import episode_rng
 from sim.errors import UserError
 from sim.physics.mjcf_addresses import keyframe
 from sim.physics.robot_model import load_robot
+from sim.seeding import episode_rng
 from sim.tasks.ant_obstacles import GOAL, LAIR, ROUND, AntObstacles
 from sim.tasks.body_rooms import BodyRooms
 from sim.tasks.obstacles import Obstacles
@@ -76,6 +76,22 @@ def test_a_way_around_a_box_by_hand():
     # Who is nearer than 0.1 m to the box passes it as near as that, and then keeps away.
     length, _ = Ways(box, 0.1, start[0]).measure(np.array([[-0.5, 0.55]]), goal)
     assert length[0] == pytest.approx(np.hypot(1.1, 0.05) + np.hypot(0.4, 0.5))
+
+
+def test_a_measure_depends_on_its_arguments_alone_whatever_was_measured_before():
+    family = FAMILIES[0]
+    rng = np.random.default_rng(1)
+    places, goals = rng.uniform(-2, 2, (30, 2)), family.destinations[rng.integers(4, size=30)]
+    ways, walls = Ways(family.walls, family.body, places[0]), (family.walls, family.body)
+    for step in range(4):
+        for _ in range(2):  # the second time from memory
+            length, following = ways.measure(places, goals)
+            expected = Ways(*walls, places[0]).measure(places, goals)
+            np.testing.assert_array_equal(length, expected[0])
+            np.testing.assert_array_equal(following, expected[1])
+            length += 1.0  # the caller's own, as are the arguments
+            following += 1.0
+        (places if step % 2 else goals)[:] = (places if step % 2 else goals)[::-1].copy()
 
 
 def test_ways_are_as_long_as_those_of_a_round_robot(family):
@@ -279,10 +295,10 @@ def test_a_point_that_turns_at_once_is_paid_every_tick(few_draws, cls, task):
     is 7 m at most, and 15 m through the course.
     """
     ticks = {BodyRooms: 750, Obstacles: 1400}[cls]
-    family = cls(turning=1e4, ticks=ticks)
+    family = cls(turning=1e3, ticks=ticks)
     assert family.ticks - 7 <= family.estimate(task, DT)[1] <= family.ticks
     # It does not depend on the speed while there is enough time.
-    slow = cls(turning=1e4, speed=0.55, ticks=ticks)
+    slow = cls(turning=1e3, speed=0.55, ticks=ticks)
     assert slow.ticks - 7 <= slow.estimate(task, DT)[1] <= slow.ticks
 
 

@@ -25,9 +25,9 @@ from mlsh_ros.sim2real.gap.analysis import analyze_signals
 from policies.bundle.bundle import load_bundle, write_bundle
 from policies.bundle.manifest import MANIFEST, make_manifest
 from policies.bundle.runtime import load_master, load_skills
-from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.physics.robot_model import load_robot
+from sim.seeding import episode_rng
 from sim.tasks.registry import find_task
 
 START = 10**18  # ns

@@ -15,7 +15,7 @@ from sim.interface import Floats, Interface
 from sim.interface.memory import ObservationMemory
 from sim.physics.robot_model import Robot, load_robot
 from sim.randomization.schema import SimParams
-from sim.seeding import Stream, generator
+from sim.seeding import episode_rng
 from sim.tasks.base import TaskFamily
 from sim.tasks.registry import make_family
 
@@ -115,7 +115,7 @@ class Walker:
     def reset(self, seed: int) -> None:
         """Begin anew, each robot from a start of its own."""
         size = self.world.size
-        rngs = [generator(seed, Stream.EPISODE, 0, n) for n in range(size)]
+        rngs = [episode_rng(seed, n) for n in range(size)]
         self.world.reset(np.arange(size, dtype=np.int32), [0] * size, rngs)
         self.memory.reset()
         self._measure(self.world.true_state())

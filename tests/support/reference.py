@@ -435,7 +435,8 @@ def task_families() -> str:
     lead = (
         "The shipped task families, the robot that each is meant for, and their tasks. Each is a "
         "file in `sim/tasks`, with its reward and its definition of success. "
-        "`mlsh train FAMILY --set family_parameters.NAME=VALUE` changes a parameter."
+        "`mlsh train FAMILY --set family_parameters.NAME=VALUE` changes a parameter. Lengths are "
+        "from 0.001 to 1000 m, a `scale` is from 0.01 to 100."
     )
     return _page("Task families", lead, table(("family", "robot", "tasks"), rows), *parts)
 

@@ -21,9 +21,11 @@ from mlsh_ros.evaluation.episode import Episode
 from mlsh_ros.evaluation.report.inline_svg import INK, PAPER, QUIET, axes_of, styled, to_svg
 from policies.bundle.bundle import Bundle
 from policies.bundle.task_compatibility import resolve_task
-from sim.envs.reference_returns import ReferenceReturns, episode_rng
+from sim.envs.reference_returns import ReferenceReturns
 from sim.errors import UserError
 from sim.interface import Floats, Interface, path_term
+from sim.seeding import episode_rng
+from sim.tasks.family_calls import FamilyCalls
 from sim.tasks.task_id import TaskId
 
 # Okabe and Ito 2008, https://jfly.uni-koeln.de/color/, without the black and the pale yellow.
@@ -70,8 +72,9 @@ def _hidden(
         family, number = resolve_task(bundle, TaskId.parse(episode.task))
     except UserError:  # a family that this computer does not know
         return 0.0, None
-    radius = float(getattr(family, "radius", 0.0))
-    layout = family.reset(number, episode_rng(seed, episode.number))
+    calls = FamilyCalls(family)
+    radius = calls.radius or 0.0
+    layout = calls.reset(number, episode_rng(seed, episode.number))
     # Only if the goals are the ones that were seen do we know which one counts.
     known = {"goals", "slot"} <= set(layout) and np.shape(layout["goals"]) == goals.shape
     if known and np.allclose(layout["goals"], goals, atol=1e-3):

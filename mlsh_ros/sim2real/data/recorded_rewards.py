@@ -20,6 +20,7 @@ from policies.bundle.bundle import Bundle
 from policies.bundle.task_compatibility import resolve_task
 from sim.errors import UserError
 from sim.interface import Floats
+from sim.tasks.family_calls import FamilyCalls
 from sim.tasks.task_id import TaskId
 
 NUMBERS = ("std_msgs/msg/Float32", "std_msgs/msg/Float64")  # types of a reward
@@ -61,6 +62,7 @@ def reward_of_task(signals: Signals, where: str, bundle: Bundle, task: TaskId) -
         UserError: by the result, where the sensors do not show what the reward depends on.
     """
     family, number = resolve_task(bundle, task)
+    calls = FamilyCalls(family)
 
     def reward(segment: Segment) -> tuple[Floats, bool]:
         fields = fields_of(signals, segment)
@@ -82,8 +84,8 @@ def reward_of_task(signals: Signals, where: str, bundle: Bundle, task: TaskId) -
         begun = {
             name: np.repeat(row[:1], len(segment) - 1, axis=0) for name, row in layout.items()
         }
-        ended = bool(family.terminated(begun, after)[-1])
-        return np.asarray(family.reward(begun, after), np.float64), ended
+        ended = bool(calls.terminated(begun, after)[-1])
+        return np.asarray(calls.reward(begun, after), np.float64), ended
 
     return reward
 

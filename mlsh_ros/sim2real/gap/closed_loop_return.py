@@ -17,10 +17,11 @@ from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay
 from policies.bundle.bundle import Bundle
 from policies.bundle.runtime import load_master, load_skills
 from policies.bundle.task_compatibility import resolve_task
-from sim.envs.reference_returns import episode_rng
 from sim.interface import Floats, ObservationMemory
 from sim.randomization.perturbations import NOMINAL, PerturbedSim
+from sim.seeding import episode_rng
 from sim.statistics import mean_interval
+from sim.tasks.family_calls import FamilyCalls
 
 MOST = 64  # sessions that are simulated
 
@@ -79,13 +80,13 @@ def _returns(
     if layout is None or any(not np.isfinite(v).all() for v in first.values()):
         return None
     rows = [{k: v[i : i + 1] for k, v in layout.items()} for i in range(len(sessions))]
-    robot, robot_success = [], []
+    robot, robot_success, calls = [], [], FamilyCalls(family)
     for row, fields, n in zip(rows, recorded, count, strict=True):
         # The state after a tick is what the next one sees.
         wide = {k: np.repeat(v, n - 1, axis=0) for k, v in row.items()}
         shown = {k: v[1:n] for k, v in fields.items()}
-        robot.append(float(np.nansum(family.reward(wide, shown))))
-        robot_success.append(bool(family.success(wide, shown)[-1]))
+        robot.append(float(np.nansum(calls.reward(wide, shown))))
+        robot_success.append(bool(calls.success(wide, shown)[-1]))
     rewards, success, seen, action = _simulate(
         bundle, open_loop, master, layout, first, max(count)
     )
@@ -124,13 +125,13 @@ def _simulate(
     varied = None
     if open_loop.sim_params != NOMINAL:
         varied = PerturbedSim(physics, physics.interface, open_loop.sim_params, NOMINAL)
-    family, _ = resolve_task(bundle, manifest.masters[master].task_id)
+    calls = FamilyCalls(resolve_task(bundle, manifest.masters[master].task_id)[0])
     rewards, success, seen, done = [], [], [], []
 
     def shown() -> dict[str, Floats]:
         robot = physics.fields()
         seen = robot if varied is None else varied.measurements(robot)
-        return {**seen, **family.fields(layout, robot)}
+        return {**seen, **calls.fields(layout, robot)}
 
     physics.refresh_sensors()
     if varied is not None:
@@ -153,6 +154,6 @@ def _simulate(
             varied.tick(physics.fields(), ids[:0])
         fields = shown()
         seen.append(interface.observe(fields, memory=memory))
-        rewards.append(family.reward(layout, fields))
-        success.append(family.success(layout, fields))
+        rewards.append(calls.reward(layout, fields))
+        success.append(calls.success(layout, fields))
     return np.array(rewards), np.array(success), np.concatenate(seen), np.array(done)

@@ -28,6 +28,7 @@ from sim.randomization.quantities import ROWS
 from sim.randomization.schema import SimParams, robot_terms
 from sim.randomization.sensor_model import SensorModel, sensor_models
 from sim.tasks.base import TaskFamily
+from sim.tasks.family_calls import FamilyCalls
 
 SHORT_STEP = 4e-3  # s per physics step, from which on a robot hardly moves otherwise
 FINEST = 10  # samples of the simulation per tick; in between it is interpolated
@@ -100,7 +101,7 @@ class OpenLoopReplay:
     def model(self) -> mujoco.MjModel:
         """The nominal MuJoCo model."""
         if not self._compiled:
-            model = self.robot.compile(self.family.scene)
+            model = self.robot.compile(FamilyCalls(self.family).scene)
             check_addresses(model, self.interface)
             model.opt.timestep = self.interface.physics_dt
             self._compiled.append(model)
@@ -284,7 +285,7 @@ class OpenLoopReplay:
             k: np.repeat(np.tile(v, (times, *(1,) * (v.ndim - 1))), length, axis=0)
             for k, v in layout.items()
         }
-        own = self.family.fields(wide, flat)
+        own = FamilyCalls(self.family).fields(wide, flat)
         return {k: v.reshape(size, length, -1) for k, v in own.items()}
 
     # Sensors ----------------------------------------------------------------------------------

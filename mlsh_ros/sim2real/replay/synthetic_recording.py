@@ -13,10 +13,10 @@ from mlsh_ros.sim2real.data.signals import Signals
 from policies.bundle.bundle import Bundle
 from policies.bundle.runtime import load_master, load_skills
 from policies.bundle.task_compatibility import resolve_task
-from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.physics.robot_model import load_robot
 from sim.randomization.schema import SimParams
+from sim.seeding import episode_rng
 
 START = 10**18  # ns
 WIRE = 300_000  # ns from a message's making to its recording
