@@ -71,17 +71,21 @@ class VelocityCommands(HiddenTask):
     pose_reset: ClassVar[int] = 0
     signals: ClassVar[tuple[Signal, ...]] = (Signal("base", "contact_force", "body", (BASE,)),)
     # Five skills for five commands. Walking needs neither place nor heading, and the choice of a
-    # master depends on nothing that is seen.
+    # master depends on nothing that is seen. A skill that is pulled ahead and back alike stands
+    # still for ever: long joint phases and a large bonus give each command a skill of its own
+    # before any of them walks. A robot that stands needs wide exploration to find its first step.
     recommended: ClassVar[Mapping[str, Any]] = {
         "mlsh.skills": 5,
         "mlsh.decision_ticks": 50,
         "mlsh.rollout_ticks": 100,
         "mlsh.groups": 6,
         "mlsh.envs": 16,
-        "mlsh.mutual_information_coef": 0.5,
+        "mlsh.warmup": 2,
+        "mlsh.joint": 60,
+        "mlsh.mutual_information_coef": 2.0,
         "skill.learning_rate": 5e-4,
+        "skill.entropy": 0.005,
         "network.hidden": [128, 128],
-        "network.initial_log_std": -0.5,
         "network.hidden_from_skills": ["position", "orientation"],
         "network.hidden_from_masters": [n for n in HIDDEN_FROM_MASTERS if n != SEEN],
     }

@@ -21,7 +21,7 @@ from sim.physics.robot_model import load_robot
 from sim.seeding import episode_rng
 from sim.tasks import registry
 from sim.tasks.registry import add_family, make_family
-from tests.benchmarks import output_of, scale
+from tests.benchmarks import gait, output_of, scale
 from tests.support.bundles import small_config
 
 
@@ -184,6 +184,7 @@ def test_what_no_controller_can_exceed_is_what_force_and_delay_leave():
         ("sb3", ["ppo", "moving_bandits/nobody"]),
         ("sysid", ["--bundle", "nobody"]),
         ("single_task_ppo", ["ant_bandits", "nobody"]),
+        ("gait", ["nobody"]),
     ],
 )
 def test_a_wrong_name_is_one_line(bench, arguments, monkeypatch):
@@ -192,6 +193,15 @@ def test_a_wrong_name_is_one_line(bench, arguments, monkeypatch):
     refused = pytest.raises(SystemExit, match=wrong)
     with mock.patch.dict(registry._LOADED), refused:
         importlib.import_module(f"tests.benchmarks.{bench}").main()
+
+
+def test_clearance_is_that_of_whole_swings():
+    # One robot, one foot: a swing up to 6 cm above the lowest point, and one that never lands.
+    height = np.array([0.02, 0.03, 0.08, 0.05, 0.02, 0.09, 0.3]).reshape(-1, 1, 1)
+    contact = np.array([1, 0, 0, 0, 1, 0, 0], bool).reshape(-1, 1, 1)
+    up = np.ones((7, 1), bool)
+    assert gait._clearance(height, contact, up) == pytest.approx(0.06)
+    assert gait._clearance(height, np.ones_like(contact), up) == 0
 
 
 def test_every_bench_says_errors_in_one_line():
