@@ -15,19 +15,15 @@ from sim.errors import UserError, unknown
 from sim.interface import Floats, Interface
 from sim.physics.robot_model import Robot
 from sim.physics.signals import Signal
-from sim.tasks.base import HasSignals, TaskFamily
+from sim.tasks.base import TaskFamily
+from sim.tasks.family_calls import FamilyCalls
 
 DRAWN = "sim_params"  # the name of all that an episode draws by domain randomization
 
 
-def family_signals(family: TaskFamily) -> tuple[Signal, ...]:
-    """The signals that a task family declares."""
-    return tuple(family.signals) if isinstance(family, HasSignals) else ()
-
-
 def privileged_signals(robot: Robot, family: TaskFamily, names: Sequence[str]) -> list[Signal]:
     """The robot's own signals among `names`; one of the family of the same name comes before."""
-    known = [signal.name for signal in family_signals(family)]
+    known = [signal.name for signal in FamilyCalls(family).signals]
     return [s for s in robot.signals if s.name in names and s.name not in known]
 
 
@@ -46,7 +42,7 @@ def check_privileged(
         UserError: names it, and the valid ones.
     """
     terms = robot.interface.with_terms(family.terms).observation
-    signals = (*family_signals(family), *robot.signals)
+    signals = (*FamilyCalls(family).signals, *robot.signals)
     known = [*(t.name for t in terms), *dict.fromkeys(s.name for s in signals)]
     if randomized:
         known.append(DRAWN)

@@ -94,8 +94,7 @@ class World:
         self.interface = robot.interface.with_terms(family.terms)
         randomized = (domain_randomization or NOMINAL) != NOMINAL
         check_privileged(robot, family, privileged, randomized=randomized)
-        where = f"task family {family.name!r}"
-        signals = self.calls.signals
+        signals, where = self.calls.signals, f"task family {family.name!r}"
         self.terms: RewardSum | None = None
         if self.calls.rewards is not None:
             has_command = self.calls.has_command

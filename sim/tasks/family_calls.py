@@ -55,7 +55,7 @@ class FamilyCalls:
     def __init__(self, family: TaskFamily) -> None:
         self._family = family
         self._trusted = type(family).__module__.startswith(SHIPPED)
-        self.signals = family.signals if isinstance(family, HasSignals) else ()
+        self.signals = tuple(family.signals) if isinstance(family, HasSignals) else ()
         self.solid = isinstance(family, HasObstacles) and family.solid
         self.shake, self.pose_reset = 0.0, 0
         if isinstance(family, HasPoseReset):
