@@ -39,13 +39,13 @@ from mlsh_ros.nodes.node import (
 )
 from policies.bundle.bundle import Bundle, load_bundle
 from policies.bundle.task_compatibility import resolve_task
-from sim.envs.reference_returns import episode_rng
 from sim.envs.world import World
 from sim.errors import UserError
 from sim.interface import Interface
 from sim.interface.bindings import bind, read_bindings
 from sim.physics.robot_model import load_robot
 from sim.randomization.schema import load_sim_params
+from sim.seeding import episode_rng
 from sim.tasks.base import TaskFamily
 from sim.tasks.registry import find_task, use_families
 from sim.tasks.task_id import TaskId

@@ -20,8 +20,7 @@ from sim.errors import UserError
 from sim.interface import Floats
 from sim.physics.robot_model import Robot
 from sim.randomization.schema import SimParams
-from sim.seeding import Stream, generator
-from sim.seeding import episode_rng as episode_rng  # sim_node imports it from here
+from sim.seeding import Stream, episode_rng, generator
 from sim.tasks.base import HasExpert, HasReturnEstimate, TaskFamily
 from sim.tasks.expert_controller import ExpertController
 
