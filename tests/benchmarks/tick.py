@@ -187,8 +187,9 @@ class Stand:
     def begin_session(self, initial: Floats) -> None:
         """No command is judged."""
 
-    def send_command(self, command: Floats, stamp: int | None = None) -> None:
-        """Nobody listens."""
+    def send_command(self, command: Floats, stamp: int | None = None) -> bool:
+        """Every command counts as sent, to no listener."""
+        return True
 
     def publish_tick(self, done: TickRecord) -> None:
         """Keep the timing; the next tick sees other values."""

@@ -21,7 +21,7 @@ from sim.physics.robot_model import load_robot
 from sim.seeding import episode_rng
 from sim.tasks import registry
 from sim.tasks.registry import add_family, make_family
-from tests.benchmarks import gait, output_of, scale
+from tests.benchmarks import gait, output_of, scale, tick
 from tests.support.bundles import small_config
 
 
@@ -223,3 +223,8 @@ def test_the_error_of_a_command_is_said():
         output_of([sys.executable, "-c", code])
     with pytest.raises(UserError, match=r"status 3: it said nothing$"):
         output_of([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_the_benchmark_of_the_tick_drives_every_tick():
+    late, missed, _ = tick.engine(200, 0.1)
+    assert len(late) + missed >= 20
