@@ -21,7 +21,8 @@ from sim.physics.robot_model import load_robot
 from sim.seeding import episode_rng
 from sim.tasks import registry
 from sim.tasks.registry import add_family, make_family
-from tests.benchmarks import gait, output_of, scale, tick
+from tests.benchmarks import gait, output_of, scale
+from tests.benchmarks.tick import engine
 from tests.support.bundles import small_config
 
 
@@ -226,5 +227,5 @@ def test_the_error_of_a_command_is_said():
 
 
 def test_the_benchmark_of_the_tick_drives_every_tick():
-    late, missed, _ = tick.engine(200, 0.1)
+    late, missed, _ = engine(200, 0.1)
     assert len(late) + missed >= 20
