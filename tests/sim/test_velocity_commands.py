@@ -188,6 +188,7 @@ def test_what_the_family_does_not_know_is_refused(setting, said):
         make_family(config.family, config.family_parameters)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert str(caught.value).count("rewards:") <= 1  # where it stands is said once
 
 
 def test_a_weight_is_a_number():

@@ -142,7 +142,13 @@ def _ask(request: dict[str, Any], *files: int) -> str:
         if _server is None:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             command = [sys.executable, "-u", __file__, str(theirs.fileno())]
-            process = subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True)
+            process = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                # Threads of BLAS would be lost in a fork; a benchmark has no conftest to say so.
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            )
             theirs.close()
             _server = process, ours
             atexit.register(_stop, process, ours)

@@ -24,6 +24,7 @@ import pytest
 import rclpy
 from geometry_msgs.msg import TwistStamped
 from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Bool, String
@@ -144,6 +145,11 @@ class Sequence:
         self.lifecycle, self.watching = "active", True
         self.world.start("watchdog_node")
         self.world.start_all()
+        # Before anything is timed: a new client first has to be discovered by its node.
+        for node, services in (("skill_node", SERVICES), ("watchdog_node", ("reset",))):
+            self.observer.client(ChangeState, f"{node}/change_state")
+            for service in services:
+                self.observer.client(Trigger, f"{node}/{service}")
         kinds = (("front", True, True), ("back", False, True), ("side", False, False))
         self.panels = {}
         for name, latched, reliable in kinds:

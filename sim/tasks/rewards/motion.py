@@ -143,7 +143,7 @@ class Motion:
     @cached_property
     def contact(self) -> Bools:
         """(n, F) True for feet on the ground."""
-        return on_ground(self.foot_force)
+        return np.asarray(self.foot_load > CONTACT)
 
     @cached_property
     def other_force(self) -> Floats:

@@ -65,18 +65,7 @@ def rewards_from(data: object, own: Iterable[RewardTerm] = (), where: str = "rew
     Raises:
         UserError: no such term or parameter, or no finite number; names the valid ones.
     """
-    own = tuple(own)
-    known = {**TERMS, **{term.name: term for term in own}}
-    if not isinstance(data, Mapping):
-        raise UserError(f"{where}: {short(data)} is no mapping of reward terms to weights")
-    terms = []
-    for name, said in data.items():
-        if name not in known:
-            raise UserError(f"{where}: {unknown('reward term', name, known)}")
-        weighted = _weighted(known[name], said, f"{where}: {name}")
-        if weighted.weight:
-            terms.append(weighted)
-    return Rewards(tuple(terms), own)
+    return _read(data, tuple(own), f"{where}: ")
 
 
 def read_rewards(path: Path, own: Iterable[RewardTerm] = ()) -> Rewards:
@@ -84,23 +73,42 @@ def read_rewards(path: Path, own: Iterable[RewardTerm] = ()) -> Rewards:
     return rewards_from(read_mapping(path), own, str(path))
 
 
-def changing(rewards: Rewards, data: object, where: str = "rewards") -> Rewards:
+def changing(rewards: Rewards, data: object) -> Rewards:
     """Rewards of which a mapping changes some weights and parameters, and adds terms.
 
     A parameter that is not stated stays what it was.
 
     Raises:
-        UserError: as of `rewards_from`.
+        UserError: as of `rewards_from`, without the name of what it comes from: a parameter of a
+            family is named by who reads it.
     """
     if not isinstance(data, Mapping):
-        raise UserError(f"{where}: {short(data)} is no mapping of reward terms to weights")
+        raise _no_mapping(data, "")
     merged: dict[Any, Any] = dict(rewards.to_dict())
     for name, said in data.items():
         change = said if isinstance(said, Mapping) else {WEIGHT: said}
         merged[name] = {**merged.get(name, {}), **change}
     # A term that is left out has no parameters any more.
     left = {name: said for name, said in merged.items() if said.get(WEIGHT) != 0}
-    return rewards_from(left, rewards.own, where)
+    return _read(left, rewards.own, "")
+
+
+def _read(data: object, own: tuple[RewardTerm, ...], prefix: str) -> Rewards:
+    known = {**TERMS, **{term.name: term for term in own}}
+    if not isinstance(data, Mapping):
+        raise _no_mapping(data, prefix)
+    terms = []
+    for name, said in data.items():
+        if name not in known:
+            raise UserError(f"{prefix}{unknown('reward term', name, known)}")
+        weighted = _weighted(known[name], said, f"{prefix}{name}")
+        if weighted.weight:
+            terms.append(weighted)
+    return Rewards(tuple(terms), own)
+
+
+def _no_mapping(data: object, prefix: str) -> UserError:
+    return UserError(f"{prefix}{short(data)} is no mapping of reward terms to weights")
 
 
 def _weighted(term: RewardTerm, said: object, where: str) -> WeightedTerm:
