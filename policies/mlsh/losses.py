@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from policies.mlsh.config import PpoConfig
 from policies.mlsh.networks import StackedMLP
-from policies.mlsh.regularization import Penalty, add_penalties, with_others
+from policies.mlsh.penalties import Penalty, add_penalties, with_others
 
 Float32 = NDArray[np.float32]
 CONSTANT = 0.5 * math.log(2 * math.pi)

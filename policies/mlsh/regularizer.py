@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from policies.mlsh.losses import Float32, Minibatch
 from policies.mlsh.networks import Normalizer
-from policies.mlsh.regularization import Penalty
+from policies.mlsh.penalties import Penalty
 from policies.mlsh.regularization_config import RegularizationConfig
 from policies.mlsh.symmetry import Symmetry
 

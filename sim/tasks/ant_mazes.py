@@ -75,8 +75,7 @@ MAZES: tuple[tuple[tuple[float, float], tuple[str, ...]], ...] = (
     ((40, -24), ("10", "20", "21", "22")),
     ((40, 24), ("10", "11", "01", "02")),
     ((40, -24), ("10", "11", "21", "22")),
-)
-TEST_MAZES = 4  # the last ones
+)  # the last four are test mazes, of which the training of skills knows nothing
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -28,7 +28,7 @@ from sim.tasks.parameter_types import Angle, Count, Seconds, Speed, TurnRate
 from sim.tasks.planar import ahead_of, to_base
 from sim.tasks.rewards import Rewards, changing, read_rewards
 from sim.tasks.rewards.parts import BASE
-from sim.tasks.rewards.terms import track_velocity, track_yaw_rate
+from sim.tasks.rewards.terms import kernel, track_velocity, track_yaw_rate
 from sim.tasks.running import FALLEN, leans
 from sim.tasks.walking_goals import HIDDEN_FROM_MASTERS
 
@@ -194,11 +194,10 @@ class VelocityCommands(HiddenTask):
 
     def _earned(self, done: Floats, told: Floats) -> float:
         """Reward of a tick in which a robot does one command and is told another."""
-        total = 0.0
-        for each in self.rewards.terms:
-            parameters, error = dict(each.parameters), done - told
-            if each.term.function is track_velocity:
-                total += each.weight * float(np.exp(-(error[:2] ** 2).sum() / parameters["sigma"]))
-            elif each.term.function is track_yaw_rate:
-                total += each.weight * float(np.exp(-(error[2] ** 2) / parameters["sigma"]))
-        return total
+        error = (done - told)[None]
+        parts = {track_velocity: error[:, :2], track_yaw_rate: error[:, 2:]}
+        return sum(
+            each.weight * float(kernel(parts[each.term.function], **dict(each.parameters))[0])
+            for each in self.rewards.terms
+            if each.term.function in parts
+        )

@@ -14,8 +14,8 @@ from policies.mlsh.config_checks import check_names
 from policies.mlsh.losses import policy_sums
 from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.networks import Activation, Normalizer
+from policies.mlsh.penalties import Penalty
 from policies.mlsh.ppo import ppo_update
-from policies.mlsh.regularization import Penalty
 from policies.mlsh.regularization_config import RegularizationConfig
 from policies.mlsh.regularizer import Regularizer
 from policies.mlsh.symmetry import Symmetry, find_symmetry
