@@ -6,45 +6,36 @@
 
 G groups do this at the same time, staggered, each with its own task and master; the skills are
 shared by all. `task_schedule.py` assigns tasks to groups, `rollout.py` collects experience,
-`ppo.py` updates, `skill_probe.py` prevents collapse.
+`updates.py` learns from it, `skill_probe.py` prevents collapse.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.mlsh.actor_critic import Agent
-from policies.mlsh.advantage_normalization import normalize_advantages
+from policies.mlsh.assembly import make_agent, make_env
 from policies.mlsh.config import TrainConfig
-from policies.mlsh.config_checks import check_sizes, hidden_elements
+from policies.mlsh.config_checks import check_sizes
 from policies.mlsh.distributed import ALONE, Ranks
-from policies.mlsh.information_bonus import task_information
 from policies.mlsh.iteration import (
     Iteration,
     group_statistics,
-    mean_report,
     reward_terms,
     skill_distance,
     state_information,
 )
 from policies.mlsh.local_groups import LocalGroups
-from policies.mlsh.ppo import UpdateStats, ppo_update
-from policies.mlsh.regularizer import Regularizer
 from policies.mlsh.reward_normalization import RewardNormalization
-from policies.mlsh.rollout import NO_OVERRIDE, Bools, Collector, Float32, Rollout
-from policies.mlsh.samples import ScaledRewards, master_samples, skill_samples
+from policies.mlsh.rollout import NO_OVERRIDE, Bools, Collector, Rollout
 from policies.mlsh.skill_probe import Probe
 from policies.mlsh.symmetry import find_symmetry
 from policies.mlsh.task_schedule import NewTask, TaskSchedule
+from policies.mlsh.updates import Updates
 from sim.envs.reference_returns import ReferenceReturns, all_reference_returns
-from sim.envs.vec_env import TaskVectorEnv
 from sim.physics.robot_model import load_robot
-from sim.randomization.schema import read_ranges
 from sim.seeding import Stream, generator
 from sim.tasks.registry import make_family
 
@@ -77,48 +68,20 @@ class Mlsh:
         self.schedule = TaskSchedule(
             method, len(self.family.tasks), config.seed, tasks=tasks, staggered=not freeze_skills
         )
-        self.env = TaskVectorEnv(
-            self.robot,
-            self.family,
-            groups=len(self.groups),
-            envs=method.envs,
-            seed=config.seed,
-            threads=config.threads,
-            tasks=self.groups.local(self.schedule.tasks),
-            group_ids=self.groups.group_ids,
-            sim_params=config.sim_params,
-            domain_randomization=read_ranges(self.robot) if config.domain_randomization else None,
-            privileged=config.network.privileged,
-        )
-        interface, network = self.env.interface, config.network
-        self.agent = Agent(
-            observation_size=interface.observation_size,
-            action_size=interface.action_size,
-            skills=method.skills,
-            groups=len(self.groups),
-            network=network,
-            master=config.master,
-            skill=config.skill,
-            seed=config.seed,
-            group_ids=self.groups.group_ids,
-            masked_inputs=hidden_elements(interface, network, "hidden_from_skills"),
-            masked_master_inputs=hidden_elements(interface, network, "hidden_from_masters"),
-            privileged=self.env.privileged.shape[1],
-        )
+        own_tasks = self.groups.local(self.schedule.tasks)
+        self.env = make_env(config, self.robot, self.family, self.groups, own_tasks)
+        self.agent = make_agent(config, self.env, self.groups)
         self.collector = Collector(self.env, self.agent, method, config.seed)
         for task, returns in zip(self.family.tasks, self.reference_returns, strict=True):
             returns.check(f"{self.family.name}/{task}")
         # Known beforehand: a spread of returns that are estimates themselves would grow by its
         # own influence.
         self.scores = RewardNormalization.of(self.reference_returns, self.family.ticks)
-        self.units = (
-            self.scores
-            if method.scaled_returns
-            else RewardNormalization.none(len(self.family.tasks))
-        )
         self.probe = Probe(method, len(self.family.tasks))
-        self.symmetry = None if freeze_skills else find_symmetry(config, self.robot, self.family)
-        self.pool = ThreadPoolExecutor(config.threads) if config.threads > 1 else None
+        symmetry = None if freeze_skills else find_symmetry(config, self.robot, self.family)
+        self.updates = Updates(
+            config, self.agent, self.groups, self.schedule, self.scores, self.collector, symmetry
+        )
         self.iteration = 0
 
     @cached_property
@@ -157,13 +120,13 @@ class Mlsh:
         if not self.freeze_skills:
             # What a master is like when it has learned for as long as it may.
             self.probe.by_state.extend(by_state[joint & (age == self.schedule.period - 1)])
-        master = self._update_masters(rollout, ~probing)
-        learns = joint.any() and not self.freeze_skills
-        skill = self._update_skills(rollout, joint) if learns else None
-        if self.agent.learns_statistics and not self.freeze_skills:
-            self.agent.normalizer.update(rollout.raw, self.groups.all_reduce)
-        if rollout.raw_privileged is not None and not self.freeze_skills:
-            self.agent.privileged_normalizer.update(rollout.raw_privileged, self.groups.all_reduce)
+        updates, bonus = self.updates, not self.freeze_skills
+        master = updates.update_masters(rollout, ~probing, self.iteration, bonus=bonus)
+        skill = None
+        if not self.freeze_skills:
+            if joint.any():
+                skill = updates.update_skills(rollout, joint, self.iteration)
+            updates.update_statistics(rollout)
         self.schedule.advance()
         self.iteration += 1
         diverged = self.groups.all_reduce(np.array([self.env.diverged], np.float64))
@@ -237,104 +200,6 @@ class Mlsh:
             self.agent.skills.reset(skill, rng)
             self.probe.reset(skill)
         return skill
-
-    # Updates ------------------------------------------------------------------------------
-
-    def _update_masters(self, rollout: Rollout, active: Bools) -> UpdateStats:
-        local, method, all_reduce = self.groups.local, self.method, self.groups.all_reduce
-        rewards = self.scaled_rewards(rollout, self.config.master.gamma, self.decision_unit)
-        rewards = replace(rewards, reward=rewards.reward + self._information(rollout))
-        samples = master_samples(self.agent.masters, rollout, rewards, local(active), method)
-        samples = normalize_advantages(samples, method.master_advantage, everyone=all_reduce)
-        report = ppo_update(
-            self.agent.masters, samples, self._shuffle_masters, entropy=self._entropy()
-        )
-        return mean_report(report, sum(len(s) > 0 for s in samples), self.groups)
-
-    def _update_skills(self, rollout: Rollout, joint: Bools) -> UpdateStats:
-        all_reduce = self.groups.all_reduce
-        rewards = self.scaled_rewards(rollout, self.config.skill.gamma, 1)
-        samples = skill_samples(
-            self.agent.skills,
-            rollout,
-            rewards,
-            self.groups.local(joint),
-            self.method,
-            with_following=self.config.regularization.temporal_smoothness > 0,
-            noise=self._smoothness_noise(rollout),
-        )
-        samples = normalize_advantages(samples, "group", own=all_reduce, everyone=all_reduce)
-        return ppo_update(
-            self.agent.skills,
-            samples,
-            self._shuffle_skills,
-            regularizer=self._regularizer(),
-            all_reduce=all_reduce,
-            pool=self.pool,
-        )
-
-    def _regularizer(self) -> Regularizer | None:
-        """Penalties and mirrored samples of this update; None without any."""
-        config, symmetry = self.config.regularization, self.symmetry
-        if not config.smooths and symmetry is None:
-            return None
-        tasks = self.groups.local(self.schedule.tasks)
-        symmetric = np.zeros(len(tasks), bool) if symmetry is None else symmetry.tasks[tasks]
-        return Regularizer(config, symmetry, self.agent.normalizer, symmetric)
-
-    def _smoothness_noise(self, rollout: Rollout) -> Float32 | None:
-        """(T, B, O) noise of observations for the spatial smoothness."""
-        config = self.config.regularization
-        if not config.spatial_smoothness:
-            return None
-        ticks, _, size = rollout.raw.shape
-        noise = self.collector.by_group(
-            Stream.SMOOTHNESS,
-            self.iteration,
-            lambda r, envs: r.standard_normal((ticks, envs, size), np.float32),
-        )
-        return np.asarray(np.float32(config.spatial_deviation) * noise)
-
-    @property
-    def decision_unit(self) -> int:
-        """Ticks whose normalized rewards are one unit of a master's value function."""
-        return self.method.decision_ticks if self.method.scaled_returns else 1
-
-    def scaled_rewards(self, rollout: Rollout, gamma: float, ticks: int) -> ScaledRewards:
-        """Rewards of a level in the unit of its value functions, that of `ticks` ticks."""
-        task = np.repeat(self.groups.local(self.schedule.tasks), self.method.envs)
-        reward = self.units.rewards(rollout.reward, task) / np.float32(ticks)
-        return ScaledRewards(reward, self.units.terminal(task, gamma, ticks))
-
-    def _information(self, rollout: Rollout) -> Float32:
-        """(T, B) bonus for choices that distinguish a group's task, decaying over the training.
-
-        In units of what a decision can earn.
-        """
-        weight = self.method.mutual_information_coef * (
-            1 - self.iteration / self.config.iterations
-        )
-        if weight <= 0 or self.freeze_skills:
-            return np.zeros_like(rollout.reward)
-        bits = task_information(rollout, self.schedule.tasks, self.groups, self.method.skills)
-        method = self.method
-        best = 1.0 if method.scaled_returns else method.decision_ticks * self.scores.span.max()
-        bonus: Float32 = (weight * best * bits).astype(np.float32)
-        return bonus
-
-    def _entropy(self) -> list[float]:
-        """Coefficient of each master's entropy: it decays to zero during the warm-up."""
-        left = self.groups.local(self.schedule.warmup_left)
-        coefficients: list[float] = (self.config.master.entropy * left).tolist()
-        return coefficients
-
-    def _shuffle_masters(self, row: int, group: int) -> np.random.Generator:
-        number = self.groups.group_ids[group]
-        return generator(self.config.seed, Stream.SHUFFLE, self.iteration, number)
-
-    def _shuffle_skills(self, row: int, group: int) -> np.random.Generator:
-        place = self.groups.group_ids[group] * self.method.skills + row
-        return generator(self.config.seed, Stream.SHUFFLE_SKILLS, self.iteration, place)
 
     # State --------------------------------------------------------------------------------
 

@@ -126,7 +126,7 @@ class UnfrozenSkill:
                 f"{shares} of ticks; unfreeze one that is used"
             )
         self._update_masters(rollout, everyone)
-        rewards = learner.scaled_rewards(rollout, learner.config.skill.gamma, 1)
+        rewards = learner.updates.skill_rewards(rollout)
         samples = skill_samples(self._level, rollout, rewards, everyone, learner.method)
         mine = [s if k == self.skill else s.take(slice(0)) for k, s in enumerate(samples)]
         self._update_skill(mine)
@@ -137,9 +137,7 @@ class UnfrozenSkill:
     def _update_masters(self, rollout: Rollout, everyone: NDArray[np.bool_]) -> None:
         learner = self.learner
         masters, method = learner.agent.masters, learner.method
-        rewards = learner.scaled_rewards(
-            rollout, learner.config.master.gamma, learner.decision_unit
-        )
+        rewards = learner.updates.master_rewards(rollout)
         samples = master_samples(masters, rollout, rewards, everyone, method)
         samples = normalize_advantages(samples, method.master_advantage)
         # As at the end of the warm-up: the bonus has fallen to zero.

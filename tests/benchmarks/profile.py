@@ -26,6 +26,7 @@ from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.networks import Normalizer
 from policies.mlsh.presets import default_config
 from policies.mlsh.rollout import Collector
+from policies.mlsh.updates import Updates
 from sim.envs.vec_env import TaskVectorEnv
 from sim.envs.world import World
 from sim.interface import Interface
@@ -43,8 +44,8 @@ PARTS: dict[str, tuple[type, str]] = {
     "skills act": (Agent, "means"),
     "masters decide": (Agent, "logits"),
     "rest of collecting": (Collector, "collect"),
-    "masters learn": (Mlsh, "_update_masters"),
-    "skills learn": (Mlsh, "_update_skills"),
+    "masters learn": (Updates, "update_masters"),
+    "skills learn": (Updates, "update_skills"),
     "commands": (Interface, "command"),
     "rest": (Mlsh, "iterate"),
 }

@@ -43,7 +43,7 @@ def learned_from(each: Mlsh, monkeypatch, iterations=1):
         rollouts.append(collect(*args, **kwargs))
         return rollouts[-1]
 
-    monkeypatch.setattr("policies.mlsh.mlsh.ppo_update", update)
+    monkeypatch.setattr("policies.mlsh.updates.ppo_update", update)
     monkeypatch.setattr(each.collector, "collect", remember)
     for _ in range(iterations):
         each.iterate()
@@ -128,7 +128,7 @@ def test_master_advantage(how, monkeypatch):
         given.append(kind)
         return samples
 
-    monkeypatch.setattr("policies.mlsh.mlsh.normalize_advantages", normalize)
+    monkeypatch.setattr("policies.mlsh.updates.normalize_advantages", normalize)
     learner(master_advantage=how).iterate()
     assert given == [how, "group"]  # skills are always by themselves
 
@@ -152,7 +152,7 @@ def test_bootstrap_truncated(bootstrap, monkeypatch):
         for row in range(stack.count):
             stack.layers(row)[-1][1][:] = 7
     monkeypatch.setattr(
-        "policies.mlsh.mlsh.normalize_advantages", lambda samples, how, **_: samples
+        "policies.mlsh.updates.normalize_advantages", lambda samples, how, **_: samples
     )
     rollout, masters, skills = learned_from(each, monkeypatch)
     # Time limit at tick 49, end of the rollout at tick 69; gamma .99 per tick and per decision.
@@ -192,8 +192,9 @@ def test_scaled_returns(scaled, whole_returns):
     rollout = each.collector.collect(0, ticks=10)
     rollout.reward[:] = 1
     tick = (1 - limit.random / 50) / ((limit.optimum - limit.random) / 50)
-    for ticks, expected in ((1, tick), (each.decision_unit, tick / 10)):
-        rewards = each.scaled_rewards(rollout, 0.99, ticks)
+    updates = each.updates
+    for unit, expected in ((updates.skill_rewards, tick), (updates.master_rewards, tick / 10)):
+        rewards = unit(rollout)
         assert rewards.reward == pytest.approx(expected if scaled else 1)
     assert (rewards.terminal < 0).all() if scaled else not rewards.terminal.any()
 
@@ -234,7 +235,7 @@ def test_skill_bootstrap(bootstrap, monkeypatch):
     for k, value in enumerate((3, 5)):
         stack.layers(k)[-1][1][:] = value
     monkeypatch.setattr(
-        "policies.mlsh.mlsh.normalize_advantages", lambda samples, how, **_: samples
+        "policies.mlsh.updates.normalize_advantages", lambda samples, how, **_: samples
     )
     rollout, _, skills = learned_from(each, monkeypatch)
     t, b = np.nonzero(rollout.skill == 0)

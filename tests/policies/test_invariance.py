@@ -84,7 +84,7 @@ def test_a_termination_is_worth_what_it_is_worth_in_raw_rewards(monkeypatch):
     assert np.ptp(random) == pytest.approx(0, abs=0.05)  # both tasks are about alike
     for stack in (level.value,):
         stack.numpy[:] = 0  # raw values are then those of random actions, forever
-    rewards = learner.scaled_rewards(rollout, level.ppo.gamma, 1)
+    rewards = learner.updates.skill_rewards(rollout)
     ours = skill_samples(level, rollout, rewards, joint, learner.method)
     raw = ScaledRewards(rollout.reward, np.zeros(len(task), np.float32))
     constant = random.mean() / (1 - level.ppo.gamma)

@@ -8,6 +8,7 @@ import pytest
 from policies.mlsh.config import TrainConfig
 from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.ppo import UpdateStats
+from policies.mlsh.updates import Updates
 from policies.training.adapt import adapt
 from sim.errors import UserError
 from sim.files.arrays import load_arrays, save_arrays
@@ -77,7 +78,7 @@ def test_only_groups_in_their_joint_phase_teach_the_skills(monkeypatch):
 
     rollouts = []
     collect = learner.collector.collect
-    monkeypatch.setattr("policies.mlsh.mlsh.ppo_update", update)
+    monkeypatch.setattr("policies.mlsh.updates.ppo_update", update)
     monkeypatch.setattr(
         learner.collector,
         "collect",
@@ -377,9 +378,10 @@ def test_two_skills_come_to_divide_two_tasks():
 def test_the_masters_entropy_counts_less_and_less_while_it_warms_up():
     learner = Mlsh(config(groups=4, warmup=4, joint=4))
     ppo = replace(learner.config.master, entropy=0.1)
-    learner.config = replace(learner.config, master=ppo)
+    updates = learner.updates
+    updates.config = replace(learner.config, master=ppo)
     learner.schedule.age = np.array([0, 1, 4, 7])
-    assert learner._entropy() == pytest.approx([0.1, 0.075, 0, 0])
+    assert updates._entropy() == pytest.approx([0.1, 0.075, 0, 0])
 
 
 def test_information_pays_choices_that_tell_the_task():
@@ -391,22 +393,30 @@ def test_information_pays_choices_that_tell_the_task():
     skill = rollout.skill.copy()
     skill[:, :4], skill[:, 4:] = 0, 1  # each group has its own
     rollout = replace(rollout, decided=decided, skill=skill)
-    bonus = learner._information(rollout)
+    bonus_of = learner.updates._information
+    bonus = bonus_of(rollout, 0)
     # Of 8 choices (8 + 1) / (8 + 2) and 1 / 10 on either task, 1/2 over both.
     expected = 0.5 * np.log(0.9 / 0.5)  # in units of what a decision can earn
     assert bonus[decided] == pytest.approx(expected)
     assert not bonus[~decided].any()
     # Both on one task tell nothing, nor do two that choose alike.
     learner.schedule.tasks = np.array([0, 0])
-    assert np.abs(learner._information(rollout)).max() == pytest.approx(0, abs=1e-6)
+    assert np.abs(bonus_of(rollout, 0)).max() == pytest.approx(0, abs=1e-6)
     learner.schedule.tasks = np.array([0, 1])
     alike = replace(rollout, skill=np.zeros_like(skill))
-    assert np.abs(learner._information(alike)).max() == pytest.approx(0, abs=1e-6)
-    # It fades, and a master on frozen skills never gets it.
-    learner.iteration = learner.config.iterations
-    assert not learner._information(rollout).any()
-    learner.iteration, learner.freeze_skills = 0, True
-    assert not learner._information(rollout).any()
+    assert np.abs(bonus_of(alike, 0)).max() == pytest.approx(0, abs=1e-6)
+    # It fades.
+    assert not bonus_of(rollout, learner.config.iterations).any()
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_master_on_frozen_skills_is_not_paid_for_information(monkeypatch, frozen):
+    asked = []
+    bonus = Updates._information
+    monkeypatch.setattr(Updates, "_information", lambda *args: asked.append(True) or bonus(*args))
+    learner = Mlsh(config(groups=2, envs=4, mutual_information_coef=0.5), freeze_skills=frozen)
+    learner.iterate()
+    assert bool(asked) is not frozen
 
 
 # How far apart skills are ---------------------------------------------------------------------

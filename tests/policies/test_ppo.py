@@ -44,7 +44,7 @@ def first_ratios():
         return UpdateStats(0, 0, 0, 0, 0)  # nobody learns: the policies stay those that collected
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("policies.mlsh.mlsh.ppo_update", update)
+        patch.setattr("policies.mlsh.updates.ppo_update", update)
         patch.setattr(learner.agent, "learns_statistics", False)
         # Far from the start, where all logits are equal and all means zero.
         for policies in (learner.agent.masters, learner.agent.skills):

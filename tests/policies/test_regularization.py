@@ -295,7 +295,8 @@ def test_the_neutral_settings_are_the_training_of_before(places):
         Mlsh(config_of(places)),
         Mlsh(config_of(places, spatial_deviation=0.3, mirror_loss=2.0)),
     ]
-    assert all(each.symmetry is None and each._regularizer() is None for each in runs)
+    updates = [each.updates for each in runs]
+    assert all(each.symmetry is None and each._regularizer() is None for each in updates)
     for each in runs:
         for _ in range(2):
             each.iterate()
@@ -315,7 +316,7 @@ def test_the_next_observation_is_of_the_same_episode(places):
             found.append(samples)
             return original(policies, samples, *args, **kwargs)
 
-        patch.setattr("policies.mlsh.mlsh.ppo_update", update)
+        patch.setattr("policies.mlsh.updates.ppo_update", update)
         for _ in range(2):
             learner.iterate()
     samples = [s for s in found[-1] if s.following is not None and len(s)]
