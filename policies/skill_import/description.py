@@ -94,7 +94,8 @@ class Output:
 
     # Position targets of `joints` around `default_positions`, or velocities around zero.
     kind: Literal["position", "velocity"]
-    scale: NonZeros  # factor of the output: a number, or a list per element
+    # Factor of the output: a number, or a list per element; null: that of the ONNX metadata.
+    scale: NonZeros | None = None
     clip: Range | None = None  # range of the output before scaling; null: not clipped
     # With the kind `velocity`: action terms of robot.yaml, in the order of the policy.
     terms: tuple[Label, ...] = ()
@@ -230,6 +231,10 @@ def with_metadata(
 ) -> SkillDescription:
     """Fill in what a description leaves out from the metadata of the ONNX file.
 
+    `observation_names` cannot stand for `observation`: a name says neither the unit of an input nor
+    its scale, offset, frame or history, and names are the exporter's own, so that only their number
+    is compared. Numbers in metadata are taken as they are written, with three decimals.
+
     Args:
         description: of the policy.
         metadata: of the ONNX file, as text.
@@ -253,9 +258,13 @@ def with_metadata(
             found[key] = said
         else:
             _agree(own, said, f"{where}: {key}", name)
+    scales: float | tuple[float, ...] | None = None
     if text := metadata.get("action_scale", "").strip():
         said = _values(text, "action_scale", where)
-        _agree(description.action.scale, said, f"{where}: action.scale", "action_scale")
+        if (scale := description.action.scale) is None:
+            scales = said[0] if len(said) == 1 else said
+        else:
+            _agree(scale, said, f"{where}: action.scale", "action_scale")
     if (text := metadata.get("observation_names", "").strip()) and (
         len(names := _parts(text)) != len(description.observation)
     ):
@@ -264,6 +273,8 @@ def with_metadata(
             f"the policy names {len(names)}: {', '.join(names)}; give one entry for each"
         )
     try:
+        if scales is not None:
+            found["action"] = replace(description.action, scale=scales)
         return replace(description, **found)
     except ValidationError as error:
         raise invalid(f"{where}: the policy's metadata", error) from None

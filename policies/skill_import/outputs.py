@@ -38,10 +38,16 @@ class Outputs:
         still = (0.0,) * len(self.names)
         self.default = np.array(still if commands_velocities else description.default_positions)
         given = description.action.scale
+        if given is None:
+            raise UserError(
+                f"{where}: action.scale, the factor of the output, is missing, and the policy has "
+                "no metadata action_scale; give one number for all elements, or one for each"
+            )
         if isinstance(given, tuple) and len(given) != len(self.names):
             raise UserError(
                 f"{where}: action.scale has {len(given)} values for {len(self.names)} elements; "
-                "give one for all, or one for each"
+                "give one for all, or one for each (left out, it is the policy's metadata "
+                "action_scale)"
             )
         self.scale = spread(given, len(self.names))
         if not commands_velocities:

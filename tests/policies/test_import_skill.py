@@ -780,6 +780,50 @@ def test_metadata_of_exporters_stands_for_keys_that_are_missing(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "scale"),
+    [("0.200,0.300", [0.2, 0.3]), ("[0.2, 0.3]", [0.2, 0.3]), ("0.25", 0.25), ("[0.25]", 0.25)],
+)
+def test_the_scale_of_the_action_is_that_of_the_metadata_where_it_is_left_out(
+    tmp_path, text, scale
+):
+    """It is the description that states the same: one number for all, or one for each joint."""
+    plain = imported(tmp_path / "plain", action={"kind": "position", "scale": scale})
+    file = description(tmp_path / "policy", noted(action_scale=text), action={"kind": "position"})
+    assert imported(tmp_path, file).bundle.skills == plain.bundle.skills
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "0.2,0.3,0.4",
+            "skills.yaml: action.scale has 3 values for 2 elements; give one for all,",
+        ),
+        ("0.2,0.3,0.4", "(left out, it is the policy's metadata action_scale)"),
+        (
+            "a quarter",
+            "skills.yaml: the policy's metadata action_scale is 'a quarter', no numbers",
+        ),
+        (
+            "0.2,,0.3",
+            "metadata action_scale is '0.2,,0.3', no numbers; correct it in the ONNX file",
+        ),
+        ("0.2,nan", "metadata action_scale is '0.2,nan', no numbers"),
+        ("[[0.2], [0.3]]", "metadata action_scale is '[[0.2], [0.3]]', no numbers"),
+        ('{"left": 0.2}', "metadata action_scale is '{\"left\": 0.2}', no numbers"),
+        ("0.2,0", "skills.yaml: the policy's metadata: scale.1: "),
+        (
+            "",
+            "skills.yaml: action.scale, the factor of the output, is missing, and the policy has",
+        ),
+    ],
+)
+def test_a_scale_in_the_metadata_that_is_none_is_refused(tmp_path, text, said):
+    made = noted(action_scale=text)
+    assert said in refusal(tmp_path, made, action={"kind": "position"})
+
+
+@pytest.mark.parametrize(
     ("key", "value", "said"),
     [
         ("joint_names", "right,left", "joints is ('left', 'right'), the policy's metadata joint_"),
