@@ -231,9 +231,9 @@ def with_metadata(
 ) -> SkillDescription:
     """Fill in what a description leaves out from the metadata of the ONNX file.
 
-    `observation_names` cannot stand for `observation`: a name says neither the unit of an input nor
-    its scale, offset, frame or history, and names are the exporter's own, so that only their number
-    is compared. Numbers in metadata are taken as they are written, with three decimals.
+    `observation_names` cannot stand for `observation`: a name says neither the unit of an input
+    nor its scale, offset, frame or history, and names are the exporter's own, so that only their
+    number is compared. Numbers in metadata are taken as they are written, with three decimals.
 
     Args:
         description: of the policy.
