@@ -38,24 +38,32 @@ def import_skill(
         str, typer.Option(help="Name of the bundle. Default: the name of its folder.")
     ] = "",
     overwrite: Overwrite = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Change a parameter of the task family: family_parameters.NAME=VALUE. "
+            "Repeatable.",
+        ),
+    ] = None,
     family_source: FamilyOption = None,
 ) -> None:
     """Make a bundle of skills from ONNX policies of other trainers."""
     from policies.bundle.runtime import TOLERANCE
     from policies.skill_import.importer import import_skills
     from policies.training.run import environment
-    from sim.tasks.registry import make_family
 
     with bundle_interrupted(output):
         found = import_skills(
             descriptions,
             robot,
-            make_family(family),
+            family,
             output,
             name=name or output.resolve().name,
             decision_ticks=decision_ticks,
             decision_lead=1 if decision_lead else 0,
             facts=environment(),
+            settings=settings or (),
             overwrite=overwrite,
         )
     for doubt in found.doubts:

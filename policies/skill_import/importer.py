@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +23,7 @@ from policies.bundle.manifest import (
     check_name,
 )
 from policies.bundle.runtime import TOLERANCE, Network
-from policies.mlsh.config import TrainConfig
+from policies.mlsh.config import TrainConfig, touches
 from policies.mlsh.presets import default_config
 from policies.skill_import.description import (
     Elements,
@@ -38,7 +38,7 @@ from policies.skill_import.reading import metadata, read_policy, sizes
 from policies.skill_import.selection import SkillMapping
 from policies.skill_import.surgery import join
 from sim.envs.vec_env import TaskVectorEnv
-from sim.errors import UserError, listed
+from sim.errors import UserError, listed, short
 from sim.files.migrations import SCHEMA
 from sim.interface import Interface
 from sim.physics.robot_model import Robot, load_robot
@@ -78,13 +78,14 @@ class _Skill:
 def import_skills(
     descriptions: Sequence[Path],
     robot_name: str,
-    family: TaskFamily,
+    family_name: str,
     target: Path,
     *,
     name: str,
     decision_ticks: int,
     decision_lead: Literal[0, 1],
     facts: Mapping[str, object],
+    settings: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Imported:
     """Write a bundle whose skills run policies that were trained elsewhere; it has no master yet.
@@ -92,24 +93,29 @@ def import_skills(
     Args:
         descriptions: file of each policy's description; the skills are in this order.
         robot_name: of the robot that the skills are for, or its folder.
-        family: of the tasks that masters will be trained on; its terms are in the observation.
+        family_name: of the tasks that masters will be trained on; the family's terms are in the
+            observation.
         target: folder of the bundle.
         name: of the bundle.
         decision_ticks: N.
         decision_lead: L.
         facts: of `policies.training.run.environment`, for the provenance.
+        settings: `family_parameters.key=value`, with which masters are trained.
         overwrite: whether an existing bundle may be replaced.
 
     Raises:
-        UserError: description, policy and robot do not agree, or skill and policy differ.
+        UserError: description, policy and robot do not agree, a setting is invalid or of something
+            else than the family, or skill and policy differ.
     """
     check_name("bundle", name)
     robot = load_robot(robot_name)
     check_target(target, overwrite=overwrite)
+    plain = _with_parameters(default_config(family_name, robot_name), settings)
+    family = make_family(family_name, plain.family_parameters)
     interface = robot.interface.with_terms(family.terms)
     given = [_read(file, interface) for file in descriptions]
     skills = _skills(given, interface)
-    config = _config(robot_name, family, len(skills), decision_ticks, decision_lead)
+    config = _config(plain, family, len(skills), decision_ticks, decision_lead)
     visited = np.concatenate([_visit(robot, family, each, k) for k, each in skills.items()])
     rng = generator(0, Stream.NOISE, 1)
     random = (3 * rng.standard_normal((RANDOM_ROWS, visited.shape[1]))).astype(np.float32)
@@ -194,15 +200,25 @@ def _origin(skill: str, policy: ForeignPolicy) -> Origin:
     return Origin(described.license, described.source, policy.digest, numbers)
 
 
+def _with_parameters(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:
+    """A configuration with parameters of the family, and no other setting, changed."""
+    for setting in settings:
+        if not touches(setting, "family_parameters"):
+            raise UserError(
+                f"setting {short(setting)}: nothing is trained here; family_parameters.NAME=VALUE "
+                "is accepted, and settings of masters by mlsh finetune"
+            )
+    return config.with_values([*settings])
+
+
 def _config(
-    robot_name: str,
+    config: TrainConfig,
     family: TaskFamily,
     skills: int,
     decision_ticks: int,
     decision_lead: Literal[0, 1],
 ) -> TrainConfig:
     """Settings with which masters are trained over the skills."""
-    config = default_config(family.name, robot_name)
     # Whole episodes; simulations for every skill, although masters choose their own number.
     method = replace(
         config.mlsh,
@@ -212,10 +228,7 @@ def _config(
         rollout_ticks=-(-family.ticks // decision_ticks) * decision_ticks,
         envs=max(config.mlsh.envs, 2 * skills),
     )
-    default = make_family(family.name)
-    names = [each.name for each in fields(family)]  # type: ignore[arg-type]
-    changed = {n: getattr(family, n) for n in names if getattr(family, n) != getattr(default, n)}
-    return replace(config, mlsh=method, family_parameters=changed)
+    return replace(config, mlsh=method)
 
 
 def _check_sizes(policy: ForeignPolicy, mapping: SkillMapping, described: Sequence[str]) -> None:

@@ -47,7 +47,7 @@ def imported(tmp_path, made=None, *, more=(), robot="omni", **changes):
     return import_skills(
         [drive(tmp_path / "policy", made, **changes), *more],
         robot,
-        make_family(FAMILY),
+        FAMILY,
         tmp_path / "bundle",
         name="drive",
         decision_ticks=10,

@@ -29,12 +29,13 @@ def test_the_imported_policy_walks_and_is_the_policy_itself(tmp_path, monkeypatc
     made = import_skills(
         [tmp_path / "go2.yaml"],
         "go2",
-        family,
+        "moving_bandits",
         tmp_path / "bundle",
         name="go2",
         decision_ticks=25,
         decision_lead=1,
         facts={"command": "test", "versions": {}, "commit": None},
+        settings=["family_parameters.ticks=300"],
     )
     assert made.random == pytest.approx(0, abs=1e-5)
     assert made.visited == pytest.approx(0, abs=1e-5)
@@ -161,7 +162,7 @@ def test_a_policy_that_throws_the_robot_over_is_refused(tmp_path, monkeypatch):
         import_skills(
             [tmp_path / "go2.yaml"],
             "go2",
-            make_family("two_targets"),
+            "two_targets",
             tmp_path / "bundle",
             name="go2",
             decision_ticks=25,

@@ -90,7 +90,7 @@ def test_on_the_robot_it_commands_what_leapps_file_commands_from_its_own_inputs(
     made = importer.import_skills(
         [file],
         "go2",
-        family,
+        FAMILY,
         tmp_path / "bundle",
         name="leapp",
         decision_ticks=25,

@@ -22,12 +22,13 @@ from policies.bundle.bundle import check_bundle, load_bundle
 from policies.bundle.imported_graph import SHAPES, check_imported
 from policies.bundle.manifest import MANIFEST, make_manifest, sha256
 from policies.bundle.runtime import Network, load_skills
+from policies.mlsh.presets import default_config
 from policies.skill_import import importer, reading
 from policies.skill_import.importer import import_skills
 from policies.skill_import.reading import read_policy
 from policies.skill_import.selection import Selection, SkillMapping
 from policies.skill_import.surgery import join
-from policies.training.finetune import finetune
+from policies.training.finetune import finetune, task_config
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
 from sim.interface.memory import ObservationMemory
@@ -36,6 +37,7 @@ from sim.tasks.registry import FAMILIES, make_family
 from sim.tasks.task_id import TaskId
 from tests.support import one_line
 from tests.support.bundles import made_up_bounds
+from tests.support.cli import run_mlsh
 from tests.support.foreign_policy import (
     ROBOT,
     description,
@@ -64,7 +66,7 @@ def import_arms(files, robot, target):
     return import_skills(
         files,
         robot,
-        make_family(FAMILY),
+        FAMILY,
         target,
         name="arms",
         decision_ticks=5,
@@ -848,6 +850,49 @@ def test_metadata_that_says_something_else_is_refused(tmp_path, key, value, said
     assert said in refusal(tmp_path, noted(**{key: value}))
 
 
+# Parameters of the task family ------------------------------------------------------------
+
+
+def import_command(tmp_path, *settings):
+    robot = robot_folder(tmp_path / "arms")
+    words = ("import-skill", description(tmp_path / "policy"), FAMILY, "--robot", robot)
+    sets = [word for setting in settings for word in ("--set", setting)]
+    return run_mlsh(*words, "-o", tmp_path / "bundle", *sets)
+
+
+def test_masters_learn_with_the_parameters_that_the_import_has_set(tmp_path):
+    settings = ("family_parameters.ticks=40", "family_parameters.half_width=2.0")
+    code, _, err = import_command(tmp_path, *settings)
+    assert (code, err) == (0, "")
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.manifest.family.parameters == {"ticks": 40, "half_width": 2.0}
+    robot = str(tmp_path / "arms")
+    config, _ = task_config(bundle, TaskId.parse(f"{FAMILY}/goal-0"), seed=0, robot=robot)
+    assert config.family_parameters == {"ticks": 40, "half_width": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (
+            "mlsh.envs=3",
+            "setting 'mlsh.envs=3': nothing is trained here; family_parameters.NAME=VALUE is",
+        ),
+        ("family=rooms", "setting 'family=rooms': nothing is trained here"),
+        ("family_parameters.ticks", "key=value is expected"),
+        ("family_parameters.ticks=many", "family_parameters.ticks: a number is expected, got"),
+        ("family_parameters.ticks=-3", "task family 'moving_bandits': ticks: "),
+        ("family_parameters.tick=40", "task family 'moving_bandits': tick: "),
+    ],
+)
+def test_what_is_no_parameter_of_the_family_is_refused(tmp_path, setting, said):
+    code, out, err = import_command(tmp_path, setting)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert said in one_line.checked(UserError(err.rstrip("\n")))
+    assert not (tmp_path / "bundle").exists()
+
+
 # Masters ----------------------------------------------------------------------------------
 
 
@@ -904,6 +949,7 @@ def test_masters_can_be_trained_for_any_family_number_of_skills_and_decision_tim
     name, decision_ticks
 ):
     family = make_family(name)
-    config = importer._config(family.robot, family, 25, decision_ticks, 1)
+    plain = default_config(name, family.robot)
+    config = importer._config(plain, family, 25, decision_ticks, 1)
     assert config.mlsh.rollout_ticks >= family.ticks
     assert config.mlsh.envs >= 50

@@ -29,7 +29,6 @@ from policies.skill_import.importer import import_skills
 from policies.training.finetune import finetune
 from policies.training.migrate import migrate
 from sim.errors import UserError
-from sim.tasks.registry import make_family
 from sim.tasks.task_id import TaskId
 from tests.support.bundles import made_up_bounds, restless_bundle
 from tests.support.cli import run_mlsh
@@ -176,7 +175,7 @@ def place(tmp_path_factory):
         import_skills(
             [policy],
             robot_folder(folder / "arms"),
-            make_family("moving_bandits"),
+            "moving_bandits",
             folder / "bundle",
             name="arms",
             decision_ticks=5,
