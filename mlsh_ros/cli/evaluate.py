@@ -185,18 +185,18 @@ def show(result: Evaluation) -> None:
     heads += ["late", "lateness p99", "compute p50", "p99 (ms)"]
     table = make_table("task", "master", right=heads, gap=1)
     for line in result.lines:
-        spread = "" if line.deviation is None else f" ± {line.deviation:.2f}"
+        spread = "" if line.return_deviation is None else f" ± {line.return_deviation:.2f}"
         table.add_row(
             line.task,
             line.master,
             f"{line.episodes}",
-            f"{line.value:.2f}{spread}",
-            f"{line.reference.optimum:.2f}",
+            f"{line.return_mean:.2f}{spread}",
+            f"{line.reference_returns.optimum:.2f}",
             percent(line.normalized),
             percent(line.success),
             " ".join(f"{u:.0%}" for u in line.usage),
             f"{line.switches:.1f}",
-            f"{line.late}",
+            f"{line.late_decisions}",
             milliseconds(line.lateness_p99),
             milliseconds(line.compute_p50),
             milliseconds(line.compute_p99),

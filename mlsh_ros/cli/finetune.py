@@ -24,7 +24,6 @@ from mlsh_ros.cli.options import (
     whole,
 )
 from mlsh_ros.evaluation.number_format import percent
-from sim.errors import UserError
 
 if TYPE_CHECKING:
     from policies.bundle.bundle import Bundle
@@ -130,9 +129,9 @@ def finetune(
     from policies.bundle.derived_skill import skill_to_unfreeze
     from policies.bundle.runtime import TOLERANCE
     from policies.bundle.task_compatibility import robot_of
-    from policies.training.adapt import OFF_POLICY_EPISODES
     from policies.training.comparison import compare, comparison_files, remarks
     from policies.training.finetune import finetune as learn
+    from policies.training.finetune_plan import plan_of
     from policies.training.run import environment
     from policies.training.unfreeze import Unfreeze
     from sim.files.output import check_place, named
@@ -140,13 +139,17 @@ def finetune(
     from sim.randomization.schema import load_sim_params
     from sim.tasks.task_id import TaskId
 
-    given = from_recording or []
-    # What begins with a master, or trains a skill as well, is PPO's.
-    learner = learner or ("q" if init_from is None and unfreeze is None else "ppo")
-    _check_options(context, bool(given), learner, reward_topic)
-    _check_unfreeze(context, unfreeze, learner)
-    if given or learner == "uniform":
-        updates, baseline = (1 if given else 0), False
+    recordings = from_recording or []
+    plan = plan_of(
+        [each for each in context.params if _is_given(context, each)],
+        learner=learner,  # type: ignore[arg-type]  # the option holds it to the choices
+        updates=updates,
+        episodes=episodes,
+        baseline=baseline,
+        starts_from_master=init_from is not None,
+        unfreezes=unfreeze is not None,
+        reads_topic=reward_topic is not None,
+    )
     loaded, wanted = load_bundle(bundle), TaskId.parse(task)
     unfrozen = None
     if unfreeze is not None:
@@ -159,9 +162,9 @@ def finetune(
     differs = (
         load_sim_params(sim_params, load_robot(robot_of(loaded, robot))) if sim_params else None
     )
-    if learner == "q":
-        episodes = episodes or OFF_POLICY_EPISODES
-    recorded = _read_recordings(given, loaded, wanted, reward_topic) if given else None
+    recorded = None
+    if recordings:
+        recorded = _read_recordings(recordings, loaded, wanted, reward_topic)
     with bundle_interrupted(target):
         result = learn(
             loaded,
@@ -170,15 +173,15 @@ def finetune(
             name=name,
             replacing=overwrite_master,
             overwrite=overwrite,
-            updates=updates,
+            updates=plan.updates,
             seed=seed,
             robot=robot,
             start_from=init_from,
             sim_params=differs,
             settings=settings or [],
-            episodes=episodes,
-            baseline=baseline,
-            learner=learner,  # type: ignore[arg-type]  # the option holds it to the choices
+            episodes=plan.episodes,
+            baseline=plan.baseline,
+            learner=plan.learner,
             recorded=recorded,
             unfreeze=unfrozen,
             facts=environment(),
@@ -187,9 +190,9 @@ def finetune(
     with interrupted(lambda: f"bundle {target} is written, the comparison is not"):
         found = compare(
             result,
-            updates=updates + (0 if unfrozen is None else joint_updates),
-            episodes=episodes,
-            baseline=baseline,
+            updates=plan.updates + (0 if unfrozen is None else joint_updates),
+            episodes=plan.episodes,
+            baseline=plan.baseline,
         )
     found.write(*files, overwrite=overwrite)
     _show(found)
@@ -204,47 +207,9 @@ def finetune(
     show_bundle(result.bundle)
 
 
-SIMULATED = ("updates", "episodes", "init_from", "baseline")  # of learning in simulation
-
-
 def _is_given(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
-
-
-def _check_unfreeze(context: typer.Context, unfreeze: str | None, learner: str) -> None:
-    """Refuse options that have no effect with or without an unfrozen skill.
-
-    Raises:
-        UserError: names the option.
-    """
-    if unfreeze is not None and (learner != "ppo" or _is_given(context, "from_recording")):
-        cause = "--from-recording" if learner == "ppo" else f"--learner {learner}"
-        raise UserError(f"--unfreeze: needs --learner ppo in simulation, not {cause}")
-    for name in ("kl", "joint_updates"):
-        if unfreeze is None and _is_given(context, name):
-            raise UserError(f"--{name.replace('_', '-')}: has no effect without --unfreeze")
-
-
-def _check_options(
-    context: typer.Context, recorded: bool, learner: str, reward_topic: str | None
-) -> None:
-    """Refuse options that have no effect, with recordings or without.
-
-    Raises:
-        UserError: names the option.
-    """
-    if reward_topic is not None and not recorded:
-        raise UserError("--reward-topic: has no effect without --from-recording")
-    if recorded and _is_given(context, "learner") and learner != "q":
-        raise UserError(f"--learner {learner}: --from-recording needs q, which is its default")
-    if not recorded and learner != "uniform":
-        return
-    cause = "--from-recording" if recorded else "--learner uniform"
-    for name in SIMULATED:
-        if _is_given(context, name):
-            option = f"--{name.replace('_', '-')}"
-            raise UserError(f"{option}: has no effect with {cause}, which simulates no learning")
 
 
 def _read_recordings(

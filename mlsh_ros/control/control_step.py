@@ -1,4 +1,4 @@
-"""One control step, the same in real time, in lock-step and without ROS."""
+"""One control step, the same in real time, in lockstep and without ROS."""
 
 from __future__ import annotations
 

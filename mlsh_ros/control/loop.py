@@ -1,4 +1,4 @@
-"""Drivers of the control step: an absolute time grid, or a simulator in lock-step. No ROS."""
+"""Drivers of the control step: an absolute time grid, or a simulator in lockstep. No ROS."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlsh_ros.control.tick_schedule import TickSchedule
 from sim.interface import Floats
 
 RETRY = 0.5  # s between two questions to a silent master
-LOCKSTEP_PATIENCE = 10.0  # s without a sensor or a decision before a lock-step session gives up
+LOCKSTEP_PATIENCE = 10.0  # s without a sensor or a decision before a lockstep session gives up
 
 
 @dataclass(frozen=True)

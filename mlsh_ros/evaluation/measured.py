@@ -22,15 +22,15 @@ from sim.randomization.schema import sim_params_to_dict
 class Measured:
     """Identity of the measured bundle, robot and simulation."""
 
-    bundle: str
-    digest: str  # of the bundle
+    bundle: str  # its name
+    digest: str  # digest of the bundle
     robot: str  # the name in robot.yaml of the robot that was driven
     robot_given: str  # how the user named it: a shipped robot, or a folder
-    interface_digest: str  # of its robot.yaml
-    model_digest: str  # of its compiled model, which holds meshes and all
-    mujoco: str  # version, without which the latter cannot be compared
-    sim_params: str | None  # how the user named what differs from the model; None: nothing
-    sim_params_digest: str | None
+    interface_digest: str  # digest of its robot.yaml
+    model_digest: str  # digest of its compiled model, with its meshes
+    mujoco: str  # version of MuJoCo; models of two versions cannot be compared by their digest
+    sim_params: str | None  # how the user named what differs from the nominal model; None: nothing
+    sim_params_digest: str | None  # digest of what differs
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

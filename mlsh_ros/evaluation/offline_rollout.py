@@ -1,4 +1,4 @@
-"""Rollouts in one process that equal those of the nodes in lock-step.
+"""Rollouts in one process that equal those of the nodes in lockstep.
 
 The safety rules of skill_node are checked here too, except those about time and other nodes. The
 first one that an episode violates is stored with it. The simulation continues where skill_node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -33,48 +33,50 @@ SCHEMA = 2
 class TaskScore:
     """One task's scores."""
 
-    task: str
-    master: str
-    episodes: int
-    value: float  # mean return
-    deviation: float | None  # of the return over episodes; None of a single one
-    worst: float
-    reference: ReferenceReturns  # over the very same episodes
-    success: float  # fraction of episodes
-    usage: tuple[float, ...]  # (K,)
-    switches: float  # per episode
-    late: int  # decisions, in all episodes
-    lateness_p99: float | None  # s
-    compute_p50: float | None  # s
-    compute_p99: float | None  # s
-    ticks: int  # in all episodes
-    missed: int | None  # ticks left out in all episodes; None offline
-    faults: tuple[str, ...] = ()  # offline: each rule that an episode broke
+    task: str  # as family/task
+    master: str  # its name in the bundle
+    episodes: int  # number of episodes that were driven
+    return_mean: float  # mean return of an episode
+    return_deviation: (
+        float | None
+    )  # standard deviation of the return over episodes; None of a single one
+    return_worst: float  # return of the worst episode
+    reference_returns: ReferenceReturns  # mean returns of other policies in the very same episodes
+    success: float  # fraction of the episodes that were solved
+    usage: tuple[float, ...]  # (K,) fraction of the ticks in which each skill ran
+    switches: float  # changes of the skill per episode
+    late_decisions: int  # decisions that came late, in all episodes
+    lateness_p99: float | None  # s, 99th percentile of how late a tick began; None offline
+    compute_p50: float | None  # s, median computing time of a tick
+    compute_p99: float | None  # s, 99th percentile of that
+    ticks: int  # number of ticks in all episodes
+    missed_ticks: int | None  # ticks left out in all episodes; None offline
+    faults: tuple[str, ...] = ()  # each rule that an episode broke, offline
 
     @property
     def normalized(self) -> float:
         """Normalized score: 0 for a random policy, 1 for the optimum."""
-        return self.reference.normalize(self.value)
+        return self.reference_returns.normalize(self.return_mean)
 
     @property
     def punctuality(self) -> str:
         """One sentence on the ticks that were left out; empty where no clock can be missed."""
-        if self.missed is None:
+        if self.missed_ticks is None:
             return ""
-        due = self.ticks + self.missed
-        return f"{self.task}: {self.missed:,} of {due:,} ticks were missed"
+        due = self.ticks + self.missed_ticks
+        return f"{self.task}: {self.missed_ticks:,} of {due:,} ticks were missed"
 
 
 @dataclass(frozen=True)
 class SkillSharing:
     """Mutual information between the skills and the tasks of a family."""
 
-    family: str
-    tasks: int
+    family: str  # name of the task family
+    tasks: int  # number of its tasks that were evaluated
     mutual_information: float  # I(skill; task), bits
     possible: float  # bits that it could be at most
-    verdict: Verdict
-    explanation: str  # of the verdict, and what to try; empty if all tasks are served
+    verdict: Verdict  # whether all tasks are served, and if not, why
+    explanation: str  # why, and what to try; empty if all tasks are served
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,8 @@ class Evaluation:
 
     bundle: Bundle
     measured: Measured
-    backend: str  # sim, ros-lockstep or ros-realtime
-    seed: int
+    backend: str  # what drove the episodes: sim, ros-lockstep or ros-realtime
+    seed: int  # random seed of the episodes
     lines: list[TaskScore]
     episodes: list[Episode]
     distance: float | None = None  # between the nearest two skills, 0 to 1
@@ -127,29 +129,7 @@ class Evaluation:
             "backend": self.backend,
             "seed": self.seed,
             "family_parameters": self.changed,
-            "tasks": [
-                {
-                    "task": line.task,
-                    "master": line.master,
-                    "episodes": line.episodes,
-                    "return_mean": line.value,
-                    "return_deviation": line.deviation,
-                    "return_worst": line.worst,
-                    "normalized": line.normalized,
-                    "reference_returns": vars(line.reference),
-                    "success": line.success,
-                    "usage": list(line.usage),
-                    "switches": line.switches,
-                    "late_decisions": line.late,
-                    "lateness_p99": line.lateness_p99,
-                    "compute_p50": line.compute_p50,
-                    "compute_p99": line.compute_p99,
-                    "ticks": line.ticks,
-                    "missed_ticks": line.missed,
-                    "faults": list(line.faults),
-                }
-                for line in self.lines
-            ],
+            "tasks": [{**asdict(line), "normalized": line.normalized} for line in self.lines],
             "sharing": [vars(each) for each in self.sharing],
             "skill_distance": self.distance,
         }
@@ -207,19 +187,19 @@ def _line(case: EvaluationCase, episodes: list[Episode], limit: ReferenceReturns
         task=str(case.task),
         master=case.master,
         episodes=len(episodes),
-        value=float(values.mean()),
-        deviation=float(values.std()) if len(values) > 1 else None,
-        worst=float(values.min()),
-        reference=limit,
+        return_mean=float(values.mean()),
+        return_deviation=float(values.std()) if len(values) > 1 else None,
+        return_worst=float(values.min()),
+        reference_returns=limit,
         success=float(np.mean([e.success for e in episodes])),
         usage=tuple(usage.tolist()),
         switches=float(np.mean([e.switches for e in episodes])),
-        late=sum(e.late for e in episodes),
+        late_decisions=sum(e.late for e in episodes),
         lateness_p99=_quantile([e.lateness for e in episodes], 99),
         compute_p50=_quantile([e.compute for e in episodes], 50),
         compute_p99=_quantile([e.compute for e in episodes], 99),
         ticks=sum(len(e.skill) for e in episodes),
-        missed=sum(counted) if counted else None,
+        missed_ticks=sum(counted) if counted else None,
         faults=tuple(f"episode {e.number}, {e.fault}" for e in episodes if e.fault),
     )
 
@@ -263,7 +243,7 @@ def _sharing(
     used = np.array([line.usage for line in lines])
     skills, tasks = used.shape[1], len({line.task for line in lines})
     evidence = Evidence(
-        scores={line.task: line.normalized for line in lines if line.reference.tell_apart},
+        scores={line.task: line.normalized for line in lines if line.reference_returns.tell_apart},
         skills=skills,
         information=mutual_information(used),
         # Masters are greedy: what is not the same in all states depends on the state.

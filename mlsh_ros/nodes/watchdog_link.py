@@ -28,7 +28,7 @@ class WatchdogLink:
         gate: for its count of commands.
         simulated: whether skill_node goes by simulated time.
         required: whether a session needs a watchdog_node.
-        paused: whether commands may pause for as long as they like, as in lock-step.
+        paused: whether commands may pause for as long as they like, as in lockstep.
         on_trip: called with the state of a watchdog_node that has tripped.
     """
 

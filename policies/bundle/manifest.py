@@ -18,13 +18,14 @@ from sim.errors import UserError, short, validated
 from sim.files.migrations import check_schema
 from sim.files.strict_json import parse_json
 from sim.interface import STRICT, Interface, Label, Number, Ranges, Setting
+from sim.interface.names import ROBOT
 from sim.tasks.task_id import TaskId
 
 MANIFEST, GOLDEN = "manifest.json", "golden.npz"
 MAX_FILES = 1000
 MAX_DECISION_TICKS = 100_000
 MAX_COUNT = 10**15  # of anything that is counted
-NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
+NAME = ROBOT  # skills, masters, tasks and families are named as robots are
 LONGEST_NAME = 100
 Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=LONGEST_NAME)]
 Task = Annotated[str, Field(pattern=f"^{NAME}/{NAME}$", max_length=200)]

@@ -12,7 +12,7 @@ from sim.errors import UserError, short, visible
 from sim.interface import ActionTerm, Interface, ObservationTerm
 from sim.physics.robot_model import Robot, robot_names
 from sim.tasks.base import TaskFamily
-from sim.tasks.registry import family_source, find_task, make_family
+from sim.tasks.registry import family_names, family_source, find_task, make_family
 from sim.tasks.rewards import Rewards
 from sim.tasks.task_id import TaskId
 
@@ -59,8 +59,26 @@ def select_tasks(bundle: Bundle, task: TaskId) -> list[TaskId]:
 
 def _parameters(bundle: Bundle, family: str) -> dict[str, Any] | None:
     own = bundle.manifest.family
+    _check_is_known(bundle, family)
     _warn_of_another_file(bundle, family)
     return own.parameters if family == own.name else None
+
+
+def _check_is_known(bundle: Bundle, family: str) -> None:
+    """Refuse a user's task family that is not loaded; no file of a bundle makes it load one.
+
+    Raises:
+        UserError: says how to load it.
+    """
+    manifest = bundle.manifest
+    of_masters = {TaskId.parse(each.task).family for each in manifest.masters.values()}
+    if family in family_names() or family not in {manifest.family.name, *of_masters}:
+        return
+    raise UserError(
+        f"bundle {manifest.name!r} was trained on task family {family!r}, which does not ship "
+        "with this package and is not imported unless you name it: --family FILE.py:Class, and "
+        "family:=FILE.py:Class with launch"
+    )
 
 
 def _warn_of_another_file(bundle: Bundle, family: str) -> None:

@@ -1,4 +1,7 @@
-"""Settings of the off-policy learner of masters, `mlsh finetune --set offpolicy.NAME=VALUE`."""
+"""Settings of the off-policy learner of masters, `mlsh finetune --set offpolicy.NAME=VALUE`.
+
+They are not in `policies/offpolicy`, because `config.py`, in a lower layer, reads them.
+"""
 
 from __future__ import annotations
 

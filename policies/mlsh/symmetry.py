@@ -8,9 +8,7 @@ for both tasks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,21 +19,9 @@ from sim.errors import UserError, short
 from sim.interface.mirror import ElementMirror, TermMirror
 from sim.physics.mirror_check import check_mirror
 from sim.physics.robot_model import Robot
-from sim.tasks.base import TaskFamily
+from sim.tasks.base import HasMirror, TaskFamily
 
 Float32 = NDArray[np.float32]
-
-
-@runtime_checkable
-class HasMirror(Protocol):
-    """Task family that states the mirror images of its tasks: left and right exchanged.
-
-    Reward, start and end of an episode have to be the same in the mirror.
-    """
-
-    mirrored_tasks: tuple[int, ...]  # for each task the number of its mirror image
-    mirror: Mapping[str, TermMirror]  # of each observation term that the family adds
-    shows_task: bool  # whether these terms show which task counts
 
 
 @dataclass(frozen=True)

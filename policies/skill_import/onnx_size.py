@@ -28,14 +28,14 @@ _WHOLE = (FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_INT32, FieldDescripto
 
 
 def check_size(data: bytes, where: str) -> None:
-    """Refuse a file of more parts than a policy has.
+    """Refuse a file of more parts than a policy has, or with names that are no text.
 
     Args:
         data: content of the ONNX file.
         where: what it is called in an error.
 
     Raises:
-        UserError: too many fields, numbers or levels, or no protobuf.
+        UserError: too many fields, numbers or levels, no protobuf, or no UTF-8.
     """
     count = _Count(where)
     try:
@@ -72,6 +72,9 @@ class _Count:
                 continue
             if field.type == FieldDescriptor.TYPE_MESSAGE:
                 self.message(to_bytes(value), field.message_type, depth + 1)
+            elif field.type == FieldDescriptor.TYPE_STRING:
+                # The parser would hand on what is no text as bytes, and fail where it is written.
+                bytes(to_bytes(value)).decode()
             elif field.type in _WHOLE:
                 self._add(to_bytes(value))
 

@@ -108,6 +108,7 @@ def finetune(
             effect, or the bundle cannot be written.
     """
     tasks = select_tasks(bundle, task)
+    numbers = [resolve_task(bundle, each)[1] for each in tasks]
     names = _names(bundle, tasks, name, replacing)
     # Whose masters get another head is another bundle.
     continued = bundle.manifest if unfreeze is None else None
@@ -125,7 +126,6 @@ def finetune(
     )
     _check_decisions(bundle, config)
     _check_family(bundle, plain, config)
-    numbers = [resolve_task(bundle, each)[1] for each in tasks]
     start = None
     if start_from is not None:
         graph = read_graph(bundle.master(start_from), f"{bundle.source}/masters/{start_from}.onnx")

@@ -17,11 +17,10 @@ from typing import Any
 import yaml
 
 from sim.errors import UserError, short, visible
+from sim.files.strict_json import MAX_DEPTH, MAX_DIGITS
 
 MAX_BYTES = 2**18
 MAX_VALUES = 10_000
-MAX_DEPTH = 50
-MAX_DIGITS = 18  # of an integer: it fits into 64 bits
 MAX_TEXT = 60  # characters of a number
 
 _NULL = ("", "~", "null", "Null", "NULL")

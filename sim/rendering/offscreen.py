@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from sim.errors import UserError
 from sim.files.output import check_format, replacing
 from sim.physics.robot_model import Robot
-from sim.rendering.scene import EpisodeReplay, Frame, SceneRenderer
+from sim.rendering.scene import PAUSE, EpisodeReplay, Frame, SceneRenderer
 from sim.rendering.video import find_encoder, write_mp4
 from sim.tasks.base import TaskFamily
 
@@ -38,7 +38,6 @@ OnPicture = Callable[[int, int], None]  # pictures drawn so far, of how many
 SUFFIXES = (".mp4", ".gif", ".png")
 MAX_PICTURES = 240  # in a GIF; longer films show every second tick, or every third, ...
 MAX_RATE = 30  # pictures per second of a film; of faster ticks it shows every second, ...
-PAUSE = 800  # ms, on the last picture of a scene
 COLORS = 256  # in a GIF's palette
 INK, MUTED = (28, 38, 51), (91, 104, 121)  # text
 
@@ -129,7 +128,7 @@ def _write_gif(
     # GIF counts in 10 ms: rounded up and down in turns, so that a film keeps its pace.
     marks = [10 * round(100 * i * stride / fps) for i in range(MAX_PICTURES + 1)]
     durations = [
-        marks[i + 1] - marks[i] if tick != ticks[-1] else PAUSE
+        marks[i + 1] - marks[i] if tick != ticks[-1] else round(1000 * PAUSE)
         for _, ticks in shown
         for i, tick in enumerate(ticks)
     ]
@@ -148,7 +147,7 @@ def _write_mp4(
 ) -> None:
     stride = _stride(fps)
     rate = fps / stride
-    pause = round(rate * PAUSE / 1000)
+    pause = round(rate * PAUSE)
     pictures = (
         picture
         for picture, is_last in studio.pictures(_shown(scenes, stride), on_picture)

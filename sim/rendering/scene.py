@@ -21,6 +21,7 @@ from sim.tasks.family_calls import FamilyCalls
 Color = tuple[float, float, float]  # RGB, 0 to 1
 
 CAMERA = "overview"
+PAUSE = 0.8  # s, on the last frame of a scene, in a film or a window
 MAX_GEOMS = 20_000  # the model's and those of the trail, one per tick
 TRAIL_HEIGHT = 0.02  # m
 THIN, PEN = 0.014, 0.03  # m, robot sizes: radius of trail and ring, whichever is more

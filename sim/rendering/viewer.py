@@ -16,9 +16,8 @@ import mujoco
 
 from sim.errors import UserError
 from sim.physics.robot_model import Robot
-from sim.rendering.scene import EpisodeReplay, SceneRenderer
+from sim.rendering.scene import PAUSE, EpisodeReplay, SceneRenderer
 
-PAUSE = 0.8  # s, on the last frame of a scene
 IDLE = 0.05  # s, between looks at the window while it is paused
 SPACE, RIGHT, LEFT = 32, 262, 263  # GLFW's numbers of keys
 INSTEAD = "with -o FILE.mp4 (or .gif, .png) no display is needed"

@@ -15,6 +15,7 @@ import mujoco
 from sim.errors import UserError, listed
 from sim.files.output import replacing_folder
 from sim.interface import Interface
+from sim.interface.names import ROBOT
 from sim.physics.mjcf_addresses import check_addresses
 from sim.physics.model_files import assets, documents, load_spec
 from sim.physics.robot_bodies import free_bases
@@ -22,7 +23,6 @@ from sim.robot_setup.placeholders import filled
 from sim.robot_setup.robot_template import draft
 
 NAMED_BY = ("joint", "jointinparent", "tendon", "site", "body", "actuator", "objname", "geom")
-NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 # A free joint's position is neither a hinge's nor a slide's: a term reads it through sensors.
 FREE_SENSORS = {"framepos": "position", "framequat": "orientation"}
 # What may stand at the root of a file that is included in <actuator> or <sensor>. <contact> and
@@ -51,7 +51,7 @@ def import_mjcf(name: str, mjcf: Path, folder: Path, judge: Judge = lambda _: []
     Raises:
         UserError: the folder exists, the model does not load, or a file of it cannot be copied.
     """
-    if not re.fullmatch(NAME, name):
+    if not re.fullmatch(ROBOT, name):
         raise UserError(f"robot name {name!r}: letters, digits, - and _ are accepted")
     if folder.exists() or folder.is_symlink():
         raise UserError(f"{folder} exists; nothing is overwritten, give another folder with -o")

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.interface import Floats, ObservationTerm
+from sim.interface.mirror import TermMirror
 from sim.physics.signals import Signal
 from sim.tasks.rewards import Rewards
 
@@ -200,3 +201,15 @@ class HasRewards(Protocol):
     """
 
     rewards: Rewards  # terms of `sim.tasks.rewards.TERMS` and of one's own, with their weights
+
+
+@runtime_checkable
+class HasMirror(Protocol):
+    """Task family that states the mirror images of its tasks: left and right exchanged.
+
+    Reward, start and end of an episode have to be the same in the mirror.
+    """
+
+    mirrored_tasks: tuple[int, ...]  # for each task the number of its mirror image
+    mirror: Mapping[str, TermMirror]  # of each observation term that the family adds
+    shows_task: bool  # whether these terms show which task counts

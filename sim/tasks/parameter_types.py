@@ -1,6 +1,6 @@
 """Types of the parameters of task families: what they are measured in, and their range.
 
-The ranges hold every robot and every arena; a value outside of them is a slip of the pen.
+The ranges contain every robot and every arena; a value outside is taken for a typing error.
 """
 
 from __future__ import annotations

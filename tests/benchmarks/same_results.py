@@ -6,7 +6,7 @@
 
 Records what the command line of the tree in the current folder computes: two trainings of 200,000
 steps (a digest of every array of the checkpoint), evaluations of all shipped bundles, one through
-the nodes in lock-step, `mlsh gap` and `mlsh sysid` of a recording, and the digests of all skill
+the nodes in lockstep, `mlsh gap` and `mlsh sysid` of a recording, and the digests of all skill
 files. Times, dates, paths and versions are left out. Takes about ten minutes on two cores.
 """
 
@@ -145,7 +145,7 @@ def record(mlsh: str, recording: str, output: Path) -> None:
             },
             **{f"train {f}": partial(tree.train, f) for f in ("moving_bandits", "rooms")},
             **{f"evaluate {b}": partial(tree.evaluate, b, "--episodes", "5") for b in bundles},
-            "evaluate in lock-step": partial(tree.evaluate, "moving_bandits", *lockstep),
+            "evaluate in lockstep": partial(tree.evaluate, "moving_bandits", *lockstep),
             "gap": partial(tree.gap, "moving_bandits", recording),
             "sysid": partial(tree.sysid, "moving_bandits", recording),
         }

@@ -18,7 +18,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from mlsh_ros.sim2real.replay.synthetic_recording import synthesize_recording
 from mlsh_ros.sim2real.sysid.identify import Identified, identify
 from mlsh_ros.sim2real.sysid.parameters import NOMINAL, sim_params_of, values_of
 from policies.bundle.bundle import load_bundle
@@ -28,6 +27,7 @@ from sim.randomization.model_fields import body_names
 from sim.randomization.parameters import ParameterVector
 from sim.randomization.schema import SimParams, read_ranges, robot_terms
 from tests.benchmarks import one_line_errors
+from tests.support.synthetic_recording import synthesize_recording
 
 WEIGHED = ("mass_factor", "body_mass_factors", "payload_kg")
 MOTORS = ("gain_factor",)

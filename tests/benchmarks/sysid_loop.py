@@ -22,7 +22,6 @@ import numpy as np
 
 from mlsh_ros.evaluation.backends import run_offline
 from mlsh_ros.evaluation.case import EvaluationCase, resolve_cases
-from mlsh_ros.sim2real.replay.synthetic_recording import synthesize_recording
 from mlsh_ros.sim2real.sysid.identify import identify
 from policies.bundle.bundle import Bundle, load_bundle
 from sim.envs.reference_returns import compute_reference_returns
@@ -33,6 +32,7 @@ from sim.seeding import episode_rng
 from sim.tasks.moving_bandits import MovingBandits
 from sim.tasks.registry import make_family
 from tests.benchmarks import one_line_errors, output_of
+from tests.support.synthetic_recording import synthesize_recording
 
 BUNDLE = MovingBandits.name  # the shipped one
 EPISODES, SEED = 50, 7  # per task, the same everywhere; recordings have seed 0

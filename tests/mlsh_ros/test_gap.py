@@ -17,7 +17,6 @@ from mlsh_ros.sim2real.gap.joints import angles
 from mlsh_ros.sim2real.gap.measures import sudden
 from mlsh_ros.sim2real.gap.training_range import SPREAD, graphs_of, known_to, read_by
 from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay
-from mlsh_ros.sim2real.replay.synthetic_recording import synthesize_recording
 from policies.bundle.bundle import load_bundle
 from policies.bundle.onnx_reader import OnnxGraph
 from policies.bundle.task_compatibility import resolve_task
@@ -25,6 +24,7 @@ from sim.errors import UserError
 from sim.physics.robot_model import load_robot
 from sim.randomization.schema import load_sim_params
 from tests.support.gap_robot import Robot, Wrong
+from tests.support.synthetic_recording import synthesize_recording
 
 MASTERS = ("goal-0", "goal-1")
 

@@ -653,7 +653,7 @@ def test_a_stop_by_service_does_not_hold_up_simulated_time(world):
     assert watchdog == ["watching"]
 
 
-# Lock-step ------------------------------------------------------------------------------------
+# Lockstep ------------------------------------------------------------------------------------
 
 
 def test_in_lockstep_an_earlier_moment_is_not_answered_and_the_same_one_alike(world):

@@ -142,8 +142,8 @@ def timed_page(timed) -> str:
 def test_a_single_return_has_no_deviation(episodes, capsys):
     found = evaluate(episodes=episodes)
     (line, *_) = found.lines
-    assert (line.deviation is None) == (episodes == 1)
-    assert found.to_dict()["tasks"][0]["return_deviation"] == line.deviation
+    assert (line.return_deviation is None) == (episodes == 1)
+    assert found.to_dict()["tasks"][0]["return_deviation"] == line.return_deviation
     show(found)
     assert ("±" in capsys.readouterr().out) == ("±" in render(found)) == (episodes > 1)
 
@@ -310,7 +310,13 @@ def with_scores(evaluation, *scores, worst=0.61):
     bounds = ReferenceReturns(random=0.0, task_blind=50.0, optimum=100.0)
     line = evaluation.lines[0]
     lines = [
-        replace(line, task=f"t/{i}", value=100 * s, worst=100 * worst, reference=bounds)
+        replace(
+            line,
+            task=f"t/{i}",
+            return_mean=100 * s,
+            return_worst=100 * worst,
+            reference_returns=bounds,
+        )
         for i, s in enumerate(scores)
     ]
     return replace(evaluation, lines=lines)
@@ -431,7 +437,7 @@ def test_a_bundle_is_measured_on_the_family_that_it_was_trained_on(capsys):
     episodes = run_offline(cases, episodes=2, seed=SEED)
     assert [len(episode.skill) for episode in episodes] == [20, 20]
     result = summarize(cases, "sim", SEED, episodes)
-    assert 0 < result.lines[0].reference.optimum <= 20  # 1 per tick at best
+    assert 0 < result.lines[0].reference_returns.optimum <= 20  # 1 per tick at best
     assert result.to_dict()["family_parameters"] == {"moving_bandits": {"ticks": 20}}
     show(result)
     said = "moving_bandits as the bundle was trained: ticks 20"
@@ -454,7 +460,7 @@ def test_verdict_counts_late_decisions(offline, timed):
     ]
     assert [line["missed_ticks"] for line in missed.to_dict()["tasks"]] == [12, 12]
     offline = evaluate(episodes=4)
-    assert [(line.missed, line.punctuality) for line in offline.lines] == [(None, "")] * 2
+    assert [(line.missed_ticks, line.punctuality) for line in offline.lines] == [(None, "")] * 2
     assert verdict(offline).endswith("Offline, no decision can be late.")
 
 
@@ -477,7 +483,7 @@ def test_of_two_masters_for_a_task_the_better_one_counts(offline):
     """Two skills divide two tasks: one bit, however many masters each task has."""
     made = shared(offline, (1.0, 0.0), (0.0, 1.0), value=0.95)
     worse = [
-        replace(line, master="other", value=0.1 * line.value, usage=(0.5, 0.5))
+        replace(line, master="other", return_mean=0.1 * line.return_mean, usage=(0.5, 0.5))
         for line in made.lines
     ]
     both = replace(made, lines=[*made.lines, *worse])

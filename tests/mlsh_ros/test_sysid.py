@@ -20,7 +20,6 @@ from mlsh_ros.sim2real.data.window_plan import plan_for
 from mlsh_ros.sim2real.data.windows import make_windows, subsample
 from mlsh_ros.sim2real.replay.batched_replay import BatchedReplay
 from mlsh_ros.sim2real.replay.open_loop_replay import open_loop_of
-from mlsh_ros.sim2real.replay.synthetic_recording import synthesize_recording
 from mlsh_ros.sim2real.sysid import identifiability as told
 from mlsh_ros.sim2real.sysid import identify as identification
 from mlsh_ros.sim2real.sysid import least_squares
@@ -41,6 +40,7 @@ from sim.randomization.schema import (
     read_sim_params,
     sim_params_from_dict,
 )
+from tests.support.synthetic_recording import synthesize_recording
 
 SECOND = 10**9
 DRIVES = {"gain_factor": 0.8, "delay_s": 0.02}

@@ -6,7 +6,7 @@ import pytest
 
 from policies.bundle.bundle import load_bundle
 from policies.bundle.robot_compatibility import check_agrees, difference
-from policies.bundle.task_compatibility import check_fits, robot_of
+from policies.bundle.task_compatibility import check_fits, resolve_task, robot_of, select_tasks
 from sim.errors import UserError
 from sim.physics.robot_model import ROBOTS, load_robot
 from sim.tasks.task_id import TaskId
@@ -30,6 +30,22 @@ def test_a_robot_of_ones_own_is_named_with_its_option(shipped, tmp_path, monkeyp
         robot_of(bundle, None)
     assert robot_of(bundle, "./ur5e") == "./ur5e"
     assert robot_of(shipped, None) == "omni"
+
+
+def test_a_family_of_ones_own_is_named_with_its_option(shipped):
+    of = replace(shipped.manifest.family, name="own_bandits")
+    masters = {
+        name: replace(each, task=f"own_bandits/{each.task_id.name}")
+        for name, each in shipped.manifest.masters.items()
+    }
+    said = r"^bundle 'moving_bandits' was trained on task family 'own_bandits', .*--family FILE"
+    for changes in ({"family": of}, {"masters": masters}, {"family": of, "masters": masters}):
+        bundle = replace(shipped, manifest=replace(shipped.manifest, **changes))
+        for of_bundle, name in ((resolve_task, "goal-0"), (select_tasks, None)):
+            with pytest.raises(UserError, match=said):
+                of_bundle(bundle, TaskId("own_bandits", name))
+            with pytest.raises(UserError, match=r"^no task family 'chess'"):
+                of_bundle(bundle, TaskId("chess", name))
 
 
 def altered(bundle):

@@ -26,10 +26,14 @@ from mlsh_ros.cli import main
 from mlsh_ros.cli.app import app
 from mlsh_ros.cli.interrupt import INTERRUPTED
 from mlsh_ros.control.faults import FAULTS
+from mlsh_ros.evaluation.measured import Measured
+from mlsh_ros.evaluation.scores import SCHEMA, Evaluation, SkillSharing, TaskScore
 from policies.mlsh import config
 from policies.mlsh.offpolicy_config import OffPolicyConfig
 from policies.mlsh.presets import default_config
 from policies.skill_import import description as foreign
+from policies.training.verdict import Verdict
+from sim.envs.reference_returns import ReferenceReturns
 from sim.interface import computed, interface, mirror, rays, start_pose, terms
 from sim.physics import signals, simulation_only
 from sim.physics.robot_model import load_robot
@@ -430,15 +434,17 @@ def task_families() -> str:
         made = make_family(family)
         robot = load_robot(made.robot).interface
         tasks = ", ".join(made.tasks)
-        rows.append((f"[`{family}`](#{family})", f"`{robot.robot}`", tasks))
+        terms = ", ".join(f"`{term.name}` ({term.unit})" for term in made.terms)
+        rows.append((f"[`{family}`](#{family})", f"`{robot.robot}`", tasks, terms or "none"))
         parts.append(f"## {family}\n\n{_purpose(cls)}\n\n{_family_parameters(cls)}")
     lead = (
         "The shipped task families, the robot that each is meant for, and their tasks. Each is a "
-        "file in `sim/tasks`, with its reward and its definition of success. "
+        "file in `sim/tasks`, with its reward and its definition of success. Its terms are added "
+        "to the robot's observation. "
         "`mlsh train FAMILY --set family_parameters.NAME=VALUE` changes a parameter. Lengths are "
         "from 0.001 to 1000 m, a `scale` is from 0.01 to 100."
     )
-    return _page("Task families", lead, table(("family", "robot", "tasks"), rows), *parts)
+    return _page("Task families", lead, table(("family", "robot", "tasks", "terms"), rows), *parts)
 
 
 def _purpose(cls: type) -> str:
@@ -496,6 +502,43 @@ def rewards() -> str:
     return _page("Reward terms", lead, table(head, rows), signals, walking)
 
 
+def report_json() -> str:
+    """report-json.md."""
+    whole = [
+        ("schema", f"{SCHEMA}: the version of these keys."),
+        *_meanings(Measured),
+        *((key, sentence(comments(Evaluation)[key])) for key in ("backend", "seed")),
+        ("family_parameters", "Per family, the parameters that are not its defaults."),
+        ("tasks", "A list with the scores of every task and master, below."),
+        ("sharing", "A list with what every family of more than one task uses of skills, below."),
+        ("skill_distance", "Distance of the nearest two skills, 0 to 1."),
+    ]
+    score = [*_meanings(TaskScore), ("normalized", "0 for a random policy, 1 for the optimum.")]
+    lead = (
+        "`mlsh evaluate -o FOLDER` writes `report.html` and, for programs, `report.json`. Numbers "
+        "have the units of SI; what was not measured is `null`."
+    )
+    head = ("key", "meaning")
+    return _page(
+        "report.json",
+        lead,
+        table(head, [(f"`{key}`", text) for key, text in whole]),
+        "## tasks\n\n" + table(head, [(f"`{key}`", text) for key, text in score]),
+        "The keys of `reference_returns`:\n\n"
+        + table(head, [(f"`{key}`", text) for key, text in _meanings(ReferenceReturns)]),
+        "## sharing\n\n" + table(head, [(f"`{k}`", t) for k, t in _meanings(SkillSharing)]),
+        "Values of `verdict`: " + ", ".join(f"`{each.value}`" for each in Verdict) + ".",
+    )
+
+
+def _meanings(cls: type) -> list[tuple[str, str]]:
+    said = comments(cls)
+    return [
+        (field.name, sentence(said.get(field.name, "").replace("None", "`null`")))
+        for field in dataclasses.fields(cls)
+    ]
+
+
 PAGES = {
     "cli.md": commands,
     "robot-yaml.md": robot_yaml,
@@ -506,6 +549,7 @@ PAGES = {
     "faults.md": faults,
     "task-families.md": task_families,
     "rewards.md": rewards,
+    "report-json.md": report_json,
 }
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def _task_paths(evaluation: Evaluation, task: int, unit: str) -> Paths:
 
 def _returns(evaluation: Evaluation) -> list[Panel]:
     lines = evaluation.lines
-    levels = [level for line in lines for level in vars(line.reference).values()]
+    levels = [level for line in lines for level in vars(line.reference_returns).values()]
     levels += [e.value for e in evaluation.episodes]
     low, high = min(levels, default=0.0), max(levels, default=1.0)
     margin = 0.06 * (high - low) or 1.0
@@ -132,10 +132,13 @@ def _returns(evaluation: Evaluation) -> list[Panel]:
         drawing = draw_returns(
             np.array([e.value for e in mine]),
             np.array([e.success for e in mine]),
-            line.reference,
+            line.reference_returns,
             span=(low - margin, high + margin),
             key=f"returns-{i}",
-            label=f"Returns of {line.task}: mean {line.value:.2f}, worst {line.worst:.2f}",
+            label=(
+                f"Returns of {line.task}: mean {line.return_mean:.2f}, "
+                f"worst {line.return_worst:.2f}"
+            ),
         )
         panels.append(Panel(line.task, drawing, f"master {line.master}"))
     return panels

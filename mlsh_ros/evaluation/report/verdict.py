@@ -17,12 +17,12 @@ def verdict(evaluation: Evaluation) -> str:
     if not lines:
         return "No episode was driven."
     found = [line.normalized for line in best_of_each_task(lines)]
-    worst = min(line.reference.normalize(line.worst) for line in lines)
+    worst = min(line.reference_returns.normalize(line.return_worst) for line in lines)
     text = f"{_solved(found)}; the worst episode reached {percent(worst)}."
     for family in sorted({TaskId.parse(line.task).family for line in lines}):
         mine = [line for line in lines if TaskId.parse(line.task).family == family]
         # On a single task a controller that ignores the task may well be the optimum.
-        gain = sum(line.value - line.reference.task_blind for line in mine)
+        gain = sum(line.return_mean - line.reference_returns.task_blind for line in mine)
         if len({line.task for line in mine}) > 1 and gain <= 0:
             text += f" Over {family} it is no better than a controller that ignores the task."
     for each in evaluation.sharing:
@@ -50,9 +50,9 @@ def _solved(found: list[float]) -> str:
 def _lateness(evaluation: Evaluation) -> str:
     ticks = evaluation.bundle.manifest.decision_ticks
     decisions = sum(math.ceil(len(e.skill) / ticks) for e in evaluation.episodes)
-    late = sum(line.late for line in evaluation.lines)
-    timed = [line for line in evaluation.lines if line.missed is not None]
-    missed = sum(line.missed or 0 for line in timed)
+    late = sum(line.late_decisions for line in evaluation.lines)
+    timed = [line for line in evaluation.lines if line.missed_ticks is not None]
+    missed = sum(line.missed_ticks or 0 for line in timed)
     if missed:
         ticks = missed + sum(line.ticks for line in timed)
         left = f" {missed:,} of {ticks:,} ticks were missed."

@@ -1,4 +1,4 @@
-"""Times of the ticks of a lock-step recording, from the stamps of the sensors they answered."""
+"""Times of the ticks of a lockstep recording, from the stamps of the sensors they answered."""
 
 from __future__ import annotations
 

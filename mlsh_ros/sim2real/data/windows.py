@@ -22,6 +22,7 @@ from mlsh_ros.sim2real.data.window_plan import WindowPlan
 from sim.interface import Floats, Interface
 
 STILL = 0.05  # of a velocity's own movement: what is below stands
+CONSTANT = 1e-3  # of an action's limits: commands that change less move nothing
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Windows:
     def count(self) -> int:
         """W, number of windows."""
         return len(self.begin)
+
+    def has_changing_commands(self, interface: Interface) -> bool:
+        """True if an element of the commands changes so much that it may move something."""
+        low, high = interface.limits
+        return bool((self.command.std(axis=(0, 1)) > CONSTANT * (high - low)).any())
 
 
 def make_windows(signals: Signals, plan: WindowPlan, interface: Interface) -> Windows:

@@ -119,7 +119,7 @@ def analyze_signals(
         UserError: nothing in it can be compared.
     """
     bundle = target if isinstance(target, Bundle) else None
-    open_loop = _twin(target, signals, robot, sim_params)
+    open_loop = _open_loop(target, signals, robot, sim_params)
     interface = open_loop.interface
     every_note = [*notes, *(f"{s.name}: {note}" for s in signals for note in s.notes)]
     skills = len(bundle.manifest.skills) if bundle else 0
@@ -188,7 +188,7 @@ def _wraps(interface: Interface, signals: Sequence[Signals]) -> list[tuple[str, 
     return [(names[wrap.term][wrap.index], wrap) for each in signals for wrap in each.wraps]
 
 
-def _twin(
+def _open_loop(
     target: Target, signals: list[Signals], robot: str | None, sim_params: str
 ) -> OpenLoopReplay:
     body = nominal(target, robot)

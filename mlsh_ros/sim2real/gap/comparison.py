@@ -23,7 +23,6 @@ from sim.interface import Floats, Interface
 SHORT = 0.3  # s, windows of a robot that does not forget
 # What is left of a nudge after a second, from where on it is such a robot: of a velocity, else.
 LASTS, GROWS = 0.5, 1.5
-STILL = 1e-3  # of an action's limits: commands that change less move nothing
 LEAST = 1e-3  # in a term's unit: movement below which a robot without commands is at rest
 
 
@@ -191,8 +190,7 @@ def _unmoved(
     Raises:
         UserError: no element moved.
     """
-    low, high = interface.limits
-    commanded = bool((windows.command.std(axis=(0, 1)) > STILL * (high - low)).any())
+    commanded = windows.has_changing_commands(interface)
     if not any(
         e.recorded > (0 if commanded else LEAST) or e.scale > LEAST for e in elements
     ) or all(e.still for e in elements):

@@ -39,7 +39,6 @@ MOST, BLOCK = 64, 8  # windows that are used, in runs of so many: two minutes id
 NEAR = 1e-3  # of the way between its bounds: a number that ends nearer to one is held by it
 NOISE = 0.01  # of an element's movement; what is left below that is no noise
 UNEXPLAINED = 0.1  # of what moves; less is not worth a word
-STILL = 1e-3  # of an action's limits: commands that change less move nothing
 
 
 @dataclass(frozen=True)
@@ -249,9 +248,7 @@ def _windows(
             f"{windows.count} windows of {plan_for(interface).length} ticks are recorded, "
             f"{FEWEST} are needed: drive longer{because([*earlier, *notes])}"
         )
-    low, high = interface.limits
-    scale = high - low
-    if (windows.command.std(axis=(0, 1)) < STILL * scale).all():
+    if not windows.has_changing_commands(interface):
         raise UserError("the recorded commands never change; record a drive with motion")
     return windows, notes
 
