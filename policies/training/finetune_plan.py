@@ -1,4 +1,4 @@
-"""What `mlsh finetune` does by its options: which learner, for how long, beside what."""
+"""The plan of `mlsh finetune` by its options: which learner, for how long, beside what."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNFREEZING = ("kl", "joint_updates")
 
 @dataclass(frozen=True)
 class FinetunePlan:
-    """How the masters of a command learn."""
+    """The learning of the masters of a command."""
 
     learner: Learner
     updates: int
