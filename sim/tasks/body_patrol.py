@@ -19,7 +19,8 @@ from sim.tasks.walking_goals import WalkingGoals
 class BodyPatrol(WalkingGoals, Patrol):
     """The task is the reward for an arrival at each of the two goals.
 
-    The heading of a robot that walks forward shows which goal it comes from.
+    The observation does not determine which goal was visited last. The heading of a robot that
+    walks from goal to goal shows it, which is not so while decisions are random.
     """
 
     name: ClassVar[str] = "body_patrol"

@@ -5,6 +5,7 @@ python -m tests.benchmarks.new_tasks moving_bandits patrol/tilted --masters 10 -
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,12 @@ from policies.training.adapt import OFF_POLICY_EPISODES, adapt, envs_for_episode
 from policies.training.finetune import install_skills, task_config
 from policies.training.finetune_settings import with_settings
 from sim.envs.reference_returns import all_reference_returns
+from sim.errors import UserError
+from sim.interface import Floats
 from sim.physics.robot_model import load_robot
+from sim.tasks.base import EpisodeState, Fields
+from sim.tasks.body_patrol import BodyPatrol
+from sim.tasks.patrol import Patrol
 from sim.tasks.registry import make_family
 from sim.tasks.task_id import TaskId
 from tests.benchmarks import one_line_errors
@@ -35,7 +41,35 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--score-every", type=int, default=1, help="updates from score to score")
     parser.add_argument("--target", type=float, default=0.9, help="normalized score")
     parser.add_argument("--set", action="append", default=[], dest="settings")
-    return parser.parse_args()
+    parser.add_argument(
+        "--next-goal-first",
+        action="store_true",
+        help="patrol, body_patrol: goals are observed in the order in which they are visited, "
+        "which no robot knows",
+    )
+    given = parser.parse_args()
+    families = {TaskId.parse(task).family for task in given.tasks}
+    if given.next_goal_first and (others := sorted(families - {*PATROLS})):
+        raise UserError(
+            f"--next-goal-first: task family {others[0]!r} has no next goal. Valid: "
+            f"{', '.join(PATROLS)}"
+        )
+    return given
+
+
+PATROLS: dict[str, type[Patrol]] = {each.name: each for each in (Patrol, BodyPatrol)}
+Shows = Callable[[Patrol, EpisodeState, Fields], dict[str, Floats]]
+
+
+def next_goal_first(shows: Shows) -> Shows:
+    """The method `fields` of a patrol, with the goal to go to next as the first of the two."""
+
+    def fields(self: Patrol, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
+        goals = layout["goals"]
+        second = (layout["last"] == 0)[:, None, None]  # that one is next
+        return shows(self, {**layout, "goals": np.where(second, goals[:, ::-1], goals)}, robot)
+
+    return fields
 
 
 def first(reached: np.ndarray, curve: list[AdaptationPoint], episodes: int) -> str:
@@ -54,6 +88,9 @@ def main() -> None:
     All masters of a task learn at once, each from its own episodes and with its own randomness.
     """
     given = arguments()
+    if given.next_goal_first:
+        for patrol in PATROLS.values():
+            setattr(patrol, "fields", next_goal_first(patrol.fields))  # noqa: B010
     bundle = load_bundle(given.bundle)
     for task in given.tasks:
         begun = time.process_time()

@@ -78,7 +78,7 @@ class Skilled(Walker):
         super().__init__(size, ticks * CONTROL_DT, family=family)
         bundle = load_bundle(BUNDLE)
         self._skills = load_skills(bundle)
-        self._command = np.array(list(commands(bundle).values()))  # (K, 3)
+        self.commands = np.array(list(commands(bundle).values()))  # (K, 3), one for each skill
         self.decision_ticks = bundle.manifest.decision_ticks
         self._running = np.zeros(size, int)
         self._tick = 0
@@ -87,7 +87,7 @@ class Skilled(Walker):
         """The action (n, 12) of the skills that were selected at the last decision."""
         if self._tick % self.decision_ticks == 0:
             unit = np.array([SPEED, SPEED, TURN])
-            apart = np.linalg.norm((command[:, None] - self._command) / unit, axis=-1)
+            apart = np.linalg.norm((command[:, None] - self.commands) / unit, axis=-1)
             self._running = apart.argmin(axis=1)
         self._tick += 1
         seen = self.interface.observe(self.fields, memory=self.memory)

@@ -12,6 +12,7 @@ from sim.tasks.mazes import Mazes
 from sim.tasks.planar import to_base
 from sim.tasks.registry import make_family
 from sim.tasks.two_targets import TwoTargets
+from tests.benchmarks.new_tasks import next_goal_first
 
 DT = 0.02
 UPRIGHT = np.array([[1.0, 0.0, 0.0, 0.0]])
@@ -96,6 +97,33 @@ def test_an_arrival_makes_the_other_goal_count_without_a_jump_of_the_pay():
     # 0.592 m in a tick is 37 times full speed; then it arrives, and on its way back it is paid
     # for coming nearer to the other goal.
     assert paid == [pytest.approx(each) for each in (3.7, 1.1, 0.1, 0.1)]
+
+
+def test_the_observation_of_a_patrol_does_not_determine_which_goal_is_next():
+    """Between the goals, with its front to the first: it may come from the second, or have left
+    the first backwards. It sees the same, and is paid for another direction."""
+    family, goals = BodyPatrol(), np.array([[1.0, 0.0], [-1.0, 0.0]])
+    shown, paid = [], []
+    for way in ((-1.0, 0.0), (1.0, 0.0)):  # in the second, in the first, then the middle
+        layout = layout_of(family, 0, goals=goals, distance=1.0)
+        for x in way:
+            layout |= family.advance(layout, at(x, 0.0), DT)
+        shown.append(family.fields(layout, at(0.0, 0.0))["goals"])
+        layout |= family.advance(layout, at(0.016, 0.0), DT)  # full speed to the first goal
+        paid.append(float(family.reward(layout, at(0.016, 0.0))[0]))
+    np.testing.assert_array_equal(*shown)
+    assert paid == [pytest.approx(0.05), pytest.approx(-0.05)]
+
+
+def test_a_benchmark_shows_the_goal_to_go_to_as_the_first():
+    family, goals = BodyPatrol(), np.array([[1.0, 0.5], [-1.0, 0.0]])
+    layout = layout_of(family, 0, goals=goals)
+    shows = next_goal_first(BodyPatrol.fields)
+    for x, y, first in ((0.0, 0.0, 0), (1.0, 0.5, 1), (-1.0, 0.0, 0)):
+        layout |= family.advance(layout, at(x, y), DT)
+        shown = shows(family, layout, at(0.0, 0.0))["goals"].reshape(2, 2)
+        np.testing.assert_allclose(shown, goals if first == 0 else goals[::-1])
+        np.testing.assert_allclose(shown[0], family.target(layout)[0])
 
 
 def test_a_fall_ends_an_episode():
