@@ -16,6 +16,7 @@ PATIENCE = 1.0  # s of the system's clock that simulated time may stand while so
 # s of the system's clock for which our simulator holds its time when a command is late, and before
 # which lateness in simulated time is not a fault: a busy machine is no reason to stop.
 HOLD = 0.2
+FASTEST = 20.0  # simulated s per s of the system's clock; our simulator goes no faster
 AHEAD = 0.2  # s of the system's clock that words of simulated time may be behind messages
 SLOWEST = 0.02  # simulated s per s of the system's clock; what goes more slowly stands
 SPAN = 0.2  # s of the system's clock over which the pace of simulated time is taken
@@ -177,7 +178,7 @@ class SimulatedClock:
     """Time received on /clock; it does not advance between two messages.
 
     A wait for a time fails if no message arrives for `patience` seconds of the system's clock, or
-    if the time goes back.
+    if the time jumps: goes back, or farther forward than the fastest simulation does.
 
     Args:
         new_data: notified whenever the time has advanced.
@@ -195,7 +196,8 @@ class SimulatedClock:
         self._new_data, self._patience, self._steady = new_data, patience, steady
         self._now = math.nan
         self._moved = steady()  # when it last moved, or when one began to listen
-        self._back: float | None = None  # s by which it went back in this session
+        self._jump = ""  # of the time in this session, in words
+        self._heard = self._moved  # when it was last set
         self._pace = 1.0  # simulated s per s of the system's clock
         self._since = math.nan, self._moved  # moments from which the pace is taken next
         self._anchor = math.nan, self._moved  # moments since which time has to have gone on
@@ -205,21 +207,31 @@ class SimulatedClock:
         with self._new_data:
             if moment == self._now:
                 return
-            if moment < self._now - EXACT:
-                self._back = self._now - moment
             now, (began, since) = self._steady(), self._anchor
+            if jump := self._jump_to(moment, now):
+                self._jump, self._since = jump, (moment, now)  # it is of no pace
+            self._heard = now
             if not 0 <= moment - began < SLOWEST * (now - since):  # NaN: the first word
                 self._moved, self._anchor = now, (moment, now)
             self._now = moment
             self._take_pace(now)
             self._new_data.notify_all()
 
+    def _jump_to(self, moment: float, now: float) -> str:
+        """Describes a jump of the time; empty if there is none, as with the first message."""
+        if moment < self._now - EXACT:
+            return f"went back by {self._now - moment:.3f} s"
+        # What was lost while the receiving thread stood still is as much as time has passed.
+        if moment - self._now > FASTEST * (now - self._heard) + self._patience:
+            return f"went forward by {moment - self._now:.3f} s at once"
+        return ""
+
     def _take_pace(self, now: float) -> None:
         began, since = self._since
         if now - since < SPAN and not math.isnan(began):
             return
         if self._now > began:  # not if it went back
-            self._pace = (self._now - began) / (now - since)
+            self._pace = min((self._now - began) / (now - since), FASTEST)
         self._since = self._now, now
 
     def now(self) -> float:
@@ -244,8 +256,8 @@ class SimulatedClock:
         return self._steady()
 
     def start_session(self) -> None:
-        """Begin a session: earlier jumps back are ignored."""
-        self._back = None
+        """Begin a session: earlier jumps are ignored."""
+        self._jump = ""
 
     def fault(self) -> FaultError | None:
         """Returns the reason that no motion may begin by this clock, or None."""
@@ -277,11 +289,11 @@ class SimulatedClock:
         """Sleep until a time; False if stopped. A stop must notify `new_data`, too.
 
         Raises:
-            FaultError: the time stopped or went back.
+            FaultError: the time stopped or jumped.
         """
         with new_data:
             while not stop.is_set():
-                if self._back is None and self.reached(until):
+                if not self._jump and self.reached(until):
                     return True
                 self.wait(new_data, until)
         return False
@@ -296,13 +308,13 @@ class SimulatedClock:
         """Sleep, with `new_data` locked, until notified or a time is reached.
 
         Raises:
-            FaultError: the time stopped or went back while a time is waited for.
+            FaultError: the time stopped or jumped while a time is waited for.
         """
         if until is None:
             new_data.wait(at_most)
             return
-        if self._back is not None:
-            raise FaultError("clock_jumped", f"simulated time went back by {self._back:.3f} s")
+        if self._jump:
+            raise FaultError("clock_jumped", f"simulated time {self._jump}")
         if fault := self._standing(since):
             raise fault
         new_data.wait(min(at_most, max(self._moved, since) + self._patience - self._steady()))
@@ -323,7 +335,7 @@ class SimulatedClock:
             latest = self._steady() + min(TOO_LONG * seconds / self._pace, self._patience)
             while not over():
                 left = latest - self._steady()
-                if left <= 0 or (self._back is None and self.reached(until)):
+                if left <= 0 or (not self._jump and self.reached(until)):
                     return False
                 new_data.wait(left)
             return True

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from mlsh_ros.control.faults import FaultError
 
 TOPIC = "estop"
+KIND = "std_msgs/msg/Bool"
 Panel = bytes  # the identifier of a publisher
 NOBODY: Panel = b""  # messages from an unknown publisher
 # s for which the `false` of a publisher that the ROS graph does not list is kept: the list may be
@@ -36,6 +37,7 @@ class Publisher:
 
     name: str  # of its node, with namespace
     latched: bool  # its last word is delivered to those who join later
+    kind: str = KIND  # type of its messages; DDS delivers no others
 
 
 class EmergencyStop:
@@ -120,6 +122,8 @@ class EmergencyStop:
         pressed = [panel for panel, word in words.items() if word.pressed]
         if pressed:
             return self.requested(*pressed)
+        if deaf := self._not_understood():
+            return FaultError("estop_lost", deaf)
         if self.max_age is None:
             return None
         if not words:
@@ -164,6 +168,16 @@ class EmergencyStop:
             if (publisher.latched or required) and panel not in self._words:
                 latched = ", latched," * publisher.latched
                 return f"{publisher.name} publishes {TOPIC!r}{latched} and has sent no message yet"
+        return ""
+
+    def _not_understood(self) -> str:
+        """Describes a panel whose messages are of another type and not delivered; else empty."""
+        for publisher in self._publishers.values():
+            if publisher.kind != KIND:
+                return (
+                    f"{publisher.name} publishes {TOPIC!r} as {publisher.kind}, which nobody "
+                    f"hears; {KIND} is expected"
+                )
         return ""
 
     def _who(self, panels: Collection[Panel]) -> str:

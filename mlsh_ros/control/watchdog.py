@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from mlsh_ros.messages.command_limits import ROUNDING, is_safe, moving, violation
+from mlsh_ros.messages.command_limits import is_safe, moving, rounding, violation
 from sim.interface import Floats, Interface
 
 PERIOD = 0.1  # s between two looks at the commands, and between two heartbeats
@@ -197,9 +197,9 @@ class Watchdog:
         """Describes how a command violates an emergency stop; empty if it does not."""
         if self._stop is None or now < self._stop:
             return ""
-        low, high = self.interface.limits
-        away, before = np.abs(np.stack([command, self.command]) - self.interface.safe_command)
-        farther = away > before + ROUNDING * (high - low)
+        safe = self.interface.safe_command
+        away, before = np.abs(np.stack([command, self.command]) - safe)
+        farther = away > before + rounding(command) + rounding(safe)
         if not farther.any():
             return ""
         i = int(farther.argmax())

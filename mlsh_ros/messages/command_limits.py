@@ -7,14 +7,13 @@ from numpy.typing import NDArray
 
 from sim.interface import Floats, Interface
 
-ROUNDING = 1e-6  # of the range or its bounds: a message may carry float32
+ROUNDING = 1e-6  # of a value, and of its unit: a message may carry float32
 
 
 def violation(interface: Interface, command: Floats) -> str:
     """Describes the element of a command (A,) that exceeds its limit; empty if none does."""
     low, high = interface.limits
-    slack = _slack(interface)
-    outside = (command < low - slack) | (command > high + slack)
+    outside = (command < low - rounding(low)) | (command > high + rounding(high))
     if not outside.any():
         return ""
     i = int(outside.argmax())
@@ -30,11 +29,14 @@ def is_safe(interface: Interface, command: Floats) -> bool:
 def moving(interface: Interface, command: Floats) -> NDArray[np.bool_]:
     """(A,) whether an element of a command (A,) is known and not that of the safe command."""
     # NaN is not farther away than anything.
-    return np.abs(command - interface.safe_command) > _slack(interface)
+    safe = interface.safe_command
+    return np.abs(command - safe) > rounding(safe)
 
 
-def _slack(interface: Interface) -> Floats:
-    """(A,) the largest difference that rounding to float32 makes."""
-    low, high = interface.limits
-    slack: Floats = ROUNDING * np.max([high - low, np.abs(low), np.abs(high)], axis=0)
-    return slack
+def rounding(values: Floats) -> Floats:
+    """The largest difference that float32 makes to values, which may be of any size.
+
+    It is that of the values themselves. One of the limits' size would take motion for rest where
+    the limits are so wide that they limit nothing.
+    """
+    return np.asarray(ROUNDING * np.maximum(np.abs(values), 1.0))

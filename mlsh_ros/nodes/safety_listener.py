@@ -208,6 +208,7 @@ class SafetyListener:
                 bytes(info.endpoint_gid[: GidInfo.SIZE]): Publisher(
                     f"{info.node_namespace.rstrip('/')}/{info.node_name}",
                     info.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL,
+                    info.topic_type,
                 )
                 for info in self.node.get_publishers_info_by_topic(self._topic)
             },

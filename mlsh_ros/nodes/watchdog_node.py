@@ -221,7 +221,7 @@ class WatchdogNode(CoreNode):
             return self._tell(INACTIVE)  # skill_node stops the robot
         if self.watchdog.cause:
             self._tell(f"{TRIPPED}: {self.watchdog.cause}")
-        elif fault := self.estop.fault(0.0):
+        elif self.estop.pressed and (fault := self.estop.fault(0.0)):
             self._tell(f"{STOPPED}: {fault.detail}")
         elif self.watchdog.stopped and not self.watchdog.at_rest:
             self._tell(f"{STOPPED}: topic {TOPIC!r} was true, and the commands are not at rest")

@@ -40,6 +40,7 @@ from policies.bundle.manifest import (
 )
 from policies.bundle.onnx_reader import check_network
 from policies.bundle.storage import StoredFiles, write_folder
+from policies.bundle.work import check_golden_work
 from sim.errors import UserError, short, unknown
 from sim.files.lookup import find
 from sim.files.output import check_place
@@ -194,23 +195,26 @@ def _expected(manifest: Manifest, names: Sequence[str], source: Path) -> list[st
 
 def _check_contents(manifest: Manifest, files: dict[str, bytes], source: Path) -> Bundle:
     sizes = manifest.interface.observation_size, manifest.interface.action_size
-    clips = {}
+    clips, work = {}, 0
     for skill, name in zip(manifest.skills, manifest.skill_files, strict=True):
         if skill in manifest.imported:
-            check_imported(files[name], f"{source}/{name}", *sizes)
+            each = check_imported(files[name], f"{source}/{name}", *sizes)
         else:
-            clips[name] = check_network(files[name], f"{source}/{name}", *sizes)
+            clips[name], each = check_network(files[name], f"{source}/{name}", *sizes)
+        work += each
     for name in manifest.masters:
         file = f"masters/{name}.onnx"
-        clips[file] = check_network(
+        clips[file], each = check_network(
             files[file], f"{source}/{file}", sizes[0], len(manifest.skills)
         )
+        work += each
     # Golden rows need not reach the clip, so that another one would pass them.
     if len(set(clips.values())) > 1:
         raise UserError(
             f"{source}: the networks clip their observation differently: {short(clips, 250)}"
         )
     golden = read_golden(files[GOLDEN], manifest, f"{source}/{GOLDEN}")
+    check_golden_work(work, len(golden.observation), f"{source}/{GOLDEN}")
     return Bundle(manifest, files, golden, source)
 
 

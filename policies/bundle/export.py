@@ -53,7 +53,7 @@ class Parity:
     @property
     def worst(self) -> float:
         """The larger of both differences."""
-        return max(self.golden, self.random)
+        return float(np.maximum(self.golden, self.random))  # NaN, if one is
 
 
 def network_bytes(level: ActorCriticBatch, row: int, normalizer: Normalizer, name: str) -> bytes:

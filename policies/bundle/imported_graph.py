@@ -25,6 +25,7 @@ from policies.bundle.onnx_reader import (
     tensor_of,
     to_bytes,
 )
+from policies.bundle.work import ELEMENT, check_work
 from sim.errors import UserError, listed, short
 
 MAX_NODES = 500
@@ -62,7 +63,7 @@ class ImportedGraph:
     outputs: list[str] = field(default_factory=list)
 
 
-def check_imported(data: bytes, where: str, inputs: int, outputs: int) -> None:
+def check_imported(data: bytes, where: str, inputs: int, outputs: int) -> int:
     """Refuse a graph that does not convert an observation (n, O) to an action (n, A).
 
     Args:
@@ -71,9 +72,12 @@ def check_imported(data: bytes, where: str, inputs: int, outputs: int) -> None:
         inputs: O.
         outputs: A.
 
+    Returns:
+        Multiplications for one observation, as `policies.bundle.work` counts them.
+
     Raises:
         UserError: not an ONNX file, an operator or a size that is not accepted, weights that are
-            not finite, or other shapes.
+            not finite, other shapes, or more work than is accepted.
     """
     graph = _graph(data, where)
     if (graph.inputs, graph.outputs) != ([INPUT], [OUTPUT]):
@@ -84,17 +88,31 @@ def check_imported(data: bytes, where: str, inputs: int, outputs: int) -> None:
     for name, array in graph.constants.items():
         if not np.isfinite(array).all():  # type: ignore[type-var]
             raise UserError(f"{where}: weights {name!r} are not finite")
+    work = 0
     for rows in ROWS:
+        total = 0
         shapes: dict[str, Shape] = {name: a.shape for name, a in graph.constants.items()}
         shapes[INPUT] = (rows, inputs)
         for node in graph.nodes:
             _add_shape(node, shapes, graph.constants, rows, where)
+            total += _work(node, shapes)
         if shapes.get(OUTPUT) != (rows, outputs):
             got = shapes.get(OUTPUT)
             raise UserError(
                 f"{where}: {inputs} inputs in {rows} rows give an output of shape {got}, not "
                 f"{(rows, outputs)}"
             )
+        work = max(work, -(-total // rows))
+    check_work(work, where)
+    return work
+
+
+def _work(node: Node, shapes: dict[str, Shape]) -> int:
+    """Multiplications of an operator whose shapes are known."""
+    taken, made = (prod(shapes.get(name, ())) for name in (node.inputs[0], node.outputs[0]))
+    if node.kind not in ("Gemm", "MatMul"):
+        return ELEMENT * max(taken, made)
+    return made * shapes[node.inputs[0]][0 if node.integers.get("transA", (0,))[0] else 1]
 
 
 def _add_shape(

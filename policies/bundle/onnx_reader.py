@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.bundle.work import ELEMENT, check_work
 from sim.errors import UserError
 
 MAX_FIELDS = 10_000  # of the wire format in one file
@@ -215,8 +216,13 @@ def name_of(value: int | bytes) -> str:
     return data.decode()
 
 
-def check_network(data: bytes, where: str, inputs: int, outputs: int) -> float:
-    """Refuse a graph whose weights have inconsistent shapes; returns its observation clip."""
+def check_network(data: bytes, where: str, inputs: int, outputs: int) -> tuple[float, int]:
+    """Refuse a graph whose weights have inconsistent shapes.
+
+    Returns:
+        Its observation clip, and multiplications for one observation as `policies.bundle.work`
+        counts them.
+    """
     graph = read_graph(data, where)
     layers = sum(name.startswith("weight") for name in graph.initializers)
     try:
@@ -251,4 +257,8 @@ def check_network(data: bytes, where: str, inputs: int, outputs: int) -> float:
         raise UserError(f"{where}: {more} weights belong to no layer")
     if low.size != 1 or high.size != 1 or not low.item() == -high.item() < 0:
         raise UserError(f"{where}: observations are clipped to {low} .. {high}, not to -c .. c")
-    return float(high.item())
+    work = sum(
+        weight.size + ELEMENT * bias.size for weight, bias in zip(weights, biases, strict=True)
+    )
+    check_work(work, where)
+    return float(high.item()), work

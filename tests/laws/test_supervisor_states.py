@@ -612,6 +612,24 @@ def test_a_latched_panel_that_has_said_nothing_is_named():
     assert stop.unheard() == ""
 
 
+@pytest.mark.parametrize("max_age", [None, 0.5])
+def test_a_panel_of_another_type_is_a_fault_that_names_it(max_age):
+    """Its messages are delivered to nobody, whatever they say."""
+    odd = Publisher("/odd", latched=False, kind="std_msgs/msg/Int8")
+    stop = EmergencyStop(max_age)
+    stop.publishers({A: PANELS[A], B: odd}, 0.0)
+    stop.hear(A, False, 0.0)
+    assert str(stop.fault(0.0)) == (
+        "estop_lost: /odd publishes 'estop' as std_msgs/msg/Int8, which nobody hears; "
+        "std_msgs/msg/Bool is expected"
+    )
+    stop.hear(A, True, 0.0)
+    assert stop.fault(0.0).name == "estop"  # a stop that is heard comes first
+    stop.hear(A, False, 0.0)
+    stop.publishers({A: PANELS[A]}, 0.1)
+    assert stop.fault(0.1) is None
+
+
 # Heartbeat --------------------------------------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.duration import Duration
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from std_msgs.msg import Bool, Float64MultiArray, String
+from std_msgs.msg import Bool, Float64MultiArray, Int8, String
 from std_srvs.srv import Trigger
 
 from mlsh_ros.bringup.network import LAUNCHER
@@ -484,6 +484,24 @@ def test_a_second_publisher_is_named_and_stops_the_robot(scene, topic, kind):
         assert topic in scene.observer.state()
         assert scene.call("reset").success
         assert "/intruder" in scene.call("arm").message
+    finally:
+        node.destroy_node()
+    time.sleep(1.0)
+    scene.ready()
+
+
+def test_a_panel_of_another_type_is_named_and_stops_the_robot(scene):
+    """It would press a button that nobody hears."""
+    scene.drive()
+    node = rclpy.create_node("odd", context=scene.observer.context)
+    since = time.monotonic()
+    node.create_publisher(Int8, "estop", EXCHANGE)
+    try:
+        scene.expect("estop of another type", "estop_lost", since, LOOK)
+        said = "/odd publishes 'estop' as std_msgs/msg/Int8, which nobody hears"
+        assert said in scene.observer.state()
+        assert scene.call("reset").success
+        assert said in scene.call("arm").message
     finally:
         node.destroy_node()
     time.sleep(1.0)

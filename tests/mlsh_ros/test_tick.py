@@ -17,7 +17,15 @@ import numpy as np
 import pytest
 
 from mlsh_ros.bringup.params import SKILL_NODE
-from mlsh_ros.control.clock import HOLD, Clock, SimulatedClock, read_together, steady_time
+from mlsh_ros.control.clock import (
+    FASTEST,
+    HOLD,
+    TOO_LONG,
+    Clock,
+    SimulatedClock,
+    read_together,
+    steady_time,
+)
 from mlsh_ros.control.command_gate import CommandGate
 from mlsh_ros.control.controller import Controller, Tick
 from mlsh_ros.control.diagnostics import DiagnosticLevel, Refused, diagnose
@@ -586,12 +594,12 @@ SHORT = 0.15  # s of the system's clock that it may stand here
 class Simulated:
     """A bench whose time somebody else tells, while the loop runs in a thread of its own."""
 
-    def __init__(self, bundle, start=0.0):
+    def __init__(self, bundle, start=0.0, patience=SHORT):
         self.bench = Bench(bundle)
         bench = self.bench
         bench.time = start
         bench.stop.wait = threading.Event().wait
-        self.clock = SimulatedClock(bench.loop.new_data, patience=SHORT)
+        self.clock = SimulatedClock(bench.loop.new_data, patience=patience)
         bench.loop.clock = self.clock
         self.raised = None
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -680,12 +688,48 @@ def test_simulated_time_that_goes_back_stops_the_robot(bundle):
     assert len(simulated.bench.sent) == sent
 
 
-def test_a_jump_of_simulated_time_is_missed_ticks(bundle):
-    simulated = Simulated(bundle)
+@pytest.mark.parametrize(
+    ("patience", "by", "name"),
+    [(5.0, 4.0, "deadline"), (SHORT, 4.0, "clock_jumped"), (5.0, 1.79e9, "clock_jumped")],
+)
+def test_a_jump_of_simulated_time_stops_the_robot(bundle, patience, by, name):
+    simulated = Simulated(bundle, patience=patience)
     simulated.begin(5.0)
     simulated.tell(5.1, ticks=2)
-    simulated.tell(9.0)
-    assert simulated.ended().name == "deadline"
+    sent = len(simulated.bench.sent)
+    simulated.tell(5.1 + by)
+    assert simulated.ended().name == name
+    assert len(simulated.bench.sent) == sent
+
+
+def test_time_that_was_not_heard_meanwhile_has_not_jumped():
+    """As by a thread that stood still: at most as much as the fastest simulation does then."""
+    seconds = [10.0]
+    clock = SimulatedClock(threading.Condition(), patience=1.0, steady=lambda: seconds[0])
+    clock.set_time(3.0)
+    for pause, on in ((0.0, 0.9), (3.0, 60.0), (0.0, 0.9)):
+        seconds[0] += pause
+        clock.set_time(clock.now() + on)
+        with clock._new_data:
+            clock.wait(clock._new_data, clock.now() + 1.0, seconds[0], at_most=0.0)
+    seconds[0] += 3.0
+    clock.set_time(clock.now() + 62.0)
+    with clock._new_data, fault("clock_jumped"):
+        clock.wait(clock._new_data, clock.now() + 1.0, seconds[0], at_most=0.0)
+
+
+@pytest.mark.parametrize("by", [0.9, 4.0, 1.79e9])
+def test_a_jump_forward_makes_no_pause_of_braking_short(by):
+    """A simulator that changes to the time since 1970, while the robot brakes."""
+    new_data = threading.Condition()
+    clock = SimulatedClock(new_data, patience=1.0)
+    clock.set_time(3.0)
+    time.sleep(0.21)  # the pace is taken anew
+    clock.set_time(3.2 + by)
+    began = time.monotonic()
+    for _ in range(10):
+        assert not clock.wait_for(0.1, new_data)
+    assert time.monotonic() - began > 0.9 * 10 * 0.1 * TOO_LONG / FASTEST
 
 
 def test_a_stop_ends_the_wait_for_a_time_that_stands(bundle):
@@ -802,6 +846,28 @@ def test_a_hiccup_of_the_machine_is_held_against_nobody_in_simulated_time():
 
 
 # Watchdog ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("widest", [1.0, 1e3, 1e6, 1e9])
+def test_a_command_that_moves_is_no_rest_however_wide_its_limit_is(bundle, widest):
+    """Who has no limit writes a wide one; what counts as rounding must not grow with it."""
+    interface = bundle.interface
+    (term,) = interface.action
+    wide = replace(interface, action=(replace(term, limit=(-widest, widest)),))
+    for moves in (1e-5, 0.01, 0.5):
+        watchdog = Watchdog(wide, 0.25)
+        watchdog.hear(np.array([moves, 0.0]), 0.0)
+        assert not watchdog.at_rest
+        assert watchdog.look(0.3)
+        watchdog = Watchdog(wide, 0.25)
+        watchdog.hear(np.array([0.5, 0.0]), 0.0)
+        watchdog.emergency_stop(0.0)
+        watchdog.hear(np.array([0.5 + moves, 0.0]), 0.26)
+        assert "after an emergency stop" in watchdog.cause
+    for rests in (0.0, float(np.float32(1e-9))):
+        watchdog = Watchdog(wide, 0.25)
+        watchdog.hear(np.array([rests, 0.0]), 0.0)
+        assert watchdog.at_rest
 
 
 def test_the_watchdog_trips_on_a_standing_command_and_brakes_by_the_rate_limit(bundle):

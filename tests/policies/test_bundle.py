@@ -18,11 +18,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from policies.bundle import bundle_files, golden
 from policies.bundle.bundle import check_bundle, load_bundle, pretrained_names, write_bundle
-from policies.bundle.manifest import MANIFEST, digest_of, sha256
+from policies.bundle.manifest import GOLDEN, MANIFEST, digest_of, sha256
 from policies.bundle.onnx_reader import read_graph
-from policies.bundle.runtime import load_master, load_policy, load_skills
+from policies.bundle.runtime import _compare, load_master, load_policy, load_skills
 from sim.errors import UserError
 from sim.files.output import replacing_folder
+from tests.support.bundles import wide_bundle
 
 MASTERS = ("goal-0", "goal-1")
 FILES = (
@@ -613,6 +614,51 @@ def test_shipped_bundles_hold(name):
     bundle = load_bundle(name)
     for master in bundle.manifest.masters:
         load_policy(bundle, master)
+
+
+def golden_of(bundle, rows):
+    """The bundle's golden.npz with its first row that many times."""
+    known = np.load(io.BytesIO(bundle.files[GOLDEN]))
+    axis = {name: known[name].shape.index(len(bundle.golden.observation)) for name in known}
+    data = io.BytesIO()
+    np.savez(data, **{name: known[name].take([0] * rows, axis[name]) for name in known})
+    return data.getvalue()
+
+
+def test_golden_rows_that_take_long_to_compute_are_refused_before_they_run(bundle, tmp_path):
+    """1,000 rows of networks of which one row takes 3 million multiplications."""
+    wide = wide_bundle(bundle, tmp_path / "wide", 1000)
+    manifest, files = parts(wide)
+    files[GOLDEN] = golden_of(wide, 1000)
+    text = refusal(write_bundle, manifest, files, tmp_path / "slow")
+    assert "1000 golden rows take " in text
+    assert "at most 2,147,483,648 are accepted; give fewer rows or smaller networks" in text
+    assert not (tmp_path / "slow").exists()
+
+
+@pytest.mark.parametrize("at", [0, 63, 64, 127])
+def test_a_row_that_is_no_number_reproduces_nothing(bundle, at):
+    """Whatever piece of the golden rows it is in."""
+    network = load_skills(bundle)[0]
+    golden = replace(
+        bundle.golden, observation=np.zeros((128, *bundle.golden.observation.shape[1:]), "f4")
+    )
+    expected = network(golden.observation)
+
+    class Broken:
+        calls = 0
+
+        def __call__(self, observation):
+            found = network(observation)
+            first, self.calls = self.calls, self.calls + len(observation)
+            if first <= at < self.calls:
+                found[at - first, 0] = np.nan
+            return found
+
+    whole = replace(bundle, golden=golden)
+    _compare(network, whole, expected, "skill")
+    with pytest.raises(UserError, match="off by nan"):
+        _compare(Broken(), whole, expected, "skill")
 
 
 # Writing ----------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from policies.bundle.bundle import check_bundle, load_bundle
 from policies.bundle.imported_graph import SHAPES, check_imported
 from policies.bundle.manifest import MANIFEST, make_manifest, sha256
 from policies.bundle.runtime import Network, load_skills
+from policies.bundle.work import ELEMENT, MAX_WORK
 from policies.mlsh.presets import default_config
 from policies.skill_import import importer, reading
 from policies.skill_import.importer import import_skills
@@ -378,6 +379,40 @@ def test_a_graph_that_grows_without_bound_is_refused_before_it_runs():
     made.graph.input[0].name, made.graph.output[0].name = "observation", "output"
     with pytest.raises(UserError, match=r"operator Concat .* at most 65536 elements"):
         check_imported(made.SerializeToString(), "skill", IN, OUT)
+
+
+def repeated(count, kind, *weights):
+    """`count` operators behind an observation that is made wide, and what brings it back."""
+    nodes = [op("MatMul", "observation", "wide", out="x0")]
+    nodes += [op(kind, f"x{i}", *weights, out=f"x{i + 1}") for i in range(count)]
+    return [*nodes, op("MatMul", f"x{count}", "narrow", out="output")]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "width", "work"),
+    [
+        # 490 of 2^16 elements: seconds for each observation, in a file of some kB.
+        (repeated(490, "Selu"), 2**16, 490 * 2**16 * ELEMENT + 2**16 * (IN + OUT)),
+        (repeated(490, "MatMul", "square"), 2000, 490 * 2000**2 + 2000 * (IN + OUT)),
+        (repeated(490, "Gemm", "square"), 2000, 490 * 2000**2 + 2000 * (IN + OUT)),
+        (repeated(4, "Gemm", "square"), 2000, None),  # as much as is accepted
+        (repeated(15, "Selu"), 2**16, None),
+    ],
+)
+def test_a_small_file_that_takes_long_to_run_is_refused_before_it_runs(nodes, width, work):
+    weights = {
+        "wide": np.zeros((IN, width), np.float32),
+        "square": np.zeros((width, width) if width < 2**16 else (1, 1), np.float32),
+        "narrow": np.zeros((width, OUT), np.float32),
+    }
+    made = model(nodes, IN, OUT, weights)
+    made.graph.input[0].name, made.graph.output[0].name = "observation", "output"
+    data = made.SerializeToString()
+    if work is None:
+        assert 0.9 * MAX_WORK < check_imported(data, "skill", IN, OUT) <= MAX_WORK
+        return
+    with pytest.raises(UserError, match=f"^skill: {work:,} multiplications for one obs"):
+        check_imported(data, "skill", IN, OUT)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from mlsh_ros.bringup.graphs import ROBOT, SIM
 from mlsh_ros.bringup.params_file import check_params_file, overrides_from_file
 from policies.bundle.bundle import PRETRAINED, load_bundle
+from policies.bundle.bundle_files import MAX_MANIFEST_BYTES, bounded
 from policies.bundle.imported_graph import check_imported
 from policies.bundle.manifest import MANIFEST, digest_of, parse_manifest, sha256
 from policies.bundle.onnx_reader import read_graph
@@ -355,8 +356,9 @@ def read_robot(path: Path) -> None:
 
 def read_manifest(path: Path) -> None:
     """Of a bundle that has nothing else."""
-
-    manifest = parse_manifest(path.read_bytes(), path)
+    with path.open("rb") as stream:
+        text = bounded(lambda _, most: stream.read(most), MANIFEST, MAX_MANIFEST_BYTES, path)
+    manifest = parse_manifest(text, path)
     _ = manifest.to_dict(), manifest.interface.digest
     interface_from_dict(manifest.to_dict()["interface"], str(path))
     _ = [master.score.normalized for master in manifest.masters.values()]
