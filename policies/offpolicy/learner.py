@@ -22,6 +22,7 @@ from policies.offpolicy.features import Features
 from policies.offpolicy.replay import Float32, Floats, Replay, first_episodes
 from policies.offpolicy.skill_returns import describe, returns_alone
 from policies.offpolicy.value_iteration import ValueIteration
+from sim.envs.reference_returns import ReferenceReturns
 from sim.seeding import Stream, generator
 
 
@@ -35,10 +36,14 @@ class OffPolicyUpdate:
     alone: list[Floats]
     not_finite: str  # the tasks whose values are no numbers any more; empty if all are
     skills: tuple[str, ...]  # names of the K skills
+    reference_returns: list[ReferenceReturns]  # of each master's task
 
     def describe(self) -> str:
         """Describes the returns of single skills, if they are compared, and the agreement."""
-        first = {describe(each, self.skills): None for each in self.alone}
+        limits = self.reference_returns[: len(self.alone)]
+        compared = zip(self.alone, limits, strict=True)
+        # What masters have in common is said once.
+        first = {describe(each, self.skills, limit): None for each, limit in compared}
         sure = f"{min(self.agreement):.0%} of the decisions are settled"
         return "; ".join([*first, sure])
 
@@ -109,11 +114,13 @@ class OffPolicyLearner:
             mine = slice(g * self.envs, (g + 1) * self.envs)
             replay.episodes += first_episodes(rollout, mine, held[mine] != NO_OVERRIDE)
         compared = self.replays if (held != NO_OVERRIDE).any() else []
+        limits = self.learner.reference_returns
         return OffPolicyUpdate(
             agreement=self.fit(),
             alone=[returns_alone(replay.episodes, self.skills) for replay in compared],
             not_finite=self.not_finite(),
             skills=self.skill_names,
+            reference_returns=[limits[task] for task in self.learner.env.tasks],
         )
 
     def fit(self) -> list[float]:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from policies.mlsh.skill_metrics import LEARNED
 from policies.offpolicy.replay import Episode, Floats
+from sim.envs.reference_returns import ReferenceReturns
 
 
 def returns_alone(episodes: Sequence[Episode], skills: int) -> Floats:
@@ -25,13 +27,20 @@ def returns_alone(episodes: Sequence[Episode], skills: int) -> Floats:
     return returns
 
 
-def describe(returns: Floats, names: Sequence[str]) -> str:
-    """One line for people on the returns (K,) of skills alone."""
+def describe(returns: Floats, names: Sequence[str], reference: ReferenceReturns) -> str:
+    """One line for people on the returns of skills alone.
+
+    Args:
+        returns: (K,) as of `returns_alone`.
+        names: K.
+        reference: of the task; by its normalized score the best skill does something or nothing.
+    """
     ran = np.isfinite(returns)
     found = zip(names, returns, ran, strict=True)
     known = ", ".join(f"{name} {value:.4g}" for name, value, has_run in found if has_run)
     if not ran.all():
         return f"not every skill has run alone yet ({known})"
-    if len(returns) > 1 and np.ptp(returns) <= 1e-9 * np.abs(returns).max():
-        return f"no skill alone earns more than another ({known})"
+    best = reference.normalize(float(returns.max()))
+    if best < LEARNED:
+        return f"no skill alone does anything ({known}; the best has a score of {best:.0%})"
     return f"an episode of each skill alone: {known}"

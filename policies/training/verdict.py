@@ -77,6 +77,13 @@ class Evidence:
         return bool(alone.max() > 0 and needed.sum() >= min(self.skills, len(alone)))
 
     @property
+    def left_out(self) -> bool:
+        """True if neither its master nor a skill alone does anything on any task not served."""
+        nothing = [score < LEARNED for score in self.poor.values()]
+        known = [self.alone[task] for task in self.poor if task in self.alone]
+        return all(nothing) and all(float(each.max()) < LEARNED for each in known)
+
+    @property
     def composed(self) -> bool:
         """True if masters earn more than the best skill alone, by `MISSED` of the best score."""
         # A task may have been probed, and have no master yet that has learned for long enough.
@@ -98,7 +105,8 @@ def judge(evidence: Evidence) -> Verdict:
     if all(task in alone and alone[task].max() >= POOR for task in poor):
         return Verdict.MASTERS_UNDECIDED
     if evidence.specialists and evidence.best >= POOR:
-        few = evidence.skills < len(evidence.scores)
+        # Skills that do something on the other tasks too may still come to serve them.
+        few = evidence.skills < len(evidence.scores) and evidence.left_out
         return Verdict.TOO_FEW_SKILLS if few else Verdict.NOT_LEARNED
     if alike and several and not evidence.specialists:
         return Verdict.COLLAPSED
@@ -142,11 +150,12 @@ def _advice(verdict: Verdict, evidence: Evidence, method: MlshConfig | None) -> 
     if method is None:
         return []
     several = len(evidence.scores)
+    more = [f"--set mlsh.skills={several}"] if evidence.skills < several else []
     return {
         Verdict.SERVED: [],
-        Verdict.NOT_LEARNED: ["a larger --set steps", "another --seed"],
+        Verdict.NOT_LEARNED: ["a larger --set steps", "another --seed", *more],
         Verdict.COLLAPSED: _against_collapse(method),
-        Verdict.TOO_FEW_SKILLS: [f"--set mlsh.skills={several}"],
+        Verdict.TOO_FEW_SKILLS: more,
         Verdict.MASTERS_UNDECIDED: [f"--set mlsh.joint={2 * method.joint}", "mlsh finetune"],
         Verdict.NEEDS_SEQUENCE: [
             "mlsh finetune",

@@ -20,6 +20,7 @@ from policies.training.adapt import adapt
 from policies.training.finetune import finetune, install_skills, task_config
 from policies.training.finetune_settings import with_settings
 from policies.training.run import environment
+from sim.envs.reference_returns import ReferenceReturns
 from sim.errors import UserError
 from sim.tasks.task_id import TaskId
 
@@ -135,6 +136,9 @@ def test_rewards_that_are_all_the_same_are_worth_nothing():
 # Skills alone ---------------------------------------------------------------------------------
 
 
+LIMITS = ReferenceReturns(random=0.0, task_blind=0.0, optimum=44.0)
+
+
 def held(skill: int, total: float) -> Episode:
     return episode([[total / 2], [total / 2]], [skill, skill], held=True)
 
@@ -143,27 +147,48 @@ def test_returns_of_skills_alone_are_of_held_episodes():
     mixed = episode([[7.0], [7.0]], [0, 1])
     found = returns_alone([held(0, 44), held(1, 0), mixed, held(1, 1)], 2)
     assert found.tolist() == [44, 0.5]
-    assert describe(found, ["a", "b"]) == "an episode of each skill alone: a 44, b 0.5"
+    said = describe(found, ["a", "b"], LIMITS)
+    assert said == "an episode of each skill alone: a 44, b 0.5"
 
 
-def test_skills_that_bring_nothing_are_called_so():
-    found = returns_alone([held(k, 0) for k in (0, 1, 2)], 3)
-    assert found.tolist() == [0, 0, 0]
-    expected = "no skill alone earns more than another (a 0, b 0, c 0)"
-    assert describe(found, ["a", "b", "c"]) == expected
+@pytest.mark.parametrize(
+    ("totals", "does_nothing"),
+    [
+        ((0, 0, 0), "0%"),
+        ((1.2, 1.0, 0.4), "3%"),  # as on patrol, whatever skill is held: 1.2 of 44
+        ((-2, -1, 0), "0%"),
+        ((8, 8.7, 8), "20%"),  # 8.7 / 44 is 0.198, rounded
+        ((8, 8.9, 8), ""),  # 8.9 / 44 is 0.202
+        ((44, 44, 44), ""),  # skills that are alike, and serve the task
+    ],
+)
+def test_skills_that_do_nothing_alone_are_called_so(totals, does_nothing):
+    found = returns_alone([held(k, total) for k, total in enumerate(totals)], 3)
+    said = describe(found, ["a", "b", "c"], LIMITS)
+    assert said.startswith("no skill alone does anything") == bool(does_nothing)
+    if does_nothing:
+        assert said.endswith(f"; the best has a score of {does_nothing})")
+
+
+def test_what_a_skill_does_alone_does_not_depend_on_the_units_of_rewards():
+    shifted = ReferenceReturns(random=500.0, task_blind=500.0, optimum=544.0)
+    for total, expected in ((508.0, True), (512.0, False)):  # 8 / 44 and 12 / 44
+        found = returns_alone([held(0, total), held(1, 500.0)], 2)
+        said = describe(found, ["a", "b"], shifted)
+        assert said.startswith("no skill alone does anything") == expected
 
 
 def test_a_skill_that_has_not_run_has_no_return():
     """More skills than episodes of an update, as over seven imported ones."""
     found = returns_alone([held(0, 44), held(2, 0)], 3)
     np.testing.assert_array_equal(found, [44, np.nan, 0])
-    assert describe(found, ["a", "b", "c"]) == "not every skill has run alone yet (a 44, c 0)"
+    said = describe(found, ["a", "b", "c"], LIMITS)
+    assert said == "not every skill has run alone yet (a 44, c 0)"
 
 
 def test_one_skill_has_nothing_to_be_compared_with():
-    assert (
-        describe(returns_alone([held(0, 44)], 1), ["a"]) == "an episode of each skill alone: a 44"
-    )
+    said = describe(returns_alone([held(0, 44)], 1), ["a"], LIMITS)
+    assert said == "an episode of each skill alone: a 44"
 
 
 def test_no_episode_gives_no_return():

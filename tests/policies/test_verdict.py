@@ -52,6 +52,34 @@ CASES = {
         ),
         Verdict.TOO_FEW_SKILLS,
     ),
+    # Two skills serve the three sectors in the shipped bundle, so that they are not too few.
+    "ring after 2 M steps, seed 0: two skills, which do something on every sector": (
+        scored(
+            *(0.65, 0.97, 0.75),
+            information=0.83,
+            distance=0.5,
+            alone=((0.01, 0.67), (0.97, -0.01), (0.0, 0.79)),
+        ),
+        Verdict.NOT_LEARNED,
+    ),
+    "ring after 2 M steps, seed 3: one sector at half, as by one skill alone": (
+        scored(
+            *(0.79, 0.98, 0.45),
+            information=0.79,
+            distance=0.525,
+            alone=((0.82, -0.01), (0.01, 0.97), (0.40, 0.03)),
+        ),
+        Verdict.NOT_LEARNED,
+    ),
+    "ring after 600,000 steps, seed 0": (
+        scored(
+            *(0.58, 0.76, 0.54),
+            information=0.80,
+            distance=0.52,
+            alone=((-0.01, 0.64), (0.81, 0.0), (0.0, 0.67)),
+        ),
+        Verdict.NOT_LEARNED,
+    ),
     "two skills for three goals, as an evaluation knows it": (
         scored(0.95, 0.94, -0.02, information=0.70),
         Verdict.TOO_FEW_SKILLS,
@@ -180,6 +208,10 @@ def test_a_task_may_be_probed_before_it_has_a_master():
 def test_what_is_tried():
     few, _ = CASES["two skills for three goals, 0.70 of 1.00 bit"]
     assert "--set mlsh.skills=3" in explain(few, small_config().mlsh)
+    between, _ = CASES["ring after 600,000 steps, seed 0"]
+    assert "a larger --set steps, another --seed, --set mlsh.skills=3" in explain(
+        between, small_config().mlsh
+    )
     sequence, _ = CASES["mazes with four directions of the ant, 0.48 of 2.00 bits"]
     assert "mlsh finetune" in explain(sequence, small_config().mlsh)
 
