@@ -174,7 +174,7 @@ def evaluate(name: str, family: str = "") -> dict[str, Any]:
     facts = Facts(skills, min(skills, fewest(family, len(own))), own)
     if not facts.decided:
         config, _ = task_config(bundle, TaskId.parse(next(iter(own))), seed=0)
-        short = {task: TaskId.parse(task).task for task in own}
+        short = {task: task.rpartition("/")[2] for task in own}
         alone, fresh = interventions(
             config,
             lambda agent: install_skills(agent, bundle),
@@ -231,6 +231,11 @@ def show(rows: dict[str, dict[str, Any]], *, table: bool) -> None:
         print(f"{count:3d} {known:>18} called {verdict}{mark}")
 
 
+def read(file: Path) -> dict[str, dict[str, Any]]:
+    """The rows of a file, none if there is no file."""
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
 @one_line_errors
 def main() -> None:
     """Row by row, then the table of truths and verdicts."""
@@ -240,7 +245,7 @@ def main() -> None:
     parser.add_argument("--steps-factor", type=float, default=1.0)
     parser.add_argument("--table", action="store_true", help="a row of docs for each case")
     given = parser.parse_args()
-    rows = json.loads(given.out.read_text()) if given.out.exists() else {}
+    rows = read(given.out)
     jobs: dict[str, Callable[[], dict[str, Any]]] = {
         **{
             f"bundle-{name.replace(':', '-')}": (lambda name=name: evaluate(*name.split(":")))
@@ -257,7 +262,8 @@ def main() -> None:
     for name, job in jobs.items():
         if name in rows or (given.only and name not in given.only):
             continue
-        rows[name] = job()
+        found = job()
+        rows = {**read(given.out), name: found}  # another process may have written meanwhile
         given.out.write_text(json.dumps(rows, indent=1))
         print(f"{name}: {' -> '.join(judged(rows, name))} {rows[name]['text']}", flush=True)
     show(rows, table=given.table)
