@@ -20,7 +20,9 @@ if TYPE_CHECKING:  # neither torch nor MuJoCo is needed for words
 LAST = 0.2  # of the iterations are looked at
 POOR = 0.7  # normalized score below which a task is not served
 SHARED = 0.5  # of the information that masters could need; from there on tasks have own skills
-ALIKE = 0.1  # of the largest distance (policies.mlsh.skill_metrics); below it two skills are one
+# Of the largest distance (policies.mlsh.skill_metrics), below which two skills are one; and of the
+# information that masters could need, below which they choose alike on all tasks.
+ALIKE = 0.1
 MISSED = 0.12  # of the best score: a skill whose absence costs less is not needed
 
 
@@ -62,6 +64,11 @@ class Evidence:
     def told_apart(self) -> bool:
         """True if masters' choices differ from task to task."""
         return self.information >= SHARED * bits(self.skills, len(self.scores))
+
+    @property
+    def chosen_alike(self) -> bool:
+        """True if masters choose alike on all tasks."""
+        return self.information < ALIKE * bits(self.skills, len(self.scores))
 
     @property
     def specialists(self) -> bool:
@@ -112,7 +119,7 @@ def judge(evidence: Evidence) -> Verdict:
         return Verdict.COLLAPSED
     if evidence.by_state >= BY_STATE or evidence.composed:
         return Verdict.NEEDS_SEQUENCE
-    undivided = several and not evidence.told_apart and not evidence.specialists
+    undivided = several and evidence.chosen_alike and not evidence.specialists
     return Verdict.COLLAPSED if undivided and evidence.best >= POOR else Verdict.NOT_LEARNED
 
 

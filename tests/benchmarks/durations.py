@@ -25,6 +25,7 @@ from policies.offpolicy.replay import Episode, Replay
 from policies.offpolicy.value_iteration import ValueIteration
 from policies.training.adapt import EVALUATION_SEED, OFF_POLICY_EPISODES, scored_episodes
 from policies.training.finetune import install_skills, task_config
+from policies.training.finetune_settings import with_settings
 from sim.envs.vec_env import TaskVectorEnv
 from sim.seeding import Stream, generator
 from sim.tasks.task_id import TaskId
@@ -169,7 +170,8 @@ def learn(config: TrainConfig, bundle, number: int, durations: list[float], give
     """Print the returns of one set of durations."""
     n = config.mlsh.decision_ticks
     lengths = [round(n * d) for d in durations]
-    settings = OffPolicyConfig()
+    settings = with_settings(config, given.settings, baseline=False, learner="q").offpolicy
+    assert settings is not None
     method = replace(
         config.mlsh,
         groups=given.masters,
@@ -193,6 +195,17 @@ def learn(config: TrainConfig, bundle, number: int, durations: list[float], give
                 f"worst {row[worst]:.2f} (master {worst})",
                 flush=True,
             )
+    if given.arrivals:
+        print(f"arrivals while learning: {arrivals([each.episodes for each in masters.replays])}")
+
+
+def arrivals(episodes: list[list[Episode]]) -> str:
+    """Of each master, the first of its episodes with a return above 0, and how many have one."""
+    paid = [[e.total > 0 for e in each] for each in episodes]
+    return ", ".join(
+        f"{sum(each)} (first in episode {each.index(True) + 1})" if any(each) else "none"
+        for each in paid
+    )
 
 
 @one_line_errors
@@ -208,6 +221,8 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=OFF_POLICY_EPISODES, help="per update")
     parser.add_argument("--scored", type=int, help="greedy episodes of each score")
     parser.add_argument("--score-every", type=int, default=5)
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--arrivals", action="store_true", help="count episodes that are paid")
     given = parser.parse_args()
     bundle = load_bundle(given.bundle)
     for task in given.tasks:

@@ -2,8 +2,9 @@
 
 python -m tests.benchmarks.verdicts OUT.json [--only NAME] [--steps-factor 1.0] [--table]
 
-A row is written as soon as it is measured, and what is in the file is not measured again. Verdicts
-of trainings are computed anew from the evidence in the file, and truths from the facts there.
+A row is written as soon as it is measured, and what is in the file is not measured again, unless
+its truth needs an intervention that is not there. Verdicts of trainings are computed anew from the
+evidence in the file, and truths from the facts there.
 """
 
 import argparse
@@ -218,14 +219,16 @@ def judged(rows: dict[str, dict[str, Any]], name: str) -> tuple[str, str]:
 def show(rows: dict[str, dict[str, Any]], *, table: bool) -> None:
     """Prints the counts of truths and verdicts; with `table`, each row too."""
     found = {name: judged(rows, name) for name in rows}
-    for name, (known, verdict) in found.items() if table else ():
+    for name, (known, verdict) in sorted(found.items(), key=lambda x: x[1]) if table else ():
         facts = Facts(**rows[name]["facts"])
-        own, fresh = (
-            ", ".join(f"{100 * score:.0f}" for score in each.values())
-            for each in (facts.own, facts.fresh)
+        best = {task: max(each) for task, each in facts.alone.items()}
+        own, alone, fresh = (
+            ", ".join(f"{round(100 * score)}" for score in each.values()) or "-"
+            for each in (facts.own, best, facts.fresh)
         )
-        alone = ", ".join(f"{100 * max(each):.0f}" for each in facts.alone.values())
-        print(f"| {name} | {own} | {alone} | {fresh} | {known} | {verdict} |")
+        said, true = (each.lower().replace("_", " ") for each in (verdict, known))
+        said = said if known in (verdict, "open") else f"**{said}**"
+        print(f"| `{name}` | {own} | {alone} | {fresh} | {true} | {said} |")
     for (known, verdict), count in sorted(Counter(found.values()).items()):
         mark = "" if known in (verdict, "open") else "  <- wrong"
         print(f"{count:3d} {known:>18} called {verdict}{mark}")
@@ -260,7 +263,8 @@ def main() -> None:
     if unknown := set(given.only) - jobs.keys():
         parser.error(f"--only {min(unknown)}: valid are {', '.join(jobs)}")
     for name, job in jobs.items():
-        if name in rows or (given.only and name not in given.only):
+        measured = name in rows and Facts(**rows[name]["facts"]).decided
+        if measured or (given.only and name not in given.only):
             continue
         found = job()
         rows = {**read(given.out), name: found}  # another process may have written meanwhile
