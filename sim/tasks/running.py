@@ -13,8 +13,8 @@ from sim.interface import STRICT, Floats, NonNegative
 from sim.tasks.base import EpisodeState, Fields, HiddenTask
 from sim.tasks.parameter_types import Angle, Natural, Speed
 
-# m/s, above the mean speed of every skill of the shipped bundles; all bounds are computed from it,
-# so that the scores of two trainings have one unit. Skills of other trainings have had 6.1 (ADR 57).
+# m/s, above the mean speed of every skill of the shipped bundles. All bounds are computed from it,
+# so that scores of trainings have one unit; skills of other trainings have had 6.1 (ADR 57).
 SPEED = 5.2
 FALLEN = 1.0  # rad from upright
 

@@ -172,6 +172,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("cases", nargs="*", default=CASES, metavar="BUNDLE:TASK")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--episodes", type=int, default=20, help="recorded, and online")
     parser.add_argument("--scored", type=int, default=32, help="greedy episodes of each master")
     parser.add_argument("--output", type=Path, help="where recordings stay; default: nowhere")
@@ -207,7 +208,7 @@ def main() -> None:
                 facts=environment(),
             ).bundle
             results = []
-            for seed in range(given.seeds):
+            for seed in range(given.first_seed, given.first_seed + given.seeds):
                 where = place / f"seed-{seed}"
                 results.append(measure(bundle, task, seed, given.episodes, given.scored, where))
                 show(text, results[-1])

@@ -1,6 +1,6 @@
 """Moving Bandits with rewards of another unit or another zero: docs/results/verdicts.md.
 
-python -m tests.benchmarks.invariance [--seeds 3] [--steps 1000000]
+python -m tests.benchmarks.invariance [--seeds 3] [--first-seed 0] [--steps 1000000]
 
 Of each: the normalized score at the end (mean of the last tenth of the iterations), and the steps
 after which the mean of ten iterations is at 90 % for the first time.
@@ -53,10 +53,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=1_000_000)
     given = parser.parse_args()
     for name, settings in CASES.items():
-        for seed in range(given.seeds):
+        for seed in range(given.first_seed, given.first_seed + given.seeds):
             score, first = train(settings, seed, given.steps)
             reached = "never" if first is None else f"after {first:,} steps"
             print(f"{name}, seed {seed}: score {score:.3f}, 90 % {reached}", flush=True)
