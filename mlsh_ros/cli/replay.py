@@ -48,7 +48,9 @@ def replay(
     result = compare(recording, loaded, master=master, stochastic=stochastic)
     if recording.cut:
         say(f"the recording is truncated ({recording.cut}); compared up to there")
-    whole = result.whole and not recording.cut
+    if recording.passed_over:
+        say(f"the recording: {recording.unreadable[-1]}")
+    whole = result.whole and not recording.unreadable
     _report(result, whole)
     if not result.equal:
         return DIFFERENT

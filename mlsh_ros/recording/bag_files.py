@@ -10,6 +10,7 @@ import re
 import struct
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -27,14 +28,18 @@ from mlsh_ros.recording.bag_records import Record, Stored, Topic
 from mlsh_ros.recording.bag_sqlite import SQLITE, rows
 from mlsh_ros.recording.unpacking import LARGEST_CHUNK, Growth, unzstd
 from sim.errors import UserError
+from sim.files.bounded import read_bounded
 
 METADATA = "metadata.yaml"  # of rosbag2
+METADATA_BYTES = 2**24  # of a recording of 10,000 files and as many topics: 3 MB
 TOLD = "mlsh_topic"  # key of a channel's metadata: the relative name, whatever it was remapped to
 MCAP = b"\x89MCAP0\r\n"
 ZSTD, ROS1 = b"\x28\xb5\x2f\xfd", b"#ROSBAG V"
 ENDINGS = (".mcap", ".db3")
 PACKED = (*ENDINGS, *(f"{end}{z}" for end in ENDINGS for z in (".zstd", ".zst")))
 LARGEST_RECORD = LARGEST_CHUNK + 2**10  # bytes: the head of a chunk besides
+MOST_REASONS = 10  # why chunks are damaged, that are told apart
+SHORT, ORPHAN = "message shorter than its header", "message of a channel that is not described"
 PIECE = 2**20  # bytes that are read at once
 HEADER = struct.Struct("<HIQQ")  # of a message: channel, sequence, times of logging and publishing
 RECORD = struct.Struct("<BQ")
@@ -72,9 +77,17 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _listed(folder: Path, there: list[Path]) -> list[Path]:
-    """Returns the files listed in metadata.yaml of rosbag2; empty without a list."""
+    """Returns the files listed in metadata.yaml of rosbag2; empty without a list.
+
+    Raises:
+        UserError: a file is missing, or metadata.yaml is larger than that of a recording.
+    """
     try:
-        about = (folder / METADATA).read_text("utf-8")
+        about = read_bounded(folder / METADATA, METADATA_BYTES).decode()
+    except UserError as error:
+        raise UserError(
+            f"recording {error}; name the files of the recording one by one"
+        ) from None
     except (OSError, UnicodeDecodeError):
         return []
     listed = _LISTED.search(about)
@@ -104,6 +117,8 @@ class File:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.cut = ""  # why it could not be read to its end; known after `records`
+        # What could not be read and was passed over, and how often; known after `records`.
+        self.passed_over: Counter[str] = Counter()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._plain = path
         if not path.is_file():  # a pipe would be waited for, without an end
@@ -149,6 +164,10 @@ class File:
     def records(self, *, ours: bool = False) -> Iterator[Record]:
         """Yields every readable record in file order; stops where the file is truncated.
 
+        Records and chunks of a readable length with an unreadable content are passed over, and
+        counted in `passed_over`. Of recorder_node's files reading stops at the first chunk that is
+        damaged: each has a checksum.
+
         Args:
             ours: written by recorder_node, with all messages in chunks that have checksums.
 
@@ -156,12 +175,13 @@ class File:
             UserError: more comes out of it than a recording of its size can hold, or something
                 in it would be computed.
         """
+        self.passed_over.clear()
         try:
             if self.mcap:
                 with self._plain.open("rb") as stream:
-                    yield from _Mcap(stream, ours, Growth(self._size)).records()
+                    yield from _Mcap(stream, ours, Growth(self._size), self.passed_over).records()
             else:
-                yield from rows(self._plain, self._size)
+                yield from rows(self._plain, self._size, self.passed_over)
         except UserError as error:
             raise UserError(f"recording {self.path}: {error}") from None
         except Exception as error:  # mcap, zstd, sqlite and struct each have their own
@@ -188,8 +208,11 @@ class _Mcap:
     violates the format.
     """
 
-    def __init__(self, stream: IO[bytes], ours: bool, growth: Growth) -> None:
+    def __init__(
+        self, stream: IO[bytes], ours: bool, growth: Growth, passed_over: Counter[str]
+    ) -> None:
         self._stream, self._ours, self._growth = stream, ours, growth
+        self._passed_over = passed_over
         self._crc = 0
         self._schemas: dict[int, Schema] = {}
         self._topics: dict[int, Topic] = {}
@@ -210,7 +233,7 @@ class _Mcap:
                     raise McapError("the checksum of the data does not match")
                 return  # what follows repeats what was said
             if opcode == Opcode.CHUNK:
-                yield from self._chunk(Chunk.read(ReadDataStream(BytesIO(content))))
+                yield from self._chunk(content)
             elif opcode == Opcode.MESSAGE and self._ours:
                 # It was another record once.
                 raise McapError("a message outside of a chunk")
@@ -237,27 +260,51 @@ class _Mcap:
         self._crc = zlib.crc32(piece, self._crc)
         return piece
 
-    def _chunk(self, chunk: Chunk) -> Iterator[Record]:
+    def _damaged(self, reason: str) -> None:
+        """Count a damaged chunk that is passed over; in a file of ours it ends the reading."""
+        if self._ours:
+            raise McapError(reason)
+        what = f"damaged chunk ({reason})"
+        known = what in self._passed_over or len(self._passed_over) < MOST_REASONS
+        self._passed_over[what if known else "damaged chunk"] += 1
+
+    def _chunk(self, content: bytes) -> Iterator[Record]:
+        try:
+            chunk = Chunk.read(ReadDataStream(BytesIO(content)))
+        except Exception as error:  # mcap and struct each have their own
+            self._damaged(_why(error))
+            return
         if chunk.uncompressed_size > LARGEST_CHUNK:
             raise McapError(f"a chunk of {chunk.uncompressed_size} bytes")
         self._growth.add(chunk.uncompressed_size)
-        data = _unpacked(chunk)
-        if chunk.uncompressed_crc and zlib.crc32(data) != chunk.uncompressed_crc:
-            raise McapError("the checksum of a chunk does not match")
+        try:
+            data = _unpacked(chunk)
+            if chunk.uncompressed_crc and zlib.crc32(data) != chunk.uncompressed_crc:
+                raise McapError("its checksum does not match")
+        except Exception as error:  # mcap, zstd and lz4 each have their own
+            self._damaged(_why(error))
+            return
         view, place = memoryview(data), 0
         while place < len(view):
-            opcode, length = RECORD.unpack_from(view, place)
             self._growth.add(0, 1)
+            head = view[place : place + RECORD.size]
+            opcode, length = RECORD.unpack(head) if len(head) == RECORD.size else (0, len(view))
             place += RECORD.size
             if length > len(view) - place:
-                raise McapError("a chunk ends within a record")
+                self._damaged("it ends within a record")
+                return
             yield from self._record(opcode, view[place : place + length])
             place += length
 
     def _record(self, opcode: int, content: memoryview) -> Iterator[Record]:
         if opcode == Opcode.MESSAGE:
+            if len(content) < HEADER.size:
+                self._passed_over[SHORT] += 1
+                return
             channel, _, received, _ = HEADER.unpack_from(content)
-            if channel in self._topics:  # otherwise its type is unknown
+            if channel not in self._topics:  # its type is unknown
+                self._passed_over[ORPHAN] += 1
+            else:
                 yield Stored(self._topics[channel], received, bytes(content[HEADER.size :]))
             return
         stream = ReadDataStream(BytesIO(content))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,8 @@ class Recording:
         self.about: dict[str, str] = {}  # mode, bundle, digest, bindings
         self.manifest: dict[str, Any] = {}  # of the bundle that ran
         self.cut = ""  # why it could not be read to its end; known after `entries`
+        # What could not be read and was passed over, and how often; known after `entries`.
+        self.passed_over: Counter[str] = Counter()
         self._stores: dict[tuple[str, str, bytes], Typestore | UserError] = {}
         self._parsed = 0  # bytes of definitions
         for record in self._files[0].records():
@@ -88,9 +91,15 @@ class Recording:
         return bound(bundle, bindings_from_dict(parse_json(text.encode(), where), where), where)
 
     @property
-    def truncation(self) -> str:
-        """Describes a recording that could not be read to its end, where `cut` says why."""
-        return f"it is truncated ({self.cut}); the part before is used"
+    def unreadable(self) -> list[str]:
+        """Describes what could not be read, each part in a line; known after `entries`."""
+        found = []
+        if self.cut:
+            found.append(f"it is truncated ({self.cut}); the part before is used")
+        if self.passed_over:
+            parts = [f"{count} x {what}" for what, count in self.passed_over.items()]
+            found.append(f"what cannot be read is passed over: {', '.join(parts)}")
+        return found
 
     def check_robot(self, name: str) -> None:
         """Refuse a recording of another robot.
@@ -131,11 +140,13 @@ class Recording:
 
     def _stored(self) -> Iterator[Stored]:
         self.cut = ""
+        self.passed_over.clear()
         for file in self._files:
             for record in file.records(ours=self._ours):
                 if isinstance(record, Stored):
                     yield record
             self.cut = self.cut or file.cut
+            self.passed_over += file.passed_over
 
     def message(self, entry: Entry) -> Any:
         """Returns the message of an entry, with the attributes of its ROS type.

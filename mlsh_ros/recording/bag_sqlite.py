@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -26,12 +27,13 @@ LONGEST_STATEMENT = 2**16  # bytes; rosbag2's have some hundred
 MOST_COLUMNS = 100
 
 
-def rows(path: Path, size: int) -> Iterator[Stored]:
+def rows(path: Path, size: int, passed_over: Counter[str]) -> Iterator[Stored]:
     """Yields every readable message of a database in the order of its table.
 
     Args:
         path: the database, uncompressed.
         size: bytes of the file as it was given.
+        passed_over: counts the rows that are no messages.
 
     Raises:
         UserError: no database of rosbag2, or one in which something is computed.
@@ -49,6 +51,8 @@ def rows(path: Path, size: int) -> Iterator[Stored]:
         for number, received, data in found.rows(MESSAGES, "topic_id", "timestamp", "data"):
             if number in topics and isinstance(received, int) and isinstance(data, bytes):
                 yield Stored(topics[number], received, data)
+            else:
+                passed_over["row that is no message of a topic"] += 1
 
 
 def _limit(base: sqlite3.Connection) -> None:

@@ -16,11 +16,13 @@ from policies.training.adapt import OFF_POLICY_EPISODES
 from policies.training.run import with_all_tasks
 from sim.envs.reference_returns import all_reference_returns
 from sim.errors import UserError
+from sim.files.bounded import read_bounded
 from sim.files.output import check_place, make_room, replacing, write_csv
 from sim.physics.robot_model import load_robot
 from sim.statistics import mean_interval
 from sim.tasks.registry import make_family
 
+MOST_BYTES = 2**24  # of a table
 HEADER = ("variant", "seed", "task", "updates", "steps", "greedy_return", "normalized")
 
 
@@ -140,7 +142,7 @@ def _has_table(path: Path, figure: Path, planned: Sequence[SweepJob]) -> bool:
                 "--output, or move it"
             )
         return False
-    lines = path.read_bytes().decode(errors="replace").splitlines()
+    lines = read_bounded(path, MOST_BYTES).decode(errors="replace").splitlines()
     if lines[:1] != [",".join(HEADER)]:
         raise UserError(f"{path} is no table of a sweep; give another --output")
     there = {tuple(line.split(",")[:2]) for line in lines[1:]}

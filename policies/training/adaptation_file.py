@@ -11,7 +11,10 @@ from pathlib import Path
 from policies.bundle.adaptation import AdaptationPoint
 from policies.training.trained_with import Trained
 from sim.errors import UserError
+from sim.files.bounded import read_lines
 from sim.files.output import write_csv
+
+MOST_BYTES = 2**24  # of a file; a row has some 150 bytes
 
 HEADER = [
     *("task", "updates", "steps", "seconds", "greedy_return", "success"),
@@ -65,8 +68,7 @@ def read_adaptation(path: Path, updates: int) -> Curves:
         UserError: the file is missing, damaged or incomplete, or its origin is missing.
     """
     try:
-        with path.open(newline="") as stream:
-            header, *rows = csv.reader(stream, strict=True)
+        header, *rows = csv.reader(read_lines(path, MOST_BYTES), strict=True)
         if header != HEADER:
             raise ValueError(f"its columns are not {', '.join(HEADER)}")
         if any(len(row) != len(HEADER) for row in rows):
@@ -74,6 +76,8 @@ def read_adaptation(path: Path, updates: int) -> Curves:
         (origin,) = {CurveOrigin(int(row[6]), row[7], row[8]) for row in rows}
         groups = groupby(rows, key=lambda row: row[0])
         found = [(task, [_progress(row) for row in each]) for task, each in groups]
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{path}: not readable ({error.strerror})") from None
     except (ValueError, csv.Error) as error:

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from policies.mlsh.config import config_from_dict, read_config
+from policies.training.metrics import MOST_BYTES
 from policies.training.run import Run
 from policies.training.trained_with import KEY, Trained, read_trained, settings_digest
 from sim.files.arrays import load_arrays, save_arrays
+from sim.files.bounded import read_bounded
 from sim.files.migrations import (
     CHANGES,
     CONFIG,
@@ -82,7 +84,7 @@ def _convert_checkpoint(folder: Path) -> list[str]:
 def _convert_metrics(folder: Path) -> list[str]:
     """Rename columns of the training's metrics."""
     path = folder / METRICS
-    data = path.read_bytes() if path.is_file() else b""
+    data = read_bounded(path, MOST_BYTES) if path.is_file() else b""
     head, newline, rest = data.partition(b"\n")
     new = ",".join(COLUMNS.get(each, each) for each in head.decode(errors="replace").split(","))
     if new == head.decode(errors="replace"):
@@ -117,7 +119,8 @@ def _earlier_digest(interface: Interface) -> str:
 
 def _replace_in_curves(folder: Path, old: str, new: str) -> list[str]:
     before, after = old.encode(), new.encode()
-    found = [path for path in sorted(folder.glob("*.csv")) if before in path.read_bytes()]
-    for path in found:
-        path.write_bytes(path.read_bytes().replace(before, after))
+    texts = {path: read_bounded(path, MOST_BYTES) for path in sorted(folder.glob("*.csv"))}
+    found = {path: text.replace(before, after) for path, text in texts.items() if before in text}
+    for path, text in found.items():
+        path.write_bytes(text)
     return [path.name for path in found]

@@ -17,10 +17,12 @@ from policies.mlsh.iteration import Iteration
 from policies.mlsh.skill_metrics import mutual_information
 from sim.envs.reference_returns import ReferenceReturns
 from sim.errors import UserError
-from sim.files.output import replacing, write_file
+from sim.files.bounded import read_lines
+from sim.files.output import replacing
 
 Row = dict[str, float]
 # What stands in every row of a run.
+MOST_BYTES = 2**25  # of metrics.csv; 30,000 iterations of eight tasks and four skills
 ALWAYS = {"iteration", "steps", "seconds", "mutual_information", "skill_distance", "reset_skill"}
 
 
@@ -98,7 +100,7 @@ class CsvLog:
 
     def __init__(self, path: Path, columns: list[str], keep_until: int) -> None:
         kept, damaged = _whole_rows(path, columns) if path.exists() else ([], False)
-        # A damaged log must not stop the training; its content is kept in a copy.
+        # A damaged log must not stop the training; it is kept under another name.
         self.set_aside = _set_aside(path) if damaged else None
         kept = [row for row in kept if float(row["iteration"]) <= keep_until]
         self.earlier = [_numbers(row) for row in kept]
@@ -123,9 +125,12 @@ class CsvLog:
 
 def _whole_rows(path: Path, columns: list[str]) -> tuple[list[dict[str, str]], bool]:
     """Returns the readable rows of a file, and whether it has any other content."""
-    with path.open(newline="", errors="replace") as stream:
-        # A killed run may leave half a line at the end, which is no damage.
-        lines = [line for line in stream if line.endswith("\n")]
+    try:
+        lines = read_lines(path, MOST_BYTES, errors="replace")
+    except UserError:  # it is larger than the log of a training
+        return [], True
+    # A killed run may leave half a line at the end, which is no damage.
+    lines = [line for line in lines if line.endswith("\n")]
     try:
         header, *cells = csv.reader(lines)
     except (ValueError, csv.Error):
@@ -151,10 +156,10 @@ def _numbers(row: dict[str, str]) -> Row:
 
 
 def _set_aside(path: Path) -> Path:
-    """Copy a damaged file to a file beside it."""
+    """Give a damaged file another name beside it; it may be too large for a copy."""
     names = (path.with_name(f"{path.stem}-damaged-{n}{path.suffix}") for n in count(1))
     place = next(name for name in names if not name.exists())
-    write_file(place, path.read_bytes())
+    path.rename(place)
     return place
 
 
@@ -180,12 +185,13 @@ def read_rows(path: Path) -> list[Row]:
         UserError: it is missing or damaged.
     """
     try:
-        with path.open(newline="") as stream:
-            header, *cells = csv.reader(stream, strict=True)
+        header, *cells = csv.reader(read_lines(path, MOST_BYTES), strict=True)
         rows = [dict(zip(header, row, strict=True)) for row in cells]
         if not all(map(_is_whole, rows)):
             raise ValueError("a row lacks a number")
         return [_numbers(row) for row in rows]
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{path}: not readable ({error.strerror})") from None
     except (ValueError, csv.Error) as error:

@@ -32,6 +32,7 @@ from policies.training.trained_with import ChangedError, Trained, read_trained, 
 from sim.envs.world import World
 from sim.errors import UserError, listed, visible
 from sim.files.arrays import Arrays, load_arrays
+from sim.files.bounded import read_bounded
 from sim.files.output import locked, write_json
 from sim.files.strict_json import parse_json
 from sim.physics.robot_model import load_robot
@@ -40,6 +41,7 @@ from sim.tasks.registry import family_names, family_source, make_family
 
 ALLOW = "--allow-changes"
 LOCK = ".lock"
+ABOUT_BYTES = 2**20  # of versions.json and family.json
 NETWORK_OVERHEAD = 2**16  # bytes of an ONNX file or a bundle that are no weights
 PACKAGES = ("mlsh_ros", "numpy", "torch", "mujoco", "gymnasium", "onnxruntime")
 
@@ -91,7 +93,7 @@ class Run:
         """Content of versions.json."""
         path = self.path / "versions.json"
         try:
-            data = parse_json(path.read_bytes(), path)
+            data = parse_json(read_bounded(path, ABOUT_BYTES), path)
             return {key: data[key] for key in ("command", "commit", "versions")}
         except (OSError, TypeError, KeyError) as error:
             raise UserError(f"{path}: not readable ({error})") from None
@@ -129,7 +131,7 @@ def _check_family(run: Run) -> None:
     if not path.is_file() or (name := run.config.family) in family_names():
         return
     try:
-        source = str(parse_json(path.read_bytes(), path)["source"])
+        source = str(parse_json(read_bounded(path, ABOUT_BYTES), path)["source"])
     except (OSError, TypeError, KeyError) as error:
         raise UserError(f"{path}: not readable ({error})") from None
     raise UserError(

@@ -14,6 +14,8 @@ from sim.errors import UserError
 # Elements that name another MJCF file.
 NESTING = ("include", "model")
 MAX_DOCUMENTS = 1000
+MAX_XML_BYTES = 2**26  # of an MJCF file
+MAX_ASSET_BYTES = 2**29  # of a mesh, a texture or a height field
 
 
 def load_spec(path: Path) -> mujoco.MjSpec:
@@ -36,7 +38,7 @@ def documents(mjcf: Path) -> dict[Path, ElementTree.Element]:
 
     Raises:
         UserError: a file is not XML, or includes itself or reads a pipe, in which cases MuJoCo
-            would not terminate.
+            would not terminate; or one is larger than a model's files are.
     """
     found: dict[Path, ElementTree.Element] = {}
     _visit(mjcf, mjcf.parent, found, ())
@@ -45,7 +47,7 @@ def documents(mjcf: Path) -> dict[Path, ElementTree.Element]:
 
 
 def _check_regular(mjcf: Path, known: dict[Path, ElementTree.Element]) -> None:
-    """Refuse pipes and devices wherever MuJoCo may look for a file that the model names."""
+    """Refuse pipes, devices and huge files wherever MuJoCo may look for what a model names."""
     folders, places = _folders(mjcf, known)
     named = {
         name
@@ -61,6 +63,8 @@ def _check_regular(mjcf: Path, known: dict[Path, ElementTree.Element]) -> None:
                     raise UserError(
                         f"{mjcf}: {name!r} is not a file, but a pipe, a device or a socket"
                     )
+                if choice.is_file() and choice.stat().st_size > MAX_ASSET_BYTES:
+                    raise UserError(f"{mjcf}: {name!r} is larger than {MAX_ASSET_BYTES:,} bytes")
 
 
 def _folders(mjcf: Path, known: dict[Path, ElementTree.Element]) -> tuple[list[Path], list[Path]]:
@@ -104,7 +108,11 @@ def _parse(path: Path) -> ElementTree.Element:
     if path.exists() and not path.is_file():
         raise UserError(f"{path}: not a file")
     try:
+        if path.stat().st_size > MAX_XML_BYTES:
+            raise UserError(f"{path}: larger than {MAX_XML_BYTES:,} bytes")
         return ElementTree.parse(path).getroot()
+    except UserError:
+        raise
     except (ElementTree.ParseError, UnicodeDecodeError, LookupError, ValueError) as error:
         raise UserError(f"{path}: not XML ({error})") from None
     except RecursionError:

@@ -20,8 +20,10 @@ from types import ModuleType
 from typing import Any
 
 from sim.errors import UserError, listed, short
+from sim.files.bounded import read_bounded
 from sim.files.lookup import check_text
 
+MOST_BYTES = 2**24  # of a file of Python
 GROUP = "mlsh_ros.task_families"  # of entry points: name -> class
 EXPECTED = "package.module:Class, FILE.py or FILE.py:Class"
 
@@ -154,4 +156,4 @@ def _get(cls: type, name: str) -> Any:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(read_bounded(path, MOST_BYTES)).hexdigest()

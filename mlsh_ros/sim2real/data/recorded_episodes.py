@@ -144,8 +144,7 @@ def _read(
         names = listed(sorted(seen), most=200) or "none"
         raise UserError(f"{where}: no message of --reward-topic {reward_topic}. Topics: {names}")
     signals = listener.finish(recording.file.name, recording.about.get("mode", ""))
-    cut = [recording.truncation] if recording.cut else []
-    for text in (*cut, *signals.notes):
+    for text in (*recording.unreadable, *signals.notes):
         note(f"note: {where}: {text}")
     if not all(session.traced for session in signals.sessions):
         raise UserError(f"{where}: it has no traces of skill_node, and the decisions are in these")

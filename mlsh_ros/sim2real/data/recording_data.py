@@ -143,8 +143,7 @@ def _ours(recording: Recording, bundle: Bundle, where: Where) -> Loaded:
         replayed = replay(recording, bundle, listen=take, wants=listener.wants)
     except UserError as error:
         notes.append(str(error).removeprefix(f"recording {recording.file}: "))
-    if recording.cut:
-        notes.append(recording.truncation)
+    notes += recording.unreadable
     if replayed is not None and replayed.unread:
         notes.append(_unread(replayed.unread))
     if replayed is not None and replayed.missing:
@@ -199,8 +198,7 @@ def _foreign(recording: Recording, target: Target, where: Where) -> Signals:
             continue
         listener.take(name, entry.type, entry.received, message)
     notes = _places(recording.file, relative, where)
-    if recording.cut:
-        notes.append(recording.truncation)
+    notes += recording.unreadable
     if unread:
         notes.append(_unread(unread))
     try:
