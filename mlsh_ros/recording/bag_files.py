@@ -85,9 +85,7 @@ def _listed(folder: Path, there: list[Path]) -> list[Path]:
     try:
         about = read_bounded(folder / METADATA, METADATA_BYTES).decode()
     except UserError as error:
-        raise UserError(
-            f"recording {error}; name the files of the recording one by one"
-        ) from None
+        raise UserError(f"recording {error}; name the files of the recording one by one") from None
     except (OSError, UnicodeDecodeError):
         return []
     listed = _LISTED.search(about)

@@ -16,6 +16,8 @@ from sim.physics.servo import effect
 LEANS = 0.5  # rad, beyond which a base has fallen over
 FALLS = 0.5  # m/s downwards, at which it is falling
 PART = 0.1  # of a joint's or a command's range by which it may be off
+DRIVES = 0.01  # part of the range of a speed's commands at which it still moves
+CREEPS = 0.05  # m/s of a base over the ground
 ANGLE, LENGTH = 0.2, 0.05  # rad and m, where a range is not known
 
 
@@ -36,10 +38,16 @@ def unrest(interface: Interface, model: mujoco.MjModel, seconds: float) -> Itera
     data.ctrl[ids] = interface.safe_command
     mujoco.mj_forward(model, data)
     before = _state(data)
-    mujoco.mj_step(model, data, max(1, round(seconds / model.opt.timestep)))
+    steps = max(2, round(seconds / model.opt.timestep))
+    mujoco.mj_step(model, data, steps // 2)
+    mujoco.mj_forward(model, data)
+    halfway = _state(data)
+    mujoco.mj_step(model, data, steps - steps // 2)
     mujoco.mj_forward(model, data)
     after = _state(data)
     yield from _falls(model, before, after, seconds)
+    rest = (steps - steps // 2) * model.opt.timestep
+    yield from _creeps(model, halfway, after, rest)
     yield from _leaves(interface, model, before, after, seconds)
 
 
@@ -72,6 +80,20 @@ def _falls(model: mujoco.MjModel, before: _State, after: _State, seconds: float)
             yield f"it does not stand: {name} leans by {leans:.2g} rad {held}"
 
 
+def _creeps(model: mujoco.MjModel, before: _State, after: _State, seconds: float) -> Iterator[str]:
+    """Reports a base that goes over the ground while it should stand."""
+    for joint in free_bases(model):
+        body = int(model.jnt_bodyid[joint])
+        way = after.xpos[body, :2] - before.xpos[body, :2]
+        speed = float(np.hypot(*way)) / seconds
+        if speed > CREEPS:
+            name = model.body(body).name or str(body)
+            yield (
+                f"it still moves under its safe command: {name} at {speed:.2g} m/s; the robot "
+                "counts as stopped then. Usual is a `safe_command` under which it stands"
+            )
+
+
 def _leaves(
     interface: Interface,
     model: mujoco.MjModel,
@@ -81,12 +103,14 @@ def _leaves(
 ) -> Iterator[str]:
     """Reports per action term the joint with the largest deviation from its safe command."""
     for term in interface.action:
-        found = []
+        found, moving = [], []
         for i, index in enumerate(actuators(model, term)):
             kind = effect(model, index).kind
             for joint in joints_of(model, index):
                 if model.jnt_type[joint] in SCALAR:
                     span = float(term.limits[1][i] - term.limits[0][i])
+                    if kind == "velocity":
+                        moving.append(_driven(model, joint, term.safe_command[i], span, after))
                     tolerance = None
                     if term.tracking is not None and kind in ("position", "velocity"):
                         tolerance = float(spread(term.tracking.tolerance, term.size)[i])
@@ -109,6 +133,21 @@ def _leaves(
                 f"action {term.name}: it does not stay where `safe_command` holds it: "
                 f"{max(over)[1]} within {seconds:g} s{more}"
             )
+        elif (fastest := max(moving, default=(0.0, "")))[0] > 1:
+            yield (
+                f"action {term.name}: it still moves under its `safe_command`: {fastest[1]}, and "
+                "that counts as stopped; usual is the command under which it stands, 0 for a speed"
+            )
+
+
+def _driven(
+    model: mujoco.MjModel, joint: int, safe: float, span: float, after: _State
+) -> tuple[float, str]:
+    """Returns the speed of a joint, relative to what counts as rest, and a description of it."""
+    unit = "rad/s" if int(model.jnt_type[joint]) == HINGE else "m/s"
+    speed = float(after.qvel[int(model.jnt_dofadr[joint])])
+    words = f"{model.joint(joint).name} moves at {speed:.2g} {unit}, the command is {safe:g}"
+    return abs(speed) / max(DRIVES * span, 1e-6), words
 
 
 def _off(

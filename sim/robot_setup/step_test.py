@@ -20,6 +20,8 @@ from sim.physics.batched_physics import BatchedPhysics
 STOPPED = 0.05  # part of the way that may be left when the robot counts as stopped or settled
 FOLLOWS = 0.5  # gain below which a measurement does not follow its command
 ONE = np.zeros(1, np.int32)
+LONGEST = 100.0  # s that a command may take to a limit for it to be tested
+MOST_STEPS = 200_000  # of physics, on the way there
 AT_ONCE = 64  # drives that are simulated at a time
 EVERY = slice(None)
 
@@ -74,11 +76,23 @@ class StepTest:
 
 
 @dataclass(frozen=True)
+class SkippedTest:
+    """A command that reaches a limit so slowly that it is not tested."""
+
+    term: str
+    element: int
+    target: float
+    seconds: float  # that it takes
+    most: float  # s that are tested
+
+
+@dataclass(frozen=True)
 class StepTestReport:
     """Results of all step tests."""
 
     held: ObservedRange
     drives: tuple[StepTest, ...]
+    skipped: tuple[SkippedTest, ...] = ()
 
 
 def run_step_tests(interface: Interface, model: mujoco.MjModel, seconds: float) -> StepTestReport:
@@ -88,6 +102,9 @@ def run_step_tests(interface: Interface, model: mujoco.MjModel, seconds: float) 
         interface: the robot's own, without a task family's terms.
         model: compiled from the same folder.
         seconds: that each command is held.
+
+    Returns:
+        The results; commands that take longer than `LONGEST` to a limit are not tested.
     """
     physics = BatchedPhysics(interface, model, 1, 1)
     physics.reset(ONE)
@@ -102,13 +119,33 @@ def run_step_tests(interface: Interface, model: mujoco.MjModel, seconds: float) 
         for target in (float(limit[element]) for limit in interface.limits)
         if abs(target - interface.safe_command[element]) > 1e-9
     ]
+    skipped = [each for aim in aims if (each := _too_slow(interface, aim)) is not None]
+    aims = [aim for aim in aims if _too_slow(interface, aim) is None]
     start = physics.snapshot()
     drives = [
         drive
         for first in range(0, len(aims), AT_ONCE)
         for drive in _drive(interface, model, start, aims[first : first + AT_ONCE], seconds)
     ]
-    return StepTestReport(held.shown(0), tuple(drives))
+    return StepTestReport(held.shown(0), tuple(drives), tuple(skipped))
+
+
+def _times(interface: Interface, aim: tuple[int, float]) -> tuple[float, float]:
+    """Returns the s that a command takes to a limit under the rate limit, and by smoothing."""
+    element, target = aim
+    term, index = _term(interface, element)
+    ramp = float(abs(target - interface.safe_command[element]) / term.rate_limits[index])
+    return ramp, 3 * float(term.smoothing_times[index])
+
+
+def _too_slow(interface: Interface, aim: tuple[int, float]) -> SkippedTest | None:
+    element, target = aim
+    seconds = sum(_times(interface, aim))
+    most = min(LONGEST, MOST_STEPS * interface.physics_dt)
+    if seconds <= most:
+        return None
+    term, index = _term(interface, element)
+    return SkippedTest(term.name, index, target, seconds, most)
 
 
 def _steps(seconds: float, dt: float) -> int:
@@ -163,10 +200,9 @@ def _drive(
     target, ramps, ticks = command.copy(), [], []
     for row, (element, aim) in enumerate(aims):
         target[row, element] = aim
-        term, index = _term(interface, element)
-        ramps.append(float(abs(aim - interface.safe_command[element]) / term.rate_limits[index]))
-        longest = ramps[-1] + 3 * float(term.smoothing_times[index]) + seconds
-        ticks.append(_steps(longest, interface.control_dt))
+        ramp, smoothing = _times(interface, (element, aim))
+        ramps.append(ramp)
+        ticks.append(_steps(ramp + smoothing + seconds, interface.control_dt))
     action, record, half = interface.action_for(target), _Record(physics), np.array(ticks)
     watched = [interface.measured[element] for element, _ in aims]
     rest = [None if each is None else physics.fields()[each[0]][:, each[1]] for each in watched]

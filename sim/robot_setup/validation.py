@@ -34,6 +34,7 @@ from sim.randomization.model_fields import body_names
 from sim.randomization.perturbations import NOMINAL, PerturbedSim, check_model
 from sim.randomization.schema import FOLDER, RANGES, load_ranges, read_sim_params
 from sim.robot_setup.placeholders import TODO, explain, todos
+from sim.robot_setup.safety_settings import switched_off
 from sim.robot_setup.step_test import FOLLOWS, StepTest, StepTestReport
 
 LONG_STOP = 3.0  # s
@@ -179,7 +180,13 @@ def mujoco_sources(model: mujoco.MjModel, term: ObservationTerm) -> list[str]:
 
 def find_warnings(interface: Interface, model: mujoco.MjModel, trial: StepTestReport) -> list[str]:
     """Returns warnings about settings that are valid but unlikely to be intended."""
-    found = [*slow_stops(interface), *_static(interface, model)]
+    found = [*slow_stops(interface), *switched_off(interface), *_static(interface, model)]
+    slowest = {each.term: each for each in sorted(trial.skipped, key=lambda each: each.seconds)}
+    found += [
+        f"action {term}.{each.element}: to reach {each.target:g} takes {each.seconds:.3g} s under "
+        f"rate_limit and smoothing_time, more than {each.most:.3g} s: it is not tested"
+        for term, each in slowest.items()
+    ]
     for name, value in trial.held.beyond(interface).items():
         found.append(
             f"term {name}: its limit {_limit(interface, name)} is passed while the robot only "

@@ -112,7 +112,9 @@ def test_a_short_message_of_our_recorder_is_counted(tmp_path):
 
 def test_rows_of_a_database_that_are_no_messages_are_counted(tmp_path):
     base = sqlite3.connect(tmp_path / "bag.db3")
-    base.execute("CREATE TABLE topics(id INTEGER, name TEXT, type TEXT, serialization_format TEXT)")
+    base.execute(
+        "CREATE TABLE topics(id INTEGER, name TEXT, type TEXT, serialization_format TEXT)"
+    )
     base.execute("INSERT INTO topics VALUES (1, '/x', 'std_msgs/msg/Empty', 'cdr')")
     base.execute("CREATE TABLE messages(topic_id INTEGER, timestamp INTEGER, data BLOB)")
     rows = [(1, 1, b"m"), (7, 2, b"m"), (1, "x", b"m"), (1, 4, None)]

@@ -128,5 +128,5 @@ def test_lines_are_counted(tmp_path, end):
     path.write_bytes(end.encode() * MOST_LINES)
     assert len(read_lines(path, 2**24)) == MOST_LINES
     path.write_bytes(end.encode() * (MOST_LINES + 1))
-    with pytest.raises(UserError, match="a.csv: more than 1,000,000 lines"):
+    with pytest.raises(UserError, match=r"a\.csv: more than 1,000,000 lines"):
         read_lines(path, 2**24)
