@@ -78,8 +78,8 @@ def _tracking(action: ActionTerm, tick: float) -> Iterator[str]:
         return
     if tracking.timeout > max(TICKS * tick, LONG_TIMEOUT):
         yield (
-            f"action {action.name}: tracking.timeout {tracking.timeout:g} s: a command that is not "
-            f"obeyed stops the robot only after {tracking.timeout:g} s; usual is 0.2 to 1 s"
+            f"action {action.name}: tracking.timeout {tracking.timeout:g} s: a command that is "
+            f"not obeyed stops the robot only after {tracking.timeout:g} s; usual is 0.2 to 1 s"
         )
     low, high = action.limits
     # What moves at a speed is to be noticed when it stands.
