@@ -9,9 +9,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from policies.bundle.adaptation import AdaptationPoint
 from policies.bundle.bundle import load_bundle
+from policies.mlsh.rollout import NO_OVERRIDE
+from policies.offpolicy.learner import OffPolicyLearner
 from policies.training.adapt import OFF_POLICY_EPISODES, adapt, envs_for_episodes
 from policies.training.finetune import install_skills, task_config
 from policies.training.finetune_settings import with_settings
@@ -42,12 +45,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--target", type=float, default=0.9, help="normalized score")
     parser.add_argument("--set", action="append", default=[], dest="settings")
     parser.add_argument(
+        "--no-held-episodes",
+        action="store_true",
+        help="learner q: no episode holds one skill from its beginning to its end",
+    )
+    parser.add_argument(
         "--next-goal-first",
         action="store_true",
         help="patrol, body_patrol: goals are observed in the order in which they are visited, "
         "which no robot knows",
     )
     given = parser.parse_args()
+    if given.no_held_episodes and given.learner != "q":
+        raise UserError(f"--no-held-episodes: learner {given.learner!r} holds none. Valid: q")
     families = {TaskId.parse(task).family for task in given.tasks}
     if given.next_goal_first and (others := sorted(families - {*PATROLS})):
         raise UserError(
@@ -55,6 +65,11 @@ def arguments() -> argparse.Namespace:
             f"{', '.join(PATROLS)}"
         )
     return given
+
+
+def holds_none(learner: OffPolicyLearner) -> NDArray[np.intp]:
+    """(B,) no skill is held in any simulation, in place of `OffPolicyLearner._held`."""
+    return np.full(learner.learner.env.num_envs, NO_OVERRIDE)
 
 
 PATROLS: dict[str, type[Patrol]] = {each.name: each for each in (Patrol, BodyPatrol)}
@@ -88,6 +103,8 @@ def main() -> None:
     All masters of a task learn at once, each from its own episodes and with its own randomness.
     """
     given = arguments()
+    if given.no_held_episodes:
+        setattr(OffPolicyLearner, "_held", holds_none)  # noqa: B010
     if given.next_goal_first:
         for patrol in PATROLS.values():
             setattr(patrol, "fields", next_goal_first(patrol.fields))  # noqa: B010
