@@ -110,9 +110,10 @@ def finetune(
     tasks = select_tasks(bundle, task)
     numbers = [resolve_task(bundle, each)[1] for each in tasks]
     names = _names(bundle, tasks, name, replacing)
+    if unfreeze is not None:
+        name_of_new_skill(bundle)  # refused before anything is learned
     # Whose masters get another head is another bundle.
     continued = bundle.manifest if unfreeze is None else None
-    new_skill = "" if unfreeze is None else name_of_new_skill(bundle)
     check_target(path, overwrite=overwrite, continued=continued)
     plain, _ = task_config(bundle, tasks[0], seed=seed, robot=robot, sim_params=sim_params)
     started = start_from is not None
@@ -156,47 +157,74 @@ def finetune(
             on_update=on_update,
             say=say,
         )
-        agent = adapted.learner.agent
-        data = [network_bytes(agent.masters, g, agent.normalizer, n) for g, n in enumerate(names)]
-        graphs = [(each, agent.masters, g) for g, each in enumerate(data)]
-        skill = b""
-        if unfreeze is not None:
-            skill = network_bytes(agent.skills, unfreeze.skill, agent.normalizer, new_skill)
-            graphs.append((skill, agent.skills, unfreeze.skill))
-        parity = check_parity(graphs, agent.normalizer, bundle.golden.observation, seed)
-        scored = scored_episodes(adapted.learner.family.ticks)
-        limits = [adapted.learner.reference_returns[number] for number in numbers]
-        entries = [
-            master_entry(
-                str(task),
-                [point],
-                limit,
-                provenance_of(config, facts, point.steps, point.updates),
-                scored,
-            )
-            for task, point, limit in zip(tasks, adapted.final, limits, strict=True)
-        ]
-        grown = bundle
-        if unfreeze is not None:
-            derivation = Derivation(
-                skill=bundle.manifest.skills[unfreeze.skill],
-                kl=adapted.kl,
-                kl_limit=unfreeze.kl_limit,
-                provenance=entries[0].provenance,
-            )
-            grown = with_derived_skill(bundle, new_skill, skill, derivation)
-            # It was learned in the place of the old one.
-            data = [
-                with_moved_output(d, n, unfreeze.skill) for n, d in zip(names, data, strict=True)
-            ]
+        made = _Learned(bundle, config, names, tasks, numbers, adapted, unfreeze, facts)
+        grown, masters, parity = _exported(made)
         check_target(path, overwrite=overwrite, continued=continued)  # nothing came meanwhile
-        whole = add_masters(
-            grown, dict(zip(names, zip(entries, data, strict=True), strict=True)), path
-        )
+        whole = add_masters(grown, masters, path)
         if whole.skill_hashes()[: len(bundle.skills)] != bundle.skill_hashes():
             raise UserError(f"{path}: the skill files changed; the bundle must not be used")
         curves = dict(zip(names, adapted.curves, strict=True))
         return Finetuned(whole, tasks, curves, adapted, parity, config)
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """Masters that were learned for a bundle, and a copy of a skill."""
+
+    bundle: Bundle  # of the skills
+    config: TrainConfig
+    names: list[str]  # of the masters
+    tasks: list[TaskId]
+    numbers: list[int]  # of the tasks
+    adapted: AdaptationResult
+    unfreeze: Unfreeze | None
+    facts: dict[str, object]
+
+    def entries(self) -> list[Master]:
+        """The manifest's descriptions of the masters."""
+        learner = self.adapted.learner
+        scored = scored_episodes(learner.family.ticks)
+        limits = [learner.reference_returns[number] for number in self.numbers]
+        return [
+            master_entry(
+                str(task),
+                [point],
+                limit,
+                provenance_of(self.config, self.facts, point.steps, point.updates),
+                scored,
+            )
+            for task, point, limit in zip(self.tasks, self.adapted.final, limits, strict=True)
+        ]
+
+
+def _exported(made: _Learned) -> tuple[Bundle, dict[str, tuple[Master, bytes]], Parity]:
+    """The bundle with the new skill, if there is one, and the masters' entries and ONNX files.
+
+    Raises:
+        UserError: torch and ONNX Runtime differ.
+    """
+    bundle, unfreeze, entries = made.bundle, made.unfreeze, made.entries()
+    agent, names = made.adapted.learner.agent, made.names
+    data = [network_bytes(agent.masters, g, agent.normalizer, n) for g, n in enumerate(names)]
+    graphs = [(each, agent.masters, g) for g, each in enumerate(data)]
+    new_skill, skill = "", b""
+    if unfreeze is not None:
+        new_skill = name_of_new_skill(bundle)
+        skill = network_bytes(agent.skills, unfreeze.skill, agent.normalizer, new_skill)
+        graphs.append((skill, agent.skills, unfreeze.skill))
+    parity = check_parity(graphs, agent.normalizer, bundle.golden.observation, made.config.seed)
+    grown = bundle
+    if unfreeze is not None:
+        derivation = Derivation(
+            skill=bundle.manifest.skills[unfreeze.skill],
+            kl=made.adapted.kl,
+            kl_limit=unfreeze.kl_limit,
+            provenance=entries[0].provenance,
+        )
+        grown = with_derived_skill(bundle, new_skill, skill, derivation)
+        # It was learned in the place of the old one.
+        data = [with_moved_output(d, n, unfreeze.skill) for n, d in zip(names, data, strict=True)]
+    return grown, dict(zip(names, zip(entries, data, strict=True), strict=True)), parity
 
 
 def _as_in(graph: OnnxGraph, network: NetworkConfig) -> NetworkConfig:
