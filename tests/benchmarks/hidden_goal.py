@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sim.interface import Floats
 from sim.seeding import episode_rng
 from sim.tasks.body_patrol import BodyPatrol
+from tests.benchmarks import one_line_errors
 from tests.benchmarks.planner import Route, Skilled, steer
 
 RANDOM = (0.0, 0.1, 0.3, 1.0)  # parts of the decisions
@@ -45,6 +46,7 @@ def decisions(random: float) -> tuple[Floats, NDArray[np.bool_]]:
     return np.array(shown), np.array(second)
 
 
+@one_line_errors
 def main() -> None:
     """A line for each part of random decisions."""
     for random in RANDOM:

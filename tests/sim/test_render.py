@@ -142,11 +142,11 @@ def test_a_gif_keeps_its_pace(tmp_path, monkeypatch):
     blank(monkeypatch)
     film(ROBOT, [drive(0, 0, 9)], tmp_path / "a.gif", fps=40, size=(64, 48))
     # Every second tick, 2 / 40 s each.
-    assert durations(tmp_path / "a.gif") == [50, 50, 50, 50, render.PAUSE]
+    assert durations(tmp_path / "a.gif") == [50, 50, 50, 50, 1000 * render.PAUSE]
     film(ROBOT, [drive(0, 0, 9)], tmp_path / "b.gif", fps=30, size=(64, 48))
     *times, last = durations(tmp_path / "b.gif")  # GIF has no 33.3 ms, but 8 of them are 270
     assert set(times) == {30, 40}
-    assert (len(times), sum(times), last) == (8, 270, render.PAUSE)
+    assert (len(times), sum(times), last) == (8, 270, 1000 * render.PAUSE)
 
 
 def durations(path):
