@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mlsh_ros.control.clock import FASTEST
 from mlsh_ros.messages.fault_injection import INJECTIONS
 from sim.errors import UserError, unknown
 
@@ -222,7 +223,7 @@ SIM_NODE = (
         1.0,
         "Simulated seconds per second, in realtime mode; values other than 1 need use_sim_time.",
         low=0.1,
-        high=20.0,
+        high=FASTEST,
     ),
     Param("robot", "omni", "Robot to simulate: a shipped one by name, or a folder."),
     Param(

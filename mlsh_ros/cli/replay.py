@@ -38,7 +38,8 @@ def replay(
 
     Status 0: all ticks are equal and the recording is complete. 1: there is a difference, and the
     first one is printed; or a file cannot be read. 2: wrong usage. 3: all comparable ticks are
-    equal, but the recording has gaps or is truncated, or another bundle ran in a part of it.
+    equal, but the recording has gaps or records that cannot be read, or is truncated, or another
+    bundle ran in a part of it.
     """
     from mlsh_ros.recording.bag_reader import Recording
     from mlsh_ros.recording.replay import replay as compare

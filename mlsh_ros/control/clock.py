@@ -205,24 +205,29 @@ class SimulatedClock:
     def set_time(self, moment: float) -> None:
         """Set the time; called by the receiving thread."""
         with self._new_data:
+            now, (began, since) = self._steady(), self._anchor
+            heard, self._heard = self._heard, now
             if moment == self._now:
                 return
-            now, (began, since) = self._steady(), self._anchor
-            if jump := self._jump_to(moment, now):
+            if jump := self._jump_to(moment, now - heard):
                 self._jump, self._since = jump, (moment, now)  # it is of no pace
-            self._heard = now
             if not 0 <= moment - began < SLOWEST * (now - since):  # NaN: the first word
                 self._moved, self._anchor = now, (moment, now)
             self._now = moment
             self._take_pace(now)
             self._new_data.notify_all()
 
-    def _jump_to(self, moment: float, now: float) -> str:
-        """Describes a jump of the time; empty if there is none, as with the first message."""
+    def _jump_to(self, moment: float, passed: float) -> str:
+        """Describes a jump of the time; empty if there is none, as with the first message.
+
+        Args:
+            moment: the new time, s.
+            passed: s of the system's clock since the message before.
+        """
         if moment < self._now - EXACT:
             return f"went back by {self._now - moment:.3f} s"
         # What was lost while the receiving thread stood still is as much as time has passed.
-        if moment - self._now > FASTEST * (now - self._heard) + self._patience:
+        if moment - self._now > FASTEST * passed + self._patience:
             return f"went forward by {moment - self._now:.3f} s at once"
         return ""
 

@@ -37,9 +37,7 @@ class TaskScore:
     master: str  # its name in the bundle
     episodes: int  # number of episodes that were driven
     return_mean: float  # mean return of an episode
-    return_deviation: (
-        float | None
-    )  # standard deviation of the return over episodes; None of a single one
+    return_deviation: float | None  # standard deviation of the return; None of a single episode
     return_worst: float  # return of the worst episode
     reference_returns: ReferenceReturns  # mean returns of other policies in the very same episodes
     success: float  # fraction of the episodes that were solved

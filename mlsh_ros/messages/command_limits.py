@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from sim.interface import Floats, Interface
 
-ROUNDING = 1e-6  # of a value, and of its unit: a message may carry float32
+ROUNDING = 1e-6  # more than float32, which a message may carry, changes a value by
 
 
 def violation(interface: Interface, command: Floats) -> str:
@@ -34,9 +34,9 @@ def moving(interface: Interface, command: Floats) -> NDArray[np.bool_]:
 
 
 def rounding(values: Floats) -> Floats:
-    """The largest difference that float32 makes to values, which may be of any size.
+    """A millionth of the values, or of 1 where that is more.
 
-    It is that of the values themselves. One of the limits' size would take motion for rest where
-    the limits are so wide that they limit nothing.
+    A part of the range of the limits would take motion for rest where they are so wide that they
+    limit nothing.
     """
     return np.asarray(ROUNDING * np.maximum(np.abs(values), 1.0))

@@ -198,16 +198,16 @@ def _check_contents(manifest: Manifest, files: dict[str, bytes], source: Path) -
     clips, work = {}, 0
     for skill, name in zip(manifest.skills, manifest.skill_files, strict=True):
         if skill in manifest.imported:
-            each = check_imported(files[name], f"{source}/{name}", *sizes)
+            own = check_imported(files[name], f"{source}/{name}", *sizes)
         else:
-            clips[name], each = check_network(files[name], f"{source}/{name}", *sizes)
-        work += each
+            clips[name], own = check_network(files[name], f"{source}/{name}", *sizes)
+        work += own
     for name in manifest.masters:
         file = f"masters/{name}.onnx"
-        clips[file], each = check_network(
+        clips[file], own = check_network(
             files[file], f"{source}/{file}", sizes[0], len(manifest.skills)
         )
-        work += each
+        work += own
     # Golden rows need not reach the clip, so that another one would pass them.
     if len(set(clips.values())) > 1:
         raise UserError(

@@ -25,15 +25,16 @@ from policies.bundle.onnx_reader import (
     tensor_of,
     to_bytes,
 )
-from policies.bundle.work import ELEMENT, check_work
+from policies.bundle.work import ELEMENT, PIECE, check_work
 from sim.errors import UserError, listed, short
 
 MAX_NODES = 500
 MAX_ELEMENTS = 2**16  # of a tensor, for one observation
 MAX_CONSTANT = 2**22  # of a tensor of weights
 MAX_AXES = 6
-# Observations for which shapes are computed; what fits both numbers fits any.
-ROWS = (3, 5)
+# Observations for which shapes are computed: as many as run at a time on a robot and when a bundle
+# is loaded, and two numbers that are no size of a tensor by chance.
+ROWS = (1, 3, 5, PIECE)
 Shape = tuple[int, ...]
 Array = NDArray[np.generic]
 
@@ -112,7 +113,8 @@ def _work(node: Node, shapes: dict[str, Shape]) -> int:
     taken, made = (prod(shapes.get(name, ())) for name in (node.inputs[0], node.outputs[0]))
     if node.kind not in ("Gemm", "MatMul"):
         return ELEMENT * max(taken, made)
-    return made * shapes[node.inputs[0]][0 if node.integers.get("transA", (0,))[0] else 1]
+    inner = shapes[node.inputs[0]][0 if node.integers.get("transA", (0,))[0] else 1]
+    return made * max(inner, 1)
 
 
 def _add_shape(
@@ -123,6 +125,8 @@ def _add_shape(
     what = f"{where}: operator {node.kind} of {short(node.outputs[:1])}"
     if len(node.outputs) != 1 or node.outputs[0] in shapes:
         raise UserError(f"{what}: one output with a name of its own is expected")
+    if not node.inputs:
+        raise UserError(f"{what}: it has no input")
     if missing := [name for name in node.inputs if name and name not in shapes]:
         raise UserError(f"{what}: its input {missing[0]!r} is not computed before it")
     try:

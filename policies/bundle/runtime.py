@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from policies.bundle.bundle import Bundle
 from policies.bundle.onnx_reader import INPUT, OUTPUT
+from policies.bundle.work import PIECE
 from sim.errors import UserError, short
 
 Float32 = NDArray[np.float32]
-PIECE = 64  # golden rows that run at a time, so that a wide network needs little memory
 TOLERANCE = 1e-5  # absolute, of golden rows and of the export's parity gate
 
 

@@ -11,6 +11,7 @@ from sim.errors import UserError
 # Multiplications of a network for one observation: some 10 ms on a slow core. A policy with layers
 # of 1024, 1024 and 512 units has 1.6 million.
 MAX_WORK = 2**24
+PIECE = 64  # golden rows that run at a time, so that a wide network needs little memory
 ELEMENT = 16  # multiplications that an element of another operator counts as, such as a tanh
 # Of all networks for all golden rows, which every loader computes: one or two seconds. 64 rows, as
 # an export writes them, leave 33 million for each row.

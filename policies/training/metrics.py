@@ -22,7 +22,7 @@ from sim.files.output import replacing
 
 Row = dict[str, float]
 # What stands in every row of a run.
-MOST_BYTES = 2**25  # of metrics.csv; 30,000 iterations of eight tasks and four skills
+MOST_BYTES = 2**28  # of metrics.csv; 250,000 iterations of eight tasks and four skills
 ALWAYS = {"iteration", "steps", "seconds", "mutual_information", "skill_distance", "reset_skill"}
 
 

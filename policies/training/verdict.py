@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -135,10 +135,7 @@ def explain(evidence: Evidence, method: MlshConfig | None = None) -> str:
         return ""
     tasks = ", ".join(f"{task} at {100 * score:.0f} %" for task, score in evidence.poor.items())
     measured = {
-        Verdict.COLLAPSED: (
-            f"masters choose alike on all tasks, {evidence.information:.2f} of "
-            f"{bits(evidence.skills, len(evidence.scores)):.2f} bits{_apart(evidence.distance)}"
-        ),
+        Verdict.COLLAPSED: "; ".join(_collapsed(evidence)),
         Verdict.TOO_FEW_SKILLS: f"{evidence.skills} for {len(evidence.scores)}",
         Verdict.MASTERS_UNDECIDED: "alone, one of them serves each task",
         Verdict.NEEDS_SEQUENCE: "masters have to change skills within an episode",
@@ -148,9 +145,13 @@ def explain(evidence: Evidence, method: MlshConfig | None = None) -> str:
     return f"{verdict.value}{told}: {tasks}" + (f". Try {', '.join(advice)}" if advice else "")
 
 
-def _apart(distance: float | None) -> str:
-    alike = distance is not None and distance < ALIKE
-    return f"; two skills are {distance:.2f} apart" if alike else ""
+def _collapsed(evidence: Evidence) -> Iterator[str]:
+    """Describes what is alike: the choices of the masters, two skills, or both."""
+    if evidence.chosen_alike:
+        possible = bits(evidence.skills, len(evidence.scores))
+        yield f"masters choose alike on all tasks, {evidence.information:.2f} of {possible:.2f} bits"
+    if evidence.distance is not None and evidence.distance < ALIKE:
+        yield f"two skills are {evidence.distance:.2f} apart"
 
 
 def _advice(verdict: Verdict, evidence: Evidence, method: MlshConfig | None) -> list[str]:

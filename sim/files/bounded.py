@@ -20,10 +20,7 @@ def read_bounded(path: Path, most: int) -> bytes:
     if path.exists() and not path.is_file():  # a pipe would be waited for, without an end
         raise UserError(f"{path}: not a file")
     with path.open("rb") as stream:
-        data = stream.read(min(path.stat().st_size, most) + 1)
-        # What is told of a size may be wrong, as of files under /proc.
-        if len(data) <= most:
-            data += stream.read(most + 1 - len(data))
+        data = stream.read(most + 1)
     if len(data) > most:
         raise UserError(f"{path}: larger than {most:,} bytes")
     return data
@@ -43,6 +40,7 @@ def read_lines(path: Path, most: int, errors: str = "strict") -> list[str]:
         OSError: it is missing or not readable.
     """
     text = read_bounded(path, most).decode(errors=errors)
-    if text.count("\n") + text.count("\r") > MOST_LINES:  # each becomes an object
+    ends = text.count("\n") + text.count("\r") - text.count("\r\n")
+    if ends > MOST_LINES:  # each line becomes an object
         raise UserError(f"{path}: more than {MOST_LINES:,} lines")
     return list(StringIO(text, newline=""))

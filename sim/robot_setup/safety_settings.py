@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.interface import ActionTerm, Interface, ObservationTerm, ranges, spread
 
@@ -96,7 +97,7 @@ def _tracking(action: ActionTerm, tick: float) -> Iterator[str]:
         )
 
 
-def _blind(action: ActionTerm, wrong: np.typing.NDArray[np.bool_]) -> list[int]:
+def _blind(action: ActionTerm, wrong: NDArray[np.bool_]) -> list[int]:
     """Returns the first element that is measured and wrong, if there is one."""
     found = [i for i in np.flatnonzero(wrong).tolist() if action.measured[i] is not None]
     return found[:1]

@@ -1,4 +1,4 @@
-"""Scores of trainings by seed, in the last fifth of the steps: docs/results/verdicts.md.
+"""Scores of trainings by seed, in the last fifth of the steps.
 
 python -m tests.benchmarks.seeds ring_bandits --seeds 4 5 6 --steps 2000000 --set mlsh.probe=none
 
@@ -17,6 +17,7 @@ from policies.mlsh.presets import preset
 from policies.mlsh.skill_probe import Probe
 from policies.training.metrics import Row, describe
 from policies.training.verdict import evidence_of, judge
+from sim.tasks.registry import make_family
 from tests.benchmarks import one_line_errors
 
 
@@ -41,7 +42,7 @@ class EffectProbe(Probe):
 
 def train(given: argparse.Namespace, seed: int) -> tuple[dict[str, float], list[int], str]:
     """Scores by task, numbers of the skills that were reset, and the verdict."""
-    base = preset("default", given.family, "omni", seed)
+    base = preset("default", given.family, make_family(given.family).robot, seed)
     config = base.with_values([f"steps={given.steps}", *given.settings, "threads=1"])
     learner, rows = Mlsh(config), list[Row]()
     if given.effect:

@@ -57,6 +57,10 @@ DAMAGED = {
         "damaged chunk (ZstdError: 3 bytes, at most 2 are expected)",
     ),
     "checksum": (chunk(b"abc", crc=1), "damaged chunk (McapError: its checksum does not match)"),
+    "a size beyond all bounds": (
+        chunk(b"abc", size=2**60),
+        f"damaged chunk ({2**60} bytes)",
+    ),
     "ends in a head": (chunk(b"abc"), "damaged chunk (it ends within a record)"),
     "ends in a record": (
         chunk(record(MESSAGE, bytes(30))[:-1]),
@@ -77,6 +81,20 @@ def test_what_cannot_be_read_is_passed_over_and_counted(name, tmp_path):
     for _ in range(2):  # each pass counts for itself
         assert len(list(recording.entries())) == 3
         assert recording.unreadable == [f"what cannot be read is passed over: 2 x {what}"]
+
+
+def test_the_checksum_of_the_data_says_nothing_of_a_chunk_that_is_passed_over(tmp_path):
+    """It is that of the data as they were written; they were read to their end all the same."""
+    path = mcap(tmp_path / "bag.mcap", *THREE)
+    whole = path.read_bytes()[: -len(record(DATA_END, bytes(4)))]
+    bad = chunk(b"abc", crc=1)
+    path.write_bytes(whole + bad + record(DATA_END, struct.pack("<I", 12345)))
+    file = File(path)
+    assert len(list(file.records())) == 3
+    assert file.cut == ""
+    path.write_bytes(whole + record(DATA_END, struct.pack("<I", 12345)))
+    assert len(list(file.records())) == 3
+    assert "the checksum of the data does not match" in file.cut
 
 
 def test_a_short_chunk_record_is_passed_over(tmp_path):

@@ -122,7 +122,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         read_bounded(tmp_path / "a", 5)
 
 
-@pytest.mark.parametrize("end", ["\n", "\r"])
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
 def test_lines_are_counted(tmp_path, end):
     path = tmp_path / "a.csv"
     path.write_bytes(end.encode() * MOST_LINES)

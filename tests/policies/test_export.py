@@ -10,7 +10,14 @@ import yaml
 
 from policies.bundle import export as module
 from policies.bundle.bundle import load_bundle
-from policies.bundle.export import check_parity, export, master_entry, network_bytes, provenance_of
+from policies.bundle.export import (
+    Parity,
+    check_parity,
+    export,
+    master_entry,
+    network_bytes,
+    provenance_of,
+)
 from policies.bundle.manifest import MANIFEST
 from policies.bundle.onnx_reader import ACTIVATIONS, OPERATORS, read_graph
 from policies.bundle.runtime import TOLERANCE, Network, load_master, load_skills
@@ -148,6 +155,11 @@ def test_nan_does_not_pass_the_gate(learner):
             OBSERVATIONS,
             seed=0,
         )
+
+
+@pytest.mark.parametrize("differences", [(np.nan, 0.0), (0.0, np.nan), (np.nan, np.nan)])
+def test_a_difference_that_is_no_number_is_the_worst(differences):
+    assert np.isnan(Parity(*differences).worst)
 
 
 # Graphs ---------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from policies.bundle.bundle import check_bundle, load_bundle
 from policies.bundle.imported_graph import SHAPES, check_imported
 from policies.bundle.manifest import MANIFEST, make_manifest, sha256
 from policies.bundle.runtime import Network, load_skills
-from policies.bundle.work import ELEMENT, MAX_WORK
+from policies.bundle.work import ELEMENT, MAX_WORK, PIECE
 from policies.mlsh.presets import default_config
 from policies.skill_import import importer, reading
 from policies.skill_import.importer import import_skills
@@ -386,6 +386,34 @@ def repeated(count, kind, *weights):
     nodes = [op("MatMul", "observation", "wide", out="x0")]
     nodes += [op(kind, f"x{i}", *weights, out=f"x{i + 1}") for i in range(count)]
     return [*nodes, op("MatMul", f"x{count}", "narrow", out="output")]
+
+
+@pytest.mark.parametrize("kind", sorted(SHAPES))
+def test_an_operator_without_inputs_is_refused(kind):
+    nodes = [op(kind, out="x"), op("MatMul", "observation", "w", out="output")]
+    made = model(nodes, IN, OUT, W)
+    made.graph.input[0].name, made.graph.output[0].name = "observation", "output"
+    with pytest.raises(UserError, match=f"^skill: operator {kind} of .*: it has no input$"):
+        check_imported(made.SerializeToString(), "skill", IN, OUT)
+
+
+def test_work_that_grows_with_the_square_of_the_rows_is_counted():
+    """Rows by rows, as many as run at a time when a bundle is loaded."""
+    nodes = [
+        op("Gemm", "observation", "observation", out="square", transB=1),
+        *(op("MatMul", "square", f"x{i}", out=f"x{i + 1}") for i in range(200)),
+        op("MatMul", "x200", "narrow", out="output"),
+    ]
+    nodes.insert(0, op("MatMul", "observation", "wide", out="x0"))
+    weights = {
+        "wide": np.zeros((IN, 2000), np.float32),
+        "narrow": np.zeros((2000, OUT), np.float32),
+    }
+    made = model(nodes, IN, OUT, weights)
+    made.graph.input[0].name, made.graph.output[0].name = "observation", "output"
+    work = IN * PIECE + 2000 * (IN + OUT) + 200 * 2000 * PIECE
+    with pytest.raises(UserError, match=f"^skill: {work:,} multiplications for one obs"):
+        check_imported(made.SerializeToString(), "skill", IN, OUT)
 
 
 @pytest.mark.parametrize(

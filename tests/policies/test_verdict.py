@@ -202,6 +202,25 @@ def test_one_line_names_the_tasks_and_what_to_do(name):
         assert "Try" not in explain(evidence)  # nothing is known of the training
 
 
+@pytest.mark.parametrize(
+    ("information", "distance", "said"),
+    [
+        (0.05, 0.4, "(masters choose alike on all tasks, 0.05 of 1.00 bits)"),
+        (0.05, 0.02, "(masters choose alike on all tasks, 0.05 of 1.00 bits; two skills are 0.02"),
+        (0.4, 0.02, "(two skills are 0.02 apart)"),
+    ],
+)
+def test_a_collapse_is_said_by_what_is_alike(information, distance, said):
+    evidence = scored(
+        *(0.9, 0.3),
+        information=information,
+        distance=distance,
+        alone=((0.9, 0.85), (0.3, 0.25)),
+    )
+    assert judge(evidence) is Verdict.COLLAPSED
+    assert said in explain(evidence)
+
+
 def test_a_task_may_be_probed_before_it_has_a_master():
     row = {"return/a": 0.5, "alone/b/skill-0": 0.1, "alone/b/skill-1": 0.2, "skill_distance": 0.5}
     limits = [ReferenceReturns(0.0, 0.0, 1.0)] * 2
