@@ -37,8 +37,15 @@ class CommandGate:
     sent while watchdog_node is alive: braking from two different commands would make the robot
     jump. If it ends before the robot is at rest, braking continues from its last command.
 
+    Braking begins between two ticks. Its first step is the part of one that has passed since the
+    last command, so that two commands never follow each other faster than the rate limit permits.
+
     Args:
         interface: with limits, rate limits and the safe command.
+        supervisor: of the robot's states.
+        send: publishes a command.
+        watch: returns the newest heartbeat of watchdog_node.
+        paced: whether time passes by itself; in lockstep each command is a tick.
     """
 
     def __init__(
@@ -47,9 +54,12 @@ class CommandGate:
         supervisor: Supervisor,
         send: Send,
         watch: Callable[[], WatchdogReport | None] = lambda: None,
+        *,
+        paced: bool = False,
     ) -> None:
         self.interface, self._supervisor, self._send = interface, supervisor, send
-        self._watch = watch
+        self._watch, self._paced = watch, paced
+        self._driven = False  # the command in force is one of a tick
         self._step = interface.rate_step * (1 + ROUNDING) + ROUNDING  # (A,)
         self.command: Floats | None = None  # (A,) in force; None: this session has sent none
         self._before: Floats | None = None  # (A,) that the first command follows
@@ -66,7 +76,7 @@ class CommandGate:
             patience: s after which watchdog_node brakes; None: no watchdog.
         """
         self.command, self._before, self._patience = None, initial, patience
-        self._given_away = False
+        self._given_away = self._driven = False
 
     def close(self) -> None:
         """End the session: no command is in force."""
@@ -112,6 +122,7 @@ class CommandGate:
                 f"{command[i]:.4g}, at most {self.interface.rate_step[i]:.4g} a tick is allowed",
             )
         before()
+        self._driven = True
         self._put(command, now, stamp)
         return True
 
@@ -130,12 +141,19 @@ class CommandGate:
             brought = watch.command
             if brought is None or is_safe(self.interface, brought):
                 brought = self.interface.safe_command
-            self.command = brought
+            self.command, self._driven = brought, False
         if self._at_rest:
             return False
         if watch is None or not watch.lives:
-            self._put(self.interface.brake(self.command), now, stamp)
+            self._put(self._braked(self.command, now), now, stamp)
         return True
+
+    def _braked(self, command: Floats, now: float) -> Floats:
+        """Nearer to the safe command by a tick, or by what has passed of one since `drive`."""
+        braked = self.interface.brake(command)
+        first, self._driven = self._driven and self._paced, False
+        passed = (now - self._sent) / self.interface.control_dt
+        return command + max(passed, 0.0) * (braked - command) if first and passed < 1 else braked
 
     @property
     def _at_rest(self) -> bool:

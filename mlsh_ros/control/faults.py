@@ -22,6 +22,7 @@ FAULTS = {
     "estop_lost": "no messages arrive on the emergency stop topic",
     "second_publisher": "two nodes publish a topic that permits only one: commands, decisions, "
     "a sensor or the clock",
+    "no_receiver": "no node receives a topic of the commands, so that the robot is not driven",
     "start_out_of_limit": "the robot's measured state is outside the limits of its commands, or "
     "not in its start pose",
     "watchdog": "the watchdog stops the robot because commands are missing or violate a rule",

@@ -14,6 +14,10 @@ PERIOD = 0.1  # s between two looks at the commands, and between two heartbeats
 # Commands of each topic that are handled after a pause of this process, before what is known of
 # the commands counts again: the first one may have waited from before the pause.
 AFTER_PAUSE = 2
+# s of braking for which an element that may have been moved since is not commanded, where it is
+# measured, but no measurement has come yet.
+MEASURING = 0.5
+SLOWER = 1.25  # times what the rate limit needs, that braking after an emergency stop may take
 
 
 class Watchdog:
@@ -55,6 +59,7 @@ class Watchdog:
         self.command: Floats = self._unknown.copy()  # (A,) last heard, or braking; NaN: unknown
         # (A,) commands to be heard since this process stood still, until one is known again
         self._doubtful = np.zeros(len(self.command), np.intp)
+        self._waited = 0  # braking commands for which a measurement has been waited for
         self._since = np.zeros(len(self.command))  # (A,) s, when it was heard or sent
         self._heard = np.zeros(len(self.command))  # (A,) s, from when on another one is awaited
         self._forgiven = False  # that this process was held up, since the newest command
@@ -90,6 +95,15 @@ class Watchdog:
         late = self._oldest + self.patience
         return late if self._stop is None else min(late, self._rest_by)
 
+    def pause(self, now: float) -> float:
+        """s until the next look: at the deadline, and after `PERIOD` at the latest.
+
+        Args:
+            now: s, by the clock of the commands; NaN if that is not known yet.
+        """
+        deadline = self.deadline
+        return PERIOD if deadline is None or not now < deadline else min(PERIOD, deadline - now)
+
     @property
     def _oldest(self) -> float:
         """Time of the oldest element that moves the robot, s; it does not rest."""
@@ -124,7 +138,8 @@ class Watchdog:
         """Require the robot to stop: skill_node brakes, and must begin within `patience`."""
         if self._stop is None:
             self._stop = now + self.patience
-            self._rest_by = self._stop + self.patience + self.interface.time_to_rest(self.command)
+            braking = SLOWER * self.interface.time_to_rest(self.command)
+            self._rest_by = self._stop + self.patience + braking
 
     def release(self) -> None:
         """Handle the release of all emergency stops; they hold until the commands are at rest."""
@@ -176,7 +191,8 @@ class Watchdog:
         """Next command (A,) on the way to the safe one, to be sent every tick.
 
         NaN where neither a command has been heard nor the robot's state is measured: to send
-        anything there could make it jump.
+        anything there could make it jump. Likewise, for `MEASURING` s at most, where the robot may
+        have been moved since the last command and a measurement is still to come.
 
         Args:
             now: s, by the clock of the commands.
@@ -184,14 +200,19 @@ class Watchdog:
         # A command that moves the robot is braked before it is as old as this.
         old = now - self._since > 2 * self.patience + PERIOD
         unknown, doubtful = np.isnan(self.command), old | (self._doubtful > 0)
+        waits = np.zeros(len(unknown), bool)
         if (unknown | doubtful).any():
             measured = self._measured()
-            taken = unknown | (doubtful & ~np.isnan(measured))
-            self.command = np.where(taken, measured, self.command)
+            known = ~np.isnan(measured)
+            self.command = np.where(unknown | (doubtful & known), measured, self.command)
+            if self._waited * self.interface.control_dt < MEASURING:
+                waits = doubtful & ~known & ~unknown & self.interface.is_measured
+            self._waited += 1
         self._braking = True
-        self._doubtful[:], self._since[:] = 0, now
-        self.command = self.interface.brake(self.command)
-        return self.command
+        self._doubtful = np.where(waits, np.maximum(self._doubtful, 1), 0)
+        self._since = np.where(waits, self._since, now)
+        self.command = np.where(waits, self.command, self.interface.brake(self.command))
+        return np.where(waits, np.nan, self.command)
 
     def _ignores(self, command: Floats, now: float) -> str:
         """Describes how a command violates an emergency stop; empty if it does not."""

@@ -16,7 +16,7 @@ from mlsh_ros.messages.topics import RECORDER_STATE, RECORDING
 from mlsh_ros.nodes.master_node import RESPONSE_TOPIC
 from mlsh_ros.nodes.reporter import Reporter
 from mlsh_ros.nodes.safety_listener import SafetyListener
-from mlsh_ros.nodes.uniqueness import SinglePublishers
+from mlsh_ros.nodes.uniqueness import Receivers, SinglePublishers
 from mlsh_ros.nodes.watchdog_link import WatchdogLink
 from policies.bundle.bundle import Bundle, load_bundle
 from sim.errors import UserError
@@ -44,6 +44,7 @@ class ArmingChecks:
         sensors: guarded by `new_data`.
         clock: of the ticks.
         new_data: notified when a sensor has come.
+        receivers: of the commands.
         lockstep: whether time stands until the answer.
     """
 
@@ -59,6 +60,7 @@ class ArmingChecks:
         sensors: SensorBuffer,
         clock: Time,
         new_data: threading.Condition,
+        receivers: Receivers,
         *,
         lockstep: bool,
     ) -> None:
@@ -70,6 +72,7 @@ class ArmingChecks:
             new_data,
             lockstep,
         )
+        self._receivers = receivers
         self._recorder = "", 0.0  # what recorder_node says of itself, and when it did, s
         self._recorder_spoke = threading.Condition()
 
@@ -138,10 +141,12 @@ class ArmingChecks:
             return why
         if deaf := self._safety.catch_up():
             return deaf
-        if fault := self.fault():
+        if fault := self.fault() or self._clock.fault():
             return str(fault)
         if tripped := self._watchdog.tripped():
             return tripped
+        if unreceived := self._receivers.missing():
+            return f"{unreceived}; start the driver of the robot"
         if not self._node.publisher_count(RESPONSE_TOPIC):
             return f"no node publishes {RESPONSE_TOPIC!r}; master_node must be running"
         with self._new_data:

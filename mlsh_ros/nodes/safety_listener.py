@@ -10,6 +10,7 @@ from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.utilities import get_rmw_implementation_identifier
 from std_msgs.msg import Bool
 
 from mlsh_ros.control.clock import steady_time
@@ -232,6 +233,7 @@ class GidInfo(ctypes.Structure):
 
 
 NOTHING_THERE = 401  # RCL_RET_SUBSCRIPTION_TAKE_FAILED
+TRACEABLE = "rmw_fastrtps"
 Word = tuple[bytes, bool, int]  # whose, pressed, the number of the message
 
 
@@ -239,8 +241,11 @@ def word_taker() -> Callable[[Any], Word | None]:
     """Returns a function that takes the next std_msgs/Bool of a subscription and its publisher.
 
     rclpy does not report the publisher of a message, rcl does. If rcl cannot be loaded, the
-    publisher is NOBODY, which `EmergencyStop` treats more strictly.
+    publisher is NOBODY, which `EmergencyStop` treats more strictly; and with middleware that does
+    not name it as the ROS graph does (https://github.com/ros2/rmw_cyclonedds/issues/377).
     """
+    if not get_rmw_implementation_identifier().startswith(TRACEABLE):
+        return _anonymous
     try:
         take = ctypes.CDLL("librcl.so").rcl_take
         reset_error = ctypes.CDLL("librcutils.so").rcutils_reset_error

@@ -52,7 +52,7 @@ from mlsh_ros.nodes.node import (
 from mlsh_ros.nodes.reporter import DIAGNOSTICS_PERIOD, Reporter
 from mlsh_ros.nodes.safety_listener import SafetyListener
 from mlsh_ros.nodes.session_services import SessionServices, describe
-from mlsh_ros.nodes.uniqueness import Single, SinglePublishers
+from mlsh_ros.nodes.uniqueness import Receivers, Single, SinglePublishers
 from mlsh_ros.nodes.watchdog_link import WatchdogLink
 from mlsh_ros.nodes.watchdog_node import WATCHDOG
 from policies.bundle.bound_bundle import load_bound
@@ -127,7 +127,11 @@ class SkillNode(CoreNode):
             )
         self._commander = commander
         self.gate = CommandGate(
-            self.interface, self.supervisor, self._publish, self._watch_of_session
+            self.interface,
+            self.supervisor,
+            self._publish,
+            self._watch_of_session,
+            paced=not self.lockstep,
         )
         self.loop = self._make_loop(make_safety_monitor(manifest, self.values))
         self.session = Session(
@@ -148,6 +152,7 @@ class SkillNode(CoreNode):
             self.destroy_publisher,
         )
         self._singles = SinglePublishers(self, self._single_topics())
+        self._receivers = Receivers(self, {w.topic: w.type for w in writers})
         self._watchdog = WatchdogLink(
             self.interface,
             self.gate,
@@ -231,6 +236,7 @@ class SkillNode(CoreNode):
             self.sensors,
             self.time,
             self._new_data,
+            self._receivers,
             lockstep=self.lockstep,
         )
 
@@ -340,6 +346,8 @@ class SkillNode(CoreNode):
             self.estop.forget_released(steady_time() - KEPT)
         elif others:
             self.supervisor.fault("second_publisher", others)
+        elif self.supervisor.state is State.RUNNING and (gone := self._receivers.missing()):
+            self.supervisor.fault("no_receiver", gone)
 
     def _on_trip(self, text: str) -> None:
         if self.supervisor.state is not State.DISARMED:

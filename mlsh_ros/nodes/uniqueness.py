@@ -1,8 +1,8 @@
-"""Detects other publishers of topics that only one node may publish."""
+"""Looks in the ROS graph for second publishers of a topic, and for those who receive commands."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from rclpy.node import Node
@@ -13,6 +13,7 @@ from mlsh_ros.control.clock import steady_time
 UNKNOWN = "_NODE_NAME_UNKNOWN_"  # what rmw calls a node whose name it has not heard
 INTRODUCTION = 2.0  # s of discovery; a publisher without a node name by then is not of ROS
 REMEMBERED = 30.0  # s after which DDS has forgotten a node that was killed
+HEARING = ("watchdog_node", "recorder_node")  # of our nodes, those who hear the commands
 HINT = "end one (a killed node is remembered for up to 20 s)"
 
 
@@ -89,3 +90,37 @@ class SinglePublishers:
 
 def _full(name: tuple[str, str]) -> str:
     return f"{name[1].rstrip('/')}/{name[0]}"
+
+
+class Receivers:
+    """Checks the ROS graph for the driver of the robot: whoever receives the commands.
+
+    A driver that comes later would get the command of a robot that drives, and jump to it.
+
+    Args:
+        node: that publishes the commands.
+        kinds: type of the commands, by topic.
+    """
+
+    def __init__(self, node: Node, kinds: Mapping[str, str]) -> None:
+        self._node, self._kinds = node, kinds
+
+    def missing(self) -> str:
+        """Describes the first topic that no driver receives; empty if there is none.
+
+        The nodes of this package that hear the commands, in this namespace, are no driver; nor is
+        a node that expects messages of another type, which DDS does not deliver.
+        """
+        own = self._node.get_namespace()
+        for topic, kind in self._kinds.items():
+            infos = self._node.get_subscriptions_info_by_topic(
+                self._node.resolve_topic_name(topic)
+            )
+            others = [i for i in infos if i.node_namespace != own or i.node_name not in HEARING]
+            if any(info.topic_type == kind for info in others):
+                continue
+            if others:
+                name = _full((others[0].node_name, others[0].node_namespace))
+                return f"{name} expects {others[0].topic_type} on {topic!r}, which has {kind}"
+            return f"no node but {' and '.join(HEARING)} receives {topic!r}"
+        return ""

@@ -146,7 +146,7 @@ class WatchdogNode(CoreNode):
             if data is not None and abs(time.time() - received) <= self._max_age:
                 with suppress(MessageError):
                     fields |= reader.read(decoded(data, kind, reader.topic))
-        return self.interface.initial_command(fields)
+        return self.interface.measured_command(fields)
 
     def activate(self) -> None:
         """Start watching."""
@@ -299,7 +299,7 @@ class WatchdogNode(CoreNode):
                 if self._expired(late):
                     return True
                 self._say_beat()
-                due = self.time.steady() + PERIOD
+                due = self.time.steady() + self.watchdog.pause(self.time.now())
                 try:
                     newest = max(self._heard.values())
                     self.time.wait(self._new_data, self.watchdog.deadline, newest, at_most=PERIOD)

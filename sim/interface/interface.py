@@ -21,10 +21,11 @@ from sim.interface.names import RobotName
 from sim.interface.orientation import fold
 from sim.interface.start_pose import StartPose
 from sim.interface.term_sources import WithLaterKeys, drop_later
-from sim.interface.terms import ActionTerm, ObservationTerm, check_tracking
+from sim.interface.terms import TURN, ActionTerm, ObservationTerm, check_tracking
 from sim.interface.validators import STRICT, Floats, Step, Tick, check_steps, check_unique, spread
 
 MAX_TERMS = 1000
+HALF_TURN = np.pi + 1e-3  # rad, of a measurement that wraps, rounded as a message may be
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -250,6 +251,24 @@ class Interface(WithLaterKeys):
             command[..., i] = self._measurement(i, name, element, fields)
         return np.clip(command, *self.limits)
 
+    def measured_command(self, fields: Mapping[str, NDArray[Any]]) -> Floats:
+        """Returns the command (..., A) that the measured state corresponds to; NaN: not measured.
+
+        Unlike `initial_command` it assumes nothing: an element that no tracked term measures is
+        NaN, also where a session begins at the safe command.
+
+        Args:
+            fields: per observation term (..., size). The elements of a missing term are NaN.
+        """
+        shape = next((np.shape(value)[:-1] for value in fields.values()), ())
+        command = np.full((*shape, self.action_size), np.nan)
+        low, high = self.limits
+        for i, by in enumerate(self.measured):
+            # Of what wraps the turn is not known where the limit is wider than one.
+            if by is not None and not (self._wraps(*by) and high[i] - low[i] > TURN):
+                command[..., i] = self._measurement(i, *by, fields)
+        return np.clip(command, low, high)
+
     def start_beyond_limit(self, fields: Mapping[str, NDArray[Any]]) -> str:
         """Describes the first element measured beyond its limit and tolerance; else empty.
 
@@ -257,6 +276,13 @@ class Interface(WithLaterKeys):
         """
         low, high = self.limits
         for i, (name, element) in self._starts.items():
+            raw = float(fields[name][element]) if name in fields else np.nan
+            if self._wraps(name, element) and abs(raw) > HALF_TURN:
+                return (
+                    f"{name}.{element} measures {raw:.4g}: it counts turns, although robot.yaml "
+                    f"says `wraps: true`, and {self.action_names[i]} would turn back; bring it "
+                    "within half a turn of 0 first"
+                )
             value = float(self._measurement(i, name, element, fields))
             if max(low[i] - value, value - high[i]) > self._tolerance[i]:
                 return (
@@ -273,6 +299,11 @@ class Interface(WithLaterKeys):
         silent = [term.initial_command is None for term in self.action for _ in range(term.size)]
         found = zip(self.action_names, silent, self.measured, strict=True)
         return tuple(name for name, says_nothing, by in found if says_nothing and by is None)
+
+    @cached_property
+    def is_measured(self) -> NDArray[np.bool_]:
+        """(A,) True for elements of the command that a tracked term measures."""
+        return np.array([by is not None for by in self.measured])
 
     @cached_property
     def _starts(self) -> dict[int, tuple[str, int]]:
@@ -292,11 +323,14 @@ class Interface(WithLaterKeys):
         if name not in fields:
             return np.nan
         value = np.asarray(fields[name][..., element], np.float64)
-        term = next(term for term in self.observation if term.name == name)
-        if not term.wraps or not term.wrapped[element]:
+        if not self._wraps(name, element):
             return value
         middle = (self.limits[0][i] + self.limits[1][i]) / 2
         return middle + fold(value - middle)
+
+    def _wraps(self, name: str, element: int) -> bool:
+        term = next(term for term in self.observation if term.name == name)
+        return bool(term.wraps) and bool(term.wrapped[element])
 
     def time_to_rest(self, command: Floats) -> float:
         """Time to brake from a command (A,) to the safe one, s; NaN elements take no time."""

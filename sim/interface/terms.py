@@ -53,6 +53,8 @@ from sim.interface.validators import (
     spread_range,
 )
 
+TURN = 2 * np.pi + 1e-3  # rad, rounded as a file may be
+
 
 @dataclass(frozen=True, config=STRICT)
 class ObservationTerm(WithLaterKeys):
@@ -348,3 +350,10 @@ def check_tracking(action: ActionTerm, observation: Sequence[ObservationTerm]) -
             f"{where} has no element {last}, which tracking.elements name. "
             f"Valid: 0 to {term.size - 1}"
         )
+    for i, (by, low, high) in enumerate(zip(action.measured, *action.limits, strict=True)):
+        wide = by is not None and term.wraps and term.wrapped[by] and high - low > TURN
+        if wide and action.initial_command != "safe":
+            raise ValueError(
+                f"{where} wraps, so that it does not say in which turn element {i} is; its limit "
+                f"[{low:g}, {high:g}] may be one turn wide, 2 pi, or a session begins at `safe`"
+            )

@@ -394,6 +394,29 @@ def test_braking_that_was_handed_over_ends_where_the_watchdog_rests(bundle, safe
     assert len(sent) == 1
 
 
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.3, 0.99, 1.0, 5.0, np.nan])
+@pytest.mark.parametrize("paced", [True, False])
+def test_the_first_step_of_braking_is_the_part_of_a_tick_that_has_passed(bundle, part, paced):
+    """A stop comes at any moment: commands follow each other no faster than the limit permits."""
+    interface = small(bundle.interface, 0.0)
+    (step,) = set(interface.rate_step)
+    supervisor, sent = Supervisor(), []
+    gate = CommandGate(interface, supervisor, lambda c, _: sent.append(c[0]), paced=paced)
+    supervisor.activate()
+    assert supervisor.go(State.READY)
+    assert supervisor.go(State.RUNNING)
+    gate.begin(np.array([1.0, 0.0]))
+    assert gate.drive(np.array([1.0, 0.0]), 7.0)
+    supervisor.fault("estop", "")
+    now = 7.0 + part * interface.control_dt
+    while gate.brake(now):
+        now += interface.control_dt
+    passed = part if paced and part < 1 else 1.0
+    assert sent[:2] == [1.0, pytest.approx(1.0 - passed * step)]
+    assert sent[-1] == 0.0
+    assert len(sent) == 1 + -(-int(1000 * (1 / step + 1 - passed)) // 1000)
+
+
 def running(interface, report):
     """A gate in a session that has sent one command, at 0 s; the commands that it has sent."""
     supervisor, sent = Supervisor(), []

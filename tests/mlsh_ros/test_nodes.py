@@ -612,6 +612,14 @@ def test_simulated_time_that_stands_leaves_no_command_standing(world):
     assert refused.message.startswith("cannot arm: clock_stopped: simulated time has stood at ")
     assert watchdog == ["watching"]  # it was not needed
     assert observer.call(SetBool, "sim_node/pause", data=False).success
+    time.sleep(0.1)
+    observer.arm()
+    assert observer.call(SetBool, "sim_node/pause", data=True).success
+    time.sleep(STANDS + SLACK)  # armed, it is not started while time stands
+    refused = observer.call(Trigger, "skill_node/start").message
+    assert refused.startswith("cannot start: clock_stopped: simulated time has stood at ")
+    assert observer.call(Trigger, "skill_node/disarm").success
+    assert observer.call(SetBool, "sim_node/pause", data=False).success
     observer.heard["skill_node/trace"].clear()
     time.sleep(0.1)
     observer.drive()

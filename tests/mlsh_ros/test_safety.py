@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -18,12 +19,13 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy")
 
-from geometry_msgs.msg import TwistStamped
+from geometry_msgs.msg import Twist, TwistStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import SetParameters
 from rclpy.duration import Duration
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Bool, Float64MultiArray, Int8, String
@@ -488,6 +490,45 @@ def test_a_second_publisher_is_named_and_stops_the_robot(scene, topic, kind):
         node.destroy_node()
     time.sleep(1.0)
     scene.ready()
+
+
+def test_a_robot_without_a_driver_is_not_started_and_does_not_drive_on(bundle):
+    """One that comes later would jump to the command of a robot that drives."""
+    with new_domain() as stack:
+        world = World(bundle, stack)
+        world.start("sim_node")
+        world.start("master_node")
+        world.start("skill_node", "-r", "cmd_vel:=wheels")
+        observer = world.observer
+        wait_for(lambda: observer.heard["master_node/master"], 15.0, "master_node")
+        wait_for(lambda: observer.heard["odom"], 15.0, "sensors")
+        observer.arm()
+        refused = observer.call(Trigger, "skill_node/start").message
+        nobody = "no node but watchdog_node and recorder_node receives 'cmd_vel'"
+        assert refused == f"cannot start: {nobody}; start the driver of the robot"
+        deaf = rclpy.create_node("deaf", context=observer.context)
+        deaf.create_subscription(Twist, "wheels", lambda _: None, EXCHANGE)
+        expects = "/deaf expects geometry_msgs/msg/Twist on 'cmd_vel', which has geometry_msgs/msg"
+        wait_for(
+            lambda: expects in observer.call(Trigger, "skill_node/start").message, 10.0, "/deaf"
+        )
+        driver = rclpy.create_node("driver", context=observer.context)
+        wheels = driver.create_publisher(TwistStamped, "cmd_vel", EXCHANGE)
+        driver.create_subscription(TwistStamped, "wheels", wheels.publish, EXCHANGE)
+        executor = SingleThreadedExecutor(context=observer.context)
+        executor.add_node(driver)
+        spun = threading.Thread(target=executor.spin, daemon=True)
+        spun.start()
+        wait_for(lambda: observer.call(Trigger, "skill_node/start").success, 10.0, "/driver")
+        observer.wait("running", 2.0)
+        time.sleep(0.5)
+        executor.shutdown()
+        spun.join(5.0)
+        since = time.monotonic()
+        driver.destroy_node()
+        observer.wait("fault: no_receiver", LOOK + 3.0)
+        assert observer.times("fault: no_receiver")[-1] - since < LOOK + SLACK
+        deaf.destroy_node()
 
 
 def test_a_panel_of_another_type_is_named_and_stops_the_robot(scene):

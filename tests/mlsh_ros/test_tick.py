@@ -45,7 +45,7 @@ from mlsh_ros.control.supervisor import State, Status, Supervisor
 from mlsh_ros.control.tick_schedule import TickSchedule
 from mlsh_ros.control.timing import KEPT, TickTiming
 from mlsh_ros.control.waker import Waker
-from mlsh_ros.control.watchdog import Watchdog
+from mlsh_ros.control.watchdog import PERIOD, Watchdog
 from sim.interface import Tracking, interface_from_dict, interface_to_dict
 
 RULES = SafetyRules(max_late_decisions=2, max_missed_ticks=3, max_switches=10, max_clock_jump=0.1)
@@ -956,6 +956,71 @@ def test_a_pause_while_it_brakes_is_noticed(bundle):
     assert watchdog.look(0.25)
     np.testing.assert_allclose(watchdog.brake(0.28), [0.5, 0.0])
     np.testing.assert_allclose(watchdog.brake(60.0), [0.0, 0.0])
+
+
+@pytest.mark.parametrize("comes", [0, 1, 4, 5, None])
+def test_after_a_pause_a_measurement_is_waited_for(bundle, comes):
+    """Of a robot that may have been moved since; half a second at most, 5 ticks here."""
+    measured = [np.full(2, np.nan)]
+    watchdog = Watchdog(bundle.interface, 0.25, measured=lambda: measured[0])
+    watchdog.hear(np.array([1.0, 0.0]), 0.0)
+    assert not watchdog.look(600.0, late=599.9)
+    assert watchdog.look(600.3)
+    sent = []
+    for tick in range(7):
+        if tick == comes:
+            measured[0] = np.array([0.1, -0.2])
+        sent.append(watchdog.brake(600.3 + 0.1 * tick))
+    waited = 5 if comes is None else comes
+    assert np.isnan(sent[:waited]).all()
+    # From what is measured, and from the last command if nothing ever is.
+    first = [0.5, 0.0] if comes in (None, 5) else [0.0, 0.0]
+    np.testing.assert_allclose(sent[waited], first)
+
+
+def test_what_nothing_measures_is_braked_at_once_from_the_last_command(bundle):
+    (term,) = bundle.interface.action
+    blind = replace(bundle.interface, action=(replace(term, tracking=None, initial_command="safe"),))
+    watchdog = Watchdog(blind, 0.25, measured=lambda: blind.measured_command({}))
+    watchdog.hear(np.array([1.0, 0.0]), 0.0)
+    assert not watchdog.look(600.0, late=599.9)
+    assert watchdog.look(600.3)
+    np.testing.assert_allclose(watchdog.brake(600.3), [0.5, 0.0])
+
+
+def test_the_watchdog_brakes_from_what_is_measured_and_assumes_nothing(bundle):
+    (term,) = bundle.interface.action
+    safe = replace(bundle.interface, action=(replace(term, initial_command="safe"),))
+    watchdog_node = pytest.importorskip("mlsh_ros.nodes.watchdog_node").WatchdogNode
+    node = SimpleNamespace(_sources=[], _max_age=0.3, interface=safe)
+    assert np.isnan(watchdog_node._measured(node)).all()
+
+
+@pytest.mark.parametrize(("slower", "trips"), [(1.0, False), (1.2, False), (1.3, True)])
+def test_braking_may_be_a_little_slower_than_the_rate_limit(bundle, slower, trips):
+    """Each tick takes a little longer than its pause."""
+    (term,) = bundle.interface.action
+    patient = replace(bundle.interface, action=(replace(term, rate_limit=0.1),))  # 100 ticks
+    watchdog = Watchdog(patient, 0.25)
+    command, now = np.array([1.0, 0.0]), 0.0
+    watchdog.hear(command, now)
+    watchdog.emergency_stop(now)
+    now = 0.25  # the latest moment at which braking may begin
+    while command.any() and not watchdog.cause:
+        command = patient.brake(command)
+        watchdog.hear(command, now)
+        watchdog.look(now)
+        now += slower * DT
+    assert bool(watchdog.cause) is trips
+
+
+def test_a_look_is_due_at_the_deadline(bundle):
+    watchdog = Watchdog(bundle.interface, 0.05)
+    assert watchdog.pause(0.0) == watchdog.pause(math.nan) == PERIOD
+    watchdog.hear(np.array([1.0, 0.0]), 0.0)
+    assert watchdog.pause(0.0) == pytest.approx(0.05)
+    assert watchdog.pause(0.04) == pytest.approx(0.01)
+    assert watchdog.pause(0.06) == watchdog.pause(math.nan) == PERIOD
 
 
 def test_a_watchdog_that_fails_moves_no_robot_at_rest(bundle):

@@ -32,6 +32,7 @@ from mlsh_ros.messages.conversion import (
     topic_readers,
 )
 from mlsh_ros.messages.labeled_array import response_layout
+from mlsh_ros.nodes import safety_listener
 from mlsh_ros.nodes.node import (
     COMMAND,
     EXCHANGE,
@@ -498,3 +499,18 @@ def test_bad_commands_trip_the_watchdog_and_do_not_move_the_simulator(bundle, ha
         assert not np.any(finite)  # what the watchdog sent
         for process in world.nodes.values():
             assert process.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("middleware", "told_apart"),
+    [
+        ("rmw_fastrtps_cpp", True),
+        ("rmw_fastrtps_dynamic_cpp", True),
+        ("rmw_cyclonedds_cpp", False),
+        ("rmw_zenoh_cpp", False),
+    ],
+)
+def test_panels_are_told_apart_with_fast_dds_alone(monkeypatch, middleware, told_apart):
+    """Others name the publisher of a message otherwise than the ROS graph does."""
+    monkeypatch.setattr(safety_listener, "get_rmw_implementation_identifier", lambda: middleware)
+    assert (safety_listener.word_taker() is not safety_listener._anonymous) is told_apart

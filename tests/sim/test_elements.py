@@ -263,6 +263,7 @@ def circle(wraps) -> Interface:
         arm__unit="rad",
         arm__limit=[-4.0, 4.0],
         arm__tracking={"term": "angle", "tolerance": 0.2, "timeout": 0.3},
+        arm__initial_command="safe",
     )
 
 
@@ -286,6 +287,43 @@ def test_an_angle_is_tracked_on_the_circle_where_it_wraps(wraps):
 def test_it_is_a_line_where_it_does_not(wraps):
     with pytest.raises(FaultError, match="tracking"):
         session(circle(wraps), 3.2, -3.1)
+
+
+def arm_that_wraps(**more) -> Interface:
+    return changed(
+        angle__wraps=True,
+        arm__unit="rad",
+        arm__tracking={"term": "angle", "tolerance": 0.2, "timeout": 0.3, "elements": [0, None, None]},
+        **more,
+    )
+
+
+def test_a_measurement_that_does_not_say_the_turn_begins_no_session():
+    with pytest.raises(UserError, match=r"does not say in which turn element 0 is; its limit \[-4"):
+        arm_that_wraps(arm__limit=[-4.0, 4.0])
+    one_turn = arm_that_wraps(arm__limit=[-3.2, 3.0])
+    fields = {t.name: np.zeros(t.size) for t in one_turn.observation}
+    for raw, begins in ((2.9, 2.9), (-3.1, -3.1), (3.14, 3.14 - 2 * np.pi)):
+        fields["angle"] = np.array([raw])
+        assert one_turn.start_beyond_limit(fields) == ""
+        assert one_turn.initial_command(fields)[0] == pytest.approx(begins)
+        assert one_turn.measured_command(fields)[0] == pytest.approx(begins)
+    fields["angle"] = np.array([7.0])  # its driver counts turns: it would turn back by one
+    assert "angle.0 measures 7: it counts turns" in one_turn.start_beyond_limit(fields)
+    safe = arm_that_wraps(arm__limit=[-4.0, 4.0], arm__initial_command="safe")
+    assert np.isnan(safe.measured_command(fields)[0])
+
+
+@pytest.mark.parametrize("initial", [None, "safe", "measured"])
+def test_what_is_not_measured_is_not_known_wherever_a_session_begins(initial):
+    """watchdog_node brakes from it: the safe command would be a step."""
+    tracking = {"term": "angle", "tolerance": 0.2, "timeout": 0.3, "elements": [0, None, None]}
+    one = {"arm__initial_command": initial} if initial != "measured" else {}
+    part = changed(arm__unit="rad", arm__tracking=tracking, **one)
+    fields = {t.name: np.zeros(t.size) for t in part.observation} | {"angle": np.array([0.2])}
+    np.testing.assert_array_equal(part.measured_command(fields), [0.2, np.nan, np.nan])
+    assert part.is_measured.tolist() == [True, False, False]
+    assert np.isnan(part.measured_command({})).all()
 
 
 # Rounding ---------------------------------------------------------------------------------
