@@ -96,7 +96,7 @@ class Watchdog:
         return late if self._stop is None else min(late, self._rest_by)
 
     def pause(self, now: float) -> float:
-        """s until the next look: at the deadline, and after `PERIOD` at the latest.
+        """Seconds until the next look: to the deadline, and `PERIOD` at most.
 
         Args:
             now: s, by the clock of the commands; NaN if that is not known yet.

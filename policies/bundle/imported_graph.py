@@ -32,9 +32,9 @@ MAX_NODES = 500
 MAX_ELEMENTS = 2**16  # of a tensor, for one observation
 MAX_CONSTANT = 2**22  # of a tensor of weights
 MAX_AXES = 6
-# Observations for which shapes are computed: as many as run at a time on a robot and when a bundle
-# is loaded, and two numbers that are no size of a tensor by chance.
-ROWS = (1, 3, 5, PIECE)
+# Observations for which shapes are computed: two numbers that are no size of a tensor by chance,
+# and as many as run at a time on a robot and when a bundle is loaded.
+ROWS = (3, 5, 1, PIECE)
 Shape = tuple[int, ...]
 Array = NDArray[np.generic]
 

@@ -149,7 +149,8 @@ def _collapsed(evidence: Evidence) -> Iterator[str]:
     """Describes what is alike: the choices of the masters, two skills, or both."""
     if evidence.chosen_alike:
         possible = bits(evidence.skills, len(evidence.scores))
-        yield f"masters choose alike on all tasks, {evidence.information:.2f} of {possible:.2f} bits"
+        known = f"{evidence.information:.2f} of {possible:.2f} bits"
+        yield f"masters choose alike on all tasks, {known}"
     if evidence.distance is not None and evidence.distance < ALIKE:
         yield f"two skills are {evidence.distance:.2f} apart"
 

@@ -142,7 +142,9 @@ def timed_page(timed) -> str:
 def test_the_reference_page_has_the_keys_of_the_report(offline):
     """Those of the whole, of a task, of its reference returns and of a family, in this order."""
     text = (Path(__file__).parents[2] / "docs" / "reference" / "report-json.md").read_text()
-    tables = [re.findall(r"^\| `(\w+)` \|", part, re.M) for part in text.split("| --- | --- |")[1:]]
+    tables = [
+        re.findall(r"^\| `(\w+)` \|", part, re.M) for part in text.split("| --- | --- |")[1:]
+    ]
     data = json.loads(json.dumps(offline.to_dict()))
     task, family = data["tasks"][0], data["sharing"][0]
     assert tables == [list(data), list(task), list(task["reference_returns"]), list(family)]

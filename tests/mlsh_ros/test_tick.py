@@ -907,10 +907,13 @@ def test_a_watchdog_that_stood_still_brakes_from_where_the_robot_is(bundle):
         watchdog.hear(np.array([1.0, 0.6]), 0.0)
         assert not watchdog.look(600.0, late=599.9)
         assert watchdog.look(600.2)
-        known = np.where(np.isnan(measured), [1.0, 0.6], measured)
-        np.testing.assert_allclose(watchdog.brake(600.2), bundle.interface.brake(known))
+        unknown = np.isnan(measured)  # a measurement of it may still come
+        expected = np.where(unknown, np.nan, bundle.interface.brake(measured))
+        np.testing.assert_allclose(watchdog.brake(600.2), expected)
         # And it goes on.
-        np.testing.assert_allclose(watchdog.brake(600.3), [0.0, 0.0], atol=0.11)
+        for tick in range(1, 8):
+            last = watchdog.brake(600.2 + 0.1 * tick)
+        np.testing.assert_allclose(last, [0.0, 0.0], atol=0.11)
 
 
 @pytest.mark.parametrize(
@@ -974,13 +977,15 @@ def test_after_a_pause_a_measurement_is_waited_for(bundle, comes):
     waited = 5 if comes is None else comes
     assert np.isnan(sent[:waited]).all()
     # From what is measured, and from the last command if nothing ever is.
-    first = [0.5, 0.0] if comes in (None, 5) else [0.0, 0.0]
+    first = [0.5, 0.0] if comes is None else [0.0, 0.0]
     np.testing.assert_allclose(sent[waited], first)
 
 
 def test_what_nothing_measures_is_braked_at_once_from_the_last_command(bundle):
     (term,) = bundle.interface.action
-    blind = replace(bundle.interface, action=(replace(term, tracking=None, initial_command="safe"),))
+    blind = replace(
+        bundle.interface, action=(replace(term, tracking=None, initial_command="safe"),)
+    )
     watchdog = Watchdog(blind, 0.25, measured=lambda: blind.measured_command({}))
     watchdog.hear(np.array([1.0, 0.0]), 0.0)
     assert not watchdog.look(600.0, late=599.9)
@@ -996,7 +1001,7 @@ def test_the_watchdog_brakes_from_what_is_measured_and_assumes_nothing(bundle):
     assert np.isnan(watchdog_node._measured(node)).all()
 
 
-@pytest.mark.parametrize(("slower", "trips"), [(1.0, False), (1.2, False), (1.3, True)])
+@pytest.mark.parametrize(("slower", "trips"), [(1.0, False), (1.2, False), (1.4, True)])
 def test_braking_may_be_a_little_slower_than_the_rate_limit(bundle, slower, trips):
     """Each tick takes a little longer than its pause."""
     (term,) = bundle.interface.action
@@ -1176,7 +1181,7 @@ def test_a_watchdog_that_was_held_up_itself_hears_what_came_meanwhile_first(bund
         # 5 m/s per s is 0.5 m/s per tick; the emergency stop comes with the first command.
         ([1.0, 0.5, 0.0, 0.0, 0.0, 0.0], None),  # brakes at once
         ([1.0, 1.0, 0.9, 0.5, 0.2, 0.0], None),  # begins within its patience of 2.5 ticks
-        ([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0], 0.7),  # patience, 2 ticks and patience
+        ([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0], 0.75),  # patience, 2.5 ticks, patience
         ([1.0, 0.8, 0.6, 0.4, 0.6], 0.4),  # turns back
         ([0.0, 0.0, 0.0, 0.1], 0.3),  # begins to move
         ([0.0, -0.4, -0.2, 0.0], None),  # was about to move

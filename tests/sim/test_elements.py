@@ -289,40 +289,39 @@ def test_it_is_a_line_where_it_does_not(wraps):
         session(circle(wraps), 3.2, -3.1)
 
 
-def arm_that_wraps(**more) -> Interface:
-    return changed(
-        angle__wraps=True,
-        arm__unit="rad",
-        arm__tracking={"term": "angle", "tolerance": 0.2, "timeout": 0.3, "elements": [0, None, None]},
-        **more,
-    )
+MEASURED = {"term": "angle", "tolerance": 0.2, "timeout": 0.3}
 
 
 def test_a_measurement_that_does_not_say_the_turn_begins_no_session():
-    with pytest.raises(UserError, match=r"does not say in which turn element 0 is; its limit \[-4"):
-        arm_that_wraps(arm__limit=[-4.0, 4.0])
-    one_turn = arm_that_wraps(arm__limit=[-3.2, 3.0])
+    wraps = {"angle__wraps": True, "arm__unit": "rad", "arm__tracking": MEASURED}
+    with pytest.raises(
+        UserError, match=r"not say in which turn element 0 is; its limit \[-4, 4\]"
+    ):
+        changed(arm__limit=[-4.0, 4.0], **wraps)
+    one_turn = changed(arm__limit=[-3.2, 3.0], **wraps)
+    arm = one_turn.action_slices["arm"].start
     fields = {t.name: np.zeros(t.size) for t in one_turn.observation}
     for raw, begins in ((2.9, 2.9), (-3.1, -3.1), (3.14, 3.14 - 2 * np.pi)):
         fields["angle"] = np.array([raw])
         assert one_turn.start_beyond_limit(fields) == ""
-        assert one_turn.initial_command(fields)[0] == pytest.approx(begins)
-        assert one_turn.measured_command(fields)[0] == pytest.approx(begins)
+        assert one_turn.initial_command(fields)[arm] == pytest.approx(begins)
+        assert one_turn.measured_command(fields)[arm] == pytest.approx(begins)
     fields["angle"] = np.array([7.0])  # its driver counts turns: it would turn back by one
     assert "angle.0 measures 7: it counts turns" in one_turn.start_beyond_limit(fields)
-    safe = arm_that_wraps(arm__limit=[-4.0, 4.0], arm__initial_command="safe")
-    assert np.isnan(safe.measured_command(fields)[0])
+    safe = changed(arm__limit=[-4.0, 4.0], arm__initial_command="safe", **wraps)
+    assert np.isnan(safe.measured_command(fields)[arm])
 
 
 @pytest.mark.parametrize("initial", [None, "safe", "measured"])
 def test_what_is_not_measured_is_not_known_wherever_a_session_begins(initial):
     """watchdog_node brakes from it: the safe command would be a step."""
-    tracking = {"term": "angle", "tolerance": 0.2, "timeout": 0.3, "elements": [0, None, None]}
-    one = {"arm__initial_command": initial} if initial != "measured" else {}
-    part = changed(arm__unit="rad", arm__tracking=tracking, **one)
+    part = changed(arm__unit="rad", arm__tracking=MEASURED, arm__initial_command=initial)
+    arm = np.arange(part.action_size) == part.action_slices["arm"].start
     fields = {t.name: np.zeros(t.size) for t in part.observation} | {"angle": np.array([0.2])}
-    np.testing.assert_array_equal(part.measured_command(fields), [0.2, np.nan, np.nan])
-    assert part.is_measured.tolist() == [True, False, False]
+    np.testing.assert_array_equal(part.is_measured[arm], [True])
+    known = part.is_measured
+    assert np.isnan(part.measured_command(fields)).tolist() == (~known).tolist()
+    assert part.measured_command(fields)[arm] == pytest.approx(0.2)
     assert np.isnan(part.measured_command({})).all()
 
 
@@ -377,7 +376,7 @@ action:
      limit: [[-5.0, 5.0], [-0.5236, 2.9671]],
      smoothing_time: 0.0, rate_limit: [3.0, 2.0],
      tracking: {term: angle, tolerance: 0.5, timeout: 0.5},
-     safe_command: [0.0, 0.0], mujoco: {actuators: [turn, bend]},
+     safe_command: [0.0, 0.0], initial_command: safe, mujoco: {actuators: [turn, bend]},
      ros: {topic: joint_commands, type: sensor_msgs/msg/JointState,
            fields: ["position[1]", 'position["arm[0]"]'], required_values: {}}}
 """
