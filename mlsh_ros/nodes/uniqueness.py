@@ -93,7 +93,7 @@ def _full(name: tuple[str, str]) -> str:
 
 
 class Receivers:
-    """Checks the ROS graph for the driver of the robot: whoever receives the commands.
+    """Checks the ROS graph for the driver of the robot, which receives the commands.
 
     A driver that comes later would get the command of a robot that drives, and jump to it.
 

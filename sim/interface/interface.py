@@ -17,15 +17,14 @@ from typing_extensions import Self
 
 from sim.errors import invalid, short, validated
 from sim.interface.computed import ComputedTerm, ComputedTerms, Memory
+from sim.interface.measured_state import beyond_limit, measured_command, measurement
 from sim.interface.names import RobotName
-from sim.interface.orientation import fold
 from sim.interface.start_pose import StartPose
 from sim.interface.term_sources import WithLaterKeys, drop_later
-from sim.interface.terms import TURN, ActionTerm, ObservationTerm, check_tracking
+from sim.interface.terms import ActionTerm, ObservationTerm, check_tracking
 from sim.interface.validators import STRICT, Floats, Step, Tick, check_steps, check_unique, spread
 
 MAX_TERMS = 1000
-HALF_TURN = np.pi + 1e-3  # rad, of a measurement that wraps, rounded as a message may be
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -248,7 +247,7 @@ class Interface(WithLaterKeys):
         shape = next((np.shape(value)[:-1] for value in fields.values()), ())
         command = np.tile(self.safe_command, (*shape, 1))
         for i, (name, element) in self._starts.items():
-            command[..., i] = self._measurement(i, name, element, fields)
+            command[..., i] = measurement(self, i, (name, element), fields)
         return np.clip(command, *self.limits)
 
     def measured_command(self, fields: Mapping[str, NDArray[Any]]) -> Floats:
@@ -260,35 +259,15 @@ class Interface(WithLaterKeys):
         Args:
             fields: per observation term (..., size). The elements of a missing term are NaN.
         """
-        shape = next((np.shape(value)[:-1] for value in fields.values()), ())
-        command = np.full((*shape, self.action_size), np.nan)
-        low, high = self.limits
-        for i, by in enumerate(self.measured):
-            # Of what wraps the turn is not known where the limit is wider than one.
-            if by is not None and not (self._wraps(*by) and high[i] - low[i] > TURN):
-                command[..., i] = self._measurement(i, *by, fields)
-        return np.clip(command, low, high)
+        return measured_command(self, fields)
 
     def start_beyond_limit(self, fields: Mapping[str, NDArray[Any]]) -> str:
         """Describes the first element measured beyond its limit and tolerance; else empty.
 
         An element that is not in the start pose is described too.
         """
-        low, high = self.limits
-        for i, (name, element) in self._starts.items():
-            raw = float(fields[name][element]) if name in fields else np.nan
-            if self._wraps(name, element) and abs(raw) > HALF_TURN:
-                return (
-                    f"{name}.{element} measures {raw:.4g}: it counts turns, although robot.yaml "
-                    f"says `wraps: true`, and {self.action_names[i]} would turn back; bring it "
-                    "within half a turn of 0 first"
-                )
-            value = float(self._measurement(i, name, element, fields))
-            if max(low[i] - value, value - high[i]) > self._tolerance[i]:
-                return (
-                    f"{name}.{element} measures {value:.4g}, commands of {self.action_names[i]} "
-                    f"are {low[i]:g} to {high[i]:g}; bring the robot there first"
-                )
+        if beyond := beyond_limit(self, self._starts, self._tolerance, fields):
+            return f"{beyond} first"
         if self.start_pose is None or not (text := self.start_pose.away(self.observation, fields)):
             return ""
         return f"{text}; bring the robot there first"
@@ -315,22 +294,6 @@ class Interface(WithLaterKeys):
     def _tolerance(self) -> Floats:
         """(A,) allowed difference between measurement and command; 0 if it is not measured."""
         return self._spread(lambda t: t.tracking.tolerance if t.tracking is not None else 0.0)
-
-    def _measurement(
-        self, i: int, name: str, element: int, fields: Mapping[str, NDArray[Any]]
-    ) -> Any:
-        """Measurement (...) of action element `i`; a wrapped angle is unwrapped into its range."""
-        if name not in fields:
-            return np.nan
-        value = np.asarray(fields[name][..., element], np.float64)
-        if not self._wraps(name, element):
-            return value
-        middle = (self.limits[0][i] + self.limits[1][i]) / 2
-        return middle + fold(value - middle)
-
-    def _wraps(self, name: str, element: int) -> bool:
-        term = next(term for term in self.observation if term.name == name)
-        return bool(term.wraps) and bool(term.wrapped[element])
 
     def time_to_rest(self, command: Floats) -> float:
         """Time to brake from a command (A,) to the safe one, s; NaN elements take no time."""

@@ -137,7 +137,7 @@ def checks_of(monkeypatch, silence):
     node = mock.MagicMock()
     node.get_parameter.return_value.value = True
     node.publisher_count.return_value = 1
-    parts = [mock.MagicMock() for _ in range(9)]
+    parts = [mock.MagicMock() for _ in range(10)]
     return module.ArmingChecks(node, *parts, lockstep=False)
 
 

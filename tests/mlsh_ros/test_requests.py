@@ -95,8 +95,10 @@ def test_in_lockstep_a_start_waits_until_the_simulator_sends_its_sensors_again(l
         side.return_value = ""  # emergency stop, watchdog and safety listener have no reason
     sensors.missing.side_effect = sensors.stale.side_effect = lambda *_: list(missing)
     new_data = mock.MagicMock(wait_for=wait_for)
+    clock, receivers = mock.MagicMock(), mock.MagicMock()
+    clock.fault.return_value, receivers.missing.return_value = None, ""
     checks = module.ArmingChecks(
-        node, *parts, mock.MagicMock(), sensors, mock.MagicMock(), new_data, lockstep=lockstep
+        node, *parts, mock.MagicMock(), sensors, clock, new_data, receivers, lockstep=lockstep
     )
     assert checks.not_ready() == ("" if lockstep else "sensors without recent messages: odom")
 
