@@ -113,7 +113,8 @@ def _work(node: Node, shapes: dict[str, Shape]) -> int:
     taken, made = (prod(shapes.get(name, ())) for name in (node.inputs[0], node.outputs[0]))
     if node.kind not in ("Gemm", "MatMul"):
         return ELEMENT * max(taken, made)
-    inner = shapes[node.inputs[0]][0 if node.integers.get("transA", (0,))[0] else 1]
+    transposed = node.kind == "Gemm" and any(node.integers.get("transA", ()))
+    inner = shapes[node.inputs[0]][0 if transposed else 1]
     return made * max(inner, 1)
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from policies.bundle.work import ELEMENT, check_work
-from sim.errors import UserError
+from sim.errors import UserError, short
 
 MAX_FIELDS = 10_000  # of the wire format in one file
 MAX_NAME = 200  # bytes
@@ -27,7 +28,7 @@ Float32 = NDArray[np.float32]
 # Field numbers of onnx.proto (ModelProto, GraphProto, NodeProto, TensorProto).
 GRAPH, _FUNCTIONS = 7, 25
 NODE, INITIALIZER, _SPARSE = 1, 5, 15
-_OP_TYPE, _ATTRIBUTE, _DOMAIN = 4, 5, 7
+_NODE_INPUT, _NODE_OUTPUT, _OP_TYPE, _ATTRIBUTE, _DOMAIN = 1, 2, 4, 5, 7
 _DIMS, _DATA_TYPE, _NAME, RAW, EXTERNAL, LOCATION = 1, 2, 8, 9, 13, 14
 _FLOAT, _INT64 = 1, 7
 
@@ -38,6 +39,8 @@ class OnnxGraph:
 
     operators: tuple[str, ...]
     initializers: dict[str, Float32]
+    # Names of inputs and outputs of each operator.
+    edges: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
 
     @property
     def layers(self) -> list[tuple[Float32, Float32]]:
@@ -68,10 +71,47 @@ def read_graph(data: bytes, where: str) -> OnnxGraph:
         raise UserError(f"{where}: operator {other[0]!r}. Valid: {', '.join(sorted(OPERATORS))}")
     if not graph.operators:
         raise UserError(f"{where}: not a readable ONNX file (no operators)")
+    _check_chain(graph, where)
     for name, array in graph.initializers.items():
         if not np.isfinite(array).all():
             raise UserError(f"{where}: weights {name!r} are not finite")
     return graph
+
+
+def _check_chain(graph: OnnxGraph, where: str) -> None:
+    """Refuse operators that are not the chain of `onnx_writer`, each with its own weights.
+
+    A network that uses a layer again and again would take as long as it likes.
+
+    Raises:
+        UserError: names the first operator that differs.
+    """
+    layers = graph.operators.count("Gemm")
+    kind = graph.activation
+    chain = [
+        ("Sub", (INPUT, "shift"), ("centred",)),
+        ("Mul", ("centred", "scale"), ("scaled",)),
+        ("Clip", ("scaled", "low", "high"), ("x0",)),
+    ]
+    for i in range(layers):
+        out = OUTPUT if i == layers - 1 else f"h{i}"
+        chain.append(("Gemm", (f"x{i}", f"weight{i}", f"bias{i}"), (out,)))
+        if i < layers - 1:
+            chain.append((kind, (out,), (f"x{i + 1}",)))
+    found = [(each, *edge) for each, edge in zip(graph.operators, graph.edges, strict=True)]
+    for i, (one, other) in enumerate(zip_longest(found, chain)):
+        if one != other:
+            raise UserError(
+                f"{where}: operator {i} is {_told(one)}, and {_told(other)} is expected in a "
+                "network that was trained here"
+            )
+
+
+def _told(operator: tuple[str, tuple[str, ...], tuple[str, ...]] | None) -> str:
+    if operator is None:
+        return "none"
+    kind, inputs, outputs = operator
+    return f"{kind} of {short(list(inputs))} to {short(list(outputs))}"
 
 
 def graph_parts(wire: Wire, data: bytes, where: str) -> Iterator[tuple[int, bytes | int]]:
@@ -93,22 +133,29 @@ def graph_parts(wire: Wire, data: bytes, where: str) -> Iterator[tuple[int, byte
 
 def _read(data: bytes, where: str) -> OnnxGraph:
     operators: list[str] = []
+    edges: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
     initializers: dict[str, Float32] = {}
     wire = Wire()
     for part, body in graph_parts(wire, data, where):
         if part == NODE:
-            node = dict(wire.fields(to_bytes(body)))
+            fields = list(wire.fields(to_bytes(body)))
+            node = dict(fields)
             domain = name_of(node.get(_DOMAIN, b""))
             name = name_of(node.get(_OP_TYPE, b""))
             operators.append(f"{domain}::{name}" if domain else name)
-            if name in ACTIVATIONS.values() and _ATTRIBUTE in node:
+            inputs, outputs = (
+                tuple(name_of(value) for number, value in fields if number == side)
+                for side in (_NODE_INPUT, _NODE_OUTPUT)
+            )
+            edges.append((inputs, outputs))
+            if name in OPERATORS and _ATTRIBUTE in node:
                 raise UserError(f"{where}: attributes of operator {name!r} are not accepted")
         if part == INITIALIZER:
             name, array = tensor_of(wire, to_bytes(body), where)
             if name in initializers:
                 raise UserError(f"{where}: weights {name!r} are in it twice")
             initializers[name] = array.astype(np.float32, copy=False)
-    return OnnxGraph(tuple(operators), initializers)
+    return OnnxGraph(tuple(operators), initializers, tuple(edges))
 
 
 def tensor_of(

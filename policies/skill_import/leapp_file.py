@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from sim.errors import UserError, listed, short, unknown, validated
+from sim.files.bounded import read_bounded
 from sim.files.strict_json import parse_json
 from sim.files.strict_yaml import read_mapping
 from sim.interface import Positive, Text
@@ -216,12 +217,13 @@ def read_leapp(path: Path) -> LeappFile:
 def _safetensors(path: Path) -> dict[str, NDArray[np.float32]]:
     """Arrays of a file of safetensors: the length of a JSON header, the header, the values."""
     try:
-        with path.open("rb") as stream:
-            data = stream.read(INITIAL_BYTES + 1)
+        data = read_bounded(path, INITIAL_BYTES)
+    except UserError as error:
+        raise UserError(f"{error}; export both again") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable ({error}); export both again") from None
     length = int.from_bytes(data[:8], "little")
-    if len(data) > INITIAL_BYTES or not 0 < length <= min(HEADER_BYTES, len(data) - 8):
+    if not 0 < length <= min(HEADER_BYTES, len(data) - 8):
         raise UserError(
             f"{path}: not a file of safetensors of at most {INITIAL_BYTES} bytes; export both "
             "again"

@@ -16,6 +16,8 @@ from onnx import ModelProto
 from policies.skill_import.description import SkillDescription
 from policies.skill_import.leapp_graph import Part
 from policies.skill_import.selection import Selection
+from policies.skill_import.weights import line
+from sim.errors import UserError
 from sim.interface import Floats
 
 Float32 = NDArray[np.float32]
@@ -66,7 +68,7 @@ class OneInput:
         """The outputs (n, outputs) for rows (n, I)."""
         (source,) = self._session.get_inputs()
         sink = self.output or self._session.get_outputs()[0].name
-        found = [self._session.run([sink], {source.name: row[None]})[0][0] for row in rows]
+        found = [_run(self, sink, {source.name: row[None]})[0] for row in rows]
         return np.array(found, np.float32)
 
 
@@ -124,7 +126,7 @@ class LeappOriginal:
                 made = turned.of(values.astype(np.float64))
                 columns[turned.name] = made.reshape(-1, *turned.shape)
         found = [
-            self._session.run([self.target], {name: c[i] for name, c in columns.items()})[0]
+            _run(self, self.target, {name: c[i] for name, c in columns.items()})
             for i in range(len(rows))
         ]
         targets = np.array(found, np.float64).reshape(len(rows), -1)
@@ -151,4 +153,28 @@ def with_length_one(rows: Float32, selection: Selection, places: tuple[int, ...]
 
 
 def _session(path: Path) -> Any:
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised, and said once
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has no common base class for its errors
+        raise UserError(
+            f"{path}: ONNX Runtime refuses it ({line(error)}); export the policy again"
+        ) from None
+
+
+def _run(original: OneInput | LeappOriginal, output: str, inputs: dict[str, Float32]) -> Any:
+    """Returns an output of a file, whose inputs are 32-bit or 64-bit floats.
+
+    Raises:
+        UserError: ONNX Runtime fails.
+    """
+    session = original._session
+    wide = {each.name for each in session.get_inputs() if each.type == "tensor(double)"}
+    given = {name: v.astype(np.float64) if name in wide else v for name, v in inputs.items()}
+    try:
+        return session.run([output], given)[0]
+    except Exception as error:  # onnxruntime has no common base class for its errors
+        raise UserError(
+            f"{original.path}: ONNX Runtime fails ({line(error)}); export the policy again"
+        ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import (
+    GraphProto,
     ModelProto,
     NodeProto,
     TensorProto,
@@ -126,9 +127,10 @@ def _external_files(model: ModelProto, path: Path) -> list[Path]:
     Raises:
         UserError: together they are larger than what is accepted.
     """
+    # As `onnx` loads them: also those of constants in operators.
     places = [
         {entry.key: entry.value for entry in tensor.external_data}
-        for tensor in model.graph.initializer
+        for tensor in _tensors(model.graph)
         if tensor.data_location == TensorProto.EXTERNAL
     ]
     names = {place["location"] for place in places if "location" in place}
@@ -142,6 +144,17 @@ def _external_files(model: ModelProto, path: Path) -> list[Path]:
             "network"
         )
     return files
+
+
+def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    """All tensors of a graph: weights, those in attributes, and those of graphs in attributes."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield attribute.t
+            yield from attribute.tensors
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
 
 
 def _keep(model: ModelProto, name: str | None, path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.errors import UserError
+from sim.errors import UserError, short, visible
 from sim.files.output import replacing
 
 FORMAT = 1
@@ -69,9 +69,17 @@ def open_zip(stream: IO[bytes]) -> zipfile.ZipFile:
     """Open a zip archive that may be hostile; an archive with a long list of files is refused.
 
     Raises:
-        zipfile.BadZipFile: it is none.
+        zipfile.BadZipFile: it is none, or has a file in a compression whose growth is not bounded.
     """
-    return zipfile.ZipFile(_Piecewise(stream))  # type: ignore[arg-type]
+    archive = zipfile.ZipFile(_Piecewise(stream))  # type: ignore[arg-type]
+    for entry in archive.infolist():
+        # Of bzip2 and LZMA zipfile unpacks all that is read of the file, however much it becomes.
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise zipfile.BadZipFile(
+                f"{visible(short(entry.filename))} has compression {entry.compress_type}. "
+                "Valid: 0 (stored), 8 (deflated)"
+            )
+    return archive
 
 
 def read_piecewise(stream: IO[bytes], most: int) -> bytes:

@@ -22,6 +22,7 @@ from policies.bundle.manifest import GOLDEN, MANIFEST, digest_of, sha256
 from policies.bundle.onnx_reader import read_graph
 from policies.bundle.runtime import _compare, load_master, load_policy, load_skills
 from sim.errors import UserError
+from sim.files.arrays import read_npz
 from sim.files.output import replacing_folder
 from tests.support.bundles import wide_bundle
 
@@ -187,6 +188,22 @@ def function(proto):
     proto.functions.append(helper.make_function("x", "f", [], [], [], []))
 
 
+def again_and_again(proto):
+    """The second layer sixty times: its weights are in the file once."""
+    nodes = list(proto.graph.node)
+    act, gemm = nodes[-2], nodes[-1]
+    weight = next(w for w in proto.graph.initializer if w.name == "weight1")
+    assert list(weight.dims) == [64, 64]
+    more, last = [], act.input[0]
+    for i in range(60):
+        more.append(helper.make_node("Tanh", [last], [f"a{i}"]))
+        more.append(helper.make_node("Gemm", [f"a{i}", "weight1", "bias1"], [f"b{i}"]))
+        last = f"b{i}"
+    act.input[0] = last
+    del proto.graph.node[:]
+    proto.graph.node.extend([*nodes[:-2], *more, act, gemm])
+
+
 def rename_input(proto):
     proto.graph.input[0].name = proto.graph.node[0].input[0] = "other"
 
@@ -331,13 +348,17 @@ REFUSED = {
         rewrite("skills/0.onnx", model(lambda m: m.graph.initializer.pop())),
         ("skills/0.onnx", "are missing"),
     ),
+    "a layer again and again": (
+        rewrite("skills/0.onnx", model(again_and_again)),
+        ("skills/0.onnx", "operator 6 is Tanh of ['h1'] to ['a0']"),
+    ),
     "wired otherwise": (
         rewrite("skills/0.onnx", model(rename_input)),
-        ("skills/0.onnx", "inputs and outputs"),
+        ("skills/0.onnx", "operator 0 is Sub of ['other', 'shift']"),
     ),
     "graph that does not connect": (
         rewrite("skills/0.onnx", model(lambda m: m.graph.node.pop(3))),
-        ("skills/0.onnx", "ONNX Runtime"),
+        ("skills/0.onnx", "operator 3 is Tanh"),
     ),
     "truncated graph": (
         rewrite("skills/0.onnx", lambda data: data[:-100]),
@@ -659,6 +680,25 @@ def test_a_row_that_is_no_number_reproduces_nothing(bundle, at):
     _compare(network, whole, expected, "skill")
     with pytest.raises(UserError, match="off by nan"):
         _compare(Broken(), whole, expected, "skill")
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_compression_whose_growth_is_not_bounded_is_refused_before_it_unpacks(
+    bundle_path, tmp_path, kind
+):
+    """Of these `zipfile` unpacks all that is read at once: 430 bytes take 800 MB."""
+    path = tmp_path / "b.zip"
+    with zipfile.ZipFile(path, "w", kind) as archive:
+        for each in sorted(bundle_path.rglob("*")):
+            if each.is_file():
+                archive.write(each, each.relative_to(bundle_path))
+    text = refusal(load_bundle, path)
+    assert f"has compression {kind}. Valid: 0 (stored), 8 (deflated)" in text
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w", kind) as archive:
+        archive.writestr("observation.npy", b"x")
+    with pytest.raises(ValueError, match=f"has compression {kind}"):
+        read_npz(inner, 2**20)
 
 
 # Writing ----------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A policy that LEAPP exported becomes skills, by what its YAML states."""
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from onnx import helper
 
 from policies.bundle.manifest import sha256
 from policies.bundle.runtime import Network, load_skills
-from policies.skill_import import importer
+from policies.skill_import import importer, leapp_file
 from policies.skill_import.description import Input, read_description
 from policies.skill_import.leapp import translate
 from policies.skill_import.mapping import make_mapping
@@ -467,6 +468,13 @@ def test_initial_values_are_zeros_or_refused(tmp_path, initial, said):
         translated(tmp_path, initial=initial)
     else:
         assert said in refusal(tmp_path, initial=initial)
+
+
+def test_initial_values_in_a_pipe_are_refused(tmp_path):
+    pipe = tmp_path / "initial.safetensors"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match=r"initial.safetensors: not a file; export both again"):
+        leapp_file._safetensors(pipe)
 
 
 # What the graph computes ------------------------------------------------------------------

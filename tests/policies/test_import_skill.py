@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from mlsh_ros.bringup.graphs import SIM
 from mlsh_ros.bringup.resolve_arguments import resolve_arguments
@@ -40,6 +40,7 @@ from tests.support import one_line
 from tests.support.bundles import made_up_bounds
 from tests.support.cli import run_mlsh
 from tests.support.foreign_policy import (
+    DESCRIPTION,
     ROBOT,
     description,
     model,
@@ -300,6 +301,42 @@ def test_external_data_is_a_part_of_the_policys_digest_and_bounded(tmp_path, mon
     monkeypatch.setattr(reading, "MAX_BYTES", (tmp_path / "policy.data").stat().st_size - 1)
     with pytest.raises(UserError, match="its external data are larger than"):
         read_policy(path)
+
+
+def test_external_data_of_a_constant_are_bounded_too(tmp_path):
+    """`onnx` loads them as those of weights."""
+    made = network()
+    tensor = TensorProto(name="far", data_type=TensorProto.FLOAT, dims=[2**33])
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="far.bin")
+    made.graph.node.insert(0, helper.make_node("Constant", [], ["far"], value=tensor))
+    (tmp_path / "policy.onnx").write_bytes(made.SerializeToString())
+    with (tmp_path / "far.bin").open("wb") as stream:
+        stream.truncate(2**35)  # takes no place
+    with pytest.raises(UserError, match="its external data are larger than"):
+        read_policy(tmp_path / "policy.onnx")
+
+
+def test_a_policy_of_doubles_is_compared_with_itself(tmp_path):
+    made = network()
+    made.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+    made.graph.node[0].input[0] = "single"
+    cast = helper.make_node("Cast", [made.graph.input[0].name], ["single"], to=TensorProto.FLOAT)
+    made.graph.node.insert(0, cast)
+    found = imported(tmp_path, description(tmp_path / "policy", made))
+    assert max(found.random, found.visited) <= importer.TOLERANCE
+
+
+def test_what_onnx_runtime_refuses_is_one_line(tmp_path, capfd):
+    """An operator of somebody's own behind an output that is not needed; a name with an escape."""
+    made = network()
+    made.graph.node.append(helper.make_node("Odd", ["e"], ["more"], domain="evil"))
+    made.opset_import.append(helper.make_opsetid("evil", 1))
+    made.graph.output.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, ["n", 16]))
+    made.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), "u\x1b[31m"))
+    action = DESCRIPTION["action"] | {"output": made.graph.output[0].name}
+    assert "ONNX Runtime refuses it" in refusal(tmp_path, made, action=action)
+    assert "\x1b" not in capfd.readouterr().err
 
 
 def test_the_second_name_of_onnxs_own_domain_is_read(tmp_path):
